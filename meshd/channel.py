@@ -1,0 +1,141 @@
+"""Unix sockets that carry ``wire`` messages between meshd's processes.
+
+Owns framing and the check of the peer's uid; knows nothing of what the messages mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from types import TracebackType
+
+from meshd import wire
+from meshd.errors import InvalidInputError, MeshdError, UnreachableError
+
+_UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The uid of the process that connected, as the kernel noted it."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return _UCRED.unpack(raw)[1]
+
+
+class Connection:
+    """One end of a connection: messages in, messages out."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def receive(self) -> wire.AnyMessage | None:
+        """The next message; None when the peer is gone, cleanly or not."""
+        try:
+            header = await self._reader.readexactly(wire.HEADER_SIZE)
+            return wire.decode(await self._reader.readexactly(wire.body_size(header)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+    async def send(self, message: wire.Message) -> None:
+        """Raises UnreachableError when the peer is gone."""
+        try:
+            self._writer.write(wire.encode(message))
+            await self._writer.drain()
+        except ConnectionError as error:
+            raise UnreachableError(f"the other process hung up: {error}") from None
+
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+Session = Callable[[Connection], Awaitable[None]]
+
+
+async def listen(
+    path: Path, session: Session, *, uids: Collection[int], mode: int = 0o660
+) -> asyncio.Server:
+    """Serve ``session`` for each connection whose peer has one of ``uids``.
+
+    A peer with another uid is hung up on without a word. A socket file left by a process that
+    died is replaced. Raises InvalidInputError when the path is too long for a socket (unix(7)).
+    """
+    if len(os.fsencode(path)) > 107:
+        raise InvalidInputError(
+            f"{path}: too long for a unix socket (107 bytes); use a shorter home"
+        )
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(reader, writer)
+        raw: socket.socket = writer.get_extra_info("socket")._sock
+        try:
+            if peer_uid(raw) in uids:
+                await session(connection)
+        except (UnreachableError, asyncio.CancelledError):
+            pass
+        except MeshdError as error:
+            with contextlib.suppress(UnreachableError):
+                await connection.send(wire.Failed(str(error)))
+        finally:
+            await connection.close()
+
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    server = await asyncio.start_unix_server(accepted, path)
+    path.chmod(mode)
+    return server
+
+
+def answering(handle: Callable[[wire.AnyMessage], Awaitable[wire.Message]]) -> Session:
+    """A session that answers each request with one message, for as long as the peer asks."""
+
+    async def session(connection: Connection) -> None:
+        while (request := await connection.receive()) is not None:
+            try:
+                answer = await handle(request)
+            except MeshdError as error:
+                answer = wire.Failed(str(error))
+            await connection.send(answer)
+
+    return session
+
+
+async def connect(path: Path) -> Connection:
+    """Raises UnreachableError when nobody listens there, or we may not talk to it."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(path)
+    except OSError as error:
+        raise UnreachableError(f"cannot reach meshd at {path}: {error.strerror or error}") from None
+    return Connection(reader, writer)
+
+
+async def call(path: Path, request: wire.Message, *, timeout: float = 10.0) -> wire.AnyMessage:
+    """Ask once. Raises UnreachableError when there is no answer within ``timeout`` seconds."""
+    try:
+        async with asyncio.timeout(timeout), await connect(path) as connection:
+            await connection.send(request)
+            answer = await connection.receive()
+    except TimeoutError:
+        raise UnreachableError(f"meshd at {path} did not answer within {timeout:g} s") from None
+    if answer is None:
+        raise UnreachableError(
+            f"meshd at {path} hung up: it takes requests from root and its own user only"
+        )
+    return answer

@@ -1,0 +1,27 @@
+"""The errors that meshd raises on purpose: one shallow tree.
+
+A message names the object, what is wrong with it and what to do about it. It is shown to people
+as it is, without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class MeshdError(Exception):
+    """Anything that meshd refuses or cannot do. ``str(error)`` is one line for people."""
+
+
+class InvalidInputError(MeshdError):
+    """What a user or a peer handed in is wrong: a manifest, a setting, an argument."""
+
+
+class NotReadyError(MeshdError):
+    """A thing that should come by itself is not there yet; trying again later may work."""
+
+
+class UnreachableError(MeshdError):
+    """Another process of meshd does not answer."""
+
+
+class SystemRefusedError(MeshdError):
+    """The kernel or a program of the system refused: iptables, mount, a netlink request."""

@@ -1,0 +1,93 @@
+"""What every API object shares: metadata, the registry of kinds, and scalar types.
+
+Fields are the API's own JSON names in snake case (``matchLabels`` is ``match_labels``). Unknown
+fields are errors in Istio's kinds, and ignored in Kubernetes' (see ``Ignoring``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+import msgspec
+
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|m|s)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+class Duration(float):
+    """Seconds. Written as in Go: ``1.5s``, ``1h30m``, ``100ms``."""
+
+    @classmethod
+    def parse(cls, text: object) -> Duration:
+        """Raises ValueError when the text is not a duration."""
+        written = text if isinstance(text, str) else str(text)
+        parts = _DURATION_PART.findall(written)
+        if not parts or "".join(number + unit for number, unit in parts) != written:
+            raise ValueError(f"{written!r} is not a duration such as 1.5s, 100ms or 1h")
+        return cls(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+
+
+class Strict(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A value of Istio's API: a field that we do not know is an error."""
+
+
+class Ignoring(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A value of Kubernetes' API: fields that cannot matter here are passed over."""
+
+
+class ObjectMeta(Ignoring, frozen=True):
+    """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/"""
+
+    name: str = ""
+    namespace: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    creation_timestamp: str | None = None
+    resource_version: str | None = None
+    generate_name: str = ""
+
+
+class Key(msgspec.Struct, frozen=True, order=True):
+    """Names one object of the mesh, whatever API version it was written in."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind} {self.namespace}/{self.name}"
+            if self.namespace
+            else (f"{self.kind} {self.name}")
+        )
+
+
+class Object(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base of all kinds. ``metadata.namespace`` is filled in by the reader."""
+
+    GROUP: ClassVar[str] = ""
+    VERSIONS: ClassVar[tuple[str, ...]] = ("v1",)
+    KIND: ClassVar[str] = ""
+    NAMESPACED: ClassVar[bool] = True
+    PLURALS: ClassVar[tuple[str, ...]] = ()  # kubectl's names: plural, singular, short names
+
+    metadata: ObjectMeta = ObjectMeta()
+
+    @property
+    def key(self) -> Key:
+        return Key(self.KIND, self.metadata.namespace, self.metadata.name)
+
+
+def decode_scalar(expected: type, value: object) -> object:
+    """msgspec's hook for the types that are ours. Raises ValueError with a reason."""
+    if expected is Duration:
+        return Duration.parse(value)
+    raise NotImplementedError(expected)
+
+
+def encode_scalar(value: object) -> object:
+    """The reverse of ``decode_scalar``."""
+    if isinstance(value, Duration):
+        return f"{float(value):g}s"
+    raise NotImplementedError(type(value))

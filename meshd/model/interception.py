@@ -1,0 +1,32 @@
+"""Numbers that the redirecting rules and the proxies' listeners must agree on.
+
+The ports, marks and probe addresses are those of Istio's ambient mode, so that what people know
+about them stays true: https://istio.io/latest/docs/ambient/architecture/traffic-redirection/.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+OUTBOUND_PORT: Final = 15001
+INBOUND_PORT: Final = 15006
+HBONE_PORT: Final = 15008
+DNS_PORT: Final = 15053
+
+PROXY_MARK: Final = 0x539
+"""SO_MARK on each packet that a proxy sends from inside a workload's namespace."""
+INBOUND_CONNMARK: Final = 0x111
+"""Connection mark of what a proxy opens to the application with the client's own address."""
+INBOUND_ROUTE_TABLE: Final = 100
+"""Routing table that brings the application's replies to those connections back to the proxy."""
+
+HEALTH_PROBE_ADDRESS: Final = "169.254.7.127"
+HEALTH_PROBE_ADDRESS_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"
+"""Source address of the node's own health probes, which are never redirected."""
+
+CAPTURE_PROBE_ADDRESS: Final = "169.254.7.126"
+CAPTURE_PROBE_ADDRESS_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:fffe"
+CAPTURE_PROBE_PORT: Final = 15022
+"""Where the capture probe connects to from inside a workload's namespace. The outbound listener
+answers connections to it with one line, ``meshd UID`` and a line feed, and closes: whoever reads
+that line knows that the namespace's traffic reaches the proxy."""

@@ -1,0 +1,45 @@
+"""The registry of kinds: which API object is read into which type."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshd.model.base import Object
+from meshd.model.kubernetes import Deployment, Namespace, Pod, Secret, Service, ServiceAccount
+from meshd.model.security import PeerAuthentication
+from meshd.model.traffic import (
+    DestinationRule,
+    Gateway,
+    ServiceEntry,
+    VirtualService,
+    WorkloadEntry,
+)
+
+STORED: Final[tuple[type[Object], ...]] = (
+    Namespace,
+    ServiceAccount,
+    Service,
+    Secret,
+    VirtualService,
+    DestinationRule,
+    Gateway,
+    ServiceEntry,
+    WorkloadEntry,
+    PeerAuthentication,
+)
+"""Kinds that the mesh's configuration consists of, in the order in which they are applied."""
+
+TESTBED_ONLY: Final[tuple[type[Object], ...]] = (Pod, Deployment)
+"""Kinds that only something which runs workloads can do anything with."""
+
+ALL: Final = STORED + TESTBED_ONLY
+
+BY_NAME: Final[dict[str, type[Object]]] = {
+    name: kind for kind in ALL for name in (kind.KIND.lower(), *kind.PLURALS)
+}
+"""What people type (``vs``, ``virtualservices``) to the kind, all in lower case."""
+
+
+def find_kind(group: str, kind: str) -> type[Object] | None:
+    """The type for an API group ("" is Kubernetes' core group) and a kind."""
+    return next((known for known in ALL if (group, kind) == (known.GROUP, known.KIND)), None)

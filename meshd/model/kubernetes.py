@@ -1,0 +1,142 @@
+"""The Kubernetes kinds that meshd reads, cut down to the fields that matter on a node.
+
+After https://kubernetes.io/docs/reference/kubernetes-api/. Other fields are passed over.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+from meshd.model.base import Ignoring, Object, ObjectMeta
+
+
+class Namespace(Object, frozen=True):
+    KIND: ClassVar[str] = "Namespace"
+    NAMESPACED: ClassVar[bool] = False
+    PLURALS: ClassVar[tuple[str, ...]] = ("namespaces", "namespace", "ns")
+
+
+class ServiceAccount(Object, frozen=True):
+    KIND: ClassVar[str] = "ServiceAccount"
+    PLURALS: ClassVar[tuple[str, ...]] = ("serviceaccounts", "serviceaccount", "sa")
+
+
+class ServicePort(Ignoring, frozen=True):
+    port: int
+    name: str = ""
+    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+    target_port: int | str | None = None
+    app_protocol: str | None = None
+    node_port: int | None = None
+
+
+class ServiceSpec(Ignoring, frozen=True):
+    ports: tuple[ServicePort, ...] = ()
+    selector: dict[str, str] = {}
+    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
+    external_name: str | None = None
+
+
+class Service(Object, frozen=True):
+    KIND: ClassVar[str] = "Service"
+    PLURALS: ClassVar[tuple[str, ...]] = ("services", "service", "svc")
+
+    spec: ServiceSpec = ServiceSpec()
+
+
+class Secret(Object, frozen=True):
+    KIND: ClassVar[str] = "Secret"
+    PLURALS: ClassVar[tuple[str, ...]] = ("secrets", "secret")
+
+    type: str = "Opaque"
+    data: dict[str, str] = {}  # base64
+    string_data: dict[str, str] = {}
+
+
+class EnvVar(Ignoring, frozen=True):
+    name: str
+    value: str = ""
+    value_from: dict[str, object] | None = None
+
+
+class ContainerPort(Ignoring, frozen=True):
+    container_port: int
+    name: str = ""
+    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+
+
+class HTTPGetAction(Ignoring, frozen=True):
+    port: int | str
+    path: str = "/"
+    scheme: Literal["HTTP", "HTTPS"] = "HTTP"
+
+
+class TCPSocketAction(Ignoring, frozen=True):
+    port: int | str
+
+
+class ExecAction(Ignoring, frozen=True):
+    command: tuple[str, ...] = ()
+
+
+class Probe(Ignoring, frozen=True):
+    http_get: HTTPGetAction | None = None
+    tcp_socket: TCPSocketAction | None = None
+    exec: ExecAction | None = None
+    initial_delay_seconds: int = 0
+    period_seconds: int = 10
+    timeout_seconds: int = 1
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+class Container(Ignoring, frozen=True):
+    name: str
+    image: str
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    working_dir: str | None = None
+    readiness_probe: Probe | None = None
+
+
+class PodSpec(Ignoring, frozen=True):
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+    service_account_name: str = "default"
+    service_account: str | None = None  # the deprecated alias, still in old manifests
+    hostname: str | None = None
+
+
+class Pod(Object, frozen=True):
+    KIND: ClassVar[str] = "Pod"
+    PLURALS: ClassVar[tuple[str, ...]] = ("pods", "pod", "po")
+
+    spec: PodSpec
+
+
+class PodTemplate(Ignoring, frozen=True):
+    spec: PodSpec
+    metadata: ObjectMeta = ObjectMeta()
+
+
+class LabelSelector(Ignoring, frozen=True):
+    match_labels: dict[str, str] = {}
+
+
+class DeploymentSpec(Ignoring, frozen=True):
+    template: PodTemplate
+    replicas: int = 1
+    selector: LabelSelector = LabelSelector()
+
+
+class Deployment(Object, frozen=True):
+    GROUP: ClassVar[str] = "apps"
+    KIND: ClassVar[str] = "Deployment"
+    PLURALS: ClassVar[tuple[str, ...]] = ("deployments", "deployment", "deploy")
+
+    spec: DeploymentSpec

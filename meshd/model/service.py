@@ -1,0 +1,82 @@
+"""A service as the mesh sees it, whether a Kubernetes Service or a ServiceEntry declared it."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Protocol(enum.StrEnum):
+    """What is spoken on a service port."""
+
+    HTTP = "http"
+    HTTP2 = "http2"
+    GRPC = "grpc"
+    HTTPS = "https"
+    TLS = "tls"
+    TCP = "tcp"
+    UDP = "udp"
+    SNIFFED = "sniffed"
+    """Not declared: found out for each connection."""
+
+    @property
+    def is_http(self) -> bool:
+        return self in {Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC}
+
+
+class Resolution(enum.StrEnum):
+    """Where a service's endpoints come from."""
+
+    STATIC = "static"
+    """They are known addresses: of workloads, or listed."""
+    DNS = "dns"
+    """Each endpoint is a name that the proxy resolves."""
+    NONE = "none"
+    """The client's own destination address is used (also headless services)."""
+
+
+class Port(msgspec.Struct, frozen=True):
+    """A port of a service."""
+
+    number: int
+    name: str
+    protocol: Protocol
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One place that serves a service's port."""
+
+    address: str
+    """IP address, or a DNS name where the service's resolution is DNS."""
+    port: int
+    service_port: int
+    labels: dict[str, str] = {}
+    service_account: str = ""
+    namespace: str = ""
+    workload: str = ""
+    """uid of the workload behind it, empty outside the mesh."""
+    mutual_tls: bool = False
+    """It accepts Istio's mutual TLS: it is in the mesh."""
+    weight: int = 1
+
+
+class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A host name, its addresses and ports, and who serves it."""
+
+    host: str
+    """``name.namespace.svc.DOMAIN``, or a ServiceEntry's host (maybe ``*.example.com``)."""
+    namespace: str
+    name: str = ""
+    """The Kubernetes name; empty for a ServiceEntry."""
+    addresses: tuple[str, ...] = ()
+    """Virtual addresses that clients connect to; CIDRs are possible for a ServiceEntry."""
+    ports: tuple[Port, ...] = ()
+    resolution: Resolution = Resolution.STATIC
+    headless: bool = False
+    external: bool = False
+    """MESH_EXTERNAL: no mutual TLS of the mesh is ever spoken to it."""
+    export_to: tuple[str, ...] = ()
+    """Namespaces that see it; empty or ``*`` is all, ``.`` its own."""
+    subject_alt_names: tuple[str, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()

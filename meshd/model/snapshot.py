@@ -1,0 +1,50 @@
+"""Everything that compiling needs, at one moment. Frozen: a change makes a new snapshot."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from meshd.model.kubernetes import Namespace, Secret
+from meshd.model.security import PeerAuthentication
+from meshd.model.service import ServiceRecord
+from meshd.model.traffic import DestinationRule, Gateway, VirtualService
+from meshd.model.workload import Workload
+
+
+class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of the settings that shapes Envoy's configuration."""
+
+    trust_domain: str = "cluster.local"
+    domain: str = "cluster.local"
+    root_namespace: str = "istio-system"
+    outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
+    netns_directory: str = "/run/meshd/netns"
+    """Where the capture role pins namespaces; a workload's is ``DIRECTORY/UID``."""
+    protocol_detection_timeout: float = 0.1
+    """Seconds to wait for a client's first bytes on a port of undeclared protocol."""
+    connect_timeout: float = 10.0
+    """Seconds."""
+    dns_upstreams: tuple[str, ...] = ()
+    """Resolvers for names outside the mesh; empty: the host's own."""
+    access_log: Literal["off", "errors", "all"] = "errors"
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What the mesh is configured to be."""
+
+    revision: int = 0
+    options: MeshOptions = MeshOptions()
+    namespaces: dict[str, Namespace] = {}
+    services: dict[str, ServiceRecord] = {}
+    """By host."""
+    virtual_services: tuple[VirtualService, ...] = ()
+    """Oldest first, then by namespace and name: the order in which routes are merged."""
+    destination_rules: tuple[DestinationRule, ...] = ()
+    gateways: tuple[Gateway, ...] = ()
+    peer_authentications: tuple[PeerAuthentication, ...] = ()
+    secrets: dict[str, Secret] = {}
+    """TLS secrets by ``namespace/name``."""
+    workloads: dict[str, Workload] = {}
+    """Workloads of this node that are to be served, by uid."""

@@ -1,0 +1,77 @@
+"""A workload: what runs in one network namespace under one identity, and its way into the mesh."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class NamedPort(msgspec.Struct, frozen=True):
+    """A port that the workload declares, so that a Service may target it by name."""
+
+    name: str
+    number: int
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True):
+    """One pod, container or service. Registered by whoever runs it (testbed, enrolment, CNI)."""
+
+    uid: str
+    """Unique on the node and safe as a file name; by convention ``namespace.name``."""
+    name: str
+    namespace: str
+    netns: str
+    """Path of its network namespace as the registrar knows it."""
+    service_account: str = "default"
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    addresses: tuple[str, ...] = ()
+    """Its own IP addresses, IPv4 first."""
+    ports: tuple[NamedPort, ...] = ()
+    node: str = ""
+    ready: bool = True
+    """Whether it may receive traffic (its readiness probe passes)."""
+
+
+class Identity(msgspec.Struct, frozen=True, order=True):
+    """A SPIFFE identity, Istio's form: https://istio.io/latest/docs/concepts/security/"""
+
+    trust_domain: str
+    namespace: str
+    service_account: str
+
+    @property
+    def uri(self) -> str:
+        return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/{self.service_account}"
+
+
+class Stage(enum.StrEnum):
+    """How far a workload's namespace is prepared. Each stage includes the ones before it."""
+
+    ABSENT = "absent"
+    """Nothing of ours is there."""
+    PINNED = "pinned"
+    """The namespace is held by a bind mount, so listeners can be opened in it."""
+    CAPTURED = "captured"
+    """Its traffic is redirected to the proxy."""
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """What is wanted of one workload: the mesh role decides it, the capture role makes it so."""
+
+    workload: Workload
+    stage: Stage
+    bypass_inbound_ports: tuple[int, ...] = ()
+    """Ports on which the proxy itself listens in the namespace (a gateway's): never redirected."""
+
+
+class Observation(msgspec.Struct, frozen=True):
+    """What is so for one workload: the capture role tells it."""
+
+    uid: str
+    stage: Stage
+    proven: bool = False
+    """A probe from inside the namespace has reached the proxy, and the last one did too."""
+    problem: str = ""
+    """One line, empty when all is well."""

