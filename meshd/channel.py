@@ -26,6 +26,11 @@ def peer_uid(connection: socket.socket) -> int:
     return _UCRED.unpack(raw)[1]
 
 
+def own_uids() -> frozenset[int]:
+    """Who may talk to a role that runs as this process does: root, and its own user."""
+    return frozenset({0, os.geteuid()})
+
+
 class Connection:
     """One end of a connection: messages in, messages out."""
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -66,77 +68,163 @@ def show_path(path: Path) -> str:
     return shown.removeprefix(".")
 
 
+def read_text(path: pathlib.Path) -> str:
+    """A file's text, refused by its size before it is read. Raises ManifestError."""
+    source = str(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ManifestError(source, 1, f"cannot be read: {error.strerror}") from None
+    if len(raw) > MAX_BYTES:
+        raise ManifestError(source, 1, _too_big(f"more than {MAX_BYTES} bytes"))
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ManifestError(source, line, "not UTF-8 text; save the file as UTF-8") from None
+
+
 def read_documents(text: str, source: str) -> tuple[Document, ...]:
     """All documents of a text; empty ones are left out. Raises ManifestError."""
     if len(text) > MAX_BYTES:
-        raise ManifestError(
-            source, 1, f"{len(text)} characters are over the limit of {MAX_BYTES}; split the file"
-        )
+        raise ManifestError(source, 1, _too_big(f"{len(text)} characters"))
     try:
-        roots = list(yaml.compose_all(text, Loader=yaml.CSafeLoader))
+        documents = tuple(_Reader(text, source).documents())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
         raise ManifestError(source, mark.line + 1 if mark else 1, f"not YAML: {what}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
+    except (yaml.YAMLError, UnicodeError) as error:
+        reason = str(error).splitlines()[0]
         raise ManifestError(source, 1, f"not YAML: {reason}") from None
-    budget = _Budget(source)
-    documents = (_document(root, source, budget) for root in roots if root is not None)
     return tuple(document for document in documents if document.value is not None)
 
 
-class _Budget:
-    """Counts values, so that aliases cannot multiply without end."""
+def _too_big(what: str) -> str:
+    return f"{what}: over the limit of {MAX_BYTES}; split the file"
 
-    def __init__(self, source: str) -> None:
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Anchored:
+    """A value that aliases may name. ``size`` is how many values it holds, aliases expanded."""
+
+    value: Any
+    size: int
+
+
+class _Reader:
+    """Builds values from the parser's events, so that nothing is built before it is counted."""
+
+    def __init__(self, text: str, source: str) -> None:
+        self._events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
         self._source = source
-        self._left = MAX_NODES
+        self._spent = 0
+        self._anchors: dict[str, _Anchored] = {}
+        self._lines: dict[Path, int] = {}
 
-    def spend(self, node: yaml.Node, depth: int) -> None:
-        self._left -= 1
-        line = node.start_mark.line + 1
-        if self._left < 0:
-            raise ManifestError(self._source, line, f"more than {MAX_NODES} values in one file")
-        if depth > MAX_DEPTH:
-            raise ManifestError(self._source, line, f"nested more than {MAX_DEPTH} deep")
+    def documents(self) -> Iterator[Document]:
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                self._anchors, self._lines = {}, {}
+                first = next(self._events)
+                line = first.start_mark.line + 1
+                yield Document(self._source, line, self._value(first, ()), self._lines)
 
+    def _error(self, event: yaml.Event, reason: str, path: Path = ()) -> ManifestError:
+        return ManifestError(self._source, _line(event), reason, show_path(path))
 
-def _document(root: yaml.Node, source: str, budget: _Budget) -> Document:
-    lines: dict[Path, int] = {}
-    constructor = yaml.constructor.SafeConstructor()
+    def _spend(self, event: yaml.Event, size: int) -> None:
+        self._spent += size
+        if self._spent > MAX_NODES:
+            raise self._error(event, f"more than {MAX_NODES} values in one file; split it")
 
-    def value_of(node: yaml.Node, path: Path) -> Any:
-        budget.spend(node, len(path))
-        lines.setdefault(path, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            return mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [value_of(child, (*path, index)) for index, child in enumerate(node.value)]
+    def _value(self, event: Any, path: Path) -> Any:
+        if len(path) > MAX_DEPTH:
+            raise self._error(event, f"nested more than {MAX_DEPTH} deep")
+        self._lines.setdefault(path, _line(event))
+        if isinstance(event, yaml.AliasEvent):
+            return self._aliased(event)
+        self._spend(event, 1)
+        before = self._spent
+        value: Any
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event, path)
+        elif isinstance(event, yaml.MappingStartEvent):
+            value = self._mapping(path)
+        else:
+            value = self._sequence(path)
+        if event.anchor:
+            self._anchors[event.anchor] = _Anchored(value, self._spent - before + 1)
+        return value
+
+    def _aliased(self, event: yaml.AliasEvent) -> Any:
+        anchored = self._anchors.get(event.anchor)
+        if anchored is None:
+            raise self._error(event, f"not YAML: *{event.anchor} is defined nowhere before")
+        self._spend(event, anchored.size)
+        return anchored.value
+
+    def _scalar(self, event: yaml.ScalarEvent, path: Path) -> Any:
+        if event.tag is None and not event.implicit[0]:
+            return event.value
         try:
-            value: Any = constructor.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            raise ManifestError(source, node.start_mark.line + 1, f"not YAML: {error}") from None
-        # Timestamps are text to every API that we read.
-        return value if isinstance(value, str | int | float | bool | None) else node.value
+            return _plain(event.tag, event.value)
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError):
+            # PyYAML's constructors raise whatever the conversion raised.
+            what = f"{event.tag} {event.value[:40]!r}" if event.tag else f"{event.value[:40]!r}"
+            raise self._error(event, f"not YAML: {what} is not a value", path) from None
 
-    def mapping(node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for key_node, child in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise ManifestError(source, line, "a key must be a plain text", show_path(path))
-            key: str = key_node.value
-            if key == "<<" and isinstance(child, yaml.MappingNode):
-                result = mapping(child, path) | result
+    def _sequence(self, path: Path) -> list[Any]:
+        values: list[Any] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            values.append(self._value(event, (*path, len(values))))
+        return values
+
+    def _mapping(self, path: Path) -> dict[str, Any]:
+        written: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self._error(event, "a key must be a plain text", path)
+            key: str = event.value
+            place = (*path, key)
+            if key == "<<" and event.implicit[0]:
+                value = self._value(next(self._events), place)
+                merged = self._merge(event, value, path) | merged
                 continue
-            if key in result:
-                raise ManifestError(source, line, "written twice", show_path((*path, key)))
-            lines[(*path, key)] = line
-            result[key] = value_of(child, (*path, key))
+            if key in written:
+                raise self._error(event, "written twice", place)
+            self._lines[place] = _line(event)
+            written[key] = self._value(next(self._events), place)
+        return merged | written if merged else written
+
+    def _merge(self, event: yaml.Event, value: Any, path: Path) -> dict[str, Any]:
+        """What ``<<`` brings in: one mapping or a list of them, the earlier winning."""
+        parts = value if isinstance(value, list) else [value]
+        result: dict[str, Any] = {}
+        for part in parts:
+            if not isinstance(part, dict):
+                raise self._error(event, "<< takes a mapping or a list of mappings", path)
+            result = part | result
         return result
 
-    return Document(source, root.start_mark.line + 1, value_of(root, ()), lines)
+
+def _line(event: Any) -> int:
+    return event.start_mark.line + 1
+
+
+_RESOLVER: Final = yaml.resolver.Resolver()
+
+
+@functools.lru_cache(maxsize=8192)
+def _plain(tag: str | None, text: str) -> Any:
+    """What an unquoted or tagged scalar means. Timestamps and 1:30 are text to our APIs."""
+    meant: Any = tag if tag else _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
+    if meant.endswith((":int", ":float")) and ":" in text:
+        return text
+    value: Any = yaml.constructor.SafeConstructor().construct_object(yaml.ScalarNode(meant, text))
+    return value if isinstance(value, str | int | float | bool | None) else text
 
 
 def decode(document: Document, value: Any, expected: type[T], at: Path = ()) -> T:
@@ -145,15 +233,98 @@ def decode(document: Document, value: Any, expected: type[T], at: Path = ()) -> 
     ``at`` is where in the document ``value`` stands.
     """
     try:
-        return msgspec.convert(value, expected, dec_hook=decode_scalar)
+        return msgspec.convert(value, expected, dec_hook=decode_scalar, str_keys=True)
     except msgspec.ValidationError as error:
-        reason, path = _split(str(error))
-        unknown = re.search(r"unknown field `([^`]+)`", reason)
-        if unknown:
-            key = unknown.group(1)
-            hint = _nearest(key, _known_keys(expected, path))
-            raise document.error((*at, *path, key), f"unknown field{hint}") from None
-        raise document.error((*at, *path), reason) from None
+        mistake = explain(str(error), expected, value)
+        raise document.error((*at, *mistake.path), mistake.reason) from None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing wrong with a value, and where in it."""
+
+    path: Path
+    reason: str
+
+
+def decode_all(value: Any, expected: type[T]) -> tuple[T | None, tuple[Mistake, ...]]:
+    """A typed value, or everything that is wrong with it (up to twenty things).
+
+    What is wrong is left out and the rest looked at again; what only misses because it was left
+    out is no mistake of its own. ``value`` is changed in doing so.
+    """
+    mistakes: list[Mistake] = []
+    left_out: set[Path] = set()
+    while len(mistakes) < 20:
+        try:
+            result = msgspec.convert(value, expected, dec_hook=decode_scalar, str_keys=True)
+        except msgspec.ValidationError as error:
+            mistake = explain(str(error), expected, value)
+        else:
+            return (None if mistakes else result), tuple(mistakes)
+        if mistake.path not in left_out:
+            mistakes.append(mistake)
+        left_out.add(mistake.path)
+        if not _leave_out(value, mistake.path):
+            # It is missing: what it is missing from cannot be judged further.
+            left_out.add(mistake.path[:-1])
+            if not _leave_out(value, mistake.path[:-1]):
+                break
+    return None, tuple(mistakes)
+
+
+def _leave_out(value: Any, path: Path) -> bool:
+    """Remove what stands at ``path``; of a list all, lest the rest change places."""
+    if not path:
+        return False
+    around = value
+    for part in path[:-1]:
+        try:
+            around = around[part]
+        except (LookupError, TypeError):
+            return False
+    if isinstance(around, dict):
+        return around.pop(path[-1], path) is not path
+    if isinstance(around, list) and around:
+        around.clear()
+        return True
+    return False
+
+
+def explain(message: str, expected: Any, value: Any) -> Mistake:
+    """msgspec's message in our words, with the place it is about."""
+    reason, path = _split(message)
+    path = _resolve(expected, value, path)
+    if unknown := re.search(r"unknown field `([^`]+)`", reason):
+        key = unknown.group(1)
+        return Mistake((*path, key), f"unknown field{nearest(key, _known_keys(expected, path))}")
+    if missing := re.search(r"missing required field `([^`]+)`", reason):
+        return Mistake((*path, missing.group(1)), "is required")
+    if wrong := re.fullmatch(r"Expected `([^`]+)`, got `([^`]+)`", reason):
+        wanted, got = wrong.groups()
+        wanted = wanted.removesuffix(" | null")
+        if " - at `key` in" in message:
+            return Mistake(path, f"expected {_TYPES.get(wanted, wanted)} as each key")
+        quotes = "; put it in quotes" if wanted == "str" and got in _QUOTABLE else ""
+        return Mistake(
+            path, f"expected {_TYPES.get(wanted, wanted)}, not {_TYPES.get(got, got)}{quotes}"
+        )
+    if choice := re.fullmatch(r"Invalid enum value '(.*)'", reason, re.DOTALL):
+        options = _choices(expected, path)
+        return Mistake(path, f'"{choice.group(1)}" is not one of {", ".join(options)}')
+    return Mistake(path, reason)
+
+
+_QUOTABLE: Final = {"int", "float", "bool"}
+_TYPES: Final = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "a mapping",
+    "array": "a list",
+    "null": "nothing",
+}
 
 
 def _split(message: str) -> tuple[str, Path]:
@@ -161,11 +332,32 @@ def _split(message: str) -> tuple[str, Path]:
     reason, _, where = message.rpartition(" - at `")
     if not reason:
         return message, ()
-    parts = _PATH_PART.findall(where.rstrip("`"))
+    parts = _PATH_PART.findall(where.removeprefix("key` in `").rstrip("`"))
     return reason, tuple(int(index) if index.isdigit() else key or index for key, index in parts)
 
 
-def _nearest(key: str, known: Iterable[str]) -> str:
+def _resolve(expected: Any, value: Any, path: Path) -> Path:
+    """Put the key in place of msgspec's ``[...]``, which stands for some key of a dict."""
+    if "..." not in path:
+        return path
+    at = path.index("...")
+    found: Any = value
+    for part in path[:at]:
+        found = found[part]
+    for key in list(found)[:256]:
+        others = {name: found.pop(name) for name in list(found) if name != key}
+        try:
+            msgspec.convert(value, expected, dec_hook=decode_scalar, str_keys=True)
+        except msgspec.ValidationError as error:
+            if _split(str(error))[1] == path:
+                return _resolve(expected, value, (*path[:at], key, *path[at + 1 :]))
+        finally:
+            found.update(others)
+    return path[:at]
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """A hint in parentheses: the name that was meant, or all the known ones."""
     names = list(known)
     close = difflib.get_close_matches(key, names, n=1)
     if close:
@@ -175,11 +367,20 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 def _known_keys(expected: Any, path: Path) -> list[str]:
     """The keys of the struct at ``path`` inside ``expected``."""
+    info = _first(_info_at(expected, path), msgspec.inspect.StructType)
+    return [field.encode_name for field in info.fields] if info else []
+
+
+def _choices(expected: Any, path: Path) -> list[str]:
+    info = _first(_info_at(expected, path), msgspec.inspect.LiteralType)
+    return [str(option) for option in info.values] if info else []
+
+
+def _info_at(expected: Any, path: Path) -> Any:
     info: Any = msgspec.inspect.type_info(expected)
     for part in path:
         info = _step(info, part)
-    info = _first(info, msgspec.inspect.StructType)
-    return [field.encode_name for field in info.fields] if info else []
+    return info
 
 
 def _first(info: Any, wanted: type) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from meshd.errors import InvalidInputError
+from meshd.model.pod import PodPlan, PodState
 from meshd.model.workload import Identity, Observation, Placement, Workload
 
 MAX_FRAME: Final = 64 * 1024 * 1024
@@ -274,6 +275,28 @@ class ReplacePool(Message, frozen=True):
     """Replace each member of the pool by a new process, one after the other, losing nothing."""
 
 
+# ---- meshctl → testbed
+
+
+class RunPods(Message, frozen=True):
+    """The pods of these owners from now on; other owners' pods stay as they are."""
+
+    owners: tuple[str, ...]
+    pods: tuple[PodPlan, ...]
+    cidr: str
+    """The network that the plans' addresses are out of."""
+
+
+class ListPods(Message, frozen=True):
+    """Asks for the state of all pods."""
+
+
+class Pods(Message, frozen=True):
+    pods: tuple[PodState, ...]
+    cidr: str
+    """Empty while nothing has been run yet."""
+
+
 _HEADER: Final = struct.Struct(">I")
 HEADER_SIZE: Final = _HEADER.size
 
@@ -300,6 +323,9 @@ AnyMessage = (
     | Children
     | ChildStates
     | ReplacePool
+    | RunPods
+    | ListPods
+    | Pods
 )
 
 _encoder: Final = msgspec.msgpack.Encoder()

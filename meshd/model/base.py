@@ -11,8 +11,11 @@ from typing import ClassVar
 
 import msgspec
 
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|m|s)")
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+NETWORKING_VERSIONS = ("v1alpha3", "v1beta1", "v1")
+"""Of networking.istio.io; the kinds are the same in all of them."""
+
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
 class Duration(float):
@@ -28,11 +31,26 @@ class Duration(float):
         return cls(sum(float(number) * _SECONDS[unit] for number, unit in parts))
 
 
-class Strict(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class Strict(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+):
     """A value of Istio's API: a field that we do not know is an error."""
 
 
-class Ignoring(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class PortSelector(Strict, frozen=True):
+    number: int | None = None
+
+
+class WorkloadSelector(Strict, frozen=True):
+    match_labels: dict[str, str] = {}
+
+
+class Ignoring(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A value of Kubernetes' API: fields that cannot matter here are passed over."""
 
 
@@ -63,7 +81,7 @@ class Key(msgspec.Struct, frozen=True, order=True):
         )
 
 
-class Object(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Object(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Base of all kinds. ``metadata.namespace`` is filled in by the reader."""
 
     GROUP: ClassVar[str] = ""
@@ -89,5 +107,5 @@ def decode_scalar(expected: type, value: object) -> object:
 def encode_scalar(value: object) -> object:
     """The reverse of ``decode_scalar``."""
     if isinstance(value, Duration):
-        return f"{float(value):g}s"
+        return f"{float(value):.9f}".rstrip("0").rstrip(".") + "s"
     raise NotImplementedError(type(value))

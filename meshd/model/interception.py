@@ -14,7 +14,10 @@ HBONE_PORT: Final = 15008
 DNS_PORT: Final = 15053
 
 PROXY_MARK: Final = 0x539
-"""SO_MARK on each packet that a proxy sends from inside a workload's namespace."""
+"""SO_MARK on each packet that a proxy sends from inside a workload's namespace, for the workload."""
+PROXY_INBOUND_MARK: Final = 0x53A
+"""SO_MARK on what a proxy sends to the workload's application. It differs, because a workload that
+calls itself does so over the loopback interface, where only the mark tells the two hops apart."""
 INBOUND_CONNMARK: Final = 0x111
 """Connection mark of what a proxy opens to the application with the client's own address."""
 INBOUND_ROUTE_TABLE: Final = 100
@@ -27,6 +30,7 @@ HEALTH_PROBE_ADDRESS_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"
 CAPTURE_PROBE_ADDRESS: Final = "169.254.7.126"
 CAPTURE_PROBE_ADDRESS_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:fffe"
 CAPTURE_PROBE_PORT: Final = 15022
-"""Where the capture probe connects to from inside a workload's namespace. The outbound listener
-answers connections to it with one line, ``meshd UID`` and a line feed, and closes: whoever reads
-that line knows that the namespace's traffic reaches the proxy."""
+"""Where the capture probe connects to from inside a workload's namespace."""
+CAPTURE_PROBE_ANSWER: Final = "meshd\n"
+"""What the proxies answer it before they close: whoever reads this knows that the namespace's
+traffic reaches the proxy."""

@@ -36,6 +36,7 @@ class ServiceSpec(Ignoring, frozen=True):
     ports: tuple[ServicePort, ...] = ()
     selector: dict[str, str] = {}
     cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+    cluster_ips: tuple[str, ...] = msgspec.field(default=(), name="clusterIPs")
     type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
     external_name: str | None = None
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from meshd.model.base import Object, Strict
-from meshd.model.traffic import WorkloadSelector
+from meshd.model.base import Object, Strict, WorkloadSelector
 
 MutualTLSMode = Literal["UNSET", "DISABLE", "PERMISSIVE", "STRICT"]
 

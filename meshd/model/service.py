@@ -32,6 +32,8 @@ class Resolution(enum.StrEnum):
     """They are known addresses: of workloads, or listed."""
     DNS = "dns"
     """Each endpoint is a name that the proxy resolves."""
+    DNS_ROUND_ROBIN = "dns_round_robin"
+    """As DNS, but there is one name, and only its first address is used for a new connection."""
     NONE = "none"
     """The client's own destination address is used (also headless services)."""
 

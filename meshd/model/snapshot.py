@@ -28,6 +28,8 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
     dns_upstreams: tuple[str, ...] = ()
     """Resolvers for names outside the mesh; empty: the host's own."""
+    dns_port: int = 15053
+    """UDP port on the host's loopback interface where the proxies answer for the mesh's names."""
     access_log: Literal["off", "errors", "all"] = "errors"
 
 

@@ -32,6 +32,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     node: str = ""
     ready: bool = True
     """Whether it may receive traffic (its readiness probe passes)."""
+    enrolled: bool = True
+    """Whether it joins the mesh where neither its namespace's labels nor its own say anything."""
 
 
 class Identity(msgspec.Struct, frozen=True, order=True):

@@ -1,0 +1,77 @@
+# meshd's targets. Each sets up all that it needs on a bare Debian 12, as root; what is there
+# already is not touched, so that the second time costs a fraction of a second.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# Not whatever python3 comes first on PATH: the users that the processes run as must reach it.
+PYTHON := /usr/bin/python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SETUP  := scripts/setup
+
+.PHONY: help demo demo-once test check format bench wheel clean setup setup-test setup-bench setup-check
+
+help:
+	@awk -F': |## ' '/^[a-z-]+:.*## /{printf "  make %-12s%s\n", $$1, $$3}' $(MAKEFILE_LIST)
+
+demo: setup ## a node with Bookinfo, the tutorial step by step; Ctrl-C ends it
+	@$(BIN)/python -m demo
+
+demo-once: setup ## the same without staying; fails if a step did not give what it must
+	@$(BIN)/python -m demo --once
+
+test: setup-test ## the whole suite, root parts and real Envoy included
+	@$(BIN)/pytest tests
+
+check: setup-check ## format, lint, types, architecture
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/pyright
+	@$(BIN)/pytest -q tests/test_architecture.py
+
+format: setup-check ## rewrite the code in the house's format
+	@$(BIN)/ruff check --fix-only --quiet
+	@$(BIN)/ruff format
+
+bench: setup-bench ## measure, write build/bench.json, print a table
+	@$(BIN)/python -m tests.bench
+
+wheel: setup-check ## dist/*.whl
+	@scripts/step "building the wheel" $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean: ## remove what the other targets made here
+	@rm -rf build dist .venv *.egg-info .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup: $(VENV)/installed
+	@$(SETUP) packages run
+	@$(SETUP) users
+
+setup-test: $(VENV)/installed-dev
+	@$(SETUP) packages run test
+	@$(SETUP) users
+
+setup-bench: $(VENV)/installed-dev
+	@$(SETUP) packages run bench
+	@$(SETUP) users
+
+setup-check: $(VENV)/installed-dev
+
+$(VENV)/bin/python:
+	@$(SETUP) packages build
+	@scripts/step "making a virtual environment" $(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	@$(SETUP) packages build
+	@scripts/step "installing Python packages" $(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	@$(SETUP) packages build
+	@scripts/step "installing Python packages and tools" $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(VENV)/installed $@

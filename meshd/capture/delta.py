@@ -1,0 +1,206 @@
+"""What is there against what is wanted → the least that must be done. Pure.
+
+Chains whose names begin with ``MESHD_`` are ours, and so are the jumps to them; nothing else is
+ever in a change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+
+from meshd.capture.rules import (
+    GUARD_CHAIN,
+    JUMPS,
+    NEW_TABLE_CHAIN,
+    TABLES,
+    Rule,
+    Ruleset,
+    jump_to,
+)
+
+PREFIX = "MESHD_"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chain:
+    """As iptables-save shows it. The policy of a chain that is not built in is ``-``."""
+
+    policy: str = "-"
+    rules: tuple[str, ...] = ()
+
+
+Tables = Mapping[str, Mapping[str, Chain]]
+"""What is there: table → chain. Tables that nobody has made are missing."""
+
+
+class Action(enum.StrEnum):
+    ADD_CHAIN = "add chain"
+    FILL_CHAIN = "fill chain"
+    ADD_JUMP = "add jump"
+    DROP_JUMP = "drop jump"
+    DROP_CHAIN = "drop chain"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """One step. ``rules``: what FILL_CHAIN fills with. ``builtin``: where a jump stands."""
+
+    table: str
+    action: Action
+    chain: str
+    builtin: str = ""
+    rules: tuple[Rule, ...] = ()
+
+    def __str__(self) -> str:
+        where = f"{self.builtin} → {self.chain}" if self.builtin else self.chain
+        return f"{self.table}: {self.action} {where}"
+
+
+def parse_save(text: str) -> Tables:
+    """What iptables-save printed."""
+    tables: dict[str, dict[str, Chain]] = {}
+    table: dict[str, Chain] = {}
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = tables.setdefault(line[1:].strip(), {})
+        elif line.startswith(":"):
+            name, policy = line[1:].split()[:2]
+            table[name] = Chain(policy)
+        elif line.startswith("-A "):
+            _, name, rule = line.split(" ", 2)
+            table[name] = dataclasses.replace(table[name], rules=(*table[name].rules, rule))
+    return tables
+
+
+def is_captured(tables: Tables) -> bool:
+    """Whether anything of ours is there."""
+    return any(chain.startswith(PREFIX) for chains in tables.values() for chain in chains)
+
+
+def changes_to(tables: Tables, desired: Ruleset, *, mark_new_tables: bool) -> tuple[Change, ...]:
+    """Chains are filled before anything jumps to them, and lose their jumps before they go.
+
+    ``mark_new_tables``: leave the note by which ``emptied_tables`` finds what to take away.
+    """
+    order = TABLES if desired else tuple(reversed(TABLES))
+    extra = sorted(set(tables) - set(TABLES))
+    return tuple(
+        change
+        for table in (*order, *extra)
+        for change in _table_changes(
+            table,
+            tables.get(table, {}),
+            _with_note(table, tables, desired, mark_new_tables),
+        )
+    )
+
+
+def guarded(
+    changes: tuple[Change, ...], tables: Tables, guard: tuple[Rule, ...]
+) -> tuple[Change, ...]:
+    """The same changes behind a guard that goes up first and comes down last.
+
+    A guard that an interrupted run left up stays up until the end too.
+    """
+    rest = tuple(change for change in changes if change.chain != GUARD_CHAIN)
+    if not rest:
+        return changes
+    up = tuple(_chain_changes("raw", tables.get("raw", {}), GUARD_CHAIN, guard))
+    raised = apply_changes(up, tables)
+    return (*up, *rest, *_dropped("raw", raised["raw"], GUARD_CHAIN))
+
+
+def apply_changes(changes: Iterable[Change], tables: Tables) -> dict[str, dict[str, Chain]]:
+    """What will be there afterwards: the meaning that each writer gives to a change."""
+    result = {table: dict(chains) for table, chains in tables.items()}
+    for change in changes:
+        _apply(change, result.setdefault(change.table, {}))
+    return result
+
+
+def emptied_tables(before: Tables, after: Tables) -> tuple[str, ...]:
+    """Tables that we made and in which nothing is left."""
+    return tuple(
+        table
+        for table, chains in before.items()
+        if NEW_TABLE_CHAIN in chains and table in after and _is_empty(after[table])
+    )
+
+
+def _is_empty(chains: Mapping[str, Chain]) -> bool:
+    return all(chain.policy == "ACCEPT" and not chain.rules for chain in chains.values())
+
+
+def _with_note(
+    table: str, tables: Tables, desired: Ruleset, mark_new_tables: bool
+) -> Mapping[str, tuple[Rule, ...]]:
+    chains = desired.get(table, {})
+    noted = NEW_TABLE_CHAIN in tables.get(table, {})
+    if chains and (noted or (mark_new_tables and table not in tables)):
+        return {NEW_TABLE_CHAIN: (), **chains}
+    return chains
+
+
+def _table_changes(
+    table: str, actual: Mapping[str, Chain], desired: Mapping[str, tuple[Rule, ...]]
+) -> Iterator[Change]:
+    for chain, rules in desired.items():
+        yield from _chain_changes(table, actual, chain, rules)
+    for chain in actual:
+        if chain.startswith(PREFIX) and chain not in desired:
+            yield from _dropped(table, actual, chain)
+
+
+def _chain_changes(
+    table: str, actual: Mapping[str, Chain], chain: str, rules: tuple[Rule, ...]
+) -> Iterator[Change]:
+    if chain not in actual:
+        yield Change(table, Action.ADD_CHAIN, chain)
+    if actual.get(chain, Chain()).rules != tuple(map(str, rules)):
+        yield Change(table, Action.FILL_CHAIN, chain, rules=rules)
+    wanted = JUMPS.get(chain, ())
+    for builtin, count in _jumps(actual, chain):
+        surplus = count - 1 if builtin in wanted else count
+        yield from (Change(table, Action.DROP_JUMP, chain, builtin) for _ in range(surplus))
+    present = {builtin for builtin, _ in _jumps(actual, chain)}
+    for builtin in wanted:
+        if builtin not in present:
+            yield Change(table, Action.ADD_JUMP, chain, builtin)
+
+
+def _dropped(table: str, actual: Mapping[str, Chain], chain: str) -> tuple[Change, ...]:
+    jumps = tuple(
+        Change(table, Action.DROP_JUMP, chain, builtin)
+        for builtin, count in _jumps(actual, chain)
+        for _ in range(count)
+    )
+    return (*jumps, Change(table, Action.DROP_CHAIN, chain))
+
+
+def _jumps(actual: Mapping[str, Chain], chain: str) -> Iterator[tuple[str, int]]:
+    """Where plain jumps to a chain of ours stand, outside of our own chains."""
+    line = str(jump_to(chain))
+    for name, content in actual.items():
+        if not name.startswith(PREFIX) and (count := content.rules.count(line)):
+            yield name, count
+
+
+def _apply(change: Change, chains: dict[str, Chain]) -> None:
+    match change.action:
+        case Action.ADD_CHAIN:
+            chains[change.chain] = Chain()
+        case Action.FILL_CHAIN:
+            chains[change.chain] = Chain("-", tuple(map(str, change.rules)))
+        case Action.DROP_CHAIN:
+            del chains[change.chain]
+        case Action.ADD_JUMP:
+            builtin = chains.get(change.builtin, Chain("ACCEPT"))
+            rules = (str(jump_to(change.chain)), *builtin.rules)
+            chains[change.builtin] = dataclasses.replace(builtin, rules=rules)
+        case Action.DROP_JUMP:
+            builtin = chains[change.builtin]
+            rules = list(builtin.rules)
+            rules.remove(str(jump_to(change.chain)))
+            chains[change.builtin] = dataclasses.replace(builtin, rules=tuple(rules))

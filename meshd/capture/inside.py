@@ -1,0 +1,195 @@
+"""Doing things inside another network namespace without the process itself living there.
+
+``run`` forks a short-lived child for what is slow or may crash (iptables, libiptc); ``entered``
+is a hop of some microseconds for opening a socket: a socket stays in the namespace it was opened
+in. The process must not import grpc, which does not survive ``fork``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import os
+import pickle
+import signal
+import traceback
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from meshd.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
+
+T = TypeVar("T")
+
+_CLONE_NEWNET: Final = 0x40000000
+_NS_GET_NSTYPE: Final = 0xB703  # ioctl_ns(2)
+_PR_SET_PDEATHSIG: Final = 1
+_OWN: Final = Path("/proc/self/ns/net")
+TIMEOUT: Final = 20.0
+"""Seconds that one child may take."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def open_namespace(path: Path) -> int:
+    """A descriptor of a network namespace other than our own. The caller closes it.
+
+    Raises NotReadyError when there is nothing (any more), InvalidInputError when it is not one.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise NotReadyError(f"network namespace {path} is not there: {error.strerror}") from None
+    try:
+        is_network = fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:
+        is_network = False
+    if is_network and os.fstat(descriptor).st_ino != _OWN.stat().st_ino:
+        return descriptor
+    os.close(descriptor)
+    if is_network:
+        raise InvalidInputError(
+            f"{path} is the host's own network namespace; only workloads in one of their own"
+            " can be captured"
+        )
+    raise InvalidInputError(f"{path} is not a network namespace")
+
+
+@contextlib.contextmanager
+def entered(path: Path) -> Generator[None]:
+    """This thread is in the namespace within the block, which must not await."""
+    target = open_namespace(path)
+    try:
+        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(target)
+            try:
+                yield
+            finally:
+                _enter(own)
+        finally:
+            os.close(own)
+    finally:
+        os.close(target)
+
+
+async def run(path: Path, action: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
+    """What ``action`` returns in a child inside the namespace; its MeshdError is raised here.
+
+    Raises SystemRefusedError when the child crashes or takes longer than ``timeout`` seconds.
+    """
+    namespace = open_namespace(path)
+    try:
+        child, reader = _fork(action, namespace)
+    finally:
+        os.close(namespace)
+    answered = False
+    try:
+        async with asyncio.timeout(timeout):
+            answer = await _read_all(reader)
+        answered = True
+    except TimeoutError:
+        raise SystemRefusedError(f"{path}: nothing came of it within {timeout:g} s") from None
+    finally:
+        os.close(reader)
+        if not answered:
+            os.kill(child, signal.SIGKILL)
+        status = _reap(child)
+    return _result(answer, status, str(path))
+
+
+def _reap(child: int) -> int:
+    """Its end of the pipe is closed, or it was killed: this does not block for long."""
+    return os.waitpid(child, 0)[1]
+
+
+def isolated(action: Callable[[], T], what: str) -> T:
+    """What ``action`` returns in a child in this very namespace, for what may crash.
+
+    Blocks: meant for use inside ``run``'s child. ``what`` names it in the message of a crash.
+    """
+    child, reader = _fork(action, None)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = pipe.read()
+    return _result(answer, _reap(child), what)
+
+
+def _fork(action: Callable[[], object], namespace: int | None) -> tuple[int, int]:
+    """The child's pid, and the descriptor from which its answer is read."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        _live(namespace, writer, action)
+    os.close(writer)
+    return child, reader
+
+
+def _result(answer: bytes, status: int, what: str) -> Any:
+    if not answer:
+        raise SystemRefusedError(f"{what}: {_how_it_died(status)} while it changed the rules")
+    result = pickle.loads(answer)  # noqa: S301 - written by our own child
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _how_it_died(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"the child was ended by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"the child ended with status {os.WEXITSTATUS(status)}"
+
+
+async def _read_all(reader: int) -> bytes:
+    os.set_blocking(reader, False)
+    loop = asyncio.get_running_loop()
+    parts: list[bytes] = []
+    done: asyncio.Future[None] = loop.create_future()
+
+    def readable() -> None:
+        part = os.read(reader, 1 << 16)
+        parts.append(part)
+        if not part and not done.done():
+            done.set_result(None)
+
+    loop.add_reader(reader, readable)
+    try:
+        await done
+    finally:
+        loop.remove_reader(reader)
+    return b"".join(parts)
+
+
+def _live(namespace: int | None, writer: int, action: Callable[[], object]) -> None:
+    """The child's whole life. It never returns."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if namespace is not None:
+            _enter(namespace)
+        with os.fdopen(writer, "wb") as pipe:
+            pickle.dump(_outcome(action), pipe)
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _outcome(action: Callable[[], object]) -> object:
+    try:
+        return action()
+    except MeshdError as error:
+        return error
+    except OSError as error:
+        return SystemRefusedError(f"the kernel refused: {error}")
+
+
+def _enter(namespace: int) -> None:
+    if _libc.setns(namespace, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise SystemRefusedError(f"cannot enter a network namespace: {os.strerror(number)}")

@@ -1,0 +1,226 @@
+"""Works through placements: for each workload what is wanted, against what is so.
+
+One task for each workload pins, applies, probes, and repeats the probe; what several do at the
+same time in child processes is bounded. Nothing here undoes anything when the process stops or
+the mesh role hangs up: the kernel goes on as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from meshd.capture import apply, fingerprint, inside
+from meshd.capture.fingerprint import Fingerprint
+from meshd.capture.namespaces import Pin, Pins
+from meshd.capture.options import CaptureOptions, options_for
+from meshd.capture.probe import probe
+from meshd.errors import MeshdError
+from meshd.model.workload import Observation, Placement, Stage
+from meshd.settings import CaptureSettings
+
+_FIRST_RETRY: Final = 0.05
+_LONGEST_RETRY: Final = 30.0
+"""Seconds."""
+_SETTLE: Final = 3.0
+"""Seconds that the first report waits for each workload to have been looked at."""
+
+_log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """All workloads of the node. ``changed`` is called when ``observations`` has news."""
+
+    def __init__(
+        self, settings: CaptureSettings, pins: Pins, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        self.settings = settings
+        self.pins = pins
+        self.children = asyncio.Semaphore(max(2, os.cpu_count() or 1))
+        self._changed = changed
+        self._observed: dict[str, Observation] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._workers: dict[str, _Worker] = {}
+        self._settled = asyncio.Event()
+
+    def place(self, placements: Sequence[Placement]) -> None:
+        """The whole of what is wanted. What is pinned but not wanted is let go."""
+        wanted = {placement.workload.uid: placement for placement in placements}
+        if not self._settled.is_set():
+            asyncio.get_running_loop().call_later(_SETTLE, self._settle)
+        for uid in (*self._workers, *self.pins.list_pins(), *wanted):
+            if uid not in self._workers:
+                worker = self._workers[uid] = _Worker(uid, self)
+                self._tasks[uid] = asyncio.create_task(self._live(worker))
+            self._workers[uid].want(wanted.get(uid))
+        self._settle_if_complete()
+
+    async def observations(self) -> tuple[Observation, ...]:
+        """What is so. The first time, waits until each workload has been looked at.
+
+        Otherwise a restart would read as if nothing were captured.
+        """
+        await self._settled.wait()
+        return tuple(self._observed.values())
+
+    def observe(self, uid: str, observation: Observation | None) -> None:
+        before = self._observed.get(uid)
+        if observation is None:
+            self._observed.pop(uid, None)
+        else:
+            self._observed[uid] = observation
+        self._settle_if_complete()
+        if before != observation:
+            self._changed()
+
+    async def close(self) -> None:
+        """Stop working; leave everything as it is."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _live(self, worker: _Worker) -> None:
+        await worker.work()
+        del self._workers[worker.uid], self._tasks[worker.uid]
+        self.observe(worker.uid, None)
+
+    def _settle_if_complete(self) -> None:
+        if all(uid in self._observed for uid, worker in self._workers.items() if worker.wanted):
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._settled.is_set():
+            self._settled.set()
+            self._changed()
+
+
+class _Worker:
+    """One workload."""
+
+    def __init__(self, uid: str, keeper: Keeper) -> None:
+        self.uid = uid
+        self.wanted: Placement | None = None
+        self._keeper = keeper
+        self._wake = asyncio.Event()
+        self._stage = Stage.ABSENT
+        self._proven = False
+        self._problem = ""
+        self._failures = 0
+        self._bare: Pin | None = None
+        """The pin in whose namespace nothing of ours was left."""
+        self._applied: tuple[Pin, CaptureOptions, Fingerprint] | None = None
+
+    def want(self, placement: Placement | None) -> None:
+        if placement != self.wanted or placement is None:
+            self.wanted = placement
+            self._failures = 0
+            self._wake.set()
+
+    async def work(self) -> None:
+        """Until the workload is let go, and not wanted again by then."""
+        while True:
+            self._wake.clear()
+            wanted = self.wanted
+            try:
+                pause = await self._bring_about(wanted)
+                if wanted is None and self.wanted is None:
+                    return
+            except MeshdError as error:
+                pause = self._retry_pause()
+                self._tell(self._stage, problem=str(error))
+            await self._sleep(pause)
+
+    async def _bring_about(self, wanted: Placement | None) -> float | None:
+        """Seconds until it is to be looked at again; None: when something else is wanted."""
+        if wanted is None or wanted.stage is Stage.ABSENT:
+            await self._let_go()
+            return None
+        pin = self._keeper.pins.pin(self.uid, Path(wanted.workload.netns))
+        if self._stage is Stage.ABSENT:
+            self._stage = Stage.PINNED
+        if wanted.stage is Stage.PINNED:
+            await self._uncapture(pin)
+            return None
+        await self._capture(pin, options_for(wanted, self._keeper.settings))
+        return await self._prove(pin)
+
+    async def _let_go(self) -> None:
+        if pin := self._keeper.pins.find(self.uid):
+            await self._uncapture(pin)
+        self._keeper.pins.unpin(self.uid)
+        self._bare = None
+        self._tell(Stage.ABSENT)
+
+    async def _uncapture(self, pin: Pin) -> None:
+        if self._bare != pin:
+            self._applied = None
+            with inside.entered(pin.path):
+                untouched = fingerprint.take().is_fresh
+            if not untouched:
+                await self._run(pin, apply.remove)
+            self._bare = pin
+        self._tell(Stage.PINNED)
+
+    async def _capture(self, pin: Pin, options: CaptureOptions) -> None:
+        with inside.entered(pin.path):
+            now = fingerprint.take()
+        if self._applied == (pin, options, now):
+            return
+        self._bare = None
+        restoring = self._applied is not None and self._applied[:2] == (pin, options)
+        if restoring:
+            planned = await self._run(pin, functools.partial(apply.plan, options))
+            if not planned.steps:
+                self._applied = (pin, options, planned.fingerprint)
+                return
+            changed = "; ".join(f"{step.family} {step.change}" for step in planned.steps[:3])
+            self._tell(
+                Stage.CAPTURED,
+                problem=f"somebody else changed its rules; putting them back ({changed} …)",
+            )
+        outcome = await self._run(pin, functools.partial(apply.apply, options))
+        self._applied = (pin, options, outcome.fingerprint)
+        if any(step.backend == "legacy" for step in outcome.steps):
+            # Each child would load it anew, which takes longer than all the rest.
+            pass
+        if self._stage is not Stage.CAPTURED:
+            self._tell(Stage.CAPTURED)
+
+    async def _prove(self, pin: Pin) -> float:
+        problem = await probe(pin.path, self.uid, ipv6=self._keeper.settings.ipv6)
+        self._tell(Stage.CAPTURED, proven=not problem, problem=problem)
+        interval = self._keeper.settings.probe_interval
+        if problem:
+            return min(self._retry_pause(), interval)
+        self._failures = 0
+        return interval * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+
+    async def _run(self, pin: Pin, action: Callable[[], apply.Outcome]) -> apply.Outcome:
+        async with self._keeper.children:
+            return await inside.run(pin.path, action)
+
+    def _tell(self, stage: Stage, *, proven: bool = False, problem: str = "") -> None:
+        fields = {"MESHD_WORKLOAD": self.uid, "MESHD_EVENT": "capture"}
+        if problem and problem != self._problem:
+            _log.warning("workload %s: %s", self.uid, problem, extra=fields)
+        if proven and not self._proven:
+            _log.info("workload %s: captured and proven", self.uid, extra=fields)
+        self._stage, self._proven, self._problem = stage, proven, problem
+        self._keeper.observe(self.uid, Observation(self.uid, stage, proven, problem))
+
+    def _retry_pause(self) -> float:
+        self._failures += 1
+        return min(_FIRST_RETRY * 2**self._failures, _LONGEST_RETRY)
+
+    async def _sleep(self, pause: float | None) -> None:
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,113 @@
+"""Pins: a bind mount of each workload's network namespace, so that it stays while it is needed.
+
+A pin is DIRECTORY/UID. It survives this process; whoever starts next finds it with ``list_pins``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from meshd.capture.inside import open_namespace
+from meshd.errors import InvalidInputError, NotReadyError, SystemRefusedError
+
+_MS_BIND: Final = 4096
+_MNT_DETACH: Final = 2
+_UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pin:
+    path: Path
+    inode: int
+    """Tells one namespace from another."""
+
+
+class Pins:
+    """The pins below one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def path(self, uid: str) -> Path:
+        """Raises InvalidInputError when the uid is not safe as a file name."""
+        if not _UID.fullmatch(uid):
+            raise InvalidInputError(
+                f"workload uid {uid!r} is not usable as a file name; use letters, digits, . _ and -"
+            )
+        return self._directory / uid
+
+    def find(self, uid: str) -> Pin | None:
+        path = self.path(uid)
+        status = _status(path)
+        return Pin(path, status.st_ino) if status and _is_namespace(status) else None
+
+    def pin(self, uid: str, source: Path) -> Pin:
+        """Hold the namespace at ``source``. A pin of another one is replaced.
+
+        Where ``source`` is gone, or has become something that cannot be captured, the pin that
+        exists counts. Raises NotReadyError or InvalidInputError when there is none either.
+        """
+        pinned = self.find(uid)
+        try:
+            descriptor = open_namespace(source)
+        except (NotReadyError, InvalidInputError):
+            if pinned:
+                return pinned
+            raise
+        try:
+            wanted = os.fstat(descriptor).st_ino
+            if pinned and pinned.inode == wanted:
+                return pinned
+            if pinned:
+                self.unpin(uid)
+            self._mount(descriptor, self.path(uid))
+        finally:
+            os.close(descriptor)
+        return Pin(self.path(uid), wanted)
+
+    def unpin(self, uid: str) -> None:
+        """Let go. Nothing happens where there is no pin."""
+        path = self.path(uid)
+        while (status := _status(path)) and _is_namespace(status):
+            if _libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
+                raise SystemRefusedError(
+                    f"cannot unmount {path}: {os.strerror(ctypes.get_errno())}"
+                )
+        path.unlink(missing_ok=True)
+
+    def list_pins(self) -> tuple[str, ...]:
+        """The uids that have a pin, or the file of one that was not finished."""
+        if not self._directory.is_dir():
+            return ()
+        return tuple(
+            sorted(path.name for path in self._directory.iterdir() if _UID.fullmatch(path.name))
+        )
+
+    def _mount(self, descriptor: int, path: Path) -> None:
+        self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.touch(mode=0o444)
+        # The descriptor, not the path: that might lead elsewhere by now.
+        source = f"/proc/self/fd/{descriptor}".encode()
+        if _libc.mount(source, os.fsencode(path), b"none", _MS_BIND, None) != 0:
+            reason = os.strerror(ctypes.get_errno())
+            path.unlink(missing_ok=True)
+            raise SystemRefusedError(f"cannot pin a network namespace at {path}: {reason}")
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _is_namespace(status: os.stat_result) -> bool:
+    # All namespaces are files of one file system, nsfs.
+    return status.st_dev == Path("/proc/self/ns/net").stat().st_dev

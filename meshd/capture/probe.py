@@ -1,0 +1,113 @@
+"""Does the workload's traffic reach the proxy? A connection from inside its namespace tells.
+
+The address leads nowhere; only a redirected connection is answered, by the outbound listener,
+with ``meshd UID``. See ``meshd.model.interception``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from pathlib import Path
+from typing import Final
+
+from meshd.capture import inside
+from meshd.capture.rules import Family
+from meshd.model.interception import (
+    CAPTURE_PROBE_ADDRESS,
+    CAPTURE_PROBE_ADDRESS_V6,
+    CAPTURE_PROBE_PORT,
+)
+
+TIMEOUT: Final = 2.0
+"""Seconds for connecting and for the answer together."""
+
+_LONGEST_ANSWER: Final = 512
+_GLOBAL_SCOPE: Final = "00"
+_IPV6_ADDRESSES: Final = Path("/proc/thread-self/net/if_inet6")
+_TARGET: Final = {
+    Family.IPV4: (socket.AF_INET, CAPTURE_PROBE_ADDRESS),
+    Family.IPV6: (socket.AF_INET6, CAPTURE_PROBE_ADDRESS_V6),
+}
+
+
+async def probe(namespace: Path, uid: str, *, ipv6: bool) -> str:
+    """What is wrong, for people; empty when the proxy answered.
+
+    IPv6 is tried only where the namespace has an address that leads out. Raises NotReadyError
+    when the namespace is gone.
+    """
+    problems = await asyncio.gather(
+        *(_one(open_socket, family, uid) for family, open_socket in _sockets(namespace, ipv6=ipv6))
+    )
+    return "; ".join(problem for problem in problems if problem)
+
+
+def _sockets(namespace: Path, *, ipv6: bool) -> list[tuple[Family, socket.socket]]:
+    with inside.entered(namespace):
+        families = [Family.IPV4]
+        if ipv6 and _has_global_ipv6():
+            families.append(Family.IPV6)
+        return [
+            (family, socket.socket(_TARGET[family][0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            for family in families
+        ]
+
+
+def _has_global_ipv6() -> bool:
+    """proc(5): address, interface index, prefix length, scope, flags, interface."""
+    try:
+        lines = _IPV6_ADDRESSES.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
+    return any(line.split()[3] == _GLOBAL_SCOPE for line in lines)
+
+
+async def _one(connection: socket.socket, family: Family, uid: str) -> str:
+    target = f"{family.label} probe"
+    with connection:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                answer = await _ask(connection, _TARGET[family][1])
+        except TimeoutError:
+            return (
+                f"{target}: no answer within {TIMEOUT:g} s;"
+                " its traffic does not reach the proxy, or a rule drops it"
+            )
+        except OSError as error:
+            return f"{target}: {_explain(error)}"
+    return _judge(answer, uid, target)
+
+
+async def _ask(connection: socket.socket, address: str) -> bytes:
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, (address, CAPTURE_PROBE_PORT))
+    answer = b""
+    while not answer.endswith(b"\n") and len(answer) < _LONGEST_ANSWER:
+        part = await loop.sock_recv(connection, _LONGEST_ANSWER)
+        if not part:
+            break
+        answer += part
+    return answer
+
+
+def _explain(error: OSError) -> str:
+    if error.errno == errno.ECONNREFUSED:
+        return "redirected, but no proxy listens in the namespace"
+    if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL):
+        return "the namespace has no default route, so nothing can be redirected; add one"
+    if error.errno == errno.ECONNRESET:
+        return "the proxy hung up; it may not have the listeners of this workload yet"
+    return f"cannot connect: {error.strerror}"
+
+
+def _judge(answer: bytes, uid: str, target: str) -> str:
+    line = answer.decode("utf-8", "replace").strip()
+    if line == f"meshd {uid}":
+        return ""
+    if line.startswith("meshd "):
+        return f"{target}: the proxy takes this namespace for workload {line[6:]!r}"
+    if not line:
+        return f"{target}: the proxy hung up without an answer; it may not have its listeners yet"
+    return f"{target}: something else than the proxy answered ({line[:40]!r})"

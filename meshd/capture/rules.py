@@ -1,0 +1,320 @@
+"""Which packets go where: ``CaptureOptions`` → the rules of each table. Pure.
+
+The semantics are those of Istio's ambient mode, in-pod:
+https://istio.io/latest/docs/ambient/architecture/traffic-redirection/. How a connection that the
+proxy opens to the application with the client's own address finds its way back:
+
+- the proxy's SYN carries SO_MARK 0x53a and loops over ``lo``, where mangle PREROUTING notes 0x111
+  on the *connection*;
+- the application's answer, addressed to the far client, gets that mark in mangle OUTPUT and is
+  routed again: ``fwmark 0x111 lookup 100``, and table 100 says that every address is local.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from meshd.capture.options import DNS_SERVICE_PORT, CaptureOptions, Network
+from meshd.model import interception
+
+PREROUTING_CHAIN: Final = "MESHD_PREROUTING"
+OUTPUT_CHAIN: Final = "MESHD_OUTPUT"
+GUARD_CHAIN: Final = "MESHD_GUARD"
+NEW_TABLE_CHAIN: Final = "MESHD_NEW_TABLE"
+"""Empty; its presence says that the table did not exist before us, so removal takes it away."""
+
+_OUTBOUND_MARK: Final = f"{interception.PROXY_MARK:#x}/0xfff"
+_INBOUND_MARK: Final = f"{interception.PROXY_INBOUND_MARK:#x}/0xfff"
+_EITHER_MARK: Final = f"{interception.PROXY_MARK & ~3:#x}/0xffc"
+"""Both marks of the proxy: they differ in their last two bits only."""
+_CONNMARK: Final = f"{interception.INBOUND_CONNMARK:#x}/0xfff"
+_DNS_ZONE: Final = "1"
+_APPLICATION_ZONE: Final = "2"
+_SYN: Final = ("FIN,SYN,RST,ACK", "SYN")
+_RESOLVED_STUB: Final = "127.0.0.53/32"
+"""systemd-resolved's address on the host: in a namespace of its own nobody answers there, but a
+resolv.conf shared with the host names it."""
+
+
+class Family(enum.Enum):
+    IPV4 = 4
+    IPV6 = 6
+
+    @property
+    def label(self) -> str:
+        return f"ipv{self.value}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """``--name values``, or ``! --name values``."""
+
+    name: str
+    values: tuple[str, ...]
+    inverted: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Extension:
+    """A match or a target with its options."""
+
+    name: str
+    options: tuple[Option, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule. ``str(rule)`` is what iptables-save prints of it after ``-A CHAIN``."""
+
+    target: Extension
+    protocol: str = ""
+    source: str = ""
+    destination: str = ""
+    in_interface: str = ""
+    """A leading ``!`` inverts, here and in ``out_interface``."""
+    out_interface: str = ""
+    matches: tuple[Extension, ...] = ()
+
+    def __str__(self) -> str:
+        words = [
+            *_flag("-s", self.source),
+            *_flag("-d", self.destination),
+            *_flag("-i", self.in_interface),
+            *_flag("-o", self.out_interface),
+            *_flag("-p", self.protocol),
+        ]
+        for match in self.matches:
+            words += ["-m", match.name, *_option_words(match)]
+        return " ".join([*words, "-j", self.target.name, *_option_words(self.target)])
+
+
+def _flag(flag: str, value: str) -> list[str]:
+    if not value:
+        return []
+    return ["!", flag, value[1:]] if value.startswith("!") else [flag, value]
+
+
+def _option_words(extension: Extension) -> Iterator[str]:
+    for option in extension.options:
+        if option.inverted:
+            yield "!"
+        yield "--" + option.name
+        yield from option.values
+
+
+Ruleset = Mapping[str, Mapping[str, tuple[Rule, ...]]]
+"""Table → chain of ours → its rules."""
+
+JUMPS: Final[Mapping[str, tuple[str, ...]]] = {
+    PREROUTING_CHAIN: ("PREROUTING",),
+    OUTPUT_CHAIN: ("OUTPUT",),
+    GUARD_CHAIN: ("PREROUTING", "OUTPUT"),
+}
+"""Chain of ours → the built-in chains that jump to it."""
+
+TABLES: Final = ("raw", "mangle", "nat")
+"""In the order in which they are written."""
+
+
+def jump_to(chain: str) -> Rule:
+    return Rule(target=Extension(chain))
+
+
+def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
+    """All that is wanted of one family; nothing where IPv6 is not captured."""
+    if family is Family.IPV6 and not options.ipv6:
+        return {}
+    return {
+        "raw": {
+            PREROUTING_CHAIN: tuple(_raw_prerouting(options)),
+            OUTPUT_CHAIN: tuple(_raw_output(options)),
+        },
+        "mangle": {
+            PREROUTING_CHAIN: (
+                Rule(
+                    protocol="tcp",
+                    matches=(_marked(_INBOUND_MARK),),
+                    target=Extension("CONNMARK", (Option("set-xmark", (_CONNMARK,)),)),
+                ),
+            ),
+            OUTPUT_CHAIN: (
+                Rule(
+                    protocol="tcp",
+                    matches=(Extension("connmark", (Option("mark", (_CONNMARK,)),)),),
+                    target=_RESTORE_MARK,
+                ),
+            ),
+        },
+        "nat": {
+            PREROUTING_CHAIN: tuple(_inbound(options, family)),
+            OUTPUT_CHAIN: tuple(_outbound(options, family)),
+        },
+    }
+
+
+def guard_rules(options: CaptureOptions) -> tuple[Rule, ...]:
+    """No new connection while rules change. What is open already keeps its own translation."""
+    rules = [
+        Rule(in_interface="lo", target=_RETURN),
+        Rule(out_interface="lo", target=_RETURN),
+        Rule(matches=(_marked(),), target=_RETURN),
+        Rule(protocol="tcp", matches=(_new_connection(),), target=_DROP),
+    ]
+    if options.dns:
+        query = _ports("udp", DNS_SERVICE_PORT)
+        rules.append(Rule(protocol="udp", matches=(query,), target=_DROP))
+    return tuple(rules)
+
+
+def _raw_prerouting(options: CaptureOptions) -> Iterator[Rule]:
+    """The proxy's own ports are not for others: it would take them for redirected ones."""
+    for port in _LISTENERS:
+        yield Rule(
+            protocol="tcp", in_interface="!lo", matches=(_new_connection(port),), target=_DROP
+        )
+    if options.dns:
+        yield Rule(
+            protocol="udp",
+            in_interface="!lo",
+            matches=(_ports("udp", interception.DNS_PORT),),
+            target=_DROP,
+        )
+        yield Rule(
+            protocol="udp",
+            matches=(
+                Extension("udp", (Option("sport", (str(DNS_SERVICE_PORT),)),)),
+                _unmarked(),
+            ),
+            target=_zone("zone", _DNS_ZONE),
+        )
+
+
+def _raw_output(options: CaptureOptions) -> Iterator[Rule]:
+    for port in (interception.OUTBOUND_PORT, interception.INBOUND_PORT):
+        # From the workload itself such a connection would go round in circles.
+        yield Rule(
+            protocol="tcp", out_interface="lo", matches=(_new_connection(port),), target=_DROP
+        )
+    # The proxy may come to use the very port that the client uses towards it: in a zone of its
+    # own the connection is not taken for the client's one, which is redirected.
+    yield Rule(
+        protocol="tcp",
+        out_interface="lo",
+        matches=(_marked(_INBOUND_MARK),),
+        target=_zone("zone-orig", _APPLICATION_ZONE),
+    )
+    if options.dns:
+        yield Rule(
+            protocol="udp",
+            matches=(_ports("udp", DNS_SERVICE_PORT), _marked()),
+            target=_zone("zone", _DNS_ZONE),
+        )
+
+
+def _inbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
+    v4 = family is Family.IPV4
+    prober = interception.HEALTH_PROBE_ADDRESS if v4 else interception.HEALTH_PROBE_ADDRESS_V6
+    yield Rule(protocol="tcp", matches=(_marked(),), target=_RETURN)
+    yield Rule(protocol="tcp", source=f"{prober}/{32 if v4 else 128}", target=_RETURN)
+    for name in options.exclude_interfaces:
+        yield Rule(in_interface=name, target=_RETURN)
+    yield from _to_inbound(options, Rule(protocol="tcp", target=_RETURN))
+
+
+def _to_inbound(options: CaptureOptions, base: Rule) -> Iterator[Rule]:
+    """What of the packets that ``base`` matches goes to the inbound listener."""
+    for port in (interception.HBONE_PORT, *options.exclude_inbound_ports):
+        yield _with(base, _RETURN, port)
+    to_proxy = _redirect(interception.INBOUND_PORT)
+    if options.include_inbound_ports is None:
+        yield dataclasses.replace(base, target=to_proxy)
+    else:
+        yield from (_with(base, to_proxy, port) for port in options.include_inbound_ports)
+
+
+def _with(base: Rule, target: Extension, port: int) -> Rule:
+    return dataclasses.replace(base, target=target, matches=(_ports("tcp", port), *base.matches))
+
+
+def _outbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
+    to_proxy = _redirect(interception.OUTBOUND_PORT)
+    # A workload that calls a service which it serves itself: its outbound proxy's connection
+    # never leaves, so this is where it comes in.
+    own = Rule(
+        protocol="tcp", out_interface="lo", matches=(_marked(_OUTBOUND_MARK),), target=_RETURN
+    )
+    yield from _to_inbound(options, own)
+    yield Rule(matches=(_marked(),), target=_RETURN)
+    for name in options.exclude_interfaces:
+        yield Rule(out_interface=name, target=_RETURN)
+    if options.dns:
+        yield from _dns(family)
+    # Loopback, and the workload's own addresses too.
+    yield Rule(out_interface="lo", target=_RETURN)
+    for network in _of(options.exclude_outbound, family):
+        yield Rule(destination=_destination(network), target=_RETURN)
+    for port in options.exclude_outbound_ports:
+        yield Rule(protocol="tcp", matches=(_ports("tcp", port),), target=_RETURN)
+    for port in options.include_outbound_ports:
+        yield Rule(protocol="tcp", matches=(_ports("tcp", port),), target=to_proxy)
+    if options.include_outbound is None:
+        yield Rule(protocol="tcp", target=to_proxy)
+        return
+    for network in _of(options.include_outbound, family):
+        yield Rule(protocol="tcp", destination=_destination(network), target=to_proxy)
+
+
+def _dns(family: Family) -> Iterator[Rule]:
+    """Queries over UDP. Envoy's DNS filter knows no TCP: that goes to the resolver through the
+    outbound listener, like any other connection."""
+    query = (_ports("udp", DNS_SERVICE_PORT),)
+    to_proxy = _redirect(interception.DNS_PORT)
+    if family is Family.IPV4:
+        yield Rule(protocol="udp", destination=_RESOLVED_STUB, matches=query, target=to_proxy)
+    yield Rule(protocol="udp", out_interface="!lo", matches=query, target=to_proxy)
+
+
+def _of(networks: tuple[Network, ...], family: Family) -> Iterator[Network]:
+    return (network for network in networks if network.version == family.value)
+
+
+def _destination(network: Network) -> str:
+    # iptables-save says nothing of a range that is everything.
+    return str(network) if network.prefixlen else ""
+
+
+def _marked(mark: str = _EITHER_MARK) -> Extension:
+    return Extension("mark", (Option("mark", (mark,)),))
+
+
+def _unmarked() -> Extension:
+    return Extension("mark", (Option("mark", (_EITHER_MARK,), inverted=True),))
+
+
+def _ports(protocol: str, port: int) -> Extension:
+    return Extension(protocol, (Option("dport", (str(port),)),))
+
+
+def _new_connection(port: int = 0) -> Extension:
+    dport = (Option("dport", (str(port),)),) if port else ()
+    return Extension("tcp", (*dport, Option("tcp-flags", _SYN)))
+
+
+def _redirect(port: int) -> Extension:
+    return Extension("REDIRECT", (Option("to-ports", (str(port),)),))
+
+
+def _zone(option: str, zone: str) -> Extension:
+    return Extension("CT", (Option(option, (zone,)),))
+
+
+_RETURN: Final = Extension("RETURN")
+_DROP: Final = Extension("DROP")
+_RESTORE_MARK: Final = Extension(
+    "CONNMARK",
+    (Option("restore-mark", ()), Option("nfmask", ("0xfff",)), Option("ctmask", ("0xfff",))),
+)
+_LISTENERS: Final = (interception.OUTBOUND_PORT, interception.INBOUND_PORT, interception.DNS_PORT)

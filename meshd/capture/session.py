@@ -1,0 +1,51 @@
+"""capture.sock: takes ``Place``, tells ``Observed`` at each change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from meshd import channel, wire
+from meshd.capture.keeper import Keeper
+from meshd.capture.namespaces import Pins
+from meshd.errors import InvalidInputError, UnreachableError
+from meshd.settings import CaptureSettings
+
+
+class CaptureService:
+    """What capture.sock serves. A peer that hangs up changes nothing."""
+
+    def __init__(self, settings: CaptureSettings, pins: Pins) -> None:
+        self._news: set[asyncio.Event] = set()
+        self._keeper = Keeper(settings, pins, self._changed)
+
+    async def session(self, connection: channel.Connection) -> None:
+        """One peer, as long as it stays. Raises InvalidInputError for anything but ``Place``."""
+        news = asyncio.Event()
+        news.set()
+        self._news.add(news)
+        teller = asyncio.create_task(self._tell(connection, news))
+        try:
+            while (message := await connection.receive()) is not None:
+                if not isinstance(message, wire.Place):
+                    raise InvalidInputError("the capture role takes placements only")
+                self._keeper.place(message.placements)
+        finally:
+            self._news.discard(news)
+            teller.cancel()
+            with contextlib.suppress(asyncio.CancelledError, UnreachableError):
+                await teller
+
+    async def close(self) -> None:
+        """Stop; the kernel stays as it is."""
+        await self._keeper.close()
+
+    def _changed(self) -> None:
+        for news in self._news:
+            news.set()
+
+    async def _tell(self, connection: channel.Connection, news: asyncio.Event) -> None:
+        while True:
+            await news.wait()
+            news.clear()
+            await connection.send(wire.Observed(await self._keeper.observations()))

@@ -1,0 +1,1 @@
+"""meshctl: what people and scripts say to meshd. Decides nothing about the mesh itself."""

@@ -1,0 +1,56 @@
+"""Options that several verbs have, under the names that kubectl gives them."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+from meshd.model.base import Duration
+
+
+class Output(enum.StrEnum):
+    """Forms of ``-o``. The first two are for scripts and only ever gain fields."""
+
+    JSON = "json"
+    YAML = "yaml"
+    TABLE = "table"
+    WIDE = "wide"
+    NAME = "name"
+
+
+def parse_duration(text: str | Duration) -> Duration:
+    try:
+        return Duration.parse(text if isinstance(text, str) else f"{float(text)}s")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+OutputOption = Annotated[
+    Output, typer.Option("--output", "-o", help="Form of what is printed.", show_default=True)
+]
+NamespaceOption = Annotated[
+    str, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace.", show_default=True)
+]
+AllNamespacesOption = Annotated[
+    bool, typer.Option("--all-namespaces", "-A", help="In all namespaces.")
+]
+FilesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filename",
+        "-f",
+        metavar="PATH",
+        help="A manifest, a directory of them, or - for standard input. May be repeated.",
+    ),
+]
+RecursiveOption = Annotated[
+    bool, typer.Option("--recursive", "-R", help="Directories with all below them.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until every proxy has it.")]
+TimeoutOption = Annotated[
+    Duration,
+    typer.Option(metavar="DURATION", parser=parse_duration, help="How long --wait waits."),
+]

@@ -1,0 +1,46 @@
+"""Asking the daemon: one request, one answer, errors as exceptions."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Final, TypeVar
+
+from meshd import channel, wire
+from meshd.errors import MeshdError
+
+T = TypeVar("T", bound=wire.Message)
+
+_PATIENCE: Final = 10.0
+"""Seconds that an answer may take beyond what the request itself waits for."""
+
+
+class RefusedError(MeshdError):
+    """The daemon answered that it was not done."""
+
+    def __init__(self, reason: str, code: int) -> None:
+        self.code = code
+        super().__init__(reason)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """The daemon that a call of meshctl is about."""
+
+    socket: Path
+
+    def ask(self, request: wire.Message, expected: type[T], *, wait: float = 0.0) -> T:
+        """Raises RefusedError with the daemon's reason, UnreachableError when it is not there."""
+        answer = asyncio.run(channel.call(self.socket, request, timeout=wait + _PATIENCE))
+        if isinstance(answer, expected):
+            return answer
+        if isinstance(answer, wire.Failed):
+            raise RefusedError(answer.reason, answer.code)
+        if isinstance(answer, wire.Rejected):
+            raise RefusedError("\n".join(str(finding) for finding in answer.findings), 1)
+        raise RefusedError(
+            f"the daemon at {self.socket} answered {type(answer).__name__}, not "
+            f"{expected.__name__}; is it of the same version as meshctl?",
+            1,
+        )

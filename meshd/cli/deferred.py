@@ -1,0 +1,35 @@
+"""A verb whose module is imported only when the verb is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+
+class Deferred(TyperCommand):
+    """Stands in the list of verbs; as soon as it is used, the real command takes over."""
+
+    def __init__(self, name: str, place: str, summary: str) -> None:
+        """``place`` is ``MODULE:NAME`` of a function or a typer app."""
+        super().__init__(name, short_help=summary, help=summary, rich_markup_mode=None)
+        self._place = place
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        return self._real().make_context(info_name, args, parent=parent, **extra)
+
+    def _real(self) -> Any:
+        module, _, name = self._place.partition(":")
+        found = getattr(importlib.import_module(module), name)
+        if isinstance(found, typer.Typer):
+            command: Any = typer.main.get_command(found)
+        else:
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(self.name)(found)
+            command = typer.main.get_command(alone)
+        command.name = self.name
+        return command

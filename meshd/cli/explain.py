@@ -1,0 +1,62 @@
+"""meshctl explain: how a request would travel."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import typer
+
+from meshd import wire
+from meshd.cli.arguments import NamespaceOption, Output, OutputOption
+from meshd.cli.daemon import Target
+from meshd.cli.output import Table, emit, is_for_scripts, show
+
+
+def explain(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The workload that asks.")],
+    destination: Annotated[
+        str, typer.Argument(metavar="DST[:PORT]", help="A host or address that it asks for.")
+    ],
+    namespace: NamespaceOption = "default",
+    path: Annotated[str, typer.Option(metavar="PATH", help="Path of the request.")] = "/",
+    method: Annotated[str, typer.Option(metavar="METHOD", help="Method of the request.")] = "GET",
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="A header. May be repeated.")
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show how a request would travel: each stage from the redirecting rule to the endpoint."""
+    request = wire.Explain(
+        source=source,
+        destination=destination,
+        namespace=namespace,
+        path=path,
+        method=method,
+        headers=tuple(_header(text) for text in header or ()),
+    )
+    target: Target = context.obj
+    answer = target.ask(request, wire.Explanation)
+    if is_for_scripts(output):
+        value: dict[str, object] = msgspec.to_builtins(answer)
+        value.pop("type")  # the message's tag
+        emit(value, output)
+        return
+    show(Table(("STAGE", "DETAIL"), tuple((step.stage, step.detail) for step in answer.stages)))
+    print()
+    print(f"verdict:   {answer.verdict}")
+    for name, value in (
+        ("cluster", answer.cluster),
+        ("endpoints", ", ".join(answer.endpoints)),
+        ("identity", answer.identity),
+    ):
+        if value:
+            print(f"{name + ':':<10} {value}")
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise typer.BadParameter(f'--header "{text}" is not K=V')
+    return name.strip(), value.strip()

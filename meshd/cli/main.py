@@ -1,0 +1,100 @@
+"""The program meshctl: its verbs, and which exit status an error has.
+
+0: done; 1: what was asked about is not so; 2: wrong usage; 3: meshd does not answer.
+A verb's module is imported when the verb is used, so that each is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from meshd.cli.daemon import RefusedError, Target
+from meshd.cli.deferred import Deferred
+from meshd.errors import MeshdError, UnreachableError
+from meshd.settings import Paths
+
+_VERBS: Final = {
+    "apply": ("apply:apply", "Store objects from manifests: all of them or none."),
+    "delete": ("apply:delete", "Delete objects by manifest, or by kind and name."),
+    "get": ("get:get", "Show the objects that are stored."),
+    "validate": ("validate:validate", "Check manifests without a daemon."),
+    "status": ("status:status", "Every workload: captured, certified, synced, proven."),
+    "proxy-config": ("proxy_config:proxy_config", "What the proxies really have. Alias: pc."),
+    "explain": ("explain:explain", "How a request would travel, stage by stage."),
+    "capture": ("capture:app", "The redirecting rules alone, without the daemon."),
+    "testbed": ("testbed:app", "Run Kubernetes manifests on this host."),
+    "version": ("version:version", "Show the version."),
+}
+_ALIASES: Final = {"pc": "proxy-config"}
+
+
+class _Verbs(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        name = _ALIASES.get(cmd_name, cmd_name)
+        if name not in _VERBS:
+            return None
+        place, summary = _VERBS[name]
+        return Deferred(name, f"meshd.cli.{place}", summary)
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    name="meshctl",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=False)
+def _begin(  # pyright: ignore[reportUnusedFunction]  # typer calls it
+    context: typer.Context,
+    socket: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="The daemon's socket. Default: mesh.sock of this node."),
+    ] = None,
+) -> None:
+    """Tell the service mesh of this node what to do, and ask it what is so."""
+    context.obj = Target(socket or Paths.from_environment().socket("mesh"))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One call of meshctl → its exit status. Errors go to stderr, a line each."""
+    try:
+        app(list(arguments))
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except RefusedError as error:
+        return _failed(error, error.code)
+    except UnreachableError as error:
+        return _failed(error, 3)
+    except MeshdError as error:
+        return _failed(error, 1)
+    except BrokenPipeError:
+        # Whoever read our output (head, a pager) has seen enough.
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+def _failed(error: MeshdError, code: int) -> int:
+    print(error, file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""meshctl proxy-config: what the pool really has."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+from meshd import wire
+from meshd.cli import proxy_rows
+from meshd.cli.arguments import NamespaceOption, Output, OutputOption
+from meshd.cli.daemon import Target
+from meshd.cli.output import emit, is_for_scripts, show, warn
+
+
+class Section(enum.StrEnum):
+    LISTENERS = "listeners"
+    CLUSTERS = "clusters"
+    ROUTES = "routes"
+    ENDPOINTS = "endpoints"
+    SECRETS = "secrets"
+
+
+_SHORT = {"l": "listeners", "c": "clusters", "r": "routes", "ep": "endpoints", "s": "secrets"}
+"""istioctl's names for them, beside the singular."""
+
+
+def parse_section(text: str) -> Section:
+    word = text.lower()
+    for name in (word, f"{word}s", _SHORT.get(word, "")):
+        if name in Section:
+            return Section(name)
+    known = ", ".join(Section)
+    raise typer.BadParameter(f'"{text}" is not one of {known}')
+
+
+def proxy_config(
+    context: typer.Context,
+    section: Annotated[
+        Section, typer.Argument(metavar="|".join(Section), parser=parse_section, show_default=False)
+    ],
+    workload: Annotated[str, typer.Argument(help="Only what concerns this workload.")] = "",
+    namespace: NamespaceOption = "default",
+    proxy: Annotated[
+        str, typer.Option(metavar="NAME", help="A member of the pool. Default: any.")
+    ] = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show what the proxies really have, from Envoy itself."""
+    target: Target = context.obj
+    request = wire.ProxyConfig(section.value, workload, namespace, proxy)
+    found = target.ask(request, wire.Objects).objects
+    if is_for_scripts(output):
+        emit(found, output)
+    elif output is Output.NAME:
+        for one in found:
+            print(proxy_rows.name_of(section.value, one))
+    elif found:
+        show(proxy_rows.table(section.value, found))
+    else:
+        warn([f"the proxy has no {section.value}"])

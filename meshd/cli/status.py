@@ -1,0 +1,149 @@
+"""meshctl status: is every workload in the mesh, and is that proven?"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import typer
+
+from meshd import wire
+from meshd.cli.arguments import Output, OutputOption
+from meshd.cli.daemon import Target
+from meshd.cli.objects import age
+from meshd.cli.output import Table, emit, is_for_scripts, show, warn, yes_no
+
+_RUNNING = "running"
+
+
+def status(
+    context: typer.Context,
+    namespace: str = typer.Option(
+        "", "--namespace", "-n", metavar="NAME", help="Of this namespace only."
+    ),
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show every workload's state, then the proxies and the roles; fail if one is not well."""
+    target: Target = context.obj
+    answer = target.ask(wire.Status(), wire.Statuses)
+    rows = [row for row in answer.workloads if namespace in {"", row.namespace}]
+    if is_for_scripts(output):
+        emit(rows, output)
+    elif output is Output.NAME:
+        for row in rows:
+            print(f"{row.namespace}/{row.workload}")
+    else:
+        _show(rows, answer, output is Output.WIDE)
+    sys.stdout.flush()
+    problems = [
+        *(line for row in rows if (line := trouble(row))),
+        *(line for proxy in answer.proxies if (line := proxy_trouble(proxy))),
+        *(line for role in answer.roles if (line := role_trouble(role))),
+    ]
+    if problems:
+        warn(problems)
+        raise typer.Exit(1)
+
+
+def trouble(row: wire.WorkloadStatus) -> str:
+    """What a workload lacks; empty when it is in the mesh and proven to be. Pure."""
+    lacks = [
+        word
+        for word, has in (
+            ("captured", row.captured),
+            ("certified", row.certificate_expires is not None),
+            ("synced", row.synced),
+            ("proven", row.proven),
+        )
+        if not has
+    ]
+    if not lacks and not row.problem:
+        return ""
+    what = f"not {', not '.join(lacks)}" if lacks else "has a problem"
+    reason = f": {row.problem}" if row.problem else ""
+    return f"workload {row.namespace}/{row.workload}: {what}{reason}"
+
+
+def proxy_trouble(proxy: wire.ProxyStatus) -> str:
+    if not proxy.connected:
+        return f"proxy {proxy.name}: not connected to the daemon"
+    rejected = f": {proxy.rejected[-1]}" if proxy.rejected else ""
+    if not proxy.synced or rejected:
+        return f"proxy {proxy.name}: {'refused' if rejected else 'has not got'} the newest configuration{rejected}"
+    return ""
+
+
+def role_trouble(role: wire.RoleStatus) -> str:
+    if role.state == _RUNNING and not role.problem:
+        return ""
+    return f"role {role.name}: {role.state}{': ' if role.problem else ''}{role.problem}"
+
+
+def _show(rows: list[wire.WorkloadStatus], answer: wire.Statuses, wide: bool) -> None:
+    if rows:
+        show(workload_table(rows, wide))
+    else:
+        print("no workloads are registered")
+    if answer.proxies:
+        print()
+        show(proxy_table(answer.proxies))
+    if answer.roles:
+        print()
+        show(role_table(answer.roles, time.time()))
+
+
+def workload_table(rows: list[wire.WorkloadStatus], wide: bool) -> Table:
+    columns = (
+        "NAMESPACE WORKLOAD ADDRESS ACCOUNT CAPTURED CERTIFICATE SYNCED PROVEN PROBLEM".split()
+    )
+    more = ["NODE", "PROXY", "NETNS"] if wide else []
+    return Table(
+        (*columns, *more),
+        tuple(
+            (
+                row.namespace,
+                row.workload,
+                row.address,
+                row.service_account,
+                yes_no(row.captured),
+                row.certificate_expires or "no",
+                yes_no(row.synced),
+                yes_no(row.proven),
+                row.problem,
+                *((row.node, row.proxy, row.netns) if wide else ()),
+            )
+            for row in rows
+        ),
+    )
+
+
+def proxy_table(proxies: tuple[wire.ProxyStatus, ...]) -> Table:
+    return Table(
+        ("PROXY", "CONNECTED", "SYNCED", "REFUSED"),
+        tuple(
+            (
+                proxy.name,
+                yes_no(proxy.connected),
+                yes_no(proxy.synced),
+                proxy.rejected[-1] if proxy.rejected else "",
+            )
+            for proxy in proxies
+        ),
+    )
+
+
+def role_table(roles: tuple[wire.RoleStatus, ...], now: float) -> Table:
+    return Table(
+        ("ROLE", "PID", "STATE", "RESTARTS", "UP", "PROBLEM"),
+        tuple(
+            (
+                role.name,
+                str(role.pid or ""),
+                role.state,
+                str(role.restarts),
+                age(now - role.since) if role.pid else "",
+                role.problem,
+            )
+            for role in roles
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Snapshot → Envoy resources. Pure: the same snapshot always gives the same bytes."""

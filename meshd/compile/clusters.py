@@ -1,0 +1,218 @@
+# pyright: reportAttributeAccessIssue=false
+"""Clusters: one for each port and subset of a service, and the two for everything else.
+
+They are shared by all clients for which the same DestinationRules hold, whatever their identity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Final
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import protocol_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+
+from meshd.compile.destination_rules import RuleSet
+from meshd.compile.endpoints import has_labels, lb_endpoint, load_assignment
+from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, OutboundCluster
+from meshd.compile.tls_plan import TlsPlan, tls_plan
+from meshd.compile.traffic_policy import (
+    Policy,
+    circuit_breakers,
+    effective_policy,
+    keepalive,
+    load_balancing,
+    outlier_detection,
+)
+from meshd.compile.wellknown import from_namespace, over_ads, packed, seconds
+from meshd.model.service import Endpoint, Port, Protocol, Resolution, ServiceRecord
+from meshd.model.snapshot import MeshOptions
+
+_CLUSTER: Final = cluster_pb2.Cluster
+_HTTP_OPTIONS: Final = http_protocol_options_pb2.HttpProtocolOptions
+_EXPLICIT: Final = _HTTP_OPTIONS.ExplicitHttpConfig
+_HTTP_OPTIONS_KEY: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_DNS_REFRESH: Final = 60.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlannedCluster:
+    """A cluster without its transport socket, and what that has to be."""
+
+    name: OutboundCluster
+    cluster: Any
+    tls: TlsPlan
+
+
+def service_clusters(
+    service: ServiceRecord, rules: RuleSet, options: MeshOptions
+) -> tuple[PlannedCluster, ...]:
+    """All clusters of one service for the clients for which these rules hold."""
+    subsets = ("", *(subset.name for subset in (rules.spec.subsets if rules.spec else ())))
+    return tuple(
+        _service_cluster(service, port, subset, rules, options)
+        for port in service.ports
+        if port.protocol is not Protocol.UDP
+        for subset in dict.fromkeys(subsets)
+    )
+
+
+def _service_cluster(
+    service: ServiceRecord, port: Port, subset: str, rules: RuleSet, options: MeshOptions
+) -> PlannedCluster:
+    name = OutboundCluster(port.number, service.host, subset, rules.variant)
+    policy = effective_policy(rules, port.number, subset)
+    protocol = _upstream_protocol(port.protocol, policy)
+    direct = connects_to_original_destination(service, port, policy)
+    if direct:
+        discovery = _original_destination()
+    elif service.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
+        discovery = _dns(name, service, port, rules) | load_balancing(policy)
+    else:
+        discovery = _over_eds(name) | load_balancing(policy)
+    cluster = _CLUSTER(
+        name=str(name),
+        connect_timeout=seconds(policy.tcp.connect_timeout or options.connect_timeout),
+        circuit_breakers=circuit_breakers(policy),
+        upstream_connection_options=keepalive(policy),
+        typed_extension_protocol_options=_http_options(protocol, policy, service.host),
+        upstream_bind_config=from_namespace(),
+        **discovery,
+        **outlier_detection(policy.outlier_detection),
+    )
+    tls = tls_plan(
+        name,
+        service,
+        protocol,
+        policy.tls,
+        options.trust_domain,
+        original_destination=direct,
+        credential_namespace=rules.namespace,
+    )
+    return PlannedCluster(name, cluster, tls)
+
+
+def connects_to_original_destination(service: ServiceRecord, port: Port, policy: Policy) -> bool:
+    """Whether the client's own destination is used rather than one of the endpoints.
+
+    A headless service's client has chosen an endpoint itself. With HTTP the host decides, so that
+    requests can be routed and balanced.
+    """
+    if service.headless and not policy.passthrough:
+        return not port.protocol.is_http
+    return policy.passthrough or service.resolution is Resolution.NONE
+
+
+def _original_destination() -> dict[str, Any]:
+    return {"type": _CLUSTER.ORIGINAL_DST, "lb_policy": _CLUSTER.CLUSTER_PROVIDED}
+
+
+def _over_eds(name: OutboundCluster) -> dict[str, Any]:
+    return {
+        "type": _CLUSTER.EDS,
+        "eds_cluster_config": _CLUSTER.EdsClusterConfig(
+            eds_config=over_ads(), service_name=name.endpoints
+        ),
+    }
+
+
+def _dns(
+    name: OutboundCluster, service: ServiceRecord, port: Port, rules: RuleSet
+) -> dict[str, Any]:
+    """The proxy resolves the endpoints' names; a service that lists none is one itself."""
+    chosen = rules.subset(name.subset)
+    labels = chosen.labels if chosen else {}
+    places = [
+        endpoint
+        for endpoint in service.endpoints
+        if endpoint.service_port == port.number and has_labels(endpoint, labels)
+    ]
+    if not service.endpoints and not service.host.startswith("*"):
+        places = [Endpoint(address=service.host, port=port.number, service_port=port.number)]
+    # A logical DNS cluster has exactly one endpoint, or Envoy refuses it.
+    logical = service.resolution is Resolution.DNS_ROUND_ROBIN and len(places) == 1
+    return {
+        "type": _CLUSTER.LOGICAL_DNS if logical else _CLUSTER.STRICT_DNS,
+        "dns_lookup_family": _CLUSTER.V4_PREFERRED,
+        "dns_refresh_rate": seconds(_DNS_REFRESH),
+        "dns_failure_refresh_rate": _CLUSTER.RefreshRate(
+            base_interval=seconds(1), max_interval=seconds(10)
+        ),
+        "respect_dns_ttl": True,
+        "load_assignment": load_assignment(str(name), (lb_endpoint(place) for place in places)),
+    }
+
+
+def _upstream_protocol(protocol: Protocol, policy: Policy) -> Protocol:
+    http = policy.connection_pool.http if policy.connection_pool else None
+    upgrade = http is not None and http.h2_upgrade_policy == "UPGRADE"
+    return Protocol.HTTP2 if upgrade and protocol is Protocol.HTTP else protocol
+
+
+def _http_options(protocol: Protocol, policy: Policy, host: str) -> dict[str, Any]:
+    """How HTTP is spoken to the endpoints. Nothing: HTTP/1.1 with Envoy's defaults, or no HTTP."""
+    if not protocol.is_http and protocol is not Protocol.SNIFFED:
+        return {}
+    http = policy.connection_pool.http if policy.connection_pool else None
+    streams = http.max_concurrent_streams if http else None
+    http1 = protocol_pb2.Http1ProtocolOptions()
+    http2 = protocol_pb2.Http2ProtocolOptions(
+        max_concurrent_streams={"value": streams} if streams else None
+    )
+    as_asked = protocol is Protocol.SNIFFED or (http is not None and http.use_client_protocol)
+    extra = _common_http_options(policy) | _names_from_requests(policy, host)
+    if as_asked:
+        extra["use_downstream_protocol_config"] = _HTTP_OPTIONS.UseDownstreamHttpConfig(
+            http_protocol_options=http1, http2_protocol_options=http2
+        )
+    elif protocol is not Protocol.HTTP:
+        extra["explicit_http_config"] = _EXPLICIT(http2_protocol_options=http2)
+    elif extra:
+        extra["explicit_http_config"] = _EXPLICIT(http_protocol_options=http1)
+    return {_HTTP_OPTIONS_KEY: packed(_HTTP_OPTIONS(**extra))} if extra else {}
+
+
+def _common_http_options(policy: Policy) -> dict[str, Any]:
+    http = policy.connection_pool.http if policy.connection_pool else None
+    fields: dict[str, Any] = {}
+    if http and http.idle_timeout:
+        fields["idle_timeout"] = seconds(http.idle_timeout)
+    if http and http.max_requests_per_connection:
+        fields["max_requests_per_connection"] = {"value": http.max_requests_per_connection}
+    if policy.tcp.max_connection_duration:
+        fields["max_connection_duration"] = seconds(policy.tcp.max_connection_duration)
+    if not fields:
+        return {}
+    return {"common_http_protocol_options": protocol_pb2.HttpProtocolOptions(**fields)}
+
+
+def _names_from_requests(policy: Policy, host: str) -> dict[str, Any]:
+    """TLS to a wildcard host without a server name: each request's own host is the name."""
+    tls = policy.tls
+    if tls is None or tls.mode not in {"SIMPLE", "MUTUAL"} or tls.sni or not host.startswith("*"):
+        return {}
+    verified = not (tls.insecure_skip_verify or tls.subject_alt_names)
+    options = protocol_pb2.UpstreamHttpProtocolOptions(auto_sni=True, auto_san_validation=verified)
+    return {"upstream_http_protocol_options": options}
+
+
+def passthrough_cluster(options: MeshOptions) -> Any:
+    """To wherever the client wanted to go, as it is."""
+    return _CLUSTER(
+        name=PASSTHROUGH_CLUSTER,
+        connect_timeout=seconds(options.connect_timeout),
+        circuit_breakers=circuit_breakers(Policy()),
+        typed_extension_protocol_options=_http_options(Protocol.SNIFFED, Policy(), PASSTHROUGH_CLUSTER),
+        upstream_bind_config=from_namespace(),
+        **_original_destination(),
+    )
+
+
+def black_hole_cluster(options: MeshOptions) -> Any:
+    """To nowhere."""
+    return _CLUSTER(
+        name=BLACK_HOLE_CLUSTER,
+        type=_CLUSTER.STATIC,
+        connect_timeout=seconds(options.connect_timeout),
+    )

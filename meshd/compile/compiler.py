@@ -1,0 +1,225 @@
+"""The whole: a snapshot, and the workloads that are served, to everything that a proxy is told.
+
+Pure but for what it remembers: equal inputs give the very objects that they gave before, so that
+whoever comes after can tell by identity what has not changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from meshd.compile import dns, gateway, inbound, outbound
+from meshd.compile.clusters import (
+    PlannedCluster,
+    black_hole_cluster,
+    passthrough_cluster,
+    service_clusters,
+)
+from meshd.compile.destination_rules import RuleSet
+from meshd.compile.endpoints import service_assignments
+from meshd.compile.gateway_ports import GatewayPorts, gateway_ports
+from meshd.compile.gateway_routes import gateway_route_configuration
+from meshd.compile.memo import Memo
+from meshd.compile.peer_authentication import peer_policy
+from meshd.compile.routes import http_ports, route_configuration
+from meshd.compile.scope import scopes
+from meshd.compile.secrets import gateway_secrets, rule_credentials
+from meshd.compile.tls import transport_sockets
+from meshd.compile.visibility import MeshIndex, View
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.workload import Identity, Workload
+
+
+class Kind(enum.Enum):
+    """The kinds of resources, in the order in which Envoy wants to learn of them."""
+
+    CLUSTER = "envoy.config.cluster.v3.Cluster"
+    ENDPOINT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+    SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
+    LISTENER = "envoy.config.listener.v3.Listener"
+    ROUTE = "envoy.config.route.v3.RouteConfiguration"
+
+
+Compiled = dict[Kind, dict[str, Any]]
+"""Messages by name."""
+
+
+def identity_of(workload: Workload, options: MeshOptions) -> Identity:
+    return Identity(options.trust_domain, workload.namespace, workload.service_account)
+
+
+class Compiler:
+    def __init__(self) -> None:
+        self._memo = Memo()
+
+    def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Compiled:
+        """``serving`` are uids of workloads whose namespaces are pinned: listeners can be opened
+        there. Those that the snapshot does not know are passed over."""
+        round_ = _Round(snapshot, self._memo, frozenset(serving))
+        compiled: Compiled = {kind: {} for kind in Kind}
+        for kind, messages in round_.resources():
+            names = "cluster_name" if kind is Kind.ENDPOINT else "name"
+            compiled[kind].update((getattr(message, names), message) for message in messages)
+        self._memo.end_round()
+        return compiled
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Client:
+    """A workload that is served, and the mesh as it sees it."""
+
+    workload: Workload
+    view: View
+    gateway: GatewayPorts
+
+
+class _Round:
+    """One compilation."""
+
+    def __init__(self, snapshot: Snapshot, memo: Memo, serving: frozenset[str]) -> None:
+        self._snapshot = snapshot
+        self._options = snapshot.options
+        self._served = inbound.served_ports(snapshot)
+        self._memo = memo
+        index = MeshIndex.of(snapshot)
+        found = scopes(snapshot)
+        self._views = {
+            scope: index.view(scope) for scope in {found[uid] for uid in serving if uid in found}
+        }
+        self._clients = [
+            _Client(workload, self._views[found[uid]], gateway_ports(snapshot, workload))
+            for uid, workload in sorted(snapshot.workloads.items())
+            if uid in serving
+        ]
+
+    def resources(self) -> Iterator[tuple[Kind, Iterable[Any]]]:
+        yield Kind.CLUSTER, self._fixed_clusters()
+        yield Kind.LISTENER, self._dns_listener()
+        for client in self._clients:
+            yield Kind.LISTENER, self._workload_listeners(client)
+            yield Kind.ROUTE, self._gateway_routes(client)
+        for view in self._views.values():
+            yield from self._scope(view)
+        for ports in self._shapes():
+            yield from self._shape(ports)
+        for service, rules in self._ruled_services():
+            yield from self._service(service, rules)
+        yield Kind.SECRET, self._secrets()
+
+    def _fixed_clusters(self) -> Iterable[Any]:
+        ports = frozenset(port for served in self._served.values() for port in served)
+
+        def make() -> Iterator[Any]:
+            yield black_hole_cluster(self._options)
+            yield passthrough_cluster(self._options)
+            yield dns.cluster(self._options)
+            yield from inbound.inbound_clusters(ports)
+
+        return self._memo.each("fixed clusters", (ports, self._options), make)
+
+    def _dns_listener(self) -> Iterable[Any]:
+        services = tuple(self._snapshot.services.values())
+
+        def make() -> Iterator[Any]:
+            yield dns.table_listener(services, self._options)
+
+        return self._memo.each("dns", (services, self._options), make)
+
+    def _workload_listeners(self, client: _Client) -> Iterable[Any]:
+        workload, options = client.workload, self._options
+        identity = identity_of(workload, options)
+        scope = client.view.scope.name
+        ports = self._served.get(workload.uid, {})
+        policy = peer_policy(self._snapshot.peer_authentications, workload, options.root_namespace)
+
+        def make() -> Iterator[Any]:
+            yield outbound.workload_listener(workload, identity, scope, options)
+            yield inbound.workload_listener(workload, identity, ports, policy, options)
+            yield dns.workload_listener(workload, options)
+
+        # Neither readiness nor labels are in a listener: they may change as often as they like.
+        what = (workload.addresses, identity, scope, ports, policy, options)
+        yield from self._memo.each(("workload", workload.uid), what, make)
+        if client.gateway.ports:
+            yield from gateway.workload_listeners(
+                workload, identity, client.gateway, client.view, options
+            )
+
+    def _gateway_routes(self, client: _Client) -> Iterator[Any]:
+        for name, port, servers in client.gateway.route_configurations():
+            yield gateway_route_configuration(client.view, name, port, servers)
+
+    def _scope(self, view: View) -> Iterator[tuple[Kind, Iterable[Any]]]:
+        key = view.scope.name
+        snapshot = self._snapshot
+        rules = (snapshot.virtual_services, snapshot.destination_rules, self._options)
+        services = tuple(view.services.values())
+
+        def listener() -> Iterator[Any]:
+            yield outbound.scope_listener(view, self._options)
+
+        def routes() -> Iterator[Any]:
+            for port in http_ports(view):
+                yield route_configuration(view, port)
+
+        yield Kind.CLUSTER, [outbound.scope_cluster(key)]
+        yield Kind.LISTENER, self._memo.each(("scope", key), (services, *rules), listener)
+        yield Kind.ROUTE, self._memo.each(("routes", key), (services, *rules), routes)
+
+    def _shapes(self) -> Iterable[inbound.Ports]:
+        served = (self._served.get(client.workload.uid, {}) for client in self._clients)
+        return {inbound.shape_name(ports): ports for ports in served}.values()
+
+    def _shape(self, ports: inbound.Ports) -> Iterator[tuple[Kind, Iterable[Any]]]:
+        key, options = inbound.shape_name(ports), self._options
+        yield Kind.CLUSTER, inbound.shape_clusters(ports)
+        yield (
+            Kind.LISTENER,
+            self._memo.each(
+                ("shape", key), (options,), lambda: inbound.shape_listeners(ports, options)
+            ),
+        )
+
+    def _ruled_services(self) -> Iterator[tuple[ServiceRecord, RuleSet]]:
+        """Each service with each set of rules that some client sees it under."""
+        seen: set[tuple[str, str]] = set()
+        for view in self._views.values():
+            for host, service in view.services.items():
+                rules = view.rules(host)
+                if (host, rules.variant) not in seen:
+                    seen.add((host, rules.variant))
+                    yield service, rules
+
+    def _service(
+        self, service: ServiceRecord, rules: RuleSet
+    ) -> Iterator[tuple[Kind, Iterable[Any]]]:
+        options = self._options
+        key = (service.host, rules.variant)
+
+        def clusters() -> Iterator[Any]:
+            for planned in service_clusters(service, rules, options):
+                yield _with_transport(planned, options.trust_domain)
+
+        def assignments() -> Iterator[Any]:
+            yield from service_assignments(service, rules).values()
+
+        inputs = (service, rules, options)
+        yield Kind.CLUSTER, self._memo.each(("clusters", *key), inputs, clusters)
+        yield Kind.ENDPOINT, self._memo.each(("endpoints", *key), inputs, assignments)
+
+    def _secrets(self) -> Iterator[Any]:
+        wanted = {name for client in self._clients for name in client.gateway.credentials()}
+        wanted |= {name for _, rules in self._ruled_services() for name in rule_credentials(rules)}
+        return gateway_secrets(self._snapshot.secrets, wanted)
+
+
+def _with_transport(planned: PlannedCluster, trust_domain: str) -> Any:
+    socket, matches = transport_sockets(planned.tls, trust_domain)
+    if socket is not None:
+        planned.cluster.transport_socket.CopyFrom(socket)
+    planned.cluster.transport_socket_matches.extend(matches)
+    return planned.cluster

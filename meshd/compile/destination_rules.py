@@ -1,0 +1,142 @@
+"""Which DestinationRules hold for a service and a client, and what they come to together.
+
+As Istio looks them up: first in the client's namespace, then in the service's, then in the root
+namespace; within one, rules for the exact host before those for a wildcard, and rules that select
+the client's workload before those for all:
+https://istio.io/latest/docs/ops/best-practices/traffic-management/#cross-namespace-configuration
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable
+
+import msgspec
+
+from meshd.compile.hosts import covers, resolve, specificity
+from meshd.compile.scope import Scope, exported
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import Snapshot
+from meshd.model.traffic import DestinationRule, DestinationRuleSpec, Subset, TrafficPolicy
+
+NO_RULE = "-"
+"""Variant of clients that see no rule, where the service's own namespace sees one."""
+
+
+class RuleSet(msgspec.Struct, frozen=True):
+    """The rules that hold for one service as some clients see it, merged."""
+
+    variant: str = ""
+    spec: DestinationRuleSpec | None = None
+    namespace: str = ""
+    """Where the rules are: their Secrets are there too."""
+
+    def subset(self, name: str) -> Subset | None:
+        subsets = self.spec.subsets if self.spec else ()
+        return next((subset for subset in subsets if subset.name == name), None)
+
+    @property
+    def policy(self) -> TrafficPolicy | None:
+        return self.spec.traffic_policy if self.spec else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RuleTable:
+    """The rules of one namespace, by full host name."""
+
+    exact: dict[str, tuple[DestinationRule, ...]]
+    wildcards: tuple[tuple[str, tuple[DestinationRule, ...]], ...]
+    """Most specific first."""
+
+    def candidates(self, host: str) -> Iterable[tuple[DestinationRule, ...]]:
+        if host in self.exact:
+            yield self.exact[host]
+        for pattern, rules in self.wildcards:
+            if covers(pattern, host):
+                yield rules
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RuleIndex:
+    """All rules of a mesh, ready to be looked up."""
+
+    root_namespace: str
+    tables: dict[str, RuleTable]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> RuleIndex:
+        found: dict[str, dict[str, list[DestinationRule]]] = defaultdict(lambda: defaultdict(list))
+        for rule in snapshot.destination_rules:
+            namespace = rule.metadata.namespace
+            host = resolve(rule.spec.host, namespace, snapshot.options.domain, snapshot.services)
+            found[namespace][host].append(rule)
+        return cls(
+            snapshot.options.root_namespace,
+            {namespace: _table(by_host) for namespace, by_host in found.items()},
+        )
+
+    def rules(self, service: ServiceRecord, scope: Scope) -> RuleSet:
+        """What holds for a service when clients of this scope call it."""
+        found = self._find(service, scope)
+        if not found and not self.tables:
+            return RuleSet()
+        shared = self._find(service, Scope(service.namespace))
+        same = [rule.key for rule in found] == [rule.key for rule in shared]
+        owner = found[0].metadata.namespace if found else ""
+        return RuleSet("" if same else _variant(found), merge(found), owner)
+
+    def _find(self, service: ServiceRecord, scope: Scope) -> tuple[DestinationRule, ...]:
+        for namespace in dict.fromkeys((scope.namespace, service.namespace, self.root_namespace)):
+            table = self.tables.get(namespace)
+            for candidates in table.candidates(service.host) if table else ():
+                if chosen := _choose(candidates, scope):
+                    return chosen
+        return ()
+
+
+def _table(by_host: dict[str, list[DestinationRule]]) -> RuleTable:
+    wildcards = [host for host in by_host if host.startswith("*")]
+    return RuleTable(
+        {host: tuple(rules) for host, rules in by_host.items() if not host.startswith("*")},
+        tuple((host, tuple(by_host[host])) for host in sorted(wildcards, key=specificity)),
+    )
+
+
+def _choose(rules: tuple[DestinationRule, ...], scope: Scope) -> tuple[DestinationRule, ...]:
+    """Of rules for one host: the one that selects these clients, or all that are for anybody."""
+    anybody: list[DestinationRule] = []
+    for rule in rules:
+        owner = rule.metadata.namespace
+        if not exported(rule.spec.export_to, owner, scope.namespace) and owner != scope.namespace:
+            continue
+        if rule.spec.workload_selector is None:
+            anybody.append(rule)
+        elif owner == scope.namespace and scope.has(rule.spec.workload_selector.match_labels):
+            return (rule,)
+    return tuple(anybody)
+
+
+def _variant(rules: tuple[DestinationRule, ...]) -> str:
+    if not rules:
+        return NO_RULE
+    names = ",".join(rule.metadata.name for rule in rules)
+    return f"{rules[0].metadata.namespace}/{names}"
+
+
+def merge(rules: tuple[DestinationRule, ...]) -> DestinationRuleSpec | None:
+    """Rules for one host as one: all their subsets, the first policy that there is."""
+    if not rules:
+        return None
+    if len(rules) == 1:
+        return rules[0].spec
+    subsets: dict[str, Subset] = {}
+    for rule in rules:
+        for subset in rule.spec.subsets:
+            subsets.setdefault(subset.name, subset)
+    policies = (rule.spec.traffic_policy for rule in rules)
+    return DestinationRuleSpec(
+        host=rules[0].spec.host,
+        traffic_policy=next((policy for policy in policies if policy), None),
+        subsets=tuple(subsets.values()),
+    )

@@ -1,0 +1,218 @@
+"""How a request would travel: each stage from the redirecting rule to the endpoint. Pure.
+
+It asks the same functions that make the proxies' configuration, and reads what they made, so that
+it cannot say anything else than what the proxies do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from meshd import wire
+from meshd.compile import route_choice
+from meshd.compile.clusters import service_clusters
+from meshd.compile.compiler import identity_of
+from meshd.compile.hosts import resolve
+from meshd.compile.listeners import listener_name
+from meshd.compile.names import PASSTHROUGH_CLUSTER, parse_cluster
+from meshd.compile.opaque import destinations, opaque_routes
+from meshd.compile.outbound import scope_listener_name
+from meshd.compile.routes import DEFAULT_HTTP_PORT, route_configuration
+from meshd.compile.scope import scopes
+from meshd.compile.tls_plan import TlsMode
+from meshd.compile.visibility import MeshIndex, View
+from meshd.model.interception import OUTBOUND_PORT
+from meshd.model.service import Protocol, ServiceRecord
+from meshd.model.snapshot import Snapshot
+from meshd.model.workload import Workload
+
+
+def explain(snapshot: Snapshot, source: Workload, request: wire.Explain) -> wire.Explanation:
+    """``source`` must be a workload of the snapshot or one that is outside the mesh."""
+    if source.uid not in snapshot.workloads:
+        step = wire.Step("source", f"{source.uid} is not in the mesh: its traffic is its own")
+        return wire.Explanation((step,), "outside the mesh", "", (), "")
+    view = MeshIndex.of(snapshot).view(scopes(snapshot)[source.uid])
+    return _Journey(snapshot, source, view, request).explanation()
+
+
+class _Journey:
+    """Collects the stages of one request."""
+
+    def __init__(
+        self, snapshot: Snapshot, source: Workload, view: View, request: wire.Explain
+    ) -> None:
+        self._snapshot = snapshot
+        self._source = source
+        self._view = view
+        self._request = request
+        self._steps: list[wire.Step] = []
+        self._identity = identity_of(source, snapshot.options).uri
+        host, port = _split(request.destination)
+        self._host = resolve(host, source.namespace, view.options.domain, snapshot.services)
+        self._service = view.services.get(self._host) or _by_address(view, host)
+        ports = self._service.ports if self._service else ()
+        self._port = port or (ports[0].number if ports else DEFAULT_HTTP_PORT)
+
+    def _tell(self, stage: str, detail: str) -> None:
+        self._steps.append(wire.Step(stage, detail))
+
+    def explanation(self) -> wire.Explanation:
+        self._introduce()
+        spoken = {
+            port.protocol
+            for record in self._view.by_port.get(self._port, ())
+            for port in record.ports
+            if port.number == self._port
+        }
+        if any(one.is_http or one is Protocol.SNIFFED for one in spoken):
+            return self._http()
+        return self._opaque()
+
+    def _introduce(self) -> None:
+        source = self._source
+        self._tell("source", f"{source.uid} acts as {self._identity}")
+        service = self._service
+        if service:
+            where = ", ".join(destinations(service)) or "no address of its own"
+            self._tell("name", f"{service.host} is {where}")
+        else:
+            self._tell("name", f"{self._host} is no service that {source.namespace} sees")
+        self._tell(
+            "capture", f"TCP to port {self._port} is redirected to {OUTBOUND_PORT} in its namespace"
+        )
+        self._tell(
+            "listener",
+            f"{listener_name(source.uid, 'outbound')} → "
+            f"{scope_listener_name(self._view.scope.name)}",
+        )
+
+    def _http(self) -> wire.Explanation:
+        request = self._request
+        asked = route_choice.Request(
+            host=self._service.host if self._service else self._host,
+            path=request.path,
+            method=request.method,
+            headers={name.lower(): value for name, value in request.headers},
+        )
+        configuration = route_configuration(self._view, self._port)
+        self._tell("chain", f"http|{self._port} → routes {configuration.name}")
+        virtual_host = route_choice.choose_host(configuration, asked)
+        if virtual_host is None:
+            return self._end("no route: 404")
+        self._tell("host", virtual_host.name)
+        route = route_choice.choose_route(virtual_host, asked)
+        if route is None:
+            return self._end("no route: 404")
+        self._tell("route", _describe(route))
+        action = route.WhichOneof("action")
+        if action == "direct_response":
+            return self._end(f"answered {route.direct_response.status} by the proxy")
+        if action == "redirect":
+            return self._end("redirected")
+        return self._clusters(list(_weighted(route.route)))
+
+    def _opaque(self) -> wire.Explanation:
+        here = destinations(self._service) if self._service else (self._host,)
+        for route in opaque_routes(self._view):
+            if route.port == self._port and (not route.prefixes or set(route.prefixes) & set(here)):
+                self._tell("chain", route.name)
+                return self._clusters(list(route.clusters))
+        policy = self._view.options.outbound_policy
+        self._tell("chain", f"no service has this address: {policy}")
+        if policy == "ALLOW_ANY":
+            return self._end("passed through as it is", PASSTHROUGH_CLUSTER)
+        return self._end("refused: not in the registry")
+
+    def _clusters(self, clusters: list[tuple[str, int]]) -> wire.Explanation:
+        whole = sum(weight for _, weight in clusters) or 1
+        for name, weight in clusters:
+            share = f" ({weight * 100 // whole} %)" if len(clusters) > 1 else ""
+            self._tell("cluster", f"{name}{share}")
+        endpoints: list[str] = []
+        for name, weight in clusters:
+            if weight > 0:
+                endpoints += self._endpoints(name)
+        name = clusters[0][0] if clusters else ""
+        if name == PASSTHROUGH_CLUSTER:
+            return self._end("passed through as it is", name)
+        verdict = "routed" if endpoints else "no healthy endpoint: 503"
+        return self._end(verdict, name, tuple(endpoints))
+
+    def _endpoints(self, name: str) -> Iterator[str]:
+        parsed = parse_cluster(name)
+        service = self._view.services.get(getattr(parsed, "host", ""))
+        if service is None:
+            self._tell("endpoints", f"{name}: there is no such service")
+            return
+        rules = self._view.rules(service.host)
+        planned = next(
+            (
+                one
+                for one in service_clusters(service, rules, self._view.options)
+                if str(one.name) == name
+            ),
+            None,
+        )
+        if planned is None:
+            self._tell("endpoints", f"{name}: there is no such subset or port")
+            return
+        tls = planned.tls
+        self._tell(
+            "tls",
+            "plain"
+            if tls.mode is TlsMode.PLAIN
+            else (
+                f"{tls.mode} TLS as {self._identity}, to one of "
+                f"{', '.join(tls.subject_alt_names) or 'any identity'}"
+            ),
+        )
+        subset = rules.subset(planned.name.subset)
+        labels = subset.labels if subset else {}
+        for place in service.endpoints:
+            if place.service_port == planned.name.port and labels.items() <= place.labels.items():
+                secured = " (mutual TLS)" if place.mutual_tls else ""
+                self._tell("endpoint", f"{place.address}:{place.port} {place.workload}{secured}")
+                yield f"{place.address}:{place.port}"
+
+    def _end(
+        self, verdict: str, cluster: str = "", endpoints: tuple[str, ...] = ()
+    ) -> wire.Explanation:
+        return wire.Explanation(tuple(self._steps), verdict, cluster, endpoints, self._identity)
+
+
+def _split(destination: str) -> tuple[str, int]:
+    """HOST, HOST:PORT, [ADDRESS]:PORT; port 0 when none is given."""
+    if destination.startswith("["):
+        host, _, port = destination[1:].partition("]")
+        port = port.removeprefix(":")
+    elif destination.count(":") == 1:
+        host, _, port = destination.partition(":")
+    else:
+        host, port = destination, ""
+    return host, int(port) if port.isdecimal() else 0
+
+
+def _by_address(view: View, address: str) -> ServiceRecord | None:
+    return next((one for one in view.services.values() if address in one.addresses), None)
+
+
+def _weighted(action: Any) -> Iterator[tuple[str, int]]:
+    if action.WhichOneof("cluster_specifier") == "cluster":
+        yield action.cluster, 1
+        return
+    for part in action.weighted_clusters.clusters:
+        yield part.name, part.weight.value
+
+
+def _describe(route: Any) -> str:
+    """Where the route comes from, and what it does beside forwarding."""
+    origin = route.metadata.filter_metadata.get("istio")
+    parts = [route.name or "unnamed"]
+    if origin:
+        parts.append(f"of {origin['config'].removeprefix('/apis/')}")
+    if route.HasField("route") and route.route.timeout.ToSeconds():
+        parts.append(f"timeout {route.route.timeout.ToTimedelta().total_seconds():g} s")
+    parts += [f"with {name.rpartition('.')[2]}" for name in sorted(route.typed_per_filter_config)]
+    return ", ".join(parts)

@@ -1,0 +1,154 @@
+"""Listeners of a gateway's workload: where traffic from outside enters the mesh.
+
+The proxies themselves listen on the Gateway's ports in the workload's namespace, and what they
+open from there carries the workload's identity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from meshd.compile import wellknown
+from meshd.compile.gateway_ports import BoundServer, GatewayPorts
+from meshd.compile.http import gateway_manager
+from meshd.compile.listeners import chain, chain_match, in_namespace
+from meshd.compile.names import gateway_routes
+from meshd.compile.opaque import weighted
+from meshd.compile.outbound import identify
+from meshd.compile.route_match import gateway_name
+from meshd.compile.tcp import tcp_proxy
+from meshd.compile.tls import HTTP_ALPN, TCP_ALPN, gateway_server, mesh_server
+from meshd.compile.visibility import Routing, View
+from meshd.compile.wellknown import ONCE
+from meshd.model.snapshot import MeshOptions
+from meshd.model.workload import Identity, Workload
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Port:
+    """A port of a gateway, and what its chains are made from."""
+
+    number: int
+    servers: Sequence[BoundServer]
+    group: str
+    identity: Identity
+    view: View
+    options: MeshOptions
+
+    def routes(self, server: str = "") -> str:
+        return gateway_routes(self.number, self.group, server)
+
+    def manager(self, server: str = "") -> Any:
+        return gateway_manager(
+            f"gateway_{self.number}", self.routes(server), self.options, tls=bool(server)
+        )
+
+
+def workload_listeners(
+    workload: Workload, identity: Identity, bound: GatewayPorts, view: View, options: MeshOptions
+) -> Iterator[Any]:
+    """One listener for each port."""
+    known = wellknown.set_filter_state(*identify(workload, identity, options, ONCE))
+    for number, servers in bound.ports.items():
+        port = _Port(number, servers, bound.group, identity, view, options)
+        chains = list(_chains(port))
+        for made in chains:
+            made.filters.insert(0, known)
+        if chains:
+            by_name = any(made.filter_chain_match.server_names for made in chains)
+            yield in_namespace(
+                workload,
+                f"gateway|{number}",
+                number,
+                options,
+                listener_filters=[wellknown.inspect_tls()] if by_name else [],
+                filter_chains=chains,
+                traffic_direction="OUTBOUND",
+            )
+
+
+def _chains(port: _Port) -> Iterator[Any]:
+    """Servers in clear text share one chain; those with TLS are told apart by server name."""
+    taken: set[str] = set()
+    if any(server.is_clear_text for server in port.servers):
+        yield chain("http", chain_match(), [port.manager()])
+        return
+    for server in port.servers:
+        names = [name for name in server.server_names if name not in taken]
+        if server.terminates_tls and names:
+            taken.update(names)
+            yield from _terminating(port, server, names)
+        elif not server.terminates_tls:
+            yield from _passing_through(port, server, taken)
+
+
+def _terminating(port: _Port, server: BoundServer, names: Sequence[str]) -> Iterator[Any]:
+    if server.is_http:
+        filters = [port.manager(server.name)]
+    else:
+        clusters = next((route for _, route in _tcp_routes(port, server)), None)
+        if clusters is None:
+            return
+        filters = [tcp_proxy(clusters[0][0], clusters, port.options)]
+    yield chain(
+        server.name,
+        chain_match(server_names=_server_names(names)),
+        filters,
+        transport_socket=_transport_socket(server, port.identity),
+    )
+
+
+def _transport_socket(server: BoundServer, identity: Identity) -> Any:
+    tls = server.server.tls
+    assert tls is not None  # noqa: S101  (it terminates TLS)
+    if tls.mode == "ISTIO_MUTUAL":
+        return mesh_server(identity, (*HTTP_ALPN, *TCP_ALPN, "h2", "http/1.1"))
+    return gateway_server(
+        f"{server.gateway.metadata.namespace}/{tls.credential_name}",
+        client_certificates=tls.mode == "MUTUAL",
+        minimum=tls.min_protocol_version,
+        maximum=tls.max_protocol_version,
+    )
+
+
+def _server_names(names: Sequence[str]) -> list[str]:
+    return [] if "*" in names else list(names)
+
+
+def _passing_through(port: _Port, server: BoundServer, taken: set[str]) -> Iterator[Any]:
+    """TCP, and TLS that the service behind terminates itself."""
+    for names, clusters in (*_tls_routes(port, server), *_tcp_routes(port, server)):
+        free = [name for name in names or ("*",) if name not in taken]
+        taken.update(free)
+        if free:
+            match = chain_match(server_names=_server_names(free))
+            proxy = tcp_proxy(clusters[0][0], clusters, port.options)
+            yield chain(f"{server.name}|{free[0]}", match, [proxy])
+
+
+Clusters = tuple[tuple[str, int], ...]
+
+
+def _bound_routings(server: BoundServer, view: View) -> Iterator[Routing]:
+    for routing in view.routings:
+        named = routing.service.spec.gateways
+        if server.gateway_name in {gateway_name(name, routing.namespace) for name in named}:
+            yield routing
+
+
+def _tls_routes(port: _Port, server: BoundServer) -> Iterator[tuple[tuple[str, ...], Clusters]]:
+    for routing in _bound_routings(server, port.view):
+        for route in routing.service.spec.tls:
+            for match in route.match:
+                if match.port in {None, server.server.port.number} and route.route:
+                    yield match.sni_hosts, weighted(port.view, routing, route.route, port.number)
+
+
+def _tcp_routes(port: _Port, server: BoundServer) -> Iterator[tuple[tuple[str, ...], Clusters]]:
+    for routing in _bound_routings(server, port.view):
+        for route in routing.service.spec.tcp:
+            ports = {match.port for match in route.match} or {None}
+            if ports & {None, server.server.port.number} and route.route:
+                yield (), weighted(port.view, routing, route.route, port.number)

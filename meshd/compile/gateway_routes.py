@@ -1,0 +1,86 @@
+# pyright: reportAttributeAccessIssue=false
+"""The gateway's side of HTTP: hosts of its servers, where VirtualServices bind to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from envoy.config.route.v3 import route_components_pb2
+
+from meshd.compile.gateway_ports import BoundServer
+from meshd.compile.hosts import common, specificity
+from meshd.compile.route_match import Entrance, gateway_name
+from meshd.compile.routes import configuration
+from meshd.compile.virtual_service_routes import http_routes, unconditional_last
+from meshd.compile.visibility import Routing, View
+
+_VirtualHost = route_components_pb2.VirtualHost
+
+
+def gateway_route_configuration(
+    view: View, name: str, port: int, servers: Sequence[BoundServer]
+) -> Any:
+    """The routes of servers that share a port, as the gateway's own scope sees the mesh.
+
+    A host that no VirtualService routes is answered 404.
+    """
+    found: dict[str, _HostRoutes] = {}
+    for server in servers:
+        entrance = Entrance(view.scope, port, frozenset({server.gateway_name}))
+        for routing in _bound(view, server):
+            for host in _shared_hosts(server, routing):
+                found.setdefault(host, _HostRoutes()).add(routing, server, view, entrance)
+        if server.redirects:
+            for _, host in server.hosts:
+                found.setdefault(host, _HostRoutes()).redirects = True
+    hosts = [
+        found[host].virtual_host(f"{host}:{port}", host)
+        for host in sorted(found, key=lambda host: (specificity(host), host))
+    ]
+    nothing = _VirtualHost(name=f"blackhole:{port}", domains=["*"])
+    return configuration(name, [*hosts, nothing])
+
+
+class _HostRoutes:
+    """Collects what VirtualServices say about one host of a port."""
+
+    def __init__(self) -> None:
+        self.redirects = False
+        self._routes: list[Any] = []
+        self._seen: set[tuple[str, str]] = set()
+
+    def add(self, routing: Routing, server: BoundServer, view: View, entrance: Entrance) -> None:
+        key = (str(routing.service.key), server.gateway_name)
+        if key not in self._seen:
+            self._seen.add(key)
+            self._routes += http_routes(routing, view, entrance)
+        self.redirects = self.redirects or server.redirects
+
+    def virtual_host(self, name: str, domain: str) -> Any:
+        tls = _VirtualHost.ALL if self.redirects else _VirtualHost.NONE
+        return _VirtualHost(
+            name=name,
+            domains=[domain],
+            routes=unconditional_last(self._routes),
+            require_tls=tls,
+            include_request_attempt_count=True,
+        )
+
+
+def _bound(view: View, server: BoundServer) -> Iterator[Routing]:
+    for routing in view.routings:
+        named = routing.service.spec.gateways
+        if server.gateway_name in {gateway_name(name, routing.namespace) for name in named}:
+            yield routing
+
+
+def _shared_hosts(server: BoundServer, routing: Routing) -> dict[str, None]:
+    """Hosts that the server serves and the VirtualService routes, the narrower of each pair."""
+    pairs = (
+        common(served, routed)
+        for owner, served in server.hosts
+        if owner in {"*", routing.namespace}
+        for routed in routing.hosts
+    )
+    return dict.fromkeys(host for host in pairs if host is not None)

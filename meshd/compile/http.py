@@ -1,0 +1,137 @@
+# pyright: reportAttributeAccessIssue=false
+"""HTTP connection managers: of a client's side, of a server's side and of a gateway."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from envoy.config.core.v3 import base_pb2, protocol_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2,
+)
+
+from meshd.compile.access_log import access_logs
+from meshd.compile.wellknown import (
+    CLIENT_CERTIFICATE_STATE,
+    filter_,
+    over_ads,
+    packed,
+    seconds,
+    true,
+)
+from meshd.model.snapshot import MeshOptions
+
+_Manager = http_connection_manager_pb2.HttpConnectionManager
+SERVER_NAME: Final = "istio-envoy"
+"""What ``server:`` says behind Istio; scripts look for it."""
+
+
+def client_manager(stat_prefix: str, routes: str, options: MeshOptions) -> Any:
+    """For a workload's outgoing requests; ``routes`` names the route configuration."""
+    return _manager(
+        options,
+        stat_prefix=stat_prefix,
+        rds=_routes(routes),
+        http_filters=_filters(cors=True, fault=True),
+        forward_client_cert_details=_Manager.SANITIZE,
+    )
+
+
+def server_manager(port: int, cluster: str, options: MeshOptions, *, mutual_tls: bool) -> Any:
+    """For requests to a workload's own port.
+
+    The application sees who called in ``x-forwarded-client-cert``, which nobody can forge: it is
+    taken away from whoever showed no certificate, and a client's proxy lets none through.
+    """
+    return _manager(
+        options,
+        stat_prefix=f"inbound_{port}",
+        route_config=_all_to(f"inbound|{port}||", cluster, certificate=mutual_tls),
+        http_filters=_filters(),
+        forward_client_cert_details=_Manager.ALWAYS_FORWARD_ONLY
+        if mutual_tls
+        else _Manager.SANITIZE,
+        server_header_transformation=_Manager.PASS_THROUGH,
+        preserve_external_request_id=True,
+    )
+
+
+def gateway_manager(stat_prefix: str, routes: str, options: MeshOptions, *, tls: bool) -> Any:
+    """For requests from outside the mesh: what the client claims about itself is not trusted."""
+    return _manager(
+        options,
+        stat_prefix=stat_prefix,
+        rds=_routes(routes),
+        http_filters=_filters(cors=True, fault=True),
+        use_remote_address=true(),
+        forward_client_cert_details=_Manager.SANITIZE_SET,
+        set_current_client_cert_details=_Manager.SetCurrentClientCertDetails(
+            subject=true(), cert=True, dns=True, uri=True
+        ),
+        server_name=SERVER_NAME,
+        scheme_header_transformation=protocol_pb2.SchemeHeaderTransformation(
+            scheme_to_overwrite="https" if tls else "http"
+        ),
+    )
+
+
+def _manager(options: MeshOptions, **parts: Any) -> Any:
+    return filter_(
+        "envoy.filters.network.http_connection_manager",
+        _Manager(
+            codec_type=_Manager.AUTO,
+            access_log=access_logs(options),
+            generate_request_id=true(),
+            normalize_path=true(),
+            stream_idle_timeout=seconds(0),
+            upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="websocket")],
+            **{"server_name": SERVER_NAME, **parts},
+        ),
+    )
+
+
+def _routes(name: str) -> Any:
+    return http_connection_manager_pb2.Rds(config_source=over_ads(), route_config_name=name)
+
+
+def _all_to(name: str, cluster: str, *, certificate: bool) -> Any:
+    route = route_components_pb2.Route(
+        name="default",
+        match=route_components_pb2.RouteMatch(prefix="/"),
+        route=route_components_pb2.RouteAction(cluster=cluster, timeout=seconds(0)),
+    )
+    client = base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(
+            key="x-forwarded-client-cert",
+            value=f"%FILTER_STATE({CLIENT_CERTIFICATE_STATE}:PLAIN)%",
+        ),
+        append_action=base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD,
+    )
+    host = route_components_pb2.VirtualHost(
+        name=name,
+        domains=["*"],
+        routes=[route],
+        request_headers_to_add=[client] if certificate else [],
+    )
+    return route_pb2.RouteConfiguration(
+        name=name, virtual_hosts=[host], validate_clusters={"value": False}
+    )
+
+
+def _filters(*, cors: bool = False, fault: bool = False) -> list[Any]:
+    http_filter = http_connection_manager_pb2.HttpFilter
+    filters: list[Any] = []
+    if cors:
+        filters.append(
+            http_filter(name="envoy.filters.http.cors", typed_config=packed(cors_pb2.Cors()))
+        )
+    if fault:
+        filters.append(
+            http_filter(name="envoy.filters.http.fault", typed_config=packed(fault_pb2.HTTPFault()))
+        )
+    router = router_pb2.Router()
+    return [*filters, http_filter(name="envoy.filters.http.router", typed_config=packed(router))]

@@ -1,0 +1,94 @@
+# pyright: reportAttributeAccessIssue=false
+"""What listeners of all directions share: names, addresses in a namespace, traps for loops."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any
+
+from envoy.config.core.v3 import address_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+
+from meshd.compile.names import BLACK_HOLE_CLUSTER
+from meshd.compile.tcp import tcp_proxy
+from meshd.compile.wellknown import socket_address
+from meshd.model.snapshot import MeshOptions
+from meshd.model.workload import Workload
+
+
+def listener_name(uid: str, what: str) -> str:
+    return f"{uid}|{what}"
+
+
+def workload_of(name: str) -> str:
+    """The uid in a listener's name; empty when the listener belongs to no single workload."""
+    uid, bar, _ = name.partition("|")
+    return uid if bar else ""
+
+
+def pinned_namespace(workload: Workload, options: MeshOptions) -> str:
+    return f"{options.netns_directory}/{workload.uid}"
+
+
+def in_namespace(
+    workload: Workload,
+    what: str,
+    port: int,
+    options: MeshOptions,
+    *,
+    udp: bool = False,
+    **parts: Any,
+) -> Any:
+    """A listener on all addresses of the workload's namespace; IPv6 too where it has any."""
+    netns = pinned_namespace(workload, options)
+    v6 = any(":" in address for address in workload.addresses)
+    return listener_pb2.Listener(
+        name=listener_name(workload.uid, what),
+        stat_prefix=what,
+        address=socket_address("0.0.0.0", port, netns, udp=udp),
+        additional_addresses=[
+            listener_pb2.AdditionalAddress(address=socket_address("::", port, netns, udp=udp))
+        ]
+        if v6
+        else [],
+        **parts,
+    )
+
+
+def chain_match(
+    *,
+    port: int | None = None,
+    prefixes: Sequence[str] = (),
+    server_names: Sequence[str] = (),
+    tls: bool | None = None,
+    alpn: Sequence[str] = (),
+) -> Any:
+    """``prefixes`` are addresses or CIDRs of the destination; ``tls`` None: either."""
+    return listener_components_pb2.FilterChainMatch(
+        destination_port={"value": port} if port is not None else None,
+        prefix_ranges=[_range(prefix) for prefix in prefixes],
+        server_names=server_names,
+        transport_protocol="" if tls is None else "tls" if tls else "raw_buffer",
+        application_protocols=alpn,
+    )
+
+
+def _range(prefix: str) -> Any:
+    network = ipaddress.ip_network(prefix, strict=False)
+    return address_pb2.CidrRange(
+        address_prefix=str(network.network_address), prefix_len={"value": network.prefixlen}
+    )
+
+
+def chain(name: str, match: Any, filters: Sequence[Any], **parts: Any) -> Any:
+    return listener_components_pb2.FilterChain(
+        name=name, filter_chain_match=match, filters=filters, **parts
+    )
+
+
+def loop_trap(port: int) -> Any:
+    """Whoever connects to the listener itself would be sent to itself, for ever."""
+    return chain(
+        "loop", chain_match(port=port), [tcp_proxy(BLACK_HOLE_CLUSTER, [(BLACK_HOLE_CLUSTER, 1)])]
+    )

@@ -1,0 +1,35 @@
+"""Remembers what was made of which inputs, so that a change costs what depends on it only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+class Memo:
+    """One for the life of a compiler. What a round did not ask for is forgotten after it."""
+
+    def __init__(self) -> None:
+        self._before: dict[Any, tuple[Any, Any]] = {}
+        self._now: dict[Any, tuple[Any, Any]] = {}
+
+    def get(self, key: Any, inputs: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What ``make`` gives; what it gave last time for this key if the inputs are equal.
+
+        ``key`` is the kind of thing and its name; equal objects that are the same object compare
+        at once, so callers hand in what they have kept.
+        """
+        entry = self._now.get(key) or self._before.get(key)
+        if entry is None or entry[0] != inputs:
+            entry = (inputs, make())
+        self._now[key] = entry
+        return entry[1]
+
+    def each(
+        self, key: Any, inputs: tuple[Any, ...], make: Callable[[], Iterator[Any]]
+    ) -> tuple[Any, ...]:
+        """As ``get``, for what comes in several pieces."""
+        return self.get(key, inputs, lambda: tuple(make()))
+
+    def end_round(self) -> None:
+        self._before, self._now = self._now, {}

@@ -1,0 +1,95 @@
+"""Names of clusters, route configurations and server names (SNI), and how to read them back.
+
+They are Istio's, which people's dashboards and habits depend on:
+https://istio.io/latest/docs/ops/diagnostic-tools/proxy-cmd/.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+BLACK_HOLE_CLUSTER: Final = "BlackHoleCluster"
+PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"
+
+HIDDEN: Final = "hidden"
+"""Variant of no cluster at all: the service exists, but not for this client."""
+
+
+class OutboundCluster(msgspec.Struct, frozen=True):
+    """One service port, as clients see it.
+
+    ``variant`` is empty for the view that clients share; clients for which other DestinationRules
+    hold have clusters of their own, ``outbound|PORT|SUBSET|HOST@VARIANT``.
+    """
+
+    port: int
+    host: str
+    subset: str = ""
+    variant: str = ""
+
+    def __str__(self) -> str:
+        variant = f"@{self.variant}" if self.variant else ""
+        return f"outbound|{self.port}|{self.subset}|{self.host}{variant}"
+
+    @property
+    def sni(self) -> str:
+        """The server name that a client of the mesh asks for."""
+        return f"outbound_.{self.port}_.{self.subset}_.{self.host}"
+
+    @property
+    def endpoints(self) -> str:
+        """Name of its endpoints (EDS). They differ by variant only where a rule names a subset."""
+        return str(self if self.subset else OutboundCluster(self.port, self.host))
+
+
+class InboundCluster(msgspec.Struct, frozen=True):
+    """The application's own port, behind the server's side of the proxy."""
+
+    port: int
+
+    def __str__(self) -> str:
+        return f"inbound|{self.port}||"
+
+
+def parse_cluster(name: str) -> OutboundCluster | InboundCluster | None:
+    """None: it is none of a service's, such as BlackHoleCluster."""
+    parts = name.split("|")
+    if len(parts) != 4 or not parts[1].isdecimal():
+        return None
+    direction, port, subset, host = parts
+    if direction == "inbound":
+        return InboundCluster(int(port))
+    if direction != "outbound":
+        return None
+    host, _, variant = host.partition("@")
+    return OutboundCluster(int(port), host, subset, variant)
+
+
+def parse_sni(server_name: str) -> OutboundCluster | None:
+    """None: it is not a server name of the mesh."""
+    parts = server_name.split("_.", 3)
+    if len(parts) != 4 or parts[0] != "outbound" or not parts[1].isdecimal():
+        return None
+    return OutboundCluster(int(parts[1]), parts[3], parts[2])
+
+
+def client_routes(port: int, scope: str) -> str:
+    """Route configuration of a client's side: all HTTP hosts on one port, as one scope sees it."""
+    return f"{port}@{scope}"
+
+
+def parse_client_routes(name: str) -> tuple[int, str] | None:
+    """Port and scope; None: it is a gateway's."""
+    port, separator, scope = name.partition("@")
+    return (int(port), scope) if separator and port.isdecimal() else None
+
+
+def gateway_routes(port: int, scope: str, tls_server: str = "") -> str:
+    """Route configuration of a gateway's port.
+
+    Servers in clear text share their port's. One that terminates TLS has its own; ``tls_server``
+    tells it from others on that port.
+    """
+    return f"https.{port}.{tls_server}@{scope}" if tls_server else f"http.{port}@{scope}"

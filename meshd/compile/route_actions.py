@@ -1,0 +1,248 @@
+# pyright: reportAttributeAccessIssue=false
+"""HTTPRoute → what Envoy does with a request that matches: route, redirect, direct response.
+
+After https://istio.io/latest/docs/reference/config/networking/virtual-service/.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Any, Final
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
+from envoy.type.matcher.v3 import regex_pb2
+
+from meshd.compile.names import OutboundCluster
+from meshd.compile.route_filters import asked_percentage, fraction
+from meshd.compile.route_headers import header_fields, new_host
+from meshd.compile.route_match import Entrance
+from meshd.compile.traffic_policy import effective_policy
+from meshd.compile.visibility import View
+from meshd.compile.wellknown import packed, seconds
+from meshd.model.traffic import (
+    ConsistentHash,
+    Destination,
+    HTTPDirectResponse,
+    HTTPRedirect,
+    HTTPRetry,
+    HTTPRewrite,
+    HTTPRoute,
+    HTTPRouteDestination,
+    Percent,
+)
+
+_Action = route_components_pb2.RouteAction
+_Redirect = route_components_pb2.RedirectAction
+_CODES: Final = {
+    301: _Redirect.MOVED_PERMANENTLY,
+    302: _Redirect.FOUND,
+    303: _Redirect.SEE_OTHER,
+    307: _Redirect.TEMPORARY_REDIRECT,
+    308: _Redirect.PERMANENT_REDIRECT,
+}
+_RETRIES: Final = 2
+_RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
+_RETRIABLE_STATUS: Final = (503,)
+_HOST_SELECTION_ATTEMPTS: Final = 5
+
+
+def to_cluster(cluster: OutboundCluster, hashing: ConsistentHash | None = None) -> Any:
+    """The action for a host about which no VirtualService says anything."""
+    return _Action(
+        cluster=str(cluster),
+        cluster_not_found_response_code=_Action.SERVICE_UNAVAILABLE,
+        timeout=seconds(0),
+        retry_policy=retry_policy(None, hashing=hashing is not None),
+        hash_policy=_hash_policy(hashing),
+    )
+
+
+def redirect(asked: HTTPRedirect, port: int) -> Any:
+    fields: dict[str, Any] = {
+        "host_redirect": asked.authority or "",
+        "path_redirect": asked.uri or "",
+        "scheme_redirect": asked.scheme or "",
+        "response_code": _CODES.get(asked.redirect_code or 301, _Redirect.MOVED_PERMANENTLY),
+    }
+    if asked.port:
+        fields["port_redirect"] = asked.port
+    elif asked.derive_port == "FROM_REQUEST_PORT":
+        # Routes are per port, so the request's is known. The scheme's own is Envoy's default.
+        fields["port_redirect"] = port
+    return _Redirect(**{name: value for name, value in fields.items() if value != ""})
+
+
+def direct_response(asked: HTTPDirectResponse) -> Any:
+    body = None
+    if asked.body and asked.body.string is not None:
+        body = base_pb2.DataSource(inline_string=asked.body.string)
+    elif asked.body and asked.body.bytes is not None:
+        body = base_pb2.DataSource(inline_bytes=_decoded(asked.body.bytes))
+    return route_components_pb2.DirectResponseAction(status=asked.status, body=body)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return text.encode()
+
+
+def forward(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> dict[str, Any]:
+    """Fields of an Envoy route that sends requests on, headers included."""
+    places = _weighted(route.route)
+    clusters = [view.destination(place.destination, owner, entrance.port) for place in places]
+    hashing = [_hashing(view, cluster) for cluster in clusters]
+    fields: dict[str, Any] = {
+        "cluster_not_found_response_code": _Action.SERVICE_UNAVAILABLE,
+        "timeout": seconds(route.timeout or 0),
+        "retry_policy": retry_policy(route.retries, hashing=any(hashing)),
+        "hash_policy": [policy for asked in hashing for policy in _hash_policy(asked)],
+        "request_mirror_policies": _mirrors(route, view, entrance, owner),
+        **_rewrite(route.rewrite),
+    }
+    if host := new_host(route.headers):
+        fields["host_rewrite_literal"] = host
+    whole = header_fields(route.headers)
+    if len(places) == 1:
+        if host := new_host(places[0].headers):
+            fields["host_rewrite_literal"] = host
+        for name, values in header_fields(places[0].headers).items():
+            whole[name] = [*values, *whole.get(name, [])]
+        fields["cluster"] = str(clusters[0])
+    else:
+        fields["weighted_clusters"] = route_components_pb2.WeightedCluster(
+            clusters=[
+                _cluster_weight(place, cluster)
+                for place, cluster in zip(places, clusters, strict=True)
+            ]
+        )
+    return {"route": _Action(**fields), **whole}
+
+
+def _weighted(places: tuple[HTTPRouteDestination, ...]) -> tuple[HTTPRouteDestination, ...]:
+    """Those that get any requests. Without any weight at all, each gets the same."""
+    chosen = tuple(place for place in places if place.weight)
+    return chosen or places
+
+
+def _cluster_weight(place: HTTPRouteDestination, cluster: OutboundCluster) -> Any:
+    host = new_host(place.headers)
+    return route_components_pb2.WeightedCluster.ClusterWeight(
+        name=str(cluster),
+        weight={"value": place.weight or 1},
+        **({"host_rewrite_literal": host} if host else {}),
+        **header_fields(place.headers),
+    )
+
+
+def _rewrite(rewrite: HTTPRewrite | None) -> dict[str, Any]:
+    """A matched prefix is replaced; a path that matched exactly or by regex as a whole."""
+    if rewrite is None:
+        return {}
+    fields: dict[str, Any] = {}
+    if rewrite.uri_regex_rewrite:
+        fields["regex_rewrite"] = regex_pb2.RegexMatchAndSubstitute(
+            pattern=regex_pb2.RegexMatcher(regex=rewrite.uri_regex_rewrite.match),
+            substitution=rewrite.uri_regex_rewrite.rewrite,
+        )
+    elif rewrite.uri:
+        fields["prefix_rewrite"] = rewrite.uri
+    if rewrite.authority:
+        fields["host_rewrite_literal"] = rewrite.authority
+    return fields
+
+
+def retry_policy(asked: HTTPRetry | None, *, hashing: bool = False) -> Any:
+    """Two retries unless the route says otherwise; None: no retries.
+
+    A retry goes to another endpoint, except where a hash decides which one it is.
+    """
+    if asked is not None and asked.attempts <= 0:
+        return None
+    fields: dict[str, Any] = {
+        "num_retries": {"value": asked.attempts if asked else _RETRIES},
+        **_retry_on(asked.retry_on if asked else None),
+    }
+    if not hashing:
+        fields["retry_host_predicate"] = [
+            route_components_pb2.RetryPolicy.RetryHostPredicate(
+                name="envoy.retry_host_predicates.previous_hosts",
+                typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
+            )
+        ]
+        fields["host_selection_retry_max_attempts"] = _HOST_SELECTION_ATTEMPTS
+    if asked and asked.per_try_timeout:
+        fields["per_try_timeout"] = seconds(asked.per_try_timeout)
+    if asked and asked.retry_remote_localities:
+        fields["retry_priority"] = route_components_pb2.RetryPolicy.RetryPriority(
+            name="envoy.retry_priorities.previous_priorities",
+            typed_config=packed(
+                previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=2)
+            ),
+        )
+    return route_components_pb2.RetryPolicy(**fields)
+
+
+def _retry_on(text: str | None) -> dict[str, Any]:
+    """Conditions, and status codes that people list among them."""
+    if not text:
+        return {"retry_on": _RETRY_ON, "retriable_status_codes": _RETRIABLE_STATUS}
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    codes = [int(part) for part in parts if part.isdecimal()]
+    conditions = [part for part in parts if not part.isdecimal()]
+    if codes and "retriable-status-codes" not in conditions:
+        conditions.append("retriable-status-codes")
+    return {"retry_on": ",".join(conditions), "retriable_status_codes": codes}
+
+
+def _mirrors(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> list[Any]:
+    """Copies of requests whose answers nobody waits for."""
+    old = asked_percentage(route.mirror_percentage, route.mirror_percent, 100.0)
+    asked: list[tuple[Destination, Percent]] = [
+        (mirror.destination, mirror.percentage or Percent(value=100.0)) for mirror in route.mirrors
+    ]
+    if route.mirror:
+        asked.append((route.mirror, Percent(value=old)))
+    return [
+        _Action.RequestMirrorPolicy(
+            cluster=str(view.destination(destination, owner, entrance.port)),
+            runtime_fraction=base_pb2.RuntimeFractionalPercent(
+                default_value=fraction(percentage.value)
+            ),
+            trace_sampled={"value": False},
+        )
+        for destination, percentage in asked
+        if percentage.value > 0
+    ]
+
+
+def _hashing(view: View, cluster: OutboundCluster) -> ConsistentHash | None:
+    return effective_policy(view.rules(cluster.host), cluster.port, cluster.subset).consistent_hash
+
+
+def _hash_policy(asked: ConsistentHash | None) -> Iterable[Any]:
+    """What of a request decides on the endpoint."""
+    policy = _Action.HashPolicy
+    if asked is None:
+        return
+    if asked.http_header_name:
+        yield policy(header=policy.Header(header_name=asked.http_header_name))
+    elif asked.http_cookie:
+        cookie = asked.http_cookie
+        yield policy(
+            cookie=policy.Cookie(
+                name=cookie.name,
+                path=cookie.path or "",
+                ttl=None if cookie.ttl is None else seconds(cookie.ttl),
+            )
+        )
+    elif asked.use_source_ip:
+        yield policy(connection_properties=policy.ConnectionProperties(source_ip=True))
+    elif asked.http_query_parameter_name:
+        yield policy(query_parameter=policy.QueryParameter(name=asked.http_query_parameter_name))

@@ -1,0 +1,117 @@
+"""Which route of a compiled route configuration a request takes: what the proxy would do. Pure.
+
+RE2 and Python's ``re`` differ in what they reject, not in what a valid pattern matches here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """Of HTTP, as far as routes look at it."""
+
+    host: str
+    path: str = "/"
+    """With its query."""
+    method: str = "GET"
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    """Names in lower case."""
+
+    def header(self, name: str) -> str | None:
+        pseudo = {
+            ":method": self.method,
+            ":authority": self.host,
+            ":path": self.path,
+            ":scheme": "http",
+        }
+        return pseudo.get(name, self.headers.get(name.lower()))
+
+
+def choose_host(configuration: Any, request: Request) -> Any | None:
+    """Exact domains first, then the longest wildcard, then ``*``; the port does not count."""
+    host = _without_port(request.host.lower())
+    best: tuple[int, Any] | None = None
+    for virtual_host in configuration.virtual_hosts:
+        for domain in virtual_host.domains:
+            if domain == host:
+                return virtual_host
+            fits = domain == "*" or (domain.startswith("*") and host.endswith(domain[1:]))
+            if fits and (best is None or len(domain) > best[0]):
+                best = (len(domain), virtual_host)
+    return best[1] if best else None
+
+
+def choose_route(virtual_host: Any, request: Request) -> Any | None:
+    """The first that matches."""
+    return next((r for r in virtual_host.routes if _matches(r.match, request)), None)
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]
+
+
+def _matches(match: Any, request: Request) -> bool:
+    path, _, query = request.path.partition("?")
+    return (
+        _path_matches(match, path)
+        and all(_header_matches(wanted, request) for wanted in match.headers)
+        and _query_matches(match.query_parameters, query)
+    )
+
+
+def _path_matches(match: Any, path: str) -> bool:
+    kind = match.WhichOneof("path_specifier")
+    if kind == "safe_regex":
+        return re.fullmatch(match.safe_regex.regex, path) is not None
+    wanted: str = getattr(match, kind)
+    if match.HasField("case_sensitive") and not match.case_sensitive.value:
+        wanted, path = wanted.lower(), path.lower()
+    return path == wanted if kind == "path" else path.startswith(wanted)
+
+
+def _header_matches(wanted: Any, request: Request) -> bool:
+    value = request.header(wanted.name)
+    if wanted.WhichOneof("header_match_specifier") == "present_match":
+        found = (value is not None) == wanted.present_match
+    elif value is None:
+        if not wanted.treat_missing_header_as_empty:
+            return False
+        found = _text_matches(wanted.string_match, "")
+    else:
+        found = _text_matches(wanted.string_match, value)
+    return found != wanted.invert_match
+
+
+def _query_matches(wanted: Iterable[Any], query: str) -> bool:
+    values = parse_qs(query, keep_blank_values=True)
+    for parameter in wanted:
+        if parameter.name not in values:
+            return False
+        kind = parameter.WhichOneof("query_parameter_match_specifier")
+        text = values[parameter.name][0]
+        if kind == "string_match" and not _text_matches(parameter.string_match, text):
+            return False
+    return True
+
+
+def _text_matches(matcher: Any, text: str) -> bool:
+    kind = matcher.WhichOneof("match_pattern")
+    if kind == "safe_regex":
+        return re.fullmatch(matcher.safe_regex.regex, text) is not None
+    wanted: str = getattr(matcher, kind)
+    if matcher.ignore_case:
+        wanted, text = wanted.lower(), text.lower()
+    return {
+        "exact": text == wanted,
+        "prefix": text.startswith(wanted),
+        "suffix": text.endswith(wanted),
+        "contains": wanted in text,
+    }[kind]

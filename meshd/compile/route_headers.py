@@ -1,0 +1,81 @@
+# pyright: reportAttributeAccessIssue=false
+"""Header operations of routes and destinations.
+
+What Envoy would refuse, and with it all routes of the port, is passed over here: headers that
+begin with a colon, and ``Host``, which is rewritten by a field of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from envoy.config.core.v3 import base_pb2
+
+from meshd.model.traffic import HeaderOperations, Headers
+
+_HOST: Final = frozenset({"host", ":authority"})
+_Option = base_pb2.HeaderValueOption
+
+_COMMANDS: Final = (
+    "DOWNSTREAM_[A-Z_]+|UPSTREAM_[A-Z_]+|REQ|RESP|TRAILER|PROTOCOL|START_TIME|HOSTNAME|RESPONSE_CODE"
+    "|RESPONSE_FLAGS|RESPONSE_CODE_DETAILS|REQUESTED_SERVER_NAME|ROUTE_NAME|VIRTUAL_CLUSTER_NAME"
+    "|DYNAMIC_METADATA|CLUSTER_METADATA|FILTER_STATE|STREAM_ID|ENVIRONMENT|CONNECTION_ID"
+    "|BYTES_RECEIVED|BYTES_SENT|DURATION|TRACE_ID"
+)
+_FORMATTED: Final = re.compile(rf"(?:[^%]|%%|%(?:{_COMMANDS})(?:\([^()%]*\))?(?::\d+)?%)*")
+
+
+def header_fields(headers: Headers | None) -> dict[str, Any]:
+    """Fields that routes and weighted clusters have in common."""
+    if headers is None:
+        return {}
+    request, response = headers.request, headers.response
+    fields = {
+        "request_headers_to_add": _additions(request),
+        "request_headers_to_remove": _removals(request),
+        "response_headers_to_add": _additions(response),
+        "response_headers_to_remove": _removals(response),
+    }
+    return {name: values for name, values in fields.items() if values}
+
+
+def new_host(headers: Headers | None) -> str:
+    """What the request operations set ``Host`` or ``:authority`` to; empty: nothing."""
+    request = headers.request if headers else None
+    for operations in (request.set, request.add) if request else ():
+        for name, value in operations.items():
+            if name.lower() in _HOST:
+                return value
+    return ""
+
+
+def _modifiable(name: str) -> bool:
+    return not name.startswith(":") and name.lower() not in _HOST
+
+
+def _additions(operations: HeaderOperations | None) -> list[Any]:
+    if operations is None:
+        return []
+    ways = (
+        (operations.set, _Option.OVERWRITE_IF_EXISTS_OR_ADD),
+        (operations.add, _Option.APPEND_IF_EXISTS_OR_ADD),
+    )
+    return [
+        _Option(
+            header=base_pb2.HeaderValue(key=name, value=header_value(value)),
+            append_action=action,
+        )
+        for values, action in ways
+        for name, value in sorted(values.items())
+        if _modifiable(name)
+    ]
+
+
+def _removals(operations: HeaderOperations | None) -> list[str]:
+    return [name for name in operations.remove if _modifiable(name)] if operations else []
+
+
+def header_value(text: str) -> str:
+    """Envoy's format commands (``%DOWNSTREAM_REMOTE_ADDRESS%``) work; any other ``%`` is itself."""
+    return text if _FORMATTED.fullmatch(text) else text.replace("%", "%%")

@@ -1,0 +1,160 @@
+# pyright: reportAttributeAccessIssue=false
+"""HTTPMatchRequest → Envoy's RouteMatch.
+
+What holds for all requests of a scope on a port (client's labels, port, gateway) is decided here
+and leaves no trace in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import msgspec
+from envoy.config.route.v3 import route_components_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+
+from meshd.compile.scope import Scope
+from meshd.model.traffic import HTTPMatchRequest, HTTPRoute, StringMatch
+
+MESH: Final = "mesh"
+"""The reserved gateway name that stands for all workloads of the mesh."""
+
+_HeaderMatcher = route_components_pb2.HeaderMatcher
+_PSEUDO_HEADERS: Final = frozenset({"uri", "scheme", "method", "authority"})
+"""Header names that the API ignores in ``headers``: they have fields of their own."""
+
+
+class Entrance(msgspec.Struct, frozen=True):
+    """Where requests come in: from which clients, through what, and on which port."""
+
+    scope: Scope
+    port: int
+    gateways: frozenset[str] = frozenset({MESH})
+    """``NAMESPACE/NAME`` of the gateways that share the port, or ``mesh``."""
+
+
+def gateway_name(name: str, namespace: str) -> str:
+    """``NAMESPACE/NAME`` for what an object of ``namespace`` writes in ``gateways``.
+
+    ``NAME``, ``./NAME``, ``NAMESPACE/NAME``, and ``NAME.NAMESPACE…`` of old manifests.
+    """
+    if name == MESH:
+        return name
+    if "/" in name:
+        owner, _, short = name.partition("/")
+        return f"{namespace if owner == '.' else owner}/{short}"
+    short, _, rest = name.partition(".")
+    return f"{rest.split('.', maxsplit=1)[0] or namespace}/{short}"
+
+
+def applies(match: HTTPMatchRequest, entrance: Entrance, owner: str) -> bool:
+    """Whether the match can hold at this entrance; ``owner`` is its VirtualService's namespace."""
+    if match.port and match.port != entrance.port:
+        return False
+    named: Collection[str] = {gateway_name(name, owner) for name in match.gateways}
+    if named and not named & entrance.gateways:
+        return False
+    return entrance.scope.is_source_of(match)
+
+
+def applicable(
+    route: HTTPRoute, entrance: Entrance, owner: str
+) -> tuple[HTTPMatchRequest | None, ...]:
+    """The matches of a route that can hold here; None stands for all requests."""
+    if not route.match:
+        return (None,)
+    return tuple(match for match in route.match if applies(match, entrance, owner))
+
+
+def is_unconditional(match: Any) -> bool:
+    """Whether a RouteMatch holds for each request, so that routes after it are never reached."""
+    everything = match.prefix == "/" or match.safe_regex.regex in {".*", "/.*"}
+    return everything and not match.headers and not match.query_parameters
+
+
+def route_match(match: HTTPMatchRequest | None) -> Any:
+    """The conditions on a request itself."""
+    if match is None:
+        return route_components_pb2.RouteMatch(prefix="/")
+    pseudo = {
+        ":method": match.method,
+        ":authority": match.authority,
+        ":scheme": match.scheme,
+    }
+    headers = [
+        *(_header(name, wanted) for name, wanted in sorted(match.headers.items()) if _real(name)),
+        *(
+            _absent(name, unwanted)
+            for name, unwanted in sorted(match.without_headers.items())
+            if _real(name)
+        ),
+        *(_header(name, wanted) for name, wanted in pseudo.items() if wanted),
+    ]
+    return route_components_pb2.RouteMatch(
+        headers=headers,
+        query_parameters=[
+            _query_parameter(name, wanted) for name, wanted in sorted(match.query_params.items())
+        ],
+        **_path(match),
+    )
+
+
+def _path(match: HTTPMatchRequest) -> dict[str, Any]:
+    uri = match.uri or StringMatch()
+    if uri.regex is not None:
+        return {"safe_regex": regex(uri.regex)}
+    case = {"case_sensitive": {"value": False}} if match.ignore_uri_case else {}
+    if uri.exact is not None:
+        return {"path": uri.exact, **case}
+    return {"prefix": uri.prefix or "/", **case}
+
+
+def regex(pattern: str) -> Any:
+    """RE2, and the whole of the text must match."""
+    return regex_pb2.RegexMatcher(regex=pattern)
+
+
+def string_matcher(match: StringMatch, *, ignore_case: bool = False) -> Any:
+    if match.regex is not None:
+        return string_pb2.StringMatcher(safe_regex=regex(match.regex))
+    if match.prefix == "":
+        return string_pb2.StringMatcher(safe_regex=regex(".*"))
+    if match.prefix is not None:
+        return string_pb2.StringMatcher(prefix=match.prefix, ignore_case=ignore_case)
+    return string_pb2.StringMatcher(exact=match.exact or "", ignore_case=ignore_case)
+
+
+def _any_value(match: StringMatch) -> bool:
+    """Whether all that is asked is that something is there at all."""
+    nothing = match.exact is None and not match.prefix and match.regex is None
+    return nothing or match.regex in {"*", ".*"}
+
+
+def _real(name: str) -> bool:
+    return name.lower() not in _PSEUDO_HEADERS
+
+
+def _header(name: str, match: StringMatch) -> Any:
+    if _any_value(match):
+        return _HeaderMatcher(name=name, present_match=True)
+    ignore_case = name == ":authority"
+    return _HeaderMatcher(name=name, string_match=string_matcher(match, ignore_case=ignore_case))
+
+
+def _absent(name: str, match: StringMatch) -> Any:
+    """Not there, or there with another value."""
+    if _any_value(match):
+        return _HeaderMatcher(name=name, present_match=True, invert_match=True)
+    return _HeaderMatcher(
+        name=name,
+        string_match=string_matcher(match),
+        invert_match=True,
+        treat_missing_header_as_empty=True,
+    )
+
+
+def _query_parameter(name: str, match: StringMatch) -> Any:
+    if _any_value(match):
+        return route_components_pb2.QueryParameterMatcher(name=name, present_match=True)
+    return route_components_pb2.QueryParameterMatcher(name=name, string_match=string_matcher(match))

@@ -1,0 +1,164 @@
+# pyright: reportAttributeAccessIssue=false
+"""The client's side of HTTP: one route configuration for each port, as one scope sees it.
+
+Domains are written without ports, and Envoy is told to leave the port of a request's host out of
+account (``ignore_port_in_host_matching``): half the domains, and the same requests match.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any, Final
+
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+
+from meshd.compile.hosts import forms
+from meshd.compile.names import PASSTHROUGH_CLUSTER, client_routes
+from meshd.compile.route_actions import to_cluster
+from meshd.compile.route_match import Entrance, route_match
+from meshd.compile.traffic_policy import effective_policy
+from meshd.compile.virtual_service_routes import http_routes
+from meshd.compile.visibility import View
+from meshd.compile.wellknown import seconds
+from meshd.model.service import Protocol, ServiceRecord
+
+MAX_DIRECT_RESPONSE: Final = 1024 * 1024
+"""Bytes of a direct response's body."""
+DEFAULT_HTTP_PORT: Final = 80
+"""Where hosts are routed that only a VirtualService knows."""
+
+_VirtualHost = route_components_pb2.VirtualHost
+
+
+def http_ports(view: View) -> tuple[int, ...]:
+    """Ports on which a client of this scope may speak HTTP to some service."""
+    return tuple(sorted(port for port, records in view.by_port.items() if any(_on(port, records))))
+
+
+def route_configuration(view: View, port: int) -> Any:
+    """All hosts on a port, and what becomes of requests to others."""
+    hosts = [_service_host(view, record, port) for record in _on(port, view.by_port.get(port, ()))]
+    if port == DEFAULT_HTTP_PORT:
+        hosts += [
+            virtual_host
+            for host in view.mesh_routings.hosts()
+            if (virtual_host := _unserved_host(view, host, port)) is not None
+        ]
+    return configuration(client_routes(port, view.scope.name), [*hosts, _anything_else(view)])
+
+
+def configuration(name: str, virtual_hosts: Iterable[Any]) -> Any:
+    """A route configuration of these hosts: a domain is the first one's that wants it."""
+    return route_pb2.RouteConfiguration(
+        name=name,
+        virtual_hosts=_without_repeated_domains(virtual_hosts),
+        # A destination that is not there fails its own requests only.
+        validate_clusters={"value": False},
+        ignore_port_in_host_matching=True,
+        max_direct_response_body_size_bytes={"value": MAX_DIRECT_RESPONSE},
+    )
+
+
+def _without_repeated_domains(virtual_hosts: Iterable[Any]) -> list[Any]:
+    """Envoy refuses a configuration in which two hosts have the same domain or name."""
+    taken: set[str] = set()
+    names: set[str] = set()
+    kept: list[Any] = []
+    for virtual_host in virtual_hosts:
+        domains = [domain for domain in dict.fromkeys(virtual_host.domains) if domain not in taken]
+        if domains and virtual_host.name not in names:
+            taken.update(domains)
+            names.add(virtual_host.name)
+            del virtual_host.domains[:]
+            virtual_host.domains.extend(domains)
+            kept.append(virtual_host)
+    return kept
+
+
+def _on(port: int, records: Iterable[ServiceRecord]) -> Iterable[ServiceRecord]:
+    """The services that may speak HTTP on a port."""
+    return (
+        record
+        for record in records
+        if any(
+            known.number == port and (known.protocol.is_http or known.protocol is Protocol.SNIFFED)
+            for known in record.ports
+        )
+    )
+
+
+def _service_host(view: View, record: ServiceRecord, port: int) -> Any:
+    routes = _routes(view, record.host, port) or [_default_route(view, record, port)]
+    return _VirtualHost(
+        name=f"{record.host}:{port}",
+        domains=[domain.lower() for domain in _domains(view, record)],
+        routes=routes,
+        include_request_attempt_count=True,
+    )
+
+
+def _unserved_host(view: View, host: str, port: int) -> Any:
+    """A host that a VirtualService routes though it is no service; None: it is one, or no route
+    holds."""
+    routes = [] if host in view.services else _routes(view, host, port)
+    if not routes:
+        return None
+    return _VirtualHost(
+        name=f"{host}:{port}",
+        domains=forms(host, view.scope.namespace, view.options.domain),
+        routes=routes,
+        include_request_attempt_count=True,
+    )
+
+
+def _routes(view: View, host: str, port: int) -> list[Any]:
+    """Of the first VirtualService that says anything about HTTP to the host on this port."""
+    entrance = Entrance(view.scope, port)
+    for routing in view.mesh_routings.for_host(host):
+        if routes := http_routes(routing, view, entrance):
+            return routes
+    return []
+
+
+def _default_route(view: View, record: ServiceRecord, port: int) -> Any:
+    policy = effective_policy(view.rules(record.host), port)
+    return route_components_pb2.Route(
+        name="default",
+        match=route_match(None),
+        route=to_cluster(view.cluster(record.host, port), policy.consistent_hash),
+    )
+
+
+def _domains(view: View, record: ServiceRecord) -> list[str]:
+    domain = view.options.domain
+    names = list(forms(record.host, view.scope.namespace, domain))
+    if record.headless and not record.host.startswith("*"):
+        names.append(f"*.{record.host}")  # each endpoint by its own name
+    return [*names, *(host for host in map(_address_host, record.addresses) if host)]
+
+
+def _address_host(address: str) -> str:
+    """An address as it stands in a URL; empty for a network of several addresses."""
+    try:
+        network = ipaddress.ip_network(address)
+    except ValueError:
+        return ""
+    if network.num_addresses != 1:
+        return ""
+    single = network.network_address
+    return f"[{single}]" if single.version == 6 else str(single)
+
+
+def _anything_else(view: View) -> Any:
+    """Hosts that are not in the mesh's registry."""
+    match = route_match(None)
+    if view.options.outbound_policy == "REGISTRY_ONLY":
+        refusal = route_components_pb2.DirectResponseAction(status=502)
+        route = route_components_pb2.Route(name="block_all", match=match, direct_response=refusal)
+        return _VirtualHost(name="block_all", domains=["*"], routes=[route])
+    action = route_components_pb2.RouteAction(cluster=PASSTHROUGH_CLUSTER, timeout=seconds(0))
+    route = route_components_pb2.Route(name="allow_any", match=match, route=action)
+    return _VirtualHost(
+        name="allow_any", domains=["*"], routes=[route], include_request_attempt_count=True
+    )

@@ -1,0 +1,46 @@
+# pyright: reportAttributeAccessIssue=false
+"""TCP proxies: to one cluster, or to several by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+
+from meshd.compile.access_log import access_logs
+from meshd.compile.wellknown import filter_
+from meshd.model.snapshot import MeshOptions
+
+_Proxy = tcp_proxy_pb2.TcpProxy
+
+
+_MAX_EARLY_DATA: Final = 64 * 1024
+"""Bytes that are kept until the upstream connection is there."""
+
+
+def tcp_proxy(
+    stat_prefix: str,
+    clusters: Sequence[tuple[str, int]],
+    options: MeshOptions | None = None,
+    *,
+    after_handshake: bool = False,
+) -> Any:
+    """To these clusters by weight; no options: no access log, for hops inside the proxy.
+
+    Clusters of weight 0 get nothing, as with HTTP routes; one alone needs no weight.
+    ``after_handshake``: connect no sooner than the client's certificate is known.
+    """
+    proxy = _Proxy(stat_prefix=stat_prefix, access_log=access_logs(options) if options else ())
+    if len(clusters) == 1:
+        proxy.cluster = clusters[0][0]
+    else:
+        proxy.weighted_clusters.clusters.extend(
+            _Proxy.WeightedCluster.ClusterWeight(name=name, weight=weight)
+            for name, weight in clusters
+            if weight > 0
+        )
+    if after_handshake:
+        proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
+        proxy.max_early_data_bytes.value = _MAX_EARLY_DATA
+    return filter_("envoy.filters.network.tcp_proxy", proxy)

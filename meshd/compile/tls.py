@@ -1,0 +1,216 @@
+# pyright: reportAttributeAccessIssue=false
+"""TLS contexts: the mesh's mutual TLS in both directions, as Istio speaks it on the wire."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2
+from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
+from envoy.type.matcher.v3 import string_pb2
+
+from meshd.compile.cert_selectors import NameFromFilterState, OnDemandSecret
+from meshd.compile.tls_plan import TlsMode, TlsPlan
+from meshd.compile.wellknown import extension, over_ads, packed, true
+from meshd.model.workload import Identity
+
+SDS_CLUSTER: Final = "sds"
+"""Of the bootstrap: the identity role's socket."""
+SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
+TRUST_BUNDLE: Final = "ROOTCA"
+HTTP_ALPN: Final = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
+"""What a client of the mesh offers where it speaks HTTP inside the TLS."""
+TCP_ALPN: Final = ("istio-peer-exchange", "istio")
+
+_UNNAMED: Final = "unidentified"
+"""The secret asked for where no identity is set: there is none of that name, so it fails closed."""
+
+
+def sds_source() -> Any:
+    return config_source_pb2.ConfigSource(
+        api_config_source=config_source_pb2.ApiConfigSource(
+            api_type=config_source_pb2.ApiConfigSource.DELTA_GRPC,
+            transport_api_version=config_source_pb2.ApiVersion.V3,
+            grpc_services=[
+                grpc_service_pb2.GrpcService(
+                    envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=SDS_CLUSTER)
+                )
+            ],
+            set_node_on_first_message_only=True,
+        ),
+        resource_api_version=config_source_pb2.ApiVersion.V3,
+    )
+
+
+def _secret(name: str) -> Any:
+    return secret_pb2.SdsSecretConfig(name=name, sds_config=sds_source())
+
+
+def _peer_validation(sans: tuple[str, ...], trust_domain: str) -> Any:
+    """Verified against the trust bundle; the peer's URI must be one of these, or of the domain."""
+    matchers = [string_pb2.StringMatcher(exact=san) for san in sans] or [
+        string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/")
+    ]
+    return tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
+        default_validation_context=common_pb2.CertificateValidationContext(
+            match_typed_subject_alt_names=[
+                common_pb2.SubjectAltNameMatcher(
+                    san_type=common_pb2.SubjectAltNameMatcher.URI, matcher=matcher
+                )
+                for matcher in matchers
+            ]
+        ),
+        validation_context_sds_secret_config=_secret(TRUST_BUNDLE),
+    )
+
+
+def mesh_client(plan: TlsPlan, trust_domain: str) -> Any:
+    """To another workload: presents the identity that the connection's filter state names."""
+    return _transport_socket(
+        tls_pb2.UpstreamTlsContext(
+            sni=plan.sni,
+            common_tls_context=tls_pb2.CommonTlsContext(
+                alpn_protocols=plan.alpn,
+                custom_tls_certificate_selector=extension(
+                    "envoy.tls.certificate_selectors.on_demand_secret",
+                    OnDemandSecret(
+                        config_source=sds_source(),
+                        certificate_mapper=extension(
+                            "envoy.tls.upstream_certificate_mappers.filter_state_override",
+                            NameFromFilterState(default_value=_UNNAMED),
+                        ),
+                    ),
+                ),
+                combined_validation_context=_peer_validation(plan.subject_alt_names, trust_domain),
+            ),
+        )
+    )
+
+
+def mesh_server(identity: Identity, alpn: tuple[str, ...]) -> Any:
+    """From another workload: both sides show a certificate of the trust domain."""
+    return _transport_socket(
+        tls_pb2.DownstreamTlsContext(
+            require_client_certificate=true(),
+            common_tls_context=tls_pb2.CommonTlsContext(
+                tls_params=common_pb2.TlsParameters(
+                    tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2
+                ),
+                alpn_protocols=alpn,
+                tls_certificate_sds_secret_configs=[_secret(identity.uri)],
+                combined_validation_context=_peer_validation((), identity.trust_domain),
+            ),
+        )
+    )
+
+
+def transport_sockets(plan: TlsPlan, trust_domain: str) -> tuple[Any | None, list[Any]]:
+    """A cluster's ``transport_socket`` and ``transport_socket_matches`` for a plan."""
+    match plan.mode:
+        case TlsMode.PLAIN:
+            return None, []
+        case TlsMode.MESH:
+            return mesh_client(plan, trust_domain), []
+        case TlsMode.AUTO:
+            return None, [
+                cluster_pb2.Cluster.TransportSocketMatch(
+                    name="tlsMode-istio",
+                    match={"fields": {"tlsMode": {"string_value": "istio"}}},
+                    transport_socket=mesh_client(plan, trust_domain),
+                ),
+                cluster_pb2.Cluster.TransportSocketMatch(
+                    name="tlsMode-disabled",
+                    transport_socket=base_pb2.TransportSocket(
+                        name="envoy.transport_sockets.raw_buffer",
+                        typed_config=packed(raw_buffer_pb2.RawBuffer()),
+                    ),
+                ),
+            ]
+        case TlsMode.SIMPLE | TlsMode.MUTUAL:
+            return _external_client(plan), []
+
+
+def _external_client(plan: TlsPlan) -> Any:
+    """To a server outside the mesh, verified by its DNS name unless the rule names others."""
+    context = tls_pb2.CommonTlsContext(alpn_protocols=plan.alpn)
+    if plan.mode is TlsMode.MUTUAL:
+        if plan.credential:
+            context.tls_certificate_sds_secret_configs.append(gateway_secret(plan.credential))
+        else:
+            context.tls_certificates.append(
+                common_pb2.TlsCertificate(
+                    certificate_chain=base_pb2.DataSource(filename=plan.client_certificate),
+                    private_key=base_pb2.DataSource(filename=plan.private_key),
+                )
+            )
+    if not plan.insecure_skip_verify:
+        _verify_server(context, plan)
+    return _transport_socket(tls_pb2.UpstreamTlsContext(sni=plan.sni, common_tls_context=context))
+
+
+def _verify_server(context: Any, plan: TlsPlan) -> None:
+    names = plan.subject_alt_names or ((plan.sni,) if plan.sni else ())
+    kind = common_pb2.SubjectAltNameMatcher
+    validation = common_pb2.CertificateValidationContext(
+        match_typed_subject_alt_names=[
+            kind(
+                san_type=kind.URI if "://" in name else kind.DNS,
+                matcher=string_pb2.StringMatcher(exact=name),
+            )
+            for name in names
+        ]
+    )
+    if plan.ca_crl:
+        validation.crl.filename = plan.ca_crl
+    if plan.credential and not plan.ca_certificates:
+        context.combined_validation_context.CopyFrom(
+            tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
+                default_validation_context=validation,
+                validation_context_sds_secret_config=gateway_secret(f"{plan.credential}-cacert"),
+            )
+        )
+        return
+    validation.trusted_ca.filename = plan.ca_certificates or SYSTEM_CA
+    context.validation_context.CopyFrom(validation)
+
+
+def gateway_server(
+    credential: str, *, client_certificates: bool, minimum: str | None, maximum: str | None
+) -> Any:
+    """HTTPS or TLS from outside the mesh, with a Secret ``NAMESPACE/NAME``."""
+    context = tls_pb2.CommonTlsContext(
+        alpn_protocols=("h2", "http/1.1"),
+        tls_certificate_sds_secret_configs=[gateway_secret(credential)],
+        tls_params=common_pb2.TlsParameters(
+            tls_minimum_protocol_version=_version(minimum or "TLSV1_2"),
+            tls_maximum_protocol_version=_version(maximum or "TLS_AUTO"),
+        ),
+    )
+    if client_certificates:
+        context.validation_context_sds_secret_config.CopyFrom(
+            gateway_secret(f"{credential}-cacert")
+        )
+    return _transport_socket(
+        tls_pb2.DownstreamTlsContext(
+            common_tls_context=context,
+            require_client_certificate={"value": client_certificates},
+        )
+    )
+
+
+def _version(name: str) -> int:
+    """Istio's name for a protocol version (``TLSV1_2``) to Envoy's (``TLSv1_2``)."""
+    return common_pb2.TlsParameters.TlsProtocol.Value(name.replace("TLSV", "TLSv"))
+
+
+def gateway_secret(name: str) -> Any:
+    """A Kubernetes TLS secret, ``NAMESPACE/NAME``, which comes with the other resources."""
+    return secret_pb2.SdsSecretConfig(name=f"kubernetes://{name}", sds_config=over_ads())
+
+
+def _transport_socket(context: Any) -> Any:
+    return base_pb2.TransportSocket(
+        name="envoy.transport_sockets.tls", typed_config=packed(context)
+    )

@@ -1,0 +1,132 @@
+"""How a cluster's connections are secured: decided here, put into Envoy's words elsewhere."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+import msgspec
+
+from meshd.compile.names import OutboundCluster
+from meshd.model.service import Endpoint, Protocol, ServiceRecord
+from meshd.model.traffic import ClientTLSSettings
+from meshd.model.workload import Identity
+
+
+class TlsMode(enum.StrEnum):
+    PLAIN = "plain"
+    AUTO = "auto"
+    """Mutual TLS of the mesh to each endpoint that speaks it, clear text to the others.
+
+    Endpoints that do carry the metadata ``envoy.transport_socket_match: {tlsMode: istio}``."""
+    MESH = "mesh"
+    """Mutual TLS of the mesh to all endpoints."""
+    SIMPLE = "simple"
+    """The client shows no certificate."""
+    MUTUAL = "mutual"
+    """The client shows a certificate that the rule names."""
+
+
+class TlsPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a transport socket is made of."""
+
+    mode: TlsMode
+    sni: str = ""
+    """Server name; empty: none is sent (a wildcard host)."""
+    subject_alt_names: tuple[str, ...] = ()
+    """The server's certificate must have one of these. Empty: in the mesh any identity of the
+    trust domain (nothing is known about the endpoints), else the name of the host."""
+    alpn: tuple[str, ...] = ()
+    client_certificate: str = ""
+    private_key: str = ""
+    ca_certificates: str = ""
+    ca_crl: str = ""
+    credential: str = ""
+    """``NAMESPACE/NAME`` of the Secret that stands for the files."""
+    insecure_skip_verify: bool = False
+
+
+def tls_plan(
+    cluster: OutboundCluster,
+    service: ServiceRecord,
+    protocol: Protocol,
+    settings: ClientTLSSettings | None,
+    trust_domain: str,
+    *,
+    original_destination: bool = False,
+    credential_namespace: str = "",
+) -> TlsPlan:
+    """The plan for one cluster of a service.
+
+    Without settings the mesh decides for each endpoint. A cluster that connects to the client's
+    own destination cannot tell one endpoint from another: it is mutual TLS for all or for none.
+    """
+    if settings is not None and settings.mode == "DISABLE":
+        return TlsPlan(mode=TlsMode.PLAIN)
+    if settings is not None and settings.mode in {"SIMPLE", "MUTUAL"}:
+        return _of_rule(service, protocol, settings, credential_namespace)
+    if settings is None and (service.external or not _can_be_mutual(service, original_destination)):
+        return TlsPlan(mode=TlsMode.PLAIN)
+    automatic = settings is None and not original_destination
+    asked = settings.subject_alt_names if settings else ()
+    return TlsPlan(
+        mode=TlsMode.AUTO if automatic else TlsMode.MESH,
+        sni=(settings.sni if settings else None) or cluster.sni,
+        subject_alt_names=asked or _accounts(service, trust_domain),
+        alpn=_mesh_alpn(protocol),
+    )
+
+
+def _can_be_mutual(service: ServiceRecord, original_destination: bool) -> bool:
+    if not original_destination:
+        return True
+    return bool(service.endpoints) and all(place.mutual_tls for place in service.endpoints)
+
+
+def _accounts(service: ServiceRecord, trust_domain: str) -> tuple[str, ...]:
+    """Who may serve the service: the accounts of all its endpoints, whatever port or subset.
+
+    So a cluster changes only when an account appears or goes, not with each endpoint.
+    """
+    return tuple(
+        sorted({*service.subject_alt_names, *_identities(service.endpoints, trust_domain)})
+    )
+
+
+def _identities(endpoints: Iterable[Endpoint], trust_domain: str) -> Iterable[str]:
+    for endpoint in endpoints:
+        if endpoint.mutual_tls and endpoint.service_account:
+            yield Identity(trust_domain, endpoint.namespace, endpoint.service_account).uri
+
+
+def _mesh_alpn(protocol: Protocol) -> tuple[str, ...]:
+    """What tells the server, before it decrypts anything, which protocol is inside.
+
+    For an undeclared protocol the listener says for each connection what it found (filter state).
+    """
+    match protocol:
+        case Protocol.HTTP:
+            return ("istio-http/1.1", "istio-http/1.0")
+        case Protocol.HTTP2 | Protocol.GRPC:
+            return ("istio-h2",)
+        case _:
+            return ("istio-peer-exchange", "istio")
+
+
+def _of_rule(
+    service: ServiceRecord, protocol: Protocol, settings: ClientTLSSettings, namespace: str
+) -> TlsPlan:
+    named = settings.credential_name or ""
+    credential = named if not named or "/" in named else f"{namespace}/{named}"
+    return TlsPlan(
+        mode=TlsMode.SIMPLE if settings.mode == "SIMPLE" else TlsMode.MUTUAL,
+        sni=settings.sni or ("" if service.host.startswith("*") else service.host),
+        subject_alt_names=settings.subject_alt_names or service.subject_alt_names,
+        alpn=("h2",) if protocol in {Protocol.HTTP2, Protocol.GRPC} else (),
+        client_certificate=settings.client_certificate or "",
+        private_key=settings.private_key or "",
+        ca_certificates=settings.ca_certificates or "",
+        ca_crl=settings.ca_crl or "",
+        credential=credential,
+        insecure_skip_verify=bool(settings.insecure_skip_verify),
+    )

@@ -1,0 +1,163 @@
+"""What the clients of a scope see of the mesh: services, routes, rules."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from meshd.compile.destination_rules import RuleIndex, RuleSet
+from meshd.compile.hosts import covers, resolve, specificity
+from meshd.compile.names import HIDDEN, OutboundCluster
+from meshd.compile.route_match import MESH
+from meshd.compile.scope import Scope, exported
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.traffic import Destination, VirtualService
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Routing:
+    """A VirtualService with its hosts written out."""
+
+    hosts: tuple[str, ...]
+    service: VirtualService
+
+    @property
+    def namespace(self) -> str:
+        return self.service.metadata.namespace
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeshIndex:
+    """A snapshot made ready for looking at it from many scopes. Built once for each snapshot."""
+
+    options: MeshOptions
+    services: Mapping[str, ServiceRecord]
+    routings: tuple[Routing, ...]
+    rules: RuleIndex
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> MeshIndex:
+        domain = snapshot.options.domain
+        routings = tuple(
+            Routing(
+                tuple(
+                    resolve(host, service.metadata.namespace, domain, snapshot.services)
+                    for host in service.spec.hosts
+                ),
+                service,
+            )
+            for service in snapshot.virtual_services
+        )
+        return cls(snapshot.options, snapshot.services, routings, RuleIndex.of(snapshot))
+
+    def view(self, scope: Scope) -> View:
+        """The mesh from here."""
+        client = scope.namespace
+        services = {
+            host: record
+            for host, record in self.services.items()
+            if exported(record.export_to, record.namespace, client)
+        }
+        by_port: dict[int, list[ServiceRecord]] = defaultdict(list)
+        for record in services.values():
+            for number in {port.number for port in record.ports}:
+                by_port[number].append(record)
+        visible = tuple(
+            routing
+            for routing in self.routings
+            if exported(routing.service.spec.export_to, routing.namespace, client)
+        )
+        mesh = tuple(routing for routing in visible if _bound_to_mesh(routing.service))
+        return View(
+            scope=scope,
+            index=self,
+            services=services,
+            by_port={number: tuple(records) for number, records in by_port.items()},
+            routings=visible,
+            mesh_routings=RoutingTable.of(mesh),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """VirtualServices by host, oldest first."""
+
+    exact: Mapping[str, tuple[Routing, ...]]
+    wildcards: tuple[tuple[str, Routing], ...]
+    """Most specific first."""
+
+    @classmethod
+    def of(cls, routings: tuple[Routing, ...]) -> RoutingTable:
+        exact: dict[str, list[Routing]] = defaultdict(list)
+        wildcards: list[tuple[str, Routing]] = []
+        for routing in routings:
+            for host in dict.fromkeys(routing.hosts):
+                if host.startswith("*"):
+                    wildcards.append((host, routing))
+                else:
+                    exact[host].append(routing)
+        wildcards.sort(key=lambda entry: specificity(entry[0]))
+        return cls({host: tuple(found) for host, found in exact.items()}, tuple(wildcards))
+
+    def for_host(self, host: str) -> Iterator[Routing]:
+        """What may say something about a host, first come, first served."""
+        yield from self.exact.get(host, ())
+        for pattern, routing in self.wildcards:
+            if covers(pattern, host):
+                yield routing
+
+    def hosts(self) -> Iterator[str]:
+        yield from self.exact
+        yield from dict.fromkeys(pattern for pattern, _ in self.wildcards)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class View:
+    """The mesh as the clients of one scope see it."""
+
+    scope: Scope
+    index: MeshIndex
+    services: Mapping[str, ServiceRecord]
+    by_port: Mapping[int, tuple[ServiceRecord, ...]]
+    """Visible services by the numbers of their ports."""
+    routings: tuple[Routing, ...]
+    """Visible VirtualServices, those for gateways too."""
+    mesh_routings: RoutingTable
+    """Those for requests that workloads send."""
+
+    @property
+    def options(self) -> MeshOptions:
+        return self.index.options
+
+    def rules(self, host: str) -> RuleSet:
+        """The DestinationRules that hold for a host; none for one that is no visible service."""
+        record = self.services.get(host)
+        return self.index.rules.rules(record, self.scope) if record else RuleSet()
+
+    def cluster(self, host: str, port: int, subset: str = "") -> OutboundCluster:
+        """The cluster of a service's port by the service's full name.
+
+        For what is not there, the name of a cluster that does not exist either: requests to it
+        are answered 503, and others go on.
+        """
+        if host in self.index.services and host not in self.services:
+            return OutboundCluster(port, host, subset, HIDDEN)
+        return OutboundCluster(port, host, subset, self.rules(host).variant)
+
+    def destination(self, destination: Destination, owner: str, port: int) -> OutboundCluster:
+        """The cluster of a destination that an object of namespace ``owner`` names.
+
+        Without a port it is the service's only one, else the one on which the client called.
+        """
+        host = resolve(destination.host, owner, self.options.domain, self.index.services)
+        number = destination.port.number if destination.port else None
+        if not number:
+            record = self.services.get(host)
+            number = record.ports[0].number if record and len(record.ports) == 1 else port
+        return self.cluster(host, number, destination.subset or "")
+
+
+def _bound_to_mesh(service: VirtualService) -> bool:
+    return not service.spec.gateways or MESH in service.spec.gateways

@@ -1,0 +1,195 @@
+# pyright: reportAttributeAccessIssue=false
+"""Envoy's building blocks that every listener and cluster is made of. It decides nothing."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from envoy.config.core.v3 import (
+    address_pb2,
+    config_source_pb2,
+    extension_pb2,
+    socket_option_pb2,
+    substitution_format_string_pb2,
+)
+from envoy.config.listener.v3 import listener_components_pb2
+from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
+from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
+from envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
+from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
+from envoy.extensions.local_address_selectors.filter_state_override.v3 import config_pb2
+from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
+
+from meshd.model.interception import PROXY_MARK
+
+_SOL_SOCKET: Final = 1
+_SO_MARK: Final = 36
+_ON_TLS_HANDSHAKE: Final = 2
+"""Field ``on_downstream_tls_handshake`` of the network filter ``set_filter_state``."""
+
+NETNS_STATE: Final = "envoy.network.upstream_bind_override.network_namespace"
+"""Filter state: the namespace from which upstream connections are opened."""
+SECRET_STATE: Final = "envoy.tls.certificate_mappers.on_demand_secret"  # noqa: S105
+"""Filter state: the secret whose certificate upstream connections present."""
+ALPN_STATE: Final = "envoy.network.application_protocols"
+LOCAL_ADDRESS_STATE: Final = "envoy.filters.listener.original_dst.local_ip"
+REMOTE_ADDRESS_STATE: Final = "envoy.filters.listener.original_dst.remote_ip"
+PEER_STATE: Final = "io.istio.peer_principal"
+"""Filter state: the SPIFFE URI of the client whose mutual TLS ended here."""
+CLIENT_CERTIFICATE_STATE: Final = "meshd.client_certificate"
+"""Filter state: what ``x-forwarded-client-cert`` says of that client."""
+
+HASHED: Final = "envoy.hashable_string"
+"""The kind of filter state that is part of a connection pool's key. Identity and namespace must be
+of it: with any other, one workload's request could travel on another's connection."""
+
+ONCE: Final = value_pb2.FilterStateValue.SharedWithUpstream.ONCE
+TRANSITIVE: Final = value_pb2.FilterStateValue.SharedWithUpstream.TRANSITIVE
+
+
+def packed(message: Any) -> Any:
+    result = any_pb2.Any()
+    result.Pack(message, deterministic=True)
+    return result
+
+
+def extension(name: str, message: Any) -> Any:
+    return extension_pb2.TypedExtensionConfig(name=name, typed_config=packed(message))
+
+
+def filter_(name: str, message: Any) -> Any:
+    """A network filter."""
+    return listener_components_pb2.Filter(name=name, typed_config=packed(message))
+
+
+def seconds(value: float) -> Any:
+    whole = int(value)
+    return duration_pb2.Duration(seconds=whole, nanos=round((value - whole) * 1e9))
+
+
+def true() -> Any:
+    return wrappers_pb2.BoolValue(value=True)
+
+
+def socket_address(address: str, port: int, netns: str = "", *, udp: bool = False) -> Any:
+    return address_pb2.Address(
+        socket_address=address_pb2.SocketAddress(
+            address=address,
+            port_value=port,
+            network_namespace_filepath=netns,
+            protocol=address_pb2.SocketAddress.UDP if udp else address_pb2.SocketAddress.TCP,
+        )
+    )
+
+
+def over_ads() -> Any:
+    return config_source_pb2.ConfigSource(
+        ads=config_source_pb2.AggregatedConfigSource(),
+        resource_api_version=config_source_pb2.ApiVersion.V3,
+    )
+
+
+def from_namespace(mark: int = PROXY_MARK) -> Any:
+    """Connections of a cluster are opened in the namespace that the filter state names."""
+    return address_pb2.BindConfig(
+        source_address=address_pb2.SocketAddress(address="0.0.0.0", port_value=0),
+        extra_source_addresses=[
+            address_pb2.ExtraSourceAddress(
+                address=address_pb2.SocketAddress(address="::", port_value=0)
+            )
+        ],
+        local_address_selector=extension(
+            "envoy.upstream.local_address_selector.filter_state_override", config_pb2.Config()
+        ),
+        socket_options=[
+            socket_option_pb2.SocketOption(
+                description="proxy mark",
+                level=_SOL_SOCKET,
+                name=_SO_MARK,
+                int_value=mark,
+                state=socket_option_pb2.SocketOption.STATE_PREBIND,
+            )
+        ],
+    )
+
+
+def state_value(key: str, text: str, sharing: Any, factory: str = HASHED) -> Any:
+    """One value of filter state; ``text`` may hold Envoy's format commands."""
+    return value_pb2.FilterStateValue(
+        object_key=key,
+        factory_key=factory,
+        format_string=substitution_format_string_pb2.SubstitutionFormatString(
+            text_format_source={"inline_string": text}
+        ),
+        shared_with_upstream=sharing,
+    )
+
+
+def set_filter_state(*values: Any) -> Any:
+    return filter_(
+        "envoy.filters.network.set_filter_state",
+        set_filter_state_pb2.Config(on_new_connection=values),
+    )
+
+
+def set_filter_state_after_handshake(*values: Any) -> Any:
+    """As ``set_filter_state``, when the client's certificate is known."""
+    config = set_filter_state_pb2.Config()
+    for value in values:
+        add_field(config, _ON_TLS_HANDSHAKE, value.SerializeToString(deterministic=True))
+    return filter_("envoy.filters.network.set_filter_state", config)
+
+
+def add_field(message: Any, number: int, value: bytes) -> None:
+    """Sets a field that Envoy has and ``xds-protos`` has not yet, as the wire has it.
+
+    https://protobuf.dev/programming-guides/encoding/#length-types.
+    """
+    message.MergeFromString(_varint(number << 3 | 2) + _varint(len(value)) + value)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def original_destination() -> Any:
+    return listener_components_pb2.ListenerFilter(
+        name="envoy.filters.listener.original_dst",
+        typed_config=packed(original_dst_pb2.OriginalDst()),
+    )
+
+
+def _only_on(ports: frozenset[int]) -> Any:
+    """A predicate that is true on all ports but these."""
+    predicate = listener_components_pb2.ListenerFilterChainMatchPredicate
+    ranges = [
+        predicate(destination_port_range={"start": port, "end": port + 1}) for port in sorted(ports)
+    ]
+    if not ranges:
+        return predicate(any_match=True)
+    if len(ranges) == 1:
+        return predicate(not_match=ranges[0])
+    return predicate(not_match=predicate(or_match=predicate.MatchSet(rules=ranges)))
+
+
+def inspect_tls(ports: frozenset[int] | None = None) -> Any:
+    """Looks for a TLS hello on these ports; None: on all."""
+    return listener_components_pb2.ListenerFilter(
+        name="envoy.filters.listener.tls_inspector",
+        typed_config=packed(tls_inspector_pb2.TlsInspector()),
+        filter_disabled=None if ports is None else _only_on(ports),
+    )
+
+
+def inspect_http(ports: frozenset[int]) -> Any:
+    """Looks for an HTTP request's first line on these ports."""
+    return listener_components_pb2.ListenerFilter(
+        name="envoy.filters.listener.http_inspector",
+        typed_config=packed(http_inspector_pb2.HttpInspector()),
+        filter_disabled=_only_on(ports),
+    )

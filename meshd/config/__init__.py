@@ -1,0 +1,1 @@
+"""What people declare: read, validated, stored, and turned into a snapshot."""

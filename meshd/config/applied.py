@@ -1,0 +1,119 @@
+"""What ``meshctl apply`` stored, on disk: one file, replaced as a whole.
+
+Whoever is killed at whatever moment leaves either the old content or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from meshd.config.write import from_json, to_json
+from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.model.base import Key, Object
+from meshd.wire import Finding
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Applied:
+    """The content of the file."""
+
+    revision: int = 0
+    objects: dict[Key, Object] = dataclasses.field(default_factory=dict)
+    addresses: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Virtual addresses by host."""
+
+
+class _Content(msgspec.Struct, frozen=True, kw_only=True):
+    revision: int
+    objects: list[Any]
+    addresses: dict[str, str]
+
+
+def save(path: Path, applied: Applied) -> None:
+    """Raises SystemRefusedError; the file then has its old content."""
+    content = _Content(
+        revision=applied.revision,
+        objects=[to_json(found) for _, found in sorted(applied.objects.items())],
+        addresses=applied.addresses,
+    )
+    replace(path, msgspec.json.format(msgspec.json.encode(content)))
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put ``content`` in place of a file, 0600, all or nothing. Raises SystemRefusedError."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+        temporary = None
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        if temporary:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+
+
+def _sync_directory(directory: Path) -> None:
+    """So that the new name itself is on disk: fsync(2)."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load(path: Path) -> tuple[Applied, tuple[Finding, ...]]:
+    """The content, and what could not be used of it. That is never lost, but set aside."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink()  # of a process that was killed while it wrote
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return Applied(), ()
+    except OSError as error:
+        raise SystemRefusedError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        content = msgspec.json.decode(raw, type=_Content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        aside = _set_aside(path)
+        path.unlink()
+        reason = (
+            f"damaged ({error}); moved to {aside}: nothing of what was applied is in force, apply"
+            " it again"
+        )
+        return Applied(), (Finding(str(path), 1, reason),)
+    objects: dict[Key, Object] = {}
+    findings: list[Finding] = []
+    for value in content.objects:
+        try:
+            found = from_json(value)
+        except InvalidInputError as error:
+            findings.append(Finding(str(path), 1, f"one object of it is not in force: {error}"))
+        else:
+            objects[found.key] = found
+    if findings:
+        findings.append(Finding(str(path), 1, f"a copy with all objects is {_set_aside(path)}"))
+    return Applied(content.revision, objects, content.addresses), tuple(findings)
+
+
+def _set_aside(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    shutil.copy2(path, aside)
+    return aside

@@ -1,0 +1,138 @@
+"""The directory of configuration files: read-only to us, read again where a file changed.
+
+A bad file never takes the others down: what it held when it was last good stays in force, over
+restarts too (a copy of it is kept), and what is wrong with it is reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from meshd.config import validate
+from meshd.config.applied import replace
+from meshd.config.read import Read, read_sources
+from meshd.errors import SystemRefusedError
+from meshd.manifest import ManifestError, read_text
+from meshd.model.base import Key
+from meshd.wire import Finding
+
+_Stamp = tuple[int, int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _File:
+    stamp: _Stamp
+    """What stat(2) says; equal stamps are equal content."""
+    reads: tuple[Read, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+class ConfigDirectory:
+    """The files of one directory, as they are at the last ``refresh``."""
+
+    def __init__(self, directory: Path, kept: Path) -> None:
+        """``kept`` is a directory of ours, for copies of files when they were last good."""
+        self._directory = directory
+        self._kept = kept
+        self._files: dict[str, _File] = {}
+        self._trouble: tuple[Finding, ...] = ()
+        self._merge()
+
+    def refresh(self) -> bool:
+        """Look again. Whether anything that we say has changed."""
+        before = (self._files, self._trouble)
+        self._files = self._scan()
+        if (self._files, self._trouble) == before:
+            return False
+        self._merge()
+        return True
+
+    def _merge(self) -> None:
+        self.reads: dict[Key, Read] = {}
+        findings = [*self._trouble]
+        for file in self._files.values():
+            findings += file.findings
+            for read in file.reads:
+                first = self.reads.setdefault(read.object.key, read)
+                if first is not read:
+                    message = f"is passed over: {first.place} has it already; remove one"
+                    findings.append(read.finding((), message))
+        self.findings = tuple(findings)
+
+    def _scan(self) -> dict[str, _File]:
+        try:
+            names = sorted(
+                entry.name
+                for entry in os.scandir(self._directory)
+                if entry.name.endswith((".yaml", ".yml")) and not entry.name.startswith(".")
+            )
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            reason = f"cannot be listed: {error.strerror}"
+            self._trouble = (Finding(str(self._directory), 1, reason),)
+            return self._files
+        self._trouble = ()
+        self._forget(self._files.keys() - set(names))
+        return {name: self._look_at(name) for name in names}
+
+    def _forget(self, names: set[str]) -> None:
+        for name in names:
+            (self._kept / name).unlink(missing_ok=True)
+
+    def _look_at(self, name: str) -> _File:
+        known = self._files.get(name)
+        path = self._directory / name
+        stamp = _stamp(path)
+        if known and known.stamp == stamp:
+            return known
+        try:
+            text = read_text(path)
+        except ManifestError as error:
+            return self._last_good(name, known, stamp, (Finding(str(path), 1, error.reason),))
+        if _stamp(path) != stamp:
+            # Somebody is writing it right now: the next look will find it whole.
+            return known or _File((0, 0, 0, 0))
+        reads, findings = _checked(str(path), text)
+        if any(finding.severity == "error" for finding in findings):
+            return self._last_good(name, known, stamp, findings)
+        return _File(stamp, reads, (*findings, *self._keep(name, text)))
+
+    def _last_good(
+        self, name: str, known: _File | None, stamp: _Stamp, findings: tuple[Finding, ...]
+    ) -> _File:
+        if known:
+            return _File(stamp, known.reads, findings)
+        try:
+            text = read_text(self._kept / name)
+        except ManifestError:
+            return _File(stamp, (), findings)  # it was never good
+        return _File(stamp, _checked(str(self._directory / name), text)[0], findings)
+
+    def _keep(self, name: str, text: str) -> tuple[Finding, ...]:
+        copy = self._kept / name
+        content = text.encode()
+        try:
+            if not copy.exists() or copy.read_bytes() != content:
+                replace(copy, content)
+        except (OSError, SystemRefusedError) as error:
+            reason = f"no copy for bad times can be kept: {error}"
+            return (Finding(str(copy), 1, reason, severity="warning"),)
+        return ()
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0, 0)
+    return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+
+
+def _checked(source: str, text: str) -> tuple[tuple[Read, ...], tuple[Finding, ...]]:
+    reading = read_sources([(source, text)])
+    reads, passed_over = validate.stored_kinds(reading.objects)
+    findings = (*reading.findings, *passed_over, *validate.check_fields(reads))
+    return reads, findings

@@ -1,0 +1,61 @@
+"""What is spoken on a port, by the rules of Istio's protocol selection.
+
+https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshd.model.service import Protocol
+
+_NAMES: Final = {
+    "http": Protocol.HTTP,
+    "http2": Protocol.HTTP2,
+    "grpc": Protocol.GRPC,
+    "grpc-web": Protocol.GRPC,
+    "https": Protocol.HTTPS,
+    "tls": Protocol.TLS,
+    "tcp": Protocol.TCP,
+    "udp": Protocol.UDP,
+    "mongo": Protocol.TCP,
+    "mysql": Protocol.TCP,
+    "redis": Protocol.TCP,
+}
+_APP_PROTOCOLS: Final = _NAMES | {
+    "kubernetes.io/h2c": Protocol.HTTP2,
+    "kubernetes.io/ws": Protocol.HTTP,
+    "kubernetes.io/wss": Protocol.HTTPS,
+    "istio.io/mysql": Protocol.TCP,
+}
+
+KNOWN: Final = tuple(_NAMES)
+"""What a ServiceEntry's or a Gateway's port may say, in any case of letters."""
+
+_SERVER_FIRST: Final = {25, 53, 3306, 27017, 6379}
+"""Ports on which the server speaks first, so that there is nothing to sniff: they are TCP."""
+
+
+def of_service_port(
+    transport: str, name: str = "", app_protocol: str | None = None, number: int = 0
+) -> Protocol:
+    """``appProtocol`` wins over the name's prefix; what neither says is sniffed."""
+    if transport == "UDP":
+        return Protocol.UDP
+    if app_protocol:
+        # An appProtocol that nobody knows is opaque bytes, as in Istio.
+        return _APP_PROTOCOLS.get(app_protocol.lower(), Protocol.TCP)
+    return _of_name(name) or (Protocol.TCP if number in _SERVER_FIRST else Protocol.SNIFFED)
+
+
+def of_entry_port(protocol: str | None, name: str = "", number: int = 0) -> Protocol:
+    """Of a ServiceEntry's port: what it says, else as a Service's port."""
+    said = _NAMES.get((protocol or "").lower())
+    return said or of_service_port("TCP", name, None, number)
+
+
+def _of_name(name: str) -> Protocol | None:
+    name = name.lower()
+    if name == "grpc-web" or name.startswith("grpc-web-"):
+        return Protocol.GRPC
+    return _NAMES.get(name.partition("-")[0])

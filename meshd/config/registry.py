@@ -1,0 +1,140 @@
+"""Objects and workloads → the snapshot that is compiled. Pure.
+
+Owns which workload serves which service, and on what port. What the objects' fields may say was
+checked before; a service that makes no sense here has no endpoints, never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from meshd.config import enrolment, entries, services
+from meshd.config.selection import Backend, Backends
+from meshd.model.base import Object
+from meshd.model.entries import ServiceEntry, WorkloadEntry
+from meshd.model.kubernetes import Namespace, Secret, Service
+from meshd.model.security import PeerAuthentication
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.traffic import DestinationRule, Gateway, VirtualService
+from meshd.model.workload import Workload
+
+T = TypeVar("T", bound=Object)
+
+
+def build_snapshot(
+    objects: Iterable[Object],
+    workloads: Iterable[Workload],
+    options: MeshOptions,
+    addresses: Mapping[str, str],
+    revision: int = 0,
+) -> Snapshot:
+    """``workloads`` are all that are registered; only those in the mesh are in the snapshot.
+
+    ``addresses`` are the virtual ones by host, of the hosts that ``hosts_without_address`` names.
+    """
+    everything = sorted(objects, key=_age)
+    namespaces = {found.metadata.name: found for found in _of(everything, Namespace)}
+    registered = sorted(workloads, key=lambda workload: workload.uid)
+    enrolled = {
+        workload.uid: workload
+        for workload in registered
+        if enrolment.of_workload(workload, namespaces).enrolled
+    }
+    backends = Backends(
+        [
+            *(Backend.of_workload(one, one.uid in enrolled) for one in registered if one.ready),
+            *(Backend.of_entry(one) for one in _of(everything, WorkloadEntry)),
+        ]
+    )
+    return Snapshot(
+        revision=revision,
+        options=options,
+        namespaces=namespaces,
+        services=_services(everything, backends, options, addresses),
+        virtual_services=tuple(_of(everything, VirtualService)),
+        destination_rules=tuple(_of(everything, DestinationRule)),
+        gateways=tuple(_of(everything, Gateway)),
+        peer_authentications=tuple(_of(everything, PeerAuthentication)),
+        secrets={
+            f"{found.metadata.namespace}/{found.metadata.name}": found
+            for found in _of(everything, Secret)
+        },
+        workloads=enrolled,
+    )
+
+
+def hosts_without_address(objects: Iterable[Object], options: MeshOptions) -> tuple[str, ...]:
+    """Hosts that need a virtual address, because none is declared and clients must have one."""
+    hosts: set[str] = set()
+    for found in objects:
+        if isinstance(found, Service) and services.needs_address(found):
+            hosts.add(services.host_of(found, options.domain))
+        elif isinstance(found, ServiceEntry) and entries.needs_address(found):
+            hosts.update(host for host in found.spec.hosts if "*" not in host)
+    return tuple(sorted(hosts))
+
+
+def declared_addresses(objects: Iterable[Object]) -> frozenset[str]:
+    """Virtual addresses that objects ask for themselves."""
+    return frozenset(
+        address
+        for found in objects
+        for address in (
+            services.declared_addresses(found)
+            if isinstance(found, Service)
+            else (found.spec.addresses if isinstance(found, ServiceEntry) else ())
+        )
+    )
+
+
+def _age(found: Object) -> tuple[str, str, str]:
+    """Oldest first; what does not say when it was made counts as old as can be."""
+    meta = found.metadata
+    return meta.creation_timestamp or "", meta.namespace, meta.name
+
+
+def _of(objects: Iterable[Object], kind: type[T]) -> Iterator[T]:
+    return (found for found in objects if isinstance(found, kind))
+
+
+def _services(
+    objects: list[Object],
+    backends: Backends,
+    options: MeshOptions,
+    addresses: Mapping[str, str],
+) -> dict[str, ServiceRecord]:
+    """By host. A Service wins over a ServiceEntry, and the older over the younger."""
+    records: dict[str, ServiceRecord] = {}
+    for service in _of(objects, Service):
+        record = services.to_record(service, backends, options.domain, addresses)
+        records[record.host] = record
+    for record in [*records.values()]:
+        records[record.host] = services.follow_alias(record, records)
+    for entry in _of(objects, ServiceEntry):
+        for record in entries.to_records(entry, backends, addresses):
+            known = records.get(record.host)
+            records[record.host] = _merged(known, record) if known else record
+    return records
+
+
+def _merged(older: ServiceRecord, younger: ServiceRecord) -> ServiceRecord:
+    """The older, with what the younger adds: ports, and endpoints for the ports they share.
+
+    Only in the same namespace: nobody adds endpoints to a service of others.
+    """
+    if older.namespace != younger.namespace or older.resolution != younger.resolution:
+        return older
+    known = {port.number for port in older.ports}
+    return msgspec.structs.replace(
+        older,
+        ports=(*older.ports, *(port for port in younger.ports if port.number not in known)),
+        addresses=tuple(dict.fromkeys((*older.addresses, *younger.addresses))),
+        endpoints=(
+            *older.endpoints,
+            *(one for one in younger.endpoints if one not in older.endpoints),
+        ),
+    )

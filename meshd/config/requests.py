@@ -1,0 +1,102 @@
+"""What meshctl asks of the configuration → the answer. The store is the only thing it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshd.config import validate
+from meshd.config.read import Read, read_sources
+from meshd.config.store import Store
+from meshd.config.write import to_json
+from meshd.errors import InvalidInputError
+from meshd.manifest import nearest
+from meshd.model import kinds
+from meshd.model.base import Key, Object
+from meshd.wire import Apply, Changed, DeleteNamed, Finding, Get, Objects, Rejected
+
+
+def apply(store: Store, request: Apply) -> Changed | Rejected:
+    """All or nothing; also ``delete -f``. Raises SystemRefusedError when it cannot be stored."""
+    reading = read_sources(request.sources, request.namespace, store.objects)
+    reads, passed_over = validate.stored_kinds(reading.objects)
+    findings = [*reading.findings, *passed_over, *_in_files(store, reads)]
+    if request.delete:
+        findings += _missing(store, reads)
+    else:
+        findings += validate.check_fields(reads)
+        findings += validate.check_references(reads, store.objects)
+    errors = tuple(finding for finding in findings if finding.severity == "error")
+    if errors:
+        return Rejected(errors)
+    objects = [read.object for read in reads]
+    if request.delete:
+        changes = store.delete((found.key for found in objects), dry_run=request.dry_run)
+    else:
+        changes = store.put(objects, dry_run=request.dry_run)
+    return Changed(changes, tuple(str(finding) for finding in findings))
+
+
+def delete(store: Store, request: DeleteNamed) -> Changed:
+    """Raises InvalidInputError when one of them is not there; then none is deleted."""
+    kind = find_kind(request.kind)
+    keys = [_key(kind, request.namespace, name) for name in request.names]
+    return Changed(store.delete(keys, dry_run=request.dry_run))
+
+
+def get(store: Store, request: Get) -> Objects:
+    """Raises InvalidInputError when the kind is unknown, or nothing has the name asked for."""
+    kind = find_kind(request.kind)
+    namespace = request.namespace if kind.NAMESPACED else ""
+    found = [
+        to_json(stored)
+        for key, stored in sorted(store.objects.items())
+        if key.kind == kind.KIND
+        and request.name in {"", key.name}
+        and namespace in {"", key.namespace}
+    ]
+    if request.name and not found:
+        raise InvalidInputError(f"{Key(kind.KIND, namespace, request.name)} is not there")
+    return Objects(tuple(found))
+
+
+def validate_sources(
+    sources: Iterable[tuple[str, str]], namespace: str = "default"
+) -> tuple[Finding, ...]:
+    """Everything that is wrong with texts, without a store (``meshctl validate``)."""
+    reading = read_sources(tuple(sources), namespace)
+    findings = (
+        *reading.findings,
+        *validate.check_fields(reading.objects),
+        *validate.check_references(reading.objects, {}),
+    )
+    return tuple(sorted(findings, key=lambda finding: (finding.file, finding.line)))
+
+
+def find_kind(name: str) -> type[Object]:
+    """The kind that people call so (``vs``). Raises InvalidInputError."""
+    kind = kinds.BY_NAME.get(name.lower())
+    if kind is None:
+        known = [found.PLURALS[0] for found in kinds.ALL]
+        hint = nearest(name.lower(), known)
+        raise InvalidInputError(f"unknown kind {name}{hint}")
+    return kind
+
+
+def _key(kind: type[Object], namespace: str, name: str) -> Key:
+    return Key(kind.KIND, namespace if kind.NAMESPACED else "", name)
+
+
+def _in_files(store: Store, reads: Iterable[Read]) -> list[Finding]:
+    return [
+        read.finding((), f"lives in {place}; change it there")
+        for read in reads
+        if (place := store.file_of(read.object.key))
+    ]
+
+
+def _missing(store: Store, reads: Iterable[Read]) -> list[Finding]:
+    return [
+        read.finding((), "is not there, so it cannot be deleted")
+        for read in reads
+        if read.object.key not in store.objects
+    ]

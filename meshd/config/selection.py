@@ -1,0 +1,102 @@
+"""What may serve a service, and finding it by labels. Pure.
+
+A workload and a WorkloadEntry are the same to a service: an address with labels and an account.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from meshd.model.entries import WorkloadEntry, WorkloadEntrySpec
+from meshd.model.service import Endpoint
+from meshd.model.workload import Workload
+
+_TLS_MODE = "security.istio.io/tlsMode"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Backend:
+    """One place where something runs."""
+
+    namespace: str
+    address: str
+    labels: Mapping[str, str]
+    service_account: str
+    ports: Mapping[str, int]
+    """Named ports: those that a workload declares, or a WorkloadEntry maps."""
+    mutual_tls: bool
+    workload: str = ""
+    weight: int = 1
+
+    @classmethod
+    def of_workload(cls, workload: Workload, enrolled: bool) -> Backend:
+        return cls(
+            namespace=workload.namespace,
+            address=workload.addresses[0] if workload.addresses else "",
+            labels=workload.labels,
+            service_account=workload.service_account,
+            ports={port.name: port.number for port in workload.ports if port.name},
+            mutual_tls=enrolled,
+            workload=workload.uid,
+        )
+
+    @classmethod
+    def of_entry(cls, entry: WorkloadEntry) -> Backend:
+        return cls.of_listed(entry.spec, entry.metadata.namespace, entry.metadata.labels)
+
+    @classmethod
+    def of_listed(
+        cls, spec: WorkloadEntrySpec, namespace: str, labels: Mapping[str, str] | None = None
+    ) -> Backend:
+        """An endpoint that somebody wrote down. Its label for mutual TLS wins; else it speaks it
+        if it has a service account."""
+        labels = {**(labels or {}), **spec.labels}
+        mode = labels.get(_TLS_MODE, "istio" if spec.service_account else "disabled")
+        return cls(
+            namespace=namespace,
+            address=spec.address,
+            labels=labels,
+            service_account=spec.service_account or "",
+            ports=spec.ports,
+            mutual_tls=mode == "istio",
+            # 0 is what the API calls unspecified
+            weight=spec.weight or 1,
+        )
+
+    def endpoint(self, port: int, service_port: int) -> Endpoint:
+        return Endpoint(
+            address=self.address,
+            port=port,
+            service_port=service_port,
+            labels=dict(self.labels),
+            service_account=self.service_account,
+            namespace=self.namespace,
+            workload=self.workload,
+            mutual_tls=self.mutual_tls,
+            weight=self.weight,
+        )
+
+
+class Backends:
+    """Backends by namespace and label, so that many services find theirs quickly."""
+
+    def __init__(self, backends: Iterable[Backend]) -> None:
+        self._by_label: dict[tuple[str, str, str], list[Backend]] = defaultdict(list)
+        for backend in backends:
+            if not backend.address:
+                continue
+            for key, value in backend.labels.items():
+                self._by_label[backend.namespace, key, value].append(backend)
+
+    def select(self, namespace: str, selector: Mapping[str, str]) -> list[Backend]:
+        """Those that have all labels of the selector; an empty selector selects nothing."""
+        if not selector:
+            return []
+        lists = [self._by_label.get((namespace, key, value), []) for key, value in selector.items()]
+        return [
+            backend
+            for backend in min(lists, key=len)
+            if all(backend.labels.get(key) == value for key, value in selector.items())
+        ]

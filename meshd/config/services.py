@@ -1,0 +1,126 @@
+"""Kubernetes Services → service records. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from meshd.config import protocol
+from meshd.config.selection import Backend, Backends
+from meshd.model.kubernetes import Service, ServicePort
+from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
+
+_EXPORT_TO = "networking.istio.io/exportTo"
+
+
+def host_of(service: Service, domain: str) -> str:
+    return f"{service.metadata.name}.{service.metadata.namespace}.svc.{domain}"
+
+
+def is_headless(service: Service) -> bool:
+    return (service.spec.cluster_ip or "").lower() == "none"
+
+
+def is_alias(service: Service) -> bool:
+    return service.spec.type == "ExternalName"
+
+
+def declared_addresses(service: Service) -> tuple[str, ...]:
+    given = (*service.spec.cluster_ips, service.spec.cluster_ip or "")
+    return tuple(dict.fromkeys(ip for ip in given if ip and ip.lower() != "none"))
+
+
+def needs_address(service: Service) -> bool:
+    return not is_headless(service) and not declared_addresses(service)
+
+
+def to_record(
+    service: Service, backends: Backends, domain: str, addresses: Mapping[str, str]
+) -> ServiceRecord:
+    spec = service.spec
+    host = host_of(service, domain)
+    given = () if is_headless(service) else declared_addresses(service)
+    allocated = addresses.get(host)
+    return ServiceRecord(
+        host=host,
+        namespace=service.metadata.namespace,
+        name=service.metadata.name,
+        addresses=given or ((allocated,) if allocated and needs_address(service) else ()),
+        ports=tuple(
+            Port(
+                port.port,
+                port.name,
+                protocol.of_service_port(port.protocol, port.name, port.app_protocol, port.port),
+            )
+            for port in spec.ports
+        ),
+        resolution=_resolution(service),
+        headless=is_headless(service),
+        external=is_alias(service),
+        export_to=_exported(service),
+        endpoints=_alias(service) if is_alias(service) else _endpoints(service, backends),
+    )
+
+
+def follow_alias(record: ServiceRecord, records: Mapping[str, ServiceRecord]) -> ServiceRecord:
+    """An ExternalName that names a service of the mesh has that service's endpoints."""
+    if not (record.external and record.resolution is Resolution.DNS and record.endpoints):
+        return record
+    seen = {record.host}
+    target = records.get(record.endpoints[0].address)
+    while target and target.external and target.endpoints and target.host not in seen:
+        seen.add(target.host)
+        target = records.get(target.endpoints[0].address)
+    if target is None or target.external:
+        return record
+    numbers = {port.number for port in record.ports}
+    return msgspec.structs.replace(
+        record,
+        resolution=Resolution.STATIC,
+        external=False,
+        endpoints=tuple(end for end in target.endpoints if end.service_port in numbers),
+    )
+
+
+def _resolution(service: Service) -> Resolution:
+    if is_alias(service):
+        return Resolution.DNS
+    return Resolution.NONE if is_headless(service) else Resolution.STATIC
+
+
+def _exported(service: Service) -> tuple[str, ...]:
+    written = service.metadata.annotations.get(_EXPORT_TO, "")
+    return tuple(part.strip() for part in written.split(",") if part.strip())
+
+
+def _alias(service: Service) -> tuple[Endpoint, ...]:
+    name = (service.spec.external_name or "").rstrip(".")
+    return tuple(
+        Endpoint(address=name, port=_fixed_port(port), service_port=port.port)
+        for port in service.spec.ports
+        if name
+    )
+
+
+def _fixed_port(port: ServicePort) -> int:
+    return port.target_port if isinstance(port.target_port, int) else port.port
+
+
+def _endpoints(service: Service, backends: Backends) -> tuple[Endpoint, ...]:
+    found = backends.select(service.metadata.namespace, service.spec.selector)
+    return tuple(
+        backend.endpoint(number, port.port)
+        for port in service.spec.ports
+        for backend in found
+        if (number := _target(port, backend))
+    )
+
+
+def _target(port: ServicePort, backend: Backend) -> int | None:
+    """The port of a backend that serves it; None when the backend has none of that name."""
+    if isinstance(port.target_port, str) and not port.target_port.isdigit():
+        return backend.ports.get(port.target_port)
+    if not backend.workload and port.name in backend.ports:
+        return backend.ports[port.name]  # a WorkloadEntry maps the service's own port names
+    return int(port.target_port) if port.target_port else port.port

@@ -1,0 +1,31 @@
+"""The store and the registered workloads → the snapshot of this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshd.config.addresses import allocate
+from meshd.config.registry import build_snapshot, declared_addresses, hosts_without_address
+from meshd.config.store import Store
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.workload import Workload
+
+
+def take(
+    store: Store, workloads: Iterable[Workload], options: MeshOptions, service_cidr: str
+) -> tuple[Snapshot, tuple[str, ...]]:
+    """The snapshot, and what is wrong: services that no virtual address is left for.
+
+    New virtual addresses are remembered in the store. Raises SystemRefusedError when they cannot
+    be, ValueError when ``service_cidr`` is no network.
+    """
+    objects = tuple(store.objects.values())
+    hosts = hosts_without_address(objects, options)
+    allocation = allocate(store.addresses, hosts, service_cidr, declared_addresses(objects))
+    store.keep_addresses(allocation.addresses)
+    snapshot = build_snapshot(objects, workloads, options, allocation.addresses, store.revision)
+    problems = tuple(
+        f"{host} has no virtual address: {service_cidr} is full; widen mesh.service_cidr"
+        for host in allocation.left_out
+    )
+    return snapshot, problems

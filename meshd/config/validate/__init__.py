@@ -1,0 +1,11 @@
+"""What the fields of each kind may say, and what objects say of one another.
+
+After the API's own documentation: https://istio.io/latest/docs/reference/config/.
+"""
+
+from __future__ import annotations
+
+from meshd.config.validate.dispatch import check_fields, stored_kinds
+from meshd.config.validate.references import check_references
+
+__all__ = ["check_fields", "check_references", "stored_kinds"]

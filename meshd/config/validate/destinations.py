@@ -1,0 +1,199 @@
+"""https://istio.io/latest/docs/reference/config/networking/destination-rule/"""
+
+from __future__ import annotations
+
+from meshd.config.validate.fields import (
+    Report,
+    check_duration,
+    check_export_to,
+    check_host,
+    check_labels,
+    check_port,
+    check_range,
+    is_address,
+)
+from meshd.config.validate.virtual_services import subset_problem
+from meshd.manifest import Path
+from meshd.model.destinations import (
+    ClientTLSSettings,
+    ConnectionPoolSettings,
+    ConsistentHash,
+    DestinationRule,
+    LoadBalancerSettings,
+    OutlierDetection,
+    PortTrafficPolicy,
+    TrafficPolicy,
+)
+
+_MAX_TABLE = 5_000_011
+"""Envoy's own limit for Maglev tables."""
+
+
+def check_destination_rule(report: Report, found: DestinationRule) -> None:
+    spec = found.spec
+    if not is_address(spec.host):
+        check_host(report, ("spec", "host"), spec.host, wildcard=True)
+    check_export_to(report, ("spec", "exportTo"), spec.export_to)
+    if spec.traffic_policy:
+        _check_policy(report, ("spec", "trafficPolicy"), spec.traffic_policy)
+    seen: set[str] = set()
+    for index, subset in enumerate(spec.subsets):
+        path: Path = ("spec", "subsets", index)
+        if problem := subset_problem(subset.name):
+            report.error((*path, "name"), problem)
+        if subset.name in seen:
+            report.error((*path, "name"), f'the subset "{subset.name}" is written twice')
+        seen.add(subset.name)
+        check_labels(report, (*path, "labels"), subset.labels)
+        if subset.traffic_policy:
+            _check_policy(report, (*path, "trafficPolicy"), subset.traffic_policy)
+    if spec.workload_selector:
+        path = ("spec", "workloadSelector", "matchLabels")
+        check_labels(report, path, spec.workload_selector.match_labels)
+
+
+def _check_policy(report: Report, path: Path, policy: TrafficPolicy) -> None:
+    _check_settings(report, path, policy)
+    seen: set[int] = set()
+    for index, settings in enumerate(policy.port_level_settings):
+        place = (*path, "portLevelSettings", index)
+        number = settings.port.number
+        if number is None:
+            report.error((*place, "port", "number"), "is required")
+        elif number in seen:
+            report.error((*place, "port", "number"), f"the port {number} is written twice")
+        else:
+            seen.add(number)
+        check_port(report, (*place, "port", "number"), number)
+        _check_settings(report, place, settings)
+
+
+def _check_settings(report: Report, path: Path, policy: TrafficPolicy | PortTrafficPolicy) -> None:
+    if policy.load_balancer:
+        _check_load_balancer(report, (*path, "loadBalancer"), policy.load_balancer)
+    if policy.connection_pool:
+        _check_pool(report, (*path, "connectionPool"), policy.connection_pool)
+    if policy.outlier_detection:
+        _check_outliers(report, (*path, "outlierDetection"), policy.outlier_detection)
+    if policy.tls:
+        _check_tls(report, (*path, "tls"), policy.tls)
+
+
+def _check_load_balancer(report: Report, path: Path, settings: LoadBalancerSettings) -> None:
+    if settings.simple and settings.consistent_hash:
+        report.error(path, "has simple and consistentHash; only one of them is possible")
+    if settings.consistent_hash:
+        _check_hash(report, (*path, "consistentHash"), settings.consistent_hash)
+    check_duration(report, (*path, "warmupDurationSecs"), settings.warmup_duration_secs)
+    if settings.warmup:
+        check_duration(report, (*path, "warmup", "duration"), settings.warmup.duration)
+        share = settings.warmup.minimum_percent
+        check_range(report, (*path, "warmup", "minimumPercent"), share, 0, 100)
+        check_range(report, (*path, "warmup", "aggression"), settings.warmup.aggression, 1)
+
+
+def _check_hash(report: Report, path: Path, settings: ConsistentHash) -> None:
+    keys = [
+        name
+        for name, given in (
+            ("httpHeaderName", settings.http_header_name),
+            ("httpCookie", settings.http_cookie),
+            ("useSourceIp", settings.use_source_ip),
+            ("httpQueryParameterName", settings.http_query_parameter_name),
+        )
+        if given
+    ]
+    if len(keys) != 1:
+        found = " and ".join(keys) or "none of them"
+        report.error(
+            path,
+            "needs exactly one of httpHeaderName, httpCookie, useSourceIp, "
+            f"httpQueryParameterName; it has {found}",
+        )
+    if settings.http_cookie:
+        if not settings.http_cookie.name:
+            report.error((*path, "httpCookie", "name"), "is required")
+        check_duration(report, (*path, "httpCookie", "ttl"), settings.http_cookie.ttl, zero=True)
+    if settings.ring_hash and settings.maglev:
+        report.error(path, "has ringHash and maglev; only one of them is possible")
+    if settings.ring_hash:
+        size = settings.ring_hash.minimum_ring_size
+        check_range(report, (*path, "ringHash", "minimumRingSize"), size, 1, 8 * 1024 * 1024)
+    check_range(report, (*path, "minimumRingSize"), settings.minimum_ring_size, 0, 8 * 1024 * 1024)
+    if settings.maglev and (size := settings.maglev.table_size) is not None:
+        place = (*path, "maglev", "tableSize")
+        if size > _MAX_TABLE or not _is_prime(size):
+            report.error(place, f"{size} must be a prime number up to {_MAX_TABLE}")
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % factor for factor in range(2, int(number**0.5) + 1))
+
+
+def _check_pool(report: Report, path: Path, pool: ConnectionPoolSettings) -> None:
+    if tcp := pool.tcp:
+        place = (*path, "tcp")
+        check_range(report, (*place, "maxConnections"), tcp.max_connections, 0, 2**31 - 1)
+        check_duration(report, (*place, "connectTimeout"), tcp.connect_timeout)
+        check_duration(report, (*place, "idleTimeout"), tcp.idle_timeout, zero=True)
+        check_duration(report, (*place, "maxConnectionDuration"), tcp.max_connection_duration)
+        if alive := tcp.tcp_keepalive:
+            check_range(report, (*place, "tcpKeepalive", "probes"), alive.probes, 0, 2**31 - 1)
+            check_duration(report, (*place, "tcpKeepalive", "time"), alive.time)
+            check_duration(report, (*place, "tcpKeepalive", "interval"), alive.interval)
+    if http := pool.http:
+        place = (*path, "http")
+        for name, value in (
+            ("http1MaxPendingRequests", http.http1_max_pending_requests),
+            ("http2MaxRequests", http.http2_max_requests),
+            ("maxRequestsPerConnection", http.max_requests_per_connection),
+            ("maxRetries", http.max_retries),
+            ("maxConcurrentStreams", http.max_concurrent_streams),
+        ):
+            check_range(report, (*place, name), value, 0, 2**31 - 1)
+        check_duration(report, (*place, "idleTimeout"), http.idle_timeout, zero=True)
+        if http.use_client_protocol and http.h2_upgrade_policy == "UPGRADE":
+            report.error(place, "has useClientProtocol and h2UpgradePolicy UPGRADE; choose one")
+
+
+def _check_outliers(report: Report, path: Path, outliers: OutlierDetection) -> None:
+    for name, value in (
+        ("consecutiveErrors", outliers.consecutive_errors),
+        ("consecutiveGatewayErrors", outliers.consecutive_gateway_errors),
+        ("consecutive5xxErrors", outliers.consecutive_5xx_errors),
+        ("consecutiveLocalOriginFailures", outliers.consecutive_local_origin_failures),
+    ):
+        check_range(report, (*path, name), value, 0, 2**32 - 1)
+    check_duration(report, (*path, "interval"), outliers.interval)
+    check_duration(report, (*path, "baseEjectionTime"), outliers.base_ejection_time)
+    check_range(report, (*path, "maxEjectionPercent"), outliers.max_ejection_percent, 0, 100)
+    check_range(report, (*path, "minHealthPercent"), outliers.min_health_percent, 0, 100)
+    local = outliers.consecutive_local_origin_failures
+    if local and not outliers.split_external_local_origin_errors:
+        report.error(
+            (*path, "consecutiveLocalOriginFailures"),
+            "has no meaning without splitExternalLocalOriginErrors: true",
+        )
+
+
+def _check_tls(report: Report, path: Path, tls: ClientTLSSettings) -> None:
+    files = {"clientCertificate": tls.client_certificate, "privateKey": tls.private_key}
+    given = [name for name, value in files.items() if value]
+    if tls.mode == "ISTIO_MUTUAL":
+        own = {
+            **files,
+            "caCertificates": tls.ca_certificates,
+            "credentialName": tls.credential_name,
+        }
+        for name in (name for name, value in own.items() if value):
+            report.error((*path, name), "ISTIO_MUTUAL uses the mesh's own certificates; remove it")
+    if tls.mode == "MUTUAL" and not tls.credential_name:
+        for name in (name for name in files if name not in given):
+            report.error((*path, name), "MUTUAL needs it, or a credentialName")
+    if tls.credential_name and (given or tls.ca_certificates):
+        report.error((*path, "credentialName"), "stands in place of files; remove them or it")
+    if tls.insecure_skip_verify and tls.ca_certificates:
+        report.error((*path, "insecureSkipVerify"), "contradicts caCertificates; remove one")
+    anchored = tls.ca_certificates or tls.credential_name or tls.insecure_skip_verify
+    if tls.mode == "SIMPLE" and not anchored:
+        report.warning(path, "without caCertificates the system's certificates are trusted")

@@ -1,0 +1,74 @@
+"""Which check is for which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from meshd.config.read import Read
+from meshd.config.validate.destinations import check_destination_rule
+from meshd.config.validate.entries import check_service_entry, check_workload_entry
+from meshd.config.validate.fields import Report
+from meshd.config.validate.gateways import check_gateway
+from meshd.config.validate.kubernetes import (
+    check_deployment,
+    check_metadata,
+    check_pod,
+    check_secret,
+    check_service,
+)
+from meshd.config.validate.policies import check_peer_authentication
+from meshd.config.validate.virtual_services import check_virtual_service
+from meshd.model import kinds
+from meshd.model.base import Object
+from meshd.model.kubernetes import Deployment, Pod, Secret, Service
+from meshd.model.security import PeerAuthentication
+from meshd.model.traffic import (
+    DestinationRule,
+    Gateway,
+    ServiceEntry,
+    VirtualService,
+    WorkloadEntry,
+)
+from meshd.wire import Finding
+
+_CHECKS: Final[dict[type[Object], Callable[[Report, Any], None]]] = {
+    VirtualService: check_virtual_service,
+    DestinationRule: check_destination_rule,
+    Gateway: check_gateway,
+    ServiceEntry: check_service_entry,
+    WorkloadEntry: check_workload_entry,
+    PeerAuthentication: check_peer_authentication,
+    Service: check_service,
+    Secret: check_secret,
+    Pod: check_pod,
+    Deployment: check_deployment,
+}
+
+
+def check_fields(reads: Iterable[Read]) -> tuple[Finding, ...]:
+    """What is wrong with each object by itself."""
+    findings: list[Finding] = []
+    for read in reads:
+        report = Report(read)
+        check_metadata(report, read.object.metadata)
+        if check := _CHECKS.get(type(read.object)):
+            check(report, read.object)
+        findings += report.findings
+    return tuple(findings)
+
+
+def stored_kinds(reads: Iterable[Read]) -> tuple[tuple[Read, ...], tuple[Finding, ...]]:
+    """The objects that the mesh's configuration consists of, and a warning for each other."""
+    stored: list[Read] = []
+    passed_over: list[Finding] = []
+    for read in reads:
+        if isinstance(read.object, kinds.STORED):
+            stored.append(read)
+        else:
+            message = (
+                f"passed over: a {read.object.KIND} is not configuration "
+                "(meshctl testbed up runs it)"
+            )
+            passed_over.append(read.finding((), message, severity="warning"))
+    return tuple(stored), tuple(passed_over)

@@ -1,0 +1,133 @@
+"""https://istio.io/latest/docs/reference/config/networking/service-entry/ and workload-entry/."""
+
+from __future__ import annotations
+
+from meshd.config import protocol
+from meshd.config.read import label_problem
+from meshd.config.validate.fields import (
+    Report,
+    check_export_to,
+    check_hosts,
+    check_labels,
+    check_port,
+    check_range,
+    host_problem,
+    is_address,
+    is_network,
+)
+from meshd.manifest import Path, nearest
+from meshd.model.entries import ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec
+
+
+def check_service_entry(report: Report, found: ServiceEntry) -> None:
+    spec = found.spec
+    if not spec.hosts:
+        report.error(("spec", "hosts"), "needs at least one host")
+    check_hosts(report, ("spec", "hosts"), spec.hosts)
+    if "*" in spec.hosts:
+        report.error(("spec", "hosts"), 'the host "*" is too wide; name a domain: *.example.com')
+    check_export_to(report, ("spec", "exportTo"), spec.export_to)
+    _check_addresses(report, spec)
+    _check_ports(report, spec)
+    _check_resolution(report, spec)
+    for index, endpoint in enumerate(spec.endpoints):
+        _check_endpoint(report, ("spec", "endpoints", index), endpoint)
+        _check_mapped_ports(report, ("spec", "endpoints", index), endpoint, spec)
+        if spec.resolution == "STATIC" and endpoint.address and not is_address(endpoint.address):
+            report.error(
+                ("spec", "endpoints", index, "address"),
+                f'"{endpoint.address}" is not an IP address; names need resolution: DNS',
+            )
+    if spec.workload_selector:
+        if not spec.workload_selector.labels:
+            report.error(("spec", "workloadSelector", "labels"), "needs at least one label")
+        path = ("spec", "workloadSelector", "labels")
+        check_labels(report, path, spec.workload_selector.labels)
+
+
+def check_workload_entry(report: Report, found: WorkloadEntry) -> None:
+    _check_endpoint(report, ("spec",), found.spec)
+
+
+def _check_addresses(report: Report, spec: ServiceEntrySpec) -> None:
+    for index, address in enumerate(spec.addresses):
+        path: Path = ("spec", "addresses", index)
+        if not is_network(address):
+            report.error(path, f'"{address}" is not an IP address or a CIDR')
+        elif "/" in address and spec.resolution not in {"NONE", "STATIC"}:
+            report.error(path, f"a CIDR is not possible with resolution: {spec.resolution}")
+    raw = [port.name for port in spec.ports if (port.protocol or "TCP").upper() == "TCP"]
+    if raw and not spec.addresses and spec.resolution == "NONE":
+        report.warning(
+            ("spec", "addresses"),
+            f'port "{raw[0]}" is TCP, and without addresses nothing tells this host from others',
+        )
+
+
+def _check_ports(report: Report, spec: ServiceEntrySpec) -> None:
+    if not spec.ports:
+        report.error(("spec", "ports"), "needs at least one port")
+    numbers: set[int] = set()
+    names: set[str] = set()
+    for index, port in enumerate(spec.ports):
+        path: Path = ("spec", "ports", index)
+        check_port(report, (*path, "number"), port.number)
+        check_port(report, (*path, "targetPort"), port.target_port)
+        if problem := label_problem(port.name.lower()):
+            report.error((*path, "name"), problem)
+        if port.protocol and port.protocol.lower() not in protocol.KNOWN:
+            hint = nearest(port.protocol.upper(), [name.upper() for name in protocol.KNOWN])
+            report.error((*path, "protocol"), f'"{port.protocol}" is unknown{hint}')
+        if port.number in numbers:
+            report.error((*path, "number"), f"the port {port.number} is written twice")
+        if port.name in names:
+            report.error((*path, "name"), f'the name "{port.name}" is written twice')
+        numbers.add(port.number)
+        names.add(port.name)
+
+
+def _check_resolution(report: Report, spec: ServiceEntrySpec) -> None:
+    if spec.endpoints and spec.workload_selector:
+        report.error(
+            ("spec", "workloadSelector"), "stands in place of endpoints; only one is possible"
+        )
+    listed = bool(spec.endpoints or spec.workload_selector)
+    if spec.resolution == "NONE" and spec.endpoints:
+        report.error(
+            ("spec", "endpoints"), "resolution: NONE takes the client's address; use STATIC or DNS"
+        )
+    if spec.resolution == "STATIC" and not listed:
+        report.error(("spec", "endpoints"), "resolution: STATIC needs endpoints")
+    if spec.resolution == "DNS_ROUND_ROBIN" and len(spec.endpoints) > 1:
+        report.error(("spec", "endpoints"), "resolution: DNS_ROUND_ROBIN has at most one")
+    wild = [index for index, host in enumerate(spec.hosts) if host.startswith("*")]
+    if spec.resolution.startswith("DNS") and not listed:
+        for index in wild:
+            report.error(
+                ("spec", "hosts", index),
+                f'"{spec.hosts[index]}" cannot be resolved; list endpoints, or use NONE',
+            )
+
+
+def _check_endpoint(report: Report, path: Path, endpoint: WorkloadEntrySpec) -> None:
+    address = endpoint.address
+    if not address:
+        report.error((*path, "address"), "is required")
+    elif address.startswith("unix:"):
+        report.error((*path, "address"), "unix sockets are not supported; use an IP address")
+    elif not is_address(address) and host_problem(address, wildcard=False):
+        report.error((*path, "address"), f'"{address}" is not an IP address or a host name')
+    for name, number in endpoint.ports.items():
+        check_port(report, (*path, "ports", name), number)
+    check_labels(report, (*path, "labels"), endpoint.labels)
+    check_range(report, (*path, "weight"), endpoint.weight, 0, 2**32 - 1)
+
+
+def _check_mapped_ports(
+    report: Report, path: Path, endpoint: WorkloadEntrySpec, spec: ServiceEntrySpec
+) -> None:
+    names = [port.name for port in spec.ports]
+    for name in endpoint.ports:
+        if name not in names:
+            hint = nearest(name, names)
+            report.error((*path, "ports", name), f'"{name}" is not a name in spec.ports{hint}')

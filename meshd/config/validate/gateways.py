@@ -1,0 +1,113 @@
+"""https://istio.io/latest/docs/reference/config/networking/gateway/"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshd.config.read import label_problem
+from meshd.config.validate.fields import (
+    Report,
+    check_host,
+    check_labels,
+    check_port,
+    is_address,
+)
+from meshd.manifest import Path, nearest
+from meshd.model.gateways import Gateway, Server, ServerTLSSettings
+
+_PROTOCOLS: Final = ("HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "TCP", "TLS")
+_ENCRYPTED: Final = {"HTTPS", "TLS"}
+_VERSIONS: Final = ("TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3")
+
+
+def check_gateway(report: Report, found: Gateway) -> None:
+    servers = found.spec.servers
+    if not servers:
+        report.error(("spec", "servers"), "needs at least one server")
+    if not found.spec.selector:
+        report.warning(("spec", "selector"), "is empty: every gateway workload serves it")
+    check_labels(report, ("spec", "selector"), found.spec.selector)
+    names: dict[str, int] = {}
+    protocols: dict[int, str] = {}
+    for index, server in enumerate(servers):
+        path: Path = ("spec", "servers", index)
+        _check_server(report, path, server)
+        first = names.setdefault(server.port.name, index)
+        if first != index:
+            report.error(
+                (*path, "port", "name"),
+                f'"{server.port.name}" is the port name of servers[{first}] already',
+            )
+        family = _family(server.port.protocol)
+        other = protocols.setdefault(server.port.number, family)
+        if other != family:
+            report.error(
+                (*path, "port", "protocol"),
+                f"port {server.port.number} cannot speak {family} and {other}; use another number",
+            )
+
+
+def _family(protocol: str) -> str:
+    upper = protocol.upper()
+    if upper in _ENCRYPTED:
+        return "TLS"
+    return "TCP" if upper in {"TCP", "MONGO"} else "HTTP"
+
+
+def _check_server(report: Report, path: Path, server: Server) -> None:
+    check_port(report, (*path, "port", "number"), server.port.number)
+    check_port(report, (*path, "port", "targetPort"), server.port.target_port)
+    if not server.port.name:
+        report.error((*path, "port", "name"), "is required")
+    protocol = server.port.protocol.upper()
+    if protocol not in _PROTOCOLS:
+        hint = nearest(protocol, _PROTOCOLS)
+        report.error((*path, "port", "protocol"), f'"{server.port.protocol}" is unknown{hint}')
+    if not server.hosts:
+        report.error((*path, "hosts"), "needs at least one host")
+    for index, host in enumerate(server.hosts):
+        _check_server_host(report, (*path, "hosts", index), host)
+    if server.bind and not is_address(server.bind):
+        report.error((*path, "bind"), f'"{server.bind}" is not an IP address')
+    if server.tls:
+        _check_tls(report, (*path, "tls"), server.tls, protocol)
+    elif protocol in _ENCRYPTED:
+        report.error((*path, "tls"), f"{protocol} needs it")
+
+
+def _check_server_host(report: Report, path: Path, host: str) -> None:
+    namespace, slash, name = host.rpartition("/")
+    if slash and namespace not in {".", "*"} and (problem := label_problem(namespace)):
+        report.error(path, f'{problem} (or "." for this namespace, "*" for all)')
+    check_host(report, path, name, wildcard=True)
+
+
+def _check_tls(report: Report, path: Path, tls: ServerTLSSettings, protocol: str) -> None:
+    if protocol not in _ENCRYPTED:
+        given = tls.credential_name or tls.server_certificate or tls.mode != "PASSTHROUGH"
+        if given or not tls.https_redirect:
+            report.error(path, f"{protocol} has no TLS; of this only httpsRedirect is possible")
+        return
+    if tls.https_redirect:
+        report.error((*path, "httpsRedirect"), "is for servers that speak HTTP")
+    files = {"serverCertificate": tls.server_certificate, "privateKey": tls.private_key}
+    if tls.mode in {"MUTUAL", "OPTIONAL_MUTUAL"}:
+        files["caCertificates"] = tls.ca_certificates
+    if tls.mode in {"SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"} and not tls.credential_name:
+        missing = [name for name, value in files.items() if not value]
+        if missing:
+            report.error(
+                (*path, "credentialName"),
+                f"{tls.mode} needs the name of a Secret (or {', '.join(missing)})",
+            )
+    if tls.mode not in {"SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"} and tls.credential_name:
+        report.error((*path, "credentialName"), f"has no meaning with {tls.mode}; remove it")
+    _check_versions(report, path, tls)
+
+
+def _check_versions(report: Report, path: Path, tls: ServerTLSSettings) -> None:
+    low, high = tls.min_protocol_version, tls.max_protocol_version
+    if not low or not high or "TLS_AUTO" in {low, high}:
+        return
+    if _VERSIONS.index(low) > _VERSIONS.index(high):
+        report.error((*path, "minProtocolVersion"), f"{low} is above the maximum, {high}")

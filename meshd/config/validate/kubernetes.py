@@ -1,0 +1,149 @@
+"""https://kubernetes.io/docs/reference/kubernetes-api/, as far as meshd reads it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from meshd.config.read import label_problem
+from meshd.config.validate.fields import (
+    Report,
+    check_host,
+    check_labels,
+    check_port,
+    check_range,
+    is_address,
+)
+from meshd.manifest import Path
+from meshd.model.base import ObjectMeta
+from meshd.model.kubernetes import (
+    Container,
+    Deployment,
+    Pod,
+    PodSpec,
+    Probe,
+    Secret,
+    Service,
+    ServicePort,
+)
+
+
+def check_metadata(report: Report, meta: ObjectMeta) -> None:
+    check_labels(report, ("metadata", "labels"), meta.labels)
+
+
+def check_service(report: Report, found: Service) -> None:
+    spec = found.spec
+    headless = (spec.cluster_ip or "").lower() == "none"
+    if spec.type == "ExternalName":
+        if not spec.external_name:
+            report.error(("spec", "externalName"), "type: ExternalName needs it")
+        else:
+            check_host(report, ("spec", "externalName"), spec.external_name)
+    elif not spec.ports and not headless:
+        report.error(("spec", "ports"), "needs at least one port")
+    for ip in filter(None, (spec.cluster_ip, *spec.cluster_ips)):
+        if ip.lower() != "none" and not is_address(ip):
+            report.error(("spec", "clusterIP"), f'"{ip}" is not an IP address, nor None')
+    check_labels(report, ("spec", "selector"), spec.selector)
+    seen: set[tuple[str, object]] = set()
+    for index, port in enumerate(spec.ports):
+        path: Path = ("spec", "ports", index)
+        _check_service_port(report, path, port, alone=len(spec.ports) == 1)
+        for what in (("name", port.name or None), ("port", (port.port, port.protocol))):
+            if what[1] is not None and what in seen:
+                report.error((*path, what[0]), f"{getattr(port, what[0])} is written twice")
+            seen.add(what)
+
+
+def _check_service_port(report: Report, path: Path, port: ServicePort, *, alone: bool) -> None:
+    check_port(report, (*path, "port"), port.port)
+    check_port(report, (*path, "nodePort"), port.node_port or None)
+    if isinstance(port.target_port, int):
+        check_port(report, (*path, "targetPort"), port.target_port or None)
+    elif port.target_port is not None and (problem := label_problem(port.target_port)):
+        report.error((*path, "targetPort"), problem)
+    if port.name and (problem := label_problem(port.name)):
+        report.error((*path, "name"), problem)
+    if not port.name and not alone:
+        report.error((*path, "name"), "is required where a service has several ports")
+
+
+def check_secret(report: Report, found: Secret) -> None:
+    for key, value in found.data.items():
+        try:
+            base64.b64decode("".join(value.split()), validate=True)
+        except (binascii.Error, ValueError):
+            report.error(("data", key), "is not base64; plain text goes into stringData")
+    if found.type == "kubernetes.io/tls":
+        for key in ("tls.crt", "tls.key"):
+            if not (found.data.get(key) or found.string_data.get(key)):
+                report.error(("data", key), "type: kubernetes.io/tls needs it")
+
+
+def check_pod(report: Report, found: Pod) -> None:
+    _check_pod_spec(report, ("spec",), found.spec)
+
+
+def check_deployment(report: Report, found: Deployment) -> None:
+    spec = found.spec
+    check_range(report, ("spec", "replicas"), spec.replicas, 0, 1000)
+    template = spec.template.metadata.labels
+    check_labels(report, ("spec", "template", "metadata", "labels"), template)
+    for key, value in spec.selector.match_labels.items():
+        if template.get(key) != value:
+            report.error(
+                ("spec", "selector", "matchLabels", key),
+                f'"{value}" is not what spec.template.metadata.labels says ({template.get(key)})',
+            )
+    _check_pod_spec(report, ("spec", "template", "spec"), spec.template.spec)
+
+
+def _check_pod_spec(report: Report, path: Path, spec: PodSpec) -> None:
+    if not spec.containers:
+        report.error((*path, "containers"), "needs at least one container")
+    names: set[str] = set()
+    for field, containers in (
+        ("initContainers", spec.init_containers),
+        ("containers", spec.containers),
+    ):
+        for index, container in enumerate(containers):
+            place = (*path, field, index)
+            if container.name in names:
+                report.error((*place, "name"), f'"{container.name}" is written twice')
+            names.add(container.name)
+            _check_container(report, place, container)
+
+
+def _check_container(report: Report, path: Path, container: Container) -> None:
+    if problem := label_problem(container.name):
+        report.error((*path, "name"), problem)
+    if not container.image:
+        report.error((*path, "image"), "is required")
+    for index, port in enumerate(container.ports):
+        check_port(report, (*path, "ports", index, "containerPort"), port.container_port)
+    if container.readiness_probe:
+        _check_probe(report, (*path, "readinessProbe"), container.readiness_probe, container)
+
+
+def _check_probe(report: Report, path: Path, probe: Probe, container: Container) -> None:
+    actions = {"httpGet": probe.http_get, "tcpSocket": probe.tcp_socket, "exec": probe.exec}
+    given = [name for name, action in actions.items() if action]
+    if len(given) > 1:
+        report.error(path, f"has {' and '.join(given)}; only one of them is possible")
+    named = {port.name for port in container.ports}
+    for name, action in (("httpGet", probe.http_get), ("tcpSocket", probe.tcp_socket)):
+        if action is None:
+            continue
+        if isinstance(action.port, int):
+            check_port(report, (*path, name, "port"), action.port)
+        elif not action.port.isdigit() and action.port not in named:
+            report.error((*path, name, "port"), f'"{action.port}" is no port of this container')
+    for field, value, low in (
+        ("initialDelaySeconds", probe.initial_delay_seconds, 0),
+        ("periodSeconds", probe.period_seconds, 0),
+        ("timeoutSeconds", probe.timeout_seconds, 0),
+        ("successThreshold", probe.success_threshold, 0),
+        ("failureThreshold", probe.failure_threshold, 0),
+    ):
+        check_range(report, (*path, field), value, low)

@@ -1,0 +1,19 @@
+"""https://istio.io/latest/docs/reference/config/security/peer_authentication/"""
+
+from __future__ import annotations
+
+from meshd.config.validate.fields import Report, check_labels, check_port
+from meshd.model.security import PeerAuthentication
+
+
+def check_peer_authentication(report: Report, found: PeerAuthentication) -> None:
+    spec = found.spec
+    selected = spec.selector is not None and bool(spec.selector.match_labels)
+    if spec.port_level_mtls and not selected:
+        report.error(
+            ("spec", "portLevelMtls"), "is for chosen workloads: it needs selector.matchLabels"
+        )
+    for port in spec.port_level_mtls:
+        check_port(report, ("spec", "portLevelMtls", str(port)), port)
+    if spec.selector:
+        check_labels(report, ("spec", "selector", "matchLabels"), spec.selector.match_labels)

@@ -1,0 +1,71 @@
+"""What people are shown of each workload's way into the mesh. Pure."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+
+from meshd import wire
+from meshd.discovery.enrolment import Facts, Life, Phase
+from meshd.model.workload import Identity, Observation, Stage, Workload
+
+_ABSENT = Observation("", Stage.ABSENT)
+
+
+def row(
+    workload: Workload,
+    life: Life | None,
+    facts: Facts,
+    certificates: Mapping[str, wire.CertificateState],
+    *,
+    node: str,
+    proxy: str = "",
+    rejected: str = "",
+    outside: str = "",
+) -> wire.WorkloadStatus:
+    """``rejected``: why a proxy refused its listeners. ``outside``: why it is not enrolled.
+
+    ``certificates`` by URI.
+    """
+    seen = facts.observations.get(workload.uid, _ABSENT)
+    identity = Identity(facts.trust_domain, workload.namespace, workload.service_account)
+    certificate = certificates.get(identity.uri)
+    return wire.WorkloadStatus(
+        workload=workload.name,
+        namespace=workload.namespace,
+        service_account=workload.service_account,
+        node=workload.node or node,
+        address=workload.addresses[0] if workload.addresses else "",
+        netns=workload.netns,
+        proxy=proxy,
+        captured=seen.stage is Stage.CAPTURED,
+        certificate_expires=_rfc3339(certificate.expires) if certificate else None,
+        synced=facts.proxies > 0 and workload.uid in facts.accepted,
+        proven=seen.stage is Stage.CAPTURED and seen.proven,
+        problem=_problem(life, seen, facts, certificate, rejected) if life else outside,
+    )
+
+
+def _problem(
+    life: Life,
+    seen: Observation,
+    facts: Facts,
+    certificate: wire.CertificateState | None,
+    rejected: str,
+) -> str:
+    """The first that explains the others."""
+    unproven = life.phase is Phase.CAPTURED and seen.stage is Stage.CAPTURED and not seen.proven
+    found = (
+        seen.problem,
+        "" if facts.observed else "the capture role does not answer",
+        "" if facts.proxies else "no proxy is connected",
+        f"refused by a proxy: {rejected}" if rejected else "",
+        certificate.problem if certificate else "",
+        "its traffic is redirected, but no probe has reached the proxy" if unproven else "",
+    )
+    return next(filter(None, found), "")
+
+
+def _rfc3339(seconds: float) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

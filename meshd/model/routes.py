@@ -1,0 +1,199 @@
+"""networking.istio.io VirtualService: which request or connection goes where.
+
+After https://istio.io/latest/docs/reference/config/networking/virtual-service/. A oneof is a
+group of optional fields of which at most one is set; validation checks that, not the types.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from meshd.model.base import NETWORKING_VERSIONS, Duration, Object, PortSelector, Strict
+
+
+class StringMatch(Strict, frozen=True):
+    exact: str | None = None
+    prefix: str | None = None
+    regex: str | None = None
+
+
+class Destination(Strict, frozen=True):
+    host: str
+    subset: str | None = None
+    port: PortSelector | None = None
+
+
+class HeaderOperations(Strict, frozen=True):
+    set: dict[str, str] = {}
+    add: dict[str, str] = {}
+    remove: tuple[str, ...] = ()
+
+
+class Headers(Strict, frozen=True):
+    request: HeaderOperations | None = None
+    response: HeaderOperations | None = None
+
+
+class HTTPMatchRequest(Strict, frozen=True):
+    name: str | None = None
+    uri: StringMatch | None = None
+    scheme: StringMatch | None = None
+    method: StringMatch | None = None
+    authority: StringMatch | None = None
+    headers: dict[str, StringMatch] = {}
+    without_headers: dict[str, StringMatch] = {}
+    query_params: dict[str, StringMatch] = {}
+    port: int | None = None
+    source_labels: dict[str, str] = {}
+    source_namespace: str | None = None
+    gateways: tuple[str, ...] = ()
+    ignore_uri_case: bool = False
+    stat_prefix: str | None = None
+
+
+class HTTPRouteDestination(Strict, frozen=True):
+    destination: Destination
+    weight: int | None = None
+    headers: Headers | None = None
+
+
+class HTTPRedirect(Strict, frozen=True):
+    uri: str | None = None
+    authority: str | None = None
+    port: int | None = None
+    derive_port: Literal["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"] | None = None
+    scheme: str | None = None
+    redirect_code: int | None = None
+
+
+class HTTPBody(Strict, frozen=True):
+    string: str | None = None
+    bytes: str | None = None
+
+
+class HTTPDirectResponse(Strict, frozen=True):
+    status: int
+    body: HTTPBody | None = None
+
+
+class RegexRewrite(Strict, frozen=True):
+    match: str
+    rewrite: str
+
+
+class HTTPRewrite(Strict, frozen=True):
+    uri: str | None = None
+    authority: str | None = None
+    uri_regex_rewrite: RegexRewrite | None = None
+
+
+class HTTPRetry(Strict, frozen=True):
+    attempts: int
+    per_try_timeout: Duration | None = None
+    retry_on: str | None = None
+    retry_remote_localities: bool | None = None
+
+
+class Percent(Strict, frozen=True):
+    value: float = 0.0
+
+
+class FaultDelay(Strict, frozen=True):
+    fixed_delay: Duration | None = None
+    percent: int | None = None  # deprecated by the API, still in old tutorials
+    percentage: Percent | None = None
+
+
+class FaultAbort(Strict, frozen=True):
+    http_status: int | None = None
+    grpc_status: str | None = None
+    percent: int | None = None
+    percentage: Percent | None = None
+
+
+class HTTPFaultInjection(Strict, frozen=True):
+    delay: FaultDelay | None = None
+    abort: FaultAbort | None = None
+
+
+class HTTPMirrorPolicy(Strict, frozen=True):
+    destination: Destination
+    percentage: Percent | None = None
+
+
+class CorsPolicy(Strict, frozen=True):
+    allow_origins: tuple[StringMatch, ...] = ()
+    allow_origin: tuple[str, ...] = ()  # deprecated by the API
+    allow_methods: tuple[str, ...] = ()
+    allow_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    max_age: Duration | None = None
+    allow_credentials: bool | None = None
+
+
+class HTTPRoute(Strict, frozen=True):
+    name: str | None = None
+    match: tuple[HTTPMatchRequest, ...] = ()
+    route: tuple[HTTPRouteDestination, ...] = ()
+    redirect: HTTPRedirect | None = None
+    direct_response: HTTPDirectResponse | None = None
+    rewrite: HTTPRewrite | None = None
+    timeout: Duration | None = None
+    retries: HTTPRetry | None = None
+    fault: HTTPFaultInjection | None = None
+    mirror: Destination | None = None
+    mirror_percentage: Percent | None = None
+    mirror_percent: int | None = None
+    mirrors: tuple[HTTPMirrorPolicy, ...] = ()
+    cors_policy: CorsPolicy | None = None
+    headers: Headers | None = None
+
+
+class RouteDestination(Strict, frozen=True):
+    destination: Destination
+    weight: int | None = None
+
+
+class L4MatchAttributes(Strict, frozen=True):
+    destination_subnets: tuple[str, ...] = ()
+    port: int | None = None
+    source_labels: dict[str, str] = {}
+    source_namespace: str | None = None
+    gateways: tuple[str, ...] = ()
+
+
+class TCPRoute(Strict, frozen=True):
+    match: tuple[L4MatchAttributes, ...] = ()
+    route: tuple[RouteDestination, ...] = ()
+
+
+class TLSMatchAttributes(Strict, frozen=True):
+    sni_hosts: tuple[str, ...]
+    destination_subnets: tuple[str, ...] = ()
+    port: int | None = None
+    source_labels: dict[str, str] = {}
+    source_namespace: str | None = None
+    gateways: tuple[str, ...] = ()
+
+
+class TLSRoute(Strict, frozen=True):
+    match: tuple[TLSMatchAttributes, ...]
+    route: tuple[RouteDestination, ...] = ()
+
+
+class VirtualServiceSpec(Strict, frozen=True):
+    hosts: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    http: tuple[HTTPRoute, ...] = ()
+    tls: tuple[TLSRoute, ...] = ()
+    tcp: tuple[TCPRoute, ...] = ()
+    export_to: tuple[str, ...] = ()
+
+
+class VirtualService(Object, frozen=True):
+    GROUP: ClassVar[str] = "networking.istio.io"
+    VERSIONS: ClassVar[tuple[str, ...]] = NETWORKING_VERSIONS
+    KIND: ClassVar[str] = "VirtualService"
+    PLURALS: ClassVar[tuple[str, ...]] = ("virtualservices", "virtualservice", "vs")
+
+    spec: VirtualServiceSpec

@@ -1,0 +1,175 @@
+"""What meshctl and registrars ask of the mesh role, and what they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from meshd.proxy import config_dump
+
+from meshd import channel, wire
+from meshd.compile import explain
+from meshd.compile.listeners import workload_of
+from meshd.config import enrolment, requests
+from meshd.discovery import status
+from meshd.discovery.enrolment import Phase
+from meshd.errors import InvalidInputError, MeshdError, NotReadyError
+from meshd.model.workload import Workload
+from meshd.settings import Paths, Settings
+
+if TYPE_CHECKING:
+    from meshd.roles.mesh import Mesh
+
+_GONE_TIMEOUT: Final = 30.0
+"""Seconds for a workload to leave the kernel."""
+_QUESTION_TIMEOUT: Final = 2.0
+"""Seconds for another process to answer."""
+
+
+class Control:
+    def __init__(self, mesh: Mesh, settings: Settings, paths: Paths) -> None:
+        self._mesh = mesh
+        self._node = settings.node_name
+        self._paths = paths
+
+    async def handle(self, request: wire.AnyMessage) -> wire.Message:  # noqa: PLR0911
+        """Raises MeshdError, which is answered as ``Failed``."""
+        match request:
+            case wire.Register():
+                return await self._register(request)
+            case wire.Unregister():
+                return await self._unregister(request)
+            case wire.Apply():
+                return await self._changed(requests.apply(self._mesh.store, request), request)
+            case wire.DeleteNamed():
+                return await self._changed(requests.delete(self._mesh.store, request), request)
+            case wire.Get():
+                return requests.get(self._mesh.store, request)
+            case wire.Status():
+                return await self._status()
+            case wire.ProxyConfig():
+                return await self._proxy_config(request)
+            case wire.Explain():
+                return self._explain(request)
+            case _:
+                kind = type(request).__name__
+                raise InvalidInputError(f"the mesh role does not answer {kind}")
+
+    # ---- workloads
+
+    async def _register(self, request: wire.Register) -> wire.Message:
+        mesh = self._mesh
+        mesh.register(request.workloads)
+        if request.wait <= 0:
+            return wire.Done()
+        uids = [workload.uid for workload in request.workloads]
+
+        def unproven() -> list[str]:
+            inside = mesh.snapshot.workloads
+            return [uid for uid in uids if uid in inside and not self._proven(uid)]
+
+        if await mesh.wait(lambda: not unproven(), request.wait):
+            return wire.Done()
+        rows = {uid: self._row(mesh.registered[uid]) for uid in unproven()}
+        told = "; ".join(f"{uid}: {row.problem or 'no reason yet'}" for uid, row in rows.items())
+        raise NotReadyError(f"not in the mesh after {request.wait:g} s: {told}")
+
+    def _proven(self, uid: str) -> bool:
+        life = self._mesh.lives.get(uid)
+        seen = self._mesh.observations.get(uid)
+        return bool(life and life.phase is Phase.CAPTURED and seen and seen.proven)
+
+    async def _unregister(self, request: wire.Unregister) -> wire.Message:
+        mesh = self._mesh
+        mesh.unregister(request.uids)
+
+        def left() -> list[str]:
+            return [uid for uid in request.uids if uid in mesh.lives]
+
+        if not await mesh.wait(lambda: not left(), _GONE_TIMEOUT):
+            waits = ", ".join(f"{uid} ({mesh.lives[uid].phase})" for uid in left())
+            raise NotReadyError(f"still being let go after {_GONE_TIMEOUT:g} s: {waits}")
+        return wire.Done()
+
+    # ---- configuration
+
+    async def _changed(
+        self, answer: wire.Changed | wire.Rejected, request: wire.Apply | wire.DeleteNamed
+    ) -> wire.Message:
+        if isinstance(answer, wire.Rejected) or request.dry_run or request.wait <= 0:
+            return answer
+        mesh = self._mesh
+        mesh.publish({uid: life.workload for uid, life in mesh.lives.items()})
+        if not await mesh.xds.wait_synced(request.wait):
+            raise NotReadyError(
+                f"stored, but not every proxy has it after {request.wait:g} s: see meshctl status"
+            )
+        return answer
+
+    # ---- what is so
+
+    async def _status(self) -> wire.Message:
+        return wire.Statuses(
+            tuple(self._row(found) for _, found in sorted(self._mesh.registered.items())),
+            self._mesh.xds.members(),
+            await self._roles(),
+        )
+
+    def _row(self, workload: Workload) -> wire.WorkloadStatus:
+        mesh = self._mesh
+        refused = (
+            rejection.reason
+            for (_, name), rejection in mesh.xds.rejections().items()
+            if workload_of(name) == workload.uid
+        )
+        namespaces = mesh.snapshot.namespaces
+        return status.row(
+            workload,
+            mesh.lives.get(workload.uid),
+            mesh.facts(),
+            mesh.certificates,
+            node=self._node,
+            proxy=",".join(member.name for member in mesh.xds.members()),
+            rejected=next(refused, ""),
+            outside=f"not in the mesh: {enrolment.of_workload(workload, namespaces).reason}",
+        )
+
+    async def _roles(self) -> tuple[wire.RoleStatus, ...]:
+        """Empty when the supervisor does not answer: the rest is still worth showing."""
+        try:
+            answer = await channel.call(
+                self._paths.socket("supervisor"), wire.Children(), timeout=_QUESTION_TIMEOUT
+            )
+        except MeshdError:
+            return ()
+        return answer.children if isinstance(answer, wire.ChildStates) else ()
+
+    async def _proxy_config(self, request: wire.ProxyConfig) -> wire.Message:
+        """Raises NotReadyError when no member of the pool answers."""
+        keep: Callable[[str], bool] = lambda _: True  # noqa: E731
+        if request.workload:
+            uids = {workload.uid for workload in self._find(request.workload, request.namespace)}
+            keep = lambda name: workload_of(name) in uids  # noqa: E731
+        names = [request.proxy] if request.proxy else [m.name for m in self._mesh.xds.members()]
+        if not names:
+            raise NotReadyError("no proxy is connected")
+        found = await config_dump.section(self._paths.admin_run, names, request.section)
+        if request.section == "listeners":
+            found = [entry for entry in found if keep(str(entry.get("name", "")))]
+        return wire.Objects(tuple(found))
+
+    def _find(self, name: str, namespace: str) -> Iterable[Workload]:
+        """By name, by a prefix of it, or as ``NAME.NAMESPACE``. Raises InvalidInputError."""
+        found = [
+            one
+            for one in self._mesh.registered.values()
+            if name == f"{one.name}.{one.namespace}"
+            or (one.namespace == namespace and one.name.startswith(name))
+        ]
+        if not found:
+            raise InvalidInputError(f"there is no workload {namespace}/{name}: see meshctl status")
+        return found
+
+    def _explain(self, request: wire.Explain) -> wire.Message:
+        sources = sorted(self._find(request.source, request.namespace), key=lambda one: one.uid)
+        return explain.explain(self._mesh.snapshot, sources[0], request)

@@ -1,0 +1,67 @@
+"""A connection to another role that is kept for ever: the newest message is what counts.
+
+Both ends tell the whole of what they want or see each time, so that after a break nothing but the
+newest message has to be sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from meshd import channel, wire
+from meshd.errors import MeshdError
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
+"""Seconds between attempts to reach a role that does not answer."""
+
+
+class Link:
+    """Tells a role what is wanted, and passes on what it answers."""
+
+    def __init__(self, path: Path, receive: Callable[[wire.AnyMessage], None]) -> None:
+        self._path = path
+        self._receive = receive
+        self._wanted: wire.Message | None = None
+        self._changed = asyncio.Event()
+
+    def tell(self, message: wire.Message) -> None:
+        """What is wanted from now on. The same as before is not sent again."""
+        if message != self._wanted:
+            self._wanted = message
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async with await channel.connect(self._path) as connection:
+                    pause = _FIRST_PAUSE
+                    await self._talk(connection)
+            except MeshdError:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _talk(self, connection: channel.Connection) -> None:
+        """Until the other end is gone."""
+        self._changed.set()
+        sender = asyncio.create_task(self._send(connection))
+        try:
+            while (message := await connection.receive()) is not None:
+                self._receive(message)
+        finally:
+            sender.cancel()
+            with contextlib.suppress(asyncio.CancelledError, MeshdError):
+                await sender
+
+    async def _send(self, connection: channel.Connection) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._wanted is not None:
+                await connection.send(self._wanted)

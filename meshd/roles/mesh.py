@@ -1,0 +1,226 @@
+"""The mesh role: configuration and workloads in, Envoy's configuration and placements out.
+
+The one place where config, discovery, compile and xds meet. It does what the pure rooms decide,
+again after each change of a fact, until nothing more follows from the facts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from meshd import channel, wire
+from meshd.compile.compiler import Compiler
+from meshd.compile.gateway_ports import gateway_ports
+from meshd.compile.listeners import workload_of
+from meshd.config import snapshots
+from meshd.config.store import Store
+from meshd.discovery import workloads
+from meshd.discovery.enrolment import Facts, Life, Plan, owners_accepted, owners_present, step
+from meshd.errors import InvalidInputError, MeshdError
+from meshd.model.snapshot import Snapshot
+from meshd.model.workload import Observation, Workload
+from meshd.roles.control import Control
+from meshd.roles.link import Link
+from meshd.settings import Paths, Settings
+from meshd.xds.resources import LISTENER, Resource, Resources, pack
+from meshd.xds.server import Server
+
+_log = logging.getLogger(__name__)
+
+
+async def run(settings: Settings, paths: Paths) -> None:
+    """Until cancelled."""
+    mesh = Mesh(settings, paths)
+    await mesh.xds.start(paths.proxy_run / "xds.sock")
+    control = Control(mesh, settings, paths)
+    await channel.listen(
+        paths.socket("mesh"), channel.answering(control.handle), uids=channel.own_uids()
+    )
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(mesh.settle_for_ever())
+            tasks.create_task(mesh.capture.run())
+            tasks.create_task(mesh.identity.run())
+            tasks.create_task(mesh.store.watch())
+    finally:
+        await mesh.xds.stop()
+
+
+class Packer:
+    """Messages to resources; the same message gives the same resource again."""
+
+    def __init__(self) -> None:
+        self._packed: dict[int, tuple[Any, Resource]] = {}
+
+    def pack(self, compiled: Mapping[Any, Mapping[str, Any]]) -> Resources:
+        now: dict[int, tuple[Any, Resource]] = {}
+        for messages in compiled.values():
+            for name, message in messages.items():
+                known = self._packed.get(id(message))
+                now[id(message)] = known or (message, pack(name, message))
+        self._packed = now
+        return Resources.of(resource for _, resource in now.values())
+
+
+class Mesh:
+    """Everything that this role knows, and what it does when any of it changes."""
+
+    def __init__(self, settings: Settings, paths: Paths) -> None:
+        self.options = settings.mesh_options(paths)
+        self.store = Store(paths.config_directory, paths.lib)
+        self.xds = Server(self.touch)
+        self.capture = Link(paths.socket("capture"), self._observe)
+        self.identity = Link(paths.socket("identity"), self._certify)
+        self.registered: dict[str, Workload] = {}
+        self.lives: dict[str, Life] = {}
+        self.observations: dict[str, Observation] = {}
+        self.certificates: dict[str, wire.CertificateState] = {}
+        self.problems: tuple[str, ...] = ()
+        self._observed = False
+        self._service_cidr = settings.mesh.service_cidr
+        self._record_path = paths.run / "workloads.json"
+        self._compiler = Compiler()
+        self._packer = Packer()
+        self._compiled_from: tuple[Any, ...] = ()
+        self._snapshot: Snapshot | None = None
+        self._dirty = asyncio.Event()
+        self._settled = asyncio.Condition()
+        self._load()
+        self.store.subscribe(self._forget_snapshot)
+        self._dirty.set()
+
+    def _load(self) -> None:
+        try:
+            record = workloads.load(self._record_path)
+        except InvalidInputError as error:
+            _log.warning("%s", error, extra={"MESHD_EVENT": "record-lost"})
+            return
+        self.registered, self.lives = dict(record.registered), dict(record.lives)
+
+    def _save(self) -> None:
+        workloads.save(self._record_path, workloads.Record(self.registered, self.lives))
+
+    # ---- what others tell
+
+    def touch(self) -> None:
+        """A fact has changed."""
+        self._dirty.set()
+
+    def register(self, found: tuple[Workload, ...]) -> None:
+        """Raises SystemRefusedError when it cannot be recorded: then nothing has changed."""
+        before = self.registered
+        self.registered = before | {workload.uid: workload for workload in found}
+        self._record_or(before)
+
+    def unregister(self, uids: tuple[str, ...]) -> None:
+        """Raises SystemRefusedError when it cannot be recorded: then nothing has changed."""
+        before = self.registered
+        self.registered = {uid: one for uid, one in before.items() if uid not in uids}
+        self._record_or(before)
+
+    def _record_or(self, before: dict[str, Workload]) -> None:
+        try:
+            self._save()
+        except MeshdError:
+            self.registered = before
+            raise
+        self._forget_snapshot()
+
+    def _forget_snapshot(self) -> None:
+        self._snapshot = None
+        self.touch()
+
+    def _observe(self, message: wire.AnyMessage) -> None:
+        if isinstance(message, wire.Observed):
+            self.observations = {seen.uid: seen for seen in message.observations}
+            self._observed = True
+            self.touch()
+        elif isinstance(message, wire.Failed):
+            _log.error("capture: %s", message.reason, extra={"MESHD_EVENT": "capture-failed"})
+
+    def _certify(self, message: wire.AnyMessage) -> None:
+        if isinstance(message, wire.Certificates):
+            self.certificates = {state.uri: state for state in message.certificates}
+            self.touch()
+        elif isinstance(message, wire.Failed):
+            _log.error("identity: %s", message.reason, extra={"MESHD_EVENT": "identity-failed"})
+
+    # ---- what follows
+
+    async def settle_for_ever(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            try:
+                self._settle()
+            except MeshdError as error:
+                _log.error("%s", error, extra={"MESHD_EVENT": "not-settled"})
+            async with self._settled:
+                self._settled.notify_all()
+
+    def _settle(self) -> None:
+        """One step at a time, for as long as a step brings another."""
+        while True:
+            plan = step(self.lives, self.snapshot.workloads, self.facts())
+            advanced = plan.lives != self.lives
+            if advanced:
+                self.lives = plan.lives
+                self._save()
+            self._act(plan)
+            if not advanced:
+                return
+
+    def _act(self, plan: Plan) -> None:
+        self.identity.tell(wire.Allow(plan.identities))
+        self.publish(plan.served)
+        self.capture.tell(wire.Place(plan.placements))
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Of the configuration and the registered workloads, as they are now."""
+        if self._snapshot is None:
+            self._snapshot, problems = snapshots.take(
+                self.store, self.registered.values(), self.options, self._service_cidr
+            )
+            for problem in sorted(set(problems) - set(self.problems)):
+                _log.warning("%s", problem, extra={"MESHD_EVENT": "config"})
+            self.problems = problems
+        return self._snapshot
+
+    def publish(self, served: Mapping[str, Workload]) -> None:
+        """Compile, if anything has changed that it depends on, and hand it to the proxies."""
+        inputs = (self.snapshot, served)
+        if self._compiled_from == inputs:
+            return
+        seen = msgspec.structs.replace(self.snapshot, workloads=dict(served))
+        self.xds.publish(self._packer.pack(self._compiler.compile(seen, served)))
+        self._compiled_from = inputs
+
+    def facts(self) -> Facts:
+        published = self.xds.published.of_type(LISTENER)
+        return Facts(
+            observations=self.observations,
+            observed=self._observed,
+            proxies=self.xds.connected,
+            accepted=owners_accepted(published, self.xds.accepted_names(LISTENER), workload_of),
+            present=owners_present(self.xds.present_names(LISTENER), workload_of),
+            bypass={
+                uid: tuple(ports)
+                for uid, workload in self.snapshot.workloads.items()
+                if (ports := gateway_ports(self.snapshot, workload).ports)
+            },
+            trust_domain=self.options.trust_domain,
+        )
+
+    async def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
+        """Whether it became true within ``timeout`` seconds; looked at after each change."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._settled:
+                await self._settled.wait_for(predicate)
+        return predicate()

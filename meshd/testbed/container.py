@@ -1,0 +1,112 @@
+"""Keeps one container running: starts it, probes it, starts it again when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from meshd.errors import SystemRefusedError
+from meshd.model.pod import ContainerPlan, ContainerState
+from meshd.testbed import launch, probe, processes
+from meshd.testbed.readiness import Backoff, Readiness
+
+MAX_LOG: Final = 16 * 1024 * 1024
+"""Bytes of a container's log; a longer one starts anew."""
+
+
+class Container:
+    """``changed`` is called when its state is another."""
+
+    def __init__(
+        self, plan: ContainerPlan, task: launch.Task, log: Path, changed: Callable[[], None]
+    ) -> None:
+        self.plan = plan
+        self._task = task
+        self._log = log
+        self._changed = changed
+        self._state = ContainerState(name=plan.name, state="Waiting", log=str(log))
+
+    @property
+    def state(self) -> ContainerState:
+        return self._state
+
+    def _become(self, state: str, *, pid: int = 0, ready: bool = False, restarts: int = 0) -> None:
+        new = ContainerState(
+            name=self.plan.name,
+            state=state,
+            pid=pid,
+            ready=ready,
+            restarts=self._state.restarts + restarts,
+            log=str(self._log),
+        )
+        if new != self._state:
+            self._state = new
+            self._changed()
+
+    async def complete(self) -> None:
+        """Run it until it ends well, as an init container does."""
+        backoff = Backoff()
+        while True:
+            began = time.monotonic()
+            status = await self._live(None)
+            if status == 0:
+                self._become("Completed", ready=True)
+                return
+            backoff = await self._wait(status, backoff, began)
+
+    async def keep(self, switch: Path, address: str) -> None:
+        """Run it for ever. Cancelling ends it."""
+        backoff = Backoff()
+        while True:
+            began = time.monotonic()
+            status = await self._live((switch, address))
+            backoff = await self._wait(status, backoff, began)
+
+    async def _wait(self, status: int, backoff: Backoff, began: float) -> Backoff:
+        backoff = backoff.after(time.monotonic() - began)
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        self._become(f"{how}, starts again in {backoff.pause:g} s", restarts=1)
+        await asyncio.sleep(backoff.pause)
+        return backoff
+
+    async def _live(self, probed: tuple[Path, str] | None) -> int:
+        """From its start to its end, which is also that of its probes."""
+        try:
+            pid = launch.start(self._task, self._log)
+        except SystemRefusedError:
+            return 1
+        self._become("Running", pid=pid, ready=self.plan.readiness is None and probed is not None)
+        watching = asyncio.create_task(self._probe(pid, *probed)) if probed else None
+        try:
+            return await processes.ended(pid)
+        except asyncio.CancelledError:
+            await processes.end(pid)
+            raise
+        finally:
+            if watching:
+                watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
+
+    async def _probe(self, pid: int, switch: Path, address: str) -> None:
+        asked = self.plan.readiness
+        if asked is None:
+            return
+        await asyncio.sleep(asked.initial_delay_seconds)
+        readiness = Readiness()
+        while True:
+            passed = await probe.passes(asked, switch, address, pid, self._task.user)
+            readiness = readiness.after(passed, asked)
+            self._become("Running", pid=pid, ready=readiness.ready)
+            await asyncio.sleep(readiness.pause(asked))
+
+    def trim_log(self) -> None:
+        """The process appends, so that a cut log goes on from its beginning."""
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size > MAX_LOG:
+                with self._log.open("r+b") as log:
+                    log.truncate()

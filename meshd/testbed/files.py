@@ -1,0 +1,137 @@
+"""The testbed's own directory: what is where in it, and what is written there for a pod."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from meshd.errors import NotReadyError, SystemRefusedError
+from meshd.model.pod import PodPlan
+from meshd.settings import Paths
+from meshd.testbed import kernel
+from meshd.testbed.addresses import DNS_ADDRESS
+from meshd.testbed.network import host_link, remove_namespace, run_batch
+
+
+def resolv_conf(namespace: str, domain: str) -> str:
+    """As Kubernetes writes it, resolv.conf(5)."""
+    search = f"{namespace}.svc.{domain} svc.{domain} {domain}"
+    return f"nameserver {DNS_ADDRESS}\nsearch {search}\noptions ndots:5\n"
+
+
+def hosts(plan: PodPlan) -> str:
+    """hosts(5)."""
+    return (
+        "127.0.0.1\tlocalhost\n"
+        "::1\tlocalhost ip6-localhost ip6-loopback\n"
+        f"{plan.address}\t{plan.hostname}\n"
+        f"{plan.address_v6}\t{plan.hostname}\n"
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Home:
+    """Everything of one testbed. Removing the directory removes the testbed's files."""
+
+    paths: Paths
+    domain: str = "cluster.local"
+
+    @property
+    def directory(self) -> Path:
+        return self.paths.run / "testbed"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the supervisor for as long as it lives; holds its pid."""
+        return self.paths.run / "testbed.lock"
+
+    @property
+    def supervisor_log(self) -> Path:
+        return self.directory / "supervisor.log"
+
+    @property
+    def namespaces(self) -> Path:
+        return self.directory / "netns"
+
+    @property
+    def hidden(self) -> tuple[Path, ...]:
+        """What no pod's process sees: keys and sockets."""
+        return (self.paths.run, self.paths.lib, self.paths.etc)
+
+    def netns(self, uid: str) -> Path:
+        return self.namespaces / uid
+
+    def pod(self, uid: str) -> Path:
+        return self.directory / "pods" / uid
+
+    def log(self, uid: str, container: str) -> Path:
+        return self.pod(uid) / f"{container}.log"
+
+    def mounted(self, uid: str) -> Mapping[str, Path]:
+        return {
+            "/etc/resolv.conf": self.pod(uid) / "resolv.conf",
+            "/etc/hosts": self.pod(uid) / "hosts",
+        }
+
+    def prepare(self, plan: PodPlan) -> None:
+        directory = self.pod(plan.uid)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "resolv.conf").write_text(resolv_conf(plan.namespace, self.domain))
+        (directory / "hosts").write_text(hosts(plan))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else is at this testbed within the block. Raises NotReadyError."""
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise NotReadyError(f"{self.directory} is in use by another process") from None
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            yield
+        finally:
+            os.close(descriptor)
+
+    def owner(self) -> int | None:
+        """The pid of the process that holds the lock."""
+        try:
+            with self.lock.open("rb") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    text = lock.read()
+                    return int(text) if text.isdigit() else 0
+        except FileNotFoundError:
+            pass
+        return None
+
+    def leftovers(self) -> tuple[str, ...]:
+        """The uids of pods of which something is left."""
+        found = {
+            path.name for path in (self.namespaces, self.directory / "pods") for path in _in(path)
+        }
+        return tuple(sorted(found))
+
+    def clear(self) -> None:
+        """Take away all that a testbed leaves, however it ended. Needs the lock."""
+        for path in _in(self.namespaces):
+            remove_namespace(path)
+        remove_namespace(self.directory / "switch")
+        with contextlib.suppress(SystemRefusedError):
+            # It goes with the switch's namespace, but some moments later.
+            run_batch(f"link delete {host_link(self.directory)}\n")
+        for point in kernel.mounts_below(self.directory):
+            kernel.unmount(point)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _in(directory: Path) -> tuple[Path, ...]:
+    return tuple(directory.iterdir()) if directory.is_dir() else ()

@@ -1,0 +1,62 @@
+"""Fields of a manifest that mean nothing to the testbed: one line for each kind of field. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from meshd.config.read import Read
+from meshd.manifest import Path, show_path
+from meshd.model.base import ObjectMeta
+from meshd.model.kubernetes import Deployment, Pod, Service
+
+_KINDS = (Pod, Deployment, Service)
+
+
+def ignored_fields(reads: Iterable[Read]) -> tuple[str, ...]:
+    """Lines for people, each naming the first place where a field is written."""
+    seen: dict[str, str] = {}
+    for read in reads:
+        if not isinstance(read.object, _KINDS):
+            continue
+        for path in _passed_over(type(read.object), _value_at(read.document.value, read.at), ()):
+            if path[0] in {"apiVersion", "kind", "status"}:
+                continue
+            field = ".".join(part for part in path if isinstance(part, str))
+            line = str(read.finding(path, f"{show_path(path[-1:])} is ignored in the testbed"))
+            seen.setdefault(field.removeprefix("spec.template."), line)
+    return tuple(seen.values())
+
+
+def _value_at(value: Any, path: Path) -> Any:
+    for part in path:
+        value = value[part]
+    return value
+
+
+def _passed_over(expected: Any, value: Any, path: Path) -> Iterator[Path]:
+    """Where ``value`` has keys that the type ``expected`` does not know."""
+    info = msgspec.inspect.type_info(expected)
+    return _walk(info, value, path)
+
+
+def _walk(info: Any, value: Any, path: Path) -> Iterator[Path]:
+    for option in getattr(info, "types", (info,)):
+        if isinstance(option, msgspec.inspect.StructType) and isinstance(value, dict):
+            yield from _walk_struct(option, value, path)
+        elif isinstance(option, msgspec.inspect.VarTupleType) and isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from _walk(option.item_type, item, (*path, index))
+
+
+def _walk_struct(info: Any, value: dict[str, Any], path: Path) -> Iterator[Path]:
+    if info.cls is ObjectMeta:
+        return
+    fields = {field.encode_name: field.type for field in info.fields}
+    for key, part in value.items():
+        if key in fields:
+            yield from _walk(fields[key], part, (*path, key))
+        else:
+            yield (*path, key)

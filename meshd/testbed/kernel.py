@@ -1,0 +1,112 @@
+"""The few system calls that Python 3.11 has no function for. Every failure is an OSError."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from pathlib import Path
+from typing import Final
+
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+
+MS_RDONLY: Final = 0x1
+MS_NOSUID: Final = 0x2
+MS_NODEV: Final = 0x4
+MS_NOEXEC: Final = 0x8
+MS_BIND: Final = 0x1000
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 0x40000
+_MNT_DETACH: Final = 0x2
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_SET_NO_NEW_PRIVS: Final = 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    _checked(_libc.unshare(flags), "unshare")
+
+
+def enter(descriptor: int, kind: int) -> None:
+    """This thread joins the namespace, of the kind of one of the CLONE_NEW flags."""
+    _checked(_libc.setns(descriptor, kind), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    number = ctypes.c_ulong(flags)
+    result = _libc.mount(
+        source.encode(), target.encode(), kind.encode() or None, number, options.encode() or None
+    )
+    _checked(result, f"mount on {target}")
+
+
+def unmount(target: str) -> None:
+    _checked(_libc.umount2(target.encode(), _MNT_DETACH), f"unmount {target}")
+
+
+def become_subreaper() -> None:
+    """Orphans below this process become its children, prctl(2)."""
+    _checked(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
+
+
+def forbid_new_privileges() -> None:
+    """No program run from here on gains anything from set-uid bits or file capabilities."""
+    _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+
+
+def mounts_below(directory: Path) -> tuple[str, ...]:
+    """Where something is mounted in a directory, the innermost first; proc(5), mountinfo."""
+    points = [_unescaped(line.split()[4]) for line in _mountinfo()]
+    return tuple(point for point in reversed(points) if Path(point).is_relative_to(directory))
+
+
+def namespace_mounts() -> tuple[str, ...]:
+    """Where namespaces are held by bind mounts."""
+    split = (line.partition(" - ") for line in _mountinfo())
+    return tuple(_unescaped(head.split()[4]) for head, _, tail in split if tail.startswith("nsfs "))
+
+
+def _mountinfo() -> list[str]:
+    return Path("/proc/thread-self/mountinfo").read_text(encoding="utf-8").splitlines()
+
+
+def _unescaped(point: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        point = point.replace(code, character)
+    return point
+
+
+def processes_in(namespace: Path) -> tuple[int, ...]:
+    """Those whose network namespace is the one held at a path."""
+    try:
+        wanted = namespace.stat().st_ino
+    except FileNotFoundError:
+        return ()
+    found: list[int] = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            # It may end while we look.
+            with contextlib.suppress(OSError):
+                if os.stat(f"/proc/{entry.name}/ns/net").st_ino == wanted:  # noqa: PTH116
+                    found.append(int(entry.name))
+    return tuple(found)
+
+
+def handles_sigterm(pid: int) -> bool:
+    """Whether a process has a handler for it. The first of a PID namespace ignores it otherwise."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    caught = next((line for line in status.splitlines() if line.startswith("SigCgt:")), "SigCgt: 0")
+    return bool(int(caught.split()[1], 16) & (1 << 14))  # bit 14 is signal 15

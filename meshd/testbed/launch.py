@@ -1,0 +1,163 @@
+"""Starts a container's process: its namespaces, its mounts, its user, and then its program.
+
+``start`` forks twice: the first child enters the pod's network namespace and makes the others, the
+second is their first process (so that all processes of a container end with it). The caller must
+be a child subreaper, to become the parent of the second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NoReturn
+
+from meshd.errors import SystemRefusedError
+from meshd.testbed import kernel
+
+APP_DIRECTORY: Final = "/srv/app"
+"""Where a container sees its image's folder, so that it need not reach it on the host."""
+_TMPFS: Final = kernel.MS_NOSUID | kernel.MS_NODEV
+_CANNOT_RUN: Final = 127
+"""The shell's exit status for a command that cannot be run."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task:
+    """A process to start."""
+
+    netns: Path
+    hostname: str
+    user: int
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    directory: str
+    working_directory: str
+    files: Mapping[str, Path]
+    """What to find at a path (/etc/resolv.conf) in place of the host's file."""
+    hidden: tuple[Path, ...]
+    """Directories that the process sees empty."""
+
+
+def start(task: Task, log: Path) -> int:
+    """The pid of the new process, a child of this one. Raises SystemRefusedError."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.fchown(output, task.user, 0)
+        first = os.fork()
+        if first == 0:
+            _run_first(task, output, writer)
+        os.close(writer)
+        writer = -1
+        answer = os.read(reader, 32)
+        os.waitpid(first, 0)
+    finally:
+        for descriptor in (output, reader, writer):
+            if descriptor >= 0:
+                os.close(descriptor)
+    if not answer:
+        raise SystemRefusedError(f"the namespaces of a container cannot be made: see {log}")
+    return int(answer)
+
+
+def _run_first(task: Task, output: int, writer: int) -> NoReturn:
+    status = 1
+    try:
+        _redirect(output)
+        namespace = os.open(task.netns, os.O_RDONLY | os.O_CLOEXEC)
+        kernel.enter(namespace, kernel.CLONE_NEWNET)
+        kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWUTS)
+        second = os.fork()
+        if second == 0:
+            _run_second(task)
+        os.write(writer, str(second).encode())
+        status = 0
+    except OSError as error:
+        _tell(f"testbed: {error}")
+    finally:
+        os._exit(status)
+
+
+def _run_second(task: Task) -> NoReturn:
+    try:
+        os.setsid()
+        socket.sethostname(task.hostname)
+        _mount(task)
+        _drop(task.user)
+        for directory in (task.working_directory, APP_DIRECTORY if task.directory else "", "/"):
+            with contextlib.suppress(FileNotFoundError, PermissionError, NotADirectoryError):
+                os.chdir(directory)
+                break
+        os.execvpe(task.command[0], task.command, dict(task.environment))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        _tell(f"testbed: cannot run {task.command[0]}: {reason}")
+    finally:
+        os._exit(_CANNOT_RUN)
+
+
+def _redirect(output: int) -> None:
+    """Signals and descriptors as a program expects them."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) not in {signal.SIG_DFL, None}:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.umask(0o022)
+
+
+def _mount(task: Task) -> None:
+    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+    for point in kernel.namespace_mounts():
+        # A copy of the mount here would keep another pod's namespace alive.
+        with contextlib.suppress(OSError):
+            kernel.unmount(point)
+    image = os.open(task.directory, os.O_PATH | os.O_CLOEXEC) if task.directory else None
+    for target, source in task.files.items():
+        if Path(target).exists():
+            kernel.mount(str(source), target, flags=kernel.MS_BIND)
+    if image is not None:
+        app = Path(APP_DIRECTORY)
+        kernel.mount("tmpfs", str(app.parent), "tmpfs", _TMPFS, "mode=755,size=64k")
+        app.mkdir()
+        kernel.mount(f"/proc/self/fd/{image}", str(app), flags=kernel.MS_BIND)
+    for directory in task.hidden:
+        if directory.is_dir():
+            flags = _TMPFS | kernel.MS_NOEXEC | kernel.MS_RDONLY
+            kernel.mount("tmpfs", str(directory), "tmpfs", flags, "mode=555,size=4k")
+    kernel.mount("tmpfs", "/tmp", "tmpfs", _TMPFS, "mode=1777,size=64m")  # noqa: S108
+    kernel.mount("proc", "/proc", "proc", _TMPFS | kernel.MS_NOEXEC)
+
+
+def _drop(user: int) -> None:
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    kernel.forbid_new_privileges()
+
+
+def _tell(line: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
+
+
+def inside(pid: int, user: int, command: tuple[str, ...]) -> tuple[str, ...]:
+    """The command line that runs a command beside a running process, as its user."""
+    return (
+        "nsenter",
+        f"--target={pid}",
+        *("--mount", "--uts", "--net", "--pid", "--"),
+        *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
+        *("--no-new-privs", "--inh-caps=-all", "--"),
+        *("env", "-C", "/proc/1/cwd"),
+        *command,
+    )

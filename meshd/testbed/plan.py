@@ -1,0 +1,262 @@
+"""Manifests → the pods to run. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from meshd.config import enrolment
+from meshd.config.read import Read, RejectedError
+from meshd.manifest import Path
+from meshd.model.base import ObjectMeta
+from meshd.model.kubernetes import (
+    Container,
+    Deployment,
+    Namespace,
+    Pod,
+    PodSpec,
+    Probe,
+    TCPSocketAction,
+)
+from meshd.model.pod import ContainerPlan, PodPlan
+from meshd.model.workload import NamedPort
+from meshd.testbed import environment
+from meshd.testbed.addresses import HOST, Subnet, allocate
+from meshd.testbed.ignored import ignored_fields
+from meshd.testbed.images import ImageMap
+from meshd.wire import Finding
+
+_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
+"""Kubernetes' for names: no vowels, so no words, and nothing that looks like something else."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """The pods of the manifests' objects, in the order in which they are written."""
+
+    pods: tuple[PodPlan, ...]
+    owners: tuple[str, ...]
+    """The objects that decide about pods, those with no replicas too."""
+    notes: tuple[str, ...]
+    """One line for each kind of field that was passed over."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bed:
+    """What planning has to know beside the manifests."""
+
+    subnet: Subnet
+    images: ImageMap
+    node: str
+    namespaces: Mapping[str, Namespace]
+    running: tuple[PodPlan, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Template:
+    """A pod that is wanted, before it has an address."""
+
+    read: Read
+    at: Path
+    """Where its PodSpec is written."""
+    name: str
+    meta: ObjectMeta
+    spec: PodSpec
+
+    @property
+    def namespace(self) -> str:
+        return self.read.object.metadata.namespace
+
+    @property
+    def uid(self) -> str:
+        return f"{self.namespace}.{self.name}"
+
+
+def make_plan(reads: Iterable[Read], bed: Bed) -> Plan:
+    """Raises RejectedError with everything that keeps the pods from running."""
+    written = tuple(reads)
+    templates = [template for read in written for template in _templates(read)]
+    known = {pod.uid: bed.subnet.number(pod.address) for pod in bed.running}
+    numbers = allocate(bed.subnet, (template.uid for template in templates), known)
+    findings: list[Finding] = []
+    notes = dict.fromkeys(ignored_fields(written))
+    pods: list[PodPlan] = []
+    for template in templates:
+        maker = _Maker(bed, template, numbers[template.uid])
+        pods.append(maker.pod())
+        findings += maker.findings
+        notes |= dict.fromkeys(maker.notes)
+    if findings:
+        raise RejectedError(tuple(dict.fromkeys(findings)))
+    return Plan(
+        tuple(pods),
+        tuple(
+            str(read.object.key) for read in written if isinstance(read.object, Pod | Deployment)
+        ),
+        tuple(notes),
+    )
+
+
+def _templates(read: Read) -> Iterator[_Template]:
+    found = read.object
+    if isinstance(found, Pod):
+        yield _Template(read, ("spec",), found.metadata.name, found.metadata, found.spec)
+    elif isinstance(found, Deployment):
+        template = found.spec.template
+        revision = name_hash(10, msgspec.json.encode(template).decode())
+        for index in range(found.spec.replicas):
+            key = found.metadata
+            own = name_hash(5, key.namespace, key.name, str(index))
+            name = f"{key.name}-{revision}-{own}"
+            yield _Template(
+                read, ("spec", "template", "spec"), name, template.metadata, template.spec
+            )
+
+
+def name_hash(length: int, *parts: str) -> str:
+    """Letters and digits for a name; the same for the same parts."""
+    number = int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest())
+    letters: list[str] = []
+    for _ in range(length):
+        number, index = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[index])
+    return "".join(letters)
+
+
+class _Maker:
+    """Makes one pod's plan, and notes what is wrong on the way."""
+
+    def __init__(self, bed: Bed, template: _Template, number: int) -> None:
+        self._bed = bed
+        self._template = template
+        self._number = number
+        self._hostname = template.spec.hostname or template.name
+        self.findings: list[Finding] = []
+        self.notes: list[str] = []
+
+    def pod(self) -> PodPlan:
+        template, subnet = self._template, self._bed.subnet
+        spec, meta = template.spec, template.meta
+        return PodPlan(
+            uid=template.uid,
+            name=template.name,
+            namespace=template.namespace,
+            owner=str(template.read.object.key),
+            address=subnet.address(self._number),
+            address_v6=subnet.address_v6(self._number),
+            user=subnet.user(self._number),
+            hostname=self._hostname[:63],
+            service_account=self._service_account,
+            labels=meta.labels,
+            annotations=meta.annotations,
+            ports=tuple(
+                NamedPort(port.name, port.container_port)
+                for container in spec.containers
+                for port in container.ports
+                if port.name
+            ),
+            containers=self._each("containers", spec.containers),
+            init_containers=self._each("initContainers", spec.init_containers),
+            enrolled=self._is_enrolled(),
+        )
+
+    @property
+    def _service_account(self) -> str:
+        spec = self._template.spec
+        if spec.service_account_name != "default":
+            return spec.service_account_name
+        return spec.service_account or "default"
+
+    def _is_enrolled(self) -> bool:
+        """A namespace whose labels say nothing is outside the mesh."""
+        namespace = self._bed.namespaces.get(self._template.namespace)
+        labels = namespace.metadata.labels if namespace else {}
+        meta = self._template.meta
+        return enrolment.decide(labels, meta.labels, meta.annotations, otherwise=False).enrolled
+
+    def _each(self, field: str, containers: tuple[Container, ...]) -> tuple[ContainerPlan, ...]:
+        plans = [
+            self._container((*self._template.at, field, index), container)
+            for index, container in enumerate(containers)
+        ]
+        return tuple(plan for plan in plans if plan)
+
+    def _container(self, at: Path, container: Container) -> ContainerPlan | None:
+        read = self._template.read
+        image = self._bed.images.find(container.image)
+        if image is None:
+            reason = self._bed.images.missing(container.image)
+            self.findings.append(read.finding((*at, "image"), reason))
+            return None
+        own, without = environment.resolve(container.env, self._fields())
+        for index in without:
+            name = container.env[index].name
+            reason = f"{name} is left out in the testbed: it has fieldRef only"
+            self.notes.append(str(read.finding((*at, "env", index), reason)))
+        command = environment.command(image, container, own)
+        if not command:
+            reason = f'neither the manifest nor the image map says what "{container.image}" runs'
+            self.findings.append(read.finding(at, reason))
+        if problem := _readiness_problem(container):
+            self.findings.append(read.finding((*at, "readinessProbe"), problem))
+        return ContainerPlan(
+            name=container.name,
+            command=command,
+            environment=environment.environment(image, own, self._hostname),
+            directory=image.directory,
+            working_directory=container.working_dir or "",
+            readiness=_numbered(container),
+        )
+
+    def _fields(self) -> dict[str, str]:
+        template, subnet = self._template, self._bed.subnet
+        return environment.pod_fields(
+            name=template.name,
+            namespace=template.namespace,
+            uid=template.uid,
+            service_account=self._service_account,
+            node=self._bed.node,
+            addresses=(subnet.address(self._number), subnet.address_v6(self._number)),
+            host_address=subnet.address(HOST),
+            labels=template.meta.labels,
+            annotations=template.meta.annotations,
+        )
+
+
+def _readiness_problem(container: Container) -> str:
+    """Why a probe cannot be carried out; empty when it can."""
+    probe = container.readiness_probe
+    if probe is None:
+        return ""
+    action = probe.http_get or probe.tcp_socket
+    if action is None:
+        return "" if probe.exec else "needs one of httpGet, tcpSocket and exec"
+    if _port_number(container, action.port) is None:
+        names = ", ".join(port.name for port in container.ports if port.name)
+        return f'port "{action.port}" is no port of the container (named ports: {names or "none"})'
+    return ""
+
+
+def _numbered(container: Container) -> Probe | None:
+    """The probe with its port as a number."""
+    probe = container.readiness_probe
+    if probe and probe.http_get:
+        number = _port_number(container, probe.http_get.port) or 0
+        action = msgspec.structs.replace(probe.http_get, port=number)
+        return msgspec.structs.replace(probe, http_get=action)
+    if probe and probe.tcp_socket:
+        number = _port_number(container, probe.tcp_socket.port) or 0
+        return msgspec.structs.replace(probe, tcp_socket=TCPSocketAction(port=number))
+    return probe
+
+
+def _port_number(container: Container, port: int | str) -> int | None:
+    if isinstance(port, int):
+        return port
+    if port.isdigit():
+        return int(port)
+    return next((known.container_port for known in container.ports if known.name == port), None)

@@ -1,0 +1,91 @@
+"""Carries out one readiness probe, as the kubelet does: from the node, from its probe address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+from meshd.model.interception import HEALTH_PROBE_ADDRESS
+from meshd.model.kubernetes import HTTPGetAction, Probe
+from meshd.testbed import launch
+from meshd.testbed.network import entered
+from meshd.testbed.processes import ended
+
+
+async def passes(probe: Probe, switch: Path, address: str, pid: int, user: int) -> bool:
+    """Whether it passes within its time. ``pid`` is the container's process."""
+    try:
+        async with asyncio.timeout(max(probe.timeout_seconds, 1)):
+            if probe.http_get:
+                return await _get(probe.http_get, switch, address)
+            if probe.tcp_socket:
+                return await _connect(switch, address, int(probe.tcp_socket.port))
+            if probe.exec:
+                return await _run(probe.exec.command, pid, user)
+    except (OSError, TimeoutError, ValueError):
+        return False
+    return True
+
+
+async def _open(switch: Path, address: str, port: int) -> socket.socket:
+    """A connection from the address that is never redirected into a proxy."""
+    with entered(switch):
+        connection = socket.socket()
+    try:
+        connection.setblocking(False)
+        connection.bind((HEALTH_PROBE_ADDRESS, 0))
+        await asyncio.get_running_loop().sock_connect(connection, (address, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _connect(switch: Path, address: str, port: int) -> bool:
+    (await _open(switch, address, port)).close()
+    return True
+
+
+async def _get(action: HTTPGetAction, switch: Path, address: str) -> bool:
+    connection = await _open(switch, address, int(action.port))
+    tls = ssl._create_unverified_context() if action.scheme == "HTTPS" else None  # noqa: S323
+    reader, writer = await asyncio.open_connection(
+        sock=connection, ssl=tls, server_hostname="" if tls else None
+    )
+    try:
+        path = action.path if action.path.startswith("/") else f"/{action.path}"
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: {address}:{action.port}\r\n"
+            "User-Agent: kube-probe/meshd\r\nAccept: */*\r\nConnection: close\r\n\r\n".encode()
+        )
+        status = (await reader.readline()).split()
+        return len(status) > 1 and 200 <= int(status[1]) < 400
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _run(command: tuple[str, ...], pid: int, user: int) -> bool:
+    """Beside the container's process. It is killed when it takes too long."""
+    child = subprocess.Popen(
+        launch.inside(pid, user, command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        child.returncode = await ended(child.pid)
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise
+    return child.returncode == 0

@@ -1,0 +1,42 @@
+"""Waiting for child processes and ending them, on an event loop and without threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import Final
+
+from meshd.testbed import kernel
+
+GRACE: Final = 2.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+
+async def ended(pid: int) -> int:
+    """Wait for a child: its exit status, or the negative number of the signal that ended it."""
+    descriptor = os.pidfd_open(pid)
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, lambda: gone.done() or gone.set_result(None))
+    try:
+        await gone
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+async def end(pid: int) -> None:
+    """End a child that is the first of its PID namespace, and with it all below it."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        if kernel.handles_sigterm(pid):
+            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GRACE):
+                    await ended(pid)
+                    return
+        os.kill(pid, signal.SIGKILL)
+        await ended(pid)

@@ -1,0 +1,87 @@
+"""Tells the mesh which workloads there are, and again when it has been away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from meshd import channel, wire
+from meshd.errors import MeshdError, SystemRefusedError
+from meshd.model.workload import Workload
+
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 5.0
+"""Seconds between attempts to reach a mesh that is not there."""
+_WAIT: Final = 30.0
+"""Seconds for a workload to be proven, and for one to be let go."""
+
+
+class Registrar:
+    """``workloads`` gives all that there are now."""
+
+    def __init__(self, mesh: Path, workloads: Callable[[], tuple[Workload, ...]]) -> None:
+        self._mesh = mesh
+        self._workloads = workloads
+        self._changed = asyncio.Event()
+        self._told: tuple[Workload, ...] = ()
+
+    def change(self) -> None:
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled: keep a connection, and tell each change over it."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async with await channel.connect(self._mesh) as connection:
+                    pause = _FIRST_PAUSE
+                    await self._talk(connection)
+            except MeshdError:
+                pass
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _talk(self, connection: channel.Connection) -> None:
+        """Until the mesh hangs up, which it does when it ends."""
+        self._told = ()
+        hung_up = asyncio.create_task(self._answers(connection))
+        try:
+            while not hung_up.done():
+                await self._tell(connection)
+                self._changed.clear()
+                change = asyncio.create_task(self._changed.wait())
+                await asyncio.wait((hung_up, change), return_when=asyncio.FIRST_COMPLETED)
+                change.cancel()
+        finally:
+            hung_up.cancel()
+
+    async def _tell(self, connection: channel.Connection) -> None:
+        now = self._workloads()
+        news = tuple(workload for workload in now if workload not in self._told)
+        self._told = now
+        if news:
+            await connection.send(wire.Register(news))
+
+    async def _answers(self, connection: channel.Connection) -> None:
+        while (answer := await connection.receive()) is not None:
+            if isinstance(answer, wire.Failed):
+                print(f"the mesh refused a workload: {answer.reason}", flush=True)  # noqa: T201
+
+    async def prove(self, workload: Workload) -> None:
+        """Raises MeshdError when its traffic is not captured in time."""
+        request = wire.Register((workload,), wait=_WAIT)
+        answer = await channel.call(self._mesh, request, timeout=_WAIT + 5)
+        if isinstance(answer, wire.Failed):
+            raise SystemRefusedError(answer.reason)
+
+    async def forget(self, uids: tuple[str, ...]) -> str:
+        """What went wrong, or nothing: a mesh that is not there holds no workloads."""
+        if not uids or not self._mesh.exists():
+            return ""
+        try:
+            answer = await channel.call(self._mesh, wire.Unregister(uids), timeout=_WAIT)
+        except MeshdError as error:
+            return str(error)
+        return answer.reason if isinstance(answer, wire.Failed) else ""

@@ -1,0 +1,107 @@
+"""What is published to proxies: named bytes by type, each with the version that they hash to."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from meshd.errors import InvalidInputError
+
+_PREFIX: Final = "type.googleapis.com/"
+
+CLUSTER: Final = _PREFIX + "envoy.config.cluster.v3.Cluster"
+ENDPOINTS: Final = _PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
+SECRET: Final = _PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
+LISTENER: Final = _PREFIX + "envoy.config.listener.v3.Listener"
+ROUTES: Final = _PREFIX + "envoy.config.route.v3.RouteConfiguration"
+
+TYPES: Final = (CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTES)
+"""In the order in which new things must arrive, so that what names a thing comes after it."""
+
+_NOTHING: Final[Mapping[str, Resource]] = types.MappingProxyType({})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource of Envoy's configuration. The bytes are shared by all clients."""
+
+    type_url: str
+    name: str
+    version: str
+    """Equal exactly when the bytes are."""
+    body: bytes
+    endpoints: str = ""
+    """Of a cluster that takes its endpoints from EDS: under which name."""
+
+
+def pack(name: str, message: Any) -> Resource:
+    """A protobuf message as a resource. Equal messages give equal versions."""
+    body = message.SerializeToString(deterministic=True)
+    type_url = _PREFIX + message.DESCRIPTOR.full_name
+    return Resource(
+        type_url,
+        name,
+        hashlib.blake2b(body, digest_size=8).hexdigest(),
+        body,
+        _endpoints(message) if type_url == CLUSTER else "",
+    )
+
+
+def _endpoints(cluster: Any) -> str:
+    if cluster.type != cluster.EDS:
+        return ""
+    return cluster.eds_cluster_config.service_name or cluster.name
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resources:
+    """All that proxies are to have, by type URL and name."""
+
+    by_type: Mapping[str, Mapping[str, Resource]]
+
+    @classmethod
+    def of(cls, resources: Iterable[Resource]) -> Resources:
+        """Raises InvalidInputError when two have the same type and name."""
+        by_type: dict[str, dict[str, Resource]] = {}
+        for resource in resources:
+            named = by_type.setdefault(resource.type_url, {})
+            if named.setdefault(resource.name, resource) is not resource:
+                kind = resource.type_url.rpartition(".")[2]
+                raise InvalidInputError(
+                    f"{kind} {resource.name}: there are two of this name; rename one"
+                )
+        return cls(by_type)
+
+    def of_type(self, type_url: str) -> Mapping[str, Resource]:
+        return self.by_type.get(type_url, _NOTHING)
+
+    def version(self, type_url: str, name: str) -> str | None:
+        resource = self.of_type(type_url).get(name)
+        return resource.version if resource else None
+
+
+EMPTY: Final = Resources({})
+
+
+def difference(old: Resources, new: Resources) -> dict[str, frozenset[str]]:
+    """Names that were added, changed or removed, by type. A type without any is not listed."""
+    found = {
+        type_url: _differing(old.of_type(type_url), new.of_type(type_url))
+        for type_url in old.by_type.keys() | new.by_type.keys()
+    }
+    return {type_url: names for type_url, names in found.items() if names}
+
+
+def _differing(old: Mapping[str, Resource], new: Mapping[str, Resource]) -> frozenset[str]:
+    if old is new:
+        return frozenset()
+    changed = {
+        name
+        for name, resource in new.items()
+        if (before := old.get(name)) is not resource
+        and (before is None or before.version != resource.version)
+    }
+    return frozenset(changed | (old.keys() - new.keys()))

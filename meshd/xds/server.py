@@ -1,0 +1,275 @@
+# pyright: reportAttributeAccessIssue=false
+"""Serves the published resources to the pool over delta ADS on a unix socket.
+
+Owns the gRPC server and the account of its clients; what a client is told is ``stream``'s to
+decide. Restarting it changes nothing for clients: they come back with the versions that they have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from envoy.service.discovery.v3 import discovery_pb2
+
+from meshd import wire
+from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.xds.resources import LISTENER, Resources, difference
+from meshd.xds.stream import Stream
+from meshd.xds.subscription import Accepted, Refused, Rejection, Request, Response
+
+_SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.max_send_message_length", -1),
+)
+_ENDPOINTS_TIMEOUT: Final = 5.0
+"""Seconds after which listeners no longer wait for a client to ask for a cluster's endpoints."""
+
+_log = logging.getLogger(__name__)
+
+
+class Member:
+    """A connected client: its stream, and a bell that rings when there may be something to send."""
+
+    def __init__(self, resources: Resources | None) -> None:
+        self.name = ""
+        self.stream = Stream(resources)
+        self.bell = asyncio.Event()
+        self.bell.set()
+
+    def status(self) -> wire.ProxyStatus:
+        reasons = (f"{name}: {r.reason}" for (_, name), r in self.stream.rejections.items())
+        return wire.ProxyStatus(self.name, True, self.stream.synced, tuple(reasons))
+
+
+class Server:
+    """``changed`` is called whenever a client connects, goes, accepts or refuses something."""
+
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        self._resources: Resources | None = None
+        self._members: set[Member] = set()
+        self._changed = changed
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, path: Path) -> None:
+        """Listen. Raises InvalidInputError or SystemRefusedError when that cannot be.
+
+        The socket is for its owner and its group, which is that of the directory.
+        """
+        if len(os.fsencode(path)) > 107:  # unix(7)
+            raise InvalidInputError(
+                f"{path}: too long for a unix socket (107 bytes); use a shorter home"
+            )
+        server = grpc.aio.server(options=_OPTIONS)
+        handlers = {
+            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(
+                self._delta,
+                discovery_pb2.DeltaDiscoveryRequest.FromString,
+                discovery_pb2.DeltaDiscoveryResponse.SerializeToString,
+            ),
+            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(_state_of_the_world),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
+        try:
+            server.add_insecure_port(f"unix:{path}")
+            await server.start()
+            path.chmod(0o660)
+            if path.stat().st_gid != path.parent.stat().st_gid:
+                os.chown(path, -1, path.parent.stat().st_gid)
+        except (RuntimeError, OSError) as error:
+            raise SystemRefusedError(f"{path}: cannot serve proxies there: {error}") from None
+        self._server = server
+
+    async def stop(self) -> None:
+        """Hang up on all clients. They keep what they have."""
+        if self._server:
+            await self._server.stop(grace=None)
+
+    # ---- what is published
+
+    def publish(self, resources: Resources) -> None:
+        """From now on this is what clients are to have.
+
+        A client is sent what differs for it; whatever is published before it has answered goes
+        into one response.
+        """
+        changed = difference(self._resources or Resources({}), resources)
+        first, self._resources = self._resources is None, resources
+        for member in self._members if changed or first else ():
+            member.stream.publish(resources, changed)
+            member.bell.set()
+        self._tell()
+
+    @property
+    def published(self) -> Resources:
+        return self._resources or Resources({})
+
+    # ---- what clients have
+
+    @property
+    def connected(self) -> int:
+        return sum(1 for _ in self._named())
+
+    def members(self) -> tuple[wire.ProxyStatus, ...]:
+        """The connected ones, by name."""
+        return tuple(sorted((m.status() for m in self._named()), key=lambda status: status.name))
+
+    def accepted(self, type_url: str, name: str) -> bool:
+        """It is published, and every client (there is at least one) has accepted this version."""
+        version = self.published.version(type_url, name)
+        held = [member.stream.held(type_url).get(name) for member in self._named()]
+        return version is not None and bool(held) and all(had == version for had in held)
+
+    def accepted_names(self, type_url: str = LISTENER) -> frozenset[str]:
+        """All names that ``accepted`` is true of."""
+        held = [member.stream.held(type_url) for member in self._named()]
+        if not held:
+            return frozenset()
+        return frozenset(
+            name
+            for name, resource in self.published.of_type(type_url).items()
+            if all(had.get(name) == resource.version for had in held)
+        )
+
+    def present_names(self, type_url: str = LISTENER) -> frozenset[str]:
+        """Names that are published, or that some connected client has or may yet get."""
+        published = self.published.of_type(type_url)
+        return frozenset(published).union(
+            *(member.stream.may_have(type_url) for member in self._members)
+        )
+
+    def rejections(self) -> dict[tuple[str, str], Rejection]:
+        """What some client refuses of what is published, by type URL and name."""
+        return {
+            key: rejection
+            for member in self._named()
+            for key, rejection in member.stream.rejections.items()
+        }
+
+    @property
+    def synced(self) -> bool:
+        """There are clients, and each has all that is published but for what it refused."""
+        return bool(self.connected) and all(member.stream.synced for member in self._named())
+
+    async def wait_synced(self, timeout: float) -> bool:
+        """Whether it became so within ``timeout`` seconds."""
+        return await self.wait(lambda: self.synced, timeout)
+
+    async def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
+        """Whether it became true within ``timeout`` seconds; looked at after each change."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not predicate():
+                    await self._next_change()
+        return predicate()
+
+    async def _next_change(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _tell(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._changed()
+
+    def _named(self) -> Iterator[Member]:
+        """Those that have said who they are."""
+        return (member for member in self._members if member.name)
+
+    # ---- one client
+
+    async def _delta(self, _: Any, context: Any) -> None:
+        member = Member(self._resources)
+        self._members.add(member)
+        writer = asyncio.create_task(_write(member, context))
+        reader = asyncio.create_task(self._read(member, context))
+        try:
+            done, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self._members.discard(member)
+            for task in (writer, reader):
+                task.cancel()
+            await asyncio.gather(writer, reader, return_exceptions=True)
+            _log.info("proxy %s hung up", member.name, extra={"MESHD_EVENT": "proxy-gone"})
+            self._tell()
+
+    async def _read(self, member: Member, context: Any) -> None:
+        while (message := await context.read()) is not grpc.aio.EOF:
+            if not member.name:
+                member.name = message.node.id or "unnamed"
+                _log.info("proxy %s connected", member.name, extra={"MESHD_EVENT": "proxy"})
+            answered = member.stream.receive(_decode(message))
+            if isinstance(answered, Refused) and answered.final:
+                _log.warning(
+                    "proxy %s refused %s: %s",
+                    member.name,
+                    ", ".join(answered.names),
+                    answered.reason,
+                    extra={"MESHD_EVENT": "refused", "MESHD_CONFIG": answered.names[0]},
+                )
+            member.bell.set()
+            if isinstance(answered, Accepted) or answered is None or answered.final:
+                self._tell()
+
+
+async def _write(member: Member, context: Any) -> None:
+    """One message at a time: a client that does not read holds up nobody else."""
+    while True:
+        while response := member.stream.next():
+            await context.write(_encode(response))
+        try:
+            async with asyncio.timeout(_ENDPOINTS_TIMEOUT if member.stream.warming else None):
+                await member.bell.wait()
+        except TimeoutError:
+            member.stream.stop_waiting()
+        member.bell.clear()
+
+
+async def _state_of_the_world(_: Any, context: Any) -> None:
+    await context.abort(
+        grpc.StatusCode.UNIMPLEMENTED,
+        "meshd speaks the incremental protocol only: set api_type: DELTA_GRPC in ads_config",
+    )
+
+
+def _decode(message: Any) -> Request:
+    return Request(
+        message.type_url,
+        tuple(message.resource_names_subscribe),
+        tuple(message.resource_names_unsubscribe),
+        dict(message.initial_resource_versions),
+        message.response_nonce,
+        message.error_detail.message if message.HasField("error_detail") else None,
+    )
+
+
+def _encode(response: Response) -> Any:
+    return discovery_pb2.DeltaDiscoveryResponse(
+        type_url=response.type_url,
+        nonce=response.nonce,
+        removed_resources=response.removed,
+        resources=[
+            discovery_pb2.Resource(
+                name=resource.name,
+                version=resource.version,
+                resource={"type_url": resource.type_url, "value": resource.body},
+            )
+            for resource in response.resources
+        ],
+    )

@@ -1,0 +1,223 @@
+"""One client's delta ADS stream: what it is told, and when. Pure: no I/O, no clock.
+
+Make before break: a client hears of clusters and their endpoints first, of listeners and routes
+that name them when it has accepted those, and of removed clusters when it has accepted listeners
+and routes that do not name them any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from meshd.xds.resources import (
+    CLUSTER,
+    ENDPOINTS,
+    LISTENER,
+    ROUTES,
+    TYPES,
+    Resource,
+    Resources,
+    difference,
+)
+from meshd.xds.subscription import (
+    Accepted,
+    Refused,
+    Rejection,
+    Request,
+    Response,
+    Subscription,
+)
+
+_FIRST: Final = (CLUSTER, ENDPOINTS)
+_LAST: Final = (LISTENER, ROUTES)
+
+
+class Stream:
+    """Feed it requests and publications; then send what ``next`` gives, until it gives None."""
+
+    def __init__(self, resources: Resources | None = None) -> None:
+        """None: nothing was published yet, so that nothing can be said to a client."""
+        self._resources = resources
+        self._subscriptions = {type_url: Subscription(type_url) for type_url in TYPES}
+        self._count = 0
+        self._warming: dict[str, str] = {}
+        """Clusters that were sent and wait for their endpoints, with the endpoints' name."""
+
+    # ---- what happens
+
+    def receive(self, request: Request) -> Accepted | Refused | None:
+        """Tells what the client did with a response, if the request says that."""
+        subscription = self._subscriptions.setdefault(
+            request.type_url, Subscription(request.type_url)
+        )
+        published = self._published(request.type_url)
+        answered = subscription.answer(request.nonce, request.error, published)
+        subscription.request(request, published)
+        if answered:
+            self._after_answer(answered)
+        return answered
+
+    def publish(self, resources: Resources, changed: Mapping[str, Iterable[str]]) -> None:
+        """``changed``: at least the names in which they differ from those before, by type."""
+        self._resources = resources
+        for type_url, names in changed.items():
+            if subscription := self._subscriptions.get(type_url):
+                subscription.changed(names, resources.of_type(type_url))
+        published = resources.of_type(ENDPOINTS)
+        self._warming = {
+            cluster: name
+            for cluster, name in self._warming.items()
+            if name in published and cluster in resources.of_type(CLUSTER)
+        }
+
+    def replace(self, resources: Resources) -> None:
+        """As ``publish``, by one who does not know what changed."""
+        self.publish(resources, difference(self._resources or Resources({}), resources))
+
+    def stop_waiting(self) -> None:
+        """Go on though the client never asked for the endpoints of clusters that it accepted."""
+        self._warming.clear()
+
+    # ---- what is to be sent
+
+    def next(self) -> Response | None:
+        """The next response. It counts as sent."""
+        if self._resources is None:
+            return None
+        return self._make() or self._switch() or self._break()
+
+    def _make(self) -> Response | None:
+        """What nothing names yet, and what no other type depends on."""
+        for type_url in self._subscriptions:
+            if type_url not in _LAST:
+                removals = type_url not in _FIRST
+                if response := self._send(type_url, removals=removals):
+                    return response
+        return None
+
+    def _switch(self) -> Response | None:
+        if self._published(CLUSTER) and not self._subscriptions[CLUSTER].seen:
+            return None
+        if self._warming or not self._is_through(CLUSTER):
+            return None
+        return self._send(LISTENER) or self._send(ROUTES)
+
+    def _break(self) -> Response | None:
+        """What nothing names any more."""
+        if not self._may_break:
+            return None
+        return self._send(CLUSTER, updates=False) or self._send(ENDPOINTS, updates=False)
+
+    @property
+    def _may_break(self) -> bool:
+        """The client has switched to listeners and routes that name what is published only."""
+        listeners, routes = self._subscriptions[LISTENER], self._subscriptions[ROUTES]
+        if self._warming or not listeners.seen or self._stale:
+            return False
+        if listeners.came_back and listeners.held and not routes.seen and self._published(ROUTES):
+            return False  # it has routes of its own, and will say so in its next request
+        return all(map(self._is_through, (CLUSTER, *_LAST)))
+
+    def _send(
+        self, type_url: str, *, updates: bool = True, removals: bool = True
+    ) -> Response | None:
+        response = self._subscriptions[type_url].next(
+            str(self._count + 1), self._published(type_url), updates=updates, removals=removals
+        )
+        if response:
+            self._count += 1
+            if type_url == CLUSTER:
+                self._expect_endpoints(response)
+        return response
+
+    def _expect_endpoints(self, response: Response) -> None:
+        """A cluster that is new or changed is used once it was given endpoints *after* that.
+
+        A client that already has endpoints of that name does not ask for them again, so they are
+        sent unasked.
+        """
+        endpoints = self._subscriptions[ENDPOINTS]
+        for cluster in response.resources:
+            name = cluster.endpoints
+            if name and name in self._published(ENDPOINTS):
+                self._warming[cluster.name] = name
+                if endpoints.wants(name):
+                    endpoints.send_again(name)
+
+    def _after_answer(self, answered: Accepted | Refused) -> None:
+        final = isinstance(answered, Accepted) or answered.final
+        if answered.type_url == ENDPOINTS and final:
+            self._endpoints_arrived(frozenset(answered.names))
+        elif answered.type_url == CLUSTER and isinstance(answered, Refused) and final:
+            for name in answered.names:
+                self._warming.pop(name, None)
+
+    def _endpoints_arrived(self, names: frozenset[str]) -> None:
+        endpoints = self._subscriptions[ENDPOINTS]
+        self._warming = {
+            cluster: name
+            for cluster, name in self._warming.items()
+            if name not in names or endpoints.is_to_be_sent_again(name)
+        }
+
+    # ---- how far it is
+
+    def _published(self, type_url: str) -> Mapping[str, Resource]:
+        return (self._resources or Resources({})).of_type(type_url)
+
+    def _is_through(self, type_url: str) -> bool:
+        """The client has all of a type that is new or changed, but for what it refused."""
+        subscription = self._subscriptions[type_url]
+        published = self._published(type_url)
+        removals = type_url not in _FIRST
+        return not (subscription.waiting or subscription.due(published, removals=removals))
+
+    @property
+    def _stale(self) -> bool:
+        """The client uses the former version of something: it may name any former cluster."""
+        return any(
+            name in subscription.held
+            for subscription in map(self._subscriptions.__getitem__, _LAST)
+            for name in subscription.rejected
+        )
+
+    @property
+    def warming(self) -> bool:
+        """Listeners wait for the client to take the endpoints of clusters."""
+        return bool(self._warming)
+
+    @property
+    def synced(self) -> bool:
+        """The client has all that is published, but for what it refused."""
+        if self._resources is None or self._warming:
+            return False
+        if not (self._subscriptions[CLUSTER].seen and self._subscriptions[LISTENER].seen):
+            return False
+        may_break = self._may_break
+        return all(
+            not subscription.waiting
+            and not subscription.due(
+                self._published(type_url), removals=may_break or type_url not in _FIRST
+            )
+            for type_url, subscription in self._subscriptions.items()
+        )
+
+    def held(self, type_url: str) -> Mapping[str, str]:
+        """Versions by name of what the client has accepted."""
+        subscription = self._subscriptions.get(type_url)
+        return subscription.held if subscription else {}
+
+    def may_have(self, type_url: str) -> set[str]:
+        """Names that the client has accepted, or may as soon as it reads what was sent."""
+        subscription = self._subscriptions.get(type_url)
+        return subscription.may_have() if subscription else set()
+
+    @property
+    def rejections(self) -> dict[tuple[str, str], Rejection]:
+        """By type URL and name."""
+        return {
+            (type_url, name): rejection
+            for type_url, subscription in self._subscriptions.items()
+            for name, rejection in subscription.rejected.items()
+        }

@@ -1,0 +1,278 @@
+"""What one client asked for of one type, what it has, and what it is still to be told. Pure.
+
+After https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol, incremental variant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from meshd.xds.resources import CLUSTER, LISTENER, Resource
+
+_EVERYTHING: Final = "*"
+_EVERYTHING_IF_UNNAMED: Final = frozenset({CLUSTER, LISTENER})
+"""Types for which a first request that names nothing asks for all there is (legacy wildcard)."""
+
+_NO_VERSIONS: Final[Mapping[str, str]] = {}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """What we read of a DeltaDiscoveryRequest."""
+
+    type_url: str
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial_versions: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_VERSIONS)
+    nonce: str = ""
+    """Of the response that it answers, if any."""
+    error: str | None = None
+    """Why the client refused that response."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Response:
+    """One DeltaDiscoveryResponse."""
+
+    type_url: str
+    nonce: str
+    resources: tuple[Resource, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Accepted:
+    type_url: str
+    names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refused:
+    """``final``: it is known which resource is bad. Otherwise its response is sent in parts."""
+
+    type_url: str
+    names: tuple[str, ...]
+    reason: str
+    final: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rejection:
+    """A version that the client refused. It is not offered again."""
+
+    version: str
+    reason: str
+
+
+class Subscription:
+    """One per type URL of a stream.
+
+    There is at most one response without an answer. A refused response is sent again in halves,
+    until each bad resource is refused alone and everything else is accepted.
+    """
+
+    def __init__(self, type_url: str) -> None:
+        self.type_url = type_url
+        self.held: dict[str, str] = {}
+        """Versions that the client is known to use, by name."""
+        self.rejected: dict[str, Rejection] = {}
+        self.seen = False
+        """The client has asked for this type."""
+        self.came_back = False
+        """It had some of it when it connected."""
+        self._wildcard = False
+        self._named: set[str] = set()
+        self._unsure: set[str] = set()
+        """Names that may have to be sent. All others are known to need nothing."""
+        self._perhaps: set[str] = set()
+        """Names of a response that was refused as a whole: the client may have applied some."""
+        self._again: set[str] = set()
+        """Names to send even though the client has them."""
+        self._parts: deque[tuple[str, ...]] = deque()
+        self._nonce = ""
+        self._flight: dict[str, str | None] = {}
+        """What the response without an answer holds: versions, None where it removes."""
+
+    # ---- what the client asks for
+
+    def request(self, request: Request, published: Iterable[str]) -> None:
+        """Take note of which names are wanted from now on."""
+        first, self.seen = not self.seen, True
+        if first:
+            self.came_back = bool(request.initial_versions)
+            self.held.update(request.initial_versions)
+        if _EVERYTHING in request.subscribe or (first and self._asks_for_all(request)):
+            self._wildcard = True
+            self._unsure.update(published, self.held)
+        known = request.initial_versions if first else _NO_VERSIONS
+        for name in request.subscribe:
+            if name != _EVERYTHING:
+                self._named.add(name)
+                self._unsure.add(name)
+                if name not in known:
+                    self._again.add(name)
+        self._unsubscribe(request.unsubscribe)
+        if first and not self._wildcard:
+            self._forget(name for name in set(self.held) if name not in self._named)
+
+    def _asks_for_all(self, request: Request) -> bool:
+        named = request.subscribe or request.unsubscribe
+        return not named and self.type_url in _EVERYTHING_IF_UNNAMED
+
+    def _unsubscribe(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name == _EVERYTHING:
+                self._wildcard = False
+                self._forget(set(self.held) - self._named)
+            elif name in self._named:
+                self._named.remove(name)
+                if self._wildcard:  # the client cannot know whether it is part of all there is
+                    self.send_again(name)
+                else:
+                    self._forget([name])
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.held.pop(name, None)
+            self.rejected.pop(name, None)
+            for names_to_tell in (self._unsure, self._perhaps, self._again):
+                names_to_tell.discard(name)
+
+    def wants(self, name: str) -> bool:
+        return self._wildcard or name in self._named
+
+    # ---- what is to be sent
+
+    def changed(self, names: Iterable[str], published: Mapping[str, Resource]) -> None:
+        for name in names:
+            rejection, resource = self.rejected.get(name), published.get(name)
+            if rejection and (resource is None or resource.version != rejection.version):
+                del self.rejected[name]
+            if self.wants(name):
+                self._unsure.add(name)
+
+    def send_again(self, name: str) -> None:
+        self._unsure.add(name)
+        self._again.add(name)
+
+    def is_to_be_sent_again(self, name: str) -> bool:
+        return name in self._again
+
+    def is_due(self, name: str, published: Mapping[str, Resource]) -> bool:
+        if not self.wants(name):
+            return False
+        if name in self._again or name in self._perhaps:
+            return True
+        resource = published.get(name)
+        if resource is None:
+            return name in self.held
+        if self.held.get(name) == resource.version:
+            return False
+        rejection = self.rejected.get(name)
+        return rejection is None or rejection.version != resource.version
+
+    def due(
+        self, published: Mapping[str, Resource], *, updates: bool = True, removals: bool = True
+    ) -> list[str]:
+        """Names to send as soon as they may be. Forgets the names that need nothing."""
+        self._unsure = {name for name in self._unsure if self.is_due(name, published)}
+        return [
+            name
+            for name in self._unsure
+            # Who asks is answered at once, also that there is no such thing.
+            if (updates if name in published or name in self._again else removals)
+        ]
+
+    @property
+    def waiting(self) -> bool:
+        """A response has no answer yet, or is to be sent in parts."""
+        return bool(self._nonce or self._parts)
+
+    def next(
+        self, nonce: str, published: Mapping[str, Resource], *, updates: bool, removals: bool
+    ) -> Response | None:
+        """The next response, if there is any and the client answered the one before."""
+        if self._nonce:
+            return None
+        names = self._next_part(published)
+        if not names and (batch := self.due(published, updates=updates, removals=removals)):
+            names = sorted(batch)
+        if not names:
+            return None
+        return self._send(nonce, names, published)
+
+    def _next_part(self, published: Mapping[str, Resource]) -> list[str]:
+        while self._parts:
+            part = self._parts.popleft()
+            # What is to be removed by now has its own time for that.
+            if names := [name for name in part if name in published and self.wants(name)]:
+                return names
+        return []
+
+    def _send(
+        self, nonce: str, names: Iterable[str], published: Mapping[str, Resource]
+    ) -> Response:
+        resources: list[Resource] = []
+        removed: list[str] = []
+        self._nonce = nonce
+        for name in names:
+            resource = published.get(name)
+            if resource:
+                resources.append(resource)
+            else:
+                removed.append(name)
+            self._flight[name] = resource.version if resource else None
+            self._unsure.discard(name)
+            self._again.discard(name)
+        return Response(self.type_url, nonce, tuple(resources), tuple(removed))
+
+    # ---- what the client answers
+
+    def answer(
+        self, nonce: str, error: str | None, published: Mapping[str, Resource]
+    ) -> Accepted | Refused | None:
+        """None: it answers nothing that waits for an answer."""
+        if not nonce or nonce != self._nonce:
+            return None
+        flight, self._flight, self._nonce = self._flight, {}, ""
+        names = tuple(flight)
+        if error is not None and len(flight) > 1 and any(flight.values()):
+            self._split(flight)
+            return Refused(self.type_url, names, error, final=False)
+        for name, version in flight.items():
+            if version is None:
+                self.held.pop(name, None)
+            elif error is not None:
+                if name in published and published[name].version == version:
+                    self.rejected[name] = Rejection(version, error)
+            elif self.wants(name):
+                self.held[name] = version
+            self._after_answer(name, version, error)
+        if error is not None:
+            return Refused(self.type_url, names, error, final=True)
+        return Accepted(self.type_url, names)
+
+    def _after_answer(self, name: str, version: str | None, error: str | None) -> None:
+        if error is None or version is None:
+            self.rejected.pop(name, None)
+        self._perhaps.discard(name)
+        if self.wants(name):
+            self._unsure.add(name)  # it may have changed since
+
+    def _split(self, flight: Mapping[str, str | None]) -> None:
+        """Removals are not what is wrong, but nobody knows whether they were done."""
+        self._perhaps.update(filter(self.wants, flight))
+        self._unsure.update(filter(self.wants, flight))
+        updates = [name for name, version in flight.items() if version is not None]
+        middle = (len(updates) + 1) // 2
+        for part in (tuple(updates[middle:]), tuple(updates[:middle])):
+            if part:
+                self._parts.appendleft(part)
+
+    def may_have(self) -> set[str]:
+        """Names that the client has, or may have as soon as it reads what was sent."""
+        flying = (name for name, version in self._flight.items() if version)
+        return {*self.held, *self._perhaps, *flying}

@@ -1,0 +1,313 @@
+"""What the rules do to real packets, both writers and both families."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any
+
+import pytest
+
+from meshd.capture.options import CaptureOptions, parse_network
+from meshd.model.interception import (
+    DNS_PORT,
+    HBONE_PORT,
+    INBOUND_PORT,
+    OUTBOUND_PORT,
+    PROXY_INBOUND_MARK,
+    PROXY_MARK,
+)
+
+
+@pytest.fixture
+def captured(network: Any, backend: str) -> Any:
+    network.apply(CaptureOptions(backend=backend))
+    return network
+
+
+def test_outbound_connections_arrive_at_the_outbound_listener(
+    captured: Any, addresses: dict[str, str]
+) -> None:
+    with (
+        captured.workload.listen(addresses["any"], OUTBOUND_PORT) as proxy,
+        captured.workload.connect(addresses["elsewhere"], 8080),
+        proxy.accept() as accepted,
+    ):
+        assert accepted.original == (addresses["elsewhere"], 8080)
+        assert accepted.client == addresses["workload"]
+
+
+def test_what_the_proxy_sends_out_is_not_redirected(
+    captured: Any, addresses: dict[str, str]
+) -> None:
+    with (
+        captured.peer.listen(addresses["elsewhere"], 8080) as server,
+        captured.workload.connect(addresses["elsewhere"], 8080, mark=PROXY_MARK),
+        server.accept() as accepted,
+    ):
+        assert accepted.client == addresses["workload"]
+
+
+def test_inbound_connections_arrive_at_the_inbound_listener(
+    captured: Any, addresses: dict[str, str]
+) -> None:
+    with (
+        captured.workload.listen(addresses["any"], INBOUND_PORT) as proxy,
+        captured.peer.connect(addresses["workload"], 9080),
+        proxy.accept() as accepted,
+    ):
+        assert accepted.original == (addresses["workload"], 9080)
+        assert accepted.client == addresses["peer"]
+
+
+def test_hbone_is_left_to_its_own_listener(captured: Any, addresses: dict[str, str]) -> None:
+    with (
+        captured.workload.listen(addresses["any"], HBONE_PORT) as proxy,
+        captured.peer.connect(addresses["workload"], HBONE_PORT),
+        proxy.accept() as accepted,
+    ):
+        assert accepted.original == (addresses["workload"], HBONE_PORT)
+
+
+def test_replies_to_a_borrowed_source_address_come_back_to_the_proxy(
+    captured: Any, addresses: dict[str, str]
+) -> None:
+    """The very port of the client too, towards the very port of the application."""
+    with (
+        captured.workload.listen(addresses["any"], INBOUND_PORT) as proxy,
+        captured.workload.listen(addresses["workload"], 9080) as application,
+        captured.peer.connect(addresses["workload"], 9080) as client,
+        proxy.accept() as downstream,
+        captured.workload.connect(
+            addresses["workload"],
+            9080,
+            source=addresses["peer"],
+            source_port=client.getsockname()[1],
+            mark=PROXY_INBOUND_MARK,
+        ) as upstream,
+        application.accept() as served,
+    ):
+        assert served.client == addresses["peer"]
+        assert served.socket.getsockname()[:2] == (addresses["workload"], 9080)
+        client.sendall(b"question")
+        upstream.sendall(downstream.socket.recv(64))
+        assert served.socket.recv(64) == b"question"
+        served.socket.sendall(b"answer")
+        downstream.socket.sendall(upstream.recv(64))
+        assert client.recv(64) == b"answer"
+
+
+def test_a_workload_that_calls_itself_passes_both_listeners(
+    captured: Any, addresses: dict[str, str]
+) -> None:
+    with (
+        captured.workload.listen(addresses["any"], INBOUND_PORT) as proxy,
+        captured.workload.listen(addresses["workload"], 9080) as application,
+        captured.workload.connect(addresses["workload"], 9080, mark=PROXY_MARK) as outbound,
+        proxy.accept() as inbound,
+        captured.workload.connect(
+            addresses["workload"],
+            9080,
+            source=addresses["workload"],
+            mark=PROXY_INBOUND_MARK,
+        ) as upstream,
+        application.accept() as served,
+    ):
+        assert inbound.original == (addresses["workload"], 9080)
+        served.socket.sendall(b"answer")
+        inbound.socket.sendall(upstream.recv(64))
+        assert outbound.recv(64) == b"answer"
+
+
+def test_loopback_and_own_addresses_are_left_alone(
+    captured: Any, addresses: dict[str, str]
+) -> None:
+    loopback = "::1" if ":" in addresses["any"] else "127.0.0.1"
+    with captured.workload.listen(addresses["any"], 9080) as application:
+        for address in (loopback, addresses["workload"]):
+            with captured.workload.connect(address, 9080), application.accept() as accepted:
+                assert accepted.original == (address, 9080)
+
+
+@pytest.mark.parametrize("port", [OUTBOUND_PORT, INBOUND_PORT])
+def test_the_proxys_own_ports_are_no_open_relay(
+    captured: Any, addresses: dict[str, str], port: int
+) -> None:
+    with captured.workload.listen(addresses["any"], port):
+        assert not captured.peer.can_connect(addresses["workload"], port)
+        assert not captured.workload.can_connect(addresses["workload"], port)
+
+
+def test_health_probes_reach_the_application(captured: Any, addresses: dict[str, str]) -> None:
+    v6 = ":" in addresses["any"]
+    prober = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff" if v6 else "169.254.7.127"
+    captured.peer.run("ip", "address", "add", prober, "dev", "lo", *(["nodad"] if v6 else []))
+    with (
+        captured.workload.listen(addresses["any"], 9080) as application,
+        captured.peer.connect(addresses["workload"], 9080, source=prober),
+        application.accept() as accepted,
+    ):
+        assert accepted.client == prober
+
+
+def _ask(host: Any, address: str, mark: int = 0) -> socket.socket:
+    client = host.socket(
+        socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM
+    )
+    if mark:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    client.connect((address, 53))
+    client.send(b"query")
+    return client
+
+
+def _dns_listener(host: Any, any_address: str) -> socket.socket:
+    # Envoy answers from the address that was asked; a plain socket does when it is bound to it.
+    return _answerer(host, "::1" if ":" in any_address else "127.0.0.1", DNS_PORT)
+
+
+def _answerer(host: Any, address: str, port: int) -> socket.socket:
+    server = host.socket(
+        socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM
+    )
+    server.bind((address, port))
+    return server
+
+
+def test_queries_go_to_the_dns_listener_and_answers_come_from_the_resolver(
+    captured: Any, addresses: dict[str, str]
+) -> None:
+    with (
+        _dns_listener(captured.workload, addresses["any"]) as proxy,
+        _ask(captured.workload, addresses["elsewhere"]) as client,
+    ):
+        query, sender = proxy.recvfrom(64)
+        proxy.sendto(query + b" answered", sender)
+        # A connected socket takes datagrams from the address it asked only.
+        assert client.recv(64) == b"query answered"
+
+
+def test_the_proxys_own_queries_reach_the_resolver(
+    captured: Any, addresses: dict[str, str]
+) -> None:
+    with (
+        _answerer(captured.peer, addresses["elsewhere"], 53) as resolver,
+        _ask(captured.workload, addresses["elsewhere"], PROXY_MARK) as client,
+    ):
+        query, sender = resolver.recvfrom(64)
+        resolver.sendto(query + b" answered", sender)
+        assert client.recv(64) == b"query answered"
+
+
+def test_the_hosts_stub_resolver_address_is_captured_too(captured: Any) -> None:
+    with (
+        _dns_listener(captured.workload, "0.0.0.0") as proxy,
+        _ask(captured.workload, "127.0.0.53") as client,
+    ):
+        query, sender = proxy.recvfrom(64)
+        proxy.sendto(query, sender)
+        assert client.recv(64) == b"query"
+
+
+def test_without_dns_capture_queries_are_left_alone(
+    network: Any, backend: str, addresses: dict[str, str]
+) -> None:
+    network.apply(CaptureOptions(backend=backend, dns=False))
+    with (
+        _answerer(network.peer, addresses["elsewhere"], 53) as resolver,
+        _ask(network.workload, addresses["elsewhere"]),
+    ):
+        assert resolver.recv(64) == b"query"
+
+
+def _pending(server: socket.socket) -> bool:
+    # The connection is established, so it waits in one of the two queues by now.
+    server.setblocking(False)
+    try:
+        connection, _ = server.accept()
+    except BlockingIOError:
+        return False
+    finally:
+        server.settimeout(5)
+    connection.close()
+    return True
+
+
+@pytest.mark.parametrize(
+    ("options", "passing", "captured_port"),
+    [
+        ({"exclude_outbound_ports": (5432,)}, 5432, 5433),
+        ({"include_outbound": (), "include_outbound_ports": (5433,)}, 5432, 5433),
+    ],
+    ids=["excluded port", "included port"],
+)
+def test_outbound_ports_can_be_chosen(
+    network: Any,
+    backend: str,
+    addresses: dict[str, str],
+    options: dict[str, Any],
+    passing: int,
+    captured_port: int,
+) -> None:
+    network.apply(CaptureOptions(backend=backend, **options))
+    assert _reaches_peer(network, addresses, passing)
+    assert not _reaches_peer(network, addresses, captured_port)
+
+
+@pytest.mark.parametrize("chosen", ["exclude_outbound", "include_outbound", "exclude_interfaces"])
+def test_outbound_addresses_and_interfaces_can_be_chosen(
+    network: Any, backend: str, addresses: dict[str, str], chosen: str
+) -> None:
+    value: dict[str, Any] = {
+        "exclude_outbound": (parse_network(addresses["elsewhere"]),),
+        "include_outbound": (parse_network(addresses["workload"]),),
+        "exclude_interfaces": ("eth0",),
+    }
+    network.apply(CaptureOptions(backend=backend, **{chosen: value[chosen]}))
+    assert _reaches_peer(network, addresses, 8080)
+
+
+def _reaches_peer(network: Any, addresses: dict[str, str], port: int) -> bool:
+    with (
+        network.peer.listen(addresses["elsewhere"], port),
+        network.workload.listen(addresses["any"], OUTBOUND_PORT) as proxy,
+        network.workload.connect(addresses["elsewhere"], port),
+    ):
+        return not _pending(proxy.socket)
+
+
+def test_inbound_ports_can_be_excluded(
+    network: Any, backend: str, addresses: dict[str, str]
+) -> None:
+    network.apply(CaptureOptions(backend=backend, exclude_inbound_ports=(8443,)))
+    with (
+        network.workload.listen(addresses["any"], 8443) as gateway,
+        network.peer.connect(addresses["workload"], 8443),
+        gateway.accept() as accepted,
+    ):
+        assert accepted.original == (addresses["workload"], 8443)
+
+
+def test_only_included_inbound_ports_are_captured(
+    network: Any, backend: str, addresses: dict[str, str]
+) -> None:
+    network.apply(CaptureOptions(backend=backend, include_inbound_ports=(9080,)))
+    with (
+        network.workload.listen(addresses["any"], 9443) as application,
+        network.workload.listen(addresses["any"], INBOUND_PORT) as proxy,
+        network.peer.connect(addresses["workload"], 9443),
+        application.accept(),
+        network.peer.connect(addresses["workload"], 9080),
+        proxy.accept() as accepted,
+    ):
+        assert accepted.original == (addresses["workload"], 9080)
+
+
+def test_without_ipv6_only_ipv4_is_captured(network: Any, backend: str) -> None:
+    network.apply(CaptureOptions(backend=backend, ipv6=False))
+    with (
+        network.peer.listen("fd00:198:9::9", 8080) as server,
+        network.workload.connect("fd00:198:9::9", 8080),
+        server.accept() as accepted,
+    ):
+        assert ipaddress.ip_address(accepted.client) == ipaddress.ip_address("fd00:198::71:2")

@@ -1,0 +1,251 @@
+"""Holds the house as the README draws it: who may import whom, and how large things may grow.
+
+Reads the source with ``ast``; nothing of meshd is imported. A new room, or a library used in a new
+place, has to be written down here, where a reviewer sees it.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import graphlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent
+PACKAGE: Final = "meshd"
+
+LOWEST: Final = {"errors", "model"}
+"""Values and errors: import each other and nothing else of ours."""
+FOUNDATION: Final = {"manifest", "settings", "wire", "channel", "journal"}
+ROOMS: Final = {
+    "config",
+    "compile",
+    "xds",
+    "identity",
+    "capture",
+    "discovery",
+    "proxy",
+    "telemetry",
+    "testbed",
+}
+"""Know the foundation and, but for ``DOORS``, not each other."""
+COMPOSERS: Final = {"roles", "cli", "supervisor"}
+"""Put rooms together. They do not import each other, either."""
+DOORS: Final = {
+    # The testbed runs the same manifests and must see them, and who enrols, as the mesh does.
+    "testbed": {"config.read", "config.enrolment"},
+}
+SUPERVISED: Final = {"proxy"}
+"""The supervisor stays small: of the rooms it knows only how a proxy is started."""
+
+BELOW: Final[dict[str, set[str]]] = {
+    **dict.fromkeys(LOWEST, LOWEST),
+    **dict.fromkeys(FOUNDATION, LOWEST | FOUNDATION),
+    **dict.fromkeys(ROOMS, LOWEST | FOUNDATION),
+    **dict.fromkeys(COMPOSERS, LOWEST | FOUNDATION | ROOMS),
+    "supervisor": LOWEST | FOUNDATION | SUPERVISED,
+    "__main__": LOWEST | FOUNDATION | COMPOSERS,
+    "__init__": set(),
+}
+"""What each part of the package may import besides itself."""
+
+LIBRARIES: Final = {
+    "msgspec": {"*"},
+    "yaml": {"manifest", "cli"},
+    "iptc": {"capture"},
+    "pyroute2": {"capture", "discovery", "testbed"},
+    "grpc": {"xds", "identity"},
+    "envoy": {"compile", "xds", "identity", "proxy"},
+    "google": {"compile", "xds", "identity", "proxy"},
+    "cryptography": {"identity"},
+    "systemd": {"journal", "supervisor"},
+    "pyseccomp": {"supervisor", "proxy"},
+    "psutil": {"supervisor", "telemetry"},
+    "prometheus_client": {"telemetry"},
+    "starlette": {"telemetry"},
+    "uvicorn": {"telemetry"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+}
+"""Where a library may be imported. Who replaces one has one place to look."""
+
+WITHOUT_GRPC: Final = ("__main__", "supervisor", "capture", "roles.capture", "telemetry", "cli")
+"""gRPC's core does not survive fork, and costs memory that these processes need not pay."""
+EMPTY_NAMES: Final = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
+LINES_OF_MODULE: Final = 400
+LINES_OF_FUNCTION: Final = 60
+
+
+class Module:
+    """One source file below ``meshd/``. Names leave out the package: ``capture.rules``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.text = path.read_text(encoding="utf-8")
+        self.tree = ast.parse(self.text, str(path))
+        parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+        self.name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        self.part = parts[0]
+
+    def __repr__(self) -> str:
+        return str(self.path.relative_to(ROOT))
+
+    @functools.cached_property
+    def imports(self) -> frozenset[str]:
+        """Full names, of modules or of what is taken from them; also those inside functions."""
+        return frozenset(_imported(ast.walk(self.tree)))
+
+    @property
+    def libraries(self) -> set[str]:
+        return {name.partition(".")[0] for name in self.imports} - {PACKAGE, "__future__"}
+
+    @functools.cached_property
+    def ours(self) -> frozenset[str]:
+        """Modules of meshd that this one imports."""
+        return frozenset(_resolved(self.imports))
+
+
+def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide who imports whom"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _resolved(names: Iterable[str]) -> Iterator[str]:
+    """``meshd.wire.Finding`` → ``wire``: the longest part that is a module."""
+    for name in names:
+        parts = name.split(".")
+        if parts[0] != PACKAGE:
+            continue
+        while ".".join(parts[1:]) not in modules():
+            parts.pop()
+        yield ".".join(parts[1:])
+
+
+@functools.cache
+def modules() -> dict[str, Module]:
+    found = (Module(path) for path in sorted((ROOT / PACKAGE).rglob("*.py")))
+    return {module.name: module for module in found}
+
+
+def violations(check: Callable[[Module], Iterable[str]]) -> list[str]:
+    return [f"{module}: {what}" for module in modules().values() for what in check(module)]
+
+
+def is_allowed(importer: Module, imported: str) -> bool:
+    here, there = importer.part, imported.partition(".")[0]
+    return here == there or there in {"", *BELOW[here]} or imported in DOORS.get(here, ())
+
+
+def test_every_part_has_its_place() -> None:
+    assert {module.part for module in modules().values()} - BELOW.keys() == set()
+
+
+def test_imports_go_down_only_and_rooms_do_not_know_each_other() -> None:
+    assert not violations(
+        lambda module: (
+            f"may not import {PACKAGE}.{name}"
+            for name in sorted(module.ours)
+            if not is_allowed(module, name)
+        )
+    )
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {
+        module.name: set(_resolved(_imported(_at_import(module.tree)))) - {module.name, ""}
+        for module in modules().values()
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+
+def _at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that run when a module is imported, so without the bodies of functions."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _at_import(child)
+
+
+def test_a_library_is_used_where_it_belongs() -> None:
+    assert not violations(
+        lambda module: (
+            f"{library} does not belong here"
+            for library in sorted(module.libraries & LIBRARIES.keys())
+            if not LIBRARIES[library] & {"*", module.part}
+        )
+    )
+
+
+def test_every_library_is_known() -> None:
+    known = LIBRARIES.keys() | sys.stdlib_module_names
+    assert not violations(
+        lambda module: (
+            f"{library} is in no table of this test" for library in sorted(module.libraries - known)
+        )
+    )
+
+
+def test_small_processes_never_load_grpc() -> None:
+    for start in WITHOUT_GRPC:
+        for name in sorted(_reachable(start)):
+            assert "grpc" not in modules()[name].libraries, f"{start} loads grpc by way of {name}"
+
+
+def _reachable(start: str) -> set[str]:
+    """All modules that are imported, sooner or later, when ``start`` or a part of it is."""
+    todo = [name for name in modules() if name == start or name.startswith(f"{start}.")]
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        parent = name.rpartition(".")[0]
+        todo += [*modules()[name].ours, *({parent} & modules().keys())]
+    return seen
+
+
+def test_modules_stay_small() -> None:
+    assert not violations(
+        lambda module: (
+            f"{lines} lines; the limit is {LINES_OF_MODULE}"
+            for lines in [module.text.count("\n")]
+            if lines > LINES_OF_MODULE
+        )
+    )
+
+
+def test_functions_stay_small() -> None:
+    assert not violations(
+        lambda module: (
+            f"{node.name} has {lines} lines; the limit is {LINES_OF_FUNCTION}"
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and (lines := (node.end_lineno or 0) - node.lineno + 1) > LINES_OF_FUNCTION
+        )
+    )
+
+
+def test_every_module_says_what_it_owns() -> None:
+    assert not violations(
+        lambda module: [] if ast.get_docstring(module.tree) else ["has no docstring"]
+    )
+
+
+def test_names_say_something() -> None:
+    assert not violations(
+        lambda module: (
+            f"{word} says nothing" for word in sorted(EMPTY_NAMES & set(_words(module.name)))
+        )
+    )
+
+
+def _words(name: str) -> list[str]:
+    return name.replace("_", ".").split(".")

@@ -1,0 +1,159 @@
+"""Whole results for whole inputs: ``golden/NAME/input.yaml`` and what is made of it beside it.
+
+``MESHD_UPDATE_GOLDEN=1 pytest tests/unit/compile/test_golden.py`` writes the results anew; look at
+the difference before you keep it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from google.protobuf import json_format
+
+from meshd.compile.clusters import service_clusters
+from meshd.compile.endpoints import service_assignments
+from meshd.compile.gateway_ports import BoundServer
+from meshd.compile.gateway_routes import gateway_route_configuration
+from meshd.compile.names import gateway_routes
+from meshd.compile.routes import http_ports, route_configuration
+from meshd.compile.scope import Scope
+from meshd.compile.visibility import MeshIndex, View
+from meshd.model.base import decode_scalar
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.traffic import DestinationRule, Gateway, VirtualService
+
+GOLDEN = Path(__file__).with_name("golden")
+UPDATE = os.environ.get("MESHD_UPDATE_GOLDEN") == "1"
+
+
+class Case(msgspec.Struct, forbid_unknown_fields=True):
+    """An input file."""
+
+    scopes: tuple[Scope, ...]
+    services: tuple[ServiceRecord, ...]
+    virtual_services: tuple[VirtualService, ...] = ()
+    destination_rules: tuple[DestinationRule, ...] = ()
+    gateways: tuple[Gateway, ...] = ()
+    options: MeshOptions = MeshOptions()
+    ports: tuple[int, ...] = ()
+    """Those whose client routes are shown; none: all."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            options=self.options,
+            services={service.host: service for service in self.services},
+            virtual_services=self.virtual_services,
+            destination_rules=self.destination_rules,
+            gateways=self.gateways,
+        )
+
+    @property
+    def views(self) -> list[View]:
+        index = MeshIndex.of(self.snapshot)
+        return [index.view(scope) for scope in self.scopes]
+
+
+def _case(name: str) -> Case:
+    text = (GOLDEN / name / "input.yaml").read_text()
+    return msgspec.convert(yaml.safe_load(text), Case, dec_hook=decode_scalar)
+
+
+def _plain(message: Any) -> Any:
+    return json_format.MessageToDict(message)
+
+
+def _routes(case: Case) -> list[Any]:
+    return [
+        _plain(route_configuration(view, port))
+        for view in case.views
+        for port in case.ports or http_ports(view)
+    ]
+
+
+def _clusters(case: Case) -> list[Any]:
+    found: dict[str, Any] = {}
+    for view in case.views:
+        for host, service in view.services.items():
+            for planned in service_clusters(service, view.rules(host), view.options):
+                cluster = _plain(planned.cluster)
+                del cluster["upstreamBindConfig"]
+                tls = msgspec.to_builtins(planned.tls)
+                said = {name: value for name, value in tls.items() if value}
+                found[str(planned.name)] = {"cluster": cluster, "tls": said}
+    return list(found.values())
+
+
+def _endpoints(case: Case) -> list[Any]:
+    found: dict[str, Any] = {}
+    for view in case.views:
+        for host, service in view.services.items():
+            for name, assignment in service_assignments(service, view.rules(host)).items():
+                found[name] = _plain(assignment)
+    return list(found.values())
+
+
+def _gateway(case: Case) -> list[Any]:
+    servers = [
+        BoundServer(gateway, server) for gateway in case.gateways for server in gateway.spec.servers
+    ]
+    name = gateway_routes(80, "ingress")
+    return [_plain(gateway_route_configuration(view, name, 80, servers)) for view in case.views]
+
+
+RESULTS: dict[str, Callable[[Case], list[Any]]] = {
+    "routes": _routes,
+    "clusters": _clusters,
+    "endpoints": _endpoints,
+    "gateway": _gateway,
+}
+SHOWN = {
+    "bookinfo": ("routes", "clusters", "endpoints"),
+    "policies": ("clusters",),
+    "hosts": ("routes", "clusters", "endpoints"),
+    "visibility": ("routes", "clusters", "endpoints"),
+    "gateway": ("gateway", "routes"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "result"), [(name, result) for name, shown in SHOWN.items() for result in shown]
+)
+def test_input_is_compiled_to_what_is_on_record(name: str, result: str) -> None:
+    made = json.loads(json.dumps(RESULTS[result](_case(name))))
+    path = GOLDEN / name / f"{result}.yaml"
+    if UPDATE:
+        path.write_text(yaml.safe_dump(made, sort_keys=False, width=100))
+
+    assert made == yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_equal_inputs_give_equal_bytes(name: str) -> None:
+    def everything() -> list[bytes]:
+        case = _case(name)
+        index = MeshIndex.of(case.snapshot)
+        views = [index.view(scope) for scope in case.scopes]
+        messages = [
+            message
+            for view in views
+            for message in (
+                *(route_configuration(view, port) for port in http_ports(view)),
+                *(
+                    planned.cluster
+                    for host, service in view.services.items()
+                    for planned in service_clusters(service, view.rules(host), view.options)
+                ),
+            )
+        ]
+        return [message.SerializeToString(deterministic=True) for message in messages]
+
+    assert everything() == everything()

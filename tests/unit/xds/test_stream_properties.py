@@ -1,0 +1,211 @@
+"""Whatever happens in whichever order, a client ends with what is published, safely."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, Resources
+from meshd.xds.stream import Stream
+from meshd.xds.subscription import Request, Response
+
+_CLUSTERS = ("c0", "c1", "c2", "c3")
+_ORDER = (CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    """A resource of the model. Its body tells what it names: a listener its routes, a route or a
+    listener its clusters; a bad one is refused."""
+
+    type_url: str
+    name: str
+    names: tuple[str, ...] = ()
+    bad: bool = False
+    edition: int = 0
+
+    def resource(self) -> Resource:
+        body = ",".join(self.names)
+        version = f"{body}/{self.bad}/{self.edition}"
+        endpoints = self.name if self.type_url == CLUSTER else ""
+        return Resource(self.type_url, self.name, version, body.encode(), endpoints)
+
+
+class _Client:
+    """Does as Envoy does, and complains when it is told of what it cannot have heard of."""
+
+    def __init__(self) -> None:
+        self.has: dict[str, dict[str, Resource]] = {type_url: {} for type_url in _ORDER}
+        self.told: set[str] = set()
+        self.subscribed: dict[str, set[str]] = {ENDPOINTS: set(), ROUTES: set()}
+        self.inbox: list[Response] = []
+        self.outbox: list[Request] = []
+
+    def connect(self) -> None:
+        """A new stream: all that it has and asks for is said anew."""
+        self.inbox.clear()
+        self.outbox = [
+            Request(
+                type_url,
+                subscribe=tuple(self.subscribed.get(type_url, ())),
+                initial_versions={n: r.version for n, r in self.has[type_url].items()},
+            )
+            for type_url in _ORDER
+            if type_url not in self.subscribed or self.subscribed[type_url]
+        ]
+
+    def read(self) -> None:
+        response = self.inbox.pop(0)
+        held = self.has[response.type_url]
+        for name in response.removed:
+            held.pop(name, None)
+            if response.type_url == CLUSTER:
+                self.told.discard(name)
+        good = [resource for resource in response.resources if "True" not in resource.version]
+        if response.type_url == CLUSTER:
+            self.told.update(resource.name for resource in response.resources)
+        for resource in good:  # Envoy applies the good ones of a response that it refuses, too
+            held[resource.name] = resource
+        bad = len(good) < len(response.resources)
+        self.outbox.append(
+            Request(response.type_url, nonce=response.nonce, error="bad" if bad else None)
+        )
+        self._subscribe()
+        self.check()
+
+    def _subscribe(self) -> None:
+        routes = {n for r in self.has[LISTENER].values() for n in _named(r) if n[0] == "r"}
+        for type_url, wanted in ((ENDPOINTS, set(self.has[CLUSTER])), (ROUTES, routes)):
+            known = self.subscribed[type_url]
+            if wanted != known:
+                added, dropped = wanted - known, known - wanted
+                self.outbox.append(Request(type_url, tuple(sorted(added)), tuple(sorted(dropped))))
+                for name in dropped:
+                    self.has[type_url].pop(name, None)
+                self.subscribed[type_url] = wanted
+
+    def check(self) -> None:
+        for type_url in (LISTENER, ROUTES):
+            for resource in self.has[type_url].values():
+                missing = {n for n in _named(resource) if n[0] == "c"} - self.told
+                assert not missing, f"{resource.name} names {missing}"
+
+
+def _named(resource: Resource) -> list[str]:
+    return resource.body.decode().split(",") if resource.body else []
+
+
+@st.composite
+def _publication(draw: st.DrawFn) -> Resources:
+    """Every cluster that is named is published, as the compiler does it."""
+    clusters = draw(st.lists(st.sampled_from(_CLUSTERS), unique=True))
+    some = st.lists(st.sampled_from(clusters), unique=True) if clusters else st.just([])
+    edition, bad = st.integers(0, 2), st.sampled_from((False, False, False, True))
+    items: list[_Item] = []
+    for name in clusters:
+        items.append(_Item(CLUSTER, name, (), draw(bad), draw(edition)))
+        items.append(_Item(ENDPOINTS, name, (), False, draw(edition)))
+    listeners = draw(st.lists(st.sampled_from(("l0", "l1", "l2")), unique=True))
+    routes = draw(st.lists(st.sampled_from(("r0", "r1")), unique=True)) if listeners else []
+    for name in routes:
+        items.append(_Item(ROUTES, name, tuple(sorted(draw(some))), draw(bad), draw(edition)))
+    for name in listeners:
+        names = (*sorted(draw(some)), *routes)
+        items.append(_Item(LISTENER, name, names, draw(bad), draw(edition)))
+    return Resources.of(item.resource() for item in items)
+
+
+_EVENTS = st.lists(
+    st.one_of(
+        _publication(), st.sampled_from(("send", "read", "ask", "send", "read", "ask", "break"))
+    ),
+    max_size=40,
+)
+
+
+class _World:
+    def __init__(self) -> None:
+        self.client = _Client()
+        self.published: Resources | None = None
+        self.stream = Stream()
+        self.client.connect()
+
+    def apply(self, event: Resources | str) -> bool:
+        """Whether anything could be done."""
+        client = self.client
+        if isinstance(event, Resources):
+            self.stream.replace(event)
+            self.published = event
+        elif event == "break":
+            self.stream = Stream(self.published)
+            client.connect()
+        elif event == "ask" and client.outbox:
+            self.stream.receive(client.outbox.pop(0))
+        elif event == "read" and client.inbox:
+            client.read()
+        elif event == "send" and (response := self.stream.next()):
+            client.inbox.append(response)
+        else:
+            return False
+        return True
+
+    def settle(self) -> None:
+        for _ in range(1000):
+            done = [self.apply(event) for event in ("send", "read", "ask")]
+            if not any(done):
+                return
+        raise AssertionError("it never comes to rest")
+
+
+@settings(deadline=None, max_examples=400)
+@given(_EVENTS, _publication())
+def test_a_client_ends_with_what_is_published_but_for_what_it_refused(
+    events: list[Resources | str], last: Resources
+) -> None:
+    world = _World()
+    for event in (*events, last):
+        world.apply(event)
+    world.settle()
+    assert world.stream.synced
+    assert not world.stream.warming
+
+    has, rejected = world.client.has, world.stream.rejections
+    for type_url, name in rejected:
+        assert "True" in last.of_type(type_url)[name].version
+    stale = any(name in has[type_url] for type_url, name in rejected if type_url in _ORDER[2:])
+    for type_url in _ORDER:
+        wanted = {
+            name: resource.version
+            for name, resource in last.of_type(type_url).items()
+            if (type_url, name) not in rejected
+            and (type_url in {CLUSTER, LISTENER} or name in world.client.subscribed[type_url])
+        }
+        held = {
+            name: resource.version
+            for name, resource in has[type_url].items()
+            if (type_url, name) not in rejected
+        }
+        if stale and type_url in {CLUSTER, ENDPOINTS}:  # what a former version names stays
+            held = {name: version for name, version in held.items() if name in wanted}
+        assert held == wanted
+        expected = {name: resource.version for name, resource in has[type_url].items()}
+        assert world.stream.held(type_url) == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(_EVENTS, _publication())
+def test_reconnecting_to_the_same_resources_sends_nothing(
+    events: list[Resources | str], last: Resources
+) -> None:
+    world = _World()
+    for event in (*events, last):
+        world.apply(event)
+    world.settle()
+    if world.stream.rejections:
+        return
+    world.apply("break")
+    while world.apply("ask"):
+        assert not world.apply("send")
+    assert world.stream.synced
