@@ -19,13 +19,13 @@ help:
 	@awk -F': |## ' '/^[a-z-]+:.*## /{printf "  make %-12s%s\n", $$1, $$3}' $(MAKEFILE_LIST)
 
 demo: setup ## a node with Bookinfo, the tutorial step by step; Ctrl-C ends it
-	@$(BIN)/python -m demo
+	@scripts/reachable $(BIN)/python -m meshd.testbed.demo
 
 demo-once: setup ## the same without staying; fails if a step did not give what it must
-	@$(BIN)/python -m demo --once
+	@scripts/reachable $(BIN)/python -m meshd.testbed.demo --once
 
 test: setup-test ## the whole suite, root parts and real Envoy included
-	@$(BIN)/pytest tests
+	@scripts/reachable $(BIN)/pytest tests
 
 check: setup-check ## format, lint, types, architecture
 	@$(BIN)/ruff format --check
@@ -38,7 +38,7 @@ format: setup-check ## rewrite the code in the house's format
 	@$(BIN)/ruff format
 
 bench: setup-bench ## measure, write build/bench.json, print a table
-	@$(BIN)/python -m tests.bench
+	@scripts/reachable $(BIN)/python -m tests.bench
 
 wheel: setup-check ## dist/*.whl
 	@scripts/step "building the wheel" $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from meshd import wire
-from meshd.errors import InvalidInputError, MeshdError, UnreachableError
+from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError, UnreachableError
 
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
@@ -80,7 +80,8 @@ async def listen(
     """Serve ``session`` for each connection whose peer has one of ``uids``.
 
     A peer with another uid is hung up on without a word. A socket file left by a process that
-    died is replaced. Raises InvalidInputError when the path is too long for a socket (unix(7)).
+    died is replaced. Raises InvalidInputError when the path is too long for a socket (unix(7)), SystemRefusedError
+    when the kernel says no.
     """
     if len(os.fsencode(path)) > 107:
         raise InvalidInputError(
@@ -103,8 +104,11 @@ async def listen(
 
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-    server = await asyncio.start_unix_server(accepted, path)
-    path.chmod(mode)
+    try:
+        server = await asyncio.start_unix_server(accepted, path)
+        path.chmod(mode)
+    except OSError as error:
+        raise SystemRefusedError(f"{path}: cannot listen there: {error.strerror}") from None
     return server
 
 

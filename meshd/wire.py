@@ -194,6 +194,8 @@ class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     synced: bool
     proven: bool
     problem: str
+    enrolled: bool = True
+    """False: it stays outside the mesh, as its labels or its namespace's say; ``problem`` why."""
 
 
 class Statuses(Message, frozen=True):

@@ -19,7 +19,7 @@ PACKAGE: Final = "meshd"
 
 LOWEST: Final = {"errors", "model"}
 """Values and errors: import each other and nothing else of ours."""
-FOUNDATION: Final = {"manifest", "settings", "wire", "channel", "journal"}
+FOUNDATION: Final = {"decoding", "manifest", "settings", "wire", "channel", "journal"}
 ROOMS: Final = {
     "config",
     "compile",
@@ -36,7 +36,7 @@ COMPOSERS: Final = {"roles", "cli", "supervisor"}
 """Put rooms together. They do not import each other, either."""
 DOORS: Final = {
     # The testbed runs the same manifests and must see them, and who enrols, as the mesh does.
-    "testbed": {"config.read", "config.enrolment"},
+    "testbed": {"config.read", "config.validate", "config.enrolment"},
 }
 SUPERVISED: Final = {"proxy"}
 """The supervisor stays small: of the rooms it knows only how a proxy is started."""
@@ -67,11 +67,14 @@ LIBRARIES: Final = {
     "prometheus_client": {"telemetry"},
     "starlette": {"telemetry"},
     "uvicorn": {"telemetry"},
+    "h11": {"telemetry", "proxy"},
     "typer": {"cli"},
     "rich": {"cli"},
 }
 """Where a library may be imported. Who replaces one has one place to look."""
 
+PROGRAMS: Final = "testbed.bookinfo.apps"
+"""Workloads of the demo: run as programs, with the modules beside them, never imported."""
 WITHOUT_GRPC: Final = ("__main__", "supervisor", "capture", "roles.capture", "telemetry", "cli")
 """gRPC's core does not survive fork, and costs memory that these processes need not pay."""
 EMPTY_NAMES: Final = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
@@ -100,7 +103,10 @@ class Module:
 
     @property
     def libraries(self) -> set[str]:
-        return {name.partition(".")[0] for name in self.imports} - {PACKAGE, "__future__"}
+        names = {name.partition(".")[0] for name in self.imports} - {PACKAGE, "__future__"}
+        if self.name.startswith(PROGRAMS):
+            names -= {path.stem for path in self.path.parent.glob("*.py")}
+        return names
 
     @functools.cached_property
     def ours(self) -> frozenset[str]:
@@ -166,9 +172,11 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def _at_import(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run when a module is imported, so without the bodies of functions."""
+    """The nodes that run when a module is imported: no function's body, nothing for types only."""
     for child in ast.iter_child_nodes(node):
         yield child
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _at_import(child)
 

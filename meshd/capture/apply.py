@@ -31,6 +31,7 @@ from meshd.capture.tables import (
 from meshd.errors import SystemRefusedError
 
 _IPV6: Final = Path("/proc/thread-self/net/if_inet6")
+_LOOPBACK_WITHOUT_IPV6: Final = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -145,12 +146,19 @@ def _steps(backend: Backend, changes: Mapping[Family, tuple[Change, ...]]) -> li
     ]
 
 
+def _is_routed(family: Family, options: CaptureOptions) -> bool:
+    if family is Family.IPV4:
+        return True
+    # Where IPv6 is switched off on the loopback interface, no route can lead there.
+    return options.ipv6 and _LOOPBACK_WITHOUT_IPV6.read_text(encoding="ascii").strip() == "0"
+
+
 def _routing(
     options: CaptureOptions | None, families: tuple[Family, ...], *, act: bool
 ) -> list[Step]:
     steps: list[Step] = []
     for family in families:
-        wanted = options is not None and (family is Family.IPV4 or options.ipv6)
+        wanted = options is not None and _is_routed(family, options)
         lines = routing.missing(family) if wanted else routing.present_in(family)
         if act and lines:
             (routing.add if wanted else routing.remove)(family, lines)

@@ -104,7 +104,7 @@ def guarded(
 
     A guard that an interrupted run left up stays up until the end too.
     """
-    rest = tuple(change for change in changes if change.chain != GUARD_CHAIN)
+    rest = tuple(c for c in changes if (c.table, c.chain) != ("raw", GUARD_CHAIN))
     if not rest:
         return changes
     up = tuple(_chain_changes("raw", tables.get("raw", {}), GUARD_CHAIN, guard))

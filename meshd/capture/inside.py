@@ -119,9 +119,10 @@ def isolated(action: Callable[[], T], what: str) -> T:
 def _fork(action: Callable[[], object], namespace: int | None) -> tuple[int, int]:
     """The child's pid, and the descriptor from which its answer is read."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _live(namespace, writer, action)
+        _live(parent, namespace, writer, action)
     os.close(writer)
     return child, reader
 
@@ -161,14 +162,17 @@ async def _read_all(reader: int) -> bytes:
     return b"".join(parts)
 
 
-def _live(namespace: int | None, writer: int, action: Callable[[], object]) -> None:
-    """The child's whole life. It never returns."""
+def _live(parent: int, namespace: int | None, writer: int, action: Callable[[], object]) -> None:
+    """The child's whole life. It never returns, and does not outlive its parent."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            return  # it died before we asked to be told
+        _close_all_but({writer, -1 if namespace is None else namespace})
         if namespace is not None:
             _enter(namespace)
         with os.fdopen(writer, "wb") as pipe:
@@ -178,6 +182,15 @@ def _live(namespace: int | None, writer: int, action: Callable[[], object]) -> N
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """Above all what the parent listens on: who connects there means the next process by now."""
+    first = 3
+    for descriptor in sorted(kept - {-1}):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
 def _outcome(action: Callable[[], object]) -> object:

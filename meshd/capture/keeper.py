@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import logging
+import math
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -31,6 +33,9 @@ _LONGEST_RETRY: Final = 30.0
 _SETTLE: Final = 3.0
 """Seconds that the first report waits for each workload to have been looked at."""
 
+_ROUNDS: Final = 10
+"""Into which the probes of one interval are gathered: several at one waking cost far less."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +47,8 @@ class Keeper:
     ) -> None:
         self.settings = settings
         self.pins = pins
-        self.children = asyncio.Semaphore(max(2, os.cpu_count() or 1))
+        # A child waits for the kernel half of its time.
+        self.children = asyncio.Semaphore(2 * (os.cpu_count() or 1))
         self._changed = changed
         self._observed: dict[str, Observation] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -56,6 +62,9 @@ class Keeper:
             asyncio.get_running_loop().call_later(_SETTLE, self._settle)
         for uid in (*self._workers, *self.pins.list_pins(), *wanted):
             if uid not in self._workers:
+                if uid not in wanted:
+                    # Left by the last process: there until it is let go.
+                    self._observed[uid] = Observation(uid, Stage.PINNED)
                 worker = self._workers[uid] = _Worker(uid, self)
                 self._tasks[uid] = asyncio.create_task(self._live(worker))
             self._workers[uid].want(wanted.get(uid))
@@ -188,7 +197,7 @@ class _Worker:
         self._applied = (pin, options, outcome.fingerprint)
         if any(step.backend == "legacy" for step in outcome.steps):
             # Each child would load it anew, which takes longer than all the rest.
-            pass
+            importlib.import_module("meshd.capture.legacy")
         if self._stage is not Stage.CAPTURED:
             self._tell(Stage.CAPTURED)
 
@@ -199,7 +208,7 @@ class _Worker:
         if problem:
             return min(self._retry_pause(), interval)
         self._failures = 0
-        return interval * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+        return _next_round(asyncio.get_running_loop().time(), interval)
 
     async def _run(self, pin: Pin, action: Callable[[], apply.Outcome]) -> apply.Outcome:
         async with self._keeper.children:
@@ -224,3 +233,10 @@ class _Worker:
                 await self._wake.wait()
         except TimeoutError:
             pass
+
+
+def _next_round(now: float, interval: float) -> float:
+    """Seconds until the next probe: about ``interval``, spread, at a round that others share."""
+    spread = interval * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+    length = interval / _ROUNDS
+    return math.ceil((now + spread) / length) * length - now

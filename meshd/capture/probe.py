@@ -7,6 +7,7 @@ with ``meshd UID``. See ``meshd.model.interception``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 from pathlib import Path
@@ -38,9 +39,12 @@ async def probe(namespace: Path, uid: str, *, ipv6: bool) -> str:
     IPv6 is tried only where the namespace has an address that leads out. Raises NotReadyError
     when the namespace is gone.
     """
-    problems = await asyncio.gather(
-        *(_one(open_socket, family, uid) for family, open_socket in _sockets(namespace, ipv6=ipv6))
-    )
+    sockets = _sockets(namespace, ipv6=ipv6)
+    with contextlib.ExitStack() as opened:
+        for _, connection in sockets:
+            opened.enter_context(connection)
+        # One after the other: tasks of their own would cost as much as the probes do.
+        problems = [await _one(connection, family, uid) for family, connection in sockets]
     return "; ".join(problem for problem in problems if problem)
 
 
@@ -66,17 +70,16 @@ def _has_global_ipv6() -> bool:
 
 async def _one(connection: socket.socket, family: Family, uid: str) -> str:
     target = f"{family.label} probe"
-    with connection:
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                answer = await _ask(connection, _TARGET[family][1])
-        except TimeoutError:
-            return (
-                f"{target}: no answer within {TIMEOUT:g} s;"
-                " its traffic does not reach the proxy, or a rule drops it"
-            )
-        except OSError as error:
-            return f"{target}: {_explain(error)}"
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            answer = await _ask(connection, _TARGET[family][1])
+    except TimeoutError:
+        return (
+            f"{target}: no answer within {TIMEOUT:g} s;"
+            " its traffic does not reach the proxy, or a rule drops it"
+        )
+    except OSError as error:
+        return f"{target}: {_explain(error)}"
     return _judge(answer, uid, target)
 
 

@@ -9,6 +9,7 @@ import typer
 from meshd import wire
 from meshd.cli import sources
 from meshd.cli.arguments import (
+    DEFAULT_TIMEOUT,
     DryRunOption,
     FilesOption,
     NamespaceOption,
@@ -21,7 +22,6 @@ from meshd.cli.arguments import (
 from meshd.cli.daemon import Target
 from meshd.cli.output import emit, is_for_scripts, warn
 from meshd.cli.references import Reference, parse_references, qualified
-from meshd.model.base import Duration
 
 
 def apply(
@@ -31,7 +31,7 @@ def apply(
     recursive: RecursiveOption = False,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
-    timeout: TimeoutOption = Duration(30),
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Store objects from manifests: all of them or, if one is not valid, none."""
@@ -39,7 +39,7 @@ def apply(
         sources=sources.read_sources(files, recursive=recursive),
         namespace=namespace,
         dry_run=dry_run,
-        wait=timeout if wait else 0.0,
+        wait=float(timeout) if wait else 0.0,
     )
     target: Target = context.obj
     _report([target.ask(request, wire.Changed, wait=request.wait)], output, dry_run)
@@ -48,20 +48,20 @@ def apply(
 def delete(
     context: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[KIND NAME…|KIND/NAME…]", show_default=False)
+        list[str] | None, typer.Argument(metavar="[KIND NAME | KIND/NAME]...", show_default=False)
     ] = None,
     files: FilesOption = None,
     namespace: NamespaceOption = "default",
     recursive: RecursiveOption = False,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
-    timeout: TimeoutOption = Duration(30),
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Delete objects by manifest, or by kind and name."""
     if bool(words) == bool(files):
         raise typer.BadParameter("say what to delete: -f PATH, KIND NAME or KIND/NAME")
-    patience = timeout if wait else 0.0
+    patience = float(timeout) if wait else 0.0
     requests: list[wire.Message] = [
         wire.DeleteNamed(reference.kind.KIND, reference.names, namespace, dry_run, patience)
         for reference in (_named(words) if words else ())

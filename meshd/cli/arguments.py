@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from meshd.model.base import Duration
+
+DEFAULT_TIMEOUT: Final = Duration(30)
+"""Of ``--wait``."""
 
 
 class Output(enum.StrEnum):

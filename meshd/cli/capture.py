@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import functools
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
-import yaml
 
 from meshd.capture import apply as capture
 from meshd.capture import inside
 from meshd.capture.options import CaptureOptions, options_for
-from meshd.errors import InvalidInputError, MeshdError
+from meshd.cli.arguments import Output, OutputOption
+from meshd.cli.output import emit, is_for_scripts
+from meshd.errors import InvalidInputError
 from meshd.model.workload import Placement, Stage, Workload
-from meshd.settings import CaptureSettings, Paths, load
+from meshd.settings import Paths, load
 
 app: Final = typer.Typer(
     no_args_is_help=True, help="The redirecting rules of one network namespace, without the daemon."
 )
 
-
-class Output(enum.StrEnum):
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
-
-
 NetnsOption = Annotated[
     Path, typer.Option("--netns", metavar="PATH", help="The namespace, as in /run/netns/NAME.")
 ]
-OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print it.")]
 AnnotationOption = Annotated[
     list[str] | None,
     typer.Option(
         "--annotation",
         metavar="KEY=VALUE",
-        help="As on a pod: traffic.sidecar.istio.io/excludeOutboundPorts=5432. Repeatable.",
+        help="As on a pod: traffic.sidecar.istio.io/excludeOutboundPorts=5432. May be repeated.",
     ),
 ]
 
@@ -51,7 +42,8 @@ def plan(
     netns: NetnsOption, output: OutputOption = Output.TABLE, annotation: AnnotationOption = None
 ) -> None:
     """Show what apply would change."""
-    _show(_run(netns, lambda: functools.partial(capture.plan, _options(netns, annotation))), output)
+    options = _options(netns, annotation)
+    _show(_run(netns, functools.partial(capture.plan, options)), output)
 
 
 @app.command()
@@ -59,15 +51,14 @@ def apply(
     netns: NetnsOption, output: OutputOption = Output.TABLE, annotation: AnnotationOption = None
 ) -> None:
     """Redirect the namespace's traffic; print what changed. Doing it again changes nothing."""
-    _show(
-        _run(netns, lambda: functools.partial(capture.apply, _options(netns, annotation))), output
-    )
+    options = _options(netns, annotation)
+    _show(_run(netns, functools.partial(capture.apply, options)), output)
 
 
 @app.command()
 def remove(netns: NetnsOption, output: OutputOption = Output.TABLE) -> None:
-    """Leave nothing of meshd in the namespace."""
-    _show(_run(netns, lambda: capture.remove), output)
+    """Leave nothing of meshd in the namespace; print what was taken away."""
+    _show(_run(netns, capture.remove), output)
 
 
 @app.command()
@@ -75,7 +66,8 @@ def check(
     netns: NetnsOption, output: OutputOption = Output.TABLE, annotation: AnnotationOption = None
 ) -> None:
     """Whether the rules are as apply leaves them: status 1 and the differences if not."""
-    outcome = _run(netns, lambda: functools.partial(capture.plan, _options(netns, annotation)))
+    options = _options(netns, annotation)
+    outcome = _run(netns, functools.partial(capture.plan, options))
     _show(outcome, output)
     if outcome.steps:
         raise typer.Exit(1)
@@ -89,49 +81,38 @@ def _options(netns: Path, annotations: list[str] | None) -> CaptureOptions:
         netns=str(netns),
         annotations=dict(map(_key_and_value, annotations or ())),
     )
-    return options_for(Placement(workload, Stage.CAPTURED), _settings())
+    settings = load(Paths.from_environment().settings)
+    return options_for(Placement(workload, Stage.CAPTURED), settings.capture)
 
 
 def _key_and_value(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise typer.BadParameter(f"--annotation {text}: write KEY=VALUE")
+        raise typer.BadParameter(f"{text!r} is not of the form KEY=VALUE")
     return key, value
 
 
-def _settings() -> CaptureSettings:
-    return load(Paths.from_environment().settings).capture
-
-
-def _run(netns: Path, action: Callable[[], Callable[[], capture.Outcome]]) -> capture.Outcome:
-    """The outcome, or one line and status 1."""
-    try:
-        if os.geteuid() != 0:
-            raise InvalidInputError("only root enters network namespaces; use sudo")
-        return asyncio.run(inside.run(netns, action()))
-    except MeshdError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+def _run(netns: Path, action: Callable[[], capture.Outcome]) -> capture.Outcome:
+    if os.geteuid() != 0:
+        raise InvalidInputError("only root enters network namespaces; try again with sudo")
+    return asyncio.run(inside.run(netns, action))
 
 
 def _show(outcome: capture.Outcome, output: Output) -> None:
-    rows = [
-        {
-            "family": step.family,
-            "backend": step.backend,
-            "change": step.change,
-            "rules": list(step.rules),
-        }
-        for step in outcome.steps
-    ]
-    if output is Output.JSON:
-        typer.echo(json.dumps({"changes": rows}, indent=2))
-    elif output is Output.YAML:
-        typer.echo(yaml.safe_dump({"changes": rows}, sort_keys=False), nl=False)
-    elif not rows:
-        typer.echo("nothing to change")
+    if is_for_scripts(output):
+        emit({"changes": [_row(step) for step in outcome.steps]}, output)
+    elif not outcome.steps:
+        print("nothing to change")
     else:
         for step in outcome.steps:
-            typer.echo(f"{step.family}  {step.backend}  {step.change}")
-            for rule in step.rules:
-                typer.echo(f"        {rule}")
+            print(f"{step.family}  {step.backend}  {step.change}")
+            print("".join(f"        {rule}\n" for rule in step.rules), end="")
+
+
+def _row(step: capture.Step) -> dict[str, Any]:
+    return {
+        "family": step.family,
+        "backend": step.backend,
+        "change": step.change,
+        "rules": list(step.rules),
+    }

@@ -25,11 +25,15 @@ class Deferred(TyperCommand):
     def _real(self) -> Any:
         module, _, name = self._place.partition(":")
         found = getattr(importlib.import_module(module), name)
+        outer = typer.Typer(add_completion=False, rich_markup_mode=None)
         if isinstance(found, typer.Typer):
-            command: Any = typer.main.get_command(found)
+            outer.add_typer(found, name=self.name)
         else:
-            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(self.name)(found)
-            command = typer.main.get_command(alone)
-        command.name = self.name
-        return command
+            outer.command(self.name)(found)
+        outer.callback()(_nothing)  # so that even a single command stays a part of a group
+        group: Any = typer.main.get_command(outer)
+        return group.commands[self.name]
+
+
+def _nothing() -> None:
+    """A group's callback that has nothing to do."""

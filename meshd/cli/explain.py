@@ -46,13 +46,13 @@ def explain(
     show(Table(("STAGE", "DETAIL"), tuple((step.stage, step.detail) for step in answer.stages)))
     print()
     print(f"verdict:   {answer.verdict}")
-    for name, value in (
+    for name, said in (
         ("cluster", answer.cluster),
         ("endpoints", ", ".join(answer.endpoints)),
         ("identity", answer.identity),
     ):
-        if value:
-            print(f"{name + ':':<10} {value}")
+        if said:
+            print(f"{name + ':':<10} {said}")
 
 
 def _header(text: str) -> tuple[str, str]:

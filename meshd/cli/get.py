@@ -17,7 +17,8 @@ from meshd.cli.references import Reference, parse_references, qualified
 def get(
     context: typer.Context,
     words: Annotated[
-        list[str], typer.Argument(metavar="KIND[,KIND…] [NAME…]|KIND/NAME…|all", show_default=False)
+        list[str],
+        typer.Argument(metavar="KIND[,KIND] [NAME] | KIND/NAME | all", show_default=False),
     ],
     namespace: NamespaceOption = "default",
     all_namespaces: AllNamespacesOption = False,

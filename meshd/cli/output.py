@@ -1,6 +1,6 @@
 """What is printed: JSON and YAML for scripts, tables for people.
 
-A table on a terminal has colours and fits its width. Piped, it is plain columns, never cut off.
+A table on a terminal has colours; piped, it is plain columns. Neither is ever cut off.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def _show_rich(table: Table) -> None:
 
     drawn = RichTable(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for column in table.columns:
-        drawn.add_column(column, overflow="fold")
+        drawn.add_column(column, no_wrap=True)
     for row in table.rows:
         drawn.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in _filled(row)))
-    Console().print(drawn)
+    # A row that is too long goes on in the next line, as with kubectl; narrow columns help nobody.
+    widest = max(len(line) for line in plain_lines(table)) + 4
+    Console(width=max(widest, Console().width)).print(drawn)

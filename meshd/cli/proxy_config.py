@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -22,17 +22,22 @@ class Section(enum.StrEnum):
     SECRETS = "secrets"
 
 
-_SHORT = {"l": "listeners", "c": "clusters", "r": "routes", "ep": "endpoints", "s": "secrets"}
-"""istioctl's names for them, beside the singular."""
+_NAMES: Final = {
+    **{section.value: section for section in Section},
+    **{section.value.removesuffix("s"): section for section in Section},
+    "l": Section.LISTENERS,
+    "c": Section.CLUSTERS,
+    "r": Section.ROUTES,
+    "ep": Section.ENDPOINTS,
+    "s": Section.SECRETS,
+}
+"""istioctl's names for them."""
 
 
 def parse_section(text: str) -> Section:
-    word = text.lower()
-    for name in (word, f"{word}s", _SHORT.get(word, "")):
-        if name in Section:
-            return Section(name)
-    known = ", ".join(Section)
-    raise typer.BadParameter(f'"{text}" is not one of {known}')
+    if section := _NAMES.get(text.lower()):
+        return section
+    raise typer.BadParameter(f'"{text}" is not one of {", ".join(Section)}')
 
 
 def proxy_config(

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from meshd.manifest import nearest
+from meshd.decoding import nearest
 from meshd.model import kinds
 from meshd.model.base import Object
 

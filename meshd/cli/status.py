@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Final
 
 import typer
 
@@ -13,7 +14,19 @@ from meshd.cli.daemon import Target
 from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show, warn, yes_no
 
-_RUNNING = "running"
+_RUNNING: Final = "running"
+_COLUMNS: Final = (
+    "NAMESPACE",
+    "WORKLOAD",
+    "ADDRESS",
+    "ACCOUNT",
+    "CAPTURED",
+    "CERTIFICATE",
+    "SYNCED",
+    "PROVEN",
+    "PROBLEM",
+)
+_MORE_COLUMNS: Final = ("NODE", "PROXY", "NETNS")
 
 
 def status(
@@ -46,7 +59,7 @@ def status(
 
 
 def trouble(row: wire.WorkloadStatus) -> str:
-    """What a workload lacks; empty when it is in the mesh and proven to be. Pure."""
+    """What a workload lacks; empty when it is in the mesh and proven, or meant to be outside."""
     lacks = [
         word
         for word, has in (
@@ -57,7 +70,7 @@ def trouble(row: wire.WorkloadStatus) -> str:
         )
         if not has
     ]
-    if not lacks and not row.problem:
+    if not row.enrolled or not (lacks or row.problem):
         return ""
     what = f"not {', not '.join(lacks)}" if lacks else "has a problem"
     reason = f": {row.problem}" if row.problem else ""
@@ -69,7 +82,8 @@ def proxy_trouble(proxy: wire.ProxyStatus) -> str:
         return f"proxy {proxy.name}: not connected to the daemon"
     rejected = f": {proxy.rejected[-1]}" if proxy.rejected else ""
     if not proxy.synced or rejected:
-        return f"proxy {proxy.name}: {'refused' if rejected else 'has not got'} the newest configuration{rejected}"
+        has_it = "refused" if rejected else "has not got"
+        return f"proxy {proxy.name}: {has_it} the newest configuration{rejected}"
     return ""
 
 
@@ -93,12 +107,8 @@ def _show(rows: list[wire.WorkloadStatus], answer: wire.Statuses, wide: bool) ->
 
 
 def workload_table(rows: list[wire.WorkloadStatus], wide: bool) -> Table:
-    columns = (
-        "NAMESPACE WORKLOAD ADDRESS ACCOUNT CAPTURED CERTIFICATE SYNCED PROVEN PROBLEM".split()
-    )
-    more = ["NODE", "PROXY", "NETNS"] if wide else []
     return Table(
-        (*columns, *more),
+        (*_COLUMNS, *(_MORE_COLUMNS if wide else ())),
         tuple(
             (
                 row.namespace,

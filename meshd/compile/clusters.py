@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import protocol_pb2
+from envoy.extensions.clusters.common.dns.v3 import dns_pb2
+from envoy.extensions.clusters.dns.v3 import dns_cluster_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from meshd.compile.destination_rules import RuleSet
@@ -34,6 +36,7 @@ _HTTP_OPTIONS: Final = http_protocol_options_pb2.HttpProtocolOptions
 _EXPLICIT: Final = _HTTP_OPTIONS.ExplicitHttpConfig
 _HTTP_OPTIONS_KEY: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _DNS_REFRESH: Final = 60.0
+"""Seconds, where the answer itself does not say for how long it holds."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,18 +133,26 @@ def _dns(
     ]
     if not service.endpoints and not service.host.startswith("*"):
         places = [Endpoint(address=service.host, port=port.number, service_port=port.number)]
-    # A logical DNS cluster has exactly one endpoint, or Envoy refuses it.
+    # With all addresses in one endpoint there is exactly one, or Envoy refuses the cluster.
     logical = service.resolution is Resolution.DNS_ROUND_ROBIN and len(places) == 1
     return {
-        "type": _CLUSTER.LOGICAL_DNS if logical else _CLUSTER.STRICT_DNS,
-        "dns_lookup_family": _CLUSTER.V4_PREFERRED,
-        "dns_refresh_rate": seconds(_DNS_REFRESH),
-        "dns_failure_refresh_rate": _CLUSTER.RefreshRate(
-            base_interval=seconds(1), max_interval=seconds(10)
+        "cluster_type": _CLUSTER.CustomClusterType(
+            name="envoy.clusters.dns", typed_config=packed(_resolver(logical=logical))
         ),
-        "respect_dns_ttl": True,
         "load_assignment": load_assignment(str(name), (lb_endpoint(place) for place in places)),
     }
+
+
+def _resolver(*, logical: bool) -> Any:
+    return dns_cluster_pb2.DnsCluster(
+        dns_lookup_family=dns_pb2.V4_PREFERRED,
+        dns_refresh_rate=seconds(_DNS_REFRESH),
+        dns_failure_refresh_rate=dns_cluster_pb2.DnsCluster.RefreshRate(
+            base_interval=seconds(1), max_interval=seconds(10)
+        ),
+        respect_dns_ttl=True,
+        all_addresses_in_single_endpoint=logical,
+    )
 
 
 def _upstream_protocol(protocol: Protocol, policy: Policy) -> Protocol:
@@ -203,7 +214,9 @@ def passthrough_cluster(options: MeshOptions) -> Any:
         name=PASSTHROUGH_CLUSTER,
         connect_timeout=seconds(options.connect_timeout),
         circuit_breakers=circuit_breakers(Policy()),
-        typed_extension_protocol_options=_http_options(Protocol.SNIFFED, Policy(), PASSTHROUGH_CLUSTER),
+        typed_extension_protocol_options=_http_options(
+            Protocol.SNIFFED, Policy(), PASSTHROUGH_CLUSTER
+        ),
         upstream_bind_config=from_namespace(),
         **_original_destination(),
     )

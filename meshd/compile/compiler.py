@@ -27,6 +27,7 @@ from meshd.compile.peer_authentication import peer_policy
 from meshd.compile.routes import http_ports, route_configuration
 from meshd.compile.scope import scopes
 from meshd.compile.secrets import gateway_secrets, rule_credentials
+from meshd.compile.shape import shape
 from meshd.compile.tls import transport_sockets
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.service import ServiceRecord
@@ -157,7 +158,10 @@ class _Round:
         key = view.scope.name
         snapshot = self._snapshot
         rules = (snapshot.virtual_services, snapshot.destination_rules, self._options)
-        services = tuple(view.services.values())
+        # A headless service's endpoints are what its listener matches.
+        services = tuple(
+            service if service.headless else shape(service) for service in view.services.values()
+        )
 
         def listener() -> Iterator[Any]:
             yield outbound.scope_listener(view, self._options)
@@ -207,9 +211,9 @@ class _Round:
         def assignments() -> Iterator[Any]:
             yield from service_assignments(service, rules).values()
 
-        inputs = (service, rules, options)
-        yield Kind.CLUSTER, self._memo.each(("clusters", *key), inputs, clusters)
-        yield Kind.ENDPOINT, self._memo.each(("endpoints", *key), inputs, assignments)
+        shaped = (shape(service), rules, options)
+        yield Kind.CLUSTER, self._memo.each(("clusters", *key), shaped, clusters)
+        yield Kind.ENDPOINT, self._memo.each(("endpoints", *key), (service, rules), assignments)
 
     def _secrets(self) -> Iterator[Any]:
         wanted = {name for client in self._clients for name in client.gateway.credentials()}

@@ -33,7 +33,6 @@ from meshd.compile.wellknown import ONCE, TRANSITIVE, seconds, state_value
 from meshd.model.interception import (
     CAPTURE_PROBE_ADDRESS,
     CAPTURE_PROBE_ADDRESS_V6,
-    CAPTURE_PROBE_ANSWER,
     CAPTURE_PROBE_PORT,
     OUTBOUND_PORT,
 )
@@ -68,10 +67,25 @@ def workload_listener(
         OUTBOUND_PORT,
         options,
         listener_filters=[wellknown.original_destination()],
+        filter_chains=[_probe_answer(workload)],
         default_filter_chain=chain(
             "scope", None, [known, tcp_proxy("outbound", [(scope_listener_name(scope), 1)])]
         ),
         traffic_direction="OUTBOUND",
+    )
+
+
+def _probe_answer(workload: Workload) -> Any:
+    """What capture's probe waits for. Here, not behind the hop: closing at once what comes over
+    an internal connection resets it before the answer is through."""
+    match = chain_match(
+        port=CAPTURE_PROBE_PORT, prefixes=[CAPTURE_PROBE_ADDRESS, CAPTURE_PROBE_ADDRESS_V6]
+    )
+    answer = config_pb2.Config(
+        response=base_pb2.DataSource(inline_string=f"meshd {workload.uid}\n")
+    )
+    return chain(
+        "probe", match, [wellknown.filter_("envoy.filters.network.direct_response", answer)]
     )
 
 
@@ -95,7 +109,6 @@ def scope_listener(view: View, options: MeshOptions) -> Any:
         number for number, kinds in ports.items() if kinds & {Protocol.TLS, Protocol.HTTPS}
     )
     chains = [
-        _probe_answer(),
         loop_trap(OUTBOUND_PORT),
         *_http_chains(view, ports, options),
         *_opaque_chains(view, options),
@@ -115,17 +128,6 @@ def scope_listener(view: View, options: MeshOptions) -> Any:
         filter_chains=chains,
         default_filter_chain=chain("rest", None, [tcp_proxy(rest, [(rest, 1)], options)]),
         traffic_direction="OUTBOUND",
-    )
-
-
-def _probe_answer() -> Any:
-    """What capture's probe waits for."""
-    match = chain_match(
-        port=CAPTURE_PROBE_PORT, prefixes=[CAPTURE_PROBE_ADDRESS, CAPTURE_PROBE_ADDRESS_V6]
-    )
-    answer = config_pb2.Config(response=base_pb2.DataSource(inline_string=CAPTURE_PROBE_ANSWER))
-    return chain(
-        "probe", match, [wellknown.filter_("envoy.filters.network.direct_response", answer)]
     )
 
 

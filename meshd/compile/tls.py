@@ -117,7 +117,7 @@ def transport_sockets(plan: TlsPlan, trust_domain: str) -> tuple[Any | None, lis
             return None, [
                 cluster_pb2.Cluster.TransportSocketMatch(
                     name="tlsMode-istio",
-                    match={"fields": {"tlsMode": {"string_value": "istio"}}},
+                    match={"tlsMode": "istio"},
                     transport_socket=mesh_client(plan, trust_domain),
                 ),
                 cluster_pb2.Cluster.TransportSocketMatch(

@@ -39,6 +39,7 @@ def _route(
     return route_components_pb2.Route(
         name=".".join(name for name in names if name),
         match=route_match(match),
+        stat_prefix=(match.stat_prefix if match else None) or "",
         metadata=_origin(routing),
         typed_per_filter_config=filter_settings(route),
         **action,

@@ -120,7 +120,7 @@ def state_value(key: str, text: str, sharing: Any, factory: str = HASHED) -> Any
         object_key=key,
         factory_key=factory,
         format_string=substitution_format_string_pb2.SubstitutionFormatString(
-            text_format_source={"inline_string": text}
+            text_format_source={"inline_string": text}, omit_empty_values=True
         ),
         shared_with_upstream=sharing,
     )

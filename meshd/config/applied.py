@@ -69,12 +69,16 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """So that the new name itself is on disk: fsync(2)."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """So that the new name itself is on disk: fsync(2).
+
+    Where that fails the new content is in place all the same: only a power cut could undo it.
+    """
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def load(path: Path) -> tuple[Applied, tuple[Finding, ...]]:

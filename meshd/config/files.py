@@ -6,6 +6,7 @@ restarts too (a copy of it is kept), and what is wrong with it is reported.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -80,7 +81,8 @@ class ConfigDirectory:
 
     def _forget(self, names: set[str]) -> None:
         for name in names:
-            (self._kept / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # at worst it comes back as last good content
+                (self._kept / name).unlink()
 
     def _look_at(self, name: str) -> _File:
         known = self._files.get(name)

@@ -15,17 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from meshd.config import retired
+from meshd.decoding import Mistake, Path, decode_all, nearest
 from meshd.errors import InvalidInputError
-from meshd.manifest import (
-    Document,
-    ManifestError,
-    Mistake,
-    Path,
-    decode_all,
-    nearest,
-    read_documents,
-    show_path,
-)
+from meshd.manifest import Document, ManifestError, read_documents, show_path
 from meshd.model import kinds
 from meshd.model.base import Key, Object, ObjectMeta
 from meshd.model.kubernetes import Namespace, Service

@@ -8,8 +8,8 @@ from meshd.config import validate
 from meshd.config.read import Read, read_sources
 from meshd.config.store import Store
 from meshd.config.write import to_json
+from meshd.decoding import nearest
 from meshd.errors import InvalidInputError
-from meshd.manifest import nearest
 from meshd.model import kinds
 from meshd.model.base import Key, Object
 from meshd.wire import Apply, Changed, DeleteNamed, Finding, Get, Objects, Rejected

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
-from meshd.manifest import Path
+from meshd.decoding import Path
 from meshd.model.base import Key, ObjectMeta, WorkloadSelector
 from meshd.model.kubernetes import Service
 from meshd.model.security import (

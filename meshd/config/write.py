@@ -18,7 +18,8 @@ def api_version(kind: type[Object]) -> str:
 
 def to_json(found: Object) -> dict[str, Any]:
     """As ``meshctl get -o json`` shows it; what is at its default is left out."""
-    value = msgspec.to_builtins(found, enc_hook=encode_scalar, str_keys=True)
+    # By way of JSON, so that lists are lists and keys are texts to whoever reads them.
+    value = msgspec.json.decode(msgspec.json.encode(found, enc_hook=encode_scalar))
     metadata = value.pop("metadata", {})
     head = {"apiVersion": api_version(type(found)), "kind": found.KIND, "metadata": metadata}
     return head | value

@@ -30,7 +30,6 @@ HEALTH_PROBE_ADDRESS_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"
 CAPTURE_PROBE_ADDRESS: Final = "169.254.7.126"
 CAPTURE_PROBE_ADDRESS_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:fffe"
 CAPTURE_PROBE_PORT: Final = 15022
-"""Where the capture probe connects to from inside a workload's namespace."""
-CAPTURE_PROBE_ANSWER: Final = "meshd\n"
-"""What the proxies answer it before they close: whoever reads this knows that the namespace's
-traffic reaches the proxy."""
+"""Where the capture probe connects to from inside a workload's namespace. The outbound listener
+answers connections to it with one line, ``meshd UID`` and a line feed, and closes: whoever reads
+that line knows that the namespace's traffic reaches the proxy."""

@@ -5,7 +5,7 @@ After https://kubernetes.io/docs/reference/kubernetes-api/. Other fields are pas
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -60,7 +60,7 @@ class Secret(Object, frozen=True):
 class EnvVar(Ignoring, frozen=True):
     name: str
     value: str = ""
-    value_from: dict[str, object] | None = None
+    value_from: dict[str, Any] | None = None
 
 
 class ContainerPort(Ignoring, frozen=True):

@@ -14,7 +14,7 @@ from meshd.errors import InvalidInputError
 
 DEFAULT_CIDR: Final = "198.18.0.0/16"
 DNS_ADDRESS: Final = "198.19.0.10"
-"""Of the cluster's DNS, for pods' resolv.conf. Nothing listens there: meshd captures DNS."""
+"""Of the cluster's DNS, for pods' resolv.conf. Nothing answers there: meshd captures DNS."""
 _V6_BASE: Final = int(ipaddress.IPv6Address("fd00:198::"))
 _FIRST_USER: Final = 200_000
 

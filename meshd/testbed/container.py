@@ -16,6 +16,8 @@ from meshd.testbed.readiness import Backoff, Readiness
 
 MAX_LOG: Final = 16 * 1024 * 1024
 """Bytes of a container's log; a longer one starts anew."""
+_STATUS: Final = "ended with status {}"
+_WELL: Final = _STATUS.format(0)
 
 
 class Container:
@@ -52,37 +54,37 @@ class Container:
         backoff = Backoff()
         while True:
             began = time.monotonic()
-            status = await self._live(None)
-            if status == 0:
+            how = await self._live(None)
+            if how == _WELL:
                 self._become("Completed", ready=True)
                 return
-            backoff = await self._wait(status, backoff, began)
+            backoff = await self._wait(how, backoff, began)
 
     async def keep(self, switch: Path, address: str) -> None:
         """Run it for ever. Cancelling ends it."""
         backoff = Backoff()
         while True:
             began = time.monotonic()
-            status = await self._live((switch, address))
-            backoff = await self._wait(status, backoff, began)
+            how = await self._live((switch, address))
+            backoff = await self._wait(how, backoff, began)
 
-    async def _wait(self, status: int, backoff: Backoff, began: float) -> Backoff:
+    async def _wait(self, how: str, backoff: Backoff, began: float) -> Backoff:
         backoff = backoff.after(time.monotonic() - began)
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         self._become(f"{how}, starts again in {backoff.pause:g} s", restarts=1)
         await asyncio.sleep(backoff.pause)
         return backoff
 
-    async def _live(self, probed: tuple[Path, str] | None) -> int:
-        """From its start to its end, which is also that of its probes."""
+    async def _live(self, probed: tuple[Path, str] | None) -> str:
+        """From its start to its end, which is also that of its probes. How it ended."""
         try:
             pid = launch.start(self._task, self._log)
-        except SystemRefusedError:
-            return 1
+        except SystemRefusedError as error:
+            return str(error)
         self._become("Running", pid=pid, ready=self.plan.readiness is None and probed is not None)
         watching = asyncio.create_task(self._probe(pid, *probed)) if probed else None
         try:
-            return await processes.ended(pid)
+            status = await processes.ended(pid)
+            return f"was killed by signal {-status}" if status < 0 else _STATUS.format(status)
         except asyncio.CancelledError:
             await processes.end(pid)
             raise

@@ -7,7 +7,7 @@ import dataclasses
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 from meshd.errors import NotReadyError, SystemRefusedError
@@ -52,7 +52,7 @@ class Home:
 
     @property
     def supervisor_log(self) -> Path:
-        return self.directory / "supervisor.log"
+        return self.paths.run / "testbed.log"
 
     @property
     def namespaces(self) -> Path:
@@ -85,7 +85,7 @@ class Home:
         (directory / "hosts").write_text(hosts(plan))
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None]:
         """Nobody else is at this testbed within the block. Raises NotReadyError."""
         self.lock.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -94,11 +94,19 @@ class Home:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise NotReadyError(f"{self.directory} is in use by another process") from None
+            if not self._is_current(descriptor):
+                raise NotReadyError(f"{self.directory} was taken away just now; try again")
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
             yield
         finally:
             os.close(descriptor)
+
+    def _is_current(self, descriptor: int) -> bool:
+        """Whether the lock is still the file of its name: ``forget`` removes it."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.lock.stat().st_ino == os.fstat(descriptor).st_ino
+        return False
 
     def owner(self) -> int | None:
         """The pid of the process that holds the lock."""
@@ -131,6 +139,13 @@ class Home:
         for point in kernel.mounts_below(self.directory):
             kernel.unmount(point)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Remove the last files too. Needs the lock, and ends its use."""
+        self.supervisor_log.unlink(missing_ok=True)
+        self.lock.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.paths.run.rmdir()  # unless meshd lives there
 
 
 def _in(directory: Path) -> tuple[Path, ...]:

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from meshd.config.read import Read
-from meshd.manifest import Path, show_path
+from meshd.decoding import Path
+from meshd.manifest import show_path
 from meshd.model.base import ObjectMeta
 from meshd.model.kubernetes import Deployment, Pod, Service
 

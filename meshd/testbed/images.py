@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from meshd.manifest import decode, nearest, read_documents, read_text
+from meshd.decoding import nearest
+from meshd.manifest import decode, read_documents, read_text
 
 _DEFAULT_REGISTRIES = ("docker.io/", "index.docker.io/", "registry-1.docker.io/")
 
@@ -39,7 +40,7 @@ class ImageMap:
         """What is wrong, for an image that is not found."""
         if not self.images:
             return f'image "{name}" is not known: {self.source}'
-        hint = nearest(name, self.images)
+        hint = nearest(_untagged(name), self.images)
         return f'image "{name}" is not in {self.source}{hint}; say there what to run for it'
 
 

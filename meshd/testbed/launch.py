@@ -44,7 +44,10 @@ class Task:
 
 
 def start(task: Task, log: Path) -> int:
-    """The pid of the new process, a child of this one. Raises SystemRefusedError."""
+    """The pid of the new process, a child of this one, when it runs its program.
+
+    Raises SystemRefusedError when it cannot, with the reason, which is in the log too.
+    """
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
@@ -54,15 +57,26 @@ def start(task: Task, log: Path) -> int:
             _run_first(task, output, writer)
         os.close(writer)
         writer = -1
-        answer = os.read(reader, 32)
+        answer = _read_all(reader)
         os.waitpid(first, 0)
     finally:
         for descriptor in (output, reader, writer):
             if descriptor >= 0:
                 os.close(descriptor)
-    if not answer:
-        raise SystemRefusedError(f"the namespaces of a container cannot be made: see {log}")
-    return int(answer)
+    pid, _, reason = answer.partition("\n")
+    if pid and not reason:
+        return int(pid)
+    if pid:
+        os.waitpid(int(pid), 0)
+    raise SystemRefusedError(reason or "the child that starts a container was killed")
+
+
+def _read_all(reader: int) -> str:
+    """What the children write; it ends when the last of them is another program."""
+    parts: list[bytes] = []
+    while part := os.read(reader, 4096):
+        parts.append(part)
+    return b"".join(parts).decode(errors="replace")
 
 
 def _run_first(task: Task, output: int, writer: int) -> NoReturn:
@@ -72,18 +86,21 @@ def _run_first(task: Task, output: int, writer: int) -> NoReturn:
         namespace = os.open(task.netns, os.O_RDONLY | os.O_CLOEXEC)
         kernel.enter(namespace, kernel.CLONE_NEWNET)
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWUTS)
+        told, tell = os.pipe2(os.O_CLOEXEC)
         second = os.fork()
         if second == 0:
-            _run_second(task)
-        os.write(writer, str(second).encode())
+            os.close(tell)
+            os.read(told, 1)  # until the pid has been told
+            _run_second(task, writer)
+        os.write(writer, f"{second}\n".encode())
         status = 0
     except OSError as error:
-        _tell(f"testbed: {error}")
+        _tell(writer, str(error), "\n")
     finally:
         os._exit(status)
 
 
-def _run_second(task: Task) -> NoReturn:
+def _run_second(task: Task, writer: int) -> NoReturn:
     try:
         os.setsid()
         socket.sethostname(task.hostname)
@@ -93,10 +110,10 @@ def _run_second(task: Task) -> NoReturn:
             with contextlib.suppress(FileNotFoundError, PermissionError, NotADirectoryError):
                 os.chdir(directory)
                 break
-        os.execvpe(task.command[0], task.command, dict(task.environment))
+        os.execvpe(task.command[0], task.command, dict(task.environment))  # noqa: S606
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        _tell(f"testbed: cannot run {task.command[0]}: {reason}")
+        _tell(writer, f"cannot run {task.command[0]}: {reason}")
     finally:
         os._exit(_CANNOT_RUN)
 
@@ -145,9 +162,10 @@ def _drop(user: int) -> None:
     kernel.forbid_new_privileges()
 
 
-def _tell(line: str) -> None:
+def _tell(writer: int, reason: str, head: str = "") -> None:
     with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
+        os.write(2, f"testbed: {reason}\n".encode())
+        os.write(writer, f"{head}{reason}".encode())
 
 
 def inside(pid: int, user: int, command: tuple[str, ...]) -> tuple[str, ...]:

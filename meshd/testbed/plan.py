@@ -11,7 +11,7 @@ import msgspec
 
 from meshd.config import enrolment
 from meshd.config.read import Read, RejectedError
-from meshd.manifest import Path
+from meshd.decoding import Path
 from meshd.model.base import ObjectMeta
 from meshd.model.kubernetes import (
     Container,
@@ -52,7 +52,8 @@ class Bed:
     subnet: Subnet
     images: ImageMap
     node: str
-    namespaces: Mapping[str, Namespace]
+    namespaces: Mapping[str, Mapping[str, str]]
+    """Labels of the namespaces that the mesh knows; the manifests' own come on top."""
     running: tuple[PodPlan, ...] = ()
 
 
@@ -77,8 +78,17 @@ class _Template:
 
 
 def make_plan(reads: Iterable[Read], bed: Bed) -> Plan:
-    """Raises RejectedError with everything that keeps the pods from running."""
+    """Raises RejectedError with everything that keeps the pods from running.
+
+    The objects' fields must have been validated before.
+    """
     written = tuple(reads)
+    own = {
+        read.object.metadata.name: read.object.metadata.labels
+        for read in written
+        if isinstance(read.object, Namespace)
+    }
+    bed = dataclasses.replace(bed, namespaces={**bed.namespaces, **own})
     templates = [template for read in written for template in _templates(read)]
     known = {pod.uid: bed.subnet.number(pod.address) for pod in bed.running}
     numbers = allocate(bed.subnet, (template.uid for template in templates), known)
@@ -173,8 +183,7 @@ class _Maker:
 
     def _is_enrolled(self) -> bool:
         """A namespace whose labels say nothing is outside the mesh."""
-        namespace = self._bed.namespaces.get(self._template.namespace)
-        labels = namespace.metadata.labels if namespace else {}
+        labels = self._bed.namespaces.get(self._template.namespace, {})
         meta = self._template.meta
         return enrolment.decide(labels, meta.labels, meta.annotations, otherwise=False).enrolled
 
@@ -201,8 +210,6 @@ class _Maker:
         if not command:
             reason = f'neither the manifest nor the image map says what "{container.image}" runs'
             self.findings.append(read.finding(at, reason))
-        if problem := _readiness_problem(container):
-            self.findings.append(read.finding((*at, "readinessProbe"), problem))
         return ContainerPlan(
             name=container.name,
             command=command,
@@ -225,20 +232,6 @@ class _Maker:
             labels=template.meta.labels,
             annotations=template.meta.annotations,
         )
-
-
-def _readiness_problem(container: Container) -> str:
-    """Why a probe cannot be carried out; empty when it can."""
-    probe = container.readiness_probe
-    if probe is None:
-        return ""
-    action = probe.http_get or probe.tcp_socket
-    if action is None:
-        return "" if probe.exec else "needs one of httpGet, tcpSocket and exec"
-    if _port_number(container, action.port) is None:
-        names = ", ".join(port.name for port in container.ports if port.name)
-        return f'port "{action.port}" is no port of the container (named ports: {names or "none"})'
-    return ""
 
 
 def _numbered(container: Container) -> Probe | None:

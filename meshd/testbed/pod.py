@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -37,7 +36,8 @@ class RunningPod:
         self._problem = ""
         self._init = [self._container(each) for each in plan.init_containers]
         self._containers = [self._container(each) for each in plan.containers]
-        self._life: asyncio.Task[None] | None = None
+        self._joined = not plan.enrolled
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def netns(self) -> Path:
@@ -45,6 +45,7 @@ class RunningPod:
 
     @property
     def ready(self) -> bool:
+        """Whether it may receive requests, in the mesh or not."""
         states = [container.state for container in self._containers]
         return self._state == "Running" and all(state.ready for state in states)
 
@@ -54,7 +55,7 @@ class RunningPod:
             plan=self.plan,
             netns=str(self.netns),
             state=self._state,
-            ready=self.ready,
+            ready=self.ready and self._joined,
             problem=self._problem or self._trouble(),
             containers=tuple(each.state for each in (*self._init, *self._containers)),
         )
@@ -89,15 +90,21 @@ class RunningPod:
         """Begin to live. What fails is tried again, and told in ``state``."""
         self._home.prepare(self.plan)
         self._network.add(self.plan.uid, self.netns, number)
-        self._life = asyncio.create_task(self._live(prove))
+        self._tasks.append(asyncio.create_task(self._live(prove)))
+
+    def replan(self, plan: PodPlan, prove: Prove) -> None:
+        """Take over a plan that differs only in whether it is in the mesh. Nothing is restarted."""
+        self.plan = plan
+        self._joined = not plan.enrolled
+        if plan.enrolled:
+            self._tasks.append(asyncio.create_task(self._join(prove)))
 
     async def stop(self) -> None:
         """End its processes, and take its namespace and files away."""
         self._become("Stopping")
-        if self._life:
-            self._life.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._life
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._network.remove(self.plan.uid, self.netns)
         shutil.rmtree(self._home.pod(self.plan.uid), ignore_errors=True)
 
@@ -111,6 +118,7 @@ class RunningPod:
 
     async def _live(self, prove: Prove) -> None:
         if self.plan.enrolled:
+            self._become("Joining")
             await self._join(prove)
         if self._init:
             self._become("Initialising")
@@ -122,16 +130,16 @@ class RunningPod:
                 group.create_task(container.keep(self._network.switch, self.plan.address))
 
     async def _join(self, prove: Prove) -> None:
-        """Nothing runs before its traffic is captured: what starts early would go around it."""
-        self._become("Joining")
-        while True:
+        """Nothing starts before its traffic is captured: what starts early would go around it."""
+        while not self._joined:
             try:
                 await prove(self.workload)
             except MeshdError as error:
-                self._become("Joining", f"not in the mesh: {error}")
+                self._become(self._state, f"not in the mesh: {error}")
                 await asyncio.sleep(_AGAIN)
             else:
-                return
+                self._joined = True
+                self._become(self._state)
 
     def _container(self, plan: ContainerPlan) -> Container:
         task = Task(

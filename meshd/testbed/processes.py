@@ -25,7 +25,7 @@ async def ended(pid: int) -> int:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
-    _, status = os.waitpid(pid, 0)
+    _, status = os.waitpid(pid, 0)  # noqa: ASYNC222 - it has ended already
     return os.waitstatus_to_exitcode(status)
 
 

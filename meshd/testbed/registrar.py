@@ -67,7 +67,7 @@ class Registrar:
     async def _answers(self, connection: channel.Connection) -> None:
         while (answer := await connection.receive()) is not None:
             if isinstance(answer, wire.Failed):
-                print(f"the mesh refused a workload: {answer.reason}", flush=True)  # noqa: T201
+                print(f"the mesh refused a workload: {answer.reason}", flush=True)
 
     async def prove(self, workload: Workload) -> None:
         """Raises MeshdError when its traffic is not captured in time."""

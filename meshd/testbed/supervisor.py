@@ -7,6 +7,8 @@ import contextlib
 import signal
 from typing import Final
 
+import msgspec
+
 from meshd import channel, wire
 from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
 from meshd.model.pod import PodPlan
@@ -54,25 +56,26 @@ class Supervisor:
     async def _run(self, request: wire.RunPods) -> None:
         """Make the difference: what is equal stays."""
         subnet = Subnet.parse(request.cidr)
-        if self._subnet not in {None, subnet}:
+        if self._subnet and self._subnet != subnet:
             raise InvalidInputError(
                 f"this testbed's network is {self._subnet.network}, not {subnet.network};"
                 " take it down first"
-                if self._subnet
-                else ""
             )
         wanted = {plan.uid: plan for plan in request.pods}
         gone = [
             pod
             for uid, pod in self._pods.items()
-            if pod.plan.owner in request.owners and wanted.get(uid) != pod.plan
+            if pod.plan.owner in request.owners and not _is_same(wanted.get(uid), pod.plan)
         ]
         self._refuse_clashes(wanted, {pod.plan.uid for pod in gone})
         network = self._network or self._create(subnet)
         await self._stop(gone)
         for plan in wanted.values():
-            if plan.uid not in self._pods:
+            pod = self._pods.get(plan.uid)
+            if pod is None:
                 self._start(plan, network, subnet)
+            elif pod.plan != plan:
+                pod.replan(plan, self._registrar.prove)
 
     def _refuse_clashes(self, wanted: dict[str, PodPlan], gone: set[str]) -> None:
         """Two that plan at the same time might take the same addresses."""
@@ -99,8 +102,14 @@ class Supervisor:
         for pod in pods:
             del self._pods[pod.plan.uid]
         if problem := await self._registrar.forget(tuple(pod.plan.uid for pod in pods)):
-            print(f"the mesh did not let pods go: {problem}", flush=True)  # noqa: T201
+            print(f"the mesh did not let pods go: {problem}", flush=True)
         await asyncio.gather(*(pod.stop() for pod in pods))
+
+    async def clean_up(self) -> None:
+        """Take away what an earlier one left that was killed."""
+        if problem := await self._registrar.forget(self._home.leftovers()):
+            print(f"the mesh did not let pods go: {problem}", flush=True)
+        self._home.clear()
 
     async def live(self) -> None:
         """Until SIGTERM or SIGINT; then nothing is left but what ``Home.clear`` takes."""
@@ -131,6 +140,11 @@ class Supervisor:
                 pod.trim_logs()
 
 
+def _is_same(wanted: PodPlan | None, plan: PodPlan) -> bool:
+    """Whether a pod may go on: joining the mesh, or leaving it, restarts nothing."""
+    return wanted is not None and msgspec.structs.replace(wanted, enrolled=plan.enrolled) == plan
+
+
 def main() -> int:
     """The process's whole life; one line says why it could not begin."""
     paths = Paths.from_environment()
@@ -139,9 +153,11 @@ def main() -> int:
         home = Home(paths, settings.mesh.domain)
         with home.locked():
             kernel.become_subreaper()
-            asyncio.run(Supervisor(home, settings.node_name).live())
+            supervisor = Supervisor(home, settings.node_name)
+            asyncio.run(supervisor.clean_up())
+            asyncio.run(supervisor.live())
             home.clear()
     except (MeshdError, OSError) as error:
-        print(f"testbed: {error}", flush=True)  # noqa: T201
+        print(f"testbed: {error}", flush=True)
         return 1
     return 0

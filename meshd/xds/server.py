@@ -32,6 +32,8 @@ _OPTIONS: Final = (
 )
 _ENDPOINTS_TIMEOUT: Final = 5.0
 """Seconds after which listeners no longer wait for a client to ask for a cluster's endpoints."""
+_STOP_TIMEOUT: Final = 1.0
+"""Seconds for gRPC to end its own tasks, so that a closing loop finds none to complain of."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +95,7 @@ class Server:
         """Hang up on all clients. They keep what they have."""
         if self._server:
             await self._server.stop(grace=None)
+            await self._server.wait_for_termination(_STOP_TIMEOUT)
 
     # ---- what is published
 
@@ -201,6 +204,8 @@ class Server:
             done, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+        except asyncio.CancelledError:
+            pass  # that is how gRPC says that the client hung up, or that we do
         finally:
             self._members.discard(member)
             for task in (writer, reader):

@@ -16,6 +16,9 @@ _EVERYTHING: Final = "*"
 _EVERYTHING_IF_UNNAMED: Final = frozenset({CLUSTER, LISTENER})
 """Types for which a first request that names nothing asks for all there is (legacy wildcard)."""
 
+UNKNOWN: Final = ""
+"""A version that no resource has."""
+
 _NO_VERSIONS: Final[Mapping[str, str]] = {}
 
 
@@ -67,6 +70,14 @@ class Rejection:
     reason: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Doubt:
+    """The client may have ``offered``, or still ``before``."""
+
+    before: str | None
+    offered: str | None
+
+
 class Subscription:
     """One per type URL of a stream.
 
@@ -77,7 +88,7 @@ class Subscription:
     def __init__(self, type_url: str) -> None:
         self.type_url = type_url
         self.held: dict[str, str] = {}
-        """Versions that the client is known to use, by name."""
+        """Versions that the client has, by name; UNKNOWN if it may have any."""
         self.rejected: dict[str, Rejection] = {}
         self.seen = False
         """The client has asked for this type."""
@@ -87,8 +98,8 @@ class Subscription:
         self._named: set[str] = set()
         self._unsure: set[str] = set()
         """Names that may have to be sent. All others are known to need nothing."""
-        self._perhaps: set[str] = set()
-        """Names of a response that was refused as a whole: the client may have applied some."""
+        self._doubts: dict[str, _Doubt] = {}
+        """About what was in a response that was refused as a whole."""
         self._again: set[str] = set()
         """Names to send even though the client has them."""
         self._parts: deque[tuple[str, ...]] = deque()
@@ -138,8 +149,9 @@ class Subscription:
         for name in names:
             self.held.pop(name, None)
             self.rejected.pop(name, None)
-            for names_to_tell in (self._unsure, self._perhaps, self._again):
-                names_to_tell.discard(name)
+            self._doubts.pop(name, None)
+            self._unsure.discard(name)
+            self._again.discard(name)
 
     def wants(self, name: str) -> bool:
         return self._wildcard or name in self._named
@@ -164,7 +176,7 @@ class Subscription:
     def is_due(self, name: str, published: Mapping[str, Resource]) -> bool:
         if not self.wants(name):
             return False
-        if name in self._again or name in self._perhaps:
+        if name in self._again:
             return True
         resource = published.get(name)
         if resource is None:
@@ -243,30 +255,51 @@ class Subscription:
             self._split(flight)
             return Refused(self.type_url, names, error, final=False)
         for name, version in flight.items():
-            if version is None:
-                self.held.pop(name, None)
-            elif error is not None:
-                if name in published and published[name].version == version:
-                    self.rejected[name] = Rejection(version, error)
-            elif self.wants(name):
-                self.held[name] = version
-            self._after_answer(name, version, error)
+            self._settle(name, version, error, published)
         if error is not None:
             return Refused(self.type_url, names, error, final=True)
         return Accepted(self.type_url, names)
 
-    def _after_answer(self, name: str, version: str | None, error: str | None) -> None:
-        if error is None or version is None:
+    def _settle(
+        self, name: str, version: str | None, error: str | None, published: Mapping[str, Resource]
+    ) -> None:
+        doubt = self._doubts.pop(name, None)
+        if not self.wants(name):
+            return
+        self._unsure.add(name)  # it may have changed since
+        if version is None:
+            self._set_held(name, None)
+        elif error is None:
+            self._set_held(name, version)
+        elif doubt and doubt.offered == version:
+            self._set_held(name, doubt.before)
+        current = published.get(name)
+        if error is not None and version and current and current.version == version:
+            self.rejected[name] = Rejection(version, error)
+        else:
             self.rejected.pop(name, None)
-        self._perhaps.discard(name)
-        if self.wants(name):
-            self._unsure.add(name)  # it may have changed since
+
+    def _set_held(self, name: str, version: str | None) -> None:
+        if version is None:
+            self.held.pop(name, None)
+        else:
+            self.held[name] = version
 
     def _split(self, flight: Mapping[str, str | None]) -> None:
-        """Removals are not what is wrong, but nobody knows whether they were done."""
-        self._perhaps.update(filter(self.wants, flight))
-        self._unsure.update(filter(self.wants, flight))
-        updates = [name for name, version in flight.items() if version is not None]
+        """Removals are not what is wrong, but nobody knows whether they were done.
+
+        Envoy uses what is good of a response that it refuses.
+        """
+        wanted = {name: version for name, version in flight.items() if self.wants(name)}
+        self._unsure.update(wanted)
+        updates = [name for name, version in wanted.items() if version is not None]
+        for name in updates:
+            earlier = self._doubts.get(name)
+            if earlier is None:
+                self._doubts[name] = _Doubt(self.held.get(name), wanted[name])
+            elif earlier.offered != wanted[name]:
+                self._doubts[name] = _Doubt(UNKNOWN, None)
+            self.held[name] = UNKNOWN
         middle = (len(updates) + 1) // 2
         for part in (tuple(updates[middle:]), tuple(updates[:middle])):
             if part:
@@ -275,4 +308,4 @@ class Subscription:
     def may_have(self) -> set[str]:
         """Names that the client has, or may have as soon as it reads what was sent."""
         flying = (name for name, version in self._flight.items() if version)
-        return {*self.held, *self._perhaps, *flying}
+        return {*self.held, *flying}

@@ -139,6 +139,14 @@ def test_the_kernel_moves_waiting_connections_between_proxies(network: Any) -> N
     assert network.workload.run("sysctl", "-n", "net.ipv4.tcp_migrate_req").strip() == "1"
 
 
+def test_a_namespace_with_ipv6_switched_off_is_captured(network: Any, backend: str) -> None:
+    network.workload.run("sysctl", "-w", "net.ipv6.conf.all.disable_ipv6=1")
+    network.workload.run("sysctl", "-w", "net.ipv6.conf.lo.disable_ipv6=1")
+    options = CaptureOptions(backend=backend)
+    assert network.apply(options).steps
+    assert network.apply(options).steps == ()
+
+
 @pytest.mark.parametrize(("foreign", "chosen"), [("", "nft"), ("nft", "nft"), ("legacy", "legacy")])
 def test_the_kind_of_tables_that_is_in_use_is_chosen(
     network: Any, foreign: str, chosen: str
@@ -200,7 +208,9 @@ def test_being_killed_at_any_change_is_made_good_by_the_next_run(
 def test_while_rules_change_new_connections_are_dropped_and_open_ones_go_on(
     network: Any, backend: str, addresses: dict[str, str]
 ) -> None:
-    first, second = (CaptureOptions(backend=backend, exclude_outbound_ports=(n,)) for n in (1, 8080))
+    first, second = (
+        CaptureOptions(backend=backend, exclude_outbound_ports=(n,)) for n in (1, 8080)
+    )
     network.apply(first)
     with (
         network.workload.listen(addresses["any"], OUTBOUND_PORT) as proxy,

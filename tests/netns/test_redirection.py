@@ -151,9 +151,7 @@ def test_health_probes_reach_the_application(captured: Any, addresses: dict[str,
 
 
 def _ask(host: Any, address: str, mark: int = 0) -> socket.socket:
-    client = host.socket(
-        socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM
-    )
+    client = host.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     if mark:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     client.connect((address, 53))
@@ -167,9 +165,7 @@ def _dns_listener(host: Any, any_address: str) -> socket.socket:
 
 
 def _answerer(host: Any, address: str, port: int) -> socket.socket:
-    server = host.socket(
-        socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM
-    )
+    server = host.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     server.bind((address, port))
     return server
 

@@ -13,7 +13,7 @@ from meshd.config.validate.fields import (
     is_address,
 )
 from meshd.config.validate.virtual_services import subset_problem
-from meshd.manifest import Path
+from meshd.decoding import Path
 from meshd.model.destinations import (
     ClientTLSSettings,
     ConnectionPoolSettings,

@@ -15,7 +15,7 @@ from meshd.config.validate.fields import (
     is_address,
     is_network,
 )
-from meshd.manifest import Path, nearest
+from meshd.decoding import Path, nearest
 from meshd.model.entries import ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec
 
 

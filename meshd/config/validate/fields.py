@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from meshd.config.read import Read, label_problem
-from meshd.manifest import Path
+from meshd.decoding import Path
 from meshd.model.base import Duration
 from meshd.model.routes import StringMatch
 from meshd.wire import Finding
@@ -48,8 +48,8 @@ def check_range(
     """Also refuses what is not a number at all (NaN)."""
     if value is None or low <= value <= high:
         return
-    limits = f"{low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
-    report.error(path, f"{value:g} is out of range; it must be {limits}")
+    limits = f"{low:.12g} or more" if high == math.inf else f"from {low:.12g} to {high:.12g}"
+    report.error(path, f"{value:.12g} is out of range; it must be {limits}")
 
 
 def check_duration(

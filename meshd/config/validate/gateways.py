@@ -12,7 +12,7 @@ from meshd.config.validate.fields import (
     check_port,
     is_address,
 )
-from meshd.manifest import Path, nearest
+from meshd.decoding import Path, nearest
 from meshd.model.gateways import Gateway, Server, ServerTLSSettings
 
 _PROTOCOLS: Final = ("HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "TCP", "TLS")

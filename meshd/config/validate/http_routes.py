@@ -17,7 +17,7 @@ from meshd.config.validate.fields import (
     check_regex,
     check_string_match,
 )
-from meshd.manifest import Path, nearest
+from meshd.decoding import Path, nearest
 from meshd.model.routes import (
     CorsPolicy,
     FaultAbort,

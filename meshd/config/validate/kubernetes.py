@@ -14,7 +14,7 @@ from meshd.config.validate.fields import (
     check_range,
     is_address,
 )
-from meshd.manifest import Path
+from meshd.decoding import Path
 from meshd.model.base import ObjectMeta
 from meshd.model.kubernetes import (
     Container,

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from meshd.config.read import Read
-from meshd.manifest import Path
+from meshd.decoding import Path
 from meshd.model.base import Key, Object
 from meshd.model.destinations import DestinationRule
 from meshd.model.entries import ServiceEntry

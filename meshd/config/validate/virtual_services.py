@@ -17,7 +17,7 @@ from meshd.config.validate.fields import (
     is_network,
 )
 from meshd.config.validate.http_routes import check_http_route, is_catch_all
-from meshd.manifest import Path
+from meshd.decoding import Path
 from meshd.model.routes import (
     Destination,
     HTTPRouteDestination,

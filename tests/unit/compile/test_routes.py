@@ -153,13 +153,13 @@ def test_routes_behind_one_for_all_requests_are_left_out() -> None:
     ]
 
 
-def test_each_match_of_a_route_is_a_route_of_its_own_name() -> None:
-    matches = [{"name": "one", "uri": {"exact": "/1"}}, {"uri": {"exact": "/2"}}]
+def test_each_match_is_a_route_with_its_own_name_and_statistics() -> None:
+    matches = [{"name": "one", "uri": {"exact": "/1"}, "statPrefix": "x"}, {"uri": {"exact": "/2"}}]
+    found = view(virtual_service("vs", ["a"], [{"match": matches, **to("v1")}]))
 
-    assert route_names(view(virtual_service("vs", ["a"], [{"match": matches, **to("v1")}]))) == [
-        "v1.one",
-        "v1",
-    ]
+    assert route_names(found) == ["v1.one", "v1"]
+    routes = route_configuration(found, 80).virtual_hosts[0].routes
+    assert [route.stat_prefix for route in routes] == ["x", ""]
 
 
 @pytest.mark.parametrize(

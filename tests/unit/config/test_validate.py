@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from meshd.config.read import read_objects
 from meshd.config.validate import check_fields, check_references, stored_kinds
 from meshd.config.validate.fields import host_problem, regex_problem
+from meshd.config.write import from_json, to_json
 from meshd.model import kinds
 
 _GROUPS = {kind.KIND: kind for kind in kinds.ALL}
@@ -65,7 +67,8 @@ http:
   - {destination: {host: reviews.ns.svc.cluster.local, subset: v2}, weight: 10}
   rewrite: {uri: /b, authority: reviews}
   timeout: 2s
-  retries: {attempts: 3, perTryTimeout: 100ms, retryOn: "5xx,reset,503", retryRemoteLocalities: true}
+  retries:
+    {attempts: 3, perTryTimeout: 100ms, retryOn: "5xx,reset,503", retryRemoteLocalities: true}
   fault:
     delay: {fixedDelay: 2s, percentage: {value: 50}}
     abort: {httpStatus: 503, percentage: {value: 0.5}}
@@ -447,6 +450,22 @@ def server(
 
 
 HTTPS = "number: 443, name: https, protocol: HTTPS"
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("VirtualService", EVERY_FIELD),
+        ("DestinationRule", EVERY_DESTINATION_FIELD),
+        ("Gateway", GATEWAY),
+    ],
+)
+def test_every_field_survives_being_written_and_read_back(kind: str, spec: str) -> None:
+    (read,) = read_objects(manifest(kind, spec), "f.yaml")
+    written = to_json(read.object)
+    assert from_json(written) == read.object
+    (again,) = read_objects(json.dumps(written), "f.json")
+    assert again.object == read.object
 
 
 @pytest.mark.parametrize(

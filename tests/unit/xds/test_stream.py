@@ -6,7 +6,7 @@ import pytest
 
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, Resources
 from meshd.xds.stream import Stream
-from meshd.xds.subscription import Accepted, Refused, Request, Response
+from meshd.xds.subscription import UNKNOWN, Accepted, Refused, Request, Response
 
 
 def _resource(type_url: str, name: str, version: str = "1", endpoints: str = "") -> Resource:
@@ -184,6 +184,27 @@ def test_what_was_perhaps_applied_of_a_refused_response_is_removed_when_it_is_un
     stream.replace(Resources({}))
     assert stream.may_have(CLUSTER) == {"a", "b"}
     assert _drain(stream) == [("Cluster", [], ["a", "b"])]
+
+
+def test_what_was_offered_in_several_versions_is_not_known_when_the_last_is_refused() -> None:
+    names = ("a", "b", "c", "d")
+
+    def offer(version: str) -> Resources:
+        return Resources.of(_cluster(name, version) for name in names)
+
+    stream = Stream(offer("1"))
+    stream.receive(Request(CLUSTER))
+    stream.receive(Request(LISTENER))
+    _nack(stream, stream.next())
+    stream.replace(offer("2"))
+    _nack(stream, stream.next())  # the client may use its version 2 of a by now
+    stream.replace(offer("1"))
+    last = stream.next()
+    assert _names(last) == ("Cluster", ["a"], [])
+    _nack(stream, last)
+    assert stream.held(CLUSTER)["a"] == UNKNOWN
+    stream.replace(Resources({}))
+    assert "a" in stream.may_have(CLUSTER)
 
 
 def test_going_back_to_the_version_in_use_ends_a_rejection() -> None:

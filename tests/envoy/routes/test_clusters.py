@@ -35,7 +35,7 @@ from meshd.model.snapshot import Snapshot
 from meshd.model.traffic import DestinationRule, VirtualService
 
 ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
-GOLDEN = Path(__file__).parents[1] / "unit" / "compile" / "golden"
+GOLDEN = Path(__file__).parents[2] / "unit" / "compile" / "golden"
 
 
 class Recorded(msgspec.Struct):

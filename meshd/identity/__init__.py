@@ -1,0 +1,1 @@
+"""Identities of workloads: names, the authority that certifies them, rotation, and SDS."""

@@ -1,0 +1,303 @@
+"""The certificate authority: makes root and intermediate certificates, and signs leaves. Pure.
+
+Time comes in as Unix seconds; keys and certificates as values. Where they are kept is ``store``'s
+to know. Leaves have the shape of Istio's own: the SPIFFE name as the only subject alternative
+name, critical because the subject is empty (RFC 5280, 4.2.1.6), for servers and clients alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+from collections.abc import Sequence
+from typing import Final, Protocol, cast
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from meshd.errors import InvalidInputError
+from meshd.identity.names import checked
+from meshd.model.workload import Identity
+
+AuthorityKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+"""We make P-256 keys; an administrator's own may be RSA."""
+
+CLOCK_SKEW: Final = 120.0
+"""Seconds by which a certificate is valid before it was made, for peers whose clock is behind."""
+_LAST_MOMENT: Final = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+"""No certificate can name a later one (RFC 5280, 4.1.2.5)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """Asks for a leaf certificate. The private key stays with whoever asks."""
+
+    identity: Identity
+    csr: x509.CertificateSigningRequest
+    lifetime: float
+    """Seconds; an authority may give less."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Issued:
+    """A leaf certificate with what a peer needs to get from it to a root."""
+
+    chain: bytes
+    """PEM, the leaf first, without the root."""
+    serial: int
+    begins: float
+    expires: float
+    """Unix seconds."""
+
+
+class Signer(Protocol):
+    """Certifies identities: this node's own authority, or one elsewhere."""
+
+    async def sign(self, request: Request, now: float) -> Issued:
+        """Raises MeshdError when it is refused or cannot be done now."""
+        ...
+
+    def roots(self) -> bytes:
+        """PEM of all certificates that peers are verified against."""
+        ...
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def request(identity: Identity, key: ec.EllipticCurvePrivateKey, lifetime: float) -> Request:
+    """Raises InvalidInputError when the identity has no proper name."""
+    csr = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .add_extension(_name_of(identity), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return Request(identity, csr, lifetime)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Authority:
+    """Signs leaves of one trust domain with an intermediate (or, if there is none, a root)."""
+
+    trust_domain: str
+    key: AuthorityKey = dataclasses.field(repr=False)
+    chain: tuple[x509.Certificate, ...]
+    """The key's own certificate first, then those between it and the root; never the root."""
+    issuer: x509.Certificate
+    """The key's own certificate."""
+    root_certificates: tuple[x509.Certificate, ...]
+
+    async def sign(self, request: Request, now: float) -> Issued:
+        """Raises InvalidInputError when the request or the authority itself is not valid."""
+        self._check(request, now)
+        last = min(c.not_valid_after_utc for c in (self.issuer, *self.root_certificates))
+        leaf = (
+            _validity(now, request.lifetime, last)
+            .subject_name(x509.Name([]))
+            .issuer_name(self.issuer.subject)
+            .public_key(request.csr.public_key())
+            .add_extension(_name_of(request.identity), critical=True)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(authority=False), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage(
+                    [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+                ),
+                critical=False,
+            )
+            .add_extension(_issued_by(self.issuer), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        return Issued(
+            pem(leaf, *self.chain),
+            leaf.serial_number,
+            leaf.not_valid_before_utc.timestamp(),
+            leaf.not_valid_after_utc.timestamp(),
+        )
+
+    def roots(self) -> bytes:
+        return pem(*self.root_certificates)
+
+    def _check(self, request: Request, now: float) -> None:
+        identity = checked(request.identity)
+        if identity.trust_domain != self.trust_domain:
+            raise InvalidInputError(
+                f"{identity.uri}: not in this authority's trust domain {self.trust_domain!r}"
+            )
+        if not request.csr.is_signature_valid:
+            raise InvalidInputError(f"{identity.uri}: the request is not signed by its own key")
+        asked = request.csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if list(asked) != [x509.UniformResourceIdentifier(identity.uri)]:
+            raise InvalidInputError(f"{identity.uri}: the request names something else")
+        for certificate in (self.issuer, *self.root_certificates):
+            check_valid(certificate, now)
+
+
+def make_root(
+    key: ec.EllipticCurvePrivateKey, organization: str, now: float, lifetime: float
+) -> x509.Certificate:
+    """A self-signed root."""
+    name = _subject(organization, "meshd root")
+    return (
+        _validity(now, lifetime, _LAST_MOMENT)
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_key_usage(authority=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def make_intermediate(
+    key: AuthorityKey,
+    organization: str,
+    root: tuple[AuthorityKey, x509.Certificate],
+    now: float,
+    lifetime: float,
+) -> x509.Certificate:
+    """Signs leaves only. Ends no later than its root."""
+    root_key, root_certificate = root
+    return (
+        _validity(now, lifetime, root_certificate.not_valid_after_utc)
+        .subject_name(_subject(organization, "meshd intermediate"))
+        .issuer_name(root_certificate.subject)
+        .public_key(key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(authority=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_issued_by(root_certificate), critical=False)
+        .sign(root_key, hashes.SHA256())
+    )
+
+
+def pem(*certificates: x509.Certificate) -> bytes:
+    return b"".join(c.public_bytes(serialization.Encoding.PEM) for c in certificates)
+
+
+def check_valid(certificate: x509.Certificate, now: float) -> None:
+    """Raises InvalidInputError when it is expired or not valid yet."""
+    moment = _moment(now)
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    name = certificate.subject.rfc4514_string()
+    if moment > ends:
+        raise InvalidInputError(f"CA certificate {name}: expired on {ends:%Y-%m-%d %H:%M:%S} UTC")
+    if moment < begins:
+        raise InvalidInputError(
+            f"CA certificate {name}: valid from {begins:%Y-%m-%d %H:%M:%S} UTC only; "
+            "is this host's clock right?"
+        )
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether it may sign others."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether ``issuer`` may sign others and has signed this one."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return is_authority(issuer)
+
+
+def half_life(certificate: x509.Certificate) -> float:
+    """Unix seconds from which an intermediate is to be made anew."""
+    begins = certificate.not_valid_before_utc.timestamp()
+    return (begins + certificate.not_valid_after_utc.timestamp()) / 2
+
+
+def same_key(key: AuthorityKey, certificate: x509.Certificate) -> bool:
+    """Whether the certificate is for this key."""
+    return key.public_key() == certificate.public_key()
+
+
+def _subject(organization: str, name: str) -> x509.Name:
+    """X.520 bounds both at 64 characters."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization[:64]),
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+        ]
+    )
+
+
+def _moment(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+
+
+def _validity(now: float, lifetime: float, last: datetime.datetime) -> x509.CertificateBuilder:
+    """A certificate counts whole seconds: the last one is rounded up, so none is lost."""
+    wanted = now + lifetime
+    ends = last if wanted >= last.timestamp() else _moment(math.ceil(wanted))
+    return (
+        x509.CertificateBuilder()
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_moment(math.floor(now - CLOCK_SKEW)))
+        .not_valid_after(ends)
+    )
+
+
+def _name_of(identity: Identity) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(checked(identity).uri)])
+
+
+def _issued_by(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    try:
+        found = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        key = cast(ec.EllipticCurvePublicKey, issuer.public_key())
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(found)
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def chain_of(
+    issuer: x509.Certificate,
+    between: Sequence[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+) -> tuple[x509.Certificate, ...]:
+    """The way from ``issuer`` to a root, the root left out.
+
+    Raises InvalidInputError when ``between`` does not lead there.
+    """
+    found: list[x509.Certificate] = []
+    todo = list(between)
+    at = issuer
+    while at not in roots:
+        found.append(at)
+        above = next((c for c in (*roots, *todo) if c != at and is_issued_by(at, c)), None)
+        if above is None:
+            raise InvalidInputError(
+                f"CA certificate {at.subject.rfc4514_string()}: its issuer "
+                f"{at.issuer.rfc4514_string()} is neither a root nor in the chain"
+            )
+        if above in todo:
+            todo.remove(above)
+        at = above
+    return tuple(found)

@@ -1,0 +1,64 @@
+"""Files that are there whole or not at all, whatever stops the process or the machine.
+
+Each step is a method of its own, so that tests can stop between any two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final
+
+TEMPORARY: Final = ".new"
+"""Ends the names of files that are being written."""
+
+
+class Disk:
+    """The steps of writing a file. All raise OSError."""
+
+    def create(self, path: Path, mode: int) -> int:
+        """A descriptor of a new, empty file; what a process that died left there is replaced."""
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    def sync(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.replace(target)
+
+
+def write_whole(disk: Disk, path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replaces the file at once; when this returns, it survives a power cut. Raises OSError."""
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    try:
+        descriptor = disk.create(temporary, mode)
+        try:
+            disk.write(descriptor, data)
+            disk.sync(descriptor)
+        finally:
+            os.close(descriptor)
+        disk.rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    with _directory(path.parent) as descriptor:
+        disk.sync(descriptor)
+
+
+@contextlib.contextmanager
+def _directory(path: Path) -> Generator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,225 @@
+# pyright: reportAttributeAccessIssue=false
+"""Serves secrets to the pool over SDS on a unix socket; who may connect is up to its directory.
+
+Owns the gRPC server and its clients; what a client is told is ``subscriber``'s to decide. Serves
+the incremental variant (Envoy's on-demand secrets use it), the older one, and the aggregated
+service for clients that keep all subscriptions on one stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+
+from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.identity.subscriber import Request, Response, Secret, Secrets, Subscriber
+
+_TYPE: Final = "type.googleapis.com/" + secret_pb2.Secret.DESCRIPTOR.full_name
+_SDS: Final = "envoy.service.secret.v3.SecretDiscoveryService"
+_ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+_LONGEST_PATH: Final = 107  # unix(7)
+_STOP_TIMEOUT: Final = 1.0
+"""Seconds for gRPC to end what serves clients."""
+_LONGEST_REASON: Final = 500
+_MOST_REFUSALS: Final = 1000
+"""Of which it is remembered that they were logged."""
+
+_log = logging.getLogger(__name__)
+
+
+def certificate_secret(name: str, version: str, chain: bytes, key: bytes) -> Secret:
+    """``chain`` and ``key`` in PEM."""
+    message = secret_pb2.Secret(name=name)
+    message.tls_certificate.certificate_chain.inline_bytes = chain
+    message.tls_certificate.private_key.inline_bytes = key
+    return Secret(version, message.SerializeToString())
+
+
+def trust_secret(name: str, version: str, roots: bytes) -> Secret:
+    """``roots`` in PEM."""
+    message = secret_pb2.Secret(name=name)
+    message.validation_context.trusted_ca.inline_bytes = roots
+    return Secret(version, message.SerializeToString())
+
+
+class Server:
+    """Until the first ``publish`` nobody is told anything."""
+
+    def __init__(self) -> None:
+        self._secrets = Secrets()
+        self._clients: set[_Client] = set()
+        self._writes: set[asyncio.Task[None]] = set()
+        self._refused: set[tuple[str, str]] = set()
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, path: Path) -> None:
+        """Listen. The socket is for its owner and its group, which is that of the directory.
+
+        Raises InvalidInputError or SystemRefusedError when that cannot be.
+        """
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            raise InvalidInputError(
+                f"{path}: too long for a unix socket ({_LONGEST_PATH} bytes); use a shorter home"
+            )
+        server = grpc.aio.server()
+        delta, whole = _handler(self._serve, delta=True), _handler(self._serve, delta=False)
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(
+                    _SDS, {"DeltaSecrets": delta, "StreamSecrets": whole}
+                ),
+                grpc.method_handlers_generic_handler(
+                    _ADS, {"DeltaAggregatedResources": delta, "StreamAggregatedResources": whole}
+                ),
+            )
+        )
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise SystemRefusedError(
+                f"{path.parent}: not a directory that uid {os.geteuid()} may write to; the "
+                "supervisor makes it"
+            )
+        try:
+            server.add_insecure_port(f"unix:{path}")
+            await server.start()
+            path.chmod(0o660)
+            if path.stat().st_gid != path.parent.stat().st_gid:
+                os.chown(path, -1, path.parent.stat().st_gid)
+        except (RuntimeError, OSError) as error:
+            raise SystemRefusedError(f"{path}: cannot serve secrets there: {error}") from None
+        self._server = server
+
+    async def stop(self) -> None:
+        """Hang up on all clients. They keep what they have."""
+        if self._server:
+            await self._server.stop(grace=None)
+            await self._server.wait_for_termination(_STOP_TIMEOUT)
+
+    def publish(self, secrets: Secrets) -> None:
+        """From now on this is what clients are to have."""
+        self._secrets = secrets
+        for client in self._clients:
+            self._start_write(client)
+
+    def _start_write(self, client: _Client) -> None:
+        if client.writing or (response := client.subscriber.next(self._secrets)) is None:
+            return
+        client.writing = True
+        task = asyncio.create_task(self._write(client, response))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
+    async def _write(self, client: _Client, response: Response) -> None:
+        """One message at a time, for as long as there is more: others wait for nobody."""
+        try:
+            found: Response | None = response
+            while found is not None:
+                await client.context.write(_encode(found, delta=client.delta))
+                found = client.subscriber.next(self._secrets)
+        except (grpc.aio.BaseError, asyncio.InvalidStateError):
+            pass  # it hung up; whoever reads from it sees that, too
+        finally:
+            client.writing = False
+
+    async def _serve(self, context: Any, *, delta: bool) -> None:
+        client = _Client(context, delta=delta)
+        self._clients.add(client)
+        try:
+            while (message := await context.read()) is not grpc.aio.EOF:
+                self._receive(client, message)
+        except asyncio.CancelledError:
+            pass  # that is how gRPC says that the client hung up, or that we do
+        finally:
+            self._clients.discard(client)
+
+    def _receive(self, client: _Client, message: Any) -> None:
+        client.name = client.name or message.node.id
+        if message.type_url not in {_TYPE, ""}:
+            return  # on an aggregated stream; there is nothing of another kind here
+        refusal = client.subscriber.receive(_decode(message, delta=client.delta))
+        if refusal:
+            self._log_refusal(client.name, refusal.names, refusal.reason)
+        self._start_write(client)
+
+    def _log_refusal(self, proxy: str, names: tuple[str, ...], reason: str) -> None:
+        """Each client of the pool has many streams: the same refusal is logged once."""
+        reason = " ".join(reason.split())[:_LONGEST_REASON]
+        seen = (proxy, reason)
+        if seen not in self._refused:
+            if len(self._refused) >= _MOST_REFUSALS:
+                self._refused.clear()
+            self._refused.add(seen)
+            _log.warning(
+                "proxy %s refused the secret %s: %s",
+                proxy or "without a name",
+                ", ".join(names),
+                reason,
+                extra={"MESHD_EVENT": "secret-refused"},
+            )
+
+
+class _Client:
+    """One stream. An Envoy opens one for each secret."""
+
+    __slots__ = ("context", "delta", "name", "subscriber", "writing")
+
+    def __init__(self, context: Any, *, delta: bool) -> None:
+        self.context = context
+        self.delta = delta
+        self.name = ""
+        self.subscriber = Subscriber(whole=not delta)
+        self.writing = False
+
+
+def _handler(serve: Any, *, delta: bool) -> Any:
+    @functools.wraps(serve)
+    async def handle(_: Any, context: Any) -> None:
+        await serve(context, delta=delta)
+
+    read, written = (
+        (discovery_pb2.DeltaDiscoveryRequest, discovery_pb2.DeltaDiscoveryResponse)
+        if delta
+        else (discovery_pb2.DiscoveryRequest, discovery_pb2.DiscoveryResponse)
+    )
+    return grpc.stream_stream_rpc_method_handler(handle, read.FromString, written.SerializeToString)
+
+
+def _decode(message: Any, *, delta: bool) -> Request:
+    error = message.error_detail.message if message.HasField("error_detail") else None
+    if not delta:
+        return Request(tuple(message.resource_names), nonce=message.response_nonce, error=error)
+    return Request(
+        tuple(message.resource_names_subscribe),
+        tuple(message.resource_names_unsubscribe),
+        dict(message.initial_resource_versions),
+        message.response_nonce,
+        error,
+    )
+
+
+def _encode(response: Response, *, delta: bool) -> Any:
+    bodies = [{"type_url": _TYPE, "value": secret.body} for _, secret in response.secrets]
+    if not delta:
+        return discovery_pb2.DiscoveryResponse(
+            type_url=_TYPE,
+            nonce=response.nonce,
+            version_info=response.nonce,
+            resources=bodies,
+        )
+    return discovery_pb2.DeltaDiscoveryResponse(
+        type_url=_TYPE,
+        nonce=response.nonce,
+        removed_resources=response.removed,
+        resources=[
+            discovery_pb2.Resource(name=name, version=secret.version, resource=body)
+            for (name, secret), body in zip(response.secrets, bodies, strict=True)
+        ],
+    )

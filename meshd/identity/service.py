@@ -1,0 +1,249 @@
+"""Keeps a certificate for each allowed identity, and publishes it the moment that it is there.
+
+Owns the keys of leaves, which are in memory only, and the record of who is allowed. When to issue
+is ``rotation``'s to decide, who certifies is the signer's, what clients are told is ``sds``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography.hazmat.primitives import serialization
+
+from meshd import channel, wire
+from meshd.errors import InvalidInputError, MeshdError
+from meshd.identity import authority, names, rotation, sds
+from meshd.identity.authority import Issued, Signer
+from meshd.identity.disk import Disk, write_whole
+from meshd.identity.rotation import Failure, Held
+from meshd.identity.subscriber import Secret, Secrets
+from meshd.model.workload import Identity
+
+_LONGEST_SLEEP: Final = 60.0
+"""Seconds after which the clock is looked at again: it may have been set, or the host slept."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Leaf:
+    held: Held
+    secret: Secret
+
+
+class Identities:
+    """``lifetime`` in seconds, ``renew_at`` a fraction of it; ``record``: who is allowed."""
+
+    def __init__(
+        self,
+        signer: Signer,
+        publish: Callable[[Secrets], None],
+        record: Path,
+        *,
+        lifetime: float,
+        renew_at: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._signer = signer
+        self._publish = publish
+        self._record = record
+        self._lifetime = lifetime
+        self._renew_at = renew_at
+        self._clock = clock
+        self._allowed: frozenset[Identity] | None = None
+        self._leaves: dict[Identity, _Leaf] = {}
+        self._failed: dict[Identity, Failure] = {}
+        self._nameless: dict[str, str] = {}
+        """Why what was asked for can have no certificate, by URI."""
+        self._told = False
+        """The mesh role has said who is allowed, since this process began."""
+        self._trust: tuple[bytes, Secret] | None = None
+        self._wake = asyncio.Event()
+        self._listeners: set[asyncio.Event] = set()
+
+    # ---- who is allowed
+
+    def restore(self) -> None:
+        """Go on with whoever was allowed when this process ended; without a record, wait."""
+        try:
+            found = msgspec.json.decode(self._record.read_bytes(), type=tuple[str, ...])
+            self._set(frozenset(map(names.parse, found)))
+        except FileNotFoundError:
+            pass
+        except (OSError, msgspec.DecodeError, InvalidInputError) as error:
+            _log.warning(
+                "%s: not usable, so nobody is served until the mesh role tells: %s",
+                self._record,
+                error,
+                extra={"MESHD_EVENT": "record-lost"},
+            )
+
+    def allow(self, identities: Iterable[Identity]) -> None:
+        """The whole of those that are served from now on. What has no proper name never is."""
+        allowed: set[Identity] = set()
+        self._nameless = {}
+        for identity in identities:
+            try:
+                allowed.add(names.checked(identity))
+            except InvalidInputError as error:
+                self._nameless[identity.uri] = str(error)
+        if self._told and allowed == self._allowed:
+            return
+        self._told = True
+        self._set(frozenset(allowed))
+        self._save()
+
+    def _set(self, allowed: frozenset[Identity]) -> None:
+        self._allowed = allowed
+        self._failed = {one: failure for one, failure in self._failed.items() if one in allowed}
+        self._wake.set()
+
+    def _save(self) -> None:
+        uris = sorted(identity.uri for identity in self._allowed or ())
+        try:
+            write_whole(Disk(), self._record, msgspec.json.encode(uris))
+        except OSError as error:
+            _log.warning(
+                "%s: cannot be written: %s; after a restart nobody is served until the mesh role "
+                "tells who is allowed",
+                self._record,
+                error.strerror,
+                extra={"MESHD_EVENT": "record-lost"},
+            )
+
+    # ---- certificates
+
+    async def run(self) -> None:
+        """Issue and renew until cancelled."""
+        self._show()
+        while True:
+            self._wake.clear()
+            wake = await self._step()
+            pause = _LONGEST_SLEEP if wake is None else max(wake - self._clock(), 0.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(pause, _LONGEST_SLEEP)):
+                    await self._wake.wait()
+
+    async def _step(self) -> float | None:
+        """What is due now, the most urgent first; gives the time to come back."""
+        plan = self._plan()
+        for identity in plan.drop:
+            del self._leaves[identity]
+        if plan.drop or not plan.issue:
+            self._show()
+        for identity in plan.issue:
+            await self._renew(identity)
+            self._show()
+            # Let go, so that what is issued is sent at once, and notice who is not allowed now.
+            await asyncio.sleep(0)
+            if self._wake.is_set():
+                return self._clock()
+        return self._plan().wake if plan.issue else plan.wake
+
+    def _plan(self) -> rotation.Plan:
+        held = {identity: leaf.held for identity, leaf in self._leaves.items()}
+        return rotation.plan(
+            self._allowed or frozenset(), held, self._failed, self._clock(), self._renew_at
+        )
+
+    async def _renew(self, identity: Identity) -> None:
+        now = self._clock()
+        key = authority.new_key()
+        try:
+            issued = await self._signer.sign(authority.request(identity, key, self._lifetime), now)
+        except MeshdError as error:
+            self._fail(identity, now, str(error))
+            return
+        self._failed.pop(identity, None)
+        private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        self._leaves[identity] = _leaf(identity, now, issued, private)
+
+    def _fail(self, identity: Identity, now: float, problem: str) -> None:
+        if problem not in {failure.reason for failure in self._failed.values()}:
+            _log.error(
+                "no certificate for %s: %s", identity.uri, problem, extra={"MESHD_EVENT": "ca"}
+            )
+        attempts = self._failed[identity].attempts + 1 if identity in self._failed else 1
+        self._failed[identity] = Failure(now, attempts, problem)
+
+    # ---- who is told
+
+    def _show(self) -> None:
+        self._publish(self._secrets())
+        for changed in self._listeners:
+            changed.set()
+
+    def _secrets(self) -> Secrets:
+        served = {identity.uri: leaf.secret for identity, leaf in self._leaves.items()}
+        served[names.TRUST_BUNDLE] = self._trust_bundle()
+        if not self._told or self._allowed is None:
+            # A name outside the record may be new: denying it could cost a proxy what it has.
+            return Secrets(served, None)
+        return Secrets(served, frozenset(identity.uri for identity in self._allowed))
+
+    def _trust_bundle(self) -> Secret:
+        roots = self._signer.roots()
+        if self._trust is None or self._trust[0] != roots:
+            version = hashlib.blake2b(roots, digest_size=8).hexdigest()
+            self._trust = roots, sds.trust_secret(names.TRUST_BUNDLE, version, roots)
+        return self._trust[1]
+
+    def certificates(self) -> wire.Certificates:
+        """What is served now, and what should be but is not, with the reason."""
+        problems = self._nameless | {
+            identity.uri: failure.reason for identity, failure in self._failed.items()
+        }
+        served = {identity.uri: leaf for identity, leaf in self._leaves.items()}
+        states = [
+            wire.CertificateState(
+                uri, leaf.held.expires, leaf.secret.version, problems.pop(uri, "")
+            )
+            for uri, leaf in served.items()
+        ]
+        states += [wire.CertificateState(uri, 0.0, "", why) for uri, why in problems.items()]
+        return wire.Certificates(tuple(sorted(states, key=lambda state: state.uri)))
+
+    async def session(self, connection: channel.Connection) -> None:
+        """Serve one ``wire`` connection: takes ``Allow``, sends ``Certificates`` as they change."""
+        changed = asyncio.Event()
+        sender = asyncio.create_task(self._send(connection, changed))
+        try:
+            while (message := await connection.receive()) is not None:
+                if not isinstance(message, wire.Allow):
+                    kind = type(message).__name__
+                    raise InvalidInputError(f"the identity role does not take {kind}")
+                self.allow(message.identities)
+                self._listeners.add(changed)
+                changed.set()
+        finally:
+            self._listeners.discard(changed)
+            sender.cancel()
+            with contextlib.suppress(asyncio.CancelledError, MeshdError):
+                await sender
+
+    async def _send(self, connection: channel.Connection, changed: asyncio.Event) -> None:
+        while True:
+            await changed.wait()
+            changed.clear()
+            await connection.send(self.certificates())
+
+
+def _leaf(identity: Identity, now: float, issued: Issued, key: bytes) -> _Leaf:
+    serial = f"{issued.serial:x}"
+    return _Leaf(
+        Held(now, issued.begins, issued.expires),
+        sds.certificate_secret(identity.uri, serial, issued.chain, key),
+    )

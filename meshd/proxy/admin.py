@@ -1,0 +1,159 @@
+"""Client of an Envoy's admin interface, over its unix socket.
+
+https://www.envoyproxy.io/docs/envoy/v1.40.0/operations/admin
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import h11
+import msgspec
+
+from meshd.errors import SystemRefusedError, UnreachableError
+
+_PATIENCE: Final = 5.0
+_GAUGES: Final = {
+    "listener_manager.total_listeners_active": "listeners",
+    "listener_manager.total_listeners_warming": "warming",
+    "server.total_connections": "connections",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Vitals:
+    """Of a proxy that runs."""
+
+    live: bool
+    """It has had its first configuration, or has waited for it long enough."""
+    listeners: int
+    warming: int
+    """Listeners that wait for something, and do not listen yet."""
+    connections: int
+    """From clients; internal ones count, too."""
+
+
+class Admin:
+    """Every request raises UnreachableError when the proxy does not answer."""
+
+    def __init__(self, socket: Path, *, timeout: float = _PATIENCE) -> None:
+        self._socket = socket
+        self._timeout = timeout
+
+    async def vitals(self) -> Vitals:
+        pattern = "|".join(f"^{name.replace('.', '[.]')}$" for name in _GAUGES)
+        found = await self._json(f"/stats?format=json&filter={pattern}")
+        values = {
+            _GAUGES[one["name"]]: int(one["value"])
+            for one in found.get("stats", ())
+            if one.get("name") in _GAUGES
+        }
+        ready, _ = await self._request("GET", "/ready")
+        return Vitals(
+            live=ready == 200,
+            listeners=values.get("listeners", 0),
+            warming=values.get("warming", 0),
+            connections=values.get("connections", 0),
+        )
+
+    async def is_live(self) -> bool:
+        status, _ = await self._request("GET", "/ready")
+        return status == 200
+
+    async def server_info(self) -> dict[str, Any]:
+        return await self._json("/server_info")
+
+    async def config_dump(self, *, resource: str = "", endpoints: bool = False) -> dict[str, Any]:
+        """``resource``: one field of one section, such as ``dynamic_listeners``."""
+        query = [f"resource={resource}"] if resource else []
+        query += ["include_eds"] if endpoints else []
+        return await self._json("/config_dump" + ("?" + "&".join(query) if query else ""))
+
+    async def stats(self, pattern: str = "") -> dict[str, int]:
+        """Counters and gauges by name; ``pattern`` is a regular expression without ``&`` or ``#``."""
+        found = await self._json(f"/stats?format=json{f'&filter={pattern}' if pattern else ''}")
+        return {one["name"]: one["value"] for one in found.get("stats", ()) if "value" in one}
+
+    async def clusters(self) -> dict[str, Any]:
+        return await self._json("/clusters?format=json")
+
+    async def certificates(self) -> dict[str, Any]:
+        return await self._json("/certs")
+
+    async def fail_health_check(self) -> None:
+        """Each HTTP connection is closed after its next answer."""
+        await self._command("/healthcheck/fail")
+
+    async def drain_listeners(self, *, graceful: bool = False) -> None:
+        """Stop listening: at once, or (graceful) at the end of the drain time."""
+        await self._command("/drain_listeners" + ("?graceful" if graceful else ""))
+
+    async def quit(self) -> None:
+        await self._command("/quitquitquit")
+
+    async def _command(self, target: str) -> None:
+        await self._expect("POST", target)
+
+    async def _json(self, target: str) -> dict[str, Any]:
+        body = await self._expect("GET", target)
+        try:
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise SystemRefusedError(f"{self._socket}: {target}: no JSON: {error}") from None
+
+    async def _expect(self, method: str, target: str) -> bytes:
+        status, body = await self._request(method, target)
+        if status != 200:
+            told = body.decode(errors="replace").strip()[:200]
+            raise SystemRefusedError(f"{self._socket}: {target}: status {status}: {told}")
+        return body
+
+    async def _request(self, method: str, target: str) -> tuple[int, bytes]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await _exchange(self._socket, method, target)
+        except TimeoutError:
+            reason = f"no answer within {self._timeout:g} s"
+        except (OSError, h11.ProtocolError) as error:
+            reason = str(getattr(error, "strerror", None) or error)
+        raise UnreachableError(f"cannot reach the proxy at {self._socket}: {reason}")
+
+
+async def _exchange(socket: Path, method: str, target: str) -> tuple[int, bytes]:
+    """Raises OSError, h11.ProtocolError."""
+    reader, writer = await asyncio.open_unix_connection(socket)
+    try:
+        protocol = h11.Connection(h11.CLIENT)
+        headers = [("host", "admin"), ("connection", "close"), ("content-length", "0")]
+        for event in (h11.Request(method=method, target=target, headers=headers), _END):
+            writer.write(protocol.send(event) or b"")
+        status, body = 0, bytearray()
+        async for event in _events(protocol, reader):
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += event.data
+        return status, bytes(body)
+    finally:
+        writer.close()
+
+
+_END: Final = h11.EndOfMessage()
+
+
+async def _events(protocol: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[object]:
+    """Of one answer, whole."""
+    while True:
+        event = protocol.next_event()
+        if event is h11.NEED_DATA:
+            protocol.receive_data(await reader.read(65536))
+        elif isinstance(event, h11.EndOfMessage):
+            return
+        elif isinstance(event, h11.ConnectionClosed):
+            raise h11.RemoteProtocolError("hung up in the middle of an answer")
+        else:
+            yield event

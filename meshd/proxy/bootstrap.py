@@ -1,0 +1,196 @@
+"""Settings → what an Envoy is started with. Pure; all else it learns over xDS.
+
+https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/config/bootstrap/v3/bootstrap.proto
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from meshd.settings import Paths, ProxySettings, Settings
+
+Json = dict[str, Any]
+
+XDS_CLUSTER: Final = "xds"
+SDS_CLUSTER: Final = "sds"
+_MIB: Final = 1024 * 1024
+_TYPE: Final = "type.googleapis.com/"
+_CONNECTION_LIMIT: Final = "envoy.resource_monitors.global_downstream_max_connections"
+_HEAP: Final = "envoy.resource_monitors.fixed_heap"
+
+_WHEN_HEAP_IS_AT: Final = {
+    "envoy.overload_actions.shrink_heap": 0.90,
+    "envoy.overload_actions.disable_http_keepalive": 0.92,
+    "envoy.overload_actions.stop_accepting_requests": 0.95,
+    "envoy.overload_actions.stop_accepting_connections": 0.98,
+}
+"""Fractions of the memory limit: first give back, then refuse, and what is under way goes on."""
+
+_CONFIG_OPTION: Final = "--config-path"
+_UNUSED_STATS: Final = (
+    # One per certificate and place of use, where meshd status tells when certificates expire.
+    {"contains": ".ssl.certificate."},
+    {"contains": ".ssl.ciphers."},
+    {"contains": ".ssl.curves."},
+    {"contains": ".ssl.sigalgs."},
+    # Each secret's subscription: workloads × what is the same for all of them.
+    {"prefix": "sds."},
+    {"contains": "_ssl_socket_factory."},
+    # Each worker's share of what is there as a sum.
+    {"contains": ".worker_"},
+    {"prefix": "vhost."},
+    {"prefix": "runtime."},
+)
+"""Names of metrics that are not kept, so that memory does not grow with them."""
+
+
+def node_id(node: str, name: str) -> str:
+    return f"{node}~{name}"
+
+
+def member_name(node: str) -> str:
+    """The member's name out of a node id, or out of itself."""
+    return node.rpartition("~")[2]
+
+
+def bootstrap(settings: Settings, paths: Paths, name: str) -> Json:
+    """For the member ``name`` of the pool."""
+    return {
+        "node": {"id": node_id(settings.node_name, name), "cluster": "meshd"},
+        "admin": {
+            "address": {"pipe": {"path": str(paths.admin_run / f"{name}.sock"), "mode": 0o660}}
+        },
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [_grpc_service(XDS_CLUSTER)],
+            },
+            "cds_config": {"ads": {}, "resource_api_version": "V3"},
+            "lds_config": {"ads": {}, "resource_api_version": "V3"},
+        },
+        "static_resources": {
+            "clusters": [
+                _unix_cluster(XDS_CLUSTER, paths.proxy_run / "xds.sock"),
+                _unix_cluster(SDS_CLUSTER, paths.proxy_run / "sds.sock"),
+            ]
+        },
+        **_fixed(settings.proxy),
+    }
+
+
+def arguments(proxy: ProxySettings, config: Path) -> tuple[str, ...]:
+    """Envoy's command line after its name."""
+    return (
+        *(_CONFIG_OPTION, str(config)),
+        *("--concurrency", str(proxy.concurrency)),
+        *("--drain-time-s", str(max(1, round(proxy.drain_time)))),
+        *("--drain-strategy", "immediate"),
+        "--disable-hot-restart",
+        *("--log-level", proxy.log_level),
+        # The journal has the time and the process.
+        *("--log-format", "[%l] [%n] %v"),
+        # About fields that we set, and nobody who reads the log.
+        "--skip-deprecated-logs",
+    )
+
+
+def config_of(command: Sequence[str]) -> str:
+    """The bootstrap file that a command line names; empty: it is not a proxy's."""
+    pairs = zip(command, command[1:], strict=False)
+    return next((value for option, value in pairs if option == _CONFIG_OPTION), "")
+
+
+def _fixed(proxy: ProxySettings) -> Json:
+    """What does not depend on the node."""
+    return {
+        "bootstrap_extensions": [
+            {
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {
+                    "@type": f"{_TYPE}envoy.extensions.bootstrap.internal_listener.v3"
+                    ".InternalListener"
+                },
+            }
+        ],
+        "overload_manager": _overload_manager(proxy),
+        "layered_runtime": {
+            # No admin layer: what the proxies do is changed by configuration alone.
+            "layers": [
+                {
+                    "name": "static",
+                    # As Istio sets it; users' regular expressions are checked before they get here.
+                    "static_layer": {"re2.max_program_size.error_level": 32768},
+                }
+            ]
+        },
+        "stats_config": {"stats_matcher": {"exclusion_list": {"patterns": list(_UNUSED_STATS)}}},
+        # A cluster's hundred metrics take memory only once it is used.
+        "deferred_stat_options": {"enable_deferred_creation_stats": True},
+        # Nobody reads metrics but through the admin socket.
+        "stats_flush_on_admin": True,
+    }
+
+
+def _overload_manager(proxy: ProxySettings) -> Json:
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            {
+                "name": _HEAP,
+                "typed_config": {
+                    "@type": f"{_TYPE}envoy.extensions.resource_monitors.fixed_heap.v3"
+                    ".FixedHeapConfig",
+                    "max_heap_size_bytes": proxy.memory_limit * _MIB,
+                },
+            },
+            {
+                "name": _CONNECTION_LIMIT,
+                "typed_config": {
+                    "@type": f"{_TYPE}envoy.extensions.resource_monitors.downstream_connections.v3"
+                    ".DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": proxy.max_connections,
+                },
+            },
+        ],
+        "actions": [
+            {
+                "name": action,
+                "triggers": [{"name": _HEAP, "threshold": {"value": fraction}}],
+            }
+            for action, fraction in _WHEN_HEAP_IS_AT.items()
+        ],
+    }
+
+
+def _grpc_service(cluster: str) -> Json:
+    return {
+        "envoy_grpc": {
+            "cluster_name": cluster,
+            # The other end is a process next door that may be restarting.
+            "retry_policy": {"retry_back_off": {"base_interval": "0.2s", "max_interval": "2s"}},
+        }
+    }
+
+
+def _unix_cluster(name: str, path: Path) -> Json:
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    address = {"pipe": {"path": str(path)}}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            options: {
+                "@type": f"{_TYPE}{options}",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }
+        },
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }

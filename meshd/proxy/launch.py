@@ -1,0 +1,52 @@
+"""``python -m meshd.proxy.launch BINARY ARGUMENT…``: checks Envoy, confines itself, becomes Envoy.
+
+Runs with the proxies' few privileges already, so that a binary that is not what it should be gets
+no more than those.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from meshd.errors import MeshdError, SystemRefusedError
+from meshd.proxy import binary
+from meshd.settings import ProxySettings
+
+
+def command(python: str, proxy: ProxySettings, arguments: Sequence[str]) -> tuple[str, ...]:
+    """The command line of this module."""
+    return (python, "-m", "meshd.proxy.launch", proxy.binary, *arguments)
+
+
+def main() -> int:
+    configured, *arguments = sys.argv[1:]
+    try:
+        path = binary.find(ProxySettings(binary=configured))
+        binary.check_version(path)
+        _confine()
+        os.umask(0o007)
+        os.execv(path, [str(path), *arguments])  # noqa: S606
+    except MeshdError as error:
+        print(f"meshd proxy: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"meshd proxy: {Path(configured or 'envoy')}: {error.strerror}", file=sys.stderr)
+    return 1
+
+
+def _confine() -> None:
+    """Raises SystemRefusedError."""
+    try:
+        from meshd.proxy.confinement import confine  # noqa: PLC0415 - needs libseccomp
+
+        confine()
+    except (OSError, RuntimeError, ImportError) as error:
+        raise SystemRefusedError(
+            f"cannot deny system calls to the proxy: {error}; install the package libseccomp2"
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

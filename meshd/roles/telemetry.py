@@ -1,0 +1,23 @@
+"""The telemetry role: listens on an address and serves what the telemetry room has to tell."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from meshd.settings import Paths, Settings
+from meshd.telemetry.page import make_app
+from meshd.telemetry.server import bind, serve
+
+_log = logging.getLogger(__name__)
+
+
+async def run(settings: Settings, paths: Paths) -> None:
+    """Until cancelled. Raises SystemRefusedError when the address is not to be had."""
+    wanted = settings.telemetry
+    with contextlib.closing(bind(wanted.address, wanted.port)) as listener:
+        port = listener.getsockname()[1]
+        port_file = paths.run / "telemetry.port"
+        port_file.write_text(f"{port}\n", encoding="ascii")
+        _log.info("serving http://%s:%d/", wanted.address, port, extra={"MESHD_EVENT": "listening"})
+        await serve(make_app(settings, paths), listener)

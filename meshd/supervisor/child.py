@@ -1,0 +1,120 @@
+"""The life of one child process as a pure state machine: events in, what to do out.
+
+Knows neither processes nor clocks. There is at most one timer per child: each step says what it
+is to be set to, and by that cancels the one before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Final
+
+_MOST_DOUBLINGS: Final = 30
+"""Beyond it any pause is over its limit, and a float still far from its own."""
+
+
+class State(enum.StrEnum):
+    IDLE = "idle"
+    RUNNING = "running"
+    WAITING = "waiting"
+    """It ended by itself and will be started again."""
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    """It was asked to end."""
+    KILLING = "killing"
+    STOPPED = "stopped"
+    """It ended as it was told to; nothing follows."""
+
+
+class Event(enum.Enum):
+    START = enum.auto()
+    ADOPT = enum.auto()
+    """It runs already, started by a supervisor before this one."""
+    EXITED = enum.auto()
+    STOP = enum.auto()
+    DRAINED = enum.auto()
+    TIMER = enum.auto()
+
+
+class Act(enum.Enum):
+    NOTHING = enum.auto()
+    SPAWN = enum.auto()
+    DRAIN = enum.auto()
+    TERMINATE = enum.auto()
+    KILL = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Policy:
+    """Seconds."""
+
+    first_pause: float = 0.1
+    longest_pause: float = 10.0
+    settled: float = 10.0
+    """Who lived that long is started again as if it had never failed."""
+    drain: float = 0.0
+    """Time to finish what it is doing before it is asked to end; 0: it is asked at once."""
+    grace: float = 1.0
+    """Time to end by itself before it is killed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Child:
+    state: State = State.IDLE
+    failures: int = 0
+    """Exits in a row, none of which came after it had settled."""
+
+    @property
+    def lives(self) -> bool:
+        return self.state in _ALIVE
+
+    @property
+    def wanted(self) -> bool:
+        return self.state in {State.RUNNING, State.WAITING}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    child: Child
+    act: Act = Act.NOTHING
+    timer: float | None = None
+    """Seconds until TIMER; None: no timer."""
+
+
+_ALIVE: Final = frozenset({State.RUNNING, State.DRAINING, State.STOPPING, State.KILLING})
+
+
+def pause(failures: int, policy: Policy) -> float:
+    """Seconds before the next start, doubled with each failure in a row."""
+    doubled = policy.first_pause * 2.0 ** min(max(failures - 1, 0), _MOST_DOUBLINGS)
+    return min(doubled, policy.longest_pause)
+
+
+def step(child: Child, event: Event, policy: Policy, *, lived: float = 0.0) -> Step | None:
+    """What follows. None: nothing does, the child and its timer stay as they are.
+
+    ``lived`` is how long a process had run that EXITED, in seconds.
+    """
+    match child.state, event:
+        case State.IDLE, Event.START:
+            return Step(Child(State.RUNNING), Act.SPAWN)
+        case State.IDLE, Event.ADOPT:
+            return Step(Child(State.RUNNING))
+        case State.RUNNING, Event.EXITED:
+            failures = 1 if lived >= policy.settled else child.failures + 1
+            return Step(Child(State.WAITING, failures), timer=pause(failures, policy))
+        case State.WAITING, Event.TIMER:
+            return Step(Child(State.RUNNING, child.failures), Act.SPAWN)
+        case ((State.IDLE | State.WAITING), Event.STOP):
+            return Step(Child(State.STOPPED))
+        case State.RUNNING, Event.STOP if policy.drain > 0:
+            return Step(Child(State.DRAINING), Act.DRAIN, policy.drain)
+        case (State.RUNNING, Event.STOP) | (State.DRAINING, Event.TIMER | Event.DRAINED):
+            return Step(Child(State.STOPPING), Act.TERMINATE, policy.grace)
+        case State.STOPPING, Event.TIMER:
+            return Step(Child(State.KILLING), Act.KILL)
+        case ((State.DRAINING | State.STOPPING | State.KILLING), Event.EXITED):
+            return Step(Child(State.STOPPED))
+        case _:
+            return None

@@ -1,0 +1,144 @@
+"""What must be there before the first process starts: users, directories, and no other supervisor.
+
+The whole of what the supervisor asks of the machine; each error says what to do about it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pwd
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final
+
+from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
+from meshd.settings import Paths, Settings
+from meshd.supervisor.privileges import User, Users
+
+_LONGEST_SOCKET: Final = 107
+"""Bytes of a unix socket's path (unix(7))."""
+_LONGEST_NAME: Final = "proxy-9999.1.sock"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Home:
+    """The supervisor's own files."""
+
+    paths: Paths
+
+    @property
+    def directory(self) -> Path:
+        return self.paths.run / "supervisor"
+
+    @property
+    def lock(self) -> Path:
+        return self.directory / "lock"
+
+    @property
+    def record(self) -> Path:
+        return self.directory / "children.json"
+
+    def bootstrap(self, name: str) -> Path:
+        return self.directory / f"{name}.json"
+
+    def log(self, name: str) -> Path:
+        """What a proxy writes to stderr, until the supervisor has read it."""
+        return self.directory / f"{name}.log"
+
+    def admin(self, name: str) -> Path:
+        return self.paths.admin_run / f"{name}.sock"
+
+
+def check_machine() -> None:
+    """Raises SystemRefusedError."""
+    if os.geteuid() != 0:
+        raise SystemRefusedError(
+            "meshd must be started by root: it gives each of its processes the few privileges"
+            " that it needs"
+        )
+    if not any((Path(directory) / "setpriv").exists() for directory in os.get_exec_path()):
+        raise SystemRefusedError("setpriv is not on PATH: install the package util-linux")
+
+
+def find_users(settings: Settings) -> Users:
+    """Raises InvalidInputError."""
+    return Users(
+        meshd=_find_user("user", settings.user), proxy=_find_user("proxy_user", settings.proxy_user)
+    )
+
+
+def _find_user(setting: str, name: str) -> User:
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise InvalidInputError(
+            f"setting {setting}: there is no user {name!r}; make it with:"
+            f" echo 'u {name} -' | systemd-sysusers -"
+        ) from None
+    if found.pw_uid == 0:
+        raise InvalidInputError(f"setting {setting}: {name!r} is root; name a user of its own")
+    return User(found.pw_uid, found.pw_gid)
+
+
+def make_directories(home: Home, users: Users) -> None:
+    """Owners and modes are set again each time. Raises SystemRefusedError, InvalidInputError."""
+    paths = home.paths
+    if len(os.fsencode(paths.admin_run / _LONGEST_NAME)) > _LONGEST_SOCKET:
+        raise InvalidInputError(
+            f"{paths.run}: too long for the unix sockets in it ({_LONGEST_SOCKET} bytes);"
+            " use a shorter MESHD_HOME"
+        )
+    meshd, proxy = users.meshd, users.proxy
+    # Setgid, so that the sockets inside belong to the group that is to reach them. Sticky: roles
+    # make their sockets in run, but never take away another's.
+    wanted = (
+        (paths.etc, 0, 0, 0o755),
+        (paths.config_directory, 0, 0, 0o755),
+        (paths.lib, meshd.uid, meshd.gid, 0o700),
+        (paths.run, 0, meshd.gid, 0o1775),
+        (paths.netns, 0, 0, 0o755),
+        (home.directory, 0, 0, 0o755),
+        (paths.proxy_run, meshd.uid, proxy.gid, 0o2750),
+        (paths.admin_run, proxy.uid, meshd.gid, 0o2770),
+    )
+    for path, uid, gid, mode in wanted:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            os.chown(path, uid, gid)
+            path.chmod(mode)
+        except OSError as error:
+            raise SystemRefusedError(f"{path}: cannot be made: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def only_one(home: Home) -> Generator[None]:
+    """Raises MeshdError when another supervisor runs here."""
+    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+            raise MeshdError(
+                f"meshd runs already in {home.paths.run} (pid {pid}); stop it first,"
+                " or set MESHD_HOME to another directory"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, text: str, gid: int = 0) -> None:
+    """Whole or not at all; readable by the group. Raises OSError."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchown(descriptor, 0, gid)
+        file.write(text)
+    new.rename(path)

@@ -1,0 +1,277 @@
+"""Keeps the pool as its plan wants it: the shell around ``proxy.pool``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from meshd import journal, wire
+from meshd.errors import MeshdError, NotReadyError, SystemRefusedError
+from meshd.proxy import bootstrap, launch
+from meshd.proxy.admin import Admin, Vitals
+from meshd.proxy.pool import Member, Running, plan
+from meshd.settings import Settings
+from meshd.supervisor.child import Policy
+from meshd.supervisor.home import Home, write_file
+from meshd.supervisor.output import File
+from meshd.supervisor.privileges import Users, proxy_command
+from meshd.supervisor.process import Identity
+from meshd.supervisor.record import Entry
+from meshd.supervisor.runner import Runner
+
+_log = logging.getLogger(__name__)
+_GRACE: Final = 0.5
+"""Seconds; a drained Envoy ends at once."""
+_LOOK_AGAIN: Final = 0.1
+"""Seconds between looks at a proxy while something is expected of it."""
+_TAKE_OVER: Final = 30.0
+"""Seconds for a new member to serve what the old one serves."""
+_LEVELS: Final = {
+    "[trace]": logging.DEBUG,
+    "[debug]": logging.DEBUG,
+    "[info]": logging.INFO,
+    "[warning]": logging.WARNING,
+    "[error]": logging.ERROR,
+    "[critical]": logging.CRITICAL,
+}
+Bootstrap = Callable[[Settings, str], bootstrap.Json]
+
+
+class Members:
+    """The proxies that run. ``make_bootstrap`` says what the one of a name is started with."""
+
+    def __init__(
+        self,
+        home: Home,
+        users: Users,
+        settings: Settings,
+        environment: Mapping[str, str],
+        changed: Callable[[], None],
+        make_bootstrap: Bootstrap | None = None,
+    ) -> None:
+        self.settings = settings
+        self._home = home
+        self._users = users
+        self._environment = environment
+        self._tell = changed
+        self._bootstrap = make_bootstrap or self._usual_bootstrap
+        self._runners: dict[Member, Runner] = {}
+        self._vitals: dict[Member, tuple[Identity, Vitals]] = {}
+        self._outdated: set[Member] = set()
+        self._bell = asyncio.Event()
+        self._replacing = asyncio.Lock()
+
+    # ---- what is so
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return tuple(
+            Entry(runner.name, runner.identity, runner.since, True, not runner.child.wanted)
+            for runner in self._runners.values()
+            if runner.identity.pid
+        )
+
+    @property
+    def states(self) -> tuple[wire.RoleStatus, ...]:
+        return tuple(self._state(member) for member in sorted(self._runners))
+
+    @property
+    def live(self) -> int:
+        return sum(1 for member in self._runners if self._is_live(member))
+
+    def _state(self, member: Member) -> wire.RoleStatus:
+        runner = self._runners[member]
+        told = runner.status
+        if told.state != "running" or self._is_live(member):
+            return told
+        return wire.RoleStatus(
+            told.name, told.pid, "starting", told.restarts, told.since, told.problem
+        )
+
+    def _is_live(self, member: Member) -> bool:
+        seen = self._vitals.get(member)
+        return bool(seen and seen[1].live and seen[0] == self._runners[member].identity)
+
+    def _running(self, member: Member) -> Running:
+        leaving = not self._runners[member].child.wanted
+        if not self._is_live(member):
+            return Running(member, leaving=leaving)
+        vitals = self._vitals[member][1]
+        return Running(member, True, 0 if vitals.warming else vitals.listeners, leaving)
+
+    # ---- what is to be
+
+    def adopt(self, entries: Iterable[Entry]) -> None:
+        """Go on with those that an earlier supervisor left; of two in a slot the newer one."""
+        newest: dict[int, Member] = {}
+        for entry in sorted(entries, key=lambda entry: entry.since):
+            member = Member.parse(entry.name)
+            if member is None:
+                continue
+            runner = self._make(member)
+            if not runner.adopt(entry.identity, entry.since):
+                continue
+            self._runners[member] = runner
+            if entry.leaving:
+                runner.stop()
+            elif before := newest.get(member.slot):
+                self._outdated.add(before)
+            if not entry.leaving:
+                newest[member.slot] = member
+
+    def resize(self, settings: Settings) -> None:
+        """The rest of the settings holds for members that are started from now on."""
+        self.settings = settings
+        self._bell.set()
+
+    async def replace(self) -> None:
+        """Each by a new one. Raises NotReadyError when one does not come up; the old ones stay."""
+        async with self._replacing:
+            self._outdated |= {
+                member for member, runner in self._runners.items() if runner.child.wanted
+            }
+            while self._outdated:
+                before = len(self._outdated)
+                self._bell.set()
+                try:
+                    async with asyncio.timeout(_TAKE_OVER):
+                        while len(self._outdated) == before:
+                            await asyncio.sleep(_LOOK_AGAIN)
+                except TimeoutError:
+                    raise NotReadyError(self._give_up()) from None
+            while any(not runner.child.wanted for runner in self._runners.values()):
+                await asyncio.sleep(_LOOK_AGAIN)
+
+    def _give_up(self) -> str:
+        slots = {member.slot for member in self._outdated}
+        reasons: list[str] = []
+        for member, runner in self._runners.items():
+            if member.slot in slots and member not in self._outdated and runner.child.wanted:
+                why = runner.problem or "it does not serve what the old one serves"
+                reasons.append(f"{member.name}: {why}")
+                runner.stop()
+        self._outdated.clear()
+        told = "; ".join(reasons) or "no new member was started"
+        return f"the pool was not replaced, and goes on as it was: {told}"
+
+    async def keep(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._bell.clear()
+            await self._look()
+            self._follow_plan()
+            waits = bool(self._outdated) or any(
+                runner.child.wanted and not self._is_live(member)
+                for member, runner in self._runners.items()
+            )
+            try:
+                async with asyncio.timeout(_LOOK_AGAIN if waits else None):
+                    await self._bell.wait()
+            except TimeoutError:
+                continue
+
+    async def stop(self, limit: float) -> None:
+        """``limit``: seconds for draining."""
+        for runner in self._runners.values():
+            runner.stop(limit)
+        await asyncio.gather(*(runner.stopped() for runner in self._runners.values()))
+        self._forget()
+
+    def _follow_plan(self) -> None:
+        self._forget()
+        running = [self._running(member) for member in self._runners]
+        following = plan(self.settings.proxy.count, running, self._outdated)
+        for member in following.start:
+            self._runners[member] = self._make(member)
+            self._runners[member].start()
+        for member in following.stop:
+            self._outdated.discard(member)
+            self._runners[member].stop()
+
+    def _forget(self) -> None:
+        for member, runner in list(self._runners.items()):
+            if runner.child.state == "stopped":
+                del self._runners[member]
+                self._vitals.pop(member, None)
+                self._outdated.discard(member)
+                for path in (self._home.bootstrap, self._home.log, self._home.admin):
+                    path(member.name).unlink(missing_ok=True)
+                self._tell()
+
+    async def _look(self) -> None:
+        """At those of whom something is expected; who is live stays so until it ends."""
+        unsure = [
+            member
+            for member, runner in self._runners.items()
+            if runner.identity.pid and (self._outdated or not self._is_live(member))
+        ]
+        if not unsure:
+            return
+        before = self.live
+        await asyncio.gather(*(self._look_at(member) for member in unsure))
+        if self.live != before:
+            self._tell()
+
+    async def _look_at(self, member: Member) -> None:
+        identity = self._runners[member].identity
+        try:
+            vitals = await Admin(self._home.admin(member.name), timeout=1.0).vitals()
+        except MeshdError:
+            return
+        if vitals.live and not self._is_live(member):
+            journal.event(_log, logging.INFO, "live", "%s is live", member.name)
+        self._vitals[member] = identity, vitals
+
+    # ---- one member
+
+    def _make(self, member: Member) -> Runner:
+        name = member.name
+
+        def changed() -> None:
+            self._bell.set()
+            self._tell()
+
+        return Runner(
+            name,
+            lambda: self._command(name),
+            self._environment,
+            File(self._home.log(name), lambda line: _pass_on(name, line)),
+            Policy(drain=float(self.settings.proxy.drain_time), grace=_GRACE),
+            changed,
+            lambda: self._drain(name),
+        )
+
+    def _command(self, name: str) -> Sequence[str]:
+        """Raises MeshdError."""
+        path = self._home.bootstrap(name)
+        try:
+            write_file(
+                path, json.dumps(self._bootstrap(self.settings, name)), self._users.proxy.gid
+            )
+        except OSError as error:
+            raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
+        proxy = self.settings.proxy
+        arguments = bootstrap.arguments(proxy, path)
+        return proxy_command(self._users, launch.command(sys.executable, proxy, arguments))
+
+    def _usual_bootstrap(self, settings: Settings, name: str) -> bootstrap.Json:
+        return bootstrap.bootstrap(settings, self._home.paths, name)
+
+    async def _drain(self, name: str) -> None:
+        """Until no client is connected any more."""
+        admin = Admin(self._home.admin(name), timeout=1.0)
+        await admin.fail_health_check()
+        await admin.drain_listeners()
+        while (await admin.vitals()).connections:
+            await asyncio.sleep(_LOOK_AGAIN)
+
+
+def _pass_on(name: str, line: str) -> None:
+    level, bracket, _ = line.partition(" ")
+    known = _LEVELS.get(level, logging.WARNING) if bracket else logging.WARNING
+    text = line.removeprefix(level).lstrip() if level in _LEVELS else line
+    _log.log(known, "%s", text, extra={"MESHD_ROLE": name})

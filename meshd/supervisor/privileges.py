@@ -1,0 +1,75 @@
+"""Which process runs as whom and with what: the table, and setpriv(1)'s command lines for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+from typing import Final
+
+
+class Role(enum.StrEnum):
+    CAPTURE = "capture"
+    IDENTITY = "identity"
+    MESH = "mesh"
+    TELEMETRY = "telemetry"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class User:
+    uid: int
+    gid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Users:
+    meshd: User
+    proxy: User
+
+
+CAPTURE_CAPABILITIES: Final = (
+    "net_admin",  # iptables, routes and rules, SO_MARK of the probe
+    "net_raw",  # the legacy tables are read and written through a raw socket
+    "sys_admin",  # setns(2), and mount(2) for the pins
+    "sys_ptrace",  # /proc/PID/ns/net of another user's process, as container runtimes name it
+)
+PROXY_CAPABILITIES: Final = (
+    "net_admin",  # SO_MARK, and IP_TRANSPARENT for the client's own address
+    "sys_admin",  # setns(2) into a workload's namespace
+)
+ROOT: Final = User(0, 0)
+
+
+def role_command(role: Role, users: Users, command: Sequence[str]) -> tuple[str, ...]:
+    """A role ends with the supervisor: the next one starts its own."""
+    if role is Role.CAPTURE:
+        # The group, so that root may hand its socket to it without CAP_CHOWN.
+        who = _as_user(ROOT, groups=f"--groups={users.meshd.gid}")
+        return (*who, *_bounded(CAPTURE_CAPABILITIES), "--pdeathsig=TERM", "--", *command)
+    return (*_as_user(users.meshd), *_bounded(()), "--pdeathsig=TERM", "--", *command)
+
+
+def proxy_command(users: Users, command: Sequence[str]) -> tuple[str, ...]:
+    """A proxy outlives the supervisor: the next one adopts it."""
+    return (
+        *_as_user(users.proxy),
+        *_bounded(PROXY_CAPABILITIES, inherited=True),
+        "--",
+        *command,
+    )
+
+
+def _as_user(user: User, groups: str = "--clear-groups") -> tuple[str, ...]:
+    return ("setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", groups)
+
+
+def _bounded(capabilities: Sequence[str], *, inherited: bool = False) -> tuple[str, ...]:
+    """Never more than these. ``inherited``: and these, although it is not root."""
+    only = ",".join(("-all", *(f"+{name}" for name in capabilities)))
+    kept = only if inherited else "-all"
+    return (
+        f"--inh-caps={kept}",
+        f"--ambient-caps={kept}",
+        f"--bounding-set={only}",
+        "--no-new-privs",
+    )

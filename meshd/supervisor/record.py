@@ -1,0 +1,49 @@
+"""What the next supervisor must know of this one's children: a small file, and how it is trusted.
+
+A process is taken for ours only when pid and start time are those that were written down and its
+command line is what we started it with. All others are strangers, to be left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from meshd.proxy.bootstrap import config_of
+from meshd.supervisor.home import Home, write_file
+from meshd.supervisor.process import Identity, command_line, identify
+
+
+class Entry(msgspec.Struct, frozen=True):
+    name: str
+    identity: Identity
+    since: float
+    """Unix seconds of its start."""
+    proxy: bool
+    leaving: bool = False
+    """It was on its way out."""
+
+
+def read(home: Home) -> tuple[Entry, ...]:
+    """Those that still run. None when there is no record, or one that cannot be read."""
+    try:
+        entries = msgspec.json.decode(home.record.read_bytes(), type=tuple[Entry, ...])
+    except (OSError, msgspec.DecodeError):
+        return ()
+    return tuple(entry for entry in entries if is_ours(entry, home))
+
+
+def write(home: Home, entries: Iterable[Entry]) -> None:
+    """Raises OSError."""
+    write_file(home.record, msgspec.json.encode(tuple(entries)).decode())
+
+
+def is_ours(entry: Entry, home: Home) -> bool:
+    if identify(entry.identity.pid) != entry.identity:
+        return False
+    command = command_line(entry.identity.pid)
+    if entry.proxy:
+        return config_of(command) == str(home.bootstrap(entry.name))
+    pairs = zip(command, command[1:], strict=False)
+    return ("meshd", entry.name) in pairs

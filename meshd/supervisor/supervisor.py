@@ -1,0 +1,203 @@
+"""The supervisor: starts meshd's processes in order, keeps them, and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from meshd import channel, journal, wire
+from meshd.errors import InvalidInputError, MeshdError
+from meshd.settings import Paths, Settings, load
+from meshd.supervisor import home as houses
+from meshd.supervisor import record
+from meshd.supervisor.child import Policy
+from meshd.supervisor.home import Home
+from meshd.supervisor.members import Bootstrap, Members
+from meshd.supervisor.notify import feed_watchdog, notify
+from meshd.supervisor.output import Pipe
+from meshd.supervisor.privileges import Role, Users, role_command
+from meshd.supervisor.process import Process
+from meshd.supervisor.runner import Runner
+
+_log = logging.getLogger(__name__)
+_DRAIN_LIMIT: Final = 2.5
+"""Seconds for the proxies to finish what they are doing when all of meshd stops."""
+_ROLE_GRACE: Final = 1.2
+"""Seconds for a role to end by itself. With the above, all have ended within five."""
+_PASSED_ON: Final = ("PATH", "HOME", "LANG", "TZ", "MESHD_HOME", "PYTHONPATH")
+"""Environment variables that children see. Whatever else is in ours is none of their business."""
+
+
+class Supervisor:
+    """``roles``: command lines by name."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        home: Home,
+        users: Users,
+        roles: Mapping[str, Sequence[str]],
+        make_bootstrap: Bootstrap | None = None,
+    ) -> None:
+        self._home = home
+        self._users = users
+        self._stopping = asyncio.Event()
+        self._recorded: tuple[record.Entry, ...] = ()
+        self._told = ""
+        environment = child_environment(os.environ)
+        self._roles = [
+            Runner(
+                name,
+                lambda command=command: command,
+                environment
+                | ({journal.NATIVE: "1"} if journal.goes_to_journal(os.environ) else {}),
+                Pipe(lambda line, name=name: journal.relay(name, line)),
+                Policy(grace=_ROLE_GRACE),
+                self._changed,
+            )
+            for name, command in roles.items()
+        ]
+        self._members = Members(home, users, settings, environment, self._changed, make_bootstrap)
+
+    async def live(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        left = record.read(self._home)
+        self._members.adopt(entry for entry in left if entry.proxy)
+        await _end_all(entry for entry in left if not entry.proxy)
+        server = await self._listen()
+        for role in self._roles:
+            role.start()
+        keeping = [asyncio.create_task(self._members.keep()), asyncio.create_task(feed_watchdog())]
+        notify(READY=1)
+        journal.event(_log, logging.INFO, "started", "meshd runs in %s", self._home.paths.run)
+        try:
+            await self._stopping.wait()
+        finally:
+            notify(STOPPING=1)
+            server.close()
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+            await self._end()
+
+    async def handle(self, request: wire.AnyMessage) -> wire.Message:
+        """Raises MeshdError."""
+        match request:
+            case wire.Children():
+                roles = tuple(role.status for role in self._roles)
+                return wire.ChildStates(roles + self._members.states)
+            case wire.ReplacePool():
+                await self._members.replace()
+                return wire.Done()
+            case _:
+                raise InvalidInputError(f"the supervisor does not answer {type(request).__name__}")
+
+    async def _listen(self) -> asyncio.Server:
+        path = self._home.paths.socket("supervisor")
+        session = channel.answering(self.handle)
+        server = await channel.listen(path, session, uids={0, self._users.meshd.uid})
+        os.chown(path, 0, self._users.meshd.gid)
+        return server
+
+    async def _end(self) -> None:
+        """The proxies first, who still need the roles to finish what they are doing."""
+        await self._members.stop(_DRAIN_LIMIT)
+        for role in self._roles:
+            role.stop()
+        await asyncio.gather(*(role.stopped() for role in self._roles))
+        for name in ("supervisor", *(role.name for role in self._roles)):
+            self._home.paths.socket(name).unlink(missing_ok=True)
+        self._home.record.unlink(missing_ok=True)
+
+    def _reload(self) -> None:
+        path = self._home.paths.settings
+        try:
+            settings = load(path)
+        except MeshdError as error:
+            journal.event(_log, logging.ERROR, "settings", "settings stay as they were: %s", error)
+            return
+        journal.event(_log, logging.INFO, "settings", "settings read again from %s", path)
+        self._members.resize(settings)
+
+    def _changed(self) -> None:
+        """A child's state is another: write down what the next supervisor must know."""
+        roles = (
+            record.Entry(role.name, role.identity, role.since, False)
+            for role in self._roles
+            if role.identity.pid
+        )
+        entries = (*roles, *self._members.entries)
+        if entries != self._recorded:
+            try:
+                record.write(self._home, entries)
+                self._recorded = entries
+            except OSError as error:
+                journal.event(_log, logging.ERROR, "record", "%s: %s", self._home.record, error)
+        running = sum(1 for role in self._roles if role.identity.pid)
+        text = (
+            f"{running} of {len(self._roles)} roles run,"
+            f" {self._members.live} of {self._members.settings.proxy.count} proxies live"
+        )
+        if text != self._told:
+            self._told = text
+            notify(STATUS=text)
+
+
+async def _end_all(entries: Iterable[record.Entry]) -> None:
+    """End roles that an earlier supervisor left."""
+    await asyncio.gather(*(_end_one(entry) for entry in entries))
+
+
+async def _end_one(entry: record.Entry) -> None:
+    gone = asyncio.Event()
+    process = Process.adopt(entry.identity, lambda _: gone.set())
+    if process is None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process.signal(number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ROLE_GRACE):
+                await gone.wait()
+                return
+
+
+def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    return {name: ours[name] for name in _PASSED_ON if name in ours}
+
+
+def usual_roles(users: Users) -> dict[str, Sequence[str]]:
+    # -P: what lies in the working directory is not imported.
+    python = (sys.executable, "-P", "-m", "meshd")
+    return {role.value: role_command(role, users, (*python, role.value)) for role in Role}
+
+
+def main() -> int:
+    """The process's whole life; one line says why it could not begin."""
+    journal.setup("supervisor")
+    try:
+        houses.check_machine()
+        home = Home(Paths.from_environment())
+        settings = load(home.paths.settings)
+        journal.setup("supervisor", settings.log_level)
+        users = houses.find_users(settings)
+        houses.make_directories(home, users)
+        with houses.only_one(home):
+            asyncio.run(_run(settings, home, users))
+    except MeshdError as error:
+        print(f"meshd: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(settings: Settings, home: Home, users: Users) -> None:
+    await Supervisor(settings, home, users, usual_roles(users)).live()

@@ -1,0 +1,90 @@
+"""The proxies' own metrics: many expositions → one, each sample labelled with its proxy.
+
+Envoy writes Prometheus' text format itself; all that is done to it is to put the same family of
+several proxies together, as the format demands, and to add a label to each line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import h11
+
+_PATIENCE: Final = 3.0
+"""Seconds for one proxy to tell everything."""
+_TARGET: Final = "/stats/prometheus?usedonly"
+"""Only what was counted at least once: a mesh has far more counters that never moved."""
+
+
+class Merged:
+    """Families of metrics, in the order in which they were first seen."""
+
+    def __init__(self) -> None:
+        self._families: dict[bytes, bytearray] = {}
+
+    def add(self, proxy: str, lines: list[bytes], family: bytes) -> bytes:
+        """Take lines of one proxy; returns the family that the next line belongs to."""
+        label = b'proxy="' + proxy.encode() + b'"'
+        for line in lines:
+            if line.startswith(b"# TYPE "):
+                family = line.split(b" ", 3)[2]
+                self._families.setdefault(family, bytearray(line + b"\n"))
+            elif line and not line.startswith(b"#"):
+                self._families.setdefault(family, bytearray()).extend(_labelled(line, label))
+        return family
+
+    def render(self) -> bytes:
+        return b"".join(self._families.values())
+
+
+def _labelled(line: bytes, label: bytes) -> bytes:
+    """``name{a="b"} 1`` and ``name 1`` with one label more."""
+    name, brace, rest = line.partition(b"{")
+    if brace:
+        comma = b"" if rest.startswith(b"}") else b","
+        return name + b"{" + label + comma + rest + b"\n"
+    name, _, rest = line.partition(b" ")
+    return name + b"{" + label + b"} " + rest + b"\n"
+
+
+async def collect(sockets: Mapping[str, Path]) -> bytes:
+    """From each proxy's admin socket, by name. One that does not answer is left out."""
+    merged = Merged()
+    await asyncio.gather(*(_collect(merged, name, path) for name, path in sockets.items()))
+    return merged.render()
+
+
+async def _collect(merged: Merged, proxy: str, socket: Path) -> None:
+    rest, family = b"", b""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            async for data in _body(socket):
+                *lines, rest = (rest + data).split(b"\n")
+                family = merged.add(proxy, lines, family)
+    except (OSError, TimeoutError, h11.RemoteProtocolError):
+        return  # meshd_proxy_connected tells
+
+
+async def _body(socket: Path) -> AsyncIterator[bytes]:
+    """Raises OSError, h11.RemoteProtocolError."""
+    reader, writer = await asyncio.open_unix_connection(socket)
+    protocol = h11.Connection(h11.CLIENT)
+    try:
+        headers = [("host", "admin"), ("connection", "close")]
+        request = h11.Request(method="GET", target=_TARGET, headers=headers)
+        writer.write((protocol.send(request) or b"") + (protocol.send(h11.EndOfMessage()) or b""))
+        while True:
+            event = protocol.next_event()
+            if event is h11.NEED_DATA:
+                protocol.receive_data(await reader.read(65536))
+            elif isinstance(event, h11.Response) and event.status_code != 200:
+                return
+            elif isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+                return
+    finally:
+        writer.close()

@@ -1,0 +1,63 @@
+"""What is so on this node right now, asked of the roles that know it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Final, TypeVar
+
+from meshd import channel, wire
+from meshd.errors import MeshdError
+from meshd.settings import Paths
+
+T = TypeVar("T", bound=wire.Message)
+
+_PATIENCE: Final = 3.0
+"""Seconds. A scrape or a look at the page rather has a gap than a long wait."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    """What did not answer is empty, and ``problems`` says so."""
+
+    workloads: tuple[wire.WorkloadStatus, ...] = ()
+    proxies: tuple[wire.ProxyStatus, ...] = ()
+    processes: tuple[wire.RoleStatus, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+async def gather(paths: Paths) -> Facts:
+    statuses, children = await asyncio.gather(
+        _ask(paths.socket("mesh"), wire.Status(), wire.Statuses),
+        _ask(paths.socket("supervisor"), wire.Children(), wire.ChildStates),
+    )
+    known = statuses if isinstance(statuses, wire.Statuses) else wire.Statuses(())
+    return Facts(
+        workloads=known.workloads,
+        proxies=known.proxies,
+        processes=children.children if isinstance(children, wire.ChildStates) else known.roles,
+        problems=tuple(answer for answer in (statuses, children) if isinstance(answer, str)),
+    )
+
+
+async def _ask(socket: Path, request: wire.Message, expected: type[T]) -> T | str:
+    """The answer, or why there is none."""
+    try:
+        answer = await channel.call(socket, request, timeout=_PATIENCE)
+    except MeshdError as error:
+        return str(error)
+    if isinstance(answer, expected):
+        return answer
+    return answer.reason if isinstance(answer, wire.Failed) else f"{socket}: no {expected.__name__}"
+
+
+def unready(facts: Facts) -> str:
+    """Why the node cannot serve its workloads; empty when it can. Pure."""
+    if facts.problems:
+        return facts.problems[0]
+    if not any(proxy.connected for proxy in facts.proxies):
+        return "no proxy is connected"
+    if not any(proxy.connected and proxy.synced for proxy in facts.proxies):
+        return "no proxy has the newest configuration"
+    return ""

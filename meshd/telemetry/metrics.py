@@ -1,0 +1,129 @@
+"""Facts → meshd's own metrics, in Prometheus' text format. Pure.
+
+All names begin with ``meshd_``. What the proxies count is ``envoy_stats``.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+import meshd
+from meshd import wire
+from meshd.model.workload import Identity
+from meshd.telemetry.facts import Facts
+from meshd.telemetry.processes import Cost
+
+
+def render(facts: Facts, costs: Mapping[int, Cost], trust_domain: str) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(_Once(_families(facts, costs, trust_domain)))
+    return generate_latest(registry)
+
+
+class _Once(Collector):
+    """Hands families that exist already to the library, which knows how to write them."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = tuple(families)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _families(facts: Facts, costs: Mapping[int, Cost], trust_domain: str) -> Iterator[Metric]:
+    build = GaugeMetricFamily("meshd_build_info", "The version that runs.", labels=["version"])
+    build.add_metric([meshd.__version__], 1)
+    yield build
+    yield _workloads(facts.workloads)
+    yield _proven(facts.workloads)
+    yield _certificates(facts.workloads, trust_domain)
+    yield from _proxies(facts.proxies)
+    yield from _processes(facts.processes, costs)
+
+
+def _workloads(rows: Iterable[wire.WorkloadStatus]) -> Metric:
+    rows = tuple(rows)
+    family = GaugeMetricFamily(
+        "meshd_workloads", "Workloads of this node that are so far.", labels=["state"]
+    )
+    family.add_metric(["registered"], len(rows))
+    family.add_metric(["captured"], sum(row.captured for row in rows))
+    family.add_metric(["certified"], sum(row.certificate_expires is not None for row in rows))
+    family.add_metric(["synced"], sum(row.synced for row in rows))
+    family.add_metric(["proven"], sum(row.proven for row in rows))
+    return family
+
+
+def _proven(rows: Iterable[wire.WorkloadStatus]) -> Metric:
+    family = GaugeMetricFamily(
+        "meshd_workload_proven",
+        "1 when a probe from inside the workload's namespace has reached the proxy.",
+        labels=["namespace", "workload"],
+    )
+    for row in rows:
+        family.add_metric([row.namespace, row.workload], int(row.proven))
+    return family
+
+
+def _certificates(rows: Iterable[wire.WorkloadStatus], trust_domain: str) -> Metric:
+    family = GaugeMetricFamily(
+        "meshd_certificate_expiry_timestamp_seconds",
+        "When the certificate of an identity expires.",
+        labels=["identity"],
+    )
+    expiries = {
+        Identity(trust_domain, row.namespace, row.service_account).uri: row.certificate_expires
+        for row in rows
+        if row.certificate_expires
+    }
+    for uri, expires in sorted(expiries.items()):
+        family.add_metric([uri], datetime.datetime.fromisoformat(expires).timestamp())
+    return family
+
+
+def _proxies(proxies: Iterable[wire.ProxyStatus]) -> Iterator[Metric]:
+    connected = GaugeMetricFamily(
+        "meshd_proxy_connected", "1 when the proxy takes its configuration.", labels=["proxy"]
+    )
+    synced = GaugeMetricFamily(
+        "meshd_proxy_synced", "1 when the proxy has all of it, accepted.", labels=["proxy"]
+    )
+    for proxy in proxies:
+        connected.add_metric([proxy.name], int(proxy.connected))
+        synced.add_metric([proxy.name], int(proxy.synced))
+    yield connected
+    yield synced
+
+
+def _processes(processes: Iterable[wire.RoleStatus], costs: Mapping[int, Cost]) -> Iterator[Metric]:
+    label = ["process"]
+    running = GaugeMetricFamily("meshd_process_running", "1 when it runs.", labels=label)
+    restarts = CounterMetricFamily(
+        "meshd_process_restarts", "Times that it had to be started again.", labels=label
+    )
+    started = GaugeMetricFamily(
+        "meshd_process_start_time_seconds", "When it was started last.", labels=label
+    )
+    resident = GaugeMetricFamily(
+        "meshd_process_resident_memory_bytes", "Memory that it has.", labels=label
+    )
+    cpu = CounterMetricFamily(
+        "meshd_process_cpu_seconds", "Time that it has had on a core.", labels=label
+    )
+    for process in processes:
+        cost = costs.get(process.pid)
+        running.add_metric([process.name], int(cost is not None))
+        restarts.add_metric([process.name], process.restarts)
+        started.add_metric([process.name], process.since)
+        if cost:
+            resident.add_metric([process.name], cost.resident)
+            cpu.add_metric([process.name], cost.cpu)
+    yield from (running, restarts, started, resident, cpu)

@@ -1,0 +1,1 @@
+"""The Bookinfo sample: its services, manifests and the tutorial's configuration."""

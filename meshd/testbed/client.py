@@ -1,0 +1,275 @@
+"""What ``meshctl testbed`` asks for: reads manifests, plans, and talks to mesh and supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from meshd import channel, wire
+from meshd.config import validate
+from meshd.config.read import Read, RejectedError, read_sources
+from meshd.errors import (
+    InvalidInputError,
+    MeshdError,
+    NotReadyError,
+    SystemRefusedError,
+    UnreachableError,
+)
+from meshd.model.pod import ContainerPlan, ContainerState, PodState
+from meshd.settings import load
+from meshd.testbed import launch
+from meshd.testbed.addresses import DEFAULT_CIDR, Subnet
+from meshd.testbed.files import Home
+from meshd.testbed.images import ImageMap
+from meshd.testbed.plan import Bed, Plan, make_plan
+from meshd.testbed.registrar import Registrar
+
+Sources = tuple[tuple[str, str], ...]
+_START: Final = 10.0
+"""Seconds for the supervisor to answer after it was started."""
+_STOP: Final = 45.0
+"""Seconds for it to end everything before it is killed."""
+_LOOK: Final = 0.05
+"""Seconds between looks at the pods' state."""
+_HOPELESS: Final = 3
+"""Restarts of a container that never was ready after which nobody need wait any longer."""
+
+
+class Client:
+    """One testbed."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._mesh = home.paths.socket("mesh")
+        self._supervisor = home.paths.socket("testbed")
+
+    async def pods(self) -> wire.Pods:
+        """Raises UnreachableError when no testbed runs."""
+        if self._home.owner() is None:
+            raise UnreachableError("no testbed is running; start one with: meshctl testbed up -f …")
+        answer = await channel.call(self._supervisor, wire.ListPods())
+        if isinstance(answer, wire.Pods):
+            return answer
+        raise _unexpected(answer)
+
+    async def plan(
+        self, sources: Sources, namespace: str, images: ImageMap, cidr: str
+    ) -> tuple[Plan, str]:
+        """What there is to do, and the network it happens in. Nothing is changed.
+
+        Raises RejectedError with all that is wrong with the manifests, and UnreachableError when
+        pods belong into a mesh that is not there.
+        """
+        reads = read(sources, namespace)
+        running = wire.Pods((), "")
+        if self._home.owner() is not None:
+            running = await self.pods()
+        cidr = cidr or running.cidr or DEFAULT_CIDR
+        known = await self._namespaces()
+        bed = Bed(
+            subnet=Subnet.parse(cidr),
+            images=images,
+            node=load(self._home.paths.settings).node_name,
+            namespaces=known or {},
+            running=tuple(pod.plan for pod in running.pods),
+        )
+        plan = make_plan(reads, bed)
+        enrolled = next((pod for pod in plan.pods if pod.enrolled), None)
+        if known is None and enrolled:
+            raise UnreachableError(
+                f"pod {enrolled.namespace}/{enrolled.name} belongs into the mesh, but meshd does"
+                f" not answer at {self._mesh}; start meshd first"
+            )
+        return plan, cidr
+
+    async def _namespaces(self) -> dict[str, dict[str, str]] | None:
+        """Labels by namespace as the mesh knows them; None when there is no mesh."""
+        try:
+            answer = await channel.call(self._mesh, wire.Get("Namespace"))
+        except UnreachableError:
+            return None
+        if not isinstance(answer, wire.Objects):
+            raise _unexpected(answer)
+        metadata = [found["metadata"] for found in answer.objects]
+        return {found["name"]: found.get("labels", {}) for found in metadata}
+
+    async def apply(self, sources: Sources, namespace: str) -> tuple[wire.Change, ...]:
+        """Give the mesh the rest of the manifests. Without a mesh nothing is done."""
+        if await self._namespaces() is None:
+            return ()
+        answer = await channel.call(self._mesh, wire.Apply(sources, namespace), timeout=30)
+        if isinstance(answer, wire.Changed):
+            return answer.changes
+        if isinstance(answer, wire.Rejected):
+            raise RejectedError(answer.findings)
+        raise _unexpected(answer)
+
+    async def run(self, plan: Plan, cidr: str) -> None:
+        """Hand the pods to the supervisor, which is started when it does not run."""
+        await self._ensure_supervisor()
+        request = wire.RunPods(plan.owners, plan.pods, cidr)
+        answer = await channel.call(self._supervisor, request, timeout=120)
+        if not isinstance(answer, wire.Done):
+            raise _unexpected(answer)
+
+    async def wait_ready(
+        self, plan: Plan, timeout: float, progress: Callable[[tuple[PodState, ...]], None]
+    ) -> tuple[PodState, ...]:
+        """Until all pods of the plan are ready. Raises NotReadyError, naming those that are not."""
+        uids = {pod.uid for pod in plan.pods}
+        deadline = time.monotonic() + timeout
+        while True:
+            every = (await self.pods()).pods
+            states = tuple(pod for pod in every if pod.plan.uid in uids)
+            progress(states)
+            waiting = [pod for pod in states if not pod.ready]
+            if not waiting:
+                return states
+            hopeless = [pod for pod in waiting if pod.restarts >= _HOPELESS]
+            if hopeless or time.monotonic() > deadline:
+                raise NotReadyError("\n".join(_why(pod) for pod in hopeless or waiting))
+            await asyncio.sleep(_LOOK)
+
+    async def _ensure_supervisor(self) -> None:
+        if self._home.owner() is not None:
+            return
+        self._home.paths.run.mkdir(parents=True, exist_ok=True)
+        with self._home.supervisor_log.open("ab") as log:
+            child = subprocess.Popen(  # noqa: ASYNC220 - it outlives this process
+                [sys.executable, "-m", "meshd.testbed"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START
+        while time.monotonic() < deadline and child.poll() is None:
+            with contextlib.suppress(UnreachableError):
+                await channel.call(self._supervisor, wire.ListPods())
+                return
+            await asyncio.sleep(_LOOK)
+        if child.poll() is None:
+            raise NotReadyError(f"the testbed's supervisor (pid {child.pid}) does not answer")
+        raise SystemRefusedError(_last_line(self._home.supervisor_log))
+
+    async def down(self) -> bool:
+        """Take everything away, however the supervisor ended. False when there was nothing."""
+        if not self._home.directory.exists() and self._home.owner() is None:
+            return False
+        await self._end_supervisor()
+        with self._home.locked():
+            registrar = Registrar(self._mesh, tuple)
+            problem = await registrar.forget(self._home.leftovers())
+            self._home.clear()
+            self._supervisor.unlink(missing_ok=True)
+            self._home.forget()
+        if problem:
+            raise SystemRefusedError(f"all is down, but the mesh did not let pods go: {problem}")
+        return True
+
+    async def _end_supervisor(self) -> None:
+        for number, patience in ((signal.SIGTERM, _STOP), (signal.SIGKILL, 5.0)):
+            pid = self._home.owner()
+            if not pid:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            deadline = time.monotonic() + patience
+            while self._home.owner() is not None and time.monotonic() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK)
+
+
+def read(sources: Sources, namespace: str) -> tuple[Read, ...]:
+    """The objects of the manifests. Raises RejectedError with all that is wrong with them."""
+    reading = read_sources(sources, namespace)
+    findings = (*reading.errors, *validate.check_fields(reading.objects))
+    errors = tuple(finding for finding in findings if finding.severity == "error")
+    if errors:
+        raise RejectedError(errors)
+    return reading.objects
+
+
+def select(pods: tuple[PodState, ...], name: str, namespace: str) -> PodState:
+    """The pod that people mean: ``deploy/NAME``, a pod's name or the beginning of one.
+
+    A ready one comes first. Raises InvalidInputError.
+    """
+    kind, slash, rest = name.partition("/")
+    here = [pod for pod in pods if pod.plan.namespace == namespace]
+    if slash and kind in {"deploy", "deployment", "deployments"}:
+        found = [pod for pod in here if pod.plan.owner == f"Deployment {namespace}/{rest}"]
+    else:
+        wanted = rest if slash else name
+        found = [pod for pod in here if pod.plan.name == wanted]
+        found = found or [pod for pod in here if pod.plan.name.startswith(wanted)]
+    if not found:
+        names = ", ".join(pod.plan.name for pod in here) or "none"
+        raise InvalidInputError(f"no pod {name} in namespace {namespace} (there are: {names})")
+    return next((pod for pod in found if pod.ready), found[0])
+
+
+def command_inside(
+    pod: PodState, container: str, command: tuple[str, ...]
+) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """The command line, and its environment, that runs a command in a container.
+
+    Raises InvalidInputError when there is no such container, NotReadyError when it does not run.
+    """
+    state = _container(pod, container)
+    if not state.pid:
+        raise NotReadyError(
+            f"container {state.name} of pod {pod.plan.name} does not run: {_why(pod)}"
+        )
+    plan = next(each for each in _plans(pod) if each.name == state.name)
+    return launch.inside(state.pid, pod.plan.user, command), plan.environment
+
+
+def log_of(pod: PodState, container: str) -> str:
+    """Path of a container's log. Raises InvalidInputError when there is no such container."""
+    return _container(pod, container).log
+
+
+def _plans(pod: PodState) -> tuple[ContainerPlan, ...]:
+    return (*pod.plan.containers, *pod.plan.init_containers)
+
+
+def _container(pod: PodState, name: str) -> ContainerState:
+    wanted = name or pod.plan.containers[0].name
+    found = next((state for state in pod.containers if state.name == wanted), None)
+    if found is None:
+        names = ", ".join(state.name for state in pod.containers)
+        raise InvalidInputError(f"pod {pod.plan.name} has no container {name} (it has: {names})")
+    return found
+
+
+def _why(pod: PodState) -> str:
+    what = f"pod {pod.plan.namespace}/{pod.plan.name} is not ready: "
+    what += pod.problem or pod.state.lower()
+    failed = next((each for each in pod.containers if each.restarts and not each.ready), None)
+    if failed and (line := _last_line(Path(failed.log))):
+        what += f"; its last words: {line}"
+    return what
+
+
+def _last_line(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - 4096, 0))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _unexpected(answer: wire.AnyMessage | wire.Message) -> MeshdError:
+    if isinstance(answer, wire.Failed):
+        return InvalidInputError(answer.reason)
+    return UnreachableError(f"another version of meshd answered: {type(answer).__name__}")

@@ -1,0 +1,372 @@
+# pyright: reportAttributeAccessIssue=false
+"""A real Envoy takes what the server publishes, keeps it, and says what it will not take."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import envoy
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import config_source_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm,
+)
+from google.protobuf import any_pb2
+
+from meshd.xds.resources import CLUSTER, LISTENER, ROUTES, Resource, Resources, pack
+from meshd.xds.server import Server
+
+_DEADLINE = 20.0
+_BINARY = Path(envoy.__path__[0]) / "_bin" / "envoy"
+_ADS: dict[str, Any] = {"ads": {}, "resource_api_version": "V3"}
+
+Stats = dict[str, int]
+
+
+def _bootstrap(directory: Path) -> dict[str, Any]:
+    xds = {"pipe": {"path": str(directory / "xds.sock")}}
+    return {
+        "node": {"id": "proxy-0", "cluster": "test"},
+        "admin": {"address": {"pipe": {"path": str(directory / "admin.sock")}}},
+        "dynamic_resources": {
+            "lds_config": _ADS,
+            "cds_config": _ADS,
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [
+                    {
+                        "envoy_grpc": {
+                            "cluster_name": "xds",
+                            "retry_policy": {
+                                "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.2s"}
+                            },
+                        }
+                    }
+                ],
+            },
+        },
+        "static_resources": {
+            "clusters": [
+                {
+                    "name": "xds",
+                    "connect_timeout": "1s",
+                    "typed_extension_protocol_options": {
+                        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3."
+                            "HttpProtocolOptions",
+                            "explicit_http_config": {"http2_protocol_options": {}},
+                        }
+                    },
+                    "load_assignment": {
+                        "cluster_name": "xds",
+                        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": xds}}]}],
+                    },
+                }
+            ]
+        },
+    }
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("admin", timeout=5)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))
+
+
+class _Envoy:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def _ask(self, path: str) -> str:
+        connection = _UnixConnection(self._directory / "admin.sock")
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+
+    async def stats(self) -> Stats:
+        text = await asyncio.to_thread(self._ask, "/stats?format=json&filter=_manager|init_fetch")
+        return {s["name"]: s["value"] for s in json.loads(text)["stats"] if "value" in s}
+
+    async def get(self, port: int, path: str = "/") -> tuple[int, str]:
+        return await asyncio.to_thread(_get, port, path)
+
+
+def _get(port: int, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+@contextlib.asynccontextmanager
+async def _running(directory: Path) -> AsyncGenerator[_Envoy]:
+    config = directory / "envoy.json"
+    config.write_text(json.dumps(_bootstrap(directory)))
+    log = directory / "envoy.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
+            [_BINARY, "-c", config, "--concurrency", "1", "-l", "warning", "--use-dynamic-base-id"],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield _Envoy(directory)
+        assert process.poll() is None, f"Envoy is gone: {log.read_text()[-2000:]}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.asynccontextmanager
+async def _serving(directory: Path, *resources: Resource) -> AsyncGenerator[Server]:
+    server = Server()
+    await server.start(directory / "xds.sock")
+    if resources:
+        server.publish(Resources.of(resources))
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def _packed(message: Any) -> Any:
+    packed = any_pb2.Any()
+    packed.Pack(message, deterministic=True)
+    return packed
+
+
+def _cluster(name: str, **parts: Any) -> Resource:
+    over_ads = config_source_pb2.ConfigSource(**_ADS)
+    return pack(
+        name,
+        cluster_pb2.Cluster(
+            name=name, type="EDS", eds_cluster_config={"eds_config": over_ads}, **parts
+        ),
+    )
+
+
+def _endpoints(name: str, port: int) -> Resource:
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    return pack(
+        name,
+        endpoint_pb2.ClusterLoadAssignment(
+            cluster_name=name, endpoints=[{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+        ),
+    )
+
+
+def _listener(name: str, port: int, *, prefix: str = "x", address: str = "127.0.0.1") -> Resource:
+    manager = hcm.HttpConnectionManager(
+        stat_prefix=prefix,
+        rds={"config_source": config_source_pb2.ConfigSource(**_ADS), "route_config_name": "r"},
+        http_filters=[{"name": "router", "typed_config": _packed(router_pb2.Router())}],
+    )
+    filters = [{"name": "hcm", "typed_config": _packed(manager)}]
+    return pack(
+        name,
+        listener_pb2.Listener(
+            name=name,
+            address={"socket_address": {"address": address, "port_value": port}},
+            filter_chains=[{"filters": filters}],
+        ),
+    )
+
+
+def _routes(cluster: str) -> Resource:
+    fixed = {"match": {"path": "/fixed"}, "direct_response": {"status": 200}}
+    host = {
+        "name": "all",
+        "domains": ["*"],
+        "routes": [fixed, {"match": {"prefix": "/"}, "route": {"cluster": cluster}}],
+    }
+    return pack("r", route_pb2.RouteConfiguration(name="r", virtual_hosts=[host]))
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@contextlib.asynccontextmanager
+async def _application(body: bytes) -> AsyncGenerator[int]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+            writer.write(head % len(body) + body)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def _until(check: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(_DEADLINE):
+        while True:
+            with contextlib.suppress(OSError):
+                if await check():
+                    return
+            await asyncio.sleep(0.02)
+
+
+def _run(scenario: Callable[[Path], Awaitable[None]], directory: Path) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await scenario(directory)
+
+    asyncio.run(bounded())
+
+
+def test_envoy_serves_what_is_published_and_what_it_is_changed_to(tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        port = _free_port()
+        async with (
+            _application(b"one") as one,
+            _application(b"two") as two,
+            _serving(directory) as server,
+            _running(directory) as proxy,
+        ):
+            first = [_cluster("one"), _endpoints("one", one), _listener("l", port), _routes("one")]
+            server.publish(Resources.of(first))
+            assert await server.wait(lambda: server.accepted(ROUTES, "r"), _DEADLINE)
+            await _until(lambda: _answers(proxy, port, "one"))
+            assert await server.wait_synced(_DEADLINE)
+            assert server.accepted_names(LISTENER) == {"l"}
+
+            # Requests go on while the route moves to a new cluster and the old one is removed.
+            bodies: set[tuple[int, str]] = set()
+            server.publish(
+                Resources.of(
+                    [_cluster("two"), _endpoints("two", two), _listener("l", port), _routes("two")]
+                )
+            )
+            while (answer := await proxy.get(port)) != (200, "two"):
+                bodies.add(answer)
+            assert bodies <= {(200, "one")}
+            assert await server.wait_synced(_DEADLINE)
+            assert server.present_names(CLUSTER) == {"two"}
+
+            # A changed cluster gets its endpoints again, so that it does not wait for them.
+            changed = _cluster("two", connect_timeout={"seconds": 3})
+            server.publish(
+                Resources.of(
+                    [changed, _endpoints("two", two), _listener("l", port), _routes("two")]
+                )
+            )
+            assert await server.wait_synced(_DEADLINE)
+            await _until(lambda: _is(proxy, "cluster_manager.warming_clusters", 0))
+            assert (await proxy.stats())["cluster.two.init_fetch_timeout"] == 0
+
+            server.publish(Resources.of([]))
+            assert await server.wait_synced(_DEADLINE)
+            await _until(lambda: _is(proxy, "listener_manager.total_listeners_active", 0))
+            assert server.present_names(CLUSTER) == frozenset()
+
+    _run(scenario, tmp_path)
+
+
+async def _answers(proxy: _Envoy, port: int, body: str) -> bool:
+    return await proxy.get(port) == (200, body)
+
+
+async def _is(proxy: _Envoy, stat: str, value: int) -> bool:
+    return (await proxy.stats())[stat] == value
+
+
+def test_a_bad_resource_is_refused_by_name_and_the_rest_goes_on(tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        port, other = _free_port(), _free_port()
+        async with _application(b"one") as one:
+            base = [_cluster("one"), _endpoints("one", one), _routes("one"), _listener("l", port)]
+            async with _serving(directory, *base) as server, _running(directory) as proxy:
+                await _until(lambda: _answers(proxy, port, "one"))
+                # An address that this host does not have, and a load balancer without its options.
+                worse = _listener("l", port, address="198.18.255.1")
+                extra = _listener("extra", other)
+                odd = _cluster("odd", lb_policy="LOAD_BALANCING_POLICY_CONFIG")
+                server.publish(Resources.of([*base[:3], worse, extra, odd]))
+                assert await server.wait(
+                    lambda: server.rejections().keys() == {(LISTENER, "l"), (CLUSTER, "odd")},
+                    _DEADLINE,
+                ), server.rejections()
+                assert await server.wait_synced(_DEADLINE)
+                assert "198.18.255.1" in server.rejections()[LISTENER, "l"].reason
+                assert any(text.startswith("l: ") for text in server.members()[0].rejected)
+                await _until(lambda: _answers(proxy, other, "one"))
+                assert await proxy.get(port) == (200, "one")
+
+                server.publish(Resources.of([*base, extra]))
+                assert await server.wait(lambda: not server.rejections(), _DEADLINE)
+                assert await server.wait_synced(_DEADLINE)
+
+    _run(scenario, tmp_path)
+
+
+def test_a_restarted_server_leaves_envoy_serving_and_changes_nothing(tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        port = _free_port()
+        async with _application(b"one") as one:
+            resources = [
+                _cluster("one"), _endpoints("one", one), _listener("l", port), _routes("one")
+            ]  # fmt: skip
+            async with _serving(directory, *resources) as server:
+                running = _running(directory)
+                proxy = await running.__aenter__()
+                await _until(lambda: _answers(proxy, port, "one"))
+                assert await server.wait_synced(_DEADLINE)
+            try:
+                before = await proxy.stats()
+                assert await proxy.get(port) == (200, "one")
+                async with _serving(directory) as server:
+                    assert await server.wait(lambda: server.connected == 1, _DEADLINE)
+                    assert await proxy.get(port) == (200, "one")
+                    server.publish(Resources.of(resources))
+                    assert await server.wait_synced(_DEADLINE)
+                    assert await proxy.get(port) == (200, "one")
+                    assert _changes(await proxy.stats()) == _changes(before)
+
+                    server.publish(Resources.of([*resources, _cluster("more")]))
+                    assert await server.wait_synced(_DEADLINE)
+                    assert _changes(await proxy.stats()) != _changes(before)
+            finally:
+                await running.__aexit__(None, None, None)
+
+    _run(scenario, tmp_path)
+
+
+def _changes(stats: Stats) -> Stats:
+    names = (
+        "cluster_manager.cds.update_success", "cluster_manager.cluster_added",
+        "cluster_manager.cluster_modified", "cluster_manager.cluster_removed",
+        "listener_manager.lds.update_success", "listener_manager.listener_added",
+        "listener_manager.listener_modified", "listener_manager.listener_removed",
+        "listener_manager.listener_in_place_updated",
+    )  # fmt: skip
+    return {name: stats[name] for name in names}

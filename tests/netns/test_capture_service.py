@@ -1,0 +1,370 @@
+"""The capture role as the mesh role sees it: placements in, observations out, over its socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd import channel, wire
+from meshd.capture.namespaces import Pins
+from meshd.capture.session import CaptureService
+from meshd.model.base import Duration
+from meshd.model.interception import OUTBOUND_PORT
+from meshd.model.workload import Observation, Placement, Stage, Workload
+from meshd.settings import CaptureSettings
+
+UID = "default.reviews"
+SETTINGS = CaptureSettings(probe_interval=Duration(0.1))
+PROVEN = Observation(UID, Stage.CAPTURED, proven=True)
+DEADLINE = 5.0
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "netns"
+    pins = Pins(tmp_path / "netns")
+    for uid in pins.list_pins():
+        pins.unpin(uid)
+
+
+class Mesh:
+    """The mesh role's end of the connection."""
+
+    def __init__(self, connection: channel.Connection) -> None:
+        self._connection = connection
+        self.seen: list[tuple[Observation, ...]] = []
+
+    async def place(self, *placements: Placement) -> None:
+        await self._connection.send(wire.Place(placements))
+
+    async def sees(self, check: Callable[[tuple[Observation, ...]], bool]) -> None:
+        """The next report for which ``check`` holds."""
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                message = await self._connection.receive()
+                assert isinstance(message, wire.Observed)
+                self.seen.append(message.observations)
+                if check(message.observations):
+                    return
+
+    async def sees_exactly(self, *observations: Observation) -> None:
+        await self.sees(lambda seen: sorted(seen, key=_uid) == sorted(observations, key=_uid))
+
+    async def sees_problem(self, words: str, stage: Stage, uid: str = UID) -> None:
+        def is_it(observation: Observation) -> bool:
+            return (
+                observation.uid == uid
+                and observation.stage is stage
+                and not observation.proven
+                and words in observation.problem
+            )
+
+        await self.sees(lambda seen: any(map(is_it, seen)))
+
+
+def _uid(observation: Observation) -> str:
+    return observation.uid
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    directory: Path, settings: CaptureSettings = SETTINGS
+) -> AsyncGenerator[Callable[[], Awaitable[Mesh]]]:
+    service = CaptureService(settings, Pins(directory))
+    path = directory.parent / "capture.sock"
+    server = await channel.listen(path, service.session, uids={os.getuid()})
+    opened: list[channel.Connection] = []
+
+    async def connect() -> Mesh:
+        opened.append(await channel.connect(path))
+        return Mesh(opened[-1])
+
+    try:
+        yield connect
+    finally:
+        for connection in opened:
+            await connection.close()
+        server.close()
+        await service.close()
+
+
+@contextlib.asynccontextmanager
+async def proxy(host: Any, line: str = f"meshd {UID}\n") -> AsyncGenerator[None]:
+    """Answers as the outbound listener does."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(line.encode())
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    servers = [
+        await asyncio.start_server(answer, sock=host.listen(address, OUTBOUND_PORT).socket)
+        for address in ("0.0.0.0", "::")
+    ]
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.close()
+
+
+def place(host: Any, stage: Stage = Stage.CAPTURED, uid: str = UID, **values: Any) -> Placement:
+    netns = values.pop("netns", str(host.netns))
+    workload = Workload(uid=uid, name="reviews", namespace="default", netns=netns, **values)
+    return Placement(workload, stage)
+
+
+def test_a_captured_workload_is_proven(network: Any, directory: Path) -> None:
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+
+    asyncio.run(story())
+
+
+def test_a_pinned_workload_has_no_rules_until_it_is_captured_and_none_after(
+    network: Any, directory: Path
+) -> None:
+    async def story() -> None:
+        before = network.workload.save()
+        async with proxy(network.workload), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload, Stage.PINNED))
+            await mesh.sees_exactly(Observation(UID, Stage.PINNED))
+            assert (directory / UID).stat().st_ino == network.workload.netns.stat().st_ino
+            assert network.workload.save() == before
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+            await mesh.place(place(network.workload, Stage.PINNED))
+            await mesh.sees_exactly(Observation(UID, Stage.PINNED))
+            assert network.workload.save() == before
+            await mesh.place()
+            await mesh.sees_exactly()
+            assert list(directory.iterdir()) == []
+
+    asyncio.run(story())
+
+
+def test_a_workload_that_is_not_wanted_any_more_is_let_go_whole(
+    network: Any, directory: Path
+) -> None:
+    async def story() -> None:
+        before = network.workload.save()
+        async with proxy(network.workload), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+            await mesh.place()
+            await mesh.sees_exactly()
+        assert network.workload.save() == before
+        assert list(directory.iterdir()) == []
+
+    asyncio.run(story())
+
+
+def test_a_workload_whose_proxy_does_not_listen_is_not_proven_until_it_does(
+    network: Any, directory: Path
+) -> None:
+    async def story() -> None:
+        async with serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_problem("no proxy listens in the namespace", Stage.CAPTURED)
+            async with proxy(network.workload):
+                await mesh.sees_exactly(PROVEN)
+            await mesh.sees_problem("no proxy listens in the namespace", Stage.CAPTURED)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (
+            "meshd default.ratings\n",
+            "the proxy takes this namespace for workload 'default.ratings'",
+        ),
+        ("SSH-2.0-OpenSSH\n", "something else than the proxy answered ('SSH-2.0-OpenSSH')"),
+        ("", "the proxy hung up without an answer"),
+    ],
+    ids=["another workload", "another program", "nothing"],
+)
+def test_any_other_answer_than_the_proxys_own_is_a_problem(
+    network: Any, directory: Path, line: str, problem: str
+) -> None:
+    async def story() -> None:
+        async with proxy(network.workload, line), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_problem(problem, Stage.CAPTURED)
+
+    asyncio.run(story())
+
+
+def test_a_namespace_without_a_way_out_is_told_what_it_lacks(network: Any, directory: Path) -> None:
+    async def story() -> None:
+        network.workload.run("ip", "route", "del", "default")
+        async with proxy(network.workload), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_problem("has no default route", Stage.CAPTURED)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("command", ["iptables-nft -t nat -F", "ip6tables-nft -t mangle -F"])
+def test_rules_that_somebody_removes_are_noticed_and_put_back(
+    network: Any, directory: Path, command: str
+) -> None:
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+            written = network.workload.save()
+            network.workload.run(*command.split())
+            await mesh.sees_problem("somebody else changed its rules", Stage.CAPTURED)
+            await mesh.sees_exactly(PROVEN)
+            assert network.workload.save() == written
+
+    asyncio.run(story())
+
+
+def test_rules_of_others_are_none_of_our_business(network: Any, directory: Path) -> None:
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+            network.workload.run("iptables-nft", "-A", "INPUT", "-p", "sctp", "-j", "DROP")
+            # Pinned and captured again: by then the change has been looked at.
+            await mesh.place(place(network.workload, labels={"version": "v2"}))
+            await mesh.place(place(network.workload, Stage.PINNED))
+            await mesh.sees_exactly(Observation(UID, Stage.PINNED))
+        assert not any("somebody" in one.problem for report in mesh.seen for one in report)
+
+    asyncio.run(story())
+
+
+def test_when_the_mesh_hangs_up_everything_stays(network: Any, directory: Path) -> None:
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory) as connect:
+            first = await connect()
+            await first.place(place(network.workload))
+            await first.sees_exactly(PROVEN)
+            written = network.workload.save()
+            await first._connection.close()  # pyright: ignore[reportPrivateUsage]
+            second = await connect()
+            await second.sees_exactly(PROVEN)
+            await second.place(place(network.workload))
+            assert network.workload.save() == written
+
+    asyncio.run(story())
+
+
+def test_a_new_process_takes_over_what_the_last_one_left(network: Any, directory: Path) -> None:
+    async def story() -> None:
+        peer_before = network.peer.save()
+        both = (place(network.workload), place(network.peer, uid="default.ratings"))
+        async with proxy(network.workload):
+            async with (
+                proxy(network.peer, "meshd default.ratings\n"),
+                serving(directory) as connect,
+            ):
+                mesh = await connect()
+                await mesh.place(*both)
+                await mesh.sees(lambda seen: sum(one.proven for one in seen) == 1)
+            written = network.workload.save()
+            async with serving(directory) as connect:
+                mesh = await connect()
+                await mesh.place(both[0])
+                await mesh.sees_exactly(PROVEN)
+                assert not directory.joinpath("default.ratings").exists()
+                # The first report is the whole truth, never "nothing is captured yet".
+                assert all(one.stage is Stage.CAPTURED for one in mesh.seen[0] if one.uid == UID)
+                assert network.workload.save() == written
+                assert network.peer.save() == peer_before
+
+    asyncio.run(story())
+
+
+def test_a_workload_that_cannot_be_captured_does_not_hinder_the_others(
+    network: Any, directory: Path
+) -> None:
+    async def story() -> None:
+        annotations = {"traffic.sidecar.istio.io/excludeOutboundPorts": "http"}
+        async with proxy(network.workload), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(
+                place(network.workload, uid="a.gone", netns="/run/netns/nowhere"),
+                place(network.peer, uid="a.wrong", annotations=annotations),
+                place(network.workload),
+            )
+            await mesh.sees(lambda seen: PROVEN in seen and len(seen) == 3)
+            problems = {one.uid: (one.stage, one.problem) for one in mesh.seen[-1]}
+            assert problems["a.gone"] == (
+                Stage.ABSENT,
+                "network namespace /run/netns/nowhere is not there: No such file or directory",
+            )
+            assert problems["a.wrong"] == (
+                Stage.PINNED,
+                "workload a.wrong: annotation traffic.sidecar.istio.io/excludeOutboundPorts:"
+                " \"http\": 'http' is not a port (1 to 65535)",
+            )
+
+    asyncio.run(story())
+
+
+def test_other_messages_are_refused(directory: Path) -> None:
+    async def story() -> None:
+        async with serving(directory):
+            answer = await channel.call(directory.parent / "capture.sock", wire.Status())
+            assert answer == wire.Failed("the capture role takes placements only")
+
+    asyncio.run(story())
+
+
+def test_changed_options_are_applied_while_it_is_captured(network: Any, directory: Path) -> None:
+    async def story() -> None:
+        annotations = {"traffic.sidecar.istio.io/excludeOutboundPorts": "5432"}
+        async with proxy(network.workload), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+            await mesh.place(place(network.workload, annotations=annotations))
+            deadline = time.monotonic() + DEADLINE
+            while "--dport 5432" not in network.workload.save():
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+
+    asyncio.run(story())
+
+
+def test_ipv6_is_probed_where_the_namespace_has_an_address(network: Any, directory: Path) -> None:
+    async def story() -> None:
+        server = network.workload.listen("0.0.0.0", OUTBOUND_PORT).socket
+        assert server.family == socket.AF_INET
+
+        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(f"meshd {UID}\n".encode())
+            writer.close()
+
+        async with await asyncio.start_server(answer, sock=server), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_problem("ipv6 probe: redirected, but no proxy listens", Stage.CAPTURED)
+            network.workload.run("ip", "-6", "address", "flush", "dev", "eth0", "scope", "global")
+            await mesh.sees_exactly(PROVEN)
+
+    asyncio.run(story())

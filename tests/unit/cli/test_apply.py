@@ -1,0 +1,156 @@
+"""apply and delete: what is sent, and what people and scripts read."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd import wire
+
+CHANGED = wire.Changed(
+    (
+        wire.Change("VirtualService", "default", "reviews", "created"),
+        wire.Change("Service", "default", "reviews", "unchanged"),
+    ),
+    ("f.yaml:1: retired",),
+)
+
+
+@pytest.fixture(autouse=True)
+def answers(daemon: Any) -> None:
+    daemon.says(CHANGED)
+
+
+def test_it_says_what_changed_as_kubectl_does(meshctl: Any, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("a: 1")
+    result = meshctl("apply", "-f", str(tmp_path / "f.yaml"))
+    assert result.code == 0
+    assert result.lines == [
+        "virtualservice.networking.istio.io/reviews created",
+        "service/reviews unchanged",
+    ]
+    assert result.err == "warning: f.yaml:1: retired\n"
+
+
+def test_json_has_exactly_the_documented_fields(meshctl: Any, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("a: 1")
+    result = meshctl("apply", "-f", str(tmp_path / "f.yaml"), "-o", "json")
+    assert json.loads(result.out)[0] == {
+        "kind": "VirtualService",
+        "namespace": "default",
+        "name": "reviews",
+        "result": "created",
+    }
+
+
+def test_options_reach_the_daemon(daemon: Any, meshctl: Any, tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text("a: 1")
+    meshctl("apply", "-f", str(path), "-n", "shop", "--dry-run", "--wait", "--timeout", "1m30s")
+    assert daemon.asked == [
+        wire.Apply(((str(path), "a: 1"),), namespace="shop", dry_run=True, wait=90.0)
+    ]
+
+
+def test_without_wait_nothing_is_waited_for(daemon: Any, meshctl: Any, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("a: 1")
+    meshctl("apply", "-f", str(tmp_path / "f.yaml"))
+    assert daemon.asked[0].wait == 0
+
+
+def test_a_dry_run_says_that_it_is_one(meshctl: Any, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("a: 1")
+    result = meshctl("apply", "--dry-run", "-f", str(tmp_path / "f.yaml"))
+    assert result.lines[0].endswith("reviews created (dry run)")
+
+
+def test_a_directory_stands_for_its_manifests(daemon: Any, meshctl: Any, tmp_path: Path) -> None:
+    for name in ("b.yml", "a.yaml", "c.json", "notes.txt", "sub/d.yaml"):
+        path = tmp_path / "m" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    meshctl("apply", "-f", str(tmp_path / "m"))
+    meshctl("apply", "-R", "-f", str(tmp_path / "m"))
+    flat, deep = ([text for _, text in request.sources] for request in daemon.asked)
+    assert flat == ["a.yaml", "b.yml", "c.json"]
+    assert deep == ["a.yaml", "b.yml", "c.json", "sub/d.yaml"]
+
+
+def test_files_and_standard_input_go_together(
+    daemon: Any, meshctl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f.yaml").write_text("file")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"input")))
+    meshctl("apply", "-f", str(tmp_path / "f.yaml"), "-f", "-")
+    assert daemon.asked[0].sources == ((str(tmp_path / "f.yaml"), "file"), ("-", "input"))
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe\x00", b"x" * (8 * 1024 * 1024 + 1)])
+def test_input_that_cannot_be_a_manifest_is_one_line(
+    daemon: Any, meshctl: Any, raw: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
+    result = meshctl("apply", "-f", "-")
+    assert (result.code, daemon.asked) == (1, [])
+    assert result.err.startswith("-:1: ")
+    assert result.err.count("\n") == 1
+
+
+def test_a_missing_file_is_named_and_nothing_is_sent(daemon: Any, meshctl: Any) -> None:
+    result = meshctl("apply", "-f", "/nowhere.yaml")
+    assert (result.code, daemon.asked) == (1, [])
+    assert result.err == "/nowhere.yaml: there is no such file or directory\n"
+
+
+def test_an_empty_directory_is_an_error(meshctl: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = meshctl("apply", "-f", str(tmp_path / "empty"))
+    assert result.code == 1
+    assert "no file there ends in" in result.err
+
+
+def test_every_finding_of_a_rejection_is_a_line(daemon: Any, meshctl: Any, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("a: 1")
+    daemon.says(
+        wire.Rejected(
+            (
+                wire.Finding("f.yaml", 3, "is required", "Gateway", "default", "g", "spec.servers"),
+                wire.Finding("f.yaml", 9, "unknown field"),
+            )
+        )
+    )
+    result = meshctl("apply", "-f", str(tmp_path / "f.yaml"))
+    assert (result.code, result.out) == (1, "")
+    assert result.err.splitlines() == [
+        "f.yaml:3: Gateway default/g: spec.servers: is required",
+        "f.yaml:9: unknown field",
+    ]
+
+
+def test_delete_by_kind_and_names(daemon: Any, meshctl: Any) -> None:
+    assert meshctl("delete", "vs", "reviews", "ratings", "-n", "shop").code == 0
+    assert daemon.asked == [wire.DeleteNamed("VirtualService", ("reviews", "ratings"), "shop")]
+
+
+def test_delete_by_kind_slash_name(daemon: Any, meshctl: Any) -> None:
+    meshctl("delete", "vs/reviews", "destinationrule.networking.istio.io/ratings")
+    assert daemon.asked == [
+        wire.DeleteNamed("VirtualService", ("reviews",)),
+        wire.DeleteNamed("DestinationRule", ("ratings",)),
+    ]
+
+
+def test_delete_by_manifest(daemon: Any, meshctl: Any, tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text("a: 1")
+    meshctl("delete", "-f", str(path))
+    assert daemon.asked == [wire.Apply(((str(path), "a: 1"),), delete=True)]
+
+
+def test_name_prints_names_only(meshctl: Any) -> None:
+    result = meshctl("delete", "vs", "reviews", "-o", "name")
+    assert result.lines == ["virtualservice.networking.istio.io/reviews", "service/reviews"]

@@ -1,0 +1,126 @@
+"""get: kubectl's habits, and the forms in which objects are shown."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from meshd import wire
+from meshd.cli.objects import age, age_of
+
+VIRTUAL_SERVICE: dict[str, Any] = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "VirtualService",
+    "metadata": {"name": "reviews", "namespace": "default", "labels": {"team": "books"}},
+    "spec": {"hosts": ["reviews", "reviews.example"], "gateways": ["mesh"]},
+}
+SERVICE: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "web", "namespace": "default"},
+    "spec": {"clusterIP": "198.19.0.1", "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]},
+}
+STORED = {"VirtualService": VIRTUAL_SERVICE, "Service": SERVICE}
+
+
+@pytest.fixture(autouse=True)
+def store(daemon: Any) -> None:
+    def answer(request: wire.AnyMessage) -> wire.Message:
+        assert isinstance(request, wire.Get)
+        found = STORED.get(request.kind)
+        if request.name and (not found or found["metadata"]["name"] != request.name):
+            return wire.Failed(f"{request.kind} {request.namespace}/{request.name} is not there")
+        return wire.Objects((found,) if found else ())
+
+    daemon.answer = answer
+
+
+def test_a_table_has_the_kinds_own_columns(meshctl: Any) -> None:
+    result = meshctl("get", "vs")
+    assert result.code == 0
+    assert [line.split() for line in result.lines] == [
+        ["NAME", "GATEWAYS", "HOSTS", "AGE"],
+        ["reviews", "mesh", "reviews,reviews.example", "-"],
+    ]
+
+
+def test_several_kinds_are_several_tables(meshctl: Any) -> None:
+    result = meshctl("get", "vs,svc")
+    assert result.lines[1].startswith("virtualservice.networking.istio.io/reviews")
+    assert result.lines[2] == ""
+    assert result.lines[4].split()[:4] == [
+        "service/web",
+        "ClusterIP",
+        "198.19.0.1",
+        "80/TCP,53/UDP",
+    ]
+
+
+def test_wide_adds_labels(meshctl: Any) -> None:
+    assert meshctl("get", "vs", "-o", "wide").lines[1].endswith("team=books")
+
+
+def test_all_namespaces(daemon: Any, meshctl: Any) -> None:
+    result = meshctl("get", "vs", "-A")
+    assert daemon.asked == [wire.Get("VirtualService", "", "")]
+    assert result.lines[0].startswith("NAMESPACE")
+
+
+@pytest.mark.parametrize("word", ["vs", "VirtualServices", "virtualservice.networking.istio.io"])
+def test_kinds_have_many_names(daemon: Any, meshctl: Any, word: str) -> None:
+    meshctl("get", word)
+    assert daemon.asked == [wire.Get("VirtualService", "", "default")]
+
+
+def test_what_is_in_no_namespace_is_asked_for_without_one(daemon: Any, meshctl: Any) -> None:
+    meshctl("get", "ns")
+    assert daemon.asked == [wire.Get("Namespace", "", "")]
+
+
+def test_all_asks_for_every_stored_kind(daemon: Any, meshctl: Any) -> None:
+    result = meshctl("get", "all", "-o", "name")
+    kinds = [request.kind for request in daemon.asked]
+    assert {"Namespace", "Service", "VirtualService", "PeerAuthentication"} <= set(kinds)
+    assert result.lines == ["service/web", "virtualservice.networking.istio.io/reviews"]
+
+
+def test_json_is_a_list_of_the_objects(meshctl: Any) -> None:
+    assert json.loads(meshctl("get", "vs", "-o", "json").out) == [VIRTUAL_SERVICE]
+    assert json.loads(meshctl("get", "dr", "-o", "json").out) == []
+
+
+def test_yaml_can_be_applied_again(meshctl: Any) -> None:
+    result = meshctl("get", "vs,svc", "-o", "yaml")
+    assert list(yaml.safe_load_all(result.out)) == [VIRTUAL_SERVICE, SERVICE]
+
+
+def test_nothing_found_is_no_failure(meshctl: Any) -> None:
+    result = meshctl("get", "dr", "-n", "shop")
+    assert (result.code, result.out) == (0, "")
+    assert result.err == "nothing found in namespace shop\n"
+
+
+def test_a_name_that_is_not_there_is_status_1_beside_what_is(meshctl: Any) -> None:
+    result = meshctl("get", "vs", "reviews", "missing")
+    assert result.code == 1
+    assert "reviews" in result.out
+    assert result.err == "VirtualService default/missing is not there\n"
+
+
+def test_an_unknown_kind_names_the_nearest(meshctl: Any) -> None:
+    assert "did you mean virtualservice" in meshctl("get", "virtualservic").err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0s"), (59, "59s"), (60, "1m"), (7200, "2h"), (200_000, "2d")]
+)
+def test_age_is_in_the_largest_unit_that_fits(seconds: float, shown: str) -> None:
+    assert age(seconds) == shown
+
+
+def test_the_age_of_no_time_is_nothing() -> None:
+    assert age_of("yesterday", datetime.datetime.now(datetime.UTC)) == ""

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from meshd.config import requests, snapshots
+from meshd.config.store import Store
+from meshd.errors import InvalidInputError
+from meshd.model.snapshot import MeshOptions
+from meshd.wire import Apply, Changed, DeleteNamed, Get, Rejected
+
+SERVICE = (
+    "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\nspec: {ports: [{port: 9080}]}\n"
+)
+ROUTE = """\
+apiVersion: networking.istio.io/v1alpha3
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - route:
+    - destination: {host: reviews, subset: v1}
+      weight: 100
+    timeout: 500ms
+"""
+RULE = """\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
+"""
+POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, image: b}]}\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    (tmp_path / "config.d").mkdir()
+    return Store(tmp_path / "config.d", tmp_path / "lib")
+
+
+def apply(store: Store, *texts: str, delete: bool = False, dry_run: bool = False) -> Changed:
+    request = Apply((("-", "---\n".join(texts)),), delete=delete, dry_run=dry_run)
+    answer = requests.apply(store, request)
+    assert isinstance(answer, Changed), answer
+    return answer
+
+
+def rejection(store: Store, *texts: str, delete: bool = False) -> list[str]:
+    request = Apply((("f.yaml", "---\n".join(texts)),), delete=delete)
+    answer = requests.apply(store, request)
+    assert isinstance(answer, Rejected), answer
+    return [str(finding) for finding in answer.findings]
+
+
+def test_applying_stores_and_says_what_changed(store: Store) -> None:
+    answer = apply(store, SERVICE, RULE, ROUTE)
+    assert [(change.kind, change.result) for change in answer.changes] == [
+        ("Service", "created"),
+        ("DestinationRule", "created"),
+        ("VirtualService", "created"),
+    ]
+    assert answer.warnings == ()
+
+
+def test_the_order_of_applying_does_not_matter(store: Store) -> None:
+    answer = apply(store, ROUTE)
+    assert [warning.split(": ", 2)[2] for warning in answer.warnings] == [
+        'spec.http[0].route[0].destination.host: "reviews" is no Service or ServiceEntry '
+        "(reviews.default.svc.cluster.local)",
+        'spec.http[0].route[0].destination.subset: "v1" is in no DestinationRule for host reviews',
+    ]
+    assert apply(store, RULE, SERVICE).warnings == ()
+    assert apply(store, ROUTE).warnings == ()
+
+
+def test_one_error_leaves_everything_as_it_was(store: Store) -> None:
+    assert rejection(store, SERVICE, ROUTE.replace("weight: 100", "weight: -1")) == [
+        "f.yaml:14: VirtualService default/reviews: spec.http[0].route[0].weight: "
+        "-1 is out of range; it must be from 0 to 4294967295"
+    ]
+    assert dict(store.objects) == {}
+
+
+def test_errors_of_reading_and_of_validating_are_told_together(store: Store) -> None:
+    broken = ROUTE.replace("weight: 100", "weight: -1")
+    assert len(rejection(store, "kind: 5\n", broken, SERVICE.replace("9080", "0"))) == 3
+
+
+def test_what_only_a_testbed_runs_is_passed_over_with_a_warning(store: Store) -> None:
+    answer = apply(store, SERVICE, POD)
+    assert [change.kind for change in answer.changes] == ["Service"]
+    assert ["Pod" in warning for warning in answer.warnings] == [True]
+
+
+def test_deleting_by_file_and_by_name(store: Store) -> None:
+    apply(store, SERVICE, RULE, ROUTE)
+    answer = apply(store, ROUTE, delete=True)
+    assert [change.result for change in answer.changes] == ["deleted"]
+    assert rejection(store, ROUTE, delete=True) == [
+        "f.yaml:1: VirtualService default/reviews: is not there, so it cannot be deleted"
+    ]
+    named = requests.delete(store, DeleteNamed("svc", ("reviews",)))
+    assert [(change.kind, change.result) for change in named.changes] == [("Service", "deleted")]
+    assert [key.kind for key in store.objects] == ["DestinationRule"]
+
+
+def test_an_object_that_lives_in_a_file_names_it(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "config.d" / "mine.yaml").write_text(SERVICE)
+    store.refresh()
+    (message,) = rejection(store, SERVICE)
+    assert message.endswith(f"lives in {tmp_path}/config.d/mine.yaml:1; change it there")
+
+
+def test_objects_are_got_by_kind_name_and_namespace(store: Store) -> None:
+    apply(store, SERVICE, RULE, ROUTE, SERVICE.replace("name: reviews", "name: a, namespace: b"))
+    (route,) = requests.get(store, Get("vs", "reviews", "default")).objects
+    assert route["apiVersion"] == "networking.istio.io/v1"
+    assert route["spec"]["http"][0] == {
+        "route": [{"destination": {"host": "reviews", "subset": "v1"}, "weight": 100}],
+        "timeout": "0.5s",
+    }
+    assert len(requests.get(store, Get("services")).objects) == 2
+    assert len(requests.get(store, Get("services", namespace="b")).objects) == 1
+    with pytest.raises(InvalidInputError, match="VirtualService default/x is not there"):
+        requests.get(store, Get("vs", "x", "default"))
+    with pytest.raises(
+        InvalidInputError, match=r"unknown kind servces \(did you mean services\?\)"
+    ):
+        requests.get(store, Get("servces"))
+
+
+def test_what_is_got_can_be_applied_again_and_changes_nothing(store: Store) -> None:
+    apply(store, SERVICE, RULE, ROUTE)
+    texts = [json.dumps(found) for kind in ("svc", "dr", "vs")
+             for found in requests.get(store, Get(kind)).objects]  # fmt: skip
+    answer = apply(store, *(text + "\n" for text in texts))
+    assert {change.result for change in answer.changes} == {"unchanged"}
+
+
+def test_validating_needs_no_store_and_sorts_by_place() -> None:
+    text = POD.replace("containers: [{name: a, image: b}]", "containers: []") + "---\nkind: 5\n"
+    findings = requests.validate_sources([("b.yaml", text), ("a.yaml", "a: [")])
+    assert [(finding.file, finding.line) for finding in findings] == [
+        ("a.yaml", 2),
+        ("b.yaml", 4),
+        ("b.yaml", 6),
+    ]
+
+
+def test_virtual_addresses_survive_a_restart(store: Store, tmp_path: Path) -> None:
+    apply(store, SERVICE, SERVICE.replace("reviews", "ratings"))
+    taken, problems = snapshots.take(store, [], MeshOptions(), "198.19.0.0/16")
+    assert problems == ()
+    before = {host: record.addresses for host, record in taken.services.items()}
+    again = Store(tmp_path / "config.d", tmp_path / "lib")
+    apply(again, SERVICE.replace("reviews", "another"))
+    after, _ = snapshots.take(again, [], MeshOptions(), "198.19.0.0/16")
+    assert before.items() <= {h: r.addresses for h, r in after.services.items()}.items()
+
+
+def test_a_service_that_finds_no_address_is_named(store: Store) -> None:
+    apply(store, *(SERVICE.replace("reviews", name) for name in ("a", "b", "c")))
+    taken, problems = snapshots.take(store, [], MeshOptions(), "198.19.0.0/30")
+    assert len(problems) == 1
+    assert "198.19.0.0/30 is full; widen mesh.service_cidr" in problems[0]
+    assert sorted(len(record.addresses) for record in taken.services.values()) == [0, 1, 1]

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from meshd.discovery.enrolment import Life, Phase
+from meshd.discovery.workloads import Record, load, save
+from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.model.workload import NamedPort, Workload
+
+_WORKLOAD = Workload(
+    uid="default.reviews",
+    name="reviews",
+    namespace="default",
+    netns="/run/netns/reviews",
+    labels={"app": "reviews"},
+    addresses=("198.18.0.7", "fd00:198::7"),
+    ports=(NamedPort("http", 9080),),
+)
+_RECORD = Record(
+    registered={_WORKLOAD.uid: _WORKLOAD},
+    lives={_WORKLOAD.uid: Life(_WORKLOAD, Phase.CAPTURED, "former")},
+)
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "workloads.json"
+    save(path, Record())
+    save(path, _RECORD)
+    assert load(path) == _RECORD
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_a_file_nothing_is_registered(tmp_path: Path) -> None:
+    assert load(tmp_path / "workloads.json") == Record()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe", b"[]", b'{"registered": {"a": 1}}', b'{"other": 1}', b'{"registered": {'],
+)
+def test_a_file_that_is_no_record_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "workloads.json"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInputError, match="register them again") as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_written_leaves_the_record_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "workloads.json"
+    save(path, _RECORD)
+    (tmp_path / ".workloads.json.new").mkdir()
+    with pytest.raises(SystemRefusedError, match=str(path)):
+        save(path, Record())
+    assert load(path) == _RECORD
