@@ -80,8 +80,8 @@ async def listen(
     """Serve ``session`` for each connection whose peer has one of ``uids``.
 
     A peer with another uid is hung up on without a word. A socket file left by a process that
-    died is replaced. Raises InvalidInputError when the path is too long for a socket (unix(7)), SystemRefusedError
-    when the kernel says no.
+    died is replaced. Raises InvalidInputError when the path is too long for a socket (unix(7)),
+    SystemRefusedError when the kernel refuses.
     """
     if len(os.fsencode(path)) > 107:
         raise InvalidInputError(
@@ -102,9 +102,9 @@ async def listen(
         finally:
             await connection.close()
 
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
     try:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
         server = await asyncio.start_unix_server(accepted, path)
         path.chmod(mode)
     except OSError as error:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,3 +20,28 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     if report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
     return report
+
+
+@pytest.fixture
+def mesh_home() -> Iterator[Path]:
+    """A MESHD_HOME that every user can reach. Afterwards nothing runs or is mounted there."""
+    home = Path(tempfile.mkdtemp(prefix="meshd-", dir="/tmp"))
+    home.chmod(0o755)
+    try:
+        yield home
+    finally:
+        for pid in _processes_of(home):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for line in reversed(Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()):
+            if (mounted := line.split(" ")[1]).startswith(f"{home}/"):
+                subprocess.run(["umount", "--lazy", mounted], check=False)
+        shutil.rmtree(home)
+
+
+def _processes_of(home: Path) -> Iterator[int]:
+    """Those that were started with it as their MESHD_HOME."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"MESHD_HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                yield int(process.name)

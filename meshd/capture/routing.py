@@ -5,6 +5,7 @@ Acts on the namespace in which the process is; see ``rules`` for what the route 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterator
@@ -62,10 +63,12 @@ def remove(family: Family, lines: tuple[str, ...]) -> None:
 def migrate_requests() -> None:
     """Connections that wait at a proxy that is replaced go to another member of the pool.
 
-    Kernels before 5.14 cannot do it; they reset those few connections.
+    Where it cannot be set (kernels before 5.14, a read-only /proc/sys), those few are reset; that
+    is no reason not to capture.
     """
-    if _MIGRATE.exists() and _MIGRATE.read_text(encoding="ascii").strip() != "1":
-        _MIGRATE.write_text("1", encoding="ascii")
+    with contextlib.suppress(OSError):
+        if _MIGRATE.read_text(encoding="ascii").strip() != "1":
+            _MIGRATE.write_text("1", encoding="ascii")
 
 
 def _present(netlink: IPRoute, address_family: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2, udp_listener_config_pb2
 from envoy.data.dns.v3 import dns_table_pb2
 from envoy.extensions.filters.udp.dns_filter.v3 import dns_filter_pb2
-from envoy.extensions.filters.udp.udp_proxy.v3 import route_pb2, udp_proxy_pb2
+from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
 from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb2
 
 from meshd.compile import hosts
@@ -38,11 +38,11 @@ _SESSION: Final = 5.0
 
 def workload_listener(workload: Workload, options: MeshOptions) -> Any:
     """Takes what the namespace's rules redirect to port 15053."""
-    route = route_pb2.Route(cluster=DNS_CLUSTER)
     proxy = udp_proxy_pb2.UdpProxyConfig(
         stat_prefix="dns",
         idle_timeout=seconds(_SESSION),
-        matcher={"on_no_match": {"action": {"name": "route", "typed_config": packed(route)}}},
+        # Not the matcher, of which Envoy warns each time that it is not finished.
+        cluster=DNS_CLUSTER,
     )
     return in_namespace(
         workload,

@@ -27,6 +27,18 @@ _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 """RFC 1123, section 2.1; what Kubernetes asks of names."""
 _TOP_LEVEL: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 
+_NOT_READ: Final = {
+    "AuthorizationPolicy",
+    "EnvoyFilter",
+    "ProxyConfig",
+    "RequestAuthentication",
+    "Sidecar",
+    "Telemetry",
+    "WasmPlugin",
+    "WorkloadGroup",
+}
+"""Istio's other kinds: known by name, so that nobody looks for a typing error."""
+
 
 class RejectedError(InvalidInputError):
     """Input with errors. ``str(error)`` has one line for each; ``findings`` has the parts."""
@@ -216,21 +228,26 @@ def _unknown_kind(entry: _Entry) -> Finding | None:
         return entry.finding(("apiVersion",), successor)
     kind = kinds.find_kind(group, entry.kind)
     if kind is None:
-        same = [_versions(known) for known in kinds.ALL if entry.kind == known.KIND]
-        if same:
-            message = (
-                f"{entry.api_version} has no {entry.kind} (write {same[0].rpartition(' ')[2]})"
-            )
-            return entry.finding(("apiVersion",), message)
-        names = sorted(known.KIND for known in kinds.ALL)
-        hint = nearest(entry.kind, names)
-        listed = "" if "known: " in hint else f"; known are {', '.join(names)}"
-        message = f"unknown kind {entry.kind} of {entry.api_version}{hint}{listed}"
-        return entry.finding(("kind",), message)
+        return _no_such_kind(entry, group)
     if version not in kind.VERSIONS:
         message = f"unknown version {entry.api_version} of {entry.kind} (known: {_versions(kind)})"
         return entry.finding(("apiVersion",), message)
     return None
+
+
+def _no_such_kind(entry: _Entry, group: str) -> Finding:
+    same = [_versions(known) for known in kinds.ALL if entry.kind == known.KIND]
+    if same:
+        message = f"{entry.api_version} has no {entry.kind} (write {same[0].rpartition(' ')[2]})"
+        return entry.finding(("apiVersion",), message)
+    if group.endswith("istio.io") and entry.kind in _NOT_READ:
+        message = f"this version of meshd does not read {entry.kind}; leave it out"
+        return entry.finding(("kind",), message)
+    names = sorted(known.KIND for known in kinds.ALL)
+    hint = nearest(entry.kind, names)
+    listed = "" if "known: " in hint else f"; known are {', '.join(names)}"
+    message = f"unknown kind {entry.kind} of {entry.api_version}{hint}{listed}"
+    return entry.finding(("kind",), message)
 
 
 def _versions(kind: type[Object]) -> str:

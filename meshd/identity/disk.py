@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
@@ -51,14 +50,13 @@ def write_whole(disk: Disk, path: Path, data: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    with _directory(path.parent) as descriptor:
-        disk.sync(descriptor)
+    sync_directory(disk, path.parent)
 
 
-@contextlib.contextmanager
-def _directory(path: Path) -> Generator[int]:
+def sync_directory(disk: Disk, path: Path) -> None:
+    """What was made, renamed or removed in it survives a power cut. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield descriptor
+        disk.sync(descriptor)
     finally:
         os.close(descriptor)

@@ -103,6 +103,11 @@ class Server:
             await self._server.stop(grace=None)
             await self._server.wait_for_termination(_STOP_TIMEOUT)
 
+    @property
+    def clients(self) -> int:
+        """Streams that are open."""
+        return len(self._clients)
+
     def publish(self, secrets: Secrets) -> None:
         """From now on this is what clients are to have."""
         self._secrets = secrets

@@ -89,17 +89,18 @@ class Identities:
 
     def allow(self, identities: Iterable[Identity]) -> None:
         """The whole of those that are served from now on. What has no proper name never is."""
-        allowed: set[Identity] = set()
+        proper: set[Identity] = set()
         self._nameless = {}
         for identity in identities:
             try:
-                allowed.add(names.checked(identity))
+                proper.add(names.checked(identity))
             except InvalidInputError as error:
                 self._nameless[identity.uri] = str(error)
+        allowed = frozenset(proper)
         if self._told and allowed == self._allowed:
             return
         self._told = True
-        self._set(frozenset(allowed))
+        self._set(allowed)
         self._save()
 
     def _set(self, allowed: frozenset[Identity]) -> None:

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
 from meshd.identity import authority
 from meshd.identity.authority import Authority, AuthorityKey
-from meshd.identity.disk import TEMPORARY, Disk, write_whole
+from meshd.identity.disk import TEMPORARY, Disk, sync_directory, write_whole
 
 _MAX_BYTES: Final = 1024 * 1024
 _INTERMEDIATE: Final = 0.1
@@ -216,6 +216,7 @@ class Store:
         try:
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=0o700)
+                sync_directory(self._disk, path.parent)
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise SystemRefusedError(

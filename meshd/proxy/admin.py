@@ -74,7 +74,7 @@ class Admin:
         return await self._json("/config_dump" + ("?" + "&".join(query) if query else ""))
 
     async def stats(self, pattern: str = "") -> dict[str, int]:
-        """Counters and gauges by name; ``pattern`` is a regular expression without ``&`` or ``#``."""
+        """Counters and gauges by name; ``pattern`` is a regular expression without ``&``."""
         found = await self._json(f"/stats?format=json{f'&filter={pattern}' if pattern else ''}")
         return {one["name"]: one["value"] for one in found.get("stats", ()) if "value" in one}
 

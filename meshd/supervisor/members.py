@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -30,6 +31,8 @@ _LOOK_AGAIN: Final = 0.1
 """Seconds between looks at a proxy while something is expected of it."""
 _TAKE_OVER: Final = 30.0
 """Seconds for a new member to serve what the old one serves."""
+_ATTEMPTS: Final = 3
+"""Failed starts of a new member, after which the old one is not replaced."""
 _LEVELS: Final = {
     "[trace]": logging.DEBUG,
     "[debug]": logging.DEBUG,
@@ -46,6 +49,7 @@ class Members:
 
     def __init__(
         self,
+        *,
         home: Home,
         users: Users,
         settings: Settings,
@@ -63,6 +67,7 @@ class Members:
         self._vitals: dict[Member, tuple[Identity, Vitals]] = {}
         self._outdated: set[Member] = set()
         self._bell = asyncio.Event()
+        self._progress = asyncio.Condition()
         self._replacing = asyncio.Lock()
 
     # ---- what is so
@@ -137,23 +142,38 @@ class Members:
             while self._outdated:
                 before = len(self._outdated)
                 self._bell.set()
-                try:
-                    async with asyncio.timeout(_TAKE_OVER):
-                        while len(self._outdated) == before:
-                            await asyncio.sleep(_LOOK_AGAIN)
-                except TimeoutError:
-                    raise NotReadyError(self._give_up()) from None
-            while any(not runner.child.wanted for runner in self._runners.values()):
-                await asyncio.sleep(_LOOK_AGAIN)
+                patience = _TAKE_OVER + float(self.settings.proxy.drain_time)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience):
+                        await self._until(
+                            lambda: len(self._outdated) < before or self._is_hopeless()  # noqa: B023
+                        )
+                if len(self._outdated) == before:
+                    raise NotReadyError(self._give_up())
+            await self._until(lambda: all(runner.child.wanted for runner in self._runners.values()))
+
+    async def _until(self, so: Callable[[], bool]) -> None:
+        async with self._progress:
+            await self._progress.wait_for(so)
+
+    def _newcomers(self) -> list[Runner]:
+        """Those that are to take over."""
+        slots = {member.slot for member in self._outdated}
+        return [
+            runner
+            for member, runner in self._runners.items()
+            if member.slot in slots and member not in self._outdated and runner.child.wanted
+        ]
+
+    def _is_hopeless(self) -> bool:
+        return any(runner.restarts >= _ATTEMPTS for runner in self._newcomers())
 
     def _give_up(self) -> str:
-        slots = {member.slot for member in self._outdated}
         reasons: list[str] = []
-        for member, runner in self._runners.items():
-            if member.slot in slots and member not in self._outdated and runner.child.wanted:
-                why = runner.problem or "it does not serve what the old one serves"
-                reasons.append(f"{member.name}: {why}")
-                runner.stop()
+        for runner in self._newcomers():
+            why = runner.problem or "it does not serve what the old one serves"
+            reasons.append(f"{runner.name}: {why}")
+            runner.stop()
         self._outdated.clear()
         told = "; ".join(reasons) or "no new member was started"
         return f"the pool was not replaced, and goes on as it was: {told}"
@@ -164,6 +184,8 @@ class Members:
             self._bell.clear()
             await self._look()
             self._follow_plan()
+            async with self._progress:
+                self._progress.notify_all()
             waits = bool(self._outdated) or any(
                 runner.child.wanted and not self._is_live(member)
                 for member, runner in self._runners.items()
@@ -237,12 +259,12 @@ class Members:
 
         return Runner(
             name,
-            lambda: self._command(name),
-            self._environment,
-            File(self._home.log(name), lambda line: _pass_on(name, line)),
-            Policy(drain=float(self.settings.proxy.drain_time), grace=_GRACE),
-            changed,
-            lambda: self._drain(name),
+            command=lambda: self._command(name),
+            environment=self._environment,
+            output=File(self._home.log(name), lambda line: self._pass_on(member, line)),
+            policy=Policy(drain=float(self.settings.proxy.drain_time), grace=_GRACE),
+            changed=changed,
+            drain=lambda: self._drain(name),
         )
 
     def _command(self, name: str) -> Sequence[str]:
@@ -266,12 +288,16 @@ class Members:
         admin = Admin(self._home.admin(name), timeout=1.0)
         await admin.fail_health_check()
         await admin.drain_listeners()
-        while (await admin.vitals()).connections:
+        while (await admin.vitals()).connections:  # noqa: ASYNC110 - Envoy has nothing to wait on
             await asyncio.sleep(_LOOK_AGAIN)
 
-
-def _pass_on(name: str, line: str) -> None:
-    level, bracket, _ = line.partition(" ")
-    known = _LEVELS.get(level, logging.WARNING) if bracket else logging.WARNING
-    text = line.removeprefix(level).lstrip() if level in _LEVELS else line
-    _log.log(known, "%s", text, extra={"MESHD_ROLE": name})
+    def _pass_on(self, member: Member, line: str) -> None:
+        """Into our own log, at the level that the proxy gave it."""
+        mark, _, text = line.partition(" ")
+        level = _LEVELS.get(mark)
+        if level is None:
+            level, text = logging.WARNING, line
+        runner = self._runners.get(member)
+        if level == logging.WARNING and runner and not runner.child.wanted:
+            level = logging.DEBUG  # it comments on its own end, which was asked for
+        _log.log(level, "%s", text, extra={"MESHD_ROLE": member.name})

@@ -6,6 +6,7 @@ command line is what we started it with. All others are strangers, to be left al
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import msgspec
@@ -45,5 +46,4 @@ def is_ours(entry: Entry, home: Home) -> bool:
     command = command_line(entry.identity.pid)
     if entry.proxy:
         return config_of(command) == str(home.bootstrap(entry.name))
-    pairs = zip(command, command[1:], strict=False)
-    return ("meshd", entry.name) in pairs
+    return ("meshd", entry.name) in itertools.pairwise(command)

@@ -27,6 +27,7 @@ class Runner:
     def __init__(
         self,
         name: str,
+        *,
         command: Callable[[], Sequence[str]],
         environment: Mapping[str, str],
         output: Output,
@@ -45,7 +46,7 @@ class Runner:
         self._policy = policy
         self._changed = changed
         self._drain = drain
-        self._restarts = 0
+        self.restarts = 0
         self._process: Process | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -59,7 +60,7 @@ class Runner:
             name=self.name,
             pid=self.identity.pid,
             state=self.child.state.value,
-            restarts=self._restarts,
+            restarts=self.restarts,
             since=self.since,
             problem="" if steady else self.problem,
         )
@@ -159,7 +160,7 @@ class Runner:
             self._draining.cancel()
         if self.child.state is State.RUNNING:
             self.problem = reason
-            self._restarts += 1
+            self.restarts += 1
             self._feed(Event.EXITED, lived)
             journal.event(
                 *(_log, logging.ERROR, "failed", "%s (pid %d) is started again: %s"),

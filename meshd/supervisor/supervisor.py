@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from meshd import channel, journal, wire
@@ -51,19 +51,26 @@ class Supervisor:
         self._recorded: tuple[record.Entry, ...] = ()
         self._told = ""
         environment = child_environment(os.environ)
+        native = {journal.NATIVE: "1"} if journal.goes_to_journal(os.environ) else {}
         self._roles = [
             Runner(
                 name,
-                lambda command=command: command,
-                environment
-                | ({journal.NATIVE: "1"} if journal.goes_to_journal(os.environ) else {}),
-                Pipe(lambda line, name=name: journal.relay(name, line)),
-                Policy(grace=_ROLE_GRACE),
-                self._changed,
+                command=lambda command=command: command,
+                environment=environment | native,
+                output=Pipe(lambda line, name=name: journal.relay(name, line)),
+                policy=Policy(grace=_ROLE_GRACE),
+                changed=self._changed,
             )
             for name, command in roles.items()
         ]
-        self._members = Members(home, users, settings, environment, self._changed, make_bootstrap)
+        self._members = Members(
+            home=home,
+            users=users,
+            settings=settings,
+            environment=environment,
+            changed=self._changed,
+            make_bootstrap=make_bootstrap,
+        )
 
     async def live(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -183,21 +190,29 @@ def usual_roles(users: Users) -> dict[str, Sequence[str]]:
 
 def main() -> int:
     """The process's whole life; one line says why it could not begin."""
-    journal.setup("supervisor")
     try:
-        houses.check_machine()
-        home = Home(Paths.from_environment())
-        settings = load(home.paths.settings)
-        journal.setup("supervisor", settings.log_level)
-        users = houses.find_users(settings)
-        houses.make_directories(home, users)
-        with houses.only_one(home):
-            asyncio.run(_run(settings, home, users))
+        supervise(Paths.from_environment(), usual_roles)
     except MeshdError as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _run(settings: Settings, home: Home, users: Users) -> None:
-    await Supervisor(settings, home, users, usual_roles(users)).live()
+def supervise(
+    paths: Paths,
+    roles: Callable[[Users], Mapping[str, Sequence[str]]],
+    make_bootstrap: Bootstrap | None = None,
+) -> None:
+    """Until SIGTERM or SIGINT. Raises MeshdError when it cannot begin."""
+    houses.check_machine()
+    settings = load(paths.settings)
+    journal.setup("supervisor", settings.log_level)
+    home = Home(paths)
+    users = houses.find_users(settings)
+    houses.make_directories(home, users)
+
+    async def live() -> None:
+        await Supervisor(settings, home, users, roles(users), make_bootstrap).live()
+
+    with houses.only_one(home):
+        asyncio.run(live())

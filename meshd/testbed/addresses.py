@@ -47,6 +47,12 @@ class Subnet:
         """The IPv4 address in the last 32 bits: unique wherever that one is."""
         return str(ipaddress.IPv6Address(_V6_BASE + int(self.network[number])))
 
+    def hardware_address(self, number: int) -> str:
+        """Locally administered, and the IPv4 address' own: a pod that takes another's place is
+        reached at once, whatever its neighbours remember."""
+        octets = (2, 0x42, *self.network[number].packed)
+        return ":".join(f"{octet:02x}" for octet in octets)
+
     def user(self, number: int) -> int:
         """A uid that nothing else has, so that pods cannot reach each other's processes."""
         return _FIRST_USER + (int(self.network[number]) & 0xFFFF)

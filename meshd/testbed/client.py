@@ -72,6 +72,10 @@ class Client:
         running = wire.Pods((), "")
         if self._home.owner() is not None:
             running = await self.pods()
+        if cidr and running.cidr and Subnet.parse(cidr) != Subnet.parse(running.cidr):
+            raise InvalidInputError(
+                f"this testbed's network is {running.cidr}, not {cidr}; take it down first"
+            )
         cidr = cidr or running.cidr or DEFAULT_CIDR
         known = await self._namespaces()
         bed = Bed(
@@ -162,7 +166,7 @@ class Client:
 
     async def down(self) -> bool:
         """Take everything away, however the supervisor ended. False when there was nothing."""
-        if not self._home.directory.exists() and self._home.owner() is None:
+        if not self._home.lock.exists() and not self._home.directory.exists():
             return False
         await self._end_supervisor()
         with self._home.locked():

@@ -16,6 +16,8 @@ from meshd.testbed.readiness import Backoff, Readiness
 
 MAX_LOG: Final = 16 * 1024 * 1024
 """Bytes of a container's log; a longer one starts anew."""
+_ALIVE: Final = 0.2
+"""Seconds that a process without a probe must have run to be ready: what crashes, crashes early."""
 _STATUS: Final = "ended with status {}"
 _WELL: Final = _STATUS.format(0)
 
@@ -80,7 +82,7 @@ class Container:
             pid = launch.start(self._task, self._log)
         except SystemRefusedError as error:
             return str(error)
-        self._become("Running", pid=pid, ready=self.plan.readiness is None and probed is not None)
+        self._become("Running", pid=pid)
         watching = asyncio.create_task(self._probe(pid, *probed)) if probed else None
         try:
             status = await processes.ended(pid)
@@ -97,6 +99,8 @@ class Container:
     async def _probe(self, pid: int, switch: Path, address: str) -> None:
         asked = self.plan.readiness
         if asked is None:
+            await asyncio.sleep(_ALIVE)
+            self._become("Running", pid=pid, ready=True)
             return
         await asyncio.sleep(asked.initial_delay_seconds)
         readiness = Readiness()

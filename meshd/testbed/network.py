@@ -78,11 +78,11 @@ link set {uplink} up
 """
 
 
-def port_batch(uid: str, pod_namespace: Path) -> str:
+def port_batch(uid: str, pod_namespace: Path, hardware_address: str) -> str:
     """Inside the switch's namespace: a pod's link."""
     port = pod_port(uid)
     return f"""\
-link add {port} type veth peer name eth0 netns {pod_namespace}
+link add {port} type veth peer name eth0 address {hardware_address} netns {pod_namespace}
 link set {port} master br0 up
 """
 
@@ -181,7 +181,7 @@ class Network:
         """Make a pod's namespace, and join it to the switch."""
         create_namespace(namespace)
         with entered(self.switch):
-            run_batch(port_batch(uid, namespace))
+            run_batch(port_batch(uid, namespace, self._subnet.hardware_address(number)))
         with entered(namespace):
             _write_sysctls(_POD_SYSCTLS)
             run_batch(pod_batch(self._subnet, number))

@@ -56,18 +56,13 @@ class Supervisor:
     async def _run(self, request: wire.RunPods) -> None:
         """Make the difference: what is equal stays."""
         subnet = Subnet.parse(request.cidr)
-        if self._subnet and self._subnet != subnet:
-            raise InvalidInputError(
-                f"this testbed's network is {self._subnet.network}, not {subnet.network};"
-                " take it down first"
-            )
         wanted = {plan.uid: plan for plan in request.pods}
         gone = [
             pod
             for uid, pod in self._pods.items()
             if pod.plan.owner in request.owners and not _is_same(wanted.get(uid), pod.plan)
         ]
-        self._refuse_clashes(wanted, {pod.plan.uid for pod in gone})
+        self._refuse_clashes(subnet, wanted, {pod.plan.uid for pod in gone})
         network = self._network or self._create(subnet)
         await self._stop(gone)
         for plan in wanted.values():
@@ -77,11 +72,12 @@ class Supervisor:
             elif pod.plan != plan:
                 pod.replan(plan, self._registrar.prove)
 
-    def _refuse_clashes(self, wanted: dict[str, PodPlan], gone: set[str]) -> None:
-        """Two that plan at the same time might take the same addresses."""
+    def _refuse_clashes(self, subnet: Subnet, wanted: dict[str, PodPlan], gone: set[str]) -> None:
+        """Two that plan at the same time might take the same addresses, or another network."""
         kept = {uid: pod.plan for uid, pod in self._pods.items() if uid not in gone}
         plans = (kept | wanted).values()
-        if len({plan.address for plan in plans}) != len(plans):
+        unique = len({plan.address for plan in plans}) == len(plans)
+        if not unique or self._subnet not in {None, subnet}:
             raise InvalidInputError("the testbed was changed at the same time; try again")
 
     def _create(self, subnet: Subnet) -> Network:

@@ -43,6 +43,8 @@ def paths(tmp_path: Path) -> Iterator[Paths]:
 @contextlib.asynccontextmanager
 async def role(paths: Paths) -> AsyncGenerator[channel.Connection]:
     """A new process, and a connection to it. It is killed, not stopped."""
+    # A child that the last one forked just before its end may still hold the old socket.
+    paths.socket("capture").unlink(missing_ok=True)
     process = subprocess.Popen(  # noqa: ASYNC220 - it takes no time that anybody waits for
         [sys.executable, "-c", ROLE.format(user=getpass.getuser())],
         env={"MESHD_HOME": str(paths.run.parent), "PATH": "/usr/sbin:/usr/bin"},

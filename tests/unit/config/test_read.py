@@ -139,6 +139,13 @@ def test_nulls_are_as_good_as_not_written() -> None:
                 "a text such as v1 or Service"
             ],
         ),
+        (
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\n",
+            [
+                "f.yaml:2: AuthorizationPolicy x: kind: this version of meshd does not read "
+                "AuthorizationPolicy; leave it out"
+            ],
+        ),
         ("just text\n", ["f.yaml:1: not an object: apiVersion, kind and metadata are missing"]),
         ("- a\n- b\n", ["f.yaml:1: not an object: apiVersion, kind and metadata are missing"]),
         (

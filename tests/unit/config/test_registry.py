@@ -78,7 +78,13 @@ def test_a_service_has_the_workloads_that_its_selector_matches() -> None:
 
 @pytest.mark.parametrize(
     ("selector", "count"),
-    [("{app: reviews, version: v2}", 1), ("{app: nobody}", 0), ("{}", 0), ("{app: ratings}", 1)],
+    [
+        ("{app: reviews, version: v2}", 1),
+        ("{app: ratings, version: v2}", 0),
+        ("{app: nobody}", 0),
+        ("{}", 0),
+        ("{app: ratings}", 1),
+    ],
 )
 def test_every_label_of_a_selector_counts_and_none_selects_nothing(
     selector: str, count: int

@@ -1,0 +1,36 @@
+"""A supervisor whose proxies need no control plane: ``python pool_node.py [ROLES] [LISTENER]``.
+
+Both are JSON: commands by role, and a listener that each proxy opens.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from meshd.errors import MeshdError
+from meshd.proxy.bootstrap import bootstrap
+from meshd.settings import Paths, Settings
+from meshd.supervisor.supervisor import supervise
+
+
+def main() -> int:
+    roles, listener = (json.loads(argument) for argument in sys.argv[1:3])
+    paths = Paths.from_environment()
+
+    def alone(settings: Settings, name: str) -> dict[str, Any]:
+        made = bootstrap(settings, paths, name)
+        del made["dynamic_resources"]
+        return made | {"static_resources": {"listeners": [listener] if listener else []}}
+
+    try:
+        supervise(paths, lambda _: roles, alone)
+    except MeshdError as error:
+        print(f"meshd: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
