@@ -9,27 +9,18 @@ import sys
 def main() -> int:
     match sys.argv[1:]:
         case []:
-            _without_openssl()
+            # asyncio would load OpenSSL, and does without it too: 4 MB that are never used here.
+            sys.modules["ssl"] = None  # type: ignore[assignment]
             from meshd.supervisor.supervisor import main as supervise  # noqa: PLC0415
 
             return supervise()
         case [role] if not role.startswith("-"):
-            if role != "telemetry":  # its web server insists
-                _without_openssl()
             from meshd.roles import main as run  # noqa: PLC0415 - the supervisor must not pay for it
 
             return run(role)
         case _:
             print("usage: meshd [ROLE]", file=sys.stderr)
             return os.EX_USAGE
-
-
-def _without_openssl() -> None:
-    """asyncio would load it, and does without it too: 4 MB that are never used here.
-
-    What is encrypted is so by Envoy, by gRPC and by cryptography, which bring their own.
-    """
-    sys.modules["ssl"] = None  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

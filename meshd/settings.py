@@ -142,7 +142,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             domain=self.mesh.domain,
             root_namespace=self.mesh.root_namespace,
             outbound_policy=self.mesh.outbound_policy,
-            netns_directory=str(paths.netns),
             protocol_detection_timeout=self.mesh.protocol_detection_timeout,
             connect_timeout=self.mesh.connect_timeout,
             dns_upstreams=self.mesh.dns_upstreams,

@@ -120,6 +120,7 @@ class _Worker:
         self._stage = Stage.ABSENT
         self._proven = False
         self._problem = ""
+        self._pinned = ""
         self._failures = 0
         self._bare: Pin | None = None
         """The pin in whose namespace nothing of ours was left."""
@@ -151,6 +152,7 @@ class _Worker:
             await self._let_go()
             return None
         pin = self._keeper.pins.pin(self.uid, Path(wanted.workload.netns))
+        self._pinned = str(pin.path)
         if self._stage is Stage.ABSENT:
             self._stage = Stage.PINNED
         if wanted.stage is Stage.PINNED:
@@ -163,7 +165,7 @@ class _Worker:
         if pin := self._keeper.pins.find(self.uid):
             await self._uncapture(pin)
         self._keeper.pins.unpin(self.uid)
-        self._bare = None
+        self._bare, self._pinned = None, ""
         self._tell(Stage.ABSENT)
 
     async def _uncapture(self, pin: Pin) -> None:
@@ -221,7 +223,7 @@ class _Worker:
         if proven and not self._proven:
             _log.info("workload %s: captured and proven", self.uid, extra=fields)
         self._stage, self._proven, self._problem = stage, proven, problem
-        self._keeper.observe(self.uid, Observation(self.uid, stage, proven, problem))
+        self._keeper.observe(self.uid, Observation(self.uid, stage, proven, problem, self._pinned))
 
     def _retry_pause(self) -> float:
         self._failures += 1

@@ -1,6 +1,8 @@
 """Pins: a bind mount of each workload's network namespace, so that it stays while it is needed.
 
-A pin is DIRECTORY/UID. It survives this process; whoever starts next finds it with ``list_pins``.
+A pin is DIRECTORY/UID@MOMENT. It survives this process; whoever starts next finds it with
+``list_pins``. The moment makes the path of each pin a new one: a proxy that still drains a listener
+takes its socket over to the next one with the same address, and the path is part of the address.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import ctypes
 import dataclasses
 import os
 import re
+import time
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +20,8 @@ from meshd.errors import InvalidInputError, NotReadyError, SystemRefusedError
 
 _MS_BIND: Final = 4096
 _MNT_DETACH: Final = 2
-_UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")
+_SEPARATOR: Final = "@"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -35,18 +39,13 @@ class Pins:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def path(self, uid: str) -> Path:
-        """Raises InvalidInputError when the uid is not safe as a file name."""
-        if not _UID.fullmatch(uid):
-            raise InvalidInputError(
-                f"workload uid {uid!r} is not usable as a file name; use letters, digits, . _ and -"
-            )
-        return self._directory / uid
-
     def find(self, uid: str) -> Pin | None:
-        path = self.path(uid)
-        status = _status(path)
-        return Pin(path, status.st_ino) if status and _is_namespace(status) else None
+        """Raises InvalidInputError when the uid is not safe as a file name."""
+        for path in self._paths(uid):
+            status = _status(path)
+            if status and _is_namespace(status):
+                return Pin(path, status.st_ino)
+        return None
 
     def pin(self, uid: str, source: Path) -> Pin:
         """Hold the namespace at ``source``. A pin of another one is replaced.
@@ -67,28 +66,35 @@ class Pins:
                 return pinned
             if pinned:
                 self.unpin(uid)
-            self._mount(descriptor, self.path(uid))
+            path = self._directory / f"{uid}{_SEPARATOR}{time.time_ns():x}"
+            self._mount(descriptor, path)
         finally:
             os.close(descriptor)
-        return Pin(self.path(uid), wanted)
+        return Pin(path, wanted)
 
     def unpin(self, uid: str) -> None:
         """Let go. Nothing happens where there is no pin."""
-        path = self.path(uid)
-        while (status := _status(path)) and _is_namespace(status):
-            if _libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
-                raise SystemRefusedError(
-                    f"cannot unmount {path}: {os.strerror(ctypes.get_errno())}"
-                )
-        path.unlink(missing_ok=True)
+        for path in self._paths(uid):
+            while (status := _status(path)) and _is_namespace(status):
+                if _libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
+                    raise SystemRefusedError(
+                        f"cannot unmount {path}: {os.strerror(ctypes.get_errno())}"
+                    )
+            path.unlink(missing_ok=True)
 
     def list_pins(self) -> tuple[str, ...]:
         """The uids that have a pin, or the file of one that was not finished."""
         if not self._directory.is_dir():
             return ()
-        return tuple(
-            sorted(path.name for path in self._directory.iterdir() if _UID.fullmatch(path.name))
-        )
+        names = (path.name.partition(_SEPARATOR) for path in self._directory.iterdir())
+        return tuple(sorted({uid for uid, found, _ in names if found and _UID.fullmatch(uid)}))
+
+    def _paths(self, uid: str) -> tuple[Path, ...]:
+        if not _UID.fullmatch(uid):
+            raise InvalidInputError(
+                f"workload uid {uid!r} is not usable as a file name; use letters, digits, . _ and -"
+            )
+        return tuple(self._directory.glob(f"{uid}{_SEPARATOR}*"))
 
     def _mount(self, descriptor: int, path: Path) -> None:
         self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from meshd.cli.arguments import (
 )
 from meshd.cli.output import Table, emit, is_for_scripts, show, warn, yes_no
 from meshd.cli.sources import read_sources
+from meshd.errors import InvalidInputError
 from meshd.model.base import Duration
 from meshd.model.pod import PodState
 from meshd.settings import Paths, load
@@ -48,6 +49,10 @@ PodArgument = Annotated[
 
 
 def _client() -> Client:
+    if os.geteuid() != 0:
+        raise InvalidInputError(
+            "meshctl testbed works with namespaces of the kernel: run it as root"
+        )
     paths = Paths.from_environment()
     return Client(Home(paths, load(paths.settings).mesh.domain))
 

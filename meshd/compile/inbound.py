@@ -24,7 +24,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from meshd.compile import wellknown
 from meshd.compile.http import server_manager
 from meshd.compile.internal import handover, internal_cluster
-from meshd.compile.listeners import chain, chain_match, in_namespace, loop_trap, pinned_namespace
+from meshd.compile.listeners import chain, chain_match, in_namespace, loop_trap
 from meshd.compile.names import InboundCluster
 from meshd.compile.peer_authentication import Mode, PeerPolicy
 from meshd.compile.tcp import tcp_proxy
@@ -102,7 +102,7 @@ def workload_listener(
     allowed; anything else is plain, and goes on only where that is. What no chain matches is
     closed.
     """
-    netns = state_value(wellknown.NETNS_STATE, pinned_namespace(workload, options), TRANSITIVE)
+    netns = state_value(wellknown.NETNS_STATE, workload.netns, TRANSITIVE)
     alpn = (*HTTP_ALPN, *TCP_ALPN)
     mutual = [
         wellknown.set_filter_state(netns, *handover()),

@@ -27,10 +27,6 @@ def workload_of(name: str) -> str:
     return uid if bar else ""
 
 
-def pinned_namespace(workload: Workload, options: MeshOptions) -> str:
-    return f"{options.netns_directory}/{workload.uid}"
-
-
 def in_namespace(
     workload: Workload,
     what: str,
@@ -41,7 +37,7 @@ def in_namespace(
     **parts: Any,
 ) -> Any:
     """A listener on all addresses of the workload's namespace; IPv6 too where it has any."""
-    netns = pinned_namespace(workload, options)
+    netns = workload.netns
     v6 = any(":" in address for address in workload.addresses)
     return listener_pb2.Listener(
         name=listener_name(workload.uid, what),

@@ -23,7 +23,6 @@ from meshd.compile.listeners import (
     chain_match,
     in_namespace,
     loop_trap,
-    pinned_namespace,
 )
 from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, client_routes
 from meshd.compile.opaque import OpaqueRoute, destinations, opaque_routes
@@ -50,7 +49,7 @@ def identify(
     """Filter state that says on whose behalf a connection is made, and from where."""
     return [
         state_value(wellknown.SECRET_STATE, identity.uri, sharing),
-        state_value(wellknown.NETNS_STATE, pinned_namespace(workload, options), sharing),
+        state_value(wellknown.NETNS_STATE, workload.netns, sharing),
     ]
 
 

@@ -35,14 +35,20 @@ class Disk:
         source.replace(target)
 
 
-def write_whole(disk: Disk, path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replaces the file at once; when this returns, it survives a power cut. Raises OSError."""
+def write_whole(
+    disk: Disk, path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True
+) -> None:
+    """Replaces the file at once; if ``durable``, it survives a power cut when this returns.
+
+    Raises OSError: then the file is as it was.
+    """
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     try:
         descriptor = disk.create(temporary, mode)
         try:
             disk.write(descriptor, data)
-            disk.sync(descriptor)
+            if durable:
+                disk.sync(descriptor)
         finally:
             os.close(descriptor)
         disk.rename(temporary, path)
@@ -50,7 +56,8 @@ def write_whole(disk: Disk, path: Path, data: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    sync_directory(disk, path.parent)
+    if durable:
+        sync_directory(disk, path.parent)
 
 
 def sync_directory(disk: Disk, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which certificates to issue and drop now, and when to look again. Pure.
+"""Which certificates to issue now, and when to look again. Pure.
 
 A certificate is renewed a little before ``renew_at`` of its life time, each identity at a moment
 of its own, so that those issued together are not renewed together.
@@ -44,8 +44,6 @@ class Failure:
 class Plan:
     issue: tuple[Identity, ...]
     """Most urgent first: those without a certificate, then by expiry."""
-    drop: frozenset[Identity]
-    """Held, but not allowed any more."""
     wake: float | None
     """When something is due again if all of ``issue`` fails or waits; None: nothing ever is."""
 
@@ -68,7 +66,6 @@ def plan(
     later = [moment for moment in due.values() if moment > now]
     return Plan(
         tuple(sorted(ready, key=lambda identity: (_expiry(held.get(identity)), identity))),
-        frozenset(held) - frozenset(allowed),
         min(later, default=None),
     )
 

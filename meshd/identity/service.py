@@ -101,17 +101,20 @@ class Identities:
             return
         self._told = True
         self._set(allowed)
+        self._show()
         self._save()
 
     def _set(self, allowed: frozenset[Identity]) -> None:
         self._allowed = allowed
         self._failed = {one: failure for one, failure in self._failed.items() if one in allowed}
+        self._leaves = {one: leaf for one, leaf in self._leaves.items() if one in allowed}
         self._wake.set()
 
     def _save(self) -> None:
         uris = sorted(identity.uri for identity in self._allowed or ())
         try:
-            write_whole(Disk(), self._record, msgspec.json.encode(uris))
+            # It need not outlive the host: network namespaces do not either.
+            write_whole(Disk(), self._record, msgspec.json.encode(uris), durable=False)
         except OSError as error:
             _log.warning(
                 "%s: cannot be written: %s; after a restart nobody is served until the mesh role "
@@ -137,10 +140,6 @@ class Identities:
     async def _step(self) -> float | None:
         """What is due now, the most urgent first; gives the time to come back."""
         plan = self._plan()
-        for identity in plan.drop:
-            del self._leaves[identity]
-        if plan.drop or not plan.issue:
-            self._show()
         for identity in plan.issue:
             await self._renew(identity)
             self._show()
@@ -162,8 +161,11 @@ class Identities:
         try:
             issued = await self._signer.sign(authority.request(identity, key, self._lifetime), now)
         except MeshdError as error:
-            self._fail(identity, now, str(error))
+            if identity in (self._allowed or ()):
+                self._fail(identity, now, str(error))
             return
+        if identity not in (self._allowed or ()):
+            return  # not any more: that was told while the signer was at it
         self._failed.pop(identity, None)
         private = key.private_bytes(
             serialization.Encoding.PEM,

@@ -14,7 +14,7 @@ HBONE_PORT: Final = 15008
 DNS_PORT: Final = 15053
 
 PROXY_MARK: Final = 0x539
-"""SO_MARK on each packet that a proxy sends from inside a workload's namespace, for the workload."""
+"""SO_MARK on what a proxy sends from inside a workload's namespace, for the workload."""
 PROXY_INBOUND_MARK: Final = 0x53A
 """SO_MARK on what a proxy sends to the workload's application. It differs, because a workload that
 calls itself does so over the loopback interface, where only the mark tells the two hops apart."""

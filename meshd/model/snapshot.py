@@ -20,8 +20,6 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     domain: str = "cluster.local"
     root_namespace: str = "istio-system"
     outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
-    netns_directory: str = "/run/meshd/netns"
-    """Where the capture role pins namespaces; a workload's is ``DIRECTORY/UID``."""
     protocol_detection_timeout: float = 0.1
     """Seconds to wait for a client's first bytes on a port of undeclared protocol."""
     connect_timeout: float = 10.0
@@ -49,4 +47,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     secrets: dict[str, Secret] = {}
     """TLS secrets by ``namespace/name``."""
     workloads: dict[str, Workload] = {}
-    """Workloads of this node that are to be served, by uid."""
+    """Workloads of this node that are to be served, by uid. What is compiled takes their ``netns``
+    to be the path at which it is pinned."""

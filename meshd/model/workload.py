@@ -77,3 +77,5 @@ class Observation(msgspec.Struct, frozen=True):
     """A probe from inside the namespace has reached the proxy, and the last one did too."""
     problem: str = ""
     """One line, empty when all is well."""
+    pinned: str = ""
+    """Path at which the namespace is held, and at which the proxies are to open it."""

@@ -17,11 +17,11 @@ import msgspec
 from meshd.errors import SystemRefusedError, UnreachableError
 
 _PATIENCE: Final = 5.0
-_GAUGES: Final = {
-    "listener_manager.total_listeners_active": "listeners",
-    "listener_manager.total_listeners_warming": "warming",
-    "server.total_connections": "connections",
-}
+_ACTIVE: Final = "listener_manager.total_listeners_active"
+_WARMING: Final = "listener_manager.total_listeners_warming"
+_CONNECTIONS: Final = ".downstream_cx_active"
+"""Of each listener. Not ``server.total_connections``, which is as old as the query before."""
+_VITAL: Final = f"^{_ACTIVE}$|^{_WARMING}$|^listener[.].*{_CONNECTIONS}$"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,19 +45,16 @@ class Admin:
         self._timeout = timeout
 
     async def vitals(self) -> Vitals:
-        pattern = "|".join(f"^{name.replace('.', '[.]')}$" for name in _GAUGES)
-        found = await self._json(f"/stats?format=json&filter={pattern}")
-        values = {
-            _GAUGES[one["name"]]: int(one["value"])
-            for one in found.get("stats", ())
-            if one.get("name") in _GAUGES
-        }
-        ready, _ = await self._request("GET", "/ready")
+        found = await self.stats(_VITAL)
         return Vitals(
-            live=ready == 200,
-            listeners=values.get("listeners", 0),
-            warming=values.get("warming", 0),
-            connections=values.get("connections", 0),
+            live=await self.is_live(),
+            listeners=found.get(_ACTIVE, 0),
+            warming=found.get(_WARMING, 0),
+            connections=sum(
+                value
+                for name, value in found.items()
+                if name.endswith(_CONNECTIONS) and not name.startswith("listener.admin.")
+            ),
         )
 
     async def is_live(self) -> bool:

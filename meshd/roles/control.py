@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from meshd.proxy import config_dump
-
 from meshd import channel, wire
 from meshd.compile import explain
 from meshd.compile.listeners import workload_of
@@ -15,6 +13,7 @@ from meshd.discovery import status
 from meshd.discovery.enrolment import Phase
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError
 from meshd.model.workload import Workload
+from meshd.proxy import config_dump
 from meshd.settings import Paths, Settings
 
 if TYPE_CHECKING:

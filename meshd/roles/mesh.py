@@ -83,6 +83,7 @@ class Mesh:
         self.certificates: dict[str, wire.CertificateState] = {}
         self.problems: tuple[str, ...] = ()
         self._observed = False
+        self._pins: dict[str, str] = {}
         self._service_cidr = settings.mesh.service_cidr
         self._record_path = paths.run / "workloads.json"
         self._compiler = Compiler()
@@ -139,6 +140,9 @@ class Mesh:
     def _observe(self, message: wire.AnyMessage) -> None:
         if isinstance(message, wire.Observed):
             self.observations = {seen.uid: seen for seen in message.observations}
+            self._pins.update(
+                (seen.uid, seen.pinned) for seen in message.observations if seen.pinned
+            )
             self._observed = True
             self.touch()
         elif isinstance(message, wire.Failed):
@@ -179,6 +183,7 @@ class Mesh:
     def _act(self, plan: Plan) -> None:
         self.identity.tell(wire.Allow(plan.identities))
         self.publish(plan.served)
+        self._pins = {uid: path for uid, path in self._pins.items() if uid in plan.lives}
         self.capture.tell(wire.Place(plan.placements))
 
     @property
@@ -194,12 +199,23 @@ class Mesh:
         return self._snapshot
 
     def publish(self, served: Mapping[str, Workload]) -> None:
-        """Compile, if anything has changed that it depends on, and hand it to the proxies."""
-        inputs = (self.snapshot, served)
+        """Compile, if anything has changed that it depends on, and hand it to the proxies.
+
+        Nothing is published before capture has told where namespaces are pinned: proxies go on
+        with what they have until then.
+        """
+        if not self._observed:
+            return
+        pinned = {
+            uid: msgspec.structs.replace(workload, netns=path)
+            for uid, workload in served.items()
+            if (path := self._pins.get(uid))
+        }
+        inputs = (self.snapshot, pinned)
         if self._compiled_from == inputs:
             return
-        seen = msgspec.structs.replace(self.snapshot, workloads=dict(served))
-        self.xds.publish(self._packer.pack(self._compiler.compile(seen, served)))
+        seen = msgspec.structs.replace(self.snapshot, workloads=pinned)
+        self.xds.publish(self._packer.pack(self._compiler.compile(seen, pinned)))
         self._compiled_from = inputs
 
     def facts(self) -> Facts:

@@ -288,8 +288,11 @@ class Members:
         admin = Admin(self._home.admin(name), timeout=1.0)
         await admin.fail_health_check()
         await admin.drain_listeners()
-        while (await admin.vitals()).connections:  # noqa: ASYNC110 - Envoy has nothing to wait on
+        # Twice: the workers stop listening a moment after the answer, and may have taken in one more.
+        free = 0
+        while free < 2:
             await asyncio.sleep(_LOOK_AGAIN)
+            free = 0 if (await admin.vitals()).connections else free + 1
 
     def _pass_on(self, member: Member, line: str) -> None:
         """Into our own log, at the level that the proxy gave it."""

@@ -50,6 +50,7 @@ class Client:
         self._home = home
         self._mesh = home.paths.socket("mesh")
         self._supervisor = home.paths.socket("testbed")
+        self._child: subprocess.Popen[bytes] | None = None
 
     async def pods(self) -> wire.Pods:
         """Raises UnreachableError when no testbed runs."""
@@ -147,7 +148,7 @@ class Client:
             return
         self._home.paths.run.mkdir(parents=True, exist_ok=True)
         with self._home.supervisor_log.open("ab") as log:
-            child = subprocess.Popen(  # noqa: ASYNC220 - it outlives this process
+            child = self._child = subprocess.Popen(  # noqa: ASYNC220 - it outlives this process
                 [sys.executable, "-m", "meshd.testbed"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -189,6 +190,8 @@ class Client:
             deadline = time.monotonic() + patience
             while self._home.owner() is not None and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK)
+        if self._child:
+            self._child.wait(_STOP)  # it is this process' own child: fetch its status
 
 
 def read(sources: Sources, namespace: str) -> tuple[Read, ...]:

@@ -147,14 +147,17 @@ def _descriptor(path: str) -> Generator[int]:
 
 def run_batch(text: str, *, descriptors: tuple[int, ...] = ()) -> None:
     """Let ``ip`` do it in the namespace that this thread is in. Raises SystemRefusedError."""
-    done = subprocess.run(
-        ["ip", "-batch", "-"],
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-        pass_fds=descriptors,
-    )
+    try:
+        done = subprocess.run(
+            ["ip", "-batch", "-"],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            pass_fds=descriptors,
+        )
+    except FileNotFoundError:
+        raise SystemRefusedError("there is no program ip; install iproute2") from None
     if done.returncode != 0:
         reason = " ".join(done.stderr.split())
         raise SystemRefusedError(f"the testbed's network cannot be made: ip says: {reason}")

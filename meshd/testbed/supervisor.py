@@ -68,7 +68,7 @@ class Supervisor:
         for plan in wanted.values():
             pod = self._pods.get(plan.uid)
             if pod is None:
-                self._start(plan, network, subnet)
+                await self._start(plan, network, subnet)
             elif pod.plan != plan:
                 pod.replan(plan, self._registrar.prove)
 
@@ -83,14 +83,22 @@ class Supervisor:
     def _create(self, subnet: Subnet) -> Network:
         network = Network(self._home.directory, subnet)
         self._home.namespaces.mkdir(parents=True, exist_ok=True)
-        network.create()
+        try:
+            network.create()
+        except (MeshdError, OSError):
+            self._home.clear()
+            raise
         self._network, self._subnet = network, subnet
         return network
 
-    def _start(self, plan: PodPlan, network: Network, subnet: Subnet) -> None:
+    async def _start(self, plan: PodPlan, network: Network, subnet: Subnet) -> None:
         pod = RunningPod(plan, self._home, network, self._node, self._registrar.change)
         self._pods[plan.uid] = pod
-        pod.start(subnet.number(plan.address), self._registrar.prove)
+        try:
+            pod.start(subnet.number(plan.address), self._registrar.prove)
+        except (MeshdError, OSError):
+            await self._stop([pod])
+            raise
         self._registrar.change()
 
     async def _stop(self, pods: list[RunningPod]) -> None:

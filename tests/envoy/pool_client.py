@@ -1,4 +1,4 @@
-"""Requests to 127.0.0.1:PORT until stdin ends, each third on a new connection; prints the counts."""
+"""Requests to 127.0.0.1:PORT until stdin ends, three on each connection; prints the counts."""
 
 from __future__ import annotations
 

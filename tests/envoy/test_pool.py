@@ -1,4 +1,4 @@
-"""The supervisor and its pool of real Envoys: privileges, crashes, adoption, replacement, the end."""
+"""The supervisor and its pool of real Envoys: privileges, crashes, replacement, the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ USERS = find_users(Settings())
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T]) -> T:
+def eventually(look: Callable[[], T | None]) -> T:
     """What ``look`` gives once it is something."""
     deadline = time.monotonic() + DEADLINE
     while not (found := look()):
@@ -100,7 +100,23 @@ class Node:
         return eventually(found)
 
     def problem(self, name: str) -> str:
-        return eventually(lambda: (one := self.children().get(name)) and one.problem or "")
+        return eventually(lambda: self._child(name).problem)
+
+    def pid(self, name: str) -> int:
+        return eventually(lambda: self._child(name).pid)
+
+    def _child(self, name: str) -> wire.RoleStatus:
+        nothing = wire.RoleStatus(name, 0, "unknown", 0, 0.0)
+        return self.children().get(name, nothing)
+
+    def renewed(self, name: str, before: dict[str, int]) -> dict[str, int]:
+        """The pool once a member is live again that was killed."""
+
+        def found() -> dict[str, int]:
+            now = self.live(len(before))
+            return now if now[name] != before[name] else {}
+
+        return eventually(found)
 
     def admin(self, name: str) -> Path:
         return self.paths.admin_run / f"{name}.sock"
@@ -216,8 +232,7 @@ def test_a_killed_proxy_comes_back_while_the_other_stays(node: Node) -> None:
     node.start()
     before = node.live()
     os.kill(before["proxy-0"], signal.SIGKILL)
-    eventually(lambda: is_gone(before["proxy-0"]))
-    after = eventually(lambda: (now := node.live())["proxy-0"] != before["proxy-0"] and now)
+    after = node.renewed("proxy-0", before)
     assert after["proxy-1"] == before["proxy-1"]
     assert node.children()["proxy-0"].restarts == 1
     assert "killed by SIGKILL" in node.output
@@ -236,7 +251,7 @@ def test_proxies_outlive_the_supervisor_and_the_next_one_adopts_them(node: Node)
     assert all(one.restarts == 0 for one in node.children().values())
     # An adopted one is watched as any other, and ends as any other.
     os.kill(before["proxy-1"], signal.SIGKILL)
-    after = eventually(lambda: (now := node.live())["proxy-1"] != before["proxy-1"] and now)
+    after = node.renewed("proxy-1", before)
     second.terminate()
     assert second.wait(5) == 0
     assert all(map(is_gone, after.values()))
@@ -247,12 +262,11 @@ def test_a_role_that_an_earlier_supervisor_left_is_replaced(node: Node) -> None:
     command = [sys.executable, "-c", "import signal; signal.pause()", "meshd", "stand-in"]
     node.roles = {"stand-in": command}
     first = node.start()
-    old = eventually(lambda: (one := node.children().get("stand-in")) and one.pid)
+    old = node.pid("stand-in")
     first.kill()
     first.wait()
     node.start()
-    new = eventually(lambda: (one := node.children().get("stand-in")) and one.pid)
-    assert new != old
+    assert node.pid("stand-in") != old
     assert is_gone(old)
 
 
@@ -423,7 +437,7 @@ def hello(namespace: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def requests(namespace: str) -> Iterator[dict[str, Any]]:
+def requests(namespace: str) -> Generator[dict[str, Any]]:
     """Asks as long as the block runs; what came of it is in the value afterwards."""
     counts: dict[str, Any] = {}
     with subprocess.Popen(

@@ -58,7 +58,7 @@ def test_unpinning_leaves_nothing_and_may_be_repeated(network: Any, pins: Pins) 
 
 def test_leftovers_are_found_finished_or_not(network: Any, pins: Pins) -> None:
     pin = pins.pin("default.reviews", network.workload.netns)
-    unfinished = pin.path.with_name("default.ratings")
+    unfinished = pin.path.with_name("default.ratings@0")
     unfinished.touch()
     later = Pins(pin.path.parent)
     assert later.list_pins() == ("default.ratings", "default.reviews")
@@ -86,7 +86,7 @@ def test_a_source_that_became_the_hosts_namespace_does_not_replace_the_pin(
 @pytest.mark.parametrize("uid", ["../up", "a/b", "", ".hidden", "x" * 300, "a\nb"])
 def test_uids_that_are_no_file_names_are_refused(pins: Pins, uid: str) -> None:
     with pytest.raises(InvalidInputError, match="not usable as a file name"):
-        pins.path(uid)
+        pins.find(uid)
 
 
 def _mounts(path: Path) -> int:

@@ -189,6 +189,8 @@ def test_a_container_sees_its_pod_and_nothing_of_meshd(testbed: Testbed) -> None
     assert int(values["CapEff"], 16) == int(values["CapPrm"], 16) == 0
     assert values["NoNewPrivs"] == "1"
     assert testbed.inside("client", "hostname") == "client\n"
+    # A copy of a mount would keep other pods' namespaces alive.
+    assert " - nsfs " not in testbed.inside("client", "cat", "/proc/self/mountinfo")
     assert found["address"] in testbed.inside("client", "cat", "/etc/hosts")
     assert testbed.inside("client", "cat", "/etc/resolv.conf").splitlines() == [
         "nameserver 198.19.0.10",
@@ -368,6 +370,18 @@ def test_pods_of_the_mesh_need_a_mesh(testbed: Testbed) -> None:
     assert done.returncode == 3
     assert "pod default/client belongs into the mesh, but meshd does not answer" in done.stderr
     assert testbed("ps", check=False).returncode == 3
+
+
+def test_what_cannot_be_made_is_told_in_one_line_and_undone(
+    testbed: Testbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as without:
+        without.setenv("PATH", "/nowhere")
+        done = testbed.up(WEB, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("there is no program ip; install iproute2\n")
+    assert testbed.pods() == []
+    assert not kernel.mounts_below(testbed.home)
 
 
 def test_another_network_for_a_running_testbed_is_refused(testbed: Testbed) -> None:

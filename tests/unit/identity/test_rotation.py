@@ -62,10 +62,11 @@ def test_who_has_none_comes_first_then_who_expires_first() -> None:
     assert plan([_A, _B, _C], held, {}, 30, 0.5).issue == (_C, _B, _A)
 
 
-def test_who_is_not_allowed_any_more_is_dropped() -> None:
-    decided = plan([_A], {_A: Held(0, 0, 100), _B: Held(0, 0, 100)}, {}, 1, 0.5)
-    assert decided.drop == {_B}
+def test_who_is_not_allowed_any_more_is_not_renewed() -> None:
+    decided = plan([_A], {_A: Held(0, 0, 100), _B: Held(0, 0, 10)}, {}, 9, 0.5)
     assert decided.issue == ()
+    assert decided.wake is not None
+    assert decided.wake > 40
 
 
 def test_a_failure_is_tried_again_later_and_later() -> None:

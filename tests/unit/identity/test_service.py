@@ -65,7 +65,6 @@ class _Node:
         self.signer = _Failing(Standalone(store, _NOW))
         self.record = directory / "identities.json"
         self.secrets = Secrets()
-        self._published = asyncio.Condition()
         self.service = Identities(
             self.signer, self._publish, self.record, lifetime=100, renew_at=0.5, clock=self.clock
         )

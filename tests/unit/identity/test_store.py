@@ -319,6 +319,13 @@ def test_an_intermediate_of_ones_own_is_used_without_its_root_key(
     assert _contents(tmp_path) == before
 
 
+def test_half_a_key_that_a_crash_has_left_does_not_stay(tmp_path: Path) -> None:
+    home = _own(tmp_path)
+    (home / ".root-key.pem.new").write_text("half a key")
+    _store(tmp_path).open(_NOW)
+    assert not (home / ".root-key.pem.new").exists()
+
+
 def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
     home = _own(tmp_path)
     _put(home / "ca-key.pem", authority.new_key())

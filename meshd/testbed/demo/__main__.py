@@ -1,0 +1,12 @@
+"""``python -m meshd.testbed.demo [--once]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from meshd.testbed.demo.runner import main
+
+parser = argparse.ArgumentParser(prog="demo", description="Walk through meshd's tutorial.")
+parser.add_argument("--once", action="store_true", help="do not stay; fail if a step does")
+sys.exit(main(once=parser.parse_args().once))

@@ -1,0 +1,30 @@
+"""What came back, counted: how often, and whether chance explains it. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+SIGMAS: Final = 5.0
+"""Chance alone leaves these bounds once in 1.7 million times."""
+
+_UNIQ: Final = re.compile(r"^\s*(\d+) (\S.*?)\s*$", re.MULTILINE)
+_LOAD: Final = re.compile(r"^Code +(-?\d+) : (\d+) ", re.MULTILINE)
+
+
+def likely(count: int, share: float, sigmas: float = SIGMAS) -> range:
+    """How many of ``count`` independent requests may go where ``share`` of them should."""
+    spread = sigmas * math.sqrt(count * share * (1 - share))
+    low, high = math.ceil(count * share - spread), math.floor(count * share + spread)
+    return range(max(low, 0), min(high, count) + 1)
+
+
+def uniq_counts(text: str) -> dict[str, int]:
+    """Of ``sort | uniq -c``."""
+    return {what: int(times) for times, what in _UNIQ.findall(text)}
+
+
+def status_counts(text: str) -> dict[int, int]:
+    """Of the load generator; -1 stands for no answer at all."""
+    return {int(status): int(times) for status, times in _LOAD.findall(text)}
