@@ -11,21 +11,21 @@ MAKEFLAGS += --no-print-directory
 PYTHON := /usr/bin/python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-SETUP  := scripts/setup
+SETUP  := .ci/setup
 
-.PHONY: help demo demo-once test check format bench wheel clean setup setup-test setup-bench setup-check
+.PHONY: help demo demo-once test check format bench wheel clean setup setup-demo setup-test setup-bench setup-check
 
 help:
 	@awk -F': |## ' '/^[a-z-]+:.*## /{printf "  make %-12s%s\n", $$1, $$3}' $(MAKEFILE_LIST)
 
-demo: setup ## a node with Bookinfo, the tutorial step by step; Ctrl-C ends it
-	@scripts/reachable $(BIN)/python -m meshd.testbed.demo
+demo: setup-demo ## a node with Bookinfo, the tutorial step by step; Ctrl-C ends it
+	@.ci/reachable $(BIN)/python -m meshd.testbed.demo
 
-demo-once: setup ## the same without staying; fails if a step did not give what it must
-	@scripts/reachable $(BIN)/python -m meshd.testbed.demo --once
+demo-once: setup-demo ## the same without staying; fails if a step did not give what it must
+	@.ci/reachable $(BIN)/python -m meshd.testbed.demo --once
 
 test: setup-test ## the whole suite, root parts and real Envoy included
-	@scripts/reachable $(BIN)/pytest tests
+	@.ci/reachable $(BIN)/pytest tests
 
 check: setup-check ## format, lint, types, architecture
 	@$(BIN)/ruff format --check
@@ -38,10 +38,10 @@ format: setup-check ## rewrite the code in the house's format
 	@$(BIN)/ruff format
 
 bench: setup-bench ## measure, write build/bench.json, print a table
-	@scripts/reachable $(BIN)/python -m tests.bench
+	@.ci/reachable $(BIN)/python -m tests.bench
 
 wheel: setup-check ## dist/*.whl
-	@scripts/step "building the wheel" $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	@.ci/step "building the wheel" $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/*.whl
 
 clean: ## remove what the other targets made here
@@ -50,6 +50,10 @@ clean: ## remove what the other targets made here
 
 setup: $(VENV)/installed
 	@$(SETUP) packages run
+	@$(SETUP) users
+
+setup-demo: $(VENV)/installed
+	@$(SETUP) packages run test
 	@$(SETUP) users
 
 setup-test: $(VENV)/installed-dev
@@ -64,14 +68,14 @@ setup-check: $(VENV)/installed-dev
 
 $(VENV)/bin/python:
 	@$(SETUP) packages build
-	@scripts/step "making a virtual environment" $(PYTHON) -m venv $(VENV)
+	@.ci/step "making a virtual environment" $(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	@$(SETUP) packages build
-	@scripts/step "installing Python packages" $(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@.ci/step "installing Python packages" $(BIN)/pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	@$(SETUP) packages build
-	@scripts/step "installing Python packages and tools" $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@.ci/step "installing Python packages and tools" $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(VENV)/installed $@

@@ -97,6 +97,9 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     renew_at: float = 0.5
     """Fraction of the life time after which a certificate is renewed."""
     ca_lifetime: Duration = Duration(10 * 365 * 24 * 3600)
+    node_certificate_lifetime: Duration = Duration(30 * 24 * 3600)
+    """Of certificates that a server gives to agents: how long one may be away and still come back
+    without a new token."""
 
 
 class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,9 +122,26 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """/metrics and the web page; 0: any free port, written to /run/meshd/telemetry.port."""
 
 
+class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a server is reached by the other nodes."""
+
+    address: str = ""
+    """To listen on; empty: all of this host."""
+    port: int = 15012
+    """0: any free port, written to /run/meshd/control.port."""
+    advertise: str = ""
+    """HOST[:PORT] by which other nodes reach it, for ``meshctl token create``; empty: the node's
+    name."""
+    disconnect_grace: Duration = Duration(10)
+    """How long a node's workloads stay known after it has hung up."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     node: str = ""
     """Name of this node; empty: the host's name."""
+    role: Literal["standalone", "server", "agent"] = "standalone"
+    server: str = ""
+    """HOST[:PORT] of the server that an agent takes configuration and certificates from."""
     user: str = "meshd"
     proxy_user: str = "meshd-proxy"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -130,6 +150,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     identity: IdentitySettings = IdentitySettings()
     mesh: MeshSettings = MeshSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    control: ControlSettings = ControlSettings()
 
     @property
     def node_name(self) -> str:

@@ -69,7 +69,7 @@ LIBRARIES: Final = {
     "uvicorn": {"telemetry"},
     "h11": {"telemetry", "proxy"},
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "testbed"},
 }
 """Where a library may be imported. Who replaces one has one place to look."""
 

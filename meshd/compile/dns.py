@@ -140,7 +140,7 @@ def _table(services: Iterable[ServiceRecord], options: MeshOptions) -> Any:
 def _addresses(service: ServiceRecord) -> tuple[str, ...]:
     """What its name stands for: virtual addresses, or a headless service's endpoints."""
     found = (
-        sorted({endpoint.address for endpoint in service.endpoints})
+        sorted({endpoint.address for endpoint in service.endpoints if endpoint.ready})
         if service.headless
         else service.addresses
     )

@@ -60,7 +60,7 @@ def service_assignments(service: ServiceRecord, rules: RuleSet) -> dict[str, Any
         places = [
             (endpoint, lb_endpoint(endpoint))
             for endpoint in service.endpoints
-            if endpoint.service_port == port.number
+            if endpoint.service_port == port.number and endpoint.ready
         ]
         name = OutboundCluster(port.number, service.host, "", rules.variant).endpoints
         assignments[name] = load_assignment(name, (place for _, place in places))

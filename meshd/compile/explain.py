@@ -13,6 +13,7 @@ from meshd import wire
 from meshd.compile import route_choice
 from meshd.compile.clusters import service_clusters
 from meshd.compile.compiler import identity_of
+from meshd.compile.endpoints import has_labels
 from meshd.compile.hosts import resolve
 from meshd.compile.listeners import listener_name
 from meshd.compile.names import PASSTHROUGH_CLUSTER, parse_cluster
@@ -171,9 +172,13 @@ class _Journey:
         subset = rules.subset(planned.name.subset)
         labels = subset.labels if subset else {}
         for place in service.endpoints:
-            if place.service_port == planned.name.port and labels.items() <= place.labels.items():
-                secured = " (mutual TLS)" if place.mutual_tls else ""
-                self._tell("endpoint", f"{place.address}:{place.port} {place.workload}{secured}")
+            if place.service_port != planned.name.port or not has_labels(place, labels):
+                continue
+            state = (" (mutual TLS)" if place.mutual_tls else "") + (
+                "" if place.ready else " (not ready)"
+            )
+            self._tell("endpoint", f"{place.address}:{place.port} {place.workload}{state}")
+            if place.ready:
                 yield f"{place.address}:{place.port}"
 
     def _end(

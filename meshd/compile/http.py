@@ -87,6 +87,7 @@ def _manager(options: MeshOptions, **parts: Any) -> Any:
             access_log=access_logs(options),
             generate_request_id=true(),
             normalize_path=true(),
+            strip_trailing_host_dot=True,
             stream_idle_timeout=seconds(0),
             upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="websocket")],
             **{"server_name": SERVER_NAME, **parts},

@@ -6,14 +6,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2
+from envoy.config.core.v3 import backoff_pb2, base_pb2, config_source_pb2, grpc_service_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
 from meshd.compile.cert_selectors import NameFromFilterState, OnDemandSecret
 from meshd.compile.tls_plan import TlsMode, TlsPlan
-from meshd.compile.wellknown import extension, over_ads, packed, true
+from meshd.compile.wellknown import extension, over_ads, packed, seconds, true
 from meshd.model.workload import Identity
 
 SDS_CLUSTER: Final = "sds"
@@ -28,6 +28,15 @@ _UNNAMED: Final = "unidentified"
 """The secret asked for where no identity is set: there is none of that name, so it fails closed."""
 
 
+def _soon_again() -> Any:
+    """The other end is a process next door that may be restarting."""
+    return base_pb2.RetryPolicy(
+        retry_back_off=backoff_pb2.BackoffStrategy(
+            base_interval=seconds(0.1), max_interval=seconds(1)
+        )
+    )
+
+
 def sds_source() -> Any:
     return config_source_pb2.ConfigSource(
         api_config_source=config_source_pb2.ApiConfigSource(
@@ -35,7 +44,9 @@ def sds_source() -> Any:
             transport_api_version=config_source_pb2.ApiVersion.V3,
             grpc_services=[
                 grpc_service_pb2.GrpcService(
-                    envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(cluster_name=SDS_CLUSTER)
+                    envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(
+                        cluster_name=SDS_CLUSTER, retry_policy=_soon_again()
+                    )
                 )
             ],
             set_node_on_first_message_only=True,

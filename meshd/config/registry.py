@@ -46,7 +46,7 @@ def build_snapshot(
     }
     backends = Backends(
         [
-            *(Backend.of_workload(one, one.uid in enrolled) for one in registered if one.ready),
+            *(Backend.of_workload(one, one.uid in enrolled) for one in registered),
             *(Backend.of_entry(one) for one in _of(everything, WorkloadEntry)),
         ]
     )

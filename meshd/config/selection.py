@@ -29,6 +29,7 @@ class Backend:
     mutual_tls: bool
     workload: str = ""
     weight: int = 1
+    ready: bool = True
 
     @classmethod
     def of_workload(cls, workload: Workload, enrolled: bool) -> Backend:
@@ -40,6 +41,7 @@ class Backend:
             ports={port.name: port.number for port in workload.ports if port.name},
             mutual_tls=enrolled,
             workload=workload.uid,
+            ready=workload.ready,
         )
 
     @classmethod
@@ -76,6 +78,7 @@ class Backend:
             workload=self.workload,
             mutual_tls=self.mutual_tls,
             weight=self.weight,
+            ready=self.ready,
         )
 
 

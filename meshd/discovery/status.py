@@ -39,9 +39,12 @@ def row(
         netns=workload.netns,
         proxy=proxy,
         captured=seen.stage is Stage.CAPTURED,
-        certificate_expires=_rfc3339(certificate.expires) if certificate else None,
+        certificate_expires=_rfc3339(certificate.expires)
+        if certificate and certificate.serial
+        else None,
         synced=facts.proxies > 0 and workload.uid in facts.accepted,
         proven=seen.stage is Stage.CAPTURED and seen.proven,
+        enrolled=not outside,
         problem=_problem(life, seen, facts, certificate, rejected) if life else outside,
     )
 

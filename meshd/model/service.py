@@ -61,6 +61,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     mutual_tls: bool = False
     """It accepts Istio's mutual TLS: it is in the mesh."""
     weight: int = 1
+    ready: bool = True
+    """It may be sent traffic. One that is not is known all the same: it will be."""
 
 
 class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):

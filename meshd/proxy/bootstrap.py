@@ -16,6 +16,7 @@ Json = dict[str, Any]
 
 XDS_CLUSTER: Final = "xds"
 SDS_CLUSTER: Final = "sds"
+_UNLIMITED: Final = 2**32 - 1
 _MIB: Final = 1024 * 1024
 _TYPE: Final = "type.googleapis.com/"
 _CONNECTION_LIMIT: Final = "envoy.resource_monitors.global_downstream_max_connections"
@@ -192,6 +193,8 @@ def _unix_cluster(name: str, path: Path) -> Json:
         "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
+        # One request is open for each secret in use, for as long as it is.
+        "circuit_breakers": {"thresholds": [{"max_requests": _UNLIMITED}]},
         "typed_extension_protocol_options": {
             options: {
                 "@type": f"{_TYPE}{options}",

@@ -10,7 +10,7 @@ from meshd.compile import explain
 from meshd.compile.listeners import workload_of
 from meshd.config import enrolment, requests
 from meshd.discovery import status
-from meshd.discovery.enrolment import Phase
+from meshd.discovery.enrolment import Facts, Phase
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError
 from meshd.model.workload import Workload
 from meshd.proxy import config_dump
@@ -69,7 +69,8 @@ class Control:
 
         if await mesh.wait(lambda: not unproven(), request.wait):
             return wire.Done()
-        rows = {uid: self._row(mesh.registered[uid]) for uid in unproven()}
+        facts = mesh.facts()
+        rows = {uid: self._row(mesh.registered[uid], facts) for uid in unproven()}
         told = "; ".join(f"{uid}: {row.problem or 'no reason yet'}" for uid, row in rows.items())
         raise NotReadyError(f"not in the mesh after {request.wait:g} s: {told}")
 
@@ -98,7 +99,7 @@ class Control:
         if isinstance(answer, wire.Rejected) or request.dry_run or request.wait <= 0:
             return answer
         mesh = self._mesh
-        mesh.publish({uid: life.workload for uid, life in mesh.lives.items()})
+        mesh.settle()
         if not await mesh.xds.wait_synced(request.wait):
             raise NotReadyError(
                 f"stored, but not every proxy has it after {request.wait:g} s: see meshctl status"
@@ -108,29 +109,31 @@ class Control:
     # ---- what is so
 
     async def _status(self) -> wire.Message:
+        facts = self._mesh.facts()
         return wire.Statuses(
-            tuple(self._row(found) for _, found in sorted(self._mesh.registered.items())),
+            tuple(self._row(found, facts) for _, found in sorted(self._mesh.registered.items())),
             self._mesh.xds.members(),
             await self._roles(),
         )
 
-    def _row(self, workload: Workload) -> wire.WorkloadStatus:
+    def _row(self, workload: Workload, facts: Facts) -> wire.WorkloadStatus:
         mesh = self._mesh
         refused = (
             rejection.reason
             for (_, name), rejection in mesh.xds.rejections().items()
             if workload_of(name) == workload.uid
         )
-        namespaces = mesh.snapshot.namespaces
+        inside = workload.uid in mesh.snapshot.workloads
+        why = "" if inside else enrolment.of_workload(workload, mesh.snapshot.namespaces).reason
         return status.row(
             workload,
             mesh.lives.get(workload.uid),
-            mesh.facts(),
+            facts,
             mesh.certificates,
             node=self._node,
             proxy=",".join(member.name for member in mesh.xds.members()),
             rejected=next(refused, ""),
-            outside=f"not in the mesh: {enrolment.of_workload(workload, namespaces).reason}",
+            outside=f"not in the mesh: {why}" if why else "",
         )
 
     async def _roles(self) -> tuple[wire.RoleStatus, ...]:

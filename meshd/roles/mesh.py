@@ -162,14 +162,14 @@ class Mesh:
             await self._dirty.wait()
             self._dirty.clear()
             try:
-                self._settle()
+                self.settle()
             except MeshdError as error:
                 _log.error("%s", error, extra={"MESHD_EVENT": "not-settled"})
             async with self._settled:
                 self._settled.notify_all()
 
-    def _settle(self) -> None:
-        """One step at a time, for as long as a step brings another."""
+    def settle(self) -> None:
+        """One step at a time, for as long as a step brings another. Raises MeshdError."""
         while True:
             plan = step(self.lives, self.snapshot.workloads, self.facts())
             advanced = plan.lives != self.lives
@@ -182,7 +182,7 @@ class Mesh:
 
     def _act(self, plan: Plan) -> None:
         self.identity.tell(wire.Allow(plan.identities))
-        self.publish(plan.served)
+        self._publish(plan.served)
         self._pins = {uid: path for uid, path in self._pins.items() if uid in plan.lives}
         self.capture.tell(wire.Place(plan.placements))
 
@@ -198,7 +198,7 @@ class Mesh:
             self.problems = problems
         return self._snapshot
 
-    def publish(self, served: Mapping[str, Workload]) -> None:
+    def _publish(self, served: Mapping[str, Workload]) -> None:
         """Compile, if anything has changed that it depends on, and hand it to the proxies.
 
         Nothing is published before capture has told where namespaces are pinned: proxies go on

@@ -19,10 +19,9 @@ from typing import Any
 
 import pytest
 
-from meshd.testbed import bookinfo, kernel
+from meshd.testbed import kernel
 from meshd.testbed.network import host_link
 
-BOOKINFO = Path(bookinfo.__file__).parent
 PATIENCE = 15.0
 IMAGES = """
 web:
@@ -115,12 +114,12 @@ class Testbed:
         return done
 
     def up(
-        self, manifests: str, *more: str, images: Path | None = None, check: bool = True
+        self, manifests: str, *more: str, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         path = self.home / "pods.yaml"
         path.write_text(manifests)
-        images = images or self.home / "images.yaml"
-        given = ("-f", str(path), "--images", str(images), "--cidr", self.cidr, *more)
+        images = str(self.home / "images.yaml")
+        given = ("-f", str(path), "--images", images, "--cidr", self.cidr, *more)
         return self("up", *given, check=check)
 
     def pods(self) -> list[dict[str, Any]]:
@@ -141,12 +140,18 @@ class Testbed:
         left += kernel.mounts_below(self.home)
         if Path("/sys/class/net", host_link(self.directory)).exists():
             left.append(host_link(self.directory))
+        return left + [f"process {pid}" for pid in self.processes(str(self.home))]
+
+    @staticmethod
+    def processes(mark: str) -> list[int]:
+        """Those that have a text in their environment."""
+        pids: list[int] = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 environ = (entry / "environ").read_bytes() if entry.name.isdigit() else b""
-                if str(self.home).encode() in environ or b"MESHD_TEST_POD" in environ:
-                    left.append(f"process {entry.name}")
-        return left
+                if mark.encode() in environ:
+                    pids.append(int(entry.name))
+        return pids
 
 
 @pytest.fixture
@@ -201,9 +206,7 @@ def test_a_container_sees_its_pod_and_nothing_of_meshd(testbed: Testbed) -> None
     assert "testbed" not in seen.stdout
 
 
-def test_the_containers_of_a_pod_share_its_network_and_not_their_environment(
-    testbed: Testbed,
-) -> None:
+def test_containers_of_a_pod_share_its_network_but_no_environment(testbed: Testbed) -> None:
     testbed.up(WEB)
     networks: set[str] = set()
     for container in ("main", "other"):
@@ -212,11 +215,7 @@ def test_the_containers_of_a_pod_share_its_network_and_not_their_environment(
         networks.add(told[0])
         assert told[1] == container
     assert len(networks) == 1
-
-
-def test_exec_hands_on_the_commands_status(testbed: Testbed) -> None:
-    testbed.up(pod("one", "exec sleep infinity"))
-    assert testbed("exec", "one", "--", "sh", "-c", "exit 7", check=False).returncode == 7
+    assert testbed("exec", "client", "--", "sh", "-c", "exit 7", check=False).returncode == 7
 
 
 def test_applying_again_changes_only_what_differs(testbed: Testbed) -> None:
@@ -269,17 +268,15 @@ def test_a_container_that_is_killed_is_started_again(testbed: Testbed) -> None:
     eventually(again, "another process runs")
 
 
-def test_a_container_that_keeps_crashing_is_named_with_its_last_words(testbed: Testbed) -> None:
-    done = testbed.up(pod("bad", "echo no luck >&2; exit 3"), check=False)
+def test_containers_that_keep_ending_are_named_with_their_last_words(testbed: Testbed) -> None:
+    crashing = pod("bad", "echo no luck >&2; exit 3")
+    missing = pod("worse", "").replace('[sh, -c, ""]', "[no-such-program]")
+    done = testbed.up(crashing + "---" + missing, check=False)
     assert done.returncode == 1
+    eventually(lambda: all(each["restarts"] > 2 for each in testbed.pods()), "both have ended")
+    done = testbed.up(crashing + "---" + missing, check=False)
     assert "pod default/bad is not ready: container main ended with status 3" in done.stderr
-    assert "its last words: no luck" in done.stderr
-
-
-def test_a_command_that_is_not_there_is_named(testbed: Testbed) -> None:
-    manifest = pod("bad", "").replace('[sh, -c, ""]', "[no-such-program]")
-    done = testbed.up(manifest, check=False)
-    assert done.returncode == 1
+    assert "its last words: no luck\n" in done.stderr
     assert "cannot run no-such-program: No such file or directory" in done.stderr
 
 
@@ -295,12 +292,14 @@ def test_init_containers_are_done_before_the_others_begin(testbed: Testbed) -> N
     assert testbed("logs", "one", "-c", "first").stdout == "first\n"
 
 
-def test_what_a_container_leaves_behind_ends_with_it(testbed: Testbed) -> None:
-    script = "MESHD_TEST_POD=1 setsid sleep 1000 & exec sleep infinity"
+def test_what_a_container_started_ends_with_it(testbed: Testbed) -> None:
+    mark = f"{testbed.home}/mark"
+    script = f"MARK={mark} setsid sleep 1000 & exec sleep infinity"
     testbed.up(pod("one", script))
-    eventually(lambda: any("process" in each for each in testbed.leftovers()), "it runs")
-    testbed("down")
-    assert testbed.leftovers() == []
+    eventually(lambda: len(testbed.processes(mark)) == 1, "it runs in the background")
+    (first,) = testbed.processes(mark)
+    os.kill(testbed.pod("one")["containers"][0]["pid"], signal.SIGKILL)
+    eventually(lambda: not runs(first), "it has ended too")
 
 
 def test_down_leaves_nothing_and_may_be_said_twice(testbed: Testbed) -> None:
@@ -389,24 +388,3 @@ def test_another_network_for_a_running_testbed_is_refused(testbed: Testbed) -> N
     done = testbed.up(WEB, "--cidr", "198.18.127.0/28", check=False)
     assert done.returncode == 1
     assert f"this testbed's network is {testbed.cidr}" in done.stderr
-
-
-def test_bookinfo_puts_its_page_together(testbed: Testbed) -> None:
-    """Names need the mesh: without it the services are told each other's addresses."""
-    network = testbed.cidr.rpartition(".")[0]
-    first = int(testbed.cidr.rpartition(".")[2].partition("/")[0]) + 10
-    hosts = {"DETAILS": first, "RATINGS": first + 1, "REVIEWS": first + 4}
-    env = "".join(
-        f"        - {{name: {name}_HOSTNAME, value: {network}.{number}}}\n"
-        for name, number in hosts.items()
-    )
-    manifest = (BOOKINFO / "manifests/bookinfo.yaml").read_text()
-    manifest = manifest.replace("        ports:\n", f"        env:\n{env}        ports:\n")
-    testbed.up(manifest, images=BOOKINFO / "images.yaml")
-    page = testbed.pod("productpage")["address"]
-    with urllib.request.urlopen(f"http://{page}:9080/productpage", timeout=PATIENCE) as response:
-        text = response.read().decode()
-    assert "<title>Simple Bookstore App</title>" in text
-    assert text.count('<font color="red">') == 2
-    assert text.count('glyphicon-star"') == 9
-    assert f"<u>{testbed.pod('reviews-v3')['pod']}</u>" in text

@@ -1,4 +1,4 @@
-"""What people see of the demo: titles, commands, what came back, and whether it is as it must be."""
+"""What people see of the demo: titles, commands, what came back, and whether it is as it should."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-_MOST_LINES: Final = 14
+_MOST_LINES: Final = 24
 _WIDTH: Final = 160
 """Columns of what a command printed; the rest of a line is left out."""
 

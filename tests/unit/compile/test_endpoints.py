@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,3 +104,14 @@ def test_only_members_of_the_mesh_are_marked_for_mutual_tls(endpoints: list[Endp
     assert marked == [
         known.mutual_tls for port in (80, 81) for known in endpoints if known.service_port == port
     ]
+
+
+@given(ENDPOINTS)
+def test_an_endpoint_that_is_not_ready_is_sent_nothing(endpoints: list[Endpoint]) -> None:
+    resting = [msgspec.structs.replace(endpoint, ready=False) for endpoint in endpoints]
+    assert service_assignments(service([*resting, *endpoints]), RULES) == service_assignments(
+        service(endpoints), RULES
+    )
+    assert not any(
+        assignment.endpoints for assignment in service_assignments(service(resting), RULES).values()
+    )

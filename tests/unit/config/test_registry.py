@@ -117,10 +117,11 @@ def test_target_ports_are_numbers_or_names(
     assert places(reviews(text, V1)) == expected
 
 
-def test_a_workload_that_is_not_ready_is_served_but_serves_nobody() -> None:
+def test_a_workload_that_is_not_ready_is_known_as_one_that_will_be() -> None:
     text = service("{selector: {app: reviews}, ports: [{port: 80}]}")
     taken = snapshot(text, [pod("a", "198.18.0.9", ready=False)])
-    assert taken.services["reviews.ns.svc.cluster.local"].endpoints == ()
+    (endpoint,) = taken.services["reviews.ns.svc.cluster.local"].endpoints
+    assert (endpoint.workload, endpoint.ready) == ("ns.a", False)
     assert list(taken.workloads) == ["ns.a"]
 
 

@@ -1,0 +1,113 @@
+"""What of a node is left on the machine: processes, mounts, namespaces, links, rules, cgroups."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from meshd.testbed import kernel
+from meshd.testbed.network import host_link
+
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_SAVERS: Final = (
+    "iptables-nft-save",
+    "ip6tables-nft-save",
+    "iptables-legacy-save",
+    "ip6tables-legacy-save",
+)
+_NAMESPACE: Final = re.compile(r"\bnet:\[(\d+)\]")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Machine:
+    """What the host itself has, and a node must leave as it was."""
+
+    rules: frozenset[str]
+    cgroups: frozenset[str]
+
+    @classmethod
+    def look(cls) -> Machine:
+        cgroups = (str(path) for path in _CGROUPS.rglob("*meshd*") if path.is_dir())
+        return cls(frozenset(_rules()), frozenset(cgroups))
+
+
+def _rules() -> Iterator[str]:
+    """In the host's own namespace, of both kinds of tables."""
+    for program in _SAVERS:
+        with contextlib.suppress(FileNotFoundError):
+            done = subprocess.run([program], capture_output=True, text=True, check=False)
+            yield from (f"{program}: {rule}" for rule in rules_of(done.stdout))
+
+
+def rules_of(text: str) -> Iterator[str]:
+    """The chains' names and rules of iptables-save, without counters. Pure."""
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif line.startswith((":", "-A")):
+            yield f"{table} {line.partition(' [')[0]}"
+
+
+def namespaces(directories: Iterable[Path]) -> frozenset[int]:
+    """Inodes of the network namespaces that are mounted in directories."""
+    paths = [
+        path for directory in directories if directory.is_dir() for path in directory.iterdir()
+    ]
+    return frozenset(path.stat().st_ino for path in paths)
+
+
+def left(home: Path, testbed: Path, known: frozenset[int], before: Machine) -> list[str]:
+    """What is left of a node and its testbed, a line each; ``known`` are its namespaces."""
+    now = Machine.look()
+    found = [f"process {pid}: {_name_of(pid)}" for pid in processes_of(home)]
+    found += [f"mount {point}" for point in kernel.mounts_below(home)]
+    found += [f"network namespace net:[{inode}]" for inode in sorted(known & _living())]
+    found += [f"rule {rule}" for rule in sorted(now.rules - before.rules)]
+    found += [f"cgroup {name}" for name in sorted(now.cgroups - before.cgroups)]
+    link = host_link(testbed)
+    if Path("/sys/class/net", link).exists():
+        found.append(f"link {link}")
+    if home.exists():
+        found.append(f"directory {home}")
+    return found
+
+
+def processes_of(home: Path) -> list[int]:
+    """Those that were started with it as their MESHD_HOME."""
+    wanted = f"MESHD_HOME={home}".encode()
+    found: list[int] = []
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def _living() -> set[int]:
+    """Inodes of the network namespaces in which a process is, or that a mount keeps."""
+    found: set[int] = set()
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            found.add(os.stat(f"/proc/{pid}/ns/net").st_ino)  # noqa: PTH116
+            text = Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8")
+            found.update(int(inode) for inode in _NAMESPACE.findall(text))
+    return found
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
+
+
+def _name_of(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return "just ended"
+    return b" ".join(words).decode(errors="replace").strip()

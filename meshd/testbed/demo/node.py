@@ -1,0 +1,196 @@
+"""The demo's own node: a home for it, its settings, its start and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import meshd
+from meshd.errors import SystemRefusedError
+from meshd.settings import Paths
+from meshd.testbed import kernel
+from meshd.testbed.demo import machine
+from meshd.testbed.files import Home
+
+DIRECTORY: Final = Path(meshd.__file__).parent.parent
+"""Where the commands run: the manifests' paths are below it."""
+SERVICES: Final = "198.19.0.0/16"
+_STOP: Final = 20.0
+"""Seconds for the node to end by itself."""
+_ANSWER: Final = 2.0
+_RUN: Final = Path("/run")
+
+_SETTINGS: Final = """\
+node: demo
+mesh:
+  service_cidr: {services}
+  dns_port: {dns_port}
+telemetry:
+  port: 0            # any that is free
+"""
+
+
+def free_network(used: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
+    """For the pods: of 198.18.0.0/16, where nobody on this machine has an address. Pure.
+
+    Raises SystemRefusedError.
+    """
+    taken = list(used)
+    for network in reversed(list(ipaddress.IPv4Network("198.18.0.0/16").subnets(new_prefix=24))):
+        # A network as wide as the whole is another testbed's, whose pods are at its beginning.
+        if not any(other.prefixlen > 16 and other.overlaps(network) for other in taken):
+            return network
+    raise SystemRefusedError("no network is free in 198.18.0.0/16: end another testbed first")
+
+
+def _networks() -> list[ipaddress.IPv4Network]:
+    done = subprocess.run(["ip", "-json", "-4", "address"], capture_output=True, check=True)
+    return [
+        ipaddress.IPv4Network((address["local"], address["prefixlen"]), strict=False)
+        for link in json.loads(done.stdout)
+        for address in link.get("addr_info", [])
+    ]
+
+
+def _free_port() -> int:
+    """UDP, on the loopback interface."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Node:
+    """Nothing of it is left after ``remove``, however far it came."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="meshd-demo-", dir=_RUN))
+        self.home.chmod(0o755)
+        self.network = str(free_network(_networks()))
+        self.settings = _SETTINGS.format(services=SERVICES, dns_port=_free_port())
+        self._paths = Paths.from_environment({"MESHD_HOME": str(self.home)})
+        self._paths.etc.mkdir()
+        self._paths.settings.write_text(self.settings, encoding="utf-8")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For the node and for whoever talks to it."""
+        return {**os.environ, "PATH": self.search_path(), "MESHD_HOME": str(self.home)}
+
+    @staticmethod
+    def search_path() -> str:
+        """Where the commands are looked for: beside this Python first."""
+        return f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "meshd.log"
+
+    @property
+    def testbed(self) -> Home:
+        return Home(self._paths)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process that was started has not ended; it is reaped when it has."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "meshd"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                cwd=DIRECTORY,
+                start_new_session=True,
+            )
+
+    def page(self) -> str:
+        """Where the web page is; empty as long as it is nowhere."""
+        try:
+            port = (self._paths.run / "telemetry.port").read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
+        return f"http://127.0.0.1:{port}/" if port else ""
+
+    def is_ready(self) -> bool:
+        """Raises SystemRefusedError when it has ended instead."""
+        if not self.runs:
+            raise SystemRefusedError(f"meshd has ended; its last words: {self.last_words()}")
+        if not (page := self.page()):
+            return False
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(  # noqa: S310 - our own
+                f"{page}healthz/ready", timeout=_ANSWER
+            ) as answer,
+        ):
+            return answer.status == 200
+        return False
+
+    def last_words(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "none")
+
+    def namespaces(self) -> frozenset[int]:
+        """Those of the pods and of the switch between them."""
+        testbed = self.testbed
+        switch = testbed.directory / "switch"
+        own = {switch.stat().st_ino} if switch.exists() else set[int]()
+        return machine.namespaces([testbed.namespaces, self._paths.netns]) | own
+
+    def remove(self) -> None:
+        """Take all of it away, whatever state it is in. Doing it again is no error."""
+        if not self.home.exists():
+            return
+        if self.testbed.lock.exists() or self.testbed.directory.exists():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(
+                    ["meshctl", "testbed", "down"],
+                    env=self.environment,
+                    capture_output=True,
+                    check=False,
+                    timeout=90,
+                )
+        self._stop()
+        for pid in machine.processes_of(self.home):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for point in kernel.mounts_below(self.home):
+            kernel.unmount(point)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP)
+        self._process.kill()
+        self._process.wait()
+
+    def wait_gone(self) -> bool:
+        """Whether it has ended within the time that it has for that."""
+        end = time.monotonic() + _STOP
+        while self.runs and time.monotonic() < end:
+            time.sleep(0.05)
+        return not self.runs

@@ -1,0 +1,125 @@
+"""``meshctl explain``: the verdict, and each stage on the way to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshd import wire
+from meshd.compile.explain import explain
+from meshd.config.read import read_objects
+from meshd.config.registry import build_snapshot, hosts_without_address
+from meshd.model.snapshot import MeshOptions
+from meshd.model.workload import NamedPort, Workload
+
+MESH = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: default, labels: {istio-injection: enabled}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec: {selector: {app: reviews}, ports: [{name: http, port: 9080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {selector: {app: reviews}, ports: [{name: tcp, port: 3306, targetPort: 9080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: nobody}
+spec: {selector: {app: nobody}, ports: [{name: http, port: 8000}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - match: [{headers: {end-user: {exact: john}}}]
+    route: [{destination: {host: reviews, subset: v2}}]
+  - match: [{uri: {regex: "/teapot/.*"}}]
+    directResponse: {status: 418}
+  - match: [{uri: {prefix: /old}, queryParams: {go: {exact: "1"}}}]
+    redirect: {uri: /new}
+  - route: [{destination: {host: reviews, subset: v1}}]
+"""
+
+
+def workload(name: str, index: int, **labels: str) -> Workload:
+    return Workload(
+        uid=f"default.{name}",
+        name=name,
+        namespace="default",
+        netns=f"/run/netns/{name}",
+        service_account=name,
+        labels=labels,
+        addresses=(f"198.18.0.{index}",),
+        ports=(NamedPort("http", 9080),),
+    )
+
+
+CLIENT = workload("client", 1, app="client")
+SERVERS = (
+    workload("reviews-v1", 2, app="reviews", version="v1"),
+    workload("reviews-v2", 3, app="reviews", version="v2"),
+)
+
+
+def ask(
+    destination: str, path: str = "/", headers: tuple[tuple[str, str], ...] = (), policy: str = ""
+) -> wire.Explanation:
+    options = MeshOptions(outbound_policy=policy or "ALLOW_ANY")  # type: ignore[arg-type]
+    objects = [read.object for read in read_objects(MESH, "mesh.yaml")]
+    hosts = hosts_without_address(objects, options)
+    addresses = {host: f"198.19.0.{index}" for index, host in enumerate(hosts, 1)}
+    snapshot = build_snapshot(objects, (CLIENT, *SERVERS), options, addresses)
+    request = wire.Explain("client", destination, path=path, headers=headers)
+    return explain(snapshot, CLIENT, request)
+
+
+@pytest.mark.parametrize(
+    ("destination", "path", "headers", "verdict", "endpoints"),
+    [
+        ("reviews:9080", "/", (), "routed", ("198.18.0.2:9080",)),
+        ("reviews", "/", (), "routed", ("198.18.0.2:9080",)),
+        ("reviews.default.svc", "/", (("End-User", "john"),), "routed", ("198.18.0.3:9080",)),
+        ("reviews:9080", "/teapot/1", (), "answered 418 by the proxy", ()),
+        ("reviews:9080", "/old?go=1", (), "redirected", ()),
+        ("reviews:9080", "/old?go=2", (), "routed", ("198.18.0.2:9080",)),
+        ("db:3306", "/", (), "routed", ("198.18.0.2:9080", "198.18.0.3:9080")),
+        ("nobody:8000", "/", (), "no healthy endpoint: 503", ()),
+        ("example.com:443", "/", (), "passed through as it is", ()),
+    ],
+)
+def test_the_verdict_and_the_endpoints(
+    destination: str,
+    path: str,
+    headers: tuple[tuple[str, str], ...],
+    verdict: str,
+    endpoints: tuple[str, ...],
+) -> None:
+    found = ask(destination, path, headers)
+    assert (found.verdict, found.endpoints) == (verdict, endpoints)
+
+
+def test_what_is_in_no_registry_is_refused_where_the_settings_say_so() -> None:
+    assert ask("example.com:443", policy="REGISTRY_ONLY").verdict == "refused: not in the registry"
+
+
+def test_each_stage_is_told() -> None:
+    found = ask("reviews:9080")
+    assert [step.stage for step in found.stages] == [
+        "source", "name", "capture", "listener", "chain", "host", "route", "cluster", "tls",
+        "endpoint",
+    ]  # fmt: skip
+    assert found.cluster == "outbound|9080|v1|reviews.default.svc.cluster.local"
+    assert found.identity == "spiffe://cluster.local/ns/default/sa/client"

@@ -1,0 +1,111 @@
+"""Processes are known again, watched and heard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meshd.supervisor import notify
+from meshd.supervisor.output import File, Pipe
+from meshd.supervisor.process import Identity, Process, command_line, describe, identify
+
+
+async def ended(*command: str) -> tuple[int | None, list[str]]:
+    heard: list[str] = []
+    status: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+    pipe = Pipe(heard.append)
+    writer = pipe.open()
+    Process.spawn(command, dict(os.environ), writer, status.set_result)
+    os.close(writer)
+    async with asyncio.timeout(10):
+        result = await status
+    pipe.finish()
+    return result, heard
+
+
+def test_a_process_is_heard_to_its_last_word() -> None:
+    status, heard = asyncio.run(ended("sh", "-c", "echo one >&2; printf two; exit 3"))
+    assert (status, heard) == (3, ["one", "two"])
+
+
+def test_what_a_process_started_ends_with_it() -> None:
+    program = "import os, subprocess; print(subprocess.Popen(['sleep', '1000']).pid)"
+    _, heard = asyncio.run(ended(sys.executable, "-c", program))
+    with contextlib.closing(socket.socket()):
+        assert identify(int(heard[0])) is None
+
+
+def test_a_process_is_named_by_its_pid_and_its_start() -> None:
+    own = identify(os.getpid())
+    assert own == identify(os.getpid())
+    assert own
+    assert own.started > 0
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        assert command_line(other.pid)[0] in {"sleep", sys.executable}
+        other.kill()
+    assert identify(other.pid) is None
+
+
+def test_another_process_with_the_same_pid_is_not_adopted() -> None:
+    async def adopt() -> Process | None:
+        return Process.adopt(Identity(os.getpid(), 1), lambda _: None)
+
+    assert asyncio.run(adopt()) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (None, "ended"),
+        (0, "exited with status 0"),
+        (7, "exited with status 7"),
+        (-signal.SIGKILL, "killed by SIGKILL"),
+        (-99, "killed by signal 99"),
+    ],
+)
+def test_ends_are_told_in_words(status: int | None, told: str) -> None:
+    assert describe(status) == told
+
+
+def test_a_file_is_emptied_before_it_grows_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
+    heard: list[str] = []
+    path = tmp_path / "log"
+
+    async def write() -> None:
+        output = File(path, heard.append)
+        descriptor = output.open()
+        for start in range(0, 3000, 1000):
+            text = "".join(f"{number} {'x' * 1000}\n" for number in range(start, start + 1000))
+            os.write(descriptor, text.encode())
+            output.finish()
+        os.write(descriptor, b"last")
+        os.close(descriptor)
+        output.finish()
+        assert output.last == "last"
+
+    asyncio.run(write())
+    assert [line.split()[0] for line in heard] == [*map(str, range(3000)), "last"]
+    assert path.stat().st_size < 1024 * 1024
+
+
+def test_systemd_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        notify.notify(READY=1, STATUS="all is well")
+        assert listener.recv(1000) == b"READY=1\nSTATUS=all is well"
+
+
+def test_the_watchdog_is_fed_twice_as_often_as_it_asks_and_only_when_it_asks_us() -> None:
+    assert notify.watchdog_interval({"WATCHDOG_USEC": "3000000"}, 5) == 1.5
+    assert notify.watchdog_interval({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "5"}, 5) == 1.5
+    assert notify.watchdog_interval({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "6"}, 5) == 0
+    assert notify.watchdog_interval({}, 5) == 0

@@ -1,0 +1,70 @@
+"""Lines on stderr, fields for the journal."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from meshd import journal
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    journal.setup("mesh", "info", stream)
+    yield stream
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def test_an_event_is_one_line_with_what_it_is_about(lines: io.StringIO) -> None:
+    journal.event(
+        *(logging.getLogger("a"), logging.WARNING, "captured", "%s is captured", "default/a"),
+        workload="default.a",
+    )
+    assert lines.getvalue() == "warning mesh: default/a is captured (workload=default.a)\n"
+
+
+def test_what_is_below_the_level_is_not_written(lines: io.StringIO) -> None:
+    logging.getLogger("a").debug("hidden")
+    assert lines.getvalue() == ""
+
+
+def test_another_process_is_named_in_its_place(lines: io.StringIO) -> None:
+    logging.getLogger("a").info("hello", extra={"MESHD_ROLE": "proxy-0"})
+    assert lines.getvalue() == "info proxy-0: hello\n"
+
+
+def test_fields_are_those_that_are_ours() -> None:
+    record = logging.LogRecord("a", logging.INFO, "f", 1, "m", (), None)
+    record.MESHD_EVENT = "captured"
+    record.other = "x"
+    assert journal.fields_of(record) == {"MESHD_EVENT": "captured"}
+
+
+@pytest.mark.parametrize(
+    ("level", "number"),
+    [
+        (logging.CRITICAL, 2),
+        (logging.ERROR, 3),
+        (logging.WARNING, 4),
+        (logging.INFO, 6),
+        (logging.DEBUG, 7),
+    ],
+)
+def test_levels_are_syslogs_priorities(level: int, number: int) -> None:
+    assert journal.priority(level) == number
+
+
+def test_stderr_is_the_journal_only_if_it_is_that_very_socket() -> None:
+    status = os.fstat(2)
+    assert journal.goes_to_journal({"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
+    assert not journal.goes_to_journal({"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + 1}"})
+    assert not journal.goes_to_journal({})
+    assert journal.goes_to_journal({journal.NATIVE: "1"})
