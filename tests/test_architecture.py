@@ -54,6 +54,7 @@ BELOW: Final[dict[str, set[str]]] = {
 
 LIBRARIES: Final = {
     "msgspec": {"*"},
+    "re2": {"config", "compile"},
     "yaml": {"manifest", "cli"},
     "iptc": {"capture"},
     "pyroute2": {"capture", "discovery", "testbed"},

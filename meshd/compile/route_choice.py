@@ -1,15 +1,13 @@
-"""Which route of a compiled route configuration a request takes: what the proxy would do. Pure.
-
-RE2 and Python's ``re`` differ in what they reject, not in what a valid pattern matches here.
-"""
+"""Which route of a compiled route configuration a request takes: what the proxy would do. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
+
+import re2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ def _matches(match: Any, request: Request) -> bool:
 def _path_matches(match: Any, path: str) -> bool:
     kind = match.WhichOneof("path_specifier")
     if kind == "safe_regex":
-        return re.fullmatch(match.safe_regex.regex, path) is not None
+        return re2.fullmatch(match.safe_regex.regex, path) is not None
     wanted: str = getattr(match, kind)
     if match.HasField("case_sensitive") and not match.case_sensitive.value:
         wanted, path = wanted.lower(), path.lower()
@@ -105,7 +103,7 @@ def _query_matches(wanted: Iterable[Any], query: str) -> bool:
 def _text_matches(matcher: Any, text: str) -> bool:
     kind = matcher.WhichOneof("match_pattern")
     if kind == "safe_regex":
-        return re.fullmatch(matcher.safe_regex.regex, text) is not None
+        return re2.fullmatch(matcher.safe_regex.regex, text) is not None
     wanted: str = getattr(matcher, kind)
     if matcher.ignore_case:
         wanted, text = wanted.lower(), text.lower()

@@ -96,13 +96,33 @@ class Authority:
     async def sign(self, request: Request, now: float) -> Issued:
         """Raises InvalidInputError when the request or the authority itself is not valid."""
         self._check(request, now)
+        return self._issue(_name_of(request.identity), request.csr, request.lifetime, now)
+
+    def certify(
+        self,
+        names: Sequence[x509.GeneralName],
+        csr: x509.CertificateSigningRequest,
+        lifetime: float,
+        now: float,
+    ) -> Issued:
+        """For a node rather than a workload. Raises InvalidInputError, as ``sign``."""
+        self._check_csr(", ".join(str(name.value) for name in names), names, csr, now)
+        return self._issue(x509.SubjectAlternativeName(names), csr, lifetime, now)
+
+    def _issue(
+        self,
+        names: x509.SubjectAlternativeName,
+        csr: x509.CertificateSigningRequest,
+        lifetime: float,
+        now: float,
+    ) -> Issued:
         last = min(c.not_valid_after_utc for c in (self.issuer, *self.root_certificates))
         leaf = (
-            _validity(now, request.lifetime, last)
+            _validity(now, lifetime, last)
             .subject_name(x509.Name([]))
             .issuer_name(self.issuer.subject)
-            .public_key(request.csr.public_key())
-            .add_extension(_name_of(request.identity), critical=True)
+            .public_key(csr.public_key())
+            .add_extension(names, critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(authority=False), critical=True)
             .add_extension(
@@ -130,11 +150,21 @@ class Authority:
             raise InvalidInputError(
                 f"{identity.uri}: not in this authority's trust domain {self.trust_domain!r}"
             )
-        if not request.csr.is_signature_valid:
-            raise InvalidInputError(f"{identity.uri}: the request is not signed by its own key")
-        asked = request.csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        if list(asked) != [x509.UniformResourceIdentifier(identity.uri)]:
-            raise InvalidInputError(f"{identity.uri}: the request names something else")
+        uri = x509.UniformResourceIdentifier(identity.uri)
+        self._check_csr(identity.uri, [uri], request.csr, now)
+
+    def _check_csr(
+        self,
+        whose: str,
+        names: Sequence[x509.GeneralName],
+        csr: x509.CertificateSigningRequest,
+        now: float,
+    ) -> None:
+        if not csr.is_signature_valid:
+            raise InvalidInputError(f"{whose}: the request is not signed by its own key")
+        asked = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if list(asked) != list(names):
+            raise InvalidInputError(f"{whose}: the request names something else")
         for certificate in (self.issuer, *self.root_certificates):
             check_valid(certificate, now)
 

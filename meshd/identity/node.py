@@ -50,8 +50,6 @@ def parse_node(uri: str) -> tuple[str, str] | None:
     return found.group(1), found.group(2)
 
 
-
-
 def new_request(
     key: ec.EllipticCurvePrivateKey, uri: str, dns: Sequence[str] = ()
 ) -> x509.CertificateSigningRequest:

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives import serialization
 from meshd import channel, wire
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.identity import authority, names, rotation, sds
-from meshd.identity.authority import Issued, Signer
+from meshd.identity.authority import Signer
 from meshd.identity.disk import Disk, write_whole
 from meshd.identity.rotation import Failure, Held
+from meshd.identity.shelf import Kept, Shelf
 from meshd.identity.subscriber import Secret, Secrets
 from meshd.model.workload import Identity
 
@@ -40,8 +41,16 @@ class _Leaf:
     secret: Secret
 
 
+async def _refuse(message: wire.AnyMessage) -> wire.Message:
+    raise InvalidInputError(f"the identity role does not take {type(message).__name__}")
+
+
 class Identities:
-    """``lifetime`` in seconds, ``renew_at`` a fraction of it; ``record``: who is allowed."""
+    """``lifetime`` in seconds, ``renew_at`` a fraction of it; ``record``: who is allowed.
+
+    ``shelf``: where leaves outlive this process, for who cannot have new ones at any time.
+    ``others``: certificates to tell of that are not served. ``answer``: all other requests.
+    """
 
     def __init__(
         self,
@@ -52,6 +61,9 @@ class Identities:
         lifetime: float,
         renew_at: float,
         clock: Callable[[], float] = time.time,
+        shelf: Shelf | None = None,
+        others: Callable[[], Iterable[wire.CertificateState]] = tuple,
+        answer: Callable[[wire.AnyMessage], Awaitable[wire.Message]] = _refuse,
     ) -> None:
         self._signer = signer
         self._publish = publish
@@ -59,6 +71,9 @@ class Identities:
         self._lifetime = lifetime
         self._renew_at = renew_at
         self._clock = clock
+        self._shelf = shelf
+        self._others = others
+        self._answer = answer
         self._allowed: frozenset[Identity] | None = None
         self._leaves: dict[Identity, _Leaf] = {}
         self._failed: dict[Identity, Failure] = {}
@@ -172,7 +187,13 @@ class Identities:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        self._leaves[identity] = _leaf(identity, now, issued, private)
+        kept = Kept(now, issued, private)
+        self._leaves[identity] = _leaf(identity, kept)
+        try:
+            if self._shelf:
+                self._shelf.put(identity, kept)
+        except MeshdError as error:
+            _log.warning("%s", error, extra={"MESHD_EVENT": "record-lost"})
 
     def _fail(self, identity: Identity, now: float, problem: str) -> None:
         if problem not in {failure.reason for failure in self._failed.values()}:
@@ -186,6 +207,10 @@ class Identities:
 
     def _show(self) -> None:
         self._publish(self._secrets())
+        self.tell()
+
+    def tell(self) -> None:
+        """What ``certificates`` gives may have changed."""
         for changed in self._listeners:
             changed.set()
 
@@ -217,6 +242,7 @@ class Identities:
             for uri, leaf in served.items()
         ]
         states += [wire.CertificateState(uri, 0.0, "", why) for uri, why in problems.items()]
+        states += self._others()
         return wire.Certificates(tuple(sorted(states, key=lambda state: state.uri)))
 
     async def session(self, connection: channel.Connection) -> None:
@@ -226,8 +252,8 @@ class Identities:
         try:
             while (message := await connection.receive()) is not None:
                 if not isinstance(message, wire.Allow):
-                    kind = type(message).__name__
-                    raise InvalidInputError(f"the identity role does not take {kind}")
+                    await connection.send(await self._answer(message))
+                    continue
                 self.allow(message.identities)
                 self._listeners.add(changed)
                 changed.set()
@@ -244,9 +270,10 @@ class Identities:
             await connection.send(self.certificates())
 
 
-def _leaf(identity: Identity, now: float, issued: Issued, key: bytes) -> _Leaf:
+def _leaf(identity: Identity, kept: Kept) -> _Leaf:
+    issued = kept.certificate
     serial = f"{issued.serial:x}"
     return _Leaf(
-        Held(now, issued.begins, issued.expires),
-        sds.certificate_secret(identity.uri, serial, issued.chain, key),
+        Held(kept.issued, issued.begins, issued.expires),
+        sds.certificate_secret(identity.uri, serial, issued.chain, kept.key),
     )

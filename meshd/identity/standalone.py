@@ -26,9 +26,13 @@ class Standalone:
 
     async def sign(self, request: Request, now: float) -> Issued:
         """Raises MeshdError."""
+        return await self.authority(now).sign(request, now)
+
+    def authority(self, now: float) -> Authority:
+        """The one to sign with at this moment."""
         if now >= half_life(self._authority.issuer) and now >= self._opened + _PAUSE:
             self._reopen(now)
-        return await self._authority.sign(request, now)
+        return self._authority
 
     def roots(self) -> bytes:
         return self._authority.roots()

@@ -140,9 +140,7 @@ def redeem(records: Iterable[Record], token: Token, node: str, now: float) -> Re
             f"{again}"
         )
     if now >= found.expires:
-        raise InvalidInputError(
-            f"token {found.id} expired on {show_time(found.expires)}; {again}"
-        )
+        raise InvalidInputError(f"token {found.id} expired on {show_time(found.expires)}; {again}")
     if found.node and found.node != node:
         raise InvalidInputError(
             f"token {found.id} is for node {found.node}, and this is node {node}; {again} "

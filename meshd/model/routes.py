@@ -6,9 +6,12 @@ group of optional fields of which at most one is set; validation checks that, no
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from meshd.model.base import NETWORKING_VERSIONS, Duration, Object, PortSelector, Strict
+
+MAX_REGEX_PROGRAM: Final = 32768
+"""Instructions of RE2, above which a regular expression is refused. Istio allows as many."""
 
 
 class StringMatch(Strict, frozen=True):

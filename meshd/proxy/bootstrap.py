@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from meshd.model.routes import MAX_REGEX_PROGRAM
 from meshd.settings import Paths, ProxySettings, Settings
 
 Json = dict[str, Any]
@@ -31,8 +32,8 @@ _WHEN_HEAP_IS_AT: Final = {
 """Fractions of the memory limit: first give back, then refuse, and what is under way goes on."""
 
 _RUNTIME: Final = {
-    # As Istio sets it; users' regular expressions are checked before they get here.
-    "re2.max_program_size.error_level": 32768,
+    # Users' regular expressions are checked before they get here.
+    "re2.max_program_size.error_level": MAX_REGEX_PROGRAM,
     # What goes from one listener to another inside the proxy would be reset, unread data and all,
     # when its far end closes, as after each response with "connection: close".
     "envoy.reloadable_features.enable_send_rst_on_user_space_socket": False,

@@ -29,7 +29,7 @@ def prove(tutorial: Tutorial, home: Path) -> None:
         answer = tutorial.run(
             "meshctl testbed exec deploy/curl -- curl -sS"
             f" -H 'x-marker: {_SECRET}' http://httpbin:8000/anything/{_SECRET}"
-            " | grep -o 'x-forwarded-client-cert.*URI=[^\"]*'"
+            " | grep -oE '(By|URI)=spiffe:[^;\"]*'"
         )
         tutorial.run(f"{_OUTSIDE} curl -sS http://{address}:8080/anything/{_OPEN}", shown=False)
         tutorial.until(lambda: capture.read_bytes().count(_OPEN.encode()) > 1, "the last packet")

@@ -143,7 +143,7 @@ def test_a_virtual_service_with_every_field_is_valid() -> None:
         ),
         (
             http(TO + "rewrite: {uriRegexRewrite: {match: '(', rewrite: b}}"),
-            'spec.http[0].rewrite.uriRegexRewrite.match: "(" is not a regular expression',
+            'spec.http[0].rewrite.uriRegexRewrite.match: "(" is not an RE2 regular expression',
         ),
         (
             http(TO + "match: [{uri: {exact: /, prefix: /}}]"),
@@ -154,7 +154,7 @@ def test_a_virtual_service_with_every_field_is_valid() -> None:
         (http(TO + "match: [{uri: {prefix: ''}}]"), "spec.http[0].match[0].uri.prefix: an empty"),
         (
             http(TO + "match: [{uri: {regex: '(?=a)'}}]"),
-            'spec.http[0].match[0].uri.regex: "(?=a)" uses (?=, which RE2 does not have',
+            'spec.http[0].match[0].uri.regex: "(?=a)" is not an RE2 regular expression',
         ),
         (
             http(TO + "match: [{headers: {'a b': {exact: c}}}]"),
@@ -814,7 +814,7 @@ def test_regular_expressions_of_re2_are_taken(pattern: str) -> None:
 @pytest.mark.parametrize(
     "pattern",
     ["", "(", "[", "*", "(?=a)", "(?!a)", "(?<=a)", "(?<!a)", r"(a)\1", "(?P=n)", "(?>a)", "a++",
-     "(?(1)a|b)", "(?#c)", "a{1001}", "a{99999999999}", "(?P<n", "x{2,1}"],
+     "(?(1)a|b)", "(?#c)", "a{1001}", "(?P<n", "x{2,1}"],
 )  # fmt: skip
 def test_what_re2_has_not_is_refused(pattern: str) -> None:
     assert regex_problem(pattern)

@@ -46,7 +46,7 @@ def test_a_section_is_a_list_of_envoys_own_entries(what: str, found: list[dict[s
 
 
 def test_an_unknown_section_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="no section 'filters' .known: listeners"):
+    with pytest.raises(InvalidInputError, match=r"no section 'filters' .known: listeners"):
         asyncio.run(section(tmp_path, ["proxy-0"], "filters"))
 
 

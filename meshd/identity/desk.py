@@ -1,0 +1,130 @@
+"""What a server's identity role answers besides serving secrets: tokens, and signing for others.
+
+The keys of the authority and the hashes of tokens are used here and nowhere else. Whether a node
+may have a workload's identity is for the server role to say, who knows what is registered there; a
+node's own certificate is given for a token only, or to the server role for a node that has one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from meshd import wire
+from meshd.errors import InvalidInputError
+from meshd.identity import csr, tokens
+from meshd.identity.authority import Issued, Request
+from meshd.identity.csr import Asked
+from meshd.identity.names import parse
+from meshd.identity.node import checked_name, node_uri, parse_node
+from meshd.identity.standalone import Standalone
+from meshd.identity.token_store import TokenStore
+
+_SHORTEST_TTL: Final = 1.0
+_LONGEST_TTL: Final = 30 * 24 * 3600.0
+_MOST_USES: Final = 1000
+
+
+class Desk:
+    """``node``: this server's own name. Life times in seconds."""
+
+    def __init__(
+        self,
+        signer: Standalone,
+        store: TokenStore,
+        *,
+        trust_domain: str,
+        node: str,
+        lifetime: float,
+        node_lifetime: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._signer = signer
+        self._store = store
+        self._trust_domain = trust_domain
+        self._node = node
+        self._lifetime = lifetime
+        self._node_lifetime = node_lifetime
+        self._clock = clock
+
+    async def answer(self, request: wire.AnyMessage) -> wire.Message:
+        """Raises MeshdError."""
+        match request:
+            case wire.CreateToken():
+                return self._create(request)
+            case wire.ListTokens():
+                return self._list()
+            case wire.DeleteToken():
+                self._store.delete(request.id)
+                return wire.Done()
+            case wire.Enlist():
+                return self._enlist(request)
+            case wire.Certify():
+                return await self._certify(request)
+            case _:
+                kind = type(request).__name__
+                raise InvalidInputError(f"the identity role does not take {kind}")
+
+    # ---- tokens
+
+    def _create(self, request: wire.CreateToken) -> wire.Message:
+        if not _SHORTEST_TTL <= request.ttl <= _LONGEST_TTL:
+            raise InvalidInputError("a token is valid for between 1 second and 30 days")
+        if not 1 <= request.uses <= _MOST_USES:
+            raise InvalidInputError(f"a token can be used between 1 and {_MOST_USES} times")
+        node = checked_name(request.node) if request.node else ""
+        root = self._signer.authority(self._clock()).root_certificates[0]
+        pin = tokens.pin_of(root.public_bytes(Encoding.DER))
+        text, record = self._store.create(pin, request.ttl, node, request.uses)
+        return wire.TokenCreated(text, self._state(record))
+
+    def _list(self) -> wire.Message:
+        return wire.TokenStates(tuple(map(self._state, self._store.list())))
+
+    def _state(self, record: tokens.Record) -> wire.TokenState:
+        return wire.TokenState(
+            id=record.id,
+            node=record.node,
+            created=record.created,
+            expires=record.expires,
+            uses=record.uses,
+            used_by=tuple(use.node for use in record.used),
+            state=tokens.state_of(record, self._clock()),
+        )
+
+    # ---- certificates
+
+    def _enlist(self, request: wire.Enlist) -> wire.Message:
+        """What is wrong with the rest must not use up the token."""
+        node = checked_name(request.node)
+        asked = csr.read(request.csr)
+        csr.check_node_may_ask(node, asked, (), self._trust_domain)
+        if node == self._node:
+            raise InvalidInputError(
+                f"node {node}: that is the server's own name; set another in meshd.yaml (node: …)"
+            )
+        self._store.redeem(request.token, node)
+        return self._certified(self._node_certificate(asked))
+
+    async def _certify(self, request: wire.Certify) -> wire.Message:
+        asked = csr.read(request.csr)
+        if asked.dns:
+            csr.check_server_may_ask(self._node, asked, self._trust_domain)
+        if parse_node(asked.uri):
+            return self._certified(self._node_certificate(asked))
+        wanted = min(request.lifetime or self._lifetime, self._lifetime)
+        workload = Request(parse(asked.uri), asked.csr, wanted)
+        return self._certified(await self._signer.sign(workload, self._clock()))
+
+    def _node_certificate(self, asked: Asked) -> Issued:
+        found = parse_node(asked.uri)
+        if found is None or asked.uri != node_uri(self._trust_domain, found[1]):
+            raise InvalidInputError(f"{asked.uri}: not in the trust domain {self._trust_domain!r}")
+        now = self._clock()
+        return self._signer.authority(now).certify(asked.names, asked.csr, self._node_lifetime, now)
+
+    def _certified(self, issued: Issued) -> wire.Certified:
+        return wire.Certified(issued.chain, self._signer.roots(), issued.expires)

@@ -1,0 +1,99 @@
+# pyright: reportAttributeAccessIssue=false
+"""The certificate API that nodes and server speak: ``istio.v1.auth.IstioCertificateService``.
+
+After https://github.com/istio/api/blob/master/security/v1alpha1/ca.proto, whose messages are built
+here from descriptors with the same names and numbers. Both ends prove themselves by TLS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from meshd import wire
+from meshd.errors import InvalidInputError, MeshdError
+from meshd.identity.node import parse_node
+
+_PACKAGE: Final = "istio.v1.auth"
+SERVICE: Final = f"{_PACKAGE}.IstioCertificateService"
+METHOD: Final = f"/{SERVICE}/CreateCertificate"
+_Field = descriptor_pb2.FieldDescriptorProto
+
+
+def _messages() -> tuple[Any, Any]:
+    single, many = _Field.LABEL_OPTIONAL, _Field.LABEL_REPEATED
+    request = descriptor_pb2.DescriptorProto(
+        name="IstioCertificateRequest",
+        field=[
+            _Field(name="csr", number=1, label=single, type=_Field.TYPE_STRING),
+            _Field(name="validity_duration", number=3, label=single, type=_Field.TYPE_INT64),
+        ],
+    )
+    response = descriptor_pb2.DescriptorProto(
+        name="IstioCertificateResponse",
+        field=[_Field(name="cert_chain", number=1, label=many, type=_Field.TYPE_STRING)],
+    )
+    file = descriptor_pb2.FileDescriptorProto(
+        name="security/v1alpha1/ca.proto",
+        package=_PACKAGE,
+        syntax="proto3",
+        message_type=[request, response],
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    names = (f"{_PACKAGE}.{message.name}" for message in (request, response))
+    first, second = (pool.FindMessageTypeByName(name) for name in names)
+    return message_factory.GetMessageClass(first), message_factory.GetMessageClass(second)
+
+
+CertificateRequest, CertificateResponse = _messages()
+
+
+def peer_of(context: Any) -> tuple[str, str]:
+    """Trust domain and name of the node at the other end, as its certificate says.
+
+    Raises InvalidInputError when it is no node's certificate.
+    """
+    names = context.auth_context().get("x509_subject_alternative_name", ())
+    for name in names:
+        if found := parse_node(name.decode(errors="replace")):
+            return found
+    raise InvalidInputError("this is for nodes, and your certificate is not a node's")
+
+
+Sign = Callable[[str, bytes, float], Awaitable[wire.Certified]]
+"""Node, CSR in PEM, life time in seconds. Raises MeshdError."""
+
+
+def handler(sign: Sign) -> Any:
+    """What a server adds to its gRPC handlers."""
+
+    async def create(request: Any, context: Any) -> Any:
+        try:
+            node = peer_of(context)[1]
+            certified = await sign(node, request.csr.encode(), float(request.validity_duration))
+        except InvalidInputError as error:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        except MeshdError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        else:
+            return CertificateResponse(
+                cert_chain=[*split(certified.chain), certified.roots.decode()]
+            )
+
+    method = grpc.unary_unary_rpc_method_handler(
+        create,
+        request_deserializer=CertificateRequest.FromString,
+        response_serializer=CertificateResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, {"CreateCertificate": method})
+
+
+def split(chain: bytes) -> list[str]:
+    """Each certificate of a PEM text for itself."""
+    end = "-----END CERTIFICATE-----\n"
+    return [part + end for part in chain.decode().split(end) if part.strip()]

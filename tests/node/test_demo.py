@@ -1,0 +1,61 @@
+"""``make demo-once``: the whole tutorial, and nothing is left of it, however it ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from meshd.testbed.demo import machine
+from meshd.testbed.demo.machine import Machine
+
+DEMO = (sys.executable, "-m", "meshd.testbed.demo", "--once")
+STEPS = "abcdefghijk"
+_LIMIT = 240.0
+
+
+@contextmanager
+def demo() -> Generator[subprocess.Popen[str]]:
+    """It is ended, in its own orderly way, if the test is before it is."""
+    with subprocess.Popen(
+        DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def left_of(output: str, before: Machine) -> list[str]:
+    found = re.search(r"export MESHD_HOME=(\S+)", output)
+    assert found
+    home = Path(found[1])
+    return machine.left(home, home / "run/testbed", frozenset(), before)
+
+
+def test_every_step_of_the_tutorial_gives_what_it_must_and_nothing_is_left() -> None:
+    before = Machine.look()
+    with demo() as process:
+        output, _ = process.communicate(timeout=_LIMIT)
+    assert process.returncode == 0, output
+    assert "✗" not in output
+    assert re.findall(r"^\(([a-z])\)", output, re.MULTILINE) == list(STEPS)
+    assert left_of(output, before) == []
+
+
+def test_an_interrupted_tutorial_leaves_nothing() -> None:
+    before = Machine.look()
+    with demo() as process:
+        assert process.stdout
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if "meshctl testbed up" in line:
+                process.send_signal(signal.SIGINT)
+        process.wait(_LIMIT)
+    assert process.returncode == 130, "".join(lines)
+    assert left_of("".join(lines), before) == []
