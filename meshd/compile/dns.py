@@ -21,6 +21,7 @@ from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb
 
 from meshd.compile import hosts
 from meshd.compile.listeners import in_namespace
+from meshd.compile.traffic_policy import Policy, circuit_breakers
 from meshd.compile.wellknown import extension, packed, seconds, socket_address
 from meshd.model.interception import DNS_PORT
 from meshd.model.service import ServiceRecord
@@ -66,6 +67,7 @@ def cluster(options: MeshOptions) -> Any:
     return cluster_pb2.Cluster(
         name=DNS_CLUSTER,
         type=cluster_pb2.Cluster.STATIC,
+        circuit_breakers=circuit_breakers(Policy()),
         load_assignment=endpoint_pb2.ClusterLoadAssignment(
             cluster_name=DNS_CLUSTER,
             endpoints=[

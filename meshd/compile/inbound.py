@@ -29,6 +29,7 @@ from meshd.compile.names import InboundCluster
 from meshd.compile.peer_authentication import Mode, PeerPolicy
 from meshd.compile.tcp import tcp_proxy
 from meshd.compile.tls import HTTP_ALPN, TCP_ALPN, mesh_server
+from meshd.compile.traffic_policy import Policy, circuit_breakers
 from meshd.compile.wellknown import TRANSITIVE, packed, seconds, state_value
 from meshd.model.interception import INBOUND_PORT, PROXY_INBOUND_MARK
 from meshd.model.service import Protocol
@@ -71,6 +72,7 @@ def _to_application(name: str) -> Any:
         type=cluster_pb2.Cluster.ORIGINAL_DST,
         lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
         connect_timeout=seconds(10),
+        circuit_breakers=circuit_breakers(Policy()),
         upstream_bind_config=wellknown.from_namespace(PROXY_INBOUND_MARK),
         typed_extension_protocol_options={
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from meshd.compile.traffic_policy import effective_policy
 from meshd.compile.visibility import Routing, View
 from meshd.model.service import Port, Protocol, Resolution, ServiceRecord
 from meshd.model.traffic import L4MatchAttributes, RouteDestination, TLSMatchAttributes
@@ -26,6 +27,8 @@ class OpaqueRoute:
     """Empty: any, or none at all."""
     clusters: tuple[tuple[str, int], ...]
     """With their weights."""
+    idle_timeout: float | None = None
+    """Seconds without a byte after which a connection is closed; None: the proxy's default."""
 
 
 def destinations(service: ServiceRecord) -> tuple[str, ...]:
@@ -66,6 +69,7 @@ def _default(
         prefixes=prefixes,
         server_names=(host,) if by_name else (),
         clusters=((cluster, 1),),
+        idle_timeout=_idle_timeout(view, host, port),
     )
 
 
@@ -91,7 +95,12 @@ def _declared(
                     prefixes=match.destination_subnets or prefixes,
                     server_names=names,
                     clusters=weighted(view, routing, route, port.number),
+                    idle_timeout=_idle_timeout(view, host, port),
                 )
+
+
+def _idle_timeout(view: View, host: str, port: Port) -> float | None:
+    return effective_policy(view.rules(host), port.number).tcp.idle_timeout
 
 
 def _applies(match: L4MatchAttributes | TLSMatchAttributes, port: Port, view: View) -> bool:

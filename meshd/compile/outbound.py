@@ -202,5 +202,5 @@ def _opaque_chain(
     return chain(
         route.name,
         chain_match(port=route.port, prefixes=prefixes, server_names=names),
-        [tcp_proxy(route.clusters[0][0], route.clusters, options)],
+        [tcp_proxy(route.clusters[0][0], route.clusters, options, idle_timeout=route.idle_timeout)],
     )

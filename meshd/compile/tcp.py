@@ -9,7 +9,7 @@ from typing import Any, Final
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from meshd.compile.access_log import access_logs
-from meshd.compile.wellknown import filter_
+from meshd.compile.wellknown import filter_, seconds
 from meshd.model.snapshot import MeshOptions
 
 _Proxy = tcp_proxy_pb2.TcpProxy
@@ -25,11 +25,12 @@ def tcp_proxy(
     options: MeshOptions | None = None,
     *,
     after_handshake: bool = False,
+    idle_timeout: float | None = None,
 ) -> Any:
     """To these clusters by weight; no options: no access log, for hops inside the proxy.
 
     Clusters of weight 0 get nothing, as with HTTP routes; one alone needs no weight.
-    ``after_handshake``: connect no sooner than the client's certificate is known.
+    ``idle_timeout`` is in seconds; None: Envoy's, an hour. ``after_handshake``: connect no sooner than the client's certificate is known.
     """
     proxy = _Proxy(stat_prefix=stat_prefix, access_log=access_logs(options) if options else ())
     if len(clusters) == 1:
@@ -40,6 +41,8 @@ def tcp_proxy(
             for name, weight in clusters
             if weight > 0
         )
+    if idle_timeout is not None:
+        proxy.idle_timeout.CopyFrom(seconds(idle_timeout))
     if after_handshake:
         proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
         proxy.max_early_data_bytes.value = _MAX_EARLY_DATA

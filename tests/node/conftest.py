@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import yaml
 
@@ -49,6 +48,7 @@ SERVER_PORTS = (
     ("tcp-first", 91, 9000),
     ("a", 70, 7000),
     ("b", 71, 7001),
+    ("c", 72, 9090),
 )
 
 
@@ -75,7 +75,7 @@ class Process:
 
 
 class Node:
-    """One node, and its testbed. ``number``: unique among the nodes that run at a time."""
+    """One node, and its testbed in a network of its own."""
 
     def __init__(self, settings: dict[str, Any], cidr: str) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="mn", dir="/run"))
@@ -179,7 +179,7 @@ class Node:
         found: list[int] = []
         marker = f"MESHD_HOME={self.home}".encode()
         third = int(self.cidr.split(".")[2])
-        uids = range(200_000 + (18 * 256 + third) * 0 + third * 256, 200_000 + third * 256 + 256)
+        uids = range(200_000 + third * 256, 200_000 + third * 256 + 256)
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 ours = marker in (process / "environ").read_bytes().split(b"\0")
@@ -434,7 +434,3 @@ def node(make: Callable[..., Node]) -> Node:
     made.start()
     made.up(dump(POPULATION))
     return made
-
-
-def decode_statuses(text: str) -> list[wire.WorkloadStatus]:
-    return msgspec.json.decode(text, type=list[wire.WorkloadStatus])

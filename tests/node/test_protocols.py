@@ -2,17 +2,130 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from tests.node.conftest import Node
 
+FAREWELL = "bye\n"
+MIB = 1 << 20
 
-@pytest.mark.parametrize("port", [80, 70])
-def test_http(node: Node, port: int) -> None:
-    answers = node.answers("alice", "http", f"server:{port}", 5, 2)
+
+@pytest.mark.parametrize("target", ["server:80", "server:70", "bare:8080"])
+def test_http_reaches_a_declared_a_sniffed_and_a_headless_port(node: Node, target: str) -> None:
+    answers = node.answers("alice", "http", target, 5, 2)
     assert len(answers) == 10
     assert all(answer["pod"].startswith("server") for answer in answers)
     assert all(answer["headers"]["x-request-id"] for answer in answers)
+
+
+def test_grpc_reaches_its_port(node: Node) -> None:
+    answers = node.answers("alice", "grpc", "server:90", 5, 2)
+    assert len(answers) == 10
+    assert all("URI=spiffe://" in answer["xfcc"][0] for answer in answers)
+
+
+@pytest.mark.parametrize("target", ["server:91", "server:71", "bare:9000"])
+def test_a_server_may_speak_first_and_a_client_half_close(node: Node, target: str) -> None:
+    """On a declared TCP port, on one that is sniffed, and at a headless service."""
+    answers = node.answers("alice", "tcp", target, 5, 2)
+    assert len(answers) == 10
+    assert all(answer["echoed"] for answer in answers)
+    assert {answer["farewell"] for answer in answers} == {FAREWELL}
+
+
+def _peers(answers: list[dict[str, Any]]) -> set[str]:
+    return {answer["peer"][0].removeprefix("::ffff:") for answer in answers}
+
+
+@pytest.mark.parametrize("how", ["http", "tcp"])
+def test_the_application_sees_its_clients_own_address(node: Node, how: str) -> None:
+    client = node.pod("bob").plan
+    port = {"http": 80, "tcp": 91}[how]
+    assert _peers(node.answers("bob", how, f"server:{port}", 2, 2)) == {client.address}
+
+
+@pytest.mark.parametrize("how", ["http", "tcp"])
+@pytest.mark.parametrize("client", ["bob", "stranger.outside"])
+def test_at_a_pods_own_addresses_too(node: Node, how: str, client: str) -> None:
+    server, own = node.pod("server").plan, node.pod(client).plan
+    port = {"http": 8080, "tcp": 9000}[how]
+    assert _peers(node.answers(client, how, f"{server.address}:{port}")) == {own.address}
+    assert _peers(node.answers(client, how, f"[{server.address_v6}]:{port}")) == {own.address_v6}
+
+
+def test_a_workload_reaches_itself_by_its_service_name(node: Node) -> None:
+    assert len(node.answers("server", "http", "server:80", 2)) == 2
+    assert len(node.answers("server", "tcp", "server:91", 2)) == 2
+
+
+@pytest.mark.parametrize("port", [80, 70])
+def test_large_bodies_go_both_ways(node: Node, port: int) -> None:
+    size = 100 * MIB
+    script = f"head -c {size} /dev/zero | curl -sS --max-time 50 -T - http://server:{port}/put"
+    assert node.exec("alice", "sh", "-c", script).json()["received"] == size
+    script = f"curl -sS --max-time 50 http://server:{port}/bytes/{size} | wc -c"
+    assert node.exec("alice", "sh", "-c", script).json() == size
+
+
+def test_large_streams_go_both_ways(node: Node) -> None:
+    """Through the greeting and back: what is echoed is all that was sent, and the greeting."""
+    size = 50 * MIB
+    script = (
+        "import socket, sys, threading\n"
+        "c = socket.create_connection(('server', 91), 20)\n"
+        "f = c.makefile('rb'); f.readline()\n"
+        "def send():\n"
+        f"    for _ in range({size} >> 20): c.sendall(b'y' * {MIB})\n"
+        "    c.shutdown(socket.SHUT_WR)\n"
+        "threading.Thread(target=send).start()\n"
+        "got = 0\n"
+        f"while part := f.read({MIB}): got += len(part)\n"
+        "print(got)\n"
+    )
+    done = node.exec("alice", sys.executable, "-c", script)
+    assert done.json() == size + len(FAREWELL)
+
+
+def test_a_thousand_connections_at_once(node: Node) -> None:
+    assert node.answers("alice", "many", "server:91", 1000) == [True] * 1000
+
+
+@pytest.mark.parametrize("port", [80, 70])
+def test_websockets_are_passed_on(node: Node, port: int) -> None:
+    script = (
+        "import socket\n"
+        f"c = socket.create_connection(('server', {port}), 20); f = c.makefile('rwb')\n"
+        "f.write(b'GET /chat HTTP/1.1\\r\\nhost: server\\r\\nconnection: Upgrade\\r\\n'\n"
+        "    b'upgrade: websocket\\r\\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n'\n"
+        "    b'sec-websocket-version: 13\\r\\n\\r\\n'); f.flush()\n"
+        "print(f.readline().decode().strip())\n"
+        "while f.readline().strip(): pass\n"
+        "f.write(b'\\x81\\x02hi\\n'); f.flush()\n"
+        "print(f.readline() == b'\\x81\\x02hi\\n')\n"
+    )
+    done = node.exec("alice", sys.executable, "-c", script)
+    assert done.output.splitlines() == ["HTTP/1.1 101 Switching Protocols", "True"], done.errors
+
+
+def test_http2_is_found_out_where_nothing_is_declared(node: Node) -> None:
+    assert len(node.answers("alice", "grpc", "server:72", 3)) == 3
+
+
+def test_a_client_may_speak_http2_to_a_server_of_http1(node: Node) -> None:
+    done = node.curl("alice", "--http2-prior-knowledge", "http://server:80/who")
+    assert done.json()["pod"].startswith("server")
+
+
+def test_a_port_that_nothing_listens_on_is_refused_rather_than_hung(node: Node) -> None:
+    server = node.pod("server").plan
+    script = f"import socket; socket.create_connection(('{server.address}', 4), 5).recv(1)"
+    argv, environment = node.command("alice", sys.executable, "-c", script)
+    done = subprocess.run(
+        argv, env=environment, capture_output=True, text=True, check=False, timeout=10
+    )
+    assert "timed out" not in done.stderr

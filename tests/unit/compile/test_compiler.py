@@ -236,3 +236,10 @@ def test_a_gateway_listens_on_the_port_behind_its_service() -> None:
     (routes,) = routes_named(listener)
     hosts = found[Kind.ROUTE][routes].virtual_hosts
     assert hosts[0].routes[0].route.cluster == "outbound|9080||reviews.default.svc.cluster.local"
+
+
+def test_no_cluster_but_by_rule_has_a_limit_on_connections() -> None:
+    found = compiled(snapshot(SERVICES + GATEWAY, *WORKLOADS, workload("ingress", 1)))
+    for name, cluster in found[Kind.CLUSTER].items():
+        limits = [one.max_connections.value for one in cluster.circuit_breakers.thresholds]
+        assert name == "BlackHoleCluster" or limits == [2**32 - 1], name

@@ -77,7 +77,7 @@ def test_after_stop_no_process_is_started_and_time_alone_ends_it(
         if world.child.state is State.STOPPED:
             break
         # The process never ends by itself: only killing helps.
-        event = Event.EXITED if Act.KILL in acts else Event.TIMER
+        event = Event.EXITED if world.child.state is State.KILLING else Event.TIMER
         assert event in world.possible, world
         following = world.feed(event)
         acts.append(following.act if following else Act.NOTHING)

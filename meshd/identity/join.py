@@ -1,0 +1,118 @@
+"""How a node joins: messages in JSON, a line each, over TLS on the server's port.
+
+Told from gRPC by ALPN. A node that knows only a token asks for the server's root certificates
+first, on a connection that it trusts nothing of, and takes the one that the token names; on a
+second connection, verified by that one, it hands over the token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from meshd import wire
+from meshd.errors import InvalidInputError, MeshdError
+
+ALPN: Final = "meshd-join"
+LIMIT: Final = 64 * 1024
+"""Bytes of a line."""
+_TIMEOUT: Final = 10.0
+"""Seconds for a client to say what it wants."""
+
+
+class AskRoots(msgspec.Struct, frozen=True, tag=True):
+    """Anybody may."""
+
+
+class Roots(msgspec.Struct, frozen=True, tag=True):
+    pem: str
+    now: float
+    """The server's clock in Unix seconds: not to be trusted, but to explain what is refused."""
+
+
+class AskToJoin(msgspec.Struct, frozen=True, tag=True):
+    token: str
+    node: str
+    csr: str
+    """PEM."""
+
+
+class MeshFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings that all nodes of a mesh must share."""
+
+    trust_domain: str
+    domain: str
+    root_namespace: str
+    service_cidr: str
+
+
+class Welcome(msgspec.Struct, frozen=True, tag=True):
+    chain: str
+    roots: str
+    """PEM, both."""
+    facts: MeshFacts
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    reason: str
+
+
+Message = AskRoots | Roots | AskToJoin | Welcome | Refused
+_decoder: Final[msgspec.json.Decoder[Message]] = msgspec.json.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """Raises InvalidInputError."""
+    try:
+        return _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"not a message of this version of meshd: {error}") from None
+
+
+class Reception:
+    """The server's end. ``enlist`` asks the identity role; ``roots`` are those of the moment."""
+
+    def __init__(
+        self,
+        enlist: Callable[[wire.Enlist], Awaitable[wire.Certified]],
+        roots: Callable[[], bytes],
+        facts: MeshFacts,
+    ) -> None:
+        self._enlist = enlist
+        self._roots = roots
+        self._facts = facts
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One question, one answer."""
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                answer = await self._answer(await reader.readline())
+                writer.write(encode(answer))
+                await writer.drain()
+        except (TimeoutError, ConnectionError, ValueError):
+            pass  # too slow, gone, or a line that is too long
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> Message:
+        try:
+            match decode(line):
+                case AskRoots():
+                    return Roots(self._roots().decode(), time.time())
+                case AskToJoin(token, node, csr):
+                    certified = await self._enlist(wire.Enlist(token, node, csr.encode()))
+                    return Welcome(
+                        certified.chain.decode(), certified.roots.decode(), self._facts
+                    )
+                case _:
+                    return Refused("not a question")
+        except MeshdError as error:
+            return Refused(str(error))

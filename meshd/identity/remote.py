@@ -1,0 +1,224 @@
+"""An agent's way to its server: TLS with the node's own certificate, and certificates from there.
+
+Keys are made here and never leave; what goes to the server is a request and what comes back a
+chain. Without the server everything goes on with what there is, and asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from meshd import wire
+from meshd.errors import InvalidInputError, MeshdError, UnreachableError
+from meshd.identity import authority
+from meshd.identity.authority import Issued, Request
+from meshd.identity.istio_ca import METHOD, CertificateRequest, CertificateResponse
+from meshd.identity.node import SERVER_NAME, Credentials, NodeFile, new_request, private_pem
+from meshd.identity.tokens import show_time
+
+DEFAULT_PORT: Final = 15012
+_TIMEOUT: Final = 10.0
+"""Seconds for the server to answer a request."""
+_PAUSE: Final = 10.0
+"""Seconds between attempts to renew the node's certificate."""
+_LONGEST_SLEEP: Final = 60.0
+_OPTIONS: Final = (
+    ("grpc.ssl_target_name_override", SERVER_NAME),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 3000),
+    # A peer that vanished without a word is noticed in seconds, not when TCP gives up.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.enable_http_proxy", 0),
+)
+
+_log = logging.getLogger(__name__)
+
+
+def address_of(server: str) -> str:
+    """``HOST[:PORT]`` with the port filled in. Raises InvalidInputError."""
+    host, port = split_address(server)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_address(server: str) -> tuple[str, int]:
+    """Host and port of ``HOST[:PORT]``, ``[IPV6]:PORT`` or an IPv6 address alone."""
+    text = server.strip()
+    bare = text.count(":") > 1 and not text.startswith("[")
+    host, _, port = (text, "", "") if bare else text.rpartition(":")
+    if not bare and (not host or text.endswith("]")):
+        host, port = text, ""
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or (port and not (port.isdigit() and 0 < int(port) < 65536)):
+        raise InvalidInputError(f"{server!r} is no address of a server: give HOST or HOST:PORT")
+    return host, int(port or DEFAULT_PORT)
+
+
+def open_channel(server: str, credentials: Credentials) -> Any:
+    """To be closed by whoever opens it."""
+    tls = grpc.ssl_channel_credentials(credentials.roots, credentials.key, credentials.chain)
+    return grpc.aio.secure_channel(address_of(server), tls, options=_OPTIONS)
+
+
+def check_usable(credentials: Credentials, server: str, now: float) -> None:
+    """Raises InvalidInputError when no server would take the node's certificate."""
+    if now >= credentials.expires:
+        raise InvalidInputError(
+            f"this node's certificate ended on {show_time(credentials.expires)}; run: meshctl join "
+            f"{server} --token TOKEN, with a new token"
+        )
+    if now < credentials.begins:
+        raise InvalidInputError(
+            f"this node's certificate is valid from {show_time(credentials.begins)} only, and this "
+            f"host's clock says {show_time(now)}: set the clock"
+        )
+
+
+def explain(error: grpc.aio.AioRpcError, server: str) -> MeshdError:
+    """gRPC's error in words for people."""
+    details = " ".join((error.details() or "").split())
+    if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+        return InvalidInputError(f"server {server} refused: {details}")
+    if "CERTIFICATE_VERIFY_FAILED" in details or "verification check failed" in details:
+        return UnreachableError(
+            f"server {server}: its certificate is not valid for this node: it has another "
+            "authority, or one of the clocks is wrong"
+        )
+    reason = details.rpartition("last error: ")[2].rpartition(": ")[2] or error.code().name
+    return UnreachableError(f"server {server} does not answer: {reason}")
+
+
+class Remote:
+    """A ``Signer`` that asks the server, and keeps this node's own certificate valid.
+
+    ``changed`` is called when the node's certificate, or what is wrong with it, is another.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        file: NodeFile,
+        *,
+        renew_at: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises MeshdError when the node has no certificate."""
+        self._server = server
+        self._file = file
+        self._renew_at = renew_at
+        self._clock = clock
+        self._credentials = file.load()
+        self._channel: Any = None
+        self._problem = ""
+        self.changed: Callable[[], None] = lambda: None
+
+    async def sign(self, request: Request, now: float) -> Issued:
+        """Raises MeshdError."""
+        chain, roots = await self._ask(request.csr, request.lifetime, now)
+        if roots != self._credentials.roots:
+            self._take(Credentials(self._credentials.key, self._credentials.chain, roots))
+        leaf = x509.load_pem_x509_certificate(chain)
+        return Issued(
+            chain,
+            leaf.serial_number,
+            leaf.not_valid_before_utc.timestamp(),
+            leaf.not_valid_after_utc.timestamp(),
+        )
+
+    def roots(self) -> bytes:
+        return self._credentials.roots
+
+    def states(self) -> Iterable[wire.CertificateState]:
+        """The node's own certificate."""
+        held = self._credentials
+        serial = f"{held.leaf.serial_number:x}"
+        yield wire.CertificateState(held.uri, held.expires, serial, self._problem)
+
+    async def run(self) -> None:
+        """Renew the node's certificate for ever."""
+        while True:
+            due = self._due()
+            if self._clock() >= due:
+                await self._renew()
+                due = max(self._due(), self._clock() + (_PAUSE if self._problem else 0))
+            await asyncio.sleep(min(max(due - self._clock(), 0.1), _LONGEST_SLEEP))
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _due(self) -> float:
+        held = self._credentials
+        return held.begins + (held.expires - held.begins) * self._renew_at
+
+    async def _renew(self) -> None:
+        key = authority.new_key()
+        try:
+            csr = new_request(key, self._credentials.uri)
+            chain, roots = await self._ask(csr, 0, self._clock())
+            self._take(Credentials(private_pem(key), chain, roots))
+        except MeshdError as error:
+            if str(error) != self._problem:
+                _log.error("this node: %s", error, extra={"MESHD_EVENT": "ca"})
+            self._problem = str(error)
+        else:
+            self._problem = ""
+            _log.info(
+                "this node has a new certificate until %s",
+                show_time(self._credentials.expires),
+                extra={"MESHD_EVENT": "certificate"},
+            )
+        self.changed()
+
+    def _take(self, credentials: Credentials) -> None:
+        """Raises SystemRefusedError; then nothing has changed."""
+        self._file.save(credentials)
+        self._credentials = credentials
+        # Whoever is at it finishes; what comes next proves itself with the new certificate.
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            self._closing = asyncio.ensure_future(channel.close(grace=_TIMEOUT))
+
+    async def _ask(
+        self, csr: x509.CertificateSigningRequest, lifetime: float, now: float
+    ) -> tuple[bytes, bytes]:
+        """Chain and roots. Raises MeshdError."""
+        self._look_again()
+        check_usable(self._credentials, self._server, now)
+        if self._channel is None:
+            self._channel = open_channel(self._server, self._credentials)
+        call = self._channel.unary_unary(
+            METHOD,
+            request_serializer=CertificateRequest.SerializeToString,
+            response_deserializer=CertificateResponse.FromString,
+        )
+        message = CertificateRequest(
+            csr=csr.public_bytes(Encoding.PEM).decode(), validity_duration=int(lifetime)
+        )
+        try:
+            answer = await call(message, timeout=_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise explain(error, self._server) from None
+        *chain, roots = answer.cert_chain
+        return "".join(chain).encode(), roots.encode()
+
+    def _look_again(self) -> None:
+        """The node may have joined anew."""
+        with contextlib.suppress(MeshdError):
+            found = self._file.load()
+            if found != self._credentials:
+                self._credentials, self._channel = found, None
+                self.changed()
