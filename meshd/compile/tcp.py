@@ -30,7 +30,8 @@ def tcp_proxy(
     """To these clusters by weight; no options: no access log, for hops inside the proxy.
 
     Clusters of weight 0 get nothing, as with HTTP routes; one alone needs no weight.
-    ``idle_timeout`` is in seconds; None: Envoy's, an hour. ``after_handshake``: connect no sooner than the client's certificate is known.
+    ``idle_timeout`` is in seconds; None: Envoy's, an hour. ``after_handshake``: connect no sooner
+    than the client's certificate is known.
     """
     proxy = _Proxy(stat_prefix=stat_prefix, access_log=access_logs(options) if options else ())
     if len(clusters) == 1:
