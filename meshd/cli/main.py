@@ -28,6 +28,8 @@ _VERBS: Final = {
     "proxy-config": ("proxy_config:proxy_config", "What the proxies really have. Alias: pc."),
     "explain": ("explain:explain", "How a request would travel, stage by stage."),
     "capture": ("capture:app", "The redirecting rules alone, without the daemon."),
+    "token": ("token:app", "Tokens with which other nodes join this server."),
+    "join": ("join:join", "Become a node of a server."),
     "testbed": ("testbed:app", "Run Kubernetes manifests on this host."),
     "version": ("version:version", "Show the version."),
 }

@@ -31,9 +31,11 @@ def build_snapshot(
     options: MeshOptions,
     addresses: Mapping[str, str],
     revision: int = 0,
+    elsewhere: Iterable[Workload] = (),
 ) -> Snapshot:
     """``workloads`` are all that are registered; only those in the mesh are in the snapshot.
 
+    ``elsewhere``: those of other nodes, which serve services and are not in the snapshot.
     ``addresses`` are the virtual ones by host, of the hosts that ``hosts_without_address`` names.
     """
     everything = sorted(objects, key=_age)
@@ -47,6 +49,10 @@ def build_snapshot(
     backends = Backends(
         [
             *(Backend.of_workload(one, one.uid in enrolled) for one in registered),
+            *(
+                Backend.of_workload(one, enrolment.of_workload(one, namespaces).enrolled)
+                for one in elsewhere
+            ),
             *(Backend.of_entry(one) for one in _of(everything, WorkloadEntry)),
         ]
     )

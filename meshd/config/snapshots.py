@@ -12,10 +12,15 @@ from meshd.model.workload import Workload
 
 
 def take(
-    store: Store, workloads: Iterable[Workload], options: MeshOptions, service_cidr: str
+    store: Store,
+    workloads: Iterable[Workload],
+    options: MeshOptions,
+    service_cidr: str,
+    elsewhere: Iterable[Workload] = (),
 ) -> tuple[Snapshot, tuple[str, ...]]:
     """The snapshot, and what is wrong: services that no virtual address is left for.
 
+    ``elsewhere``: workloads of other nodes, whose uids are none of this one.
     New virtual addresses are remembered in the store. Raises SystemRefusedError when they cannot
     be, ValueError when ``service_cidr`` is no network.
     """
@@ -23,7 +28,9 @@ def take(
     hosts = hosts_without_address(objects, options)
     allocation = allocate(store.addresses, hosts, service_cidr, declared_addresses(objects))
     store.keep_addresses(allocation.addresses)
-    snapshot = build_snapshot(objects, workloads, options, allocation.addresses, store.revision)
+    snapshot = build_snapshot(
+        objects, workloads, options, allocation.addresses, store.revision, elsewhere
+    )
     problems = tuple(
         f"{host} has no virtual address: {service_cidr} is full; widen mesh.service_cidr"
         for host in allocation.left_out

@@ -37,6 +37,7 @@ class Store:
         self._applied, self._load_findings = applied.load(self._path)
         self._now = now
         self._callbacks: list[Callable[[], None]] = []
+        self._followed: Mapping[Key, Object] | None = None
         self.revision = self._applied.revision
         self._files.refresh()
         self._merge()
@@ -86,6 +87,14 @@ class Store:
         self._commit(after, changes, dry_run)
         return tuple(changes)
 
+    def follow(self, objects: Mapping[Key, Object]) -> None:
+        """Have these, which live elsewhere, in place of all that was ever applied here."""
+        if objects != self._followed:
+            self._followed = objects
+            self.revision += 1
+            self._merge()
+            self._notify()
+
     def keep_addresses(self, addresses: Mapping[str, str]) -> None:
         """Remember virtual addresses over restarts. Raises SystemRefusedError."""
         if dict(addresses) != self._applied.addresses:
@@ -128,11 +137,12 @@ class Store:
 
     def _merge(self) -> None:
         from_files = {key: read.object for key, read in self._files.reads.items()}
-        self._objects = self._applied.objects | from_files
+        stored = self._applied.objects if self._followed is None else self._followed
+        self._objects = {**stored, **from_files}
         hidden = tuple(
             read.finding((), "an applied object of this name is hidden by this file", "warning")
             for key, read in self._files.reads.items()
-            if key in self._applied.objects
+            if key in stored
         )
         self._findings = (*self._load_findings, *self._files.findings, *hidden)
 

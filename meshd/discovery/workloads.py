@@ -6,11 +6,12 @@ It outlives the process that keeps it, and not a reboot: network namespaces do n
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
 
-from meshd.discovery.enrolment import Life
+from meshd.discovery.enrolment import Life, Phase
 from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.model.workload import Workload
 
@@ -22,6 +23,37 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     registered: dict[str, Workload] = {}
     lives: dict[str, Life] = {}
+
+
+def elsewhere(workload: Workload) -> Workload:
+    """Of another node: named so that no workload of this one can have its uid."""
+    return msgspec.structs.replace(workload, uid=f"{workload.node}/{workload.uid}")
+
+
+def roster(
+    node: str,
+    registered: Mapping[str, Workload],
+    lives: Mapping[str, Life],
+    enrolled: Collection[str],
+) -> tuple[Workload, ...]:
+    """A node's workloads as the others are to know them, always in the same order.
+
+    What is enrolled is ready for mutual TLS, which others then speak to it, only when its traffic
+    is captured.
+    """
+    return tuple(
+        msgspec.structs.replace(
+            one,
+            node=node,
+            netns="",
+            ready=one.ready and (uid not in enrolled or _is_captured(lives.get(uid))),
+        )
+        for uid, one in sorted(registered.items())
+    )
+
+
+def _is_captured(life: Life | None) -> bool:
+    return life is not None and life.phase is Phase.CAPTURED
 
 
 def load(path: Path) -> Record:

@@ -32,6 +32,7 @@ class Roots(msgspec.Struct, frozen=True, tag=True):
     pem: str
     now: float
     """The server's clock in Unix seconds: not to be trusted, but to explain what is refused."""
+    trust_domain: str
 
 
 class AskToJoin(msgspec.Struct, frozen=True, tag=True):
@@ -106,12 +107,10 @@ class Reception:
         try:
             match decode(line):
                 case AskRoots():
-                    return Roots(self._roots().decode(), time.time())
+                    return Roots(self._roots().decode(), time.time(), self._facts.trust_domain)
                 case AskToJoin(token, node, csr):
                     certified = await self._enlist(wire.Enlist(token, node, csr.encode()))
-                    return Welcome(
-                        certified.chain.decode(), certified.roots.decode(), self._facts
-                    )
+                    return Welcome(certified.chain.decode(), certified.roots.decode(), self._facts)
                 case _:
                     return Refused("not a question")
         except MeshdError as error:

@@ -38,21 +38,141 @@ Address = tuple[str, int]
 async def join_mesh(
     server: Address, token_text: str, node: str, *, clock: Callable[[], float] = time.time
 ) -> tuple[Credentials, MeshFacts]:
-    """Raises MeshdError. The token is used up only when the server has answered with a welcome."""
+    """Raises MeshdError. Until the second connection is verified, the token stays here."""
     token = tokens.parse(token_text)
     checked_name(node)
-    root, facts_of_clock = await _pinned_root(server, token)
-    _check_clock(server, facts_of_clock, root, clock())
-    context = _verified(root)
+    told = await _ask_roots(server)
+    root = _pinned(server, told, token)
+    _check_clock(server, told, root, clock())
     key = authority.new_key()
-    trust_domain = await _trust_domain(server, context)
-    uri = node_uri(trust_domain, node)
-    request = new_request(key, uri).public_bytes(Encoding.PEM).decode()
-    answer = await _ask(server, context, AskToJoin(token_text, node, request))
+    uri = node_uri(told.trust_domain, node)
+    csr = new_request(key, uri).public_bytes(Encoding.PEM).decode()
+    answer = await _ask(server, _verifying(root), AskToJoin(token.text, node, csr))
     if not isinstance(answer, Welcome):
         raise _unexpected(server, answer)
-    chain = answer.chain.encode()
-    credentials = Credentials(private_pem(key), chain, answer.roots.encode())
+    credentials = Credentials(private_pem(key), answer.chain.encode(), answer.roots.encode())
     if credentials.leaf.public_key() != key.public_key() or credentials.uri != uri:
-        raise InvalidInputError(f"server {_show(server)} answered with somebody else's certificate")
+        raise InvalidInputError(f"{_show(server)} answered with somebody else's certificate")
     return credentials, answer.facts
+
+
+async def _ask_roots(server: Address) -> Roots:
+    """Of whoever answers: nothing of it may be believed yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    answer = await _ask(server, context, AskRoots())
+    if not isinstance(answer, Roots):
+        raise _unexpected(server, answer)
+    return answer
+
+
+def _pinned(server: Address, told: Roots, token: Token) -> x509.Certificate:
+    try:
+        found = x509.load_pem_x509_certificates(told.pem.encode())
+    except ValueError:
+        raise InvalidInputError(f"{_show(server)} has no usable root certificate") from None
+    for root in found:
+        if hmac.compare_digest(tokens.pin_of(root.public_bytes(Encoding.DER)), token.pin):
+            return root
+    raise InvalidInputError(
+        f"{_show(server)} has another certificate authority than the one that the token names: "
+        "the token is another server's, or somebody stands between; nothing was handed over"
+    )
+
+
+def _check_clock(server: Address, told: Roots, root: x509.Certificate, now: float) -> None:
+    """A clock that is wrong makes certificates invalid: say that, rather than what follows."""
+    off = now - told.now
+    if abs(off) > _CLOCK_TOLERANCE:
+        raise InvalidInputError(
+            f"this host's clock ({show_time(now)}) is {_span(abs(off))} "
+            f"{'ahead of' if off > 0 else 'behind'} that of {_show(server)} "
+            f"({show_time(told.now)}), so certificates are {'expired' if off > 0 else 'not valid'}"
+            f"{'' if off > 0 else ' yet'} here: set the clock that is wrong"
+        )
+    begins = root.not_valid_before_utc.timestamp()
+    if now < begins:
+        raise InvalidInputError(_not_yet(server, show_time(begins), now))
+
+
+def _not_yet(server: Address, begins: str, now: float) -> str:
+    return (
+        f"{_show(server)}: its certificate is valid from {begins} only, and this host's clock says "
+        f"{show_time(now)}: set the clock that is wrong"
+    )
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            count = round(seconds / size)
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return f"{seconds:.0f} seconds"
+
+
+def _verifying(root: x509.Certificate) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(cadata=root.public_bytes(Encoding.PEM).decode())
+    return context
+
+
+async def _ask(server: Address, context: ssl.SSLContext, question: Message) -> Message:
+    """Raises UnreachableError, InvalidInputError."""
+    context.set_alpn_protocols([ALPN])
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            reader, writer = await asyncio.open_connection(
+                *server, ssl=context, server_hostname=SERVER_NAME, limit=join.LIMIT
+            )
+            try:
+                writer.write(join.encode(question))
+                await writer.drain()
+                line = await reader.readline()
+            finally:
+                writer.close()
+    except TimeoutError:
+        raise UnreachableError(
+            f"{_show(server)} did not answer within {_TIMEOUT:g} s: is the address right, and "
+            "does a firewall let this through?"
+        ) from None
+    except ssl.SSLCertVerificationError as error:
+        raise _not_verified(server, error) from None
+    except (ssl.SSLError, ConnectionResetError, ValueError) as error:
+        raise UnreachableError(
+            f"{_show(server)} is no meshd server that nodes can join ({_reason(error)})"
+        ) from None
+    except OSError as error:
+        raise UnreachableError(f"{_show(server)} cannot be reached: {_reason(error)}") from None
+    if not line:
+        raise UnreachableError(f"{_show(server)} hung up without an answer; try again")
+    return join.decode(line)
+
+
+def _not_verified(server: Address, error: ssl.SSLCertVerificationError) -> MeshdError:
+    if error.verify_code in {_NOT_YET_VALID, _EXPIRED}:
+        what = "not valid yet" if error.verify_code == _NOT_YET_VALID else "expired"
+        return InvalidInputError(
+            f"{_show(server)}: its certificate is {what} by this host's clock "
+            f"({show_time(time.time())}): set the clock that is wrong"
+        )
+    return InvalidInputError(
+        f"{_show(server)}: its certificate is not one of the authority that the token names "
+        f"({error.verify_message}); nothing was handed over"
+    )
+
+
+def _unexpected(server: Address, answer: Message) -> MeshdError:
+    if isinstance(answer, join.Refused):
+        return InvalidInputError(f"{_show(server)} refused: {answer.reason}")
+    return UnreachableError(f"{_show(server)} speaks another version of meshd")
+
+
+def _show(server: Address) -> str:
+    host, port = server
+    return f"server [{host}]:{port}" if ":" in host else f"server {host}:{port}"
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

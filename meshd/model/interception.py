@@ -22,6 +22,10 @@ INBOUND_CONNMARK: Final = 0x111
 """Connection mark of what a proxy opens to the application with the client's own address."""
 INBOUND_ROUTE_TABLE: Final = 100
 """Routing table that brings the application's replies to those connections back to the proxy."""
+HOST_INBOUND_ROUTE_TABLE: Final = 15100
+"""The same in the host's own namespace, where other programs may have a table 100."""
+HOST_PORTS: Final = range(15101, 15900)
+"""Ports of the host on which proxies take the traffic of its own services, two for each."""
 
 HEALTH_PROBE_ADDRESS: Final = "169.254.7.127"
 HEALTH_PROBE_ADDRESS_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"

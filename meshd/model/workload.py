@@ -14,6 +14,25 @@ class NamedPort(msgspec.Struct, frozen=True):
     number: int
 
 
+class HostService(msgspec.Struct, frozen=True, kw_only=True):
+    """How a workload that lives in the host's own network namespace is told from its neighbours
+    there. It has no namespace of its own, so that ``Workload.netns`` is empty, and its traffic
+    goes through ports of its own. Inbound, ``Workload.ports`` are captured and no other.
+    """
+
+    cgroup: str
+    """Path below the root of the cgroup2 hierarchy, without a leading slash. All processes below
+    it are the workload."""
+    unit: str = ""
+    """The systemd unit that runs there, if one does."""
+    outbound_port: int = 0
+    """TCP: what it sends; UDP: its DNS queries. 0: to be given by the mesh role."""
+    inbound_port: int = 0
+    """0: to be given by the mesh role."""
+    ipv6: bool = True
+    """Whether the host speaks IPv6."""
+
+
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """One pod, container or service. Registered by whoever runs it (testbed, enrolment, CNI)."""
 
@@ -34,6 +53,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it may receive traffic (its readiness probe passes)."""
     enrolled: bool = True
     """Whether it joins the mesh where neither its namespace's labels nor its own say anything."""
+    host: HostService | None = None
+    """Set for a service of the host itself."""
 
 
 class Identity(msgspec.Struct, frozen=True, order=True):

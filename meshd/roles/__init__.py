@@ -16,7 +16,7 @@ from meshd import journal
 from meshd.errors import MeshdError
 from meshd.settings import Paths, load
 
-ROLES: Final = ("capture", "identity", "mesh", "telemetry")
+ROLES: Final = ("capture", "identity", "mesh", "telemetry", "server")
 _log = logging.getLogger(__name__)
 
 

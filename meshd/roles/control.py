@@ -17,6 +17,7 @@ from meshd.proxy import config_dump
 from meshd.settings import Paths, Settings
 
 if TYPE_CHECKING:
+    from meshd.roles.agent import Agent
     from meshd.roles.mesh import Mesh
 
 _GONE_TIMEOUT: Final = 30.0
@@ -26,8 +27,13 @@ _QUESTION_TIMEOUT: Final = 2.0
 
 
 class Control:
-    def __init__(self, mesh: Mesh, settings: Settings, paths: Paths) -> None:
+    def __init__(
+        self, mesh: Mesh, settings: Settings, paths: Paths, agent: Agent | None = None
+    ) -> None:
+        """``agent``: what takes the configuration from a server, if that is where it is."""
         self._mesh = mesh
+        self._agent = agent
+        self._role = settings.role
         self._node = settings.node_name
         self._paths = paths
 
@@ -38,6 +44,8 @@ class Control:
                 return await self._register(request)
             case wire.Unregister():
                 return await self._unregister(request)
+            case wire.Apply() | wire.DeleteNamed() if self._agent:
+                return self._agent.changed(request)
             case wire.Apply():
                 return await self._changed(requests.apply(self._mesh.store, request), request)
             case wire.DeleteNamed():
@@ -114,6 +122,8 @@ class Control:
             tuple(self._row(found, facts) for _, found in sorted(self._mesh.registered.items())),
             self._mesh.xds.members(),
             await self._roles(),
+            self._agent.status() if self._agent else None,
+            await self._nodes(),
         )
 
     def _row(self, workload: Workload, facts: Facts) -> wire.WorkloadStatus:
@@ -145,6 +155,18 @@ class Control:
         except MeshdError:
             return ()
         return answer.children if isinstance(answer, wire.ChildStates) else ()
+
+    async def _nodes(self) -> tuple[wire.NodeStatus, ...]:
+        """Empty when the server role does not answer, or there is none."""
+        if self._role != "server":
+            return ()
+        try:
+            answer = await channel.call(
+                self._paths.socket("server"), wire.Nodes(), timeout=_QUESTION_TIMEOUT
+            )
+        except MeshdError:
+            return ()
+        return answer.nodes if isinstance(answer, wire.NodeStatuses) else ()
 
     async def _proxy_config(self, request: wire.ProxyConfig) -> wire.Message:
         """Raises NotReadyError when no member of the pool answers."""

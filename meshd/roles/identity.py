@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import time
 from typing import Final
 
-from meshd import channel
+from meshd import channel, wire
 from meshd.errors import InvalidInputError
+from meshd.identity.desk import Desk
+from meshd.identity.node import NodeFile
+from meshd.identity.remote import Remote
 from meshd.identity.sds import Server
 from meshd.identity.service import Identities
+from meshd.identity.shelf import Shelf
 from meshd.identity.standalone import Standalone
 from meshd.identity.store import Store
+from meshd.identity.token_store import TokenStore
 from meshd.settings import IdentitySettings, Paths, Settings
 
 _SHORTEST_LIFETIME: Final = 2.0
@@ -24,15 +30,11 @@ async def run(settings: Settings, paths: Paths) -> None:
     _check(chosen)
     # A core file would hold every key.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    store = Store(paths.lib / "identity", chosen.trust_domain, chosen.ca_lifetime)
     server = Server()
-    identities = Identities(
-        Standalone(store, time.time()),
-        server.publish,
-        paths.run / "identities.json",
-        lifetime=chosen.certificate_lifetime,
-        renew_at=chosen.renew_at,
-    )
+    if settings.role == "agent":
+        remote, identities = _agent(settings, paths, server)
+    else:
+        remote, identities = None, _authority(settings, paths, server)
     identities.restore()
     await server.start(paths.proxy_run / "sds.sock")
     try:
@@ -40,11 +42,65 @@ async def run(settings: Settings, paths: Paths) -> None:
             paths.socket("identity"), identities.session, uids=channel.own_uids()
         )
         try:
-            await identities.run()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(identities.run())
+                if remote:
+                    tasks.create_task(remote.run())
         finally:
             listening.close()
     finally:
         await server.stop()
+
+
+def _authority(settings: Settings, paths: Paths, server: Server) -> Identities:
+    """The node's own authority, and if it is a server, that of others too."""
+    chosen = settings.identity
+    directory = paths.lib / "identity"
+    signer = Standalone(Store(directory, chosen.trust_domain, chosen.ca_lifetime), time.time())
+    desk = Desk(
+        signer,
+        TokenStore(directory),
+        trust_domain=chosen.trust_domain,
+        node=settings.node_name,
+        lifetime=chosen.certificate_lifetime,
+        node_lifetime=chosen.node_certificate_lifetime,
+    )
+    return Identities(
+        signer,
+        server.publish,
+        paths.run / "identities.json",
+        lifetime=chosen.certificate_lifetime,
+        renew_at=chosen.renew_at,
+        answer=desk.answer if settings.role == "server" else _no_server,
+    )
+
+
+def _agent(settings: Settings, paths: Paths, server: Server) -> tuple[Remote, Identities]:
+    """The authority is elsewhere: what it gives is kept on disk."""
+    chosen = settings.identity
+    directory = paths.lib / "identity"
+    remote = Remote(settings.server, NodeFile(directory / "node.pem"), renew_at=chosen.renew_at)
+    identities = Identities(
+        remote,
+        server.publish,
+        paths.run / "identities.json",
+        lifetime=chosen.certificate_lifetime,
+        renew_at=chosen.renew_at,
+        shelf=Shelf(directory / "leaves"),
+        others=remote.states,
+        answer=_no_server,
+    )
+    remote.changed = identities.tell
+    return remote, identities
+
+
+async def _no_server(message: wire.AnyMessage) -> wire.Message:
+    if isinstance(message, wire.CreateToken | wire.ListTokens | wire.DeleteToken):
+        raise InvalidInputError(
+            "other nodes cannot join this one: it is no server; set role: server in meshd.yaml and "
+            "restart meshd"
+        )
+    raise InvalidInputError(f"the identity role does not take {type(message).__name__}")
 
 
 def _check(chosen: IdentitySettings) -> None:

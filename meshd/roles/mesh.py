@@ -25,8 +25,10 @@ from meshd.discovery.enrolment import Facts, Life, Plan, owners_accepted, owners
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Observation, Workload
+from meshd.roles.agent import Agent
 from meshd.roles.control import Control
 from meshd.roles.link import Link
+from meshd.roles.sharing import Sharing
 from meshd.settings import Paths, Settings
 from meshd.xds.resources import LISTENER, Resource, Resources, pack
 from meshd.xds.server import Server
@@ -38,16 +40,22 @@ async def run(settings: Settings, paths: Paths) -> None:
     """Until cancelled."""
     mesh = Mesh(settings, paths)
     await mesh.xds.start(paths.proxy_run / "xds.sock")
-    control = Control(mesh, settings, paths)
-    await channel.listen(
-        paths.socket("mesh"), channel.answering(control.handle), uids=channel.own_uids()
+    agent = Agent(mesh, settings, paths) if settings.role == "agent" else None
+    control = Control(mesh, settings, paths, agent)
+    session = (
+        Sharing(mesh, settings.node_name, paths.lib / "elsewhere.json", control.handle).session
+        if settings.role == "server"
+        else channel.answering(control.handle)
     )
+    await channel.listen(paths.socket("mesh"), session, uids=channel.own_uids())
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(mesh.settle_for_ever())
             tasks.create_task(mesh.capture.run())
             tasks.create_task(mesh.identity.run())
             tasks.create_task(mesh.store.watch())
+            if agent:
+                tasks.create_task(agent.run())
     finally:
         await mesh.xds.stop()
 
@@ -78,6 +86,8 @@ class Mesh:
         self.capture = Link(paths.socket("capture"), self._observe)
         self.identity = Link(paths.socket("identity"), self._certify)
         self.registered: dict[str, Workload] = {}
+        self.elsewhere: tuple[Workload, ...] = ()
+        """Workloads of other nodes, as those name them."""
         self.lives: dict[str, Life] = {}
         self.observations: dict[str, Observation] = {}
         self.certificates: dict[str, wire.CertificateState] = {}
@@ -92,6 +102,7 @@ class Mesh:
         self._snapshot: Snapshot | None = None
         self._dirty = asyncio.Event()
         self._settled = asyncio.Condition()
+        self.settlings = 0
         self._load()
         self.store.subscribe(self._forget_snapshot)
         self._dirty.set()
@@ -133,6 +144,12 @@ class Mesh:
             raise
         self._forget_snapshot()
 
+    def hear_of(self, elsewhere: tuple[Workload, ...]) -> None:
+        """All workloads of other nodes, from now on."""
+        if elsewhere != self.elsewhere:
+            self.elsewhere = elsewhere
+            self._forget_snapshot()
+
     def _forget_snapshot(self) -> None:
         self._snapshot = None
         self.touch()
@@ -165,6 +182,7 @@ class Mesh:
                 self.settle()
             except MeshdError as error:
                 _log.error("%s", error, extra={"MESHD_EVENT": "not-settled"})
+            self.settlings += 1
             async with self._settled:
                 self._settled.notify_all()
 
@@ -191,7 +209,11 @@ class Mesh:
         """Of the configuration and the registered workloads, as they are now."""
         if self._snapshot is None:
             self._snapshot, problems = snapshots.take(
-                self.store, self.registered.values(), self.options, self._service_cidr
+                self.store,
+                self.registered.values(),
+                self.options,
+                self._service_cidr,
+                map(workloads.elsewhere, self.elsewhere),
             )
             for problem in sorted(set(problems) - set(self.problems)):
                 _log.warning("%s", problem, extra={"MESHD_EVENT": "config"})
@@ -233,6 +255,15 @@ class Mesh:
             },
             trust_domain=self.options.trust_domain,
         )
+
+    def roster(self, node: str) -> tuple[Workload, ...]:
+        """This node's workloads as other nodes are to know them."""
+        return workloads.roster(node, self.registered, self.lives, self.snapshot.workloads)
+
+    async def settled_after(self, count: int) -> None:
+        """Until it has settled more than ``count`` times."""
+        async with self._settled:
+            await self._settled.wait_for(lambda: self.settlings > count)
 
     async def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
         """Whether it became true within ``timeout`` seconds; looked at after each change."""

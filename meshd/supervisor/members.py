@@ -288,7 +288,7 @@ class Members:
         admin = Admin(self._home.admin(name), timeout=1.0)
         await admin.fail_health_check()
         await admin.drain_listeners()
-        # Twice: the workers stop listening a moment after the answer, and may have taken in one more.
+        # Twice: workers stop listening a moment after the answer, and may have taken in one more.
         free = 0
         while free < 2:
             await asyncio.sleep(_LOOK_AGAIN)

@@ -1,7 +1,8 @@
 """What children write to stderr: read, passed on line by line, and the last line kept.
 
-A role's is a pipe, since it ends with the supervisor. A proxy's is a file, since it does not: a
-pipe that nobody reads would stop it in the middle of its work.
+A role's is a pipe: should this process be killed, the role fails to write until the next
+supervisor replaces it, which Python bears. A proxy's is a file, since Envoy goes on for long: what
+it writes meanwhile is not lost, and it never waits for a reader.
 """
 
 from __future__ import annotations

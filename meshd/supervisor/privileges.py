@@ -13,6 +13,7 @@ class Role(enum.StrEnum):
     IDENTITY = "identity"
     MESH = "mesh"
     TELEMETRY = "telemetry"
+    SERVER = "server"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,22 +36,21 @@ CAPTURE_CAPABILITIES: Final = (
 )
 PROXY_CAPABILITIES: Final = (
     "net_admin",  # SO_MARK, and IP_TRANSPARENT for the client's own address
+    "net_bind_service",  # a Gateway's ports 80 and 443
     "sys_admin",  # setns(2) into a workload's namespace
 )
 ROOT: Final = User(0, 0)
 
 
 def role_command(role: Role, users: Users, command: Sequence[str]) -> tuple[str, ...]:
-    """A role ends with the supervisor: the next one starts its own."""
     if role is Role.CAPTURE:
         # The group, so that root may hand its socket to it without CAP_CHOWN.
         who = _as_user(ROOT, groups=f"--groups={users.meshd.gid}")
-        return (*who, *_bounded(CAPTURE_CAPABILITIES), "--pdeathsig=TERM", "--", *command)
-    return (*_as_user(users.meshd), *_bounded(()), "--pdeathsig=TERM", "--", *command)
+        return (*who, *_bounded(CAPTURE_CAPABILITIES), "--", *command)
+    return (*_as_user(users.meshd), *_bounded(()), "--", *command)
 
 
 def proxy_command(users: Users, command: Sequence[str]) -> tuple[str, ...]:
-    """A proxy outlives the supervisor: the next one adopts it."""
     return (
         *_as_user(users.proxy),
         *_bounded(PROXY_CAPABILITIES, inherited=True),

@@ -77,6 +77,7 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=stderr,
             stderr=stderr,
+            # It outlives us if we are killed: traffic goes on, and the next supervisor finds it.
             start_new_session=True,
         )
         # Nobody has waited for it yet, so that its pid cannot be another's by now.

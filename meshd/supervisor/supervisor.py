@@ -212,7 +212,10 @@ def supervise(
     houses.make_directories(home, users)
 
     async def live() -> None:
-        await Supervisor(settings, home, users, roles(users), make_bootstrap).live()
+        chosen = dict(roles(users))
+        if settings.role != "server":
+            chosen.pop(Role.SERVER.value, None)
+        await Supervisor(settings, home, users, chosen, make_bootstrap).live()
 
     with houses.only_one(home):
         asyncio.run(live())

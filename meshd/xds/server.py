@@ -21,9 +21,10 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd import wire
 from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.xds.protocol import decode, encode
 from meshd.xds.resources import LISTENER, Resources, difference
 from meshd.xds.stream import Stream
-from meshd.xds.subscription import Accepted, Refused, Rejection, Request, Response
+from meshd.xds.subscription import Accepted, Refused, Rejection
 
 _SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _OPTIONS: Final = (
@@ -219,7 +220,7 @@ class Server:
             if not member.name:
                 member.name = message.node.id or "unnamed"
                 _log.info("proxy %s connected", member.name, extra={"MESHD_EVENT": "proxy"})
-            answered = member.stream.receive(_decode(message))
+            answered = member.stream.receive(decode(message))
             if isinstance(answered, Refused) and answered.final:
                 _log.warning(
                     "proxy %s refused %s: %s",
@@ -237,7 +238,7 @@ async def _write(member: Member, context: Any) -> None:
     """One message at a time: a client that does not read holds up nobody else."""
     while True:
         while response := member.stream.next():
-            await context.write(_encode(response))
+            await context.write(encode(response))
         try:
             async with asyncio.timeout(_ENDPOINTS_TIMEOUT if member.stream.warming else None):
                 await member.bell.wait()
@@ -250,31 +251,4 @@ async def _state_of_the_world(_: Any, context: Any) -> None:
     await context.abort(
         grpc.StatusCode.UNIMPLEMENTED,
         "meshd speaks the incremental protocol only: set api_type: DELTA_GRPC in ads_config",
-    )
-
-
-def _decode(message: Any) -> Request:
-    return Request(
-        message.type_url,
-        tuple(message.resource_names_subscribe),
-        tuple(message.resource_names_unsubscribe),
-        dict(message.initial_resource_versions),
-        message.response_nonce,
-        message.error_detail.message if message.HasField("error_detail") else None,
-    )
-
-
-def _encode(response: Response) -> Any:
-    return discovery_pb2.DeltaDiscoveryResponse(
-        type_url=response.type_url,
-        nonce=response.nonce,
-        removed_resources=response.removed,
-        resources=[
-            discovery_pb2.Resource(
-                name=resource.name,
-                version=resource.version,
-                resource={"type_url": resource.type_url, "value": resource.body},
-            )
-            for resource in response.resources
-        ],
     )

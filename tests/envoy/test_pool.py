@@ -28,7 +28,7 @@ DEADLINE = 20.0
 NODE = Path(__file__).with_name("pool_node.py")
 CLIENT = Path(__file__).with_name("pool_client.py")
 PORT = 18080
-CAPABILITIES = 1 << 12 | 1 << 21  # CAP_NET_ADMIN and CAP_SYS_ADMIN
+CAPABILITIES = 1 << 10 | 1 << 12 | 1 << 21  # CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_SYS_ADMIN
 USERS = find_users(Settings())
 T = TypeVar("T")
 
@@ -273,7 +273,8 @@ def test_a_role_that_an_earlier_supervisor_left_is_replaced(node: Node) -> None:
 def test_a_stranger_with_a_recorded_pid_is_left_alone(node: Node) -> None:
     home = Home(node.paths)
     home.directory.mkdir(parents=True)
-    with subprocess.Popen(["sleep", "1000"]) as stranger:
+    with subprocess.Popen(["sleep", "1000"]) as stranger, contextlib.ExitStack() as stack:
+        stack.callback(stranger.kill)
         identity = eventually(lambda: identify(stranger.pid))
         other = msgspec.structs.replace(identity, started=identity.started - 1)
         record.write(
@@ -289,7 +290,6 @@ def test_a_stranger_with_a_recorded_pid_is_left_alone(node: Node) -> None:
         process.terminate()
         process.wait(5)
         assert stranger.poll() is None
-        stranger.kill()
 
 
 # ---- what cannot start

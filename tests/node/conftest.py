@@ -37,7 +37,8 @@ PATIENCE = 20.0
 """Seconds after which a condition that should come by itself counts as missed."""
 MESHCTL = Path(sys.executable).with_name("meshctl")
 DEFAULTS = {
-    "mesh": {"service_cidr": "198.19.0.0/16"},
+    # No resolver is there: nothing asks for names outside.
+    "mesh": {"service_cidr": "198.19.0.0/16", "dns_upstreams": ["127.0.0.1:9"]},
     "telemetry": {"port": 0},
     "proxy": {"drain_time": "1s"},
     "capture": {"probe_interval": "1s"},
@@ -74,8 +75,75 @@ class Process:
         return json.loads(self.output.splitlines()[-1])
 
 
+class Write:
+    """Manifests, as few words as will do."""
+
+    @staticmethod
+    def manifest(kind: str, name: str, namespace: str, **fields: Any) -> dict[str, Any]:
+        versions = {"Deployment": "apps/v1"}
+        metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+        metadata |= fields.pop("metadata", {})
+        return {"apiVersion": versions.get(kind, "v1"), "kind": kind, "metadata": metadata} | fields
+
+    @staticmethod
+    def namespace(name: str, *, enrolled: bool) -> dict[str, Any]:
+        labels = {"istio.io/dataplane-mode": "ambient"} if enrolled else {}
+        return Write.manifest("Namespace", name, "", metadata={"labels": labels})
+
+    @staticmethod
+    def deployment(
+        name: str,
+        space: str = "mesh",
+        *,
+        program: str = "",
+        labels: dict[str, str] | None = None,
+        replicas: int = 1,
+        ready: int = 0,
+    ) -> dict[str, Any]:
+        """A pod of its own service account. ``program`` of apps/; none: a client."""
+        container: dict[str, Any] = {"name": "main", "image": "app"}
+        if program:
+            container["command"] = [sys.executable, "-u", f"/srv/app/{program}"]
+        if ready:
+            container["readinessProbe"] = {"tcpSocket": {"port": ready}, "periodSeconds": 1}
+        own = {"app": name} | (labels or {})
+        spec = {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": own},
+                "spec": {"serviceAccountName": name, "containers": [container]},
+            },
+        }
+        return Write.manifest("Deployment", name, space, spec=spec)
+
+    @staticmethod
+    def service(
+        name: str,
+        space: str = "mesh",
+        *,
+        app: str = "",
+        headless: bool = False,
+        ports: tuple[tuple[str, int, int], ...] = SERVER_PORTS,
+    ) -> dict[str, Any]:
+        spec: dict[str, Any] = {
+            "selector": {"app": app or name},
+            "ports": [{"name": n, "port": p, "targetPort": t} for n, p, t in ports],
+        }
+        if headless:
+            spec["clusterIP"] = "None"
+        return Write.manifest("Service", name, space, spec=spec)
+
+    @staticmethod
+    def dump(*objects: dict[str, Any]) -> str:
+        return yaml.safe_dump_all(objects)
+
+
 class Node:
     """One node, and its testbed in a network of its own."""
+
+    write = Write
+    eventually = staticmethod(eventually)
 
     def __init__(self, settings: dict[str, Any], cidr: str) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="mn", dir="/run"))
@@ -94,8 +162,10 @@ class Node:
         self.write_settings()
 
     def write_settings(self, **changes: dict[str, Any]) -> None:
-        merged = {key: DEFAULTS.get(key, {}) | self.settings.get(key, {}) for key in
-                  DEFAULTS | self.settings}
+        merged = {
+            key: DEFAULTS.get(key, {}) | self.settings.get(key, {})
+            for key in DEFAULTS | self.settings
+        }
         for key, value in changes.items():
             merged[key] = merged.get(key, {}) | value
         self.paths.config_directory.mkdir(parents=True, exist_ok=True)
@@ -127,7 +197,10 @@ class Node:
 
     def start(self) -> None:
         self.launch()
-        eventually(self.is_well, "all roles and proxies run")
+        try:
+            eventually(self.is_well, "all roles and proxies run")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log[-3000:]}") from None
 
     def wait_supervisor(self) -> int:
         assert self._supervisor
@@ -165,8 +238,11 @@ class Node:
             with contextlib.suppress(OSError):
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
                 found.append(f"process {pid} {command.decode(errors='replace')}")
-        found += [f"file {path}" for path in self.paths.run.glob("testbed*") if path.name not in
-                  {"testbed.log"}]
+        found += [
+            f"file {path}"
+            for path in self.paths.run.glob("testbed*")
+            if path.name not in {"testbed.log"}
+        ]
         found += [f"file {path}" for path in self.paths.netns.glob("*")]
         return found
 
@@ -214,8 +290,9 @@ class Node:
             {"capture", "identity", "mesh", "telemetry"} <= running.keys()
             and len(connected) == 2
             and all(proxy.synced for proxy in connected)
-            and all(row.proven and row.certificate_expires for row in status.workloads
-                    if row.enrolled)
+            and all(
+                row.proven and row.certificate_expires for row in status.workloads if row.enrolled
+            )
         )
 
     # ---- meshctl
@@ -269,7 +346,12 @@ class Node:
     def exec(self, pod: str, *command: str, timeout: float = 60, text: str = "") -> Process:
         argv, environment = self.command(pod, *command)
         done = subprocess.run(
-            argv, env=environment, input=text, capture_output=True, text=True, check=False,
+            argv,
+            env=environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
             timeout=timeout,
         )
         return Process(done.returncode, done.stdout, done.stderr)
@@ -277,8 +359,12 @@ class Node:
     def begin(self, pod: str, *command: str) -> subprocess.Popen[str]:
         argv, environment = self.command(pod, *command)
         return subprocess.Popen(
-            argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True,
+            argv,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def asking(self, pod: str, how: str, target: str, *counts: int) -> subprocess.Popen[str]:
@@ -309,69 +395,22 @@ def finish(process: subprocess.Popen[str], text: str | None = None) -> Any:
     return json.loads(output.splitlines()[-1])
 
 
-def manifest(kind: str, name: str, namespace: str, **fields: Any) -> dict[str, Any]:
-    versions = {"Deployment": "apps/v1"}
-    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
-    metadata |= fields.pop("metadata", {})
-    return {"apiVersion": versions.get(kind, "v1"), "kind": kind, "metadata": metadata} | fields
-
-
-def namespace(name: str, *, enrolled: bool) -> dict[str, Any]:
-    labels = {"istio.io/dataplane-mode": "ambient"} if enrolled else {}
-    return manifest("Namespace", name, "", metadata={"labels": labels})
-
-
-def deployment(
-    name: str, space: str = "mesh", *, program: str = "", labels: dict[str, str] | None = None,
-    replicas: int = 1, ready: int = 0,
-) -> dict[str, Any]:
-    """A pod of its own service account. ``program`` of apps/; none: a client."""
-    container: dict[str, Any] = {"name": "main", "image": "app"}
-    if program:
-        container["command"] = [sys.executable, "-u", f"/srv/app/{program}"]
-    if ready:
-        container["readinessProbe"] = {"tcpSocket": {"port": ready}, "periodSeconds": 1}
-    own = {"app": name} | (labels or {})
-    spec = {
-        "replicas": replicas,
-        "selector": {"matchLabels": {"app": name}},
-        "template": {
-            "metadata": {"labels": own},
-            "spec": {"serviceAccountName": name, "containers": [container]},
-        },
-    }
-    return manifest("Deployment", name, space, spec=spec)
-
-
-def service(
-    name: str, space: str = "mesh", *, app: str = "", headless: bool = False,
-    ports: tuple[tuple[str, int, int], ...] = SERVER_PORTS,
-) -> dict[str, Any]:
-    spec: dict[str, Any] = {
-        "selector": {"app": app or name},
-        "ports": [{"name": n, "port": p, "targetPort": t} for n, p, t in ports],
-    }
-    if headless:
-        spec["clusterIP"] = "None"
-    return manifest("Service", name, space, spec=spec)
-
-
 POPULATION = [
-    namespace("mesh", enrolled=True),
-    namespace("outside", enrolled=False),
-    deployment("server", program="server.py", ready=8080),
-    service("server"),
-    service("bare", app="server", headless=True,
-            ports=(("http-web", 8080, 8080), ("tcp-first", 9000, 9000))),
-    *(deployment(name) for name in ("alice", "bob", "carol")),
-    deployment("stranger", "outside"),
-    deployment("external", "outside", program="server.py", ready=8080),
+    Write.namespace("mesh", enrolled=True),
+    Write.namespace("outside", enrolled=False),
+    Write.deployment("server", program="server.py", ready=8080),
+    Write.service("server"),
+    Write.service(
+        "bare",
+        app="server",
+        headless=True,
+        ports=(("http-web", 8080, 8080), ("tcp-first", 9000, 9000)),
+    ),
+    *(Write.deployment(name) for name in ("alice", "bob", "carol")),
+    Write.deployment("stranger", "outside"),
+    Write.deployment("external", "outside", program="server.py", ready=8080),
 ]
 """A server, three clients of service accounts of their own, and two pods outside the mesh."""
-
-
-def dump(objects: list[dict[str, Any]]) -> str:
-    return yaml.safe_dump_all(objects)
 
 
 def host_rules() -> str:
@@ -432,5 +471,5 @@ def node(make: Callable[..., Node]) -> Node:
     """A node with ``POPULATION``, shared by all modules: leave it as you found it."""
     made = make()
     made.start()
-    made.up(dump(POPULATION))
+    made.up(Write.dump(*POPULATION))
     return made

@@ -8,11 +8,11 @@ import re
 import shutil
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from cryptography.hazmat.primitives import serialization
 
 from meshd.identity import authority
@@ -20,7 +20,7 @@ from meshd.identity.store import Store
 from meshd.model.workload import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.node.conftest import Node
 
@@ -42,12 +42,9 @@ def named_by(answer: dict[str, Any]) -> str:
 
 def ask_together(node: Node, how: str, target: str, *counts: int) -> dict[str, list[Any]]:
     """By client."""
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor() as threads:
         asked = {
-            client: threads.submit(node.answers, client, how, target, *counts)
-            for client in CLIENTS
+            client: threads.submit(node.answers, client, how, target, *counts) for client in CLIENTS
         }
         return {client: future.result() for client, future in asked.items()}
 
@@ -64,9 +61,7 @@ def check(answers: dict[str, list[Any]], named: Callable[[Any], str]) -> None:
     assert len(seen) >= len(CLIENTS)
 
 
-@pytest.mark.parametrize(
-    ("how", "port"), [("http", 80), ("http", 70), ("grpc", 90), ("grpc", 72)]
-)
+@pytest.mark.parametrize(("how", "port"), [("http", 80), ("http", 70), ("grpc", 90), ("grpc", 72)])
 def test_clients_of_several_accounts_never_share_a_connection(
     node: Node, how: str, port: int
 ) -> None:
@@ -127,15 +122,23 @@ def certify_recorder(node: Node) -> None:
 
 
 @pytest.fixture(scope="module")
-def brisk(make: Callable[..., Node]) -> Any:
-    """A node whose certificates live for seconds, and the recorder beside it."""
+def brisk(make: Callable[..., Node]) -> Iterator[Node]:
+    """A node whose certificates live for seconds, with the recorder beside it."""
     node = make(identity={"certificate_lifetime": f"{LIFETIME:g}s"})
     node.start()
     certify_recorder(node)
-    population = yaml.safe_load_all((Path(__file__).parent / "identities.yaml").read_text())
-    node.up(yaml.safe_dump_all(list(population)))
-    recorder = node.pod("recorder.outside").plan
-    node.apply(RECORDER.replace("ADDRESS", recorder.address))
+    write = node.write
+    node.up(
+        write.dump(
+            write.namespace("mesh", enrolled=True),
+            write.namespace("outside", enrolled=False),
+            write.deployment("recorder", "outside", program="recorder.py", ready=9444),
+            write.deployment("server", program="server.py", ready=8080),
+            write.service("server"),
+            *(write.deployment(client) for client in CLIENTS),
+        )
+    )
+    node.apply(RECORDER.replace("ADDRESS", node.pod("recorder.outside").plan.address))
     yield node
     node.close()
 
@@ -143,3 +146,62 @@ def brisk(make: Callable[..., Node]) -> Any:
 def recorded(answer: dict[str, Any]) -> str:
     (name,) = answer["identities"]
     return name
+
+
+def serials(answers: dict[str, list[Any]]) -> dict[str, set[str]]:
+    return {client: {answer["serial"] for answer in got} for client, got in answers.items()}
+
+
+@pytest.mark.parametrize(("how", "port"), [("http", 80), ("lines", 81)])
+def test_each_connection_on_the_wire_has_its_own_clients_certificate(
+    brisk: Node, how: str, port: int
+) -> None:
+    """Also after certificates were renewed, over pools of connections that live on."""
+    first = ask_together(brisk, how, f"recorder.test:{port}", 20, 4)
+    check(first, recorded)
+    deadline = time.monotonic() + 4 * LIFETIME
+    while True:
+        later = ask_together(brisk, how, f"recorder.test:{port}", 20, 4)
+        check(later, recorded)
+        if all(serials(later)[client] - serials(first)[client] for client in CLIENTS):
+            return
+        assert time.monotonic() < deadline, "no certificate was renewed"
+
+
+def test_identities_stay_apart_while_certificates_are_renewed(brisk: Node) -> None:
+    def expiries() -> dict[str, str | None]:
+        return {
+            row.workload: row.certificate_expires
+            for row in brisk.statuses().workloads
+            if row.enrolled
+        }
+
+    before = expiries()
+    deadline = time.monotonic() + 3 * LIFETIME
+    while any(before[name] == expires for name, expires in expiries().items()):
+        for how, port in (("http", 80), ("grpc", 90)):
+            check(ask_together(brisk, how, f"server:{port}", 30, 4), named_by)
+        assert time.monotonic() < deadline, "not all certificates were renewed"
+    check(ask_together(brisk, "http", "server:80", 30, 4), named_by)
+
+
+# ---- what a client says about itself
+
+FORGED = (
+    "By=spiffe://cluster.local/ns/mesh/sa/server;Hash=00;URI=" + "spiffe://cluster.local/ns/x/sa/y"
+)
+
+
+def test_what_a_client_in_the_mesh_claims_to_be_is_replaced(node: Node) -> None:
+    header = f"x-forwarded-client-cert: {FORGED}"
+    answer = node.curl("alice", "-H", header, "http://server:80/who").json()
+    assert named_by(answer) == identity("alice")
+    assert f"By={identity('server')}" in answer["xfcc"][0]
+
+
+@pytest.mark.parametrize("port", [8080, 7000])
+def test_what_a_client_outside_the_mesh_claims_to_be_is_removed(node: Node, port: int) -> None:
+    address = node.pod("server").plan.address
+    header = f"x-forwarded-client-cert: {FORGED}"
+    answer = node.curl("stranger.outside", "-H", header, f"http://{address}:{port}/who").json()
+    assert answer["xfcc"] == []

@@ -10,6 +10,7 @@ SIGMAS: Final = 5.0
 """Chance alone leaves these bounds once in 1.7 million times."""
 
 _UNIQ: Final = re.compile(r"^\s*(\d+) (\S.*?)\s*$", re.MULTILINE)
+_TIMED: Final = re.compile(r"(\d{3}) (\d+\.\d+)")
 _LOAD: Final = re.compile(r"^Code +(-?\d+) : (\d+) ", re.MULTILINE)
 
 
@@ -23,6 +24,12 @@ def likely(count: int, share: float, sigmas: float = SIGMAS) -> range:
 def uniq_counts(text: str) -> dict[str, int]:
     """Of ``sort | uniq -c``."""
     return {what: int(times) for times, what in _UNIQ.findall(text)}
+
+
+def timed(text: str) -> tuple[str, float]:
+    """A status and the seconds that it took, of curl -w '%{http_code} %{time_total}'."""
+    found = _TIMED.fullmatch(text.strip())
+    return (found[1], float(found[2])) if found else ("", math.inf)
 
 
 def status_counts(text: str) -> dict[int, int]:

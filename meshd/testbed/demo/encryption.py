@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from meshd.errors import NotReadyError
 from meshd.testbed.demo.enrolment import SAMPLE
 from meshd.testbed.demo.packets import Direction, streams, tls_records
 from meshd.testbed.demo.tutorial import Tutorial
@@ -17,7 +18,7 @@ _OUTSIDE: Final = "meshctl testbed exec -n legacy deploy/curl --"
 
 
 def prove(tutorial: Tutorial, home: Path) -> None:
-    client, server = tutorial.pods("default", "curl")[0], tutorial.pods("default", "httpbin")[0]
+    client, server = tutorial.pod("default", "curl"), tutorial.pod("default", "httpbin")
     address = server["address"]
     capture = home / "wire.pcap"
     listen = (
@@ -25,7 +26,12 @@ def prove(tutorial: Tutorial, home: Path) -> None:
         f" -w {capture} tcp"
     )
     with tutorial.beside(listen) as tcpdump:
-        tutorial.until(lambda: "listening on" in tcpdump.output, "tcpdump")
+        if not tutorial.until(
+            lambda: "listening on" in tcpdump.output or not tcpdump.runs, "tcpdump"
+        ):
+            raise NotReadyError("tcpdump does not begin to listen")
+        if not tcpdump.runs:
+            raise NotReadyError(f"tcpdump has ended: {tcpdump.output.strip()}")
         answer = tutorial.run(
             "meshctl testbed exec deploy/curl -- curl -sS"
             f" -H 'x-marker: {_SECRET}' http://httpbin:8000/anything/{_SECRET}"
@@ -78,8 +84,7 @@ def _judge_server(tutorial: Tutorial, address: str) -> None:
 
 
 def require(tutorial: Tutorial) -> None:
-    reviews: dict[str, Any] = tutorial.pods("default", "reviews")[0]
-    url = f"http://{reviews['address']}:9080/reviews/0"
+    url = f"http://{tutorial.pod('default', 'reviews')['address']}:9080/reviews/0"
     ask = "curl -sS -o /dev/null -w '%{http_code}'"
     for mode in ("permissive", "strict"):
         tutorial.done(

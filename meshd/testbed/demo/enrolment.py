@@ -27,10 +27,9 @@ def start(tutorial: Tutorial, network: str) -> None:
     ):
         raise NotReadyError("Bookinfo is not in the mesh")
     tutorial.run("meshctl testbed ps -n legacy")
-    outside = tutorial.pods("legacy", "curl")
     tutorial.expect(
         "the namespace legacy is labelled otherwise, and stays outside",
-        [pod["enrolled"] for pod in outside] == [False],
+        not tutorial.pod("legacy", "curl")["enrolled"],
     )
     answer = tutorial.run(
         "meshctl testbed exec deploy/curl -- curl -sS http://productpage:9080/productpage"
@@ -40,5 +39,5 @@ def start(tutorial: Tutorial, network: str) -> None:
         "the product page answers a pod of the mesh that asks for it by its short name",
         answer.output.strip() == "<title>Simple Bookstore App</title>",
     )
-    gateway = tutorial.pods("istio-system", "istio-ingressgateway")[0]
+    gateway = tutorial.pod("istio-system", "istio-ingressgateway")
     tutorial.export("GATEWAY", f"{gateway['address']}:{_GATEWAY_PORT}")

@@ -33,7 +33,8 @@ class Machine:
 
     @classmethod
     def look(cls) -> Machine:
-        cgroups = (str(path) for path in _CGROUPS.rglob("*meshd*") if path.is_dir())
+        # Not rglob: others' cgroups come and go while we look.
+        cgroups = (path for path, _, _ in os.walk(_CGROUPS) if "meshd" in path.rpartition("/")[2])
         return cls(frozenset(_rules()), frozenset(cgroups))
 
 

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -43,17 +44,26 @@ telemetry:
 """
 
 
-def free_network(used: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
-    """For the pods: of 198.18.0.0/16, where nobody on this machine has an address. Pure.
+def free_networks(used: Iterable[ipaddress.IPv4Network]) -> list[ipaddress.IPv4Network]:
+    """Of 198.18.0.0/16, where nobody on this machine has an address. Pure."""
+    # A network as wide as the whole is another testbed's, whose pods are at its beginning.
+    taken = [network for network in used if network.prefixlen > 16]
+    upper_half = ipaddress.IPv4Network("198.18.128.0/17")
+    return [
+        network
+        for network in upper_half.subnets(new_prefix=24)
+        if not any(other.overlaps(network) for other in taken)
+    ]
+
+
+def _choose_network() -> str:
+    """For the pods; another one each time, so that two demos can start at the same moment.
 
     Raises SystemRefusedError.
     """
-    taken = list(used)
-    for network in reversed(list(ipaddress.IPv4Network("198.18.0.0/16").subnets(new_prefix=24))):
-        # A network as wide as the whole is another testbed's, whose pods are at its beginning.
-        if not any(other.prefixlen > 16 and other.overlaps(network) for other in taken):
-            return network
-    raise SystemRefusedError("no network is free in 198.18.0.0/16: end another testbed first")
+    if free := free_networks(_networks()):
+        return str(secrets.choice(free))
+    raise SystemRefusedError("no network is free in 198.18.128.0/17: end another testbed first")
 
 
 def _networks() -> list[ipaddress.IPv4Network]:
@@ -76,9 +86,9 @@ class Node:
     """Nothing of it is left after ``remove``, however far it came."""
 
     def __init__(self) -> None:
+        self.network = _choose_network()
         self.home = Path(tempfile.mkdtemp(prefix="meshd-demo-", dir=_RUN))
         self.home.chmod(0o755)
-        self.network = str(free_network(_networks()))
         self.settings = _SETTINGS.format(services=SERVICES, dns_port=_free_port())
         self._paths = Paths.from_environment({"MESHD_HOME": str(self.home)})
         self._paths.etc.mkdir()

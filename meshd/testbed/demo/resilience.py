@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshd.testbed.demo.counting import status_counts
+from meshd.testbed.demo.counting import status_counts, timed
 from meshd.testbed.demo.enrolment import SAMPLE
 from meshd.testbed.demo.faults import DELAY
 from meshd.testbed.demo.tutorial import Tutorial
@@ -29,10 +29,10 @@ def _time_out(tutorial: Tutorial) -> None:
         f"{_FROM_CURL} -o /dev/null -w '%{{http_code}} %{{time_total}}'"
         " http://reviews:9080/reviews/0"
     )
-    status, _, seconds = answer.output.partition(" ")
+    status, seconds = timed(answer.output)
     tutorial.expect(
         "reviews wait for late ratings, but the request is given half a second: 504",
-        status == "504" and _TIMEOUT * 0.9 <= float(seconds) < DELAY,
+        status == "504" and _TIMEOUT * 0.9 <= seconds < DELAY,
         answer.output,
     )
     answer = tutorial.run("curl -sS http://$GATEWAY/productpage | grep -o 'Sorry, [^<]*'")

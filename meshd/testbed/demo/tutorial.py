@@ -75,12 +75,15 @@ class Tutorial:
         finally:
             running.close()
 
-    def pods(self, namespace: str, app: str) -> list[dict[str, Any]]:
-        """What the testbed tells about an application's pods."""
+    def pod(self, namespace: str, app: str) -> dict[str, Any]:
+        """What the testbed tells about an application's first pod. Raises NotReadyError."""
         answer = self.ask(f"meshctl testbed ps -n {namespace} -o json")
         if answer.status != 0:
             raise NotReadyError(f"meshctl testbed ps: {answer.output.strip()}")
-        return [pod for pod in json.loads(answer.output) if pod["labels"].get("app") == app]
+        for pod in json.loads(answer.output):
+            if pod["labels"].get("app") == app:
+                return pod
+        raise NotReadyError(f"there is no pod of {app} in the namespace {namespace}")
 
     # ---- expectations
 

@@ -1,6 +1,6 @@
 """A workload's client: asks a server many times at once and prints the answers as JSON.
 
-ask.py http|grpc|tcp|many|load HOST:PORT [COUNT [CONCURRENCY]]
+ask.py http|grpc|tcp|lines|many|load HOST:PORT [COUNT [CONCURRENCY]]
 """
 
 from __future__ import annotations
@@ -71,6 +71,16 @@ def ask_tcp(target: str, count: int) -> list[Any]:
     return answers
 
 
+def ask_lines(target: str, count: int) -> list[Any]:
+    """A connection each: one line there, one back."""
+    answers: list[Any] = []
+    for number in range(count):
+        with socket.create_connection(split(target), timeout=PATIENCE) as connection:
+            connection.sendall(b"%d\n" % number)
+            answers.append(json.loads(connection.makefile().readline()))
+    return answers
+
+
 async def hold_many(target: str, count: int) -> list[Any]:
     """So many connections open at once, all of them greeted."""
     host, port = split(target)
@@ -138,7 +148,7 @@ def main(how: str, target: str, count: str = "1", concurrency: str = "1") -> Non
     elif how == "load":
         print(json.dumps(load(target, many)))
     else:
-        ask = {"http": ask_http, "grpc": ask_grpc, "tcp": ask_tcp}[how]
+        ask = {"http": ask_http, "grpc": ask_grpc, "tcp": ask_tcp, "lines": ask_lines}[how]
         print(json.dumps(each(lambda: ask(target, many), at_once)))
 
 

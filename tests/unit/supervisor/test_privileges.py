@@ -24,6 +24,9 @@ def test_capture_is_root_with_little_of_it() -> None:
     assert "--inh-caps=-all" in command
 
 
-def test_roles_end_with_the_supervisor_and_proxies_do_not() -> None:
-    assert all("--pdeathsig=TERM" in role_command(role, USERS, ("x",)) for role in Role)
-    assert not any("pdeathsig" in part for part in proxy_command(USERS, ("x",)))
+def test_proxies_keep_three_capabilities_without_being_root() -> None:
+    command = proxy_command(USERS, ("x",))
+    only = "-all,+net_admin,+net_bind_service,+sys_admin"
+    assert {"--reuid=102", "--regid=202", "--clear-groups", "--no-new-privs"} < set(command)
+    kinds = ("inh-caps", "ambient-caps", "bounding-set")
+    assert {f"--{kind}={only}" for kind in kinds} < set(command)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.errors import InvalidInputError, SystemRefusedError
-from meshd.testbed.demo.counting import likely, status_counts, uniq_counts
+from meshd.errors import InvalidInputError
+from meshd.testbed.demo.counting import likely, status_counts, timed, uniq_counts
 from meshd.testbed.demo.machine import rules_of
-from meshd.testbed.demo.node import free_network
+from meshd.testbed.demo.node import free_networks
 from meshd.testbed.demo.packets import Direction, streams, tls_records
 from meshd.testbed.demo.terminal import trimmed
 
@@ -66,6 +66,8 @@ def test_counts_of_uniq_and_of_the_load_generator_are_read() -> None:
         'color="red"': 94,
     }
     text = "Code  -1 : 5 (0.1 %)\nCode 200 : 5995 (99.9 %)\nAll done 6000 calls, 3696 qps\n"
+    assert timed("504 0.505846\n") == ("504", 0.505846)
+    assert timed("no pod deploy/curl") == ("", math.inf)
     assert status_counts(text) == {-1: 5, 200: 5995}
 
 
@@ -142,8 +144,10 @@ def networks(*texts: str) -> list[ipaddress.IPv4Network]:
 
 
 def test_pods_get_a_network_that_nobody_uses() -> None:
-    assert str(free_network([])) == "198.18.255.0/24"
+    everything = free_networks([])
+    assert len(everything) == 128
     taken = networks("198.18.255.128/26", "198.18.254.0/24", "10.0.0.0/8", "198.18.0.0/16")
-    assert str(free_network(taken)) == "198.18.253.0/24"
-    with pytest.raises(SystemRefusedError, match="no network is free"):
-        free_network(networks("198.18.0.0/17", "198.18.128.0/17"))
+    assert set(everything) - set(free_networks(taken)) == set(
+        networks("198.18.255.0/24", "198.18.254.0/24")
+    )
+    assert free_networks(networks("198.18.128.0/17")) == []

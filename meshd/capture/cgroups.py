@@ -1,0 +1,63 @@
+"""Control groups, by which services of the host are told apart. Version 2 of them only.
+
+A rule that matches a cgroup is bound to that very one: made again under the same path it is another
+one, so ``identify`` tells which one is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from meshd.errors import NotReadyError, SystemRefusedError
+
+_PROBE: Final = "meshd-probe"
+"""A cgroup below the service's, for the moment of a probe: systemd lets no process live in a slice
+itself."""
+
+
+@functools.cache
+def root() -> Path:
+    """Where the cgroup2 hierarchy is mounted. Raises SystemRefusedError when it is not."""
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+        _, place, kind, *_ = line.split(" ")
+        if kind == "cgroup2":
+            return Path(place)
+    raise SystemRefusedError(
+        "no cgroup2 hierarchy is mounted, without which services of the host cannot be told apart"
+    )
+
+
+def identify(path: str) -> int:
+    """A number that no other cgroup has had. Raises NotReadyError when there is none."""
+    try:
+        return (root() / path).stat().st_ino
+    except OSError:
+        raise NotReadyError(
+            f"cgroup {path} is not there; the service has not been started yet"
+        ) from None
+
+
+@contextlib.contextmanager
+def visited(path: str) -> Iterator[None]:
+    """This process belongs to the cgroup within the block, and so do sockets that it opens.
+
+    Raises SystemRefusedError. The process must end soon after: ``swept`` removes what is left.
+    """
+    place = root() / path / _PROBE
+    try:
+        place.mkdir(exist_ok=True)
+        (place / "cgroup.procs").write_text("0", encoding="ascii")
+    except OSError as error:
+        raise SystemRefusedError(f"cannot probe from cgroup {path}: {error.strerror}") from None
+    yield
+
+
+def sweep(path: str) -> None:
+    """Remove what ``visited`` made, once its process has ended."""
+    with contextlib.suppress(OSError):
+        os.rmdir(root() / path / _PROBE)

@@ -1,0 +1,175 @@
+"""meshctl join: this node becomes one of a server's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+
+from meshd import channel, wire
+from meshd.cli.settings_text import with_values
+from meshd.config.applied import replace
+from meshd.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
+from meshd.identity import tokens
+from meshd.identity.join import MeshFacts
+from meshd.identity.joining import join_mesh
+from meshd.identity.node import Credentials, NodeFile, checked_name
+from meshd.identity.remote import address_of, split_address
+from meshd.settings import Paths, Settings, load
+
+_PATIENCE: Final = 20.0
+"""Seconds for a running meshd to take up what was joined."""
+_LOOK: Final = 0.05
+_TAUGHT: Final = ("identity", "mesh")
+"""Roles that must begin anew to be an agent's."""
+
+
+def join(
+    server: Annotated[str, typer.Argument(metavar="SERVER[:PORT]")],
+    token: Annotated[str, typer.Option(metavar="TOKEN", help="Of meshctl token create.")],
+    node: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of this node. Default: that in the settings.")
+    ] = "",
+) -> None:
+    """Take configuration and certificates from a server from now on."""
+    paths = Paths.from_environment()
+    settings = load(paths.settings)
+    name = checked_name(node or settings.node_name)
+    tokens.parse(token)  # what is wrong with it is to be said first
+    owner = _prepare(paths, settings)
+    credentials, facts = asyncio.run(join_mesh(split_address(server), token, name))
+    _write(paths, settings, address_of(server), name, (credentials, facts), owner)
+    print(f"node {name} has joined {address_of(server)}")
+    asyncio.run(_take_up(paths, address_of(server)))
+
+
+def _prepare(paths: Paths, settings: Settings) -> tuple[int, int]:
+    """All that can fail is to fail before the token is used up. Gives the owner of the files."""
+    if os.geteuid() != 0:
+        raise SystemRefusedError("meshctl join writes settings and keys: run it as root")
+    if settings.role == "server":
+        raise InvalidInputError(
+            "this node is a server itself; set role: standalone in meshd.yaml if it is to join "
+            "another"
+        )
+    try:
+        user = pwd.getpwnam(settings.user)
+    except KeyError:
+        raise InvalidInputError(
+            f"setting user: there is no user {settings.user!r}; systemd-sysusers makes it"
+        ) from None
+    owner = (user.pw_uid, user.pw_gid)
+    try:
+        paths.etc.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for directory in (paths.lib, paths.lib / "identity"):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chown(directory, *owner)
+        if not os.access(paths.etc, os.W_OK):
+            raise PermissionError(30, "Read-only file system")
+        probe = paths.lib / "identity" / ".join"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise SystemRefusedError(
+            f"{error.filename or paths.etc}: cannot be written: {error.strerror}; the token was "
+            "not used"
+        ) from None
+    return owner
+
+
+def _write(
+    paths: Paths,
+    settings: Settings,
+    server: str,
+    name: str,
+    joined: tuple[Credentials, MeshFacts],
+    owner: tuple[int, int],
+) -> None:
+    """Keys first: the settings make them count."""
+    credentials, facts = joined
+    NodeFile(paths.lib / "identity" / "node.pem").save(credentials, owner)
+    wanted: dict[tuple[str, ...], str] = {("role",): "agent", ("server",): server}
+    shared = {
+        ("identity", "trust_domain"): (settings.identity.trust_domain, facts.trust_domain),
+        ("mesh", "domain"): (settings.mesh.domain, facts.domain),
+        ("mesh", "root_namespace"): (settings.mesh.root_namespace, facts.root_namespace),
+        ("mesh", "service_cidr"): (settings.mesh.service_cidr, facts.service_cidr),
+    }
+    wanted |= {path: theirs for path, (ours, theirs) in shared.items() if ours != theirs}
+    if name != settings.node_name:
+        wanted["node",] = name
+    path = paths.settings
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    _replace_checked(path, with_values(before, wanted), _with(settings, wanted))
+
+
+def _with(settings: Settings, wanted: dict[tuple[str, ...], str]) -> Settings:
+    """The settings as they are to be."""
+    value: Any = settings
+    for path, text in wanted.items():
+        value = _changed(value, path, text)
+    return value
+
+
+def _changed(value: Any, path: tuple[str, ...], text: str) -> Any:
+    key, *rest = path
+    new = _changed(getattr(value, key), tuple(rest), text) if rest else text
+    return msgspec.structs.replace(value, **{key: new})
+
+
+def _replace_checked(path: Path, text: str, expected: Settings) -> None:
+    """Written only if it says what it is meant to, whatever the file looked like before."""
+    trial = path.with_name(f".{path.name}.joined")
+    replace(trial, text.encode())
+    trial.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+    try:
+        fits = load(trial) == expected
+    except MeshdError:
+        fits = False
+    if not fits:
+        trial.unlink()
+        raise InvalidInputError(
+            f"{path}: cannot be changed by meshctl as it is written; set these by hand and restart "
+            f"meshd: role: agent, server: {expected.server}, identity.trust_domain: "
+            f"{expected.identity.trust_domain}"
+        )
+    trial.replace(path)
+
+
+# ---- a daemon that runs
+
+
+async def _take_up(paths: Paths, server: str) -> None:
+    """Have a running daemon begin anew as an agent. Raises NotReadyError."""
+    try:
+        answer = await channel.call(paths.socket("supervisor"), wire.Children())
+    except MeshdError:
+        print("meshd does not run: start it, and it is one of the mesh")
+        return
+    if not isinstance(answer, wire.ChildStates):
+        raise NotReadyError("restart meshd to put it in force")
+    for child in answer.children:
+        if child.name in _TAUGHT and child.pid:
+            os.kill(child.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _PATIENCE
+    while not (status := await _status(paths)) or not status.connected:
+        if time.monotonic() > deadline:
+            why = status.problem if status else "the mesh role does not answer"
+            raise NotReadyError(f"not connected to {server} yet: {why}; see meshctl status")
+        await asyncio.sleep(_LOOK)
+    print("connected")
+
+
+async def _status(paths: Paths) -> wire.ControlStatus | None:
+    try:
+        answer = await channel.call(paths.socket("mesh"), wire.Status())
+    except MeshdError:
+        return None
+    return answer.control if isinstance(answer, wire.Statuses) else None

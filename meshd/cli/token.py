@@ -1,0 +1,107 @@
+"""meshctl token: what other nodes join with."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from typing import Annotated, Any
+
+import typer
+
+from meshd import wire
+from meshd.cli.arguments import Output, OutputOption, parse_duration
+from meshd.cli.daemon import Target
+from meshd.cli.objects import age
+from meshd.cli.output import Table, emit, is_for_scripts, show
+from meshd.model.base import Duration
+from meshd.settings import Paths, load
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tokens to join with.")
+
+
+def _identity(context: typer.Context) -> Target:
+    """The authority's process, beside the one that the other verbs talk to."""
+    target: Target = context.obj
+    return Target(target.socket.with_name("identity.sock"))
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    ttl: Annotated[
+        Duration,
+        typer.Option(metavar="DURATION", parser=parse_duration, help="How long it can be used."),
+    ] = Duration(3600),
+    node: Annotated[
+        str, typer.Option(metavar="NAME", help="The only node that can use it. Default: any.")
+    ] = "",
+    uses: Annotated[int, typer.Option(metavar="N", help="How many nodes can use it.")] = 1,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Make a token. It is shown this once: the server keeps a hash of it only."""
+    answer = _identity(context).ask(wire.CreateToken(ttl, node, uses), wire.TokenCreated)
+    settings = load(Paths.from_environment().settings)
+    server = settings.control.advertise or settings.node_name
+    if ":" not in server and settings.control.port not in {0, 15012}:
+        server = f"{server}:{settings.control.port}"
+    command = f"meshctl join {server} --token {answer.token}"
+    if is_for_scripts(output):
+        emit({"token": answer.token, "command": command, **_row(answer.kept)}, output)
+    elif output is Output.NAME:
+        print(answer.token)
+    else:
+        print(f"{answer.token}\n\nOn the node that is to join, as root:\n\n  {command}")
+
+
+@app.command("list")
+def list_(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """The tokens that were made; those that have ended are shown for a week."""
+    tokens = _identity(context).ask(wire.ListTokens(), wire.TokenStates).tokens
+    if is_for_scripts(output):
+        emit([_row(one) for one in tokens], output)
+    elif output is Output.NAME:
+        for one in tokens:
+            print(one.id)
+    else:
+        now = time.time()
+        show(
+            Table(
+                ("ID", "STATE", "NODE", "EXPIRES IN", "USES", "USED BY"),
+                tuple(
+                    (
+                        one.id,
+                        one.state,
+                        one.node or "any",
+                        age(one.expires - now) if one.expires > now else "",
+                        f"{len(one.used_by)}/{one.uses}",
+                        ", ".join(one.used_by),
+                    )
+                    for one in tokens
+                ),
+            )
+        )
+
+
+@app.command()
+def delete(context: typer.Context, id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Make a token useless. Nodes that have joined with it stay."""
+    _identity(context).ask(wire.DeleteToken(id_), wire.Done)
+    print(f"token {id_} deleted")
+
+
+def _row(state: wire.TokenState) -> dict[str, Any]:
+    """What scripts see of a token."""
+    return {
+        "id": state.id,
+        "node": state.node,
+        "created": _rfc3339(state.created),
+        "expires": _rfc3339(state.expires),
+        "uses": state.uses,
+        "used_by": list(state.used_by),
+        "state": state.state,
+    }
+
+
+def _rfc3339(seconds: float) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,45 @@
+"""What may be applied where the configuration comes from elsewhere: what is in force already."""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshd.config import validate
+from meshd.config.read import read_sources
+from meshd.config.store import Store
+from meshd.errors import InvalidInputError
+from meshd.model.base import Object
+from meshd.wire import Apply, Change, Changed, DeleteNamed, Rejected
+
+
+def answer(store: Store, request: Apply | DeleteNamed, server: str) -> Changed | Rejected:
+    """Raises InvalidInputError, which names ``server``, when anything would be changed."""
+    refusal = InvalidInputError(
+        f"this node is an agent: its configuration comes from {server}; run meshctl there"
+    )
+    if isinstance(request, DeleteNamed) or request.delete:
+        raise refusal
+    reading = read_sources(request.sources, request.namespace, store.objects)
+    reads, passed_over = validate.stored_kinds(reading.objects)
+    errors = tuple(one for one in reading.findings if one.severity == "error")
+    if errors:
+        return Rejected(errors)
+    objects = [read.object for read in reads]
+    if not all(_is_in_force(store, found) for found in objects):
+        raise refusal
+    keys = (found.key for found in objects)
+    unchanged = tuple(Change(key.kind, key.namespace, key.name, "unchanged") for key in keys)
+    return Changed(unchanged, tuple(map(str, passed_over)))
+
+
+def _is_in_force(store: Store, found: Object) -> bool:
+    known = store.objects.get(found.key)
+    if known is None:
+        return False
+    meta = msgspec.structs.replace(
+        found.metadata,
+        creation_timestamp=known.metadata.creation_timestamp,
+        resource_version=known.metadata.resource_version,
+        generate_name=known.metadata.generate_name,
+    )
+    return msgspec.structs.replace(found, metadata=meta) == known

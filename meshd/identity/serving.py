@@ -1,0 +1,97 @@
+"""The server role's own certificate, which it has from its node's identity role."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from meshd import wire
+from meshd.errors import MeshdError
+from meshd.identity import authority
+from meshd.identity.join import ALPN
+from meshd.identity.node import SERVER_NAME, Credentials, new_request, node_uri, private_pem
+
+_PAUSE: Final = 10.0
+"""Seconds between attempts to have a new certificate."""
+_LONGEST_SLEEP: Final = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class ServingCertificate:
+    """Always valid while ``run`` runs. The key is in memory only."""
+
+    def __init__(
+        self,
+        trust_domain: str,
+        node: str,
+        certify: Callable[[wire.Certify], Awaitable[wire.Certified]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._uri = node_uri(trust_domain, node)
+        self._certify = certify
+        self._clock = clock
+        self._held: Credentials | None = None
+        self._configuration: Any = None
+        self._contexts: list[ssl.SSLContext] = []
+
+    @property
+    def held(self) -> Credentials:
+        assert self._held, "obtain() comes first"
+        return self._held
+
+    async def obtain(self) -> None:
+        """Raises MeshdError."""
+        key = authority.new_key()
+        csr = new_request(key, self._uri, (SERVER_NAME,)).public_bytes(Encoding.PEM)
+        certified = await self._certify(wire.Certify(csr))
+        self._held = Credentials(private_pem(key), certified.chain, certified.roots)
+        self._configuration = grpc.ssl_server_certificate_configuration(
+            [(self._held.key, self._held.chain)], self._held.roots
+        )
+        for context in self._contexts:
+            self._load(context)
+
+    async def run(self) -> None:
+        """A new one halfway to the end of each, for ever."""
+        while True:
+            held = self.held
+            due = (held.begins + held.expires) / 2
+            await asyncio.sleep(min(max(due - self._clock(), _PAUSE), _LONGEST_SLEEP))
+            if self._clock() >= due:
+                try:
+                    await self.obtain()
+                except MeshdError as error:
+                    _log.error("server certificate: %s", error, extra={"MESHD_EVENT": "ca"})
+
+    def grpc_credentials(self) -> Any:
+        """Mutual TLS; each handshake is made with the newest certificate."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration, lambda: self._configuration, require_client_authentication=True
+        )
+
+    def join_context(self) -> ssl.SSLContext:
+        """For those who have no certificate yet; it always has the newest."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols([ALPN])
+        self._contexts.append(context)
+        self._load(context)
+        return context
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        # Python's ssl takes keys from files only; this one is in memory.
+        descriptor = os.memfd_create("server", os.MFD_CLOEXEC)
+        try:
+            os.write(descriptor, self.held.key + self.held.chain)
+            context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)

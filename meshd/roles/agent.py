@@ -1,0 +1,158 @@
+"""An agent's mesh role and its server: configuration down, workloads up, all of it kept on disk.
+
+The configuration is the server's: what is wanted otherwise is refused here, in words that name it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from meshd import wire
+from meshd.config import applied, following
+from meshd.config.write import api_version, from_json
+from meshd.errors import InvalidInputError, MeshdError
+from meshd.identity.node import NodeFile
+from meshd.identity.remote import check_usable, explain, open_channel
+from meshd.model import kinds
+from meshd.model.workload import Workload
+from meshd.settings import Paths, Settings
+from meshd.xds import mcp
+from meshd.xds.client import Client
+from meshd.xds.inbox import Inbox
+
+if TYPE_CHECKING:
+    from meshd.roles.mesh import Mesh
+
+_KINDS: Final = tuple(mcp.type_url(api_version(kind), kind.KIND) for kind in kinds.STORED)
+TYPES: Final = (*_KINDS, mcp.WORKLOAD)
+_log = logging.getLogger(__name__)
+
+
+def decode(type_url: str, name: str, body: bytes) -> Any:
+    """An object of the configuration, or a workload. Raises InvalidInputError."""
+    if type_url != mcp.WORKLOAD:
+        return from_json(mcp.decode(type_url, body))
+    try:
+        return msgspec.convert(mcp.decode_body(body), Workload, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(f"Workload {name}: {error}") from None
+
+
+class Agent:
+    def __init__(self, mesh: Mesh, settings: Settings, paths: Paths) -> None:
+        """Takes what was good last from disk, so that nothing waits for the server."""
+        if not settings.server:
+            raise InvalidInputError(
+                "setting server: an agent must have one; run: meshctl join SERVER --token TOKEN"
+            )
+        self._mesh = mesh
+        self._server = settings.server
+        self._node = settings.node_name
+        self._path = paths.lib / "server-state"
+        self._file = NodeFile(paths.lib / "identity" / "node.pem")
+        self._inbox = Inbox(decode)
+        self._dirty = asyncio.Event()
+        self._unsaved = ""
+        self._load()
+        self._client = Client(
+            self._node,
+            TYPES,
+            self._inbox,
+            connect=self._connect,
+            explain=lambda error: explain(error, self._server),
+            taken=self._take,
+            changed=mesh.touch,
+        )
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._client.run())
+            tasks.create_task(self._tell_for_ever())
+            tasks.create_task(self._save_for_ever())
+
+    def _connect(self) -> Any:
+        """Raises MeshdError."""
+        credentials = self._file.load()
+        check_usable(credentials, self._server, time.time())
+        return open_channel(self._server, credentials)
+
+    async def _tell_for_ever(self) -> None:
+        while True:
+            count = self._mesh.settlings
+            self._client.tell(self._mesh.roster(self._node))
+            await self._mesh.settled_after(count)
+
+    # ---- what the server tells
+
+    def _take(self) -> None:
+        self._use()
+        self._dirty.set()
+
+    def _use(self) -> None:
+        found = (found for url in _KINDS for found in self._inbox.values(url).values())
+        self._mesh.store.follow({one.key: one for one in found})
+        elsewhere = self._inbox.values(mcp.WORKLOAD).values()
+        self._mesh.hear_of(tuple(one for one in elsewhere if one.node != self._node))
+
+    def _load(self) -> None:
+        try:
+            for reason in self._inbox.load(self._path.read_bytes()):
+                _log.warning("%s: %s", self._path, reason, extra={"MESHD_EVENT": "record"})
+        except FileNotFoundError:
+            pass
+        except (OSError, MeshdError) as error:
+            _log.warning(
+                "%s: not usable, so there is no configuration until the server answers: %s",
+                *(self._path, error),
+                extra={"MESHD_EVENT": "record-lost"},
+            )
+        self._use()
+
+    async def _save_for_ever(self) -> None:
+        """Whatever has come while one state is being written goes into the next."""
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            data = self._inbox.dump()
+            try:
+                await asyncio.to_thread(applied.replace, self._path, data)
+                self._unsaved = ""
+            except MeshdError as error:
+                if str(error) != self._unsaved:
+                    _log.error("%s", error, extra={"MESHD_EVENT": "record"})
+                self._unsaved = str(error)
+
+    # ---- what people ask
+
+    def changed(self, request: wire.Apply | wire.DeleteNamed) -> wire.Message:
+        """What changes nothing is fine; anything else is the server's. Raises InvalidInputError."""
+        return following.answer(self._mesh.store, request, self._server)
+
+    def status(self) -> wire.ControlStatus:
+        client = self._client
+        certificates = [one for one in self._mesh.certificates.values() if one.expires]
+        first = min(certificates, key=lambda one: one.expires, default=None)
+        refused = self._inbox.refused.items()
+        return wire.ControlStatus(
+            server=self._server,
+            connected=client.connected,
+            since=client.since,
+            problem=client.problem or self._unsaved,
+            rejected=tuple(
+                f"{url.rpartition('/')[2]} {name}: {why}" for (url, name), why in refused
+            ),
+            ends_first=first.uri if first else "",
+            ends_at=_rfc3339(first.expires) if first else None,
+        )
+
+
+def _rfc3339(seconds: float) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

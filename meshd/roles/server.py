@@ -1,0 +1,169 @@
+"""The server role: what other nodes reach on the network, and nothing of this node's own traffic.
+
+A process of its own, because it reads what strangers send: it holds no key but that of its own
+certificate. Tokens and the authority are the identity role's, the configuration is the mesh role's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from meshd import channel, wire
+from meshd.errors import InvalidInputError, SystemRefusedError, UnreachableError
+from meshd.identity import csr, istio_ca
+from meshd.identity.join import ALPN, LIMIT, MeshFacts, Reception
+from meshd.identity.serving import ServingCertificate
+from meshd.model.workload import Workload
+from meshd.roles.link import Link
+from meshd.settings import Paths, Settings
+from meshd.xds import mcp, rosters
+from meshd.xds.front import Front
+from meshd.xds.plane import Plane
+from meshd.xds.resources import Resource, Resources
+
+_SECRET: Final = "core/v1/Secret"
+T = TypeVar("T", bound=wire.Message)
+
+
+async def run(settings: Settings, paths: Paths) -> None:
+    """Until cancelled. Raises MeshdError when it cannot start."""
+    server = Server(settings, paths)
+    await server.certificate.obtain()
+    directory = paths.run / "server"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    nodes, joining = directory / "nodes.sock", directory / "join.sock"
+    credentials = server.certificate.grpc_credentials()
+    await server.plane.start(nodes, credentials, [istio_ca.handler(server.sign)])
+    reception = await _receive(joining, server)
+    front = await Front(ALPN, joining, nodes).listen(
+        settings.control.address, settings.control.port
+    )
+    port = front.sockets[0].getsockname()[1]
+    (paths.run / "control.port").write_text(f"{port}\n", encoding="ascii")
+    await channel.listen(
+        paths.socket("server"), channel.answering(server.answer), uids=channel.own_uids()
+    )
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.certificate.run())
+            tasks.create_task(server.plane.forget_for_ever())
+            tasks.create_task(server.mesh.run())
+    finally:
+        front.close()
+        reception.close()
+        await server.plane.stop()
+
+
+async def _receive(path: Path, server: Server) -> asyncio.Server:
+    path.unlink(missing_ok=True)
+    try:
+        return await asyncio.start_unix_server(
+            server.reception.serve, path, ssl=server.certificate.join_context(), limit=LIMIT
+        )
+    except OSError as error:
+        raise SystemRefusedError(f"{path}: cannot listen there: {error.strerror}") from None
+
+
+class Server:
+    """Joins what nodes ask with who can answer it."""
+
+    def __init__(self, settings: Settings, paths: Paths) -> None:
+        self._identity = paths.socket("identity")
+        self._trust_domain = settings.identity.trust_domain
+        self._packed: dict[str, tuple[Any, Resource]] = {}
+        self._objects: tuple[dict[str, Any], ...] | None = None
+        self.certificate = ServingCertificate(self._trust_domain, settings.node_name, self._certify)
+        self.plane = Plane(self._node_of, self._rosters_changed, settings.control.disconnect_grace)
+        self.mesh = Link(paths.socket("mesh"), self._shared)
+        self.mesh.tell(wire.Follow())
+        self.reception = Reception(
+            self._enlist,
+            lambda: self.certificate.held.roots,
+            MeshFacts(
+                trust_domain=self._trust_domain,
+                domain=settings.mesh.domain,
+                root_namespace=settings.mesh.root_namespace,
+                service_cidr=settings.mesh.service_cidr,
+            ),
+        )
+
+    # ---- the identity role
+
+    async def _certify(self, request: wire.Certify) -> wire.Certified:
+        return await self._ask(request, wire.Certified)
+
+    async def _enlist(self, request: wire.Enlist) -> wire.Certified:
+        return await self._ask(request, wire.Certified)
+
+    async def _ask(self, request: wire.Message, expected: type[T]) -> T:
+        """Raises MeshdError."""
+        answer = await channel.call(self._identity, request)
+        if isinstance(answer, wire.Failed):
+            raise InvalidInputError(answer.reason)
+        if not isinstance(answer, expected):
+            raise UnreachableError("the identity role is of another version")
+        return answer
+
+    async def sign(self, node: str, request: bytes, lifetime: float) -> wire.Certified:
+        """Raises InvalidInputError when the node may not have it."""
+        asked = csr.read(request)
+        registered = rosters.identities_of(self.plane.rosters, node, self._trust_domain)
+        csr.check_node_may_ask(node, asked, registered, self._trust_domain)
+        return await self._certify(wire.Certify(request, lifetime))
+
+    def _node_of(self, context: Any) -> str:
+        """Raises InvalidInputError when it is no node of this mesh."""
+        trust_domain, node = istio_ca.peer_of(context)
+        if trust_domain != self._trust_domain:
+            raise InvalidInputError(f"this mesh is {self._trust_domain}, not {trust_domain}")
+        return node
+
+    # ---- the mesh role
+
+    def _rosters_changed(self) -> None:
+        self.mesh.tell(wire.Follow(rosters.workloads_of(self.plane.rosters)))
+
+    def _shared(self, message: wire.AnyMessage) -> None:
+        if not isinstance(message, wire.Shared):
+            return
+        if message.objects is not None:
+            self._objects = message.objects
+        if self._objects is None:
+            return
+        self.plane.restore(message.workloads)
+        self.plane.publish(self._pack(self._objects, message.workloads))
+
+    def _pack(
+        self, objects: tuple[dict[str, Any], ...], workloads: tuple[Workload, ...]
+    ) -> Resources:
+        """What is as it was is not encoded again."""
+        now: dict[str, tuple[Any, Resource]] = {}
+        for value in objects:
+            url = mcp.type_url(value["apiVersion"], value["kind"])
+            metadata = value["metadata"]
+            key = f"{url} {metadata.get('namespace', '')}/{metadata['name']}"
+            if url != _SECRET:
+                now[key] = self._known(key, value) or (value, mcp.encode(value))
+        for workload in workloads:
+            name = f"{workload.node}/{workload.uid}"
+            now[name] = self._known(name, workload) or (
+                workload,
+                mcp.encode_body(mcp.WORKLOAD, name, msgspec.to_builtins(workload)),
+            )
+        self._packed = now
+        return Resources.of(resource for _, resource in now.values())
+
+    def _known(self, key: str, value: Any) -> tuple[Any, Resource] | None:
+        known = self._packed.get(key)
+        return known if known and known[0] == value else None
+
+    # ---- meshctl, by way of the mesh role
+
+    async def answer(self, request: wire.AnyMessage) -> wire.Message:
+        if isinstance(request, wire.Nodes):
+            return wire.NodeStatuses(self.plane.statuses())
+        raise InvalidInputError(f"the server role does not answer {type(request).__name__}")

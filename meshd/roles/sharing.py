@@ -1,0 +1,114 @@
+"""A server's mesh role and its server role: what other nodes are to know, and what they tell.
+
+What they told last is on disk here, so that endpoints on other nodes outlive every process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from meshd import channel, wire
+from meshd.config import applied
+from meshd.config.write import to_json
+from meshd.errors import MeshdError
+from meshd.model.base import Key, Object
+from meshd.model.workload import Workload
+
+if TYPE_CHECKING:
+    from meshd.roles.mesh import Mesh
+
+_log = logging.getLogger(__name__)
+
+
+class Sharing:
+    """``record``: the file of what other nodes told. ``handle`` answers all other requests."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        node: str,
+        record: Path,
+        handle: Callable[[wire.AnyMessage], Awaitable[wire.Message]],
+    ) -> None:
+        self._mesh = mesh
+        self._node = node
+        self._record = record
+        self._handle = handle
+        self._json: dict[int, tuple[Object, dict[str, Any]]] = {}
+        mesh.hear_of(self._load())
+
+    async def session(self, connection: channel.Connection) -> None:
+        follower: asyncio.Task[None] | None = None
+        try:
+            while (request := await connection.receive()) is not None:
+                if isinstance(request, wire.Follow):
+                    if request.workloads is not None:
+                        self._hear_of(request.workloads)
+                    follower = follower or asyncio.create_task(self._follow(connection))
+                else:
+                    await connection.send(await self._answer(request))
+        finally:
+            if follower:
+                follower.cancel()
+                with contextlib.suppress(asyncio.CancelledError, MeshdError):
+                    await follower
+
+    async def _answer(self, request: wire.AnyMessage) -> wire.Message:
+        try:
+            return await self._handle(request)
+        except MeshdError as error:
+            return wire.Failed(str(error))
+
+    async def _follow(self, connection: channel.Connection) -> None:
+        told: wire.Shared | None = None
+        objects: Mapping[Key, Object] | None = None
+        while True:
+            count = self._mesh.settlings
+            changed = self._mesh.store.objects is not objects
+            objects = self._mesh.store.objects
+            now = wire.Shared(
+                (*self._mesh.roster(self._node), *self._mesh.elsewhere),
+                tuple(map(self._to_json, objects.values())) if changed else None,
+            )
+            if changed or told is None or now.workloads != told.workloads:
+                await connection.send(now)
+                told = now
+            await self._mesh.settled_after(count)
+
+    def _to_json(self, found: Object) -> dict[str, Any]:
+        """An object never changes, so its JSON is made once."""
+        known = self._json.get(id(found))
+        if known is None or known[0] is not found:
+            known = self._json[id(found)] = (found, to_json(found))
+        return known[1]
+
+    # ---- what other nodes told
+
+    def _hear_of(self, workloads: tuple[Workload, ...]) -> None:
+        if workloads == self._mesh.elsewhere:
+            return
+        self._mesh.hear_of(workloads)
+        try:
+            applied.replace(self._record, msgspec.json.encode(workloads))
+        except MeshdError as error:
+            _log.error("%s", error, extra={"MESHD_EVENT": "record"})
+
+    def _load(self) -> tuple[Workload, ...]:
+        try:
+            return msgspec.json.decode(self._record.read_bytes(), type=tuple[Workload, ...])
+        except FileNotFoundError:
+            return ()
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            _log.warning(
+                "%s: not usable, so nothing runs elsewhere until the nodes tell: %s",
+                *(self._record, error),
+                extra={"MESHD_EVENT": "record-lost"},
+            )
+            return ()

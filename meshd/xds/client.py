@@ -1,0 +1,182 @@
+# pyright: reportAttributeAccessIssue=false
+"""A node's connection to its control plane, kept for ever: delta ADS down, its workloads up.
+
+Owns the connection and nothing else: what came is in the ``Inbox``, which goes on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import msgspec
+from envoy.service.discovery.v3 import discovery_pb2
+
+from meshd.errors import MeshdError
+from meshd.model.workload import Workload
+from meshd.xds.inbox import Held, Inbox
+from meshd.xds.plane import NODES
+
+_METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+_REGISTER: Final = f"/{NODES}/Register"
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 3.0
+"""Seconds between attempts. A server that comes back waits longer for its nodes."""
+_INVALID_ARGUMENT: Final = 3  # google.rpc.Code
+_LONGEST_REASON: Final = 4000
+
+_log = logging.getLogger(__name__)
+
+
+class Client:
+    """``connect`` opens a channel and raises MeshdError; ``explain`` makes gRPC's errors ours.
+
+    ``taken`` is called when the inbox has changed, ``changed`` when the connection has.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        types: Sequence[str],
+        inbox: Inbox,
+        *,
+        connect: Callable[[], Any],
+        explain: Callable[[Any], MeshdError],
+        taken: Callable[[], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._node = node
+        self._types = types
+        self._inbox = inbox
+        self._connect = connect
+        self._explain = explain
+        self._taken = taken
+        self._changed = changed
+        self._workloads: tuple[Workload, ...] | None = None
+        self._news = asyncio.Event()
+        self._was_connected = False
+        self.connected = False
+        self.since = 0.0
+        """Unix seconds of the last change of ``connected``; 0: it was never connected."""
+        self.problem = ""
+
+    def tell(self, workloads: tuple[Workload, ...]) -> None:
+        """The whole of what runs on this node from now on."""
+        if workloads != self._workloads:
+            self._workloads = workloads
+            self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await self._connection()
+            except* (MeshdError, grpc.aio.AioRpcError) as group:
+                error = _first(group)
+                self._lost(str(error if isinstance(error, MeshdError) else self._explain(error)))
+            if self._was_connected:
+                pause = _FIRST_PAUSE
+            # Spread, so that the nodes of a server that comes back do not all come at once.
+            await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _lost(self, problem: str) -> None:
+        self._was_connected, self.connected = self.connected, False
+        if self._was_connected:
+            self.since = time.time()
+        if problem != self.problem:
+            _log.warning("%s", problem, extra={"MESHD_EVENT": "server-lost"})
+        self.problem = problem
+        self._changed()
+
+    def _found(self) -> None:
+        self.connected, self.since, self.problem = True, time.time(), ""
+        _log.info("connected to the server", extra={"MESHD_EVENT": "server"})
+        self._changed()
+
+    async def _connection(self) -> None:
+        """Until it breaks, which is an error."""
+        channel = self._connect()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._subscribe(channel))
+                tasks.create_task(self._register(channel))
+        finally:
+            await channel.close()
+
+    # ---- up
+
+    async def _register(self, channel: Any) -> None:
+        call = channel.stream_stream(_REGISTER)()
+        await call.wait_for_connection()
+        self._news.set()
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._workloads is not None:
+                await call.write(msgspec.json.encode(self._workloads))
+                if await call.read() is grpc.aio.EOF:
+                    raise await _failure(call)
+
+    # ---- down
+
+    async def _subscribe(self, channel: Any) -> None:
+        call = channel.stream_stream(
+            _METHOD,
+            request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
+            response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
+        )()
+        await call.wait_for_connection()
+        self._found()
+        for url in self._types:
+            await call.write(self._first_request(url))
+        while (response := await call.read()) is not grpc.aio.EOF:
+            await call.write(self._take(response))
+        raise await _failure(call)
+
+    def _first_request(self, url: str) -> Any:
+        return discovery_pb2.DeltaDiscoveryRequest(
+            node={"id": self._node},
+            type_url=url,
+            resource_names_subscribe=["*"],
+            initial_resource_versions=self._inbox.versions(url),
+        )
+
+    def _take(self, response: Any) -> Any:
+        resources = (
+            (one.name, Held(one.version, one.resource.value)) for one in response.resources
+        )
+        changed, refused = self._inbox.take(
+            response.type_url, resources, response.removed_resources
+        )
+        if changed:
+            self._taken()
+        answer = discovery_pb2.DeltaDiscoveryRequest(
+            type_url=response.type_url, response_nonce=response.nonce
+        )
+        if refused:
+            _log.warning("refused: %s", refused, extra={"MESHD_EVENT": "refused"})
+            answer.error_detail.code = _INVALID_ARGUMENT
+            answer.error_detail.message = refused[:_LONGEST_REASON]
+            self._changed()
+        return answer
+
+
+async def _failure(call: Any) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(
+        await call.code(), grpc.aio.Metadata(), grpc.aio.Metadata(), await call.details()
+    )
+
+
+def _first(group: BaseExceptionGroup[Any]) -> Any:
+    error: Any = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,81 @@
+"""What a node has got from its control plane: the last good version of each resource. Pure.
+
+A resource that does not decode is refused by name; its version before stays, and all others are
+taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from meshd.errors import InvalidInputError, MeshdError
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True):
+    version: str
+    body: bytes
+
+
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept on disk."""
+
+    resources: dict[str, dict[str, Held]]
+
+
+Decode = Callable[[str, str, bytes], Any]
+"""Type URL, name and body → a value. Raises MeshdError when it is none."""
+
+
+class Inbox:
+    def __init__(self, decode: Decode) -> None:
+        self._decode = decode
+        self._held: dict[str, dict[str, Held]] = {}
+        self._values: dict[str, dict[str, Any]] = {}
+        self.refused: dict[tuple[str, str], str] = {}
+        """Why, by type URL and name."""
+
+    def versions(self, type_url: str) -> dict[str, str]:
+        return {name: held.version for name, held in self._held.get(type_url, {}).items()}
+
+    def values(self, type_url: str) -> Mapping[str, Any]:
+        """By name."""
+        return self._values.get(type_url, {})
+
+    def take(
+        self, type_url: str, resources: Iterable[tuple[str, Held]], removed: Iterable[str] = ()
+    ) -> tuple[bool, str]:
+        """Whether anything is another than before, and why something was refused, if so."""
+        held = self._held.setdefault(type_url, {})
+        values = self._values.setdefault(type_url, {})
+        changed = False
+        reasons: list[str] = []
+        for name, resource in resources:
+            self.refused.pop((type_url, name), None)
+            try:
+                value = self._decode(type_url, name, resource.body)
+            except MeshdError as error:
+                self.refused[type_url, name] = str(error)
+                reasons.append(f"{name}: {error}")
+                continue
+            changed = changed or held.get(name) != resource
+            held[name], values[name] = resource, value
+        for name in removed:
+            self.refused.pop((type_url, name), None)
+            changed = held.pop(name, None) is not None or changed
+            values.pop(name, None)
+        return changed, "; ".join(reasons)
+
+    def dump(self) -> bytes:
+        return msgspec.msgpack.encode(_State(self._held))
+
+    def load(self, data: bytes) -> tuple[str, ...]:
+        """What ``dump`` gave; tells what of it cannot be used. Raises InvalidInputError."""
+        try:
+            state = msgspec.msgpack.decode(data, type=_State)
+        except msgspec.DecodeError as error:
+            raise InvalidInputError(f"damaged ({error})") from None
+        found = [self.take(url, named.items())[1] for url, named in state.resources.items()]
+        return tuple(reason for reason in found if reason)

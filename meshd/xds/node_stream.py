@@ -1,0 +1,69 @@
+"""What one node is told on its delta ADS stream, and when. Pure.
+
+Types do not depend on each other here: a node compiles from all of them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from meshd.xds.resources import Resource, Resources
+from meshd.xds.subscription import Accepted, Refused, Rejection, Request, Response, Subscription
+
+
+class NodeStream:
+    """Feed it requests and publications; then send what ``next`` gives, until it gives None."""
+
+    def __init__(self, resources: Resources | None = None) -> None:
+        """None: nothing was published yet, so that nothing can be said to a node."""
+        self._resources = resources
+        self._subscriptions: dict[str, Subscription] = {}
+        self._count = 0
+
+    def receive(self, request: Request) -> Accepted | Refused | None:
+        """Tells what the node did with a response, if the request says that."""
+        url = request.type_url
+        subscription = self._subscriptions.setdefault(url, Subscription(url))
+        published = self._published(url)
+        answered = subscription.answer(request.nonce, request.error, published)
+        subscription.request(request, published)
+        return answered
+
+    def publish(self, resources: Resources, changed: Mapping[str, Iterable[str]]) -> None:
+        """``changed``: at least the names in which they differ from those before, by type."""
+        self._resources = resources
+        for url, names in changed.items():
+            if subscription := self._subscriptions.get(url):
+                subscription.changed(names, resources.of_type(url))
+
+    def next(self) -> Response | None:
+        """The next response. It counts as sent."""
+        if self._resources is None:
+            return None
+        for url, subscription in self._subscriptions.items():
+            response = subscription.next(
+                str(self._count + 1), self._published(url), updates=True, removals=True
+            )
+            if response:
+                self._count += 1
+                return response
+        return None
+
+    @property
+    def synced(self) -> bool:
+        """The node has all that it asked for, but for what it refused."""
+        return self._resources is not None and not any(
+            one.waiting or one.due(self._published(url)) for url, one in self._subscriptions.items()
+        )
+
+    @property
+    def rejections(self) -> dict[tuple[str, str], Rejection]:
+        """By type URL and name."""
+        return {
+            (url, name): rejection
+            for url, subscription in self._subscriptions.items()
+            for name, rejection in subscription.rejected.items()
+        }
+
+    def _published(self, url: str) -> Mapping[str, Resource]:
+        return (self._resources or Resources({})).of_type(url)

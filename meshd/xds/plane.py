@@ -1,0 +1,243 @@
+# pyright: reportAttributeAccessIssue=false
+"""The control plane for other nodes: configuration over delta ADS, and what runs on each of them.
+
+Owns the gRPC server and the account of connected nodes. Who a node is, its certificate says; what
+it is told is ``node_stream``'s to decide, what it tells goes into the rosters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import msgspec
+from envoy.service.discovery.v3 import discovery_pb2
+
+from meshd import wire
+from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
+from meshd.model.workload import Workload
+from meshd.xds import rosters
+from meshd.xds.node_stream import NodeStream
+from meshd.xds.protocol import decode, encode
+from meshd.xds.resources import Resources, difference
+from meshd.xds.subscription import Refused
+
+_ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+NODES: Final = "meshd.v1.Nodes"
+"""Our own service: ``Register`` takes the whole of a node's workloads again at each change, as a
+list in JSON, and answers each with ``{}``."""
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.max_send_message_length", -1),
+    # A node that vanished without a word is noticed within seconds.
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
+_STOP_TIMEOUT: Final = 1.0
+
+_log = logging.getLogger(__name__)
+_workloads: Final[msgspec.json.Decoder[tuple[Workload, ...]]] = msgspec.json.Decoder(
+    tuple[Workload, ...]
+)
+
+
+@dataclasses.dataclass(eq=False)
+class _Node:
+    name: str
+    stream: NodeStream
+    bell: asyncio.Event
+
+
+class Plane:
+    """``peer``: the name of the node at the other end of a gRPC context; raises MeshdError.
+
+    ``changed`` is called when the rosters are others.
+    """
+
+    def __init__(
+        self,
+        peer: Callable[[Any], str],
+        changed: Callable[[], None],
+        grace: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._peer = peer
+        self._changed = changed
+        self._grace = grace
+        self._clock = clock
+        self._resources: Resources | None = None
+        self._nodes: set[_Node] = set()
+        self._rosters: rosters.Rosters | None = None
+        self._expiry = asyncio.Event()
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, path: Path, credentials: Any, handlers: Iterable[Any]) -> None:
+        """Listen on a unix socket, with TLS. Raises SystemRefusedError."""
+        server = grpc.aio.server(options=_OPTIONS)
+        ads = grpc.stream_stream_rpc_method_handler(
+            self._delta,
+            discovery_pb2.DeltaDiscoveryRequest.FromString,
+            discovery_pb2.DeltaDiscoveryResponse.SerializeToString,
+        )
+        register = grpc.stream_stream_rpc_method_handler(self._register)
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(_ADS, {"DeltaAggregatedResources": ads}),
+                grpc.method_handlers_generic_handler(NODES, {"Register": register}),
+                *handlers,
+            )
+        )
+        try:
+            server.add_secure_port(f"unix:{path}", credentials)
+            await server.start()
+            path.chmod(0o600)
+        except (RuntimeError, OSError) as error:
+            raise SystemRefusedError(f"{path}: cannot serve nodes there: {error}") from None
+        self._server = server
+
+    async def stop(self) -> None:
+        if self._server:
+            await self._server.stop(grace=None)
+            await self._server.wait_for_termination(_STOP_TIMEOUT)
+
+    # ---- what nodes are told
+
+    def publish(self, resources: Resources) -> None:
+        """From now on this is what nodes are to have."""
+        changed = difference(self._resources or Resources({}), resources)
+        first, self._resources = self._resources is None, resources
+        for node in self._nodes if changed or first else ():
+            node.stream.publish(resources, changed)
+            node.bell.set()
+
+    async def _delta(self, _: Any, context: Any) -> None:
+        node = _Node(await self._named(context), NodeStream(self._resources), asyncio.Event())
+        self._nodes.add(node)
+        writer = asyncio.create_task(_write(node, context))
+        reader = asyncio.create_task(_read(node, context))
+        try:
+            done, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except asyncio.CancelledError:
+            pass  # that is how gRPC says that the node hung up, or that we do
+        finally:
+            self._nodes.discard(node)
+            for task in (writer, reader):
+                task.cancel()
+            await asyncio.gather(writer, reader, return_exceptions=True)
+
+    async def _named(self, context: Any) -> str:
+        try:
+            return self._peer(context)
+        except MeshdError as error:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+            raise  # abort always does, which its type does not say
+
+    # ---- what nodes tell
+
+    @property
+    def rosters(self) -> rosters.Rosters:
+        return self._rosters or {}
+
+    def restore(self, workloads: Iterable[Workload]) -> None:
+        """What was known before this process began. Until then nothing is said to have gone."""
+        if self._rosters is None:
+            self._rosters = rosters.restored(workloads, self._clock())
+            self._expiry.set()
+
+    async def _register(self, _: Any, context: Any) -> None:
+        node = await self._named(context)
+        if self._rosters is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is just starting")
+        self._set(rosters.connected(self.rosters, node, self._clock()))
+        _log.info("node %s connected", node, extra={"MESHD_EVENT": "node"})
+        try:
+            while (message := await context.read()) is not grpc.aio.EOF:
+                self._set(rosters.told(self.rosters, node, _workloads.decode(message)))
+                await context.write(b"{}")
+        except (msgspec.DecodeError, InvalidInputError) as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._set(rosters.disconnected(self.rosters, node, self._clock()))
+            _log.info("node %s hung up", node, extra={"MESHD_EVENT": "node-gone"})
+
+    def _set(self, new: rosters.Rosters) -> None:
+        before, self._rosters = self.rosters, new
+        self._expiry.set()
+        if rosters.workloads_of(before) != rosters.workloads_of(new):
+            self._changed()
+
+    async def forget_for_ever(self) -> None:
+        """Drop the workloads of nodes that stay away."""
+        while True:
+            self._expiry.clear()
+            due = rosters.next_expiry(self.rosters, self._grace)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(due - self._clock(), 0.0) if due else None):
+                    await self._expiry.wait()
+            self._set_expired()
+
+    def _set_expired(self) -> None:
+        left = rosters.expired(self.rosters, self._clock(), self._grace)
+        for node in self.rosters.keys() - left.keys():
+            _log.warning(
+                "node %s stayed away: its workloads are taken out",
+                node,
+                extra={"MESHD_EVENT": "node-lost"},
+            )
+        if self._rosters is not None and left is not self._rosters:
+            self._set(left)
+
+    def statuses(self) -> tuple[wire.NodeStatus, ...]:
+        streams = {node.name: node.stream for node in self._nodes}
+        return tuple(
+            wire.NodeStatus(
+                name=name,
+                connected=roster.connections > 0,
+                since=roster.since,
+                workloads=len(roster.workloads),
+                synced=name in streams and streams[name].synced,
+                rejected=tuple(
+                    f"{url.rpartition('/')[2]} {of}: {rejection.reason}"
+                    for (url, of), rejection in streams[name].rejections.items()
+                )
+                if name in streams
+                else (),
+            )
+            for name, roster in sorted(self.rosters.items())
+        )
+
+
+async def _read(node: _Node, context: Any) -> None:
+    while (message := await context.read()) is not grpc.aio.EOF:
+        answered = node.stream.receive(decode(message))
+        if isinstance(answered, Refused) and answered.final:
+            _log.warning(
+                "node %s refused %s: %s",
+                *(node.name, ", ".join(answered.names), answered.reason),
+                extra={"MESHD_EVENT": "refused", "MESHD_CONFIG": answered.names[0]},
+            )
+        node.bell.set()
+
+
+async def _write(node: _Node, context: Any) -> None:
+    """One message at a time: a node that does not read holds up nobody else."""
+    while True:
+        while response := node.stream.next():
+            await context.write(encode(response))
+        await node.bell.wait()
+        node.bell.clear()

@@ -1,0 +1,115 @@
+"""PeerAuthentication: who may come in without mutual TLS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.node.conftest import Node
+
+POLICY = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: NAME, namespace: mesh}
+spec:
+  selector: {matchLabels: {app: server}}
+  mtls: {mode: MODE}
+"""
+WELL, REFUSED = "200", "000"
+
+
+def policy(mode: str) -> str:
+    return POLICY.replace("NAME", mode.lower()).replace("MODE", mode)
+
+
+def from_outside(node: Node, port: int, *arguments: str) -> str:
+    address = node.pod("server").plan.address
+    return node.status_of("stranger.outside", f"http://{address}:{port}/who", *arguments)
+
+
+def speaks_tcp(node: Node, client: str, address: str) -> bool:
+    done = node.exec(client, "curl", "-sS", "--max-time", "5", f"telnet://{address}:9000")
+    return '"pod": "server' in done.output
+
+
+@pytest.mark.parametrize("port", [8080, 7000])
+def test_by_default_plain_traffic_is_accepted(node: Node, port: int) -> None:
+    assert from_outside(node, port) == WELL
+    assert speaks_tcp(node, "stranger.outside", node.pod("server").plan.address)
+
+
+@pytest.mark.parametrize("port", [8080, 7000])
+def test_strict_refuses_plain_traffic_and_keeps_the_mesh_flowing(node: Node, port: int) -> None:
+    server = node.pod("server").plan
+    with node.applied(policy("STRICT")):
+        assert from_outside(node, port) == REFUSED
+        assert not speaks_tcp(node, "stranger.outside", server.address)
+        v6 = f"http://[{server.address_v6}]:{port}/who"
+        assert node.status_of("stranger.outside", v6) == REFUSED
+        assert node.status_of("alice", "http://server/who") == WELL
+        assert len(node.answers("alice", "tcp", "server:91", 1)) == 1
+        assert len(node.answers("alice", "grpc", "server:90", 1)) == 1
+    assert from_outside(node, port) == WELL
+
+
+def test_strict_refuses_a_port_that_no_service_names(node: Node) -> None:
+    """What is not declared is inside the mesh all the same."""
+    script = "import http.server; http.server.test(http.server.SimpleHTTPRequestHandler, port=5555)"
+    server = node.begin("server", "python3", "-c", script)
+    try:
+        node.eventually(lambda: from_outside(node, 5555) == WELL, "it listens")
+        with node.applied(policy("STRICT")):
+            assert from_outside(node, 5555) == REFUSED
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_one_port_may_differ(node: Node) -> None:
+    with node.applied(policy("STRICT") + "  portLevelMtls: {8080: {mode: PERMISSIVE}}\n"):
+        assert from_outside(node, 8080) == WELL
+        assert from_outside(node, 7000) == REFUSED
+    with node.applied(policy("PERMISSIVE") + "  portLevelMtls: {8080: {mode: STRICT}}\n"):
+        assert from_outside(node, 8080) == REFUSED
+        assert from_outside(node, 7000) == WELL
+
+
+def test_disabled_it_is_plain_for_everybody(node: Node) -> None:
+    with node.applied(policy("DISABLE")):
+        assert from_outside(node, 8080) == WELL
+        (answer,) = node.answers("alice", "http", "server:80", 1)
+        assert answer["xfcc"] == []
+        assert len(node.answers("alice", "tcp", "server:91", 1)) == 1
+
+
+def test_a_certificate_of_another_authority_opens_nothing(node: Node) -> None:
+    """Mutual TLS is verified, not merely spoken."""
+    address = node.pod("server").plan.address
+    made = node.exec(
+        "stranger.outside",
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+        *("-nodes", "-days", "1", "-subj", "/CN=alice", "-keyout", "/tmp/key", "-out", "/tmp/cert"),
+        *("-addext", "subjectAltName=URI:spiffe://cluster.local/ns/mesh/sa/alice"),
+    )
+    assert made.status == 0, made.errors
+    for certificate in (("--cert", "/tmp/cert", "--key", "/tmp/key"), ()):
+        done = node.curl(
+            "stranger.outside", "-k", "--no-alpn", *certificate, f"https://{address}:8080/who"
+        )
+        assert '"pod"' not in done.output
+    with node.applied(policy("STRICT")):
+        for port in (8080, 7000, 9000):
+            script = (
+                "import socket, ssl\n"
+                "context = ssl._create_unverified_context()\n"
+                "context.load_cert_chain('/tmp/cert', '/tmp/key')\n"
+                "context.set_alpn_protocols(['istio'])\n"
+                f"raw = socket.create_connection(('{address}', {port}), 5)\n"
+                "tls = context.wrap_socket(raw, server_hostname='x')\n"
+                "tls.sendall(b'GET /who HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n')\n"
+                "print('got', tls.recv(10))\n"
+            )
+            done = node.exec("stranger.outside", "python3", "-W", "ignore", "-c", script)
+            assert "got b'" not in done.output.replace("got b''", ""), done.output
