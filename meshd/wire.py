@@ -12,15 +12,29 @@ from typing import Any, Final
 import msgspec
 
 from meshd.errors import InvalidInputError
+from meshd.model.membership import (
+    Certified,
+    Certify,
+    CreateToken,
+    DeleteToken,
+    Enlist,
+    Follow,
+    ListTokens,
+    Nodes,
+    NodeStatuses,
+    Shared,
+    TokenCreated,
+    TokenStates,
+)
+from meshd.model.membership import ControlStatus as ControlStatus
+from meshd.model.membership import NodeStatus as NodeStatus
+from meshd.model.membership import TokenState as TokenState
+from meshd.model.message import Message
 from meshd.model.pod import PodPlan, PodState
 from meshd.model.workload import Identity, Observation, Placement, Workload
 
 MAX_FRAME: Final = 64 * 1024 * 1024
 """Bytes. Larger frames are refused before they are read."""
-
-
-class Message(msgspec.Struct, frozen=True, tag=True):
-    """Base of all messages."""
 
 
 # ---- answers that any request may get
@@ -75,118 +89,6 @@ class Certificates(Message, frozen=True):
     """What is served now, sent back at each change."""
 
     certificates: tuple[CertificateState, ...]
-
-
-# ---- meshctl, server → identity (of a server)
-
-
-class CreateToken(Message, frozen=True):
-    """Asks for a token with which another node can join."""
-
-    ttl: float
-    """Seconds."""
-    node: str = ""
-    """The only node that may use it; empty: any."""
-    uses: int = 1
-
-
-class TokenState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of a token. Times in Unix seconds."""
-
-    id: str
-    node: str
-    created: float
-    expires: float
-    uses: int
-    used_by: tuple[str, ...]
-    state: str
-    """valid, used or expired."""
-
-
-class TokenCreated(Message, frozen=True):
-    """``token`` is told this once."""
-
-    token: str
-    kept: TokenState
-
-
-class ListTokens(Message, frozen=True):
-    """Asks for all tokens that are kept."""
-
-
-class TokenStates(Message, frozen=True):
-    tokens: tuple[TokenState, ...]
-
-
-class DeleteToken(Message, frozen=True):
-    id: str
-
-
-class Enlist(Message, frozen=True):
-    """A node wants to join: its certificate for a token, which is used up by that."""
-
-    token: str
-    node: str
-    csr: bytes
-    """PEM."""
-
-
-class Certify(Message, frozen=True):
-    """Asks for a certificate of what the request names. Only the server role may ask."""
-
-    csr: bytes
-    """PEM."""
-    lifetime: float = 0.0
-    """Seconds; 0, or more than is given: as long as it is given for."""
-
-
-class Certified(Message, frozen=True):
-    chain: bytes
-    """PEM, the leaf first, without the root."""
-    roots: bytes
-    """PEM of all certificates to verify others by."""
-    expires: float
-    """Unix seconds."""
-
-
-# ---- server ↔ mesh, one connection for as long as both live
-
-
-class Follow(Message, frozen=True):
-    """Asks for what other nodes are to know, and again at each change."""
-
-    workloads: tuple[Workload, ...] | None = None
-    """All workloads of other nodes, from now on; None: as they were."""
-
-
-class Shared(Message, frozen=True):
-    """What other nodes are to know."""
-
-    workloads: tuple[Workload, ...]
-    """Of all nodes, ``node`` filled in."""
-    objects: tuple[dict[str, Any], ...] | None = None
-    """The whole configuration; None: as it was told last on this connection."""
-
-
-class Nodes(Message, frozen=True):
-    """Asks a server which nodes there are."""
-
-
-class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A node that has joined, as its server sees it."""
-
-    name: str
-    connected: bool
-    since: float
-    """Unix seconds of the last change of ``connected``."""
-    workloads: int
-    synced: bool = False
-    """It has all that the server serves, but for what it refused."""
-    rejected: tuple[str, ...] = ()
-
-
-class NodeStatuses(Message, frozen=True):
-    nodes: tuple[NodeStatus, ...]
 
 
 # ---- registrars → mesh
@@ -320,22 +222,6 @@ class Statuses(Message, frozen=True):
     """Of a server: the nodes that have joined."""
 
 
-class ControlStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent and its server."""
-
-    server: str
-    connected: bool
-    since: float
-    """Unix seconds: connected, or without the server, since then; 0: never connected yet."""
-    problem: str = ""
-    rejected: tuple[str, ...] = ()
-    """What the server sent and could not be used: the version before stays in force."""
-    ends_first: str = ""
-    """URI of the certificate that ends first, the node's own among them."""
-    ends_at: str | None = None
-    """RFC 3339."""
-
-
 class ProxyStatus(msgspec.Struct, frozen=True):
     """A member of the pool as the xDS server sees it."""
 
@@ -405,6 +291,12 @@ class ChildStates(Message, frozen=True):
     children: tuple[RoleStatus, ...]
 
 
+class RestartRoles(Message, frozen=True):
+    """Begin these anew, with the settings as they are on disk now. Traffic does not notice."""
+
+    names: tuple[str, ...]
+
+
 class ReplacePool(Message, frozen=True):
     """Replace each member of the pool by a new process, one after the other, losing nothing."""
 
@@ -468,6 +360,7 @@ AnyMessage = (
     | Explanation
     | Children
     | ChildStates
+    | RestartRoles
     | ReplacePool
     | RunPods
     | ListPods

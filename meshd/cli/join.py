@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -18,10 +17,10 @@ from meshd.cli.settings_text import with_values
 from meshd.config.applied import replace
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
 from meshd.identity import tokens
+from meshd.identity.address import address_of, split_address
 from meshd.identity.join import MeshFacts
 from meshd.identity.joining import join_mesh
 from meshd.identity.node import Credentials, NodeFile, checked_name
-from meshd.identity.remote import address_of, split_address
 from meshd.settings import Paths, Settings, load
 
 _PATIENCE: Final = 20.0
@@ -149,15 +148,12 @@ def _replace_checked(path: Path, text: str, expected: Settings) -> None:
 async def _take_up(paths: Paths, server: str) -> None:
     """Have a running daemon begin anew as an agent. Raises NotReadyError."""
     try:
-        answer = await channel.call(paths.socket("supervisor"), wire.Children())
+        answer = await channel.call(paths.socket("supervisor"), wire.RestartRoles(_TAUGHT))
     except MeshdError:
-        print("meshd does not run: start it, and it is one of the mesh")
+        print("meshd does not run: start it, and this node is one of the mesh")
         return
-    if not isinstance(answer, wire.ChildStates):
+    if not isinstance(answer, wire.Done):
         raise NotReadyError("restart meshd to put it in force")
-    for child in answer.children:
-        if child.name in _TAUGHT and child.pid:
-            os.kill(child.pid, signal.SIGTERM)
     deadline = time.monotonic() + _PATIENCE
     while not (status := await _status(paths)) or not status.connected:
         if time.monotonic() > deadline:

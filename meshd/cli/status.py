@@ -9,6 +9,7 @@ from typing import Final
 import typer
 
 from meshd import wire
+from meshd.cli import nodes
 from meshd.cli.arguments import Output, OutputOption
 from meshd.cli.daemon import Target
 from meshd.cli.objects import age
@@ -52,6 +53,7 @@ def status(
         *(line for row in rows if (line := trouble(row))),
         *(line for proxy in answer.proxies if (line := proxy_trouble(proxy))),
         *(line for role in answer.roles if (line := role_trouble(role))),
+        *nodes.troubles(answer, time.time()),
     ]
     if problems:
         warn(problems)
@@ -101,6 +103,9 @@ def _show(rows: list[wire.WorkloadStatus], answer: wire.Statuses, wide: bool) ->
     if answer.proxies:
         print()
         show(proxy_table(answer.proxies))
+    for table in nodes.tables(answer, time.time()):
+        print()
+        show(table)
     if answer.roles:
         print()
         show(role_table(answer.roles, time.time()))

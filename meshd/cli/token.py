@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -15,6 +15,8 @@ from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show
 from meshd.model.base import Duration
 from meshd.settings import Paths, load
+
+_TTL: Final = Duration(3600)
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tokens to join with.")
 
@@ -31,7 +33,7 @@ def create(
     ttl: Annotated[
         Duration,
         typer.Option(metavar="DURATION", parser=parse_duration, help="How long it can be used."),
-    ] = Duration(3600),
+    ] = _TTL,
     node: Annotated[
         str, typer.Option(metavar="NAME", help="The only node that can use it. Default: any.")
     ] = "",
@@ -39,7 +41,7 @@ def create(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Make a token. It is shown this once: the server keeps a hash of it only."""
-    answer = _identity(context).ask(wire.CreateToken(ttl, node, uses), wire.TokenCreated)
+    answer = _identity(context).ask(wire.CreateToken(float(ttl), node, uses), wire.TokenCreated)
     settings = load(Paths.from_environment().settings)
     server = settings.control.advertise or settings.node_name
     if ":" not in server and settings.control.port not in {0, 15012}:

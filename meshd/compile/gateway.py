@@ -65,7 +65,6 @@ def workload_listeners(
                 options,
                 listener_filters=[wellknown.inspect_tls()] if by_name else [],
                 filter_chains=chains,
-                traffic_direction="OUTBOUND",
             )
 
 

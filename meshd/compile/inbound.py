@@ -147,7 +147,6 @@ def workload_listener(
         default_filter_chain=None
         if policy.mode is Mode.STRICT
         else chain("any|plain", None, plain),
-        traffic_direction="INBOUND",
     )
 
 
@@ -188,7 +187,6 @@ def shape_listeners(ports: Ports, options: MeshOptions) -> Iterator[Any]:
             default_filter_chain=chain(
                 "undeclared", None, [tcp_proxy(_UNDECLARED, [(_UNDECLARED, 1)], options)]
             ),
-            traffic_direction="INBOUND",
         )
 
 

@@ -48,6 +48,8 @@ def in_namespace(
         ]
         if v6
         else [],
+        # What is inbound stops listening when the proxy is drained, see ``proxy.admin``.
+        traffic_direction="UNSPECIFIED" if udp else "INBOUND",
         **parts,
     )
 

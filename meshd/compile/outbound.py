@@ -70,7 +70,6 @@ def workload_listener(
         default_filter_chain=chain(
             "scope", None, [known, tcp_proxy("outbound", [(scope_listener_name(scope), 1)])]
         ),
-        traffic_direction="OUTBOUND",
     )
 
 
@@ -126,7 +125,6 @@ def scope_listener(view: View, options: MeshOptions) -> Any:
         continue_on_listener_filters_timeout=True,
         filter_chains=chains,
         default_filter_chain=chain("rest", None, [tcp_proxy(rest, [(rest, 1)], options)]),
-        traffic_direction="OUTBOUND",
     )
 
 

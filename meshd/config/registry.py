@@ -25,7 +25,7 @@ from meshd.model.workload import Workload
 T = TypeVar("T", bound=Object)
 
 
-def build_snapshot(
+def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
     objects: Iterable[Object],
     workloads: Iterable[Workload],
     options: MeshOptions,

@@ -22,11 +22,11 @@ from meshd import wire
 from meshd.errors import InvalidInputError, MeshdError, UnreachableError
 from meshd.identity import authority
 from meshd.identity.authority import Issued, Request
+from meshd.identity.address import address_of
 from meshd.identity.istio_ca import METHOD, CertificateRequest, CertificateResponse
 from meshd.identity.node import SERVER_NAME, Credentials, NodeFile, new_request, private_pem
 from meshd.identity.tokens import show_time
 
-DEFAULT_PORT: Final = 15012
 _TIMEOUT: Final = 10.0
 """Seconds for the server to answer a request."""
 _PAUSE: Final = 10.0
@@ -46,25 +46,6 @@ _OPTIONS: Final = (
 )
 
 _log = logging.getLogger(__name__)
-
-
-def address_of(server: str) -> str:
-    """``HOST[:PORT]`` with the port filled in. Raises InvalidInputError."""
-    host, port = split_address(server)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def split_address(server: str) -> tuple[str, int]:
-    """Host and port of ``HOST[:PORT]``, ``[IPV6]:PORT`` or an IPv6 address alone."""
-    text = server.strip()
-    bare = text.count(":") > 1 and not text.startswith("[")
-    host, _, port = (text, "", "") if bare else text.rpartition(":")
-    if not bare and (not host or text.endswith("]")):
-        host, port = text, ""
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or (port and not (port.isdigit() and 0 < int(port) < 65536)):
-        raise InvalidInputError(f"{server!r} is no address of a server: give HOST or HOST:PORT")
-    return host, int(port or DEFAULT_PORT)
 
 
 def open_channel(server: str, credentials: Credentials) -> Any:

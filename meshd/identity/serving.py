@@ -14,7 +14,7 @@ import grpc
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd import wire
-from meshd.errors import MeshdError
+from meshd.errors import MeshdError, NotReadyError
 from meshd.identity import authority
 from meshd.identity.join import ALPN
 from meshd.identity.node import SERVER_NAME, Credentials, new_request, node_uri, private_pem
@@ -22,6 +22,8 @@ from meshd.identity.node import SERVER_NAME, Credentials, new_request, node_uri,
 _PAUSE: Final = 10.0
 """Seconds between attempts to have a new certificate."""
 _LONGEST_SLEEP: Final = 60.0
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +47,22 @@ class ServingCertificate:
 
     @property
     def held(self) -> Credentials:
-        assert self._held, "obtain() comes first"
+        if self._held is None:
+            raise NotReadyError("the server has no certificate yet")
         return self._held
+
+    async def wait(self) -> None:
+        """Until there is one: the identity role may start later than its node's others."""
+        pause, told = _FIRST_PAUSE, ""
+        while True:
+            try:
+                return await self.obtain()
+            except MeshdError as error:
+                if pause > 1 and str(error) != told:
+                    told = str(error)
+                    _log.warning("no certificate yet: %s", told, extra={"MESHD_EVENT": "ca"})
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def obtain(self) -> None:
         """Raises MeshdError."""

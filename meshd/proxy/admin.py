@@ -86,8 +86,13 @@ class Admin:
         await self._command("/healthcheck/fail")
 
     async def drain_listeners(self, *, graceful: bool = False) -> None:
-        """Stop listening: at once, or (graceful) at the end of the drain time."""
-        await self._command("/drain_listeners" + ("?graceful" if graceful else ""))
+        """Stop taking connections from workloads: at once, or at the end of the drain time.
+
+        Only on listeners marked inbound. The internal ones go on for connections that are there,
+        and DNS until the end: a UDP socket that is drained is not read, and not closed either, so
+        that the kernel would go on giving it queries.
+        """
+        await self._command("/drain_listeners?inboundonly" + ("&graceful" if graceful else ""))
 
     async def quit(self) -> None:
         await self._command("/quitquitquit")

@@ -25,14 +25,14 @@ from meshd.xds.front import Front
 from meshd.xds.plane import Plane
 from meshd.xds.resources import Resource, Resources
 
-_SECRET: Final = "core/v1/Secret"
+_WITHHELD: Final = "core/v1/Secret"
 T = TypeVar("T", bound=wire.Message)
 
 
 async def run(settings: Settings, paths: Paths) -> None:
     """Until cancelled. Raises MeshdError when it cannot start."""
     server = Server(settings, paths)
-    await server.certificate.obtain()
+    await server.certificate.wait()
     directory = paths.run / "server"
     directory.mkdir(mode=0o700, exist_ok=True)
     nodes, joining = directory / "nodes.sock", directory / "join.sock"
@@ -146,7 +146,7 @@ class Server:
             url = mcp.type_url(value["apiVersion"], value["kind"])
             metadata = value["metadata"]
             key = f"{url} {metadata.get('namespace', '')}/{metadata['name']}"
-            if url != _SECRET:
+            if url != _WITHHELD:
                 now[key] = self._known(key, value) or (value, mcp.encode(value))
         for workload in workloads:
             name = f"{workload.node}/{workload.uid}"

@@ -52,17 +52,9 @@ class Supervisor:
         self._told = ""
         environment = child_environment(os.environ)
         native = {journal.NATIVE: "1"} if journal.goes_to_journal(os.environ) else {}
-        self._roles = [
-            Runner(
-                name,
-                command=lambda command=command: command,
-                environment=environment | native,
-                output=Pipe(lambda line, name=name: journal.relay(name, line)),
-                policy=Policy(grace=_ROLE_GRACE),
-                changed=self._changed,
-            )
-            for name, command in roles.items()
-        ]
+        self._commands = roles
+        self._environment = environment | native
+        self._roles = [self._make(name) for name in roles]
         self._members = Members(
             home=home,
             users=users,
@@ -70,6 +62,16 @@ class Supervisor:
             environment=environment,
             changed=self._changed,
             make_bootstrap=make_bootstrap,
+        )
+
+    def _make(self, name: str) -> Runner:
+        return Runner(
+            name,
+            command=lambda: self._commands[name],
+            environment=self._environment,
+            output=Pipe(lambda line: journal.relay(name, line)),
+            policy=Policy(grace=_ROLE_GRACE),
+            changed=self._changed,
         )
 
     async def live(self) -> None:
@@ -103,11 +105,27 @@ class Supervisor:
             case wire.Children():
                 roles = tuple(role.status for role in self._roles)
                 return wire.ChildStates(roles + self._members.states)
+            case wire.RestartRoles():
+                await self._restart(request.names)
+                return wire.Done()
             case wire.ReplacePool():
                 await self._members.replace()
                 return wire.Done()
             case _:
                 raise InvalidInputError(f"the supervisor does not answer {type(request).__name__}")
+
+    async def _restart(self, names: Iterable[str]) -> None:
+        """Raises InvalidInputError when there is no role of a name."""
+        if unknown := set(names) - self._commands.keys():
+            raise InvalidInputError(f"there is no role {', '.join(sorted(unknown))} here")
+        old = [role for role in self._roles if role.name in names]
+        for role in old:
+            role.stop()
+        await asyncio.gather(*(role.stopped() for role in old))
+        self._roles = [self._make(one.name) if one in old else one for one in self._roles]
+        for role in self._roles:
+            if role.name in names and not self._stopping.is_set():
+                role.start()
 
     async def _listen(self) -> asyncio.Server:
         path = self._home.paths.socket("supervisor")

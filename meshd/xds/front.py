@@ -1,4 +1,4 @@
-"""One TCP port for two TLS servers: who offers a certain ALPN name goes to the one, else to the other.
+"""One TCP port for two TLS servers: who offers a certain ALPN name goes to one, else to the other.
 
 Bytes are passed on as they are: TLS is between the client and the server behind. Python's gRPC
 can demand a client certificate or not ask for one, and those who join have none yet.

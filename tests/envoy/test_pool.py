@@ -431,6 +431,7 @@ def hello(namespace: str) -> dict[str, Any]:
     }
     return {
         "name": "hello",
+        "traffic_direction": "INBOUND",
         "address": {"socket_address": socket_address},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }

@@ -1,0 +1,65 @@
+"""What ``meshctl status`` shows of other nodes: an agent's server, a server's agents. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshd import wire
+from meshd.cli.objects import age
+from meshd.cli.output import Table, yes_no
+
+
+def tables(answer: wire.Statuses, now: float) -> Iterator[Table]:
+    if control := answer.control:
+        yield Table(
+            ("SERVER", "CONNECTED", "SINCE", "FIRST CERTIFICATE TO END", "ENDS"),
+            (
+                (
+                    control.server,
+                    yes_no(control.connected),
+                    _since(control.since, now),
+                    control.ends_first,
+                    control.ends_at or "",
+                ),
+            ),
+        )
+    if answer.nodes:
+        yield Table(
+            ("NODE", "CONNECTED", "SINCE", "WORKLOADS", "SYNCED", "REFUSED"),
+            tuple(
+                (
+                    node.name,
+                    yes_no(node.connected),
+                    _since(node.since, now),
+                    str(node.workloads),
+                    yes_no(node.synced),
+                    node.rejected[-1] if node.rejected else "",
+                )
+                for node in answer.nodes
+            ),
+        )
+
+
+def troubles(answer: wire.Statuses, now: float) -> Iterator[str]:
+    """A line for each thing that is not as it should be."""
+    if control := answer.control:
+        if not control.connected:
+            stale = (
+                f"what it told is {age(now - control.since)} old, and in force"
+                if control.since
+                else "what it told before this process began is in force"
+            )
+            yield f"server {control.server}: not connected: {stale}: {control.problem}"
+        elif control.problem:
+            yield f"server {control.server}: {control.problem}"
+        for reason in control.rejected:
+            yield f"server {control.server}: refused: {reason}"
+    for node in answer.nodes:
+        if not node.connected:
+            yield f"node {node.name}: not connected since {_since(node.since, now)}"
+        for reason in node.rejected:
+            yield f"node {node.name}: refused: {reason}"
+
+
+def _since(moment: float, now: float) -> str:
+    return age(now - moment) if moment else ""

@@ -1,0 +1,28 @@
+"""How people write where a server is, and how it is written for others. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshd.errors import InvalidInputError
+
+DEFAULT_PORT: Final = 15012
+
+
+def address_of(server: str) -> str:
+    """``HOST[:PORT]`` with the port filled in. Raises InvalidInputError."""
+    host, port = split_address(server)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_address(server: str) -> tuple[str, int]:
+    """Host and port of ``HOST[:PORT]``, ``[IPV6]:PORT`` or an IPv6 address alone."""
+    text = server.strip()
+    bare = text.count(":") > 1 and not text.startswith("[")
+    host, _, port = (text, "", "") if bare else text.rpartition(":")
+    if not bare and (not host or text.endswith("]")):
+        host, port = text, ""
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or (port and not (port.isdigit() and 0 < int(port) < 65536)):
+        raise InvalidInputError(f"{server!r} is no address of a server: give HOST or HOST:PORT")
+    return host, int(port or DEFAULT_PORT)
