@@ -15,20 +15,19 @@ from meshd.errors import InvalidInputError
 from meshd.model.membership import (
     Certified,
     Certify,
+    ControlStatus,
     CreateToken,
     DeleteToken,
     Enlist,
     Follow,
     ListTokens,
     Nodes,
+    NodeStatus,
     NodeStatuses,
     Shared,
     TokenCreated,
     TokenStates,
 )
-from meshd.model.membership import ControlStatus as ControlStatus
-from meshd.model.membership import NodeStatus as NodeStatus
-from meshd.model.membership import TokenState as TokenState
 from meshd.model.message import Message
 from meshd.model.pod import PodPlan, PodState
 from meshd.model.workload import Identity, Observation, Placement, Workload

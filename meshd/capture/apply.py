@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from meshd.capture import fingerprint, routing
 from meshd.capture.delta import (
@@ -20,6 +20,7 @@ from meshd.capture.delta import (
     is_captured,
 )
 from meshd.capture.fingerprint import Fingerprint
+from meshd.capture.host_rules import HostWorkload, held_workloads, host_changes
 from meshd.capture.options import CaptureOptions
 from meshd.capture.rules import Family, Ruleset, desired_rules, guard_rules
 from meshd.capture.tables import (
@@ -29,6 +30,7 @@ from meshd.capture.tables import (
     is_installed,
 )
 from meshd.errors import SystemRefusedError
+from meshd.model.interception import HOST_INBOUND_ROUTE_TABLE, INBOUND_ROUTE_TABLE
 
 _IPV6: Final = Path("/proc/thread-self/net/if_inet6")
 _LOOPBACK_WITHOUT_IPV6: Final = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
@@ -50,43 +52,139 @@ class Outcome:
     fingerprint: Fingerprint
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostCapture:
+    """What is wanted in the host's own namespace; nothing when there are no workloads."""
+
+    workloads: tuple[HostWorkload, ...] = ()
+    waiting: tuple[HostWorkload, ...] = ()
+    """Not to be captured yet. Those that are held stay so."""
+    backend: str = "auto"
+    ipv6: bool = True
+
+
 def apply(options: CaptureOptions) -> Outcome:
     """Make the rules so. Raises SystemRefusedError."""
-    return _bring_about(options, act=True)
+    return _bring_about(_Workload(options), act=True)
 
 
 def plan(options: CaptureOptions) -> Outcome:
     """What ``apply`` would do."""
-    return _bring_about(options, act=False)
+    return _bring_about(_Workload(options), act=False)
 
 
 def remove() -> Outcome:
     """Leave nothing of ours."""
-    return _bring_about(None, act=True)
+    return _bring_about(_Workload(None), act=True)
 
 
 def plan_removal() -> Outcome:
     """What ``remove`` would do."""
-    return _bring_about(None, act=False)
+    return _bring_about(_Workload(None), act=False)
 
 
-def _bring_about(options: CaptureOptions | None, *, act: bool) -> Outcome:
+def apply_host(capture: HostCapture) -> Outcome:
+    """Make the host's rules so, or leave none. Raises SystemRefusedError."""
+    return _bring_about(_Host(capture), act=True)
+
+
+def plan_host(capture: HostCapture) -> Outcome:
+    """What ``apply_host`` would do."""
+    return _bring_about(_Host(capture), act=False)
+
+
+class _Target(Protocol):
+    """What is wanted of a namespace. Without anything in it, all of ours goes."""
+
+    @property
+    def backend(self) -> str: ...
+
+    @property
+    def route_table(self) -> int: ...
+
+    def is_routed(self, family: Family) -> bool:
+        """Whether replies need the routing rule."""
+        ...
+
+    def changes(self, backend: Backend, tables: Tables, family: Family) -> tuple[Change, ...]: ...
+
+    def finish(self) -> None:
+        """What else there is to do in the namespace when it is captured."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Workload:
+    """A namespace that is one workload's own; None: it shall be left alone."""
+
+    options: CaptureOptions | None
+    route_table: int = INBOUND_ROUTE_TABLE
+
+    @property
+    def backend(self) -> str:
+        return self.options.backend if self.options else "auto"
+
+    def is_routed(self, family: Family) -> bool:
+        return self.options is not None and (family is Family.IPV4 or self.options.ipv6)
+
+    def changes(self, backend: Backend, tables: Tables, family: Family) -> tuple[Change, ...]:
+        options = self.options
+        desired: Ruleset = desired_rules(options, family) if options else {}
+        changes = changes_to(tables, desired, mark_new_tables=backend.remembers_new_tables)
+        # Before the first time traffic passes anyway, and when capture ends it shall pass.
+        if options and desired and not options.fail_open and is_captured(tables):
+            return guarded(changes, tables, guard_rules(options))
+        return changes
+
+    def finish(self) -> None:
+        if self.options:
+            routing.migrate_requests()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Host:
+    capture: HostCapture
+    route_table: int = HOST_INBOUND_ROUTE_TABLE
+
+    @property
+    def backend(self) -> str:
+        return self.capture.backend
+
+    def is_routed(self, family: Family) -> bool:
+        return bool(self.capture.workloads) and (family is Family.IPV4 or self.capture.ipv6)
+
+    def changes(self, backend: Backend, tables: Tables, family: Family) -> tuple[Change, ...]:
+        held = held_workloads(tables)
+        waiting = [
+            dataclasses.replace(one, held=True) for one in self.capture.waiting if one.uid in held
+        ]
+        wanted = (*self.capture.workloads, *waiting)
+        mark = backend.remembers_new_tables
+        return host_changes(tables, wanted, family, mark_new_tables=mark)
+
+    def finish(self) -> None:
+        """Nothing: sysctls of the host are not ours."""
+
+
+def _bring_about(target: _Target, *, act: bool) -> Outcome:
     families = _families()
     there = _read_all(families)
     steps: list[Step] = []
-    chosen = _choose(options.backend if options else "auto", there)
+    chosen = _choose(target.backend, there)
     # The chosen tables first: in between the workload is redirected twice rather than not at all.
     for backend in sorted(there, key=lambda backend: backend is not chosen):
-        wanted = options if backend is chosen else None
         changes = {
-            family: _changes(backend, there[backend][family], wanted, family) for family in families
+            family: target.changes(backend, there[backend][family], family)
+            if backend is chosen
+            else changes_to(there[backend][family], {}, mark_new_tables=False)
+            for family in families
         }
         if act and any(changes.values()):
             backend.write(changes, there[backend])
         steps += _steps(backend, changes)
-    steps += _routing(options, families, act=act)
-    if act and options:
-        routing.migrate_requests()
+    steps += _routing(target, families, act=act)
+    if act:
+        target.finish()
     return Outcome(tuple(steps), fingerprint.take())
 
 
@@ -127,17 +225,6 @@ def _has_rules(tables: Tables) -> bool:
     return any(chain.rules for chains in tables.values() for chain in chains.values())
 
 
-def _changes(
-    backend: Backend, tables: Tables, options: CaptureOptions | None, family: Family
-) -> tuple[Change, ...]:
-    desired: Ruleset = desired_rules(options, family) if options else {}
-    changes = changes_to(tables, desired, mark_new_tables=backend.remembers_new_tables)
-    # Before the first time traffic passes anyway, and when capture ends it shall pass.
-    if options and desired and not options.fail_open and is_captured(tables):
-        return guarded(changes, tables, guard_rules(options))
-    return changes
-
-
 def _steps(backend: Backend, changes: Mapping[Family, tuple[Change, ...]]) -> list[Step]:
     return [
         Step(family.label, backend.name, str(change), tuple(map(str, change.rules)))
@@ -146,22 +233,21 @@ def _steps(backend: Backend, changes: Mapping[Family, tuple[Change, ...]]) -> li
     ]
 
 
-def _is_routed(family: Family, options: CaptureOptions) -> bool:
+def _has_loopback(family: Family) -> bool:
+    """Where IPv6 is switched off on the loopback interface, no route can lead there."""
     if family is Family.IPV4:
         return True
-    # Where IPv6 is switched off on the loopback interface, no route can lead there.
-    return options.ipv6 and _LOOPBACK_WITHOUT_IPV6.read_text(encoding="ascii").strip() == "0"
+    return _LOOPBACK_WITHOUT_IPV6.read_text(encoding="ascii").strip() == "0"
 
 
-def _routing(
-    options: CaptureOptions | None, families: tuple[Family, ...], *, act: bool
-) -> list[Step]:
+def _routing(target: _Target, families: tuple[Family, ...], *, act: bool) -> list[Step]:
     steps: list[Step] = []
+    table = target.route_table
     for family in families:
-        wanted = options is not None and _is_routed(family, options)
-        lines = routing.missing(family) if wanted else routing.present_in(family)
+        wanted = target.is_routed(family) and _has_loopback(family)
+        lines = routing.missing(family, table) if wanted else routing.present_in(family, table)
         if act and lines:
-            (routing.add if wanted else routing.remove)(family, lines)
+            (routing.add if wanted else routing.remove)(family, table, lines)
         verb = "add" if wanted else "drop"
         steps += [Step(family.label, "routing", f"{verb} {line}") for line in lines]
     return steps

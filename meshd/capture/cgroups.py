@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
-from meshd.errors import NotReadyError, SystemRefusedError
+from meshd.errors import SystemRefusedError
 
 _PROBE: Final = "meshd-probe"
 """A cgroup below the service's, for the moment of a probe: systemd lets no process live in a slice
@@ -33,17 +32,15 @@ def root() -> Path:
 
 
 def identify(path: str) -> int:
-    """A number that no other cgroup has had. Raises NotReadyError when there is none."""
+    """A number that no other cgroup has had; 0 when there is no such cgroup."""
     try:
         return (root() / path).stat().st_ino
     except OSError:
-        raise NotReadyError(
-            f"cgroup {path} is not there; the service has not been started yet"
-        ) from None
+        return 0
 
 
 @contextlib.contextmanager
-def visited(path: str) -> Iterator[None]:
+def visited(path: str) -> Generator[None]:
     """This process belongs to the cgroup within the block, and so do sockets that it opens.
 
     Raises SystemRefusedError. The process must end soon after: ``swept`` removes what is left.
@@ -60,4 +57,4 @@ def visited(path: str) -> Iterator[None]:
 def sweep(path: str) -> None:
     """Remove what ``visited`` made, once its process has ended."""
     with contextlib.suppress(OSError):
-        os.rmdir(root() / path / _PROBE)
+        (root() / path / _PROBE).rmdir()

@@ -104,12 +104,38 @@ def guarded(
 
     A guard that an interrupted run left up stays up until the end too.
     """
-    rest = tuple(c for c in changes if (c.table, c.chain) != ("raw", GUARD_CHAIN))
+    return behind(changes, tables, {GUARD_CHAIN: guard}, {})
+
+
+def behind(
+    changes: tuple[Change, ...],
+    tables: Tables,
+    raised: Mapping[str, tuple[Rule, ...]],
+    left: Mapping[str, tuple[Rule, ...]],
+) -> tuple[Change, ...]:
+    """The same changes between filling chains of the raw table with what is ``raised`` first, and
+    with what is ``left`` of it last."""
+    chains = raised.keys() | left.keys()
+    rest = tuple(c for c in changes if (c.table, c.chain) not in {("raw", one) for one in chains})
     if not rest:
         return changes
-    up = tuple(_chain_changes("raw", tables.get("raw", {}), GUARD_CHAIN, guard))
-    raised = apply_changes(up, tables)
-    return (*up, *rest, *_dropped("raw", raised["raw"], GUARD_CHAIN))
+    raw = tables.get("raw", {})
+    up = tuple(
+        change
+        for chain, rules in raised.items()
+        for change in _chain_changes("raw", raw, chain, rules)
+    )
+    high = apply_changes(up, tables).get("raw", {})
+    down = tuple(
+        change
+        for chain in (*left, *(one for one in raised if one not in left))
+        for change in (
+            _chain_changes("raw", high, chain, left[chain])
+            if chain in left
+            else _dropped("raw", high, chain)
+        )
+    )
+    return (*up, *rest, *down)
 
 
 def apply_changes(changes: Iterable[Change], tables: Tables) -> dict[str, dict[str, Chain]]:

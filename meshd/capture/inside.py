@@ -82,22 +82,33 @@ async def run(path: Path, action: Callable[[], T], *, timeout: float = TIMEOUT) 
     """
     namespace = open_namespace(path)
     try:
-        child, reader = _fork(action, namespace)
+        forked = _fork(action, namespace)
     finally:
         os.close(namespace)
+    return await _outcome_of(forked, str(path), timeout)
+
+
+async def run_in_host(action: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
+    """As ``run``, in the namespace that this process itself lives in: the host's own, which no
+    path leads to (see ``open_namespace``)."""
+    return await _outcome_of(_fork(action, None), "the host's namespace", timeout)
+
+
+async def _outcome_of(forked: tuple[int, int], where: str, timeout: float) -> Any:
+    child, reader = forked
     answered = False
     try:
         async with asyncio.timeout(timeout):
             answer = await _read_all(reader)
         answered = True
     except TimeoutError:
-        raise SystemRefusedError(f"{path}: nothing came of it within {timeout:g} s") from None
+        raise SystemRefusedError(f"{where}: nothing came of it within {timeout:g} s") from None
     finally:
         os.close(reader)
         if not answered:
             os.kill(child, signal.SIGKILL)
         status = _reap(child)
-    return _result(answer, status, str(path))
+    return _result(answer, status, where)
 
 
 def _reap(child: int) -> int:

@@ -20,6 +20,7 @@ from typing import Final
 
 from meshd.capture import apply, fingerprint, inside
 from meshd.capture.fingerprint import Fingerprint
+from meshd.capture.host_keeper import HostKeeper
 from meshd.capture.namespaces import Pin, Pins
 from meshd.capture.options import CaptureOptions, options_for
 from meshd.capture.probe import probe
@@ -33,6 +34,8 @@ _LONGEST_RETRY: Final = 30.0
 _SETTLE: Final = 3.0
 """Seconds that the first report waits for each workload to have been looked at."""
 
+_HOST_NOTE: Final = "host-captured"
+"""Beside the pins' directory."""
 _ROUNDS: Final = 10
 """Into which the probes of one interval are gathered: several at one waking cost far less."""
 
@@ -54,10 +57,16 @@ class Keeper:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._workers: dict[str, _Worker] = {}
         self._settled = asyncio.Event()
+        self._hosted: frozenset[str] = frozenset()
+        self._host = HostKeeper(settings, pins.directory.with_name(_HOST_NOTE), self.observe)
 
     def place(self, placements: Sequence[Placement]) -> None:
         """The whole of what is wanted. What is pinned but not wanted is let go."""
         wanted = {placement.workload.uid: placement for placement in placements}
+        hosted = {uid: one for uid, one in wanted.items() if one.workload.host}
+        self._hosted = frozenset(hosted)
+        self._host.place(hosted)
+        wanted = {uid: one for uid, one in wanted.items() if uid not in hosted}
         if not self._settled.is_set():
             asyncio.get_running_loop().call_later(_SETTLE, self._settle)
         for uid in (*self._workers, *self.pins.list_pins(), *wanted):
@@ -90,6 +99,7 @@ class Keeper:
 
     async def close(self) -> None:
         """Stop working; leave everything as it is."""
+        await self._host.close()
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -100,7 +110,8 @@ class Keeper:
         self.observe(worker.uid, None)
 
     def _settle_if_complete(self) -> None:
-        if all(uid in self._observed for uid, worker in self._workers.items() if worker.wanted):
+        uids = {uid for uid, worker in self._workers.items() if worker.wanted} | self._hosted
+        if uids <= self._observed.keys():
             self._settle()
 
     def _settle(self) -> None:

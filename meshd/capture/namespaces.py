@@ -37,7 +37,7 @@ class Pins:
     """The pins below one directory."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
 
     def find(self, uid: str) -> Pin | None:
         """Raises InvalidInputError when the uid is not safe as a file name."""
@@ -66,7 +66,7 @@ class Pins:
                 return pinned
             if pinned:
                 self.unpin(uid)
-            path = self._directory / f"{uid}{_SEPARATOR}{time.time_ns():x}"
+            path = self.directory / f"{uid}{_SEPARATOR}{time.time_ns():x}"
             self._mount(descriptor, path)
         finally:
             os.close(descriptor)
@@ -84,9 +84,9 @@ class Pins:
 
     def list_pins(self) -> tuple[str, ...]:
         """The uids that have a pin, or the file of one that was not finished."""
-        if not self._directory.is_dir():
+        if not self.directory.is_dir():
             return ()
-        names = (path.name.partition(_SEPARATOR) for path in self._directory.iterdir())
+        names = (path.name.partition(_SEPARATOR) for path in self.directory.iterdir())
         return tuple(sorted({uid for uid, found, _ in names if found and _UID.fullmatch(uid)}))
 
     def _paths(self, uid: str) -> tuple[Path, ...]:
@@ -94,10 +94,10 @@ class Pins:
             raise InvalidInputError(
                 f"workload uid {uid!r} is not usable as a file name; use letters, digits, . _ and -"
             )
-        return tuple(self._directory.glob(f"{uid}{_SEPARATOR}*"))
+        return tuple(self.directory.glob(f"{uid}{_SEPARATOR}*"))
 
     def _mount(self, descriptor: int, path: Path) -> None:
-        self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.touch(mode=0o444)
         # The descriptor, not the path: that might lead elsewhere by now.
         source = f"/proc/self/fd/{descriptor}".encode()

@@ -48,6 +48,35 @@ async def probe(namespace: Path, uid: str, *, ipv6: bool) -> str:
     return "; ".join(problem for problem in problems if problem)
 
 
+def probe_here(uid: str, *, ipv6: bool) -> str:
+    """As ``probe``, from this very process, where it is now. It blocks."""
+    families = [Family.IPV4, *([Family.IPV6] if ipv6 and _has_global_ipv6() else [])]
+    problems = [_ask_here(family, uid) for family in families]
+    return "; ".join(problem for problem in problems if problem)
+
+
+def _ask_here(family: Family, uid: str) -> str:
+    address_family, address = _TARGET[family]
+    target = f"{family.label} probe"
+    with socket.socket(address_family, socket.SOCK_STREAM) as connection:
+        connection.settimeout(TIMEOUT)
+        try:
+            connection.connect((address, CAPTURE_PROBE_PORT))
+            answer = connection.makefile("rb").readline(_LONGEST_ANSWER)
+        except TimeoutError:
+            return _silence(target)
+        except OSError as error:
+            return f"{target}: {_explain(error)}"
+    return _judge(answer, uid, target)
+
+
+def _silence(target: str) -> str:
+    return (
+        f"{target}: no answer within {TIMEOUT:g} s;"
+        " its traffic does not reach the proxy, or a rule drops it"
+    )
+
+
 def _sockets(namespace: Path, *, ipv6: bool) -> list[tuple[Family, socket.socket]]:
     with inside.entered(namespace):
         families = [Family.IPV4]
@@ -74,10 +103,7 @@ async def _one(connection: socket.socket, family: Family, uid: str) -> str:
         async with asyncio.timeout(TIMEOUT):
             answer = await _ask(connection, _TARGET[family][1])
     except TimeoutError:
-        return (
-            f"{target}: no answer within {TIMEOUT:g} s;"
-            " its traffic does not reach the proxy, or a rule drops it"
-        )
+        return _silence(target)
     except OSError as error:
         return f"{target}: {_explain(error)}"
     return _judge(answer, uid, target)

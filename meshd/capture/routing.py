@@ -17,10 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from meshd.capture.rules import Family
 from meshd.errors import SystemRefusedError
-from meshd.model.interception import INBOUND_CONNMARK, INBOUND_ROUTE_TABLE
-
-RULE: Final = f"rule fwmark {INBOUND_CONNMARK:#x}/0xfff lookup {INBOUND_ROUTE_TABLE}"
-ROUTE: Final = f"route local default dev lo table {INBOUND_ROUTE_TABLE}"
+from meshd.model.interception import INBOUND_CONNMARK
 
 _PREFERENCE: Final = 32764
 _MASK: Final = 0xFFF
@@ -30,34 +27,42 @@ _MIGRATE: Final = Path("/proc/sys/net/ipv4/tcp_migrate_req")
 _ADDRESS_FAMILY: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 
 
-def missing(family: Family) -> tuple[str, ...]:
-    """Which of ``RULE`` and ``ROUTE`` are not there."""
-    present = present_in(family)
-    return tuple(line for line in (RULE, ROUTE) if line not in present)
+def rule_line(table: int) -> str:
+    return f"rule fwmark {INBOUND_CONNMARK:#x}/0xfff lookup {table}"
 
 
-def present_in(family: Family) -> tuple[str, ...]:
-    """Which of ``RULE`` and ``ROUTE`` are there."""
+def route_line(table: int) -> str:
+    return f"route local default dev lo table {table}"
+
+
+def missing(family: Family, table: int) -> tuple[str, ...]:
+    """Which of ``rule_line`` and ``route_line`` are not there."""
+    present = present_in(family, table)
+    return tuple(line for line in (rule_line(table), route_line(table)) if line not in present)
+
+
+def present_in(family: Family, table: int) -> tuple[str, ...]:
+    """Which of ``rule_line`` and ``route_line`` are there."""
     with IPRoute() as netlink:
-        return tuple(_present(netlink, _ADDRESS_FAMILY[family]))
+        return tuple(_present(netlink, _ADDRESS_FAMILY[family], table))
 
 
-def add(family: Family, lines: tuple[str, ...]) -> None:
+def add(family: Family, table: int, lines: tuple[str, ...]) -> None:
     """Raises SystemRefusedError."""
-    with IPRoute() as netlink:
-        if RULE in lines:
-            _request(netlink.rule, "add", _rule(family))
-        if ROUTE in lines:
-            _request(netlink.route, "add", _route(family))
+    _change("add", family, table, lines)
 
 
-def remove(family: Family, lines: tuple[str, ...]) -> None:
+def remove(family: Family, table: int, lines: tuple[str, ...]) -> None:
     """Raises SystemRefusedError."""
+    _change("del", family, table, lines)
+
+
+def _change(verb: str, family: Family, table: int, lines: tuple[str, ...]) -> None:
     with IPRoute() as netlink:
-        if RULE in lines:
-            _request(netlink.rule, "del", _rule(family))
-        if ROUTE in lines:
-            _request(netlink.route, "del", _route(family))
+        if rule_line(table) in lines:
+            _request(netlink.rule, verb, _rule(family, table))
+        if route_line(table) in lines:
+            _request(netlink.route, verb, _route(family, table))
 
 
 def migrate_requests() -> None:
@@ -71,36 +76,36 @@ def migrate_requests() -> None:
             _MIGRATE.write_text("1", encoding="ascii")
 
 
-def _present(netlink: IPRoute, address_family: int) -> Iterator[str]:
+def _present(netlink: IPRoute, address_family: int, table: int) -> Iterator[str]:
     for rule in netlink.get_rules(family=address_family):
         if (
-            rule.get("FRA_TABLE") == INBOUND_ROUTE_TABLE
+            rule.get("FRA_TABLE") == table
             and rule.get("FRA_FWMARK") == INBOUND_CONNMARK
             and rule.get("FRA_FWMASK") == _MASK
         ):
-            yield RULE
-    for route in netlink.get_routes(family=address_family, table=INBOUND_ROUTE_TABLE):
+            yield rule_line(table)
+    for route in netlink.get_routes(family=address_family, table=table):
         if route["type"] == _RTN_LOCAL and route["dst_len"] == 0:
-            yield ROUTE
+            yield route_line(table)
 
 
-def _rule(family: Family) -> dict[str, Any]:
+def _rule(family: Family, table: int) -> dict[str, Any]:
     return {
         "family": _ADDRESS_FAMILY[family],
         "priority": _PREFERENCE,
         "fwmark": INBOUND_CONNMARK,
         "fwmask": _MASK,
-        "table": INBOUND_ROUTE_TABLE,
+        "table": table,
     }
 
 
-def _route(family: Family) -> dict[str, Any]:
+def _route(family: Family, table: int) -> dict[str, Any]:
     route: dict[str, Any] = {
         "family": _ADDRESS_FAMILY[family],
         "dst": "default",
         "type": "local",
         "oif": socket.if_nametoindex("lo"),
-        "table": INBOUND_ROUTE_TABLE,
+        "table": table,
     }
     return route | ({"scope": _RT_SCOPE_HOST} if family is Family.IPV4 else {})
 
@@ -113,5 +118,5 @@ def _request(ask: Callable[..., Any], verb: str, what: dict[str, Any]) -> None:
             return  # somebody else was faster
         raise SystemRefusedError(
             f"cannot {verb} routing {'rule' if 'fwmark' in what else 'route'}"
-            f" of table {INBOUND_ROUTE_TABLE}: {error}"
+            f" of table {what['table']}: {error}"
         ) from None

@@ -23,16 +23,20 @@ from meshd.model import interception
 PREROUTING_CHAIN: Final = "MESHD_PREROUTING"
 OUTPUT_CHAIN: Final = "MESHD_OUTPUT"
 GUARD_CHAIN: Final = "MESHD_GUARD"
+HOLD_IN_CHAIN: Final = "MESHD_HOLD_IN"
+HOLD_OUT_CHAIN: Final = "MESHD_HOLD_OUT"
+"""In the host's own namespace. Two of them: a packet that comes in has no cgroup yet, and iptables
+refuses to ask for it."""
 NEW_TABLE_CHAIN: Final = "MESHD_NEW_TABLE"
 """Empty; its presence says that the table did not exist before us, so removal takes it away."""
 
-_OUTBOUND_MARK: Final = f"{interception.PROXY_MARK:#x}/0xfff"
-_INBOUND_MARK: Final = f"{interception.PROXY_INBOUND_MARK:#x}/0xfff"
-_EITHER_MARK: Final = f"{interception.PROXY_MARK & ~3:#x}/0xffc"
+OUTBOUND_MARK: Final = f"{interception.PROXY_MARK:#x}/0xfff"
+INBOUND_MARK: Final = f"{interception.PROXY_INBOUND_MARK:#x}/0xfff"
+EITHER_MARK: Final = f"{interception.PROXY_MARK & ~3:#x}/0xffc"
 """Both marks of the proxy: they differ in their last two bits only."""
-_CONNMARK: Final = f"{interception.INBOUND_CONNMARK:#x}/0xfff"
-_DNS_ZONE: Final = "1"
-_APPLICATION_ZONE: Final = "2"
+CONNMARK: Final = f"{interception.INBOUND_CONNMARK:#x}/0xfff"
+DNS_ZONE: Final = "1"
+APPLICATION_ZONE: Final = "2"
 _SYN: Final = ("FIN,SYN,RST,ACK", "SYN")
 _RESOLVED_STUB: Final = "127.0.0.53/32"
 """systemd-resolved's address on the host: in a namespace of its own nobody answers there, but a
@@ -102,8 +106,12 @@ def _option_words(extension: Extension) -> Iterator[str]:
         if option.inverted:
             yield "!"
         yield "--" + option.name
-        yield from option.values
+        quoted = option.name in _QUOTED
+        yield from (f'"{value}"' for value in option.values) if quoted else option.values
 
+
+_QUOTED: Final = frozenset({"path", "comment"})
+"""Options whose values iptables-save quotes, as it does with all that has more than letters."""
 
 Ruleset = Mapping[str, Mapping[str, tuple[Rule, ...]]]
 """Table → chain of ours → its rules."""
@@ -112,6 +120,8 @@ JUMPS: Final[Mapping[str, tuple[str, ...]]] = {
     PREROUTING_CHAIN: ("PREROUTING",),
     OUTPUT_CHAIN: ("OUTPUT",),
     GUARD_CHAIN: ("PREROUTING", "OUTPUT"),
+    HOLD_IN_CHAIN: ("PREROUTING",),
+    HOLD_OUT_CHAIN: ("OUTPUT",),
 }
 """Chain of ours → the built-in chains that jump to it."""
 
@@ -136,15 +146,15 @@ def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
             PREROUTING_CHAIN: (
                 Rule(
                     protocol="tcp",
-                    matches=(_marked(_INBOUND_MARK),),
-                    target=Extension("CONNMARK", (Option("set-xmark", (_CONNMARK,)),)),
+                    matches=(marked(INBOUND_MARK),),
+                    target=Extension("CONNMARK", (Option("set-xmark", (CONNMARK,)),)),
                 ),
             ),
             OUTPUT_CHAIN: (
                 Rule(
                     protocol="tcp",
-                    matches=(Extension("connmark", (Option("mark", (_CONNMARK,)),)),),
-                    target=_RESTORE_MARK,
+                    matches=(Extension("connmark", (Option("mark", (CONNMARK,)),)),),
+                    target=RESTORE_MARK,
                 ),
             ),
         },
@@ -158,29 +168,27 @@ def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
 def guard_rules(options: CaptureOptions) -> tuple[Rule, ...]:
     """No new connection while rules change. What is open already keeps its own translation."""
     rules = [
-        Rule(in_interface="lo", target=_RETURN),
-        Rule(out_interface="lo", target=_RETURN),
-        Rule(matches=(_marked(),), target=_RETURN),
-        Rule(protocol="tcp", matches=(_new_connection(),), target=_DROP),
+        Rule(in_interface="lo", target=RETURN),
+        Rule(out_interface="lo", target=RETURN),
+        Rule(matches=(marked(),), target=RETURN),
+        Rule(protocol="tcp", matches=(new_connection(),), target=DROP),
     ]
     if options.dns:
-        query = _ports("udp", DNS_SERVICE_PORT)
-        rules.append(Rule(protocol="udp", matches=(query,), target=_DROP))
+        query = ports("udp", DNS_SERVICE_PORT)
+        rules.append(Rule(protocol="udp", matches=(query,), target=DROP))
     return tuple(rules)
 
 
 def _raw_prerouting(options: CaptureOptions) -> Iterator[Rule]:
     """The proxy's own ports are not for others: it would take them for redirected ones."""
     for port in _LISTENERS:
-        yield Rule(
-            protocol="tcp", in_interface="!lo", matches=(_new_connection(port),), target=_DROP
-        )
+        yield Rule(protocol="tcp", in_interface="!lo", matches=(new_connection(port),), target=DROP)
     if options.dns:
         yield Rule(
             protocol="udp",
             in_interface="!lo",
-            matches=(_ports("udp", interception.DNS_PORT),),
-            target=_DROP,
+            matches=(ports("udp", interception.DNS_PORT),),
+            target=DROP,
         )
         yield Rule(
             protocol="udp",
@@ -188,47 +196,45 @@ def _raw_prerouting(options: CaptureOptions) -> Iterator[Rule]:
                 Extension("udp", (Option("sport", (str(DNS_SERVICE_PORT),)),)),
                 _unmarked(),
             ),
-            target=_zone("zone", _DNS_ZONE),
+            target=zone("zone", DNS_ZONE),
         )
 
 
 def _raw_output(options: CaptureOptions) -> Iterator[Rule]:
     for port in (interception.OUTBOUND_PORT, interception.INBOUND_PORT):
         # From the workload itself such a connection would go round in circles.
-        yield Rule(
-            protocol="tcp", out_interface="lo", matches=(_new_connection(port),), target=_DROP
-        )
+        yield Rule(protocol="tcp", out_interface="lo", matches=(new_connection(port),), target=DROP)
     # The proxy may come to use the very port that the client uses towards it: in a zone of its
     # own the connection is not taken for the client's one, which is redirected.
     yield Rule(
         protocol="tcp",
         out_interface="lo",
-        matches=(_marked(_INBOUND_MARK),),
-        target=_zone("zone-orig", _APPLICATION_ZONE),
+        matches=(marked(INBOUND_MARK),),
+        target=zone("zone-orig", APPLICATION_ZONE),
     )
     if options.dns:
         yield Rule(
             protocol="udp",
-            matches=(_ports("udp", DNS_SERVICE_PORT), _marked()),
-            target=_zone("zone", _DNS_ZONE),
+            matches=(ports("udp", DNS_SERVICE_PORT), marked()),
+            target=zone("zone", DNS_ZONE),
         )
 
 
 def _inbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
     v4 = family is Family.IPV4
     prober = interception.HEALTH_PROBE_ADDRESS if v4 else interception.HEALTH_PROBE_ADDRESS_V6
-    yield Rule(protocol="tcp", matches=(_marked(),), target=_RETURN)
-    yield Rule(protocol="tcp", source=f"{prober}/{32 if v4 else 128}", target=_RETURN)
+    yield Rule(protocol="tcp", matches=(marked(),), target=RETURN)
+    yield Rule(protocol="tcp", source=f"{prober}/{32 if v4 else 128}", target=RETURN)
     for name in options.exclude_interfaces:
-        yield Rule(in_interface=name, target=_RETURN)
-    yield from _to_inbound(options, Rule(protocol="tcp", target=_RETURN))
+        yield Rule(in_interface=name, target=RETURN)
+    yield from _to_inbound(options, Rule(protocol="tcp", target=RETURN))
 
 
 def _to_inbound(options: CaptureOptions, base: Rule) -> Iterator[Rule]:
     """What of the packets that ``base`` matches goes to the inbound listener."""
     for port in (interception.HBONE_PORT, *options.exclude_inbound_ports):
-        yield _with(base, _RETURN, port)
-    to_proxy = _redirect(interception.INBOUND_PORT)
+        yield _with(base, RETURN, port)
+    to_proxy = redirect(interception.INBOUND_PORT)
     if options.include_inbound_ports is None:
         yield dataclasses.replace(base, target=to_proxy)
     else:
@@ -236,84 +242,82 @@ def _to_inbound(options: CaptureOptions, base: Rule) -> Iterator[Rule]:
 
 
 def _with(base: Rule, target: Extension, port: int) -> Rule:
-    return dataclasses.replace(base, target=target, matches=(_ports("tcp", port), *base.matches))
+    return dataclasses.replace(base, target=target, matches=(ports("tcp", port), *base.matches))
 
 
 def _outbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
-    to_proxy = _redirect(interception.OUTBOUND_PORT)
+    to_proxy = redirect(interception.OUTBOUND_PORT)
     # A workload that calls a service which it serves itself: its outbound proxy's connection
     # never leaves, so this is where it comes in.
-    own = Rule(
-        protocol="tcp", out_interface="lo", matches=(_marked(_OUTBOUND_MARK),), target=_RETURN
-    )
+    own = Rule(protocol="tcp", out_interface="lo", matches=(marked(OUTBOUND_MARK),), target=RETURN)
     yield from _to_inbound(options, own)
-    yield Rule(matches=(_marked(),), target=_RETURN)
+    yield Rule(matches=(marked(),), target=RETURN)
     for name in options.exclude_interfaces:
-        yield Rule(out_interface=name, target=_RETURN)
+        yield Rule(out_interface=name, target=RETURN)
     if options.dns:
         yield from _dns(family)
     # Loopback, and the workload's own addresses too.
-    yield Rule(out_interface="lo", target=_RETURN)
-    for network in _of(options.exclude_outbound, family):
-        yield Rule(destination=_destination(network), target=_RETURN)
+    yield Rule(out_interface="lo", target=RETURN)
+    for network in of_family(options.exclude_outbound, family):
+        yield Rule(destination=destination(network), target=RETURN)
     for port in options.exclude_outbound_ports:
-        yield Rule(protocol="tcp", matches=(_ports("tcp", port),), target=_RETURN)
+        yield Rule(protocol="tcp", matches=(ports("tcp", port),), target=RETURN)
     for port in options.include_outbound_ports:
-        yield Rule(protocol="tcp", matches=(_ports("tcp", port),), target=to_proxy)
+        yield Rule(protocol="tcp", matches=(ports("tcp", port),), target=to_proxy)
     if options.include_outbound is None:
         yield Rule(protocol="tcp", target=to_proxy)
         return
-    for network in _of(options.include_outbound, family):
-        yield Rule(protocol="tcp", destination=_destination(network), target=to_proxy)
+    for network in of_family(options.include_outbound, family):
+        yield Rule(protocol="tcp", destination=destination(network), target=to_proxy)
 
 
 def _dns(family: Family) -> Iterator[Rule]:
     """Queries over UDP. Envoy's DNS filter knows no TCP: that goes to the resolver through the
     outbound listener, like any other connection."""
-    query = (_ports("udp", DNS_SERVICE_PORT),)
-    to_proxy = _redirect(interception.DNS_PORT)
+    query = (ports("udp", DNS_SERVICE_PORT),)
+    to_proxy = redirect(interception.DNS_PORT)
     if family is Family.IPV4:
         yield Rule(protocol="udp", destination=_RESOLVED_STUB, matches=query, target=to_proxy)
     yield Rule(protocol="udp", out_interface="!lo", matches=query, target=to_proxy)
 
 
-def _of(networks: tuple[Network, ...], family: Family) -> Iterator[Network]:
+def of_family(networks: tuple[Network, ...], family: Family) -> Iterator[Network]:
     return (network for network in networks if network.version == family.value)
 
 
-def _destination(network: Network) -> str:
+def destination(network: Network) -> str:
     # iptables-save says nothing of a range that is everything.
     return str(network) if network.prefixlen else ""
 
 
-def _marked(mark: str = _EITHER_MARK) -> Extension:
+def marked(mark: str = EITHER_MARK) -> Extension:
     return Extension("mark", (Option("mark", (mark,)),))
 
 
 def _unmarked() -> Extension:
-    return Extension("mark", (Option("mark", (_EITHER_MARK,), inverted=True),))
+    return Extension("mark", (Option("mark", (EITHER_MARK,), inverted=True),))
 
 
-def _ports(protocol: str, port: int) -> Extension:
+def ports(protocol: str, port: int) -> Extension:
     return Extension(protocol, (Option("dport", (str(port),)),))
 
 
-def _new_connection(port: int = 0) -> Extension:
+def new_connection(port: int = 0) -> Extension:
     dport = (Option("dport", (str(port),)),) if port else ()
     return Extension("tcp", (*dport, Option("tcp-flags", _SYN)))
 
 
-def _redirect(port: int) -> Extension:
+def redirect(port: int) -> Extension:
     return Extension("REDIRECT", (Option("to-ports", (str(port),)),))
 
 
-def _zone(option: str, zone: str) -> Extension:
+def zone(option: str, zone: str) -> Extension:
     return Extension("CT", (Option(option, (zone,)),))
 
 
-_RETURN: Final = Extension("RETURN")
-_DROP: Final = Extension("DROP")
-_RESTORE_MARK: Final = Extension(
+RETURN: Final = Extension("RETURN")
+DROP: Final = Extension("DROP")
+RESTORE_MARK: Final = Extension(
     "CONNMARK",
     (Option("restore-mark", ()), Option("nfmask", ("0xfff",)), Option("ctmask", ("0xfff",))),
 )

@@ -14,6 +14,7 @@ from meshd.cli.daemon import Target
 from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show
 from meshd.model.base import Duration
+from meshd.model.membership import TokenState
 from meshd.settings import Paths, load
 
 _TTL: Final = Duration(3600)
@@ -91,7 +92,7 @@ def delete(context: typer.Context, id_: Annotated[str, typer.Argument(metavar="I
     print(f"token {id_} deleted")
 
 
-def _row(state: wire.TokenState) -> dict[str, Any]:
+def _row(state: TokenState) -> dict[str, Any]:
     """What scripts see of a token."""
     return {
         "id": state.id,

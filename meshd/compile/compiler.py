@@ -143,7 +143,8 @@ class _Round:
             yield dns.workload_listener(workload, options)
 
         # Neither readiness nor labels are in a listener: they may change as often as they like.
-        what = (workload.netns, workload.addresses, identity, scope, ports, policy, options)
+        place = (workload.netns, workload.host, workload.addresses)
+        what = (place, identity, scope, ports, policy, options)
         yield from self._memo.each(("workload", workload.uid), what, make)
         if client.gateway.ports:
             yield from gateway.workload_listeners(

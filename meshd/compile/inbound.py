@@ -24,7 +24,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from meshd.compile import wellknown
 from meshd.compile.http import server_manager
 from meshd.compile.internal import handover, internal_cluster
-from meshd.compile.listeners import chain, chain_match, in_namespace, loop_trap
+from meshd.compile.listeners import chain, chain_match, in_namespace, loop_trap, own_traps
 from meshd.compile.names import InboundCluster
 from meshd.compile.peer_authentication import Mode, PeerPolicy
 from meshd.compile.tcp import tcp_proxy
@@ -104,10 +104,10 @@ def workload_listener(
     allowed; anything else is plain, and goes on only where that is. What no chain matches is
     closed.
     """
-    netns = state_value(wellknown.NETNS_STATE, workload.netns, TRANSITIVE)
+    netns = wellknown.namespace_state(workload.netns, TRANSITIVE)
     alpn = (*HTTP_ALPN, *TCP_ALPN)
     mutual = [
-        wellknown.set_filter_state(netns, *handover()),
+        wellknown.set_filter_state(*netns, *handover()),
         wellknown.set_filter_state_after_handshake(*_peer(identity)),
         tcp_proxy(
             "inbound",
@@ -116,10 +116,10 @@ def workload_listener(
         ),
     ]
     plain = [
-        wellknown.set_filter_state(netns, *handover()),
+        wellknown.set_filter_state(*netns, *handover()),
         tcp_proxy("inbound", [(listener_for(ports, mutual_tls=False), 1)]),
     ]
-    chains: list[Any] = []
+    chains = own_traps(workload, INBOUND_PORT)
     for port in (*sorted(policy.port_modes), None):
         mode = policy.mode if port is None else policy.mode_of(port)
         label = "any" if port is None else str(port)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -13,8 +13,13 @@ from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from meshd.compile.names import BLACK_HOLE_CLUSTER
 from meshd.compile.tcp import tcp_proxy
 from meshd.compile.wellknown import socket_address
+from meshd.model.interception import DNS_PORT, INBOUND_PORT, OUTBOUND_PORT
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
+
+_ANY: Final = ("0.0.0.0", "::")
+_LOOPBACK: Final = ("127.0.0.1", "::1")
+_OF_CLIENTS: Final = frozenset({OUTBOUND_PORT, DNS_PORT})
 
 
 def listener_name(uid: str, what: str) -> str:

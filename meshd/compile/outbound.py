@@ -23,6 +23,7 @@ from meshd.compile.listeners import (
     chain_match,
     in_namespace,
     loop_trap,
+    own_traps,
 )
 from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, client_routes
 from meshd.compile.opaque import OpaqueRoute, destinations, opaque_routes
@@ -49,7 +50,7 @@ def identify(
     """Filter state that says on whose behalf a connection is made, and from where."""
     return [
         state_value(wellknown.SECRET_STATE, identity.uri, sharing),
-        state_value(wellknown.NETNS_STATE, workload.netns, sharing),
+        *wellknown.namespace_state(workload.netns, sharing),
     ]
 
 
@@ -66,7 +67,7 @@ def workload_listener(
         OUTBOUND_PORT,
         options,
         listener_filters=[wellknown.original_destination()],
-        filter_chains=[_probe_answer(workload)],
+        filter_chains=[*own_traps(workload, OUTBOUND_PORT), _probe_answer(workload)],
         default_filter_chain=chain(
             "scope", None, [known, tcp_proxy("outbound", [(scope_listener_name(scope), 1)])]
         ),

@@ -126,6 +126,11 @@ def state_value(key: str, text: str, sharing: Any, factory: str = HASHED) -> Any
     )
 
 
+def namespace_state(netns: str, sharing: Any) -> list[Any]:
+    """From where upstream connections are opened; for services of the host, nothing is said."""
+    return [state_value(NETNS_STATE, netns, sharing)] if netns else []
+
+
 def set_filter_state(*values: Any) -> Any:
     return filter_(
         "envoy.filters.network.set_filter_state",

@@ -30,6 +30,8 @@ class Backend:
     workload: str = ""
     weight: int = 1
     ready: bool = True
+    captured_ports: frozenset[int] | None = None
+    """Ports on which mutual TLS is spoken at all; None: all."""
 
     @classmethod
     def of_workload(cls, workload: Workload, enrolled: bool) -> Backend:
@@ -42,6 +44,9 @@ class Backend:
             mutual_tls=enrolled,
             workload=workload.uid,
             ready=workload.ready,
+            captured_ports=frozenset(port.number for port in workload.ports)
+            if workload.host
+            else None,
         )
 
     @classmethod
@@ -76,7 +81,8 @@ class Backend:
             service_account=self.service_account,
             namespace=self.namespace,
             workload=self.workload,
-            mutual_tls=self.mutual_tls,
+            mutual_tls=self.mutual_tls
+            and (self.captured_ports is None or port in self.captured_ports),
             weight=self.weight,
             ready=self.ready,
         )

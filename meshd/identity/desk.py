@@ -22,6 +22,7 @@ from meshd.identity.names import parse
 from meshd.identity.node import checked_name, node_uri, parse_node
 from meshd.identity.standalone import Standalone
 from meshd.identity.token_store import TokenStore
+from meshd.model.membership import TokenState
 
 _SHORTEST_TTL: Final = 1.0
 _LONGEST_TTL: Final = 30 * 24 * 3600.0
@@ -84,8 +85,8 @@ class Desk:
     def _list(self) -> wire.Message:
         return wire.TokenStates(tuple(map(self._state, self._store.list())))
 
-    def _state(self, record: tokens.Record) -> wire.TokenState:
-        return wire.TokenState(
+    def _state(self, record: tokens.Record) -> TokenState:
+        return TokenState(
             id=record.id,
             node=record.node,
             created=record.created,

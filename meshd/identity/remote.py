@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from meshd import wire
 from meshd.errors import InvalidInputError, MeshdError, UnreachableError
 from meshd.identity import authority
-from meshd.identity.authority import Issued, Request
 from meshd.identity.address import address_of
+from meshd.identity.authority import Issued, Request
 from meshd.identity.istio_ca import METHOD, CertificateRequest, CertificateResponse
 from meshd.identity.node import SERVER_NAME, Credentials, NodeFile, new_request, private_pem
 from meshd.identity.tokens import show_time

@@ -231,7 +231,7 @@ class Mesh:
         pinned = {
             uid: msgspec.structs.replace(workload, netns=path)
             for uid, workload in served.items()
-            if (path := self._pins.get(uid))
+            if (path := self._pins.get(uid)) or workload.host
         }
         inputs = (self.snapshot, pinned)
         if self._compiled_from == inputs:

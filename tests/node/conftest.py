@@ -146,7 +146,7 @@ class Node:
     eventually = staticmethod(eventually)
 
     def __init__(self, settings: dict[str, Any], cidr: str) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="mn", dir="/run"))
+        self.home = Path(tempfile.mkdtemp(prefix=f"mn{os.getpid()}-", dir="/run"))
         self.home.chmod(0o755)
         self.paths = Paths(self.home / "etc", self.home / "lib", self.home / "run")
         self.cidr = cidr

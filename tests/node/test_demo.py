@@ -47,15 +47,16 @@ def test_every_step_of_the_tutorial_gives_what_it_must_and_nothing_is_left() -> 
     assert left_of(output, before) == []
 
 
-def test_an_interrupted_tutorial_leaves_nothing() -> None:
+def test_a_tutorial_that_is_interrupted_twice_leaves_nothing() -> None:
     before = Machine.look()
     with demo() as process:
         assert process.stdout
         lines: list[str] = []
         for line in process.stdout:
             lines.append(line)
-            if "meshctl testbed up" in line:
+            if "$ meshctl testbed up" in line:
                 process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM)
         process.wait(_LIMIT)
     assert process.returncode == 130, "".join(lines)
     assert left_of("".join(lines), before) == []

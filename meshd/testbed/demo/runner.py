@@ -40,6 +40,8 @@ _PROGRAMS: Final = {
 _INTERRUPTED: Final = 130
 """Exit status of what Ctrl-C ended."""
 
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 Step = tuple[str, Callable[[Tutorial], None]]
 
 
@@ -71,8 +73,8 @@ def steps(node: Node, before: Machine) -> tuple[Step, ...]:
 def main(*, once: bool) -> int:
     """The exit status."""
     terminal = Terminal()
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    for number in _ENDING:
+        signal.signal(number, _interrupt)
     try:
         node = _prepare()
     except MeshdError as error:
@@ -91,7 +93,14 @@ def main(*, once: bool) -> int:
 
 
 def _interrupt(*_: Any) -> None:
+    """The first one ends the demo; more of them do not keep it from cleaning up."""
+    _ignore_signals()
     raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _prepare() -> Node:
@@ -176,9 +185,8 @@ def _conclude(tutorial: Tutorial, seconds: float) -> int:
 
 
 def _remove(terminal: Terminal, node: Node) -> None:
-    """What is left when a step, or the reader, ended it early. A second Ctrl-C does not."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    """What is left when a step, or the reader, ended it early."""
+    _ignore_signals()
     if node.home.exists():
         with terminal.waiting("cleaning up"):
             node.remove()

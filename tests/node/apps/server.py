@@ -1,7 +1,7 @@
 """A workload's server, which answers with what it saw of its client. One of each kind:
 
-8080 HTTP/1.1, 9090 gRPC, 9000 TCP where the server speaks first, and 7000 and 7001 the first and
-the third once more. It keeps nothing: who asks puts the answers together.
+8080 HTTP/1.1, 9090 gRPC, 9000 TCP where the server speaks first; 7000 and 7001 the first and the
+third once more, and 5555 the first where no service knows it. It keeps nothing: who asks puts the answers together.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ async def main() -> None:
     rpc = grpc.server(futures.ThreadPoolExecutor(8), handlers=[Rpc()])
     rpc.add_insecure_port("[::]:9090")
     rpc.start()
-    for handler, ports in ((serve_http, (8080, 7000)), (serve_tcp, (9000, 7001))):
+    for handler, ports in ((serve_http, (8080, 7000, 5555)), (serve_tcp, (9000, 7001))):
         for port in ports:
             listener = socket.create_server(
                 ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=4096

@@ -1,0 +1,220 @@
+"""Captures the host's own services: all of them with one set of rules, so one task for all.
+
+Does for workloads that share the host's namespace what ``keeper`` does for those that have one of
+their own. It touches nothing until the first of them is placed; a note in the run directory tells
+the next process that there are rules to be taken away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from meshd.capture import apply, cgroups, fingerprint, inside
+from meshd.capture.apply import HostCapture
+from meshd.capture.fingerprint import Fingerprint
+from meshd.capture.host_rules import NEVER_INBOUND_PORTS, HostWorkload
+from meshd.capture.options import options_for
+from meshd.capture.probe import probe_here
+from meshd.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
+from meshd.model.workload import Observation, Placement, Stage
+from meshd.settings import CaptureSettings
+
+_LOOK: Final = 0.2
+"""Seconds between looks at the cgroups: some microseconds for each."""
+_FIRST_RETRY: Final = 0.05
+_LONGEST_RETRY: Final = 10.0
+"""Seconds between attempts while something is wrong."""
+_CLAIM: Final = "\0meshd-host-capture"
+"""An abstract socket, of which there is one in each network namespace: whoever has it writes the
+host's rules. Two of us would undo each other's for ever."""
+
+_log = logging.getLogger(__name__)
+
+
+class HostKeeper:
+    """``observe`` is told what is so for a workload, or that it is let go."""
+
+    def __init__(
+        self,
+        settings: CaptureSettings,
+        note: Path,
+        observe: Callable[[str, Observation | None], None],
+    ) -> None:
+        self._settings = settings
+        self._note = note
+        self._observe = observe
+        self._wanted: dict[str, Placement] = {}
+        self._told: dict[str, Observation] = {}
+        self._wake = asyncio.Event()
+        self._claim: socket.socket | None = None
+        self._applied: tuple[HostCapture, Fingerprint] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def place(self, placements: Mapping[str, Placement]) -> None:
+        """The whole of what is wanted of the host's own services."""
+        if self._task is None and (placements or self._note.exists()):
+            self._task = asyncio.create_task(self._work())
+        if placements != self._wanted:
+            self._wanted = dict(placements)
+            self._wake.set()
+
+    async def close(self) -> None:
+        """Stop working; leave everything as it is."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._claim:
+            self._claim.close()
+
+    # ---- the task
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause = _FIRST_RETRY
+        while True:
+            self._wake.clear()
+            found, problems = self._find()
+            try:
+                await self._capture(found)
+            except MeshdError as error:
+                problems |= dict.fromkeys(self._wanted, str(error))
+            await self._tell(found, problems)
+            well = all(seen.proven for seen in self._told.values() if seen.stage is Stage.CAPTURED)
+            pause = self._settings.probe_interval if well else min(pause * 2, _LONGEST_RETRY)
+            until = loop.time() + pause
+            while loop.time() < until and not self._wake.is_set():
+                if self._find()[0] != found:
+                    break  # a cgroup came or went
+                await self._sleep(min(_LOOK, until - loop.time()))
+
+    async def _sleep(self, pause: float) -> None:
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _find(self) -> tuple[HostCapture, dict[str, str]]:
+        """What is to be done with the services whose cgroups are there, and what is wrong."""
+        captured: list[HostWorkload] = []
+        waiting: list[HostWorkload] = []
+        problems: dict[str, str] = {}
+        for uid, placement in sorted(self._wanted.items()):
+            try:
+                one = host_workload(placement, self._settings)
+            except MeshdError as error:
+                problems[uid] = str(error)
+                continue
+            (captured if placement.stage is Stage.CAPTURED else waiting).append(one)
+        settings = self._settings
+        capture = HostCapture(tuple(captured), tuple(waiting), settings.backend, settings.ipv6)
+        return capture, problems
+
+    async def _capture(self, wanted: HostCapture) -> None:
+        if self._applied == (wanted, fingerprint.take()):
+            return
+        self._claim_host()
+        self._note.touch(mode=0o600)
+        restoring = self._applied is not None and self._applied[0] == wanted
+        outcome = await inside.run_in_host(functools.partial(apply.apply_host, wanted))
+        if restoring and outcome.steps:
+            changed = "; ".join(f"{step.family} {step.change}" for step in outcome.steps[:3])
+            _log.warning(
+                "somebody else changed the rules of the host's services; they were put back (%s)",
+                changed,
+                extra={"MESHD_EVENT": "capture"},
+            )
+        self._applied = wanted, outcome.fingerprint
+        if not self._wanted:
+            self._note.unlink(missing_ok=True)
+
+    def _claim_host(self) -> None:
+        """Raises SystemRefusedError when another meshd has it."""
+        if self._claim:
+            return
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            claim.bind(_CLAIM)
+        except OSError:
+            claim.close()
+            raise SystemRefusedError(
+                "another meshd captures services in this network namespace; only one can"
+            ) from None
+        self._claim = claim
+
+    # ---- what is so
+
+    async def _tell(self, found: HostCapture, problems: Mapping[str, str]) -> None:
+        applied = self._applied[0] if self._applied else HostCapture()
+        captured = {one.uid: one for one in applied.workloads}
+        for uid in self._told.keys() - self._wanted.keys():
+            if uid not in captured:
+                self._say(uid, None)
+        probed = [uid for uid in captured if uid in self._wanted and not problems.get(uid)]
+        # One after the other would take each that fails some seconds.
+        answers = await asyncio.gather(*(self._probe(captured[uid]) for uid in probed))
+        wrong = {**problems, **dict(zip(probed, answers, strict=True))}
+        for uid in sorted(self._wanted):
+            problem = wrong.get(uid, "")
+            if uid in captured:
+                self._say(uid, Observation(uid, Stage.CAPTURED, not problem, problem))
+            else:
+                self._say(uid, Observation(uid, Stage.PINNED, problem=problem))
+
+    async def _probe(self, one: HostWorkload) -> str:
+        if not one.cgroup_id:
+            return f"cgroup {one.cgroup} is not there: the service does not run"
+
+        def ask() -> str:
+            with cgroups.visited(one.cgroup):
+                return probe_here(one.uid, ipv6=one.options.ipv6)
+
+        try:
+            return await inside.run_in_host(ask)
+        except MeshdError as error:
+            return str(error)
+        finally:
+            cgroups.sweep(one.cgroup)
+
+    def _say(self, uid: str, seen: Observation | None) -> None:
+        before = self._told.pop(uid, None)
+        if seen:
+            self._told[uid] = seen
+            fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "capture"}
+            if seen.problem and (before is None or before.problem != seen.problem):
+                _log.warning("workload %s: %s", uid, seen.problem, extra=fields)
+            if seen.proven and not (before and before.proven):
+                _log.info("workload %s: captured and proven", uid, extra=fields)
+        self._observe(uid, seen)
+
+
+def host_workload(placement: Placement, settings: CaptureSettings) -> HostWorkload:
+    """Raises InvalidInputError when it asks for what cannot be, NotReadyError without ports."""
+    workload, host = placement.workload, placement.workload.host
+    if host is None:
+        raise InvalidInputError(f"workload {workload.uid} is no service of the host")
+    ports = tuple(sorted({port.number for port in workload.ports}))
+    if refused := NEVER_INBOUND_PORTS & set(ports):
+        raise InvalidInputError(
+            f"workload {workload.uid}: port {min(refused)} is never captured on a host;"
+            " enrol the service without it"
+        )
+    if not (host.outbound_port and host.inbound_port):
+        raise NotReadyError(f"workload {workload.uid} has no ports of the host yet")
+    options = options_for(placement, settings)
+    bypassed = options.exclude_inbound_ports
+    return HostWorkload(
+        uid=workload.uid,
+        cgroup=host.cgroup,
+        cgroup_id=cgroups.identify(host.cgroup),
+        outbound_port=host.outbound_port,
+        inbound_port=host.inbound_port,
+        ports=tuple(port for port in ports if port not in bypassed),
+        options=options,
+    )

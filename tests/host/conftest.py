@@ -1,0 +1,40 @@
+"""Hosts that boot, with meshd installed as a package installs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.host.machine import Machine
+from tests.host.tree import base_tree
+from tests.host.wires import Wires
+
+
+@pytest.fixture(scope="session")
+def wires() -> Iterator[Wires]:
+    made = Wires(f"mt{os.getpid()}")
+    made.create()
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture(scope="session")
+def make_machine(wires: Wires) -> Iterator[Callable[[str], Machine]]:
+    """Makes hosts that are installed but not booted yet; they end with the session."""
+    with contextlib.ExitStack() as stack:
+        count = 0
+
+        def make(name: str) -> Machine:
+            nonlocal count
+            count += 1
+            made = Machine(name, count, base_tree(), wires)
+            stack.callback(made.close)
+            made.install()
+            return made
+
+        yield make

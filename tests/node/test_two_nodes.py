@@ -1,0 +1,326 @@
+"""A server and an agent, with pods on each: joining, configuration, identities, and being alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from meshd import wire
+from meshd.identity import tokens
+
+if TYPE_CHECKING:
+    from conftest import Node
+
+TRUST = "spiffe://cluster.local/ns/mesh/sa"
+CONFIG = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: far, namespace: mesh}
+spec:
+  hosts: [far]
+  http:
+  - headers: {response: {add: {x-told-by: server}}}
+    route: [{destination: {host: far}}]
+"""
+
+
+def set_role(node: Node, **values: Any) -> None:
+    """Top-level settings: the fixture writes sections only."""
+    lines = "".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items())
+    node.paths.settings.write_text(node.paths.settings.read_text() + lines)
+
+
+def address(server: Node) -> str:
+    return f"127.0.0.1:{(server.paths.run / 'control.port').read_text().strip()}"
+
+
+def new_token(server: Node, *options: str) -> str:
+    return server.meshctl("token", "create", "-o", "json", *options).output and json.loads(
+        server.meshctl("token", "create", "-o", "json", *options).output
+    )["token"]
+
+
+def join(node: Node, server: str, token: str, *more: str) -> tuple[int, str]:
+    done = node.meshctl("join", server, "--token", token, *more)
+    assert "Traceback" not in done.errors
+    return done.status, done.errors.strip()
+
+
+def switches_joined(first: Node, second: Node) -> None:
+    """A wire between the two pods' networks, and a route over it from each to the other."""
+    name = f"mn{os.getpid()}"
+    ends = ((first, f"{name}a", "198.18.128.1", second), (second, f"{name}b", "198.18.128.2", first))
+    switch = {node: node.paths.run / "testbed" / "switch" for node in (first, second)}
+    _inside(switch[first], "link", "add", ends[0][1], "type", "veth", "peer", "name", ends[1][1])
+    with switch[second].open() as target:
+        _inside(
+            switch[first],
+            *("link", "set", ends[1][1], "netns", f"/proc/self/fd/{target.fileno()}"),
+            fds=(target.fileno(),),
+        )
+    for node, link, own, _ in ends:
+        _inside(switch[node], "address", "add", f"{own}/30", "dev", link)
+        _inside(switch[node], "link", "set", link, "up")
+    for node, link, own, other in ends:
+        via = "198.18.128.2" if own.endswith(".1") else "198.18.128.1"
+        _inside(switch[node], "route", "add", other.cidr, "via", via, "dev", link)
+        command = ["nsenter", f"--net={switch[node]}", "sysctl", "-q", "net.ipv4.ip_forward=1"]
+        subprocess.run(command, check=True, timeout=10)
+
+
+def _inside(netns: Path, *arguments: str, fds: tuple[int, ...] = ()) -> None:
+    command = ["nsenter", f"--net={netns}", "ip", *arguments]
+    subprocess.run(command, check=True, timeout=10, pass_fds=fds)
+
+
+@pytest.fixture(scope="module")
+def server(make: Callable[..., Node]) -> Node:
+    made = make()
+    set_role(
+        made, node="server", role="server", control={"address": "127.0.0.1", "port": 0, "disconnect_grace": "2s"}
+    )
+    made.start()
+    made.eventually((made.paths.run / "control.port").exists, "the server listens")
+    return made
+
+
+@pytest.fixture(scope="module")
+def agent(make: Callable[..., Node], server: Node) -> Node:
+    made = make()
+    set_role(made, node="agent")
+    made.start()
+    began = time.monotonic()
+    assert join(made, address(server), new_token(server)) == (0, "")
+    assert time.monotonic() - began < 10
+    return made
+
+
+@pytest.fixture(scope="module")
+def pods(server: Node, agent: Node) -> None:
+    """alice and near run on the server, bob and far on the agent."""
+    write = server.write
+    near, far = (write.deployment(n, program="server.py", ready=8080) for n in ("near", "far"))
+    services = (write.service("near"), write.service("far"))
+    space = write.namespace("mesh", enrolled=True)
+    server.up(write.dump(space, *services, write.deployment("alice"), near))
+    agent.eventually(lambda: agent.meshctl("get", "svc/far", "-n", "mesh").status == 0, "services")
+    agent.up(write.dump(write.deployment("bob"), far))
+    switches_joined(server, agent)
+    agent.eventually(agent.is_well, "the agent is well")
+
+
+def ask(node: Node, pod: str, host: str) -> dict[str, Any]:
+    """What the host's server saw of a request that the pod made, and what came back."""
+    done = node.curl(pod, "-i", "--retry", "3", "--retry-all-errors", f"http://{host}.mesh/")
+    head, _, body = done.output.rpartition("\n\n")
+    assert " 200 " in head.partition("\n")[0], done
+    return {"head": head, **json.loads(body)}
+
+
+def peers(answer: dict[str, Any]) -> tuple[str, str]:
+    """Client and server, as their certificates name them."""
+    (xfcc,) = answer["xfcc"]
+    found = dict(part.split("=", 1) for part in xfcc.split(";"))
+    return found["URI"], found["By"]
+
+
+@pytest.mark.usefixtures("pods")
+def test_pods_of_two_nodes_talk_over_mutual_tls_under_their_own_identities(
+    server: Node, agent: Node
+) -> None:
+    assert peers(ask(agent, "bob", "near")) == (f"{TRUST}/bob", f"{TRUST}/near")
+    assert peers(ask(server, "alice", "far")) == (f"{TRUST}/alice", f"{TRUST}/far")
+    assert peers(ask(agent, "bob", "far")) == (f"{TRUST}/bob", f"{TRUST}/far")
+
+
+@pytest.mark.usefixtures("pods")
+def test_what_is_applied_on_the_server_is_in_force_on_the_agent(
+    server: Node, agent: Node
+) -> None:
+    with server.applied(CONFIG):
+        agent.eventually(lambda: "x-told-by: server" in ask(agent, "bob", "far")["head"], "header")
+    agent.eventually(lambda: "x-told-by" not in ask(agent, "bob", "far")["head"], "no header")
+
+
+@pytest.mark.usefixtures("pods")
+def test_an_agent_refuses_to_change_the_configuration_and_names_its_server(
+    server: Node, agent: Node
+) -> None:
+    for arguments, text in ((("apply", "-f", "-"), CONFIG), (("delete", "svc", "far", "-n", "mesh"), "")):
+        done = agent.meshctl(*arguments, text=text)
+        assert done.status == 1
+        assert done.errors == (
+            "this node is an agent: its configuration comes from "
+            f"{address(server)}; run meshctl there\n"
+        )
+    same = server.meshctl("get", "svc/far", "-n", "mesh", "-o", "json").output
+    assert agent.meshctl("apply", "-f", "-", text=same).status == 0
+
+
+def test_status_shows_both_ends(server: Node, agent: Node) -> None:
+    (node,) = server.statuses().nodes
+    assert (node.name, node.connected) == ("agent", True)
+    control = agent.statuses().control
+    assert control
+    assert (control.server, control.connected, control.problem) == (address(server), True, "")
+    assert control.ends_at
+    assert "server" in agent.meshctl("status").output
+
+
+def test_only_the_hash_of_a_token_is_kept(server: Node) -> None:
+    token = tokens.parse(new_token(server))
+    kept = (server.paths.lib / "identity" / "tokens.json").read_bytes()
+    assert token.id.encode() in kept
+    for form in (token.secret, token.secret.hex().encode(), token.text[7:].encode()):
+        assert form not in kept
+
+
+@pytest.fixture
+def stranger(make: Callable[..., Node]) -> Iterator[Node]:
+    """Not joined, and not running: settings and keys are all that a join changes."""
+    made = make()
+    set_role(made, node="stranger")
+    before = made.paths.settings.read_text()
+    yield made
+    assert made.paths.settings.read_text() == before
+    assert not (made.paths.lib / "identity" / "node.pem").exists()
+    made.close()
+
+
+def test_wrong_tokens_are_refused_each_with_one_clear_line(server: Node, stranger: Node) -> None:
+    at = address(server)
+    good = new_token(server)
+    assert join(stranger, at, "hello") == (
+        1,
+        "this is no token: one begins with meshd1.; make one on the server with: meshctl token create",
+    )
+    status, error = join(stranger, at, good[:-5])
+    assert (status, error) == (1, "the token is incomplete: 85 characters, not 90; copy it whole")
+    mistaken = good[:40] + ("A" if good[40] != "A" else "B") + good[41:]
+    assert join(stranger, at, mistaken) == (1, "the token has a mistake in it: copy it again, whole")
+    pin = tokens.parse(good).pin
+    forged = tokens.make(os.urandom(tokens.RANDOM_BYTES), pin).text
+    status, error = join(stranger, at, forged)
+    assert status == 1
+    assert error.startswith(f"server {at} refused: the server does not know this token")
+    status, error = join(stranger, at, tokens.make(os.urandom(26), b"x" * 32).text)
+    assert status == 1
+    assert "has another certificate authority than the one that the token names" in error
+
+
+def test_expired_reused_and_other_nodes_tokens_say_so(server: Node, stranger: Node) -> None:
+    at = address(server)
+    short = new_token(server, "--ttl", "1s")
+    stranger.eventually(lambda: "expired" in join(stranger, at, short)[1], "it expires")
+    bound = new_token(server, "--node", "somebody")
+    status, error = join(stranger, at, bound)
+    assert status == 1
+    assert "is for node somebody, and this is node stranger" in error
+    deleted = new_token(server)
+    assert server.meshctl("token", "delete", tokens.parse(deleted).id).status == 0
+    assert "does not know this token" in join(stranger, at, deleted)[1]
+
+
+def test_servers_that_are_none_are_told_apart(server: Node, stranger: Node) -> None:
+    token = new_token(server)
+    status, error = join(stranger, "127.0.0.1:9", token)
+    assert status == 3
+    assert error == "server 127.0.0.1:9 cannot be reached: Connection refused" or "refused" in error
+    port = (server.paths.run / "telemetry.port").read_text().strip()
+    status, error = join(stranger, f"127.0.0.1:{port}", token)
+    assert status == 3
+    assert "is no meshd server that nodes can join" in error
+    assert join(stranger, "127.0.0.1:x", token)[0] == 1
+    # None of it has used up the token.
+    listed = json.loads(server.meshctl("token", "list", "-o", "json").output)
+    assert {"id": tokens.parse(token).id, "state": "valid"}.items() <= next(
+        one for one in listed if one["id"] == tokens.parse(token).id
+    ).items()
+
+
+def test_strangers_get_nothing_but_the_root_certificate(server: Node) -> None:
+    host, _, port = address(server).partition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    import socket  # noqa: PLC0415
+
+    with socket.create_connection((host, int(port)), timeout=5) as raw:
+        with contextlib.suppress(ssl.SSLError, ConnectionError), context.wrap_socket(raw) as tls:
+            tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+            assert tls.recv(1) == b""
+
+
+# ---- the server is gone: these come last, each leaves both nodes as they were
+
+
+def gone(server: Node) -> None:
+    os.kill(server.supervisor_pid, signal.SIGKILL)
+    server.wait_supervisor()
+    roles = {"identity", "mesh", "server"}
+    server.eventually(lambda: not roles & set(role_names(server)), "the roles have ended")
+
+
+def role_names(node: Node) -> Iterator[str]:
+    for pid in node.processes():
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"meshd" in command:
+                yield command[-2].decode()
+
+
+def returned(server: Node, agent: Node) -> None:
+    server.start()
+    agent.eventually(lambda: (c := agent.statuses().control) and c.connected, "it is connected")
+    server.eventually(lambda: any(n.connected for n in server.statuses().nodes), "it knows")
+
+
+@pytest.mark.usefixtures("pods")
+def test_without_the_server_traffic_goes_on_and_after_restarts_too(
+    server: Node, agent: Node
+) -> None:
+    port = address(server).rpartition(":")[2]
+    # It must come back where it was.
+    text = server.paths.settings.read_text()
+    server.paths.settings.write_text(re.sub(r'"port": 0', f'"port": {port}', text))
+    gone(server)
+    try:
+        agent.eventually(lambda: not (c := agent.statuses().control) or not c.connected, "noticed")
+        assert peers(ask(agent, "bob", "near")) == (f"{TRUST}/bob", f"{TRUST}/near")
+        done = agent.meshctl("status")
+        assert done.status == 1
+        assert f"server 127.0.0.1:{port}: not connected: what it told is" in done.errors
+        # The processes restart, then all of meshd with its proxies: all is taken from disk.
+        agent.ask("supervisor", wire.RestartRoles(("identity", "mesh", "capture")))
+        agent.eventually(agent.is_well, "well without the server")
+        assert peers(ask(agent, "bob", "near")) == (f"{TRUST}/bob", f"{TRUST}/near")
+        os.kill(agent.supervisor_pid, signal.SIGTERM)
+        agent.wait_supervisor()
+        agent.start()
+        assert peers(ask(agent, "bob", "near")) == (f"{TRUST}/bob", f"{TRUST}/near")
+        assert peers(ask(agent, "bob", "far")) == (f"{TRUST}/bob", f"{TRUST}/far")
+        assert not any(agent.statuses().control.connected for _ in [0])  # pyright: ignore
+    finally:
+        returned(server, agent)
+    assert peers(ask(server, "alice", "far")) == (f"{TRUST}/alice", f"{TRUST}/far")
+
+
+@pytest.mark.usefixtures("pods")
+def test_no_request_fails_while_the_server_is_killed_and_comes_back(
+    server: Node, agent: Node
+) -> None:
+    asking = agent.asking("bob", "for-ever", "http://near.mesh/") if False else None
+    assert asking is None
