@@ -6,16 +6,23 @@ ones. What a message says never repeats what a field holds only for machines.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import IO, Any, Final
+
+from meshd.budget import INTERVAL, Budget, Limits, Lost
 
 _PREFIX: Final = "MESHD_"
 NATIVE: Final = "MESHD_JOURNAL"
 """Environment variable: set by the supervisor for roles, whose stderr it reads, when its own is
 the journal."""
+KIND: Final = "budget_kind"
+"""Attribute of a record: the template to count it under, where its text alone is a poor one."""
 _PRIORITIES: Final = (
     (logging.CRITICAL, 2),
     (logging.ERROR, 3),
@@ -25,15 +32,38 @@ _PRIORITIES: Final = (
 """syslog(3)'s numbers for levels from there up; anything less is 7."""
 
 
-def setup(role: str, level: str = "info", stream: IO[str] | None = None) -> None:
-    """Send what this process logs to the journal, or to ``stream`` (default: stderr)."""
+def setup(
+    role: str,
+    level: str = "info",
+    stream: IO[str] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> None:
+    """Send what this process logs to the journal, or to ``stream`` (default: stderr).
+
+    ``limits`` holds for each workload, and for each process.
+    """
     handler = (
         _Journal(role)
         if stream is None and goes_to_journal(os.environ)
         else _Lines(role, stream or sys.stderr)
     )
     handler.setFormatter(logging.Formatter("%(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    handler.addFilter(_is_worth_it)
+    handler.addFilter(_Spending(handler, role, limits))
+    # What libraries tell of their insides helps nobody with meshd.
+    logging.basicConfig(level=_least_of_libraries(level), handlers=[handler], force=True)
+    logging.getLogger("meshd").setLevel(level.upper())
+
+
+def _least_of_libraries(level: str) -> int:
+    return max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()])
+
+
+def _is_worth_it(record: logging.LogRecord) -> bool:
+    """gRPC takes each stream that is open when we stop for a mistake of ours."""
+    kind = record.exc_info[0] if record.exc_info else None
+    cancelled = kind is not None and kind.__name__ == "CancelledError"
+    return not (record.name.startswith("grpc") and cancelled)
 
 
 def event(
@@ -70,6 +100,58 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
     return {key: str(value) for key, value in vars(record).items() if key.startswith(_PREFIX)}
 
 
+class _Spending(logging.Filter):
+    """Lets through what the budget has room for, and tells of the rest at the end of intervals."""
+
+    def __init__(self, handler: logging.Handler, role: str, limits: Limits) -> None:
+        super().__init__()
+        self._handler = handler
+        self._role = role
+        self._budget = Budget(limits, time.monotonic())
+        self._due: Any = None
+        atexit.register(self._tell, at_once=True)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        fields = vars(record)
+        role = fields.get("MESHD_ROLE", self._role)
+        source = f"{role} {fields.get('MESHD_WORKLOAD', '')}".strip()
+        kind = fields.get(KIND, "")
+        admitted = self._budget.admits(source, record.getMessage(), time.monotonic(), kind)
+        if not admitted:
+            self._tell_later()
+        return admitted
+
+    def _tell_later(self) -> None:
+        """Those who write no more are told of, too, where there is a loop to do it."""
+        if self._due is None and (asyncio := sys.modules.get("asyncio")):
+            with contextlib.suppress(RuntimeError):
+                self._due = asyncio.get_running_loop().call_later(INTERVAL, self._tell)
+        if self._due is None:
+            self._tell()
+
+    def _tell(self, *, at_once: bool = False) -> None:
+        self._due = None
+        for report in self._budget.reports(time.monotonic(), at_once=at_once):
+            role, _, workload = report.source.partition(" ")
+            for lost in report.lost:
+                self._handler.emit(_record_of(lost, role, workload))
+
+
+def _record_of(lost: Lost, role: str, workload: str) -> logging.LogRecord:
+    what = "repeated" if lost.repeated else "not written, over the log budget,"
+    text = f"{what} {lost.lines} times: {lost.template}"
+    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, (), None, "_tell")
+    fields = {
+        "MESHD_ROLE": role,
+        "MESHD_WORKLOAD": workload,
+        "MESHD_EVENT": "repeated" if lost.repeated else "suppressed",
+        "MESHD_LINES": str(lost.lines),
+        "MESHD_TEMPLATE": lost.template,
+    }
+    vars(record).update({key: value for key, value in fields.items() if value})
+    return record
+
+
 class _Journal(logging.Handler):
     def __init__(self, role: str) -> None:
         super().__init__()
@@ -91,7 +173,8 @@ class _Journal(logging.Handler):
                 **({"MESHD_ROLE": self._role} | fields_of(record)),
             )
         except OSError:
-            self.handleError(record)
+            # As in a child that has closed what it does not need: the supervisor reads our stderr.
+            print(self.format(record), file=sys.stderr, flush=True)
 
 
 class _Lines(logging.StreamHandler[IO[str]]):

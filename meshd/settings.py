@@ -122,6 +122,13 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """/metrics and the web page; 0: any free port, written to /run/meshd/telemetry.port."""
 
 
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The log budget: of each workload, and of each process for what is about none."""
+
+    lines_per_second: float = 20.0
+    bytes_per_second: float = 8192.0
+
+
 class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a server is reached by the other nodes."""
 
@@ -145,6 +152,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     user: str = "meshd"
     proxy_user: str = "meshd-proxy"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log: LogSettings = LogSettings()
     proxy: ProxySettings = ProxySettings()
     capture: CaptureSettings = CaptureSettings()
     identity: IdentitySettings = IdentitySettings()

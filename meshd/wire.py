@@ -209,6 +209,11 @@ class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     problem: str
     enrolled: bool = True
     """False: it stays outside the mesh, as its labels or its namespace's say; ``problem`` why."""
+    uid: str = ""
+    unit: str = ""
+    """Of a service of the host: the systemd unit, if it is one."""
+    cgroup: str = ""
+    """Of a service of the host, which has no network namespace: where its processes are."""
 
 
 class Statuses(Message, frozen=True):
@@ -219,6 +224,8 @@ class Statuses(Message, frozen=True):
     """Of an agent: how it stands with its server."""
     nodes: tuple[NodeStatus, ...] = ()
     """Of a server: the nodes that have joined."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with the configuration, a line each. What was good before is in force."""
 
 
 class ProxyStatus(msgspec.Struct, frozen=True):

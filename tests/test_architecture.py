@@ -19,7 +19,7 @@ PACKAGE: Final = "meshd"
 
 LOWEST: Final = {"errors", "model"}
 """Values and errors: import each other and nothing else of ours."""
-FOUNDATION: Final = {"decoding", "manifest", "settings", "wire", "channel", "journal"}
+FOUNDATION: Final = {"budget", "decoding", "manifest", "settings", "wire", "channel", "journal"}
 ROOMS: Final = {
     "config",
     "compile",
@@ -62,7 +62,7 @@ LIBRARIES: Final = {
     "envoy": {"compile", "xds", "identity", "proxy"},
     "google": {"compile", "xds", "identity", "proxy"},
     "cryptography": {"identity"},
-    "systemd": {"journal", "supervisor"},
+    "systemd": {"journal", "supervisor", "telemetry"},
     "pyseccomp": {"supervisor", "proxy"},
     "psutil": {"supervisor", "telemetry"},
     "prometheus_client": {"telemetry"},

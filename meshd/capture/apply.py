@@ -168,9 +168,9 @@ class _Host:
 
 def _bring_about(target: _Target, *, act: bool) -> Outcome:
     families = _families()
-    there = _read_all(families)
+    there = read_tables()
     steps: list[Step] = []
-    chosen = _choose(target.backend, there)
+    chosen = choose(target.backend, there)
     # The chosen tables first: in between the workload is redirected twice rather than not at all.
     for backend in sorted(there, key=lambda backend: backend is not chosen):
         changes = {
@@ -192,7 +192,9 @@ def _families() -> tuple[Family, ...]:
     return (Family.IPV4, Family.IPV6) if _IPV6.exists() else (Family.IPV4,)
 
 
-def _read_all(families: tuple[Family, ...]) -> dict[Backend, Mapping[Family, Tables]]:
+def read_tables() -> dict[Backend, Mapping[Family, Tables]]:
+    """What is there, of each kind that is installed. Raises SystemRefusedError."""
+    families = _families()
     backends: list[Backend] = []
     if is_installed("nft"):
         backends.append(NftTables())
@@ -203,7 +205,7 @@ def _read_all(families: tuple[Family, ...]) -> dict[Backend, Mapping[Family, Tab
     return {backend: backend.read(families) for backend in backends}
 
 
-def _choose(wish: str, there: Mapping[Backend, Mapping[Family, Tables]]) -> Backend:
+def choose(wish: str, there: Mapping[Backend, Mapping[Family, Tables]]) -> Backend:
     """Where we are already; else legacy where legacy has rules; else nft; else legacy."""
     by_name = {backend.name: backend for backend in there}
     if wish != "auto":

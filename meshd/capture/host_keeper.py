@@ -54,6 +54,8 @@ class HostKeeper:
         self._wake = asyncio.Event()
         self._claim: socket.socket | None = None
         self._applied: tuple[HostCapture, Fingerprint] | None = None
+        self._doubted = False
+        """A probe failed: whatever the fingerprint says, the rules are to be looked at."""
         self._task: asyncio.Task[None] | None = None
 
     def place(self, placements: Mapping[str, Placement]) -> None:
@@ -76,18 +78,19 @@ class HostKeeper:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        pause = _FIRST_RETRY
+        pause: float = _FIRST_RETRY
         while True:
             self._wake.clear()
             found, problems = self._find()
             try:
                 await self._capture(found)
-            except MeshdError as error:
+            except (MeshdError, OSError) as error:
                 problems |= dict.fromkeys(self._wanted, str(error))
             await self._tell(found, problems)
             well = all(seen.proven for seen in self._told.values() if seen.stage is Stage.CAPTURED)
-            pause = self._settings.probe_interval if well else min(pause * 2, _LONGEST_RETRY)
-            until = loop.time() + pause
+            self._doubted = not well
+            pause = _FIRST_RETRY if well else min(pause * 2, _LONGEST_RETRY)
+            until = loop.time() + (self._settings.probe_interval if well else pause)
             while loop.time() < until and not self._wake.is_set():
                 if self._find()[0] != found:
                     break  # a cgroup came or went
@@ -105,19 +108,22 @@ class HostKeeper:
         captured: list[HostWorkload] = []
         waiting: list[HostWorkload] = []
         problems: dict[str, str] = {}
+        before = {one.uid: one for one in self._applied[0].workloads} if self._applied else {}
         for uid, placement in sorted(self._wanted.items()):
             try:
                 one = host_workload(placement, self._settings)
             except MeshdError as error:
                 problems[uid] = str(error)
-                continue
+                if uid not in before:
+                    continue
+                one = before[uid]  # better than open
             (captured if placement.stage is Stage.CAPTURED else waiting).append(one)
         settings = self._settings
         capture = HostCapture(tuple(captured), tuple(waiting), settings.backend, settings.ipv6)
         return capture, problems
 
     async def _capture(self, wanted: HostCapture) -> None:
-        if self._applied == (wanted, fingerprint.take()):
+        if self._applied == (wanted, fingerprint.take()) and not self._doubted:
             return
         self._claim_host()
         self._note.touch(mode=0o600)

@@ -119,7 +119,7 @@ def host_changes(
     changes = changes_to(tables, desired, mark_new_tables=mark_new_tables)
     held = held_workloads(tables)
     still = [dataclasses.replace(one, held=True) if one.uid in held else one for one in workloads]
-    raised, wanted = (_holds(rules) for rules in (desired_host_rules(still, family), desired))
+    raised, wanted = holds(still, family), holds(workloads, family)
     return behind(changes, tables, raised, wanted)
 
 
@@ -140,9 +140,25 @@ def workload_in(line: str) -> str:
     return found["uid"] if found else ""
 
 
-def _holds(rules: Ruleset) -> dict[str, tuple[Rule, ...]]:
-    chains = rules.get("raw", {})
-    return {chain: chains[chain] for chain in (HOLD_OUT_CHAIN, HOLD_IN_CHAIN) if chain in chains}
+def holds(workloads: Iterable[HostWorkload], family: Family) -> dict[str, tuple[Rule, ...]]:
+    """The chains that hold those that are to be held."""
+    raw = desired_host_rules(workloads, family).get("raw", {})
+    return {chain: raw[chain] for chain in (HOLD_OUT_CHAIN, HOLD_IN_CHAIN) if chain in raw}
+
+
+def is_captured_here(tables: Tables, one: HostWorkload, family: Family) -> bool:
+    """Whether what it sends and what it is sent is redirected, by rules bound to its cgroup."""
+    if family is Family.IPV6 and not one.options.ipv6:
+        return True
+    wanted = {OUTPUT_CHAIN: _sent(one, family), PREROUTING_CHAIN: _inbound([one])}
+    return all(
+        set(map(str, rules)) <= set(_lines(tables, "nat", chain)) for chain, rules in wanted.items()
+    )
+
+
+def _lines(tables: Tables, table: str, chain: str) -> tuple[str, ...]:
+    there = tables.get(table, {}).get(chain)
+    return there.rules if there else ()
 
 
 # ---- raw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import os
 from collections.abc import Callable
@@ -12,13 +13,17 @@ from typing import Annotated, Any, Final
 import typer
 
 from meshd.capture import apply as capture
+from meshd.capture import hold as holding
 from meshd.capture import inside
+from meshd.capture.host_keeper import host_workload
+from meshd.capture.host_rules import HostWorkload
 from meshd.capture.options import CaptureOptions, options_for
 from meshd.cli.arguments import Output, OutputOption
 from meshd.cli.output import emit, is_for_scripts
+from meshd.discovery import host_services
 from meshd.errors import InvalidInputError
 from meshd.model.workload import Placement, Stage, Workload
-from meshd.settings import Paths, load
+from meshd.settings import CaptureSettings, Paths, load
 
 app: Final = typer.Typer(
     no_args_is_help=True, help="The redirecting rules of one network namespace, without the daemon."
@@ -71,6 +76,31 @@ def check(
     _show(outcome, output)
     if outcome.steps:
         raise typer.Exit(1)
+
+
+@app.command()
+def hold(service: Annotated[str, typer.Argument(metavar="UNIT|UID")]) -> None:
+    """Before an enrolled service starts: it is captured, or nothing of it passes until it is.
+
+    A service that is not enrolled is left alone. Under capture.fail_open all services are.
+    """
+    paths = Paths.from_environment()
+    settings = load(paths.settings).capture
+    known = host_services.load(paths.lib / host_services.RECORD).values()
+    starting = [one for one in known if one.host and service in {one.host.unit, one.uid}]
+    if not starting or settings.fail_open:
+        return
+    enrolled = {one.uid: _host_workload(one, settings) for one in known}
+    action = functools.partial(
+        holding.hold, enrolled[starting[0].uid], tuple(enrolled.values()), settings.backend
+    )
+    if asyncio.run(inside.run_in_host(action)):
+        print(f"{starting[0].uid}: held until its traffic is captured")
+
+
+def _host_workload(workload: Workload, settings: CaptureSettings) -> HostWorkload:
+    placement = Placement(workload, Stage.CAPTURED)
+    return dataclasses.replace(host_workload(placement, settings), held=True)
 
 
 def _options(netns: Path, annotations: list[str] | None) -> CaptureOptions:

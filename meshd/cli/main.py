@@ -26,11 +26,15 @@ _VERBS: Final = {
     "validate": ("validate:validate", "Check manifests without a daemon."),
     "status": ("status:status", "Every workload: captured, certified, synced, proven."),
     "proxy-config": ("proxy_config:proxy_config", "What the proxies really have. Alias: pc."),
+    "top": ("top:top", "What each workload uses: cpu, memory, disk, connections, bytes."),
     "explain": ("explain:explain", "How a request would travel, stage by stage."),
+    "enroll": ("enroll:enroll", "Put a service of this host into the mesh."),
+    "unenroll": ("enroll:unenroll", "Take a service of this host out of the mesh."),
     "capture": ("capture:app", "The redirecting rules alone, without the daemon."),
     "token": ("token:app", "Tokens with which other nodes join this server."),
     "join": ("join:join", "Become a node of a server."),
     "testbed": ("testbed:app", "Run Kubernetes manifests on this host."),
+    "suppressed": ("suppressed:suppressed", "What is not in the log: dropped, folded, by whom."),
     "version": ("version:version", "Show the version."),
 }
 _ALIASES: Final = {"pc": "proxy-config"}

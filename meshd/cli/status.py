@@ -54,6 +54,7 @@ def status(
         *(line for proxy in answer.proxies if (line := proxy_trouble(proxy))),
         *(line for role in answer.roles if (line := role_trouble(role))),
         *nodes.troubles(answer, time.time()),
+        *answer.problems,
     ]
     if problems:
         warn(problems)
@@ -90,7 +91,7 @@ def proxy_trouble(proxy: wire.ProxyStatus) -> str:
 
 
 def role_trouble(role: wire.RoleStatus) -> str:
-    if role.state == _RUNNING and not role.problem:
+    if role.state == _RUNNING:  # why it was restarted is in the table
         return ""
     return f"role {role.name}: {role.state}{': ' if role.problem else ''}{role.problem}"
 

@@ -23,7 +23,7 @@ from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import GatewayPorts, gateway_ports
 from meshd.compile.gateway_routes import gateway_route_configuration
 from meshd.compile.memo import Memo
-from meshd.compile.peer_authentication import peer_policy
+from meshd.compile.peer_authentication import as_accepted, peer_policy
 from meshd.compile.routes import http_ports, route_configuration
 from meshd.compile.scope import scopes
 from meshd.compile.secrets import gateway_secrets, rule_credentials
@@ -60,7 +60,7 @@ class Compiler:
     def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Compiled:
         """``serving`` are uids of workloads whose namespaces are pinned: listeners can be opened
         there. Those that the snapshot does not know are passed over."""
-        round_ = _Round(snapshot, self._memo, frozenset(serving))
+        round_ = _Round(as_accepted(snapshot), self._memo, frozenset(serving))
         compiled: Compiled = {kind: {} for kind in Kind}
         for kind, messages in round_.resources():
             names = "cluster_name" if kind is Kind.ENDPOINT else "name"

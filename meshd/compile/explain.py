@@ -19,6 +19,7 @@ from meshd.compile.listeners import listener_name
 from meshd.compile.names import PASSTHROUGH_CLUSTER, parse_cluster
 from meshd.compile.opaque import destinations, opaque_routes
 from meshd.compile.outbound import scope_listener_name
+from meshd.compile.peer_authentication import as_accepted
 from meshd.compile.routes import DEFAULT_HTTP_PORT, route_configuration
 from meshd.compile.scope import scopes
 from meshd.compile.tls_plan import TlsMode
@@ -34,6 +35,7 @@ def explain(snapshot: Snapshot, source: Workload, request: wire.Explain) -> wire
     if source.uid not in snapshot.workloads:
         step = wire.Step("source", f"{source.uid} is not in the mesh: its traffic is its own")
         return wire.Explanation((step,), "outside the mesh", "", (), "")
+    snapshot = as_accepted(snapshot)
     view = MeshIndex.of(snapshot).view(scopes(snapshot)[source.uid])
     return _Journey(snapshot, source, view, request).explanation()
 

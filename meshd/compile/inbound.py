@@ -25,7 +25,7 @@ from meshd.compile import wellknown
 from meshd.compile.http import server_manager
 from meshd.compile.internal import handover, internal_cluster
 from meshd.compile.listeners import chain, chain_match, in_namespace, loop_trap, own_traps
-from meshd.compile.names import InboundCluster
+from meshd.compile.names import BLACK_HOLE_CLUSTER, InboundCluster
 from meshd.compile.peer_authentication import Mode, PeerPolicy
 from meshd.compile.tcp import tcp_proxy
 from meshd.compile.tls import HTTP_ALPN, TCP_ALPN, mesh_server
@@ -119,6 +119,7 @@ def workload_listener(
         wellknown.set_filter_state(*netns, *handover()),
         tcp_proxy("inbound", [(listener_for(ports, mutual_tls=False), 1)]),
     ]
+    refused = [tcp_proxy(BLACK_HOLE_CLUSTER, [(BLACK_HOLE_CLUSTER, 1)])]
     chains = own_traps(workload, INBOUND_PORT)
     for port in (*sorted(policy.port_modes), None):
         mode = policy.mode if port is None else policy.mode_of(port)
@@ -131,6 +132,12 @@ def workload_listener(
             # Envoy does not go back from a transport protocol to chains that name none.
             chains += [
                 chain(f"{label}|{kind}", chain_match(port=port, tls=kind == "tls"), plain)
+                for kind in ("tls", "plain")
+            ]
+        elif port is not None and policy.mode is not Mode.STRICT:
+            # Or else the chains of all ports would take it.
+            chains += [
+                chain(f"{label}|refused-{kind}", chain_match(port=port, tls=kind == "tls"), refused)
                 for kind in ("tls", "plain")
             ]
     if policy.mode is not Mode.STRICT and policy.port_modes:

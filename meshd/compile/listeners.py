@@ -41,22 +41,45 @@ def in_namespace(
     udp: bool = False,
     **parts: Any,
 ) -> Any:
-    """A listener on all addresses of the workload's namespace; IPv6 too where it has any."""
-    netns = workload.netns
-    v6 = any(":" in address for address in workload.addresses)
+    """A listener on all addresses of the workload's namespace; IPv6 too where it has any.
+
+    A service of the host has ports of its own there, and those that take what it sends itself are
+    reached from the host only.
+    """
+    netns, number = workload.netns, port_of(workload, port)
+    v4, v6 = _LOOPBACK if workload.host and port in _OF_CLIENTS else _ANY
+    if workload.host:
+        has_v6 = workload.host.ipv6
+    else:
+        has_v6 = any(":" in address for address in workload.addresses)
     return listener_pb2.Listener(
         name=listener_name(workload.uid, what),
         stat_prefix=what,
-        address=socket_address("0.0.0.0", port, netns, udp=udp),
+        address=socket_address(v4, number, netns, udp=udp),
         additional_addresses=[
-            listener_pb2.AdditionalAddress(address=socket_address("::", port, netns, udp=udp))
+            listener_pb2.AdditionalAddress(address=socket_address(v6, number, netns, udp=udp))
         ]
-        if v6
+        if has_v6
         else [],
         # What is inbound stops listening when the proxy is drained, see ``proxy.admin``.
         traffic_direction="UNSPECIFIED" if udp else "INBOUND",
         **parts,
     )
+
+
+def port_of(workload: Workload, port: int) -> int:
+    """Which port takes the workload's traffic, where a namespace of its own had ``port``."""
+    if workload.host is None:
+        return port
+    if port in _OF_CLIENTS:
+        return workload.host.outbound_port
+    return workload.host.inbound_port if port == INBOUND_PORT else port
+
+
+def own_traps(workload: Workload, port: int) -> list[Any]:
+    """What a thin listener on a port of the host begins with. In a namespace of its own there are
+    rules and the shared listeners to see to that."""
+    return [loop_trap(port_of(workload, port))] if workload.host else []
 
 
 def chain_match(

@@ -41,6 +41,8 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
     everything = sorted(objects, key=_age)
     namespaces = {found.metadata.name: found for found in _of(everything, Namespace)}
     registered = sorted(workloads, key=lambda workload: workload.uid)
+    remote = tuple(elsewhere)
+    hosted = {(one.namespace, one.name) for one in (*registered, *remote) if one.host}
     enrolled = {
         workload.uid: workload
         for workload in registered
@@ -51,9 +53,14 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
             *(Backend.of_workload(one, one.uid in enrolled) for one in registered),
             *(
                 Backend.of_workload(one, enrolment.of_workload(one, namespaces).enrolled)
-                for one in elsewhere
+                for one in remote
             ),
-            *(Backend.of_entry(one) for one in _of(everything, WorkloadEntry)),
+            *(
+                Backend.of_entry(one)
+                for one in _of(everything, WorkloadEntry)
+                # One that declares a service of a host is known as that workload.
+                if (one.metadata.namespace, one.metadata.name) not in hosted
+            ),
         ]
     )
     return Snapshot(

@@ -18,7 +18,7 @@ def take(
     service_cidr: str,
     elsewhere: Iterable[Workload] = (),
 ) -> tuple[Snapshot, tuple[str, ...]]:
-    """The snapshot, and what is wrong: services that no virtual address is left for.
+    """The snapshot, and what is wrong: files, and services that no virtual address is left for.
 
     ``elsewhere``: workloads of other nodes, whose uids are none of this one.
     New virtual addresses are remembered in the store. Raises SystemRefusedError when they cannot
@@ -31,8 +31,9 @@ def take(
     snapshot = build_snapshot(
         objects, workloads, options, allocation.addresses, store.revision, elsewhere
     )
-    problems = tuple(
+    wrong = (str(finding) for finding in store.findings if finding.severity == "error")
+    left_out = (
         f"{host} has no virtual address: {service_cidr} is full; widen mesh.service_cidr"
         for host in allocation.left_out
     )
-    return snapshot, problems
+    return snapshot, (*wrong, *left_out)

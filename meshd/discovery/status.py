@@ -37,6 +37,7 @@ def row(
         node=workload.node or node,
         address=workload.addresses[0] if workload.addresses else "",
         netns=workload.netns,
+        cgroup=workload.host.cgroup if workload.host else "",
         proxy=proxy,
         captured=seen.stage is Stage.CAPTURED,
         certificate_expires=_rfc3339(certificate.expires)
@@ -45,6 +46,8 @@ def row(
         synced=facts.proxies > 0 and workload.uid in facts.accepted,
         proven=seen.stage is Stage.CAPTURED and seen.proven,
         enrolled=not outside,
+        uid=workload.uid,
+        unit=workload.host.unit if workload.host else "",
         problem=_problem(life, seen, facts, certificate, rejected) if life else outside,
     )
 

@@ -46,6 +46,7 @@ def roster(
             one,
             node=node,
             netns="",
+            host=None,
             ready=one.ready and (uid not in enrolled or _is_captured(lives.get(uid))),
         )
         for uid, one in sorted(registered.items())

@@ -105,7 +105,7 @@ def _not_yet(server: Address, begins: str, now: float) -> str:
 
 def _span(seconds: float) -> str:
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= size:
+        if seconds + 1 >= size:
             count = round(seconds / size)
             return f"{count} {unit}{'' if count == 1 else 's'}"
     return f"{seconds:.0f} seconds"

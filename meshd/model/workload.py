@@ -31,6 +31,8 @@ class HostService(msgspec.Struct, frozen=True, kw_only=True):
     """0: to be given by the mesh role."""
     ipv6: bool = True
     """Whether the host speaks IPv6."""
+    declared: bool = False
+    """A WorkloadEntry says so, and it stays for as long as that does."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):

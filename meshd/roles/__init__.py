@@ -13,6 +13,7 @@ from collections.abc import Awaitable
 from typing import Final
 
 from meshd import journal
+from meshd.budget import Limits
 from meshd.errors import MeshdError
 from meshd.settings import Paths, load
 
@@ -28,7 +29,8 @@ def main(role: str) -> int:
     try:
         paths = Paths.from_environment()
         settings = load(paths.settings)
-        journal.setup(role, settings.log_level)
+        limits = Limits(settings.log.lines_per_second, settings.log.bytes_per_second)
+        journal.setup(role, settings.log_level, limits=limits)
         module = importlib.import_module(f"meshd.roles.{role}")
         asyncio.run(_until_told(module.run(settings, paths)))
     except Exception as error:

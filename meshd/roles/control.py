@@ -124,6 +124,7 @@ class Control:
             await self._roles(),
             self._agent.status() if self._agent else None,
             await self._nodes(),
+            problems=self._mesh.problems,
         )
 
     def _row(self, workload: Workload, facts: Facts) -> wire.WorkloadStatus:

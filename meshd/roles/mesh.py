@@ -20,13 +20,14 @@ from meshd.compile.gateway_ports import gateway_ports
 from meshd.compile.listeners import workload_of
 from meshd.config import snapshots
 from meshd.config.store import Store
-from meshd.discovery import workloads
+from meshd.discovery import host_services, workloads
 from meshd.discovery.enrolment import Facts, Life, Plan, owners_accepted, owners_present, step
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Observation, Workload
 from meshd.roles.agent import Agent
 from meshd.roles.control import Control
+from meshd.roles.declarations import Declarations
 from meshd.roles.link import Link
 from meshd.roles.sharing import Sharing
 from meshd.settings import Paths, Settings
@@ -54,6 +55,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             tasks.create_task(mesh.capture.run())
             tasks.create_task(mesh.identity.run())
             tasks.create_task(mesh.store.watch())
+            tasks.create_task(Declarations(mesh).run())
             if agent:
                 tasks.create_task(agent.run())
     finally:
@@ -96,6 +98,7 @@ class Mesh:
         self._pins: dict[str, str] = {}
         self._service_cidr = settings.mesh.service_cidr
         self._record_path = paths.run / "workloads.json"
+        self._services_path = paths.lib / host_services.RECORD
         self._compiler = Compiler()
         self._packer = Packer()
         self._compiled_from: tuple[Any, ...] = ()
@@ -108,12 +111,16 @@ class Mesh:
         self._dirty.set()
 
     def _load(self) -> None:
+        self.registered = {}
         try:
+            self.registered = host_services.load(self._services_path)
             record = workloads.load(self._record_path)
         except InvalidInputError as error:
             _log.warning("%s", error, extra={"MESHD_EVENT": "record-lost"})
             return
-        self.registered, self.lives = dict(record.registered), dict(record.lives)
+        pods = {uid: one for uid, one in record.registered.items() if one.host is None}
+        self.registered |= pods
+        self.lives = dict(record.lives)
 
     def _save(self) -> None:
         workloads.save(self._record_path, workloads.Record(self.registered, self.lives))
@@ -127,7 +134,8 @@ class Mesh:
     def register(self, found: tuple[Workload, ...]) -> None:
         """Raises SystemRefusedError when it cannot be recorded: then nothing has changed."""
         before = self.registered
-        self.registered = before | {workload.uid: workload for workload in found}
+        placed = host_services.with_ports(found, before)
+        self.registered = before | {workload.uid: workload for workload in placed}
         self._record_or(before)
 
     def unregister(self, uids: tuple[str, ...]) -> None:
@@ -138,6 +146,7 @@ class Mesh:
 
     def _record_or(self, before: dict[str, Workload]) -> None:
         try:
+            host_services.save(self._services_path, self.registered)
             self._save()
         except MeshdError:
             self.registered = before
@@ -231,7 +240,7 @@ class Mesh:
         pinned = {
             uid: msgspec.structs.replace(workload, netns=path)
             for uid, workload in served.items()
-            if (path := self._pins.get(uid)) or workload.host
+            if (path := "" if workload.host else self._pins.get(uid)) is not None
         }
         inputs = (self.snapshot, pinned)
         if self._compiled_from == inputs:

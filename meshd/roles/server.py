@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,9 +23,9 @@ from meshd.settings import Paths, Settings
 from meshd.xds import mcp, rosters
 from meshd.xds.front import Front
 from meshd.xds.plane import Plane
+from meshd.xds.private import SECRET, needed_secrets
 from meshd.xds.resources import Resource, Resources
 
-_WITHHELD: Final = "core/v1/Secret"
 T = TypeVar("T", bound=wire.Message)
 
 
@@ -39,10 +39,8 @@ async def run(settings: Settings, paths: Paths) -> None:
     credentials = server.certificate.grpc_credentials()
     await server.plane.start(nodes, credentials, [istio_ca.handler(server.sign)])
     reception = await _receive(joining, server)
-    front = await Front(ALPN, joining, nodes).listen(
-        settings.control.address, settings.control.port
-    )
-    port = front.sockets[0].getsockname()[1]
+    front = Front(ALPN, joining, nodes)
+    port = await front.listen(settings.control.address, settings.control.port)
     (paths.run / "control.port").write_text(f"{port}\n", encoding="ascii")
     await channel.listen(
         paths.socket("server"), channel.answering(server.answer), uids=channel.own_uids()
@@ -53,7 +51,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             tasks.create_task(server.plane.forget_for_ever())
             tasks.create_task(server.mesh.run())
     finally:
-        front.close()
+        await front.stop()
         reception.close()
         await server.plane.stop()
 
@@ -135,19 +133,26 @@ class Server:
         if self._objects is None:
             return
         self.plane.restore(message.workloads)
-        self.plane.publish(self._pack(self._objects, message.workloads))
+        shared, secrets = self._pack(self._objects, message.workloads)
+        objects = self._objects
+
+        def private(node: str) -> Resources:
+            running = (one for one in message.workloads if one.node == node)
+            names = needed_secrets(objects, running)
+            return Resources.of(secrets[name] for name in names & secrets.keys())
+
+        self.plane.publish(shared, private)
 
     def _pack(
         self, objects: tuple[dict[str, Any], ...], workloads: tuple[Workload, ...]
-    ) -> Resources:
-        """What is as it was is not encoded again."""
+    ) -> tuple[Resources, dict[str, Resource]]:
+        """What all nodes are to know, and Secrets by name. What is as it was is kept."""
         now: dict[str, tuple[Any, Resource]] = {}
         for value in objects:
             url = mcp.type_url(value["apiVersion"], value["kind"])
             metadata = value["metadata"]
             key = f"{url} {metadata.get('namespace', '')}/{metadata['name']}"
-            if url != _WITHHELD:
-                now[key] = self._known(key, value) or (value, mcp.encode(value))
+            now[key] = self._known(key, value) or (value, mcp.encode(value))
         for workload in workloads:
             name = f"{workload.node}/{workload.uid}"
             now[name] = self._known(name, workload) or (
@@ -155,7 +160,9 @@ class Server:
                 mcp.encode_body(mcp.WORKLOAD, name, msgspec.to_builtins(workload)),
             )
         self._packed = now
-        return Resources.of(resource for _, resource in now.values())
+        every = [resource for _, resource in now.values()]
+        secrets = {one.name: one for one in every if one.type_url == SECRET}
+        return Resources.of(one for one in every if one.type_url != SECRET), secrets
 
     def _known(self, key: str, value: Any) -> tuple[Any, Resource] | None:
         known = self._packed.get(key)

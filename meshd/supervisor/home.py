@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import grp
 import os
 import pwd
 from collections.abc import Generator
@@ -66,8 +67,17 @@ def check_machine() -> None:
 def find_users(settings: Settings) -> Users:
     """Raises InvalidInputError."""
     return Users(
-        meshd=_find_user("user", settings.user), proxy=_find_user("proxy_user", settings.proxy_user)
+        meshd=_find_user("user", settings.user),
+        proxy=_find_user("proxy_user", settings.proxy_user),
+        journal=_journal_group(),
     )
+
+
+def _journal_group() -> int:
+    try:
+        return grp.getgrnam("systemd-journal").gr_gid
+    except KeyError:
+        return 0
 
 
 def _find_user(setting: str, name: str) -> User:
@@ -107,8 +117,11 @@ def make_directories(home: Home, users: Users) -> None:
     for path, uid, gid, mode in wanted:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            os.chown(path, uid, gid)
-            path.chmod(mode)
+            there = path.stat()
+            # Not where it is so already: a sandbox may forbid the setgid bit.
+            if (there.st_uid, there.st_gid, there.st_mode & 0o7777) != (uid, gid, mode):
+                os.chown(path, uid, gid)
+                path.chmod(mode)
         except OSError as error:
             raise SystemRefusedError(f"{path}: cannot be made: {error.strerror}") from None
 

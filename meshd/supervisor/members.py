@@ -18,11 +18,13 @@ from meshd.proxy.pool import Member, Running, plan
 from meshd.settings import Settings
 from meshd.supervisor.child import Policy
 from meshd.supervisor.home import Home, write_file
+from meshd.supervisor.lines import read
 from meshd.supervisor.output import File
 from meshd.supervisor.privileges import Users, proxy_command
 from meshd.supervisor.process import Identity
 from meshd.supervisor.record import Entry
 from meshd.supervisor.runner import Runner
+from meshd.supervisor.service import scoped
 
 _log = logging.getLogger(__name__)
 _GRACE: Final = 0.5
@@ -33,14 +35,6 @@ _TAKE_OVER: Final = 30.0
 """Seconds for a new member to serve what the old one serves."""
 _ATTEMPTS: Final = 3
 """Failed starts of a new member, after which the old one is not replaced."""
-_LEVELS: Final = {
-    "[trace]": logging.DEBUG,
-    "[debug]": logging.DEBUG,
-    "[info]": logging.INFO,
-    "[warning]": logging.WARNING,
-    "[error]": logging.ERROR,
-    "[critical]": logging.CRITICAL,
-}
 Bootstrap = Callable[[Settings, str], bootstrap.Json]
 
 
@@ -56,8 +50,10 @@ class Members:
         environment: Mapping[str, str],
         changed: Callable[[], None],
         make_bootstrap: Bootstrap | None = None,
+        slice_name: str = "",
     ) -> None:
         self.settings = settings
+        self._slice = slice_name
         self._home = home
         self._users = users
         self._environment = environment
@@ -278,7 +274,8 @@ class Members:
             raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
         proxy = self.settings.proxy
         arguments = bootstrap.arguments(proxy, path)
-        return proxy_command(self._users, launch.command(sys.executable, proxy, arguments))
+        command = proxy_command(self._users, launch.command(sys.executable, proxy, arguments))
+        return scoped(self._slice, name, command) if self._slice else command
 
     def _usual_bootstrap(self, settings: Settings, name: str) -> bootstrap.Json:
         return bootstrap.bootstrap(settings, self._home.paths, name)
@@ -296,11 +293,16 @@ class Members:
 
     def _pass_on(self, member: Member, line: str) -> None:
         """Into our own log, at the level that the proxy gave it."""
-        mark, _, text = line.partition(" ")
-        level = _LEVELS.get(mark)
-        if level is None:
-            level, text = logging.WARNING, line
+        found = read(line)
+        level = found.level
         runner = self._runners.get(member)
         if level == logging.WARNING and runner and not runner.child.wanted:
             level = logging.DEBUG  # it comments on its own end, which was asked for
-        _log.log(level, "%s", text, extra={"MESHD_ROLE": member.name})
+        extra = {
+            "MESHD_ROLE": member.name,
+            "MESHD_WORKLOAD": found.workload,
+            "MESHD_EVENT": found.event,
+            journal.KIND: found.kind,
+        }
+        known = {key: value for key, value in extra.items() if value}
+        _log.log(level, "%s", found.text, extra=known)

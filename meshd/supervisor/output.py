@@ -8,6 +8,7 @@ it writes meanwhile is not lost, and it never waits for a reader.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,15 @@ from typing import Final, Protocol
 
 _MOST_PENDING: Final = 8192
 """Bytes kept of a line that does not end."""
-_LARGEST_FILE: Final = 1024 * 1024
+_AT_ONCE: Final = 512 * 1024
+"""Bytes of a file that are read before others have their turn."""
 _LOOK_EVERY: Final = 2.0
+_LOOK_AGAIN: Final = 0.01
 """Seconds."""
+_KEEP_SIZE: Final = 0x01
+_PUNCH_HOLE: Final = 0x02
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 PassOn = Callable[[str], None]
 
@@ -100,7 +107,11 @@ class Pipe(_Lines):
 
 
 class File(_Lines):
-    """Looked at every now and then, and emptied before it grows large."""
+    """Looked at every now and then. What was read is given back to the file system at once.
+
+    The file itself is never cut: what a writer appends meanwhile would be lost. Its beginning
+    becomes a hole, by which the next supervisor sees, too, how far this one came.
+    """
 
     def __init__(self, path: Path, pass_on: PassOn) -> None:
         super().__init__(pass_on)
@@ -114,40 +125,64 @@ class File(_Lines):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o600)
         self._offset = 0
-        self._later()
+        self._later(_LOOK_EVERY)
         return descriptor
 
     def resume(self) -> None:
-        self._offset = self._path.stat().st_size if self._path.exists() else 0
-        self._later()
+        self._offset = _first_unread(self._path)
+        self._later(_LOOK_EVERY)
 
     def finish(self) -> None:
         if self._timer:
             self._timer.cancel()
-        self._read()
+        while self._read():
+            pass
         self._flush()
 
-    def _later(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look)
+    def _later(self, pause: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(pause, self._look)
 
     def _look(self) -> None:
-        self._read()
-        self._later()
+        self._later(_LOOK_AGAIN if self._read() else _LOOK_EVERY)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Whether there is more: a flood must not keep the loop from everything else."""
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
-            return  # an administrator may have removed it
+            return False  # an administrator may have removed it
         try:
             if os.fstat(descriptor).st_size < self._offset:
-                self._offset = 0
-            while data := os.pread(descriptor, 65536, self._offset):
+                self._offset = 0  # or emptied
+            before = self._offset
+            while self._offset - before < _AT_ONCE and (
+                data := os.pread(descriptor, 65536, self._offset)
+            ):
                 self._offset += len(data)
                 self._feed(data)
-            if self._offset > _LARGEST_FILE:
-                # Writers append: they go on at the new end.
-                os.ftruncate(descriptor, 0)
-                self._offset = 0
+            _give_back(descriptor, self._offset)
+            return self._offset - before >= _AT_ONCE
         finally:
             os.close(descriptor)
+
+
+def _give_back(descriptor: int, size: int) -> None:
+    """Make a hole of so many bytes at the beginning, fallocate(2)."""
+    if size:
+        _libc.fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, 0, size)
+
+
+def _first_unread(path: Path) -> int:
+    """Behind the hole, which reads as zeros to its last byte. No hole: all of it."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                offset = file.seek(0, os.SEEK_DATA)
+            except OSError:
+                return end
+            while (block := file.read(65536)) and not (rest := block.lstrip(b"\0")):
+                offset += len(block)
+            return offset + len(block) - len(rest) if block else end
+    except FileNotFoundError:
+        return 0

@@ -26,6 +26,8 @@ class User:
 class Users:
     meshd: User
     proxy: User
+    journal: int = 0
+    """The group that may read the journal; 0: there is none."""
 
 
 CAPTURE_CAPABILITIES: Final = (
@@ -47,6 +49,9 @@ def role_command(role: Role, users: Users, command: Sequence[str]) -> tuple[str,
         # The group, so that root may hand its socket to it without CAP_CHOWN.
         who = _as_user(ROOT, groups=f"--groups={users.meshd.gid}")
         return (*who, *_bounded(CAPTURE_CAPABILITIES), "--", *command)
+    if role is Role.TELEMETRY and users.journal:
+        who = _as_user(users.meshd, groups=f"--groups={users.journal}")
+        return (*who, *_bounded(()), "--", *command)
     return (*_as_user(users.meshd), *_bounded(()), "--", *command)
 
 

@@ -8,12 +8,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from meshd import channel, journal, wire
+from meshd.budget import Limits
 from meshd.errors import InvalidInputError, MeshdError
-from meshd.settings import Paths, Settings, load
+from meshd.settings import Paths, ProxySettings, Settings, load
 from meshd.supervisor import home as houses
 from meshd.supervisor import record
 from meshd.supervisor.child import Policy
@@ -24,18 +28,24 @@ from meshd.supervisor.output import Pipe
 from meshd.supervisor.privileges import Role, Users, role_command
 from meshd.supervisor.process import Process
 from meshd.supervisor.runner import Runner
+from meshd.supervisor.service import proxy_slice, rejoin_proxies
 
 _log = logging.getLogger(__name__)
 _DRAIN_LIMIT: Final = 2.5
 """Seconds for the proxies to finish what they are doing when all of meshd stops."""
 _ROLE_GRACE: Final = 1.2
 """Seconds for a role to end by itself. With the above, all have ended within five."""
+_ANSWERING: Final = frozenset({"capture", "identity", "mesh"})
+"""Roles that have a socket, by which registrars and meshctl need them."""
+_GET_READY: Final = 15.0
+"""Seconds for the roles to answer before systemd is told that we run anyway."""
+_LOOK_AGAIN: Final = 0.02
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "TZ", "MESHD_HOME", "PYTHONPATH")
 """Environment variables that children see. Whatever else is in ours is none of their business."""
 
 
 class Supervisor:
-    """``roles``: command lines by name."""
+    """``roles``: command lines by name. ``answers``: those of them that have a socket."""
 
     def __init__(
         self,
@@ -44,8 +54,13 @@ class Supervisor:
         users: Users,
         roles: Mapping[str, Sequence[str]],
         make_bootstrap: Bootstrap | None = None,
+        answers: Collection[str] = (),
     ) -> None:
         self._home = home
+        self._settings = settings
+        self._answers = answers
+        self._slice = proxy_slice(os.environ)
+        self._reloading: asyncio.Task[None] | None = None
         self._users = users
         self._stopping = asyncio.Event()
         self._recorded: tuple[record.Entry, ...] = ()
@@ -62,6 +77,7 @@ class Supervisor:
             environment=environment,
             changed=self._changed,
             make_bootstrap=make_bootstrap,
+            slice_name=self._slice,
         )
 
     def _make(self, name: str) -> Runner:
@@ -83,12 +99,16 @@ class Supervisor:
         left = record.read(self._home)
         self._members.adopt(entry for entry in left if entry.proxy)
         await _end_all(entry for entry in left if not entry.proxy)
+        for name in self._answers:
+            self._home.paths.socket(name).unlink(missing_ok=True)
         server = await self._listen()
         for role in self._roles:
             role.start()
-        keeping = [asyncio.create_task(self._members.keep()), asyncio.create_task(feed_watchdog())]
-        notify(READY=1)
-        journal.event(_log, logging.INFO, "started", "meshd runs in %s", self._home.paths.run)
+        keeping = [
+            asyncio.create_task(self._members.keep()),
+            asyncio.create_task(feed_watchdog()),
+            asyncio.create_task(self._get_ready()),
+        ]
         try:
             await self._stopping.wait()
         finally:
@@ -98,6 +118,18 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(*keeping, return_exceptions=True)
             await self._end()
+
+    async def _get_ready(self) -> None:
+        """Until every role answers; who is ordered after us may then rely on them."""
+        sockets = [self._home.paths.socket(name) for name in self._answers]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GET_READY):
+                while sockets := [path for path in sockets if not await _answers(path)]:
+                    await asyncio.sleep(_LOOK_AGAIN)
+        notify(READY=1)
+        late = ", ".join(path.stem for path in sockets)
+        text = "meshd runs in %s" + (f", but these do not answer yet: {late}" if late else "")
+        journal.event(_log, logging.INFO, "started", text, self._home.paths.run)
 
     async def handle(self, request: wire.AnyMessage) -> wire.Message:
         """Raises MeshdError."""
@@ -135,14 +167,19 @@ class Supervisor:
         return server
 
     async def _end(self) -> None:
-        """The proxies first, who still need the roles to finish what they are doing."""
-        await self._members.stop(_DRAIN_LIMIT)
+        """The proxies first, who still need the roles to finish what they are doing.
+
+        Unless they have a slice of their own: then they go on.
+        """
+        if not self._slice:
+            await self._members.stop(_DRAIN_LIMIT)
         for role in self._roles:
             role.stop()
         await asyncio.gather(*(role.stopped() for role in self._roles))
         for name in ("supervisor", *(role.name for role in self._roles)):
             self._home.paths.socket(name).unlink(missing_ok=True)
-        self._home.record.unlink(missing_ok=True)
+        if not self._slice:
+            self._home.record.unlink(missing_ok=True)
 
     def _reload(self) -> None:
         path = self._home.paths.settings
@@ -152,7 +189,19 @@ class Supervisor:
             journal.event(_log, logging.ERROR, "settings", "settings stay as they were: %s", error)
             return
         journal.event(_log, logging.INFO, "settings", "settings read again from %s", path)
+        before, self._settings = self._settings, settings
         self._members.resize(settings)
+        if before != settings:
+            self._reloading = asyncio.create_task(self._follow(before, settings))
+
+    async def _follow(self, before: Settings, settings: Settings) -> None:
+        """Replace what reads its settings at its start. Traffic goes on meanwhile."""
+        await self._restart(self._commands)
+        if fixed(before.proxy) != fixed(settings.proxy) or before.node != settings.node:
+            try:
+                await self._members.replace()
+            except MeshdError as error:
+                journal.event(_log, logging.ERROR, "settings", "%s", error)
 
     def _changed(self) -> None:
         """A child's state is another: write down what the next supervisor must know."""
@@ -176,6 +225,20 @@ class Supervisor:
         if text != self._told:
             self._told = text
             notify(STATUS=text)
+
+
+def fixed(proxy: ProxySettings) -> ProxySettings:
+    """What a proxy that runs cannot change; how many there are is no part of it."""
+    return msgspec.structs.replace(proxy, count=0)
+
+
+async def _answers(path: Path) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def _end_all(entries: Iterable[record.Entry]) -> None:
@@ -223,9 +286,11 @@ def supervise(
 ) -> None:
     """Until SIGTERM or SIGINT. Raises MeshdError when it cannot begin."""
     houses.check_machine()
-    settings = load(paths.settings)
-    journal.setup("supervisor", settings.log_level)
     home = Home(paths)
+    rejoin_proxies(home)
+    settings = load(paths.settings)
+    limits = Limits(settings.log.lines_per_second, settings.log.bytes_per_second)
+    journal.setup("supervisor", settings.log_level, limits=limits)
     users = houses.find_users(settings)
     houses.make_directories(home, users)
 
@@ -233,7 +298,8 @@ def supervise(
         chosen = dict(roles(users))
         if settings.role != "server":
             chosen.pop(Role.SERVER.value, None)
-        await Supervisor(settings, home, users, chosen, make_bootstrap).live()
+        answers = chosen.keys() & _ANSWERING
+        await Supervisor(settings, home, users, chosen, make_bootstrap, answers).live()
 
     with houses.only_one(home):
         asyncio.run(live())

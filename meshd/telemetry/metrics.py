@@ -5,6 +5,7 @@ All names begin with ``meshd_``. What the proxies count is ``envoy_stats``.
 
 from __future__ import annotations
 
+import collections
 import datetime
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -17,11 +18,14 @@ from meshd import wire
 from meshd.model.workload import Identity
 from meshd.telemetry.facts import Facts
 from meshd.telemetry.processes import Cost
+from meshd.telemetry.suppressed import Row
 
 
-def render(facts: Facts, costs: Mapping[int, Cost], trust_domain: str) -> bytes:
+def render(
+    facts: Facts, costs: Mapping[int, Cost], trust_domain: str, lost: Iterable[Row] = ()
+) -> bytes:
     registry = CollectorRegistry()
-    registry.register(_Once(_families(facts, costs, trust_domain)))
+    registry.register(_Once((*_families(facts, costs, trust_domain), _suppressed(lost))))
     return generate_latest(registry)
 
 
@@ -47,6 +51,21 @@ def _families(facts: Facts, costs: Mapping[int, Cost], trust_domain: str) -> Ite
     yield _certificates(facts.workloads, trust_domain)
     yield from _proxies(facts.proxies)
     yield from _processes(facts.processes, costs)
+
+
+def _suppressed(rows: Iterable[Row]) -> Metric:
+    family = CounterMetricFamily(
+        "meshd_log_suppressed",
+        "Lines that were not written to the log.",
+        labels=["by", "unit", "role", "workload", "reason"],
+    )
+    sums: collections.Counter[tuple[str, ...]] = collections.Counter()
+    for row in rows:
+        what = row.what
+        sums[what.by, what.unit, what.role, what.workload, what.reason] += row.lines
+    for labels, lines in sorted(sums.items()):
+        family.add_metric(labels, lines)
+    return family
 
 
 def _workloads(rows: Iterable[wire.WorkloadStatus]) -> Metric:

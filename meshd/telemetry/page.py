@@ -14,6 +14,7 @@ from meshd.settings import Paths, Settings
 from meshd.telemetry import envoy_stats, metrics
 from meshd.telemetry.facts import gather, unready
 from meshd.telemetry.processes import measure
+from meshd.telemetry.suppressed import Journal, Tally
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PAGE_HEADERS = {
@@ -27,6 +28,7 @@ _PAGE_HEADERS = {
 
 
 def make_app(settings: Settings, paths: Paths) -> Starlette:
+    lost, tally = Journal(), Tally()
     html = importlib.resources.files("meshd.telemetry").joinpath("page.html").read_text("utf-8")
 
     async def show_page(_: Request) -> Response:
@@ -54,7 +56,8 @@ def make_app(settings: Settings, paths: Paths) -> Starlette:
         facts = await gather(paths)
         costs = measure(process.pid for process in facts.processes if process.pid)
         sockets = {path.stem: path for path in sorted(paths.admin_run.glob("*.sock"))}
-        own = metrics.render(facts, costs, settings.identity.trust_domain)
+        tally.add(lost.entries())
+        own = metrics.render(facts, costs, settings.identity.trust_domain, tally.rows)
         return Response(own + await envoy_stats.collect(sockets), media_type=_METRICS_TYPE)
 
     async def show_readiness(_: Request) -> Response:

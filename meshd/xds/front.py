@@ -7,6 +7,7 @@ can demand a client certificate or not ask for one, and those who join have none
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Final
 
@@ -26,12 +27,16 @@ class Front:
         self._protocol = protocol
         self._special = special
         self._usual = usual
-        self._open = 0
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
 
-    async def listen(self, address: str, port: int) -> asyncio.Server:
-        """Raises SystemRefusedError."""
+    async def listen(self, address: str, port: int) -> int:
+        """Gives the port. Raises SystemRefusedError."""
         try:
-            return await asyncio.start_server(self._serve, address or None, port, backlog=1024)
+            self._server = await asyncio.start_server(
+                self._begin, address or None, port, backlog=1024
+            )
+            return self._server.sockets[0].getsockname()[1]
         except OSError as error:
             place = f"{address or '*'}:{port}"
             raise SystemRefusedError(
@@ -39,16 +44,29 @@ class Front:
                 "control.address and control.port"
             ) from None
 
+    async def stop(self) -> None:
+        """Hang up on everybody."""
+        if self._server:
+            self._server.close()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= _MOST_CONNECTIONS:
+            writer.close()
+            return
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
         try:
-            if self._open <= _MOST_CONNECTIONS:
-                await self._pass_on(reader, writer)
-        except (OSError, TimeoutError, NotTlsError, asyncio.CancelledError):
+            await self._pass_on(reader, writer)
+        except (OSError, TimeoutError, NotTlsError):
             pass  # whoever it was is gone, or never meant us
         finally:
-            self._open -= 1
-            writer.close()
+            await _close(writer)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(_HELLO_TIMEOUT):
@@ -66,7 +84,13 @@ class Front:
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            behind_writer.close()
+            await _close(behind_writer)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _hello(reader: asyncio.StreamReader) -> tuple[bytes, tuple[str, ...]]:

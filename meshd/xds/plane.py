@@ -56,6 +56,7 @@ _workloads: Final[msgspec.json.Decoder[tuple[Workload, ...]]] = msgspec.json.Dec
 class _Node:
     name: str
     stream: NodeStream
+    private: Resources
     bell: asyncio.Event
 
 
@@ -77,6 +78,7 @@ class Plane:
         self._grace = grace
         self._clock = clock
         self._resources: Resources | None = None
+        self._private: Callable[[str], Resources] = lambda _: Resources({})
         self._nodes: set[_Node] = set()
         self._rosters: rosters.Rosters | None = None
         self._expiry = asyncio.Event()
@@ -113,16 +115,25 @@ class Plane:
 
     # ---- what nodes are told
 
-    def publish(self, resources: Resources) -> None:
-        """From now on this is what nodes are to have."""
+    def publish(
+        self, resources: Resources, private: Callable[[str], Resources] = lambda _: Resources({})
+    ) -> None:
+        """From now on this is what nodes are to have. ``private``: by name, and of other types."""
         changed = difference(self._resources or Resources({}), resources)
-        first, self._resources = self._resources is None, resources
-        for node in self._nodes if changed or first else ():
-            node.stream.publish(resources, changed)
-            node.bell.set()
+        first, self._resources, self._private = self._resources is None, resources, private
+        for node in self._nodes:
+            own = private(node.name)
+            differing = changed | difference(node.private, own)
+            node.private = own
+            if differing or first:
+                node.stream.publish(_together(resources, own), differing)
+                node.bell.set()
 
     async def _delta(self, _: Any, context: Any) -> None:
-        node = _Node(await self._named(context), NodeStream(self._resources), asyncio.Event())
+        name = await self._named(context)
+        own = self._private(name)
+        all_of_it = _together(self._resources, own) if self._resources is not None else None
+        node = _Node(name, NodeStream(all_of_it), own, asyncio.Event())
         self._nodes.add(node)
         writer = asyncio.create_task(_write(node, context))
         reader = asyncio.create_task(_read(node, context))
@@ -220,6 +231,10 @@ class Plane:
             )
             for name, roster in sorted(self.rosters.items())
         )
+
+
+def _together(shared: Resources, own: Resources) -> Resources:
+    return Resources({**shared.by_type, **own.by_type})
 
 
 async def _read(node: _Node, context: Any) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -92,6 +92,9 @@ class Ground:
             )
         return host
 
+    def host(self, name: str) -> Host:
+        return self._hosts[name]
+
     def remove(self, host: Host) -> None:
         remove_namespace(host.path)
         self._hosts.pop(host.name, None)
@@ -128,7 +131,7 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground() -> Iterator[Ground]:
+def ground() -> Generator[Ground]:
     with tempfile.TemporaryDirectory(prefix="meshd-bench-", dir="/run") as name:
         directory = Path(name)
         directory.chmod(0o755)

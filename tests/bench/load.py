@@ -44,7 +44,9 @@ def h2load(url: str, authority: str, seconds: float, log: str) -> list[str]:
 
 def parse_wrk(text: str) -> Load:
     """Raises ValueError when it is not what wrk prints."""
-    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    errors = re.search(
+        r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text
+    )
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     failed = int(refused[1]) if refused else 0
     seconds = _seconds(_found(r"requests in ([\d.]+)(us|ms|s|m),", text))

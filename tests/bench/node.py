@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -51,6 +52,7 @@ class Node:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._node = demo.Node()
+        self._unready = ""
         self.paths = Paths.from_environment({"MESHD_HOME": str(self._node.home)})
         merged: dict[str, Any] = yaml.safe_load(self._node.settings)
         for key, value in settings.items():
@@ -60,16 +62,22 @@ class Node:
     def start(self) -> None:
         """Raises MeshdError when it does not come up."""
         self._node.start()
-        eventually(self._is_up, "meshd runs", _READY)
+        try:
+            eventually(self._is_up, "meshd runs", _READY)
+        except NotReadyError as error:
+            seen = self._unready or self._node.last_words()
+            raise NotReadyError(f"{error}; last seen: {seen}") from None
 
     def _is_up(self) -> bool:
         if not self._node.runs:
             raise SystemRefusedError(f"meshd has ended: {self._node.last_words()}")
         try:
             answer = self.ask("mesh", wire.Status())
-        except MeshdError:
+        except MeshdError as error:
+            self._unready = str(error)
             return False
         proxies = answer.proxies if isinstance(answer, wire.Statuses) else ()
+        self._unready = f"proxies {proxies}"
         return len(proxies) == 2 and all(proxy.connected for proxy in proxies)
 
     def close(self) -> None:
@@ -84,8 +92,16 @@ class Node:
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Until every proxy has it."""
+        self._change(objects, delete=False)
+
+    def forget(self, *objects: dict[str, Any]) -> None:
+        """Take back what was applied, until every proxy has let go of it."""
+        self._change(objects, delete=True)
+
+    def _change(self, objects: Sequence[dict[str, Any]], *, delete: bool) -> None:
         text = yaml.safe_dump_all(objects)
-        self.ask("mesh", wire.Apply((("-", text),), SPACE, wait=_PROVEN), _PROVEN + 5)
+        request = wire.Apply((("-", text),), SPACE, wait=_PROVEN, delete=delete)
+        self.ask("mesh", request, _PROVEN + 5)
 
     def register(self, *workloads: Workload) -> None:
         """Until all are proven."""
@@ -105,19 +121,25 @@ class Node:
 
     def _measure(self, name: str, pid: int) -> Process:
         process = psutil.Process(pid)
-        memory, times = process.memory_full_info(), process.cpu_times()
+        memory = process.memory_full_info()
         return Process(
             name=name,
             resident=memory.rss,
             proportional=memory.pss,
             private=memory.uss,
-            cpu=times.user + times.system,
+            cpu=_cpu(pid),
             allocated=self._allocated(name) if name.startswith("proxy-") else 0,
         )
 
     def _allocated(self, name: str) -> int:
         admin = Admin(self.paths.admin_run / f"{name}.sock")
         return asyncio.run(admin.stats(f"^{_HEAP}$"))[_HEAP]
+
+
+def _cpu(pid: int) -> float:
+    """Of all threads that live; finer than the hundredths of a second in /proc/PID/stat."""
+    found = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(path.read_text(encoding="ascii").split()[0]) for path in found) / 1e9
 
 
 def workload(host: Host, app: str = "") -> Workload:
@@ -167,7 +189,7 @@ def eventually(condition: Callable[[], bool], what: str, patience: float) -> Non
 
 
 @contextlib.contextmanager
-def running(settings: dict[str, Any]) -> Iterator[Node]:
+def running(settings: dict[str, Any]) -> Generator[Node]:
     node = Node(settings)
     try:
         node.start()
@@ -183,5 +205,3 @@ def pool(processes: Sequence[Process]) -> tuple[Process, ...]:
 def roles(processes: Sequence[Process]) -> tuple[Process, ...]:
     """All that is Python."""
     return tuple(process for process in processes if not process.is_proxy)
-
-

@@ -73,7 +73,11 @@ def _listener(kind: str, port: int, tls: Json | None) -> Json:
         "name": kind,
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},
         "listener_filters": [
-            _typed("envoy.filters.listener.original_dst", "filters.listener.original_dst.v3", "OriginalDst")
+            _typed(
+                "envoy.filters.listener.original_dst",
+                "filters.listener.original_dst.v3",
+                "OriginalDst",
+            )
         ],
         "filter_chains": [chain],
     }

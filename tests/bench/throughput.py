@@ -225,5 +225,3 @@ def _as_json(scenario: Scenario, found: Mapping[str, list[Load]]) -> Json:
         },
         "ratios": [ratio.as_json() for ratio in ratios],
     }
-
-

@@ -82,6 +82,10 @@ class Machine:
         for directory in ("sysusers.d", "tmpfiles.d"):
             for file in sorted((units / directory).glob("*.conf")):
                 self.write(f"/usr/lib/{directory}/{file.name}", file.read_text())
+        # The package's scripts do this, and systemd itself makes the directories at each boot.
+        for program in ("systemd-sysusers", "systemd-tmpfiles --create"):
+            words = [*program.split(), f"--root={self.root}", "meshd.conf"]
+            subprocess.run(words, check=True, capture_output=True, text=True)
         for drop_in in sorted((CHECKOUT / "etc").glob("*.conf.d/*")) + sorted(
             (CHECKOUT / "etc").glob("rsyslog.d/*")
         ):

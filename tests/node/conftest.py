@@ -139,11 +139,25 @@ class Write:
         return yaml.safe_dump_all(objects)
 
 
+def finish(process: subprocess.Popen[str], text: str | None = None) -> Any:
+    """What an ``ask.py`` printed."""
+    try:
+        output, errors = process.communicate(text, timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    assert process.returncode == 0, errors[-2000:]
+    return json.loads(output.splitlines()[-1])
+
+
 class Node:
     """One node, and its testbed in a network of its own."""
 
+    start_command = (sys.executable, "-P", "-m", "meshd")
     write = Write
     eventually = staticmethod(eventually)
+    finish = staticmethod(finish)
 
     def __init__(self, settings: dict[str, Any], cidr: str) -> None:
         self.home = Path(tempfile.mkdtemp(prefix=f"mn{os.getpid()}-", dir="/run"))
@@ -152,6 +166,8 @@ class Node:
         self.cidr = cidr
         self.settings = settings
         self.images = self.home / "apps"
+        self.prefix: tuple[str, ...] = ()
+        """Before its commands: where they are to run."""
         self._environment = {**os.environ, "MESHD_HOME": str(self.home)}
         self._supervisor: subprocess.Popen[bytes] | None = None
         shutil.copytree(APPS, self.images)
@@ -186,7 +202,7 @@ class Node:
     def launch(self) -> None:
         with (self.home / "log").open("ab") as log:
             self._supervisor = subprocess.Popen(
-                [sys.executable, "-P", "-m", "meshd"],
+                [*self.prefix, sys.executable, "-P", "-m", "meshd"],
                 env=self._environment,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -299,7 +315,7 @@ class Node:
 
     def meshctl(self, *arguments: str, text: str = "", timeout: float = 90) -> Process:
         done = subprocess.run(
-            [str(MESHCTL), *arguments],
+            [*self.prefix, str(MESHCTL), *arguments],
             env=self._environment,
             input=text,
             capture_output=True,
@@ -381,18 +397,6 @@ class Node:
         """The status code that came back; 000: none did."""
         done = self.curl(pod, "-o", "/dev/null", "-w", "%{http_code}", *arguments, url)
         return done.output[-3:]
-
-
-def finish(process: subprocess.Popen[str], text: str | None = None) -> Any:
-    """What an ``ask.py`` printed."""
-    try:
-        output, errors = process.communicate(text, timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise
-    assert process.returncode == 0, errors[-2000:]
-    return json.loads(output.splitlines()[-1])
 
 
 POPULATION = [

@@ -46,8 +46,13 @@ def query(node: Node, name: str, kind: int) -> tuple[int, int]:
 
 
 def test_a_service_has_the_same_address_under_all_its_names(node: Node) -> None:
-    forms = ("server", "server.mesh", "server.mesh.svc", "server.mesh.svc.cluster.local",
-             "server.mesh.svc.cluster.local.")
+    forms = (
+        "server",
+        "server.mesh",
+        "server.mesh.svc",
+        "server.mesh.svc.cluster.local",
+        "server.mesh.svc.cluster.local.",
+    )
     (address,) = look_up(node, forms[0])
     assert address.startswith("198.19.")
     assert [look_up(node, form) for form in forms] == [[address]] * len(forms)

@@ -55,9 +55,7 @@ def reached(output: str) -> list[str]:
 def as_user(uid: int, gid: int, *command: str) -> subprocess.CompletedProcess[str]:
     """On the host, where nothing is hidden."""
     own = ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups")
-    return subprocess.run(
-        [*own, *command], capture_output=True, text=True, check=False, timeout=60
-    )
+    return subprocess.run([*own, *command], capture_output=True, text=True, check=False, timeout=60)
 
 
 def proxy_user(node: Node) -> tuple[int, int]:
@@ -74,7 +72,9 @@ def test_a_workload_reaches_no_socket_of_meshd(node: Node) -> None:
 
 def test_its_user_would_not_even_if_it_saw_them(node: Node) -> None:
     user = node.pod("alice").plan.user
-    assert reached(as_user(user, user, "/usr/bin/python3", "-c", CONNECT, *sockets(node)).stdout) == []
+    assert (
+        reached(as_user(user, user, "/usr/bin/python3", "-c", CONNECT, *sockets(node)).stdout) == []
+    )
 
 
 def test_a_workload_sees_no_file_of_meshd(node: Node) -> None:
@@ -108,7 +108,8 @@ def test_a_proxy_reads_no_key(node: Node) -> None:
 
 def test_no_key_is_in_a_log_or_a_command_line(node: Node) -> None:
     lines = [
-        path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")
+        path.read_bytes()
+        for path in Path("/proc").glob("[0-9]*/cmdline")
         if int(path.parent.name) in node.processes()
     ]
     assert lines

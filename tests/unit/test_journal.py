@@ -25,19 +25,19 @@ def lines() -> Iterator[io.StringIO]:
 
 def test_an_event_is_one_line_with_what_it_is_about(lines: io.StringIO) -> None:
     journal.event(
-        *(logging.getLogger("a"), logging.WARNING, "captured", "%s is captured", "default/a"),
+        *(logging.getLogger("meshd.a"), logging.WARNING, "captured", "%s is captured", "default/a"),
         workload="default.a",
     )
     assert lines.getvalue() == "warning mesh: default/a is captured (workload=default.a)\n"
 
 
 def test_what_is_below_the_level_is_not_written(lines: io.StringIO) -> None:
-    logging.getLogger("a").debug("hidden")
+    logging.getLogger("meshd.a").debug("hidden")
     assert lines.getvalue() == ""
 
 
 def test_another_process_is_named_in_its_place(lines: io.StringIO) -> None:
-    logging.getLogger("a").info("hello", extra={"MESHD_ROLE": "proxy-0"})
+    logging.getLogger("meshd.a").info("hello", extra={"MESHD_ROLE": "proxy-0"})
     assert lines.getvalue() == "info proxy-0: hello\n"
 
 

@@ -37,6 +37,7 @@ def test_a_workload_that_is_well() -> None:
         synced=True,
         proven=True,
         problem="",
+        uid="default.a",
     )
 
 

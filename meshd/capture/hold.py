@@ -1,0 +1,62 @@
+"""Before a service of the host starts: its rules are there, or nothing passes until they are.
+
+The body of ``inside.run_in_host``'s child, as ``apply`` is. It needs no daemon: what was enrolled
+is on disk, and what is captured in the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshd.capture.apply import choose, read_tables
+from meshd.capture.delta import PREFIX, Change, Tables, changes_to
+from meshd.capture.host_rules import HostWorkload, held_workloads, holds, is_captured_here
+from meshd.capture.rules import (
+    HOLD_IN_CHAIN,
+    HOLD_OUT_CHAIN,
+    NEW_TABLE_CHAIN,
+    Family,
+)
+
+_OURS = frozenset({HOLD_IN_CHAIN, HOLD_OUT_CHAIN, NEW_TABLE_CHAIN})
+
+
+def hold(starting: HostWorkload, enrolled: Sequence[HostWorkload], backend: str = "auto") -> bool:
+    """Whether it has to be held; False: it is captured. ``enrolled`` are all, this one included.
+
+    Raises SystemRefusedError.
+    """
+    there = read_tables()
+    chosen = choose(backend, there)
+    if all(is_captured_here(tables, starting, family) for family, tables in there[chosen].items()):
+        return False
+    changes = {
+        family: _changes(tables, starting, enrolled, family, mark=chosen.remembers_new_tables)
+        for family, tables in there[chosen].items()
+    }
+    if any(changes.values()):
+        chosen.write(changes, there[chosen])
+    return True
+
+
+def _changes(
+    tables: Tables,
+    starting: HostWorkload,
+    enrolled: Sequence[HostWorkload],
+    family: Family,
+    *,
+    mark: bool,
+) -> tuple[Change, ...]:
+    """In the chains that hold, and nowhere else."""
+    held = held_workloads(tables) | {starting.uid}
+    wanted = holds([one for one in enrolled if one.uid in held], family)
+    part = {
+        table: {
+            name: chain
+            for name, chain in chains.items()
+            if not name.startswith(PREFIX) or name in _OURS
+        }
+        for table, chains in tables.items()
+        if table == "raw"
+    }
+    return changes_to(part, {"raw": wanted} if wanted else {}, mark_new_tables=mark)

@@ -1,0 +1,271 @@
+"""meshctl enroll, unenroll: a service of this host joins the mesh, or leaves it without a trace.
+
+What is done to systemd is done here, by root; the daemon is only told. Before the service starts in
+its slice, the slice is captured: it never runs outside of the mesh in there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+
+from meshd import wire
+from meshd.capture.host_rules import NEVER_INBOUND_PORTS
+from meshd.cli.arguments import (
+    DEFAULT_TIMEOUT,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    TimeoutOption,
+)
+from meshd.cli.daemon import Target
+from meshd.cli.output import emit, is_for_scripts
+from meshd.cli.ports import PortWish, merged_service, new_service, parse_port
+from meshd.discovery import host_addresses, units
+from meshd.errors import InvalidInputError
+from meshd.model.workload import HostService, NamedPort, Workload
+
+_MADE_FOR: Final = "meshd.io/made-for"
+"""Annotation of a Service that was made by ``enroll``: the workload that it was made for."""
+
+UnitArgument = Annotated[
+    str, typer.Argument(metavar="UNIT", help="A systemd service, such as nginx.service.")
+]
+CgroupOption = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH",
+        help="Instead of a unit: a cgroup, below the root of the cgroup2 hierarchy.",
+    ),
+]
+RestartOption = Annotated[
+    bool, typer.Option(help="Restart the unit if it runs: that is what moves it.")
+]
+
+
+def enroll(
+    context: typer.Context,
+    unit: UnitArgument = "",
+    namespace: NamespaceOption = "default",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the workload. Default: from the unit's.")
+    ] = "",
+    service: Annotated[
+        str, typer.Option(metavar="NAME", help="The Service by which others reach it.")
+    ] = "",
+    port: Annotated[
+        list[PortWish] | None,
+        typer.Option(
+            metavar="[SERVICE_PORT:]PORT=PROTOCOL",
+            parser=parse_port,
+            help="What it serves and what is captured, such as 80=http. May be repeated.",
+        ),
+    ] = None,
+    service_account: Annotated[
+        str, typer.Option(metavar="NAME", help="Its identity. Default: the workload's name.")
+    ] = "",
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")
+    ] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option(metavar="IP", help="By which others reach this host. May be repeated."),
+    ] = None,
+    cgroup: CgroupOption = "",
+    restart: RestartOption = True,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Give a service of this host an identity, and put its traffic through the mesh."""
+    _must_be_root("enroll")
+    target: Target = context.obj
+    for wish in port or ():
+        _refuse_port(wish.port)
+    place = _place(unit, cgroup)
+    if place.unit and (known := _known(target, place.unit)):
+        if service or port:
+            raise InvalidInputError(
+                f"{place.unit} is enrolled as {known.namespace}/{known.workload}; meshctl unenroll"
+                " it first, or change the WorkloadEntry that declares it"
+            )
+        _prepare(place.unit, restart)
+        _show(_row(target, known.uid), output)
+        return
+    name = name or _name_of(place)
+    workload = Workload(
+        uid=f"{namespace}.{name}",
+        name=name,
+        namespace=namespace,
+        netns="",
+        service_account=service_account or name,
+        labels={"app": service or name} | dict(map(_key_and_value, label or ())),
+        addresses=tuple(address or host_addresses.own_addresses()),
+        ports=tuple(NamedPort(wish.name, wish.port) for wish in port or ()),
+        host=place,
+    )
+    if service:
+        workload = _offered(target, service, tuple(port or ()), workload)
+    if place.unit:
+        _prepare(place.unit, restart=False)
+    target.ask(wire.Register((workload,), float(timeout)), wire.Done, wait=float(timeout))
+    if place.unit and restart:
+        units.Systemd().restart(place.unit)
+    _show(_row(target, workload.uid), output)
+
+
+def unenroll(
+    context: typer.Context,
+    unit: UnitArgument = "",
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", metavar="NAME", help="Default: any.")
+    ] = "",
+    cgroup: CgroupOption = "",
+    all_: Annotated[bool, typer.Option("--all", help="All services of this host.")] = False,
+    restart: RestartOption = True,
+) -> None:
+    """Let a service leave the mesh. Nothing of meshd is left with it."""
+    _must_be_root("unenroll")
+    target: Target = context.obj
+    rows = _enrolled(target, unit, namespace, cgroup, all_)
+    target.ask(wire.Unregister(tuple(row.uid for row in rows)), wire.Done, wait=30.0)
+    for row in rows:
+        _take_back(target, row)
+        if row.unit:
+            _undo(row.unit, restart)
+        print(f"{row.namespace}/{row.workload} unenrolled")
+
+
+def _prepare(unit: str, restart: bool) -> None:
+    systemd = units.Systemd()
+    systemd.prepare(unit, _meshctl())
+    if restart:
+        systemd.restart(unit)
+
+
+def _undo(unit: str, restart: bool) -> None:
+    systemd = units.Systemd()
+    systemd.undo(unit)
+    if restart:
+        systemd.restart(unit)
+        systemd.stop_slice(unit)
+
+
+# ---- what is to be enrolled
+
+
+def _must_be_root(verb: str) -> None:
+    if os.geteuid() != 0:
+        raise InvalidInputError(f"meshctl {verb} changes systemd's units; try again with sudo")
+
+
+def _refuse_port(port: int) -> None:
+    if port in NEVER_INBOUND_PORTS:
+        raise InvalidInputError(
+            f"port {port} is never captured on a host: it would be out of reach without the mesh"
+        )
+
+
+def _place(unit: str, cgroup: str) -> HostService:
+    if bool(unit) == bool(cgroup):
+        raise typer.BadParameter("name either a UNIT or a --cgroup")
+    ipv6 = host_addresses.has_ipv6()
+    if cgroup:
+        return HostService(cgroup=cgroup.strip("/"), ipv6=ipv6)
+    found = units.Systemd().look(units.unit_name(unit))
+    if not found.exists:
+        raise InvalidInputError(f"there is no unit {found.name} on this host")
+    return HostService(cgroup=units.cgroup_of(found.name), unit=found.name, ipv6=ipv6)
+
+
+def _name_of(place: HostService) -> str:
+    return units.workload_name(place.unit or place.cgroup.rpartition("/")[2])
+
+
+def _meshctl() -> str:
+    """As systemd is to call it."""
+    return str(Path(sys.argv[0]).absolute())
+
+
+def _key_and_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise typer.BadParameter(f"{text!r} is not of the form KEY=VALUE")
+    return key, value
+
+
+# ---- the Service in front of it
+
+
+def _offered(
+    target: Target, service: str, wishes: tuple[PortWish, ...], workload: Workload
+) -> Workload:
+    """The workload with the labels by which the Service selects it."""
+    namespace = workload.namespace
+    stored = target.ask(wire.Get("Service", namespace=namespace), wire.Objects).objects
+    before = next((one for one in stored if one["metadata"]["name"] == service), None)
+    if before is None:
+        note = {_MADE_FOR: workload.uid}
+        after = new_service(service, namespace, wishes, {"app": service}, note)
+    else:
+        after = merged_service(before, wishes)
+    if after != before:
+        target.ask(wire.Apply((("enroll", json.dumps(after)),), namespace), wire.Changed)
+    labels = workload.labels | after["spec"]["selector"]
+    return msgspec.structs.replace(workload, labels=labels)
+
+
+def _take_back(target: Target, row: wire.WorkloadStatus) -> None:
+    """The Service that was made for it."""
+    stored = target.ask(wire.Get("Service", namespace=row.namespace), wire.Objects).objects
+    names = tuple(
+        one["metadata"]["name"]
+        for one in stored
+        if one["metadata"].get("annotations", {}).get(_MADE_FOR) == row.uid
+    )
+    if names:
+        target.ask(wire.DeleteNamed("Service", names, row.namespace), wire.Changed)
+
+
+# ---- what is enrolled
+
+
+def _enrolled(
+    target: Target, unit: str, namespace: str, cgroup: str, everything: bool
+) -> list[wire.WorkloadStatus]:
+    if [bool(unit), bool(cgroup), everything].count(True) != 1:
+        raise typer.BadParameter("name a UNIT, a --cgroup or --all")
+    name = units.unit_name(unit) if unit else ""
+    rows = [
+        row
+        for row in target.ask(wire.Status(), wire.Statuses).workloads
+        if row.cgroup
+        and namespace in {"", row.namespace}
+        and (everything or (row.unit == name if unit else row.cgroup == cgroup.strip("/")))
+    ]
+    if not rows and not everything:
+        raise InvalidInputError(f"{name or cgroup} is not enrolled: see meshctl status")
+    return rows
+
+
+def _known(target: Target, unit: str) -> wire.WorkloadStatus | None:
+    rows = target.ask(wire.Status(), wire.Statuses).workloads
+    return next((row for row in rows if row.unit == unit), None)
+
+
+def _row(target: Target, uid: str) -> wire.WorkloadStatus:
+    rows = target.ask(wire.Status(), wire.Statuses).workloads
+    return next(row for row in rows if row.uid == uid)
+
+
+def _show(row: wire.WorkloadStatus, output: Output) -> None:
+    if is_for_scripts(output):
+        emit(row, output)
+        return
+    state = "captured and proven" if row.proven else row.problem or "not proven yet"
+    print(f"{row.namespace}/{row.workload} enrolled as {row.service_account}: {state}")

@@ -1,0 +1,65 @@
+"""Services of the host that are enrolled: their ports there, and the record of them. No traces of
+systemd: that is ``units``.
+
+Unlike pods, whoever enrolled them is gone, so the record outlives a reboot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from meshd.discovery import workloads
+from meshd.errors import NotReadyError
+from meshd.model.interception import HOST_PORTS
+from meshd.model.workload import HostService, Workload
+
+RECORD: Final = "services.json"
+"""In meshd's own directory."""
+
+
+def with_ports(found: Iterable[Workload], known: Mapping[str, Workload]) -> tuple[Workload, ...]:
+    """Services of the host get their two ports; who is known keeps them. Others stay as they are.
+
+    Raises NotReadyError when no port is left.
+    """
+    given = {uid: host for uid, one in known.items() if (host := one.host)}
+    result: list[Workload] = []
+    for workload in found:
+        host = workload.host
+        if host:
+            host = _with_ports(workload.uid, host, given)
+            given[workload.uid] = host
+        result.append(msgspec.structs.replace(workload, host=host))
+    return tuple(result)
+
+
+def _with_ports(uid: str, host: HostService, given: Mapping[str, HostService]) -> HostService:
+    if before := given.get(uid):
+        outbound, inbound = before.outbound_port, before.inbound_port
+    else:
+        taken = {one.outbound_port for one in given.values()}
+        free = (port for port in HOST_PORTS[::2] if port not in taken)
+        outbound = next(free, 0)
+        if not outbound:
+            raise NotReadyError(
+                f"{uid} cannot be enrolled: all ports from {HOST_PORTS.start} to"
+                f" {HOST_PORTS.stop - 1} belong to other services of this host"
+            )
+        inbound = outbound + 1
+    return msgspec.structs.replace(host, outbound_port=outbound, inbound_port=inbound)
+
+
+def load(path: Path) -> dict[str, Workload]:
+    """By uid; nothing if there is no record. Raises InvalidInputError when it is not readable."""
+    return dict(workloads.load(path).registered)
+
+
+def save(path: Path, registered: Mapping[str, Workload]) -> None:
+    """Only what has to be written. Raises SystemRefusedError."""
+    hosted = {uid: one for uid, one in registered.items() if one.host}
+    if hosted or path.exists():
+        workloads.save(path, workloads.Record(hosted))

@@ -1,0 +1,158 @@
+"""systemd units that are services of the mesh: names, the drop-in, and asking systemd to follow.
+
+A unit gets a slice of its own, which outlives the service: the rules are bound to a cgroup, and a
+service gets a new one each time it starts. Before anything of it runs, ``meshctl capture hold``
+sees to it that the rules are there, or that nothing passes until they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from meshd.errors import InvalidInputError, SystemRefusedError
+
+SLICE_PREFIX: Final = "meshd_services"
+"""A dash says that a slice is inside another; meshd's own slice is not to be that one."""
+DROP_IN: Final = "50-meshd.conf"
+UNITS: Final = Path("/etc/systemd/system")
+_TIMEOUT: Final = 120.0
+"""Seconds that systemd may take to start a service."""
+_NEVER: Final = re.compile(
+    r"meshd.*|sshd?(@.*)?|systemd-.*|dbus(-broker)?|NetworkManager.*|networking|ifup@.*|dhc.*"
+)
+"""Units without which nobody reaches the host any more."""
+
+
+def unit_name(text: str) -> str:
+    """With its suffix. Raises InvalidInputError when it can be no service of the mesh."""
+    name, dot, kind = text.rpartition(".")
+    if not dot or kind not in {"service", "socket", "timer", "slice", "scope", "target", "mount"}:
+        name, kind = text, "service"
+    if kind != "service" or not re.fullmatch(r"[A-Za-z0-9:_.@\\-]+", name) or name.endswith("@"):
+        raise InvalidInputError(f"{text!r} is not a systemd service; enrol NAME.service")
+    if _NEVER.fullmatch(name):
+        raise InvalidInputError(
+            f"{name}.service is never captured: the host itself would depend on the mesh"
+        )
+    return f"{name}.service"
+
+
+def workload_name(unit: str) -> str:
+    """As it may be part of a uid and of a label: ``web@1.service`` is ``web-1``."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", unit.removesuffix(".service")).strip("-.").lower()
+
+
+def slice_of(unit: str) -> str:
+    """Different for different units."""
+    name = unit.removesuffix(".service")
+    plain = re.sub(r"[^A-Za-z0-9.]", "_", name)
+    if plain != name:
+        plain += "_" + hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{SLICE_PREFIX}-{plain}.slice"
+
+
+def cgroup_of(unit: str) -> str:
+    """Where systemd puts that slice."""
+    return f"{SLICE_PREFIX}.slice/{slice_of(unit)}"
+
+
+def drop_in(unit: str, meshctl: str) -> str:
+    """``ExecCondition`` runs before anything else of the unit, in its cgroup. Without meshd on the
+    host it holds nobody up."""
+    return f"""\
+# Written by meshctl enroll {unit}; meshctl unenroll {unit} removes it.
+[Unit]
+Wants=meshd.service
+After=meshd.service
+
+[Service]
+Slice={slice_of(unit)}
+ExecCondition=+/bin/sh -c 'test ! -x {meshctl} || exec {meshctl} capture hold %n'
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unit:
+    """What systemd knows of a unit."""
+
+    name: str
+    exists: bool
+    active: bool
+    slice: str
+
+
+class Systemd:
+    """The manager of this host, by way of systemctl."""
+
+    def __init__(self, units: Path = UNITS) -> None:
+        self._units = units
+
+    def look(self, unit: str) -> Unit:
+        """Raises SystemRefusedError."""
+        printed = _systemctl("show", "--property=LoadState,ActiveState,Slice", "--", unit)
+        lines = (line.partition("=") for line in printed.splitlines())
+        known = {name: value for name, _, value in lines}
+        return Unit(
+            unit,
+            known.get("LoadState") == "loaded",
+            known.get("ActiveState") in {"active", "activating", "reloading"},
+            known.get("Slice", ""),
+        )
+
+    def prepare(self, unit: str, meshctl: str) -> None:
+        """Its slice is there, and it will be in it from its next start. Raises SystemRefusedError.
+
+        The same again does nothing.
+        """
+        path, text = self._path(unit), drop_in(unit, meshctl)
+        try:
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                path.parent.mkdir(mode=0o755, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+                _systemctl("daemon-reload")
+        except OSError as error:
+            raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
+        _systemctl("start", slice_of(unit))
+
+    def undo(self, unit: str) -> None:
+        """No trace of ``prepare`` but the slice, as long as the service runs in it."""
+        path = self._path(unit)
+        if path.exists():
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+            _systemctl("daemon-reload")
+
+    def restart(self, unit: str) -> None:
+        """If it runs. Raises SystemRefusedError."""
+        _systemctl("try-restart", "--", unit)
+
+    def stop_slice(self, unit: str) -> None:
+        """Once nothing runs in it: it would take that along."""
+        if self.look(unit).slice != slice_of(unit):
+            _systemctl("stop", slice_of(unit))
+
+    def _path(self, unit: str) -> Path:
+        return self._units / f"{unit}.d" / DROP_IN
+
+
+def _systemctl(*words: str) -> str:
+    try:
+        done = subprocess.run(
+            ["systemctl", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SystemRefusedError(f"systemctl {words[0]}: {error}") from None
+    if done.returncode != 0:
+        raise SystemRefusedError(f"systemctl {' '.join(words)}: {' '.join(done.stderr.split())}")
+    return done.stdout

@@ -1,0 +1,66 @@
+"""Has the mesh know the services of this host that its configuration declares."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+from meshd.discovery import declared, host_addresses
+from meshd.errors import InvalidInputError, MeshdError
+from meshd.model.entries import WorkloadEntry
+
+if TYPE_CHECKING:
+    from meshd.roles.mesh import Mesh
+
+_LOOK: Final = 5.0
+"""Seconds. The host may get its address after the mesh has started."""
+_log = logging.getLogger(__name__)
+
+
+class Declarations:
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._changed = asyncio.Event()
+        self._problems: tuple[str, ...] = ()
+        mesh.store.subscribe(self._changed.set)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._changed.clear()
+            try:
+                self._follow()
+            except MeshdError as error:
+                _log.error("%s", error, extra={"MESHD_EVENT": "declared"})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await self._changed.wait()
+
+    def _follow(self) -> None:
+        """Raises MeshdError."""
+        mesh = self._mesh
+        found = mesh.store.objects.values()
+        entries = [one for one in found if isinstance(one, WorkloadEntry)]
+        if not any(declared.ANNOTATION in one.metadata.annotations for one in entries) and not any(
+            one.host and one.host.declared for one in mesh.registered.values()
+        ):
+            return
+        try:
+            addresses = host_addresses.own_addresses()
+        except InvalidInputError:
+            addresses = ()  # not yet
+        difference = declared.compare(
+            entries, mesh.registered, addresses, ipv6=host_addresses.has_ipv6()
+        )
+        self._say(difference.problems)
+        if difference.register:
+            mesh.register(difference.register)
+        if difference.unregister:
+            mesh.unregister(difference.unregister)
+
+    def _say(self, problems: tuple[str, ...]) -> None:
+        for problem in set(problems) - set(self._problems):
+            _log.warning("%s", problem, extra={"MESHD_EVENT": "declared"})
+        self._problems = problems

@@ -1,0 +1,50 @@
+"""What a line says that a proxy wrote: its level, and the workload that it is about. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from typing import Final
+
+ACCESS: Final = "meshd-access "
+"""Access log lines begin with it and the path of the workload's pinned namespace; the rest is for
+people. Put there by ``compile.access_log``."""
+_LEVELS: Final = {
+    "[trace]": logging.DEBUG,
+    "[debug]": logging.DEBUG,
+    "[info]": logging.INFO,
+    "[warning]": logging.WARNING,
+    "[error]": logging.ERROR,
+    "[critical]": logging.CRITICAL,
+}
+_PIN: Final = "@"
+"""Between a workload's uid and what makes its pin unique; see ``capture.namespaces``."""
+_OUTCOME: Final = re.compile(r'" (\d+) (\S+)')
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    level: int
+    text: str
+    workload: str = ""
+    event: str = ""
+    kind: str = ""
+    """What it is counted as when it is not written."""
+
+
+def read(line: str) -> Line:
+    if line.startswith(ACCESS):
+        return _access(line)
+    mark, _, text = line.partition(" ")
+    level = _LEVELS.get(mark)
+    # Without a mark it is of what starts the proxy, or its last words.
+    return Line(logging.WARNING, line) if level is None else Line(level, text)
+
+
+def _access(line: str) -> Line:
+    _, path, text = (*line.split(" ", 2), "", "")[:3]
+    workload = path.rpartition("/")[2].partition(_PIN)[0]
+    outcome = _OUTCOME.search(text)
+    kind = f"access log {outcome[1]} {outcome[2]}" if outcome else "access log"
+    return Line(logging.INFO, text, "" if workload == "-" else workload, "access", kind)

@@ -1,0 +1,111 @@
+"""What the kernel writes in /proc about connections, interfaces and mounts, and ss(8). Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+_ESTABLISHED: Final = "01"
+_PSEUDO: Final = {
+    *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts"),
+    *("devtmpfs", "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore"),
+    *("ramfs", "rpc_pipefs", "securityfs", "sysfs", "tracefs"),
+}
+"""Hold no files, or none that take space of their own."""
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+_SOCKET: Final = re.compile(r"\bino:(\d+)")
+_COUNT: Final = re.compile(r"\b(bytes_sent|bytes_retrans|bytes_received):(\d+)")
+
+
+def established(text: str) -> Iterator[int]:
+    """/proc/PID/net/tcp, tcp6 → the inodes of sockets that are connected. proc_pid_net(5)"""
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == _ESTABLISHED and fields[9] != "0":
+            yield int(fields[9])
+
+
+def interfaces(text: str) -> Mapping[str, tuple[int, int]]:
+    """/proc/PID/net/dev → bytes received and sent, by interface; without the loopback one."""
+    found: dict[str, tuple[int, int]] = {}
+    for line in text.splitlines()[2:]:
+        name, _, rest = line.partition(":")
+        if (name := name.strip()) != "lo":
+            fields = rest.split()
+            found[name] = int(fields[0]), int(fields[8])
+    return found
+
+
+def sockets(text: str) -> Mapping[int, tuple[int, int]]:
+    """``ss --oneline --extended --info`` → bytes received and sent, by the socket's inode.
+
+    What had to be sent again counts once.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    for line in text.splitlines():
+        if inode := _SOCKET.search(line):
+            counts = {name: int(number) for name, number in _COUNT.findall(line)}
+            sent = counts.get("bytes_sent", 0) - counts.get("bytes_retrans", 0)
+            found[int(inode[1])] = counts.get("bytes_received", 0), sent
+    return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mount:
+    """A line of /proc/PID/mountinfo, proc_pid_mountinfo(5)."""
+
+    device: str
+    root: str
+    """Which directory of the file system is mounted."""
+    point: str
+    kind: str
+    writable: bool
+    upper: str
+    """Of an overlay: the directory that takes what is written, as whoever mounted it sees it."""
+
+    @property
+    def what(self) -> tuple[str, str]:
+        """Two mounts of the same are equal in it."""
+        return self.device, self.root
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether what is in it goes with whom it is mounted for."""
+        return self.kind in {"tmpfs", "overlay"} or self.point in {"/tmp", "/var/tmp"}  # noqa: S108
+
+
+def mounts(text: str) -> list[Mount]:
+    """Those that hold files."""
+    found = (_mount(line) for line in text.splitlines())
+    return [mount for mount in found if mount.kind not in _PSEUDO]
+
+
+def _mount(line: str) -> Mount:
+    left, _, right = line.partition(" - ")
+    _, _, device, root, point, options = left.split(" ")[:6]
+    kind, _, more = right.split(" ", 2)
+    upper = next((part[9:] for part in more.split(",") if part.startswith("upperdir=")), "")
+    return Mount(
+        device=device,
+        root=_unescaped(root),
+        point=_unescaped(point),
+        kind=kind,
+        writable="rw" in options.split(","),
+        upper=_unescaped(upper),
+    )
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), text)
+
+
+def own_mounts(theirs: list[Mount], ours: list[Mount]) -> list[Mount]:
+    """What is mounted for them and can be written, and is not ours too; each once."""
+    known = {mount.what for mount in ours}
+    found: dict[tuple[str, str], Mount] = {}
+    for mount in theirs:
+        if mount.writable and mount.what not in known:
+            found.setdefault(mount.what, mount)
+    return list(found.values())

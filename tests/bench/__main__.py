@@ -1,0 +1,152 @@
+"""``python -m tests.bench [--quick]``: measures, writes build/bench.json, prints tables.
+
+Needs root. Whatever it makes is gone when it ends, also when it fails or is interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from meshd.errors import MeshdError
+from tests.bench import cost, enrolment, report, throughput
+from tests.bench.figures import Json
+from tests.bench.ground import ground
+from tests.bench.node import namespace, running
+from tests.bench.population import Population, services
+
+_OUTPUT: Final = Path("build/bench.json")
+_SETTINGS: Final[dict[str, Any]] = {"mesh": {"access_log": "off"}}
+"""As the sidecars have it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured."""
+
+    rounds: int
+    seconds: float
+    """Of one load."""
+    few: int
+    """Workloads for what must hold with 10."""
+    some: int
+    many: int
+    services: int
+    enrolments: int
+    idle: float
+    """Seconds."""
+
+
+_FULL: Final = Scale(
+    rounds=5, seconds=3, few=10, some=50, many=200, services=200, enrolments=30, idle=20
+)
+_QUICK: Final = Scale(
+    rounds=1, seconds=1, few=4, some=8, many=16, services=16, enrolments=5, idle=3
+)
+
+
+def _costs(scale: Scale, progress: Callable[[str], None]) -> Json:
+    """On a node that has served nobody."""
+    memory: list[Json] = []
+    idle: list[Json] = []
+    enrolled: list[Json] = []
+    with ground() as place, running(_SETTINGS) as node:
+        population = Population(place, node)
+        many = tuple(services(scale.services))
+        node.apply(namespace(), many[0])
+
+        def grow(count: int) -> None:
+            progress(f"{count} workloads")
+            population.grow(count)
+            memory.append(cost.memory(node, count, 1))
+
+        def rest(count: int) -> None:
+            progress(f"idle with {count} workloads")
+            idle.append(cost.idle(node, count, scale.idle))
+
+        grow(1)
+        enrolled.append(enrolment.measure(place, node, scale.enrolments, 1, progress))
+        grow(scale.few)
+        rest(scale.few)
+        grow(scale.some)
+        grow(scale.many)
+        rest(scale.many)
+        enrolled.append(enrolment.measure(place, node, scale.enrolments, scale.many, progress))
+        progress(f"{scale.services} services")
+        node.apply(*many[1:])
+        memory.append(cost.memory(node, scale.many, scale.services))
+        population.shrink(scale.few)
+        memory.append(cost.memory(node, scale.few, scale.services))
+    limits = report.limits(memory, idle, enrolled)
+    return {
+        "memory": memory,
+        "idle": idle,
+        "enrolment": enrolled,
+        "limits": [limit.as_json() for limit in limits],
+    }
+
+
+def _throughput(scale: Scale, progress: Callable[[str], None]) -> list[Json]:
+    with ground() as place, running(_SETTINGS) as node:
+        progress("making the three pairs")
+        ways = throughput.prepare(place, node)
+        return throughput.measure(ways, scale.rounds, scale.seconds, progress)
+
+
+def _machine() -> Json:
+    return {"cores": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()}
+
+
+def _measure(scale: Scale, progress: Callable[[str], None]) -> Json:
+    start, before = time.monotonic(), _machine()
+    loads = _throughput(scale, progress)
+    costs = _costs(scale, progress)
+    return {
+        "scale": dataclasses.asdict(scale),
+        "machine": before | {"load_after": os.getloadavg()},
+        "seconds": time.monotonic() - start,
+        "throughput": loads,
+        **costs,
+    }
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a minute rather than eight")
+    quick = parser.parse_args().quick
+    signal.signal(signal.SIGTERM, _stop)
+    console = Console(highlight=False)
+    try:
+        with console.status("starting") as status:
+            result = _measure(_QUICK if quick else _FULL, status.update)
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
+    except (MeshdError, OSError, subprocess.SubprocessError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    _OUTPUT.parent.mkdir(exist_ok=True)
+    _OUTPUT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    report.show(result, console)
+    console.print(f"written to {_OUTPUT}, after {result['seconds']:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

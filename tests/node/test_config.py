@@ -1,0 +1,165 @@
+"""Whatever configuration comes, the last good state serves on, and one clear line says why."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.node.conftest import Node, Process
+
+ROUTE = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: server, namespace: mesh}
+spec:
+  hosts: [server]
+  http:
+  - headers: {request: {set: {x-route: NAME}}}
+    route: [{destination: {host: HOST}}]
+"""
+INVALID = {
+    "not YAML": "a: [1",
+    "another type": ROUTE.replace("[server]", "server"),
+    "an unknown field": ROUTE.replace("http:", "htp:"),
+    "an unknown kind": ROUTE.replace("VirtualService", "VirtualServices"),
+    "an unknown version": ROUTE.replace("istio.io/v1", "istio.io/v9"),
+    "no name": ROUTE.replace("name: server, ", ""),
+    "a scalar": "hello",
+    "twice the same": ROUTE + "---" + ROUTE,
+    "a bomb": "a: &a [x, x]\n"
+    + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(20)
+    ),
+    "deep": "[" * 100_000,
+    "a tag": "!!python/object/apply:os.system [echo]",
+    "control characters": "a: \x01",
+}
+
+
+def route(name: str, host: str = "server") -> str:
+    return ROUTE.replace("NAME", name).replace("HOST", host)
+
+
+def route_now(node: Node) -> str:
+    """Which route takes requests."""
+    (answer,) = node.answers("alice", "http", "server:80", 1)
+    return answer["headers"].get("x-route", "")
+
+
+def one_line(done: Process) -> str:
+    assert done.status == 1, done
+    (line,) = done.errors.strip().splitlines()
+    assert "Traceback" not in line
+    assert len(line) < 500
+    return line
+
+
+@pytest.mark.parametrize("what", INVALID)
+def test_what_is_invalid_is_refused_and_changes_nothing(node: Node, what: str) -> None:
+    with node.applied(route("good")):
+        assert route_now(node) == "good"
+        line = one_line(node.meshctl("apply", "-f", "-", text=INVALID[what], timeout=30))
+        assert line
+        assert route_now(node) == "good"
+
+
+def test_nothing_of_a_file_is_taken_when_one_object_is_invalid(node: Node) -> None:
+    bad = route("bad").replace("name: server", "name: worse").replace("http:", "htp:")
+    done = node.meshctl("apply", "-f", "-", text=f"{route('good')}---{bad}")
+    assert "htp" in one_line(done)
+    assert route_now(node) == ""
+    assert node.meshctl("get", "virtualservice", "-A", "-o", "name").output.strip() == ""
+
+
+def test_fifty_megabytes_are_refused(node: Node, tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    large.write_text("# " + "x" * 100 + "\n")
+    with large.open("a") as file:
+        file.writelines(f"k{n}: {'v' * 80}\n" for n in range(560_000))
+    assert large.stat().st_size > 50_000_000
+    assert "large.yaml" in one_line(node.meshctl("apply", "-f", str(large), timeout=60))
+    assert node.is_well()
+
+
+def test_a_file_that_turns_bad_keeps_what_it_said_before(node: Node) -> None:
+    file = node.paths.config_directory / "route.yaml"
+    file.write_text(route("first"))
+    try:
+        node.eventually(lambda: route_now(node) == "first", "the file is read")
+        file.write_text(route("bad").replace("http:", "htp:"))
+        node.eventually(lambda: "route.yaml" in node.log, "the log names the file")
+        status = node.meshctl("status")
+        assert status.status == 1
+        assert "htp" in status.errors
+        assert route_now(node) == "first"
+        file.write_text(route("second"))
+        node.eventually(lambda: route_now(node) == "second", "the file is read again")
+    finally:
+        file.unlink()
+    node.eventually(lambda: route_now(node) == "", "the file is gone")
+
+
+def garbage() -> list[bytes]:
+    return [
+        b"\xff" * 4096,
+        struct.pack(">I", 0xFFFFFFFF),
+        struct.pack(">I", 5) + b"\xc1\xc1\xc1\xc1\xc1",
+        struct.pack(">I", 1 << 20) + b"short",
+        b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"",
+        struct.pack(">I", 0),
+        struct.pack(">I", 60_000) + b"\x91" * 60_000,
+    ]
+
+
+@pytest.mark.parametrize("role", ["mesh", "capture", "identity", "supervisor"])
+def test_garbage_on_a_socket_hurts_nobody_else(node: Node, role: str) -> None:
+    before = {name: child.pid for name, child in node.children().items()}
+    for piece in garbage():
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(1)
+            client.connect(str(node.paths.socket(role)))
+            client.sendall(piece)
+            client.shutdown(socket.SHUT_WR)
+            try:
+                while client.recv(4096):
+                    pass
+            except (TimeoutError, ConnectionError):
+                pass
+    assert {name: child.pid for name, child in node.children().items()} == before
+    node.eventually(node.is_well, "all is well")
+    assert "Traceback" not in node.log
+
+
+def test_what_envoy_refuses_is_told_and_the_rest_goes_on(node: Node) -> None:
+    """A listener on an address that is taken: found by no validation."""
+    gateway = node.write.deployment("gateway", labels={"istio": "refused"})
+    node.up(node.write.dump(gateway))
+    taken = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: refused, namespace: mesh}
+spec:
+  selector: {istio: refused}
+  servers:
+  - {port: {number: 15001, name: http, protocol: HTTP}, hosts: ["*"]}
+"""
+    done = node.meshctl("apply", "-f", "-", text=taken)
+    try:
+        if done.status == 0:
+            node.eventually(lambda: node.meshctl("status").status == 1, "status tells of a problem")
+            assert "15001" in node.meshctl("status").errors
+        else:
+            assert "15001" in one_line(done)
+        with node.applied(route("after")):
+            node.eventually(lambda: route_now(node) == "after", "other changes are served")
+    finally:
+        node.meshctl("delete", "gateway", "refused", "-n", "mesh")
+        node.up(node.write.dump(gateway | {"spec": gateway["spec"] | {"replicas": 0}}))
+    node.eventually(node.is_well, "all is well again")

@@ -1,0 +1,124 @@
+"""Each process killed in turn: traffic flows on, and the process comes back to what it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+    from tests.node.conftest import Node
+
+CLIENTS = 8
+"""At a time; so many requests are in flight at most."""
+
+
+@contextlib.contextmanager
+def load(node: Node, count: int = CLIENTS) -> Iterator[list[Any]]:
+    """Requests within the block; how they went is in the list after it."""
+    running: subprocess.Popen[str] = node.asking("alice", "load", "server:80", count)
+    assert running.stdout
+    assert running.stdout.readline() == "begun\n"
+    went: list[Any] = []
+    try:
+        yield went
+    except BaseException:
+        running.kill()
+        raise
+    went.append(node.finish(running, ""))
+
+
+def kill(node: Node, name: str) -> None:
+    pid = node.supervisor_pid if name == "supervisor" else node.children()[name].pid
+    os.kill(pid, signal.SIGKILL)
+
+
+def comes_back(node: Node, name: str, before: int) -> None:
+    def is_back() -> bool:
+        child = node.children().get(name)
+        return bool(child) and child.pid != before and node.is_well()  # pyright: ignore[reportOptionalMemberAccess]
+
+    node.eventually(is_back, f"{name} is back")
+
+
+@pytest.mark.parametrize("name", ["capture", "identity", "mesh", "telemetry"])
+def test_traffic_flows_on_without_a_role(node: Node, name: str) -> None:
+    before = node.children()[name].pid
+    with load(node) as went:
+        kill(node, name)
+        comes_back(node, name, before)
+    assert went[0]["ok"] > 50
+    assert went[0]["failures"] == []
+    assert len(node.answers("bob", "http", "server:80", 1)) == 1
+
+
+@pytest.mark.parametrize("name", ["proxy-0", "proxy-1"])
+def test_a_killed_proxy_fails_what_it_had_in_hand_and_no_more(node: Node, name: str) -> None:
+    before = node.children()[name].pid
+    with load(node) as went:
+        kill(node, name)
+        comes_back(node, name, before)
+    assert went[0]["ok"] > 50
+    assert len(went[0]["failures"]) <= CLIENTS
+
+
+def test_proxies_replaced_one_by_one_lose_nothing(node: Node) -> None:
+    from meshd import wire
+
+    before = {name: child.pid for name, child in node.children().items()}
+    with load(node) as went:
+        assert node.ask("supervisor", wire.ReplacePool(), 60) == wire.Done()
+        node.eventually(node.is_well, "the new proxies have everything")
+    after = {name: child.pid for name, child in node.children().items()}
+    assert not {pid for name, pid in after.items() if name.startswith("proxy")} & set(
+        before.values()
+    )
+    assert went[0]["ok"] > 50
+    assert went[0]["failures"] == []
+
+
+def test_traffic_flows_on_without_the_supervisor(node: Node) -> None:
+    """The next one takes over the proxies that run, and starts the roles anew."""
+    proxies = {name: child.pid for name, child in node.children().items() if "proxy" in name}
+    with load(node) as went:
+        kill(node, "supervisor")
+        node.wait_supervisor()
+        node.start()
+    assert went[0]["ok"] > 50
+    assert went[0]["failures"] == []
+    assert proxies == {n: c.pid for n, c in node.children().items() if "proxy" in n}
+
+
+def test_without_all_roles_new_connections_are_made_too(node: Node) -> None:
+    """None of the roles is on the data path; frozen, they are not even restarted."""
+
+    def ask() -> None:
+        assert len(node.answers("bob", "http", "server:80", 5, 20)) == 100
+        assert len(node.answers("carol", "tcp", "server:91", 5, 20)) == 100
+
+    ask()  # each proxy has used each identity once
+    roles = [child.pid for name, child in node.children().items() if "proxy" not in name]
+    assert len(roles) == 4
+    for pid in roles:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        ask()
+    finally:
+        for pid in roles:
+            os.kill(pid, signal.SIGCONT)
+    node.eventually(node.is_well, "all is well again")
+
+
+def test_all_processes_killed_at_once_come_back(node: Node) -> None:
+    """All of meshd at once, as when memory runs out."""
+    for pid in [child.pid for child in node.children().values()]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    node.eventually(node.is_well, "all is back", 40)
+    assert len(node.answers("bob", "http", "server:80", 1)) == 1

@@ -1,0 +1,207 @@
+"""Requests that come in through a gateway: HTTP, HTTPS with a Secret, and TLS passed through."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.node.conftest import Node
+
+CONFIG = """
+apiVersion: v1
+kind: Secret
+metadata: {name: shop-cert, namespace: mesh}
+type: kubernetes.io/tls
+data: {tls.crt: CERT, tls.key: KEY}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: front, namespace: mesh}
+spec:
+  selector: {istio: front}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.test]}
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: [shop.test]
+    tls: {mode: SIMPLE, credentialName: shop-cert}
+  - port: {number: 8443, name: tls, protocol: TLS}
+    hosts: [own.test]
+    tls: {mode: PASSTHROUGH}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: front, namespace: mesh}
+spec:
+  hosts: [shop.test]
+  gateways: [front]
+  http:
+  - match: [{uri: {exact: /who}}, {uri: {prefix: /wait}}]
+    route: [{destination: {host: server, port: {number: 80}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: through, namespace: mesh}
+spec:
+  hosts: [own.test]
+  gateways: [front]
+  tls:
+  - match: [{sniHosts: [own.test]}]
+    route: [{destination: {host: tls-server, port: {number: 8443}}}]
+"""
+TLS_SERVER = """
+import http.server, ssl
+server = http.server.ThreadingHTTPServer(("", 8443), http.server.SimpleHTTPRequestHandler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/srv/app/own.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+def certificate(directory: Path, name: str) -> tuple[Path, Path]:
+    key, certificate = directory / f"{name}.key", directory / f"{name}.crt"
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "1",
+            "-subj",
+            f"/CN={name}",
+            "-addext",
+            f"subjectAltName=DNS:{name}",
+            "-keyout",
+            str(key),
+            "-out",
+            str(certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return key, certificate
+
+
+@pytest.fixture(scope="module")
+def front(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The gateway's address."""
+    directory = tmp_path_factory.mktemp("certificates")
+    write = node.write
+    own_key, own_certificate = certificate(directory, "own.test")
+    (node.images / "own.pem").write_bytes(own_key.read_bytes() + own_certificate.read_bytes())
+    (node.images / "own.pem").chmod(0o644)
+    (node.images / "tls_server.py").write_text(TLS_SERVER)
+    key, shop = certificate(directory, "shop.test")
+    for file in (shop, own_certificate):
+        (node.images / file.name).write_bytes(file.read_bytes())
+    pods = [
+        write.deployment("front", labels={"istio": "front"}),
+        write.deployment("tls-server", program="tls_server.py", ready=8443),
+        write.service("tls-server", ports=(("tls-own", 8443, 8443),)),
+    ]
+    node.up(write.dump(*pods))
+    encoded = {
+        name: base64.b64encode(path.read_bytes()).decode()
+        for name, path in (("CERT", shop), ("KEY", key))
+    }
+    with node.applied(CONFIG.replace("CERT", encoded["CERT"]).replace("KEY", encoded["KEY"])):
+        address = node.pod("front").plan.address
+        node.eventually(
+            lambda: (
+                node.status_of("stranger.outside", f"http://{address}/who", "-H", "host: shop.test")
+                == "200"
+            ),
+            "the gateway answers",
+        )
+        yield address
+    node.up(write.dump(*(pod | {"spec": pod["spec"] | {"replicas": 0}} for pod in pods[:2])))
+    node.eventually(node.is_well, "all is well again")
+
+
+def test_http_by_host_and_path(node: Node, front: str) -> None:
+    def ask(path: str, host: str) -> str:
+        return node.status_of("stranger.outside", f"http://{front}{path}", "-H", f"host: {host}")
+
+    assert ask("/who", "shop.test") == "200"
+    assert ask("/wait/0", "shop.test") == "200"
+    assert ask("/other", "shop.test") == "404"
+    assert ask("/who", "other.test") == "404"
+
+
+def test_the_gateway_calls_on_in_its_own_name(node: Node, front: str) -> None:
+    """And what a client from outside claims to be is removed."""
+    answer = node.curl(
+        "stranger.outside",
+        "-H",
+        "host: shop.test",
+        "-H",
+        "x-forwarded-client-cert: URI=spiffe://cluster.local/ns/x/sa/y",
+        f"http://{front}/who",
+    ).json()
+    (shown,) = answer["xfcc"]
+    assert "URI=spiffe://cluster.local/ns/mesh/sa/front" in shown
+    assert "ns/x/sa/y" not in shown
+    assert node.pod("stranger.outside").plan.address in answer["headers"]["x-forwarded-for"]
+
+
+def test_https_with_a_secret(node: Node, front: str) -> None:
+    done = node.curl(
+        "stranger.outside",
+        "--cacert",
+        "/srv/app/shop.test.crt",
+        "--resolve",
+        f"shop.test:443:{front}",
+        "https://shop.test/who",
+    )
+    assert json.loads(done.output)["pod"].startswith("server"), done.errors
+    done = node.curl(
+        "stranger.outside", "-k", "--resolve", f"other.test:443:{front}", "https://other.test/who"
+    )
+    assert done.status != 0
+
+
+def test_tls_passed_through(node: Node, front: str) -> None:
+    """Only the server's own certificate is ever seen."""
+    done = node.curl(
+        "stranger.outside",
+        "--cacert",
+        "/srv/app/own.test.crt",
+        "--resolve",
+        f"own.test:8443:{front}",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "https://own.test:8443/",
+    )
+    assert done.output == "200", done.errors
+    done = node.curl(
+        "stranger.outside",
+        "-k",
+        "--resolve",
+        f"other.test:8443:{front}",
+        "https://other.test:8443/",
+    )
+    assert done.status != 0
+
+
+def test_the_key_is_in_no_log_and_no_answer(node: Node, front: str) -> None:
+    assert front
+    shown = node.meshctl("get", "secret", "-A", "-o", "yaml").output
+    shown += node.meshctl("proxy-config", "secrets", "-o", "json").output
+    key = base64.b64encode(b"-----BEGIN PRIVATE KEY-----").decode()[:24]
+    assert "PRIVATE KEY" not in shown + node.log
+    assert key not in node.meshctl("proxy-config", "secrets", "-o", "json").output

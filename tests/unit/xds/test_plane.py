@@ -1,0 +1,331 @@
+"""A control plane and its nodes over real gRPC and mutual TLS, on unix sockets and loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from meshd import wire
+from meshd.errors import InvalidInputError, MeshdError
+from meshd.identity import authority, csr, istio_ca
+from meshd.identity.desk import Desk
+from meshd.identity.node import Credentials, NodeFile, new_request, node_uri, private_pem
+from meshd.identity.remote import Remote, explain, open_channel
+from meshd.identity.serving import ServingCertificate
+from meshd.identity.standalone import Standalone
+from meshd.identity.store import Store
+from meshd.identity.token_store import TokenStore
+from meshd.model.workload import Identity, Workload
+from meshd.xds import rosters
+from meshd.xds.client import Client
+from meshd.xds.front import Front
+from meshd.xds.inbox import Inbox
+from meshd.xds.mcp import decode_body, encode_body
+from meshd.xds.plane import Plane
+from meshd.xds.resources import Resources
+
+TD = "cluster.local"
+URL = "test/v1/Thing"
+OTHER = "test/v1/Other"
+PATIENCE = 10.0
+WEB = Workload(uid="web", name="web", namespace="shop", netns="/x", service_account="web")
+
+
+def running(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A coroutine as a test, in a loop of its own."""
+
+    @functools.wraps(test)
+    def run(**fixtures: Any) -> None:
+        asyncio.run(test(**fixtures))
+
+    return run
+
+
+async def eventually(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def things(**bodies: str) -> Resources:
+    return Resources.of(encode_body(URL, name, {"says": body}) for name, body in bodies.items())
+
+
+def decode(type_url: str, name: str, body: bytes) -> str:
+    says = decode_body(body)["says"]
+    if says == "bad":
+        raise InvalidInputError(f"{name} of {type_url} is bad")
+    return says
+
+
+class Mesh:
+    """One authority, one control plane, and nodes that come and go."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.chmod(0o700)
+        signer = Standalone(Store(directory, TD, 10_000_000), time.time())
+        self.desk = Desk(
+            signer,
+            TokenStore(directory),
+            trust_domain=TD,
+            node="s",
+            lifetime=1000,
+            node_lifetime=1000,
+        )
+        self.plane = Plane(lambda context: istio_ca.peer_of(context)[1], lambda: None, 0.2)
+        self.port = 0
+
+    async def certify(self, request: wire.Certify) -> wire.Certified:
+        answer = await self.desk.answer(request)
+        assert isinstance(answer, wire.Certified)
+        return answer
+
+    async def sign(self, node: str, request: bytes, lifetime: float) -> wire.Certified:
+        registered = rosters.identities_of(self.plane.rosters, node, TD)
+        csr.check_node_may_ask(node, csr.read(request), registered, TD)
+        return await self.certify(wire.Certify(request, lifetime))
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        certificate = ServingCertificate(TD, "s", self.certify)
+        await certificate.obtain()
+        nodes = self.directory / "nodes.sock"
+        credentials = certificate.grpc_credentials()
+        await self.plane.start(nodes, credentials, [istio_ca.handler(self.sign)])
+        front = Front("join", self.directory / "none", nodes)
+        self.port = await front.listen("127.0.0.1", self.port)
+        forgetting = asyncio.create_task(self.plane.forget_for_ever())
+        try:
+            yield
+        finally:
+            forgetting.cancel()
+            await front.stop()
+            await self.plane.stop()
+
+    @property
+    def server(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def credentials(self, uri: str) -> Credentials:
+        key = authority.new_key()
+        certified = await self.certify(
+            wire.Certify(new_request(key, uri).public_bytes(Encoding.PEM))
+        )
+        return Credentials(private_pem(key), certified.chain, certified.roots)
+
+
+class Node:
+    def __init__(self, mesh: Mesh, credentials: Credentials, *types: str) -> None:
+        self.inbox = Inbox(decode)
+        self.client = Client(
+            "n",
+            types or (URL,),
+            self.inbox,
+            connect=lambda: open_channel(mesh.server, credentials),
+            explain=lambda error: explain(error, mesh.server),
+            taken=lambda: None,
+            changed=lambda: None,
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Node]:
+        task = asyncio.create_task(self.client.run())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+@contextlib.asynccontextmanager
+async def node(mesh: Mesh, name: str = "a", *types: str) -> AsyncIterator[Node]:
+    credentials = await mesh.credentials(node_uri(TD, name))
+    async with Node(mesh, credentials, *types).running() as made:
+        yield made
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Mesh:
+    made = Mesh(tmp_path)
+    made.plane.restore(())
+    return made
+
+
+@running
+async def test_a_node_has_what_is_published_and_each_change_of_it(mesh: Mesh) -> None:
+    mesh.plane.publish(things(a="one", b="two"))
+    async with mesh.serving(), node(mesh) as one:
+        await eventually(lambda: dict(one.inbox.values(URL)) == {"a": "one", "b": "two"})
+        mesh.plane.publish(things(b="three", c="four"))
+        await eventually(lambda: dict(one.inbox.values(URL)) == {"b": "three", "c": "four"})
+
+
+@running
+async def test_a_bad_resource_is_refused_by_name_and_holds_up_no_other(mesh: Mesh) -> None:
+    names = {f"n{number}": "good" for number in range(9)}
+    mesh.plane.publish(things(**names))
+    async with mesh.serving(), node(mesh) as one:
+        one.client.tell(())
+        await eventually(lambda: len(one.inbox.values(URL)) == 9)
+        mesh.plane.publish(things(**names | {"n4": "bad", "n5": "better", "new": "too"}))
+        await eventually(
+            lambda: dict(one.inbox.values(URL)) == names | {"n5": "better", "new": "too"}
+        )
+        await eventually(lambda: mesh.plane.statuses() and mesh.plane.statuses()[0].rejected)
+        (status,) = mesh.plane.statuses()
+        assert status.rejected == (f"Thing n4: n4: n4 of {URL} is bad",)
+        await eventually(lambda: mesh.plane.statuses()[0].synced)
+        mesh.plane.publish(things(**names | {"n4": "mended"}))
+        await eventually(lambda: one.inbox.values(URL).get("n4") == "mended")
+        assert one.inbox.refused == {}
+
+
+@running
+async def test_what_is_private_is_for_its_node_only(mesh: Mesh) -> None:
+    def private(name: str) -> Resources:
+        return Resources.of([encode_body(OTHER, "secret", {"says": name})] if name == "a" else [])
+
+    mesh.plane.publish(things(x="shared"), private)
+    async with mesh.serving(), node(mesh, "a", URL, OTHER) as a, node(mesh, "b", URL, OTHER) as b:
+        await eventually(lambda: dict(a.inbox.values(OTHER)) == {"secret": "a"})
+        await eventually(lambda: dict(b.inbox.values(URL)) == {"x": "shared"})
+        assert dict(b.inbox.values(OTHER)) == {}
+        mesh.plane.publish(things(x="shared"))
+        await eventually(lambda: dict(a.inbox.values(OTHER)) == {})
+
+
+@running
+async def test_workloads_are_known_while_their_node_is_connected(mesh: Mesh) -> None:
+    mesh.plane.publish(things())
+    async with mesh.serving():
+        async with node(mesh) as one:
+            one.client.tell((WEB,))
+            await eventually(lambda: rosters.workloads_of(mesh.plane.rosters))
+            (seen,) = rosters.workloads_of(mesh.plane.rosters)
+            assert (seen.uid, seen.node, seen.netns) == ("web", "a", "")
+            one.client.tell(())
+            await eventually(lambda: not rosters.workloads_of(mesh.plane.rosters))
+            one.client.tell((WEB,))
+            await eventually(lambda: rosters.workloads_of(mesh.plane.rosters))
+        await eventually(lambda: "a" not in mesh.plane.rosters)
+
+
+@running
+async def test_a_node_comes_back_to_a_server_that_was_away(mesh: Mesh) -> None:
+    mesh.plane.publish(things(a="one"))
+    async with contextlib.AsyncExitStack() as stack:
+        async with mesh.serving():
+            one = await stack.enter_async_context(node(mesh))
+            await eventually(lambda: one.inbox.values(URL))
+        await eventually(lambda: not one.client.connected)
+        assert dict(one.inbox.values(URL)) == {"a": "one"}
+        assert one.client.problem
+        mesh.plane = Plane(lambda context: istio_ca.peer_of(context)[1], lambda: None, 0.2)
+        mesh.plane.restore(())
+        mesh.plane.publish(things(b="two"))
+        async with mesh.serving():
+            await eventually(lambda: one.client.connected)
+            await eventually(lambda: dict(one.inbox.values(URL)) == {"b": "two"})
+
+
+@running
+async def test_a_workloads_certificate_does_not_make_a_node(mesh: Mesh) -> None:
+    mesh.plane.publish(things(a="one"))
+    async with mesh.serving():
+        stolen = await mesh.credentials(Identity(TD, "shop", "web").uri)
+        async with Node(mesh, stolen).running() as impostor:
+            await eventually(lambda: "is not a node's" in impostor.client.problem)
+            assert not impostor.inbox.values(URL)
+
+
+@running
+async def test_the_server_signs_what_is_registered_on_the_node_and_its_own_name(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    mesh.plane.publish(things())
+    file = NodeFile(tmp_path / "node.pem")
+    async with mesh.serving():
+        file.save(await mesh.credentials(node_uri(TD, "a")))
+        remote = Remote(mesh.server, file, renew_at=0.5)
+        web = Identity(TD, "shop", "web")
+        asked = authority.request(web, authority.new_key(), 100)
+        with pytest.raises(MeshdError, match="no workload of that identity is registered"):
+            await remote.sign(asked, time.time())
+        async with node(mesh) as one:
+            one.client.tell((WEB,))
+            await eventually(lambda: rosters.identities_of(mesh.plane.rosters, "a", TD))
+            issued = await remote.sign(asked, time.time())
+            assert issued.expires <= time.time() + 101
+        await remote.close()
+    assert file.load().roots == remote.roots()
+
+
+@running
+async def test_a_node_renews_its_certificate_without_a_token(mesh: Mesh, tmp_path: Path) -> None:
+    mesh.plane.publish(things())
+    file = NodeFile(tmp_path / "node.pem")
+    async with mesh.serving():
+        file.save(await mesh.credentials(node_uri(TD, "a")))
+        first = file.load()
+        late = [0.0]
+        remote = Remote(mesh.server, file, renew_at=0.5, clock=lambda: time.time() + late[0])
+        late[0] = 600  # of a thousand seconds
+        task = asyncio.create_task(remote.run())
+        await eventually(lambda: NodeFile(tmp_path / "node.pem").load() != first)
+        task.cancel()
+        await remote.close()
+    second = file.load()
+    assert second.uri == first.uri
+    assert second.key != first.key
+
+
+@running
+async def test_without_the_server_a_node_says_so_in_words(mesh: Mesh, tmp_path: Path) -> None:
+    file = NodeFile(tmp_path / "node.pem")
+    file.save(await mesh.credentials(node_uri(TD, "a")))
+    remote = Remote("127.0.0.1:9", file, renew_at=0.5)
+    asked = authority.request(Identity(TD, "shop", "web"), authority.new_key(), 100)
+    with pytest.raises(MeshdError, match=r"^server 127\.0\.0\.1:9 does not answer: "):
+        await remote.sign(asked, time.time())
+    for off, words in ((10_000.0, "ended on"), (-10_000.0, "set the clock")):
+        with pytest.raises(InvalidInputError, match=words):
+            await remote.sign(asked, time.time() + off)
+    await remote.close()
+
+
+@running
+async def test_a_server_of_another_authority_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    ours, other = Mesh(tmp_path / "a"), Mesh(tmp_path / "b")
+    other.plane.restore(())
+    other.plane.publish(things(a="lie"))
+    async with other.serving():
+        credentials = await ours.credentials(node_uri(TD, "a"))
+        async with Node(other, credentials).running() as one:
+            await eventually(lambda: "another authority" in one.client.problem)
+            assert not one.inbox.values(URL)
+
+
+@running
+async def test_without_a_certificate_nobody_is_answered(mesh: Mesh) -> None:
+    mesh.plane.publish(things(a="one"))
+    async with mesh.serving():
+        roots = (await mesh.credentials(node_uri(TD, "a"))).roots
+        options = (("grpc.ssl_target_name_override", "control-plane.meshd.internal"),)
+        plain = grpc.ssl_channel_credentials(roots)
+        async with grpc.aio.secure_channel(mesh.server, plain, options=options) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await channel.unary_unary(istio_ca.METHOD)(b"", timeout=5)
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
