@@ -13,7 +13,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := .ci/setup
 
-.PHONY: help demo demo-once test check format bench wheel clean setup setup-demo setup-test setup-bench setup-check
+.PHONY: help demo demo-once test check format bench wheel deb clean setup setup-demo setup-test setup-bench setup-check setup-deb
 
 help:
 	@awk -F': |## ' '/^[a-z-]+:.*## /{printf "  make %-12s%s\n", $$1, $$3}' $(MAKEFILE_LIST)
@@ -41,8 +41,13 @@ bench: setup-bench ## measure, write build/bench.json, print a table
 	@.ci/reachable $(BIN)/python -m tests.bench
 
 wheel: setup-check ## dist/*.whl
+	@rm -rf build/lib build/bdist.*
 	@.ci/step "building the wheel" $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/*.whl
+
+deb: setup-deb ## dist/*.deb for Debian 12, with Envoy and all Python packages in it
+	@.ci/step "building the Debian package" etc/debian/build dist
+	@ls dist/*.deb
 
 clean: ## remove what the other targets made here
 	@rm -rf build dist .venv *.egg-info .ruff_cache .pytest_cache .hypothesis
@@ -65,6 +70,9 @@ setup-bench: $(VENV)/installed-dev
 	@$(SETUP) users
 
 setup-check: $(VENV)/installed-dev
+
+setup-deb:
+	@$(SETUP) packages build deb
 
 $(VENV)/bin/python:
 	@$(SETUP) packages build

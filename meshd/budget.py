@@ -69,7 +69,9 @@ class Report:
         ]
         if self.dropped:
             parts = (f"{lost.lines} × {lost.template}" for lost in self.lost if not lost.repeated)
-            told.append(f"over the log budget, {self.dropped} lines not written: {'; '.join(parts)}")
+            told.append(
+                f"over the log budget, {self.dropped} lines not written: {'; '.join(parts)}"
+            )
         return "; ".join(told)
 
 

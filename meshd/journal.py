@@ -60,10 +60,11 @@ def _least_of_libraries(level: str) -> int:
 
 
 def _is_worth_it(record: logging.LogRecord) -> bool:
-    """gRPC takes each stream that is open when we stop for a mistake of ours."""
+    """gRPC complains of each stream that is open when we stop."""
     kind = record.exc_info[0] if record.exc_info else None
     cancelled = kind is not None and kind.__name__ == "CancelledError"
-    return not (record.name.startswith("grpc") and cancelled)
+    stopping = record.getMessage().endswith("due to server stop.")
+    return not (record.name.startswith("grpc") and (cancelled or stopping))
 
 
 def event(

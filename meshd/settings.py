@@ -83,8 +83,6 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     backend: Literal["auto", "legacy", "nft"] = "auto"
     dns: bool = True
     ipv6: bool = True
-    fail_open: bool = False
-    """While rules change: let traffic pass unprotected rather than drop it."""
     probe_interval: Duration = Duration(10)
     exclude_outbound_cidrs: tuple[str, ...] = ()
     exclude_outbound_ports: tuple[int, ...] = ()
@@ -152,6 +150,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     user: str = "meshd"
     proxy_user: str = "meshd-proxy"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    failure_policy: Literal["closed", "open"] = "closed"
+    """What becomes of a captured workload's traffic when no proxy can take it."""
     log: LogSettings = LogSettings()
     proxy: ProxySettings = ProxySettings()
     capture: CaptureSettings = CaptureSettings()
@@ -159,6 +159,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mesh: MeshSettings = MeshSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     control: ControlSettings = ControlSettings()
+
+    @property
+    def fails_open(self) -> bool:
+        return self.failure_policy == "open"
 
     @property
     def node_name(self) -> str:

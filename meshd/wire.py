@@ -209,6 +209,8 @@ class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     problem: str
     enrolled: bool = True
     """False: it stays outside the mesh, as its labels or its namespace's say; ``problem`` why."""
+    unprotected: bool = False
+    """It belongs into the mesh, but passes outside it, as ``failure_policy: open`` has it."""
     uid: str = ""
     unit: str = ""
     """Of a service of the host: the systemd unit, if it is one."""
@@ -221,7 +223,6 @@ class Statuses(Message, frozen=True):
     proxies: tuple[ProxyStatus, ...] = ()
     roles: tuple[RoleStatus, ...] = ()
     control: ControlStatus | None = None
-    """Of an agent: how it stands with its server."""
     nodes: tuple[NodeStatus, ...] = ()
     """Of a server: the nodes that have joined."""
     problems: tuple[str, ...] = ()

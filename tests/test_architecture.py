@@ -58,7 +58,7 @@ LIBRARIES: Final = {
     "yaml": {"manifest", "cli"},
     "iptc": {"capture"},
     "pyroute2": {"capture", "discovery", "testbed"},
-    "grpc": {"xds", "identity"},
+    "grpc": {"xds", "identity", "discovery"},
     "envoy": {"compile", "xds", "identity", "proxy"},
     "google": {"compile", "xds", "identity", "proxy"},
     "cryptography": {"identity"},

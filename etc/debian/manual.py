@@ -68,10 +68,17 @@ def verbs(command: Any, parent: Any, words: str) -> Iterator[Verb]:
     options = tuple(
         record
         for parameter in real.get_params(context)
-        if (record := parameter.get_help_record(context)) and "--help" not in parameter.opts
+        if "--help" not in parameter.opts and (record := _record(parameter, context))
     )
     usage = " ".join((context.command_path, *real.collect_usage_pieces(context)))
     yield Verb(usage, real.help or "", options)
+
+
+def _record(parameter: Any, context: Any) -> tuple[str, str] | None:
+    """What it is called and what it means; None for an argument that the usage line explains."""
+    if parameter.param_type_name == "option":
+        return parameter.get_help_record(context)
+    return (parameter.metavar or parameter.name.upper(), parameter.help) if parameter.help else None
 
 
 def meshctl(version: str) -> Iterator[str]:

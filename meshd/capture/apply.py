@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from meshd.capture import fingerprint, routing
+from meshd.capture import fingerprint, inside, routing
 from meshd.capture.delta import (
     Change,
     Tables,
@@ -85,7 +85,8 @@ def plan_removal() -> Outcome:
 
 def apply_host(capture: HostCapture) -> Outcome:
     """Make the host's rules so, or leave none. Raises SystemRefusedError."""
-    return _bring_about(_Host(capture), act=True)
+    with inside.locked():
+        return _bring_about(_Host(capture), act=True)
 
 
 def plan_host(capture: HostCapture) -> Outcome:

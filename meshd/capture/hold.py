@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from meshd.capture import inside
 from meshd.capture.apply import choose, read_tables
 from meshd.capture.delta import PREFIX, Change, Tables, changes_to
 from meshd.capture.host_rules import HostWorkload, held_workloads, holds, is_captured_here
@@ -26,6 +27,11 @@ def hold(starting: HostWorkload, enrolled: Sequence[HostWorkload], backend: str 
 
     Raises SystemRefusedError.
     """
+    with inside.locked():  # services start at the same time
+        return _hold(starting, enrolled, backend)
+
+
+def _hold(starting: HostWorkload, enrolled: Sequence[HostWorkload], backend: str) -> bool:
     there = read_tables()
     chosen = choose(backend, there)
     if all(is_captured_here(tables, starting, family) for family, tables in there[chosen].items()):

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from meshd.capture.apply import HostCapture
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_rules import NEVER_INBOUND_PORTS, HostWorkload
 from meshd.capture.options import options_for
-from meshd.capture.probe import probe_here
+from meshd.capture.probe import listens_here, probe_here
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
 from meshd.model.workload import Observation, Placement, Stage
 from meshd.settings import CaptureSettings
@@ -30,6 +31,9 @@ _LOOK: Final = 0.2
 _FIRST_RETRY: Final = 0.05
 _LONGEST_RETRY: Final = 10.0
 """Seconds between attempts while something is wrong."""
+_FAILURES_TO_OPEN: Final = 4
+"""Failed probes in a row after which a service that fails open does."""
+_PROBES_AT_ONCE: Final = 4
 _CLAIM: Final = "\0meshd-host-capture"
 """An abstract socket, of which there is one in each network namespace: whoever has it writes the
 host's rules. Two of us would undo each other's for ever."""
@@ -45,8 +49,14 @@ class HostKeeper:
         settings: CaptureSettings,
         note: Path,
         observe: Callable[[str, Observation | None], None],
+        *,
+        fail_open: bool = False,
     ) -> None:
         self._settings = settings
+        self._fail_open = fail_open
+        self._failures: Counter[str] = Counter()
+        self._unprotected: set[str] = set()
+        self._probing = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._note = note
         self._observe = observe
         self._wanted: dict[str, Placement] = {}
@@ -112,6 +122,8 @@ class HostKeeper:
         for uid, placement in sorted(self._wanted.items()):
             try:
                 one = host_workload(placement, self._settings)
+                if self._stays_open(one):
+                    continue
             except MeshdError as error:
                 problems[uid] = str(error)
                 if uid not in before:
@@ -121,6 +133,11 @@ class HostKeeper:
         settings = self._settings
         capture = HostCapture(tuple(captured), tuple(waiting), settings.backend, settings.ipv6)
         return capture, problems
+
+    def _stays_open(self, one: HostWorkload) -> bool:
+        if one.uid in self._unprotected and listens_here(one.outbound_port):
+            self._unprotected.discard(one.uid)
+        return one.uid in self._unprotected
 
     async def _capture(self, wanted: HostCapture) -> None:
         if self._applied == (wanted, fingerprint.take()) and not self._doubted:
@@ -160,6 +177,7 @@ class HostKeeper:
         applied = self._applied[0] if self._applied else HostCapture()
         captured = {one.uid: one for one in applied.workloads}
         for uid in self._told.keys() - self._wanted.keys():
+            self._unprotected.discard(uid)
             if uid not in captured:
                 self._say(uid, None)
         probed = [uid for uid in captured if uid in self._wanted and not problems.get(uid)]
@@ -170,8 +188,22 @@ class HostKeeper:
             problem = wrong.get(uid, "")
             if uid in captured:
                 self._say(uid, Observation(uid, Stage.CAPTURED, not problem, problem))
-            else:
+                self._count(uid, problem if captured[uid].cgroup_id else "")
+            elif uid not in self._unprotected:
                 self._say(uid, Observation(uid, Stage.PINNED, problem=problem))
+
+    def _count(self, uid: str, problem: str) -> None:
+        """Rather unprotected than cut off, where the policy says so."""
+        self._failures[uid] = self._failures[uid] + 1 if problem else 0
+        if not self._fail_open or self._failures[uid] < _FAILURES_TO_OPEN:
+            return
+        self._unprotected.add(uid)
+        self._failures[uid] = 0
+        text = f"UNPROTECTED, its traffic passes outside the mesh (failure_policy: open): {problem}"
+        fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "unprotected"}
+        _log.error("workload %s: %s", uid, text, extra=fields)
+        self._say(uid, Observation(uid, Stage.PINNED, problem=text, unprotected=True))
+        self._wake.set()
 
     async def _probe(self, one: HostWorkload) -> str:
         if not one.cgroup_id:
@@ -182,7 +214,8 @@ class HostKeeper:
                 return probe_here(one.uid, ipv6=one.options.ipv6)
 
         try:
-            return await inside.run_in_host(ask)
+            async with self._probing:
+                return await inside.run_in_host(ask)
         except MeshdError as error:
             return str(error)
         finally:
@@ -193,7 +226,11 @@ class HostKeeper:
         if seen:
             self._told[uid] = seen
             fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "capture"}
-            if seen.problem and (before is None or before.problem != seen.problem):
+            if (
+                seen.problem
+                and not seen.unprotected
+                and (before is None or before.problem != seen.problem)
+            ):
                 _log.warning("workload %s: %s", uid, seen.problem, extra=fields)
             if seen.proven and not (before and before.proven):
                 _log.info("workload %s: captured and proven", uid, extra=fields)

@@ -75,6 +75,14 @@ def entered(path: Path) -> Generator[None]:
         os.close(target)
 
 
+@contextlib.contextmanager
+def locked() -> Generator[None]:
+    """Nobody else who asks for it is within such a block in the same namespace. It may block."""
+    with Path("/proc/thread-self/ns/net").open("rb") as namespace:
+        fcntl.flock(namespace, fcntl.LOCK_EX)
+        yield
+
+
 async def run(path: Path, action: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
     """What ``action`` returns in a child inside the namespace; its MeshdError is raised here.
 

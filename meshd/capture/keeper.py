@@ -23,7 +23,7 @@ from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_keeper import HostKeeper
 from meshd.capture.namespaces import Pin, Pins
 from meshd.capture.options import CaptureOptions, options_for
-from meshd.capture.probe import probe
+from meshd.capture.probe import listens, probe
 from meshd.errors import MeshdError
 from meshd.model.workload import Observation, Placement, Stage
 from meshd.settings import CaptureSettings
@@ -31,6 +31,10 @@ from meshd.settings import CaptureSettings
 _FIRST_RETRY: Final = 0.05
 _LONGEST_RETRY: Final = 30.0
 """Seconds."""
+_FAILURES_TO_OPEN: Final = 4
+"""Failed probes in a row, in about a second, after which a workload that fails open does."""
+_LOOK_FOR_PROXY: Final = 0.5
+"""Seconds between looks for a proxy that could take an unprotected workload's traffic again."""
 _SETTLE: Final = 3.0
 """Seconds that the first report waits for each workload to have been looked at."""
 
@@ -46,9 +50,15 @@ class Keeper:
     """All workloads of the node. ``changed`` is called when ``observations`` has news."""
 
     def __init__(
-        self, settings: CaptureSettings, pins: Pins, changed: Callable[[], None] = lambda: None
+        self,
+        settings: CaptureSettings,
+        pins: Pins,
+        changed: Callable[[], None] = lambda: None,
+        *,
+        fail_open: bool = False,
     ) -> None:
         self.settings = settings
+        self.fail_open = fail_open
         self.pins = pins
         # A child waits for the kernel half of its time.
         self.children = asyncio.Semaphore(2 * (os.cpu_count() or 1))
@@ -58,7 +68,8 @@ class Keeper:
         self._workers: dict[str, _Worker] = {}
         self._settled = asyncio.Event()
         self._hosted: frozenset[str] = frozenset()
-        self._host = HostKeeper(settings, pins.directory.with_name(_HOST_NOTE), self.observe)
+        note = pins.directory.with_name(_HOST_NOTE)
+        self._host = HostKeeper(settings, note, self.observe, fail_open=fail_open)
 
     def place(self, placements: Sequence[Placement]) -> None:
         """The whole of what is wanted. What is pinned but not wanted is let go."""
@@ -136,6 +147,7 @@ class _Worker:
         self._bare: Pin | None = None
         """The pin in whose namespace nothing of ours was left."""
         self._applied: tuple[Pin, CaptureOptions, Fingerprint] | None = None
+        self._unprotected = False
 
     def want(self, placement: Placement | None) -> None:
         if placement != self.wanted or placement is None:
@@ -169,7 +181,11 @@ class _Worker:
         if wanted.stage is Stage.PINNED:
             await self._uncapture(pin)
             return None
-        await self._capture(pin, options_for(wanted, self._keeper.settings))
+        if self._unprotected and not listens(pin.path):
+            return _LOOK_FOR_PROXY
+        self._unprotected = False
+        keeper = self._keeper
+        await self._capture(pin, options_for(wanted, keeper.settings, fail_open=keeper.fail_open))
         return await self._prove(pin)
 
     async def _let_go(self) -> None:
@@ -218,10 +234,22 @@ class _Worker:
         problem = await probe(pin.path, self.uid, ipv6=self._keeper.settings.ipv6)
         self._tell(Stage.CAPTURED, proven=not problem, problem=problem)
         interval = self._keeper.settings.probe_interval
+        if problem and self._keeper.fail_open and self._failures >= _FAILURES_TO_OPEN:
+            return await self._open(pin, problem)
         if problem:
             return min(self._retry_pause(), interval)
         self._failures = 0
         return _next_round(asyncio.get_running_loop().time(), interval)
+
+    async def _open(self, pin: Pin, problem: str) -> float:
+        """Rather unprotected than cut off."""
+        await self._run(pin, apply.remove)
+        self._applied, self._failures, self._unprotected = None, 0, True
+        text = f"UNPROTECTED, its traffic passes outside the mesh (failure_policy: open): {problem}"
+        fields = {"MESHD_WORKLOAD": self.uid, "MESHD_EVENT": "unprotected"}
+        _log.error("workload %s: %s", self.uid, text, extra=fields)
+        self._tell(Stage.PINNED, problem=text)
+        return _LOOK_FOR_PROXY
 
     async def _run(self, pin: Pin, action: Callable[[], apply.Outcome]) -> apply.Outcome:
         async with self._keeper.children:
@@ -229,12 +257,13 @@ class _Worker:
 
     def _tell(self, stage: Stage, *, proven: bool = False, problem: str = "") -> None:
         fields = {"MESHD_WORKLOAD": self.uid, "MESHD_EVENT": "capture"}
-        if problem and problem != self._problem:
+        if problem and problem != self._problem and not self._unprotected:
             _log.warning("workload %s: %s", self.uid, problem, extra=fields)
         if proven and not self._proven:
             _log.info("workload %s: captured and proven", self.uid, extra=fields)
         self._stage, self._proven, self._problem = stage, proven, problem
-        self._keeper.observe(self.uid, Observation(self.uid, stage, proven, problem, self._pinned))
+        seen = Observation(self.uid, stage, proven, problem, self._pinned, self._unprotected)
+        self._keeper.observe(self.uid, seen)
 
     def _retry_pause(self) -> float:
         self._failures += 1

@@ -32,6 +32,7 @@ class CaptureOptions:
     dns: bool = True
     ipv6: bool = True
     fail_open: bool = False
+    """While rules change, let traffic pass rather than drop it."""
     backend: str = "auto"
     include_outbound: tuple[Network, ...] | None = None
     """None is everything."""
@@ -49,14 +50,16 @@ class _WrongItemError(ValueError):
     """The reason why one item of a value is refused."""
 
 
-def options_for(placement: Placement, settings: CaptureSettings) -> CaptureOptions:
+def options_for(
+    placement: Placement, settings: CaptureSettings, *, fail_open: bool = False
+) -> CaptureOptions:
     """Raises InvalidInputError naming the workload, the annotation and the value."""
     read = _Annotations(placement)
     dns_ports = (*read.ports("excludeOutboundPorts"), *settings.exclude_outbound_ports)
     return CaptureOptions(
         dns=settings.dns and DNS_SERVICE_PORT not in dns_ports,
         ipv6=settings.ipv6,
-        fail_open=settings.fail_open,
+        fail_open=fail_open,
         backend=settings.backend,
         include_outbound=read.networks_or_all("includeOutboundIPRanges"),
         exclude_outbound=_unique_networks(

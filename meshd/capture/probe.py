@@ -19,6 +19,7 @@ from meshd.model.interception import (
     CAPTURE_PROBE_ADDRESS,
     CAPTURE_PROBE_ADDRESS_V6,
     CAPTURE_PROBE_PORT,
+    OUTBOUND_PORT,
 )
 
 TIMEOUT: Final = 2.0
@@ -27,6 +28,8 @@ TIMEOUT: Final = 2.0
 _LONGEST_ANSWER: Final = 512
 _GLOBAL_SCOPE: Final = "00"
 _IPV6_ADDRESSES: Final = Path("/proc/thread-self/net/if_inet6")
+_SOCKETS: Final = (Path("/proc/thread-self/net/tcp"), Path("/proc/thread-self/net/tcp6"))
+_LISTENING: Final = "0A"
 _TARGET: Final = {
     Family.IPV4: (socket.AF_INET, CAPTURE_PROBE_ADDRESS),
     Family.IPV6: (socket.AF_INET6, CAPTURE_PROBE_ADDRESS_V6),
@@ -95,6 +98,21 @@ def _has_global_ipv6() -> bool:
     except OSError:
         return False
     return any(line.split()[3] == _GLOBAL_SCOPE for line in lines)
+
+
+def listens(namespace: Path) -> bool:
+    """Whether a proxy has its listener in the namespace, redirected to or not."""
+    with inside.entered(namespace):
+        return listens_here(OUTBOUND_PORT)
+
+
+def listens_here(port: int) -> bool:
+    """Whether anybody listens in this very namespace; proc(5), net/tcp."""
+    lines = "\n".join(path.read_text() for path in _SOCKETS if path.exists()).splitlines()
+    fields = [line.split() for line in lines]
+    return any(
+        one[1].endswith(f":{port:04X}") and one[3] == _LISTENING for one in fields if len(one) > 3
+    )
 
 
 async def _one(connection: socket.socket, family: Family, uid: str) -> str:

@@ -15,9 +15,9 @@ from meshd.settings import CaptureSettings
 class CaptureService:
     """What capture.sock serves. A peer that hangs up changes nothing."""
 
-    def __init__(self, settings: CaptureSettings, pins: Pins) -> None:
+    def __init__(self, settings: CaptureSettings, pins: Pins, *, fail_open: bool = False) -> None:
         self._news: set[asyncio.Event] = set()
-        self._keeper = Keeper(settings, pins, self._changed)
+        self._keeper = Keeper(settings, pins, self._changed, fail_open=fail_open)
 
     async def session(self, connection: channel.Connection) -> None:
         """One peer, as long as it stays. Raises InvalidInputError for anything but ``Place``."""

@@ -18,6 +18,7 @@ from meshd.capture import inside
 from meshd.capture.host_keeper import host_workload
 from meshd.capture.host_rules import HostWorkload
 from meshd.capture.options import CaptureOptions, options_for
+from meshd.cli import release
 from meshd.cli.arguments import Output, OutputOption
 from meshd.cli.output import emit, is_for_scripts
 from meshd.discovery import host_services
@@ -82,13 +83,14 @@ def check(
 def hold(service: Annotated[str, typer.Argument(metavar="UNIT|UID")]) -> None:
     """Before an enrolled service starts: it is captured, or nothing of it passes until it is.
 
-    A service that is not enrolled is left alone. Under capture.fail_open all services are.
+    A service that is not enrolled is left alone. Under failure_policy: open, all are.
     """
     paths = Paths.from_environment()
-    settings = load(paths.settings).capture
+    whole = load(paths.settings)
+    settings = whole.capture
     known = host_services.load(paths.lib / host_services.RECORD).values()
     starting = [one for one in known if one.host and service in {one.host.unit, one.uid}]
-    if not starting or settings.fail_open:
+    if not starting or whole.fails_open:
         return
     enrolled = {one.uid: _host_workload(one, settings) for one in known}
     action = functools.partial(
@@ -96,6 +98,9 @@ def hold(service: Annotated[str, typer.Argument(metavar="UNIT|UID")]) -> None:
     )
     if asyncio.run(inside.run_in_host(action)):
         print(f"{starting[0].uid}: held until its traffic is captured")
+
+
+app.command()(release.release)
 
 
 def _host_workload(workload: Workload, settings: CaptureSettings) -> HostWorkload:
@@ -112,7 +117,9 @@ def _options(netns: Path, annotations: list[str] | None) -> CaptureOptions:
         annotations=dict(map(_key_and_value, annotations or ())),
     )
     settings = load(Paths.from_environment().settings)
-    return options_for(Placement(workload, Stage.CAPTURED), settings.capture)
+    return options_for(
+        Placement(workload, Stage.CAPTURED), settings.capture, fail_open=settings.fails_open
+    )
 
 
 def _key_and_value(text: str) -> tuple[str, str]:

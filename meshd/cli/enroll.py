@@ -49,34 +49,42 @@ RestartOption = Annotated[
 ]
 
 
+NameOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Of the workload. Default: from the unit's.")
+]
+ServiceOption = Annotated[
+    str, typer.Option(metavar="NAME", help="The Service by which others reach it.")
+]
+PortOption = Annotated[
+    list[PortWish] | None,
+    typer.Option(
+        metavar="[SERVICE_PORT:]PORT=PROTOCOL",
+        parser=parse_port,
+        help="What it serves and what is captured, such as 80=http. May be repeated.",
+    ),
+]
+AccountOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Its identity. Default: the workload's name.")
+]
+LabelOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")
+]
+AddressOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="IP", help="By which others reach this host. May be repeated."),
+]
+
+
 def enroll(
     context: typer.Context,
     unit: UnitArgument = "",
     namespace: NamespaceOption = "default",
-    name: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the workload. Default: from the unit's.")
-    ] = "",
-    service: Annotated[
-        str, typer.Option(metavar="NAME", help="The Service by which others reach it.")
-    ] = "",
-    port: Annotated[
-        list[PortWish] | None,
-        typer.Option(
-            metavar="[SERVICE_PORT:]PORT=PROTOCOL",
-            parser=parse_port,
-            help="What it serves and what is captured, such as 80=http. May be repeated.",
-        ),
-    ] = None,
-    service_account: Annotated[
-        str, typer.Option(metavar="NAME", help="Its identity. Default: the workload's name.")
-    ] = "",
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")
-    ] = None,
-    address: Annotated[
-        list[str] | None,
-        typer.Option(metavar="IP", help="By which others reach this host. May be repeated."),
-    ] = None,
+    name: NameOption = "",
+    service: ServiceOption = "",
+    port: PortOption = None,
+    service_account: AccountOption = "",
+    label: LabelOption = None,
+    address: AddressOption = None,
     cgroup: CgroupOption = "",
     restart: RestartOption = True,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,

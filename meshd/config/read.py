@@ -35,7 +35,6 @@ _NOT_READ: Final = {
     "Sidecar",
     "Telemetry",
     "WasmPlugin",
-    "WorkloadGroup",
 }
 """Istio's other kinds: known by name, so that nobody looks for a typing error."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from meshd.config import validate
 from meshd.config.read import Read, read_sources
@@ -13,6 +14,8 @@ from meshd.errors import InvalidInputError
 from meshd.model import kinds
 from meshd.model.base import Key, Object
 from meshd.wire import Apply, Changed, DeleteNamed, Finding, Get, Objects, Rejected
+
+_NONE: Final[Mapping[Key, Object]] = {}
 
 
 def apply(store: Store, request: Apply) -> Changed | Rejected:
@@ -43,13 +46,16 @@ def delete(store: Store, request: DeleteNamed) -> Changed:
     return Changed(store.delete(keys, dry_run=request.dry_run))
 
 
-def get(store: Store, request: Get) -> Objects:
-    """Raises InvalidInputError when the kind is unknown, or nothing has the name asked for."""
+def get(store: Store, request: Get, made: Mapping[Key, Object] = _NONE) -> Objects:
+    """``made``: what there is beside the stored.
+
+    Raises InvalidInputError when the kind is unknown, or nothing has the name asked for.
+    """
     kind = find_kind(request.kind)
     namespace = request.namespace if kind.NAMESPACED else ""
     found = [
         to_json(stored)
-        for key, stored in sorted(store.objects.items())
+        for key, stored in sorted({**made, **store.objects}.items())
         if key.kind == kind.KIND
         and request.name in {"", key.name}
         and namespace in {"", key.namespace}

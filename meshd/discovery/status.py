@@ -46,6 +46,7 @@ def row(
         synced=facts.proxies > 0 and workload.uid in facts.accepted,
         proven=seen.stage is Stage.CAPTURED and seen.proven,
         enrolled=not outside,
+        unprotected=seen.unprotected,
         uid=workload.uid,
         unit=workload.host.unit if workload.host else "",
         problem=_problem(life, seen, facts, certificate, rejected) if life else outside,

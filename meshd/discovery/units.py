@@ -134,8 +134,12 @@ class Systemd:
 
     def stop_slice(self, unit: str) -> None:
         """Once nothing runs in it: it would take that along."""
-        if self.look(unit).slice != slice_of(unit):
-            _systemctl("stop", slice_of(unit))
+        if self.look(unit).slice == slice_of(unit):
+            return
+        _systemctl("stop", slice_of(unit))
+        listing = ("list-units", "--all", "--plain", "--no-legend", f"{SLICE_PREFIX}-*.slice")
+        if not _systemctl(*listing).strip():
+            _systemctl("stop", f"{SLICE_PREFIX}.slice")
 
     def _path(self, unit: str) -> Path:
         return self._units / f"{unit}.d" / DROP_IN

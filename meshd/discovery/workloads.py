@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,8 @@ from meshd.discovery.enrolment import Life, Phase
 from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.model.workload import Workload
 
+RECORD: Final = "workloads.json"
+"""Its name in the run directory."""
 _decode_error = (msgspec.DecodeError, UnicodeDecodeError)
 
 
@@ -46,7 +49,6 @@ def roster(
             one,
             node=node,
             netns="",
-            host=None,
             ready=one.ready and (uid not in enrolled or _is_captured(lives.get(uid))),
         )
         for uid, one in sorted(registered.items())

@@ -125,7 +125,11 @@ class Desk:
         if found is None or asked.uri != node_uri(self._trust_domain, found[1]):
             raise InvalidInputError(f"{asked.uri}: not in the trust domain {self._trust_domain!r}")
         now = self._clock()
-        return self._signer.authority(now).certify(asked.names, asked.csr, self._node_lifetime, now)
+        signer = self._signer.authority(now)
+        issued = signer.certify(asked.names, asked.csr, self._node_lifetime, now)
+        if found[1] != self._node:
+            self._store.certified(found[1], issued.expires)
+        return issued
 
     def _certified(self, issued: Issued) -> wire.Certified:
         return wire.Certified(issued.chain, self._signer.roots(), issued.expires)

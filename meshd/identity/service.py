@@ -123,7 +123,15 @@ class Identities:
         self._allowed = allowed
         self._failed = {one: failure for one, failure in self._failed.items() if one in allowed}
         self._leaves = {one: leaf for one, leaf in self._leaves.items() if one in allowed}
+        self._take_from_shelf(allowed - self._leaves.keys())
         self._wake.set()
+
+    def _take_from_shelf(self, identities: Iterable[Identity]) -> None:
+        if self._shelf is None:
+            return
+        for identity in identities:
+            if kept := self._shelf.get(identity, self._clock()):
+                self._leaves[identity] = _leaf(identity, kept)
 
     def _save(self) -> None:
         uris = sorted(identity.uri for identity in self._allowed or ())

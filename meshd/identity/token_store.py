@@ -1,4 +1,4 @@
-"""The tokens that a server has given out, on disk: one file, replaced as a whole.
+"""The tokens that a server has given out, and who has joined: one file, replaced as a whole.
 
 A change is read, decided and written under a lock: of all that use one token, exactly one wins.
 """
@@ -21,6 +21,12 @@ from meshd.identity.disk import Disk, write_whole
 from meshd.identity.tokens import Record
 
 
+class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    tokens: tuple[Record, ...] = ()
+    nodes: dict[str, float] = {}
+    """When the certificates of nodes end, in Unix seconds, by name."""
+
+
 class TokenStore:
     """``directory`` is a directory of our own, 0700."""
 
@@ -34,48 +40,59 @@ class TokenStore:
         token = tokens.make(secrets.token_bytes(tokens.RANDOM_BYTES), pin)
         record = tokens.record_of(token, self._clock(), ttl, node, uses)
         with self._locked():
-            self._save((*self._load(), record))
+            content = self._load()
+            self._save((*content.tokens, record), content.nodes)
         return token.text, record
 
     def list(self) -> tuple[Record, ...]:
         """Oldest first. Raises InvalidInputError when the file is damaged."""
-        return self._load()
+        return self._load().tokens
 
     def delete(self, id_: str) -> None:
         """Raises InvalidInputError when it is not there."""
         with self._locked():
-            records = self._load()
-            left = tuple(record for record in records if record.id != id_)
-            if len(left) == len(records):
+            content = self._load()
+            left = tuple(record for record in content.tokens if record.id != id_)
+            if len(left) == len(content.tokens):
                 raise InvalidInputError(f"there is no token {id_}: see meshctl token list")
-            self._save(left)
+            self._save(left, content.nodes)
 
     def redeem(self, text: str, node: str) -> Record:
         """Use it up. When this returns, that is on disk. Raises InvalidInputError."""
         token = tokens.parse(text)
         with self._locked():
-            records = self._load()
-            used = tokens.redeem(records, token, node, self._clock())
-            self._save(tuple(used if record.id == used.id else record for record in records))
+            content, now = self._load(), self._clock()
+            joined = content.nodes.get(node, 0.0) > now
+            used = tokens.redeem(content.tokens, token, node, now, joined=joined)
+            after = (used if record.id == used.id else record for record in content.tokens)
+            self._save(tuple(after), content.nodes)
         return used
 
-    def _load(self) -> tuple[Record, ...]:
+    def certified(self, node: str, expires: float) -> None:
+        """The node has a certificate until then. Raises SystemRefusedError."""
+        with self._locked():
+            content = self._load()
+            self._save(content.tokens, {**content.nodes, node: expires})
+
+    def _load(self) -> _Content:
         try:
             raw = self._path.read_bytes()
         except FileNotFoundError:
-            return ()
+            return _Content()
         except OSError as error:
             raise SystemRefusedError(f"{self._path}: cannot be read: {error.strerror}") from None
         try:
-            return msgspec.json.decode(raw, type=tuple[Record, ...])
+            return msgspec.json.decode(raw, type=_Content)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidInputError(
                 f"{self._path}: damaged ({error}); remove it: tokens that were not used yet are "
                 "lost, nodes that have joined are not"
             ) from None
 
-    def _save(self, records: tuple[Record, ...]) -> None:
-        kept = tokens.living(records, self._clock())
+    def _save(self, records: tuple[Record, ...], nodes: dict[str, float]) -> None:
+        now = self._clock()
+        alive = {node: expires for node, expires in nodes.items() if expires > now}
+        kept = _Content(tokens.living(records, now), alive)
         try:
             write_whole(Disk(), self._path, msgspec.json.encode(kept))
         except OSError as error:

@@ -121,8 +121,14 @@ def record_of(token: Token, now: float, ttl: float, node: str = "", uses: int = 
     )
 
 
-def redeem(records: Iterable[Record], token: Token, node: str, now: float) -> Record:
-    """The record as it is after the node has used the token. Raises InvalidInputError."""
+def redeem(
+    records: Iterable[Record], token: Token, node: str, now: float, *, joined: bool = False
+) -> Record:
+    """The record as it is after the node has used the token. Raises InvalidInputError.
+
+    ``joined``: a node of that name has a certificate already. Only a token that was made for it
+    gives another, so that no token for any node makes somebody pass for a certain one.
+    """
     found = next((record for record in records if record.id == token.id), None)
     # A token that is not known takes as long as one whose secret is wrong.
     kept = found.hash if found else hash_secret(b"")
@@ -145,6 +151,11 @@ def redeem(records: Iterable[Record], token: Token, node: str, now: float) -> Re
         raise InvalidInputError(
             f"token {found.id} is for node {found.node}, and this is node {node}; {again} "
             f"--node {node}"
+        )
+    if joined and found.node != node:
+        raise InvalidInputError(
+            f"a node {node} has joined already: give this one another name (--node NAME), or, if "
+            f"it is to take that one's place, {again} --node {node}"
         )
     return msgspec.structs.replace(found, used=(*found.used, Use(node, now)))
 

@@ -61,3 +61,68 @@ class WorkloadEntry(Object, frozen=True):
     PLURALS: ClassVar[tuple[str, ...]] = ("workloadentries", "workloadentry", "we")
 
     spec: WorkloadEntrySpec
+
+
+class HTTPHeader(Strict, frozen=True):
+    name: str
+    value: str
+
+
+class HTTPHealthCheck(Strict, frozen=True):
+    port: int
+    path: str = "/"
+    host: str | None = None
+    scheme: Literal["HTTP", "HTTPS"] = "HTTP"
+    http_headers: tuple[HTTPHeader, ...] = ()
+
+
+class TCPHealthCheck(Strict, frozen=True):
+    port: int
+    host: str | None = None
+
+
+class ExecHealthCheck(Strict, frozen=True):
+    command: tuple[str, ...]
+
+
+class GRPCHealthCheck(Strict, frozen=True):
+    port: int
+    service: str | None = None
+
+
+class ReadinessProbe(Strict, frozen=True):
+    """Exactly one of the last four."""
+
+    initial_delay_seconds: int = 0
+    timeout_seconds: int = 1
+    period_seconds: int = 10
+    success_threshold: int = 1
+    failure_threshold: int = 3
+    http_get: HTTPHealthCheck | None = None
+    tcp_socket: TCPHealthCheck | None = None
+    exec: ExecHealthCheck | None = None
+    grpc: GRPCHealthCheck | None = None
+
+
+class GroupMetadata(Strict, frozen=True):
+    """What each member of a group gets."""
+
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class WorkloadGroupSpec(Strict, frozen=True):
+    """After https://istio.io/latest/docs/reference/config/networking/workload-group/."""
+
+    template: WorkloadEntrySpec
+    metadata: GroupMetadata = GroupMetadata()
+    probe: ReadinessProbe | None = None
+
+
+class WorkloadGroup(Object, frozen=True):
+    GROUP: ClassVar[str] = "networking.istio.io"
+    VERSIONS: ClassVar[tuple[str, ...]] = NETWORKING_VERSIONS
+    KIND: ClassVar[str] = "WorkloadGroup"
+    PLURALS: ClassVar[tuple[str, ...]] = ("workloadgroups", "workloadgroup", "wg")
+
+    spec: WorkloadGroupSpec

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshd.model.base import Object
+from meshd.model.entries import WorkloadGroup
 from meshd.model.kubernetes import Deployment, Namespace, Pod, Secret, Service, ServiceAccount
 from meshd.model.security import PeerAuthentication
 from meshd.model.traffic import (
@@ -25,6 +26,7 @@ STORED: Final[tuple[type[Object], ...]] = (
     Gateway,
     ServiceEntry,
     WorkloadEntry,
+    WorkloadGroup,
     PeerAuthentication,
 )
 """Kinds that the mesh's configuration consists of, in the order in which they are applied."""

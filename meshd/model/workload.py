@@ -102,3 +102,5 @@ class Observation(msgspec.Struct, frozen=True):
     """One line, empty when all is well."""
     pinned: str = ""
     """Path at which the namespace is held, and at which the proxies are to open it."""
+    unprotected: bool = False
+    """It is to be captured, but its traffic passes outside the mesh: the policy says fail open."""

@@ -6,8 +6,10 @@ The configuration is the server's: what is wanted otherwise is refused here, in 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from meshd.roles.mesh import Mesh
 
 _KINDS: Final = tuple(mcp.type_url(api_version(kind), kind.KIND) for kind in kinds.STORED)
+_CONTACT: Final = 10.0
+"""Seconds: how exactly it is known, after a restart, since when the server has been away."""
 TYPES: Final = (*_KINDS, mcp.WORKLOAD)
 _log = logging.getLogger(__name__)
 
@@ -69,6 +73,7 @@ class Agent:
             taken=self._take,
             changed=mesh.touch,
         )
+        self._client.since = self._last_contact()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -76,6 +81,7 @@ class Agent:
             tasks.create_task(self._client.run())
             tasks.create_task(self._tell_for_ever())
             tasks.create_task(self._save_for_ever())
+            tasks.create_task(self._note_contact_for_ever())
 
     def _connect(self) -> Any:
         """Raises MeshdError."""
@@ -128,6 +134,20 @@ class Agent:
                 if str(error) != self._unsaved:
                     _log.error("%s", error, extra={"MESHD_EVENT": "record"})
                 self._unsaved = str(error)
+
+    async def _note_contact_for_ever(self) -> None:
+        """The file's own time says how old it is, whatever has become of this process."""
+        while True:
+            await asyncio.sleep(_CONTACT)
+            if self._client.connected:
+                with contextlib.suppress(OSError):
+                    os.utime(self._path)
+
+    def _last_contact(self) -> float:
+        try:
+            return self._path.stat().st_mtime
+        except OSError:
+            return 0.0
 
     # ---- what people ask
 

@@ -22,7 +22,7 @@ async def run(settings: Settings, paths: Paths) -> None:
         raise InvalidInputError(
             f"setting user: there is no user {settings.user!r}; systemd-sysusers makes it"
         ) from None
-    service = CaptureService(settings.capture, Pins(paths.netns))
+    service = CaptureService(settings.capture, Pins(paths.netns), fail_open=settings.fails_open)
     path = paths.socket("capture")
     server = await channel.listen(path, service.session, uids={0, user.pw_uid})
     os.chown(path, 0, user.pw_gid)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from meshd import channel, wire
+from meshd import channel, journal, wire
 from meshd.compile import explain
 from meshd.compile.listeners import workload_of
 from meshd.config import enrolment, requests
-from meshd.discovery import status
+from meshd.discovery import groups, status
 from meshd.discovery.enrolment import Facts, Phase
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError
+from meshd.model.base import Key, Object
 from meshd.model.workload import Workload
 from meshd.proxy import config_dump
 from meshd.settings import Paths, Settings
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from meshd.roles.agent import Agent
     from meshd.roles.mesh import Mesh
 
+_log = logging.getLogger(__name__)
 _GONE_TIMEOUT: Final = 30.0
 """Seconds for a workload to leave the kernel."""
 _QUESTION_TIMEOUT: Final = 2.0
@@ -34,6 +37,7 @@ class Control:
         self._mesh = mesh
         self._agent = agent
         self._role = settings.role
+        self._fails_open = settings.fails_open
         self._node = settings.node_name
         self._paths = paths
 
@@ -51,7 +55,7 @@ class Control:
             case wire.DeleteNamed():
                 return await self._changed(requests.delete(self._mesh.store, request), request)
             case wire.Get():
-                return requests.get(self._mesh.store, request)
+                return requests.get(self._mesh.store, request, self._entries())
             case wire.Status():
                 return await self._status()
             case wire.ProxyConfig():
@@ -80,7 +84,13 @@ class Control:
         facts = mesh.facts()
         rows = {uid: self._row(mesh.registered[uid], facts) for uid in unproven()}
         told = "; ".join(f"{uid}: {row.problem or 'no reason yet'}" for uid, row in rows.items())
-        raise NotReadyError(f"not in the mesh after {request.wait:g} s: {told}")
+        told = f"not in the mesh after {request.wait:g} s: {told}"
+        if not self._fails_open:
+            raise NotReadyError(told)
+        text = "%s; started UNPROTECTED (failure_policy: open)"
+        for uid in rows:
+            journal.event(_log, logging.ERROR, "unprotected", text, told, workload=uid)
+        return wire.Done()
 
     def _proven(self, uid: str) -> bool:
         life = self._mesh.lives.get(uid)
@@ -113,6 +123,10 @@ class Control:
                 f"stored, but not every proxy has it after {request.wait:g} s: see meshctl status"
             )
         return answer
+
+    def _entries(self) -> Mapping[Key, Object]:
+        """Of members of WorkloadGroups: they come and go with their nodes and are not stored."""
+        return groups.entries((*self._mesh.roster(self._node), *self._mesh.elsewhere))
 
     # ---- what is so
 

@@ -20,8 +20,9 @@ from meshd.compile.gateway_ports import gateway_ports
 from meshd.compile.listeners import workload_of
 from meshd.config import snapshots
 from meshd.config.store import Store
-from meshd.discovery import host_services, workloads
+from meshd.discovery import groups, host_services, workloads
 from meshd.discovery.enrolment import Facts, Life, Plan, owners_accepted, owners_present, step
+from meshd.discovery.health import Checker
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Observation, Workload
@@ -59,6 +60,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             if agent:
                 tasks.create_task(agent.run())
     finally:
+        await mesh.checker.close()
         await mesh.xds.stop()
 
 
@@ -90,6 +92,7 @@ class Mesh:
         self.registered: dict[str, Workload] = {}
         self.elsewhere: tuple[Workload, ...] = ()
         """Workloads of other nodes, as those name them."""
+        self.checker = Checker(paths.run / "healthy.json", self._forget_snapshot)
         self.lives: dict[str, Life] = {}
         self.observations: dict[str, Observation] = {}
         self.certificates: dict[str, wire.CertificateState] = {}
@@ -97,7 +100,7 @@ class Mesh:
         self._observed = False
         self._pins: dict[str, str] = {}
         self._service_cidr = settings.mesh.service_cidr
-        self._record_path = paths.run / "workloads.json"
+        self._record_path = paths.run / workloads.RECORD
         self._services_path = paths.lib / host_services.RECORD
         self._compiler = Compiler()
         self._packer = Packer()
@@ -191,6 +194,7 @@ class Mesh:
                 self.settle()
             except MeshdError as error:
                 _log.error("%s", error, extra={"MESHD_EVENT": "not-settled"})
+            self.checker.check(groups.probes(self.registered.values(), self.store.objects))
             self.settlings += 1
             async with self._settled:
                 self._settled.notify_all()
@@ -214,12 +218,20 @@ class Mesh:
         self.capture.tell(wire.Place(plan.placements))
 
     @property
+    def members(self) -> dict[str, Workload]:
+        """What is registered, as WorkloadGroups want it."""
+        objects, is_healthy = self.store.objects, self.checker.is_healthy
+        return {
+            uid: groups.as_member(one, objects, is_healthy) for uid, one in self.registered.items()
+        }
+
+    @property
     def snapshot(self) -> Snapshot:
         """Of the configuration and the registered workloads, as they are now."""
         if self._snapshot is None:
             self._snapshot, problems = snapshots.take(
                 self.store,
-                self.registered.values(),
+                self.members.values(),
                 self.options,
                 self._service_cidr,
                 map(workloads.elsewhere, self.elsewhere),
@@ -267,7 +279,7 @@ class Mesh:
 
     def roster(self, node: str) -> tuple[Workload, ...]:
         """This node's workloads as other nodes are to know them."""
-        return workloads.roster(node, self.registered, self.lives, self.snapshot.workloads)
+        return workloads.roster(node, self.members, self.lives, self.snapshot.workloads)
 
     async def settled_after(self, count: int) -> None:
         """Until it has settled more than ``count`` times."""

@@ -48,6 +48,7 @@ def _families(facts: Facts, costs: Mapping[int, Cost], trust_domain: str) -> Ite
     yield build
     yield _workloads(facts.workloads)
     yield _proven(facts.workloads)
+    yield _unprotected(facts.workloads)
     yield _certificates(facts.workloads, trust_domain)
     yield from _proxies(facts.proxies)
     yield from _processes(facts.processes, costs)
@@ -89,6 +90,17 @@ def _proven(rows: Iterable[wire.WorkloadStatus]) -> Metric:
     )
     for row in rows:
         family.add_metric([row.namespace, row.workload], int(row.proven))
+    return family
+
+
+def _unprotected(rows: Iterable[wire.WorkloadStatus]) -> Metric:
+    family = GaugeMetricFamily(
+        "meshd_workload_unprotected",
+        "1 when the workload's traffic passes outside the mesh, as failure_policy: open has it.",
+        labels=["namespace", "workload"],
+    )
+    for row in rows:
+        family.add_metric([row.namespace, row.workload], int(row.unprotected))
     return family
 
 

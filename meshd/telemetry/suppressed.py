@@ -86,21 +86,38 @@ class Journal:
     """The entries that matter, each once. Whoever may not read the journal sees none."""
 
     def __init__(self) -> None:
-        from systemd import journal  # noqa: PLC0415 - only here is libsystemd needed
-
-        reader: Any = journal.Reader()
-        reader.add_match(MESSAGE_ID=_DROPPED_BY_JOURNALD)
-        reader.add_disjunction()
-        # The unit is journald's own word, so that nobody else can make this up.
-        reader.add_match(_SYSTEMD_UNIT=UNIT)
-        for event in _EVENTS:
-            reader.add_match(MESHD_EVENT=event)
-        reader.add_conjunction()
-        reader.this_boot()
-        reader.fileno()  # from now on it learns of new files
-        self._reader = reader
+        self._last = ""
 
     def entries(self) -> Iterator[Mapping[str, Any]]:
         """Those since the last time."""
-        self._reader.process()
-        yield from self._reader
+        reader = _open()
+        try:
+            if self._last:
+                reader.seek_cursor(self._last)
+                reader.get_next()
+            for entry in reader:
+                self._last = entry["__CURSOR"]
+                yield entry
+        finally:
+            reader.close()
+
+
+def _open() -> Any:
+    from systemd import journal  # noqa: PLC0415 - only here is libsystemd needed
+
+    reader: Any = journal.Reader()
+    # Of this boot, as the journal itself names it: in a container's sandbox the kernel may give
+    # another name.
+    reader.seek_tail()
+    boot = reader.get_previous().get("_BOOT_ID")
+    reader.seek_head()
+    reader.add_match(MESSAGE_ID=_DROPPED_BY_JOURNALD)
+    reader.add_disjunction()
+    # The unit is journald's own word, so that nobody else can make this up.
+    reader.add_match(_SYSTEMD_UNIT=UNIT)
+    for event in _EVENTS:
+        reader.add_match(MESHD_EVENT=event)
+    reader.add_conjunction()
+    if boot:
+        reader.this_boot(boot)
+    return reader

@@ -81,6 +81,7 @@ class Front:
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            behind_writer.close()  # first, as whatever awaits may be the last
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)

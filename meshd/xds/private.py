@@ -11,7 +11,7 @@ from typing import Any
 
 from meshd.model.workload import Workload
 
-SECRET = "core/v1/Secret"
+SECRET = "core/v1/Secret"  # noqa: S105 - a type URL
 _AUTHORITY = "-cacert"
 """Ends the name of a Secret that holds the ``ca.crt`` of another."""
 

@@ -56,7 +56,7 @@ def told(rosters: Rosters, node: str, workloads: Iterable[Workload]) -> Rosters:
 
 def _owned(workload: Workload, node: str) -> Workload:
     """Where it runs is not for the node to say, and paths on it mean nothing elsewhere."""
-    return msgspec.structs.replace(workload, node=node, netns="", host=None)
+    return msgspec.structs.replace(workload, node=node, netns="")
 
 
 def disconnected(rosters: Rosters, node: str, now: float) -> Rosters:

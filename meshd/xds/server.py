@@ -33,6 +33,8 @@ _OPTIONS: Final = (
 )
 _ENDPOINTS_TIMEOUT: Final = 5.0
 """Seconds after which listeners no longer wait for a client to ask for a cluster's endpoints."""
+_HANG_UP: Final = 0.3
+"""Seconds."""
 _STOP_TIMEOUT: Final = 1.0
 """Seconds for gRPC to end its own tasks, so that a closing loop finds none to complain of."""
 
@@ -62,6 +64,7 @@ class Server:
         self._changed = changed
         self._waiters: set[asyncio.Future[None]] = set()
         self._server: grpc.aio.Server | None = None
+        self._writers: set[asyncio.Task[None]] = set()
 
     async def start(self, path: Path) -> None:
         """Listen. Raises InvalidInputError or SystemRefusedError when that cannot be.
@@ -95,7 +98,10 @@ class Server:
     async def stop(self) -> None:
         """Hang up on all clients. They keep what they have."""
         if self._server:
-            await self._server.stop(grace=None)
+            # By ourselves: gRPC would do it by cancelling, and complain of that on stderr.
+            for writer in self._writers:
+                writer.cancel()
+            await self._server.stop(grace=_HANG_UP)
             await self._server.wait_for_termination(_STOP_TIMEOUT)
 
     # ---- what is published
@@ -200,6 +206,7 @@ class Server:
         member = Member(self._resources)
         self._members.add(member)
         writer = asyncio.create_task(_write(member, context))
+        self._writers.add(writer)
         reader = asyncio.create_task(self._read(member, context))
         try:
             done, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
@@ -209,6 +216,7 @@ class Server:
             pass  # that is how gRPC says that the client hung up, or that we do
         finally:
             self._members.discard(member)
+            self._writers.discard(writer)
             for task in (writer, reader):
                 task.cancel()
             await asyncio.gather(writer, reader, return_exceptions=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.host.machine import Machine
+from tests.host.node import Node
 from tests.host.tree import base_tree
 from tests.host.wires import Wires
 
@@ -38,3 +39,18 @@ def make_machine(wires: Wires) -> Iterator[Callable[[str], Machine]]:
             return made
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def node(make_machine: Callable[[str], Machine]) -> Node:
+    """A host with pods, shared by all modules: leave it as you found it."""
+    made = Node(make_machine("one"))
+    made.boot()
+    return made
+
+
+@pytest.fixture
+def well(node: Node) -> Node:
+    """The same, and it has recovered from what the test before did to it."""
+    node.get_well()
+    return node

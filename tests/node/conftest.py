@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,7 @@ class Node:
             self._supervisor.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._supervisor.wait(10)
-        left = self.leftovers()
+        left = self._left_after_all()
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -244,6 +244,13 @@ class Node:
     @property
     def _link(self) -> str:
         return host_link(self.paths.run / "testbed")
+
+    def _left_after_all(self, patience: float = 2.0) -> list[str]:
+        """What does not go by itself: the kernel may need a moment to end a killed process."""
+        deadline = time.monotonic() + patience
+        while (left := self.leftovers()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return left
 
     def leftovers(self) -> list[str]:
         """Of a node that has ended."""
@@ -289,6 +296,10 @@ class Node:
         assert isinstance(answer, wire.ChildStates)
         return {child.name: child for child in answer.children if child.pid}
 
+    def proxies(self) -> list[wire.RoleStatus]:
+        """Those that run; a new one in the place of an old one has another name."""
+        return [child for name, child in sorted(self.children().items()) if "proxy" in name]
+
     def statuses(self) -> wire.Statuses:
         answer = self.ask("mesh", wire.Status())
         assert isinstance(answer, wire.Statuses)
@@ -299,7 +310,7 @@ class Node:
         try:
             status = self.statuses()
             running = self.children()
-        except Exception:  # noqa: BLE001  # whatever keeps it from answering
+        except Exception:  # whatever keeps it from answering
             return False
         connected = [proxy for proxy in status.proxies if proxy.connected]
         return (
@@ -332,7 +343,7 @@ class Node:
         assert isinstance(answer, wire.Changed), answer
 
     @contextlib.contextmanager
-    def applied(self, text: str) -> Iterator[None]:
+    def applied(self, text: str) -> Generator[None]:
         """Within the block."""
         self.apply(text)
         try:
@@ -434,8 +445,24 @@ def free_network() -> str:
     ).stdout
     start = int(hashlib.sha256(str((os.getpid(), time.time())).encode()).hexdigest(), 16)
     taken = {int(found) for found in re.findall(r"198\.18\.(\d+)\.", links)}
-    third = next(n for step in range(100) if (n := 130 + (start + step) % 120) not in taken)
+    choices = (130 + (start + step) % 120 for step in range(120))
+    third = next(number for number in choices if number not in taken and reserve(number))
     return f"198.18.{third}.0/24"
+
+
+_reserved: list[socket.socket] = []
+
+
+def reserve(number: int) -> bool:
+    """Whether no other process of tests has it; until this one ends nobody else gets it."""
+    mark = socket.socket(socket.AF_UNIX)
+    try:
+        mark.bind(f"\0meshd-test-network-{number}")
+    except OSError:
+        mark.close()
+        return False
+    _reserved.append(mark)
+    return True
 
 
 def free_port() -> int:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meshd import wire
+
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from tests.node.conftest import Node
 
@@ -20,7 +22,7 @@ CLIENTS = 8
 
 
 @contextlib.contextmanager
-def load(node: Node, count: int = CLIENTS) -> Iterator[list[Any]]:
+def load(node: Node, count: int = CLIENTS) -> Generator[list[Any]]:
     """Requests within the block; how they went is in the list after it."""
     running: subprocess.Popen[str] = node.asking("alice", "load", "server:80", count)
     assert running.stdout
@@ -58,9 +60,10 @@ def test_traffic_flows_on_without_a_role(node: Node, name: str) -> None:
     assert len(node.answers("bob", "http", "server:80", 1)) == 1
 
 
-@pytest.mark.parametrize("name", ["proxy-0", "proxy-1"])
-def test_a_killed_proxy_fails_what_it_had_in_hand_and_no_more(node: Node, name: str) -> None:
-    before = node.children()[name].pid
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_killed_proxy_fails_what_it_had_in_hand_and_no_more(node: Node, number: int) -> None:
+    proxy = node.proxies()[number]
+    name, before = proxy.name, proxy.pid
     with load(node) as went:
         kill(node, name)
         comes_back(node, name, before)
@@ -69,30 +72,25 @@ def test_a_killed_proxy_fails_what_it_had_in_hand_and_no_more(node: Node, name: 
 
 
 def test_proxies_replaced_one_by_one_lose_nothing(node: Node) -> None:
-    from meshd import wire
-
-    before = {name: child.pid for name, child in node.children().items()}
+    before = {proxy.pid for proxy in node.proxies()}
     with load(node) as went:
         assert node.ask("supervisor", wire.ReplacePool(), 60) == wire.Done()
         node.eventually(node.is_well, "the new proxies have everything")
-    after = {name: child.pid for name, child in node.children().items()}
-    assert not {pid for name, pid in after.items() if name.startswith("proxy")} & set(
-        before.values()
-    )
+    assert not before & {proxy.pid for proxy in node.proxies()}
     assert went[0]["ok"] > 50
     assert went[0]["failures"] == []
 
 
 def test_traffic_flows_on_without_the_supervisor(node: Node) -> None:
     """The next one takes over the proxies that run, and starts the roles anew."""
-    proxies = {name: child.pid for name, child in node.children().items() if "proxy" in name}
+    before = {proxy.pid for proxy in node.proxies()}
     with load(node) as went:
         kill(node, "supervisor")
         node.wait_supervisor()
         node.start()
     assert went[0]["ok"] > 50
     assert went[0]["failures"] == []
-    assert proxies == {n: c.pid for n, c in node.children().items() if "proxy" in n}
+    assert before == {proxy.pid for proxy in node.proxies()}
 
 
 def test_without_all_roles_new_connections_are_made_too(node: Node) -> None:

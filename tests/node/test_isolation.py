@@ -1,5 +1,5 @@
 # pyright: reportAttributeAccessIssue=false
-"""A workload reaches nothing of meshd but its proxy; a proxy reads no key and no other's identity."""
+"""A workload reaches nothing of meshd but its proxy; a proxy reads no key."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.node.conftest import Node
 
 SDS = "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
-SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
 NEVER = 1.0
 """Seconds to wait for what must not come: what is served comes within a hundredth."""
 CONNECT = """
@@ -34,6 +36,12 @@ for path in sys.argv[1:]:
 """
 
 
+def admin_sockets(node: Node) -> set[str]:
+    found = {f"{proxy.name}.sock" for proxy in node.proxies()}
+    assert len(found) == 2
+    return found
+
+
 def sockets(node: Node) -> list[str]:
     found = [
         str(path)
@@ -42,7 +50,7 @@ def sockets(node: Node) -> list[str]:
     ]
     names = {Path(path).name for path in found}
     roles = {f"{role}.sock" for role in ("capture", "identity", "mesh", "supervisor")}
-    assert roles | {"xds.sock", "sds.sock", "proxy-0.sock", "proxy-1.sock"} <= names
+    assert roles | {"xds.sock", "sds.sock"} | admin_sockets(node) <= names
     return found
 
 
@@ -59,7 +67,7 @@ def as_user(uid: int, gid: int, *command: str) -> subprocess.CompletedProcess[st
 
 
 def proxy_user(node: Node) -> tuple[int, int]:
-    found = Path(f"/proc/{node.children()['proxy-0'].pid}").stat()
+    found = Path(f"/proc/{node.proxies()[0].pid}").stat()
     assert found.st_uid != 0
     return found.st_uid, found.st_gid
 
@@ -93,7 +101,7 @@ def test_a_proxy_reaches_configuration_and_secrets_only(node: Node) -> None:
     uid, gid = proxy_user(node)
     done = as_user(uid, gid, "/usr/bin/python3", "-c", CONNECT, *sockets(node))
     names = {Path(line.split(" ")[-1]).name for line in reached(done.stdout)}
-    assert names <= {"xds.sock", "sds.sock", "proxy-0.sock", "proxy-1.sock"}
+    assert names <= {"xds.sock", "sds.sock"} | admin_sockets(node)
 
 
 def test_a_proxy_reads_no_key(node: Node) -> None:
@@ -129,7 +137,7 @@ def served(node: Node, name: str) -> bool:
         response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
     )
 
-    def requests():  # noqa: ANN202  # pyright: ignore
+    def requests() -> Iterator[Any]:
         yield request
         os.read(reader, 1)
 

@@ -11,7 +11,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -273,17 +273,74 @@ def test_strangers_get_nothing_but_the_root_certificate(server: Node) -> None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
-    with socket.create_connection((host, int(port)), timeout=5) as raw:
-        with contextlib.suppress(ssl.SSLError, ConnectionError), context.wrap_socket(raw) as tls:
-            tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
-            assert tls.recv(1) == b""
+    with (
+        socket.create_connection((host, int(port)), timeout=5) as raw,
+        contextlib.suppress(ssl.SSLError, ConnectionError),
+        context.wrap_socket(raw) as tls,
+    ):
+        tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+        assert tls.recv(1) == b""
+
+
+# ---- groups
+
+GROUP = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {{name: vms, namespace: mesh}}
+spec:
+  metadata: {{labels: {{group: vm}}}}
+  template: {{serviceAccount: vm-account}}
+  probe: {{periodSeconds: 1, failureThreshold: 1, exec: {{command: [test, -e, {healthy}]}}}}
+---
+"""
+
+
+def entry_health(server: Node) -> list[str]:
+    """Of the WorkloadEntries that were made for members of the group."""
+    done = server.meshctl("get", "we", "-n", "mesh", "-o", "json")
+    return [
+        found["metadata"]["annotations"]["meshd.io/healthy"]
+        for found in json.loads(done.output)
+        if found["metadata"]["name"].startswith("vms-198.18.")
+    ]
+
+
+@pytest.mark.usefixtures("pods")
+def test_a_member_of_a_group_is_an_endpoint_while_it_is_healthy(
+    server: Node, agent: Node, tmp_path: Path
+) -> None:
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        directory.chmod(0o755)
+    healthy = tmp_path / "healthy"
+    write = server.write
+    service = write.service("vm")
+    service["spec"]["selector"] = {"group": "vm"}
+    group = GROUP.format(healthy=healthy) + write.dump(service)
+    member = write.deployment("any", program="server.py", ready=8080)
+    pod = member["spec"]["template"]["metadata"]
+    pod["annotations"] = {"meshd.io/workload-group": "vms"}
+    with server.applied(group):
+        agent.eventually(lambda: agent.meshctl("get", "wg/vms", "-n", "mesh").status == 0, "group")
+        agent.up(write.dump(member))
+        server.eventually(lambda: entry_health(server) == ["false"], "it is registered")
+        assert server.status_of("alice", "http://vm.mesh/") == "503"
+        healthy.touch()
+        server.eventually(lambda: entry_health(server) == ["true"], "it is healthy")
+        assert peers(ask(server, "alice", "vm")) == (f"{TRUST}/alice", f"{TRUST}/vm-account")
+        agent.ask("supervisor", wire.RestartRoles(("mesh",)))
+        agent.eventually(lambda: is_connected(agent), "connected again")
+        assert entry_health(server) == ["true"]
+        healthy.unlink()
+        server.eventually(lambda: entry_health(server) == ["false"], "it is not")
+        server.eventually(lambda: server.status_of("alice", "http://vm.mesh/") == "503", "it is out")
 
 
 # ---- the server is gone: these come last, each leaves both nodes as they were
 
 
 @contextlib.contextmanager
-def without(server: Node, agent: Node) -> Iterator[None]:
+def without(server: Node, agent: Node) -> Generator[None]:
     """The server's daemon is killed, and is back, where it was, after the block."""
     port = address(server).rpartition(":")[2]
     settings = server.paths.settings

@@ -10,6 +10,7 @@ from meshd.config.validate.destinations import check_destination_rule
 from meshd.config.validate.entries import check_service_entry, check_workload_entry
 from meshd.config.validate.fields import Report
 from meshd.config.validate.gateways import check_gateway
+from meshd.config.validate.groups import check_workload_group
 from meshd.config.validate.kubernetes import (
     check_deployment,
     check_metadata,
@@ -21,6 +22,7 @@ from meshd.config.validate.policies import check_peer_authentication
 from meshd.config.validate.virtual_services import check_virtual_service
 from meshd.model import kinds
 from meshd.model.base import Object
+from meshd.model.entries import WorkloadGroup
 from meshd.model.kubernetes import Deployment, Pod, Secret, Service
 from meshd.model.security import PeerAuthentication
 from meshd.model.traffic import (
@@ -38,6 +40,7 @@ _CHECKS: Final[dict[type[Object], Callable[[Report, Any], None]]] = {
     Gateway: check_gateway,
     ServiceEntry: check_service_entry,
     WorkloadEntry: check_workload_entry,
+    WorkloadGroup: check_workload_group,
     PeerAuthentication: check_peer_authentication,
     Service: check_service,
     Secret: check_secret,

@@ -31,11 +31,12 @@ class Handler(socketserver.StreamRequestHandler):
         super().setup()
 
     def handle(self) -> None:
+        port = self.request.getsockname()[1]
         names = self.request.getpeercert()["subjectAltName"]
         serial = self.request.getpeercert()["serialNumber"]
         number = next(connections)
         while line := self.rfile.readline():
-            if self.server.server_address[1] == 9443:
+            if port == 9443:
                 while self.rfile.readline().strip():
                     pass
             answer = json.dumps(
@@ -47,7 +48,7 @@ class Handler(socketserver.StreamRequestHandler):
                     "line": line.decode(),
                 }
             ).encode()
-            if self.server.server_address[1] == 9443:
+            if port == 9443:
                 head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer)
                 self.wfile.write(head + answer)
             else:

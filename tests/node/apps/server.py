@@ -1,7 +1,8 @@
 """A workload's server, which answers with what it saw of its client. One of each kind:
 
 8080 HTTP/1.1, 9090 gRPC, 9000 TCP where the server speaks first; 7000 and 7001 the first and the
-third once more, and 5555 the first where no service knows it. It keeps nothing: who asks puts the answers together.
+third once more, and 5555 the first where no service knows it. It keeps nothing: who asks puts the
+answers together.
 """
 
 from __future__ import annotations

@@ -64,7 +64,6 @@ def test_the_nodes_settings_and_the_proxys_own_ports_are_excluded_too() -> None:
         exclude_outbound_ports=(22,),
         exclude_inbound_ports=(9100,),
         ipv6=False,
-        fail_open=True,
         backend="legacy",
     )
     options = read({"excludeOutboundPorts": "23"}, settings, bypass=(8443,))
@@ -73,7 +72,6 @@ def test_the_nodes_settings_and_the_proxys_own_ports_are_excluded_too() -> None:
         exclude_outbound_ports=(22, 23),
         exclude_inbound_ports=(8443, 9100),
         ipv6=False,
-        fail_open=True,
         backend="legacy",
     )
 

@@ -110,7 +110,7 @@ def request_for(*general: x509.GeneralName, key: object = None) -> bytes:
         ),
         request_for(
             x509.UniformResourceIdentifier(WEB.uri),
-            key=rsa.generate_private_key(public_exponent=65537, key_size=1024),
+            key=rsa.generate_private_key(public_exponent=65537, key_size=1024),  # noqa: S505
         ),
         b"",
         b"x" * 20_000,

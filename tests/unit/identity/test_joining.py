@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Served:
 @contextlib.asynccontextmanager
 async def serving(
     directory: Path, clock: Callable[[], float] = time.time, told: str = ""
-) -> AsyncIterator[Served]:
+) -> AsyncGenerator[Served]:
     """``clock``: by which certificates are made. ``told``: roots to tell in place of the own."""
     directory.mkdir(mode=0o700, exist_ok=True)
     signer = Standalone(Store(directory, TD, 1000 * DAY), clock())
@@ -204,7 +204,8 @@ async def test_lines_that_are_no_questions_end_the_connection_only(tmp_path: Pat
             answer = await reader.readline()
             assert b"Welcome" not in answer or b"Refused" in answer
             writer.close()
-        assert await join_mesh(served.address, await served.token(), "a")
+        await join_mesh(served.address, await served.token(), "a")
+        assert served.used == 1
 
 
 def test_a_damaged_file_of_credentials_says_what_to_do(tmp_path: Path) -> None:

@@ -110,6 +110,13 @@ def test_a_right_id_with_a_wrong_secret_is_as_unknown_as_any() -> None:
     assert refused([record], forged, "n", NOW) == refused([record], token(2), "n", NOW)
 
 
+def test_no_token_for_any_node_gives_the_name_of_one_that_has_joined() -> None:
+    any_, bound = (tokens.record_of(token(), NOW, 60, node=node) for node in ("", "a"))
+    with pytest.raises(InvalidInputError, match="a node a has joined already"):
+        tokens.redeem([any_], token(), "a", NOW, joined=True)
+    assert tokens.redeem([bound], token(), "a", NOW, joined=True).used
+
+
 # ---- on disk
 
 
@@ -176,3 +183,14 @@ def test_the_file_is_for_its_owner_only_and_damage_is_told(
     path.write_text("{")
     with pytest.raises(InvalidInputError, match=re.escape(f"{path}: damaged")):
         store.list()
+
+
+def test_the_name_of_a_node_is_its_own_until_its_certificate_ends(tmp_path: Path) -> None:
+    now = [NOW]
+    store = TokenStore(tmp_path, lambda: now[0])
+    store.certified("a", NOW + 30)
+    text, _ = store.create(PIN, 60)
+    with pytest.raises(InvalidInputError, match="has joined already"):
+        store.redeem(text, "a")
+    now[0] += 30
+    assert store.redeem(text, "a").used

@@ -86,7 +86,7 @@ def test_damage_on_disk_is_told_and_nothing_is_taken(data: bytes) -> None:
 
 
 def test_what_an_older_version_kept_and_this_one_cannot_read_is_named() -> None:
-    keeper = Inbox(lambda *_: "anything")
+    keeper = Inbox(lambda _url, _name, _body: "anything")
     keeper.take(URL, [("a", Held("1", b"bad")), ("b", Held("1", b"fine"))])
     inbox = Inbox(decode)
     assert inbox.load(keeper.dump()) == ("a: bad is no value",)

@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """API objects come out of MCP over xDS as they went in."""
 
 from __future__ import annotations

@@ -1,0 +1,74 @@
+"""``meshctl capture release``: every workload of this node goes on as if there were no meshd."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import Awaitable, Iterator
+from pathlib import Path
+from typing import Final
+
+import typer
+
+from meshd import channel, wire
+from meshd.capture import apply as capture
+from meshd.capture import inside
+from meshd.capture.apply import HostCapture
+from meshd.cli.output import warn
+from meshd.discovery import host_services, workloads
+from meshd.errors import InvalidInputError, MeshdError, NotReadyError, UnreachableError
+from meshd.settings import CaptureSettings, Paths, load
+
+_LOOK: Final = 2.0
+"""Seconds for a daemon to answer that it is there."""
+
+
+def release() -> None:
+    """Take the rules out of all namespaces that meshd knew last, and out of the host's own.
+
+    For when meshd is removed, or cannot be started. What is enrolled stays so: it is captured again
+    when meshd starts.
+    """
+    if os.geteuid() != 0:
+        raise InvalidInputError("only root enters network namespaces; try again with sudo")
+    paths = Paths.from_environment()
+    problems = asyncio.run(_release(paths, load(paths.settings).capture))
+    warn(problems)
+    if problems:
+        raise typer.Exit(1)
+
+
+async def _release(paths: Paths, settings: CaptureSettings) -> list[str]:
+    """What could not be done, a line each. Raises NotReadyError while meshd runs."""
+    if await _runs(paths):
+        raise NotReadyError("meshd runs, and would capture everything again: stop it first")
+    problems: list[str] = []
+    for name, removal in _removals(paths, settings):
+        try:
+            outcome = await removal
+        except MeshdError as error:
+            problems.append(f"{name}: {error}")
+        else:
+            if outcome.steps:
+                print(f"{name}: released")
+    return problems
+
+
+async def _runs(paths: Paths) -> bool:
+    try:
+        await channel.call(paths.socket("supervisor"), wire.Children(), timeout=_LOOK)
+    except UnreachableError:
+        return False
+    return True
+
+
+def _removals(
+    paths: Paths, settings: CaptureSettings
+) -> Iterator[tuple[str, Awaitable[capture.Outcome]]]:
+    for uid, one in sorted(workloads.load(paths.run / workloads.RECORD).registered.items()):
+        if one.netns and (namespace := Path(one.netns)).exists():
+            yield uid, inside.run(namespace, capture.remove)
+    if host_services.load(paths.lib / host_services.RECORD):
+        nothing = HostCapture((), (), settings.backend, settings.ipv6)
+        yield "this host", inside.run_in_host(functools.partial(capture.apply_host, nothing))

@@ -1,0 +1,48 @@
+"""https://istio.io/latest/docs/reference/config/networking/workload-group/."""
+
+from __future__ import annotations
+
+from meshd.config.validate.fields import Report, check_labels, check_port, check_range
+from meshd.decoding import Path
+from meshd.model.entries import ReadinessProbe, WorkloadGroup
+
+_MOST_SECONDS = 24 * 3600
+_WAYS = ("httpGet", "tcpSocket", "exec", "grpc")
+
+
+def check_workload_group(report: Report, found: WorkloadGroup) -> None:
+    template, path = found.spec.template, ("spec", "template")
+    if template.address:
+        report.error((*path, "address"), "each member has its own; leave it out")
+    for name, number in template.ports.items():
+        check_port(report, (*path, "ports", name), number)
+    check_labels(report, (*path, "labels"), template.labels)
+    check_range(report, (*path, "weight"), template.weight, 0, 2**32 - 1)
+    check_labels(report, ("spec", "metadata", "labels"), found.spec.metadata.labels)
+    if found.spec.probe:
+        _check_probe(report, ("spec", "probe"), found.spec.probe)
+
+
+def _check_probe(report: Report, path: Path, probe: ReadinessProbe) -> None:
+    ways = (probe.http_get, probe.tcp_socket, probe.exec, probe.grpc)
+    given = [name for name, way in zip(_WAYS, ways, strict=True) if way]
+    if len(given) != 1:
+        what = f"only one of {', '.join(given)}" if given else f"one of {', '.join(_WAYS)}"
+        report.error(path, f"needs {what}")
+    for name, way in (("httpGet", probe.http_get), ("tcpSocket", probe.tcp_socket)):
+        if way:
+            check_port(report, (*path, name, "port"), way.port)
+    if probe.grpc:
+        check_port(report, (*path, "grpc", "port"), probe.grpc.port)
+    if probe.exec and not probe.exec.command:
+        report.error((*path, "exec", "command"), "needs a program")
+    check_range(
+        report, (*path, "initialDelaySeconds"), probe.initial_delay_seconds, 0, _MOST_SECONDS
+    )
+    for name, seconds in (
+        ("timeoutSeconds", probe.timeout_seconds),
+        ("periodSeconds", probe.period_seconds),
+        ("successThreshold", probe.success_threshold),
+        ("failureThreshold", probe.failure_threshold),
+    ):
+        check_range(report, (*path, name), seconds, 0, _MOST_SECONDS)

@@ -1,0 +1,36 @@
+"""``flood.py LOG SECONDS RATE``: writes access log lines as a proxy does, of two workloads.
+
+One floods, RATE lines a second; the other writes ten lines a second, each another. Prints how many
+lines each of them wrote.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+LINE = (
+    "meshd-access /run/meshd/netns/mesh.{0}@1 [2026-01-01T00:00:00.000Z] "
+    '"GET /{1} HTTP/1.1" 503 UF upstream_reset - "-" 0 91 {1} - "-" "x" "{1}-2" "server" '
+    '"198.18.0.10:8080" outbound|8080||server 198.18.0.11:{1} - - default\n'
+)
+BATCH = 0.02
+
+
+def main() -> None:
+    path, seconds, rate = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+    begun, loud, quiet = time.monotonic(), 0, 0
+    with open(path, "a", buffering=1024 * 1024) as log:  # noqa: PTH123 - as short as it gets
+        while (passed := time.monotonic() - begun) < seconds:
+            while quiet < passed * 10:
+                log.write(LINE.format("quiet", quiet))
+                quiet += 1
+            for _ in range(int(rate * passed) - loud):
+                log.write(LINE.format("loud", loud))
+                loud += 1
+            log.flush()
+            time.sleep(BATCH)
+    print(loud, quiet)
+
+
+main()

@@ -1,0 +1,159 @@
+"""A host with meshd running as its service, and pods: what the tests of it have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from meshd import channel, wire
+from tests.host.machine import Done, Machine, eventually
+from tests.host.population import APPS, IMAGE_MAP, IMAGES, POPULATION
+
+SETTINGS: Final = """\
+mesh: {service_cidr: 198.19.0.0/16, dns_upstreams: ["127.0.0.1:9"]}
+capture: {probe_interval: 1s}
+proxy: {drain_time: 2s}
+"""
+ROLES: Final = ("capture", "identity", "mesh", "telemetry")
+PYTHON: Final = "/usr/bin/python3"
+CLIENT: Final = ("meshctl", "testbed", "exec", "-n", "mesh", "deploy/client", "--")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What came of a load."""
+
+    done: int
+    failed: int
+    reasons: dict[str, int]
+    longest: float
+    echoes: int
+    lost: str
+    """Why the connection that was to stay did not."""
+    failures: list[float]
+
+
+class Node:
+    def __init__(self, machine: Machine, settings: str = SETTINGS) -> None:
+        self.machine = machine
+        self.configure(settings)
+        shutil.copytree(Path(__file__).with_name("apps"), machine.root / APPS.lstrip("/"))
+        machine.write(IMAGES, IMAGE_MAP)
+
+    def configure(self, settings: str) -> None:
+        self.machine.write("/etc/meshd/meshd.yaml", settings)
+
+    def boot(self) -> None:
+        """With pods, and all of them in the mesh."""
+        self.machine.boot()
+        self.machine.ask("systemctl", "start", "meshd")
+        self.up()
+
+    def up(self) -> None:
+        command = ("meshctl", "testbed", "up", "-f", "-", "--images", IMAGES)
+        self.machine.ask(*command, text=POPULATION, timeout=90)
+        self.get_well()
+
+    def get_well(self) -> None:
+        eventually(self.is_well, "all roles and proxies run, and all pods are proven")
+
+    def is_well(self) -> bool:
+        try:
+            status, running = self.statuses(), self.children()
+        except Exception:  # noqa: BLE001 - whatever keeps it from answering
+            return False
+        connected = [proxy for proxy in status.proxies if proxy.connected]
+        return (
+            running.keys() >= set(ROLES)
+            and len(connected) == 2
+            and all(proxy.synced for proxy in connected)
+            and all(row.proven for row in status.workloads if row.enrolled)
+        )
+
+    # ---- meshd
+
+    def ask(self, role: str, request: wire.Message) -> wire.AnyMessage:
+        path = Path(f"/proc/{self.machine.leader}/root/run/meshd/{role}.sock")
+        return asyncio.run(channel.call(path, request, timeout=30))
+
+    def children(self) -> dict[str, wire.RoleStatus]:
+        """By name, of those that run."""
+        answer = self.ask("supervisor", wire.Children())
+        assert isinstance(answer, wire.ChildStates)
+        return {child.name: child for child in answer.children if child.pid}
+
+    def statuses(self) -> wire.Statuses:
+        answer = self.ask("mesh", wire.Status())
+        assert isinstance(answer, wire.Statuses)
+        return answer
+
+    def proxies(self) -> dict[str, int]:
+        return {
+            name: child.pid for name, child in self.children().items() if name.startswith("proxy-")
+        }
+
+    def kill(self, name: str) -> None:
+        """The process, and waits for the one that takes its place."""
+        pid = self.children()[name].pid
+        self.machine.ask("kill", "-KILL", str(pid))
+        eventually(lambda: self._is_new(name, pid), f"{name} is started again")
+
+    def _is_new(self, name: str, pid: int) -> bool:
+        with contextlib.suppress(Exception):
+            found = self.children().get(name)
+            return bool(found and found.pid != pid)
+        return False
+
+    def systemctl(self, *words: str) -> None:
+        self.machine.ask("systemctl", *words)
+
+    def metric(self, name: str) -> dict[str, float]:
+        """Values by what stands between the braces."""
+        text = self.machine.ask("curl", "-sS", "http://127.0.0.1:15020/metrics")
+        lines = [line for line in text.splitlines() if line.startswith(name)]
+        return {
+            line.partition("{")[2].rpartition("}")[0]: float(line.rpartition(" ")[2])
+            for line in lines
+        }
+
+    # ---- traffic
+
+    def client(self, *command: str, timeout: float = 30) -> Done:
+        return self.machine.run(*CLIENT, *command, timeout=timeout)
+
+    def status_of(self, url: str) -> str:
+        """000: no answer."""
+        options = ("-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}")
+        return self.client("curl", *options, url).stdout
+
+    @contextlib.contextmanager
+    def load(self, rate: int = 200) -> Iterator[list[Report]]:
+        """From within the block to its end; what came of it is then in the list."""
+        process = self.machine.begin(*CLIENT, PYTHON, "/srv/app/load.py", "server", str(rate))
+        reports: list[Report] = []
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "begun\n", process.communicate()[1]
+            yield reports
+            output, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors[-2000:]
+            found: dict[str, Any] = json.loads(output)
+            reports.append(Report(**found))
+        finally:
+            if process.poll() is None:
+                process.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=5)
+
+
+def is_lossless(report: Report) -> None:
+    assert report.done > 0
+    assert not report.failed, report
+    assert not report.lost, report

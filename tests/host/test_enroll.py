@@ -1,0 +1,221 @@
+"""systemd services of a host that really boots, enrolled: restarts, reloads, reboots, and back out.
+
+The mesh knows no service outside of the hosts, and passes on nothing to what it does not know: so
+any connection of an enrolled service that arrives out there has bypassed the mesh.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from meshd.capture import inside
+from tests.host.machine import Machine, eventually
+from tests.host.wires import Wires
+
+OUTSIDE: Final = "198.18.243.254"
+SERVICE: Final = Path(__file__).parents[1] / "node" / "apps" / "service.py"
+SETTINGS: Final = """\
+mesh: {service_cidr: 198.19.0.0/16, outbound_policy: REGISTRY_ONLY}
+capture: {probe_interval: 1s}
+"""
+UNIT: Final = """\
+[Service]
+ExecStart=/usr/bin/python3 /srv/service.py %p {port}
+[Install]
+WantedBy=multi-user.target
+"""
+EAGER: Final = """\
+[Service]
+ExecStart=/bin/sh -c 'while :; do curl -s -o /dev/null -m 1 http://198.18.243.254:9000/ ;\
+ echo >>/srv/tries; sleep 0.02; done'
+[Install]
+WantedBy=multi-user.target
+"""
+STRICT: Final = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: mesh}
+spec: {mtls: {mode: STRICT}}
+"""
+
+
+class Outside:
+    """Counts who connects."""
+
+    def __init__(self, wires: Wires) -> None:
+        with inside.entered(wires.path):
+            self._socket = socket.create_server((OUTSIDE, 9000))
+        self.count = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._socket.accept()
+            except OSError:
+                return
+            accepted.close()
+            self.count += 1
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture(scope="module")
+def outside(wires: Wires) -> Iterator[Outside]:
+    made = Outside(wires)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def machine(make_machine: Callable[[str], Machine], outside: Outside) -> Machine:
+    made = make_machine("plain")
+    made.write("/etc/meshd/meshd.yaml", SETTINGS)
+    made.write("/srv/service.py", SERVICE.read_text())
+    for name, port in (("web", 8081), ("shop", 8082), ("plain", 8083)):
+        made.write(f"/etc/systemd/system/{name}.service", UNIT.format(port=port))
+    made.write("/etc/systemd/system/eager.service", EAGER)
+    made.boot()
+    made.ask("systemctl", "enable", "--now", "meshd", "web", "shop", "plain", "eager")
+    eventually(lambda: made.run("meshctl", "status").returncode == 0, "meshd answers")
+    for name, port in (("web", 8081), ("shop", 8082)):
+        service = ("--service", name, "--port", f"80:{port}=http")
+        told = made.ask("meshctl", "enroll", name, "-n", "mesh", *service)
+        assert told == f"mesh/{name} enrolled as {name}: captured and proven\n"
+        eventually(lambda port=port: listens(made, port), f"{name} has restarted")
+    return made
+
+
+def listens(machine: Machine, port: int) -> bool:
+    return bool(machine.run("ss", "-Hltn", f"sport = :{port}").stdout)
+
+
+def slice_of(machine: Machine, unit: str) -> str:
+    return machine.ask("systemctl", "show", "--property=Slice", "--value", unit).strip()
+
+
+def curl_as(machine: Machine, unit: str, url: str) -> Any:
+    """From inside the unit's slice; none: of no unit that is enrolled."""
+    place = (f"--slice={slice_of(machine, unit)}",) if unit else ()
+    line = (
+        "systemd-run",
+        "--quiet",
+        "--wait",
+        "--pipe",
+        "--collect",
+        *place,
+        "curl",
+        "-sSf",
+        "-m5",
+    )
+    done = machine.run(*line, url)
+    return json.loads(done.stdout) if done.returncode == 0 and done.stdout else None
+
+
+def caller(answer: Any) -> str:
+    (value,) = answer["xfcc"]
+    return re.findall(r"URI=spiffe://cluster.local/ns/mesh/sa/([^;,]+)", value)[0]
+
+
+def rules(machine: Machine) -> str:
+    saved = machine.ask("iptables-save") + machine.ask("ip6tables-save")
+    lines = [line for line in saved.splitlines() if not line.startswith("#")]
+    return re.sub(r"\[\d+:\d+\]", "", "\n".join(lines))
+
+
+SHOP = "http://shop.mesh.svc.cluster.local/"
+
+
+def calls(machine: Machine) -> bool:
+    answer = curl_as(machine, "web", SHOP)
+    return bool(answer) and (answer["name"], caller(answer)) == ("shop", "web")
+
+
+def test_two_units_call_each_other_under_their_own_identities(machine: Machine) -> None:
+    machine.ask("meshctl", "apply", "-f", "-", "--wait", text=STRICT)
+    assert calls(machine)
+    assert curl_as(machine, "", f"http://{machine.address}:8082/") is None
+    assert curl_as(machine, "web", f"http://{machine.address}:8083/")["name"] == "plain"
+
+
+def test_they_are_captured_however_they_are_restarted(machine: Machine) -> None:
+    for command in (
+        ("restart", "web", "shop"),
+        ("daemon-reload",),
+        ("kill", "-s", "KILL", "shop"),
+        ("restart", "meshd"),
+    ):
+        machine.ask("systemctl", *command)
+        if command[0] == "kill":
+            machine.ask("systemctl", "start", "shop")
+        eventually(lambda: listens(machine, 8082), "shop listens")
+        assert calls(machine), command
+
+
+def test_an_eager_service_has_no_moment_outside_of_the_mesh(
+    machine: Machine, outside: Outside
+) -> None:
+    def tries() -> int:
+        return machine.ask("cat", "/srv/tries").count("\n")
+
+    eventually(lambda: outside.count > 5, "it reaches the outside before it is enrolled")
+    machine.ask("meshctl", "enroll", "eager", "-n", "mesh")
+    since = outside.count
+    for act in (
+        lambda: machine.ask("systemctl", "restart", "eager"),
+        lambda: machine.ask("systemctl", "restart", "meshd"),
+        machine.reboot,
+    ):
+        act()
+        before = tries()
+        eventually(lambda before=before: tries() > before + 10, "it tries")
+        eventually(lambda: '"proven": true' in status(machine, "eager"), "it is proven")
+        assert outside.count == since
+    assert calls(machine)
+    assert curl_as(machine, "", f"http://{OUTSIDE}:9000/") is None
+    assert outside.count == since + 1
+
+
+def status(machine: Machine, name: str) -> str:
+    done = machine.run("meshctl", "status", "-o", "json")
+    rows = json.loads(done.stdout) if done.stdout else []
+    return json.dumps(next((row for row in rows if row["workload"] == name), {}))
+
+
+def test_without_meshd_what_is_enrolled_is_held_and_the_rest_goes_on(
+    machine: Machine, outside: Outside
+) -> None:
+    machine.ask("systemctl", "disable", "meshd")
+    machine.ask("systemctl", "mask", "meshd")
+    machine.reboot()
+    eventually(lambda: listens(machine, 8082), "shop listens")
+    since = outside.count
+    assert curl_as(machine, "", f"http://{machine.address}:8082/") is None
+    assert curl_as(machine, "", f"http://{machine.address}:8083/")["name"] == "plain"
+    assert outside.count == since
+    machine.ask("systemctl", "unmask", "meshd")
+    machine.ask("systemctl", "enable", "--now", "meshd")
+    eventually(lambda: calls(machine), "they are captured again")
+
+
+def test_unenrolment_leaves_no_trace(machine: Machine, outside: Outside) -> None:
+    for name in ("web", "shop", "eager"):
+        assert machine.ask("meshctl", "unenroll", name) == f"mesh/{name} unenrolled\n"
+    assert "MESHD" not in rules(machine)
+    assert "lookup 15100" not in machine.ask("ip", "rule")
+    left = machine.run("sh", "-c", "find /etc/systemd /run/systemd/system -name 50-meshd.conf")
+    assert left.stdout == ""
+    assert "meshd_services" not in machine.ask("systemctl", "list-units", "--all", "*.slice")
+    for unit in ("web", "shop", "eager"):
+        assert slice_of(machine, unit) == "system.slice"
+    since = outside.count
+    eventually(lambda: outside.count > since, "it reaches the outside again")

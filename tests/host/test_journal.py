@@ -1,0 +1,142 @@
+"""What the journal holds of meshd, and that a flood neither fills it nor costs others a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from tests.host.machine import eventually
+from tests.host.node import ROLES, Node
+
+SECONDS = float(os.environ.get("MESHD_FLOOD_SECONDS", "4"))
+RATE = 100_000
+LINES, BURST = 20, 10
+"""The budget: lines a second, and so many seconds' worth at once."""
+TOLD = 8.0
+"""Seconds in which what is not written is told."""
+
+
+def suppressed(node: Node) -> list[dict[str, Any]]:
+    return json.loads(node.machine.ask("meshctl", "suppressed", "-o", "json"))
+
+
+def test_every_process_logs_with_fields_of_its_own(well: Node) -> None:
+    well.systemctl("restart", "meshd")
+    well.get_well()
+    entries = well.machine.journal("--unit=meshd", "MESHD_ROLE=supervisor")
+    assert {entry["MESHD_EVENT"] for entry in entries} >= {"started", "adopted"}
+    proven = well.machine.journal("--unit=meshd", "MESHD_ROLE=capture", "MESHD_EVENT=capture")
+    assert {entry["MESHD_WORKLOAD"].split("-")[0] for entry in proven} >= {
+        "mesh.client",
+        "mesh.server",
+    }
+    assert {entry["PRIORITY"] for entry in proven if "proven" in entry["MESSAGE"]} == {"6"}
+    everything = well.machine.journal("--unit=meshd")
+    roles = {entry.get("MESHD_ROLE") for entry in everything if entry.get("MESHD_ROLE")}
+    assert roles >= {*ROLES, "supervisor"} - {"identity"}
+    assert not [entry for entry in everything if "Traceback" in str(entry["MESSAGE"])]
+
+
+def test_access_lines_are_of_their_workload_and_only_errors_are_written(well: Node) -> None:
+    well.client("curl", "-s", "http://server:8080/")
+    well.client("curl", "-s", "http://server:8080/fail")
+
+    def told() -> list[dict[str, Any]]:
+        entries = well.machine.journal("--unit=meshd", "MESHD_EVENT=access", "--since=-20s")
+        return [entry for entry in entries if entry["MESHD_WORKLOAD"].startswith("mesh.client")]
+
+    (entry, *_) = eventually(told, "the failed request is in the journal")
+    assert entry["PRIORITY"] == "6"
+    assert entry["MESHD_ROLE"].startswith("proxy-")
+    assert entry["MESSAGE"].startswith("[20")
+    assert '"GET /fail HTTP/1.1" 503' in entry["MESSAGE"]
+    assert not [entry for entry in told() if '"GET / ' in entry["MESSAGE"]]
+
+
+def test_lines_of_envoy_have_the_priority_that_it_gave_them(well: Node) -> None:
+    log = f"/run/meshd/supervisor/{next(iter(well.proxies()))}.log"
+    lines = "[warning] [x] careful\\n[error] [x] broken\\n[info] [x] well\\n"
+    well.machine.ask("sh", "-c", f"printf '{lines}' >> {log}")
+
+    def told() -> dict[str, str]:
+        entries = well.machine.journal("--unit=meshd", "--since=-20s")
+        return {entry["MESSAGE"]: entry["PRIORITY"] for entry in entries}
+
+    wanted = {"[x] careful": "4", "[x] broken": "3", "[x] well": "6"}
+    eventually(lambda: wanted.items() <= told().items(), "all three are told")
+
+
+def test_a_flood_is_bounded_and_accounted_for_and_costs_others_nothing(well: Node) -> None:
+    log = f"/run/meshd/supervisor/{next(iter(well.proxies()))}.log"
+    flood = ("python3", "/srv/tests/flood.py", log, str(SECONDS), str(RATE))
+    loud, quiet = map(int, well.machine.ask(*flood, timeout=SECONDS + 60).split())
+    assert loud > RATE * SECONDS / 4, "this machine cannot write enough to make it a flood"
+
+    def written(name: str) -> int:
+        match = ("--unit=meshd", f"MESHD_WORKLOAD=mesh.{name}", "MESHD_EVENT=access")
+        return len(well.machine.journal(*match))
+
+    def dropped() -> int:
+        rows = [row for row in suppressed(well) if row["workload"] == "mesh.loud"]
+        assert {row["message"] for row in rows} <= {"access log 503 UF"}
+        return sum(row["lines"] for row in rows)
+
+    eventually(
+        lambda: written("loud") + dropped() == loud, "each line is written or counted", 60
+    )
+    assert written("quiet") == quiet
+    assert written("loud") <= LINES * (BURST + SECONDS + TOLD)
+    lost = [row for row in suppressed(well) if row["by"] == "journald"]
+    assert not [row for row in lost if row["unit"] == "meshd.service"]
+    counted = well.metric("meshd_log_suppressed_total{")
+    assert sum(value for key, value in counted.items() if "mesh.loud" in key) == dropped()
+    well.get_well()
+
+
+def test_equal_lines_are_told_once_with_their_number(well: Node) -> None:
+    log = f"/run/meshd/supervisor/{next(iter(well.proxies()))}.log"
+    program = f"for _ in range(413): print('[warning] [x] again', file=open('{log}', 'a'))"
+    well.machine.ask("python3", "-c", program)
+
+    def told() -> int:
+        rows = [row for row in suppressed(well) if row["message"] == "[x] again"]
+        assert {row["reason"] for row in rows} <= {"repeated"}
+        return sum(row["lines"] for row in rows)
+
+    written = ("--unit=meshd", "--since=-30s")
+    eventually(
+        lambda: told()
+        + sum(1 for one in well.machine.journal(*written) if one["MESSAGE"] == "[x] again")
+        == 413,
+        "each is written or counted",
+    )
+    assert told() > 400
+
+
+def test_what_journald_drops_of_other_units_is_added_up(well: Node) -> None:
+    script = "seq 2000; sleep 1.5; echo again"
+    limits = ("-p", "LogRateLimitIntervalSec=1s", "-p", "LogRateLimitBurst=10")
+    well.machine.ask(
+        *("systemd-run", "--wait", "--quiet", "--unit=noisy", *limits, "sh", "-c", script)
+    )
+    rows = eventually(
+        lambda: [row for row in suppressed(well) if row["unit"] == "noisy.service"],
+        "journald has told",
+    )
+    assert {row["by"] for row in rows} == {"journald"}
+    written = len(well.machine.journal("--unit=noisy", "_TRANSPORT=stdout"))
+    assert sum(row["lines"] for row in rows) + written == 2001
+
+
+def test_the_drop_ins_for_journald_and_rsyslog_are_understood(well: Node) -> None:
+    assert well.machine.run("rsyslogd", "-N1").returncode == 0
+    shown = well.machine.ask("systemd-analyze", "cat-config", "systemd/journald.conf")
+    assert "SystemMaxUse=1G" in shown
+    complaints = well.machine.journal("--unit=systemd-journald", "PRIORITY=4")
+    assert not complaints
+    well.client("curl", "-s", "http://server:8080/fail")
+    eventually(
+        lambda: "GET /fail" in well.machine.run("cat", "/var/log/meshd-access.log").stdout,
+        "access log lines are in a file of their own",
+    )

@@ -1,0 +1,239 @@
+"""The Debian package on a host that boots: installed, upgraded, downgraded, removed, purged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from tests.host import packages
+from tests.host.machine import Machine, eventually
+from tests.host.tree import base_tree
+from tests.host.wires import Wires
+
+THIS: Final = "/srv/this.deb"
+NEXT: Final = "/srv/next.deb"
+SETTINGS: Final = "/etc/meshd/meshd.yaml"
+STORED: Final = """\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: kept, namespace: default}
+spec: {host: kept}
+"""
+LISTED: Final = (
+    *("find", "/", "-xdev", "(", "-path", "/tmp", "-o", "-path", "/var/log", "-o"),
+    *("-path", "/var/lib/systemd", "-o", "-path", "/var/backups", "-o", "-path", "/srv", ")"),
+    *("-prune", "-o", "-printf", "%p %y %m %u %g %l\\n"),
+)
+"""All but what changes by itself."""
+CHANGED_BY_DPKG: Final = {
+    *("/var/lib/dpkg/status-old", "/var/lib/dpkg/triggers/Unincorp", "/var/lib/dpkg/triggers/Lock"),
+    *("/var/lib/dpkg/lock", "/var/lib/dpkg/lock-frontend", "/var/cache/ldconfig/aux-cache"),
+    *("/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"),
+    *("/etc/.pwd.lock", "/etc/subuid-", "/etc/subgid-"),
+}
+"""Written whenever a package is installed or a user made, whichever."""
+
+
+def state(machine: Machine) -> dict[str, Any]:
+    """Whatever a package could leave behind."""
+    files = machine.ask(*LISTED).splitlines()
+    return {
+        "files": {line for line in files if line.split(" ")[0] not in CHANGED_BY_DPKG},
+        "users": machine.ask("getent", "passwd"),
+        "groups": machine.ask("getent", "group"),
+        "run": machine.ask("sh", "-c", "ls -d /run/meshd* || true"),
+        "units": machine.ask("sh", "-c", "ls /run/systemd/units | grep meshd || true"),
+        "rules": machine.ask("iptables-save"),
+        "processes": machine.ask("sh", "-c", "pgrep -a -f '/opt/[m]eshd' || true"),
+    }
+
+
+def dpkg(machine: Machine, *words: str) -> str:
+    done = machine.run("env", "DEBIAN_FRONTEND=noninteractive", "dpkg", *words)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+def install(machine: Machine, package: str) -> None:
+    # Not written through to the disk: it is thrown away. Settings that people changed are kept.
+    dpkg(machine, "--force-unsafe-io", "--force-confold", "--install", package)
+
+
+def is_well(machine: Machine) -> bool:
+    """The daemon of whatever version runs, and its proxies have everything."""
+    return machine.run("meshctl", "status").returncode == 0 and len(proxies(machine)) == 2
+
+
+def proxies(machine: Machine) -> set[str]:
+    return set(machine.run("pgrep", "-u", "meshd-proxy", "-x", "envoy").stdout.split())
+
+
+def daemon(machine: Machine) -> str:
+    return machine.ask("systemctl", "show", "--value", "--property=MainPID", "meshd").strip()
+
+
+def version(machine: Machine) -> str:
+    """Of the daemon that runs, not of the files."""
+    metrics = machine.ask("curl", "-sS", "--max-time", "5", "http://127.0.0.1:15020/metrics")
+    (line,) = (line for line in metrics.splitlines() if line.startswith("meshd_build_info"))
+    return line.split('"')[1]
+
+
+@pytest.fixture(scope="module")
+def machine(wires: Wires) -> Iterator[Machine]:
+    """One host for all: a test finds meshd there or not."""
+    machine = Machine("package", 199, base_tree(), wires)
+    try:
+        for target, package in zip((THIS, NEXT), packages.both(), strict=True):
+            shutil.copy(package, machine.root / target.lstrip("/"))
+        machine.boot()
+        yield machine
+    finally:
+        machine.close()
+
+
+@pytest.fixture(scope="module")
+def untouched(machine: Machine) -> dict[str, Any]:
+    """What the host is like that never saw meshd."""
+    return state(machine)
+
+
+@pytest.fixture
+def installed(machine: Machine, untouched: dict[str, Any]) -> Machine:
+    """This version runs, however the test before left the host."""
+    if not is_well(machine) or version(machine) == packages.NEXT:
+        install(machine, THIS)
+        eventually(lambda: is_well(machine), "meshd runs")
+    return machine
+
+
+def test_installing_it_is_all_that_has_to_be_done(installed: Machine) -> None:
+    assert installed.ask("systemctl", "is-enabled", "meshd").strip() == "enabled"
+    assert installed.ask("meshctl", "version").startswith("meshctl ")
+    assert installed.ask("readlink", "/usr/bin/meshctl", "/usr/sbin/meshd").split() == [
+        *("/opt/meshd/bin/meshctl", "/opt/meshd/bin/meshd")
+    ]
+    assert installed.ask("stat", "-c", "%U %a", "/var/lib/meshd").strip() == "meshd 700"
+    for page in ("man1/meshctl.1", "man5/meshd.yaml.5", "man8/meshd.8"):
+        assert ".SH NAME" in installed.ask("zcat", f"/usr/share/man/{page}.gz")
+    assert not installed.ask("dpkg", "--verify", "meshd")
+
+
+def test_its_shell_completion_knows_the_verbs(installed: Machine) -> None:
+    script = (
+        ". /usr/share/bash-completion/completions/meshctl; COMP_WORDS=(meshctl pro); COMP_CWORD=1;"
+        "_meshctl_completion meshctl; echo ${COMPREPLY[@]}"
+    )
+    assert installed.ask("bash", "-c", script).split() == ["proxy-config"]
+    assert "#compdef meshctl" in installed.ask("cat", "/usr/share/zsh/vendor-completions/_meshctl")
+
+
+def test_up_and_down_replace_the_daemon_and_keep_the_proxies_and_what_people_wrote(
+    installed: Machine,
+) -> None:
+    installed.ask("meshctl", "apply", "-f", "-", text=STORED)
+    serving, first = proxies(installed), version(installed)
+    replaced(installed, NEXT, packages.NEXT)
+    assert installed.ask("cat", SETTINGS).endswith(packages.CHANGE)
+    installed.ask("sh", "-c", f"echo 'log_level: debug' >> {SETTINGS}")
+    edited = installed.ask("cat", SETTINGS)
+    replaced(installed, THIS, first)
+    assert installed.ask("cat", SETTINGS) == edited
+    assert packages.CHANGE not in installed.ask("cat", f"{SETTINGS}.dpkg-dist")
+    assert proxies(installed) == serving
+    assert stored(installed) == ["kept"]
+
+
+def replaced(machine: Machine, package: str, expected: str) -> None:
+    """The daemon is another, of that version; what it finds is as it was left."""
+    before, serving = daemon(machine), proxies(machine)
+    install(machine, package)
+    eventually(lambda: is_well(machine), f"{expected} runs")
+    assert daemon(machine) != before
+    assert version(machine) == expected
+    assert proxies(machine) == serving
+
+
+def test_a_service_that_was_disabled_stays_so(installed: Machine) -> None:
+    installed.ask("systemctl", "disable", "--now", "meshd")
+    try:
+        # What an upgrade runs.
+        installed.ask("/var/lib/dpkg/info/meshd.postinst", "configure", "0.0.1")
+        assert installed.run("systemctl", "is-enabled", "meshd").stdout.strip() == "disabled"
+        assert daemon(installed) == "0"
+    finally:
+        installed.ask("systemctl", "enable", "--now", "meshd")
+    eventually(lambda: is_well(installed), "meshd runs again")
+
+
+def test_removal_releases_what_was_captured_and_keeps_what_was_made(installed: Machine) -> None:
+    installed.ask("meshctl", "apply", "-f", "-", text=STORED)
+    keys = fingerprints(installed)
+    installed.ask("ip", "netns", "add", "pod")
+    try:
+        installed.ask("ip", "-n", "pod", "link", "set", "lo", "up")
+        inside = ("ip", "netns", "exec", "pod", "iptables-save")
+        enrol(installed, "/run/netns/pod")
+        assert "MESHD_OUTPUT" in installed.ask(*inside)
+        dpkg(installed, "--remove", "meshd")
+        assert "MESHD" not in installed.ask(*inside)
+    finally:
+        installed.ask("ip", "netns", "del", "pod")
+    eventually(lambda: not proxies(installed), "the proxies end")
+    assert installed.run("test", "-e", "/opt/meshd").returncode == 1
+    assert installed.run("test", "-e", SETTINGS).returncode == 0
+    install_stopped(installed)
+    installed.ask("systemctl", "start", "meshd")
+    eventually(lambda: is_well(installed), "meshd runs again")
+    assert stored(installed) == ["kept"]
+    assert fingerprints(installed) == keys
+
+
+def install_stopped(machine: Machine) -> None:
+    """Under a policy that forbids packages to start services, as images are built."""
+    policy = "/usr/sbin/policy-rc.d"
+    machine.ask("sh", "-c", f"printf '#!/bin/sh\\nexit 101\\n' > {policy}; chmod +x {policy}")
+    try:
+        install(machine, THIS)
+        assert daemon(machine) == "0"
+    finally:
+        machine.ask("rm", policy)
+
+
+def test_a_purge_leaves_nothing(installed: Machine, untouched: dict[str, Any]) -> None:
+    installed.ask("meshctl", "apply", "-f", "-", text=STORED)
+    dpkg(installed, "--purge", "meshd")
+    after = state(installed)
+    assert after["files"] - untouched["files"] == set()
+    assert untouched["files"] - after["files"] == set()
+    assert after == untouched
+
+
+def fingerprints(machine: Machine) -> str:
+    """Of the authority's keys and whatever else is beside them."""
+    return machine.ask("sh", "-c", "sha256sum $(find /var/lib/meshd/identity -type f | sort)")
+
+
+def stored(machine: Machine) -> list[str]:
+    found = json.loads(machine.ask("meshctl", "get", "dr", "-o", "json"))
+    return [one["metadata"]["name"] for one in found]
+
+
+def enrol(machine: Machine, netns: str) -> None:
+    """As a registrar does it; it is gone then, and the workload stays."""
+    script = f"""
+import asyncio
+from pathlib import Path
+from meshd import channel, wire
+from meshd.model.workload import Workload
+workload = Workload(
+    uid="default.pod", name="pod", namespace="default", netns={netns!r}, addresses=("198.18.1.1",)
+)
+request = wire.Register((workload,), wait=20.0)
+print(asyncio.run(channel.call(Path("/run/meshd/mesh.sock"), request, timeout=25)))
+"""
+    assert machine.ask("/opt/meshd/bin/python", "-c", script).startswith("Done")

@@ -1,0 +1,132 @@
+"""The host's power is cut while meshd writes: it always comes up with what was once committed.
+
+``MESHD_POWER_CUTS`` is how often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from meshd import channel, wire
+from tests.host.machine import Machine, eventually
+from tests.host.node import SETTINGS, Node
+
+CUTS = int(os.environ.get("MESHD_POWER_CUTS", "4"))
+PAIR = ("left", "right")
+ENTRY = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}, namespace: default}}
+spec:
+  hosts: ["v{value}.{name}.test"]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  resolution: DNS
+---
+"""
+
+
+@pytest.fixture(scope="module")
+def victim(make_machine: Callable[[str], Machine]) -> Iterator[Node]:
+    node = Node(make_machine("victim"), SETTINGS)
+    yield node
+    node.machine.close()
+
+
+class Writer:
+    """Applies pair after pair, each with the next number, until it is not answered any more."""
+
+    def __init__(self, node: Node, first: int) -> None:
+        self.committed = first
+        self.tried = first
+        self._node = node
+        self._thread = threading.Thread(target=self._write)
+        self._thread.start()
+
+    def _write(self) -> None:
+        with contextlib.suppress(Exception):
+            while True:
+                self.tried = self.committed + 1
+                text = "".join(ENTRY.format(name=name, value=self.tried) for name in PAIR)
+                answer = self._node.ask("mesh", wire.Apply((("-", text),)))
+                assert isinstance(answer, wire.Changed), answer
+                self.committed = self.tried
+
+    def join(self) -> None:
+        self._thread.join(40)
+        assert not self._thread.is_alive()
+
+
+def stored(node: Node) -> dict[str, int]:
+    answer = node.ask("mesh", wire.Get("ServiceEntry"))
+    assert isinstance(answer, wire.Objects)
+    found: dict[str, Any] = {one["metadata"]["name"]: one for one in answer.objects}
+    return {name: int(one["spec"]["hosts"][0].split(".")[0][1:]) for name, one in found.items()}
+
+
+def answers(node: Node) -> bool:
+    path = f"/proc/{node.machine.leader}/root/run/meshd/mesh.sock"
+    with contextlib.suppress(Exception):
+        from pathlib import Path
+
+        asyncio.run(channel.call(Path(path), wire.Status(), timeout=2))
+        return True
+    return False
+
+
+def keys(node: Node) -> str:
+    """Of the authority: their names, owners, modes and digests."""
+    find = "find /var/lib/meshd -type f -name '*.pem' -path '*ca*' -exec sha256sum {} + | sort"
+    return node.machine.ask("sh", "-c", find)
+
+
+def readable(node: Node) -> str:
+    """What of the state anybody but meshd could read, or own."""
+    find = ("find", "/var/lib/meshd", "-not", "-user", "meshd", "-or", "-perm", "/077", "-ls")
+    top = node.machine.ask("stat", "-c", "%a %U", "/var/lib/meshd").strip()
+    return "" if top == "700 meshd" else top + node.machine.ask(*find)
+
+
+def test_whenever_the_power_is_cut_meshd_comes_up_with_a_state_that_was_committed(
+    victim: Node,
+) -> None:
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    authority, committed = "", 0
+    for cut in range(CUTS):
+        what = f"seed {seed}, cut {cut}"
+        victim.machine.boot()
+        victim.systemctl("start", "--no-block", "meshd")
+        if cut % 2 == 0:
+            # At its start, when it makes or reads its keys.
+            time.sleep(chance.uniform(0.1, 1.0))
+            victim.machine.cut_power()
+            victim.machine.boot()
+            victim.systemctl("start", "--no-block", "meshd")
+        eventually(lambda: answers(victim), f"{what}: meshd comes up")
+        found = stored(victim)
+        assert len(set(found.values())) <= 1, f"{what}: half of a change is there: {found}"
+        assert not found or set(found) == set(PAIR), what
+        value = next(iter(found.values()), 0)
+        assert committed <= value, f"{what}: {committed} was committed, and {value} is there"
+        eventually(lambda: keys(victim), f"{what}: there are keys")
+        assert authority in {"", keys(victim)}, f"{what}: the authority is another"
+        assert readable(victim) == "", what
+        authority = keys(victim)
+        writer = Writer(victim, value)
+        time.sleep(chance.uniform(0.1, 1.0))
+        victim.machine.cut_power()
+        writer.join()
+        committed = writer.committed
+    victim.machine.boot()
+    victim.systemctl("start", "meshd")
+    eventually(lambda: answers(victim), "meshd comes up")
+    assert set(stored(victim).values()) <= {committed, committed + 1}

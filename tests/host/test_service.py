@@ -1,0 +1,134 @@
+"""meshd as a systemd service: replaced, reloaded, killed and rebooted under a steady load."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from tests.host.machine import eventually
+from tests.host.node import ROLES, SETTINGS, Node, is_lossless
+from tests.host.tree import CHECKOUT
+
+
+def test_nothing_fails_while_meshd_is_restarted_and_the_proxies_are_the_same(well: Node) -> None:
+    before = well.proxies()
+    with well.load() as reports:
+        for _ in range(3):
+            well.systemctl("restart", "meshd")
+            well.get_well()
+    is_lossless(*reports)
+    assert well.proxies() == before
+
+
+def test_nothing_fails_when_the_supervisor_is_killed(well: Node) -> None:
+    before = well.proxies()
+    main = well.machine.ask("systemctl", "show", "-P", "MainPID", "meshd").strip()
+    with well.load() as reports:
+        well.machine.ask("kill", "-KILL", main)
+        eventually(
+            lambda: well.machine.ask("systemctl", "show", "-P", "MainPID", "meshd").strip()
+            not in {main, "0"},
+            "systemd starts meshd again",
+        )
+        well.get_well()
+    is_lossless(*reports)
+    assert well.proxies() == before
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nothing_fails_when_a_role_is_killed(well: Node, role: str) -> None:
+    with well.load() as reports:
+        for _ in range(3):
+            well.kill(role)
+            well.get_well()
+    is_lossless(*reports)
+
+
+def test_a_killed_proxy_fails_no_more_than_what_is_in_flight_in_it(well: Node) -> None:
+    with well.load(100) as reports:
+        well.kill("proxy-0")
+        well.get_well()
+    (report,) = reports
+    assert report.failed <= 5, report
+
+
+def test_stopping_meshd_leaves_the_proxies_serving(well: Node) -> None:
+    before = well.proxies()
+    with well.load() as reports:
+        well.systemctl("stop", "meshd")
+        assert well.machine.run("pgrep", "-f", "meshd (mesh|capture|identity)").stdout == ""
+        assert well.status_of("http://server:8080/") == "200"
+        well.systemctl("start", "meshd")
+        well.get_well()
+    is_lossless(*reports)
+    assert well.proxies() == before
+
+
+def test_reloading_without_a_change_replaces_nothing(well: Node) -> None:
+    before = {name: child.pid for name, child in well.children().items()}
+    well.systemctl("reload", "meshd")
+    eventually(lambda: _told(well, "settings read again"), "the settings are read")
+    assert {name: child.pid for name, child in well.children().items()} == before
+
+
+def test_reloading_a_mistake_keeps_the_settings_and_names_the_line(well: Node) -> None:
+    before = {name: child.pid for name, child in well.children().items()}
+    well.configure(SETTINGS + "log_levle: debug\n")
+    try:
+        well.systemctl("reload", "meshd")
+        eventually(lambda: _told(well, "meshd.yaml:4: .*log_levle"), "the mistake is told")
+        assert {name: child.pid for name, child in well.children().items()} == before
+    finally:
+        well.configure(SETTINGS)
+
+
+def test_reloading_new_settings_of_the_proxies_replaces_the_pool_and_fails_nothing(
+    well: Node,
+) -> None:
+    before = well.proxies()
+    with well.load() as reports:
+        well.configure(SETTINGS.replace("drain_time: 2s", "drain_time: 2s, max_connections: 9999"))
+        well.systemctl("reload", "meshd")
+        eventually(
+            lambda: not set(well.proxies().values()) & set(before.values()) and well.is_well(),
+            "all proxies are new",
+            60,
+        )
+    (report,) = reports
+    assert not report.failed, report
+    well.configure(SETTINGS)
+    well.systemctl("reload", "meshd")
+    eventually(well.is_well, "it is well again", 60)
+
+
+def test_all_pods_can_be_run_again_after_a_reboot(well: Node) -> None:
+    well.systemctl("enable", "meshd")
+    well.machine.reboot()
+    well.up()
+    assert well.status_of("http://server:8080/") == "200"
+
+
+def test_the_service_is_hardened() -> None:
+    unit = CHECKOUT / "systemd" / "meshd.service"
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"exposure level for meshd.service: ([\d.]+)", told)
+    assert found
+    assert float(found[1]) <= 4.0, told
+
+
+def test_the_sandbox_is_where_it_should_be(well: Node) -> None:
+    main = well.machine.ask("systemctl", "show", "-P", "MainPID", "meshd").strip()
+    inside = ("nsenter", f"--target={main}", "--mount", "--")
+    for path in ("/usr/x", "/etc/x", "/home/x", "/root/x"):
+        assert well.machine.run(*inside, "touch", path).returncode != 0, path
+    status = well.machine.ask("cat", f"/proc/{main}/status")
+    assert "Seccomp:\t2" in status
+    assert "NoNewPrivs:\t1" in status
+
+
+def _told(node: Node, pattern: str) -> bool:
+    found = node.machine.journal("--unit=meshd", "--since=-20s")
+    return any(re.search(pattern, str(entry.get("MESSAGE"))) for entry in found)

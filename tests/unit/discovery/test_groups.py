@@ -1,0 +1,236 @@
+"""Members of WorkloadGroups: what they get of their group, and when they count."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import http.server
+import os
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshd.discovery import groups
+from meshd.discovery.health import Checker, Health, passes, step
+from meshd.model.base import ObjectMeta
+from meshd.model.entries import (
+    ExecHealthCheck,
+    GroupMetadata,
+    GRPCHealthCheck,
+    HTTPHeader,
+    HTTPHealthCheck,
+    ReadinessProbe,
+    TCPHealthCheck,
+    WorkloadEntrySpec,
+    WorkloadGroup,
+    WorkloadGroupSpec,
+)
+from meshd.model.workload import NamedPort, Workload
+
+PROBE = ReadinessProbe(exec=ExecHealthCheck(command=("true",)))
+
+
+def group(probe: ReadinessProbe | None = None, namespace: str = "shop") -> WorkloadGroup:
+    template = WorkloadEntrySpec(labels={"app": "vm"}, service_account="vm", ports={"http": 8080})
+    spec = WorkloadGroupSpec(
+        template=template, metadata=GroupMetadata(labels={"team": "a", "app": "x"}), probe=probe
+    )
+    return WorkloadGroup(metadata=ObjectMeta(name="vms", namespace=namespace), spec=spec)
+
+
+def workload(**fields: Any) -> Workload:
+    return Workload(
+        **{
+            "uid": "shop.one",
+            "name": "one",
+            "namespace": "shop",
+            "netns": "",
+            "addresses": ("198.18.0.7",),
+            "annotations": {groups.ANNOTATION: "vms"},
+        }
+        | fields
+    )
+
+
+def member(found: Workload, of: WorkloadGroup, *, healthy: bool = True) -> Workload:
+    return groups.as_member(found, {of.key: of}, lambda _: healthy)
+
+
+def test_a_member_gets_what_the_group_says() -> None:
+    seen = member(workload(), group())
+    assert seen.labels == {"team": "a", "app": "vm"}
+    assert seen.service_account == "vm"
+    assert seen.ports == (NamedPort("http", 8080),)
+
+
+def test_what_it_says_itself_wins() -> None:
+    own = (NamedPort("http", 80),)
+    seen = member(workload(labels={"app": "mine"}, ports=own), group())
+    assert seen.labels == {"team": "a", "app": "mine"}
+    assert seen.ports == own
+
+
+@pytest.mark.parametrize(
+    ("found", "of"),
+    [
+        (workload(annotations={}), group()),
+        (workload(annotations={groups.ANNOTATION: "other"}), group()),
+        (workload(), group(namespace="elsewhere")),
+    ],
+)
+def test_others_stay_as_they_are(found: Workload, of: WorkloadGroup) -> None:
+    assert member(found, of) == found
+
+
+def test_only_with_a_probe_does_health_count() -> None:
+    assert member(workload(), group(), healthy=False).ready
+    assert not member(workload(), group(PROBE), healthy=False).ready
+    assert member(workload(), group(PROBE)).ready
+    assert not member(workload(ready=False), group(PROBE)).ready
+
+
+def test_an_entry_stands_for_each_member() -> None:
+    seen = member(workload(), group(PROBE), healthy=False)
+    (entry,) = groups.entries([seen, workload(annotations={})]).values()
+    assert (entry.metadata.name, entry.metadata.namespace) == ("vms-198.18.0.7", "shop")
+    assert entry.metadata.annotations["istio.io/autoRegistrationGroup"] == "vms"
+    assert entry.metadata.annotations["meshd.io/healthy"] == "false"
+    assert entry.spec.service_account == "vm"
+    assert entry.spec.ports == {"http": 8080}
+
+
+# ---- when it is healthy
+
+
+def after(results: list[bool], probe: ReadinessProbe) -> Health:
+    return functools.reduce(lambda health, passed: step(health, passed, probe), results, Health())
+
+
+results = st.lists(st.booleans(), max_size=12)
+
+
+@given(results, st.integers(1, 4), st.integers(1, 4))
+def test_it_takes_so_many_in_a_row(done: list[bool], successes: int, failures: int) -> None:
+    probe = ReadinessProbe(success_threshold=successes, failure_threshold=failures)
+    expected = False
+    for end in range(1, len(done) + 1):
+        if done[max(end - successes, 0) : end] == [True] * successes:
+            expected = True
+        elif done[max(end - failures, 0) : end] == [False] * failures:
+            expected = False
+    assert after(done, probe).healthy == expected
+
+
+def running(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A coroutine as a test, in a loop of its own."""
+
+    @functools.wraps(test)
+    def run(**fixtures: Any) -> None:
+        asyncio.run(test(**fixtures))
+
+    return run
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        fine = self.path == "/fine" and self.headers["x-key"] == "value"
+        self.send_response(200 if fine else 503)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Nobody reads it."""
+
+
+@pytest.fixture
+def port() -> Generator[int]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def get(port: int, path: str) -> ReadinessProbe:
+    headers = (HTTPHeader(name="X-Key", value="value"),)
+    return ReadinessProbe(http_get=HTTPHealthCheck(port=port, path=path, http_headers=headers))
+
+
+@running
+async def test_http_and_tcp_ask_the_port(port: int) -> None:
+    assert await passes(get(port, "/fine"), "127.0.0.1")
+    assert await passes(get(port, "fine"), "127.0.0.1")
+    assert not await passes(get(port, "/broken"), "127.0.0.1")
+    assert not await passes(get(9, "/fine"), "127.0.0.1")
+    assert await passes(ReadinessProbe(tcp_socket=TCPHealthCheck(port=port)), "127.0.0.1")
+    assert not await passes(ReadinessProbe(tcp_socket=TCPHealthCheck(port=9)), "127.0.0.1")
+
+
+def run(*command: str) -> ReadinessProbe:
+    return ReadinessProbe(exec=ExecHealthCheck(command=command))
+
+
+@running
+async def test_a_programs_status_counts_and_a_slow_one_is_killed(tmp_path: Path) -> None:
+    assert await passes(run("true"), "")
+    assert not await passes(run("false"), "")
+    assert not await passes(run("/there/is/none"), "")
+    pid = tmp_path / "pid"
+    assert not await passes(run("sh", "-c", f"echo $$ > {pid}; exec sleep 60"), "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+@running
+async def test_grpc_asks_the_health_service() -> None:
+    serving = {b"": 1, b"\x0a\x03web": 1, b"\x0a\x03off": 2}
+
+    async def check(request: bytes, _: Any) -> bytes:
+        return b"\x08" + bytes([serving[request]])
+
+    method = grpc.unary_unary_rpc_method_handler(check)
+    server = grpc.aio.server()
+    service = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": method})
+    server.add_generic_rpc_handlers((service,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    for name, passed in (("", True), ("web", True), ("off", False)):
+        probe = ReadinessProbe(grpc=GRPCHealthCheck(port=port, service=name))
+        assert await passes(probe, "127.0.0.1") is passed
+    await server.stop(None)
+    assert not await passes(ReadinessProbe(grpc=GRPCHealthCheck(port=9)), "127.0.0.1")
+
+
+@running
+async def test_the_checker_tells_each_change_and_remembers_over_restarts(tmp_path: Path) -> None:
+    healthy, record = tmp_path / "healthy", tmp_path / "record"
+    probe = ReadinessProbe(
+        exec=ExecHealthCheck(command=("test", "-e", str(healthy))), failure_threshold=1
+    )
+    told: asyncio.Queue[None] = asyncio.Queue()
+    checker = Checker(record, lambda: told.put_nowait(None))
+    healthy.touch()
+    assert not checker.is_healthy("a")
+    checker.check({"a": (workload(uid="a"), probe)})
+    async with asyncio.timeout(10):
+        await told.get()
+        assert checker.is_healthy("a")
+        await checker.close()
+        again = Checker(record, lambda: told.put_nowait(None))
+        assert again.is_healthy("a")
+        healthy.unlink()
+        again.check({"a": (workload(uid="a"), probe)})
+        await told.get()
+        assert not again.is_healthy("a")
+        again.check({})
+        assert not again.is_healthy("a")
+    with contextlib.suppress(asyncio.CancelledError):
+        await again.close()
