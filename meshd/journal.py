@@ -188,7 +188,8 @@ class _Lines(logging.StreamHandler[IO[str]]):
     def format(self, record: logging.LogRecord) -> str:
         fields = fields_of(record)
         role = fields.pop("MESHD_ROLE", self._role)
-        fields.pop("MESHD_EVENT", None)
+        for machine_only in ("MESHD_EVENT", "MESHD_LINES", "MESHD_TEMPLATE"):
+            fields.pop(machine_only, None)
         told = " ".join(
             f"{key.removeprefix(_PREFIX).lower()}={value}" for key, value in fields.items()
         )

@@ -41,6 +41,31 @@ def test_another_process_is_named_in_its_place(lines: io.StringIO) -> None:
     assert lines.getvalue() == "info proxy-0: hello\n"
 
 
+def test_what_is_over_the_budget_is_not_written_and_told_at_the_end(lines: io.StringIO) -> None:
+    for number in range(300):
+        logging.getLogger("meshd.a").info("line %d", number, extra={"MESHD_WORKLOAD": "a"})
+    assert lines.getvalue().count("\n") == 200
+    spending = logging.getLogger().handlers[0].filters[-1]
+    spending._tell(at_once=True)  # type: ignore[union-attr]
+    assert lines.getvalue().splitlines()[-1] == (
+        "warning mesh: not written, over the log budget, 100 times: line …"
+        " (workload=a)"
+    )
+
+
+def test_what_libraries_tell_of_their_insides_is_not_written() -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    journal.setup("mesh", "debug", stream)
+    logging.getLogger("library").info("insides")
+    logging.getLogger("library").warning("trouble")
+    logging.getLogger("meshd.a").debug("ours")
+    root.handlers[:] = before
+    root.setLevel(level)
+    assert stream.getvalue() == "warning mesh: trouble\ndebug mesh: ours\n"
+
+
 def test_fields_are_those_that_are_ours() -> None:
     record = logging.LogRecord("a", logging.INFO, "f", 1, "m", (), None)
     record.MESHD_EVENT = "captured"

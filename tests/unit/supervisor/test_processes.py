@@ -103,6 +103,26 @@ def test_a_file_is_emptied_before_it_grows_and_nothing_of_it_is_lost(tmp_path: P
     assert path.stat().st_blocks * 512 < 1024 * 1024
 
 
+def test_the_next_supervisor_goes_on_where_this_one_stopped_reading(tmp_path: Path) -> None:
+    heard: list[str] = []
+    path = tmp_path / "log"
+
+    async def write() -> None:
+        first = File(path, lambda _: None)
+        descriptor = first.open()
+        os.write(descriptor, b"read\n" * 2000)
+        first.finish()
+        os.write(descriptor, b"not yet\n")
+        second = File(path, heard.append)
+        second.resume()
+        os.write(descriptor, b"and more\n")
+        os.close(descriptor)
+        second.finish()
+
+    asyncio.run(write())
+    assert heard == ["not yet", "and more"]
+
+
 def test_systemd_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))

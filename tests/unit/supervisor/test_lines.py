@@ -1,0 +1,40 @@
+"""What a proxy's lines say."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from meshd.supervisor.lines import Line, read
+
+
+@pytest.mark.parametrize(
+    ("mark", "level"),
+    [
+        ("debug", logging.DEBUG),
+        ("info", logging.INFO),
+        ("warning", logging.WARNING),
+        ("error", logging.ERROR),
+        ("critical", logging.CRITICAL),
+    ],
+)
+def test_envoys_lines_have_the_level_that_it_gave_them(mark: str, level: int) -> None:
+    assert read(f"[{mark}] [config] it happened") == Line(level, "[config] it happened")
+
+
+def test_other_lines_are_warnings() -> None:
+    assert read("meshd proxy: no Envoy") == Line(logging.WARNING, "meshd proxy: no Envoy")
+
+
+def test_access_lines_are_of_a_workload_and_keep_what_people_read() -> None:
+    text = '[2026-01-01T00:00:00.000Z] "GET /x HTTP/1.1" 503 UF,URX via_upstream - "-" 0 91'
+    assert read(f"meshd-access /run/meshd/netns/mesh.a-1@18f {text}") == Line(
+        logging.INFO, text, "mesh.a-1", "access", "access log 503 UF,URX"
+    )
+
+
+@pytest.mark.parametrize("line", ["meshd-access ", "meshd-access -", "meshd-access - x"])
+def test_access_lines_of_nobody_are_lines_all_the_same(line: str) -> None:
+    found = read(line)
+    assert (found.level, found.workload, found.kind) == (logging.INFO, "", "access log")
