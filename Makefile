@@ -67,6 +67,7 @@ setup-test: $(VENV)/installed-dev
 
 setup-bench: $(VENV)/installed-dev
 	@$(SETUP) packages run bench
+	@$(SETUP) server
 	@$(SETUP) users
 
 setup-check: $(VENV)/installed-dev

@@ -1,10 +1,10 @@
 """How much may be written to the log, and what becomes of the rest. Pure: the caller has the clock.
 
 Each source (a workload, or a role itself) has a bucket of lines and one of bytes. What fits is
-written. Of equal lines within an interval the first is written and the others are counted, and told
-as "repeated 412 times"; what does not fit is counted by its template, which is the line without
-what differs from one to the next. At the end of each interval the counts are told, one line for each
-source. So a flood costs a few lines, others' lines are not lost for it, and no line goes uncounted.
+written. Of equal lines within an interval the first is written and the others are counted, and
+told as "repeated 412 times"; what does not fit is counted by its template, which is the line
+without what differs from one to the next. At the end of each interval the counts are told. So a
+flood costs a few lines, others' lines are not lost for it, and no line goes uncounted.
 """
 
 from __future__ import annotations
@@ -39,9 +39,12 @@ class Limits:
     bytes: float = 8192.0
 
 
+USUAL: Final = Limits()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lost:
-    """Lines of one template that were not written. ``repeated``: they were equal to one that was."""
+    """Lines of one template that were not written. ``repeated``: they equal one that was."""
 
     template: str
     lines: int
@@ -63,17 +66,6 @@ class Report:
     def repeated(self) -> int:
         return sum(lost.lines for lost in self.lost if lost.repeated)
 
-    def __str__(self) -> str:
-        told = [
-            f"repeated {lost.lines} times: {lost.template}" for lost in self.lost if lost.repeated
-        ]
-        if self.dropped:
-            parts = (f"{lost.lines} × {lost.template}" for lost in self.lost if not lost.repeated)
-            told.append(
-                f"over the log budget, {self.dropped} lines not written: {'; '.join(parts)}"
-            )
-        return "; ".join(told)
-
 
 @dataclasses.dataclass(slots=True)
 class _Source:
@@ -89,7 +81,7 @@ class _Source:
 class Budget:
     """Of one process. ``limits`` holds for each source alone."""
 
-    def __init__(self, limits: Limits = Limits(), now: float = 0.0) -> None:  # noqa: B008 - frozen
+    def __init__(self, limits: Limits = USUAL, now: float = 0.0) -> None:
         self._limits = limits
         self._sources: dict[str, _Source] = {}
         self._told = now

@@ -15,14 +15,14 @@ import time
 from collections.abc import Mapping
 from typing import IO, Any, Final
 
-from meshd.budget import INTERVAL, Budget, Limits, Lost
+from meshd.budget import INTERVAL, USUAL, Budget, Limits, Lost
 
 _PREFIX: Final = "MESHD_"
 NATIVE: Final = "MESHD_JOURNAL"
 """Environment variable: set by the supervisor for roles, whose stderr it reads, when its own is
 the journal."""
-KIND: Final = "budget_kind"
-"""Attribute of a record: the template to count it under, where its text alone is a poor one."""
+ADMITTED: Final = "budget_admitted"
+"""Attribute of a record that ``admits`` was asked about."""
 _PRIORITIES: Final = (
     (logging.CRITICAL, 2),
     (logging.ERROR, 3),
@@ -36,7 +36,7 @@ def setup(
     role: str,
     level: str = "info",
     stream: IO[str] | None = None,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = USUAL,
 ) -> None:
     """Send what this process logs to the journal, or to ``stream`` (default: stderr).
 
@@ -49,7 +49,9 @@ def setup(
     )
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.addFilter(_is_worth_it)
-    handler.addFilter(_Spending(handler, role, limits))
+    global _spending  # noqa: PLW0603 - as there is one root logger
+    _spending = _Spending(handler, role, limits)
+    handler.addFilter(_spending)
     # What libraries tell of their insides helps nobody with meshd.
     logging.basicConfig(level=_least_of_libraries(level), handlers=[handler], force=True)
     logging.getLogger("meshd").setLevel(level.upper())
@@ -114,17 +116,21 @@ class _Spending(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         fields = vars(record)
-        role = fields.get("MESHD_ROLE", self._role)
-        source = f"{role} {fields.get('MESHD_WORKLOAD', '')}".strip()
-        kind = fields.get(KIND, "")
-        admitted = self._budget.admits(source, record.getMessage(), time.monotonic(), kind)
-        if not admitted:
+        if ADMITTED in fields:
+            return True
+        role, workload = fields.get("MESHD_ROLE", self._role), fields.get("MESHD_WORKLOAD", "")
+        return self.admits(role, workload, record.getMessage(), "")
+
+    def admits(self, role: str, workload: str, line: str, kind: str) -> bool:
+        source = f"{role} {workload}" if workload else role
+        admitted = self._budget.admits(source, line, time.monotonic(), kind)
+        if not admitted and self._due is None:
             self._tell_later()
         return admitted
 
     def _tell_later(self) -> None:
         """Those who write no more are told of, too, where there is a loop to do it."""
-        if self._due is None and (asyncio := sys.modules.get("asyncio")):
+        if asyncio := sys.modules.get("asyncio"):
             with contextlib.suppress(RuntimeError):
                 self._due = asyncio.get_running_loop().call_later(INTERVAL, self._tell)
         if self._due is None:
@@ -151,6 +157,17 @@ def _record_of(lost: Lost, role: str, workload: str) -> logging.LogRecord:
     }
     vars(record).update({key: value for key, value in fields.items() if value})
     return record
+
+
+_spending: _Spending | None = None
+
+
+def admits(role: str, workload: str, line: str, kind: str) -> bool:
+    """Whether the budget has room for a line; else it is counted as of its kind.
+
+    For who has so many of them that a record of each would cost too much.
+    """
+    return _spending is None or _spending.admits(role, workload, line, kind)
 
 
 class _Journal(logging.Handler):

@@ -119,7 +119,10 @@ def settings(text: str, version: str) -> Iterator[str]:
     introduction, _, rest = text.partition("\n\n")
     yield from paragraphs(_prose(introduction.splitlines()))
     yield ".PP"
-    yield roff("systemctl reload meshd puts the pool's settings in force, a restart all of them.")
+    yield roff(
+        "systemctl reload meshd puts changes in force, and traffic does not notice. A mistake in the"
+        " file leaves everything as it was."
+    )
     yield ".SH SETTINGS"
     yield from _keys(rest.splitlines())
     yield ".SH SEE ALSO"

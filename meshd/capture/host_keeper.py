@@ -8,11 +8,13 @@ the next process that there are rules to be taken away.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
+import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +24,8 @@ from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_rules import NEVER_INBOUND_PORTS, HostWorkload
 from meshd.capture.options import options_for
 from meshd.capture.probe import listens_here, probe_here
-from meshd.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
+from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
+from meshd.model.interception import HOST_PORTS
 from meshd.model.workload import Observation, Placement, Stage
 from meshd.settings import CaptureSettings
 
@@ -37,6 +40,9 @@ _PROBES_AT_ONCE: Final = 4
 _CLAIM: Final = "\0meshd-host-capture"
 """An abstract socket, of which there is one in each network namespace: whoever has it writes the
 host's rules. Two of us would undo each other's for ever."""
+
+_UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")
+_CGROUP: Final = re.compile(r"[A-Za-z0-9_.:@+-]+(/[A-Za-z0-9_.:@+-]+)*")
 
 _log = logging.getLogger(__name__)
 
@@ -131,8 +137,9 @@ class HostKeeper:
                 one = before[uid]  # better than open
             (captured if placement.stage is Stage.CAPTURED else waiting).append(one)
         settings = self._settings
-        capture = HostCapture(tuple(captured), tuple(waiting), settings.backend, settings.ipv6)
-        return capture, problems
+        alone, conflicts = without_conflicts(captured)
+        capture = HostCapture(alone, tuple(waiting), settings.backend, settings.ipv6)
+        return capture, problems | conflicts
 
     def _stays_open(self, one: HostWorkload) -> bool:
         if one.uid in self._unprotected and listens_here(one.outbound_port):
@@ -238,26 +245,54 @@ class HostKeeper:
 
 
 def host_workload(placement: Placement, settings: CaptureSettings) -> HostWorkload:
-    """Raises InvalidInputError when it asks for what cannot be, NotReadyError without ports."""
+    """Raises InvalidInputError when it asks for what cannot be. All that gets into a rule is
+    checked: who asks has fewer privileges than who writes it."""
     workload, host = placement.workload, placement.workload.host
     if host is None:
         raise InvalidInputError(f"workload {workload.uid} is no service of the host")
-    ports = tuple(sorted({port.number for port in workload.ports}))
-    if refused := NEVER_INBOUND_PORTS & set(ports):
+    if not _UID.fullmatch(workload.uid):
+        raise InvalidInputError(f"{workload.uid!r} is no uid of a workload")
+    if not _CGROUP.fullmatch(host.cgroup) or {".", ".."} & set(host.cgroup.split("/")):
         raise InvalidInputError(
-            f"workload {workload.uid}: port {min(refused)} is never captured on a host;"
-            " enrol the service without it"
+            f"workload {workload.uid}: {host.cgroup!r} is no path of a cgroup below the root"
         )
-    if not (host.outbound_port and host.inbound_port):
-        raise NotReadyError(f"workload {workload.uid} has no ports of the host yet")
+    if not {host.outbound_port, host.inbound_port} <= set(HOST_PORTS):
+        raise InvalidInputError(f"workload {workload.uid} has no ports of the host of its own")
     options = options_for(placement, settings)
-    bypassed = options.exclude_inbound_ports
+    ports = {port.number for port in workload.ports}
+    _check_ports(workload.uid, ports)
     return HostWorkload(
         uid=workload.uid,
         cgroup=host.cgroup,
         cgroup_id=cgroups.identify(host.cgroup),
         outbound_port=host.outbound_port,
         inbound_port=host.inbound_port,
-        ports=tuple(port for port in ports if port not in bypassed),
+        ports=tuple(sorted(ports - set(options.exclude_inbound_ports))),
         options=options,
     )
+
+
+def _check_ports(uid: str, ports: set[int]) -> None:
+    if refused := NEVER_INBOUND_PORTS & ports:
+        raise InvalidInputError(
+            f"workload {uid}: port {min(refused)} is never captured on a host;"
+            " enrol the service without it"
+        )
+    if wrong := [port for port in ports if not 0 < port < 65536 or port in HOST_PORTS]:
+        raise InvalidInputError(f"workload {uid}: {wrong[0]} is no port that it could serve")
+
+
+def without_conflicts(
+    workloads: Sequence[HostWorkload],
+) -> tuple[tuple[HostWorkload, ...], dict[str, str]]:
+    """Each port for the first that declares it, and what is wrong, by uid."""
+    owners: dict[int, str] = {}
+    result: list[HostWorkload] = []
+    problems: dict[str, str] = {}
+    for one in workloads:
+        for port in one.ports:
+            if owners.setdefault(port, one.uid) != one.uid:
+                problems[one.uid] = f"port {port} is captured for {owners[port]} already"
+        own = tuple(port for port in one.ports if owners[port] == one.uid)
+        result.append(dataclasses.replace(one, ports=own))
+    return tuple(result), problems

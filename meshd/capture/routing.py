@@ -1,34 +1,33 @@
 """The route that brings an application's replies back to the proxy, and the namespace's sysctls.
 
-Acts on the namespace in which the process is; see ``rules`` for what the route is for.
+Acts on the namespace in which the process is; see ``rules`` for what the route is for. It runs
+``ip``: a netlink library would be a third of what the capture role holds in memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import socket
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+import msgspec
 
 from meshd.capture.rules import Family
 from meshd.errors import SystemRefusedError
 from meshd.model.interception import INBOUND_CONNMARK
 
 _PREFERENCE: Final = 32764
-_MASK: Final = 0xFFF
-_RTN_LOCAL: Final = 2
-_RT_SCOPE_HOST: Final = 254
+_MARK: Final = f"{INBOUND_CONNMARK:#x}"
+_MASK: Final = "0xfff"
 _MIGRATE: Final = Path("/proc/sys/net/ipv4/tcp_migrate_req")
-_ADDRESS_FAMILY: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+_NO_SUCH_TABLE: Final = "FIB table does not exist"
+_SOMEBODY_WAS_FASTER: Final = ("File exists", "No such file or directory", "No such process")
 
 
 def rule_line(table: int) -> str:
-    return f"rule fwmark {INBOUND_CONNMARK:#x}/0xfff lookup {table}"
+    return f"rule fwmark {_MARK}/{_MASK} lookup {table}"
 
 
 def route_line(table: int) -> str:
@@ -42,9 +41,9 @@ def missing(family: Family, table: int) -> tuple[str, ...]:
 
 
 def present_in(family: Family, table: int) -> tuple[str, ...]:
-    """Which of ``rule_line`` and ``route_line`` are there."""
-    with IPRoute() as netlink:
-        return tuple(_present(netlink, _ADDRESS_FAMILY[family], table))
+    """Which of ``rule_line`` and ``route_line`` are there. Raises SystemRefusedError."""
+    answers = _ip(family, [f"rule show fwmark {_MARK}/{_MASK}", f"route show table {table}"])
+    return tuple(_present(answers, table))
 
 
 def add(family: Family, table: int, lines: tuple[str, ...]) -> None:
@@ -58,11 +57,11 @@ def remove(family: Family, table: int, lines: tuple[str, ...]) -> None:
 
 
 def _change(verb: str, family: Family, table: int, lines: tuple[str, ...]) -> None:
-    with IPRoute() as netlink:
-        if rule_line(table) in lines:
-            _request(netlink.rule, verb, _rule(family, table))
-        if route_line(table) in lines:
-            _request(netlink.route, verb, _route(family, table))
+    if rule_line(table) in lines:
+        mark = f"fwmark {_MARK}/{_MASK}"
+        _ip(family, [f"rule {verb} priority {_PREFERENCE} {mark} table {table}"])
+    if route_line(table) in lines:
+        _ip(family, [f"route {verb} local default dev lo table {table}"])
 
 
 def migrate_requests() -> None:
@@ -76,47 +75,26 @@ def migrate_requests() -> None:
             _MIGRATE.write_text("1", encoding="ascii")
 
 
-def _present(netlink: IPRoute, address_family: int, table: int) -> Iterator[str]:
-    for rule in netlink.get_rules(family=address_family):
-        if (
-            rule.get("FRA_TABLE") == table
-            and rule.get("FRA_FWMARK") == INBOUND_CONNMARK
-            and rule.get("FRA_FWMASK") == _MASK
-        ):
-            yield rule_line(table)
-    for route in netlink.get_routes(family=address_family, table=table):
-        if route["type"] == _RTN_LOCAL and route["dst_len"] == 0:
+def _present(answers: Sequence[Any], table: int) -> Iterator[str]:
+    for found in (entry for answer in answers for entry in answer):
+        if found.get("fwmark") == _MARK and found.get("fwmask") == _MASK:
+            if found.get("table") == str(table):
+                yield rule_line(table)
+        elif found.get("type") == "local" and found.get("dst") == "default":
             yield route_line(table)
 
 
-def _rule(family: Family, table: int) -> dict[str, Any]:
-    return {
-        "family": _ADDRESS_FAMILY[family],
-        "priority": _PREFERENCE,
-        "fwmark": INBOUND_CONNMARK,
-        "fwmask": _MASK,
-        "table": table,
-    }
-
-
-def _route(family: Family, table: int) -> dict[str, Any]:
-    route: dict[str, Any] = {
-        "family": _ADDRESS_FAMILY[family],
-        "dst": "default",
-        "type": "local",
-        "oif": socket.if_nametoindex("lo"),
-        "table": table,
-    }
-    return route | ({"scope": _RT_SCOPE_HOST} if family is Family.IPV4 else {})
-
-
-def _request(ask: Callable[..., Any], verb: str, what: dict[str, Any]) -> None:
-    try:
-        ask(verb, **what)
-    except NetlinkError as error:
-        if error.code in (errno.EEXIST, errno.ENOENT, errno.ESRCH):
-            return  # somebody else was faster
-        raise SystemRefusedError(
-            f"cannot {verb} routing {'rule' if 'fwmark' in what else 'route'}"
-            f" of table {what['table']}: {error}"
-        ) from None
+def _ip(family: Family, commands: Sequence[str]) -> list[Any]:
+    """What ``ip`` answers to each command that answers anything."""
+    done = subprocess.run(
+        ["ip", "-json", f"-{family.value}", "-force", "-batch", "-"],
+        input="".join(f"{command}\n" for command in commands),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    known = (_NO_SUCH_TABLE, *_SOMEBODY_WAS_FASTER, "Command failed", "Dump terminated")
+    for line in done.stderr.splitlines():
+        if not any(text in line for text in known):
+            raise SystemRefusedError(f"ip {'; ip '.join(commands)}: {line}")
+    return [msgspec.json.decode(line) for line in done.stdout.splitlines() if line.startswith("[")]

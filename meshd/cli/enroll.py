@@ -69,6 +69,13 @@ AccountOption = Annotated[
 LabelOption = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")
 ]
+AnnotationOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="As on a pod: traffic.sidecar.istio.io/excludeOutboundPorts=5432. May be repeated.",
+    ),
+]
 AddressOption = Annotated[
     list[str] | None,
     typer.Option(metavar="IP", help="By which others reach this host. May be repeated."),
@@ -84,6 +91,7 @@ def enroll(
     port: PortOption = None,
     service_account: AccountOption = "",
     label: LabelOption = None,
+    annotation: AnnotationOption = None,
     address: AddressOption = None,
     cgroup: CgroupOption = "",
     restart: RestartOption = True,
@@ -113,6 +121,7 @@ def enroll(
         netns="",
         service_account=service_account or name,
         labels={"app": service or name} | dict(map(_key_and_value, label or ())),
+        annotations=dict(map(_key_and_value, annotation or ())),
         addresses=tuple(address or host_addresses.own_addresses()),
         ports=tuple(NamedPort(wish.name, wish.port) for wish in port or ()),
         host=place,

@@ -9,7 +9,7 @@ _TOP = re.compile(r"[^\s#]")
 
 
 def with_values(text: str, values: Mapping[tuple[str, ...], str]) -> str:
-    """``values`` by path, of one or two keys; each a plain word or a text to be quoted."""
+    """``values`` by path, of one or two keys; none has a quote or a backslash in it."""
     lines = text.splitlines()
     for path, value in values.items():
         lines = _top(lines, path[0], value) if len(path) == 1 else _nested(lines, path, value)
@@ -24,7 +24,7 @@ def _nested(lines: list[str], path: tuple[str, ...], value: str) -> list[str]:
     section, key = path
     start = next((n for n, line in enumerate(lines) if _is_key(line, section, "")), None)
     if start is None:
-        return [*lines, f"{section}:", f"  {key}: {_quoted(value)}"]
+        return [*lines, f"{section}:", f'  {key}: "{value}"']
     if lines[start].split(":", 1)[1].split("#")[0].strip() in {"{}", "null", "~"}:
         lines = [*lines[:start], f"{section}:", *lines[start + 1 :]]
     end = next((n for n in range(start + 1, len(lines)) if _TOP.match(lines[n])), len(lines))
@@ -35,7 +35,7 @@ def _nested(lines: list[str], path: tuple[str, ...], value: str) -> list[str]:
 
 def _put(lines: list[str], where: range, indent: str, key: str, value: str, at: int) -> list[str]:
     """In place of the line that has the key; else of one that shows it in a comment; else new."""
-    line = f"{indent}{key}: {_quoted(value)}"
+    line = f'{indent}{key}: "{value}"'
     for is_it in (_is_key, _is_shown):
         for number in where:
             if is_it(lines[number], key, indent):
@@ -49,7 +49,3 @@ def _is_key(line: str, key: str, indent: str) -> bool:
 
 def _is_shown(line: str, key: str, indent: str) -> bool:
     return re.match(rf"{indent}#{re.escape(key)}:(\s|$)", line) is not None
-
-
-def _quoted(value: str) -> str:
-    return value if re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", value) else f'"{value}"'

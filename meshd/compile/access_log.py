@@ -13,12 +13,12 @@ from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 
-from meshd.compile.wellknown import NETNS_STATE, packed
+from meshd.compile.wellknown import WORKLOAD_STATE, packed
 from meshd.model.snapshot import MeshOptions
 
 _FORMAT: Final = (
     # By this the supervisor, who takes it off again, knows whose line it is.
-    f"meshd-access %FILTER_STATE({NETNS_STATE}:PLAIN)% "
+    f"meshd-access %FILTER_STATE({WORKLOAD_STATE}:PLAIN)% "
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" '
     "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% "
     "%CONNECTION_TERMINATION_DETAILS% "

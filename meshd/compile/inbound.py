@@ -104,10 +104,10 @@ def workload_listener(
     allowed; anything else is plain, and goes on only where that is. What no chain matches is
     closed.
     """
-    netns = wellknown.namespace_state(workload.netns, TRANSITIVE)
+    whose = wellknown.whose(workload, TRANSITIVE)
     alpn = (*HTTP_ALPN, *TCP_ALPN)
     mutual = [
-        wellknown.set_filter_state(*netns, *handover()),
+        wellknown.set_filter_state(*whose, *handover()),
         wellknown.set_filter_state_after_handshake(*_peer(identity)),
         tcp_proxy(
             "inbound",
@@ -116,7 +116,7 @@ def workload_listener(
         ),
     ]
     plain = [
-        wellknown.set_filter_state(*netns, *handover()),
+        wellknown.set_filter_state(*whose, *handover()),
         tcp_proxy("inbound", [(listener_for(ports, mutual_tls=False), 1)]),
     ]
     refused = [tcp_proxy(BLACK_HOLE_CLUSTER, [(BLACK_HOLE_CLUSTER, 1)])]

@@ -50,7 +50,7 @@ def identify(
     """Filter state that says on whose behalf a connection is made, and from where."""
     return [
         state_value(wellknown.SECRET_STATE, identity.uri, sharing),
-        *wellknown.namespace_state(workload.netns, sharing),
+        *wellknown.whose(workload, sharing),
     ]
 
 

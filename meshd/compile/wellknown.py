@@ -22,6 +22,7 @@ from envoy.extensions.local_address_selectors.filter_state_override.v3 import co
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
 
 from meshd.model.interception import PROXY_MARK
+from meshd.model.workload import Workload
 
 _SOL_SOCKET: Final = 1
 _SO_MARK: Final = 36
@@ -39,6 +40,10 @@ PEER_STATE: Final = "io.istio.peer_principal"
 """Filter state: the SPIFFE URI of the client whose mutual TLS ended here."""
 CLIENT_CERTIFICATE_STATE: Final = "meshd.client_certificate"
 """Filter state: what ``x-forwarded-client-cert`` says of that client."""
+
+WORKLOAD_STATE: Final = "meshd.workload"
+"""Filter state: the workload's uid, for logs. No part of the key of connection pools."""
+_UNHASHED: Final = "envoy.string"
 
 HASHED: Final = "envoy.hashable_string"
 """The kind of filter state that is part of a connection pool's key. Identity and namespace must be
@@ -126,9 +131,13 @@ def state_value(key: str, text: str, sharing: Any, factory: str = HASHED) -> Any
     )
 
 
-def namespace_state(netns: str, sharing: Any) -> list[Any]:
-    """From where upstream connections are opened; for services of the host, nothing is said."""
-    return [state_value(NETNS_STATE, netns, sharing)] if netns else []
+def whose(workload: Workload, sharing: Any) -> list[Any]:
+    """Whose connection it is, and from which namespace upstream connections are opened: for
+    services of the host the proxy's own, of which nothing is said."""
+    uid = state_value(WORKLOAD_STATE, workload.uid, sharing, factory=_UNHASHED)
+    if not workload.netns:
+        return [uid]
+    return [uid, state_value(NETNS_STATE, workload.netns, sharing)]
 
 
 def set_filter_state(*values: Any) -> Any:

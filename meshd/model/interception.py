@@ -24,7 +24,7 @@ INBOUND_ROUTE_TABLE: Final = 100
 """Routing table that brings the application's replies to those connections back to the proxy."""
 HOST_INBOUND_ROUTE_TABLE: Final = 15100
 """The same in the host's own namespace, where other programs may have a table 100."""
-HOST_PORTS: Final = range(15101, 15900)
+HOST_PORTS: Final = range(15101, 15901)
 """Ports of the host on which proxies take the traffic of its own services, two for each."""
 
 HEALTH_PROBE_ADDRESS: Final = "169.254.7.127"

@@ -45,11 +45,11 @@ _DENIED_FAMILIES: Final = (
 )
 
 
-def confine() -> None:
-    """For this process, for ever. Raises OSError."""
+def confine(*more: str) -> None:
+    """For this process, for ever; ``more`` system calls are denied, too. Raises OSError."""
     calls = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     denied = pyseccomp.ERRNO(errno.EPERM)
-    for name in _DENIED:
+    for name in (*_DENIED, *more):
         calls.add_rule(denied, name)
     arg = pyseccomp.Arg
     for flag in _bits(_NEW_NAMESPACES | _MORE_NAMESPACES):

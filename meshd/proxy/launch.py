@@ -26,7 +26,7 @@ def main() -> int:
     try:
         path = binary.find(ProxySettings(binary=configured))
         binary.check_version(path)
-        _confine()
+        confine()
         os.umask(0o007)
         os.execv(path, [str(path), *arguments])  # noqa: S606
     except MeshdError as error:
@@ -36,15 +36,15 @@ def main() -> int:
     return 1
 
 
-def _confine() -> None:
-    """Raises SystemRefusedError."""
+def confine(*more: str) -> None:
+    """This process, as ``confinement`` has it. Raises SystemRefusedError."""
     try:
-        from meshd.proxy.confinement import confine  # noqa: PLC0415 - needs libseccomp
+        from meshd.proxy import confinement  # noqa: PLC0415 - needs libseccomp
 
-        confine()
+        confinement.confine(*more)
     except (OSError, RuntimeError, ImportError) as error:
         raise SystemRefusedError(
-            f"cannot deny system calls to the proxy: {error}; install the package libseccomp2"
+            f"cannot deny system calls to this process: {error}; install the package libseccomp2"
         ) from None
 
 

@@ -15,9 +15,13 @@ from typing import Final
 from meshd import journal
 from meshd.budget import Limits
 from meshd.errors import MeshdError
+from meshd.proxy.launch import confine
 from meshd.settings import Paths, load
 
 ROLES: Final = ("capture", "identity", "mesh", "telemetry", "server")
+_PRIVILEGED: Final = frozenset({"capture"})
+_NOT_FOR_ROLES: Final = ("setns", "setuid", "setgid", "setreuid", "setregid", "setresuid")
+"""System calls that a proxy needs, or its launcher, and the roles without privileges do not."""
 _log = logging.getLogger(__name__)
 
 
@@ -32,6 +36,8 @@ def main(role: str) -> int:
         limits = Limits(settings.log.lines_per_second, settings.log.bytes_per_second)
         journal.setup(role, settings.log_level, limits=limits)
         module = importlib.import_module(f"meshd.roles.{role}")
+        if role not in _PRIVILEGED:
+            confine(*_NOT_FOR_ROLES)
         asyncio.run(_until_told(module.run(settings, paths)))
     except Exception as error:
         if reason := expected(error):

@@ -298,11 +298,15 @@ class Members:
         runner = self._runners.get(member)
         if level == logging.WARNING and runner and not runner.child.wanted:
             level = logging.DEBUG  # it comments on its own end, which was asked for
+        if not _log.isEnabledFor(level) or not journal.admits(
+            member.name, found.workload, found.text, found.kind
+        ):
+            return
         extra = {
             "MESHD_ROLE": member.name,
             "MESHD_WORKLOAD": found.workload,
             "MESHD_EVENT": found.event,
-            journal.KIND: found.kind,
+            journal.ADMITTED: "yes",
         }
         known = {key: value for key, value in extra.items() if value}
         _log.log(level, "%s", found.text, extra=known)

@@ -53,19 +53,20 @@ class _Lines:
         self._rest = b""
 
     def _feed(self, data: bytes) -> None:
-        *lines, rest = (self._rest + data).split(b"\n")
+        whole, newline, rest = (self._rest + data).rpartition(b"\n")
         self._rest = rest[-_MOST_PENDING:]
-        for line in lines:
-            self._tell(line)
+        if newline:
+            self._tell(whole)
 
     def _flush(self) -> None:
         rest, self._rest = self._rest, b""
         self._tell(rest)
 
-    def _tell(self, line: bytes) -> None:
-        if text := line.decode(errors="replace").rstrip():
-            self.last = text
-            self._pass_on(text)
+    def _tell(self, lines: bytes) -> None:
+        for line in lines.decode(errors="replace").split("\n"):
+            if text := line.rstrip():
+                self.last = text
+                self._pass_on(text)
 
 
 class Pipe(_Lines):
@@ -181,8 +182,10 @@ def _first_unread(path: Path) -> int:
                 offset = file.seek(0, os.SEEK_DATA)
             except OSError:
                 return end
-            while (block := file.read(65536)) and not (rest := block.lstrip(b"\0")):
+            while block := file.read(65536):
+                if rest := block.lstrip(b"\0"):
+                    return offset + len(block) - len(rest)
                 offset += len(block)
-            return offset + len(block) - len(rest) if block else end
+            return end
     except FileNotFoundError:
         return 0

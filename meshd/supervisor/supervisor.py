@@ -54,6 +54,7 @@ class Supervisor:
         users: Users,
         roles: Mapping[str, Sequence[str]],
         make_bootstrap: Bootstrap | None = None,
+        *,
         answers: Collection[str] = (),
     ) -> None:
         self._home = home
@@ -124,8 +125,9 @@ class Supervisor:
         sockets = [self._home.paths.socket(name) for name in self._answers]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GET_READY):
-                while sockets := [path for path in sockets if not await _answers(path)]:
-                    await asyncio.sleep(_LOOK_AGAIN)
+                while sockets:
+                    sockets = [path for path in sockets if not await _answers(path)]
+                    await asyncio.sleep(_LOOK_AGAIN if sockets else 0)
         notify(READY=1)
         late = ", ".join(path.stem for path in sockets)
         text = "meshd runs in %s" + (f", but these do not answer yet: {late}" if late else "")
@@ -299,7 +301,7 @@ def supervise(
         if settings.role != "server":
             chosen.pop(Role.SERVER.value, None)
         answers = chosen.keys() & _ANSWERING
-        await Supervisor(settings, home, users, chosen, make_bootstrap, answers).live()
+        await Supervisor(settings, home, users, chosen, make_bootstrap, answers=answers).live()
 
     with houses.only_one(home):
         asyncio.run(live())

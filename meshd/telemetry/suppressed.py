@@ -1,7 +1,7 @@
 """What is not in the log, read from the log itself: who dropped it, of whom, what and how often.
 
-Two cut lines off. meshd's own budget tells each kind of line that it drops or folds; journald tells,
-for each unit over its rate limit, how many messages it dropped (but not which), once that unit logs
+Two cut lines off. meshd's own budget tells each kind of line that it drops or folds. journald tells
+of each unit over its rate limit how many messages it dropped (but not which), once that unit logs
 again.
 """
 

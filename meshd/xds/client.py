@@ -78,9 +78,10 @@ class Client:
         while True:
             try:
                 await self._connection()
-            except* (MeshdError, grpc.aio.AioRpcError) as group:
-                error = _first(group)
-                self._lost(str(error if isinstance(error, MeshdError) else self._explain(error)))
+            except MeshdError as error:
+                self._lost(str(error))
+            except grpc.aio.AioRpcError as error:
+                self._lost(str(self._explain(error)))
             if self._was_connected:
                 pause = _FIRST_PAUSE
             # Spread, so that the nodes of a server that comes back do not all come at once.
@@ -104,12 +105,20 @@ class Client:
     async def _connection(self) -> None:
         """Until it breaks, which is an error."""
         channel = self._connect()
+        # No TaskGroup: it forgets that it was cancelled when a task of it fails at that moment.
+        tasks = [
+            asyncio.create_task(self._subscribe(channel)),
+            asyncio.create_task(self._register(channel)),
+        ]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._subscribe(channel))
-                tasks.create_task(self._register(channel))
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await channel.close()
+        for task in done:
+            task.result()
 
     # ---- up
 
@@ -173,10 +182,3 @@ async def _failure(call: Any) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(
         await call.code(), grpc.aio.Metadata(), grpc.aio.Metadata(), await call.details()
     )
-
-
-def _first(group: BaseExceptionGroup[Any]) -> Any:
-    error: Any = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

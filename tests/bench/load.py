@@ -66,6 +66,8 @@ def parse_h2load(text: str, log: str) -> Load:
     lines = [line.split("\t") for line in log.splitlines()]
     latencies = sorted(int(line[2]) / 1e6 for line in lines if line[1].startswith("2"))
     refused = len(lines) - len(latencies)
+    if not latencies:
+        raise ValueError(f"nothing was answered well, of {len(lines)} requests: {text[-700:]!r}")
     return Load(
         rate=float(rate[1]) * len(latencies) / max(1, len(lines)),
         p50=quantile(latencies, 0.5),

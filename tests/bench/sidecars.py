@@ -158,25 +158,32 @@ def _tls(name: str, directory: Path, *, upstream: bool) -> Json:
 
 
 def write_certificates(directory: Path) -> None:
-    """``root.pem``, and a pair of ``.pem`` and ``.key`` for client and server: ECDSA P-256."""
-    root_key = ec.generate_private_key(ec.SECP256R1())
-    root_name = _name("bench root")
+    """``root.pem``, and a pair of ``.pem`` and ``.key`` for client and server: ECDSA P-256.
+
+    As with meshd there is an intermediate authority, so that a handshake verifies as much.
+    """
+    root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    root_name, name = _name("bench root"), _name("bench intermediate")
     root = _certificate(root_name, root_name, root_key.public_key(), root_key, is_authority=True)
+    middle = _certificate(name, root_name, key.public_key(), root_key, is_authority=True)
     (directory / "root.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
-    for name in ("client", "server"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        leaf = _certificate(_name(name), root_name, key.public_key(), root_key)
-        path = directory / f"{name}.pem"
-        path.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
-        secret = directory / f"{name}.key"
-        secret.touch(mode=0o600)
-        secret.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
+    for side in ("client", "server"):
+        _write_leaf(directory, side, middle, key)
+
+
+def _write_leaf(
+    directory: Path, name: str, issuer: x509.Certificate, issuer_key: ec.EllipticCurvePrivateKey
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    leaf = _certificate(_name(name), issuer.subject, key.public_key(), issuer_key)
+    encoding = serialization.Encoding.PEM
+    chain = leaf.public_bytes(encoding) + issuer.public_bytes(encoding)
+    (directory / f"{name}.pem").write_bytes(chain)
+    secret = directory / f"{name}.key"
+    secret.touch(mode=0o600)
+    secret.write_bytes(
+        key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
 
 
 def write_bootstraps(directory: Path, server_address: str, kinds: dict[str, int]) -> None:

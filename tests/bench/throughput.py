@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from meshd.errors import SystemRefusedError
@@ -28,6 +29,8 @@ _PORTS: Final = {"http": 80, "tcp": 90, "http2": 91}
 _MESH_ADDRESS: Final = "198.19.0.10"
 _SIDECAR_ADDRESS: Final = "198.19.0.11"
 _HOST: Final = f"server.{SPACE}.svc.cluster.local"
+_SERVER: Final = Path("build/nginx/usr/sbin/nginx")
+"""Where ``make setup-bench`` puts it."""
 _NGINX: Final = """\
 worker_processes 1;
 daemon off;
@@ -112,12 +115,16 @@ def prepare(ground: Ground, node: Node) -> dict[str, Way]:
 
 
 def _server(ground: Ground, name: str) -> Host:
+    if not _SERVER.exists():
+        raise SystemRefusedError(f"{_SERVER} is not there; run: make setup-bench")
     host = ground.add(name)
     directory = ground.directory / f"{name}.nginx"
     directory.mkdir()
     config = directory / "nginx.conf"
     config.write_text(_NGINX.format(directory=directory), encoding="utf-8")
-    ground.start(host, ["nginx", "-p", str(directory), "-e", "stderr", "-c", str(config)])
+    ground.start(
+        host, [str(_SERVER.absolute()), "-p", str(directory), "-e", "stderr", "-c", str(config)]
+    )
     for port in _KINDS.values():
         _listening(host, port)
     return host

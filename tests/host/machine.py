@@ -75,6 +75,7 @@ class Machine:
         """meshd as a package would: the same units and settings, the checkout's own code."""
         (self.root / "opt").mkdir(exist_ok=True)
         (self.root / "opt/meshd").symlink_to(CHECKOUT / ".venv")
+        self._show_checkout()
         units = CHECKOUT / "systemd"
         for unit in sorted(units.glob("*.*")):
             if unit.is_file():
@@ -90,6 +91,19 @@ class Machine:
             (CHECKOUT / "etc").glob("rsyslog.d/*")
         ):
             self.write(f"/etc/{self._place(drop_in)}", drop_in.read_text())
+
+    def _show_checkout(self) -> None:
+        """The service's sandbox hides directories in which no package would put a program."""
+        top = CHECKOUT.parts[1]
+        if top not in {"root", "home", "tmp"}:
+            return
+        drop_in = "[Service]\nProtectHome=no\nPrivateTmp=no\n"
+        self.write("/etc/systemd/system/meshd.service.d/checkout.conf", drop_in)
+        if top != "tmp":
+            for parent in CHECKOUT.parents[:-1]:
+                place = self.root / str(parent).lstrip("/")
+                place.mkdir(parents=True, exist_ok=True)
+                place.chmod(0o755)
 
     @staticmethod
     def _place(drop_in: Path) -> str:

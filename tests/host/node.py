@@ -8,7 +8,7 @@ import dataclasses
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,7 +67,7 @@ class Node:
     def is_well(self) -> bool:
         try:
             status, running = self.statuses(), self.children()
-        except Exception:  # noqa: BLE001 - whatever keeps it from answering
+        except Exception:  # whatever keeps it from answering
             return False
         connected = [proxy for proxy in status.proxies if proxy.connected]
         return (
@@ -134,7 +134,7 @@ class Node:
         return self.client("curl", *options, url).stdout
 
     @contextlib.contextmanager
-    def load(self, rate: int = 200) -> Iterator[list[Report]]:
+    def load(self, rate: int = 200) -> Generator[list[Report]]:
         """From within the block to its end; what came of it is then in the list."""
         process = self.machine.begin(*CLIENT, PYTHON, "/srv/app/load.py", "server", str(rate))
         reports: list[Report] = []

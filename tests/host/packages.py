@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.host.machine import Machine
 from tests.host.tree import CHECKOUT
 
 NEXT: Final = "99.1"
@@ -35,6 +36,11 @@ def both() -> tuple[Path, Path]:
             _build(place)
     this, following = sorted(place.glob("*.deb"))
     return this, following
+
+
+def write_faster(machine: Machine) -> None:
+    """What dpkg writes there need not get through to the disk: it is thrown away."""
+    machine.write("/etc/dpkg/dpkg.cfg.d/faster", "force-unsafe-io\n")
 
 
 def _files() -> Iterator[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from tests.host.machine import eventually
 from tests.host.node import SETTINGS, Node
@@ -16,7 +16,7 @@ NO_PROXY = SETTINGS.replace("drain_time: 2s", "drain_time: 2s, binary: /bin/fals
 
 
 @contextlib.contextmanager
-def overheard(node: Node) -> Iterator[list[bytes]]:
+def overheard(node: Node) -> Generator[list[bytes]]:
     """All TCP between pods, as it was on the wire; in the list after the block."""
     listen = ("tcpdump", "--interface=any", "--immediate-mode", "-U", "-w", "/srv/heard", "tcp")
     process = node.machine.begin("nsenter", f"--net={SWITCH}", *listen)

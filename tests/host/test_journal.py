@@ -82,9 +82,7 @@ def test_a_flood_is_bounded_and_accounted_for_and_costs_others_nothing(well: Nod
         assert {row["message"] for row in rows} <= {"access log 503 UF"}
         return sum(row["lines"] for row in rows)
 
-    eventually(
-        lambda: written("loud") + dropped() == loud, "each line is written or counted", 60
-    )
+    eventually(lambda: written("loud") + dropped() == loud, "each line is written or counted", 60)
     assert written("quiet") == quiet
     assert written("loud") <= LINES * (BURST + SECONDS + TOLD)
     lost = [row for row in suppressed(well) if row["by"] == "journald"]
@@ -106,9 +104,11 @@ def test_equal_lines_are_told_once_with_their_number(well: Node) -> None:
 
     written = ("--unit=meshd", "--since=-30s")
     eventually(
-        lambda: told()
-        + sum(1 for one in well.machine.journal(*written) if one["MESSAGE"] == "[x] again")
-        == 413,
+        lambda: (
+            told()
+            + sum(1 for one in well.machine.journal(*written) if one["MESSAGE"] == "[x] again")
+            == 413
+        ),
         "each is written or counted",
     )
     assert told() > 400

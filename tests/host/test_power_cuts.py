@@ -98,8 +98,8 @@ def readable(node: Node) -> str:
 def test_whenever_the_power_is_cut_meshd_comes_up_with_a_state_that_was_committed(
     victim: Node,
 ) -> None:
-    seed = random.randrange(1 << 32)
-    chance = random.Random(seed)
+    seed = random.randrange(1 << 32)  # noqa: S311 - no secret
+    chance = random.Random(seed)  # noqa: S311
     authority, committed = "", 0
     for cut in range(CUTS):
         what = f"seed {seed}, cut {cut}"

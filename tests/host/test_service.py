@@ -28,8 +28,10 @@ def test_nothing_fails_when_the_supervisor_is_killed(well: Node) -> None:
     with well.load() as reports:
         well.machine.ask("kill", "-KILL", main)
         eventually(
-            lambda: well.machine.ask("systemctl", "show", "-P", "MainPID", "meshd").strip()
-            not in {main, "0"},
+            lambda: (
+                well.machine.ask("systemctl", "show", "-P", "MainPID", "meshd").strip()
+                not in {main, "0"}
+            ),
             "systemd starts meshd again",
         )
         well.get_well()
@@ -127,6 +129,50 @@ def test_the_sandbox_is_where_it_should_be(well: Node) -> None:
     status = well.machine.ask("cat", f"/proc/{main}/status")
     assert "Seccomp:\t2" in status
     assert "NoNewPrivs:\t1" in status
+
+
+def test_roles_without_privileges_are_confined_further_than_the_service(well: Node) -> None:
+    def filters(pid: int) -> int:
+        status = well.machine.ask("cat", f"/proc/{pid}/status")
+        found = re.search(r"Seccomp_filters:\t(\d+)", status)
+        assert found
+        return int(found[1])
+
+    running = well.children()
+    few = filters(running["capture"].pid)
+    for role in ("identity", "mesh", "telemetry", "proxy-0"):
+        found = [child for name, child in running.items() if name.partition(".")[0] == role]
+        assert all(filters(child.pid) > few for child in found), role
+        for child in found:
+            status = well.machine.ask("cat", f"/proc/{child.pid}/status")
+            assert role == "proxy-0" or "CapBnd:\t0000000000000000" in status
+
+
+def test_a_supervisor_that_hangs_is_replaced_by_the_watchdog_and_nothing_fails(well: Node) -> None:
+    drop_in = "/etc/systemd/system/meshd.service.d/watchdog.conf"
+    well.machine.write(drop_in, "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n")
+    well.systemctl("daemon-reload")
+    well.systemctl("restart", "meshd")
+    well.get_well()
+    before = well.proxies()
+    main = well.machine.ask("systemctl", "show", "-P", "MainPID", "meshd").strip()
+    try:
+        with well.load() as reports:
+            well.machine.ask("kill", "-STOP", main)
+            eventually(
+                lambda: (
+                    well.machine.ask("systemctl", "show", "-P", "MainPID", "meshd").strip()
+                    not in {main, "0"}
+                ),
+                "systemd starts meshd again",
+            )
+            well.get_well()
+        is_lossless(*reports)
+        assert well.proxies() == before
+    finally:
+        well.machine.ask("rm", drop_in)
+        well.systemctl("daemon-reload")
+        well.systemctl("restart", "meshd")
 
 
 def _told(node: Node, pattern: str) -> bool:

@@ -291,6 +291,19 @@ def test_the_proxies_own_ports_are_no_way_in(machine: Machine) -> None:
         assert machine.curl("elsewhere", f"http://{ADDRESS}:{port}/").returncode in {7, 52, 56}
 
 
+def test_what_goes_wrong_is_logged_as_the_services_own(machine: Machine) -> None:
+    nobody = machine.node.write.service("nobody", ports=(("http", 80, 1),))
+    with machine.node.applied(machine.node.write.dump(nobody)):
+        answer = machine.curl("shop", "http://nobody.mesh.svc.cluster.local/", "-w", "%{http_code}")
+        assert answer.stdout.endswith("503")
+
+    def logged() -> list[str]:
+        return [line for line in machine.node.log.splitlines() if "nobody.mesh" in line]
+
+    (line,) = machine.node.eventually(logged, "it is logged")
+    assert line.endswith("(workload=mesh.shop)")
+
+
 def test_a_service_that_restarts_in_a_new_cgroup_is_captured_again(machine: Machine) -> None:
     process = machine.running.pop(1)
     process.kill()

@@ -194,6 +194,21 @@ def test_status_shows_both_ends(server: Node, agent: Node) -> None:
     assert "WORKLOADS" in server.meshctl("status").output
 
 
+def test_a_node_that_does_not_run_yet_joins_and_then_starts_as_an_agent(
+    server: Node, make: Callable[..., Node]
+) -> None:
+    late = make()
+    token = new_token(server, "--node", "late")
+    done = late.meshctl("join", address(server), "--token", token, "--node", "late")
+    assert (done.status, "start it" in done.output) == (0, True), done.errors
+    again = late.meshctl("join", address(server), "--token", new_token(server), "--node", "late")
+    assert "a node late has joined already" in again.errors
+    late.start()
+    late.eventually(lambda: is_connected(late), "it is connected")
+    late.close()
+    server.eventually(lambda: "late" not in str(server.statuses().nodes), "it is forgotten")
+
+
 def test_only_the_hash_of_a_token_is_kept(server: Node) -> None:
     token = tokens.parse(new_token(server))
     kept = (server.paths.lib / "identity" / "tokens.json").read_bytes()
@@ -333,7 +348,9 @@ def test_a_member_of_a_group_is_an_endpoint_while_it_is_healthy(
         assert entry_health(server) == ["true"]
         healthy.unlink()
         server.eventually(lambda: entry_health(server) == ["false"], "it is not")
-        server.eventually(lambda: server.status_of("alice", "http://vm.mesh/") == "503", "it is out")
+        server.eventually(
+            lambda: server.status_of("alice", "http://vm.mesh/") == "503", "it is out"
+        )
 
 
 # ---- the server is gone: these come last, each leaves both nodes as they were

@@ -48,8 +48,7 @@ def test_what_is_over_the_budget_is_not_written_and_told_at_the_end(lines: io.St
     spending = logging.getLogger().handlers[0].filters[-1]
     spending._tell(at_once=True)  # type: ignore[union-attr]
     assert lines.getvalue().splitlines()[-1] == (
-        "warning mesh: not written, over the log budget, 100 times: line …"
-        " (workload=a)"
+        "warning mesh: not written, over the log budget, 100 times: line … (workload=a)"
     )
 
 

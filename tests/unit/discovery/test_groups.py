@@ -10,9 +10,10 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,18 +46,18 @@ def group(probe: ReadinessProbe | None = None, namespace: str = "shop") -> Workl
     return WorkloadGroup(metadata=ObjectMeta(name="vms", namespace=namespace), spec=spec)
 
 
+ONE: Final = Workload(
+    uid="shop.one",
+    name="one",
+    namespace="shop",
+    netns="",
+    addresses=("198.18.0.7",),
+    annotations={groups.ANNOTATION: "vms"},
+)
+
+
 def workload(**fields: Any) -> Workload:
-    return Workload(
-        **{
-            "uid": "shop.one",
-            "name": "one",
-            "namespace": "shop",
-            "netns": "",
-            "addresses": ("198.18.0.7",),
-            "annotations": {groups.ANNOTATION: "vms"},
-        }
-        | fields
-    )
+    return msgspec.structs.replace(ONE, **fields)
 
 
 def member(found: Workload, of: WorkloadGroup, *, healthy: bool = True) -> Workload:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,9 +138,14 @@ def test_a_token_is_used_up_on_disk_when_redeem_returns(store: TokenStore, tmp_p
 def test_of_many_that_use_one_token_at_once_exactly_one_wins(tmp_path: Path) -> None:
     text, _ = TokenStore(tmp_path, lambda: NOW).create(PIN, 60)
 
+    def slow_clock() -> float:
+        """Asked between reading and writing: gives all others the time to come between."""
+        time.sleep(0.002)
+        return NOW
+
     def use(number: int) -> bool:
         try:
-            TokenStore(tmp_path, lambda: NOW).redeem(text, f"n{number}")
+            TokenStore(tmp_path, slow_clock).redeem(text, f"n{number}")
         except InvalidInputError:
             return False
         return True

@@ -1,0 +1,225 @@
+"""The task that captures a host's services, inside a namespace that stands for the host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from meshd.capture import cgroups, inside
+from meshd.capture.host_keeper import HostKeeper
+from meshd.model.base import Duration
+from meshd.model.workload import (
+    HostService,
+    NamedPort,
+    Observation,
+    Placement,
+    Stage,
+    Workload,
+)
+from meshd.settings import CaptureSettings
+
+UID = "mesh.web"
+SETTINGS = CaptureSettings(probe_interval=Duration(0.2))
+DEADLINE = 10.0
+TIMEOUT = 40.0
+
+
+@pytest.fixture
+def cgroup() -> Iterator[str]:
+    name = f"mhk{os.getpid()}"
+    (cgroups.root() / name).mkdir()
+    yield name
+    for inner in sorted((cgroups.root() / name).glob("**/"), reverse=True):
+        inner.rmdir()
+
+
+class Watched:
+    """A keeper, and what it tells."""
+
+    def __init__(self, note: Path, *, fail_open: bool = False) -> None:
+        self.seen: dict[str, Observation] = {}
+        self._news = asyncio.Event()
+        self.keeper = HostKeeper(SETTINGS, note, self._observe, fail_open=fail_open)
+
+    def _observe(self, uid: str, seen: Observation | None) -> None:
+        if seen:
+            self.seen[uid] = seen
+        else:
+            self.seen.pop(uid, None)
+        self._news.set()
+
+    async def sees(self, check: Callable[[Observation | None], bool]) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not check(self.seen.get(UID)):
+                self._news.clear()
+                await self._news.wait()
+
+
+async def becomes(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+
+
+def placement(cgroup: str, stage: Stage = Stage.CAPTURED, *ports: int) -> dict[str, Placement]:
+    workload = Workload(
+        uid=UID,
+        name="web",
+        namespace="mesh",
+        netns="",
+        ports=tuple(NamedPort("http", port) for port in ports or (8081,)),
+        host=HostService(
+            cgroup=cgroup, unit="web.service", outbound_port=15101, inbound_port=15102
+        ),
+    )
+    return {UID: Placement(workload, stage)}
+
+
+async def proxy() -> asyncio.Server:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"meshd {UID}\n".encode())
+        writer.close()
+
+    return await asyncio.start_server(answer, ["127.0.0.1", "::1"], 15101)
+
+
+def run(network: Any, scenario: Callable[[], Awaitable[None]]) -> None:
+    """In a child inside the namespace, for which that is the host's."""
+
+    def action() -> str:
+        try:
+            asyncio.run(asyncio.wait_for(scenario(), TIMEOUT))  # pyright: ignore[reportArgumentType]
+        except BaseException as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    problem = asyncio.run(inside.run(network.workload.netns, action, timeout=TIMEOUT + 5))
+    assert problem == ""
+
+
+def test_a_service_is_captured_proven_and_let_go(network: Any, cgroup: str, tmp_path: Path) -> None:
+    before = network.workload.save()
+    note = tmp_path / "note"
+
+    async def scenario() -> None:
+        watched = Watched(note)
+        watched.keeper.place({})
+        assert not note.exists()
+        watched.keeper.place(placement(cgroup, Stage.PINNED))
+        await watched.sees(lambda seen: seen == Observation(UID, Stage.PINNED))
+        async with await proxy():
+            watched.keeper.place(placement(cgroup))
+            await watched.sees(lambda seen: seen == Observation(UID, Stage.CAPTURED, proven=True))
+        assert note.exists()
+        watched.keeper.place({})
+        await watched.sees(lambda seen: seen is None)
+        assert not note.exists()
+        await watched.keeper.close()
+
+    run(network, scenario)
+    assert network.workload.save() == before
+
+
+def test_what_another_process_left_is_taken_away(network: Any, cgroup: str, tmp_path: Path) -> None:
+    before = network.workload.save()
+    note = tmp_path / "note"
+
+    async def first() -> None:
+        watched = Watched(note)
+        watched.keeper.place(placement(cgroup))
+        await watched.sees(lambda seen: seen is not None and seen.stage is Stage.CAPTURED)
+        await watched.keeper.close()
+
+    async def second() -> None:
+        watched = Watched(note)
+        watched.keeper.place({})
+        await becomes(lambda: not note.exists())
+        await watched.keeper.close()
+
+    run(network, first)
+    assert "MESHD_OUTPUT" in network.workload.save()
+    run(network, second)
+    assert network.workload.save() == before
+
+
+def test_rules_that_somebody_flushed_are_put_back(
+    network: Any, cgroup: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        watched = Watched(tmp_path / "note")
+        async with await proxy():
+            watched.keeper.place(placement(cgroup))
+            await watched.sees(lambda seen: seen is not None and seen.proven)
+            written = network.workload.save()
+            network.workload.run("iptables", "-t", "nat", "-F")
+            await becomes(lambda: network.workload.save() == written)
+        await watched.keeper.close()
+
+    run(network, scenario)
+
+
+def test_only_one_meshd_captures_the_services_of_a_host(
+    network: Any, cgroup: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        first, second = Watched(tmp_path / "a"), Watched(tmp_path / "b")
+        async with await proxy():
+            first.keeper.place(placement(cgroup))
+            await first.sees(lambda seen: seen is not None and seen.proven)
+            second.keeper.place(placement(cgroup, Stage.CAPTURED, 9999))
+            await second.sees(lambda seen: seen is not None and "another meshd" in seen.problem)
+        await first.keeper.close()
+        await second.keeper.close()
+
+    run(network, scenario)
+    assert "9999" not in network.workload.save()
+
+
+def test_a_wish_that_makes_no_sense_leaves_a_captured_service_captured(
+    network: Any, cgroup: str, tmp_path: Path
+) -> None:
+    wrong = placement(cgroup)[UID]
+    annotations = {"traffic.sidecar.istio.io/excludeOutboundPorts": "many"}
+    workload = msgspec.structs.replace(wrong.workload, annotations=annotations)
+    wrong = msgspec.structs.replace(wrong, workload=workload)
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path / "note")
+        async with await proxy():
+            watched.keeper.place(placement(cgroup))
+            await watched.sees(lambda seen: seen is not None and seen.proven)
+            written = network.workload.save()
+            watched.keeper.place({UID: wrong})
+            await watched.sees(lambda seen: seen is not None and "many" in seen.problem)
+            assert network.workload.save() == written
+        await watched.keeper.close()
+
+    run(network, scenario)
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_without_a_proxy_the_policy_decides(
+    network: Any, cgroup: str, tmp_path: Path, fail_open: bool
+) -> None:
+    async def scenario() -> None:
+        watched = Watched(tmp_path / "note", fail_open=fail_open)
+        watched.keeper.place(placement(cgroup))
+        if fail_open:
+            await watched.sees(lambda seen: seen is not None and seen.unprotected)
+            await becomes(lambda: "MESHD" not in network.workload.save())
+            assert "UNPROTECTED" in watched.seen[UID].problem
+        else:
+            await watched.sees(lambda seen: seen is not None and "no proxy" in seen.problem)
+            assert watched.seen[UID].stage is Stage.CAPTURED
+        async with await proxy():
+            await watched.sees(lambda seen: seen is not None and seen.proven)
+            assert "MESHD" in network.workload.save()
+        await watched.keeper.close()
+
+    run(network, scenario)

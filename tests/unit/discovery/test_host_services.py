@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from meshd.discovery import host_services
+from meshd.discovery.host_services import with_ports
+from meshd.errors import NotReadyError
+from meshd.model.interception import HOST_PORTS
+from meshd.model.workload import HostService, Workload
+
+
+def service(name: str, cgroup: str = "") -> Workload:
+    return Workload(
+        uid=f"mesh.{name}",
+        name=name,
+        namespace="mesh",
+        netns="",
+        host=HostService(cgroup=cgroup or f"s/{name}"),
+    )
+
+
+def pod(name: str) -> Workload:
+    return Workload(uid=f"mesh.{name}", name=name, namespace="mesh", netns=f"/n/{name}")
+
+
+def ports(workload: Workload) -> tuple[int, int]:
+    assert workload.host
+    return workload.host.outbound_port, workload.host.inbound_port
+
+
+def test_each_service_gets_two_ports_of_its_own() -> None:
+    first, second, other = with_ports([service("a"), service("b"), pod("c")], {})
+    assert (ports(first), ports(second)) == ((15101, 15102), (15103, 15104))
+    assert other == pod("c")
+
+
+def test_who_is_known_keeps_them_and_gaps_are_filled() -> None:
+    known = {one.uid: one for one in with_ports([service("a"), service("b")], {})}
+    (again,) = with_ports([service("b", cgroup="elsewhere")], known)
+    assert ports(again) == (15103, 15104)
+    assert again.host
+    assert again.host.cgroup == "elsewhere"
+    del known["mesh.a"]
+    (new,) = with_ports([service("c")], known)
+    assert ports(new) == (15101, 15102)
+
+
+def test_when_all_are_taken_it_says_so() -> None:
+    many = [service(f"s{index}") for index in range(len(HOST_PORTS) // 2)]
+    known = {one.uid: one for one in with_ports(many, {})}
+    assert len({port for one in known.values() for port in ports(one)}) == 2 * len(many)
+    with pytest.raises(NotReadyError, match=r"mesh\.late cannot be enrolled"):
+        with_ports([service("late")], known)
+
+
+def test_the_record_is_of_services_only_and_is_found_again(tmp_path: Path) -> None:
+    path = tmp_path / host_services.RECORD
+    assert host_services.load(path) == {}
+    host_services.save(path, {"mesh.c": pod("c")})
+    assert not path.exists()
+    placed = {one.uid: one for one in with_ports([service("a")], {})}
+    host_services.save(path, {"mesh.c": pod("c"), **placed})
+    assert host_services.load(path) == placed
+    host_services.save(path, {})
+    assert host_services.load(path) == {}
+    assert msgspec.json.decode(path.read_bytes())["registered"] == {}
