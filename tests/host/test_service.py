@@ -9,6 +9,7 @@ import pytest
 
 from tests.host.machine import eventually
 from tests.host.node import ROLES, SETTINGS, Node, is_lossless
+from tests.host.population import IMAGES, deployment
 from tests.host.tree import CHECKOUT
 
 
@@ -20,6 +21,19 @@ def test_nothing_fails_while_meshd_is_restarted_and_the_proxies_are_the_same(wel
             well.get_well()
     is_lossless(*reports)
     assert well.proxies() == before
+
+
+def test_the_proxies_from_before_a_restart_take_in_pods_that_start_after_it(well: Node) -> None:
+    before = well.proxies()
+    well.systemctl("restart", "meshd")
+    well.get_well()
+    command = ("meshctl", "testbed", "up", "-f", "-", "--images", IMAGES)
+    well.machine.ask(*command, text=deployment("late"), timeout=90)
+    asked = ("-n", "mesh", "deploy/late", "--", "curl", "-sS", "-m", "5", "http://server:8080/")
+    assert well.machine.ask("meshctl", "testbed", "exec", *asked) == "ok\n"
+    assert well.proxies() == before
+    well.machine.ask("meshctl", "testbed", "down")
+    well.up()
 
 
 def test_nothing_fails_when_the_supervisor_is_killed(well: Node) -> None:
