@@ -29,7 +29,7 @@ from meshd.xds.client import Client
 from meshd.xds.inbox import Inbox
 
 if TYPE_CHECKING:
-    from meshd.roles.mesh import Mesh
+    from meshd.roles.hub import Mesh
 
 _KINDS: Final = tuple(mcp.type_url(api_version(kind), kind.KIND) for kind in kinds.STORED)
 _CONTACT: Final = 10.0

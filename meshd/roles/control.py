@@ -20,7 +20,7 @@ from meshd.settings import Paths, Settings
 
 if TYPE_CHECKING:
     from meshd.roles.agent import Agent
-    from meshd.roles.mesh import Mesh
+    from meshd.roles.hub import Mesh
 
 _log = logging.getLogger(__name__)
 _GONE_TIMEOUT: Final = 30.0

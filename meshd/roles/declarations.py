@@ -12,7 +12,7 @@ from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.entries import WorkloadEntry
 
 if TYPE_CHECKING:
-    from meshd.roles.mesh import Mesh
+    from meshd.roles.hub import Mesh
 
 _LOOK: Final = 5.0
 """Seconds. The host may get its address after the mesh has started."""

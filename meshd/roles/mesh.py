@@ -1,48 +1,26 @@
-"""The mesh role: configuration and workloads in, Envoy's configuration and placements out.
-
-The one place where config, discovery, compile and xds meet. It does what the pure rooms decide,
-again after each change of a fact, until nothing more follows from the facts.
-"""
+"""The mesh role: configuration and workloads in, Envoy's configuration and placements out."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from meshd import channel, wire
-from meshd.compile.compiler import Compiler
-from meshd.compile.gateway_ports import gateway_ports
-from meshd.compile.listeners import workload_of
-from meshd.config import snapshots
-from meshd.config.store import Store
-from meshd.discovery import groups, host_services, workloads
-from meshd.discovery.enrolment import Facts, Life, Plan, owners_accepted, owners_present, step
-from meshd.discovery.health import Checker
-from meshd.errors import InvalidInputError, MeshdError
-from meshd.model.snapshot import Snapshot
-from meshd.model.workload import Observation, Workload
-from meshd.roles.agent import Agent
+from meshd import channel
 from meshd.roles.control import Control
 from meshd.roles.declarations import Declarations
-from meshd.roles.link import Link
+from meshd.roles.hub import Mesh
 from meshd.roles.sharing import Sharing
 from meshd.settings import Paths, Settings
-from meshd.xds.resources import LISTENER, Resource, Resources, pack
-from meshd.xds.server import Server
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from meshd.roles.agent import Agent
 
 
 async def run(settings: Settings, paths: Paths) -> None:
     """Until cancelled."""
     mesh = Mesh(settings, paths)
     await mesh.xds.start(paths.proxy_run / "xds.sock")
-    agent = Agent(mesh, settings, paths) if settings.role == "agent" else None
+    agent = _agent(mesh, settings, paths) if settings.role == "agent" else None
     control = Control(mesh, settings, paths, agent)
     session = (
         Sharing(mesh, settings.node_name, paths.lib / "elsewhere.json", control.handle).session
@@ -64,231 +42,8 @@ async def run(settings: Settings, paths: Paths) -> None:
         await mesh.xds.stop()
 
 
-class Packer:
-    """Messages to resources; the same message gives the same resource again."""
+def _agent(mesh: Mesh, settings: Settings, paths: Paths) -> Agent:
+    # Certificates' library and its ten megabytes are for those that need them.
+    from meshd.roles.agent import Agent  # noqa: PLC0415
 
-    def __init__(self) -> None:
-        self._packed: dict[int, tuple[Any, Resource]] = {}
-
-    def pack(self, compiled: Mapping[Any, Mapping[str, Any]]) -> Resources:
-        now: dict[int, tuple[Any, Resource]] = {}
-        for messages in compiled.values():
-            for name, message in messages.items():
-                known = self._packed.get(id(message))
-                now[id(message)] = known or (message, pack(name, message))
-        self._packed = now
-        return Resources.of(resource for _, resource in now.values())
-
-
-class Mesh:
-    """Everything that this role knows, and what it does when any of it changes."""
-
-    def __init__(self, settings: Settings, paths: Paths) -> None:
-        self.options = settings.mesh_options(paths)
-        self.store = Store(paths.config_directory, paths.lib)
-        self.xds = Server(self.touch)
-        self.capture = Link(paths.socket("capture"), self._observe)
-        self.identity = Link(paths.socket("identity"), self._certify)
-        self.registered: dict[str, Workload] = {}
-        self.elsewhere: tuple[Workload, ...] = ()
-        """Workloads of other nodes, as those name them."""
-        self.checker = Checker(paths.run / "healthy.json", self._forget_snapshot)
-        self.lives: dict[str, Life] = {}
-        self.observations: dict[str, Observation] = {}
-        self.certificates: dict[str, wire.CertificateState] = {}
-        self.problems: tuple[str, ...] = ()
-        self._observed = False
-        self._pins: dict[str, str] = {}
-        self._service_cidr = settings.mesh.service_cidr
-        self._record_path = paths.run / workloads.RECORD
-        self._services_path = paths.lib / host_services.RECORD
-        self._compiler = Compiler()
-        self._packer = Packer()
-        self._compiled_from: tuple[Any, ...] = ()
-        self._snapshot: Snapshot | None = None
-        self._dirty = asyncio.Event()
-        self._settled = asyncio.Condition()
-        self.settlings = 0
-        self._load()
-        self.store.subscribe(self._forget_snapshot)
-        self._dirty.set()
-
-    def _load(self) -> None:
-        self.registered = {}
-        try:
-            self.registered = host_services.load(self._services_path)
-            record = workloads.load(self._record_path)
-        except InvalidInputError as error:
-            _log.warning("%s", error, extra={"MESHD_EVENT": "record-lost"})
-            return
-        pods = {uid: one for uid, one in record.registered.items() if one.host is None}
-        self.registered |= pods
-        self.lives = dict(record.lives)
-
-    def _save(self) -> None:
-        workloads.save(self._record_path, workloads.Record(self.registered, self.lives))
-
-    # ---- what others tell
-
-    def touch(self) -> None:
-        """A fact has changed."""
-        self._dirty.set()
-
-    def register(self, found: tuple[Workload, ...]) -> None:
-        """Raises SystemRefusedError when it cannot be recorded: then nothing has changed."""
-        before = self.registered
-        placed = host_services.with_ports(found, before)
-        self.registered = before | {workload.uid: workload for workload in placed}
-        self._record_or(before)
-
-    def unregister(self, uids: tuple[str, ...]) -> None:
-        """Raises SystemRefusedError when it cannot be recorded: then nothing has changed."""
-        before = self.registered
-        self.registered = {uid: one for uid, one in before.items() if uid not in uids}
-        self._record_or(before)
-
-    def _record_or(self, before: dict[str, Workload]) -> None:
-        try:
-            host_services.save(self._services_path, self.registered)
-            self._save()
-        except MeshdError:
-            self.registered = before
-            raise
-        self._forget_snapshot()
-
-    def hear_of(self, elsewhere: tuple[Workload, ...]) -> None:
-        """All workloads of other nodes, from now on."""
-        if elsewhere != self.elsewhere:
-            self.elsewhere = elsewhere
-            self._forget_snapshot()
-
-    def _forget_snapshot(self) -> None:
-        self._snapshot = None
-        self.touch()
-
-    def _observe(self, message: wire.AnyMessage) -> None:
-        if isinstance(message, wire.Observed):
-            self.observations = {seen.uid: seen for seen in message.observations}
-            self._pins.update(
-                (seen.uid, seen.pinned) for seen in message.observations if seen.pinned
-            )
-            self._observed = True
-            self.touch()
-        elif isinstance(message, wire.Failed):
-            _log.error("capture: %s", message.reason, extra={"MESHD_EVENT": "capture-failed"})
-
-    def _certify(self, message: wire.AnyMessage) -> None:
-        if isinstance(message, wire.Certificates):
-            self.certificates = {state.uri: state for state in message.certificates}
-            self.touch()
-        elif isinstance(message, wire.Failed):
-            _log.error("identity: %s", message.reason, extra={"MESHD_EVENT": "identity-failed"})
-
-    # ---- what follows
-
-    async def settle_for_ever(self) -> None:
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            try:
-                self.settle()
-            except MeshdError as error:
-                _log.error("%s", error, extra={"MESHD_EVENT": "not-settled"})
-            self.checker.check(groups.probes(self.registered.values(), self.store.objects))
-            self.settlings += 1
-            async with self._settled:
-                self._settled.notify_all()
-
-    def settle(self) -> None:
-        """One step at a time, for as long as a step brings another. Raises MeshdError."""
-        while True:
-            plan = step(self.lives, self.snapshot.workloads, self.facts())
-            advanced = plan.lives != self.lives
-            if advanced:
-                self.lives = plan.lives
-                self._save()
-            self._act(plan)
-            if not advanced:
-                return
-
-    def _act(self, plan: Plan) -> None:
-        self.identity.tell(wire.Allow(plan.identities))
-        self._publish(plan.served)
-        self._pins = {uid: path for uid, path in self._pins.items() if uid in plan.lives}
-        self.capture.tell(wire.Place(plan.placements))
-
-    @property
-    def members(self) -> dict[str, Workload]:
-        """What is registered, as WorkloadGroups want it."""
-        objects, is_healthy = self.store.objects, self.checker.is_healthy
-        return {
-            uid: groups.as_member(one, objects, is_healthy) for uid, one in self.registered.items()
-        }
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """Of the configuration and the registered workloads, as they are now."""
-        if self._snapshot is None:
-            self._snapshot, problems = snapshots.take(
-                self.store,
-                self.members.values(),
-                self.options,
-                self._service_cidr,
-                map(workloads.elsewhere, self.elsewhere),
-            )
-            for problem in sorted(set(problems) - set(self.problems)):
-                _log.warning("%s", problem, extra={"MESHD_EVENT": "config"})
-            self.problems = problems
-        return self._snapshot
-
-    def _publish(self, served: Mapping[str, Workload]) -> None:
-        """Compile, if anything has changed that it depends on, and hand it to the proxies.
-
-        Nothing is published before capture has told where namespaces are pinned: proxies go on
-        with what they have until then.
-        """
-        if not self._observed:
-            return
-        pinned = {
-            uid: msgspec.structs.replace(workload, netns=path)
-            for uid, workload in served.items()
-            if (path := "" if workload.host else self._pins.get(uid)) is not None
-        }
-        inputs = (self.snapshot, pinned)
-        if self._compiled_from == inputs:
-            return
-        seen = msgspec.structs.replace(self.snapshot, workloads=pinned)
-        self.xds.publish(self._packer.pack(self._compiler.compile(seen, pinned)))
-        self._compiled_from = inputs
-
-    def facts(self) -> Facts:
-        published = self.xds.published.of_type(LISTENER)
-        return Facts(
-            observations=self.observations,
-            observed=self._observed,
-            proxies=self.xds.connected,
-            accepted=owners_accepted(published, self.xds.accepted_names(LISTENER), workload_of),
-            present=owners_present(self.xds.present_names(LISTENER), workload_of),
-            bypass={
-                uid: tuple(ports)
-                for uid, workload in self.snapshot.workloads.items()
-                if (ports := gateway_ports(self.snapshot, workload).ports)
-            },
-            trust_domain=self.options.trust_domain,
-        )
-
-    def roster(self, node: str) -> tuple[Workload, ...]:
-        """This node's workloads as other nodes are to know them."""
-        return workloads.roster(node, self.members, self.lives, self.snapshot.workloads)
-
-    async def settled_after(self, count: int) -> None:
-        """Until it has settled more than ``count`` times."""
-        async with self._settled:
-            await self._settled.wait_for(lambda: self.settlings > count)
-
-    async def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
-        """Whether it became true within ``timeout`` seconds; looked at after each change."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout), self._settled:
-                await self._settled.wait_for(predicate)
-        return predicate()
+    return Agent(mesh, settings, paths)

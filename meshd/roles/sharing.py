@@ -22,7 +22,7 @@ from meshd.model.base import Key, Object
 from meshd.model.workload import Workload
 
 if TYPE_CHECKING:
-    from meshd.roles.mesh import Mesh
+    from meshd.roles.hub import Mesh
 
 _log = logging.getLogger(__name__)
 
