@@ -62,7 +62,7 @@ setup-demo: $(VENV)/installed
 	@$(SETUP) users
 
 setup-test: $(VENV)/installed-dev
-	@$(SETUP) packages run test
+	@$(SETUP) packages run test deb
 	@$(SETUP) users
 
 setup-bench: $(VENV)/installed-dev

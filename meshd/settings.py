@@ -63,6 +63,11 @@ class Paths:
         """Envoy's admin sockets, ``NAME.sock``: reached by meshd's uid (through its group) only."""
         return self.run / "admin"
 
+    @property
+    def resolver_run(self) -> Path:
+        """The resolver's tables: written by meshd's uid."""
+        return self.run / "dns"
+
 
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     count: int = 2

@@ -29,7 +29,7 @@ from meshd.model.membership import (
     TokenStates,
 )
 from meshd.model.message import Message
-from meshd.model.pod import PodPlan, PodState
+from meshd.model.pod import ListPods, Pods, RunPods
 from meshd.model.workload import Identity, Observation, Placement, Workload
 
 MAX_FRAME: Final = 64 * 1024 * 1024
@@ -213,7 +213,8 @@ class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     """It belongs into the mesh, but passes outside it, as ``failure_policy: open`` has it."""
     uid: str = ""
     unit: str = ""
-    """Of a service of the host: the systemd unit, if it is one."""
+    declared: bool = False
+    """Of a service of the host: its systemd unit, and whether a WorkloadEntry says so."""
     cgroup: str = ""
     """Of a service of the host, which has no network namespace: where its processes are."""
 
@@ -274,7 +275,7 @@ class Explanation(Message, frozen=True):
     identity: str
 
 
-# ---- meshctl, telemetry → supervisor
+# ---- meshctl, telemetry, mesh → supervisor
 
 
 class Children(Message, frozen=True):
@@ -304,30 +305,14 @@ class RestartRoles(Message, frozen=True):
     names: tuple[str, ...]
 
 
+class ReloadNames(Message, frozen=True):
+    """The resolver's tables are other ones now, for the ``version``-th time."""
+
+    version: int
+
+
 class ReplacePool(Message, frozen=True):
     """Replace each member of the pool by a new process, one after the other, losing nothing."""
-
-
-# ---- meshctl → testbed
-
-
-class RunPods(Message, frozen=True):
-    """The pods of these owners from now on; other owners' pods stay as they are."""
-
-    owners: tuple[str, ...]
-    pods: tuple[PodPlan, ...]
-    cidr: str
-    """The network that the plans' addresses are out of."""
-
-
-class ListPods(Message, frozen=True):
-    """Asks for the state of all pods."""
-
-
-class Pods(Message, frozen=True):
-    pods: tuple[PodState, ...]
-    cidr: str
-    """Empty while nothing has been run yet."""
 
 
 _HEADER: Final = struct.Struct(">I")
@@ -368,6 +353,7 @@ AnyMessage = (
     | Children
     | ChildStates
     | RestartRoles
+    | ReloadNames
     | ReplacePool
     | RunPods
     | ListPods

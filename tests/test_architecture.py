@@ -28,6 +28,7 @@ ROOMS: Final = {
     "capture",
     "discovery",
     "proxy",
+    "resolver",
     "telemetry",
     "testbed",
 }
@@ -38,8 +39,9 @@ DOORS: Final = {
     # The testbed runs the same manifests and must see them, and who enrols, as the mesh does.
     "testbed": {"config.read", "config.validate", "config.enrolment"},
 }
-SUPERVISED: Final = {"proxy"}
-"""The supervisor stays small: of the rooms it knows only how a proxy is started."""
+SUPERVISED: Final = {"proxy", "resolver"}
+"""The supervisor stays small: of the rooms it knows only how a proxy and the resolver are
+started."""
 
 BELOW: Final[dict[str, set[str]]] = {
     **dict.fromkeys(LOWEST, LOWEST),

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 export DEBIAN_FRONTEND=noninteractive
-packages=("${MESHD_DIST:-/vagrant/dist}"/meshd_*.deb)
+packages=(/vagrant/dist/meshd_*.deb)
 [[ -f ${packages[-1]} ]] || { echo "there is no package in dist/: run make deb first" >&2 && exit 1; }
 # Its dependencies come with every Debian but for a few, which apt knows where to get.
 dpkg --install "${packages[-1]}" >/dev/null 2>&1 ||

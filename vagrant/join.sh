@@ -6,7 +6,7 @@ set -euo pipefail
 name=$1 server=$2
 shift 2
 on() {
-    vagrant ssh "$1" --no-tty --command "$2" 2>/dev/null </dev/null | tr -d '\r'
+    vagrant ssh "$1" --command "$2" </dev/null | tr -d '\r'
 }
 
 if [[ -z $(on "$name" "grep '^role: agent' /etc/meshd/meshd.yaml || true") ]]; then

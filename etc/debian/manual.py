@@ -120,8 +120,8 @@ def settings(text: str, version: str) -> Iterator[str]:
     yield from paragraphs(_prose(introduction.splitlines()))
     yield ".PP"
     yield roff(
-        "systemctl reload meshd puts changes in force, and traffic does not notice. A mistake in the"
-        " file leaves everything as it was."
+        "systemctl reload meshd puts changes in force, and traffic does not notice. A mistake in"
+        " the file leaves everything as it was."
     )
     yield ".SH SETTINGS"
     yield from _keys(rest.splitlines())

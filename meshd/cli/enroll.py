@@ -150,6 +150,15 @@ def unenroll(
     _must_be_root("unenroll")
     target: Target = context.obj
     rows = _enrolled(target, unit, namespace, cgroup, all_)
+    if unit and not rows:
+        _undo(units.unit_name(unit), restart)  # what a WorkloadEntry declared once
+        print(f"{units.unit_name(unit)} unenrolled")
+        return
+    if declared := [row for row in rows if row.declared]:
+        raise InvalidInputError(
+            f"WorkloadEntry {declared[0].namespace}/{declared[0].workload} declares"
+            f" {declared[0].unit}; delete that first"
+        )
     target.ask(wire.Unregister(tuple(row.uid for row in rows)), wire.Done, wait=30.0)
     for row in rows:
         _take_back(target, row)
@@ -265,7 +274,7 @@ def _enrolled(
         and namespace in {"", row.namespace}
         and (everything or (row.unit == name if unit else row.cgroup == cgroup.strip("/")))
     ]
-    if not rows and not everything:
+    if not rows and not everything and not (unit and units.Systemd().is_prepared(name)):
         raise InvalidInputError(f"{name or cgroup} is not enrolled: see meshctl status")
     return rows
 

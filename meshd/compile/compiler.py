@@ -99,7 +99,6 @@ class _Round:
 
     def resources(self) -> Iterator[tuple[Kind, Iterable[Any]]]:
         yield Kind.CLUSTER, self._fixed_clusters()
-        yield Kind.LISTENER, self._dns_listener()
         for client in self._clients:
             yield Kind.LISTENER, self._workload_listeners(client)
             yield Kind.ROUTE, self._gateway_routes(client)
@@ -121,14 +120,6 @@ class _Round:
             yield from inbound.inbound_clusters(ports)
 
         return self._memo.each("fixed clusters", (ports, self._options), make)
-
-    def _dns_listener(self) -> Iterable[Any]:
-        services = tuple(self._snapshot.services.values())
-
-        def make() -> Iterator[Any]:
-            yield dns.table_listener(services, self._options)
-
-        return self._memo.each("dns", (services, self._options), make)
 
     def _workload_listeners(self, client: _Client) -> Iterable[Any]:
         workload, options = client.workload, self._options

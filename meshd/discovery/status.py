@@ -49,6 +49,7 @@ def row(
         unprotected=seen.unprotected,
         uid=workload.uid,
         unit=workload.host.unit if workload.host else "",
+        declared=workload.host is not None and workload.host.declared,
         problem=_problem(life, seen, facts, certificate, rejected) if life else outside,
     )
 

@@ -119,6 +119,9 @@ class Systemd:
             raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
         _systemctl("start", slice_of(unit))
 
+    def is_prepared(self, unit: str) -> bool:
+        return self._path(unit).exists()
+
     def undo(self, unit: str) -> None:
         """No trace of ``prepare`` but the slice, as long as the service runs in it."""
         path = self._path(unit)

@@ -112,6 +112,7 @@ def make_directories(home: Home, users: Users) -> None:
         (paths.netns, 0, 0, 0o755),
         (home.directory, 0, 0, 0o755),
         (paths.proxy_run, meshd.uid, proxy.gid, 0o2750),
+        (paths.resolver_run, meshd.uid, meshd.gid, 0o755),
         (paths.admin_run, proxy.uid, meshd.gid, 0o2770),
     )
     for path, uid, gid, mode in wanted:

@@ -42,6 +42,8 @@ PROXY_CAPABILITIES: Final = (
     "sys_admin",  # setns(2) into a workload's namespace
 )
 ROOT: Final = User(0, 0)
+STRANGER: Final = User(65534, 65534)
+"""nobody: has no file of ours, and reads what everybody may."""
 
 
 def role_command(role: Role, users: Users, command: Sequence[str]) -> tuple[str, ...]:
@@ -62,6 +64,11 @@ def proxy_command(users: Users, command: Sequence[str]) -> tuple[str, ...]:
         "--",
         *command,
     )
+
+
+def stranger_command(command: Sequence[str]) -> tuple[str, ...]:
+    """For what talks with the world and must not reach keys, not even those of its workloads."""
+    return (*_as_user(STRANGER), *_bounded(()), "--", *command)
 
 
 def _as_user(user: User, groups: str = "--clear-groups") -> tuple[str, ...]:

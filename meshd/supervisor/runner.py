@@ -85,6 +85,10 @@ class Runner:
         if drain_limit is not None:
             asyncio.get_running_loop().call_later(drain_limit, self._feed, Event.DRAINED)
 
+    def read_again(self) -> None:
+        """Have it read its files again, as programs do that were told so by SIGHUP."""
+        self._signal(signal.SIGHUP)
+
     async def stopped(self) -> None:
         await self._stopped.wait()
 

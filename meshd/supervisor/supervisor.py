@@ -27,6 +27,8 @@ from meshd.supervisor.notify import feed_watchdog, notify
 from meshd.supervisor.output import Pipe
 from meshd.supervisor.privileges import Role, Users, role_command
 from meshd.supervisor.process import Process
+from meshd.supervisor.resolver import NAME as RESOLVER
+from meshd.supervisor.resolver import Resolver, pass_on
 from meshd.supervisor.runner import Runner
 from meshd.supervisor.service import proxy_slice, rejoin_proxies
 
@@ -45,7 +47,10 @@ _PASSED_ON: Final = ("PATH", "HOME", "LANG", "TZ", "MESHD_HOME", "PYTHONPATH")
 
 
 class Supervisor:
-    """``roles``: command lines by name. ``answers``: those of them that have a socket."""
+    """``roles``: command lines by name; the resolver's is made of the settings at each start.
+
+    ``answers``: those of them that have a socket.
+    """
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class Supervisor:
         environment = child_environment(os.environ)
         native = {journal.NATIVE: "1"} if journal.goes_to_journal(os.environ) else {}
         self._commands = roles
+        self._resolver = Resolver(home.paths.resolver_run)
         self._environment = environment | native
         self._roles = [self._make(name) for name in roles]
         self._members = Members(
@@ -84,12 +90,16 @@ class Supervisor:
     def _make(self, name: str) -> Runner:
         return Runner(
             name,
-            command=lambda: self._commands[name],
+            command=lambda: self._command(name),
             environment=self._environment,
-            output=Pipe(lambda line: journal.relay(name, line)),
+            output=Pipe(pass_on if name == RESOLVER else lambda line: journal.relay(name, line)),
             policy=Policy(grace=_ROLE_GRACE),
             changed=self._changed,
         )
+
+    def _command(self, name: str) -> Sequence[str]:
+        """Raises MeshdError."""
+        return self._resolver.command(self._settings) if name == RESOLVER else self._commands[name]
 
     async def live(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -142,6 +152,9 @@ class Supervisor:
             case wire.RestartRoles():
                 await self._restart(request.names)
                 return wire.Done()
+            case wire.ReloadNames():
+                await self._reload_names()
+                return wire.Done()
             case wire.ReplacePool():
                 await self._members.replace()
                 return wire.Done()
@@ -160,6 +173,14 @@ class Supervisor:
         for role in self._roles:
             if role.name in names and not self._stopping.is_set():
                 role.start()
+
+    async def _reload_names(self) -> None:
+        if self._resolver.is_outdated:
+            await self._restart({RESOLVER} & self._commands.keys())
+            return
+        for role in self._roles:
+            if role.name == RESOLVER:
+                role.read_again()
 
     async def _listen(self) -> asyncio.Server:
         path = self._home.paths.socket("supervisor")
@@ -268,7 +289,8 @@ def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
 def usual_roles(users: Users) -> dict[str, Sequence[str]]:
     # -P: what lies in the working directory is not imported.
     python = (sys.executable, "-P", "-m", "meshd")
-    return {role.value: role_command(role, users, (*python, role.value)) for role in Role}
+    ours = {role.value: role_command(role, users, (*python, role.value)) for role in Role}
+    return {**ours, RESOLVER: ()}
 
 
 def main() -> int:

@@ -208,6 +208,38 @@ def test_without_meshd_what_is_enrolled_is_held_and_the_rest_goes_on(
     eventually(lambda: calls(machine), "they are captured again")
 
 
+DECLARED: Final = """\
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {{name: plain, namespace: mesh, annotations: {{meshd.io/unit: plain.service}}}}
+spec:
+  {{address: {address}, labels: {{app: plain}}, serviceAccount: declared, ports: {{http: 8083}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: plain, namespace: mesh}}
+spec: {{selector: {{app: plain}}, ports: [{{name: http, port: 80, targetPort: 8083}}]}}
+"""
+
+
+def test_a_unit_can_be_declared(machine: Machine) -> None:
+    file = "/etc/meshd/config.d/plain.yaml"
+    machine.write(file, DECLARED.format(address=machine.address))
+    eventually(lambda: "plain.service" in status(machine, "plain"), "it is known")
+    assert machine.ask("meshctl", "enroll", "plain").startswith("mesh/plain enrolled as declared")
+    eventually(lambda: '"proven": true' in status(machine, "plain"), "it is proven")
+    eventually(lambda: listens(machine, 8083), "it has restarted")
+    answer = curl_as(machine, "web", "http://plain.mesh.svc.cluster.local/")
+    assert (answer["name"], caller(answer)) == ("plain", "web")
+    assert caller(curl_as(machine, "plain", SHOP)) == "declared"
+    refused = machine.run("meshctl", "unenroll", "plain")
+    assert "WorkloadEntry mesh/plain declares plain.service" in refused.stderr
+    machine.ask("rm", file)
+    eventually(lambda: status(machine, "plain") == "{}", "it is let go")
+    assert machine.ask("meshctl", "unenroll", "plain") == "plain.service unenrolled\n"
+    assert slice_of(machine, "plain") == "system.slice"
+
+
 def test_unenrolment_leaves_no_trace(machine: Machine, outside: Outside) -> None:
     for name in ("web", "shop", "eager"):
         assert machine.ask("meshctl", "unenroll", name) == f"mesh/{name} unenrolled\n"

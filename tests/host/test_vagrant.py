@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -32,42 +32,56 @@ print(*sorted(seen))
 """Details come from the one agent, reviews from the other, which asks the first for ratings."""
 
 
-def script(machine: Machine, name: str, *arguments: str) -> str:
-    environment = {"MESHD_DIST": "/srv/dist"}
-    words = (f"{key}={value}" for key, value in environment.items())
-    return machine.ask("env", *words, f"/srv/vagrant/{name}", *arguments, timeout=120)
-
-
 @pytest.fixture(scope="module")
-def machines(wires: Wires) -> Iterator[dict[str, Machine]]:
-    """Provisioned as the Vagrantfile and join.sh do it."""
+def machines(
+    wires: Wires, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Machine]]:
+    """Provisioned as the Vagrantfile does it."""
     made = {name: Machine(name, 190 + n, base_tree(), wires) for n, name in enumerate(NAMES)}
     nodes = tuple(f"{name}={machine.address}" for name, machine in made.items())
-    package, _ = packages.both()
     try:
-        for name, machine in made.items():
-            shutil.copytree(CHECKOUT / "vagrant", machine.root / "srv/vagrant")
-            (machine.root / "srv/dist").mkdir()
-            shutil.copy(package, machine.root / "srv/dist")
-            packages.write_faster(machine)
+        for machine in made.values():
+            _fill(machine)
             machine.boot()
-            script(machine, "install.sh", *nodes)
-            if name == "server":
-                script(machine, "server.sh", machine.address)
-            else:
-                _join(made["server"], machine)
-            script(machine, "bookinfo.sh", name, *nodes)
+            machine.ask("/vagrant/vagrant/install.sh", *nodes, timeout=120)
+        server, *agents = made.values()
+        server.ask("/vagrant/vagrant/server.sh", server.address)
+        server.ask("/vagrant/vagrant/bookinfo.sh", server.name, *nodes)
+        path = _stand_in(made, tmp_path_factory.mktemp("bin"))
+        for agent in agents:
+            subprocess.run(
+                [CHECKOUT / "vagrant/join.sh", agent.name, server.address, *nodes],
+                env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"},
+                check=True,
+                timeout=120,
+            )
         yield made
     finally:
         for machine in made.values():
             machine.close()
 
 
-def _join(server: Machine, agent: Machine) -> None:
-    token = server.ask("meshctl", "token", "create", "--node", agent.name, "--output", "name")
-    began = time.monotonic()
-    agent.ask("meshctl", "join", server.address, "--token", token.strip())
-    assert time.monotonic() - began < 10
+def _fill(machine: Machine) -> None:
+    """What a box and its synced folder have."""
+    package, _ = packages.both()
+    shutil.copytree(CHECKOUT / "vagrant", machine.root / "vagrant/vagrant")
+    (machine.root / "vagrant/dist").mkdir()
+    shutil.copy(package, machine.root / "vagrant/dist")
+    machine.write("/usr/local/bin/sudo", '#!/bin/sh\nexec "$@"\n')
+    (machine.root / "usr/local/bin/sudo").chmod(0o755)
+    packages.write_faster(machine)
+
+
+def _stand_in(machines: dict[str, Machine], directory: Path) -> Path:
+    """A directory with a ``vagrant`` that knows one thing: ssh NAME --command COMMAND."""
+    cases = "".join(
+        f'{name}) exec {shlex.join(machine.inside("sh", "-c"))} "$4" ;;\n'
+        for name, machine in machines.items()
+    )
+    program = directory / "vagrant"
+    program.write_text(f'#!/bin/sh\nset -eu\ncd /\ncase "$2" in\n{cases}esac\n')
+    program.chmod(0o755)
+    return directory
 
 
 def test_bookinfo_is_one_application_on_three_hosts(machines: dict[str, Machine]) -> None:

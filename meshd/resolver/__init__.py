@@ -1,0 +1,1 @@
+"""The node's resolver, dnsmasq(8): what it is told, and what it is started with."""

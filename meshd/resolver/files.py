@@ -1,0 +1,40 @@
+"""The directory that dnsmasq reads: written by the mesh role, and never half."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from meshd.errors import SystemRefusedError
+from meshd.resolver.tables import Tables
+
+HOSTS: Final = "hosts"
+SERVERS: Final = "servers"
+WILDCARDS: Final = "wildcards.conf"
+
+
+def write(directory: Path, tables: Tables) -> bool:
+    """Whether any file says something else than before. Raises SystemRefusedError."""
+    texts = {HOSTS: tables.hosts, SERVERS: tables.servers, WILDCARDS: tables.wildcards}
+    changed = {name: text for name, text in texts.items() if read(directory / name) != text}
+    for name, text in changed.items():
+        _replace(directory / name, text)
+    return bool(changed)
+
+
+def read(path: Path) -> str | None:
+    """None when there is none."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8")
+    return None
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.chmod(0o644)
+        new.rename(path)
+    except OSError as error:
+        raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None

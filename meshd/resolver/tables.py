@@ -1,0 +1,85 @@
+"""The mesh's names as dnsmasq(8) reads them. Pure.
+
+A name in a hosts file is answered for the kinds of address that the file has, and asked outside
+for all else. So each gets a line besides that keeps it here: what the mesh has a name for is never
+asked outside, not even for an address of the other family.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from meshd.model.service import ServiceRecord
+
+
+class Tables(NamedTuple):
+    """Texts of files."""
+
+    hosts: str
+    """Addresses and the names for each, hosts(5). Read again at SIGHUP."""
+    servers: str
+    """Who is asked for a name: nobody, for those of the mesh. Read again at SIGHUP."""
+    wildcards: str
+    """Options, since no other file may have wildcards. Read at the start only."""
+
+
+def tables(services: Iterable[ServiceRecord], domain: str) -> Tables:
+    hosts: list[str] = []
+    servers: list[str] = []
+    wildcards: list[str] = []
+    for service in sorted(services, key=lambda service: (service.host, service.namespace)):
+        if not (addresses := _addresses(service)):
+            continue
+        if service.host.startswith("*."):
+            wildcards += (f"address=/{service.host}/{address}" for address in addresses)
+            wildcards.append(f"local=/{service.host}/")
+        elif not service.host.startswith("*"):
+            names = _forms(service.host, domain)
+            hosts += (" ".join((address, *names)) for address in addresses)
+            servers += _kept_here(names, domain)
+    return Tables(_text(hosts), _text(servers), _text(wildcards))
+
+
+def _forms(host: str, domain: str) -> tuple[str, ...]:
+    """A service may be called ``NAME.NAMESPACE`` and ``NAME.NAMESPACE.svc`` from anywhere."""
+    service = host.removesuffix(f".svc.{domain}")
+    if service == host or service.count(".") != 1:
+        return (host,)
+    return (host, f"{service}.svc", service)
+
+
+def _kept_here(names: Iterable[str], domain: str) -> list[str]:
+    """No server for these; but for the names below them, which may be of the world.
+
+    What is below the mesh's domain, and below ``svc``, is kept here as a whole (``arguments``).
+    """
+    return [
+        line
+        for name in names
+        if not name.endswith((f".{domain}", ".svc"))
+        for line in (f"server=/{name}/", f"server=/*.{name}/#")
+    ]
+
+
+def _addresses(service: ServiceRecord) -> tuple[str, ...]:
+    """What its name stands for: virtual addresses, or a headless service's endpoints."""
+    found = (
+        sorted({endpoint.address for endpoint in service.endpoints if endpoint.ready})
+        if service.headless
+        else service.addresses
+    )
+    return tuple(address for address in found if _is_address(address))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
