@@ -11,7 +11,7 @@ import datetime
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -23,13 +23,11 @@ from meshd.identity.node import NodeFile
 from meshd.identity.remote import check_usable, explain, open_channel
 from meshd.model import kinds
 from meshd.model.workload import Workload
+from meshd.roles.hub import Mesh
 from meshd.settings import Paths, Settings
 from meshd.xds import mcp
 from meshd.xds.client import Client
 from meshd.xds.inbox import Inbox
-
-if TYPE_CHECKING:
-    from meshd.roles.hub import Mesh
 
 _KINDS: Final = tuple(mcp.type_url(api_version(kind), kind.KIND) for kind in kinds.STORED)
 _CONTACT: Final = 10.0

@@ -16,11 +16,11 @@ from meshd.errors import InvalidInputError, MeshdError, NotReadyError
 from meshd.model.base import Key, Object
 from meshd.model.workload import Workload
 from meshd.proxy import config_dump
+from meshd.roles.hub import Mesh
 from meshd.settings import Paths, Settings
 
 if TYPE_CHECKING:
     from meshd.roles.agent import Agent
-    from meshd.roles.hub import Mesh
 
 _log = logging.getLogger(__name__)
 _GONE_TIMEOUT: Final = 30.0

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from meshd.discovery import declared, host_addresses
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.entries import WorkloadEntry
-
-if TYPE_CHECKING:
-    from meshd.roles.hub import Mesh
+from meshd.roles.hub import Mesh
 
 _LOOK: Final = 5.0
 """Seconds. The host may get its address after the mesh has started."""

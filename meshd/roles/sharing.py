@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -20,9 +20,7 @@ from meshd.config.write import to_json
 from meshd.errors import MeshdError
 from meshd.model.base import Key, Object
 from meshd.model.workload import Workload
-
-if TYPE_CHECKING:
-    from meshd.roles.hub import Mesh
+from meshd.roles.hub import Mesh
 
 _log = logging.getLogger(__name__)
 
