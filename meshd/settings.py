@@ -113,7 +113,7 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Where virtual addresses of services that declare none are taken from."""
     dns_upstreams: tuple[str, ...] = ()
     dns_port: int = 15053
-    """UDP port on the host's loopback interface where the proxies answer for the mesh's names."""
+    """UDP and TCP port on the host's loopback interface where the node's resolver answers."""
     protocol_detection_timeout: Duration = Duration(0.1)
     connect_timeout: Duration = Duration(10)
     access_log: Literal["off", "errors", "all"] = "errors"
@@ -182,7 +182,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             outbound_policy=self.mesh.outbound_policy,
             protocol_detection_timeout=self.mesh.protocol_detection_timeout,
             connect_timeout=self.mesh.connect_timeout,
-            dns_upstreams=self.mesh.dns_upstreams,
             dns_port=self.mesh.dns_port,
             access_log=self.mesh.access_log,
         )

@@ -24,10 +24,8 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds to wait for a client's first bytes on a port of undeclared protocol."""
     connect_timeout: float = 10.0
     """Seconds."""
-    dns_upstreams: tuple[str, ...] = ()
-    """Resolvers for names outside the mesh; empty: the host's own."""
     dns_port: int = 15053
-    """UDP port on the host's loopback interface where the proxies answer for the mesh's names."""
+    """Port on the host's loopback interface where the resolver answers."""
     access_log: Literal["off", "errors", "all"] = "errors"
 
 

@@ -13,6 +13,8 @@ from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.resolver.files import HOSTS, SERVERS, WILDCARDS
 from meshd.settings import MeshSettings
 
+NAME: Final = "resolver"
+"""Of the process, to those who look after it."""
 _TTL: Final = 5
 """Seconds for which a workload may remember a name of the mesh: the pods of a headless service
 come and go."""

@@ -27,6 +27,7 @@ from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Observation, Workload
 from meshd.roles.link import Link
+from meshd.roles.resolving import Resolving
 from meshd.settings import Paths, Settings
 from meshd.xds.resources import LISTENER, Resource, Resources, pack
 from meshd.xds.server import Server
@@ -59,6 +60,7 @@ class Mesh:
         self.xds = Server(self.touch)
         self.capture = Link(paths.socket("capture"), self._observe)
         self.identity = Link(paths.socket("identity"), self._certify)
+        self.resolving = Resolving(paths, settings.mesh.domain)
         self.registered: dict[str, Workload] = {}
         self.elsewhere: tuple[Workload, ...] = ()
         """Workloads of other nodes, as those name them."""
@@ -161,6 +163,7 @@ class Mesh:
             await self._dirty.wait()
             self._dirty.clear()
             try:
+                self.resolving.follow(self.snapshot.services)
                 self.settle()
             except MeshdError as error:
                 _log.error("%s", error, extra={"MESHD_EVENT": "not-settled"})

@@ -33,6 +33,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             tasks.create_task(mesh.settle_for_ever())
             tasks.create_task(mesh.capture.run())
             tasks.create_task(mesh.identity.run())
+            tasks.create_task(mesh.resolving.run())
             tasks.create_task(mesh.store.watch())
             tasks.create_task(Declarations(mesh).run())
             if agent:

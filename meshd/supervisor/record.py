@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import msgspec
 
 from meshd.proxy.bootstrap import config_of
+from meshd.resolver.command import NAME as RESOLVER
 from meshd.resolver.command import is_started_for
-from meshd.supervisor import resolver
 from meshd.supervisor.home import Home, write_file
 from meshd.supervisor.process import Identity, command_line, identify
 
@@ -49,5 +49,5 @@ def is_ours(entry: Entry, home: Home) -> bool:
     if entry.proxy:
         return config_of(command) == str(home.bootstrap(entry.name))
     if is_started_for(home.paths.resolver_run, command):
-        return entry.name == resolver.NAME
+        return entry.name == RESOLVER
     return ("meshd", entry.name) in itertools.pairwise(command)

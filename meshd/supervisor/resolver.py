@@ -1,32 +1,59 @@
-"""The node's resolver as one of the supervisor's children."""
+"""The node's resolver as one of the supervisor's children.
+
+It is part of the data path: like the proxies it outlives the supervisor, and the service where they
+do, and the next supervisor goes on with it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING
 
 from meshd import journal
+from meshd.errors import MeshdError
 from meshd.resolver import command
+from meshd.resolver.command import NAME
 from meshd.resolver.files import WILDCARDS, read
 from meshd.settings import Settings
 from meshd.supervisor.privileges import stranger_command
+from meshd.supervisor.process import command_line
+from meshd.supervisor.service import scoped
 
-NAME: Final = "resolver"
+if TYPE_CHECKING:
+    from meshd.supervisor.record import Entry
 
 
 class Resolver:
     """Started with what the settings say at that time."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, slice_name: str) -> None:
         self._directory = directory
+        self._slice = slice_name
         self._wildcards: str | None = None
 
     def command(self, settings: Settings) -> tuple[str, ...]:
         """Raises MeshdError."""
+        arguments = command.arguments(settings.mesh, self._directory)
+        started = stranger_command((command.find(), *arguments))
+        if self._slice:
+            started = scoped(self._slice, NAME, started)
         self._wildcards = self._read()
         # Until it knows what that signal means, it has read nothing that could be outdated.
-        program = ("env", "--ignore-signal=HUP", command.find())
-        return stranger_command((*program, *command.arguments(settings.mesh, self._directory)))
+        return ("env", "--ignore-signal=HUP", *started)
+
+    def to_adopt(self, left: Iterable[Entry], settings: Settings) -> Entry | None:
+        """One that runs already, with the settings as they are now."""
+        with contextlib.suppress(MeshdError):
+            wanted = command.arguments(settings.mesh, self._directory)
+            for entry in left:
+                # Its last argument is followed by an empty string.
+                running = command_line(entry.identity.pid)
+                if entry.name == NAME and running[-len(wanted) - 1 : -1] == wanted:
+                    self._wildcards = self._read() if self._is_older(entry.since) else None
+                    return entry
+        return None
 
     @property
     def is_outdated(self) -> bool:
@@ -35,6 +62,12 @@ class Resolver:
 
     def _read(self) -> str:
         return read(self._directory / WILDCARDS) or ""
+
+    def _is_older(self, moment: float) -> bool:
+        try:
+            return (self._directory / WILDCARDS).stat().st_mtime < moment
+        except OSError:
+            return True
 
 
 def pass_on(line: str) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from meshd import channel, journal, wire
 from meshd.budget import Limits
 from meshd.errors import InvalidInputError, MeshdError
+from meshd.resolver.command import NAME as RESOLVER
 from meshd.settings import Paths, ProxySettings, Settings, load
 from meshd.supervisor import home as houses
 from meshd.supervisor import record
@@ -24,10 +25,9 @@ from meshd.supervisor.child import Policy
 from meshd.supervisor.home import Home
 from meshd.supervisor.members import Bootstrap, Members
 from meshd.supervisor.notify import feed_watchdog, notify
-from meshd.supervisor.output import Pipe
+from meshd.supervisor.output import File, Output, Pipe
 from meshd.supervisor.privileges import Role, Users, role_command
 from meshd.supervisor.process import Process
-from meshd.supervisor.resolver import NAME as RESOLVER
 from meshd.supervisor.resolver import Resolver, pass_on
 from meshd.supervisor.runner import Runner
 from meshd.supervisor.service import proxy_slice, rejoin_proxies
@@ -74,7 +74,7 @@ class Supervisor:
         environment = child_environment(os.environ)
         native = {journal.NATIVE: "1"} if journal.goes_to_journal(os.environ) else {}
         self._commands = roles
-        self._resolver = Resolver(home.paths.resolver_run)
+        self._resolver = Resolver(home.paths.resolver_run, self._slice)
         self._environment = environment | native
         self._roles = [self._make(name) for name in roles]
         self._members = Members(
@@ -92,10 +92,15 @@ class Supervisor:
             name,
             command=lambda: self._command(name),
             environment=self._environment,
-            output=Pipe(pass_on if name == RESOLVER else lambda line: journal.relay(name, line)),
+            output=self._output(name),
             policy=Policy(grace=_ROLE_GRACE),
             changed=self._changed,
         )
+
+    def _output(self, name: str) -> Output:
+        if name == RESOLVER:
+            return File(self._home.log(name), pass_on)
+        return Pipe(lambda line: journal.relay(name, line))
 
     def _command(self, name: str) -> Sequence[str]:
         """Raises MeshdError."""
@@ -109,7 +114,8 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         left = record.read(self._home)
         self._members.adopt(entry for entry in left if entry.proxy)
-        await _end_all(entry for entry in left if not entry.proxy)
+        kept = self._adopt_resolver(left)
+        await _end_all(entry for entry in left if not entry.proxy and entry != kept)
         for name in self._answers:
             self._home.paths.socket(name).unlink(missing_ok=True)
         server = await self._listen()
@@ -174,6 +180,13 @@ class Supervisor:
             if role.name in names and not self._stopping.is_set():
                 role.start()
 
+    def _adopt_resolver(self, left: Iterable[record.Entry]) -> record.Entry | None:
+        found = self._resolver.to_adopt(left, self._settings)
+        for role in self._roles:
+            if found and role.name == RESOLVER and role.adopt(found.identity, found.since):
+                return found
+        return None
+
     async def _reload_names(self) -> None:
         if self._resolver.is_outdated:
             await self._restart({RESOLVER} & self._commands.keys())
@@ -192,16 +205,18 @@ class Supervisor:
     async def _end(self) -> None:
         """The proxies first, who still need the roles to finish what they are doing.
 
-        Unless they have a slice of their own: then they go on.
+        Unless they have a slice of their own: then they go on, and so does the resolver.
         """
         if not self._slice:
             await self._members.stop(_DRAIN_LIMIT)
-        for role in self._roles:
+        ending = [role for role in self._roles if not (self._slice and role.name == RESOLVER)]
+        for role in ending:
             role.stop()
-        await asyncio.gather(*(role.stopped() for role in self._roles))
+        await asyncio.gather(*(role.stopped() for role in ending))
         for name in ("supervisor", *(role.name for role in self._roles)):
             self._home.paths.socket(name).unlink(missing_ok=True)
         if not self._slice:
+            self._home.log(RESOLVER).unlink(missing_ok=True)
             self._home.record.unlink(missing_ok=True)
 
     def _reload(self) -> None:
@@ -219,7 +234,8 @@ class Supervisor:
 
     async def _follow(self, before: Settings, settings: Settings) -> None:
         """Replace what reads its settings at its start. Traffic goes on meanwhile."""
-        await self._restart(self._commands)
+        unconcerned = {RESOLVER} if before.mesh == settings.mesh else set[str]()
+        await self._restart(self._commands.keys() - unconcerned)
         if fixed(before.proxy) != fixed(settings.proxy) or before.node != settings.node:
             try:
                 await self._members.replace()

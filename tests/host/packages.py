@@ -19,7 +19,7 @@ NEXT: Final = "99.1"
 """Version of the second package."""
 CHANGE: Final = "# What is new in the next version.\n"
 """Stands at the end of its settings."""
-_SOURCES: Final = ("meshd", "systemd", "etc", "pyproject.toml", "README.md", "LICENSE")
+_SOURCES: Final = ("meshd", "systemd", "etc", ".ci", "pyproject.toml", "README.md", "LICENSE")
 _PLACE: Final = CHECKOUT / "build" / "test-packages"
 _PATIENCE: Final = 600.0
 
@@ -59,6 +59,7 @@ def _digest() -> str:
 
 def _build(place: Path) -> None:
     new = place.with_name("new")
+    shutil.rmtree(new, ignore_errors=True)
     source = new / "source"
     for path in _files():
         copy = source / path.relative_to(CHECKOUT)

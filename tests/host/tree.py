@@ -15,7 +15,7 @@ SUITE: Final = "bookworm"
 PACKAGES: Final = (
     *("systemd", "systemd-sysv", "dbus", "udev", "rsyslog", "util-linux", "procps"),
     *("iproute2", "iptables", "tcpdump", "curl", "ca-certificates"),
-    *("python3", "libsystemd0", "libseccomp2"),
+    *("python3", "libsystemd0", "libseccomp2", "dnsmasq-base"),
 )
 _REVISION: Final = "1"
 """To be raised when what is done here to a tree changes."""

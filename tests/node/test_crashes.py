@@ -49,7 +49,7 @@ def comes_back(node: Node, name: str, before: int) -> None:
     node.eventually(is_back, f"{name} is back")
 
 
-@pytest.mark.parametrize("name", ["capture", "identity", "mesh", "telemetry"])
+@pytest.mark.parametrize("name", ["capture", "identity", "mesh", "telemetry", "resolver"])
 def test_traffic_flows_on_without_a_role(node: Node, name: str) -> None:
     before = node.children()[name].pid
     with load(node) as went:
@@ -82,15 +82,15 @@ def test_proxies_replaced_one_by_one_lose_nothing(node: Node) -> None:
 
 
 def test_traffic_flows_on_without_the_supervisor(node: Node) -> None:
-    """The next one takes over the proxies that run, and starts the roles anew."""
-    before = {proxy.pid for proxy in node.proxies()}
+    """The next one takes over the proxies and the resolver that run, and starts the roles anew."""
+    before = {proxy.pid for proxy in node.proxies()} | {node.children()["resolver"].pid}
     with load(node) as went:
         kill(node, "supervisor")
         node.wait_supervisor()
         node.start()
     assert went[0]["ok"] > 50
     assert went[0]["failures"] == []
-    assert before == {proxy.pid for proxy in node.proxies()}
+    assert before == {proxy.pid for proxy in node.proxies()} | {node.children()["resolver"].pid}
 
 
 def test_without_all_roles_new_connections_are_made_too(node: Node) -> None:
@@ -101,7 +101,8 @@ def test_without_all_roles_new_connections_are_made_too(node: Node) -> None:
         assert len(node.answers("carol", "tcp", "server:91", 5, 20)) == 100
 
     ask()  # each proxy has used each identity once
-    roles = [child.pid for name, child in node.children().items() if "proxy" not in name]
+    names = node.children().keys() - {"resolver"}  # which is on the data path
+    roles = [node.children()[name].pid for name in names if "proxy" not in name]
     assert len(roles) == 4
     for pid in roles:
         os.kill(pid, signal.SIGSTOP)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,7 @@ import json, socket, sys
 print(json.dumps(sorted({found[4][0] for found in socket.getaddrinfo(sys.argv[1], 80)})))
 """
 A, AAAA, MX, TXT = 1, 28, 15, 16
-NO_ERROR, NO_SUCH_NAME, NOT_IMPLEMENTED = 0, 3, 4
+NO_ERROR, NO_SUCH_NAME = 0, 3
 
 
 def look_up(node: Node, name: str, client: str = "alice") -> list[str]:
@@ -62,32 +64,51 @@ def test_a_headless_service_is_its_pods(node: Node) -> None:
     assert look_up(node, "bare") == [node.pod("server").plan.address]
 
 
-def test_a_service_entrys_host_has_its_address(node: Node) -> None:
-    entry = """
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: named, namespace: mesh}
-spec:
-  hosts: [shop.test]
-  addresses: [198.19.201.7]
-  resolution: STATIC
-  ports: [{number: 80, name: http, protocol: HTTP}]
-  endpoints: [{address: 198.18.0.9}]
+def test_a_service_has_addresses_and_nothing_else(node: Node) -> None:
+    """Also of IPv6: who asks for both must not think that there is no such name."""
+    for kind in (AAAA, MX, TXT):
+        for name in ("server.mesh.svc.cluster.local", "server.mesh.svc", "server.mesh"):
+            assert query(node, name, kind) == (NO_ERROR, 0), (name, kind)
+
+
+def test_upper_and_lower_case_are_the_same(node: Node) -> None:
+    assert query(node, "Server.MESH.svc.Cluster.local", A) == (NO_ERROR, 1)
+
+
+def test_a_removed_service_is_gone(node: Node) -> None:
+    name = "fleeting.mesh.svc.cluster.local"
+    with node.applied(node.write.dump(node.write.service("fleeting", app="server"))):
+        node.eventually(lambda: query(node, name, A) == (NO_ERROR, 1), "it is known")
+    node.eventually(lambda: query(node, name, A) == (NO_SUCH_NAME, 0), "it is forgotten")
+
+
+def test_a_resolver_that_was_killed_comes_back_with_all_names(node: Node) -> None:
+    before = node.children()["resolver"].pid
+    os.kill(before, signal.SIGKILL)
+    node.eventually(
+        lambda: (found := node.children().get("resolver")) and found.pid != before, "it is back"
+    )
+    assert look_up(node, "server")
+
+
+MANY = """
+import json, socket, sys, threading
+found = []
+def ask():
+    try:
+        found.append(len(socket.getaddrinfo(sys.argv[1], 80, type=socket.SOCK_STREAM)))
+    except OSError as error:
+        found.append(str(error))
+threads = [threading.Thread(target=ask) for _ in range(240)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps(found))
 """
-    assert look_up(node, "shop.test") == []
-    with node.applied(entry):
-        assert look_up(node, "shop.test") == ["198.19.201.7"]
-    assert look_up(node, "shop.test") == []
 
 
-def test_a_short_name_is_of_the_clients_own_namespace(node: Node) -> None:
-    assert look_up(node, "external") == []
-
-
-def test_there_is_no_answer_for_types_that_are_not_addresses(node: Node) -> None:
-    """At once, and with a code that tells a resolver to stop asking."""
-    for kind in (MX, TXT):
-        assert query(node, "server.mesh.svc.cluster.local", kind) == (NOT_IMPLEMENTED, 0)
+def test_many_look_ups_at_once_all_have_their_answer(node: Node) -> None:
+    done = node.exec("alice", sys.executable, "-c", MANY, "server.mesh.svc.cluster.local")
+    assert done.json() == [1] * 240
 
 
 # ---- names outside the mesh
@@ -107,9 +128,11 @@ while True:
     name, question = ".".join(labels), query[12 : at + 5]
     print(kind, name, flush=True)
     known = name == "public.test"
-    answers = 1 if known and kind == 1 else 0
+    data = {1: socket.inet_aton("198.18.250.250"), 15: bytes([0, 5, 1, 109, 0]), 16: b"\\x02hi"}
+    answers = 1 if known and kind in data else 0
     head = query[:2] + struct.pack(">5H", 0x8180 | (0 if known else 3), 1, answers, 0, 0)
-    record = struct.pack(">3HIH", 0xC00C, 1, 1, 60, 4) + socket.inet_aton("198.18.250.250")
+    value = data.get(kind, b"")
+    record = struct.pack(">3HIH", 0xC00C, kind, 1, 60, len(value)) + value
     server.sendto(head + question + record * answers, client)
 '''
 
@@ -146,3 +169,79 @@ def test_other_names_are_the_resolvers(resolving: Node) -> None:
     assert query(resolving, "public.test", A) == (NO_ERROR, 1)
     assert query(resolving, "nosuch.test", A) == (NO_SUCH_NAME, 0)
     assert "nosuch.test" in asked(resolving)
+
+
+def test_other_types_are_asked_as_they_are(resolving: Node) -> None:
+    for kind in (MX, TXT):
+        assert query(resolving, "public.test", kind) == (NO_ERROR, 1)
+    assert query(resolving, "public.test", AAAA) == (NO_ERROR, 0)
+
+
+def test_nothing_of_the_mesh_is_ever_asked_outside(resolving: Node) -> None:
+    """Neither what it does not know, nor what a resolver makes of a name of the world."""
+    unknown = ("nosuch.mesh.svc.cluster.local", "public.test.cluster.local", "nosuch.mesh.svc")
+    for name in unknown:
+        for kind in (A, AAAA, TXT):
+            assert query(resolving, name, kind) == (NO_SUCH_NAME, 0), name
+    known = ("server.mesh.svc.cluster.local", "server.mesh.svc", "server.mesh")
+    with resolving.applied(resolving.write.dump(resolving.write.service("server", app="alice"))):
+        for name in known:
+            resolving.eventually(
+                lambda: query(resolving, name, A) == (NO_ERROR, 1),  # noqa: B023
+                f"{name} is known",
+            )
+            assert query(resolving, name, AAAA) == (NO_ERROR, 0)
+    # After all these: what is asked later is logged later.
+    assert query(resolving, "last.test", A) == (NO_SUCH_NAME, 0)
+    log = resolving.eventually(
+        lambda: "last.test" in (got := asked(resolving)) and got, "it is asked"
+    )
+    assert not [line for line in log.splitlines() if "mesh" in line or "cluster.local" in line]
+
+
+def test_a_service_entrys_host_has_its_address(resolving: Node) -> None:
+    entry = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: named, namespace: mesh}
+spec:
+  hosts: [shop.test]
+  addresses: [198.19.201.7]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 198.18.0.9}]
+"""
+    assert look_up(resolving, "shop.test") == []
+    with resolving.applied(entry):
+        resolving.eventually(
+            lambda: look_up(resolving, "shop.test") == ["198.19.201.7"], "it is known"
+        )
+        assert query(resolving, "shop.test", AAAA) == (NO_ERROR, 0)
+    resolving.eventually(lambda: look_up(resolving, "shop.test") == [], "it is forgotten")
+
+
+def test_a_short_name_is_of_the_clients_own_namespace(resolving: Node) -> None:
+    write = resolving.write
+    with resolving.applied(write.dump(write.service("external", "outside", app="alice"))):
+        resolving.eventually(lambda: look_up(resolving, "external.outside"), "it is known")
+        assert look_up(resolving, "external") == []
+
+
+def test_a_wildcard_has_its_address_below_it(resolving: Node) -> None:
+    entry = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: wild, namespace: mesh}
+spec:
+  hosts: ["*.wild.test"]
+  addresses: [198.19.201.8]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 198.18.0.9}]
+"""
+    with resolving.applied(entry):
+        resolving.eventually(
+            lambda: look_up(resolving, "a.wild.test") == ["198.19.201.8"], "it is known"
+        )
+        assert query(resolving, "a.wild.test", AAAA) == (NO_ERROR, 0)
+    resolving.eventually(lambda: query(resolving, "a.wild.test", A)[1] == 0, "it is forgotten")

@@ -95,7 +95,8 @@ class Load:
 async def main() -> None:
     load, rate = Load(sys.argv[1]), float(sys.argv[2])
     ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    await load.exchange(True)
+    async with asyncio.timeout(WAIT):
+        await load.exchange(True)
     print("begun", flush=True)
     holding = asyncio.create_task(load.hold())
     under_way: set[asyncio.Task[None]] = set()

@@ -1,0 +1,55 @@
+# pyright: reportAttributeAccessIssue=false
+"""The way from a workload to the node's resolver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
+
+from meshd.compile.compiler import Compiler, Kind
+from meshd.config.read import read_objects
+from meshd.config.registry import build_snapshot
+from meshd.model.snapshot import MeshOptions
+from meshd.model.workload import Workload
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: mesh}
+spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
+"""
+WORKLOAD = Workload(
+    uid="mesh.web",
+    name="web",
+    namespace="mesh",
+    netns="/run/netns/web",
+    service_account="web",
+    labels={"app": "web"},
+    addresses=("198.18.0.1",),
+)
+
+
+def compiled() -> dict[Any, Any]:
+    objects = [read.object for read in read_objects(SERVICE, "test.yaml")]
+    addresses = {"web.mesh.svc.cluster.local": "198.19.0.1"}
+    snapshot = build_snapshot(objects, [WORKLOAD], MeshOptions(dns_port=5353), addresses)
+    return Compiler().compile(snapshot, [WORKLOAD.uid])
+
+
+def test_queries_go_from_the_namespace_to_the_resolvers_port() -> None:
+    listener = compiled()[Kind.LISTENER]["mesh.web|dns"]
+    place = listener.address.socket_address
+    assert (place.network_namespace_filepath, place.port_value) == ("/run/netns/web", 15053)
+    proxy = udp_proxy_pb2.UdpProxyConfig()
+    (udp,) = listener.listener_filters
+    assert udp.typed_config.Unpack(proxy)
+    (group,) = compiled()[Kind.CLUSTER][proxy.cluster].load_assignment.endpoints
+    (end,) = group.lb_endpoints
+    address = end.endpoint.address.socket_address
+    assert (address.address, address.port_value) == ("127.0.0.1", 5353)
+
+
+def test_proxies_do_not_answer_for_names_themselves() -> None:
+    texts = [str(listener) for listener in compiled()[Kind.LISTENER].values()]
+    assert not any("dns_filter" in text or "web.mesh.svc" in text for text in texts if text)

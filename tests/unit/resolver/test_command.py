@@ -1,0 +1,72 @@
+"""What dnsmasq is started with, and which of its words are passed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.resolver import command
+from meshd.settings import MeshSettings
+
+DIRECTORY = Path("/run/x/dns")
+
+
+def arguments(*upstreams: str) -> tuple[str, ...]:
+    return command.arguments(MeshSettings(dns_upstreams=upstreams, dns_port=5353), DIRECTORY)
+
+
+def test_it_is_the_hosts_own_resolvers_that_are_asked_when_none_is_named() -> None:
+    assert "--resolv-file=/etc/resolv.conf" in arguments()
+    assert "--no-resolv" not in arguments()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("192.0.2.1", "192.0.2.1#53"),
+        ("192.0.2.1:54", "192.0.2.1#54"),
+        ("2001:db8::1", "2001:db8::1#53"),
+        ("[2001:db8::1]:54", "2001:db8::1#54"),
+    ],
+)
+def test_named_resolvers_are_asked_and_no_others(text: str, told: str) -> None:
+    assert [one for one in arguments(text) if one.startswith("--server=")] == [f"--server={told}"]
+    assert "--no-resolv" in arguments(text)
+    assert not any(one.startswith("--resolv-file") for one in arguments(text))
+
+
+@pytest.mark.parametrize("text", ["", "dns.example.com", "192.0.2.1:", "192.0.2.1:0", "[::1]"])
+def test_a_resolver_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"mesh\.dns_upstreams"):
+        arguments(text)
+
+
+def test_it_is_told_from_another_nodes() -> None:
+    assert command.is_started_for(DIRECTORY, ("dnsmasq", *arguments()))
+    assert not command.is_started_for(Path("/run/y/dns"), ("dnsmasq", *arguments()))
+
+
+def test_the_package_is_named_when_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(command, "_SYSTEM_PATH", str(tmp_path))
+    with pytest.raises(SystemRefusedError, match="dnsmasq-base"):
+        command.find()
+
+
+@pytest.mark.parametrize(
+    ("line", "routine"),
+    [
+        ("dnsmasq[7]: read /run/x/dns/hosts - 4 names", True),
+        ("dnsmasq[7]: using nameserver 192.0.2.1#53", True),
+        ("dnsmasq[7]: failed to load names from /run/x/dns/hosts: No such file or directory", True),
+        ("dnsmasq[7]: failed to load names from /run/x/dns/hosts: Permission denied", False),
+        ("dnsmasq[7]: Maximum number of concurrent DNS queries reached (max: 1000)", False),
+        ("dnsmasq: failed to create listening socket for 127.0.0.1: Address in use", False),
+    ],
+)
+def test_only_what_is_news_is_passed_on(line: str, routine: bool) -> None:
+    assert command.is_routine(line) is routine

@@ -1,0 +1,67 @@
+"""What dnsmasq is told of the mesh's services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshd.model.service import Endpoint, ServiceRecord
+from meshd.resolver.tables import Tables, tables
+
+
+def service(host: str, *addresses: str, **more: Any) -> ServiceRecord:
+    return ServiceRecord(host=host, namespace="shop", addresses=addresses, **more)
+
+
+def told(*services: ServiceRecord) -> Tables:
+    return tables(services, "mesh.test")
+
+
+def endpoint(address: str, *, ready: bool = True) -> Endpoint:
+    return Endpoint(address=address, port=80, service_port=80, ready=ready)
+
+
+def test_a_service_is_known_by_three_names_and_each_of_its_addresses() -> None:
+    found = told(service("web.shop.svc.mesh.test", "10.0.0.1", "fd00::1"))
+    names = "web.shop.svc.mesh.test web.shop.svc web.shop"
+    assert found.hosts == f"10.0.0.1 {names}\nfd00::1 {names}\n"
+
+
+def test_a_short_name_is_not_asked_outside_but_names_below_it_are() -> None:
+    found = told(service("web.shop.svc.mesh.test", "10.0.0.1"))
+    assert found.servers == "server=/web.shop/\nserver=/*.web.shop/#\n"
+
+
+def test_a_headless_service_is_its_ready_endpoints() -> None:
+    ends = (endpoint("10.1.0.2"), endpoint("10.1.0.1"), endpoint("10.1.0.3", ready=False))
+    found = told(service("db.shop.svc.mesh.test", headless=True, endpoints=(*ends, ends[0])))
+    assert [line.split()[0] for line in found.hosts.splitlines()] == ["10.1.0.1", "10.1.0.2"]
+
+
+def test_a_host_of_the_world_has_no_other_name() -> None:
+    found = told(service("api.example.com", "10.0.0.1"))
+    assert found.hosts == "10.0.0.1 api.example.com\n"
+    assert found.servers == "server=/api.example.com/\nserver=/*.api.example.com/#\n"
+
+
+def test_what_has_no_address_is_left_to_the_world() -> None:
+    found = told(
+        service("api.example.com"),
+        service("net.example.com", "10.0.0.0/8"),
+        service("web.shop.svc.mesh.test", headless=True),
+        service("*", "10.0.0.1"),
+    )
+    assert found == Tables("", "", "")
+
+
+def test_a_wildcard_is_an_option() -> None:
+    found = told(service("*.example.com", "10.0.0.1", "fd00::1"))
+    assert found == Tables(
+        "",
+        "",
+        "address=/*.example.com/10.0.0.1\naddress=/*.example.com/fd00::1\nlocal=/*.example.com/\n",
+    )
+
+
+def test_the_order_of_the_services_does_not_matter() -> None:
+    services = [service(f"{name}.shop.svc.mesh.test", "10.0.0.1") for name in "abc"]
+    assert told(*services) == told(*reversed(services))

@@ -1,0 +1,97 @@
+"""The resolver as a child: what it is started with, and when it is another one's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meshd.resolver.command import arguments
+from meshd.resolver.files import WILDCARDS
+from meshd.settings import MeshSettings, Paths, Settings
+from meshd.supervisor.home import Home
+from meshd.supervisor.process import command_line, identify
+from meshd.supervisor.record import Entry, is_ours
+from meshd.supervisor.resolver import Resolver
+
+SETTINGS = Settings(mesh=MeshSettings(dns_port=5353))
+OTHERS = Settings(mesh=MeshSettings(dns_port=5354))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    paths = Paths(tmp_path / "etc", tmp_path / "lib", tmp_path / "run")
+    paths.resolver_run.mkdir(parents=True)
+    return Home(paths)
+
+
+@pytest.fixture
+def running(home: Home) -> Iterator[Entry]:
+    """No dnsmasq, but something that is called as it is."""
+    words = arguments(SETTINGS.mesh, home.paths.resolver_run)
+    with subprocess.Popen(["sh", "-c", "read x", "sh", *words], stdin=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 10
+        while command_line(process.pid)[-2:-1] != words[-1:]:
+            assert time.monotonic() < deadline
+        identity = identify(process.pid)
+        assert identity
+        yield Entry("resolver", identity, time.time(), False)
+        process.kill()
+
+
+def resolver(home: Home) -> Resolver:
+    return Resolver(home.paths.resolver_run, "")
+
+
+def test_it_is_nobody_and_has_no_capability(home: Home) -> None:
+    command = resolver(home).command(SETTINGS)
+    setpriv = command[: command.index("--")]
+    assert {"--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"} <= {*setpriv}
+    assert "--no-new-privs" in setpriv
+
+
+def test_it_has_a_scope_where_proxies_have_one(home: Home) -> None:
+    command = Resolver(home.paths.resolver_run, "x.slice").command(SETTINGS)
+    assert command[:3] == ("env", "--ignore-signal=HUP", "systemd-run")
+    assert "--slice=x.slice" in command
+
+
+def test_new_wildcards_need_a_new_process(home: Home) -> None:
+    one = resolver(home)
+    one.command(SETTINGS)
+    assert not one.is_outdated
+    path = home.paths.resolver_run / WILDCARDS
+    path.write_text("local=/*.a.test/\n")
+    assert one.is_outdated
+    one.command(SETTINGS)
+    assert not one.is_outdated
+
+
+def test_one_that_runs_is_kept(home: Home, running: Entry) -> None:
+    assert is_ours(running, home)
+    assert resolver(home).to_adopt([running], SETTINGS) == running
+
+
+def test_one_of_other_settings_is_not_kept(home: Home, running: Entry) -> None:
+    assert resolver(home).to_adopt([running], OTHERS) is None
+
+
+def test_one_of_another_home_is_a_strangers(
+    home: Home, running: Entry, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("other")
+    assert not is_ours(running, Home(Paths(root, root, root)))
+
+
+def test_one_that_is_kept_may_not_know_the_newest_wildcards(home: Home, running: Entry) -> None:
+    path = home.paths.resolver_run / WILDCARDS
+    path.write_text("local=/*.a.test/\n")
+    for when, outdated in ((running.since - 9, False), (running.since + 9, True)):
+        os.utime(path, (when, when))
+        one = resolver(home)
+        assert one.to_adopt([running], SETTINGS)
+        assert one.is_outdated is outdated
