@@ -30,6 +30,8 @@ _LONGEST_PATH: Final = 107  # unix(7)
 _STOP_TIMEOUT: Final = 1.0
 """Seconds for gRPC to end what serves clients."""
 _LONGEST_REASON: Final = 500
+_LAST_WRITE: Final = 1.0
+"""Seconds for a write to notice that its client has hung up."""
 _MOST_REFUSALS: Final = 1000
 """Of which it is remembered that they were logged."""
 
@@ -118,7 +120,7 @@ class Server:
         if client.writing or (response := client.subscriber.next(self._secrets)) is None:
             return
         client.writing = True
-        task = asyncio.create_task(self._write(client, response))
+        task = client.write = asyncio.create_task(self._write(client, response))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
 
@@ -144,6 +146,9 @@ class Server:
             pass  # that is how gRPC says that the client hung up, or that we do
         finally:
             self._clients.discard(client)
+            if client.write:
+                # gRPC ends the call when this returns, and cannot with a write under way.
+                await asyncio.wait((client.write,), timeout=_LAST_WRITE)
 
     def _receive(self, client: _Client, message: Any) -> None:
         client.name = client.name or message.node.id
@@ -174,7 +179,7 @@ class Server:
 class _Client:
     """One stream. An Envoy opens one for each secret."""
 
-    __slots__ = ("context", "delta", "name", "subscriber", "writing")
+    __slots__ = ("context", "delta", "name", "subscriber", "write", "writing")
 
     def __init__(self, context: Any, *, delta: bool) -> None:
         self.context = context
@@ -182,6 +187,7 @@ class _Client:
         self.name = ""
         self.subscriber = Subscriber(whole=not delta)
         self.writing = False
+        self.write: asyncio.Task[None] | None = None
 
 
 def _handler(serve: Any, *, delta: bool) -> Any:
