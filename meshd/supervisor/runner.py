@@ -163,11 +163,14 @@ class Runner:
         if self._draining:
             self._draining.cancel()
         if self.child.state is State.RUNNING:
+            # What is missing is told once, not at each attempt to begin.
+            told = not pid and reason == self.problem
             self.problem = reason
             self.restarts += 1
             self._feed(Event.EXITED, lived)
             journal.event(
-                *(_log, logging.ERROR, "failed", "%s (pid %d) is started again: %s"),
+                *(_log, logging.DEBUG if told else logging.ERROR),
+                *("failed", "%s (pid %d) is started again: %s"),
                 *(self.name, pid, reason),
             )
         else:

@@ -69,7 +69,8 @@ def mirror() -> str:
         check=False,
     ).stdout.splitlines()
     uris = [uri for uri, _, release in (line.partition(" ") for line in found) if release == SUITE]
-    return uris[0].rstrip("/") if uris else "http://deb.debian.org/debian"
+    assert uris, f"apt has no lists of {SUITE}: run apt-get update"
+    return uris[0].rstrip("/")
 
 
 def _adapt(tree: Path) -> None:

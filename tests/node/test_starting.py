@@ -40,6 +40,14 @@ def problem(node: Node, name: str) -> str:
     return ""
 
 
+def restarts(node: Node, name: str) -> int:
+    with contextlib.suppress(Exception):
+        answer = node.ask("supervisor", wire.Children())
+        if isinstance(answer, wire.ChildStates):
+            return next((each.restarts for each in answer.children if each.name == name), 0)
+    return 0
+
+
 def runs(node: Node, names: set[str]) -> bool:
     with contextlib.suppress(Exception):
         return names <= node.children().keys()
@@ -101,8 +109,20 @@ def test_a_dns_port_that_is_taken(fresh: Node) -> None:
         line = fresh.eventually(lambda: problem(fresh, "resolver"), "it says what is wrong")
         assert "Address already in use" in line
         fresh.eventually(lambda: runs(fresh, ROLES | {"proxy-0", "proxy-1"}), "all others run")
-        assert fresh.meshctl("status").status == 1
+        fresh.eventually(lambda: fresh.meshctl("status").status == 1, "it is told")
     fresh.eventually(lambda: runs(fresh, {"resolver"}), "it starts when the port is free")
+
+
+WITHOUT_DNSMASQ = 'mount --bind /dev/null "$(readlink -f /usr/sbin/dnsmasq)" && exec "$@"'
+
+
+def test_without_dnsmasq_all_else_works_and_the_package_is_named_once(fresh: Node) -> None:
+    fresh.prefix = ("unshare", "--mount", "sh", "-c", WITHOUT_DNSMASQ, "sh")
+    fresh.launch()
+    fresh.eventually(lambda: runs(fresh, ROLES | {"proxy-0", "proxy-1"}), "all others run")
+    fresh.eventually(lambda: restarts(fresh, "resolver") > 3, "it is tried again")
+    assert "dnsmasq-base" in problem(fresh, "resolver")
+    assert fresh.log.count("dnsmasq-base") == 1
 
 
 BAD = {
