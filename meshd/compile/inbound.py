@@ -107,8 +107,7 @@ def workload_listener(
     whose = wellknown.whose(workload, TRANSITIVE)
     alpn = (*HTTP_ALPN, *TCP_ALPN)
     mutual = [
-        wellknown.set_filter_state(*whose, *handover()),
-        wellknown.set_filter_state_after_handshake(*_peer(identity)),
+        wellknown.set_filter_state(*whose, *handover(), after_handshake=tuple(_peer(identity))),
         tcp_proxy(
             "inbound",
             [(listener_for(ports, mutual_tls=True), 1)],

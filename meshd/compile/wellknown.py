@@ -140,17 +140,10 @@ def whose(workload: Workload, sharing: Any) -> list[Any]:
     return [uid, state_value(NETNS_STATE, workload.netns, sharing)]
 
 
-def set_filter_state(*values: Any) -> Any:
-    return filter_(
-        "envoy.filters.network.set_filter_state",
-        set_filter_state_pb2.Config(on_new_connection=values),
-    )
-
-
-def set_filter_state_after_handshake(*values: Any) -> Any:
-    """As ``set_filter_state``, when the client's certificate is known."""
-    config = set_filter_state_pb2.Config()
-    for value in values:
+def set_filter_state(*values: Any, after_handshake: tuple[Any, ...] = ()) -> Any:
+    """``after_handshake``: what can be said only when the client's certificate is known."""
+    config = set_filter_state_pb2.Config(on_new_connection=values)
+    for value in after_handshake:
         add_field(config, _ON_TLS_HANDSHAKE, value.SerializeToString(deterministic=True))
     return filter_("envoy.filters.network.set_filter_state", config)
 

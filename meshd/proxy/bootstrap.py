@@ -54,6 +54,18 @@ _UNUSED_STATS: Final = (
     {"contains": ".worker_"},
     {"prefix": "vhost."},
     {"prefix": "runtime."},
+    # The same connections are counted where they go on to.
+    {"prefix": "tcp.inbound."},
+    {"prefix": "tcp.outbound."},
+    {"prefix": "udp.dns."},
+    # Each listener keeps its own account of all of these, though all are shown as one.
+    {
+        "safe_regex": {
+            "regex": r"listener\..*\.(connections_accepted_per_socket_event|extension_.*"
+            r"|downstream_(cx_(destroy|length_ms|over.*|transport.*)|global.*|listener.*|pre.*)"
+            r"|ssl\.(ocsp.*|no_certificate|was_.*|connection_.*|session_.*|versions.*))"
+        }
+    },
 )
 """Names of metrics that are not kept, so that memory does not grow with them."""
 

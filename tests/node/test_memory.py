@@ -73,7 +73,7 @@ class Crowd:
                 name=name,
                 namespace="mesh",
                 netns=f"/run/netns/{name}",
-                service_account=name,
+                service_account="crowd",
                 labels={"app": name},
                 addresses=(f"198.18.254.{number}",),
             )
