@@ -97,8 +97,8 @@ class Machine:
         top = CHECKOUT.parts[1]
         if top not in {"root", "home", "tmp"}:
             return
-        drop_in = "[Service]\nProtectHome=no\nPrivateTmp=no\n"
-        self.write("/etc/systemd/system/meshd.service.d/checkout.conf", drop_in)
+        shown = "PrivateTmp=no" if top == "tmp" else "ProtectHome=no"
+        self.write("/etc/systemd/system/meshd.service.d/checkout.conf", f"[Service]\n{shown}\n")
         if top != "tmp":
             for parent in CHECKOUT.parents[:-1]:
                 place = self.root / str(parent).lstrip("/")
