@@ -12,6 +12,7 @@ import dataclasses
 import os
 import signal
 import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NoReturn
@@ -22,6 +23,7 @@ from meshd.testbed import kernel
 APP_DIRECTORY: Final = "/srv/app"
 """Where a container sees its image's folder, so that it need not reach it on the host."""
 _TMPFS: Final = kernel.MS_NOSUID | kernel.MS_NODEV
+_TMP: Final = Path("/tmp")  # noqa: S108
 _CANNOT_RUN: Final = 127
 """The shell's exit status for a command that cannot be run."""
 
@@ -151,8 +153,19 @@ def _mount(task: Task) -> None:
         if directory.is_dir():
             flags = _TMPFS | kernel.MS_NOEXEC | kernel.MS_RDONLY
             kernel.mount("tmpfs", str(directory), "tmpfs", flags, "mode=555,size=4k")
-    kernel.mount("tmpfs", "/tmp", "tmpfs", _TMPFS, "mode=1777,size=64m")  # noqa: S108
+    _mount_tmp()
     kernel.mount("proc", "/proc", "proc", _TMPFS | kernel.MS_NOEXEC)
+
+
+def _mount_tmp() -> None:
+    """A /tmp of its own. An environment that we run from and that lies there stays visible: images
+    may be mapped to its programs."""
+    ours = Path(sys.prefix)
+    held = os.open(ours, os.O_PATH | os.O_CLOEXEC) if ours.is_relative_to(_TMP) else None
+    kernel.mount("tmpfs", str(_TMP), "tmpfs", _TMPFS, "mode=1777,size=64m")
+    if held is not None:
+        ours.mkdir(parents=True, mode=0o755)
+        kernel.mount(f"/proc/self/fd/{held}", str(ours), flags=kernel.MS_BIND)
 
 
 def _drop(user: int) -> None:
