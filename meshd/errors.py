@@ -6,6 +6,13 @@ as it is, without a traceback.
 
 from __future__ import annotations
 
+from typing import Final
+
+import msgspec
+
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
+"""What msgspec raises for bytes that are not what was expected; the second for invalid UTF-8."""
+
 
 class MeshdError(Exception):
     """Anything that meshd refuses or cannot do. ``str(error)`` is one line for people."""

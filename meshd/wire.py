@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from meshd.errors import InvalidInputError
+from meshd.errors import UNDECODABLE, InvalidInputError
 from meshd.model.membership import (
     Certified,
     Certify,
@@ -382,5 +382,5 @@ def decode(body: bytes) -> AnyMessage:
     """Raises InvalidInputError when the bytes are not a message that we know."""
     try:
         return _decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise InvalidInputError(f"not a message of this version of meshd: {error}") from None

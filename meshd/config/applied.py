@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from meshd.config.write import from_json, to_json
-from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
 from meshd.model.base import Key, Object
 from meshd.wire import Finding
 
@@ -93,7 +93,7 @@ def load(path: Path) -> tuple[Applied, tuple[Finding, ...]]:
         raise SystemRefusedError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         content = msgspec.json.decode(raw, type=_Content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         aside = _set_aside(path)
         path.unlink()
         reason = (

@@ -19,6 +19,7 @@ from typing import Final
 import grpc
 import msgspec
 
+from meshd.errors import UNDECODABLE
 from meshd.model.entries import HTTPHealthCheck, ReadinessProbe
 from meshd.model.workload import Workload
 
@@ -182,7 +183,7 @@ class Checker:
 def _load(record: Path) -> tuple[str, ...]:
     try:
         return msgspec.json.decode(record.read_bytes(), type=tuple[str, ...])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, *UNDECODABLE):
         return ()
 
 

@@ -13,12 +13,11 @@ from typing import Final
 import msgspec
 
 from meshd.discovery.enrolment import Life, Phase
-from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
 from meshd.model.workload import Workload
 
 RECORD: Final = "workloads.json"
 """Its name in the run directory."""
-_decode_error = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +64,7 @@ def load(path: Path) -> Record:
         return msgspec.json.decode(path.read_bytes(), type=Record)
     except FileNotFoundError:
         return Record()
-    except (OSError, *_decode_error) as error:
+    except (OSError, *UNDECODABLE) as error:
         raise InvalidInputError(
             f"{path}: not a record of workloads, so none is known: register them again ({error})"
         ) from None

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from meshd import wire
-from meshd.errors import InvalidInputError, MeshdError
+from meshd.errors import UNDECODABLE, InvalidInputError, MeshdError
 
 ALPN: Final = "meshd-join"
 LIMIT: Final = 64 * 1024
@@ -74,7 +74,7 @@ def decode(line: bytes) -> Message:
     """Raises InvalidInputError."""
     try:
         return _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise InvalidInputError(f"not a message of this version of meshd: {error}") from None
 
 

@@ -20,7 +20,7 @@ import msgspec
 from cryptography.hazmat.primitives import serialization
 
 from meshd import channel, wire
-from meshd.errors import InvalidInputError, MeshdError
+from meshd.errors import UNDECODABLE, InvalidInputError, MeshdError
 from meshd.identity import authority, names, rotation, sds
 from meshd.identity.authority import Signer
 from meshd.identity.disk import Disk, write_whole
@@ -94,7 +94,7 @@ class Identities:
             self._set(frozenset(map(names.parse, found)))
         except FileNotFoundError:
             pass
-        except (OSError, msgspec.DecodeError, InvalidInputError) as error:
+        except (OSError, *UNDECODABLE, InvalidInputError) as error:
             _log.warning(
                 "%s: not usable, so nobody is served until the mesh role tells: %s",
                 self._record,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from meshd.errors import SystemRefusedError
+from meshd.errors import UNDECODABLE, SystemRefusedError
 from meshd.identity.authority import Issued
 from meshd.identity.disk import Disk, write_whole
 from meshd.model.workload import Identity
@@ -72,7 +72,7 @@ class Shelf:
             found = msgspec.json.decode(path.read_bytes(), type=_Content)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (OSError, *UNDECODABLE) as error:
             _log.warning(
                 "%s: not usable, so %s gets a new certificate: %s",
                 *(path, identity.uri, error),

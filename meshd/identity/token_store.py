@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
 from meshd.identity import tokens
 from meshd.identity.disk import Disk, write_whole
 from meshd.identity.tokens import Record
@@ -83,7 +83,7 @@ class TokenStore:
             raise SystemRefusedError(f"{self._path}: cannot be read: {error.strerror}") from None
         try:
             return msgspec.json.decode(raw, type=_Content)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             raise InvalidInputError(
                 f"{self._path}: damaged ({error}); remove it: tokens that were not used yet are "
                 "lost, nodes that have joined are not"

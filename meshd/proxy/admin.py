@@ -14,7 +14,7 @@ from typing import Any, Final
 import h11
 import msgspec
 
-from meshd.errors import SystemRefusedError, UnreachableError
+from meshd.errors import UNDECODABLE, SystemRefusedError, UnreachableError
 
 _PATIENCE: Final = 5.0
 _ACTIVE: Final = "listener_manager.total_listeners_active"
@@ -61,9 +61,6 @@ class Admin:
         status, _ = await self._request("GET", "/ready")
         return status == 200
 
-    async def server_info(self) -> dict[str, Any]:
-        return await self._json("/server_info")
-
     async def config_dump(self, *, resource: str = "", endpoints: bool = False) -> dict[str, Any]:
         """``resource``: one field of one section, such as ``dynamic_listeners``."""
         query = [f"resource={resource}"] if resource else []
@@ -94,9 +91,6 @@ class Admin:
         """
         await self._command("/drain_listeners?inboundonly" + ("&graceful" if graceful else ""))
 
-    async def quit(self) -> None:
-        await self._command("/quitquitquit")
-
     async def _command(self, target: str) -> None:
         await self._expect("POST", target)
 
@@ -104,7 +98,7 @@ class Admin:
         body = await self._expect("GET", target)
         try:
             return msgspec.json.decode(body, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise SystemRefusedError(f"{self._socket}: {target}: no JSON: {error}") from None
 
     async def _expect(self, method: str, target: str) -> bytes:

@@ -17,7 +17,7 @@ import msgspec
 from meshd import channel, wire
 from meshd.config import applied
 from meshd.config.write import to_json
-from meshd.errors import MeshdError
+from meshd.errors import UNDECODABLE, MeshdError
 from meshd.model.base import Key, Object
 from meshd.model.workload import Workload
 from meshd.roles.hub import Mesh
@@ -103,7 +103,7 @@ class Sharing:
             return msgspec.json.decode(self._record.read_bytes(), type=tuple[Workload, ...])
         except FileNotFoundError:
             return ()
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (OSError, *UNDECODABLE) as error:
             _log.warning(
                 "%s: not usable, so nothing runs elsewhere until the nodes tell: %s",
                 *(self._record, error),

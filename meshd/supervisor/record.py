@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from meshd.errors import UNDECODABLE
 from meshd.proxy.bootstrap import config_of
 from meshd.resolver.command import NAME as RESOLVER
 from meshd.resolver.command import is_started_for
@@ -32,7 +33,7 @@ def read(home: Home) -> tuple[Entry, ...]:
     """Those that still run. None when there is no record, or one that cannot be read."""
     try:
         entries = msgspec.json.decode(home.record.read_bytes(), type=tuple[Entry, ...])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNDECODABLE):
         return ()
     return tuple(entry for entry in entries if is_ours(entry, home))
 

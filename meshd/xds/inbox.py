@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from meshd.errors import InvalidInputError, MeshdError
+from meshd.errors import UNDECODABLE, InvalidInputError, MeshdError
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):
@@ -75,7 +75,7 @@ class Inbox:
         """What ``dump`` gave; tells what of it cannot be used. Raises InvalidInputError."""
         try:
             state = msgspec.msgpack.decode(data, type=_State)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise InvalidInputError(f"damaged ({error})") from None
         found = [self.take(url, named.items())[1] for url, named in state.resources.items()]
         return tuple(reason for reason in found if reason)

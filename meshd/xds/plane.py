@@ -22,7 +22,7 @@ import msgspec
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd import wire
-from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
+from meshd.errors import UNDECODABLE, InvalidInputError, MeshdError, SystemRefusedError
 from meshd.model.workload import Workload
 from meshd.xds import rosters
 from meshd.xds.node_stream import NodeStream
@@ -178,7 +178,7 @@ class Plane:
             while (message := await context.read()) is not grpc.aio.EOF:
                 self._set(rosters.told(self.rosters, node, _workloads.decode(message)))
                 await context.write(b"{}")
-        except (msgspec.DecodeError, InvalidInputError) as error:
+        except (*UNDECODABLE, InvalidInputError) as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except asyncio.CancelledError:
             pass

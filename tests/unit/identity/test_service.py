@@ -164,7 +164,7 @@ def test_a_restart_serves_the_same_and_denies_nobody_before_it_is_told(tmp_path:
     _run(scenario)
 
 
-@pytest.mark.parametrize("text", [b"", b"[1]", b'["nonsense"]', b"{}", b"\xff"])
+@pytest.mark.parametrize("text", [b"", b"[1]", b'["nonsense"]', b"{}", b"\xff", b'["\xff"]'])
 def test_a_damaged_record_is_one_warning(
     tmp_path: Path, text: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
