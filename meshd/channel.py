@@ -13,11 +13,15 @@ import struct
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from meshd import wire
 from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError, UnreachableError
 
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
+
+_LONGEST_PATH: Final = 107
+"""Bytes of a unix socket's path: unix(7)."""
 
 
 def peer_uid(connection: socket.socket) -> int:
@@ -29,6 +33,22 @@ def peer_uid(connection: socket.socket) -> int:
 def own_uids() -> frozenset[int]:
     """Who may talk to a role that runs as this process does: root, and its own user."""
     return frozenset({0, os.geteuid()})
+
+
+def check_length(path: Path) -> None:
+    """Raises InvalidInputError when no unix socket can have this path (unix(7))."""
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise InvalidInputError(
+            f"{path}: too long for a unix socket ({_LONGEST_PATH} bytes); use a shorter home"
+        )
+
+
+def share_with_group(path: Path) -> None:
+    """A socket for its owner and its group, which is that of the directory. Raises OSError."""
+    path.chmod(0o660)
+    group = path.parent.stat().st_gid
+    if path.stat().st_gid != group:
+        os.chown(path, -1, group)
 
 
 class Connection:
@@ -83,10 +103,7 @@ async def listen(
     died is replaced. Raises InvalidInputError when the path is too long for a socket (unix(7)),
     SystemRefusedError when the kernel refuses.
     """
-    if len(os.fsencode(path)) > 107:
-        raise InvalidInputError(
-            f"{path}: too long for a unix socket (107 bytes); use a shorter home"
-        )
+    check_length(path)
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(reader, writer)

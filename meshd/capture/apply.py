@@ -78,20 +78,10 @@ def remove() -> Outcome:
     return _bring_about(_Workload(None), act=True)
 
 
-def plan_removal() -> Outcome:
-    """What ``remove`` would do."""
-    return _bring_about(_Workload(None), act=False)
-
-
 def apply_host(capture: HostCapture) -> Outcome:
     """Make the host's rules so, or leave none. Raises SystemRefusedError."""
     with inside.locked():
         return _bring_about(_Host(capture), act=True)
-
-
-def plan_host(capture: HostCapture) -> Outcome:
-    """What ``apply_host`` would do."""
-    return _bring_about(_Host(capture), act=False)
 
 
 class _Target(Protocol):

@@ -36,7 +36,6 @@ from meshd.model.service import Protocol
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Identity, Workload
 
-_HTTP_FIRST_LINE: Final = ("http/1.0", "http/1.1", "h2c")
 _UNDECLARED: Final = "InboundPassthroughCluster"
 
 _LONGEST_SHAPE: Final = 48
@@ -204,7 +203,7 @@ def _port_chains(ports: Ports, options: MeshOptions, mutual_tls: bool) -> Iterat
         usual = http if protocol.is_http else opaque
         yield chain(str(port), chain_match(port=port), usual)
         if protocol is Protocol.SNIFFED:
-            match = chain_match(port=port, alpn=_HTTP_FIRST_LINE)
+            match = chain_match(port=port, alpn=wellknown.HTTP_FIRST_LINE)
             yield chain(f"{port}|http", match, http)
 
 

@@ -67,23 +67,9 @@ def parse_cluster(name: str) -> OutboundCluster | InboundCluster | None:
     return OutboundCluster(int(port), host, subset, variant)
 
 
-def parse_sni(server_name: str) -> OutboundCluster | None:
-    """None: it is not a server name of the mesh."""
-    parts = server_name.split("_.", 3)
-    if len(parts) != 4 or parts[0] != "outbound" or not parts[1].isdecimal():
-        return None
-    return OutboundCluster(int(parts[1]), parts[3], parts[2])
-
-
 def client_routes(port: int, scope: str) -> str:
     """Route configuration of a client's side: all HTTP hosts on one port, as one scope sees it."""
     return f"{port}@{scope}"
-
-
-def parse_client_routes(name: str) -> tuple[int, str] | None:
-    """Port and scope; None: it is a gateway's."""
-    port, separator, scope = name.partition("@")
-    return (int(port), scope) if separator and port.isdecimal() else None
 
 
 def gateway_routes(port: int, scope: str, tls_server: str = "") -> str:

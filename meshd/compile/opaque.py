@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from meshd.compile.route_match import MESH
 from meshd.compile.traffic_policy import effective_policy
 from meshd.compile.visibility import Routing, View
 from meshd.model.service import Port, Protocol, Resolution, ServiceRecord
@@ -104,7 +105,7 @@ def _idle_timeout(view: View, host: str, port: Port) -> float | None:
 
 
 def _applies(match: L4MatchAttributes | TLSMatchAttributes, port: Port, view: View) -> bool:
-    here = not match.gateways or "mesh" in match.gateways
+    here = not match.gateways or MESH in match.gateways
     return here and match.port in {None, port.number} and view.scope.is_source_of(match)
 
 

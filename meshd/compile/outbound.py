@@ -9,7 +9,7 @@ one more workload does not depend on how many services there are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_pb2
@@ -39,9 +39,6 @@ from meshd.model.interception import (
 from meshd.model.service import Protocol
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
-
-_HTTP_FIRST_LINE: Final = ("http/1.0", "http/1.1", "h2c")
-"""What the HTTP inspector reports."""
 
 
 def identify(
@@ -169,7 +166,9 @@ def _http_chains(
             yield chain(
                 f"sniffed|{number}",
                 chain_match(
-                    port=number, prefixes=tuple(dict.fromkeys(prefixes)), alpn=_HTTP_FIRST_LINE
+                    port=number,
+                    prefixes=tuple(dict.fromkeys(prefixes)),
+                    alpn=wellknown.HTTP_FIRST_LINE,
                 ),
                 [known, manager],
             )

@@ -45,6 +45,9 @@ WORKLOAD_STATE: Final = "meshd.workload"
 """Filter state: the workload's uid, for logs. No part of the key of connection pools."""
 _UNHASHED: Final = "envoy.string"
 
+HTTP_FIRST_LINE: Final = ("http/1.0", "http/1.1", "h2c")
+"""What the HTTP inspector reports."""
+
 HASHED: Final = "envoy.hashable_string"
 """The kind of filter state that is part of a connection pool's key. Identity and namespace must be
 of it: with any other, one workload's request could travel on another's connection."""

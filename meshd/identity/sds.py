@@ -20,13 +20,13 @@ import grpc.aio
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd import channel
+from meshd.errors import SystemRefusedError
 from meshd.identity.subscriber import Request, Response, Secret, Secrets, Subscriber
 
 _TYPE: Final = "type.googleapis.com/" + secret_pb2.Secret.DESCRIPTOR.full_name
 _SDS: Final = "envoy.service.secret.v3.SecretDiscoveryService"
 _ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
-_LONGEST_PATH: Final = 107  # unix(7)
 _STOP_TIMEOUT: Final = 1.0
 """Seconds for gRPC to end what serves clients."""
 _LONGEST_REASON: Final = 500
@@ -68,10 +68,7 @@ class Server:
 
         Raises InvalidInputError or SystemRefusedError when that cannot be.
         """
-        if len(os.fsencode(path)) > _LONGEST_PATH:
-            raise InvalidInputError(
-                f"{path}: too long for a unix socket ({_LONGEST_PATH} bytes); use a shorter home"
-            )
+        channel.check_length(path)
         server = grpc.aio.server()
         delta, whole = _handler(self._serve, delta=True), _handler(self._serve, delta=False)
         server.add_generic_rpc_handlers(
@@ -92,9 +89,7 @@ class Server:
         try:
             server.add_insecure_port(f"unix:{path}")
             await server.start()
-            path.chmod(0o660)
-            if path.stat().st_gid != path.parent.stat().st_gid:
-                os.chown(path, -1, path.parent.stat().st_gid)
+            channel.share_with_group(path)
         except (RuntimeError, OSError) as error:
             raise SystemRefusedError(f"{path}: cannot serve secrets there: {error}") from None
         self._server = server

@@ -15,12 +15,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
+from meshd.channel import check_length
 from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
 from meshd.settings import Paths, Settings
 from meshd.supervisor.privileges import User, Users
 
-_LONGEST_SOCKET: Final = 107
-"""Bytes of a unix socket's path (unix(7))."""
 _LONGEST_NAME: Final = "proxy-9999.1.sock"
 
 
@@ -96,11 +95,7 @@ def _find_user(setting: str, name: str) -> User:
 def make_directories(home: Home, users: Users) -> None:
     """Owners and modes are set again each time. Raises SystemRefusedError, InvalidInputError."""
     paths = home.paths
-    if len(os.fsencode(paths.admin_run / _LONGEST_NAME)) > _LONGEST_SOCKET:
-        raise InvalidInputError(
-            f"{paths.run}: too long for the unix sockets in it ({_LONGEST_SOCKET} bytes);"
-            " use a shorter MESHD_HOME"
-        )
+    check_length(paths.admin_run / _LONGEST_NAME)
     meshd, proxy = users.meshd, users.proxy
     # Setgid, so that the sockets inside belong to the group that is to reach them. Sticky: roles
     # make their sockets in run, but never take away another's.

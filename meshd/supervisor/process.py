@@ -42,13 +42,6 @@ def command_line(pid: int) -> tuple[str, ...]:
     return tuple(os.fsdecode(part) for part in raw.split(b"\0"))
 
 
-def uid_of(pid: int) -> int | None:
-    try:
-        return Path(f"/proc/{pid}").stat().st_uid
-    except OSError:
-        return None
-
-
 class Process:
     """One that runs; ``ended`` is called once, with its status as of subprocess."""
 

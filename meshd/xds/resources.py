@@ -83,9 +83,6 @@ class Resources:
         return resource.version if resource else None
 
 
-EMPTY: Final = Resources({})
-
-
 def difference(old: Resources, new: Resources) -> dict[str, frozenset[str]]:
     """Names that were added, changed or removed, by type. A type without any is not listed."""
     found = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +18,8 @@ import grpc
 import grpc.aio
 from envoy.service.discovery.v3 import discovery_pb2
 
-from meshd import wire
-from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd import channel, wire
+from meshd.errors import SystemRefusedError
 from meshd.xds.protocol import decode, encode
 from meshd.xds.resources import LISTENER, Resources, difference
 from meshd.xds.stream import Stream
@@ -71,10 +70,7 @@ class Server:
 
         The socket is for its owner and its group, which is that of the directory.
         """
-        if len(os.fsencode(path)) > 107:  # unix(7)
-            raise InvalidInputError(
-                f"{path}: too long for a unix socket (107 bytes); use a shorter home"
-            )
+        channel.check_length(path)
         server = grpc.aio.server(options=_OPTIONS)
         handlers = {
             "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(
@@ -88,9 +84,7 @@ class Server:
         try:
             server.add_insecure_port(f"unix:{path}")
             await server.start()
-            path.chmod(0o660)
-            if path.stat().st_gid != path.parent.stat().st_gid:
-                os.chown(path, -1, path.parent.stat().st_gid)
+            channel.share_with_group(path)
         except (RuntimeError, OSError) as error:
             raise SystemRefusedError(f"{path}: cannot serve proxies there: {error}") from None
         self._server = server
