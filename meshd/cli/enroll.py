@@ -1,4 +1,4 @@
-"""meshctl enroll, unenroll: a service of this host joins the mesh, or leaves it without a trace.
+"""meshctl enroll, unenroll: what runs on this host joins the mesh, or leaves it without a trace.
 
 What is done to systemd is done here, by root; the daemon is only told. Before the service starts in
 its slice, the slice is captured: it never runs outside of the mesh in there.
@@ -17,6 +17,7 @@ import typer
 
 from meshd import wire
 from meshd.capture.host_rules import NEVER_INBOUND_PORTS
+from meshd.capture.namespaces import Pins
 from meshd.cli.arguments import (
     DEFAULT_TIMEOUT,
     NamespaceOption,
@@ -26,22 +27,31 @@ from meshd.cli.arguments import (
 )
 from meshd.cli.daemon import Target
 from meshd.cli.output import emit, is_for_scripts
+from meshd.cli.place import Place, named
 from meshd.cli.ports import PortWish, merged_service, new_service, parse_port
-from meshd.discovery import host_addresses, units
+from meshd.discovery import units
 from meshd.errors import InvalidInputError
-from meshd.model.workload import HostService, NamedPort, Workload
+from meshd.model.workload import NamedPort, Workload
+from meshd.settings import Paths
 
 _MADE_FOR: Final = "meshd.io/made-for"
 """Annotation of a Service that was made by ``enroll``: the workload that it was made for."""
+_LEAVING: Final = 30.0
+"""Seconds for a workload to be let go."""
 
-UnitArgument = Annotated[
-    str, typer.Argument(metavar="UNIT", help="A systemd service, such as nginx.service.")
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="UNIT|PATH",
+        help="A systemd service, such as nginx.service, or a network namespace, such as"
+        " /run/netns/web or a container's /proc/PID/ns/net.",
+    ),
 ]
 CgroupOption = Annotated[
     str,
     typer.Option(
         metavar="PATH",
-        help="Instead of a unit: a cgroup, below the root of the cgroup2 hierarchy.",
+        help="Instead of these: a cgroup, below the root of the cgroup2 hierarchy.",
     ),
 ]
 RestartOption = Annotated[
@@ -50,7 +60,7 @@ RestartOption = Annotated[
 
 
 NameOption = Annotated[
-    str, typer.Option(metavar="NAME", help="Of the workload. Default: from the unit's.")
+    str, typer.Option(metavar="NAME", help="Of the workload. Default: from UNIT or PATH.")
 ]
 ServiceOption = Annotated[
     str, typer.Option(metavar="NAME", help="The Service by which others reach it.")
@@ -60,7 +70,7 @@ PortOption = Annotated[
     typer.Option(
         metavar="[SERVICE_PORT:]PORT=PROTOCOL",
         parser=parse_port,
-        help="What it serves and what is captured, such as 80=http. May be repeated.",
+        help="What it serves, such as 80=http; of a unit no other is captured. May be repeated.",
     ),
 ]
 AccountOption = Annotated[
@@ -78,13 +88,13 @@ AnnotationOption = Annotated[
 ]
 AddressOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="IP", help="By which others reach this host. May be repeated."),
+    typer.Option(metavar="IP", help="By which others reach it. May be repeated."),
 ]
 
 
 def enroll(
     context: typer.Context,
-    unit: UnitArgument = "",
+    what: TargetArgument = "",
     namespace: NamespaceOption = "default",
     name: NameOption = "",
     service: ServiceOption = "",
@@ -98,36 +108,38 @@ def enroll(
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Give a service of this host an identity, and put its traffic through the mesh."""
+    """Give what runs on this host an identity, and put its traffic through the mesh."""
     _must_be_root("enroll")
     target: Target = context.obj
-    for wish in port or ():
-        _refuse_port(wish.port)
-    place = _place(unit, cgroup)
-    if place.unit and (known := _known(target, place.unit)):
-        if service or port:
-            raise InvalidInputError(
-                f"{place.unit} is enrolled as {known.namespace}/{known.workload}; meshctl unenroll"
-                " it first, or change the WorkloadEntry that declares it"
-            )
-        _prepare(place.unit, restart)
+    place = named(what, cgroup)
+    place.check()
+    wishes = tuple(port or ())
+    if place.host:
+        _refuse_ports(wishes)
+    known = place.known(_rows(target))
+    if known and not (service or wishes):
+        if place.unit:
+            _prepare(place.unit, restart)
         _show(_row(target, known.uid), output)
         return
-    name = name or _name_of(place)
+    name = name or place.workload_name
+    uid = f"{namespace}.{name}"
+    if known:
+        _leave_if_stale(target, place, known, uid)
     workload = Workload(
-        uid=f"{namespace}.{name}",
+        uid=uid,
         name=name,
         namespace=namespace,
-        netns="",
+        netns=place.netns,
         service_account=service_account or name,
         labels={"app": service or name} | dict(map(_key_and_value, label or ())),
         annotations=dict(map(_key_and_value, annotation or ())),
-        addresses=tuple(address or host_addresses.own_addresses()),
-        ports=tuple(NamedPort(wish.name, wish.port) for wish in port or ()),
-        host=place,
+        addresses=tuple(address or place.addresses()),
+        ports=tuple(NamedPort(wish.name, wish.port) for wish in wishes),
+        host=place.host,
     )
     if service:
-        workload = _offered(target, service, tuple(port or ()), workload)
+        workload = _offered(target, service, wishes, workload)
     if place.unit:
         _prepare(place.unit, restart=False)
     target.ask(wire.Register((workload,), float(timeout)), wire.Done, wait=float(timeout))
@@ -138,28 +150,33 @@ def enroll(
 
 def unenroll(
     context: typer.Context,
-    unit: UnitArgument = "",
+    what: TargetArgument = "",
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", metavar="NAME", help="Default: any.")
     ] = "",
     cgroup: CgroupOption = "",
-    all_: Annotated[bool, typer.Option("--all", help="All services of this host.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="All units and cgroups of this host.")
+    ] = False,
     restart: RestartOption = True,
 ) -> None:
-    """Let a service leave the mesh. Nothing of meshd is left with it."""
+    """Let it leave the mesh. Nothing of meshd is left with it."""
     _must_be_root("unenroll")
     target: Target = context.obj
-    rows = _enrolled(target, unit, namespace, cgroup, all_)
-    if unit and not rows:
-        _undo(units.unit_name(unit), restart)  # what a WorkloadEntry declared once
-        print(f"{units.unit_name(unit)} unenrolled")
+    if all_ and (what or cgroup):
+        raise typer.BadParameter("--all is instead of a UNIT, a PATH or a --cgroup")
+    place = None if all_ else named(what, cgroup)
+    rows = _enrolled(target, place, namespace)
+    if place and not rows:
+        _undo(place.unit, restart)  # what a WorkloadEntry declared once
+        print(f"{place} unenrolled")
         return
     if declared := [row for row in rows if row.declared]:
         raise InvalidInputError(
             f"WorkloadEntry {declared[0].namespace}/{declared[0].workload} declares"
             f" {declared[0].unit}; delete that first"
         )
-    target.ask(wire.Unregister(tuple(row.uid for row in rows)), wire.Done, wait=30.0)
+    target.ask(wire.Unregister(tuple(row.uid for row in rows)), wire.Done, wait=_LEAVING)
     for row in rows:
         _take_back(target, row)
         if row.unit:
@@ -190,27 +207,13 @@ def _must_be_root(verb: str) -> None:
         raise InvalidInputError(f"meshctl {verb} changes systemd's units; try again with sudo")
 
 
-def _refuse_port(port: int) -> None:
-    if port in NEVER_INBOUND_PORTS:
-        raise InvalidInputError(
-            f"port {port} is never captured on a host: it would be out of reach without the mesh"
-        )
-
-
-def _place(unit: str, cgroup: str) -> HostService:
-    if bool(unit) == bool(cgroup):
-        raise typer.BadParameter("name either a UNIT or a --cgroup")
-    ipv6 = host_addresses.has_ipv6()
-    if cgroup:
-        return HostService(cgroup=cgroup.strip("/"), ipv6=ipv6)
-    found = units.Systemd().look(units.unit_name(unit))
-    if not found.exists:
-        raise InvalidInputError(f"there is no unit {found.name} on this host")
-    return HostService(cgroup=units.cgroup_of(found.name), unit=found.name, ipv6=ipv6)
-
-
-def _name_of(place: HostService) -> str:
-    return units.workload_name(place.unit or place.cgroup.rpartition("/")[2])
+def _refuse_ports(wishes: tuple[PortWish, ...]) -> None:
+    for wish in wishes:
+        if wish.port in NEVER_INBOUND_PORTS:
+            raise InvalidInputError(
+                f"port {wish.port} is never captured on a host: it would be out of reach without"
+                " the mesh"
+            )
 
 
 def _meshctl() -> str:
@@ -261,32 +264,35 @@ def _take_back(target: Target, row: wire.WorkloadStatus) -> None:
 # ---- what is enrolled
 
 
-def _enrolled(
-    target: Target, unit: str, namespace: str, cgroup: str, everything: bool
-) -> list[wire.WorkloadStatus]:
-    if [bool(unit), bool(cgroup), everything].count(True) != 1:
-        raise typer.BadParameter("name a UNIT, a --cgroup or --all")
-    name = units.unit_name(unit) if unit else ""
+def _leave_if_stale(target: Target, place: Place, known: wire.WorkloadStatus, uid: str) -> None:
+    """A container that was started again comes with the same command as before; others do not."""
+    if place.host or known.uid != uid:
+        raise InvalidInputError(
+            f"{place} is enrolled as {known.namespace}/{known.workload}; meshctl unenroll it"
+            " first, or change the WorkloadEntry that declares it"
+        )
+    if place.is_another_than(Pins(Paths.from_environment().netns), uid):
+        target.ask(wire.Unregister((uid,)), wire.Done, wait=_LEAVING)
+
+
+def _enrolled(target: Target, place: Place | None, namespace: str) -> list[wire.WorkloadStatus]:
+    """Without a place: all units and cgroups."""
     rows = [
         row
-        for row in target.ask(wire.Status(), wire.Statuses).workloads
-        if row.cgroup
-        and namespace in {"", row.namespace}
-        and (everything or (row.unit == name if unit else row.cgroup == cgroup.strip("/")))
+        for row in _rows(target)
+        if namespace in {"", row.namespace} and (place.holds(row) if place else bool(row.cgroup))
     ]
-    if not rows and not everything and not (unit and units.Systemd().is_prepared(name)):
-        raise InvalidInputError(f"{name or cgroup} is not enrolled: see meshctl status")
+    if place and not rows and not (place.unit and units.Systemd().is_prepared(place.unit)):
+        raise InvalidInputError(f"{place} is not enrolled: see meshctl status")
     return rows
 
 
-def _known(target: Target, unit: str) -> wire.WorkloadStatus | None:
-    rows = target.ask(wire.Status(), wire.Statuses).workloads
-    return next((row for row in rows if row.unit == unit), None)
+def _rows(target: Target) -> tuple[wire.WorkloadStatus, ...]:
+    return target.ask(wire.Status(), wire.Statuses).workloads
 
 
 def _row(target: Target, uid: str) -> wire.WorkloadStatus:
-    rows = target.ask(wire.Status(), wire.Statuses).workloads
-    return next(row for row in rows if row.uid == uid)
+    return next(row for row in _rows(target) if row.uid == uid)
 
 
 def _show(row: wire.WorkloadStatus, output: Output) -> None:

@@ -1,0 +1,84 @@
+"""What ``enroll`` is given: a systemd unit, other processes of the host, or a network namespace."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import typer
+
+from meshd import wire
+from meshd.capture import inside
+from meshd.capture.namespaces import Pins
+from meshd.discovery import host_addresses, units
+from meshd.errors import InvalidInputError
+from meshd.model.workload import HostService
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where the processes of a workload are: one of the three is set."""
+
+    unit: str = ""
+    cgroup: str = ""
+    netns: str = ""
+    """Path of a network namespace that is not the host's."""
+
+    def __str__(self) -> str:
+        return self.unit or self.cgroup or self.netns
+
+    @property
+    def workload_name(self) -> str:
+        """Raises InvalidInputError when nothing of it is fit for a name."""
+        last = str(self).rpartition("/")[2]
+        if self.netns.startswith("/proc/") or not (name := units.workload_name(last)):
+            raise InvalidInputError(f"{self} makes no name for the workload; give --name")
+        return name
+
+    @property
+    def host(self) -> HostService | None:
+        if self.netns:
+            return None
+        cgroup = self.cgroup or units.cgroup_of(self.unit)
+        return HostService(cgroup=cgroup, unit=self.unit, ipv6=host_addresses.has_ipv6())
+
+    def addresses(self) -> tuple[str, ...]:
+        """By which others reach it. Raises InvalidInputError."""
+        if not self.netns:
+            return host_addresses.own_addresses()
+        with inside.entered(Path(self.netns)):
+            return host_addresses.own_addresses()
+
+    def check(self) -> None:
+        """Raises InvalidInputError or NotReadyError when there is no such thing on this host."""
+        if self.netns:
+            os.close(inside.open_namespace(Path(self.netns)))
+        if self.unit and not units.Systemd().look(self.unit).exists:
+            raise InvalidInputError(f"there is no unit {self.unit} on this host")
+
+    def holds(self, row: wire.WorkloadStatus) -> bool:
+        """Whether it is that workload's."""
+        if self.netns:
+            return row.netns == self.netns
+        return row.unit == self.unit if self.unit else row.cgroup == self.cgroup
+
+    def known(self, rows: Iterable[wire.WorkloadStatus]) -> wire.WorkloadStatus | None:
+        return next((row for row in rows if self.holds(row)), None)
+
+    def is_another_than(self, pins: Pins, uid: str) -> bool:
+        """A container that was started again may have a new namespace at its old path."""
+        pin = pins.find(uid) if self.netns else None
+        return pin is not None and pin.inode != Path(self.netns).stat().st_ino
+
+
+def named(what: str, cgroup: str) -> Place:
+    """Whether or not there is such a thing. Raises InvalidInputError, BadParameter."""
+    if bool(what) == bool(cgroup):
+        raise typer.BadParameter("name a UNIT, the PATH of a network namespace, or a --cgroup")
+    if cgroup:
+        return Place(cgroup=cgroup.strip("/"))
+    if "/" in what:
+        return Place(netns=os.path.normpath(Path(what).absolute()))
+    return Place(unit=units.unit_name(what))
