@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -118,9 +119,16 @@ class Control:
             return answer
         mesh = self._mesh
         mesh.settle()
+        began = time.monotonic()
         if not await mesh.xds.wait_synced(request.wait):
             raise NotReadyError(
                 f"stored, but not every proxy has it after {request.wait:g} s: see meshctl status"
+            )
+        left = request.wait - (time.monotonic() - began)
+        if not await mesh.wait(lambda: mesh.resolving.is_read, left):
+            raise NotReadyError(
+                f"stored, but the resolver does not have the names after {request.wait:g} s: see"
+                " meshctl status"
             )
         return answer
 

@@ -60,7 +60,7 @@ class Mesh:
         self.xds = Server(self.touch)
         self.capture = Link(paths.socket("capture"), self._observe)
         self.identity = Link(paths.socket("identity"), self._certify)
-        self.resolving = Resolving(paths, settings.mesh.domain)
+        self.resolving = Resolving(paths, settings.mesh, self.touch)
         self.registered: dict[str, Workload] = {}
         self.elsewhere: tuple[Workload, ...] = ()
         """Workloads of other nodes, as those name them."""
@@ -163,7 +163,6 @@ class Mesh:
             await self._dirty.wait()
             self._dirty.clear()
             try:
-                self.resolving.follow(self.snapshot.services)
                 self.settle()
             except MeshdError as error:
                 _log.error("%s", error, extra={"MESHD_EVENT": "not-settled"})
@@ -174,6 +173,7 @@ class Mesh:
 
     def settle(self) -> None:
         """One step at a time, for as long as a step brings another. Raises MeshdError."""
+        self.resolving.follow(self.snapshot.services)
         while True:
             plan = step(self.lives, self.snapshot.workloads, self.facts())
             advanced = plan.lives != self.lives

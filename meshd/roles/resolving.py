@@ -1,36 +1,69 @@
-"""Keeps the resolver's tables at what the mesh's services are, and has it read them again."""
+"""Keeps the resolver's tables at what the mesh's services are, and has them read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from meshd import wire
 from meshd.model.service import ServiceRecord
 from meshd.resolver import files
-from meshd.resolver.tables import tables
+from meshd.resolver.asking import knows
+from meshd.resolver.tables import marked, tables
 from meshd.roles.link import Link
-from meshd.settings import Paths
+from meshd.settings import MeshSettings, Paths
+
+_FIRST_PAUSE: Final = 0.005
+_LONGEST_PAUSE: Final = 1.0
+"""Seconds between questions whether it has read them."""
 
 
 class Resolving:
-    def __init__(self, paths: Paths, domain: str) -> None:
+    """``changed`` is called when the resolver has read what was written last."""
+
+    def __init__(self, paths: Paths, settings: MeshSettings, changed: Callable[[], None]) -> None:
         self._directory = paths.resolver_run
-        self._domain = domain
+        self._settings = settings
+        self._changed = changed
         self._supervisor = Link(paths.socket("supervisor"), lambda _: None)
         self._followed: Mapping[str, ServiceRecord] | None = None
         self._version = 0
+        self._written = self._read = ""
+        self._news = asyncio.Event()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the resolver answers with what the services are."""
+        return self._read == self._written
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self._supervisor.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._supervisor.run())
+            tasks.create_task(self._ask())
 
     def follow(self, services: Mapping[str, ServiceRecord]) -> None:
         """Raises SystemRefusedError when the tables cannot be written."""
         if services == self._followed:
             return
-        changed = files.write(self._directory, tables(services.values(), self._domain))
+        domain = self._settings.domain
+        self._written, told = marked(tables(services.values(), domain), domain)
+        changed = files.write(self._directory, told)
         # The first time in any case: who wrote before may have ended before it could tell.
         if changed or self._followed is None:
             self._version += 1
             self._supervisor.tell(wire.ReloadNames(self._version))
         self._followed = services
+        self._news.set()
+
+    async def _ask(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            pause = _FIRST_PAUSE
+            while not await knows(self._settings.dns_port, wanted := self._written):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            self._read = wanted
+            self._changed()

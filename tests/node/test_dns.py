@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,6 +10,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from meshd import settings
+from meshd.resolver.asking import knows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -245,3 +249,23 @@ spec:
         )
         assert query(resolving, "a.wild.test", AAAA) == (NO_ERROR, 0)
     resolving.eventually(lambda: query(resolving, "a.wild.test", A)[1] == 0, "it is forgotten")
+
+
+def test_what_apply_has_waited_for_has_its_name_at_once(node: Node) -> None:
+    """Of a service, and of a host of the world with a wildcard, for which dnsmasq starts anew."""
+    port = settings.load(node.paths.settings).mesh.dns_port
+    for number in range(3):
+        service = node.write.service(f"fresh{number}", app="server")
+        entry = f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: fresh{number}, namespace: mesh}}
+spec:
+  hosts: ["*.fresh{number}.test"]
+  addresses: [198.19.77.{number + 1}]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+"""
+        with node.applied(node.write.dump(service)):
+            assert asyncio.run(knows(port, f"fresh{number}.mesh.svc.cluster.local"))
+        with node.applied(entry):
+            assert asyncio.run(knows(port, f"a.fresh{number}.test"))

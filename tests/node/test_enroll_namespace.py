@@ -181,7 +181,10 @@ def test_a_path_that_makes_no_name_asks_for_one(
 
     done = node.meshctl("enroll", path)
 
-    assert (done.status, done.errors) == (1, f"{path} makes no name for the workload; give --name\n")
+    assert (done.status, done.errors) == (
+        1,
+        f"{path} makes no name for the workload; give --name\n",
+    )
 
 
 def test_who_is_not_enrolled_cannot_be_unenrolled(

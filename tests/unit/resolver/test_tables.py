@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshd.model.service import Endpoint, ServiceRecord
-from meshd.resolver.tables import Tables, tables
+from meshd.resolver.tables import Tables, marked, tables
 
 
 def service(host: str, *addresses: str, **more: Any) -> ServiceRecord:
@@ -65,3 +65,16 @@ def test_a_wildcard_is_an_option() -> None:
 def test_the_order_of_the_services_does_not_matter() -> None:
     services = [service(f"{name}.shop.svc.mesh.test", "10.0.0.1") for name in "abc"]
     assert told(*services) == told(*reversed(services))
+
+
+def test_a_mark_is_known_to_who_has_read_exactly_these_tables() -> None:
+    plain = told(service("web.shop.svc.mesh.test", "10.0.0.1"))
+    mark, found = marked(plain, "mesh.test")
+    assert found == plain._replace(hosts=f"127.0.0.1 {mark}\n{plain.hosts}")
+    assert mark.endswith(".mesh.test")
+    others = [
+        plain._replace(hosts=""),
+        plain._replace(servers=""),
+        plain._replace(wildcards="local=/*.x/\n"),
+    ]
+    assert len({mark, *(marked(other, "mesh.test")[0] for other in others)}) == 4
