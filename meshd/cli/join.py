@@ -23,8 +23,9 @@ from meshd.identity.joining import join_mesh
 from meshd.identity.node import Credentials, NodeFile, checked_name
 from meshd.settings import Paths, Settings, load
 
-_PATIENCE: Final = 20.0
-"""Seconds for a running meshd to take up what was joined."""
+_PATIENCE: Final = 60.0
+"""Seconds for a running meshd to take up what was joined. It takes one, and forty on a virtual
+machine of which the processor is emulated."""
 _LOOK: Final = 0.05
 _TAUGHT: Final = ("identity", "mesh")
 """Roles that must begin anew to be an agent's."""
