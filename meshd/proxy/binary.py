@@ -61,7 +61,10 @@ def check_version(path: Path) -> None:
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be run: {error.strerror}; {_ADVICE}") from None
     except subprocess.TimeoutExpired:
-        raise InvalidInputError(f"{path} does not tell its version; {_ADVICE}") from None
+        raise InvalidInputError(
+            f"{path} did not tell its version within {_PATIENCE:g} s: either this machine is too "
+            f"busy, or it is no Envoy; {_ADVICE}"
+        ) from None
     found = _VERSION.search(result.stdout)
     if not found:
         raise InvalidInputError(f"{path} is no Envoy: it does not tell its version; {_ADVICE}")
