@@ -33,7 +33,7 @@ from meshd.testbed.plan import Bed, Plan, make_plan
 from meshd.testbed.registrar import Registrar
 
 Sources = tuple[tuple[str, str], ...]
-_START: Final = 10.0
+_START: Final = 30.0
 """Seconds for the supervisor to answer after it was started."""
 _STOP: Final = 45.0
 """Seconds for it to end everything before it is killed."""
