@@ -9,7 +9,7 @@ on() {
     vagrant ssh "$1" --command "$2" </dev/null | tr -d '\r'
 }
 
-if [[ -z $(on "$name" "grep '^role: agent' /etc/meshd/meshd.yaml || true") ]]; then
+if [[ -z $(on "$name" "grep -E '^role: \"?agent' /etc/meshd/meshd.yaml || true") ]]; then
     token=$(on server "sudo meshctl token create --node $name --output name")
     on "$name" "sudo meshctl join $server --token $token"
 fi
