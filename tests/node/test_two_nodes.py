@@ -351,6 +351,8 @@ def test_a_member_of_a_group_is_an_endpoint_while_it_is_healthy(
         server.eventually(
             lambda: server.status_of("alice", "http://vm.mesh/") == "503", "it is out"
         )
+    # Without its group the pod has another identity, whose certificate only the server signs.
+    agent.eventually(agent.is_well, "the former member has its own certificate")
 
 
 # ---- the server is gone: these come last, each leaves both nodes as they were
