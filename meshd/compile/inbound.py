@@ -39,6 +39,10 @@ from meshd.model.workload import Identity, Workload
 _UNDECLARED: Final = "InboundPassthroughCluster"
 
 _LONGEST_SHAPE: Final = 48
+_HELLO_TIMEOUT: Final = 2.0
+"""Seconds in which a client of the mesh has to begin its handshake, or else it is taken for a plain
+one and its connection is lost. Its proxy may have other things to do than to go on at once, so this
+is much longer than clients that wait for the server's first words would like."""
 
 Ports = Mapping[int, Protocol]
 """What a workload serves, and what is spoken there."""
@@ -146,7 +150,7 @@ def workload_listener(
         INBOUND_PORT,
         options,
         listener_filters=[wellknown.original_destination(), wellknown.inspect_tls()],
-        listener_filters_timeout=seconds(options.protocol_detection_timeout),
+        listener_filters_timeout=seconds(max(_HELLO_TIMEOUT, options.protocol_detection_timeout)),
         continue_on_listener_filters_timeout=True,
         filter_chains=chains,
         default_filter_chain=None

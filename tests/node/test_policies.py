@@ -35,8 +35,9 @@ def becomes(node: Node, port: int, status: str) -> None:
 
 
 def speaks_tcp(node: Node, client: str, address: str) -> bool:
-    done = node.exec(client, "curl", "-sS", "--max-time", "1", f"telnet://{address}:9000")
-    return '"pod": "server' in done.output
+    """Of two who wait for each other's first words."""
+    script = f"exec 3<>/dev/tcp/{address}/9000; read -t 5 -u 3 line; echo $line"
+    return '"pod": "server' in node.exec(client, "bash", "-c", script).output
 
 
 @pytest.mark.parametrize("port", [8080, 7000])
@@ -114,3 +115,24 @@ def test_a_certificate_of_another_authority_opens_nothing(node: Node) -> None:
             )
             done = node.exec("stranger.outside", "python3", "-W", "ignore", "-c", script)
             assert "got b'" not in done.output.replace("got b''", ""), done.output
+
+
+LATE_HELLO = """
+import socket, ssl, time
+context = ssl._create_unverified_context()
+context.set_alpn_protocols(['istio'])
+raw = socket.create_connection(('ADDRESS', PORT), 5)
+time.sleep(0.5)
+print(context.wrap_socket(raw, server_hostname='x').selected_alpn_protocol())
+"""
+
+
+@pytest.mark.parametrize("port", [8080, 9000])
+def test_a_client_that_is_late_with_its_handshake_is_not_taken_for_a_plain_one(
+    node: Node, port: int
+) -> None:
+    """As that of a proxy is, on a machine that has too much to do."""
+    address = node.pod("server").plan.address
+    script = LATE_HELLO.replace("ADDRESS", address).replace("PORT", str(port))
+    done = node.exec("stranger.outside", "python3", "-W", "ignore", "-c", script)
+    assert done.output == "istio\n", done.errors
