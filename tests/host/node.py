@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import json
 import shutil
-import subprocess
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from meshd import channel, wire
 from tests.host.machine import Done, Machine, eventually
 from tests.host.population import APPS, IMAGE_MAP, IMAGES, POPULATION
+from tests.host.traffic import PYTHON, Report, under_load
 
 SETTINGS: Final = """\
 mesh: {service_cidr: 198.19.0.0/16, dns_upstreams: ["127.0.0.1:9"]}
@@ -22,22 +20,7 @@ capture: {probe_interval: 1s}
 proxy: {drain_time: 2s}
 """
 ROLES: Final = ("capture", "identity", "mesh", "telemetry")
-PYTHON: Final = "/usr/bin/python3"
 CLIENT: Final = ("meshctl", "testbed", "exec", "-n", "mesh", "deploy/client", "--")
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What came of a load."""
-
-    done: int
-    failed: int
-    reasons: dict[str, int]
-    longest: float
-    echoes: int
-    lost: str
-    """Why the connection that was to stay did not."""
-    failures: list[float]
 
 
 class Node:
@@ -136,24 +119,6 @@ class Node:
     @contextlib.contextmanager
     def load(self, rate: int = 200) -> Generator[list[Report]]:
         """From within the block to its end; what came of it is then in the list."""
-        process = self.machine.begin(*CLIENT, PYTHON, "/srv/app/load.py", "server", str(rate))
-        reports: list[Report] = []
-        try:
-            assert process.stdout
-            assert process.stdout.readline() == "begun\n", process.communicate()[1]
+        command = (*CLIENT, PYTHON, "/srv/app/load.py", "server", str(rate))
+        with under_load(self.machine, *command) as reports:
             yield reports
-            output, errors = process.communicate(timeout=60)
-            assert process.returncode == 0, errors[-2000:]
-            found: dict[str, Any] = json.loads(output)
-            reports.append(Report(**found))
-        finally:
-            if process.poll() is None:
-                process.kill()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.communicate(timeout=5)
-
-
-def is_lossless(report: Report) -> None:
-    assert report.done > 0
-    assert not report.failed, report
-    assert not report.lost, report

@@ -8,8 +8,9 @@ import subprocess
 import pytest
 
 from tests.host.machine import eventually
-from tests.host.node import ROLES, SETTINGS, Node, is_lossless
+from tests.host.node import ROLES, SETTINGS, Node
 from tests.host.population import IMAGES, deployment
+from tests.host.traffic import is_lossless
 from tests.host.tree import CHECKOUT
 
 
