@@ -18,6 +18,7 @@ from meshd.compile.clusters import (
     passthrough_cluster,
     service_clusters,
 )
+from meshd.compile.delegation import delegated
 from meshd.compile.destination_rules import RuleSet
 from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import GatewayPorts, gateway_ports
@@ -60,7 +61,7 @@ class Compiler:
     def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Compiled:
         """``serving`` are uids of workloads whose namespaces are pinned: listeners can be opened
         there. Those that the snapshot does not know are passed over."""
-        round_ = _Round(as_accepted(snapshot), self._memo, frozenset(serving))
+        round_ = _Round(delegated(as_accepted(snapshot)), self._memo, frozenset(serving))
         compiled: Compiled = {kind: {} for kind in Kind}
         for kind, messages in round_.resources():
             names = "cluster_name" if kind is Kind.ENDPOINT else "name"

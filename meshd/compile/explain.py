@@ -13,6 +13,7 @@ from meshd import wire
 from meshd.compile import route_choice
 from meshd.compile.clusters import service_clusters
 from meshd.compile.compiler import identity_of
+from meshd.compile.delegation import delegated
 from meshd.compile.endpoints import has_labels
 from meshd.compile.hosts import resolve
 from meshd.compile.listeners import listener_name
@@ -35,7 +36,7 @@ def explain(snapshot: Snapshot, source: Workload, request: wire.Explain) -> wire
     if source.uid not in snapshot.workloads:
         step = wire.Step("source", f"{source.uid} is not in the mesh: its traffic is its own")
         return wire.Explanation((step,), "outside the mesh", "", (), "")
-    snapshot = as_accepted(snapshot)
+    snapshot = delegated(as_accepted(snapshot))
     view = MeshIndex.of(snapshot).view(scopes(snapshot)[source.uid])
     return _Journey(snapshot, source, view, request).explanation()
 
@@ -219,6 +220,8 @@ def _describe(route: Any) -> str:
     parts = [route.name or "unnamed"]
     if origin:
         parts.append(f"of {origin['config'].removeprefix('/apis/')}")
+        if "delegate" in origin:
+            parts.append(f"from its delegate {origin['delegate']}")
     if route.HasField("route") and route.route.timeout.ToSeconds():
         parts.append(f"timeout {route.route.timeout.ToTimedelta().total_seconds():g} s")
     parts += [f"with {name.rpartition('.')[2]}" for name in sorted(route.typed_per_filter_config)]

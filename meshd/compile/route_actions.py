@@ -161,7 +161,8 @@ def _rewrite(rewrite: HTTPRewrite | None) -> dict[str, Any]:
 def retry_policy(asked: HTTPRetry | None, *, hashing: bool = False) -> Any:
     """Two retries unless the route says otherwise; None: no retries.
 
-    A retry goes to another endpoint, except where a hash decides which one it is.
+    A retry goes to another endpoint, except where a hash decides which one it is, or the route
+    says that it need not.
     """
     if asked is not None and asked.attempts <= 0:
         return None
@@ -169,7 +170,7 @@ def retry_policy(asked: HTTPRetry | None, *, hashing: bool = False) -> Any:
         "num_retries": {"value": asked.attempts if asked else _RETRIES},
         **_retry_on(asked.retry_on if asked else None),
     }
-    if not hashing:
+    if not hashing and not (asked and asked.retry_ignore_previous_hosts is False):
         fields["retry_host_predicate"] = [
             route_components_pb2.RetryPolicy.RetryHostPredicate(
                 name="envoy.retry_host_predicates.previous_hosts",
@@ -179,6 +180,11 @@ def retry_policy(asked: HTTPRetry | None, *, hashing: bool = False) -> Any:
         fields["host_selection_retry_max_attempts"] = _HOST_SELECTION_ATTEMPTS
     if asked and asked.per_try_timeout:
         fields["per_try_timeout"] = seconds(asked.per_try_timeout)
+    if asked and asked.backoff:
+        # Envoy takes ten times the base for the longest wait.
+        fields["retry_back_off"] = route_components_pb2.RetryPolicy.RetryBackOff(
+            base_interval=seconds(asked.backoff)
+        )
     if asked and asked.retry_remote_localities:
         fields["retry_priority"] = route_components_pb2.RetryPolicy.RetryPriority(
             name="envoy.retry_priorities.previous_priorities",

@@ -107,4 +107,7 @@ def _cors(policy: CorsPolicy) -> Any:
         fields["max_age"] = str(int(policy.max_age))
     if policy.allow_credentials is not None:
         fields["allow_credentials"] = {"value": policy.allow_credentials}
+    if policy.unmatched_preflights not in {None, "UNSPECIFIED"}:
+        forward = policy.unmatched_preflights == "FORWARD"
+        fields["forward_not_matching_preflights"] = {"value": forward}
     return cors_pb2.CorsPolicy(**fields)

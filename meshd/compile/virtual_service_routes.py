@@ -40,7 +40,7 @@ def _route(
         name=".".join(name for name in names if name),
         match=route_match(match),
         stat_prefix=(match.stat_prefix if match else None) or "",
-        metadata=_origin(routing),
+        metadata=_origin(route, routing),
         typed_per_filter_config=filter_settings(route),
         **action,
     )
@@ -69,8 +69,8 @@ def _response_headers(route: HTTPRoute) -> dict[str, Any]:
     }
 
 
-def _origin(routing: Routing) -> Any:
-    """Metadata that says which object made the route, as in Istio."""
+def _origin(route: HTTPRoute, routing: Routing) -> Any:
+    """Metadata that says which object made the route, as in Istio, and which delegate."""
     key = routing.service.key
     metadata = base_pb2.Metadata()
     metadata.filter_metadata["istio"].update(
@@ -79,6 +79,9 @@ def _origin(routing: Routing) -> Any:
             f"{key.namespace}/virtual-service/{key.name}"
         }
     )
+    if route.delegate:
+        delegate = f"{route.delegate.namespace}/{route.delegate.name}"
+        metadata.filter_metadata["istio"].update({"delegate": delegate})
     return metadata
 
 

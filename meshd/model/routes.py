@@ -91,10 +91,12 @@ class HTTPRewrite(Strict, frozen=True):
 
 
 class HTTPRetry(Strict, frozen=True):
-    attempts: int
+    attempts: int = 0
     per_try_timeout: Duration | None = None
     retry_on: str | None = None
     retry_remote_localities: bool | None = None
+    retry_ignore_previous_hosts: bool | None = None
+    backoff: Duration | None = None
 
 
 class Percent(Strict, frozen=True):
@@ -132,6 +134,14 @@ class CorsPolicy(Strict, frozen=True):
     expose_headers: tuple[str, ...] = ()
     max_age: Duration | None = None
     allow_credentials: bool | None = None
+    unmatched_preflights: Literal["UNSPECIFIED", "FORWARD", "IGNORE"] | None = None
+
+
+class Delegate(Strict, frozen=True):
+    """The VirtualService whose routes stand in place of this one."""
+
+    name: str = ""
+    namespace: str = ""
 
 
 class HTTPRoute(Strict, frozen=True):
@@ -140,6 +150,7 @@ class HTTPRoute(Strict, frozen=True):
     route: tuple[HTTPRouteDestination, ...] = ()
     redirect: HTTPRedirect | None = None
     direct_response: HTTPDirectResponse | None = None
+    delegate: Delegate | None = None
     rewrite: HTTPRewrite | None = None
     timeout: Duration | None = None
     retries: HTTPRetry | None = None
@@ -186,6 +197,7 @@ class TLSRoute(Strict, frozen=True):
 
 class VirtualServiceSpec(Strict, frozen=True):
     hosts: tuple[str, ...] = ()
+    """Empty: a delegate, which others refer to and which is in force nowhere by itself."""
     gateways: tuple[str, ...] = ()
     http: tuple[HTTPRoute, ...] = ()
     tls: tuple[TLSRoute, ...] = ()
@@ -200,3 +212,7 @@ class VirtualService(Object, frozen=True):
     PLURALS: ClassVar[tuple[str, ...]] = ("virtualservices", "virtualservice", "vs")
 
     spec: VirtualServiceSpec
+
+    @property
+    def is_delegate(self) -> bool:
+        return not self.spec.hosts

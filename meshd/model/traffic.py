@@ -47,6 +47,7 @@ from meshd.model.gateways import (
 )
 from meshd.model.routes import (
     CorsPolicy,
+    Delegate,
     Destination,
     FaultAbort,
     FaultDelay,
@@ -79,6 +80,7 @@ __all__ = [
     "ConnectionPoolSettings",
     "ConsistentHash",
     "CorsPolicy",
+    "Delegate",
     "Destination",
     "DestinationRule",
     "DestinationRuleSpec",

@@ -75,6 +75,26 @@ def check_http_route(
         _check_headers(report, (*path, "route", index, "headers"), destination.headers)
 
 
+def check_delegated_matches(report: Report, path: Path, route: HTTPRoute) -> None:
+    """Of a route that delegates, or is a delegate's: what cannot be compared cannot be merged."""
+    for index, match in enumerate(route.match):
+        for name, pattern in (
+            ("uri", match.uri),
+            ("scheme", match.scheme),
+            ("method", match.method),
+            ("authority", match.authority),
+            *((f"headers.{key}", one) for key, one in match.headers.items()),
+            *((f"withoutHeaders.{key}", one) for key, one in match.without_headers.items()),
+            *((f"queryParams.{key}", one) for key, one in match.query_params.items()),
+        ):
+            if pattern and pattern.regex is not None:
+                field, _, key = name.partition(".")
+                report.error(
+                    (*path, "match", index, field, *([key] if key else []), "regex"),
+                    "is not possible where one VirtualService delegates to another",
+                )
+
+
 def is_catch_all(route: HTTPRoute) -> bool:
     """Whether it takes every request, so that what follows it is in vain."""
     return not route.match or any(_matches_all(match) for match in route.match)
@@ -104,14 +124,17 @@ def _check_action(report: Report, path: Path, route: HTTPRoute) -> None:
             ("route", route.route),
             ("redirect", route.redirect),
             ("directResponse", route.direct_response),
+            ("delegate", route.delegate),
         )
-        if given
+        if given is not None and given != ()
     ]
     if not actions:
-        report.error(path, "does nothing: it needs one of route, redirect, directResponse")
+        report.error(
+            path, "does nothing: it needs one of route, redirect, directResponse, delegate"
+        )
     if len(actions) > 1:
         report.error(path, f"has {' and '.join(actions)}; only one of them is possible")
-    if "route" not in actions:
+    if actions and actions[0] in {"redirect", "directResponse"}:
         for name, given in (
             ("rewrite", route.rewrite),
             ("retries", route.retries),
@@ -119,7 +142,7 @@ def _check_action(report: Report, path: Path, route: HTTPRoute) -> None:
             ("mirrors", route.mirrors),
             ("timeout", route.timeout),
         ):
-            if given and actions:
+            if given:
                 report.error((*path, name), f"has no meaning beside {actions[0]}; remove it")
 
 
@@ -197,8 +220,10 @@ def _check_rewrite(report: Report, path: Path, rewrite: HTTPRewrite) -> None:
 def _check_retries(report: Report, path: Path, retries: HTTPRetry) -> None:
     check_range(report, (*path, "attempts"), retries.attempts, 0, 2**31 - 1)
     check_duration(report, (*path, "perTryTimeout"), retries.per_try_timeout, zero=True)
-    if retries.attempts == 0 and (retries.retry_on or retries.per_try_timeout):
-        report.error(path, "attempts is 0, so retryOn and perTryTimeout have no meaning")
+    check_duration(report, (*path, "backoff"), retries.backoff)
+    if retries.attempts == 0 and (retries.retry_on or retries.per_try_timeout or retries.backoff):
+        message = "attempts is 0, so retryOn, perTryTimeout and backoff have no meaning"
+        report.error(path, message)
     for written in (retries.retry_on or "").split(","):
         condition = written.strip()
         if condition and condition not in _RETRY_ON and not _is_status(condition):

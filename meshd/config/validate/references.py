@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from meshd.config.read import Read
 from meshd.decoding import Path
 from meshd.model.base import Key, Object
+from meshd.model.delegation import merge_route
 from meshd.model.destinations import DestinationRule
 from meshd.model.entries import ServiceEntry
 from meshd.model.gateways import Gateway
@@ -106,12 +107,40 @@ def _of_virtual_service(found: VirtualService, world: _World) -> _Said:
                 f'"{destination.subset}" is in no DestinationRule for host '
                 f"{destination.host}{listed}",
             )
+    yield from _of_delegations(found, world)
     if "mesh" in (found.spec.gateways or ("mesh",)):
         for index, host in enumerate(found.spec.hosts):
             others = [one.key for one in world.owners[world.full(host, found)]]
             if rivals := [str(key) for key in others if key != found.key]:
                 message = f'"{host}" is also in {rivals[0]}; in the mesh only the older counts'
                 yield ("spec", "hosts", index), message
+
+
+def _of_delegations(found: VirtualService, world: _World) -> _Said:
+    here = found.metadata.namespace
+    for index, route in enumerate(found.spec.http):
+        if route.delegate is None:
+            continue
+        path: Path = ("spec", "http", index, "delegate")
+        key = Key("VirtualService", route.delegate.namespace or here, route.delegate.name)
+        delegate = world.objects.get(key)
+        if not isinstance(delegate, VirtualService):
+            yield path, f"{key} is not there; requests skip this route until it is"
+        elif not delegate.is_delegate:
+            yield path, f"{key} has hosts, so it is no delegate; requests skip this route"
+        elif not _exported(delegate, here):
+            yield path, f"{key} is not exported to {here}; requests skip this route"
+        else:
+            for number, one in enumerate(delegate.spec.http):
+                if merge_route(route, one) is None:
+                    text = f"{key}: http[{number}] has no effect: its match is no subset of this"
+                    yield (*path[:-1], "match"), text
+
+
+def _exported(delegate: VirtualService, namespace: str) -> bool:
+    to = delegate.spec.export_to
+    own = "." in to and delegate.metadata.namespace == namespace
+    return not to or "*" in to or namespace in to or own
 
 
 def _destinations(found: VirtualService) -> Iterator[tuple[Path, Destination]]:

@@ -16,9 +16,14 @@ from meshd.config.validate.fields import (
     is_address,
     is_network,
 )
-from meshd.config.validate.http_routes import check_http_route, is_catch_all
+from meshd.config.validate.http_routes import (
+    check_delegated_matches,
+    check_http_route,
+    is_catch_all,
+)
 from meshd.decoding import Path
 from meshd.model.routes import (
+    Delegate,
     Destination,
     HTTPRouteDestination,
     L4MatchAttributes,
@@ -31,8 +36,8 @@ from meshd.model.routes import (
 
 def check_virtual_service(report: Report, found: VirtualService) -> None:
     spec = found.spec
-    if not spec.hosts:
-        report.error(("spec", "hosts"), "needs at least one host")
+    if found.is_delegate:
+        _check_delegate(report, spec)
     check_hosts(report, ("spec", "hosts"), spec.hosts, addresses=True)
     gateways = spec.gateways or ("mesh",)
     if "*" in spec.hosts and "mesh" in gateways:
@@ -41,15 +46,42 @@ def check_virtual_service(report: Report, found: VirtualService) -> None:
         )
     check_gateway_names(report, ("spec", "gateways"), spec.gateways)
     check_export_to(report, ("spec", "exportTo"), spec.export_to)
-    if not (spec.http or spec.tls or spec.tcp):
+    if spec.hosts and not (spec.http or spec.tls or spec.tcp):
         report.error(("spec",), "needs at least one of http, tls, tcp")
     for index, route in enumerate(spec.http):
         check_http_route(report, ("spec", "http", index), route, gateways)
         check_destinations(report, ("spec", "http", index, "route"), route.route)
+        if route.delegate:
+            _check_delegation(report, ("spec", "http", index, "delegate"), route.delegate, found)
+        if route.delegate or found.is_delegate:
+            check_delegated_matches(report, ("spec", "http", index), route)
         for mirror_path, mirror in _mirrors(index, spec):
             check_destination(report, mirror_path, mirror)
     _check_reachable(report, spec)
     _check_connections(report, spec, gateways)
+
+
+def _check_delegate(report: Report, spec: VirtualServiceSpec) -> None:
+    """Without hosts it is a delegate: HTTP routes for others to refer to."""
+    for name, given in (("gateways", spec.gateways), ("tls", spec.tls), ("tcp", spec.tcp)):
+        if given:
+            report.error(
+                ("spec", name), "a VirtualService without hosts is a delegate: it has http only"
+            )
+    if not (spec.http or spec.tls or spec.tcp):
+        report.error(("spec", "hosts"), "needs at least one host (or, as a delegate, http routes)")
+
+
+def _check_delegation(
+    report: Report, path: Path, delegate: Delegate, found: VirtualService
+) -> None:
+    if found.is_delegate:
+        report.error(path, "a delegate cannot delegate further; add hosts, or write the routes")
+    for name, text in (("name", delegate.name), ("namespace", delegate.namespace)):
+        if problem := text and subdomain_problem(text):
+            report.error((*path, name), problem)
+    if not delegate.name:
+        report.error((*path, "name"), "is required")
 
 
 def _mirrors(index: int, spec: VirtualServiceSpec) -> list[tuple[Path, Destination]]:

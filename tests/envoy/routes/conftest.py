@@ -32,6 +32,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from google.protobuf import json_format
 
 from meshd.compile.clusters import black_hole_cluster, passthrough_cluster, service_clusters
+from meshd.compile.delegation import delegated
 from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import BoundServer
 from meshd.compile.gateway_routes import gateway_route_configuration
@@ -208,11 +209,13 @@ def _snapshot(backends: Backends) -> Snapshot:
         *(_service(name, backends, everywhere) for name in ("reviews", "sticky", "fragile")),
         _service("narrow", backends, {"v1": "v1"}),
     )
-    return Snapshot(
-        options=MeshOptions(outbound_policy="REGISTRY_ONLY"),
-        services={service.host: service for service in services},
-        virtual_services=_objects(VirtualService),
-        destination_rules=_objects(DestinationRule),
+    return delegated(
+        Snapshot(
+            options=MeshOptions(outbound_policy="REGISTRY_ONLY"),
+            services={service.host: service for service in services},
+            virtual_services=_objects(VirtualService),
+            destination_rules=_objects(DestinationRule),
+        )
     )
 
 

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
         ("labels.test", "/", {}, "v1"),
         ("after-all.test", "/a", {}, "v1"),
         ("unknown-host.test", "/ok", {}, "v1"),
+        ("delegating.test", "/books", {}, "v2"),
+        ("delegating.test", "/books/new/1", {}, "v3"),
+        ("delegating.test", "/films", {}, "v1"),
         ("reviews", "/", {}, None),
         ("reviews.default", "/", {}, None),
         ("reviews.default.svc.cluster.local", "/", {}, None),
@@ -141,6 +144,7 @@ def test_timeout_ends_a_request_that_takes_longer(proxy: Proxy) -> None:
         ("retry-codes.test", "418", 4),
         ("retry-codes.test", "503", 1),
         ("retry-empty.test", "503", 5),
+        ("retry-backoff.test", "503", 3),
     ],
 )
 def test_failed_request_is_tried_as_often_as_the_route_says(
@@ -247,6 +251,18 @@ def test_cors_preflight_is_answered_for_the_origins_that_are_allowed(proxy: Prox
     assert simple.headers["access-control-allow-origin"] == "https://a.fine.test"
     assert simple.headers["access-control-allow-credentials"] == "true"
     assert simple.headers["access-control-expose-headers"] == "x-answer"
+
+
+@pytest.mark.parametrize(("host", "arrives"), [("cors.test", True), ("cors-ignore.test", False)])
+def test_cors_preflight_that_is_not_allowed_reaches_the_server_unless_ignored(
+    proxy: Proxy, host: str, arrives: bool
+) -> None:
+    path, asked = f"/unmatched/{host}", {"access_control_request_method": "PUT"}
+    reply = proxy.call(host, path, method="OPTIONS", origin="https://bad.test", **asked)
+
+    assert reply.status == 200
+    assert "access-control-allow-origin" not in reply.headers
+    assert bool(proxy.backends.requests(path)) is arrives
 
 
 @pytest.mark.parametrize("host", ["unknown-host.test", "unknown-subset.test"])

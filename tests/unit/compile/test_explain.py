@@ -50,7 +50,17 @@ spec:
     directResponse: {status: 418}
   - match: [{uri: {prefix: /old}, queryParams: {go: {exact: "1"}}}]
     redirect: {uri: /new}
+  - match: [{uri: {prefix: /books}}]
+    delegate: {name: books}
   - route: [{destination: {host: reviews, subset: v1}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: books}
+spec:
+  http:
+  - name: books
+    route: [{destination: {host: reviews, subset: v2}}]
 """
 
 
@@ -95,6 +105,7 @@ def ask(
         ("reviews:9080", "/teapot/1", (), "answered 418 by the proxy", ()),
         ("reviews:9080", "/old?go=1", (), "redirected", ()),
         ("reviews:9080", "/old?go=2", (), "routed", ("198.18.0.2:9080",)),
+        ("reviews:9080", "/books/1", (), "routed", ("198.18.0.3:9080",)),
         ("db:3306", "/", (), "routed", ("198.18.0.2:9080", "198.18.0.3:9080")),
         ("nobody:8000", "/", (), "no healthy endpoint: 503", ()),
         ("example.com:443", "/", (), "passed through as it is", ()),
@@ -113,6 +124,14 @@ def test_the_verdict_and_the_endpoints(
 
 def test_what_is_in_no_registry_is_refused_where_the_settings_say_so() -> None:
     assert ask("example.com:443", policy="REGISTRY_ONLY").verdict == "refused: not in the registry"
+
+
+def test_the_delegate_that_a_route_comes_from_is_told() -> None:
+    told = {step.stage: step.detail for step in ask("reviews:9080", "/books").stages}
+    assert told["route"] == (
+        "books, of networking.istio.io/v1alpha3/namespaces/default/virtual-service/reviews, "
+        "from its delegate default/books"
+    )
 
 
 def test_each_stage_is_told() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.compile.route_actions import retry_policy
 from meshd.compile.route_headers import header_value
 from meshd.compile.route_match import gateway_name
 from meshd.compile.routes import http_ports, route_configuration
@@ -17,7 +18,7 @@ from meshd.compile.visibility import MeshIndex, View
 from meshd.model.base import decode_scalar
 from meshd.model.service import Port, Protocol, ServiceRecord
 from meshd.model.snapshot import Snapshot
-from meshd.model.traffic import VirtualService
+from meshd.model.traffic import HTTPRetry, VirtualService
 
 HOSTS = st.sampled_from(
     [
@@ -160,6 +161,20 @@ def test_each_match_is_a_route_with_its_own_name_and_statistics() -> None:
     assert route_names(found) == ["v1.one", "v1"]
     routes = route_configuration(found, 80).virtual_hosts[0].routes
     assert [route.stat_prefix for route in routes] == ["x", ""]
+
+
+def test_retries_wait_as_asked_and_may_try_an_endpoint_again() -> None:
+    asked = msgspec.convert(
+        {"attempts": 1, "backoff": "200ms", "retryIgnorePreviousHosts": False},
+        HTTPRetry,
+        dec_hook=decode_scalar,
+    )
+    made = retry_policy(asked)
+
+    assert made.retry_back_off.base_interval.ToMilliseconds() == 200
+    assert not made.retry_host_predicate
+    assert not retry_policy(HTTPRetry(attempts=1)).HasField("retry_back_off")
+    assert retry_policy(HTTPRetry(attempts=1)).retry_host_predicate
 
 
 @pytest.mark.parametrize(

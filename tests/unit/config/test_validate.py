@@ -68,7 +68,8 @@ http:
   rewrite: {uri: /b, authority: reviews}
   timeout: 2s
   retries:
-    {attempts: 3, perTryTimeout: 100ms, retryOn: "5xx,reset,503", retryRemoteLocalities: true}
+    {attempts: 3, perTryTimeout: 100ms, retryOn: "5xx,reset,503", retryRemoteLocalities: true,
+     retryIgnorePreviousHosts: false, backoff: 50ms}
   fault:
     delay: {fixedDelay: 2s, percentage: {value: 50}}
     abort: {httpStatus: 503, percentage: {value: 0.5}}
@@ -81,11 +82,15 @@ http:
     exposeHeaders: [x-bar]
     maxAge: 24h
     allowCredentials: true
+    unmatchedPreflights: IGNORE
   headers: {request: {set: {host: other.example.com}}, response: {remove: [server]}}
 - match: [{uri: {exact: /old}}]
   redirect: {uri: /new, authority: example.com, port: 8080, scheme: https, redirectCode: 308}
 - match: [{uri: {exact: /teapot}}]
   directResponse: {status: 418, body: {string: short}}
+- match: [{uri: {prefix: /books}}]
+  timeout: 2s
+  delegate: {name: books, namespace: shop}
 - rewrite: {uriRegexRewrite: {match: "^/x/(.*)$", rewrite: '/y/\\\\1'}}
   timeout: 0s
   mirrors: [{destination: {host: reviews}, percentage: {value: 1}}]
@@ -107,7 +112,23 @@ def test_a_virtual_service_with_every_field_is_valid() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("http: [{route: [{destination: {host: a}}]}]", "spec.hosts: needs at least one host"),
+        ("exportTo: ['.']", "spec.hosts: needs at least one host"),
+        ("gateways: [edge]\nhttp:\n- " + TO, "spec.gateways: a VirtualService without hosts is a"),
+        ("http: [{delegate: {name: b}}]", "spec.http[0].delegate: a delegate cannot delegate"),
+        (
+            "http:\n- match: [{headers: {x: {regex: a}}}]\n  " + TO,
+            "spec.http[0].match[0].headers.x.regex: is not possible where one VirtualService",
+        ),
+        (http("delegate: {}"), "spec.http[0].delegate.name: is required"),
+        (http("delegate: {name: a/b}"), "spec.http[0].delegate.name: "),
+        (
+            http(TO + "delegate: {name: b}"),
+            "spec.http[0]: has route and delegate; only one of them is possible",
+        ),
+        (
+            http("delegate: {name: b}\nmatch: [{uri: {regex: a}}]"),
+            "spec.http[0].match[0].uri.regex: is not possible where one VirtualService",
+        ),
         ("hosts: [a, a]\ntcp: [{route: [{destination: {host: a}}]}]", "spec.hosts[1]: "),
         ("hosts: ['*']\n" + "http:\n- " + TO, 'spec.hosts: the host "*" is for gateways only'),
         ("hosts: [a.*.b]\nhttp:\n- " + TO, 'spec.hosts[0]: "a.*.b": a wildcard stands alone'),
@@ -189,6 +210,11 @@ def test_a_virtual_service_with_every_field_is_valid() -> None:
         ),
         (http(TO + "timeout: 10us"), "spec.http[0].timeout: must be 1ms or more, or 0s for none"),
         (http(TO + "retries: {attempts: -1}"), "spec.http[0].retries.attempts: -1 is out"),
+        (
+            http(TO + "retries: {backoff: 1s}"),
+            "spec.http[0].retries: attempts is 0",
+        ),
+        (http(TO + "retries: {attempts: 1, backoff: 0s}"), "spec.http[0].retries.backoff: must"),
         (
             http(TO + "retries: {attempts: 0, retryOn: 5xx}"),
             "spec.http[0].retries: attempts is 0",
@@ -721,7 +747,7 @@ def test_a_finding_names_file_line_object_and_field() -> None:
     (found,) = check_fields(read_objects(text, "reviews.yaml"))
     assert str(found) == (
         "reviews.yaml:7: VirtualService ns/x: spec.http[0]: "
-        "does nothing: it needs one of route, redirect, directResponse"
+        "does nothing: it needs one of route, redirect, directResponse, delegate"
     )
 
 
@@ -797,6 +823,36 @@ def test_two_virtual_services_for_a_host_of_the_mesh_are_a_warning() -> None:
     other = route.replace("name: x", "name: y")
     (found,) = references(route, other, SERVICE)
     assert found.startswith('spec.hosts[0]: "reviews" is also in VirtualService ns/y')
+
+
+def test_a_delegate_that_cannot_take_effect_is_a_warning() -> None:
+    root = manifest(
+        "VirtualService", http("match: [{uri: {prefix: /a}}]\ndelegate: {name: d, namespace: shop}")
+    )
+    delegate = (
+        manifest("VirtualService", "http:\n- match: [{uri: {prefix: /b}}]\n  " + TO)
+        .replace("name: x", "name: d")
+        .replace("namespace: ns", "namespace: shop")
+    )
+    assert references(root, SERVICE) == [
+        "spec.http[0].delegate: VirtualService shop/d is not there; "
+        "requests skip this route until it is"
+    ]
+    assert references(root, delegate) == [
+        "spec.http[0].match: VirtualService shop/d: http[0] has no effect: "
+        "its match is no subset of this"
+    ]
+    assert references(root, delegate.replace("/b", "/a/b")) == []
+    hidden = delegate.replace("spec:\n", "spec:\n  exportTo: [.]\n")
+    assert references(root, hidden) == [
+        "spec.http[0].delegate: VirtualService shop/d is not exported to ns; "
+        "requests skip this route"
+    ]
+    whole = delegate.replace("spec:\n", "spec:\n  hosts: [a]\n")
+    assert references(root, whole) == [
+        "spec.http[0].delegate: VirtualService shop/d has hosts, so it is no delegate; "
+        "requests skip this route"
+    ]
 
 
 # ---- the leaves
