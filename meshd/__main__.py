@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from typing import Any
 
 
 def main() -> int:
     match sys.argv[1:]:
         case []:
-            # asyncio would load OpenSSL, and does without it too: 4 MB that are never used here.
-            sys.modules["ssl"] = None  # type: ignore[assignment]
+            _leave_openssl_out()
             from meshd.supervisor.supervisor import main as supervise  # noqa: PLC0415
 
             return supervise()
         case [role] if not role.startswith("-"):
+            if role != "server":
+                _leave_openssl_out()
             from meshd.roles import main as run  # noqa: PLC0415 - the supervisor must not pay for it
 
             return run(role)
         case _:
             print("usage: meshd [ROLE]", file=sys.stderr)
             return os.EX_USAGE
+
+
+def _leave_openssl_out() -> None:
+    """asyncio and hashlib load OpenSSL, 5 MB in each process, and can do without it.
+
+    Our TLS is gRPC's, our certificates are cryptography's, and both bring libraries of their own;
+    only a server has asyncio speak TLS. ``ssl`` can still be imported where a rare case needs it.
+    """
+    missing: dict[str, Any] = {"ssl": None, "_hashlib": None}
+    sys.modules.update(missing)
+    importlib.import_module("asyncio")
+    del sys.modules["ssl"]
 
 
 if __name__ == "__main__":

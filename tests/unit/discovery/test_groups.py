@@ -7,10 +7,12 @@ import contextlib
 import functools
 import http.server
 import os
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import grpc
 import msgspec
@@ -151,7 +153,27 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def port() -> Generator[int]:
+    with _serving(http.server.HTTPServer(("127.0.0.1", 0), _Handler)) as port:
+        yield port
+
+
+@pytest.fixture
+def tls_port(tmp_path: Path) -> Generator[int]:
+    """A server whose certificate nobody knows."""
+    pem = tmp_path / "server.pem"
+    command = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    files = ("-nodes", "-subj", "/CN=unknown", "-keyout", str(pem), "-out", str(pem))
+    subprocess.run([*command, *files], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
     server = http.server.HTTPServer(("127.0.0.1", 0), _Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with _serving(server) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def _serving(server: http.server.HTTPServer) -> Generator[int]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server.server_port
@@ -160,9 +182,10 @@ def port() -> Generator[int]:
     thread.join()
 
 
-def get(port: int, path: str) -> ReadinessProbe:
+def get(port: int, path: str, scheme: Literal["HTTP", "HTTPS"] = "HTTP") -> ReadinessProbe:
     headers = (HTTPHeader(name="X-Key", value="value"),)
-    return ReadinessProbe(http_get=HTTPHealthCheck(port=port, path=path, http_headers=headers))
+    check = HTTPHealthCheck(port=port, path=path, scheme=scheme, http_headers=headers)
+    return ReadinessProbe(http_get=check)
 
 
 @running
@@ -173,6 +196,18 @@ async def test_http_and_tcp_ask_the_port(port: int) -> None:
     assert not await passes(get(9, "/fine"), "127.0.0.1")
     assert await passes(ReadinessProbe(tcp_socket=TCPHealthCheck(port=port)), "127.0.0.1")
     assert not await passes(ReadinessProbe(tcp_socket=TCPHealthCheck(port=9)), "127.0.0.1")
+
+
+@running
+async def test_https_asks_whoever_it_is(tls_port: int) -> None:
+    assert await passes(get(tls_port, "/fine", "HTTPS"), "127.0.0.1")
+    assert not await passes(get(tls_port, "/broken", "HTTPS"), "127.0.0.1")
+    assert not await passes(get(tls_port, "/fine"), "127.0.0.1")
+
+
+@running
+async def test_https_is_not_spoken_by_everybody(port: int) -> None:
+    assert not await passes(get(port, "/fine", "HTTPS"), "127.0.0.1")
 
 
 def run(*command: str) -> ReadinessProbe:
