@@ -40,7 +40,7 @@ _SETTLE: Final = 3.0
 
 _HOST_NOTE: Final = "host-captured"
 """Beside the pins' directory."""
-_ROUNDS: Final = 10
+_ROUNDS: Final = 4
 """Into which the probes of one interval are gathered: several at one waking cost far less."""
 
 _log = logging.getLogger(__name__)

@@ -38,6 +38,7 @@ class Pins:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._known: dict[str, Pin] = {}
 
     def find(self, uid: str) -> Pin | None:
         """Raises InvalidInputError when the uid is not safe as a file name."""
@@ -53,6 +54,12 @@ class Pins:
         Where ``source`` is gone, or has become something that cannot be captured, the pin that
         exists counts. Raises NotReadyError or InvalidInputError when there is none either.
         """
+        known = self._known.get(uid)
+        if known is None or not _is_held(known, source):
+            known = self._known[uid] = self._pin(uid, source)
+        return known
+
+    def _pin(self, uid: str, source: Path) -> Pin:
         pinned = self.find(uid)
         try:
             descriptor = open_namespace(source)
@@ -74,6 +81,7 @@ class Pins:
 
     def unpin(self, uid: str) -> None:
         """Let go. Nothing happens where there is no pin."""
+        self._known.pop(uid, None)
         for path in self._paths(uid):
             while (status := _status(path)) and _is_namespace(status):
                 if _libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
@@ -112,6 +120,15 @@ def _status(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
+
+
+def _is_held(pin: Pin, source: Path) -> bool:
+    """Whether both lead to the namespace that the pin was made for. Asked at each probe."""
+    try:
+        held, wanted = pin.path.stat(), source.stat()
+    except OSError:
+        return False
+    return held.st_ino == pin.inode and os.path.samestat(held, wanted)
 
 
 def _is_namespace(status: os.stat_result) -> bool:

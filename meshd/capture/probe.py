@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 from pathlib import Path
 from typing import Final
@@ -128,8 +129,11 @@ async def _one(connection: socket.socket, family: Family, uid: str) -> str:
 
 
 async def _ask(connection: socket.socket, address: str) -> bytes:
+    # Whether it is connected need not be waited for: the answer tells.
+    code = connection.connect_ex((address, CAPTURE_PROBE_PORT))
+    if code not in (0, errno.EINPROGRESS):
+        raise OSError(code, os.strerror(code))
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(connection, (address, CAPTURE_PROBE_PORT))
     answer = b""
     while not answer.endswith(b"\n") and len(answer) < _LONGEST_ANSWER:
         part = await loop.sock_recv(connection, _LONGEST_ANSWER)

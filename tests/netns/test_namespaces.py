@@ -48,6 +48,14 @@ def test_another_namespace_under_the_same_uid_is_pinned_anew(network: Any, pins:
     assert _mounts(second.path) == 1
 
 
+def test_a_pin_that_somebody_takes_away_is_made_anew(network: Any, pins: Pins) -> None:
+    lost = pins.pin("default.reviews", network.workload.netns)
+    subprocess.run(["umount", lost.path], check=True)
+    again = pins.pin("default.reviews", network.workload.netns)
+    assert _inode(again.path) == again.inode == _inode(network.workload.netns)
+    assert _mounts(again.path) == 1
+
+
 def test_unpinning_leaves_nothing_and_may_be_repeated(network: Any, pins: Pins) -> None:
     pin = pins.pin("default.reviews", network.workload.netns)
     for _ in range(2):
