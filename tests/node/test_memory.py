@@ -1,4 +1,7 @@
-"""What a workload costs in the pool does not depend on how many services there are."""
+"""What a workload costs in the pool does not depend on how many services there are.
+
+And what all of meshd's own processes cost together, once they have done what they do.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import http.client
 import json
 import socket
 import subprocess
+import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +36,8 @@ address add 198.18.254.%d/24 dev eth0
 route add default dev eth0
 """
 SERVICES = 300
+PYTHON_LIMIT = 200_000_000
+"""Bytes resident in all Python processes together."""
 
 
 class _Admin(http.client.HTTPConnection):
@@ -54,8 +61,9 @@ def allocated(node: Node, name: str) -> int:
 class Crowd:
     """Workloads in which nothing runs."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, own_accounts: bool = False) -> None:
         self._node = node
+        self._own_accounts = own_accounts
         self._names: list[str] = []
 
     def grow(self, count: int) -> None:
@@ -73,7 +81,7 @@ class Crowd:
                 name=name,
                 namespace="mesh",
                 netns=f"/run/netns/{name}",
-                service_account="crowd",
+                service_account=name if self._own_accounts else "crowd",
                 labels={"app": name},
                 addresses=(f"198.18.254.{number}",),
             )
@@ -122,3 +130,77 @@ def test_one_more_workload_costs_little(
     print("bytes for one more workload:", without, f"with {SERVICES} services:", with_services)
     assert max(without) < LIMIT
     assert max(with_services) < LIMIT
+
+
+@pytest.fixture(scope="module")
+def worked(make: Callable[..., Node]) -> Iterator[Node]:
+    """Ten workloads, with all that happens in days: changes, scrapes, certificates renewed."""
+    node = make(identity={"certificate_lifetime": "8s"})
+    node.start()
+    crowd = Crowd(node, own_accounts=True)
+    try:
+        work(node, crowd)
+        yield node
+    finally:
+        crowd.go()
+        node.close()
+
+
+def work(node: Node, crowd: Crowd) -> None:
+    services = [node.write.service(f"s{number}") for number in range(20)]
+    node.apply(node.write.dump(node.write.namespace("mesh", enrolled=True), *services))
+    crowd.grow(10)
+    look_at_pages(node)
+    first = expiries(node)
+    for count in (5, 20, 10):
+        node.apply(node.write.dump(*services[:count]))
+        look_at_pages(node)
+    node.eventually(lambda: not expiries(node) & first, "all certificates are renewed")
+    look_at_pages(node)
+
+
+def look_at_pages(node: Node) -> None:
+    port = (node.paths.run / "telemetry.port").read_text().strip()
+    for path in ("metrics", "", "api/state", "healthz/ready"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
+            assert answer.read()
+
+
+def expiries(node: Node) -> set[tuple[str, str | None]]:
+    return {(row.workload, row.certificate_expires) for row in node.statuses().workloads}
+
+
+def python_processes(node: Node) -> dict[str, Path]:
+    """Each one's directory in /proc."""
+    pids = {name: child.pid for name, child in node.children().items()}
+    pids = {name: pid for name, pid in pids.items() if not name.startswith(("proxy-", "resolver"))}
+    pids["supervisor"] = node.supervisor_pid
+    return {name: Path(f"/proc/{pid}") for name, pid in pids.items()}
+
+
+def resident(process: Path) -> int:
+    (kib,) = (
+        int(line.split()[1])
+        for line in (process / "status").read_text().splitlines()
+        if line.startswith("VmRSS:")
+    )
+    return kib * 1024
+
+
+def test_all_python_processes_are_small(
+    worked: Node, record_property: Callable[[str, object], None]
+) -> None:
+    sizes = {name: resident(process) for name, process in python_processes(worked).items()}
+    assert sizes.keys() == {"supervisor", "capture", "identity", "mesh", "telemetry"}
+    record_property("resident", sizes)
+    print("bytes resident:", sizes, "together:", sum(sizes.values()))
+    assert sum(sizes.values()) < PYTHON_LIMIT
+
+
+def test_no_python_process_loads_openssl(worked: Node) -> None:
+    loading = [
+        name
+        for name, process in python_processes(worked).items()
+        if "/libcrypto.so" in (process / "maps").read_text()
+    ]
+    assert not loading, "5 MB in each process; meshd/__main__.py tells how they do without"
