@@ -9,6 +9,7 @@ import http.server
 import os
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
@@ -203,6 +204,25 @@ async def test_https_asks_whoever_it_is(tls_port: int) -> None:
     assert await passes(get(tls_port, "/fine", "HTTPS"), "127.0.0.1")
     assert not await passes(get(tls_port, "/broken", "HTTPS"), "127.0.0.1")
     assert not await passes(get(tls_port, "/fine"), "127.0.0.1")
+
+
+def test_https_needs_no_asyncio_that_speaks_tls(tls_port: int) -> None:
+    """The mesh role's does not: ``meshd.__main__``."""
+    program = """
+import sys
+sys.modules["ssl"] = None
+import asyncio
+del sys.modules["ssl"]
+from meshd.discovery.health import passes
+from meshd.model.entries import ReadinessProbe
+import msgspec
+probe = msgspec.json.decode(sys.argv[1], type=ReadinessProbe)
+print(asyncio.run(passes(probe, "127.0.0.1")))
+"""
+    probe = msgspec.json.encode(get(tls_port, "/fine", "HTTPS")).decode()
+    command = (sys.executable, "-c", program, probe)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == "True\n"
 
 
 @running
