@@ -52,10 +52,13 @@ class Resolving:
         changed = files.write(self._directory, told)
         # The first time in any case: who wrote before may have ended before it could tell.
         if changed or self._followed is None:
-            self._version += 1
-            self._supervisor.tell(wire.ReloadNames(self._version))
+            self._tell()
         self._followed = services
         self._news.set()
+
+    def _tell(self) -> None:
+        self._version += 1
+        self._supervisor.tell(wire.ReloadNames(self._version))
 
     async def _ask(self) -> None:
         while True:
@@ -64,6 +67,8 @@ class Resolving:
             pause = _FIRST_PAUSE
             while not await knows(self._settings.dns_port, wanted := self._written):
                 await asyncio.sleep(pause)
+                if pause == _LONGEST_PAUSE:
+                    self._tell()  # who should have read them was just being replaced, perhaps
                 pause = min(2 * pause, _LONGEST_PAUSE)
             self._read = wanted
             self._changed()

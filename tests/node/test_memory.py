@@ -197,10 +197,10 @@ def test_all_python_processes_are_small(
     assert sum(sizes.values()) < PYTHON_LIMIT
 
 
-def test_no_python_process_loads_openssl(worked: Node) -> None:
+def test_no_python_process_loads_openssl_but_what_serves_the_page(worked: Node) -> None:
     loading = [
         name
         for name, process in python_processes(worked).items()
-        if "/libcrypto.so" in (process / "maps").read_text()
+        if name != "telemetry" and "/libcrypto.so" in (process / "maps").read_text()
     ]
     assert not loading, "5 MB in each process; meshd/__main__.py tells how they do without"
