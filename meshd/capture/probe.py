@@ -53,7 +53,11 @@ async def probe(namespace: Path, uid: str, *, ipv6: bool) -> str:
 
 
 def probe_here(uid: str, *, ipv6: bool) -> str:
-    """As ``probe``, from this very process, where it is now. It blocks."""
+    """As ``probe``, from this very process, where it is now. It blocks.
+
+    On a host, where an address of some bridge need not mean that there is IPv6, nothing is said
+    about it without a route.
+    """
     families = [Family.IPV4, *([Family.IPV6] if ipv6 and _has_global_ipv6() else [])]
     problems = [_ask_here(family, uid) for family in families]
     return "; ".join(problem for problem in problems if problem)
@@ -70,6 +74,8 @@ def _ask_here(family: Family, uid: str) -> str:
         except TimeoutError:
             return _silence(target)
         except OSError as error:
+            if family is Family.IPV6 and error.errno == errno.ENETUNREACH:
+                return ""
             return f"{target}: {_explain(error)}"
     return _judge(answer, uid, target)
 

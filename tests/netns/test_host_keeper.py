@@ -126,6 +126,22 @@ def test_a_service_is_captured_proven_and_let_go(network: Any, cgroup: str, tmp_
     assert network.workload.save() == before
 
 
+def test_a_service_is_proven_on_a_host_whose_ipv6_leads_nowhere(
+    network: Any, cgroup: str, tmp_path: Path
+) -> None:
+    """As of one that has no more of it than the addresses of some bridge."""
+    network.workload.run("ip", "-6", "route", "del", "default")
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path / "note")
+        async with await proxy():
+            watched.keeper.place(placement(cgroup))
+            await watched.sees(lambda seen: seen is not None and seen.proven)
+        await watched.keeper.close()
+
+    run(network, scenario)
+
+
 def test_what_another_process_left_is_taken_away(network: Any, cgroup: str, tmp_path: Path) -> None:
     before = network.workload.save()
     note = tmp_path / "note"
