@@ -154,7 +154,7 @@ class _Host:
         return host_changes(tables, wanted, family, mark_new_tables=mark)
 
     def finish(self) -> None:
-        """Nothing: sysctls of the host are not ours."""
+        """Nothing: sysctls of the host are not ours; systemd/sysctl.d has the one that matters."""
 
 
 def _bring_about(target: _Target, *, act: bool) -> Outcome:

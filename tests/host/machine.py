@@ -80,7 +80,7 @@ class Machine:
         for unit in sorted(units.glob("*.*")):
             if unit.is_file():
                 self.write(f"/lib/systemd/system/{unit.name}", unit.read_text())
-        for directory in ("sysusers.d", "tmpfiles.d"):
+        for directory in ("sysusers.d", "tmpfiles.d", "sysctl.d"):
             for file in sorted((units / directory).glob("*.conf")):
                 self.write(f"/usr/lib/{directory}/{file.name}", file.read_text())
         # The package's scripts do this, and systemd itself makes the directories at each boot.

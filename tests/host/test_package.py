@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from tests.host import packages
 from tests.host.machine import Machine, eventually
-from tests.host.traffic import PYTHON, is_lossless, under_load
+from tests.host.traffic import OFFERS, enrolled, is_lossless, under_load_from
 from tests.host.tree import base_tree
 from tests.host.wires import Wires
 
@@ -34,8 +33,6 @@ ip -n pod link set other up
 ip -n pod link set eth0 up
 ip -n pod route add default via 198.18.1.254
 """
-SERVICE: Final = "[Service]\nExecStart={}\n"
-APPS: Final = Path(__file__).with_name("apps")
 LISTED: Final = (
     *("find", "/", "-xdev", "(", "-path", "/tmp", "-o", "-path", "/var/log", "-o"),
     *("-path", "/var/lib/systemd", "-o", "-path", "/var/backups", "-o", "-path", "/srv", ")"),
@@ -61,8 +58,14 @@ def state(machine: Machine) -> dict[str, Any]:
         "run": machine.ask("sh", "-c", "ls -d /run/meshd* || true"),
         "units": machine.ask("sh", "-c", "ls /run/systemd/units | grep meshd || true"),
         "rules": machine.ask("iptables-save"),
+        "migrates": migrates(machine),
         "processes": machine.ask("sh", "-c", "pgrep -a -f '/opt/[m]eshd' || true"),
     }
+
+
+def migrates(machine: Machine) -> str:
+    """Whether connections that wait for a proxy that ends go to another one."""
+    return machine.ask("cat", "/proc/sys/net/ipv4/tcp_migrate_req").strip()
 
 
 def dpkg(machine: Machine, *words: str) -> str:
@@ -136,6 +139,7 @@ def test_installing_it_is_all_that_has_to_be_done(installed: Machine) -> None:
         assert ".SH NAME" in installed.ask("zcat", f"/usr/share/man/{page}.gz")
     assert installed.ask("meshctl", "top", "--once") == "no workloads are registered\n"
     assert not installed.ask("dpkg", "--verify", "meshd")
+    assert migrates(installed) == "1"
 
 
 def test_its_shell_completion_knows_the_verbs(installed: Machine) -> None:
@@ -173,39 +177,16 @@ def replaced(machine: Machine, package: str, expected: str) -> None:
     assert proxies(machine) == serving
 
 
-@pytest.fixture
-def shop(installed: Machine) -> Iterator[Machine]:
-    """Two services of the host in the mesh: one that is asked, one that asks."""
-    units = {"shop": f"{PYTHON} /srv/server.py", "buyer": "/bin/sleep infinity"}
-    for name in ("load.py", "server.py"):
-        installed.write(f"/srv/{name}", (APPS / name).read_text())
-    for unit, command in units.items():
-        installed.write(f"/etc/systemd/system/{unit}.service", SERVICE.format(command))
-    try:
-        installed.ask("systemctl", "daemon-reload")
-        installed.ask("systemctl", "start", *units)
-        ports = ("--service", "shop", "--port", "8080=http", "--port", "9000=tcp")
-        installed.ask("meshctl", "enroll", "shop", "-n", "mesh", *ports)
-        installed.ask("meshctl", "enroll", "buyer", "-n", "mesh")
-        eventually(lambda: is_well(installed), "both are in the mesh")
-        yield installed
-    finally:
-        for unit in units:
-            installed.run("meshctl", "unenroll", unit)
-            installed.run("systemctl", "stop", unit)
-            (installed.root / f"etc/systemd/system/{unit}.service").unlink()
-        installed.ask("systemctl", "daemon-reload")
-
-
-def test_nothing_fails_while_it_is_upgraded_and_downgraded(shop: Machine) -> None:
+def test_nothing_fails_while_it_is_upgraded_and_downgraded(installed: Machine) -> None:
     """300 requests a second of one service of the host to another, and a connection that stays."""
-    first = version(shop)
-    place = shop.ask("systemctl", "show", "--property=Slice", "--value", "buyer").strip()
-    run = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", f"--slice={place}")
-    load = (PYTHON, "/srv/load.py", "shop.mesh.svc.cluster.local", "300")
-    with under_load(shop, *run, *load) as reports:
-        replaced(shop, NEXT, packages.NEXT)
-        replaced(shop, THIS, first)
+    first = version(installed)
+    with (
+        enrolled(installed, "shop", "server.py", "--service", "shop", *OFFERS),
+        enrolled(installed, "buyer"),
+        under_load_from(installed, "buyer") as reports,
+    ):
+        replaced(installed, NEXT, packages.NEXT)
+        replaced(installed, THIS, first)
     is_lossless(*reports)
 
 

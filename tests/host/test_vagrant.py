@@ -14,6 +14,7 @@ import pytest
 
 from tests.host import packages
 from tests.host.machine import Machine, eventually
+from tests.host.traffic import OFFERS, enrolled, is_lossless, under_load_from
 from tests.host.tree import CHECKOUT, base_tree
 from tests.host.wires import Wires
 
@@ -111,6 +112,43 @@ def test_an_agent_runs_its_part_again_after_a_boot(machines: dict[str, Machine])
     assert [pod.rpartition("/")[2].partition("-v1")[0] for pod in sorted(pods)] == [
         *("details", "ratings")
     ]
+
+
+SHOP: Final = """\
+apiVersion: v1
+kind: Namespace
+metadata: {name: mesh}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop, namespace: mesh}
+spec:
+  selector: {app: shop}
+  ports: [{name: http, port: 8080}, {name: tcp, port: 9000}]
+"""
+
+
+def test_nothing_fails_between_agents_while_the_server_is_booted_again(
+    machines: dict[str, Machine],
+) -> None:
+    """300 requests a second, and a connection that stays, until both have found it again."""
+    server, first, second = machines.values()
+    server.ask("meshctl", "apply", "-f", "-", text=SHOP)
+    with enrolled(first, "shop", "server.py", *OFFERS), enrolled(second, "buyer"):
+        eventually(lambda: has(second, "svc/shop"), "the agent knows the service")
+        with under_load_from(second, "buyer") as reports:
+            server.reboot()
+            for agent in (first, second):
+                eventually(
+                    lambda agent=agent: agent.run("meshctl", "status").returncode == 0,
+                    f"{agent.name} is connected again",
+                    60.0,
+                )
+    is_lossless(*reports)
+
+
+def has(agent: Machine, what: str) -> bool:
+    return agent.run("meshctl", "get", what, "-n", "mesh").returncode == 0
 
 
 def test_the_vagrantfile_is_valid(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A steady load in a host, and what came of it."""
+"""A steady load in a host, and what came of it; services of hosts that load is between."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import dataclasses
 import json
 import subprocess
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any, Final
 
 from tests.host.machine import Machine
 
 PYTHON: Final = "/usr/bin/python3"
+SHOP: Final = "shop.mesh.svc.cluster.local"
+OFFERS: Final = ("--port", "8080=http", "--port", "9000=tcp")
+"""What a service says of itself that runs apps/server.py."""
+_APPS: Final = Path(__file__).with_name("apps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,35 @@ def under_load(machine: Machine, *command: str) -> Generator[list[Report]]:
             process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=5)
+
+
+@contextlib.contextmanager
+def enrolled(machine: Machine, unit: str, program: str = "", *options: str) -> Generator[None]:
+    """A service of the host in the mesh: one of apps/, or one that others run commands as."""
+    for app in _APPS.glob("*.py"):
+        machine.write(f"/srv/{app.name}", app.read_text())
+    command = f"{PYTHON} /srv/{program}" if program else "/bin/sleep infinity"
+    path = f"/etc/systemd/system/{unit}.service"
+    machine.write(path, f"[Service]\nExecStart={command}\n")
+    try:
+        machine.ask("systemctl", "daemon-reload")
+        machine.ask("systemctl", "start", unit)
+        machine.ask("meshctl", "enroll", unit, "-n", "mesh", *options)
+        yield
+    finally:
+        machine.run("meshctl", "unenroll", unit)
+        machine.run("systemctl", "stop", unit)
+        machine.run("rm", path)
+        machine.run("systemctl", "daemon-reload")
+
+
+@contextlib.contextmanager
+def under_load_from(machine: Machine, unit: str, rate: int = 300) -> Generator[list[Report]]:
+    """Asks the shop, as an enrolled service of the host."""
+    place = machine.ask("systemctl", "show", "--property=Slice", "--value", unit).strip()
+    run = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", f"--slice={place}")
+    with under_load(machine, *run, PYTHON, "/srv/load.py", SHOP, str(rate)) as reports:
+        yield reports
 
 
 def is_lossless(report: Report) -> None:
