@@ -15,9 +15,10 @@ WILDCARDS: Final = "wildcards.conf"
 
 
 def write(directory: Path, tables: Tables) -> bool:
-    """Whether any file says something else than before. Raises SystemRefusedError."""
+    """Whether any file says something else than before; none says as much as an empty one, and one
+    newer than the resolver could make it begin anew. Raises SystemRefusedError."""
     texts = {HOSTS: tables.hosts, SERVERS: tables.servers, WILDCARDS: tables.wildcards}
-    changed = {name: text for name, text in texts.items() if read(directory / name) != text}
+    changed = {name: text for name, text in texts.items() if (read(directory / name) or "") != text}
     for name, text in changed.items():
         _replace(directory / name, text)
     return bool(changed)

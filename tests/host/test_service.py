@@ -15,13 +15,14 @@ from tests.host.tree import CHECKOUT
 
 
 def test_nothing_fails_while_meshd_is_restarted_and_the_proxies_are_the_same(well: Node) -> None:
-    before = well.proxies()
+    before, resolver = well.proxies(), well.children()["resolver"].pid
     with well.load() as reports:
         for _ in range(3):
             well.systemctl("restart", "meshd")
             well.get_well()
     is_lossless(*reports)
     assert well.proxies() == before
+    assert well.children()["resolver"].pid == resolver
 
 
 def test_the_proxies_from_before_a_restart_take_in_pods_that_start_after_it(well: Node) -> None:
