@@ -26,6 +26,7 @@ _VERBS: Final = {
     "validate": ("validate:validate", "Check manifests without a daemon."),
     "status": ("status:status", "Every workload: captured, certified, synced, proven."),
     "proxy-config": ("proxy_config:proxy_config", "What the proxies really have. Alias: pc."),
+    "proxies": ("proxies:app", "The proxies of this node: replace them without losing a request."),
     "top": ("top:top", "What each workload uses: cpu, memory, disk, connections, bytes."),
     "explain": ("explain:explain", "How a request would travel, stage by stage."),
     "enroll": ("enroll:enroll", "Put a service or a namespace of this host into the mesh."),

@@ -137,7 +137,11 @@ def test_a_reader_that_has_seen_enough_is_no_traceback() -> None:
 def test_completion_offers_the_verbs() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from meshd.cli.main import app; app(prog_name='meshctl')"],
-        env={"_MESHCTL_COMPLETE": "complete_bash", "COMP_WORDS": "meshctl pro", "COMP_CWORD": "1"},
+        env={
+            "_MESHCTL_COMPLETE": "complete_bash",
+            "COMP_WORDS": "meshctl proxy",
+            "COMP_CWORD": "1",
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,40 @@
+"""meshctl proxies: the pool of this node."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from meshd import wire
+from meshd.cli.arguments import parse_duration
+from meshd.cli.daemon import Target
+from meshd.model.base import Duration
+
+_PATIENCE: Final = Duration(300)
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The proxies of this node.")
+
+
+@app.callback()
+def _proxies() -> None:  # pyright: ignore[reportUnusedFunction]  # so that "replace" is a word
+    """The proxies of this node."""
+
+
+@app.command()
+def replace(
+    context: typer.Context,
+    timeout: Annotated[
+        Duration,
+        typer.Option(metavar="DURATION", parser=parse_duration, help="How long this may take."),
+    ] = _PATIENCE,
+) -> None:
+    """Start a new proxy for each, let it take over, drain the old one. For a new Envoy, say.
+
+    No request fails. Connections that stay open get proxy.drain_time to end. When a new one does
+    not come up, the old one stays and nothing has changed.
+    """
+    target: Target = context.obj
+    supervisor = Target(target.socket.with_name("supervisor.sock"))
+    supervisor.ask(wire.ReplacePool(), wire.Done, wait=float(timeout))
+    print("proxies replaced")
