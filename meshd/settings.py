@@ -149,6 +149,8 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     node: str = ""
     """Name of this node; empty: the host's name."""
+    locality: str = ""
+    """``region/zone/subzone`` of this node; empty: not known."""
     role: Literal["standalone", "server", "agent"] = "standalone"
     server: str = ""
     """HOST[:PORT] of the server that an agent takes configuration and certificates from."""
@@ -176,6 +178,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def mesh_options(self, paths: Paths) -> MeshOptions:
         """What the compiler needs of the settings."""
         return MeshOptions(
+            node=self.node_name,
+            locality=self.locality,
             trust_domain=self.identity.trust_domain,
             domain=self.mesh.domain,
             root_namespace=self.mesh.root_namespace,

@@ -16,20 +16,23 @@ from envoy.extensions.clusters.dns.v3 import dns_cluster_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from meshd.compile.destination_rules import RuleSet
-from meshd.compile.endpoints import has_labels, lb_endpoint, load_assignment
+from meshd.compile.endpoints import has_labels, lb_endpoint, load_assignment, near_assignment
 from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, OutboundCluster
 from meshd.compile.tls_plan import TlsPlan, tls_plan
 from meshd.compile.traffic_policy import (
     Policy,
     circuit_breakers,
+    common_balancing,
     effective_policy,
     keepalive,
     load_balancing,
     outlier_detection,
 )
 from meshd.compile.wellknown import from_namespace, over_ads, packed, seconds
+from meshd.model.destinations import LocalityLbSetting
 from meshd.model.service import Endpoint, Port, Protocol, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions
+from meshd.model.traffic import ProxyProtocol
 
 _CLUSTER: Final = cluster_pb2.Cluster
 _HTTP_OPTIONS: Final = http_protocol_options_pb2.HttpProtocolOptions
@@ -46,6 +49,8 @@ class PlannedCluster:
     name: OutboundCluster
     cluster: Any
     tls: TlsPlan
+    proxy_protocol: ProxyProtocol | None = None
+    """In which endpoints are told first who the client is."""
 
 
 def service_clusters(
@@ -68,12 +73,13 @@ def _service_cluster(
     policy = effective_policy(rules, port.number, subset)
     protocol = _upstream_protocol(port.protocol, policy)
     direct = connects_to_original_destination(service, port, policy)
+    nearness = None if direct else policy.nearness(service, rules.client)
     if direct:
         discovery = _original_destination()
     elif service.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
-        discovery = _dns(name, service, port, rules) | load_balancing(policy)
+        discovery = _dns(name, service, port, rules, nearness) | load_balancing(policy)
     else:
-        discovery = _over_eds(name) | load_balancing(policy)
+        discovery = _over_eds(name, nearness) | load_balancing(policy)
     cluster = _CLUSTER(
         name=str(name),
         connect_timeout=seconds(policy.tcp.connect_timeout or options.connect_timeout),
@@ -83,6 +89,7 @@ def _service_cluster(
         upstream_bind_config=from_namespace(),
         **discovery,
         **outlier_detection(policy.outlier_detection),
+        **common_balancing(policy, nearness),
     )
     tls = tls_plan(
         name,
@@ -93,7 +100,7 @@ def _service_cluster(
         original_destination=direct,
         credential_namespace=rules.namespace,
     )
-    return PlannedCluster(name, cluster, tls)
+    return PlannedCluster(name, cluster, tls, policy.proxy_protocol)
 
 
 def connects_to_original_destination(service: ServiceRecord, port: Port, policy: Policy) -> bool:
@@ -111,17 +118,22 @@ def _original_destination() -> dict[str, Any]:
     return {"type": _CLUSTER.ORIGINAL_DST, "lb_policy": _CLUSTER.CLUSTER_PROVIDED}
 
 
-def _over_eds(name: OutboundCluster) -> dict[str, Any]:
+def _over_eds(name: OutboundCluster, nearness: LocalityLbSetting | None) -> dict[str, Any]:
+    service_name = name.near_endpoints if nearness else name.endpoints
     return {
         "type": _CLUSTER.EDS,
         "eds_cluster_config": _CLUSTER.EdsClusterConfig(
-            eds_config=over_ads(), service_name=name.endpoints
+            eds_config=over_ads(), service_name=service_name
         ),
     }
 
 
 def _dns(
-    name: OutboundCluster, service: ServiceRecord, port: Port, rules: RuleSet
+    name: OutboundCluster,
+    service: ServiceRecord,
+    port: Port,
+    rules: RuleSet,
+    nearness: LocalityLbSetting | None,
 ) -> dict[str, Any]:
     """The proxy resolves the endpoints' names; a service that lists none is one itself."""
     chosen = rules.subset(name.subset)
@@ -135,11 +147,15 @@ def _dns(
         places = [Endpoint(address=service.host, port=port.number, service_port=port.number)]
     # With all addresses in one endpoint there is exactly one, or Envoy refuses the cluster.
     logical = service.resolution is Resolution.DNS_ROUND_ROBIN and len(places) == 1
+    if nearness and rules.client and not logical:
+        assignment = near_assignment(str(name), places, nearness, rules.client)
+    else:
+        assignment = load_assignment(str(name), (lb_endpoint(place) for place in places))
     return {
         "cluster_type": _CLUSTER.CustomClusterType(
             name="envoy.clusters.dns", typed_config=packed(_resolver(logical=logical))
         ),
-        "load_assignment": load_assignment(str(name), (lb_endpoint(place) for place in places)),
+        "load_assignment": assignment,
     }
 
 

@@ -25,6 +25,7 @@ from meshd.compile.gateway_ports import GatewayPorts, gateway_ports
 from meshd.compile.gateway_routes import gateway_route_configuration
 from meshd.compile.memo import Memo
 from meshd.compile.peer_authentication import as_accepted, peer_policy
+from meshd.compile.proxy_protocol import announce_clients
 from meshd.compile.routes import http_ports, route_configuration
 from meshd.compile.scope import scopes
 from meshd.compile.secrets import gateway_secrets, rule_credentials
@@ -219,4 +220,6 @@ def _with_transport(planned: PlannedCluster, trust_domain: str) -> Any:
     if socket is not None:
         planned.cluster.transport_socket.CopyFrom(socket)
     planned.cluster.transport_socket_matches.extend(matches)
+    if planned.proxy_protocol:
+        announce_clients(planned.cluster, planned.proxy_protocol)
     return planned.cluster

@@ -15,9 +15,11 @@ from collections.abc import Iterable
 import msgspec
 
 from meshd.compile.hosts import covers, resolve, specificity
+from meshd.compile.nearness import Client, compared_labels, has_preferences
 from meshd.compile.scope import Scope, exported
-from meshd.model.service import ServiceRecord
-from meshd.model.snapshot import Snapshot
+from meshd.model.locality import NETWORK
+from meshd.model.service import Preference, ServiceRecord
+from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.traffic import DestinationRule, DestinationRuleSpec, Subset, TrafficPolicy
 
 NO_RULE = "-"
@@ -31,6 +33,10 @@ class RuleSet(msgspec.Struct, frozen=True):
     spec: DestinationRuleSpec | None = None
     namespace: str = ""
     """Where the rules are: their Secrets are there too."""
+    client: Client | None = None
+    """Who asks; None: it does not matter who."""
+    sticky: bool = False
+    """The service's own wish, where no rule says how to balance."""
 
     def subset(self, name: str) -> Subset | None:
         subsets = self.spec.subsets if self.spec else ()
@@ -61,7 +67,7 @@ class RuleTable:
 class RuleIndex:
     """All rules of a mesh, ready to be looked up."""
 
-    root_namespace: str
+    options: MeshOptions
     tables: dict[str, RuleTable]
 
     @classmethod
@@ -72,22 +78,41 @@ class RuleIndex:
             host = resolve(rule.spec.host, namespace, snapshot.options.domain, snapshot.services)
             found[namespace][host].append(rule)
         return cls(
-            snapshot.options.root_namespace,
+            snapshot.options,
             {namespace: _table(by_host) for namespace, by_host in found.items()},
         )
 
     def rules(self, service: ServiceRecord, scope: Scope) -> RuleSet:
         """What holds for a service when clients of this scope call it."""
         found = self._find(service, scope)
-        if not found and not self.tables:
-            return RuleSet()
+        if not found and not self.tables and service.prefers is Preference.ANY:
+            return RuleSet(sticky=service.sticky)
+        spec = merge(found)
         shared = self._find(service, Scope(service.namespace))
         same = [rule.key for rule in found] == [rule.key for rule in shared]
         owner = found[0].metadata.namespace if found else ""
-        return RuleSet("" if same else _variant(found), merge(found), owner)
+        client, which = self._client(spec, service, scope)
+        return RuleSet(
+            ("" if same else _variant(found)) + which, spec, owner, client, service.sticky
+        )
+
+    def _client(
+        self, spec: DestinationRuleSpec | None, service: ServiceRecord, scope: Scope
+    ) -> tuple[Client | None, str]:
+        """What of the client matters, and what tells it from the others of the node."""
+        if not has_preferences(spec, service):
+            return None, ""
+        keys = (compared_labels(spec) if spec else frozenset()) | {NETWORK}
+        labels = tuple(label for label in scope.labels if label[0] in keys)
+        place = scope.locality or self.options.locality
+        which = [scope.locality, *(f"{key}={value}" for key, value in labels)]
+        said = "~" + ",".join(which) if any(which) else ""
+        return Client(place, self.options.node, labels), said
 
     def _find(self, service: ServiceRecord, scope: Scope) -> tuple[DestinationRule, ...]:
-        for namespace in dict.fromkeys((scope.namespace, service.namespace, self.root_namespace)):
+        for namespace in dict.fromkeys(
+            (scope.namespace, service.namespace, self.options.root_namespace)
+        ):
             table = self.tables.get(namespace)
             for candidates in table.candidates(service.host) if table else ():
                 if chosen := _choose(candidates, scope):

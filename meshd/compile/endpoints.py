@@ -11,8 +11,13 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
 from meshd.compile.destination_rules import RuleSet
 from meshd.compile.names import OutboundCluster
+from meshd.compile.nearness import Client, Group, by_nearness
+from meshd.compile.traffic_policy import effective_policy
 from meshd.compile.wellknown import socket_address
+from meshd.model.destinations import LocalityLbSetting
+from meshd.model.locality import parts
 from meshd.model.service import Endpoint, Protocol, ServiceRecord
+from meshd.model.traffic import Subset
 
 TLS_MATCH: Final = "envoy.transport_socket_match"
 """Metadata by which Envoy chooses a transport socket for each endpoint."""
@@ -44,6 +49,26 @@ def load_assignment(name: str, endpoints: Iterable[Any]) -> Any:
     return endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=groups)
 
 
+def near_assignment(
+    name: str, endpoints: Iterable[Endpoint], nearness: LocalityLbSetting, client: Client
+) -> Any:
+    """Endpoints in groups, by how near they are to a client."""
+    return endpoint_pb2.ClusterLoadAssignment(
+        cluster_name=name,
+        endpoints=[_near_group(group) for group in by_nearness(endpoints, nearness, client)],
+    )
+
+
+def _near_group(group: Group) -> Any:
+    region, zone, subzone = parts(group.locality)
+    return endpoint_components_pb2.LocalityLbEndpoints(
+        locality=base_pb2.Locality(region=region, zone=zone, sub_zone=subzone),
+        lb_endpoints=[lb_endpoint(place) for place in group.endpoints],
+        priority=group.priority,
+        load_balancing_weight={"value": group.weight} if group.weight else None,
+    )
+
+
 def has_labels(endpoint: Endpoint, labels: Mapping[str, str]) -> bool:
     return labels.items() <= endpoint.labels.items()
 
@@ -51,7 +76,8 @@ def has_labels(endpoint: Endpoint, labels: Mapping[str, str]) -> bool:
 def service_assignments(service: ServiceRecord, rules: RuleSet) -> dict[str, Any]:
     """The load assignments of all clusters of a service under these rules, by their EDS name.
 
-    Those without a subset are the same for every variant of the rules.
+    Those without a subset are the same for every variant of the rules, unless they are ordered for
+    its clients.
     """
     assignments: dict[str, Any] = {}
     for port in service.ports:
@@ -62,11 +88,21 @@ def service_assignments(service: ServiceRecord, rules: RuleSet) -> dict[str, Any
             for endpoint in service.endpoints
             if endpoint.service_port == port.number and endpoint.ready
         ]
-        name = OutboundCluster(port.number, service.host, "", rules.variant).endpoints
-        assignments[name] = load_assignment(name, (place for _, place in places))
-        for subset in rules.spec.subsets if rules.spec else ():
-            name = OutboundCluster(port.number, service.host, subset.name, rules.variant).endpoints
-            assignments[name] = load_assignment(
-                name, (place for known, place in places if has_labels(known, subset.labels))
-            )
+        for subset in (Subset(name=""), *(rules.spec.subsets if rules.spec else ())):
+            cluster = OutboundCluster(port.number, service.host, subset.name, rules.variant)
+            chosen = [one for one in places if has_labels(one[0], subset.labels)]
+            if rules.client and (nearness := _nearness(service, rules, cluster)):
+                name = cluster.near_endpoints
+                found = (endpoint for endpoint, _ in chosen)
+                assignments[name] = near_assignment(name, found, nearness, rules.client)
+            else:
+                name = cluster.endpoints
+                assignments[name] = load_assignment(name, (place for _, place in chosen))
     return assignments
+
+
+def _nearness(
+    service: ServiceRecord, rules: RuleSet, cluster: OutboundCluster
+) -> LocalityLbSetting | None:
+    policy = effective_policy(rules, cluster.port, cluster.subset)
+    return policy.nearness(service, rules.client)

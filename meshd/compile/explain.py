@@ -6,7 +6,7 @@ it cannot say anything else than what the proxies do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from meshd import wire
@@ -18,15 +18,18 @@ from meshd.compile.endpoints import has_labels
 from meshd.compile.hosts import resolve
 from meshd.compile.listeners import listener_name
 from meshd.compile.names import PASSTHROUGH_CLUSTER, parse_cluster
+from meshd.compile.nearness import Client, by_nearness
 from meshd.compile.opaque import destinations, opaque_routes
 from meshd.compile.outbound import scope_listener_name
 from meshd.compile.peer_authentication import as_accepted
 from meshd.compile.routes import DEFAULT_HTTP_PORT, route_configuration
 from meshd.compile.scope import scopes
 from meshd.compile.tls_plan import TlsMode
+from meshd.compile.traffic_policy import effective_policy
 from meshd.compile.visibility import MeshIndex, View
+from meshd.model.destinations import LocalityLbSetting
 from meshd.model.interception import OUTBOUND_PORT
-from meshd.model.service import Protocol, ServiceRecord
+from meshd.model.service import Endpoint, Protocol, ServiceRecord
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 
@@ -174,13 +177,32 @@ class _Journey:
         )
         subset = rules.subset(planned.name.subset)
         labels = subset.labels if subset else {}
-        for place in service.endpoints:
-            if place.service_port != planned.name.port or not has_labels(place, labels):
-                continue
+        places = [
+            place
+            for place in service.endpoints
+            if place.service_port == planned.name.port and has_labels(place, labels)
+        ]
+        policy = effective_policy(rules, planned.name.port, planned.name.subset)
+        nearness = policy.nearness(service, rules.client)
+        if nearness is None or rules.client is None:
+            yield from self._tell_endpoints(places)
+            return
+        self._tell("near", _describe_nearness(nearness, rules.client))
+        ready = (place for place in places if place.ready)
+        for group in by_nearness(ready, nearness, rules.client):
+            share = f"weight {group.weight}" if group.weight else f"priority {group.priority}"
+            yield from self._tell_endpoints(
+                group.endpoints, f", {share}, {group.locality or 'locality unknown'}"
+            )
+        yield from self._tell_endpoints(place for place in places if not place.ready)
+
+    def _tell_endpoints(self, places: Iterable[Endpoint], where: str = "") -> Iterator[str]:
+        for place in places:
             state = (" (mutual TLS)" if place.mutual_tls else "") + (
                 "" if place.ready else " (not ready)"
             )
-            self._tell("endpoint", f"{place.address}:{place.port} {place.workload}{state}")
+            name = f" {place.workload}" if place.workload else ""
+            self._tell("endpoint", f"{place.address}:{place.port}{name}{state}{where}")
             if place.ready:
                 yield f"{place.address}:{place.port}"
 
@@ -212,6 +234,15 @@ def _weighted(action: Any) -> Iterator[tuple[str, int]]:
         return
     for part in action.weighted_clusters.clusters:
         yield part.name, part.weight.value
+
+
+def _describe_nearness(nearness: LocalityLbSetting, client: Client) -> str:
+    place = f"from {client.locality or 'an unknown locality'}"
+    if nearness.distribute:
+        return f"{place}: distributed over localities"
+    if nearness.failover_priority:
+        return f"{place}: the same {', then '.join(reversed(nearness.failover_priority))} first"
+    return f"{place}: near endpoints first, others when those fail"
 
 
 def _describe(route: Any) -> str:

@@ -15,14 +15,16 @@ from meshd.compile.gateway_ports import BoundServer, GatewayPorts
 from meshd.compile.http import gateway_manager
 from meshd.compile.listeners import chain, chain_match, in_namespace
 from meshd.compile.names import gateway_routes
-from meshd.compile.opaque import weighted
+from meshd.compile.opaque import first_policy, weighted
 from meshd.compile.outbound import identify
 from meshd.compile.route_match import gateway_name
 from meshd.compile.tcp import tcp_proxy
 from meshd.compile.tls import HTTP_ALPN, TCP_ALPN, gateway_server, mesh_server
+from meshd.compile.traffic_policy import Policy
 from meshd.compile.visibility import Routing, View
 from meshd.compile.wellknown import ONCE
 from meshd.model.snapshot import MeshOptions
+from meshd.model.traffic import RouteDestination
 from meshd.model.workload import Identity, Workload
 
 
@@ -87,10 +89,10 @@ def _terminating(port: _Port, server: BoundServer, names: Sequence[str]) -> Iter
     if server.is_http:
         filters = [port.manager(server.name)]
     else:
-        clusters = next((route for _, route in _tcp_routes(port, server)), None)
-        if clusters is None:
+        found = next(_tcp_routes(port, server), None)
+        if found is None:
             return
-        filters = [tcp_proxy(clusters[0][0], clusters, port.options)]
+        filters = [_proxy(found, port)]
     yield chain(
         server.name,
         chain_match(server_names=_server_names(names)),
@@ -118,16 +120,32 @@ def _server_names(names: Sequence[str]) -> list[str]:
 
 def _passing_through(port: _Port, server: BoundServer, taken: set[str]) -> Iterator[Any]:
     """TCP, and TLS that the service behind terminates itself."""
-    for names, clusters in (*_tls_routes(port, server), *_tcp_routes(port, server)):
-        free = [name for name in names or ("*",) if name not in taken]
+    for route in (*_tls_routes(port, server), *_tcp_routes(port, server)):
+        free = [name for name in route.names or ("*",) if name not in taken]
         taken.update(free)
         if free:
             match = chain_match(server_names=_server_names(free))
-            proxy = tcp_proxy(clusters[0][0], clusters, port.options)
-            yield chain(f"{server.name}|{free[0]}", match, [proxy])
+            yield chain(f"{server.name}|{free[0]}", match, [_proxy(route, port)])
 
 
-Clusters = tuple[tuple[str, int], ...]
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Route:
+    """Of connections that the gateway does not look into."""
+
+    names: tuple[str, ...]
+    clusters: tuple[tuple[str, int], ...]
+    policy: Policy
+
+
+def _proxy(route: _Route, port: _Port) -> Any:
+    return tcp_proxy(route.clusters[0][0], route.clusters, port.options, policy=route.policy)
+
+
+def _route(
+    port: _Port, names: tuple[str, ...], routing: Routing, to: tuple[RouteDestination, ...]
+) -> _Route:
+    clusters = weighted(port.view, routing, to, port.number)
+    return _Route(names, clusters, first_policy(port.view, routing, to, port.number))
 
 
 def _bound_routings(server: BoundServer, view: View) -> Iterator[Routing]:
@@ -137,17 +155,17 @@ def _bound_routings(server: BoundServer, view: View) -> Iterator[Routing]:
             yield routing
 
 
-def _tls_routes(port: _Port, server: BoundServer) -> Iterator[tuple[tuple[str, ...], Clusters]]:
+def _tls_routes(port: _Port, server: BoundServer) -> Iterator[_Route]:
     for routing in _bound_routings(server, port.view):
         for route in routing.service.spec.tls:
             for match in route.match:
                 if match.port in {None, server.server.port.number} and route.route:
-                    yield match.sni_hosts, weighted(port.view, routing, route.route, port.number)
+                    yield _route(port, match.sni_hosts, routing, route.route)
 
 
-def _tcp_routes(port: _Port, server: BoundServer) -> Iterator[tuple[tuple[str, ...], Clusters]]:
+def _tcp_routes(port: _Port, server: BoundServer) -> Iterator[_Route]:
     for routing in _bound_routings(server, port.view):
         for route in routing.service.spec.tcp:
             ports = {match.port for match in route.match} or {None}
             if ports & {None, server.server.port.number} and route.route:
-                yield (), weighted(port.view, routing, route.route, port.number)
+                yield _route(port, (), routing, route.route)

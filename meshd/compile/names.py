@@ -43,6 +43,11 @@ class OutboundCluster(msgspec.Struct, frozen=True):
         """Name of its endpoints (EDS). They differ by variant only where a rule names a subset."""
         return str(self if self.subset else OutboundCluster(self.port, self.host))
 
+    @property
+    def near_endpoints(self) -> str:
+        """The same where they are ordered by how near they are, to the clients of one variant."""
+        return f"{self};near"
+
 
 class InboundCluster(msgspec.Struct, frozen=True):
     """The application's own port, behind the server's side of the proxy."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from meshd.compile.names import OutboundCluster
 from meshd.compile.route_match import MESH
-from meshd.compile.traffic_policy import effective_policy
+from meshd.compile.traffic_policy import Policy, effective_policy
 from meshd.compile.visibility import Routing, View
 from meshd.model.service import Port, Protocol, Resolution, ServiceRecord
 from meshd.model.traffic import L4MatchAttributes, RouteDestination, TLSMatchAttributes
@@ -28,8 +29,8 @@ class OpaqueRoute:
     """Empty: any, or none at all."""
     clusters: tuple[tuple[str, int], ...]
     """With their weights."""
-    idle_timeout: float | None = None
-    """Seconds without a byte after which a connection is closed; None: the proxy's default."""
+    policy: Policy
+    """Of the first of them."""
 
 
 def destinations(service: ServiceRecord) -> tuple[str, ...]:
@@ -62,15 +63,15 @@ def _reached_without_address(service: ServiceRecord, port: Port) -> bool:
 def _default(
     view: View, host: str, service: ServiceRecord, port: Port, prefixes: tuple[str, ...]
 ) -> OpaqueRoute:
-    cluster = str(view.cluster(host, port.number))
+    cluster = view.cluster(host, port.number)
     by_name = port.protocol in {Protocol.TLS, Protocol.HTTPS} and not prefixes
     return OpaqueRoute(
-        name=cluster,
+        name=str(cluster),
         port=port.number,
         prefixes=prefixes,
         server_names=(host,) if by_name else (),
-        clusters=((cluster, 1),),
-        idle_timeout=_idle_timeout(view, host, port),
+        clusters=((str(cluster), 1),),
+        policy=policy_of(view, cluster),
     )
 
 
@@ -96,12 +97,20 @@ def _declared(
                     prefixes=match.destination_subnets or prefixes,
                     server_names=names,
                     clusters=weighted(view, routing, route, port.number),
-                    idle_timeout=_idle_timeout(view, host, port),
+                    policy=first_policy(view, routing, route, port.number),
                 )
 
 
-def _idle_timeout(view: View, host: str, port: Port) -> float | None:
-    return effective_policy(view.rules(host), port.number).tcp.idle_timeout
+def policy_of(view: View, cluster: OutboundCluster) -> Policy:
+    return effective_policy(view.rules(cluster.host), cluster.port, cluster.subset)
+
+
+def first_policy(
+    view: View, routing: Routing, route: tuple[RouteDestination, ...], port: int
+) -> Policy:
+    """Of a route's first destination."""
+    first = route[0].destination
+    return policy_of(view, view.destination(first, routing.namespace, port))
 
 
 def _applies(match: L4MatchAttributes | TLSMatchAttributes, port: Port, view: View) -> bool:

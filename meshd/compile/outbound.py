@@ -200,5 +200,5 @@ def _opaque_chain(
     return chain(
         route.name,
         chain_match(port=route.port, prefixes=prefixes, server_names=names),
-        [tcp_proxy(route.clusters[0][0], route.clusters, options, idle_timeout=route.idle_timeout)],
+        [tcp_proxy(route.clusters[0][0], route.clusters, options, policy=route.policy)],
     )

@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from meshd.compile.nearness import compared_labels, may_prefer
+from meshd.model.locality import NETWORK, locality_of
+from meshd.model.service import Preference
 from meshd.model.snapshot import Snapshot
 from meshd.model.traffic import (
     HTTPMatchRequest,
@@ -30,12 +33,14 @@ class Scope(msgspec.Struct, frozen=True, order=True):
     namespace: str
     labels: tuple[Label, ...] = ()
     """Those that a rule asks for and that these clients have."""
+    locality: str = ""
+    """Where they are, if a rule asks for it; empty: where the node is."""
 
     @property
     def name(self) -> str:
-        if not self.labels:
+        if not self.labels and not self.locality:
             return self.namespace
-        text = "\n".join(f"{key}={value}" for key, value in self.labels)
+        text = "\n".join(f"{key}={value}" for key, value in self.labels) + self.locality
         return f"{self.namespace}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def has(self, labels: Mapping[str, str]) -> bool:
@@ -64,17 +69,41 @@ def exported(export_to: tuple[str, ...], owner: str, client: str) -> bool:
 
 def scopes(snapshot: Snapshot) -> dict[str, Scope]:
     """The scope of each workload, by uid."""
-    relevant = {
-        namespace: _relevant_labels(snapshot, namespace)
-        for namespace in {workload.namespace for workload in snapshot.workloads.values()}
-    }
-    return {
-        uid: Scope(
-            workload.namespace,
-            tuple(sorted(relevant[workload.namespace] & set(workload.labels.items()))),
+    namespaces = {workload.namespace for workload in snapshot.workloads.values()}
+    relevant = {namespace: _relevant_labels(snapshot, namespace) for namespace in namespaces}
+    compared = {namespace: _compared_labels(snapshot, namespace) for namespace in namespaces}
+    by_locality = _is_anything_by_locality(snapshot)
+    here = snapshot.options.locality
+    found: dict[str, Scope] = {}
+    for uid, workload in snapshot.workloads.items():
+        labels = tuple(
+            sorted(
+                label
+                for label in workload.labels.items()
+                if label in relevant[workload.namespace] or label[0] in compared[workload.namespace]
+            )
         )
-        for uid, workload in snapshot.workloads.items()
+        place = locality_of(workload.labels, workload.locality or here) if by_locality else here
+        found[uid] = Scope(workload.namespace, labels, "" if place == here else place)
+    return found
+
+
+def _is_anything_by_locality(snapshot: Snapshot) -> bool:
+    return any(
+        service.prefers is not Preference.ANY for service in snapshot.services.values()
+    ) or any(may_prefer(rule.spec) for rule in snapshot.destination_rules)
+
+
+def _compared_labels(snapshot: Snapshot, namespace: str) -> set[str]:
+    """Labels whose value for a client is compared with that of endpoints."""
+    found = {
+        key
+        for rule in snapshot.destination_rules
+        if exported(rule.spec.export_to, rule.metadata.namespace, namespace)
+        for key in compared_labels(rule.spec)
     }
+    preferring = any(one.prefers is not Preference.ANY for one in snapshot.services.values())
+    return found | {NETWORK} if preferring else found
 
 
 def _relevant_labels(snapshot: Snapshot, namespace: str) -> set[Label]:

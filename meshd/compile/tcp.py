@@ -9,6 +9,7 @@ from typing import Any, Final
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from meshd.compile.access_log import access_logs
+from meshd.compile.traffic_policy import Policy
 from meshd.compile.wellknown import filter_, seconds
 from meshd.model.snapshot import MeshOptions
 
@@ -25,13 +26,13 @@ def tcp_proxy(
     options: MeshOptions | None = None,
     *,
     after_handshake: bool = False,
-    idle_timeout: float | None = None,
+    policy: Policy | None = None,
 ) -> Any:
     """To these clusters by weight; no options: no access log, for hops inside the proxy.
 
     Clusters of weight 0 get nothing, as with HTTP routes; one alone needs no weight.
-    ``idle_timeout`` is in seconds; None: Envoy's, an hour. ``after_handshake``: connect no sooner
-    than the client's certificate is known.
+    ``policy`` is that of the first: what holds for a connection cannot differ among them.
+    ``after_handshake``: connect no sooner than the client's certificate is known.
     """
     proxy = _Proxy(stat_prefix=stat_prefix, access_log=access_logs(options) if options else ())
     if len(clusters) == 1:
@@ -42,9 +43,25 @@ def tcp_proxy(
             for name, weight in clusters
             if weight > 0
         )
-    if idle_timeout is not None:
-        proxy.idle_timeout.CopyFrom(seconds(idle_timeout))
+    if policy is not None:
+        _hold_to(proxy, policy)
     if after_handshake:
         proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
         proxy.max_early_data_bytes.value = _MAX_EARLY_DATA
     return filter_("envoy.filters.network.tcp_proxy", proxy)
+
+
+def _hold_to(proxy: Any, policy: Policy) -> None:
+    if policy.tcp.idle_timeout is not None:
+        proxy.idle_timeout.CopyFrom(seconds(policy.tcp.idle_timeout))
+    if policy.consistent_hash and policy.consistent_hash.use_source_ip:
+        proxy.hash_policy.add().source_ip.SetInParent()
+    if tunnel := policy.tunnel:
+        proxy.tunneling_config.hostname = (
+            f"{_in_authority(tunnel.target_host)}:{tunnel.target_port}"
+        )
+        proxy.tunneling_config.use_post = tunnel.protocol == "POST"
+
+
+def _in_authority(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

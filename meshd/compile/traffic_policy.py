@@ -14,20 +14,28 @@ from envoy.config.core.v3 import address_pb2
 from envoy.type.v3 import percent_pb2
 
 from meshd.compile.destination_rules import RuleSet
+from meshd.compile.nearness import Client, in_effect
 from meshd.compile.wellknown import seconds
+from meshd.model.service import ServiceRecord
 from meshd.model.traffic import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHash,
     LoadBalancerSettings,
+    LocalityLbSetting,
     OutlierDetection,
+    ProxyProtocol,
+    RetryBudget,
     TCPSettings,
     TrafficPolicy,
+    TunnelSettings,
 )
 
 UNLIMITED: Final = 2**32 - 1
 _CLUSTER: Final = cluster_pb2.Cluster
 _DEFAULT_AGGRESSION: Final = 1.0
+_DEFAULT_RETRY_PERCENT: Final = 20.0
+_DEFAULT_RETRIES: Final = 3
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -37,10 +45,17 @@ class Policy(msgspec.Struct, frozen=True):
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None
     tls: ClientTLSSettings | None = None
+    tunnel: TunnelSettings | None = None
+    proxy_protocol: ProxyProtocol | None = None
+    retry_budget: RetryBudget | None = None
 
     @property
     def consistent_hash(self) -> ConsistentHash | None:
         return self.load_balancer.consistent_hash if self.load_balancer else None
+
+    def nearness(self, service: ServiceRecord, client: Client | None) -> LocalityLbSetting | None:
+        """By what a client's endpoints are ordered; None: all are alike to it."""
+        return in_effect(self.load_balancer, self.outlier_detection, service, client)
 
     @property
     def passthrough(self) -> bool:
@@ -56,25 +71,49 @@ def effective_policy(rules: RuleSet, port: int, subset: str = "") -> Policy:
     """The rules' own settings, those of the subset over them.
 
     Settings of a port replace all others at their level: what they leave out is at its default.
+    Those that no port can have are the level's.
     """
     policy = _at_level(rules.policy, port, Policy())
     chosen = rules.subset(subset) if subset else None
-    return _at_level(chosen.traffic_policy, port, policy) if chosen else policy
+    if chosen:
+        policy = _at_level(chosen.traffic_policy, port, policy)
+    return _as_wished(policy) if rules.sticky else policy
+
+
+def _as_wished(policy: Policy) -> Policy:
+    """One endpoint for each client address (``sessionAffinity: ClientIP``)."""
+    asked = policy.load_balancer or LoadBalancerSettings()
+    if asked.consistent_hash or asked.simple not in {None, "UNSPECIFIED"}:
+        return policy
+    hashing = ConsistentHash(use_source_ip=True)
+    return msgspec.structs.replace(
+        policy, load_balancer=msgspec.structs.replace(asked, simple=None, consistent_hash=hashing)
+    )
 
 
 def _at_level(level: TrafficPolicy | None, port: int, below: Policy) -> Policy:
     if level is None:
         return below
+    whole = (
+        level.tunnel or below.tunnel,
+        level.proxy_protocol or below.proxy_protocol,
+        level.retry_budget or below.retry_budget,
+    )
     for entry in level.port_level_settings:
         if entry.port.number == port:
             return Policy(
-                entry.load_balancer, entry.connection_pool, entry.outlier_detection, entry.tls
+                entry.load_balancer,
+                entry.connection_pool,
+                entry.outlier_detection,
+                entry.tls,
+                *whole,
             )
     return Policy(
         level.load_balancer or below.load_balancer,
         level.connection_pool or below.connection_pool,
         level.outlier_detection or below.outlier_detection,
         level.tls or below.tls,
+        *whole,
     )
 
 
@@ -141,9 +180,22 @@ def circuit_breakers(policy: Policy) -> Any:
         thresholds=[
             circuit_breaker_pb2.CircuitBreakers.Thresholds(
                 track_remaining=True,
+                retry_budget=_retry_budget(policy.retry_budget),
                 **{name: {"value": limit or UNLIMITED} for name, limit in limits.items()},
             )
         ]
+    )
+
+
+def _retry_budget(asked: RetryBudget | None) -> Any:
+    """In place of a number of retries; Istio's defaults."""
+    if asked is None:
+        return None
+    percent = _DEFAULT_RETRY_PERCENT if asked.percent is None else asked.percent
+    least = asked.min_retry_concurrency
+    return circuit_breaker_pb2.CircuitBreakers.Thresholds.RetryBudget(
+        budget_percent=percent_pb2.Percent(value=percent),
+        min_retry_concurrency={"value": _DEFAULT_RETRIES if least is None else least},
     )
 
 
@@ -186,11 +238,18 @@ def outlier_detection(settings: OutlierDetection | None) -> dict[str, Any]:
     if settings.split_external_local_origin_errors:
         fields["split_external_local_origin_errors"] = True
         fields |= _consecutive("local_origin_failure", settings.consecutive_local_origin_failures)
-    panic = percent_pb2.Percent(value=settings.min_health_percent or 0)
-    return {
-        "outlier_detection": outlier_detection_pb2.OutlierDetection(**fields),
-        "common_lb_config": _CLUSTER.CommonLbConfig(healthy_panic_threshold=panic),
-    }
+    return {"outlier_detection": outlier_detection_pb2.OutlierDetection(**fields)}
+
+
+def common_balancing(policy: Policy, nearness: LocalityLbSetting | None) -> dict[str, Any]:
+    """When endpoints that fail are used all the same, and whether localities have weights."""
+    fields: dict[str, Any] = {}
+    if outliers := policy.outlier_detection:
+        panic = percent_pb2.Percent(value=outliers.min_health_percent or 0)
+        fields["healthy_panic_threshold"] = panic
+    if nearness and nearness.distribute:
+        fields["locality_weighted_lb_config"] = _CLUSTER.CommonLbConfig.LocalityWeightedLbConfig()
+    return {"common_lb_config": _CLUSTER.CommonLbConfig(**fields)} if fields else {}
 
 
 def _consecutive(kind: str, limit: int | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from meshd.config import protocol
 from meshd.config.selection import Backend, Backends
+from meshd.config.services import preference
 from meshd.model.entries import ServiceEntry, ServicePortEntry
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 
@@ -52,6 +53,7 @@ def _to_record(
         ),
         resolution=_RESOLUTIONS[spec.resolution],
         external=spec.location == "MESH_EXTERNAL",
+        prefers=preference(None, entry.metadata.annotations),
         export_to=spec.export_to,
         subject_alt_names=spec.subject_alt_names,
         endpoints=_endpoints(entry, host, backends),

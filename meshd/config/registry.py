@@ -50,7 +50,10 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
     }
     backends = Backends(
         [
-            *(Backend.of_workload(one, one.uid in enrolled) for one in registered),
+            *(
+                Backend.of_workload(one, one.uid in enrolled, options.node, options.locality)
+                for one in registered
+            ),
             *(
                 Backend.of_workload(one, enrolment.of_workload(one, namespaces).enrolled)
                 for one in remote
@@ -123,7 +126,7 @@ def _services(
     """By host. A Service wins over a ServiceEntry, and the older over the younger."""
     records: dict[str, ServiceRecord] = {}
     for service in _of(objects, Service):
-        record = services.to_record(service, backends, options.domain, addresses)
+        record = services.to_record(service, backends, options, addresses)
         records[record.host] = record
     for record in [*records.values()]:
         records[record.host] = services.follow_alias(record, records)

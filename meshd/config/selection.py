@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from meshd.model.entries import WorkloadEntry, WorkloadEntrySpec
+from meshd.model.locality import NETWORK, locality_of
 from meshd.model.service import Endpoint
 from meshd.model.workload import Workload
 
@@ -30,11 +31,16 @@ class Backend:
     workload: str = ""
     weight: int = 1
     ready: bool = True
+    locality: str = ""
+    node: str = ""
     captured_ports: frozenset[int] | None = None
     """Ports on which mutual TLS is spoken at all; None: all."""
 
     @classmethod
-    def of_workload(cls, workload: Workload, enrolled: bool) -> Backend:
+    def of_workload(
+        cls, workload: Workload, enrolled: bool, node: str = "", locality: str = ""
+    ) -> Backend:
+        """``node`` and ``locality``: of one that does not say them itself."""
         return cls(
             namespace=workload.namespace,
             address=workload.addresses[0] if workload.addresses else "",
@@ -44,6 +50,8 @@ class Backend:
             mutual_tls=enrolled,
             workload=workload.uid,
             ready=workload.ready,
+            locality=locality_of(workload.labels, workload.locality or locality),
+            node=workload.node or node,
             captured_ports=frozenset(port.number for port in workload.ports)
             if workload.host
             else None,
@@ -60,6 +68,8 @@ class Backend:
         """An endpoint that somebody wrote down. Its label for mutual TLS wins; else it speaks it
         if it has a service account."""
         labels = {**(labels or {}), **spec.labels}
+        if spec.network:
+            labels.setdefault(NETWORK, spec.network)
         mode = labels.get(_TLS_MODE, "istio" if spec.service_account else "disabled")
         return cls(
             namespace=namespace,
@@ -68,6 +78,7 @@ class Backend:
             service_account=spec.service_account or "",
             ports=spec.ports,
             mutual_tls=mode == "istio",
+            locality=spec.locality or locality_of(labels, ""),
             # 0 is what the API calls unspecified
             weight=spec.weight or 1,
         )
@@ -85,6 +96,8 @@ class Backend:
             and (self.captured_ports is None or port in self.captured_ports),
             weight=self.weight,
             ready=self.ready,
+            locality=self.locality,
+            node=self.node,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import msgspec
@@ -9,9 +10,11 @@ import msgspec
 from meshd.config import protocol
 from meshd.config.selection import Backend, Backends
 from meshd.model.kubernetes import Service, ServicePort
-from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
+from meshd.model.service import Endpoint, Port, Preference, Resolution, ServiceRecord
+from meshd.model.snapshot import MeshOptions
 
 _EXPORT_TO = "networking.istio.io/exportTo"
+_TRAFFIC_DISTRIBUTION = "networking.istio.io/traffic-distribution"
 
 
 def host_of(service: Service, domain: str) -> str:
@@ -36,8 +39,9 @@ def needs_address(service: Service) -> bool:
 
 
 def to_record(
-    service: Service, backends: Backends, domain: str, addresses: Mapping[str, str]
+    service: Service, backends: Backends, options: MeshOptions, addresses: Mapping[str, str]
 ) -> ServiceRecord:
+    domain, node = options.domain, options.node
     spec = service.spec
     host = host_of(service, domain)
     given = () if is_headless(service) else declared_addresses(service)
@@ -58,8 +62,10 @@ def to_record(
         resolution=_resolution(service),
         headless=is_headless(service),
         external=is_alias(service),
+        prefers=preference(spec.traffic_distribution, service.metadata.annotations),
+        sticky=spec.session_affinity == "ClientIP",
         export_to=_exported(service),
-        endpoints=_alias(service) if is_alias(service) else _endpoints(service, backends),
+        endpoints=_alias(service) if is_alias(service) else _endpoints(service, backends, node),
     )
 
 
@@ -107,8 +113,24 @@ def _fixed_port(port: ServicePort) -> int:
     return port.target_port if isinstance(port.target_port, int) else port.port
 
 
-def _endpoints(service: Service, backends: Backends) -> tuple[Endpoint, ...]:
-    found = backends.select(service.metadata.namespace, service.spec.selector)
+def preference(written: str | None, annotations: Mapping[str, str]) -> Preference:
+    """Of ``trafficDistribution``, or of the annotation that Istio has for it.
+
+    https://kubernetes.io/docs/concepts/services-networking/service/#traffic-distribution
+    """
+    asked = (written or annotations.get(_TRAFFIC_DISTRIBUTION, "")).lower()
+    if asked in {"preferclose", "prefersamezone"}:
+        return Preference.SAME_ZONE
+    return Preference.SAME_NODE if asked == "prefersamenode" else Preference.ANY
+
+
+def _endpoints(service: Service, backends: Backends, node: str) -> tuple[Endpoint, ...]:
+    spec = service.spec
+    found = backends.select(service.metadata.namespace, spec.selector)
+    if spec.internal_traffic_policy == "Local":
+        found = [backend for backend in found if backend.node and backend.node == node]
+    if spec.publish_not_ready_addresses:
+        found = [dataclasses.replace(backend, ready=True) for backend in found]
     return tuple(
         backend.endpoint(number, port.port)
         for port in service.spec.ports

@@ -72,6 +72,7 @@ def _workload(entry: WorkloadEntry, uid: str, unit: str, *, ipv6: bool) -> Workl
         labels={**meta.labels, **spec.labels},
         annotations=dict(meta.annotations),
         addresses=(spec.address,),
+        locality=spec.locality or "",
         ports=tuple(NamedPort(port, number) for port, number in spec.ports.items()),
         host=HostService(cgroup=units.cgroup_of(name), unit=name, ipv6=ipv6, declared=True),
     )

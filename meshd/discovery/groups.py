@@ -45,6 +45,7 @@ def as_member(
         annotations={**group.spec.metadata.annotations, **workload.annotations},
         service_account=template.service_account or workload.service_account,
         ports=workload.ports or given,
+        locality=workload.locality or template.locality or "",
         ready=workload.ready and (group.spec.probe is None or is_healthy(workload.uid)),
     )
 
@@ -78,6 +79,7 @@ def _entry(member: Workload, group: str, address: str) -> WorkloadEntry:
         address=address,
         labels=member.labels,
         service_account=member.service_account,
+        locality=member.locality or None,
         ports={port.name: port.number for port in member.ports if port.name},
     )
     meta = ObjectMeta(name=name, namespace=member.namespace, annotations=annotations)

@@ -37,8 +37,11 @@ def roster(
     registered: Mapping[str, Workload],
     lives: Mapping[str, Life],
     enrolled: Collection[str],
+    locality: str = "",
 ) -> tuple[Workload, ...]:
     """A node's workloads as the others are to know them, always in the same order.
+
+    ``locality`` is the node's.
 
     What is enrolled is ready for mutual TLS, which others then speak to it, only when its traffic
     is captured.
@@ -48,6 +51,7 @@ def roster(
             one,
             node=node,
             netns="",
+            locality=one.locality or locality,
             ready=one.ready and (uid not in enrolled or _is_captured(lives.get(uid))),
         )
         for uid, one in sorted(registered.items())

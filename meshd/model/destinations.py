@@ -43,7 +43,24 @@ class ConsistentHash(Strict, frozen=True):
     minimum_ring_size: int | None = None
 
 
+class Distribute(Strict, frozen=True):
+    """Of traffic from one locality, so much in 100 to each of others."""
+
+    from_: str = msgspec.field(default="", name="from")
+    to: dict[str, int] = {}
+
+
+class Failover(Strict, frozen=True):
+    """The region that stands in for another."""
+
+    from_: str = msgspec.field(default="", name="from")
+    to: str = ""
+
+
 class LocalityLbSetting(Strict, frozen=True):
+    distribute: tuple[Distribute, ...] = ()
+    failover: tuple[Failover, ...] = ()
+    failover_priority: tuple[str, ...] = ()
     enabled: bool | None = None
 
 
@@ -120,6 +137,25 @@ class ClientTLSSettings(Strict, frozen=True):
     insecure_skip_verify: bool | None = None
 
 
+class TunnelSettings(Strict, frozen=True):
+    """TCP inside HTTP, to a proxy that goes on from there."""
+
+    target_host: str
+    target_port: int
+    protocol: Literal["CONNECT", "POST"] = "CONNECT"
+
+
+class ProxyProtocol(Strict, frozen=True):
+    version: Literal["V1", "V2"] = "V1"
+
+
+class RetryBudget(Strict, frozen=True):
+    """Retries at a time, as a share of requests at a time."""
+
+    percent: float | None = None
+    min_retry_concurrency: int | None = None
+
+
 class PortTrafficPolicy(Strict, frozen=True):
     port: PortSelector
     load_balancer: LoadBalancerSettings | None = None
@@ -134,6 +170,9 @@ class TrafficPolicy(Strict, frozen=True):
     outlier_detection: OutlierDetection | None = None
     tls: ClientTLSSettings | None = None
     port_level_settings: tuple[PortTrafficPolicy, ...] = ()
+    tunnel: TunnelSettings | None = None
+    proxy_protocol: ProxyProtocol | None = None
+    retry_budget: RetryBudget | None = None
 
 
 class Subset(Strict, frozen=True):

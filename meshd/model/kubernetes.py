@@ -39,6 +39,10 @@ class ServiceSpec(Ignoring, frozen=True):
     cluster_ips: tuple[str, ...] = msgspec.field(default=(), name="clusterIPs")
     type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
     external_name: str | None = None
+    publish_not_ready_addresses: bool = False
+    session_affinity: Literal["None", "ClientIP"] = "None"
+    internal_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
+    traffic_distribution: Literal["PreferClose", "PreferSameZone", "PreferSameNode"] | None = None
 
 
 class Service(Object, frozen=True):

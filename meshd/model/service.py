@@ -38,6 +38,14 @@ class Resolution(enum.StrEnum):
     """The client's own destination address is used (also headless services)."""
 
 
+class Preference(enum.StrEnum):
+    """Which endpoints a service's clients are to be given while there are some."""
+
+    ANY = ""
+    SAME_ZONE = "zone"
+    SAME_NODE = "node"
+
+
 class Port(msgspec.Struct, frozen=True):
     """A port of a service."""
 
@@ -60,6 +68,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """uid of the workload behind it, empty outside the mesh."""
     mutual_tls: bool = False
     """It accepts Istio's mutual TLS: it is in the mesh."""
+    locality: str = ""
+    """``region/zone/subzone``."""
+    node: str = ""
+    """Name of the node that it runs on, where that is known."""
     weight: int = 1
     ready: bool = True
     """It may be sent traffic. One that is not is known all the same: it will be."""
@@ -80,6 +92,9 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     headless: bool = False
     external: bool = False
     """MESH_EXTERNAL: no mutual TLS of the mesh is ever spoken to it."""
+    prefers: Preference = Preference.ANY
+    sticky: bool = False
+    """Clients of one address are given one endpoint, unless a rule says otherwise."""
     export_to: tuple[str, ...] = ()
     """Namespaces that see it; empty or ``*`` is all, ``.`` its own."""
     subject_alt_names: tuple[str, ...] = ()

@@ -16,6 +16,10 @@ from meshd.model.workload import Workload
 class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The part of the settings that shapes Envoy's configuration."""
 
+    node: str = ""
+    locality: str = ""
+    """``region/zone/subzone`` of this node."""
+
     trust_domain: str = "cluster.local"
     domain: str = "cluster.local"
     root_namespace: str = "istio-system"

@@ -51,6 +51,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Its own IP addresses, IPv4 first."""
     ports: tuple[NamedPort, ...] = ()
     node: str = ""
+    locality: str = ""
+    """``region/zone/subzone``, unless its labels say it; empty: its node's."""
     ready: bool = True
     """Whether it may receive traffic (its readiness probe passes)."""
     enrolled: bool = True

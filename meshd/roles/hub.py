@@ -252,7 +252,9 @@ class Mesh:
 
     def roster(self, node: str) -> tuple[Workload, ...]:
         """This node's workloads as other nodes are to know them."""
-        return workloads.roster(node, self.members, self.lives, self.snapshot.workloads)
+        return workloads.roster(
+            node, self.members, self.lives, self.snapshot.workloads, self.options.locality
+        )
 
     async def settled_after(self, count: int) -> None:
         """Until it has settled more than ``count`` times."""

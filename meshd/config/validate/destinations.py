@@ -12,6 +12,7 @@ from meshd.config.validate.fields import (
     check_range,
     is_address,
 )
+from meshd.config.validate.localities import check_locality_setting
 from meshd.config.validate.virtual_services import subset_problem
 from meshd.decoding import Path
 from meshd.model.destinations import (
@@ -54,6 +55,15 @@ def check_destination_rule(report: Report, found: DestinationRule) -> None:
 
 def _check_policy(report: Report, path: Path, policy: TrafficPolicy) -> None:
     _check_settings(report, path, policy)
+    if tunnel := policy.tunnel:
+        if not is_address(tunnel.target_host):
+            check_host(report, (*path, "tunnel", "targetHost"), tunnel.target_host)
+        check_port(report, (*path, "tunnel", "targetPort"), tunnel.target_port)
+    if budget := policy.retry_budget:
+        place = (*path, "retryBudget")
+        check_range(report, (*place, "percent"), budget.percent, 0, 100)
+        least = budget.min_retry_concurrency
+        check_range(report, (*place, "minRetryConcurrency"), least, 0, 2**32 - 1)
     seen: set[int] = set()
     for index, settings in enumerate(policy.port_level_settings):
         place = (*path, "portLevelSettings", index)
@@ -71,6 +81,11 @@ def _check_policy(report: Report, path: Path, policy: TrafficPolicy) -> None:
 def _check_settings(report: Report, path: Path, policy: TrafficPolicy | PortTrafficPolicy) -> None:
     if policy.load_balancer:
         _check_load_balancer(report, (*path, "loadBalancer"), policy.load_balancer)
+        if setting := policy.load_balancer.locality_lb_setting:
+            place = (*path, "loadBalancer", "localityLbSetting")
+            check_locality_setting(
+                report, place, setting, detects_outliers=policy.outlier_detection is not None
+            )
     if policy.connection_pool:
         _check_pool(report, (*path, "connectionPool"), policy.connection_pool)
     if policy.outlier_detection:

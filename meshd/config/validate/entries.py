@@ -15,6 +15,7 @@ from meshd.config.validate.fields import (
     is_address,
     is_network,
 )
+from meshd.config.validate.localities import check_locality
 from meshd.decoding import Path, nearest
 from meshd.model.entries import ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec
 
@@ -120,6 +121,7 @@ def _check_endpoint(report: Report, path: Path, endpoint: WorkloadEntrySpec) -> 
     for name, number in endpoint.ports.items():
         check_port(report, (*path, "ports", name), number)
     check_labels(report, (*path, "labels"), endpoint.labels)
+    check_locality(report, (*path, "locality"), endpoint.locality)
     check_range(report, (*path, "weight"), endpoint.weight, 0, 2**32 - 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meshd.config.validate.fields import Report, check_labels, check_port, check_range
+from meshd.config.validate.localities import check_locality
 from meshd.decoding import Path
 from meshd.model.entries import ReadinessProbe, WorkloadGroup
 
@@ -17,6 +18,7 @@ def check_workload_group(report: Report, found: WorkloadGroup) -> None:
     for name, number in template.ports.items():
         check_port(report, (*path, "ports", name), number)
     check_labels(report, (*path, "labels"), template.labels)
+    check_locality(report, (*path, "locality"), template.locality)
     check_range(report, (*path, "weight"), template.weight, 0, 2**32 - 1)
     check_labels(report, ("spec", "metadata", "labels"), found.spec.metadata.labels)
     if found.spec.probe:

@@ -36,10 +36,13 @@ from meshd.compile.delegation import delegated
 from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import BoundServer
 from meshd.compile.gateway_routes import gateway_route_configuration
-from meshd.compile.names import gateway_routes
+from meshd.compile.names import OutboundCluster, gateway_routes, parse_cluster
+from meshd.compile.opaque import opaque_routes
+from meshd.compile.proxy_protocol import announce_clients
 from meshd.compile.routes import route_configuration
 from meshd.compile.scope import Scope
-from meshd.compile.visibility import MeshIndex
+from meshd.compile.tcp import tcp_proxy
+from meshd.compile.visibility import MeshIndex, View
 from meshd.compile.wellknown import packed, socket_address
 from meshd.model.base import decode_scalar
 from meshd.model.service import Endpoint, Port, Protocol, ServiceRecord
@@ -106,12 +109,27 @@ class Backends:
             protocol_version = "HTTP/1.1"
             wbufsize = -1  # each answer in one piece, or the kernel waits for acknowledgements
 
+            def parse_request(self) -> bool:
+                self.announced = ""
+                if self.raw_requestline.startswith(b"PROXY "):
+                    self.announced = self.raw_requestline.decode().strip()
+                    self.raw_requestline = self.rfile.readline()
+                return super().parse_request()
+
+            def do_CONNECT(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(f"on the way to {self.path}".encode())
+                self.close_connection = True
+
             def _answer(self) -> None:
                 length = int(self.headers.get("content-length") or 0)
                 self.rfile.read(length)
                 headers = {
                     key.lower(): ",".join(self.headers.get_all(key, [])) for key in self.headers
                 }
+                if self.announced:
+                    headers["announced"] = self.announced
                 seen = Seen(name, self.command, self.path, headers)
                 count = backends.record(seen)
                 body = json.dumps(seen._asdict()).encode()
@@ -148,6 +166,8 @@ class Reply(NamedTuple):
 class Proxy(NamedTuple):
     client_port: int
     gateway_port: int
+    tcp_ports: dict[str, int]
+    """By the service that connections to them are for."""
     admin: Path
     backends: Backends
     log: Path
@@ -156,17 +176,32 @@ class Proxy(NamedTuple):
         values = _ask_admin(self.admin, f"/stats?filter=^{name}$")
         return int(values.rpartition(b":")[2])
 
+    def eventually(self, condition: Callable[[], bool]) -> None:
+        _eventually(condition)
+
     def call(self, host: str, path: str = "/", method: str = "GET", **headers: str) -> Reply:
         """As a workload; an underscore in a header's name stands for a hyphen."""
         return _request(self.client_port, host, path, method, headers)
+
+    def call_from(self, source: str, host: str) -> Reply:
+        """As a workload with this address."""
+        return _request(self.client_port, host, "/", "GET", {}, source)
+
+    def call_tcp(self, service: str, source: str = "127.0.0.1") -> Reply:
+        """HTTP through a port on which the proxy does not know that it is HTTP."""
+        return _request(self.tcp_ports[service], service, "/", "GET", {}, source)
 
     def call_gateway(self, host: str, path: str = "/") -> Reply:
         """As a client outside the mesh."""
         return _request(self.gateway_port, host, path, "GET", {})
 
 
-def _request(port: int, host: str, path: str, method: str, headers: dict[str, str]) -> Reply:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+def _request(
+    port: int, host: str, path: str, method: str, headers: dict[str, str], source: str = ""
+) -> Reply:
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", port, timeout=PATIENCE, source_address=(source, 0) if source else None
+    )
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
         connection.request(method, path, headers={"host": host, **named})
@@ -185,6 +220,10 @@ def _objects(kind: type[Any]) -> tuple[Any, ...]:
     )
 
 
+LOCALITIES = {"v1": "us/a", "v2": "us/b", "v3": "eu/c"}
+"""Where the servers are; the client is with v1."""
+
+
 def _service(name: str, backends: Backends, places: dict[str, str]) -> ServiceRecord:
     return ServiceRecord(
         host=f"{name}.default.svc.cluster.local",
@@ -197,21 +236,36 @@ def _service(name: str, backends: Backends, places: dict[str, str]) -> ServiceRe
                 port=backends.address(place)[1],
                 service_port=80,
                 labels={"version": version},
+                locality=LOCALITIES[place],
             )
             for place, version in places.items()
         ),
     )
 
 
+def _tcp_service(name: str, backends: Backends, places: dict[str, str]) -> ServiceRecord:
+    """The same servers, on a port of which nobody says that they speak HTTP."""
+    return msgspec.structs.replace(
+        _service(name, backends, places),
+        ports=(Port(80, "tcp", Protocol.TCP),),
+        addresses=("198.19.0.1",),
+    )
+
+
 def _snapshot(backends: Backends) -> Snapshot:
     everywhere = {"v1": "v1", "v2": "v2", "v3": "v3"}
+    names = ("reviews", "sticky", "fragile", "near", "shared", "thrifty")
     services = (
-        *(_service(name, backends, everywhere) for name in ("reviews", "sticky", "fragile")),
+        *(_service(name, backends, everywhere) for name in names),
         _service("narrow", backends, {"v1": "v1"}),
+        msgspec.structs.replace(_service("loyal", backends, everywhere), sticky=True),
+        msgspec.structs.replace(_tcp_service("loyal-tcp", backends, everywhere), sticky=True),
+        _tcp_service("tunnel", backends, {"v1": "v1"}),
+        _tcp_service("announced", backends, {"v1": "v1"}),
     )
     return delegated(
         Snapshot(
-            options=MeshOptions(outbound_policy="REGISTRY_ONLY"),
+            options=MeshOptions(outbound_policy="REGISTRY_ONLY", locality="us/a"),
             services={service.host: service for service in services},
             virtual_services=_objects(VirtualService),
             destination_rules=_objects(DestinationRule),
@@ -226,15 +280,29 @@ def _static_clusters(index: MeshIndex, scope: Scope) -> Iterator[Any]:
         assignments = service_assignments(service, rules)
         for planned in service_clusters(service, rules, index.options):
             cluster = planned.cluster
-            assignment = assignments[planned.name.endpoints]
+            assignment = assignments[cluster.eds_cluster_config.service_name]
             cluster.ClearField("upstream_bind_config")
             cluster.ClearField("eds_cluster_config")
             cluster.type = cluster.STATIC
             assignment.cluster_name = cluster.name
             cluster.load_assignment.CopyFrom(assignment)
+            if planned.proxy_protocol:
+                announce_clients(cluster, planned.proxy_protocol)
             yield cluster
     yield black_hole_cluster(index.options)
     yield passthrough_cluster(index.options)
+
+
+def _tcp_listeners(view: View) -> Iterator[Any]:
+    for route in opaque_routes(view):
+        cluster = parse_cluster(route.clusters[0][0])
+        assert isinstance(cluster, OutboundCluster)
+        proxy = tcp_proxy("tcp", route.clusters, policy=route.policy)
+        yield listener_pb2.Listener(
+            name=f"tcp {cluster.host.partition('.')[0]}",
+            address=socket_address("127.0.0.1", 0),
+            filter_chains=[listener_components_pb2.FilterChain(filters=[proxy])],
+        )
 
 
 def _listener(name: str, routes: Any) -> Any:
@@ -284,6 +352,7 @@ def _bootstrap(snapshot: Snapshot) -> Any:
             listeners=[
                 _listener("client", route_configuration(view, 80)),
                 _listener("gateway", edge),
+                *_tcp_listeners(view),
             ],
             clusters=list(_static_clusters(index, view.scope)),
         ),
@@ -342,9 +411,14 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         )
     try:
         ports = _eventually(
-            lambda: len(found := _listener_ports(admin, process, log)) == 2 and found
+            lambda: len(found := _listener_ports(admin, process, log)) == 5 and found
         )
-        yield Proxy(ports["client"], ports["gateway"], admin, backends, log)
+        tcp = {
+            name.removeprefix("tcp "): port
+            for name, port in ports.items()
+            if name.startswith("tcp ")
+        }
+        yield Proxy(ports["client"], ports["gateway"], tcp, admin, backends, log)
     finally:
         process.kill()
         process.wait(PATIENCE)

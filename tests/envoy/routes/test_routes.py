@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import math
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -298,6 +299,64 @@ def test_endpoint_that_fails_is_left_out(proxy: Proxy) -> None:
     # By chance each of the three is tried soon: 60 times not is one in ten thousand million.
     assert statuses(60).count(500) == 1
     assert statuses(20).count(500) == 0
+
+
+def test_near_endpoints_come_first_and_farther_ones_when_those_fail(proxy: Proxy) -> None:
+    def served_by(failing: str = "") -> set[str]:
+        # Envoy collects changes of endpoints' health for up to a second.
+        proxy.eventually(lambda: proxy.call("near", x_fail_on=failing).status == 200)
+        return {proxy.call("near").echo.backend for _ in range(20)}
+
+    assert served_by() == {"v1"}
+    assert served_by(failing="v1") == {"v2"}
+    assert served_by(failing="v2") == {"v3"}
+
+
+def test_requests_are_distributed_over_localities_as_asked(proxy: Proxy) -> None:
+    count = 800
+    places = collections.Counter(proxy.call("shared").echo.backend for _ in range(count))
+
+    # Six standard deviations, as above.
+    tolerance = 6 * math.sqrt(count * 0.75 * 0.25)
+    assert abs(places["v1"] + places["v2"] - 0.75 * count) < tolerance
+    assert abs(places["v1"] - places["v2"]) < 2 * tolerance
+    assert places["v3"] > 0
+
+
+@pytest.mark.parametrize("service", ["loyal", "loyal-tcp"])
+def test_clients_of_one_address_stay_with_one_endpoint_where_the_service_wants_it(
+    proxy: Proxy, service: str
+) -> None:
+    def backend(source: str) -> str:
+        if service == "loyal-tcp":
+            return proxy.call_tcp(service, source).echo.backend
+        return proxy.call_from(source, service).echo.backend
+
+    places = {
+        source: {backend(source) for _ in range(4)}
+        for source in (f"127.0.1.{number}" for number in range(1, 21))
+    }
+
+    assert {len(seen) for seen in places.values()} == {1}
+    assert len(set.union(*places.values())) > 1
+
+
+def test_connections_are_tunnelled_to_where_the_rule_says(proxy: Proxy) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.tcp_ports["tunnel"]), 20) as connection:
+        assert connection.makefile().read() == "on the way to far.test:443"
+
+
+def test_endpoint_is_told_who_the_client_is_by_the_proxy_protocol(proxy: Proxy) -> None:
+    reply = proxy.call_tcp("announced", source="127.0.1.7")
+
+    assert reply.echo.headers["announced"].startswith("PROXY TCP4 127.0.1.7 ")
+
+
+def test_retry_budget_limits_retries(proxy: Proxy) -> None:
+    path = "/thrifty"
+
+    assert proxy.call("thrifty", path, x_status="503").status == 503
+    assert len(proxy.backends.requests(path)) == 1
 
 
 def test_gateway_merges_virtual_services_and_puts_the_catch_all_last(proxy: Proxy) -> None:

@@ -94,6 +94,43 @@ def compiled(taken: Snapshot, compiler: Compiler | None = None) -> Compiled:
     return (compiler or Compiler()).compile(taken, taken.workloads)
 
 
+NEAR = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec: {host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1}}}
+---
+"""
+
+
+def placed(name: str, index: int, locality: str) -> Workload:
+    found = workload(name, index)
+    return msgspec.structs.replace(found, labels={**found.labels, "istio-locality": locality})
+
+
+def test_clients_of_one_node_in_several_localities_have_their_own_order() -> None:
+    everyone = (placed("reviews", 1, "us.a"), placed("reviews", 2, "eu.b"))
+    found = compiled(snapshot(SERVICES + NEAR, *everyone))[Kind.ENDPOINT]
+    first = {
+        name: assignment.endpoints[0].locality.region
+        for name, assignment in found.items()
+        if "|9080||reviews" in name
+    }
+
+    assert first == {
+        "outbound|9080||reviews.default.svc.cluster.local@~eu/b;near": "eu",
+        "outbound|9080||reviews.default.svc.cluster.local@~us/a;near": "us",
+    }
+
+
+def test_localities_multiply_nothing_where_no_rule_asks_for_them() -> None:
+    everyone = [placed("reviews", index, f"region{index}") for index in range(1, 6)]
+    one, five = (compiled(snapshot(SERVICES, *some)) for some in (everyone[:1], everyone))
+
+    for kind in (Kind.CLUSTER, Kind.ENDPOINT, Kind.ROUTE):
+        assert set(one[kind]) == set(five[kind])
+
+
 def serialized(found: Compiled) -> dict[tuple[Kind, str], bytes]:
     return {
         (kind, name): message.SerializeToString(deterministic=True)

@@ -85,10 +85,17 @@ SERVERS = (
 
 
 def ask(
-    destination: str, path: str = "/", headers: tuple[tuple[str, str], ...] = (), policy: str = ""
+    destination: str,
+    path: str = "/",
+    headers: tuple[tuple[str, str], ...] = (),
+    policy: str = "",
+    more: str = "",
 ) -> wire.Explanation:
-    options = MeshOptions(outbound_policy=policy or "ALLOW_ANY")  # type: ignore[arg-type]
-    objects = [read.object for read in read_objects(MESH, "mesh.yaml")]
+    options = MeshOptions(
+        outbound_policy=policy or "ALLOW_ANY",  # type: ignore[arg-type]
+        locality="us/a",
+    )
+    objects = [read.object for read in read_objects(MESH + more, "mesh.yaml")]
     hosts = hosts_without_address(objects, options)
     addresses = {host: f"198.19.0.{index}" for index, host in enumerate(hosts, 1)}
     snapshot = build_snapshot(objects, (CLIENT, *SERVERS), options, addresses)
@@ -132,6 +139,27 @@ def test_the_delegate_that_a_route_comes_from_is_told() -> None:
         "books, of networking.istio.io/v1alpha3/namespaces/default/virtual-service/reviews, "
         "from its delegate default/books"
     )
+
+
+def test_the_order_of_endpoints_by_locality_is_told() -> None:
+    far = """---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: far}
+spec: {address: 198.18.0.4, labels: {app: reviews}, locality: eu/c}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: db}
+spec: {host: db, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1}}}
+"""
+    found = ask("db:3306", more=far)
+    assert [step.detail for step in found.stages if step.stage in {"near", "endpoint"}] == [
+        "from us/a: near endpoints first, others when those fail",
+        "198.18.0.2:9080 default.reviews-v1 (mutual TLS), priority 0, us/a",
+        "198.18.0.3:9080 default.reviews-v2 (mutual TLS), priority 0, us/a",
+        "198.18.0.4:9080, priority 1, eu/c",
+    ]
 
 
 def test_each_stage_is_told() -> None:

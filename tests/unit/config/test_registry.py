@@ -3,11 +3,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 
 from meshd.config.read import read_objects
 from meshd.config.registry import build_snapshot, declared_addresses, hosts_without_address
-from meshd.model.service import Endpoint, Protocol, Resolution, ServiceRecord
+from meshd.model.service import Endpoint, Preference, Protocol, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import NamedPort, Workload
 
@@ -200,6 +201,65 @@ def test_a_headless_service_has_endpoints_and_no_address() -> None:
     assert record.resolution is Resolution.NONE
     assert record.addresses == ()
     assert places(record) == [("198.18.0.1", 80, 80)]
+
+
+def test_a_service_says_how_its_clients_are_to_be_treated() -> None:
+    wishes = "sessionAffinity: ClientIP, trafficDistribution: PreferSameNode"
+    record = reviews(service(f"{{{wishes}, ports: [{{port: 80}}]}}"))
+    assert (record.sticky, record.prefers) == (True, Preference.SAME_NODE)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "prefers"),
+    [
+        ("PreferClose", Preference.SAME_ZONE),
+        ("PreferSameZone", Preference.SAME_ZONE),
+        ("PreferSameNode", Preference.SAME_NODE),
+        ("Any", Preference.ANY),
+    ],
+)
+def test_traffic_distribution_may_be_an_annotation(annotation: str, prefers: Preference) -> None:
+    named = f"x, annotations: {{networking.istio.io/traffic-distribution: {annotation}}}"
+    text = entry("{hosts: [a.test], resolution: DNS, ports: [{number: 80, name: http}]}", named)
+    assert snapshot(text).services["a.test"].prefers is prefers
+
+
+def test_addresses_that_are_not_ready_may_be_published() -> None:
+    text = service(
+        "{selector: {app: reviews}, publishNotReadyAddresses: true, ports: [{port: 80}]}"
+    )
+    assert [found.ready for found in reviews(text, pod("a", "198.18.0.9", ready=False)).endpoints]
+
+
+def test_local_traffic_is_for_workloads_of_this_node() -> None:
+    text = service("{selector: {app: reviews}, internalTrafficPolicy: Local, ports: [{port: 80}]}")
+    far = msgspec.structs.replace(V2, uid="far/ns.reviews-v2", node="far")
+    objects = [read.object for read in read_objects(text, "f.yaml", "ns")]
+    taken = build_snapshot(objects, [V1], MeshOptions(node="here"), {}, elsewhere=[far])
+    assert places(taken.services["reviews.ns.svc.cluster.local"]) == [("198.18.0.1", 80, 80)]
+
+
+def test_endpoints_are_where_their_labels_their_entry_or_their_node_say() -> None:
+    text = service("{selector: {app: reviews}, ports: [{port: 80}]}") + (
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: vm}\n"
+        "spec: {address: 198.18.0.7, labels: {app: reviews}, locality: eu/c, network: n}\n"
+    )
+    objects = [read.object for read in read_objects(text, "f.yaml", "ns")]
+    far = msgspec.structs.replace(V2, uid="far/x", node="far", locality="us/b")
+    labelled = msgspec.structs.replace(
+        pod("a", "198.18.0.9"), labels={"app": "reviews", "istio-locality": "us.a.1"}
+    )
+    taken = build_snapshot(
+        objects, [V1, labelled], MeshOptions(node="here", locality="us/a"), {}, elsewhere=[far]
+    )
+    found = taken.services["reviews.ns.svc.cluster.local"].endpoints
+    assert {one.address: (one.locality, one.node) for one in found} == {
+        "198.18.0.1": ("us/a", "here"),
+        "198.18.0.2": ("us/b", "far"),
+        "198.18.0.7": ("eu/c", ""),
+        "198.18.0.9": ("us/a/1", "here"),
+    }
+    assert {one.labels.get("topology.istio.io/network") for one in found} == {None, "n"}
 
 
 def test_an_external_name_is_resolved_by_dns() -> None:

@@ -318,6 +318,11 @@ workloadSelector: {matchLabels: {app: productpage}}
 trafficPolicy:
   loadBalancer:
     consistentHash: {httpCookie: {name: user, path: /, ttl: 0s}, ringHash: {minimumRingSize: 1024}}
+    localityLbSetting:
+      enabled: true
+      failover: [{from: us-east, to: eu-west}, {from: us-west, to: us-east}]
+      failoverPriority: [topology.istio.io/network, rack, version=v2]
+    warmup: {duration: 30s, minimumPercent: 10, aggression: 1}
   connectionPool:
     tcp:
       maxConnections: 1
@@ -342,6 +347,9 @@ trafficPolicy:
     baseEjectionTime: 3m
     maxEjectionPercent: 100
     minHealthPercent: 0
+  tunnel: {protocol: POST, targetHost: proxy.example.com, targetPort: 3128}
+  proxyProtocol: {version: V2}
+  retryBudget: {percent: 12.5, minRetryConcurrency: 5}
   tls: {mode: ISTIO_MUTUAL, sni: a.example.com, subjectAltNames: [spiffe://x]}
   portLevelSettings:
   - port: {number: 80}
@@ -358,6 +366,36 @@ def test_a_destination_rule_with_every_field_is_valid() -> None:
     assert said("DestinationRule", EVERY_DESTINATION_FIELD, "warning") == []
 
 
+EVERY_LOCALITY = """
+host: reviews
+trafficPolicy:
+  loadBalancer:
+    localityLbSetting:
+      distribute:
+      - from: us-west/zone1/*
+        to: {us-west/zone1/*: 80, us-west/zone2/*: 20}
+      - from: us-west/zone2
+        to: {"*": 100}
+"""
+
+
+def test_a_distribution_over_localities_is_valid() -> None:
+    assert said("DestinationRule", EVERY_LOCALITY) == []
+    assert said("DestinationRule", EVERY_LOCALITY, "warning") == []
+
+
+def test_an_order_of_localities_without_outlier_detection_is_a_warning() -> None:
+    spec = locality("failover: [{from: us, to: eu}]")
+    assert said("DestinationRule", spec, "warning") == [
+        "spec.trafficPolicy.loadBalancer.localityLbSetting: has no effect without "
+        "outlierDetection beside it: endpoints that fail go unnoticed"
+    ]
+
+
+def locality(text: str) -> str:
+    return policy(f"loadBalancer: {{localityLbSetting: {{{text}}}}}")
+
+
 def policy(text: str) -> str:
     return f"host: a\ntrafficPolicy: {{{text}}}"
 
@@ -369,6 +407,71 @@ def policy(text: str) -> str:
         ("host: a\nsubsets: [{name: v1}, {name: v1}]", 'spec.subsets[1].name: the subset "v1" is'),
         ("host: a\nsubsets: [{name: ''}]", 'spec.subsets[0].name: "" is not a name'),
         ("host: a\nsubsets: [{name: a, labels: {x: 'b c'}}]", "spec.subsets[0].labels.x: "),
+        (
+            locality("distribute: [{from: a, to: {b: 100}}], failover: [{from: a, to: b}]"),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting: has distribute and failover; only",
+        ),
+        (
+            locality("distribute: [{from: a, to: {b: 60, c: 30}}]"),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to: "
+            "the weights come to 90; they must to 100",
+        ),
+        (
+            locality("distribute: [{from: a, to: {b: 0, c: 100}}]"),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to.b: 0 is not",
+        ),
+        (
+            locality("distribute: [{from: a, to: {a/*: 50, a/b: 50}}]"),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to: "
+            '"a/*" and "a/b" have localities in common',
+        ),
+        (
+            locality("distribute: [{from: a, to: {b: 100}}, {from: a/x, to: {b: 100}}]"),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.distribute: "
+            '"a" and "a/x" have localities in common',
+        ),
+        (
+            locality("distribute: [{from: 'a/*/b', to: {b: 100}}]"),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].from: "
+            '"a/*/b": a wildcard stands alone, at the end',
+        ),
+        (
+            locality("distribute: [{from: a/b/c/d, to: {b: 100}}]"),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].from: "
+            '"a/b/c/d" is not region, region/zone or region/zone/subzone',
+        ),
+        (
+            locality("failover: [{from: us, to: us}]"),
+            'spec.trafficPolicy.loadBalancer.localityLbSetting.failover[0]: "us" cannot stand in',
+        ),
+        (
+            locality("failover: [{from: us/a, to: eu}]"),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.failover[0].from: "
+            '"us/a" is not a region',
+        ),
+        (
+            locality("failover: [{from: us}]"),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.failover[0].to: is required",
+        ),
+        (
+            locality(
+                "failover: [{from: us, to: eu}], failoverPriority: [topology.kubernetes.io/zone]"
+            ),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.failoverPriority[0]: "
+            '"topology.kubernetes.io/zone" and failover both say where to go next',
+        ),
+        (
+            locality("failoverPriority: ['a b']"),
+            "spec.trafficPolicy.loadBalancer.localityLbSetting.failoverPriority[0]",
+        ),
+        (
+            policy("tunnel: {targetHost: a, targetPort: 0}"),
+            "spec.trafficPolicy.tunnel.targetPort: 0 is not a port",
+        ),
+        (
+            policy("retryBudget: {percent: 101}"),
+            "spec.trafficPolicy.retryBudget.percent: 101 is out of range",
+        ),
         (
             policy("loadBalancer: {consistentHash: {}}"),
             "spec.trafficPolicy.loadBalancer.consistentHash: needs exactly one of httpHeaderName, "
