@@ -12,6 +12,7 @@ from typing import Any
 
 from meshd.compile import wellknown
 from meshd.compile.gateway_ports import BoundServer, GatewayPorts
+from meshd.compile.gateway_tls import gateway_server
 from meshd.compile.http import gateway_manager
 from meshd.compile.listeners import chain, chain_match, in_namespace
 from meshd.compile.names import gateway_routes
@@ -19,7 +20,7 @@ from meshd.compile.opaque import first_policy, weighted
 from meshd.compile.outbound import identify
 from meshd.compile.route_match import gateway_name
 from meshd.compile.tcp import tcp_proxy
-from meshd.compile.tls import HTTP_ALPN, TCP_ALPN, gateway_server, mesh_server
+from meshd.compile.tls import HTTP_ALPN, TCP_ALPN, mesh_server
 from meshd.compile.traffic_policy import Policy
 from meshd.compile.visibility import Routing, View
 from meshd.compile.wellknown import ONCE
@@ -106,12 +107,7 @@ def _transport_socket(server: BoundServer, identity: Identity) -> Any:
     assert tls is not None  # noqa: S101  (it terminates TLS)
     if tls.mode == "ISTIO_MUTUAL":
         return mesh_server(identity, (*HTTP_ALPN, *TCP_ALPN, "h2", "http/1.1"))
-    return gateway_server(
-        f"{server.gateway.metadata.namespace}/{tls.credential_name}",
-        client_certificates=tls.mode == "MUTUAL",
-        minimum=tls.min_protocol_version,
-        maximum=tls.max_protocol_version,
-    )
+    return gateway_server(tls, server.gateway.metadata.namespace)
 
 
 def _server_names(names: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 
+from meshd.compile.gateway_tls import credentials
 from meshd.compile.names import gateway_routes
 from meshd.model.gateways import Gateway, Server
 from meshd.model.snapshot import Snapshot
@@ -96,10 +97,11 @@ class GatewayPorts:
     def credentials(self) -> frozenset[str]:
         """Secrets that the servers need, as ``NAMESPACE/NAME``."""
         return frozenset(
-            f"{server.gateway.metadata.namespace}/{server.server.tls.credential_name}"
+            name
             for servers in self.ports.values()
             for server in servers
-            if server.server.tls and server.server.tls.credential_name
+            if server.server.tls
+            for name in credentials(server.server.tls, server.gateway.metadata.namespace)
         )
 
 

@@ -1,7 +1,8 @@
 # pyright: reportAttributeAccessIssue=false
 """Kubernetes TLS Secrets as Envoy's: what gateways and rules with ``credentialName`` present.
 
-Istio's keys: ``tls.crt``, ``tls.key`` and ``ca.crt`` (or ``cert``, ``key``, ``cacert``):
+Istio's keys: ``tls.crt``, ``tls.key``, ``ca.crt`` and ``ca.crl`` (or ``cert``, ``key``, ``cacert``,
+``crl``):
 https://istio.io/latest/docs/tasks/traffic-management/ingress/secure-ingress/#key-formats.
 """
 
@@ -27,9 +28,14 @@ def gateway_secrets(secrets: Mapping[str, Secret], wanted: Iterable[str]) -> Ite
     for name in sorted(wanted):
         if (secret := secrets.get(name)) is None:
             continue
-        chain, key, authority = (
+        chain, key, authority, revoked = (
             _entry(secret, *keys)
-            for keys in (("tls.crt", "cert"), ("tls.key", "key"), ("ca.crt", "cacert"))
+            for keys in (
+                ("tls.crt", "cert"),
+                ("tls.key", "key"),
+                ("ca.crt", "cacert"),
+                ("ca.crl", "crl"),
+            )
         )
         if chain and key:
             certificate = common_pb2.TlsCertificate(
@@ -39,9 +45,11 @@ def gateway_secrets(secrets: Mapping[str, Secret], wanted: Iterable[str]) -> Ite
             yield secret_pb2.Secret(name=f"kubernetes://{name}", tls_certificate=certificate)
         if not authority and (beside := secrets.get(f"{name}-cacert")):
             authority = _entry(beside, "ca.crt", "cacert")
+            revoked = revoked or _entry(beside, "ca.crl", "crl")
         if authority:
             validation = common_pb2.CertificateValidationContext(
-                trusted_ca=base_pb2.DataSource(inline_bytes=authority)
+                trusted_ca=base_pb2.DataSource(inline_bytes=authority),
+                crl=base_pb2.DataSource(inline_bytes=revoked) if revoked else None,
             )
             yield secret_pb2.Secret(
                 name=f"kubernetes://{name}-cacert", validation_context=validation

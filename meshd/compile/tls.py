@@ -187,35 +187,6 @@ def _verify_server(context: Any, plan: TlsPlan) -> None:
     context.validation_context.CopyFrom(validation)
 
 
-def gateway_server(
-    credential: str, *, client_certificates: bool, minimum: str | None, maximum: str | None
-) -> Any:
-    """HTTPS or TLS from outside the mesh, with a Secret ``NAMESPACE/NAME``."""
-    context = tls_pb2.CommonTlsContext(
-        alpn_protocols=("h2", "http/1.1"),
-        tls_certificate_sds_secret_configs=[gateway_secret(credential)],
-        tls_params=common_pb2.TlsParameters(
-            tls_minimum_protocol_version=_version(minimum or "TLSV1_2"),
-            tls_maximum_protocol_version=_version(maximum or "TLS_AUTO"),
-        ),
-    )
-    if client_certificates:
-        context.validation_context_sds_secret_config.CopyFrom(
-            gateway_secret(f"{credential}-cacert")
-        )
-    return _transport_socket(
-        tls_pb2.DownstreamTlsContext(
-            common_tls_context=context,
-            require_client_certificate={"value": client_certificates},
-        )
-    )
-
-
-def _version(name: str) -> int:
-    """Istio's name for a protocol version (``TLSV1_2``) to Envoy's (``TLSv1_2``)."""
-    return common_pb2.TlsParameters.TlsProtocol.Value(name.replace("TLSV", "TLSv"))
-
-
 def gateway_secret(name: str) -> Any:
     """A Kubernetes TLS secret, ``NAMESPACE/NAME``, which comes with the other resources."""
     return secret_pb2.SdsSecretConfig(name=f"kubernetes://{name}", sds_config=over_ads())

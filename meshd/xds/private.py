@@ -12,6 +12,7 @@ from typing import Any
 from meshd.model.workload import Workload
 
 SECRET = "core/v1/Secret"  # noqa: S105 - a type URL
+_NAMING = ("credentialName", "caCertCredentialName")
 _AUTHORITY = "-cacert"
 """Ends the name of a Secret that holds the ``ca.crt`` of another."""
 
@@ -43,11 +44,13 @@ def _selects(selector: dict[str, str], workloads: list[Workload]) -> bool:
 
 
 def _credentials(value: Any) -> Iterator[str]:
-    """Each ``credentialName`` in it, however deep."""
+    """Each ``credentialName`` in it and its like, however deep."""
     if isinstance(value, dict):
         for key, part in value.items():
-            if key == "credentialName" and isinstance(part, str):
+            if key in _NAMING and isinstance(part, str):
                 yield part
+            elif key == "credentialNames" and isinstance(part, list | tuple):
+                yield from (name for name in part if isinstance(name, str))
             else:
                 yield from _credentials(part)
     elif isinstance(value, list | tuple):

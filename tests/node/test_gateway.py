@@ -22,6 +22,11 @@ metadata: {name: shop-cert, namespace: mesh}
 type: kubernetes.io/tls
 data: {tls.crt: CERT, tls.key: KEY}
 ---
+apiVersion: v1
+kind: Secret
+metadata: {name: clients, namespace: mesh}
+data: {ca.crt: CLIENT}
+---
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: front, namespace: mesh}
@@ -32,6 +37,9 @@ spec:
   - port: {number: 443, name: https, protocol: HTTPS}
     hosts: [shop.test]
     tls: {mode: SIMPLE, credentialName: shop-cert}
+  - port: {number: 444, name: mutual, protocol: HTTPS}
+    hosts: [shop.test]
+    tls: {mode: MUTUAL, credentialNames: [shop-cert], caCertCredentialName: clients}
   - port: {number: 8443, name: tls, protocol: TLS}
     hosts: [own.test]
     tls: {mode: PASSTHROUGH}
@@ -105,6 +113,9 @@ def front(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     (node.images / "own.pem").chmod(0o644)
     (node.images / "tls_server.py").write_text(TLS_SERVER)
     key, shop = certificate(directory, "shop.test")
+    client_key, client = certificate(directory, "client.test")
+    (node.images / "client.pem").write_bytes(client_key.read_bytes() + client.read_bytes())
+    (node.images / "client.pem").chmod(0o644)
     for file in (shop, own_certificate):
         (node.images / file.name).write_bytes(file.read_bytes())
     pods = [
@@ -113,11 +124,10 @@ def front(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         write.service("tls-server", ports=(("tls-own", 8443, 8443),)),
     ]
     node.up(write.dump(*pods))
-    encoded = {
-        name: base64.b64encode(path.read_bytes()).decode()
-        for name, path in (("CERT", shop), ("KEY", key))
-    }
-    with node.applied(CONFIG.replace("CERT", encoded["CERT"]).replace("KEY", encoded["KEY"])):
+    config = CONFIG
+    for name, path in (("CERT", shop), ("KEY", key), ("CLIENT", client)):
+        config = config.replace(name, base64.b64encode(path.read_bytes()).decode())
+    with node.applied(config):
         address = node.pod("front").plan.address
         node.eventually(
             lambda: (
@@ -171,6 +181,19 @@ def test_https_with_a_secret(node: Node, front: str) -> None:
         "stranger.outside", "-k", "--resolve", f"other.test:443:{front}", "https://other.test/who"
     )
     assert done.status != 0
+
+
+def test_https_for_clients_with_a_certificate(node: Node, front: str) -> None:
+    """Their authority is in a Secret of its own."""
+    ask = (
+        *("--cacert", "/srv/app/shop.test.crt", "--resolve", f"shop.test:444:{front}"),
+        "https://shop.test:444/who",
+    )
+    shown = node.curl("stranger.outside", "--cert", "/srv/app/client.pem", *ask)
+    assert json.loads(shown.output)["pod"].startswith("server"), shown.errors
+    assert node.curl("stranger.outside", *ask).status != 0
+    other = node.curl("stranger.outside", "--cert", "/srv/app/own.pem", *ask)
+    assert other.status != 0
 
 
 def test_tls_passed_through(node: Node, front: str) -> None:

@@ -12,12 +12,11 @@ from meshd.config.validate.fields import (
     check_port,
     is_address,
 )
+from meshd.config.validate.gateway_tls import ENCRYPTED, check_server_tls
 from meshd.decoding import Path, nearest
-from meshd.model.gateways import Gateway, Server, ServerTLSSettings
+from meshd.model.gateways import Gateway, Server
 
 _PROTOCOLS: Final = ("HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "TCP", "TLS")
-_ENCRYPTED: Final = {"HTTPS", "TLS"}
-_VERSIONS: Final = ("TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3")
 
 
 def check_gateway(report: Report, found: Gateway) -> None:
@@ -49,7 +48,7 @@ def check_gateway(report: Report, found: Gateway) -> None:
 
 def _family(protocol: str) -> str:
     upper = protocol.upper()
-    if upper in _ENCRYPTED:
+    if upper in ENCRYPTED:
         return "TLS"
     return "TCP" if upper in {"TCP", "MONGO"} else "HTTP"
 
@@ -69,9 +68,13 @@ def _check_server(report: Report, path: Path, server: Server) -> None:
         _check_server_host(report, (*path, "hosts", index), host)
     if server.bind and not is_address(server.bind):
         report.error((*path, "bind"), f'"{server.bind}" is not an IP address')
+    elif server.bind:
+        report.warning((*path, "bind"), "is passed over: all addresses of the workload are served")
+    if server.default_endpoint:
+        report.warning((*path, "defaultEndpoint"), "is passed over, as in Istio")
     if server.tls:
-        _check_tls(report, (*path, "tls"), server.tls, protocol)
-    elif protocol in _ENCRYPTED:
+        check_server_tls(report, (*path, "tls"), server.tls, protocol)
+    elif protocol in ENCRYPTED:
         report.error((*path, "tls"), f"{protocol} needs it")
 
 
@@ -80,34 +83,3 @@ def _check_server_host(report: Report, path: Path, host: str) -> None:
     if slash and namespace not in {".", "*"} and (problem := label_problem(namespace)):
         report.error(path, f'{problem} (or "." for this namespace, "*" for all)')
     check_host(report, path, name, wildcard=True)
-
-
-def _check_tls(report: Report, path: Path, tls: ServerTLSSettings, protocol: str) -> None:
-    if protocol not in _ENCRYPTED:
-        given = tls.credential_name or tls.server_certificate or tls.mode != "PASSTHROUGH"
-        if given or not tls.https_redirect:
-            report.error(path, f"{protocol} has no TLS; of this only httpsRedirect is possible")
-        return
-    if tls.https_redirect:
-        report.error((*path, "httpsRedirect"), "is for servers that speak HTTP")
-    files = {"serverCertificate": tls.server_certificate, "privateKey": tls.private_key}
-    if tls.mode in {"MUTUAL", "OPTIONAL_MUTUAL"}:
-        files["caCertificates"] = tls.ca_certificates
-    if tls.mode in {"SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"} and not tls.credential_name:
-        missing = [name for name, value in files.items() if not value]
-        if missing:
-            report.error(
-                (*path, "credentialName"),
-                f"{tls.mode} needs the name of a Secret (or {', '.join(missing)})",
-            )
-    if tls.mode not in {"SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"} and tls.credential_name:
-        report.error((*path, "credentialName"), f"has no meaning with {tls.mode}; remove it")
-    _check_versions(report, path, tls)
-
-
-def _check_versions(report: Report, path: Path, tls: ServerTLSSettings) -> None:
-    low, high = tls.min_protocol_version, tls.max_protocol_version
-    if not low or not high or "TLS_AUTO" in {low, high}:
-        return
-    if _VERSIONS.index(low) > _VERSIONS.index(high):
-        report.error((*path, "minProtocolVersion"), f"{low} is above the maximum, {high}")

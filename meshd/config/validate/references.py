@@ -164,10 +164,16 @@ def _of_gateway(found: Gateway, world: _World) -> _Said:
     # The Secret is looked up where the gateway's workload runs, which is not known here.
     secrets = {key.name for key in world.objects if key.kind == "Secret"}
     for index, server in enumerate(found.spec.servers):
-        name = server.tls.credential_name if server.tls else None
-        if name and name not in secrets:
-            path: Path = ("spec", "servers", index, "tls", "credentialName")
-            yield path, f'there is no Secret "{name}"; clients are refused until there is'
+        if server.tls is None:
+            continue
+        for place, name in (
+            (("credentialName",), server.tls.credential_name),
+            (("caCertCredentialName",), server.tls.ca_cert_credential_name),
+            *((("credentialNames", at), one) for at, one in enumerate(server.tls.credential_names)),
+        ):
+            if name and name not in secrets:
+                path: Path = ("spec", "servers", index, "tls", *place)
+                yield path, f'there is no Secret "{name}"; clients are refused until there is'
 
 
 def _of_peer_authentication(found: PeerAuthentication, world: _World) -> _Said:

@@ -554,11 +554,28 @@ servers:
   tls: {httpsRedirect: true}
 - port: {number: 443, name: https, protocol: HTTPS, targetPort: 8443}
   hosts: [ns/*.example.com]
-  bind: 198.18.0.1
-  tls: {mode: SIMPLE, credentialName: cert, minProtocolVersion: TLSV1_2}
+  tls: {mode: SIMPLE, credentialName: cert, minProtocolVersion: TLSV1_2,
+        cipherSuites: [ECDHE-ECDSA-AES128-GCM-SHA256]}
 - port: {number: 444, name: mutual, protocol: https}
   hosts: [b.example.com]
-  tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /a}
+  tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k, caCertificates: /a, caCrl: /r}
+- port: {number: 446, name: optional, protocol: https}
+  hosts: [e.example.com]
+  tls:
+    mode: OPTIONAL_MUTUAL
+    credentialNames: [rsa, ecdsa]
+    caCertCredentialName: clients
+    subjectAltNames: [spiffe://example.com/x, a.example.com]
+    verifyCertificateSpki: [47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=]
+    verifyCertificateHash:
+    - e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+- port: {number: 447, name: two, protocol: https}
+  hosts: [f.example.com]
+  tls:
+    mode: SIMPLE
+    tlsCertificates:
+    - {serverCertificate: /c, privateKey: /k}
+    - {serverCertificate: /d, privateKey: /l, caCertificates: /a}
 - port: {number: 445, name: sni, protocol: TLS}
   hosts: [c.example.com]
   tls: {mode: PASSTHROUGH}
@@ -570,6 +587,28 @@ servers:
 def test_a_gateway_with_every_kind_of_server_is_valid() -> None:
     assert said("Gateway", GATEWAY) == []
     assert said("Gateway", GATEWAY, "warning") == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("bind: 198.18.0.1", "bind: is passed over: all addresses of the workload are served"),
+        ("defaultEndpoint: 127.0.0.1:80", "defaultEndpoint: is passed over, as in Istio"),
+        (
+            "tls: {mode: SIMPLE, credentialName: c, cipherSuites: [AES129-SHA]}",
+            'tls.cipherSuites[0]: "AES129-SHA" is unknown (did you mean AES128-SHA?); it is passed',
+        ),
+        (
+            "tls: {mode: SIMPLE, credentialName: c, verifyCertificateHash: [ABCD]}",
+            "tls.verifyCertificateHash: has no effect with SIMPLE, which asks clients for no",
+        ),
+    ],
+)
+def test_what_a_gateway_passes_over_is_a_warning(spec: str, message: str) -> None:
+    if "tls" not in spec:
+        spec += "\n  tls: {mode: SIMPLE, credentialName: c}"
+    (found,) = said("Gateway", server(HTTPS, spec), "warning")
+    assert found.startswith(f"spec.servers[0].{message}")
 
 
 def server(
@@ -618,12 +657,47 @@ def test_every_field_survives_being_written_and_read_back(kind: str, spec: str) 
         ),
         (
             server(HTTPS, "tls: {mode: MUTUAL, serverCertificate: /c, privateKey: /k}"),
-            "spec.servers[0].tls.credentialName: MUTUAL needs the name of a Secret "
-            "(or caCertificates)",
+            "spec.servers[0].tls.caCertificates: MUTUAL needs it, or a caCertCredentialName",
         ),
         (
             server(HTTPS, "tls: {mode: PASSTHROUGH, credentialName: c}"),
             "spec.servers[0].tls.credentialName: has no meaning with PASSTHROUGH",
+        ),
+        (
+            server(HTTPS, "tls: {mode: AUTO_PASSTHROUGH}"),
+            "spec.servers[0].tls.mode: AUTO_PASSTHROUGH is not supported; use PASSTHROUGH",
+        ),
+        (
+            server(HTTPS, "tls: {mode: PASSTHROUGH, credentialNames: [c]}"),
+            "spec.servers[0].tls.credentialNames: has no meaning with PASSTHROUGH; remove it",
+        ),
+        (
+            server(HTTPS, "tls: {mode: SIMPLE, credentialName: c, credentialNames: [d]}"),
+            "spec.servers[0].tls: has credentialName and credentialNames; only one of them",
+        ),
+        (
+            server(HTTPS, "tls: {mode: SIMPLE, credentialNames: [a, b, c]}"),
+            "spec.servers[0].tls.credentialNames: has 3 entries; at most two are possible",
+        ),
+        (
+            server(HTTPS, "tls: {mode: SIMPLE, credentialName: a/b}"),
+            "spec.servers[0].tls.credentialName: ",
+        ),
+        (
+            server(HTTPS, "tls: {mode: SIMPLE, tlsCertificates: [{serverCertificate: /c}]}"),
+            "spec.servers[0].tls.tlsCertificates[0].privateKey: is required, unless a Secret",
+        ),
+        (
+            server(HTTPS, "tls: {mode: MUTUAL, credentialName: c, caCrl: /r}"),
+            "spec.servers[0].tls.caCrl: is a file; a Secret brings its own list",
+        ),
+        (
+            server(HTTPS, "tls: {mode: MUTUAL, credentialName: c, verifyCertificateHash: [abc]}"),
+            'spec.servers[0].tls.verifyCertificateHash[0]: "abc" is not a SHA-256 in hexadecimal',
+        ),
+        (
+            server(HTTPS, "tls: {mode: MUTUAL, credentialName: c, verifyCertificateSpki: [YWJj]}"),
+            'spec.servers[0].tls.verifyCertificateSpki[0]: "YWJj" is not a SHA-256 in base64',
         ),
         (
             server(rest="tls: {mode: SIMPLE, credentialName: c}"),

@@ -46,3 +46,13 @@ def test_a_rules_go_where_its_namespace_runs() -> None:
 
 def test_the_authority_beside_a_secret_goes_with_it() -> None:
     assert needed_secrets([EDGE], [workload("x", app="edge")]) == {"edge/site", "edge/site-cacert"}
+
+
+def test_all_secrets_that_a_server_names_go_where_it_is() -> None:
+    tls = {"mode": "MUTUAL", "credentialNames": ["rsa", "ecdsa"], "caCertCredentialName": "clients"}
+    edge = gateway({"app": "edge"})
+    edge["spec"]["servers"] = [{"tls": tls}]
+
+    assert {"edge/rsa", "edge/ecdsa", "edge/clients", "edge/clients-cacert"} <= needed_secrets(
+        [edge], [workload("any", app="edge")]
+    )

@@ -1,0 +1,98 @@
+# pyright: reportAttributeAccessIssue=false
+"""TLS that ends at a gateway: which certificate it shows, and which it wants of clients.
+
+After https://istio.io/latest/docs/reference/config/networking/gateway/#ServerTLSSettings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
+from envoy.type.matcher.v3 import string_pb2
+
+from meshd.compile.tls import gateway_secret
+from meshd.compile.wellknown import packed
+from meshd.model.gateways import CIPHER_SUITES, ServerTLSSettings
+
+_ALPN = ("h2", "http/1.1")
+_SAN = common_pb2.SubjectAltNameMatcher
+
+
+def gateway_server(tls: ServerTLSSettings, namespace: str) -> Any:
+    """The transport socket of a server; Secrets are of its Gateway's namespace."""
+    context = tls_pb2.CommonTlsContext(
+        alpn_protocols=_ALPN,
+        tls_params=common_pb2.TlsParameters(
+            tls_minimum_protocol_version=_version(tls.min_protocol_version or "TLSV1_2"),
+            tls_maximum_protocol_version=_version(tls.max_protocol_version or "TLS_AUTO"),
+            # As Istio does: those that are unknown are passed over.
+            cipher_suites=[
+                name for name in dict.fromkeys(tls.cipher_suites) if name in CIPHER_SUITES
+            ],
+        ),
+        tls_certificate_sds_secret_configs=[
+            gateway_secret(f"{namespace}/{name}") for name in tls.secrets
+        ],
+        tls_certificates=[
+            common_pb2.TlsCertificate(certificate_chain=_file(chain), private_key=_file(key))
+            for chain, key in tls.files
+        ],
+    )
+    if tls.asks_for_certificates:
+        _verify_clients(context, tls, namespace)
+    server = tls_pb2.DownstreamTlsContext(
+        common_tls_context=context, require_client_certificate={"value": tls.mode == "MUTUAL"}
+    )
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(server))
+
+
+def credentials(tls: ServerTLSSettings, namespace: str) -> Iterator[str]:
+    """Secrets that a server needs, as ``NAMESPACE/NAME``."""
+    for name in dict.fromkeys((*tls.secrets, tls.authority_secret)):
+        if name:
+            yield f"{namespace}/{name}"
+
+
+def _verify_clients(context: Any, tls: ServerTLSSettings, namespace: str) -> None:
+    """By the authority, and by what else is said of the certificates that are let in."""
+    validation = common_pb2.CertificateValidationContext(
+        match_typed_subject_alt_names=[
+            _SAN(san_type=kind, matcher=string_pb2.StringMatcher(exact=name))
+            for name in tls.subject_alt_names
+            for kind in _kinds(name)
+        ],
+        verify_certificate_spki=tls.verify_certificate_spki,
+        verify_certificate_hash=tls.verify_certificate_hash,
+    )
+    if tls.ca_crl:
+        validation.crl.filename = tls.ca_crl
+    if name := tls.authority_secret:
+        context.combined_validation_context.CopyFrom(
+            tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
+                default_validation_context=validation,
+                validation_context_sds_secret_config=gateway_secret(f"{namespace}/{name}-cacert"),
+            )
+        )
+        return
+    if authority := tls.authority_file:
+        validation.trusted_ca.filename = authority
+    context.validation_context.CopyFrom(validation)
+
+
+def _kinds(name: str) -> tuple[int, ...]:
+    """What a name may be in a certificate: the API does not say it."""
+    if "://" in name:
+        return (_SAN.URI,)
+    return (_SAN.EMAIL,) if "@" in name else (_SAN.DNS, _SAN.IP_ADDRESS)
+
+
+def _file(path: str) -> Any:
+    return base_pb2.DataSource(filename=path)
+
+
+def _version(name: str) -> int:
+    """Istio's name for a protocol version (``TLSV1_2``) to Envoy's (``TLSv1_2``)."""
+    return common_pb2.TlsParameters.TlsProtocol.Value(name.replace("TLSV", "TLSv"))
