@@ -18,7 +18,7 @@ _RESOLUTIONS = {
     "NONE": Resolution.NONE,
     "STATIC": Resolution.STATIC,
     "DNS": Resolution.DNS,
-    "DNS_ROUND_ROBIN": Resolution.DNS,
+    "DNS_ROUND_ROBIN": Resolution.DNS_ROUND_ROBIN,
 }
 
 

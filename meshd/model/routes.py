@@ -105,6 +105,7 @@ class Percent(Strict, frozen=True):
 
 class FaultDelay(Strict, frozen=True):
     fixed_delay: Duration | None = None
+    exponential_delay: Duration | None = None  # refused: Istio has no use for it either
     percent: int | None = None  # deprecated by the API, still in old tutorials
     percentage: Percent | None = None
 
@@ -112,6 +113,7 @@ class FaultDelay(Strict, frozen=True):
 class FaultAbort(Strict, frozen=True):
     http_status: int | None = None
     grpc_status: str | None = None
+    http2_error: str | None = None  # refused, as in Istio
     percent: int | None = None
     percentage: Percent | None = None
 
@@ -171,6 +173,7 @@ class RouteDestination(Strict, frozen=True):
 class L4MatchAttributes(Strict, frozen=True):
     destination_subnets: tuple[str, ...] = ()
     port: int | None = None
+    source_subnet: str | None = None  # passed over, as in Istio
     source_labels: dict[str, str] = {}
     source_namespace: str | None = None
     gateways: tuple[str, ...] = ()

@@ -239,7 +239,9 @@ def _check_fault(report: Report, path: Path, fault: HTTPFaultInjection) -> None:
     if not (fault.delay or fault.abort):
         report.error(path, "injects nothing: it needs one of delay, abort")
     if fault.delay:
-        if fault.delay.fixed_delay is None:
+        if fault.delay.exponential_delay is not None:
+            report.error((*path, "delay", "exponentialDelay"), "is not supported; use fixedDelay")
+        elif fault.delay.fixed_delay is None:
             report.error((*path, "delay", "fixedDelay"), "is required")
         check_duration(report, (*path, "delay", "fixedDelay"), fault.delay.fixed_delay)
         _check_share(report, (*path, "delay"), fault.delay)
@@ -248,7 +250,9 @@ def _check_fault(report: Report, path: Path, fault: HTTPFaultInjection) -> None:
 
 
 def _check_abort(report: Report, path: Path, abort: FaultAbort) -> None:
-    if (abort.http_status is None) == (abort.grpc_status is None):
+    if abort.http2_error is not None:
+        report.error((*path, "http2Error"), "is not supported; use httpStatus or grpcStatus")
+    elif (abort.http_status is None) == (abort.grpc_status is None):
         report.error(path, "needs exactly one of httpStatus, grpcStatus")
     check_range(report, (*path, "httpStatus"), abort.http_status, 200, 599)
     if abort.grpc_status is not None and abort.grpc_status.upper() not in _GRPC_STATUS:

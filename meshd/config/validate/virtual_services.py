@@ -153,6 +153,9 @@ def _check_l4_match(
                 (*path, "destinationSubnets", index),
                 f'"{subnet}" is not an address or a CIDR such as 198.18.0.0/16',
             )
+    if isinstance(match, L4MatchAttributes) and match.source_subnet:
+        message = "is passed over, as in Istio; use sourceLabels or sourceNamespace"
+        report.warning((*path, "sourceSubnet"), message)
     check_port(report, (*path, "port"), match.port)
     check_labels(report, (*path, "sourceLabels"), match.source_labels)
     check_match_gateways(report, (*path, "gateways"), match.gateways, gateways)

@@ -344,6 +344,15 @@ def test_a_dns_entry_resolves_its_host_or_the_names_that_it_lists() -> None:
     assert hosts_without_address(objects, OPTIONS) == ("a.example.com", "b.example.com")
 
 
+def test_a_dns_entry_may_be_one_name_of_which_the_first_address_counts() -> None:
+    text = entry(
+        "{hosts: [a.test], resolution: DNS_ROUND_ROBIN, ports: [{number: 80, name: http}]}"
+    )
+    record = snapshot(text).services["a.test"]
+    assert record.resolution is Resolution.DNS_ROUND_ROBIN
+    assert [one.address for one in record.endpoints] == ["a.test"]
+
+
 def test_an_entry_without_resolution_keeps_the_client_s_destination() -> None:
     text = entry("{hosts: ['*.example.com'], ports: [{number: 80, name: http}]}")
     record = snapshot(text).services["*.example.com"]

@@ -209,6 +209,14 @@ def test_a_virtual_service_with_every_field_is_valid() -> None:
             'spec.http[0].route[0].destination.subset: "a|b" is not a name',
         ),
         (http(TO + "timeout: 10us"), "spec.http[0].timeout: must be 1ms or more, or 0s for none"),
+        (
+            http(TO + "fault: {delay: {exponentialDelay: 1s}}"),
+            "spec.http[0].fault.delay.exponentialDelay: is not supported; use fixedDelay",
+        ),
+        (
+            http(TO + "fault: {abort: {http2Error: x}}"),
+            "spec.http[0].fault.abort.http2Error: is not supported; use httpStatus",
+        ),
         (http(TO + "retries: {attempts: -1}"), "spec.http[0].retries.attempts: -1 is out"),
         (
             http(TO + "retries: {backoff: 1s}"),
@@ -296,6 +304,14 @@ def test_a_virtual_service_with_every_field_is_valid() -> None:
 def test_a_virtual_service_that_breaks_a_rule(spec: str, message: str) -> None:
     (found,) = said("VirtualService", spec)
     assert found.startswith(message)
+
+
+def test_a_source_subnet_is_passed_over_with_a_warning() -> None:
+    spec = "hosts: [a]\ntcp: [{match: [{sourceSubnet: 198.18.0.0/16}], " + TO.strip() + "}]"
+    assert said("VirtualService", spec, "warning") == [
+        "spec.tcp[0].match[0].sourceSubnet: is passed over, as in Istio; "
+        "use sourceLabels or sourceNamespace"
+    ]
 
 
 def test_a_route_after_one_that_takes_all_is_a_warning() -> None:
