@@ -16,6 +16,7 @@ from envoy.extensions.clusters.dns.v3 import dns_cluster_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from meshd.compile.destination_rules import RuleSet
+from meshd.compile.dynamic_dns import dynamic_cluster
 from meshd.compile.endpoints import has_labels, lb_endpoint, load_assignment, near_assignment
 from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, OutboundCluster
 from meshd.compile.tls_plan import TlsPlan, tls_plan
@@ -76,6 +77,9 @@ def _service_cluster(
     nearness = None if direct else policy.nearness(service, rules.client)
     if direct:
         discovery = _original_destination()
+    elif service.resolution is Resolution.DYNAMIC_DNS:
+        nearness = None
+        discovery = dynamic_cluster(verified=_is_verified(policy))
     elif service.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
         discovery = _dns(name, service, port, rules, nearness) | load_balancing(policy)
     else:
@@ -219,9 +223,16 @@ def _names_from_requests(policy: Policy, host: str) -> dict[str, Any]:
     tls = policy.tls
     if tls is None or tls.mode not in {"SIMPLE", "MUTUAL"} or tls.sni or not host.startswith("*"):
         return {}
-    verified = not (tls.insecure_skip_verify or tls.subject_alt_names)
-    options = protocol_pb2.UpstreamHttpProtocolOptions(auto_sni=True, auto_san_validation=verified)
+    options = protocol_pb2.UpstreamHttpProtocolOptions(
+        auto_sni=True, auto_san_validation=_is_verified(policy)
+    )
     return {"upstream_http_protocol_options": options}
+
+
+def _is_verified(policy: Policy) -> bool:
+    """Whether a server must show the name that it was asked by."""
+    tls = policy.tls
+    return tls is None or not (tls.insecure_skip_verify or tls.subject_alt_names)
 
 
 def passthrough_cluster(options: MeshOptions) -> Any:

@@ -29,7 +29,7 @@ from meshd.compile.traffic_policy import effective_policy
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.destinations import LocalityLbSetting
 from meshd.model.interception import OUTBOUND_PORT
-from meshd.model.service import Endpoint, Protocol, ServiceRecord
+from meshd.model.service import Endpoint, Protocol, Resolution, ServiceRecord
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 
@@ -177,6 +177,10 @@ class _Journey:
         )
         subset = rules.subset(planned.name.subset)
         labels = subset.labels if subset else {}
+        if service.resolution is Resolution.DYNAMIC_DNS:
+            self._tell("endpoint", f"{self._host} is looked up by the proxy, for each request")
+            yield f"{self._host}:{planned.name.port}"
+            return
         places = [
             place
             for place in service.endpoints

@@ -15,6 +15,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 
 from meshd.compile.access_log import access_logs
+from meshd.compile.dynamic_dns import HTTP_FILTER, http_config
 from meshd.compile.wellknown import (
     CLIENT_CERTIFICATE_STATE,
     filter_,
@@ -30,13 +31,18 @@ SERVER_NAME: Final = "istio-envoy"
 """What ``server:`` says behind Istio; scripts look for it."""
 
 
-def client_manager(stat_prefix: str, routes: str, options: MeshOptions) -> Any:
-    """For a workload's outgoing requests; ``routes`` names the route configuration."""
+def client_manager(
+    stat_prefix: str, routes: str, options: MeshOptions, *, dynamic: bool = False
+) -> Any:
+    """For a workload's outgoing requests; ``routes`` names the route configuration.
+
+    ``dynamic``: some of them lead to clusters that look up the request's host.
+    """
     return _manager(
         options,
         stat_prefix=stat_prefix,
         rds=_routes(routes),
-        http_filters=_filters(cors=True, fault=True),
+        http_filters=_filters(cors=True, fault=True, dynamic=dynamic),
         forward_client_cert_details=_Manager.SANITIZE,
     )
 
@@ -123,7 +129,7 @@ def _all_to(name: str, cluster: str, *, certificate: bool) -> Any:
     )
 
 
-def _filters(*, cors: bool = False, fault: bool = False) -> list[Any]:
+def _filters(*, cors: bool = False, fault: bool = False, dynamic: bool = False) -> list[Any]:
     http_filter = http_connection_manager_pb2.HttpFilter
     filters: list[Any] = []
     if cors:
@@ -134,5 +140,7 @@ def _filters(*, cors: bool = False, fault: bool = False) -> list[Any]:
         filters.append(
             http_filter(name="envoy.filters.http.fault", typed_config=packed(fault_pb2.HTTPFault()))
         )
+    if dynamic:
+        filters.append(http_filter(name=HTTP_FILTER, typed_config=packed(http_config())))
     router = router_pb2.Router()
     return [*filters, http_filter(name="envoy.filters.http.router", typed_config=packed(router))]

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
+from meshd.compile.dynamic_dns import by_server_name
 from meshd.compile.names import OutboundCluster
 from meshd.compile.route_match import MESH
+from meshd.compile.tcp import tcp_proxy
 from meshd.compile.traffic_policy import Policy, effective_policy
 from meshd.compile.visibility import Routing, View
 from meshd.model.service import Port, Protocol, Resolution, ServiceRecord
+from meshd.model.snapshot import MeshOptions
 from meshd.model.traffic import L4MatchAttributes, RouteDestination, TLSMatchAttributes
 
 
@@ -31,6 +35,13 @@ class OpaqueRoute:
     """With their weights."""
     policy: Policy
     """Of the first of them."""
+    dynamic: bool = False
+    """The server name is looked up for each connection."""
+
+    def filters(self, options: MeshOptions | None) -> list[Any]:
+        """Network filters; no options: without an access log."""
+        proxy = tcp_proxy(self.clusters[0][0], self.clusters, options, policy=self.policy)
+        return [by_server_name(self.port), proxy] if self.dynamic else [proxy]
 
 
 def destinations(service: ServiceRecord) -> tuple[str, ...]:
@@ -72,6 +83,7 @@ def _default(
         server_names=(host,) if by_name else (),
         clusters=((str(cluster), 1),),
         policy=policy_of(view, cluster),
+        dynamic=service.resolution is Resolution.DYNAMIC_DNS,
     )
 
 

@@ -36,7 +36,7 @@ from meshd.model.interception import (
     CAPTURE_PROBE_PORT,
     OUTBOUND_PORT,
 )
-from meshd.model.service import Protocol
+from meshd.model.service import Protocol, Resolution
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 
@@ -146,7 +146,10 @@ def _http_chains(
     """
     for number, kinds in sorted(ports.items()):
         manager = client_manager(
-            f"outbound_{number}", client_routes(number, view.scope.name), options
+            f"outbound_{number}",
+            client_routes(number, view.scope.name),
+            options,
+            dynamic=_is_dynamic(view, number),
         )
         if any(kind.is_http for kind in kinds):
             yield chain(f"http|{number}", chain_match(port=number), [manager])
@@ -172,6 +175,11 @@ def _http_chains(
                 ),
                 [known, manager],
             )
+
+
+def _is_dynamic(view: View, port: int) -> bool:
+    services = view.by_port.get(port, ())
+    return any(one.resolution is Resolution.DYNAMIC_DNS for one in services)
 
 
 def _opaque_chains(view: View, options: MeshOptions) -> Iterator[Any]:
@@ -200,5 +208,5 @@ def _opaque_chain(
     return chain(
         route.name,
         chain_match(port=route.port, prefixes=prefixes, server_names=names),
-        [tcp_proxy(route.clusters[0][0], route.clusters, options, policy=route.policy)],
+        route.filters(options),
     )

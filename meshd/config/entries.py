@@ -19,6 +19,7 @@ _RESOLUTIONS = {
     "STATIC": Resolution.STATIC,
     "DNS": Resolution.DNS,
     "DNS_ROUND_ROBIN": Resolution.DNS_ROUND_ROBIN,
+    "DYNAMIC_DNS": Resolution.DYNAMIC_DNS,
 }
 
 
@@ -62,7 +63,7 @@ def _to_record(
 
 def _endpoints(entry: ServiceEntry, host: str, backends: Backends) -> tuple[Endpoint, ...]:
     spec = entry.spec
-    if spec.resolution == "NONE":
+    if spec.resolution in {"NONE", "DYNAMIC_DNS"}:
         return ()
     if spec.workload_selector:
         found = backends.select(entry.metadata.namespace, spec.workload_selector.labels)

@@ -34,6 +34,8 @@ class Resolution(enum.StrEnum):
     """Each endpoint is a name that the proxy resolves."""
     DNS_ROUND_ROBIN = "dns_round_robin"
     """As DNS, but there is one name, and only its first address is used for a new connection."""
+    DYNAMIC_DNS = "dynamic_dns"
+    """The name that a request has is resolved for it (wildcard hosts)."""
     NONE = "none"
     """The client's own destination address is used (also headless services)."""
 

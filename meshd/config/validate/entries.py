@@ -18,6 +18,7 @@ from meshd.config.validate.fields import (
 from meshd.config.validate.localities import check_locality
 from meshd.decoding import Path, nearest
 from meshd.model.entries import ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec
+from meshd.model.service import Protocol
 
 
 def check_service_entry(report: Report, found: ServiceEntry) -> None:
@@ -101,6 +102,9 @@ def _check_resolution(report: Report, spec: ServiceEntrySpec) -> None:
         report.error(("spec", "endpoints"), "resolution: STATIC needs endpoints")
     if spec.resolution == "DNS_ROUND_ROBIN" and len(spec.endpoints) > 1:
         report.error(("spec", "endpoints"), "resolution: DNS_ROUND_ROBIN has at most one")
+    if spec.resolution == "DYNAMIC_DNS":
+        _check_dynamic(report, spec)
+        return
     wild = [index for index, host in enumerate(spec.hosts) if host.startswith("*")]
     if spec.resolution.startswith("DNS") and not listed:
         for index in wild:
@@ -108,6 +112,28 @@ def _check_resolution(report: Report, spec: ServiceEntrySpec) -> None:
                 ("spec", "hosts", index),
                 f'"{spec.hosts[index]}" cannot be resolved; list endpoints, or use NONE',
             )
+
+
+def _check_dynamic(report: Report, spec: ServiceEntrySpec) -> None:
+    """What is looked up is a request's own name: it must have one, and be for others."""
+    for index, host in enumerate(spec.hosts):
+        if not host.startswith("*."):
+            report.error(
+                ("spec", "hosts", index),
+                f'"{host}" is no wildcard; DYNAMIC_DNS is for *.{host}, DNS for one name',
+            )
+    if spec.location != "MESH_EXTERNAL":
+        report.error(("spec", "location"), "DYNAMIC_DNS is for MESH_EXTERNAL only")
+    for index, port in enumerate(spec.ports):
+        kind = protocol.of_entry_port(port.protocol, port.name, port.number)
+        if not (kind.is_http or kind in {Protocol.HTTPS, Protocol.TLS}):
+            report.error(
+                ("spec", "ports", index, "protocol"),
+                "DYNAMIC_DNS needs a protocol that names the host: HTTP, HTTP2, GRPC, HTTPS, TLS",
+            )
+    if spec.endpoints or spec.workload_selector:
+        name = "endpoints" if spec.endpoints else "workloadSelector"
+        report.warning(("spec", name), "is passed over: DYNAMIC_DNS looks up each request's host")
 
 
 def _check_endpoint(report: Report, path: Path, endpoint: WorkloadEntrySpec) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
+import socketserver
 import subprocess
 import threading
 import time
@@ -33,6 +34,7 @@ from google.protobuf import json_format
 
 from meshd.compile.clusters import black_hole_cluster, passthrough_cluster, service_clusters
 from meshd.compile.delegation import delegated
+from meshd.compile.dynamic_dns import HTTP_FILTER, http_config
 from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import BoundServer
 from meshd.compile.gateway_routes import gateway_route_configuration
@@ -41,11 +43,10 @@ from meshd.compile.opaque import opaque_routes
 from meshd.compile.proxy_protocol import announce_clients
 from meshd.compile.routes import route_configuration
 from meshd.compile.scope import Scope
-from meshd.compile.tcp import tcp_proxy
 from meshd.compile.visibility import MeshIndex, View
-from meshd.compile.wellknown import packed, socket_address
+from meshd.compile.wellknown import inspect_tls, packed, socket_address
 from meshd.model.base import decode_scalar
-from meshd.model.service import Endpoint, Port, Protocol, ServiceRecord
+from meshd.model.service import Endpoint, Port, Protocol, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.traffic import DestinationRule, Gateway, VirtualService
 
@@ -62,6 +63,14 @@ class Seen(NamedTuple):
     headers: dict[str, str]
 
 
+class _TakesHellos(socketserver.BaseRequestHandler):
+    """Sees the first bytes of TLS, and says so in plain text."""
+
+    def handle(self) -> None:
+        first = self.request.recv(1)
+        self.request.sendall(b"hello" if first == b"\x16" else b"what?")
+
+
 class Backends:
     """Servers that say who they are and what they were asked, and remember it."""
 
@@ -74,7 +83,13 @@ class Backends:
             )
             for number, name in enumerate(names, start=2)
         }
-        for server in self._servers.values():
+        # The names below "localhost" are those of 127.0.0.1.
+        self._servers["local"] = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), self._handler("local")
+        )
+        self._hello = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _TakesHellos)
+        self.hello_port = int(self._hello.server_address[1])
+        for server in (*self._servers.values(), self._hello):
             server.daemon_threads = True
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -98,7 +113,7 @@ class Backends:
         )
 
     def close(self) -> None:
-        for server in self._servers.values():
+        for server in (*self._servers.values(), self._hello):
             server.shutdown()
             server.server_close()
 
@@ -262,6 +277,16 @@ def _snapshot(backends: Backends) -> Snapshot:
         msgspec.structs.replace(_tcp_service("loyal-tcp", backends, everywhere), sticky=True),
         _tcp_service("tunnel", backends, {"v1": "v1"}),
         _tcp_service("announced", backends, {"v1": "v1"}),
+        ServiceRecord(
+            host="*.localhost",
+            namespace="default",
+            ports=(
+                Port(80, "http", Protocol.HTTP),
+                Port(backends.hello_port, "tls", Protocol.TLS),
+            ),
+            resolution=Resolution.DYNAMIC_DNS,
+            external=True,
+        ),
     )
     return delegated(
         Snapshot(
@@ -280,8 +305,11 @@ def _static_clusters(index: MeshIndex, scope: Scope) -> Iterator[Any]:
         assignments = service_assignments(service, rules)
         for planned in service_clusters(service, rules, index.options):
             cluster = planned.cluster
-            assignment = assignments[cluster.eds_cluster_config.service_name]
             cluster.ClearField("upstream_bind_config")
+            if cluster.HasField("cluster_type"):
+                yield cluster
+                continue
+            assignment = assignments[cluster.eds_cluster_config.service_name]
             cluster.ClearField("eds_cluster_config")
             cluster.type = cluster.STATIC
             assignment.cluster_name = cluster.name
@@ -297,11 +325,16 @@ def _tcp_listeners(view: View) -> Iterator[Any]:
     for route in opaque_routes(view):
         cluster = parse_cluster(route.clusters[0][0])
         assert isinstance(cluster, OutboundCluster)
-        proxy = tcp_proxy("tcp", route.clusters, policy=route.policy)
         yield listener_pb2.Listener(
             name=f"tcp {cluster.host.partition('.')[0]}",
             address=socket_address("127.0.0.1", 0),
-            filter_chains=[listener_components_pb2.FilterChain(filters=[proxy])],
+            listener_filters=[inspect_tls()] if route.server_names else [],
+            filter_chains=[
+                listener_components_pb2.FilterChain(
+                    filter_chain_match={"server_names": route.server_names},
+                    filters=route.filters(None),
+                )
+            ],
         )
 
 
@@ -309,6 +342,7 @@ def _listener(name: str, routes: Any) -> Any:
     filters = {
         "envoy.filters.http.cors": cors_pb2.Cors(),
         "envoy.filters.http.fault": fault_pb2.HTTPFault(),
+        HTTP_FILTER: http_config(),
         "envoy.filters.http.router": router_pb2.Router(),
     }
     manager = manager_pb2.HttpConnectionManager(
@@ -411,7 +445,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         )
     try:
         ports = _eventually(
-            lambda: len(found := _listener_ports(admin, process, log)) == 5 and found
+            lambda: len(found := _listener_ports(admin, process, log)) == 6 and found
         )
         tcp = {
             name.removeprefix("tcp "): port

@@ -9,6 +9,7 @@ import collections
 import concurrent.futures
 import math
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
@@ -350,6 +351,24 @@ def test_endpoint_is_told_who_the_client_is_by_the_proxy_protocol(proxy: Proxy) 
     reply = proxy.call_tcp("announced", source="127.0.1.7")
 
     assert reply.echo.headers["announced"].startswith("PROXY TCP4 127.0.1.7 ")
+
+
+def test_a_name_under_a_wildcard_is_looked_up_for_each_request(proxy: Proxy) -> None:
+    _, port = proxy.backends.address("local")
+
+    assert proxy.call(f"web.localhost:{port}").echo.backend == "local"
+    assert proxy.call(f"api.localhost:{port}").echo.backend == "local"
+    assert proxy.call("nowhere.localhost.invalid").status == 502
+
+
+def test_a_name_in_a_tls_hello_is_looked_up_for_each_connection(proxy: Proxy) -> None:
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(received, sent, server_hostname="shop.localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    with socket.create_connection(("127.0.0.1", proxy.tcp_ports["*"]), 20) as connection:
+        connection.sendall(sent.read())
+        assert connection.recv(5) == b"hello"
 
 
 def test_retry_budget_limits_retries(proxy: Proxy) -> None:

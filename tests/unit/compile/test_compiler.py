@@ -131,6 +131,34 @@ def test_localities_multiply_nothing_where_no_rule_asks_for_them() -> None:
         assert set(one[kind]) == set(five[kind])
 
 
+def test_only_ports_of_wildcards_that_are_looked_up_have_the_filter_for_it() -> None:
+    wild = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: wild}
+spec:
+  hosts: ["*.example.com"]
+  resolution: DYNAMIC_DNS
+  ports: [{number: 80, name: http, protocol: HTTP}, {number: 443, name: tls, protocol: TLS}]
+---
+"""
+    listener = compiled(snapshot(SERVICES + wild))[Kind.LISTENER]["outbound@default"]
+    chosen: dict[str, list[str]] = {}
+    for chain in listener.filter_chains:
+        manager = http_connection_manager_pb2.HttpConnectionManager()
+        if chain.filters[-1].typed_config.Unpack(manager):
+            chosen[chain.name] = [one.name for one in manager.http_filters]
+        else:
+            chosen[chain.name] = [one.name for one in chain.filters]
+
+    assert "envoy.filters.http.dynamic_forward_proxy" in chosen["http|80"]
+    assert "envoy.filters.http.dynamic_forward_proxy" not in chosen["http|9080"]
+    assert chosen["outbound|443||*.example.com"] == [
+        "envoy.filters.network.sni_dynamic_forward_proxy",
+        "envoy.filters.network.tcp_proxy",
+    ]
+
+
 def serialized(found: Compiled) -> dict[tuple[Kind, str], bytes]:
     return {
         (kind, name): message.SerializeToString(deterministic=True)

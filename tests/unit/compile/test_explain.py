@@ -162,6 +162,21 @@ spec: {host: db, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1}}}
     ]
 
 
+def test_a_name_that_is_looked_up_for_each_request_is_its_own_endpoint() -> None:
+    wild = """---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: wild}
+spec:
+  hosts: ["*.example.com"]
+  resolution: DYNAMIC_DNS
+  ports: [{number: 80, name: http, protocol: HTTP}]
+"""
+    found = ask("www.example.com:80", more=wild)
+    assert (found.verdict, found.endpoints) == ("routed", ("www.example.com:80",))
+    assert found.cluster == "outbound|80||*.example.com"
+
+
 def test_each_stage_is_told() -> None:
     found = ask("reviews:9080")
     assert [step.stage for step in found.stages] == [

@@ -828,6 +828,22 @@ def entry(rest: str = "resolution: DNS", hosts: str = "[a.b]", ports: str = "") 
             "spec.workloadSelector: stands in place of endpoints",
         ),
         (
+            entry("resolution: DYNAMIC_DNS"),
+            'spec.hosts[0]: "a.b" is no wildcard; DYNAMIC_DNS is for *.a.b, DNS for one name',
+        ),
+        (
+            entry(
+                "resolution: DYNAMIC_DNS",
+                hosts="['*.a.test']",
+                ports="{number: 5, name: tcp, protocol: TCP}",
+            ),
+            "spec.ports[0].protocol: DYNAMIC_DNS needs a protocol that names the host",
+        ),
+        (
+            entry("resolution: DYNAMIC_DNS\nlocation: MESH_INTERNAL", hosts="['*.a.test']"),
+            "spec.location: DYNAMIC_DNS is for MESH_EXTERNAL only",
+        ),
+        (
             entry("resolution: DNS_ROUND_ROBIN\nendpoints: [{address: a.b}, {address: a.c}]"),
             "spec.endpoints: resolution: DNS_ROUND_ROBIN has at most one",
         ),

@@ -1,0 +1,54 @@
+# pyright: reportAttributeAccessIssue=false
+"""Hosts under a wildcard whose addresses the proxy looks up when a request names them.
+
+The name is that of HTTP's host, or of the TLS hello (``resolution: DYNAMIC_DNS``):
+https://istio.io/latest/docs/reference/config/networking/service-entry/#ServiceEntry-Resolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.extensions.clusters.dynamic_forward_proxy.v3 import cluster_pb2 as dynamic_cluster_pb2
+from envoy.extensions.common.dynamic_forward_proxy.v3 import dns_cache_pb2
+from envoy.extensions.filters.http.dynamic_forward_proxy.v3 import (
+    dynamic_forward_proxy_pb2 as http_filter_pb2,
+)
+from envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3 import (
+    sni_dynamic_forward_proxy_pb2 as sni_filter_pb2,
+)
+
+from meshd.compile.wellknown import filter_, packed
+
+HTTP_FILTER: Final = "envoy.filters.http.dynamic_forward_proxy"
+_CLUSTER: Final = cluster_pb2.Cluster
+
+
+def dynamic_cluster(*, verified: bool) -> dict[str, Any]:
+    """Fields of a cluster of whatever names requests have; ``verified``: so is the server's."""
+    config = dynamic_cluster_pb2.ClusterConfig(
+        dns_cache_config=_cache(), allow_insecure_cluster_options=not verified
+    )
+    return {
+        "lb_policy": _CLUSTER.CLUSTER_PROVIDED,
+        "cluster_type": _CLUSTER.CustomClusterType(
+            name="envoy.clusters.dynamic_forward_proxy", typed_config=packed(config)
+        ),
+    }
+
+
+def http_config() -> Any:
+    """Of the HTTP filter that looks names up. Requests to other clusters pass it by."""
+    return http_filter_pb2.FilterConfig(dns_cache_config=_cache())
+
+
+def by_server_name(port: int) -> Any:
+    """The network filter that looks up a TLS hello's name, to be connected to on this port."""
+    config = sni_filter_pb2.FilterConfig(dns_cache_config=_cache(), port_value=port)
+    return filter_("envoy.filters.network.sni_dynamic_forward_proxy", config)
+
+
+def _cache() -> Any:
+    """One for the whole proxy. Envoy wants it described alike wherever it is named."""
+    return dns_cache_pb2.DnsCacheConfig(name="dynamic", dns_lookup_family=_CLUSTER.V4_PREFERRED)
