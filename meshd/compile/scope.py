@@ -8,22 +8,28 @@ A scope is a namespace; where rules tell clients of a namespace apart by their l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
 
 import msgspec
 
+from meshd.compile.hosts import covers, resolve
 from meshd.compile.nearness import compared_labels, may_prefer
 from meshd.model.locality import NETWORK, locality_of
-from meshd.model.service import Preference
+from meshd.model.service import Preference, ServiceRecord
 from meshd.model.snapshot import Snapshot
 from meshd.model.traffic import (
+    DestinationRule,
     HTTPMatchRequest,
     L4MatchAttributes,
     TLSMatchAttributes,
     VirtualService,
 )
+from meshd.model.workload import Workload
 
 Label = tuple[str, str]
+OTHER: Final = "*"
+"""In place of a label's value that no endpoint has. No label can have this one."""
 Match = HTTPMatchRequest | L4MatchAttributes | TLSMatchAttributes
 
 
@@ -71,21 +77,25 @@ def scopes(snapshot: Snapshot) -> dict[str, Scope]:
     """The scope of each workload, by uid."""
     namespaces = {workload.namespace for workload in snapshot.workloads.values()}
     relevant = {namespace: _relevant_labels(snapshot, namespace) for namespace in namespaces}
-    compared = {namespace: _compared_labels(snapshot, namespace) for namespace in namespaces}
+    compared = {namespace: _compared(snapshot, namespace) for namespace in namespaces}
     by_locality = _is_anything_by_locality(snapshot)
     here = snapshot.options.locality
     found: dict[str, Scope] = {}
     for uid, workload in snapshot.workloads.items():
-        labels = tuple(
-            sorted(
-                label
-                for label in workload.labels.items()
-                if label in relevant[workload.namespace] or label[0] in compared[workload.namespace]
-            )
-        )
+        labels = _labels(workload, relevant[workload.namespace], compared[workload.namespace])
         place = locality_of(workload.labels, workload.locality or here) if by_locality else here
         found[uid] = Scope(workload.namespace, labels, "" if place == here else place)
     return found
+
+
+def _labels(workload: Workload, relevant: set[Label], compared: set[Label]) -> tuple[Label, ...]:
+    kept: list[Label] = []
+    for label in workload.labels.items():
+        if label in relevant or label in compared:
+            kept.append(label)
+        elif (label[0], OTHER) in compared:
+            kept.append((label[0], OTHER))
+    return tuple(sorted(kept))
 
 
 def _is_anything_by_locality(snapshot: Snapshot) -> bool:
@@ -94,16 +104,36 @@ def _is_anything_by_locality(snapshot: Snapshot) -> bool:
     ) or any(may_prefer(rule.spec) for rule in snapshot.destination_rules)
 
 
-def _compared_labels(snapshot: Snapshot, namespace: str) -> set[str]:
-    """Labels whose value for a client is compared with that of endpoints."""
+def _compared(snapshot: Snapshot, namespace: str) -> set[Label]:
+    """Labels of clients that rules compare with those of endpoints: as endpoints have them.
+
+    Other values are all one, ``OTHER``: none of them is an endpoint's. So the scopes are no more
+    than the values that a service's own endpoints have.
+    """
+    found: set[Label] = set()
+    for rule in snapshot.destination_rules:
+        keys = compared_labels(rule.spec)
+        if keys and exported(rule.spec.export_to, rule.metadata.namespace, namespace):
+            found |= _of_endpoints(keys, _ruled(rule, snapshot))
+    preferring = [one for one in snapshot.services.values() if one.prefers is not Preference.ANY]
+    return found | _of_endpoints({NETWORK}, preferring) if preferring else found
+
+
+def _ruled(rule: DestinationRule, snapshot: Snapshot) -> Iterator[ServiceRecord]:
+    owner, domain = rule.metadata.namespace, snapshot.options.domain
+    host = resolve(rule.spec.host, owner, domain, snapshot.services)
+    return (one for name, one in snapshot.services.items() if covers(host, name))
+
+
+def _of_endpoints(keys: Collection[str], services: Iterable[ServiceRecord]) -> set[Label]:
     found = {
-        key
-        for rule in snapshot.destination_rules
-        if exported(rule.spec.export_to, rule.metadata.namespace, namespace)
-        for key in compared_labels(rule.spec)
+        (key, endpoint.labels[key])
+        for service in services
+        for endpoint in service.endpoints
+        for key in keys
+        if key in endpoint.labels
     }
-    preferring = any(one.prefers is not Preference.ANY for one in snapshot.services.values())
-    return found | {NETWORK} if preferring else found
+    return found | {(key, OTHER) for key in keys}
 
 
 def _relevant_labels(snapshot: Snapshot, namespace: str) -> set[Label]:

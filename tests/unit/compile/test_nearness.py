@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshd.compile.endpoints import service_assignments
 from meshd.compile.nearness import Client, by_nearness, in_effect
-from meshd.compile.scope import Scope
+from meshd.compile.scope import Scope, scopes
 from meshd.compile.visibility import MeshIndex
 from meshd.model.base import decode_scalar
 from meshd.model.destinations import LoadBalancerSettings, LocalityLbSetting, OutlierDetection
@@ -19,6 +19,7 @@ from meshd.model.locality import locality_of, matches, parts, shared
 from meshd.model.service import Endpoint, Port, Preference, Protocol, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.traffic import DestinationRule
+from meshd.model.workload import Workload
 
 HOST = "a.default.svc.cluster.local"
 HERE = "us/a/1"
@@ -222,3 +223,46 @@ def test_localities_have_three_parts_and_patterns_leave_some_open() -> None:
     ]
     assert all(matches("us/a/1", pattern) for pattern in ("*", "us", "us/*", "us/a/*", "us/a/1"))
     assert not any(matches("us/a/1", pattern) for pattern in ("eu/*", "us/b", "us/a/2"))
+
+
+def test_labels_that_no_endpoint_has_make_no_scopes_of_their_own() -> None:
+    rack = rule(
+        outlierDetection={}, loadBalancer={"localityLbSetting": {"failoverPriority": ["rack"]}}
+    )
+    service = ServiceRecord(
+        host=HOST, namespace="default", endpoints=(endpoint("", labels={"rack": "1"}),)
+    )
+    racks = {"a": "1", "b": "2", "c": "3", "d": ""}
+    workloads = {
+        uid: Workload(
+            uid=uid,
+            name=uid,
+            namespace="default",
+            netns="",
+            labels={"rack": number} if number else {},
+        )
+        for uid, number in racks.items()
+    }
+    found = scopes(
+        Snapshot(services={HOST: service}, destination_rules=(rack,), workloads=workloads)
+    )
+
+    assert {uid: scope.labels for uid, scope in found.items()} == {
+        "a": (("rack", "1"),),
+        "b": (("rack", "*"),),
+        "c": (("rack", "*"),),
+        "d": (),
+    }
+    assert len({scope.name for scope in found.values()}) == 3
+
+
+def test_a_network_makes_no_scope_where_no_service_prefers_anything() -> None:
+    workload = Workload(
+        uid="a",
+        name="a",
+        namespace="default",
+        netns="",
+        labels={"topology.istio.io/network": "n"},
+    )
+
+    assert scopes(Snapshot(workloads={"a": workload})) == {"a": Scope("default")}
