@@ -62,6 +62,7 @@ LIBRARIES: Final = {
     "pyroute2": {"capture", "discovery", "testbed"},
     "grpc": {"xds", "identity", "discovery"},
     "envoy": {"compile", "xds", "identity", "proxy"},
+    "xds": {"compile"},
     "google": {"compile", "xds", "identity", "proxy"},
     "cryptography": {"identity"},
     "systemd": {"journal", "supervisor", "telemetry"},

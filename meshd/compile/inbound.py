@@ -24,8 +24,17 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from meshd.compile import wellknown
 from meshd.compile.http import server_manager
 from meshd.compile.internal import handover, internal_cluster
-from meshd.compile.listeners import chain, chain_match, in_namespace, loop_trap, own_traps
-from meshd.compile.names import BLACK_HOLE_CLUSTER, InboundCluster
+from meshd.compile.listeners import (
+    REFUSED,
+    chain,
+    chain_match,
+    in_namespace,
+    loop_trap,
+    own_traps,
+    refused,
+)
+from meshd.compile.matching import by_mesh_tls, by_port, to_chain
+from meshd.compile.names import InboundCluster
 from meshd.compile.peer_authentication import Mode, PeerPolicy
 from meshd.compile.tcp import tcp_proxy
 from meshd.compile.tls import HTTP_ALPN, TCP_ALPN, mesh_server
@@ -37,6 +46,9 @@ from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Identity, Workload
 
 _UNDECLARED: Final = "InboundPassthroughCluster"
+
+_MUTUAL: Final = "mtls"
+_PLAIN: Final = "plain"
 
 _LONGEST_SHAPE: Final = 48
 _HELLO_TIMEOUT: Final = 2.0
@@ -104,59 +116,61 @@ def workload_listener(
     """Takes what the namespace's rules redirect to port 15006.
 
     A connection that begins like the mesh's mutual TLS is taken as such, wherever that is
-    allowed; anything else is plain, and goes on only where that is. What no chain matches is
-    closed.
+    allowed; anything else is plain, and goes on only where that is.
     """
-    whose = wellknown.whose(workload, TRANSITIVE)
-    alpn = (*HTTP_ALPN, *TCP_ALPN)
-    mutual = [
-        wellknown.set_filter_state(*whose, *handover(), after_handshake=tuple(_peer(identity))),
-        tcp_proxy(
-            "inbound",
-            [(listener_for(ports, mutual_tls=True), 1)],
-            after_handshake=True,
-        ),
-    ]
-    plain = [
-        wellknown.set_filter_state(*whose, *handover()),
-        tcp_proxy("inbound", [(listener_for(ports, mutual_tls=False), 1)]),
-    ]
-    refused = [tcp_proxy(BLACK_HOLE_CLUSTER, [(BLACK_HOLE_CLUSTER, 1)])]
-    chains = own_traps(workload, INBOUND_PORT)
-    for port in (*sorted(policy.port_modes), None):
-        mode = policy.mode if port is None else policy.mode_of(port)
-        label = "any" if port is None else str(port)
-        if mode is not Mode.DISABLE:
-            match = chain_match(port=port, tls=True, alpn=alpn)
-            server = mesh_server(identity, alpn)
-            chains.append(chain(f"{label}|mtls", match, mutual, transport_socket=server))
-        if port is not None and mode is not Mode.STRICT:
-            # Envoy does not go back from a transport protocol to chains that name none.
-            chains += [
-                chain(f"{label}|{kind}", chain_match(port=port, tls=kind == "tls"), plain)
-                for kind in ("tls", "plain")
-            ]
-        elif port is not None and policy.mode is not Mode.STRICT:
-            # Or else the chains of all ports would take it.
-            chains += [
-                chain(f"{label}|refused-{kind}", chain_match(port=port, tls=kind == "tls"), refused)
-                for kind in ("tls", "plain")
-            ]
-    if policy.mode is not Mode.STRICT and policy.port_modes:
-        chains.append(chain("any|tls", chain_match(tls=True), plain))
+    traps = own_traps(workload, INBOUND_PORT)
+    ways = {port: _way(mode) for port, mode in sorted(policy.port_modes.items())} | traps
+    way = by_port(ways, _way(policy.mode)) if ways else _way(policy.mode)
+    modes = {policy.mode, *policy.port_modes.values()}
     return in_namespace(
         workload,
         "inbound",
         INBOUND_PORT,
         options,
-        listener_filters=[wellknown.original_destination(), wellknown.inspect_tls()],
+        listener_filters=[
+            wellknown.original_destination(),
+            wellknown.state_on_accept(*wellknown.whose(workload, TRANSITIVE), *handover()),
+            wellknown.inspect_tls(),
+        ],
         listener_filters_timeout=seconds(max(_HELLO_TIMEOUT, options.protocol_detection_timeout)),
         continue_on_listener_filters_timeout=True,
-        filter_chains=chains,
-        default_filter_chain=None
-        if policy.mode is Mode.STRICT
-        else chain("any|plain", None, plain),
+        filter_chain_matcher=way.matcher if way.HasField("matcher") else None,
+        filter_chains=[
+            *_chains(identity, ports, modes),
+            *([refused()] if traps or Mode.STRICT in modes else []),
+        ],
     )
+
+
+def _way(mode: Mode) -> Any:
+    """To where a connection goes."""
+    match mode:
+        case Mode.DISABLE:
+            return to_chain(_PLAIN)
+        case Mode.PERMISSIVE:
+            return by_mesh_tls(to_chain(_MUTUAL), to_chain(_PLAIN))
+        case Mode.STRICT:
+            return by_mesh_tls(to_chain(_MUTUAL), to_chain(REFUSED))
+
+
+def _chains(identity: Identity, ports: Ports, modes: set[Mode]) -> Iterator[Any]:
+    """Those that any of these modes leads to, for they take memory."""
+    if modes - {Mode.DISABLE}:
+        yield chain(
+            _MUTUAL,
+            None,
+            [
+                wellknown.set_filter_state(after_handshake=tuple(_peer(identity))),
+                tcp_proxy(
+                    "inbound", [(listener_for(ports, mutual_tls=True), 1)], after_handshake=True
+                ),
+            ],
+            transport_socket=mesh_server(identity, (*HTTP_ALPN, *TCP_ALPN)),
+        )
+    if modes - {Mode.STRICT}:
+        yield chain(
+            _PLAIN, None, [tcp_proxy("inbound", [(listener_for(ports, mutual_tls=False), 1)])]
+        )
 
 
 def _peer(identity: Identity) -> Iterator[Any]:

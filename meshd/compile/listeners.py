@@ -10,12 +10,15 @@ from typing import Any, Final
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 
+from meshd.compile.matching import to_chain
 from meshd.compile.names import BLACK_HOLE_CLUSTER
 from meshd.compile.tcp import tcp_proxy
 from meshd.compile.wellknown import socket_address
 from meshd.model.interception import DNS_PORT, INBOUND_PORT, OUTBOUND_PORT
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
+
+REFUSED: Final = "refused"
 
 _ANY: Final = ("0.0.0.0", "::")
 _LOOPBACK: Final = ("127.0.0.1", "::1")
@@ -76,10 +79,16 @@ def port_of(workload: Workload, port: int) -> int:
     return workload.host.inbound_port if port == INBOUND_PORT else port
 
 
-def own_traps(workload: Workload, port: int) -> list[Any]:
-    """What a thin listener on a port of the host begins with. In a namespace of its own there are
-    rules and the shared listeners to see to that."""
-    return [loop_trap(port_of(workload, port))] if workload.host else []
+def refused() -> Any:
+    """A chain that hangs up at once: it has no filter."""
+    return listener_components_pb2.FilterChain(name=REFUSED)
+
+
+def own_traps(workload: Workload, port: int) -> dict[int, Any]:
+    """What a thin listener on a port of the host sees to by port: whoever connects to it itself
+    would be sent to itself, for ever. In a namespace of its own there are rules and the shared
+    listeners to see to that."""
+    return {port_of(workload, port): to_chain(REFUSED)} if workload.host else {}
 
 
 def chain_match(

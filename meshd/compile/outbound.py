@@ -9,7 +9,7 @@ one more workload does not depend on how many services there are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_pb2
@@ -24,7 +24,9 @@ from meshd.compile.listeners import (
     in_namespace,
     loop_trap,
     own_traps,
+    refused,
 )
+from meshd.compile.matching import by_address, by_port, to_chain
 from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, client_routes
 from meshd.compile.opaque import OpaqueRoute, destinations, opaque_routes
 from meshd.compile.tcp import tcp_proxy
@@ -39,6 +41,8 @@ from meshd.model.interception import (
 from meshd.model.service import Protocol, Resolution
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
+
+_PROBE: Final = "probe"
 
 
 def identify(
@@ -55,18 +59,25 @@ def workload_listener(
     workload: Workload, identity: Identity, scope: str, options: MeshOptions
 ) -> Any:
     """Takes what the namespace's rules redirect to port 15001."""
-    known = wellknown.set_filter_state(
-        *identify(workload, identity, options, TRANSITIVE), *handover()
+    traps = own_traps(workload, OUTBOUND_PORT)
+    probe = by_address(
+        dict.fromkeys((CAPTURE_PROBE_ADDRESS, CAPTURE_PROBE_ADDRESS_V6), to_chain(_PROBE))
     )
     return in_namespace(
         workload,
         "outbound",
         OUTBOUND_PORT,
         options,
-        listener_filters=[wellknown.original_destination()],
-        filter_chains=[*own_traps(workload, OUTBOUND_PORT), _probe_answer(workload)],
+        listener_filters=[
+            wellknown.original_destination(),
+            wellknown.state_on_accept(
+                *identify(workload, identity, options, TRANSITIVE), *handover()
+            ),
+        ],
+        filter_chain_matcher=by_port({CAPTURE_PROBE_PORT: probe, **traps}).matcher,
+        filter_chains=[_probe_answer(workload), *([refused()] if traps else [])],
         default_filter_chain=chain(
-            "scope", None, [known, tcp_proxy("outbound", [(scope_listener_name(scope), 1)])]
+            "scope", None, [tcp_proxy("outbound", [(scope_listener_name(scope), 1)])]
         ),
     )
 
@@ -74,15 +85,10 @@ def workload_listener(
 def _probe_answer(workload: Workload) -> Any:
     """What capture's probe waits for. Here, not behind the hop: closing at once what comes over
     an internal connection resets it before the answer is through."""
-    match = chain_match(
-        port=CAPTURE_PROBE_PORT, prefixes=[CAPTURE_PROBE_ADDRESS, CAPTURE_PROBE_ADDRESS_V6]
-    )
     answer = config_pb2.Config(
         response=base_pb2.DataSource(inline_string=f"meshd {workload.uid}\n")
     )
-    return chain(
-        "probe", match, [wellknown.filter_("envoy.filters.network.direct_response", answer)]
-    )
+    return chain(_PROBE, None, [wellknown.filter_("envoy.filters.network.direct_response", answer)])
 
 
 def scope_listener_name(scope: str) -> str:

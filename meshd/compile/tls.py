@@ -11,7 +11,7 @@ from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
-from meshd.compile.cert_selectors import NameFromFilterState, OnDemandSecret
+from meshd.compile.newer_messages import NameFromFilterState, OnDemandSecret
 from meshd.compile.tls_plan import TlsMode, TlsPlan
 from meshd.compile.wellknown import extension, over_ads, packed, seconds, true
 from meshd.model.workload import Identity

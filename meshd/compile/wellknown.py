@@ -21,6 +21,7 @@ from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_stat
 from envoy.extensions.local_address_selectors.filter_state_override.v3 import config_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
 
+from meshd.compile.newer_messages import StateOnAccept
 from meshd.model.interception import PROXY_MARK
 from meshd.model.workload import Workload
 
@@ -149,6 +150,14 @@ def set_filter_state(*values: Any, after_handshake: tuple[Any, ...] = ()) -> Any
     for value in after_handshake:
         add_field(config, _ON_TLS_HANDSHAKE, value.SerializeToString(deterministic=True))
     return filter_("envoy.filters.network.set_filter_state", config)
+
+
+def state_on_accept(*values: Any) -> Any:
+    """Set once for all of a listener's chains, which takes less memory than in each of them."""
+    return listener_components_pb2.ListenerFilter(
+        name="envoy.filters.listener.set_filter_state",
+        typed_config=packed(StateOnAccept(on_new_connection=values)),
+    )
 
 
 def add_field(message: Any, number: int, value: bytes) -> None:
