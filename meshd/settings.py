@@ -55,8 +55,13 @@ class Paths:
 
     @property
     def proxy_run(self) -> Path:
-        """xds.sock and sds.sock: reached by the proxies' uid (through its group) only."""
+        """xds.sock: reached by the proxies' uid (through its group) only."""
         return self.run / "proxy"
+
+    @property
+    def plane(self) -> Path:
+        """Where the mesh role hands the proxies' configuration to the identity role."""
+        return self.run / "plane.sock"
 
     @property
     def admin_run(self) -> Path:

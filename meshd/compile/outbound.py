@@ -50,7 +50,7 @@ def identify(
 ) -> list[Any]:
     """Filter state that says on whose behalf a connection is made, and from where."""
     return [
-        state_value(wellknown.SECRET_STATE, identity.uri, sharing),
+        state_value(wellknown.SECRET_STATE, identity.client_secret, sharing),
         *wellknown.whose(workload, sharing),
     ]
 

@@ -6,18 +6,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import backoff_pb2, base_pb2, config_source_pb2, grpc_service_pb2
+from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
 from meshd.compile.newer_messages import NameFromFilterState, OnDemandSecret
 from meshd.compile.tls_plan import TlsMode, TlsPlan
-from meshd.compile.wellknown import extension, over_ads, packed, seconds, true
+from meshd.compile.wellknown import extension, over_ads, packed, true
 from meshd.model.workload import Identity
 
-SDS_CLUSTER: Final = "sds"
-"""Of the bootstrap: the identity role's socket."""
 SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
 TRUST_BUNDLE: Final = "ROOTCA"
 HTTP_ALPN: Final = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
@@ -28,35 +26,8 @@ _UNNAMED: Final = "unidentified"
 """The secret asked for where no identity is set: there is none of that name, so it fails closed."""
 
 
-def _soon_again() -> Any:
-    """The other end is a process next door that may be restarting."""
-    return base_pb2.RetryPolicy(
-        retry_back_off=backoff_pb2.BackoffStrategy(
-            base_interval=seconds(0.1), max_interval=seconds(1)
-        )
-    )
-
-
-def sds_source() -> Any:
-    return config_source_pb2.ConfigSource(
-        api_config_source=config_source_pb2.ApiConfigSource(
-            api_type=config_source_pb2.ApiConfigSource.DELTA_GRPC,
-            transport_api_version=config_source_pb2.ApiVersion.V3,
-            grpc_services=[
-                grpc_service_pb2.GrpcService(
-                    envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(
-                        cluster_name=SDS_CLUSTER, retry_policy=_soon_again()
-                    )
-                )
-            ],
-            set_node_on_first_message_only=True,
-        ),
-        resource_api_version=config_source_pb2.ApiVersion.V3,
-    )
-
-
 def _secret(name: str) -> Any:
-    return secret_pb2.SdsSecretConfig(name=name, sds_config=sds_source())
+    return secret_pb2.SdsSecretConfig(name=name, sds_config=over_ads())
 
 
 def _peer_validation(sans: tuple[str, ...], trust_domain: str) -> Any:
@@ -87,7 +58,7 @@ def mesh_client(plan: TlsPlan, trust_domain: str) -> Any:
                 custom_tls_certificate_selector=extension(
                     "envoy.tls.certificate_selectors.on_demand_secret",
                     OnDemandSecret(
-                        config_source=sds_source(),
+                        config_source=over_ads(),
                         certificate_mapper=extension(
                             "envoy.tls.upstream_certificate_mappers.filter_state_override",
                             NameFromFilterState(default_value=_UNNAMED),

@@ -2,8 +2,8 @@
 """Serves secrets to the pool over SDS on a unix socket; who may connect is up to its directory.
 
 Owns the gRPC server and its clients; what a client is told is ``subscriber``'s to decide. Serves
-the incremental variant (Envoy's on-demand secrets use it), the older one, and the aggregated
-service for clients that keep all subscriptions on one stream.
+the incremental variant, the older one, and the aggregated service for clients that keep all
+subscriptions on one stream, as the pool does by way of ``front``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from meshd import channel
 from meshd.errors import SystemRefusedError
 from meshd.identity.subscriber import Request, Response, Secret, Secrets, Subscriber
 
-_TYPE: Final = "type.googleapis.com/" + secret_pb2.Secret.DESCRIPTOR.full_name
+TYPE: Final = "type.googleapis.com/" + secret_pb2.Secret.DESCRIPTOR.full_name
 _SDS: Final = "envoy.service.secret.v3.SecretDiscoveryService"
 _ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _STOP_TIMEOUT: Final = 1.0
@@ -63,21 +63,28 @@ class Server:
         self._refused: set[tuple[str, str]] = set()
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, path: Path) -> None:
+    async def start(self, path: Path, aggregated: Any = None) -> None:
         """Listen. The socket is for its owner and its group, which is that of the directory.
+
+        ``aggregated`` handles the aggregated service's incremental variant; None: there are
+        secrets only.
 
         Raises InvalidInputError or SystemRefusedError when that cannot be.
         """
         channel.check_length(path)
         server = grpc.aio.server()
-        delta, whole = _handler(self._serve, delta=True), _handler(self._serve, delta=False)
+        delta, whole = _handler(self.serve, delta=True), _handler(self.serve, delta=False)
         server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(
                     _SDS, {"DeltaSecrets": delta, "StreamSecrets": whole}
                 ),
                 grpc.method_handlers_generic_handler(
-                    _ADS, {"DeltaAggregatedResources": delta, "StreamAggregatedResources": whole}
+                    _ADS,
+                    {
+                        "DeltaAggregatedResources": aggregated or delta,
+                        "StreamAggregatedResources": whole,
+                    },
                 ),
             )
         )
@@ -131,7 +138,8 @@ class Server:
         finally:
             client.writing = False
 
-    async def _serve(self, context: Any, *, delta: bool) -> None:
+    async def serve(self, context: Any, *, delta: bool) -> None:
+        """One client, until it hangs up; ``context`` has its ``read`` and ``write``."""
         client = _Client(context, delta=delta)
         self._clients.add(client)
         try:
@@ -147,7 +155,7 @@ class Server:
 
     def _receive(self, client: _Client, message: Any) -> None:
         client.name = client.name or message.node.id
-        if message.type_url not in {_TYPE, ""}:
+        if message.type_url not in {TYPE, ""}:
             return  # on an aggregated stream; there is nothing of another kind here
         refusal = client.subscriber.receive(_decode(message, delta=client.delta))
         if refusal:
@@ -155,7 +163,7 @@ class Server:
         self._start_write(client)
 
     def _log_refusal(self, proxy: str, names: tuple[str, ...], reason: str) -> None:
-        """Each client of the pool has many streams: the same refusal is logged once."""
+        """Once, however often the proxy comes back with it."""
         reason = " ".join(reason.split())[:_LONGEST_REASON]
         seen = (proxy, reason)
         if seen not in self._refused:
@@ -172,7 +180,7 @@ class Server:
 
 
 class _Client:
-    """One stream. An Envoy opens one for each secret."""
+    """One stream."""
 
     __slots__ = ("context", "delta", "name", "subscriber", "write", "writing")
 
@@ -212,16 +220,16 @@ def _decode(message: Any, *, delta: bool) -> Request:
 
 
 def _encode(response: Response, *, delta: bool) -> Any:
-    bodies = [{"type_url": _TYPE, "value": secret.body} for _, secret in response.secrets]
+    bodies = [{"type_url": TYPE, "value": secret.body} for _, secret in response.secrets]
     if not delta:
         return discovery_pb2.DiscoveryResponse(
-            type_url=_TYPE,
+            type_url=TYPE,
             nonce=response.nonce,
             version_info=response.nonce,
             resources=bodies,
         )
     return discovery_pb2.DeltaDiscoveryResponse(
-        type_url=_TYPE,
+        type_url=TYPE,
         nonce=response.nonce,
         removed_resources=response.removed,
         resources=[

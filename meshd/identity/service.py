@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 class _Leaf:
     held: Held
     secret: Secret
+    of_client: Secret
 
 
 async def _refuse(message: wire.AnyMessage) -> wire.Message:
@@ -224,11 +225,13 @@ class Identities:
 
     def _secrets(self) -> Secrets:
         served = {identity.uri: leaf.secret for identity, leaf in self._leaves.items()}
+        served |= {one.client_secret: leaf.of_client for one, leaf in self._leaves.items()}
         served[names.TRUST_BUNDLE] = self._trust_bundle()
         if not self._told or self._allowed is None:
             # A name outside the record may be new: denying it could cost a proxy what it has.
             return Secrets(served, None)
-        return Secrets(served, frozenset(identity.uri for identity in self._allowed))
+        wanted = ((identity.uri, identity.client_secret) for identity in self._allowed)
+        return Secrets(served, frozenset(name for both in wanted for name in both))
 
     def _trust_bundle(self) -> Secret:
         roots = self._signer.roots()
@@ -283,5 +286,8 @@ def _leaf(identity: Identity, kept: Kept) -> _Leaf:
     serial = f"{issued.serial:x}"
     return _Leaf(
         Held(kept.issued, issued.begins, issued.expires),
-        sds.certificate_secret(identity.uri, serial, issued.chain, kept.key),
+        *(
+            sds.certificate_secret(name, serial, issued.chain, kept.key)
+            for name in (identity.uri, identity.client_secret)
+        ),
     )

@@ -72,6 +72,16 @@ class Identity(msgspec.Struct, frozen=True, order=True):
     def uri(self) -> str:
         return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/{self.service_account}"
 
+    @property
+    def client_secret(self) -> str:
+        """The secret whose certificate it presents as a client; as a server it is ``uri``.
+
+        The same under another name, for Envoy 1.40 keeps accounts of their own of secrets that
+        listeners wait for and of those fetched on demand, but tells of one that is in both only the
+        first: https://github.com/envoyproxy/envoy/issues/47309.
+        """
+        return f"{self.uri}#client"
+
 
 class Stage(enum.StrEnum):
     """How far a workload's namespace is prepared. Each stage includes the ones before it."""

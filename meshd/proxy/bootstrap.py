@@ -16,8 +16,6 @@ from meshd.settings import Paths, ProxySettings, Settings
 Json = dict[str, Any]
 
 XDS_CLUSTER: Final = "xds"
-SDS_CLUSTER: Final = "sds"
-_UNLIMITED: Final = 2**32 - 1
 _MIB: Final = 1024 * 1024
 _TYPE: Final = "type.googleapis.com/"
 _CONNECTION_LIMIT: Final = "envoy.resource_monitors.global_downstream_max_connections"
@@ -97,10 +95,7 @@ def bootstrap(settings: Settings, paths: Paths, name: str) -> Json:
             "lds_config": {"ads": {}, "resource_api_version": "V3"},
         },
         "static_resources": {
-            "clusters": [
-                _unix_cluster(XDS_CLUSTER, paths.proxy_run / "xds.sock"),
-                _unix_cluster(SDS_CLUSTER, paths.proxy_run / "sds.sock"),
-            ]
+            "clusters": [_unix_cluster(XDS_CLUSTER, paths.proxy_run / "xds.sock")],
         },
         **_fixed(settings.proxy),
     }
@@ -206,8 +201,6 @@ def _unix_cluster(name: str, path: Path) -> Json:
         "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
-        # One request is open for each secret in use, for as long as it is.
-        "circuit_breakers": {"thresholds": [{"max_requests": _UNLIMITED}]},
         "typed_extension_protocol_options": {
             options: {
                 "@type": f"{_TYPE}{options}",

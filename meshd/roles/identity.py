@@ -1,4 +1,4 @@
-"""The identity role: serves identity.sock to the mesh role and sds.sock to the proxies."""
+"""The identity role: serves identity.sock to the mesh role and xds.sock to the proxies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 from meshd import channel, wire
 from meshd.errors import InvalidInputError
 from meshd.identity.desk import Desk
+from meshd.identity.front import Front
 from meshd.identity.node import NodeFile
 from meshd.identity.remote import Remote
 from meshd.identity.sds import Server
@@ -36,7 +37,8 @@ async def run(settings: Settings, paths: Paths) -> None:
     else:
         remote, identities = None, _authority(settings, paths, server)
     identities.restore()
-    await server.start(paths.proxy_run / "sds.sock")
+    front = Front(server, paths.plane)
+    await server.start(paths.proxy_run / "xds.sock", front.handler)
     try:
         listening = await channel.listen(
             paths.socket("identity"), identities.session, uids=channel.own_uids()
@@ -50,6 +52,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             listening.close()
     finally:
         await server.stop()
+        await front.close()
 
 
 def _authority(settings: Settings, paths: Paths, server: Server) -> Identities:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def run(settings: Settings, paths: Paths) -> None:
     """Until cancelled."""
     mesh = Mesh(settings, paths)
-    await mesh.xds.start(paths.proxy_run / "xds.sock")
+    await mesh.xds.start(paths.plane)
     agent = _agent(mesh, settings, paths) if settings.role == "agent" else None
     control = Control(mesh, settings, paths, agent)
     session = (

@@ -1,4 +1,4 @@
-"""A real Envoy takes its certificates from sds.sock, follows their rotation, gets no others."""
+"""A real Envoy takes its certificates over SDS, follows their rotation, gets no others."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ async def _envoy(
     paths: Paths, listeners: list[dict[str, Any]], application: int = 1
 ) -> AsyncGenerator[None]:
     config = paths.run / "envoy.json"
-    config.write_text(json.dumps(_bootstrap(paths.proxy_run / "sds.sock", listeners, application)))
+    config.write_text(json.dumps(_bootstrap(paths.proxy_run / "xds.sock", listeners, application)))
     log = paths.run / "envoy.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once

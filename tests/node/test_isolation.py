@@ -49,8 +49,8 @@ def sockets(node: Node) -> list[str]:
         if not path.is_relative_to(node.paths.netns) and stat.S_ISSOCK(path.lstat().st_mode)
     ]
     names = {Path(path).name for path in found}
-    roles = {f"{role}.sock" for role in ("capture", "identity", "mesh", "supervisor")}
-    assert roles | {"xds.sock", "sds.sock"} | admin_sockets(node) <= names
+    roles = {f"{role}.sock" for role in ("capture", "identity", "mesh", "supervisor", "plane")}
+    assert roles | {"xds.sock"} | admin_sockets(node) <= names
     return found
 
 
@@ -101,7 +101,7 @@ def test_a_proxy_reaches_configuration_and_secrets_only(node: Node) -> None:
     uid, gid = proxy_user(node)
     done = as_user(uid, gid, "/usr/bin/python3", "-c", CONNECT, *sockets(node))
     names = {Path(line.split(" ")[-1]).name for line in reached(done.stdout)}
-    assert names <= {"xds.sock", "sds.sock"} | admin_sockets(node)
+    assert names <= {"xds.sock"} | admin_sockets(node)
 
 
 def test_a_proxy_reads_no_key(node: Node) -> None:
@@ -126,8 +126,8 @@ def test_no_key_is_in_a_log_or_a_command_line(node: Node) -> None:
 
 
 def served(node: Node, name: str) -> bool:
-    """Whether sds.sock gives the secret of that name to somebody who may ask there."""
-    channel = grpc.insecure_channel(f"unix:{node.paths.proxy_run}/sds.sock")
+    """Whether xds.sock gives the secret of that name to somebody who may ask there."""
+    channel = grpc.insecure_channel(f"unix:{node.paths.proxy_run}/xds.sock")
     request = discovery_pb2.DeltaDiscoveryRequest(
         node={"id": "test~proxy-9"}, type_url=SECRET, resource_names_subscribe=[name]
     )

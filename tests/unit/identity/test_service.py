@@ -80,7 +80,11 @@ class _Node:
 
     @property
     def served(self) -> set[str]:
-        return set(self.secrets.served) - {TRUST_BUNDLE}
+        """Names as a server; each has the other one for clients beside it."""
+        names = set(self.secrets.served) - {TRUST_BUNDLE}
+        servers = {name for name in names if not name.endswith("#client")}
+        assert names == servers | {f"{name}#client" for name in servers}
+        return servers
 
     def version(self, identity: Identity) -> str:
         return self.secrets.served[identity.uri].version
