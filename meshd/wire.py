@@ -30,6 +30,7 @@ from meshd.model.membership import (
 )
 from meshd.model.message import Message
 from meshd.model.pod import ListPods, Pods, RunPods
+from meshd.model.pool import Pool
 from meshd.model.workload import Identity, Observation, Placement, Workload
 
 MAX_FRAME: Final = 64 * 1024 * 1024
@@ -231,13 +232,14 @@ class Statuses(Message, frozen=True):
 
 
 class ProxyStatus(msgspec.Struct, frozen=True):
-    """A member of the pool as the xDS server sees it."""
+    """A member of a pool as the xDS server sees it."""
 
     name: str
     connected: bool
     synced: bool
     rejected: tuple[str, ...] = ()
     """Reasons for which it refused resources, newest last."""
+    serves: tuple[Pool, ...] = (Pool.TRAFFIC,)
 
 
 class ProxyConfig(Message, frozen=True):
@@ -247,7 +249,7 @@ class ProxyConfig(Message, frozen=True):
     workload: str = ""
     namespace: str = "default"
     proxy: str = ""
-    """Name of a member; empty: the first that answers."""
+    """Name of a member; empty: the first of each pool that answers."""
 
 
 class Explain(Message, frozen=True):
@@ -312,7 +314,7 @@ class ReloadNames(Message, frozen=True):
 
 
 class ReplacePool(Message, frozen=True):
-    """Replace each member of the pool by a new process, one after the other, losing nothing."""
+    """Replace each proxy by a new process, one after the other in each pool, losing nothing."""
 
 
 _HEADER: Final = struct.Struct(">I")

@@ -1,4 +1,4 @@
-"""The whole: a snapshot, and the workloads that are served, to everything that a proxy is told.
+"""The whole: a snapshot, and the workloads that are served, to everything that proxies are told.
 
 Pure but for what it remembers: equal inputs give the very objects that they gave before, so that
 whoever comes after can tell by identity what has not changed.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from meshd.compile import dns, gateway, inbound, outbound
@@ -32,6 +32,7 @@ from meshd.compile.secrets import gateway_secrets, rule_credentials
 from meshd.compile.shape import shape
 from meshd.compile.tls import transport_sockets
 from meshd.compile.visibility import MeshIndex, View
+from meshd.model.pool import Pool
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Identity, Workload
@@ -59,16 +60,24 @@ class Compiler:
     def __init__(self) -> None:
         self._memo = Memo()
 
-    def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Compiled:
-        """``serving`` are uids of workloads whose namespaces are pinned: listeners can be opened
-        there. Those that the snapshot does not know are passed over."""
+    def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Mapping[Pool, Compiled]:
+        """For each pool. ``serving`` are uids of workloads whose namespaces are pinned: listeners
+        can be opened there. Those that the snapshot does not know are passed over."""
         round_ = _Round(delegated(as_accepted(snapshot)), self._memo, frozenset(serving))
-        compiled: Compiled = {kind: {} for kind in Kind}
-        for kind, messages in round_.resources():
-            names = "cluster_name" if kind is Kind.ENDPOINT else "name"
-            compiled[kind].update((getattr(message, names), message) for message in messages)
+        compiled = {
+            Pool.TRAFFIC: _by_name(round_.resources()),
+            Pool.DNS: _by_name(round_.dns_resources()),
+        }
         self._memo.end_round()
         return compiled
+
+
+def _by_name(found: Iterable[tuple[Kind, Iterable[Any]]]) -> Compiled:
+    compiled: Compiled = {kind: {} for kind in Kind}
+    for kind, messages in found:
+        names = "cluster_name" if kind is Kind.ENDPOINT else "name"
+        compiled[kind].update((getattr(message, names), message) for message in messages)
+    return compiled
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,13 +121,27 @@ class _Round:
             yield from self._service(service, rules)
         yield Kind.SECRET, self._secrets()
 
+    def dns_resources(self) -> Iterator[tuple[Kind, Iterable[Any]]]:
+        options = self._options
+        cluster = self._memo.each("dns cluster", (options,), lambda: iter((dns.cluster(options),)))
+        yield Kind.CLUSTER, cluster
+        for workload in (client.workload for client in self._clients):
+            yield Kind.LISTENER, self._dns_listener(workload)
+
+    def _dns_listener(self, workload: Workload) -> Iterable[Any]:
+        options = self._options
+        return self._memo.each(
+            ("workload dns", workload.uid),
+            (_place(workload), options),
+            lambda: iter((dns.workload_listener(workload, options),)),
+        )
+
     def _fixed_clusters(self) -> Iterable[Any]:
         ports = frozenset(port for served in self._served.values() for port in served)
 
         def make() -> Iterator[Any]:
             yield black_hole_cluster(self._options)
             yield passthrough_cluster(self._options)
-            yield dns.cluster(self._options)
             yield from inbound.inbound_clusters(ports)
 
         return self._memo.each("fixed clusters", (ports, self._options), make)
@@ -133,11 +156,8 @@ class _Round:
         def make() -> Iterator[Any]:
             yield outbound.workload_listener(workload, identity, scope, options)
             yield inbound.workload_listener(workload, identity, ports, policy, options)
-            yield dns.workload_listener(workload, options)
 
-        # Neither readiness nor labels are in a listener: they may change as often as they like.
-        place = (workload.netns, workload.host, workload.addresses)
-        what = (place, identity, scope, ports, policy, options)
+        what = (_place(workload), identity, scope, ports, policy, options)
         yield from self._memo.each(("workload", workload.uid), what, make)
         if client.gateway.ports:
             yield from gateway.workload_listeners(
@@ -213,6 +233,11 @@ class _Round:
         wanted = {name for client in self._clients for name in client.gateway.credentials()}
         wanted |= {name for _, rules in self._ruled_services() for name in rule_credentials(rules)}
         return gateway_secrets(self._snapshot.secrets, wanted)
+
+
+def _place(workload: Workload) -> tuple[object, ...]:
+    """What of it is in a listener: neither readiness nor labels, which may change as they like."""
+    return workload.netns, workload.host, workload.addresses
 
 
 def _with_transport(planned: PlannedCluster, trust_domain: str) -> Any:

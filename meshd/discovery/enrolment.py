@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
+from meshd.model.pool import Pool
 from meshd.model.workload import Identity, Observation, Placement, Stage, Workload
 
 
@@ -55,10 +56,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """By uid. A workload that is not listed is as good as absent."""
     observed: bool = True
     """Capture has told at all; until then nothing is known to be absent."""
-    proxies: int = 0
-    """Connected members of the pool."""
+    missing: Collection[Pool] = ()
+    """Pools of which no member is connected."""
     accepted: Collection[str] = ()
-    """Uids whose listeners are published and in use, as published, by every connected member."""
+    """Uids whose listeners are published and in use, as published, by every connected member of
+    the pool that they are for, of which there is at least one."""
     present: Collection[str] = ()
     """Uids of which any listener is published, or may be in use by any connected member."""
     bypass: Mapping[str, tuple[int, ...]] = {}
@@ -117,7 +119,7 @@ def _stay(life: Life, facts: Facts) -> Life:
     uid = life.workload.uid
     if life.phase is Phase.JOINING and _observed(uid, facts) is not Stage.ABSENT:
         return _in(life, Phase.LISTENING)
-    if life.phase is Phase.LISTENING and facts.proxies and uid in facts.accepted:
+    if life.phase is Phase.LISTENING and uid in facts.accepted:
         return _in(life, Phase.CAPTURED)
     return life
 

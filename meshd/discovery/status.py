@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from meshd import wire
 from meshd.discovery.enrolment import Facts, Life, Phase
+from meshd.model.pool import lack
 from meshd.model.workload import Identity, Observation, Stage, Workload
 
 _ABSENT = Observation("", Stage.ABSENT)
@@ -43,7 +44,7 @@ def row(
         certificate_expires=_rfc3339(certificate.expires)
         if certificate and certificate.serial
         else None,
-        synced=facts.proxies > 0 and workload.uid in facts.accepted,
+        synced=workload.uid in facts.accepted,
         proven=seen.stage is Stage.CAPTURED and seen.proven,
         enrolled=not outside,
         unprotected=seen.unprotected,
@@ -66,7 +67,7 @@ def _problem(
     found = (
         seen.problem,
         "" if facts.observed else "the capture role does not answer",
-        "" if facts.proxies else "no proxy is connected",
+        *(lack(pool) for pool in facts.missing),
         f"refused by a proxy: {rejected}" if rejected else "",
         certificate.problem if certificate else "",
         "its traffic is redirected, but no probe has reached the proxy" if unproven else "",

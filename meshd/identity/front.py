@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd.identity.sds import TYPE, Server
@@ -36,18 +37,18 @@ _OURS: Final = "secrets-"
 """How the nonces begin of what ``sds`` answers."""
 
 _Request = discovery_pb2.DeltaDiscoveryRequest
+_Node = base_pb2.Node
 _Write = Callable[[bytes], Awaitable[None]]
 
 
-def parts(request: Any, proxy: str) -> tuple[Any | None, Any | None]:
-    """What of a proxy's request is for ``sds``, and what is for the mesh role. Pure."""
+def parts(request: Any, node: Any) -> tuple[Any | None, Any | None]:
+    """What of the request of a proxy, ``node``, is for ``sds``, and what is for the mesh role. Pure."""
     if request.type_url != TYPE:
         rest = _Request()
         rest.CopyFrom(request)
-        rest.node.Clear()
-        rest.node.id = proxy
+        rest.node.CopyFrom(node)
         return None, rest
-    ours, theirs = (_Request(type_url=TYPE, node={"id": proxy}) for _ in range(2))
+    ours, theirs = (_Request(type_url=TYPE, node=node) for _ in range(2))
     for name in request.resource_names_subscribe:
         _whose(name, ours, theirs).resource_names_subscribe.append(name)
     for name in request.resource_names_unsubscribe:
@@ -126,10 +127,11 @@ class Front:
 
 async def _sort(context: Any, ours: _Ours, link: _Link) -> None:
     """Until the proxy hangs up."""
-    proxy = ""
+    node = None
     while (request := await context.read()) is not grpc.aio.EOF:
-        proxy = proxy or request.node.id
-        for_us, for_them = parts(request, proxy)
+        # Who it is and of which pool, which only its first request says.
+        node = node or _Node(id=request.node.id, cluster=request.node.cluster)
+        for_us, for_them = parts(request, node)
         if for_us:
             ours.requests.put_nowait(for_us)
         if for_them:

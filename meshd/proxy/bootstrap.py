@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from meshd.model.pool import Pool
 from meshd.model.routes import MAX_REGEX_PROGRAM
+from meshd.proxy.pool import Member
 from meshd.settings import Paths, ProxySettings, Settings
 
 Json = dict[str, Any]
@@ -20,6 +22,13 @@ _MIB: Final = 1024 * 1024
 _TYPE: Final = "type.googleapis.com/"
 _CONNECTION_LIMIT: Final = "envoy.resource_monitors.global_downstream_max_connections"
 _HEAP: Final = "envoy.resource_monitors.fixed_heap"
+
+_INTERNAL_LISTENERS: Final[Json] = {
+    "name": "envoy.bootstrap.internal_listener",
+    "typed_config": {
+        "@type": f"{_TYPE}envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+    },
+}
 
 _WHEN_HEAP_IS_AT: Final = {
     "envoy.overload_actions.shrink_heap": 0.90,
@@ -77,13 +86,12 @@ def member_name(node: str) -> str:
     return node.rpartition("~")[2]
 
 
-def bootstrap(settings: Settings, paths: Paths, name: str) -> Json:
-    """For the member ``name`` of the pool."""
+def bootstrap(settings: Settings, paths: Paths, member: Member) -> Json:
+    socket, of_traffic = paths.admin_run / f"{member.name}.sock", member.pool is Pool.TRAFFIC
     return {
-        "node": {"id": node_id(settings.node_name, name), "cluster": "meshd"},
-        "admin": {
-            "address": {"pipe": {"path": str(paths.admin_run / f"{name}.sock"), "mode": 0o660}}
-        },
+        # The cluster tells the xDS server which pool it is.
+        "node": {"id": node_id(settings.node_name, member.name), "cluster": member.pool.value},
+        "admin": {"address": {"pipe": {"path": str(socket), "mode": 0o660}}},
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC",
@@ -97,15 +105,17 @@ def bootstrap(settings: Settings, paths: Paths, name: str) -> Json:
         "static_resources": {
             "clusters": [_unix_cluster(XDS_CLUSTER, paths.proxy_run / "xds.sock")],
         },
+        "bootstrap_extensions": [_INTERNAL_LISTENERS] if of_traffic else [],
         **_fixed(settings.proxy),
     }
 
 
-def arguments(proxy: ProxySettings, config: Path) -> tuple[str, ...]:
+def arguments(proxy: ProxySettings, pool: Pool, config: Path) -> tuple[str, ...]:
     """Envoy's command line after its name."""
+    concurrency = proxy.concurrency if pool is Pool.TRAFFIC else 1
     return (
         *(_CONFIG_OPTION, str(config)),
-        *("--concurrency", str(proxy.concurrency)),
+        *("--concurrency", str(concurrency)),
         *("--drain-time-s", str(max(1, round(proxy.drain_time)))),
         *("--drain-strategy", "immediate"),
         "--disable-hot-restart",
@@ -126,15 +136,6 @@ def config_of(command: Sequence[str]) -> str:
 def _fixed(proxy: ProxySettings) -> Json:
     """What does not depend on the node."""
     return {
-        "bootstrap_extensions": [
-            {
-                "name": "envoy.bootstrap.internal_listener",
-                "typed_config": {
-                    "@type": f"{_TYPE}envoy.extensions.bootstrap.internal_listener.v3"
-                    ".InternalListener"
-                },
-            }
-        ],
         "overload_manager": _overload_manager(proxy),
         "layered_runtime": {
             # No admin layer: what the proxies do is changed by configuration alone.

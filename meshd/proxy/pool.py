@@ -1,4 +1,4 @@
-"""The pool's plan: which members there are to be → which to start and which to let go. Pure.
+"""A pool's plan: which members there are to be → which to start and which to let go. Pure.
 
 A member has a slot (0 … count-1) and a generation. It is replaced by one of another generation in
 the same slot, which must have all that the old one has before the old one is let go. One member is
@@ -12,22 +12,27 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
-_NAME: Final = re.compile(r"proxy-(\d{1,4})(?:\.(\d{1,4}))?")
+from meshd.model.pool import Pool
+
+_NAME: Final = re.compile(rf"({'|'.join(Pool)})-(\d{{1,4}})(?:\.(\d{{1,4}}))?")
+_MOST_FOR_DNS: Final = 2
+"""One answers more queries than a node has; the second is there when the first dies."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Member:
+    pool: Pool
     slot: int
     generation: int = 0
 
     @property
     def name(self) -> str:
-        return f"proxy-{self.slot}" + (f".{self.generation}" if self.generation else "")
+        return f"{self.pool}-{self.slot}" + (f".{self.generation}" if self.generation else "")
 
     @classmethod
     def parse(cls, name: str) -> Member | None:
         found = _NAME.fullmatch(name)
-        return cls(int(found[1]), int(found[2] or 0)) if found else None
+        return cls(Pool(found[1]), int(found[2]), int(found[3] or 0)) if found else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,15 +52,22 @@ class Plan:
     stop: tuple[Member, ...] = ()
 
 
-def plan(count: int, running: Collection[Running], outdated: Collection[Member] = ()) -> Plan:
-    """The next steps. ``outdated`` members are to be replaced."""
+def size(pool: Pool, count: int) -> int:
+    """How many members it is to have when ``count`` proxies are asked for."""
+    return count if pool is Pool.TRAFFIC else min(count, _MOST_FOR_DNS)
+
+
+def plan(
+    pool: Pool, count: int, running: Collection[Running], outdated: Collection[Member] = ()
+) -> Plan:
+    """The next steps. All are of this pool; ``outdated`` members are to be replaced."""
     staying = [one for one in running if not one.leaving]
     stop = [one.member for one in staying if one.member.slot >= count]
     by_slot = {
         slot: [one for one in staying if one.member.slot == slot] for slot in range(max(count, 0))
     }
     start = [
-        Member(slot, free_generation(slot, running))
+        Member(pool, slot, free_generation(slot, running))
         for slot, members in by_slot.items()
         if not members
     ]
@@ -70,7 +82,8 @@ def plan(count: int, running: Collection[Running], outdated: Collection[Member] 
     if not in_transition:
         waiting = sorted(one.member for one in staying if one.member in outdated)
         start += [
-            Member(member.slot, free_generation(member.slot, running)) for member in waiting[:1]
+            Member(pool, member.slot, free_generation(member.slot, running))
+            for member in waiting[:1]
         ]
     return Plan(tuple(start), tuple(stop))
 

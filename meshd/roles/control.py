@@ -15,6 +15,7 @@ from meshd.discovery import groups, status
 from meshd.discovery.enrolment import Facts, Phase
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError
 from meshd.model.base import Key, Object
+from meshd.model.pool import Pool
 from meshd.model.workload import Workload
 from meshd.proxy import config_dump
 from meshd.roles.hub import Mesh
@@ -192,18 +193,25 @@ class Control:
         return answer.nodes if isinstance(answer, wire.NodeStatuses) else ()
 
     async def _proxy_config(self, request: wire.ProxyConfig) -> wire.Message:
-        """Raises NotReadyError when no member of the pool answers."""
+        """Raises NotReadyError when no member of a pool answers."""
         keep: Callable[[str], bool] = lambda _: True  # noqa: E731
         if request.workload:
             uids = {workload.uid for workload in self._find(request.workload, request.namespace)}
             keep = lambda name: workload_of(name) in uids  # noqa: E731
-        names = [request.proxy] if request.proxy else [m.name for m in self._mesh.xds.members()]
-        if not names:
-            raise NotReadyError("no proxy is connected")
-        found = await config_dump.section(self._paths.admin_run, names, request.section)
+        found: list[config_dump.Entry] = []
+        for names in [[request.proxy]] if request.proxy else self._names_by_pool():
+            found += await config_dump.section(self._paths.admin_run, names, request.section)
         if request.section == "listeners":
             found = [entry for entry in found if keep(str(entry.get("name", "")))]
         return wire.Objects(tuple(found))
+
+    def _names_by_pool(self) -> list[list[str]]:
+        """Of connected members. Raises NotReadyError when there are none."""
+        members = self._mesh.xds.members()
+        found = [[one.name for one in members if one.serves[:1] == (pool,)] for pool in Pool]
+        if not any(found):
+            raise NotReadyError("no proxy is connected")
+        return list(filter(None, found))
 
     def _find(self, name: str, namespace: str) -> Iterable[Workload]:
         """By name, by a prefix of it, or as ``NAME.NAMESPACE``. Raises InvalidInputError."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from meshd import wire
-from meshd.compile.compiler import Compiler
+from meshd.compile.compiler import Compiled, Compiler
 from meshd.compile.gateway_ports import gateway_ports
 from meshd.compile.listeners import workload_of
 from meshd.config import snapshots
@@ -24,12 +24,13 @@ from meshd.discovery import groups, host_services, workloads
 from meshd.discovery.enrolment import Facts, Life, Plan, owners_accepted, owners_present, step
 from meshd.discovery.health import Checker
 from meshd.errors import InvalidInputError, MeshdError
+from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Observation, Workload
 from meshd.roles.link import Link
 from meshd.roles.resolving import Resolving
 from meshd.settings import Paths, Settings
-from meshd.xds.resources import LISTENER, Resource, Resources, pack
+from meshd.xds.resources import Resource, Resources, pack
 from meshd.xds.server import Server
 
 _log = logging.getLogger(__name__)
@@ -41,14 +42,19 @@ class Packer:
     def __init__(self) -> None:
         self._packed: dict[int, tuple[Any, Resource]] = {}
 
-    def pack(self, compiled: Mapping[Any, Mapping[str, Any]]) -> Resources:
+    def pack(self, compiled: Mapping[Pool, Compiled]) -> dict[Pool, Resources]:
         now: dict[int, tuple[Any, Resource]] = {}
-        for messages in compiled.values():
-            for name, message in messages.items():
-                known = self._packed.get(id(message))
-                now[id(message)] = known or (message, pack(name, message))
+
+        def packed(of_pool: Compiled) -> Iterator[Resource]:
+            for messages in of_pool.values():
+                for name, message in messages.items():
+                    known = self._packed.get(id(message))
+                    now[id(message)] = known or (message, pack(name, message))
+                    yield now[id(message)][1]
+
+        found = {pool: Resources.of(packed(of_pool)) for pool, of_pool in compiled.items()}
         self._packed = now
-        return Resources.of(resource for _, resource in now.values())
+        return found
 
 
 class Mesh:
@@ -235,13 +241,13 @@ class Mesh:
         self._compiled_from = inputs
 
     def facts(self) -> Facts:
-        published = self.xds.published.of_type(LISTENER)
+        published, accepted = self.xds.published_names(), self.xds.accepted_names()
         return Facts(
             observations=self.observations,
             observed=self._observed,
-            proxies=self.xds.connected,
-            accepted=owners_accepted(published, self.xds.accepted_names(LISTENER), workload_of),
-            present=owners_present(self.xds.present_names(LISTENER), workload_of),
+            missing=self.xds.missing,
+            accepted=owners_accepted(published, accepted, workload_of),
+            present=owners_present(self.xds.present_names(), workload_of),
             bypass={
                 uid: tuple(ports)
                 for uid, workload in self.snapshot.workloads.items()

@@ -1,4 +1,4 @@
-"""Keeps the pool as its plan wants it: the shell around ``proxy.pool``."""
+"""Keeps a pool as its plan wants it: the shell around ``proxy.pool``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Final
 
 from meshd import journal, wire
 from meshd.errors import MeshdError, NotReadyError, SystemRefusedError
+from meshd.model.pool import Pool
 from meshd.proxy import bootstrap, launch
 from meshd.proxy.admin import Admin, Vitals
-from meshd.proxy.pool import Member, Running, plan
+from meshd.proxy.pool import Member, Running, plan, size
 from meshd.settings import Settings
 from meshd.supervisor.child import Policy
 from meshd.supervisor.home import Home, write_file
@@ -35,14 +36,15 @@ _TAKE_OVER: Final = 30.0
 """Seconds for a new member to serve what the old one serves."""
 _ATTEMPTS: Final = 3
 """Failed starts of a new member, after which the old one is not replaced."""
-Bootstrap = Callable[[Settings, str], bootstrap.Json]
+Bootstrap = Callable[[Settings, Member], bootstrap.Json]
 
 
 class Members:
-    """The proxies that run. ``make_bootstrap`` says what the one of a name is started with."""
+    """A pool's proxies that run. ``make_bootstrap`` says what each is started with."""
 
     def __init__(
         self,
+        pool: Pool,
         *,
         home: Home,
         users: Users,
@@ -52,7 +54,8 @@ class Members:
         make_bootstrap: Bootstrap | None = None,
         slice_name: str = "",
     ) -> None:
-        self.settings = settings
+        self._pool = pool
+        self._settings = settings
         self._slice = slice_name
         self._home = home
         self._users = users
@@ -79,6 +82,11 @@ class Members:
     @property
     def states(self) -> tuple[wire.RoleStatus, ...]:
         return tuple(self._state(member) for member in sorted(self._runners))
+
+    @property
+    def size(self) -> int:
+        """How many there are to be."""
+        return size(self._pool, self._settings.proxy.count)
 
     @property
     def live(self) -> int:
@@ -111,7 +119,7 @@ class Members:
         newest: dict[int, Member] = {}
         for entry in sorted(entries, key=lambda entry: entry.since):
             member = Member.parse(entry.name)
-            if member is None:
+            if member is None or member.pool is not self._pool:
                 continue
             runner = self._make(member)
             if not runner.adopt(entry.identity, entry.since):
@@ -126,7 +134,7 @@ class Members:
 
     def resize(self, settings: Settings) -> None:
         """The rest of the settings holds for members that are started from now on."""
-        self.settings = settings
+        self._settings = settings
         self._bell.set()
 
     async def replace(self) -> None:
@@ -138,7 +146,7 @@ class Members:
             while self._outdated:
                 before = len(self._outdated)
                 self._bell.set()
-                patience = _TAKE_OVER + float(self.settings.proxy.drain_time)
+                patience = _TAKE_OVER + float(self._settings.proxy.drain_time)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(patience):
                         await self._until(
@@ -172,7 +180,7 @@ class Members:
             runner.stop()
         self._outdated.clear()
         told = "; ".join(reasons) or "no new member was started"
-        return f"the pool was not replaced, and goes on as it was: {told}"
+        return f"the {self._pool} pool was not replaced, and goes on as it was: {told}"
 
     async def keep(self) -> None:
         """Until cancelled."""
@@ -202,7 +210,7 @@ class Members:
     def _follow_plan(self) -> None:
         self._forget()
         running = [self._running(member) for member in self._runners]
-        following = plan(self.settings.proxy.count, running, self._outdated)
+        following = plan(self._pool, self.size, running, self._outdated)
         for member in following.start:
             self._runners[member] = self._make(member)
             self._runners[member].start()
@@ -255,30 +263,29 @@ class Members:
 
         return Runner(
             name,
-            command=lambda: self._command(name),
+            command=lambda: self._command(member),
             environment=self._environment,
             output=File(self._home.log(name), lambda line: self._pass_on(member, line)),
-            policy=Policy(drain=float(self.settings.proxy.drain_time), grace=_GRACE),
+            policy=Policy(drain=float(self._settings.proxy.drain_time), grace=_GRACE),
             changed=changed,
             drain=lambda: self._drain(name),
         )
 
-    def _command(self, name: str) -> Sequence[str]:
+    def _command(self, member: Member) -> Sequence[str]:
         """Raises MeshdError."""
-        path = self._home.bootstrap(name)
+        path = self._home.bootstrap(member.name)
+        text = json.dumps(self._bootstrap(self._settings, member))
         try:
-            write_file(
-                path, json.dumps(self._bootstrap(self.settings, name)), self._users.proxy.gid
-            )
+            write_file(path, text, self._users.proxy.gid)
         except OSError as error:
             raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
-        proxy = self.settings.proxy
-        arguments = bootstrap.arguments(proxy, path)
+        proxy = self._settings.proxy
+        arguments = bootstrap.arguments(proxy, member.pool, path)
         command = proxy_command(self._users, launch.command(sys.executable, proxy, arguments))
-        return scoped(self._slice, name, command) if self._slice else command
+        return scoped(self._slice, member.name, command) if self._slice else command
 
-    def _usual_bootstrap(self, settings: Settings, name: str) -> bootstrap.Json:
-        return bootstrap.bootstrap(settings, self._home.paths, name)
+    def _usual_bootstrap(self, settings: Settings, member: Member) -> bootstrap.Json:
+        return bootstrap.bootstrap(settings, self._home.paths, member)
 
     async def _drain(self, name: str) -> None:
         """Until no client is connected any more."""

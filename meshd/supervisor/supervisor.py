@@ -17,6 +17,7 @@ import msgspec
 from meshd import channel, journal, wire
 from meshd.budget import Limits
 from meshd.errors import InvalidInputError, MeshdError
+from meshd.model.pool import Pool
 from meshd.resolver.command import NAME as RESOLVER
 from meshd.settings import Paths, ProxySettings, Settings, load
 from meshd.supervisor import home as houses
@@ -77,15 +78,19 @@ class Supervisor:
         self._resolver = Resolver(home.paths.resolver_run, self._slice)
         self._environment = environment | native
         self._roles = [self._make(name) for name in roles]
-        self._members = Members(
-            home=home,
-            users=users,
-            settings=settings,
-            environment=environment,
-            changed=self._changed,
-            make_bootstrap=make_bootstrap,
-            slice_name=self._slice,
-        )
+        self._pools = {
+            pool: Members(
+                pool,
+                home=home,
+                users=users,
+                settings=settings,
+                environment=environment,
+                changed=self._changed,
+                make_bootstrap=make_bootstrap,
+                slice_name=self._slice,
+            )
+            for pool in Pool
+        }
 
     def _make(self, name: str) -> Runner:
         return Runner(
@@ -113,7 +118,8 @@ class Supervisor:
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         left = record.read(self._home)
-        self._members.adopt(entry for entry in left if entry.proxy)
+        for members in self._pools.values():
+            members.adopt(entry for entry in left if entry.proxy)
         kept = self._adopt_resolver(left)
         await _end_all(entry for entry in left if not entry.proxy and entry != kept)
         for name in self._answers:
@@ -122,7 +128,7 @@ class Supervisor:
         for role in self._roles:
             role.start()
         keeping = [
-            asyncio.create_task(self._members.keep()),
+            *(asyncio.create_task(members.keep()) for members in self._pools.values()),
             asyncio.create_task(feed_watchdog()),
             asyncio.create_task(self._get_ready()),
         ]
@@ -153,8 +159,9 @@ class Supervisor:
         """Raises MeshdError."""
         match request:
             case wire.Children():
-                roles = tuple(role.status for role in self._roles)
-                return wire.ChildStates(roles + self._members.states)
+                roles = (role.status for role in self._roles)
+                proxies = (one for members in self._pools.values() for one in members.states)
+                return wire.ChildStates((*roles, *proxies))
             case wire.RestartRoles():
                 await self._restart(request.names)
                 return wire.Done()
@@ -162,7 +169,7 @@ class Supervisor:
                 await self._reload_names()
                 return wire.Done()
             case wire.ReplacePool():
-                await self._members.replace()
+                await self._replace()
                 return wire.Done()
             case _:
                 raise InvalidInputError(f"the supervisor does not answer {type(request).__name__}")
@@ -208,7 +215,8 @@ class Supervisor:
         Unless they have a slice of their own: then they go on, and so does the resolver.
         """
         if not self._slice:
-            await self._members.stop(_DRAIN_LIMIT)
+            ending_proxies = (members.stop(_DRAIN_LIMIT) for members in self._pools.values())
+            await asyncio.gather(*ending_proxies)
         ending = [role for role in self._roles if not (self._slice and role.name == RESOLVER)]
         for role in ending:
             role.stop()
@@ -228,7 +236,8 @@ class Supervisor:
             return
         journal.event(_log, logging.INFO, "settings", "settings read again from %s", path)
         before, self._settings = self._settings, settings
-        self._members.resize(settings)
+        for members in self._pools.values():
+            members.resize(settings)
         if before != settings:
             self._reloading = asyncio.create_task(self._follow(before, settings))
 
@@ -238,9 +247,14 @@ class Supervisor:
         await self._restart(self._commands.keys() - unconcerned)
         if fixed(before.proxy) != fixed(settings.proxy) or before.node != settings.node:
             try:
-                await self._members.replace()
+                await self._replace()
             except MeshdError as error:
                 journal.event(_log, logging.ERROR, "settings", "%s", error)
+
+    async def _replace(self) -> None:
+        """Raises NotReadyError."""
+        for members in self._pools.values():
+            await members.replace()
 
     def _changed(self) -> None:
         """A child's state is another: write down what the next supervisor must know."""
@@ -249,7 +263,8 @@ class Supervisor:
             for role in self._roles
             if role.identity.pid
         )
-        entries = (*roles, *self._members.entries)
+        proxies = (one for members in self._pools.values() for one in members.entries)
+        entries = (*roles, *proxies)
         if entries != self._recorded:
             try:
                 record.write(self._home, entries)
@@ -259,7 +274,8 @@ class Supervisor:
         running = sum(1 for role in self._roles if role.identity.pid)
         text = (
             f"{running} of {len(self._roles)} roles run,"
-            f" {self._members.live} of {self._members.settings.proxy.count} proxies live"
+            f" {sum(members.live for members in self._pools.values())}"
+            f" of {sum(members.size for members in self._pools.values())} proxies live"
         )
         if text != self._told:
             self._told = text

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from meshd import channel, wire
 from meshd.errors import MeshdError
+from meshd.model.pool import Pool, lack
 from meshd.settings import Paths
 
 T = TypeVar("T", bound=wire.Message)
@@ -56,8 +57,10 @@ def unready(facts: Facts) -> str:
     """Why the node cannot serve its workloads; empty when it can. Pure."""
     if facts.problems:
         return facts.problems[0]
-    if not any(proxy.connected for proxy in facts.proxies):
-        return "no proxy is connected"
-    if not any(proxy.connected and proxy.synced for proxy in facts.proxies):
-        return "no proxy has the newest configuration"
+    for pool in Pool:
+        of_pool = [one for one in facts.proxies if one.connected and pool in one.serves]
+        if not of_pool:
+            return lack(pool)
+        if not any(proxy.synced for proxy in of_pool):
+            return f"no {pool} has the newest configuration"
     return ""

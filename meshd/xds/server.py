@@ -1,5 +1,5 @@
 # pyright: reportAttributeAccessIssue=false
-"""Serves the published resources to the pool over delta ADS on a unix socket.
+"""Serves the published resources to the pools over delta ADS on a unix socket: to each its own.
 
 Owns the gRPC server and the account of its clients; what a client is told is ``stream``'s to
 decide. Restarting it changes nothing for clients: they come back with the versions that they have.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +20,9 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd import channel, wire
 from meshd.errors import SystemRefusedError
+from meshd.model.pool import Pool, served_by
 from meshd.xds.protocol import decode, encode
-from meshd.xds.resources import LISTENER, Resources, difference
+from meshd.xds.resources import EMPTY, LISTENER, Resources, difference, together
 from meshd.xds.stream import Stream
 from meshd.xds.subscription import Accepted, Refused, Rejection
 
@@ -41,24 +42,30 @@ _log = logging.getLogger(__name__)
 
 
 class Member:
-    """A connected client: its stream, and a bell that rings when there may be something to send."""
+    """A connected client: its stream, and a bell that rings when there may be something to send.
 
-    def __init__(self, resources: Resources | None) -> None:
+    Until it has said who it is, nothing is for it.
+    """
+
+    def __init__(self) -> None:
         self.name = ""
-        self.stream = Stream(resources)
+        self.serves: tuple[Pool, ...] = ()
+        self.stream = Stream()
         self.bell = asyncio.Event()
         self.bell.set()
 
     def status(self) -> wire.ProxyStatus:
         reasons = (f"{name}: {r.reason}" for (_, name), r in self.stream.rejections.items())
-        return wire.ProxyStatus(self.name, True, self.stream.synced, tuple(reasons))
+        return wire.ProxyStatus(
+            self.name, True, self.stream.synced, tuple(reasons), serves=self.serves
+        )
 
 
 class Server:
     """``changed`` is called whenever a client connects, goes, accepts or refuses something."""
 
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
-        self._resources: Resources | None = None
+        self._published: Mapping[Pool, Resources] | None = None
         self._members: set[Member] = set()
         self._changed = changed
         self._waiters: set[asyncio.Future[None]] = set()
@@ -100,22 +107,43 @@ class Server:
 
     # ---- what is published
 
-    def publish(self, resources: Resources) -> None:
-        """From now on this is what clients are to have.
+    def publish(self, resources: Mapping[Pool, Resources]) -> None:
+        """From now on this is what clients are to have; no two have the same name of one type.
 
         A client is sent what differs for it; whatever is published before it has answered goes
         into one response.
         """
-        changed = difference(self._resources or Resources({}), resources)
-        first, self._resources = self._resources is None, resources
-        for member in self._members if changed or first else ():
-            member.stream.publish(resources, changed)
-            member.bell.set()
+        first, before = self._published is None, self._published or {}
+        self._published = resources
+        changed = {
+            pool: difference(before.get(pool, EMPTY), resources.get(pool, EMPTY)) for pool in Pool
+        }
+        for member in self._named():
+            if first or any(changed[pool] for pool in member.serves):
+                self._hand_over(member, changed)
         self._tell()
 
-    @property
-    def published(self) -> Resources:
-        return self._resources or Resources({})
+    def _hand_over(
+        self, member: Member, changed: Mapping[Pool, Mapping[str, frozenset[str]]] | None = None
+    ) -> None:
+        """``changed``: since the last time; None: it is the first."""
+        if self._published is None:
+            return
+        resources = together([self._published.get(pool, EMPTY) for pool in member.serves])
+        if changed is None:
+            member.stream.replace(resources)
+        else:
+            names: dict[str, frozenset[str]] = {}
+            for pool in member.serves:
+                for type_url, differing in changed[pool].items():
+                    names[type_url] = names.get(type_url, frozenset()) | differing
+            member.stream.publish(resources, names)
+        member.bell.set()
+
+    def published_names(self, type_url: str = LISTENER) -> frozenset[str]:
+        """For whichever pool."""
+        parts = (self._published or {}).values()
+        return frozenset(name for part in parts for name in part.of_type(type_url))
 
     # ---- what clients have
 
@@ -127,27 +155,27 @@ class Server:
         """The connected ones, by name."""
         return tuple(sorted((m.status() for m in self._named()), key=lambda status: status.name))
 
-    def accepted(self, type_url: str, name: str) -> bool:
-        """It is published, and every client (there is at least one) has accepted this version."""
-        version = self.published.version(type_url, name)
-        held = [member.stream.held(type_url).get(name) for member in self._named()]
-        return version is not None and bool(held) and all(had == version for had in held)
+    @property
+    def missing(self) -> tuple[Pool, ...]:
+        """Pools of which nobody is connected."""
+        return tuple(pool for pool in Pool if not self._serving(pool))
 
     def accepted_names(self, type_url: str = LISTENER) -> frozenset[str]:
-        """All names that ``accepted`` is true of."""
-        held = [member.stream.held(type_url) for member in self._named()]
-        if not held:
-            return frozenset()
-        return frozenset(
-            name
-            for name, resource in self.published.of_type(type_url).items()
-            if all(had.get(name) == resource.version for had in held)
-        )
+        """Those that are published, and that every client whom they are for (there is at least
+        one) has accepted in this version."""
+        accepted: set[str] = set()
+        for pool, resources in (self._published or {}).items():
+            held = [member.stream.held(type_url) for member in self._serving(pool)]
+            accepted.update(
+                name
+                for name, resource in resources.of_type(type_url).items()
+                if held and all(had.get(name) == resource.version for had in held)
+            )
+        return frozenset(accepted)
 
     def present_names(self, type_url: str = LISTENER) -> frozenset[str]:
         """Names that are published, or that some connected client has or may yet get."""
-        published = self.published.of_type(type_url)
-        return frozenset(published).union(
+        return self.published_names(type_url).union(
             *(member.stream.may_have(type_url) for member in self._members)
         )
 
@@ -161,8 +189,8 @@ class Server:
 
     @property
     def synced(self) -> bool:
-        """There are clients, and each has all that is published but for what it refused."""
-        return bool(self.connected) and all(member.stream.synced for member in self._named())
+        """Each pool has clients, and each has all that is for it but for what it refused."""
+        return not self.missing and all(member.stream.synced for member in self._named())
 
     async def wait_synced(self, timeout: float) -> bool:
         """Whether it became so within ``timeout`` seconds."""
@@ -194,10 +222,13 @@ class Server:
         """Those that have said who they are."""
         return (member for member in self._members if member.name)
 
+    def _serving(self, pool: Pool) -> list[Member]:
+        return [member for member in self._named() if pool in member.serves]
+
     # ---- one client
 
     async def _delta(self, _: Any, context: Any) -> None:
-        member = Member(self._resources)
+        member = Member()
         self._members.add(member)
         writer = asyncio.create_task(_write(member, context))
         self._writers.add(writer)
@@ -221,6 +252,8 @@ class Server:
         while (message := await context.read()) is not grpc.aio.EOF:
             if not member.name:
                 member.name = message.node.id or "unnamed"
+                member.serves = served_by(message.node.cluster)
+                self._hand_over(member)
                 _log.info("proxy %s connected", member.name, extra={"MESHD_EVENT": "proxy"})
             answered = member.stream.receive(decode(message))
             if isinstance(answered, Refused) and answered.final:

@@ -17,11 +17,14 @@ from meshd import channel, wire
 from meshd.errors import MeshdError, NotReadyError, SystemRefusedError
 from meshd.model.workload import Workload
 from meshd.proxy.admin import Admin
+from meshd.proxy.pool import Member
 from meshd.settings import Paths
 from meshd.testbed.demo import node as demo
 from tests.bench.ground import Host
 
 SPACE: Final = "bench"
+_PROXIES: Final = 4
+"""Two that carry traffic, and two that carry DNS."""
 _READY: Final = 30.0
 _PROVEN: Final = 60.0
 """Seconds."""
@@ -44,7 +47,7 @@ class Process:
 
     @property
     def is_proxy(self) -> bool:
-        return self.name.startswith("proxy-")
+        return Member.parse(self.name) is not None
 
 
 class Node:
@@ -78,7 +81,7 @@ class Node:
             return False
         proxies = answer.proxies if isinstance(answer, wire.Statuses) else ()
         self._unready = f"proxies {proxies}"
-        return len(proxies) == 2 and all(proxy.connected for proxy in proxies)
+        return len(proxies) == _PROXIES and all(proxy.connected for proxy in proxies)
 
     def close(self) -> None:
         self._node.remove()
@@ -128,7 +131,7 @@ class Node:
             proportional=memory.pss,
             private=memory.uss,
             cpu=_cpu(pid),
-            allocated=self._allocated(name) if name.startswith("proxy-") else 0,
+            allocated=self._allocated(name) if Member.parse(name) else 0,
         )
 
     def _allocated(self, name: str) -> int:

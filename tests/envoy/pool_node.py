@@ -10,7 +10,9 @@ import sys
 from typing import Any
 
 from meshd.errors import MeshdError
+from meshd.model.pool import Pool
 from meshd.proxy.bootstrap import bootstrap
+from meshd.proxy.pool import Member
 from meshd.settings import Paths, Settings
 from meshd.supervisor.supervisor import supervise
 
@@ -19,10 +21,11 @@ def main() -> int:
     roles, listener = (json.loads(argument) for argument in sys.argv[1:3])
     paths = Paths.from_environment()
 
-    def alone(settings: Settings, name: str) -> dict[str, Any]:
-        made = bootstrap(settings, paths, name)
+    def alone(settings: Settings, member: Member) -> dict[str, Any]:
+        made = bootstrap(settings, paths, member)
         del made["dynamic_resources"]
-        return made | {"static_resources": {"listeners": [listener] if listener else []}}
+        listeners = [listener] if listener and member.pool is Pool.TRAFFIC else []
+        return made | {"static_resources": {"listeners": listeners}}
 
     try:
         supervise(paths, lambda _: roles, alone)

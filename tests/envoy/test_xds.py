@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from google.protobuf import any_pb2
 
+from meshd.model.pool import Pool
 from meshd.xds.resources import CLUSTER, LISTENER, ROUTES, Resource, Resources, pack
 from meshd.xds.server import Server
 
@@ -139,12 +140,16 @@ async def _running(directory: Path) -> AsyncGenerator[_Envoy]:
         process.wait()
 
 
+def _traffic(resources: Iterable[Resource]) -> dict[Pool, Resources]:
+    return {Pool.TRAFFIC: Resources.of(resources)}
+
+
 @contextlib.asynccontextmanager
 async def _serving(directory: Path, *resources: Resource) -> AsyncGenerator[Server]:
     server = Server()
     await server.start(directory / "xds.sock")
     if resources:
-        server.publish(Resources.of(resources))
+        server.publish(_traffic(resources))
     try:
         yield server
     finally:
@@ -254,8 +259,8 @@ def test_envoy_serves_what_is_published_and_what_it_is_changed_to(tmp_path: Path
             _running(directory) as proxy,
         ):
             first = [_cluster("one"), _endpoints("one", one), _listener("l", port), _routes("one")]
-            server.publish(Resources.of(first))
-            assert await server.wait(lambda: server.accepted(ROUTES, "r"), _DEADLINE)
+            server.publish(_traffic(first))
+            assert await server.wait(lambda: "r" in server.accepted_names(ROUTES), _DEADLINE)
             await _until(lambda: _answers(proxy, port, "one"))
             assert await server.wait_synced(_DEADLINE)
             assert server.accepted_names(LISTENER) == {"l"}
@@ -263,7 +268,7 @@ def test_envoy_serves_what_is_published_and_what_it_is_changed_to(tmp_path: Path
             # Requests go on while the route moves to a new cluster and the old one is removed.
             bodies: set[tuple[int, str]] = set()
             server.publish(
-                Resources.of(
+                _traffic(
                     [_cluster("two"), _endpoints("two", two), _listener("l", port), _routes("two")]
                 )
             )
@@ -276,15 +281,13 @@ def test_envoy_serves_what_is_published_and_what_it_is_changed_to(tmp_path: Path
             # A changed cluster gets its endpoints again, so that it does not wait for them.
             changed = _cluster("two", connect_timeout={"seconds": 3})
             server.publish(
-                Resources.of(
-                    [changed, _endpoints("two", two), _listener("l", port), _routes("two")]
-                )
+                _traffic([changed, _endpoints("two", two), _listener("l", port), _routes("two")])
             )
             assert await server.wait_synced(_DEADLINE)
             await _until(lambda: _is(proxy, "cluster_manager.warming_clusters", 0))
             assert (await proxy.stats())["cluster.two.init_fetch_timeout"] == 0
 
-            server.publish(Resources.of([]))
+            server.publish(_traffic([]))
             assert await server.wait_synced(_DEADLINE)
             await _until(lambda: _is(proxy, "listener_manager.total_listeners_active", 0))
             assert server.present_names(CLUSTER) == frozenset()
@@ -311,7 +314,7 @@ def test_a_bad_resource_is_refused_by_name_and_the_rest_goes_on(tmp_path: Path) 
                 worse = _listener("l", port, address="198.18.255.1")
                 extra = _listener("extra", other)
                 odd = _cluster("odd", lb_policy="LOAD_BALANCING_POLICY_CONFIG")
-                server.publish(Resources.of([*base[:3], worse, extra, odd]))
+                server.publish(_traffic([*base[:3], worse, extra, odd]))
                 assert await server.wait(
                     lambda: server.rejections().keys() == {(LISTENER, "l"), (CLUSTER, "odd")},
                     _DEADLINE,
@@ -322,7 +325,7 @@ def test_a_bad_resource_is_refused_by_name_and_the_rest_goes_on(tmp_path: Path) 
                 await _until(lambda: _answers(proxy, other, "one"))
                 assert await proxy.get(port) == (200, "one")
 
-                server.publish(Resources.of([*base, extra]))
+                server.publish(_traffic([*base, extra]))
                 assert await server.wait(lambda: not server.rejections(), _DEADLINE)
                 assert await server.wait_synced(_DEADLINE)
 
@@ -347,12 +350,12 @@ def test_a_restarted_server_leaves_envoy_serving_and_changes_nothing(tmp_path: P
                 async with _serving(directory) as server:
                     assert await server.wait(lambda: server.connected == 1, _DEADLINE)
                     assert await proxy.get(port) == (200, "one")
-                    server.publish(Resources.of(resources))
+                    server.publish(_traffic(resources))
                     assert await server.wait_synced(_DEADLINE)
                     assert await proxy.get(port) == (200, "one")
                     assert _changes(await proxy.stats()) == _changes(before)
 
-                    server.publish(Resources.of([*resources, _cluster("more")]))
+                    server.publish(_traffic([*resources, _cluster("more")]))
                     assert await server.wait_synced(_DEADLINE)
                     assert _changes(await proxy.stats()) != _changes(before)
             finally:

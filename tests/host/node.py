@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from meshd import channel, wire
+from meshd.proxy.pool import Member
 from tests.host.machine import Done, Machine, eventually
 from tests.host.population import APPS, IMAGE_MAP, IMAGES, POPULATION
 from tests.host.traffic import PYTHON, Report, under_load
@@ -19,6 +20,8 @@ mesh: {service_cidr: 198.19.0.0/16, dns_upstreams: ["127.0.0.1:9"]}
 capture: {probe_interval: 1s}
 proxy: {drain_time: 2s}
 """
+_PROXIES: Final = 4
+"""Two that carry traffic, and two that carry DNS."""
 ROLES: Final = ("capture", "identity", "mesh", "telemetry")
 CLIENT: Final = ("meshctl", "testbed", "exec", "-n", "mesh", "deploy/client", "--")
 
@@ -55,7 +58,7 @@ class Node:
         connected = [proxy for proxy in status.proxies if proxy.connected]
         return (
             running.keys() >= set(ROLES)
-            and len(connected) == 2
+            and len(connected) == _PROXIES
             and all(proxy.synced for proxy in connected)
             and all(row.proven for row in status.workloads if row.enrolled)
         )
@@ -78,9 +81,7 @@ class Node:
         return answer
 
     def proxies(self) -> dict[str, int]:
-        return {
-            name: child.pid for name, child in self.children().items() if name.startswith("proxy-")
-        }
+        return {name: child.pid for name, child in self.children().items() if Member.parse(name)}
 
     def kill(self, name: str) -> None:
         """The process, and waits for the one that takes its place."""

@@ -27,6 +27,7 @@ import pytest
 import yaml
 
 from meshd import channel, wire
+from meshd.proxy.pool import Member
 from meshd.settings import Paths
 from meshd.testbed.client import Client, command_inside, select
 from meshd.testbed.files import Home
@@ -51,6 +52,10 @@ SERVER_PORTS = (
     ("b", 71, 7001),
     ("c", 72, 9090),
 )
+
+
+PROXIES = ("proxy-0", "proxy-1", "dns-0", "dns-1")
+"""Those of a node with the usual settings."""
 
 
 def eventually(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
@@ -298,7 +303,8 @@ class Node:
 
     def proxies(self) -> list[wire.RoleStatus]:
         """Those that run; a new one in the place of an old one has another name."""
-        return [child for name, child in sorted(self.children().items()) if "proxy" in name]
+        found = sorted(self.children().items())
+        return [child for name, child in found if Member.parse(name)]
 
     def statuses(self) -> wire.Statuses:
         answer = self.ask("mesh", wire.Status())
@@ -315,7 +321,7 @@ class Node:
         connected = [proxy for proxy in status.proxies if proxy.connected]
         return (
             {"capture", "identity", "mesh", "telemetry"} <= running.keys()
-            and len(connected) == 2
+            and len(connected) == len(PROXIES)
             and all(proxy.synced for proxy in connected)
             and all(
                 row.proven and row.certificate_expires for row in status.workloads if row.enrolled

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meshd.model.pool import Pool
+from meshd.proxy.pool import Member
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Generator
@@ -58,10 +61,14 @@ def test_traffic_flows_on_without_a_role(node: Node, name: str) -> None:
     assert len(node.answers("bob", "http", "server:80", 1)) == 1
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_killed_proxy_fails_what_it_had_in_hand_and_no_more(node: Node, number: int) -> None:
-    proxy = node.proxies()[number]
-    name, before = proxy.name, proxy.pid
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_killed_proxy_fails_what_it_had_in_hand_and_no_more(node: Node, slot: int) -> None:
+    (name,) = (
+        proxy.name
+        for proxy in node.proxies()
+        if (one := Member.parse(proxy.name)) and (one.pool, one.slot) == (Pool.TRAFFIC, slot)
+    )
+    before = node.children()[name].pid
     with load(node) as went:
         kill(node, name)
         comes_back(node, name, before)
@@ -100,7 +107,7 @@ def test_without_all_roles_new_connections_are_made_too(node: Node) -> None:
 
     ask()  # each proxy has used each identity once
     names = node.children().keys() - {"resolver"}  # which is on the data path
-    roles = [node.children()[name].pid for name in names if "proxy" not in name]
+    roles = [node.children()[name].pid for name in names if not Member.parse(name)]
     assert len(roles) == 4
     for pid in roles:
         os.kill(pid, signal.SIGSTOP)

@@ -38,7 +38,7 @@ for path in sys.argv[1:]:
 
 def admin_sockets(node: Node) -> set[str]:
     found = {f"{proxy.name}.sock" for proxy in node.proxies()}
-    assert len(found) == 2
+    assert len(found) == 4
     return found
 
 

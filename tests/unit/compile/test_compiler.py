@@ -16,6 +16,7 @@ from meshd.compile.compiler import Compiled, Compiler, Kind
 from meshd.compile.listeners import workload_of
 from meshd.config.read import read_objects
 from meshd.config.registry import build_snapshot, hosts_without_address
+from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import NamedPort, Workload
 
@@ -91,7 +92,7 @@ def snapshot(text: str = SERVICES, *workloads: Workload) -> Snapshot:
 
 
 def compiled(taken: Snapshot, compiler: Compiler | None = None) -> Compiled:
-    return (compiler or Compiler()).compile(taken, taken.workloads)
+    return (compiler or Compiler()).compile(taken, taken.workloads)[Pool.TRAFFIC]
 
 
 NEAR = """
@@ -284,9 +285,9 @@ def test_remembering_gives_what_compiling_anew_gives() -> None:
 
 def test_only_served_workloads_have_listeners() -> None:
     taken = snapshot()
-    found = Compiler().compile(taken, [WORKLOADS[0].uid])
-    owners = {workload_of(name) for name in found[Kind.LISTENER]} - {""}
-    assert owners == {WORKLOADS[0].uid}
+    for found in Compiler().compile(taken, [WORKLOADS[0].uid]).values():
+        owners = {workload_of(name) for name in found[Kind.LISTENER]} - {""}
+        assert owners == {WORKLOADS[0].uid}
 
 
 @pytest.mark.parametrize("address", ["198.18.0.1", "fd00:198::1"])

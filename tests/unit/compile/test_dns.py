@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
 
-from meshd.compile.compiler import Compiler, Kind
+from meshd.compile.compiler import Compiled, Compiler, Kind
 from meshd.config.read import read_objects
 from meshd.config.registry import build_snapshot
+from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 
@@ -30,7 +31,7 @@ WORKLOAD = Workload(
 )
 
 
-def compiled() -> dict[Any, Any]:
+def compiled() -> Mapping[Pool, Compiled]:
     objects = [read.object for read in read_objects(SERVICE, "test.yaml")]
     addresses = {"web.mesh.svc.cluster.local": "198.19.0.1"}
     snapshot = build_snapshot(objects, [WORKLOAD], MeshOptions(dns_port=5353), addresses)
@@ -38,18 +39,31 @@ def compiled() -> dict[Any, Any]:
 
 
 def test_queries_go_from_the_namespace_to_the_resolvers_port() -> None:
-    listener = compiled()[Kind.LISTENER]["mesh.web|dns"]
+    found = compiled()[Pool.DNS]
+    listener = found[Kind.LISTENER]["mesh.web|dns"]
     place = listener.address.socket_address
     assert (place.network_namespace_filepath, place.port_value) == ("/run/netns/web", 15053)
     proxy = udp_proxy_pb2.UdpProxyConfig()
     (udp,) = listener.listener_filters
     assert udp.typed_config.Unpack(proxy)
-    (group,) = compiled()[Kind.CLUSTER][proxy.cluster].load_assignment.endpoints
+    (group,) = found[Kind.CLUSTER][proxy.cluster].load_assignment.endpoints
     (end,) = group.lb_endpoints
     address = end.endpoint.address.socket_address
     assert (address.address, address.port_value) == ("127.0.0.1", 5353)
 
 
 def test_proxies_do_not_answer_for_names_themselves() -> None:
-    texts = [str(listener) for listener in compiled()[Kind.LISTENER].values()]
+    of_pools = [found[Kind.LISTENER].values() for found in compiled().values()]
+    texts = [str(listener) for listeners in of_pools for listener in listeners]
     assert not any("dns_filter" in text or "web.mesh.svc" in text for text in texts if text)
+
+
+def test_nothing_of_it_is_where_the_clusters_of_services_are() -> None:
+    """Envoy's UDP proxy keeps something for each of them, and for each listener."""
+    traffic, dns = (compiled()[pool] for pool in (Pool.TRAFFIC, Pool.DNS))
+    assert not any(
+        "udp_proxy" in str(listener.listener_filters)
+        for listener in traffic[Kind.LISTENER].values()
+    )
+    assert list(dns[Kind.LISTENER]) == ["mesh.web|dns"]
+    assert list(dns[Kind.CLUSTER]) == ["dns"]

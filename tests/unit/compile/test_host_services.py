@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import pytest
 
-from meshd.compile.compiler import Compiler, Kind
+from meshd.compile.compiler import Compiled, Compiler, Kind
 from meshd.config.read import read_objects
 from meshd.config.registry import build_snapshot
+from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import HostService, NamedPort, Workload
 
@@ -50,8 +52,17 @@ def snapshot(workload: Workload) -> Snapshot:
     return build_snapshot(objects, [workload], MeshOptions(), addresses)
 
 
+def every(compiled: Mapping[Pool, Compiled]) -> dict[str, Any]:
+    """All listeners, of whichever pool."""
+    return {
+        name: listener
+        for found in compiled.values()
+        for name, listener in found[Kind.LISTENER].items()
+    }
+
+
 def listeners(workload: Workload) -> dict[str, Any]:
-    return Compiler().compile(snapshot(workload), [workload.uid])[Kind.LISTENER]
+    return every(Compiler().compile(snapshot(workload), [workload.uid]))
 
 
 def places(listener: Any) -> list[tuple[str, int, str]]:
@@ -98,9 +109,9 @@ def test_its_identity_is_on_all_it_sends() -> None:
 
 def test_new_ports_make_new_listeners() -> None:
     compiler = Compiler()
-    first = compiler.compile(snapshot(service()), ["mesh.web"])[Kind.LISTENER]
+    first = every(compiler.compile(snapshot(service()), ["mesh.web"]))
     moved = service(outbound_port=15103, inbound_port=15104)
-    second = compiler.compile(snapshot(moved), ["mesh.web"])[Kind.LISTENER]
+    second = every(compiler.compile(snapshot(moved), ["mesh.web"]))
     assert first["mesh.web|inbound"] != second["mesh.web|inbound"]
 
 

@@ -28,7 +28,6 @@ def _workload(uid: str = "a", netns: str = "/n/1", account: str = "default") -> 
 def _facts(
     stage: Stage = Stage.ABSENT,
     *,
-    proxies: int = 2,
     accepted: bool = False,
     present: bool = False,
     observed: bool = True,
@@ -36,7 +35,6 @@ def _facts(
     return Facts(
         observations={"a": Observation("a", stage)},
         observed=observed,
-        proxies=proxies,
         accepted={"a"} if accepted else (),
         present={"a"} if present else (),
     )
@@ -65,8 +63,7 @@ def test_a_new_workload_is_pinned_first_and_not_served_yet() -> None:
         (Phase.JOINING, _facts(Stage.PINNED), Phase.LISTENING),
         (Phase.LISTENING, _facts(Stage.PINNED), Phase.LISTENING),
         (Phase.LISTENING, _facts(Stage.PINNED, accepted=True), Phase.CAPTURED),
-        (Phase.LISTENING, _facts(Stage.PINNED, accepted=True, proxies=0), Phase.LISTENING),
-        (Phase.CAPTURED, _facts(proxies=0, observed=False), Phase.CAPTURED),
+        (Phase.CAPTURED, _facts(observed=False), Phase.CAPTURED),
         (Phase.CAPTURED, _facts(Stage.PINNED), Phase.CAPTURED),
     ],
 )
@@ -159,7 +156,6 @@ class _World:
         return Facts(
             observations={uid: Observation(uid, stage) for uid, stage in stages.items()},
             observed=self.capture_told,
-            proxies=self.proxies,
             accepted={
                 uid
                 for uid, workload in self.plan.served.items()

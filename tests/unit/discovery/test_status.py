@@ -6,6 +6,7 @@ import pytest
 from meshd import wire
 from meshd.discovery.enrolment import Facts, Life, Phase
 from meshd.discovery.status import row
+from meshd.model.pool import Pool
 from meshd.model.workload import Observation, Stage, Workload
 
 _WORKLOAD = Workload(
@@ -19,7 +20,7 @@ _WORKLOAD = Workload(
 _URI = "spiffe://cluster.local/ns/default/sa/sa"
 _LIFE = Life(_WORKLOAD, Phase.CAPTURED)
 _SEEN = Observation("default.a", Stage.CAPTURED, True)
-_GOOD = Facts(observations={"default.a": _SEEN}, proxies=2, accepted={"default.a"})
+_GOOD = Facts(observations={"default.a": _SEEN}, accepted={"default.a"})
 _CERTIFICATES = {_URI: wire.CertificateState(_URI, 1_700_000_000.5, "1")}
 
 
@@ -42,7 +43,7 @@ def test_a_workload_that_is_well() -> None:
 
 
 def test_a_workload_outside_the_mesh_says_why() -> None:
-    found = row(_WORKLOAD, None, Facts(proxies=1), {}, node="n", outside="no label says")
+    found = row(_WORKLOAD, None, Facts(), {}, node="n", outside="no label says")
     assert (found.captured, found.synced, found.proven) == (False, False, False)
     assert found.certificate_expires is None
     assert found.problem == "no label says"
@@ -54,7 +55,8 @@ def test_a_workload_outside_the_mesh_says_why() -> None:
         ({"observations": {"default.a": Observation("default.a", Stage.PINNED, False, "boom")}},
          "", "boom"),
         ({"observed": False, "observations": {}}, "", "the capture role does not answer"),
-        ({"proxies": 0}, "", "no proxy is connected"),
+        ({"missing": (Pool.TRAFFIC,)}, "", "no proxy is connected"),
+        ({"missing": (Pool.DNS,)}, "", "no dns proxy is connected"),
         ({}, "port taken", "refused by a proxy: port taken"),
         ({"observations": {"default.a": Observation("default.a", Stage.CAPTURED)}},
          "", "its traffic is redirected, but no probe has reached the proxy"),

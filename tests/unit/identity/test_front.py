@@ -12,6 +12,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from meshd.identity import sds
 from meshd.identity.front import Front, parts
 from meshd.identity.subscriber import Secrets
+from meshd.model.pool import Pool
 from meshd.xds import server as xds
 from meshd.xds.resources import CLUSTER, Resources, pack
 
@@ -41,9 +43,9 @@ def _secrets(version: str) -> Secrets:
     return Secrets({_ALICE: secret}, frozenset())
 
 
-def _configuration(seconds: int) -> Resources:
+def _configuration(seconds: int) -> dict[Pool, Resources]:
     cluster = cluster_pb2.Cluster(name="a", connect_timeout={"seconds": seconds})
-    return Resources.of([pack("a", cluster)])
+    return {Pool.TRAFFIC: Resources.of([pack("a", cluster)])}
 
 
 @asynccontextmanager
@@ -75,7 +77,7 @@ class _Proxy:
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        self._node: Any = {"id": "node~proxy-0"}
+        self._node: Any = {"id": "node~proxy-0", "cluster": "proxy"}
 
     async def ask(self, type_url: str, **fields: Any) -> None:
         node, self._node = self._node, None
@@ -118,7 +120,8 @@ def test_secrets_and_configuration_come_on_one_stream(tmp_path: Path) -> None:
             assert list(first.removed_resources) == ["unidentified"]
             ours.publish(_secrets("2"))
             assert _versions(await one.accept()) == {_ALICE: "2"}
-            assert [member.name for member in theirs.members()] == ["node~proxy-0"]
+            (member,) = theirs.members()
+            assert (member.name, member.serves) == ("node~proxy-0", (Pool.TRAFFIC,))
             theirs.publish(_configuration(2))
             changed = await one.accept()
             assert (changed.type_url, len(changed.resources)) == (CLUSTER, 1)
@@ -199,7 +202,9 @@ def test_each_name_goes_to_whoever_knows_it(
         resource_names_unsubscribe=left,
         initial_resource_versions=held,
     )
-    for part, gateways in zip(parts(request, "proxy-0"), (False, True), strict=True):
+    for part, gateways in zip(
+        parts(request, base_pb2.Node(id="proxy-0")), (False, True), strict=True
+    ):
         told = part or discovery_pb2.DeltaDiscoveryRequest()
 
         def of(names: list[str], gateways: bool = gateways) -> list[str]:

@@ -9,18 +9,22 @@ from pathlib import Path
 import pytest
 
 from meshd.model.base import Duration
+from meshd.model.pool import Pool, served_by
 from meshd.proxy import binary
 from meshd.proxy.bootstrap import arguments, bootstrap, config_of, member_name, node_id
+from meshd.proxy.pool import Member
 from meshd.settings import Paths, ProxySettings, Settings
 
 PATHS = Paths.from_environment({"MESHD_HOME": "/tmp/meshd-none"})
+MEMBER = Member(Pool.TRAFFIC, 3)
 SETTINGS = Settings(node="n1", proxy=ProxySettings(memory_limit=300, max_connections=77))
 
 
-def test_envoy_takes_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pool", Pool)
+def test_envoy_takes_it(tmp_path: Path, pool: Pool) -> None:
     config = tmp_path / "bootstrap.json"
-    config.write_text(json.dumps(bootstrap(SETTINGS, PATHS, "proxy-3")))
-    command = [binary.find(SETTINGS.proxy), *arguments(SETTINGS.proxy, config)]
+    config.write_text(json.dumps(bootstrap(SETTINGS, PATHS, Member(pool, 3))))
+    command = [binary.find(SETTINGS.proxy), *arguments(SETTINGS.proxy, pool, config)]
     run = subprocess.run(
         [*command, "--mode", "validate"], capture_output=True, text=True, check=False
     )
@@ -29,7 +33,7 @@ def test_envoy_takes_it(tmp_path: Path) -> None:
 
 
 def test_the_limits_of_the_settings_are_in_it() -> None:
-    manager = bootstrap(SETTINGS, PATHS, "proxy-3")["overload_manager"]
+    manager = bootstrap(SETTINGS, PATHS, MEMBER)["overload_manager"]
     heap, connections = (one["typed_config"] for one in manager["resource_monitors"])
     assert heap["max_heap_size_bytes"] == 300 * 1024 * 1024
     assert connections["max_active_downstream_connections"] == 77
@@ -42,7 +46,7 @@ def test_the_limits_of_the_settings_are_in_it() -> None:
 
 
 def test_nothing_of_it_leaves_the_host() -> None:
-    made = bootstrap(SETTINGS, PATHS, "proxy-3")
+    made = bootstrap(SETTINGS, PATHS, MEMBER)
     assert "socket_address" not in json.dumps(made)
     assert made["admin"]["address"]["pipe"] == {
         "path": "/tmp/meshd-none/run/admin/proxy-3.sock",
@@ -51,14 +55,21 @@ def test_nothing_of_it_leaves_the_host() -> None:
 
 
 def test_members_have_names_of_their_own() -> None:
-    made = bootstrap(SETTINGS, PATHS, "proxy-3")
+    made = bootstrap(SETTINGS, PATHS, MEMBER)
     assert made["node"]["id"] == "n1~proxy-3" == node_id("n1", "proxy-3")
     assert member_name("n1~proxy-3") == member_name("proxy-3") == "proxy-3"
 
 
 @pytest.mark.parametrize(("drain", "told"), [(0.2, "1"), (5, "5"), (90, "90")])
 def test_a_proxys_command_line_tells_whose_it_is(drain: float, told: str) -> None:
-    line = arguments(ProxySettings(drain_time=Duration(drain)), Path("/run/x.json"))
+    proxy = ProxySettings(drain_time=Duration(drain))
+    line = arguments(proxy, Pool.TRAFFIC, Path("/run/x.json"))
     assert line[line.index("--drain-time-s") + 1] == told
     assert config_of(["setpriv", "--", "envoy", *line]) == "/run/x.json"
     assert config_of(["sleep", "--config-path"]) == ""
+
+
+@pytest.mark.parametrize("pool", Pool)
+def test_a_proxy_tells_the_xds_server_which_pool_it_is_of(pool: Pool) -> None:
+    node = bootstrap(SETTINGS, PATHS, Member(pool, 0))["node"]
+    assert served_by(node["cluster"]) == (pool,)

@@ -7,11 +7,12 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.proxy.pool import Member, Running, plan
+from meshd.model.pool import Pool
+from meshd.proxy.pool import Member, Running, plan, size
 
 
 @dataclasses.dataclass
-class Pool:
+class Grown:
     """Members as they would come and go when a plan is followed."""
 
     count: int
@@ -21,7 +22,7 @@ class Pool:
 
     def follow(self) -> bool:
         """Whether there was anything to do."""
-        following = plan(self.count, self.running.values(), self.outdated)
+        following = plan(Pool.TRAFFIC, self.count, self.running.values(), self.outdated)
         for member in following.start:
             assert member not in self.running
             self.running[member] = Running(member)
@@ -66,7 +67,7 @@ class Pool:
 def test_replacing_never_takes_away_what_serves(
     count: int, listeners: int, data: st.DataObject
 ) -> None:
-    pool = Pool(count, listeners)
+    pool = Grown(count, listeners)
     pool.settle()
     old = set(pool.running)
     pool.outdated = set(old)
@@ -85,7 +86,7 @@ def test_replacing_never_takes_away_what_serves(
 
 @given(st.integers(0, 5), st.integers(0, 5))
 def test_the_pool_follows_its_size(before: int, after: int) -> None:
-    pool = Pool(before, 2)
+    pool = Grown(before, 2)
     pool.settle()
     pool.count = after
     pool.settle()
@@ -93,14 +94,15 @@ def test_the_pool_follows_its_size(before: int, after: int) -> None:
 
 
 def test_one_that_has_fewer_listeners_does_not_take_over() -> None:
-    old, new = Member(0), Member(0, 1)
+    old, new = Member(Pool.TRAFFIC, 0), Member(Pool.TRAFFIC, 0, 1)
     running = [Running(old, True, 5), Running(new, True, 4)]
-    assert not plan(1, running, {old}).stop
-    assert plan(1, [running[0], Running(new, True, 5)], {old}).stop == (old,)
+    assert not plan(Pool.TRAFFIC, 1, running, {old}).stop
+    running[1] = Running(new, True, 5)
+    assert plan(Pool.TRAFFIC, 1, running, {old}).stop == (old,)
 
 
 def test_generations_are_used_again() -> None:
-    pool = Pool(1, 1)
+    pool = Grown(1, 1)
     pool.settle()
     for expected in ("proxy-0.1", "proxy-0", "proxy-0.1"):
         pool.outdated = set(pool.running)
@@ -108,12 +110,18 @@ def test_generations_are_used_again() -> None:
         assert [member.name for member in pool.running] == [expected]
 
 
-@given(st.integers(0, 9999), st.integers(0, 9999))
-def test_a_name_is_read_as_it_is_written(slot: int, generation: int) -> None:
-    member = Member(slot, generation)
+@given(st.sampled_from(Pool), st.integers(0, 9999), st.integers(0, 9999))
+def test_a_name_is_read_as_it_is_written(pool: Pool, slot: int, generation: int) -> None:
+    member = Member(pool, slot, generation)
     assert Member.parse(member.name) == member
 
 
 def test_other_names_are_no_members() -> None:
     assert Member.parse("proxy-x") is None
     assert Member.parse("mesh") is None
+
+
+@given(st.integers(0, 100))
+def test_dns_has_a_second_member_where_there_is_a_second_proxy(count: int) -> None:
+    assert size(Pool.TRAFFIC, count) == count
+    assert size(Pool.DNS, count) == min(count, 2)

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import meshd
 from meshd import wire
+from meshd.model.pool import Pool
 from meshd.telemetry.facts import Facts, unready
 from meshd.telemetry.metrics import render
 from meshd.telemetry.processes import Cost
@@ -34,7 +35,11 @@ def row(workload: str, **changed: Any) -> wire.WorkloadStatus:
 
 FACTS = Facts(
     workloads=(row("a"), row("b", proven=False), row("c", certificate_expires=None)),
-    proxies=(wire.ProxyStatus("proxy-0", True, True), wire.ProxyStatus("proxy-1", True, False)),
+    proxies=(
+        wire.ProxyStatus("dns-0", True, True, serves=(Pool.DNS,)),
+        wire.ProxyStatus("proxy-0", True, True),
+        wire.ProxyStatus("proxy-1", True, False),
+    ),
     processes=(
         wire.RoleStatus("capture", 42, "running", 2, 1000.0),
         wire.RoleStatus("mesh", 0, "waiting", 3, 0.0),
@@ -104,6 +109,8 @@ def test_without_any_facts_there_is_still_the_version() -> None:
             Facts(proxies=(wire.ProxyStatus("p", True, False),)),
             "no proxy has the newest configuration",
         ),
+        (Facts(proxies=FACTS.proxies[1:]), "no dns proxy is connected"),
+        (Facts(proxies=(wire.ProxyStatus("p", True, True, serves=tuple(Pool)),)), ""),
         (Facts(proxies=FACTS.proxies, problems=("mesh is gone",)), "mesh is gone"),
     ],
 )

@@ -18,10 +18,11 @@ import pytest
 
 from meshd import channel, wire
 from meshd.errors import SystemRefusedError
+from meshd.model.pool import Pool
 from meshd.roles import telemetry
 from meshd.settings import Paths, Settings, TelemetrySettings
 
-STATUSES = wire.Statuses((), (wire.ProxyStatus("proxy-0", True, True),))
+STATUSES = wire.Statuses((), (wire.ProxyStatus("proxy-0", True, True, serves=tuple(Pool)),))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.model.pool import Pool
 from meshd.xds.resources import CLUSTER, LISTENER, Resources, pack
 from meshd.xds.server import Server
 
@@ -39,8 +40,14 @@ def _clusters(**seconds: int) -> Resources:
     )
 
 
+def _traffic(**seconds: int) -> dict[Pool, Resources]:
+    return {Pool.TRAFFIC: _clusters(**seconds)}
+
+
 @asynccontextmanager
-async def _serving(path: Path, resources: Resources | None = None) -> AsyncGenerator[Server]:
+async def _serving(
+    path: Path, resources: Mapping[Pool, Resources] | None = None
+) -> AsyncGenerator[Server]:
     server = Server()
     await server.start(path)
     if resources:
@@ -54,14 +61,13 @@ async def _serving(path: Path, resources: Resources | None = None) -> AsyncGener
 class _Client:
     """Speaks the protocol by hand."""
 
-    def __init__(self, call: Any, name: str) -> None:
+    def __init__(self, call: Any, name: str, cluster: str) -> None:
         self._call = call
-        self._name = name
+        self._node = {"id": name, "cluster": cluster}
 
     async def ask(self, type_url: str, **parts: Any) -> None:
-        node = {"id": self._name}
         await self._call.write(
-            discovery_pb2.DeltaDiscoveryRequest(node=node, type_url=type_url, **parts)
+            discovery_pb2.DeltaDiscoveryRequest(node=self._node, type_url=type_url, **parts)
         )
 
     async def ask_for_all(self, **versions: str) -> None:
@@ -86,11 +92,13 @@ class _Client:
 
 
 @asynccontextmanager
-async def _connected(path: Path, name: str = "proxy-0") -> AsyncGenerator[_Client]:
+async def _connected(
+    path: Path, name: str = "proxy-0", cluster: str = ""
+) -> AsyncGenerator[_Client]:
     async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
         call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources()
         try:
-            yield _Client(call, name)
+            yield _Client(call, name, cluster)
         finally:
             call.cancel()
 
@@ -101,7 +109,7 @@ def _names(response: Any) -> list[str]:
 
 def test_a_client_gets_what_is_published_and_then_only_what_changed(tmp_path: Path) -> None:
     async def scenario(path: Path) -> None:
-        async with _serving(path, _clusters(a=1, b=1)) as server, _connected(path) as client:
+        async with _serving(path, _traffic(a=1, b=1)) as server, _connected(path) as client:
             await client.ask_for_all()
             first = await client.accept()
             assert _names(first) == ["a", "b"]
@@ -109,7 +117,7 @@ def test_a_client_gets_what_is_published_and_then_only_what_changed(tmp_path: Pa
             assert (body.name, body.connect_timeout.seconds) == ("a", 1)
             assert await server.wait_synced(_DEADLINE)
 
-            server.publish(_clusters(a=2, c=1))
+            server.publish(_traffic(a=2, c=1))
             assert _names(await client.accept()) == ["a", "c"]
             assert list((await client.accept()).removed_resources) == ["b"]
             assert await server.wait_synced(_DEADLINE)
@@ -123,7 +131,7 @@ def test_nothing_is_said_before_the_first_publication(tmp_path: Path) -> None:
         async with _serving(path) as server, _connected(path) as client:
             await client.ask_for_all(old="0")
             assert await server.wait(lambda: server.connected == 1, _DEADLINE)
-            server.publish(_clusters(a=1))
+            server.publish(_traffic(a=1))
             assert _names(await client.accept()) == ["a"]
             assert list((await client.accept()).removed_resources) == ["old"]
 
@@ -132,13 +140,13 @@ def test_nothing_is_said_before_the_first_publication(tmp_path: Path) -> None:
 
 def test_a_client_of_a_restarted_server_is_sent_nothing_that_it_has(tmp_path: Path) -> None:
     async def scenario(path: Path) -> None:
-        resources = _clusters(a=1)
-        versions = {"a": resources.version(CLUSTER, "a") or ""}
+        resources = _traffic(a=1)
+        versions = {"a": resources[Pool.TRAFFIC].version(CLUSTER, "a") or ""}
         for _ in range(2):
             async with _serving(path, resources) as server, _connected(path) as client:
                 await client.ask_for_all(**versions)
                 assert await server.wait_synced(_DEADLINE)
-                server.publish(_clusters(a=1, b=1))
+                server.publish(_traffic(a=1, b=1))
                 assert _names(await client.accept()) == ["b"]
 
     _run(scenario, tmp_path / "xds.sock")
@@ -147,7 +155,7 @@ def test_a_client_of_a_restarted_server_is_sent_nothing_that_it_has(tmp_path: Pa
 def test_a_client_that_does_not_answer_holds_up_nobody_else(tmp_path: Path) -> None:
     async def scenario(path: Path) -> None:
         async with (
-            _serving(path, _clusters(a=1)) as server,
+            _serving(path, _traffic(a=1)) as server,
             _connected(path, "slow") as slow,
             _connected(path, "quick") as quick,
         ):
@@ -155,26 +163,26 @@ def test_a_client_that_does_not_answer_holds_up_nobody_else(tmp_path: Path) -> N
             await quick.ask_for_all()
             await quick.accept()
             for round_ in range(2, 50):
-                server.publish(_clusters(a=round_))
+                server.publish(_traffic(a=round_))
                 assert _names(await quick.accept()) == ["a"]
             assert await server.wait(lambda: server.members()[0].synced, _DEADLINE)
             assert [(m.name, m.synced) for m in server.members()] == [
                 ("quick", True),
                 ("slow", False),
             ]
-            assert not server.accepted(CLUSTER, "a")
+            assert not server.accepted_names(CLUSTER)
 
             await slow.accept()
             newest = (await slow.accept()).resources[0]
-            assert newest.version == server.published.version(CLUSTER, "a")
-            assert await server.wait(lambda: server.accepted(CLUSTER, "a"), _DEADLINE)
+            assert newest.version == _clusters(a=49).version(CLUSTER, "a")
+            assert await server.wait(lambda: server.accepted_names(CLUSTER) == {"a"}, _DEADLINE)
 
     _run(scenario, tmp_path / "xds.sock")
 
 
 def test_what_a_client_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
     async def scenario(path: Path) -> None:
-        async with _serving(path, _clusters(a=1, b=1)) as server, _connected(path) as client:
+        async with _serving(path, _traffic(a=1, b=1)) as server, _connected(path) as client:
             await client.ask_for_all()
             await client.refuse("one of them is bad")
             assert _names(await client.refuse("a is bad")) == ["a"]
@@ -189,15 +197,55 @@ def test_what_a_client_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
 
 def test_a_client_that_hung_up_does_not_count(tmp_path: Path) -> None:
     async def scenario(path: Path) -> None:
-        async with _serving(path, _clusters(a=1)) as server:
+        async with _serving(path, _traffic(a=1)) as server:
             async with _connected(path) as client:
                 await client.ask_for_all()
                 await client.accept()
                 assert await server.wait_synced(_DEADLINE)
             assert await server.wait(lambda: server.connected == 0, _DEADLINE)
             assert not server.synced
-            assert not server.accepted(CLUSTER, "a")
+            assert server.missing == tuple(Pool)
+            assert not server.accepted_names(CLUSTER)
             assert server.present_names(CLUSTER) == {"a"}
+
+    _run(scenario, tmp_path / "xds.sock")
+
+
+def test_each_pool_is_told_its_own(tmp_path: Path) -> None:
+    """And has to have accepted it before it counts; the other pool has no say in that."""
+
+    async def scenario(path: Path) -> None:
+        own = {Pool.TRAFFIC: _clusters(a=1), Pool.DNS: _clusters(d=1)}
+        async with _serving(path, own) as server, _connected(path, "t", Pool.TRAFFIC) as traffic:
+            await traffic.ask_for_all()
+            assert _names(await traffic.accept()) == ["a"]
+            assert await server.wait(lambda: server.accepted_names(CLUSTER) == {"a"}, _DEADLINE)
+            assert server.missing == (Pool.DNS,)
+            assert not server.synced
+            async with _connected(path, "d", Pool.DNS) as dns:
+                await dns.ask_for_all()
+                assert _names(await dns.get()) == ["d"]
+                assert server.accepted_names(CLUSTER) == {"a"}
+            assert server.published_names(CLUSTER) == {"a", "d"}
+
+            server.publish(own | {Pool.DNS: _clusters(d=2)})
+            server.publish(own | {Pool.TRAFFIC: _clusters(a=2)})
+            assert _names(await traffic.accept()) == ["a"]
+
+    _run(scenario, tmp_path / "xds.sock")
+
+
+def test_a_proxy_that_names_no_pool_is_told_everything_and_has_to_accept_it(tmp_path: Path) -> None:
+    async def scenario(path: Path) -> None:
+        own = {Pool.TRAFFIC: _clusters(a=1), Pool.DNS: _clusters(d=1)}
+        async with _serving(path, own) as server, _connected(path, cluster="meshd") as earlier:
+            await earlier.ask_for_all()
+            assert sorted(_names(await earlier.accept())) == ["a", "d"]
+            assert await server.wait_synced(_DEADLINE)
+            assert server.accepted_names(CLUSTER) == {"a", "d"}
+            server.publish(own | {Pool.DNS: _clusters(d=2)})
+            assert _names(await earlier.get()) == ["d"]
+            assert server.accepted_names(CLUSTER) == {"a"}
 
     _run(scenario, tmp_path / "xds.sock")
 

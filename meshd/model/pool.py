@@ -1,0 +1,27 @@
+"""Which pools of proxies a node has, and which of them a proxy says that it belongs to.
+
+DNS has a pool of its own, because each listener of Envoy's UDP proxy keeps something for each
+cluster of its process: memory would grow with workloads times services.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Pool(enum.StrEnum):
+    """The value begins the names of its members, and is what they say to the xDS server."""
+
+    TRAFFIC = "proxy"
+    DNS = "dns"
+
+
+def served_by(cluster: str) -> tuple[Pool, ...]:
+    """``cluster`` is a proxy's ``node.cluster``. One that names no pool is of an earlier version
+    and serves all that there is, until it is replaced."""
+    return tuple(pool for pool in Pool if pool.value == cluster) or tuple(Pool)
+
+
+def lack(pool: Pool) -> str:
+    """What is so while no member of it is connected."""
+    return "no proxy is connected" if pool is Pool.TRAFFIC else f"no {pool} proxy is connected"
