@@ -42,7 +42,7 @@ _Write = Callable[[bytes], Awaitable[None]]
 
 
 def parts(request: Any, node: Any) -> tuple[Any | None, Any | None]:
-    """What of the request of a proxy, ``node``, is for ``sds``, and what is for the mesh role. Pure."""
+    """What of the request of a proxy, ``node``, is for ``sds`` and what for the mesh role. Pure."""
     if request.type_url != TYPE:
         rest = _Request()
         rest.CopyFrom(request)

@@ -18,6 +18,7 @@ from meshd.proxy.admin import Admin, Vitals
 from meshd.proxy.pool import Member, Running, plan, size
 from meshd.settings import Settings
 from meshd.supervisor.child import Policy
+from meshd.supervisor.datagrams import turn_away
 from meshd.supervisor.home import Home, write_file
 from meshd.supervisor.lines import read
 from meshd.supervisor.output import File
@@ -28,12 +29,14 @@ from meshd.supervisor.runner import Runner
 from meshd.supervisor.service import scoped
 
 _log = logging.getLogger(__name__)
-_GRACE: Final = 0.5
-"""Seconds; a drained Envoy ends at once."""
+_GRACE: Final = {Pool.TRAFFIC: 0.5, Pool.DNS: 1.2}
+"""Seconds; a drained Envoy ends at once, but for ten thousands of recent queries' sockets."""
 _LOOK_AGAIN: Final = 0.1
 """Seconds between looks at a proxy while something is expected of it."""
 _TAKE_OVER: Final = 30.0
 """Seconds for a new member to serve what the old one serves."""
+_LONGEST_ANSWER: Final = 5.0
+"""Seconds; resolvers give up sooner, and so does the proxy."""
 _ATTEMPTS: Final = 3
 """Failed starts of a new member, after which the old one is not replaced."""
 Bootstrap = Callable[[Settings, Member], bootstrap.Json]
@@ -65,6 +68,7 @@ class Members:
         self._runners: dict[Member, Runner] = {}
         self._vitals: dict[Member, tuple[Identity, Vitals]] = {}
         self._outdated: set[Member] = set()
+        self._mixed: set[Member] = set()
         self._bell = asyncio.Event()
         self._progress = asyncio.Condition()
         self._replacing = asyncio.Lock()
@@ -110,7 +114,10 @@ class Members:
         if not self._is_live(member):
             return Running(member, leaving=leaving)
         vitals = self._vitals[member][1]
-        return Running(member, True, 0 if vitals.warming else vitals.listeners, leaving)
+        listeners = 0 if vitals.warming else vitals.listeners
+        if member in self._mixed:  # nobody knows how many of them are this pool's
+            listeners = min(listeners, 1)
+        return Running(member, True, listeners, leaving)
 
     # ---- what is to be
 
@@ -125,12 +132,22 @@ class Members:
             if not runner.adopt(entry.identity, entry.since):
                 continue
             self._runners[member] = runner
+            if self._serves_more(member):
+                self._mixed.add(member)
             if entry.leaving:
                 runner.stop()
             elif before := newest.get(member.slot):
                 self._outdated.add(before)
             if not entry.leaving:
                 newest[member.slot] = member
+
+    def _serves_more(self, member: Member) -> bool:
+        """It is of a version that had one pool for everything."""
+        try:
+            made = self._home.bootstrap(member.name).read_text()
+        except OSError:
+            return False
+        return bootstrap.serves(made) != (self._pool,)
 
     def resize(self, settings: Settings) -> None:
         """The rest of the settings holds for members that are started from now on."""
@@ -224,6 +241,7 @@ class Members:
                 del self._runners[member]
                 self._vitals.pop(member, None)
                 self._outdated.discard(member)
+                self._mixed.discard(member)
                 for path in (self._home.bootstrap, self._home.log, self._home.admin):
                     path(member.name).unlink(missing_ok=True)
                 self._tell()
@@ -266,9 +284,13 @@ class Members:
             command=lambda: self._command(member),
             environment=self._environment,
             output=File(self._home.log(name), lambda line: self._pass_on(member, line)),
-            policy=Policy(drain=float(self._settings.proxy.drain_time), grace=_GRACE),
+            policy=Policy(drain=float(self._settings.proxy.drain_time), grace=_GRACE[self._pool]),
             changed=changed,
-            drain=lambda: self._drain(name),
+            drain=(
+                (lambda: self._drain(name))
+                if self._pool is Pool.TRAFFIC
+                else (lambda: self._turn_away(member))
+            ),
         )
 
     def _command(self, member: Member) -> Sequence[str]:
@@ -297,6 +319,16 @@ class Members:
         while free < 2:
             await asyncio.sleep(_LOOK_AGAIN)
             free = 0 if (await admin.vitals()).connections else free + 1
+
+    async def _turn_away(self, member: Member) -> None:
+        """Until each query that it has taken is answered, or nobody waits for that any more."""
+        try:
+            turn_away(self._runners[member].identity.pid)
+        except OSError as error:
+            text = "%s: queries under way may be lost: %s"
+            journal.event(_log, logging.WARNING, "drain", text, member.name, error.strerror)
+            return
+        await asyncio.sleep(_LONGEST_ANSWER)
 
     def _pass_on(self, member: Member, line: str) -> None:
         """Into our own log, at the level that the proxy gave it."""

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -210,17 +210,18 @@ class Supervisor:
         return server
 
     async def _end(self) -> None:
-        """The proxies first, who still need the roles to finish what they are doing.
+        """The proxies first, who still need the roles to finish what they are doing, and names.
 
         Unless they have a slice of their own: then they go on, and so does the resolver.
         """
+        stopping: list[Awaitable[None]] = []
         if not self._slice:
-            ending_proxies = (members.stop(_DRAIN_LIMIT) for members in self._pools.values())
-            await asyncio.gather(*ending_proxies)
+            await self._pools[Pool.TRAFFIC].stop(_DRAIN_LIMIT)
+            stopping.append(self._pools[Pool.DNS].stop(0))
         ending = [role for role in self._roles if not (self._slice and role.name == RESOLVER)]
         for role in ending:
             role.stop()
-        await asyncio.gather(*(role.stopped() for role in ending))
+        await asyncio.gather(*stopping, *(role.stopped() for role in ending))
         for name in ("supervisor", *(role.name for role in self._roles)):
             self._home.paths.socket(name).unlink(missing_ok=True)
         if not self._slice:

@@ -1,6 +1,6 @@
-"""A supervisor whose proxies need no control plane: ``python pool_node.py [ROLES] [LISTENER]``.
+"""A supervisor whose proxies need no control plane: ``python pool_node.py ROLES LISTENERS``.
 
-Both are JSON: commands by role, and a listener that each proxy opens.
+Both are JSON: commands by role, and what each member of the pool for traffic listens on.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from meshd.supervisor.supervisor import supervise
 
 
 def main() -> int:
-    roles, listener = (json.loads(argument) for argument in sys.argv[1:3])
+    roles, listeners = (json.loads(argument) for argument in sys.argv[1:3])
     paths = Paths.from_environment()
 
     def alone(settings: Settings, member: Member) -> dict[str, Any]:
         made = bootstrap(settings, paths, member)
         del made["dynamic_resources"]
-        listeners = [listener] if listener and member.pool is Pool.TRAFFIC else []
-        return made | {"static_resources": {"listeners": listeners}}
+        own = listeners if member.pool is Pool.TRAFFIC else []
+        return made | {"static_resources": {"listeners": own}}
 
     try:
         supervise(paths, lambda _: roles, alone)

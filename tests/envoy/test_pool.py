@@ -49,7 +49,7 @@ class Node:
         self.home = home
         self.paths = Paths.from_environment({"MESHD_HOME": str(home)})
         self.roles: dict[str, list[str]] = {}
-        self.listener: dict[str, Any] | None = None
+        self.listeners: list[dict[str, Any]] = []
         self._running: list[subprocess.Popen[bytes]] = []
 
     def settings(self, **proxy: Any) -> None:
@@ -57,7 +57,7 @@ class Node:
         self.paths.settings.write_text(json.dumps({"proxy": {"drain_time": "1s"} | proxy}))
 
     def start(self) -> subprocess.Popen[bytes]:
-        arguments = [json.dumps(self.roles), json.dumps(self.listener)]
+        arguments = [json.dumps(self.roles), json.dumps(self.listeners)]
         with (self.home / "output").open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, NODE, *arguments],
@@ -397,7 +397,7 @@ def namespace() -> Iterator[str]:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-def hello(namespace: str) -> dict[str, Any]:
+def hello(namespace: str, port: int = PORT) -> dict[str, Any]:
     """A listener that answers by itself."""
     types = "type.googleapis.com/envoy.extensions.filters"
     manager = {
@@ -426,11 +426,11 @@ def hello(namespace: str) -> dict[str, Any]:
     }
     socket_address = {
         "address": "127.0.0.1",
-        "port_value": PORT,
+        "port_value": port,
         "network_namespace_filepath": f"/run/netns/{namespace}",
     }
     return {
-        "name": "hello",
+        "name": f"hello {port}",
         "traffic_direction": "INBOUND",
         "address": {"socket_address": socket_address},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
@@ -455,7 +455,7 @@ def requests(namespace: str) -> Generator[dict[str, Any]]:
 
 
 def test_no_request_fails_while_the_pool_is_replaced(node: Node, namespace: str) -> None:
-    node.listener = hello(namespace)
+    node.listeners = [hello(namespace)]
     node.start()
     before = node.live()
     with requests(namespace) as counts:
@@ -469,7 +469,7 @@ def test_no_request_fails_while_the_pool_is_replaced(node: Node, namespace: str)
 
 
 def test_a_pool_that_cannot_be_replaced_goes_on(node: Node, namespace: str) -> None:
-    node.listener = hello(namespace)
+    node.listeners = [hello(namespace)]
     process = node.start()
     before = node.live()
     node.settings(binary=str(node.home / "missing"), drain_time="0s")
@@ -481,10 +481,29 @@ def test_a_pool_that_cannot_be_replaced_goes_on(node: Node, namespace: str) -> N
     assert node.live() == before
 
 
+def test_a_pool_of_a_version_that_had_one_for_everything_is_replaced(
+    node: Node, namespace: str
+) -> None:
+    """Its members have more listeners than those that come after them."""
+    node.listeners = [hello(namespace), hello(namespace, PORT + 1)]
+    first = node.start()
+    before = node.live()
+    first.kill()
+    first.wait()
+    for name in before:
+        path = Home(node.paths).bootstrap(name)
+        path.write_text(path.read_text().replace('"cluster": "proxy"', '"cluster": "meshd"'))
+    del node.listeners[1]
+    node.start()
+    assert node.live() == before
+    assert node.ask(wire.ReplacePool()) == wire.Done()
+    assert set(node.live()) == {"proxy-0.1", "proxy-1.1"}
+
+
 def test_it_ends_in_time_even_if_its_children_do_not_want_to(node: Node, namespace: str) -> None:
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
     node.roles = {"deaf": [sys.executable, "-c", deaf]}
-    node.listener = hello(namespace)
+    node.listeners = [hello(namespace)]
     process = node.start()
     pids = [*node.live().values(), node.children()["deaf"].pid]
     with requests(namespace):

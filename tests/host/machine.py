@@ -123,6 +123,8 @@ class Machine:
             *("systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}"),
             *(f"--machine={self._id}", "--register=no", "--keep-unit", "--console=pipe"),
             *("--drop-capability=CAP_SYS_TIME", "--link-journal=no", "--resolv-conf=off"),
+            # As on a host that is no container.
+            "--system-call-filter=pidfd_getfd",
             *("--timezone=off", f"--network-bridge={BRIDGE}", *checkout),
         ]
         with (self._work / "console.log").open("ab") as console:

@@ -114,6 +114,7 @@ def test_reloading_new_settings_of_the_proxies_replaces_the_pool_and_fails_nothi
             "all proxies are new",
             60,
         )
+    assert not _told(well, "queries under way may be lost")
     (report,) = reports
     assert not report.failed, report
     well.configure(SETTINGS)

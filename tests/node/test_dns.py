@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from meshd import settings
+from meshd import settings, wire
+from meshd.model.workload import Workload
 from meshd.resolver.asking import knows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from tests.node.conftest import Node
 
@@ -118,8 +121,8 @@ def test_many_look_ups_at_once_all_have_their_answer(node: Node) -> None:
 # ---- names outside the mesh
 
 RESOLVER = '''
-"""Knows one name; counts what it is asked for others."""
-import socket, struct
+"""Knows one name; counts what it is asked for others, and takes its time for slow ones."""
+import socket, struct, threading
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("0.0.0.0", 53))
 while True:
@@ -137,7 +140,8 @@ while True:
     head = query[:2] + struct.pack(">5H", 0x8180 | (0 if known else 3), 1, answers, 0, 0)
     value = data.get(kind, b"")
     record = struct.pack(">3HIH", 0xC00C, kind, 1, 60, len(value)) + value
-    server.sendto(head + question + record * answers, client)
+    answer = (head + question + record * answers, client)
+    threading.Timer(0.7 if name.startswith("slow") else 0, server.sendto, answer).start()
 '''
 
 
@@ -162,6 +166,51 @@ def resolving(make: Callable[..., Node]) -> Iterator[Node]:
     assert node.pod("resolver.outside").plan.address == from_cidr[0]
     yield node
     node.close()
+
+
+LOOKING_UP = """
+import collections, itertools, json, socket, struct, sys, threading
+went, numbers, stop = collections.Counter(), itertools.count(), threading.Event()
+def ask(form):
+    while not stop.is_set():
+        name = form % next(numbers)
+        labels = b"".join(bytes([len(p)]) + p.encode() for p in name.split("."))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(5)
+            s.connect(("198.19.0.10", 53))
+            try:
+                s.send(struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + labels + bytes(1)
+                       + struct.pack(">2H", 1, 1))
+                s.recv(4096)
+                went["answered"] += 1
+            except OSError as error:
+                went[str(error)] += 1
+forms = ["slow%d.test"] * 8 + ["quick%d.mesh.svc"] * 2
+threads = [threading.Thread(target=ask, args=(form,)) for form in forms]
+[thread.start() for thread in threads]
+print("begun", flush=True)
+sys.stdin.read()
+stop.set()
+[thread.join() for thread in threads]
+print(json.dumps(went))
+"""
+ASKING = 10
+"""So many queries are under way at any time."""
+
+
+@contextlib.contextmanager
+def queries(node: Node) -> Generator[dict[str, int]]:
+    """Within the block; how they went is in the value after it."""
+    running = node.begin("alice", sys.executable, "-c", LOOKING_UP)
+    assert running.stdout
+    assert running.stdout.readline() == "begun\n"
+    went: dict[str, int] = {}
+    try:
+        yield went
+    except BaseException:
+        running.kill()
+        raise
+    went.update(node.finish(running, ""))
 
 
 def asked(node: Node) -> str:
@@ -269,3 +318,65 @@ spec:
             assert asyncio.run(knows(port, f"fresh{number}.mesh.svc.cluster.local"))
         with node.applied(entry):
             assert asyncio.run(knows(port, f"a.fresh{number}.test"))
+
+
+# ---- what carries the queries
+
+
+LINKS = """\
+link set lo up
+link add eth0 type veth peer name eth1
+link set eth0 up
+link set eth1 up
+address add 198.18.254.2/24 dev eth0
+route add default dev eth0
+"""
+
+
+def test_no_query_is_lost_when_other_workloads_come_and_go(resolving: Node) -> None:
+    names = [f"mnd{resolving.supervisor_pid}-{number}" for number in range(3)]
+    others = [
+        Workload(uid=f"mesh.{name}", name=name, namespace="mesh", netns=f"/run/netns/{name}")
+        for name in names
+    ]
+    for name in names:
+        subprocess.run(["ip", "netns", "add", name], check=True)
+        subprocess.run(["ip", "-n", name, "-batch", "-"], input=LINKS, text=True, check=True)
+    try:
+        with queries(resolving) as went:
+            for other in others:
+                assert resolving.ask("mesh", wire.Register((other,), wait=20)) == wire.Done()
+            for other in others:
+                assert resolving.ask("mesh", wire.Unregister((other.uid,))) == wire.Done()
+    finally:
+        resolving.ask("mesh", wire.Unregister(tuple(other.uid for other in others)))
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=True)
+    assert went.pop("answered") > 3 * ASKING
+    assert went == {}
+
+
+def test_no_query_is_lost_when_the_proxies_are_replaced(resolving: Node) -> None:
+    before = {proxy.pid for proxy in resolving.proxies()}
+    with queries(resolving) as went:
+        assert resolving.ask("supervisor", wire.ReplacePool(), 60) == wire.Done()
+    assert not before & {proxy.pid for proxy in resolving.proxies()}
+    assert went.pop("answered") > 3 * ASKING
+    assert went == {}
+    resolving.eventually(resolving.is_well, "the new proxies have everything")
+
+
+def test_a_proxy_that_is_killed_loses_what_it_had_in_hand_and_no_more(resolving: Node) -> None:
+    victim = next(proxy for proxy in resolving.proxies() if proxy.name.startswith("dns-0"))
+    with queries(resolving) as before:
+        os.kill(victim.pid, signal.SIGKILL)
+        resolving.eventually(
+            lambda: (one := resolving.children().get(victim.name)) and one.pid != victim.pid,
+            "it has ended, and is started again",
+        )
+        with queries(resolving) as after:
+            resolving.eventually(resolving.is_well, "it has everything")
+    assert before.keys() <= {"answered", "timed out"}
+    assert before.get("timed out", 0) <= ASKING
+    assert after.pop("answered") > 0
+    assert after == {}

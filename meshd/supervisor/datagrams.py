@@ -1,0 +1,76 @@
+"""Turns datagrams away from a process that is about to be replaced, so that it loses none.
+
+Of several UDP sockets with SO_REUSEPORT the kernel picks one for each datagram as long as it is
+open, and hands nothing on when it is closed. One that is connected is passed over, while what it
+has received can still be read, and it still sends to whomever it is told to. Envoy does not do that
+to its sockets, so it is done from outside: what pidfd_getfd(2) gives is the same socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_PIDFD_GETFD: Final = 438
+"""The system call's number, which is the same on all architectures."""
+_NOBODY: Final = {socket.AF_INET: ("127.0.0.1", 9), socket.AF_INET6: ("::1", 9)}
+"""A peer that sends nothing: the discard service's port."""
+
+
+def turn_away(pid: int) -> int:
+    """From each socket that the process may share with another; returns how many there are.
+
+    Raises OSError when the process cannot be reached, or we may not do that to it.
+    """
+    count = 0
+    for shared in _shared(pid):
+        # Nobody gets through to where there is no loopback interface, either.
+        with contextlib.suppress(OSError):
+            shared.connect(_NOBODY[shared.family])
+            count += 1
+    return count
+
+
+def _shared(pid: int) -> Iterator[socket.socket]:
+    process = os.pidfd_open(pid)
+    try:
+        for number in _descriptors(pid):
+            descriptor = _borrow(process, number)
+            if descriptor is None:
+                continue
+            with socket.socket(fileno=descriptor) as found:
+                if _is_shared(found):
+                    yield found
+    finally:
+        os.close(process)
+
+
+def _descriptors(pid: int) -> Iterator[int]:
+    """Of sockets."""
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if str(path.readlink()).startswith("socket:"):
+                yield int(path.name)
+
+
+def _borrow(process: int, number: int) -> int | None:
+    """None when the process has just closed it. Raises OSError."""
+    descriptor = _LIBC.syscall(_PIDFD_GETFD, process, number, 0)
+    if descriptor < 0:
+        code = ctypes.get_errno()
+        if code == errno.EBADF:
+            return None
+        raise OSError(code, os.strerror(code))
+    return descriptor
+
+
+def _is_shared(found: socket.socket) -> bool:
+    is_udp = found.type == socket.SOCK_DGRAM and found.family in _NOBODY
+    return is_udp and bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
