@@ -13,6 +13,9 @@ import msgspec
 
 from meshd.errors import UNDECODABLE, InvalidInputError
 from meshd.model.membership import (
+    Admit,
+    Admitted,
+    BindNode,
     Certified,
     Certify,
     ControlStatus,
@@ -20,10 +23,13 @@ from meshd.model.membership import (
     DeleteToken,
     Enlist,
     Follow,
+    ListNodes,
     ListTokens,
+    MemberStates,
     Nodes,
     NodeStatus,
     NodeStatuses,
+    RemoveNode,
     Shared,
     TokenCreated,
     TokenStates,
@@ -73,6 +79,8 @@ class Allow(Message, frozen=True):
     """The whole of the identities that workloads of this node have. No other is ever served."""
 
     identities: tuple[Identity, ...]
+    contacts: int = 0
+    """Of an agent. Whenever it changes, a certificate that was refused before is worth asking."""
 
 
 class CertificateState(msgspec.Struct, frozen=True):
@@ -333,8 +341,14 @@ AnyMessage = (
     | TokenStates
     | DeleteToken
     | Enlist
+    | Admit
+    | Admitted
     | Certify
     | Certified
+    | ListNodes
+    | MemberStates
+    | RemoveNode
+    | BindNode
     | Follow
     | Shared
     | Nodes

@@ -36,6 +36,14 @@ OutputOption = Annotated[
 NamespaceOption = Annotated[
     str, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace.", show_default=True)
 ]
+BoundsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAMESPACE[/ACCOUNT]",
+        help="What its workloads may be: of this namespace, or a service account of it; repeat it "
+        "for more. Default: any.",
+    ),
+]
 AllNamespacesOption = Annotated[
     bool, typer.Option("--all-namespaces", "-A", help="In all namespaces.")
 ]

@@ -33,6 +33,7 @@ _VERBS: Final = {
     "unenroll": ("enroll:unenroll", "Take it out of the mesh."),
     "capture": ("capture:app", "The redirecting rules alone, without the daemon."),
     "token": ("token:app", "Tokens with which other nodes join this server."),
+    "node": ("node:app", "Nodes of this server: who they are, what they may run."),
     "join": ("join:join", "Become a node of a server."),
     "testbed": ("testbed:app", "Run Kubernetes manifests on this host."),
     "suppressed": ("suppressed:suppressed", "What is not in the log: dropped, folded, by whom."),

@@ -52,6 +52,8 @@ def troubles(answer: wire.Statuses, now: float) -> Iterator[str]:
             yield f"server {control.server}: not connected: {stale}: {control.problem}"
         elif control.problem:
             yield f"server {control.server}: {control.problem}"
+        for reason in control.kept_out:
+            yield f"server {control.server}: does not take workload {reason}"
         for reason in control.rejected:
             yield f"server {control.server}: refused: {reason}"
     for node in answer.nodes:
@@ -59,6 +61,8 @@ def troubles(answer: wire.Statuses, now: float) -> Iterator[str]:
             yield f"node {node.name}: not connected since {_since(node.since, now)}"
         for reason in node.rejected:
             yield f"node {node.name}: refused: {reason}"
+        for reason in node.kept_out:
+            yield f"node {node.name}: not taken: workload {reason}"
 
 
 def _since(moment: float, now: float) -> str:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from meshd import wire
-from meshd.cli.arguments import Output, OutputOption, parse_duration
+from meshd.cli.arguments import BoundsOption, Output, OutputOption, parse_duration
 from meshd.cli.daemon import Target
 from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show
+from meshd.model import bounds
 from meshd.model.base import Duration
 from meshd.model.membership import TokenState
 from meshd.settings import Paths, load
@@ -39,10 +40,13 @@ def create(
         str, typer.Option(metavar="NAME", help="The only node that can use it. Default: any.")
     ] = "",
     uses: Annotated[int, typer.Option(metavar="N", help="How many nodes can use it.")] = 1,
+    namespace: BoundsOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Make a token. It is shown this once: the server keeps a hash of it only."""
-    answer = _identity(context).ask(wire.CreateToken(float(ttl), node, uses), wire.TokenCreated)
+    within = bounds.checked(namespace or ())
+    request = wire.CreateToken(float(ttl), node, uses, within)
+    answer = _identity(context).ask(request, wire.TokenCreated)
     settings = load(Paths.from_environment().settings)
     server = settings.control.advertise or settings.node_name
     if ":" not in server and settings.control.port not in {0, 15012}:
@@ -54,6 +58,8 @@ def create(
         print(answer.token)
     else:
         print(f"{answer.token}\n\nOn the node that is to join, as root:\n\n  {command}")
+        which = f"these namespaces: {bounds.show(within)}" if within else "any namespace"
+        print(f"\nIts workloads may be of {which}")
 
 
 @app.command("list")
@@ -69,12 +75,13 @@ def list_(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
         now = time.time()
         show(
             Table(
-                ("ID", "STATE", "NODE", "EXPIRES IN", "USES", "USED BY"),
+                ("ID", "STATE", "NODE", "NAMESPACES", "EXPIRES IN", "USES", "USED BY"),
                 tuple(
                     (
                         one.id,
                         one.state,
                         one.node or "any",
+                        bounds.show(one.bounds),
                         age(one.expires - now) if one.expires > now else "",
                         f"{len(one.used_by)}/{one.uses}",
                         ", ".join(one.used_by),
@@ -97,14 +104,15 @@ def _row(state: TokenState) -> dict[str, Any]:
     return {
         "id": state.id,
         "node": state.node,
-        "created": _rfc3339(state.created),
-        "expires": _rfc3339(state.expires),
+        "namespaces": list(state.bounds),
+        "created": rfc3339(state.created),
+        "expires": rfc3339(state.expires),
         "uses": state.uses,
         "used_by": list(state.used_by),
         "state": state.state,
     }
 
 
-def _rfc3339(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

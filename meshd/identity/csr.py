@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from meshd.errors import InvalidInputError
 from meshd.identity.names import parse
 from meshd.identity.node import SERVER_NAME, node_uri, parse_node
+from meshd.model.bounds import Bounds, cover, refusal
 from meshd.model.workload import Identity
 
 _MAX_BYTES = 16 * 1024
@@ -58,13 +59,8 @@ def _is_strong(key: object) -> bool:
     return isinstance(key, rsa.RSAPublicKey) and key.key_size >= _SHORTEST_RSA
 
 
-def check_node_may_ask(
-    node: str, asked: Asked, registered: Collection[Identity], trust_domain: str
-) -> None:
-    """For its own name, and for the identities of workloads registered on it; nothing else.
-
-    Raises InvalidInputError.
-    """
+def check_node_may_ask(node: str, asked: Asked, bounds: Bounds, trust_domain: str) -> None:
+    """For its own name, and for identities within its bounds. Raises InvalidInputError."""
     if asked.dns:
         raise InvalidInputError(f"node {node} may not have a certificate with DNS names")
     if asked.uri == node_uri(trust_domain, node):
@@ -74,7 +70,14 @@ def check_node_may_ask(
     identity = parse(asked.uri)
     if identity.trust_domain != trust_domain:
         raise InvalidInputError(f"{asked.uri}: not in the trust domain {trust_domain!r}")
-    if identity not in registered:
+    if not cover(bounds, identity.namespace, identity.service_account):
+        reason = refusal(node, bounds, identity.namespace, identity.service_account)
+        raise InvalidInputError(f"{asked.uri}: {reason}")
+
+
+def check_registered(node: str, asked: Asked, registered: Collection[Identity]) -> None:
+    """Beyond its own name, a node may ask for what runs on it only. Raises InvalidInputError."""
+    if not parse_node(asked.uri) and parse(asked.uri) not in registered:
         raise InvalidInputError(
             f"{asked.uri}: no workload of that identity is registered on node {node}"
         )

@@ -1,12 +1,13 @@
 """What a server's identity role answers besides serving secrets: tokens, and signing for others.
 
-The keys of the authority and the hashes of tokens are used here and nowhere else. Whether a node
-may have a workload's identity is for the server role to say, who knows what is registered there; a
-node's own certificate is given for a token only, or to the server role for a node that has one.
+The keys of the authority, the hashes of tokens and the list of those who joined are used here and
+nowhere else. The server role knows what is registered on a node, and asks for nothing else; that
+the node belongs to the mesh, and may have such an identity at all, is held here whatever it asks.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Final
@@ -18,11 +19,13 @@ from meshd.errors import InvalidInputError
 from meshd.identity import csr, tokens
 from meshd.identity.authority import Issued, Request
 from meshd.identity.csr import Asked
+from meshd.identity.members import Member
 from meshd.identity.names import parse
 from meshd.identity.node import checked_name, node_uri, parse_node
 from meshd.identity.standalone import Standalone
 from meshd.identity.token_store import TokenStore
-from meshd.model.membership import TokenState
+from meshd.model import bounds
+from meshd.model.membership import MemberState, Peer, TokenState
 
 _SHORTEST_TTL: Final = 1.0
 _LONGEST_TTL: Final = 30 * 24 * 3600.0
@@ -51,7 +54,7 @@ class Desk:
         self._node_lifetime = node_lifetime
         self._clock = clock
 
-    async def answer(self, request: wire.AnyMessage) -> wire.Message:
+    async def answer(self, request: wire.AnyMessage) -> wire.Message:  # noqa: PLR0911
         """Raises MeshdError."""
         match request:
             case wire.CreateToken():
@@ -61,6 +64,16 @@ class Desk:
             case wire.DeleteToken():
                 self._store.delete(request.id)
                 return wire.Done()
+            case wire.ListNodes():
+                return self._members()
+            case wire.RemoveNode():
+                self._store.remove(request.name)
+                return wire.Done()
+            case wire.BindNode():
+                self._store.bind(request.name, bounds.checked(request.bounds))
+                return wire.Done()
+            case wire.Admit(peer):
+                return wire.Admitted(self._admitted(peer).bounds)
             case wire.Enlist():
                 return self._enlist(request)
             case wire.Certify():
@@ -79,7 +92,10 @@ class Desk:
         node = checked_name(request.node) if request.node else ""
         root = self._signer.authority(self._clock()).root_certificates[0]
         pin = tokens.pin_of(root.public_bytes(Encoding.DER))
-        text, record = self._store.create(pin, request.ttl, node, request.uses)
+        within = bounds.checked(request.bounds)
+        text, record = self._store.create(
+            pin, request.ttl, node=node, uses=request.uses, bounds=within
+        )
         return wire.TokenCreated(text, self._state(record))
 
     def _list(self) -> wire.Message:
@@ -94,6 +110,15 @@ class Desk:
             uses=record.uses,
             used_by=tuple(use.node for use in record.used),
             state=tokens.state_of(record, self._clock()),
+            bounds=record.bounds,
+        )
+
+    def _members(self) -> wire.Message:
+        return wire.MemberStates(
+            tuple(
+                MemberState(name=name, bounds=one.bounds, joined=one.joined, expires=one.expires)
+                for name, one in sorted(self._store.members().items())
+            )
         )
 
     # ---- certificates
@@ -102,34 +127,42 @@ class Desk:
         """What is wrong with the rest must not use up the token."""
         node = checked_name(request.node)
         asked = csr.read(request.csr)
-        csr.check_node_may_ask(node, asked, (), self._trust_domain)
+        if asked.uri != node_uri(self._trust_domain, node) or asked.dns:
+            raise InvalidInputError(f"node {node} may not join as {asked.uri}")
         if node == self._node:
             raise InvalidInputError(
                 f"node {node}: that is the server's own name; set another in meshd.yaml (node: …)"
             )
-        self._store.redeem(request.token, node)
-        return self._certified(self._node_certificate(asked))
+        issue = functools.partial(self._node_certificate, asked)
+        return self._certified(self._store.join(request.token, node, issue))
 
     async def _certify(self, request: wire.Certify) -> wire.Message:
         asked = csr.read(request.csr)
-        if asked.dns:
+        peer = request.peer
+        if peer is None:
             csr.check_server_may_ask(self._node, asked, self._trust_domain)
-        if parse_node(asked.uri):
             return self._certified(self._node_certificate(asked))
+        member = self._admitted(peer)
+        csr.check_node_may_ask(peer.node, asked, member.bounds, self._trust_domain)
+        if parse_node(asked.uri):
+            issue = functools.partial(self._node_certificate, asked)
+            return self._certified(self._store.renew(peer.node, peer.serial, issue))
         wanted = min(request.lifetime or self._lifetime, self._lifetime)
         workload = Request(parse(asked.uri), asked.csr, wanted)
         return self._certified(await self._signer.sign(workload, self._clock()))
 
+    def _admitted(self, peer: Peer) -> Member:
+        """Raises InvalidInputError. TLS looks at a certificate only when a connection begins."""
+        if self._clock() >= peer.expires:
+            raise InvalidInputError(
+                f"the certificate of node {peer.node} ended on {tokens.show_time(peer.expires)}"
+            )
+        return self._store.admitted(peer.node, peer.serial)
+
     def _node_certificate(self, asked: Asked) -> Issued:
-        found = parse_node(asked.uri)
-        if found is None or asked.uri != node_uri(self._trust_domain, found[1]):
-            raise InvalidInputError(f"{asked.uri}: not in the trust domain {self._trust_domain!r}")
         now = self._clock()
         signer = self._signer.authority(now)
-        issued = signer.certify(asked.names, asked.csr, self._node_lifetime, now)
-        if found[1] != self._node:
-            self._store.certified(found[1], issued.expires)
-        return issued
+        return signer.certify(asked.names, asked.csr, self._node_lifetime, now)
 
     def _certified(self, issued: Issued) -> wire.Certified:
         return wire.Certified(issued.chain, self._signer.roots(), issued.expires)

@@ -11,11 +11,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import grpc
+from cryptography import x509
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from meshd import wire
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.identity.node import parse_node
+from meshd.model.membership import Peer
 
 _PACKAGE: Final = "istio.v1.auth"
 SERVICE: Final = f"{_PACKAGE}.IstioCertificateService"
@@ -52,29 +54,34 @@ def _messages() -> tuple[Any, Any]:
 CertificateRequest, CertificateResponse = _messages()
 
 
-def peer_of(context: Any) -> tuple[str, str]:
-    """Trust domain and name of the node at the other end, as its certificate says.
+def peer_of(context: Any, trust_domain: str) -> Peer:
+    """The node at the other end, by the certificate that TLS has verified.
 
-    Raises InvalidInputError when it is no node's certificate.
+    Raises InvalidInputError when it is no node's of this mesh.
     """
-    names = context.auth_context().get("x509_subject_alternative_name", ())
-    for name in names:
+    shown = context.auth_context()
+    for name in shown.get("x509_subject_alternative_name", ()):
         if found := parse_node(name.decode(errors="replace")):
-            return found
-    raise InvalidInputError("this is for nodes, and your certificate is not a node's")
+            break
+    else:
+        raise InvalidInputError("this is for nodes, and your certificate is not a node's")
+    if found[0] != trust_domain:
+        raise InvalidInputError(f"this mesh is {trust_domain}, not {found[0]}")
+    leaf = x509.load_pem_x509_certificate(shown["x509_pem_cert"][0])
+    return Peer(found[1], f"{leaf.serial_number:x}", leaf.not_valid_after_utc.timestamp())
 
 
-Sign = Callable[[str, bytes, float], Awaitable[wire.Certified]]
-"""Node, CSR in PEM, life time in seconds. Raises MeshdError."""
+Sign = Callable[[Peer, bytes, float], Awaitable[wire.Certified]]
+"""For whom, CSR in PEM, life time in seconds. Raises MeshdError."""
 
 
-def handler(sign: Sign) -> Any:
+def handler(sign: Sign, trust_domain: str) -> Any:
     """What a server adds to its gRPC handlers."""
 
     async def create(request: Any, context: Any) -> Any:
         try:
-            node = peer_of(context)[1]
-            certified = await sign(node, request.csr.encode(), float(request.validity_duration))
+            peer = peer_of(context, trust_domain)
+            certified = await sign(peer, request.csr.encode(), float(request.validity_duration))
         except InvalidInputError as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except MeshdError as error:

@@ -73,6 +73,8 @@ def explain(error: grpc.aio.AioRpcError, server: str) -> MeshdError:
     details = " ".join((error.details() or "").split())
     if error.code() is grpc.StatusCode.PERMISSION_DENIED:
         return InvalidInputError(f"server {server} refused: {details}")
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        return UnreachableError(f"server {server} hung up: {details}")
     if "CERTIFICATE_VERIFY_FAILED" in details or "verification check failed" in details:
         return UnreachableError(
             f"server {server}: its certificate is not valid for this node: it has another "

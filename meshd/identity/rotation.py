@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -19,7 +20,7 @@ _SHORTEST: Final = 0.2
 """Seconds between two certificates of an identity: life times dwindle where the CA's own ends."""
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
-"""Seconds from a failed attempt to the next."""
+"""Seconds from a failed attempt to the next, unless something has changed for the better."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Failure:
     at: float
     attempts: int = 1
     reason: str = ""
+
+    @property
+    def forgiven(self) -> Failure:
+        """It says what is wrong until the next attempt, and holds up nothing."""
+        return Failure(-math.inf, 0, self.reason)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class Identities:
         """Why what was asked for can have no certificate, by URI."""
         self._told = False
         """The mesh role has said who is allowed, since this process began."""
+        self._contacts = 0
         self._trust: tuple[bytes, Secret] | None = None
         self._wake = asyncio.Event()
         self._listeners: set[asyncio.Event] = set()
@@ -103,8 +104,15 @@ class Identities:
                 extra={"MESHD_EVENT": "record-lost"},
             )
 
-    def allow(self, identities: Iterable[Identity]) -> None:
-        """The whole of those that are served from now on. What has no proper name never is."""
+    def allow(self, identities: Iterable[Identity], contacts: int = 0) -> None:
+        """The whole of those that are served from now on. What has no proper name never is.
+
+        ``contacts``: another than before, and what failed is tried again at once.
+        """
+        if contacts != self._contacts:
+            self._contacts = contacts
+            self._failed = {one: failure.forgiven for one, failure in self._failed.items()}
+            self._wake.set()
         proper: set[Identity] = set()
         self._nameless = {}
         for identity in identities:
@@ -265,7 +273,7 @@ class Identities:
                 if not isinstance(message, wire.Allow):
                     await connection.send(await self._answer(message))
                     continue
-                self.allow(message.identities)
+                self.allow(message.identities, message.contacts)
                 self._listeners.add(changed)
                 changed.set()
         finally:

@@ -1,6 +1,7 @@
 """The tokens that a server has given out, and who has joined: one file, replaced as a whole.
 
 A change is read, decided and written under a lock: of all that use one token, exactly one wins.
+What is issued counts once it is written down, and nobody is given it before.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from pathlib import Path
 import msgspec
 
 from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
-from meshd.identity import tokens
+from meshd.identity import members, tokens
+from meshd.identity.authority import Issued
 from meshd.identity.disk import Disk, write_whole
+from meshd.identity.members import Member
 from meshd.identity.tokens import Record
+from meshd.model.bounds import Bounds
 
 
 class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokens: tuple[Record, ...] = ()
-    nodes: dict[str, float] = {}
-    """When the certificates of nodes end, in Unix seconds, by name."""
+    members: dict[str, Member] = {}
+    """By name."""
 
 
 class TokenStore:
@@ -35,13 +39,17 @@ class TokenStore:
         self._path = directory / "tokens.json"
         self._clock = clock
 
-    def create(self, pin: bytes, ttl: float, node: str = "", uses: int = 1) -> tuple[str, Record]:
+    # ---- tokens
+
+    def create(
+        self, pin: bytes, ttl: float, *, node: str = "", uses: int = 1, bounds: Bounds = ()
+    ) -> tuple[str, Record]:
         """The token, which is nowhere else, and what is kept of it. Raises SystemRefusedError."""
         token = tokens.make(secrets.token_bytes(tokens.RANDOM_BYTES), pin)
-        record = tokens.record_of(token, self._clock(), ttl, node, uses)
+        record = tokens.record_of(token, self._clock(), ttl, node=node, uses=uses, bounds=bounds)
         with self._locked():
             content = self._load()
-            self._save((*content.tokens, record), content.nodes)
+            self._save((*content.tokens, record), content.members)
         return token.text, record
 
     def list(self) -> tuple[Record, ...]:
@@ -55,24 +63,63 @@ class TokenStore:
             left = tuple(record for record in content.tokens if record.id != id_)
             if len(left) == len(content.tokens):
                 raise InvalidInputError(f"there is no token {id_}: see meshctl token list")
-            self._save(left, content.nodes)
+            self._save(left, content.members)
 
-    def redeem(self, text: str, node: str) -> Record:
-        """Use it up. When this returns, that is on disk. Raises InvalidInputError."""
+    # ---- nodes
+
+    def join(self, text: str, node: str, issue: Callable[[], Issued]) -> Issued:
+        """A certificate for a token, which is used up by it. Raises MeshdError: it is not, then."""
         token = tokens.parse(text)
         with self._locked():
             content, now = self._load(), self._clock()
-            joined = content.nodes.get(node, 0.0) > now
+            before = content.members.get(node)
+            joined = before is not None and now < before.expires
             used = tokens.redeem(content.tokens, token, node, now, joined=joined)
+            issued = issue()
+            member = Member(
+                joined=now,
+                expires=issued.expires,
+                serials=(f"{issued.serial:x}",),
+                bounds=used.bounds,
+            )
             after = (used if record.id == used.id else record for record in content.tokens)
-            self._save(tuple(after), content.nodes)
-        return used
+            self._save(tuple(after), {**content.members, node: member})
+        return issued
 
-    def certified(self, node: str, expires: float) -> None:
-        """The node has a certificate until then. Raises SystemRefusedError."""
+    def renew(self, node: str, proof: str, issue: Callable[[], Issued]) -> Issued:
+        """``proof``: the serial of the certificate that it has. Raises MeshdError."""
         with self._locked():
             content = self._load()
-            self._save(content.tokens, {**content.nodes, node: expires})
+            member = members.admitted(content.members, node, proof)
+            issued = issue()
+            after = members.renewed(member, proof, f"{issued.serial:x}", issued.expires)
+            self._save(content.tokens, {**content.members, node: after})
+        return issued
+
+    def admitted(self, node: str, proof: str) -> Member:
+        """Raises InvalidInputError when it does not belong to the mesh."""
+        return members.admitted(self._load().members, node, proof)
+
+    def members(self) -> dict[str, Member]:
+        """By name. Raises InvalidInputError when the file is damaged."""
+        return self._load().members
+
+    def remove(self, node: str) -> None:
+        """Raises InvalidInputError when it is not there."""
+        with self._locked():
+            content = self._load()
+            _known(content, node)
+            left = {name: one for name, one in content.members.items() if name != node}
+            self._save(tokens.without(content.tokens, node), left)
+
+    def bind(self, node: str, bounds: Bounds) -> None:
+        """Raises InvalidInputError when it is not there."""
+        with self._locked():
+            content = self._load()
+            after = msgspec.structs.replace(_known(content, node), bounds=bounds)
+            self._save(content.tokens, {**content.members, node: after})
+
+    # ---- the file
 
     def _load(self) -> _Content:
         try:
@@ -85,14 +132,13 @@ class TokenStore:
             return msgspec.json.decode(raw, type=_Content)
         except UNDECODABLE as error:
             raise InvalidInputError(
-                f"{self._path}: damaged ({error}); remove it: tokens that were not used yet are "
-                "lost, nodes that have joined are not"
+                f"{self._path}: damaged ({error}); put back a copy, or remove it: then all nodes "
+                "have to join again, and go on with what they have until they do"
             ) from None
 
-    def _save(self, records: tuple[Record, ...], nodes: dict[str, float]) -> None:
+    def _save(self, records: tuple[Record, ...], nodes: dict[str, Member]) -> None:
         now = self._clock()
-        alive = {node: expires for node, expires in nodes.items() if expires > now}
-        kept = _Content(tokens.living(records, now), alive)
+        kept = _Content(tokens.living(records, now), members.living(nodes, now))
         try:
             write_whole(Disk(), self._path, msgspec.json.encode(kept))
         except OSError as error:
@@ -115,3 +161,9 @@ class TokenStore:
             yield
         finally:
             os.close(descriptor)
+
+
+def _known(content: _Content, node: str) -> Member:
+    if found := content.members.get(node):
+        return found
+    raise InvalidInputError(f"there is no node {node}: see meshctl node list")

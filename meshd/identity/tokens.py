@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from meshd.errors import InvalidInputError
+from meshd.model.bounds import Bounds
 
 _PREFIX: Final = "meshd1."
 _ID: Final = 6
@@ -64,6 +65,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     uses: int = 1
     """How often it may be used."""
     used: tuple[Use, ...] = ()
+    bounds: Bounds = ()
+    """Of who joins with it."""
 
 
 def make(random: bytes, pin: bytes) -> Token:
@@ -110,7 +113,9 @@ def pin_of(certificate: bytes) -> bytes:
     return hashlib.sha256(certificate).digest()
 
 
-def record_of(token: Token, now: float, ttl: float, node: str = "", uses: int = 1) -> Record:
+def record_of(
+    token: Token, now: float, ttl: float, *, node: str = "", uses: int = 1, bounds: Bounds = ()
+) -> Record:
     return Record(
         id=token.id,
         hash=hash_secret(token.secret),
@@ -118,6 +123,7 @@ def record_of(token: Token, now: float, ttl: float, node: str = "", uses: int = 
         expires=now + ttl,
         node=node,
         uses=uses,
+        bounds=bounds,
     )
 
 
@@ -158,6 +164,16 @@ def redeem(
             f"it is to take that one's place, {again} --node {node}"
         )
     return msgspec.structs.replace(found, used=(*found.used, Use(node, now)))
+
+
+def without(records: Iterable[Record], node: str) -> tuple[Record, ...]:
+    """No token that the node knows, as it used it, is of use any more, to whomever."""
+    return tuple(
+        msgspec.structs.replace(record, uses=len(record.used))
+        if any(use.node == node for use in record.used)
+        else record
+        for record in records
+    )
 
 
 def living(records: Iterable[Record], now: float) -> tuple[Record, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from meshd.model.bounds import Bounds
 from meshd.model.message import Message
 from meshd.model.workload import Workload
 
@@ -20,6 +21,8 @@ class CreateToken(Message, frozen=True):
     node: str = ""
     """The only node that may use it; empty: any."""
     uses: int = 1
+    bounds: Bounds = ()
+    """Of whoever joins with it."""
 
 
 class TokenState(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +36,7 @@ class TokenState(msgspec.Struct, frozen=True, kw_only=True):
     used_by: tuple[str, ...]
     state: str
     """valid, used or expired."""
+    bounds: Bounds = ()
 
 
 class TokenCreated(Message, frozen=True):
@@ -63,11 +67,33 @@ class Enlist(Message, frozen=True):
     """PEM."""
 
 
+class Peer(msgspec.Struct, frozen=True):
+    """A node at the other end of a connection, as its certificate says."""
+
+    node: str
+    serial: str
+    """Hexadecimal."""
+    expires: float
+    """Unix seconds."""
+
+
+class Admit(Message, frozen=True):
+    """Asks whether a node belongs to the mesh."""
+
+    peer: Peer
+
+
+class Admitted(Message, frozen=True):
+    bounds: Bounds
+
+
 class Certify(Message, frozen=True):
     """Asks for a certificate of what the request names. Only the server role may ask."""
 
     csr: bytes
     """PEM."""
+    peer: Peer | None = None
+    """Who wants it; None: the server role itself."""
     lifetime: float = 0.0
     """Seconds; 0, or more than is given: as long as it is given for."""
 
@@ -101,7 +127,7 @@ class Shared(Message, frozen=True):
 
 
 class Nodes(Message, frozen=True):
-    """Asks a server which nodes there are."""
+    """Asks a server which nodes are connected, or were a moment ago."""
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,10 +141,45 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     synced: bool = False
     """It has all that the server serves, but for what it refused."""
     rejected: tuple[str, ...] = ()
+    kept_out: tuple[str, ...] = ()
+    """Workloads that it told of and may not have, each with the reason."""
 
 
 class NodeStatuses(Message, frozen=True):
     nodes: tuple[NodeStatus, ...]
+
+
+# ---- meshctl → server → identity: who belongs to the mesh
+
+
+class ListNodes(Message, frozen=True):
+    """Asks which nodes have joined."""
+
+
+class MemberState(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that has joined. Times in Unix seconds."""
+
+    name: str
+    bounds: Bounds
+    joined: float
+    expires: float
+    """When its certificate ends."""
+
+
+class MemberStates(Message, frozen=True):
+    nodes: tuple[MemberState, ...]
+
+
+class RemoveNode(Message, frozen=True):
+    """Its certificates count for nothing from now on."""
+
+    name: str
+
+
+class BindNode(Message, frozen=True):
+    name: str
+    bounds: Bounds
+    """All of them, from now on; none: any."""
 
 
 class ControlStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +192,8 @@ class ControlStatus(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     rejected: tuple[str, ...] = ()
     """What the server sent and could not be used: the version before stays in force."""
+    kept_out: tuple[str, ...] = ()
+    """Why the server does not take workloads of this node."""
     ends_first: str = ""
     """URI of the certificate that ends first, the node's own among them."""
     ends_at: str | None = None

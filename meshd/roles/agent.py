@@ -70,6 +70,7 @@ class Agent:
             explain=lambda error: explain(error, self._server),
             taken=self._take,
             changed=mesh.touch,
+            heard=self._note_contact,
         )
         self._client.since = self._last_contact()
 
@@ -92,6 +93,11 @@ class Agent:
             count = self._mesh.settlings
             self._client.tell(self._mesh.roster(self._node))
             await self._mesh.settled_after(count)
+
+    def _note_contact(self) -> None:
+        """Certificates that the server did not give before are to be asked for again now."""
+        self._mesh.contacts += 1
+        self._mesh.touch()
 
     # ---- what the server tells
 
@@ -166,6 +172,7 @@ class Agent:
             rejected=tuple(
                 f"{url.rpartition('/')[2]} {name}: {why}" for (url, name), why in refused
             ),
+            kept_out=tuple(f"{uid}: {why}" for uid, why in client.kept_out.items()),
             ends_first=first.uri if first else "",
             ends_at=_rfc3339(first.expires) if first else None,
         )

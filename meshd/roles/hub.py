@@ -68,6 +68,8 @@ class Mesh:
         self.identity = Link(paths.socket("identity"), self._certify)
         self.resolving = Resolving(paths, settings.mesh, self.touch)
         self.registered: dict[str, Workload] = {}
+        self.contacts = 0
+        """How often the server has heard what runs here, if there is one."""
         self.elsewhere: tuple[Workload, ...] = ()
         """Workloads of other nodes, as those name them."""
         self.checker = Checker(paths.run / "healthy.json", self._forget_snapshot)
@@ -191,7 +193,7 @@ class Mesh:
                 return
 
     def _act(self, plan: Plan) -> None:
-        self.identity.tell(wire.Allow(plan.identities))
+        self.identity.tell(wire.Allow(plan.identities, self.contacts))
         self._publish(plan.served)
         self._pins = {uid: path for uid, path in self._pins.items() if uid in plan.lives}
         self.capture.tell(wire.Place(plan.placements))

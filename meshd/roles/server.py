@@ -17,6 +17,8 @@ from meshd.errors import InvalidInputError, SystemRefusedError, UnreachableError
 from meshd.identity import csr, istio_ca
 from meshd.identity.join import ALPN, LIMIT, MeshFacts, Reception
 from meshd.identity.serving import ServingCertificate
+from meshd.model.bounds import Bounds
+from meshd.model.membership import Peer
 from meshd.model.workload import Workload
 from meshd.roles.link import Link
 from meshd.settings import Paths, Settings
@@ -37,7 +39,8 @@ async def run(settings: Settings, paths: Paths) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     nodes, joining = directory / "nodes.sock", directory / "join.sock"
     credentials = server.certificate.grpc_credentials()
-    await server.plane.start(nodes, credentials, [istio_ca.handler(server.sign)])
+    signing = istio_ca.handler(server.sign, settings.identity.trust_domain)
+    await server.plane.start(nodes, credentials, [signing])
     reception = await _receive(joining, server)
     front = Front(ALPN, joining, nodes)
     port = await front.listen(settings.control.address, settings.control.port)
@@ -49,6 +52,7 @@ async def run(settings: Settings, paths: Paths) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.certificate.run())
             tasks.create_task(server.plane.forget_for_ever())
+            tasks.create_task(server.plane.streams.cut_ended_for_ever())
             tasks.create_task(server.mesh.run())
     finally:
         await front.stop()
@@ -75,7 +79,12 @@ class Server:
         self._packed: dict[str, tuple[Any, Resource]] = {}
         self._objects: tuple[dict[str, Any], ...] | None = None
         self.certificate = ServingCertificate(self._trust_domain, settings.node_name, self._certify)
-        self.plane = Plane(self._node_of, self._rosters_changed, settings.control.disconnect_grace)
+        self.plane = Plane(
+            lambda context: istio_ca.peer_of(context, self._trust_domain),
+            self._admit,
+            self._rosters_changed,
+            settings.control.disconnect_grace,
+        )
         self.mesh = Link(paths.socket("mesh"), self._shared)
         self.mesh.tell(wire.Follow())
         self.reception = Reception(
@@ -95,7 +104,12 @@ class Server:
         return await self._ask(request, wire.Certified)
 
     async def _enlist(self, request: wire.Enlist) -> wire.Certified:
-        return await self._ask(request, wire.Certified)
+        certified = await self._ask(request, wire.Certified)
+        await self.plane.streams.cut(request.node, f"a node {request.node} has joined in its place")
+        return certified
+
+    async def _admit(self, peer: Peer) -> Bounds:
+        return (await self._ask(wire.Admit(peer), wire.Admitted)).bounds
 
     async def _ask(self, request: wire.Message, expected: type[T]) -> T:
         """Raises MeshdError."""
@@ -106,19 +120,13 @@ class Server:
             raise UnreachableError("the identity role is of another version")
         return answer
 
-    async def sign(self, node: str, request: bytes, lifetime: float) -> wire.Certified:
+    async def sign(self, peer: Peer, request: bytes, lifetime: float) -> wire.Certified:
         """Raises InvalidInputError when the node may not have it."""
-        asked = csr.read(request)
+        asked, node = csr.read(request), peer.node
+        csr.check_node_may_ask(node, asked, await self._admit(peer), self._trust_domain)
         registered = rosters.identities_of(self.plane.rosters, node, self._trust_domain)
-        csr.check_node_may_ask(node, asked, registered, self._trust_domain)
-        return await self._certify(wire.Certify(request, lifetime))
-
-    def _node_of(self, context: Any) -> str:
-        """Raises InvalidInputError when it is no node of this mesh."""
-        trust_domain, node = istio_ca.peer_of(context)
-        if trust_domain != self._trust_domain:
-            raise InvalidInputError(f"this mesh is {self._trust_domain}, not {trust_domain}")
-        return node
+        csr.check_registered(node, asked, registered)
+        return await self._certify(wire.Certify(request, peer, lifetime))
 
     # ---- the mesh role
 
@@ -171,6 +179,17 @@ class Server:
     # ---- meshctl, by way of the mesh role
 
     async def answer(self, request: wire.AnyMessage) -> wire.Message:
-        if isinstance(request, wire.Nodes):
-            return wire.NodeStatuses(self.plane.statuses())
+        match request:
+            case wire.Nodes():
+                return wire.NodeStatuses(self.plane.statuses())
+            case wire.RemoveNode(name):
+                await self._ask(request, wire.Done)
+                await self.plane.expel(name)
+                return wire.Done()
+            case wire.BindNode(name):
+                await self._ask(request, wire.Done)
+                await self.plane.streams.cut(name, "what it may run has changed")
+                return wire.Done()
+            case _:
+                pass
         raise InvalidInputError(f"the server role does not answer {type(request).__name__}")

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
@@ -21,7 +21,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from meshd.errors import MeshdError
 from meshd.model.workload import Workload
 from meshd.xds.inbox import Held, Inbox
-from meshd.xds.plane import NODES
+from meshd.xds.plane import NODES, Taken
 
 _METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 _REGISTER: Final = f"/{NODES}/Register"
@@ -32,12 +32,14 @@ _INVALID_ARGUMENT: Final = 3  # google.rpc.Code
 _LONGEST_REASON: Final = 4000
 
 _log = logging.getLogger(__name__)
+_taken: Final[msgspec.json.Decoder[Taken]] = msgspec.json.Decoder(Taken)
 
 
 class Client:
     """``connect`` opens a channel and raises MeshdError; ``explain`` makes gRPC's errors ours.
 
-    ``taken`` is called when the inbox has changed, ``changed`` when the connection has.
+    ``taken`` is called when the inbox has changed, ``changed`` when the connection has, ``heard``
+    when the server knows what runs here.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Client:
         explain: Callable[[Any], MeshdError],
         taken: Callable[[], None],
         changed: Callable[[], None],
+        heard: Callable[[], None],
     ) -> None:
         self._node = node
         self._types = types
@@ -58,6 +61,7 @@ class Client:
         self._explain = explain
         self._taken = taken
         self._changed = changed
+        self._heard = heard
         self._workloads: tuple[Workload, ...] | None = None
         self._news = asyncio.Event()
         self._was_connected = False
@@ -65,6 +69,8 @@ class Client:
         self.since = 0.0
         """Unix seconds of the last change of ``connected``; 0: it was never connected."""
         self.problem = ""
+        self.kept_out: Mapping[str, str] = {}
+        """Workloads that the server does not take: why, by uid."""
 
     def tell(self, workloads: tuple[Workload, ...]) -> None:
         """The whole of what runs on this node from now on."""
@@ -131,8 +137,22 @@ class Client:
             self._news.clear()
             if self._workloads is not None:
                 await call.write(msgspec.json.encode(self._workloads))
-                if await call.read() is grpc.aio.EOF:
+                if (answer := await call.read()) is grpc.aio.EOF:
                     raise await _failure(call)
+                self._note(_taken.decode(answer).refused)
+                self._heard()
+
+    def _note(self, refused: Mapping[str, str]) -> None:
+        if refused == self.kept_out:
+            return
+        for uid in refused.keys() - self.kept_out.keys():
+            _log.error(
+                "the server does not take workload %s: %s",
+                *(uid, refused[uid]),
+                extra={"MESHD_EVENT": "kept-out", "MESHD_WORKLOAD": uid},
+            )
+        self.kept_out = refused
+        self._changed()
 
     # ---- down
 

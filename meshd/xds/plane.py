@@ -1,8 +1,9 @@
 # pyright: reportAttributeAccessIssue=false
 """The control plane for other nodes: configuration over delta ADS, and what runs on each of them.
 
-Owns the gRPC server and the account of connected nodes. Who a node is, its certificate says; what
-it is told is ``node_stream``'s to decide, what it tells goes into the rosters.
+Owns the gRPC server and the account of connected nodes. Who a node is, its certificate says, and
+whether it belongs here is asked elsewhere; what it is told is ``node_stream``'s to decide, what it
+tells goes into the rosters.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +23,13 @@ import msgspec
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd import wire
-from meshd.errors import UNDECODABLE, InvalidInputError, MeshdError, SystemRefusedError
+from meshd.errors import UNDECODABLE, InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
+from meshd.model.bounds import Bounds
+from meshd.model.membership import Peer
 from meshd.model.workload import Workload
 from meshd.xds import rosters
 from meshd.xds.node_stream import NodeStream
+from meshd.xds.open_streams import OpenStreams, Stream
 from meshd.xds.protocol import decode, encode
 from meshd.xds.resources import Resources, difference
 from meshd.xds.subscription import Refused
@@ -33,7 +37,7 @@ from meshd.xds.subscription import Refused
 _ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 NODES: Final = "meshd.v1.Nodes"
 """Our own service: ``Register`` takes the whole of a node's workloads again at each change, as a
-list in JSON, and answers each with ``{}``."""
+list in JSON, and answers each with ``Taken``."""
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", -1),
@@ -52,6 +56,11 @@ _workloads: Final[msgspec.json.Decoder[tuple[Workload, ...]]] = msgspec.json.Dec
 )
 
 
+class Taken(msgspec.Struct, frozen=True):
+    refused: Mapping[str, str]
+    """What the node may not have: why, by uid."""
+
+
 @dataclasses.dataclass(eq=False)
 class _Node:
     name: str
@@ -61,25 +70,29 @@ class _Node:
 
 
 class Plane:
-    """``peer``: the name of the node at the other end of a gRPC context; raises MeshdError.
+    """``peer``: the node at the other end of a gRPC context; ``admit``: what the identities of its
+    workloads are bound to. Both raise InvalidInputError when it does not belong here.
 
     ``changed`` is called when the rosters are others.
     """
 
     def __init__(
         self,
-        peer: Callable[[Any], str],
+        peer: Callable[[Any], Peer],
+        admit: Callable[[Peer], Awaitable[Bounds]],
         changed: Callable[[], None],
         grace: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._peer = peer
+        self._admit = admit
         self._changed = changed
         self._grace = grace
         self._clock = clock
         self._resources: Resources | None = None
         self._private: Callable[[str], Resources] = lambda _: Resources({})
         self._nodes: set[_Node] = set()
+        self.streams = OpenStreams(clock)
         self._rosters: rosters.Rosters | None = None
         self._expiry = asyncio.Event()
         self._server: grpc.aio.Server | None = None
@@ -88,11 +101,11 @@ class Plane:
         """Listen on a unix socket, with TLS. Raises SystemRefusedError."""
         server = grpc.aio.server(options=_OPTIONS)
         ads = grpc.stream_stream_rpc_method_handler(
-            self._delta,
+            self._serving(self._delta),
             discovery_pb2.DeltaDiscoveryRequest.FromString,
             discovery_pb2.DeltaDiscoveryResponse.SerializeToString,
         )
-        register = grpc.stream_stream_rpc_method_handler(self._register)
+        register = grpc.stream_stream_rpc_method_handler(self._serving(self._register))
         server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(_ADS, {"DeltaAggregatedResources": ads}),
@@ -129,8 +142,7 @@ class Plane:
                 node.stream.publish(_together(resources, own), differing)
                 node.bell.set()
 
-    async def _delta(self, _: Any, context: Any) -> None:
-        name = await self._named(context)
+    async def _delta(self, name: str, _bounds: Bounds, context: Any) -> None:
         own = self._private(name)
         all_of_it = _together(self._resources, own) if self._resources is not None else None
         node = _Node(name, NodeStream(all_of_it), own, asyncio.Event())
@@ -141,20 +153,39 @@ class Plane:
             done, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-        except asyncio.CancelledError:
-            pass  # that is how gRPC says that the node hung up, or that we do
         finally:
             self._nodes.discard(node)
             for task in (writer, reader):
                 task.cancel()
             await asyncio.gather(writer, reader, return_exceptions=True)
 
-    async def _named(self, context: Any) -> str:
-        try:
-            return self._peer(context)
-        except MeshdError as error:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
-            raise  # abort always does, which its type does not say
+    # ---- streams
+
+    def _serving(self, talk: Callable[[str, Bounds, Any], Awaitable[None]]) -> Any:
+        """A gRPC handler: ``talk`` with nodes that belong here, for as long as they do."""
+
+        async def admitted(peer: Peer, context: Any) -> None:
+            await talk(peer.node, await self._admit(peer), context)
+
+        async def handle(_: Any, context: Any) -> None:
+            code, reason = grpc.StatusCode.PERMISSION_DENIED, ""
+            try:
+                peer = self._peer(context)
+                # Before it is admitted, so that who is removed at this very moment is cut off too.
+                with self.streams.opened(peer) as stream:
+                    await _until_cut(admitted(peer, context), stream)
+                if stream.cut.done():
+                    code, reason = grpc.StatusCode.UNAUTHENTICATED, stream.cut.result()
+            except InvalidInputError as error:
+                reason = str(error)
+            except MeshdError as error:
+                code, reason = grpc.StatusCode.UNAVAILABLE, str(error)
+            except asyncio.CancelledError:
+                return  # that is how gRPC says that the node hung up, or that we do
+            if reason:
+                await context.abort(code, reason)
+
+        return handle
 
     # ---- what nodes tell
 
@@ -168,23 +199,38 @@ class Plane:
             self._rosters = rosters.restored(workloads, self._clock())
             self._expiry.set()
 
-    async def _register(self, _: Any, context: Any) -> None:
-        node = await self._named(context)
+    async def _register(self, node: str, bounds: Bounds, context: Any) -> None:
         if self._rosters is None:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is just starting")
-        self._set(rosters.connected(self.rosters, node, self._clock()))
+            raise NotReadyError("the server is just starting")
+        self._set(rosters.connected(self.rosters, node, self._clock(), bounds))
         _log.info("node %s connected", node, extra={"MESHD_EVENT": "node"})
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
-                self._set(rosters.told(self.rosters, node, _workloads.decode(message)))
-                await context.write(b"{}")
-        except (*UNDECODABLE, InvalidInputError) as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except asyncio.CancelledError:
-            pass
+                refused = self._told(node, _workloads.decode(message))
+                await context.write(msgspec.json.encode(Taken(refused)))
+        except UNDECODABLE as error:
+            raise InvalidInputError(f"not a list of workloads: {error}") from None
         finally:
             self._set(rosters.disconnected(self.rosters, node, self._clock()))
             _log.info("node %s hung up", node, extra={"MESHD_EVENT": "node-gone"})
+
+    def _told(self, node: str, workloads: tuple[Workload, ...]) -> Mapping[str, str]:
+        """What of it the node may not have: why, by uid."""
+        before = self.rosters[node].refused
+        self._set(rosters.told(self.rosters, node, workloads))
+        refused = self.rosters[node].refused
+        for uid in refused.keys() - before.keys():
+            _log.warning(
+                "workload %s of node %s is not taken: %s",
+                *(uid, node, refused[uid]),
+                extra={"MESHD_EVENT": "out-of-bounds", "MESHD_WORKLOAD": uid},
+            )
+        return refused
+
+    async def expel(self, node: str) -> None:
+        """It was removed: what it told of is gone when this returns."""
+        await self.streams.cut(node, f"node {node} was removed")
+        self._set(rosters.removed(self.rosters, node))
 
     def _set(self, new: rosters.Rosters) -> None:
         before, self._rosters = self.rosters, new
@@ -228,6 +274,7 @@ class Plane:
                 )
                 if name in streams
                 else (),
+                kept_out=tuple(f"{uid}: {why}" for uid, why in roster.refused.items()),
             )
             for name, roster in sorted(self.rosters.items())
         )
@@ -235,6 +282,18 @@ class Plane:
 
 def _together(shared: Resources, own: Resources) -> Resources:
     return Resources({**shared.by_type, **own.by_type})
+
+
+async def _until_cut(talking: Coroutine[Any, Any, None], stream: Stream) -> None:
+    """Whatever the talking raises."""
+    task = asyncio.create_task(talking)
+    try:
+        await asyncio.wait((task, stream.cut), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _read(node: _Node, context: Any) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from meshd.errors import InvalidInputError
+from meshd.model.bounds import Bounds, cover, refusal
 from meshd.model.workload import Identity, Workload
 
 _MOST_WORKLOADS = 5000
@@ -25,6 +26,9 @@ class Roster:
     connections: int
     since: float
     """When ``connections`` became what it is, on the clock that the caller uses."""
+    bounds: Bounds = ()
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Workloads that it told of and may not have: why, by uid."""
 
 
 Rosters = Mapping[str, Roster]
@@ -39,19 +43,38 @@ def restored(workloads: Iterable[Workload], now: float) -> Rosters:
     return {node: Roster(ones, 0, now) for node, ones in found.items()}
 
 
-def connected(rosters: Rosters, node: str, now: float) -> Rosters:
+def connected(rosters: Rosters, node: str, now: float, bounds: Bounds = ()) -> Rosters:
     """A node may hold two connections for a moment, when it comes back before the old one broke."""
     before = rosters.get(node, Roster({}, 0, now))
     since = before.since if before.connections else now
-    return {**rosters, node: Roster(before.workloads, before.connections + 1, since)}
+    after = Roster({}, before.connections + 1, since, bounds)
+    return {**rosters, node: _within(after, node, before.workloads)}
 
 
 def told(rosters: Rosters, node: str, workloads: Iterable[Workload]) -> Rosters:
-    """The whole of what runs on a node that is connected. Raises InvalidInputError."""
+    """The whole of what runs on a node that is connected; what it may not have is left out.
+
+    Raises InvalidInputError.
+    """
     found = {one.uid: _owned(one, node) for one in workloads}
     if len(found) > _MOST_WORKLOADS:
         raise InvalidInputError(f"node {node} has more than {_MOST_WORKLOADS} workloads")
-    return {**rosters, node: dataclasses.replace(rosters[node], workloads=found)}
+    return {**rosters, node: _within(rosters[node], node, found)}
+
+
+def _within(roster: Roster, node: str, workloads: Mapping[str, Workload]) -> Roster:
+    bounds = roster.bounds
+    refused = {
+        uid: refusal(node, bounds, one.namespace, one.service_account)
+        for uid, one in workloads.items()
+        if not cover(bounds, one.namespace, one.service_account)
+    }
+    kept = {uid: one for uid, one in workloads.items() if uid not in refused}
+    return dataclasses.replace(roster, workloads=kept, refused=refused)
+
+
+def removed(rosters: Rosters, node: str) -> Rosters:
+    return {name: roster for name, roster in rosters.items() if name != node}
 
 
 def _owned(workload: Workload, node: str) -> Workload:
@@ -63,7 +86,7 @@ def disconnected(rosters: Rosters, node: str, now: float) -> Rosters:
     before = rosters[node]
     left = before.connections - 1
     since = before.since if left else now
-    return {**rosters, node: Roster(before.workloads, left, since)}
+    return {**rosters, node: dataclasses.replace(before, connections=left, since=since)}
 
 
 def expired(rosters: Rosters, now: float, grace: float) -> Rosters:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from meshd import wire
 from meshd.cli.nodes import tables, troubles
 
@@ -37,6 +39,16 @@ def test_an_agent_alone_says_how_old_is_what_it_knows() -> None:
     assert line == "server s: not connected: what it told is 2h old, and in force: why"
     (line,) = troubles(statuses(lost(0)), NOW)
     assert "before this process began" in line
+
+
+def test_both_ends_name_workloads_that_are_not_taken() -> None:
+    kept_out = ("web: bound to bank",)
+    control = msgspec.structs.replace(CONTROL, kept_out=kept_out)
+    node = wire.NodeStatus(name="a", connected=True, since=NOW, workloads=0, kept_out=kept_out)
+    assert list(troubles(statuses(control, (node,)), NOW)) == [
+        "server s:15012: does not take workload web: bound to bank",
+        "node a: not taken: workload web: bound to bank",
+    ]
 
 
 def test_a_server_names_nodes_that_are_away_and_what_they_refuse() -> None:

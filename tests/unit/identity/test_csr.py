@@ -8,6 +8,7 @@ import ssl
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -25,6 +26,7 @@ from meshd.identity.node import SERVER_NAME, new_request, node_uri, parse_node
 from meshd.identity.standalone import Standalone
 from meshd.identity.store import Store
 from meshd.identity.token_store import TokenStore
+from meshd.model.membership import Peer
 from meshd.model.workload import Identity
 
 TD = "cluster.local"
@@ -37,9 +39,17 @@ def pem(uri: str, *dns: str) -> bytes:
     return new_request(authority.new_key(), uri, dns).public_bytes(Encoding.PEM)
 
 
-def may(node: str, uri: str, *dns: str, registered: tuple[Identity, ...] = (WEB,)) -> bool:
+def may(
+    node: str,
+    uri: str,
+    *dns: str,
+    registered: tuple[Identity, ...] = (WEB,),
+    bounds: tuple[str, ...] = (),
+) -> bool:
+    asked = csr.read(pem(uri, *dns))
     try:
-        csr.check_node_may_ask(node, csr.read(pem(uri, *dns)), registered, TD)
+        csr.check_node_may_ask(node, asked, bounds, TD)
+        csr.check_registered(node, asked, registered)
     except InvalidInputError:
         return False
     return True
@@ -56,6 +66,15 @@ def test_a_node_may_have_no_other() -> None:
     assert not may("a", WEB.uri, registered=())
     assert not may("a", "spiffe://elsewhere/ns/shop/sa/web")
     assert not may("a", node_uri("elsewhere", "a"))
+
+
+def test_a_node_may_have_nothing_beyond_its_bounds_whatever_it_registered() -> None:
+    for bounds, fits in ((("shop",), True), (("shop/web",), True), (("shop/db", "bank"), False)):
+        assert may("a", WEB.uri, bounds=bounds) is fits
+        assert may("a", node_uri(TD, "a"), bounds=bounds)
+    asked = csr.read(pem(WEB.uri))
+    with pytest.raises(InvalidInputError, match=r"bound to bank, and this is shop/web; on the ser"):
+        csr.check_node_may_ask("a", asked, ("bank",), TD)
 
 
 def test_nobody_but_the_server_has_the_servers_name() -> None:
@@ -139,8 +158,8 @@ class Office:
     def ask(self, request: wire.Message) -> wire.Message:
         return asyncio.run(self.desk.answer(request))  # type: ignore[arg-type]
 
-    def token(self, node: str = "") -> str:
-        answer = self.ask(wire.CreateToken(60, node))
+    def token(self, node: str = "", bounds: tuple[str, ...] = ()) -> str:
+        answer = self.ask(wire.CreateToken(60, node, bounds=bounds))
         assert isinstance(answer, wire.TokenCreated)
         return answer.token
 
@@ -195,21 +214,53 @@ def test_what_is_wrong_with_a_request_does_not_use_up_the_token(
     assert office.enlist(token, "a", pem(node_uri(TD, "a")))
 
 
+def peer_of(certified: wire.Certified, node: str = "a") -> Peer:
+    leaf = x509.load_pem_x509_certificate(certified.chain)
+    return Peer(node, f"{leaf.serial_number:x}", certified.expires)
+
+
 def test_the_server_role_has_its_own_and_workloads_certificates_certified(office: Office) -> None:
+    node = peer_of(office.enlist(office.token(), "a", pem(node_uri(TD, "a"))))
     own = office.ask(wire.Certify(pem(node_uri(TD, "s"), SERVER_NAME)))
     assert isinstance(own, wire.Certified)
     assert lifetime(own) > 100
-    leaf = office.ask(wire.Certify(pem(WEB.uri), 10))
+    leaf = office.ask(wire.Certify(pem(WEB.uri), node, 10))
     assert isinstance(leaf, wire.Certified)
     assert lifetime(leaf) <= 11
-    longest = office.ask(wire.Certify(pem(WEB.uri), 1e9))
+    longest = office.ask(wire.Certify(pem(WEB.uri), node, 1e9))
     assert isinstance(longest, wire.Certified)
     assert lifetime(longest) <= 101
+
+
+def test_nothing_is_certified_for_who_does_not_belong_here(office: Office) -> None:
+    node = peer_of(office.enlist(office.token(bounds=("shop",)), "a", pem(node_uri(TD, "a"))))
+    assert office.ask(wire.Admit(node)) == wire.Admitted(("shop",))
+    strange = msgspec.structs.replace(node, serial="1")
+    ended = msgspec.structs.replace(node, expires=time.time())
+    outside = Identity(TD, "bank", "till").uri
+    for who, uri, words in (
+        (node, outside, "is bound to shop"),
+        (node, node_uri(TD, "b"), "may not have the certificate of"),
+        (strange, WEB.uri, "another node has joined by that name"),
+        (ended, WEB.uri, "ended on"),
+    ):
+        with pytest.raises(InvalidInputError, match=words):
+            office.ask(wire.Certify(pem(uri), who))
+    assert office.ask(wire.BindNode("a", ("bank", "shop"))) == wire.Done()
+    assert office.ask(wire.Certify(pem(outside), node))
+    (listed,) = office.ask(wire.ListNodes()).nodes  # type: ignore[attr-defined]
+    assert (listed.name, listed.bounds) == ("a", ("bank", "shop"))
+    assert office.ask(wire.RemoveNode("a")) == wire.Done()
+    for request_ in (wire.Admit(node), wire.Certify(pem(node_uri(TD, "a")), node)):
+        with pytest.raises(InvalidInputError, match="it was removed"):
+            office.ask(request_)
 
 
 @pytest.mark.parametrize(
     "request_",
     [
+        wire.Certify(pem(WEB.uri)),
+        wire.Certify(pem(node_uri(TD, "a"))),
         wire.Certify(pem(node_uri(TD, "a"), SERVER_NAME)),
         wire.Certify(pem(node_uri("elsewhere", "a"))),
         wire.Certify(pem("spiffe://elsewhere/ns/a/sa/b")),
@@ -218,6 +269,8 @@ def test_the_server_role_has_its_own_and_workloads_certificates_certified(office
         wire.CreateToken(1e9),
         wire.CreateToken(60, "a/b"),
         wire.CreateToken(60, uses=0),
+        wire.CreateToken(60, bounds=("a/b/c",)),
+        wire.BindNode("a", ("",)),
         wire.Status(),
     ],
 )

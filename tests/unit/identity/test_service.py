@@ -280,3 +280,19 @@ async def _certificates(
             if message.certificates and predicate(message.certificates):
                 return message.certificates
     raise AssertionError("hung up")
+
+
+def test_what_failed_is_tried_again_the_moment_that_the_server_is_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        node = _Node(tmp_path)
+        node.signer.problem = "the server does not answer"
+        async with node.running():
+            node.service.allow([_A], 1)
+            await node.until(lambda: node.signer.asked == 1)
+            node.service.allow([_A, _B], 1)
+            await node.until(lambda: node.signer.asked == 2)  # for the other: no time has passed
+            node.signer.problem = ""
+            node.service.allow([_A, _B], 2)
+            await node.until(lambda: node.served == {_A.uri, _B.uri})
+
+    _run(scenario)

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from meshd.errors import InvalidInputError
-from meshd.identity import tokens
+from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.identity import members, tokens
+from meshd.identity.authority import Issued
 from meshd.identity.token_store import TokenStore
+from meshd.model.bounds import Bounds
 
 PIN = bytes(range(32))
 NOW = 1_000_000.0
@@ -118,7 +120,24 @@ def test_no_token_for_any_node_gives_the_name_of_one_that_has_joined() -> None:
     assert tokens.redeem([bound], token(), "a", NOW, joined=True).used
 
 
+def test_a_token_that_a_node_used_is_of_no_use_once_that_is_removed() -> None:
+    shared = tokens.record_of(token(), NOW, 60, uses=3)
+    used = tokens.redeem([shared], token(), "a", NOW)
+    (left,) = tokens.without([used], "b")
+    assert tokens.state_of(left, NOW) == "valid"
+    (left,) = tokens.without([used], "a")
+    assert "was used already" in refused([left], token(), "another-name", NOW)
+
+
 # ---- on disk
+
+
+def issued(serial: int = 1, expires: float = NOW + 30) -> Issued:
+    return Issued(b"", serial, NOW, expires)
+
+
+def redeem(store: TokenStore, text: str, node: str, serial: int = 1) -> Issued:
+    return store.join(text, node, lambda: issued(serial))
 
 
 @pytest.fixture
@@ -128,11 +147,11 @@ def store(tmp_path: Path) -> TokenStore:
 
 def test_a_token_is_used_up_on_disk_when_redeem_returns(store: TokenStore, tmp_path: Path) -> None:
     text, _ = store.create(PIN, 60)
-    store.redeem(text, "n")
+    redeem(store, text, "n")
     again = TokenStore(tmp_path, lambda: NOW)
     assert [len(record.used) for record in again.list()] == [1]
     with pytest.raises(InvalidInputError, match="used already, by node n"):
-        again.redeem(text, "m")
+        redeem(again, text, "m")
 
 
 def test_of_many_that_use_one_token_at_once_exactly_one_wins(tmp_path: Path) -> None:
@@ -145,7 +164,7 @@ def test_of_many_that_use_one_token_at_once_exactly_one_wins(tmp_path: Path) -> 
 
     def use(number: int) -> bool:
         try:
-            TokenStore(tmp_path, slow_clock).redeem(text, f"n{number}")
+            redeem(TokenStore(tmp_path, slow_clock), text, f"n{number}")
         except InvalidInputError:
             return False
         return True
@@ -161,8 +180,8 @@ def test_a_deleted_token_is_gone_and_others_stay(store: TokenStore) -> None:
     other, _ = store.create(PIN, 60)
     store.delete(record.id)
     with pytest.raises(InvalidInputError, match="does not know"):
-        store.redeem(text, "n")
-    assert store.redeem(other, "n").used
+        redeem(store, text, "n")
+    assert redeem(store, other, "n")
     with pytest.raises(InvalidInputError, match="there is no token"):
         store.delete(record.id)
 
@@ -194,9 +213,115 @@ def test_the_file_is_for_its_owner_only_and_damage_is_told(
 def test_the_name_of_a_node_is_its_own_until_its_certificate_ends(tmp_path: Path) -> None:
     now = [NOW]
     store = TokenStore(tmp_path, lambda: now[0])
-    store.certified("a", NOW + 30)
+    first, _ = store.create(PIN, 60)
+    redeem(store, first, "a")
     text, _ = store.create(PIN, 60)
     with pytest.raises(InvalidInputError, match="has joined already"):
-        store.redeem(text, "a")
+        redeem(store, text, "a")
     now[0] += 30
-    assert store.redeem(text, "a").used
+    assert redeem(store, text, "a")
+
+
+def test_what_cannot_be_issued_or_written_does_not_use_up_the_token(
+    store: TokenStore, tmp_path: Path
+) -> None:
+    text, _ = store.create(PIN, 60)
+
+    def fails() -> Issued:
+        raise InvalidInputError("no")
+
+    with pytest.raises(InvalidInputError, match=r"^no$"):
+        store.join(text, "a", fails)
+    blocking = tmp_path / ".tokens.json.new"
+    blocking.mkdir()
+    with pytest.raises(SystemRefusedError, match=r"cannot be written: .*; nothing was changed"):
+        redeem(store, text, "a")
+    blocking.rmdir()
+    assert not store.members()
+    assert redeem(store, text, "a")
+
+
+# ---- nodes
+
+
+def joined(store: TokenStore, node: str, serial: int = 1, *, bounds: Bounds = ()) -> None:
+    text, _ = store.create(PIN, 60, node=node, bounds=bounds)
+    redeem(store, text, node, serial)
+
+
+def is_admitted(store: TokenStore, node: str, serial: int) -> bool:
+    try:
+        store.admitted(node, f"{serial:x}")
+    except InvalidInputError:
+        return False
+    return True
+
+
+def test_a_node_is_admitted_by_its_own_certificate_only(store: TokenStore) -> None:
+    joined(store, "a", 10)
+    joined(store, "b", 11)
+    assert is_admitted(store, "a", 10)
+    assert not is_admitted(store, "a", 11)
+    assert not is_admitted(store, "c", 10)
+
+
+def test_a_renewal_whose_answer_was_lost_leaves_the_certificate_before_in_force(
+    store: TokenStore,
+) -> None:
+    joined(store, "a", 1)
+    for serial in (2, 3):
+        store.renew("a", "1", lambda serial=serial: issued(serial))
+    assert [is_admitted(store, "a", serial) for serial in (1, 2, 3)] == [True, False, True]
+    store.renew("a", "3", lambda: issued(4))
+    assert [is_admitted(store, "a", serial) for serial in (1, 3, 4)] == [False, True, True]
+
+
+def test_who_takes_a_nodes_name_ends_the_others_certificates(store: TokenStore) -> None:
+    joined(store, "a", 1)
+    joined(store, "a", 2)
+    assert [is_admitted(store, "a", serial) for serial in (1, 2)] == [False, True]
+
+
+def test_a_node_that_was_removed_stays_so_and_comes_back_with_a_new_token_only(
+    store: TokenStore, tmp_path: Path
+) -> None:
+    shared, _ = store.create(PIN, 60, uses=9)
+    redeem(store, shared, "a", 1)
+    joined(store, "b", 2)
+    store.remove("a")
+    again = TokenStore(tmp_path, lambda: NOW)
+    assert [is_admitted(again, *who) for who in (("a", 1), ("b", 2))] == [False, True]
+    with pytest.raises(InvalidInputError, match="it was removed; to come back it needs a new tok"):
+        again.renew("a", "1", issued)
+    for name in ("a", "another"):
+        with pytest.raises(InvalidInputError, match="was used already"):
+            redeem(again, shared, name, 3)
+    joined(again, "a", 4)
+    assert [is_admitted(again, "a", serial) for serial in (1, 4)] == [False, True]
+    with pytest.raises(InvalidInputError, match="there is no node x: see meshctl node list"):
+        again.remove("x")
+
+
+def test_bounds_come_with_the_token_and_outlive_renewal(store: TokenStore) -> None:
+    joined(store, "a", 1, bounds=("shop",))
+    store.renew("a", "1", lambda: issued(2))
+    assert store.admitted("a", "2").bounds == ("shop",)
+    store.bind("a", ("bank", "shop"))
+    store.renew("a", "2", lambda: issued(3))
+    assert store.admitted("a", "3").bounds == ("bank", "shop")
+    joined(store, "a", 4)
+    assert store.admitted("a", "4").bounds == ()
+    with pytest.raises(InvalidInputError, match="there is no node x"):
+        store.bind("x", ())
+
+
+def test_nodes_whose_certificate_has_ended_are_shown_for_a_while(tmp_path: Path) -> None:
+    now = [NOW]
+    store = TokenStore(tmp_path, lambda: now[0])
+    joined(store, "a")
+    now[0] = NOW + 30 + members.SHOWN_AFTER_END - 1
+    store.create(PIN, 60)
+    assert store.members().keys() == {"a"}
+    now[0] += 1
+    store.create(PIN, 60)
+    assert not store.members()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meshd.errors import InvalidInputError
@@ -77,6 +77,7 @@ def test_what_was_written_to_disk_is_what_is_read_of_it(
 
 
 @given(st.binary(max_size=60))
+@example(b"\x81\xa2\x00\x80")
 def test_damage_on_disk_is_told_and_nothing_is_taken(data: bytes) -> None:
     inbox = Inbox(decode)
     try:

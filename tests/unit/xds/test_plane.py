@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -24,6 +25,7 @@ from meshd.identity.serving import ServingCertificate
 from meshd.identity.standalone import Standalone
 from meshd.identity.store import Store
 from meshd.identity.token_store import TokenStore
+from meshd.model.membership import Peer
 from meshd.model.workload import Identity, Workload
 from meshd.xds import rosters
 from meshd.xds.client import Client
@@ -73,27 +75,38 @@ class Mesh:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.chmod(0o700)
-        signer = Standalone(Store(directory, TD, 10_000_000), time.time())
+        self.signer = Standalone(Store(directory, TD, 10_000_000), time.time())
         self.desk = Desk(
-            signer,
+            self.signer,
             TokenStore(directory),
             trust_domain=TD,
             node="s",
             lifetime=1000,
             node_lifetime=1000,
         )
-        self.plane = Plane(lambda context: istio_ca.peer_of(context)[1], lambda: None, 0.2)
+        self.plane = self.new_plane()
         self.port = 0
+
+    def new_plane(self) -> Plane:
+        peer_of = functools.partial(istio_ca.peer_of, trust_domain=TD)
+        plane = Plane(peer_of, self.admit, lambda: None, 0.2)
+        plane.restore(())
+        return plane
+
+    async def admit(self, peer: Peer) -> tuple[str, ...]:
+        answer = await self.desk.answer(wire.Admit(peer))
+        assert isinstance(answer, wire.Admitted)
+        return answer.bounds
 
     async def certify(self, request: wire.Certify) -> wire.Certified:
         answer = await self.desk.answer(request)
         assert isinstance(answer, wire.Certified)
         return answer
 
-    async def sign(self, node: str, request: bytes, lifetime: float) -> wire.Certified:
-        registered = rosters.identities_of(self.plane.rosters, node, TD)
-        csr.check_node_may_ask(node, csr.read(request), registered, TD)
-        return await self.certify(wire.Certify(request, lifetime))
+    async def sign(self, peer: Peer, request: bytes, lifetime: float) -> wire.Certified:
+        registered = rosters.identities_of(self.plane.rosters, peer.node, TD)
+        csr.check_registered(peer.node, csr.read(request), registered)
+        return await self.certify(wire.Certify(request, peer, lifetime))
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncGenerator[None]:
@@ -101,14 +114,18 @@ class Mesh:
         await certificate.obtain()
         nodes = self.directory / "nodes.sock"
         credentials = certificate.grpc_credentials()
-        await self.plane.start(nodes, credentials, [istio_ca.handler(self.sign)])
+        await self.plane.start(nodes, credentials, [istio_ca.handler(self.sign, TD)])
         front = Front("join", self.directory / "none", nodes)
         self.port = await front.listen("127.0.0.1", self.port)
-        forgetting = asyncio.create_task(self.plane.forget_for_ever())
+        tasks = [
+            asyncio.create_task(self.plane.forget_for_ever()),
+            asyncio.create_task(self.plane.streams.cut_ended_for_ever()),
+        ]
         try:
             yield
         finally:
-            forgetting.cancel()
+            for task in tasks:
+                task.cancel()
             await front.stop()
             await self.plane.stop()
 
@@ -116,12 +133,21 @@ class Mesh:
     def server(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    async def credentials(self, uri: str) -> Credentials:
+    async def credentials(self, node: str, *bounds: str) -> Credentials:
+        """Of a node that joins, in the place of any that did by that name."""
+        made = await self.desk.answer(wire.CreateToken(60, node, bounds=bounds))
+        assert isinstance(made, wire.TokenCreated)
         key = authority.new_key()
-        certified = await self.certify(
-            wire.Certify(new_request(key, uri).public_bytes(Encoding.PEM))
-        )
+        asked = new_request(key, node_uri(TD, node)).public_bytes(Encoding.PEM)
+        certified = await self.desk.answer(wire.Enlist(made.token, node, asked))
+        assert isinstance(certified, wire.Certified)
         return Credentials(private_pem(key), certified.chain, certified.roots)
+
+    async def stolen(self, identity: Identity) -> Credentials:
+        """A workload's."""
+        key = authority.new_key()
+        issued = await self.signer.sign(authority.request(identity, key, 100), time.time())
+        return Credentials(private_pem(key), issued.chain, self.signer.roots())
 
 
 class Node:
@@ -135,6 +161,7 @@ class Node:
             explain=lambda error: explain(error, mesh.server),
             taken=lambda: None,
             changed=lambda: None,
+            heard=lambda: None,
         )
 
     @contextlib.asynccontextmanager
@@ -150,16 +177,14 @@ class Node:
 
 @contextlib.asynccontextmanager
 async def node(mesh: Mesh, name: str = "a", *types: str) -> AsyncGenerator[Node]:
-    credentials = await mesh.credentials(node_uri(TD, name))
+    credentials = await mesh.credentials(name)
     async with Node(mesh, credentials, *types).running() as made:
         yield made
 
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Mesh:
-    made = Mesh(tmp_path)
-    made.plane.restore(())
-    return made
+    return Mesh(tmp_path)
 
 
 @running
@@ -231,8 +256,7 @@ async def test_a_node_comes_back_to_a_server_that_was_away(mesh: Mesh) -> None:
         await eventually(lambda: not one.client.connected)
         assert dict(one.inbox.values(URL)) == {"a": "one"}
         assert one.client.problem
-        mesh.plane = Plane(lambda context: istio_ca.peer_of(context)[1], lambda: None, 0.2)
-        mesh.plane.restore(())
+        mesh.plane = mesh.new_plane()
         mesh.plane.publish(things(b="two"))
         async with mesh.serving():
             await eventually(lambda: one.client.connected)
@@ -243,10 +267,88 @@ async def test_a_node_comes_back_to_a_server_that_was_away(mesh: Mesh) -> None:
 async def test_a_workloads_certificate_does_not_make_a_node(mesh: Mesh) -> None:
     mesh.plane.publish(things(a="one"))
     async with mesh.serving():
-        stolen = await mesh.credentials(Identity(TD, "shop", "web").uri)
+        stolen = await mesh.stolen(Identity(TD, "shop", "web"))
         async with Node(mesh, stolen).running() as impostor:
             await eventually(lambda: "is not a node's" in impostor.client.problem)
             assert not impostor.inbox.values(URL)
+
+
+@running
+async def test_a_node_that_is_removed_is_cut_off_at_once_and_not_let_in_again(mesh: Mesh) -> None:
+    mesh.plane.publish(things(a="one"))
+    async with mesh.serving(), node(mesh) as one, node(mesh, "b") as other:
+        for each in (one, other):
+            each.client.tell((WEB,))
+        await eventually(lambda: len(rosters.workloads_of(mesh.plane.rosters)) == 2)
+        await mesh.desk.answer(wire.RemoveNode("a"))
+        await mesh.plane.expel("a")
+        assert mesh.plane.rosters.keys() == {"b"}
+        await eventually(lambda: "it was removed" in one.client.problem)
+        assert not one.client.connected
+        mesh.plane.publish(things(a="two"))
+        await eventually(lambda: dict(other.inbox.values(URL)) == {"a": "two"})
+        assert dict(one.inbox.values(URL)) == {"a": "one"}
+        async with node(mesh) as again:
+            await eventually(lambda: dict(again.inbox.values(URL)) == {"a": "two"})
+
+
+@running
+async def test_who_is_removed_while_it_is_being_admitted_does_not_slip_in(mesh: Mesh) -> None:
+    mesh.plane.publish(things(a="one"))
+    asked, goes_on = asyncio.Event(), asyncio.Event()
+    admit = mesh.admit
+
+    async def slow(peer: Peer) -> tuple[str, ...]:
+        bounds = await admit(peer)
+        asked.set()
+        await goes_on.wait()
+        return bounds
+
+    mesh.admit = slow
+    mesh.plane = mesh.new_plane()
+    mesh.plane.publish(things(a="one"))
+    async with mesh.serving(), node(mesh) as one:
+        await asked.wait()
+        await mesh.desk.answer(wire.RemoveNode("a"))
+        await mesh.plane.expel("a")
+        goes_on.set()
+        await eventually(lambda: "it was removed" in one.client.problem)
+        assert not one.inbox.values(URL)
+
+
+@running
+async def test_a_stream_does_not_outlive_the_certificate_that_it_began_with(mesh: Mesh) -> None:
+    late = [0.0]
+    peer_of = functools.partial(istio_ca.peer_of, trust_domain=TD)
+    clock: Callable[[], float] = lambda: time.time() + late[0]  # noqa: E731
+    mesh.plane = Plane(peer_of, mesh.admit, lambda: None, 100, clock)
+    mesh.plane.restore(())
+    mesh.plane.publish(things(a="one"))
+    async with mesh.serving(), node(mesh) as old:
+        await eventually(lambda: old.inbox.values(URL))
+        late[0] = 999.5  # of a thousand seconds
+        async with node(mesh, "b") as wakes:
+            await eventually(lambda: "has ended" in old.client.problem)
+            assert wakes.client.problem in {"", old.client.problem}
+
+
+@running
+async def test_a_workload_out_of_bounds_is_left_out_and_its_node_told_why(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    mesh.plane.publish(things())
+    file = NodeFile(tmp_path / "node.pem")
+    file.save(await mesh.credentials("a", "bank"))
+    till = msgspec.structs.replace(WEB, uid="till", namespace="bank", service_account="till")
+    async with mesh.serving(), Node(mesh, file.load()).running() as one:
+        one.client.tell((WEB, till))
+        await eventually(lambda: one.client.kept_out)
+        assert list(one.client.kept_out) == ["web"]
+        assert "node a is bound to bank, and this is shop/web" in one.client.kept_out["web"]
+        assert [one.uid for one in rosters.workloads_of(mesh.plane.rosters)] == ["till"]
+        assert mesh.plane.statuses()[0].kept_out[0].startswith("web: node a is bound to bank")
+        one.client.tell((till,))
+        await eventually(lambda: not one.client.kept_out)
 
 
 @running
@@ -256,13 +358,13 @@ async def test_the_server_signs_what_is_registered_on_the_node_and_its_own_name(
     mesh.plane.publish(things())
     file = NodeFile(tmp_path / "node.pem")
     async with mesh.serving():
-        file.save(await mesh.credentials(node_uri(TD, "a")))
+        file.save(await mesh.credentials("a"))
         remote = Remote(mesh.server, file, renew_at=0.5)
         web = Identity(TD, "shop", "web")
         asked = authority.request(web, authority.new_key(), 100)
         with pytest.raises(MeshdError, match="no workload of that identity is registered"):
             await remote.sign(asked, time.time())
-        async with node(mesh) as one:
+        async with Node(mesh, file.load()).running() as one:
             one.client.tell((WEB,))
             await eventually(lambda: rosters.identities_of(mesh.plane.rosters, "a", TD))
             issued = await remote.sign(asked, time.time())
@@ -276,7 +378,7 @@ async def test_a_node_renews_its_certificate_without_a_token(mesh: Mesh, tmp_pat
     mesh.plane.publish(things())
     file = NodeFile(tmp_path / "node.pem")
     async with mesh.serving():
-        file.save(await mesh.credentials(node_uri(TD, "a")))
+        file.save(await mesh.credentials("a"))
         first = file.load()
         late = [0.0]
         remote = Remote(mesh.server, file, renew_at=0.5, clock=lambda: time.time() + late[0])
@@ -293,7 +395,7 @@ async def test_a_node_renews_its_certificate_without_a_token(mesh: Mesh, tmp_pat
 @running
 async def test_without_the_server_a_node_says_so_in_words(mesh: Mesh, tmp_path: Path) -> None:
     file = NodeFile(tmp_path / "node.pem")
-    file.save(await mesh.credentials(node_uri(TD, "a")))
+    file.save(await mesh.credentials("a"))
     remote = Remote("127.0.0.1:9", file, renew_at=0.5)
     asked = authority.request(Identity(TD, "shop", "web"), authority.new_key(), 100)
     with pytest.raises(MeshdError, match=r"^server 127\.0\.0\.1:9 does not answer: "):
@@ -309,10 +411,9 @@ async def test_a_server_of_another_authority_is_not_believed(tmp_path: Path) -> 
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     ours, other = Mesh(tmp_path / "a"), Mesh(tmp_path / "b")
-    other.plane.restore(())
     other.plane.publish(things(a="lie"))
     async with other.serving():
-        credentials = await ours.credentials(node_uri(TD, "a"))
+        credentials = await ours.credentials("a")
         async with Node(other, credentials).running() as one:
             await eventually(lambda: "another authority" in one.client.problem)
             assert not one.inbox.values(URL)
@@ -322,7 +423,7 @@ async def test_a_server_of_another_authority_is_not_believed(tmp_path: Path) -> 
 async def test_without_a_certificate_nobody_is_answered(mesh: Mesh) -> None:
     mesh.plane.publish(things(a="one"))
     async with mesh.serving():
-        roots = (await mesh.credentials(node_uri(TD, "a"))).roots
+        roots = (await mesh.credentials("a")).roots
         options = (("grpc.ssl_target_name_override", "control-plane.meshd.internal"),)
         plain = grpc.ssl_channel_credentials(roots)
         async with grpc.aio.secure_channel(mesh.server, plain, options=options) as channel:

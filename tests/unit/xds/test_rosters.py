@@ -71,6 +71,29 @@ def test_only_what_a_node_runs_may_be_signed_for_it() -> None:
     assert rosters.identities_of(state, "b", "td") == frozenset()
 
 
+def test_what_a_node_may_not_have_is_left_out_and_the_rest_is_not() -> None:
+    state = rosters.connected({}, "a", 0, ("m", "n/x"))
+    state = rosters.told(state, "a", [workload("v", account="y"), workload("w")])
+    assert uids(state) == ["a/w"]
+    assert list(state["a"].refused) == ["v"]
+    assert "bound to m, n/x, and this is n/y" in state["a"].refused["v"]
+    assert rosters.identities_of(state, "a", "td") == {Identity("td", "n", "x")}
+    state = rosters.told(state, "a", [workload("w")])
+    assert not state["a"].refused
+
+
+def test_a_node_comes_back_within_its_new_bounds() -> None:
+    state = rosters.told(rosters.connected({}, "a", 0), "a", [workload("w")])
+    state = rosters.connected(rosters.disconnected(state, "a", 1), "a", 2, ("m",))
+    assert uids(state) == []
+
+
+def test_a_node_that_is_removed_leaves_nothing() -> None:
+    state = rosters.told(rosters.connected({}, "a", 0), "a", [workload("w")])
+    state = rosters.told(rosters.connected(state, "b", 0), "b", [workload("v")])
+    assert uids(rosters.removed(state, "a")) == ["b/v"]
+
+
 def test_a_node_cannot_flood_the_rest() -> None:
     state = rosters.connected({}, "a", 0)
     with pytest.raises(InvalidInputError, match="more than"):

@@ -1,0 +1,99 @@
+"""meshctl node: who belongs to a server's mesh, and what may run there."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from meshd import wire
+from meshd.cli.arguments import BoundsOption, Output, OutputOption
+from meshd.cli.daemon import Target
+from meshd.cli.objects import age
+from meshd.cli.output import Table, emit, is_for_scripts, show, yes_no
+from meshd.cli.token import rfc3339
+from meshd.model import bounds
+from meshd.model.membership import MemberState
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Nodes of this server.")
+NodeArgument = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+def _beside(context: typer.Context, role: str) -> Target:
+    """Another process than the one that most verbs talk to."""
+    target: Target = context.obj
+    return Target(target.socket.with_name(f"{role}.sock"))
+
+
+@app.command("list")
+def list_(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """Nodes that have joined, connected or not."""
+    members = _beside(context, "identity").ask(wire.ListNodes(), wire.MemberStates).nodes
+    seen = _beside(context, "server").ask(wire.Nodes(), wire.NodeStatuses).nodes
+    statuses = {one.name: one for one in seen}
+    rows = [_row(one, statuses.get(one.name)) for one in members]
+    if is_for_scripts(output):
+        emit(rows, output)
+    elif output is Output.NAME:
+        for row in rows:
+            print(row["name"])
+    else:
+        _show(rows, members, time.time())
+
+
+def _row(member: MemberState, status: wire.NodeStatus | None) -> dict[str, Any]:
+    """What scripts see of a node."""
+    return {
+        "name": member.name,
+        "namespaces": list(member.bounds),
+        "joined": rfc3339(member.joined),
+        "certificate_expires": rfc3339(member.expires),
+        "connected": status is not None and status.connected,
+        "workloads": status.workloads if status else 0,
+    }
+
+
+def _show(rows: list[dict[str, Any]], members: tuple[MemberState, ...], now: float) -> None:
+    show(
+        Table(
+            ("NAME", "NAMESPACES", "CONNECTED", "WORKLOADS", "JOINED", "CERTIFICATE ENDS IN"),
+            tuple(
+                (
+                    one.name,
+                    bounds.show(one.bounds),
+                    yes_no(row["connected"]),
+                    str(row["workloads"]),
+                    age(now - one.joined),
+                    age(one.expires - now) if now < one.expires else "ended",
+                )
+                for row, one in zip(rows, members, strict=True)
+            ),
+        )
+    )
+
+
+@app.command()
+def remove(context: typer.Context, name: NodeArgument) -> None:
+    """Put a node out of the mesh, at once and for good: to come back it needs a new token.
+
+    It is hung up on, what runs there is no endpoint any more, and none of its certificates is
+    renewed. Those that its workloads have are good until they end.
+    """
+    _beside(context, "server").ask(wire.RemoveNode(name), wire.Done)
+    print(f"node {name} removed")
+
+
+@app.command()
+def bind(
+    context: typer.Context,
+    name: NodeArgument,
+    namespace: BoundsOption = None,
+    anything: Annotated[bool, typer.Option("--any", help="Of any namespace.")] = False,
+) -> None:
+    """Say which identities the workloads of a node may have, in place of what was said before."""
+    if bool(namespace) == anything:
+        raise typer.BadParameter("give --namespace, as often as needed, or --any")
+    within = bounds.checked(namespace or ())
+    _beside(context, "server").ask(wire.BindNode(name, within), wire.Done)
+    print(f"node {name} is bound to {bounds.show(within) if within else 'nothing'}")
