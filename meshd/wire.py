@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from meshd.errors import UNDECODABLE, InvalidInputError
+from meshd.model.finding import Finding
 from meshd.model.membership import (
     Admit,
     Admitted,
@@ -97,6 +98,8 @@ class Certificates(Message, frozen=True):
     """What is served now, sent back at each change."""
 
     certificates: tuple[CertificateState, ...]
+    problem: str = ""
+    """With keeping them on disk: of no one of them alone."""
 
 
 # ---- registrars → mesh
@@ -168,26 +171,6 @@ class Objects(Message, frozen=True):
     """API objects as JSON values, ``apiVersion`` and ``kind`` included."""
 
     objects: tuple[dict[str, Any], ...]
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """Something wrong with a manifest, at a place in it."""
-
-    file: str
-    line: int
-    message: str
-    kind: str = ""
-    namespace: str = ""
-    name: str = ""
-    field: str = ""
-    severity: str = "error"
-    """error or warning."""
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}: " if self.file else ""
-        named = f"{self.kind} {self.namespace + '/' if self.namespace else ''}{self.name}".strip()
-        subject = f"{named}: " if named else ""
-        return f"{place}{subject}{self.field + ': ' if self.field else ''}{self.message}"
 
 
 class Rejected(Message, frozen=True):

@@ -27,6 +27,8 @@ _PATIENCE: Final = 60.0
 """Seconds for a running meshd to take up what was joined. It takes one, and forty on a virtual
 machine of which the processor is emulated."""
 _LOOK: Final = 0.05
+_LARGEST: Final = 64 * 1024
+"""Bytes: more than keys, certificates and settings are together."""
 _TAUGHT: Final = ("identity", "mesh")
 """Roles that must begin anew to be an agent's."""
 
@@ -45,7 +47,13 @@ def join(
     tokens.parse(token)  # what is wrong with it is to be said first
     owner = _prepare(paths, settings)
     credentials, facts = asyncio.run(join_mesh(split_address(server), token, name))
-    _write(paths, settings, address_of(server), name, (credentials, facts), owner)
+    try:
+        _write(paths, settings, address_of(server), name, (credentials, facts), owner)
+    except SystemRefusedError as error:
+        raise SystemRefusedError(
+            f"{error}; the token is used up: once that is mended, join again with a new one: "
+            f"meshctl token create --node {name}"
+        ) from None
     print(f"node {name} has joined {address_of(server)}")
     asyncio.run(_take_up(paths, address_of(server)))
 
@@ -71,17 +79,27 @@ def _prepare(paths: Paths, settings: Settings) -> tuple[int, int]:
         for directory in (paths.lib, paths.lib / "identity"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.chown(directory, *owner)
-        if not os.access(paths.etc, os.W_OK):
-            raise PermissionError(30, "Read-only file system")
-        probe = paths.lib / "identity" / ".join"
-        probe.write_bytes(b"")
-        probe.unlink()
+        for directory in (paths.etc, paths.lib / "identity"):
+            _check_space(directory / ".join")
     except OSError as error:
         raise SystemRefusedError(
             f"{error.filename or paths.etc}: cannot be written: {error.strerror}; the token was "
             "not used"
         ) from None
     return owner
+
+
+def _check_space(probe: Path) -> None:
+    """Whether what a join writes can be written there. Raises OSError."""
+    try:
+        with probe.open("wb") as file:
+            file.write(os.urandom(_LARGEST))  # a file system may keep zeros in no space at all
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(probe.parent)) from None
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _write(

@@ -21,8 +21,8 @@ def take(
     """The snapshot, and what is wrong: files, and services that no virtual address is left for.
 
     ``elsewhere``: workloads of other nodes, whose uids are none of this one.
-    New virtual addresses are remembered in the store. Raises SystemRefusedError when they cannot
-    be, ValueError when ``service_cidr`` is no network.
+    New virtual addresses are remembered in the store. Raises ValueError when ``service_cidr`` is no
+    network.
     """
     objects = tuple(store.objects.values())
     hosts = hosts_without_address(objects, options)

@@ -15,7 +15,7 @@ import msgspec
 
 from meshd.config import applied
 from meshd.config.files import ConfigDirectory
-from meshd.errors import InvalidInputError
+from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.model.base import Key, Object
 from meshd.wire import Change, Finding
 
@@ -36,6 +36,7 @@ class Store:
         self._files = ConfigDirectory(directory, state / "config.d")
         self._applied, self._load_findings = applied.load(self._path)
         self._now = now
+        self._unsaved: tuple[Finding, ...] = ()
         self._callbacks: list[Callable[[], None]] = []
         self._followed: Mapping[Key, Object] | None = None
         self.revision = self._applied.revision
@@ -55,7 +56,7 @@ class Store:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong with what is on disk right now."""
-        return self._findings
+        return (*self._findings, *self._unsaved)
 
     def file_of(self, key: Key) -> str:
         """``file:line`` of an object that lives in a file; empty when it does not."""
@@ -96,15 +97,28 @@ class Store:
             self._notify()
 
     def keep_addresses(self, addresses: Mapping[str, str]) -> None:
-        """Remember virtual addresses over restarts. Raises SystemRefusedError."""
+        """Remember virtual addresses over restarts, or until then if the disk does not let us."""
         if dict(addresses) != self._applied.addresses:
-            new = dataclasses.replace(self._applied, addresses=dict(addresses))
-            applied.save(self._path, new)
-            self._applied = new
+            self._applied = dataclasses.replace(self._applied, addresses=dict(addresses))
+            self._save_addresses()
+
+    def _save_addresses(self) -> None:
+        try:
+            applied.save(self._path, self._applied)
+        except SystemRefusedError as error:
+            reason = f"{error}; virtual addresses of services may be others after a restart"
+            self._unsaved = (Finding("", 0, reason),)
+        else:
+            self._unsaved = ()
 
     def refresh(self) -> bool:
         """Look at the files again; tell the subscribers if anything changed."""
+        unsaved = self._unsaved
+        if unsaved:
+            self._save_addresses()
         if not self._files.refresh():
+            if self._unsaved != unsaved:
+                self._notify()
             return False
         self.revision += 1
         self._merge()
@@ -130,7 +144,7 @@ class Store:
             return
         new = dataclasses.replace(self._applied, revision=self.revision + 1, objects=after)
         applied.save(self._path, new)
-        self._applied = new
+        self._applied, self._unsaved = new, ()
         self.revision = new.revision
         self._merge()
         self._notify()

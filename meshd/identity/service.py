@@ -29,6 +29,8 @@ from meshd.identity.shelf import Kept, Shelf
 from meshd.identity.subscriber import Secret, Secrets
 from meshd.model.workload import Identity
 
+_DISK_PAUSE: Final = 5.0
+"""Seconds after which what the disk did not take is written again."""
 _LONGEST_SLEEP: Final = 60.0
 """Seconds after which the clock is looked at again: it may have been set, or the host slept."""
 
@@ -132,6 +134,8 @@ class Identities:
         self._allowed = allowed
         self._failed = {one: failure for one, failure in self._failed.items() if one in allowed}
         self._leaves = {one: leaf for one, leaf in self._leaves.items() if one in allowed}
+        if self._shelf:
+            self._shelf.drop(allowed)
         self._take_from_shelf(allowed - self._leaves.keys())
         self._wake.set()
 
@@ -165,9 +169,13 @@ class Identities:
             self._wake.clear()
             wake = await self._step()
             pause = _LONGEST_SLEEP if wake is None else max(wake - self._clock(), 0.0)
+            longest = _DISK_PAUSE if self._shelf and self._shelf.waits else _LONGEST_SLEEP
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(pause, _LONGEST_SLEEP)):
+                async with asyncio.timeout(min(pause, longest)):
                     await self._wake.wait()
+            if self._shelf and self._shelf.waits:
+                self._shelf.put_waiting()
+                self.tell()
 
     async def _step(self) -> float | None:
         """What is due now, the most urgent first; gives the time to come back."""
@@ -206,11 +214,8 @@ class Identities:
         )
         kept = Kept(now, issued, private)
         self._leaves[identity] = _leaf(identity, kept)
-        try:
-            if self._shelf:
-                self._shelf.put(identity, kept)
-        except MeshdError as error:
-            _log.warning("%s", error, extra={"MESHD_EVENT": "record-lost"})
+        if self._shelf:
+            self._shelf.put(identity, kept)
 
     def _fail(self, identity: Identity, now: float, problem: str) -> None:
         if problem not in {failure.reason for failure in self._failed.values()}:
@@ -262,7 +267,8 @@ class Identities:
         ]
         states += [wire.CertificateState(uri, 0.0, "", why) for uri, why in problems.items()]
         states += self._others()
-        return wire.Certificates(tuple(sorted(states, key=lambda state: state.uri)))
+        problem = self._shelf.problem if self._shelf else ""
+        return wire.Certificates(tuple(sorted(states, key=lambda state: state.uri)), problem)
 
     async def session(self, connection: channel.Connection) -> None:
         """Serve one ``wire`` connection: takes ``Allow``, sends ``Certificates`` as they change."""

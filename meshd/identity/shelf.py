@@ -9,11 +9,12 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+from collections.abc import Container
 from pathlib import Path
 
 import msgspec
 
-from meshd.errors import UNDECODABLE, SystemRefusedError
+from meshd.errors import UNDECODABLE
 from meshd.identity.authority import Issued
 from meshd.identity.disk import Disk, write_whole
 from meshd.model.workload import Identity
@@ -45,9 +46,49 @@ class Shelf:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._waiting: dict[Identity, Kept] = {}
+        self.problem = ""
+        """Why not all of them are on disk; empty when they are."""
+
+    @property
+    def waits(self) -> bool:
+        """For the disk: ``put_waiting`` may help."""
+        return bool(self._waiting)
 
     def put(self, identity: Identity, kept: Kept) -> None:
-        """Raises SystemRefusedError; what was there before then still is."""
+        """Now, or when the disk lets us; until then, what was there before still is."""
+        self._waiting[identity] = kept
+        self.put_waiting()
+
+    def put_waiting(self) -> None:
+        """What could not be written before, as far as it can be now."""
+        try:
+            for identity, kept in list(self._waiting.items()):
+                self._write(identity, kept)
+                del self._waiting[identity]
+        except OSError as error:
+            self._say(
+                f"{self._directory}: cannot be written: {error.strerror}; new certificates would "
+                "not outlive a restart"
+            )
+        else:
+            self._say("")
+
+    def drop(self, identities: Container[Identity]) -> None:
+        """Those that are not among these need not be written any more."""
+        self._waiting = {one: kept for one, kept in self._waiting.items() if one in identities}
+
+    def _say(self, problem: str) -> None:
+        if problem == self.problem:
+            return
+        if problem:
+            _log.error("%s", problem, extra={"MESHD_EVENT": "record"})
+        else:
+            _log.info("%s: is written again", self._directory, extra={"MESHD_EVENT": "record"})
+        self.problem = problem
+
+    def _write(self, identity: Identity, kept: Kept) -> None:
+        """Raises OSError."""
         issued = kept.certificate
         content = _Content(
             identity.uri,
@@ -58,12 +99,8 @@ class Shelf:
             issued.chain,
             kept.key,
         )
-        path = self._path(identity)
-        try:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            write_whole(Disk(), path, msgspec.json.encode(content))
-        except OSError as error:
-            raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        write_whole(Disk(), self._path(identity), msgspec.json.encode(content))
 
     def get(self, identity: Identity, now: float) -> Kept | None:
         """None when there is none that is valid; one that has ended is removed."""

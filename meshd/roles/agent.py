@@ -16,14 +16,15 @@ from typing import Any, Final
 import msgspec
 
 from meshd import wire
-from meshd.config import applied, following
+from meshd.config import following
 from meshd.config.write import api_version, from_json
 from meshd.errors import InvalidInputError, MeshdError
-from meshd.identity.node import NodeFile
+from meshd.identity.node import NodeFile, node_uri
 from meshd.identity.remote import check_usable, explain, open_channel
 from meshd.model import kinds
 from meshd.model.workload import Workload
 from meshd.roles.hub import Mesh
+from meshd.roles.kept_file import KeptFile
 from meshd.settings import Paths, Settings
 from meshd.xds import mcp
 from meshd.xds.client import Client
@@ -56,11 +57,10 @@ class Agent:
         self._mesh = mesh
         self._server = settings.server
         self._node = settings.node_name
-        self._path = paths.lib / "server-state"
+        self._uri = node_uri(settings.identity.trust_domain, self._node)
         self._file = NodeFile(paths.lib / "identity" / "node.pem")
         self._inbox = Inbox(decode)
-        self._dirty = asyncio.Event()
-        self._unsaved = ""
+        self._kept = KeptFile(paths.lib / "server-state", self._inbox.dump, mesh.touch)
         self._load()
         self._client = Client(
             self._node,
@@ -73,13 +73,14 @@ class Agent:
             heard=self._note_contact,
         )
         self._client.since = self._last_contact()
+        mesh.worries += [lambda: self._kept.problem, self._not_renewed]
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._client.run())
             tasks.create_task(self._tell_for_ever())
-            tasks.create_task(self._save_for_ever())
+            tasks.create_task(self._kept.run())
             tasks.create_task(self._note_contact_for_ever())
 
     def _connect(self) -> Any:
@@ -103,7 +104,7 @@ class Agent:
 
     def _take(self) -> None:
         self._use()
-        self._dirty.set()
+        self._kept.touch()
 
     def _use(self) -> None:
         found = (found for url in _KINDS for found in self._inbox.values(url).values())
@@ -113,31 +114,17 @@ class Agent:
 
     def _load(self) -> None:
         try:
-            for reason in self._inbox.load(self._path.read_bytes()):
-                _log.warning("%s: %s", self._path, reason, extra={"MESHD_EVENT": "record"})
+            for reason in self._inbox.load(self._kept.path.read_bytes()):
+                _log.warning("%s: %s", self._kept.path, reason, extra={"MESHD_EVENT": "record"})
         except FileNotFoundError:
             pass
         except (OSError, MeshdError) as error:
             _log.warning(
                 "%s: not usable, so there is no configuration until the server answers: %s",
-                *(self._path, error),
+                *(self._kept.path, error),
                 extra={"MESHD_EVENT": "record-lost"},
             )
         self._use()
-
-    async def _save_for_ever(self) -> None:
-        """Whatever has come while one state is being written goes into the next."""
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            data = self._inbox.dump()
-            try:
-                await asyncio.to_thread(applied.replace, self._path, data)
-                self._unsaved = ""
-            except MeshdError as error:
-                if str(error) != self._unsaved:
-                    _log.error("%s", error, extra={"MESHD_EVENT": "record"})
-                self._unsaved = str(error)
 
     async def _note_contact_for_ever(self) -> None:
         """The file's own time says how old it is, whatever has become of this process."""
@@ -145,11 +132,11 @@ class Agent:
             await asyncio.sleep(_CONTACT)
             if self._client.connected:
                 with contextlib.suppress(OSError):
-                    os.utime(self._path)
+                    os.utime(self._kept.path)
 
     def _last_contact(self) -> float:
         try:
-            return self._path.stat().st_mtime
+            return self._kept.path.stat().st_mtime
         except OSError:
             return 0.0
 
@@ -158,6 +145,11 @@ class Agent:
     def changed(self, request: wire.Apply | wire.DeleteNamed) -> wire.Message:
         """What changes nothing is fine; anything else is the server's. Raises InvalidInputError."""
         return following.answer(self._mesh.store, request, self._server)
+
+    def _not_renewed(self) -> str:
+        own = self._mesh.certificates.get(self._uri)
+        why = own.problem if own else ""
+        return f"the certificate of this node is not renewed: {why}" if why else ""
 
     def status(self) -> wire.ControlStatus:
         client = self._client
@@ -168,7 +160,7 @@ class Agent:
             server=self._server,
             connected=client.connected,
             since=client.since,
-            problem=client.problem or self._unsaved,
+            problem=client.problem,
             rejected=tuple(
                 f"{url.rpartition('/')[2]} {name}: {why}" for (url, name), why in refused
             ),

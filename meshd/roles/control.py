@@ -147,7 +147,7 @@ class Control:
             await self._roles(),
             self._agent.status() if self._agent else None,
             await self._nodes(),
-            problems=self._mesh.problems,
+            problems=self._mesh.all_problems(),
         )
 
     def _row(self, workload: Workload, facts: Facts) -> wire.WorkloadStatus:

@@ -76,7 +76,11 @@ class Mesh:
         self.lives: dict[str, Life] = {}
         self.observations: dict[str, Observation] = {}
         self.certificates: dict[str, wire.CertificateState] = {}
+        self.certificates_problem = ""
         self.problems: tuple[str, ...] = ()
+        """What is wrong with the configuration, a line each."""
+        self.worries: list[Callable[[], str]] = [lambda: self.certificates_problem]
+        """What else may be wrong: each gives a line, or nothing."""
         self._observed = False
         self._pins: dict[str, str] = {}
         self._service_cidr = settings.mesh.service_cidr
@@ -160,6 +164,7 @@ class Mesh:
     def _certify(self, message: wire.AnyMessage) -> None:
         if isinstance(message, wire.Certificates):
             self.certificates = {state.uri: state for state in message.certificates}
+            self.certificates_problem = message.problem
             self.touch()
         elif isinstance(message, wire.Failed):
             _log.error("identity: %s", message.reason, extra={"MESHD_EVENT": "identity-failed"})
@@ -257,6 +262,9 @@ class Mesh:
             },
             trust_domain=self.options.trust_domain,
         )
+
+    def all_problems(self) -> tuple[str, ...]:
+        return (*self.problems, *filter(None, (worry() for worry in self.worries)))
 
     def roster(self, node: str) -> tuple[Workload, ...]:
         """This node's workloads as other nodes are to know them."""

@@ -22,11 +22,12 @@ async def run(settings: Settings, paths: Paths) -> None:
     await mesh.xds.start(paths.plane)
     agent = _agent(mesh, settings, paths) if settings.role == "agent" else None
     control = Control(mesh, settings, paths, agent)
-    session = (
-        Sharing(mesh, settings.node_name, paths.lib / "elsewhere.json", control.handle).session
+    sharing = (
+        Sharing(mesh, settings.node_name, paths.lib / "elsewhere.json", control.handle)
         if settings.role == "server"
-        else channel.answering(control.handle)
+        else None
     )
+    session = sharing.session if sharing else channel.answering(control.handle)
     await channel.listen(paths.socket("mesh"), session, uids=channel.own_uids())
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -36,6 +37,8 @@ async def run(settings: Settings, paths: Paths) -> None:
             tasks.create_task(mesh.resolving.run())
             tasks.create_task(mesh.store.watch())
             tasks.create_task(Declarations(mesh).run())
+            if sharing:
+                tasks.create_task(sharing.kept.run())
             if agent:
                 tasks.create_task(agent.run())
     finally:

@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 
 from meshd import channel, wire
-from meshd.config import applied
 from meshd.config.write import to_json
 from meshd.errors import UNDECODABLE, MeshdError
 from meshd.model.base import Key, Object
 from meshd.model.workload import Workload
 from meshd.roles.hub import Mesh
+from meshd.roles.kept_file import KeptFile
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +37,10 @@ class Sharing:
     ) -> None:
         self._mesh = mesh
         self._node = node
-        self._record = record
+        self.kept = KeptFile(record, lambda: msgspec.json.encode(mesh.elsewhere), mesh.touch)
         self._handle = handle
         self._json: dict[int, tuple[Object, dict[str, Any]]] = {}
+        mesh.worries.append(lambda: self.kept.problem)
         mesh.hear_of(self._load())
 
     async def session(self, connection: channel.Connection) -> None:
@@ -90,23 +91,19 @@ class Sharing:
     # ---- what other nodes told
 
     def _hear_of(self, workloads: tuple[Workload, ...]) -> None:
-        if workloads == self._mesh.elsewhere:
-            return
-        self._mesh.hear_of(workloads)
-        try:
-            applied.replace(self._record, msgspec.json.encode(workloads))
-        except MeshdError as error:
-            _log.error("%s", error, extra={"MESHD_EVENT": "record"})
+        if workloads != self._mesh.elsewhere:
+            self._mesh.hear_of(workloads)
+            self.kept.touch()
 
     def _load(self) -> tuple[Workload, ...]:
         try:
-            return msgspec.json.decode(self._record.read_bytes(), type=tuple[Workload, ...])
+            return msgspec.json.decode(self.kept.path.read_bytes(), type=tuple[Workload, ...])
         except FileNotFoundError:
             return ()
         except (OSError, *UNDECODABLE) as error:
             _log.warning(
                 "%s: not usable, so nothing runs elsewhere until the nodes tell: %s",
-                *(self._record, error),
+                *(self.kept.path, error),
                 extra={"MESHD_EVENT": "record-lost"},
             )
             return ()

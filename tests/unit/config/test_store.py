@@ -105,6 +105,26 @@ def test_what_was_applied_is_there_after_a_restart(place: Place) -> None:
     assert (place.state / "applied.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_addresses_that_cannot_be_written_are_in_force_and_written_when_they_can_be(
+    place: Place,
+) -> None:
+    store = place.store()
+    blocking = place.state / "applied.json"
+    blocking.mkdir(parents=True)
+    store.keep_addresses({"a": "198.19.0.1"})
+    assert store.addresses == {"a": "198.19.0.1"}
+    (finding,) = store.findings
+    assert str(finding).startswith(f"{blocking}: cannot be written: ")
+    told: list[int] = []
+    store.subscribe(lambda: told.append(1))
+    store.refresh()
+    assert not told
+    blocking.rmdir()
+    store.refresh()
+    assert (store.findings, told) == ((), [1])
+    assert place.store().addresses == {"a": "198.19.0.1"}
+
+
 def test_an_object_keeps_the_time_of_its_making(place: Place) -> None:
     store = place.store()
     store.put(objects(service("a")))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
 
-from meshd.errors import SystemRefusedError, UnreachableError
+from meshd.errors import UnreachableError
 from meshd.identity.authority import Issued, Request
 from meshd.identity.service import Identities
 from meshd.identity.shelf import Kept, Shelf
@@ -55,10 +56,23 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
     assert shelf.get(WEB, NOW) == KEPT
 
 
-def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_told_once_and_written_when_it_can_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "leaves").write_text("a file")
-    with pytest.raises(SystemRefusedError, match="cannot be written"):
-        Shelf(tmp_path / "leaves").put(WEB, KEPT)
+    shelf = Shelf(tmp_path / "leaves")
+    with caplog.at_level(logging.INFO):
+        for identity in (WEB, DB):
+            shelf.put(identity, KEPT)
+        shelf.put_waiting()
+        assert shelf.waits
+        assert shelf.problem.startswith(f"{tmp_path}/leaves: cannot be written: File exists")
+        (tmp_path / "leaves").unlink()
+        shelf.drop({WEB})
+        shelf.put_waiting()
+    assert (shelf.waits, shelf.problem) == (False, "")
+    assert (shelf.get(WEB, NOW), shelf.get(DB, NOW)) == (KEPT, None)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 
 class _Away:
