@@ -86,7 +86,9 @@ class Reception:
         enlist: Callable[[wire.Enlist], Awaitable[wire.Certified]],
         roots: Callable[[], bytes],
         facts: MeshFacts,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self._enlist = enlist
         self._roots = roots
         self._facts = facts
@@ -107,7 +109,7 @@ class Reception:
         try:
             match decode(line):
                 case AskRoots():
-                    return Roots(self._roots().decode(), time.time(), self._facts.trust_domain)
+                    return Roots(self._roots().decode(), self._clock(), self._facts.trust_domain)
                 case AskToJoin(token, node, csr):
                     certified = await self._enlist(wire.Enlist(token, node, csr.encode()))
                     return Welcome(certified.chain.decode(), certified.roots.decode(), self._facts)

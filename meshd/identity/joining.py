@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd.errors import InvalidInputError, MeshdError, UnreachableError
-from meshd.identity import authority, join, tokens
+from meshd.identity import authority, clocks, join, tokens
 from meshd.identity.join import ALPN, AskRoots, AskToJoin, MeshFacts, Message, Roots, Welcome
 from meshd.identity.node import (
     SERVER_NAME,
@@ -27,8 +27,6 @@ from meshd.identity.tokens import Token, show_time
 
 _TIMEOUT: Final = 10.0
 """Seconds for each of the two questions."""
-_CLOCK_TOLERANCE: Final = 60.0
-"""Seconds by which two clocks may differ; certificates allow for twice that."""
 _NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID, x509_vfy.h
 _EXPIRED: Final = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 
@@ -41,7 +39,7 @@ async def join_mesh(
     """Raises MeshdError. Until the second connection is verified, the token stays here."""
     token = tokens.parse(token_text)
     checked_name(node)
-    told = await _ask_roots(server)
+    told = await ask_roots(server)
     root = _pinned(server, told, token)
     _check_clock(server, told, root, clock())
     key = authority.new_key()
@@ -52,11 +50,11 @@ async def join_mesh(
         raise _unexpected(server, answer)
     credentials = Credentials(private_pem(key), answer.chain.encode(), answer.roots.encode())
     if credentials.leaf.public_key() != key.public_key() or credentials.uri != uri:
-        raise InvalidInputError(f"{_show(server)} answered with somebody else's certificate")
+        raise InvalidInputError(f"{show(server)} answered with somebody else's certificate")
     return credentials, answer.facts
 
 
-async def _ask_roots(server: Address) -> Roots:
+async def ask_roots(server: Address) -> Roots:
     """Of whoever answers: nothing of it may be believed yet."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -71,26 +69,20 @@ def _pinned(server: Address, told: Roots, token: Token) -> x509.Certificate:
     try:
         found = x509.load_pem_x509_certificates(told.pem.encode())
     except ValueError:
-        raise InvalidInputError(f"{_show(server)} has no usable root certificate") from None
+        raise InvalidInputError(f"{show(server)} has no usable root certificate") from None
     for root in found:
         if hmac.compare_digest(tokens.pin_of(root.public_bytes(Encoding.DER)), token.pin):
             return root
     raise InvalidInputError(
-        f"{_show(server)} has another certificate authority than the one that the token names: "
+        f"{show(server)} has another certificate authority than the one that the token names: "
         "the token is another server's, or somebody stands between; nothing was handed over"
     )
 
 
 def _check_clock(server: Address, told: Roots, root: x509.Certificate, now: float) -> None:
     """A clock that is wrong makes certificates invalid: say that, rather than what follows."""
-    off = now - told.now
-    if abs(off) > _CLOCK_TOLERANCE:
-        raise InvalidInputError(
-            f"this host's clock ({show_time(now)}) is {_span(abs(off))} "
-            f"{'ahead of' if off > 0 else 'behind'} that of {_show(server)} "
-            f"({show_time(told.now)}), so certificates are {'expired' if off > 0 else 'not valid'}"
-            f"{'' if off > 0 else ' yet'} here: set the clock that is wrong"
-        )
+    if problem := clocks.difference(now, told.now, show(server)):
+        raise InvalidInputError(problem)
     begins = root.not_valid_before_utc.timestamp()
     if now < begins:
         raise InvalidInputError(_not_yet(server, show_time(begins), now))
@@ -98,17 +90,9 @@ def _check_clock(server: Address, told: Roots, root: x509.Certificate, now: floa
 
 def _not_yet(server: Address, begins: str, now: float) -> str:
     return (
-        f"{_show(server)}: its certificate is valid from {begins} only, and this host's clock says "
+        f"{show(server)}: its certificate is valid from {begins} only, and this host's clock says "
         f"{show_time(now)}: set the clock that is wrong"
     )
-
-
-def _span(seconds: float) -> str:
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds + 1 >= size:
-            count = round(seconds / size)
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return f"{seconds:.0f} seconds"
 
 
 def _verifying(root: x509.Certificate) -> ssl.SSLContext:
@@ -134,19 +118,19 @@ async def _ask(server: Address, context: ssl.SSLContext, question: Message) -> M
                 writer.close()
     except TimeoutError:
         raise UnreachableError(
-            f"{_show(server)} did not answer within {_TIMEOUT:g} s: is the address right, and "
+            f"{show(server)} did not answer within {_TIMEOUT:g} s: is the address right, and "
             "does a firewall let this through?"
         ) from None
     except ssl.SSLCertVerificationError as error:
         raise _not_verified(server, error) from None
     except (ssl.SSLError, ConnectionResetError, ValueError) as error:
         raise UnreachableError(
-            f"{_show(server)} is no meshd server that nodes can join ({_reason(error)})"
+            f"{show(server)} is no meshd server that nodes can join ({_reason(error)})"
         ) from None
     except OSError as error:
-        raise UnreachableError(f"{_show(server)} cannot be reached: {_reason(error)}") from None
+        raise UnreachableError(f"{show(server)} cannot be reached: {_reason(error)}") from None
     if not line:
-        raise UnreachableError(f"{_show(server)} hung up without an answer; try again")
+        raise UnreachableError(f"{show(server)} hung up without an answer; try again")
     return join.decode(line)
 
 
@@ -154,22 +138,22 @@ def _not_verified(server: Address, error: ssl.SSLCertVerificationError) -> Meshd
     if error.verify_code in {_NOT_YET_VALID, _EXPIRED}:
         what = "not valid yet" if error.verify_code == _NOT_YET_VALID else "expired"
         return InvalidInputError(
-            f"{_show(server)}: its certificate is {what} by this host's clock "
+            f"{show(server)}: its certificate is {what} by this host's clock "
             f"({show_time(time.time())}): set the clock that is wrong"
         )
     return InvalidInputError(
-        f"{_show(server)}: its certificate is not one of the authority that the token names "
+        f"{show(server)}: its certificate is not one of the authority that the token names "
         f"({error.verify_message}); nothing was handed over"
     )
 
 
 def _unexpected(server: Address, answer: Message) -> MeshdError:
     if isinstance(answer, join.Refused):
-        return InvalidInputError(f"{_show(server)} refused: {answer.reason}")
-    return UnreachableError(f"{_show(server)} speaks another version of meshd")
+        return InvalidInputError(f"{show(server)} refused: {answer.reason}")
+    return UnreachableError(f"{show(server)} speaks another version of meshd")
 
 
-def _show(server: Address) -> str:
+def show(server: Address) -> str:
     host, port = server
     return f"server [{host}]:{port}" if ":" in host else f"server {host}:{port}"
 

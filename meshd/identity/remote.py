@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd import wire
 from meshd.errors import InvalidInputError, MeshdError, UnreachableError
-from meshd.identity import authority
-from meshd.identity.address import address_of
+from meshd.identity import authority, clocks, joining
+from meshd.identity.address import address_of, split_address
 from meshd.identity.authority import Issued, Request
 from meshd.identity.istio_ca import METHOD, CertificateRequest, CertificateResponse
 from meshd.identity.node import SERVER_NAME, Credentials, NodeFile, new_request, private_pem
@@ -32,6 +32,7 @@ _TIMEOUT: Final = 10.0
 _PAUSE: Final = 10.0
 """Seconds between attempts to renew the node's certificate."""
 _LONGEST_SLEEP: Final = 60.0
+_NOT_VERIFIED: Final = "its certificate is not valid for this node"
 _OPTIONS: Final = (
     ("grpc.ssl_target_name_override", SERVER_NAME),
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -58,13 +59,14 @@ def check_usable(credentials: Credentials, server: str, now: float) -> None:
     """Raises InvalidInputError when no server would take the node's certificate."""
     if now >= credentials.expires:
         raise InvalidInputError(
-            f"this node's certificate ended on {show_time(credentials.expires)}; run: meshctl join "
-            f"{server} --token TOKEN, with a new token"
+            f"this node's certificate ended on {show_time(credentials.expires)}, "
+            f"{clocks.span(now - credentials.expires)} ago by this host's clock: if that is right, "
+            f"run: meshctl join {server} --token TOKEN, with a new token; else set the clock"
         )
     if now < credentials.begins:
         raise InvalidInputError(
             f"this node's certificate is valid from {show_time(credentials.begins)} only, and this "
-            f"host's clock says {show_time(now)}: set the clock"
+            f"host's clock is {clocks.span(credentials.begins - now)} before that: set the clock"
         )
 
 
@@ -77,11 +79,25 @@ def explain(error: grpc.aio.AioRpcError, server: str) -> MeshdError:
         return UnreachableError(f"server {server} hung up: {details}")
     if "CERTIFICATE_VERIFY_FAILED" in details or "verification check failed" in details:
         return UnreachableError(
-            f"server {server}: its certificate is not valid for this node: it has another "
-            "authority, or one of the clocks is wrong"
+            f"server {server}: {_NOT_VERIFIED}: it has another authority, or one of the clocks is "
+            "wrong"
         )
     reason = details.rpartition("last error: ")[2].rpartition(": ")[2] or error.code().name
     return UnreachableError(f"server {server} does not answer: {reason}")
+
+
+async def diagnose(error: grpc.aio.AioRpcError, server: str, now: float) -> MeshdError:
+    """As ``explain``; if the server could not be verified, it is asked for its time.
+
+    What it says is not to be believed, but to be looked at by people.
+    """
+    found = explain(error, server)
+    if _NOT_VERIFIED in str(found):
+        with contextlib.suppress(MeshdError):
+            told = await joining.ask_roots(split_address(server))
+            if problem := clocks.difference(now, told.now, f"server {server}"):
+                return InvalidInputError(problem)
+    return found
 
 
 class Remote:
@@ -114,12 +130,10 @@ class Remote:
         if roots != self._credentials.roots:
             self._take(Credentials(self._credentials.key, self._credentials.chain, roots))
         leaf = x509.load_pem_x509_certificate(chain)
-        return Issued(
-            chain,
-            leaf.serial_number,
-            leaf.not_valid_before_utc.timestamp(),
-            leaf.not_valid_after_utc.timestamp(),
-        )
+        begins = leaf.not_valid_before_utc.timestamp()
+        expires = leaf.not_valid_after_utc.timestamp()
+        clocks.check_counts(begins, expires, now)
+        return Issued(chain, leaf.serial_number, begins, expires)
 
     def roots(self) -> bytes:
         return self._credentials.roots
@@ -152,7 +166,9 @@ class Remote:
         try:
             csr = new_request(key, self._credentials.uri)
             chain, roots = await self._ask(csr, 0, self._clock())
-            self._take(Credentials(private_pem(key), chain, roots))
+            new = Credentials(private_pem(key), chain, roots)
+            clocks.check_counts(new.begins, new.expires, self._clock())
+            self._take(new)
         except MeshdError as error:
             if str(error) != self._problem:
                 _log.error("this node: %s", error, extra={"MESHD_EVENT": "ca"})
@@ -194,7 +210,7 @@ class Remote:
         try:
             answer = await call(message, timeout=_TIMEOUT)
         except grpc.aio.AioRpcError as error:
-            raise explain(error, self._server) from None
+            raise await diagnose(error, self._server, now) from None
         *chain, roots = answer.cert_chain
         return "".join(chain).encode(), roots.encode()
 

@@ -143,7 +143,7 @@ class Identities:
         if self._shelf is None:
             return
         for identity in identities:
-            if kept := self._shelf.get(identity, self._clock()):
+            if kept := self._shelf.get(identity):
                 self._leaves[identity] = _leaf(identity, kept)
 
     def _save(self) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Container
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -19,6 +20,8 @@ from meshd.identity.authority import Issued
 from meshd.identity.disk import Disk, write_whole
 from meshd.model.workload import Identity
 
+_SWEEP: Final = 3600.0
+"""Seconds between two looks for what has ended."""
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +49,7 @@ class Shelf:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._swept = 0.0
         self._waiting: dict[Identity, Kept] = {}
         self.problem = ""
         """Why not all of them are on disk; empty when they are."""
@@ -101,9 +105,24 @@ class Shelf:
         )
         self._directory.mkdir(mode=0o700, exist_ok=True)
         write_whole(Disk(), self._path(identity), msgspec.json.encode(content))
+        if abs(kept.issued - self._swept) >= _SWEEP:
+            self._swept = kept.issued
+            self._sweep(kept.issued)
 
-    def get(self, identity: Identity, now: float) -> Kept | None:
-        """None when there is none that is valid; one that has ended is removed."""
+    def _sweep(self, now: float) -> None:
+        """Remove what has ended, of workloads that came and went.
+
+        Only when a new certificate has just shown that the clock is right: a wrong one would cost
+        a node that is without its server all that it has.
+        """
+        for path in self._directory.glob("*.json"):
+            with contextlib.suppress(OSError, *UNDECODABLE):
+                if now >= msgspec.json.decode(path.read_bytes(), type=_Content).expires:
+                    path.unlink()
+
+    def get(self, identity: Identity) -> Kept | None:
+        """None when there is none. One that has ended is better than that: without any, a proxy
+        does not even serve what needs none."""
         path = self._path(identity)
         try:
             found = msgspec.json.decode(path.read_bytes(), type=_Content)
@@ -116,9 +135,7 @@ class Shelf:
                 extra={"MESHD_EVENT": "record-lost"},
             )
             return None
-        if found.uri != identity.uri or now >= found.expires:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        if found.uri != identity.uri:
             return None
         certificate = Issued(found.chain, int(found.serial, 16), found.begins, found.expires)
         return Kept(found.issued, certificate, found.key)

@@ -19,8 +19,9 @@ from meshd import wire
 from meshd.config import following
 from meshd.config.write import api_version, from_json
 from meshd.errors import InvalidInputError, MeshdError
+from meshd.identity import clocks
 from meshd.identity.node import NodeFile, node_uri
-from meshd.identity.remote import check_usable, explain, open_channel
+from meshd.identity.remote import check_usable, diagnose, open_channel
 from meshd.model import kinds
 from meshd.model.workload import Workload
 from meshd.roles.hub import Mesh
@@ -32,7 +33,8 @@ from meshd.xds.inbox import Inbox
 
 _KINDS: Final = tuple(mcp.type_url(api_version(kind), kind.KIND) for kind in kinds.STORED)
 _CONTACT: Final = 10.0
-"""Seconds: how exactly it is known, after a restart, since when the server has been away."""
+"""Seconds: how exactly it is known, after a restart, since when the server has been away; and how
+soon a clock that is wrong is noticed."""
 TYPES: Final = (*_KINDS, mcp.WORKLOAD)
 _log = logging.getLogger(__name__)
 
@@ -67,13 +69,13 @@ class Agent:
             TYPES,
             self._inbox,
             connect=self._connect,
-            explain=lambda error: explain(error, self._server),
+            explain=lambda error: diagnose(error, self._server, time.time()),
             taken=self._take,
             changed=mesh.touch,
             heard=self._note_contact,
         )
         self._client.since = self._last_contact()
-        mesh.worries += [lambda: self._kept.problem, self._not_renewed]
+        mesh.worries += [lambda: self._kept.problem, self._not_renewed, self._clock_problem]
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -81,7 +83,7 @@ class Agent:
             tasks.create_task(self._client.run())
             tasks.create_task(self._tell_for_ever())
             tasks.create_task(self._kept.run())
-            tasks.create_task(self._note_contact_for_ever())
+            tasks.create_task(self._look_for_ever())
 
     def _connect(self) -> Any:
         """Raises MeshdError."""
@@ -126,10 +128,15 @@ class Agent:
             )
         self._use()
 
-    async def _note_contact_for_ever(self) -> None:
+    async def _look_for_ever(self) -> None:
         """The file's own time says how old it is, whatever has become of this process."""
+        said = False
         while True:
             await asyncio.sleep(_CONTACT)
+            problem = self._clock_problem()
+            if problem and not said:
+                _log.error("%s", problem, extra={"MESHD_EVENT": "clock"})
+            said = bool(problem)
             if self._client.connected:
                 with contextlib.suppress(OSError):
                     os.utime(self._kept.path)
@@ -145,6 +152,11 @@ class Agent:
     def changed(self, request: wire.Apply | wire.DeleteNamed) -> wire.Message:
         """What changes nothing is fine; anything else is the server's. Raises InvalidInputError."""
         return following.answer(self._mesh.store, request, self._server)
+
+    def _clock_problem(self) -> str:
+        """Empty when both clocks say the same, or it is not known what the server's says."""
+        theirs = self._client.server_time
+        return clocks.difference(time.time(), theirs, f"server {self._server}") if theirs else ""
 
     def _not_renewed(self) -> str:
         own = self._mesh.certificates.get(self._uri)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
@@ -49,7 +49,7 @@ class Client:
         inbox: Inbox,
         *,
         connect: Callable[[], Any],
-        explain: Callable[[Any], MeshdError],
+        explain: Callable[[Any], Awaitable[MeshdError]],
         taken: Callable[[], None],
         changed: Callable[[], None],
         heard: Callable[[], None],
@@ -69,8 +69,16 @@ class Client:
         self.since = 0.0
         """Unix seconds of the last change of ``connected``; 0: it was never connected."""
         self.problem = ""
+        self._since_boot: float | None = None
         self.kept_out: Mapping[str, str] = {}
         """Workloads that the server does not take: why, by uid."""
+
+    @property
+    def server_time(self) -> float | None:
+        """What the server's clock says now, in Unix seconds, whatever this host's says."""
+        if self._since_boot is None:
+            return None
+        return self._since_boot + time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def tell(self, workloads: tuple[Workload, ...]) -> None:
         """The whole of what runs on this node from now on."""
@@ -87,7 +95,7 @@ class Client:
             except MeshdError as error:
                 self._lost(str(error))
             except grpc.aio.AioRpcError as error:
-                self._lost(str(self._explain(error)))
+                self._lost(str(await self._explain(error)))
             if self._was_connected:
                 pause = _FIRST_PAUSE
             # Spread, so that the nodes of a server that comes back do not all come at once.
@@ -139,7 +147,9 @@ class Client:
                 await call.write(msgspec.json.encode(self._workloads))
                 if (answer := await call.read()) is grpc.aio.EOF:
                     raise await _failure(call)
-                self._note(_taken.decode(answer).refused)
+                taken = _taken.decode(answer)
+                self._since_boot = taken.now - time.clock_gettime(time.CLOCK_BOOTTIME)
+                self._note(taken.refused)
                 self._heard()
 
     def _note(self, refused: Mapping[str, str]) -> None:

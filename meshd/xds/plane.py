@@ -23,7 +23,13 @@ import msgspec
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd import wire
-from meshd.errors import UNDECODABLE, InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
+from meshd.errors import (
+    UNDECODABLE,
+    InvalidInputError,
+    MeshdError,
+    NotReadyError,
+    SystemRefusedError,
+)
 from meshd.model.bounds import Bounds
 from meshd.model.membership import Peer
 from meshd.model.workload import Workload
@@ -59,6 +65,8 @@ _workloads: Final[msgspec.json.Decoder[tuple[Workload, ...]]] = msgspec.json.Dec
 class Taken(msgspec.Struct, frozen=True):
     refused: Mapping[str, str]
     """What the node may not have: why, by uid."""
+    now: float
+    """What the server's clock says, in Unix seconds."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -207,7 +215,7 @@ class Plane:
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
                 refused = self._told(node, _workloads.decode(message))
-                await context.write(msgspec.json.encode(Taken(refused)))
+                await context.write(msgspec.json.encode(Taken(refused, self._clock())))
         except UNDECODABLE as error:
             raise InvalidInputError(f"not a list of workloads: {error}") from None
         finally:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -132,3 +134,41 @@ def test_a_node_that_is_removed_is_out_at_once_and_comes_back_with_a_new_token_o
     )
     assert join(agent, address(server), new_token(server)) == (0, "")
     agent.eventually(lambda: certified(agent) == {"bank": True, "shop": True}, "all of it again")
+
+
+def test_an_agent_whose_clock_is_a_day_off_says_so_and_keeps_what_it_has(
+    server: Node, agent: Node, tmp_path: Path
+) -> None:
+    """The clock of its processes, that is: the machine's is not touched."""
+    shift = "import time\nreal = time.time\ntime.time = lambda: real() + {}\n"
+    customized = tmp_path / "sitecustomize.py"
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        directory.chmod(0o755)
+    agent.prefix = ("env", f"PYTHONPATH={tmp_path}")
+    leaves = agent.paths.lib / "identity" / "leaves"
+    before = {path.name for path in leaves.iterdir()}
+    for days, words in (
+        (40, "this node's certificate ended on .* else set the clock"),
+        (1.1, "this host's clock is 1 day ahead of that of server .*: set the clock that is wrong"),
+        (-1, "this host's clock is 1 day before that: set the clock"),
+    ):
+        customized.write_text(shift.format(days * 86400))
+        os.kill(agent.supervisor_pid, signal.SIGTERM)
+        agent.wait_supervisor()
+        began = len(agent.log)
+        agent.launch()
+        agent.eventually(
+            lambda words=words: re.search(words, agent.meshctl("status").errors), words
+        )
+        agent.eventually(
+            lambda words=words, began=began: re.search(words, agent.log[began:]), f"log: {words}"
+        )
+        assert len(re.findall(words, agent.log[began:])) <= 3, "once of each certificate and server"
+        assert agent.eventually(lambda: certified(agent)["bank"], "what there is goes on")
+    agent.prefix = ()
+    os.kill(agent.supervisor_pid, signal.SIGTERM)
+    agent.wait_supervisor()
+    agent.start()
+    assert {path.name for path in leaves.iterdir()} == before
+    agent.eventually(lambda: is_connected(agent) and not agent.meshctl("status").errors, "mended")
+    assert server.meshctl("status").status == 0

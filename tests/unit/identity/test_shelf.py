@@ -25,10 +25,10 @@ KEPT = Kept(NOW, Issued(b"chain", 0xABC, NOW - 60, NOW + 100), b"key")
 
 def test_what_is_put_is_what_is_had(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "leaves")
-    assert shelf.get(WEB, NOW) is None
+    assert shelf.get(WEB) is None
     shelf.put(WEB, KEPT)
-    assert Shelf(tmp_path / "leaves").get(WEB, NOW) == KEPT
-    assert shelf.get(DB, NOW) is None
+    assert Shelf(tmp_path / "leaves").get(WEB) == KEPT
+    assert shelf.get(DB) is None
 
 
 def test_nobody_else_may_read_it_and_it_is_never_shown(tmp_path: Path) -> None:
@@ -39,11 +39,15 @@ def test_nobody_else_may_read_it_and_it_is_never_shown(tmp_path: Path) -> None:
     assert "key" not in repr(KEPT).replace("kept", "")
 
 
-def test_what_has_ended_is_not_had_and_not_kept(tmp_path: Path) -> None:
+def test_what_has_ended_is_removed_when_a_new_one_shows_what_time_it_is(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "leaves")
     shelf.put(WEB, KEPT)
-    assert shelf.get(WEB, NOW + 100) is None
-    assert not list((tmp_path / "leaves").iterdir())
+    later = NOW + 4000
+    for moment, left in ((NOW + 200, 2), (later, 1)):
+        issued = Issued(b"chain", 0xABD, moment - 60, moment + 100)
+        shelf.put(DB, Kept(moment, issued, b"key"))
+        assert len(list((tmp_path / "leaves").iterdir())) == left
+    assert shelf.get(DB)
 
 
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
@@ -51,9 +55,9 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
     shelf.put(WEB, KEPT)
     (path,) = (tmp_path / "leaves").iterdir()
     path.write_bytes(b"{")
-    assert shelf.get(WEB, NOW) is None
+    assert shelf.get(WEB) is None
     shelf.put(WEB, KEPT)
-    assert shelf.get(WEB, NOW) == KEPT
+    assert shelf.get(WEB) == KEPT
 
 
 def test_what_cannot_be_written_is_told_once_and_written_when_it_can_be(
@@ -71,7 +75,7 @@ def test_what_cannot_be_written_is_told_once_and_written_when_it_can_be(
         shelf.drop({WEB})
         shelf.put_waiting()
     assert (shelf.waits, shelf.problem) == (False, "")
-    assert (shelf.get(WEB, NOW), shelf.get(DB, NOW)) == (KEPT, None)
+    assert (shelf.get(WEB), shelf.get(DB)) == (KEPT, None)
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
 
 

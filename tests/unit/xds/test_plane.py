@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd import wire
 from meshd.errors import InvalidInputError, MeshdError
-from meshd.identity import authority, csr, istio_ca
+from meshd.identity import authority, clocks, csr, istio_ca
 from meshd.identity.desk import Desk
+from meshd.identity.join import ALPN, MeshFacts, Reception
 from meshd.identity.node import Credentials, NodeFile, new_request, node_uri, private_pem
-from meshd.identity.remote import Remote, explain, open_channel
+from meshd.identity.remote import Remote, diagnose, open_channel
 from meshd.identity.serving import ServingCertificate
 from meshd.identity.standalone import Standalone
 from meshd.identity.store import Store
@@ -83,7 +84,10 @@ class Mesh:
             node="s",
             lifetime=1000,
             node_lifetime=1000,
+            clock=lambda: time.time() + self.ahead,
         )
+        self.ahead = 0.0
+        """Seconds by which the server's clock, and no node's, is wrong."""
         self.plane = self.new_plane()
         self.port = 0
 
@@ -98,8 +102,8 @@ class Mesh:
         assert isinstance(answer, wire.Admitted)
         return answer.bounds
 
-    async def certify(self, request: wire.Certify) -> wire.Certified:
-        answer = await self.desk.answer(request)
+    async def certify(self, request: wire.Message) -> wire.Certified:
+        answer = await self.desk.answer(request)  # type: ignore[arg-type]
         assert isinstance(answer, wire.Certified)
         return answer
 
@@ -115,7 +119,14 @@ class Mesh:
         nodes = self.directory / "nodes.sock"
         credentials = certificate.grpc_credentials()
         await self.plane.start(nodes, credentials, [istio_ca.handler(self.sign, TD)])
-        front = Front("join", self.directory / "none", nodes)
+        facts = MeshFacts(trust_domain=TD, domain="d", root_namespace="r", service_cidr="c")
+        reception = Reception(
+            self.certify, lambda: b"", facts, clock=lambda: time.time() + self.ahead
+        )
+        joining = await asyncio.start_unix_server(
+            reception.serve, self.directory / "join.sock", ssl=certificate.join_context()
+        )
+        front = Front(ALPN, self.directory / "join.sock", nodes)
         self.port = await front.listen("127.0.0.1", self.port)
         tasks = [
             asyncio.create_task(self.plane.forget_for_ever()),
@@ -127,6 +138,7 @@ class Mesh:
             for task in tasks:
                 task.cancel()
             await front.stop()
+            joining.close()
             await self.plane.stop()
 
     @property
@@ -158,7 +170,7 @@ class Node:
             types or (URL,),
             self.inbox,
             connect=lambda: open_channel(mesh.server, credentials),
-            explain=lambda error: explain(error, mesh.server),
+            explain=lambda error: diagnose(error, mesh.server, time.time()),
             taken=lambda: None,
             changed=lambda: None,
             heard=lambda: None,
@@ -280,6 +292,7 @@ async def test_a_node_that_is_removed_is_cut_off_at_once_and_not_let_in_again(me
         for each in (one, other):
             each.client.tell((WEB,))
         await eventually(lambda: len(rosters.workloads_of(mesh.plane.rosters)) == 2)
+        await eventually(lambda: one.inbox.values(URL))
         await mesh.desk.answer(wire.RemoveNode("a"))
         await mesh.plane.expel("a")
         assert mesh.plane.rosters.keys() == {"b"}
@@ -417,6 +430,53 @@ async def test_a_server_of_another_authority_is_not_believed(tmp_path: Path) -> 
         async with Node(other, credentials).running() as one:
             await eventually(lambda: "another authority" in one.client.problem)
             assert not one.inbox.values(URL)
+
+
+@running
+async def test_a_node_whose_clock_is_a_day_behind_is_told_so_and_not_of_another_authority(
+    mesh: Mesh,
+) -> None:
+    mesh.plane.publish(things(a="one"))
+    credentials = await mesh.credentials("a")
+    mesh.ahead = 24 * 3600.0  # its certificate begins then; BoringSSL has the time of this host
+    async with mesh.serving(), Node(mesh, credentials).running() as one:
+        await eventually(lambda: one.client.problem)
+        assert "is 1 day behind that of server 127.0.0.1:" in one.client.problem
+        assert one.client.problem.endswith("set the clock that is wrong")
+
+
+@running
+async def test_a_node_knows_what_its_servers_clock_says(mesh: Mesh) -> None:
+    mesh.plane.publish(things())
+    async with mesh.serving(), node(mesh) as one:
+        assert one.client.server_time is None
+        one.client.tell(())
+        await eventually(lambda: one.client.server_time)
+        assert one.client.server_time == pytest.approx(time.time(), abs=clocks.TOLERANCE / 2)
+
+
+@running
+async def test_a_certificate_that_is_none_by_this_hosts_clock_is_not_taken(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    mesh.plane.publish(things())
+    file = NodeFile(tmp_path / "node.pem")
+    file.save(await mesh.credentials("a"))
+    late = [0.0]
+    async with mesh.serving(), Node(mesh, file.load()).running() as one:
+        one.client.tell((WEB,))
+        await eventually(lambda: rosters.identities_of(mesh.plane.rosters, "a", TD))
+        remote = Remote(mesh.server, file, renew_at=0.5, clock=lambda: time.time() + late[0])
+        asked = authority.request(Identity(TD, "shop", "web"), authority.new_key(), 100)
+        with pytest.raises(InvalidInputError, match="set the clock that is wrong"):
+            await remote.sign(asked, time.time() + 500)
+        before, mesh.ahead, late[0] = file.load(), 900.0, 600.0
+        task = asyncio.create_task(remote.run())
+        await eventually(lambda: next(iter(remote.states())).problem)
+        assert "set the clock that is wrong" in next(iter(remote.states())).problem
+        task.cancel()
+        await remote.close()
+    assert NodeFile(tmp_path / "node.pem").load() == before
 
 
 @running
