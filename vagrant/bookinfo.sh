@@ -45,6 +45,15 @@ routes() {
     done
 }
 
+# On a slow machine the roles answer some time after meshd has started.
+answers() {
+    meshctl status >/dev/null 2>&1 || (($? != 3))
+}
+for _ in {1..100}; do
+    ! answers || break
+    sleep 0.5
+done
+
 own=0
 for node in "${nodes[@]}"; do
     own=$((own + 1))
@@ -60,7 +69,7 @@ cat >/etc/systemd/system/bookinfo.service <<'END'
 [Unit]
 Description=This node's part of Bookinfo
 After=meshd.service network-online.target
-Wants=meshd.service
+Wants=meshd.service network-online.target
 
 [Service]
 Type=oneshot
