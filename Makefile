@@ -13,10 +13,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := .ci/setup
 
-.PHONY: help demo demo-once test check format bench wheel deb clean setup setup-demo setup-test setup-bench setup-check setup-deb
+.PHONY: help demo demo-once test vagrant-test check format bench wheel deb clean setup setup-demo setup-test setup-bench setup-check setup-deb
 
 help:
-	@awk -F': |## ' '/^[a-z-]+:.*## /{printf "  make %-12s%s\n", $$1, $$3}' $(MAKEFILE_LIST)
+	@awk -F': |## ' '/^[a-z-]+:.*## /{printf "  make %-13s%s\n", $$1, $$3}' $(MAKEFILE_LIST)
 
 demo: setup-demo ## a node with Bookinfo, the tutorial step by step; Ctrl-C ends it
 	@.ci/reachable $(BIN)/python -m meshd.testbed.demo
@@ -25,7 +25,10 @@ demo-once: setup-demo ## the same without staying; fails if a step did not give 
 	@.ci/reachable $(BIN)/python -m meshd.testbed.demo --once
 
 test: setup-test ## the whole suite, root parts and real Envoy included
-	@.ci/reachable $(BIN)/pytest tests
+	@.ci/reachable $(BIN)/pytest tests --ignore=tests/vagrant
+
+vagrant-test: setup-test deb ## vagrant up in emulated machines, which takes an hour; no part of test
+	@.ci/reachable $(BIN)/pytest -o faulthandler_timeout=14400 tests/vagrant
 
 check: setup-check ## format, lint, types, architecture
 	@$(BIN)/ruff format --check

@@ -39,10 +39,19 @@ def eventually(condition: Callable[[], Any], what: str, patience: float = 30.0) 
 
 
 class Machine:
-    """``number`` gives its address. ``tree`` is shared, and never written to."""
+    """``number`` gives its address. ``tree`` is shared, and never written to. ``options`` are
+    nspawn's, for what not every host has."""
 
-    def __init__(self, name: str, number: int, tree: Path, wires: Wires) -> None:
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        tree: Path,
+        wires: Wires,
+        options: tuple[str, ...] = (),
+    ) -> None:
         self.name = name
+        self._options = options
         self.address = address(number)
         self._wires = wires
         self._id = f"mt{os.getpid()}-{name}"
@@ -126,6 +135,7 @@ class Machine:
             # As on a host that is no container.
             "--system-call-filter=pidfd_getfd",
             *("--timezone=off", f"--network-bridge={BRIDGE}", *checkout),
+            *self._options,
         ]
         with (self._work / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,23 +31,30 @@ IPv6AcceptRA=no
 
 
 def base_tree() -> Path:
-    """Where it is; it is built if nobody has yet. Takes a minute then."""
-    key = hashlib.sha256(repr((SUITE, PACKAGES, _REVISION, NETWORK)).encode()).hexdigest()[:12]
-    tree = CHECKOUT / "build" / f"host-root-{key}"
+    return debian_tree("host-root", PACKAGES, adapt_host, (_REVISION, NETWORK))
+
+
+def debian_tree(
+    name: str, packages: Sequence[str], adapt: Callable[[Path], None], contents: tuple[str, ...]
+) -> Path:
+    """Where it is; it is built if nobody has yet. Takes a minute then. ``contents`` is all that
+    decides, beside the packages, what becomes of it."""
+    key = hashlib.sha256(repr((SUITE, packages, *contents)).encode()).hexdigest()[:12]
+    tree = CHECKOUT / "build" / f"{name}-{key}"
     tree.parent.mkdir(exist_ok=True)
-    with (tree.parent / "host-root.lock").open("w") as lock:
+    with (tree.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not tree.exists():
-            _build(tree)
+            _build(tree, packages, adapt)
     return tree
 
 
-def _build(tree: Path) -> None:
+def _build(tree: Path, packages: Sequence[str], adapt: Callable[[Path], None]) -> None:
     new = tree.with_name(f"{tree.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     done = subprocess.run(
         [
-            *("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
+            *("debootstrap", "--variant=minbase", f"--include={','.join(packages)}"),
             *(SUITE, str(new), mirror()),
         ],
         capture_output=True,
@@ -56,7 +64,7 @@ def _build(tree: Path) -> None:
         env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
     )
     assert done.returncode == 0, f"debootstrap: {done.stdout[-1500:]}{done.stderr[-500:]}"
-    _adapt(new)
+    adapt(new)
     new.rename(tree)
 
 
@@ -73,7 +81,7 @@ def mirror() -> str:
     return uris[0].rstrip("/")
 
 
-def _adapt(tree: Path) -> None:
+def adapt_host(tree: Path) -> None:
     """Each host is to get an id of its own, and its address from a file that it finds at boot."""
     (tree / "etc/machine-id").write_text("")
     (tree / "var/lib/dbus/machine-id").unlink(missing_ok=True)
