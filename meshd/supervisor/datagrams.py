@@ -13,15 +13,23 @@ import ctypes
 import errno
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+CAPABILITIES: Final = ("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
+"""For the sockets of another user's process, and to see which they are."""
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _PIDFD_GETFD: Final = 438
 """The system call's number, which is the same on all architectures."""
 _NOBODY: Final = {socket.AF_INET: ("127.0.0.1", 9), socket.AF_INET6: ("::1", 9)}
 """A peer that sends nothing: the discard service's port."""
+
+
+def command(pid: int) -> tuple[str, ...]:
+    """What does it in a process of its own."""
+    return (sys.executable, "-P", "-m", "meshd.supervisor.datagrams", str(pid))
 
 
 def turn_away(pid: int) -> int:
@@ -74,3 +82,10 @@ def _borrow(process: int, number: int) -> int | None:
 def _is_shared(found: socket.socket) -> bool:
     is_udp = found.type == socket.SOCK_DGRAM and found.family in _NOBODY
     return is_udp and bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+
+
+if __name__ == "__main__":
+    try:
+        turn_away(int(sys.argv[1]))
+    except OSError as problem:
+        sys.exit(problem.strerror)

@@ -17,8 +17,8 @@ from meshd.proxy import bootstrap, launch
 from meshd.proxy.admin import Admin, Vitals
 from meshd.proxy.pool import Member, Running, plan, size
 from meshd.settings import Settings
+from meshd.supervisor import datagrams
 from meshd.supervisor.child import Policy
-from meshd.supervisor.datagrams import turn_away
 from meshd.supervisor.home import Home, write_file
 from meshd.supervisor.lines import read
 from meshd.supervisor.output import File
@@ -26,7 +26,7 @@ from meshd.supervisor.privileges import Users, proxy_command
 from meshd.supervisor.process import Identity
 from meshd.supervisor.record import Entry
 from meshd.supervisor.runner import Runner
-from meshd.supervisor.service import scoped
+from meshd.supervisor.service import run_outside, scoped
 
 _log = logging.getLogger(__name__)
 _GRACE: Final = {Pool.TRAFFIC: 0.5, Pool.DNS: 1.2}
@@ -322,13 +322,20 @@ class Members:
 
     async def _turn_away(self, member: Member) -> None:
         """Until each query that it has taken is answered, or nobody waits for that any more."""
-        try:
-            turn_away(self._runners[member].identity.pid)
-        except OSError as error:
+        if problem := await self._why_not_turned_away(self._runners[member].identity.pid):
             text = "%s: queries under way may be lost: %s"
-            journal.event(_log, logging.WARNING, "drain", text, member.name, error.strerror)
+            journal.event(_log, logging.WARNING, "drain", text, member.name, problem)
             return
         await asyncio.sleep(_LONGEST_ANSWER)
+
+    async def _why_not_turned_away(self, pid: int) -> str:
+        if self._slice:
+            return await run_outside(datagrams.command(pid), datagrams.CAPABILITIES)
+        try:
+            datagrams.turn_away(pid)
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
 
     def _pass_on(self, member: Member, line: str) -> None:
         """Into our own log, at the level that the proxy gave it."""

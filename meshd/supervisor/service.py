@@ -10,6 +10,7 @@ proxies goes to live where they do.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import secrets
@@ -39,6 +40,22 @@ def scoped(slice_name: str, name: str, command: Sequence[str]) -> tuple[str, ...
         *(f"--unit={unit}", f"--description=Proxy {name} of the service mesh", "--"),
         *command,
     )
+
+
+async def run_outside(command: Sequence[str], capabilities: Sequence[str]) -> str:
+    """As a service of its own, since our sandbox does not allow what it does; nor does that of the
+    new one allow more than this. Returns why it could not be done, or nothing."""
+    process = await asyncio.create_subprocess_exec(
+        *("systemd-run", "--quiet", "--wait", "--collect", "--pipe"),
+        f"--property=CapabilityBoundingSet={' '.join(capabilities)}",
+        *("--property=NoNewPrivileges=yes", "--property=ProtectSystem=strict", "--"),
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await process.communicate()
+    return told.decode(errors="replace").strip() if process.returncode else ""
 
 
 def rejoin_proxies(home: Home) -> None:

@@ -18,6 +18,8 @@ from tests.host.wires import Wires
 THIS: Final = "/srv/this.deb"
 NEXT: Final = "/srv/next.deb"
 SETTINGS: Final = "/etc/meshd/meshd.yaml"
+PROXIES: Final = 4
+"""Two for traffic and two for DNS."""
 STORED: Final = """\
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -81,7 +83,7 @@ def install(machine: Machine, package: str) -> None:
 
 def is_well(machine: Machine) -> bool:
     """The daemon of whatever version runs, and its proxies have everything."""
-    return machine.run("meshctl", "status").returncode == 0 and len(proxies(machine)) == 2
+    return machine.run("meshctl", "status").returncode == 0 and len(proxies(machine)) == PROXIES
 
 
 def proxies(machine: Machine) -> set[str]:
@@ -144,8 +146,8 @@ def test_installing_it_is_all_that_has_to_be_done(installed: Machine) -> None:
 
 def test_its_shell_completion_knows_the_verbs(installed: Machine) -> None:
     script = (
-        ". /usr/share/bash-completion/completions/meshctl; COMP_WORDS=(meshctl pro); COMP_CWORD=1;"
-        "_meshctl_completion meshctl; echo ${COMPREPLY[@]}"
+        ". /usr/share/bash-completion/completions/meshctl;"
+        "COMP_WORDS=(meshctl proxy); COMP_CWORD=1;_meshctl_completion meshctl; echo ${COMPREPLY[@]}"
     )
     assert installed.ask("bash", "-c", script).split() == ["proxy-config"]
     assert "#compdef meshctl" in installed.ask("cat", "/usr/share/zsh/vendor-completions/_meshctl")
