@@ -25,6 +25,7 @@ OUTSIDE: Final = "192.168.56.1"
 """The hypervisor's own address in the network of the machines."""
 EAGER: Final = f"""\
 [Service]
+TimeoutStartSec=infinity
 ExecStart=/bin/sh -c 'while :; do curl -s -o /dev/null -m 2 http://{OUTSIDE}:9000/; \
 echo >>/var/tmp/tries; sleep 0.1; done'
 [Install]
