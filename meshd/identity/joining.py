@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from meshd.identity.node import (
 from meshd.identity.tokens import Token, show_time
 
 _TIMEOUT: Final = 10.0
-"""Seconds for each of the two questions."""
+"""Seconds for each step of the two questions."""
 _NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID, x509_vfy.h
 _EXPIRED: Final = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 
@@ -104,18 +105,8 @@ def _verifying(root: x509.Certificate) -> ssl.SSLContext:
 
 async def _ask(server: Address, context: ssl.SSLContext, question: Message) -> Message:
     """Raises UnreachableError, InvalidInputError."""
-    context.set_alpn_protocols([ALPN])
     try:
-        async with asyncio.timeout(_TIMEOUT):
-            reader, writer = await asyncio.open_connection(
-                *server, ssl=context, server_hostname=SERVER_NAME, limit=join.LIMIT
-            )
-            try:
-                writer.write(join.encode(question))
-                await writer.drain()
-                line = await reader.readline()
-            finally:
-                writer.close()
+        line = await asyncio.to_thread(_answer_of, server, context, join.encode(question))
     except TimeoutError:
         raise UnreachableError(
             f"{show(server)} did not answer within {_TIMEOUT:g} s: is the address right, and "
@@ -132,6 +123,21 @@ async def _ask(server: Address, context: ssl.SSLContext, question: Message) -> M
     if not line:
         raise UnreachableError(f"{show(server)} hung up without an answer; try again")
     return join.decode(line)
+
+
+def _answer_of(server: Address, context: ssl.SSLContext, question: bytes) -> bytes:
+    """In a thread: the asyncio of some of our processes speaks no TLS (``meshd.__main__``)."""
+    context.set_alpn_protocols([ALPN])
+    with (
+        socket.create_connection(server, _TIMEOUT) as plain,
+        context.wrap_socket(plain, server_hostname=SERVER_NAME) as connection,
+        connection.makefile("rb") as answer,
+    ):
+        connection.sendall(question)
+        line = answer.readline(join.LIMIT)
+    if len(line) == join.LIMIT:
+        raise ValueError("its answer has no end")
+    return line
 
 
 def _not_verified(server: Address, error: ssl.SSLCertVerificationError) -> MeshdError:

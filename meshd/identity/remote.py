@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd import wire
 from meshd.errors import InvalidInputError, MeshdError, UnreachableError
-from meshd.identity import authority, clocks, joining
+from meshd.identity import authority, clocks
 from meshd.identity.address import address_of, split_address
 from meshd.identity.authority import Issued, Request
 from meshd.identity.istio_ca import METHOD, CertificateRequest, CertificateResponse
@@ -93,6 +93,8 @@ async def diagnose(error: grpc.aio.AioRpcError, server: str, now: float) -> Mesh
     """
     found = explain(error, server)
     if _NOT_VERIFIED in str(found):
+        from meshd.identity import joining  # noqa: PLC0415 - it loads OpenSSL, 5 MB
+
         with contextlib.suppress(MeshdError):
             told = await joining.ask_roots(split_address(server))
             if problem := clocks.difference(now, told.now, f"server {server}"):
