@@ -33,6 +33,8 @@ _AGAIN: Final = 0.2
 """Seconds until a mesh role that hung up without an answer is asked again."""
 _OF_GATEWAYS: Final = "kubernetes://"
 """How the names of secrets begin that users configure: they are part of the configuration."""
+_STOP_TIMEOUT: Final = 1.0
+"""Seconds for those who serve proxies to end."""
 _OURS: Final = "secrets-"
 """How the nonces begin of what ``sds`` answers."""
 
@@ -83,6 +85,7 @@ class Front:
         self._secrets = secrets
         self._plane = plane
         self._channel: grpc.aio.Channel | None = None
+        self._serving: set[asyncio.Task[Any]] = set()
 
     @property
     def handler(self) -> Any:
@@ -90,10 +93,16 @@ class Front:
         return grpc.stream_stream_rpc_method_handler(self._serve, _Request.FromString)
 
     async def close(self) -> None:
+        """Once the server was stopped; gRPC complains of what it has to cut off at the end."""
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=_STOP_TIMEOUT)
         if self._channel:
             await self._channel.close()
 
     async def _serve(self, _: Any, context: Any) -> None:
+        if task := asyncio.current_task():
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
         turn = asyncio.Lock()
 
         async def write(message: bytes) -> None:
