@@ -30,6 +30,10 @@ class Target:
 
     socket: Path
 
+    def beside(self, role: str) -> Target:
+        """Another process of the same node."""
+        return Target(self.socket.with_name(f"{role}.sock"))
+
     def ask(self, request: wire.Message, expected: type[T], *, wait: float = 0.0) -> T:
         """Raises RefusedError with the daemon's reason, UnreachableError when it is not there."""
         answer = asyncio.run(channel.call(self.socket, request, timeout=wait + _PATIENCE))

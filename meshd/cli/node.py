@@ -23,7 +23,7 @@ NodeArgument = Annotated[str, typer.Argument(metavar="NAME")]
 def _beside(context: typer.Context, role: str) -> Target:
     """Another process than the one that most verbs talk to."""
     target: Target = context.obj
-    return Target(target.socket.with_name(f"{role}.sock"))
+    return target.beside(role)
 
 
 @app.command("list")

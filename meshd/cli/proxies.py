@@ -35,6 +35,5 @@ def replace(
     not come up, the old one stays and nothing has changed.
     """
     target: Target = context.obj
-    supervisor = Target(target.socket.with_name("supervisor.sock"))
-    supervisor.ask(wire.ReplacePool(), wire.Done, wait=float(timeout))
+    target.beside("supervisor").ask(wire.ReplacePool(), wire.Done, wait=float(timeout))
     print("proxies replaced")

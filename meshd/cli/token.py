@@ -26,7 +26,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tokens to j
 def _identity(context: typer.Context) -> Target:
     """The authority's process, beside the one that the other verbs talk to."""
     target: Target = context.obj
-    return Target(target.socket.with_name("identity.sock"))
+    return target.beside("identity")
 
 
 @app.command()

@@ -8,7 +8,7 @@ import msgspec
 
 from meshd.compile.hosts import resolve
 from meshd.compile.route_match import gateway_name
-from meshd.compile.scope import exported
+from meshd.model.base import exported
 from meshd.model.delegation import merge_route
 from meshd.model.snapshot import Snapshot
 from meshd.model.traffic import (

@@ -16,7 +16,8 @@ import msgspec
 
 from meshd.compile.hosts import covers, resolve, specificity
 from meshd.compile.nearness import Client, compared_labels, has_preferences
-from meshd.compile.scope import Scope, exported
+from meshd.compile.scope import Scope
+from meshd.model.base import exported
 from meshd.model.locality import NETWORK
 from meshd.model.service import Preference, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot

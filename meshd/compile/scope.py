@@ -15,6 +15,7 @@ import msgspec
 
 from meshd.compile.hosts import covers, resolve
 from meshd.compile.nearness import compared_labels, may_prefer
+from meshd.model.base import exported
 from meshd.model.locality import NETWORK, locality_of
 from meshd.model.service import Preference, ServiceRecord
 from meshd.model.snapshot import Snapshot
@@ -64,13 +65,6 @@ def matches_of(service: VirtualService) -> Iterator[Match]:
     spec = service.spec
     for route in (*spec.http, *spec.tls, *spec.tcp):
         yield from route.match
-
-
-def exported(export_to: tuple[str, ...], owner: str, client: str) -> bool:
-    """Whether what namespace ``owner`` exports to these is seen from namespace ``client``."""
-    if not export_to:
-        return True
-    return "*" in export_to or client in export_to or ("." in export_to and owner == client)
 
 
 def scopes(snapshot: Snapshot) -> dict[str, Scope]:

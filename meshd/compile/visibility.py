@@ -10,7 +10,8 @@ from meshd.compile.destination_rules import RuleIndex, RuleSet
 from meshd.compile.hosts import covers, resolve, specificity
 from meshd.compile.names import HIDDEN, OutboundCluster
 from meshd.compile.route_match import MESH
-from meshd.compile.scope import Scope, exported
+from meshd.compile.scope import Scope
+from meshd.model.base import exported
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.traffic import Destination, VirtualService

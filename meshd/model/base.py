@@ -109,3 +109,10 @@ def encode_scalar(value: object) -> object:
     if isinstance(value, Duration):
         return f"{float(value):.9f}".rstrip("0").rstrip(".") + "s"
     raise NotImplementedError(type(value))
+
+
+def exported(export_to: tuple[str, ...], owner: str, client: str) -> bool:
+    """Whether what namespace ``owner`` exports to these is seen from namespace ``client``."""
+    if not export_to:
+        return True
+    return "*" in export_to or client in export_to or ("." in export_to and owner == client)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from meshd.xds.resources import Resource, Resources
+from meshd.xds.resources import EMPTY, Resource, Resources
 from meshd.xds.subscription import Accepted, Refused, Rejection, Request, Response, Subscription
 
 
@@ -66,4 +66,4 @@ class NodeStream:
         }
 
     def _published(self, url: str) -> Mapping[str, Resource]:
-        return (self._resources or Resources({})).of_type(url)
+        return (self._resources or EMPTY).of_type(url)

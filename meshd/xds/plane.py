@@ -37,7 +37,7 @@ from meshd.xds import rosters
 from meshd.xds.node_stream import NodeStream
 from meshd.xds.open_streams import OpenStreams, Stream
 from meshd.xds.protocol import decode, encode
-from meshd.xds.resources import Resources, difference
+from meshd.xds.resources import EMPTY, Resources, difference
 from meshd.xds.subscription import Refused
 
 _ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -98,7 +98,7 @@ class Plane:
         self._grace = grace
         self._clock = clock
         self._resources: Resources | None = None
-        self._private: Callable[[str], Resources] = lambda _: Resources({})
+        self._private: Callable[[str], Resources] = lambda _: EMPTY
         self._nodes: set[_Node] = set()
         self.streams = OpenStreams(clock)
         self._rosters: rosters.Rosters | None = None
@@ -137,10 +137,10 @@ class Plane:
     # ---- what nodes are told
 
     def publish(
-        self, resources: Resources, private: Callable[[str], Resources] = lambda _: Resources({})
+        self, resources: Resources, private: Callable[[str], Resources] = lambda _: EMPTY
     ) -> None:
         """From now on this is what nodes are to have. ``private``: by name, and of other types."""
-        changed = difference(self._resources or Resources({}), resources)
+        changed = difference(self._resources or EMPTY, resources)
         first, self._resources, self._private = self._resources is None, resources, private
         for node in self._nodes:
             own = private(node.name)

@@ -12,6 +12,7 @@ from typing import Final
 
 from meshd.xds.resources import (
     CLUSTER,
+    EMPTY,
     ENDPOINTS,
     LISTENER,
     ROUTES,
@@ -73,7 +74,7 @@ class Stream:
 
     def replace(self, resources: Resources) -> None:
         """As ``publish``, by one who does not know what changed."""
-        self.publish(resources, difference(self._resources or Resources({}), resources))
+        self.publish(resources, difference(self._resources or EMPTY, resources))
 
     def stop_waiting(self) -> None:
         """Go on though the client never asked for the endpoints of clusters that it accepted."""
@@ -164,7 +165,7 @@ class Stream:
     # ---- how far it is
 
     def _published(self, type_url: str) -> Mapping[str, Resource]:
-        return (self._resources or Resources({})).of_type(type_url)
+        return (self._resources or EMPTY).of_type(type_url)
 
     def _is_through(self, type_url: str) -> bool:
         """The client has all of a type that is new or changed, but for what it refused."""

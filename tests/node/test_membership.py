@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meshd import wire
-from tests.node.test_two_nodes import address, is_connected, join, new_token, set_role
+from tests.node.test_two_nodes import address, is_connected, join, new_token, set_role, start_server
 
 if TYPE_CHECKING:
     from conftest import Node
@@ -22,17 +22,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server(make: Callable[..., Node]) -> Node:
-    made = make()
-    set_role(
-        made,
-        node="server",
-        role="server",
-        # What has to be gone at once must not wait for that.
-        control={"address": "127.0.0.1", "port": 0, "disconnect_grace": "600s"},
-    )
-    made.start()
-    made.eventually((made.paths.run / "control.port").exists, "the server listens")
-    return made
+    """What has to be gone at once must not wait for its grace."""
+    return start_server(make, grace="600s")
 
 
 @pytest.fixture(scope="module")

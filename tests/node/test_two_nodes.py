@@ -95,18 +95,23 @@ def _inside(netns: Path, *arguments: str, fds: tuple[int, ...] = ()) -> None:
     subprocess.run(command, check=True, timeout=10, pass_fds=fds)
 
 
-@pytest.fixture(scope="module")
-def server(make: Callable[..., Node]) -> Node:
+def start_server(make: Callable[..., Node], grace: str) -> Node:
+    """``grace``: for how long a node that is away is not taken for gone."""
     made = make()
     set_role(
         made,
         node="server",
         role="server",
-        control={"address": "127.0.0.1", "port": 0, "disconnect_grace": "2s"},
+        control={"address": "127.0.0.1", "port": 0, "disconnect_grace": grace},
     )
     made.start()
     made.eventually((made.paths.run / "control.port").exists, "the server listens")
     return made
+
+
+@pytest.fixture(scope="module")
+def server(make: Callable[..., Node]) -> Node:
+    return start_server(make, grace="2s")
 
 
 @pytest.fixture(scope="module")

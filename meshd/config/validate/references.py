@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from meshd.config.read import Read
 from meshd.decoding import Path
-from meshd.model.base import Key, Object
+from meshd.model.base import Key, Object, exported
 from meshd.model.delegation import merge_route
 from meshd.model.destinations import DestinationRule
 from meshd.model.entries import ServiceEntry
@@ -128,19 +128,13 @@ def _of_delegations(found: VirtualService, world: _World) -> _Said:
             yield path, f"{key} is not there; requests skip this route until it is"
         elif not delegate.is_delegate:
             yield path, f"{key} has hosts, so it is no delegate; requests skip this route"
-        elif not _exported(delegate, here):
+        elif not exported(delegate.spec.export_to, key.namespace, here):
             yield path, f"{key} is not exported to {here}; requests skip this route"
         else:
             for number, one in enumerate(delegate.spec.http):
                 if merge_route(route, one) is None:
                     text = f"{key}: http[{number}] has no effect: its match is no subset of this"
                     yield (*path[:-1], "match"), text
-
-
-def _exported(delegate: VirtualService, namespace: str) -> bool:
-    to = delegate.spec.export_to
-    own = "." in to and delegate.metadata.namespace == namespace
-    return not to or "*" in to or namespace in to or own
 
 
 def _destinations(found: VirtualService) -> Iterator[tuple[Path, Destination]]:

@@ -8,9 +8,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.compile.scope import Scope, exported, scopes
+from meshd.compile.scope import Scope, scopes
 from meshd.compile.visibility import MeshIndex
-from meshd.model.base import decode_scalar
+from meshd.model.base import decode_scalar, exported
 from meshd.model.service import Port, Protocol, ServiceRecord
 from meshd.model.snapshot import Snapshot
 from meshd.model.traffic import DestinationRule, VirtualService
