@@ -7,6 +7,10 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
+# Some machines set it. Each process that starts would then compile all its modules anew, and say
+# again what the compiler warns of in other people's.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Not whatever python3 comes first on PATH: the users that the processes run as must reach it.
 PYTHON := /usr/bin/python3
 VENV   := .venv
