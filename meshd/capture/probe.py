@@ -40,8 +40,9 @@ _TARGET: Final = {
 async def probe(namespace: Path, uid: str, *, ipv6: bool) -> str:
     """What is wrong, for people; empty when the proxy answered.
 
-    IPv6 is tried only where the namespace has an address that leads out. Raises NotReadyError
-    when the namespace is gone.
+    IPv6 is tried only where the namespace has an address that may lead out, and without a route
+    for it nothing is said: an address of some bridge need not mean that there is IPv6. Raises
+    NotReadyError when the namespace is gone.
     """
     sockets = _sockets(namespace, ipv6=ipv6)
     with contextlib.ExitStack() as opened:
@@ -53,11 +54,7 @@ async def probe(namespace: Path, uid: str, *, ipv6: bool) -> str:
 
 
 def probe_here(uid: str, *, ipv6: bool) -> str:
-    """As ``probe``, from this very process, where it is now. It blocks.
-
-    On a host, where an address of some bridge need not mean that there is IPv6, nothing is said
-    about it without a route.
-    """
+    """As ``probe``, from this very process, where it is now. It blocks."""
     families = [Family.IPV4, *([Family.IPV6] if ipv6 and _has_global_ipv6() else [])]
     problems = [_ask_here(family, uid) for family in families]
     return "; ".join(problem for problem in problems if problem)
@@ -74,9 +71,7 @@ def _ask_here(family: Family, uid: str) -> str:
         except TimeoutError:
             return _silence(target)
         except OSError as error:
-            if family is Family.IPV6 and error.errno == errno.ENETUNREACH:
-                return ""
-            return f"{target}: {_explain(error)}"
+            return _refusal(error, family, target)
     return _judge(answer, uid, target)
 
 
@@ -130,7 +125,7 @@ async def _one(connection: socket.socket, family: Family, uid: str) -> str:
     except TimeoutError:
         return _silence(target)
     except OSError as error:
-        return f"{target}: {_explain(error)}"
+        return _refusal(error, family, target)
     return _judge(answer, uid, target)
 
 
@@ -147,6 +142,12 @@ async def _ask(connection: socket.socket, address: str) -> bytes:
             break
         answer += part
     return answer
+
+
+def _refusal(error: OSError, family: Family, target: str) -> str:
+    if family is Family.IPV6 and error.errno == errno.ENETUNREACH:
+        return ""
+    return f"{target}: {_explain(error)}"
 
 
 def _explain(error: OSError) -> str:

@@ -233,6 +233,19 @@ def test_a_namespace_without_a_way_out_is_told_what_it_lacks(network: Any, direc
     asyncio.run(story())
 
 
+def test_an_ipv6_address_from_which_nothing_leads_out_is_not_asked_about(
+    network: Any, directory: Path
+) -> None:
+    async def story() -> None:
+        network.workload.run("ip", "-6", "route", "del", "default")
+        async with proxy(network.workload), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("command", ["iptables-nft -t nat -F", "ip6tables-nft -t mangle -F"])
 def test_rules_that_somebody_removes_are_noticed_and_put_back(
     network: Any, directory: Path, command: str
