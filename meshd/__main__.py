@@ -12,7 +12,7 @@ def main() -> int:
     match sys.argv[1:]:
         case []:
             _leave_openssl_out()
-            from meshd.supervisor.supervisor import main as supervise  # noqa: PLC0415
+            from meshd.supervisor.start import main as supervise  # noqa: PLC0415
 
             return supervise()
         case [role] if not role.startswith("-"):

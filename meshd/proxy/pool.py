@@ -88,6 +88,13 @@ def plan(
     return Plan(tuple(start), tuple(stop))
 
 
+def superseded(oldest_first: Iterable[Member]) -> set[Member]:
+    """Of those that share a slot all but the newest."""
+    members = tuple(oldest_first)
+    newest = {member.slot: member for member in members}
+    return set(members) - set(newest.values())
+
+
 def free_generation(slot: int, running: Iterable[Running]) -> int:
     """The lowest that is not in use, so that names stay few."""
     used = {one.member.generation for one in running if one.member.slot == slot}

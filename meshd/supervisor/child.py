@@ -73,6 +73,11 @@ class Child:
     def wanted(self) -> bool:
         return self.state in {State.RUNNING, State.WAITING}
 
+    @property
+    def leaving(self) -> bool:
+        """It is on its way out, or gone."""
+        return not self.wanted and self.state is not State.IDLE
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:

@@ -14,7 +14,7 @@ from meshd.model.pool import Pool
 from meshd.proxy.bootstrap import bootstrap
 from meshd.proxy.pool import Member
 from meshd.settings import Paths, Settings
-from meshd.supervisor.supervisor import supervise
+from meshd.supervisor.start import supervise
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.model.pool import Pool
-from meshd.proxy.pool import Member, Running, plan, size
+from meshd.proxy.pool import Member, Running, plan, size, superseded
 
 
 @dataclasses.dataclass
@@ -125,3 +125,9 @@ def test_other_names_are_no_members() -> None:
 def test_dns_has_a_second_member_where_there_is_a_second_proxy(count: int) -> None:
     assert size(Pool.TRAFFIC, count) == count
     assert size(Pool.DNS, count) == min(count, 2)
+
+
+def test_of_those_that_share_a_slot_the_newest_stays() -> None:
+    first, second, other = (Member(Pool.DNS, *place) for place in ((0, 1), (0, 0), (1, 0)))
+    assert superseded([first, other, second]) == {first}
+    assert superseded([first, other]) == set()

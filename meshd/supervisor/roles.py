@@ -1,0 +1,151 @@
+"""The roles and the resolver as the supervisor's children: begun, begun anew, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from meshd import journal, wire
+from meshd.errors import InvalidInputError
+from meshd.resolver.command import NAME as RESOLVER
+from meshd.settings import Settings
+from meshd.supervisor.child import Policy
+from meshd.supervisor.home import Home
+from meshd.supervisor.output import File, Output, Pipe
+from meshd.supervisor.process import Process
+from meshd.supervisor.record import Entry
+from meshd.supervisor.resolver import Resolver, pass_on
+from meshd.supervisor.runner import Runner
+
+_GRACE: Final = 1.2
+"""Seconds for a role to end by itself. With what the proxies have, all have ended within five."""
+
+
+class Roles:
+    """``commands``: command lines by name; the resolver's is made of the settings at each start.
+
+    ``stopping``: once it is set, none begins anew.
+    """
+
+    def __init__(
+        self,
+        commands: Mapping[str, Sequence[str]],
+        *,
+        settings: Settings,
+        home: Home,
+        environment: Mapping[str, str],
+        slice_name: str,
+        stopping: asyncio.Event,
+        changed: Callable[[], None],
+    ) -> None:
+        self.settings = settings
+        self._commands = commands
+        self._home = home
+        self._environment = environment
+        self._stopping = stopping
+        self._changed = changed
+        self._resolver = Resolver(home.paths.resolver_run, slice_name)
+        self._runners = [self._make(name) for name in commands]
+
+    def _make(self, name: str) -> Runner:
+        return Runner(
+            name,
+            command=lambda: self._command(name),
+            environment=self._environment,
+            output=self._output(name),
+            policy=Policy(grace=_GRACE),
+            changed=self._changed,
+        )
+
+    def _output(self, name: str) -> Output:
+        if name == RESOLVER:
+            return File(self._home.log(name), pass_on)
+        return Pipe(lambda line: journal.relay(name, line))
+
+    def _command(self, name: str) -> Sequence[str]:
+        """Raises MeshdError."""
+        return self._resolver.command(self.settings) if name == RESOLVER else self._commands[name]
+
+    # ---- what is so
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._commands)
+
+    @property
+    def states(self) -> tuple[wire.RoleStatus, ...]:
+        return tuple(runner.status for runner in self._runners)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return tuple(
+            Entry(runner.name, runner.identity, runner.since, False)
+            for runner in self._runners
+            if runner.identity.pid
+        )
+
+    # ---- what is to be
+
+    async def adopt(self, left: Iterable[Entry]) -> None:
+        """Go on with the resolver that an earlier supervisor left, and end its roles."""
+        left = [entry for entry in left if not entry.proxy]
+        kept = self._adopt_resolver(left)
+        await asyncio.gather(*(_end(entry) for entry in left if entry != kept))
+
+    def _adopt_resolver(self, left: Iterable[Entry]) -> Entry | None:
+        found = self._resolver.to_adopt(left, self.settings)
+        for runner in self._runners:
+            if found and runner.name == RESOLVER and runner.adopt(found.identity, found.since):
+                return found
+        return None
+
+    def start(self) -> None:
+        for runner in self._runners:
+            runner.start()
+
+    async def restart(self, names: Iterable[str]) -> None:
+        """Raises InvalidInputError when there is no role of a name."""
+        wanted = set(names)
+        if unknown := wanted - self.names:
+            raise InvalidInputError(f"there is no role {', '.join(sorted(unknown))} here")
+        old = [runner for runner in self._runners if runner.name in wanted]
+        for runner in old:
+            runner.stop()
+        await asyncio.gather(*(runner.stopped() for runner in old))
+        self._runners = [self._make(one.name) if one in old else one for one in self._runners]
+        for runner in self._runners:
+            if runner.name in wanted and not self._stopping.is_set():
+                runner.start()
+
+    async def reload_names(self) -> None:
+        """The resolver's files are other ones now."""
+        if self._resolver.is_outdated:
+            await self.restart({RESOLVER} & self.names)
+            return
+        for runner in self._runners:
+            if runner.name == RESOLVER:
+                runner.read_again()
+
+    async def stop(self, *, but: str = "") -> None:
+        """Until all have ended, but the one of that name."""
+        ending = [runner for runner in self._runners if runner.name != but]
+        for runner in ending:
+            runner.stop()
+        await asyncio.gather(*(runner.stopped() for runner in ending))
+
+
+async def _end(entry: Entry) -> None:
+    """End a role that an earlier supervisor left."""
+    gone = asyncio.Event()
+    process = Process.adopt(entry.identity, lambda _: gone.set())
+    if process is None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process.signal(number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                await gone.wait()
+                return

@@ -1,0 +1,81 @@
+"""How the supervisor comes to be: what must be there first, and which processes it has."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from meshd import journal
+from meshd.budget import Limits
+from meshd.errors import MeshdError
+from meshd.resolver.command import NAME as RESOLVER
+from meshd.settings import Paths, load
+from meshd.supervisor import home as houses
+from meshd.supervisor.home import Home
+from meshd.supervisor.member import Bootstrap
+from meshd.supervisor.privileges import Role, Users, role_command
+from meshd.supervisor.service import rejoin_proxies
+from meshd.supervisor.supervisor import Supervisor
+
+_ANSWERING: Final = frozenset({"capture", "identity", "mesh"})
+"""Roles that have a socket, by which registrars and meshctl need them."""
+_PASSED_ON: Final = ("PATH", "HOME", "LANG", "TZ", "MESHD_HOME", "PYTHONPATH")
+"""Environment variables that children see. Whatever else is in ours is none of their business."""
+
+
+def main() -> int:
+    """The process's whole life; one line says why it could not begin."""
+    try:
+        supervise(Paths.from_environment(), usual_roles)
+    except MeshdError as error:
+        print(f"meshd: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def supervise(
+    paths: Paths,
+    roles: Callable[[Users], Mapping[str, Sequence[str]]],
+    make_bootstrap: Bootstrap | None = None,
+) -> None:
+    """Until SIGTERM or SIGINT. Raises MeshdError when it cannot begin."""
+    houses.check_machine()
+    home = Home(paths)
+    rejoin_proxies(home)
+    settings = load(paths.settings)
+    limits = Limits(settings.log.lines_per_second, settings.log.bytes_per_second)
+    journal.setup("supervisor", settings.log_level, limits=limits)
+    users = houses.find_users(settings)
+    houses.make_directories(home, users)
+
+    async def live() -> None:
+        chosen = dict(roles(users))
+        if settings.role != "server":
+            chosen.pop(Role.SERVER.value, None)
+        supervisor = Supervisor(
+            settings,
+            home,
+            users,
+            chosen,
+            make_bootstrap,
+            environment=child_environment(os.environ),
+            answers=chosen.keys() & _ANSWERING,
+        )
+        await supervisor.live()
+
+    with houses.only_one(home):
+        asyncio.run(live())
+
+
+def usual_roles(users: Users) -> dict[str, Sequence[str]]:
+    # -P: what lies in the working directory is not imported.
+    python = (sys.executable, "-P", "-m", "meshd")
+    ours = {role.value: role_command(role, users, (*python, role.value)) for role in Role}
+    return {**ours, RESOLVER: ()}
+
+
+def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    return {name: ours[name] for name in _PASSED_ON if name in ours}

@@ -1,0 +1,66 @@
+"""What a pool's proxies said of themselves when last asked."""
+
+from __future__ import annotations
+
+import logging
+
+from meshd import journal, wire
+from meshd.errors import MeshdError
+from meshd.proxy.admin import Admin, Vitals
+from meshd.proxy.pool import Member, Running
+from meshd.supervisor.home import Home
+from meshd.supervisor.process import Identity
+from meshd.supervisor.runner import Runner
+
+_log = logging.getLogger(__name__)
+
+
+class Seen:
+    """Of the processes that run now; what one said before it was started again counts no more."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._vitals: dict[Member, tuple[Identity, Vitals]] = {}
+        self._mixed: set[Member] = set()
+
+    async def ask(self, member: Member, runner: Runner) -> None:
+        identity = runner.identity
+        try:
+            vitals = await Admin(self._home.admin(member.name), timeout=1.0).vitals()
+        except MeshdError:
+            return
+        if vitals.live and not self.is_live(member, runner):
+            journal.event(_log, logging.INFO, "live", "%s is live", member.name)
+        self._vitals[member] = identity, vitals
+
+    def call_mixed(self, member: Member) -> None:
+        """It serves other pools, too, so that nobody knows how many listeners are this one's."""
+        self._mixed.add(member)
+
+    def forget(self, member: Member) -> None:
+        self._vitals.pop(member, None)
+        self._mixed.discard(member)
+
+    def is_live(self, member: Member, runner: Runner) -> bool:
+        seen = self._vitals.get(member)
+        return bool(seen and seen[1].live and seen[0] == runner.identity)
+
+    def running(self, member: Member, runner: Runner) -> Running:
+        """For the plan."""
+        leaving = runner.child.leaving
+        if not self.is_live(member, runner):
+            return Running(member, leaving=leaving)
+        vitals = self._vitals[member][1]
+        listeners = 0 if vitals.warming else vitals.listeners
+        if member in self._mixed:
+            listeners = min(listeners, 1)
+        return Running(member, True, listeners, leaving)
+
+    def status(self, member: Member, runner: Runner) -> wire.RoleStatus:
+        """For people."""
+        told = runner.status
+        if told.state != "running" or self.is_live(member, runner):
+            return told
+        return wire.RoleStatus(
+            told.name, told.pid, "starting", told.restarts, told.since, told.problem
+        )
