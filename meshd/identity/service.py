@@ -31,6 +31,8 @@ from meshd.model.workload import Identity
 
 _DISK_PAUSE: Final = 5.0
 """Seconds after which what the disk did not take is written again."""
+_SOON: Final = 1.0
+"""Seconds for the signer to answer, before nobody waits any longer for what is not signed yet."""
 _LONGEST_SLEEP: Final = 60.0
 """Seconds after which the clock is looked at again: it may have been set, or the host slept."""
 
@@ -84,6 +86,8 @@ class Identities:
         """Why what was asked for can have no certificate, by URI."""
         self._told = False
         """The mesh role has said who is allowed, since this process began."""
+        self._slow = False
+        """The signer lets everybody wait."""
         self._contacts = 0
         self._trust: tuple[bytes, Secret] | None = None
         self._wake = asyncio.Event()
@@ -198,12 +202,16 @@ class Identities:
     async def _renew(self, identity: Identity) -> None:
         now = self._clock()
         key = authority.new_key()
+        patience = asyncio.get_running_loop().call_later(_SOON, self._tire)
         try:
             issued = await self._signer.sign(authority.request(identity, key, self._lifetime), now)
         except MeshdError as error:
             if identity in (self._allowed or ()):
                 self._fail(identity, now, str(error))
             return
+        finally:
+            patience.cancel()
+        self._slow = False
         if identity not in (self._allowed or ()):
             return  # not any more: that was told while the signer was at it
         self._failed.pop(identity, None)
@@ -216,6 +224,10 @@ class Identities:
         self._leaves[identity] = _leaf(identity, kept)
         if self._shelf:
             self._shelf.put(identity, kept)
+
+    def _tire(self) -> None:
+        self._slow = True
+        self._show()
 
     def _fail(self, identity: Identity, now: float, problem: str) -> None:
         if problem not in {failure.reason for failure in self._failed.values()}:
@@ -242,9 +254,15 @@ class Identities:
         served[names.TRUST_BUNDLE] = self._trust_bundle()
         if not self._told or self._allowed is None:
             # A name outside the record may be new: denying it could cost a proxy what it has.
-            return Secrets(served, None)
+            return Secrets(served, None, self._late())
         wanted = ((identity.uri, identity.client_secret) for identity in self._allowed)
-        return Secrets(served, frozenset(name for both in wanted for name in both))
+        return Secrets(served, frozenset(name for both in wanted for name in both), self._late())
+
+    def _late(self) -> frozenset[str]:
+        """Names as a server: those are waited for at a proxy's start. A client's are asked for
+        when a connection needs them, which then waits a while; it would ask again for each."""
+        missing = (self._allowed or frozenset()) - self._leaves.keys()
+        return frozenset(one.uri for one in missing if self._slow or one in self._failed)
 
     def _trust_bundle(self) -> Secret:
         roots = self._signer.roots()

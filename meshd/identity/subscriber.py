@@ -2,6 +2,8 @@
 
 After https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol. A name that may not be
 known yet is neither served nor denied: the client keeps what it has and hears when it is decided.
+But Envoy does not start, nor take a new listener into use, while it waits for an answer. So what is
+long in coming is denied to those who have nothing of it, and served once it is there.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class Secrets:
 
     served: Mapping[str, Secret] = dataclasses.field(default_factory=dict[str, Secret])
     awaited: frozenset[str] | None = None
-    """Names that will be served soon; None: it is not known yet which names there are."""
+    """Names that will be served; None: it is not known yet which names there are."""
+    late: frozenset[str] = frozenset()
+    """Those of them that it may take long for: who has none is told so, and need not wait."""
 
     def version(self, name: str) -> str | None:
         """``_REMOVED`` when it does not exist, None when nothing can be said."""
@@ -103,7 +107,7 @@ class Subscriber:
 
     def next(self, secrets: Secrets) -> Response | None:
         """What to send now, if anything has changed for this client."""
-        current = {name: secrets.version(name) for name in self._told}
+        current = {name: self._version(name, secrets) for name in self._told}
         changed = {
             name: version
             for name, version in current.items()
@@ -119,6 +123,12 @@ class Subscriber:
         response = Response(str(self._count), found, removed)
         self._sent[response.nonce] = response
         return response
+
+    def _version(self, name: str, secrets: Secrets) -> str | None:
+        """Of what is late the client keeps what it has."""
+        version = secrets.version(name)
+        missing = version is None and name in secrets.late and self._told[name] is None
+        return _REMOVED if missing else version
 
     def _had_any(self, names: Mapping[str, str]) -> bool:
         """In the whole variant, what does not exist is told by leaving it out of a later list."""

@@ -20,8 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from meshd import channel, wire
+from meshd.errors import UnreachableError
 from meshd.identity import authority
 from meshd.identity.names import TRUST_BUNDLE
+from meshd.identity.standalone import Standalone
 from meshd.identity.store import Store
 from meshd.model.base import Duration
 from meshd.model.workload import Identity
@@ -44,8 +46,10 @@ def _secret(name: str) -> dict[str, Any]:
 
 
 def _source() -> dict[str, Any]:
+    """Envoy waits for an answer, however long that takes."""
     return {
         "resource_api_version": "V3",
+        "initial_fetch_timeout": "0s",
         "api_config_source": {
             "api_type": "DELTA_GRPC",
             "transport_api_version": "V3",
@@ -234,8 +238,8 @@ class _Role:
             reader = asyncio.create_task(self._read(connection))
             try:
 
-                async def allow(*identities: Identity) -> None:
-                    await connection.send(wire.Allow(identities))
+                async def allow(*identities: Identity, contacts: int = 0) -> None:
+                    await connection.send(wire.Allow(identities, contacts))
                     uris = {identity.uri for identity in identities}
                     await self._wait(lambda: set(self.certificates) == uris)
 
@@ -416,6 +420,53 @@ def test_a_name_that_is_not_allowed_is_not_served_until_it_is(tmp_path: Path) ->
             await _until(lambda: _serves(other, node.paths))
 
     _run(scenario)
+
+
+def test_one_that_cannot_be_had_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    withheld = {_STRANGER.uri}
+    sign = Standalone.sign
+
+    async def sign_some(self: Standalone, request: authority.Request, now: float) -> Any:
+        if request.identity.uri in withheld:
+            raise UnreachableError("the server does not answer")
+        return await sign(self, request, now)
+
+    monkeypatch.setattr(Standalone, "sign", sign_some)
+
+    async def scenario() -> None:
+        node, port, other = _Role(tmp_path), _free_port(), _free_port()
+        listeners = [_server(_STRANGER, other), _server(_SERVER, port)]
+        async with (
+            node.running(),
+            node.told(_SERVER, _STRANGER) as allow,
+            _envoy(node.paths, listeners),
+        ):
+            await _until(lambda: _serves(port, node.paths))
+            assert node.certificates[_STRANGER.uri].problem
+            # It listens, and takes neither TLS nor anything else.
+            with pytest.raises((OSError, EOFError)):
+                await _serves(other, node.paths)
+            assert await _answer(other, b"ping") == b""
+            withheld.clear()
+            await allow(_SERVER, _STRANGER, contacts=1)
+            await _until(lambda: _serves(other, node.paths))
+
+    _run(scenario)
+
+
+async def _answer(port: int, text: bytes) -> bytes:
+    """To who speaks in plain, until it hangs up."""
+    async with asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(text)
+            return await reader.read()
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
 
 
 def test_each_client_shows_the_certificate_of_its_own_identity(tmp_path: Path) -> None:

@@ -360,7 +360,7 @@ def test_a_member_of_a_group_is_an_endpoint_while_it_is_healthy(
     agent.eventually(agent.is_well, "the former member has its own certificate")
 
 
-# ---- the server is gone: these come last, each leaves both nodes as they were
+# ---- the server is gone: these come last, each but the last leaves both nodes as they were
 
 
 @contextlib.contextmanager
@@ -455,3 +455,28 @@ def test_the_endpoints_of_an_agent_that_stays_away_are_taken_out_and_come_back(
     agent.start()
     server.eventually(lambda: far in endpoints(), "they are back")
     assert peers(ask(server, "alice", "far")) == (f"{TRUST}/alice", f"{TRUST}/far")
+
+
+@pytest.mark.usefixtures("pods")
+def test_a_workload_that_waits_for_its_certificate_holds_up_no_proxy(
+    server: Node, agent: Node
+) -> None:
+    def certified(name: str) -> bool:
+        rows = agent.statuses().workloads
+        return any(row.certificate_expires for row in rows if row.service_account == name)
+
+    def is_replaced(pid: int) -> bool:
+        now = agent.children().get("proxy-0")
+        return now is not None and now.pid != pid and now.state == "running"
+
+    with without(server, agent):
+        agent.eventually(lambda: not is_connected(agent), "the agent has noticed")
+        agent.up(agent.write.dump(agent.write.deployment("late", program="server.py", ready=8080)))
+        told, pid = len(agent.log), agent.children()["proxy-0"].pid
+        os.kill(pid, signal.SIGKILL)
+        agent.eventually(lambda: is_replaced(pid), "a new proxy is live")
+        assert "initial fetch timed out" not in agent.log[told:]
+        assert peers(ask(agent, "bob", "far")) == (f"{TRUST}/bob", f"{TRUST}/far")
+        assert not certified("late")
+    agent.eventually(agent.is_well, "all have certificates")
+    assert certified("late")

@@ -44,9 +44,12 @@ class _Failing:
         self._signer = signer
         self.problem = ""
         self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def sign(self, request: Request, now: float) -> Issued:
         self.asked += 1
+        await self.answers.wait()
         if self.problem:
             raise SystemRefusedError(self.problem)
         return await self._signer.sign(request, now)
@@ -294,5 +297,42 @@ def test_what_failed_is_tried_again_the_moment_that_the_server_is_back(tmp_path:
             node.signer.problem = ""
             node.service.allow([_A, _B], 2)
             await node.until(lambda: node.served == {_A.uri, _B.uri})
+
+    _run(scenario)
+
+
+def test_nobody_is_to_wait_for_what_could_not_be_signed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        node = _Node(tmp_path)
+        async with node.running():
+            node.service.allow([_A], 1)
+            await node.until(lambda: node.served == {_A.uri})
+            assert node.secrets.late == frozenset()
+            node.signer.problem = "the server does not answer"
+            node.service.allow([_A, _B], 1)
+            # As a server only: what a client is asked for, a connection waits for.
+            await node.until(lambda: node.secrets.late == frozenset({_B.uri}))
+            node.signer.problem = ""
+            node.service.allow([_A, _B], 2)
+            await node.until(lambda: node.served == {_A.uri, _B.uri})
+            assert node.secrets.late == frozenset()
+
+    _run(scenario)
+
+
+def test_nobody_is_to_wait_for_a_signer_that_takes_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshd.identity.service._SOON", 0.01)
+
+    async def scenario() -> None:
+        node = _Node(tmp_path)
+        async with node.running():
+            node.signer.answers.clear()
+            node.service.allow([_A, _B])
+            await node.until(lambda: node.secrets.late == frozenset({_A.uri, _B.uri}))
+            node.signer.answers.set()
+            await node.until(lambda: node.served == {_A.uri, _B.uri})
+            assert node.secrets.late == frozenset()
 
     _run(scenario)

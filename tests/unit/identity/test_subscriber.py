@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from meshd.identity.subscriber import Request, Secret, Secrets, Subscriber
 
 _A1, _A2, _B1 = Secret("a1", b"A1"), Secret("a2", b"A2"), Secret("b1", b"B1")
@@ -38,6 +40,24 @@ def test_a_name_that_is_awaited_is_held_until_it_is_there() -> None:
     subscriber = _subscriber("a")
     assert _told(subscriber, _secrets("a")) == ({}, ())
     assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
+
+
+def test_what_is_late_is_denied_to_who_has_none_until_it_is_there() -> None:
+    subscriber = _subscriber("a")
+    assert _told(subscriber, _secrets("a")) == ({}, ())
+    late = dataclasses.replace(_secrets("a"), late=frozenset("a"))
+    assert _told(subscriber, late) == ({}, ("a",))
+    assert _told(subscriber, _secrets("a")) == ({}, ())
+    assert _told(subscriber, late) == ({}, ())
+    assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
+
+
+def test_who_has_what_is_late_keeps_it() -> None:
+    late = dataclasses.replace(_secrets("a"), late=frozenset("a"))
+    assert _told(_subscriber("a", a="a0"), late) == ({}, ())
+    subscriber = _subscriber("a")
+    assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
+    assert _told(subscriber, late) == ({}, ())
 
 
 def test_nothing_is_denied_while_it_is_not_known_who_is_allowed() -> None:
