@@ -128,7 +128,7 @@ def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def _resolved(names: Iterable[str]) -> Iterator[str]:
-    """``meshd.wire.Finding`` → ``wire``: the longest part that is a module."""
+    """``meshd.wire.Done`` → ``wire``: the longest part that is a module."""
     for name in names:
         parts = name.split(".")
         if parts[0] != PACKAGE:

@@ -14,7 +14,7 @@ from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show, yes_no
 from meshd.cli.token import rfc3339
 from meshd.model import bounds
-from meshd.model.membership import MemberState
+from meshd.wire.nodes import MemberState
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Nodes of this server.")
 NodeArgument = Annotated[str, typer.Argument(metavar="NAME")]

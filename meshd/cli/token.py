@@ -15,8 +15,8 @@ from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show
 from meshd.model import bounds
 from meshd.model.base import Duration
-from meshd.model.membership import TokenState
 from meshd.settings import Paths, load
+from meshd.wire.tokens import TokenState
 
 _TTL: Final = Duration(3600)
 

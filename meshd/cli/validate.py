@@ -13,7 +13,7 @@ from meshd.cli.output import emit, is_for_scripts, warn
 from meshd.config.requests import validate_sources
 from meshd.errors import InvalidInputError
 from meshd.manifest import ManifestError
-from meshd.wire import Finding
+from meshd.model.finding import Finding
 
 
 def validate(

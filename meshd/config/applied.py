@@ -18,7 +18,7 @@ import msgspec
 from meshd.config.write import from_json, to_json
 from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
 from meshd.model.base import Key, Object
-from meshd.wire import Finding
+from meshd.model.finding import Finding
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from meshd.config.read import Read, read_sources
 from meshd.errors import SystemRefusedError
 from meshd.manifest import ManifestError, read_text
 from meshd.model.base import Key
-from meshd.wire import Finding
+from meshd.model.finding import Finding
 
 _Stamp = tuple[int, int, int, int]
 

@@ -20,8 +20,8 @@ from meshd.errors import InvalidInputError
 from meshd.manifest import Document, ManifestError, read_documents, show_path
 from meshd.model import kinds
 from meshd.model.base import Key, Object, ObjectMeta
+from meshd.model.finding import Finding
 from meshd.model.kubernetes import Namespace, Service
-from meshd.wire import Finding
 
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 """RFC 1123, section 2.1; what Kubernetes asks of names."""

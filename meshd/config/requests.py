@@ -13,7 +13,8 @@ from meshd.decoding import nearest
 from meshd.errors import InvalidInputError
 from meshd.model import kinds
 from meshd.model.base import Key, Object
-from meshd.wire import Apply, Changed, DeleteNamed, Finding, Get, Objects, Rejected
+from meshd.model.finding import Finding
+from meshd.wire import Apply, Changed, DeleteNamed, Get, Objects, Rejected
 
 _NONE: Final[Mapping[Key, Object]] = {}
 

@@ -17,7 +17,8 @@ from meshd.config import applied
 from meshd.config.files import ConfigDirectory
 from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.model.base import Key, Object
-from meshd.wire import Change, Finding
+from meshd.model.finding import Finding
+from meshd.wire import Change
 
 
 def _now() -> str:

@@ -25,7 +25,9 @@ from meshd.identity.node import checked_name, node_uri, parse_node
 from meshd.identity.standalone import Standalone
 from meshd.identity.token_store import TokenStore
 from meshd.model import bounds
-from meshd.model.membership import MemberState, Peer, TokenState
+from meshd.wire.joining import Peer
+from meshd.wire.nodes import MemberState
+from meshd.wire.tokens import TokenState
 
 _SHORTEST_TTL: Final = 1.0
 _LONGEST_TTL: Final = 30 * 24 * 3600.0

@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from meshd import wire
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.identity.node import parse_node
-from meshd.model.membership import Peer
+from meshd.wire.joining import Peer
 
 _PACKAGE: Final = "istio.v1.auth"
 SERVICE: Final = f"{_PACKAGE}.IstioCertificateService"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from meshd.model.kubernetes import Probe
-from meshd.model.message import Message
 from meshd.model.workload import NamedPort
 
 
@@ -71,25 +70,3 @@ class PodState(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def restarts(self) -> int:
         return sum(container.restarts for container in self.containers)
-
-
-# ---- what meshctl and the testbed tell each other of them; see ``wire``
-
-
-class RunPods(Message, frozen=True):
-    """The pods of these owners from now on; other owners' pods stay as they are."""
-
-    owners: tuple[str, ...]
-    pods: tuple[PodPlan, ...]
-    cidr: str
-    """The network that the plans' addresses are out of."""
-
-
-class ListPods(Message, frozen=True):
-    """Asks for the state of all pods."""
-
-
-class Pods(Message, frozen=True):
-    pods: tuple[PodState, ...]
-    cidr: str
-    """Empty while nothing has been run yet."""

@@ -18,10 +18,10 @@ from meshd.identity import csr, istio_ca
 from meshd.identity.join import ALPN, LIMIT, MeshFacts, Reception
 from meshd.identity.serving import ServingCertificate
 from meshd.model.bounds import Bounds
-from meshd.model.membership import Peer
 from meshd.model.workload import Workload
 from meshd.roles.link import Link
 from meshd.settings import Paths, Settings
+from meshd.wire.joining import Peer
 from meshd.xds import mcp, rosters
 from meshd.xds.front import Front
 from meshd.xds.plane import Plane

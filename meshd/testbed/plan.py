@@ -13,6 +13,7 @@ from meshd.config import enrolment
 from meshd.config.read import Read, RejectedError
 from meshd.decoding import Path
 from meshd.model.base import ObjectMeta
+from meshd.model.finding import Finding
 from meshd.model.kubernetes import (
     Container,
     Deployment,
@@ -28,7 +29,6 @@ from meshd.testbed import environment
 from meshd.testbed.addresses import HOST, Subnet, allocate
 from meshd.testbed.ignored import ignored_fields
 from meshd.testbed.images import ImageMap
-from meshd.wire import Finding
 
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 """Kubernetes' for names: no vowels, so no words, and nothing that looks like something else."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Final
 
-from meshd.model.membership import Peer
+from meshd.wire.joining import Peer
 
 _LONGEST_SLEEP: Final = 60.0
 """Seconds after which the clock is looked at again: it may have been set, or the host slept."""

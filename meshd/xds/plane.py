@@ -31,8 +31,8 @@ from meshd.errors import (
     SystemRefusedError,
 )
 from meshd.model.bounds import Bounds
-from meshd.model.membership import Peer
 from meshd.model.workload import Workload
+from meshd.wire.joining import Peer
 from meshd.xds import rosters
 from meshd.xds.node_stream import NodeStream
 from meshd.xds.open_streams import OpenStreams, Stream

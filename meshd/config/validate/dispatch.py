@@ -23,6 +23,7 @@ from meshd.config.validate.virtual_services import check_virtual_service
 from meshd.model import kinds
 from meshd.model.base import Object
 from meshd.model.entries import WorkloadGroup
+from meshd.model.finding import Finding
 from meshd.model.kubernetes import Deployment, Pod, Secret, Service
 from meshd.model.security import PeerAuthentication
 from meshd.model.traffic import (
@@ -32,7 +33,6 @@ from meshd.model.traffic import (
     VirtualService,
     WorkloadEntry,
 )
-from meshd.wire import Finding
 
 _CHECKS: Final[dict[type[Object], Callable[[Report, Any], None]]] = {
     VirtualService: check_virtual_service,

@@ -13,8 +13,8 @@ import re2
 from meshd.config.read import Read, label_problem
 from meshd.decoding import Path
 from meshd.model.base import Duration
+from meshd.model.finding import Finding
 from meshd.model.routes import MAX_REGEX_PROGRAM, StringMatch
-from meshd.wire import Finding
 
 _LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _HOST_PART: Final = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?")

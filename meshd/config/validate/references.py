@@ -13,11 +13,11 @@ from meshd.model.base import Key, Object, exported
 from meshd.model.delegation import merge_route
 from meshd.model.destinations import DestinationRule
 from meshd.model.entries import ServiceEntry
+from meshd.model.finding import Finding
 from meshd.model.gateways import Gateway
 from meshd.model.kubernetes import Service
 from meshd.model.routes import Destination, VirtualService
 from meshd.model.security import PeerAuthentication
-from meshd.wire import Finding
 
 
 def check_references(

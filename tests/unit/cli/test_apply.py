@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from meshd import wire
+from meshd.model.finding import Finding
 
 CHANGED = wire.Changed(
     (
@@ -118,8 +119,8 @@ def test_every_finding_of_a_rejection_is_a_line(daemon: Any, meshctl: Any, tmp_p
     daemon.says(
         wire.Rejected(
             (
-                wire.Finding("f.yaml", 3, "is required", "Gateway", "default", "g", "spec.servers"),
-                wire.Finding("f.yaml", 9, "unknown field"),
+                Finding("f.yaml", 3, "is required", "Gateway", "default", "g", "spec.servers"),
+                Finding("f.yaml", 9, "unknown field"),
             )
         )
     )

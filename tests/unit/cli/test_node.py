@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meshd import wire
-from meshd.model.membership import MemberState, TokenState
+from meshd.wire.nodes import MemberState
+from meshd.wire.tokens import TokenState
 
 if TYPE_CHECKING:
     from conftest import Daemon, Meshctl

@@ -26,8 +26,8 @@ from meshd.identity.node import SERVER_NAME, new_request, node_uri, parse_node
 from meshd.identity.standalone import Standalone
 from meshd.identity.store import Store
 from meshd.identity.token_store import TokenStore
-from meshd.model.membership import Peer
 from meshd.model.workload import Identity
+from meshd.wire.joining import Peer
 
 TD = "cluster.local"
 WEB = Identity(TD, "shop", "web")

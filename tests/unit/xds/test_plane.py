@@ -26,8 +26,8 @@ from meshd.identity.serving import ServingCertificate
 from meshd.identity.standalone import Standalone
 from meshd.identity.store import Store
 from meshd.identity.token_store import TokenStore
-from meshd.model.membership import Peer
 from meshd.model.workload import Identity, Workload
+from meshd.wire.joining import Peer
 from meshd.xds import rosters
 from meshd.xds.client import Client
 from meshd.xds.front import Front

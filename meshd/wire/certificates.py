@@ -1,0 +1,37 @@
+"""mesh → identity, one connection for as long as both live: who has a certificate."""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshd.model.workload import Identity
+from meshd.wire.message import Message
+
+
+class Allow(Message, frozen=True):
+    """The whole of the identities that workloads of this node have. No other is ever served."""
+
+    identities: tuple[Identity, ...]
+    contacts: int = 0
+    """Of an agent. Whenever it changes, a certificate that was refused before is worth asking."""
+
+
+class CertificateState(msgspec.Struct, frozen=True):
+    """One served certificate."""
+
+    uri: str
+    expires: float
+    """Unix seconds."""
+    serial: str
+    problem: str = ""
+
+
+class Certificates(Message, frozen=True):
+    """What is served now, sent back at each change."""
+
+    certificates: tuple[CertificateState, ...]
+    problem: str = ""
+    """With keeping them on disk: of no one of them alone."""
+
+
+Messages = Allow | Certificates

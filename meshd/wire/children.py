@@ -1,0 +1,47 @@
+"""meshctl, telemetry, mesh → supervisor: the processes of this node."""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshd.wire.message import Message
+
+
+class Children(Message, frozen=True):
+    """Asks for the state of the processes."""
+
+
+class RoleStatus(msgspec.Struct, frozen=True):
+    """One process that the supervisor keeps running."""
+
+    name: str
+    pid: int
+    """0 when it does not run."""
+    state: str
+    restarts: int
+    since: float
+    """Unix seconds of its last start."""
+    problem: str = ""
+
+
+class ChildStates(Message, frozen=True):
+    children: tuple[RoleStatus, ...]
+
+
+class RestartRoles(Message, frozen=True):
+    """Begin these anew, with the settings as they are on disk now. Traffic does not notice."""
+
+    names: tuple[str, ...]
+
+
+class ReloadNames(Message, frozen=True):
+    """The resolver's tables are other ones now, for the ``version``-th time."""
+
+    version: int
+
+
+class ReplacePool(Message, frozen=True):
+    """Replace each proxy by a new process, one after the other in each pool, losing nothing."""
+
+
+Messages = Children | ChildStates | RestartRoles | ReloadNames | ReplacePool

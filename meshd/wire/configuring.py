@@ -1,0 +1,70 @@
+"""meshctl → mesh: the configuration is changed and shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from meshd.model.finding import Finding
+from meshd.wire.message import Message
+
+
+class Apply(Message, frozen=True):
+    """YAML documents, each source with its text; all or nothing."""
+
+    sources: tuple[tuple[str, str], ...]
+    """Pairs of a name for messages (a path, or "-") and the text."""
+    namespace: str = "default"
+    dry_run: bool = False
+    wait: float = 0.0
+    """Seconds to wait until every proxy has it; 0: do not wait."""
+    delete: bool = False
+
+
+class DeleteNamed(Message, frozen=True):
+    """Delete objects by kind and name."""
+
+    kind: str
+    names: tuple[str, ...]
+    namespace: str = "default"
+    dry_run: bool = False
+    wait: float = 0.0
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What was done with one object."""
+
+    kind: str
+    namespace: str
+    name: str
+    result: str
+    """created, configured, unchanged or deleted."""
+
+
+class Changed(Message, frozen=True):
+    changes: tuple[Change, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class Get(Message, frozen=True):
+    """Stored objects of a kind; an empty name is all, an empty namespace is all namespaces."""
+
+    kind: str
+    name: str = ""
+    namespace: str = ""
+
+
+class Objects(Message, frozen=True):
+    """API objects as JSON values, ``apiVersion`` and ``kind`` included."""
+
+    objects: tuple[dict[str, Any], ...]
+
+
+class Rejected(Message, frozen=True):
+    """Input that is not valid. Nothing was changed."""
+
+    findings: tuple[Finding, ...]
+
+
+Messages = Apply | DeleteNamed | Changed | Get | Objects | Rejected

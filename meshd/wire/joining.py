@@ -1,0 +1,60 @@
+"""server → identity: nodes that join, and whom certificates are made for."""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshd.model.bounds import Bounds
+from meshd.wire.message import Message
+
+
+class Enlist(Message, frozen=True):
+    """A node wants to join: its certificate for a token, which is used up by that."""
+
+    token: str
+    node: str
+    csr: bytes
+    """PEM."""
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """A node at the other end of a connection, as its certificate says."""
+
+    node: str
+    serial: str
+    """Hexadecimal."""
+    expires: float
+    """Unix seconds."""
+
+
+class Admit(Message, frozen=True):
+    """Asks whether a node belongs to the mesh."""
+
+    peer: Peer
+
+
+class Admitted(Message, frozen=True):
+    bounds: Bounds
+
+
+class Certify(Message, frozen=True):
+    """Asks for a certificate of what the request names. Only the server role may ask."""
+
+    csr: bytes
+    """PEM."""
+    peer: Peer | None = None
+    """Who wants it; None: the server role itself."""
+    lifetime: float = 0.0
+    """Seconds; 0, or more than is given: as long as it is given for."""
+
+
+class Certified(Message, frozen=True):
+    chain: bytes
+    """PEM, the leaf first, without the root."""
+    roots: bytes
+    """PEM of all certificates to verify others by."""
+    expires: float
+    """Unix seconds."""
+
+
+Messages = Enlist | Admit | Admitted | Certify | Certified

@@ -1,0 +1,41 @@
+"""meshctl → server → identity: who belongs to the mesh."""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshd.model.bounds import Bounds
+from meshd.wire.message import Message
+
+
+class ListNodes(Message, frozen=True):
+    """Asks which nodes have joined."""
+
+
+class MemberState(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that has joined. Times in Unix seconds."""
+
+    name: str
+    bounds: Bounds
+    joined: float
+    expires: float
+    """When its certificate ends."""
+
+
+class MemberStates(Message, frozen=True):
+    nodes: tuple[MemberState, ...]
+
+
+class RemoveNode(Message, frozen=True):
+    """Its certificates count for nothing from now on."""
+
+    name: str
+
+
+class BindNode(Message, frozen=True):
+    name: str
+    bounds: Bounds
+    """All of them, from now on; none: any."""
+
+
+Messages = ListNodes | MemberStates | RemoveNode | BindNode

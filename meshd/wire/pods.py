@@ -1,0 +1,28 @@
+"""meshctl ↔ testbed: which pods are to run, and how they are."""
+
+from __future__ import annotations
+
+from meshd.model.pod import PodPlan, PodState
+from meshd.wire.message import Message
+
+
+class RunPods(Message, frozen=True):
+    """The pods of these owners from now on; other owners' pods stay as they are."""
+
+    owners: tuple[str, ...]
+    pods: tuple[PodPlan, ...]
+    cidr: str
+    """The network that the plans' addresses are out of."""
+
+
+class ListPods(Message, frozen=True):
+    """Asks for the state of all pods."""
+
+
+class Pods(Message, frozen=True):
+    pods: tuple[PodState, ...]
+    cidr: str
+    """Empty while nothing has been run yet."""
+
+
+Messages = RunPods | ListPods | Pods

@@ -1,0 +1,52 @@
+"""server ↔ mesh, one connection for as long as both live: what nodes are to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from meshd.model.workload import Workload
+from meshd.wire.message import Message
+
+
+class Follow(Message, frozen=True):
+    """Asks for what other nodes are to know, and again at each change."""
+
+    workloads: tuple[Workload, ...] | None = None
+    """All workloads of other nodes, from now on; None: as they were."""
+
+
+class Shared(Message, frozen=True):
+    """What other nodes are to know."""
+
+    workloads: tuple[Workload, ...]
+    """Of all nodes, ``node`` filled in."""
+    objects: tuple[dict[str, Any], ...] | None = None
+    """The whole configuration; None: as it was told last on this connection."""
+
+
+class Nodes(Message, frozen=True):
+    """Asks a server which nodes are connected, or were a moment ago."""
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that has joined, as its server sees it."""
+
+    name: str
+    connected: bool
+    since: float
+    """Unix seconds of the last change of ``connected``."""
+    workloads: int
+    synced: bool = False
+    """It has all that the server serves, but for what it refused."""
+    rejected: tuple[str, ...] = ()
+    kept_out: tuple[str, ...] = ()
+    """Workloads that it told of and may not have, each with the reason."""
+
+
+class NodeStatuses(Message, frozen=True):
+    nodes: tuple[NodeStatus, ...]
+
+
+Messages = Follow | Shared | Nodes | NodeStatuses

@@ -1,0 +1,56 @@
+"""meshctl → identity (of a server): the tokens that other nodes join with."""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshd.model.bounds import Bounds
+from meshd.wire.message import Message
+
+
+class CreateToken(Message, frozen=True):
+    """Asks for a token with which another node can join."""
+
+    ttl: float
+    """Seconds."""
+    node: str = ""
+    """The only node that may use it; empty: any."""
+    uses: int = 1
+    bounds: Bounds = ()
+    """Of whoever joins with it."""
+
+
+class TokenState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a token. Times in Unix seconds."""
+
+    id: str
+    node: str
+    created: float
+    expires: float
+    uses: int
+    used_by: tuple[str, ...]
+    state: str
+    """valid, used or expired."""
+    bounds: Bounds = ()
+
+
+class TokenCreated(Message, frozen=True):
+    """``token`` is told this once."""
+
+    token: str
+    kept: TokenState
+
+
+class ListTokens(Message, frozen=True):
+    """Asks for all tokens that are kept."""
+
+
+class TokenStates(Message, frozen=True):
+    tokens: tuple[TokenState, ...]
+
+
+class DeleteToken(Message, frozen=True):
+    id: str
+
+
+Messages = CreateToken | TokenCreated | ListTokens | TokenStates | DeleteToken
