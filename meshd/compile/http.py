@@ -16,6 +16,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 
 from meshd.compile.access_log import access_logs
 from meshd.compile.dynamic_dns import HTTP_FILTER, http_config
+from meshd.compile.idempotence import FILTER, idempotence_filter
 from meshd.compile.wellknown import (
     CLIENT_CERTIFICATE_STATE,
     filter_,
@@ -42,7 +43,7 @@ def client_manager(
         options,
         stat_prefix=stat_prefix,
         rds=_routes(routes),
-        http_filters=_filters(cors=True, fault=True, dynamic=dynamic),
+        http_filters=_filters(of_client=True, dynamic=dynamic),
         forward_client_cert_details=_Manager.SANITIZE,
     )
 
@@ -72,7 +73,7 @@ def gateway_manager(stat_prefix: str, routes: str, options: MeshOptions, *, tls:
         options,
         stat_prefix=stat_prefix,
         rds=_routes(routes),
-        http_filters=_filters(cors=True, fault=True),
+        http_filters=_filters(of_client=True),
         use_remote_address=true(),
         forward_client_cert_details=_Manager.SANITIZE_SET,
         set_current_client_cert_details=_Manager.SetCurrentClientCertDetails(
@@ -129,17 +130,18 @@ def _all_to(name: str, cluster: str, *, certificate: bool) -> Any:
     )
 
 
-def _filters(*, cors: bool = False, fault: bool = False, dynamic: bool = False) -> list[Any]:
+def _filters(*, of_client: bool = False, dynamic: bool = False) -> list[Any]:
+    """``of_client``: with those that carry out what the routes say."""
     http_filter = http_connection_manager_pb2.HttpFilter
     filters: list[Any] = []
-    if cors:
-        filters.append(
-            http_filter(name="envoy.filters.http.cors", typed_config=packed(cors_pb2.Cors()))
-        )
-    if fault:
-        filters.append(
-            http_filter(name="envoy.filters.http.fault", typed_config=packed(fault_pb2.HTTPFault()))
-        )
+    if of_client:
+        filters += [
+            http_filter(name="envoy.filters.http.cors", typed_config=packed(cors_pb2.Cors())),
+            http_filter(
+                name="envoy.filters.http.fault", typed_config=packed(fault_pb2.HTTPFault())
+            ),
+            http_filter(name=FILTER, typed_config=packed(idempotence_filter())),
+        ]
     if dynamic:
         filters.append(http_filter(name=HTTP_FILTER, typed_config=packed(http_config())))
     router = router_pb2.Router()

@@ -12,6 +12,7 @@ from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.type.matcher.v3 import string_pb2
 from envoy.type.v3 import percent_pb2
 
+from meshd.compile.idempotence import idempotence_settings
 from meshd.compile.route_match import string_matcher
 from meshd.compile.wellknown import packed, seconds
 from meshd.model.traffic import CorsPolicy, HTTPFaultInjection, HTTPRoute, Percent
@@ -42,7 +43,7 @@ _GRPC_STATUS: Final = (
 
 def filter_settings(route: HTTPRoute) -> dict[str, Any]:
     """``typed_per_filter_config`` of a route."""
-    settings: dict[str, Any] = {}
+    settings = idempotence_settings(route.retries)
     if route.fault and (fault := _fault(route.fault)) is not None:
         settings[FAULT_FILTER] = packed(fault)
     if route.cors_policy:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from meshd.compile.hosts import forms
+from meshd.compile.idempotence import never
 from meshd.compile.names import PASSTHROUGH_CLUSTER, client_routes
 from meshd.compile.route_actions import to_cluster
 from meshd.compile.route_match import Entrance, route_match
@@ -158,7 +159,9 @@ def _anything_else(view: View) -> Any:
         route = route_components_pb2.Route(name="block_all", match=match, direct_response=refusal)
         return _VirtualHost(name="block_all", domains=["*"], routes=[route])
     action = route_components_pb2.RouteAction(cluster=PASSTHROUGH_CLUSTER, timeout=seconds(0))
-    route = route_components_pb2.Route(name="allow_any", match=match, route=action)
+    route = route_components_pb2.Route(
+        name="allow_any", match=match, route=action, typed_per_filter_config=never()
+    )
     return _VirtualHost(
         name="allow_any", domains=["*"], routes=[route], include_request_attempt_count=True
     )

@@ -38,6 +38,7 @@ from meshd.compile.dynamic_dns import HTTP_FILTER, http_config
 from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import BoundServer
 from meshd.compile.gateway_routes import gateway_route_configuration
+from meshd.compile.idempotence import FILTER, idempotence_filter
 from meshd.compile.names import OutboundCluster, gateway_routes, parse_cluster
 from meshd.compile.opaque import opaque_routes
 from meshd.compile.proxy_protocol import announce_clients
@@ -151,6 +152,9 @@ class Backends:
                 failing = count < int(headers.get("x-after", 1000))
                 if failing and "x-sleep" in headers:
                     time.sleep(float(headers["x-sleep"]))  # this is a slow server's work
+                if failing and "x-hang-up" in headers:
+                    self.close_connection = True
+                    return
                 status = int(headers.get("x-status", 200)) if failing else 200
                 if headers.get("x-fail-on") == name:
                     status = 500
@@ -342,6 +346,7 @@ def _listener(name: str, routes: Any) -> Any:
     filters = {
         "envoy.filters.http.cors": cors_pb2.Cors(),
         "envoy.filters.http.fault": fault_pb2.HTTPFault(),
+        FILTER: idempotence_filter(),
         HTTP_FILTER: http_config(),
         "envoy.filters.http.router": router_pb2.Router(),
     }

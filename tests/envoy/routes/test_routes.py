@@ -162,6 +162,29 @@ def test_failed_request_is_tried_as_often_as_the_route_says(
     ]
 
 
+@pytest.mark.parametrize(
+    ("host", "method", "attempts"),
+    [
+        *(("retry-default.test", method, 2) for method in ("GET", "OPTIONS", "PUT")),
+        ("retry-default.test", "POST", 1),
+        ("retry-empty.test", "GET", 2),
+        ("retry-none.test", "GET", 1),
+        ("retry-codes.test", "GET", 1),
+        ("reviews", "GET", 2),
+        ("reviews", "POST", 1),
+    ],
+)
+def test_what_a_server_hung_up_on_is_asked_again_if_that_makes_no_difference(
+    proxy: Proxy, host: str, method: str, attempts: int
+) -> None:
+    path = f"/hang-up/{host}/{method}"
+    reply = proxy.call(host, path, method, x_hang_up="yes", x_after="2")
+    assert reply.status == (200 if attempts > 1 else 503)
+    tried = proxy.backends.requests(path)
+    assert len(tried) == attempts
+    assert not any("x-envoy-retry-on" in seen.headers for seen in tried)
+
+
 def test_retry_that_succeeds_hides_the_failure(proxy: Proxy) -> None:
     path = "/recovers"
 
