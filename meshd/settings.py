@@ -49,6 +49,11 @@ class Paths:
         """Pinned namespaces."""
         return self.run / "netns"
 
+    @property
+    def held(self) -> Path:
+        """Notes of services that were started when the mesh could not serve them: root's."""
+        return self.run / "held"
+
     def socket(self, role: str) -> Path:
         """Where a role listens for ``wire`` messages: root and meshd's uid only."""
         return self.run / f"{role}.sock"

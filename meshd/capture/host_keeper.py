@@ -26,7 +26,7 @@ from meshd.capture.options import options_for
 from meshd.capture.probe import listens_here, probe_here
 from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
 from meshd.model.interception import HOST_PORTS
-from meshd.model.workload import Observation, Placement, Stage
+from meshd.model.workload import HostService, Observation, Placement, Stage
 from meshd.settings import CaptureSettings
 
 _LOOK: Final = 0.2
@@ -48,7 +48,8 @@ _log = logging.getLogger(__name__)
 
 
 class HostKeeper:
-    """``observe`` is told what is so for a workload, or that it is let go."""
+    """``observe`` is told what is so for a workload, or that it is let go; ``served``, at each look
+    that finds it so, that one is proven."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class HostKeeper:
         observe: Callable[[str, Observation | None], None],
         *,
         fail_open: bool = False,
+        served: Callable[[HostService], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._fail_open = fail_open
@@ -65,6 +67,7 @@ class HostKeeper:
         self._probing = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._note = note
         self._observe = observe
+        self._served = served
         self._wanted: dict[str, Placement] = {}
         self._told: dict[str, Observation] = {}
         self._wake = asyncio.Event()
@@ -196,6 +199,9 @@ class HostKeeper:
             if uid in captured:
                 self._say(uid, Observation(uid, Stage.CAPTURED, not problem, problem))
                 self._count(uid, problem if captured[uid].cgroup_id else "")
+                host = self._wanted[uid].workload.host
+                if host and not problem:
+                    self._served(host)
             elif uid not in self._unprotected:
                 self._say(uid, Observation(uid, Stage.PINNED, problem=problem))
 

@@ -25,7 +25,7 @@ from meshd.capture.namespaces import Pin, Pins
 from meshd.capture.options import CaptureOptions, options_for
 from meshd.capture.probe import listens, probe
 from meshd.errors import MeshdError
-from meshd.model.workload import Observation, Placement, Stage
+from meshd.model.workload import HostService, Observation, Placement, Stage
 from meshd.settings import CaptureSettings
 
 _FIRST_RETRY: Final = 0.05
@@ -47,7 +47,8 @@ _log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """All workloads of the node. ``changed`` is called when ``observations`` has news."""
+    """All workloads of the node. ``changed`` is called when ``observations`` has news; ``served``:
+    see ``HostKeeper``."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Keeper:
         changed: Callable[[], None] = lambda: None,
         *,
         fail_open: bool = False,
+        served: Callable[[HostService], None] = lambda _: None,
     ) -> None:
         self.settings = settings
         self.fail_open = fail_open
@@ -69,7 +71,7 @@ class Keeper:
         self._settled = asyncio.Event()
         self._hosted: frozenset[str] = frozenset()
         note = pins.directory.with_name(_HOST_NOTE)
-        self._host = HostKeeper(settings, note, self.observe, fail_open=fail_open)
+        self._host = HostKeeper(settings, note, self.observe, fail_open=fail_open, served=served)
 
     def place(self, placements: Sequence[Placement]) -> None:
         """The whole of what is wanted. What is pinned but not wanted is let go."""

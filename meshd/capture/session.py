@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from meshd import channel, wire
 from meshd.capture.keeper import Keeper
 from meshd.capture.namespaces import Pins
 from meshd.errors import InvalidInputError, UnreachableError
+from meshd.model.workload import HostService
 from meshd.settings import CaptureSettings
 
 
 class CaptureService:
     """What capture.sock serves. A peer that hangs up changes nothing."""
 
-    def __init__(self, settings: CaptureSettings, pins: Pins, *, fail_open: bool = False) -> None:
+    def __init__(
+        self,
+        settings: CaptureSettings,
+        pins: Pins,
+        *,
+        fail_open: bool = False,
+        served: Callable[[HostService], None] = lambda _: None,
+    ) -> None:
         self._news: set[asyncio.Event] = set()
-        self._keeper = Keeper(settings, pins, self._changed, fail_open=fail_open)
+        self._keeper = Keeper(settings, pins, self._changed, fail_open=fail_open, served=served)
 
     async def session(self, connection: channel.Connection) -> None:
         """One peer, as long as it stays. Raises InvalidInputError for anything but ``Place``."""

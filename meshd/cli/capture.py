@@ -18,13 +18,15 @@ from meshd.capture import inside
 from meshd.capture.host_keeper import host_workload
 from meshd.capture.host_rules import HostWorkload
 from meshd.capture.options import CaptureOptions, options_for
+from meshd.capture.probe import listens_here
 from meshd.cli import release
 from meshd.cli.arguments import Output, OutputOption
-from meshd.cli.output import emit, is_for_scripts
+from meshd.cli.output import emit, is_for_scripts, warn
 from meshd.discovery import host_services
-from meshd.errors import InvalidInputError
+from meshd.discovery.held_starts import HeldStarts
+from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.workload import Placement, Stage, Workload
-from meshd.settings import CaptureSettings, Paths, load
+from meshd.settings import CaptureSettings, Paths, Settings, load
 
 app: Final = typer.Typer(
     no_args_is_help=True, help="The redirecting rules of one network namespace, without the daemon."
@@ -83,21 +85,41 @@ def check(
 def hold(service: Annotated[str, typer.Argument(metavar="UNIT|UID")]) -> None:
     """Before an enrolled service starts: it is captured, or nothing of it passes until it is.
 
-    A service that is not enrolled is left alone. Under failure_policy: open, all are.
+    A service that is not enrolled is left alone. Under failure_policy: open, all are. If it does
+    not start while nobody serves it, meshd starts it once it can.
     """
     paths = Paths.from_environment()
-    whole = load(paths.settings)
+    is_unit, starts = service.endswith(".service"), HeldStarts(paths.held)
+    if is_unit:
+        starts.note(service)  # whatever becomes of us
+    if _is_served(paths, service) and is_unit:
+        starts.forget(service)
+
+
+def _is_served(paths: Paths, service: str) -> bool:
+    """Whether there is nothing that it has to be held for, or to be started again for."""
+    whole = _settings_or_defaults(paths.settings)
     settings = whole.capture
     known = host_services.load(paths.lib / host_services.RECORD).values()
     starting = [one for one in known if one.host and service in {one.host.unit, one.uid}]
     if not starting or whole.fails_open:
-        return
+        return True
     enrolled = {one.uid: _host_workload(one, settings) for one in known}
-    action = functools.partial(
-        holding.hold, enrolled[starting[0].uid], tuple(enrolled.values()), settings.backend
-    )
+    own = enrolled[starting[0].uid]
+    action = functools.partial(holding.hold, own, tuple(enrolled.values()), settings.backend)
     if asyncio.run(inside.run_in_host(action)):
-        print(f"{starting[0].uid}: held until its traffic is captured")
+        print(f"{own.uid}: held until its traffic is captured")
+        return False
+    return listens_here(own.outbound_port)
+
+
+def _settings_or_defaults(path: Path) -> Settings:
+    """A mistake in them must not keep services from starting; it keeps them closed."""
+    try:
+        return load(path)
+    except MeshdError as error:
+        warn([f"{error}; until that is corrected it is held as by the default settings"])
+        return Settings()
 
 
 app.command()(release.release)

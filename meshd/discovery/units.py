@@ -63,7 +63,8 @@ def cgroup_of(unit: str) -> str:
 
 def drop_in(unit: str, meshctl: str) -> str:
     """``ExecCondition`` runs before anything else of the unit, in its cgroup. Without meshd on the
-    host it holds nobody up."""
+    host it holds nobody up. By 255 the unit fails, for all to see; by any other status it would be
+    passed over in silence: systemd.service(5)."""
     return f"""\
 # Written by meshctl enroll {unit}; meshctl unenroll {unit} removes it.
 [Unit]
@@ -72,7 +73,7 @@ After=meshd.service
 
 [Service]
 Slice={slice_of(unit)}
-ExecCondition=+/bin/sh -c 'test ! -x {meshctl} || exec {meshctl} capture hold %n'
+ExecCondition=+/bin/sh -c 'test ! -x {meshctl} || {meshctl} capture hold %n || exit 255'
 """
 
 
@@ -82,7 +83,10 @@ class Unit:
 
     name: str
     exists: bool
-    active: bool
+    state: str
+    """``active``, ``activating``, ``failed`` …: ActiveState, systemctl(1)."""
+    result: str
+    """Why its last run ended: ``success``, ``timeout`` …"""
     slice: str
 
 
@@ -94,13 +98,14 @@ class Systemd:
 
     def look(self, unit: str) -> Unit:
         """Raises SystemRefusedError."""
-        printed = _systemctl("show", "--property=LoadState,ActiveState,Slice", "--", unit)
+        printed = _systemctl("show", "--property=LoadState,ActiveState,Result,Slice", "--", unit)
         lines = (line.partition("=") for line in printed.splitlines())
         known = {name: value for name, _, value in lines}
         return Unit(
             unit,
             known.get("LoadState") == "loaded",
-            known.get("ActiveState") in {"active", "activating", "reloading"},
+            known.get("ActiveState", ""),
+            known.get("Result", ""),
             known.get("Slice", ""),
         )
 
@@ -134,6 +139,11 @@ class Systemd:
     def restart(self, unit: str) -> None:
         """If it runs. Raises SystemRefusedError."""
         _systemctl("try-restart", "--", unit)
+
+    def start_again(self, unit: str) -> None:
+        """However often it has failed. Does not wait for it. Raises SystemRefusedError."""
+        _systemctl("reset-failed", "--", unit)
+        _systemctl("start", "--no-block", "--", unit)
 
     def stop_slice(self, unit: str) -> None:
         """Once nothing runs in it: it would take that along."""

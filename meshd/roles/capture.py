@@ -8,7 +8,9 @@ import pwd
 from meshd import channel
 from meshd.capture.namespaces import Pins
 from meshd.capture.session import CaptureService
+from meshd.discovery.held_starts import HeldStarts
 from meshd.errors import InvalidInputError
+from meshd.roles.resuming import Resuming
 from meshd.settings import Paths, Settings
 
 
@@ -22,7 +24,11 @@ async def run(settings: Settings, paths: Paths) -> None:
         raise InvalidInputError(
             f"setting user: there is no user {settings.user!r}; systemd-sysusers makes it"
         ) from None
-    service = CaptureService(settings.capture, Pins(paths.netns), fail_open=settings.fails_open)
+    resuming = Resuming(HeldStarts(paths.held))
+    pins = Pins(paths.netns)
+    service = CaptureService(
+        settings.capture, pins, fail_open=settings.fails_open, served=resuming.served
+    )
     path = paths.socket("capture")
     server = await channel.listen(path, service.session, uids={0, user.pw_uid})
     os.chown(path, 0, user.pw_gid)
@@ -31,3 +37,4 @@ async def run(settings: Settings, paths: Paths) -> None:
             await server.serve_forever()
     finally:
         await service.close()
+        await resuming.close()

@@ -105,6 +105,7 @@ def make_directories(home: Home, users: Users) -> None:
         (paths.lib, meshd.uid, meshd.gid, 0o700),
         (paths.run, 0, meshd.gid, 0o1775),
         (paths.netns, 0, 0, 0o755),
+        (paths.held, 0, 0, 0o755),
         (home.directory, 0, 0, 0o755),
         (paths.proxy_run, meshd.uid, proxy.gid, 0o2750),
         (paths.resolver_run, meshd.uid, meshd.gid, 0o755),

@@ -39,6 +39,15 @@ ExecStart=/bin/sh -c 'while :; do curl -s -o /dev/null -m 1 http://198.18.243.25
 [Install]
 WantedBy=multi-user.target
 """
+NEEDY: Final = """\
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+TimeoutStartSec=3
+ExecStart=/bin/sh -c 'until curl -sf -o /dev/null -m 1 http://shop.mesh.svc.cluster.local/;\
+ do sleep 0.1; done'
+"""
+"""It does not start without its peer."""
 OFF: Final = "/etc/systemd/system/meshd.service.d/off.conf"
 STRICT: Final = """
 apiVersion: security.istio.io/v1
@@ -85,6 +94,7 @@ def machine(make_machine: Callable[[str], Machine], outside: Outside) -> Machine
     for name, port in (("web", 8081), ("shop", 8082), ("plain", 8083)):
         made.write(f"/etc/systemd/system/{name}.service", UNIT.format(port=port))
     made.write("/etc/systemd/system/eager.service", EAGER)
+    made.write("/etc/systemd/system/needy.service", NEEDY)
     made.boot()
     made.ask("systemctl", "enable", "--now", "meshd", "web", "shop", "plain", "eager")
     eventually(lambda: made.run("meshctl", "status").returncode == 0, "meshd answers")
@@ -206,6 +216,29 @@ def test_without_meshd_what_is_enrolled_is_held_and_the_rest_goes_on(
     machine.ask("systemctl", "daemon-reload")
     machine.ask("systemctl", "start", "meshd")
     eventually(lambda: calls(machine), "they are captured again")
+
+
+def test_what_did_not_start_while_meshd_was_dead_is_started_once_it_is_there(
+    machine: Machine,
+) -> None:
+    machine.ask("meshctl", "enroll", "needy", "-n", "mesh")
+    settings = "/etc/meshd/meshd.yaml"
+    for is_captured in (True, False):
+        machine.ask("systemctl", "stop", "needy", "meshd", "meshd-proxies.slice")
+        if not is_captured:
+            machine.ask("meshctl", "capture", "release")
+        # It must be held all the same.
+        machine.write(settings, SETTINGS + "log_levle: debug\n")
+        assert machine.run("systemctl", "start", "needy").returncode != 0
+        told = machine.ask("systemctl", "show", "--property=ActiveState,Result", "needy")
+        assert told == "Result=timeout\nActiveState=failed\n"
+        assert "mesh.needy@" in rules(machine)
+        machine.write(settings, SETTINGS)
+        machine.ask("systemctl", "start", "meshd")
+        active = ("systemctl", "is-active", "--quiet", "needy")
+        eventually(lambda active=active: machine.run(*active).returncode == 0, "it is started")
+    machine.ask("systemctl", "stop", "needy")
+    machine.ask("meshctl", "unenroll", "needy")
 
 
 DECLARED: Final = """\

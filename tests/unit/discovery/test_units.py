@@ -63,7 +63,8 @@ def test_no_slice_is_shared_or_inside_another(one: str, other: str) -> None:
 
 
 def test_the_drop_in_puts_the_unit_into_its_slice_behind_a_check() -> None:
-    text = drop_in("nginx.service", "/opt/meshd/bin/meshctl")
+    text = drop_in("nginx.service", "/bin/meshctl")
     assert "Slice=meshd_services-nginx.slice\n" in text
-    assert "ExecCondition=+/bin/sh -c 'test ! -x /opt/meshd/bin/meshctl || exec" in text
+    hold = "test ! -x /bin/meshctl || /bin/meshctl capture hold %n || exit 255"
+    assert f"ExecCondition=+/bin/sh -c '{hold}'\n" in text
     assert "Requires=" not in text

@@ -1,0 +1,70 @@
+"""Which services of the host were started when the mesh could not serve them, and what to do about
+each once it can.
+
+They start all the same, with nothing of theirs passing. Some do not survive that: they need a peer
+to be ready, and systemd gives up after ``TimeoutStartSec`` or a few attempts. Nobody would start
+those again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from pathlib import Path
+from typing import Final
+
+from meshd.discovery.units import Unit, unit_name
+from meshd.errors import MeshdError, SystemRefusedError
+
+_REFUSED: Final = "exec-condition"
+"""systemd's word for a start that the condition ended: the unit does not count as failed."""
+
+
+class Step(enum.Enum):
+    """What becomes of a unit that was started too early, now that it can be served."""
+
+    START = "start"
+    WAIT = "wait"
+    """It is still at it."""
+    LEAVE = "leave"
+
+
+def next_step(unit: Unit) -> Step:
+    """Never starts what somebody has stopped."""
+    match unit.state:
+        case "failed":
+            return Step.START
+        case "inactive" if unit.result == _REFUSED:
+            return Step.START
+        case "activating" | "deactivating" | "reloading":
+            return Step.WAIT
+        case _:
+            return Step.LEAVE
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeldStarts:
+    """Notes, an empty file for each unit. root writes them."""
+
+    directory: Path
+
+    def note(self, unit: str) -> None:
+        """Raises SystemRefusedError, InvalidInputError."""
+        path = self._path(unit)
+        try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+        except OSError as error:
+            raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
+
+    def forget(self, unit: str) -> None:
+        self._path(unit).unlink(missing_ok=True)
+
+    def has(self, unit: str) -> bool:
+        try:
+            return self._path(unit).exists()
+        except MeshdError:
+            return False  # no name of a service that could have been started
+
+    def _path(self, unit: str) -> Path:
+        return self.directory / unit_name(unit)

@@ -1,0 +1,56 @@
+"""Starts services of the host that did not survive being started while the mesh could not serve
+them: see ``discovery.held_starts``."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from typing import Final
+
+from meshd import journal
+from meshd.capture import inside
+from meshd.discovery.held_starts import HeldStarts, Step, next_step
+from meshd.discovery.units import Systemd
+from meshd.errors import MeshdError
+from meshd.model.workload import HostService
+
+_LOOK: Final = 0.5
+_LONGEST_LOOK: Final = 10.0
+"""Seconds between looks at a unit that is still being started."""
+_log = logging.getLogger(__name__)
+
+
+class Resuming:
+    def __init__(self, starts: HeldStarts) -> None:
+        self._starts = starts
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def served(self, host: HostService) -> None:
+        """The mesh serves it now. May be told again and again."""
+        if host.unit and host.unit not in self._tasks and self._starts.has(host.unit):
+            self._tasks[host.unit] = asyncio.create_task(self._see_to(host.unit))
+
+    async def close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _see_to(self, unit: str) -> None:
+        pause = _LOOK
+        try:
+            while (step := await self._look(unit)) is Step.WAIT:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_LOOK)
+            self._starts.forget(unit)
+            if step is Step.START:
+                text = "%s failed to start while it was held; it is started again"
+                journal.event(_log, logging.WARNING, "resumed", text, unit)
+                await inside.run_in_host(functools.partial(Systemd().start_again, unit))
+        except (MeshdError, OSError) as error:
+            journal.event(_log, logging.ERROR, "resumed", "%s", error)
+        finally:
+            del self._tasks[unit]
+
+    async def _look(self, unit: str) -> Step:
+        return next_step(await inside.run_in_host(functools.partial(Systemd().look, unit)))
