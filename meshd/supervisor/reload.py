@@ -1,14 +1,15 @@
-"""What is to begin anew when the settings have changed. Pure."""
+"""Which roles the settings choose, and what is to begin anew when they have changed. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
 from meshd.resolver.command import NAME as RESOLVER
 from meshd.settings import ProxySettings, Settings
+from meshd.supervisor.privileges import Role
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,6 +18,12 @@ class Consequence:
     """Roles, which read their settings at their start."""
     replace: bool = False
     """Every proxy."""
+
+
+def chosen(offered: Mapping[str, Sequence[str]], settings: Settings) -> Mapping[str, Sequence[str]]:
+    """The roles that run under these settings: only a server has one for other nodes."""
+    left_out = "" if settings.role == Role.SERVER.value else Role.SERVER.value
+    return {name: command for name, command in offered.items() if name != left_out}
 
 
 def consequence(before: Settings, after: Settings, roles: Collection[str]) -> Consequence:

@@ -17,6 +17,7 @@ from meshd.supervisor.home import Home
 from meshd.supervisor.output import File, Output, Pipe
 from meshd.supervisor.process import Process
 from meshd.supervisor.record import Entry
+from meshd.supervisor.reload import chosen
 from meshd.supervisor.resolver import Resolver, pass_on
 from meshd.supervisor.runner import Runner
 
@@ -25,14 +26,15 @@ _GRACE: Final = 1.2
 
 
 class Roles:
-    """``commands``: command lines by name; the resolver's is made of the settings at each start.
+    """``offered``: command lines by name, of which the settings choose; the resolver's is made of
+    them at each start.
 
     ``stopping``: once it is set, none begins anew.
     """
 
     def __init__(
         self,
-        commands: Mapping[str, Sequence[str]],
+        offered: Mapping[str, Sequence[str]],
         *,
         settings: Settings,
         home: Home,
@@ -42,13 +44,17 @@ class Roles:
         changed: Callable[[], None],
     ) -> None:
         self.settings = settings
-        self._commands = commands
+        self._offered = offered
         self._home = home
         self._environment = environment
         self._stopping = stopping
         self._changed = changed
         self._resolver = Resolver(home.paths.resolver_run, slice_name)
-        self._runners = [self._make(name) for name in commands]
+        self._runners = [self._make(name) for name in self._commands]
+
+    @property
+    def _commands(self) -> Mapping[str, Sequence[str]]:
+        return chosen(self._offered, self.settings)
 
     def _make(self, name: str) -> Runner:
         return Runner(
@@ -107,17 +113,24 @@ class Roles:
             runner.start()
 
     async def restart(self, names: Iterable[str]) -> None:
-        """Raises InvalidInputError when there is no role of a name."""
-        wanted = set(names)
-        if unknown := wanted - self.names:
+        """And have the roles that the settings choose by now, and no others.
+
+        Raises InvalidInputError when there is no role of a name.
+        """
+        beginning, wanted = set(names), self._commands
+        if unknown := beginning - wanted.keys():
             raise InvalidInputError(f"there is no role {', '.join(sorted(unknown))} here")
-        old = [runner for runner in self._runners if runner.name in wanted]
+        staying = wanted.keys() - beginning
+        old = [runner for runner in self._runners if runner.name not in staying]
         for runner in old:
             runner.stop()
         await asyncio.gather(*(runner.stopped() for runner in old))
-        self._runners = [self._make(one.name) if one in old else one for one in self._runners]
+        for name in {runner.name for runner in old} - wanted.keys():
+            self._home.paths.socket(name).unlink(missing_ok=True)
+        kept = {runner.name: runner for runner in self._runners if runner not in old}
+        self._runners = [kept.get(name) or self._make(name) for name in wanted]
         for runner in self._runners:
-            if runner.name in wanted and not self._stopping.is_set():
+            if runner.name not in kept and not self._stopping.is_set():
                 runner.start()
 
     async def reload_names(self) -> None:

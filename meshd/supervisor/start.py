@@ -52,17 +52,15 @@ def supervise(
     houses.make_directories(home, users)
 
     async def live() -> None:
-        chosen = dict(roles(users))
-        if settings.role != "server":
-            chosen.pop(Role.SERVER.value, None)
+        offered = roles(users)
         supervisor = Supervisor(
             settings,
             home,
             users,
-            chosen,
+            offered,
             make_bootstrap,
             environment=child_environment(os.environ),
-            answers=chosen.keys() & _ANSWERING,
+            answers=offered.keys() & _ANSWERING,
         )
         await supervisor.live()
 

@@ -33,7 +33,7 @@ _GET_READY: Final = 15.0
 
 
 class Supervisor:
-    """``roles``: command lines by name, as ``Roles`` has them; ``answers``: those that have a
+    """``roles``: command lines by name, of which the settings choose; ``answers``: those that have a
     socket. ``environment``: what all children see."""
 
     def __init__(
@@ -162,8 +162,9 @@ class Supervisor:
             journal.event(_log, logging.ERROR, "settings", "settings stay as they were: %s", error)
             return
         journal.event(_log, logging.INFO, "settings", "settings read again from %s", path)
-        following = consequence(self._settings, settings, self._roles.names)
+        before = self._settings
         self._settings = self._roles.settings = self._maker.settings = settings
+        following = consequence(before, settings, self._roles.names)
         for members in self._pools.values():
             members.resize()
         if following != Consequence():

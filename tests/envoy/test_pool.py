@@ -383,6 +383,23 @@ def test_the_pool_follows_the_settings(node: Node) -> None:
     assert node.live(1) == {"proxy-0": before["proxy-0"]}
 
 
+def test_a_host_that_becomes_a_server_has_the_role_after_a_reload_and_loses_it_again(
+    node: Node,
+) -> None:
+    node.roles = {"server": ["sleep", "1000"], "other": ["sleep", "1000"]}
+    node.settings()
+    process = node.start()
+    other = node.pid("other")
+    assert "server" not in node.children()
+    node.paths.settings.write_text("role: server\nproxy: {drain_time: 1s}\n")
+    process.send_signal(signal.SIGHUP)
+    assert node.pid("server")
+    assert node.pid("other") != other
+    node.settings()
+    process.send_signal(signal.SIGHUP)
+    eventually(lambda: node.pid("other") and "server" not in node.children())
+
+
 @pytest.fixture
 def namespace() -> Iterator[str]:
     """A network namespace where waiting connections move to another listener of the group."""
