@@ -144,11 +144,12 @@ def answering(handle: Callable[[wire.AnyMessage], Awaitable[wire.Message]]) -> S
 
 
 async def connect(path: Path) -> Connection:
-    """Raises UnreachableError when nobody listens there, or we may not talk to it."""
+    """Raises UnreachableError, of an OSError, when nobody listens there or we may not ask it."""
     try:
         reader, writer = await asyncio.open_unix_connection(path)
     except OSError as error:
-        raise UnreachableError(f"cannot reach meshd at {path}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise UnreachableError(f"cannot reach meshd at {path}: {reason}") from error
     return Connection(reader, writer)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from meshd import channel, wire
-from meshd.errors import MeshdError
+from meshd.errors import MeshdError, UnreachableError
 
 T = TypeVar("T", bound=wire.Message)
 
@@ -36,7 +36,10 @@ class Target:
 
     def ask(self, request: wire.Message, expected: type[T], *, wait: float = 0.0) -> T:
         """Raises RefusedError with the daemon's reason, UnreachableError when it is not there."""
-        answer = asyncio.run(channel.call(self.socket, request, timeout=wait + _PATIENCE))
+        try:
+            answer = asyncio.run(channel.call(self.socket, request, timeout=wait + _PATIENCE))
+        except UnreachableError as error:
+            raise UnreachableError(f"{error}{self.advice(error.__cause__)}") from None
         if isinstance(answer, expected):
             return answer
         if isinstance(answer, wire.Failed):
@@ -48,3 +51,16 @@ class Target:
             f"{expected.__name__}; is it of the same version as meshctl?",
             1,
         )
+
+    def advice(self, cause: BaseException | None) -> str:
+        """What whoever reads it can do about it."""
+        if isinstance(cause, PermissionError):
+            return "; it answers root and its own user only: try sudo"
+        if not isinstance(cause, OSError):
+            return "; see journalctl -u meshd"
+        if self.socket.name == "server.sock" and self.socket.with_name("mesh.sock").exists():
+            return (
+                "; only a server has other nodes: set role: server in meshd.yaml, then systemctl "
+                "reload meshd"
+            )
+        return "; does it run? See systemctl status meshd"

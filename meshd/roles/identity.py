@@ -98,10 +98,11 @@ def _agent(settings: Settings, paths: Paths, server: Server) -> tuple[Remote, Id
 
 
 async def _no_server(message: wire.AnyMessage) -> wire.Message:
-    if isinstance(message, wire.CreateToken | wire.ListTokens | wire.DeleteToken):
+    asked = wire.CreateToken | wire.ListTokens | wire.DeleteToken | wire.ListNodes
+    if isinstance(message, asked):
         raise InvalidInputError(
-            "other nodes cannot join this one: it is no server; set role: server in meshd.yaml and "
-            "restart meshd"
+            "other nodes cannot join this one: it is no server; set role: server in meshd.yaml, "
+            "then systemctl reload meshd"
         )
     raise InvalidInputError(f"the identity role does not take {type(message).__name__}")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import meshd
 from meshd import wire
+from meshd.cli.daemon import Target
 from meshd.cli.main import run
 
 
@@ -148,3 +150,19 @@ def test_completion_offers_the_verbs() -> None:
         timeout=30,
     )
     assert done.stdout.split() == ["proxy-config"]
+
+
+def test_who_does_not_reach_the_daemon_is_told_what_to_do(meshctl: Any, tmp_path: Path) -> None:
+    result = meshctl("get", "vs")
+    assert result.err.endswith(
+        "No such file or directory; does it run? See systemctl status meshd\n"
+    )
+    (tmp_path / "mesh.sock").touch()
+    result = meshctl("node", "remove", "alpha")
+    assert result.code == 3
+    assert "set role: server in meshd.yaml" in result.err
+
+
+def test_who_may_not_ask_is_told_who_may() -> None:
+    target = Target(Path("/run/meshd/mesh.sock"))
+    assert target.advice(PermissionError()).endswith("try sudo")
