@@ -1,4 +1,7 @@
-"""``meshd``: the supervisor. ``meshd ROLE``: one of the processes that it keeps running."""
+"""``meshd``: the supervisor. ``meshd ROLE``: one of the processes that it keeps running.
+
+``meshd --check``: only whether the settings are right, as ``systemctl reload`` asks first.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ def main() -> int:
             from meshd.supervisor.start import main as supervise  # noqa: PLC0415
 
             return supervise()
+        case ["--check"]:
+            return _check()
         case [role] if not role.startswith("-"):
             if role != "server":
                 _leave_openssl_out()
@@ -22,8 +27,20 @@ def main() -> int:
 
             return run(role)
         case _:
-            print("usage: meshd [ROLE]", file=sys.stderr)
+            print("usage: meshd [--check | ROLE]", file=sys.stderr)
             return os.EX_USAGE
+
+
+def _check() -> int:
+    from meshd.errors import MeshdError  # noqa: PLC0415
+    from meshd.settings import Paths, load  # noqa: PLC0415
+
+    try:
+        load(Paths.from_environment().settings)
+    except MeshdError as error:
+        print(f"meshd: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _leave_openssl_out() -> None:

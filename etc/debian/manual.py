@@ -121,7 +121,8 @@ def settings(text: str, version: str) -> Iterator[str]:
     yield ".PP"
     yield roff(
         "systemctl reload meshd puts changes in force, and traffic does not notice. A mistake in"
-        " the file leaves everything as it was."
+        " the file fails that, names the line and leaves everything as it was; meshd --check only"
+        " looks for mistakes."
     )
     yield ".SH SETTINGS"
     yield from _keys(rest.splitlines())

@@ -91,11 +91,11 @@ def test_reloading_without_a_change_replaces_nothing(well: Node) -> None:
     assert {name: child.pid for name, child in well.children().items()} == before
 
 
-def test_reloading_a_mistake_keeps_the_settings_and_names_the_line(well: Node) -> None:
+def test_reloading_a_mistake_fails_keeps_the_settings_and_names_the_line(well: Node) -> None:
     before = {name: child.pid for name, child in well.children().items()}
     well.configure(SETTINGS + "log_levle: debug\n")
     try:
-        well.systemctl("reload", "meshd")
+        assert well.machine.run("systemctl", "reload", "meshd").returncode
         eventually(lambda: _told(well, "meshd.yaml:4: .*log_levle"), "the mistake is told")
         assert {name: child.pid for name, child in well.children().items()} == before
     finally:

@@ -11,6 +11,7 @@ import pytest
 
 import meshd
 from meshd import wire
+from meshd.__main__ import main as daemon_main
 from meshd.cli.daemon import Target
 from meshd.cli.main import run
 
@@ -166,3 +167,16 @@ def test_who_does_not_reach_the_daemon_is_told_what_to_do(meshctl: Any, tmp_path
 def test_who_may_not_ask_is_told_who_may() -> None:
     target = Target(Path("/run/meshd/mesh.sock"))
     assert target.advice(PermissionError()).endswith("try sudo")
+
+
+def test_settings_are_checked_before_they_are_put_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MESHD_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["meshd", "--check"])
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "meshd.yaml").write_text("role: server\n")
+    assert daemon_main() == 0
+    (tmp_path / "etc" / "meshd.yaml").write_text("rule: server\n")
+    assert daemon_main() == 1
+    assert "meshd.yaml:1: rule: unknown field (did you mean role?)" in capsys.readouterr().err
