@@ -33,8 +33,8 @@ _GET_READY: Final = 15.0
 
 
 class Supervisor:
-    """``roles``: command lines by name, of which the settings choose; ``answers``: those that have a
-    socket. ``environment``: what all children see."""
+    """``roles``: command lines by name, of which the settings choose; ``answers``: those that have
+    a socket. ``environment``: what all children see."""
 
     def __init__(
         self,
