@@ -19,7 +19,16 @@ PACKAGE: Final = "meshd"
 
 LOWEST: Final = {"errors", "model"}
 """Values and errors: import each other and nothing else of ours."""
-FOUNDATION: Final = {"budget", "decoding", "manifest", "settings", "wire", "channel", "journal"}
+FOUNDATION: Final = {
+    "budget",
+    "decoding",
+    "manifest",
+    "settings",
+    "wire",
+    "channel",
+    "journal",
+    "unwritten",
+}
 ROOMS: Final = {
     "config",
     "compile",

@@ -19,6 +19,7 @@ from meshd.errors import UNDECODABLE
 from meshd.identity.authority import Issued
 from meshd.identity.disk import Disk, write_whole
 from meshd.model.workload import Identity
+from meshd.unwritten import Unwritten
 
 _SWEEP: Final = 3600.0
 """Seconds between two looks for what has ended."""
@@ -51,8 +52,12 @@ class Shelf:
         self._directory = directory
         self._swept = 0.0
         self._waiting: dict[Identity, Kept] = {}
-        self.problem = ""
+        self._unwritten = Unwritten(directory)
+
+    @property
+    def problem(self) -> str:
         """Why not all of them are on disk; empty when they are."""
+        return self._unwritten.problem
 
     @property
     def waits(self) -> bool:
@@ -71,25 +76,16 @@ class Shelf:
                 self._write(identity, kept)
                 del self._waiting[identity]
         except OSError as error:
-            self._say(
+            self._unwritten.note(
                 f"{self._directory}: cannot be written: {error.strerror}; new certificates would "
                 "not outlive a restart"
             )
         else:
-            self._say("")
+            self._unwritten.note("")
 
     def drop(self, identities: Container[Identity]) -> None:
         """Those that are not among these need not be written any more."""
         self._waiting = {one: kept for one, kept in self._waiting.items() if one in identities}
-
-    def _say(self, problem: str) -> None:
-        if problem == self.problem:
-            return
-        if problem:
-            _log.error("%s", problem, extra={"MESHD_EVENT": "record"})
-        else:
-            _log.info("%s: is written again", self._directory, extra={"MESHD_EVENT": "record"})
-        self.problem = problem
 
     def _write(self, identity: Identity, kept: Kept) -> None:
         """Raises OSError."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from meshd.config import applied
 from meshd.errors import MeshdError
+from meshd.unwritten import Unwritten
 
 _AGAIN: Final = 5.0
 """Seconds after which what could not be written is written again."""
-_log = logging.getLogger(__name__)
 
 
 class KeptFile:
@@ -27,8 +26,12 @@ class KeptFile:
         self._content = content
         self._changed = changed
         self._stale = asyncio.Event()
-        self.problem = ""
+        self._unwritten = Unwritten(path)
+
+    @property
+    def problem(self) -> str:
         """Empty when it is written."""
+        return self._unwritten.problem
 
     def touch(self) -> None:
         """What is in it is not the newest."""
@@ -42,20 +45,14 @@ class KeptFile:
             try:
                 await asyncio.to_thread(applied.replace, self.path, self._content())
             except MeshdError as error:
-                self._say(f"{error}; what is in force would not outlive a restart")
+                self._note(f"{error}; what is in force would not outlive a restart")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_AGAIN):
                         await self._stale.wait()
                 self._stale.set()
             else:
-                self._say("")
+                self._note("")
 
-    def _say(self, problem: str) -> None:
-        if problem == self.problem:
-            return
-        if problem:
-            _log.error("%s", problem, extra={"MESHD_EVENT": "record"})
-        else:
-            _log.info("%s: is written again", self.path, extra={"MESHD_EVENT": "record"})
-        self.problem = problem
-        self._changed()
+    def _note(self, problem: str) -> None:
+        if self._unwritten.note(problem):
+            self._changed()

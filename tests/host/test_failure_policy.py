@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator
+from contextlib import AbstractContextManager
 
+from tests.host import listening
 from tests.host.machine import eventually
 from tests.host.node import SETTINGS, Node
 from tests.host.population import IMAGES, deployment
@@ -15,21 +15,9 @@ EAGER = "[sh, -c, 'while :; do curl -s -m 2 -o /dev/null http://{address}:8080/;
 NO_PROXY = SETTINGS.replace("drain_time: 2s", "drain_time: 2s, binary: /bin/false")
 
 
-@contextlib.contextmanager
-def overheard(node: Node) -> Generator[list[bytes]]:
+def overheard(node: Node) -> AbstractContextManager[list[bytes]]:
     """All TCP between pods, as it was on the wire; in the list after the block."""
-    listen = ("tcpdump", "--interface=any", "--immediate-mode", "-U", "-w", "/srv/heard", "tcp")
-    process = node.machine.begin("nsenter", f"--net={SWITCH}", *listen)
-    heard: list[bytes] = []
-    try:
-        assert process.stderr
-        while "listening on" not in (line := process.stderr.readline()):
-            assert line, "tcpdump ended"
-        yield heard
-    finally:
-        node.machine.run("pkill", "-INT", "tcpdump")
-        process.communicate(timeout=10)
-    heard.append((node.machine.root / "srv/heard").read_bytes())
+    return listening.overheard(node.machine, "tcp", "nsenter", f"--net={SWITCH}")
 
 
 def address(node: Node, name: str) -> str:

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Generator
 from typing import Final
 
+from tests.host import listening
 from tests.host.machine import Machine, eventually
 from tests.host.tree import CHECKOUT
 from tests.host.wires import Wires
@@ -22,7 +23,6 @@ PROJECT: Final = "/srv/meshd"
 NAME: Final = "debian/bookworm64"
 """The public box that the Vagrantfile names; here it is ours."""
 _HOME: Final = "/var/lib/vagrant"
-_CAPTURE: Final = "/srv/heard"
 _FILES: Final = {
     # Neither cgroups nor device nodes are libvirt's to make in a container.
     "/etc/libvirt/qemu.conf": (
@@ -109,19 +109,10 @@ class Hypervisor:
     @contextlib.contextmanager
     def overheard(self) -> Generator[list[bytes]]:
         """All TCP between the virtual machines, as it was on the wire; in the list after it."""
-        listen = ("tcpdump", "--interface=any", "--immediate-mode", "-U", "-w", _CAPTURE)
-        process = self.machine.begin(*listen, "tcp and net 192.168.56.0/24 or net 198.18.0.0/16")
-        heard: list[bytes] = []
-        try:
-            assert process.stderr
-            while "listening on" not in (line := process.stderr.readline()):
-                assert line, "tcpdump ended"
+        which = "tcp and net 192.168.56.0/24 or net 198.18.0.0/16"
+        with listening.overheard(self.machine, which, patience=30) as heard:
             yield heard
-        finally:
-            self.machine.run("pkill", "-INT", "tcpdump")
-            process.communicate(timeout=30)
-        heard.append((self.machine.root / _CAPTURE.lstrip("/")).read_bytes())
 
     def packets(self, which: str) -> list[str]:
         """Those of the last time, as tcpdump prints them. ``which`` is a filter of its."""
-        return self.machine.ask("tcpdump", "-n", "-r", _CAPTURE, which).splitlines()
+        return self.machine.ask("tcpdump", "-n", "-r", listening.CAPTURE, which).splitlines()
