@@ -16,10 +16,9 @@ class Pool(enum.StrEnum):
     DNS = "dns"
 
 
-def served_by(cluster: str) -> tuple[Pool, ...]:
-    """``cluster`` is a proxy's ``node.cluster``. One that names no pool is of an earlier version
-    and serves all that there is, until it is replaced."""
-    return tuple(pool for pool in Pool if pool.value == cluster) or tuple(Pool)
+def pool_of(cluster: str) -> Pool | None:
+    """``cluster`` is a proxy's ``node.cluster``. None: it is no proxy of ours."""
+    return next((pool for pool in Pool if pool.value == cluster), None)
 
 
 def lack(pool: Pool) -> str:

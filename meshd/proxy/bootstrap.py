@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
-from meshd.model.pool import Pool, served_by
+from meshd.model.pool import Pool
 from meshd.model.routes import MAX_REGEX_PROGRAM
 from meshd.proxy.pool import Member
 from meshd.settings import Paths, ProxySettings, Settings
@@ -110,11 +108,6 @@ def bootstrap(settings: Settings, paths: Paths, member: Member) -> Json:
         "bootstrap_extensions": [_INTERNAL_LISTENERS] if of_traffic else [],
         **_fixed(settings.proxy),
     }
-
-
-def serves(made: str) -> tuple[Pool, ...]:
-    """What the proxy is for that was started with this (JSON)."""
-    return served_by(msgspec.json.decode(made, type=Json)["node"]["cluster"])
 
 
 def arguments(proxy: ProxySettings, pool: Pool, config: Path) -> tuple[str, ...]:

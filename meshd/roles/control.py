@@ -208,7 +208,7 @@ class Control:
     def _names_by_pool(self) -> list[list[str]]:
         """Of connected members. Raises NotReadyError when there are none."""
         members = self._mesh.xds.members()
-        found = [[one.name for one in members if one.serves[:1] == (pool,)] for pool in Pool]
+        found = [[one.name for one in members if one.pool is pool] for pool in Pool]
         if not any(found):
             raise NotReadyError("no proxy is connected")
         return list(filter(None, found))

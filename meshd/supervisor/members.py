@@ -8,7 +8,6 @@ from typing import Final
 
 from meshd import wire
 from meshd.model.pool import Pool
-from meshd.proxy import bootstrap
 from meshd.proxy.pool import Member, plan, size, superseded
 from meshd.supervisor.member import Maker
 from meshd.supervisor.record import Entry
@@ -70,21 +69,11 @@ class Members:
             if not runner.adopt(entry.identity, entry.since):
                 continue
             self._runners[member] = runner
-            if self._serves_more(member):
-                self._seen.call_mixed(member)
             if entry.leaving:
                 runner.stop()
             else:
                 staying.append(member)
         self._succession.outdated |= superseded(staying)
-
-    def _serves_more(self, member: Member) -> bool:
-        """It is of a version that had one pool for everything."""
-        try:
-            made = self._maker.home.bootstrap(member.name).read_text()
-        except OSError:
-            return False
-        return bootstrap.serves(made) != (self._pool,)
 
     def resize(self) -> None:
         """To what the settings say now, whose rest holds for who is started from now on."""

@@ -21,7 +21,6 @@ class Seen:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._vitals: dict[Member, tuple[Identity, Vitals]] = {}
-        self._mixed: set[Member] = set()
 
     async def ask(self, member: Member, runner: Runner) -> None:
         identity = runner.identity
@@ -33,13 +32,8 @@ class Seen:
             journal.event(_log, logging.INFO, "live", "%s is live", member.name)
         self._vitals[member] = identity, vitals
 
-    def call_mixed(self, member: Member) -> None:
-        """It serves other pools, too, so that nobody knows how many listeners are this one's."""
-        self._mixed.add(member)
-
     def forget(self, member: Member) -> None:
         self._vitals.pop(member, None)
-        self._mixed.discard(member)
 
     def is_live(self, member: Member, runner: Runner) -> bool:
         seen = self._vitals.get(member)
@@ -52,8 +46,6 @@ class Seen:
             return Running(member, leaving=leaving)
         vitals = self._vitals[member][1]
         listeners = 0 if vitals.warming else vitals.listeners
-        if member in self._mixed:
-            listeners = min(listeners, 1)
         return Running(member, True, listeners, leaving)
 
     def status(self, member: Member, runner: Runner) -> wire.RoleStatus:

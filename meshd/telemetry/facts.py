@@ -58,7 +58,7 @@ def unready(facts: Facts) -> str:
     if facts.problems:
         return facts.problems[0]
     for pool in Pool:
-        of_pool = [one for one in facts.proxies if one.connected and pool in one.serves]
+        of_pool = [one for one in facts.proxies if one.connected and pool is one.pool]
         if not of_pool:
             return lack(pool)
         if not any(proxy.synced for proxy in of_pool):

@@ -61,7 +61,7 @@ class ProxyStatus(msgspec.Struct, frozen=True):
     synced: bool
     rejected: tuple[str, ...] = ()
     """Reasons for which it refused resources, newest last."""
-    serves: tuple[Pool, ...] = (Pool.TRAFFIC,)
+    pool: Pool = Pool.TRAFFIC
 
 
 class ControlStatus(msgspec.Struct, frozen=True, kw_only=True):

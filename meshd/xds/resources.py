@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from meshd.errors import InvalidInputError
@@ -84,17 +84,6 @@ class Resources:
 
 
 EMPTY: Final = Resources({})
-
-
-def together(parts: Sequence[Resources]) -> Resources:
-    """No two of them have the same name of one type."""
-    if len(parts) == 1:
-        return parts[0]
-    by_type: dict[str, dict[str, Resource]] = {}
-    for part in parts:
-        for type_url, named in part.by_type.items():
-            by_type.setdefault(type_url, {}).update(named)
-    return Resources(by_type)
 
 
 def difference(old: Resources, new: Resources) -> dict[str, frozenset[str]]:

@@ -20,9 +20,9 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd import channel, wire
 from meshd.errors import SystemRefusedError
-from meshd.model.pool import Pool, served_by
+from meshd.model.pool import Pool, pool_of
 from meshd.xds.protocol import decode, encode
-from meshd.xds.resources import EMPTY, LISTENER, Resources, difference, together
+from meshd.xds.resources import EMPTY, LISTENER, Resources, difference
 from meshd.xds.stream import Stream
 from meshd.xds.subscription import Accepted, Refused, Rejection
 
@@ -49,16 +49,14 @@ class Member:
 
     def __init__(self) -> None:
         self.name = ""
-        self.serves: tuple[Pool, ...] = ()
+        self.pool = Pool.TRAFFIC
         self.stream = Stream()
         self.bell = asyncio.Event()
         self.bell.set()
 
     def status(self) -> wire.ProxyStatus:
         reasons = (f"{name}: {r.reason}" for (_, name), r in self.stream.rejections.items())
-        return wire.ProxyStatus(
-            self.name, True, self.stream.synced, tuple(reasons), serves=self.serves
-        )
+        return wire.ProxyStatus(self.name, True, self.stream.synced, tuple(reasons), self.pool)
 
 
 class Server:
@@ -119,25 +117,21 @@ class Server:
             pool: difference(before.get(pool, EMPTY), resources.get(pool, EMPTY)) for pool in Pool
         }
         for member in self._named():
-            if first or any(changed[pool] for pool in member.serves):
-                self._hand_over(member, changed)
+            if first or changed[member.pool]:
+                self._hand_over(member, changed[member.pool])
         self._tell()
 
     def _hand_over(
-        self, member: Member, changed: Mapping[Pool, Mapping[str, frozenset[str]]] | None = None
+        self, member: Member, changed: Mapping[str, frozenset[str]] | None = None
     ) -> None:
         """``changed``: since the last time; None: it is the first."""
         if self._published is None:
             return
-        resources = together([self._published.get(pool, EMPTY) for pool in member.serves])
+        resources = self._published.get(member.pool, EMPTY)
         if changed is None:
             member.stream.replace(resources)
         else:
-            names: dict[str, frozenset[str]] = {}
-            for pool in member.serves:
-                for type_url, differing in changed[pool].items():
-                    names[type_url] = names.get(type_url, frozenset()) | differing
-            member.stream.publish(resources, names)
+            member.stream.publish(resources, changed)
         member.bell.set()
 
     def published_names(self, type_url: str = LISTENER) -> frozenset[str]:
@@ -223,7 +217,7 @@ class Server:
         return (member for member in self._members if member.name)
 
     def _serving(self, pool: Pool) -> list[Member]:
-        return [member for member in self._named() if pool in member.serves]
+        return [member for member in self._named() if member.pool is pool]
 
     # ---- one client
 
@@ -251,8 +245,12 @@ class Server:
     async def _read(self, member: Member, context: Any) -> None:
         while (message := await context.read()) is not grpc.aio.EOF:
             if not member.name:
-                member.name = message.node.id or "unnamed"
-                member.serves = served_by(message.node.cluster)
+                pool = pool_of(message.node.cluster)
+                if pool is None:
+                    reason = f'node.cluster "{message.node.cluster}" is none of {", ".join(Pool)}'
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+                    return
+                member.name, member.pool = message.node.id or "unnamed", pool
                 self._hand_over(member)
                 _log.info("proxy %s connected", member.name, extra={"MESHD_EVENT": "proxy"})
             answered = member.stream.receive(decode(message))

@@ -498,25 +498,6 @@ def test_a_pool_that_cannot_be_replaced_goes_on(node: Node, namespace: str) -> N
     assert node.live() == before
 
 
-def test_a_pool_of_a_version_that_had_one_for_everything_is_replaced(
-    node: Node, namespace: str
-) -> None:
-    """Its members have more listeners than those that come after them."""
-    node.listeners = [hello(namespace), hello(namespace, PORT + 1)]
-    first = node.start()
-    before = node.live()
-    first.kill()
-    first.wait()
-    for name in before:
-        path = Home(node.paths).bootstrap(name)
-        path.write_text(path.read_text().replace('"cluster": "proxy"', '"cluster": "meshd"'))
-    del node.listeners[1]
-    node.start()
-    assert node.live() == before
-    assert node.ask(wire.ReplacePool()) == wire.Done()
-    assert set(node.live()) == {"proxy-0.1", "proxy-1.1"}
-
-
 def test_it_ends_in_time_even_if_its_children_do_not_want_to(node: Node, namespace: str) -> None:
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
     node.roles = {"deaf": [sys.executable, "-c", deaf]}

@@ -165,7 +165,7 @@ def _bootstrap(sds: Path, listeners: list[dict[str, Any]], application: int) -> 
     )
     tls = {"name": "envoy.transport_sockets.tls", "typed_config": context}
     return {
-        "node": {"id": "proxy-0", "cluster": "test"},
+        "node": {"id": "proxy-0", "cluster": "proxy"},
         "admin": {"address": {"pipe": {"path": str(sds.parent.parent / "admin.sock")}}},
         "static_resources": {
             "listeners": listeners,

@@ -121,7 +121,7 @@ def test_secrets_and_configuration_come_on_one_stream(tmp_path: Path) -> None:
             ours.publish(_secrets("2"))
             assert _versions(await one.accept()) == {_ALICE: "2"}
             (member,) = theirs.members()
-            assert (member.name, member.serves) == ("node~proxy-0", (Pool.TRAFFIC,))
+            assert (member.name, member.pool) == ("node~proxy-0", Pool.TRAFFIC)
             theirs.publish(_configuration(2))
             changed = await one.accept()
             assert (changed.type_url, len(changed.resources)) == (CLUSTER, 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshd.model.base import Duration
-from meshd.model.pool import Pool, served_by
+from meshd.model.pool import Pool, pool_of
 from meshd.proxy import binary
 from meshd.proxy.bootstrap import arguments, bootstrap, config_of, member_name, node_id
 from meshd.proxy.pool import Member
@@ -72,4 +72,4 @@ def test_a_proxys_command_line_tells_whose_it_is(drain: float, told: str) -> Non
 @pytest.mark.parametrize("pool", Pool)
 def test_a_proxy_tells_the_xds_server_which_pool_it_is_of(pool: Pool) -> None:
     node = bootstrap(SETTINGS, PATHS, Member(pool, 0))["node"]
-    assert served_by(node["cluster"]) == (pool,)
+    assert pool_of(node["cluster"]) is pool

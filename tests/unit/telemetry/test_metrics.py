@@ -36,7 +36,7 @@ def row(workload: str, **changed: Any) -> wire.WorkloadStatus:
 FACTS = Facts(
     workloads=(row("a"), row("b", proven=False), row("c", certificate_expires=None)),
     proxies=(
-        wire.ProxyStatus("dns-0", True, True, serves=(Pool.DNS,)),
+        wire.ProxyStatus("dns-0", True, True, pool=Pool.DNS),
         wire.ProxyStatus("proxy-0", True, True),
         wire.ProxyStatus("proxy-1", True, False),
     ),
@@ -110,7 +110,6 @@ def test_without_any_facts_there_is_still_the_version() -> None:
             "no proxy has the newest configuration",
         ),
         (Facts(proxies=FACTS.proxies[1:]), "no dns proxy is connected"),
-        (Facts(proxies=(wire.ProxyStatus("p", True, True, serves=tuple(Pool)),)), ""),
         (Facts(proxies=FACTS.proxies, problems=("mesh is gone",)), "mesh is gone"),
     ],
 )

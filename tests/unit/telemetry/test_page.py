@@ -22,7 +22,9 @@ from meshd.model.pool import Pool
 from meshd.roles import telemetry
 from meshd.settings import Paths, Settings, TelemetrySettings
 
-STATUSES = wire.Statuses((), (wire.ProxyStatus("proxy-0", True, True, serves=tuple(Pool)),))
+STATUSES = wire.Statuses(
+    (), tuple(wire.ProxyStatus(f"{pool}-0", True, True, pool=pool) for pool in Pool)
+)
 
 
 @pytest.fixture

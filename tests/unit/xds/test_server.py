@@ -93,7 +93,7 @@ class _Client:
 
 @asynccontextmanager
 async def _connected(
-    path: Path, name: str = "proxy-0", cluster: str = ""
+    path: Path, name: str = "proxy-0", cluster: str = Pool.TRAFFIC
 ) -> AsyncGenerator[_Client]:
     async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
         call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources()
@@ -101,6 +101,15 @@ async def _connected(
             yield _Client(call, name, cluster)
         finally:
             call.cancel()
+
+
+async def _is_synced(server: Server) -> bool:
+    """The one pool that is there has all that is for it."""
+
+    def so() -> bool:
+        return server.connected > 0 and all(one.synced for one in server.members())
+
+    return await server.wait(so, _DEADLINE)
 
 
 def _names(response: Any) -> list[str]:
@@ -115,12 +124,12 @@ def test_a_client_gets_what_is_published_and_then_only_what_changed(tmp_path: Pa
             assert _names(first) == ["a", "b"]
             body = cluster_pb2.Cluster.FromString(first.resources[0].resource.value)
             assert (body.name, body.connect_timeout.seconds) == ("a", 1)
-            assert await server.wait_synced(_DEADLINE)
+            assert await _is_synced(server)
 
             server.publish(_traffic(a=2, c=1))
             assert _names(await client.accept()) == ["a", "c"]
             assert list((await client.accept()).removed_resources) == ["b"]
-            assert await server.wait_synced(_DEADLINE)
+            assert await _is_synced(server)
             assert server.accepted_names(CLUSTER) == {"a", "c"}
 
     _run(scenario, tmp_path / "xds.sock")
@@ -145,7 +154,7 @@ def test_a_client_of_a_restarted_server_is_sent_nothing_that_it_has(tmp_path: Pa
         for _ in range(2):
             async with _serving(path, resources) as server, _connected(path) as client:
                 await client.ask_for_all(**versions)
-                assert await server.wait_synced(_DEADLINE)
+                assert await _is_synced(server)
                 server.publish(_traffic(a=1, b=1))
                 assert _names(await client.accept()) == ["b"]
 
@@ -187,7 +196,7 @@ def test_what_a_client_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
             await client.refuse("one of them is bad")
             assert _names(await client.refuse("a is bad")) == ["a"]
             assert _names(await client.accept()) == ["b"]
-            assert await server.wait_synced(_DEADLINE)
+            assert await _is_synced(server)
             assert server.members()[0].rejected == ("a: a is bad",)
             assert server.rejections()[CLUSTER, "a"].reason == "a is bad"
             assert server.accepted_names(CLUSTER) == {"b"}
@@ -201,7 +210,7 @@ def test_a_client_that_hung_up_does_not_count(tmp_path: Path) -> None:
             async with _connected(path) as client:
                 await client.ask_for_all()
                 await client.accept()
-                assert await server.wait_synced(_DEADLINE)
+                assert await _is_synced(server)
             assert await server.wait(lambda: server.connected == 0, _DEADLINE)
             assert not server.synced
             assert server.missing == tuple(Pool)
@@ -224,8 +233,12 @@ def test_each_pool_is_told_its_own(tmp_path: Path) -> None:
             assert not server.synced
             async with _connected(path, "d", Pool.DNS) as dns:
                 await dns.ask_for_all()
-                assert _names(await dns.get()) == ["d"]
+                response = await dns.get()
+                assert _names(response) == ["d"]
                 assert server.accepted_names(CLUSTER) == {"a"}
+                await dns.ask(CLUSTER, response_nonce=response.nonce)
+                assert await server.wait_synced(_DEADLINE)
+                assert server.accepted_names(CLUSTER) == {"a", "d"}
             assert server.published_names(CLUSTER) == {"a", "d"}
 
             server.publish(own | {Pool.DNS: _clusters(d=2)})
@@ -235,17 +248,17 @@ def test_each_pool_is_told_its_own(tmp_path: Path) -> None:
     _run(scenario, tmp_path / "xds.sock")
 
 
-def test_a_proxy_that_names_no_pool_is_told_everything_and_has_to_accept_it(tmp_path: Path) -> None:
+def test_a_proxy_that_names_no_pool_is_refused(tmp_path: Path) -> None:
     async def scenario(path: Path) -> None:
-        own = {Pool.TRAFFIC: _clusters(a=1), Pool.DNS: _clusters(d=1)}
-        async with _serving(path, own) as server, _connected(path, cluster="meshd") as earlier:
-            await earlier.ask_for_all()
-            assert sorted(_names(await earlier.accept())) == ["a", "d"]
-            assert await server.wait_synced(_DEADLINE)
-            assert server.accepted_names(CLUSTER) == {"a", "d"}
-            server.publish(own | {Pool.DNS: _clusters(d=2)})
-            assert _names(await earlier.get()) == ["d"]
-            assert server.accepted_names(CLUSTER) == {"a"}
+        async with (
+            _serving(path, _traffic(a=1)) as server,
+            _connected(path, cluster="another") as stranger,
+        ):
+            await stranger.ask(CLUSTER)
+            with pytest.raises(grpc.aio.AioRpcError, match='"another" is none of') as caught:
+                await stranger.get()
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert server.connected == 0
 
     _run(scenario, tmp_path / "xds.sock")
 
