@@ -53,11 +53,16 @@ def switch_batch(subnet: Subnet, uplink: str, host_namespace: int) -> str:
     """Inside the switch's namespace: the bridge, and a link to the host in another namespace.
 
     The DNS address is there so that pods outside the mesh are refused at once, not after a minute.
+    The bridge has a hardware address of its own: else it takes the lowest of its ports', which is
+    another one whenever such a port comes or goes, and pods go on sending to the one before until
+    they ask again, half a minute later. Nothing of theirs gets through the gateway until then, nor
+    their answers to probes.
     """
     length, length_v6 = subnet.network.prefixlen, subnet.prefix_v6
+    own = f"address {subnet.hardware_address(SWITCH)}"
     return f"""\
 link set lo up
-link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+link add br0 {own} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 address add {subnet.address(SWITCH)}/{length} dev br0
 address add {subnet.address_v6(SWITCH)}/{length_v6} dev br0 nodad
 address add {HEALTH_PROBE_ADDRESS}/32 dev br0

@@ -8,6 +8,8 @@ from typing import Final
 
 BRIDGE: Final = "br-hosts"
 NETWORK: Final = "198.18.240.0/22"
+ADDRESS: Final = "02:42:c6:12:f3:fe"
+"""Of the bridge itself: 198.18.243.254."""
 
 
 def address(number: int) -> str:
@@ -23,7 +25,8 @@ class Wires:
         _ip("netns", "add", self.name)
         for words in (
             ("link", "set", "lo", "up"),
-            ("link", "add", BRIDGE, "type", "bridge", "forward_delay", "0"),
+            # Its own address: else it would be another one with the hosts that come and go.
+            ("link", "add", BRIDGE, "address", ADDRESS, "type", "bridge", "forward_delay", "0"),
             ("address", "add", "198.18.243.254/22", "dev", BRIDGE),
             ("link", "set", BRIDGE, "up"),
         ):

@@ -185,6 +185,20 @@ def test_probes_come_from_the_address_that_is_never_redirected(testbed: Testbed)
     assert "::ffff:169.254.7.127 - - [" in log
 
 
+def test_the_switch_stays_where_pods_know_it_whatever_comes_and_goes(testbed: Testbed) -> None:
+    def in_switch(*words: str) -> str:
+        command = ["nsenter", f"--net={testbed.directory / 'switch'}", "ip", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    testbed.up(pod("client", "sleep infinity"))
+    before = in_switch("-br", "link", "show", "br0").split()[2]
+    in_switch("link", "add", "low", "address", "02:00:00:00:00:01", "type", "veth")
+    in_switch("link", "set", "low", "master", "br0", "up")
+    assert in_switch("-br", "link", "show", "br0").split()[2] == before
+    in_switch("link", "delete", "low")
+    assert in_switch("-br", "link", "show", "br0").split()[2] == before
+
+
 def test_a_container_sees_its_pod_and_nothing_of_meshd(testbed: Testbed) -> None:
     testbed.up(WEB)
     found = testbed.pod("client")
