@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.node.endpoints import endpoints
 from tests.node.test_two_nodes import address, is_connected, join, new_token, set_role, state_of
 
 if TYPE_CHECKING:
@@ -110,8 +111,17 @@ def agent(server: Made, stranger: Made) -> Made:
     made.eventually(lambda: made.meshctl("get", "svc/far", "-n", "mesh").status == 0, "told")
     far = write.deployment("far", program="server.py", ready=8080)
     made.up(write.dump(write.deployment("bob"), far))
-    made.eventually(lambda: made.status_of("bob", "http://far.mesh/") == "200", "it serves")
+    serves(made, "far", "it serves")
     return stranger
+
+
+def serves(node: Node, host: str, what: str, *arguments: str) -> None:
+    """Until bob gets an answer from it."""
+    url = f"http://{host}.mesh/"
+    try:
+        node.eventually(lambda: node.status_of("bob", url, *arguments) == "200", what)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{endpoints(node, host)}") from None
 
 
 @pytest.mark.parametrize("how", [FULL, READ_ONLY])
@@ -150,10 +160,8 @@ def test_an_agent_goes_on_says_what_is_wrong_once_and_mends_itself(
         server[0].apply(write.dump(write.service(name, app="far")))
         get = ("get", f"svc/{name}", "-n", "mesh")
         node.eventually(lambda: node.meshctl(*get).status == 0, "it is told")
-        url = f"http://{name}.mesh/"
         # The resolver may learn of it last: who asks too early is sent outside, and waits there.
-        brief = ("--max-time", "2")
-        node.eventually(lambda: node.status_of("bob", url, *brief) == "200", "it is in force")
+        serves(node, name, "it is in force", "--max-time", "2")
         node.up(write.dump(write.deployment(f"on-{name}")))
         node.eventually(lambda: says(node.meshctl("status").errors) == [1, 1, 1], "it says so")
         assert node.meshctl("status").status == 1
@@ -161,7 +169,7 @@ def test_an_agent_goes_on_says_what_is_wrong_once_and_mends_itself(
         os.kill(node.supervisor_pid, signal.SIGTERM)
         node.wait_supervisor()
         node.start()
-        node.eventually(lambda: node.status_of("bob", url) == "200", "also after a restart")
+        serves(node, name, "also after a restart")
     node.eventually(lambda: is_connected(node) and not node.meshctl("status").errors, "mended")
     kept = (node.paths.lib / "server-state").read_bytes()
     assert f"{name}".encode() in kept

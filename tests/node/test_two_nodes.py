@@ -20,6 +20,7 @@ import pytest
 from meshd import wire
 from meshd.errors import MeshdError
 from meshd.identity import tokens
+from tests.node.endpoints import endpoints
 
 if TYPE_CHECKING:
     from conftest import Node
@@ -143,7 +144,7 @@ def ask(node: Node, pod: str, host: str) -> dict[str, Any]:
     """What the host's server saw of a request that the pod made, and what came back."""
     done = node.curl(pod, "-i", "--retry", "3", "--retry-all-errors", f"http://{host}.mesh/")
     head, _, body = done.output.rpartition("\n\n")
-    assert " 200 " in head.partition("\n")[0], done
+    assert " 200 " in head.partition("\n")[0], f"{done}\n{endpoints(node, host)}"
     return {"head": head, **json.loads(body)}
 
 
