@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from meshd.xds.resources import CLUSTER, LISTENER, Resource
+from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, Resource
 
 _EVERYTHING: Final = "*"
 _EVERYTHING_IF_UNNAMED: Final = frozenset({CLUSTER, LISTENER})
@@ -110,7 +110,11 @@ class Subscription:
     # ---- what the client asks for
 
     def request(self, request: Request, published: Iterable[str]) -> None:
-        """Take note of which names are wanted from now on."""
+        """Take note of which names are wanted from now on.
+
+        Endpoints that a client has are no use to a cluster that it was given after them, and that
+        may have been the last it heard on its former stream: asked for anew, they are sent anew.
+        """
         first, self.seen = not self.seen, True
         if first:
             self.came_back = bool(request.initial_versions)
@@ -123,7 +127,7 @@ class Subscription:
             if name != _EVERYTHING:
                 self._named.add(name)
                 self._unsure.add(name)
-                if name not in known:
+                if name not in known or self.type_url == ENDPOINTS:
                     self._again.add(name)
         self._unsubscribe(request.unsubscribe)
         if first and not self._wildcard:

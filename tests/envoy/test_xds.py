@@ -373,6 +373,32 @@ def test_a_restarted_server_leaves_envoy_serving_and_changes_nothing(tmp_path: P
     _run(scenario, tmp_path)
 
 
+def test_a_cluster_that_waits_for_endpoints_is_given_them_by_the_next_server(
+    tmp_path: Path,
+) -> None:
+    """Envoy has endpoints of that name, and says so; without being sent them it waits for 15 s."""
+
+    async def scenario(directory: Path) -> None:
+        port = _free_port()
+        async with _application(b"one") as one, contextlib.AsyncExitStack() as stack:
+            endpoints, rest = _endpoints("one", one), [_listener("l", port), _routes("one")]
+            async with _serving(directory, _cluster("one"), endpoints, *rest) as server:
+                proxy = await stack.enter_async_context(_running(directory))
+                await _until(lambda: _answers(proxy, port, "one"))
+                assert await server.wait_synced(_DEADLINE)
+                changed = _cluster("one", connect_timeout={"seconds": 3})
+                server.publish(_traffic([changed, *rest]))
+                await _until(lambda: _is(proxy, "cluster_manager.warming_clusters", 1))
+            async with _serving(directory, changed, endpoints, *rest) as server:
+                assert await server.wait_synced(_DEADLINE)
+                stats = await proxy.stats()
+                assert stats["cluster_manager.warming_clusters"] == 0
+                assert stats["cluster.one.init_fetch_timeout"] == 0
+                assert await proxy.get(port) == (200, "one")
+
+    _run(scenario, tmp_path)
+
+
 def _changes(stats: Stats) -> Stats:
     names = (
         "cluster_manager.cds.update_success", "cluster_manager.cluster_added",

@@ -219,14 +219,23 @@ def test_going_back_to_the_version_in_use_ends_a_rejection() -> None:
 
 def test_a_reconnected_client_is_sent_only_what_it_lacks() -> None:
     stream = Stream(
-        Resources.of([_cluster("same"), _cluster("changed", "2"), _resource(ENDPOINTS, "e")])
+        Resources.of([_cluster("same"), _cluster("changed", "2"), _resource(SECRET, "s")])
     )
     versions = {"same": "1", "changed": "1", "gone": "1"}
     stream.receive(Request(CLUSTER, initial_versions=versions))
-    stream.receive(Request(ENDPOINTS, subscribe=("e",), initial_versions={"e": "1"}))
+    stream.receive(Request(SECRET, subscribe=("s",), initial_versions={"s": "1"}))
     assert _drain(stream) == [("Cluster", ["changed"], [])]
     stream.receive(Request(LISTENER))
     assert _drain(stream) == [("Cluster", [], ["gone"])]
+
+
+def test_a_reconnected_client_is_given_endpoints_again_for_clusters_that_wait_for_them() -> None:
+    stream = Stream(Resources.of([_cluster("c", "2", eds=True), _resource(ENDPOINTS, "c")]))
+    # It does not ask for clusters while one of them waits.
+    stream.receive(Request(ENDPOINTS, subscribe=("c",), initial_versions={"c": "1"}))
+    assert _drain(stream) == [("ClusterLoadAssignment", ["c"], [])]
+    stream.receive(Request(CLUSTER, initial_versions={"c": "2"}))
+    assert _drain(stream) == []
 
 
 def test_nothing_is_said_before_anything_is_published() -> None:
