@@ -75,6 +75,7 @@ class Server:
 
     def __init__(self, settings: Settings, paths: Paths) -> None:
         self._identity = paths.socket("identity")
+        self._node = settings.node_name
         self._trust_domain = settings.identity.trust_domain
         self._packed: dict[str, tuple[Any, Resource]] = {}
         self._objects: tuple[dict[str, Any], ...] | None = None
@@ -140,7 +141,7 @@ class Server:
             self._objects = message.objects
         if self._objects is None:
             return
-        self.plane.restore(message.workloads)
+        self.plane.restore(message.workloads, self._node)
         shared, secrets = self._pack(self._objects, message.workloads)
         objects = self._objects
 

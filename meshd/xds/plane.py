@@ -201,10 +201,11 @@ class Plane:
     def rosters(self) -> rosters.Rosters:
         return self._rosters or {}
 
-    def restore(self, workloads: Iterable[Workload]) -> None:
-        """What was known before this process began. Until then nothing is said to have gone."""
+    def restore(self, workloads: Iterable[Workload], own: str = "") -> None:
+        """What was known before this process began, but for the server's ``own`` node. Until then
+        nothing is said to have gone."""
         if self._rosters is None:
-            self._rosters = rosters.restored(workloads, self._clock())
+            self._rosters = rosters.restored(workloads, self._clock(), own)
             self._expiry.set()
 
     async def _register(self, node: str, bounds: Bounds, context: Any) -> None:

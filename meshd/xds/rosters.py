@@ -35,11 +35,13 @@ Rosters = Mapping[str, Roster]
 """By node."""
 
 
-def restored(workloads: Iterable[Workload], now: float) -> Rosters:
-    """Of nodes that are not connected (yet)."""
+def restored(workloads: Iterable[Workload], now: float, own: str = "") -> Rosters:
+    """Of nodes that are not connected (yet). ``own``: the server's, which never connects; what it
+    runs is known without an account of it, and an old one would hide what has changed since."""
     found: dict[str, dict[str, Workload]] = {}
     for workload in workloads:
-        found.setdefault(workload.node, {})[workload.uid] = workload
+        if workload.node != own:
+            found.setdefault(workload.node, {})[workload.uid] = workload
     return {node: Roster(ones, 0, now) for node, ones in found.items()}
 
 

@@ -65,6 +65,11 @@ def test_what_was_known_before_a_restart_waits_for_its_node() -> None:
     assert uids(rosters.expired(state, 60, GRACE)) == ["a/w"]
 
 
+def test_the_server_has_no_account_of_itself_that_could_grow_old() -> None:
+    state = rosters.restored([workload("w", "a"), workload("v", "server")], 50, "server")
+    assert uids(state) == ["a/w"]
+
+
 def test_only_what_a_node_runs_may_be_signed_for_it() -> None:
     state = rosters.told(rosters.connected({}, "a", 0), "a", [workload("w", account="w")])
     assert rosters.identities_of(state, "a", "td") == {Identity("td", "n", "w")}
