@@ -58,8 +58,13 @@ def load(path: Path) -> dict[str, Workload]:
     return dict(workloads.load(path).registered)
 
 
-def save(path: Path, registered: Mapping[str, Workload]) -> None:
-    """Only what has to be written. Raises SystemRefusedError."""
-    hosted = {uid: one for uid, one in registered.items() if one.host}
-    if hosted or path.exists():
+def save(path: Path, registered: Mapping[str, Workload], before: Mapping[str, Workload]) -> None:
+    """Only what differs from what was registered before: a disk that takes nothing is no reason to
+    refuse what is not kept there. Raises SystemRefusedError."""
+    hosted = _hosted(registered)
+    if hosted != _hosted(before):
         workloads.save(path, workloads.Record(hosted))
+
+
+def _hosted(registered: Mapping[str, Workload]) -> dict[str, Workload]:
+    return {uid: one for uid, one in registered.items() if one.host}

@@ -133,7 +133,7 @@ class Mesh:
 
     def _record_or(self, before: dict[str, Workload]) -> None:
         try:
-            host_services.save(self._services_path, self.registered)
+            host_services.save(self._services_path, self.registered, before)
             self._save()
         except MeshdError:
             self.registered = before

@@ -49,8 +49,8 @@ class Registrar:
         hung_up = asyncio.create_task(self._answers(connection))
         try:
             while not hung_up.done():
+                self._changed.clear()  # first: what changes from now on is told the next time
                 await self._tell(connection)
-                self._changed.clear()
                 change = asyncio.create_task(self._changed.wait())
                 await asyncio.wait((hung_up, change), return_when=asyncio.FIRST_COMPLETED)
                 change.cancel()
@@ -68,6 +68,8 @@ class Registrar:
         while (answer := await connection.receive()) is not None:
             if isinstance(answer, wire.Failed):
                 print(f"the mesh refused a workload: {answer.reason}", flush=True)
+                self._told = ()
+                asyncio.get_running_loop().call_later(_LONGEST_PAUSE, self.change)
 
     async def prove(self, workload: Workload) -> None:
         """Raises MeshdError when its traffic is not captured in time."""

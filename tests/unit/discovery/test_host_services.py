@@ -7,7 +7,7 @@ import pytest
 
 from meshd.discovery import host_services
 from meshd.discovery.host_services import with_ports
-from meshd.errors import NotReadyError
+from meshd.errors import NotReadyError, SystemRefusedError
 from meshd.model.interception import HOST_PORTS
 from meshd.model.workload import HostService, Workload
 
@@ -59,11 +59,19 @@ def test_when_all_are_taken_it_says_so() -> None:
 def test_the_record_is_of_services_only_and_is_found_again(tmp_path: Path) -> None:
     path = tmp_path / host_services.RECORD
     assert host_services.load(path) == {}
-    host_services.save(path, {"mesh.c": pod("c")})
+    host_services.save(path, {"mesh.c": pod("c")}, {})
     assert not path.exists()
     placed = {one.uid: one for one in with_ports([service("a")], {})}
-    host_services.save(path, {"mesh.c": pod("c"), **placed})
+    host_services.save(path, {"mesh.c": pod("c"), **placed}, {"mesh.c": pod("c")})
     assert host_services.load(path) == placed
-    host_services.save(path, {})
+    host_services.save(path, {}, placed)
     assert host_services.load(path) == {}
     assert msgspec.json.decode(path.read_bytes())["registered"] == {}
+
+
+def test_what_changes_about_pods_needs_no_disk(tmp_path: Path) -> None:
+    path = tmp_path / "there is no such directory" / host_services.RECORD
+    placed = {one.uid: one for one in with_ports([service("a")], {})}
+    host_services.save(path, placed | {"mesh.c": pod("c")}, placed)
+    with pytest.raises(SystemRefusedError):
+        host_services.save(path, {}, placed)
