@@ -18,6 +18,9 @@ _Proxy = tcp_proxy_pb2.TcpProxy
 
 _MAX_EARLY_DATA: Final = 64 * 1024
 """Bytes that are kept until the upstream connection is there."""
+_ATTEMPTS: Final = 3
+"""As many as an HTTP request has: where the first one ended may be a member of the pool that was
+killed just then."""
 
 
 def tcp_proxy(
@@ -44,6 +47,7 @@ def tcp_proxy(
             if weight > 0
         )
     if policy is not None:
+        proxy.max_connect_attempts.value = _ATTEMPTS
         _hold_to(proxy, policy)
     if after_handshake:
         proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE

@@ -271,6 +271,12 @@ def _tcp_service(name: str, backends: Backends, places: dict[str, str]) -> Servi
     )
 
 
+def _with_one_that_refuses(service: ServiceRecord) -> ServiceRecord:
+    (endpoint,) = service.endpoints
+    dead = msgspec.structs.replace(endpoint, address="127.0.0.9", port=1)
+    return msgspec.structs.replace(service, endpoints=(endpoint, dead))
+
+
 def _snapshot(backends: Backends) -> Snapshot:
     everywhere = {"v1": "v1", "v2": "v2", "v3": "v3"}
     names = ("reviews", "sticky", "fragile", "near", "shared", "thrifty")
@@ -281,6 +287,7 @@ def _snapshot(backends: Backends) -> Snapshot:
         msgspec.structs.replace(_tcp_service("loyal-tcp", backends, everywhere), sticky=True),
         _tcp_service("tunnel", backends, {"v1": "v1"}),
         _tcp_service("announced", backends, {"v1": "v1"}),
+        _with_one_that_refuses(_tcp_service("halved", backends, {"v1": "v1"})),
         ServiceRecord(
             host="*.localhost",
             namespace="default",
@@ -450,7 +457,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         )
     try:
         ports = _eventually(
-            lambda: len(found := _listener_ports(admin, process, log)) == 6 and found
+            lambda: len(found := _listener_ports(admin, process, log)) == 7 and found
         )
         tcp = {
             name.removeprefix("tcp "): port

@@ -369,6 +369,11 @@ def test_connections_are_tunnelled_to_where_the_rule_says(proxy: Proxy) -> None:
         assert connection.makefile().read() == "on the way to far.test:443"
 
 
+def test_a_connection_that_is_refused_is_tried_elsewhere(proxy: Proxy) -> None:
+    for _ in range(4):  # every other one begins at the endpoint that refuses
+        assert proxy.call_tcp("halved").echo.backend == "v1"
+
+
 def test_endpoint_is_told_who_the_client_is_by_the_proxy_protocol(proxy: Proxy) -> None:
     reply = proxy.call_tcp("announced", source="127.0.1.7")
 
