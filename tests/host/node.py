@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from meshd import channel, wire
 from meshd.proxy.pool import Member
 from tests.host.machine import Done, Machine, eventually
 from tests.host.population import APPS, IMAGE_MAP, IMAGES, POPULATION
-from tests.host.traffic import PYTHON, Report, under_load
+from tests.host.traffic import PYTHON, Report, Span, under_load
 
 SETTINGS: Final = """\
 mesh: {service_cidr: 198.19.0.0/16, dns_upstreams: ["127.0.0.1:9"]}
@@ -83,11 +84,14 @@ class Node:
     def proxies(self) -> dict[str, int]:
         return {name: child.pid for name, child in self.children().items() if Member.parse(name)}
 
-    def kill(self, name: str) -> None:
-        """The process, and waits for the one that takes its place."""
+    def kill(self, name: str) -> Span:
+        """The process, and waits for the one that takes its place. Returns when it died."""
         pid = self.children()[name].pid
-        self.machine.ask("kill", "-KILL", str(pid))
+        begun = time.time()
+        self.machine.ask("sh", "-c", f"kill -KILL {pid}; while kill -0 {pid}; do :; done 2>&-")
+        death = Span(begun, time.time())
         eventually(lambda: self._is_new(name, pid), f"{name} is started again")
+        return death
 
     def _is_new(self, name: str, pid: int) -> bool:
         with contextlib.suppress(Exception):

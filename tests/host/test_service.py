@@ -10,7 +10,7 @@ import pytest
 from tests.host.machine import eventually
 from tests.host.node import ROLES, SETTINGS, Node
 from tests.host.population import IMAGES, deployment
-from tests.host.traffic import is_lossless
+from tests.host.traffic import Span, is_lossless, lost_only_what_was_in_flight
 from tests.host.tree import CHECKOUT
 
 
@@ -64,12 +64,30 @@ def test_nothing_fails_when_a_role_is_killed(well: Node, role: str) -> None:
     is_lossless(*reports)
 
 
-def test_a_killed_proxy_fails_no_more_than_what_is_in_flight_in_it(well: Node) -> None:
-    with well.load(100) as reports:
-        well.kill("proxy-0")
-        well.get_well()
+def test_killed_proxies_fail_nothing_but_what_clients_have_in_flight_in_them(well: Node) -> None:
+    deaths: list[Span] = []
+    with well.load() as reports:
+        for name in ("proxy-0", "proxy-1") * 3:
+            deaths.append(well.kill(name))
+            well.get_well()
     (report,) = reports
-    assert report.failed <= 5, report
+    lost_only_what_was_in_flight(report, deaths)
+
+
+def test_nothing_fails_when_what_answers_queries_is_killed(well: Node) -> None:
+    """A query of that moment is asked again; half of the requests have one of their own."""
+    with well.load() as reports:
+        for name in ("dns-0", "dns-1", "resolver"):
+            well.kill(name)
+            well.get_well()
+    (report,) = reports
+    assert report.done > 0
+    assert not report.failed, report
+
+
+def test_proxies_come_before_what_else_wants_the_processor(well: Node) -> None:
+    for name in ("meshd.slice", "meshd-proxies.slice"):
+        assert int(well.machine.ask("systemctl", "show", "-P", "CPUWeight", name)) == 1000
 
 
 def test_stopping_meshd_leaves_the_proxies_serving(well: Node) -> None:

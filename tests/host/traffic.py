@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import json
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tests.host.machine import Machine
 
@@ -17,6 +17,16 @@ SHOP: Final = "shop.mesh.svc.cluster.local"
 OFFERS: Final = ("--port", "8080=http", "--port", "9000=tcp")
 """What a service says of itself that runs apps/server.py."""
 _APPS: Final = Path(__file__).with_name("apps")
+
+
+class Span(NamedTuple):
+    """Seconds since the epoch, on the clock that all hosts of the tests share."""
+
+    begun: float
+    ended: float
+
+    def touches(self, other: Span) -> bool:
+        return self.begun <= other.ended and other.begun <= self.ended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +40,10 @@ class Report:
     echoes: int
     lost: str
     """Why the connection that was to stay did not."""
-    failures: list[float]
+    again: int
+    """Requests over a kept connection that had ended, and went over another one."""
+    failures: list[tuple[float, float, str]]
+    """When it began, when it failed, and how."""
 
 
 @contextlib.contextmanager
@@ -87,3 +100,13 @@ def is_lossless(report: Report) -> None:
     assert report.done > 0
     assert not report.failed, report
     assert not report.lost, report
+
+
+def lost_only_what_was_in_flight(report: Report, deaths: Iterable[Span]) -> None:
+    """No request failed but those under way when a process died that had the client's end of them.
+    Had it had the server's end, the client would have been answered that it is gone."""
+    deaths = tuple(deaths)
+    assert report.done > 0
+    for begun, ended, reason in report.failures:
+        assert any(Span(begun, ended).touches(death) for death in deaths), (report, deaths)
+        assert "answered" not in reason, report

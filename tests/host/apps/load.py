@@ -12,9 +12,12 @@ import collections
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 WAIT = 10.0
+LOOKUPS = 100
+"""At the same time: of a query that is lost the client waits for five seconds."""
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -26,19 +29,21 @@ class Load:
         self.done = self.failed = self.echoes = 0
         self.longest = 0.0
         self.lost = ""
-        self.failures: list[float] = []
+        self.again = 0
+        self.failures: list[tuple[float, float, str]] = []
 
     async def request(self, fresh: bool) -> None:
-        begun = time.monotonic()
+        begun = time.time()
         try:
             async with asyncio.timeout(WAIT):
                 await self.exchange(fresh)
             self.done += 1
         except (OSError, EOFError, TimeoutError, ValueError) as error:
+            reason = f"{type(error).__name__} {str(error)[:80]} fresh={fresh}"
             self.failed += 1
-            self.reasons[f"{type(error).__name__} {str(error)[:80]} fresh={fresh}"] += 1
-            self.failures.append(round(time.time(), 3))
-        self.longest = max(self.longest, time.monotonic() - begun)
+            self.reasons[reason] += 1
+            self.failures.append((round(begun, 4), round(time.time(), 4), reason))
+        self.longest = max(self.longest, time.time() - begun)
 
     async def exchange(self, fresh: bool) -> None:
         kept = bool(self.idle) and not fresh
@@ -50,6 +55,7 @@ class Load:
             writer.close()
             # A server may close a connection that is idle: clients ask again over another.
             if kept and not getattr(error, "partial", b""):
+                self.again += 1
                 return await self.exchange(True)
             raise
         fields = [line.partition(b":") for line in head.lower().split(b"\r\n")]
@@ -88,12 +94,14 @@ class Load:
             "longest": round(self.longest, 3),
             "echoes": self.echoes,
             "lost": self.lost,
-            "failures": self.failures[:20],
+            "again": self.again,
+            "failures": self.failures[:1000],
         }
 
 
 async def main() -> None:
     load, rate = Load(sys.argv[1]), float(sys.argv[2])
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKUPS))
     ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     async with asyncio.timeout(WAIT):
         await load.exchange(True)
