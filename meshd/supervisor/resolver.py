@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshd import journal
 from meshd.errors import MeshdError
@@ -17,6 +17,7 @@ from meshd.resolver import command
 from meshd.resolver.command import NAME
 from meshd.resolver.files import WILDCARDS, read
 from meshd.settings import Settings
+from meshd.supervisor.child import Policy
 from meshd.supervisor.privileges import stranger_command
 from meshd.supervisor.process import command_line
 from meshd.supervisor.service import scoped
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 class Resolver:
     """Started with what the settings say at that time."""
+
+    policy: Final = Policy(longest_pause=1.0, grace=1.2)
+    """However often it failed, it is soon started again: nobody else answers meanwhile."""
 
     def __init__(self, directory: Path, slice_name: str) -> None:
         self._directory = directory

@@ -62,7 +62,7 @@ class Roles:
             command=lambda: self._command(name),
             environment=self._environment,
             output=self._output(name),
-            policy=Policy(grace=_GRACE),
+            policy=self._resolver.policy if name == RESOLVER else Policy(grace=_GRACE),
             changed=self._changed,
         )
 
