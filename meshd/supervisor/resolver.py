@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 class Resolver:
     """Started with what the settings say at that time."""
 
-    policy: Final = Policy(longest_pause=1.0, grace=1.2)
-    """However often it failed, it is soon started again: nobody else answers meanwhile."""
+    policy: Final = Policy(first_pause=0.02, longest_pause=1.0, settled=0.5, grace=1.2)
+    """Nobody else answers meanwhile, so whatever was its end, it is started again at once if it had
+    begun to answer, and soon if not."""
 
     def __init__(self, directory: Path, slice_name: str) -> None:
         self._directory = directory
