@@ -13,12 +13,12 @@ import functools
 import logging
 import re
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from meshd.capture import apply, cgroups, fingerprint, inside
+from meshd.capture import apply, cgroups, fingerprint, inside, names
 from meshd.capture.apply import HostCapture
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_rules import NEVER_INBOUND_PORTS, HostWorkload
@@ -64,6 +64,7 @@ class HostKeeper:
         self._fail_open = fail_open
         self._failures: Counter[str] = Counter()
         self._unprotected: set[str] = set()
+        self._names: defaultdict[str, names.Gate] = defaultdict(names.Gate)
         self._probing = asyncio.Semaphore(_PROBES_AT_ONCE)
         self._note = note
         self._observe = observe
@@ -108,7 +109,8 @@ class HostKeeper:
             await self._tell(found, problems)
             well = all(seen.proven for seen in self._told.values() if seen.stage is Stage.CAPTURED)
             self._doubted = not well
-            pause = _FIRST_RETRY if well else min(pause * 2, _LONGEST_RETRY)
+            longest = names.LOOK if self._names_open else _LONGEST_RETRY
+            pause = _FIRST_RETRY if well else min(pause * 2, longest)
             until = loop.time() + (self._settings.probe_interval if well else pause)
             while loop.time() < until and not self._wake.is_set():
                 if self._find()[0] != found:
@@ -133,6 +135,8 @@ class HostKeeper:
                 one = host_workload(placement, self._settings)
                 if self._stays_open(one):
                     continue
+                if uid in self._names_open:
+                    one = dataclasses.replace(one, options=names.without_queries(one.options))
             except MeshdError as error:
                 problems[uid] = str(error)
                 if uid not in before:
@@ -188,22 +192,50 @@ class HostKeeper:
         captured = {one.uid: one for one in applied.workloads}
         for uid in self._told.keys() - self._wanted.keys():
             self._unprotected.discard(uid)
+            self._names.pop(uid, None)
             if uid not in captured:
                 self._say(uid, None)
         probed = [uid for uid in captured if uid in self._wanted and not problems.get(uid)]
         # One after the other would take each that fails some seconds.
         answers = await asyncio.gather(*(self._probe(captured[uid]) for uid in probed))
         wrong = {**problems, **dict(zip(probed, answers, strict=True))}
+        asked = [uid for uid in probed if not wrong[uid] and self._fail_open]
+        unanswered = await asyncio.gather(*(self._look_up(captured[uid]) for uid in asked))
+        mute = dict(zip(asked, unanswered, strict=True))
         for uid in sorted(self._wanted):
             problem = wrong.get(uid, "")
             if uid in captured:
-                self._say(uid, Observation(uid, Stage.CAPTURED, not problem, problem))
+                seen = self._captured(uid, problem, mute.get(uid, ""))
+                self._say(uid, seen)
                 self._count(uid, problem if captured[uid].cgroup_id else "")
                 host = self._wanted[uid].workload.host
-                if host and not problem:
+                if host and seen.proven:
                     self._served(host)
             elif uid not in self._unprotected:
                 self._say(uid, Observation(uid, Stage.PINNED, problem=problem))
+
+    def _captured(self, uid: str, problem: str, unanswered: str) -> Observation:
+        if unanswered and uid in self._names_open:
+            text = names.unprotected(unanswered)
+            return Observation(uid, Stage.CAPTURED, problem=text, unprotected=True)
+        problem = problem or unanswered
+        return Observation(uid, Stage.CAPTURED, not problem, problem)
+
+    async def _look_up(self, one: HostWorkload) -> str:
+        """Its DNS alone may be dead. Returns what is wrong with it."""
+        gate = self._names[one.uid]
+        if not (one.options.dns or gate.is_open):
+            return ""
+        problem = await names.ask(one.outbound_port)
+        if gate.judge(problem):
+            self._wake.set()
+            if gate.is_open:
+                _complain(one.uid, names.unprotected(problem))
+        return problem
+
+    @property
+    def _names_open(self) -> set[str]:
+        return {uid for uid, gate in self._names.items() if gate.is_open}
 
     def _count(self, uid: str, problem: str) -> None:
         """Rather unprotected than cut off, where the policy says so."""
@@ -213,8 +245,7 @@ class HostKeeper:
         self._unprotected.add(uid)
         self._failures[uid] = 0
         text = f"UNPROTECTED, its traffic passes outside the mesh (failure_policy: open): {problem}"
-        fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "unprotected"}
-        _log.error("workload %s: %s", uid, text, extra=fields)
+        _complain(uid, text)
         self._say(uid, Observation(uid, Stage.PINNED, problem=text, unprotected=True))
         self._wake.set()
 
@@ -248,6 +279,11 @@ class HostKeeper:
             if seen.proven and not (before and before.proven):
                 _log.info("workload %s: captured and proven", uid, extra=fields)
         self._observe(uid, seen)
+
+
+def _complain(uid: str, text: str) -> None:
+    fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "unprotected"}
+    _log.error("workload %s: %s", uid, text, extra=fields)
 
 
 def host_workload(placement: Placement, settings: CaptureSettings) -> HostWorkload:

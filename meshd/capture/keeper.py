@@ -18,13 +18,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from meshd.capture import apply, fingerprint, inside
+from meshd.capture import apply, fingerprint, inside, names
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_keeper import HostKeeper
 from meshd.capture.namespaces import Pin, Pins
 from meshd.capture.options import CaptureOptions, options_for
 from meshd.capture.probe import listens, probe
 from meshd.errors import MeshdError
+from meshd.model.interception import DNS_PORT
 from meshd.model.workload import HostService, Observation, Placement, Stage
 from meshd.settings import CaptureSettings
 
@@ -150,6 +151,7 @@ class _Worker:
         """The pin in whose namespace nothing of ours was left."""
         self._applied: tuple[Pin, CaptureOptions, Fingerprint] | None = None
         self._unprotected = False
+        self._names = names.Gate()
 
     def want(self, placement: Placement | None) -> None:
         if placement != self.wanted or placement is None:
@@ -168,7 +170,7 @@ class _Worker:
                     return
             except MeshdError as error:
                 pause = self._retry_pause()
-                self._tell(self._stage, problem=str(error))
+                self._tell(self._stage, problem=str(error), unprotected=self._unprotected)
             await self._sleep(pause)
 
     async def _bring_about(self, wanted: Placement | None) -> float | None:
@@ -187,8 +189,9 @@ class _Worker:
             return _LOOK_FOR_PROXY
         self._unprotected = False
         keeper = self._keeper
-        await self._capture(pin, options_for(wanted, keeper.settings, fail_open=keeper.fail_open))
-        return await self._prove(pin)
+        options = options_for(wanted, keeper.settings, fail_open=keeper.fail_open)
+        await self._capture(pin, self._names.options(options))
+        return await self._prove(pin, dns=options.dns)
 
     async def _let_go(self) -> None:
         if pin := self._keeper.pins.find(self.uid):
@@ -205,6 +208,7 @@ class _Worker:
             if not untouched:
                 await self._run(pin, apply.remove)
             self._bare = pin
+        self._names = names.Gate()
         self._tell(Stage.PINNED)
 
     async def _capture(self, pin: Pin, options: CaptureOptions) -> None:
@@ -232,8 +236,16 @@ class _Worker:
         if self._stage is not Stage.CAPTURED:
             self._tell(Stage.CAPTURED)
 
-    async def _prove(self, pin: Pin) -> float:
+    async def _prove(self, pin: Pin, *, dns: bool) -> float:
         problem = await probe(pin.path, self.uid, ipv6=self._keeper.settings.ipv6)
+        if dns and not problem and self._keeper.fail_open:
+            answered = await names.ask(DNS_PORT, pin.path)
+            changed = self._names.judge(answered)
+            if self._names.is_open:
+                return self._open_names(answered, new=changed)
+            if changed:
+                return 0  # they go through the mesh again
+            problem = answered
         self._tell(Stage.CAPTURED, proven=not problem, problem=problem)
         interval = self._keeper.settings.probe_interval
         if problem and self._keeper.fail_open and self._failures >= _FAILURES_TO_OPEN:
@@ -243,28 +255,41 @@ class _Worker:
         self._failures = 0
         return _next_round(asyncio.get_running_loop().time(), interval)
 
+    def _open_names(self, problem: str, *, new: bool) -> float:
+        self._failures = 0
+        text = names.unprotected(problem)
+        if new:
+            self._complain(text)
+        self._tell(Stage.CAPTURED, problem=text, unprotected=True)
+        return 0 if new else names.LOOK
+
     async def _open(self, pin: Pin, problem: str) -> float:
         """Rather unprotected than cut off."""
         await self._run(pin, apply.remove)
         self._applied, self._failures, self._unprotected = None, 0, True
         text = f"UNPROTECTED, its traffic passes outside the mesh (failure_policy: open): {problem}"
+        self._complain(text)
+        self._tell(Stage.PINNED, problem=text, unprotected=True)
+        return _LOOK_FOR_PROXY
+
+    def _complain(self, text: str) -> None:
         fields = {"MESHD_WORKLOAD": self.uid, "MESHD_EVENT": "unprotected"}
         _log.error("workload %s: %s", self.uid, text, extra=fields)
-        self._tell(Stage.PINNED, problem=text)
-        return _LOOK_FOR_PROXY
 
     async def _run(self, pin: Pin, action: Callable[[], apply.Outcome]) -> apply.Outcome:
         async with self._keeper.children:
             return await inside.run(pin.path, action)
 
-    def _tell(self, stage: Stage, *, proven: bool = False, problem: str = "") -> None:
+    def _tell(
+        self, stage: Stage, *, proven: bool = False, problem: str = "", unprotected: bool = False
+    ) -> None:
         fields = {"MESHD_WORKLOAD": self.uid, "MESHD_EVENT": "capture"}
-        if problem and problem != self._problem and not self._unprotected:
+        if problem and problem != self._problem and not unprotected:
             _log.warning("workload %s: %s", self.uid, problem, extra=fields)
         if proven and not self._proven:
             _log.info("workload %s: captured and proven", self.uid, extra=fields)
         self._stage, self._proven, self._problem = stage, proven, problem
-        seen = Observation(self.uid, stage, proven, problem, self._pinned, self._unprotected)
+        seen = Observation(self.uid, stage, proven, problem, self._pinned, unprotected)
         self._keeper.observe(self.uid, seen)
 
     def _retry_pause(self) -> float:

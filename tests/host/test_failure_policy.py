@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import contextlib
+import functools
+from collections.abc import Generator, Iterator
+
+import pytest
 
 from tests.host import listening
 from tests.host.machine import eventually
 from tests.host.node import SETTINGS, Node
 from tests.host.population import IMAGES, deployment
+from tests.host.traffic import OFFERS, enrolled
 
 SWITCH = "/run/meshd/testbed/switch"
 PLAIN = b" HTTP/1.1"
 EAGER = "[sh, -c, 'while :; do curl -s -m 2 -o /dev/null http://{address}:8080/; sleep 0.02; done']"
 NO_PROXY = SETTINGS.replace("drain_time: 2s", "drain_time: 2s, binary: /bin/false")
+INSIDE = "server.mesh.svc.cluster.local"
+OUTSIDE = "outside.test"
+WORLD = (
+    *("systemd-run", "--quiet", "--unit=world", "dnsmasq", "--keep-in-foreground"),
+    *("--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"),
+    *("--listen-address=127.0.0.1", f"--address=/{OUTSIDE}/198.18.0.1"),
+)
+"""The resolver that this host asks where there is no mesh."""
+KILLER = "while :; do systemctl kill -s KILL 'meshd-{name}-*.scope'; sleep 0.1; done"
 
 
-def overheard(node: Node) -> AbstractContextManager[list[bytes]]:
+def overheard(node: Node) -> contextlib.AbstractContextManager[list[bytes]]:
     """All TCP between pods, as it was on the wire; in the list after the block."""
     return listening.overheard(node.machine, "tcp", "nsenter", f"--net={SWITCH}")
 
@@ -33,6 +47,32 @@ def service(node: Node) -> str:
 def end_everything(node: Node) -> None:
     node.systemctl("stop", "meshd")
     node.systemctl("stop", "meshd-proxies.slice")
+
+
+@pytest.fixture(scope="module")
+def hosting(node: Node) -> Iterator[Node]:
+    """With services of the host itself in the mesh."""
+    node.get_well()
+    offers = ("--service", "till", *OFFERS)
+    with (
+        enrolled(node.machine, "till", "server.py", *offers),
+        enrolled(node.machine, "buyer"),
+    ):
+        yield node
+    node.configure(SETTINGS)
+    node.systemctl("restart", "meshd")
+
+
+def as_buyer(node: Node, *command: str) -> str:
+    """What a command prints that is run as the host's own service."""
+    place = node.machine.ask("systemctl", "show", "--property=Slice", "--value", "buyer").strip()
+    run = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", f"--slice={place}")
+    return node.machine.run(*run, *command).stdout
+
+
+def buyer_is_told(node: Node, url: str) -> str:
+    options = ("-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}")
+    return as_buyer(node, "curl", *options, url)
 
 
 def test_closed_nothing_passes_in_plain_not_even_while_everything_of_meshd_is_dead(
@@ -71,27 +111,33 @@ def test_closed_what_starts_after_boot_is_in_the_mesh_from_its_first_packet(well
     well.up()
 
 
-def test_open_traffic_passes_unprotected_and_everything_says_so(well: Node) -> None:
-    server = address(well, "server")
+def test_open_traffic_passes_unprotected_and_everything_says_so(hosting: Node) -> None:
+    well, server = hosting, address(hosting, "server")
     end_everything(well)
     well.configure(f"failure_policy: open\n{NO_PROXY}")
     well.systemctl("start", "meshd")
     try:
         eventually(
             lambda: all(row.unprotected for row in well.statuses().workloads),
-            "all pods are opened",
+            "all are opened",
         )
-        with overheard(well) as heard:
-            assert well.status_of(f"http://{server}:8080/") == "200"
-        assert PLAIN in heard[0]
+        for ask, url in (
+            (well.status_of, f"http://{server}:8080/"),
+            (well.status_of, f"http://{well.machine.address}:8080/"),
+            (functools.partial(buyer_is_told, well), f"http://{server}:8080/"),
+        ):
+            with overheard(well) as heard:
+                assert ask(url) == "200"
+            assert PLAIN in heard[0]
+        assert "MESHD" not in well.machine.ask("iptables-save")
         for row in well.statuses().workloads:
             assert not row.captured
             assert row.problem.startswith("UNPROTECTED")
         assert set(well.metric("meshd_workload_unprotected{").values()) == {1.0}
         told = well.machine.journal("MESHD_EVENT=unprotected", "PRIORITY=3")
         assert {entry["MESHD_WORKLOAD"].split("-")[0] for entry in told} == {
-            "mesh.client",
-            "mesh.server",
+            *("mesh.client", "mesh.server"),
+            *("mesh.buyer", "mesh.till"),
         }
         shown = well.machine.run("meshctl", "status")
         assert shown.returncode == 1
@@ -102,7 +148,52 @@ def test_open_traffic_passes_unprotected_and_everything_says_so(well: Node) -> N
     well.get_well()
     with overheard(well) as heard:
         assert well.status_of(f"http://{service(well)}:8080/") == "200"
+        assert well.status_of("http://till:8080/") == "200"
+        assert buyer_is_told(well, f"http://{INSIDE}:8080/") == "200"
+    assert len(heard[0]) > 1000
     assert PLAIN not in heard[0]
     assert set(well.metric("meshd_workload_unprotected{").values()) == {0.0}
-    well.configure(SETTINGS)
-    well.systemctl("reload", "meshd")
+
+
+@contextlib.contextmanager
+def without(node: Node, name: str) -> Generator[None]:
+    """Some processes of the data path, gone for good."""
+    killer = KILLER.format(name=name)
+    node.machine.ask("systemd-run", "--quiet", "--unit=killer", "sh", "-c", killer)
+    try:
+        yield
+    finally:
+        node.machine.ask("systemctl", "stop", "killer")
+
+
+def test_open_names_alone_pass_when_only_they_are_dead(hosting: Node) -> None:
+    well = hosting
+    well.machine.ask(*WORLD)
+    well.configure("failure_policy: open\n" + SETTINGS.replace("127.0.0.1:9", "127.0.0.1"))
+    well.systemctl("restart", "meshd")
+    well.get_well()
+    inside = service(well)
+
+    def buyer_knows(name: str) -> bool:
+        return bool(as_buyer(well, "getent", "ahostsv4", name))
+
+    try:
+        for name in ("dns", "resolver"):
+            assert buyer_knows(INSIDE)
+            with without(well, name):
+                eventually(
+                    lambda: all(row.unprotected for row in well.statuses().workloads),
+                    f"names are opened without {name}",
+                )
+                assert buyer_knows(OUTSIDE)
+                with overheard(well) as heard:
+                    assert well.status_of(f"http://{inside}:8080/") == "200"
+                assert PLAIN not in heard[0]
+                for row in well.statuses().workloads:
+                    assert row.captured
+                    assert row.problem.startswith("UNPROTECTED, its DNS queries pass")
+                assert set(well.metric("meshd_workload_unprotected{").values()) == {1.0}
+                assert well.machine.run("meshctl", "status").returncode == 1
+            well.get_well()
+    finally:
+        well.systemctl("stop", "world")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,24 @@ async def proxy() -> asyncio.Server:
         writer.close()
 
     return await asyncio.start_server(answer, ["127.0.0.1", "::1"], 15101)
+
+
+class Resolver(asyncio.DatagramProtocol):
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._transport.sendto(data, addr)
+
+
+@contextlib.asynccontextmanager
+async def answering_queries() -> AsyncGenerator[None]:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(Resolver, ("127.0.0.1", 15101))
+    try:
+        yield
+    finally:
+        transport.close()
 
 
 def run(network: Any, scenario: Callable[[], Awaitable[None]]) -> None:
@@ -234,8 +253,14 @@ def test_without_a_proxy_the_policy_decides(
             await watched.sees(lambda seen: seen is not None and "no proxy" in seen.problem)
             assert watched.seen[UID].stage is Stage.CAPTURED
         async with await proxy():
-            await watched.sees(lambda seen: seen is not None and seen.proven)
-            assert "MESHD" in network.workload.save()
+            if fail_open:  # then what nobody answers is not proven: its queries pass
+                await watched.sees(lambda seen: seen is not None and "its DNS" in seen.problem)
+                await becomes(lambda: "--to-ports 15101" in network.workload.save())
+                await watched.sees(lambda seen: seen is not None and seen.unprotected)
+                await becomes(lambda: "-m udp --dport 53 " not in network.workload.save())
+            async with answering_queries():
+                await watched.sees(lambda seen: seen is not None and seen.proven)
+                await becomes(lambda: "-m udp --dport 53 " in network.workload.save())
         await watched.keeper.close()
 
     run(network, scenario)
