@@ -47,6 +47,7 @@ _RUNTIME: Final = {
 }
 """https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/operations/runtime"""
 
+_OWN_OUTPUT: Final = "/proc/self/fd/1"
 _CONFIG_OPTION: Final = "--config-path"
 _UNUSED_STATS: Final = (
     # One per certificate and place of use, where meshd status tells when certificates expire.
@@ -120,6 +121,9 @@ def arguments(proxy: ProxySettings, pool: Pool, config: Path) -> tuple[str, ...]
         *("--drain-strategy", "immediate"),
         "--disable-hot-restart",
         *("--log-level", proxy.log_level),
+        # What it cannot write is lost. To stderr it would never write again after that.
+        *("--log-path", _OWN_OUTPUT),
+        *("--file-flush-interval-msec", "1000"),
         # The journal has the time and the process.
         *("--log-format", "[%l] [%n] %v"),
         # About fields that we set, and nobody who reads the log.

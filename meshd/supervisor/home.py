@@ -44,10 +44,6 @@ class Home:
     def bootstrap(self, name: str) -> Path:
         return self.directory / f"{name}.json"
 
-    def log(self, name: str) -> Path:
-        """What a proxy writes to stderr, until the supervisor has read it."""
-        return self.directory / f"{name}.log"
-
     def admin(self, name: str) -> Path:
         return self.paths.admin_run / f"{name}.sock"
 

@@ -65,7 +65,7 @@ class Maker:
             member.name,
             command=lambda: self._command(member),
             environment=self._environment,
-            output=File(self.home.log(member.name), pass_on),
+            output=File(member.name, pass_on, self._users.proxy.uid),
             policy=Policy(drain=float(self.settings.proxy.drain_time), grace=_GRACE[member.pool]),
             changed=changed,
             drain=drain,
@@ -74,7 +74,7 @@ class Maker:
 
     def remove_files(self, member: Member) -> None:
         """Of one that has ended."""
-        for path in (self.home.bootstrap, self.home.log, self.home.admin):
+        for path in (self.home.bootstrap, self.home.admin):
             path(member.name).unlink(missing_ok=True)
 
     def _command(self, member: Member) -> Sequence[str]:

@@ -2,29 +2,28 @@
 
 A role's is a pipe: should this process be killed, the role fails to write until the next
 supervisor replaces it, which Python bears. A proxy's is a file, since Envoy goes on for long: what
-it writes meanwhile is not lost, and it never waits for a reader.
+it writes meanwhile is kept, as much as fits, and it never waits for a reader.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, Protocol
+
+from meshd.supervisor import bounded
 
 _MOST_PENDING: Final = 8192
 """Bytes kept of a line that does not end."""
 _AT_ONCE: Final = 512 * 1024
 """Bytes of a file that are read before others have their turn."""
-_LOOK_EVERY: Final = 2.0
+_MOST_UNREAD: Final = 32 * 1024 * 1024
+"""Bytes of a file that are kept until they are read; they are in memory."""
+_LOOK_EVERY: Final = 0.5
 _LOOK_AGAIN: Final = 0.01
 """Seconds."""
-_KEEP_SIZE: Final = 0x01
-_PUNCH_HOLE: Final = 0x02
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_OVERFLOW: Final = b"it wrote more than is kept while nobody reads: lines before this one are lost"
 
 PassOn = Callable[[str], None]
 
@@ -37,7 +36,7 @@ class Output(Protocol):
         """A descriptor for a new process to write to; the caller closes it."""
         ...
 
-    def resume(self) -> None:
+    def resume(self, pid: int) -> None:
         """Go on with what a process writes that runs already."""
         ...
 
@@ -79,7 +78,7 @@ class Pipe(_Lines):
         asyncio.get_running_loop().add_reader(self._reader, self._read)
         return writer
 
-    def resume(self) -> None:
+    def resume(self, pid: int) -> None:
         """Nobody has the other end."""
 
     def finish(self) -> None:
@@ -108,37 +107,49 @@ class Pipe(_Lines):
 
 
 class File(_Lines):
-    """Looked at every now and then. What was read is given back to the file system at once.
+    """Looked at every now and then. What was read is given back at once.
 
     The file itself is never cut: what a writer appends meanwhile would be lost. Its beginning
     becomes a hole, by which the next supervisor sees, too, how far this one came.
     """
 
-    def __init__(self, path: Path, pass_on: PassOn) -> None:
+    def __init__(self, name: str, pass_on: PassOn, owner: int = 0) -> None:
+        """``owner`` may open it by himself, by way of /proc/self/fd."""
         super().__init__(pass_on)
-        self._path = path
+        self._name = f"{name}.log"
+        self._owner = owner
+        self._file = -1
         self._offset = 0
+        self._overflown = False
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> int:
         self.last = ""
-        self._path.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        descriptor = os.open(self._path, flags, 0o600)
+        self._close()
+        self._file = bounded.make(self._name, _MOST_UNREAD)
+        os.fchown(self._file, self._owner, -1)
         self._offset = 0
         self._later(_LOOK_EVERY)
-        return descriptor
+        return bounded.again(self._file, os.O_WRONLY | os.O_APPEND)
 
-    def resume(self) -> None:
-        self._offset = _first_unread(self._path)
-        self._later(_LOOK_EVERY)
+    def resume(self, pid: int) -> None:
+        self._close()
+        if (found := bounded.held_by(pid, self._name)) is not None:
+            self._file, self._offset = found, _first_unread(found)
+            self._later(_LOOK_EVERY)
 
     def finish(self) -> None:
-        if self._timer:
-            self._timer.cancel()
         while self._read():
             pass
         self._flush()
+        self._close()
+
+    def _close(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def _later(self, pause: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(pause, self._look)
@@ -148,44 +159,32 @@ class File(_Lines):
 
     def _read(self) -> bool:
         """Whether there is more: a flood must not keep the loop from everything else."""
-        try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return False  # an administrator may have removed it
-        try:
-            if os.fstat(descriptor).st_size < self._offset:
-                self._offset = 0  # or emptied
-            before = self._offset
-            while self._offset - before < _AT_ONCE and (
-                data := os.pread(descriptor, 65536, self._offset)
-            ):
-                self._offset += len(data)
-                self._feed(data)
-            _give_back(descriptor, self._offset)
-            return self._offset - before >= _AT_ONCE
-        finally:
-            os.close(descriptor)
+        if self._file < 0:
+            return False
+        self._overflown |= bounded.is_full(self._file)
+        before = self._offset
+        while self._offset - before < _AT_ONCE and (
+            data := os.pread(self._file, 65536, self._offset)
+        ):
+            self._offset += len(data)
+            self._feed(data)
+        bounded.give_back(self._file, self._offset)
+        more = self._offset - before >= _AT_ONCE
+        if self._overflown and not more:
+            self._overflown = False
+            self._tell(_OVERFLOW)
+        return more
 
 
-def _give_back(descriptor: int, size: int) -> None:
-    """Make a hole of so many bytes at the beginning, fallocate(2)."""
-    if size:
-        _libc.fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, 0, size)
-
-
-def _first_unread(path: Path) -> int:
+def _first_unread(descriptor: int) -> int:
     """Behind the hole, which reads as zeros to its last byte. No hole: all of it."""
+    end = os.fstat(descriptor).st_size
     try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            try:
-                offset = file.seek(0, os.SEEK_DATA)
-            except OSError:
-                return end
-            while block := file.read(65536):
-                if rest := block.lstrip(b"\0"):
-                    return offset + len(block) - len(rest)
-                offset += len(block)
-            return end
-    except FileNotFoundError:
-        return 0
+        offset = os.lseek(descriptor, 0, os.SEEK_DATA)
+    except OSError:
+        return end
+    while block := os.pread(descriptor, 65536, offset):
+        if rest := block.lstrip(b"\0"):
+            return offset + len(block) - len(rest)
+        offset += len(block)
+    return end

@@ -68,7 +68,7 @@ class Roles:
 
     def _output(self, name: str) -> Output:
         if name == RESOLVER:
-            return File(self._home.log(name), pass_on)
+            return File(name, pass_on)
         return Pipe(lambda line: journal.relay(name, line))
 
     def _command(self, name: str) -> Sequence[str]:

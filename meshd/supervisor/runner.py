@@ -74,7 +74,7 @@ class Runner:
         if process is None:
             return False
         self._process, self.identity, self.since = process, identity, since
-        self._output.resume()
+        self._output.resume(identity.pid)
         self._feed(Event.ADOPT)
         journal.event(_log, logging.INFO, "adopted", "%s goes on (pid %d)", self.name, identity.pid)
         return True

@@ -151,7 +151,6 @@ class Supervisor:
         for name in ("supervisor", *self._roles.names):
             self._home.paths.socket(name).unlink(missing_ok=True)
         if not self._slice:
-            self._home.log(RESOLVER).unlink(missing_ok=True)
             self._home.record.unlink(missing_ok=True)
 
     def _reload(self) -> None:

@@ -258,6 +258,37 @@ def test_proxies_outlive_the_supervisor_and_the_next_one_adopts_them(node: Node)
     os.kill(sleeper, signal.SIGKILL)  # no meshd, so that it was taken for a stranger and left alone
 
 
+def test_a_proxy_that_nobody_hears_fills_no_disk_and_is_heard_again(node: Node) -> None:
+    node.settings(count=1)
+    first = node.start()
+    (pid,) = node.live(1).values()
+    first.kill()
+    first.wait()
+    lines = (b"x" * 1023 + b"\n") * 1024
+    log = Path(f"/proc/{pid}/fd/1").open("ab", buffering=0)  # noqa: SIM115 - as the proxy has it
+    with log, pytest.raises(OSError, match="No space left"):
+        while log.write(lines):
+            assert log.tell() < 1024 * len(lines)
+    refuse(node, "proxy-0")
+    eventually(lambda: "filesystem.write_failed: 0" not in admin(node, "proxy-0", "/stats"))
+    assert "mutates state" not in node.output
+    node.start()
+    eventually(lambda: "lines before this one are lost" in node.output)
+    refuse(node, "proxy-0")
+    eventually(lambda: "mutates state" in node.output)
+
+
+def refuse(node: Node, name: str) -> None:
+    """It says so in its log."""
+    assert "POST required" in admin(node, name, "/quitquitquit")
+
+
+def admin(node: Node, name: str, path: str) -> str:
+    url = f"http://admin{path}"
+    command = ["curl", "-sS", "--unix-socket", str(node.admin(name)), url]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+
+
 def test_a_role_that_an_earlier_supervisor_left_is_replaced(node: Node) -> None:
     command = [sys.executable, "-c", "import signal; signal.pause()", "meshd", "stand-in"]
     node.roles = {"stand-in": command}

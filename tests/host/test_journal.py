@@ -21,6 +21,10 @@ def suppressed(node: Node) -> list[dict[str, Any]]:
     return json.loads(node.machine.ask("meshctl", "suppressed", "-o", "json"))
 
 
+def output_of_a_proxy(node: Node) -> str:
+    return f"/proc/{next(iter(node.proxies().values()))}/fd/1"
+
+
 def test_every_process_logs_with_fields_of_its_own(well: Node) -> None:
     well.systemctl("restart", "meshd")
     well.get_well()
@@ -55,7 +59,7 @@ def test_access_lines_are_of_their_workload_and_only_errors_are_written(well: No
 
 
 def test_lines_of_envoy_have_the_priority_that_it_gave_them(well: Node) -> None:
-    log = f"/run/meshd/supervisor/{next(iter(well.proxies()))}.log"
+    log = output_of_a_proxy(well)
     lines = "[warning] [x] careful\\n[error] [x] broken\\n[info] [x] well\\n"
     well.machine.ask("sh", "-c", f"printf '{lines}' >> {log}")
 
@@ -68,7 +72,7 @@ def test_lines_of_envoy_have_the_priority_that_it_gave_them(well: Node) -> None:
 
 
 def test_a_flood_is_bounded_and_accounted_for_and_costs_others_nothing(well: Node) -> None:
-    log = f"/run/meshd/supervisor/{next(iter(well.proxies()))}.log"
+    log = output_of_a_proxy(well)
     flood = ("python3", "/srv/tests/flood.py", log, str(SECONDS), str(RATE))
     loud, quiet = map(int, well.machine.ask(*flood, timeout=SECONDS + 60).split())
     assert loud > RATE * SECONDS / 4, "this machine cannot write enough to make it a flood"
@@ -93,7 +97,7 @@ def test_a_flood_is_bounded_and_accounted_for_and_costs_others_nothing(well: Nod
 
 
 def test_equal_lines_are_told_once_with_their_number(well: Node) -> None:
-    log = f"/run/meshd/supervisor/{next(iter(well.proxies()))}.log"
+    log = output_of_a_proxy(well)
     program = f"for _ in range(413): print('[warning] [x] again', file=open('{log}', 'a'))"
     well.machine.ask("python3", "-c", program)
 

@@ -1,11 +1,13 @@
 """``flood.py LOG SECONDS RATE``: writes access log lines as a proxy does, of two workloads.
 
-One floods, RATE lines a second; the other writes ten lines a second, each another. Prints how many
-lines each of them wrote.
+One floods, RATE lines a second, or as many as fit; the other writes ten lines a second, each
+another. Prints how many lines each of them wrote.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import time
 
@@ -20,17 +22,28 @@ BATCH = 0.02
 def main() -> None:
     path, seconds, rate = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
     begun, loud, quiet = time.monotonic(), 0, 0
-    with open(path, "a", buffering=1024 * 1024) as log:  # noqa: PTH123 - as short as it gets
-        while (passed := time.monotonic() - begun) < seconds:
-            while quiet < passed * 10:
-                log.write(LINE.format("quiet", quiet))
-                quiet += 1
-            for _ in range(int(rate * passed) - loud):
-                log.write(LINE.format("loud", loud))
-                loud += 1
-            log.flush()
-            time.sleep(BATCH)
+    log = os.open(path, os.O_WRONLY | os.O_APPEND)
+    while (passed := time.monotonic() - begun) < seconds:
+        lines: list[str] = []
+        while quiet < passed * 10:
+            lines.append(LINE.format("quiet", quiet))
+            quiet += 1
+        for _ in range(int(rate * passed) - loud):
+            lines.append(LINE.format("loud", loud))
+            loud += 1
+        write(log, "".join(lines).encode())
+        time.sleep(BATCH)
     print(loud, quiet)
+
+
+def write(log: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(log, data) :]
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            time.sleep(BATCH)  # whoever reads it is behind
 
 
 main()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,17 +83,17 @@ def test_ends_are_told_in_words(status: int | None, told: str) -> None:
     assert describe(status) == told
 
 
-def test_a_file_is_emptied_before_it_grows_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
+def test_a_file_is_emptied_before_it_grows_and_nothing_of_it_is_lost() -> None:
     heard: list[str] = []
-    path = tmp_path / "log"
 
     async def write() -> None:
-        output = File(path, heard.append)
+        output = File("x", heard.append)
         descriptor = output.open()
         for start in range(0, 3000, 1000):
             text = "".join(f"{number} {'x' * 1000}\n" for number in range(start, start + 1000))
             os.write(descriptor, text.encode())
-            output.finish()
+            await _until(lambda: heard[-1:] and heard[-1].startswith(f"{start + 999} "))  # noqa: B023
+        await _until(lambda: os.fstat(descriptor).st_blocks * 512 < 1024 * 1024)
         os.write(descriptor, b"last")
         os.close(descriptor)
         output.finish()
@@ -100,27 +101,64 @@ def test_a_file_is_emptied_before_it_grows_and_nothing_of_it_is_lost(tmp_path: P
 
     asyncio.run(write())
     assert [line.split()[0] for line in heard] == [*map(str, range(3000)), "last"]
-    assert path.stat().st_blocks * 512 < 1024 * 1024
 
 
-def test_the_next_supervisor_goes_on_where_this_one_stopped_reading(tmp_path: Path) -> None:
+async def _until(predicate: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not predicate():  # noqa: ASYNC110 - what it waits for is not ours to tell
+            await asyncio.sleep(0.01)
+
+
+def test_the_next_supervisor_goes_on_where_this_one_stopped_reading() -> None:
     heard: list[str] = []
-    path = tmp_path / "log"
 
     async def write() -> None:
-        first = File(path, lambda _: None)
+        first = File("x", lambda _: None)
         descriptor = first.open()
         os.write(descriptor, b"read\n" * 2000)
         first.finish()
         os.write(descriptor, b"not yet\n")
-        second = File(path, heard.append)
-        second.resume()
+        second = File("x", heard.append)
+        second.resume(os.getpid())
         os.write(descriptor, b"and more\n")
         os.close(descriptor)
         second.finish()
 
     asyncio.run(write())
     assert heard == ["not yet", "and more"]
+
+
+def test_a_process_that_has_no_such_file_is_gone_on_with_all_the_same() -> None:
+    async def resume() -> None:
+        output = File("x", lambda _: None)
+        output.resume(os.getpid())
+        output.finish()
+
+    asyncio.run(resume())
+
+
+def test_what_nobody_reads_is_kept_as_far_as_it_fits_and_then_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("meshd.supervisor.output._MOST_UNREAD", 64 * 1024)
+    heard: list[str] = []
+
+    async def write() -> None:
+        output = File("x", heard.append)
+        descriptor = output.open()
+        written = 0
+        with pytest.raises(OSError, match="No space left"):
+            while True:
+                written += os.write(descriptor, b"x" * 1023 + b"\n")
+        assert written == 64 * 1024
+        await _until(lambda: len(heard) == 65)
+        assert "lines before this one are lost" in heard.pop()
+        os.write(descriptor, b"y\n" * 20 * 1024)
+        os.close(descriptor)
+        output.finish()
+
+    asyncio.run(write())
+    assert heard == ["x" * 1023] * 64 + ["y"] * 20 * 1024
 
 
 def test_systemd_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
