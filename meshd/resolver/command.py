@@ -1,4 +1,9 @@
-"""What dnsmasq(8) is started with, and what of its words is worth a line in the log."""
+"""What dnsmasq(8) is started with, and what of its words is worth a line in the log.
+
+There are two. The resolver answers for all that a file may say that is read again at SIGHUP. What a
+wildcard stands for is read at the start only, so that it comes from a second one, which begins anew
+for that; the resolver hands such queries on, and asks again what it misses meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,11 @@ from meshd.resolver.files import HOSTS, SERVERS, WILDCARDS
 from meshd.settings import MeshSettings
 
 NAME: Final = "resolver"
-"""Of the process, to those who look after it."""
+WILDCARDS_NAME: Final = "resolver-wildcards"
+"""Of the processes, to those who look after them."""
+NAMES: Final = frozenset({NAME, WILDCARDS_NAME})
+_ADDRESSES: Final = {NAME: "127.0.0.1", WILDCARDS_NAME: "127.0.0.2"}
+"""Both at the same port."""
 _TTL: Final = 5
 """Seconds for which a workload may remember a name of the mesh: the pods of a headless service
 come and go."""
@@ -22,6 +31,9 @@ _CACHE: Final = 2000
 """Names of the world that are remembered."""
 _PENDING: Final = 1000
 """Questions that may wait for an answer from outside at once."""
+_ASK_AGAIN: Final = (250, 5000)
+"""Milliseconds until a query without an answer is handed on once more, ever less often, and until
+who asked has given up: glibc asks again after 5 s."""
 _SYSTEM_PATH: Final = "/usr/sbin:/sbin"
 """Not on everybody's PATH, but where Debian has it."""
 _ROUTINE: Final = re.compile(
@@ -31,34 +43,50 @@ _ROUTINE: Final = re.compile(
 )
 
 
-def arguments(settings: MeshSettings, directory: Path) -> tuple[str, ...]:
-    """Raises InvalidInputError when a setting is wrong."""
+def arguments(name: str, settings: MeshSettings, directory: Path) -> tuple[str, ...]:
+    """Of the one of this name. Raises InvalidInputError when a setting is wrong."""
+    # What there is no file for, it does without: the mesh role may not have written yet.
     return (
         "--keep-in-foreground",
         "--log-facility=-",
         "--pid-file",
         "--conf-file=/dev/null",
-        # What there is no file for, it does without: the mesh role may not have written yet.
-        f"--conf-dir={directory},*{Path(WILDCARDS).suffix}",
         "--no-hosts",
-        f"--addn-hosts={directory / HOSTS}",
-        f"--servers-file={directory / SERVERS}",
+        *(_tables if name == NAME else _wildcards)(settings, directory),
         f"--port={settings.dns_port}",
-        "--listen-address=127.0.0.1",
+        f"--listen-address={_ADDRESSES[name]}",
         "--bind-interfaces",
-        f"--local=/{settings.domain}/",
-        "--local=/svc/",
         f"--local-ttl={_TTL}",
-        f"--cache-size={_CACHE}",
         f"--dns-forward-max={_PENDING}",
         "--no-ident",
         *_upstreams(settings),
     )
 
 
-def is_started_for(directory: Path, command: tuple[str, ...]) -> bool:
-    """Whether a command line is of the resolver that reads this directory."""
-    return f"--servers-file={directory / SERVERS}" in command
+def _tables(settings: MeshSettings, directory: Path) -> tuple[str, ...]:
+    return (
+        f"--addn-hosts={directory / HOSTS}",
+        f"--servers-file={directory / SERVERS}",
+        f"--local=/{settings.domain}/",
+        "--local=/svc/",
+        f"--cache-size={_CACHE}",
+        f"--fast-dns-retry={','.join(map(str, _ASK_AGAIN))}",
+    )
+
+
+def _wildcards(_: MeshSettings, directory: Path) -> tuple[str, ...]:
+    return (f"--conf-dir={directory},*{Path(WILDCARDS).suffix}", "--cache-size=0")
+
+
+def wildcards_server(settings: MeshSettings) -> str:
+    """Where the resolver asks for what a wildcard stands for."""
+    return f"{_ADDRESSES[WILDCARDS_NAME]}#{settings.dns_port}"
+
+
+def is_started_for(name: str, directory: Path, command: tuple[str, ...]) -> bool:
+    """Whether a command line is of the one of this name that reads this directory."""
+    own = f"--servers-file={directory / SERVERS}", f"--conf-dir={directory},"
+    return any(word.startswith(own[name == WILDCARDS_NAME]) for word in command)
 
 
 def _upstreams(settings: MeshSettings) -> tuple[str, ...]:

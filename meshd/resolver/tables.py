@@ -26,7 +26,8 @@ class Tables(NamedTuple):
     """Options, since no other file may have wildcards. Read at the start only."""
 
 
-def tables(services: Iterable[ServiceRecord], domain: str) -> Tables:
+def tables(services: Iterable[ServiceRecord], domain: str, wildcards_at: str) -> Tables:
+    """``wildcards_at``: the server that is asked for what wildcards stand for."""
     hosts: list[str] = []
     servers: list[str] = []
     wildcards: list[str] = []
@@ -36,6 +37,7 @@ def tables(services: Iterable[ServiceRecord], domain: str) -> Tables:
         if service.host.startswith("*."):
             wildcards += (f"address=/{service.host}/{address}" for address in addresses)
             wildcards.append(f"local=/{service.host}/")
+            servers.append(f"server=/{service.host}/{wildcards_at}")
         elif not service.host.startswith("*"):
             names = _forms(service.host, domain)
             hosts += (" ".join((address, *names)) for address in addresses)
@@ -43,11 +45,20 @@ def tables(services: Iterable[ServiceRecord], domain: str) -> Tables:
     return Tables(_text(hosts), _text(servers), _text(wildcards))
 
 
-def marked(told: Tables, domain: str) -> tuple[str, Tables]:
-    """A name, and the tables with it: only who has read exactly these knows it."""
-    digest = hashlib.sha256("\0".join(told).encode()).hexdigest()[:32]
-    name = f"{digest}.tables.{domain}"
-    return name, told._replace(hosts=f"127.0.0.1 {name}\n{told.hosts}")
+def marked(told: Tables, domain: str, wildcards_at: str) -> tuple[tuple[str, ...], Tables]:
+    """Names, and the tables with them: only who has read exactly these knows them all."""
+    name = f"{_digest(*told)}.tables.{domain}"
+    hosts = f"127.0.0.1 {name}\n{told.hosts}"
+    if not told.wildcards:
+        return (name,), told._replace(hosts=hosts)
+    wild = f"{_digest(told.wildcards)}.wildcards.{domain}"
+    servers = f"{told.servers}server=/{wild}/{wildcards_at}\n"
+    wildcards = f"{told.wildcards}address=/{wild}/127.0.0.1\n"
+    return (name, wild), Tables(hosts, servers, wildcards)
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:32]
 
 
 def _forms(host: str, domain: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from meshd import wire
 from meshd.model.service import ServiceRecord
 from meshd.resolver import files
 from meshd.resolver.asking import knows
+from meshd.resolver.command import wildcards_server
 from meshd.resolver.tables import marked, tables
 from meshd.roles.link import Link
 from meshd.settings import MeshSettings, Paths
@@ -29,7 +30,8 @@ class Resolving:
         self._supervisor = Link(paths.socket("supervisor"), lambda _: None)
         self._followed: Mapping[str, ServiceRecord] | None = None
         self._version = 0
-        self._written = self._read = ""
+        self._written: tuple[str, ...] = ()
+        self._read: tuple[str, ...] = ()
         self._news = asyncio.Event()
 
     @property
@@ -47,8 +49,8 @@ class Resolving:
         """Raises SystemRefusedError when the tables cannot be written."""
         if services == self._followed:
             return
-        domain = self._settings.domain
-        self._written, told = marked(tables(services.values(), domain), domain)
+        domain, wild = self._settings.domain, wildcards_server(self._settings)
+        self._written, told = marked(tables(services.values(), domain, wild), domain, wild)
         changed = files.write(self._directory, told)
         # The first time in any case: who wrote before may have ended before it could tell.
         if changed or self._followed is None:
@@ -65,10 +67,13 @@ class Resolving:
             await self._news.wait()
             self._news.clear()
             pause = _FIRST_PAUSE
-            while not await knows(self._settings.dns_port, wanted := self._written):
+            while not await self._knows_all(wanted := self._written):
                 await asyncio.sleep(pause)
                 if pause == _LONGEST_PAUSE:
                     self._tell()  # who should have read them was just being replaced, perhaps
                 pause = min(2 * pause, _LONGEST_PAUSE)
             self._read = wanted
             self._changed()
+
+    async def _knows_all(self, names: tuple[str, ...]) -> bool:
+        return all([await knows(self._settings.dns_port, name) for name in names])

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from meshd.resolver.command import NAME as RESOLVER
+from meshd.resolver.command import NAMES as RESOLVERS
 from meshd.settings import ProxySettings, Settings
 from meshd.supervisor.privileges import Role
 
@@ -30,7 +30,7 @@ def consequence(before: Settings, after: Settings, roles: Collection[str]) -> Co
     """``roles``: all that there are."""
     if before == after:
         return Consequence()
-    unconcerned = {RESOLVER} if before.mesh == after.mesh else set[str]()
+    unconcerned = RESOLVERS if before.mesh == after.mesh else frozenset[str]()
     replace = _fixed(before.proxy) != _fixed(after.proxy) or before.node != after.node
     return Consequence(frozenset(roles) - unconcerned, replace)
 

@@ -1,7 +1,7 @@
-"""The node's resolver as one of the supervisor's children.
+"""The node's resolver, and the one for wildcards beside it, as children of the supervisor.
 
-It is part of the data path: like the proxies it outlives the supervisor, and the service where they
-do, and the next supervisor goes on with it.
+They are part of the data path: like the proxies they outlive the supervisor, and the service where
+those do, and the next supervisor goes on with them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from meshd import journal
 from meshd.errors import MeshdError
 from meshd.resolver import command
-from meshd.resolver.command import NAME
+from meshd.resolver.command import WILDCARDS_NAME
 from meshd.resolver.files import WILDCARDS, read
 from meshd.settings import Settings
 from meshd.supervisor.child import Policy
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Resolver:
-    """Started with what the settings say at that time."""
+    """Both, by name. Started with what the settings say at that time."""
 
     policy: Final = Policy(first_pause=0.02, longest_pause=1.0, settled=0.5, grace=1.2)
     """Nobody else answers meanwhile, so whatever was its end, it is started again at once if it had
@@ -38,31 +38,33 @@ class Resolver:
         self._slice = slice_name
         self._wildcards: str | None = None
 
-    def command(self, settings: Settings) -> tuple[str, ...]:
+    def command(self, name: str, settings: Settings) -> tuple[str, ...]:
         """Raises MeshdError."""
-        arguments = command.arguments(settings.mesh, self._directory)
+        arguments = command.arguments(name, settings.mesh, self._directory)
         started = stranger_command((command.find(), *arguments))
         if self._slice:
-            started = scoped(self._slice, NAME, started)
-        self._wildcards = self._read()
+            started = scoped(self._slice, name, started)
+        if name == WILDCARDS_NAME:
+            self._wildcards = self._read()
         # Until it knows what that signal means, it has read nothing that could be outdated.
         return ("env", "--ignore-signal=HUP", *started)
 
-    def to_adopt(self, left: Iterable[Entry], settings: Settings) -> Entry | None:
+    def to_adopt(self, name: str, left: Iterable[Entry], settings: Settings) -> Entry | None:
         """One that runs already, with the settings as they are now."""
         with contextlib.suppress(MeshdError):
-            wanted = command.arguments(settings.mesh, self._directory)
+            wanted = command.arguments(name, settings.mesh, self._directory)
             for entry in left:
                 # Its last argument is followed by an empty string.
                 running = command_line(entry.identity.pid)
-                if entry.name == NAME and running[-len(wanted) - 1 : -1] == wanted:
-                    self._wildcards = self._read() if self._is_older(entry.since) else None
+                if entry.name == name and running[-len(wanted) - 1 : -1] == wanted:
+                    if name == WILDCARDS_NAME:
+                        self._wildcards = self._read() if self._is_older(entry.since) else None
                     return entry
         return None
 
     @property
     def is_outdated(self) -> bool:
-        """It has to be started again, since it reads wildcards only then."""
+        """The one for wildcards has to be started again, since it reads them only then."""
         return self._read() != self._wildcards
 
     def _read(self) -> str:
@@ -75,6 +77,6 @@ class Resolver:
             return True
 
 
-def pass_on(line: str) -> None:
+def pass_on(name: str, line: str) -> None:
     if not command.is_routine(line):
-        journal.relay(NAME, line)
+        journal.relay(name, line)

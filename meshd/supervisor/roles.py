@@ -1,16 +1,18 @@
-"""The roles and the resolver as the supervisor's children: begun, begun anew, ended."""
+"""The roles and the resolvers as the supervisor's children: begun, begun anew, ended."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from meshd import journal, wire
 from meshd.errors import InvalidInputError
 from meshd.resolver.command import NAME as RESOLVER
+from meshd.resolver.command import NAMES as RESOLVERS
+from meshd.resolver.command import WILDCARDS_NAME as WILDCARDS
 from meshd.settings import Settings
 from meshd.supervisor.child import Policy
 from meshd.supervisor.home import Home
@@ -26,7 +28,7 @@ _GRACE: Final = 1.2
 
 
 class Roles:
-    """``offered``: command lines by name, of which the settings choose; the resolver's is made of
+    """``offered``: command lines by name, of which the settings choose; the resolvers' are made of
     them at each start.
 
     ``stopping``: once it is set, none begins anew.
@@ -62,18 +64,20 @@ class Roles:
             command=lambda: self._command(name),
             environment=self._environment,
             output=self._output(name),
-            policy=self._resolver.policy if name == RESOLVER else Policy(grace=_GRACE),
+            policy=self._resolver.policy if name in RESOLVERS else Policy(grace=_GRACE),
             changed=self._changed,
         )
 
     def _output(self, name: str) -> Output:
-        if name == RESOLVER:
-            return File(name, pass_on)
+        if name in RESOLVERS:
+            return File(name, lambda line: pass_on(name, line))
         return Pipe(lambda line: journal.relay(name, line))
 
     def _command(self, name: str) -> Sequence[str]:
         """Raises MeshdError."""
-        return self._resolver.command(self.settings) if name == RESOLVER else self._commands[name]
+        if name in RESOLVERS:
+            return self._resolver.command(name, self.settings)
+        return self._commands[name]
 
     # ---- what is so
 
@@ -96,17 +100,21 @@ class Roles:
     # ---- what is to be
 
     async def adopt(self, left: Iterable[Entry]) -> None:
-        """Go on with the resolver that an earlier supervisor left, and end its roles."""
+        """Go on with the resolvers that an earlier supervisor left, and end its roles."""
         left = [entry for entry in left if not entry.proxy]
-        kept = self._adopt_resolver(left)
-        await asyncio.gather(*(_end(entry) for entry in left if entry != kept))
+        kept = self._adopt_resolvers(left)
+        await asyncio.gather(*(_end(entry) for entry in left if entry not in kept))
 
-    def _adopt_resolver(self, left: Iterable[Entry]) -> Entry | None:
-        found = self._resolver.to_adopt(left, self.settings)
+    def _adopt_resolvers(self, left: Sequence[Entry]) -> list[Entry]:
+        """Those that run and go on."""
+        kept: list[Entry] = []
         for runner in self._runners:
-            if found and runner.name == RESOLVER and runner.adopt(found.identity, found.since):
-                return found
-        return None
+            if runner.name not in RESOLVERS:
+                continue
+            found = self._resolver.to_adopt(runner.name, left, self.settings)
+            if found and runner.adopt(found.identity, found.since):
+                kept.append(found)
+        return kept
 
     def start(self) -> None:
         for runner in self._runners:
@@ -134,17 +142,17 @@ class Roles:
                 runner.start()
 
     async def reload_names(self) -> None:
-        """The resolver's files are other ones now."""
+        """The resolvers' files are other ones now."""
         if self._resolver.is_outdated:
-            await self.restart({RESOLVER} & self.names)
-            return
+            await self.restart({WILDCARDS} & self.names)
+        # After that: it may not hand on what the other one has not read.
         for runner in self._runners:
             if runner.name == RESOLVER:
                 runner.read_again()
 
-    async def stop(self, *, but: str = "") -> None:
-        """Until all have ended, but the one of that name."""
-        ending = [runner for runner in self._runners if runner.name != but]
+    async def stop(self, *, but: Collection[str] = ()) -> None:
+        """Until all have ended, but those of these names."""
+        ending = [runner for runner in self._runners if runner.name not in but]
         for runner in ending:
             runner.stop()
         await asyncio.gather(*(runner.stopped() for runner in ending))

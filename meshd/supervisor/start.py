@@ -11,7 +11,7 @@ from typing import Final
 from meshd import journal
 from meshd.budget import Limits
 from meshd.errors import MeshdError
-from meshd.resolver.command import NAME as RESOLVER
+from meshd.resolver.command import NAMES as RESOLVERS
 from meshd.settings import Paths, load
 from meshd.supervisor import home as houses
 from meshd.supervisor.home import Home
@@ -72,7 +72,7 @@ def usual_roles(users: Users) -> dict[str, Sequence[str]]:
     # -P: what lies in the working directory is not imported.
     python = (sys.executable, "-P", "-m", "meshd")
     ours = {role.value: role_command(role, users, (*python, role.value)) for role in Role}
-    return {**ours, RESOLVER: ()}
+    return {**ours, **dict.fromkeys(sorted(RESOLVERS), ())}
 
 
 def child_environment(ours: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Final
 from meshd import channel, journal, wire
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.pool import Pool
-from meshd.resolver.command import NAME as RESOLVER
+from meshd.resolver.command import NAMES as RESOLVERS
 from meshd.settings import Settings, load
 from meshd.supervisor import answering, record
 from meshd.supervisor.account import Account
@@ -141,10 +141,10 @@ class Supervisor:
     async def _end(self) -> None:
         """The proxies first, who still need the roles to finish what they are doing, and names.
 
-        Unless they have a slice of their own: then they go on, and so does the resolver.
+        Unless they have a slice of their own: then they go on, and so do the resolvers.
         """
         if self._slice:
-            await self._roles.stop(but=RESOLVER)
+            await self._roles.stop(but=RESOLVERS)
         else:
             await self._pools[Pool.TRAFFIC].stop(_DRAIN_LIMIT)
             await asyncio.gather(self._roles.stop(), self._pools[Pool.DNS].stop(0))

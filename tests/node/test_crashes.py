@@ -11,6 +11,7 @@ import pytest
 
 from meshd.model.pool import Pool
 from meshd.proxy.pool import Member
+from meshd.resolver.command import NAMES as RESOLVERS
 
 if TYPE_CHECKING:
     import subprocess
@@ -88,14 +89,20 @@ def test_proxies_replaced_one_by_one_lose_nothing(node: Node) -> None:
 
 def test_traffic_flows_on_without_the_supervisor(node: Node) -> None:
     """The next one takes over the proxies and the resolver that run, and starts the roles anew."""
-    before = {proxy.pid for proxy in node.proxies()} | {node.children()["resolver"].pid}
+
+    def lasting() -> set[int]:
+        resolvers = {child.pid for name, child in node.children().items() if name in RESOLVERS}
+        return {proxy.pid for proxy in node.proxies()} | resolvers
+
+    before = lasting()
+    assert len(before) == 6
     with load(node) as went:
         kill(node, "supervisor")
         node.wait_supervisor()
         node.start()
     assert went[0]["ok"] >= CLIENTS
     assert went[0]["failures"] == []
-    assert before == {proxy.pid for proxy in node.proxies()} | {node.children()["resolver"].pid}
+    assert before == lasting()
 
 
 def test_without_all_roles_new_connections_are_made_too(node: Node) -> None:
@@ -106,7 +113,8 @@ def test_without_all_roles_new_connections_are_made_too(node: Node) -> None:
         assert len(node.answers("carol", "tcp", "server:91", 5, 20)) == 100
 
     ask()  # each proxy has used each identity once
-    names = node.children().keys() - {"resolver"}  # which is on the data path
+    # Who resolves names is on the data path.
+    names = node.children().keys() - RESOLVERS
     roles = [node.children()[name].pid for name in names if not Member.parse(name)]
     assert len(roles) == 4
     for pid in roles:

@@ -14,7 +14,11 @@ DIRECTORY = Path("/run/x/dns")
 
 
 def arguments(*upstreams: str) -> tuple[str, ...]:
-    return command.arguments(MeshSettings(dns_upstreams=upstreams, dns_port=5353), DIRECTORY)
+    return of(command.NAME, *upstreams)
+
+
+def of(name: str, *upstreams: str) -> tuple[str, ...]:
+    return command.arguments(name, MeshSettings(dns_upstreams=upstreams, dns_port=5353), DIRECTORY)
 
 
 def test_it_is_the_hosts_own_resolvers_that_are_asked_when_none_is_named() -> None:
@@ -44,8 +48,19 @@ def test_a_resolver_that_is_none_is_named(text: str) -> None:
 
 
 def test_it_is_told_from_another_nodes() -> None:
-    assert command.is_started_for(DIRECTORY, ("dnsmasq", *arguments()))
-    assert not command.is_started_for(Path("/run/y/dns"), ("dnsmasq", *arguments()))
+    for name in command.NAMES:
+        started = ("dnsmasq", *of(name))
+        assert command.is_started_for(name, DIRECTORY, started)
+        assert not command.is_started_for(name, Path("/run/y/dns"), started)
+        (other,) = command.NAMES - {name}
+        assert not command.is_started_for(other, DIRECTORY, started)
+
+
+def test_the_one_for_wildcards_is_beside_the_other() -> None:
+    at = command.wildcards_server(MeshSettings(dns_port=5353))
+    listens = [one for one in of(command.WILDCARDS_NAME) if "listen" in one or "port" in one]
+    assert sorted(listens) == ["--listen-address=127.0.0.2", "--port=5353"]
+    assert at == "127.0.0.2#5353"
 
 
 def test_the_package_is_named_when_it_is_missing(

@@ -13,7 +13,10 @@ def service(host: str, *addresses: str, **more: Any) -> ServiceRecord:
 
 
 def told(*services: ServiceRecord) -> Tables:
-    return tables(services, "mesh.test")
+    return tables(services, "mesh.test", WILD)
+
+
+WILD = "127.0.0.2#53"
 
 
 def endpoint(address: str, *, ready: bool = True) -> Endpoint:
@@ -53,11 +56,11 @@ def test_what_has_no_address_is_left_to_the_world() -> None:
     assert found == Tables("", "", "")
 
 
-def test_a_wildcard_is_an_option() -> None:
+def test_a_wildcard_is_an_option_of_another_one() -> None:
     found = told(service("*.example.com", "10.0.0.1", "fd00::1"))
     assert found == Tables(
         "",
-        "",
+        f"server=/*.example.com/{WILD}\n",
         "address=/*.example.com/10.0.0.1\naddress=/*.example.com/fd00::1\nlocal=/*.example.com/\n",
     )
 
@@ -69,7 +72,7 @@ def test_the_order_of_the_services_does_not_matter() -> None:
 
 def test_a_mark_is_known_to_who_has_read_exactly_these_tables() -> None:
     plain = told(service("web.shop.svc.mesh.test", "10.0.0.1"))
-    mark, found = marked(plain, "mesh.test")
+    (mark,), found = marked(plain, "mesh.test", WILD)
     assert found == plain._replace(hosts=f"127.0.0.1 {mark}\n{plain.hosts}")
     assert mark.endswith(".mesh.test")
     others = [
@@ -77,4 +80,16 @@ def test_a_mark_is_known_to_who_has_read_exactly_these_tables() -> None:
         plain._replace(servers=""),
         plain._replace(wildcards="local=/*.x/\n"),
     ]
-    assert len({mark, *(marked(other, "mesh.test")[0] for other in others)}) == 4
+    assert len({mark, *(marked(other, "mesh.test", WILD)[0][0] for other in others)}) == 4
+
+
+def test_wildcards_have_a_mark_of_their_own_that_changes_with_nothing_else() -> None:
+    wild = service("*.example.com", "10.0.0.1")
+    first, found = marked(told(wild), "mesh.test", WILD)
+    assert found.wildcards.endswith(f"\naddress=/{first[1]}/127.0.0.1\n")
+    assert found.servers.endswith(f"\nserver=/{first[1]}/{WILD}\n")
+    second, more = marked(told(wild, service("api.example.com", "10.0.0.2")), "mesh.test", WILD)
+    assert second[0] != first[0]
+    assert (second[1], more.wildcards) == (first[1], found.wildcards)
+    third, _ = marked(told(service("*.example.com", "10.0.0.2")), "mesh.test", WILD)
+    assert third[1] != first[1]

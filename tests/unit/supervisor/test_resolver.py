@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.resolver.command import arguments
+from meshd.resolver.command import NAME, NAMES, WILDCARDS_NAME, arguments
 from meshd.resolver.files import WILDCARDS
 from meshd.settings import MeshSettings, Paths, Settings
 from meshd.supervisor.child import Child, Event, State, pause, step
@@ -30,17 +30,17 @@ def home(tmp_path: Path) -> Home:
     return Home(paths)
 
 
-@pytest.fixture
-def running(home: Home) -> Iterator[Entry]:
+@pytest.fixture(params=sorted(NAMES))
+def running(request: pytest.FixtureRequest, home: Home) -> Iterator[Entry]:
     """No dnsmasq, but something that is called as it is."""
-    words = arguments(SETTINGS.mesh, home.paths.resolver_run)
+    words = arguments(request.param, SETTINGS.mesh, home.paths.resolver_run)
     with subprocess.Popen(["sh", "-c", "read x", "sh", *words], stdin=subprocess.PIPE) as process:
         deadline = time.monotonic() + 10
         while command_line(process.pid)[-2:-1] != words[-1:]:
             assert time.monotonic() < deadline
         identity = identify(process.pid)
         assert identity
-        yield Entry("resolver", identity, time.time(), False)
+        yield Entry(request.param, identity, time.time(), False)
         process.kill()
 
 
@@ -49,36 +49,38 @@ def resolver(home: Home) -> Resolver:
 
 
 def test_it_is_nobody_and_has_no_capability(home: Home) -> None:
-    command = resolver(home).command(SETTINGS)
+    command = resolver(home).command(NAME, SETTINGS)
     setpriv = command[: command.index("--")]
     assert {"--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"} <= {*setpriv}
     assert "--no-new-privs" in setpriv
 
 
 def test_it_has_a_scope_where_proxies_have_one(home: Home) -> None:
-    command = Resolver(home.paths.resolver_run, "x.slice").command(SETTINGS)
+    command = Resolver(home.paths.resolver_run, "x.slice").command(NAME, SETTINGS)
     assert command[:3] == ("env", "--ignore-signal=HUP", "systemd-run")
     assert "--slice=x.slice" in command
 
 
 def test_new_wildcards_need_a_new_process(home: Home) -> None:
     one = resolver(home)
-    one.command(SETTINGS)
+    one.command(WILDCARDS_NAME, SETTINGS)
     assert not one.is_outdated
     path = home.paths.resolver_run / WILDCARDS
     path.write_text("local=/*.a.test/\n")
     assert one.is_outdated
-    one.command(SETTINGS)
+    one.command(NAME, SETTINGS)
+    assert one.is_outdated
+    one.command(WILDCARDS_NAME, SETTINGS)
     assert not one.is_outdated
 
 
 def test_one_that_runs_is_kept(home: Home, running: Entry) -> None:
     assert is_ours(running, home)
-    assert resolver(home).to_adopt([running], SETTINGS) == running
+    assert resolver(home).to_adopt(running.name, [running], SETTINGS) == running
 
 
 def test_one_of_other_settings_is_not_kept(home: Home, running: Entry) -> None:
-    assert resolver(home).to_adopt([running], OTHERS) is None
+    assert resolver(home).to_adopt(running.name, [running], OTHERS) is None
 
 
 def test_one_of_another_home_is_a_strangers(
@@ -94,8 +96,9 @@ def test_one_that_is_kept_may_not_know_the_newest_wildcards(home: Home, running:
     for when, outdated in ((running.since - 9, False), (running.since + 9, True)):
         os.utime(path, (when, when))
         one = resolver(home)
-        assert one.to_adopt([running], SETTINGS)
-        assert one.is_outdated is outdated
+        assert one.to_adopt(running.name, [running], SETTINGS)
+        if running.name == WILDCARDS_NAME:
+            assert one.is_outdated is outdated
 
 
 def test_it_is_soon_started_again_however_often_it_failed() -> None:
