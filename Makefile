@@ -16,6 +16,8 @@ PYTHON := /usr/bin/python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := .ci/setup
+# Which tests go together says tests/conftest.py. A test that hangs still ends the run.
+LANES  := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder --max-worker-restart=0
 
 .PHONY: help demo demo-once test vagrant-test check format bench wheel deb clean setup setup-demo setup-test setup-bench setup-check setup-deb
 
@@ -29,7 +31,7 @@ demo-once: setup-demo ## the same without staying; fails if a step did not give 
 	@.ci/reachable $(BIN)/python -m meshd.testbed.demo --once
 
 test: setup-test ## the whole suite, root parts and real Envoy included
-	@.ci/reachable $(BIN)/pytest tests --ignore=tests/vagrant
+	@.ci/reachable $(BIN)/pytest $(LANES) tests --ignore=tests/vagrant
 
 vagrant-test: setup-test deb ## vagrant up in emulated machines, which takes an hour; no part of test
 	@.ci/reachable $(BIN)/pytest -o faulthandler_timeout=14400 tests/vagrant

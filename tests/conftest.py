@@ -1,4 +1,7 @@
-"""What holds for all tests: one that lacks what it needs fails; nothing is skipped in silence."""
+"""What holds for all tests: one that lacks what it needs fails; nothing is skipped in silence.
+
+Two processes run them (see the Makefile), each a lane after the other.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,22 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent
+LANES = {"host": "whole machines", "node": "whole machines"}
+"""By directory; every other one is a lane of its own. Of the tests with a whole meshd, which watch
+what happens under load, there is one at a time; beside them run those of its parts."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest lane first: the others fit beside it, in whatever order."""
+    lanes: dict[str, list[pytest.Item]] = {lane: [] for lane in LANES.values()}
+    for item in items:
+        part = item.path.relative_to(ROOT).parts[0]
+        lane = LANES.get(part, part)
+        item.add_marker(pytest.mark.xdist_group(lane))
+        lanes.setdefault(lane, []).append(item)
+    items[:] = [item for lane in lanes.values() for item in lane]
 
 
 @pytest.hookimpl(wrapper=True)
