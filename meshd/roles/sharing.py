@@ -41,7 +41,7 @@ class Sharing:
         self._handle = handle
         self._json: dict[int, tuple[Object, dict[str, Any]]] = {}
         mesh.worries.append(lambda: self.kept.problem)
-        mesh.hear_of(self._load())
+        mesh.hear_of(tuple(one for one in self._load() if one.node != node))
 
     async def session(self, connection: channel.Connection) -> None:
         follower: asyncio.Task[None] | None = None

@@ -74,7 +74,12 @@ class Registrar:
     async def prove(self, workload: Workload) -> None:
         """Raises MeshdError when its traffic is not captured in time."""
         request = wire.Register((workload,), wait=_WAIT)
-        answer = await channel.call(self._mesh, request, timeout=_WAIT + 5)
+        try:
+            answer = await channel.call(self._mesh, request, timeout=_WAIT + 5)
+        finally:
+            # It is on a connection of its own, and may have come after what is newer.
+            self._told = tuple(one for one in self._told if one.uid != workload.uid)
+            self.change()
         if isinstance(answer, wire.Failed):
             raise SystemRefusedError(answer.reason)
 

@@ -84,3 +84,19 @@ def test_what_the_mesh_refused_is_told_again(
             running.cancel()
 
     asyncio.run(run())
+
+
+def test_what_a_pod_was_when_it_joined_does_not_stay(tmp_path: Path) -> None:
+    async def run() -> None:
+        mesh = Mesh()
+        found = Registrar(tmp_path / "mesh.sock", lambda: (pod(ready=True),))
+        async with await channel.listen(
+            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids=channel.own_uids()
+        ):
+            running = asyncio.create_task(found.run())
+            await mesh.until_ready()
+            await found.prove(pod(ready=False))
+            await mesh.until_ready()
+            running.cancel()
+
+    asyncio.run(run())
