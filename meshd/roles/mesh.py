@@ -10,6 +10,7 @@ from meshd.roles.control import Control
 from meshd.roles.declarations import Declarations
 from meshd.roles.hub import Mesh
 from meshd.roles.sharing import Sharing
+from meshd.roles.state_directory import StateDirectory
 from meshd.settings import Paths, Settings
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 async def run(settings: Settings, paths: Paths) -> None:
     """Until cancelled."""
     mesh = Mesh(settings, paths)
+    state = StateDirectory(paths.lib)
+    mesh.worries.append(state.look)
     await mesh.xds.start(paths.plane)
     agent = _agent(mesh, settings, paths) if settings.role == "agent" else None
     control = Control(mesh, settings, paths, agent)
@@ -36,6 +39,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             tasks.create_task(mesh.identity.run())
             tasks.create_task(mesh.resolving.run())
             tasks.create_task(mesh.store.watch())
+            tasks.create_task(state.watch())
             tasks.create_task(Declarations(mesh).run())
             if sharing:
                 tasks.create_task(sharing.kept.run())

@@ -1,0 +1,59 @@
+"""Can anything be written where meshd's state is? Told before somebody needs it: nothing that is in
+force needs a disk, so that otherwise it is found out at the next change, or never."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from meshd import journal
+
+_LOOK: Final = 5.0
+"""Seconds between looks, a system call each."""
+_LEAST: Final = 64 * 1024
+"""Bytes below which a disk counts as full: what is written is written beside the old first."""
+_log = logging.getLogger(__name__)
+
+
+class StateDirectory:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._problem = ""
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(_LOOK)
+
+    def look(self) -> str:
+        """What is wrong now, empty when nothing is. In the journal it is said once."""
+        before, self._problem = self._problem, self._judge()
+        if self._problem and self._problem != before:
+            journal.event(_log, logging.ERROR, "disk", "%s", self._problem)
+        elif before and not self._problem:
+            journal.event(_log, logging.INFO, "disk", "%s: can be written again", self._path)
+        return self._problem
+
+    def _judge(self) -> str:
+        try:
+            found = os.statvfs(self._path)
+        except OSError as error:
+            return f"{self._path}: cannot be read: {error.strerror}"
+        reason = why_not(found)
+        return f"{self._path}: {reason}; what changes now cannot be kept" if reason else ""
+
+
+def why_not(found: os.statvfs_result) -> str:
+    """Why nothing can be written to a file system by who is not root, statvfs(3)."""
+    if found.f_flag & os.ST_RDONLY:
+        return os.strerror(errno.EROFS)
+    # Some file systems have no fixed number of files.
+    is_out_of_files = bool(found.f_files) and not found.f_favail
+    if is_out_of_files or found.f_bavail * found.f_frsize < _LEAST:
+        return os.strerror(errno.ENOSPC)
+    return ""

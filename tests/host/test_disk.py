@@ -1,0 +1,95 @@
+"""meshd.service with a full or a read-only disk: what worked goes on, also over a restart."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.host.machine import eventually
+from tests.host.node import Node
+from tests.host.traffic import is_lossless
+
+STATE = "/var/lib/meshd"
+FULL = "No space left on device"
+READ_ONLY = "Read-only file system"
+NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: new}\n"
+CHANGE = ("meshctl", "apply", "-f", "-")
+
+
+@pytest.fixture(scope="module")
+def small(node: Node) -> Iterator[Node]:
+    """Its state is on a small disk of its own."""
+    node.get_well()
+    shell = ("sh", "-ec")
+    node.machine.ask(
+        *shell,
+        f"""systemctl stop meshd; mv {STATE} {STATE}.kept; mkdir {STATE}
+        mount -t tmpfs -o size=4m,nr_inodes=1000 state {STATE}
+        chown --reference={STATE}.kept {STATE}; chmod 700 {STATE}
+        cp -a {STATE}.kept/. {STATE}; systemctl start meshd""",
+    )
+    node.get_well()
+    yield node
+    node.machine.ask(
+        *shell,
+        f"""systemctl stop meshd; umount --lazy {STATE}; rmdir {STATE}
+        mv {STATE}.kept {STATE}; systemctl start meshd""",
+    )
+
+
+@contextlib.contextmanager
+def broken(node: Node, how: str) -> Generator[None]:
+    if how == FULL:
+        begin = f"dd if=/dev/zero of={STATE}/fills bs=4k 2>/dev/null || :"
+        end = f"rm {STATE}/fills"
+    else:
+        begin = f"mount -o remount,ro {STATE}"
+        end = f"mount -o remount,rw {STATE}"
+    node.machine.ask("sh", "-c", begin)
+    try:
+        yield
+    finally:
+        node.machine.ask("sh", "-c", end)
+
+
+def worries(node: Node) -> list[str]:
+    return node.machine.run("meshctl", "status").stderr.splitlines()
+
+
+@pytest.mark.parametrize("how", [FULL, READ_ONLY])
+def test_what_worked_goes_on_also_over_a_restart(small: Node, how: str) -> None:
+    before = small.proxies()
+    told = f"{STATE}: {how}; what changes now cannot be kept"
+    with broken(small, how), small.load(100) as reports:
+        assert worries(small) == [told]
+        assert small.machine.run("meshctl", "status").returncode == 1
+        small.systemctl("restart", "meshd")
+        small.get_well()
+        refused = small.machine.run(*CHANGE, text=NAMESPACE)
+        assert refused.returncode == 1
+        assert re.fullmatch(rf"{STATE}/applied\.json: cannot be written: {how}\n", refused.stderr)
+        assert worries(small) == [told]
+    is_lossless(*reports)
+    assert small.proxies() == before
+    said = [
+        entry["MESSAGE"]
+        for entry in small.machine.journal("--unit=meshd", "MESHD_EVENT=disk", "PRIORITY=3")
+    ]
+    # Each process says it once.
+    assert said.count(told) == 2
+    eventually(lambda: not worries(small), "it is well again")
+    assert small.machine.ask(*CHANGE, text=NAMESPACE)
+    small.machine.ask("meshctl", "delete", "ns", "new")
+
+
+def test_it_starts_from_nothing_but_what_is_on_a_disk_that_nothing_can_be_written_to(
+    small: Node,
+) -> None:
+    with broken(small, READ_ONLY):
+        small.systemctl("stop", "meshd", "meshd-proxies.slice")
+        small.systemctl("start", "meshd")
+        small.get_well()
+        assert small.status_of("http://server:8080/") == "200"
