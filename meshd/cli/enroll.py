@@ -30,7 +30,7 @@ from meshd.cli.output import emit, is_for_scripts
 from meshd.cli.place import Place, named
 from meshd.cli.ports import PortWish, merged_service, new_service, parse_port
 from meshd.discovery import units
-from meshd.errors import InvalidInputError
+from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.workload import NamedPort, Workload
 from meshd.settings import Paths
 
@@ -140,9 +140,15 @@ def enroll(
     )
     if service:
         workload = _offered(target, service, wishes, workload)
+    was_prepared = bool(place.unit) and units.Systemd().is_prepared(place.unit)
     if place.unit:
         _prepare(place.unit, restart=False)
-    target.ask(wire.Register((workload,), float(timeout)), wire.Done, wait=float(timeout))
+    try:
+        target.ask(wire.Register((workload,), float(timeout)), wire.Done, wait=float(timeout))
+    except MeshdError:
+        if place.unit and not was_prepared and not place.known(_rows(target)):
+            _undo_preparation(place.unit)  # it could not be recorded
+        raise
     if place.unit and restart:
         units.Systemd().restart(place.unit)
     _show(_row(target, workload.uid), output)
@@ -189,6 +195,12 @@ def _prepare(unit: str, restart: bool) -> None:
     systemd.prepare(unit, _meshctl())
     if restart:
         systemd.restart(unit)
+
+
+def _undo_preparation(unit: str) -> None:
+    systemd = units.Systemd()
+    systemd.undo(unit)
+    systemd.stop_slice(unit)
 
 
 def _undo(unit: str, restart: bool) -> None:

@@ -88,8 +88,13 @@ def test_what_worked_goes_on_also_over_a_restart(small: Node, how: str) -> None:
 def test_it_starts_from_nothing_but_what_is_on_a_disk_that_nothing_can_be_written_to(
     small: Node,
 ) -> None:
+    small.machine.write("/etc/systemd/system/odd.service", "[Service]\nExecStart=sleep 99\n")
     with broken(small, READ_ONLY):
         small.systemctl("stop", "meshd", "meshd-proxies.slice")
         small.systemctl("start", "meshd")
         small.get_well()
         assert small.status_of("http://server:8080/") == "200"
+        refused = small.machine.run("meshctl", "enroll", "odd")
+        assert refused.stderr.endswith(f"services.json: cannot be written: {READ_ONLY}\n")
+        left = small.machine.ask("systemctl", "show", "--property=Slice,DropInPaths", "odd")
+        assert left == "Slice=system.slice\nDropInPaths=\n"
