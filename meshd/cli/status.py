@@ -9,7 +9,7 @@ from typing import Final
 import typer
 
 from meshd import wire
-from meshd.cli import nodes
+from meshd.cli import nodes, services
 from meshd.cli.arguments import Output, OutputOption
 from meshd.cli.daemon import Target
 from meshd.cli.objects import age
@@ -41,13 +41,16 @@ def status(
     target: Target = context.obj
     answer = target.ask(wire.Status(), wire.Statuses)
     rows = [row for row in answer.workloads if namespace in {"", row.namespace}]
+    found = services.states(rows)
+    rows = services.with_bypasses(rows, found)
+    shown = services.with_rests(rows, found)
     if is_for_scripts(output):
-        emit(rows, output)
+        emit(shown, output)
     elif output is Output.NAME:
         for row in rows:
             print(f"{row.namespace}/{row.workload}")
     else:
-        _show(rows, answer, output is Output.WIDE)
+        _show(shown, answer, output is Output.WIDE)
     sys.stdout.flush()
     problems = [
         *(line for row in rows if (line := trouble(row))),
@@ -93,7 +96,9 @@ def proxy_trouble(proxy: wire.ProxyStatus) -> str:
 def role_trouble(role: wire.RoleStatus) -> str:
     if role.state == _RUNNING:  # why it was restarted is in the table
         return ""
-    return f"role {role.name}: {role.state}{': ' if role.problem else ''}{role.problem}"
+    before = f" (the one before: {role.problem})" if role.problem and role.pid else ""
+    reason = f": {role.problem}" if role.problem and not role.pid else ""
+    return f"role {role.name}: {role.state}{before}{reason}"
 
 
 def _show(rows: list[wire.WorkloadStatus], answer: wire.Statuses, wide: bool) -> None:

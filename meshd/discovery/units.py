@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -87,7 +88,22 @@ class Unit:
     """``active``, ``activating``, ``failed`` …: ActiveState, systemctl(1)."""
     result: str
     """Why its last run ended: ``success``, ``timeout`` …"""
-    slice: str
+    cgroup: str
+    """Where its processes are; its slice may be another already, which counts from its next start.
+    """
+
+    @property
+    def active(self) -> bool:
+        return self.state in {"active", "activating", "reloading"}
+
+    @property
+    def is_in_slice(self) -> bool:
+        return self.cgroup.startswith(f"/{cgroup_of(self.name)}/")
+
+    @property
+    def is_outside(self) -> bool:
+        """It runs, and was not started again since it was enrolled."""
+        return self.active and bool(self.cgroup) and not self.is_in_slice
 
 
 class Systemd:
@@ -98,16 +114,13 @@ class Systemd:
 
     def look(self, unit: str) -> Unit:
         """Raises SystemRefusedError."""
-        printed = _systemctl("show", "--property=LoadState,ActiveState,Result,Slice", "--", unit)
-        lines = (line.partition("=") for line in printed.splitlines())
-        known = {name: value for name, _, value in lines}
-        return Unit(
-            unit,
-            known.get("LoadState") == "loaded",
-            known.get("ActiveState", ""),
-            known.get("Result", ""),
-            known.get("Slice", ""),
-        )
+        return self.look_at((unit,))[0]
+
+    def look_at(self, units: Sequence[str]) -> tuple[Unit, ...]:
+        """All with one question. Raises SystemRefusedError."""
+        properties = "--property=LoadState,ActiveState,Result,ControlGroup"
+        blocks = _systemctl("show", properties, "--", *units).split("\n\n")
+        return tuple(described(*pair) for pair in zip(units, blocks, strict=True))
 
     def prepare(self, unit: str, meshctl: str) -> None:
         """Its slice is there, and it will be in it from its next start. Raises SystemRefusedError.
@@ -147,7 +160,7 @@ class Systemd:
 
     def stop_slice(self, unit: str) -> None:
         """Once nothing runs in it: it would take that along."""
-        if self.look(unit).slice == slice_of(unit):
+        if self.look(unit).is_in_slice:
             return
         _systemctl("stop", slice_of(unit))
         listing = ("list-units", "--all", "--plain", "--no-legend", f"{SLICE_PREFIX}-*.slice")
@@ -156,6 +169,19 @@ class Systemd:
 
     def _path(self, unit: str) -> Path:
         return self._units / f"{unit}.d" / DROP_IN
+
+
+def described(unit: str, text: str) -> Unit:
+    """What systemctl(1) shows of it. Pure."""
+    lines = (line.partition("=") for line in text.splitlines())
+    known = {name: value for name, _, value in lines}
+    return Unit(
+        unit,
+        known.get("LoadState") == "loaded",
+        known.get("ActiveState", ""),
+        known.get("Result", ""),
+        known.get("ControlGroup", ""),
+    )
 
 
 def _systemctl(*words: str) -> str:

@@ -23,7 +23,7 @@ from meshd.errors import SystemRefusedError
     ],
 )
 def test_only_what_did_not_start_is_started(state: str, result: str, step: Step) -> None:
-    unit = Unit("web.service", exists=True, state=state, result=result, slice="")
+    unit = Unit("web.service", exists=True, state=state, result=result, cgroup="")
     assert next_step(unit) is step
 
 
