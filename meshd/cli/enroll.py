@@ -6,18 +6,18 @@ its slice, the slice is captured: it never runs outside of the mesh in there.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Final
 
-import msgspec
 import typer
 
 from meshd import wire
 from meshd.capture.host_rules import NEVER_INBOUND_PORTS
 from meshd.capture.namespaces import Pins
+from meshd.cli import services
 from meshd.cli.arguments import (
     DEFAULT_TIMEOUT,
     NamespaceOption,
@@ -25,19 +25,20 @@ from meshd.cli.arguments import (
     OutputOption,
     TimeoutOption,
 )
-from meshd.cli.daemon import Target
-from meshd.cli.output import emit, is_for_scripts
+from meshd.cli.daemon import RefusedError, Target
+from meshd.cli.offer import offered, take_back
+from meshd.cli.output import emit, is_for_scripts, warn
 from meshd.cli.place import Place, named
-from meshd.cli.ports import PortWish, merged_service, new_service, parse_port
+from meshd.cli.ports import PortWish, parse_port
+from meshd.config.read import label_problem, subdomain_problem
 from meshd.discovery import units
-from meshd.errors import InvalidInputError, MeshdError
+from meshd.errors import InvalidInputError
 from meshd.model.workload import NamedPort, Workload
 from meshd.settings import Paths
 
-_MADE_FOR: Final = "meshd.io/made-for"
-"""Annotation of a Service that was made by ``enroll``: the workload that it was made for."""
 _LEAVING: Final = 30.0
 """Seconds for a workload to be let go."""
+_LOOK: Final = 0.1
 
 TargetArgument = Annotated[
     str,
@@ -116,11 +117,16 @@ def enroll(
     wishes = tuple(port or ())
     if place.host:
         _refuse_ports(wishes)
+    _check_names(namespace, name, service_account)
     known = place.known(_rows(target))
-    if known and not (service or wishes):
+    changes = service or wishes or label or annotation or address
+    if known and not changes and place.is_still(_pins(), known.uid):
+        source = context.get_parameter_source("namespace")
+        given = source is not None and source.name == "COMMANDLINE"
+        _must_be(place, known, namespace if given else "", name, service_account)
         if place.unit:
             _prepare(place.unit, restart)
-        _show(_row(target, known.uid), output)
+        _show(_proven_row(target, known.uid, float(timeout)), place, output)
         return
     name = name or place.workload_name
     uid = f"{namespace}.{name}"
@@ -139,19 +145,11 @@ def enroll(
         host=place.host,
     )
     if service:
-        workload = _offered(target, service, wishes, workload)
-    was_prepared = bool(place.unit) and units.Systemd().is_prepared(place.unit)
-    if place.unit:
-        _prepare(place.unit, restart=False)
-    try:
-        target.ask(wire.Register((workload,), float(timeout)), wire.Done, wait=float(timeout))
-    except MeshdError:
-        if place.unit and not was_prepared and not place.known(_rows(target)):
-            _undo_preparation(place.unit)  # it could not be recorded
-        raise
+        workload = offered(target, service, wishes, workload)
+    _register(target, place, workload, float(timeout))
     if place.unit and restart:
         units.Systemd().restart(place.unit)
-    _show(_row(target, workload.uid), output)
+    _show(_row(target, workload.uid), place, output)
 
 
 def unenroll(
@@ -184,10 +182,30 @@ def unenroll(
         )
     target.ask(wire.Unregister(tuple(row.uid for row in rows)), wire.Done, wait=_LEAVING)
     for row in rows:
-        _take_back(target, row)
+        take_back(target, row.namespace, row.uid)
         if row.unit:
             _undo(row.unit, restart)
         print(f"{row.namespace}/{row.workload} unenrolled")
+
+
+def _register(target: Target, place: Place, workload: Workload, timeout: float) -> None:
+    """A service of the host is in the mesh then, or all is as it was before. Raises RefusedError.
+
+    Half enrolled, it would be cut off when it is restarted next, perhaps by a reboot.
+    """
+    was_prepared = bool(place.unit) and units.Systemd().is_prepared(place.unit)
+    if place.unit:
+        _prepare(place.unit, restart=False)
+    try:
+        target.ask(wire.Register((workload,), timeout), wire.Done, wait=timeout)
+    except RefusedError as error:
+        if not place.host:
+            raise
+        if place.unit and not was_prepared:
+            _undo_preparation(place.unit)
+        target.ask(wire.Unregister((workload.uid,)), wire.Done, wait=_LEAVING)
+        take_back(target, workload.namespace, workload.uid)
+        raise RefusedError(f"{error}; {place} was not enrolled", error.code) from None
 
 
 def _prepare(unit: str, restart: bool) -> None:
@@ -228,6 +246,16 @@ def _refuse_ports(wishes: tuple[PortWish, ...]) -> None:
             )
 
 
+def _check_names(namespace: str, name: str, account: str) -> None:
+    for option, text, problem in (
+        ("--namespace", namespace, label_problem),
+        ("--name", name, subdomain_problem),
+        ("--service-account", account, subdomain_problem),
+    ):
+        if text and (wrong := problem(text)):
+            raise typer.BadParameter(f"{option}: {wrong}")
+
+
 def _meshctl() -> str:
     """As systemd is to call it."""
     return str(Path(sys.argv[0]).absolute())
@@ -240,51 +268,37 @@ def _key_and_value(text: str) -> tuple[str, str]:
     return key, value
 
 
-# ---- the Service in front of it
-
-
-def _offered(
-    target: Target, service: str, wishes: tuple[PortWish, ...], workload: Workload
-) -> Workload:
-    """The workload with the labels by which the Service selects it."""
-    namespace = workload.namespace
-    stored = target.ask(wire.Get("Service", namespace=namespace), wire.Objects).objects
-    before = next((one for one in stored if one["metadata"]["name"] == service), None)
-    if before is None:
-        note = {_MADE_FOR: workload.uid}
-        after = new_service(service, namespace, wishes, {"app": service}, note)
-    else:
-        after = merged_service(before, wishes)
-    if after != before:
-        target.ask(wire.Apply((("enroll", json.dumps(after)),), namespace), wire.Changed)
-    labels = workload.labels | after["spec"]["selector"]
-    return msgspec.structs.replace(workload, labels=labels)
-
-
-def _take_back(target: Target, row: wire.WorkloadStatus) -> None:
-    """The Service that was made for it."""
-    stored = target.ask(wire.Get("Service", namespace=row.namespace), wire.Objects).objects
-    names = tuple(
-        one["metadata"]["name"]
-        for one in stored
-        if one["metadata"].get("annotations", {}).get(_MADE_FOR) == row.uid
-    )
-    if names:
-        target.ask(wire.DeleteNamed("Service", names, row.namespace), wire.Changed)
-
-
 # ---- what is enrolled
+
+
+def _must_be(
+    place: Place, known: wire.WorkloadStatus, namespace: str, name: str, account: str
+) -> None:
+    """What was asked for, as far as it was. Raises InvalidInputError."""
+    asked = (namespace, name, account)
+    has = (known.namespace, known.workload, known.service_account)
+    if any(wanted not in {"", found} for wanted, found in zip(asked, has, strict=True)):
+        raise _enrolled_already(place, known)
+
+
+def _enrolled_already(place: Place, known: wire.WorkloadStatus) -> InvalidInputError:
+    who = f"{known.namespace}/{known.workload}"
+    what = f"{place} is enrolled as {who} (service account {known.service_account})"
+    if known.declared:
+        return InvalidInputError(f"{what}; change the WorkloadEntry {who}, which declares it")
+    return InvalidInputError(f"{what}; meshctl unenroll it first")
 
 
 def _leave_if_stale(target: Target, place: Place, known: wire.WorkloadStatus, uid: str) -> None:
     """A container that was started again comes with the same command as before; others do not."""
     if place.host or known.uid != uid:
-        raise InvalidInputError(
-            f"{place} is enrolled as {known.namespace}/{known.workload}; meshctl unenroll it"
-            " first, or change the WorkloadEntry that declares it"
-        )
-    if place.is_another_than(Pins(Paths.from_environment().netns), uid):
+        raise _enrolled_already(place, known)
+    if not place.is_still(_pins(), uid):
         target.ask(wire.Unregister((uid,)), wire.Done, wait=_LEAVING)
+
+
+def _pins() -> Pins:
+    return Pins(Paths.from_environment().netns)
 
 
 def _enrolled(target: Target, place: Place | None, namespace: str) -> list[wire.WorkloadStatus]:
@@ -307,9 +321,22 @@ def _row(target: Target, uid: str) -> wire.WorkloadStatus:
     return next(row for row in _rows(target) if row.uid == uid)
 
 
-def _show(row: wire.WorkloadStatus, output: Output) -> None:
+def _proven_row(target: Target, uid: str, timeout: float) -> wire.WorkloadStatus:
+    """As soon as it is proven, or after ``timeout`` seconds as it is then."""
+    deadline = time.monotonic() + timeout
+    while not (row := _row(target, uid)).proven and time.monotonic() < deadline:
+        time.sleep(_LOOK)
+    return row
+
+
+def _show(row: wire.WorkloadStatus, place: Place, output: Output) -> None:
     if is_for_scripts(output):
         emit(row, output)
-        return
-    state = "captured and proven" if row.proven else row.problem or "not proven yet"
-    print(f"{row.namespace}/{row.workload} enrolled as {row.service_account}: {state}")
+    else:
+        state = "captured and proven" if row.proven else row.problem or "not proven yet"
+        print(f"{row.namespace}/{row.workload} enrolled as {row.service_account}: {state}")
+    if place.unit and units.Systemd().look(place.unit).is_outside:
+        sys.stdout.flush()
+        warn([services.outside(place.unit)])
+    if not row.proven:
+        raise typer.Exit(1)

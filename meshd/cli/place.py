@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from meshd import wire
-from meshd.capture import inside
+from meshd.capture import cgroups, inside
 from meshd.capture.namespaces import Pins
 from meshd.discovery import host_addresses, units
 from meshd.errors import InvalidInputError
@@ -57,6 +57,11 @@ class Place:
             os.close(inside.open_namespace(Path(self.netns)))
         if self.unit and not units.Systemd().look(self.unit).exists:
             raise InvalidInputError(f"there is no unit {self.unit} on this host")
+        if self.cgroup and not cgroups.identify(self.cgroup):
+            raise InvalidInputError(
+                f"there is no cgroup {self.cgroup} below {cgroups.root()}: start what runs in it"
+                " first"
+            )
 
     def holds(self, row: wire.WorkloadStatus) -> bool:
         """Whether it is that workload's."""
@@ -67,10 +72,10 @@ class Place:
     def known(self, rows: Iterable[wire.WorkloadStatus]) -> wire.WorkloadStatus | None:
         return next((row for row in rows if self.holds(row)), None)
 
-    def is_another_than(self, pins: Pins, uid: str) -> bool:
-        """A container that was started again may have a new namespace at its old path."""
+    def is_still(self, pins: Pins, uid: str) -> bool:
+        """False: a container that was started again has a new namespace at its old path."""
         pin = pins.find(uid) if self.netns else None
-        return pin is not None and pin.inode != Path(self.netns).stat().st_ino
+        return pin is None or pin.inode == Path(self.netns).stat().st_ino
 
 
 def named(what: str, cgroup: str) -> Place:

@@ -423,8 +423,11 @@ def test_a_service_that_exists_is_joined(machine: Machine) -> None:
 def test_what_cannot_be_enrolled_is_refused_with_one_line(machine: Machine) -> None:
     for arguments, reason in (
         (("ssh",), "ssh.service is never captured"),
-        (("--cgroup", "x", "--port", "22=tcp"), "port 22 is never captured on a host"),
-        (("--cgroup", "x", "--service", "y"), "Service default/y is new"),
+        (("--cgroup", machine.name, "--port", "22=tcp"), "port 22 is never captured on a host"),
+        (("--cgroup", machine.name, "--service", "y"), "Service default/y is new"),
+        (("--cgroup", "no/such"), "there is no cgroup no/such below /"),
+        # Nothing of it stays: see the number of workloads below.
+        (("--cgroup", machine.name, "--port", "15101"), "15101 is no port that it could serve;"),
     ):
         refused = machine.node.meshctl("enroll", *arguments, "--timeout", "1s")
         assert refused.status == 1

@@ -1,0 +1,200 @@
+"""enroll: what is asked of the daemon, and what is refused before anything is done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from meshd import wire
+from meshd.capture import cgroups
+from meshd.cli import services
+from meshd.discovery.units import Unit, cgroup_of, described
+
+CGROUP: Final = "apps/web"
+ROW: Final = wire.WorkloadStatus(
+    workload="web",
+    namespace="shop",
+    service_account="till",
+    node="one",
+    address="198.18.0.7",
+    netns="",
+    proxy="proxy-0",
+    captured=True,
+    certificate_expires="2030-01-01T00:00:00Z",
+    synced=True,
+    proven=True,
+    problem="",
+    uid="shop.web",
+    cgroup=CGROUP,
+)
+SERVICE: Final = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "front", "namespace": "shop", "creationTimestamp": "2026-01-01T00:00:00Z"},
+    "spec": {"selector": {"app": "front"}, "ports": [{"name": "http-80", "port": 80}]},
+}
+OFFERS: Final = ("--service", "front", "--port", "80:8080=http")
+
+
+class Mesh:
+    """Knows what is registered and which Services there are; ``server``: it is an agent."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, wire.WorkloadStatus] = {}
+        self.services: list[dict[str, Any]] = []
+        self.server = ""
+        self.refusal = ""
+
+    def __call__(self, request: wire.AnyMessage) -> wire.Message:
+        match request:
+            case wire.Status():
+                control = (
+                    wire.ControlStatus(server=self.server, connected=True, since=1.0)
+                    if self.server
+                    else None
+                )
+                return wire.Statuses(tuple(self.rows.values()), control=control)
+            case wire.Get():
+                return wire.Objects(tuple(self.services))
+            case wire.Register(workloads):
+                self.rows |= {one.uid: ROW for one in workloads}
+                return wire.Failed(self.refusal) if self.refusal else wire.Done()
+            case wire.Unregister(uids):
+                for uid in uids:
+                    self.rows.pop(uid)
+                return wire.Done()
+            case wire.Apply():
+                return wire.Changed(())
+            case _:
+                raise AssertionError(request)
+
+
+@pytest.fixture
+def mesh(daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mesh:
+    """A host with one cgroup, on which we are root."""
+    (tmp_path / CGROUP).mkdir(parents=True)
+    monkeypatch.setattr(cgroups, "root", lambda: tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    made = Mesh()
+    daemon.answer = made
+    return made
+
+
+def enroll(meshctl: Any, *options: str) -> Any:
+    return meshctl("enroll", "--cgroup", CGROUP, "-n", "shop", *options)
+
+
+def applied(daemon: Any) -> list[Any]:
+    return [one for one in daemon.asked if isinstance(one, wire.Apply)]
+
+
+def test_a_service_is_made_for_it(daemon: Any, meshctl: Any, mesh: Mesh) -> None:
+    result = enroll(meshctl, *OFFERS)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == "shop/web enrolled as till: captured and proven\n"
+    (apply,) = applied(daemon)
+    assert '"meshd.io/made-for": "shop.web"' in apply.sources[0][1]
+
+
+def test_an_agent_says_what_to_apply_on_its_server_and_does_nothing(
+    daemon: Any, meshctl: Any, mesh: Mesh
+) -> None:
+    mesh.server = "hub:15012"
+    result = enroll(meshctl, *OFFERS)
+    assert (result.code, mesh.rows, applied(daemon)) == (1, {}, [])
+    assert result.err.startswith("Service shop/front comes from hub:15012, and there is none yet;")
+    assert "meshctl apply -f - <<END\napiVersion: v1\nkind: Service\n" in result.err
+    assert "made-for" not in result.err
+
+    mesh.services = [SERVICE]
+    result = enroll(meshctl, "--service", "front", "--port", "81:8080=http")
+    assert (result.code, mesh.rows) == (1, {})
+    assert "it lacks a port" in result.err
+    assert "port: 81" in result.err
+    assert "creationTimestamp" not in result.err
+
+
+def test_an_agent_joins_a_service_that_its_server_has(
+    daemon: Any, meshctl: Any, mesh: Mesh
+) -> None:
+    mesh.server, mesh.services = "hub:15012", [SERVICE]
+    assert enroll(meshctl, *OFFERS).code == 0
+    assert not applied(daemon)
+    (register,) = (one for one in daemon.asked if isinstance(one, wire.Register))
+    assert register.workloads[0].labels == {"app": "front"}
+
+
+def test_who_cannot_be_enrolled_is_not(meshctl: Any, mesh: Mesh) -> None:
+    mesh.refusal = "not in the mesh after 30 s: shop.web: port 80 is captured for shop.a already"
+    result = enroll(meshctl, "--port", "80")
+    assert (result.code, result.err) == (1, f"{mesh.refusal}; {CGROUP} was not enrolled\n")
+    assert not mesh.rows
+
+
+@pytest.mark.parametrize(
+    "options", [("-n", "bank"), ("--name", "shop"), ("--service-account", "x"), ("--label", "a=b")]
+)
+def test_who_is_enrolled_as_something_else_is_told_as_what(
+    meshctl: Any, mesh: Mesh, options: tuple[str, ...]
+) -> None:
+    mesh.rows["shop.web"] = ROW
+    result = enroll(meshctl, *options)
+    assert result.code == 1
+    assert result.err == (
+        f"{CGROUP} is enrolled as shop/web (service account till); meshctl unenroll it first\n"
+    )
+
+
+def test_the_same_again_is_no_error(daemon: Any, meshctl: Any, mesh: Mesh) -> None:
+    mesh.rows["shop.web"] = ROW
+    assert enroll(meshctl, "--name", "web", "--service-account", "till").code == 0
+    assert meshctl("enroll", "--cgroup", CGROUP).code == 0
+    assert not [one for one in daemon.asked if isinstance(one, wire.Register)]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (("-n", "Shop_X"), 2, '--namespace: "Shop_X" is not a DNS label'),
+        (("--name", "a b"), 2, '--name: "a b" is not a DNS name'),
+        (("--service-account", "A"), 2, '--service-account: "A" is not a DNS name'),
+        (("--cgroup", "no/such"), 1, "there is no cgroup no/such"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(
+    daemon: Any, meshctl: Any, mesh: Mesh, options: tuple[str, ...], code: int, told: str
+) -> None:
+    result = enroll(meshctl, *options)
+    assert result.code == code
+    assert told in result.err
+    assert not daemon.asked
+
+
+def unit(text: str) -> Unit:
+    return described("web.service", text)
+
+
+def test_a_unit_that_was_not_restarted_runs_outside() -> None:
+    active = "LoadState=loaded\nActiveState=active\nControlGroup="
+    assert unit(f"{active}/system.slice/web.service").is_outside
+    assert not unit(f"{active}/{cgroup_of('web.service')}/web.service").is_outside
+    assert not unit("LoadState=loaded\nActiveState=inactive\nControlGroup=").is_outside
+
+
+def test_status_does_not_call_it_proven_and_names_who_does_not_run() -> None:
+    rows = [msgspec.structs.replace(ROW, unit="web.service")]
+    outside = unit("LoadState=loaded\nActiveState=active\nControlGroup=/system.slice/web.service")
+    (row,) = services.with_bypasses(rows, {"web.service": outside})
+    assert (row.proven, row.problem) == (
+        False,
+        "web.service runs outside of the mesh until it is restarted",
+    )
+    stopped = {"web.service": unit("LoadState=loaded\nActiveState=failed\nControlGroup=")}
+    assert services.with_bypasses(rows, stopped) == rows
+    (row,) = services.with_rests(rows, stopped)
+    assert (row.proven, row.problem) == (True, "web.service does not run: failed")
+    assert services.with_rests(rows, {}) == rows
