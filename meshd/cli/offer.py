@@ -59,7 +59,9 @@ def take_back(target: Target, namespace: str, uid: str) -> None:
 def elsewhere(server: str, service: dict[str, Any], *, is_new: bool) -> str:
     """What is to be done on an agent, where Services come from the server. Pure."""
     metadata = {
-        key: value for key, value in service["metadata"].items() if key not in _FOUND_BY_SERVER
+        key: value
+        for key, value in service["metadata"].items()
+        if value and key not in _FOUND_BY_SERVER
     }
     name = f"{metadata['namespace']}/{metadata['name']}"
     text = yaml.safe_dump(service | {"metadata": metadata}, sort_keys=False)
