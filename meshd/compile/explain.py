@@ -86,9 +86,9 @@ class _Journey:
             self._tell("name", f"{service.host} is {where}")
         else:
             self._tell("name", f"{self._host} is no service that {source.namespace} sees")
-        self._tell(
-            "capture", f"TCP to port {self._port} is redirected to {OUTBOUND_PORT} in its namespace"
-        )
+        host = source.host
+        where = f"{host.outbound_port} on the host" if host else f"{OUTBOUND_PORT} in its namespace"
+        self._tell("capture", f"TCP to port {self._port} is redirected to {where}")
         self._tell(
             "listener",
             f"{listener_name(source.uid, 'outbound')} → "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from meshd import wire
@@ -9,7 +10,7 @@ from meshd.compile.explain import explain
 from meshd.config.read import read_objects
 from meshd.config.registry import build_snapshot, hosts_without_address
 from meshd.model.snapshot import MeshOptions
-from meshd.model.workload import NamedPort, Workload
+from meshd.model.workload import HostService, NamedPort, Workload
 
 MESH = """
 apiVersion: v1
@@ -90,6 +91,7 @@ def ask(
     headers: tuple[tuple[str, str], ...] = (),
     policy: str = "",
     more: str = "",
+    client: Workload = CLIENT,
 ) -> wire.Explanation:
     options = MeshOptions(
         outbound_policy=policy or "ALLOW_ANY",  # type: ignore[arg-type]
@@ -98,9 +100,9 @@ def ask(
     objects = [read.object for read in read_objects(MESH + more, "mesh.yaml")]
     hosts = hosts_without_address(objects, options)
     addresses = {host: f"198.19.0.{index}" for index, host in enumerate(hosts, 1)}
-    snapshot = build_snapshot(objects, (CLIENT, *SERVERS), options, addresses)
+    snapshot = build_snapshot(objects, (client, *SERVERS), options, addresses)
     request = wire.Explain("client", destination, path=path, headers=headers)
-    return explain(snapshot, CLIENT, request)
+    return explain(snapshot, client, request)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,14 @@ spec:
     found = ask("www.example.com:80", more=wild)
     assert (found.verdict, found.endpoints) == ("routed", ("www.example.com:80",))
     assert found.cluster == "outbound|80||*.example.com"
+
+
+def test_a_service_of_the_host_is_redirected_to_a_port_of_its_own() -> None:
+    host = HostService(cgroup="meshd_services.slice/x.slice", outbound_port=15103)
+    told = ask("reviews:9080", client=msgspec.structs.replace(CLIENT, netns="", host=host)).stages
+    assert told[2].detail == "TCP to port 9080 is redirected to 15103 on the host"
+    told = ask("reviews:9080").stages
+    assert told[2].detail == "TCP to port 9080 is redirected to 15001 in its namespace"
 
 
 def test_each_stage_is_told() -> None:
