@@ -84,6 +84,8 @@ def _named(words: list[str]) -> tuple[Reference, ...]:
 def _report(answers: list[wire.Changed], output: Output, dry_run: bool) -> None:
     changes = [change for answer in answers for change in answer.changes]
     warn(f"warning: {warning}" for answer in answers for warning in answer.warnings)
+    if not changes:
+        warn(["nothing was done: there are no objects in what was given"])
     if is_for_scripts(output):
         emit(changes, output)
         return

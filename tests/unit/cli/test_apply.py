@@ -37,6 +37,16 @@ def test_it_says_what_changed_as_kubectl_does(meshctl: Any, tmp_path: Path) -> N
     assert result.err == "warning: f.yaml:1: retired\n"
 
 
+def test_what_holds_no_objects_is_not_passed_over_in_silence(
+    daemon: Any, meshctl: Any, tmp_path: Path
+) -> None:
+    daemon.says(wire.Changed(()))
+    (tmp_path / "f.yaml").write_text("")
+    result = meshctl("apply", "-f", str(tmp_path / "f.yaml"))
+    assert (result.code, result.out) == (0, "")
+    assert result.err == "nothing was done: there are no objects in what was given\n"
+
+
 def test_json_has_exactly_the_documented_fields(meshctl: Any, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text("a: 1")
     result = meshctl("apply", "-f", str(tmp_path / "f.yaml"), "-o", "json")
