@@ -11,7 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.node.conftest import Node, Process
+    from tests.node.node import Node
+    from tests.node.process import Process
 
 ROUTE = """
 apiVersion: networking.istio.io/v1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Generator
 
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 CLIENTS = 8
 """At a time; so many requests are in flight at most."""

@@ -18,7 +18,7 @@ from tests.node.endpoints import endpoints
 from tests.node.test_two_nodes import address, is_connected, join, new_token, set_role, state_of
 
 if TYPE_CHECKING:
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 FULL = "No space left on device"
 READ_ONLY = "Read-only file system"

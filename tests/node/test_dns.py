@@ -20,7 +20,7 @@ from meshd.resolver.asking import knows
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 QUERY = """
 import json, socket, struct, sys

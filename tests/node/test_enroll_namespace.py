@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 SERVER, CLIENT = "198.18.73.1", "198.18.73.2"
 

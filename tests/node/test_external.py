@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 ENTRY = """
 apiVersion: networking.istio.io/v1

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 CONFIG = """
 apiVersion: v1

@@ -26,7 +26,7 @@ from meshd.errors import MeshdError
 from meshd.model.workload import HostService, NamedPort, Workload
 
 if TYPE_CHECKING:
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 ADDRESS, ELSEWHERE = "198.18.72.2", "198.18.72.1"
 ADDRESS6, ELSEWHERE6 = "fd00:198::72:2", "fd00:198::72:1"

@@ -22,7 +22,7 @@ from meshd.model.workload import Identity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 CLIENTS = ("alice", "bob", "carol")
 LIFETIME = 8.0

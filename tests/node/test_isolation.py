@@ -16,7 +16,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 SDS = "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
 SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105

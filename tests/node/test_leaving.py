@@ -12,7 +12,7 @@ from meshd import wire
 from meshd.model.workload import Workload
 
 if TYPE_CHECKING:
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 
 def rules(netns: str) -> str:

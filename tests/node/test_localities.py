@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 RULE = """
 apiVersion: networking.istio.io/v1

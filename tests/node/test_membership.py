@@ -17,7 +17,7 @@ from meshd import wire
 from tests.node.test_two_nodes import address, is_connected, join, new_token, set_role, start_server
 
 if TYPE_CHECKING:
-    from conftest import Node
+    from tests.node.node import Node
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from meshd.model.workload import Workload
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 LIMIT = 210_000
 """Bytes for one more workload with an identity of its own, in all proxies together."""

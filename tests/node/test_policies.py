@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 POLICY = """
 apiVersion: security.istio.io/v1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 FAREWELL = "bye\n"
 MIB = 1 << 20

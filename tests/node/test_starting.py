@@ -20,7 +20,7 @@ from meshd.settings import ProxySettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.node.conftest import Node
+    from tests.node.node import Node
 
 ROLES = {"capture", "identity", "mesh", "telemetry"}
 

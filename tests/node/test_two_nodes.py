@@ -22,7 +22,7 @@ from meshd.identity import tokens
 from tests.node.endpoints import endpoints
 
 if TYPE_CHECKING:
-    from conftest import Node
+    from tests.node.node import Node
 
 TRUST = "spiffe://cluster.local/ns/mesh/sa"
 CONFIG = """

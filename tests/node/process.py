@@ -1,0 +1,47 @@
+"""Commands that end, and conditions that come by themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+PATIENCE = 20.0
+"""Seconds after which a condition that should come by itself counts as missed."""
+
+
+def eventually(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+    """What the condition gives, once it is true. AssertionError when it does not become so."""
+    deadline = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """A command that ended."""
+
+    status: int
+    output: str
+    errors: str
+
+    def json(self) -> Any:
+        assert self.status == 0, f"status {self.status}: {self.output[-500:]} {self.errors[-500:]}"
+        return json.loads(self.output.splitlines()[-1])
+
+
+def finish(process: subprocess.Popen[str], text: str | None = None) -> Any:
+    """What an ``ask.py`` printed."""
+    try:
+        output, errors = process.communicate(text, timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    assert process.returncode == 0, errors[-2000:]
+    return json.loads(output.splitlines()[-1])
