@@ -17,7 +17,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := .ci/setup
 # Which tests go together says tests/conftest.py. A test that hangs still ends the run.
-LANES  := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder --max-worker-restart=0
+LANES  := --numprocesses=2 --dist=loadscope --no-loadscope-reorder --max-worker-restart=0
 
 .PHONY: help demo demo-once test vagrant-test check format bench wheel deb clean setup setup-demo setup-test setup-bench setup-check setup-deb
 

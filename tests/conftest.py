@@ -13,8 +13,10 @@ import subprocess
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parent
 LANES = {"host": "whole machines", "node": "whole machines"}
@@ -22,15 +24,25 @@ LANES = {"host": "whole machines", "node": "whole machines"}
 what happens under load, there is one at a time; beside them run those of its parts."""
 
 
+def lane_of(path: str) -> str:
+    """``path`` is below ``tests``; what follows the file's name does no harm."""
+    part = path.removeprefix("tests/").partition("/")[0]
+    return LANES.get(part, part.partition("::")[0])
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest lane first: the others fit beside it, in whatever order."""
-    lanes: dict[str, list[pytest.Item]] = {lane: [] for lane in LANES.values()}
-    for item in items:
-        part = item.path.relative_to(ROOT).parts[0]
-        lane = LANES.get(part, part)
-        item.add_marker(pytest.mark.xdist_group(lane))
-        lanes.setdefault(lane, []).append(item)
-    items[:] = [item for lane in lanes.values() for item in lane]
+    longest = set(LANES.values())
+    items.sort(key=lambda item: lane_of(str(item.path.relative_to(ROOT))) not in longest)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    class Lanes(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return lane_of(nodeid)
+
+    return Lanes(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
