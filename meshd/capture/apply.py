@@ -7,11 +7,11 @@ reads what the last one left and goes on from there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from meshd.capture import fingerprint, inside, routing
+from meshd.capture import cgroups, fingerprint, inside, routing
 from meshd.capture.delta import (
     Change,
     Tables,
@@ -81,7 +81,18 @@ def remove() -> Outcome:
 def apply_host(capture: HostCapture) -> Outcome:
     """Make the host's rules so, or leave none. Raises SystemRefusedError."""
     with inside.locked():
-        return _bring_about(_Host(capture), act=True)
+        workloads, waiting = as_they_are(capture.workloads), as_they_are(capture.waiting)
+        now = dataclasses.replace(capture, workloads=workloads, waiting=waiting)
+        return _bring_about(_Host(now), act=True)
+
+
+def as_they_are(workloads: Sequence[HostWorkload]) -> tuple[HostWorkload, ...]:
+    """With the cgroups that there are. To be asked behind the lock: whoever starts after that waits
+    for it, and finds what was done. By what was seen before, one that has started since, and is
+    held, would be let go."""
+    return tuple(
+        dataclasses.replace(one, cgroup_id=cgroups.identify(one.cgroup)) for one in workloads
+    )
 
 
 class _Target(Protocol):

@@ -309,6 +309,20 @@ def test_who_is_held_passes_nothing_until_it_is_captured(
         assert services.connect("shop", addresses["elsewhere"], 80) == "connected"
 
 
+def test_who_starts_while_others_look_elsewhere_is_not_let_go(
+    services: Services, addresses: dict[str, str]
+) -> None:
+    """They looked for its cgroup before it was there, and act after it is held."""
+    unseen = dataclasses.replace(services.shop, cgroup_id=0)
+    assert services.hold(services.shop, services.web)
+    assert services.hold(services.web, unseen)
+    with services.network.peer.listen(addresses["elsewhere"], 80):
+        assert services.connect("shop", addresses["elsewhere"], 80) == "dropped"
+        services.capture(services.web, unseen)
+        # By a redirection to where no proxy listens.
+        assert services.connect("shop", addresses["elsewhere"], 80) == "refused"
+
+
 def test_what_starts_at_the_same_time_is_held_together(services: Services) -> None:
     workers = [services.make(f"w{index}", 15105 + 2 * index, ()) for index in range(4)]
     held = [dataclasses.replace(one, held=True) for one in workers]
