@@ -86,7 +86,7 @@ class Stream:
         """The next response. It counts as sent."""
         if self._resources is None:
             return None
-        return self._make() or self._switch() or self._break()
+        return self._make() or self._switch() or self._break() or self._deny()
 
     def _make(self) -> Response | None:
         """What nothing names yet, and what no other type depends on."""
@@ -110,6 +110,13 @@ class Stream:
             return None
         return self._send(CLUSTER, updates=False) or self._send(ENDPOINTS, updates=False)
 
+    def _deny(self) -> Response | None:
+        """A new proxy that is never told of listeners waits for 15 s before it is live: where there
+        are none, that is told."""
+        if self._subscriptions[CLUSTER].came_back or not self._may_break:
+            return None
+        return self._send(LISTENER, nothing=True)
+
     @property
     def _may_break(self) -> bool:
         """The client has switched to listeners and routes that name what is published only."""
@@ -121,10 +128,19 @@ class Stream:
         return all(map(self._is_through, (CLUSTER, *_LAST)))
 
     def _send(
-        self, type_url: str, *, updates: bool = True, removals: bool = True
+        self,
+        type_url: str,
+        *,
+        updates: bool = True,
+        removals: bool = True,
+        nothing: bool = False,
     ) -> Response | None:
         response = self._subscriptions[type_url].next(
-            str(self._count + 1), self._published(type_url), updates=updates, removals=removals
+            str(self._count + 1),
+            self._published(type_url),
+            updates=updates,
+            removals=removals,
+            nothing=nothing,
         )
         if response:
             self._count += 1

@@ -95,6 +95,8 @@ class Subscription:
         self.came_back = False
         """It had some of it when it connected."""
         self._wildcard = False
+        self._unanswered = False
+        """It asked for all there is, has nothing, and was told nothing yet."""
         self._named: set[str] = set()
         self._unsure: set[str] = set()
         """Names that may have to be sent. All others are known to need nothing."""
@@ -121,6 +123,7 @@ class Subscription:
             self.held.update(request.initial_versions)
         if _EVERYTHING in request.subscribe or (first and self._asks_for_all(request)):
             self._wildcard = True
+            self._unanswered = first and not request.initial_versions
             self._unsure.update(published, self.held)
         known = request.initial_versions if first else _NO_VERSIONS
         for name in request.subscribe:
@@ -208,15 +211,24 @@ class Subscription:
         return bool(self._nonce or self._parts)
 
     def next(
-        self, nonce: str, published: Mapping[str, Resource], *, updates: bool, removals: bool
+        self,
+        nonce: str,
+        published: Mapping[str, Resource],
+        *,
+        updates: bool,
+        removals: bool,
+        nothing: bool = False,
     ) -> Response | None:
-        """The next response, if there is any and the client answered the one before."""
+        """The next response, if there is any and the client answered the one before.
+
+        ``nothing``: who asked for all there is may be told that there is nothing.
+        """
         if self._nonce:
             return None
         names = self._next_part(published)
         if not names and (batch := self.due(published, updates=updates, removals=removals)):
             names = sorted(batch)
-        if not names:
+        if not names and not (nothing and self._unanswered and not published):
             return None
         return self._send(nonce, names, published)
 
@@ -233,7 +245,7 @@ class Subscription:
     ) -> Response:
         resources: list[Resource] = []
         removed: list[str] = []
-        self._nonce = nonce
+        self._nonce, self._unanswered = nonce, False
         for name in names:
             resource = published.get(name)
             if resource:

@@ -104,7 +104,8 @@ class _Envoy:
             return connection.getresponse().read().decode()
 
     async def stats(self) -> Stats:
-        text = await asyncio.to_thread(self._ask, "/stats?format=json&filter=_manager|init_fetch")
+        path = "/stats?format=json&filter=_manager|init_fetch|server.live"
+        text = await asyncio.to_thread(self._ask, path)
         return {s["name"]: s["value"] for s in json.loads(text)["stats"] if "value" in s}
 
     async def get(self, port: int, path: str = "/") -> tuple[int, str]:
@@ -341,6 +342,18 @@ def test_a_bad_resource_is_refused_by_name_and_the_rest_goes_on(tmp_path: Path) 
     _run(scenario, tmp_path)
 
 
+def test_where_there_are_no_listeners_a_new_proxy_waits_for_none(tmp_path: Path) -> None:
+    async def scenario(directory: Path) -> None:
+        async with _application(b"one") as one:
+            base = [_cluster("one"), _endpoints("one", one)]
+            async with _serving(directory, *base), _running(directory) as proxy:
+                await _until(lambda: _is(proxy, "server.live", 1))
+                assert await _is(proxy, "listener_manager.lds.init_fetch_timeout", 0)
+                assert await _is(proxy, "listener_manager.lds.update_success", 1)
+
+    _run(scenario, tmp_path)
+
+
 def test_a_restarted_server_leaves_envoy_serving_and_changes_nothing(tmp_path: Path) -> None:
     async def scenario(directory: Path) -> None:
         port = _free_port()
@@ -385,12 +398,12 @@ def test_a_cluster_that_waits_for_endpoints_is_given_them_by_the_next_server(
             async with _serving(directory, _cluster("one"), endpoints, *rest) as server:
                 proxy = await stack.enter_async_context(_running(directory))
                 await _until(lambda: _answers(proxy, port, "one"))
-                assert await server.wait_synced(_DEADLINE)
+                assert await _is_synced(server)
                 changed = _cluster("one", connect_timeout={"seconds": 3})
                 server.publish(_traffic([changed, *rest]))
                 await _until(lambda: _is(proxy, "cluster_manager.warming_clusters", 1))
             async with _serving(directory, changed, endpoints, *rest) as server:
-                assert await server.wait_synced(_DEADLINE)
+                assert await _is_synced(server)
                 stats = await proxy.stats()
                 assert stats["cluster_manager.warming_clusters"] == 0
                 assert stats["cluster.one.init_fetch_timeout"] == 0

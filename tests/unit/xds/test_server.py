@@ -59,11 +59,12 @@ async def _serving(
 
 
 class _Client:
-    """Speaks the protocol by hand."""
+    """Speaks the protocol by hand. That there are no listeners it takes note of in silence."""
 
     def __init__(self, call: Any, name: str, cluster: str) -> None:
         self._call = call
         self._node = {"id": name, "cluster": cluster}
+        self._responses: asyncio.Queue[Any] = asyncio.Queue()
 
     async def ask(self, type_url: str, **parts: Any) -> None:
         await self._call.write(
@@ -76,7 +77,20 @@ class _Client:
 
     async def get(self) -> Any:
         async with asyncio.timeout(_DEADLINE):
-            return await self._call.read()
+            response = await self._responses.get()
+        if isinstance(response, Exception):
+            raise response
+        return response
+
+    async def read(self) -> None:
+        try:
+            async for response in self._call:
+                if response.type_url == LISTENER and not response.resources:
+                    await self.ask(LISTENER, response_nonce=response.nonce)
+                else:
+                    self._responses.put_nowait(response)
+        except grpc.aio.AioRpcError as error:
+            self._responses.put_nowait(error)
 
     async def accept(self) -> Any:
         response = await self.get()
@@ -97,10 +111,14 @@ async def _connected(
 ) -> AsyncGenerator[_Client]:
     async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
         call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources()
+        client = _Client(call, name, cluster)
+        reading = asyncio.create_task(client.read())
         try:
-            yield _Client(call, name, cluster)
+            yield client
         finally:
             call.cancel()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
 async def _is_synced(server: Server) -> bool:

@@ -77,6 +77,25 @@ def test_listeners_wait_until_clusters_are_accepted() -> None:
     assert stream.synced
 
 
+def test_who_has_no_listeners_is_told_that_there_are_none_and_only_once() -> None:
+    stream = Stream(Resources.of([_cluster("c")]))
+    stream.receive(Request(CLUSTER))
+    stream.receive(Request(LISTENER, subscribe=("*",)))
+    assert _drain(stream) == [("Cluster", ["c"], []), ("Listener", [], [])]
+    assert stream.synced
+    stream.receive(Request(LISTENER, subscribe=("*",)))
+    assert stream.next() is None
+    stream.replace(Resources.of([_cluster("c"), _resource(LISTENER, "l")]))
+    assert _drain(stream) == [("Listener", ["l"], [])]
+
+
+def test_who_comes_back_with_listeners_is_not_told_that_there_are_none() -> None:
+    stream = Stream(Resources.of([_cluster("c")]))
+    stream.receive(Request(CLUSTER, initial_versions={"c": "1"}))
+    stream.receive(Request(LISTENER, initial_versions={"l": "1"}))
+    assert _drain(stream) == [("Listener", [], ["l"])]
+
+
 def test_listeners_wait_for_the_endpoints_of_new_clusters() -> None:
     stream = Stream(
         Resources.of([_cluster("c", eds=True), _resource(ENDPOINTS, "c"), _resource(LISTENER, "l")])
@@ -160,7 +179,7 @@ def test_only_the_bad_one_of_many_is_refused_and_it_is_not_offered_again() -> No
     stream.receive(Request(LISTENER))
     responses = 0
     while response := stream.next():
-        responses += 1
+        responses += response.type_url == CLUSTER
         if any(resource.name == "c5" for resource in response.resources):
             _nack(stream, response, "c5 is bad")
         else:
@@ -183,7 +202,7 @@ def test_what_was_perhaps_applied_of_a_refused_response_is_removed_when_it_is_un
     _nack(stream, stream.next())
     stream.replace(Resources({}))
     assert stream.may_have(CLUSTER) == {"a", "b"}
-    assert _drain(stream) == [("Cluster", [], ["a", "b"])]
+    assert _drain(stream) == [("Cluster", [], ["a", "b"]), ("Listener", [], [])]
 
 
 def test_what_was_offered_in_several_versions_is_not_known_when_the_last_is_refused() -> None:
