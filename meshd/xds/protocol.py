@@ -11,13 +11,15 @@ from meshd.xds.subscription import Request, Response
 
 
 def decode(message: Any) -> Request:
+    """A reason for refusing comes as one line, whatever Envoy makes of it."""
+    error = message.error_detail.message if message.HasField("error_detail") else None
     return Request(
         message.type_url,
         tuple(message.resource_names_subscribe),
         tuple(message.resource_names_unsubscribe),
         dict(message.initial_resource_versions),
         message.response_nonce,
-        message.error_detail.message if message.HasField("error_detail") else None,
+        None if error is None else " ".join(error.split()),
     )
 
 

@@ -33,6 +33,8 @@ _OPTIONS: Final = (
 )
 _ENDPOINTS_TIMEOUT: Final = 5.0
 """Seconds after which listeners no longer wait for a client to ask for a cluster's endpoints."""
+_OFFER_AGAIN: Final = 5.0
+"""Seconds after which a client is offered again the listeners that it refused."""
 _HANG_UP: Final = 0.3
 """Seconds."""
 _STOP_TIMEOUT: Final = 1.0
@@ -253,8 +255,9 @@ class Server:
                 member.name, member.pool = message.node.id or "unnamed", pool
                 self._hand_over(member)
                 _log.info("proxy %s connected", member.name, extra={"MESHD_EVENT": "proxy"})
+            known = member.stream.rejections
             answered = member.stream.receive(decode(message))
-            if isinstance(answered, Refused) and answered.final:
+            if isinstance(answered, Refused) and answered.final and not _is_known(answered, known):
                 _log.warning(
                     "proxy %s refused %s: %s",
                     member.name,
@@ -272,12 +275,24 @@ async def _write(member: Member, context: Any) -> None:
     while True:
         while response := member.stream.next():
             await context.write(encode(response))
+        stream = member.stream
+        patience, then = None, stream.offer_again
+        if stream.warming:
+            patience, then = _ENDPOINTS_TIMEOUT, stream.stop_waiting
+        elif stream.lacks_listeners:
+            patience = _OFFER_AGAIN
         try:
-            async with asyncio.timeout(_ENDPOINTS_TIMEOUT if member.stream.warming else None):
+            async with asyncio.timeout(patience):
                 await member.bell.wait()
         except TimeoutError:
-            member.stream.stop_waiting()
+            then()
         member.bell.clear()
+
+
+def _is_known(refused: Refused, known: Mapping[tuple[str, str], Rejection]) -> bool:
+    """It was refused for the same reason before."""
+    before = (known.get((refused.type_url, name)) for name in refused.names)
+    return all(one is not None and one.reason == refused.reason for one in before)
 
 
 async def _state_of_the_world(_: Any, context: Any) -> None:

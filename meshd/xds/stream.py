@@ -80,6 +80,17 @@ class Stream:
         """Go on though the client never asked for the endpoints of clusters that it accepted."""
         self._warming.clear()
 
+    def offer_again(self) -> None:
+        """The listeners that were refused: perhaps somebody else had their address."""
+        listeners = self._subscriptions[LISTENER]
+        for name in listeners.rejected:
+            listeners.send_again(name)
+
+    @property
+    def lacks_listeners(self) -> bool:
+        """The client refused some."""
+        return bool(self._subscriptions[LISTENER].rejected)
+
     # ---- what is to be sent
 
     def next(self) -> Response | None:

@@ -64,7 +64,7 @@ class Refused:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rejection:
-    """A version that the client refused. It is not offered again."""
+    """A version that the client refused. It is not offered again unless that is asked for."""
 
     version: str
     reason: str

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import envoy
+import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import config_source_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
@@ -104,7 +105,7 @@ class _Envoy:
             return connection.getresponse().read().decode()
 
     async def stats(self) -> Stats:
-        path = "/stats?format=json&filter=_manager|init_fetch|server.live"
+        path = "/stats?format=json&filter=_manager|init_fetch|server.state"
         text = await asyncio.to_thread(self._ask, path)
         return {s["name"]: s["value"] for s in json.loads(text)["stats"] if "value" in s}
 
@@ -342,12 +343,33 @@ def test_a_bad_resource_is_refused_by_name_and_the_rest_goes_on(tmp_path: Path) 
     _run(scenario, tmp_path)
 
 
+def test_a_listener_whose_port_was_taken_works_once_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshd.xds.server._OFFER_AGAIN", 0.1)
+
+    async def scenario(directory: Path) -> None:
+        async with _application(b"one") as one, contextlib.AsyncExitStack() as stack:
+            with socket.create_server(("127.0.0.1", 0)) as stranger:
+                port = stranger.getsockname()[1]
+                base = [_cluster("one"), _endpoints("one", one), _routes("one")]
+                serving = _serving(directory, *base, _listener("l", port))
+                server = await stack.enter_async_context(serving)
+                proxy = await stack.enter_async_context(_running(directory))
+                assert await server.wait(lambda: bool(server.rejections()), _DEADLINE)
+                assert "\n" not in server.rejections()[LISTENER, "l"].reason
+            await _until(lambda: _answers(proxy, port, "one"))
+            assert await server.wait(lambda: not server.rejections(), _DEADLINE)
+
+    _run(scenario, tmp_path)
+
+
 def test_where_there_are_no_listeners_a_new_proxy_waits_for_none(tmp_path: Path) -> None:
     async def scenario(directory: Path) -> None:
         async with _application(b"one") as one:
             base = [_cluster("one"), _endpoints("one", one)]
             async with _serving(directory, *base), _running(directory) as proxy:
-                await _until(lambda: _is(proxy, "server.live", 1))
+                await _until(lambda: _is(proxy, "server.state", 0))
                 assert await _is(proxy, "listener_manager.lds.init_fetch_timeout", 0)
                 assert await _is(proxy, "listener_manager.lds.update_success", 1)
 

@@ -89,6 +89,27 @@ def test_who_has_no_listeners_is_told_that_there_are_none_and_only_once() -> Non
     assert _drain(stream) == [("Listener", ["l"], [])]
 
 
+def test_refused_listeners_count_as_refused_until_they_are_taken_when_offered_again() -> None:
+    stream = Stream(Resources.of([_cluster("c"), _resource(LISTENER, "l")]))
+    stream.receive(Request(CLUSTER))
+    stream.receive(Request(LISTENER))
+    _ack(stream, stream.next())
+    _nack(stream, stream.next(), "the address is in use")
+    assert stream.next() is None
+    for refuse in (True, False):
+        assert stream.lacks_listeners
+        stream.offer_again()
+        response = stream.next()
+        assert stream.rejections[LISTENER, "l"].reason == "the address is in use"
+        if refuse:
+            _nack(stream, response, "the address is in use")
+        else:
+            _ack(stream, response)
+    assert not stream.rejections
+    assert stream.held(LISTENER) == {"l": "1"}
+    assert stream.next() is None
+
+
 def test_who_comes_back_with_listeners_is_not_told_that_there_are_none() -> None:
     stream = Stream(Resources.of([_cluster("c")]))
     stream.receive(Request(CLUSTER, initial_versions={"c": "1"}))
