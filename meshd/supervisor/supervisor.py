@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -51,7 +52,8 @@ class Supervisor:
         self._settings = settings
         self._answers = answers
         self._slice = proxy_slice(os.environ)
-        self._reloading: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._replacing: asyncio.Task[None] | None = None
         self._users = users
         self._stopping = asyncio.Event()
         self._account = Account(home)
@@ -127,7 +129,9 @@ class Supervisor:
                 proxies = (one for members in self._pools.values() for one in members.states)
                 return wire.ChildStates((*self._roles.states, *proxies))
             case wire.RestartRoles():
-                await self._roles.restart(request.names)
+                following = self._read_settings()
+                names = following.restart.union(request.names)
+                await self._follow(dataclasses.replace(following, restart=names))
                 return wire.Done()
             case wire.ReloadNames():
                 await self._roles.reload_names()
@@ -154,29 +158,37 @@ class Supervisor:
             self._home.record.unlink(missing_ok=True)
 
     def _reload(self) -> None:
-        path = self._home.paths.settings
         try:
-            settings = load(path)
+            following = self._read_settings()
         except MeshdError as error:
             journal.event(_log, logging.ERROR, "settings", "settings stay as they were: %s", error)
             return
+        if following != Consequence():
+            self._following = asyncio.create_task(self._follow(following))
+
+    def _read_settings(self) -> Consequence:
+        """What is to be done now that they are in force. Raises MeshdError: they stay as before."""
+        path = self._home.paths.settings
+        settings = load(path)
         journal.event(_log, logging.INFO, "settings", "settings read again from %s", path)
         before = self._settings
         self._settings = self._roles.settings = self._maker.settings = settings
-        following = consequence(before, settings, self._roles.names)
         for members in self._pools.values():
             members.resize()
-        if following != Consequence():
-            self._reloading = asyncio.create_task(self._follow(following))
+        return consequence(before, settings, self._roles.names)
 
     async def _follow(self, following: Consequence) -> None:
-        """Traffic goes on meanwhile."""
+        """Until the roles run; proxies are replaced after that. Traffic goes on meanwhile. Raises
+        InvalidInputError when there is no such role."""
         await self._roles.restart(following.restart)
         if following.replace:
-            try:
-                await self._replace()
-            except MeshdError as error:
-                journal.event(_log, logging.ERROR, "settings", "%s", error)
+            self._replacing = asyncio.create_task(self._replace_or_complain())
+
+    async def _replace_or_complain(self) -> None:
+        try:
+            await self._replace()
+        except MeshdError as error:
+            journal.event(_log, logging.ERROR, "settings", "%s", error)
 
     async def _replace(self) -> None:
         """Raises NotReadyError."""

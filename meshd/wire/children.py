@@ -29,7 +29,8 @@ class ChildStates(Message, frozen=True):
 
 
 class RestartRoles(Message, frozen=True):
-    """Begin these anew, with the settings as they are on disk now. Traffic does not notice."""
+    """Begin these anew, and whatever else the settings, as they are on disk now, concern. Traffic
+    does not notice."""
 
     names: tuple[str, ...]
 
