@@ -22,7 +22,7 @@ from meshd.proxy.pool import Member
 from meshd.settings import Paths
 from meshd.testbed.network import host_link
 from tests.node.leftovers import mounts_below, processes_of
-from tests.node.process import PATIENCE, Process, eventually
+from tests.node.process import PATIENCE, Process, eventually, run
 
 APPS = Path(__file__).with_name("apps")
 MESHCTL = Path(sys.executable).with_name("meshctl")
@@ -201,16 +201,8 @@ class Daemon:
     # ---- meshctl
 
     def meshctl(self, *arguments: str, text: str = "", timeout: float = 90) -> Process:
-        done = subprocess.run(
-            [*self.prefix, str(MESHCTL), *arguments],
-            env=self._environment,
-            input=text,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
-        return Process(done.returncode, done.stdout, done.stderr)
+        command = [*self.prefix, str(MESHCTL), *arguments]
+        return run(command, self._environment, text, timeout)
 
     def apply(self, text: str, *, delete: bool = False, namespace: str = "mesh") -> None:
         """Until every proxy has it."""

@@ -13,7 +13,7 @@ from meshd.testbed.files import Home
 from tests.node.daemon import DEFAULTS, Daemon
 from tests.node.manifests import Write
 from tests.node.network import free_network, free_port
-from tests.node.process import Process, finish
+from tests.node.process import Process, finish, run
 
 
 class Node(Daemon):
@@ -41,16 +41,7 @@ class Node(Daemon):
 
     def exec(self, pod: str, *command: str, timeout: float = 60, text: str = "") -> Process:
         argv, environment = self.command(pod, *command)
-        done = subprocess.run(
-            argv,
-            env=environment,
-            input=text,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
-        return Process(done.returncode, done.stdout, done.stderr)
+        return run(argv, environment, text, timeout)
 
     def begin(self, pod: str, *command: str) -> subprocess.Popen[str]:
         argv, environment = self.command(pod, *command)

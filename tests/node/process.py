@@ -6,7 +6,7 @@ import dataclasses
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 PATIENCE = 20.0
@@ -33,6 +33,22 @@ class Process:
     def json(self) -> Any:
         assert self.status == 0, f"status {self.status}: {self.output[-500:]} {self.errors[-500:]}"
         return json.loads(self.output.splitlines()[-1])
+
+
+def run(
+    command: Sequence[str], environment: Mapping[str, str], text: str, timeout: float
+) -> Process:
+    """``text``: what it reads; ``timeout``: seconds."""
+    done = subprocess.run(
+        command,
+        env=environment,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+    return Process(done.returncode, done.stdout, done.stderr)
 
 
 def finish(process: subprocess.Popen[str], text: str | None = None) -> Any:
