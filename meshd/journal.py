@@ -99,6 +99,12 @@ def priority(level: int) -> int:
     return next((number for least, number in _PRIORITIES if level >= least), 7)
 
 
+def identifier(role: str) -> str:
+    """Whose line it is, for people: one process writes for several. To rsyslog the program's name
+    ends at the slash."""
+    return "meshd" if role == "supervisor" else f"meshd/{role}"
+
+
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
     return {key: str(value) for key, value in vars(record).items() if key.startswith(_PREFIX)}
 
@@ -179,16 +185,17 @@ class _Journal(logging.Handler):
         self._role = role
 
     def emit(self, record: logging.LogRecord) -> None:
+        fields = {"MESHD_ROLE": self._role} | fields_of(record)
         try:
             self._send(
                 self.format(record),
                 PRIORITY=str(priority(record.levelno)),
-                SYSLOG_IDENTIFIER="meshd",
+                SYSLOG_IDENTIFIER=identifier(fields["MESHD_ROLE"]),
                 LOGGER=record.name,
                 CODE_FILE=record.pathname,
                 CODE_LINE=record.lineno,
                 CODE_FUNC=record.funcName,
-                **({"MESHD_ROLE": self._role} | fields_of(record)),
+                **fields,
             )
         except OSError:
             # As in a child that has closed what it does not need: the supervisor reads our stderr.

@@ -42,6 +42,12 @@ def test_every_process_logs_with_fields_of_its_own(well: Node) -> None:
     assert not [entry for entry in everything if "Traceback" in str(entry["MESSAGE"])]
 
 
+def test_a_line_shows_whose_it_is(well: Node) -> None:
+    printed = well.machine.ask("journalctl", "--unit=meshd", "--output=short", "--no-hostname")
+    for name in ("meshd", "meshd/mesh", "meshd/capture"):
+        assert f" {name}[" in printed
+
+
 def test_access_lines_are_of_their_workload_and_only_errors_are_written(well: Node) -> None:
     well.client("curl", "-s", "http://server:8080/")
     well.client("curl", "-s", "http://server:8080/fail")

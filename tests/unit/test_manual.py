@@ -55,6 +55,20 @@ def test_every_verb_is_in_the_page(
         assert f'.SS "meshctl {verb} ' in page, verb
 
 
+def test_every_event_is_in_the_page(pages: dict[str, str]) -> None:
+    code = "".join(path.read_text() for path in (ROOT / "meshd").rglob("*.py"))
+    told = re.findall(r'"MESHD_EVENT": "([a-z-]+)"', code)
+    told += re.findall(r'journal\.event\([^"]*"([a-z-]+)"', code)
+    section = pages["meshd.8"].partition(".SH JOURNAL")[2].partition(".SH ")[0]
+    listed = {
+        name
+        for line in re.findall(r"^\.TP\n\.B (.*)$", section, re.M)
+        for name in line.replace("\\-", "-").split(", ")
+    }
+    assert len(told) > 40
+    assert listed == {*told, "access", "suppressed"}
+
+
 def test_every_setting_is_in_the_page(pages: dict[str, str]) -> None:
     for key, value in msgspec.to_builtins(Settings(), enc_hook=encode_scalar).items():
         if isinstance(value, dict):
