@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -61,7 +61,12 @@ RecursiveOption = Annotated[
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until every proxy has it.")]
-TimeoutOption = Annotated[
-    Duration,
-    typer.Option(metavar="DURATION", parser=parse_duration, help="How long --wait waits."),
-]
+
+
+def duration_option(what: str, default: str) -> Any:
+    """``default``: as people write it."""
+    text = f"{what} Default: {default}."
+    return typer.Option(metavar="DURATION", parser=parse_duration, help=text, show_default=False)
+
+
+TimeoutOption = Annotated[Duration, duration_option("How long --wait waits.", "30s")]

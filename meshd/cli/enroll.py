@@ -23,7 +23,7 @@ from meshd.cli.arguments import (
     NamespaceOption,
     Output,
     OutputOption,
-    TimeoutOption,
+    duration_option,
 )
 from meshd.cli.daemon import RefusedError, Target
 from meshd.cli.offer import offered, take_back
@@ -33,6 +33,7 @@ from meshd.cli.ports import PortWish, parse_port
 from meshd.config.read import label_problem, subdomain_problem
 from meshd.discovery import units
 from meshd.errors import InvalidInputError
+from meshd.model.base import Duration
 from meshd.model.workload import NamedPort, Workload
 from meshd.settings import Paths
 
@@ -55,6 +56,7 @@ CgroupOption = Annotated[
         help="Instead of these: a cgroup, below the root of the cgroup2 hierarchy.",
     ),
 ]
+TimeoutOption = Annotated[Duration, duration_option("How long it may take.", "30s")]
 RestartOption = Annotated[
     bool, typer.Option(help="Restart the unit if it runs: that is what moves it.")
 ]

@@ -43,15 +43,18 @@ _ALIASES: Final = {"pc": "proxy-config"}
 
 
 class _Verbs(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: dict[str, Any] = {
+            name: Deferred(name, f"meshd.cli.{place}", summary)
+            for name, (place, summary) in _VERBS.items()
+        }
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        name = _ALIASES.get(cmd_name, cmd_name)
-        if name not in _VERBS:
-            return None
-        place, summary = _VERBS[name]
-        return Deferred(name, f"meshd.cli.{place}", summary)
+        return self.commands.get(_ALIASES.get(cmd_name, cmd_name))
 
 
 app = typer.Typer(

@@ -19,7 +19,7 @@ from meshd.cli.arguments import (
     Output,
     OutputOption,
     RecursiveOption,
-    TimeoutOption,
+    duration_option,
 )
 from meshd.cli.output import Table, emit, is_for_scripts, show, warn, yes_no
 from meshd.cli.sources import read_sources
@@ -70,7 +70,7 @@ def up(
         str,
         typer.Option(metavar="NETWORK", help="Pods' addresses. Default: 198.18.0.0/16."),
     ] = "",
-    timeout: TimeoutOption = _TIMEOUT,
+    timeout: Annotated[Duration, duration_option("How long it may take.", "1m")] = _TIMEOUT,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Run the pods of manifests, and wait until all are ready. Only what differs is changed.

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from meshd import wire
-from meshd.cli.arguments import BoundsOption, Output, OutputOption, parse_duration
+from meshd.cli.arguments import BoundsOption, Output, OutputOption, duration_option
 from meshd.cli.daemon import Target
 from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show
@@ -32,10 +32,7 @@ def _identity(context: typer.Context) -> Target:
 @app.command()
 def create(
     context: typer.Context,
-    ttl: Annotated[
-        Duration,
-        typer.Option(metavar="DURATION", parser=parse_duration, help="How long it can be used."),
-    ] = _TTL,
+    ttl: Annotated[Duration, duration_option("How long it can be used.", "1h")] = _TTL,
     node: Annotated[
         str, typer.Option(metavar="NAME", help="The only node that can use it. Default: any.")
     ] = "",

@@ -153,6 +153,10 @@ def test_completion_offers_the_verbs() -> None:
     assert done.stdout.split() == ["proxy-config"]
 
 
+def test_the_verb_that_was_probably_meant_is_named(meshctl: Any) -> None:
+    assert "Did you mean 'status'?" in meshctl("statsu").err
+
+
 def test_who_does_not_reach_the_daemon_is_told_what_to_do(meshctl: Any, tmp_path: Path) -> None:
     result = meshctl("get", "vs")
     assert result.err.endswith(
