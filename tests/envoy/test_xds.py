@@ -105,9 +105,12 @@ class _Envoy:
             return connection.getresponse().read().decode()
 
     async def stats(self) -> Stats:
-        path = "/stats?format=json&filter=_manager|init_fetch|server.state"
+        path = "/stats?format=json&filter=_manager|init_fetch"
         text = await asyncio.to_thread(self._ask, path)
         return {s["name"]: s["value"] for s in json.loads(text)["stats"] if "value" in s}
+
+    async def is_live(self) -> bool:
+        return (await asyncio.to_thread(self._ask, "/ready")).strip() == "LIVE"
 
     async def get(self, port: int, path: str = "/") -> tuple[int, str]:
         return await asyncio.to_thread(_get, port, path)
@@ -369,7 +372,8 @@ def test_where_there_are_no_listeners_a_new_proxy_waits_for_none(tmp_path: Path)
         async with _application(b"one") as one:
             base = [_cluster("one"), _endpoints("one", one)]
             async with _serving(directory, *base), _running(directory) as proxy:
-                await _until(lambda: _is(proxy, "server.state", 0))
+                await _until(proxy.is_live)
+                # Of the two ways to become that:
                 assert await _is(proxy, "listener_manager.lds.init_fetch_timeout", 0)
                 assert await _is(proxy, "listener_manager.lds.update_success", 1)
 

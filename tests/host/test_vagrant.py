@@ -128,22 +128,60 @@ spec:
 """
 
 
-def test_nothing_fails_between_agents_while_the_server_is_booted_again(
-    machines: dict[str, Machine],
-) -> None:
-    """300 requests a second, and a connection that stays, until both have found it again."""
+CLOCK: Final = """\
+import time
+real = time.time
+time.time = lambda: real() + 1.1 * 86400
+"""
+AHEAD: Final = "this host's clock is 1 day ahead of that of server"
+JOURNAL: Final = ("journalctl", "--unit=meshd", "--boot", "--output=cat")
+DROP_IN: Final = "/etc/systemd/system/meshd.service.d/clock.conf"
+
+
+@pytest.fixture(scope="module")
+def shopping(machines: dict[str, Machine]) -> Iterator[tuple[Machine, Machine, Machine]]:
+    """A service of the one agent that a service of the other one asks."""
     server, first, second = machines.values()
     server.ask("meshctl", "apply", "-f", "-", text=SHOP)
     with enrolled(first, "shop", "server.py", *OFFERS), enrolled(second, "buyer"):
         eventually(lambda: has(second, "svc/shop"), "the agent knows the service")
-        with under_load_from(second, "buyer") as reports:
-            server.reboot()
-            for agent in (first, second):
-                eventually(
-                    lambda agent=agent: agent.run("meshctl", "status").returncode == 0,
-                    f"{agent.name} is connected again",
-                    60.0,
-                )
+        yield server, first, second
+
+
+def is_well(machine: Machine) -> bool:
+    return machine.run("meshctl", "status").returncode == 0
+
+
+def test_nothing_fails_between_agents_while_the_server_is_booted_again(
+    shopping: tuple[Machine, Machine, Machine],
+) -> None:
+    """300 requests a second, and a connection that stays, until both have found it again."""
+    server, first, second = shopping
+    with under_load_from(second, "buyer") as reports:
+        server.reboot()
+        for agent in (first, second):
+            eventually(lambda agent=agent: is_well(agent), f"{agent.name} is connected again", 60.0)
+    is_lossless(*reports)
+
+
+def test_nothing_fails_on_an_agent_whose_clock_is_off_and_it_says_so(
+    shopping: tuple[Machine, Machine, Machine],
+) -> None:
+    """The clock of meshd's own processes, that is."""
+    _, _, agent = shopping
+    agent.write("/srv/clock/sitecustomize.py", CLOCK)
+    agent.write(DROP_IN, "[Service]\nEnvironment=PYTHONPATH=/srv/clock\n")
+    with under_load_from(agent, "buyer") as reports:
+        try:
+            agent.ask("systemctl", "daemon-reload")
+            agent.ask("systemctl", "restart", "meshd")
+            eventually(lambda: AHEAD in agent.run("meshctl", "status").stderr, "status says so")
+            eventually(lambda: AHEAD in agent.ask(*JOURNAL), "so does the journal")
+        finally:
+            agent.ask("rm", DROP_IN)
+            agent.ask("systemctl", "daemon-reload")
+            agent.ask("systemctl", "restart", "meshd")
+        eventually(lambda: is_well(agent), "it is well again")
     is_lossless(*reports)
 
 
