@@ -20,7 +20,7 @@ _AT_ONCE: Final = 512 * 1024
 """Bytes of a file that are read before others have their turn."""
 _MOST_UNREAD: Final = 32 * 1024 * 1024
 """Bytes of a file that are kept until they are read; they are in memory."""
-_LOOK_EVERY: Final = 0.5
+_LOOK_EVERY: Final = 1.0
 _LOOK_AGAIN: Final = 0.01
 """Seconds."""
 _OVERFLOW: Final = b"it wrote more than is kept while nobody reads: lines before this one are lost"
