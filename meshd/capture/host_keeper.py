@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from meshd.capture import apply, cgroups, fingerprint, inside, names
+from meshd.capture import apply, cgroups, fingerprint, inside, names, unprotected
 from meshd.capture.apply import HostCapture
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_rules import NEVER_INBOUND_PORTS, HostWorkload
@@ -135,8 +135,7 @@ class HostKeeper:
                 one = host_workload(placement, self._settings)
                 if self._stays_open(one):
                     continue
-                if uid in self._names_open:
-                    one = dataclasses.replace(one, options=names.without_queries(one.options))
+                one = dataclasses.replace(one, options=self._names[uid].options(one.options))
             except MeshdError as error:
                 problems[uid] = str(error)
                 if uid not in before:
@@ -216,7 +215,7 @@ class HostKeeper:
 
     def _captured(self, uid: str, problem: str, unanswered: str) -> Observation:
         if unanswered and uid in self._names_open:
-            text = names.unprotected(unanswered)
+            text = unprotected.queries(unanswered)
             return Observation(uid, Stage.CAPTURED, problem=text, unprotected=True)
         problem = problem or unanswered
         return Observation(uid, Stage.CAPTURED, not problem, problem)
@@ -230,7 +229,7 @@ class HostKeeper:
         if gate.judge(problem):
             self._wake.set()
             if gate.is_open:
-                _complain(one.uid, names.unprotected(problem))
+                unprotected.complain(one.uid, unprotected.queries(problem))
         return problem
 
     @property
@@ -244,8 +243,8 @@ class HostKeeper:
             return
         self._unprotected.add(uid)
         self._failures[uid] = 0
-        text = f"UNPROTECTED, its traffic passes outside the mesh (failure_policy: open): {problem}"
-        _complain(uid, text)
+        text = unprotected.traffic(problem)
+        unprotected.complain(uid, text)
         self._say(uid, Observation(uid, Stage.PINNED, problem=text, unprotected=True))
         self._wake.set()
 
@@ -279,11 +278,6 @@ class HostKeeper:
             if seen.proven and not (before and before.proven):
                 _log.info("workload %s: captured and proven", uid, extra=fields)
         self._observe(uid, seen)
-
-
-def _complain(uid: str, text: str) -> None:
-    fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "unprotected"}
-    _log.error("workload %s: %s", uid, text, extra=fields)
 
 
 def host_workload(placement: Placement, settings: CaptureSettings) -> HostWorkload:

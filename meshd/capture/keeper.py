@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from meshd.capture import apply, fingerprint, inside, names
+from meshd.capture import apply, fingerprint, inside, names, unprotected
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_keeper import HostKeeper
 from meshd.capture.namespaces import Pin, Pins
@@ -257,9 +257,9 @@ class _Worker:
 
     def _open_names(self, problem: str, *, new: bool) -> float:
         self._failures = 0
-        text = names.unprotected(problem)
+        text = unprotected.queries(problem)
         if new:
-            self._complain(text)
+            unprotected.complain(self.uid, text)
         self._tell(Stage.CAPTURED, problem=text, unprotected=True)
         return 0 if new else names.LOOK
 
@@ -267,14 +267,10 @@ class _Worker:
         """Rather unprotected than cut off."""
         await self._run(pin, apply.remove)
         self._applied, self._failures, self._unprotected = None, 0, True
-        text = f"UNPROTECTED, its traffic passes outside the mesh (failure_policy: open): {problem}"
-        self._complain(text)
+        text = unprotected.traffic(problem)
+        unprotected.complain(self.uid, text)
         self._tell(Stage.PINNED, problem=text, unprotected=True)
         return _LOOK_FOR_PROXY
-
-    def _complain(self, text: str) -> None:
-        fields = {"MESHD_WORKLOAD": self.uid, "MESHD_EVENT": "unprotected"}
-        _log.error("workload %s: %s", self.uid, text, extra=fields)
 
     async def _run(self, pin: Pin, action: Callable[[], apply.Outcome]) -> apply.Outcome:
         async with self._keeper.children:

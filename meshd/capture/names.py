@@ -53,13 +53,6 @@ def without_queries(options: CaptureOptions) -> CaptureOptions:
     return dataclasses.replace(options, dns=False, exclude_outbound_ports=tuple(sorted(excluded)))
 
 
-def unprotected(problem: str) -> str:
-    return (
-        f"UNPROTECTED, its DNS queries pass outside the mesh (failure_policy: open): {problem};"
-        " names of the mesh do not resolve"
-    )
-
-
 async def ask(port: int, namespace: Path | None = None) -> str:
     """What is wrong, for people; empty when there was an answer, whatever it said.
 
