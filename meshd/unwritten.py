@@ -13,8 +13,11 @@ _log = logging.getLogger(__name__)
 class Unwritten:
     """Of one file or directory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, event: str = "record", over: str = "is written again") -> None:
+        """``event``: its name in the journal; ``over``: what is said at the end."""
         self._path = path
+        self._event = event
+        self._over = over
         self.problem = ""
         """Empty when all is written."""
 
@@ -23,8 +26,8 @@ class Unwritten:
         if problem == self.problem:
             return False
         if problem:
-            journal.event(_log, logging.ERROR, "record", "%s", problem)
+            journal.event(_log, logging.ERROR, self._event, "%s", problem)
         else:
-            journal.event(_log, logging.INFO, "record", "%s: is written again", self._path)
+            journal.event(_log, logging.INFO, self._event, "%s: %s", self._path, self._over)
         self.problem = problem
         return True

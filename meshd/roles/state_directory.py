@@ -5,24 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 from pathlib import Path
 from typing import Final
 
-from meshd import journal
+from meshd.unwritten import Unwritten
 
 _LOOK: Final = 5.0
 """Seconds between looks, a system call each."""
 _LEAST: Final = 64 * 1024
 """Bytes below which a disk counts as full: what is written is written beside the old first."""
-_log = logging.getLogger(__name__)
 
 
 class StateDirectory:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._problem = ""
+        self._unwritten = Unwritten(path, "disk", "can be written again")
 
     async def watch(self) -> None:
         """Until cancelled."""
@@ -32,12 +30,8 @@ class StateDirectory:
 
     def look(self) -> str:
         """What is wrong now, empty when nothing is. In the journal it is said once."""
-        before, self._problem = self._problem, self._judge()
-        if self._problem and self._problem != before:
-            journal.event(_log, logging.ERROR, "disk", "%s", self._problem)
-        elif before and not self._problem:
-            journal.event(_log, logging.INFO, "disk", "%s: can be written again", self._path)
-        return self._problem
+        self._unwritten.note(self._judge())
+        return self._unwritten.problem
 
     def _judge(self) -> str:
         try:

@@ -59,6 +59,7 @@ def test_every_event_is_in_the_page(pages: dict[str, str]) -> None:
     code = "".join(path.read_text() for path in (ROOT / "meshd").rglob("*.py"))
     told = re.findall(r'"MESHD_EVENT": "([a-z-]+)"', code)
     told += re.findall(r'journal\.event\([^"]*"([a-z-]+)"', code)
+    told += re.findall(r'Unwritten\(path, "([a-z-]+)"', code)
     section = pages["meshd.8"].partition(".SH JOURNAL")[2].partition(".SH ")[0]
     listed = {
         name
