@@ -100,7 +100,7 @@ def _is_served(paths: Paths, service: str) -> bool:
     """Whether there is nothing that it has to be held for, or to be started again for."""
     whole = _settings_or_defaults(paths.settings)
     settings = whole.capture
-    known = host_services.load(paths.lib / host_services.RECORD).values()
+    known = host_services.load(paths.lib / host_services.RECORD)[0].values()
     starting = [one for one in known if one.host and service in {one.host.unit, one.uid}]
     if not starting or whole.fails_open:
         return True

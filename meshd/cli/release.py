@@ -66,9 +66,9 @@ async def _runs(paths: Paths) -> bool:
 def _removals(
     paths: Paths, settings: CaptureSettings
 ) -> Iterator[tuple[str, Awaitable[capture.Outcome]]]:
-    for uid, one in sorted(workloads.load(paths.run / workloads.RECORD).registered.items()):
+    for uid, one in sorted(workloads.load(paths.run / workloads.RECORD)[0].registered.items()):
         if one.netns and (namespace := Path(one.netns)).exists():
             yield uid, inside.run(namespace, capture.remove)
-    if host_services.load(paths.lib / host_services.RECORD):
+    if host_services.load(paths.lib / host_services.RECORD)[0]:
         nothing = HostCapture((), (), settings.backend, settings.ipv6)
         yield "this host", inside.run_in_host(functools.partial(capture.apply_host, nothing))

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from meshd.config.write import from_json, to_json
+from meshd.config.admission import admit
+from meshd.config.write import to_json
 from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
 from meshd.model.base import Key, Object
 from meshd.model.finding import Finding
@@ -105,7 +106,7 @@ def load(path: Path) -> tuple[Applied, tuple[Finding, ...]]:
     findings: list[Finding] = []
     for value in content.objects:
         try:
-            found = from_json(value)
+            found = admit(value)
         except InvalidInputError as error:
             findings.append(Finding(str(path), 1, f"one object of it is not in force: {error}"))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from meshd.config import validate
@@ -19,8 +19,24 @@ from meshd.wire import Apply, Changed, DeleteNamed, Get, Objects, Rejected
 _NONE: Final[Mapping[Key, Object]] = {}
 
 
-def apply(store: Store, request: Apply) -> Changed | Rejected:
-    """All or nothing; also ``delete -f``. Raises SystemRefusedError when it cannot be stored."""
+Refusals = Callable[[Mapping[Key, Object], Collection[Key]], tuple[str, ...]]
+"""What of a configuration cannot be compiled, where some of its objects have changed."""
+
+
+def _accept(_after: Mapping[Key, Object], _changed: Collection[Key]) -> tuple[str, ...]:
+    return ()
+
+
+def apply(
+    store: Store,
+    request: Apply,
+    refusals: Refusals = _accept,
+) -> Changed | Rejected:
+    """All or nothing; also ``delete -f``.
+
+    ``refusals``: what of a configuration cannot be compiled, asked before anything is stored.
+    Raises SystemRefusedError when it cannot be stored.
+    """
     reading = read_sources(request.sources, request.namespace, store.objects)
     reads, passed_over = validate.stored_kinds(reading.objects)
     findings = [*reading.findings, *passed_over, *_in_files(store, reads)]
@@ -33,6 +49,8 @@ def apply(store: Store, request: Apply) -> Changed | Rejected:
     if errors:
         return Rejected(errors)
     objects = [read.object for read in reads]
+    if not request.delete and (refused := _refused(store, reads, refusals)):
+        return Rejected(refused)
     if request.delete:
         changes = store.delete((found.key for found in objects), dry_run=request.dry_run)
     else:
@@ -91,6 +109,19 @@ def find_kind(name: str) -> type[Object]:
 
 def _key(kind: type[Object], namespace: str, name: str) -> Key:
     return Key(kind.KIND, namespace if kind.NAMESPACED else "", name)
+
+
+def _refused(store: Store, reads: Iterable[Read], refusals: Refusals) -> tuple[Finding, ...]:
+    """Of what is applied, what would not compile: faults of other objects refuse nothing new."""
+    by_key = {read.object.key: read for read in reads}
+    by_name = {str(key): read for key, read in by_key.items()}
+    after = {**store.objects, **{key: read.object for key, read in by_key.items()}}
+    found: list[Finding] = []
+    for problem in refusals(after, by_key.keys()):
+        name, _, reason = problem.partition(" is left out, because it ")
+        if read := by_name.get(name):
+            found.append(read.finding((), reason.rpartition(";")[0]))
+    return tuple(found)
 
 
 def _in_files(store: Store, reads: Iterable[Read]) -> list[Finding]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -16,8 +16,17 @@ from meshd.discovery.enrolment import Life, Phase
 from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
 from meshd.model.workload import Workload
 
+T = TypeVar("T")
+
 RECORD: Final = "workloads.json"
 """Its name in the run directory."""
+
+
+class _Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file, before each of its parts is looked at."""
+
+    registered: dict[str, msgspec.Raw] = {}
+    lives: dict[str, msgspec.Raw] = {}
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,16 +71,50 @@ def _is_captured(life: Life | None) -> bool:
     return life is not None and life.phase is Phase.CAPTURED
 
 
-def load(path: Path) -> Record:
-    """An empty record if there is no file. Raises InvalidInputError when it is not readable."""
+def load(path: Path) -> tuple[Record, tuple[str, ...]]:
+    """The record, and what of it cannot be used, a line each; an empty one if there is no file.
+
+    Raises InvalidInputError when it is not readable.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Record)
+        written = msgspec.json.decode(path.read_bytes(), type=_Written)
     except FileNotFoundError:
-        return Record()
+        return Record(), ()
     except (OSError, *UNDECODABLE) as error:
         raise InvalidInputError(
             f"{path}: not a record of workloads, so none is known: register them again ({error})"
         ) from None
+    registered, bad = _each(written.registered, Workload)
+    lives, worse = _each(written.lives, Life)
+    problems = tuple(
+        f"{path}: {uid!r} is left out: {why}; register it again" for uid, why in (*bad, *worse)
+    )
+    return Record(registered, lives), problems
+
+
+def listed(record: bytes) -> tuple[tuple[Workload, ...], tuple[str, ...]]:
+    """Workloads in a JSON list, and why others of it are left out. Raises what decoding raises
+    (``errors.UNDECODABLE``) when it is no list."""
+    written = {
+        str(number): raw
+        for number, raw in enumerate(msgspec.json.decode(record, type=list[msgspec.Raw]), 1)
+    }
+    found, problems = _each(written, Workload)
+    return tuple(found.values()), tuple(f"number {number}: {why}" for number, why in problems)
+
+
+def _each(
+    written: Mapping[str, msgspec.Raw], expected: type[T]
+) -> tuple[dict[str, T], list[tuple[str, str]]]:
+    """One that cannot be used costs itself and no other."""
+    found: dict[str, T] = {}
+    problems: list[tuple[str, str]] = []
+    for uid, raw in written.items():
+        try:
+            found[uid] = msgspec.json.decode(raw, type=expected)
+        except UNDECODABLE as error:
+            problems.append((uid, str(error)))
+    return found, problems
 
 
 def save(path: Path, record: Record) -> None:

@@ -7,7 +7,7 @@ fields are errors in Istio's kinds, and ignored in Kubernetes' (see ``Ignoring``
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -16,6 +16,12 @@ NETWORKING_VERSIONS = ("v1alpha3", "v1beta1", "v1")
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+LONGEST: Final = 9_223_372_036
+"""Seconds: 64 bits of nanoseconds, which is what Go, and so Istio's API, and Envoy can hold."""
+_MOST_SHOWN: Final = 64
+"""Characters of what somebody wrote that a message repeats."""
 
 
 class Duration(float):
@@ -27,8 +33,15 @@ class Duration(float):
         written = text if isinstance(text, str) else str(text)
         parts = _DURATION_PART.findall(written)
         if not parts or "".join(number + unit for number, unit in parts) != written:
-            raise ValueError(f"{written!r} is not a duration such as 1.5s, 100ms or 1h")
-        return cls(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+            raise ValueError(f"{_shown(written)} is not a duration such as 1.5s, 100ms or 1h")
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+        if not seconds <= LONGEST:
+            raise ValueError(f"{_shown(written)} is longer than {LONGEST}s (292 years)")
+        return cls(seconds)
+
+
+def _shown(written: str) -> str:
+    return repr(written if len(written) <= _MOST_SHOWN else f"{written[:_MOST_SHOWN]}…")
 
 
 class Strict(

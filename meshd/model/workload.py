@@ -1,17 +1,72 @@
-"""A workload: what runs in one network namespace under one identity, and its way into the mesh."""
+"""A workload: what runs in one network namespace under one identity, and its way into the mesh.
+
+What a value may be is part of its type here, so that every way on which a workload comes in from
+outside (a node's registration, a server's resource, a record on disk, a request on a socket)
+refuses the same things.
+"""
 
 from __future__ import annotations
 
 import enum
+import functools
+import ipaddress
+from typing import Annotated
 
 import msgspec
+
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_QUALIFIED = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+
+Label = Annotated[str, msgspec.Meta(pattern=rf"\A{_LABEL}\Z")]
+"""A DNS label: RFC 1123, section 2.1."""
+Name = Annotated[str, msgspec.Meta(pattern=rf"\A{_LABEL}(\.{_LABEL})*\Z", max_length=253)]
+"""A DNS subdomain, as Kubernetes asks of names."""
+Uid = Annotated[
+    str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_]([A-Za-z0-9_.:-]*[A-Za-z0-9_])?\Z", max_length=317)
+]
+"""A namespace, a dot and a name; safe as a file name and on a terminal."""
+PortName = Annotated[str, msgspec.Meta(pattern=rf"\A({_QUALIFIED})?\Z")]
+PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+LabelKey = Annotated[
+    str, msgspec.Meta(pattern=rf"\A({_LABEL}(\.{_LABEL})*/)?{_QUALIFIED}\Z", max_length=317)
+]
+"""https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/"""
+LabelValue = Annotated[str, msgspec.Meta(pattern=rf"\A({_QUALIFIED})?\Z", max_length=63)]
+Labels = Annotated[dict[LabelKey, LabelValue], msgspec.Meta(max_length=256)]
+Annotations = Annotated[
+    dict[LabelKey, Annotated[str, msgspec.Meta(max_length=64 * 1024)]],
+    msgspec.Meta(max_length=256),
+]
+Locality = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"\A([A-Za-z0-9][-A-Za-z0-9_. ]*(/[-A-Za-z0-9_. ]*){0,2})?\Z", max_length=317
+    ),
+]
+Path = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f]*\Z", max_length=4096)]
+"""A path without control characters; empty: there is none."""
+
+
+@functools.lru_cache(maxsize=65536)
+def address_problem(text: str) -> str:
+    """Why nothing can be sent to that address on behalf of a workload; empty when it is one."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return f"{text!r} is not an IP address"
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or mapped):
+        return f"{text!r} is not the address of one workload; write it without a scope, as IPv4"
+    if address.is_loopback or address.is_multicast or address.is_unspecified:
+        return f"{text!r} is a loopback, multicast or unspecified address, which no workload has"
+    return ""
 
 
 class NamedPort(msgspec.Struct, frozen=True):
     """A port that the workload declares, so that a Service may target it by name."""
 
-    name: str
-    number: int
+    name: PortName
+    number: PortNumber
 
 
 class HostService(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,14 +75,14 @@ class HostService(msgspec.Struct, frozen=True, kw_only=True):
     goes through ports of its own. Inbound, ``Workload.ports`` are captured and no other.
     """
 
-    cgroup: str
+    cgroup: Path
     """Path below the root of the cgroup2 hierarchy, without a leading slash. All processes below
     it are the workload."""
-    unit: str = ""
+    unit: Path = ""
     """The systemd unit that runs there, if one does."""
-    outbound_port: int = 0
+    outbound_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """TCP: what it sends; UDP: its DNS queries. 0: to be given by the mesh role."""
-    inbound_port: int = 0
+    inbound_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """0: to be given by the mesh role."""
     ipv6: bool = True
     """Whether the host speaks IPv6."""
@@ -36,22 +91,25 @@ class HostService(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """One pod, container or service. Registered by whoever runs it (testbed, enrolment, CNI)."""
+    """One pod, container or service. Registered by whoever runs it (testbed, enrolment, CNI).
 
-    uid: str
+    Raises ValueError for an address that no workload has, which decoding reports as its own error.
+    """
+
+    uid: Uid
     """Unique on the node and safe as a file name; by convention ``namespace.name``."""
-    name: str
-    namespace: str
-    netns: str
+    name: Name
+    namespace: Label
+    netns: Path
     """Path of its network namespace as the registrar knows it."""
-    service_account: str = "default"
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    addresses: tuple[str, ...] = ()
+    service_account: Name = "default"
+    labels: Labels = {}
+    annotations: Annotations = {}
+    addresses: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
     """Its own IP addresses, IPv4 first."""
-    ports: tuple[NamedPort, ...] = ()
-    node: str = ""
-    locality: str = ""
+    ports: Annotated[tuple[NamedPort, ...], msgspec.Meta(max_length=256)] = ()
+    node: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.:-]*\Z", max_length=253)] = ""
+    locality: Locality = ""
     """``region/zone/subzone``, unless its labels say it; empty: its node's."""
     ready: bool = True
     """Whether it may receive traffic (its readiness probe passes)."""
@@ -59,6 +117,11 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it joins the mesh where neither its namespace's labels nor its own say anything."""
     host: HostService | None = None
     """Set for a service of the host itself."""
+
+    def __post_init__(self) -> None:
+        for address in self.addresses:
+            if problem := address_problem(address):
+                raise ValueError(problem)
 
 
 class Identity(msgspec.Struct, frozen=True, order=True):

@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from meshd import wire
-from meshd.config import following
-from meshd.config.write import api_version, from_json
+from meshd.config import admission, following
+from meshd.config.write import api_version
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.identity import clocks
 from meshd.identity.node import NodeFile, node_uri
@@ -42,10 +42,10 @@ _log = logging.getLogger(__name__)
 def decode(type_url: str, name: str, body: bytes) -> Any:
     """An object of the configuration, or a workload. Raises InvalidInputError."""
     if type_url != mcp.WORKLOAD:
-        return from_json(mcp.decode(type_url, body))
+        return admission.admit(mcp.decode(type_url, body))
     try:
         return msgspec.convert(mcp.decode_body(body), Workload, str_keys=True)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise InvalidInputError(f"Workload {name}: {error}") from None
 
 

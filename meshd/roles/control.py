@@ -45,6 +45,7 @@ class Control:
 
     async def handle(self, request: wire.AnyMessage) -> wire.Message:  # noqa: PLR0911
         """Raises MeshdError, which is answered as ``Failed``."""
+        mesh = self._mesh
         match request:
             case wire.Register():
                 return await self._register(request)
@@ -53,7 +54,9 @@ class Control:
             case wire.Apply() | wire.DeleteNamed() if self._agent:
                 return self._agent.changed(request)
             case wire.Apply():
-                return await self._changed(requests.apply(self._mesh.store, request), request)
+                return await self._changed(
+                    requests.apply(mesh.store, request, mesh.refusals), request
+                )
             case wire.DeleteNamed():
                 return await self._changed(requests.delete(self._mesh.store, request), request)
             case wire.Get():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -17,13 +17,17 @@ import msgspec
 from meshd import wire
 from meshd.compile.compiler import Compiled, Compiler
 from meshd.compile.gateway_ports import gateway_ports
+from meshd.compile.isolation import Isolating
 from meshd.compile.listeners import workload_of
+from meshd.compile.trial import trial_clients
 from meshd.config import snapshots
+from meshd.config.registry import build_snapshot
 from meshd.config.store import Store
 from meshd.discovery import groups, host_services, workloads
 from meshd.discovery.enrolment import Facts, Life, Plan, owners_accepted, owners_present, step
 from meshd.discovery.health import Checker
 from meshd.errors import InvalidInputError, MeshdError
+from meshd.model.base import Key, Object
 from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Observation, Workload
@@ -86,7 +90,11 @@ class Mesh:
         self._service_cidr = settings.mesh.service_cidr
         self._record_path = paths.run / workloads.RECORD
         self._services_path = paths.lib / host_services.RECORD
-        self._compiler = Compiler()
+        self._compiler = Isolating(Compiler(), Compiler)
+        self._reported: frozenset[str] = frozenset()
+        """What was already said of the compiled configuration."""
+        self._unsettled = ""
+        """Why what is wanted could not be put in force; empty when it was."""
         self._packer = Packer()
         self._compiled_from: tuple[Any, ...] = ()
         self._snapshot: Snapshot | None = None
@@ -100,11 +108,13 @@ class Mesh:
     def _load(self) -> None:
         self.registered = {}
         try:
-            self.registered = host_services.load(self._services_path)
-            record = workloads.load(self._record_path)
+            self.registered, unusable = host_services.load(self._services_path)
+            record, left_out = workloads.load(self._record_path)
         except InvalidInputError as error:
             _log.warning("%s", error, extra={"MESHD_EVENT": "record-lost"})
             return
+        for problem in (*unusable, *left_out):
+            _log.error("%s", problem, extra={"MESHD_EVENT": "record-lost"})
         pods = {uid: one for uid, one in record.registered.items() if one.host is None}
         self.registered |= pods
         self.lives = dict(record.lives)
@@ -175,14 +185,26 @@ class Mesh:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            try:
-                self.settle()
-            except MeshdError as error:
-                _log.error("%s", error, extra={"MESHD_EVENT": "not-settled"})
+            self._unsettled = self._settled_or_why()
             self.checker.check(groups.probes(self.registered.values(), self.store.objects))
             self.settlings += 1
             async with self._settled:
                 self._settled.notify_all()
+
+    def _settled_or_why(self) -> str:
+        """Empty, or why not. Whatever it is, what was in force stays, and people can still ask and
+        change what is wanted: a role that ended here would begin with the same facts again."""
+        try:
+            self.settle()
+        except MeshdError as error:
+            _log.error("%s", error, extra={"MESHD_EVENT": "not-settled"})
+            return str(error)
+        except Exception as error:
+            reason = f"what is wanted is not in force, by a fault of meshd: {error!r}"
+            if reason != self._unsettled:
+                _log.exception("%s", reason, extra={"MESHD_EVENT": "not-settled"})
+            return reason
+        return ""
 
     def settle(self) -> None:
         """One step at a time, for as long as a step brings another. Raises MeshdError."""
@@ -246,6 +268,24 @@ class Mesh:
         seen = msgspec.structs.replace(self.snapshot, workloads=pinned)
         self.xds.publish(self._packer.pack(self._compiler.compile(seen, pinned)))
         self._compiled_from = inputs
+        for problem in sorted(frozenset(self._compiler.problems) - self._reported):
+            _log.error("%s", problem, extra={"MESHD_EVENT": "not-compiled"})
+        self._reported = frozenset(self._compiler.problems)
+
+    def refusals(self, after: Mapping[Key, Object], changed: Collection[Key]) -> tuple[str, ...]:
+        """What of a configuration that is wanted cannot be compiled, a line each, as far as what is
+        changed matters to it. Nothing is stored or put in force. Raises InvalidInputError."""
+        snapshot = build_snapshot(
+            after.values(),
+            self.members.values(),
+            self.options,
+            self.store.addresses,
+            elsewhere=map(workloads.elsewhere, self.elsewhere),
+        )
+        trial = Isolating(Compiler(), Compiler)
+        clients = trial_clients(snapshot, changed)
+        trial.compile(msgspec.structs.replace(snapshot, workloads=clients), clients)
+        return trial.problems
 
     def facts(self) -> Facts:
         published, accepted = self.xds.published_names(), self.xds.accepted_names()
@@ -264,7 +304,12 @@ class Mesh:
         )
 
     def all_problems(self) -> tuple[str, ...]:
-        return (*self.problems, *filter(None, (worry() for worry in self.worries)))
+        worries = (worry() for worry in self.worries)
+        return (
+            *self.problems,
+            *self._compiler.problems,
+            *filter(None, (self._unsettled, *worries)),
+        )
 
     def roster(self, node: str) -> tuple[Workload, ...]:
         """This node's workloads as other nodes are to know them."""

@@ -16,6 +16,7 @@ import msgspec
 
 from meshd import channel, wire
 from meshd.config.write import to_json
+from meshd.discovery import workloads
 from meshd.errors import UNDECODABLE, MeshdError
 from meshd.model.base import Key, Object
 from meshd.model.workload import Workload
@@ -97,7 +98,7 @@ class Sharing:
 
     def _load(self) -> tuple[Workload, ...]:
         try:
-            return msgspec.json.decode(self.kept.path.read_bytes(), type=tuple[Workload, ...])
+            found, problems = workloads.listed(self.kept.path.read_bytes())
         except FileNotFoundError:
             return ()
         except (OSError, *UNDECODABLE) as error:
@@ -107,3 +108,7 @@ class Sharing:
                 extra={"MESHD_EVENT": "record-lost"},
             )
             return ()
+        for problem in problems:
+            text = "%s: a workload of another node is left out: %s"
+            _log.error(text, self.kept.path, problem, extra={"MESHD_EVENT": "record-lost"})
+        return found

@@ -32,6 +32,11 @@ _Field = descriptor_pb2.FieldDescriptorProto
 _STRUCT: Final = "type.googleapis.com/google.protobuf.Struct"
 RESOURCE: Final = f"type.googleapis.com/{_PACKAGE}.Resource"
 
+_MALFORMED: Final = (DecodeError, json_format.Error, ValueError, RecursionError)
+"""What protobuf raises for bytes that are no message, and for values that JSON has not (NaN)."""
+_MOST_WHOLE: Final = 2.0**63
+"""Above it, a double is no whole number that any field can hold."""
+
 WORKLOAD: Final = "meshd.io/v1/Workload"
 """A workload of some node; the name is ``NODE/UID``."""
 
@@ -156,13 +161,20 @@ def decode(url: str, data: bytes) -> dict[str, Any]:
     if namespace:
         metadata["namespace"] = namespace
     if message.metadata.HasField("create_time"):
-        metadata["creationTimestamp"] = message.metadata.create_time.ToJsonString()
+        metadata["creationTimestamp"] = _time(message.metadata.create_time)
     for part in ("labels", "annotations"):
         if values := dict(getattr(message.metadata, part)):
             metadata[part] = values
     core = group == _CORE
     head = {"apiVersion": version if core else f"{group}/{version}", "kind": kind}
     return head | {"metadata": metadata} | (body if core else {"spec": body})
+
+
+def _time(stamp: Any) -> str:
+    try:
+        return stamp.ToJsonString()
+    except (ValueError, OverflowError) as error:
+        raise InvalidInputError(f"its creation time is none: {error}") from None
 
 
 def _split(url: str) -> tuple[str, str, str]:
@@ -181,9 +193,10 @@ def _parsed(data: bytes) -> tuple[Any, dict[str, Any]]:
                 f"its body is a {message.body.type_url or 'nothing'}; only {_STRUCT} is understood"
             )
         struct = struct_pb2.Struct.FromString(message.body.value)
-    except DecodeError as error:
+        body = json_format.MessageToDict(struct)
+    except _MALFORMED as error:
         raise InvalidInputError(f"not an MCP resource: {error}") from None
-    return message, _plain(json_format.MessageToDict(struct))
+    return message, _plain(body)
 
 
 def _plain(value: Any) -> Any:
@@ -192,6 +205,6 @@ def _plain(value: Any) -> Any:
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_plain(part) for part in value]
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _MOST_WHOLE:
         return int(value)
     return value

@@ -24,7 +24,6 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd import wire
 from meshd.errors import (
-    UNDECODABLE,
     InvalidInputError,
     MeshdError,
     NotReadyError,
@@ -57,9 +56,6 @@ _OPTIONS: Final = (
 _STOP_TIMEOUT: Final = 1.0
 
 _log = logging.getLogger(__name__)
-_workloads: Final[msgspec.json.Decoder[tuple[Workload, ...]]] = msgspec.json.Decoder(
-    tuple[Workload, ...]
-)
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -215,24 +211,22 @@ class Plane:
         _log.info("node %s connected", node, extra={"MESHD_EVENT": "node"})
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
-                refused = self._told(node, _workloads.decode(message))
+                refused = self._told(node, rosters.decode(message))
                 await context.write(msgspec.json.encode(Taken(refused, self._clock())))
-        except UNDECODABLE as error:
-            raise InvalidInputError(f"not a list of workloads: {error}") from None
         finally:
             self._set(rosters.disconnected(self.rosters, node, self._clock()))
             _log.info("node %s hung up", node, extra={"MESHD_EVENT": "node-gone"})
 
-    def _told(self, node: str, workloads: tuple[Workload, ...]) -> Mapping[str, str]:
-        """What of it the node may not have: why, by uid."""
+    def _told(self, node: str, report: rosters.Report) -> Mapping[str, str]:
+        """What of it the node may not have, or nobody can use: why, by uid."""
         before = self.rosters[node].refused
-        self._set(rosters.told(self.rosters, node, workloads))
+        self._set(rosters.told(self.rosters, node, report.workloads, report.unusable))
         refused = self.rosters[node].refused
         for uid in refused.keys() - before.keys():
             _log.warning(
                 "workload %s of node %s is not taken: %s",
                 *(uid, node, refused[uid]),
-                extra={"MESHD_EVENT": "out-of-bounds", "MESHD_WORKLOAD": uid},
+                extra={"MESHD_EVENT": "workload-refused", "MESHD_WORKLOAD": uid},
             )
         return refused
 

@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 
-from meshd.errors import InvalidInputError
+from meshd.errors import UNDECODABLE, InvalidInputError
 from meshd.model.bounds import Bounds, cover, refusal
 from meshd.model.workload import Identity, Workload
 
-_MOST_WORKLOADS = 5000
+_MOST_WORKLOADS: Final = 5000
 """Of one node."""
+_MOST_BYTES: Final = 16 * 1024
+"""Of one workload as it is reported, so that all of a node's fit into the server's memory."""
+_NOTHING: Final[Mapping[str, str]] = {}
+_SHOWN: Final = 64
+"""Characters of an unusable uid in what is said of it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """What a node says runs on it."""
+
+    workloads: tuple[Workload, ...] = ()
+    unusable: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Why, by uid, of what is no workload."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,6 +48,47 @@ class Roster:
 
 Rosters = Mapping[str, Roster]
 """By node."""
+
+
+def decode(message: bytes) -> Report:
+    """A node's list of workloads in JSON. One that is invalid costs itself and no other.
+
+    Raises InvalidInputError when it is no list, or too long a one.
+    """
+    try:
+        listed = msgspec.json.decode(message, type=list[msgspec.Raw])
+    except (*UNDECODABLE, RecursionError) as error:
+        raise InvalidInputError(f"not a list of workloads: {error}") from None
+    if len(listed) > _MOST_WORKLOADS:
+        raise InvalidInputError(f"more than {_MOST_WORKLOADS} workloads on one node")
+    found: dict[str, Workload] = {}
+    unusable: dict[str, str] = {}
+    for index, raw in enumerate(listed):
+        name, problem = f"#{index}", ""
+        try:
+            if len(bytes(raw)) > _MOST_BYTES:
+                problem = f"larger than {_MOST_BYTES} bytes"
+            else:
+                one = msgspec.json.decode(raw, type=Workload)
+                if one.uid in found:
+                    name, problem = one.uid, "its uid is used twice"
+                else:
+                    found[one.uid] = one
+        except (*UNDECODABLE, RecursionError) as error:
+            name, problem = _uid_of(raw, index), str(error)
+        if problem:
+            unusable[name] = problem
+    return Report(tuple(found.values()), unusable)
+
+
+def _uid_of(raw: msgspec.Raw, index: int) -> str:
+    """What an unusable workload calls itself, fit to be shown."""
+    try:
+        value: Any = msgspec.json.decode(raw)
+    except (*UNDECODABLE, RecursionError):
+        return f"#{index}"
+    uid = value.get("uid") if isinstance(value, dict) else None
+    return repr(uid[:_SHOWN])[1:-1] if isinstance(uid, str) and uid else f"#{index}"
 
 
 def restored(workloads: Iterable[Workload], now: float, own: str = "") -> Rosters:
@@ -53,15 +109,17 @@ def connected(rosters: Rosters, node: str, now: float, bounds: Bounds = ()) -> R
     return {**rosters, node: _within(after, node, before.workloads)}
 
 
-def told(rosters: Rosters, node: str, workloads: Iterable[Workload]) -> Rosters:
-    """The whole of what runs on a node that is connected; what it may not have is left out.
-
-    Raises InvalidInputError.
-    """
+def told(
+    rosters: Rosters,
+    node: str,
+    workloads: Iterable[Workload],
+    unusable: Mapping[str, str] = _NOTHING,
+) -> Rosters:
+    """The whole of what runs on a node that is connected; what it may not have is left out."""
     found = {one.uid: _owned(one, node) for one in workloads}
-    if len(found) > _MOST_WORKLOADS:
-        raise InvalidInputError(f"node {node} has more than {_MOST_WORKLOADS} workloads")
-    return {**rosters, node: _within(rosters[node], node, found)}
+    within = _within(rosters[node], node, found)
+    refused = {**unusable, **within.refused}
+    return {**rosters, node: dataclasses.replace(within, refused=refused)}
 
 
 def _within(roster: Roster, node: str, workloads: Mapping[str, Workload]) -> Roster:

@@ -30,6 +30,11 @@ _MAX_TABLE = 5_000_011
 """Envoy's own limit for Maglev tables."""
 
 
+_MOST_KEEPALIVE_PROBES = 127
+_LONGEST_KEEPALIVE = 32767
+"""Seconds. The kernel refuses more of both, and the connection with them: tcp(7)."""
+
+
 def check_destination_rule(report: Report, found: DestinationRule) -> None:
     spec = found.spec
     if not is_address(spec.host):
@@ -153,9 +158,11 @@ def _check_pool(report: Report, path: Path, pool: ConnectionPoolSettings) -> Non
         check_duration(report, (*place, "idleTimeout"), tcp.idle_timeout, zero=True)
         check_duration(report, (*place, "maxConnectionDuration"), tcp.max_connection_duration)
         if alive := tcp.tcp_keepalive:
-            check_range(report, (*place, "tcpKeepalive", "probes"), alive.probes, 0, 2**31 - 1)
-            check_duration(report, (*place, "tcpKeepalive", "time"), alive.time)
-            check_duration(report, (*place, "tcpKeepalive", "interval"), alive.interval)
+            probes = (*place, "tcpKeepalive", "probes")
+            check_range(report, probes, alive.probes, 0, _MOST_KEEPALIVE_PROBES)
+            for name, value in (("time", alive.time), ("interval", alive.interval)):
+                check_duration(report, (*place, "tcpKeepalive", name), value)
+                check_range(report, (*place, "tcpKeepalive", name), value, 0, _LONGEST_KEEPALIVE)
     if http := pool.http:
         place = (*path, "http")
         for name, value in (

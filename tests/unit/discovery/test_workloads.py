@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
@@ -29,18 +30,18 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "workloads.json"
     save(path, Record())
     save(path, _RECORD)
-    assert load(path) == _RECORD
+    assert load(path) == (_RECORD, ())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_without_a_file_nothing_is_registered(tmp_path: Path) -> None:
-    assert load(tmp_path / "workloads.json") == Record()
+    assert load(tmp_path / "workloads.json") == (Record(), ())
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\xff\xfe", b"[]", b'{"registered": {"a": 1}}', b'{"other": 1}', b'{"registered": {'],
+    [b"", b"\xff\xfe", b"[]", b'{"other": 1}', b'{"registered": {'],
 )
 def test_a_file_that_is_no_record_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "workloads.json"
@@ -57,4 +58,20 @@ def test_what_cannot_be_written_leaves_the_record_as_it_was(tmp_path: Path) -> N
     (tmp_path / ".workloads.json.new").mkdir()
     with pytest.raises(SystemRefusedError, match=str(path)):
         save(path, Record())
-    assert load(path) == _RECORD
+    assert load(path) == (_RECORD, ())
+
+
+def test_a_workload_that_cannot_be_used_costs_itself_and_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "workloads.json"
+    save(path, _RECORD)
+    content = json.loads(path.read_bytes())
+    good = next(iter(content["registered"].values()))
+    content["registered"]["mesh.bad"] = good | {"uid": "mesh.bad", "addresses": ["not-an-ip"]}
+    content["lives"]["mesh.worse"] = 1
+    path.write_text(json.dumps(content))
+    record, problems = load(path)
+    assert record == _RECORD
+    assert [problem.partition(" is left out")[0] for problem in problems] == [
+        f"{path}: 'mesh.bad'",
+        f"{path}: 'mesh.worse'",
+    ]

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,3 +91,38 @@ def test_a_body_of_another_type_is_refused_by_its_name() -> None:
     tagged = b"\x12" + bytes([len(body.SerializeToString())]) + body.SerializeToString()
     with pytest.raises(InvalidInputError, match=r"istio\.networking\.v1alpha3\.VirtualService"):
         mcp.decode("networking.istio.io/v1/VirtualService", tagged)
+
+
+def _body(**fields: Any) -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    for name, value in fields.items():
+        struct.fields[name].number_value = value
+    return struct
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_json_has_not_is_refused(number: float) -> None:
+    message = mcp._Resource()  # pyright: ignore[reportPrivateUsage]
+    message.metadata.name = "n/v"
+    message.body.Pack(_body(timeout=number))
+    with pytest.raises(InvalidInputError):
+        mcp.decode("networking.istio.io/v1/VirtualService", message.SerializeToString())
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(2**62, 0), (-(2**62), 0), (0, -5), (0, 2**31 - 1)])
+def test_a_creation_time_that_is_none_is_refused(seconds: int, nanos: int) -> None:
+    message = mcp._Resource()  # pyright: ignore[reportPrivateUsage]
+    message.metadata.name = "n/v"
+    message.metadata.create_time.seconds = seconds
+    message.metadata.create_time.nanos = nanos
+    message.body.Pack(_body())
+    with pytest.raises(InvalidInputError):
+        mcp.decode("networking.istio.io/v1/VirtualService", message.SerializeToString())
+
+
+@given(st.binary(max_size=300))
+def test_whatever_a_server_sends_is_a_resource_or_refused(data: bytes) -> None:
+    with contextlib.suppress(InvalidInputError):
+        mcp.decode("networking.istio.io/v1/VirtualService", data)
+    with contextlib.suppress(InvalidInputError):
+        mcp.decode_body(data)

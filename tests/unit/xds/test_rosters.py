@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,9 +103,8 @@ def test_a_node_that_is_removed_leaves_nothing() -> None:
 
 
 def test_a_node_cannot_flood_the_rest() -> None:
-    state = rosters.connected({}, "a", 0)
     with pytest.raises(InvalidInputError, match="more than"):
-        rosters.told(state, "a", [workload(str(number)) for number in range(5001)])
+        rosters.decode(report(*(_TILL | {"uid": f"bank.{number}"} for number in range(5001))))
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=20))
@@ -116,3 +118,46 @@ def test_nobody_who_is_connected_is_ever_forgotten(events: list[tuple[str, bool]
         connected = {name for name, roster in state.items() if roster.connections}
         assert connected <= rosters.expired(state, now + 1e9, 0).keys()
         assert all(roster.connections >= 0 for roster in state.values())
+
+
+def report(*workloads: object) -> bytes:
+    return msgspec.json.encode(workloads)
+
+
+_TILL = {"uid": "bank.till", "name": "till", "namespace": "bank", "netns": ""}
+
+
+def test_an_invalid_workload_costs_itself_and_no_other() -> None:
+    bad = _TILL | {"uid": "bank.bad", "addresses": ["not-an-ip"]}
+    worse = _TILL | {"uid": "bank.worse", "ports": [{"name": "web", "number": 99999999999}]}
+    told = rosters.decode(report(bad, _TILL, worse, 7))
+    assert [one.uid for one in told.workloads] == ["bank.till"]
+    assert set(told.unusable) == {"bank.bad", "bank.worse", "#3"}
+    assert "'not-an-ip' is not an IP address" in told.unusable["bank.bad"]
+    state = rosters.connected({}, "a", 0)
+    state = rosters.told(state, "a", told.workloads, told.unusable)
+    assert uids(state) == ["a/bank.till"]
+    assert set(state["a"].refused) == set(told.unusable)
+
+
+def test_a_uid_is_shown_without_what_a_terminal_obeys() -> None:
+    told = rosters.decode(report(_TILL | {"uid": "mesh.\x1b]0;x\x07\nerror: FAKE"}))
+    (uid,) = told.unusable
+    assert uid.isprintable()
+
+
+def test_two_workloads_of_one_uid_are_one_workload_and_a_problem() -> None:
+    told = rosters.decode(report(_TILL, _TILL | {"namespace": "other"}))
+    assert [one.namespace for one in told.workloads] == ["bank"]
+    assert told.unusable == {"bank.till": "its uid is used twice"}
+
+
+def test_a_workload_of_megabytes_is_not_taken() -> None:
+    big = _TILL | {"annotations": {f"a{number}": "x" * 1000 for number in range(100)}}
+    assert rosters.decode(report(big)).workloads == ()
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_whatever_a_node_sends_is_a_report_or_refused(message: bytes) -> None:
+    with contextlib.suppress(InvalidInputError):
+        rosters.decode(message)

@@ -1,0 +1,44 @@
+"""Clients by which a change of the configuration is compiled before it is stored. Pure.
+
+What is compiled is what some workload sees, and a server or a node that is just set up has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from meshd.compile.route_match import gateway_name
+from meshd.model.base import Key
+from meshd.model.snapshot import Snapshot
+from meshd.model.workload import Workload
+
+
+def trial_clients(snapshot: Snapshot, changed: Collection[Key]) -> Mapping[str, Workload]:
+    """One in each namespace that a changed object is in, and one for each Gateway that is changed
+    or that a changed VirtualService names."""
+    namespaces = {key.namespace for key in changed if key.namespace}
+    gateways = {f"{key.namespace}/{key.name}" for key in changed if key.kind == "Gateway"}
+    for routes in snapshot.virtual_services:
+        if routes.key in changed:
+            owner = routes.metadata.namespace
+            gateways |= {gateway_name(name, owner) for name in routes.spec.gateways}
+    clients = [*_in_namespaces(namespaces), *_at_gateways(snapshot, gateways)]
+    return {one.uid: one for one in clients}
+
+
+def _in_namespaces(namespaces: Collection[str]) -> Iterator[Workload]:
+    for namespace in sorted(namespaces):
+        yield _client(namespace, "client", {})
+
+
+def _at_gateways(snapshot: Snapshot, names: Collection[str]) -> Iterator[Workload]:
+    for index, found in enumerate(snapshot.gateways):
+        owner = found.metadata.namespace
+        if f"{owner}/{found.metadata.name}" in names:
+            yield _client(owner, f"gateway-{index}", dict(found.spec.selector))
+
+
+def _client(namespace: str, name: str, labels: dict[str, str]) -> Workload:
+    # No registered workload has a uid with a slash.
+    uid = f"trial/{namespace}.{name}"
+    return Workload(uid=uid, name=name, namespace=namespace, netns="/trial", labels=labels)

@@ -1,0 +1,43 @@
+"""One object that comes from elsewhere as plain values: judged as if it had been applied here.
+
+What a control plane sends, and what is read back from disk, was judged by another process, maybe
+of another version, maybe not at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from meshd.config import validate
+from meshd.config.read import Read, label_problem, subdomain_problem
+from meshd.config.write import from_json
+from meshd.errors import InvalidInputError
+from meshd.manifest import Document
+from meshd.model.base import Object
+from meshd.model.kubernetes import Namespace, Service
+
+_NOWHERE: Final[dict[Any, int]] = {}
+
+
+def admit(value: Any) -> Object:
+    """Raises InvalidInputError with the first thing that is wrong with it."""
+    try:
+        found = from_json(value)
+    except RecursionError:
+        raise InvalidInputError("nested too deeply") from None
+    if problem := _name_problem(found):
+        raise InvalidInputError(f"{found.KIND}: metadata: {problem}")
+    read = Read(found, Document("", 0, value, _NOWHERE))
+    for finding in validate.check_fields((read,)):
+        if finding.severity == "error":
+            raise InvalidInputError(f"{found.key}: {finding.field}: {finding.message}")
+    return found
+
+
+def _name_problem(found: Object) -> str:
+    meta = found.metadata
+    if found.NAMESPACED and (problem := label_problem(meta.namespace)):
+        return f"namespace: {problem}"
+    is_label = isinstance(found, Namespace | Service)
+    problem = (label_problem if is_label else subdomain_problem)(meta.name)
+    return f"name: {problem}" if problem else ""

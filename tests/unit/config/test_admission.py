@@ -1,0 +1,133 @@
+"""What a server sends, and what is read from disk, is judged as what is applied."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshd.config.admission import admit
+from meshd.errors import InvalidInputError
+
+
+def route(**spec: Any) -> dict[str, Any]:
+    to = {"route": [{"destination": {"host": "reviews"}}]}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "reviews", "namespace": "shop"},
+        "spec": {"hosts": ["reviews"], "http": [to | spec]},
+    }
+
+
+def test_a_valid_object_is_admitted() -> None:
+    assert admit(route(timeout="2s")).metadata.name == "reviews"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        route(timeout="9999999999999999h"),
+        route(timeout="0.0000001s"),
+        route(timeout="1" * 5000 + "s"),
+        route(match=[{"port": 99999999999}]),
+        route(match=[{"uri": {"regex": "("}}]),
+        route(retries={"attempts": 2**63}),
+        route() | {"metadata": {"name": "a\x1b", "namespace": "shop"}},
+        route() | {"metadata": {"name": "a", "namespace": "../etc"}},
+        route() | {"metadata": {"name": "a"}},
+        route() | {"kind": "Nonsense"},
+        [],
+        None,
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a.b", "namespace": "n"}},
+    ],
+)
+def test_what_apply_refuses_is_refused_from_elsewhere_too(value: Any) -> None:
+    with pytest.raises(InvalidInputError):
+        admit(value)
+
+
+_LONG = [f"{number}{unit}" for number in ("9" * 16, "9" * 400) for unit in ("h", "m", "s")]
+_POOL = {
+    "tcp": ("connectTimeout", "idleTimeout", "maxConnectionDuration"),
+    "http": ("idleTimeout",),
+}
+
+
+def rule(policy: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": "reviews", "namespace": "shop"},
+        "spec": {"host": "reviews", "trafficPolicy": policy},
+    }
+
+
+@pytest.mark.parametrize("text", _LONG)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda text: route(timeout=text),
+        lambda text: route(retries={"attempts": 1, "perTryTimeout": text}),
+        lambda text: route(retries={"attempts": 1, "backoff": text}),
+        lambda text: route(fault={"delay": {"fixedDelay": text}}),
+        lambda text: route(corsPolicy={"maxAge": text}),
+        *(
+            lambda text, part=part, name=name: rule({"connectionPool": {part: {name: text}}})
+            for part, names in _POOL.items()
+            for name in names
+        ),
+        *(
+            lambda text, name=name: rule(
+                {"connectionPool": {"tcp": {"tcpKeepalive": {name: text}}}}
+            )
+            for name in ("time", "interval")
+        ),
+        lambda text: rule({"outlierDetection": {"interval": text}}),
+        lambda text: rule({"outlierDetection": {"baseEjectionTime": text}}),
+        lambda text: rule({"loadBalancer": {"warmup": {"duration": text}}}),
+        lambda text: rule({"loadBalancer": {"warmupDurationSecs": text}}),
+        lambda text: rule(
+            {"loadBalancer": {"consistentHash": {"httpCookie": {"name": "a", "ttl": text}}}}
+        ),
+    ],
+)
+def test_a_duration_that_no_timer_can_hold_is_refused(make: Any, text: str) -> None:
+    with pytest.raises(InvalidInputError):
+        admit(make(text))
+
+
+@pytest.mark.parametrize("field", ["time", "interval"])
+def test_a_keepalive_that_the_kernel_refuses_is_refused(field: str) -> None:
+    def keepalive(text: str) -> dict[str, Any]:
+        return rule({"connectionPool": {"tcp": {"tcpKeepalive": {field: text}}}})
+
+    assert admit(keepalive("32767s"))
+    with pytest.raises(InvalidInputError):
+        admit(keepalive("32768s"))
+    with pytest.raises(InvalidInputError):
+        admit(keepalive("4294967296s"))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["hosts", "http", "route", "destination", "host", "match", "timeout"])
+            | st.text(max_size=5),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(_JSON)
+def test_whatever_a_spec_says_it_is_admitted_or_refused(spec: Any) -> None:
+    with contextlib.suppress(InvalidInputError):
+        admit(route() | {"spec": spec})
