@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import IO, Any, Final
 
 from meshd.budget import INTERVAL, USUAL, Budget, Limits, Lost
+from meshd.printable import printable
 
 _PREFIX: Final = "MESHD_"
 NATIVE: Final = "MESHD_JOURNAL"
@@ -47,7 +48,7 @@ def setup(
         if stream is None and goes_to_journal(os.environ)
         else _Lines(role, stream or sys.stderr)
     )
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_OneLine("%(message)s"))
     handler.addFilter(_is_worth_it)
     global _spending  # noqa: PLW0603 - as there is one root logger
     _spending = _Spending(handler, role, limits)
@@ -107,6 +108,14 @@ def identifier(role: str) -> str:
 
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
     return {key: str(value) for key, value in vars(record).items() if key.startswith(_PREFIX)}
+
+
+class _OneLine(logging.Formatter):
+    """A message is one line, whatever others have put into it; a traceback, which is ours, is
+    several."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        return printable(super().formatMessage(record))
 
 
 class _Spending(logging.Filter):
@@ -215,7 +224,8 @@ class _Lines(logging.StreamHandler[IO[str]]):
         for machine_only in ("MESHD_EVENT", "MESHD_LINES", "MESHD_TEMPLATE"):
             fields.pop(machine_only, None)
         told = " ".join(
-            f"{key.removeprefix(_PREFIX).lower()}={value}" for key, value in fields.items()
+            f"{key.removeprefix(_PREFIX).lower()}={printable(value)}"
+            for key, value in fields.items()
         )
         line = f"{record.levelname.lower()} {role}: {super().format(record)}"
         return f"{line} ({told})" if told else line
@@ -226,4 +236,4 @@ def relay(role: str, line: str) -> None:
     if goes_to_journal(os.environ):
         logging.getLogger(__name__).warning("%s", line, extra={"MESHD_ROLE": role})
     else:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)

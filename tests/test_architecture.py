@@ -17,8 +17,8 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 PACKAGE: Final = "meshd"
 
-LOWEST: Final = {"errors", "model"}
-"""Values and errors: import each other and nothing else of ours."""
+LOWEST: Final = {"errors", "model", "printable"}
+"""Values, errors and text: import each other and nothing else of ours."""
 FOUNDATION: Final = {
     "budget",
     "decoding",

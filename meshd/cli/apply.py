@@ -20,7 +20,7 @@ from meshd.cli.arguments import (
     WaitOption,
 )
 from meshd.cli.daemon import Target
-from meshd.cli.output import emit, is_for_scripts, warn
+from meshd.cli.output import emit, is_for_scripts, tell, warn
 from meshd.cli.references import Reference, parse_references, qualified
 
 
@@ -92,4 +92,4 @@ def _report(answers: list[wire.Changed], output: Output, dry_run: bool) -> None:
     for change in changes:
         done = "" if output is Output.NAME else f" {change.result}"
         suffix = " (dry run)" if dry_run and done else ""
-        print(f"{qualified(change.kind)}/{change.name}{done}{suffix}")
+        tell(f"{qualified(change.kind)}/{change.name}{done}{suffix}")

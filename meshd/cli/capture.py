@@ -21,7 +21,7 @@ from meshd.capture.options import CaptureOptions, options_for
 from meshd.capture.probe import listens_here
 from meshd.cli import release
 from meshd.cli.arguments import Output, OutputOption
-from meshd.cli.output import emit, is_for_scripts, warn
+from meshd.cli.output import emit, is_for_scripts, tell, warn
 from meshd.discovery import host_services
 from meshd.discovery.held_starts import HeldStarts
 from meshd.errors import InvalidInputError, MeshdError
@@ -108,7 +108,7 @@ def _is_served(paths: Paths, service: str) -> bool:
     own = enrolled[starting[0].uid]
     action = functools.partial(holding.hold, own, tuple(enrolled.values()), settings.backend)
     if asyncio.run(inside.run_in_host(action)):
-        print(f"{own.uid}: held until its traffic is captured")
+        tell(f"{own.uid}: held until its traffic is captured")
         return False
     return listens_here(own.outbound_port)
 
@@ -164,7 +164,7 @@ def _show(outcome: capture.Outcome, output: Output) -> None:
         print("nothing to change")
     else:
         for step in outcome.steps:
-            print(f"{step.family}  {step.backend}  {step.change}")
+            tell(f"{step.family}  {step.backend}  {step.change}")
             print("".join(f"        {rule}\n" for rule in step.rules), end="")
 
 

@@ -27,7 +27,7 @@ from meshd.cli.arguments import (
 )
 from meshd.cli.daemon import RefusedError, Target
 from meshd.cli.offer import offered, take_back
-from meshd.cli.output import emit, is_for_scripts, warn
+from meshd.cli.output import emit, is_for_scripts, tell, warn
 from meshd.cli.place import Place, named
 from meshd.cli.ports import PortWish, parse_port
 from meshd.config.read import label_problem, subdomain_problem
@@ -175,7 +175,7 @@ def unenroll(
     rows = _enrolled(target, place, namespace)
     if place and not rows:
         _undo(place.unit, restart)  # what a WorkloadEntry declared once
-        print(f"{place} unenrolled")
+        tell(f"{place} unenrolled")
         return
     if declared := [row for row in rows if row.declared]:
         raise InvalidInputError(
@@ -187,7 +187,7 @@ def unenroll(
         take_back(target, row.namespace, row.uid)
         if row.unit:
             _undo(row.unit, restart)
-        print(f"{row.namespace}/{row.workload} unenrolled")
+        tell(f"{row.namespace}/{row.workload} unenrolled")
 
 
 def _register(target: Target, place: Place, workload: Workload, timeout: float) -> None:
@@ -336,7 +336,7 @@ def _show(row: wire.WorkloadStatus, place: Place, output: Output) -> None:
         emit(row, output)
     else:
         state = "captured and proven" if row.proven else row.problem or "not proven yet"
-        print(f"{row.namespace}/{row.workload} enrolled as {row.service_account}: {state}")
+        tell(f"{row.namespace}/{row.workload} enrolled as {row.service_account}: {state}")
     if place.unit and units.Systemd().look(place.unit).is_outside:
         sys.stdout.flush()
         warn([services.outside(place.unit)])

@@ -10,7 +10,7 @@ import typer
 from meshd import wire
 from meshd.cli.arguments import NamespaceOption, Output, OutputOption
 from meshd.cli.daemon import Target
-from meshd.cli.output import Table, emit, is_for_scripts, show
+from meshd.cli.output import Table, emit, is_for_scripts, show, tell
 
 
 def explain(
@@ -45,14 +45,14 @@ def explain(
         return
     show(Table(("STAGE", "DETAIL"), tuple((step.stage, step.detail) for step in answer.stages)))
     print()
-    print(f"verdict:   {answer.verdict}")
+    tell(f"verdict:   {answer.verdict}")
     for name, said in (
         ("cluster", answer.cluster),
         ("endpoints", ", ".join(answer.endpoints)),
         ("identity", answer.identity),
     ):
         if said:
-            print(f"{name + ':':<10} {said}")
+            tell(f"{name + ':':<10} {said}")
 
 
 def _header(text: str) -> tuple[str, str]:

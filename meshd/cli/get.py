@@ -10,7 +10,7 @@ from meshd import wire
 from meshd.cli import objects
 from meshd.cli.arguments import AllNamespacesOption, NamespaceOption, Output, OutputOption
 from meshd.cli.daemon import RefusedError, Target
-from meshd.cli.output import emit, is_for_scripts, show, warn
+from meshd.cli.output import emit, is_for_scripts, show, tell, warn
 from meshd.cli.references import Reference, parse_references, qualified
 
 
@@ -36,7 +36,7 @@ def get(
         emit(everything, output)
     elif output is Output.NAME:
         for found in everything:
-            print(f"{qualified(found['kind'])}/{found['metadata']['name']}")
+            tell(f"{qualified(found['kind'])}/{found['metadata']['name']}")
     elif everything:
         _show([group for group in groups if group], output is Output.WIDE, all_namespaces)
     elif not problems:

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from meshd import channel, wire
+from meshd.cli.output import tell
 from meshd.cli.settings_text import with_values
 from meshd.config.applied import replace
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
@@ -54,7 +55,7 @@ def join(
             f"{error}; the token is used up: once that is mended, join again with a new one: "
             f"meshctl token create --node {name}"
         ) from None
-    print(f"node {name} has joined {address_of(server)}")
+    tell(f"node {name} has joined {address_of(server)}")
     asyncio.run(_take_up(paths, address_of(server)))
 
 

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from meshd.cli.daemon import RefusedError, Target
 from meshd.cli.deferred import Deferred
 from meshd.errors import MeshdError, UnreachableError
+from meshd.printable import printable
 from meshd.settings import Paths
 
 _VERBS: Final = {
@@ -99,7 +100,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _failed(error: MeshdError, code: int) -> int:
-    print(error, file=sys.stderr)
+    # Several errors are several lines.
+    print(printable(str(error), keep="\t\n"), file=sys.stderr)
     return code
 
 

@@ -11,7 +11,7 @@ from meshd import wire
 from meshd.cli.arguments import BoundsOption, Output, OutputOption
 from meshd.cli.daemon import Target
 from meshd.cli.objects import age
-from meshd.cli.output import Table, emit, is_for_scripts, show, yes_no
+from meshd.cli.output import Table, emit, is_for_scripts, show, tell, yes_no
 from meshd.cli.token import rfc3339
 from meshd.model import bounds
 from meshd.wire.nodes import MemberState
@@ -81,7 +81,7 @@ def remove(context: typer.Context, name: NodeArgument) -> None:
     renewed. Those that its workloads have are good until they end.
     """
     _beside(context, "server").ask(wire.RemoveNode(name), wire.Done)
-    print(f"node {name} removed")
+    tell(f"node {name} removed")
 
 
 @app.command()
@@ -96,4 +96,4 @@ def bind(
         raise typer.BadParameter("give --namespace, as often as needed, or --any")
     within = bounds.checked(namespace or ())
     _beside(context, "server").ask(wire.BindNode(name, within), wire.Done)
-    print(f"node {name} is bound to {bounds.show(within) if within else 'nothing'}")
+    tell(f"node {name} is bound to {bounds.show(within) if within else 'nothing'}")

@@ -14,6 +14,7 @@ import msgspec
 import yaml
 
 from meshd.cli.arguments import Output
+from meshd.printable import printable
 
 _NOTHING: Final = "-"
 """Stands for an empty cell, so that columns can be counted."""
@@ -50,7 +51,12 @@ def show(table: Table) -> None:
 
 def warn(lines: Iterable[str]) -> None:
     for line in lines:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
+
+
+def tell(text: str) -> None:
+    """Print a line for people, whoever has written parts of it."""
+    print(printable(text))
 
 
 def yes_no(value: bool) -> str:
@@ -68,7 +74,7 @@ def plain_lines(table: Table) -> list[str]:
 
 
 def _filled(row: Sequence[str]) -> tuple[str, ...]:
-    return tuple(" ".join(cell.split()) or _NOTHING for cell in row)
+    return tuple(printable(" ".join(cell.split()), keep="") or _NOTHING for cell in row)
 
 
 def _show_rich(table: Table) -> None:

@@ -11,7 +11,7 @@ from meshd import wire
 from meshd.cli import proxy_rows
 from meshd.cli.arguments import NamespaceOption, Output, OutputOption
 from meshd.cli.daemon import Target
-from meshd.cli.output import emit, is_for_scripts, show, warn
+from meshd.cli.output import emit, is_for_scripts, show, tell, warn
 
 
 class Section(enum.StrEnum):
@@ -60,7 +60,7 @@ def proxy_config(
         emit(found, output)
     elif output is Output.NAME:
         for one in found:
-            print(proxy_rows.name_of(section.value, one))
+            tell(proxy_rows.name_of(section.value, one))
     elif found:
         show(proxy_rows.table(section.value, found))
     else:

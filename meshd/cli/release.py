@@ -15,7 +15,7 @@ from meshd import channel, wire
 from meshd.capture import apply as capture
 from meshd.capture import inside
 from meshd.capture.apply import HostCapture
-from meshd.cli.output import warn
+from meshd.cli.output import tell, warn
 from meshd.discovery import host_services, workloads
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError, UnreachableError
 from meshd.settings import CaptureSettings, Paths, load
@@ -51,7 +51,7 @@ async def _release(paths: Paths, settings: CaptureSettings) -> list[str]:
             problems.append(f"{name}: {error}")
         else:
             if outcome.steps:
-                print(f"{name}: released")
+                tell(f"{name}: released")
     return problems
 
 

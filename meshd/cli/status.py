@@ -13,7 +13,7 @@ from meshd.cli import nodes, services
 from meshd.cli.arguments import Output, OutputOption
 from meshd.cli.daemon import Target
 from meshd.cli.objects import age
-from meshd.cli.output import Table, emit, is_for_scripts, show, warn, yes_no
+from meshd.cli.output import Table, emit, is_for_scripts, show, tell, warn, yes_no
 
 _RUNNING: Final = "running"
 _COLUMNS: Final = (
@@ -48,7 +48,7 @@ def status(
         emit(shown, output)
     elif output is Output.NAME:
         for row in rows:
-            print(f"{row.namespace}/{row.workload}")
+            tell(f"{row.namespace}/{row.workload}")
     else:
         _show(shown, answer, output is Output.WIDE)
     sys.stdout.flush()

@@ -12,7 +12,7 @@ from meshd import wire
 from meshd.cli.arguments import BoundsOption, Output, OutputOption, duration_option
 from meshd.cli.daemon import Target
 from meshd.cli.objects import age
-from meshd.cli.output import Table, emit, is_for_scripts, show
+from meshd.cli.output import Table, emit, is_for_scripts, show, tell
 from meshd.model import bounds
 from meshd.model.base import Duration
 from meshd.settings import Paths, load
@@ -54,9 +54,9 @@ def create(
     elif output is Output.NAME:
         print(answer.token)
     else:
-        print(f"{answer.token}\n\nOn the node that is to join, as root:\n\n  {command}")
+        tell(f"{answer.token}\n\nOn the node that is to join, as root:\n\n  {command}")
         which = f"these namespaces: {bounds.show(within)}" if within else "any namespace"
-        print(f"\nIts workloads may be of {which}")
+        tell(f"\nIts workloads may be of {which}")
 
 
 @app.command("list")
@@ -93,7 +93,7 @@ def list_(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
 def delete(context: typer.Context, id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Make a token useless. Nodes that have joined with it stay."""
     _identity(context).ask(wire.DeleteToken(id_), wire.Done)
-    print(f"token {id_} deleted")
+    tell(f"token {id_} deleted")
 
 
 def _row(state: TokenState) -> dict[str, Any]:

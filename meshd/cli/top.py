@@ -14,7 +14,7 @@ import typer
 from meshd import wire
 from meshd.cli.arguments import Output, OutputOption, parse_duration
 from meshd.cli.daemon import Target
-from meshd.cli.output import Table, emit, is_for_scripts, show
+from meshd.cli.output import Table, emit, is_for_scripts, show, tell
 from meshd.errors import SystemRefusedError
 from meshd.model.base import Duration
 from meshd.telemetry.usage import Order, Sample, Usage, compare, ordered, size
@@ -102,7 +102,7 @@ def _print(rows: list[Usage], output: Output) -> None:
         emit([_for_scripts(row) for row in rows], output)
     elif output is Output.NAME:
         for row in rows:
-            print(f"{row.namespace}/{row.workload}")
+            tell(f"{row.namespace}/{row.workload}")
     elif rows:
         show(table(rows))
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ import grpc.aio
 import msgspec
 from envoy.service.discovery.v3 import discovery_pb2
 
-from meshd.errors import MeshdError
+from meshd.errors import UNDECODABLE, InvalidInputError, MeshdError
 from meshd.model.workload import Workload
 from meshd.xds.inbox import Held, Inbox
 from meshd.xds.plane import NODES, Taken
@@ -30,6 +31,8 @@ _LONGEST_PAUSE: Final = 3.0
 """Seconds between attempts. A server that comes back waits longer for its nodes."""
 _INVALID_ARGUMENT: Final = 3  # google.rpc.Code
 _LONGEST_REASON: Final = 4000
+_ENDED: Final = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
+"""What gRPC raises, beside its usual errors, when the other end is done while we write or read."""
 
 _log = logging.getLogger(__name__)
 _taken: Final[msgspec.json.Decoder[Taken]] = msgspec.json.Decoder(Taken)
@@ -96,6 +99,8 @@ class Client:
                 self._lost(str(error))
             except grpc.aio.AioRpcError as error:
                 self._lost(str(await self._explain(error)))
+            except _ENDED as error:
+                self._lost(f"the server ended the connection: {error}")
             if self._was_connected:
                 pause = _FIRST_PAUSE
             # Spread, so that the nodes of a server that comes back do not all come at once.
@@ -147,7 +152,7 @@ class Client:
                 await call.write(msgspec.json.encode(self._workloads))
                 if (answer := await call.read()) is grpc.aio.EOF:
                     raise await _failure(call)
-                taken = _taken.decode(answer)
+                taken = _decoded(answer)
                 self._since_boot = taken.now - time.clock_gettime(time.CLOCK_BOOTTIME)
                 self._note(taken.refused)
                 self._heard()
@@ -206,6 +211,17 @@ class Client:
             answer.error_detail.message = refused[:_LONGEST_REASON]
             self._changed()
         return answer
+
+
+def _decoded(answer: bytes) -> Taken:
+    """Raises InvalidInputError."""
+    try:
+        taken = _taken.decode(answer)
+    except UNDECODABLE as error:
+        raise InvalidInputError(f"the server's answer cannot be read: {error}") from None
+    if not math.isfinite(taken.now):
+        raise InvalidInputError("the server's answer cannot be read: its clock says no time")
+    return taken
 
 
 async def _failure(call: Any) -> grpc.aio.AioRpcError:

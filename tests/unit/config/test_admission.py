@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -66,50 +68,49 @@ def rule(policy: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def pool(part: str, name: str, text: str) -> dict[str, Any]:
+    return rule({"connectionPool": {part: {name: text}}})
+
+
+def keepalive(field: str, text: str) -> dict[str, Any]:
+    return rule({"connectionPool": {"tcp": {"tcpKeepalive": {field: text}}}})
+
+
+_WITH_A_DURATION: list[Callable[[str], dict[str, Any]]] = [
+    lambda text: route(timeout=text),
+    lambda text: route(retries={"attempts": 1, "perTryTimeout": text}),
+    lambda text: route(retries={"attempts": 1, "backoff": text}),
+    lambda text: route(fault={"delay": {"fixedDelay": text}}),
+    lambda text: route(corsPolicy={"maxAge": text}),
+    *(partial(pool, part, name) for part, names in _POOL.items() for name in names),
+    partial(keepalive, "time"),
+    partial(keepalive, "interval"),
+    lambda text: rule({"outlierDetection": {"interval": text}}),
+    lambda text: rule({"outlierDetection": {"baseEjectionTime": text}}),
+    lambda text: rule({"loadBalancer": {"warmup": {"duration": text}}}),
+    lambda text: rule({"loadBalancer": {"warmupDurationSecs": text}}),
+    lambda text: rule(
+        {"loadBalancer": {"consistentHash": {"httpCookie": {"name": "a", "ttl": text}}}}
+    ),
+]
+
+
 @pytest.mark.parametrize("text", _LONG)
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda text: route(timeout=text),
-        lambda text: route(retries={"attempts": 1, "perTryTimeout": text}),
-        lambda text: route(retries={"attempts": 1, "backoff": text}),
-        lambda text: route(fault={"delay": {"fixedDelay": text}}),
-        lambda text: route(corsPolicy={"maxAge": text}),
-        *(
-            lambda text, part=part, name=name: rule({"connectionPool": {part: {name: text}}})
-            for part, names in _POOL.items()
-            for name in names
-        ),
-        *(
-            lambda text, name=name: rule(
-                {"connectionPool": {"tcp": {"tcpKeepalive": {name: text}}}}
-            )
-            for name in ("time", "interval")
-        ),
-        lambda text: rule({"outlierDetection": {"interval": text}}),
-        lambda text: rule({"outlierDetection": {"baseEjectionTime": text}}),
-        lambda text: rule({"loadBalancer": {"warmup": {"duration": text}}}),
-        lambda text: rule({"loadBalancer": {"warmupDurationSecs": text}}),
-        lambda text: rule(
-            {"loadBalancer": {"consistentHash": {"httpCookie": {"name": "a", "ttl": text}}}}
-        ),
-    ],
-)
-def test_a_duration_that_no_timer_can_hold_is_refused(make: Any, text: str) -> None:
+@pytest.mark.parametrize("make", _WITH_A_DURATION)
+def test_a_duration_that_no_timer_can_hold_is_refused(
+    make: Callable[[str], dict[str, Any]], text: str
+) -> None:
     with pytest.raises(InvalidInputError):
         admit(make(text))
 
 
 @pytest.mark.parametrize("field", ["time", "interval"])
 def test_a_keepalive_that_the_kernel_refuses_is_refused(field: str) -> None:
-    def keepalive(text: str) -> dict[str, Any]:
-        return rule({"connectionPool": {"tcp": {"tcpKeepalive": {field: text}}}})
-
-    assert admit(keepalive("32767s"))
+    assert admit(keepalive(field, "32767s"))
     with pytest.raises(InvalidInputError):
-        admit(keepalive("32768s"))
+        admit(keepalive(field, "32768s"))
     with pytest.raises(InvalidInputError):
-        admit(keepalive("4294967296s"))
+        admit(keepalive(field, "4294967296s"))
 
 
 _JSON = st.recursive(

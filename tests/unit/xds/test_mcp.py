@@ -93,7 +93,7 @@ def test_a_body_of_another_type_is_refused_by_its_name() -> None:
         mcp.decode("networking.istio.io/v1/VirtualService", tagged)
 
 
-def _body(**fields: Any) -> struct_pb2.Struct:
+def _body(**fields: Any) -> Any:
     struct = struct_pb2.Struct()
     for name, value in fields.items():
         struct.fields[name].number_value = value
