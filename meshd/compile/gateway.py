@@ -11,21 +11,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from meshd.compile import wellknown
+from meshd.compile.gateway_hosts import bound
 from meshd.compile.gateway_ports import BoundServer, GatewayPorts
 from meshd.compile.gateway_tls import gateway_server
 from meshd.compile.http import gateway_manager
 from meshd.compile.listeners import chain, chain_match, in_namespace
 from meshd.compile.names import gateway_routes
-from meshd.compile.opaque import first_policy, weighted
+from meshd.compile.opaque import OpaqueRoute, without_repeated
+from meshd.compile.opaque_rules import Rule, tcp_rules, tls_rules
 from meshd.compile.outbound import identify
-from meshd.compile.route_match import gateway_name
-from meshd.compile.tcp import tcp_proxy
+from meshd.compile.route_match import Entrance
 from meshd.compile.tls import HTTP_ALPN, TCP_ALPN, mesh_server
-from meshd.compile.traffic_policy import Policy
-from meshd.compile.visibility import Routing, View
+from meshd.compile.visibility import View
 from meshd.compile.wellknown import ONCE
 from meshd.model.snapshot import MeshOptions
-from meshd.model.traffic import RouteDestination
 from meshd.model.workload import Identity, Workload
 
 
@@ -73,33 +72,80 @@ def workload_listeners(
 
 def _chains(port: _Port) -> Iterator[Any]:
     """Servers in clear text share one chain; those with TLS are told apart by server name."""
-    taken: set[str] = set()
     if any(server.is_clear_text for server in port.servers):
         yield chain("http", chain_match(), [port.manager()])
         return
+    taken: set[str] = set()
     for server in port.servers:
-        names = [name for name in server.server_names if name not in taken]
-        if server.terminates_tls and names:
+        if server.terminates_tls and server.is_http:
+            names = [name for name in server.server_names if name not in taken]
             taken.update(names)
-            yield from _terminating(port, server, names)
-        elif not server.terminates_tls:
-            yield from _passing_through(port, server, taken)
+            if names:
+                match = _match(names)
+                yield _chain(port, server, server.name, match, [port.manager(server.name)])
+    servers = {server.name: server for server in port.servers}
+    for name, route in _without_repeated(port, taken):
+        match = _match(route.server_names, route.prefixes)
+        yield _chain(port, servers[name], route.name, match, route.filters(port.options))
 
 
-def _terminating(port: _Port, server: BoundServer, names: Sequence[str]) -> Iterator[Any]:
-    if server.is_http:
-        filters = [port.manager(server.name)]
-    else:
-        found = next(_tcp_routes(port, server), None)
-        if found is None:
-            return
-        filters = [_proxy(found, port)]
-    yield chain(
-        server.name,
-        chain_match(server_names=_server_names(names)),
-        filters,
-        transport_socket=_transport_socket(server, port.identity),
-    )
+def _without_repeated(port: _Port, taken: set[str]) -> Iterator[tuple[str, OpaqueRoute]]:
+    """Routes with the server that each is of, but for names that HTTPS has taken."""
+    owners: dict[str, str] = {}
+
+    def noted() -> Iterator[OpaqueRoute]:
+        for server, route in _opaque_routes(port):
+            names = tuple(name for name in route.server_names or ("*",) if name not in taken)
+            if names:
+                owners[route.name] = server
+                yield dataclasses.replace(route, server_names=() if "*" in names else names)
+
+    for route in without_repeated(noted()):
+        yield owners[route.name], route
+
+
+def _opaque_routes(port: _Port) -> Iterator[tuple[str, OpaqueRoute]]:
+    """Of connections that are not HTTP here. What names hosts comes before what is left of a
+    server's wildcard, for a connection without a name that anybody routes."""
+    for remaining in (False, True):
+        for server in port.servers:
+            if not server.is_http or not server.terminates_tls:
+                for index, (names, rule) in enumerate(_rules(port, server, remaining=remaining)):
+                    kind = "rest" if remaining else "route"
+                    name = f"{server.name}|{kind}{index}"
+                    yield (
+                        server.name,
+                        OpaqueRoute(name, port.number, rule.subnets, names, rule.target),
+                    )
+
+
+def _rules(
+    port: _Port, server: BoundServer, *, remaining: bool
+) -> Iterator[tuple[tuple[str, ...], Rule]]:
+    """Which rules hold at a server, for which server names. Empty: whatever the name."""
+    view = port.view
+    entrance = Entrance(view.scope, server.server.port.number, frozenset({server.gateway_name}))
+    for each in bound(view, server):
+        if server.is_tls and not server.terminates_tls and not remaining:
+            for rule in tls_rules(each.routing, view, entrance):
+                if names := each.narrowed(rule.server_names or ("*",)):
+                    yield names, rule
+        for rule in tcp_rules(each.routing, view, entrance):
+            if not server.is_tls:
+                yield (), rule
+            else:
+                yield (each.server_hosts if remaining else each.hosts), rule
+
+
+def _match(names: Sequence[str], prefixes: Sequence[str] = ()) -> Any:
+    return chain_match(server_names=[] if "*" in names else names, prefixes=prefixes)
+
+
+def _chain(port: _Port, server: BoundServer, name: str, match: Any, filters: list[Any]) -> Any:
+    if not server.terminates_tls:
+        return chain(name, match, filters)
+    socket = _transport_socket(server, port.identity)
+    return chain(name, match, filters, transport_socket=socket)
 
 
 def _transport_socket(server: BoundServer, identity: Identity) -> Any:
@@ -108,60 +154,3 @@ def _transport_socket(server: BoundServer, identity: Identity) -> Any:
     if tls.mode == "ISTIO_MUTUAL":
         return mesh_server(identity, (*HTTP_ALPN, *TCP_ALPN, "h2", "http/1.1"))
     return gateway_server(tls, server.gateway.metadata.namespace)
-
-
-def _server_names(names: Sequence[str]) -> list[str]:
-    return [] if "*" in names else list(names)
-
-
-def _passing_through(port: _Port, server: BoundServer, taken: set[str]) -> Iterator[Any]:
-    """TCP, and TLS that the service behind terminates itself."""
-    for route in (*_tls_routes(port, server), *_tcp_routes(port, server)):
-        free = [name for name in route.names or ("*",) if name not in taken]
-        taken.update(free)
-        if free:
-            match = chain_match(server_names=_server_names(free))
-            yield chain(f"{server.name}|{free[0]}", match, [_proxy(route, port)])
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Route:
-    """Of connections that the gateway does not look into."""
-
-    names: tuple[str, ...]
-    clusters: tuple[tuple[str, int], ...]
-    policy: Policy
-
-
-def _proxy(route: _Route, port: _Port) -> Any:
-    return tcp_proxy(route.clusters[0][0], route.clusters, port.options, policy=route.policy)
-
-
-def _route(
-    port: _Port, names: tuple[str, ...], routing: Routing, to: tuple[RouteDestination, ...]
-) -> _Route:
-    clusters = weighted(port.view, routing, to, port.number)
-    return _Route(names, clusters, first_policy(port.view, routing, to, port.number))
-
-
-def _bound_routings(server: BoundServer, view: View) -> Iterator[Routing]:
-    for routing in view.routings:
-        named = routing.service.spec.gateways
-        if server.gateway_name in {gateway_name(name, routing.namespace) for name in named}:
-            yield routing
-
-
-def _tls_routes(port: _Port, server: BoundServer) -> Iterator[_Route]:
-    for routing in _bound_routings(server, port.view):
-        for route in routing.service.spec.tls:
-            for match in route.match:
-                if match.port in {None, server.server.port.number} and route.route:
-                    yield _route(port, match.sni_hosts, routing, route.route)
-
-
-def _tcp_routes(port: _Port, server: BoundServer) -> Iterator[_Route]:
-    for routing in _bound_routings(server, port.view):
-        for route in routing.service.spec.tcp:
-            ports = {match.port for match in route.match} or {None}
-            if ports & {None, server.server.port.number} and route.route:
-                yield _route(port, (), routing, route.route)

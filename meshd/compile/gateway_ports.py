@@ -14,6 +14,7 @@ from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 
 _CLEAR_TEXT = {"HTTP", "HTTP2", "GRPC", "GRPC-WEB"}
+_ENCRYPTED = {"HTTPS", "TLS"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +54,12 @@ class BoundServer:
     def redirects(self) -> bool:
         """Requests in clear text are sent to the same URL with https."""
         return self.server.tls is not None and self.server.tls.https_redirect
+
+    @property
+    def is_tls(self) -> bool:
+        """Clients speak TLS, whether it ends here or not."""
+        encrypted = self.server.port.protocol.upper() in _ENCRYPTED
+        return not self.is_clear_text and (encrypted or self.server.tls is not None)
 
     @property
     def terminates_tls(self) -> bool:

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2
 
+from meshd.compile.gateway_hosts import bound
 from meshd.compile.gateway_ports import BoundServer
-from meshd.compile.hosts import common, specificity
-from meshd.compile.route_match import Entrance, gateway_name
+from meshd.compile.hosts import specificity
+from meshd.compile.route_match import Entrance
 from meshd.compile.routes import configuration
 from meshd.compile.virtual_service_routes import http_routes, unconditional_last
 from meshd.compile.visibility import Routing, View
@@ -28,9 +29,9 @@ def gateway_route_configuration(
     found: dict[str, _HostRoutes] = {}
     for server in servers:
         entrance = Entrance(view.scope, port, frozenset({server.gateway_name}))
-        for routing in _bound(view, server):
-            for host in _shared_hosts(server, routing):
-                found.setdefault(host, _HostRoutes()).add(routing, server, view, entrance)
+        for each in bound(view, server):
+            for host in each.hosts:
+                found.setdefault(host, _HostRoutes()).add(each.routing, server, view, entrance)
         if server.redirects:
             for _, host in server.hosts:
                 found.setdefault(host, _HostRoutes()).redirects = True
@@ -66,21 +67,3 @@ class _HostRoutes:
             require_tls=tls,
             include_request_attempt_count=True,
         )
-
-
-def _bound(view: View, server: BoundServer) -> Iterator[Routing]:
-    for routing in view.routings:
-        named = routing.service.spec.gateways
-        if server.gateway_name in {gateway_name(name, routing.namespace) for name in named}:
-            yield routing
-
-
-def _shared_hosts(server: BoundServer, routing: Routing) -> dict[str, None]:
-    """Hosts that the server serves and the VirtualService routes, the narrower of each pair."""
-    pairs = (
-        common(served, routed)
-        for owner, served in server.hosts
-        if owner in {"*", routing.namespace}
-        for routed in routing.hosts
-    )
-    return dict.fromkeys(host for host in pairs if host is not None)

@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from meshd.compile.dynamic_dns import by_server_name
-from meshd.compile.names import OutboundCluster
-from meshd.compile.route_match import MESH
+from meshd.compile.opaque_rules import Target, tcp_rules, tls_rules, to_cluster
+from meshd.compile.route_match import Entrance
 from meshd.compile.tcp import tcp_proxy
-from meshd.compile.traffic_policy import Policy, effective_policy
-from meshd.compile.visibility import Routing, View
+from meshd.compile.visibility import View
 from meshd.model.service import Port, Protocol, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions
-from meshd.model.traffic import L4MatchAttributes, RouteDestination, TLSMatchAttributes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,17 +29,43 @@ class OpaqueRoute:
     """Addresses or CIDRs of the destination; empty: any."""
     server_names: tuple[str, ...]
     """Empty: any, or none at all."""
-    clusters: tuple[tuple[str, int], ...]
-    """With their weights."""
-    policy: Policy
-    """Of the first of them."""
-    dynamic: bool = False
-    """The server name is looked up for each connection."""
+    target: Target
+
+    @property
+    def clusters(self) -> tuple[tuple[str, int], ...]:
+        return self.target.clusters
 
     def filters(self, options: MeshOptions | None) -> list[Any]:
-        """Network filters; no options: without an access log."""
-        proxy = tcp_proxy(self.clusters[0][0], self.clusters, options, policy=self.policy)
-        return [by_server_name(self.port), proxy] if self.dynamic else [proxy]
+        return target_filters(self.target, options)
+
+
+def target_filters(target: Target, options: MeshOptions | None) -> list[Any]:
+    """Network filters; no options: without an access log."""
+    proxy = tcp_proxy(target.clusters[0][0], target.clusters, options, policy=target.policy)
+    return [by_server_name(target.lookup_port), proxy] if target.lookup_port else [proxy]
+
+
+def without_repeated(routes: Iterator[OpaqueRoute]) -> Iterator[OpaqueRoute]:
+    """The first route that wants an address, port and server name has them: no two match the
+    same."""
+    taken: set[tuple[int, str, str]] = set()
+    for route in routes:
+        wanted = [
+            (prefix, name)
+            for prefix in route.prefixes or ("",)
+            for name in route.server_names or ("",)
+        ]
+        free = [pair for pair in wanted if (route.port, *pair) not in taken]
+        taken.update((route.port, *pair) for pair in free)
+        if len(free) == len(wanted):
+            yield route
+            continue
+        for prefix, name in free:
+            yield dataclasses.replace(
+                route,
+                prefixes=(prefix,) if prefix else (),
+                server_names=(name,) if name else (),
+            )
 
 
 def destinations(service: ServiceRecord) -> tuple[str, ...]:
@@ -81,9 +105,7 @@ def _default(
         port=port.number,
         prefixes=prefixes,
         server_names=(host,) if by_name else (),
-        clusters=((str(cluster), 1),),
-        policy=policy_of(view, cluster),
-        dynamic=service.resolution is Resolution.DYNAMIC_DNS,
+        target=to_cluster(cluster, view),
     )
 
 
@@ -91,51 +113,15 @@ def _declared(
     view: View, host: str, service: ServiceRecord, port: Port, prefixes: tuple[str, ...]
 ) -> Iterator[OpaqueRoute]:
     """What VirtualServices say about the port."""
+    entrance = Entrance(view.scope, port.number)
     for routing in view.mesh_routings.for_host(host):
-        spec = routing.service.spec
-        found = [
-            *((match, match.sni_hosts, route.route) for route in spec.tls for match in route.match),
-            *(
-                (match, (), route.route)
-                for route in spec.tcp
-                for match in route.match or (L4MatchAttributes(),)
-            ),
-        ]
-        for index, (match, names, route) in enumerate(found):
-            if _applies(match, port, view) and route:
-                yield OpaqueRoute(
-                    name=f"{routing.namespace}/{routing.service.metadata.name}|{port.number}|{index}",
-                    port=port.number,
-                    prefixes=match.destination_subnets or prefixes,
-                    server_names=names,
-                    clusters=weighted(view, routing, route, port.number),
-                    policy=first_policy(view, routing, route, port.number),
-                )
-
-
-def policy_of(view: View, cluster: OutboundCluster) -> Policy:
-    return effective_policy(view.rules(cluster.host), cluster.port, cluster.subset)
-
-
-def first_policy(
-    view: View, routing: Routing, route: tuple[RouteDestination, ...], port: int
-) -> Policy:
-    """Of a route's first destination."""
-    first = route[0].destination
-    return policy_of(view, view.destination(first, routing.namespace, port))
-
-
-def _applies(match: L4MatchAttributes | TLSMatchAttributes, port: Port, view: View) -> bool:
-    here = not match.gateways or MESH in match.gateways
-    return here and match.port in {None, port.number} and view.scope.is_source_of(match)
-
-
-def weighted(
-    view: View, routing: Routing, route: tuple[RouteDestination, ...], port: int
-) -> tuple[tuple[str, int], ...]:
-    """The clusters of a route. One alone gets everything; of several, those with a weight."""
-    clusters = [
-        (str(view.destination(part.destination, routing.namespace, port)), part.weight or 0)
-        for part in route
-    ]
-    return ((clusters[0][0], 1),) if len(clusters) == 1 else tuple(clusters)
+        owner = f"{routing.namespace}/{routing.service.metadata.name}"
+        rules = (*tls_rules(routing, view, entrance), *tcp_rules(routing, view, entrance))
+        for index, rule in enumerate(rules):
+            yield OpaqueRoute(
+                name=f"{owner}|{port.number}|{index}",
+                port=port.number,
+                prefixes=rule.subnets or prefixes,
+                server_names=rule.server_names,
+                target=rule.target,
+            )

@@ -8,7 +8,7 @@ one more workload does not depend on how many services there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 from envoy.config.core.v3 import base_pb2
@@ -28,7 +28,7 @@ from meshd.compile.listeners import (
 )
 from meshd.compile.matching import by_address, by_port, to_chain
 from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, client_routes
-from meshd.compile.opaque import OpaqueRoute, destinations, opaque_routes
+from meshd.compile.opaque import destinations, opaque_routes, without_repeated
 from meshd.compile.tcp import tcp_proxy
 from meshd.compile.visibility import View
 from meshd.compile.wellknown import ONCE, TRANSITIVE, seconds, state_value
@@ -190,29 +190,8 @@ def _is_dynamic(view: View, port: int) -> bool:
 
 def _opaque_chains(view: View, options: MeshOptions) -> Iterator[Any]:
     """Everything that is not HTTP, by address and port, or by server name."""
-    taken: set[tuple[int, str, str]] = set()
-    for route in opaque_routes(view):
-        free = [
-            (prefix, name)
-            for prefix in route.prefixes or ("",)
-            for name in route.server_names or ("",)
-            if (route.port, prefix, name) not in taken
-        ]
-        taken.update((route.port, prefix, name) for prefix, name in free)
-        if len(free) == max(1, len(route.prefixes)) * max(1, len(route.server_names)):
-            yield _opaque_chain(route, route.prefixes, route.server_names, options)
-        else:
-            for prefix, name in free:
-                yield _opaque_chain(
-                    route, [prefix] if prefix else [], [name] if name else [], options
-                )
-
-
-def _opaque_chain(
-    route: OpaqueRoute, prefixes: Sequence[str], names: Sequence[str], options: MeshOptions
-) -> Any:
-    return chain(
-        route.name,
-        chain_match(port=route.port, prefixes=prefixes, server_names=names),
-        route.filters(options),
-    )
+    for route in without_repeated(opaque_routes(view)):
+        match = chain_match(
+            port=route.port, prefixes=route.prefixes, server_names=route.server_names
+        )
+        yield chain(route.name, match, route.filters(options))

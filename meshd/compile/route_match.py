@@ -14,7 +14,7 @@ import msgspec
 from envoy.config.route.v3 import route_components_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
-from meshd.compile.scope import Scope
+from meshd.compile.scope import Match, Scope
 from meshd.model.traffic import HTTPMatchRequest, HTTPRoute, StringMatch
 
 MESH: Final = "mesh"
@@ -48,7 +48,7 @@ def gateway_name(name: str, namespace: str) -> str:
     return f"{rest.split('.', maxsplit=1)[0] or namespace}/{short}"
 
 
-def applies(match: HTTPMatchRequest, entrance: Entrance, owner: str) -> bool:
+def applies(match: Match, entrance: Entrance, owner: str) -> bool:
     """Whether the match can hold at this entrance; ``owner`` is its VirtualService's namespace."""
     if match.port and match.port != entrance.port:
         return False

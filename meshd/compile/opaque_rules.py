@@ -1,0 +1,90 @@
+"""What the ``tls`` and ``tcp`` parts of a VirtualService say about connections at an entrance.
+
+One reading for the mesh and for gateways.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from meshd.compile.names import OutboundCluster
+from meshd.compile.route_match import Entrance, applies
+from meshd.compile.traffic_policy import Policy, effective_policy
+from meshd.compile.visibility import Routing, View
+from meshd.model.service import Resolution
+from meshd.model.traffic import L4MatchAttributes, RouteDestination
+
+Clusters = tuple[tuple[str, int], ...]
+"""With their weights."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """Where connections go."""
+
+    clusters: Clusters
+    policy: Policy
+    """Of the first of them."""
+    lookup_port: int = 0
+    """The server name is looked up for each connection, and connected to on this port; 0: not."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """One match of a route that can hold at the entrance."""
+
+    server_names: tuple[str, ...]
+    """Empty: any, or none at all."""
+    subnets: tuple[str, ...]
+    """Of the destination's address; empty: any."""
+    target: Target
+
+
+def tls_rules(routing: Routing, view: View, entrance: Entrance) -> Iterator[Rule]:
+    """By server name, of TLS that is not taken off here."""
+    for route in routing.service.spec.tls:
+        for match in route.match if route.route else ():
+            if applies(match, entrance, routing.namespace):
+                names = tuple(name.lower() for name in match.sni_hosts)
+                target = _of_route(route.route, routing, view, entrance)
+                yield Rule(() if "*" in names else names, match.destination_subnets, target)
+
+
+def tcp_rules(routing: Routing, view: View, entrance: Entrance) -> Iterator[Rule]:
+    for route in routing.service.spec.tcp:
+        for match in (route.match or (L4MatchAttributes(),)) if route.route else ():
+            if applies(match, entrance, routing.namespace):
+                target = _of_route(route.route, routing, view, entrance)
+                yield Rule((), match.destination_subnets, target)
+
+
+def to_cluster(cluster: OutboundCluster, view: View) -> Target:
+    return _target(((cluster, 1),), view)
+
+
+def _of_route(
+    route: tuple[RouteDestination, ...], routing: Routing, view: View, entrance: Entrance
+) -> Target:
+    found = (
+        (view.destination(part.destination, routing.namespace, entrance.port), part.weight or 0)
+        for part in route
+    )
+    return _target(tuple(found), view)
+
+
+def _target(found: tuple[tuple[OutboundCluster, int], ...], view: View) -> Target:
+    """One destination alone gets everything; of several, those with a weight."""
+    first = found[0][0]
+    clusters = ((str(first), 1),) if len(found) == 1 else tuple((str(c), w) for c, w in found)
+    looked_up = (cluster.port for cluster, _ in found if _is_looked_up(cluster, view))
+    return Target(clusters, policy_of(view, first), next(looked_up, 0))
+
+
+def policy_of(view: View, cluster: OutboundCluster) -> Policy:
+    return effective_policy(view.rules(cluster.host), cluster.port, cluster.subset)
+
+
+def _is_looked_up(cluster: OutboundCluster, view: View) -> bool:
+    record = view.services.get(cluster.host)
+    return record is not None and record.resolution is Resolution.DYNAMIC_DNS
