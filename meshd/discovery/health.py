@@ -6,12 +6,9 @@ What is healthy is decided by pure functions; ``Checker`` asks, each workload on
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
-import os
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +22,9 @@ from meshd.model.workload import Workload
 _SERVING: Final = b"\x08\x01"
 """A grpc.health.v1.HealthCheckResponse whose status is SERVING."""
 _HEALTH: Final = "/grpc.health.v1.Health/Check"
-_KILLED: Final = 5.0
-"""Seconds for a program that was killed to end."""
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+Run = Callable[[Workload, tuple[str, ...], float], Awaitable[bool]]
+"""Runs a program with the rights of a workload: whether it ends well within that many seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,26 +46,30 @@ def step(health: Health, passed: bool, probe: ReadinessProbe) -> Health:
     return Health(healthy, passed, streak)
 
 
-async def passes(probe: ReadinessProbe, host: str) -> bool:
-    """Whether it passes within its time. ``host``: where the workload is reached."""
+async def passes(probe: ReadinessProbe, workload: Workload, run: Run) -> bool:
+    """Whether it passes within its time. Nobody is asked but the workload itself."""
     try:
         async with asyncio.timeout(max(probe.timeout_seconds, 1)):
+            if probe.exec:
+                return await run(workload, probe.exec.command, float(probe.timeout_seconds))
+            asked = probe.http_get or probe.tcp_socket
+            where = own_address(workload, (asked.host if asked else "") or "")
+            if not where:
+                return False
             if probe.http_get:
-                return await _get(probe.http_get, host)
+                return await _get(probe.http_get, where)
             if probe.tcp_socket:
-                where = probe.tcp_socket.host or host
                 _, writer = await asyncio.open_connection(where, probe.tcp_socket.port)
                 writer.close()
                 return True
-            if probe.grpc:
-                return await _serves(host, probe.grpc.port, probe.grpc.service or "")
-            return bool(probe.exec) and await _run(probe.exec.command)
+            return bool(probe.grpc) and await _serves(
+                where, probe.grpc.port, probe.grpc.service or ""
+            )
     except (OSError, TimeoutError, ValueError):
         return False
 
 
-async def _get(check: HTTPHealthCheck, host: str) -> bool:
-    where = check.host or host
+async def _get(check: HTTPHealthCheck, where: str) -> bool:
     reader, writer = await asyncio.open_connection(where, check.port)
     try:
         path = check.path if check.path.startswith("/") else f"/{check.path}"
@@ -102,20 +104,18 @@ async def _serves(host: str, port: int, service: str) -> bool:
             return False
 
 
-async def _run(command: tuple[str, ...]) -> bool:
-    """As meshd's own user. It is killed when it takes too long."""
-    nothing = asyncio.subprocess.DEVNULL
-    child = await asyncio.create_subprocess_exec(
-        *command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
-    )
-    try:
-        return await child.wait() == 0
-    finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            async with asyncio.timeout(_KILLED):
-                await asyncio.shield(child.wait())
+class _Target(msgspec.Struct, frozen=True):
+    """What of a workload a check depends on: when it is another, the check begins anew."""
+
+    probe: ReadinessProbe
+    addresses: tuple[str, ...]
+    netns: str
+    cgroup: str
+
+    @classmethod
+    def of(cls, workload: Workload, probe: ReadinessProbe) -> _Target:
+        cgroup = workload.host.cgroup if workload.host else ""
+        return cls(probe, workload.addresses, workload.netns, cgroup)
 
 
 class Checker:
@@ -124,11 +124,12 @@ class Checker:
     ``record`` is a file with those that are: after a restart they go on as they were.
     """
 
-    def __init__(self, record: Path, changed: Callable[[], None]) -> None:
+    def __init__(self, record: Path, changed: Callable[[], None], run: Run) -> None:
         self._record = record
         self._changed = changed
+        self._run = run
         self._health = {uid: Health(healthy=True) for uid in _load(record)}
-        self._running: dict[str, tuple[ReadinessProbe, str, asyncio.Task[None]]] = {}
+        self._running: dict[str, tuple[_Target, asyncio.Task[None]]] = {}
 
     def is_healthy(self, uid: str) -> bool:
         health = self._health.get(uid)
@@ -136,29 +137,33 @@ class Checker:
 
     def check(self, wanted: Mapping[str, tuple[Workload, ReadinessProbe]]) -> None:
         """These from now on, and no others. One that is checked already goes on."""
-        targets = {uid: (probe, _host_of(one)) for uid, (one, probe) in wanted.items()}
-        for uid, (probe, host, task) in list(self._running.items()):
-            if targets.get(uid) != (probe, host):
+        targets = {uid: _Target.of(one, probe) for uid, (one, probe) in wanted.items()}
+        for uid, (target, task) in list(self._running.items()):
+            if targets.get(uid) != target:
                 task.cancel()
                 del self._running[uid]
         for uid in self._health.keys() - targets.keys():
             del self._health[uid]
-        for uid, (probe, host) in targets.items():
+        for uid, target in targets.items():
             if uid not in self._running:
-                task = asyncio.create_task(self._check_for_ever(uid, probe, host))
-                self._running[uid] = (probe, host, task)
+                workload, probe = wanted[uid]
+                task = asyncio.create_task(self._check_for_ever(workload, probe))
+                self._running[uid] = (target, task)
 
     async def close(self) -> None:
-        tasks = [task for _, _, task in self._running.values()]
+        tasks = [task for _, task in self._running.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _check_for_ever(self, uid: str, probe: ReadinessProbe, host: str) -> None:
+    async def _check_for_ever(self, workload: Workload, probe: ReadinessProbe) -> None:
+        uid = workload.uid
         await asyncio.sleep(probe.initial_delay_seconds)
         while True:
             before = self._health.get(uid, Health())
-            after = self._health[uid] = step(before, await passes(probe, host), probe)
+            after = self._health[uid] = step(
+                before, await passes(probe, workload, self._run), probe
+            )
             if after.healthy != before.healthy:
                 self._save()
                 self._changed()
@@ -185,8 +190,13 @@ def _load(record: Path) -> tuple[str, ...]:
         return ()
 
 
-def _host_of(workload: Workload) -> str:
-    """A service of this host is asked where it needs no way through the mesh."""
-    if workload.host or not workload.addresses:
-        return "127.0.0.1"
-    return workload.addresses[0]
+def own_address(workload: Workload, wanted: str = "") -> str:
+    """Where a workload is asked: at what its probe wants, if that is its own, or at its first
+    address; empty when it has none. A service of this host is asked where it needs no way through
+    the mesh; the loopback interface of other workloads is not ours."""
+    if workload.host:
+        return "127.0.0.1" if wanted in {"", *_LOOPBACK, *workload.addresses} else ""
+    first = next(iter(workload.addresses), "")
+    if wanted in {"", *_LOOPBACK}:
+        return first
+    return wanted if wanted in workload.addresses else ""

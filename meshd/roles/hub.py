@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -31,6 +32,7 @@ from meshd.model.base import Key, Object
 from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Observation, Workload
+from meshd.roles import probing
 from meshd.roles.link import Link
 from meshd.roles.resolving import Resolving
 from meshd.settings import Paths, Settings
@@ -76,7 +78,11 @@ class Mesh:
         """How often the server has heard what runs here, if there is one."""
         self.elsewhere: tuple[Workload, ...] = ()
         """Workloads of other nodes, as those name them."""
-        self.checker = Checker(paths.run / "healthy.json", self._forget_snapshot)
+        self.checker = Checker(
+            paths.run / "healthy.json",
+            self._forget_snapshot,
+            functools.partial(probing.run, paths.socket("supervisor")),
+        )
         self.lives: dict[str, Life] = {}
         self.observations: dict[str, Observation] = {}
         self.certificates: dict[str, wire.CertificateState] = {}

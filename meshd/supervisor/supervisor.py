@@ -21,7 +21,8 @@ from meshd.supervisor.home import Home
 from meshd.supervisor.member import Bootstrap, Maker
 from meshd.supervisor.members import Members
 from meshd.supervisor.notify import feed_watchdog, notify
-from meshd.supervisor.privileges import Users
+from meshd.supervisor.privileges import STRANGER, Users
+from meshd.supervisor.probing import Probing
 from meshd.supervisor.reload import Consequence, consequence
 from meshd.supervisor.roles import Roles
 from meshd.supervisor.service import proxy_slice
@@ -75,6 +76,7 @@ class Supervisor:
             slice_name=self._slice,
             make_bootstrap=make_bootstrap,
         )
+        self._probing = Probing({users.meshd.uid, users.proxy.uid, STRANGER.uid})
         self._pools = {pool: Members(pool, self._maker, self._changed) for pool in Pool}
 
     async def live(self) -> None:
@@ -136,6 +138,8 @@ class Supervisor:
             case wire.ReloadNames():
                 await self._roles.reload_names()
                 return wire.Done()
+            case wire.RunProbe(command, seconds, cgroup, netns):
+                return wire.Probed(await self._probing.passes(command, seconds, cgroup, netns))
             case wire.ReplacePool():
                 await self._replace()
                 return wire.Done()

@@ -17,10 +17,12 @@ from meshd.wire.certificates import (
 from meshd.wire.children import (
     Children,
     ChildStates,
+    Probed,
     ReloadNames,
     ReplacePool,
     RestartRoles,
     RoleStatus,
+    RunProbe,
 )
 from meshd.wire.codec import (
     HEADER_SIZE,
@@ -141,6 +143,7 @@ __all__ = [
     "Peer",
     "Place",
     "Pods",
+    "Probed",
     "ProxyConfig",
     "ProxyStatus",
     "Register",
@@ -151,6 +154,7 @@ __all__ = [
     "RestartRoles",
     "RoleStatus",
     "RunPods",
+    "RunProbe",
     "Shared",
     "Status",
     "Statuses",

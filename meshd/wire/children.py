@@ -45,4 +45,19 @@ class ReplacePool(Message, frozen=True):
     """Replace each proxy by a new process, one after the other in each pool, losing nothing."""
 
 
-Messages = Children | ChildStates | RestartRoles | ReloadNames | ReplacePool
+class RunProbe(Message, frozen=True):
+    """Run a program that a WorkloadGroup names as its members' probe, with the rights of one."""
+
+    command: tuple[str, ...]
+    seconds: float
+    cgroup: str = ""
+    """Of the member, where it is a service of the host."""
+    netns: str = ""
+    """Of the member, where it has one of its own."""
+
+
+class Probed(Message, frozen=True):
+    passed: bool
+
+
+Messages = RunProbe | Probed | Children | ChildStates | RestartRoles | ReloadNames | ReplacePool

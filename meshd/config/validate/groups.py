@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from meshd.config.validate.fields import Report, check_labels, check_port, check_range
+from meshd.config.validate.fields import (
+    Report,
+    check_header_names,
+    check_labels,
+    check_port,
+    check_range,
+    is_address,
+)
 from meshd.config.validate.localities import check_locality
 from meshd.decoding import Path
-from meshd.model.entries import ReadinessProbe, WorkloadGroup
+from meshd.model.entries import HTTPHealthCheck, ReadinessProbe, WorkloadGroup
 
 _MOST_SECONDS = 24 * 3600
 _WAYS = ("httpGet", "tcpSocket", "exec", "grpc")
@@ -34,6 +41,11 @@ def _check_probe(report: Report, path: Path, probe: ReadinessProbe) -> None:
     for name, way in (("httpGet", probe.http_get), ("tcpSocket", probe.tcp_socket)):
         if way:
             check_port(report, (*path, name, "port"), way.port)
+            if way.host and way.host != "localhost" and not is_address(way.host):
+                message = "a probe asks each member at an address of its own; leave it out"
+                report.error((*path, name, "host"), message)
+    if check := probe.http_get:
+        _check_request(report, (*path, "httpGet"), check)
     if probe.grpc:
         check_port(report, (*path, "grpc", "port"), probe.grpc.port)
     if probe.exec and not probe.exec.command:
@@ -48,3 +60,12 @@ def _check_probe(report: Report, path: Path, probe: ReadinessProbe) -> None:
         ("failureThreshold", probe.failure_threshold),
     ):
         check_range(report, (*path, name), seconds, 0, _MOST_SECONDS)
+
+
+def _check_request(report: Report, path: Path, check: HTTPHealthCheck) -> None:
+    if any(not " " < character < "\x7f" for character in check.path):
+        report.error((*path, "path"), "has characters that must be percent-encoded in a path")
+    check_header_names(report, (*path, "httpHeaders"), (one.name for one in check.http_headers))
+    for index, header in enumerate(check.http_headers):
+        if any(character < " " or character == "\x7f" for character in header.value):
+            report.error((*path, "httpHeaders", index, "value"), "has control characters")

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import http.server
-import os
 import ssl
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.discovery import groups
-from meshd.discovery.health import Checker, Health, passes, step
+from meshd.discovery.health import Checker, Health, own_address, passes, step
 from meshd.model.base import ObjectMeta
 from meshd.model.entries import (
     ExecHealthCheck,
@@ -36,7 +35,7 @@ from meshd.model.entries import (
     WorkloadGroup,
     WorkloadGroupSpec,
 )
-from meshd.model.workload import NamedPort, Workload
+from meshd.model.workload import HostService, NamedPort, Workload
 
 PROBE = ReadinessProbe(exec=ExecHealthCheck(command=("true",)))
 
@@ -183,6 +182,13 @@ def _serving(server: http.server.HTTPServer) -> Generator[int]:
     thread.join()
 
 
+HERE = workload(uid="here", host=HostService(cgroup="here.slice"))
+
+
+async def no_program(_workload: Workload, _command: tuple[str, ...], _seconds: float) -> bool:
+    raise AssertionError("no program was to be run")
+
+
 def get(port: int, path: str, scheme: Literal["HTTP", "HTTPS"] = "HTTP") -> ReadinessProbe:
     headers = (HTTPHeader(name="X-Key", value="value"),)
     check = HTTPHealthCheck(port=port, path=path, scheme=scheme, http_headers=headers)
@@ -191,19 +197,19 @@ def get(port: int, path: str, scheme: Literal["HTTP", "HTTPS"] = "HTTP") -> Read
 
 @running
 async def test_http_and_tcp_ask_the_port(port: int) -> None:
-    assert await passes(get(port, "/fine"), "127.0.0.1")
-    assert await passes(get(port, "fine"), "127.0.0.1")
-    assert not await passes(get(port, "/broken"), "127.0.0.1")
-    assert not await passes(get(9, "/fine"), "127.0.0.1")
-    assert await passes(ReadinessProbe(tcp_socket=TCPHealthCheck(port=port)), "127.0.0.1")
-    assert not await passes(ReadinessProbe(tcp_socket=TCPHealthCheck(port=9)), "127.0.0.1")
+    assert await passes(get(port, "/fine"), HERE, no_program)
+    assert await passes(get(port, "fine"), HERE, no_program)
+    assert not await passes(get(port, "/broken"), HERE, no_program)
+    assert not await passes(get(9, "/fine"), HERE, no_program)
+    assert await passes(ReadinessProbe(tcp_socket=TCPHealthCheck(port=port)), HERE, no_program)
+    assert not await passes(ReadinessProbe(tcp_socket=TCPHealthCheck(port=9)), HERE, no_program)
 
 
 @running
 async def test_https_asks_whoever_it_is(tls_port: int) -> None:
-    assert await passes(get(tls_port, "/fine", "HTTPS"), "127.0.0.1")
-    assert not await passes(get(tls_port, "/broken", "HTTPS"), "127.0.0.1")
-    assert not await passes(get(tls_port, "/fine"), "127.0.0.1")
+    assert await passes(get(tls_port, "/fine", "HTTPS"), HERE, no_program)
+    assert not await passes(get(tls_port, "/broken", "HTTPS"), HERE, no_program)
+    assert not await passes(get(tls_port, "/fine"), HERE, no_program)
 
 
 def test_https_needs_no_asyncio_that_speaks_tls(tls_port: int) -> None:
@@ -217,7 +223,9 @@ from meshd.discovery.health import passes
 from meshd.model.entries import ReadinessProbe
 import msgspec
 probe = msgspec.json.decode(sys.argv[1], type=ReadinessProbe)
-print(asyncio.run(passes(probe, "127.0.0.1")))
+from meshd.model.workload import HostService, HostService, Workload
+here = Workload(uid="a", name="a", namespace="a", netns="", host=HostService(cgroup="a"))
+print(asyncio.run(passes(probe, here, None)))
 """
     probe = msgspec.json.encode(get(tls_port, "/fine", "HTTPS")).decode()
     command = (sys.executable, "-c", program, probe)
@@ -227,7 +235,7 @@ print(asyncio.run(passes(probe, "127.0.0.1")))
 
 @running
 async def test_https_is_not_spoken_by_everybody(port: int) -> None:
-    assert not await passes(get(port, "/fine", "HTTPS"), "127.0.0.1")
+    assert not await passes(get(port, "/fine", "HTTPS"), HERE, no_program)
 
 
 def run(*command: str) -> ReadinessProbe:
@@ -235,14 +243,40 @@ def run(*command: str) -> ReadinessProbe:
 
 
 @running
-async def test_a_programs_status_counts_and_a_slow_one_is_killed(tmp_path: Path) -> None:
-    assert await passes(run("true"), "")
-    assert not await passes(run("false"), "")
-    assert not await passes(run("/there/is/none"), "")
-    pid = tmp_path / "pid"
-    assert not await passes(run("sh", "-c", f"echo $$ > {pid}; exec sleep 60"), "")
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
+async def test_a_program_is_run_by_whom_it_was_given_with_its_workload_and_its_time() -> None:
+    asked: list[tuple[str, tuple[str, ...], float]] = []
+
+    async def run_it(workload: Workload, command: tuple[str, ...], seconds: float) -> bool:
+        asked.append((workload.uid, command, seconds))
+        return command == ("true",)
+
+    assert await passes(run("true"), HERE, run_it)
+    assert not await passes(run("false"), HERE, run_it)
+    assert asked == [(HERE.uid, ("true",), 1.0), (HERE.uid, ("false",), 1.0)]
+
+
+def pod(*addresses: str) -> Workload:
+    return msgspec.structs.replace(HERE, host=None, netns="/run/netns/pod", addresses=addresses)
+
+
+@pytest.mark.parametrize(
+    ("of", "wanted", "asked"),
+    [
+        (HERE, "", "127.0.0.1"),
+        (HERE, "localhost", "127.0.0.1"),
+        (HERE, "198.18.0.9", ""),
+        (HERE, "169.254.169.254", ""),
+        (pod("198.18.0.1", "fd00:198::1"), "", "198.18.0.1"),
+        (pod("198.18.0.1", "fd00:198::1"), "fd00:198::1", "fd00:198::1"),
+        (pod("198.18.0.1"), "127.0.0.1", "198.18.0.1"),
+        (pod("198.18.0.1"), "198.18.0.2", ""),
+        (pod("198.18.0.1"), "example.com", ""),
+        (pod(), "", ""),
+        (pod(), "127.0.0.1", ""),
+    ],
+)
+def test_a_probe_asks_nobody_but_its_own_workload(of: Workload, wanted: str, asked: str) -> None:
+    assert own_address(of, wanted) == asked
 
 
 @running
@@ -260,19 +294,21 @@ async def test_grpc_asks_the_health_service() -> None:
     await server.start()
     for name, passed in (("", True), ("web", True), ("off", False)):
         probe = ReadinessProbe(grpc=GRPCHealthCheck(port=port, service=name))
-        assert await passes(probe, "127.0.0.1") is passed
+        assert await passes(probe, HERE, no_program) is passed
     await server.stop(None)
-    assert not await passes(ReadinessProbe(grpc=GRPCHealthCheck(port=9)), "127.0.0.1")
+    assert not await passes(ReadinessProbe(grpc=GRPCHealthCheck(port=9)), HERE, no_program)
 
 
 @running
 async def test_the_checker_tells_each_change_and_remembers_over_restarts(tmp_path: Path) -> None:
     healthy, record = tmp_path / "healthy", tmp_path / "record"
-    probe = ReadinessProbe(
-        exec=ExecHealthCheck(command=("test", "-e", str(healthy))), failure_threshold=1
-    )
+    probe = ReadinessProbe(exec=ExecHealthCheck(command=("check",)), failure_threshold=1)
+
+    async def exists(_workload: Workload, _command: tuple[str, ...], _seconds: float) -> bool:
+        return healthy.exists()
+
     told: asyncio.Queue[None] = asyncio.Queue()
-    checker = Checker(record, lambda: told.put_nowait(None))
+    checker = Checker(record, lambda: told.put_nowait(None), exists)
     healthy.touch()
     assert not checker.is_healthy("a")
     checker.check({"a": (workload(uid="a"), probe)})
@@ -280,7 +316,7 @@ async def test_the_checker_tells_each_change_and_remembers_over_restarts(tmp_pat
         await told.get()
         assert checker.is_healthy("a")
         await checker.close()
-        again = Checker(record, lambda: told.put_nowait(None))
+        again = Checker(record, lambda: told.put_nowait(None), exists)
         assert again.is_healthy("a")
         healthy.unlink()
         again.check({"a": (workload(uid="a"), probe)})

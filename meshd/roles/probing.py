@@ -1,0 +1,24 @@
+"""Asks the supervisor to run probes that are programs: this role has no right to, on purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from meshd import channel, wire
+from meshd.errors import MeshdError
+from meshd.model.workload import Workload
+
+_SPARE: Final = 5.0
+"""Seconds for the answer, beyond those for the program."""
+
+
+async def run(socket: Path, workload: Workload, command: tuple[str, ...], seconds: float) -> bool:
+    """Whether it ends well within ``seconds``, with the rights of the workload."""
+    cgroup = workload.host.cgroup if workload.host else ""
+    request = wire.RunProbe(command, seconds, cgroup, workload.netns)
+    try:
+        answer = await channel.call(socket, request, timeout=seconds + _SPARE)
+    except MeshdError:
+        return False
+    return isinstance(answer, wire.Probed) and answer.passed
