@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from meshd.compile import dns, gateway, inbound, outbound
+from meshd.compile.acceptance import as_accepted
 from meshd.compile.clusters import (
     PlannedCluster,
     black_hole_cluster,
@@ -24,7 +25,7 @@ from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import GatewayPorts, gateway_ports
 from meshd.compile.gateway_routes import gateway_route_configuration
 from meshd.compile.memo import Memo
-from meshd.compile.peer_authentication import as_accepted, peer_policy
+from meshd.compile.peer_authentication import peer_policy
 from meshd.compile.proxy_protocol import announce_clients
 from meshd.compile.routes import http_ports, route_configuration
 from meshd.compile.scope import scopes
@@ -102,8 +103,9 @@ class _Round:
         self._views = {
             scope: index.view(scope) for scope in {found[uid] for uid in serving if uid in found}
         }
+        gateways = gateway_ports(snapshot)
         self._clients = [
-            _Client(workload, self._views[found[uid]], gateway_ports(snapshot, workload))
+            _Client(workload, self._views[found[uid]], gateways.get(uid, GatewayPorts("", {})))
             for uid, workload in sorted(snapshot.workloads.items())
             if uid in serving
         ]

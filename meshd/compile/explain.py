@@ -11,6 +11,7 @@ from typing import Any
 
 from meshd import wire
 from meshd.compile import route_choice
+from meshd.compile.acceptance import as_accepted
 from meshd.compile.clusters import service_clusters
 from meshd.compile.compiler import identity_of
 from meshd.compile.delegation import delegated
@@ -21,7 +22,6 @@ from meshd.compile.names import PASSTHROUGH_CLUSTER, parse_cluster
 from meshd.compile.nearness import Client, by_nearness
 from meshd.compile.opaque import destinations, opaque_routes
 from meshd.compile.outbound import scope_listener_name
-from meshd.compile.peer_authentication import as_accepted
 from meshd.compile.routes import DEFAULT_HTTP_PORT, route_configuration
 from meshd.compile.scope import scopes
 from meshd.compile.tls_plan import TlsMode

@@ -1,15 +1,19 @@
-"""Which ports a gateway's workload opens, and for which servers of which Gateways."""
+"""Which ports a gateway's workload opens, and for which servers of which Gateways.
+
+The proxy itself listens there: such a port is not one at which a workload is served by its proxy.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from meshd.compile.gateway_tls import credentials
 from meshd.compile.names import gateway_routes
 from meshd.model.gateways import Gateway, Server
+from meshd.model.service import Endpoint
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 
@@ -82,7 +86,7 @@ class BoundServer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GatewayPorts:
-    """What one gateway workload serves."""
+    """What one gateway workload serves. Without ports, the workload is no gateway."""
 
     group: str
     """Names the selection: workloads of one namespace with equal Gateways share their routes."""
@@ -112,16 +116,22 @@ class GatewayPorts:
         )
 
 
-def gateway_ports(snapshot: Snapshot, workload: Workload) -> GatewayPorts:
-    """Without ports, the workload is no gateway."""
-    chosen = [
-        gateway
-        for gateway in snapshot.gateways
-        if gateway.spec.selector and gateway.spec.selector.items() <= workload.labels.items()
-    ]
-    if not chosen:
-        return GatewayPorts("", {})
-    listening = _target_ports(snapshot, workload)
+def gateway_ports(snapshot: Snapshot) -> dict[str, GatewayPorts]:
+    """Of each workload that is a gateway, by uid."""
+    if not snapshot.gateways:
+        return {}
+    listening = _target_ports(snapshot, snapshot.workloads)
+    found = (
+        (uid, _of_workload(snapshot.gateways, workload, listening.get(uid, {})))
+        for uid, workload in snapshot.workloads.items()
+    )
+    return {uid: ports for uid, ports in found if ports.ports}
+
+
+def _of_workload(
+    gateways: Iterable[Gateway], workload: Workload, listening: Mapping[int, int]
+) -> GatewayPorts:
+    chosen = selecting(gateways, workload.labels)
     ports: dict[int, list[BoundServer]] = defaultdict(list)
     for gateway in chosen:
         for index, server in enumerate(gateway.spec.servers):
@@ -132,11 +142,44 @@ def gateway_ports(snapshot: Snapshot, workload: Workload) -> GatewayPorts:
     return GatewayPorts(group, {port: tuple(servers) for port, servers in sorted(ports.items())})
 
 
-def _target_ports(snapshot: Snapshot, workload: Workload) -> dict[int, int]:
-    """Port of a Service in front of the workload → the workload's own port behind it."""
+def opened_ports(snapshot: Snapshot) -> dict[str, frozenset[int]]:
+    """Ports that Gateways open, on whichever node: by the place that each endpoint names."""
+    selected: dict[str, tuple[Gateway, ...]] = {}
+    for service in snapshot.services.values() if snapshot.gateways else ():
+        for endpoint in service.endpoints:
+            if place_of(endpoint) not in selected:
+                selected[place_of(endpoint)] = selecting(snapshot.gateways, endpoint.labels)
+    gateways = {place: chosen for place, chosen in selected.items() if chosen}
+    listening = _target_ports(snapshot, gateways)
     return {
-        endpoint.service_port: endpoint.port
-        for service in snapshot.services.values()
-        for endpoint in service.endpoints
-        if endpoint.workload == workload.uid
+        place: frozenset(
+            listening.get(place, {}).get(server.port.number, server.port.number)
+            for gateway in chosen
+            for server in gateway.spec.servers
+        )
+        for place, chosen in gateways.items()
     }
+
+
+def selecting(gateways: Iterable[Gateway], labels: Mapping[str, str]) -> tuple[Gateway, ...]:
+    """The Gateways that select a workload with these labels."""
+    return tuple(
+        gateway
+        for gateway in gateways
+        if gateway.spec.selector and gateway.spec.selector.items() <= labels.items()
+    )
+
+
+def place_of(endpoint: Endpoint) -> str:
+    """What is the same for all endpoints of one workload: its uid, or its address elsewhere."""
+    return endpoint.workload or endpoint.address
+
+
+def _target_ports(snapshot: Snapshot, places: Container[str]) -> dict[str, dict[int, int]]:
+    """For each of these places: port of a Service in front of it → its own port behind that."""
+    found: dict[str, dict[int, int]] = defaultdict(dict)
+    for service in snapshot.services.values():
+        for endpoint in service.endpoints:
+            if (place := place_of(endpoint)) in places:
+                found[place][endpoint.service_port] = endpoint.port
+    return found

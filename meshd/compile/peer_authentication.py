@@ -11,11 +11,8 @@ import dataclasses
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 
-import msgspec
-
 from meshd.model.security import PeerAuthentication
 from meshd.model.service import Endpoint
-from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 
 
@@ -81,35 +78,10 @@ def _selects(policy: PeerAuthentication, workload: Workload | Endpoint) -> bool:
     return wanted.items() <= workload.labels.items()
 
 
-def as_accepted(snapshot: Snapshot) -> Snapshot:
-    """With clear text to endpoints whose mutual TLS is disabled.
-
-    Any other mode accepts mutual TLS, so that clients need not know of it.
-    """
-    policies, root = snapshot.peer_authentications, snapshot.options.root_namespace
-    if not any(Mode.DISABLE in _modes(policy) for policy in policies):
-        return snapshot
-    services = {
-        host: msgspec.structs.replace(
-            service,
-            endpoints=tuple(_as_accepted(each, policies, root) for each in service.endpoints),
-        )
-        for host, service in snapshot.services.items()
-    }
-    return msgspec.structs.replace(snapshot, services=services)
+def is_disabled_somewhere(policies: Iterable[PeerAuthentication]) -> bool:
+    return any(Mode.DISABLE in _modes(policy) for policy in policies)
 
 
 def _modes(policy: PeerAuthentication) -> Iterator[str]:
     yield policy.spec.mtls.mode if policy.spec.mtls else Mode.PERMISSIVE
     yield from (tls.mode for tls in policy.spec.port_level_mtls.values())
-
-
-def _as_accepted(
-    endpoint: Endpoint, policies: Iterable[PeerAuthentication], root_namespace: str
-) -> Endpoint:
-    if not endpoint.mutual_tls:
-        return endpoint
-    policy = peer_policy(policies, endpoint, root_namespace)
-    if policy.mode_of(endpoint.port) is not Mode.DISABLE:
-        return endpoint
-    return msgspec.structs.replace(endpoint, mutual_tls=False)

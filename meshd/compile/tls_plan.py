@@ -72,7 +72,7 @@ def tls_plan(
     return TlsPlan(
         mode=TlsMode.AUTO if automatic else TlsMode.MESH,
         sni=(settings.sni if settings else None) or cluster.sni,
-        subject_alt_names=asked or _accounts(service, trust_domain),
+        subject_alt_names=asked or _accounts(service, trust_domain, automatic=automatic),
         alpn=_mesh_alpn(protocol),
     )
 
@@ -83,19 +83,19 @@ def _can_be_mutual(service: ServiceRecord, original_destination: bool) -> bool:
     return bool(service.endpoints) and all(place.mutual_tls for place in service.endpoints)
 
 
-def _accounts(service: ServiceRecord, trust_domain: str) -> tuple[str, ...]:
+def _accounts(service: ServiceRecord, trust_domain: str, *, automatic: bool) -> tuple[str, ...]:
     """Who may serve the service: the accounts of all its endpoints, whatever port or subset.
 
-    So a cluster changes only when an account appears or goes, not with each endpoint.
+    So a cluster changes only when an account appears or goes, not with each endpoint. Where a rule
+    asks for mutual TLS, those count too that are not known to speak it.
     """
-    return tuple(
-        sorted({*service.subject_alt_names, *_identities(service.endpoints, trust_domain)})
-    )
+    places = (one for one in service.endpoints if one.mutual_tls or not automatic)
+    return tuple(sorted({*service.subject_alt_names, *_identities(places, trust_domain)}))
 
 
 def _identities(endpoints: Iterable[Endpoint], trust_domain: str) -> Iterable[str]:
     for endpoint in endpoints:
-        if endpoint.mutual_tls and endpoint.service_account:
+        if endpoint.service_account:
             yield Identity(trust_domain, endpoint.namespace, endpoint.service_account).uri
 
 

@@ -11,10 +11,8 @@ from collections.abc import Iterable, Mapping
 
 from meshd.model.entries import WorkloadEntry, WorkloadEntrySpec
 from meshd.model.locality import NETWORK, locality_of
-from meshd.model.service import Endpoint
+from meshd.model.service import MUTUAL_TLS, TLS_MODE, Endpoint
 from meshd.model.workload import Workload
-
-_TLS_MODE = "security.istio.io/tlsMode"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,14 +38,15 @@ class Backend:
     def of_workload(
         cls, workload: Workload, enrolled: bool, node: str = "", locality: str = ""
     ) -> Backend:
-        """``node`` and ``locality``: of one that does not say them itself."""
+        """``node`` and ``locality``: of one that does not say them itself. Its label for mutual TLS
+        can only forbid it."""
         return cls(
             namespace=workload.namespace,
             address=workload.addresses[0] if workload.addresses else "",
             labels=workload.labels,
             service_account=workload.service_account,
             ports={port.name: port.number for port in workload.ports if port.name},
-            mutual_tls=enrolled,
+            mutual_tls=enrolled and workload.labels.get(TLS_MODE, MUTUAL_TLS) == MUTUAL_TLS,
             workload=workload.uid,
             ready=workload.ready,
             locality=locality_of(workload.labels, workload.locality or locality),
@@ -70,14 +69,14 @@ class Backend:
         labels = {**(labels or {}), **spec.labels}
         if spec.network:
             labels.setdefault(NETWORK, spec.network)
-        mode = labels.get(_TLS_MODE, "istio" if spec.service_account else "disabled")
+        mode = labels.get(TLS_MODE, MUTUAL_TLS if spec.service_account else "disabled")
         return cls(
             namespace=namespace,
             address=spec.address,
             labels=labels,
             service_account=spec.service_account or "",
             ports=spec.ports,
-            mutual_tls=mode == "istio",
+            mutual_tls=mode == MUTUAL_TLS,
             locality=spec.locality or locality_of(labels, ""),
             # 0 is what the API calls unspecified
             weight=spec.weight or 1,

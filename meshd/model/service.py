@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 import msgspec
+
+TLS_MODE: Final = "security.istio.io/tlsMode"
+"""Label that says whether mutual TLS of the mesh is spoken to a workload."""
+MUTUAL_TLS: Final = "istio"
+"""Its value where it is."""
 
 
 class Protocol(enum.StrEnum):

@@ -301,11 +301,7 @@ class Mesh:
             missing=self.xds.missing,
             accepted=owners_accepted(published, accepted, workload_of),
             present=owners_present(self.xds.present_names(), workload_of),
-            bypass={
-                uid: tuple(ports)
-                for uid, workload in self.snapshot.workloads.items()
-                if (ports := gateway_ports(self.snapshot, workload).ports)
-            },
+            bypass={uid: tuple(found.ports) for uid, found in gateway_ports(self.snapshot).items()},
             trust_domain=self.options.trust_domain,
         )
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.compile.acceptance import as_accepted
 from meshd.compile.inbound import workload_listener
-from meshd.compile.peer_authentication import Mode, PeerPolicy, as_accepted
+from meshd.compile.peer_authentication import Mode, PeerPolicy
 from meshd.model.base import ObjectMeta
 from meshd.model.security import MutualTLS, PeerAuthentication, PeerAuthenticationSpec
 from meshd.model.service import Endpoint, Port, Protocol, ServiceRecord

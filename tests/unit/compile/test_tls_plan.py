@@ -62,6 +62,13 @@ def test_external_services_are_spoken_to_in_clear_text() -> None:
     assert plan(endpoint("a"), external=True).mode is TlsMode.PLAIN
 
 
+def test_a_rule_for_mutual_tls_names_the_accounts_of_endpoints_in_clear_text_too() -> None:
+    """Such as gateways: not just anybody of the mesh may serve them."""
+    found = plan(endpoint("edge", mutual_tls=False), settings={"mode": "ISTIO_MUTUAL"})
+
+    assert found.subject_alt_names == ("spiffe://mesh.test/ns/default/sa/edge",)
+
+
 def test_rule_can_switch_mutual_tls_off_and_on() -> None:
     assert plan(endpoint("a"), settings={"mode": "DISABLE"}).mode is TlsMode.PLAIN
     assert plan(endpoint("a"), settings={"mode": "ISTIO_MUTUAL"}).mode is TlsMode.MESH
