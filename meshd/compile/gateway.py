@@ -21,7 +21,7 @@ from meshd.compile.opaque import OpaqueRoute, without_repeated
 from meshd.compile.opaque_rules import Rule, tcp_rules, tls_rules
 from meshd.compile.outbound import identify
 from meshd.compile.route_match import Entrance
-from meshd.compile.tls import HTTP_ALPN, TCP_ALPN, mesh_server
+from meshd.compile.tls import PLAIN_ALPN, mesh_server
 from meshd.compile.visibility import View
 from meshd.compile.wellknown import ONCE
 from meshd.model.snapshot import MeshOptions
@@ -152,5 +152,5 @@ def _transport_socket(server: BoundServer, identity: Identity) -> Any:
     tls = server.server.tls
     assert tls is not None  # noqa: S101  (it terminates TLS)
     if tls.mode == "ISTIO_MUTUAL":
-        return mesh_server(identity, (*HTTP_ALPN, *TCP_ALPN, "h2", "http/1.1"))
+        return mesh_server(identity, PLAIN_ALPN)
     return gateway_server(tls, server.gateway.metadata.namespace)

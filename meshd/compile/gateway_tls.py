@@ -13,18 +13,17 @@ from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
-from meshd.compile.tls import gateway_secret
+from meshd.compile.tls import PLAIN_ALPN, gateway_secret
 from meshd.compile.wellknown import packed
 from meshd.model.gateways import CIPHER_SUITES, ServerTLSSettings
 
-_ALPN = ("h2", "http/1.1")
 _SAN = common_pb2.SubjectAltNameMatcher
 
 
 def gateway_server(tls: ServerTLSSettings, namespace: str) -> Any:
     """The transport socket of a server; Secrets are of its Gateway's namespace."""
     context = tls_pb2.CommonTlsContext(
-        alpn_protocols=_ALPN,
+        alpn_protocols=PLAIN_ALPN,
         tls_params=common_pb2.TlsParameters(
             tls_minimum_protocol_version=_version(tls.min_protocol_version or "TLSV1_2"),
             tls_maximum_protocol_version=_version(tls.max_protocol_version or "TLS_AUTO"),

@@ -20,6 +20,10 @@ SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
 TRUST_BUNDLE: Final = "ROOTCA"
 HTTP_ALPN: Final = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 """What a client of the mesh offers where it speaks HTTP inside the TLS."""
+PLAIN_ALPN: Final = ("h2", "http/1.1")
+"""What a server chooses from that reads HTTP right behind the TLS: once a name is chosen, Envoy
+takes HTTP/1.1 unless it is ``h2``. Clients of the mesh offer names of its own only, so that none is
+chosen and their first bytes decide."""
 TCP_ALPN: Final = ("istio-peer-exchange", "istio")
 
 _UNNAMED: Final = "unidentified"
