@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -28,11 +28,6 @@ def peer_uid(connection: socket.socket) -> int:
     """The uid of the process that connected, as the kernel noted it."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     return _UCRED.unpack(raw)[1]
-
-
-def own_uids() -> frozenset[int]:
-    """Who may talk to a role that runs as this process does: root, and its own user."""
-    return frozenset({0, os.geteuid()})
 
 
 def check_length(path: Path) -> None:
@@ -54,17 +49,30 @@ def share_with_group(path: Path) -> None:
 class Connection:
     """One end of a connection: messages in, messages out."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        only: tuple[type[wire.Message], ...] = (wire.Message,),
+    ) -> None:
+        """``only``: the kinds of messages that the peer may send."""
         self._reader = reader
         self._writer = writer
+        self._only = only
 
     async def receive(self) -> wire.AnyMessage | None:
-        """The next message; None when the peer is gone, cleanly or not."""
+        """The next message; None when the peer is gone, cleanly or not.
+
+        Raises InvalidInputError for what is no message, or none that this peer may send.
+        """
         try:
             header = await self._reader.readexactly(wire.HEADER_SIZE)
-            return wire.decode(await self._reader.readexactly(wire.body_size(header)))
+            message = wire.decode(await self._reader.readexactly(wire.body_size(header)))
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
+        if not isinstance(message, self._only):
+            raise InvalidInputError(f"{type(message).__name__} is not for this process to ask")
+        return message
 
     async def send(self, message: wire.Message) -> None:
         """Raises UnreachableError when the peer is gone."""
@@ -91,14 +99,21 @@ class Connection:
         await self.close()
 
 
+_ANYTHING: Final[Mapping[int, tuple[type[wire.Message], ...]]] = {}
 Session = Callable[[Connection], Awaitable[None]]
 
 
 async def listen(
-    path: Path, session: Session, *, uids: Collection[int], mode: int = 0o660
+    path: Path,
+    session: Session,
+    *,
+    uids: Collection[int],
+    only: Mapping[int, tuple[type[wire.Message], ...]] = _ANYTHING,
+    mode: int = 0o660,
 ) -> asyncio.Server:
     """Serve ``session`` for each connection whose peer has one of ``uids``.
 
+    ``only``: what those may ask that may not ask everything, by uid.
     A peer with another uid is hung up on without a word. A socket file left by a process that
     died is replaced. Raises InvalidInputError when the path is too long for a socket (unix(7)),
     SystemRefusedError when the kernel refuses.
@@ -106,10 +121,11 @@ async def listen(
     check_length(path)
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(reader, writer)
         raw: socket.socket = writer.get_extra_info("socket")._sock
+        uid = peer_uid(raw)
+        connection = Connection(reader, writer, only.get(uid, (wire.Message,)))
         try:
-            if peer_uid(raw) in uids:
+            if uid in uids:
                 await session(connection)
         except (UnreachableError, asyncio.CancelledError):
             pass
@@ -123,6 +139,8 @@ async def listen(
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         server = await asyncio.start_unix_server(accepted, path)
+        if mode & 0o060:
+            share_with_group(path)
         path.chmod(mode)
     except OSError as error:
         raise SystemRefusedError(f"{path}: cannot listen there: {error.strerror}") from None

@@ -54,8 +54,23 @@ class Paths:
         """Notes of services that were started when the mesh could not serve them: root's."""
         return self.run / "held"
 
+    @property
+    def keys(self) -> Path:
+        """The identity role's: nobody else can enter it."""
+        return self.lib / "identity"
+
+    @property
+    def node(self) -> Path:
+        """What the identity role writes and the mesh role reads."""
+        return self.lib / "node"
+
+    @property
+    def node_file(self) -> Path:
+        """An agent's own credentials, by which it speaks to its server."""
+        return self.node / "node.pem"
+
     def socket(self, role: str) -> Path:
-        """Where a role listens for ``wire`` messages: root and meshd's uid only."""
+        """Where a role listens for ``wire`` messages: root and meshd's own users only."""
         return self.run / f"{role}.sock"
 
     @property
@@ -66,11 +81,11 @@ class Paths:
     @property
     def plane(self) -> Path:
         """Where the mesh role hands the proxies' configuration to the identity role."""
-        return self.run / "plane.sock"
+        return self.run / "plane" / "plane.sock"
 
     @property
     def admin_run(self) -> Path:
-        """Envoy's admin sockets, ``NAME.sock``: reached by meshd's uid (through its group) only."""
+        """Envoy's admin sockets, ``NAME.sock``: reached by the telemetry and the mesh role only."""
         return self.run / "admin"
 
     @property

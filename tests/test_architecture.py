@@ -20,6 +20,7 @@ PACKAGE: Final = "meshd"
 LOWEST: Final = {"errors", "model", "printable"}
 """Values, errors and text: import each other and nothing else of ours."""
 FOUNDATION: Final = {
+    "accounts",
     "budget",
     "decoding",
     "manifest",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import time
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from meshd import channel, wire
+from meshd import accounts, channel, wire
 from meshd.cli.output import tell
 from meshd.cli.settings_text import with_values
 from meshd.config.applied import replace
@@ -68,19 +67,15 @@ def _prepare(paths: Paths, settings: Settings) -> tuple[int, int]:
             "this node is a server itself; set role: standalone in meshd.yaml if it is to join "
             "another"
         )
-    try:
-        user = pwd.getpwnam(settings.user)
-    except KeyError:
-        raise InvalidInputError(
-            f"setting user: there is no user {settings.user!r}; systemd-sysusers makes it"
-        ) from None
-    owner = (user.pw_uid, user.pw_gid)
+    mesh = accounts.find(settings.user)
+    owner = (accounts.uid_of("identity", settings.user), mesh.pw_gid)
     try:
         paths.etc.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for directory in (paths.lib, paths.lib / "identity"):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.chown(directory, *owner)
-        for directory in (paths.etc, paths.lib / "identity"):
+        # Modes and the other directories are the daemon's to see to, at its start.
+        paths.lib.mkdir(mode=0o711, parents=True, exist_ok=True)
+        paths.node.mkdir(mode=0o750, exist_ok=True)
+        os.chown(paths.node, *owner)
+        for directory in (paths.etc, paths.node):
             _check_space(directory / ".join")
     except OSError as error:
         raise SystemRefusedError(
@@ -113,7 +108,7 @@ def _write(
 ) -> None:
     """Keys first: the settings make them count."""
     credentials, facts = joined
-    NodeFile(paths.lib / "identity" / "node.pem").save(credentials, owner)
+    NodeFile(paths.node_file).save(credentials, owner)
     wanted: dict[tuple[str, ...], str] = {("role",): "agent", ("server",): server}
     shared = {
         ("identity", "trust_domain"): (settings.identity.trust_domain, facts.trust_domain),

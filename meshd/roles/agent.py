@@ -60,7 +60,7 @@ class Agent:
         self._server = settings.server
         self._node = settings.node_name
         self._uri = node_uri(settings.identity.trust_domain, self._node)
-        self._file = NodeFile(paths.lib / "identity" / "node.pem")
+        self._file = NodeFile(paths.node_file)
         self._inbox = Inbox(decode)
         self._kept = KeptFile(paths.lib / "server-state", self._inbox.dump, mesh.touch)
         self._load()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import pwd
 
-from meshd import channel
+from meshd import accounts, channel
 from meshd.capture.namespaces import Pins
 from meshd.capture.session import CaptureService
 from meshd.discovery.held_starts import HeldStarts
@@ -18,20 +17,14 @@ async def run(settings: Settings, paths: Paths) -> None:
     """Until cancelled. Raises MeshdError when it cannot start."""
     if os.geteuid() != 0:
         raise InvalidInputError("the capture role enters namespaces: it must be started by root")
-    try:
-        user = pwd.getpwnam(settings.user)
-    except KeyError:
-        raise InvalidInputError(
-            f"setting user: there is no user {settings.user!r}; systemd-sysusers makes it"
-        ) from None
+    mesh = accounts.uid_of("mesh", settings.user)
     resuming = Resuming(HeldStarts(paths.held))
     pins = Pins(paths.netns)
     service = CaptureService(
         settings.capture, pins, fail_open=settings.fails_open, served=resuming.served
     )
     path = paths.socket("capture")
-    server = await channel.listen(path, service.session, uids={0, user.pw_uid})
-    os.chown(path, 0, user.pw_gid)
+    server = await channel.listen(path, service.session, uids={0, mesh})
     try:
         async with server:
             await server.serve_forever()

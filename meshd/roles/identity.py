@@ -7,7 +7,7 @@ import resource
 import time
 from typing import Final
 
-from meshd import channel, wire
+from meshd import accounts, channel, wire
 from meshd.errors import InvalidInputError
 from meshd.identity.desk import Desk
 from meshd.identity.front import Front
@@ -21,6 +21,14 @@ from meshd.identity.store import Store
 from meshd.identity.token_store import TokenStore
 from meshd.settings import IdentitySettings, Paths, Settings
 
+_FOR_OTHER_NODES: Final = (
+    wire.Admit,
+    wire.BindNode,
+    wire.Certify,
+    wire.Enlist,
+    wire.RemoveNode,
+)
+"""What the server role, which talks with them, may ask."""
 _SHORTEST_LIFETIME: Final = 2.0
 """Seconds. Certificates count whole ones."""
 
@@ -40,8 +48,13 @@ async def run(settings: Settings, paths: Paths) -> None:
     front = Front(server, paths.plane)
     await server.start(paths.proxy_run / "xds.sock", front.handler)
     try:
+        mesh = accounts.uid_of("mesh", settings.user)
+        others = accounts.uid_of("server", settings.user)
         listening = await channel.listen(
-            paths.socket("identity"), identities.session, uids=channel.own_uids()
+            paths.socket("identity"),
+            identities.session,
+            uids={0, mesh, others},
+            only={mesh: (wire.Allow,), others: _FOR_OTHER_NODES},
         )
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -58,7 +71,7 @@ async def run(settings: Settings, paths: Paths) -> None:
 def _authority(settings: Settings, paths: Paths, server: Server) -> Identities:
     """The node's own authority, and if it is a server, that of others too."""
     chosen = settings.identity
-    directory = paths.lib / "identity"
+    directory = paths.keys
     signer = Standalone(Store(directory, chosen.trust_domain, chosen.ca_lifetime), time.time())
     desk = Desk(
         signer,
@@ -81,15 +94,14 @@ def _authority(settings: Settings, paths: Paths, server: Server) -> Identities:
 def _agent(settings: Settings, paths: Paths, server: Server) -> tuple[Remote, Identities]:
     """The authority is elsewhere: what it gives is kept on disk."""
     chosen = settings.identity
-    directory = paths.lib / "identity"
-    remote = Remote(settings.server, NodeFile(directory / "node.pem"), renew_at=chosen.renew_at)
+    remote = Remote(settings.server, NodeFile(paths.node_file), renew_at=chosen.renew_at)
     identities = Identities(
         remote,
         server.publish,
         paths.run / "identities.json",
         lifetime=chosen.certificate_lifetime,
         renew_at=chosen.renew_at,
-        shelf=Shelf(directory / "leaves"),
+        shelf=Shelf(paths.keys / "leaves"),
         others=remote.states,
         answer=_no_server,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from meshd import channel
+from meshd import accounts, channel, wire
 from meshd.roles.control import Control
 from meshd.roles.declarations import Declarations
 from meshd.roles.hub import Mesh
@@ -31,7 +31,14 @@ async def run(settings: Settings, paths: Paths) -> None:
         else None
     )
     session = sharing.session if sharing else channel.answering(control.handle)
-    await channel.listen(paths.socket("mesh"), session, uids=channel.own_uids())
+    others = accounts.uid_of("server", settings.user)
+    telemetry = accounts.uid_of("telemetry", settings.user)
+    await channel.listen(
+        paths.socket("mesh"),
+        session,
+        uids={0, others, telemetry},
+        only={others: (wire.Follow,), telemetry: (wire.Status,)},
+    )
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(mesh.settle_for_ever())

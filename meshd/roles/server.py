@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from meshd import channel, wire
+from meshd import accounts, channel, wire
 from meshd.errors import InvalidInputError, SystemRefusedError, UnreachableError
 from meshd.identity import csr, istio_ca
 from meshd.identity.join import ALPN, LIMIT, MeshFacts, Reception
@@ -46,7 +46,9 @@ async def run(settings: Settings, paths: Paths) -> None:
     port = await front.listen(settings.control.address, settings.control.port)
     (paths.run / "control.port").write_text(f"{port}\n", encoding="ascii")
     await channel.listen(
-        paths.socket("server"), channel.answering(server.answer), uids=channel.own_uids()
+        paths.socket("server"),
+        channel.answering(server.answer),
+        uids={0, accounts.uid_of("mesh", settings.user)},
     )
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -10,11 +10,11 @@ import dataclasses
 import fcntl
 import grp
 import os
-import pwd
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
+from meshd import accounts
 from meshd.channel import check_length
 from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
 from meshd.settings import Paths, Settings
@@ -64,6 +64,10 @@ def find_users(settings: Settings) -> Users:
     return Users(
         meshd=_find_user("user", settings.user),
         proxy=_find_user("proxy_user", settings.proxy_user),
+        identity=_find_user("user", accounts.name_of("identity", settings.user)),
+        server=_find_user("user", accounts.name_of("server", settings.user)),
+        telemetry=_find_user("user", accounts.name_of("telemetry", settings.user)),
+        roles=_find_group(f"{settings.user}-roles"),
         journal=_journal_group(),
     )
 
@@ -75,14 +79,18 @@ def _journal_group() -> int:
         return 0
 
 
-def _find_user(setting: str, name: str) -> User:
+def _find_group(name: str) -> int:
     try:
-        found = pwd.getpwnam(name)
+        return grp.getgrnam(name).gr_gid
     except KeyError:
         raise InvalidInputError(
-            f"setting {setting}: there is no user {name!r}; make it with:"
-            f" echo 'u {name} -' | systemd-sysusers -"
+            f"setting user: there is no group {name!r}; make it with:"
+            f" echo 'g {name} -' | systemd-sysusers -"
         ) from None
+
+
+def _find_user(setting: str, name: str) -> User:
+    found = accounts.find(name, setting)
     if found.pw_uid == 0:
         raise InvalidInputError(f"setting {setting}: {name!r} is root; name a user of its own")
     return User(found.pw_uid, found.pw_gid)
@@ -92,20 +100,24 @@ def make_directories(home: Home, users: Users) -> None:
     """Owners and modes are set again each time. Raises SystemRefusedError, InvalidInputError."""
     paths = home.paths
     check_length(paths.admin_run / _LONGEST_NAME)
-    meshd, proxy = users.meshd, users.proxy
+    meshd, proxy, identity = users.meshd, users.proxy, users.identity
     # Setgid, so that the sockets inside belong to the group that is to reach them. Sticky: roles
-    # make their sockets in run, but never take away another's.
+    # make their sockets in run, but never take away another's, and the mesh role has its files in
+    # lib, but cannot put a directory of its own in the place of the keys.
     wanted = (
         (paths.etc, 0, 0, 0o755),
         (paths.config_directory, 0, 0, 0o755),
-        (paths.lib, meshd.uid, meshd.gid, 0o700),
-        (paths.run, 0, meshd.gid, 0o1775),
+        (paths.lib, 0, meshd.gid, 0o1771),
+        (paths.keys, identity.uid, identity.gid, 0o700),
+        (paths.node, identity.uid, meshd.gid, 0o2750),
+        (paths.run, 0, users.roles, 0o1775),
         (paths.netns, 0, 0, 0o755),
         (paths.held, 0, 0, 0o755),
         (home.directory, 0, 0, 0o755),
-        (paths.proxy_run, meshd.uid, proxy.gid, 0o2750),
+        (paths.plane.parent, meshd.uid, identity.gid, 0o2750),
+        (paths.proxy_run, identity.uid, proxy.gid, 0o2750),
         (paths.resolver_run, meshd.uid, meshd.gid, 0o755),
-        (paths.admin_run, proxy.uid, meshd.gid, 0o2770),
+        (paths.admin_run, proxy.uid, users.telemetry.gid, 0o2770),
     )
     for path, uid, gid, mode in wanted:
         try:
@@ -117,6 +129,29 @@ def make_directories(home: Home, users: Users) -> None:
                 path.chmod(mode)
         except OSError as error:
             raise SystemRefusedError(f"{path}: cannot be made: {error.strerror}") from None
+    _take_over(paths, identity)
+
+
+def _take_over(paths: Paths, identity: User) -> None:
+    """Keys of a version that had one user for all roles go to whom they belong now.
+
+    Raises SystemRefusedError.
+    """
+    try:
+        before = paths.keys / paths.node_file.name
+        if before.exists() and not paths.node_file.exists():
+            before.rename(paths.node_file)
+            paths.node_file.chmod(0o640)
+            os.chown(paths.node_file, identity.uid, paths.node.stat().st_gid)
+        for path in paths.keys.rglob("*"):
+            there = path.lstat()
+            # Another name for a file elsewhere is none of ours.
+            if there.st_uid != identity.uid and (path.is_dir() or there.st_nlink == 1):
+                os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
+    except OSError as error:
+        raise SystemRefusedError(
+            f"{error.filename}: cannot be given to the user of the identity role: {error.strerror}"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -25,9 +25,22 @@ class User:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Users:
     meshd: User
+    """The mesh role."""
     proxy: User
+    identity: User
+    server: User
+    telemetry: User
+    """Its group may reach the proxies' admin sockets."""
+    roles: int
+    """The group of all roles, who make their sockets in one directory."""
     journal: int = 0
     """The group that may read the journal; 0: there is none."""
+
+    @property
+    def uids(self) -> frozenset[int]:
+        """Of all of meshd's processes that are not root."""
+        ours = (self.meshd, self.proxy, self.identity, self.server, self.telemetry, STRANGER)
+        return frozenset(user.uid for user in ours)
 
 
 CAPTURE_CAPABILITIES: Final = (
@@ -47,14 +60,17 @@ STRANGER: Final = User(65534, 65534)
 
 
 def role_command(role: Role, users: Users, command: Sequence[str]) -> tuple[str, ...]:
-    if role is Role.CAPTURE:
+    """Each role has a user of its own, so that none can read what another keeps."""
+    who = {
         # The group, so that root may hand its socket to it without CAP_CHOWN.
-        who = _as_user(ROOT, groups=f"--groups={users.meshd.gid}")
-        return (*who, *_bounded(CAPTURE_CAPABILITIES), "--", *command)
-    if role is Role.TELEMETRY and users.journal:
-        who = _as_user(users.meshd, groups=f"--groups={users.journal}")
-        return (*who, *_bounded(()), "--", *command)
-    return (*_as_user(users.meshd), *_bounded(()), "--", *command)
+        Role.CAPTURE: _as_user(ROOT, users.roles),
+        Role.IDENTITY: _as_user(users.identity, users.roles),
+        Role.MESH: _as_user(users.meshd, users.roles, users.telemetry.gid),
+        Role.SERVER: _as_user(users.server, users.roles),
+        Role.TELEMETRY: _as_user(users.telemetry, users.roles, users.journal),
+    }
+    kept = CAPTURE_CAPABILITIES if role is Role.CAPTURE else ()
+    return (*who[role], *_bounded(kept), "--", *command)
 
 
 def proxy_command(users: Users, command: Sequence[str]) -> tuple[str, ...]:
@@ -71,7 +87,10 @@ def stranger_command(command: Sequence[str]) -> tuple[str, ...]:
     return (*_as_user(STRANGER), *_bounded(()), "--", *command)
 
 
-def _as_user(user: User, groups: str = "--clear-groups") -> tuple[str, ...]:
+def _as_user(user: User, *more: int) -> tuple[str, ...]:
+    """``more``: further groups; 0 is none."""
+    listed = ",".join(str(group) for group in more if group)
+    groups = f"--groups={listed}" if listed else "--clear-groups"
     return ("setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", groups)
 
 

@@ -21,7 +21,7 @@ from meshd.supervisor.home import Home
 from meshd.supervisor.member import Bootstrap, Maker
 from meshd.supervisor.members import Members
 from meshd.supervisor.notify import feed_watchdog, notify
-from meshd.supervisor.privileges import STRANGER, Users
+from meshd.supervisor.privileges import Users
 from meshd.supervisor.probing import Probing
 from meshd.supervisor.reload import Consequence, consequence
 from meshd.supervisor.roles import Roles
@@ -76,7 +76,7 @@ class Supervisor:
             slice_name=self._slice,
             make_bootstrap=make_bootstrap,
         )
-        self._probing = Probing({users.meshd.uid, users.proxy.uid, STRANGER.uid})
+        self._probing = Probing(users.uids)
         self._pools = {pool: Members(pool, self._maker, self._changed) for pool in Pool}
 
     async def live(self) -> None:
@@ -111,9 +111,13 @@ class Supervisor:
     async def _listen(self) -> asyncio.Server:
         path = self._home.paths.socket("supervisor")
         session = channel.answering(self.handle)
-        server = await channel.listen(path, session, uids={0, self._users.meshd.uid})
-        os.chown(path, 0, self._users.meshd.gid)
-        return server
+        telemetry = self._users.telemetry.uid
+        return await channel.listen(
+            path,
+            session,
+            uids={0, self._users.meshd.uid, telemetry},
+            only={telemetry: (wire.Children,)},
+        )
 
     async def _get_ready(self) -> None:
         """Until every role answers; who is ordered after us may then rely on them."""

@@ -137,7 +137,7 @@ def test_who_cannot_keep_what_joining_gives_does_not_use_up_the_token(
     assert re.fullmatch(rf"/\S+: cannot be written: {how}; the token was not used", error)
     assert state_of(server[0], token) == "valid"
     assert node.paths.settings.read_text() == before
-    assert not (node.paths.lib / "identity" / "node.pem").exists()
+    assert not (node.paths.node_file).exists()
 
 
 @pytest.mark.parametrize("how", [FULL, READ_ONLY])

@@ -229,7 +229,7 @@ def stranger(make: Callable[..., Node]) -> Iterator[Node]:
     before = made.paths.settings.read_text()
     yield made
     assert made.paths.settings.read_text() == before
-    assert not (made.paths.lib / "identity" / "node.pem").exists()
+    assert not (made.paths.node_file).exists()
     made.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
@@ -104,7 +105,7 @@ class _Node:
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncGenerator[channel.Connection]:
-        server = await channel.listen(self._socket, self.service.session, uids=channel.own_uids())
+        server = await channel.listen(self._socket, self.service.session, uids={os.geteuid()})
         async with await channel.connect(self._socket) as connection:
             yield connection
         server.close()

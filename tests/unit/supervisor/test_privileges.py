@@ -6,13 +6,28 @@ import pytest
 
 from meshd.supervisor.privileges import Role, User, Users, proxy_command, role_command
 
-USERS = Users(User(101, 201), User(102, 202))
+USERS = Users(
+    meshd=User(101, 201),
+    proxy=User(102, 202),
+    identity=User(103, 203),
+    server=User(104, 204),
+    telemetry=User(105, 205),
+    roles=300,
+    journal=400,
+)
+_WHO = {
+    Role.IDENTITY: (103, "--groups=300"),
+    Role.MESH: (101, "--groups=300,205"),
+    Role.SERVER: (104, "--groups=300"),
+    Role.TELEMETRY: (105, "--groups=300,400"),
+}
 
 
-@pytest.mark.parametrize("role", [Role.IDENTITY, Role.MESH, Role.TELEMETRY])
-def test_roles_without_privileges_have_none(role: Role) -> None:
+@pytest.mark.parametrize("role", list(_WHO))
+def test_roles_without_privileges_have_none_and_each_is_a_user_of_its_own(role: Role) -> None:
     command = role_command(role, USERS, ("x",))
-    assert {"--reuid=101", "--regid=201", "--clear-groups", "--no-new-privs"} < set(command)
+    uid, groups = _WHO[role]
+    assert {f"--reuid={uid}", f"--regid={uid + 100}", groups, "--no-new-privs"} < set(command)
     assert {"--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"} < set(command)
     assert command[-2:] == ("--", "x")
 

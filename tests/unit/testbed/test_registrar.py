@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_what_becomes_ready_while_it_is_told_that_it_is_not_is_told_next(tmp_pat
 
         found = Registrar(tmp_path / "mesh.sock", workloads)
         async with await channel.listen(
-            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids=channel.own_uids()
+            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids={os.geteuid()}
         ):
             running = asyncio.create_task(found.run())
             await mesh.until_ready()
@@ -74,7 +75,7 @@ def test_what_the_mesh_refused_is_told_again(
         mesh = Mesh(full=True)
         found = Registrar(tmp_path / "mesh.sock", lambda: (pod(ready=True),))
         async with await channel.listen(
-            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids=channel.own_uids()
+            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids={os.geteuid()}
         ):
             running = asyncio.create_task(found.run())
             async with asyncio.timeout(PATIENCE):
@@ -91,7 +92,7 @@ def test_what_a_pod_was_when_it_joined_does_not_stay(tmp_path: Path) -> None:
         mesh = Mesh()
         found = Registrar(tmp_path / "mesh.sock", lambda: (pod(ready=True),))
         async with await channel.listen(
-            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids=channel.own_uids()
+            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids={os.geteuid()}
         ):
             running = asyncio.create_task(found.run())
             await mesh.until_ready()
