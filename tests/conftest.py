@@ -19,7 +19,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parent
-LANES = dict.fromkeys(("attacks", "host", "node"), "whole machines")
+LANES: dict[str, str] = dict.fromkeys(("attacks", "host", "node"), "whole machines")
 """By directory; every other one is a lane of its own. Of the tests with a whole meshd, which watch
 what happens under load, there is one at a time; beside them run those of its parts."""
 

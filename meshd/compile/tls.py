@@ -34,10 +34,20 @@ def _secret(name: str) -> Any:
     return secret_pb2.SdsSecretConfig(name=name, sds_config=over_ads())
 
 
+def _versions() -> Any:
+    """Said for both sides: Envoy's clients speak TLS 1.2 at most where nothing is said, and in that
+    both certificates, and so both names, are readable on the wire."""
+    return common_pb2.TlsParameters(
+        tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2,
+        tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
+    )
+
+
 def _peer_validation(sans: tuple[str, ...], trust_domain: str) -> Any:
-    """Verified against the trust bundle; the peer's URI must be one of these, or of the domain."""
+    """Verified against the trust bundle; the peer's URI must be one of these, or any workload's of
+    the domain: nodes have certificates of the same authority, which open nothing here."""
     matchers = [string_pb2.StringMatcher(exact=san) for san in sans] or [
-        string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/")
+        string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/ns/")
     ]
     return tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
         default_validation_context=common_pb2.CertificateValidationContext(
@@ -58,6 +68,7 @@ def mesh_client(plan: TlsPlan, trust_domain: str) -> Any:
         tls_pb2.UpstreamTlsContext(
             sni=plan.sni,
             common_tls_context=tls_pb2.CommonTlsContext(
+                tls_params=_versions(),
                 alpn_protocols=plan.alpn,
                 custom_tls_certificate_selector=extension(
                     "envoy.tls.certificate_selectors.on_demand_secret",
@@ -81,9 +92,7 @@ def mesh_server(identity: Identity, alpn: tuple[str, ...]) -> Any:
         tls_pb2.DownstreamTlsContext(
             require_client_certificate=true(),
             common_tls_context=tls_pb2.CommonTlsContext(
-                tls_params=common_pb2.TlsParameters(
-                    tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2
-                ),
+                tls_params=_versions(),
                 alpn_protocols=alpn,
                 tls_certificate_sds_secret_configs=[_secret(identity.uri)],
                 combined_validation_context=_peer_validation((), identity.trust_domain),
@@ -120,7 +129,7 @@ def transport_sockets(plan: TlsPlan, trust_domain: str) -> tuple[Any | None, lis
 
 def _external_client(plan: TlsPlan) -> Any:
     """To a server outside the mesh, verified by its DNS name unless the rule names others."""
-    context = tls_pb2.CommonTlsContext(alpn_protocols=plan.alpn)
+    context = tls_pb2.CommonTlsContext(tls_params=_versions(), alpn_protocols=plan.alpn)
     if plan.mode is TlsMode.MUTUAL:
         if plan.credential:
             context.tls_certificate_sds_secret_configs.append(gateway_secret(plan.credential))

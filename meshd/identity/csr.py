@@ -16,6 +16,15 @@ from meshd.model.bounds import Bounds, cover, refusal
 from meshd.model.workload import Identity
 
 _MAX_BYTES = 16 * 1024
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What parsing raises, at whatever depth, for what a stranger has made."""
 _SHORTEST_RSA = 2048
 
 
@@ -42,7 +51,7 @@ def read(pem: bytes) -> Asked:
         names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         raise InvalidInputError("the request names nobody") from None
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except _UNREADABLE:
         raise InvalidInputError("not a certificate request in PEM") from None
     if not _is_strong(key):
         raise InvalidInputError("the request's key is neither P-256 or better nor RSA of 2048 bits")

@@ -81,6 +81,8 @@ def handler(sign: Sign, trust_domain: str) -> Any:
     async def create(request: Any, context: Any) -> Any:
         try:
             peer = peer_of(context, trust_domain)
+            if request.validity_duration < 0:
+                raise InvalidInputError("validity_duration: a certificate lasts 0 seconds or more")
             certified = await sign(peer, request.csr.encode(), float(request.validity_duration))
         except InvalidInputError as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd import wire
 from meshd.errors import InvalidInputError, MeshdError, UnreachableError
-from meshd.identity import authority, clocks
+from meshd.identity import answers, authority, clocks
 from meshd.identity.address import address_of, split_address
 from meshd.identity.authority import Issued, Request
 from meshd.identity.istio_ca import METHOD, CertificateRequest, CertificateResponse
@@ -213,8 +213,10 @@ class Remote:
             answer = await call(message, timeout=_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             raise await diagnose(error, self._server, now) from None
-        *chain, roots = answer.cert_chain
-        return "".join(chain).encode(), roots.encode()
+        *chain, roots = answer.cert_chain or ("",)
+        pem = "".join(chain).encode(), roots.encode()
+        answers.check(csr, *pem)
+        return pem
 
     def _look_again(self) -> None:
         """The node may have joined anew."""

@@ -19,12 +19,19 @@ _SOCKET: Final = re.compile(r"\bino:(\d+)")
 _COUNT: Final = re.compile(r"\b(bytes_sent|bytes_retrans|bytes_received):(\d+)")
 
 
+def _number(text: str) -> int:
+    """0 for what is none."""
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
 def established(text: str) -> Iterator[int]:
     """/proc/PID/net/tcp, tcp6 → the inodes of sockets that are connected. proc_pid_net(5)"""
     for line in text.splitlines()[1:]:
         fields = line.split()
-        if fields[3] == _ESTABLISHED and fields[9] != "0":
-            yield int(fields[9])
+        if len(fields) < 10 or fields[3] != _ESTABLISHED:
+            continue
+        if (inode := _number(fields[9])) > 0:
+            yield inode
 
 
 def interfaces(text: str) -> Mapping[str, tuple[int, int]]:
@@ -34,7 +41,8 @@ def interfaces(text: str) -> Mapping[str, tuple[int, int]]:
         name, _, rest = line.partition(":")
         if (name := name.strip()) != "lo":
             fields = rest.split()
-            found[name] = int(fields[0]), int(fields[8])
+            if len(fields) > 8:  # else the text was cut off, as when its process ends
+                found[name] = _number(fields[0]), _number(fields[8])
     return found
 
 
@@ -79,11 +87,14 @@ class Mount:
 def mounts(text: str) -> list[Mount]:
     """Those that hold files."""
     found = (_mount(line) for line in text.splitlines())
-    return [mount for mount in found if mount.kind not in _PSEUDO]
+    return [mount for mount in found if mount and mount.kind not in _PSEUDO]
 
 
-def _mount(line: str) -> Mount:
+def _mount(line: str) -> Mount | None:
+    """None: the line was cut off."""
     left, _, right = line.partition(" - ")
+    if left.count(" ") < 5 or right.count(" ") < 2:
+        return None
     _, _, device, root, point, options = left.split(" ")[:6]
     kind, _, more = right.split(" ", 2)
     upper = next((part[9:] for part in more.split(",") if part.startswith("upperdir=")), "")

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from meshd.telemetry import kernel_text
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout"
@@ -65,3 +71,31 @@ def test_only_what_is_written_and_not_shared_with_the_host_is_their_own() -> Non
 
 def test_a_private_directory_for_temporary_files_goes_with_the_service() -> None:
     assert kernel_text.mounts(MOUNTS)[-1].is_temporary
+
+
+_Reader = Callable[[str], object]
+
+
+def _established(text: str) -> object:
+    return list(kernel_text.established(text))
+
+
+_WHOLE: dict[_Reader, str] = {
+    _established: TCP,
+    kernel_text.interfaces: DEV,
+    kernel_text.sockets: SS,
+    kernel_text.mounts: MOUNTS,
+}
+
+
+@pytest.mark.parametrize("reader", list(_WHOLE))
+def test_a_text_that_was_cut_off_is_read_as_far_as_it_goes(reader: _Reader) -> None:
+    whole = _WHOLE[reader]
+    for length in range(len(whole)):
+        reader(whole[:length])
+
+
+@pytest.mark.parametrize("reader", list(_WHOLE))
+@given(st.text(st.sampled_from("0123456789: -/abcx\n\\"), max_size=200))
+def test_no_text_is_an_exception(reader: _Reader, text: str) -> None:
+    reader(text)
