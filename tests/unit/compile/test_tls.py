@@ -20,13 +20,13 @@ REVIEWS = Identity(TD, "shop", "reviews")
 def client(plan: TlsPlan) -> Any:
     socket, _ = transport_sockets(plan, TD)
     context = tls_pb2.UpstreamTlsContext()
-    assert socket.typed_config.Unpack(context)
+    assert socket and socket.typed_config.Unpack(context)
     return context.common_tls_context
 
 
 def mesh(socket: Any, kind: Any) -> Any:
     context = kind()
-    assert socket.typed_config.Unpack(context)
+    assert socket and socket.typed_config.Unpack(context)
     return context.common_tls_context
 
 
