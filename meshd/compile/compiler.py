@@ -29,7 +29,9 @@ from meshd.compile.peer_authentication import peer_policy
 from meshd.compile.proxy_protocol import announce_clients
 from meshd.compile.routes import http_ports, route_configuration
 from meshd.compile.scope import scopes
+from meshd.compile.scope_listeners import scope_clusters, scope_listeners
 from meshd.compile.secrets import gateway_secrets, rule_credentials
+from meshd.compile.served import Ports, served_ports
 from meshd.compile.shape import shape
 from meshd.compile.tls import transport_sockets
 from meshd.compile.visibility import MeshIndex, View
@@ -96,7 +98,6 @@ class _Round:
     def __init__(self, snapshot: Snapshot, memo: Memo, serving: frozenset[str]) -> None:
         self._snapshot = snapshot
         self._options = snapshot.options
-        self._served = inbound.served_ports(snapshot)
         self._memo = memo
         index = MeshIndex.of(snapshot)
         found = scopes(snapshot)
@@ -109,6 +110,10 @@ class _Round:
             for uid, workload in sorted(snapshot.workloads.items())
             if uid in serving
         ]
+        served = served_ports(snapshot.services, index.rules)
+        self._served: dict[str, Ports] = {
+            client.workload.uid: served.get(client.workload.uid, {}) for client in self._clients
+        }
 
     def resources(self) -> Iterator[tuple[Kind, Iterable[Any]]]:
         yield Kind.CLUSTER, self._fixed_clusters()
@@ -117,8 +122,7 @@ class _Round:
             yield Kind.ROUTE, self._gateway_routes(client)
         for view in self._views.values():
             yield from self._scope(view)
-        for ports in self._shapes():
-            yield from self._shape(ports)
+        yield Kind.LISTENER, self._inbound()
         for service, rules in self._ruled_services():
             yield from self._service(service, rules)
         yield Kind.SECRET, self._secrets()
@@ -139,20 +143,24 @@ class _Round:
         )
 
     def _fixed_clusters(self) -> Iterable[Any]:
-        ports = frozenset(port for served in self._served.values() for port in served)
-
         def make() -> Iterator[Any]:
             yield black_hole_cluster(self._options)
             yield passthrough_cluster(self._options)
-            yield from inbound.inbound_clusters(ports)
+            yield from inbound.inbound_clusters(self._served.values())
 
-        return self._memo.each("fixed clusters", (ports, self._options), make)
+        return self._memo.each("fixed clusters", (self._served, self._options), make)
+
+    def _inbound(self) -> Iterable[Any]:
+        served, options = self._served, self._options
+        return self._memo.each(
+            "inbound", (served, options), lambda: inbound.shared_listeners(served, options)
+        )
 
     def _workload_listeners(self, client: _Client) -> Iterable[Any]:
         workload, options = client.workload, self._options
         identity = identity_of(workload, options)
         scope = client.view.scope.name
-        ports = self._served.get(workload.uid, {})
+        ports = self._served[workload.uid]
         policy = peer_policy(self._snapshot.peer_authentications, workload, options.root_namespace)
 
         def make() -> Iterator[Any]:
@@ -179,30 +187,16 @@ class _Round:
             service if service.headless else shape(service) for service in view.services.values()
         )
 
-        def listener() -> Iterator[Any]:
-            yield outbound.scope_listener(view, self._options)
+        def listeners() -> Iterator[Any]:
+            yield from scope_listeners(view, self._options)
 
         def routes() -> Iterator[Any]:
             for port in http_ports(view):
                 yield route_configuration(view, port)
 
-        yield Kind.CLUSTER, [outbound.scope_cluster(key)]
-        yield Kind.LISTENER, self._memo.each(("scope", key), (services, *rules), listener)
+        yield Kind.CLUSTER, scope_clusters(key)
+        yield Kind.LISTENER, self._memo.each(("scope", key), (services, *rules), listeners)
         yield Kind.ROUTE, self._memo.each(("routes", key), (services, *rules), routes)
-
-    def _shapes(self) -> Iterable[inbound.Ports]:
-        served = (self._served.get(client.workload.uid, {}) for client in self._clients)
-        return {inbound.shape_name(ports): ports for ports in served}.values()
-
-    def _shape(self, ports: inbound.Ports) -> Iterator[tuple[Kind, Iterable[Any]]]:
-        key, options = inbound.shape_name(ports), self._options
-        yield Kind.CLUSTER, inbound.shape_clusters(ports)
-        yield (
-            Kind.LISTENER,
-            self._memo.each(
-                ("shape", key), (options,), lambda: inbound.shape_listeners(ports, options)
-            ),
-        )
 
     def _ruled_services(self) -> Iterator[tuple[ServiceRecord, RuleSet]]:
         """Each service with each set of rules that some client sees it under."""

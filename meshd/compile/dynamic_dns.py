@@ -15,13 +15,16 @@ from envoy.extensions.common.dynamic_forward_proxy.v3 import dns_cache_pb2
 from envoy.extensions.filters.http.dynamic_forward_proxy.v3 import (
     dynamic_forward_proxy_pb2 as http_filter_pb2,
 )
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2,
+)
 from envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3 import (
     sni_dynamic_forward_proxy_pb2 as sni_filter_pb2,
 )
 
 from meshd.compile.wellknown import filter_, packed
 
-HTTP_FILTER: Final = "envoy.filters.http.dynamic_forward_proxy"
+_HTTP_FILTER: Final = "envoy.filters.http.dynamic_forward_proxy"
 _CLUSTER: Final = cluster_pb2.Cluster
 
 
@@ -38,9 +41,19 @@ def dynamic_cluster(*, verified: bool) -> dict[str, Any]:
     }
 
 
-def http_config() -> Any:
-    """Of the HTTP filter that looks names up. Requests to other clusters pass it by."""
-    return http_filter_pb2.FilterConfig(dns_cache_config=_cache())
+def http_filter() -> Any:
+    """Looks up requests' hosts, on routes that ask for it. It is there whether any does or not, so
+    that one more service changes routes and no listener."""
+    return http_connection_manager_pb2.HttpFilter(
+        name=_HTTP_FILTER,
+        typed_config=packed(http_filter_pb2.FilterConfig(dns_cache_config=_cache())),
+        disabled=True,
+    )
+
+
+def looked_up() -> dict[str, Any]:
+    """Part of ``typed_per_filter_config`` of a route."""
+    return {_HTTP_FILTER: packed(http_filter_pb2.PerRouteConfig())}
 
 
 def by_server_name(port: int) -> Any:

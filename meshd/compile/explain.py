@@ -21,9 +21,9 @@ from meshd.compile.listeners import listener_name
 from meshd.compile.names import PASSTHROUGH_CLUSTER, parse_cluster
 from meshd.compile.nearness import Client, by_nearness
 from meshd.compile.opaque import destinations, opaque_routes
-from meshd.compile.outbound import scope_listener_name
 from meshd.compile.routes import DEFAULT_HTTP_PORT, route_configuration
 from meshd.compile.scope import scopes
+from meshd.compile.scope_listeners import scope_listener_name
 from meshd.compile.tls_plan import TlsMode
 from meshd.compile.traffic_policy import effective_policy
 from meshd.compile.visibility import MeshIndex, View
@@ -124,7 +124,7 @@ class _Journey:
         here = destinations(self._service) if self._service else (self._host,)
         for route in opaque_routes(self._view):
             if route.port == self._port and (not route.prefixes or set(route.prefixes) & set(here)):
-                self._tell("chain", route.name)
+                self._tell("chain", route.target.name)
                 return self._clusters(list(route.clusters))
         policy = self._view.options.outbound_policy
         self._tell("chain", f"no service has this address: {policy}")

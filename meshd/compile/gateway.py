@@ -11,13 +11,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from meshd.compile import wellknown
+from meshd.compile.chain_choice import Choice
 from meshd.compile.gateway_hosts import bound
 from meshd.compile.gateway_ports import BoundServer, GatewayPorts
 from meshd.compile.gateway_tls import gateway_server
 from meshd.compile.http import gateway_manager
-from meshd.compile.listeners import chain, chain_match, in_namespace
+from meshd.compile.listeners import chain, in_namespace
+from meshd.compile.matching import always, to_chain
 from meshd.compile.names import gateway_routes
-from meshd.compile.opaque import OpaqueRoute, without_repeated
+from meshd.compile.opaque import target_filters
 from meshd.compile.opaque_rules import Rule, tcp_rules, tls_rules
 from meshd.compile.outbound import identify
 from meshd.compile.route_match import Entrance
@@ -34,89 +36,86 @@ class _Port:
 
     number: int
     servers: Sequence[BoundServer]
-    group: str
+    owner: str
     identity: Identity
     view: View
     options: MeshOptions
 
-    def routes(self, server: str = "") -> str:
-        return gateway_routes(self.number, self.group, server)
-
     def manager(self, server: str = "") -> Any:
-        return gateway_manager(
-            f"gateway_{self.number}", self.routes(server), self.options, tls=bool(server)
-        )
+        routes = gateway_routes(self.number, self.owner, server)
+        return gateway_manager(f"gateway_{self.number}", routes, self.options, tls=bool(server))
 
 
 def workload_listeners(
     workload: Workload, identity: Identity, bound: GatewayPorts, view: View, options: MeshOptions
 ) -> Iterator[Any]:
-    """One listener for each port."""
+    """One listener for each port.
+
+    Which hosts the servers have is in its matcher and in the routes: no chain depends on it.
+    """
     known = wellknown.set_filter_state(*identify(workload, identity, options, ONCE))
     for number, servers in bound.ports.items():
-        port = _Port(number, servers, bound.group, identity, view, options)
-        chains = list(_chains(port))
-        for made in chains:
+        port = _Port(number, servers, bound.owner, identity, view, options)
+        chains, way = _chains(port)
+        for made in chains.values():
             made.filters.insert(0, known)
-        if chains:
-            by_name = any(made.filter_chain_match.server_names for made in chains)
+        if way is not None:
             yield in_namespace(
                 workload,
                 f"gateway|{number}",
                 number,
                 options,
-                listener_filters=[wellknown.inspect_tls()] if by_name else [],
-                filter_chains=chains,
+                listener_filters=[wellknown.inspect_tls()]
+                if any(server.is_tls for server in servers)
+                else [],
+                filter_chain_matcher=way.matcher if way.HasField("matcher") else always(way),
+                filter_chains=[chains[name] for name in sorted(chains)],
             )
 
 
-def _chains(port: _Port) -> Iterator[Any]:
-    """Servers in clear text share one chain; those with TLS are told apart by server name."""
+def _chains(port: _Port) -> tuple[dict[str, Any], Any]:
+    """By name, and the way to them; None: there is nothing to serve.
+
+    Servers in clear text share one chain; those with TLS are told apart by server name.
+    """
     if any(server.is_clear_text for server in port.servers):
-        yield chain("http", chain_match(), [port.manager()])
-        return
-    taken: set[str] = set()
+        return {"http": chain("http", None, [port.manager()])}, to_chain("http")
+    chains: dict[str, Any] = {}
+    choice = Choice()
     for server in port.servers:
         if server.terminates_tls and server.is_http:
-            names = [name for name in server.server_names if name not in taken]
-            taken.update(names)
-            if names:
-                match = _match(names)
-                yield _chain(port, server, server.name, match, [port.manager(server.name)])
-    servers = {server.name: server for server in port.servers}
-    for name, route in _without_repeated(port, taken):
-        match = _match(route.server_names, route.prefixes)
-        yield _chain(port, servers[name], route.name, match, route.filters(port.options))
+            made = _chain(port, server, server.name, [port.manager(server.name)])
+            chains[made.name] = made
+            _offer(choice, made.name, server.server_names)
+    for server, names, rule in _opaque(port):
+        made = _chain(port, server, rule.target.name, target_filters(rule.target, port.options))
+        chains[made.name] = made
+        _offer(choice, made.name, names, rule.subnets, only_tls=server.is_tls)
+    wanted = set(choice.chains())
+    return {name: made for name, made in chains.items() if name in wanted}, choice.way()
 
 
-def _without_repeated(port: _Port, taken: set[str]) -> Iterator[tuple[str, OpaqueRoute]]:
-    """Routes with the server that each is of, but for names that HTTPS has taken."""
-    owners: dict[str, str] = {}
-
-    def noted() -> Iterator[OpaqueRoute]:
-        for server, route in _opaque_routes(port):
-            names = tuple(name for name in route.server_names or ("*",) if name not in taken)
-            if names:
-                owners[route.name] = server
-                yield dataclasses.replace(route, server_names=() if "*" in names else names)
-
-    for route in without_repeated(noted()):
-        yield owners[route.name], route
+def _offer(
+    choice: Choice,
+    chain: str,
+    names: Sequence[str],
+    subnets: Sequence[str] = (),
+    *,
+    only_tls: bool = True,
+) -> None:
+    choice.add(chain, subnets, [name for name in names if name != "*"])
+    if not names or "*" in names:
+        choice.add(chain, subnets, only_tls=only_tls)
 
 
-def _opaque_routes(port: _Port) -> Iterator[tuple[str, OpaqueRoute]]:
-    """Of connections that are not HTTP here. What names hosts comes before what is left of a
+def _opaque(port: _Port) -> Iterator[tuple[BoundServer, tuple[str, ...], Rule]]:
+    """Rules for connections that are not HTTP here. What names hosts comes before what is left of a
     server's wildcard, for a connection without a name that anybody routes."""
     for remaining in (False, True):
         for server in port.servers:
             if not server.is_http or not server.terminates_tls:
-                for index, (names, rule) in enumerate(_rules(port, server, remaining=remaining)):
-                    kind = "rest" if remaining else "route"
-                    name = f"{server.name}|{kind}{index}"
-                    yield (
-                        server.name,
-                        OpaqueRoute(name, port.number, rule.subnets, names, rule.target),
-                    )
+                for names, rule in _rules(port, server, remaining=remaining):
+                    yield server, names, rule
 
 
 def _rules(
@@ -137,15 +136,13 @@ def _rules(
                 yield (each.server_hosts if remaining else each.hosts), rule
 
 
-def _match(names: Sequence[str], prefixes: Sequence[str] = ()) -> Any:
-    return chain_match(server_names=[] if "*" in names else names, prefixes=prefixes)
-
-
-def _chain(port: _Port, server: BoundServer, name: str, match: Any, filters: list[Any]) -> Any:
+def _chain(port: _Port, server: BoundServer, name: str, filters: list[Any]) -> Any:
+    """Its name says all that it is made from."""
     if not server.terminates_tls:
-        return chain(name, match, filters)
+        return chain(name, None, filters)
     socket = _transport_socket(server, port.identity)
-    return chain(name, match, filters, transport_socket=socket)
+    named = name if name == server.name else f"{server.name}|{name}"
+    return chain(named, None, filters, transport_socket=socket)
 
 
 def _transport_socket(server: BoundServer, identity: Identity) -> Any:

@@ -6,7 +6,6 @@ The proxy itself listens there: such a port is not one at which a workload is se
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 
@@ -32,8 +31,11 @@ class BoundServer:
 
     @property
     def name(self) -> str:
-        """Unique among all servers."""
-        return f"{self.gateway_name}/{self.index}"
+        """Unique among all servers, and not another one when others come and go."""
+        port = self.server.port.name
+        before = self.gateway.spec.servers[: self.index]
+        again = any(server.port.name == port for server in before)
+        return f"{self.gateway_name}/{port}" + (f"#{self.index}" if again else "")
 
     @property
     def gateway_name(self) -> str:
@@ -88,8 +90,9 @@ class BoundServer:
 class GatewayPorts:
     """What one gateway workload serves. Without ports, the workload is no gateway."""
 
-    group: str
-    """Names the selection: workloads of one namespace with equal Gateways share their routes."""
+    owner: str
+    """The workload, whose routes are named by it: not by its Gateways, which come and go while
+    connections last."""
     ports: dict[int, tuple[BoundServer, ...]]
     """By the port that the workload listens on."""
 
@@ -98,11 +101,11 @@ class GatewayPorts:
         for port, servers in self.ports.items():
             clear = tuple(server for server in servers if server.is_clear_text)
             if clear:
-                yield gateway_routes(port, self.group), clear[0].server.port.number, clear
+                yield gateway_routes(port, self.owner), clear[0].server.port.number, clear
                 continue
             for server in servers:
                 if server.terminates_tls and server.is_http:
-                    name = gateway_routes(port, self.group, server.name)
+                    name = gateway_routes(port, self.owner, server.name)
                     yield name, server.server.port.number, (server,)
 
     def credentials(self) -> frozenset[str]:
@@ -131,15 +134,13 @@ def gateway_ports(snapshot: Snapshot) -> dict[str, GatewayPorts]:
 def _of_workload(
     gateways: Iterable[Gateway], workload: Workload, listening: Mapping[int, int]
 ) -> GatewayPorts:
-    chosen = selecting(gateways, workload.labels)
     ports: dict[int, list[BoundServer]] = defaultdict(list)
-    for gateway in chosen:
+    for gateway in selecting(gateways, workload.labels):
         for index, server in enumerate(gateway.spec.servers):
             number = server.port.number
             ports[listening.get(number, number)].append(BoundServer(gateway, server, index))
-    text = " ".join(str(gateway.key) for gateway in chosen)
-    group = f"{workload.namespace}/{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    return GatewayPorts(group, {port: tuple(servers) for port, servers in sorted(ports.items())})
+    by_port = {port: tuple(servers) for port, servers in sorted(ports.items())}
+    return GatewayPorts(workload.uid, by_port)
 
 
 def opened_ports(snapshot: Snapshot) -> dict[str, frozenset[int]]:

@@ -14,8 +14,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
 )
 
+from meshd.compile import dynamic_dns
 from meshd.compile.access_log import access_logs
-from meshd.compile.dynamic_dns import HTTP_FILTER, http_config
 from meshd.compile.idempotence import FILTER, idempotence_filter
 from meshd.compile.wellknown import (
     CLIENT_CERTIFICATE_STATE,
@@ -32,18 +32,13 @@ SERVER_NAME: Final = "istio-envoy"
 """What ``server:`` says behind Istio; scripts look for it."""
 
 
-def client_manager(
-    stat_prefix: str, routes: str, options: MeshOptions, *, dynamic: bool = False
-) -> Any:
-    """For a workload's outgoing requests; ``routes`` names the route configuration.
-
-    ``dynamic``: some of them lead to clusters that look up the request's host.
-    """
+def client_manager(stat_prefix: str, routes: str, options: MeshOptions) -> Any:
+    """For a workload's outgoing requests; ``routes`` names the route configuration."""
     return _manager(
         options,
         stat_prefix=stat_prefix,
         rds=_routes(routes),
-        http_filters=_filters(of_client=True, dynamic=dynamic),
+        http_filters=_filters(of_client=True),
         forward_client_cert_details=_Manager.SANITIZE,
     )
 
@@ -64,6 +59,8 @@ def server_manager(port: int, cluster: str, options: MeshOptions, *, mutual_tls:
         else _Manager.SANITIZE,
         server_header_transformation=_Manager.PASS_THROUGH,
         preserve_external_request_id=True,
+        # A client's proxy that speaks HTTP/2 here has its client's WebSockets in it.
+        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(allow_connect=True),
     )
 
 
@@ -130,7 +127,7 @@ def _all_to(name: str, cluster: str, *, certificate: bool) -> Any:
     )
 
 
-def _filters(*, of_client: bool = False, dynamic: bool = False) -> list[Any]:
+def _filters(*, of_client: bool = False) -> list[Any]:
     """``of_client``: with those that carry out what the routes say."""
     http_filter = http_connection_manager_pb2.HttpFilter
     filters: list[Any] = []
@@ -141,8 +138,7 @@ def _filters(*, of_client: bool = False, dynamic: bool = False) -> list[Any]:
                 name="envoy.filters.http.fault", typed_config=packed(fault_pb2.HTTPFault())
             ),
             http_filter(name=FILTER, typed_config=packed(idempotence_filter())),
+            dynamic_dns.http_filter(),
         ]
-    if dynamic:
-        filters.append(http_filter(name=HTTP_FILTER, typed_config=packed(http_config())))
     router = router_pb2.Router()
     return [*filters, http_filter(name="envoy.filters.http.router", typed_config=packed(router))]

@@ -1,9 +1,9 @@
 # pyright: reportAttributeAccessIssue=false
 """A workload's incoming connections: mutual TLS taken off, and handed to the application's port.
 
-As on the way out there is a thin listener in the namespace and an internal one that is shared. The
-thin one decides what is accepted, takes the TLS off and notes who the peer was; the internal one
-knows what is spoken on which port. Workloads that serve the same ports share it.
+As on the way out there is a thin listener in the namespace, and internal ones that all workloads
+share. The thin one decides what is accepted, takes the TLS off and notes who the peer was; the
+internal ones know what is spoken on which port of which workload.
 
 The application sees the client's own address as its peer's: the connection to it is opened from
 inside its namespace with the client's source address (``original_src``), and capture's rules bring
@@ -12,9 +12,10 @@ the replies back.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -25,63 +26,87 @@ from meshd.compile import wellknown
 from meshd.compile.http import server_manager
 from meshd.compile.internal import handover, internal_cluster
 from meshd.compile.listeners import (
+    LOOP,
     REFUSED,
     chain,
-    chain_match,
     in_namespace,
     loop_trap,
     own_traps,
     refused,
 )
-from meshd.compile.matching import by_mesh_tls, by_port, to_chain
+from meshd.compile.matching import always, by_http, by_mesh_tls, by_port, by_workload, to_chain
 from meshd.compile.names import InboundCluster
 from meshd.compile.peer_authentication import Mode, PeerPolicy
+from meshd.compile.served import Ports, Spoken
 from meshd.compile.tcp import tcp_proxy
 from meshd.compile.tls import HTTP_ALPN, TCP_ALPN, mesh_server
 from meshd.compile.traffic_policy import Policy, circuit_breakers
 from meshd.compile.wellknown import TRANSITIVE, packed, seconds, state_value
 from meshd.model.interception import INBOUND_PORT, PROXY_INBOUND_MARK
-from meshd.model.service import Protocol
-from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 
 _UNDECLARED: Final = "InboundPassthroughCluster"
 
-_MUTUAL: Final = "mtls"
-_PLAIN: Final = "plain"
-
-_LONGEST_SHAPE: Final = 48
 _HELLO_TIMEOUT: Final = 2.0
 """Seconds in which a client of the mesh has to begin its handshake, or else it is taken for a plain
 one and its connection is lost. Its proxy may have other things to do than to go on at once, so this
 is much longer than clients that wait for the server's first words would like."""
 
-Ports = Mapping[int, Protocol]
-"""What a workload serves, and what is spoken there."""
+
+class Entry(NamedTuple):
+    """What the thin listener has decided of a connection."""
+
+    mutual_tls: bool
+    inspected: bool
+    """What is spoken is found out from its first bytes."""
+
+    @property
+    def chain(self) -> str:
+        return ("mtls" if self.mutual_tls else "plain") + ("-inspected" if self.inspected else "")
+
+    @property
+    def listener(self) -> str:
+        """Name of the internal listener behind the thin ones, and of the cluster that leads there.
+        All workloads of the node share it, so that no thin listener knows which ports there are."""
+        plain = "" if self.mutual_tls else "-plain"
+        return f"inbound{plain}{'-inspected' if self.inspected else ''}"
 
 
-def served_ports(snapshot: Snapshot) -> dict[str, dict[int, Protocol]]:
-    """For each workload, by uid: the ports that services send to, and what is spoken there."""
-    found: dict[str, dict[int, Protocol]] = {}
-    for service in snapshot.services.values():
-        spoken = {port.number: port.protocol for port in service.ports}
-        for endpoint in service.endpoints:
-            if endpoint.workload and spoken.get(endpoint.service_port) is not Protocol.UDP:
-                ports = found.setdefault(endpoint.workload, {})
-                ports.setdefault(endpoint.port, spoken[endpoint.service_port])
-    return found
+ENTRIES: Final = tuple(itertools.starmap(Entry, itertools.product((True, False), repeat=2)))
 
 
-def inbound_clusters(ports: frozenset[int]) -> Iterator[Any]:
-    """One for each port number, whoever serves it, and one for ports that no service declares."""
-    for port in sorted(ports):
-        yield _to_application(str(InboundCluster(port)))
-    yield _to_application(_UNDECLARED)
+def inbound_clusters(served: Iterable[Ports]) -> Iterator[Any]:
+    """One for each port number and version of HTTP, whoever serves it, and one for ports that no
+    service declares; and the ways from the thin listeners to the internal ones."""
+    pairs = {(port, spoken) for ports in served for port, spoken in ports.items()}
+    clusters = {InboundCluster(port, _VARIANTS[spoken]) for port, spoken in pairs}
+    clusters |= {InboundCluster(port) for port, spoken in pairs if spoken is Spoken.SNIFFED}
+    for cluster in sorted(clusters, key=str):
+        yield _to_application(str(cluster), _HTTP_OPTIONS[cluster.variant])
+    yield _to_application(_UNDECLARED, {})
+    for entry in ENTRIES:
+        yield internal_cluster(entry.listener, entry.listener)
 
 
-def _to_application(name: str) -> Any:
-    """To where the client wanted to go, from inside the namespace, in the client's protocol."""
-    options = http_protocol_options_pb2.HttpProtocolOptions
+_VARIANTS: Final = {
+    Spoken.HTTP: "",
+    Spoken.OPAQUE: "",
+    Spoken.HTTP2: "http2",
+    Spoken.EITHER: "either",
+    Spoken.SNIFFED: "either",
+}
+_OPTIONS: Final = http_protocol_options_pb2.HttpProtocolOptions
+_HTTP_OPTIONS: Final[Mapping[str, dict[str, Any]]] = {
+    "": {},
+    "http2": {"explicit_http_config": {"http2_protocol_options": {}}},
+    "either": {"use_downstream_protocol_config": {"http2_protocol_options": {}}},
+}
+
+
+def _to_application(name: str, http: dict[str, Any]) -> Any:
+    """To where the client wanted to go, from inside the namespace."""
+    options = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(_OPTIONS(**http))}
     return cluster_pb2.Cluster(
         name=name,
         type=cluster_pb2.Cluster.ORIGINAL_DST,
@@ -89,25 +114,8 @@ def _to_application(name: str) -> Any:
         connect_timeout=seconds(10),
         circuit_breakers=circuit_breakers(Policy()),
         upstream_bind_config=wellknown.from_namespace(PROXY_INBOUND_MARK),
-        typed_extension_protocol_options={
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(
-                options(use_downstream_protocol_config=options.UseDownstreamHttpConfig())
-            )
-        },
+        typed_extension_protocol_options=options if http else {},
     )
-
-
-def shape_name(ports: Ports) -> str:
-    """Equal for workloads that serve the same."""
-    text = ",".join(f"{protocol}:{port}" for port, protocol in sorted(ports.items()))
-    if len(text) <= _LONGEST_SHAPE:
-        return text or "undeclared"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def listener_for(ports: Ports, *, mutual_tls: bool) -> str:
-    """Name of the internal listener behind the thin ones, and of the cluster that leads there."""
-    return f"inbound{'' if mutual_tls else '-plain'}@{shape_name(ports)}"
 
 
 def workload_listener(
@@ -116,11 +124,17 @@ def workload_listener(
     """Takes what the namespace's rules redirect to port 15006.
 
     A connection that begins like the mesh's mutual TLS is taken as such, wherever that is
-    allowed; anything else is plain, and goes on only where that is.
+    allowed; anything else is plain, and goes on only where that is. Chains and the matcher alone
+    depend on what is served.
     """
     traps = own_traps(workload, INBOUND_PORT)
-    ways = {port: _way(mode) for port, mode in sorted(policy.port_modes.items())} | traps
-    way = by_port(ways, _way(policy.mode)) if ways else _way(policy.mode)
+    inspected = frozenset(port for port, spoken in ports.items() if spoken is Spoken.SNIFFED)
+    ways = {
+        port: _way(policy.mode_of(port), inspected=port in inspected)
+        for port in sorted({*policy.port_modes, *inspected})
+    } | traps
+    otherwise = _way(policy.mode, inspected=False)
+    way = by_port(ways, otherwise) if ways else otherwise
     modes = {policy.mode, *policy.port_modes.values()}
     return in_namespace(
         workload,
@@ -134,43 +148,49 @@ def workload_listener(
         ],
         listener_filters_timeout=seconds(max(_HELLO_TIMEOUT, options.protocol_detection_timeout)),
         continue_on_listener_filters_timeout=True,
-        filter_chain_matcher=way.matcher if way.HasField("matcher") else None,
+        filter_chain_matcher=_matcher(way),
         filter_chains=[
-            *_chains(identity, ports, modes),
+            *_chains(identity, modes, inspected=bool(inspected)),
             *([refused()] if traps or Mode.STRICT in modes else []),
         ],
     )
 
 
-def _way(mode: Mode) -> Any:
+def _matcher(way: Any) -> Any:
+    """There is one even where nothing is asked, for with and without are listeners of two kinds."""
+    return way.matcher if way.HasField("matcher") else always(way)
+
+
+def _way(mode: Mode, *, inspected: bool) -> Any:
     """To where a connection goes."""
+    plain = to_chain(Entry(mutual_tls=False, inspected=inspected).chain)
+    mutual = to_chain(Entry(mutual_tls=True, inspected=inspected).chain)
     match mode:
         case Mode.DISABLE:
-            return to_chain(_PLAIN)
+            return plain
         case Mode.PERMISSIVE:
-            return by_mesh_tls(to_chain(_MUTUAL), to_chain(_PLAIN))
+            return by_mesh_tls(mutual, plain)
         case Mode.STRICT:
-            return by_mesh_tls(to_chain(_MUTUAL), to_chain(REFUSED))
+            return by_mesh_tls(mutual, to_chain(REFUSED))
 
 
-def _chains(identity: Identity, ports: Ports, modes: set[Mode]) -> Iterator[Any]:
+def _chains(identity: Identity, modes: set[Mode], *, inspected: bool) -> Iterator[Any]:
     """Those that any of these modes leads to, for they take memory."""
-    if modes - {Mode.DISABLE}:
-        yield chain(
-            _MUTUAL,
-            None,
-            [
-                wellknown.set_filter_state(after_handshake=tuple(_peer(identity))),
-                tcp_proxy(
-                    "inbound", [(listener_for(ports, mutual_tls=True), 1)], after_handshake=True
-                ),
-            ],
-            transport_socket=mesh_server(identity, (*HTTP_ALPN, *TCP_ALPN)),
-        )
-    if modes - {Mode.STRICT}:
-        yield chain(
-            _PLAIN, None, [tcp_proxy("inbound", [(listener_for(ports, mutual_tls=False), 1)])]
-        )
+    for entry in ENTRIES:
+        if entry.inspected and not inspected:
+            continue
+        if entry.mutual_tls and modes - {Mode.DISABLE}:
+            yield chain(
+                entry.chain,
+                None,
+                [
+                    wellknown.set_filter_state(after_handshake=tuple(_peer(identity))),
+                    tcp_proxy("inbound", [(entry.listener, 1)], after_handshake=True),
+                ],
+                transport_socket=mesh_server(identity, (*HTTP_ALPN, *TCP_ALPN)),
+            )
+        if not entry.mutual_tls and modes - {Mode.STRICT}:
+            yield chain(entry.chain, None, [tcp_proxy("inbound", [(entry.listener, 1)])])
 
 
 def _peer(identity: Identity) -> Iterator[Any]:
@@ -184,45 +204,76 @@ def _peer(identity: Identity) -> Iterator[Any]:
     )
 
 
-def shape_clusters(ports: Ports) -> Iterator[Any]:
-    """The ways from the thin listeners to the internal ones."""
-    for mutual in (True, False):
-        name = listener_for(ports, mutual_tls=mutual)
-        yield internal_cluster(name, name)
-
-
-def shape_listeners(ports: Ports, options: MeshOptions) -> Iterator[Any]:
-    """The internal listeners behind the thin ones of workloads that serve these ports."""
-    sniffed = frozenset(port for port, spoken in ports.items() if spoken is Protocol.SNIFFED)
-    for mutual in (True, False):
+def shared_listeners(served: Mapping[str, Ports], options: MeshOptions) -> Iterator[Any]:
+    """The internal listeners behind the thin ones of the workloads that serve these ports, by
+    uid."""
+    for entry in ENTRIES:
+        chains: dict[str, Any] = {}
+        ways = (_inspected_ways if entry.inspected else _known_ways)(served, entry, options, chains)
+        inspectors = [wellknown.inspect_http()] if entry.inspected else []
         yield listener_pb2.Listener(
-            name=listener_for(ports, mutual_tls=mutual),
+            name=entry.listener,
             stat_prefix="inbound_shared",
             internal_listener=listener_pb2.Listener.InternalListenerConfig(),
             listener_filters=[
                 wellknown.original_destination(),
                 _as_the_client(),
-                *([wellknown.inspect_http(sniffed)] if sniffed else []),
+                *inspectors,
             ],
             listener_filters_timeout=seconds(options.protocol_detection_timeout),
             continue_on_listener_filters_timeout=True,
-            filter_chains=[loop_trap(INBOUND_PORT), *_port_chains(ports, options, mutual)],
+            filter_chain_matcher=by_port({**ways, INBOUND_PORT: to_chain(LOOP)}).matcher,
+            filter_chains=[loop_trap(), *(chains[name] for name in sorted(chains))],
             default_filter_chain=chain(
                 "undeclared", None, [tcp_proxy(_UNDECLARED, [(_UNDECLARED, 1)], options)]
             ),
         )
 
 
-def _port_chains(ports: Ports, options: MeshOptions, mutual_tls: bool) -> Iterator[Any]:
-    for port, protocol in sorted(ports.items()):
-        cluster = str(InboundCluster(port))
-        opaque = [tcp_proxy(cluster, [(cluster, 1)], options)]
-        http = [server_manager(port, cluster, options, mutual_tls=mutual_tls)]
-        usual = http if protocol.is_http else opaque
-        yield chain(str(port), chain_match(port=port), usual)
-        if protocol is Protocol.SNIFFED:
-            match = chain_match(port=port, alpn=wellknown.HTTP_FIRST_LINE)
-            yield chain(f"{port}|http", match, http)
+def _known_ways(
+    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: dict[str, Any]
+) -> dict[int, Any]:
+    """By port and workload: what one serves may be something else at another, or nothing."""
+    ways: dict[int, dict[str, Any]] = defaultdict(dict)
+    for uid, ports in sorted(served.items()):
+        for port, spoken in ports.items():
+            if spoken is not Spoken.SNIFFED:
+                ways[port][uid] = _to(chains, port, spoken, entry, options)
+    return {port: by_workload(of_workload) for port, of_workload in sorted(ways.items())}
+
+
+def _inspected_ways(
+    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: dict[str, Any]
+) -> dict[int, Any]:
+    """By port: the thin listeners send nothing else here."""
+    inspected = {
+        port
+        for ports in served.values()
+        for port, spoken in ports.items()
+        if spoken is Spoken.SNIFFED
+    }
+    return {
+        port: by_http(
+            _to(chains, port, Spoken.EITHER, entry, options),
+            _to(chains, port, Spoken.OPAQUE, entry, options),
+        )
+        for port in sorted(inspected)
+    }
+
+
+def _to(
+    chains: dict[str, Any], port: int, spoken: Spoken, entry: Entry, options: MeshOptions
+) -> Any:
+    """To a port's chain, which is made if it is not there yet."""
+    name = f"{port}|{spoken}"
+    if name not in chains:
+        cluster = str(InboundCluster(port, _VARIANTS[spoken]))
+        if spoken is Spoken.OPAQUE:
+            filters = [tcp_proxy(cluster, [(cluster, 1)], options)]
+        else:
+            filters = [server_manager(port, cluster, options, mutual_tls=entry.mutual_tls)]
+        chains[name] = chain(name, None, filters)
+    return to_chain(name)
 
 
 def _as_the_client() -> Any:

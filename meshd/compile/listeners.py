@@ -19,6 +19,7 @@ from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 
 REFUSED: Final = "refused"
+LOOP: Final = "loop"
 
 _ANY: Final = ("0.0.0.0", "::")
 _LOOPBACK: Final = ("127.0.0.1", "::1")
@@ -122,8 +123,6 @@ def chain(name: str, match: Any, filters: Sequence[Any], **parts: Any) -> Any:
     )
 
 
-def loop_trap(port: int) -> Any:
-    """Whoever connects to the listener itself would be sent to itself, for ever."""
-    return chain(
-        "loop", chain_match(port=port), [tcp_proxy(BLACK_HOLE_CLUSTER, [(BLACK_HOLE_CLUSTER, 1)])]
-    )
+def loop_trap() -> Any:
+    """For who connects to the listener itself, and would be sent to itself, for ever."""
+    return chain(LOOP, None, [tcp_proxy(BLACK_HOLE_CLUSTER, [(BLACK_HOLE_CLUSTER, 1)])])

@@ -8,15 +8,17 @@ https://www.envoyproxy.io/docs/envoy/v1.40.0/intro/arch_overview/advanced/matchi
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any, Final
 
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
 from google.protobuf import wrappers_pb2
-from xds.core.v3 import extension_pb2
-from xds.type.matcher.v3 import matcher_pb2
+from xds.core.v3 import cidr_pb2, extension_pb2
+from xds.type.matcher.v3 import ip_pb2, matcher_pb2
 
-from meshd.compile.wellknown import packed
+from meshd.compile.hosts import specificity
+from meshd.compile.wellknown import HTTP_FIRST_LINE, WORKLOAD_STATE, packed
 
 _Matcher = matcher_pb2.Matcher
 _MESH_PROTOCOL: Final = "'istio"
@@ -26,6 +28,11 @@ does: ``'istio-http/1.1','istio'``."""
 
 def to_chain(name: str) -> Any:
     return _Matcher.OnMatch(action=_extension(name, wrappers_pb2.StringValue(value=name)))
+
+
+def always(way: Any) -> Any:
+    """A tree without a question."""
+    return _Matcher(on_no_match=way)
 
 
 def by_port(ways: Mapping[int, Any], otherwise: Any = None) -> Any:
@@ -39,18 +46,85 @@ def by_address(ways: Mapping[str, Any]) -> Any:
     return _by("address", network_inputs_pb2.DestinationIPInput(), ways, None)
 
 
+def by_network(ways: Mapping[str, Any], otherwise: Any = None) -> Any:
+    """By the networks (or addresses) in which the address is that the client wanted. A way that
+    ends nowhere goes on with that of the next larger network, and at last with ``otherwise``."""
+    if not ways:
+        return otherwise
+    ranges = ip_pb2.IPMatcher(
+        range_matchers=[
+            ip_pb2.IPMatcher.IPRangeMatcher(ranges=[_range(network)], on_match=way)
+            for network, way in ways.items()
+        ]
+    )
+    tree = _Matcher.MatcherTree(
+        input=_extension("address", network_inputs_pb2.DestinationIPInput()),
+        custom_match=_extension("envoy.matching.custom_matchers.ip_range_matcher", ranges),
+    )
+    return _Matcher.OnMatch(matcher=_Matcher(matcher_tree=tree, on_no_match=otherwise))
+
+
+def by_workload(ways: Mapping[str, Any], otherwise: Any = None) -> Any:
+    """By the uid of the workload whose connection it is."""
+    state = network_inputs_pb2.FilterStateInput(key=WORKLOAD_STATE)
+    return _by("workload", state, ways, otherwise)
+
+
+def by_tls(tls: Any, otherwise: Any) -> Any:
+    """Whether the client speaks TLS; the TLS inspector must have looked. Where the way of one ends
+    nowhere, the other is not taken."""
+    asked = network_inputs_pb2.TransportProtocolInput()
+    if otherwise is None:
+        return _by("transport", asked, {"tls": tls}, None)
+    is_tls = _predicate("transport", asked, {"exact": "tls"})
+    plain = _Matcher.MatcherList.FieldMatcher(
+        predicate=_Matcher.MatcherList.Predicate(not_matcher=is_tls), on_match=otherwise
+    )
+    matcher = _Matcher(matcher_list=_Matcher.MatcherList(matchers=[plain]), on_no_match=tls)
+    return _Matcher.OnMatch(matcher=matcher)
+
+
+def by_server_name(ways: Mapping[str, Any], otherwise: Any = None) -> Any:
+    """By the name in the TLS hello. Of wildcards (``*.example.com``), the longest that fits."""
+    exact = {name: way for name, way in ways.items() if not name.startswith("*")}
+    wild = sorted((name for name in ways if name.startswith("*")), key=specificity)
+    if wild:
+        suffixes = [_has_suffix(name.removeprefix("*"), ways[name]) for name in wild]
+        matcher = _Matcher(
+            matcher_list=_Matcher.MatcherList(matchers=suffixes), on_no_match=otherwise
+        )
+        otherwise = _Matcher.OnMatch(matcher=matcher)
+    if not exact:
+        return otherwise
+    return _by("server name", network_inputs_pb2.ServerNameInput(), exact, otherwise)
+
+
+def by_http(http: Any, otherwise: Any) -> Any:
+    """Whether the first line is one of HTTP; the HTTP inspector must have looked."""
+    first_lines = {f"'{protocol}'": http for protocol in HTTP_FIRST_LINE}
+    return _by("protocols", network_inputs_pb2.ApplicationProtocolInput(), first_lines, otherwise)
+
+
 def by_mesh_tls(offered: Any, otherwise: Any) -> Any:
     """Whether the client offers the mesh's mutual TLS; the TLS inspector must have looked."""
-    predicate = _Matcher.MatcherList.Predicate
-    single = predicate.SinglePredicate(
-        input=_extension("protocols", network_inputs_pb2.ApplicationProtocolInput()),
-        value_match={"contains": _MESH_PROTOCOL},
-    )
-    question = _Matcher.MatcherList.FieldMatcher(
-        predicate=predicate(single_predicate=single), on_match=offered
-    )
+    protocols = network_inputs_pb2.ApplicationProtocolInput()
+    question = _if("protocols", protocols, {"contains": _MESH_PROTOCOL}, offered)
     questions = _Matcher.MatcherList(matchers=[question])
     return _Matcher.OnMatch(matcher=_Matcher(matcher_list=questions, on_no_match=otherwise))
+
+
+def _has_suffix(suffix: str, way: Any) -> Any:
+    return _if("server name", network_inputs_pb2.ServerNameInput(), {"suffix": suffix}, way)
+
+
+def _if(name: str, what: Any, value: Mapping[str, str], way: Any) -> Any:
+    return _Matcher.MatcherList.FieldMatcher(predicate=_predicate(name, what, value), on_match=way)
+
+
+def _predicate(name: str, what: Any, value: Mapping[str, str]) -> Any:
+    predicate = _Matcher.MatcherList.Predicate
+    single = predicate.SinglePredicate(input=_extension(name, what), value_match=value)
+    return predicate(single_predicate=single)
 
 
 def _by(name: str, what: Any, ways: Mapping[str, Any], otherwise: Any) -> Any:
@@ -58,6 +132,13 @@ def _by(name: str, what: Any, ways: Mapping[str, Any], otherwise: Any) -> Any:
     for value, way in ways.items():
         tree.exact_match_map.map[value].CopyFrom(way)
     return _Matcher.OnMatch(matcher=_Matcher(matcher_tree=tree, on_no_match=otherwise))
+
+
+def _range(network: str) -> Any:
+    found = ipaddress.ip_network(network, strict=False)
+    return cidr_pb2.CidrRange(
+        address_prefix=str(found.network_address), prefix_len={"value": found.prefixlen}
+    )
 
 
 def _extension(name: str, message: Any) -> Any:

@@ -50,12 +50,16 @@ class OutboundCluster(msgspec.Struct, frozen=True):
 
 
 class InboundCluster(msgspec.Struct, frozen=True):
-    """The application's own port, behind the server's side of the proxy."""
+    """The application's own port, behind the server's side of the proxy.
+
+    ``variant`` says which HTTP is spoken where it is not HTTP/1.1.
+    """
 
     port: int
+    variant: str = ""
 
     def __str__(self) -> str:
-        return f"inbound|{self.port}||"
+        return f"inbound|{self.port}||" + (f"@{self.variant}" if self.variant else "")
 
 
 def parse_cluster(name: str) -> OutboundCluster | InboundCluster | None:
@@ -64,11 +68,11 @@ def parse_cluster(name: str) -> OutboundCluster | InboundCluster | None:
     if len(parts) != 4 or not parts[1].isdecimal():
         return None
     direction, port, subset, host = parts
+    host, _, variant = host.partition("@")
     if direction == "inbound":
-        return InboundCluster(int(port))
+        return InboundCluster(int(port), variant)
     if direction != "outbound":
         return None
-    host, _, variant = host.partition("@")
     return OutboundCluster(int(port), host, subset, variant)
 
 
@@ -77,10 +81,10 @@ def client_routes(port: int, scope: str) -> str:
     return f"{port}@{scope}"
 
 
-def gateway_routes(port: int, scope: str, tls_server: str = "") -> str:
-    """Route configuration of a gateway's port.
+def gateway_routes(port: int, owner: str, tls_server: str = "") -> str:
+    """Route configuration of a port of a gateway, which is the workload ``owner``.
 
     Servers in clear text share their port's. One that terminates TLS has its own; ``tls_server``
     tells it from others on that port.
     """
-    return f"https.{port}.{tls_server}@{scope}" if tls_server else f"http.{port}@{scope}"
+    return f"https.{port}.{tls_server}@{owner}" if tls_server else f"http.{port}@{owner}"

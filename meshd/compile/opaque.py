@@ -21,51 +21,29 @@ from meshd.model.snapshot import MeshOptions
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OpaqueRoute:
-    """One filter chain's worth."""
+    """Connections to a port, and where they go."""
 
-    name: str
     port: int
     prefixes: tuple[str, ...]
     """Addresses or CIDRs of the destination; empty: any."""
     server_names: tuple[str, ...]
     """Empty: any, or none at all."""
     target: Target
+    only_tls: bool = False
+    sniffed: bool = False
+    """What begins like HTTP goes by its host instead."""
+    is_default: bool = False
+    """It is where connections to a service go of which no VirtualService says anything."""
 
     @property
     def clusters(self) -> tuple[tuple[str, int], ...]:
         return self.target.clusters
-
-    def filters(self, options: MeshOptions | None) -> list[Any]:
-        return target_filters(self.target, options)
 
 
 def target_filters(target: Target, options: MeshOptions | None) -> list[Any]:
     """Network filters; no options: without an access log."""
     proxy = tcp_proxy(target.clusters[0][0], target.clusters, options, policy=target.policy)
     return [by_server_name(target.lookup_port), proxy] if target.lookup_port else [proxy]
-
-
-def without_repeated(routes: Iterator[OpaqueRoute]) -> Iterator[OpaqueRoute]:
-    """The first route that wants an address, port and server name has them: no two match the
-    same."""
-    taken: set[tuple[int, str, str]] = set()
-    for route in routes:
-        wanted = [
-            (prefix, name)
-            for prefix in route.prefixes or ("",)
-            for name in route.server_names or ("",)
-        ]
-        free = [pair for pair in wanted if (route.port, *pair) not in taken]
-        taken.update((route.port, *pair) for pair in free)
-        if len(free) == len(wanted):
-            yield route
-            continue
-        for prefix, name in free:
-            yield dataclasses.replace(
-                route,
-                prefixes=(prefix,) if prefix else (),
-                server_names=(name,) if name else (),
-            )
 
 
 def destinations(service: ServiceRecord) -> tuple[str, ...]:
@@ -78,50 +56,54 @@ def destinations(service: ServiceRecord) -> tuple[str, ...]:
 
 def opaque_routes(view: View) -> Iterator[OpaqueRoute]:
     """Most specific first where two could match the same connection."""
-    for host, service in sorted(view.services.items()):
+    for _, service in sorted(view.services.items()):
         for port in service.ports:
             if port.protocol.is_http or port.protocol is Protocol.UDP:
                 continue
             prefixes = destinations(service)
-            if not prefixes and not _reached_without_address(service, port):
-                continue
-            yield from _declared(view, host, service, port, prefixes)
-            yield _default(view, host, service, port, prefixes)
+            by_name = port.protocol in {Protocol.TLS, Protocol.HTTPS}
+            if prefixes or by_name or _is_reached_by_port(service):
+                yield from _declared(view, service, port, prefixes)
+                yield from _default(view, service, port, prefixes)
 
 
-def _reached_without_address(service: ServiceRecord, port: Port) -> bool:
-    """By its server name, or by a port that only it has."""
-    by_name = port.protocol in {Protocol.TLS, Protocol.HTTPS}
-    return by_name or (service.resolution is Resolution.NONE and not service.headless)
+def _is_reached_by_port(service: ServiceRecord) -> bool:
+    """By a port that only it has, for it has no address."""
+    return service.resolution is Resolution.NONE and not service.headless
+
+
+def _is_reached_by_name(service: ServiceRecord, port: Port) -> bool:
+    """By its server name, whatever address the client has found for it: outside of Kubernetes,
+    clients may have it from anywhere."""
+    return port.protocol in {Protocol.TLS, Protocol.HTTPS} and not service.name
 
 
 def _default(
-    view: View, host: str, service: ServiceRecord, port: Port, prefixes: tuple[str, ...]
-) -> OpaqueRoute:
-    cluster = view.cluster(host, port.number)
-    by_name = port.protocol in {Protocol.TLS, Protocol.HTTPS} and not prefixes
-    return OpaqueRoute(
-        name=str(cluster),
-        port=port.number,
-        prefixes=prefixes,
-        server_names=(host,) if by_name else (),
-        target=to_cluster(cluster, view),
-    )
+    view: View, service: ServiceRecord, port: Port, prefixes: tuple[str, ...]
+) -> Iterator[OpaqueRoute]:
+    target = to_cluster(view.cluster(service.host, port.number), view)
+    by_name = port.protocol in {Protocol.TLS, Protocol.HTTPS}
+    if prefixes or not by_name:
+        sniffed = port.protocol is Protocol.SNIFFED
+        yield OpaqueRoute(port.number, prefixes, (), target, sniffed=sniffed, is_default=True)
+    if by_name and (not prefixes or _is_reached_by_name(service, port)):
+        yield OpaqueRoute(port.number, (), (service.host,), target, only_tls=True)
 
 
 def _declared(
-    view: View, host: str, service: ServiceRecord, port: Port, prefixes: tuple[str, ...]
+    view: View, service: ServiceRecord, port: Port, prefixes: tuple[str, ...]
 ) -> Iterator[OpaqueRoute]:
     """What VirtualServices say about the port."""
     entrance = Entrance(view.scope, port.number)
-    for routing in view.mesh_routings.for_host(host):
-        owner = f"{routing.namespace}/{routing.service.metadata.name}"
-        rules = (*tls_rules(routing, view, entrance), *tcp_rules(routing, view, entrance))
-        for index, rule in enumerate(rules):
-            yield OpaqueRoute(
-                name=f"{owner}|{port.number}|{index}",
-                port=port.number,
-                prefixes=rule.subnets or prefixes,
-                server_names=rule.server_names,
-                target=rule.target,
+    sniffed = port.protocol is Protocol.SNIFFED
+    for routing in view.mesh_routings.for_host(service.host):
+        for rule in tls_rules(routing, view, entrance):
+            route = OpaqueRoute(
+                port.number, rule.subnets or prefixes, rule.server_names, rule.target, only_tls=True
             )
+            yield route
+            if route.server_names and not rule.subnets and _is_reached_by_name(service, port):
+                yield dataclasses.replace(route, prefixes=())
+        for rule in tcp_rules(routing, view, entrance):
+            subnets = rule.subnets or prefixes
+            yield OpaqueRoute(port.number, subnets, (), rule.target, sniffed=sniffed)

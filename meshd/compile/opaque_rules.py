@@ -6,13 +6,13 @@ One reading for the mesh and for gateways.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 
 from meshd.compile.names import OutboundCluster
 from meshd.compile.route_match import Entrance, applies
 from meshd.compile.traffic_policy import Policy, effective_policy
 from meshd.compile.visibility import Routing, View
-from meshd.model.service import Resolution
 from meshd.model.traffic import L4MatchAttributes, RouteDestination
 
 Clusters = tuple[tuple[str, int], ...]
@@ -28,6 +28,15 @@ class Target:
     """Of the first of them."""
     lookup_port: int = 0
     """The server name is looked up for each connection, and connected to on this port; 0: not."""
+
+    @property
+    def name(self) -> str:
+        """The same for targets of the same clusters, in whichever rule they stand."""
+        first = self.clusters[0][0]
+        if len(self.clusters) == 1:
+            return first
+        text = ",".join(f"{cluster}={weight}" for cluster, weight in self.clusters)
+        return f"{first}+{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,14 +86,9 @@ def _target(found: tuple[tuple[OutboundCluster, int], ...], view: View) -> Targe
     """One destination alone gets everything; of several, those with a weight."""
     first = found[0][0]
     clusters = ((str(first), 1),) if len(found) == 1 else tuple((str(c), w) for c, w in found)
-    looked_up = (cluster.port for cluster, _ in found if _is_looked_up(cluster, view))
+    looked_up = (cluster.port for cluster, _ in found if view.is_looked_up(cluster))
     return Target(clusters, policy_of(view, first), next(looked_up, 0))
 
 
 def policy_of(view: View, cluster: OutboundCluster) -> Policy:
     return effective_policy(view.rules(cluster.host), cluster.port, cluster.subset)
-
-
-def _is_looked_up(cluster: OutboundCluster, view: View) -> bool:
-    record = view.services.get(cluster.host)
-    return record is not None and record.resolution is Resolution.DYNAMIC_DNS

@@ -17,6 +17,7 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 from envoy.type.matcher.v3 import regex_pb2
 
+from meshd.compile.dynamic_dns import looked_up
 from meshd.compile.names import OutboundCluster
 from meshd.compile.route_filters import asked_percentage, fraction
 from meshd.compile.route_headers import header_fields, new_host
@@ -94,7 +95,7 @@ def _decoded(text: str) -> bytes:
 
 
 def forward(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> dict[str, Any]:
-    """Fields of an Envoy route that sends requests on, headers included."""
+    """Fields of an Envoy route that sends requests on, headers and filters' settings included."""
     places = _weighted(route.route)
     clusters = [view.destination(place.destination, owner, entrance.port) for place in places]
     hashing = [_hashing(view, cluster) for cluster in clusters]
@@ -122,7 +123,8 @@ def forward(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> dic
                 for place, cluster in zip(places, clusters, strict=True)
             ]
         )
-    return {"route": _Action(**fields), **whole}
+    settings = looked_up() if any(map(view.is_looked_up, clusters)) else {}
+    return {"route": _Action(**fields), "typed_per_filter_config": settings, **whole}
 
 
 def _weighted(places: tuple[HTTPRouteDestination, ...]) -> tuple[HTTPRouteDestination, ...]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
+from meshd.compile.dynamic_dns import looked_up
 from meshd.compile.hosts import forms
 from meshd.compile.idempotence import never
 from meshd.compile.names import PASSTHROUGH_CLUSTER, client_routes
@@ -124,10 +125,12 @@ def _routes(view: View, host: str, port: int) -> list[Any]:
 
 def _default_route(view: View, record: ServiceRecord, port: int) -> Any:
     policy = effective_policy(view.rules(record.host), port)
+    cluster = view.cluster(record.host, port)
     return route_components_pb2.Route(
         name="default",
         match=route_match(None),
-        route=to_cluster(view.cluster(record.host, port), policy.consistent_hash),
+        route=to_cluster(cluster, policy.consistent_hash),
+        typed_per_filter_config=looked_up() if view.is_looked_up(cluster) else {},
     )
 
 

@@ -36,13 +36,13 @@ def _route(
     route: HTTPRoute, match: HTTPMatchRequest | None, action: dict[str, Any], routing: Routing
 ) -> Any:
     names = (route.name, match.name if match else None)
+    settings = filter_settings(route) | action.get("typed_per_filter_config", {})
     return route_components_pb2.Route(
         name=".".join(name for name in names if name),
         match=route_match(match),
         stat_prefix=(match.stat_prefix if match else None) or "",
         metadata=_origin(route, routing),
-        typed_per_filter_config=filter_settings(route),
-        **action,
+        **{**action, "typed_per_filter_config": settings},
     )
 
 

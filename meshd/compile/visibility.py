@@ -12,7 +12,7 @@ from meshd.compile.names import HIDDEN, OutboundCluster
 from meshd.compile.route_match import MESH
 from meshd.compile.scope import Scope
 from meshd.model.base import exported
-from meshd.model.service import ServiceRecord
+from meshd.model.service import Protocol, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.traffic import Destination, VirtualService
 
@@ -132,6 +132,15 @@ class View:
     def options(self) -> MeshOptions:
         return self.index.options
 
+    def protocols(self, port: int) -> frozenset[Protocol]:
+        """What services speak on a port."""
+        return frozenset(
+            known.protocol
+            for record in self.by_port.get(port, ())
+            for known in record.ports
+            if known.number == port
+        )
+
     def rules(self, host: str) -> RuleSet:
         """The DestinationRules that hold for a host; none for one that is no visible service."""
         record = self.services.get(host)
@@ -146,6 +155,11 @@ class View:
         if host in self.index.services and host not in self.services:
             return OutboundCluster(port, host, subset, HIDDEN)
         return OutboundCluster(port, host, subset, self.rules(host).variant)
+
+    def is_looked_up(self, cluster: OutboundCluster) -> bool:
+        """Whether the proxy looks up the name of each request or connection to it."""
+        record = self.services.get(cluster.host)
+        return record is not None and record.resolution is Resolution.DYNAMIC_DNS
 
     def destination(self, destination: Destination, owner: str, port: int) -> OutboundCluster:
         """The cluster of a destination that an object of namespace ``owner`` names.

@@ -183,32 +183,17 @@ def original_destination() -> Any:
     )
 
 
-def _only_on(ports: frozenset[int]) -> Any:
-    """A predicate that is true on all ports but these."""
-    predicate = listener_components_pb2.ListenerFilterChainMatchPredicate
-    ranges = [
-        predicate(destination_port_range={"start": port, "end": port + 1}) for port in sorted(ports)
-    ]
-    if not ranges:
-        return predicate(any_match=True)
-    if len(ranges) == 1:
-        return predicate(not_match=ranges[0])
-    return predicate(not_match=predicate(or_match=predicate.MatchSet(rules=ranges)))
-
-
-def inspect_tls(ports: frozenset[int] | None = None) -> Any:
-    """Looks for a TLS hello on these ports; None: on all."""
+def inspect_tls() -> Any:
+    """Looks for a TLS hello."""
     return listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.tls_inspector",
         typed_config=packed(tls_inspector_pb2.TlsInspector()),
-        filter_disabled=None if ports is None else _only_on(ports),
     )
 
 
-def inspect_http(ports: frozenset[int]) -> Any:
-    """Looks for an HTTP request's first line on these ports."""
+def inspect_http() -> Any:
+    """Looks for an HTTP request's first line."""
     return listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.http_inspector",
         typed_config=packed(http_inspector_pb2.HttpInspector()),
-        filter_disabled=_only_on(ports),
     )

@@ -95,8 +95,49 @@ def test_a_thousand_connections_at_once(node: Node) -> None:
     assert node.answers("alice", "many", "server:91", 1000) == [True] * 1000
 
 
+def _rule(**http: str | bool) -> str:
+    settings = ", ".join(f"{name}: {value}" for name, value in http.items())
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: server, namespace: mesh}}
+spec: {{host: server, trafficPolicy: {{connectionPool: {{http: {{{settings}}}}}}}}}
+"""
+
+
+def test_an_upgrade_to_http2_ends_before_the_application(node: Node) -> None:
+    """Which speaks HTTP/1.1 only; WebSockets go through it."""
+    with node.applied(_rule(h2UpgradePolicy="UPGRADE")):
+        assert len(node.answers("alice", "http", "server:80", 5, 2)) == 10
+        done = node.curl("alice", "--http2-prior-knowledge", "http://server:80/who")
+        assert done.json()["pod"].startswith("server")
+        _check_websocket(node, 80)
+
+
+CALL = """
+apiVersion: v1
+kind: Service
+metadata: {name: rpc, namespace: mesh}
+spec: {selector: {app: server}, ports: [{name: http-rpc, port: 90, targetPort: 9090}]}
+---
+"""
+
+
+def test_an_application_is_spoken_to_in_the_clients_protocol_if_a_rule_says_so(node: Node) -> None:
+    """It speaks HTTP/2 on a port that is declared as HTTP."""
+    rule = _rule(useClientProtocol=True).replace("host: server", "host: rpc")
+    with node.applied(CALL + rule):
+        assert len(node.answers("alice", "grpc", "rpc:90", 3)) == 3
+    with node.applied(_rule(useClientProtocol=True)):
+        assert len(node.answers("alice", "http", "server:80", 3)) == 3
+
+
 @pytest.mark.parametrize("port", [80, 70])
 def test_websockets_are_passed_on(node: Node, port: int) -> None:
+    _check_websocket(node, port)
+
+
+def _check_websocket(node: Node, port: int) -> None:
     script = (
         "import socket\n"
         f"c = socket.create_connection(('server', {port}), 20); f = c.makefile('rwb')\n"

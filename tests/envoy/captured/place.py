@@ -98,9 +98,13 @@ class _Publisher:
 
 
 class Backend:
-    """A name, an address, and what is spoken on some ports of it."""
+    """A name, an address, and what is spoken on some ports of it.
 
-    def __init__(self, name: str, speaks: dict[int, str]) -> None:
+    A port stands for all those up to ``and_up_to`` too.
+    """
+
+    def __init__(self, name: str, speaks: dict[int, str], and_up_to: int = 0) -> None:
+        self.and_up_to = and_up_to
         self.name = name
         number = next(_numbers)
         self.address = f"198.18.{76 + number // 250}.{1 + number % 250}"
@@ -201,13 +205,17 @@ class Place:
         for link in ("out", "far"):
             _run(*inside_, "link", "set", link, "up")
         _run(*inside_, "route", "add", "default", "dev", "out")
+        proxied = f"-m mark ! --mark {PROXY_MARK:#x} -j REDIRECT --to-ports {OUTBOUND_PORT}"
+        self._redirect(f"-d 198.18.0.0/15 {proxied}")
         for backend in self._backends:
             _run(*inside_, "addr", "add", f"{backend.address}/32", "dev", "lo")
-        rule = f"-p tcp -d 198.18.0.0/15 -m mark ! --mark {PROXY_MARK:#x} -j REDIRECT --to-ports"
-        _run(
-            *("ip", "netns", "exec", self.name, "iptables", "-t", "nat", "-A", "OUTPUT"),
-            *(*rule.split(), str(OUTBOUND_PORT)),
-        )
+            for port in backend.speaks if backend.and_up_to else ():
+                these = f"-d {backend.address} --dport {port}:{backend.and_up_to}"
+                self._redirect(f"{these} -j DNAT --to-destination {backend.address}:{port}")
+
+    def _redirect(self, rule: str) -> None:
+        command = ("iptables", "-w", "-t", "nat", "-A", "OUTPUT", "-p", "tcp", *rule.split())
+        _run("ip", "netns", "exec", self.name, *command)
 
     def _make_certificate(self) -> None:
         file = str(self.certificate)
@@ -311,11 +319,19 @@ def _http(client: socket.socket, host: str) -> str:
     return response.read().decode().strip() if response.status == 200 else ""
 
 
-def _tls(client: socket.socket, host: str) -> str:
-    context = ssl.create_default_context()
+def _tls_context() -> ssl.SSLContext:
+    """As browsers offer it; the certificate is anybody's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2", "http/1.1"])
-    with context.wrap_socket(client, server_hostname=host or None) as wrapped:
+    return context
+
+
+_TLS = _tls_context()
+
+
+def _tls(client: socket.socket, host: str) -> str:
+    with _TLS.wrap_socket(client, server_hostname=host or None) as wrapped:
         return _http(wrapped, host)
 
 

@@ -34,13 +34,13 @@ from google.protobuf import json_format
 
 from meshd.compile.clusters import black_hole_cluster, passthrough_cluster, service_clusters
 from meshd.compile.delegation import delegated
-from meshd.compile.dynamic_dns import HTTP_FILTER, http_config
+from meshd.compile.dynamic_dns import http_filter
 from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import BoundServer
 from meshd.compile.gateway_routes import gateway_route_configuration
 from meshd.compile.idempotence import FILTER, idempotence_filter
 from meshd.compile.names import OutboundCluster, gateway_routes, parse_cluster
-from meshd.compile.opaque import opaque_routes
+from meshd.compile.opaque import opaque_routes, target_filters
 from meshd.compile.proxy_protocol import announce_clients
 from meshd.compile.routes import route_configuration
 from meshd.compile.scope import Scope
@@ -343,7 +343,7 @@ def _tcp_listeners(view: View) -> Iterator[Any]:
             filter_chains=[
                 listener_components_pb2.FilterChain(
                     filter_chain_match={"server_names": route.server_names},
-                    filters=route.filters(None),
+                    filters=target_filters(route.target, None),
                 )
             ],
         )
@@ -354,15 +354,17 @@ def _listener(name: str, routes: Any) -> Any:
         "envoy.filters.http.cors": cors_pb2.Cors(),
         "envoy.filters.http.fault": fault_pb2.HTTPFault(),
         FILTER: idempotence_filter(),
-        HTTP_FILTER: http_config(),
         "envoy.filters.http.router": router_pb2.Router(),
     }
     manager = manager_pb2.HttpConnectionManager(
         stat_prefix=name,
         route_config=routes,
         http_filters=[
-            manager_pb2.HttpFilter(name=filter_name, typed_config=packed(config))
-            for filter_name, config in filters.items()
+            http_filter(),
+            *(
+                manager_pb2.HttpFilter(name=filter_name, typed_config=packed(config))
+                for filter_name, config in filters.items()
+            ),
         ],
     )
     chain = listener_components_pb2.FilterChain(

@@ -132,7 +132,7 @@ def test_localities_multiply_nothing_where_no_rule_asks_for_them() -> None:
         assert set(one[kind]) == set(five[kind])
 
 
-def test_only_ports_of_wildcards_that_are_looked_up_have_the_filter_for_it() -> None:
+def test_names_are_looked_up_on_the_way_to_wildcards_that_ask_for_it_and_to_no_others() -> None:
     wild = """
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -140,21 +140,21 @@ metadata: {name: wild}
 spec:
   hosts: ["*.example.com"]
   resolution: DYNAMIC_DNS
-  ports: [{number: 80, name: http, protocol: HTTP}, {number: 443, name: tls, protocol: TLS}]
+  ports: [{number: 9080, name: http, protocol: HTTP}, {number: 443, name: tls, protocol: TLS}]
 ---
 """
-    listener = compiled(snapshot(SERVICES + wild))[Kind.LISTENER]["outbound@default"]
-    chosen: dict[str, list[str]] = {}
-    for chain in listener.filter_chains:
-        manager = http_connection_manager_pb2.HttpConnectionManager()
-        if chain.filters[-1].typed_config.Unpack(manager):
-            chosen[chain.name] = [one.name for one in manager.http_filters]
-        else:
-            chosen[chain.name] = [one.name for one in chain.filters]
-
-    assert "envoy.filters.http.dynamic_forward_proxy" in chosen["http|80"]
-    assert "envoy.filters.http.dynamic_forward_proxy" not in chosen["http|9080"]
-    assert chosen["outbound|443||*.example.com"] == [
+    found = compiled(snapshot(SERVICES + wild))
+    hosts = {host.name: host for host in found[Kind.ROUTE]["9080@default"].virtual_hosts}
+    asking = {
+        name
+        for name, host in hosts.items()
+        for route in host.routes
+        if "envoy.filters.http.dynamic_forward_proxy" in route.typed_per_filter_config
+    }
+    assert asking == {"*.example.com:9080"}
+    listener = found[Kind.LISTENER]["outbound-inspected@default"]
+    chains = {chain.name: [one.name for one in chain.filters] for chain in listener.filter_chains}
+    assert chains["outbound|443||*.example.com"] == [
         "envoy.filters.network.sni_dynamic_forward_proxy",
         "envoy.filters.network.tcp_proxy",
     ]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from meshd.compile.acceptance import as_accepted
 from meshd.compile.inbound import workload_listener
 from meshd.compile.peer_authentication import Mode, PeerPolicy
+from meshd.compile.served import Spoken
 from meshd.model.base import ObjectMeta
 from meshd.model.security import MutualTLS, PeerAuthentication, PeerAuthenticationSpec
 from meshd.model.service import Endpoint, Port, Protocol, ServiceRecord
@@ -19,7 +20,7 @@ from meshd.model.workload import Identity, Workload
 
 WORKLOAD = Workload(uid="default.a", name="a", namespace="default", netns="/run/meshd/netns/a")
 IDENTITY = Identity("cluster.local", "default", "a")
-PORTS = {80: Protocol.HTTP, 81: Protocol.TCP}
+PORTS = {80: Spoken.HTTP, 81: Spoken.OPAQUE, 82: Spoken.SNIFFED}
 
 MESH = "istio"
 """Offered protocol."""

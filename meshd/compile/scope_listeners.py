@@ -1,0 +1,159 @@
+# pyright: reportAttributeAccessIssue=false
+"""The internal listeners that the outgoing connections of a scope share.
+
+One knows by port and address where a connection goes. Where that depends on how the connection
+begins, it hands it to the other one, which looks. So no connection waits to be looked at that is to
+a port and address where nobody has to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from envoy.config.listener.v3 import listener_pb2
+
+from meshd.compile import wellknown
+from meshd.compile.chain_choice import Choice
+from meshd.compile.http import client_manager
+from meshd.compile.internal import handover, internal_cluster
+from meshd.compile.listeners import LOOP, chain, loop_trap
+from meshd.compile.matching import by_port, to_chain
+from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, client_routes
+from meshd.compile.opaque import OpaqueRoute, opaque_routes, target_filters
+from meshd.compile.tcp import tcp_proxy
+from meshd.compile.visibility import View
+from meshd.compile.wellknown import ONCE, seconds, state_value
+from meshd.model.interception import OUTBOUND_PORT
+from meshd.model.service import Protocol
+from meshd.model.snapshot import MeshOptions
+
+_INSPECT: Final = "inspect"
+_REST: Final = "rest"
+
+
+def scope_listener_name(scope: str, *, inspecting: bool = False) -> str:
+    """Of the internal listener, and of the cluster that leads there."""
+    return f"outbound{'-inspected' if inspecting else ''}@{scope}"
+
+
+def scope_clusters(scope: str) -> Iterator[Any]:
+    """The ways into the scope's internal listeners."""
+    for inspecting in (False, True):
+        name = scope_listener_name(scope, inspecting=inspecting)
+        yield internal_cluster(name, name)
+
+
+def scope_listeners(view: View, options: MeshOptions) -> Iterator[Any]:
+    chains = _Chains(view, options)
+    choices = dict(_choices(view, chains))
+    direct = {port: choice.direct(_INSPECT) for port, choice in choices.items()}
+    yield _listener(view, options, chains, direct, inspecting=False)
+    inspected = {
+        port: choice.inspected() for port, choice in choices.items() if choice.is_inspected
+    }
+    yield _listener(view, options, chains, inspected, inspecting=True)
+
+
+def _listener(
+    view: View,
+    options: MeshOptions,
+    chains: _Chains,
+    choices: dict[int, Choice],
+    *,
+    inspecting: bool,
+) -> Any:
+    """Nothing but chains and the matcher depends on what services there are."""
+    ways = {port: choice.way() for port, choice in sorted(choices.items())}
+    wanted = {name for choice in choices.values() for name in choice.chains()}
+    inspectors = (wellknown.inspect_tls(), wellknown.inspect_http())
+    return listener_pb2.Listener(
+        name=scope_listener_name(view.scope.name, inspecting=inspecting),
+        stat_prefix="scope",
+        internal_listener=listener_pb2.Listener.InternalListenerConfig(),
+        listener_filters=[
+            wellknown.original_destination(),
+            *(inspectors if inspecting else ()),
+        ],
+        listener_filters_timeout=seconds(options.protocol_detection_timeout),
+        continue_on_listener_filters_timeout=True,
+        filter_chain_matcher=by_port({**ways, OUTBOUND_PORT: to_chain(LOOP)}).matcher,
+        filter_chains=[loop_trap(), *(chains[name] for name in sorted(wanted))],
+        default_filter_chain=chains.rest(),
+    )
+
+
+class _Chains:
+    """By name. What is in a chain depends on no other service than those that it leads to."""
+
+    def __init__(self, view: View, options: MeshOptions) -> None:
+        self._view = view
+        self._options = options
+        self._made: dict[str, Any] = {_INSPECT: self._inspect()}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._made[name]
+
+    def http(self, port: int) -> str:
+        """HTTP goes by its host, so that one chain serves all services on a port."""
+        return self._keep(f"http|{port}", [self._manager(port)])
+
+    def sniffed(self, port: int) -> str:
+        """The same where HTTP was found out: it is announced to the other end."""
+        announced = state_value(
+            wellknown.ALPN_STATE, "istio-http/1.1", ONCE, factory=wellknown.ALPN_STATE
+        )
+        known = wellknown.set_filter_state(announced)
+        return self._keep(f"sniffed|{port}", [known, self._manager(port)])
+
+    def opaque(self, route: OpaqueRoute) -> str:
+        return self._keep(route.target.name, target_filters(route.target, self._options))
+
+    def rest(self) -> Any:
+        rest = PASSTHROUGH_CLUSTER
+        if self._options.outbound_policy == "REGISTRY_ONLY":
+            rest = BLACK_HOLE_CLUSTER
+        return chain(_REST, None, [tcp_proxy(rest, [(rest, 1)], self._options)])
+
+    def _inspect(self) -> Any:
+        name = scope_listener_name(self._view.scope.name, inspecting=True)
+        return chain(
+            _INSPECT,
+            None,
+            [wellknown.set_filter_state(*handover()), tcp_proxy("inspected", [(name, 1)])],
+        )
+
+    def _manager(self, port: int) -> Any:
+        routes = client_routes(port, self._view.scope.name)
+        return client_manager(f"outbound_{port}", routes, self._options)
+
+    def _keep(self, name: str, filters: list[Any]) -> str:
+        if name not in self._made:
+            self._made[name] = chain(name, None, filters)
+        return name
+
+
+def _choices(view: View, chains: _Chains) -> Iterator[tuple[int, Choice]]:
+    """For each port on which some service is."""
+    found: dict[int, Choice] = {}
+    for route in opaque_routes(view):
+        choice = found.setdefault(route.port, Choice())
+        chosen = chains.opaque(route)
+        choice.add(
+            chosen,
+            route.prefixes,
+            route.server_names,
+            only_tls=route.only_tls,
+            keep=route.is_default,
+        )
+        if route.sniffed:
+            choice.add_http(chains.sniffed(route.port), route.prefixes)
+    for port in view.by_port:
+        spoken = view.protocols(port)
+        if any(protocol.is_http for protocol in spoken):
+            found.setdefault(port, Choice()).add_http(chains.http(port))
+        if spoken & {Protocol.TLS, Protocol.HTTPS}:
+            found.setdefault(port, Choice()).expect_tls()
+    for port, choice in found.items():
+        choice.close()
+        yield port, choice
