@@ -41,25 +41,46 @@ def by_port(ways: Mapping[int, Any], otherwise: Any = None) -> Any:
     return _by("port", network_inputs_pb2.DestinationPortInput(), named, otherwise)
 
 
-def by_address(ways: Mapping[str, Any]) -> Any:
+def by_address(ways: Mapping[str, Any], otherwise: Any = None) -> Any:
     """By the address that the client wanted."""
-    return _by("address", network_inputs_pb2.DestinationIPInput(), ways, None)
+    return _by("address", network_inputs_pb2.DestinationIPInput(), ways, otherwise)
 
 
 def by_network(ways: Mapping[str, Any], otherwise: Any = None) -> Any:
     """By the networks (or addresses) in which the address is that the client wanted. A way that
     ends nowhere goes on with that of the next larger network, and at last with ``otherwise``."""
-    if not ways:
-        return otherwise
-    ranges = ip_pb2.IPMatcher(
-        range_matchers=[
-            ip_pb2.IPMatcher.IPRangeMatcher(ranges=[_range(network)], on_match=way)
-            for network, way in ways.items()
-        ]
-    )
+    networks = {ipaddress.ip_network(text): way for text, way in ways.items()}
+    large = {network: way for network, way in networks.items() if network.num_addresses > 1}
+    single = {
+        str(network.network_address): way
+        for network, way in networks.items()
+        if network not in large
+    }
+    if large:
+        otherwise = _by_range(large, otherwise)
+    return by_address(single, otherwise) if single else otherwise
+
+
+def _by_range(ways: Mapping[Any, Any], otherwise: Any) -> Any:
+    """By networks of several addresses: Envoy calls what it needs for them work in progress."""
+    matchers = [
+        ip_pb2.IPMatcher.IPRangeMatcher(
+            ranges=[
+                cidr_pb2.CidrRange(
+                    address_prefix=str(network.network_address),
+                    prefix_len={"value": network.prefixlen},
+                )
+            ],
+            on_match=way,
+        )
+        for network, way in ways.items()
+    ]
     tree = _Matcher.MatcherTree(
         input=_extension("address", network_inputs_pb2.DestinationIPInput()),
-        custom_match=_extension("envoy.matching.custom_matchers.ip_range_matcher", ranges),
+        custom_match=_extension(
+            "envoy.matching.custom_matchers.ip_range_matcher",
+            ip_pb2.IPMatcher(range_matchers=matchers),
+        ),
     )
     return _Matcher.OnMatch(matcher=_Matcher(matcher_tree=tree, on_no_match=otherwise))
 
@@ -132,13 +153,6 @@ def _by(name: str, what: Any, ways: Mapping[str, Any], otherwise: Any) -> Any:
     for value, way in ways.items():
         tree.exact_match_map.map[value].CopyFrom(way)
     return _Matcher.OnMatch(matcher=_Matcher(matcher_tree=tree, on_no_match=otherwise))
-
-
-def _range(network: str) -> Any:
-    found = ipaddress.ip_network(network, strict=False)
-    return cidr_pb2.CidrRange(
-        address_prefix=str(found.network_address), prefix_len={"value": found.prefixlen}
-    )
 
 
 def _extension(name: str, message: Any) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.node.certificates import certificate
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.node.node import Node
 
@@ -40,6 +40,9 @@ spec:
   - port: {number: 444, name: mutual, protocol: HTTPS}
     hosts: [shop.test]
     tls: {mode: MUTUAL, credentialNames: [shop-cert], caCertCredentialName: clients}
+  - port: {number: 445, name: optional, protocol: HTTPS}
+    hosts: [shop.test]
+    tls: {mode: OPTIONAL_MUTUAL, credentialNames: [shop-cert], caCertCredentialName: clients}
   - port: {number: 8443, name: tls, protocol: TLS}
     hosts: [own.test]
     tls: {mode: PASSTHROUGH}
@@ -72,35 +75,6 @@ context.load_cert_chain("/srv/app/own.pem")
 server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()
 """
-
-
-def certificate(directory: Path, name: str) -> tuple[Path, Path]:
-    key, certificate = directory / f"{name}.key", directory / f"{name}.crt"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "1",
-            "-subj",
-            f"/CN={name}",
-            "-addext",
-            f"subjectAltName=DNS:{name}",
-            "-keyout",
-            str(key),
-            "-out",
-            str(certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return key, certificate
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +155,32 @@ def test_https_with_a_secret(node: Node, front: str) -> None:
         "stranger.outside", "-k", "--resolve", f"other.test:443:{front}", "https://other.test/who"
     )
     assert done.status != 0
+
+
+@pytest.mark.parametrize(
+    ("port", "how"),
+    [
+        (80, ("--http2-prior-knowledge",)),
+        (443, ("--http2",)),
+        (443, ("--http1.1",)),
+        (444, ("--http2", "--cert", "/srv/app/client.pem")),
+        (445, ("--http2", "--cert", "/srv/app/client.pem")),
+        (445, ("--http2",)),
+        (445, ("--no-alpn",)),
+    ],
+)
+def test_a_client_chooses_its_version_of_http(
+    node: Node, front: str, port: int, how: tuple[str, ...]
+) -> None:
+    """In clear text and in each mode of TLS; the application speaks HTTP/1.1."""
+    scheme = "http" if port == 80 else "https"
+    trusted = ("--cacert", "/srv/app/shop.test.crt", "--resolve", f"shop.test:{port}:{front}")
+    written = ("-o", "/dev/null", "-w", "%{http_code} over %{http_version}")
+    done = node.curl(
+        "stranger.outside", *trusted, *how, *written, f"{scheme}://shop.test:{port}/who"
+    )
+    spoken = "2" if how[0].startswith("--http2") else "1.1"
+    assert done.output == f"200 over {spoken}", done.errors
 
 
 def test_https_for_clients_with_a_certificate(node: Node, front: str) -> None:

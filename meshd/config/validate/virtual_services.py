@@ -197,13 +197,21 @@ def check_destinations(
 
 def check_destination(report: Report, path: Path, destination: Destination) -> None:
     if not is_address(destination.host):
-        check_host(report, (*path, "host"), destination.host)
+        check_destination_host(report, (*path, "host"), destination.host)
     if destination.subset is not None and (problem := subset_problem(destination.subset)):
         report.error((*path, "subset"), problem)
     if destination.port:
         if destination.port.number is None:
             report.error((*path, "port", "number"), "is required")
         check_port(report, (*path, "port", "number"), destination.port.number)
+
+
+def check_destination_host(report: Report, path: Path, host: str) -> None:
+    """A wildcard is that of a service whose names are looked up."""
+    if host == "*":
+        report.error(path, '"*" is no service; name one')
+    else:
+        check_host(report, path, host, wildcard=True)
 
 
 def subset_problem(name: str) -> str:
