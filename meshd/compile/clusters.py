@@ -15,6 +15,7 @@ from envoy.extensions.clusters.common.dns.v3 import dns_pb2
 from envoy.extensions.clusters.dns.v3 import dns_cluster_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
+from meshd.compile import limits
 from meshd.compile.destination_rules import RuleSet
 from meshd.compile.dynamic_dns import dynamic_cluster
 from meshd.compile.endpoints import has_labels, lb_endpoint, load_assignment, near_assignment
@@ -91,6 +92,7 @@ def _service_cluster(
         upstream_connection_options=keepalive(policy),
         typed_extension_protocol_options=_http_options(protocol, policy, service.host),
         upstream_bind_config=from_namespace(),
+        **limits.buffers(),
         **discovery,
         **outlier_detection(policy.outlier_detection),
         **common_balancing(policy, nearness),
@@ -188,9 +190,7 @@ def _http_options(protocol: Protocol, policy: Policy, host: str) -> dict[str, An
     http = policy.connection_pool.http if policy.connection_pool else None
     streams = http.max_concurrent_streams if http else None
     http1 = protocol_pb2.Http1ProtocolOptions()
-    http2 = protocol_pb2.Http2ProtocolOptions(
-        max_concurrent_streams={"value": streams} if streams else None
-    )
+    http2 = limits.http2(streams)
     as_asked = protocol is Protocol.SNIFFED or (http is not None and http.use_client_protocol)
     extra = _common_http_options(policy) | _names_from_requests(policy, host)
     if as_asked:
@@ -245,6 +245,7 @@ def passthrough_cluster(options: MeshOptions) -> Any:
             Protocol.SNIFFED, Policy(), PASSTHROUGH_CLUSTER
         ),
         upstream_bind_config=from_namespace(),
+        **limits.buffers(),
         **_original_destination(),
     )
 
@@ -255,4 +256,5 @@ def black_hole_cluster(options: MeshOptions) -> Any:
         name=BLACK_HOLE_CLUSTER,
         type=_CLUSTER.STATIC,
         connect_timeout=seconds(options.connect_timeout),
+        **limits.buffers(),
     )

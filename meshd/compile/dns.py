@@ -14,6 +14,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.listener.v3 import listener_components_pb2, udp_listener_config_pb2
 from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
 
+from meshd.compile import limits
 from meshd.compile.listeners import in_namespace
 from meshd.compile.traffic_policy import Policy, circuit_breakers
 from meshd.compile.wellknown import packed, seconds, socket_address
@@ -58,6 +59,7 @@ def cluster(options: MeshOptions) -> Any:
         name=DNS_CLUSTER,
         type=cluster_pb2.Cluster.STATIC,
         circuit_breakers=circuit_breakers(Policy()),
+        **limits.buffers(),
         load_assignment=endpoint_pb2.ClusterLoadAssignment(
             cluster_name=DNS_CLUSTER,
             endpoints=[

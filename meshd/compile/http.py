@@ -14,7 +14,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
 )
 
-from meshd.compile import dynamic_dns
+from meshd.compile import dynamic_dns, limits
 from meshd.compile.access_log import access_logs
 from meshd.compile.idempotence import FILTER, idempotence_filter
 from meshd.compile.wellknown import (
@@ -60,7 +60,7 @@ def server_manager(port: int, cluster: str, options: MeshOptions, *, mutual_tls:
         server_header_transformation=_Manager.PASS_THROUGH,
         preserve_external_request_id=True,
         # A client's proxy that speaks HTTP/2 here has its client's WebSockets in it.
-        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(allow_connect=True),
+        http2_protocol_options=limits.http2(limits.MAX_STREAMS, allow_connect=True),
     )
 
 
@@ -93,8 +93,14 @@ def _manager(options: MeshOptions, **parts: Any) -> Any:
             normalize_path=true(),
             strip_trailing_host_dot=True,
             stream_idle_timeout=seconds(0),
+            stream_flush_timeout=seconds(limits.FLUSH_TIMEOUT),
+            request_headers_timeout=seconds(limits.HEADERS_TIMEOUT),
             upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="websocket")],
-            **{"server_name": SERVER_NAME, **parts},
+            **{
+                "server_name": SERVER_NAME,
+                "http2_protocol_options": limits.http2(limits.MAX_STREAMS),
+                **parts,
+            },
         ),
     )
 

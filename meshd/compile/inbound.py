@@ -22,7 +22,7 @@ from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
-from meshd.compile import wellknown
+from meshd.compile import limits, wellknown
 from meshd.compile.http import server_manager
 from meshd.compile.internal import handover, internal_cluster
 from meshd.compile.listeners import (
@@ -99,8 +99,8 @@ _VARIANTS: Final = {
 _OPTIONS: Final = http_protocol_options_pb2.HttpProtocolOptions
 _HTTP_OPTIONS: Final[Mapping[str, dict[str, Any]]] = {
     "": {},
-    "http2": {"explicit_http_config": {"http2_protocol_options": {}}},
-    "either": {"use_downstream_protocol_config": {"http2_protocol_options": {}}},
+    "http2": {"explicit_http_config": {"http2_protocol_options": limits.http2()}},
+    "either": {"use_downstream_protocol_config": {"http2_protocol_options": limits.http2()}},
 }
 
 
@@ -113,6 +113,7 @@ def _to_application(name: str, http: dict[str, Any]) -> Any:
         lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
         connect_timeout=seconds(10),
         circuit_breakers=circuit_breakers(Policy()),
+        **limits.buffers(),
         upstream_bind_config=wellknown.from_namespace(PROXY_INBOUND_MARK),
         typed_extension_protocol_options=options if http else {},
     )
@@ -222,6 +223,7 @@ def shared_listeners(served: Mapping[str, Ports], options: MeshOptions) -> Itera
             ],
             listener_filters_timeout=seconds(options.protocol_detection_timeout),
             continue_on_listener_filters_timeout=True,
+            **limits.buffers(),
             filter_chain_matcher=by_port({**ways, INBOUND_PORT: to_chain(LOOP)}).matcher,
             filter_chains=[loop_trap(), *(chains[name] for name in sorted(chains))],
             default_filter_chain=chain(

@@ -12,6 +12,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.transport_sockets.internal_upstream.v3 import internal_upstream_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 
+from meshd.compile import limits
 from meshd.compile.traffic_policy import Policy, circuit_breakers
 from meshd.compile.wellknown import (
     LOCAL_ADDRESS_STATE,
@@ -48,6 +49,7 @@ def internal_cluster(name: str, listener: str) -> Any:
         name=name,
         type=cluster_pb2.Cluster.STATIC,
         circuit_breakers=circuit_breakers(Policy()),
+        **limits.buffers(),
         load_assignment=endpoint_pb2.ClusterLoadAssignment(
             cluster_name=name,
             endpoints=[endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=[endpoint])],

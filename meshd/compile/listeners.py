@@ -10,10 +10,11 @@ from typing import Any, Final
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 
+from meshd.compile import limits
 from meshd.compile.matching import to_chain
 from meshd.compile.names import BLACK_HOLE_CLUSTER
 from meshd.compile.tcp import tcp_proxy
-from meshd.compile.wellknown import socket_address
+from meshd.compile.wellknown import seconds, socket_address
 from meshd.model.interception import DNS_PORT, INBOUND_PORT, OUTBOUND_PORT
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
@@ -67,6 +68,8 @@ def in_namespace(
         else [],
         # What is inbound stops listening when the proxy is drained, see ``proxy.admin``.
         traffic_direction="UNSPECIFIED" if udp else "INBOUND",
+        socket_options=[] if udp else limits.socket_options(local=port == OUTBOUND_PORT),
+        **limits.buffers(),
         **parts,
     )
 
@@ -117,7 +120,15 @@ def _range(prefix: str) -> Any:
     )
 
 
-def chain(name: str, match: Any, filters: Sequence[Any], **parts: Any) -> Any:
+def chain(
+    name: str, match: Any, filters: Sequence[Any], *, transport_socket: Any = None, **parts: Any
+) -> Any:
+    if transport_socket is not None:
+        timeout = seconds(limits.HANDSHAKE_TIMEOUT)
+        parts |= {
+            "transport_socket": transport_socket,
+            "transport_socket_connect_timeout": timeout,
+        }
     return listener_components_pb2.FilterChain(
         name=name, filter_chain_match=match, filters=filters, **parts
     )

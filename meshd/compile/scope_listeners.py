@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from envoy.config.listener.v3 import listener_pb2
 
-from meshd.compile import wellknown
+from meshd.compile import limits, wellknown
 from meshd.compile.chain_choice import Choice
 from meshd.compile.http import client_manager
 from meshd.compile.internal import handover, internal_cluster
@@ -77,6 +77,7 @@ def _listener(
         ],
         listener_filters_timeout=seconds(options.protocol_detection_timeout),
         continue_on_listener_filters_timeout=True,
+        **limits.buffers(),
         filter_chain_matcher=by_port({**ways, OUTBOUND_PORT: to_chain(LOOP)}).matcher,
         filter_chains=[loop_trap(), *(chains[name] for name in sorted(wanted))],
         default_filter_chain=chains.rest(),

@@ -21,8 +21,9 @@ from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_stat
 from envoy.extensions.local_address_selectors.filter_state_override.v3 import config_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
 
+from meshd.compile.limits import socket_options
 from meshd.compile.newer_messages import StateOnAccept
-from meshd.model.interception import PROXY_MARK
+from meshd.model.interception import PROXY_INBOUND_MARK, PROXY_MARK
 from meshd.model.workload import Workload
 
 _SOL_SOCKET: Final = 1
@@ -118,7 +119,8 @@ def from_namespace(mark: int = PROXY_MARK) -> Any:
                 name=_SO_MARK,
                 int_value=mark,
                 state=socket_option_pb2.SocketOption.STATE_PREBIND,
-            )
+            ),
+            *socket_options(local=mark == PROXY_INBOUND_MARK),
         ],
     )
 

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from meshd.model.buffers import CONNECTION_BUFFER, KIB
 from meshd.model.pool import Pool
 from meshd.model.routes import MAX_REGEX_PROGRAM
+from meshd.proxy import overload
 from meshd.proxy.pool import Member
 from meshd.settings import Paths, ProxySettings, Settings
 
@@ -26,17 +28,11 @@ _HEAP: Final = "envoy.resource_monitors.fixed_heap"
 _INTERNAL_LISTENERS: Final[Json] = {
     "name": "envoy.bootstrap.internal_listener",
     "typed_config": {
-        "@type": f"{_TYPE}envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+        "@type": f"{_TYPE}envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+        "buffer_size_kb": CONNECTION_BUFFER // KIB,
     },
 }
 
-_WHEN_HEAP_IS_AT: Final = {
-    "envoy.overload_actions.shrink_heap": 0.90,
-    "envoy.overload_actions.disable_http_keepalive": 0.92,
-    "envoy.overload_actions.stop_accepting_requests": 0.95,
-    "envoy.overload_actions.stop_accepting_connections": 0.98,
-}
-"""Fractions of the memory limit: first give back, then refuse, and what is under way goes on."""
 
 _RUNTIME: Final = {
     # Users' regular expressions are checked before they get here.
@@ -179,13 +175,8 @@ def _overload_manager(proxy: ProxySettings) -> Json:
                 },
             },
         ],
-        "actions": [
-            {
-                "name": action,
-                "triggers": [{"name": _HEAP, "threshold": {"value": fraction}}],
-            }
-            for action, fraction in _WHEN_HEAP_IS_AT.items()
-        ],
+        "actions": overload.actions(_HEAP),
+        "buffer_factory_config": overload.BUFFER_ACCOUNTS,
     }
 
 

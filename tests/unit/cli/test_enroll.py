@@ -12,8 +12,7 @@ import pytest
 from meshd import wire
 from meshd.capture import cgroups
 from meshd.cli import services
-from meshd.discovery.systemd import Unit, described
-from meshd.discovery.units import cgroup_of
+from meshd.discovery.units import Unit, cgroup_of, described
 
 CGROUP: Final = "apps/web"
 ROW: Final = wire.WorkloadStatus(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshd.model.base import Duration
+from meshd.model.buffers import CONNECTION_BUFFER
 from meshd.model.pool import Pool, pool_of
 from meshd.proxy import binary
 from meshd.proxy.bootstrap import arguments, bootstrap, config_of, member_name, node_id
@@ -37,12 +38,23 @@ def test_the_limits_of_the_settings_are_in_it() -> None:
     heap, connections = (one["typed_config"] for one in manager["resource_monitors"])
     assert heap["max_heap_size_bytes"] == 300 * 1024 * 1024
     assert connections["max_active_downstream_connections"] == 77
-    thresholds = {
-        one["name"].rpartition(".")[2]: one["triggers"][0]["threshold"]["value"]
-        for one in manager["actions"]
-    }
-    assert thresholds["shrink_heap"] == 0.9
-    assert thresholds["stop_accepting_requests"] == 0.95
+
+
+def test_who_takes_most_memory_gives_way_before_anybody_is_refused() -> None:
+    manager = bootstrap(SETTINGS, PATHS, MEMBER)["overload_manager"]
+    triggers = {one["name"].rpartition(".")[2]: one["triggers"][0] for one in manager["actions"]}
+    refusing = min(
+        triggers[name]["threshold"]["value"]
+        for name in ("stop_accepting_requests", "stop_accepting_connections")
+    )
+    for name in ("reset_high_memory_stream", "reduce_timeouts"):
+        assert triggers[name]["scaled"]["saturation_threshold"] < refusing
+    assert triggers["shrink_heap"]["threshold"]["value"] < refusing
+
+
+def test_what_passes_inside_a_proxy_has_small_buffers_too() -> None:
+    (extension,) = bootstrap(SETTINGS, PATHS, MEMBER)["bootstrap_extensions"]
+    assert extension["typed_config"]["buffer_size_kb"] * 1024 == CONNECTION_BUFFER
 
 
 def test_nothing_of_it_leaves_the_host() -> None:

@@ -1,0 +1,53 @@
+# pyright: reportAttributeAccessIssue=false
+"""Bounds for every connection: how much it may hold, and how long it may take to begin."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Final
+
+from envoy.config.core.v3 import protocol_pb2, socket_option_pb2
+
+from meshd.model.buffers import CONNECTION_BUFFER, CONNECTION_WINDOW, KIB, STREAM_WINDOW
+
+MAX_STREAMS: Final = 1024
+"""Requests under way at once on one HTTP/2 connection from a client."""
+HANDSHAKE_TIMEOUT: Final = 10.0
+"""Seconds in which a client has to finish its TLS handshake."""
+HEADERS_TIMEOUT: Final = 10.0
+"""Seconds in which a client has to send all headers of a request that it has begun. Its body may
+take as long as it likes."""
+FLUSH_TIMEOUT: Final = 300.0
+"""Seconds in which a client has to take the next part of a response that has ended otherwise."""
+
+_SENDING: Final = (socket.IPPROTO_TCP, 25, 128 * KIB)
+"""TCP_NOTSENT_LOWAT (linux/tcp.h): bytes that the kernel takes before any of them can be sent."""
+_RECEIVING: Final = (socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * KIB)
+"""The kernel would let it grow to several MiB, all of which a connection that is not read fills."""
+
+
+def buffers() -> dict[str, Any]:
+    """Fields of a listener or a cluster."""
+    return {"per_connection_buffer_limit_bytes": {"value": CONNECTION_BUFFER}}
+
+
+def socket_options(*, local: bool = False) -> list[Any]:
+    """Of a socket whose far end may not read, or, at the other side of the proxy, is not read:
+    the kernel's buffers are small, too. ``local``: the far end is in the proxy's own host, so that
+    a window of the size of a buffer costs no throughput."""
+    option = socket_option_pb2.SocketOption
+    return [
+        option(level=level, name=name, int_value=value, state=option.STATE_PREBIND)
+        for level, name, value in (_SENDING, *((_RECEIVING,) if local else ()))
+    ]
+
+
+def http2(max_concurrent_streams: int | None = None, *, allow_connect: bool = False) -> Any:
+    """Options of HTTP/2, whichever side it is spoken to."""
+    streams = max_concurrent_streams
+    return protocol_pb2.Http2ProtocolOptions(
+        max_concurrent_streams={"value": streams} if streams else None,
+        allow_connect=allow_connect,
+        initial_stream_window_size={"value": STREAM_WINDOW},
+        initial_connection_window_size={"value": CONNECTION_WINDOW},
+    )
