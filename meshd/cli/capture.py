@@ -22,6 +22,7 @@ from meshd.capture.probe import listens_here
 from meshd.cli import release
 from meshd.cli.arguments import Output, OutputOption
 from meshd.cli.output import emit, is_for_scripts, tell, warn
+from meshd.cli.preparing import prepare_all
 from meshd.discovery import host_services
 from meshd.discovery.held_starts import HeldStarts
 from meshd.errors import InvalidInputError, MeshdError
@@ -123,6 +124,15 @@ def _settings_or_defaults(path: Path) -> Settings:
 
 
 app.command()(release.release)
+
+
+@app.command()
+def prepare() -> None:
+    """Tell systemd anew how enrolled services are held before they start: after an upgrade.
+
+    Does what meshctl enroll did for each of them, as this version of meshd does it; restarts none.
+    """
+    warn(prepare_all())
 
 
 def _host_workload(workload: Workload, settings: CaptureSettings) -> HostWorkload:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -30,8 +29,9 @@ from meshd.cli.offer import offered, take_back
 from meshd.cli.output import emit, is_for_scripts, tell, warn
 from meshd.cli.place import Place, named
 from meshd.cli.ports import PortWish, parse_port
+from meshd.cli.preparing import prepare
 from meshd.config.read import label_problem, subdomain_problem
-from meshd.discovery import units
+from meshd.discovery.systemd import Systemd
 from meshd.errors import InvalidInputError
 from meshd.model.base import Duration
 from meshd.model.workload import NamedPort, Workload
@@ -121,6 +121,7 @@ def enroll(
         _refuse_ports(wishes)
     _check_names(namespace, name, service_account)
     known = place.known(_rows(target))
+    place = place.as_in(known) if known else place
     changes = service or wishes or label or annotation or address
     if known and not changes and place.is_still(_pins(), known.uid):
         source = context.get_parameter_source("namespace")
@@ -150,7 +151,7 @@ def enroll(
         workload = offered(target, service, wishes, workload)
     _register(target, place, workload, float(timeout))
     if place.unit and restart:
-        units.Systemd().restart(place.unit)
+        Systemd().restart(place.unit)
     _show(_row(target, workload.uid), place, output)
 
 
@@ -195,7 +196,7 @@ def _register(target: Target, place: Place, workload: Workload, timeout: float) 
 
     Half enrolled, it would be cut off when it is restarted next, perhaps by a reboot.
     """
-    was_prepared = bool(place.unit) and units.Systemd().is_prepared(place.unit)
+    was_prepared = bool(place.unit) and Systemd().is_prepared(place.unit)
     if place.unit:
         _prepare(place.unit, restart=False)
     try:
@@ -211,20 +212,19 @@ def _register(target: Target, place: Place, workload: Workload, timeout: float) 
 
 
 def _prepare(unit: str, restart: bool) -> None:
-    systemd = units.Systemd()
-    systemd.prepare(unit, _meshctl())
+    warn(prepare(unit))
     if restart:
-        systemd.restart(unit)
+        Systemd().restart(unit)
 
 
 def _undo_preparation(unit: str) -> None:
-    systemd = units.Systemd()
+    systemd = Systemd()
     systemd.undo(unit)
     systemd.stop_slice(unit)
 
 
 def _undo(unit: str, restart: bool) -> None:
-    systemd = units.Systemd()
+    systemd = Systemd()
     systemd.undo(unit)
     if restart:
         systemd.restart(unit)
@@ -256,11 +256,6 @@ def _check_names(namespace: str, name: str, account: str) -> None:
     ):
         if text and (wrong := problem(text)):
             raise typer.BadParameter(f"{option}: {wrong}")
-
-
-def _meshctl() -> str:
-    """As systemd is to call it."""
-    return str(Path(sys.argv[0]).absolute())
 
 
 def _key_and_value(text: str) -> tuple[str, str]:
@@ -310,7 +305,7 @@ def _enrolled(target: Target, place: Place | None, namespace: str) -> list[wire.
         for row in _rows(target)
         if namespace in {"", row.namespace} and (place.holds(row) if place else bool(row.cgroup))
     ]
-    if place and not rows and not (place.unit and units.Systemd().is_prepared(place.unit)):
+    if place and not rows and not (place.unit and Systemd().is_prepared(place.unit)):
         raise InvalidInputError(f"{place} is not enrolled: see meshctl status")
     return rows
 
@@ -337,7 +332,7 @@ def _show(row: wire.WorkloadStatus, place: Place, output: Output) -> None:
     else:
         state = "captured and proven" if row.proven else row.problem or "not proven yet"
         tell(f"{row.namespace}/{row.workload} enrolled as {row.service_account}: {state}")
-    if place.unit and units.Systemd().look(place.unit).is_outside:
+    if place.unit and Systemd().look(place.unit).is_outside:
         sys.stdout.flush()
         warn([services.outside(place.unit)])
     if not row.proven:

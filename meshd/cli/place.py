@@ -13,7 +13,8 @@ from meshd import wire
 from meshd.capture import cgroups, inside
 from meshd.capture.namespaces import Pins
 from meshd.discovery import host_addresses, units
-from meshd.errors import InvalidInputError
+from meshd.discovery.systemd import Systemd, Unit
+from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.model.workload import HostService
 
 
@@ -25,6 +26,8 @@ class Place:
     cgroup: str = ""
     netns: str = ""
     """Path of a network namespace that is not the host's."""
+    aliases: tuple[str, ...] = ()
+    """All names of the unit."""
 
     def __str__(self) -> str:
         return self.unit or self.cgroup or self.netns
@@ -55,8 +58,8 @@ class Place:
         """Raises InvalidInputError or NotReadyError when there is no such thing on this host."""
         if self.netns:
             os.close(inside.open_namespace(Path(self.netns)))
-        if self.unit and not units.Systemd().look(self.unit).exists:
-            raise InvalidInputError(f"there is no unit {self.unit} on this host")
+        if self.unit and (problem := unfit(Systemd().look(self.unit))):
+            raise InvalidInputError(f"{self.unit} {problem}")
         if self.cgroup and not cgroups.identify(self.cgroup):
             raise InvalidInputError(
                 f"there is no cgroup {self.cgroup} below {cgroups.root()}: start what runs in it"
@@ -67,7 +70,13 @@ class Place:
         """Whether it is that workload's."""
         if self.netns:
             return row.netns == self.netns
-        return row.unit == self.unit if self.unit else row.cgroup == self.cgroup
+        if self.unit:
+            return row.unit in {self.unit, *self.aliases}
+        return row.cgroup == self.cgroup
+
+    def as_in(self, row: wire.WorkloadStatus) -> Place:
+        """By the name under which it was enrolled."""
+        return dataclasses.replace(self, unit=row.unit)
 
     def known(self, rows: Iterable[wire.WorkloadStatus]) -> wire.WorkloadStatus | None:
         return next((row for row in rows if self.holds(row)), None)
@@ -86,4 +95,31 @@ def named(what: str, cgroup: str) -> Place:
         return Place(cgroup=cgroup.strip("/"))
     if "/" in what:
         return Place(netns=os.path.normpath(Path(what).absolute()))
-    return Place(unit=units.unit_name(what))
+    return _of_unit(units.unit_name(what))
+
+
+def unfit(unit: Unit) -> str:
+    """Why it cannot be a service of the mesh; empty when it can. Pure."""
+    if unit.load_state == "masked":
+        return "is masked: systemctl unmask it first"
+    if not unit.exists:
+        return "is no unit of this host's systemd (of a user's own, enrol the --cgroup)"
+    if unit.says("Transient"):
+        return "is transient, and gone for good when it ends: write a file for it"
+    if netns := unit.properties.get("NetworkNamespacePath"):
+        return f"runs in a network namespace of its own: run meshctl enroll {netns}"
+    if unit.says("PrivateNetwork"):
+        return "runs in a network namespace that nothing leaves (PrivateNetwork=yes)"
+    return ""
+
+
+def _of_unit(asked: str) -> Place:
+    """Under its own name, unless it was enrolled by an alias. Raises InvalidInputError."""
+    systemd = Systemd()
+    try:
+        unit = systemd.look(asked)
+    except SystemRefusedError:
+        return Place(unit=asked)
+    aliases = tuple(unit.properties.get("Names", "").split())
+    known = next((name for name in (asked, *aliases) if systemd.is_prepared(name)), unit.name)
+    return Place(unit=units.unit_name(known), aliases=aliases)

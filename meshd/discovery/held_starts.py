@@ -11,13 +11,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 from pathlib import Path
-from typing import Final
 
-from meshd.discovery.units import Unit, unit_name
+from meshd.discovery.systemd import Unit
+from meshd.discovery.units import unit_name
 from meshd.errors import MeshdError, SystemRefusedError
-
-_REFUSED: Final = "exec-condition"
-"""systemd's word for a start that the condition ended: the unit does not count as failed."""
 
 
 class Step(enum.Enum):
@@ -29,13 +26,16 @@ class Step(enum.Enum):
     LEAVE = "leave"
 
 
-def next_step(unit: Unit) -> Step:
-    """Never starts what somebody has stopped."""
+def next_step(unit: Unit, hold: Unit) -> Step:
+    """Never starts what somebody has stopped. When its hold has failed, systemd did not even try to
+    start it, so that it does not count as failed itself."""
     match unit.state:
         case "failed":
             return Step.START
-        case "inactive" if unit.result == _REFUSED:
+        case "inactive" if hold.state == "failed":
             return Step.START
+        case "inactive" if hold.active:
+            return Step.WAIT
         case "activating" | "deactivating" | "reloading":
             return Step.WAIT
         case _:

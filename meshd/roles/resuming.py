@@ -11,7 +11,8 @@ from typing import Final
 from meshd import journal
 from meshd.capture import inside
 from meshd.discovery.held_starts import HeldStarts, Step, next_step
-from meshd.discovery.units import Systemd
+from meshd.discovery.hold_units import hold_of
+from meshd.discovery.systemd import Systemd
 from meshd.errors import MeshdError
 from meshd.model.workload import HostService
 
@@ -46,11 +47,18 @@ class Resuming:
             if step is Step.START:
                 text = "%s failed to start while it was held; it is started again"
                 journal.event(_log, logging.WARNING, "resumed", text, unit)
-                await inside.run_in_host(functools.partial(Systemd().start_again, unit))
+                await inside.run_in_host(functools.partial(_start_again, unit))
         except (MeshdError, OSError) as error:
             journal.event(_log, logging.ERROR, "resumed", "%s", error)
         finally:
             del self._tasks[unit]
 
     async def _look(self, unit: str) -> Step:
-        return next_step(await inside.run_in_host(functools.partial(Systemd().look, unit)))
+        both = (unit, hold_of(unit))
+        return next_step(*await inside.run_in_host(functools.partial(Systemd().look_at, both)))
+
+
+def _start_again(unit: str) -> None:
+    """With the sockets that were held as it was, and failed with it."""
+    systemd = Systemd()
+    systemd.start_again(unit, *systemd.look(unit).sockets)

@@ -6,13 +6,14 @@ any connection of an enrolled service that arrives out there has bypassed the me
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pytest
 
@@ -48,6 +49,39 @@ ExecStart=/bin/sh -c 'until curl -sf -o /dev/null -m 1 http://shop.mesh.svc.clus
  do sleep 0.1; done'
 """
 """It does not start without its peer."""
+ACTIVATED: Final = """\
+import os, socket
+listening = socket.socket(fileno=3)
+while True:
+    connection, _ = listening.accept()
+    with connection:
+        connection.recv(1 << 16)
+        connection.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello")
+"""
+"""Takes its socket from systemd."""
+HOSTILE: Final = """\
+[Service]
+User=nobody
+EnvironmentFile=/srv/hostile/environment
+ExecStart=/bin/sleep infinity
+"""
+ENVIRONMENT: Final = """\
+LD_DEBUG=files
+LD_DEBUG_OUTPUT=/srv/hostile/loaded
+PATH=/srv/hostile
+PYTHONPATH=/srv/hostile
+MESHD_HOME=/srv/hostile
+"""
+"""Each program that is loaded with it leaves a file."""
+JAILED: Final = """\
+[Service]
+RootDirectory=/srv/jail
+BindReadOnlyPaths=/usr /lib /lib64 /bin
+ExecStart=/bin/sleep infinity
+StandardOutput=file:/srv/jailed.out
+MemoryMax=8M
+TimeoutStartSec=1
+"""
 OFF: Final = "/etc/systemd/system/meshd.service.d/off.conf"
 STRICT: Final = """
 apiVersion: security.istio.io/v1
@@ -106,8 +140,19 @@ def machine(make_machine: Callable[[str], Machine], outside: Outside) -> Machine
         made.write(f"/etc/systemd/system/{name}.service", UNIT.format(port=port))
     made.write("/etc/systemd/system/eager.service", EAGER)
     made.write("/etc/systemd/system/needy.service", NEEDY)
+    made.write("/srv/activated.py", ACTIVATED)
+    service = "[Service]\nExecStart=/usr/bin/python3 /srv/activated.py\n"
+    made.write("/etc/systemd/system/activated.service", service)
+    socket_ = "[Socket]\nListenStream=8084\n[Install]\nWantedBy=sockets.target\n"
+    made.write("/etc/systemd/system/activated.socket", socket_)
+    made.write("/srv/hostile/environment", ENVIRONMENT)
+    made.write("/etc/systemd/system/hostile.service", HOSTILE)
+    (made.root / "srv/hostile").chmod(0o777)
+    (made.root / "srv/jail").mkdir()
+    made.write("/etc/systemd/system/jailed.service", JAILED)
     made.boot()
-    made.ask("systemctl", "enable", "--now", "meshd", "web", "shop", "plain", "eager")
+    names = ("meshd", "web", "shop", "plain", "eager", "activated.socket")
+    made.ask("systemctl", "enable", "--now", *names)
     eventually(lambda: made.run("meshctl", "status").returncode == 0, "meshd answers")
     for name, port in (("web", 8081), ("shop", 8082)):
         service = ("--service", name, "--port", f"80:{port}=http")
@@ -141,6 +186,12 @@ def curl_as(machine: Machine, unit: str, url: str) -> Any:
     )
     done = machine.run(*line, url)
     return json.loads(done.stdout) if done.returncode == 0 and done.stdout else None
+
+
+def curl_status(machine: Machine, unit: str, url: str) -> str:
+    place = f"--slice={slice_of(machine, unit)}"
+    line = ("systemd-run", "--quiet", "--wait", "--pipe", "--collect", place, "curl", "-s", "-m5")
+    return machine.run(*line, "-o", "/dev/null", "-w", "%{http_code}", url).stdout
 
 
 def caller(answer: Any) -> str:
@@ -250,6 +301,82 @@ def test_what_did_not_start_while_meshd_was_dead_is_started_once_it_is_there(
         eventually(lambda active=active: machine.run(*active).returncode == 0, "it is started")
     machine.ask("systemctl", "stop", "needy")
     machine.ask("meshctl", "unenroll", "needy")
+
+
+class Knocking:
+    """Asks the host's service in plain, from another machine, as often as it is answered or not."""
+
+    def __init__(self, wires: Wires, machine: Machine, port: int) -> None:
+        self._place, self._address = wires.path, (machine.address, port)
+        self._ended = threading.Event()
+        self.knocked = 0
+        self.answers = 0
+        self._thread = threading.Thread(target=self._knock, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _knock(self) -> None:
+        while not self._ended.wait(0.02):
+            with inside.entered(self._place):
+                asking = socket.socket()
+            asking.settimeout(0.3)
+            self.knocked += 1
+            with asking, contextlib.suppress(OSError):
+                asking.connect(self._address)
+                asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                self.answers += asking.recv(1 << 16) != b""
+
+
+def test_a_socket_that_starts_a_service_is_held_with_it(machine: Machine, wires: Wires) -> None:
+    machine.ask("meshctl", "apply", "-f", "-", "--wait", text=STRICT)
+    with Knocking(wires, machine, 8084) as before:
+        eventually(lambda: before.answers, "it answers in plain while it is not enrolled")
+    service = ("--service", "activated", "--port", "80:8084=http")
+    machine.ask("meshctl", "enroll", "activated", "-n", "mesh", *service)
+    url = "http://activated.mesh.svc.cluster.local/"
+    with Knocking(wires, machine, 8084) as after:
+        machine.reboot()
+        known = after.knocked
+        eventually(lambda: '"proven": true' in status(machine, "activated"), "it is proven")
+        eventually(lambda: after.knocked > known + 5, "it is asked again")
+    assert not after.answers
+    assert curl_status(machine, "web", url) == "200"
+    assert machine.ask("meshctl", "unenroll", "activated") == "mesh/activated unenrolled\n"
+    left = machine.ask("sh", "-c", "ls -d /etc/systemd/system/*activated*")
+    assert "meshd" not in left
+    assert "activated.socket.d" not in left
+
+
+def test_what_runs_as_root_before_a_service_has_nothing_of_what_the_service_controls(
+    machine: Machine,
+) -> None:
+    names = ("hostile", "jailed")
+    for name in names:
+        machine.ask("meshctl", "enroll", name, "-n", "mesh")
+    machine.ask("systemctl", "mask", "--runtime", "meshd")
+    machine.ask("systemctl", "stop", "meshd", "meshd-proxies.slice")
+    machine.ask("meshctl", "capture", "release")
+    try:
+        machine.ask("systemctl", "start", *names)
+        held = rules(machine)
+    finally:
+        machine.ask("systemctl", "unmask", "--runtime", "meshd")
+        machine.ask("systemctl", "start", "meshd")
+    for name in names:
+        assert f"mesh.{name}@" in held
+        eventually(lambda name=name: '"proven": true' in status(machine, name), "it is proven")
+        machine.ask("meshctl", "unenroll", name)
+        machine.ask("systemctl", "stop", name)
+    loaded = [path.stat().st_uid for path in (machine.root / "srv/hostile").glob("loaded.*")]
+    assert loaded
+    assert 0 not in loaded
+    assert not (machine.root / "srv/jailed.out").read_text()
 
 
 DECLARED: Final = """\

@@ -12,7 +12,8 @@ import pytest
 from meshd import wire
 from meshd.capture import cgroups
 from meshd.cli import services
-from meshd.discovery.units import Unit, cgroup_of, described
+from meshd.discovery.systemd import Unit, described
+from meshd.discovery.units import cgroup_of
 
 CGROUP: Final = "apps/web"
 ROW: Final = wire.WorkloadStatus(

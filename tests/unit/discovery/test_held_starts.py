@@ -5,26 +5,28 @@ from pathlib import Path
 import pytest
 
 from meshd.discovery.held_starts import HeldStarts, Step, next_step
-from meshd.discovery.units import Unit
+from meshd.discovery.hold_units import hold_of
+from meshd.discovery.systemd import described
 from meshd.errors import SystemRefusedError
 
 
 @pytest.mark.parametrize(
-    ("state", "result", "step"),
+    ("state", "hold", "step"),
     [
-        ("failed", "timeout", Step.START),
-        ("failed", "start-limit-hit", Step.START),
-        ("inactive", "exec-condition", Step.START),
-        ("inactive", "success", Step.LEAVE),  # it has done its work, or somebody stopped it
-        ("active", "success", Step.LEAVE),
-        ("activating", "exit-code", Step.WAIT),  # systemd tries again by itself
-        ("deactivating", "timeout", Step.WAIT),
+        ("failed", "inactive", Step.START),
+        ("inactive", "failed", Step.START),  # systemd did not try
+        ("inactive", "activating", Step.WAIT),
+        ("inactive", "inactive", Step.LEAVE),  # it has done its work, or somebody stopped it
+        ("active", "inactive", Step.LEAVE),
+        ("active", "failed", Step.LEAVE),
+        ("activating", "inactive", Step.WAIT),  # systemd tries again by itself
+        ("deactivating", "inactive", Step.WAIT),
         ("", "", Step.LEAVE),
     ],
 )
-def test_only_what_did_not_start_is_started(state: str, result: str, step: Step) -> None:
-    unit = Unit("web.service", exists=True, state=state, result=result, cgroup="")
-    assert next_step(unit) is step
+def test_only_what_did_not_start_is_started(state: str, hold: str, step: Step) -> None:
+    unit = described("web.service", f"ActiveState={state}")
+    assert next_step(unit, described(hold_of("web.service"), f"ActiveState={hold}")) is step
 
 
 def test_a_note_stays_until_it_is_taken_back(tmp_path: Path) -> None:

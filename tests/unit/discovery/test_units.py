@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.discovery.units import cgroup_of, drop_in, slice_of, unit_name, workload_name
+from meshd.discovery.units import cgroup_of, slice_of, unit_name, workload_name
 from meshd.errors import InvalidInputError
 
 _NAMES = st.text("abcXYZ019-_.:@\\", min_size=1, max_size=12).filter(lambda t: not t.endswith("@"))
@@ -24,9 +24,15 @@ def test_a_unit_may_be_named_without_its_suffix(text: str, unit: str) -> None:
     assert unit_name(text) == unit
 
 
-@pytest.mark.parametrize("text", ["", "nginx.socket", "a/b", "web@", "web@.service", "a b"])
+@pytest.mark.parametrize("text", ["", "nginx.socket", "a/b", "a b"])
 def test_what_is_no_service_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError, match="is not a systemd service"):
+        unit_name(text)
+
+
+@pytest.mark.parametrize("text", ["web@", "web@.service"])
+def test_of_a_template_its_instances_can_be_enrolled(text: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"is a template.*; enrol its instances web@NAME"):
         unit_name(text)
 
 
@@ -34,7 +40,8 @@ def test_what_is_no_service_is_refused(text: str) -> None:
     "text",
     [
         *("ssh", "sshd.service", "ssh@1", "meshd", "systemd-networkd", "systemd-resolved", "dbus"),
-        *("NetworkManager", "networking", "dhcpcd", "dhclient"),
+        *("NetworkManager", "networking", "dhcpcd", "dhclient", "user@1000", "getty@tty1"),
+        *("serial-getty@ttyS0", "console-getty", "rescue"),
     ],
 )
 def test_the_host_itself_never_depends_on_the_mesh(text: str) -> None:
@@ -60,11 +67,3 @@ def test_no_slice_is_shared_or_inside_another(one: str, other: str) -> None:
     # One dash for each level: systemd.slice(5).
     assert slice_of(f"{one}.service").count("-") == 1
     assert first.count("/") == 1
-
-
-def test_the_drop_in_puts_the_unit_into_its_slice_behind_a_check() -> None:
-    text = drop_in("nginx.service", "/bin/meshctl")
-    assert "Slice=meshd_services-nginx.slice\n" in text
-    hold = "test ! -x /bin/meshctl || /bin/meshctl capture hold %n || exit 255"
-    assert f"ExecCondition=+/bin/sh -c '{hold}'\n" in text
-    assert "Requires=" not in text
