@@ -148,6 +148,8 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     address: str = "127.0.0.1"
     port: int = 15020
     """/metrics and the web page; 0: any free port, written to /run/meshd/telemetry.port."""
+    hosts: tuple[str, ...] = ()
+    """Names by which they are asked for, beside localhost, the node's and the host's."""
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -52,10 +52,13 @@ class Change:
     chain: str
     builtin: str = ""
     rules: tuple[Rule, ...] = ()
+    before: str = ""
+    """Somebody else's rule that stood before a jump, and took packets away from it."""
 
     def __str__(self) -> str:
         where = f"{self.builtin} → {self.chain}" if self.builtin else self.chain
-        return f"{self.table}: {self.action} {where}"
+        why = f", before {self.builtin} {self.before}" if self.before else ""
+        return f"{self.table}: {self.action} {where}{why}"
 
 
 def parse_save(text: str) -> Tables:
@@ -187,13 +190,28 @@ def _chain_changes(
     if actual.get(chain, Chain()).rules != tuple(map(str, rules)):
         yield Change(table, Action.FILL_CHAIN, chain, rules=rules)
     wanted = JUMPS.get(chain, ())
-    for builtin, count in _jumps(actual, chain):
-        surplus = count - 1 if builtin in wanted else count
-        yield from (Change(table, Action.DROP_JUMP, chain, builtin) for _ in range(surplus))
-    present = {builtin for builtin, _ in _jumps(actual, chain)}
+    counts = dict(_jumps(actual, chain))
+    strangers = {
+        builtin: _stranger_before(actual.get(builtin, Chain()), chain) for builtin in wanted
+    }
+    # Of several the first would be dropped, and the one that is left stand anywhere.
+    kept = {one for one in wanted if counts.get(one) == 1 and not strangers[one]}
+    for builtin, count in counts.items():
+        if builtin not in kept:
+            yield from (Change(table, Action.DROP_JUMP, chain, builtin) for _ in range(count))
     for builtin in wanted:
-        if builtin not in present:
-            yield Change(table, Action.ADD_JUMP, chain, builtin)
+        if builtin not in kept:
+            yield Change(table, Action.ADD_JUMP, chain, builtin, before=strangers[builtin])
+
+
+def _stranger_before(builtin: Chain, chain: str) -> str:
+    """The first rule that is not ours and stands before the jump: what it decides, we never see."""
+    line = str(jump_to(chain))
+    if line not in builtin.rules:
+        return ""
+    ours = f"-j {PREFIX}"
+    before = builtin.rules[: builtin.rules.index(line)]
+    return next((rule for rule in before if not rule.startswith(ours)), "")
 
 
 def _dropped(table: str, actual: Mapping[str, Chain], chain: str) -> tuple[Change, ...]:

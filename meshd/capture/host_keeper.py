@@ -115,6 +115,8 @@ class HostKeeper:
             while loop.time() < until and not self._wake.is_set():
                 if self._find()[0] != found:
                     break  # a cgroup came or went
+                if self._applied and self._applied[1] != fingerprint.take():
+                    break  # somebody changed the rules
                 await self._sleep(min(_LOOK, until - loop.time()))
 
     async def _sleep(self, pause: float) -> None:

@@ -32,6 +32,7 @@ from meshd.capture.rules import (
     PREROUTING_CHAIN,
     RESTORE_MARK,
     RETURN,
+    TRACKED,
     Extension,
     Family,
     Option,
@@ -87,7 +88,8 @@ def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Rul
     held = [one for one in ours if one.held]
     wanted = {
         "raw": {
-            OUTPUT_CHAIN: tuple(_zones(captured)),
+            PREROUTING_CHAIN: tuple(_tracked_in(captured)),
+            OUTPUT_CHAIN: (*_zones(captured), *_tracked_out(captured)),
             HOLD_OUT_CHAIN: tuple(_hold_out(held, family)),
             HOLD_IN_CHAIN: tuple(_hold_in(held)),
         },
@@ -181,6 +183,19 @@ def _zones(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
                 matches=(ports("udp", DNS_SERVICE_PORT), *_sent_by(one)),
                 target=zone("zone-orig", DNS_ZONE),
             )
+
+
+def _tracked_in(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    for one, port in _served(workloads):
+        yield Rule(protocol="tcp", matches=(ports("tcp", port), _for(one)), target=TRACKED)
+
+
+def _tracked_out(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    for one in _running(workloads):
+        yield Rule(protocol="tcp", matches=_sent_by(one), target=TRACKED)
+        if one.options.dns:
+            query = (ports("udp", DNS_SERVICE_PORT), *_sent_by(one))
+            yield Rule(protocol="udp", matches=query, target=TRACKED)
 
 
 def _hold_out(workloads: Sequence[HostWorkload], family: Family) -> Iterator[Rule]:

@@ -18,7 +18,10 @@ from meshd.capture.rules import Family
 from meshd.errors import SystemRefusedError
 from meshd.model.interception import INBOUND_CONNMARK
 
-_PREFERENCE: Final = 32764
+_PREFERENCE: Final = 1
+"""Before whatever rules others have, such as one for each address of a host with two of them, and
+behind the kernel's own of local addresses only. It is for packets with our mark and no others."""
+_FORMER: Final = 32764
 _MARK: Final = f"{INBOUND_CONNMARK:#x}"
 _MASK: Final = "0xfff"
 _MIGRATE: Final = Path("/proc/sys/net/ipv4/tcp_migrate_req")
@@ -59,7 +62,8 @@ def remove(family: Family, table: int, lines: tuple[str, ...]) -> None:
 def _change(verb: str, family: Family, table: int, lines: tuple[str, ...]) -> None:
     if rule_line(table) in lines:
         mark = f"fwmark {_MARK}/{_MASK}"
-        _ip(family, [f"rule {verb} priority {_PREFERENCE} {mark} table {table}"])
+        former = f"rule del priority {_FORMER} {mark} table {table}"
+        _ip(family, [f"rule {verb} priority {_PREFERENCE} {mark} table {table}", former])
     if route_line(table) in lines:
         _ip(family, [f"route {verb} local default dev lo table {table}"])
 
@@ -78,7 +82,7 @@ def migrate_requests() -> None:
 def _present(answers: Sequence[Any], table: int) -> Iterator[str]:
     for found in (entry for answer in answers for entry in answer):
         if found.get("fwmark") == _MARK and found.get("fwmask") == _MASK:
-            if found.get("table") == str(table):
+            if found.get("table") == str(table) and found.get("priority") == _PREFERENCE:
                 yield rule_line(table)
         elif found.get("type") == "local" and found.get("dst") == "default":
             yield route_line(table)

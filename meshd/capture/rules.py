@@ -159,7 +159,7 @@ def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
             ),
         },
         "nat": {
-            PREROUTING_CHAIN: tuple(_inbound(options, family)),
+            PREROUTING_CHAIN: tuple(_inbound(options)),
             OUTPUT_CHAIN: tuple(_outbound(options, family)),
         },
     }
@@ -198,6 +198,7 @@ def _raw_prerouting(options: CaptureOptions) -> Iterator[Rule]:
             ),
             target=zone("zone", DNS_ZONE),
         )
+    yield Rule(protocol="tcp", target=TRACKED)
 
 
 def _raw_output(options: CaptureOptions) -> Iterator[Rule]:
@@ -218,13 +219,14 @@ def _raw_output(options: CaptureOptions) -> Iterator[Rule]:
             matches=(ports("udp", DNS_SERVICE_PORT), marked()),
             target=zone("zone", DNS_ZONE),
         )
+        query = ports("udp", DNS_SERVICE_PORT)
+        yield Rule(protocol="udp", matches=(query,), target=TRACKED)
+    yield Rule(protocol="tcp", target=TRACKED)
 
 
-def _inbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
-    v4 = family is Family.IPV4
-    prober = interception.HEALTH_PROBE_ADDRESS if v4 else interception.HEALTH_PROBE_ADDRESS_V6
+def _inbound(options: CaptureOptions) -> Iterator[Rule]:
+    """No source address is let past: whoever is on the same link can take any."""
     yield Rule(protocol="tcp", matches=(marked(),), target=RETURN)
-    yield Rule(protocol="tcp", source=f"{prober}/{32 if v4 else 128}", target=RETURN)
     for name in options.exclude_interfaces:
         yield Rule(in_interface=name, target=RETURN)
     yield from _to_inbound(options, Rule(protocol="tcp", target=RETURN))
@@ -232,7 +234,7 @@ def _inbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
 
 def _to_inbound(options: CaptureOptions, base: Rule) -> Iterator[Rule]:
     """What of the packets that ``base`` matches goes to the inbound listener."""
-    for port in (interception.HBONE_PORT, *options.exclude_inbound_ports):
+    for port in options.exclude_inbound_ports:
         yield _with(base, RETURN, port)
     to_proxy = redirect(interception.INBOUND_PORT)
     if options.include_inbound_ports is None:
@@ -316,6 +318,9 @@ def zone(option: str, zone: str) -> Extension:
 
 
 RETURN: Final = Extension("RETURN")
+TRACKED: Final = Extension("CT")
+"""What is not tracked is not redirected. A packet that has been through here is, whatever rules of
+others with the target NOTRACK are behind: they pass over what is assigned already."""
 DROP: Final = Extension("DROP")
 RESTORE_MARK: Final = Extension(
     "CONNMARK",

@@ -10,7 +10,6 @@ from typing import Final
 
 OUTBOUND_PORT: Final = 15001
 INBOUND_PORT: Final = 15006
-HBONE_PORT: Final = 15008
 DNS_PORT: Final = 15053
 
 PROXY_MARK: Final = 0x539
@@ -26,10 +25,6 @@ HOST_INBOUND_ROUTE_TABLE: Final = 15100
 """The same in the host's own namespace, where other programs may have a table 100."""
 HOST_PORTS: Final = range(15101, 15901)
 """Ports of the host on which proxies take the traffic of its own services, two for each."""
-
-HEALTH_PROBE_ADDRESS: Final = "169.254.7.127"
-HEALTH_PROBE_ADDRESS_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"
-"""Source address of the node's own health probes, which are never redirected."""
 
 CAPTURE_PROBE_ADDRESS: Final = "169.254.7.126"
 CAPTURE_PROBE_ADDRESS_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:fffe"

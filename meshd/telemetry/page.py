@@ -6,6 +6,7 @@ import importlib.resources
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -13,6 +14,7 @@ from starlette.routing import Route
 from meshd.settings import Paths, Settings
 from meshd.telemetry import envoy_stats, metrics
 from meshd.telemetry.facts import gather, unready
+from meshd.telemetry.hosts import OwnHosts, own_names
 from meshd.telemetry.processes import measure
 from meshd.telemetry.suppressed import Journal, Tally
 
@@ -70,5 +72,11 @@ def make_app(settings: Settings, paths: Paths) -> Starlette:
             Route("/api/state", show_state),
             Route("/metrics", show_metrics),
             Route("/healthz/ready", show_readiness),
-        ]
+        ],
+        middleware=[
+            Middleware(
+                OwnHosts,
+                own_names(settings.node_name, settings.telemetry.address, settings.telemetry.hosts),
+            )
+        ],
     )

@@ -56,18 +56,18 @@ class Container:
         backoff = Backoff()
         while True:
             began = time.monotonic()
-            how = await self._live(None)
+            how = await self._live("")
             if how == _WELL:
                 self._become("Completed", ready=True)
                 return
             backoff = await self._wait(how, backoff, began)
 
-    async def keep(self, switch: Path, address: str) -> None:
+    async def keep(self, address: str) -> None:
         """Run it for ever. Cancelling ends it."""
         backoff = Backoff()
         while True:
             began = time.monotonic()
-            how = await self._live((switch, address))
+            how = await self._live(address)
             backoff = await self._wait(how, backoff, began)
 
     async def _wait(self, how: str, backoff: Backoff, began: float) -> Backoff:
@@ -76,14 +76,15 @@ class Container:
         await asyncio.sleep(backoff.pause)
         return backoff
 
-    async def _live(self, probed: tuple[Path, str] | None) -> str:
-        """From its start to its end, which is also that of its probes. How it ended."""
+    async def _live(self, probed: str) -> str:
+        """From its start to its end, which is also that of its probes, if there is an address to
+        probe. How it ended."""
         try:
             pid = launch.start(self._task, self._log)
         except SystemRefusedError as error:
             return str(error)
         self._become("Running", pid=pid)
-        watching = asyncio.create_task(self._probe(pid, *probed)) if probed else None
+        watching = asyncio.create_task(self._probe(pid, probed)) if probed else None
         try:
             status = await processes.ended(pid)
             return f"was killed by signal {-status}" if status < 0 else _STATUS.format(status)
@@ -96,7 +97,7 @@ class Container:
                 with contextlib.suppress(asyncio.CancelledError):
                     await watching
 
-    async def _probe(self, pid: int, switch: Path, address: str) -> None:
+    async def _probe(self, pid: int, address: str) -> None:
         asked = self.plan.readiness
         if asked is None:
             await asyncio.sleep(_ALIVE)
@@ -105,7 +106,7 @@ class Container:
         await asyncio.sleep(asked.initial_delay_seconds)
         readiness = Readiness()
         while True:
-            passed = await probe.passes(asked, switch, address, pid, self._task.user)
+            passed = await probe.passes(asked, address, pid, self._task.user)
             readiness = readiness.after(passed, asked)
             self._become("Running", pid=pid, ready=readiness.ready)
             await asyncio.sleep(readiness.pause(asked))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 from meshd.errors import SystemRefusedError
-from meshd.model.interception import HEALTH_PROBE_ADDRESS, HEALTH_PROBE_ADDRESS_V6
 from meshd.testbed import kernel
 from meshd.testbed.addresses import DNS_ADDRESS, HOST, SWITCH, Subnet
 
@@ -65,9 +64,7 @@ link set lo up
 link add br0 {own} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 address add {subnet.address(SWITCH)}/{length} dev br0
 address add {subnet.address_v6(SWITCH)}/{length_v6} dev br0 nodad
-address add {HEALTH_PROBE_ADDRESS}/32 dev br0
 address add {DNS_ADDRESS}/32 dev br0
-address add {HEALTH_PROBE_ADDRESS_V6}/128 dev br0 nodad
 link set br0 up
 link add uplink type veth peer name {uplink} netns /proc/self/fd/{host_namespace}
 link set uplink master br0 up

@@ -127,7 +127,7 @@ class RunningPod:
         self._become("Running")
         async with asyncio.TaskGroup() as group:
             for container in self._containers:
-                group.create_task(container.keep(self._network.switch, self.plan.address))
+                group.create_task(container.keep(self.plan.address))
 
     async def _join(self, prove: Prove) -> None:
         """Nothing starts before its traffic is captured: what starts early would go around it."""

@@ -1,4 +1,8 @@
-"""Carries out one readiness probe, as the kubelet does: from the node, from its probe address."""
+"""Carries out one readiness probe, from inside the pod.
+
+No address is exempt from redirection for it: a neighbour could take that address. What a pod sends
+to itself is not redirected, so a probe reaches the application whatever the mesh asks of others.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +15,20 @@ import ssl
 import subprocess
 from pathlib import Path
 
-from meshd.model.interception import HEALTH_PROBE_ADDRESS
 from meshd.model.kubernetes import HTTPGetAction, Probe
 from meshd.testbed import launch
 from meshd.testbed.network import entered
 from meshd.testbed.processes import ended
 
 
-async def passes(probe: Probe, switch: Path, address: str, pid: int, user: int) -> bool:
+async def passes(probe: Probe, address: str, pid: int, user: int) -> bool:
     """Whether it passes within its time. ``pid`` is the container's process."""
     try:
         async with asyncio.timeout(max(probe.timeout_seconds, 1)):
             if probe.http_get:
-                return await _get(probe.http_get, switch, address)
+                return await _get(probe.http_get, pid, address)
             if probe.tcp_socket:
-                return await _connect(switch, address, int(probe.tcp_socket.port))
+                return await _connect(pid, address, int(probe.tcp_socket.port))
             if probe.exec:
                 return await _run(probe.exec.command, pid, user)
     except (OSError, TimeoutError, ValueError):
@@ -33,13 +36,12 @@ async def passes(probe: Probe, switch: Path, address: str, pid: int, user: int) 
     return True
 
 
-async def _open(switch: Path, address: str, port: int) -> socket.socket:
-    """A connection from the address that is never redirected into a proxy."""
-    with entered(switch):
+async def _open(pid: int, address: str, port: int) -> socket.socket:
+    """A connection of the pod to itself."""
+    with entered(Path(f"/proc/{pid}/ns/net")):
         connection = socket.socket()
     try:
         connection.setblocking(False)
-        connection.bind((HEALTH_PROBE_ADDRESS, 0))
         await asyncio.get_running_loop().sock_connect(connection, (address, port))
     except BaseException:
         connection.close()
@@ -47,13 +49,13 @@ async def _open(switch: Path, address: str, port: int) -> socket.socket:
     return connection
 
 
-async def _connect(switch: Path, address: str, port: int) -> bool:
-    (await _open(switch, address, port)).close()
+async def _connect(pid: int, address: str, port: int) -> bool:
+    (await _open(pid, address, port)).close()
     return True
 
 
-async def _get(action: HTTPGetAction, switch: Path, address: str) -> bool:
-    connection = await _open(switch, address, int(action.port))
+async def _get(action: HTTPGetAction, pid: int, address: str) -> bool:
+    connection = await _open(pid, address, int(action.port))
     tls = _unverified() if action.scheme == "HTTPS" else None
     reader, writer = await asyncio.open_connection(
         sock=connection, ssl=tls, server_hostname="" if tls else None

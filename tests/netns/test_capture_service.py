@@ -391,3 +391,61 @@ def test_ipv6_is_probed_where_the_namespace_has_an_address(network: Any, directo
             await mesh.sees_exactly(PROVEN)
 
     asyncio.run(story())
+
+
+SELDOM = msgspec.structs.replace(SETTINGS, probe_interval=Duration(3600), backend="nft")
+"""Nothing is noticed by a probe."""
+_DISTURBANCES = (
+    ("nft", "flush", "ruleset"),
+    ("iptables-nft", "-t", "nat", "-F", "OUTPUT"),
+    ("iptables-nft", "-t", "nat", "-I", "OUTPUT", "1", "-p", "tcp", "-j", "ACCEPT"),
+    ("iptables-nft", "-t", "nat", "-I", "PREROUTING", "1", "-p", "tcp", "-j", "ACCEPT"),
+    ("iptables-nft", "-t", "raw", "-I", "PREROUTING", "1", "-p", "tcp", "-j", "CT", "--notrack"),
+    ("iptables-nft", "-t", "raw", "-I", "OUTPUT", "1", "-p", "tcp", "-j", "CT", "--notrack"),
+    ("iptables-nft", "-t", "mangle", "-I", "OUTPUT", "1", "-j", "ACCEPT"),
+    ("ip6tables-nft", "-t", "nat", "-I", "OUTPUT", "1", "-p", "tcp", "-j", "ACCEPT"),
+    ("ip", "rule", "del", "pref", "1"),
+)
+
+
+def first_rules(host: Any) -> dict[tuple[str, str, str], str]:
+    """By program, table and chain."""
+    found: dict[tuple[str, str, str], str] = {}
+    for program in ("iptables-nft-save", "ip6tables-nft-save"):
+        table = ""
+        for line in host.run(program).splitlines():
+            if line.startswith("*"):
+                table = line[1:]
+            elif line.startswith("-A "):
+                found.setdefault((program, table, line.split(" ")[1]), line)
+    return found
+
+
+def is_whole(host: Any) -> bool:
+    """Whether our jumps are first in each chain that has them, and so is the rule to our route."""
+    first = first_rules(host)
+    tables = ("nat", "raw", "mangle")
+    chains = [(table, builtin) for table in tables for builtin in ("OUTPUT", "PREROUTING")]
+    return "1:\tfrom all fwmark 0x111" in host.run("ip", "rule") and all(
+        "-j MESHD_" in first.get((program, *chain), "")
+        for program in ("iptables-nft-save", "ip6tables-nft-save")
+        for chain in chains
+    )
+
+
+@pytest.mark.parametrize("disturbance", _DISTURBANCES, ids=" ".join)
+def test_what_takes_a_workload_out_of_the_mesh_is_undone_long_before_the_next_probe(
+    network: Any, directory: Path, disturbance: tuple[str, ...]
+) -> None:
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory, SELDOM) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload, addresses=("198.18.0.2", "fd00:198::2")))
+            await mesh.sees_exactly(PROVEN)
+            assert is_whole(network.workload)
+            network.workload.run(*disturbance)
+            await mesh.sees_problem("somebody else changed its rules", Stage.CAPTURED)
+            await mesh.sees_exactly(PROVEN)
+            assert is_whole(network.workload)
+
+    asyncio.run(story())

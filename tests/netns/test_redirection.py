@@ -11,7 +11,6 @@ import pytest
 from meshd.capture.options import CaptureOptions, parse_network
 from meshd.model.interception import (
     DNS_PORT,
-    HBONE_PORT,
     INBOUND_PORT,
     OUTBOUND_PORT,
     PROXY_INBOUND_MARK,
@@ -60,13 +59,16 @@ def test_inbound_connections_arrive_at_the_inbound_listener(
         assert accepted.client == addresses["peer"]
 
 
-def test_hbone_is_left_to_its_own_listener(captured: Any, addresses: dict[str, str]) -> None:
+@pytest.mark.parametrize("port", [15008, 15020, 15021, 22, 53])
+def test_no_port_is_past_the_proxy_because_of_its_number(
+    captured: Any, addresses: dict[str, str], port: int
+) -> None:
     with (
-        captured.workload.listen(addresses["any"], HBONE_PORT) as proxy,
-        captured.peer.connect(addresses["workload"], HBONE_PORT),
+        captured.workload.listen(addresses["any"], INBOUND_PORT) as proxy,
+        captured.peer.connect(addresses["workload"], port),
         proxy.accept() as accepted,
     ):
-        assert accepted.original == (addresses["workload"], HBONE_PORT)
+        assert accepted.original == (addresses["workload"], port)
 
 
 def test_replies_to_a_borrowed_source_address_come_back_to_the_proxy(
@@ -95,6 +97,23 @@ def test_replies_to_a_borrowed_source_address_come_back_to_the_proxy(
         served.socket.sendall(b"answer")
         downstream.socket.sendall(upstream.recv(64))
         assert client.recv(64) == b"answer"
+
+
+@pytest.mark.parametrize("preference", [2, 100, 10000, 32763, 32765])
+def test_source_routing_of_a_host_with_two_addresses_takes_no_reply_away(
+    captured: Any, addresses: dict[str, str], preference: int
+) -> None:
+    """``ip rule add from ADDRESS lookup TABLE``, as multi-homed hosts have it."""
+    to = ("default", "via", addresses["peer"], "table", "200")
+    family = "-6" if ":" in addresses["any"] else "-4"
+    rule = ("from", addresses["workload"], "lookup", "200", "pref", str(preference))
+    captured.workload.run("ip", family, "route", "add", *to)
+    captured.workload.run("ip", family, "rule", "add", *rule)
+    try:
+        test_replies_to_a_borrowed_source_address_come_back_to_the_proxy(captured, addresses)
+    finally:
+        captured.workload.run("ip", family, "rule", "del", *rule)
+        captured.workload.run("ip", family, "route", "del", *to)
 
 
 def test_a_workload_that_calls_itself_passes_both_listeners(
@@ -138,16 +157,27 @@ def test_the_proxys_own_ports_are_no_open_relay(
         assert not captured.workload.can_connect(addresses["workload"], port)
 
 
-def test_health_probes_reach_the_application(captured: Any, addresses: dict[str, str]) -> None:
+_TAKEN = {
+    4: ["169.254.7.127", "169.254.7.126", "127.0.0.6", "169.254.169.254"],
+    6: ["fd16:9254:7127:1337:ffff:ffff:ffff:ffff", "fd16:9254:7127:1337:ffff:ffff:ffff:fffe"],
+}
+"""Addresses that some mesh or some host lets past, and that a neighbour may give to itself."""
+
+
+def test_no_source_address_is_past_the_proxy(captured: Any, addresses: dict[str, str]) -> None:
     v6 = ":" in addresses["any"]
-    prober = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff" if v6 else "169.254.7.127"
-    captured.peer.run("ip", "address", "add", prober, "dev", "lo", *(["nodad"] if v6 else []))
-    with (
-        captured.workload.listen(addresses["any"], 9080) as application,
-        captured.peer.connect(addresses["workload"], 9080, source=prober),
-        application.accept() as accepted,
-    ):
-        assert accepted.client == prober
+    for address in _TAKEN[6 if v6 else 4]:
+        if address.startswith("127."):
+            continue  # a martian: the kernel drops it
+        nodad = ["nodad"] if v6 else []
+        captured.peer.run("ip", "address", "add", address, "dev", "lo", *nodad)
+        captured.workload.run("ip", "route", "add", address, "via", addresses["peer"])
+        with (
+            captured.workload.listen(addresses["any"], INBOUND_PORT) as proxy,
+            captured.peer.connect(addresses["workload"], 9080, source=address),
+            proxy.accept() as accepted,
+        ):
+            assert accepted.client == address
 
 
 def _ask(host: Any, address: str, mark: int = 0) -> socket.socket:

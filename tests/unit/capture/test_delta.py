@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
 from meshd.capture.delta import (
@@ -208,3 +210,30 @@ def test_each_table_is_one_batch_and_the_guard_frames_them() -> None:
     first, _, last = text.split("COMMIT\n")[:3]
     assert "-I OUTPUT 1 -j MESHD_GUARD" in first
     assert "-X MESHD_GUARD" in last
+
+
+@pytest.mark.parametrize("stranger", ["-p tcp -j ACCEPT", "-j OTHER", "-j KUBE-SERVICES"])
+def test_a_jump_behind_somebody_elses_rule_is_put_before_it(stranger: str) -> None:
+    wanted = desired_rules(CaptureOptions(), Family.IPV4)
+    there = apply_changes(changes_to({}, wanted, mark_new_tables=False), {})
+    output = there["nat"]["OUTPUT"]
+    there["nat"]["OUTPUT"] = dataclasses.replace(output, rules=(stranger, *output.rules))
+    changes = changes_to(there, wanted, mark_new_tables=False)
+    assert [change.action for change in changes] == [Action.DROP_JUMP, Action.ADD_JUMP]
+    assert stranger in str(changes[-1])
+    after = apply_changes(changes, there)
+    assert after["nat"]["OUTPUT"].rules == (*output.rules, stranger)
+    assert changes_to(after, wanted, mark_new_tables=False) == ()
+
+
+def test_jumps_of_ours_may_stand_before_one_another() -> None:
+    wanted = desired_rules(CaptureOptions(), Family.IPV4)
+    there = apply_changes(changes_to({}, wanted, mark_new_tables=False), {})
+    guard = apply_changes(
+        changes_to(
+            there, {**wanted, "raw": {**wanted["raw"], GUARD_CHAIN: ()}}, mark_new_tables=False
+        ),
+        there,
+    )
+    both = {**wanted, "raw": {**wanted["raw"], GUARD_CHAIN: ()}}
+    assert changes_to(guard, both, mark_new_tables=False) == ()

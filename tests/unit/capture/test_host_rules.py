@@ -46,7 +46,11 @@ RULES = {
     "raw": {
         "MESHD_OUTPUT": f"""
             -o lo -p tcp -m tcp --dport 80 -m mark --mark 0x53a/0xfff {FOR_WEB} -j CT --zone-orig 2
-            -p udp -m udp --dport 53 {WEB_CGROUP} -j CT --zone-orig 1""",
+            -p udp -m udp --dport 53 {WEB_CGROUP} -j CT --zone-orig 1
+            -p tcp {WEB_CGROUP} -j CT
+            -p udp -m udp --dport 53 {WEB_CGROUP} -j CT""",
+        "MESHD_PREROUTING": f"""
+            -p tcp -m tcp --dport 80 {FOR_WEB} -j CT""",
     },
     "mangle": {
         "MESHD_PREROUTING": f"""

@@ -15,12 +15,15 @@ RULES = {
             ! -i lo -p tcp -m tcp --dport 15006 --tcp-flags FIN,SYN,RST,ACK SYN -j DROP
             ! -i lo -p tcp -m tcp --dport 15053 --tcp-flags FIN,SYN,RST,ACK SYN -j DROP
             ! -i lo -p udp -m udp --dport 15053 -j DROP
-            -p udp -m udp --sport 53 -m mark ! --mark 0x538/0xffc -j CT --zone 1""",
+            -p udp -m udp --sport 53 -m mark ! --mark 0x538/0xffc -j CT --zone 1
+            -p tcp -j CT""",
         "MESHD_OUTPUT": """
             -o lo -p tcp -m tcp --dport 15001 --tcp-flags FIN,SYN,RST,ACK SYN -j DROP
             -o lo -p tcp -m tcp --dport 15006 --tcp-flags FIN,SYN,RST,ACK SYN -j DROP
             -o lo -p tcp -m mark --mark 0x53a/0xfff -j CT --zone-orig 2
-            -p udp -m udp --dport 53 -m mark --mark 0x538/0xffc -j CT --zone 1""",
+            -p udp -m udp --dport 53 -m mark --mark 0x538/0xffc -j CT --zone 1
+            -p udp -m udp --dport 53 -j CT
+            -p tcp -j CT""",
     },
     "mangle": {
         "MESHD_PREROUTING": """
@@ -32,11 +35,8 @@ RULES = {
     "nat": {
         "MESHD_PREROUTING": """
             -p tcp -m mark --mark 0x538/0xffc -j RETURN
-            -s 169.254.7.127/32 -p tcp -j RETURN
-            -p tcp -m tcp --dport 15008 -j RETURN
             -p tcp -j REDIRECT --to-ports 15006""",
         "MESHD_OUTPUT": """
-            -o lo -p tcp -m tcp --dport 15008 -m mark --mark 0x539/0xfff -j RETURN
             -o lo -p tcp -m mark --mark 0x539/0xfff -j REDIRECT --to-ports 15006
             -m mark --mark 0x538/0xffc -j RETURN
             -d 127.0.0.53/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053

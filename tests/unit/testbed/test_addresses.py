@@ -58,5 +58,4 @@ def test_two_testbeds_have_links_of_different_names(
 def test_the_switch_has_the_gateways_and_the_probes_addresses() -> None:
     batch = switch_batch(SUBNET, "mtb-x", 7)
     assert "address add 198.18.64.1/20 dev br0\n" in batch
-    assert "address add 169.254.7.127/32 dev br0\n" in batch
     assert "peer name mtb-x netns /proc/self/fd/7\n" in batch
