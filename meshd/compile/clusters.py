@@ -25,6 +25,7 @@ from meshd.compile.traffic_policy import (
     Policy,
     circuit_breakers,
     common_balancing,
+    connects_to_original_destination,
     effective_policy,
     keepalive,
     load_balancing,
@@ -74,7 +75,7 @@ def _service_cluster(
     name = OutboundCluster(port.number, service.host, subset, rules.variant)
     policy = effective_policy(rules, port.number, subset)
     protocol = _upstream_protocol(port.protocol, policy)
-    direct = connects_to_original_destination(service, port, policy)
+    direct = not rules.at_gateway and connects_to_original_destination(service, port, policy)
     nearness = None if direct else policy.nearness(service, rules.client)
     if direct:
         discovery = _original_destination()
@@ -90,7 +91,9 @@ def _service_cluster(
         connect_timeout=seconds(policy.tcp.connect_timeout or options.connect_timeout),
         circuit_breakers=circuit_breakers(policy),
         upstream_connection_options=keepalive(policy),
-        typed_extension_protocol_options=_http_options(protocol, policy, service.host),
+        typed_extension_protocol_options=_http_options(
+            protocol, policy, service.host, as_asked=not rules.at_gateway
+        ),
         upstream_bind_config=from_namespace(),
         **limits.buffers(),
         **discovery,
@@ -107,17 +110,6 @@ def _service_cluster(
         credential_namespace=rules.namespace,
     )
     return PlannedCluster(name, cluster, tls, policy.proxy_protocol)
-
-
-def connects_to_original_destination(service: ServiceRecord, port: Port, policy: Policy) -> bool:
-    """Whether the client's own destination is used rather than one of the endpoints.
-
-    A headless service's client has chosen an endpoint itself. With HTTP the host decides, so that
-    requests can be routed and balanced.
-    """
-    if service.headless and not policy.passthrough:
-        return not port.protocol.is_http
-    return policy.passthrough or service.resolution is Resolution.NONE
 
 
 def _original_destination() -> dict[str, Any]:
@@ -183,21 +175,29 @@ def _upstream_protocol(protocol: Protocol, policy: Policy) -> Protocol:
     return Protocol.HTTP2 if upgrade and protocol is Protocol.HTTP else protocol
 
 
-def _http_options(protocol: Protocol, policy: Policy, host: str) -> dict[str, Any]:
-    """How HTTP is spoken to the endpoints. Nothing: HTTP/1.1 with Envoy's defaults, or no HTTP."""
+def _http_options(
+    protocol: Protocol, policy: Policy, host: str, *, as_asked: bool = True
+) -> dict[str, Any]:
+    """How HTTP is spoken to the endpoints. Nothing: HTTP/1.1 with Envoy's defaults, or no HTTP.
+
+    ``as_asked``: where nothing is declared, as the client does.
+    """
     if not protocol.is_http and protocol is not Protocol.SNIFFED:
         return {}
     http = policy.connection_pool.http if policy.connection_pool else None
     streams = http.max_concurrent_streams if http else None
     http1 = protocol_pb2.Http1ProtocolOptions()
     http2 = limits.http2(streams)
-    as_asked = protocol is Protocol.SNIFFED or (http is not None and http.use_client_protocol)
+    if http is not None and http.use_client_protocol:
+        as_asked = True
+    elif protocol is not Protocol.SNIFFED:
+        as_asked = False
     extra = _common_http_options(policy) | _names_from_requests(policy, host)
     if as_asked:
         extra["use_downstream_protocol_config"] = _HTTP_OPTIONS.UseDownstreamHttpConfig(
             http_protocol_options=http1, http2_protocol_options=http2
         )
-    elif protocol is not Protocol.HTTP:
+    elif protocol not in {Protocol.HTTP, Protocol.SNIFFED}:
         extra["explicit_http_config"] = _EXPLICIT(http2_protocol_options=http2)
     elif extra:
         extra["explicit_http_config"] = _EXPLICIT(http_protocol_options=http1)

@@ -171,12 +171,12 @@ class _Round:
         yield from self._memo.each(("workload", workload.uid), what, make)
         if client.gateway.ports:
             yield from gateway.workload_listeners(
-                workload, identity, client.gateway, client.view, options
+                workload, identity, client.gateway, client.view.as_gateway(), options
             )
 
     def _gateway_routes(self, client: _Client) -> Iterator[Any]:
         for name, port, servers in client.gateway.route_configurations():
-            yield gateway_route_configuration(client.view, name, port, servers)
+            yield gateway_route_configuration(client.view.as_gateway(), name, port, servers)
 
     def _scope(self, view: View) -> Iterator[tuple[Kind, Iterable[Any]]]:
         key = view.scope.name
@@ -201,7 +201,12 @@ class _Round:
     def _ruled_services(self) -> Iterator[tuple[ServiceRecord, RuleSet]]:
         """Each service with each set of rules that some client sees it under."""
         seen: set[tuple[str, str]] = set()
-        for view in self._views.values():
+        gateways = {
+            client.view.scope: client.view.as_gateway()
+            for client in self._clients
+            if client.gateway.ports
+        }
+        for view in (*self._views.values(), *gateways.values()):
             for host, service in view.services.items():
                 rules = view.rules(host)
                 if (host, rules.variant) not in seen:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from meshd.compile.hosts import resolve
-from meshd.compile.route_match import gateway_name
 from meshd.model.base import exported
 from meshd.model.delegation import merge_route
+from meshd.model.gateways import gateway_name
 from meshd.model.snapshot import Snapshot
 from meshd.model.traffic import (
     Destination,

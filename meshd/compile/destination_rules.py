@@ -23,6 +23,8 @@ from meshd.model.service import Preference, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.traffic import DestinationRule, DestinationRuleSpec, Subset, TrafficPolicy
 
+AT_GATEWAY = "~gateway"
+"""Ends the variant of what is different for gateways."""
 NO_RULE = "-"
 """Variant of clients that see no rule, where the service's own namespace sees one."""
 
@@ -38,6 +40,10 @@ class RuleSet(msgspec.Struct, frozen=True):
     """Who asks; None: it does not matter who."""
     sticky: bool = False
     """The service's own wish, where no rule says how to balance."""
+    at_gateway: bool = False
+    """Clients are a gateway's. It has not been asked for an address of the service's, so it chooses
+    an endpoint; and that its client speaks HTTP/2 says nothing about who serves an undeclared
+    port."""
 
     def subset(self, name: str) -> Subset | None:
         subsets = self.spec.subsets if self.spec else ()

@@ -66,7 +66,7 @@ def workload_listeners(
                 number,
                 options,
                 listener_filters=[wellknown.inspect_tls()]
-                if any(server.is_tls for server in servers)
+                if any(server.server.is_tls for server in servers)
                 else [],
                 filter_chain_matcher=way.matcher if way.HasField("matcher") else always(way),
                 filter_chains=[chains[name] for name in sorted(chains)],
@@ -78,19 +78,19 @@ def _chains(port: _Port) -> tuple[dict[str, Any], Any]:
 
     Servers in clear text share one chain; those with TLS are told apart by server name.
     """
-    if any(server.is_clear_text for server in port.servers):
+    if any(server.server.is_clear_text for server in port.servers):
         return {"http": chain("http", None, [port.manager()])}, to_chain("http")
     chains: dict[str, Any] = {}
     choice = Choice()
     for server in port.servers:
-        if server.terminates_tls and server.is_http:
+        if server.server.terminates_tls and server.server.is_http:
             made = _chain(port, server, server.name, [port.manager(server.name)])
             chains[made.name] = made
             _offer(choice, made.name, server.server_names)
     for server, names, rule in _opaque(port):
         made = _chain(port, server, rule.target.name, target_filters(rule.target, port.options))
         chains[made.name] = made
-        _offer(choice, made.name, names, rule.subnets, only_tls=server.is_tls)
+        _offer(choice, made.name, names, rule.subnets, only_tls=server.server.is_tls)
     wanted = set(choice.chains())
     return {name: made for name, made in chains.items() if name in wanted}, choice.way()
 
@@ -113,7 +113,7 @@ def _opaque(port: _Port) -> Iterator[tuple[BoundServer, tuple[str, ...], Rule]]:
     server's wildcard, for a connection without a name that anybody routes."""
     for remaining in (False, True):
         for server in port.servers:
-            if not server.is_http or not server.terminates_tls:
+            if not server.server.is_http or not server.server.terminates_tls:
                 for names, rule in _rules(port, server, remaining=remaining):
                     yield server, names, rule
 
@@ -125,12 +125,12 @@ def _rules(
     view = port.view
     entrance = Entrance(view.scope, server.server.port.number, frozenset({server.gateway_name}))
     for each in bound(view, server):
-        if server.is_tls and not server.terminates_tls and not remaining:
+        if server.server.is_tls and not server.server.terminates_tls and not remaining:
             for rule in tls_rules(each.routing, view, entrance):
                 if names := each.narrowed(rule.server_names or ("*",)):
                     yield names, rule
         for rule in tcp_rules(each.routing, view, entrance):
-            if not server.is_tls:
+            if not server.server.is_tls:
                 yield (), rule
             else:
                 yield (each.server_hosts if remaining else each.hosts), rule
@@ -138,7 +138,7 @@ def _rules(
 
 def _chain(port: _Port, server: BoundServer, name: str, filters: list[Any]) -> Any:
     """Its name says all that it is made from."""
-    if not server.terminates_tls:
+    if not server.server.terminates_tls:
         return chain(name, None, filters)
     socket = _transport_socket(server, port.identity)
     named = name if name == server.name else f"{server.name}|{name}"

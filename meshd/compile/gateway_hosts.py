@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from meshd.compile.gateway_ports import BoundServer
 from meshd.compile.hosts import common
-from meshd.compile.route_match import gateway_name
 from meshd.compile.visibility import Routing, View
+from meshd.model.gateways import gateway_name
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,9 +16,6 @@ from meshd.model.service import Endpoint
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 
-_CLEAR_TEXT = {"HTTP", "HTTP2", "GRPC", "GRPC-WEB"}
-_ENCRYPTED = {"HTTPS", "TLS"}
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BoundServer:
@@ -44,46 +41,12 @@ class BoundServer:
     @property
     def hosts(self) -> Iterator[tuple[str, str]]:
         """Hosts, each with the namespace whose VirtualServices may use it (``*``: any)."""
-        for text in self.server.hosts:
-            owner, separator, host = text.rpartition("/")
-            if not separator:
-                yield "*", host.lower()
-            else:
-                yield (self.gateway.metadata.namespace if owner == "." else owner), host.lower()
+        return self.server.owned_hosts(self.gateway.metadata.namespace)
 
     @property
     def server_names(self) -> tuple[str, ...]:
         """Host names without the namespaces that may bind to them."""
         return tuple(dict.fromkeys(host for _, host in self.hosts))
-
-    @property
-    def redirects(self) -> bool:
-        """Requests in clear text are sent to the same URL with https."""
-        return self.server.tls is not None and self.server.tls.https_redirect
-
-    @property
-    def is_tls(self) -> bool:
-        """Clients speak TLS, whether it ends here or not."""
-        encrypted = self.server.port.protocol.upper() in _ENCRYPTED
-        return not self.is_clear_text and (encrypted or self.server.tls is not None)
-
-    @property
-    def terminates_tls(self) -> bool:
-        tls = self.server.tls
-        return (
-            tls is not None
-            and tls.mode not in {"PASSTHROUGH", "AUTO_PASSTHROUGH"}
-            and (not self.is_clear_text)
-        )
-
-    @property
-    def is_clear_text(self) -> bool:
-        """Plain HTTP; its ``tls`` can do no more than redirect to HTTPS."""
-        return self.server.port.protocol.upper() in _CLEAR_TEXT
-
-    @property
-    def is_http(self) -> bool:
-        return self.is_clear_text or self.server.port.protocol.upper() == "HTTPS"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,12 +62,12 @@ class GatewayPorts:
     def route_configurations(self) -> Iterator[tuple[str, int, tuple[BoundServer, ...]]]:
         """Name, port and servers of each: clear text shares one, and TLS has one a server."""
         for port, servers in self.ports.items():
-            clear = tuple(server for server in servers if server.is_clear_text)
+            clear = tuple(server for server in servers if server.server.is_clear_text)
             if clear:
                 yield gateway_routes(port, self.owner), clear[0].server.port.number, clear
                 continue
             for server in servers:
-                if server.terminates_tls and server.is_http:
+                if server.server.terminates_tls and server.server.is_http:
                     name = gateway_routes(port, self.owner, server.name)
                     yield name, server.server.port.number, (server,)
 

@@ -32,7 +32,7 @@ def gateway_route_configuration(
         for each in bound(view, server):
             for host in each.hosts:
                 found.setdefault(host, _HostRoutes()).add(each.routing, server, view, entrance)
-        if server.redirects:
+        if server.server.redirects:
             for _, host in server.hosts:
                 found.setdefault(host, _HostRoutes()).redirects = True
     hosts = [
@@ -56,7 +56,7 @@ class _HostRoutes:
         if key not in self._seen:
             self._seen.add(key)
             self._routes += http_routes(routing, view, entrance)
-        self.redirects = self.redirects or server.redirects
+        self.redirects = self.redirects or server.server.redirects
 
     def virtual_host(self, name: str, domain: str) -> Any:
         tls = _VirtualHost.ALL if self.redirects else _VirtualHost.NONE

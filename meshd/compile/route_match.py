@@ -15,10 +15,8 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from meshd.compile.scope import Match, Scope
+from meshd.model.gateways import MESH, gateway_name
 from meshd.model.traffic import HTTPMatchRequest, HTTPRoute, StringMatch
-
-MESH: Final = "mesh"
-"""The reserved gateway name that stands for all workloads of the mesh."""
 
 _HeaderMatcher = route_components_pb2.HeaderMatcher
 _PSEUDO_HEADERS: Final = frozenset({"uri", "scheme", "method", "authority"})
@@ -32,20 +30,6 @@ class Entrance(msgspec.Struct, frozen=True):
     port: int
     gateways: frozenset[str] = frozenset({MESH})
     """``NAMESPACE/NAME`` of the gateways that share the port, or ``mesh``."""
-
-
-def gateway_name(name: str, namespace: str) -> str:
-    """``NAMESPACE/NAME`` for what an object of ``namespace`` writes in ``gateways``.
-
-    ``NAME``, ``./NAME``, ``NAMESPACE/NAME``, and ``NAME.NAMESPACE…`` of old manifests.
-    """
-    if name == MESH:
-        return name
-    if "/" in name:
-        owner, _, short = name.partition("/")
-        return f"{namespace if owner == '.' else owner}/{short}"
-    short, _, rest = name.partition(".")
-    return f"{rest.split('.', maxsplit=1)[0] or namespace}/{short}"
 
 
 def applies(match: Match, entrance: Entrance, owner: str) -> bool:

@@ -16,7 +16,7 @@ from envoy.type.v3 import percent_pb2
 from meshd.compile.destination_rules import RuleSet
 from meshd.compile.nearness import Client, in_effect
 from meshd.compile.wellknown import seconds
-from meshd.model.service import ServiceRecord
+from meshd.model.service import Port, Protocol, Resolution, ServiceRecord
 from meshd.model.traffic import (
     ClientTLSSettings,
     ConnectionPoolSettings,
@@ -65,6 +65,30 @@ class Policy(msgspec.Struct, frozen=True):
     @property
     def tcp(self) -> TCPSettings:
         return (self.connection_pool and self.connection_pool.tcp) or TCPSettings()
+
+
+def connects_to_original_destination(service: ServiceRecord, port: Port, policy: Policy) -> bool:
+    """Whether the client's own destination is used rather than one of the endpoints.
+
+    A headless service's client has chosen an endpoint itself. With HTTP the host decides, so that
+    requests can be routed and balanced.
+    """
+    if service.headless and not policy.passthrough:
+        return not port.protocol.is_http
+    return policy.passthrough or service.resolution is Resolution.NONE
+
+
+def is_different_at_gateways(service: ServiceRecord, rules: RuleSet) -> bool:
+    """Whether a gateway may not share the clusters that workloads have."""
+    subsets = ("", *(subset.name for subset in (rules.spec.subsets if rules.spec else ())))
+    return any(
+        port.protocol is Protocol.SNIFFED
+        or connects_to_original_destination(
+            service, port, effective_policy(rules, port.number, subset)
+        )
+        for port in service.ports
+        for subset in subsets
+    )
 
 
 def effective_policy(rules: RuleSet, port: int, subset: str = "") -> Policy:

@@ -6,12 +6,15 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from meshd.compile.destination_rules import RuleIndex, RuleSet
+import msgspec
+
+from meshd.compile.destination_rules import AT_GATEWAY, RuleIndex, RuleSet
 from meshd.compile.hosts import covers, resolve, specificity
 from meshd.compile.names import HIDDEN, OutboundCluster
-from meshd.compile.route_match import MESH
 from meshd.compile.scope import Scope
+from meshd.compile.traffic_policy import is_different_at_gateways
 from meshd.model.base import exported
+from meshd.model.gateways import MESH
 from meshd.model.service import Protocol, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.traffic import Destination, VirtualService
@@ -127,6 +130,8 @@ class View:
     """Visible VirtualServices, those for gateways too."""
     mesh_routings: RoutingTable
     """Those for requests that workloads send."""
+    of_gateway: bool = False
+    """What is looked for is where a gateway sends what comes in."""
 
     @property
     def options(self) -> MeshOptions:
@@ -144,7 +149,16 @@ class View:
     def rules(self, host: str) -> RuleSet:
         """The DestinationRules that hold for a host; none for one that is no visible service."""
         record = self.services.get(host)
-        return self.index.rules.rules(record, self.scope) if record else RuleSet()
+        if record is None:
+            return RuleSet()
+        rules = self.index.rules.rules(record, self.scope)
+        if not self.of_gateway or not is_different_at_gateways(record, rules):
+            return rules
+        variant = rules.variant + AT_GATEWAY
+        return msgspec.structs.replace(rules, variant=variant, at_gateway=True)
+
+    def as_gateway(self) -> View:
+        return dataclasses.replace(self, of_gateway=True)
 
     def cluster(self, host: str, port: int, subset: str = "") -> OutboundCluster:
         """The cluster of a service's port by the service's full name.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from meshd.config import validate
@@ -14,6 +14,7 @@ from meshd.errors import InvalidInputError
 from meshd.model import kinds
 from meshd.model.base import Key, Object
 from meshd.model.finding import Finding
+from meshd.model.workload import Workload
 from meshd.wire import Apply, Changed, DeleteNamed, Get, Objects, Rejected
 
 _NONE: Final[Mapping[Key, Object]] = {}
@@ -31,8 +32,11 @@ def apply(
     store: Store,
     request: Apply,
     refusals: Refusals = _accept,
+    workloads: Sequence[Workload] | None = None,
 ) -> Changed | Rejected:
     """All or nothing; also ``delete -f``.
+
+    ``workloads``: all that run in the mesh, if that is known.
 
     ``refusals``: what of a configuration cannot be compiled, asked before anything is stored.
     Raises SystemRefusedError when it cannot be stored.
@@ -44,7 +48,7 @@ def apply(
         findings += _missing(store, reads)
     else:
         findings += validate.check_fields(reads)
-        findings += validate.check_references(reads, store.objects)
+        findings += validate.check_references(reads, store.objects, workloads=workloads)
     errors = tuple(finding for finding in findings if finding.severity == "error")
     if errors:
         return Rejected(errors)

@@ -5,9 +5,15 @@ After https://istio.io/latest/docs/reference/config/networking/gateway/.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Final, Literal
 
 from meshd.model.base import NETWORKING_VERSIONS, Object, Strict
+
+_CLEAR_TEXT: Final = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB"})
+_ENCRYPTED: Final = frozenset({"HTTPS", "TLS"})
+MESH: Final = "mesh"
+"""The reserved gateway name that stands for all workloads of the mesh."""
 
 
 class GatewayPort(Strict, frozen=True):
@@ -104,12 +110,53 @@ class ServerTLSSettings(Strict, frozen=True):
 
 
 class Server(Strict, frozen=True):
+    """What a gateway serves on one port."""
+
     port: GatewayPort
     hosts: tuple[str, ...]
     bind: str | None = None
     default_endpoint: str | None = None
     tls: ServerTLSSettings | None = None
     name: str | None = None
+
+    @property
+    def redirects(self) -> bool:
+        """Requests in clear text are sent to the same URL with https."""
+        return self.tls is not None and self.tls.https_redirect
+
+    @property
+    def is_tls(self) -> bool:
+        """Clients speak TLS, whether it ends here or not."""
+        encrypted = self.port.protocol.upper() in _ENCRYPTED
+        return not self.is_clear_text and (encrypted or self.tls is not None)
+
+    @property
+    def terminates_tls(self) -> bool:
+        tls = self.tls
+        return (
+            tls is not None
+            and tls.mode not in {"PASSTHROUGH", "AUTO_PASSTHROUGH"}
+            and (not self.is_clear_text)
+        )
+
+    @property
+    def is_clear_text(self) -> bool:
+        """Plain HTTP; its ``tls`` can do no more than redirect to HTTPS."""
+        return self.port.protocol.upper() in _CLEAR_TEXT
+
+    @property
+    def is_http(self) -> bool:
+        return self.is_clear_text or self.port.protocol.upper() == "HTTPS"
+
+    def owned_hosts(self, namespace: str) -> Iterator[tuple[str, str]]:
+        """Hosts, each with the namespace whose VirtualServices may use it (``*``: any).
+        ``namespace`` is the Gateway's own."""
+        for text in self.hosts:
+            owner, separator, host = text.rpartition("/")
+            if not separator:
+                yield "*", host.lower()
+            else:
+                yield (namespace if owner == "." else owner), host.lower()
 
 
 class GatewaySpec(Strict, frozen=True):
@@ -124,3 +171,17 @@ class Gateway(Object, frozen=True):
     PLURALS: ClassVar[tuple[str, ...]] = ("gateways", "gateway", "gw")
 
     spec: GatewaySpec
+
+
+def gateway_name(name: str, namespace: str) -> str:
+    """``NAMESPACE/NAME`` for what an object of ``namespace`` writes in ``gateways``.
+
+    ``NAME``, ``./NAME``, ``NAMESPACE/NAME``, and ``NAME.NAMESPACE…`` of old manifests.
+    """
+    if name == MESH:
+        return name
+    if "/" in name:
+        owner, _, short = name.partition("/")
+        return f"{namespace if owner == '.' else owner}/{short}"
+    short, _, rest = name.partition(".")
+    return f"{rest.split('.', maxsplit=1)[0] or namespace}/{short}"

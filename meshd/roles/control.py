@@ -55,7 +55,7 @@ class Control:
                 return self._agent.changed(request)
             case wire.Apply():
                 return await self._changed(
-                    requests.apply(mesh.store, request, mesh.refusals), request
+                    requests.apply(mesh.store, request, mesh.refusals, mesh.running), request
                 )
             case wire.DeleteNamed():
                 return await self._changed(requests.delete(self._mesh.store, request), request)

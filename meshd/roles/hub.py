@@ -240,6 +240,11 @@ class Mesh:
         }
 
     @property
+    def running(self) -> tuple[Workload, ...]:
+        """All workloads that are in the mesh, or may be, on whichever node."""
+        return (*self.members.values(), *self.elsewhere)
+
+    @property
     def snapshot(self) -> Snapshot:
         """Of the configuration and the registered workloads, as they are now."""
         if self._snapshot is None:

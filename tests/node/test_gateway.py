@@ -56,6 +56,8 @@ spec:
   http:
   - match: [{uri: {exact: /who}}, {uri: {prefix: /wait}}]
     route: [{destination: {host: server, port: {number: 80}}}]
+  - match: [{uri: {prefix: /undeclared}}]
+    route: [{destination: {host: server, port: {number: 70}}}]
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -172,15 +174,16 @@ def test_https_with_a_secret(node: Node, front: str) -> None:
 def test_a_client_chooses_its_version_of_http(
     node: Node, front: str, port: int, how: tuple[str, ...]
 ) -> None:
-    """In clear text and in each mode of TLS; the application speaks HTTP/1.1."""
+    """In clear text and in each mode of TLS. The application speaks HTTP/1.1, whether its Service
+    says so or nothing."""
     scheme = "http" if port == 80 else "https"
     trusted = ("--cacert", "/srv/app/shop.test.crt", "--resolve", f"shop.test:{port}:{front}")
     written = ("-o", "/dev/null", "-w", "%{http_code} over %{http_version}")
-    done = node.curl(
-        "stranger.outside", *trusted, *how, *written, f"{scheme}://shop.test:{port}/who"
-    )
     spoken = "2" if how[0].startswith("--http2") else "1.1"
-    assert done.output == f"200 over {spoken}", done.errors
+    for path in ("/who", "/undeclared"):
+        url = f"{scheme}://shop.test:{port}{path}"
+        done = node.curl("stranger.outside", *trusted, *how, *written, url)
+        assert done.output == f"200 over {spoken}", (path, done.errors)
 
 
 def test_https_for_clients_with_a_certificate(node: Node, front: str) -> None:

@@ -306,10 +306,14 @@ spec:
 """
 
 
-def test_tcp_comes_in_by_the_ingress_gateway(node: Node, outside: str) -> None:
-    """And no other namespace takes it, where the Gateway lists its own only."""
+@pytest.mark.parametrize(("host", "port"), [("server", 91), ("bare", 9000)])
+def test_tcp_comes_in_by_the_ingress_gateway(
+    node: Node, outside: str, host: str, port: int
+) -> None:
+    """To a headless service too. No other namespace takes it, where the Gateway lists its own."""
     del outside
-    own = INGRESS.replace('"*"]}', '"./*"]}')
+    own = INGRESS.replace('"*"]}', '"./*"]}').replace("server.mesh", f"{host}.mesh")
+    own = own.replace("number: 91", f"number: {port}")
     target = f"{address(node, 'ingress.istio-system')}:31400"
     with node.applied(NEIGHBOUR + own):
         answers = node.answers("stranger.outside", "tcp", target, 3)

@@ -4,28 +4,36 @@ and the order of applying must not matter.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from meshd.config.read import Read
+from meshd.config.validate.effects import Said, without_effect
+from meshd.config.validate.world import World
 from meshd.decoding import Path
 from meshd.model.base import Key, Object, exported
 from meshd.model.delegation import merge_route
-from meshd.model.destinations import DestinationRule
-from meshd.model.entries import ServiceEntry
 from meshd.model.finding import Finding
-from meshd.model.gateways import Gateway
-from meshd.model.kubernetes import Service
+from meshd.model.gateways import MESH, Gateway, gateway_name
 from meshd.model.routes import Destination, VirtualService
 from meshd.model.security import PeerAuthentication
+from meshd.model.workload import Workload
+
+_ROOT: Final = "istio-system"
 
 
 def check_references(
-    reads: Iterable[Read], known: Mapping[Key, Object], domain: str = "cluster.local"
+    reads: Iterable[Read],
+    known: Mapping[Key, Object],
+    domain: str = "cluster.local",
+    workloads: Sequence[Workload] | None = None,
 ) -> tuple[Finding, ...]:
-    """``known`` are the objects in force; those of ``reads`` replace them."""
+    """``known`` are the objects in force; those of ``reads`` replace them. ``workloads``: all that
+    run in the mesh, if that is known."""
     reads = tuple(reads)
-    world = _World({**known, **{read.object.key: read.object for read in reads}}, domain)
+    objects = {**known, **{read.object.key: read.object for read in reads}}
+    world = World(objects, domain, workloads)
     findings: list[Finding] = []
     for read in reads:
         match read.object:
@@ -36,79 +44,26 @@ def check_references(
             case PeerAuthentication() as found:
                 said = _of_peer_authentication(found, world)
             case _:
-                continue
+                said = iter(())
+        said = itertools.chain(said, without_effect(read.object, world))
         findings += (read.finding(path, message, "warning") for path, message in said)
     return tuple(findings)
 
 
-_Said = Iterator[tuple[Path, str]]
-
-
-class _World:
-    """All objects as they will be, and what can be looked up in them."""
-
-    def __init__(self, objects: Mapping[Key, Object], domain: str) -> None:
-        self._domain = domain
-        self.objects = objects
-        self.subsets: dict[str, set[str]] = defaultdict(set)
-        self.hosts: set[str] = set()
-        self.owners: dict[str, list[VirtualService]] = defaultdict(list)
-        for found in objects.values():
-            match found:
-                case DestinationRule():
-                    host = self.full(found.spec.host, found)
-                    self.subsets[host] |= {subset.name for subset in found.spec.subsets}
-                case Service():
-                    self.hosts.add(self.full(found.metadata.name, found))
-                case ServiceEntry():
-                    self.hosts |= set(found.spec.hosts)
-                case VirtualService() if "mesh" in (found.spec.gateways or ("mesh",)):
-                    for host in found.spec.hosts:
-                        self.owners[self.full(host, found)].append(found)
-                case _:
-                    pass
-
-    def full(self, host: str, owner: Object) -> str:
-        """A name without dots is one of the owner's namespace."""
-        if "." in host or host == "*":
-            return host
-        return f"{host}.{owner.metadata.namespace}.svc.{self._domain}"
-
-    def subsets_of(self, host: str) -> set[str]:
-        return {
-            subset
-            for rule, subsets in self.subsets.items()
-            if rule == host or _covers(rule, host)
-            for subset in subsets
-        }
-
-    def is_host(self, host: str) -> bool:
-        return host in self.hosts or any(_covers(wild, host) for wild in self.hosts)
-
-
-def _covers(wildcard: str, host: str) -> bool:
-    return wildcard.startswith("*.") and host.endswith(wildcard[1:])
-
-
-def _of_virtual_service(found: VirtualService, world: _World) -> _Said:
+def _of_virtual_service(found: VirtualService, world: World) -> Said:
     for index, name in enumerate(found.spec.gateways):
-        namespace, _, short = name.rpartition("/")
-        key = Key("Gateway", namespace or found.metadata.namespace, short)
-        if name != "mesh" and key not in world.objects:
+        namespace, _, short = gateway_name(name, found.metadata.namespace).partition("/")
+        key = Key("Gateway", namespace, short)
+        if name != MESH and key not in world.objects:
             yield ("spec", "gateways", index), f"{key} is not there"
     for path, destination in _destinations(found):
         host = world.full(destination.host, found)
         if not world.is_host(host):
             yield (*path, "host"), f'"{destination.host}" is no Service or ServiceEntry ({host})'
-        if destination.subset and destination.subset not in (names := world.subsets_of(host)):
-            listed = f" (known: {', '.join(sorted(names))})" if names else ""
-            yield (
-                (*path, "subset"),
-                f'"{destination.subset}" is in no DestinationRule for host '
-                f"{destination.host}{listed}",
-            )
+        if destination.subset:
+            yield from _of_subset((*path, "subset"), destination, host, world)
     yield from _of_delegations(found, world)
-    if "mesh" in (found.spec.gateways or ("mesh",)):
+    if MESH in (found.spec.gateways or (MESH,)):
         for index, host in enumerate(found.spec.hosts):
             others = [one.key for one in world.owners[world.full(host, found)]]
             if rivals := [str(key) for key in others if key != found.key]:
@@ -116,7 +71,27 @@ def _of_virtual_service(found: VirtualService, world: _World) -> _Said:
                 yield ("spec", "hosts", index), message
 
 
-def _of_delegations(found: VirtualService, world: _World) -> _Said:
+def _of_subset(path: Path, destination: Destination, host: str, world: World) -> Said:
+    known = world.subsets_of(host)
+    if destination.subset not in known:
+        listed = f" (known: {', '.join(sorted(known))})" if known else ""
+        text = (
+            f'"{destination.subset}" is in no DestinationRule for host {destination.host}{listed}'
+        )
+        yield path, text
+        return
+    everywhere = {declared.key.namespace for declared in world.covered(host)} | {_ROOT}
+    rules = sorted(known[destination.subset])
+    if not {rule.namespace for rule in rules} & everywhere and len(everywhere) > 1:
+        yield (
+            path,
+            f'"{destination.subset}" is in {rules[0]}, which counts for clients in '
+            f"{rules[0].namespace} only: requests of others are answered 503. A rule for all is "
+            f"in {' or '.join(sorted(everywhere))}",
+        )
+
+
+def _of_delegations(found: VirtualService, world: World) -> Said:
     here = found.metadata.namespace
     for index, route in enumerate(found.spec.http):
         if route.delegate is None:
@@ -154,7 +129,7 @@ def _destinations(found: VirtualService) -> Iterator[tuple[Path, Destination]]:
             yield ("spec", "http", index, "mirrors", number, "destination"), mirror.destination
 
 
-def _of_gateway(found: Gateway, world: _World) -> _Said:
+def _of_gateway(found: Gateway, world: World) -> Said:
     # The Secret is looked up where the gateway's workload runs, which is not known here.
     secrets = {key.name for key in world.objects if key.kind == "Secret"}
     for index, server in enumerate(found.spec.servers):
@@ -170,7 +145,7 @@ def _of_gateway(found: Gateway, world: _World) -> _Said:
                 yield path, f'there is no Secret "{name}"; clients are refused until there is'
 
 
-def _of_peer_authentication(found: PeerAuthentication, world: _World) -> _Said:
+def _of_peer_authentication(found: PeerAuthentication, world: World) -> Said:
     if found.spec.selector and found.spec.selector.match_labels:
         return
     for key, other in world.objects.items():

@@ -15,6 +15,11 @@ spec:
   subsets:
   - name: v1
     labels: {version: v1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec: {ports: [{name: http, port: 9080}]}
 """
 
 

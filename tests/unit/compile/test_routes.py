@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from meshd.compile.route_actions import retry_policy
 from meshd.compile.route_headers import header_value
-from meshd.compile.route_match import gateway_name
 from meshd.compile.routes import http_ports, route_configuration
 from meshd.compile.scope import Scope
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.base import decode_scalar
+from meshd.model.gateways import gateway_name
 from meshd.model.service import Port, Protocol, ServiceRecord
 from meshd.model.snapshot import Snapshot
 from meshd.model.traffic import HTTPRetry, VirtualService

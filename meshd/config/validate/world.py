@@ -1,0 +1,104 @@
+"""All objects as they will be, and what can be looked up in them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from meshd.config import protocol
+from meshd.model.base import Key, Object
+from meshd.model.destinations import DestinationRule
+from meshd.model.entries import ServiceEntry
+from meshd.model.gateways import MESH
+from meshd.model.kubernetes import Service
+from meshd.model.routes import VirtualService
+from meshd.model.service import Protocol
+from meshd.model.workload import Workload
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Declared:
+    """A host that a Service or a ServiceEntry declares."""
+
+    host: str
+    key: Key
+    protocols: Mapping[int, Protocol]
+    """By the number of the port."""
+
+
+class World:
+    """``workloads``: all that run in the mesh; None: that is not known."""
+
+    def __init__(
+        self,
+        objects: Mapping[Key, Object],
+        domain: str,
+        workloads: Sequence[Workload] | None = None,
+    ) -> None:
+        self._domain = domain
+        self.objects = objects
+        self.workloads = workloads
+        self.subsets: dict[str, dict[str, set[Key]]] = defaultdict(lambda: defaultdict(set))
+        """By host and name: the rules that have it."""
+        self.declared: dict[str, list[Declared]] = defaultdict(list)
+        self.owners: dict[str, list[VirtualService]] = defaultdict(list)
+        for found in objects.values():
+            match found:
+                case DestinationRule():
+                    host = self.full(found.spec.host, found)
+                    for subset in found.spec.subsets:
+                        self.subsets[host][subset.name].add(found.key)
+                case Service() | ServiceEntry():
+                    for declared in self._of(found):
+                        self.declared[declared.host].append(declared)
+                case VirtualService() if MESH in (found.spec.gateways or (MESH,)):
+                    for host in found.spec.hosts:
+                        self.owners[self.full(host, found)].append(found)
+                case _:
+                    pass
+
+    def _of(self, found: Service | ServiceEntry) -> Iterator[Declared]:
+        if isinstance(found, Service):
+            ports = {
+                port.port: protocol.of_service_port(
+                    port.protocol, port.name, port.app_protocol, port.port
+                )
+                for port in found.spec.ports
+            }
+            yield Declared(self.full(found.metadata.name, found), found.key, ports)
+            return
+        ports = {
+            port.number: protocol.of_entry_port(port.protocol, port.name, port.number)
+            for port in found.spec.ports
+        }
+        for host in found.spec.hosts:
+            yield Declared(host.lower(), found.key, ports)
+
+    def full(self, host: str, owner: Object) -> str:
+        """A name without dots is one of the owner's namespace."""
+        if "." in host or host == "*":
+            return host.lower()
+        return f"{host}.{owner.metadata.namespace}.svc.{self._domain}".lower()
+
+    def subsets_of(self, host: str) -> dict[str, set[Key]]:
+        """With the rules that have them."""
+        found: dict[str, set[Key]] = defaultdict(set)
+        for rule, subsets in self.subsets.items():
+            if covers(rule, host):
+                for name, keys in subsets.items():
+                    found[name] |= keys
+        return found
+
+    def is_host(self, host: str) -> bool:
+        return host in self.declared or any(covers(wild, host) for wild in self.declared)
+
+    def covered(self, pattern: str) -> list[Declared]:
+        """What a pattern stands for, itself or with others."""
+        return [
+            one for host, found in self.declared.items() if covers(pattern, host) for one in found
+        ]
+
+
+def covers(pattern: str, host: str) -> bool:
+    return pattern in {host, "*"} or (pattern.startswith("*.") and host.endswith(pattern[1:]))

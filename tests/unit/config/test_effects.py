@@ -1,0 +1,269 @@
+"""What can have no effect is said when it is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from meshd.config.read import read_objects
+from meshd.config.validate import check_references
+from meshd.model.workload import Workload
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {ports: [{name: http, port: 80}, {name: tcp, port: 9000}, {name: https, port: 443}]}
+---
+"""
+OUTSIDE = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside, namespace: shop}
+spec:
+  hosts: [www.wiki.test]
+  ports: [{number: 443, name: tls, protocol: TLS}]
+  resolution: DNS
+---
+"""
+GATEWAY = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: istio-system}
+spec:
+  selector: {istio: edge}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ["*.shop.test", "other/*"]}
+  - {port: {number: 443, name: tls, protocol: TLS}, hosts: ["*"], tls: {mode: PASSTHROUGH}}
+  - {port: {number: 444, name: own, protocol: TLS}, hosts: ["*"], tls: {mode: ISTIO_MUTUAL}}
+---
+"""
+HTTP = "http: [{MATCH route: [{destination: {host: web}}]}]"
+TCP = "tcp: [{MATCH route: [{destination: {host: web, port: {number: 9000}}}]}]"
+TLS = "tls: [{match: [{sniHosts: ['SNI'] MORE}], route: [{destination: {host: web}}]}]"
+
+
+def said(text: str, *known: str, running: Sequence[Workload] | None = None) -> list[str]:
+    """Of the first object, where others are in force."""
+    first, *more = read_objects(text, "f.yaml")
+    others = {
+        read.object.key: read.object
+        for one in ("".join(known),)
+        for read in (*more, *read_objects(one, "f.yaml"))
+    }
+    found = check_references([first], others, workloads=running)
+    assert all(finding.severity == "warning" for finding in found)
+    return [f"{finding.field}: {finding.message}" for finding in found]
+
+
+def routing(hosts: str, rules: str, gateways: str = "mesh", namespace: str = "shop") -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: x, namespace: {namespace}}}
+spec:
+  hosts: [{hosts}]
+  gateways: [{gateways}]
+  {rules}
+---
+"""
+
+
+def tls(sni: str, more: str = "") -> str:
+    return TLS.replace("SNI", sni).replace(" MORE", more)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            routing("'*.wikipedia.org'", tls("*.wikipedia.org", ", port: 443")),
+            "spec.tls[0].match[0]: has no effect: no Service or ServiceEntry has *.wikipedia.org",
+        ),
+        (
+            routing("a.test", TCP.replace("MATCH", "")),
+            "spec.tcp[0]: has no effect: no Service or ServiceEntry has a.test",
+        ),
+        (
+            routing("www.wiki.test", tls("www.wiki.test", ", port: 8443")),
+            "spec.tls[0].match[0]: has no effect: 8443 is no port of www.wiki.test",
+        ),
+        (
+            routing("web", TCP.replace("MATCH", "match: [{port: 80}],")),
+            "spec.tcp[0].match[0]: has no effect: 80 is no port of web in the mesh for tcp "
+            "(known: 443, 9000)",
+        ),
+        (
+            routing("www.wiki.test", HTTP.replace("MATCH", "")),
+            "spec.http[0]: has no effect: no port of www.wiki.test in the mesh is one for http",
+        ),
+        (
+            routing("a.test", HTTP.replace("MATCH", "match: [{port: 81}],")),
+            "spec.http[0].match[0]: has no effect: a.test is no service, so only port 80 is routed",
+        ),
+        (
+            routing("web.test", HTTP.replace("MATCH", ""), "istio-system/edge"),
+            "spec.http[0]: has no effect: no server of Gateway istio-system/edge for web.test",
+        ),
+        (
+            routing(
+                "a.shop.test", HTTP.replace("MATCH", "match: [{port: 81}],"), "istio-system/edge"
+            ),
+            "spec.http[0].match[0]: has no effect: 81 is no port of Gateway istio-system/edge for "
+            "http (known: 80)",
+        ),
+        (
+            routing("a.test", tls("a.test", ", port: 444"), "istio-system/edge"),
+            "spec.tls[0].match[0]: has no effect: 444 is no port of Gateway istio-system/edge for "
+            "tls (known: 443)",
+        ),
+    ],
+)
+def test_a_rule_that_nothing_reaches_is_named_with_the_reason(text: str, wanted: str) -> None:
+    found = said(text, SERVICE, OUTSIDE, GATEWAY)
+    assert any(one.startswith(wanted) for one in found), found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        routing("'*.wiki.test'", tls("*.wiki.test", ", port: 443")),
+        routing("web", HTTP.replace("MATCH", "")),
+        routing("web", TCP.replace("MATCH", "match: [{port: 9000}],")),
+        routing("a.test", HTTP.replace("MATCH", "")),
+        routing("a.test", HTTP.replace("MATCH", "match: [{port: 80}],")),
+        routing("a.shop.test", HTTP.replace("MATCH", ""), "istio-system/edge"),
+        routing("a.test", HTTP.replace("MATCH", ""), "istio-system/edge", "other"),
+        routing("a.test", tls("a.test"), "istio-system/edge"),
+        routing("a.test", TCP.replace("MATCH", "match: [{port: 444}],"), "istio-system/edge"),
+        # Somebody reaches it, if not everybody.
+        routing("a.test", TCP.replace("MATCH", ""), "mesh, istio-system/edge"),
+    ],
+)
+def test_a_rule_that_something_reaches_is_not(text: str) -> None:
+    found = said(text, SERVICE, OUTSIDE, GATEWAY)
+    assert not [one for one in found if "no effect" in one]
+
+
+def test_a_gateway_that_may_come_yet_is_waited_for() -> None:
+    found = said(routing("a.test", tls("a.test"), "later"), SERVICE)
+    assert found == ["spec.gateways[0]: Gateway shop/later is not there"]
+
+
+@pytest.mark.parametrize("name", ["./edge", "shop/edge", "edge", "edge.shop.svc.cluster.local"])
+def test_a_gateway_is_found_by_each_way_to_name_it(name: str) -> None:
+    own = GATEWAY.replace("namespace: istio-system", "namespace: shop")
+    assert said(routing("a.test", tls("a.test"), name), SERVICE, own) == []
+
+
+def test_a_delegate_that_nobody_names_is_named() -> None:
+    delegate = routing("web", HTTP.replace("MATCH", "")).replace("hosts: [web]", "exportTo: ['*']")
+    delegate = delegate.replace("  gateways: [mesh]\n", "")
+    assert said(delegate, SERVICE) == ["spec: has no hosts, and no VirtualService delegates to it"]
+    root = routing("web", "http: [{match: [{uri: {prefix: /}}], delegate: {name: x}}]")
+    assert (
+        said(
+            delegate,
+            SERVICE,
+            root.replace("name: x, name", "name: y, name").replace(
+                "{name: x, namespace: shop}", "{name: y, namespace: shop}"
+            ),
+        )
+        == []
+    )
+
+
+RULE = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: x, namespace: shop}
+spec:
+  host: HOST
+  trafficPolicy: {portLevelSettings: [{port: {number: PORT}, tls: {mode: DISABLE}}]}
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}, trafficPolicy:
+    {tls: {mode: DISABLE}}}]
+---
+"""
+
+
+def test_a_rule_for_a_host_that_is_nothing_is_named() -> None:
+    assert said(RULE.replace("HOST", "wen").replace("PORT", "80"), SERVICE) == [
+        'spec.host: has no effect: "wen" is no Service or ServiceEntry (wen.shop.svc.cluster.local)'
+    ]
+
+
+def test_settings_of_a_port_that_is_none_and_of_a_subset_without_use_are_named() -> None:
+    assert said(RULE.replace("HOST", "web").replace("PORT", "81"), SERVICE) == [
+        "spec.subsets[1].trafficPolicy: has no effect: no VirtualService sends anything to subset "
+        '"v2"',
+        "spec.trafficPolicy.portLevelSettings[0].port.number: has no effect: 81 is no port of "
+        "web.shop.svc.cluster.local (known: 80, 443, 9000)",
+    ]
+    used = routing("web", "http: [{route: [{destination: {host: web, subset: v2}}]}]")
+    assert (
+        said(
+            RULE.replace("HOST", "'*.shop.svc.cluster.local'").replace("PORT", "80"), SERVICE, used
+        )
+        == []
+    )
+
+
+def test_a_subset_that_only_some_clients_know_is_named() -> None:
+    rule = RULE.replace("HOST", "web.shop.svc.cluster.local").replace("PORT", "80")
+    route = routing("web", "http: [{route: [{destination: {host: web, subset: v2}}]}]")
+    elsewhere = rule.replace("namespace: shop", "namespace: default")
+    (found,) = said(route, SERVICE, elsewhere)
+    assert found.startswith(
+        'spec.http[0].route[0].destination.subset: "v2" is in DestinationRule default/x, which '
+        "counts for clients in default only"
+    )
+    for namespace in ("shop", "istio-system"):
+        seen = rule.replace("namespace: shop", f"namespace: {namespace}")
+        assert said(route, SERVICE, seen) == []
+
+
+def test_an_entry_for_a_host_that_another_has_is_named() -> None:
+    again = OUTSIDE.replace("namespace: shop", "namespace: other")
+    assert said(again, OUTSIDE) == [
+        'spec.hosts[0]: "www.wiki.test" is declared by ServiceEntry shop/outside too; '
+        "one of them has no effect"
+    ]
+    added = OUTSIDE.replace("name: outside", "name: more")
+    assert said(added, OUTSIDE) == []
+    service = OUTSIDE.replace("www.wiki.test", "web.shop.svc.cluster.local")
+    assert "is declared by Service shop/web too" in said(service, SERVICE)[0]
+
+
+POLICY = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: x, namespace: shop}
+spec: {selector: {matchLabels: {istio: edge}}, mtls: {mode: STRICT}}
+---
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "namespace", "wanted"),
+    [
+        (GATEWAY, "istio-system", ""),
+        (GATEWAY, "other", ""),
+        (GATEWAY, "", "spec.selector: has no effect: it selects no workload that runs now"),
+        (POLICY, "shop", ""),
+        (
+            POLICY,
+            "other",
+            "spec.selector.matchLabels: has no effect: "
+            "it selects no workload in shop that runs now",
+        ),
+    ],
+)
+def test_a_selector_of_nothing_is_named_where_it_is_known_what_runs(
+    text: str, namespace: str, wanted: str
+) -> None:
+    edge = Workload(
+        uid="x", name="x", namespace=namespace, netns="", labels={"istio": "edge", "a": "b"}
+    )
+    assert said(text, running=[edge] if namespace else []) == ([wanted] if wanted else [])
+    assert said(text) == []
