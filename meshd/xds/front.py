@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import ipaddress
+from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from meshd.errors import SystemRefusedError
 from meshd.xds.hello import NotTlsError, offered_protocols
 
 _HELLO_TIMEOUT: Final = 5.0
 """Seconds for a client to begin."""
+_MOST_PIECES: Final = 64
+"""In which a hello may come: all of it is looked at again with each."""
 _MOST_CONNECTIONS: Final = 8192
+_MOST_OF_ONE: Final = 512
+"""Connections of one address (of IPv6, of one /64): a node has two, and may come back before the
+old ones have ended; those behind one translated address share them."""
 _CHUNK: Final = 64 * 1024
 
 
@@ -28,6 +36,7 @@ class Front:
         self._special = special
         self._usual = usual
         self._connections: set[asyncio.Task[None]] = set()
+        self._by_source: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
 
     async def listen(self, address: str, port: int) -> int:
@@ -53,12 +62,21 @@ class Front:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= _MOST_CONNECTIONS:
+        source = source_of(writer.get_extra_info("peername"))
+        full = len(self._connections) >= _MOST_CONNECTIONS
+        if full or self._by_source[source] >= _MOST_OF_ONE:
             writer.close()
             return
         task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        self._by_source[source] += 1
+        task.add_done_callback(functools.partial(self._ended, source))
+
+    def _ended(self, source: str, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        self._by_source[source] -= 1
+        if not self._by_source[source]:
+            del self._by_source[source]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -88,6 +106,18 @@ class Front:
             await _close(behind_writer)
 
 
+def source_of(name: Any) -> str:
+    """Whom a connection is counted for, by its peer's name as sockets have it."""
+    try:
+        address = ipaddress.ip_address(name[0].partition("%")[0])
+    except (TypeError, ValueError, IndexError, AttributeError):
+        return ""
+    if isinstance(address, ipaddress.IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped or ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
 async def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with contextlib.suppress(OSError):
@@ -97,11 +127,13 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 async def _hello(reader: asyncio.StreamReader) -> tuple[bytes, tuple[str, ...]]:
     """Raises NotTlsError, ConnectionError."""
     data = b""
-    while (offered := offered_protocols(data)) is None or not data:
+    for _ in range(_MOST_PIECES):
         if not (more := await reader.read(_CHUNK)):
             raise ConnectionResetError("it hung up")
         data += more
-    return data, offered
+        if (offered := offered_protocols(data)) is not None:
+            return data, offered
+    raise NotTlsError("a ClientHello in countless pieces")
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -11,7 +11,9 @@ _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
 _ALPN: Final = 16
 MAX_BYTES: Final = 32 * 1024
-"""A longer ClientHello is none that we answer."""
+_MAX_RECORDS: Final = 1024
+"""A longer ClientHello, or one in more records, is none that we answer: it is looked at again with
+each piece that comes."""
 
 
 class NotTlsError(ValueError):
@@ -45,20 +47,24 @@ def offered_protocols(data: bytes) -> tuple[str, ...] | None:
 def _handshake(data: bytes) -> bytes | None:
     """The body of the ClientHello, put together from records."""
     joined = b""
-    rest = data
-    while rest:
+    rest = memoryview(data)  # of which a part is no copy
+    for _ in range(_MAX_RECORDS):
+        if not rest:
+            break
         if rest[0] != _HANDSHAKE or (len(rest) > 1 and rest[1] != 3):
             raise NotTlsError("no TLS handshake")
         if len(rest) < 5:
             return None
         length = int.from_bytes(rest[3:5])
+        if not length:
+            raise NotTlsError("an empty record")  # RFC 8446, section 5.1
         joined += rest[5 : 5 + length]
         rest = rest[5 + length :]
         if joined and joined[0] != _CLIENT_HELLO:
             raise NotTlsError("no ClientHello")
         if len(joined) >= 4 and len(joined) >= 4 + int.from_bytes(joined[1:4]):
             return joined[4 : 4 + int.from_bytes(joined[1:4])]
-    if len(data) > MAX_BYTES:
+    if rest or len(data) > MAX_BYTES:
         raise NotTlsError("a ClientHello that does not end")
     return None
 

@@ -46,6 +46,8 @@ list in JSON, and answers each with ``Taken``."""
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", -1),
+    # Two minutes otherwise, in which whoever has begun a handshake may say nothing.
+    ("grpc.server_handshake_timeout_ms", 5_000),
     # A node that vanished without a word is noticed within seconds.
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 5_000),

@@ -172,7 +172,7 @@ def may_connect(path: Path, user: str) -> bool:
 def test_only_meshd_reaches_the_admin_interface(node: Node) -> None:
     node.start()
     for name in node.live():
-        assert may_connect(node.admin(name), "meshd")
+        assert may_connect(node.admin(name), "meshd-telemetry")
         assert not may_connect(node.admin(name), "nobody")
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.xds.front import source_of
 from meshd.xds.hello import NotTlsError, offered_protocols
 
 
@@ -82,3 +83,31 @@ def test_one_that_never_ends_is_refused() -> None:
     record = b"\x16\x03\x01" + len(body).to_bytes(2) + body
     with pytest.raises(NotTlsError):
         offered_protocols(record + record + record)
+
+
+def test_empty_records_are_no_hello() -> None:
+    with pytest.raises(NotTlsError):
+        offered_protocols(b"\x16\x03\x01\x00\x00")
+
+
+def test_a_hello_in_countless_records_is_refused() -> None:
+    head = b"\x16\x03\x01\x00\x01"
+    with pytest.raises(NotTlsError):
+        offered_protocols(head + b"\x01" + (head + b"\xff") * 1100)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        (("198.18.0.1", 5), "198.18.0.1"),
+        (("::ffff:198.18.0.1", 5, 0, 0), "198.18.0.1"),
+        (("fd00:198::1", 5, 0, 0), "fd00:198::/64"),
+        (("fd00:198::2", 5, 0, 0), "fd00:198::/64"),
+        (("fe80::1%eth0", 5, 0, 2), "fe80::/64"),
+        (None, ""),
+    ],
+)
+def test_connections_are_counted_for_the_host_that_they_come_from(
+    name: object, source: str
+) -> None:
+    assert source_of(name) == source
