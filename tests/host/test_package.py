@@ -136,7 +136,10 @@ def test_installing_it_is_all_that_has_to_be_done(installed: Machine) -> None:
     assert installed.ask("readlink", "/usr/bin/meshctl", "/usr/sbin/meshd").split() == [
         *("/opt/meshd/bin/meshctl", "/opt/meshd/bin/meshd")
     ]
-    assert installed.ask("stat", "-c", "%U %a", "/var/lib/meshd").strip() == "meshd 700"
+    states = ("/var/lib/meshd", "/var/lib/meshd/identity", "/var/lib/meshd/node")
+    assert installed.ask("stat", "-c", "%U:%G %a", *states).splitlines() == [
+        *("root:meshd 1771", "meshd-identity:meshd-identity 700", "meshd-identity:meshd 2750")
+    ]
     for page in ("man1/meshctl.1", "man5/meshd.yaml.5", "man8/meshd.8"):
         assert ".SH NAME" in installed.ask("zcat", f"/usr/share/man/{page}.gz")
     assert installed.ask("meshctl", "top", "--once") == "no workloads are registered\n"

@@ -88,11 +88,15 @@ def keys(node: Node) -> str:
 
 
 def readable(node: Node) -> str:
-    """What of the state anybody but meshd could read, or owns."""
-    top = node.machine.ask("stat", "-c", "%a %U", "/var/lib/meshd").strip()
-    find = ("find", "/var/lib/meshd", "(", "-not", "-user", "meshd", "-or", "-name", "*key*")
+    """What of the state anybody but meshd could read, or owns, and what of the keys anybody but the
+    identity role could."""
+    top = node.machine.ask("stat", "-c", "%a %U %G", "/var/lib/meshd").strip()
+    keys = node.machine.ask("stat", "-c", "%a %U", "/var/lib/meshd/identity").strip()
+    strangers = ("-not", "-user", "meshd", "-not", "-user", "meshd-identity")
+    find = ("find", "/var/lib/meshd", "-mindepth", "1", "(", *strangers, "-or", "-name", "*key*")
     loose = node.machine.ask(*find, "-perm", "/077", ")", "-ls")
-    return ("" if top == "700 meshd" else top) + loose
+    wanted = (top, keys) == ("1771 root meshd", "700 meshd-identity")
+    return ("" if wanted else f"{top} {keys}") + loose
 
 
 def test_whenever_the_power_is_cut_meshd_comes_up_with_a_state_that_was_committed(
