@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import grp
 import os
+import stat
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
@@ -130,6 +131,32 @@ def make_directories(home: Home, users: Users) -> None:
         except OSError as error:
             raise SystemRefusedError(f"{path}: cannot be made: {error.strerror}") from None
     _take_over(paths, identity)
+    _hand_over(paths, users)
+
+
+def _hand_over(paths: Paths, users: Users) -> None:
+    """What an earlier version, in which one user had all roles, has left in the run directory goes
+    to the roles that are to replace it. Raises SystemRefusedError."""
+    successors = (
+        (paths.run / "identities.json", users.identity),
+        (paths.run / "telemetry.port", users.telemetry),
+        (paths.run / "control.port", users.server),
+        (paths.run / "server", users.server),
+    )
+    try:
+        for path, user in successors:
+            with contextlib.suppress(FileNotFoundError):
+                there = path.lstat()
+                ours = there.st_uid == users.meshd.uid
+                if ours and (stat.S_ISDIR(there.st_mode) or there.st_nlink == 1):
+                    os.chown(path, user.uid, user.gid, follow_symlinks=False)
+        for path in paths.admin_run.glob("*.sock"):  # of proxies that go on
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(path, -1, users.telemetry.gid, follow_symlinks=False)
+    except OSError as error:
+        raise SystemRefusedError(
+            f"{error.filename}: cannot be handed over: {error.strerror}"
+        ) from None
 
 
 def _take_over(paths: Paths, identity: User) -> None:

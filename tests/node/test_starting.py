@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -171,3 +172,21 @@ def test_it_ends_within_five_seconds_with_pods_in_it(fresh: Node) -> None:
     assert time.monotonic() - began < 6
     fresh.start()
     assert len(fresh.statuses().workloads) == 1
+
+
+def test_what_a_version_with_one_user_for_all_roles_has_left_holds_up_none(
+    make: Callable[..., Node],
+) -> None:
+    node = make()
+    user = pwd.getpwnam("meshd")
+    node.paths.run.mkdir(parents=True)
+    (node.paths.run / "server").mkdir()
+    for name in ("telemetry.port", "control.port", "identities.json"):
+        (node.paths.run / name).write_text("[]", encoding="ascii")
+    for path in node.paths.run.iterdir():
+        os.chown(path, user.pw_uid, user.pw_gid)
+    node.start()
+    running = node.children()
+    assert running.keys() >= ROLES
+    assert not any(running[name].restarts for name in ROLES)
+    node.close()
