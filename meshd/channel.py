@@ -59,20 +59,32 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._only = only
+        self._lost = False
+        """It is not known any more where messages begin."""
 
     async def receive(self) -> wire.AnyMessage | None:
         """The next message; None when the peer is gone, cleanly or not.
 
-        Raises InvalidInputError for what is no message, or none that this peer may send.
+        Raises InvalidInputError for what is no message, or none that this peer may send. The next
+        one can be received all the same.
         """
+        if self._lost:
+            return None
         try:
-            header = await self._reader.readexactly(wire.HEADER_SIZE)
-            message = wire.decode(await self._reader.readexactly(wire.body_size(header)))
+            size = self._size(await self._reader.readexactly(wire.HEADER_SIZE))
+            message = wire.decode(await self._reader.readexactly(size))
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
         if not isinstance(message, self._only):
             raise InvalidInputError(f"{type(message).__name__} is not for this process to ask")
         return message
+
+    def _size(self, header: bytes) -> int:
+        try:
+            return wire.body_size(header)
+        except InvalidInputError:
+            self._lost = True
+            raise
 
     async def send(self, message: wire.Message) -> None:
         """Raises UnreachableError when the peer is gone."""
@@ -151,8 +163,10 @@ def answering(handle: Callable[[wire.AnyMessage], Awaitable[wire.Message]]) -> S
     """A session that answers each request with one message, for as long as the peer asks."""
 
     async def session(connection: Connection) -> None:
-        while (request := await connection.receive()) is not None:
+        while True:
             try:
+                if (request := await connection.receive()) is None:
+                    return
                 answer = await handle(request)
             except MeshdError as error:
                 answer = wire.Failed(str(error))

@@ -1,25 +1,33 @@
 """Plain values → typed ones, or what is wrong with them in our words.
 
-Knows msgspec's types and messages, so that nobody else has to; nothing of files or of YAML.
+Knows msgspec's types and messages, so that nobody else has to; nothing of files or of YAML. What is
+right costs one conversion. What is not is walked through once beside its type, whatever its size.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import itertools
 import re
-from collections.abc import Iterable
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from meshd.model.base import decode_scalar
+from meshd.model.checked import in_words
 
 Path = tuple[str | int, ...]
 """Where in a value another stands: keys and indices."""
 T = TypeVar("T")
 
-_PATH_PART: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+_MOST_MISTAKES: Final = 20
+"""Of one value, that are worth telling."""
+_LONGEST_NAME: Final = 64
+"""Characters of what is compared with known names, or shown."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,75 +39,151 @@ class Mistake:
 
 
 def decode_all(value: Any, expected: type[T]) -> tuple[T | None, tuple[Mistake, ...]]:
-    """A typed value, or everything that is wrong with it (up to twenty things).
+    """A typed value, or everything that is wrong with it (up to twenty things)."""
+    try:
+        return _converted(value, expected), ()
+    except msgspec.ValidationError as error:
+        found = itertools.islice(_type(expected).mistakes(value, ()), _MOST_MISTAKES)
+        # A struct may refuse what each of its fields would take.
+        return None, tuple(found) or (_whole(str(error)),)
 
-    What is wrong is left out and the rest looked at again; what only misses because it was left
-    out is no mistake of its own. ``value`` is changed in doing so.
-    """
-    mistakes: list[Mistake] = []
-    left_out: set[Path] = set()
-    while len(mistakes) < 20:
+
+def _converted(value: Any, expected: Any) -> Any:
+    return msgspec.convert(value, expected, dec_hook=decode_scalar, str_keys=True)
+
+
+_PLACE: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
+
+
+def _whole(message: str) -> Mistake:
+    """msgspec's ``reason - at `$.a[0].b` `` taken apart."""
+    reason, _, where = message.rpartition(" - at `")
+    if not reason:
+        return Mistake((), message)
+    parts = _PLACE.findall(where)
+    return Mistake(tuple(int(index) if index else key for key, index in parts), reason)
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """A hint in parentheses: the name that was meant, or all the known ones."""
+    names = list(known)
+    close = difflib.get_close_matches(key, names, n=1) if len(key) <= _LONGEST_NAME else []
+    if close:
+        return f" (did you mean {close[0]}?)"
+    return f" (known: {', '.join(sorted(names))})" if names else ""
+
+
+# ---- types, walked through beside values
+
+
+class _Type:
+    """What a value may be. This class: a text, a number, one of some words."""
+
+    def __init__(self, info: Any) -> None:
+        self.info = info
+
+    @property
+    def name(self) -> str:
+        """As msgspec calls it."""
+        return _NAMES.get(type(self.info), "value")
+
+    @functools.cached_property
+    def _annotation(self) -> Any:
+        return _annotation(self.info)
+
+    def mistakes(self, value: Any, path: Path) -> Iterator[Mistake]:
         try:
-            result = msgspec.convert(value, expected, dec_hook=decode_scalar, str_keys=True)
+            _converted(value, self._annotation)
         except msgspec.ValidationError as error:
-            mistake = explain(str(error), expected, value)
-        else:
-            return (None if mistakes else result), tuple(mistakes)
-        if mistake.path not in left_out:
-            mistakes.append(mistake)
-        left_out.add(mistake.path)
-        if not _leave_out(value, mistake.path):
-            # It is missing: what it is missing from cannot be judged further.
-            left_out.add(mistake.path[:-1])
-            if not _leave_out(value, mistake.path[:-1]):
-                break
-    return None, tuple(mistakes)
+            yield Mistake(path, _in_our_words(in_words(error), self.info))
 
 
-def _leave_out(value: Any, path: Path) -> bool:
-    """Remove what stands at ``path``; of a list all, lest the rest change places."""
-    if not path:
-        return False
-    around = value
-    for part in path[:-1]:
+class _Struct(_Type):
+    @functools.cached_property
+    def _fields(self) -> dict[str, _Type]:
+        return {field.encode_name: _of(field.type) for field in self.info.fields}
+
+    def mistakes(self, value: Any, path: Path) -> Iterator[Mistake]:
+        if not isinstance(value, dict):
+            yield _wrong(self, value, path)
+            return
+        for key, part in value.items():
+            if known := self._fields.get(key):
+                yield from known.mistakes(part, (*path, key))
+            elif self.info.forbid_unknown_fields:
+                yield Mistake((*path, key), f"unknown field{nearest(key, self._fields)}")
+        for field in self.info.fields:
+            if field.required and field.encode_name not in value:
+                yield Mistake((*path, field.encode_name), "is required")
+
+
+class _Mapping(_Type):
+    @functools.cached_property
+    def _value(self) -> _Type:
+        return _of(self.info.value_type)
+
+    def mistakes(self, value: Any, path: Path) -> Iterator[Mistake]:
+        if not isinstance(value, dict):
+            yield _wrong(self, value, path)
+            return
         try:
-            around = around[part]
-        except (LookupError, TypeError):
-            return False
-    if isinstance(around, dict):
-        return around.pop(path[-1], path) is not path
-    if isinstance(around, list) and around:
-        around.clear()
-        return True
-    return False
+            _converted(dict.fromkeys(value), dict[_annotation(self.info.key_type), None])
+        except msgspec.ValidationError:
+            yield Mistake(path, f"expected {_shown(_of(self.info.key_type).name)} as each key")
+        for key, part in value.items():
+            yield from self._value.mistakes(part, (*path, key))
 
 
-def explain(message: str, expected: Any, value: Any) -> Mistake:
-    """msgspec's message in our words, with the place it is about."""
-    reason, path = _split(message)
-    path = _resolve(expected, value, path)
-    if unknown := re.search(r"unknown field `([^`]+)`", reason):
-        key = unknown.group(1)
-        return Mistake((*path, key), f"unknown field{nearest(key, _known_keys(expected, path))}")
-    if missing := re.search(r"missing required field `([^`]+)`", reason):
-        return Mistake((*path, missing.group(1)), "is required")
-    if wrong := re.fullmatch(r"Expected `([^`]+)`, got `([^`]+)`", reason):
-        wanted, got = wrong.groups()
-        wanted = wanted.removesuffix(" | null")
-        if " - at `key` in" in message:
-            return Mistake(path, f"expected {_TYPES.get(wanted, wanted)} as each key")
-        quotes = "; put it in quotes" if wanted == "str" and got in _QUOTABLE else ""
-        return Mistake(
-            path, f"expected {_TYPES.get(wanted, wanted)}, not {_TYPES.get(got, got)}{quotes}"
-        )
-    if choice := re.fullmatch(r"Invalid enum value '(.*)'", reason, re.DOTALL):
-        options = _choices(expected, path)
-        return Mistake(path, f'"{choice.group(1)}" is not one of {", ".join(options)}')
-    return Mistake(path, reason)
+class _List(_Type):
+    @functools.cached_property
+    def _item(self) -> _Type:
+        return _of(self.info.item_type)
+
+    def mistakes(self, value: Any, path: Path) -> Iterator[Mistake]:
+        if not isinstance(value, list):
+            yield _wrong(self, value, path)
+            return
+        for index, part in enumerate(value):
+            yield from self._item.mistakes(part, (*path, index))
 
 
-_QUOTABLE: Final = {"int", "float", "bool"}
-_TYPES: Final = {
+class _Union(_Type):
+    @functools.cached_property
+    def _options(self) -> list[_Type]:
+        listed = (one for one in self.info.types if not isinstance(one, inspect.NoneType))
+        return [_of(one) for one in listed]
+
+    def mistakes(self, value: Any, path: Path) -> Iterator[Mistake]:
+        if value is None and len(self._options) < len(self.info.types):
+            return
+        found = [list(option.mistakes(value, path)) for option in self._options]
+        if not all(found):
+            return
+        if len(found) == 1:
+            yield from found[0]
+        else:
+            names = " | ".join(option.name for option in self._options)
+            yield Mistake(path, f"expected {names}, not {_shown(_name_of(value))}")
+
+
+_CLASSES: Final[dict[type, type[_Type]]] = {
+    inspect.StructType: _Struct,
+    inspect.DictType: _Mapping,
+    inspect.VarTupleType: _List,
+    inspect.ListType: _List,
+    inspect.UnionType: _Union,
+}
+_NAMES: Final[dict[type, str]] = {
+    inspect.StructType: "object",
+    inspect.DictType: "object",
+    inspect.VarTupleType: "array",
+    inspect.ListType: "array",
+    inspect.IntType: "int",
+    inspect.FloatType: "float",
+    inspect.BoolType: "bool",
+    inspect.StrType: "str",
+}
+_SHOWN: Final = {
     "str": "a text",
     "int": "a whole number",
     "float": "a number",
@@ -110,75 +194,50 @@ _TYPES: Final = {
 }
 
 
-def _split(message: str) -> tuple[str, Path]:
-    """msgspec's ``reason - at `$.a[0].b` `` taken apart."""
-    reason, _, where = message.rpartition(" - at `")
-    if not reason:
-        return message, ()
-    parts = _PATH_PART.findall(where.removeprefix("key` in `").rstrip("`"))
-    return reason, tuple(int(index) if index.isdigit() else key or index for key, index in parts)
+@functools.cache
+def _type(expected: Any) -> _Type:
+    return _of(inspect.type_info(expected))
 
 
-def _resolve(expected: Any, value: Any, path: Path) -> Path:
-    """Put the key in place of msgspec's ``[...]``, which stands for some key of a dict."""
-    if "..." not in path:
-        return path
-    at = path.index("...")
-    found: Any = value
-    for part in path[:at]:
-        found = found[part]
-    for key in list(found)[:256]:
-        others = {name: found.pop(name) for name in list(found) if name != key}
-        try:
-            msgspec.convert(value, expected, dec_hook=decode_scalar, str_keys=True)
-        except msgspec.ValidationError as error:
-            if _split(str(error))[1] == path:
-                return _resolve(expected, value, (*path[:at], key, *path[at + 1 :]))
-        finally:
-            found.update(others)
-    return path[:at]
+def _of(info: Any) -> _Type:
+    return _CLASSES.get(type(info), _Type)(info)
 
 
-def nearest(key: str, known: Iterable[str]) -> str:
-    """A hint in parentheses: the name that was meant, or all the known ones."""
-    names = list(known)
-    close = difflib.get_close_matches(key, names, n=1)
-    if close:
-        return f" (did you mean {close[0]}?)"
-    return f" (known: {', '.join(sorted(names))})" if names else ""
+def _shown(name: str) -> str:
+    return _SHOWN.get(name, name)
 
 
-def _known_keys(expected: Any, path: Path) -> list[str]:
-    """The keys of the struct at ``path`` inside ``expected``."""
-    info = _first(_info_at(expected, path), msgspec.inspect.StructType)
-    return [field.encode_name for field in info.fields] if info else []
+def _name_of(value: Any) -> str:
+    known = {str: "str", bool: "bool", int: "int", float: "float", dict: "object", list: "array"}
+    return known.get(type(value), "null")
 
 
-def _choices(expected: Any, path: Path) -> list[str]:
-    info = _first(_info_at(expected, path), msgspec.inspect.LiteralType)
-    return [str(option) for option in info.values] if info else []
+def _wrong(expected: _Type, value: Any, path: Path) -> Mistake:
+    return Mistake(path, f"expected {_shown(expected.name)}, not {_shown(_name_of(value))}")
 
 
-def _info_at(expected: Any, path: Path) -> Any:
-    info: Any = msgspec.inspect.type_info(expected)
-    for part in path:
-        info = _step(info, part)
-    return info
+def _annotation(info: Any) -> Any:
+    """The type of which msgspec tells what it has understood."""
+    if isinstance(info, inspect.IntType):
+        return Annotated[int, msgspec.Meta(ge=info.ge, le=info.le)]
+    if isinstance(info, inspect.FloatType):
+        return Annotated[float, msgspec.Meta(ge=info.ge, le=info.le)]
+    if isinstance(info, inspect.StrType):
+        low, high = info.min_length, info.max_length
+        return Annotated[str, msgspec.Meta(min_length=low, max_length=high, pattern=info.pattern)]
+    if isinstance(info, inspect.LiteralType):
+        return Literal[info.values]
+    if isinstance(info, inspect.EnumType | inspect.CustomType):
+        return info.cls
+    return bool if isinstance(info, inspect.BoolType) else Any
 
 
-def _first(info: Any, wanted: type) -> Any:
-    if isinstance(info, wanted):
-        return info
-    options: tuple[Any, ...] = getattr(info, "types", ())
-    return next((option for option in options if isinstance(option, wanted)), None)
-
-
-def _step(info: Any, part: str | int) -> Any:
-    struct = _first(info, msgspec.inspect.StructType)
-    if struct and isinstance(part, str):
-        return next((f.type for f in struct.fields if f.encode_name == part), None)
-    mapping = _first(info, msgspec.inspect.DictType)
-    if mapping and isinstance(part, str):
-        return mapping.value_type
-    sequence = _first(info, msgspec.inspect.VarTupleType)
-    return sequence.item_type if sequence else None
+def _in_our_words(message: str, info: Any) -> str:
+    if wrong := re.fullmatch(r"Expected `([^`]+)`, got `([^`]+)`", message):
+        wanted, got = wrong.groups()
+        quotes = "; put it in quotes" if wanted == "str" and got in {"int", "float", "bool"} else ""
+        return f"expected {_shown(wanted)}, not {_shown(got)}{quotes}"
+    if choice := re.fullmatch(r"Invalid enum value '(.*)'", message, re.DOTALL):
+        options = ", ".join(map(str, getattr(info, "values", ())))
+        return f'"{choice[1][:_LONGEST_NAME]}" is not one of {options}'
+    return message

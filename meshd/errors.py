@@ -10,8 +10,9 @@ from typing import Final
 
 import msgspec
 
-UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
-"""What msgspec raises for bytes that are not what was expected; the second for invalid UTF-8."""
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what was expected; the second for invalid UTF-8, the
+third for what is nested too deeply."""
 
 
 class MeshdError(Exception):

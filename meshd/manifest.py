@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
-import msgspec
 import yaml
 
-from meshd.decoding import Path, explain
+from meshd.decoding import Path, decode_all
 from meshd.errors import InvalidInputError
-from meshd.model.base import decode_scalar
 
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Of one file. What people write is thousands of times smaller."""
 MAX_NODES: Final = 500_000
 """Values of one file, aliases counted each time they are used: a bomb of aliases ends here."""
 MAX_DEPTH: Final = 64
+_LEAST: Final = -(2**63)
+_MOST: Final = 2**64 - 1
+"""What JSON's and protobuf's integers can hold."""
 
 T = TypeVar("T")
 
@@ -165,11 +167,16 @@ class _Reader:
         if event.tag is None and not event.implicit[0]:
             return event.value
         try:
-            return _plain(event.tag, event.value)
+            value = _plain(event.tag, event.value)
         except (yaml.YAMLError, ValueError, LookupError, AttributeError):
             # PyYAML's constructors raise whatever the conversion raised.
             what = f"{event.tag} {event.value[:40]!r}" if event.tag else f"{event.value[:40]!r}"
             raise self._error(event, f"not YAML: {what} is not a value", path) from None
+        if isinstance(value, int) and not _LEAST <= value <= _MOST:
+            raise self._error(event, f"{event.value[:40]} is beyond 64 bits", path)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._error(event, f"{event.value[:40]} is not a number of JSON", path)
+        return value
 
     def _sequence(self, path: Path) -> list[Any]:
         values: list[Any] = []
@@ -228,8 +235,7 @@ def decode(document: Document, value: Any, expected: type[T], at: Path = ()) -> 
 
     ``at`` is where in the document ``value`` stands.
     """
-    try:
-        return msgspec.convert(value, expected, dec_hook=decode_scalar, str_keys=True)
-    except msgspec.ValidationError as error:
-        mistake = explain(str(error), expected, value)
-        raise document.error((*at, *mistake.path), mistake.reason) from None
+    decoded, mistakes = decode_all(value, expected)
+    if decoded is None:
+        raise document.error((*at, *mistakes[0].path), mistakes[0].reason)
+    return decoded

@@ -7,11 +7,12 @@ error that names the file, the line and the key.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -19,6 +20,7 @@ from meshd.errors import InvalidInputError
 from meshd.manifest import decode, read_documents
 from meshd.model.base import Duration
 from meshd.model.snapshot import MeshOptions
+from meshd.model.workload import Label, Locality, Name, NodeName, Port, PortNumber
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,6 +96,18 @@ class Paths:
         return self.run / "dns"
 
 
+DAY: Final = 24 * 3600.0
+
+
+def _within(low: float, high: float, **values: float) -> None:
+    """Raises ValueError, which decoding reports with the place."""
+    for name, value in values.items():
+        if not low <= value <= high:
+            unit = "s" if isinstance(value, Duration) else ""
+            limits = f"{low:g}{unit} to {high:.12g}{unit}"
+            raise ValueError(f"{name}: {value:.12g}{unit} is out of range; it must be {limits}")
+
+
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     count: int = 2
     """Members of the pool."""
@@ -108,6 +122,12 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     drain_time: Duration = Duration(5)
     log_level: Literal["trace", "debug", "info", "warning", "error"] = "warning"
 
+    def __post_init__(self) -> None:
+        _within(1, 2**20, memory_limit=self.memory_limit)
+        _within(1, 64, count=self.count, concurrency=self.concurrency)
+        _within(1, 2**31 - 1, max_connections=self.max_connections)
+        _within(0, DAY, drain_time=self.drain_time)
+
 
 class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     backend: Literal["auto", "legacy", "nft"] = "auto"
@@ -115,8 +135,11 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ipv6: bool = True
     probe_interval: Duration = Duration(10)
     exclude_outbound_cidrs: tuple[str, ...] = ()
-    exclude_outbound_ports: tuple[int, ...] = ()
-    exclude_inbound_ports: tuple[int, ...] = ()
+    exclude_outbound_ports: tuple[PortNumber, ...] = ()
+    exclude_inbound_ports: tuple[PortNumber, ...] = ()
+
+    def __post_init__(self) -> None:
+        _within(0.1, DAY, probe_interval=self.probe_interval)
 
 
 class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,24 +152,38 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Of certificates that a server gives to agents: how long one may be away and still come back
     without a new token."""
 
+    def __post_init__(self) -> None:
+        _within(0, 1, renew_at=self.renew_at)
+        lifetimes = {
+            "certificate_lifetime": self.certificate_lifetime,
+            "node_certificate_lifetime": self.node_certificate_lifetime,
+            "ca_lifetime": self.ca_lifetime,
+        }
+        _within(1, 100 * 366 * DAY, **lifetimes)
+
 
 class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    domain: str = "cluster.local"
-    root_namespace: str = "istio-system"
+    domain: Name = "cluster.local"
+    root_namespace: Label = "istio-system"
     outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
     service_cidr: str = "240.240.0.0/16"
     """Where virtual addresses of services that declare none are taken from."""
     dns_upstreams: tuple[str, ...] = ()
-    dns_port: int = 15053
+    dns_port: PortNumber = 15053
     """UDP and TCP port on the host's loopback interface where the node's resolver answers."""
     protocol_detection_timeout: Duration = Duration(0.1)
     connect_timeout: Duration = Duration(10)
     access_log: Literal["off", "errors", "all"] = "errors"
 
+    def __post_init__(self) -> None:
+        ipaddress.ip_network(self.service_cidr)
+        _within(0, DAY, protocol_detection_timeout=self.protocol_detection_timeout)
+        _within(0.001, DAY, connect_timeout=self.connect_timeout)
+
 
 class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     address: str = "127.0.0.1"
-    port: int = 15020
+    port: Port = 15020
     """/metrics and the web page; 0: any free port, written to /run/meshd/telemetry.port."""
     hosts: tuple[str, ...] = ()
     """Names by which they are asked for, beside localhost, the node's and the host's."""
@@ -158,13 +195,17 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     lines_per_second: float = 20.0
     bytes_per_second: float = 8192.0
 
+    def __post_init__(self) -> None:
+        values = {"lines_per_second": self.lines_per_second}
+        _within(0, 2.0**53, bytes_per_second=self.bytes_per_second, **values)
+
 
 class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a server is reached by the other nodes."""
 
     address: str = ""
     """To listen on; empty: all of this host."""
-    port: int = 15012
+    port: Port = 15012
     """0: any free port, written to /run/meshd/control.port."""
     advertise: str = ""
     """HOST[:PORT] by which other nodes reach it, for ``meshctl token create``; empty: the node's
@@ -172,11 +213,14 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     disconnect_grace: Duration = Duration(10)
     """How long a node's workloads stay known after it has hung up."""
 
+    def __post_init__(self) -> None:
+        _within(0, 366 * DAY, disconnect_grace=self.disconnect_grace)
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    node: str = ""
+    node: NodeName = ""
     """Name of this node; empty: the host's name."""
-    locality: str = ""
+    locality: Locality = ""
     """``region/zone/subzone`` of this node; empty: not known."""
     role: Literal["standalone", "server", "agent"] = "standalone"
     server: str = ""

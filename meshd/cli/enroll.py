@@ -33,6 +33,7 @@ from meshd.cli.preparing import prepare
 from meshd.config.read import label_problem, subdomain_problem
 from meshd.discovery.systemd import Systemd
 from meshd.errors import InvalidInputError
+from meshd.model import checked
 from meshd.model.base import Duration
 from meshd.model.workload import NamedPort, Workload
 from meshd.settings import Paths
@@ -135,7 +136,8 @@ def enroll(
     uid = f"{namespace}.{name}"
     if known:
         _leave_if_stale(target, place, known, uid)
-    workload = Workload(
+    workload = checked.build(
+        Workload,
         uid=uid,
         name=name,
         namespace=namespace,

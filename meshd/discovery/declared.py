@@ -10,6 +10,7 @@ import msgspec
 
 from meshd.discovery import units
 from meshd.errors import InvalidInputError
+from meshd.model import checked
 from meshd.model.entries import WorkloadEntry
 from meshd.model.workload import HostService, NamedPort, Workload
 
@@ -61,9 +62,11 @@ def compare(
 
 
 def _workload(entry: WorkloadEntry, uid: str, unit: str, *, ipv6: bool) -> Workload:
+    """Raises InvalidInputError."""
     name = units.unit_name(unit)
     spec, meta = entry.spec, entry.metadata
-    return Workload(
+    return checked.build(
+        Workload,
         uid=uid,
         name=meta.name,
         namespace=meta.namespace,
@@ -78,10 +81,10 @@ def _workload(entry: WorkloadEntry, uid: str, unit: str, *, ipv6: bool) -> Workl
     )
 
 
-def _without_ports(workload: Workload) -> Workload:
+def _without_ports(known: Workload) -> Workload:
     """As it was before it got its ports of the host."""
-    host = workload.host
+    host = known.host
     if host is None:
-        return workload
+        return known
     bare = msgspec.structs.replace(host, outbound_port=0, inbound_port=0)
-    return msgspec.structs.replace(workload, host=bare)
+    return msgspec.structs.replace(known, host=bare)

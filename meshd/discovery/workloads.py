@@ -14,6 +14,7 @@ import msgspec
 
 from meshd.discovery.enrolment import Life, Phase
 from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
+from meshd.model import checked
 from meshd.model.workload import Workload
 
 T = TypeVar("T")
@@ -111,8 +112,8 @@ def _each(
     problems: list[tuple[str, str]] = []
     for uid, raw in written.items():
         try:
-            found[uid] = msgspec.json.decode(raw, type=expected)
-        except UNDECODABLE as error:
+            found[uid] = checked.decode(raw, expected)
+        except InvalidInputError as error:
             problems.append((uid, str(error)))
     return found, problems
 

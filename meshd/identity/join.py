@@ -16,6 +16,7 @@ import msgspec
 
 from meshd import wire
 from meshd.errors import UNDECODABLE, InvalidInputError, MeshdError
+from meshd.model.base import UnixSeconds
 
 ALPN: Final = "meshd-join"
 LIMIT: Final = 64 * 1024
@@ -30,7 +31,7 @@ class AskRoots(msgspec.Struct, frozen=True, tag=True):
 
 class Roots(msgspec.Struct, frozen=True, tag=True):
     pem: str
-    now: float
+    now: UnixSeconds
     """The server's clock in Unix seconds: not to be trusted, but to explain what is refused."""
     trust_domain: str
 

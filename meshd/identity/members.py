@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from meshd.errors import InvalidInputError
+from meshd.model.base import UnixSeconds
 from meshd.model.bounds import Bounds
 
 SHOWN_AFTER_END: Final = 7 * 24 * 3600.0
@@ -19,9 +20,9 @@ SHOWN_AFTER_END: Final = 7 * 24 * 3600.0
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    joined: float
+    joined: UnixSeconds
     """Unix seconds."""
-    expires: float
+    expires: UnixSeconds
     """When the newest of its certificates ends, in Unix seconds."""
     serials: tuple[str, ...]
     """Hexadecimal. What it proved itself with last, and what it was given then: whether that has

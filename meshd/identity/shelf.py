@@ -18,6 +18,7 @@ import msgspec
 from meshd.errors import UNDECODABLE
 from meshd.identity.authority import Issued
 from meshd.identity.disk import Disk, write_whole
+from meshd.model.base import UnixSeconds
 from meshd.model.workload import Identity
 from meshd.unwritten import Unwritten
 
@@ -28,9 +29,9 @@ _log = logging.getLogger(__name__)
 
 class _Content(msgspec.Struct, frozen=True):
     uri: str
-    issued: float
-    begins: float
-    expires: float
+    issued: UnixSeconds
+    begins: UnixSeconds
+    expires: UnixSeconds
     serial: str
     chain: bytes
     key: bytes
@@ -40,7 +41,7 @@ class _Content(msgspec.Struct, frozen=True):
 class Kept:
     """``issued``: Unix seconds at which it was made."""
 
-    issued: float
+    issued: UnixSeconds
     certificate: Issued
     key: bytes = dataclasses.field(repr=False)
 

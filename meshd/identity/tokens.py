@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from meshd.errors import InvalidInputError
+from meshd.model.base import UnixSeconds
 from meshd.model.bounds import Bounds
 
 _PREFIX: Final = "meshd1."
@@ -49,7 +50,7 @@ class Token:
 
 class Use(msgspec.Struct, frozen=True):
     node: str
-    at: float
+    at: UnixSeconds
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,8 +59,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     hash: str
     """SHA-256 of the secret."""
-    created: float
-    expires: float
+    created: UnixSeconds
+    expires: UnixSeconds
     node: str = ""
     """The only node that may use it; empty: any."""
     uses: int = 1

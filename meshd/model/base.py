@@ -7,7 +7,7 @@ fields are errors in Istio's kinds, and ignored in Kubernetes' (see ``Ignoring``
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 
@@ -42,6 +42,11 @@ class Duration(float):
 
 def _shown(written: str) -> str:
     return repr(written if len(written) <= _MOST_SHOWN else f"{written[:_MOST_SHOWN]}…")
+
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST)]
+UnixSeconds = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""A time before the year 10000, so that it can be shown."""
 
 
 class Strict(

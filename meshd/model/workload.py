@@ -10,28 +10,53 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
-_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
-_QUALIFIED = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_LABEL: Final = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_QUALIFIED: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+LOCALITY: Final = r"([A-Za-z0-9][-A-Za-z0-9_. ]*(/[-A-Za-z0-9_. ]*){0,2})?"
+"""``region/zone/subzone``, or only its first parts."""
+PATTERNS: Final[dict[str, str]] = {}
+"""What texts that match a pattern are, in words."""
 
-Label = Annotated[str, msgspec.Meta(pattern=rf"\A{_LABEL}\Z")]
-"""A DNS label: RFC 1123, section 2.1."""
-Name = Annotated[str, msgspec.Meta(pattern=rf"\A{_LABEL}(\.{_LABEL})*\Z", max_length=253)]
+
+def _matching(pattern: str, words: str, longest: int | None = None) -> msgspec.Meta:
+    whole = rf"\A{pattern}\Z"
+    PATTERNS[whole] = words
+    return msgspec.Meta(pattern=whole, max_length=longest)
+
+
+Label = Annotated[str, _matching(_LABEL, "a DNS label (a-z, 0-9, -; at most 63)")]
+"""RFC 1123, section 2.1."""
+Name = Annotated[str, _matching(rf"{_LABEL}(\.{_LABEL})*", "a DNS name (a-z, 0-9, -, .)", 253)]
 """A DNS subdomain, as Kubernetes asks of names."""
 Uid = Annotated[
-    str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_]([A-Za-z0-9_.:-]*[A-Za-z0-9_])?\Z", max_length=317)
+    str,
+    _matching(
+        r"[A-Za-z0-9_]([A-Za-z0-9_.:-]*[A-Za-z0-9_])?",
+        "a uid (letters, digits, _ . : -, not at its ends)",
+        317,
+    ),
 ]
 """A namespace, a dot and a name; safe as a file name and on a terminal."""
-PortName = Annotated[str, msgspec.Meta(pattern=rf"\A({_QUALIFIED})?\Z")]
+PortName = Annotated[str, _matching(rf"({_QUALIFIED})?", "a port's name (letters, digits, - _ .)")]
 PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+"""0: any that is free, or one that is given later."""
 LabelKey = Annotated[
-    str, msgspec.Meta(pattern=rf"\A({_LABEL}(\.{_LABEL})*/)?{_QUALIFIED}\Z", max_length=317)
+    str,
+    _matching(
+        rf"({_LABEL}(\.{_LABEL})*/)?{_QUALIFIED}",
+        "a label's name (letters, digits, - _ .; before a slash a DNS name)",
+        317,
+    ),
 ]
 """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/"""
-LabelValue = Annotated[str, msgspec.Meta(pattern=rf"\A({_QUALIFIED})?\Z", max_length=63)]
+LabelValue = Annotated[
+    str, _matching(rf"({_QUALIFIED}|)", "a label's value (at most 63 letters, digits, - _ .)", 63)
+]
 Labels = Annotated[dict[LabelKey, LabelValue], msgspec.Meta(max_length=256)]
 Annotations = Annotated[
     dict[LabelKey, Annotated[str, msgspec.Meta(max_length=64 * 1024)]],
@@ -39,12 +64,13 @@ Annotations = Annotated[
 ]
 Locality = Annotated[
     str,
-    msgspec.Meta(
-        pattern=r"\A([A-Za-z0-9][-A-Za-z0-9_. ]*(/[-A-Za-z0-9_. ]*){0,2})?\Z", max_length=317
-    ),
+    _matching(LOCALITY, "region/zone/subzone, of letters, digits, - _ . and blanks", 317),
 ]
-Path = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f]*\Z", max_length=4096)]
-"""A path without control characters; empty: there is none."""
+NodeName = Annotated[
+    str, _matching(r"[A-Za-z0-9_.:-]*", "a node's name (letters, digits, _ . : -)", 253)
+]
+Path = Annotated[str, _matching(r"[^\x00-\x1f\x7f]*", "a path without control characters", 4096)]
+"""Empty: there is none."""
 
 
 @functools.lru_cache(maxsize=65536)
@@ -80,9 +106,9 @@ class HostService(msgspec.Struct, frozen=True, kw_only=True):
     it are the workload."""
     unit: Path = ""
     """The systemd unit that runs there, if one does."""
-    outbound_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    outbound_port: Port = 0
     """TCP: what it sends; UDP: its DNS queries. 0: to be given by the mesh role."""
-    inbound_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    inbound_port: Port = 0
     """0: to be given by the mesh role."""
     ipv6: bool = True
     """Whether the host speaks IPv6."""
@@ -108,7 +134,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     addresses: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
     """Its own IP addresses, IPv4 first."""
     ports: Annotated[tuple[NamedPort, ...], msgspec.Meta(max_length=256)] = ()
-    node: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.:-]*\Z", max_length=253)] = ""
+    node: NodeName = ""
     locality: Locality = ""
     """``region/zone/subzone``, unless its labels say it; empty: its node's."""
     ready: bool = True

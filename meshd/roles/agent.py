@@ -13,8 +13,6 @@ import os
 import time
 from typing import Any, Final
 
-import msgspec
-
 from meshd import wire
 from meshd.config import admission, following
 from meshd.config.write import api_version
@@ -22,7 +20,7 @@ from meshd.errors import InvalidInputError, MeshdError
 from meshd.identity import clocks
 from meshd.identity.node import NodeFile, node_uri
 from meshd.identity.remote import check_usable, diagnose, open_channel
-from meshd.model import kinds
+from meshd.model import checked, kinds
 from meshd.model.workload import Workload
 from meshd.roles.hub import Mesh
 from meshd.roles.kept_file import KeptFile
@@ -44,8 +42,8 @@ def decode(type_url: str, name: str, body: bytes) -> Any:
     if type_url != mcp.WORKLOAD:
         return admission.admit(mcp.decode(type_url, body))
     try:
-        return msgspec.convert(mcp.decode_body(body), Workload, str_keys=True)
-    except (msgspec.ValidationError, RecursionError) as error:
+        return checked.convert(mcp.decode_body(body), Workload)
+    except InvalidInputError as error:
         raise InvalidInputError(f"Workload {name}: {error}") from None
 
 

@@ -144,13 +144,14 @@ class Control:
 
     async def _status(self) -> wire.Message:
         facts = self._mesh.facts()
+        told = await self._nodes()
         return wire.Statuses(
             tuple(self._row(found, facts) for _, found in sorted(self._mesh.registered.items())),
             self._mesh.xds.members(),
             await self._roles(),
             self._agent.status() if self._agent else None,
-            await self._nodes(),
-            problems=self._mesh.all_problems(),
+            told.nodes,
+            problems=(*self._mesh.all_problems(), *told.problems),
         )
 
     def _row(self, workload: Workload, facts: Facts) -> wire.WorkloadStatus:
@@ -183,17 +184,17 @@ class Control:
             return ()
         return answer.children if isinstance(answer, wire.ChildStates) else ()
 
-    async def _nodes(self) -> tuple[wire.NodeStatus, ...]:
+    async def _nodes(self) -> wire.NodeStatuses:
         """Empty when the server role does not answer, or there is none."""
         if self._role != "server":
-            return ()
+            return wire.NodeStatuses(())
         try:
             answer = await channel.call(
                 self._paths.socket("server"), wire.Nodes(), timeout=_QUESTION_TIMEOUT
             )
         except MeshdError:
-            return ()
-        return answer.nodes if isinstance(answer, wire.NodeStatuses) else ()
+            return wire.NodeStatuses(())
+        return answer if isinstance(answer, wire.NodeStatuses) else wire.NodeStatuses(())
 
     async def _proxy_config(self, request: wire.ProxyConfig) -> wire.Message:
         """Raises NotReadyError when no member of a pool answers."""

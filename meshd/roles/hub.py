@@ -24,6 +24,7 @@ from meshd.compile.trial import trial_clients
 from meshd.config import snapshots
 from meshd.config.registry import build_snapshot
 from meshd.config.store import Store
+from meshd.config.write import to_json
 from meshd.discovery import groups, host_services, workloads
 from meshd.discovery.enrolment import Facts, Life, Plan, owners_accepted, owners_present, step
 from meshd.discovery.health import Checker
@@ -36,6 +37,7 @@ from meshd.roles import probing
 from meshd.roles.link import Link
 from meshd.roles.resolving import Resolving
 from meshd.settings import Paths, Settings
+from meshd.xds import mcp
 from meshd.xds.resources import Resource, Resources, pack
 from meshd.xds.server import Server
 
@@ -296,6 +298,8 @@ class Mesh:
         trial = Isolating(Compiler(), Compiler)
         clients = trial_clients(snapshot, changed)
         trial.compile(msgspec.structs.replace(snapshot, workloads=clients), clients)
+        for key in changed:
+            mcp.encode(to_json(after[key]))  # as nodes are told of it
         return trial.problems
 
     def facts(self) -> Facts:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from meshd import channel, wire
-from meshd.errors import MeshdError
+from meshd.errors import InvalidInputError, MeshdError
 
+_log = logging.getLogger(__name__)
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 """Seconds between attempts to reach a role that does not answer."""
@@ -37,13 +39,16 @@ class Link:
 
     async def run(self) -> None:
         """Until cancelled."""
-        pause = _FIRST_PAUSE
+        pause, said = _FIRST_PAUSE, ""
         while True:
             try:
                 async with await channel.connect(self._path) as connection:
-                    pause = _FIRST_PAUSE
                     await self._talk(connection)
-            except MeshdError:
+                pause = _FIRST_PAUSE
+            except MeshdError as error:
+                if isinstance(error, InvalidInputError) and str(error) != said:
+                    said = str(error)
+                    _log.error("%s: %s", self._path, said, extra={"MESHD_EVENT": "link"})
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 

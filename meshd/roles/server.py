@@ -7,6 +7,9 @@ certificate. Tokens and the authority are the identity role's, the configuration
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +32,7 @@ from meshd.xds.private import SECRET, needed_secrets
 from meshd.xds.resources import Resource, Resources
 
 T = TypeVar("T", bound=wire.Message)
+_log = logging.getLogger(__name__)
 
 
 async def run(settings: Settings, paths: Paths) -> None:
@@ -80,6 +84,7 @@ class Server:
         self._node = settings.node_name
         self._trust_domain = settings.identity.trust_domain
         self._packed: dict[str, tuple[Any, Resource]] = {}
+        self._problems: tuple[str, ...] = ()
         self._objects: tuple[dict[str, Any], ...] | None = None
         self.certificate = ServingCertificate(self._trust_domain, settings.node_name, self._certify)
         self.plane = Plane(
@@ -88,7 +93,7 @@ class Server:
             self._rosters_changed,
             settings.control.disconnect_grace,
         )
-        self.mesh = Link(paths.socket("mesh"), self._shared)
+        self.mesh = Link(paths.socket("mesh"), self.shared)
         self.mesh.tell(wire.Follow())
         self.reception = Reception(
             self._enlist,
@@ -136,7 +141,8 @@ class Server:
     def _rosters_changed(self) -> None:
         self.mesh.tell(wire.Follow(rosters.workloads_of(self.plane.rosters)))
 
-    def _shared(self, message: wire.AnyMessage) -> None:
+    def shared(self, message: wire.AnyMessage) -> None:
+        """The mesh role tells what nodes are to know."""
         if not isinstance(message, wire.Shared):
             return
         if message.objects is not None:
@@ -157,20 +163,18 @@ class Server:
     def _pack(
         self, objects: tuple[dict[str, Any], ...], workloads: tuple[Workload, ...]
     ) -> tuple[Resources, dict[str, Resource]]:
-        """What all nodes are to know, and Secrets by name. What is as it was is kept."""
+        """What all nodes are to know, and Secrets by name. What is as it was is kept; what no
+        message can hold is left out and said."""
         now: dict[str, tuple[Any, Resource]] = {}
-        for value in objects:
-            url = mcp.type_url(value["apiVersion"], value["kind"])
-            metadata = value["metadata"]
-            key = f"{url} {metadata.get('namespace', '')}/{metadata['name']}"
-            now[key] = self._known(key, value) or (value, mcp.encode(value))
-        for workload in workloads:
-            name = f"{workload.node}/{workload.uid}"
-            now[name] = self._known(name, workload) or (
-                workload,
-                mcp.encode_body(mcp.WORKLOAD, name, msgspec.to_builtins(workload)),
-            )
-        self._packed = now
+        problems: list[str] = []
+        for key, value, encode in (*map(_object, objects), *map(_workload, workloads)):
+            try:
+                now[key] = self._known(key, value) or (value, encode())
+            except InvalidInputError as error:
+                problems.append(f"nodes are not told of {error}; correct or delete it")
+        for problem in sorted(set(problems) - set(self._problems)):
+            _log.error("%s", problem, extra={"MESHD_EVENT": "not-shared"})
+        self._packed, self._problems = now, tuple(problems)
         every = [resource for _, resource in now.values()]
         secrets = {one.name: one for one in every if one.type_url == SECRET}
         return Resources.of(one for one in every if one.type_url != SECRET), secrets
@@ -184,7 +188,7 @@ class Server:
     async def answer(self, request: wire.AnyMessage) -> wire.Message:
         match request:
             case wire.Nodes():
-                return wire.NodeStatuses(self.plane.statuses())
+                return wire.NodeStatuses(self.plane.statuses(), self._problems)
             case wire.RemoveNode(name):
                 await self._ask(request, wire.Done)
                 await self.plane.expel(name)
@@ -196,3 +200,23 @@ class Server:
             case _:
                 pass
         raise InvalidInputError(f"the server role does not answer {type(request).__name__}")
+
+
+_Told = tuple[str, Any, Callable[[], Resource]]
+"""A key, a value, and what makes a resource of it."""
+
+
+def _object(value: dict[str, Any]) -> _Told:
+    url = mcp.type_url(value["apiVersion"], value["kind"])
+    metadata = value["metadata"]
+    key = f"{url} {metadata.get('namespace', '')}/{metadata['name']}"
+    return key, value, functools.partial(mcp.encode, value)
+
+
+def _workload(workload: Workload) -> _Told:
+    name = f"{workload.node}/{workload.uid}"
+
+    def encode() -> Resource:
+        return mcp.encode_body(mcp.WORKLOAD, name, msgspec.to_builtins(workload))
+
+    return name, workload, encode

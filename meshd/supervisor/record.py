@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from meshd.errors import UNDECODABLE
+from meshd.model.base import UnixSeconds
 from meshd.proxy.bootstrap import config_of
 from meshd.resolver.command import NAMES as RESOLVERS
 from meshd.resolver.command import is_started_for
@@ -22,7 +23,7 @@ from meshd.supervisor.process import Identity, command_line, identify
 class Entry(msgspec.Struct, frozen=True):
     name: str
     identity: Identity
-    since: float
+    since: UnixSeconds
     """Unix seconds of its start."""
     proxy: bool
     leaving: bool = False

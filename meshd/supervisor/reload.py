@@ -37,4 +37,4 @@ def consequence(before: Settings, after: Settings, roles: Collection[str]) -> Co
 
 def _fixed(proxy: ProxySettings) -> ProxySettings:
     """What a proxy that runs cannot change; how many there are is no part of it."""
-    return msgspec.structs.replace(proxy, count=0)
+    return msgspec.structs.replace(proxy, count=1)

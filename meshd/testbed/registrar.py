@@ -58,11 +58,12 @@ class Registrar:
             hung_up.cancel()
 
     async def _tell(self, connection: channel.Connection) -> None:
+        """Each for itself: one that the mesh refuses costs no other."""
         now = self._workloads()
-        news = tuple(workload for workload in now if workload not in self._told)
+        news = [workload for workload in now if workload not in self._told]
         self._told = now
-        if news:
-            await connection.send(wire.Register(news))
+        for workload in news:
+            await connection.send(wire.Register((workload,)))
 
     async def _answers(self, connection: channel.Connection) -> None:
         while (answer := await connection.receive()) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from meshd.model.base import UnixSeconds
 from meshd.model.workload import Identity
 from meshd.wire.message import Message
 
@@ -20,7 +21,7 @@ class CertificateState(msgspec.Struct, frozen=True):
     """One served certificate."""
 
     uri: str
-    expires: float
+    expires: UnixSeconds
     """Unix seconds."""
     serial: str
     problem: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from meshd.model.base import Seconds, UnixSeconds
 from meshd.wire.message import Message
 
 
@@ -19,7 +20,7 @@ class RoleStatus(msgspec.Struct, frozen=True):
     """0 when it does not run."""
     state: str
     restarts: int
-    since: float
+    since: UnixSeconds
     """Unix seconds of its last start."""
     problem: str = ""
 
@@ -49,7 +50,7 @@ class RunProbe(Message, frozen=True):
     """Run a program that a WorkloadGroup names as its members' probe, with the rights of one."""
 
     command: tuple[str, ...]
-    seconds: float
+    seconds: Seconds
     cgroup: str = ""
     """Of the member, where it is a service of the host."""
     netns: str = ""

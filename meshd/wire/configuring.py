@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from meshd.model.base import Seconds
 from meshd.model.finding import Finding
 from meshd.wire.message import Message
 
@@ -17,7 +18,7 @@ class Apply(Message, frozen=True):
     """Pairs of a name for messages (a path, or "-") and the text."""
     namespace: str = "default"
     dry_run: bool = False
-    wait: float = 0.0
+    wait: Seconds = 0.0
     """Seconds to wait until every proxy has it; 0: do not wait."""
     delete: bool = False
 
@@ -29,7 +30,7 @@ class DeleteNamed(Message, frozen=True):
     names: tuple[str, ...]
     namespace: str = "default"
     dry_run: bool = False
-    wait: float = 0.0
+    wait: Seconds = 0.0
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from meshd.model.base import Seconds, UnixSeconds
 from meshd.model.bounds import Bounds
 from meshd.wire.message import Message
 
@@ -23,7 +24,7 @@ class Peer(msgspec.Struct, frozen=True):
     node: str
     serial: str
     """Hexadecimal."""
-    expires: float
+    expires: UnixSeconds
     """Unix seconds."""
 
 
@@ -44,7 +45,7 @@ class Certify(Message, frozen=True):
     """PEM."""
     peer: Peer | None = None
     """Who wants it; None: the server role itself."""
-    lifetime: float = 0.0
+    lifetime: Seconds = 0.0
     """Seconds; 0, or more than is given: as long as it is given for."""
 
 
@@ -53,7 +54,7 @@ class Certified(Message, frozen=True):
     """PEM, the leaf first, without the root."""
     roots: bytes
     """PEM of all certificates to verify others by."""
-    expires: float
+    expires: UnixSeconds
     """Unix seconds."""
 
 

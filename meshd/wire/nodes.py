@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from meshd.model.base import UnixSeconds
 from meshd.model.bounds import Bounds
 from meshd.wire.message import Message
 
@@ -17,8 +18,8 @@ class MemberState(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     bounds: Bounds
-    joined: float
-    expires: float
+    joined: UnixSeconds
+    expires: UnixSeconds
     """When its certificate ends."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meshd.model.base import Seconds
 from meshd.model.workload import Workload
 from meshd.wire.message import Message
 
@@ -10,7 +11,7 @@ class Register(Message, frozen=True):
     """These workloads exist on this node. An equal uid replaces."""
 
     workloads: tuple[Workload, ...]
-    wait: float = 0.0
+    wait: Seconds = 0.0
     """Seconds to wait until all of them are proven; 0: answer as soon as they are recorded."""
 
 

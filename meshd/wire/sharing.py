@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from meshd.model.base import UnixSeconds
 from meshd.model.workload import Workload
 from meshd.wire.message import Message
 
@@ -35,7 +36,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     connected: bool
-    since: float
+    since: UnixSeconds
     """Unix seconds of the last change of ``connected``."""
     workloads: int
     synced: bool = False
@@ -47,6 +48,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 class NodeStatuses(Message, frozen=True):
     nodes: tuple[NodeStatus, ...]
+    problems: tuple[str, ...] = ()
+    """What nodes cannot be told of, a line each."""
 
 
 Messages = Follow | Shared | Nodes | NodeStatuses

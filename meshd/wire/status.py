@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from meshd.model.base import UnixSeconds
 from meshd.model.pool import Pool
 from meshd.wire.children import RoleStatus
 from meshd.wire.message import Message
@@ -69,7 +70,7 @@ class ControlStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     server: str
     connected: bool
-    since: float
+    since: UnixSeconds
     """Unix seconds: connected, or without the server, since then; 0: never connected yet."""
     problem: str = ""
     rejected: tuple[str, ...] = ()

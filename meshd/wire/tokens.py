@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
+from meshd.model.base import Seconds, UnixSeconds
 from meshd.model.bounds import Bounds
 from meshd.wire.message import Message
 
@@ -11,11 +14,11 @@ from meshd.wire.message import Message
 class CreateToken(Message, frozen=True):
     """Asks for a token with which another node can join."""
 
-    ttl: float
+    ttl: Seconds
     """Seconds."""
     node: str = ""
     """The only node that may use it; empty: any."""
-    uses: int = 1
+    uses: Annotated[int, msgspec.Meta(ge=1)] = 1
     bounds: Bounds = ()
     """Of whoever joins with it."""
 
@@ -25,8 +28,8 @@ class TokenState(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     node: str
-    created: float
-    expires: float
+    created: UnixSeconds
+    expires: UnixSeconds
     uses: int
     used_by: tuple[str, ...]
     state: str

@@ -21,7 +21,7 @@ from google.protobuf import (
     struct_pb2,
     timestamp_pb2,
 )
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from meshd.errors import InvalidInputError
 from meshd.xds.resources import Resource
@@ -34,6 +34,8 @@ RESOURCE: Final = f"type.googleapis.com/{_PACKAGE}.Resource"
 
 _MALFORMED: Final = (DecodeError, json_format.Error, ValueError, RecursionError)
 """What protobuf raises for bytes that are no message, and for values that JSON has not (NaN)."""
+_UNSAYABLE: Final = (json_format.Error, EncodeError, ValueError, TypeError, OverflowError)
+"""What protobuf raises for values that a message cannot hold."""
 _MOST_WHOLE: Final = 2.0**63
 """Above it, a double is no whole number that any field can hold."""
 
@@ -115,22 +117,29 @@ def type_url(api_version: str, kind: str) -> str:
 
 
 def encode(value: dict[str, Any]) -> Resource:
-    """An API object in its JSON form, with ``apiVersion``, ``kind`` and ``metadata``."""
+    """An API object in its JSON form, with ``apiVersion``, ``kind`` and ``metadata``.
+
+    Raises InvalidInputError when no message can hold it.
+    """
     metadata = value.get("metadata", {})
     url = type_url(value["apiVersion"], value["kind"])
     rest = {key: part for key, part in value.items() if key not in _HEAD}
     message = _Resource()
     name = "/".join(part for part in (metadata.get("namespace"), metadata["name"]) if part)
-    message.metadata.name = name
-    if created := metadata.get("creationTimestamp"):
-        message.metadata.create_time.FromJsonString(created)
-    message.metadata.labels.update(metadata.get("labels", {}))
-    message.metadata.annotations.update(metadata.get("annotations", {}))
-    return _packed(url, name, message, rest if url.startswith(f"{_CORE}/") else rest["spec"])
+    body = rest if url.startswith(f"{_CORE}/") else rest.get("spec", {})
+    try:
+        message.metadata.name = name
+        if created := metadata.get("creationTimestamp"):
+            message.metadata.create_time.FromJsonString(created)
+        message.metadata.labels.update(metadata.get("labels", {}))
+        message.metadata.annotations.update(metadata.get("annotations", {}))
+    except _UNSAYABLE as error:
+        raise InvalidInputError(f"{value['kind']} {name}: its metadata: {error}") from None
+    return _packed(url, name, message, body)
 
 
 def encode_body(url: str, name: str, body: dict[str, Any]) -> Resource:
-    """What is no API object: ``body`` is all there is to it."""
+    """What is no API object: ``body`` is all there is to it. Raises InvalidInputError."""
     message = _Resource()
     message.metadata.name = name
     return _packed(url, name, message, body)
@@ -140,10 +149,13 @@ _HEAD: Final = frozenset({"apiVersion", "kind", "metadata"})
 
 
 def _packed(url: str, name: str, message: Any, body: dict[str, Any]) -> Resource:
-    struct = json_format.ParseDict(body, struct_pb2.Struct())
-    message.body.type_url = _STRUCT
-    message.body.value = struct.SerializeToString(deterministic=True)
-    data = message.SerializeToString(deterministic=True)
+    try:
+        struct = json_format.ParseDict(body, struct_pb2.Struct())
+        message.body.type_url = _STRUCT
+        message.body.value = struct.SerializeToString(deterministic=True)
+        data = message.SerializeToString(deterministic=True)
+    except _UNSAYABLE as error:
+        raise InvalidInputError(f"{url} {name}: {error}") from None
     return Resource(url, name, hashlib.blake2b(data, digest_size=8).hexdigest(), data)
 
 

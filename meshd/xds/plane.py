@@ -29,6 +29,7 @@ from meshd.errors import (
     NotReadyError,
     SystemRefusedError,
 )
+from meshd.model.base import UnixSeconds
 from meshd.model.bounds import Bounds
 from meshd.model.workload import Workload
 from meshd.wire.joining import Peer
@@ -63,7 +64,7 @@ _log = logging.getLogger(__name__)
 class Taken(msgspec.Struct, frozen=True):
     refused: Mapping[str, str]
     """What the node may not have: why, by uid."""
-    now: float
+    now: UnixSeconds
     """What the server's clock says, in Unix seconds."""
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from meshd.errors import UNDECODABLE, InvalidInputError
+from meshd.model import checked
 from meshd.model.bounds import Bounds, cover, refusal
 from meshd.model.workload import Identity, Workload
 
@@ -57,7 +58,7 @@ def decode(message: bytes) -> Report:
     """
     try:
         listed = msgspec.json.decode(message, type=list[msgspec.Raw])
-    except (*UNDECODABLE, RecursionError) as error:
+    except UNDECODABLE as error:
         raise InvalidInputError(f"not a list of workloads: {error}") from None
     if len(listed) > _MOST_WORKLOADS:
         raise InvalidInputError(f"more than {_MOST_WORKLOADS} workloads on one node")
@@ -69,12 +70,12 @@ def decode(message: bytes) -> Report:
             if len(bytes(raw)) > _MOST_BYTES:
                 problem = f"larger than {_MOST_BYTES} bytes"
             else:
-                one = msgspec.json.decode(raw, type=Workload)
+                one = checked.decode(raw, Workload)
                 if one.uid in found:
                     name, problem = one.uid, "its uid is used twice"
                 else:
                     found[one.uid] = one
-        except (*UNDECODABLE, RecursionError) as error:
+        except InvalidInputError as error:
             name, problem = _uid_of(raw, index), str(error)
         if problem:
             unusable[name] = problem
@@ -85,7 +86,7 @@ def _uid_of(raw: msgspec.Raw, index: int) -> str:
     """What an unusable workload calls itself, fit to be shown."""
     try:
         value: Any = msgspec.json.decode(raw)
-    except (*UNDECODABLE, RecursionError):
+    except UNDECODABLE:
         return f"#{index}"
     uid = value.get("uid") if isinstance(value, dict) else None
     return repr(uid[:_SHOWN])[1:-1] if isinstance(uid, str) and uid else f"#{index}"

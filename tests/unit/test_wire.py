@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd import wire
+from meshd import channel, wire
 from meshd.errors import InvalidInputError
 
 KNOWN = wire.encode(wire.Unregister(("default.web",)))[4:]
@@ -31,3 +35,38 @@ def test_no_damage_of_a_message_raises_anything_else(place: int, byte: int) -> N
 
     with contextlib.suppress(InvalidInputError):
         wire.decode(bytes(damaged))
+
+
+@pytest.mark.parametrize("wait", [math.nan, math.inf, -1.0, 1e300])
+def test_a_time_that_no_timer_can_wait_is_refused(wait: float) -> None:
+    with pytest.raises(InvalidInputError, match="wait"):
+        wire.decode(wire.encode(wire.Apply((), wait=wait))[4:])
+
+
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    objects = b"\x82\xa4type\xa7Objects\xa7objects\x91" + b"\x81\xa1a" * 100_000 + b"\xc0"
+    with pytest.raises(InvalidInputError):
+        wire.decode(objects)
+
+
+def test_a_request_that_cannot_be_read_costs_itself_and_not_the_connection(tmp_path: Path) -> None:
+    async def run() -> list[wire.AnyMessage | None]:
+        path = tmp_path / "s.sock"
+        server = await channel.listen(path, channel.answering(_done), uids={os.geteuid()})
+        reader, writer = await asyncio.open_unix_connection(path)
+        async with server, channel.Connection(reader, writer) as connection:
+            answers: list[wire.AnyMessage | None] = []
+            for frame in (b"\0\0\0\1x", wire.encode(wire.Status()), b"\xff\xff\xff\xff"):
+                writer.write(frame)
+                answers.append(await connection.receive())
+            return [*answers, await connection.receive()]
+
+    unread, read, too_large, after = asyncio.run(run())
+    assert isinstance(unread, wire.Failed)
+    assert isinstance(read, wire.Done)
+    assert isinstance(too_large, wire.Failed)
+    assert after is None
+
+
+async def _done(_: wire.AnyMessage) -> wire.Message:
+    return wire.Done()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from meshd.config import protocol
-from meshd.config.read import label_problem
 from meshd.config.validate.fields import (
     Report,
     check_export_to,
     check_hosts,
     check_labels,
     check_port,
+    check_port_name,
     check_range,
+    check_service_account,
     host_problem,
     is_address,
     is_network,
@@ -75,8 +76,7 @@ def _check_ports(report: Report, spec: ServiceEntrySpec) -> None:
         path: Path = ("spec", "ports", index)
         check_port(report, (*path, "number"), port.number)
         check_port(report, (*path, "targetPort"), port.target_port)
-        if problem := label_problem(port.name.lower()):
-            report.error((*path, "name"), problem)
+        check_port_name(report, (*path, "name"), port.name)
         if port.protocol and port.protocol.lower() not in protocol.KNOWN:
             hint = nearest(port.protocol.upper(), [name.upper() for name in protocol.KNOWN])
             report.error((*path, "protocol"), f'"{port.protocol}" is unknown{hint}')
@@ -144,7 +144,9 @@ def _check_endpoint(report: Report, path: Path, endpoint: WorkloadEntrySpec) -> 
         report.error((*path, "address"), "unix sockets are not supported; use an IP address")
     elif not is_address(address) and host_problem(address, wildcard=False):
         report.error((*path, "address"), f'"{address}" is not an IP address or a host name')
+    check_service_account(report, (*path, "serviceAccount"), endpoint.service_account)
     for name, number in endpoint.ports.items():
+        check_port_name(report, (*path, "ports", name), name)
         check_port(report, (*path, "ports", name), number)
     check_labels(report, (*path, "labels"), endpoint.labels)
     check_locality(report, (*path, "locality"), endpoint.locality)

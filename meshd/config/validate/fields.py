@@ -10,7 +10,7 @@ from typing import Final
 
 import re2
 
-from meshd.config.read import Read, label_problem
+from meshd.config.read import Read, label_problem, subdomain_problem
 from meshd.decoding import Path
 from meshd.model.base import Duration
 from meshd.model.finding import Finding
@@ -99,6 +99,17 @@ def host_problem(host: str, *, wildcard: bool) -> str:
     return ""
 
 
+def check_port_name(report: Report, path: Path, name: str) -> None:
+    if problem := label_problem(name.lower()):
+        report.error(path, problem)
+
+
+def check_service_account(report: Report, path: Path, name: str | None) -> None:
+    """It is part of an identity."""
+    if name and (problem := subdomain_problem(name)):
+        report.error(path, problem)
+
+
 def check_host(report: Report, path: Path, host: str, *, wildcard: bool = False) -> None:
     if problem := host_problem(host, wildcard=wildcard):
         report.error(path, problem)
@@ -117,12 +128,18 @@ def check_hosts(
         seen.add(host)
 
 
-def check_labels(report: Report, path: Path, labels: Mapping[str, str]) -> None:
-    """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/"""
-    for key, value in labels.items():
+def check_label_names(report: Report, path: Path, names: Iterable[str]) -> None:
+    """Annotations are named as labels are."""
+    for key in names:
         prefix, slash, name = key.rpartition("/")
         if not _is_label_name(name) or (slash and host_problem(prefix, wildcard=False)):
             report.error((*path, key), f'"{key}" is not a label\'s name')
+
+
+def check_labels(report: Report, path: Path, labels: Mapping[str, str]) -> None:
+    """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/"""
+    check_label_names(report, path, labels)
+    for key, value in labels.items():
         if value and not _is_label_name(value):
             report.error(
                 (*path, key),

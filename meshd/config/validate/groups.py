@@ -5,9 +5,12 @@ from __future__ import annotations
 from meshd.config.validate.fields import (
     Report,
     check_header_names,
+    check_label_names,
     check_labels,
     check_port,
+    check_port_name,
     check_range,
+    check_service_account,
     is_address,
 )
 from meshd.config.validate.localities import check_locality
@@ -22,12 +25,16 @@ def check_workload_group(report: Report, found: WorkloadGroup) -> None:
     template, path = found.spec.template, ("spec", "template")
     if template.address:
         report.error((*path, "address"), "each member has its own; leave it out")
+    check_service_account(report, (*path, "serviceAccount"), template.service_account)
     for name, number in template.ports.items():
+        check_port_name(report, (*path, "ports", name), name)
         check_port(report, (*path, "ports", name), number)
     check_labels(report, (*path, "labels"), template.labels)
     check_locality(report, (*path, "locality"), template.locality)
     check_range(report, (*path, "weight"), template.weight, 0, 2**32 - 1)
     check_labels(report, ("spec", "metadata", "labels"), found.spec.metadata.labels)
+    annotations = found.spec.metadata.annotations
+    check_label_names(report, ("spec", "metadata", "annotations"), annotations)
     if found.spec.probe:
         _check_probe(report, ("spec", "probe"), found.spec.probe)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime
+import re
+from typing import Final
 
 from meshd.config.read import label_problem
 from meshd.config.validate.fields import (
     Report,
     check_host,
+    check_label_names,
     check_labels,
     check_port,
     check_range,
@@ -27,9 +31,33 @@ from meshd.model.kubernetes import (
     ServicePort,
 )
 
+_MOST_ANNOTATIONS: Final = 256 * 1024
+"""Bytes of all annotations of one object: as many as Kubernetes takes."""
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+"""RFC 3339."""
+
 
 def check_metadata(report: Report, meta: ObjectMeta) -> None:
     check_labels(report, ("metadata", "labels"), meta.labels)
+    check_label_names(report, ("metadata", "annotations"), meta.annotations)
+    size = sum(len(key) + len(value.encode()) for key, value in meta.annotations.items())
+    if size > _MOST_ANNOTATIONS:
+        message = f"{size} bytes; all annotations together have at most {_MOST_ANNOTATIONS}"
+        report.error(("metadata", "annotations"), message)
+    if meta.creation_timestamp is not None and not _is_time(meta.creation_timestamp):
+        message = f'"{meta.creation_timestamp}" is not a time such as 2024-02-29T12:00:00Z'
+        report.error(("metadata", "creationTimestamp"), message)
+
+
+def _is_time(text: str) -> bool:
+    if not _TIME.fullmatch(text):
+        return False
+    try:
+        # An offset may lead out of the years that there are.
+        datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def check_service(report: Report, found: Service) -> None:

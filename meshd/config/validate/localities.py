@@ -6,12 +6,18 @@ https://istio.io/latest/docs/reference/config/networking/destination-rule/#Local
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from meshd.config.validate.fields import Report, check_labels
 from meshd.decoding import Path
 from meshd.model.destinations import LocalityLbSetting
 from meshd.model.locality import REGION, SUBZONE, ZONE, matches
+from meshd.model.workload import LOCALITY
+
+_LOCALITY: Final = re.compile(LOCALITY)
+_LONGEST: Final = 317
 
 
 def check_locality_setting(
@@ -75,5 +81,5 @@ def _check_overlap(report: Report, path: Path, patterns: Iterable[str]) -> None:
 
 def check_locality(report: Report, path: Path, locality: str | None) -> None:
     """``region/zone/subzone``, or only its first parts."""
-    if locality and (len(locality.split("/")) > 3 or "*" in locality or locality.startswith("/")):
+    if locality and (len(locality) > _LONGEST or not _LOCALITY.fullmatch(locality)):
         report.error(path, f'"{locality}" is not region, region/zone or region/zone/subzone')

@@ -132,3 +132,48 @@ _JSON = st.recursive(
 def test_whatever_a_spec_says_it_is_admitted_or_refused(spec: Any) -> None:
     with contextlib.suppress(InvalidInputError):
         admit(route() | {"spec": spec})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("creationTimestamp", "yesterday"),
+        ("creationTimestamp", "2024-02-30T00:00:00Z"),
+        ("creationTimestamp", "0001-01-01T00:00:00+14:00"),
+        ("creationTimestamp", "2024-02-29"),
+        ("annotations", {"not a name": ""}),
+        ("annotations", {"large": "x" * 300_000}),
+        ("labels", {"app": "a b"}),
+    ],
+)
+def test_metadata_that_kubernetes_would_not_take_is_refused(field: str, value: Any) -> None:
+    metadata = {"name": "shop", field: value}
+    with pytest.raises(InvalidInputError, match=field):
+        admit({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+
+@pytest.mark.parametrize("time", ["2024-02-29T12:00:00Z", "2024-02-29T12:00:00.5+02:00"])
+def test_a_time_is_taken_as_kubernetes_writes_it(time: str) -> None:
+    metadata = {"name": "shop", "creationTimestamp": time}
+    assert admit({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"serviceAccount": "*.test"},
+        {"ports": {"a/b": 80}},
+        {"ports": {"http": 0}},
+        {"locality": "spiffe://"},
+        {"labels": {"a b": ""}},
+    ],
+)
+def test_what_members_of_a_group_are_given_is_what_a_workload_may_have(template: Any) -> None:
+    group = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "WorkloadGroup",
+        "metadata": {"name": "vms", "namespace": "shop"},
+        "spec": {"template": template},
+    }
+    with pytest.raises(InvalidInputError, match="WorkloadGroup shop/vms"):
+        admit(group)

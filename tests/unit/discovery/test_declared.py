@@ -75,3 +75,14 @@ def test_what_cannot_be_is_said() -> None:
     (problem,) = compare([entry("ssh.service")], {}, HERE, ipv6=True).problems
     assert "mesh/web" in problem
     assert "ssh.service is never captured" in problem
+
+
+def test_an_entry_that_no_workload_can_be_made_of_is_named_and_the_others_are_taken() -> None:
+    known = registered(entry())
+    moved, good = entry(address="vm.example.com"), entry(name="good")
+    found = compare([moved, good], known, HERE, ipv6=True)
+    assert [one.uid for one in found.register] == ["mesh.good"]
+    assert found.unregister == ()
+    (problem,) = found.problems
+    assert "WorkloadEntry mesh/web" in problem
+    assert "'vm.example.com' is not an IP address" in problem

@@ -101,3 +101,19 @@ def test_what_a_pod_was_when_it_joined_does_not_stay(tmp_path: Path) -> None:
             running.cancel()
 
     asyncio.run(run())
+
+
+def test_a_pod_that_the_mesh_refuses_holds_up_no_other(tmp_path: Path) -> None:
+    async def run() -> None:
+        mesh = Mesh()
+        bad = Workload(uid="n.\x1b", name="a", namespace="n", netns="/ns", ready=True)
+        found = Registrar(tmp_path / "mesh.sock", lambda: (bad, pod(ready=True)))
+        async with await channel.listen(
+            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids={os.geteuid()}
+        ):
+            running = asyncio.create_task(found.run())
+            await mesh.until_ready()
+            running.cancel()
+        assert list(mesh.registered) == ["n.a"]
+
+    asyncio.run(run())

@@ -126,3 +126,33 @@ def test_whatever_a_server_sends_is_a_resource_or_refused(data: bytes) -> None:
         mcp.decode("networking.istio.io/v1/VirtualService", data)
     with contextlib.suppress(InvalidInputError):
         mcp.decode_body(data)
+
+
+def test_an_object_whose_spec_is_all_defaults_arrives() -> None:
+    policy = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": {"name": "default", "namespace": "shop"},
+    }
+    resource = mcp.encode(policy)
+    assert mcp.decode(resource.type_url, resource.body) == policy | {"spec": {}}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"creationTimestamp": "yesterday"},
+        {"creationTimestamp": "10000-01-01T00:00:00Z"},
+        {"annotations": {"a": "\ud800"}},
+        {"labels": {"a": 5}},
+    ],
+)
+def test_what_no_message_can_hold_is_refused_by_name(metadata: dict[str, Any]) -> None:
+    value = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"} | metadata}
+    with pytest.raises(InvalidInputError, match="Namespace shop"):
+        mcp.encode(value)
+
+
+def test_a_number_that_no_message_can_hold_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInputError, match="a/b"):
+        mcp.encode_body(mcp.WORKLOAD, "a/b", {"count": 10**400})
