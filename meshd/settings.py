@@ -47,6 +47,11 @@ class Paths:
         return self.etc / "config.d"
 
     @property
+    def certificates(self) -> Path:
+        """Where files that configuration names are, unless the settings say other places."""
+        return self.etc / "certs"
+
+    @property
     def netns(self) -> Path:
         """Pinned namespaces."""
         return self.run / "netns"
@@ -151,6 +156,9 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     node_certificate_lifetime: Duration = Duration(30 * 24 * 3600)
     """Of certificates that a server gives to agents: how long one may be away and still come back
     without a new token."""
+    certificate_directories: tuple[str, ...] = ()
+    """Where certificates, keys and authorities may be that Gateways and DestinationRules name by
+    path; empty: certs beside the settings."""
 
     def __post_init__(self) -> None:
         _within(0, 1, renew_at=self.renew_at)

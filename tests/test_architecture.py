@@ -22,6 +22,7 @@ LOWEST: Final = {"errors", "model", "printable"}
 FOUNDATION: Final = {
     "accounts",
     "budget",
+    "credentials",
     "decoding",
     "manifest",
     "settings",
@@ -74,7 +75,7 @@ LIBRARIES: Final = {
     "envoy": {"compile", "xds", "identity", "proxy"},
     "xds": {"compile"},
     "google": {"compile", "xds", "identity", "proxy"},
-    "cryptography": {"identity"},
+    "cryptography": {"identity", "credentials"},
     "systemd": {"journal", "supervisor", "telemetry"},
     "pyseccomp": {"supervisor", "proxy"},
     "psutil": {"supervisor", "telemetry"},

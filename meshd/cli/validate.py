@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import msgspec
@@ -14,6 +15,7 @@ from meshd.config.requests import validate_sources
 from meshd.errors import InvalidInputError
 from meshd.manifest import ManifestError
 from meshd.model.finding import Finding
+from meshd.settings import Paths, load
 
 
 def validate(
@@ -39,12 +41,23 @@ def validate(
 def _findings(files: list[str] | None, namespace: str, recursive: bool) -> tuple[Finding, ...]:
     """What cannot even be read is a finding too."""
     try:
-        return validate_sources(sources.read_sources(files, recursive=recursive), namespace)
+        texts = sources.read_sources(files, recursive=recursive)
+        return validate_sources(texts, namespace, _directories())
     except ManifestError as error:
         return (Finding(error.source, error.line, error.reason, field=error.field),)
     except InvalidInputError as error:
         name, _, reason = str(error).partition(": ")
         return (Finding(name, 0, reason),)
+
+
+def _directories() -> tuple[str, ...]:
+    """Where this node reads files that manifests name; the default's where the settings are wrong,
+    which is not what was asked."""
+    paths = Paths.from_environment()
+    chosen: tuple[str, ...] = ()
+    with contextlib.suppress(InvalidInputError):
+        chosen = load(paths.settings).identity.certificate_directories
+    return chosen or (str(paths.certificates),)
 
 
 def _row(finding: Finding) -> dict[str, object]:

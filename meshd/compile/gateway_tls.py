@@ -13,9 +13,11 @@ from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
-from meshd.compile.tls import PLAIN_ALPN, gateway_secret
+from meshd.compile.names import kubernetes_secret
+from meshd.compile.tls import PLAIN_ALPN, secret
 from meshd.compile.wellknown import packed
 from meshd.model.gateways import CIPHER_SUITES, ServerTLSSettings
+from meshd.model.secret_files import of_server
 
 _SAN = common_pb2.SubjectAltNameMatcher
 
@@ -32,13 +34,7 @@ def gateway_server(tls: ServerTLSSettings, namespace: str) -> Any:
                 name for name in dict.fromkeys(tls.cipher_suites) if name in CIPHER_SUITES
             ],
         ),
-        tls_certificate_sds_secret_configs=[
-            gateway_secret(f"{namespace}/{name}") for name in tls.secrets
-        ],
-        tls_certificates=[
-            common_pb2.TlsCertificate(certificate_chain=_file(chain), private_key=_file(key))
-            for chain, key in tls.files
-        ],
+        tls_certificate_sds_secret_configs=[secret(name) for name in _certificates(tls, namespace)],
     )
     if tls.asks_for_certificates:
         _verify_clients(context, tls, namespace)
@@ -66,19 +62,31 @@ def _verify_clients(context: Any, tls: ServerTLSSettings, namespace: str) -> Non
         verify_certificate_spki=tls.verify_certificate_spki,
         verify_certificate_hash=tls.verify_certificate_hash,
     )
-    if tls.ca_crl:
-        validation.crl.filename = tls.ca_crl
-    if name := tls.authority_secret:
+    if authority := _authority(tls, namespace):
         context.combined_validation_context.CopyFrom(
             tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
                 default_validation_context=validation,
-                validation_context_sds_secret_config=gateway_secret(f"{namespace}/{name}-cacert"),
+                validation_context_sds_secret_config=secret(authority),
             )
         )
-        return
-    if authority := tls.authority_file:
-        validation.trusted_ca.filename = authority
-    context.validation_context.CopyFrom(validation)
+    else:
+        context.validation_context.CopyFrom(validation)
+
+
+def _certificates(tls: ServerTLSSettings, namespace: str) -> Iterator[str]:
+    """Names of the secrets with what the server shows."""
+    for name in tls.secrets:
+        yield kubernetes_secret(f"{namespace}/{name}")
+    for files in of_server(tls)[0]:
+        yield files.name
+
+
+def _authority(tls: ServerTLSSettings, namespace: str) -> str:
+    """Name of the secret with what clients' certificates are verified by; empty: there is none."""
+    if name := tls.authority_secret:
+        return kubernetes_secret(f"{namespace}/{name}-cacert")
+    files = of_server(tls)[1]
+    return files.name if files else ""
 
 
 def _kinds(name: str) -> tuple[int, ...]:
@@ -86,10 +94,6 @@ def _kinds(name: str) -> tuple[int, ...]:
     if "://" in name:
         return (_SAN.URI,)
     return (_SAN.EMAIL,) if "@" in name else (_SAN.DNS, _SAN.IP_ADDRESS)
-
-
-def _file(path: str) -> Any:
-    return base_pb2.DataSource(filename=path)
 
 
 def _version(name: str) -> int:

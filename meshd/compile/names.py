@@ -88,3 +88,8 @@ def gateway_routes(port: int, owner: str, tls_server: str = "") -> str:
     tells it from others on that port.
     """
     return f"https.{port}.{tls_server}@{owner}" if tls_server else f"http.{port}@{owner}"
+
+
+def kubernetes_secret(name: str) -> str:
+    """What proxies call a Secret ``NAMESPACE/NAME``; the same with ``-cacert`` is its authority."""
+    return f"kubernetes://{name}"

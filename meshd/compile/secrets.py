@@ -17,6 +17,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 
 from meshd.compile.destination_rules import RuleSet
+from meshd.compile.names import kubernetes_secret
 from meshd.model.kubernetes import Secret
 
 
@@ -42,7 +43,7 @@ def gateway_secrets(secrets: Mapping[str, Secret], wanted: Iterable[str]) -> Ite
                 certificate_chain=base_pb2.DataSource(inline_bytes=chain),
                 private_key=base_pb2.DataSource(inline_bytes=key),
             )
-            yield secret_pb2.Secret(name=f"kubernetes://{name}", tls_certificate=certificate)
+            yield secret_pb2.Secret(name=kubernetes_secret(name), tls_certificate=certificate)
         if not authority and (beside := secrets.get(f"{name}-cacert")):
             authority = _entry(beside, "ca.crt", "cacert")
             revoked = revoked or _entry(beside, "ca.crl", "crl")
@@ -52,7 +53,7 @@ def gateway_secrets(secrets: Mapping[str, Secret], wanted: Iterable[str]) -> Ite
                 crl=base_pb2.DataSource(inline_bytes=revoked) if revoked else None,
             )
             yield secret_pb2.Secret(
-                name=f"kubernetes://{name}-cacert", validation_context=validation
+                name=kubernetes_secret(f"{name}-cacert"), validation_context=validation
             )
 
 

@@ -16,7 +16,6 @@ from meshd.compile.tls_plan import TlsMode, TlsPlan
 from meshd.compile.wellknown import extension, over_ads, packed, true
 from meshd.model.workload import Identity
 
-SYSTEM_CA: Final = "/etc/ssl/certs/ca-certificates.crt"
 TRUST_BUNDLE: Final = "ROOTCA"
 HTTP_ALPN: Final = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 """What a client of the mesh offers where it speaks HTTP inside the TLS."""
@@ -30,7 +29,8 @@ _UNNAMED: Final = "unidentified"
 """The secret asked for where no identity is set: there is none of that name, so it fails closed."""
 
 
-def _secret(name: str) -> Any:
+def secret(name: str) -> Any:
+    """One that proxies ask for by name, and are sent."""
     return secret_pb2.SdsSecretConfig(name=name, sds_config=over_ads())
 
 
@@ -58,7 +58,7 @@ def _peer_validation(sans: tuple[str, ...], trust_domain: str) -> Any:
                 for matcher in matchers
             ]
         ),
-        validation_context_sds_secret_config=_secret(TRUST_BUNDLE),
+        validation_context_sds_secret_config=secret(TRUST_BUNDLE),
     )
 
 
@@ -94,7 +94,7 @@ def mesh_server(identity: Identity, alpn: tuple[str, ...]) -> Any:
             common_tls_context=tls_pb2.CommonTlsContext(
                 tls_params=_versions(),
                 alpn_protocols=alpn,
-                tls_certificate_sds_secret_configs=[_secret(identity.uri)],
+                tls_certificate_sds_secret_configs=[secret(identity.uri)],
                 combined_validation_context=_peer_validation((), identity.trust_domain),
             ),
         )
@@ -130,50 +130,28 @@ def transport_sockets(plan: TlsPlan, trust_domain: str) -> tuple[Any | None, lis
 def _external_client(plan: TlsPlan) -> Any:
     """To a server outside the mesh, verified by its DNS name unless the rule names others."""
     context = tls_pb2.CommonTlsContext(tls_params=_versions(), alpn_protocols=plan.alpn)
-    if plan.mode is TlsMode.MUTUAL:
-        if plan.credential:
-            context.tls_certificate_sds_secret_configs.append(gateway_secret(plan.credential))
-        else:
-            context.tls_certificates.append(
-                common_pb2.TlsCertificate(
-                    certificate_chain=base_pb2.DataSource(filename=plan.client_certificate),
-                    private_key=base_pb2.DataSource(filename=plan.private_key),
-                )
-            )
+    if plan.certificate:
+        context.tls_certificate_sds_secret_configs.append(secret(plan.certificate))
     if not plan.insecure_skip_verify:
-        _verify_server(context, plan)
+        context.combined_validation_context.CopyFrom(_server_validation(plan))
     return _transport_socket(tls_pb2.UpstreamTlsContext(sni=plan.sni, common_tls_context=context))
 
 
-def _verify_server(context: Any, plan: TlsPlan) -> None:
+def _server_validation(plan: TlsPlan) -> Any:
     names = plan.subject_alt_names or ((plan.sni,) if plan.sni else ())
     kind = common_pb2.SubjectAltNameMatcher
-    validation = common_pb2.CertificateValidationContext(
-        match_typed_subject_alt_names=[
-            kind(
-                san_type=kind.URI if "://" in name else kind.DNS,
-                matcher=string_pb2.StringMatcher(exact=name),
-            )
-            for name in names
-        ]
+    return tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
+        default_validation_context=common_pb2.CertificateValidationContext(
+            match_typed_subject_alt_names=[
+                kind(
+                    san_type=kind.URI if "://" in name else kind.DNS,
+                    matcher=string_pb2.StringMatcher(exact=name),
+                )
+                for name in names
+            ]
+        ),
+        validation_context_sds_secret_config=secret(plan.authority),
     )
-    if plan.ca_crl:
-        validation.crl.filename = plan.ca_crl
-    if plan.credential and not plan.ca_certificates:
-        context.combined_validation_context.CopyFrom(
-            tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
-                default_validation_context=validation,
-                validation_context_sds_secret_config=gateway_secret(f"{plan.credential}-cacert"),
-            )
-        )
-        return
-    validation.trusted_ca.filename = plan.ca_certificates or SYSTEM_CA
-    context.validation_context.CopyFrom(validation)
-
-
-def gateway_secret(name: str) -> Any:
-    """A Kubernetes TLS secret, ``NAMESPACE/NAME``, which comes with the other resources."""
-    return secret_pb2.SdsSecretConfig(name=f"kubernetes://{name}", sds_config=over_ads())
 
 
 def _transport_socket(context: Any) -> Any:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from meshd.compile.names import OutboundCluster
+from meshd.compile.names import OutboundCluster, kubernetes_secret
+from meshd.model.secret_files import of_client
 from meshd.model.service import Endpoint, Protocol, ServiceRecord
 from meshd.model.traffic import ClientTLSSettings
 from meshd.model.workload import Identity
@@ -37,12 +38,10 @@ class TlsPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The server's certificate must have one of these. Empty: in the mesh any identity of the
     trust domain (nothing is known about the endpoints), else the name of the host."""
     alpn: tuple[str, ...] = ()
-    client_certificate: str = ""
-    private_key: str = ""
-    ca_certificates: str = ""
-    ca_crl: str = ""
-    credential: str = ""
-    """``NAMESPACE/NAME`` of the Secret that stands for the files."""
+    certificate: str = ""
+    """Name of the secret with the certificate that the client shows."""
+    authority: str = ""
+    """Name of the secret by which servers are verified."""
     insecure_skip_verify: bool = False
 
 
@@ -116,17 +115,22 @@ def _mesh_alpn(protocol: Protocol) -> tuple[str, ...]:
 def _of_rule(
     service: ServiceRecord, protocol: Protocol, settings: ClientTLSSettings, namespace: str
 ) -> TlsPlan:
-    named = settings.credential_name or ""
-    credential = named if not named or "/" in named else f"{namespace}/{named}"
+    certificate, authority = _secrets(settings, namespace)
     return TlsPlan(
         mode=TlsMode.SIMPLE if settings.mode == "SIMPLE" else TlsMode.MUTUAL,
         sni=settings.sni or ("" if service.host.startswith("*") else service.host),
         subject_alt_names=settings.subject_alt_names or service.subject_alt_names,
         alpn=("h2",) if protocol in {Protocol.HTTP2, Protocol.GRPC} else (),
-        client_certificate=settings.client_certificate or "",
-        private_key=settings.private_key or "",
-        ca_certificates=settings.ca_certificates or "",
-        ca_crl=settings.ca_crl or "",
-        credential=credential,
+        certificate=certificate,
+        authority=authority,
         insecure_skip_verify=bool(settings.insecure_skip_verify),
     )
+
+
+def _secrets(settings: ClientTLSSettings, namespace: str) -> tuple[str, str]:
+    """Names of the secrets with what the client shows and with what it verifies servers by."""
+    if named := settings.credential_name:
+        secret = kubernetes_secret(named if "/" in named else f"{namespace}/{named}")
+        return secret * (settings.mode == "MUTUAL"), f"{secret}-cacert"
+    shown, authority = of_client(settings)
+    return shown.name if shown else "", authority.name if authority else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from meshd.config import validate
+from meshd.config import file_references, validate
 from meshd.config.read import Read, read_sources
 from meshd.config.store import Store
 from meshd.config.write import to_json
@@ -89,14 +89,20 @@ def get(store: Store, request: Get, made: Mapping[Key, Object] = _NONE) -> Objec
 
 
 def validate_sources(
-    sources: Iterable[tuple[str, str]], namespace: str = "default"
+    sources: Iterable[tuple[str, str]],
+    namespace: str = "default",
+    directories: Sequence[str] = (),
 ) -> tuple[Finding, ...]:
-    """Everything that is wrong with texts, without a store (``meshctl validate``)."""
+    """Everything that is wrong with texts, without a store (``meshctl validate``).
+
+    ``directories``: where nodes read files that objects name; none: that is not known.
+    """
     reading = read_sources(tuple(sources), namespace)
     findings = (
         *reading.findings,
         *validate.check_fields(reading.objects),
         *validate.check_references(reading.objects, {}),
+        *(file_references.outside(reading.objects, directories) if directories else ()),
     )
     return tuple(sorted(findings, key=lambda finding: (finding.file, finding.line)))
 

@@ -9,9 +9,11 @@ subscriptions on one stream, as the pool does by way of ``front``.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +25,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from meshd import channel
 from meshd.errors import SystemRefusedError
 from meshd.identity.subscriber import Request, Response, Secret, Secrets, Subscriber
+from meshd.model.secret_files import is_of_files
 
 TYPE: Final = "type.googleapis.com/" + secret_pb2.Secret.DESCRIPTOR.full_name
 _SDS: Final = "envoy.service.secret.v3.SecretDiscoveryService"
@@ -46,10 +49,12 @@ def certificate_secret(name: str, version: str, chain: bytes, key: bytes) -> Sec
     return Secret(version, message.SerializeToString())
 
 
-def trust_secret(name: str, version: str, roots: bytes) -> Secret:
-    """``roots`` in PEM."""
+def trust_secret(name: str, version: str, roots: bytes, revoked: bytes = b"") -> Secret:
+    """``roots`` and ``revoked``, which is a revocation list, in PEM."""
     message = secret_pb2.Secret(name=name)
     message.validation_context.trusted_ca.inline_bytes = roots
+    if revoked:
+        message.validation_context.crl.inline_bytes = revoked
     return Secret(version, message.SerializeToString())
 
 
@@ -57,7 +62,10 @@ class Server:
     """Until the first ``publish`` nobody is told anything."""
 
     def __init__(self) -> None:
+        self.asked: Callable[[], None] = lambda: None
+        """Called when a client asks for other names than before."""
         self._secrets = Secrets()
+        self._files: Mapping[str, Secret | None] = {}
         self._clients: set[_Client] = set()
         self._writes: set[asyncio.Task[None]] = set()
         self._refused: set[tuple[str, str]] = set()
@@ -113,10 +121,20 @@ class Server:
         return len(self._clients)
 
     def publish(self, secrets: Secrets) -> None:
-        """From now on this is what clients are to have."""
-        self._secrets = secrets
+        """From now on this is what clients are to have, beside what is in files."""
+        self._secrets = dataclasses.replace(secrets, files=self._files)
         for client in self._clients:
             self._start_write(client)
+
+    def publish_files(self, files: Mapping[str, Secret | None]) -> None:
+        """What is in files that configuration names, by the secret's name."""
+        self._files = files
+        self.publish(self._secrets)
+
+    def wanted_files(self) -> frozenset[str]:
+        """Names of secrets in files that clients ask for."""
+        names = frozenset[str]().union(*(client.subscriber.names for client in self._clients))
+        return frozenset(filter(is_of_files, names))
 
     def _start_write(self, client: _Client) -> None:
         if client.writing or (response := client.subscriber.next(self._secrets)) is None:
@@ -161,6 +179,7 @@ class Server:
         if refusal:
             self._log_refusal(client.name, refusal.names, refusal.reason)
         self._start_write(client)
+        self.asked()
 
     def _log_refusal(self, proxy: str, names: tuple[str, ...], reason: str) -> None:
         """Once, however often the proxy comes back with it."""

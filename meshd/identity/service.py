@@ -54,7 +54,8 @@ class Identities:
     """``lifetime`` in seconds, ``renew_at`` a fraction of it; ``record``: who is allowed.
 
     ``shelf``: where leaves outlive this process, for who cannot have new ones at any time.
-    ``others``: certificates to tell of that are not served. ``answer``: all other requests.
+    ``others``: certificates to tell of that are not served. ``files``: what is wrong with secrets
+    in files. ``answer``: all other requests.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Identities:
         clock: Callable[[], float] = time.time,
         shelf: Shelf | None = None,
         others: Callable[[], Iterable[wire.CertificateState]] = tuple,
+        files: Callable[[], tuple[wire.FileState, ...]] = tuple,
         answer: Callable[[wire.AnyMessage], Awaitable[wire.Message]] = _refuse,
     ) -> None:
         self._signer = signer
@@ -78,6 +80,7 @@ class Identities:
         self._clock = clock
         self._shelf = shelf
         self._others = others
+        self._files = files
         self._answer = answer
         self._allowed: frozenset[Identity] | None = None
         self._leaves: dict[Identity, _Leaf] = {}
@@ -286,7 +289,8 @@ class Identities:
         states += [wire.CertificateState(uri, 0.0, "", why) for uri, why in problems.items()]
         states += self._others()
         problem = self._shelf.problem if self._shelf else ""
-        return wire.Certificates(tuple(sorted(states, key=lambda state: state.uri)), problem)
+        listed = tuple(sorted(states, key=lambda state: state.uri))
+        return wire.Certificates(listed, problem, self._files())
 
     async def session(self, connection: channel.Connection) -> None:
         """Serve one ``wire`` connection: takes ``Allow``, sends ``Certificates`` as they change."""

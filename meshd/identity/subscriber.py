@@ -12,6 +12,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
+from meshd.model.secret_files import is_of_files
+
 _REMOVED: Final = ""
 """Stands for the version of a secret that the client was told does not exist."""
 
@@ -34,10 +36,18 @@ class Secrets:
     late: frozenset[str] = frozenset()
     """Those of them that it may take long for: who has none is told so, and need not wait."""
 
+    files: Mapping[str, Secret | None] = dataclasses.field(default_factory=dict[str, None])
+    """What is in files that configuration names; None: nothing usable."""
+
+    def get(self, name: str) -> Secret | None:
+        return self.served.get(name) or self.files.get(name)
+
     def version(self, name: str) -> str | None:
         """``_REMOVED`` when it does not exist, None when nothing can be said."""
-        if found := self.served.get(name):
+        if found := self.get(name):
             return found.version
+        if is_of_files(name):
+            return _REMOVED if name in self.files else None
         return None if self.awaited is None or name in self.awaited else _REMOVED
 
 
@@ -114,7 +124,7 @@ class Subscriber:
             if version is not None and version != self._told[name]
         }
         listed = current if self._whole else changed
-        found = tuple((name, secrets.served[name]) for name in listed if name in secrets.served)
+        found = tuple((name, secret) for name in listed if (secret := secrets.get(name)))
         if not changed or (self._whole and not found and not self._had_any(changed)):
             return None
         removed = tuple(name for name, version in changed.items() if version == _REMOVED)

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from meshd import channel, journal, wire
 from meshd.compile import explain
 from meshd.compile.listeners import workload_of
-from meshd.config import enrolment, requests
+from meshd.config import enrolment, file_references, requests
 from meshd.discovery import groups, status
 from meshd.discovery.enrolment import Facts, Phase
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _GONE_TIMEOUT: Final = 30.0
 """Seconds for a workload to leave the kernel."""
+_FILES_TIMEOUT: Final = 15.0
+"""Seconds for files to be read."""
 _QUESTION_TIMEOUT: Final = 2.0
 """Seconds for another process to answer."""
 
@@ -45,7 +49,6 @@ class Control:
 
     async def handle(self, request: wire.AnyMessage) -> wire.Message:  # noqa: PLR0911
         """Raises MeshdError, which is answered as ``Failed``."""
-        mesh = self._mesh
         match request:
             case wire.Register():
                 return await self._register(request)
@@ -54,9 +57,7 @@ class Control:
             case wire.Apply() | wire.DeleteNamed() if self._agent:
                 return self._agent.changed(request)
             case wire.Apply():
-                return await self._changed(
-                    requests.apply(mesh.store, request, mesh.refusals, mesh.running), request
-                )
+                return await self._apply(request)
             case wire.DeleteNamed():
                 return await self._changed(requests.delete(self._mesh.store, request), request)
             case wire.Get():
@@ -115,6 +116,30 @@ class Control:
         return wire.Done()
 
     # ---- configuration
+
+    async def _apply(self, request: wire.Apply) -> wire.Message:
+        mesh = self._mesh
+        answer = requests.apply(mesh.store, request, mesh.refusals, mesh.running)
+        if isinstance(answer, wire.Changed) and not request.delete:
+            keys = (Key(one.kind, one.namespace, one.name) for one in answer.changes)
+            objects = [mesh.store.objects[key] for key in keys if key in mesh.store.objects]
+            warnings = await self._file_problems(objects)
+            answer = msgspec.structs.replace(answer, warnings=(*answer.warnings, *warnings))
+        return await self._changed(answer, request)
+
+    async def _file_problems(self, objects: list[Object]) -> tuple[str, ...]:
+        """What is wrong on this node with the files that some objects name; nothing when the
+        identity role, which reads them, does not answer."""
+        if not (names := file_references.names_of(objects)):
+            return ()
+        try:
+            answer = await channel.call(
+                self._paths.socket("identity"), wire.CheckFiles(names), timeout=_FILES_TIMEOUT
+            )
+        except MeshdError:
+            return ()
+        found = answer.problems if isinstance(answer, wire.CheckedFiles) else ()
+        return file_references.problems(objects, {one.name: one.problem for one in found})
 
     async def _changed(
         self, answer: wire.Changed | wire.Rejected, request: wire.Apply | wire.DeleteNamed

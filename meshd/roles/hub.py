@@ -21,7 +21,7 @@ from meshd.compile.gateway_ports import gateway_ports
 from meshd.compile.isolation import Isolating
 from meshd.compile.listeners import workload_of
 from meshd.compile.trial import trial_clients
-from meshd.config import snapshots
+from meshd.config import file_references, snapshots
 from meshd.config.registry import build_snapshot
 from meshd.config.store import Store
 from meshd.config.write import to_json
@@ -89,6 +89,8 @@ class Mesh:
         self.observations: dict[str, Observation] = {}
         self.certificates: dict[str, wire.CertificateState] = {}
         self.certificates_problem = ""
+        self._files: dict[str, str] = {}
+        """Why secrets in files cannot be served, by name."""
         self.problems: tuple[str, ...] = ()
         """What is wrong with the configuration, a line each."""
         self.worries: list[Callable[[], str]] = [lambda: self.certificates_problem]
@@ -183,6 +185,7 @@ class Mesh:
         if isinstance(message, wire.Certificates):
             self.certificates = {state.uri: state for state in message.certificates}
             self.certificates_problem = message.problem
+            self._files = {state.name: state.problem for state in message.files}
             self.touch()
         elif isinstance(message, wire.Failed):
             _log.error("identity: %s", message.reason, extra={"MESHD_EVENT": "identity-failed"})
@@ -319,6 +322,7 @@ class Mesh:
         return (
             *self.problems,
             *self._compiler.problems,
+            *file_references.problems(self.store.objects.values(), self._files),
             *filter(None, (self._unsettled, *worries)),
         )
 

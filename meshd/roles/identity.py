@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from meshd import accounts, channel, wire
 from meshd.errors import InvalidInputError
 from meshd.identity.desk import Desk
+from meshd.identity.file_secrets import FileSecrets
 from meshd.identity.front import Front
 from meshd.identity.node import NodeFile
 from meshd.identity.remote import Remote
@@ -19,6 +21,7 @@ from meshd.identity.shelf import Shelf
 from meshd.identity.standalone import Standalone
 from meshd.identity.store import Store
 from meshd.identity.token_store import TokenStore
+from meshd.model.secret_files import path_problem
 from meshd.settings import IdentitySettings, Paths, Settings
 
 _FOR_OTHER_NODES: Final = (
@@ -29,6 +32,7 @@ _FOR_OTHER_NODES: Final = (
     wire.RemoveNode,
 )
 """What the server role, which talks with them, may ask."""
+Answer = Callable[[wire.AnyMessage], Awaitable[wire.Message]]
 _SHORTEST_LIFETIME: Final = 2.0
 """Seconds. Certificates count whole ones."""
 
@@ -40,10 +44,14 @@ async def run(settings: Settings, paths: Paths) -> None:
     # A core file would hold every key.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     server = Server()
+    directories = chosen.certificate_directories or (str(paths.certificates),)
+    files = FileSecrets(directories, server.wanted_files, server.publish_files)
+    server.asked = files.wake
     if settings.role == "agent":
-        remote, identities = _agent(settings, paths, server)
+        remote, identities = _agent(settings, paths, server, files)
     else:
-        remote, identities = None, _authority(settings, paths, server)
+        remote, identities = None, _authority(settings, paths, server, files)
+    files.tell = identities.tell
     identities.restore()
     front = Front(server, paths.plane)
     await server.start(paths.proxy_run / "xds.sock", front.handler)
@@ -54,11 +62,12 @@ async def run(settings: Settings, paths: Paths) -> None:
             paths.socket("identity"),
             identities.session,
             uids={0, mesh, others},
-            only={mesh: (wire.Allow,), others: _FOR_OTHER_NODES},
+            only={mesh: (wire.Allow, wire.CheckFiles), others: _FOR_OTHER_NODES},
         )
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(identities.run())
+                tasks.create_task(files.run())
                 if remote:
                     tasks.create_task(remote.run())
         finally:
@@ -68,7 +77,7 @@ async def run(settings: Settings, paths: Paths) -> None:
         await front.close()
 
 
-def _authority(settings: Settings, paths: Paths, server: Server) -> Identities:
+def _authority(settings: Settings, paths: Paths, server: Server, files: FileSecrets) -> Identities:
     """The node's own authority, and if it is a server, that of others too."""
     chosen = settings.identity
     directory = paths.keys
@@ -87,11 +96,14 @@ def _authority(settings: Settings, paths: Paths, server: Server) -> Identities:
         paths.run / "identities.json",
         lifetime=chosen.certificate_lifetime,
         renew_at=chosen.renew_at,
-        answer=desk.answer if settings.role == "server" else _no_server,
+        files=files.states,
+        answer=_answering(files, desk.answer if settings.role == "server" else _no_server),
     )
 
 
-def _agent(settings: Settings, paths: Paths, server: Server) -> tuple[Remote, Identities]:
+def _agent(
+    settings: Settings, paths: Paths, server: Server, files: FileSecrets
+) -> tuple[Remote, Identities]:
     """The authority is elsewhere: what it gives is kept on disk."""
     chosen = settings.identity
     remote = Remote(settings.server, NodeFile(paths.node_file), renew_at=chosen.renew_at)
@@ -103,10 +115,20 @@ def _agent(settings: Settings, paths: Paths, server: Server) -> tuple[Remote, Id
         renew_at=chosen.renew_at,
         shelf=Shelf(paths.keys / "leaves"),
         others=remote.states,
-        answer=_no_server,
+        files=files.states,
+        answer=_answering(files, _no_server),
     )
     remote.changed = identities.tell
     return remote, identities
+
+
+def _answering(files: FileSecrets, otherwise: Answer) -> Answer:
+    async def answer(message: wire.AnyMessage) -> wire.Message:
+        if isinstance(message, wire.CheckFiles):
+            return wire.CheckedFiles(await files.check(message.names))
+        return await otherwise(message)
+
+    return answer
 
 
 async def _no_server(message: wire.AnyMessage) -> wire.Message:
@@ -121,6 +143,9 @@ async def _no_server(message: wire.AnyMessage) -> wire.Message:
 
 def _check(chosen: IdentitySettings) -> None:
     """Raises InvalidInputError."""
+    for directory in chosen.certificate_directories:
+        if problem := path_problem(directory):
+            raise InvalidInputError(f"setting identity.certificate_directories: {problem}")
     if not 0.1 <= chosen.renew_at <= 0.9:
         raise InvalidInputError(
             f"setting identity.renew_at: {chosen.renew_at:g}: must be between 0.1 and 0.9"

@@ -108,6 +108,7 @@ def make_directories(home: Home, users: Users) -> None:
     wanted = (
         (paths.etc, 0, 0, 0o755),
         (paths.config_directory, 0, 0, 0o755),
+        (paths.certificates, 0, identity.gid, 0o750),
         (paths.lib, 0, meshd.gid, 0o1771),
         (paths.keys, identity.uid, identity.gid, 0o700),
         (paths.node, identity.uid, meshd.gid, 0o2750),

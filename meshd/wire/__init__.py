@@ -13,6 +13,9 @@ from meshd.wire.certificates import (
     Allow,
     Certificates,
     CertificateState,
+    CheckedFiles,
+    CheckFiles,
+    FileState,
 )
 from meshd.wire.children import (
     Children,
@@ -116,6 +119,8 @@ __all__ = [
     "Certify",
     "Change",
     "Changed",
+    "CheckFiles",
+    "CheckedFiles",
     "ChildStates",
     "Children",
     "ControlStatus",
@@ -127,6 +132,7 @@ __all__ = [
     "Explain",
     "Explanation",
     "Failed",
+    "FileState",
     "Follow",
     "Get",
     "ListNodes",

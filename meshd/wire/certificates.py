@@ -27,12 +27,30 @@ class CertificateState(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
+class FileState(msgspec.Struct, frozen=True):
+    """A secret in files, which cannot be served as they are."""
+
+    name: str
+    problem: str
+
+
+class CheckFiles(Message, frozen=True):
+    """Whether these secrets in files could be served; answered by ``CheckedFiles``."""
+
+    names: tuple[str, ...]
+
+
+class CheckedFiles(Message, frozen=True):
+    problems: tuple[FileState, ...]
+
+
 class Certificates(Message, frozen=True):
     """What is served now, sent back at each change."""
 
     certificates: tuple[CertificateState, ...]
     problem: str = ""
     """With keeping them on disk: of no one of them alone."""
+    files: tuple[FileState, ...] = ()
 
 
-Messages = Allow | Certificates
+Messages = Allow | Certificates | CheckFiles | CheckedFiles

@@ -1,7 +1,7 @@
 # pyright: reportAttributeAccessIssue=false
 """Which clients a gateway's TLS lets in, and what it shows them: a real Envoy, and Python's TLS.
 
-Certificates are in files here; Secrets give the same settings over SDS (``tests/node``).
+Certificates are in files here; Secrets give the same settings (``tests/node``).
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as manager_pb2,
 )
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from google.protobuf import json_format
 
 from meshd.compile.gateway_tls import gateway_server
 from meshd.compile.wellknown import filter_, packed, socket_address
+from meshd.identity.file_secrets import contents_of, secret_of
 from meshd.model.gateways import CIPHER_SUITES, ServerTLSSettings, TLSCertificate
+from meshd.model.secret_files import of_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
 PATIENCE = 20.0
@@ -179,11 +182,34 @@ def _listener(name: str, tls: ServerTLSSettings) -> Any:
     )
     chain = listener_components_pb2.FilterChain(
         filters=[filter_("envoy.filters.network.http_connection_manager", manager)],
-        transport_socket=gateway_server(tls, "default"),
+        transport_socket=_static(gateway_server(tls, "default")),
     )
     return listener_pb2.Listener(
         name=name, address=socket_address("127.0.0.1", 0), filter_chains=[chain]
     )
+
+
+def _static(socket: Any) -> Any:
+    """With secrets that are in the bootstrap."""
+    server = tls_pb2.DownstreamTlsContext()
+    socket.typed_config.Unpack(server)
+    context = server.common_tls_context
+    for one in context.tls_certificate_sds_secret_configs:
+        one.ClearField("sds_config")
+    if context.HasField("combined_validation_context"):
+        combined = context.combined_validation_context
+        combined.validation_context_sds_secret_config.ClearField("sds_config")
+    socket.typed_config.Pack(server)
+    return socket
+
+
+def _secrets(servers: Iterable[ServerTLSSettings], directory: Path) -> Iterator[Any]:
+    """What is in the files that the servers name."""
+    named = (of_server(tls) for tls in servers)
+    asked = {one for shown, authority in named for one in (*shown, authority) if one}
+    for files in sorted(asked, key=lambda one: one.name):
+        made = secret_of(files, contents_of(files, (str(directory),)))
+        yield secret_pb2.Secret.FromString(made.body)
 
 
 def _servers(directory: Path, clients: dict[str, Signed]) -> dict[str, ServerTLSSettings]:
@@ -244,7 +270,8 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     bootstrap = bootstrap_pb2.Bootstrap(
         admin={"address": socket_address("127.0.0.1", 0)},
         static_resources=bootstrap_pb2.Bootstrap.StaticResources(
-            listeners=[_listener(name, tls) for name, tls in servers.items()]
+            listeners=[_listener(name, tls) for name, tls in servers.items()],
+            secrets=_secrets(servers.values(), directory),
         ),
     )
     config, admin, log = (directory / name for name in ("envoy.json", "admin", "envoy.log"))

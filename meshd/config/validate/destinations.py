@@ -8,6 +8,7 @@ from meshd.config.validate.fields import (
     check_export_to,
     check_host,
     check_labels,
+    check_path,
     check_port,
     check_range,
     is_address,
@@ -198,7 +199,25 @@ def _check_outliers(report: Report, path: Path, outliers: OutlierDetection) -> N
         )
 
 
+def _check_skipping(report: Report, path: Path, tls: ClientTLSSettings) -> None:
+    """Nothing is verified: what would say how to verify contradicts that."""
+    verifying = {
+        "caCertificates": tls.ca_certificates,
+        "subjectAltNames": tls.subject_alt_names,
+        # With MUTUAL a Secret may be there for its certificate alone.
+        "credentialName": tls.mode == "SIMPLE" and tls.credential_name,
+    }
+    for name in (name for name, value in verifying.items() if value):
+        report.error((*path, "insecureSkipVerify"), f"contradicts {name}; remove one of them")
+    if tls.ca_crl:
+        report.warning((*path, "caCrl"), "has no effect with insecureSkipVerify")
+
+
 def _check_tls(report: Report, path: Path, tls: ClientTLSSettings) -> None:
+    check_path(report, (*path, "clientCertificate"), tls.client_certificate)
+    check_path(report, (*path, "privateKey"), tls.private_key)
+    check_path(report, (*path, "caCertificates"), tls.ca_certificates)
+    check_path(report, (*path, "caCrl"), tls.ca_crl)
     files = {"clientCertificate": tls.client_certificate, "privateKey": tls.private_key}
     given = [name for name, value in files.items() if value]
     if tls.mode == "ISTIO_MUTUAL":
@@ -212,10 +231,10 @@ def _check_tls(report: Report, path: Path, tls: ClientTLSSettings) -> None:
     if tls.mode == "MUTUAL" and not tls.credential_name:
         for name in (name for name in files if name not in given):
             report.error((*path, name), "MUTUAL needs it, or a credentialName")
-    if tls.credential_name and (given or tls.ca_certificates):
+    if tls.credential_name and (given or tls.ca_certificates or tls.ca_crl):
         report.error((*path, "credentialName"), "stands in place of files; remove them or it")
-    if tls.insecure_skip_verify and tls.ca_certificates:
-        report.error((*path, "insecureSkipVerify"), "contradicts caCertificates; remove one")
+    if tls.insecure_skip_verify and tls.mode in {"SIMPLE", "MUTUAL"}:
+        _check_skipping(report, path, tls)
     anchored = tls.ca_certificates or tls.credential_name or tls.insecure_skip_verify
     if tls.mode == "SIMPLE" and not anchored:
         report.warning(path, "without caCertificates the system's certificates are trusted")

@@ -15,6 +15,7 @@ from meshd.decoding import Path
 from meshd.model.base import Duration
 from meshd.model.finding import Finding
 from meshd.model.routes import MAX_REGEX_PROGRAM, StringMatch
+from meshd.model.secret_files import SYSTEM, path_problem
 
 _LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _HOST_PART: Final = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?")
@@ -107,6 +108,12 @@ def check_port_name(report: Report, path: Path, name: str) -> None:
 def check_service_account(report: Report, path: Path, name: str | None) -> None:
     """It is part of an identity."""
     if name and (problem := subdomain_problem(name)):
+        report.error(path, problem)
+
+
+def check_path(report: Report, path: Path, file: str | None) -> None:
+    """Of a file that the identity role is to read."""
+    if file and file != SYSTEM and (problem := path_problem(file)):
         report.error(path, problem)
 
 

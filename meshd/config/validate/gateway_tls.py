@@ -8,9 +8,9 @@ import re
 from typing import Final
 
 from meshd.config.read import subdomain_problem
-from meshd.config.validate.fields import Report
+from meshd.config.validate.fields import Report, check_path
 from meshd.decoding import Path, nearest
-from meshd.model.gateways import CIPHER_SUITES, ServerTLSSettings
+from meshd.model.gateways import CIPHER_SUITES, ServerTLSSettings, TLSCertificate
 
 ENCRYPTED: Final = {"HTTPS", "TLS"}
 """Protocols of ports on which TLS is spoken."""
@@ -21,6 +21,7 @@ _MOST_CERTIFICATES: Final = 2
 
 
 def check_server_tls(report: Report, path: Path, tls: ServerTLSSettings, protocol: str) -> None:
+    _check_paths(report, path, tls)
     if protocol not in ENCRYPTED:
         given = tls.secrets or tls.server_certificate or tls.mode != "PASSTHROUGH"
         if given or not tls.https_redirect:
@@ -88,6 +89,18 @@ def _check_certificates(report: Report, path: Path, tls: ServerTLSSettings) -> N
         if name is not None and (problem := subdomain_problem(name)):
             report.error((*path, *place), problem)
     _check_files(report, path, tls)
+
+
+def _check_paths(report: Report, path: Path, tls: ServerTLSSettings) -> None:
+    check_path(report, (*path, "caCrl"), tls.ca_crl)
+    places: list[tuple[Path, ServerTLSSettings | TLSCertificate]] = [
+        (path, tls),
+        *(((*path, "tlsCertificates", at), one) for at, one in enumerate(tls.tls_certificates)),
+    ]
+    for place, one in places:
+        check_path(report, (*place, "serverCertificate"), one.server_certificate)
+        check_path(report, (*place, "privateKey"), one.private_key)
+        check_path(report, (*place, "caCertificates"), one.ca_certificates)
 
 
 def _check_files(report: Report, path: Path, tls: ServerTLSSettings) -> None:

@@ -37,7 +37,11 @@ def mesh(socket: Any, kind: Any) -> Any:
         mesh(mesh_server(REVIEWS, ("istio",)), tls_pb2.DownstreamTlsContext),
         client(TlsPlan(mode=TlsMode.MESH)),
         client(TlsPlan(mode=TlsMode.SIMPLE)),
-        client(TlsPlan(mode=TlsMode.MUTUAL, client_certificate="/c", private_key="/k")),
+        client(
+            TlsPlan(
+                mode=TlsMode.MUTUAL, certificate="file-cert:/c~/k", authority="file-root:system"
+            )
+        ),
     ],
 )
 def test_each_side_speaks_tls_1_2_and_1_3_and_says_so(context: Any) -> None:

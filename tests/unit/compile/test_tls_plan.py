@@ -108,5 +108,9 @@ def test_secret_is_looked_for_beside_the_rule() -> None:
     found = plan(settings={"mode": "MUTUAL", "credentialName": "client"}, protocol=Protocol.HTTP2)
 
     assert found == TlsPlan(
-        mode=TlsMode.MUTUAL, sni=CLUSTER.host, alpn=("h2",), credential="rules/client"
+        mode=TlsMode.MUTUAL,
+        sni=CLUSTER.host,
+        alpn=("h2",),
+        certificate="kubernetes://rules/client",
+        authority="kubernetes://rules/client-cacert",
     )

@@ -538,6 +538,29 @@ def policy(text: str) -> str:
             "spec.trafficPolicy.tls.insecureSkipVerify: contradicts caCertificates",
         ),
         (
+            policy("tls: {mode: SIMPLE, insecureSkipVerify: true, credentialName: c}"),
+            "spec.trafficPolicy.tls.insecureSkipVerify: contradicts credentialName; remove one",
+        ),
+        (
+            policy(
+                "tls: {mode: MUTUAL, insecureSkipVerify: true, credentialName: c, "
+                "subjectAltNames: [a]}"
+            ),
+            "spec.trafficPolicy.tls.insecureSkipVerify: contradicts subjectAltNames",
+        ),
+        (
+            policy("tls: {mode: SIMPLE, credentialName: c, caCrl: /r}"),
+            "spec.trafficPolicy.tls.credentialName: stands in place of files",
+        ),
+        (
+            policy("tls: {mode: SIMPLE, caCertificates: etc/ca.pem}"),
+            'spec.trafficPolicy.tls.caCertificates: "etc/ca.pem" is not an absolute path',
+        ),
+        (
+            policy("tls: {mode: SIMPLE, caCertificates: /etc/meshd/certs/../../shadow}"),
+            "spec.trafficPolicy.tls.caCertificates: ",
+        ),
+        (
             policy("portLevelSettings: [{port: {number: 1}}, {port: {number: 1}}]"),
             "spec.trafficPolicy.portLevelSettings[1].port.number: the port 1 is written twice",
         ),
@@ -550,6 +573,15 @@ def policy(text: str) -> str:
 def test_a_destination_rule_that_breaks_a_rule(spec: str, message: str) -> None:
     (found,) = said("DestinationRule", spec)
     assert found.startswith(message)
+
+
+def test_a_client_may_show_the_certificate_of_a_secret_and_verify_nothing() -> None:
+    spec = policy("tls: {mode: MUTUAL, insecureSkipVerify: true, credentialName: c}")
+    assert said("DestinationRule", spec) == []
+    spec = policy("tls: {mode: SIMPLE, insecureSkipVerify: true, caCrl: /r}")
+    assert said("DestinationRule", spec, "warning") == [
+        "spec.trafficPolicy.tls.caCrl: has no effect with insecureSkipVerify"
+    ]
 
 
 def test_simple_tls_without_an_anchor_is_a_warning() -> None:
@@ -698,6 +730,18 @@ def test_every_field_survives_being_written_and_read_back(kind: str, spec: str) 
         (
             server(HTTPS, "tls: {mode: SIMPLE, tlsCertificates: [{serverCertificate: /c}]}"),
             "spec.servers[0].tls.tlsCertificates[0].privateKey: is required, unless a Secret",
+        ),
+        (
+            server(HTTPS, "tls: {mode: SIMPLE, serverCertificate: a.crt, privateKey: /a.key}"),
+            'spec.servers[0].tls.serverCertificate: "a.crt" is not an absolute path',
+        ),
+        (
+            server(
+                HTTPS,
+                "tls: {mode: SIMPLE, tlsCertificates: "
+                "[{serverCertificate: /a.crt, privateKey: /../a.key}]}",
+            ),
+            "spec.servers[0].tls.tlsCertificates[0].privateKey: ",
         ),
         (
             server(HTTPS, "tls: {mode: MUTUAL, credentialName: c, caCrl: /r}"),

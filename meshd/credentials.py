@@ -1,0 +1,150 @@
+"""Whether a certificate with its key, or an authority's certificates, can be used. Pure.
+
+It judges as the proxies do: what passes here they take, and what they would refuse is named here.
+A proxy refuses everything that stands beside a credential that it cannot load.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+import ssl
+from collections.abc import Iterator
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from meshd.errors import InvalidInputError
+
+_CERTIFICATES: Final = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
+_KEYS: Final = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY")
+_LISTS: Final = ("X509 CRL",)
+_BEGIN: Final = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
+_LEAST_RSA: Final = 2048
+"""Bits."""
+_CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Life:
+    """When a certificate is valid, in Unix seconds."""
+
+    begins: float
+    ends: float
+
+    def problem(self, now: float) -> str:
+        """Why it is not valid at this moment; empty when it is."""
+        if now >= self.ends:
+            return f"its certificate expired on {_date(self.ends)}"
+        return f"its certificate is not valid before {_date(self.begins)}" * (now < self.begins)
+
+
+def check_certificate(chain: bytes, key: bytes) -> Life:
+    """``chain`` begins with the certificate whose private key is ``key``; both are PEM.
+
+    Raises InvalidInputError.
+    """
+    leaf = _leaf(chain)
+    try:
+        public: Any = leaf.public_key()
+    except _UNREADABLE:
+        raise InvalidInputError("its certificate has a public key of an unknown kind") from None
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size < _LEAST_RSA:
+        raise InvalidInputError(
+            f"its certificate has an RSA key of {public.key_size} bits; proxies take {_LEAST_RSA}"
+            " or more"
+        )
+    if isinstance(public, ec.EllipticCurvePublicKey) and not isinstance(public.curve, _CURVES):
+        raise InvalidInputError(
+            f"its certificate has a key on the curve {public.curve.name}; proxies take P-256, P-384"
+            " and P-521"
+        )
+    if _encoded(public) != _encoded(_private_key(key).public_key()):
+        raise InvalidInputError("its private key does not belong to its certificate")
+    return Life(leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp())
+
+
+def check_authority(roots: bytes, revoked: bytes = b"") -> None:
+    """``roots``: certificates; ``revoked``: revocation lists, or nothing. Both are PEM.
+
+    Raises InvalidInputError.
+    """
+    _check_certificates(roots, "authority")
+    if not revoked:
+        return
+    lists = list(_blocks(revoked, _LISTS))
+    if not lists:
+        raise InvalidInputError("its revocation list is not in PEM")
+    for block in lists:
+        try:
+            x509.load_pem_x509_crl(block)
+        except _UNREADABLE:
+            raise InvalidInputError("its revocation list cannot be read") from None
+
+
+def _leaf(pem: bytes) -> x509.Certificate:
+    """The first certificate of a chain. Raises InvalidInputError."""
+    first = _check_certificates(pem, "certificate")
+    try:
+        return x509.load_pem_x509_certificate(first)
+    except _UNREADABLE:
+        raise InvalidInputError("its certificate cannot be read") from None
+
+
+def _check_certificates(pem: bytes, what: str) -> bytes:
+    """The first of them. OpenSSL, of which proxies have a branch, reads them all: authorities that
+    systems trust break rules which other readers insist on.
+
+    Raises InvalidInputError.
+    """
+    blocks = list(_blocks(pem, _CERTIFICATES))
+    reader = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for index, block in enumerate(blocks):
+        try:
+            reader.load_verify_locations(cadata=block.decode())
+        except (ssl.SSLError, ValueError):
+            which = f" (number {index + 1} of {len(blocks)})" if len(blocks) > 1 else ""
+            raise InvalidInputError(f"its {what} cannot be read{which}") from None
+    if not blocks:
+        raise InvalidInputError(f"its {what} is not in PEM")
+    return blocks[0]
+
+
+def _private_key(pem: bytes) -> Any:
+    """The first one, of whatever kind. Raises InvalidInputError."""
+    block = next(_blocks(pem, _KEYS), None)
+    if block is None:
+        raise InvalidInputError("its private key is not in PEM")
+    try:
+        return serialization.load_pem_private_key(block, None)
+    except TypeError:
+        raise InvalidInputError("its private key is protected by a password; remove it") from None
+    except _UNREADABLE:
+        raise InvalidInputError("its private key cannot be read") from None
+
+
+def _blocks(pem: bytes, labels: tuple[str, ...]) -> Iterator[bytes]:
+    """PEM blocks that have one of these labels (RFC 7468), old names replaced by today's."""
+    for match in _BEGIN.finditer(pem):
+        label = match[1].decode()
+        if label in labels:
+            text, end, _ = pem[match.start() :].partition(f"-----END {label}-----".encode())
+            block = text + end
+            yield (
+                block.replace(label.encode(), b"CERTIFICATE") if labels is _CERTIFICATES else block
+            )
+
+
+def _encoded(public: Any) -> bytes:
+    return public.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def _date(moment: float) -> str:
+    return datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
