@@ -34,12 +34,15 @@ def main() -> int:
 def _check() -> int:
     from meshd.errors import MeshdError  # noqa: PLC0415
     from meshd.settings import Paths, load  # noqa: PLC0415
+    from meshd.supervisor.limits import warnings  # noqa: PLC0415
 
     try:
-        load(Paths.from_environment().settings)
+        settings = load(Paths.from_environment().settings)
     except MeshdError as error:
         print(f"meshd: {error}", file=sys.stderr)
         return 1
+    for warning in warnings(settings.proxy):
+        print(f"meshd: warning: {warning}", file=sys.stderr)
     return 0
 
 

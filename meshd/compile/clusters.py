@@ -89,7 +89,7 @@ def _service_cluster(
     cluster = _CLUSTER(
         name=str(name),
         connect_timeout=seconds(policy.tcp.connect_timeout or options.connect_timeout),
-        circuit_breakers=circuit_breakers(policy),
+        circuit_breakers=circuit_breakers(policy, options),
         upstream_connection_options=keepalive(policy),
         typed_extension_protocol_options=_http_options(
             protocol, policy, service.host, as_asked=not rules.at_gateway
@@ -240,7 +240,7 @@ def passthrough_cluster(options: MeshOptions) -> Any:
     return _CLUSTER(
         name=PASSTHROUGH_CLUSTER,
         connect_timeout=seconds(options.connect_timeout),
-        circuit_breakers=circuit_breakers(Policy()),
+        circuit_breakers=circuit_breakers(Policy(), options),
         typed_extension_protocol_options=_http_options(
             Protocol.SNIFFED, Policy(), PASSTHROUGH_CLUSTER
         ),

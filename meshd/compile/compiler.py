@@ -11,7 +11,7 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from meshd.compile import dns, gateway, inbound, outbound
+from meshd.compile import dns, gateway, inbound, outbound, shares
 from meshd.compile.acceptance import as_accepted
 from meshd.compile.clusters import (
     PlannedCluster,
@@ -35,7 +35,7 @@ from meshd.compile.served import Ports, served_ports
 from meshd.compile.shape import shape
 from meshd.compile.tls import transport_sockets
 from meshd.compile.visibility import MeshIndex, View
-from meshd.model.pool import Pool
+from meshd.model.pool import LIMITS, Pool
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Identity, Workload
@@ -44,6 +44,7 @@ from meshd.model.workload import Identity, Workload
 class Kind(enum.Enum):
     """The kinds of resources, in the order in which Envoy wants to learn of them."""
 
+    RUNTIME = "envoy.service.runtime.v3.Runtime"
     CLUSTER = "envoy.config.cluster.v3.Cluster"
     ENDPOINT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
     SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
@@ -67,10 +68,9 @@ class Compiler:
         """For each pool. ``serving`` are uids of workloads whose namespaces are pinned: listeners
         can be opened there. Those that the snapshot does not know are passed over."""
         round_ = _Round(delegated(as_accepted(snapshot)), self._memo, frozenset(serving))
-        compiled = {
-            Pool.TRAFFIC: _by_name(round_.resources()),
-            Pool.DNS: _by_name(round_.dns_resources()),
-        }
+        traffic, dns_ = _by_name(round_.resources()), _by_name(round_.dns_resources())
+        traffic[Kind.RUNTIME][LIMITS] = round_.limits(traffic[Kind.LISTENER])
+        compiled = {Pool.TRAFFIC: traffic, Pool.DNS: dns_}
         self._memo.end_round()
         return compiled
 
@@ -127,6 +127,15 @@ class _Round:
             yield from self._service(service, rules)
         yield Kind.SECRET, self._secrets()
 
+    def limits(self, listeners: Iterable[str]) -> Any:
+        """``listeners``: names of all that there are."""
+        names = tuple(listeners)
+        counts = {
+            client.workload.uid: shares.connections(client.workload, self._options)
+            for client in self._clients
+        }
+        return self._memo.get("limits", (names, counts), lambda: shares.limits(names, counts))
+
     def dns_resources(self) -> Iterator[tuple[Kind, Iterable[Any]]]:
         options = self._options
         cluster = self._memo.each("dns cluster", (options,), lambda: iter((dns.cluster(options),)))
@@ -146,7 +155,7 @@ class _Round:
         def make() -> Iterator[Any]:
             yield black_hole_cluster(self._options)
             yield passthrough_cluster(self._options)
-            yield from inbound.inbound_clusters(self._served.values())
+            yield from inbound.inbound_clusters(self._served.values(), self._options)
 
         return self._memo.each("fixed clusters", (self._served, self._options), make)
 

@@ -58,7 +58,7 @@ def cluster(options: MeshOptions) -> Any:
     return cluster_pb2.Cluster(
         name=DNS_CLUSTER,
         type=cluster_pb2.Cluster.STATIC,
-        circuit_breakers=circuit_breakers(Policy()),
+        circuit_breakers=circuit_breakers(Policy(), options),
         **limits.buffers(),
         load_assignment=endpoint_pb2.ClusterLoadAssignment(
             cluster_name=DNS_CLUSTER,

@@ -76,15 +76,15 @@ class Entry(NamedTuple):
 ENTRIES: Final = tuple(itertools.starmap(Entry, itertools.product((True, False), repeat=2)))
 
 
-def inbound_clusters(served: Iterable[Ports]) -> Iterator[Any]:
+def inbound_clusters(served: Iterable[Ports], options: MeshOptions) -> Iterator[Any]:
     """One for each port number and version of HTTP, whoever serves it, and one for ports that no
     service declares; and the ways from the thin listeners to the internal ones."""
     pairs = {(port, spoken) for ports in served for port, spoken in ports.items()}
     clusters = {InboundCluster(port, _VARIANTS[spoken]) for port, spoken in pairs}
     clusters |= {InboundCluster(port) for port, spoken in pairs if spoken is Spoken.SNIFFED}
     for cluster in sorted(clusters, key=str):
-        yield _to_application(str(cluster), _HTTP_OPTIONS[cluster.variant])
-    yield _to_application(_UNDECLARED, {})
+        yield _to_application(str(cluster), _HTTP_OPTIONS[cluster.variant], options)
+    yield _to_application(_UNDECLARED, {}, options)
     for entry in ENTRIES:
         yield internal_cluster(entry.listener, entry.listener)
 
@@ -104,7 +104,7 @@ _HTTP_OPTIONS: Final[Mapping[str, dict[str, Any]]] = {
 }
 
 
-def _to_application(name: str, http: dict[str, Any]) -> Any:
+def _to_application(name: str, http: dict[str, Any], mesh: MeshOptions) -> Any:
     """To where the client wanted to go, from inside the namespace."""
     options = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(_OPTIONS(**http))}
     return cluster_pb2.Cluster(
@@ -112,7 +112,7 @@ def _to_application(name: str, http: dict[str, Any]) -> Any:
         type=cluster_pb2.Cluster.ORIGINAL_DST,
         lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
         connect_timeout=seconds(10),
-        circuit_breakers=circuit_breakers(Policy()),
+        circuit_breakers=circuit_breakers(Policy(), mesh),
         **limits.buffers(),
         upstream_bind_config=wellknown.from_namespace(PROXY_INBOUND_MARK),
         typed_extension_protocol_options=options if http else {},

@@ -6,6 +6,7 @@ After https://istio.io/latest/docs/reference/config/networking/destination-rule/
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,7 @@ from meshd.compile.destination_rules import RuleSet
 from meshd.compile.nearness import Client, in_effect
 from meshd.compile.wellknown import seconds
 from meshd.model.service import Port, Protocol, Resolution, ServiceRecord
+from meshd.model.snapshot import UNLIMITED, MeshOptions
 from meshd.model.traffic import (
     ClientTLSSettings,
     ConnectionPoolSettings,
@@ -31,8 +33,8 @@ from meshd.model.traffic import (
     TunnelSettings,
 )
 
-UNLIMITED: Final = 2**32 - 1
 _CLUSTER: Final = cluster_pb2.Cluster
+_UNLIMITED: Final = MeshOptions()
 _DEFAULT_AGGRESSION: Final = 1.0
 _DEFAULT_RETRY_PERCENT: Final = 20.0
 _DEFAULT_RETRIES: Final = 3
@@ -190,22 +192,28 @@ def _slow_start(settings: LoadBalancerSettings) -> Any:
     )
 
 
-def circuit_breakers(policy: Policy) -> Any:
-    """Without limits unless they are asked for; what is left of them is shown in the statistics."""
+def circuit_breakers(policy: Policy, options: MeshOptions = _UNLIMITED) -> Any:
+    """Without limits unless they are asked for, but for what a proxy can hold; what is left of them
+    is shown in the statistics. Each member of the pool counts for itself, and has its part."""
     pool = policy.connection_pool or ConnectionPoolSettings()
     http = pool.http
-    limits = {
+    asked = {
         "max_connections": policy.tcp.max_connections,
         "max_pending_requests": http and http.http1_max_pending_requests,
         "max_requests": http and http.http2_max_requests,
         "max_retries": http and http.max_retries,
     }
+    limits = {
+        name: math.ceil(limit / options.proxies) if limit else UNLIMITED
+        for name, limit in asked.items()
+    }
+    limits["max_connections"] = min(limits["max_connections"], options.upstream_connections)
     return circuit_breaker_pb2.CircuitBreakers(
         thresholds=[
             circuit_breaker_pb2.CircuitBreakers.Thresholds(
                 track_remaining=True,
                 retry_budget=_retry_budget(policy.retry_budget),
-                **{name: {"value": limit or UNLIMITED} for name, limit in limits.items()},
+                **{name: {"value": limit} for name, limit in limits.items()},
             )
         ]
     )

@@ -7,6 +7,10 @@ cluster of its process: memory would grow with workloads times services.
 from __future__ import annotations
 
 import enum
+from typing import Final
+
+LIMITS: Final = "limits"
+"""The layer of the proxies' runtime that says how many connections their listeners take."""
 
 
 class Pool(enum.StrEnum):

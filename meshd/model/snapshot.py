@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -11,6 +11,8 @@ from meshd.model.security import PeerAuthentication
 from meshd.model.service import ServiceRecord
 from meshd.model.traffic import DestinationRule, Gateway, VirtualService
 from meshd.model.workload import Workload
+
+UNLIMITED: Final = 2**32 - 1
 
 
 class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +33,12 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     dns_port: int = 15053
     """Port on the host's loopback interface where the resolver answers."""
     access_log: Literal["off", "errors", "all"] = "errors"
+    proxies: int = 1
+    """Members of the pool that share a workload's connections."""
+    workload_connections: int = 0
+    """How many of them each member takes that one workload opens; 0: any number."""
+    upstream_connections: int = UNLIMITED
+    """How many each of them opens to one cluster."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

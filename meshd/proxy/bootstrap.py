@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshd.model.buffers import CONNECTION_BUFFER, KIB
-from meshd.model.pool import Pool
+from meshd.model.capacity import Capacity
+from meshd.model.pool import LIMITS, Pool
 from meshd.model.routes import MAX_REGEX_PROGRAM
 from meshd.proxy import overload
 from meshd.proxy.pool import Member
@@ -20,7 +21,6 @@ from meshd.settings import Paths, ProxySettings, Settings
 Json = dict[str, Any]
 
 XDS_CLUSTER: Final = "xds"
-_MIB: Final = 1024 * 1024
 _TYPE: Final = "type.googleapis.com/"
 _CONNECTION_LIMIT: Final = "envoy.resource_monitors.global_downstream_max_connections"
 _HEAP: Final = "envoy.resource_monitors.fixed_heap"
@@ -43,6 +43,13 @@ _RUNTIME: Final = {
 }
 """https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/operations/runtime"""
 
+_LIMITS: Final[Json] = {
+    "name": LIMITS,
+    "rtds_layer": {
+        "name": LIMITS,
+        "rtds_config": {"ads": {}, "resource_api_version": "V3"},
+    },
+}
 _OWN_OUTPUT: Final = "/proc/self/fd/1"
 _CONFIG_OPTION: Final = "--config-path"
 _UNUSED_STATS: Final = (
@@ -83,7 +90,7 @@ def member_name(node: str) -> str:
     return node.rpartition("~")[2]
 
 
-def bootstrap(settings: Settings, paths: Paths, member: Member) -> Json:
+def bootstrap(settings: Settings, paths: Paths, member: Member, capacity: Capacity) -> Json:
     socket, of_traffic = paths.admin_run / f"{member.name}.sock", member.pool is Pool.TRAFFIC
     return {
         # The cluster tells the xDS server which pool it is.
@@ -103,7 +110,7 @@ def bootstrap(settings: Settings, paths: Paths, member: Member) -> Json:
             "clusters": [_unix_cluster(XDS_CLUSTER, paths.proxy_run / "xds.sock")],
         },
         "bootstrap_extensions": [_INTERNAL_LISTENERS] if of_traffic else [],
-        **_fixed(settings.proxy),
+        **_fixed(capacity, limited=of_traffic),
     }
 
 
@@ -133,17 +140,15 @@ def config_of(command: Sequence[str]) -> str:
     return next((value for option, value in pairs if option == _CONFIG_OPTION), "")
 
 
-def _fixed(proxy: ProxySettings) -> Json:
-    """What does not depend on the node."""
+def _fixed(capacity: Capacity, *, limited: bool) -> Json:
+    """What does not depend on the node. ``limited``: its listeners are."""
     return {
-        "overload_manager": _overload_manager(proxy),
+        "overload_manager": _overload_manager(capacity),
         "layered_runtime": {
             # No admin layer: what the proxies do is changed by configuration alone.
             "layers": [
-                {
-                    "name": "static",
-                    "static_layer": _RUNTIME,
-                }
+                {"name": "static", "static_layer": _RUNTIME},
+                *([_LIMITS] if limited else []),
             ]
         },
         "stats_config": {"stats_matcher": {"exclusion_list": {"patterns": list(_UNUSED_STATS)}}},
@@ -154,7 +159,7 @@ def _fixed(proxy: ProxySettings) -> Json:
     }
 
 
-def _overload_manager(proxy: ProxySettings) -> Json:
+def _overload_manager(capacity: Capacity) -> Json:
     return {
         "refresh_interval": "0.25s",
         "resource_monitors": [
@@ -163,7 +168,7 @@ def _overload_manager(proxy: ProxySettings) -> Json:
                 "typed_config": {
                     "@type": f"{_TYPE}envoy.extensions.resource_monitors.fixed_heap.v3"
                     ".FixedHeapConfig",
-                    "max_heap_size_bytes": proxy.memory_limit * _MIB,
+                    "max_heap_size_bytes": capacity.heap,
                 },
             },
             {
@@ -171,7 +176,7 @@ def _overload_manager(proxy: ProxySettings) -> Json:
                 "typed_config": {
                     "@type": f"{_TYPE}envoy.extensions.resource_monitors.downstream_connections.v3"
                     ".DownstreamConnectionsConfig",
-                    "max_active_downstream_connections": proxy.max_connections,
+                    "max_active_downstream_connections": capacity.connections,
                 },
             },
         ],

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meshd.errors import MeshdError, SystemRefusedError
-from meshd.proxy import binary
+from meshd.proxy import binary, machine
 from meshd.settings import ProxySettings
 
 
@@ -27,6 +27,7 @@ def main() -> int:
         path = binary.find(ProxySettings(binary=configured))
         binary.check_version(path)
         confine()
+        machine.raise_open_files()
         os.umask(0o007)
         os.execv(path, [str(path), *arguments])  # noqa: S606
     except MeshdError as error:

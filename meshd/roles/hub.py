@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from meshd import wire
+from meshd.compile import shares
 from meshd.compile.compiler import Compiled, Compiler
 from meshd.compile.gateway_ports import gateway_ports
 from meshd.compile.isolation import Isolating
@@ -33,6 +34,7 @@ from meshd.model.base import Key, Object
 from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Observation, Workload
+from meshd.proxy.machine import capacity_here
 from meshd.roles import probing
 from meshd.roles.link import Link
 from meshd.roles.resolving import Resolving
@@ -69,7 +71,7 @@ class Mesh:
     """Everything that this role knows, and what it does when any of it changes."""
 
     def __init__(self, settings: Settings, paths: Paths) -> None:
-        self.options = settings.mesh_options(paths)
+        self.options = settings.mesh_options(paths, capacity_here(settings.proxy))
         self.store = Store(paths.config_directory, paths.lib)
         self.xds = Server(self.touch)
         self.capture = Link(paths.socket("capture"), self._observe)
@@ -324,6 +326,7 @@ class Mesh:
             *self._compiler.problems,
             *file_references.problems(self.store.objects.values(), self._files),
             *filter(None, (self._unsettled, *worries)),
+            *shares.problems(self.registered.values()),
         )
 
     def roster(self, node: str) -> tuple[Workload, ...]:

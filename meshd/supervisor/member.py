@@ -11,7 +11,7 @@ from typing import Final
 from meshd import journal
 from meshd.errors import SystemRefusedError
 from meshd.model.pool import Pool
-from meshd.proxy import bootstrap, launch
+from meshd.proxy import bootstrap, launch, machine
 from meshd.proxy.pool import Member
 from meshd.settings import Settings
 from meshd.supervisor.child import Policy
@@ -91,7 +91,8 @@ class Maker:
         return scoped(self._slice, member.name, command) if self._slice else command
 
     def _usual_bootstrap(self, settings: Settings, member: Member) -> bootstrap.Json:
-        return bootstrap.bootstrap(settings, self.home.paths, member)
+        capacity = machine.capacity_here(settings.proxy)
+        return bootstrap.bootstrap(settings, self.home.paths, member, capacity)
 
 
 def _pass_on(name: str, line: str, *, leaving: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from meshd import journal
 from meshd.budget import Limits
 from meshd.errors import MeshdError
+from meshd.proxy.machine import raise_open_files
 from meshd.resolver.command import NAMES as RESOLVERS
 from meshd.settings import Paths, load
 from meshd.supervisor import home as houses
@@ -43,6 +44,8 @@ def supervise(
 ) -> None:
     """Until SIGTERM or SIGINT. Raises MeshdError when it cannot begin."""
     houses.check_machine()
+    # All that is started inherits it.
+    raise_open_files()
     home = Home(paths)
     rejoin_proxies(home)
     settings = load(paths.settings)

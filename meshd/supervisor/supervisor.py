@@ -18,6 +18,7 @@ from meshd.settings import Settings, load
 from meshd.supervisor import answering, record
 from meshd.supervisor.account import Account
 from meshd.supervisor.home import Home
+from meshd.supervisor.limits import Told
 from meshd.supervisor.member import Bootstrap, Maker
 from meshd.supervisor.members import Members
 from meshd.supervisor.notify import feed_watchdog, notify
@@ -58,6 +59,7 @@ class Supervisor:
         self._users = users
         self._stopping = asyncio.Event()
         self._account = Account(home)
+        self._told = Told()
         native = {journal.NATIVE: "1"} if journal.goes_to_journal(os.environ) else {}
         self._roles = Roles(
             roles,
@@ -85,6 +87,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._told.tell(self._settings.proxy)
         left = record.read(self._home)
         for members in self._pools.values():
             members.adopt(entry for entry in left if entry.proxy)
@@ -179,6 +182,7 @@ class Supervisor:
         path = self._home.paths.settings
         settings = load(path)
         journal.event(_log, logging.INFO, "settings", "settings read again from %s", path)
+        self._told.tell(settings.proxy)
         before = self._settings
         self._settings = self._roles.settings = self._maker.settings = settings
         for members in self._pools.values():

@@ -18,7 +18,9 @@ SECRET: Final = _PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
 LISTENER: Final = _PREFIX + "envoy.config.listener.v3.Listener"
 ROUTES: Final = _PREFIX + "envoy.config.route.v3.RouteConfiguration"
 
-TYPES: Final = (CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTES)
+RUNTIME: Final = _PREFIX + "envoy.service.runtime.v3.Runtime"
+
+TYPES: Final = (RUNTIME, CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTES)
 """In the order in which new things must arrive, so that what names a thing comes after it."""
 
 _NOTHING: Final[Mapping[str, Resource]] = types.MappingProxyType({})

@@ -16,7 +16,7 @@ from tests.node.manifests import POPULATION
 if TYPE_CHECKING:
     from tests.node.node import Node
 
-UNREAD = 200
+UNREAD, SHARE = 200, 600
 PATIENCE = 60.0
 MIB = 1024 * 1024
 
@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 @pytest.fixture(scope="module")
 def crowd(make: Callable[..., Node]) -> Iterator[Node]:
     """A hostile workload and a server of its own choosing, beside those of every node."""
-    node = make()
+    node = make(proxy={"max_connections_per_workload": SHARE})
     node.start()
     write = node.write
     node.up(
@@ -75,3 +75,28 @@ def test_who_reads_nothing_of_many_downloads_costs_little_and_its_neighbour_noth
     # With Envoy's own buffers it was 4 MiB for each.
     assert grown < UNREAD * MIB
     assert pids(crowd) == before
+
+
+def test_idle_connections_beyond_a_workloads_share_are_closed_and_others_get_theirs(
+    crowd: Node,
+) -> None:
+    before = pids(crowd)
+    with hostile(crowd, "idle", "victim:80", 2 * SHARE) as attack:
+        crowd.eventually(lambda: open_in(attack) <= SHARE, "those above the share are closed")
+        assert open_in(attack) > SHARE / 2
+        answers = crowd.answers("alice", "lines", "server:91", 50, 2)
+        assert len(answers) == 100
+        # The victim's other clients find a place, too.
+        assert crowd.answers("bob", "http", "victim:80", 20, 1)[-1].keys() >= {"pod"}
+    assert pids(crowd) == before
+
+
+def open_in(attack: subprocess.Popen[str]) -> int:
+    """Established connections of its namespace that were redirected."""
+    listed = subprocess.run(
+        ["nsenter", f"--net=/proc/{attack.pid}/ns/net", "ss", "-Htn", "state", "established"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return sum(":15001 " in line for line in listed.stdout.splitlines())

@@ -12,6 +12,7 @@ from typing import Any
 from meshd.errors import MeshdError
 from meshd.model.pool import Pool
 from meshd.proxy.bootstrap import bootstrap
+from meshd.proxy.machine import capacity_here
 from meshd.proxy.pool import Member
 from meshd.settings import Paths, Settings
 from meshd.supervisor.start import supervise
@@ -22,8 +23,10 @@ def main() -> int:
     paths = Paths.from_environment()
 
     def alone(settings: Settings, member: Member) -> dict[str, Any]:
-        made = bootstrap(settings, paths, member)
+        made = bootstrap(settings, paths, member, capacity_here(settings.proxy))
         del made["dynamic_resources"]
+        # Nobody tells it of limits.
+        del made["layered_runtime"]["layers"][1:]
         own = listeners if member.pool is Pool.TRAFFIC else []
         return made | {"static_resources": {"listeners": own}}
 

@@ -34,9 +34,10 @@ from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 from meshd.proxy.bootstrap import bootstrap
+from meshd.proxy.machine import capacity_here
 from meshd.proxy.pool import Member
 from meshd.roles.hub import Packer
-from meshd.settings import Paths, Settings
+from meshd.settings import Paths, ProxySettings, Settings
 from meshd.xds.server import Server
 
 T = TypeVar("T")
@@ -226,7 +227,9 @@ class Place:
         self.certificate.write_text(self.certificate.read_text() + Path(file + "~").read_text())
 
     def _start_envoy(self, paths: Paths) -> None:
-        config = bootstrap(Settings(), paths, Member(Pool.TRAFFIC, 0))
+        config = bootstrap(
+            Settings(), paths, Member(Pool.TRAFFIC, 0), capacity_here(ProxySettings())
+        )
         config["static_resources"]["listeners"] = [
             listener
             for backend in self._backends

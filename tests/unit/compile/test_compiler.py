@@ -308,8 +308,12 @@ def test_a_gateway_listens_on_the_port_behind_its_service() -> None:
     assert hosts[0].routes[0].route.cluster == "outbound|9080||reviews.default.svc.cluster.local"
 
 
-def test_no_cluster_but_by_rule_has_a_limit_on_connections() -> None:
-    found = compiled(snapshot(SERVICES + GATEWAY, *WORKLOADS, workload("ingress", 1)))
+@pytest.mark.parametrize("held", [2**32 - 1, 5000])
+def test_no_cluster_but_by_rule_has_a_limit_below_what_a_proxy_holds(held: int) -> None:
+    taken = snapshot(SERVICES + GATEWAY, *WORKLOADS, workload("ingress", 1))
+    options = msgspec.structs.replace(taken.options, upstream_connections=held)
+    found = compiled(msgspec.structs.replace(taken, options=options))
     for name, cluster in found[Kind.CLUSTER].items():
         limits = [one.max_connections.value for one in cluster.circuit_breakers.thresholds]
-        assert name == "BlackHoleCluster" or limits == [2**32 - 1], name
+        inside = name.startswith(("inbound", "outbound")) and "|" not in name
+        assert name == "BlackHoleCluster" or limits == [2**32 - 1 if inside else held], name

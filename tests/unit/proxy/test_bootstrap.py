@@ -10,6 +10,7 @@ import pytest
 
 from meshd.model.base import Duration
 from meshd.model.buffers import CONNECTION_BUFFER
+from meshd.model.capacity import Capacity
 from meshd.model.pool import Pool, pool_of
 from meshd.proxy import binary
 from meshd.proxy.bootstrap import arguments, bootstrap, config_of, member_name, node_id
@@ -18,13 +19,14 @@ from meshd.settings import Paths, ProxySettings, Settings
 
 PATHS = Paths.from_environment({"MESHD_HOME": "/tmp/meshd-none"})
 MEMBER = Member(Pool.TRAFFIC, 3)
-SETTINGS = Settings(node="n1", proxy=ProxySettings(memory_limit=300, max_connections=77))
+SETTINGS = Settings(node="n1")
+CAPACITY = Capacity(300 * 1024 * 1024, 77, 11, 1000)
 
 
 @pytest.mark.parametrize("pool", Pool)
 def test_envoy_takes_it(tmp_path: Path, pool: Pool) -> None:
     config = tmp_path / "bootstrap.json"
-    config.write_text(json.dumps(bootstrap(SETTINGS, PATHS, Member(pool, 3))))
+    config.write_text(json.dumps(bootstrap(SETTINGS, PATHS, Member(pool, 3), CAPACITY)))
     command = [binary.find(SETTINGS.proxy), *arguments(SETTINGS.proxy, pool, config)]
     run = subprocess.run(
         [*command, "--mode", "validate"], capture_output=True, text=True, check=False
@@ -33,15 +35,15 @@ def test_envoy_takes_it(tmp_path: Path, pool: Pool) -> None:
     assert run.stderr == ""
 
 
-def test_the_limits_of_the_settings_are_in_it() -> None:
-    manager = bootstrap(SETTINGS, PATHS, MEMBER)["overload_manager"]
+def test_what_a_proxy_may_hold_is_in_it() -> None:
+    manager = bootstrap(SETTINGS, PATHS, MEMBER, CAPACITY)["overload_manager"]
     heap, connections = (one["typed_config"] for one in manager["resource_monitors"])
     assert heap["max_heap_size_bytes"] == 300 * 1024 * 1024
     assert connections["max_active_downstream_connections"] == 77
 
 
 def test_who_takes_most_memory_gives_way_before_anybody_is_refused() -> None:
-    manager = bootstrap(SETTINGS, PATHS, MEMBER)["overload_manager"]
+    manager = bootstrap(SETTINGS, PATHS, MEMBER, CAPACITY)["overload_manager"]
     triggers = {one["name"].rpartition(".")[2]: one["triggers"][0] for one in manager["actions"]}
     refusing = min(
         triggers[name]["threshold"]["value"]
@@ -53,12 +55,12 @@ def test_who_takes_most_memory_gives_way_before_anybody_is_refused() -> None:
 
 
 def test_what_passes_inside_a_proxy_has_small_buffers_too() -> None:
-    (extension,) = bootstrap(SETTINGS, PATHS, MEMBER)["bootstrap_extensions"]
+    (extension,) = bootstrap(SETTINGS, PATHS, MEMBER, CAPACITY)["bootstrap_extensions"]
     assert extension["typed_config"]["buffer_size_kb"] * 1024 == CONNECTION_BUFFER
 
 
 def test_nothing_of_it_leaves_the_host() -> None:
-    made = bootstrap(SETTINGS, PATHS, MEMBER)
+    made = bootstrap(SETTINGS, PATHS, MEMBER, CAPACITY)
     assert "socket_address" not in json.dumps(made)
     assert made["admin"]["address"]["pipe"] == {
         "path": "/tmp/meshd-none/run/admin/proxy-3.sock",
@@ -67,7 +69,7 @@ def test_nothing_of_it_leaves_the_host() -> None:
 
 
 def test_members_have_names_of_their_own() -> None:
-    made = bootstrap(SETTINGS, PATHS, MEMBER)
+    made = bootstrap(SETTINGS, PATHS, MEMBER, CAPACITY)
     assert made["node"]["id"] == "n1~proxy-3" == node_id("n1", "proxy-3")
     assert member_name("n1~proxy-3") == member_name("proxy-3") == "proxy-3"
 
@@ -83,5 +85,5 @@ def test_a_proxys_command_line_tells_whose_it_is(drain: float, told: str) -> Non
 
 @pytest.mark.parametrize("pool", Pool)
 def test_a_proxy_tells_the_xds_server_which_pool_it_is_of(pool: Pool) -> None:
-    node = bootstrap(SETTINGS, PATHS, Member(pool, 0))["node"]
+    node = bootstrap(SETTINGS, PATHS, Member(pool, 0), CAPACITY)["node"]
     assert pool_of(node["cluster"]) is pool

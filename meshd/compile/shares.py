@@ -1,0 +1,76 @@
+# pyright: reportAttributeAccessIssue=false
+"""Each workload's share of a proxy's connections: how many its listeners take at a time.
+
+Envoy counts what a listener has accepted, what has not sent a byte yet too, and takes the limit
+from its runtime, so that another limit ends no connection:
+https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/listeners/runtime.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from envoy.service.runtime.v3 import rtds_pb2
+from google.protobuf import struct_pb2
+
+from meshd.compile.listeners import listener_name, workload_of
+from meshd.errors import InvalidInputError
+from meshd.model.pool import LIMITS
+from meshd.model.snapshot import MeshOptions
+from meshd.model.workload import Workload
+
+ANNOTATION: Final = "meshd.io/max-connections"
+"""Of a workload: connections that it opens, over all members of the pool."""
+_OF_OTHERS: Final = 2
+"""How many times as many connections it is sent, so that no single client takes all places."""
+_MOST: Final = 10_000_000
+_OUTBOUND: Final = listener_name("", "outbound")
+
+
+def asked_connections(workload: Workload) -> int | None:
+    """What the workload's annotation says. Raises InvalidInputError."""
+    text = workload.annotations.get(ANNOTATION)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= _MOST:
+        raise InvalidInputError(
+            f"workload {workload.uid}: annotation {ANNOTATION}: {text!r} is no number of"
+            f" connections from 1 to {_MOST}; the setting proxy.max_connections_per_workload is in"
+            " force"
+        )
+    return int(text)
+
+
+def connections(workload: Workload, options: MeshOptions) -> int:
+    """How many each member takes of those that it opens; 0: as many as there are."""
+    try:
+        asked = asked_connections(workload)
+    except InvalidInputError:  # which ``problems`` tells
+        asked = None
+    return math.ceil(asked / options.proxies) if asked else options.workload_connections
+
+
+def problems(workloads: Iterable[Workload]) -> list[str]:
+    """What is wrong with the annotations."""
+    found: list[str] = []
+    for workload in workloads:
+        try:
+            asked_connections(workload)
+        except InvalidInputError as error:
+            found.append(str(error))
+    return found
+
+
+def limits(listeners: Iterable[str], of_workload: Mapping[str, int]) -> Any:
+    """``listeners``: names of all; ``of_workload``: by uid."""
+    known = ((name, of_workload.get(workload_of(name), 0)) for name in listeners)
+    fields = {
+        f"envoy.resource_limits.listener.{name}.connection_limit": struct_pb2.Value(
+            number_value=limit if name.endswith(_OUTBOUND) else _OF_OTHERS * limit
+        )
+        for name, limit in known
+        if limit
+    }
+    return rtds_pb2.Runtime(name=LIMITS, layer=struct_pb2.Struct(fields=fields))

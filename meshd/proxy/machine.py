@@ -1,0 +1,77 @@
+"""What this machine has, as far as proxies need it."""
+
+from __future__ import annotations
+
+import re
+import resource
+from pathlib import Path
+from typing import Final
+
+from meshd.model.capacity import Asked, Capacity, Machine, capacity
+from meshd.settings import ProxySettings
+
+_ROOT: Final = Path("/")
+_MEMORY: Final = re.compile(r"^MemTotal:\s+(\d+) kB$", re.M)
+_HIERARCHIES: Final = (
+    ("0::", "sys/fs/cgroup", "memory.max"),
+    ("0::", "sys/fs/cgroup/unified", "memory.max"),
+    (":memory:", "sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+)
+"""How a line of /proc/self/cgroup names a hierarchy, where it is mounted, and the file of a control
+group that holds its limit: cgroups(7)."""
+
+
+def capacity_here(proxy: ProxySettings) -> Capacity:
+    """Of each member, as the settings and this machine have it."""
+    asked = Asked(
+        proxy.count,
+        proxy.memory_limit,
+        proxy.max_connections,
+        proxy.max_connections_per_workload,
+    )
+    return capacity(asked, read())
+
+
+def raise_open_files() -> None:
+    """To all that this process, and whatever it starts, may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def read(root: Path = _ROOT) -> Machine:
+    """``root``: where /proc and /sys are."""
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low, _, high = _text(root / "proc/sys/net/ipv4/ip_local_port_range").partition("\t")
+    return Machine(
+        memory=_memory(root),
+        files=files if files != resource.RLIM_INFINITY else 0,
+        tracked=_number(_text(root / "proc/sys/net/netfilter/nf_conntrack_max")),
+        ports=_number(high) - _number(low),
+    )
+
+
+def _memory(root: Path) -> int:
+    """Of the machine, or the least of what the control groups leave of it."""
+    found = _MEMORY.search(_text(root / "proc/meminfo"))
+    limits = [int(found[1]) * 1024] if found else []
+    own = _text(root / "proc/self/cgroup").splitlines()
+    for mark, mounted, name in _HIERARCHIES:
+        line = next((line for line in own if mark in line), "")
+        place = root / mounted / line.rpartition(":")[2].lstrip("/")
+        for group in (place, *place.parents):
+            if line and group.is_relative_to(root / mounted):
+                limits.append(_number(_text(group / name)))
+    return min((limit for limit in limits if limit), default=0)
+
+
+def _text(path: Path) -> str:
+    """Empty: there is none."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _number(text: str) -> int:
+    """0: there is none."""
+    return int(text) if text.isdecimal() else 0
