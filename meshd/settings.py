@@ -281,6 +281,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             protocol_detection_timeout=self.mesh.protocol_detection_timeout,
             connect_timeout=self.mesh.connect_timeout,
             dns_port=self.mesh.dns_port,
+            captures_dns=self.capture.dns,
             access_log=self.mesh.access_log,
             proxies=self.proxy.count,
             **bounds,

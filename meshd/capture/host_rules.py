@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from meshd.capture.delta import Change, Tables, behind, changes_to
-from meshd.capture.options import DNS_SERVICE_PORT, CaptureOptions
+from meshd.capture.options import CaptureOptions
 from meshd.capture.rules import (
     APPLICATION_ZONE,
     CONNMARK,
@@ -46,6 +46,7 @@ from meshd.capture.rules import (
     redirect,
     zone,
 )
+from meshd.model.interception import DNS_SERVICE_PORT
 
 NEVER_OUTBOUND_PORTS: Final = (22, 15012, 15014, 15020, 15021)
 """ssh, and what meshd itself is reached at: an enrolled service must not need meshd for those."""
@@ -307,10 +308,10 @@ def _outbound(workloads: Sequence[HostWorkload], family: Family) -> Iterator[Rul
 def _queries(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
     """Also those to a resolver on the host, whose own queries are none of these."""
     for one in workloads:
-        if one.options.dns:
+        for protocol in ("udp", "tcp") if one.options.dns else ():
             yield Rule(
-                protocol="udp",
-                matches=(ports("udp", DNS_SERVICE_PORT), *_sent_by(one)),
+                protocol=protocol,
+                matches=(ports(protocol, DNS_SERVICE_PORT), *_sent_by(one)),
                 target=redirect(one.outbound_port),
             )
 

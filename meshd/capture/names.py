@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from meshd.capture import inside
-from meshd.capture.options import DNS_SERVICE_PORT, CaptureOptions
+from meshd.capture.options import CaptureOptions
+from meshd.model.interception import DNS_SERVICE_PORT
 
 LOOK: Final = 1.0
 """Seconds between looks whether they are answered again."""

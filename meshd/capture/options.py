@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 from meshd.errors import InvalidInputError
+from meshd.model.interception import DNS_SERVICE_PORT
 from meshd.model.workload import Placement
 from meshd.settings import CaptureSettings
 
 ANNOTATION_PREFIX: Final = "traffic.sidecar.istio.io/"
-DNS_SERVICE_PORT: Final = 53
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")

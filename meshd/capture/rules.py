@@ -17,8 +17,9 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from meshd.capture.options import DNS_SERVICE_PORT, CaptureOptions, Network
+from meshd.capture.options import CaptureOptions, Network
 from meshd.model import interception
+from meshd.model.interception import DNS_SERVICE_PORT
 
 PREROUTING_CHAIN: Final = "MESHD_PREROUTING"
 OUTPUT_CHAIN: Final = "MESHD_OUTPUT"
@@ -274,13 +275,16 @@ def _outbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
 
 
 def _dns(family: Family) -> Iterator[Rule]:
-    """Queries over UDP. Envoy's DNS filter knows no TCP: that goes to the resolver through the
-    outbound listener, like any other connection."""
-    query = (ports("udp", DNS_SERVICE_PORT),)
-    to_proxy = redirect(interception.DNS_PORT)
-    if family is Family.IPV4:
-        yield Rule(protocol="udp", destination=_RESOLVED_STUB, matches=query, target=to_proxy)
-    yield Rule(protocol="udp", out_interface="!lo", matches=query, target=to_proxy)
+    """Queries. Those over TCP go to the outbound listener, which knows them by their port."""
+    for protocol, port in (("udp", interception.DNS_PORT), ("tcp", interception.OUTBOUND_PORT)):
+        query = Rule(
+            protocol=protocol,
+            matches=(ports(protocol, DNS_SERVICE_PORT),),
+            target=redirect(port),
+        )
+        if family is Family.IPV4:
+            yield dataclasses.replace(query, destination=_RESOLVED_STUB)
+        yield dataclasses.replace(query, out_interface="!lo")
 
 
 def of_family(networks: tuple[Network, ...], family: Family) -> Iterator[Network]:

@@ -138,7 +138,9 @@ class _Round:
 
     def dns_resources(self) -> Iterator[tuple[Kind, Iterable[Any]]]:
         options = self._options
-        cluster = self._memo.each("dns cluster", (options,), lambda: iter((dns.cluster(options),)))
+        cluster = self._memo.each(
+            "dns cluster", (options,), lambda: iter((dns.cluster(options, udp=True),))
+        )
         yield Kind.CLUSTER, cluster
         for workload in (client.workload for client in self._clients):
             yield Kind.LISTENER, self._dns_listener(workload)
@@ -155,6 +157,7 @@ class _Round:
         def make() -> Iterator[Any]:
             yield black_hole_cluster(self._options)
             yield passthrough_cluster(self._options)
+            yield dns.cluster(self._options, udp=False)
             yield from inbound.inbound_clusters(self._served.values(), self._options)
 
         return self._memo.each("fixed clusters", (self._served, self._options), make)

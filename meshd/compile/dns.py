@@ -2,7 +2,8 @@
 """The way from each workload's namespace to the node's resolver, which knows the mesh's names.
 
 A workload's queries arrive at UDP port 15053 of its namespace and go on to the resolver's port on
-the host's loopback interface. What it answers is no business of Envoy's.
+the host's loopback interface. Those over TCP come through the outbound listener, and the scope's
+knows them by their port. What the resolver answers is no business of Envoy's.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ from typing import Any, Final
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.listener.v3 import listener_components_pb2, udp_listener_config_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
 
 from meshd.compile import limits
-from meshd.compile.listeners import in_namespace
+from meshd.compile.listeners import chain, in_namespace
 from meshd.compile.traffic_policy import Policy, circuit_breakers
-from meshd.compile.wellknown import packed, seconds, socket_address
+from meshd.compile.wellknown import filter_, packed, seconds, socket_address
 from meshd.model.interception import DNS_PORT
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 
 DNS_CLUSTER: Final = "dns"
+DNS_CHAIN: Final = "dns"
 _LOOPBACK: Final = "127.0.0.1"
 _SESSION: Final = 5.0
-"""Seconds that a query may wait for its answer: resolvers give up sooner."""
+"""Seconds that a query may wait for its answer, and a TCP connection for the next query: resolvers
+give up sooner."""
 
 
 def workload_listener(workload: Workload, options: MeshOptions) -> Any:
@@ -51,9 +55,17 @@ def workload_listener(workload: Workload, options: MeshOptions) -> Any:
     )
 
 
-def cluster(options: MeshOptions) -> Any:
+def tcp_chain() -> Any:
+    """Takes queries over TCP, which a client sends when an answer is too long for a datagram."""
+    proxy = tcp_proxy_pb2.TcpProxy(
+        stat_prefix="dns", cluster=DNS_CLUSTER, idle_timeout=seconds(_SESSION)
+    )
+    return chain(DNS_CHAIN, None, [filter_("envoy.filters.network.tcp_proxy", proxy)])
+
+
+def cluster(options: MeshOptions, *, udp: bool) -> Any:
     endpoint = endpoint_components_pb2.Endpoint(
-        address=socket_address(_LOOPBACK, options.dns_port, udp=True)
+        address=socket_address(_LOOPBACK, options.dns_port, udp=udp)
     )
     return cluster_pb2.Cluster(
         name=DNS_CLUSTER,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from envoy.config.listener.v3 import listener_pb2
 
-from meshd.compile import limits, wellknown
+from meshd.compile import dns, limits, wellknown
 from meshd.compile.chain_choice import Choice
 from meshd.compile.http import client_manager
 from meshd.compile.internal import handover, internal_cluster
@@ -24,7 +24,7 @@ from meshd.compile.opaque import OpaqueRoute, opaque_routes, target_filters
 from meshd.compile.tcp import tcp_proxy
 from meshd.compile.visibility import View
 from meshd.compile.wellknown import ONCE, seconds, state_value
-from meshd.model.interception import OUTBOUND_PORT
+from meshd.model.interception import DNS_SERVICE_PORT, OUTBOUND_PORT
 from meshd.model.service import Protocol
 from meshd.model.snapshot import MeshOptions
 
@@ -47,6 +47,9 @@ def scope_clusters(scope: str) -> Iterator[Any]:
 def scope_listeners(view: View, options: MeshOptions) -> Iterator[Any]:
     chains = _Chains(view, options)
     choices = dict(_choices(view, chains))
+    if options.captures_dns:
+        # As its datagrams do: the name of a service with this port is the resolver's to answer.
+        choices.pop(DNS_SERVICE_PORT, None)
     direct = {port: choice.direct(_INSPECT) for port, choice in choices.items()}
     yield _listener(view, options, chains, direct, inspecting=False)
     inspected = {
@@ -65,6 +68,10 @@ def _listener(
 ) -> Any:
     """Nothing but chains and the matcher depends on what services there are."""
     ways = {port: choice.way() for port, choice in sorted(choices.items())}
+    queries = [dns.tcp_chain()] if options.captures_dns and not inspecting else []
+    own_ports = {OUTBOUND_PORT: to_chain(LOOP)}
+    if queries:
+        own_ports[DNS_SERVICE_PORT] = to_chain(dns.DNS_CHAIN)
     wanted = {name for choice in choices.values() for name in choice.chains()}
     inspectors = (wellknown.inspect_tls(), wellknown.inspect_http())
     return listener_pb2.Listener(
@@ -78,8 +85,8 @@ def _listener(
         listener_filters_timeout=seconds(options.protocol_detection_timeout),
         continue_on_listener_filters_timeout=True,
         **limits.buffers(),
-        filter_chain_matcher=by_port({**ways, OUTBOUND_PORT: to_chain(LOOP)}).matcher,
-        filter_chains=[loop_trap(), *(chains[name] for name in sorted(wanted))],
+        filter_chain_matcher=by_port({**ways, **own_ports}).matcher,
+        filter_chains=[loop_trap(), *queries, *(chains[name] for name in sorted(wanted))],
         default_filter_chain=chains.rest(),
     )
 

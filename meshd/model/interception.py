@@ -11,6 +11,8 @@ from typing import Final
 OUTBOUND_PORT: Final = 15001
 INBOUND_PORT: Final = 15006
 DNS_PORT: Final = 15053
+DNS_SERVICE_PORT: Final = 53
+"""Where resolvers are asked."""
 
 PROXY_MARK: Final = 0x539
 """SO_MARK on what a proxy sends from inside a workload's namespace, for the workload."""

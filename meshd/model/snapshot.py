@@ -32,6 +32,8 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
     dns_port: int = 15053
     """Port on the host's loopback interface where the resolver answers."""
+    captures_dns: bool = True
+    """Workloads' queries go to the resolver."""
     access_log: Literal["off", "errors", "all"] = "errors"
     proxies: int = 1
     """Members of the pool that share a workload's connections."""

@@ -31,6 +31,8 @@ _CACHE: Final = 2000
 """Names of the world that are remembered."""
 _PENDING: Final = 1000
 """Questions that may wait for an answer from outside at once."""
+_TCP_CONNECTIONS: Final = 200
+"""At once; each has a process of its own. The proxies end those that are idle."""
 _ASK_AGAIN: Final = (250, 5000)
 """Milliseconds until a query without an answer is handed on once more, ever less often, and until
 who asked has given up: glibc asks again after 5 s."""
@@ -58,6 +60,7 @@ def arguments(name: str, settings: MeshSettings, directory: Path) -> tuple[str, 
         "--bind-interfaces",
         f"--local-ttl={_TTL}",
         f"--dns-forward-max={_PENDING}",
+        f"--max-tcp-connections={_TCP_CONNECTIONS}",
         "--no-ident",
         *_upstreams(settings),
     )

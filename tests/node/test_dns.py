@@ -16,22 +16,26 @@ import pytest
 from meshd import settings, wire
 from meshd.model.workload import Workload
 from meshd.resolver.asking import knows
+from tests.node.manifests import Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from typing import Any
 
     from tests.node.node import Node
 
 QUERY = """
 import json, socket, struct, sys
-name, kind = sys.argv[1], int(sys.argv[2])
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+name, kind, *rest = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
+resolver, tcp = (*rest, "198.19.0.10")[0], "tcp" in rest
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
 s.settimeout(8)
 labels = b"".join(bytes([len(p)]) + p.encode() for p in name.split("."))
-s.sendto(struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + labels + bytes(1) + struct.pack(">2H", kind, 1),
-         ("198.19.0.10", 53))
-got = struct.unpack(">6H", s.recv(4096)[:12])
-print(json.dumps([got[1] & 15, got[3]]))
+query = struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + labels + bytes(1) + struct.pack(">2H", kind, 1)
+s.connect((resolver, 53))
+s.sendall(struct.pack(">H", len(query)) * tcp + query)
+got = struct.unpack(">6H", s.recv(4096)[2 * tcp :][:12])
+print(json.dumps([got[1] & 15, got[3], bool(got[1] & 0x200)]))
 """
 LOOK_UP = """
 import json, socket, sys
@@ -50,7 +54,7 @@ def query(node: Node, name: str, kind: int) -> tuple[int, int]:
     """Its response code, and how many answers there were."""
     done = node.exec("alice", sys.executable, "-c", QUERY, name, str(kind))
     assert done.status == 0, done.errors
-    code, answers = json.loads(done.output)
+    code, answers, _ = json.loads(done.output)
     return code, answers
 
 
@@ -69,6 +73,37 @@ def test_a_service_has_the_same_address_under_all_its_names(node: Node) -> None:
 
 def test_a_headless_service_is_its_pods(node: Node) -> None:
     assert look_up(node, "bare") == [node.pod("server").plan.address]
+
+
+def entries(count: int, app: str) -> list[dict[str, Any]]:
+    """So many workloads that nothing runs behind."""
+    return [
+        Write.manifest(
+            "WorkloadEntry",
+            f"{app}-{number}",
+            "mesh",
+            apiVersion="networking.istio.io/v1",
+            spec={"address": f"198.19.210.{number}", "labels": {"app": app}},
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def test_a_name_may_have_more_addresses_than_fit_into_a_datagram(node: Node) -> None:
+    """The client's own resolver asks again over TCP, as it must."""
+    many = node.write.service("many", headless=True)
+    with node.applied(node.write.dump(many, *entries(200, "many"))):
+        assert len(look_up(node, "many")) == 200
+        short = node.exec("alice", sys.executable, "-c", QUERY, "many.mesh.svc", str(A)).json()
+        assert short[2], "it is truncated, and says so"
+
+
+@pytest.mark.parametrize("resolver", ["198.19.0.10", "198.18.0.250", "127.0.0.53"])
+def test_names_are_answered_over_tcp_too(node: Node, resolver: str) -> None:
+    """Whatever resolver the client asks."""
+    for name, expected in (("server.mesh.svc", [0, 1]), ("nosuch.mesh.svc", [3, 0])):
+        asked = ("alice", sys.executable, "-c", QUERY, name, str(A), resolver, "tcp")
+        assert node.exec(*asked).json()[:2] == expected, name
 
 
 def test_a_service_has_addresses_and_nothing_else(node: Node) -> None:

@@ -41,6 +41,8 @@ RULES = {
             -m mark --mark 0x538/0xffc -j RETURN
             -d 127.0.0.53/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053
             ! -o lo -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053
+            -d 127.0.0.53/32 -p tcp -m tcp --dport 53 -j REDIRECT --to-ports 15001
+            ! -o lo -p tcp -m tcp --dport 53 -j REDIRECT --to-ports 15001
             -o lo -j RETURN
             -p tcp -j REDIRECT --to-ports 15001""",
     },
@@ -92,6 +94,8 @@ def test_excludes_come_before_includes_and_dns_before_both() -> None:
         "-o eth1 -j RETURN",
         "-d 127.0.0.53/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053",
         "! -o lo -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053",
+        "-d 127.0.0.53/32 -p tcp -m tcp --dport 53 -j REDIRECT --to-ports 15001",
+        "! -o lo -p tcp -m tcp --dport 53 -j REDIRECT --to-ports 15001",
         "-o lo -j RETURN",
         "-d 10.1.0.0/16 -j RETURN",
         "-p tcp -m tcp --dport 22 -j RETURN",
