@@ -69,14 +69,16 @@ def check_certificate(chain: bytes, key: bytes) -> Life:
     return Life(leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp())
 
 
-def check_authority(roots: bytes, revoked: bytes = b"") -> None:
+def check_authority(roots: bytes, revoked: bytes = b"") -> bool:
     """``roots``: certificates; ``revoked``: revocation lists, or nothing. Both are PEM.
+
+    True, if it raises nothing.
 
     Raises InvalidInputError.
     """
     _check_certificates(roots, "authority")
     if not revoked:
-        return
+        return True
     lists = list(_blocks(revoked, _LISTS))
     if not lists:
         raise InvalidInputError("its revocation list is not in PEM")
@@ -85,6 +87,7 @@ def check_authority(roots: bytes, revoked: bytes = b"") -> None:
             x509.load_pem_x509_crl(block)
         except _UNREADABLE:
             raise InvalidInputError("its revocation list cannot be read") from None
+    return True
 
 
 def _leaf(pem: bytes) -> x509.Certificate:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+import msgspec
 
 from meshd.compile import dns, gateway, inbound, outbound, shares
 from meshd.compile.acceptance import as_accepted
@@ -25,15 +27,18 @@ from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import GatewayPorts, gateway_ports
 from meshd.compile.gateway_routes import gateway_route_configuration
 from meshd.compile.memo import Memo
+from meshd.compile.names import missing_secret
 from meshd.compile.peer_authentication import peer_policy
 from meshd.compile.proxy_protocol import announce_clients
 from meshd.compile.routes import http_ports, route_configuration
+from meshd.compile.rule_credentials import secrets_needed
 from meshd.compile.scope import scopes
 from meshd.compile.scope_listeners import scope_clusters, scope_listeners
-from meshd.compile.secrets import gateway_secrets, rule_credentials
+from meshd.compile.secrets import Credentials, Need, UsedCredential
 from meshd.compile.served import Ports, served_ports
 from meshd.compile.shape import shape
 from meshd.compile.tls import transport_sockets
+from meshd.compile.tls_plan import TlsPlan
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.pool import LIMITS, Pool
 from meshd.model.service import ServiceRecord
@@ -63,6 +68,8 @@ def identity_of(workload: Workload, options: MeshOptions) -> Identity:
 class Compiler:
     def __init__(self) -> None:
         self._memo = Memo()
+        self.credentials: tuple[UsedCredential, ...] = ()
+        """Those that what was compiled last needs, usable or not."""
 
     def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Mapping[Pool, Compiled]:
         """For each pool. ``serving`` are uids of workloads whose namespaces are pinned: listeners
@@ -72,6 +79,7 @@ class Compiler:
         traffic[Kind.RUNTIME][LIMITS] = round_.limits(traffic[Kind.LISTENER])
         compiled = {Pool.TRAFFIC: traffic, Pool.DNS: dns_}
         self._memo.end_round()
+        self.credentials = round_.credentials.used()
         return compiled
 
 
@@ -101,6 +109,7 @@ class _Round:
         self._memo = memo
         index = MeshIndex.of(snapshot)
         found = scopes(snapshot)
+        self.credentials = Credentials(snapshot.secrets, memo)
         self._views = {
             scope: index.view(scope) for scope in {found[uid] for uid in serving if uid in found}
         }
@@ -114,6 +123,15 @@ class _Round:
         self._served: dict[str, Ports] = {
             client.workload.uid: served.get(client.workload.uid, {}) for client in self._clients
         }
+        self._need_secrets()
+
+    def _need_secrets(self) -> None:
+        for client in self._clients:
+            for need in client.gateway.secrets_needed(client.workload.namespace):
+                self.credentials.need(need)
+        for service, rules in self._ruled_services():
+            for need in _secrets_needed(service, rules):
+                self.credentials.need(need)
 
     def resources(self) -> Iterator[tuple[Kind, Iterable[Any]]]:
         yield Kind.CLUSTER, self._fixed_clusters()
@@ -125,7 +143,7 @@ class _Round:
         yield Kind.LISTENER, self._inbound()
         for service, rules in self._ruled_services():
             yield from self._service(service, rules)
-        yield Kind.SECRET, self._secrets()
+        yield Kind.SECRET, self.credentials.messages()
 
     def limits(self, listeners: Iterable[str]) -> Any:
         """``listeners``: names of all that there are."""
@@ -183,7 +201,12 @@ class _Round:
         yield from self._memo.each(("workload", workload.uid), what, make)
         if client.gateway.ports:
             yield from gateway.workload_listeners(
-                workload, identity, client.gateway, client.view.as_gateway(), options
+                workload,
+                identity,
+                client.gateway,
+                client.view.as_gateway(),
+                options,
+                self.credentials.is_served,
             )
 
     def _gateway_routes(self, client: _Client) -> Iterator[Any]:
@@ -233,19 +256,17 @@ class _Round:
 
         def clusters() -> Iterator[Any]:
             for planned in service_clusters(service, rules, options):
-                yield _with_transport(planned, options.trust_domain)
+                plan = _with_usable(planned.tls, self.credentials.is_served)
+                yield _with_transport(planned, plan, options.trust_domain)
 
         def assignments() -> Iterator[Any]:
             yield from service_assignments(service, rules).values()
 
-        shaped = (shape(service), rules, options)
+        needed = [self.credentials.of(need.name) for need in _secrets_needed(service, rules)]
+        usable = tuple((one.certificate is None, one.authority is None) for one in needed)
+        shaped = (shape(service), rules, options, usable)
         yield Kind.CLUSTER, self._memo.each(("clusters", *key), shaped, clusters)
         yield Kind.ENDPOINT, self._memo.each(("endpoints", *key), (service, rules), assignments)
-
-    def _secrets(self) -> Iterator[Any]:
-        wanted = {name for client in self._clients for name in client.gateway.credentials()}
-        wanted |= {name for _, rules in self._ruled_services() for name in rule_credentials(rules)}
-        return gateway_secrets(self._snapshot.secrets, wanted)
 
 
 def _place(workload: Workload) -> tuple[object, ...]:
@@ -253,8 +274,23 @@ def _place(workload: Workload) -> tuple[object, ...]:
     return workload.netns, workload.host, workload.addresses
 
 
-def _with_transport(planned: PlannedCluster, trust_domain: str) -> Any:
-    socket, matches = transport_sockets(planned.tls, trust_domain)
+def _secrets_needed(service: ServiceRecord, rules: RuleSet) -> Iterator[Need]:
+    if rules.spec and rules.namespace:
+        user = f"DestinationRule for {service.host}"
+        yield from secrets_needed(rules.spec, rules.namespace, user)
+
+
+def _with_usable(plan: TlsPlan, is_served: Callable[[str], bool]) -> TlsPlan:
+    """With names that nobody serves in the place of secrets that cannot be served."""
+    certificate, authority = (
+        missing_secret(name) if name and not is_served(name) else name
+        for name in (plan.certificate, plan.authority)
+    )
+    return msgspec.structs.replace(plan, certificate=certificate, authority=authority)
+
+
+def _with_transport(planned: PlannedCluster, plan: TlsPlan, trust_domain: str) -> Any:
+    socket, matches = transport_sockets(plan, trust_domain)
     if socket is not None:
         planned.cluster.transport_socket.CopyFrom(socket)
     planned.cluster.transport_socket_matches.extend(matches)

@@ -16,6 +16,7 @@ import msgspec
 
 from meshd.compile.hosts import covers, resolve, specificity
 from meshd.compile.nearness import Client, compared_labels, has_preferences
+from meshd.compile.rule_credentials import credential_names, without_credentials
 from meshd.compile.scope import Scope
 from meshd.model.base import exported
 from meshd.model.locality import NETWORK
@@ -35,7 +36,7 @@ class RuleSet(msgspec.Struct, frozen=True):
     variant: str = ""
     spec: DestinationRuleSpec | None = None
     namespace: str = ""
-    """Where the rules are: their Secrets are there too."""
+    """Of the client, where the rules name Secrets that it reads: they are there."""
     client: Client | None = None
     """Who asks; None: it does not matter who."""
     sticky: bool = False
@@ -89,19 +90,24 @@ class RuleIndex:
             {namespace: _table(by_host) for namespace, by_host in found.items()},
         )
 
-    def rules(self, service: ServiceRecord, scope: Scope) -> RuleSet:
-        """What holds for a service when clients of this scope call it."""
+    def rules(self, service: ServiceRecord, scope: Scope, *, at_gateway: bool = False) -> RuleSet:
+        """What holds for a service when clients of this scope call it, or gateways there."""
         found = self._find(service, scope)
         if not found and not self.tables and service.prefers is Preference.ANY:
             return RuleSet(sticky=service.sticky)
         spec = merge(found)
         shared = self._find(service, Scope(service.namespace))
         same = [rule.key for rule in found] == [rule.key for rule in shared]
-        owner = found[0].metadata.namespace if found else ""
         client, which = self._client(spec, service, scope)
-        return RuleSet(
-            ("" if same else _variant(found)) + which, spec, owner, client, service.sticky
-        )
+        variant = ("" if same else _variant(found)) + which
+        owner = ""
+        if spec and any(True for _ in credential_names(spec)):
+            if at_gateway or spec.workload_selector:
+                owner = scope.namespace
+                variant += f"%{owner}"
+            else:
+                spec = without_credentials(spec)
+        return RuleSet(variant, spec, owner, client, service.sticky)
 
     def _client(
         self, spec: DestinationRuleSpec | None, service: ServiceRecord, scope: Scope

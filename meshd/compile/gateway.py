@@ -7,7 +7,7 @@ open from there carries the workload's identity.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from meshd.compile import wellknown
@@ -40,22 +40,28 @@ class _Port:
     identity: Identity
     view: View
     options: MeshOptions
+    is_served: Callable[[str], bool]
 
     def manager(self, server: str = "") -> Any:
         routes = gateway_routes(self.number, self.owner, server)
         return gateway_manager(f"gateway_{self.number}", routes, self.options, tls=bool(server))
 
 
-def workload_listeners(
-    workload: Workload, identity: Identity, bound: GatewayPorts, view: View, options: MeshOptions
+def workload_listeners(  # noqa: PLR0917
+    workload: Workload,
+    identity: Identity,
+    bound: GatewayPorts,
+    view: View,
+    options: MeshOptions,
+    is_served: Callable[[str], bool],
 ) -> Iterator[Any]:
-    """One listener for each port.
+    """One listener for each port. ``is_served``: whether proxies are sent a secret of this name.
 
     Which hosts the servers have is in its matcher and in the routes: no chain depends on it.
     """
     known = wellknown.set_filter_state(*identify(workload, identity, options, ONCE))
     for number, servers in bound.ports.items():
-        port = _Port(number, servers, bound.owner, identity, view, options)
+        port = _Port(number, servers, bound.owner, identity, view, options, is_served)
         chains, way = _chains(port)
         for made in chains.values():
             made.filters.insert(0, known)
@@ -140,14 +146,16 @@ def _chain(port: _Port, server: BoundServer, name: str, filters: list[Any]) -> A
     """Its name says all that it is made from."""
     if not server.server.terminates_tls:
         return chain(name, None, filters)
-    socket = _transport_socket(server, port.identity)
+    socket = _transport_socket(server, port.identity, port.is_served)
     named = name if name == server.name else f"{server.name}|{name}"
     return chain(named, None, filters, transport_socket=socket)
 
 
-def _transport_socket(server: BoundServer, identity: Identity) -> Any:
+def _transport_socket(
+    server: BoundServer, identity: Identity, is_served: Callable[[str], bool]
+) -> Any:
     tls = server.server.tls
     assert tls is not None  # noqa: S101  (it terminates TLS)
     if tls.mode == "ISTIO_MUTUAL":
         return mesh_server(identity, PLAIN_ALPN)
-    return gateway_server(tls, server.gateway.metadata.namespace)
+    return gateway_server(tls, identity.namespace, is_served)

@@ -9,8 +9,9 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 
-from meshd.compile.gateway_tls import credentials
+from meshd.compile.gateway_tls import secrets_needed
 from meshd.compile.names import gateway_routes
+from meshd.compile.secrets import Need
 from meshd.model.gateways import Gateway, Server
 from meshd.model.service import Endpoint
 from meshd.model.snapshot import Snapshot
@@ -71,15 +72,13 @@ class GatewayPorts:
                     name = gateway_routes(port, self.owner, server.name)
                     yield name, server.server.port.number, (server,)
 
-    def credentials(self) -> frozenset[str]:
-        """Secrets that the servers need, as ``NAMESPACE/NAME``."""
-        return frozenset(
-            name
-            for servers in self.ports.values()
-            for server in servers
-            if server.server.tls
-            for name in credentials(server.server.tls, server.gateway.metadata.namespace)
-        )
+    def secrets_needed(self, namespace: str) -> Iterator[Need]:
+        """``namespace``: the workload's."""
+        for servers in self.ports.values():
+            for server in servers:
+                if server.server.terminates_tls and server.server.tls:
+                    user = f"{server.gateway.key}: server {server.server.port.name}"
+                    yield from secrets_needed(server.server.tls, namespace, user)
 
 
 def gateway_ports(snapshot: Snapshot) -> dict[str, GatewayPorts]:

@@ -6,14 +6,15 @@ After https://istio.io/latest/docs/reference/config/networking/gateway/#ServerTL
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
-from meshd.compile.names import kubernetes_secret
+from meshd.compile.names import authority_secret, certificate_secret, missing_secret
+from meshd.compile.secrets import Need
 from meshd.compile.tls import PLAIN_ALPN, secret
 from meshd.compile.wellknown import packed
 from meshd.model.gateways import CIPHER_SUITES, ServerTLSSettings
@@ -22,8 +23,13 @@ from meshd.model.secret_files import of_server
 _SAN = common_pb2.SubjectAltNameMatcher
 
 
-def gateway_server(tls: ServerTLSSettings, namespace: str) -> Any:
-    """The transport socket of a server; Secrets are of its Gateway's namespace."""
+def gateway_server(
+    tls: ServerTLSSettings, namespace: str, is_served: Callable[[str], bool] = lambda _: True
+) -> Any:
+    """The transport socket of a server; Secrets are of the workload's namespace.
+
+    ``is_served``: whether proxies are sent a secret.
+    """
     context = tls_pb2.CommonTlsContext(
         alpn_protocols=PLAIN_ALPN,
         tls_params=common_pb2.TlsParameters(
@@ -34,25 +40,32 @@ def gateway_server(tls: ServerTLSSettings, namespace: str) -> Any:
                 name for name in dict.fromkeys(tls.cipher_suites) if name in CIPHER_SUITES
             ],
         ),
-        tls_certificate_sds_secret_configs=[secret(name) for name in _certificates(tls, namespace)],
+        tls_certificate_sds_secret_configs=[
+            secret(name) for name in _only(is_served, _certificates(tls, namespace))
+        ],
     )
     if tls.asks_for_certificates:
-        _verify_clients(context, tls, namespace)
+        _verify_clients(context, tls, next(iter(_only(is_served, _authority(tls, namespace))), ""))
     server = tls_pb2.DownstreamTlsContext(
         common_tls_context=context, require_client_certificate={"value": tls.mode == "MUTUAL"}
     )
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(server))
 
 
-def credentials(tls: ServerTLSSettings, namespace: str) -> Iterator[str]:
-    """Secrets that a server needs, as ``NAMESPACE/NAME``."""
-    for name in dict.fromkeys((*tls.secrets, tls.authority_secret)):
-        if name:
-            yield f"{namespace}/{name}"
+def _only(is_served: Callable[[str], bool], names: Iterable[str]) -> list[str]:
+    """Those that are served; where none is, one that nobody serves: no handshake succeeds."""
+    asked = list(names)
+    return [name for name in asked if is_served(name)] or [missing_secret(one) for one in asked[:1]]
 
 
-def _verify_clients(context: Any, tls: ServerTLSSettings, namespace: str) -> None:
-    """By the authority, and by what else is said of the certificates that are let in."""
+def secrets_needed(tls: ServerTLSSettings, namespace: str, user: str) -> Iterator[Need]:
+    """By a server of a workload in ``namespace``."""
+    for name in dict.fromkeys(filter(None, (*tls.secrets, tls.authority_secret))):
+        yield Need(f"{namespace}/{name}", user, name in tls.secrets, name == tls.authority_secret)
+
+
+def _verify_clients(context: Any, tls: ServerTLSSettings, authority: str) -> None:
+    """By the secret of the authority, and by what else is said of certificates that are let in."""
     validation = common_pb2.CertificateValidationContext(
         match_typed_subject_alt_names=[
             _SAN(san_type=kind, matcher=string_pb2.StringMatcher(exact=name))
@@ -62,7 +75,7 @@ def _verify_clients(context: Any, tls: ServerTLSSettings, namespace: str) -> Non
         verify_certificate_spki=tls.verify_certificate_spki,
         verify_certificate_hash=tls.verify_certificate_hash,
     )
-    if authority := _authority(tls, namespace):
+    if authority:
         context.combined_validation_context.CopyFrom(
             tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
                 default_validation_context=validation,
@@ -76,17 +89,17 @@ def _verify_clients(context: Any, tls: ServerTLSSettings, namespace: str) -> Non
 def _certificates(tls: ServerTLSSettings, namespace: str) -> Iterator[str]:
     """Names of the secrets with what the server shows."""
     for name in tls.secrets:
-        yield kubernetes_secret(f"{namespace}/{name}")
+        yield certificate_secret(f"{namespace}/{name}")
     for files in of_server(tls)[0]:
         yield files.name
 
 
-def _authority(tls: ServerTLSSettings, namespace: str) -> str:
-    """Name of the secret with what clients' certificates are verified by; empty: there is none."""
+def _authority(tls: ServerTLSSettings, namespace: str) -> Iterator[str]:
+    """Name of the secret with what clients' certificates are verified by, if there is one."""
     if name := tls.authority_secret:
-        return kubernetes_secret(f"{namespace}/{name}-cacert")
-    files = of_server(tls)[1]
-    return files.name if files else ""
+        yield authority_secret(f"{namespace}/{name}")
+    elif files := of_server(tls)[1]:
+        yield files.name
 
 
 def _kinds(name: str) -> tuple[int, ...]:

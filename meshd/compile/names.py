@@ -13,6 +13,9 @@ import msgspec
 BLACK_HOLE_CLUSTER: Final = "BlackHoleCluster"
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"
 
+KUBERNETES: Final = "kubernetes://"
+"""How proxies' names of Kubernetes Secrets begin."""
+
 HIDDEN: Final = "hidden"
 """Variant of no cluster at all: the service exists, but not for this client."""
 
@@ -90,6 +93,17 @@ def gateway_routes(port: int, owner: str, tls_server: str = "") -> str:
     return f"https.{port}.{tls_server}@{owner}" if tls_server else f"http.{port}@{owner}"
 
 
-def kubernetes_secret(name: str) -> str:
-    """What proxies call a Secret ``NAMESPACE/NAME``; the same with ``-cacert`` is its authority."""
-    return f"kubernetes://{name}"
+def certificate_secret(name: str) -> str:
+    """What proxies call the certificate in the Secret ``NAMESPACE/NAME``."""
+    # The authority of another one is called so.
+    return f"{KUBERNETES}{name}{'#certificate' if name.endswith('-cacert') else ''}"
+
+
+def authority_secret(name: str) -> str:
+    """What proxies call the authority in the Secret ``NAMESPACE/NAME``."""
+    return f"{KUBERNETES}{name}-cacert"
+
+
+def missing_secret(name: str) -> str:
+    """In the place of a secret that cannot be served: no secret has such a name."""
+    return f"{name}#missing"

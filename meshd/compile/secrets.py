@@ -1,69 +1,180 @@
 # pyright: reportAttributeAccessIssue=false
-"""Kubernetes TLS Secrets as Envoy's: what gateways and rules with ``credentialName`` present.
+"""Kubernetes' Secrets as Envoy's: what gateways and rules with ``credentialName`` present.
 
 Istio's keys: ``tls.crt``, ``tls.key``, ``ca.crt`` and ``ca.crl`` (or ``cert``, ``key``, ``cacert``,
 ``crl``):
 https://istio.io/latest/docs/tasks/traffic-management/ingress/secure-ingress/#key-formats.
+
+What proxies would refuse is never sent to them: they would refuse what names it as a whole, with
+all that is beside it. Who names it is given a name instead that no secret has, so that handshakes
+fail there and only there, also when a Secret that was good is deleted.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 
-from meshd.compile.destination_rules import RuleSet
-from meshd.compile.names import kubernetes_secret
+from meshd.compile.memo import Memo
+from meshd.compile.names import KUBERNETES, authority_secret, certificate_secret
+from meshd.errors import InvalidInputError
 from meshd.model.kubernetes import Secret
 
+if TYPE_CHECKING:
+    from meshd.credentials import Life
 
-def gateway_secrets(secrets: Mapping[str, Secret], wanted: Iterable[str]) -> Iterator[Any]:
-    """For ``NAMESPACE/NAME``: a certificate with its key, and ``…-cacert`` for its ``ca.crt``.
-
-    What is not there or not complete is left out: its listeners wait for it.
-    """
-    for name in sorted(wanted):
-        if (secret := secrets.get(name)) is None:
-            continue
-        chain, key, authority, revoked = (
-            _entry(secret, *keys)
-            for keys in (
-                ("tls.crt", "cert"),
-                ("tls.key", "key"),
-                ("ca.crt", "cacert"),
-                ("ca.crl", "crl"),
-            )
-        )
-        if chain and key:
-            certificate = common_pb2.TlsCertificate(
-                certificate_chain=base_pb2.DataSource(inline_bytes=chain),
-                private_key=base_pb2.DataSource(inline_bytes=key),
-            )
-            yield secret_pb2.Secret(name=kubernetes_secret(name), tls_certificate=certificate)
-        if not authority and (beside := secrets.get(f"{name}-cacert")):
-            authority = _entry(beside, "ca.crt", "cacert")
-            revoked = revoked or _entry(beside, "ca.crl", "crl")
-        if authority:
-            validation = common_pb2.CertificateValidationContext(
-                trusted_ca=base_pb2.DataSource(inline_bytes=authority),
-                crl=base_pb2.DataSource(inline_bytes=revoked) if revoked else None,
-            )
-            yield secret_pb2.Secret(
-                name=kubernetes_secret(f"{name}-cacert"), validation_context=validation
-            )
+T = TypeVar("T")
+_AUTHORITY = "-cacert"
 
 
-def rule_credentials(rules: RuleSet) -> Iterator[str]:
-    """Secrets that DestinationRules name, as ``NAMESPACE/NAME``."""
-    subsets = rules.spec.subsets if rules.spec else ()
-    for policy in (rules.policy, *(subset.traffic_policy for subset in subsets)):
-        for part in (policy, *policy.port_level_settings) if policy else ():
-            if part.tls and (name := part.tls.credential_name):
-                yield name if "/" in name else f"{rules.namespace}/{name}"
+@dataclasses.dataclass(frozen=True, slots=True)
+class Need:
+    """What something asks of a Secret."""
+
+    name: str
+    """``NAMESPACE/NAME``."""
+    user: str
+    """What asks, as people know it."""
+    certificate: bool
+    authority: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Credential:
+    """What proxies can use of a Secret."""
+
+    certificate: Any = None
+    """With its key."""
+    authority: Any = None
+    life: Life | None = None
+    """Of the certificate."""
+    problem: str = ""
+    """Why it is less than what is written; empty when it is not."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UsedCredential:
+    """A credential that something on this node names."""
+
+    need: Need
+    credential: Credential
+
+    def problem(self, now: float) -> str:
+        """What is wrong with it at this moment; empty when nothing is."""
+        found, need = self.credential, self.need
+        why, then = found.problem, "no connection succeeds there until it is mended"
+        if not why and need.certificate and found.certificate is None:
+            why = "it has no tls.crt and tls.key"
+        if not why and need.authority and found.authority is None:
+            why = "it has no ca.crt"
+        if not why and need.certificate and found.life and (why := found.life.problem(now)):
+            then = "others do not accept it"
+        return f"{need.user}: Secret {need.name}: {why}; {then}" if why else ""
+
+
+class Credentials:
+    """Those that one compilation asks for."""
+
+    def __init__(self, secrets: Mapping[str, Secret], memo: Memo) -> None:
+        self._secrets = secrets
+        self._memo = memo
+        self._found: dict[str, Credential] = {}
+        self._needs: dict[Need, None] = {}
+        self._served: set[str] = set()
+
+    def need(self, need: Need) -> None:
+        """Something needs it."""
+        self._needs[need] = None
+        name = need.name
+        if name not in self._found:
+            inputs = self._secrets.get(name), self._secrets.get(name + _AUTHORITY)
+            made = self._memo.get(("credential", name), inputs, lambda: credential(name, *inputs))
+            self._found[name] = made
+            self._served |= {message.name for message in _messages(made)}
+
+    def of(self, name: str) -> Credential:
+        """One that is needed."""
+        return self._found[name]
+
+    def is_served(self, name: str) -> bool:
+        """Whether proxies are sent a secret of this name. What is no Kubernetes Secret comes from
+        elsewhere."""
+        if not name.startswith(KUBERNETES):
+            return True
+        return name in self._served
+
+    def messages(self) -> Iterator[Any]:
+        for _, found in sorted(self._found.items()):
+            yield from _messages(found)
+
+    def used(self) -> tuple[UsedCredential, ...]:
+        return tuple(UsedCredential(need, self._found[need.name]) for need in self._needs)
+
+
+def _messages(found: Credential) -> Iterator[Any]:
+    return (one for one in (found.certificate, found.authority) if one is not None)
+
+
+def credential(name: str, secret: Secret | None, beside: Secret | None) -> Credential:
+    """``beside``: the Secret ``…-cacert`` that may hold the authority alone."""
+    # The library for certificates takes ten megabytes: only where there are Secrets.
+    from meshd.credentials import check_authority, check_certificate  # noqa: PLC0415
+
+    if secret is None:
+        return Credential(problem="there is no such Secret")
+    problems: list[str] = []
+    chain, key = _entry(secret, "tls.crt", "cert"), _entry(secret, "tls.key", "key")
+    life = _judged(problems, check_certificate, chain, key) if chain or key else None
+    roots, revoked = _authority(secret)
+    if not roots and beside:
+        roots, listed = _authority(beside)
+        revoked = listed or revoked
+    is_usable = bool(roots) and _judged(problems, check_authority, roots, revoked)
+    if not (chain or key or roots):
+        problems.append("it has none of tls.crt, tls.key and ca.crt")
+    return Credential(
+        _certificate(certificate_secret(name), chain, key) if life else None,
+        _validation(authority_secret(name), roots, revoked) if is_usable else None,
+        life,
+        ", ".join(problems),
+    )
+
+
+def _authority(secret: Secret) -> tuple[bytes, bytes]:
+    """And what it has revoked."""
+    return _entry(secret, "ca.crt", "cacert"), _entry(secret, "ca.crl", "crl")
+
+
+def _judged(
+    problems: list[str], judge: Callable[[bytes, bytes], T], one: bytes, other: bytes
+) -> T | None:
+    try:
+        return judge(one, other)
+    except InvalidInputError as error:
+        problems.append(str(error))
+        return None
+
+
+def _certificate(name: str, chain: bytes, key: bytes) -> Any:
+    certificate = common_pb2.TlsCertificate(
+        certificate_chain=base_pb2.DataSource(inline_bytes=chain),
+        private_key=base_pb2.DataSource(inline_bytes=key),
+    )
+    return secret_pb2.Secret(name=name, tls_certificate=certificate)
+
+
+def _validation(name: str, roots: bytes, revoked: bytes) -> Any:
+    validation = common_pb2.CertificateValidationContext(
+        trusted_ca=base_pb2.DataSource(inline_bytes=roots),
+        crl=base_pb2.DataSource(inline_bytes=revoked) if revoked else None,
+    )
+    return secret_pb2.Secret(name=name, validation_context=validation)
 
 
 def _entry(secret: Secret, *keys: str) -> bytes:

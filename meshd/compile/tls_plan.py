@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from meshd.compile.names import OutboundCluster, kubernetes_secret
+from meshd.compile.names import OutboundCluster, authority_secret, certificate_secret
+from meshd.compile.rule_credentials import full_name
 from meshd.model.secret_files import of_client
 from meshd.model.service import Endpoint, Protocol, ServiceRecord
 from meshd.model.traffic import ClientTLSSettings
@@ -130,7 +131,8 @@ def _of_rule(
 def _secrets(settings: ClientTLSSettings, namespace: str) -> tuple[str, str]:
     """Names of the secrets with what the client shows and with what it verifies servers by."""
     if named := settings.credential_name:
-        secret = kubernetes_secret(named if "/" in named else f"{namespace}/{named}")
-        return secret * (settings.mode == "MUTUAL"), f"{secret}-cacert"
+        full = full_name(named, namespace) or named
+        shown = certificate_secret(full) if settings.mode == "MUTUAL" else ""
+        return shown, authority_secret(full)
     shown, authority = of_client(settings)
     return shown.name if shown else "", authority.name if authority else ""

@@ -151,7 +151,7 @@ class View:
         record = self.services.get(host)
         if record is None:
             return RuleSet()
-        rules = self.index.rules.rules(record, self.scope)
+        rules = self.index.rules.rules(record, self.scope, at_gateway=self.of_gateway)
         if not self.of_gateway or not is_different_at_gateways(record, rules):
             return rules
         variant = rules.variant + AT_GATEWAY

@@ -24,7 +24,7 @@ _ONE_OF_SERVER = ("server_certificate", "private_key", "ca_certificates")
 
 def files_named(found: Object) -> Iterator[Named]:
     """By the fields of one object."""
-    for path, tls in _settings(found):
+    for path, tls in tls_settings(found):
         if isinstance(tls, ClientTLSSettings):
             yield from _given(path, tls, _CLIENT)
             continue
@@ -35,7 +35,7 @@ def files_named(found: Object) -> Iterator[Named]:
 
 def secrets_named(found: Object) -> Iterator[tuple[Path, SecretFiles]]:
     """What proxies ask for because of one object, with the field that holds it."""
-    for path, tls in _settings(found):
+    for path, tls in tls_settings(found):
         if isinstance(tls, ClientTLSSettings):
             shown, authority = secret_files.of_client(tls)
             asked: Iterable[SecretFiles | None] = (shown, authority)
@@ -74,7 +74,7 @@ def outside(reads: Iterable[Read], directories: Sequence[str]) -> tuple[Finding,
     )
 
 
-def _settings(found: Object) -> Iterator[tuple[Path, ClientTLSSettings | ServerTLSSettings]]:
+def tls_settings(found: Object) -> Iterator[tuple[Path, ClientTLSSettings | ServerTLSSettings]]:
     match found:
         case DestinationRule():
             spec = found.spec

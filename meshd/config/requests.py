@@ -53,20 +53,35 @@ def apply(
     if errors:
         return Rejected(errors)
     objects = [read.object for read in reads]
+    warnings = tuple(str(finding) for finding in findings)
     if not request.delete and (refused := _refused(store, reads, refusals)):
         return Rejected(refused)
     if request.delete:
-        changes = store.delete((found.key for found in objects), dry_run=request.dry_run)
-    else:
-        changes = store.put(objects, dry_run=request.dry_run)
-    return Changed(changes, tuple(str(finding) for finding in findings))
+        keys = [found.key for found in objects]
+        lost = _lost(store, keys, workloads)
+        return Changed(store.delete(keys, dry_run=request.dry_run), (*warnings, *lost))
+    return Changed(store.put(objects, dry_run=request.dry_run), warnings)
 
 
-def delete(store: Store, request: DeleteNamed) -> Changed:
-    """Raises InvalidInputError when one of them is not there; then none is deleted."""
+def delete(
+    store: Store, request: DeleteNamed, workloads: Sequence[Workload] | None = None
+) -> Changed:
+    """``workloads``: all that run in the mesh, if that is known.
+
+    Raises InvalidInputError when one of them is not there; then none is deleted.
+    """
     kind = find_kind(request.kind)
     keys = [_key(kind, request.namespace, name) for name in request.names]
-    return Changed(store.delete(keys, dry_run=request.dry_run))
+    lost = _lost(store, keys, workloads)
+    return Changed(store.delete(keys, dry_run=request.dry_run), lost)
+
+
+def _lost(
+    store: Store, keys: Collection[Key], workloads: Sequence[Workload] | None
+) -> tuple[str, ...]:
+    """What the objects that are left will miss when these are deleted."""
+    left = {key: found for key, found in store.objects.items() if key not in keys}
+    return validate.left_without(keys, left, workloads)
 
 
 def get(store: Store, request: Get, made: Mapping[Key, Object] = _NONE) -> Objects:

@@ -59,7 +59,9 @@ class Control:
             case wire.Apply():
                 return await self._apply(request)
             case wire.DeleteNamed():
-                return await self._changed(requests.delete(self._mesh.store, request), request)
+                return await self._changed(
+                    requests.delete(self._mesh.store, request, self._mesh.running), request
+                )
             case wire.Get():
                 return requests.get(self._mesh.store, request, self._entries())
             case wire.Status():

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -102,9 +103,12 @@ class Mesh:
         self._service_cidr = settings.mesh.service_cidr
         self._record_path = paths.run / workloads.RECORD
         self._services_path = paths.lib / host_services.RECORD
-        self._compiler = Isolating(Compiler(), Compiler)
+        self._compiled = Compiler()
+        self._compiler = Isolating(self._compiled, Compiler)
         self._reported: frozenset[str] = frozenset()
         """What was already said of the compiled configuration."""
+        self._unusable: frozenset[str] = frozenset()
+        """What was already said of credentials."""
         self._unsettled = ""
         """Why what is wanted could not be put in force; empty when it was."""
         self._packer = Packer()
@@ -289,6 +293,10 @@ class Mesh:
         for problem in sorted(frozenset(self._compiler.problems) - self._reported):
             _log.error("%s", problem, extra={"MESHD_EVENT": "not-compiled"})
         self._reported = frozenset(self._compiler.problems)
+        unusable = frozenset(self._credential_problems())
+        for problem in sorted(unusable - self._unusable):
+            _log.error("%s", problem, extra={"MESHD_EVENT": "credential"})
+        self._unusable = unusable
 
     def refusals(self, after: Mapping[Key, Object], changed: Collection[Key]) -> tuple[str, ...]:
         """What of a configuration that is wanted cannot be compiled, a line each, as far as what is
@@ -319,11 +327,17 @@ class Mesh:
             trust_domain=self.options.trust_domain,
         )
 
+    def _credential_problems(self) -> tuple[str, ...]:
+        now = time.time()
+        found = (used.problem(now) for used in self._compiled.credentials)
+        return tuple(filter(None, found))
+
     def all_problems(self) -> tuple[str, ...]:
         worries = (worry() for worry in self.worries)
         return (
             *self.problems,
             *self._compiler.problems,
+            *self._credential_problems(),
             *file_references.problems(self.store.objects.values(), self._files),
             *filter(None, (self._unsettled, *worries)),
             *shares.problems(self.registered.values()),

@@ -1,14 +1,16 @@
 """Which Secrets a node needs, so that it is told of no others. Pure.
 
-A Gateway's go to the nodes that run a workload which it selects, a DestinationRule's to those that
-run any workload of its namespace.
+A proxy reads those of its own namespace. A Gateway's go to the nodes that run a workload which it
+selects; a DestinationRule's to those that run a workload which it selects, or a gateway if it
+selects none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+from meshd.model.base import exported
 from meshd.model.workload import Workload
 
 SECRET = "core/v1/Secret"  # noqa: S105 - a type URL
@@ -18,29 +20,48 @@ _AUTHORITY = "-cacert"
 
 
 def needed_secrets(
-    objects: Iterable[dict[str, Any]], workloads: Iterable[Workload]
+    objects: Collection[dict[str, Any]], workloads: Iterable[Workload]
 ) -> frozenset[str]:
     """``NAMESPACE/NAME`` of what the workloads of one node need."""
     running = list(workloads)
-    namespaces = {one.namespace for one in running}
+    gateways = _gateways(objects, running)
     names: set[str] = set()
     for found in objects:
-        namespace = found["metadata"].get("namespace", "")
-        match found["kind"]:
-            case "Gateway" if _selects(found["spec"].get("selector", {}), running):
-                names.update(f"{namespace}/{name}" for name in _credentials(found["spec"]))
-            case "DestinationRule" if namespace in namespaces:
-                names.update(
-                    name if "/" in name else f"{namespace}/{name}"
-                    for name in _credentials(found["spec"])
-                )
-            case _:
-                pass
+        namespaces = _namespaces(found, running, gateways)
+        for name in _credentials(found["spec"]) if namespaces else ():
+            owner, slash, short = name.rpartition("/")
+            names.update(f"{one}/{short}" for one in namespaces if not slash or owner == one)
     return frozenset(names | {name + _AUTHORITY for name in names})
 
 
-def _selects(selector: dict[str, str], workloads: list[Workload]) -> bool:
-    return bool(selector) and any(selector.items() <= one.labels.items() for one in workloads)
+def _namespaces(
+    found: dict[str, Any], running: list[Workload], gateways: list[Workload]
+) -> frozenset[str]:
+    """Of the workloads by whose proxies an object is read, as far as Secrets are concerned."""
+    namespace, spec = found["metadata"].get("namespace", ""), found.get("spec", {})
+    if found["kind"] == "Gateway":
+        return frozenset(one.namespace for one in _selected(spec.get("selector", {}), running))
+    if found["kind"] != "DestinationRule":
+        return frozenset()
+    if selector := spec.get("workloadSelector"):
+        chosen = _selected(selector.get("matchLabels", {}), running)
+        return frozenset({namespace} & {one.namespace for one in chosen})
+    seen_by = (one.namespace for one in gateways)
+    export = tuple(spec.get("exportTo", ()))
+    return frozenset(one for one in seen_by if exported(export, namespace, one))
+
+
+def _gateways(objects: Iterable[dict[str, Any]], running: list[Workload]) -> list[Workload]:
+    selectors = [one["spec"].get("selector", {}) for one in objects if one["kind"] == "Gateway"]
+    return [one for one in running if any(_selects(selector, one) for selector in selectors)]
+
+
+def _selected(selector: dict[str, str], running: list[Workload]) -> Iterator[Workload]:
+    return (one for one in running if _selects(selector, one))
+
+
+def _selects(selector: dict[str, str], workload: Workload) -> bool:
+    return bool(selector) and selector.items() <= workload.labels.items()
 
 
 def _credentials(value: Any) -> Iterator[str]:

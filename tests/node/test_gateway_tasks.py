@@ -208,6 +208,25 @@ def test_the_egress_gateway_begins_tls(
         assert done.json()["name"] == "edition.cnn.test"
 
 
+def test_the_egress_gateway_verifies_by_a_secret_of_its_own_namespace(
+    node: Node, outside: str
+) -> None:
+    """Which the rule, in another namespace, only names. Without it nothing is let through."""
+    _, begin, rest = (node.images / "tls.pem").read_text().partition("-----BEGIN CERTIFICATE")
+    metadata = {"name": "cnn-ca", "namespace": "istio-system"}
+    beside = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
+    beside["stringData"] = {"ca.crt": begin + rest}
+    text = entry(node, outside, "secure.outside") + routes("http", 80, 80, 443) + ORIGINATION
+    text = text.replace("insecureSkipVerify: true", "credentialName: cnn-ca")
+    with node.applied(text + gateway(80, "HTTP", "edition.cnn.test")):
+        assert node.status_of("alice", "http://edition.cnn.test/") == "503"
+        with node.applied(json.dumps(beside)):
+            node.eventually(
+                lambda: node.status_of("alice", "http://edition.cnn.test/") == "200",
+                "the gateway trusts the server",
+            )
+
+
 def test_tcp_leaves_by_the_egress_gateway_in_mutual_tls(node: Node, outside: str) -> None:
     """As MongoDB's does in Istio's blog; the server speaks first."""
     text = entry(node, outside) + routes("tcp", 9000, 9142, 9000)

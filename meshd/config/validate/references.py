@@ -10,12 +10,13 @@ from typing import Final
 
 from meshd.config.read import Read
 from meshd.config.validate.effects import Said, without_effect
+from meshd.config.validate.secrets import of_secrets
 from meshd.config.validate.world import World
 from meshd.decoding import Path
 from meshd.model.base import Key, Object, exported
 from meshd.model.delegation import merge_route
 from meshd.model.finding import Finding
-from meshd.model.gateways import MESH, Gateway, gateway_name
+from meshd.model.gateways import MESH, gateway_name
 from meshd.model.routes import Destination, VirtualService
 from meshd.model.security import PeerAuthentication
 from meshd.model.workload import Workload
@@ -39,13 +40,12 @@ def check_references(
         match read.object:
             case VirtualService() as found:
                 said = _of_virtual_service(found, world)
-            case Gateway() as found:
-                said = _of_gateway(found, world)
             case PeerAuthentication() as found:
                 said = _of_peer_authentication(found, world)
             case _:
                 said = iter(())
-        said = itertools.chain(said, without_effect(read.object, world))
+        named = of_secrets(read.object, objects, workloads)
+        said = itertools.chain(said, named, without_effect(read.object, world))
         findings += (read.finding(path, message, "warning") for path, message in said)
     return tuple(findings)
 
@@ -127,22 +127,6 @@ def _destinations(found: VirtualService) -> Iterator[tuple[Path, Destination]]:
             yield ("spec", "http", index, "mirror"), route.mirror
         for number, mirror in enumerate(route.mirrors):
             yield ("spec", "http", index, "mirrors", number, "destination"), mirror.destination
-
-
-def _of_gateway(found: Gateway, world: World) -> Said:
-    # The Secret is looked up where the gateway's workload runs, which is not known here.
-    secrets = {key.name for key in world.objects if key.kind == "Secret"}
-    for index, server in enumerate(found.spec.servers):
-        if server.tls is None:
-            continue
-        for place, name in (
-            (("credentialName",), server.tls.credential_name),
-            (("caCertCredentialName",), server.tls.ca_cert_credential_name),
-            *((("credentialNames", at), one) for at, one in enumerate(server.tls.credential_names)),
-        ):
-            if name and name not in secrets:
-                path: Path = ("spec", "servers", index, "tls", *place)
-                yield path, f'there is no Secret "{name}"; clients are refused until there is'
 
 
 def _of_peer_authentication(found: PeerAuthentication, world: World) -> Said:

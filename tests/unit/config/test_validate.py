@@ -1062,8 +1062,9 @@ def test_gateways_and_secrets_that_are_not_there_are_warnings() -> None:
     gateway = manifest("Gateway", server(HTTPS, "tls: {mode: SIMPLE, credentialName: cert}"))
     assert "spec.gateways[0]: Gateway ns/edge is not there" in references(route, SERVICE)
     assert references(gateway) == [
-        'spec.servers[0].tls.credentialName: there is no Secret "cert"; '
-        "clients are refused until there is"
+        'spec.servers[0].tls.credentialName: there is no Secret "cert" in any namespace; it is '
+        "looked for in the one of the gateway's workload, and no TLS connection succeeds there "
+        "until there is one"
     ]
 
 
