@@ -72,7 +72,7 @@ def service_clusters(
 def _service_cluster(
     service: ServiceRecord, port: Port, subset: str, rules: RuleSet, options: MeshOptions
 ) -> PlannedCluster:
-    name = OutboundCluster(port.number, service.host, subset, rules.variant)
+    name = OutboundCluster(port.number, service.host, subset, rules.variant, service.apart)
     policy = effective_policy(rules, port.number, subset)
     protocol = _upstream_protocol(port.protocol, policy)
     direct = not rules.at_gateway and connects_to_original_destination(service, port, policy)

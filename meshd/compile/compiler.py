@@ -235,7 +235,7 @@ class _Round:
 
     def _ruled_services(self) -> Iterator[tuple[ServiceRecord, RuleSet]]:
         """Each service with each set of rules that some client sees it under."""
-        seen: set[tuple[str, str]] = set()
+        seen: set[tuple[str, str, str]] = set()
         gateways = {
             client.view.scope: client.view.as_gateway()
             for client in self._clients
@@ -244,15 +244,15 @@ class _Round:
         for view in (*self._views.values(), *gateways.values()):
             for host, service in view.services.items():
                 rules = view.rules(host)
-                if (host, rules.variant) not in seen:
-                    seen.add((host, rules.variant))
+                if (key := (host, service.apart, rules.variant)) not in seen:
+                    seen.add(key)
                     yield service, rules
 
     def _service(
         self, service: ServiceRecord, rules: RuleSet
     ) -> Iterator[tuple[Kind, Iterable[Any]]]:
         options = self._options
-        key = (service.host, rules.variant)
+        key = (service.host, service.apart, rules.variant)
 
         def clusters() -> Iterator[Any]:
             for planned in service_clusters(service, rules, options):

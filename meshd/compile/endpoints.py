@@ -89,7 +89,9 @@ def service_assignments(service: ServiceRecord, rules: RuleSet) -> dict[str, Any
             if endpoint.service_port == port.number and endpoint.ready
         ]
         for subset in (Subset(name=""), *(rules.spec.subsets if rules.spec else ())):
-            cluster = OutboundCluster(port.number, service.host, subset.name, rules.variant)
+            cluster = OutboundCluster(
+                port.number, service.host, subset.name, rules.variant, service.apart
+            )
             chosen = [one for one in places if has_labels(one[0], subset.labels)]
             if rules.client and (nearness := _nearness(service, rules, cluster)):
                 name = cluster.near_endpoints

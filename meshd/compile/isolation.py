@@ -155,7 +155,9 @@ def _spoken_to(snapshot: Snapshot, gone: set[tuple[str, str]]) -> Iterator[str]:
     for rule in snapshot.destination_rules:
         if ("destination_rules", str(rule.key)) in gone:
             host = _host(rule, snapshot)
-            yield from (known for known in snapshot.services if covers(host, known))
+            for known, service in snapshot.services.items():
+                if covers(host, service.host):
+                    yield known
 
 
 def _host(rule: DestinationRule, snapshot: Snapshot) -> str:

@@ -24,16 +24,19 @@ class OutboundCluster(msgspec.Struct, frozen=True):
     """One service port, as clients see it.
 
     ``variant`` is empty for the view that clients share; clients for which other DestinationRules
-    hold have clusters of their own, ``outbound|PORT|SUBSET|HOST@VARIANT``.
+    hold have clusters of their own, ``outbound|PORT|SUBSET|HOST@VARIANT``. ``apart`` is the
+    namespace of a service whose host stands for another one elsewhere: ``HOST@NAMESPACE:VARIANT``.
     """
 
     port: int
     host: str
     subset: str = ""
     variant: str = ""
+    apart: str = ""
 
     def __str__(self) -> str:
-        variant = f"@{self.variant}" if self.variant else ""
+        apart = f"{self.apart}:" if self.apart else ""
+        variant = f"@{apart}{self.variant}" if apart or self.variant else ""
         return f"outbound|{self.port}|{self.subset}|{self.host}{variant}"
 
     @property
@@ -44,7 +47,7 @@ class OutboundCluster(msgspec.Struct, frozen=True):
     @property
     def endpoints(self) -> str:
         """Name of its endpoints (EDS). They differ by variant only where a rule names a subset."""
-        return str(self if self.subset else OutboundCluster(self.port, self.host))
+        return str(self if self.subset else msgspec.structs.replace(self, variant=""))
 
     @property
     def near_endpoints(self) -> str:
@@ -76,7 +79,8 @@ def parse_cluster(name: str) -> OutboundCluster | InboundCluster | None:
         return InboundCluster(int(port), variant)
     if direction != "outbound":
         return None
-    return OutboundCluster(int(port), host, subset, variant)
+    apart, colon, rest = variant.partition(":")
+    return OutboundCluster(int(port), host, subset, *((rest, apart) if colon else (variant,)))
 
 
 def client_routes(port: int, scope: str) -> str:

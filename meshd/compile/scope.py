@@ -116,7 +116,7 @@ def _compared(snapshot: Snapshot, namespace: str) -> set[Label]:
 def _ruled(rule: DestinationRule, snapshot: Snapshot) -> Iterator[ServiceRecord]:
     owner, domain = rule.metadata.namespace, snapshot.options.domain
     host = resolve(rule.spec.host, owner, domain, snapshot.services)
-    return (one for name, one in snapshot.services.items() if covers(host, name))
+    return (one for one in snapshot.services.values() if covers(host, one.host))
 
 
 def _of_endpoints(keys: Collection[str], services: Iterable[ServiceRecord]) -> set[Label]:

@@ -15,7 +15,7 @@ from meshd.compile.scope import Scope
 from meshd.compile.traffic_policy import is_different_at_gateways
 from meshd.model.base import exported
 from meshd.model.gateways import MESH
-from meshd.model.service import Protocol, Resolution, ServiceRecord
+from meshd.model.service import Protocol, Resolution, ServiceRecord, seen_from
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.traffic import Destination, VirtualService
 
@@ -59,11 +59,7 @@ class MeshIndex:
     def view(self, scope: Scope) -> View:
         """The mesh from here."""
         client = scope.namespace
-        services = {
-            host: record
-            for host, record in self.services.items()
-            if exported(record.export_to, record.namespace, client)
-        }
+        services = seen_from(client, self.services.values())
         by_port: dict[int, list[ServiceRecord]] = defaultdict(list)
         for record in services.values():
             for number in {port.number for port in record.ports}:
@@ -166,9 +162,11 @@ class View:
         For what is not there, the name of a cluster that does not exist either: requests to it
         are answered 503, and others go on.
         """
-        if host in self.index.services and host not in self.services:
+        record = self.services.get(host)
+        if record is None and host in self.index.services:
             return OutboundCluster(port, host, subset, HIDDEN)
-        return OutboundCluster(port, host, subset, self.rules(host).variant)
+        apart = record.apart if record else ""
+        return OutboundCluster(port, host, subset, self.rules(host).variant, apart)
 
     def is_looked_up(self, cluster: OutboundCluster) -> bool:
         """Whether the proxy looks up the name of each request or connection to it."""

@@ -6,6 +6,7 @@ checked before; a service that makes no sense here has no endpoints, never an er
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ import msgspec
 
 from meshd.config import enrolment, entries, services
 from meshd.config.selection import Backend, Backends
-from meshd.model.base import Object
+from meshd.model.base import Object, exported_to_all
 from meshd.model.entries import ServiceEntry, WorkloadEntry
 from meshd.model.kubernetes import Namespace, Secret, Service
 from meshd.model.security import PeerAuthentication
@@ -123,26 +124,45 @@ def _services(
     options: MeshOptions,
     addresses: Mapping[str, str],
 ) -> dict[str, ServiceRecord]:
-    """By host. A Service wins over a ServiceEntry, and the older over the younger."""
-    records: dict[str, ServiceRecord] = {}
+    """A Service wins over a ServiceEntry, and the older over the younger."""
+    of_kubernetes: dict[str, ServiceRecord] = {}
     for service in _of(objects, Service):
         record = services.to_record(service, backends, options, addresses)
-        records[record.host] = record
-    for record in [*records.values()]:
-        records[record.host] = services.follow_alias(record, records)
+        of_kubernetes[record.host] = record
+    records = {
+        (record.host, record.namespace): services.follow_alias(record, of_kubernetes)
+        for record in of_kubernetes.values()
+    }
     for entry in _of(objects, ServiceEntry):
         for record in entries.to_records(entry, backends, addresses):
-            known = records.get(record.host)
-            records[record.host] = _merged(known, record) if known else record
-    return records
+            known = records.get(key := (record.host, record.namespace))
+            records[key] = _merged(known, record) if known else record
+    return _by_host(records.values())
+
+
+def _by_host(records: Iterable[ServiceRecord]) -> dict[str, ServiceRecord]:
+    """The host's plain name stands for what most clients see."""
+    rivals: dict[str, list[ServiceRecord]] = defaultdict(list)
+    for record in records:
+        rivals[record.host].append(record)
+    found: dict[str, ServiceRecord] = {}
+    for host, several in rivals.items():
+        public = next((one for one in several if exported_to_all(one.export_to)), several[0])
+        for record in several:
+            if record is public:
+                found[host] = record
+            else:
+                apart = record.namespace
+                found[f"{host}@{apart}"] = msgspec.structs.replace(record, apart=apart)
+    return found
 
 
 def _merged(older: ServiceRecord, younger: ServiceRecord) -> ServiceRecord:
     """The older, with what the younger adds: ports, and endpoints for the ports they share.
 
-    Only in the same namespace: nobody adds endpoints to a service of others.
+    Both are of one namespace: nobody adds endpoints to a service of others.
     """
-    if older.namespace != younger.namespace or older.resolution != younger.resolution:
+    if older.resolution != younger.resolution:
         return older
     known = {port.number for port in older.ports}
     return msgspec.structs.replace(

@@ -129,8 +129,12 @@ def encode_scalar(value: object) -> object:
     raise NotImplementedError(type(value))
 
 
+def exported_to_all(export_to: tuple[str, ...]) -> bool:
+    return not export_to or "*" in export_to
+
+
 def exported(export_to: tuple[str, ...], owner: str, client: str) -> bool:
     """Whether what namespace ``owner`` exports to these is seen from namespace ``client``."""
-    if not export_to:
+    if exported_to_all(export_to):
         return True
-    return "*" in export_to or client in export_to or ("." in export_to and owner == client)
+    return client in export_to or ("." in export_to and owner == client)

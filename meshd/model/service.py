@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
+
+from meshd.model.base import exported
 
 TLS_MODE: Final = "security.istio.io/tlsMode"
 """Label that says whether mutual TLS of the mesh is spoken to a workload."""
@@ -107,3 +110,20 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Namespaces that see it; empty or ``*`` is all, ``.`` its own."""
     subject_alt_names: tuple[str, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    apart: str = ""
+    """Its namespace, where the plain name of the host stands for another namespace's service."""
+
+
+def seen_from(namespace: str, records: Iterable[ServiceRecord]) -> dict[str, ServiceRecord]:
+    """What each host is to the clients of a namespace: their own, else the first that they see.
+
+    The empty namespace sees what all see.
+    """
+    found: dict[str, ServiceRecord] = {}
+    for record in records:
+        if not exported(record.export_to, record.namespace, namespace):
+            continue
+        known = found.get(record.host)
+        if known is None or (record.namespace == namespace and known.namespace != namespace):
+            found[record.host] = record
+    return found

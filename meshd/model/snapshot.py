@@ -50,7 +50,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     options: MeshOptions = MeshOptions()
     namespaces: dict[str, Namespace] = {}
     services: dict[str, ServiceRecord] = {}
-    """By host."""
+    """By host. What further namespaces declare under the same host is there as ``HOST@NAMESPACE``.
+    First those that win where a client sees several."""
     virtual_services: tuple[VirtualService, ...] = ()
     """Oldest first, then by namespace and name: the order in which routes are merged."""
     destination_rules: tuple[DestinationRule, ...] = ()

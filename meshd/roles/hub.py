@@ -225,7 +225,8 @@ class Mesh:
 
     def settle(self) -> None:
         """One step at a time, for as long as a step brings another. Raises MeshdError."""
-        self.resolving.follow(self.snapshot.services)
+        services = self.snapshot.services
+        self.resolving.follow({host: one for host, one in services.items() if not one.apart})
         while True:
             plan = step(self.lives, self.snapshot.workloads, self.facts())
             advanced = plan.lives != self.lives

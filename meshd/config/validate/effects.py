@@ -235,19 +235,29 @@ def destinations(found: VirtualService) -> Iterator[Destination]:
 
 
 def _of_service_entry(found: ServiceEntry, world: World) -> Said:
-    """The first that declares a host has it; one of the same kind in its namespace adds to it."""
+    """The first of a namespace that declares a host has it, one of the same kind adds to it; and a
+    client's own namespace comes before others."""
+    own = found.metadata.namespace
     for index, host in enumerate(found.spec.hosts):
         for other in world.declared[host.lower()]:
             entry = world.objects[other.key]
-            merged = (
-                isinstance(entry, ServiceEntry)
-                and entry.metadata.namespace == found.metadata.namespace
-                and entry.spec.resolution == found.spec.resolution
+            if other.key == found.key:
+                continue
+            there = entry.metadata.namespace
+            if own != there:
+                consequence = "each is for its own namespace, and one for the others"
+            elif (
+                not isinstance(entry, ServiceEntry)
+                or entry.spec.resolution != found.spec.resolution
+            ):
+                consequence = "one of them has no effect"
+            else:
+                continue
+            yield (
+                ("spec", "hosts", index),
+                f'"{host}" is declared by {other.key} too; {consequence}',
             )
-            if other.key != found.key and not merged:
-                text = f'"{host}" is declared by {other.key} too; one of them has no effect'
-                yield ("spec", "hosts", index), text
-                break
+            break
 
 
 def _of_selector(labels: Mapping[str, str], path: Path, world: World, namespace: str) -> Said:

@@ -27,11 +27,14 @@ def test_clusters_are_named_as_in_istio() -> None:
     assert str(InboundCluster(9080)) == "inbound|9080||"
 
 
-@given(PORTS, HOSTS, LABELS | st.just(""), st.sampled_from(["", "-", "client/rule,other"]))
+VARIANTS = st.sampled_from(["", "-", "client/rule,other"])
+
+
+@given(PORTS, HOSTS, LABELS | st.just(""), VARIANTS, LABELS | st.just(""))
 def test_cluster_is_read_back_from_its_name(
-    port: int, host: str, subset: str, variant: str
+    port: int, host: str, subset: str, variant: str, apart: str
 ) -> None:
-    cluster = OutboundCluster(port, host, subset, variant)
+    cluster = OutboundCluster(port, host, subset, variant, apart)
 
     assert parse_cluster(str(cluster)) == cluster
 
@@ -54,6 +57,8 @@ def test_variants_share_endpoints_unless_a_rule_names_the_subset() -> None:
 
     assert whole.endpoints == "outbound|80||a.b.svc.cluster.local"
     assert subset.endpoints == str(subset)
+    apart = OutboundCluster(80, "a.b", "", "client/rule", "two")
+    assert apart.endpoints == str(OutboundCluster(80, "a.b", apart="two")) != "outbound|80||a.b"
 
 
 def test_route_configurations_are_told_apart_by_port_scope_and_tls() -> None:

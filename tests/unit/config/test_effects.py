@@ -227,10 +227,12 @@ def test_an_entry_for_a_host_that_another_has_is_named() -> None:
     again = OUTSIDE.replace("namespace: shop", "namespace: other")
     assert said(again, OUTSIDE) == [
         'spec.hosts[0]: "www.wiki.test" is declared by ServiceEntry shop/outside too; '
-        "one of them has no effect"
+        "each is for its own namespace, and one for the others"
     ]
     added = OUTSIDE.replace("name: outside", "name: more")
     assert said(added, OUTSIDE) == []
+    otherwise = added.replace("resolution: DNS", "resolution: NONE")
+    assert said(otherwise, OUTSIDE)[0].endswith("too; one of them has no effect")
     service = OUTSIDE.replace("www.wiki.test", "web.shop.svc.cluster.local")
     assert "is declared by Service shop/web too" in said(service, SERVICE)[0]
 

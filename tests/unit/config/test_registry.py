@@ -8,7 +8,14 @@ import pytest
 
 from meshd.config.read import read_objects
 from meshd.config.registry import build_snapshot, declared_addresses, hosts_without_address
-from meshd.model.service import Endpoint, Preference, Protocol, Resolution, ServiceRecord
+from meshd.model.service import (
+    Endpoint,
+    Preference,
+    Protocol,
+    Resolution,
+    ServiceRecord,
+    seen_from,
+)
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import NamedPort, Workload
 
@@ -397,6 +404,32 @@ def test_entries_of_a_host_are_merged_in_a_namespace_only() -> None:
     ports = snapshot(dns("x", "one", 1) + dns("y", "one", 2) + dns("z", "two", 3))
     assert [port.number for port in ports.services["a.b"].ports] == [1, 2]
     assert places(ports.services["a.b"]) == [("a.b", 1, 1), ("a.b", 2, 2)]
+    assert places(ports.services["a.b@two"]) == [("a.b", 3, 3)]
+
+
+def test_a_host_is_what_most_clients_see_and_each_namespace_has_its_own() -> None:
+    """The plain name is the first that all see. Who exports to others only has nothing of it."""
+
+    def of(namespace: str, export_to: str) -> str:
+        spec = f"{{hosts: [a.b], exportTo: ['{export_to}'], ports: [{{number: 80, name: a}}]}}"
+        return entry(spec).replace("{name:", f"{{namespace: {namespace}, name:", 1)
+
+    text = of("one", ".") + of("two", "*") + of("three", "*") + of("four", "five")
+    services = snapshot(text).services
+    assert set(services) == {"a.b", "a.b@one", "a.b@two", "a.b@four"}
+    owners = {
+        client: seen_from(client, services.values())["a.b"].namespace
+        for client in ("", "one", "two", "three", "four", "five", "six")
+    }
+    assert owners == {
+        "": "three",
+        "one": "one",
+        "two": "two",
+        "three": "three",
+        "four": "three",
+        "five": "four",
+        "six": "three",
+    }
 
 
 def test_nobody_takes_a_service_s_host_by_an_entry() -> None:
