@@ -156,29 +156,37 @@ class _Round:
 
     def dns_resources(self) -> Iterator[tuple[Kind, Iterable[Any]]]:
         options = self._options
-        cluster = self._memo.each(
-            "dns cluster", (options,), lambda: iter((dns.cluster(options, udp=True),))
+        resolvers = self._snapshot.resolvers
+        yield (
+            Kind.CLUSTER,
+            self._memo.each(
+                "dns clusters",
+                (options, resolvers),
+                lambda: dns.clusters(options, resolvers, udp=True),
+            ),
         )
-        yield Kind.CLUSTER, cluster
         for workload in (client.workload for client in self._clients):
             yield Kind.LISTENER, self._dns_listener(workload)
 
     def _dns_listener(self, workload: Workload) -> Iterable[Any]:
         options = self._options
+        resolver = dns.resolver_of(workload.namespace, self._snapshot.resolvers)
         return self._memo.each(
             ("workload dns", workload.uid),
-            (_place(workload), options),
-            lambda: iter((dns.workload_listener(workload, options),)),
+            (_place(workload), resolver, options),
+            lambda: iter((dns.workload_listener(workload, resolver, options),)),
         )
 
     def _fixed_clusters(self) -> Iterable[Any]:
+        resolvers = self._snapshot.resolvers
+
         def make() -> Iterator[Any]:
             yield black_hole_cluster(self._options)
             yield passthrough_cluster(self._options)
-            yield dns.cluster(self._options, udp=False)
+            yield from dns.clusters(self._options, resolvers, udp=False)
             yield from inbound.inbound_clusters(self._served.values(), self._options)
 
-        return self._memo.each("fixed clusters", (self._served, self._options), make)
+        return self._memo.each("fixed clusters", (self._served, resolvers, self._options), make)
 
     def _inbound(self) -> Iterable[Any]:
         served, options = self._served, self._options
@@ -217,20 +225,24 @@ class _Round:
         key = view.scope.name
         snapshot = self._snapshot
         rules = (snapshot.virtual_services, snapshot.destination_rules, self._options)
+        resolver = dns.resolver_of(view.scope.namespace, snapshot.resolvers)
         # A headless service's endpoints are what its listener matches.
         services = tuple(
             service if service.headless else shape(service) for service in view.services.values()
         )
 
         def listeners() -> Iterator[Any]:
-            yield from scope_listeners(view, self._options)
+            yield from scope_listeners(view, resolver, self._options)
 
         def routes() -> Iterator[Any]:
             for port in http_ports(view):
                 yield route_configuration(view, port)
 
         yield Kind.CLUSTER, scope_clusters(key)
-        yield Kind.LISTENER, self._memo.each(("scope", key), (services, *rules), listeners)
+        yield (
+            Kind.LISTENER,
+            self._memo.each(("scope", key), (services, resolver, *rules), listeners),
+        )
         yield Kind.ROUTE, self._memo.each(("routes", key), (services, *rules), routes)
 
     def _ruled_services(self) -> Iterator[tuple[ServiceRecord, RuleSet]]:

@@ -1,5 +1,5 @@
 # pyright: reportAttributeAccessIssue=false
-"""The way from each workload's namespace to the node's resolver, which knows the mesh's names.
+"""The way from each workload's namespace to the resolver that knows the mesh's names as it does.
 
 A workload's queries arrive at UDP port 15053 of its namespace and go on to the resolver's port on
 the host's loopback interface. Those over TCP come through the outbound listener, and the scope's
@@ -8,6 +8,7 @@ knows them by their port. What the resolver answers is no business of Envoy's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -32,13 +33,18 @@ _SESSION: Final = 5.0
 give up sooner."""
 
 
-def workload_listener(workload: Workload, options: MeshOptions) -> Any:
+def resolver_of(namespace: str, resolvers: Mapping[str, str]) -> str:
+    """The cluster of its resolver: its own one, or the node's."""
+    return f"{DNS_CLUSTER}@{namespace}" if namespace in resolvers else DNS_CLUSTER
+
+
+def workload_listener(workload: Workload, resolver: str, options: MeshOptions) -> Any:
     """Takes what the namespace's rules redirect to port 15053."""
     proxy = udp_proxy_pb2.UdpProxyConfig(
         stat_prefix="dns",
         idle_timeout=seconds(_SESSION),
         # Not the matcher, of which Envoy warns each time that it is not finished.
-        cluster=DNS_CLUSTER,
+        cluster=resolver,
     )
     return in_namespace(
         workload,
@@ -55,25 +61,31 @@ def workload_listener(workload: Workload, options: MeshOptions) -> Any:
     )
 
 
-def tcp_chain() -> Any:
+def tcp_chain(resolver: str) -> Any:
     """Takes queries over TCP, which a client sends when an answer is too long for a datagram."""
     proxy = tcp_proxy_pb2.TcpProxy(
-        stat_prefix="dns", cluster=DNS_CLUSTER, idle_timeout=seconds(_SESSION)
+        stat_prefix="dns", cluster=resolver, idle_timeout=seconds(_SESSION)
     )
     return chain(DNS_CHAIN, None, [filter_("envoy.filters.network.tcp_proxy", proxy)])
 
 
-def cluster(options: MeshOptions, *, udp: bool) -> Any:
+def clusters(options: MeshOptions, resolvers: Mapping[str, str], *, udp: bool) -> Iterator[Any]:
+    yield _cluster(DNS_CLUSTER, _LOOPBACK, options, udp=udp)
+    for namespace, address in sorted(resolvers.items()):
+        yield _cluster(resolver_of(namespace, resolvers), address, options, udp=udp)
+
+
+def _cluster(name: str, address: str, options: MeshOptions, *, udp: bool) -> Any:
     endpoint = endpoint_components_pb2.Endpoint(
-        address=socket_address(_LOOPBACK, options.dns_port, udp=udp)
+        address=socket_address(address, options.dns_port, udp=udp)
     )
     return cluster_pb2.Cluster(
-        name=DNS_CLUSTER,
+        name=name,
         type=cluster_pb2.Cluster.STATIC,
         circuit_breakers=circuit_breakers(Policy(), options),
         **limits.buffers(),
         load_assignment=endpoint_pb2.ClusterLoadAssignment(
-            cluster_name=DNS_CLUSTER,
+            cluster_name=name,
             endpoints=[
                 endpoint_components_pb2.LocalityLbEndpoints(
                     lb_endpoints=[endpoint_components_pb2.LbEndpoint(endpoint=endpoint)]

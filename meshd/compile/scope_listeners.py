@@ -44,14 +44,16 @@ def scope_clusters(scope: str) -> Iterator[Any]:
         yield internal_cluster(name, name)
 
 
-def scope_listeners(view: View, options: MeshOptions) -> Iterator[Any]:
+def scope_listeners(view: View, resolver: str, options: MeshOptions) -> Iterator[Any]:
+    """``resolver``: the cluster that queries over TCP go to."""
     chains = _Chains(view, options)
     choices = dict(_choices(view, chains))
     if options.captures_dns:
         # As its datagrams do: the name of a service with this port is the resolver's to answer.
         choices.pop(DNS_SERVICE_PORT, None)
     direct = {port: choice.direct(_INSPECT) for port, choice in choices.items()}
-    yield _listener(view, options, chains, direct, inspecting=False)
+    queries = dns.tcp_chain(resolver) if options.captures_dns else None
+    yield _listener(view, options, chains, direct, queries=queries)
     inspected = {
         port: choice.inspected() for port, choice in choices.items() if choice.is_inspected
     }
@@ -64,13 +66,13 @@ def _listener(
     chains: _Chains,
     choices: dict[int, Choice],
     *,
-    inspecting: bool,
+    inspecting: bool = False,
+    queries: Any = None,
 ) -> Any:
     """Nothing but chains and the matcher depends on what services there are."""
     ways = {port: choice.way() for port, choice in sorted(choices.items())}
-    queries = [dns.tcp_chain()] if options.captures_dns and not inspecting else []
     own_ports = {OUTBOUND_PORT: to_chain(LOOP)}
-    if queries:
+    if queries is not None:
         own_ports[DNS_SERVICE_PORT] = to_chain(dns.DNS_CHAIN)
     wanted = {name for choice in choices.values() for name in choice.chains()}
     inspectors = (wellknown.inspect_tls(), wellknown.inspect_http())
@@ -86,7 +88,11 @@ def _listener(
         continue_on_listener_filters_timeout=True,
         **limits.buffers(),
         filter_chain_matcher=by_port({**ways, **own_ports}).matcher,
-        filter_chains=[loop_trap(), *queries, *(chains[name] for name in sorted(wanted))],
+        filter_chains=[
+            loop_trap(),
+            *([] if queries is None else [queries]),
+            *(chains[name] for name in sorted(wanted)),
+        ],
         default_filter_chain=chains.rest(),
     )
 

@@ -59,6 +59,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     peer_authentications: tuple[PeerAuthentication, ...] = ()
     secrets: dict[str, Secret] = {}
     """TLS secrets by ``namespace/name``."""
+    resolvers: dict[str, str] = {}
+    """Addresses of resolvers by namespace, of the namespaces that have one to themselves."""
     workloads: dict[str, Workload] = {}
     """Workloads of this node that are to be served, by uid. What is compiled takes their ``netns``
     to be the path at which it is pinned."""

@@ -17,8 +17,8 @@ _ANSWER_LIMIT: Final = 0.2
 """Seconds. It is next door."""
 
 
-async def knows(port: int, name: str) -> bool:
-    """Whether who listens at that port of the loopback interface has an IPv4 address for it.
+async def knows(port: int, name: str, address: str = "127.0.0.1") -> bool:
+    """Whether who listens there, on the loopback interface, has an IPv4 address for the name.
 
     No when nobody answers.
     """
@@ -27,7 +27,7 @@ async def knows(port: int, name: str) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         asking.setblocking(False)
         try:
-            asking.connect(("127.0.0.1", port))
+            asking.connect((address, port))
             asking.send(question(number, name))
             async with asyncio.timeout(_ANSWER_LIMIT):
                 return is_found(await loop.sock_recv(asking, 512), number)

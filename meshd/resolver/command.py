@@ -2,7 +2,9 @@
 
 There are two. The resolver answers for all that a file may say that is read again at SIGHUP. What a
 wildcard stands for is read at the start only, so that it comes from a second one, which begins anew
-for that; the resolver hands such queries on, and asks again what it misses meanwhile.
+for that; the resolver hands such queries on, and asks again what it misses meanwhile. Namespaces
+that know other names than most have two of their own (``views``), which ask the first one for all
+else.
 """
 
 from __future__ import annotations
@@ -15,15 +17,15 @@ from pathlib import Path
 from typing import Final
 
 from meshd.errors import InvalidInputError, SystemRefusedError
-from meshd.resolver.files import HOSTS, SERVERS, WILDCARDS
+from meshd.resolver.files import HOSTS, SERVERS, WILDCARDS, read
+from meshd.resolver.views import View, common, present
 from meshd.settings import MeshSettings
 
 NAME: Final = "resolver"
 WILDCARDS_NAME: Final = "resolver-wildcards"
 """Of the processes, to those who look after them."""
 NAMES: Final = frozenset({NAME, WILDCARDS_NAME})
-_ADDRESSES: Final = {NAME: "127.0.0.1", WILDCARDS_NAME: "127.0.0.2"}
-"""Both at the same port."""
+"""Those of a namespace are called so with a dot and its name behind."""
 _TTL: Final = 5
 """Seconds for which a workload may remember a name of the mesh: the pods of a headless service
 come and go."""
@@ -45,8 +47,39 @@ _ROUTINE: Final = re.compile(
 )
 
 
+def is_resolver(name: str) -> bool:
+    return name.partition(".")[0] in NAMES
+
+
+def is_for_wildcards(name: str) -> bool:
+    return name.partition(".")[0] == WILDCARDS_NAME
+
+
+def of_namespaces(directory: Path) -> tuple[str, ...]:
+    """Names of those that are to run now, beside the two that always do."""
+    views = present(directory)
+    wild = (one for one in views if read(one.directory / WILDCARDS))
+    return (
+        *(f"{NAME}.{one.namespace}" for one in views),
+        *(f"{WILDCARDS_NAME}.{one.namespace}" for one in wild),
+    )
+
+
+def view_of(name: str, directory: Path) -> View:
+    """Whose names the one of this name answers for. Raises SystemRefusedError when it is gone."""
+    namespace = name.partition(".")[2]
+    if not namespace:
+        return common(directory)
+    for view in present(directory):
+        if view.namespace == namespace:
+            return view
+    raise SystemRefusedError(f"{name}: namespace {namespace} has no names of its own any more")
+
+
 def arguments(name: str, settings: MeshSettings, directory: Path) -> tuple[str, ...]:
-    """Of the one of this name. Raises InvalidInputError when a setting is wrong."""
+    """Of the one of this name. Raises MeshdError: a setting is wrong, or its tables are gone."""
+    view = view_of(name, directory)
+    wild = is_for_wildcards(name)
     # What there is no file for, it does without: the mesh role may not have written yet.
     return (
         "--keep-in-foreground",
@@ -54,51 +87,52 @@ def arguments(name: str, settings: MeshSettings, directory: Path) -> tuple[str, 
         "--pid-file",
         "--conf-file=/dev/null",
         "--no-hosts",
-        *(_tables if name == NAME else _wildcards)(settings, directory),
+        *(_wildcards(view) if wild else _tables(view, settings)),
         f"--port={settings.dns_port}",
-        f"--listen-address={_ADDRESSES[name]}",
+        f"--listen-address={view.wildcards_address if wild else view.address}",
         "--bind-interfaces",
         f"--local-ttl={_TTL}",
         f"--dns-forward-max={_PENDING}",
         f"--max-tcp-connections={_TCP_CONNECTIONS}",
         "--no-ident",
-        *_upstreams(settings),
+        *_upstreams(settings, directory, view),
     )
 
 
-def _tables(settings: MeshSettings, directory: Path) -> tuple[str, ...]:
-    return (
-        f"--addn-hosts={directory / HOSTS}",
-        f"--servers-file={directory / SERVERS}",
-        f"--local=/{settings.domain}/",
-        "--local=/svc/",
-        f"--cache-size={_CACHE}",
-        f"--fast-dns-retry={','.join(map(str, _ASK_AGAIN))}",
-    )
+def _tables(view: View, settings: MeshSettings) -> tuple[str, ...]:
+    files = f"--addn-hosts={view.directory / HOSTS}", f"--servers-file={view.directory / SERVERS}"
+    again = f"--fast-dns-retry={','.join(map(str, _ASK_AGAIN))}"
+    if view.namespace:
+        return (*files, "--cache-size=0", again)
+    kept = f"--local=/{settings.domain}/", "--local=/svc/"
+    return (*files, *kept, f"--cache-size={_CACHE}", again)
 
 
-def _wildcards(_: MeshSettings, directory: Path) -> tuple[str, ...]:
-    return (f"--conf-dir={directory},*{Path(WILDCARDS).suffix}", "--cache-size=0")
+def _wildcards(view: View) -> tuple[str, ...]:
+    return (f"--conf-dir={view.directory},*{Path(WILDCARDS).suffix}", "--cache-size=0")
 
 
-def wildcards_server(settings: MeshSettings) -> str:
-    """Where the resolver asks for what a wildcard stands for."""
-    return f"{_ADDRESSES[WILDCARDS_NAME]}#{settings.dns_port}"
+def server(address: str, settings: MeshSettings) -> str:
+    """One of ours, as the others are told of it."""
+    return f"{address}#{settings.dns_port}"
 
 
 def is_started_for(name: str, directory: Path, command: tuple[str, ...]) -> bool:
-    """Whether a command line is of the one of this name that reads this directory."""
-    own = f"--servers-file={directory / SERVERS}", f"--conf-dir={directory},"
-    return any(word.startswith(own[name == WILDCARDS_NAME]) for word in command)
+    """Whether a command line is of the one of this name that reads this directory, or one below."""
+    own = "--conf-dir=" if is_for_wildcards(name) else "--servers-file="
+    paths = (word.removeprefix(own).split(",")[0] for word in command if word.startswith(own))
+    return any(Path(path).is_relative_to(directory) for path in paths)
 
 
-def _upstreams(settings: MeshSettings) -> tuple[str, ...]:
+def _upstreams(settings: MeshSettings, directory: Path, view: View) -> tuple[str, ...]:
+    if view.namespace:
+        return ("--no-resolv", f"--server={server(common(directory).address, settings)}")
     if not settings.dns_upstreams:
         return ("--resolv-file=/etc/resolv.conf",)
-    return ("--no-resolv", *(f"--server={_server(text)}" for text in settings.dns_upstreams))
+    return ("--no-resolv", *(f"--server={_outside(text)}" for text in settings.dns_upstreams))
 
 
-def _server(text: str) -> str:
+def _outside(text: str) -> str:
     """``ADDRESS`` or ``ADDRESS:PORT`` (``[ADDRESS]:PORT`` for IPv6), as dnsmasq writes it."""
     address, port = text, "53"
     if text.startswith("["):

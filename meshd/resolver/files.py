@@ -1,8 +1,9 @@
-"""The directory that dnsmasq reads: written by the mesh role, and never half."""
+"""The directories that dnsmasq reads: written by the mesh role, and never half."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,17 @@ SERVERS: Final = "servers"
 WILDCARDS: Final = "wildcards.conf"
 
 
+def make(directory: Path) -> None:
+    """Of a namespace. Whoever may read its files may read it, too. Raises SystemRefusedError."""
+    try:
+        for path in (directory.parent, directory):
+            if not path.exists():
+                path.mkdir()
+                path.chmod(0o755)
+    except OSError as error:
+        raise SystemRefusedError(f"{directory}: cannot be made: {error.strerror}") from None
+
+
 def write(directory: Path, tables: Tables) -> bool:
     """Whether any file says something else than before; none says as much as an empty one, and one
     newer than the resolver could make it begin anew. Raises SystemRefusedError."""
@@ -22,6 +34,14 @@ def write(directory: Path, tables: Tables) -> bool:
     for name, text in changed.items():
         _replace(directory / name, text)
     return bool(changed)
+
+
+def remove(directory: Path) -> None:
+    """Raises SystemRefusedError."""
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        raise SystemRefusedError(f"{directory}: cannot be removed: {error.strerror}") from None
 
 
 def read(path: Path) -> str | None:

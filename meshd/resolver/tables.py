@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from meshd.model.service import ServiceRecord
@@ -26,23 +26,38 @@ class Tables(NamedTuple):
     """Options, since no other file may have wildcards. Read at the start only."""
 
 
-def tables(services: Iterable[ServiceRecord], domain: str, wildcards_at: str) -> Tables:
-    """``wildcards_at``: the server that is asked for what wildcards stand for."""
+def tables(
+    services: Iterable[ServiceRecord], domain: str, wildcards_at: str, *, overlaid: bool = False
+) -> Tables:
+    """``wildcards_at``: the server that is asked for what wildcards stand for.
+
+    ``overlaid``: all other names are asked of another resolver of ours, also those below the mesh's
+    domain.
+    """
     hosts: list[str] = []
     servers: list[str] = []
     wildcards: list[str] = []
     for service in sorted(services, key=lambda service: (service.host, service.namespace)):
-        if not (addresses := _addresses(service)):
-            continue
         if service.host.startswith("*."):
+            addresses = _addresses(service)
             wildcards += (f"address=/{service.host}/{address}" for address in addresses)
-            wildcards.append(f"local=/{service.host}/")
-            servers.append(f"server=/{service.host}/{wildcards_at}")
-        elif not service.host.startswith("*"):
-            names = _forms(service.host, domain)
-            hosts += (" ".join((address, *names)) for address in addresses)
-            servers += _kept_here(names, domain)
+            if addresses:
+                wildcards.append(f"local=/{service.host}/")
+                servers.append(f"server=/{service.host}/{wildcards_at}")
+            continue
+        named = names_of(service, domain)
+        hosts += (f"{address} {' '.join(names)}" for address, names in named)
+        kept = dict.fromkeys(name for _, names in named for name in names)
+        servers += _kept_here(kept, "" if overlaid else domain)
     return Tables(_text(hosts), _text(servers), _text(wildcards))
+
+
+def names_of(service: ServiceRecord, domain: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Its addresses, and the names that each of them has."""
+    if service.host == "*":
+        return ()
+    forms = _forms(service.host, domain)
+    return tuple((address, forms) for address in _addresses(service))
 
 
 def marked(told: Tables, domain: str, wildcards_at: str) -> tuple[tuple[str, ...], Tables]:
@@ -69,17 +84,16 @@ def _forms(host: str, domain: str) -> tuple[str, ...]:
     return (host, f"{service}.svc", service)
 
 
-def _kept_here(names: Iterable[str], domain: str) -> list[str]:
+def _kept_here(names: Iterable[str], domain: str) -> Iterator[str]:
     """No server for these; but for the names below them, which may be of the world.
 
-    What is below the mesh's domain, and below ``svc``, is kept here as a whole (``arguments``).
+    What is below the mesh's domain, and below ``svc``, is kept here as a whole (``arguments``),
+    unless there is no domain.
     """
-    return [
-        line
-        for name in names
-        if not name.endswith((f".{domain}", ".svc"))
-        for line in (f"server=/{name}/", f"server=/*.{name}/#")
-    ]
+    for name in names:
+        if not (domain and name.endswith((f".{domain}", ".svc"))):
+            yield f"server=/{name}/"
+            yield f"server=/*.{name}/#"
 
 
 def _addresses(service: ServiceRecord) -> tuple[str, ...]:

@@ -151,15 +151,17 @@ class Control:
         mesh = self._mesh
         mesh.settle()
         began = time.monotonic()
-        if not await mesh.xds.wait_synced(request.wait):
-            raise NotReadyError(
-                f"stored, but not every proxy has it after {request.wait:g} s: see meshctl status"
-            )
-        left = request.wait - (time.monotonic() - began)
-        if not await mesh.wait(lambda: mesh.resolving.is_read, left):
+        if not await mesh.wait(lambda: mesh.resolving.is_read, request.wait):
             raise NotReadyError(
                 f"stored, but the resolver does not have the names after {request.wait:g} s: see"
                 " meshctl status"
+            )
+        # Proxies are told of a namespace's own resolver when it answers.
+        mesh.settle()
+        left = request.wait - (time.monotonic() - began)
+        if not await mesh.xds.wait_synced(left):
+            raise NotReadyError(
+                f"stored, but not every proxy has it after {request.wait:g} s: see meshctl status"
             )
         return answer
 

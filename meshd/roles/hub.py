@@ -225,8 +225,8 @@ class Mesh:
 
     def settle(self) -> None:
         """One step at a time, for as long as a step brings another. Raises MeshdError."""
-        services = self.snapshot.services
-        self.resolving.follow({host: one for host, one in services.items() if not one.apart})
+        namespaces = {workload.namespace for workload in self.snapshot.workloads.values()}
+        self.resolving.follow(self.snapshot.services, namespaces)
         while True:
             plan = step(self.lives, self.snapshot.workloads, self.facts())
             advanced = plan.lives != self.lives
@@ -285,10 +285,11 @@ class Mesh:
             for uid, workload in served.items()
             if (path := "" if workload.host else self._pins.get(uid)) is not None
         }
-        inputs = (self.snapshot, pinned)
+        resolvers = self.resolving.resolvers
+        inputs = (self.snapshot, pinned, resolvers)
         if self._compiled_from == inputs:
             return
-        seen = msgspec.structs.replace(self.snapshot, workloads=pinned)
+        seen = msgspec.structs.replace(self.snapshot, workloads=pinned, resolvers=resolvers)
         self.xds.publish(self._packer.pack(self._compiler.compile(seen, pinned)))
         self._compiled_from = inputs
         for problem in sorted(frozenset(self._compiler.problems) - self._reported):

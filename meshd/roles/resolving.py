@@ -1,17 +1,26 @@
-"""Keeps the resolver's tables at what the mesh's services are, and has them read."""
+"""Keeps the resolvers' tables at what the mesh's services are, and has them read."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from meshd import wire
 from meshd.model.service import ServiceRecord
 from meshd.resolver import files
 from meshd.resolver.asking import knows
-from meshd.resolver.command import wildcards_server
+from meshd.resolver.command import server
 from meshd.resolver.tables import marked, tables
+from meshd.resolver.views import (
+    View,
+    addresses,
+    common,
+    known_by_all,
+    known_otherwise,
+    present,
+    view,
+)
 from meshd.roles.link import Link
 from meshd.settings import MeshSettings, Paths
 
@@ -21,23 +30,35 @@ _LONGEST_PAUSE: Final = 1.0
 
 
 class Resolving:
-    """``changed`` is called when the resolver has read what was written last."""
+    """``changed`` is called when the resolvers have read what was written last."""
 
     def __init__(self, paths: Paths, settings: MeshSettings, changed: Callable[[], None]) -> None:
         self._directory = paths.resolver_run
         self._settings = settings
         self._changed = changed
         self._supervisor = Link(paths.socket("supervisor"), lambda _: None)
-        self._followed: Mapping[str, ServiceRecord] | None = None
+        self._followed: tuple[Mapping[str, ServiceRecord], frozenset[str]] | None = None
         self._version = 0
-        self._written: tuple[str, ...] = ()
-        self._read: tuple[str, ...] = ()
+        self._addresses: dict[str, str] = {
+            view.namespace: view.address for view in present(self._directory)
+        }
+        """Of the resolvers that namespaces have to themselves. Who has one keeps it for as long as
+        it has workloads here: to change over costs the queries that are under way."""
+        self._answering = frozenset(self._addresses.values())
+        self._written: frozenset[tuple[str, str]] = frozenset()
+        self._read: frozenset[tuple[str, str]] = frozenset()
+        """Addresses, and names that only who has read all knows."""
         self._news = asyncio.Event()
 
     @property
     def is_read(self) -> bool:
-        """Whether the resolver answers with what the services are."""
+        """Whether the resolvers answer with what the services are."""
         return self._read == self._written
+
+    @property
+    def resolvers(self) -> dict[str, str]:
+        """Addresses of those that namespaces have to themselves, once they have answered."""
+        return {name: one for name, one in self._addresses.items() if one in self._answering}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -45,18 +66,40 @@ class Resolving:
             tasks.create_task(self._supervisor.run())
             tasks.create_task(self._ask())
 
-    def follow(self, services: Mapping[str, ServiceRecord]) -> None:
-        """Raises SystemRefusedError when the tables cannot be written."""
-        if services == self._followed:
+    def follow(self, services: Mapping[str, ServiceRecord], namespaces: Collection[str]) -> None:
+        """``namespaces``: of this node's workloads. Raises SystemRefusedError: the tables cannot be
+        written."""
+        if (follows := (services, frozenset(namespaces))) == self._followed:
             return
-        domain, wild = self._settings.domain, wildcards_server(self._settings)
-        self._written, told = marked(tables(services.values(), domain, wild), domain, wild)
-        changed = files.write(self._directory, told)
+        records = tuple(services.values())
+        special = known_otherwise(records, namespaces, self._settings.domain)
+        kept = {*special, *(name for name in self._addresses if name in namespaces)}
+        self._addresses = addresses(kept, self._addresses)
+        views = [view(self._directory, name, self._addresses[name]) for name in sorted(kept)]
+        marks, changed = self._write(common(self._directory), known_by_all(records))
+        for one in views:
+            files.make(one.directory)
+            more, is_new = self._write(one, special.get(one.namespace, ()))
+            marks, changed = marks | more, changed or is_new
+        for gone in set(present(self._directory)) - set(views):
+            files.remove(gone.directory)
+            changed = True
+        self._written = marks
         # The first time in any case: who wrote before may have ended before it could tell.
         if changed or self._followed is None:
             self._tell()
-        self._followed = services
+        self._followed = follows
         self._news.set()
+
+    def _write(
+        self, one: View, services: Iterable[ServiceRecord]
+    ) -> tuple[frozenset[tuple[str, str]], bool]:
+        """The view's marks, and whether anything is new."""
+        domain, wild = self._settings.domain, server(one.wildcards_address, self._settings)
+        told = tables(services, domain, wild, overlaid=bool(one.namespace))
+        names, told = marked(told, domain, wild)
+        is_new = files.write(one.directory, told)
+        return frozenset((one.address, name) for name in names), is_new
 
     def _tell(self) -> None:
         self._version += 1
@@ -73,7 +116,9 @@ class Resolving:
                     self._tell()  # who should have read them was just being replaced, perhaps
                 pause = min(2 * pause, _LONGEST_PAUSE)
             self._read = wanted
+            self._answering = frozenset(address for address, _ in wanted)
             self._changed()
 
-    async def _knows_all(self, names: tuple[str, ...]) -> bool:
-        return all([await knows(self._settings.dns_port, name) for name in names])
+    async def _knows_all(self, marks: Collection[tuple[str, str]]) -> bool:
+        port = self._settings.dns_port
+        return all([await knows(port, name, address) for address, name in sorted(marks)])

@@ -14,8 +14,7 @@ import msgspec
 from meshd.errors import UNDECODABLE
 from meshd.model.base import UnixSeconds
 from meshd.proxy.bootstrap import config_of
-from meshd.resolver.command import NAMES as RESOLVERS
-from meshd.resolver.command import is_started_for
+from meshd.resolver.command import is_resolver, is_started_for
 from meshd.supervisor.home import Home, write_file
 from meshd.supervisor.process import Identity, command_line, identify
 
@@ -50,6 +49,6 @@ def is_ours(entry: Entry, home: Home) -> bool:
     command = command_line(entry.identity.pid)
     if entry.proxy:
         return config_of(command) == str(home.bootstrap(entry.name))
-    if entry.name in RESOLVERS:
+    if is_resolver(entry.name):
         return is_started_for(entry.name, home.paths.resolver_run, command)
     return ("meshd", entry.name) in itertools.pairwise(command)

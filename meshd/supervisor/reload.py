@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from meshd.resolver.command import NAMES as RESOLVERS
+from meshd.resolver.command import is_resolver
 from meshd.settings import ProxySettings, Settings
 from meshd.supervisor.privileges import Role
 
@@ -30,7 +30,8 @@ def consequence(before: Settings, after: Settings, roles: Collection[str]) -> Co
     """``roles``: all that there are."""
     if before == after:
         return Consequence()
-    unconcerned = RESOLVERS if before.mesh == after.mesh else frozenset[str]()
+    resolvers = frozenset(filter(is_resolver, roles))
+    unconcerned = resolvers if before.mesh == after.mesh else frozenset[str]()
     replace = _fixed(before.proxy) != _fixed(after.proxy) or before.node != after.node
     return Consequence(frozenset(roles) - unconcerned, replace)
 

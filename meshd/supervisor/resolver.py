@@ -1,4 +1,4 @@
-"""The node's resolver, and the one for wildcards beside it, as children of the supervisor.
+"""The node's resolvers, with those for wildcards beside them, as children of the supervisor.
 
 They are part of the data path: like the proxies they outlive the supervisor, and the service where
 those do, and the next supervisor goes on with them.
@@ -7,14 +7,14 @@ those do, and the next supervisor goes on with them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from meshd import journal
 from meshd.errors import MeshdError
 from meshd.resolver import command
-from meshd.resolver.command import WILDCARDS_NAME
+from meshd.resolver.command import is_for_wildcards, view_of
 from meshd.resolver.files import WILDCARDS, read
 from meshd.settings import Settings
 from meshd.supervisor.child import Policy
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Resolver:
-    """Both, by name. Started with what the settings say at that time."""
+    """All of them, by name. Started with what the settings say at that time."""
 
     policy: Final = Policy(first_pause=0.02, longest_pause=1.0, settled=0.5, grace=1.2)
     """Nobody else answers meanwhile, so whatever was its end, it is started again at once if it had
@@ -36,7 +36,13 @@ class Resolver:
     def __init__(self, directory: Path, slice_name: str) -> None:
         self._directory = directory
         self._slice = slice_name
-        self._wildcards: str | None = None
+        self._wildcards: dict[str, str | None] = {}
+        """What the one of a name has read; None: that is not known."""
+
+    @property
+    def commands(self) -> Mapping[str, Sequence[str]]:
+        """Of those that only some namespaces have; what each is started with is known then."""
+        return dict.fromkeys(command.of_namespaces(self._directory), ())
 
     def command(self, name: str, settings: Settings) -> tuple[str, ...]:
         """Raises MeshdError."""
@@ -44,8 +50,8 @@ class Resolver:
         started = stranger_command((command.find(), *arguments))
         if self._slice:
             started = scoped(self._slice, name, started)
-        if name == WILDCARDS_NAME:
-            self._wildcards = self._read()
+        if is_for_wildcards(name):
+            self._wildcards[name] = self._read(name)
         # Until it knows what that signal means, it has read nothing that could be outdated.
         return ("env", "--ignore-signal=HUP", *started)
 
@@ -57,24 +63,28 @@ class Resolver:
                 # Its last argument is followed by an empty string.
                 running = command_line(entry.identity.pid)
                 if entry.name == name and running[-len(wanted) - 1 : -1] == wanted:
-                    if name == WILDCARDS_NAME:
-                        self._wildcards = self._read() if self._is_older(entry.since) else None
+                    if is_for_wildcards(name):
+                        is_older = self._is_older(name, entry.since)
+                        self._wildcards[name] = self._read(name) if is_older else None
                     return entry
         return None
 
-    @property
-    def is_outdated(self) -> bool:
-        """The one for wildcards has to be started again, since it reads them only then."""
-        return self._read() != self._wildcards
+    def is_outdated(self, name: str) -> bool:
+        """The one of this name has to be started again: wildcards are read only then."""
+        return is_for_wildcards(name) and self._read(name) != self._wildcards.get(name)
 
-    def _read(self) -> str:
-        return read(self._directory / WILDCARDS) or ""
+    def _read(self, name: str) -> str:
+        return read(self._path(name)) or ""
 
-    def _is_older(self, moment: float) -> bool:
+    def _is_older(self, name: str, moment: float) -> bool:
         try:
-            return (self._directory / WILDCARDS).stat().st_mtime < moment
+            return self._path(name).stat().st_mtime < moment
         except OSError:
             return True
+
+    def _path(self, name: str) -> Path:
+        """Raises SystemRefusedError when the namespace has none any more."""
+        return view_of(name, self._directory).directory / WILDCARDS
 
 
 def pass_on(name: str, line: str) -> None:

@@ -10,9 +10,7 @@ from typing import Final
 
 from meshd import journal, wire
 from meshd.errors import InvalidInputError
-from meshd.resolver.command import NAME as RESOLVER
-from meshd.resolver.command import NAMES as RESOLVERS
-from meshd.resolver.command import WILDCARDS_NAME as WILDCARDS
+from meshd.resolver.command import is_for_wildcards, is_resolver
 from meshd.settings import Settings
 from meshd.supervisor.child import Policy
 from meshd.supervisor.home import Home
@@ -56,7 +54,7 @@ class Roles:
 
     @property
     def _commands(self) -> Mapping[str, Sequence[str]]:
-        return chosen(self._offered, self.settings)
+        return {**chosen(self._offered, self.settings), **self._resolver.commands}
 
     def _make(self, name: str) -> Runner:
         return Runner(
@@ -64,18 +62,18 @@ class Roles:
             command=lambda: self._command(name),
             environment=self._environment,
             output=self._output(name),
-            policy=self._resolver.policy if name in RESOLVERS else Policy(grace=_GRACE),
+            policy=self._resolver.policy if is_resolver(name) else Policy(grace=_GRACE),
             changed=self._changed,
         )
 
     def _output(self, name: str) -> Output:
-        if name in RESOLVERS:
+        if is_resolver(name):
             return File(name, lambda line: pass_on(name, line))
         return Pipe(lambda line: journal.relay(name, line))
 
     def _command(self, name: str) -> Sequence[str]:
         """Raises MeshdError."""
-        if name in RESOLVERS:
+        if is_resolver(name):
             return self._resolver.command(name, self.settings)
         return self._commands[name]
 
@@ -109,7 +107,7 @@ class Roles:
         """Those that run and go on."""
         kept: list[Entry] = []
         for runner in self._runners:
-            if runner.name not in RESOLVERS:
+            if not is_resolver(runner.name):
                 continue
             found = self._resolver.to_adopt(runner.name, left, self.settings)
             if found and runner.adopt(found.identity, found.since):
@@ -142,12 +140,14 @@ class Roles:
                 runner.start()
 
     async def reload_names(self) -> None:
-        """The resolvers' files are other ones now."""
-        if self._resolver.is_outdated:
-            await self.restart({WILDCARDS} & self.names)
+        """The resolvers' files are other ones now, and there may be others."""
+        wanted = self.names
+        outdated = {name for name in wanted if self._resolver.is_outdated(name)}
+        if outdated or wanted != frozenset(runner.name for runner in self._runners):
+            await self.restart(outdated)
         # After that: it may not hand on what the other one has not read.
         for runner in self._runners:
-            if runner.name == RESOLVER:
+            if is_resolver(runner.name) and not is_for_wildcards(runner.name):
                 runner.read_again()
 
     async def stop(self, *, but: Collection[str] = ()) -> None:

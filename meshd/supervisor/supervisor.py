@@ -13,7 +13,7 @@ from typing import Final
 from meshd import channel, journal, wire
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.pool import Pool
-from meshd.resolver.command import NAMES as RESOLVERS
+from meshd.resolver.command import is_resolver
 from meshd.settings import Settings, load
 from meshd.supervisor import answering, record
 from meshd.supervisor.account import Account
@@ -159,7 +159,7 @@ class Supervisor:
         Unless they have a slice of their own: then they go on, and so do the resolvers.
         """
         if self._slice:
-            await self._roles.stop(but=RESOLVERS)
+            await self._roles.stop(but=set(filter(is_resolver, self._roles.names)))
         else:
             await self._pools[Pool.TRAFFIC].stop(_DRAIN_LIMIT)
             await asyncio.gather(self._roles.stop(), self._pools[Pool.DNS].stop(0))

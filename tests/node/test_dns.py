@@ -194,8 +194,10 @@ def resolving(make: Callable[..., Node]) -> Iterator[Node]:
         write.dump(
             write.namespace("mesh", enrolled=True),
             write.namespace("outside", enrolled=False),
+            write.namespace("office", enrolled=True),
             write.deployment("resolver", "outside", program="resolver.py"),
             write.deployment("alice"),
+            write.deployment("dora", "office"),
         )
     )
     assert node.pod("resolver.outside").plan.address == from_cidr[0]
@@ -314,6 +316,60 @@ def test_a_short_name_is_of_the_clients_own_namespace(resolving: Node) -> None:
     with resolving.applied(write.dump(write.service("external", "outside", app="alice"))):
         resolving.eventually(lambda: look_up(resolving, "external.outside"), "it is known")
         assert look_up(resolving, "external") == []
+
+
+def declared(host: str, address: str, namespace: str, export_to: str) -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {namespace}, namespace: {namespace}}}
+spec:
+  hosts: ["{host}"]
+  addresses: [{address}]
+  resolution: STATIC
+  exportTo: ["{export_to}"]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  endpoints: [{{address: 198.18.0.9}}]
+---
+"""
+
+
+@pytest.mark.parametrize("pattern", ["public.test", "*.public.test"])
+def test_a_host_is_what_the_clients_namespace_says(resolving: Node, pattern: str) -> None:
+    """A private one is the world's to everybody else, here a name that the world has, too."""
+    name = pattern.replace("*", "a")
+    outside = look_up(resolving, name)
+    with resolving.applied(declared(pattern, "198.19.201.1", "office", ".")):
+        assert look_up(resolving, name, "dora.office") == ["198.19.201.1"]
+        assert look_up(resolving, name) == outside
+        assert look_up(resolving, "server", "dora.office") == []
+        with resolving.applied(declared(pattern, "198.19.201.2", "mesh", "*")):
+            assert look_up(resolving, name, "dora.office") == ["198.19.201.1"]
+            assert look_up(resolving, name) == ["198.19.201.2"]
+    assert look_up(resolving, name, "dora.office") == look_up(resolving, name) == outside
+
+
+def test_a_private_service_has_its_name_in_its_namespace_only(resolving: Node) -> None:
+    service = resolving.write.service("hidden", app="alice")
+    service["metadata"]["annotations"] = {"networking.istio.io/exportTo": "."}
+    with resolving.applied(resolving.write.dump(service)):
+        (address,) = look_up(resolving, "hidden.mesh.svc.cluster.local")
+        assert address.startswith("198.19.")
+        assert query(resolving, "hidden.mesh.svc.cluster.local", AAAA) == (NO_ERROR, 0)
+        for form in ("hidden.mesh", "hidden.mesh.svc", "hidden.mesh.svc.cluster.local"):
+            assert look_up(resolving, form) == [address]
+            assert look_up(resolving, form, "dora.office") == []
+        asked = (
+            "alice",
+            sys.executable,
+            "-c",
+            QUERY,
+            "hidden.mesh.svc",
+            str(A),
+            "198.18.0.250",
+            "tcp",
+        )
+        assert resolving.exec(*asked).json()[:2] == [NO_ERROR, 1]
 
 
 def wildcard(name: str, address: str) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+import pytest
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
 
 from meshd.compile.compiler import Compiled, Compiler, Kind
@@ -31,10 +34,11 @@ WORKLOAD = Workload(
 )
 
 
-def compiled() -> Mapping[Pool, Compiled]:
+def compiled(resolvers: dict[str, str] | None = None) -> Mapping[Pool, Compiled]:
     objects = [read.object for read in read_objects(SERVICE, "test.yaml")]
     addresses = {"web.mesh.svc.cluster.local": "198.19.0.1"}
     snapshot = build_snapshot(objects, [WORKLOAD], MeshOptions(dns_port=5353), addresses)
+    snapshot = msgspec.structs.replace(snapshot, resolvers=resolvers or {})
     return Compiler().compile(snapshot, [WORKLOAD.uid])
 
 
@@ -67,3 +71,21 @@ def test_nothing_of_it_is_where_the_clusters_of_services_are() -> None:
     )
     assert list(dns[Kind.LISTENER]) == ["mesh.web|dns"]
     assert list(dns[Kind.CLUSTER]) == ["dns"]
+
+
+@pytest.mark.parametrize(("namespace", "address"), [("mesh", "127.64.0.1"), ("other", "127.0.0.1")])
+def test_queries_go_to_the_namespaces_own_resolver_where_there_is_one(
+    namespace: str, address: str
+) -> None:
+    found = compiled({namespace: "127.64.0.1"})
+    listener = found[Pool.DNS][Kind.LISTENER]["mesh.web|dns"]
+    proxy = udp_proxy_pb2.UdpProxyConfig()
+    assert listener.listener_filters[0].typed_config.Unpack(proxy)
+    over_tcp = tcp_proxy_pb2.TcpProxy()
+    scope = found[Pool.TRAFFIC][Kind.LISTENER]["outbound@mesh"]
+    (chain,) = (one for one in scope.filter_chains if one.name == "dns")
+    assert chain.filters[0].typed_config.Unpack(over_tcp)
+    for pool, cluster in ((Pool.DNS, proxy.cluster), (Pool.TRAFFIC, over_tcp.cluster)):
+        (group,) = found[pool][Kind.CLUSTER][cluster].load_assignment.endpoints
+        place = group.lb_endpoints[0].endpoint.address.socket_address
+        assert (place.address, place.port_value) == (address, 5353)

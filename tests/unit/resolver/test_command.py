@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from meshd.errors import InvalidInputError, SystemRefusedError
-from meshd.resolver import command
+from meshd.resolver import command, files, views
+from meshd.resolver.tables import Tables
 from meshd.settings import MeshSettings
 
 DIRECTORY = Path("/run/x/dns")
@@ -57,10 +58,32 @@ def test_it_is_told_from_another_nodes() -> None:
 
 
 def test_the_one_for_wildcards_is_beside_the_other() -> None:
-    at = command.wildcards_server(MeshSettings(dns_port=5353))
     listens = [one for one in of(command.WILDCARDS_NAME) if "listen" in one or "port" in one]
     assert sorted(listens) == ["--listen-address=127.0.0.2", "--port=5353"]
-    assert at == "127.0.0.2#5353"
+
+
+def test_a_namespace_with_names_of_its_own_has_two_that_ask_the_first_for_the_rest(
+    tmp_path: Path,
+) -> None:
+    own = views.view(tmp_path, "shop", "127.64.0.7")
+    settings = MeshSettings(dns_port=5353)
+    assert command.of_namespaces(tmp_path) == ()
+    files.make(own.directory)
+    files.write(own.directory, Tables("127.0.0.1 a.test\n", "", ""))
+    assert command.of_namespaces(tmp_path) == ("resolver.shop",)
+    files.write(own.directory, Tables("127.0.0.1 a.test\n", "", "local=/*.b.test/\n"))
+    names = command.of_namespaces(tmp_path)
+    assert names == ("resolver.shop", "resolver-wildcards.shop")
+    tables, wildcards = (command.arguments(name, settings, tmp_path) for name in names)
+    assert {"--listen-address=127.64.0.7", "--server=127.0.0.1#5353", "--no-resolv"} <= {*tables}
+    assert not any(word.startswith("--local=") for word in tables)
+    assert f"--listen-address={own.wildcards_address}" in wildcards
+    for name, words in zip(names, (tables, wildcards), strict=True):
+        assert command.is_started_for(name, tmp_path, words)
+    files.remove(own.directory)
+    assert command.of_namespaces(tmp_path) == ()
+    with pytest.raises(SystemRefusedError, match=r"resolver\.shop"):
+        command.arguments("resolver.shop", settings, tmp_path)
 
 
 def test_the_package_is_named_when_it_is_missing(

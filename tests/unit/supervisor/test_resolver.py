@@ -64,14 +64,14 @@ def test_it_has_a_scope_where_proxies_have_one(home: Home) -> None:
 def test_new_wildcards_need_a_new_process(home: Home) -> None:
     one = resolver(home)
     one.command(WILDCARDS_NAME, SETTINGS)
-    assert not one.is_outdated
+    assert not one.is_outdated(WILDCARDS_NAME)
     path = home.paths.resolver_run / WILDCARDS
     path.write_text("local=/*.a.test/\n")
-    assert one.is_outdated
+    assert one.is_outdated(WILDCARDS_NAME)
     one.command(NAME, SETTINGS)
-    assert one.is_outdated
+    assert one.is_outdated(WILDCARDS_NAME)
     one.command(WILDCARDS_NAME, SETTINGS)
-    assert not one.is_outdated
+    assert not one.is_outdated(WILDCARDS_NAME)
 
 
 def test_one_that_runs_is_kept(home: Home, running: Entry) -> None:
@@ -98,7 +98,7 @@ def test_one_that_is_kept_may_not_know_the_newest_wildcards(home: Home, running:
         one = resolver(home)
         assert one.to_adopt(running.name, [running], SETTINGS)
         if running.name == WILDCARDS_NAME:
-            assert one.is_outdated is outdated
+            assert one.is_outdated(WILDCARDS_NAME) is outdated
 
 
 def test_it_is_soon_started_again_however_often_it_failed() -> None:

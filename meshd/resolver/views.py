@@ -1,0 +1,94 @@
+"""Which names a namespace knows otherwise than most: such a namespace has a resolver of its own.
+
+That one answers for those names, and asks the node's resolver all others. So what is exported to
+some namespaces only is never answered to the others, and nothing grows with namespaces times names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from meshd.model.service import ServiceRecord, seen_from
+from meshd.resolver.tables import names_of
+
+_DIRECTORY: Final = "of"
+"""Below the resolver's own: one directory for each, ``NAMESPACE@ADDRESS``."""
+_ADDRESSES: Final = ipaddress.ip_network("127.64.0.0/11")
+_WILDCARDS_BESIDE: Final = _ADDRESSES.num_addresses
+"""From the address of a resolver to that of the one for its wildcards."""
+
+
+class View(NamedTuple):
+    """Names as one namespace knows them; as most do when there is no namespace."""
+
+    namespace: str
+    directory: Path
+    """Of its tables."""
+    address: str
+    wildcards_address: str
+    """Where the one is that answers for its wildcards. Both at the same port."""
+
+
+def common(directory: Path) -> View:
+    """What most namespaces know."""
+    return View("", directory, "127.0.0.1", "127.0.0.2")
+
+
+def view(directory: Path, namespace: str, address: str) -> View:
+    beside = str(ipaddress.ip_address(address) + _WILDCARDS_BESIDE)
+    return View(namespace, directory / _DIRECTORY / f"{namespace}@{address}", address, beside)
+
+
+def present(directory: Path) -> tuple[View, ...]:
+    """Those of namespaces, as far as they are written down."""
+    try:
+        names = sorted(path.name for path in (directory / _DIRECTORY).iterdir())
+    except OSError:
+        return ()
+    parts = (name.partition("@") for name in names)
+    return tuple(view(directory, namespace, address) for namespace, at, address in parts if at)
+
+
+def addresses(namespaces: Iterable[str], before: Mapping[str, str]) -> dict[str, str]:
+    """A loopback address for each: as before, else one that follows from the name."""
+    wanted = sorted(set(namespaces))
+    given = {namespace: before[namespace] for namespace in wanted if namespace in before}
+    for namespace in wanted:
+        if namespace not in given:
+            taken = set(given.values())
+            given[namespace] = next(one for one in _candidates(namespace) if one not in taken)
+    return given
+
+
+def _candidates(namespace: str) -> Iterator[str]:
+    start = int.from_bytes(hashlib.sha256(namespace.encode()).digest()[:4])
+    usable = _ADDRESSES.num_addresses - 2
+    return (str(_ADDRESSES[1 + (start + step) % usable]) for step in range(usable))
+
+
+def known_by_all(services: Collection[ServiceRecord]) -> tuple[ServiceRecord, ...]:
+    return tuple(seen_from("", services).values())
+
+
+def known_otherwise(
+    services: Collection[ServiceRecord], namespaces: Iterable[str], domain: str
+) -> dict[str, tuple[ServiceRecord, ...]]:
+    """For each namespace that knows any: the services whose names stand for something else there
+    than for most, or for nothing."""
+    usual = {one.host: names_of(one, domain) for one in known_by_all(services)}
+    hosts = {one.host for one in services if names_of(one, domain) != usual.get(one.host)}
+    special = [one for one in services if one.host in hosts]
+    found: dict[str, tuple[ServiceRecord, ...]] = {}
+    for namespace in sorted(set(namespaces)) if special else ():
+        here = tuple(
+            one
+            for one in seen_from(namespace, special).values()
+            if (names := names_of(one, domain)) and names != usual.get(one.host)
+        )
+        if here:
+            found[namespace] = here
+    return found
