@@ -54,20 +54,22 @@ def _messages() -> tuple[Any, Any]:
 CertificateRequest, CertificateResponse = _messages()
 
 
-def peer_of(context: Any, trust_domain: str) -> Peer:
-    """The node at the other end, by the certificate that TLS has verified.
+def peer_of(certificate: bytes, trust_domain: str) -> Peer:
+    """Return the node that a certificate is for. ``certificate``: in DER, verified by TLS.
 
     Raises InvalidInputError when it is no node's of this mesh.
     """
-    shown = context.auth_context()
-    for name in shown.get("x509_subject_alternative_name", ()):
-        if found := parse_node(name.decode(errors="replace")):
-            break
-    else:
+    leaf = x509.load_der_x509_certificate(certificate)
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        uris = []
+    found = parse_node(uris[0]) if len(uris) == 1 else None
+    if found is None:
         raise InvalidInputError("this is for nodes, and your certificate is not a node's")
     if found[0] != trust_domain:
         raise InvalidInputError(f"this mesh is {trust_domain}, not {found[0]}")
-    leaf = x509.load_pem_x509_certificate(shown["x509_pem_cert"][0])
     return Peer(found[1], f"{leaf.serial_number:x}", leaf.not_valid_after_utc.timestamp())
 
 
@@ -75,15 +77,16 @@ Sign = Callable[[Peer, bytes, float], Awaitable[wire.Certified]]
 """For whom, CSR in PEM, life time in seconds. Raises MeshdError."""
 
 
-def handler(sign: Sign, trust_domain: str) -> Any:
-    """What a server adds to its gRPC handlers."""
+def handler(sign: Sign, peer: Callable[[Any], Peer]) -> Any:
+    """What a server adds to its gRPC handlers. ``peer``: the node at the other end of a call's
+    context; raises InvalidInputError when there is none."""
 
     async def create(request: Any, context: Any) -> Any:
         try:
-            peer = peer_of(context, trust_domain)
+            asking = peer(context)
             if request.validity_duration < 0:
                 raise InvalidInputError("validity_duration: a certificate lasts 0 seconds or more")
-            certified = await sign(peer, request.csr.encode(), float(request.validity_duration))
+            certified = await sign(asking, request.csr.encode(), float(request.validity_duration))
         except InvalidInputError as error:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except MeshdError as error:

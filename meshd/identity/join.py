@@ -7,7 +7,6 @@ second connection, verified by that one, it hands over the token.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -21,8 +20,6 @@ from meshd.model.base import UnixSeconds
 ALPN: Final = "meshd-join"
 LIMIT: Final = 64 * 1024
 """Bytes of a line."""
-_TIMEOUT: Final = 10.0
-"""Seconds for a client to say what it wants."""
 
 
 class AskRoots(msgspec.Struct, frozen=True, tag=True):
@@ -94,17 +91,9 @@ class Reception:
         self._roots = roots
         self._facts = facts
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(self, line: bytes) -> bytes:
         """One question, one answer."""
-        try:
-            async with asyncio.timeout(_TIMEOUT):
-                answer = await self._answer(await reader.readline())
-                writer.write(encode(answer))
-                await writer.drain()
-        except (TimeoutError, ConnectionError, ValueError):
-            pass  # too slow, gone, or a line that is too long
-        finally:
-            writer.close()
+        return encode(await self._answer(line))
 
     async def _answer(self, line: bytes) -> Message:
         try:

@@ -8,9 +8,8 @@ import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
-import grpc
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd import wire
@@ -42,8 +41,7 @@ class ServingCertificate:
         self._certify = certify
         self._clock = clock
         self._held: Credentials | None = None
-        self._configuration: Any = None
-        self._contexts: list[ssl.SSLContext] = []
+        self._context: ssl.SSLContext | None = None
 
     @property
     def held(self) -> Credentials:
@@ -70,11 +68,7 @@ class ServingCertificate:
         csr = new_request(key, self._uri, (SERVER_NAME,)).public_bytes(Encoding.PEM)
         certified = await self._certify(wire.Certify(csr))
         self._held = Credentials(private_pem(key), certified.chain, certified.roots)
-        self._configuration = grpc.ssl_server_certificate_configuration(
-            [(self._held.key, self._held.chain)], self._held.roots
-        )
-        for context in self._contexts:
-            self._load(context)
+        self._context = _context(self._held)
 
     async def run(self) -> None:
         """A new one halfway to the end of each, for ever."""
@@ -88,26 +82,29 @@ class ServingCertificate:
                 except MeshdError as error:
                     _log.error("server certificate: %s", error, extra={"MESHD_EVENT": "ca"})
 
-    def grpc_credentials(self) -> Any:
-        """Mutual TLS; each handshake is made with the newest certificate."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._configuration, lambda: self._configuration, require_client_authentication=True
-        )
+    def context(self) -> ssl.SSLContext:
+        """The newest, for one connection. It asks for a certificate and verifies it, but goes on
+        without one: those that join have none yet."""
+        if self._context is None:
+            raise NotReadyError("the server has no certificate yet")
+        return self._context
 
-    def join_context(self) -> ssl.SSLContext:
-        """For those who have no certificate yet; it always has the newest."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols([ALPN])
-        self._contexts.append(context)
-        self._load(context)
-        return context
 
-    def _load(self, context: ssl.SSLContext) -> None:
-        # Python's ssl takes keys from files only; this one is in memory.
-        descriptor = os.memfd_create("server", os.MFD_CLOEXEC)
-        try:
-            os.write(descriptor, self.held.key + self.held.chain)
-            context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-        finally:
-            os.close(descriptor)
+def _context(held: Credentials) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a root of ours may be an intermediate
+    # Resumed sessions would not be verified again.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0
+    context.set_alpn_protocols([ALPN, "h2"])
+    context.load_verify_locations(cadata=held.roots.decode())
+    # Python's ssl takes keys from files only; this one is in memory.
+    descriptor = os.memfd_create("server", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, held.key + held.chain)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    return context

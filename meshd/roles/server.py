@@ -10,15 +10,14 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from meshd import accounts, channel, wire
-from meshd.errors import InvalidInputError, SystemRefusedError, UnreachableError
+from meshd.errors import InvalidInputError, UnreachableError
 from meshd.identity import csr, istio_ca
-from meshd.identity.join import ALPN, LIMIT, MeshFacts, Reception
+from meshd.identity.join import ALPN, MeshFacts, Reception
 from meshd.identity.serving import ServingCertificate
 from meshd.model.bounds import Bounds
 from meshd.model.workload import Workload
@@ -39,15 +38,9 @@ async def run(settings: Settings, paths: Paths) -> None:
     """Until cancelled. Raises MeshdError when it cannot start."""
     server = Server(settings, paths)
     await server.certificate.wait()
-    directory = paths.run / "server"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    nodes, joining = directory / "nodes.sock", directory / "join.sock"
-    credentials = server.certificate.grpc_credentials()
-    signing = istio_ca.handler(server.sign, settings.identity.trust_domain)
-    await server.plane.start(nodes, credentials, [signing])
-    reception = await _receive(joining, server)
-    front = Front(ALPN, joining, nodes)
-    port = await front.listen(settings.control.address, settings.control.port)
+    server.nodes.parent.mkdir(mode=0o700, exist_ok=True)
+    await server.plane.start(server.nodes, [istio_ca.handler(server.sign, server.peer)])
+    port = await server.front.listen(settings.control.address, settings.control.port)
     (paths.run / "control.port").write_text(f"{port}\n", encoding="ascii")
     await channel.listen(
         paths.socket("server"),
@@ -61,19 +54,8 @@ async def run(settings: Settings, paths: Paths) -> None:
             tasks.create_task(server.plane.streams.cut_ended_for_ever())
             tasks.create_task(server.mesh.run())
     finally:
-        await front.stop()
-        reception.close()
+        await server.front.stop()
         await server.plane.stop()
-
-
-async def _receive(path: Path, server: Server) -> asyncio.Server:
-    path.unlink(missing_ok=True)
-    try:
-        return await asyncio.start_unix_server(
-            server.reception.serve, path, ssl=server.certificate.join_context(), limit=LIMIT
-        )
-    except OSError as error:
-        raise SystemRefusedError(f"{path}: cannot listen there: {error.strerror}") from None
 
 
 class Server:
@@ -88,7 +70,7 @@ class Server:
         self._objects: tuple[dict[str, Any], ...] | None = None
         self.certificate = ServingCertificate(self._trust_domain, settings.node_name, self._certify)
         self.plane = Plane(
-            lambda context: istio_ca.peer_of(context, self._trust_domain),
+            self.peer,
             self._admit,
             self._rosters_changed,
             settings.control.disconnect_grace,
@@ -106,6 +88,18 @@ class Server:
             ),
         )
 
+        self.nodes = paths.run / "server" / "nodes.sock"
+        self.front = Front(
+            self.certificate.context,
+            (ALPN, self.reception.answer),
+            lambda certificate: istio_ca.peer_of(certificate, self._trust_domain),
+            self.nodes,
+        )
+
+    def peer(self, context: Any) -> Peer:
+        """Return the node at the other end of a call. Raises InvalidInputError when it is none."""
+        return self.front.peer(context.peer())
+
     # ---- the identity role
 
     async def _certify(self, request: wire.Certify) -> wire.Certified:
@@ -117,7 +111,9 @@ class Server:
         return certified
 
     async def _admit(self, peer: Peer) -> Bounds:
-        return (await self._ask(wire.Admit(peer), wire.Admitted)).bounds
+        bounds = (await self._ask(wire.Admit(peer), wire.Admitted)).bounds
+        self.front.admitted(peer)
+        return bounds
 
     async def _ask(self, request: wire.Message, expected: type[T]) -> T:
         """Raises MeshdError."""

@@ -1,42 +1,84 @@
-"""One TCP port for two TLS servers: who offers a certain ALPN name goes to one, else to the other.
+"""One TCP port for nodes and for those that join, with TLS ended before anything else is done.
 
-Bytes are passed on as they are: TLS is between the client and the server behind. Python's gRPC
-can demand a client certificate or not ask for one, and those who join have none yet.
+gRPC sees only connections whose handshake is done and whose client has shown a certificate of this
+mesh: what strangers send, or leave unsent, is between them and OpenSSL. Connections that agree on
+the protocol of joining are answered here. The others go on to gRPC as plain HTTP/2 over a unix
+socket. The front's end of that connection has a name that nobody can guess, by which gRPC's
+handlers learn which node it is from (``peer``); what reaches the socket in any other way is from
+none.
+
+A connection is a stranger's until one of its requests has been admitted (``admitted``): strangers
+have little time and places of their own, which are not those of nodes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
+import dataclasses
 import ipaddress
-from collections import Counter
+import secrets
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from meshd.errors import SystemRefusedError
-from meshd.xds.hello import NotTlsError, offered_protocols
+from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.wire.joining import Peer
+from meshd.xds.places import Places
+from meshd.xds.tls import Tls
 
-_HELLO_TIMEOUT: Final = 5.0
-"""Seconds for a client to begin."""
-_MOST_PIECES: Final = 64
-"""In which a hello may come: all of it is looked at again with each."""
-_MOST_CONNECTIONS: Final = 8192
-_MOST_OF_ONE: Final = 512
-"""Connections of one address (of IPv6, of one /64): a node has two, and may come back before the
-old ones have ended; those behind one translated address share them."""
+_HANDSHAKE_TIMEOUT: Final = 5.0
+"""Seconds for a TLS handshake, from its first byte to its last."""
+_REQUEST_TIMEOUT: Final = 10.0
+"""Seconds from the handshake until a join is answered, or a node's first request is admitted."""
+_MOST_STRANGERS: Final = 1024
+_MOST_OF_ONE_SOURCE: Final = 256
+"""Connections of one address (of IPv6, of one /64) that are not known to be a node's: those behind
+one translated address share them."""
+_MOST_OF_NODES: Final = 8192
+_MOST_OF_ONE_NODE: Final = 16
+"""A node has two, and may come back before the old ones have ended."""
+_LINE: Final = 64 * 1024
+"""Bytes of a question of those that join."""
 _CHUNK: Final = 64 * 1024
 
 
-class Front:
-    """``special``: where to go for whom offers ``protocol``; ``usual``: for all others."""
+@dataclasses.dataclass(eq=False)
+class _Connection:
+    source: str
+    certificate: bytes = b""
+    peer: Peer | None = None
+    """Known from its first request on."""
+    node: str = ""
+    """Empty until it is admitted."""
+    task: asyncio.Task[None] | None = None
+    deadline: asyncio.Timeout | None = None
 
-    def __init__(self, protocol: str, special: Path, usual: Path) -> None:
-        self._protocol = protocol
-        self._special = special
-        self._usual = usual
-        self._connections: set[asyncio.Task[None]] = set()
-        self._by_source: Counter[str] = Counter()
+
+class Front:
+    """``context``: TLS as it is at the moment, which asks for certificates and does without them;
+    ``joining``: the protocol of those that join, and the answer to a line of theirs; ``identify``:
+    the node that a certificate is for, raises InvalidInputError when it is for none; ``nodes``:
+    where gRPC listens."""
+
+    def __init__(
+        self,
+        context: Callable[[], ssl.SSLContext],
+        joining: tuple[str, Callable[[bytes], Awaitable[bytes]]],
+        identify: Callable[[bytes], Peer],
+        nodes: Path,
+    ) -> None:
+        self._context = context
+        self._protocol, self._answer = joining
+        self._identify = identify
+        self._nodes = nodes
+        self._open: set[_Connection] = set()
+        self._named: dict[str, _Connection] = {}
+        """Those that have gone on to gRPC, by what gRPC calls them."""
+        self._strangers = Places[_Connection](_MOST_STRANGERS, _MOST_OF_ONE_SOURCE)
+        self._known = Places[_Connection](_MOST_OF_NODES, _MOST_OF_ONE_NODE)
         self._server: asyncio.Server | None = None
 
     async def listen(self, address: str, port: int) -> int:
@@ -57,53 +99,111 @@ class Front:
         """Hang up on everybody."""
         if self._server:
             self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        tasks = [connection.task for connection in self._open if connection.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- what gRPC's handlers ask and say
+
+    def peer(self, name: str) -> Peer:
+        """Return the node at the other end of what gRPC calls so.
+
+        Raises InvalidInputError when its certificate is no node's, or it did not come this way.
+        """
+        connection = self._named.get(name)
+        if connection is None:
+            raise InvalidInputError("this is for nodes, and you have shown no certificate")
+        if connection.peer is None:
+            connection.peer = self._identify(connection.certificate)
+        return connection.peer
+
+    def admitted(self, peer: Peer) -> None:
+        """From now on the connections that it has made requests on are the node's, and may last."""
+        for connection in [each for each in self._named.values() if each.peer == peer]:
+            if not connection.node:
+                self._leave(connection)
+                connection.node = peer.node
+                _end(self._known.enter(peer.node, connection))
+            if connection.deadline:
+                connection.deadline.reschedule(None)
+
+    # ---- connections
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        source = source_of(writer.get_extra_info("peername"))
-        full = len(self._connections) >= _MOST_CONNECTIONS
-        if full or self._by_source[source] >= _MOST_OF_ONE:
-            writer.close()
+        connection = _Connection(source_of(writer.get_extra_info("peername")))
+        tls = Tls(self._context(), reader, writer)
+        connection.task = asyncio.create_task(self._serve(connection, tls))
+        self._open.add(connection)
+        connection.task.add_done_callback(lambda _: self._ended(connection))
+        _end(self._strangers.enter(connection.source, connection))
+
+    def _ended(self, connection: _Connection) -> None:
+        self._open.discard(connection)
+        self._leave(connection)
+
+    def _leave(self, connection: _Connection) -> None:
+        if connection.node:
+            self._known.leave(connection.node, connection)
+        else:
+            self._strangers.leave(connection.source, connection)
+
+    async def _serve(self, connection: _Connection, tls: Tls) -> None:
+        try:
+            async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
+                await tls.handshake()
+            async with asyncio.timeout(_REQUEST_TIMEOUT) as connection.deadline:
+                await self._go_on(connection, tls)
+        except (OSError, TimeoutError, ValueError):
+            pass  # whoever it was is gone, too slow, or never meant us
+        finally:
+            await tls.close()
+
+    async def _go_on(self, connection: _Connection, tls: Tls) -> None:
+        if tls.protocol == self._protocol:
+            await tls.write(await self._answer(await tls.read_line(_LINE)))
+        elif tls.protocol == "h2" and (certificate := tls.certificate):
+            connection.certificate = certificate
+            await self._pass_on(connection, tls)
+
+    async def _pass_on(self, connection: _Connection, tls: Tls) -> None:
+        first = await tls.read()  # so that gRPC sees nobody who says nothing
+        if not first:
             return
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._connections.add(task)
-        self._by_source[source] += 1
-        task.add_done_callback(functools.partial(self._ended, source))
+        async with self._behind(connection) as (reader, writer):
+            writer.write(first)
+            pumps = [
+                asyncio.create_task(_upwards(tls, writer)),
+                asyncio.create_task(_downwards(reader, tls)),
+            ]
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
 
-    def _ended(self, source: str, task: asyncio.Task[None]) -> None:
-        self._connections.discard(task)
-        self._by_source[source] -= 1
-        if not self._by_source[source]:
-            del self._by_source[source]
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    @contextlib.asynccontextmanager
+    async def _behind(
+        self, connection: _Connection
+    ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A connection to gRPC that it can tell from all others."""
+        name = f"meshd-node-{secrets.token_hex(16)}"
+        peer = f"unix-abstract:{name}"
+        end = socket.socket(socket.AF_UNIX)
         try:
-            await self._pass_on(reader, writer)
-        except (OSError, TimeoutError, NotTlsError):
-            pass  # whoever it was is gone, or never meant us
+            end.setblocking(False)
+            end.bind(f"\0{name}")
+            self._named[peer] = connection
+            await asyncio.get_running_loop().sock_connect(end, str(self._nodes))
+            reader, writer = await asyncio.open_unix_connection(sock=end)
+            try:
+                yield reader, writer
+            finally:
+                writer.transport.abort()
         finally:
-            await _close(writer)
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(_HELLO_TIMEOUT):
-            begin, offered = await _hello(reader)
-        target = self._special if self._protocol in offered else self._usual
-        behind_reader, behind_writer = await asyncio.open_unix_connection(target)
-        behind_writer.write(begin)
-        pumps = [
-            asyncio.ensure_future(_pump(reader, behind_writer)),
-            asyncio.ensure_future(_pump(behind_reader, writer)),
-        ]
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            behind_writer.close()  # first, as whatever awaits may be the last
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            await _close(behind_writer)
+            del self._named[peer]  # before the name is free for others
+            end.close()
 
 
 def source_of(name: Any) -> str:
@@ -118,26 +218,19 @@ def source_of(name: Any) -> str:
     return str(address)
 
 
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
+def _end(connection: _Connection | None) -> None:
+    if connection and connection.task:
+        connection.task.cancel()
 
 
-async def _hello(reader: asyncio.StreamReader) -> tuple[bytes, tuple[str, ...]]:
-    """Raises NotTlsError, ConnectionError."""
-    data = b""
-    for _ in range(_MOST_PIECES):
-        if not (more := await reader.read(_CHUNK)):
-            raise ConnectionResetError("it hung up")
-        data += more
-        if (offered := offered_protocols(data)) is not None:
-            return data, offered
-    raise NotTlsError("a ClientHello in countless pieces")
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _upwards(tls: Tls, writer: asyncio.StreamWriter) -> None:
     """Until one end is closed."""
-    while data := await reader.read(_CHUNK):
+    while data := await tls.read():
         writer.write(data)
         await writer.drain()
+
+
+async def _downwards(reader: asyncio.StreamReader, tls: Tls) -> None:
+    """Until one end is closed."""
+    while data := await reader.read(_CHUNK):
+        await tls.write(data)

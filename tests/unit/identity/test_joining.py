@@ -16,7 +16,7 @@ import pytest
 
 from meshd import wire
 from meshd.errors import InvalidInputError, MeshdError, UnreachableError
-from meshd.identity import join, tokens
+from meshd.identity import istio_ca, join, tokens
 from meshd.identity.desk import Desk
 from meshd.identity.join import MeshFacts, Reception
 from meshd.identity.joining import join_mesh
@@ -25,6 +25,7 @@ from meshd.identity.serving import ServingCertificate
 from meshd.identity.standalone import Standalone
 from meshd.identity.store import Store
 from meshd.identity.token_store import TokenStore
+from meshd.xds.front import Front
 
 
 def running(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -84,11 +85,17 @@ async def serving(
     await certificate.obtain()
     roots: Callable[[], bytes] = lambda: told.encode() or signer.roots()  # noqa: E731
     reception = Reception(certify, roots, FACTS)
-    server = await asyncio.start_server(
-        reception.serve, "127.0.0.1", 0, ssl=certificate.join_context(), limit=join.LIMIT
+    front = Front(
+        certificate.context,
+        (join.ALPN, reception.answer),
+        lambda leaf: istio_ca.peer_of(leaf, TD),
+        directory / "none.sock",
     )
-    async with server:
-        yield Served(server.sockets[0].getsockname(), kept, desk)
+    port = await front.listen("127.0.0.1", 0)
+    try:
+        yield Served(("127.0.0.1", port), kept, desk)
+    finally:
+        await front.stop()
 
 
 async def failing(served: Served, token: str, node: str = "a", **more: Callable[[], float]) -> str:

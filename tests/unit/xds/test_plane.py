@@ -88,18 +88,24 @@ class Mesh:
         )
         self.ahead = 0.0
         """Seconds by which the server's clock, and no node's, is wrong."""
+        self.front: Front | None = None
         self.plane = self.new_plane()
         self.port = 0
 
     def new_plane(self) -> Plane:
-        peer_of = functools.partial(istio_ca.peer_of, trust_domain=TD)
-        plane = Plane(peer_of, self.admit, lambda: None, 0.2)
+        plane = Plane(self.peer, self.admit, lambda: None, 0.2)
         plane.restore(())
         return plane
+
+    def peer(self, context: Any) -> Peer:
+        assert self.front
+        return self.front.peer(context.peer())
 
     async def admit(self, peer: Peer) -> tuple[str, ...]:
         answer = await self.desk.answer(wire.Admit(peer))
         assert isinstance(answer, wire.Admitted)
+        assert self.front
+        self.front.admitted(peer)
         return answer.bounds
 
     async def certify(self, request: wire.Message) -> wire.Certified:
@@ -117,16 +123,17 @@ class Mesh:
         certificate = ServingCertificate(TD, "s", self.certify)
         await certificate.obtain()
         nodes = self.directory / "nodes.sock"
-        credentials = certificate.grpc_credentials()
-        await self.plane.start(nodes, credentials, [istio_ca.handler(self.sign, TD)])
+        await self.plane.start(nodes, [istio_ca.handler(self.sign, self.peer)])
         facts = MeshFacts(trust_domain=TD, domain="d", root_namespace="r", service_cidr="c")
         reception = Reception(
             self.certify, lambda: b"", facts, clock=lambda: time.time() + self.ahead
         )
-        joining = await asyncio.start_unix_server(
-            reception.serve, self.directory / "join.sock", ssl=certificate.join_context()
+        self.front = front = Front(
+            certificate.context,
+            (ALPN, reception.answer),
+            lambda leaf: istio_ca.peer_of(leaf, TD),
+            nodes,
         )
-        front = Front(ALPN, self.directory / "join.sock", nodes)
         self.port = await front.listen("127.0.0.1", self.port)
         tasks = [
             asyncio.create_task(self.plane.forget_for_ever()),
@@ -138,7 +145,6 @@ class Mesh:
             for task in tasks:
                 task.cancel()
             await front.stop()
-            joining.close()
             await self.plane.stop()
 
     @property
@@ -332,9 +338,8 @@ async def test_who_is_removed_while_it_is_being_admitted_does_not_slip_in(mesh: 
 @running
 async def test_a_stream_does_not_outlive_the_certificate_that_it_began_with(mesh: Mesh) -> None:
     late = [0.0]
-    peer_of = functools.partial(istio_ca.peer_of, trust_domain=TD)
     clock: Callable[[], float] = lambda: time.time() + late[0]  # noqa: E731
-    mesh.plane = Plane(peer_of, mesh.admit, lambda: None, 100, clock)
+    mesh.plane = Plane(mesh.peer, mesh.admit, lambda: None, 100, clock)
     mesh.plane.restore(())
     mesh.plane.publish(things(a="one"))
     async with mesh.serving(), node(mesh) as old:

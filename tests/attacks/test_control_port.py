@@ -1,0 +1,71 @@
+"""The port that other nodes reach: strangers neither end the server nor keep nodes from it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meshd.identity.address import split_address
+from meshd.identity.joining import join_mesh
+from tests.node.test_two_nodes import address, is_connected, join, new_token, set_role, start_server
+
+if TYPE_CHECKING:
+    from tests.node.node import Node
+
+STRANGERS = Path(__file__).with_name("strangers.py")
+ABORTED = 4000
+"""gRPC 1.85 ends about once in 300 of them."""
+JOINS = 5
+
+
+@pytest.fixture(scope="module")
+def server(make: Callable[..., Node]) -> Node:
+    return start_server(make, grace="600s")
+
+
+@pytest.fixture(scope="module")
+def agent(make: Callable[..., Node], server: Node) -> Node:
+    made = make()
+    set_role(made, node="agent")
+    made.start()
+    assert join(made, address(server), new_token(server)) == (0, "")
+    return made
+
+
+@contextlib.contextmanager
+def flood(server: tuple[str, int], at_once: int) -> Generator[Callable[[], int]]:
+    """Within the block, so many strangers at once. Gives a function that waits for more of them,
+    and tells how many have come."""
+    command = [sys.executable, str(STRANGERS), *map(str, (*server, at_once))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        lines = process.stdout
+        try:
+            yield lambda: int(lines.readline())
+        finally:
+            process.kill()
+
+
+def test_strangers_do_not_end_the_server_nor_keep_others_from_joining(
+    server: Node, agent: Node
+) -> None:
+    agent.eventually(lambda: is_connected(agent), "it is connected")
+    before = server.children()["server"]
+    port = split_address(address(server))
+    tokens = [new_token(server) for _ in range(JOINS)]
+    with flood(port, 700) as so_far:
+        for number, token in enumerate(tokens):
+            asyncio.run(join_mesh(port, token, f"joined-{number}"))
+        assert any(so_far() >= ABORTED for _ in range(ABORTED))
+    assert server.children()["server"].pid == before.pid
+    listed = json.loads(server.meshctl("node", "list", "-o", "json").output)
+    assert {row["name"] for row in listed if row["connected"]} >= {"agent"}
+    assert server.log.count("node agent connected") == 1
