@@ -32,7 +32,7 @@ from meshd.compile.traffic_policy import (
     outlier_detection,
 )
 from meshd.compile.wellknown import from_namespace, over_ads, packed, seconds
-from meshd.model.destinations import LocalityLbSetting
+from meshd.model.destinations import HTTPSettings, LocalityLbSetting
 from meshd.model.service import Endpoint, Port, Protocol, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions
 from meshd.model.traffic import ProxyProtocol
@@ -187,7 +187,7 @@ def _http_options(
     http = policy.connection_pool.http if policy.connection_pool else None
     streams = http.max_concurrent_streams if http else None
     http1 = protocol_pb2.Http1ProtocolOptions()
-    http2 = limits.http2(streams)
+    http2 = limits.http2(streams, keep_alive=_pings(http))
     if http is not None and http.use_client_protocol:
         as_asked = True
     elif protocol is not Protocol.SNIFFED:
@@ -202,6 +202,15 @@ def _http_options(
     elif extra:
         extra["explicit_http_config"] = _EXPLICIT(http_protocol_options=http1)
     return {_HTTP_OPTIONS_KEY: packed(_HTTP_OPTIONS(**extra))} if extra else {}
+
+
+def _pings(http: HTTPSettings | None) -> Any:
+    asked = http.http2_keep_alive if http else None
+    if asked is None or asked.interval is None or asked.timeout is None:
+        return None
+    return protocol_pb2.KeepaliveSettings(
+        interval=seconds(asked.interval), timeout=seconds(asked.timeout)
+    )
 
 
 def _common_http_options(policy: Policy) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def _verify_clients(context: Any, tls: ServerTLSSettings, authority: str) -> Non
         ],
         verify_certificate_spki=tls.verify_certificate_spki,
         verify_certificate_hash=tls.verify_certificate_hash,
+        trust_chain_verification="ACCEPT_UNTRUSTED" if tls.insecure_skip_verify else None,
     )
     if authority:
         context.combined_validation_context.CopyFrom(

@@ -42,12 +42,18 @@ def socket_options(*, local: bool = False) -> list[Any]:
     ]
 
 
-def http2(max_concurrent_streams: int | None = None, *, allow_connect: bool = False) -> Any:
-    """Options of HTTP/2, whichever side it is spoken to."""
+def http2(
+    max_concurrent_streams: int | None = None,
+    *,
+    allow_connect: bool = False,
+    keep_alive: Any = None,
+) -> Any:
+    """Options of HTTP/2, whichever side it is spoken to. ``keep_alive``: KeepaliveSettings."""
     streams = max_concurrent_streams
     return protocol_pb2.Http2ProtocolOptions(
         max_concurrent_streams={"value": streams} if streams else None,
         allow_connect=allow_connect,
+        connection_keepalive=keep_alive,
         initial_stream_window_size={"value": STREAM_WINDOW},
         initial_connection_window_size={"value": CONNECTION_WINDOW},
     )

@@ -58,7 +58,7 @@ def has_preferences(spec: DestinationRuleSpec | None, service: ServiceRecord) ->
 def may_prefer(spec: DestinationRuleSpec) -> bool:
     """Whether a rule's clients may be treated by where they are."""
     return any(
-        outliers is not None or (balancer is not None and balancer.locality_lb_setting is not None)
+        outliers is not None or (balancer is not None and balancer.nearness is not None)
         for balancer, outliers in _levels(spec)
     )
 
@@ -68,8 +68,8 @@ def compared_labels(spec: DestinationRuleSpec) -> frozenset[str]:
     return frozenset(
         key
         for balancer, _ in _levels(spec)
-        if balancer and balancer.locality_lb_setting
-        for key in balancer.locality_lb_setting.failover_priority
+        if balancer and (asked := balancer.nearness)
+        for key in asked.failover_priority
         if "=" not in key and key not in {REGION, ZONE, SUBZONE, HOSTNAME}
     )
 
@@ -91,7 +91,7 @@ def in_effect(
     """The setting by which a client's endpoints are ordered; None: all are alike."""
     if client is None:
         return None
-    asked = balancer.locality_lb_setting if balancer else None
+    asked = balancer.nearness if balancer else None
     if asked is not None and asked.enabled is False:
         return None
     if asked is None and service.prefers in _PREFERRED:

@@ -45,7 +45,7 @@ def peer_policy(
     # Port levels count in the workload's own policy only: elsewhere nobody knows the ports.
     for policy in chosen:
         if policy.spec.selector is not None:
-            for port, tls in policy.spec.port_level_mtls.items():
+            for port, tls in (policy.spec.port_level_mtls or {}).items():
                 ports.setdefault(port, mode if tls.mode == "UNSET" else Mode(tls.mode))
             break
     return PeerPolicy(mode, ports)
@@ -84,4 +84,4 @@ def is_disabled_somewhere(policies: Iterable[PeerAuthentication]) -> bool:
 
 def _modes(policy: PeerAuthentication) -> Iterator[str]:
     yield policy.spec.mtls.mode if policy.spec.mtls else Mode.PERMISSIVE
-    yield from (tls.mode for tls in policy.spec.port_level_mtls.values())
+    yield from (tls.mode for tls in (policy.spec.port_level_mtls or {}).values())

@@ -67,6 +67,7 @@ def redirect(asked: HTTPRedirect, port: int) -> Any:
     fields: dict[str, Any] = {
         "host_redirect": asked.authority or "",
         "path_redirect": asked.uri or "",
+        "prefix_rewrite": asked.prefix_rewrite or "",
         "scheme_redirect": asked.scheme or "",
         "response_code": _CODES.get(asked.redirect_code or 301, _Redirect.MOVED_PERMANENTLY),
     }
@@ -248,6 +249,10 @@ def _hash_policy(asked: ConsistentHash | None) -> Iterable[Any]:
                 name=cookie.name,
                 path=cookie.path or "",
                 ttl=None if cookie.ttl is None else seconds(cookie.ttl),
+                attributes=[
+                    policy.CookieAttribute(name=one.name, value=one.value or "")
+                    for one in cookie.attributes
+                ],
             )
         )
     elif asked.use_source_ip:

@@ -16,6 +16,7 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from meshd.compile.scope import Match, Scope
 from meshd.model.gateways import MESH, gateway_name
+from meshd.model.routes import is_claim
 from meshd.model.traffic import HTTPMatchRequest, HTTPRoute, StringMatch
 
 _HeaderMatcher = route_components_pb2.HeaderMatcher
@@ -35,6 +36,8 @@ class Entrance(msgspec.Struct, frozen=True):
 def applies(match: Match, entrance: Entrance, owner: str) -> bool:
     """Whether the match can hold at this entrance; ``owner`` is its VirtualService's namespace."""
     if match.port and match.port != entrance.port:
+        return False
+    if isinstance(match, HTTPMatchRequest) and any(map(is_claim, match.headers)):
         return False
     named: Collection[str] = {gateway_name(name, owner) for name in match.gateways}
     if named and not named & entrance.gateways:
@@ -62,9 +65,13 @@ def route_match(match: HTTPMatchRequest | None) -> Any:
     if match is None:
         return route_components_pb2.RouteMatch(prefix="/")
     pseudo = {
-        ":method": match.method,
-        ":authority": match.authority,
-        ":scheme": match.scheme,
+        name: pattern
+        for name, pattern in (
+            (":method", match.method),
+            (":authority", match.authority),
+            (":scheme", match.scheme),
+        )
+        if pattern and not _is_empty(pattern)
     }
     headers = [
         *(_header(name, wanted) for name, wanted in sorted(match.headers.items()) if _real(name)),
@@ -73,7 +80,7 @@ def route_match(match: HTTPMatchRequest | None) -> Any:
             for name, unwanted in sorted(match.without_headers.items())
             if _real(name)
         ),
-        *(_header(name, wanted) for name, wanted in pseudo.items() if wanted),
+        *(_header(name, wanted) for name, wanted in pseudo.items()),
     ]
     return route_components_pb2.RouteMatch(
         headers=headers,
@@ -109,14 +116,18 @@ def string_matcher(match: StringMatch, *, ignore_case: bool = False) -> Any:
     return string_pb2.StringMatcher(exact=match.exact or "", ignore_case=ignore_case)
 
 
+def _is_empty(match: StringMatch) -> bool:
+    return match.exact is None and not match.prefix and match.regex is None
+
+
 def _any_value(match: StringMatch) -> bool:
     """Whether all that is asked is that something is there at all."""
-    nothing = match.exact is None and not match.prefix and match.regex is None
-    return nothing or match.regex in {"*", ".*"}
+    return _is_empty(match) or match.regex in {"*", ".*"}
 
 
 def _real(name: str) -> bool:
-    return name.lower() not in _PSEUDO_HEADERS
+    """No request has a claim, which is all that can be asked of it not to have."""
+    return name.lower() not in _PSEUDO_HEADERS and not is_claim(name)
 
 
 def _header(name: str, match: StringMatch) -> Any:

@@ -19,10 +19,16 @@ from meshd.model.base import (
 )
 
 
+class CookieAttribute(Strict, frozen=True):
+    name: str
+    value: str | None = None
+
+
 class HTTPCookie(Strict, frozen=True):
     name: str
     path: str | None = None
     ttl: Duration | None = None
+    attributes: tuple[CookieAttribute, ...] = ()
 
 
 class RingHash(Strict, frozen=True):
@@ -64,6 +70,15 @@ class LocalityLbSetting(Strict, frozen=True):
     enabled: bool | None = None
 
 
+class ZoneAwareLbSetting(Strict, frozen=True):
+    """Endpoints of the client's zone first, as far as they can carry its share of the load."""
+
+    enabled: bool | None = None
+    failover: tuple[Failover, ...] = ()
+    failover_priority: tuple[str, ...] = ()
+    min_cluster_size: int | None = None
+
+
 class WarmupConfiguration(Strict, frozen=True):
     duration: Duration
     minimum_percent: float | None = None
@@ -79,8 +94,21 @@ class LoadBalancerSettings(Strict, frozen=True):
     ) = None
     consistent_hash: ConsistentHash | None = None
     locality_lb_setting: LocalityLbSetting | None = None
+    zone_aware_lb_setting: ZoneAwareLbSetting | None = None
     warmup_duration_secs: Duration | None = None
     warmup: WarmupConfiguration | None = None
+
+    @property
+    def nearness(self) -> LocalityLbSetting | None:
+        """How endpoints nearby are preferred, in whichever of the two ways it is said."""
+        zones = self.zone_aware_lb_setting
+        if self.locality_lb_setting is not None or zones is None:
+            return self.locality_lb_setting
+        return LocalityLbSetting(
+            enabled=zones.enabled,
+            failover=zones.failover,
+            failover_priority=zones.failover_priority,
+        )
 
 
 class TcpKeepalive(Strict, frozen=True):
@@ -97,6 +125,13 @@ class TCPSettings(Strict, frozen=True):
     idle_timeout: Duration | None = None
 
 
+class HTTP2KeepAlive(Strict, frozen=True):
+    """PING frames on connections to endpoints."""
+
+    interval: Duration | None = None
+    timeout: Duration | None = None
+
+
 class HTTPSettings(Strict, frozen=True):
     http1_max_pending_requests: int | None = None
     http2_max_requests: int | None = None
@@ -106,6 +141,7 @@ class HTTPSettings(Strict, frozen=True):
     h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
     use_client_protocol: bool | None = None
     max_concurrent_streams: int | None = None
+    http2_keep_alive: HTTP2KeepAlive | None = None
 
 
 class ConnectionPoolSettings(Strict, frozen=True):
@@ -123,6 +159,7 @@ class OutlierDetection(Strict, frozen=True):
     base_ejection_time: Duration | None = None
     max_ejection_percent: int | None = None
     min_health_percent: int | None = None
+    outlier_detection_http_error_codes: tuple[int, ...] = ()
 
 
 class ClientTLSSettings(Strict, frozen=True):
@@ -154,6 +191,7 @@ class RetryBudget(Strict, frozen=True):
 
     percent: float | None = None
     min_retry_concurrency: int | None = None
+    budget_interval: Duration | None = None
 
 
 class PortTrafficPolicy(Strict, frozen=True):

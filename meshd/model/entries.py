@@ -65,7 +65,7 @@ class WorkloadEntry(Object, frozen=True):
 
 class HTTPHeader(Strict, frozen=True):
     name: str
-    value: str
+    value: str = ""
 
 
 class HTTPHealthCheck(Strict, frozen=True):

@@ -76,6 +76,7 @@ class ServerTLSSettings(Strict, frozen=True):
         None
     )
     cipher_suites: tuple[str, ...] = ()
+    insecure_skip_verify: bool | None = None
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -6,12 +6,24 @@ group of optional fields of which at most one is set; validation checks that, no
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Final, Literal
 
 from meshd.model.base import NETWORKING_VERSIONS, Duration, Object, PortSelector, Strict
 
 MAX_REGEX_PROGRAM: Final = 32768
 """Instructions of RE2, above which a regular expression is refused. Istio allows as many."""
+
+
+REDIRECT_CODES: Final = (301, 302, 303, 307, 308)
+"""Those that a proxy can answer."""
+_CLAIM: Final = re.compile(r"@request\.auth\.claims[.\[].+", re.IGNORECASE)
+
+
+def is_claim(header: str) -> bool:
+    """Whether a match of headers means a claim of the request's token, which no request has here:
+    tokens are not read."""
+    return bool(_CLAIM.fullmatch(header))
 
 
 class StringMatch(Strict, frozen=True):
@@ -67,6 +79,7 @@ class HTTPRedirect(Strict, frozen=True):
     derive_port: Literal["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"] | None = None
     scheme: str | None = None
     redirect_code: int | None = None
+    prefix_rewrite: str | None = None
 
 
 class HTTPBody(Strict, frozen=True):

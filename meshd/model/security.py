@@ -19,7 +19,7 @@ class MutualTLS(Strict, frozen=True):
 class PeerAuthenticationSpec(Strict, frozen=True):
     selector: WorkloadSelector | None = None
     mtls: MutualTLS | None = None
-    port_level_mtls: dict[int, MutualTLS] = {}
+    port_level_mtls: dict[int, MutualTLS] | None = None
 
 
 class PeerAuthentication(Object, frozen=True):

@@ -11,16 +11,18 @@ from meshd.config.validate.fields import (
     check_path,
     check_port,
     check_range,
+    check_selector,
     is_address,
 )
-from meshd.config.validate.localities import check_locality_setting
-from meshd.config.validate.virtual_services import subset_problem
+from meshd.config.validate.localities import check_failover, check_locality_setting
+from meshd.config.validate.route_destinations import subset_problem
 from meshd.decoding import Path
 from meshd.model.destinations import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHash,
     DestinationRule,
+    HTTPCookie,
     LoadBalancerSettings,
     OutlierDetection,
     PortTrafficPolicy,
@@ -38,8 +40,7 @@ _LONGEST_KEEPALIVE = 32767
 
 def check_destination_rule(report: Report, found: DestinationRule) -> None:
     spec = found.spec
-    if not is_address(spec.host):
-        check_host(report, ("spec", "host"), spec.host, wildcard=True)
+    check_host(report, ("spec", "host"), spec.host, wildcard=True)
     check_export_to(report, ("spec", "exportTo"), spec.export_to)
     if spec.traffic_policy:
         _check_policy(report, ("spec", "trafficPolicy"), spec.traffic_policy)
@@ -57,9 +58,17 @@ def check_destination_rule(report: Report, found: DestinationRule) -> None:
     if spec.workload_selector:
         path = ("spec", "workloadSelector", "matchLabels")
         check_labels(report, path, spec.workload_selector.match_labels)
+        check_selector(report, path[:-1], spec.workload_selector.match_labels)
+        if set(spec.export_to) - {".", report.namespace}:
+            message = "a rule with a workloadSelector is for its own namespace; write . alone"
+            report.error(("spec", "exportTo"), message)
 
 
 def _check_policy(report: Report, path: Path, policy: TrafficPolicy) -> None:
+    if policy == TrafficPolicy():
+        report.error(path, "is empty; leave it out")
+    if policy.tunnel and policy.proxy_protocol:
+        report.error(path, "has tunnel and proxyProtocol; only one of them is possible")
     _check_settings(report, path, policy)
     if tunnel := policy.tunnel:
         if not is_address(tunnel.target_host):
@@ -70,6 +79,9 @@ def _check_policy(report: Report, path: Path, policy: TrafficPolicy) -> None:
         check_range(report, (*place, "percent"), budget.percent, 0, 100)
         least = budget.min_retry_concurrency
         check_range(report, (*place, "minRetryConcurrency"), least, 0, 2**32 - 1)
+        if budget.budget_interval:
+            message = "is passed over: requests in progress count, and no others"
+            report.warning((*place, "budgetInterval"), message)
     seen: set[int] = set()
     for index, settings in enumerate(policy.port_level_settings):
         place = (*path, "portLevelSettings", index)
@@ -77,10 +89,13 @@ def _check_policy(report: Report, path: Path, policy: TrafficPolicy) -> None:
         if number is None:
             report.error((*place, "port", "number"), "is required")
         elif number in seen:
-            report.error((*place, "port", "number"), f"the port {number} is written twice")
+            message = f"the port {number} is written twice; the first counts"
+            report.warning((*place, "port", "number"), message)
         else:
             seen.add(number)
         check_port(report, (*place, "port", "number"), number)
+        if settings == PortTrafficPolicy(port=settings.port):
+            report.error(place, "is empty; leave it out")
         _check_settings(report, place, settings)
 
 
@@ -92,6 +107,13 @@ def _check_settings(report: Report, path: Path, policy: TrafficPolicy | PortTraf
             check_locality_setting(
                 report, place, setting, detects_outliers=policy.outlier_detection is not None
             )
+        if zones := policy.load_balancer.zone_aware_lb_setting:
+            place = (*path, "loadBalancer", "zoneAwareLbSetting")
+            check_failover(
+                report, place, zones, detects_outliers=policy.outlier_detection is not None
+            )
+            check_range(report, (*place, "minClusterSize"), zones.min_cluster_size, 1, 2**32 - 1)
+            report.warning(place, "is taken for localityLbSetting; minClusterSize is passed over")
     if policy.connection_pool:
         _check_pool(report, (*path, "connectionPool"), policy.connection_pool)
     if policy.outlier_detection:
@@ -124,27 +146,42 @@ def _check_hash(report: Report, path: Path, settings: ConsistentHash) -> None:
         )
         if given
     ]
-    if len(keys) != 1:
-        found = " and ".join(keys) or "none of them"
-        report.error(
-            path,
-            "needs exactly one of httpHeaderName, httpCookie, useSourceIp, "
-            f"httpQueryParameterName; it has {found}",
-        )
+    if len(keys) > 1:
+        report.error(path, f"has {' and '.join(keys)}; only one of them is possible")
+    if not keys:
+        known = "httpHeaderName, httpCookie, useSourceIp, httpQueryParameterName"
+        report.warning(path, f"has no effect: it has none of {known}")
     if settings.http_cookie:
         if not settings.http_cookie.name:
             report.error((*path, "httpCookie", "name"), "is required")
-        check_duration(report, (*path, "httpCookie", "ttl"), settings.http_cookie.ttl, zero=True)
+        check_range(report, (*path, "httpCookie", "ttl"), settings.http_cookie.ttl, 0)
+        _check_attributes(report, (*path, "httpCookie", "attributes"), settings.http_cookie)
     if settings.ring_hash and settings.maglev:
         report.error(path, "has ringHash and maglev; only one of them is possible")
     if settings.ring_hash:
         size = settings.ring_hash.minimum_ring_size
         check_range(report, (*path, "ringHash", "minimumRingSize"), size, 1, 8 * 1024 * 1024)
     check_range(report, (*path, "minimumRingSize"), settings.minimum_ring_size, 0, 8 * 1024 * 1024)
-    if settings.maglev and (size := settings.maglev.table_size) is not None:
-        place = (*path, "maglev", "tableSize")
-        if size > _MAX_TABLE or not _is_prime(size):
-            report.error(place, f"{size} must be a prime number up to {_MAX_TABLE}")
+    if settings.minimum_ring_size:
+        report.warning((*path, "minimumRingSize"), "is deprecated; write ringHash.minimumRingSize")
+        if settings.ring_hash or settings.maglev:
+            report.error(path, "has minimumRingSize beside ringHash or maglev; remove it")
+    if settings.maglev:
+        size = settings.maglev.table_size
+        if size is None or size >= _MAX_TABLE or not _is_prime(size):
+            message = f"must be a prime number below {_MAX_TABLE}"
+            report.error((*path, "maglev", "tableSize"), message)
+
+
+def _check_attributes(report: Report, path: Path, cookie: HTTPCookie) -> None:
+    seen: set[str] = set()
+    for index, attribute in enumerate(cookie.attributes):
+        place = (*path, index, "name")
+        if not attribute.name:
+            report.error(place, "is required")
+        if attribute.name.lower() in seen:
+            report.error(place, f'"{attribute.name}" is written twice')
+        seen.add(attribute.name.lower())
 
 
 def _is_prime(number: int) -> bool:
@@ -152,6 +189,8 @@ def _is_prime(number: int) -> bool:
 
 
 def _check_pool(report: Report, path: Path, pool: ConnectionPoolSettings) -> None:
+    if not (pool.tcp or pool.http):
+        report.error(path, "is empty: it needs one of tcp, http")
     if tcp := pool.tcp:
         place = (*path, "tcp")
         check_range(report, (*place, "maxConnections"), tcp.max_connections, 0, 2**31 - 1)
@@ -174,7 +213,12 @@ def _check_pool(report: Report, path: Path, pool: ConnectionPoolSettings) -> Non
             ("maxConcurrentStreams", http.max_concurrent_streams),
         ):
             check_range(report, (*place, name), value, 0, 2**31 - 1)
-        check_duration(report, (*place, "idleTimeout"), http.idle_timeout, zero=True)
+        check_duration(report, (*place, "idleTimeout"), http.idle_timeout)
+        if alive := http.http2_keep_alive:
+            for name, value in (("interval", alive.interval), ("timeout", alive.timeout)):
+                check_duration(report, (*place, "http2KeepAlive", name), value)
+            if alive.interval is None or alive.timeout is None:
+                report.error((*place, "http2KeepAlive"), "needs interval and timeout")
         if http.use_client_protocol and http.h2_upgrade_policy == "UPGRADE":
             report.error(place, "has useClientProtocol and h2UpgradePolicy UPGRADE; choose one")
 
@@ -187,6 +231,14 @@ def _check_outliers(report: Report, path: Path, outliers: OutlierDetection) -> N
         ("consecutiveLocalOriginFailures", outliers.consecutive_local_origin_failures),
     ):
         check_range(report, (*path, name), value, 0, 2**32 - 1)
+    if outliers.consecutive_errors:
+        use = "is deprecated; write consecutive5xxErrors or consecutiveGatewayErrors"
+        report.warning((*path, "consecutiveErrors"), use)
+    for index, status in enumerate(outliers.outlier_detection_http_error_codes):
+        check_range(report, (*path, "outlierDetectionHttpErrorCodes", index), status, 100, 599)
+    if outliers.outlier_detection_http_error_codes:
+        message = "is passed over: answers with a status from 500 count as errors"
+        report.warning((*path, "outlierDetectionHttpErrorCodes"), message)
     check_duration(report, (*path, "interval"), outliers.interval)
     check_duration(report, (*path, "baseEjectionTime"), outliers.base_ejection_time)
     check_range(report, (*path, "maxEjectionPercent"), outliers.max_ejection_percent, 0, 100)

@@ -11,10 +11,12 @@ from meshd.config.validate.fields import (
     check_port,
     check_port_name,
     check_range,
+    check_selector,
     check_service_account,
     host_problem,
     is_address,
     is_network,
+    is_partial_wildcard,
 )
 from meshd.config.validate.localities import check_locality
 from meshd.decoding import Path, nearest
@@ -26,10 +28,14 @@ def check_service_entry(report: Report, found: ServiceEntry) -> None:
     spec = found.spec
     if not spec.hosts:
         report.error(("spec", "hosts"), "needs at least one host")
-    check_hosts(report, ("spec", "hosts"), spec.hosts)
+    check_hosts(report, ("spec", "hosts"), spec.hosts, once=False)
+    for index, host in enumerate(spec.hosts):
+        if is_partial_wildcard(host):
+            message = f'"{host}" is in no DNS answer: a wildcard is a whole label there'
+            report.warning(("spec", "hosts", index), message)
     if "*" in spec.hosts:
         report.error(("spec", "hosts"), 'the host "*" is too wide; name a domain: *.example.com')
-    check_export_to(report, ("spec", "exportTo"), spec.export_to)
+    check_export_to(report, ("spec", "exportTo"), spec.export_to, hidden=True)
     _check_addresses(report, spec)
     _check_ports(report, spec)
     _check_resolution(report, spec)
@@ -42,10 +48,12 @@ def check_service_entry(report: Report, found: ServiceEntry) -> None:
                 f'"{endpoint.address}" is not an IP address; names need resolution: DNS',
             )
     if spec.workload_selector:
-        if not spec.workload_selector.labels:
-            report.error(("spec", "workloadSelector", "labels"), "needs at least one label")
-        path = ("spec", "workloadSelector", "labels")
-        check_labels(report, path, spec.workload_selector.labels)
+        path = ("spec", "workloadSelector")
+        check_labels(report, (*path, "labels"), spec.workload_selector.labels)
+        check_selector(report, path, spec.workload_selector.labels)
+        if spec.resolution not in {"STATIC", "DYNAMIC_DNS"}:
+            message = f"has no effect with resolution: {spec.resolution}; use STATIC"
+            report.warning(path, message)
 
 
 def check_workload_entry(report: Report, found: WorkloadEntry) -> None:
@@ -69,13 +77,16 @@ def _check_addresses(report: Report, spec: ServiceEntrySpec) -> None:
 
 def _check_ports(report: Report, spec: ServiceEntrySpec) -> None:
     if not spec.ports:
-        report.error(("spec", "ports"), "needs at least one port")
+        report.warning(("spec", "ports"), "has no effect: without ports nothing is routed to it")
     numbers: set[int] = set()
     names: set[str] = set()
     for index, port in enumerate(spec.ports):
         path: Path = ("spec", "ports", index)
         check_port(report, (*path, "number"), port.number)
         check_port(report, (*path, "targetPort"), port.target_port)
+        if port.target_port and spec.resolution == "NONE":
+            message = "has no effect: resolution: NONE keeps the port that the client asks for"
+            report.warning((*path, "targetPort"), message)
         check_port_name(report, (*path, "name"), port.name)
         if port.protocol and port.protocol.lower() not in protocol.KNOWN:
             hint = nearest(port.protocol.upper(), [name.upper() for name in protocol.KNOWN])
@@ -99,7 +110,9 @@ def _check_resolution(report: Report, spec: ServiceEntrySpec) -> None:
             ("spec", "endpoints"), "resolution: NONE takes the client's address; use STATIC or DNS"
         )
     if spec.resolution == "STATIC" and not listed:
-        report.error(("spec", "endpoints"), "resolution: STATIC needs endpoints")
+        message = "are left out, and resolution: STATIC has no others: requests are answered 503"
+        report.warning(("spec", "endpoints"), message)
+    _check_several_hosts(report, spec)
     if spec.resolution == "DNS_ROUND_ROBIN" and len(spec.endpoints) > 1:
         report.error(("spec", "endpoints"), "resolution: DNS_ROUND_ROBIN has at most one")
     if spec.resolution == "DYNAMIC_DNS":
@@ -114,6 +127,18 @@ def _check_resolution(report: Report, spec: ServiceEntrySpec) -> None:
             )
 
 
+def _check_several_hosts(report: Report, spec: ServiceEntrySpec) -> None:
+    """Of one address or endpoint: only what clients say tells their hosts apart."""
+    if len(spec.hosts) < 2 or spec.resolution == "NONE":
+        return
+    for index, port in enumerate(spec.ports):
+        kind = protocol.of_entry_port(port.protocol, port.name, port.number)
+        if not port.protocol or not (kind.is_http or kind in {Protocol.HTTPS, Protocol.TLS}):
+            what = port.protocol or "an unknown protocol"
+            message = f"{what} does not say which of several hosts is meant; use one host"
+            report.error(("spec", "ports", index, "protocol"), message)
+
+
 def _check_dynamic(report: Report, spec: ServiceEntrySpec) -> None:
     """What is looked up is a request's own name: it must have one, and be for others."""
     for index, host in enumerate(spec.hosts):
@@ -126,19 +151,24 @@ def _check_dynamic(report: Report, spec: ServiceEntrySpec) -> None:
         report.error(("spec", "location"), "DYNAMIC_DNS is for MESH_EXTERNAL only")
     for index, port in enumerate(spec.ports):
         kind = protocol.of_entry_port(port.protocol, port.name, port.number)
-        if not (kind.is_http or kind in {Protocol.HTTPS, Protocol.TLS}):
+        if not port.protocol or not (kind.is_http or kind in {Protocol.HTTPS, Protocol.TLS}):
             report.error(
                 ("spec", "ports", index, "protocol"),
                 "DYNAMIC_DNS needs a protocol that names the host: HTTP, HTTP2, GRPC, HTTPS, TLS",
             )
-    if spec.endpoints or spec.workload_selector:
-        name = "endpoints" if spec.endpoints else "workloadSelector"
-        report.warning(("spec", name), "is passed over: DYNAMIC_DNS looks up each request's host")
+    for name, given in (("endpoints", spec.endpoints), ("addresses", spec.addresses)):
+        if given:
+            report.error(("spec", name), "DYNAMIC_DNS looks up each request's host; remove it")
+    if spec.workload_selector:
+        message = "is passed over: DYNAMIC_DNS looks up each request's host"
+        report.warning(("spec", "workloadSelector"), message)
 
 
 def _check_endpoint(report: Report, path: Path, endpoint: WorkloadEntrySpec) -> None:
     address = endpoint.address
-    if not address:
+    if not address and endpoint.network:
+        report.warning((*path, "address"), f"is left out: nothing of {endpoint.network} is reached")
+    elif not address:
         report.error((*path, "address"), "is required")
     elif address.startswith("unix:"):
         report.error((*path, "address"), "unix sockets are not supported; use an IP address")

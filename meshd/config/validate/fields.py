@@ -18,9 +18,14 @@ from meshd.model.routes import MAX_REGEX_PROGRAM, StringMatch
 from meshd.model.secret_files import SYSTEM, path_problem
 
 _LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
-_HOST_PART: Final = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?")
-_HEADER: Final = re.compile(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""RFC 9110, section 5.1; the colon is for HTTP/2's pseudo headers."""
+_HOST_PART: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""RFC 9110, section 5.1."""
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_VARIABLE: Final = re.compile(r"%%|%[^%(]+%|%[^%(]+\((\\.|[^\\)])*\) *%")
+"""An escaped %, or a variable of Envoy's format strings, with or without arguments."""
+_LONGEST_REGEX: Final = 1024
+"""Characters. Istio's limit."""
 _QUIET: Final = re2.Options()
 _QUIET.log_errors = False
 
@@ -30,6 +35,7 @@ class Report:
 
     def __init__(self, read: Read) -> None:
         self._read = read
+        self.namespace = read.object.metadata.namespace
         self.findings: list[Finding] = []
 
     def error(self, path: Path, message: str) -> None:
@@ -57,11 +63,15 @@ def check_range(
 def check_duration(
     report: Report, path: Path, duration: Duration | None, *, zero: bool = False
 ) -> None:
-    """At least a millisecond, the least that a proxy's timers can do; ``zero`` means never."""
-    if duration is None or duration >= 0.001 or (zero and duration == 0):
+    """Whole milliseconds, the least that a proxy's timers can do; ``zero`` means never."""
+    if duration is None or (zero and duration == 0):
         return
-    or_zero = ", or 0s for none" if zero else ""
-    report.error(path, f"must be 1ms or more{or_zero}")
+    milliseconds = duration * 1000
+    if duration < 0.001:
+        or_zero = ", or 0s for none" if zero else ""
+        report.error(path, f"must be 1ms or more{or_zero}")
+    elif not math.isclose(milliseconds, round(milliseconds), rel_tol=1e-12):
+        report.error(path, "must be whole milliseconds, such as 1500ms")
 
 
 def is_address(text: str) -> bool:
@@ -85,19 +95,33 @@ def host_problem(host: str, *, wildcard: bool) -> str:
     """Why it is no host name; empty when it is one."""
     if not host:
         return "an empty host"
+    if host == "*" and wildcard:
+        return ""
     name = host
     if "*" in host:
         if not wildcard:
             return f'"{host}" has a wildcard, which is not allowed here'
-        if host == "*":
-            return ""
-        if not host.startswith("*.") or "*" in host[1:]:
-            return f'"{host}": a wildcard stands alone on the left, as in *.example.com'
-        name = host[2:]
+        name = re.sub(r"\*[-.]?", "", host, count=1)
+        if not host.startswith("*") or "*" in name:
+            return f'"{host}": a wildcard stands on the left, as in *.example.com'
+    elif not wildcard and host.removesuffix(".").isdigit():
+        return f'"{host}" is a number, not a host name'
+    return _name_problem(host, name)
+
+
+def _name_problem(host: str, name: str) -> str:
+    """``name`` is the host without its wildcard."""
     parts = name.removesuffix(".").split(".")
     if len(name) > 255 or any(len(part) > 63 or not _HOST_PART.fullmatch(part) for part in parts):
         return f'"{host}" is not a host name'
+    if len(parts) > 1 and parts[-1].isdigit():
+        return f'"{host}" is not a host name: its last part is a number'
     return ""
+
+
+def is_partial_wildcard(host: str) -> bool:
+    """Whether the wildcard stands for a part of a label, as in ``*foo.example.com``."""
+    return host.startswith("*") and host != "*" and not host.startswith("*.")
 
 
 def check_port_name(report: Report, path: Path, name: str) -> None:
@@ -122,8 +146,19 @@ def check_host(report: Report, path: Path, host: str, *, wildcard: bool = False)
         report.error(path, problem)
 
 
+def covers(pattern: str, host: str) -> bool:
+    """Whether all names of ``host``, which may be a wildcard, too, are names of ``pattern``."""
+    wild = pattern.startswith("*") and host.lower().endswith(pattern[1:].lower())
+    return pattern.lower() == host.lower() or wild
+
+
 def check_hosts(
-    report: Report, path: Path, hosts: Iterable[str], *, addresses: bool = False
+    report: Report,
+    path: Path,
+    hosts: Iterable[str],
+    *,
+    addresses: bool = False,
+    once: bool = True,
 ) -> None:
     """Several hosts, wildcards allowed, none written twice; also IP addresses if so said."""
     seen: set[str] = set()
@@ -131,7 +166,8 @@ def check_hosts(
         if not (addresses and is_address(host)):
             check_host(report, (*path, index), host, wildcard=True)
         if host in seen:
-            report.error((*path, index), f'"{host}" is written twice')
+            say = report.error if once else report.warning
+            say((*path, index), f'"{host}" is written twice')
         seen.add(host)
 
 
@@ -154,22 +190,57 @@ def check_labels(report: Report, path: Path, labels: Mapping[str, str]) -> None:
             )
 
 
+def check_selector(report: Report, path: Path, labels: Mapping[str, str]) -> None:
+    """Of a selector that is there."""
+    if not labels:
+        report.warning(path, "has no labels: it selects everything")
+
+
 def _is_label_name(text: str) -> bool:
     return len(text) <= 63 and bool(_LABEL_NAME.fullmatch(text))
 
 
-def check_export_to(report: Report, path: Path, export_to: tuple[str, ...]) -> None:
-    for index, namespace in enumerate(export_to):
-        if namespace not in {".", "*", "~"} and (problem := label_problem(namespace)):
+def check_export_to(
+    report: Report, path: Path, export_to: tuple[str, ...], *, hidden: bool = False
+) -> None:
+    """``hidden``: ``~``, for nobody at all, is possible."""
+    seen: set[str] = set()
+    for index, written in enumerate(export_to):
+        namespace = report.namespace if written == "." else written
+        if namespace in seen:
+            report.error((*path, index), f'"{written}" is written twice')
+        seen.add(namespace)
+        if written == "~" and not hidden:
+            report.error((*path, index), '"~" is for ServiceEntries only')
+        elif written not in {".", "*", "~"} and (problem := label_problem(written.lower())):
             report.error((*path, index), f'{problem} (or "." for this namespace, "*" for all)')
-    if "*" in export_to and len(export_to) > 1:
-        report.error(path, '"*" is all namespaces already; it stands alone')
+    for alone, what in (("*", "all namespaces"), ("~", "no namespace")):
+        if alone in export_to and len(export_to) > 1:
+            report.error(path, f'"{alone}" is {what}; it stands alone')
 
 
 def check_header_names(report: Report, path: Path, names: Iterable[str]) -> None:
+    """The colon of HTTP/2's pseudo headers is possible."""
     for name in names:
-        if not _HEADER.fullmatch(name):
-            report.error(path, f'"{name}" is not a header\'s name')
+        if problem := header_problem(name.removeprefix(":")):
+            report.error(path, problem)
+
+
+def header_problem(name: str) -> str:
+    """Why it is no header's name; empty when it is one."""
+    return "" if _HEADER.fullmatch(name) else f'"{name}" is not a header\'s name'
+
+
+def header_value_problem(value: str) -> str:
+    """Why Envoy would not take it as a header's format string; empty when it would.
+
+    https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers
+    """
+    if _CONTROL.search(value):
+        return "has control characters"
+    if "%" in _VARIABLE.sub("", value):
+        return f'"{value}" has a % that begins no variable such as %HOSTNAME%; write %% for a %'
+    return ""
 
 
 def regex_problem(pattern: str) -> str:
@@ -179,6 +250,8 @@ def regex_problem(pattern: str) -> str:
     """
     if not pattern:
         return "an empty regular expression"
+    if len(pattern) > _LONGEST_REGEX:
+        return f"a regular expression is at most {_LONGEST_REGEX} characters long"
     try:
         compiled = re2.compile(pattern, _QUIET)
     except re2.error as error:
@@ -209,9 +282,12 @@ def check_string_match(
         )
         if value is not None
     ]
-    if len(given) > 1 or not (given or may_be_empty):
-        found = " and ".join(given) or "none of them"
-        report.error(path, f"needs exactly one of exact, prefix, regex; it has {found}")
+    if len(given) > 1:
+        report.error(
+            path, f"has {' and '.join(given)}; only one of exact, prefix, regex is possible"
+        )
+    elif not given and not may_be_empty:
+        report.warning(path, "has no effect: it has none of exact, prefix, regex")
     if match.regex is not None:
         check_regex(report, (*path, "regex"), match.regex)
     if match.prefix == "":

@@ -23,12 +23,14 @@ _MOST_CERTIFICATES: Final = 2
 def check_server_tls(report: Report, path: Path, tls: ServerTLSSettings, protocol: str) -> None:
     _check_paths(report, path, tls)
     if protocol not in ENCRYPTED:
-        given = tls.secrets or tls.server_certificate or tls.mode != "PASSTHROUGH"
-        if given or not tls.https_redirect:
+        if tls.secrets or tls.server_certificate or tls.mode != "PASSTHROUGH":
             report.error(path, f"{protocol} has no TLS; of this only httpsRedirect is possible")
+        elif not tls.https_redirect:
+            report.warning(path, f"has no effect: {protocol} has no TLS")
         return
     if tls.https_redirect:
-        report.error((*path, "httpsRedirect"), "is for servers that speak HTTP")
+        message = "has no effect: it is for servers that speak HTTP"
+        report.warning((*path, "httpsRedirect"), message)
     if tls.mode == "AUTO_PASSTHROUGH":
         use = "use PASSTHROUGH, and a VirtualService with tls routes"
         report.error((*path, "mode"), f"AUTO_PASSTHROUGH is not supported; {use}")
@@ -63,13 +65,19 @@ def _check_nothing_given(report: Report, path: Path, tls: ServerTLSSettings) -> 
         "caCertCredentialName": tls.ca_cert_credential_name,
     }
     for name in (*_sources(tls), *(name for name, value in authority.items() if value)):
-        report.error((*path, name), f"has no meaning with {tls.mode}; remove it")
+        # Istio refuses it with its own certificates, and passes it over where TLS does not end.
+        say = report.error if tls.mode == "ISTIO_MUTUAL" else report.warning
+        say((*path, name), f"has no meaning with {tls.mode}; remove it")
 
 
 def _check_certificates(report: Report, path: Path, tls: ServerTLSSettings) -> None:
     sources = _sources(tls)
-    if len(sources) > 1:
+    if len(sources) > 1 and not _is_secret_beside_files(sources):
         report.error(path, f"has {' and '.join(sources)}; only one of them is possible")
+        return
+    if len(sources) > 1 or (tls.credential_name and tls.ca_certificates):
+        message = "stands in place of files, which are passed over"
+        report.warning((*path, "credentialName"), message)
         return
     if not sources:
         needed = "the name of a Secret (or serverCertificate, privateKey)"
@@ -89,6 +97,10 @@ def _check_certificates(report: Report, path: Path, tls: ServerTLSSettings) -> N
         if name is not None and (problem := subdomain_problem(name)):
             report.error((*path, *place), problem)
     _check_files(report, path, tls)
+
+
+def _is_secret_beside_files(sources: list[str]) -> bool:
+    return sources == ["credentialName", "serverCertificate"]
 
 
 def _check_paths(report: Report, path: Path, tls: ServerTLSSettings) -> None:
@@ -157,6 +169,9 @@ def _is_base64_of_sha256(text: str) -> bool:
 
 def _check_versions(report: Report, path: Path, tls: ServerTLSSettings) -> None:
     low, high = tls.min_protocol_version, tls.max_protocol_version
+    if low in {"TLSV1_0", "TLSV1_1"} and not tls.cipher_suites:
+        message = f"{low} has no ciphers of its own any more; name some in cipherSuites"
+        report.warning((*path, "minProtocolVersion"), message)
     if not low or not high or "TLS_AUTO" in {low, high}:
         return
     if _VERSIONS.index(low) > _VERSIONS.index(high):

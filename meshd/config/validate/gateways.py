@@ -11,6 +11,7 @@ from meshd.config.validate.fields import (
     check_labels,
     check_port,
     is_address,
+    is_partial_wildcard,
 )
 from meshd.config.validate.gateway_tls import ENCRYPTED, check_server_tls
 from meshd.decoding import Path, nearest
@@ -20,6 +21,8 @@ _PROTOCOLS: Final = ("HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "TCP
 
 
 def check_gateway(report: Report, found: Gateway) -> None:
+    if problem := label_problem(found.metadata.name):
+        report.error(("metadata", "name"), problem)
     servers = found.spec.servers
     if not servers:
         report.error(("spec", "servers"), "needs at least one server")
@@ -55,7 +58,9 @@ def _family(protocol: str) -> str:
 
 def _check_server(report: Report, path: Path, server: Server) -> None:
     check_port(report, (*path, "port", "number"), server.port.number)
-    check_port(report, (*path, "port", "targetPort"), server.port.target_port)
+    if server.port.target_port:
+        message = "has no effect in a Gateway; the Service in front of it has one"
+        report.error((*path, "port", "targetPort"), message)
     if not server.port.name:
         report.error((*path, "port", "name"), "is required")
     protocol = server.port.protocol.upper()
@@ -82,4 +87,10 @@ def _check_server_host(report: Report, path: Path, host: str) -> None:
     namespace, slash, name = host.rpartition("/")
     if slash and namespace not in {".", "*"} and (problem := label_problem(namespace)):
         report.error(path, f'{problem} (or "." for this namespace, "*" for all)')
+    if is_address(name):
+        return
     check_host(report, path, name, wildcard=True)
+    if is_partial_wildcard(name):
+        report.error(path, f'"{name}": a wildcard is a whole label, as in *.example.com')
+    elif name and name != "*" and "." not in name:
+        report.error(path, f'"{name}" is a short name; write it whole, as clients ask for it')

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from meshd.config.validate.fields import (
     Report,
-    check_header_names,
     check_label_names,
     check_labels,
     check_port,
@@ -17,6 +19,7 @@ from meshd.config.validate.localities import check_locality
 from meshd.decoding import Path
 from meshd.model.entries import HTTPHealthCheck, ReadinessProbe, WorkloadGroup
 
+_HEADER: Final = re.compile(r"[-A-Za-z0-9]+")
 _MOST_SECONDS = 24 * 3600
 _WAYS = ("httpGet", "tcpSocket", "exec", "grpc")
 
@@ -55,7 +58,7 @@ def _check_probe(report: Report, path: Path, probe: ReadinessProbe) -> None:
         _check_request(report, (*path, "httpGet"), check)
     if probe.grpc:
         check_port(report, (*path, "grpc", "port"), probe.grpc.port)
-    if probe.exec and not probe.exec.command:
+    if probe.exec and not all((probe.exec.command, *probe.exec.command)):
         report.error((*path, "exec", "command"), "needs a program")
     check_range(
         report, (*path, "initialDelaySeconds"), probe.initial_delay_seconds, 0, _MOST_SECONDS
@@ -72,7 +75,9 @@ def _check_probe(report: Report, path: Path, probe: ReadinessProbe) -> None:
 def _check_request(report: Report, path: Path, check: HTTPHealthCheck) -> None:
     if any(not " " < character < "\x7f" for character in check.path):
         report.error((*path, "path"), "has characters that must be percent-encoded in a path")
-    check_header_names(report, (*path, "httpHeaders"), (one.name for one in check.http_headers))
     for index, header in enumerate(check.http_headers):
+        if not _HEADER.fullmatch(header.name):
+            message = f'"{header.name}" is not a header\'s name: letters, digits and "-"'
+            report.error((*path, "httpHeaders", index, "name"), message)
         if any(character < " " or character == "\x7f" for character in header.value):
             report.error((*path, "httpHeaders", index, "value"), "has control characters")

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import base64
 import binascii
+import http
 from typing import Final
 
 from meshd.config.validate.fields import (
     Report,
     check_duration,
     check_header_names,
-    check_host,
-    check_labels,
     check_port,
     check_range,
     check_regex,
     check_string_match,
 )
+from meshd.config.validate.http_matches import check_http_match
+from meshd.config.validate.route_headers import check_authority, check_headers
 from meshd.decoding import Path, nearest
 from meshd.model.routes import (
+    REDIRECT_CODES,
     CorsPolicy,
     FaultAbort,
     FaultDelay,
-    Headers,
     HTTPDirectResponse,
     HTTPFaultInjection,
-    HTTPMatchRequest,
     HTTPRedirect,
     HTTPRetry,
     HTTPRewrite,
@@ -42,6 +42,12 @@ _RETRY_ON: Final = {
     "resource-exhausted", "unavailable",
 }  # fmt: skip
 """https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter"""
+_STATUSES: Final = frozenset(int(status) for status in http.HTTPStatus)
+_LARGEST_BODY: Final = 1024 * 1024
+_LARGE_BODY: Final = 100 * 1024
+"""Bytes."""
+_LEAST_SHARE: Final = 0.0001
+"""Per cent: proxies count in millionths."""
 _GRPC_STATUS: Final = {
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
     "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
@@ -55,8 +61,8 @@ def check_http_route(
     """All but the destinations, which TCP has too. ``gateways`` are the VirtualService's."""
     _check_action(report, path, route)
     for index, match in enumerate(route.match):
-        _check_match(report, (*path, "match", index), match, gateways)
-    check_duration(report, (*path, "timeout"), route.timeout, zero=True)
+        check_http_match(report, (*path, "match", index), match, gateways)
+    check_duration(report, (*path, "timeout"), route.timeout)
     if route.redirect:
         _check_redirect(report, (*path, "redirect"), route.redirect)
     if route.direct_response:
@@ -70,51 +76,10 @@ def check_http_route(
     if route.cors_policy:
         _check_cors(report, (*path, "corsPolicy"), route.cors_policy)
     _check_mirrors(report, path, route)
-    _check_headers(report, (*path, "headers"), route.headers)
+    check_headers(report, (*path, "headers"), route.headers)
+    check_authority(report, path, route)
     for index, destination in enumerate(route.route):
-        _check_headers(report, (*path, "route", index, "headers"), destination.headers)
-
-
-def check_delegated_matches(report: Report, path: Path, route: HTTPRoute) -> None:
-    """Of a route that delegates, or is a delegate's: what cannot be compared cannot be merged."""
-    for index, match in enumerate(route.match):
-        for name, pattern in (
-            ("uri", match.uri),
-            ("scheme", match.scheme),
-            ("method", match.method),
-            ("authority", match.authority),
-            *((f"headers.{key}", one) for key, one in match.headers.items()),
-            *((f"withoutHeaders.{key}", one) for key, one in match.without_headers.items()),
-            *((f"queryParams.{key}", one) for key, one in match.query_params.items()),
-        ):
-            if pattern and pattern.regex is not None:
-                field, _, key = name.partition(".")
-                report.error(
-                    (*path, "match", index, field, *([key] if key else []), "regex"),
-                    "is not possible where one VirtualService delegates to another",
-                )
-
-
-def is_catch_all(route: HTTPRoute) -> bool:
-    """Whether it takes every request, so that what follows it is in vain."""
-    return not route.match or any(_matches_all(match) for match in route.match)
-
-
-def _matches_all(match: HTTPMatchRequest) -> bool:
-    uri = match.uri is None or match.uri.prefix == "/" or match.uri.regex in {"*", ".*"}
-    rest = (
-        match.scheme,
-        match.method,
-        match.authority,
-        match.headers,
-        match.without_headers,
-        match.query_params,
-        match.port,
-        match.source_labels,
-        match.source_namespace,
-        match.gateways,
-    )
-    return uri and not any(rest)
+        check_headers(report, (*path, "route", index, "headers"), destination.headers)
 
 
 def _check_action(report: Report, path: Path, route: HTTPRoute) -> None:
@@ -135,59 +100,38 @@ def _check_action(report: Report, path: Path, route: HTTPRoute) -> None:
     if len(actions) > 1:
         report.error(path, f"has {' and '.join(actions)}; only one of them is possible")
     if actions and actions[0] in {"redirect", "directResponse"}:
-        for name, given in (
-            ("rewrite", route.rewrite),
-            ("retries", route.retries),
-            ("mirror", route.mirror),
-            ("mirrors", route.mirrors),
-            ("timeout", route.timeout),
+        for name, given, refused in (
+            ("rewrite", route.rewrite, True),
+            ("fault", route.fault, True),
+            ("retries", route.retries, False),
+            ("mirror", route.mirror, False),
+            ("mirrors", route.mirrors, False),
+            ("timeout", route.timeout, False),
         ):
             if given:
-                report.error((*path, name), f"has no meaning beside {actions[0]}; remove it")
-
-
-def _check_match(
-    report: Report, path: Path, match: HTTPMatchRequest, gateways: tuple[str, ...]
-) -> None:
-    for name, pattern in (
-        ("uri", match.uri),
-        ("scheme", match.scheme),
-        ("method", match.method),
-        ("authority", match.authority),
-    ):
-        check_string_match(report, (*path, name), pattern)
-    for field, patterns in (
-        ("headers", match.headers),
-        ("withoutHeaders", match.without_headers),
-        ("queryParams", match.query_params),
-    ):
-        for name, pattern in patterns.items():
-            check_string_match(report, (*path, field, name), pattern, may_be_empty=True)
-            if field != "queryParams":
-                check_header_names(report, (*path, field, name), [name])
-    check_port(report, (*path, "port"), match.port)
-    check_labels(report, (*path, "sourceLabels"), match.source_labels)
-    for index, name in enumerate(match.gateways):
-        if name not in gateways:
-            report.error(
-                (*path, "gateways", index),
-                f'"{name}" is not among spec.gateways ({", ".join(gateways)}), so nothing matches',
-            )
+                say = report.error if refused else report.warning
+                say((*path, name), f"has no meaning beside {actions[0]}; remove it")
 
 
 def _check_redirect(report: Report, path: Path, redirect: HTTPRedirect) -> None:
-    parts = (redirect.uri, redirect.authority, redirect.port, redirect.scheme, redirect.derive_port)
-    if not any(parts):
-        report.error(path, "changes nothing: it needs one of uri, authority, port, scheme")
-    if redirect.port is not None and redirect.derive_port is not None:
-        report.error(path, "has port and derivePort; only one of them is possible")
-    check_port(report, (*path, "port"), redirect.port)
-    if redirect.redirect_code not in {None, 301, 302, 303, 307, 308}:
-        report.error(
-            (*path, "redirectCode"),
-            f"{redirect.redirect_code} is not one of 301, 302, 303, 307, 308",
-        )
-    if redirect.scheme not in {None, "http", "https"}:
+    if not any((redirect.uri, redirect.prefix_rewrite, redirect.authority, redirect.scheme)) and (
+        redirect.port is None and redirect.derive_port is None
+    ):
+        message = "changes nothing: it needs one of uri, prefixRewrite, authority, port, scheme"
+        report.error(path, message)
+    for one, other, both in (
+        ("port", "derivePort", redirect.port is not None and redirect.derive_port is not None),
+        ("uri", "prefixRewrite", redirect.uri and redirect.prefix_rewrite),
+    ):
+        if both:
+            report.error(path, f"has {one} and {other}; only one of them is possible")
+    check_port(report, (*path, "port"), redirect.port or None)
+    code = redirect.redirect_code or None
+    check_range(report, (*path, "redirectCode"), code, 300, 399)
+    if code is not None and 300 <= code <= 399 and code not in REDIRECT_CODES:
+        known = ", ".join(map(str, REDIRECT_CODES))
+        report.warning((*path, "redirectCode"), f"{code} cannot be sent (only {known}): 301 is")
+    if redirect.scheme not in {None, "", "http", "https"}:
         report.error((*path, "scheme"), f'"{redirect.scheme}" is not http or https')
 
 
@@ -196,15 +140,19 @@ def _check_direct_response(report: Report, path: Path, response: HTTPDirectRespo
     body = response.body
     if body is None:
         return
-    if (body.string is None) == (body.bytes is None):
-        report.error((*path, "body"), "needs exactly one of string, bytes")
+    if body.string is not None and body.bytes is not None:
+        report.error((*path, "body"), "has string and bytes; only one of them is possible")
     if body.bytes is not None:
         try:
             base64.b64decode(body.bytes, validate=True)
         except (binascii.Error, ValueError):
             report.error((*path, "body", "bytes"), "is not base64")
-    if len(body.string or body.bytes or "") > 1024 * 1024:
+    size = len((body.string or body.bytes or "").encode())
+    if size > _LARGEST_BODY:
         report.error((*path, "body"), "is longer than 1 MiB")
+    elif size > _LARGE_BODY:
+        message = f"is {size // 1024} KiB long, and each proxy holds a copy; serve it from a server"
+        report.warning((*path, "body"), message)
 
 
 def _check_rewrite(report: Report, path: Path, rewrite: HTTPRewrite) -> None:
@@ -219,20 +167,23 @@ def _check_rewrite(report: Report, path: Path, rewrite: HTTPRewrite) -> None:
 
 def _check_retries(report: Report, path: Path, retries: HTTPRetry) -> None:
     check_range(report, (*path, "attempts"), retries.attempts, 0, 2**31 - 1)
-    check_duration(report, (*path, "perTryTimeout"), retries.per_try_timeout, zero=True)
+    check_duration(report, (*path, "perTryTimeout"), retries.per_try_timeout)
     check_duration(report, (*path, "backoff"), retries.backoff)
-    if retries.attempts == 0 and (retries.retry_on or retries.per_try_timeout or retries.backoff):
-        message = "attempts is 0, so retryOn, perTryTimeout and backoff have no meaning"
-        report.error(path, message)
-    for written in (retries.retry_on or "").split(","):
-        condition = written.strip()
-        if condition and condition not in _RETRY_ON and not _is_status(condition):
+    for name, given in (
+        ("retryOn", retries.retry_on),
+        ("perTryTimeout", retries.per_try_timeout is not None),
+        ("retryRemoteLocalities", retries.retry_remote_localities is not None),
+    ):
+        if retries.attempts == 0 and given:
+            report.error((*path, name), "has no meaning while attempts is 0 (or left out)")
+    for condition in (retries.retry_on or "").split(",") if retries.retry_on else ():
+        if condition not in _RETRY_ON and not _is_status(condition):
             hint = nearest(condition, _RETRY_ON)
             report.error((*path, "retryOn"), f'"{condition}" is not a condition{hint}')
 
 
 def _is_status(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 100 <= int(text[:4]) <= 599
+    return text.isascii() and text.isdigit() and len(text) == 3 and int(text) in _STATUSES
 
 
 def _check_fault(report: Report, path: Path, fault: HTTPFaultInjection) -> None:
@@ -242,7 +193,7 @@ def _check_fault(report: Report, path: Path, fault: HTTPFaultInjection) -> None:
         if fault.delay.exponential_delay is not None:
             report.error((*path, "delay", "exponentialDelay"), "is not supported; use fixedDelay")
         elif fault.delay.fixed_delay is None:
-            report.error((*path, "delay", "fixedDelay"), "is required")
+            report.warning((*path, "delay"), "delays nothing without fixedDelay")
         check_duration(report, (*path, "delay", "fixedDelay"), fault.delay.fixed_delay)
         _check_share(report, (*path, "delay"), fault.delay)
     if fault.abort:
@@ -252,10 +203,12 @@ def _check_fault(report: Report, path: Path, fault: HTTPFaultInjection) -> None:
 def _check_abort(report: Report, path: Path, abort: FaultAbort) -> None:
     if abort.http2_error is not None:
         report.error((*path, "http2Error"), "is not supported; use httpStatus or grpcStatus")
-    elif (abort.http_status is None) == (abort.grpc_status is None):
-        report.error(path, "needs exactly one of httpStatus, grpcStatus")
+    elif abort.http_status is not None and abort.grpc_status is not None:
+        report.error(path, "has httpStatus and grpcStatus; only one of them is possible")
+    elif abort.http_status is None and abort.grpc_status is None:
+        report.warning(path, "aborts nothing: it needs one of httpStatus, grpcStatus")
     check_range(report, (*path, "httpStatus"), abort.http_status, 200, 599)
-    if abort.grpc_status is not None and abort.grpc_status.upper() not in _GRPC_STATUS:
+    if abort.grpc_status is not None and abort.grpc_status not in _GRPC_STATUS:
         hint = nearest(abort.grpc_status.upper(), _GRPC_STATUS)
         report.error((*path, "grpcStatus"), f'"{abort.grpc_status}" is not a gRPC status{hint}')
     _check_share(report, path, abort)
@@ -264,7 +217,10 @@ def _check_abort(report: Report, path: Path, abort: FaultAbort) -> None:
 def _check_share(report: Report, path: Path, fault: FaultDelay | FaultAbort) -> None:
     check_range(report, (*path, "percent"), fault.percent, 0, 100)
     if fault.percentage:
-        check_range(report, (*path, "percentage", "value"), fault.percentage.value, 0, 100)
+        value = fault.percentage.value
+        check_range(
+            report, (*path, "percentage", "value"), value, _LEAST_SHARE if value else 0, 100
+        )
 
 
 def _check_mirrors(report: Report, path: Path, route: HTTPRoute) -> None:
@@ -276,7 +232,9 @@ def _check_mirrors(report: Report, path: Path, route: HTTPRoute) -> None:
             ("mirrorPercent", route.mirror_percent),
         ):
             if given is not None:
-                report.error((*path, name), "has no meaning without mirror")
+                report.warning((*path, name), "has no effect without mirror")
+    if route.mirror_percent is not None:
+        report.warning((*path, "mirrorPercent"), "is deprecated; write mirrorPercentage")
     check_range(report, (*path, "mirrorPercent"), route.mirror_percent, 0, 100)
     if route.mirror_percentage:
         value = route.mirror_percentage.value
@@ -292,6 +250,8 @@ def _check_cors(report: Report, path: Path, cors: CorsPolicy) -> None:
         report.error(path, "has allowOrigin and allowOrigins; write allowOrigins only")
     for index, origin in enumerate(cors.allow_origins):
         check_string_match(report, (*path, "allowOrigins", index), origin)
+        if not (origin.exact or origin.prefix or origin.regex):
+            report.error((*path, "allowOrigins", index), "needs one of exact, prefix, regex")
     for index, method in enumerate(cors.allow_methods):
         if method not in _METHODS:
             place = (*path, "allowMethods", index)
@@ -301,25 +261,8 @@ def _check_cors(report: Report, path: Path, cors: CorsPolicy) -> None:
         ("exposeHeaders", cors.expose_headers),
     ):
         for index, name in enumerate(names):
-            check_header_names(report, (*path, field, index), [name])
-    check_duration(report, (*path, "maxAge"), cors.max_age, zero=True)
-
-
-def _check_headers(report: Report, path: Path, headers: Headers | None) -> None:
-    if headers is None:
-        return
-    for field, operations in (("request", headers.request), ("response", headers.response)):
-        if operations is None:
-            continue
-        for verb, names in (
-            ("set", operations.set),
-            ("add", operations.add),
-            ("remove", operations.remove),
-        ):
-            check_header_names(report, (*path, field, verb), names)
-            changed = [name for name in names if name.startswith(":") and name != ":authority"]
-            if changed:
-                report.error((*path, field, verb), f'"{changed[0]}" cannot be changed')
-        authority = operations.set.get("host") or operations.set.get(":authority")
-        if field == "request" and authority and "%" not in authority:
-            check_host(report, (*path, field, "set"), authority.partition(":")[0])
+            if name != "*":
+                check_header_names(report, (*path, field, index), [name])
+    check_duration(report, (*path, "maxAge"), cors.max_age)
+    if cors.max_age is not None and cors.max_age % 1:
+        report.error((*path, "maxAge"), "must be whole seconds")

@@ -12,7 +12,7 @@ from typing import Final
 
 from meshd.config.validate.fields import Report, check_labels
 from meshd.decoding import Path
-from meshd.model.destinations import LocalityLbSetting
+from meshd.model.destinations import LocalityLbSetting, ZoneAwareLbSetting
 from meshd.model.locality import REGION, SUBZONE, ZONE, matches
 from meshd.model.workload import LOCALITY
 
@@ -27,14 +27,25 @@ def check_locality_setting(
         other = "failover" if setting.failover else "failoverPriority"
         report.error(path, f"has distribute and {other}; only one of them is possible")
     _check_distribution(report, path, setting)
+    check_failover(report, path, setting, detects_outliers=detects_outliers)
+
+
+def check_failover(
+    report: Report,
+    path: Path,
+    setting: LocalityLbSetting | ZoneAwareLbSetting,
+    *,
+    detects_outliers: bool,
+) -> None:
+    """Where traffic goes when the endpoints nearby fail."""
     for index, failover in enumerate(setting.failover):
         place = (*path, "failover", index)
         for name, region in (("from", failover.from_), ("to", failover.to)):
             if not region:
-                report.error((*place, name), "is required")
+                report.warning((*place, name), "is left out, so this has no effect")
             if "/" in region or "*" in region:
                 report.error((*place, name), f'"{region}" is not a region; zones are no part of it')
-        if failover.from_ and failover.from_ == failover.to:
+        if failover.from_ == failover.to:
             report.error(place, f'"{failover.to}" cannot stand in for itself')
     for index, text in enumerate(setting.failover_priority):
         key, _, value = text.partition("=")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshd.config.validate.fields import Report, check_labels, check_port
+from meshd.config.validate.fields import Report, check_labels, check_port, check_selector
 from meshd.model.security import PeerAuthentication
 
 
@@ -13,7 +13,10 @@ def check_peer_authentication(report: Report, found: PeerAuthentication) -> None
         report.error(
             ("spec", "portLevelMtls"), "is for chosen workloads: it needs selector.matchLabels"
         )
-    for port in spec.port_level_mtls:
+    if spec.port_level_mtls == {}:
+        report.error(("spec", "portLevelMtls"), "is empty; leave it out")
+    for port in spec.port_level_mtls or ():
         check_port(report, ("spec", "portLevelMtls", str(port)), port)
     if spec.selector:
         check_labels(report, ("spec", "selector", "matchLabels"), spec.selector.match_labels)
+        check_selector(report, ("spec", "selector"), spec.selector.match_labels)

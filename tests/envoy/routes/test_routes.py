@@ -55,6 +55,9 @@ if TYPE_CHECKING:
         ("labels.test", "/", {}, "v1"),
         ("after-all.test", "/a", {}, "v1"),
         ("unknown-host.test", "/ok", {}, "v1"),
+        ("claim.test", "/", {}, "v1"),
+        ("claim.test", "/without", {}, "v3"),
+        ("counterpart.test", "/", {}, "v2"),
         ("delegating.test", "/books", {}, "v2"),
         ("delegating.test", "/books/new/1", {}, "v3"),
         ("delegating.test", "/films", {}, "v1"),
@@ -99,11 +102,13 @@ def test_redirect_replaces_the_parts_that_are_named(proxy: Proxy) -> None:
     everything = proxy.call("redirect.test", "/all/x")
     port = proxy.call("redirect.test", "/port/x")
     path = proxy.call("redirect.test", "/anything")
+    prefix = proxy.call("redirect.test", "/moved/x?y=1")
 
     assert everything.status == 308
     assert everything.headers["location"] == "https://other.test:8443/new"
     assert (port.status, port.headers["location"]) == (301, "http://other.test:80/port/x")
     assert path.headers["location"] == "http://redirect.test/only"
+    assert prefix.headers["location"] == "http://redirect.test/x?y=1"
 
 
 def test_direct_response_is_given_by_the_proxy(proxy: Proxy) -> None:

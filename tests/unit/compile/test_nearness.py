@@ -51,6 +51,16 @@ def test_endpoints_are_nearer_the_more_of_their_locality_is_the_clients() -> Non
     ]
 
 
+def test_zone_aware_balancing_is_read_as_a_preference_for_what_is_near() -> None:
+    balancer = msgspec.convert(
+        {"zoneAwareLbSetting": {"enabled": True, "failoverPriority": ["rack"]}},
+        LoadBalancerSettings,
+    )
+    assert balancer.nearness == setting(enabled=True, failoverPriority=["rack"])
+    both = msgspec.structs.replace(balancer, locality_lb_setting=setting(enabled=False))
+    assert both.nearness == setting(enabled=False)
+
+
 def test_the_region_that_is_to_stand_in_comes_before_the_others() -> None:
     found = dict(
         priorities(

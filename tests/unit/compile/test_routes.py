@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.compile.route_actions import retry_policy
+from meshd.compile.names import OutboundCluster
+from meshd.compile.route_actions import retry_policy, to_cluster
 from meshd.compile.route_headers import header_value
 from meshd.compile.routes import http_ports, route_configuration
 from meshd.compile.scope import Scope
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.base import decode_scalar
+from meshd.model.destinations import ConsistentHash
 from meshd.model.gateways import gateway_name
 from meshd.model.service import Port, Protocol, ServiceRecord
 from meshd.model.snapshot import Snapshot
@@ -204,3 +206,20 @@ def test_gateway_is_named_from_the_virtual_services_namespace(written: str, name
 )
 def test_percent_signs_that_are_no_command_of_envoys_stay_themselves(text: str, sent: str) -> None:
     assert header_value(text) == sent
+
+
+def test_a_new_cookie_has_the_attributes_that_are_asked_for() -> None:
+    asked = msgspec.convert(
+        {
+            "httpCookie": {
+                "name": "user",
+                "ttl": "0s",
+                "attributes": [{"name": "SameSite", "value": "Lax"}, {"name": "Secure"}],
+            }
+        },
+        ConsistentHash,
+        dec_hook=decode_scalar,
+    )
+    (policy,) = to_cluster(OutboundCluster(80, "", "a"), asked).hash_policy
+    found = [(one.name, one.value) for one in policy.cookie.attributes]
+    assert found == [("SameSite", "Lax"), ("Secure", "")]

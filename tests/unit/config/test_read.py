@@ -294,7 +294,7 @@ def test_targets_become_selectors_of_their_services() -> None:
     (policy,) = translated(text + "  peers: [{mtls: {}}]\n")
     assert policy.spec.selector is not None
     assert policy.spec.selector.match_labels == {"app": "reviews"}
-    assert {port: mtls.mode for port, mtls in policy.spec.port_level_mtls.items()} == {
+    assert {port: mtls.mode for port, mtls in (policy.spec.port_level_mtls or {}).items()} == {
         9081: "STRICT"
     }
 

@@ -79,7 +79,7 @@ def test_the_order_of_applying_does_not_matter(store: Store) -> None:
 def test_one_error_leaves_everything_as_it_was(store: Store) -> None:
     assert rejection(store, SERVICE, ROUTE.replace("weight: 100", "weight: -1")) == [
         "f.yaml:14: VirtualService default/reviews: spec.http[0].route[0].weight: "
-        "-1 is out of range; it must be from 0 to 4294967295"
+        "-1 is out of range; it must be from 0 to 2147483647"
     ]
     assert dict(store.objects) == {}
 

@@ -1,0 +1,122 @@
+"""Routes and matches that no request or connection can reach, since an earlier one takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from meshd.config.validate.fields import Report
+from meshd.decoding import Path
+from meshd.model.routes import (
+    HTTPMatchRequest,
+    HTTPRoute,
+    StringMatch,
+    TCPRoute,
+    TLSRoute,
+    VirtualServiceSpec,
+)
+
+_Routes = Sequence[HTTPRoute] | Sequence[TLSRoute] | Sequence[TCPRoute]
+_Place = tuple[int, int]
+"""Index of the route, and of the match in it."""
+
+
+def check_reachable(report: Report, spec: VirtualServiceSpec) -> None:
+    for kind, routes in (("http", spec.http), ("tls", spec.tls), ("tcp", spec.tcp)):
+        _check_catch_all(report, kind, routes)
+        _check_repeated(report, kind, routes)
+    _check_overlaps(report, spec.http)
+
+
+def _check_catch_all(report: Report, kind: str, routes: _Routes) -> None:
+    for index, route in enumerate(routes[:-1]):
+        if _is_catch_all(route):
+            what = "request" if kind == "http" else "connection"
+            report.warning(
+                ("spec", kind, index + 1),
+                f"is never reached: {kind}[{index}] takes every {what}; put that one last",
+            )
+            return
+
+
+def _is_catch_all(route: HTTPRoute | TLSRoute | TCPRoute) -> bool:
+    if not route.match:
+        return True
+    return isinstance(route, HTTPRoute) and any(map(_takes_all, route.match))
+
+
+def _takes_all(match: HTTPMatchRequest) -> bool:
+    uri = match.uri
+    every = uri is None or uri.prefix in {"", "/"} or uri.regex in {"*", ".*"}
+    bare = _unnamed(msgspec.structs.replace(match, uri=None, ignore_uri_case=False))
+    return every and bare == HTTPMatchRequest()
+
+
+def _unnamed(match: HTTPMatchRequest) -> HTTPMatchRequest:
+    return msgspec.structs.replace(match, name=None, stat_prefix=None)
+
+
+def _check_repeated(report: Report, kind: str, routes: _Routes) -> None:
+    first: dict[bytes, _Place] = {}
+    for index, route in enumerate(routes):
+        for number, match in enumerate(route.match):
+            bare = _unnamed(match) if isinstance(match, HTTPMatchRequest) else match
+            key = msgspec.json.encode(bare, enc_hook=str, order="deterministic")
+            before = first.setdefault(key, (index, number))
+            if before != (index, number):
+                path: Path = ("spec", kind, index, "match", number)
+                report.warning(path, f"has no effect: {_name(kind, before)} is the same")
+
+
+def _name(kind: str, place: _Place) -> str:
+    return f"{kind}[{place[0]}].match[{place[1]}]"
+
+
+def _check_overlaps(report: Report, routes: Sequence[HTTPRoute]) -> None:
+    """Prefixes of paths that an earlier and shorter one takes."""
+    earlier: list[tuple[_Place, HTTPMatchRequest]] = []
+    for index, route in enumerate(routes):
+        for number, match in enumerate(route.match):
+            if not (match.uri and match.uri.prefix):
+                continue
+            wider = next((place for place, one in earlier if _is_within(match, one)), None)
+            if wider:
+                path: Path = ("spec", "http", index, "match", number)
+                message = f"has no effect: {_name('http', wider)} takes what begins with less"
+                report.warning(path, message)
+            earlier.append(((index, number), match))
+
+
+def _is_within(narrow: HTTPMatchRequest, wide: HTTPMatchRequest) -> bool:
+    """Whether all requests of the one are requests of the other, as far as can be told simply."""
+    mine, theirs = narrow.uri, wide.uri
+    if not (mine and theirs and mine.prefix and theirs.prefix) or mine.prefix == theirs.prefix:
+        return False
+    if not mine.prefix.startswith(theirs.prefix) or wide.ignore_uri_case < narrow.ignore_uri_case:
+        return False
+    return (
+        all(
+            _covers(getattr(wide, name), getattr(narrow, name))
+            for name in ("scheme", "method", "authority")
+        )
+        and all(
+            name in getattr(narrow, field) and _covers(pattern, getattr(narrow, field)[name])
+            for field in ("headers", "query_params")
+            for name, pattern in getattr(wide, field).items()
+        )
+        and wide.without_headers.items() <= narrow.without_headers.items()
+        and wide.source_labels.items() <= narrow.source_labels.items()
+        and wide.port in {None, 0, narrow.port}
+        and wide.source_namespace in {None, "", narrow.source_namespace}
+        and (not wide.gateways or set() < set(narrow.gateways) <= set(wide.gateways))
+    )
+
+
+def _covers(wide: StringMatch | None, narrow: StringMatch | None) -> bool:
+    if wide is None or wide == narrow:
+        return True
+    if narrow is None or wide.prefix is None:
+        return False
+    text = narrow.exact if narrow.exact is not None else narrow.prefix
+    return text is not None and text.startswith(wide.prefix)
