@@ -88,8 +88,16 @@ def _report(answers: list[wire.Changed], output: Output, dry_run: bool) -> None:
         warn(["nothing was done: there are no objects in what was given"])
     if is_for_scripts(output):
         emit(changes, output)
+        _fail_if_refused(answers)
         return
     for change in changes:
         done = "" if output is Output.NAME else f" {change.result}"
         suffix = " (dry run)" if dry_run and done else ""
         tell(f"{qualified(change.kind)}/{change.name}{done}{suffix}")
+    _fail_if_refused(answers)
+
+
+def _fail_if_refused(answers: list[wire.Changed]) -> None:
+    if refused := [line for answer in answers for line in answer.refused]:
+        warn(f"stored, but not in force: {line}" for line in refused)
+        raise typer.Exit(1)

@@ -60,7 +60,9 @@ RecursiveOption = Annotated[
     bool, typer.Option("--recursive", "-R", help="Directories with all below them.")
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until every proxy has it.")]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Wait until every proxy has it; fail if one refuses.")
+]
 
 
 def duration_option(what: str, default: str) -> Any:

@@ -12,8 +12,6 @@ fail there and only there, also when a Secret that was good is deleted.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,6 +54,8 @@ class Credential:
     """Of the certificate."""
     problem: str = ""
     """Why it is less than what is written; empty when it is not."""
+    missing: bool = False
+    """There is no such Secret."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,17 +65,25 @@ class UsedCredential:
     need: Need
     credential: Credential
 
-    def problem(self, now: float) -> str:
-        """What is wrong with it at this moment; empty when nothing is."""
+    @property
+    def unusable(self) -> str:
+        """Why proxies are not sent what they need of it; empty when they are."""
         found, need = self.credential, self.need
-        why, then = found.problem, "no connection succeeds there until it is mended"
+        why = found.problem
         if not why and need.certificate and found.certificate is None:
             why = "it has no tls.crt and tls.key"
         if not why and need.authority and found.authority is None:
             why = "it has no ca.crt"
-        if not why and need.certificate and found.life and (why := found.life.problem(now)):
-            then = "others do not accept it"
-        return f"{need.user}: Secret {need.name}: {why}; {then}" if why else ""
+        return self._said(why, "no connection succeeds there until it is mended")
+
+    def problem(self, now: float) -> str:
+        """What is wrong with it at this moment; empty when nothing is."""
+        life = self.credential.life if self.need.certificate else None
+        why = life.problem(now) if life else ""
+        return self.unusable or self._said(why, "others do not accept it")
+
+    def _said(self, why: str, then: str) -> str:
+        return f"{self.need.user}: Secret {self.need.name}: {why}; {then}" if why else ""
 
 
 class Credentials:
@@ -127,9 +135,9 @@ def credential(name: str, secret: Secret | None, beside: Secret | None) -> Crede
     from meshd.credentials import check_authority, check_certificate  # noqa: PLC0415
 
     if secret is None:
-        return Credential(problem="there is no such Secret")
+        return Credential(problem="there is no such Secret", missing=True)
     problems: list[str] = []
-    chain, key = _entry(secret, "tls.crt", "cert"), _entry(secret, "tls.key", "key")
+    chain, key = secret.entry("tls.crt", "cert"), secret.entry("tls.key", "key")
     life = _judged(problems, check_certificate, chain, key) if chain or key else None
     roots, revoked = _authority(secret)
     if not roots and beside:
@@ -148,7 +156,7 @@ def credential(name: str, secret: Secret | None, beside: Secret | None) -> Crede
 
 def _authority(secret: Secret) -> tuple[bytes, bytes]:
     """And what it has revoked."""
-    return _entry(secret, "ca.crt", "cacert"), _entry(secret, "ca.crl", "crl")
+    return secret.entry("ca.crt", "cacert"), secret.entry("ca.crl", "crl")
 
 
 def _judged(
@@ -175,16 +183,3 @@ def _validation(name: str, roots: bytes, revoked: bytes) -> Any:
         crl=base_pb2.DataSource(inline_bytes=revoked) if revoked else None,
     )
     return secret_pb2.Secret(name=name, validation_context=validation)
-
-
-def _entry(secret: Secret, *keys: str) -> bytes:
-    """The first of these keys that the secret has, decoded; empty if there is none."""
-    for key in keys:
-        if text := secret.string_data.get(key):
-            return text.encode()
-        if encoded := secret.data.get(key):
-            try:
-                return base64.b64decode(encoded)
-            except binascii.Error:
-                return b""
-    return b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -49,6 +50,7 @@ def apply(
     else:
         findings += validate.check_fields(reads)
         findings += validate.check_references(reads, store.objects, workloads=workloads)
+        findings += validate.out_of_date(reads, time.time())
     errors = tuple(finding for finding in findings if finding.severity == "error")
     if errors:
         return Rejected(errors)
@@ -117,6 +119,7 @@ def validate_sources(
         *reading.findings,
         *validate.check_fields(reading.objects),
         *validate.check_references(reading.objects, {}),
+        *validate.out_of_date(reading.objects, time.time()),
         *(file_references.outside(reading.objects, directories) if directories else ()),
     )
     return tuple(sorted(findings, key=lambda finding: (finding.file, finding.line)))

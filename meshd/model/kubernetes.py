@@ -5,6 +5,8 @@ After https://kubernetes.io/docs/reference/kubernetes-api/. Other fields are pas
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -59,6 +61,18 @@ class Secret(Object, frozen=True):
     type: str = "Opaque"
     data: dict[str, str] = {}  # base64
     string_data: dict[str, str] = {}
+
+    def entry(self, *keys: str) -> bytes:
+        """The first of these keys that it has, decoded; empty if there is none."""
+        for key in keys:
+            if text := self.string_data.get(key):
+                return text.encode()
+            if encoded := self.data.get(key):
+                try:
+                    return base64.b64decode(encoded)
+                except binascii.Error:
+                    return b""
+        return b""
 
 
 class EnvVar(Ignoring, frozen=True):

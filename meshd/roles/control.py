@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -57,11 +57,12 @@ class Control:
             case wire.Apply() | wire.DeleteNamed() if self._agent:
                 return self._agent.changed(request)
             case wire.Apply():
-                return await self._apply(request)
+                before = self._mesh.not_in_force()
+                return await self._changed(await self._apply(request), request, before)
             case wire.DeleteNamed():
-                return await self._changed(
-                    requests.delete(self._mesh.store, request, self._mesh.running), request
-                )
+                before = self._mesh.not_in_force()
+                answer = requests.delete(self._mesh.store, request, self._mesh.running)
+                return await self._changed(answer, request, before)
             case wire.Get():
                 return requests.get(self._mesh.store, request, self._entries())
             case wire.Status():
@@ -119,7 +120,7 @@ class Control:
 
     # ---- configuration
 
-    async def _apply(self, request: wire.Apply) -> wire.Message:
+    async def _apply(self, request: wire.Apply) -> wire.Changed | wire.Rejected:
         mesh = self._mesh
         answer = requests.apply(mesh.store, request, mesh.refusals, mesh.running)
         if isinstance(answer, wire.Changed) and not request.delete:
@@ -127,7 +128,7 @@ class Control:
             objects = [mesh.store.objects[key] for key in keys if key in mesh.store.objects]
             warnings = await self._file_problems(objects)
             answer = msgspec.structs.replace(answer, warnings=(*answer.warnings, *warnings))
-        return await self._changed(answer, request)
+        return answer
 
     async def _file_problems(self, objects: list[Object]) -> tuple[str, ...]:
         """What is wrong on this node with the files that some objects name; nothing when the
@@ -144,8 +145,12 @@ class Control:
         return file_references.problems(objects, {one.name: one.problem for one in found})
 
     async def _changed(
-        self, answer: wire.Changed | wire.Rejected, request: wire.Apply | wire.DeleteNamed
+        self,
+        answer: wire.Changed | wire.Rejected,
+        request: wire.Apply | wire.DeleteNamed,
+        before: Collection[str],
     ) -> wire.Message:
+        """``before``: what was not in force before the change."""
         if isinstance(answer, wire.Rejected) or request.dry_run or request.wait <= 0:
             return answer
         mesh = self._mesh
@@ -159,11 +164,14 @@ class Control:
         # Proxies are told of a namespace's own resolver when it answers.
         mesh.settle()
         left = request.wait - (time.monotonic() - began)
-        if not await mesh.xds.wait_synced(left):
+        if not await mesh.xds.wait_settled(left):
             raise NotReadyError(
                 f"stored, but not every proxy has it after {request.wait:g} s: see meshctl status"
             )
-        return answer
+        if all(change.result == "unchanged" for change in answer.changes):
+            before = ()
+        refused = tuple(line for line in mesh.not_in_force() if line not in before)
+        return msgspec.structs.replace(answer, refused=refused)
 
     def _entries(self) -> Mapping[Key, Object]:
         """Of members of WorkloadGroups: they come and go with their nodes and are not stored."""

@@ -334,6 +334,18 @@ class Mesh:
         found = (used.problem(now) for used in self._compiled.credentials)
         return tuple(filter(None, found))
 
+    def not_in_force(self) -> tuple[str, ...]:
+        """What is wanted and what proxies refuse or would refuse, a line each. That something is
+        missing is no part of it: it may come."""
+        refused = (
+            f"{type_url.rpartition('.')[2]} {name} is refused by a proxy: {rejection.reason}"
+            for (type_url, name), rejection in self.xds.rejections().items()
+        )
+        unusable = (
+            used.unusable for used in self._compiled.credentials if not used.credential.missing
+        )
+        return (*self._compiler.problems, *filter(None, unusable), *refused)
+
     def all_problems(self) -> tuple[str, ...]:
         worries = (worry() for worry in self.worries)
         return (

@@ -61,6 +61,7 @@ def unready(facts: Facts) -> str:
         of_pool = [one for one in facts.proxies if one.connected and pool is one.pool]
         if not of_pool:
             return lack(pool)
-        if not any(proxy.synced for proxy in of_pool):
+        # What a proxy refuses costs itself only.
+        if not any(proxy.synced or proxy.rejected for proxy in of_pool):
             return f"no {pool} has the newest configuration"
     return ""

@@ -46,6 +46,8 @@ class Change(msgspec.Struct, frozen=True):
 class Changed(Message, frozen=True):
     changes: tuple[Change, ...]
     warnings: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    """What of it is stored and not in force, since proxies refuse it or would; a line each."""
 
 
 class Get(Message, frozen=True):

@@ -60,6 +60,7 @@ class ProxyStatus(msgspec.Struct, frozen=True):
     name: str
     connected: bool
     synced: bool
+    """It has all that is for it, and has refused nothing of that."""
     rejected: tuple[str, ...] = ()
     """Reasons for which it refused resources, newest last."""
     pool: Pool = Pool.TRAFFIC

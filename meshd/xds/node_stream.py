@@ -51,9 +51,10 @@ class NodeStream:
 
     @property
     def synced(self) -> bool:
-        """The node has all that it asked for, but for what it refused."""
+        """The node has all that it asked for."""
         return self._resources is not None and not any(
-            one.waiting or one.due(self._published(url)) for url, one in self._subscriptions.items()
+            one.waiting or one.rejected or one.due(self._published(url))
+            for url, one in self._subscriptions.items()
         )
 
     @property

@@ -184,13 +184,13 @@ class Server:
         }
 
     @property
-    def synced(self) -> bool:
+    def settled(self) -> bool:
         """Each pool has clients, and each has all that is for it but for what it refused."""
-        return not self.missing and all(member.stream.synced for member in self._named())
+        return not self.missing and all(member.stream.settled for member in self._named())
 
-    async def wait_synced(self, timeout: float) -> bool:
-        """Whether it became so within ``timeout`` seconds."""
-        return await self.wait(lambda: self.synced, timeout)
+    async def wait_settled(self, timeout: float) -> bool:
+        """Whether it became so within ``timeout`` seconds. See also ``rejections``."""
+        return await self.wait(lambda: self.settled, timeout)
 
     async def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
         """Whether it became true within ``timeout`` seconds; looked at after each change."""

@@ -217,6 +217,11 @@ class Stream:
 
     @property
     def synced(self) -> bool:
+        """The client has all that is published."""
+        return self.settled and not self.rejections
+
+    @property
+    def settled(self) -> bool:
         """The client has all that is published, but for what it refused."""
         if self._resources is None or self._warming:
             return False

@@ -45,19 +45,23 @@ class Tenants:
     def __init__(self, node: Node, directory: Path, address: str) -> None:
         self.node, self._directory, self._address = node, directory, address
 
-    def secret(self, name: str, namespace: str = "istio-system", key_of: str = "") -> str:
+    def secret(
+        self,
+        name: str,
+        namespace: str = "istio-system",
+        key_of: str = "",
+        entries: tuple[str, str] = ("cert", "key"),
+    ) -> str:
         """With another one's key, if that is said. Its certificate is in the pods' images."""
-        key, signed = certificate(self._directory, name + ".test")
+        key, signed = certificate(self._directory, (key_of or name) + ".test")
         if key_of:
-            key, _ = certificate(self._directory, key_of + ".test")
+            signed = self._directory / f"{name}.test.crt"
         else:
             (self.node.images / signed.name).write_bytes(signed.read_bytes())
-        data = {"cert": signed, "key": key}
-        encoded = {
-            name: base64.b64encode(file.read_bytes()).decode() for name, file in data.items()
-        }
+        files = zip(entries, (signed, key), strict=True)
+        data = {entry: base64.b64encode(file.read_bytes()).decode() for entry, file in files}
         metadata = {"name": name, "namespace": namespace}
-        found = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded}
+        found = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
         return json.dumps(found) + "\n---\n"
 
     def is_served(self, name: str) -> bool:
@@ -100,23 +104,42 @@ def test_a_secret_is_the_one_beside_the_gateways_pod(tenants: Tenants) -> None:
 
 
 def test_a_bad_secret_costs_its_own_host_only(tenants: Tenants) -> None:
-    """One that is missing and one with another's key, in whichever order tenants come."""
+    """One that is missing and one without what its server needs, whichever tenant comes first."""
     node = tenants.node
+    bad = tenants.secret("bad", entries=("cacert", "other")) + tenant("bad") + tenant("missing")
     with node.applied(tenants.secret("first") + tenant("first")):
         node.eventually(lambda: tenants.is_served("first"), "the first tenant is served")
-        bad = tenants.secret("bad", key_of="first") + tenant("bad") + tenant("missing")
-        done = node.meshctl("apply", "-f", "-", "--wait", text=bad)
         try:
-            assert done.status == 0, done.errors
+            for _ in range(2):  # again when it is there already
+                done = node.meshctl("apply", "-f", "-", "--wait", text=bad)
+                assert done.status == 1
+                assert "not in force: Gateway default/bad: server https" in done.errors
+                assert "Secret istio-system/bad: it has no tls.crt" in done.errors
             assert tenants.is_served("first")
-            with node.applied(tenants.secret("later") + tenant("later")):
-                node.eventually(lambda: tenants.is_served("later"), "a later tenant is served")
+            later = tenants.secret("later")
+            done = node.meshctl("apply", "-f", "-", "--wait", text=later + tenant("later"))
+            assert done.status == 0, done.errors
+            node.eventually(lambda: tenants.is_served("later"), "a later tenant is served")
+            node.apply(later + tenant("later"), delete=True)
             node.meshctl("proxies", "replace")
-            assert "private key does not belong" in tenants.problems()
+            assert "Secret istio-system/bad: it has no tls.crt" in tenants.problems()
             assert "Secret istio-system/missing" in tenants.problems()
             assert tenants.is_served("first")
         finally:
             node.apply(bad, delete=True)
+
+
+def test_a_key_that_does_not_fit_is_refused(tenants: Tenants) -> None:
+    """And what was good stays in force."""
+    node = tenants.node
+    with node.applied(tenants.secret("fit") + tenant("fit")):
+        node.eventually(lambda: tenants.is_served("fit"), "the tenant is served")
+        for entries in (("tls.crt", "tls.key"), ("cert", "key")):
+            wrong = tenants.secret("fit", key_of="other", entries=entries)
+            done = node.meshctl("apply", "-f", "-", text=wrong)
+            assert done.status == 1
+            assert "private key does not belong to its certificate" in done.errors
+        assert tenants.is_served("fit")
 
 
 def test_a_deleted_secret_is_served_no_longer(tenants: Tenants) -> None:

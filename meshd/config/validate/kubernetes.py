@@ -18,6 +18,7 @@ from meshd.config.validate.fields import (
     check_range,
     is_address,
 )
+from meshd.config.validate.secret_contents import check_contents
 from meshd.decoding import Path
 from meshd.model.base import ObjectMeta
 from meshd.model.kubernetes import (
@@ -107,6 +108,8 @@ def check_secret(report: Report, found: Secret) -> None:
         for key in ("tls.crt", "tls.key"):
             if not (found.data.get(key) or found.string_data.get(key)):
                 report.error(("data", key), "type: kubernetes.io/tls needs it")
+    if not report.findings:
+        check_contents(report, found)
 
 
 def check_pod(report: Report, found: Pod) -> None:

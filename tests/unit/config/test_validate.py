@@ -945,8 +945,11 @@ def test_other_kinds_that_break_a_rule(kind: str, spec: str, message: str) -> No
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
-        ("data: {tls.crt: YQ==, tls.key: YQ==}", []),
-        ("stringData: {tls.crt: a}\ndata: {tls.key: YQ==}", []),
+        ("data: {tls.crt: YQ==, tls.key: YQ==}", ["data.tls.crt: its certificate is not in PEM"]),
+        (
+            "stringData: {tls.crt: s3cr3t}\ndata: {tls.key: YQ==}",
+            ["stringData.tls.crt: its certificate is not in PEM"],
+        ),
         ("data: {tls.crt: YQ==}", ["data.tls.key: type: kubernetes.io/tls needs it"]),
         ("data: {tls.crt: YQ==, tls.key: s3cr3t!}", ["data.tls.key: is not base64"]),
     ],

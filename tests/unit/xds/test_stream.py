@@ -187,7 +187,7 @@ def test_a_cluster_stays_while_a_refused_listener_may_still_name_it() -> None:
     stream.replace(Resources.of([_resource(LISTENER, "l", "2")]))
     assert _nack(stream, stream.next()).final
     assert stream.next() is None
-    assert stream.synced
+    assert stream.settled
     stream.replace(Resources.of([_resource(LISTENER, "l", "3")]))
     assert _drain(stream) == [("Listener", ["l"], []), ("Cluster", [], ["old"])]
 
@@ -208,7 +208,8 @@ def test_only_the_bad_one_of_many_is_refused_and_it_is_not_offered_again() -> No
     assert responses == 9
     assert stream.held(CLUSTER).keys() == set(names) - {"c5"}
     assert stream.rejections[CLUSTER, "c5"].reason == "c5 is bad"
-    assert stream.synced
+    assert stream.settled
+    assert not stream.synced
 
     stream.replace(Resources.of([*map(_cluster, names), _cluster("more")]))
     assert _drain(stream) == [("Cluster", ["more"], [])]

@@ -168,10 +168,11 @@ def test_a_client_ends_with_what_is_published_but_for_what_it_refused(
     for event in (*events, last):
         world.apply(event)
     world.settle()
-    assert world.stream.synced
+    assert world.stream.settled
     assert not world.stream.warming
 
     has, rejected = world.client.has, world.stream.rejections
+    assert world.stream.synced == (not rejected)
     for type_url, name in rejected:
         assert "True" in last.of_type(type_url)[name].version
     stale = any(
