@@ -7,18 +7,19 @@ checked before; a service that makes no sense here has no endpoints, never an er
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
 
 from meshd.config import enrolment, entries, services
+from meshd.config.following_names import followed
 from meshd.config.selection import Backend, Backends
 from meshd.model.base import Object, exported_to_all
 from meshd.model.entries import ServiceEntry, WorkloadEntry
 from meshd.model.kubernetes import Namespace, Secret, Service
 from meshd.model.security import PeerAuthentication
-from meshd.model.service import ServiceRecord
+from meshd.model.service import Resolution, ServiceRecord, seen_from
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.traffic import DestinationRule, Gateway, VirtualService
 from meshd.model.workload import Workload
@@ -129,15 +130,23 @@ def _services(
     for service in _of(objects, Service):
         record = services.to_record(service, backends, options, addresses)
         of_kubernetes[record.host] = record
-    records = {
-        (record.host, record.namespace): services.follow_alias(record, of_kubernetes)
-        for record in of_kubernetes.values()
-    }
+    records = {(record.host, record.namespace): record for record in of_kubernetes.values()}
     for entry in _of(objects, ServiceEntry):
         for record in entries.to_records(entry, backends, addresses):
             known = records.get(key := (record.host, record.namespace))
             records[key] = _merged(known, record) if known else record
-    return _by_host(records.values())
+    return _by_host(_followed(records.values()))
+
+
+def _followed(records: Collection[ServiceRecord]) -> Iterator[ServiceRecord]:
+    seen: dict[str, dict[str, ServiceRecord]] = {}
+    for record in records:
+        if record.resolution not in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
+            yield record
+            continue
+        if (client := record.namespace) not in seen:
+            seen[client] = seen_from(client, records)
+        yield followed(record, seen[client])
 
 
 def _by_host(records: Iterable[ServiceRecord]) -> dict[str, ServiceRecord]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import msgspec
-
 from meshd.config import protocol
 from meshd.config.selection import Backend, Backends
 from meshd.model.kubernetes import Service, ServicePort
@@ -69,26 +67,6 @@ def to_record(
     )
 
 
-def follow_alias(record: ServiceRecord, records: Mapping[str, ServiceRecord]) -> ServiceRecord:
-    """An ExternalName that names a service of the mesh has that service's endpoints."""
-    if not (record.external and record.resolution is Resolution.DNS and record.endpoints):
-        return record
-    seen = {record.host}
-    target = records.get(record.endpoints[0].address)
-    while target and target.external and target.endpoints and target.host not in seen:
-        seen.add(target.host)
-        target = records.get(target.endpoints[0].address)
-    if target is None or target.external:
-        return record
-    numbers = {port.number for port in record.ports}
-    return msgspec.structs.replace(
-        record,
-        resolution=Resolution.STATIC,
-        external=False,
-        endpoints=tuple(end for end in target.endpoints if end.service_port in numbers),
-    )
-
-
 def _resolution(service: Service) -> Resolution:
     if is_alias(service):
         return Resolution.DNS
@@ -101,11 +79,11 @@ def _exported(service: Service) -> tuple[str, ...]:
 
 
 def _alias(service: Service) -> tuple[Endpoint, ...]:
-    name = (service.spec.external_name or "").rstrip(".")
+    """One for each port; for a port 0, which nothing is sent to, when none is listed."""
+    name = (service.spec.external_name or "").rstrip(".").lower()
+    ports = [(_fixed_port(port), port.port) for port in service.spec.ports] or [(0, 0)]
     return tuple(
-        Endpoint(address=name, port=_fixed_port(port), service_port=port.port)
-        for port in service.spec.ports
-        if name
+        Endpoint(address=name, port=number, service_port=port) for number, port in ports if name
     )
 
 

@@ -13,6 +13,7 @@ from meshd.model.base import Key, Object
 from meshd.model.destinations import DestinationRule
 from meshd.model.entries import ServiceEntry
 from meshd.model.gateways import MESH, Gateway, Server, gateway_name
+from meshd.model.kubernetes import Service
 from meshd.model.routes import Destination, VirtualService
 from meshd.model.security import PeerAuthentication
 from meshd.model.service import Protocol
@@ -36,6 +37,12 @@ def without_effect(found: Object, world: World) -> Said:
             yield from _of_selector(labels, path, world, found.metadata.namespace)
         case ServiceEntry():
             yield from _of_service_entry(found, world)
+        case Service() if found.spec.type == "ExternalName" and not found.spec.ports:
+            if not world.is_host((found.spec.external_name or "").lower().rstrip(".")):
+                yield (
+                    ("spec", "ports"),
+                    "has no effect: outside the mesh, only listed ports lead there",
+                )
         case _:
             pass
 

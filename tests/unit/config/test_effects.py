@@ -237,6 +237,23 @@ def test_an_entry_for_a_host_that_another_has_is_named() -> None:
     assert "is declared by Service shop/web too" in said(service, SERVICE)[0]
 
 
+ALIAS = """
+apiVersion: v1
+kind: Service
+metadata: {name: alias, namespace: shop}
+spec: {type: ExternalName, externalName: NAME}
+---
+"""
+
+
+def test_a_name_outside_the_mesh_that_lists_no_ports_is_named() -> None:
+    listed = ALIAS.replace("NAME", "www.wiki.test, ports: [{port: 80}]")
+    assert said(listed) == said(ALIAS.replace("NAME", "web.shop.svc.cluster.local"), SERVICE) == []
+    assert said(ALIAS.replace("NAME", "www.wiki.test")) == [
+        "spec.ports: has no effect: outside the mesh, only listed ports lead there"
+    ]
+
+
 POLICY = """
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication

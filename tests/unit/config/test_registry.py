@@ -293,6 +293,35 @@ def test_an_external_name_of_a_service_of_the_mesh_has_its_endpoints() -> None:
     assert places(record) == [("198.18.0.1", 9080, 80)]
 
 
+@pytest.mark.parametrize("listed", ["", "ports: [{port: 81, name: http}], "])
+def test_an_external_name_of_a_service_has_all_its_ports(listed: str) -> None:
+    """Whether it lists any or not: it is another name."""
+    text = service(f"{{type: ExternalName, {listed}externalName: real.ns.svc.cluster.local}}")
+    text += service(
+        "{selector: {app: reviews}, ports: [{port: 80, targetPort: http}, {name: b, port: 90}]}",
+        "real",
+    )
+    record = reviews(text, V1)
+    assert {80, 90} <= {port.number for port in record.ports}
+    assert places(record) == [("198.18.0.1", 9080, 80), ("198.18.0.1", 90, 90)]
+
+
+@pytest.mark.parametrize("location", ["MESH_EXTERNAL", "MESH_INTERNAL"])
+def test_an_entry_whose_endpoint_is_a_service_has_that_services_endpoints(location: str) -> None:
+    """Its address is one that only the mesh has: no resolver leads there."""
+    text = service("{selector: {app: reviews}, ports: [{port: 80, targetPort: http}]}")
+    text += entry(
+        f"{{hosts: [api.test], resolution: DNS, location: {location}, "
+        "ports: [{number: 443, name: http, targetPort: 80}], "
+        "endpoints: [{address: reviews.ns.svc.cluster.local}]}"
+    )
+    record = snapshot(text, [V1]).services["api.test"]
+    assert record.resolution is Resolution.STATIC
+    assert places(record) == [("198.18.0.1", 9080, 443)]
+    assert [port.number for port in record.ports] == [443]
+    assert not record.external
+
+
 def test_external_names_in_a_circle_end() -> None:
     text = "".join(
         service(

@@ -1,0 +1,71 @@
+"""Services whose endpoints are names of other services of the mesh. Pure.
+
+An ExternalName, or an entry with resolution DNS, may name a service whose address only the mesh
+has: no resolver could lead there, so such a service has the other one's own endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
+
+_BY_NAME: Final = frozenset({Resolution.DNS, Resolution.DNS_ROUND_ROBIN})
+_MOST: Final = 8
+"""Names that lead to names, one after the other."""
+
+
+def followed(record: ServiceRecord, known: Mapping[str, ServiceRecord]) -> ServiceRecord:
+    """``known``: by host, as seen from its namespace. Names of the world stay as they are."""
+    for _ in range(_MOST):
+        if record.resolution not in _BY_NAME or not record.endpoints:
+            return record
+        targets = [known.get(end.address) for end in record.endpoints]
+        named = [one for one in targets if one is not None and one.host != record.host]
+        if len(named) < len(targets) or any(_is_outside(one) for one in named):
+            return record
+        record = _with_endpoints_of(record, named)
+    return record
+
+
+def _is_outside(target: ServiceRecord) -> bool:
+    """Where it is, only its clients know."""
+    return target.resolution in {Resolution.NONE, Resolution.DYNAMIC_DNS} and not target.headless
+
+
+def _with_endpoints_of(record: ServiceRecord, targets: list[ServiceRecord]) -> ServiceRecord:
+    endpoints = tuple(
+        place
+        for end, target in zip(record.endpoints, targets, strict=True)
+        for place in _places(end, target)
+    )
+    further = dict(_further_ports(record, targets)) if record.name else {}
+    return msgspec.structs.replace(
+        record,
+        resolution=targets[0].resolution if not targets[0].headless else Resolution.STATIC,
+        external=targets[0].external,
+        ports=(*record.ports, *further.values()),
+        endpoints=(
+            *endpoints,
+            *(end for end in targets[0].endpoints if end.service_port in further),
+        ),
+    )
+
+
+def _places(end: Endpoint, target: ServiceRecord) -> Iterator[Endpoint]:
+    for place in target.endpoints:
+        if place.service_port == end.port:
+            yield msgspec.structs.replace(place, service_port=end.service_port)
+
+
+def _further_ports(
+    alias: ServiceRecord, targets: list[ServiceRecord]
+) -> Iterator[tuple[int, Port]]:
+    """An alias is another name: it has all ports, whether it lists them or not."""
+    listed = {port.number for port in alias.ports}
+    for port in targets[0].ports:
+        if port.number not in listed:
+            yield port.number, port
