@@ -182,7 +182,7 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     root_namespace: Label = "istio-system"
     outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
     service_cidr: str = "240.240.0.0/16"
-    """Where virtual addresses of services that declare none are taken from."""
+    """Where virtual addresses of services that declare none are taken from; nobody else has any."""
     dns_upstreams: tuple[str, ...] = ()
     dns_port: PortNumber = 15053
     """UDP and TCP port on the host's loopback interface where the node's resolver answers."""
@@ -280,6 +280,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             outbound_policy=self.mesh.outbound_policy,
             protocol_detection_timeout=self.mesh.protocol_detection_timeout,
             connect_timeout=self.mesh.connect_timeout,
+            service_cidr=self.mesh.service_cidr,
             dns_port=self.mesh.dns_port,
             captures_dns=self.capture.dns,
             access_log=self.mesh.access_log,

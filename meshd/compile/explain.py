@@ -26,6 +26,7 @@ from meshd.compile.scope import scopes
 from meshd.compile.scope_listeners import scope_listener_name
 from meshd.compile.tls_plan import TlsMode
 from meshd.compile.traffic_policy import effective_policy
+from meshd.compile.virtual_addresses import is_virtual
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.destinations import LocalityLbSetting
 from meshd.model.interception import OUTBOUND_PORT
@@ -127,6 +128,9 @@ class _Journey:
                 self._tell("chain", route.target.name)
                 return self._clusters(list(route.clusters))
         policy = self._view.options.outbound_policy
+        if any(is_virtual(address, self._view.options) for address in here):
+            self._tell("chain", "no service has this address and port, and nobody else can")
+            return self._end("refused: no service has this address and port")
         self._tell("chain", f"no service has this address: {policy}")
         if policy == "ALLOW_ANY":
             return self._end("passed through as it is", PASSTHROUGH_CLUSTER)

@@ -9,7 +9,7 @@ https://www.envoyproxy.io/docs/envoy/v1.40.0/intro/arch_overview/advanced/matchi
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
@@ -28,6 +28,11 @@ does: ``'istio-http/1.1','istio'``."""
 
 def to_chain(name: str) -> Any:
     return _Matcher.OnMatch(action=_extension(name, wrappers_pb2.StringValue(value=name)))
+
+
+def to_routes(routes: Any) -> Any:
+    """A route of HTTP, or a list of which the first that matches counts."""
+    return _Matcher.OnMatch(action=_extension("routes", routes))
 
 
 def always(way: Any) -> Any:
@@ -85,10 +90,21 @@ def _by_range(ways: Mapping[Any, Any], otherwise: Any) -> Any:
     return _Matcher.OnMatch(matcher=_Matcher(matcher_tree=tree, on_no_match=otherwise))
 
 
+def by_prefix(prefixes: Iterable[str], way: Any) -> Any:
+    """By how the address begins, as text, that the client wanted."""
+    asked = network_inputs_pb2.DestinationIPInput()
+    questions = [_if("address", asked, {"prefix": prefix}, way) for prefix in prefixes]
+    return _Matcher.OnMatch(matcher=_Matcher(matcher_list=_Matcher.MatcherList(matchers=questions)))
+
+
 def by_workload(ways: Mapping[str, Any], otherwise: Any = None) -> Any:
     """By the uid of the workload whose connection it is."""
-    state = network_inputs_pb2.FilterStateInput(key=WORKLOAD_STATE)
-    return _by("workload", state, ways, otherwise)
+    return by_filter_state(WORKLOAD_STATE, ways, otherwise)
+
+
+def by_filter_state(key: str, ways: Mapping[str, Any], otherwise: Any = None) -> Any:
+    """By a value that is known of the connection."""
+    return _by("state", network_inputs_pb2.FilterStateInput(key=key), ways, otherwise)
 
 
 def by_tls(tls: Any, otherwise: Any) -> Any:

@@ -9,6 +9,8 @@ from urllib.parse import parse_qs
 
 import re2
 
+from meshd.compile.virtual_addresses import listed
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
@@ -47,7 +49,7 @@ def choose_host(configuration: Any, request: Request) -> Any | None:
 
 def choose_route(virtual_host: Any, request: Request) -> Any | None:
     """The first that matches."""
-    return next((r for r in virtual_host.routes if _matches(r.match, request)), None)
+    return next((r for r in listed(virtual_host) if _matches(r.match, request)), None)
 
 
 def _without_port(host: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
+from meshd.compile import virtual_addresses
 from meshd.compile.dynamic_dns import looked_up
 from meshd.compile.hosts import forms
 from meshd.compile.idempotence import never
@@ -47,7 +48,7 @@ def route_configuration(view: View, port: int) -> Any:
             for host in view.mesh_routings.hosts()
             if (virtual_host := _unserved_host(view, host, port)) is not None
         ]
-    return configuration(client_routes(port, view.scope.name), [*hosts, _anything_else(view)])
+    return configuration(client_routes(port, view.scope.name), [*hosts, _anything_else(view, port)])
 
 
 def configuration(name: str, virtual_hosts: Iterable[Any]) -> Any:
@@ -154,8 +155,9 @@ def _address_host(address: str) -> str:
     return f"[{single}]" if single.version == 6 else str(single)
 
 
-def _anything_else(view: View) -> Any:
-    """Hosts that are not in the mesh's registry."""
+def _anything_else(view: View, port: int) -> Any:
+    """Hosts that are not in the mesh's registry. One that is asked for at a service's own address
+    is that service's to answer."""
     match = route_match(None)
     if view.options.outbound_policy == "REGISTRY_ONLY":
         refusal = route_components_pb2.DirectResponseAction(status=502)
@@ -165,6 +167,14 @@ def _anything_else(view: View) -> Any:
     route = route_components_pb2.Route(
         name="allow_any", match=match, route=action, typed_per_filter_config=never()
     )
+    by_service = {
+        socket: _default_route(view, record, port)
+        for record in _on(port, view.by_port.get(port, ()))
+        for socket in virtual_addresses.sockets(record, port, view.options)
+    }
     return _VirtualHost(
-        name="allow_any", domains=["*"], routes=[route], include_request_attempt_count=True
+        name="allow_any",
+        domains=["*"],
+        include_request_attempt_count=True,
+        **virtual_addresses.routes(by_service, route, view.options),
     )

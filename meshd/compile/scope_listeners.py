@@ -17,11 +17,12 @@ from meshd.compile import dns, limits, wellknown
 from meshd.compile.chain_choice import Choice
 from meshd.compile.http import client_manager
 from meshd.compile.internal import handover, internal_cluster
-from meshd.compile.listeners import LOOP, chain, loop_trap
+from meshd.compile.listeners import LOOP, REFUSED, chain, loop_trap, refused
 from meshd.compile.matching import by_port, to_chain
 from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, client_routes
 from meshd.compile.opaque import OpaqueRoute, opaque_routes, target_filters
 from meshd.compile.tcp import tcp_proxy
+from meshd.compile.virtual_addresses import refusal
 from meshd.compile.visibility import View
 from meshd.compile.wellknown import ONCE, seconds, state_value
 from meshd.model.interception import DNS_SERVICE_PORT, OUTBOUND_PORT
@@ -87,9 +88,10 @@ def _listener(
         listener_filters_timeout=seconds(options.protocol_detection_timeout),
         continue_on_listener_filters_timeout=True,
         **limits.buffers(),
-        filter_chain_matcher=by_port({**ways, **own_ports}).matcher,
+        filter_chain_matcher=by_port({**ways, **own_ports}, refusal(options, REFUSED)).matcher,
         filter_chains=[
             loop_trap(),
+            refused(),
             *([] if queries is None else [queries]),
             *(chains[name] for name in sorted(wanted)),
         ],

@@ -30,6 +30,9 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds to wait for a client's first bytes on a port of undeclared protocol."""
     connect_timeout: float = 10.0
     """Seconds."""
+    service_cidr: str = ""
+    """Where virtual addresses of services are taken from; nobody else answers there. Empty: it is
+    not known."""
     dns_port: int = 15053
     """Port on the host's loopback interface where the resolver answers."""
     captures_dns: bool = True

@@ -95,3 +95,71 @@ def test_what_is_not_known_is_not_let_out_if_only_the_registry_counts(closed: No
         check(closed)
         assert closed.status_of("alice", "http://ext.test/who", "-H", "host: other.test") == "502"
     assert closed.status_of("alice", "http://198.19.202.1/who") in {"000", "502"}
+
+
+TIMED_OUT = 28
+"""curl's exit status."""
+
+
+@pytest.mark.parametrize("host", ["foreign.test", "server.mesh.svc.wrong", "198.19.9.9", ""])
+def test_whatever_host_is_asked_for_at_a_services_address_is_that_services(
+    node: Node, host: str
+) -> None:
+    """Nobody but the mesh has that address, so there is nowhere to pass the request to."""
+    done = node.curl("alice", "-m", "8", "-H", f"host: {host}", "http://server.mesh/who")
+    assert '"pod": "server' in done.output.replace('":"', '": "'), done
+    assert "spiffe://cluster.local/ns/mesh/sa/alice" in done.output
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "telnet://server.mesh:1234",
+        "telnet://server.mesh:81",
+        "https://server.mesh",
+        "http://server.mesh:8081",
+        "telnet://198.19.99.99:91",
+        "telnet://198.19.99.99:70",
+        "http://198.19.99.99:70",
+        "telnet://198.19.99.99:1234",
+    ],
+)
+def test_connections_to_where_only_the_mesh_could_be_are_refused_at_once(
+    node: Node, target: str
+) -> None:
+    """Not passed through to an address that nobody else has, which takes as long as a client
+    waits."""
+    done = node.curl("alice", "-m", "8", target)
+    assert done.status != TIMED_OUT, done
+    assert not done.output
+
+
+def test_requests_to_where_no_service_is_are_answered_at_once(node: Node) -> None:
+    assert node.status_of("alice", "http://198.19.99.99/who", "-m", "8") == "502"
+
+
+def test_an_external_name_of_a_service_is_that_service_on_all_its_ports(node: Node) -> None:
+    target = "server.mesh.svc.cluster.local"
+    write = node.write
+    alias = write.manifest(
+        "Service",
+        "alias",
+        "office",
+        spec={"type": "ExternalName", "externalName": target, "ports": [{"port": 80}]},
+    )
+    route = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: to-alias, namespace: mesh}
+spec:
+  hosts: [routed.test]
+  http: [{route: [{destination: {host: alias.office.svc.cluster.local, port: {number: 70}}}]}]
+"""
+    with node.applied(write.dump(alias) + "---" + route):
+        for port in (80, 70):
+            (answer,) = node.answers("alice", "http", f"alias.office:{port}", 1)
+            assert answer["pod"].startswith("server")
+        assert len(node.answers("alice", "tcp", "alias.office:91", 1)) == 1
+        address = node.exec("alice", "getent", "hosts", "alias.office").output.split()[0]
+        routed = ("-H", "host: routed.test", f"http://{address}/who")
+        assert "server" in node.curl("alice", *routed).output

@@ -1,0 +1,117 @@
+# pyright: reportAttributeAccessIssue=false
+"""Addresses that only the mesh has: nothing is passed through to them, since nobody answers there.
+
+A connection to one goes to the service that has it; where no service does, or none on that port, it
+is refused at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from envoy.config.route.v3 import route_components_pb2
+from envoy.type.matcher.v3 import address_pb2 as address_matcher_pb2
+from envoy.type.matcher.v3 import filter_state_pb2
+from xds.core.v3 import cidr_pb2
+
+from meshd.compile.matching import always, by_filter_state, by_prefix, to_chain, to_routes
+from meshd.compile.wellknown import LOCAL_ADDRESS_STATE
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import MeshOptions
+
+REFUSED_STATUS: Final = 502
+"""As where nothing is passed through at all."""
+_MOST_PREFIXES: Final = 256
+
+
+def refusal(options: MeshOptions, chain: str) -> Any:
+    """Connections to such addresses to this chain; None: there are none."""
+    prefixes = _prefixes(options.service_cidr)
+    return by_prefix(prefixes, to_chain(chain)) if prefixes else None
+
+
+def routes(by_service: Mapping[str, Any], otherwise: Any, options: MeshOptions) -> dict[str, Any]:
+    """Fields of a virtual host: a request by the address and port to which it was sent (as keys of
+    ``by_service``), else refused if the address is the mesh's alone, else the route ``otherwise``.
+    """
+    if not options.service_cidr:
+        return {"routes": [otherwise]}
+    refused_or_passed = route_components_pb2.RouteList(routes=[_refusal(options), otherwise])
+    ways = {address: to_routes(route) for address, route in sorted(by_service.items())}
+    rest = to_routes(refused_or_passed)
+    if not ways:
+        return {"matcher": always(rest)}
+    return {"matcher": by_filter_state(LOCAL_ADDRESS_STATE, ways, rest).matcher}
+
+
+def listed(virtual_host: Any) -> Iterator[Any]:
+    """The routes of a virtual host, whoever asked for which address aside."""
+    yield from virtual_host.routes
+    if virtual_host.HasField("matcher"):
+        found = route_components_pb2.RouteList()
+        virtual_host.matcher.on_no_match.action.typed_config.Unpack(found)
+        yield from (one for one in found.routes if not one.match.filter_state)
+
+
+def sockets(service: ServiceRecord, port: int, options: MeshOptions) -> Iterator[str]:
+    """``ADDRESS:PORT`` of a service that nobody outside of the mesh answers at."""
+    for text in () if service.headless else service.addresses:
+        if service.name or is_virtual(text, options):
+            address = ipaddress.ip_address(text)
+            yield f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def is_virtual(text: str, options: MeshOptions) -> bool:
+    """Whether it is an address that the mesh gives to services."""
+    if not options.service_cidr:
+        return False
+    try:
+        return ipaddress.ip_address(text) in ipaddress.ip_network(options.service_cidr)
+    except ValueError:
+        return False
+
+
+def _refusal(options: MeshOptions) -> Any:
+    network = ipaddress.ip_network(options.service_cidr)
+    virtual = filter_state_pb2.FilterStateMatcher(
+        key=LOCAL_ADDRESS_STATE,
+        address_match=address_matcher_pb2.AddressMatcher(
+            ranges=[
+                cidr_pb2.CidrRange(
+                    address_prefix=str(network.network_address),
+                    prefix_len={"value": network.prefixlen},
+                )
+            ]
+        ),
+    )
+    return route_components_pb2.Route(
+        name="no_service",
+        match=route_components_pb2.RouteMatch(prefix="/", filter_state=[virtual]),
+        direct_response=route_components_pb2.DirectResponseAction(status=REFUSED_STATUS),
+    )
+
+
+def _prefixes(cidr: str) -> tuple[str, ...]:
+    """How the addresses of a network begin in writing. Envoy's matcher for networks is one that it
+    warns of, each time, as not finished."""
+    if not cidr:
+        return ()
+    network = ipaddress.ip_network(cidr)
+    step = 8 if network.version == 4 else 16
+    length = -(-network.prefixlen // step) * step
+    if not length or 1 << (length - network.prefixlen) > _MOST_PREFIXES:
+        return ()
+    found = tuple(_beginning(one) for one in network.subnets(new_prefix=length))
+    return found if all(found) else ()
+
+
+def _beginning(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+    """Of a network that ends where a part of the text does; empty where that is written shorter."""
+    if network.version == 4:
+        words = str(network.network_address).split(".")[: network.prefixlen // 8]
+        return ".".join(words) + ("." if len(words) < 4 else "")
+    exploded = network.network_address.exploded.split(":")[: network.prefixlen // 16]
+    words = [word.lstrip("0") for word in exploded]
+    return ":".join(words) + (":" if len(words) < 8 else "") if all(words) else ""

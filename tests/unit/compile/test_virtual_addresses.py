@@ -1,0 +1,79 @@
+# pyright: reportAttributeAccessIssue=false
+"""What becomes of connections and requests to addresses that only the mesh has."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshd.compile.route_choice import Request, choose_host, choose_route
+from meshd.compile.routes import route_configuration
+from meshd.compile.scope import Scope
+from meshd.compile.virtual_addresses import refusal, sockets
+from meshd.compile.visibility import MeshIndex
+from meshd.model.service import Port, Protocol, ServiceRecord
+from meshd.model.snapshot import MeshOptions, Snapshot
+
+OPTIONS = MeshOptions(service_cidr="198.19.0.0/16")
+
+
+def service(name: str, *addresses: str, kubernetes: bool = True, port: int = 80) -> ServiceRecord:
+    return ServiceRecord(
+        host=f"{name}.test",
+        namespace="shop",
+        name=name if kubernetes else "",
+        addresses=addresses,
+        ports=(Port(port, "http", Protocol.HTTP),),
+    )
+
+
+def prefixes(cidr: str) -> list[str]:
+    way = refusal(MeshOptions(service_cidr=cidr), "refused")
+    matchers = way.matcher.matcher_list.matchers if way else ()
+    return [one.predicate.single_predicate.value_match.prefix for one in matchers]
+
+
+@given(st.ip_addresses(v=4), st.integers(1, 32), st.ip_addresses(v=4))
+def test_an_address_is_refused_if_it_is_in_the_network(
+    address: ipaddress.IPv4Address, length: int, other: ipaddress.IPv4Address
+) -> None:
+    network = ipaddress.ip_network((address, length), strict=False)
+    begins = prefixes(str(network))
+    for one in (address, other, network[0], network[-1]):
+        assert any(str(one).startswith(text) for text in begins) == (one in network)
+
+
+@pytest.mark.parametrize(
+    ("cidr", "begins"), [("fd00:198::/32", ["fd00:198:"]), ("fd00::/32", []), ("", [])]
+)
+def test_networks_of_ipv6_are_known_by_how_their_addresses_begin(
+    cidr: str, begins: list[str]
+) -> None:
+    assert prefixes(cidr) == begins
+
+
+def test_a_service_answers_at_its_own_address_and_port() -> None:
+    assert [*sockets(service("a", "10.0.0.1", "fd00::1"), 80, OPTIONS)] == [
+        "10.0.0.1:80",
+        "[fd00::1]:80",
+    ]
+    of_entry = service("a", "198.18.0.1", "198.19.0.1", "198.19.8.0/24", kubernetes=False)
+    assert [*sockets(of_entry, 80, OPTIONS)] == ["198.19.0.1:80"]
+
+
+@pytest.mark.parametrize("policy", ["ALLOW_ANY", "REGISTRY_ONLY"])
+def test_other_hosts_are_passed_through_as_the_policy_says(policy: str) -> None:
+    options = MeshOptions(service_cidr="198.19.0.0/16", outbound_policy=policy)  # pyright: ignore[reportArgumentType]
+    services = {"a.test": service("a", "198.19.0.1"), "b.test": service("b", "198.19.0.2")}
+    view = MeshIndex.of(Snapshot(options=options, services=services)).view(Scope("shop"))
+    configuration = route_configuration(view, 80)
+    host = choose_host(configuration, Request("foreign.test"))
+    assert host
+    route = choose_route(host, Request("foreign.test"))
+    assert route
+    assert route.name == ("allow_any" if policy == "ALLOW_ANY" else "block_all")
+    answered = set(host.matcher.matcher_tree.exact_match_map.map)
+    assert answered == ({"198.19.0.1:80", "198.19.0.2:80"} if policy == "ALLOW_ANY" else set())
