@@ -1,3 +1,3 @@
 """meshd: a service mesh for the machines people really have."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

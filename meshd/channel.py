@@ -148,8 +148,9 @@ async def listen(
             await connection.close()
 
     try:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        # Made by the supervisor, unless a role runs by itself.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(accepted, path)
         if mode & 0o060:
             share_with_group(path)
@@ -195,6 +196,6 @@ async def call(path: Path, request: wire.Message, *, timeout: float = 10.0) -> w
         raise UnreachableError(f"meshd at {path} did not answer within {timeout:g} s") from None
     if answer is None:
         raise UnreachableError(
-            f"meshd at {path} hung up: it takes requests from root and its own user only"
+            f"meshd at {path} hung up: it takes requests from root only, and from its own processes"
         )
     return answer

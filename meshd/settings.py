@@ -68,18 +68,46 @@ class Paths:
         return self.lib / "identity"
 
     @property
-    def node(self) -> Path:
-        """What the identity role writes and the mesh role reads."""
-        return self.lib / "node"
-
-    @property
     def node_file(self) -> Path:
         """An agent's own credentials, by which it speaks to its server."""
-        return self.node / "node.pem"
+        return self.keys / "node.pem"
+
+    def own(self, role: str) -> Path:
+        """Where a role makes its sockets and files, and no other role can."""
+        return self.run / role
 
     def socket(self, role: str) -> Path:
-        """Where a role listens for ``wire`` messages: root and meshd's own users only."""
-        return self.run / f"{role}.sock"
+        """Where a role listens for ``wire`` messages: who may send which is checked there."""
+        return self.own(role) / f"{role}.sock"
+
+    @property
+    def meshctl(self) -> Path:
+        """Where people and programs find the mesh role: a link to its socket. Beside it are links
+        to those of the other roles."""
+        return self.run / "mesh.sock"
+
+    @property
+    def telemetry_port(self) -> Path:
+        return self.own("telemetry") / "telemetry.port"
+
+    @property
+    def control_port(self) -> Path:
+        return self.own("server") / "control.port"
+
+    @property
+    def workloads(self) -> Path:
+        """The record of the workloads on this node. It does not outlive a reboot: they do not."""
+        return self.own("mesh") / "workloads.json"
+
+    @property
+    def allowed(self) -> Path:
+        """The record of the identities that the identity role has certificates for."""
+        return self.own("identity") / "identities.json"
+
+    @property
+    def healthy(self) -> Path:
+        """The record of the workloads that pass their probes."""
+        return self.own("mesh") / "healthy.json"
 
     @property
     def proxy_run(self) -> Path:
@@ -92,13 +120,18 @@ class Paths:
         return self.run / "plane" / "plane.sock"
 
     @property
+    def uplink(self) -> Path:
+        """Where the identity role hands an agent's streams with its server to the mesh role."""
+        return self.run / "uplink" / "uplink.sock"
+
+    @property
     def admin_run(self) -> Path:
         """Envoy's admin sockets, ``NAME.sock``: reached by the telemetry and the mesh role only."""
         return self.run / "admin"
 
     @property
     def resolver_run(self) -> Path:
-        """The resolver's tables: written by meshd's uid."""
+        """The resolver's tables: written by the mesh role."""
         return self.run / "dns"
 
 

@@ -90,7 +90,7 @@ def meshctl(version: str) -> Iterator[str]:
     yield ".SH DESCRIPTION"
     yield from paragraphs(
         "Tables are for people, -o json and -o yaml for scripts; -n and -A mean what they mean to"
-        " kubectl. Root and the user meshd may use it."
+        " kubectl. Root may use it."
     )
     yield ".SH VERBS"
     for verb in verbs(group, None, "meshctl"):

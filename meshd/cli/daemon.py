@@ -55,7 +55,7 @@ class Target:
     def advice(self, cause: BaseException | None) -> str:
         """What whoever reads it can do about it."""
         if isinstance(cause, PermissionError):
-            return "; it answers root and its own user only: try sudo"
+            return "; it answers root only: try sudo"
         if not isinstance(cause, OSError):
             return "; see journalctl -u meshd"
         if self.socket.name == "server.sock" and self.socket.with_name("mesh.sock").exists():

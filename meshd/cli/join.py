@@ -67,15 +67,15 @@ def _prepare(paths: Paths, settings: Settings) -> tuple[int, int]:
             "this node is a server itself; set role: standalone in meshd.yaml if it is to join "
             "another"
         )
-    mesh = accounts.find(settings.user)
-    owner = (accounts.uid_of("identity", settings.user), mesh.pw_gid)
+    identity = accounts.find(accounts.name_of("identity", settings.user))
+    owner = (identity.pw_uid, identity.pw_gid)
     try:
         paths.etc.mkdir(mode=0o755, parents=True, exist_ok=True)
         # Modes and the other directories are the daemon's to see to, at its start.
         paths.lib.mkdir(mode=0o711, parents=True, exist_ok=True)
-        paths.node.mkdir(mode=0o750, exist_ok=True)
-        os.chown(paths.node, *owner)
-        for directory in (paths.etc, paths.node):
+        paths.keys.mkdir(mode=0o700, exist_ok=True)
+        os.chown(paths.keys, *owner)
+        for directory in (paths.etc, paths.keys):
             _check_space(directory / ".join")
     except OSError as error:
         raise SystemRefusedError(

@@ -77,7 +77,7 @@ def _begin(  # pyright: ignore[reportUnusedFunction]  # typer calls it
     ] = None,
 ) -> None:
     """Tell the service mesh of this node what to do, and ask it what is so."""
-    context.obj = Target(socket or Paths.from_environment().socket("mesh"))
+    context.obj = Target(socket or Paths.from_environment().meshctl)
 
 
 def run(arguments: Sequence[str]) -> int:

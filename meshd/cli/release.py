@@ -66,7 +66,7 @@ async def _runs(paths: Paths) -> bool:
 def _removals(
     paths: Paths, settings: CaptureSettings
 ) -> Iterator[tuple[str, Awaitable[capture.Outcome]]]:
-    for uid, one in sorted(workloads.load(paths.run / workloads.RECORD)[0].registered.items()):
+    for uid, one in sorted(workloads.load(paths.workloads)[0].registered.items()):
         if one.netns and (namespace := Path(one.netns)).exists():
             yield uid, inside.run(namespace, capture.remove)
     if host_services.load(paths.lib / host_services.RECORD)[0]:

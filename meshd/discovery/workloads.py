@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -18,9 +18,6 @@ from meshd.model import checked
 from meshd.model.workload import Workload
 
 T = TypeVar("T")
-
-RECORD: Final = "workloads.json"
-"""Its name in the run directory."""
 
 
 class _Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

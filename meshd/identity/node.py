@@ -149,7 +149,6 @@ class NodeFile:
         data = credentials.key + credentials.chain + self._ROOTS + credentials.roots
         try:
             write_whole(Disk(), self._path, data)
-            self._path.chmod(0o640)  # the group is that of the mesh role
             if owner:
                 os.chown(self._path, *owner)
         except OSError as error:

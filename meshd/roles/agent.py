@@ -17,9 +17,8 @@ from meshd import wire
 from meshd.config import admission, following
 from meshd.config.write import api_version
 from meshd.errors import InvalidInputError, MeshdError
-from meshd.identity import clocks
-from meshd.identity.node import NodeFile, node_uri
-from meshd.identity.remote import check_usable, diagnose, open_channel
+from meshd.identity import clocks, uplink
+from meshd.identity.node import node_uri
 from meshd.model import checked, kinds
 from meshd.model.workload import Workload
 from meshd.roles.hub import Mesh
@@ -58,7 +57,6 @@ class Agent:
         self._server = settings.server
         self._node = settings.node_name
         self._uri = node_uri(settings.identity.trust_domain, self._node)
-        self._file = NodeFile(paths.node_file)
         self._inbox = Inbox(decode)
         self._kept = KeptFile(paths.lib / "server-state", self._inbox.dump, mesh.touch)
         self._load()
@@ -66,8 +64,8 @@ class Agent:
             self._node,
             TYPES,
             self._inbox,
-            connect=self._connect,
-            explain=lambda error: diagnose(error, self._server, time.time()),
+            connect=lambda: uplink.open_channel(paths.uplink),
+            explain=lambda error: uplink.explain(error, paths.uplink, self._server, time.time()),
             taken=self._take,
             changed=mesh.touch,
             heard=self._note_contact,
@@ -82,12 +80,6 @@ class Agent:
             tasks.create_task(self._tell_for_ever())
             tasks.create_task(self._kept.run())
             tasks.create_task(self._look_for_ever())
-
-    def _connect(self) -> Any:
-        """Raises MeshdError."""
-        credentials = self._file.load()
-        check_usable(credentials, self._server, time.time())
-        return open_channel(self._server, credentials)
 
     async def _tell_for_ever(self) -> None:
         while True:

@@ -84,7 +84,7 @@ class Mesh:
         self.elsewhere: tuple[Workload, ...] = ()
         """Workloads of other nodes, as those name them."""
         self.checker = Checker(
-            paths.run / "healthy.json",
+            paths.healthy,
             self._forget_snapshot,
             functools.partial(probing.run, paths.socket("supervisor")),
         )
@@ -101,7 +101,7 @@ class Mesh:
         self._observed = False
         self._pins: dict[str, str] = {}
         self._service_cidr = settings.mesh.service_cidr
-        self._record_path = paths.run / workloads.RECORD
+        self._record_path = paths.workloads
         self._services_path = paths.lib / host_services.RECORD
         self._compiled = Compiler()
         self._compiler = Isolating(self._compiled, Compiler)

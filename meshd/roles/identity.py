@@ -21,6 +21,7 @@ from meshd.identity.shelf import Shelf
 from meshd.identity.standalone import Standalone
 from meshd.identity.store import Store
 from meshd.identity.token_store import TokenStore
+from meshd.identity.uplink import Uplink
 from meshd.model.secret_files import path_problem
 from meshd.settings import IdentitySettings, Paths, Settings
 
@@ -49,8 +50,10 @@ async def run(settings: Settings, paths: Paths) -> None:
     server.asked = files.wake
     if settings.role == "agent":
         remote, identities = _agent(settings, paths, server, files)
+        uplink = Uplink(settings.server, NodeFile(paths.node_file))
+        await uplink.start(paths.uplink)
     else:
-        remote, identities = None, _authority(settings, paths, server, files)
+        remote, identities, uplink = None, _authority(settings, paths, server, files), None
     files.tell = identities.tell
     identities.restore()
     front = Front(server, paths.plane)
@@ -75,6 +78,8 @@ async def run(settings: Settings, paths: Paths) -> None:
     finally:
         await server.stop()
         await front.close()
+        if uplink:
+            await uplink.stop()
 
 
 def _authority(settings: Settings, paths: Paths, server: Server, files: FileSecrets) -> Identities:
@@ -93,7 +98,7 @@ def _authority(settings: Settings, paths: Paths, server: Server, files: FileSecr
     return Identities(
         signer,
         server.publish,
-        paths.run / "identities.json",
+        paths.allowed,
         lifetime=chosen.certificate_lifetime,
         renew_at=chosen.renew_at,
         files=files.states,
@@ -110,7 +115,7 @@ def _agent(
     identities = Identities(
         remote,
         server.publish,
-        paths.run / "identities.json",
+        paths.allowed,
         lifetime=chosen.certificate_lifetime,
         renew_at=chosen.renew_at,
         shelf=Shelf(paths.keys / "leaves"),

@@ -38,10 +38,10 @@ async def run(settings: Settings, paths: Paths) -> None:
     """Until cancelled. Raises MeshdError when it cannot start."""
     server = Server(settings, paths)
     await server.certificate.wait()
-    server.nodes.parent.mkdir(mode=0o700, exist_ok=True)
+    server.nodes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     await server.plane.start(server.nodes, [istio_ca.handler(server.sign, server.peer)])
     port = await server.front.listen(settings.control.address, settings.control.port)
-    (paths.run / "control.port").write_text(f"{port}\n", encoding="ascii")
+    paths.control_port.write_text(f"{port}\n", encoding="ascii")
     await channel.listen(
         paths.socket("server"),
         channel.answering(server.answer),
@@ -88,7 +88,7 @@ class Server:
             ),
         )
 
-        self.nodes = paths.run / "server" / "nodes.sock"
+        self.nodes = paths.own("server") / "front" / "nodes.sock"
         self.front = Front(
             self.certificate.context,
             (ALPN, self.reception.answer),

@@ -17,7 +17,7 @@ async def run(settings: Settings, paths: Paths) -> None:
     wanted = settings.telemetry
     with contextlib.closing(bind(wanted.address, wanted.port)) as listener:
         port = listener.getsockname()[1]
-        port_file = paths.run / "telemetry.port"
-        port_file.write_text(f"{port}\n", encoding="ascii")
+        paths.telemetry_port.parent.mkdir(parents=True, exist_ok=True)
+        paths.telemetry_port.write_text(f"{port}\n", encoding="ascii")
         _log.info("serving http://%s:%d/", wanted.address, port, extra={"MESHD_EVENT": "listening"})
         await serve(make_app(settings, paths), listener)

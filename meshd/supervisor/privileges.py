@@ -62,8 +62,7 @@ STRANGER: Final = User(65534, 65534)
 def role_command(role: Role, users: Users, command: Sequence[str]) -> tuple[str, ...]:
     """Each role has a user of its own, so that none can read what another keeps."""
     who = {
-        # The group, so that root may hand its socket to it without CAP_CHOWN.
-        Role.CAPTURE: _as_user(ROOT, users.roles),
+        Role.CAPTURE: _as_user(ROOT),
         Role.IDENTITY: _as_user(users.identity, users.roles),
         Role.MESH: _as_user(users.meshd, users.roles, users.telemetry.gid),
         Role.SERVER: _as_user(users.server, users.roles),

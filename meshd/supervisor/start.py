@@ -14,6 +14,7 @@ from meshd.errors import MeshdError
 from meshd.proxy.machine import raise_open_files
 from meshd.resolver.command import NAMES as RESOLVERS
 from meshd.settings import Paths, load
+from meshd.supervisor import directories, upgrade
 from meshd.supervisor import home as houses
 from meshd.supervisor.home import Home
 from meshd.supervisor.member import Bootstrap
@@ -52,7 +53,8 @@ def supervise(
     limits = Limits(settings.log.lines_per_second, settings.log.bytes_per_second)
     journal.setup("supervisor", settings.log_level, limits=limits)
     users = houses.find_users(settings)
-    houses.make_directories(home, users)
+    directories.make(paths, users)
+    upgrade.take_over(paths, users)
 
     async def live() -> None:
         offered = roles(users)

@@ -49,7 +49,7 @@ class Client:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._mesh = home.paths.socket("mesh")
-        self._supervisor = home.paths.socket("testbed")
+        self._supervisor = home.socket
         self._child: subprocess.Popen[bytes] | None = None
 
     async def pods(self) -> wire.Pods:

@@ -51,6 +51,10 @@ class Home:
         return self.paths.run / "testbed.lock"
 
     @property
+    def socket(self) -> Path:
+        return self.paths.run / "testbed.sock"
+
+    @property
     def supervisor_log(self) -> Path:
         return self.paths.run / "testbed.log"
 

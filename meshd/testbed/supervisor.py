@@ -123,7 +123,7 @@ class Supervisor:
             loop.add_signal_handler(number, stopping.set)
         telling = asyncio.create_task(self._registrar.run())
         trimming = asyncio.create_task(self._trim_logs())
-        path = self._home.paths.socket("testbed")
+        path = self._home.socket
         server = await channel.listen(path, channel.answering(self.handle), uids={0}, mode=0o600)
         try:
             await stopping.wait()

@@ -143,7 +143,7 @@ class Client:
 
     async def _register(self, channel: Any) -> None:
         call = channel.stream_stream(_REGISTER)()
-        await call.wait_for_connection()
+        await _connected(call)
         self._news.set()
         while True:
             await self._news.wait()
@@ -177,7 +177,7 @@ class Client:
             request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
             response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
         )()
-        await call.wait_for_connection()
+        await _connected(call)
         self._found()
         for url in self._types:
             await call.write(self._first_request(url))
@@ -222,6 +222,13 @@ def _decoded(answer: bytes) -> Taken:
     if not math.isfinite(taken.now):
         raise InvalidInputError("the server's answer cannot be read: its clock says no time")
     return taken
+
+
+async def _connected(call: Any) -> None:
+    """Until the server says that it takes this stream. Raises AioRpcError."""
+    await call.initial_metadata()
+    if call.done():
+        raise await _failure(call)
 
 
 async def _failure(call: Any) -> grpc.aio.AioRpcError:

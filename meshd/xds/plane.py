@@ -56,6 +56,8 @@ _OPTIONS: Final = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
+_GREETING: Final = 1.0
+"""Seconds for the initial metadata of a stream that is cut to be sent."""
 _STOP_TIMEOUT: Final = 1.0
 
 _log = logging.getLogger(__name__)
@@ -172,7 +174,9 @@ class Plane:
         """A gRPC handler: ``talk`` with nodes that belong here, for as long as they do."""
 
         async def admitted(peer: Peer, context: Any) -> None:
-            await talk(peer.node, await self._admit(peer), context)
+            bounds = await self._admit(peer)
+            await _greet(context)
+            await talk(peer.node, bounds, context)
 
         async def handle(_: Any, context: Any) -> None:
             code, reason = grpc.StatusCode.PERMISSION_DENIED, ""
@@ -321,3 +325,15 @@ async def _write(node: _Node, context: Any) -> None:
             await context.write(encode(response))
         await node.bell.wait()
         node.bell.clear()
+
+
+async def _greet(context: Any) -> None:
+    """Send the initial metadata. If the stream is cut meanwhile, only after that: gRPC would send
+    them twice then, fail, and leave the node without a status."""
+    sending = asyncio.ensure_future(context.send_initial_metadata(()))
+    try:
+        await asyncio.shield(sending)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GREETING):
+                await asyncio.gather(sending, return_exceptions=True)

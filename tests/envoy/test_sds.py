@@ -507,7 +507,7 @@ def test_a_restart_takes_nothing_from_the_proxies(tmp_path: Path) -> None:
             assert await _shown(plain) == _CLIENT.uri
 
             # Without the record nobody is known to be allowed, and nothing is taken away.
-            (node.paths.run / "identities.json").unlink()
+            node.paths.allowed.unlink()
             async with node.running():
                 await _until(lambda: _subscribed(node.paths, 3))
                 assert await _serves(port, node.paths, first)

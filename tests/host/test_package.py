@@ -136,9 +136,9 @@ def test_installing_it_is_all_that_has_to_be_done(installed: Machine) -> None:
     assert installed.ask("readlink", "/usr/bin/meshctl", "/usr/sbin/meshd").split() == [
         *("/opt/meshd/bin/meshctl", "/opt/meshd/bin/meshd")
     ]
-    states = ("/var/lib/meshd", "/var/lib/meshd/identity", "/var/lib/meshd/node")
+    states = ("/var/lib/meshd", "/var/lib/meshd/identity")
     assert installed.ask("stat", "-c", "%U:%G %a", *states).splitlines() == [
-        *("root:meshd 1771", "meshd-identity:meshd-identity 700", "meshd-identity:meshd 2750")
+        *("root:meshd 1771", "meshd-identity:meshd-identity 700")
     ]
     for page in ("man1/meshctl.1", "man5/meshd.yaml.5", "man8/meshd.8"):
         assert ".SH NAME" in installed.ask("zcat", f"/usr/share/man/{page}.gz")

@@ -89,7 +89,7 @@ def server(make: Callable[..., Node]) -> Iterator[Made]:
         control = {"address": "127.0.0.1", "port": 0}
         set_role(made, node="server", role="server", control=control)
         made.start()
-        made.eventually((made.paths.run / "control.port").exists, "the server listens")
+        made.eventually(made.paths.control_port.exists, "the server listens")
         yield made, disk
 
 

@@ -176,7 +176,7 @@ def work(node: Node, crowd: Crowd) -> None:
 
 
 def look_at_pages(node: Node) -> None:
-    port = (node.paths.run / "telemetry.port").read_text().strip()
+    port = node.paths.telemetry_port.read_text().strip()
     for path in ("metrics", "", "api/state", "healthz/ready"):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
             assert answer.read()

@@ -44,7 +44,7 @@ def set_role(of: Node, **values: Any) -> None:
 
 
 def address(server: Node) -> str:
-    return f"127.0.0.1:{(server.paths.run / 'control.port').read_text().strip()}"
+    return f"127.0.0.1:{server.paths.control_port.read_text().strip()}"
 
 
 def new_token(server: Node, *options: str) -> str:
@@ -105,7 +105,7 @@ def start_server(make: Callable[..., Node], grace: str) -> Node:
         control={"address": "127.0.0.1", "port": 0, "disconnect_grace": grace},
     )
     made.start()
-    made.eventually((made.paths.run / "control.port").exists, "the server listens")
+    made.eventually(made.paths.control_port.exists, "the server listens")
     return made
 
 
@@ -277,7 +277,7 @@ def test_servers_that_are_none_are_told_apart(server: Node, stranger: Node) -> N
     status, error = join(stranger, "127.0.0.1:9", token)
     assert status == 3
     assert error.startswith("server 127.0.0.1:9 cannot be reached: ")
-    port = (server.paths.run / "telemetry.port").read_text().strip()
+    port = server.paths.telemetry_port.read_text().strip()
     status, error = join(stranger, f"127.0.0.1:{port}", token)
     assert status == 3
     assert "is no meshd server that nodes can join" in error

@@ -137,7 +137,7 @@ class Node:
     def page(self) -> str:
         """Where the web page is; empty as long as it is nowhere."""
         try:
-            port = (self._paths.run / "telemetry.port").read_text(encoding="ascii").strip()
+            port = self._paths.telemetry_port.read_text(encoding="ascii").strip()
         except FileNotFoundError:
             return ""
         return f"http://127.0.0.1:{port}/" if port else ""

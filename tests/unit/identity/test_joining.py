@@ -116,7 +116,7 @@ async def test_a_token_gives_credentials_and_the_meshs_facts(tmp_path: Path) -> 
     file = NodeFile(tmp_path / "node.pem")
     file.save(credentials)
     assert NodeFile(tmp_path / "node.pem").load() == credentials
-    assert (tmp_path / "node.pem").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "node.pem").stat().st_mode & 0o777 == 0o600
 
 
 @running

@@ -81,7 +81,7 @@ async def port(paths: Paths) -> int:
     async with asyncio.timeout(5):
         while True:
             with contextlib.suppress(FileNotFoundError, ValueError):
-                return int((paths.run / "telemetry.port").read_text())
+                return int(paths.telemetry_port.read_text())
             await asyncio.sleep(0.01)
 
 
