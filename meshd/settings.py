@@ -225,8 +225,32 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def __post_init__(self) -> None:
         ipaddress.ip_network(self.service_cidr)
+        self.upstreams  # noqa: B018 - raises ValueError
         _within(0, DAY, protocol_detection_timeout=self.protocol_detection_timeout)
         _within(0.001, DAY, connect_timeout=self.connect_timeout)
+
+    @property
+    def upstreams(self) -> tuple[tuple[str, int], ...]:
+        """Addresses and ports of ``dns_upstreams``."""
+        return tuple(map(_upstream, self.dns_upstreams))
+
+
+def _upstream(text: str) -> tuple[str, int]:
+    """``ADDRESS`` or ``ADDRESS:PORT`` (``[ADDRESS]:PORT`` for IPv6). Raises ValueError."""
+    address, port = text, "53"
+    if text.startswith("["):
+        address, _, port = text[1:].partition("]:")
+    elif text.count(":") == 1:
+        address, _, port = text.partition(":")
+    try:
+        ipaddress.ip_address(address)
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"dns_upstreams: {text!r} is no resolver; write ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT"
+        ) from None
+    return address, int(port)
 
 
 class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

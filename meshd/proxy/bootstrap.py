@@ -16,7 +16,7 @@ from meshd.model.pool import LIMITS, Pool
 from meshd.model.routes import MAX_REGEX_PROGRAM
 from meshd.proxy import overload
 from meshd.proxy.pool import Member
-from meshd.settings import Paths, ProxySettings, Settings
+from meshd.settings import MeshSettings, Paths, ProxySettings, Settings
 
 Json = dict[str, Any]
 
@@ -110,7 +110,29 @@ def bootstrap(settings: Settings, paths: Paths, member: Member, capacity: Capaci
             "clusters": [_unix_cluster(XDS_CLUSTER, paths.proxy_run / "xds.sock")],
         },
         "bootstrap_extensions": [_INTERNAL_LISTENERS] if of_traffic else [],
+        **_resolvers(settings.mesh),
         **_fixed(capacity, limited=of_traffic),
+    }
+
+
+def _resolvers(mesh: MeshSettings) -> Json:
+    """Whom Envoy asks for names of the world, where an endpoint is one; the host's own resolvers
+    where the settings name none. Never ours: it gives hosts addresses that only the mesh has."""
+    if not mesh.upstreams:
+        return {}
+    return {
+        "typed_dns_resolver_config": {
+            "name": "envoy.network.dns_resolver.cares",
+            "typed_config": {
+                "@type": f"{_TYPE}envoy.extensions.network.dns_resolver.cares.v3"
+                ".CaresDnsResolverConfig",
+                "resolvers": [
+                    {"socket_address": {"address": address, "port_value": port}}
+                    for address, port in mesh.upstreams
+                ],
+                "dns_resolver_options": {"no_default_search_domain": True},
+            },
+        }
     }
 
 

@@ -9,14 +9,13 @@ else.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import Final
 
-from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.errors import SystemRefusedError
 from meshd.resolver.files import HOSTS, SERVERS, WILDCARDS, read
 from meshd.resolver.views import View, common, present
 from meshd.settings import MeshSettings
@@ -77,7 +76,7 @@ def view_of(name: str, directory: Path) -> View:
 
 
 def arguments(name: str, settings: MeshSettings, directory: Path) -> tuple[str, ...]:
-    """Of the one of this name. Raises MeshdError: a setting is wrong, or its tables are gone."""
+    """Of the one of this name. Raises SystemRefusedError when its tables are gone."""
     view = view_of(name, directory)
     wild = is_for_wildcards(name)
     # What there is no file for, it does without: the mesh role may not have written yet.
@@ -129,26 +128,7 @@ def _upstreams(settings: MeshSettings, directory: Path, view: View) -> tuple[str
         return ("--no-resolv", f"--server={server(common(directory).address, settings)}")
     if not settings.dns_upstreams:
         return ("--resolv-file=/etc/resolv.conf",)
-    return ("--no-resolv", *(f"--server={_outside(text)}" for text in settings.dns_upstreams))
-
-
-def _outside(text: str) -> str:
-    """``ADDRESS`` or ``ADDRESS:PORT`` (``[ADDRESS]:PORT`` for IPv6), as dnsmasq writes it."""
-    address, port = text, "53"
-    if text.startswith("["):
-        address, _, port = text[1:].partition("]:")
-    elif text.count(":") == 1:
-        address, _, port = text.partition(":")
-    try:
-        ipaddress.ip_address(address)
-        if not 0 < int(port) < 65536:
-            raise ValueError
-    except ValueError:
-        raise InvalidInputError(
-            f"setting mesh.dns_upstreams: {text!r} is no resolver; write ADDRESS, ADDRESS:PORT"
-            " or [ADDRESS]:PORT"
-        ) from None
-    return f"{address}#{port}"
+    return ("--no-resolv", *(f"--server={address}#{port}" for address, port in settings.upstreams))
 
 
 def find() -> str:

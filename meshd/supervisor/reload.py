@@ -32,10 +32,10 @@ def consequence(before: Settings, after: Settings, roles: Collection[str]) -> Co
         return Consequence()
     resolvers = frozenset(filter(is_resolver, roles))
     unconcerned = resolvers if before.mesh == after.mesh else frozenset[str]()
-    replace = _fixed(before.proxy) != _fixed(after.proxy) or before.node != after.node
-    return Consequence(frozenset(roles) - unconcerned, replace)
+    return Consequence(frozenset(roles) - unconcerned, _fixed(before) != _fixed(after))
 
 
-def _fixed(proxy: ProxySettings) -> ProxySettings:
+def _fixed(settings: Settings) -> tuple[ProxySettings, str, tuple[str, ...]]:
     """What a proxy that runs cannot change; how many there are is no part of it."""
-    return msgspec.structs.replace(proxy, count=1)
+    proxy = msgspec.structs.replace(settings.proxy, count=1)
+    return proxy, settings.node, settings.mesh.dns_upstreams

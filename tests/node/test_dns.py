@@ -372,6 +372,15 @@ def test_a_private_service_has_its_name_in_its_namespace_only(resolving: Node) -
         assert resolving.exec(*asked).json()[:2] == [NO_ERROR, 1]
 
 
+def test_names_of_endpoints_are_asked_at_the_same_resolvers(resolving: Node) -> None:
+    """By the proxies, of whom only traffic knows the endpoints."""
+    entry = declared("by-name.test", "198.19.201.3", "mesh", "*")
+    entry = entry.replace("STATIC", "DNS").replace("198.18.0.9", "endpoint.test")
+    with resolving.applied(entry):
+        asked_for = " endpoint.test\n"
+        resolving.eventually(lambda: asked_for in asked(resolving), "its resolver is asked")
+
+
 def wildcard(name: str, address: str) -> str:
     return f"""
 apiVersion: networking.istio.io/v1

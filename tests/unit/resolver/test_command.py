@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.errors import SystemRefusedError
 from meshd.resolver import command, files, views
 from meshd.resolver.tables import Tables
 from meshd.settings import MeshSettings
@@ -44,8 +44,8 @@ def test_named_resolvers_are_asked_and_no_others(text: str, told: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "dns.example.com", "192.0.2.1:", "192.0.2.1:0", "[::1]"])
 def test_a_resolver_that_is_none_is_named(text: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"mesh\.dns_upstreams"):
-        arguments(text)
+    with pytest.raises(ValueError, match="dns_upstreams"):
+        MeshSettings(dns_upstreams=(text,))
 
 
 def test_it_is_told_from_another_nodes() -> None:

@@ -27,7 +27,8 @@ def test_nothing_begins_anew_when_nothing_has_changed() -> None:
         (changed("proxy", count=BEFORE.proxy.count + 1), False, False),
         (changed("proxy", concurrency=BEFORE.proxy.concurrency + 1), False, True),
         (msgspec.structs.replace(BEFORE, node="another"), False, True),
-        (changed("mesh", dns_upstreams=("127.0.0.1:9",)), True, False),
+        (changed("mesh", dns_upstreams=("127.0.0.1:9",)), True, True),
+        (changed("mesh", access_log="all"), True, False),
         (msgspec.structs.replace(BEFORE, log_level="debug"), False, False),
     ],
 )
