@@ -139,7 +139,7 @@ def _domains(view: View, record: ServiceRecord) -> list[str]:
     domain = view.options.domain
     names = list(forms(record.host, view.scope.namespace, domain))
     if record.headless and not record.host.startswith("*"):
-        names.append(f"*.{record.host}")  # each endpoint by its own name
+        names += [f"*.{name}" for name in names]  # each endpoint by its own name
     return [*names, *(host for host in map(_address_host, record.addresses) if host)]
 
 

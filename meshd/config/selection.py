@@ -27,6 +27,7 @@ class Backend:
     """Named ports: those that a workload declares, or a WorkloadEntry maps."""
     mutual_tls: bool
     workload: str = ""
+    name: str = ""
     weight: int = 1
     ready: bool = True
     locality: str = ""
@@ -48,6 +49,7 @@ class Backend:
             ports={port.name: port.number for port in workload.ports if port.name},
             mutual_tls=enrolled and workload.labels.get(TLS_MODE, MUTUAL_TLS) == MUTUAL_TLS,
             workload=workload.uid,
+            name=workload.hostname or workload.name,
             ready=workload.ready,
             locality=locality_of(workload.labels, workload.locality or locality),
             node=workload.node or node,
@@ -58,7 +60,8 @@ class Backend:
 
     @classmethod
     def of_entry(cls, entry: WorkloadEntry) -> Backend:
-        return cls.of_listed(entry.spec, entry.metadata.namespace, entry.metadata.labels)
+        listed = cls.of_listed(entry.spec, entry.metadata.namespace, entry.metadata.labels)
+        return dataclasses.replace(listed, name=entry.metadata.name)
 
     @classmethod
     def of_listed(
@@ -91,6 +94,7 @@ class Backend:
             service_account=self.service_account,
             namespace=self.namespace,
             workload=self.workload,
+            name=self.name,
             mutual_tls=self.mutual_tls
             and (self.captured_ports is None or port in self.captured_ports),
             weight=self.weight,

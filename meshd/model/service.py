@@ -81,6 +81,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """It accepts Istio's mutual TLS: it is in the mesh."""
     locality: str = ""
     """``region/zone/subzone``."""
+    name: str = ""
+    """By which a headless service's clients may ask for this one of its endpoints."""
     node: str = ""
     """Name of the node that it runs on, where that is known."""
     weight: int = 1

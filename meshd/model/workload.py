@@ -128,6 +128,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     namespace: Label
     netns: Path
     """Path of its network namespace as the registrar knows it."""
+    hostname: Annotated[str, msgspec.Meta(pattern=rf"\A({_LABEL})?\Z")] = ""
+    """What it calls itself, if not by its name."""
     service_account: Name = "default"
     labels: Labels = {}
     annotations: Annotations = {}

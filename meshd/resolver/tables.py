@@ -39,7 +39,7 @@ def tables(
     wildcards: list[str] = []
     for service in sorted(services, key=lambda service: (service.host, service.namespace)):
         if service.host.startswith("*."):
-            addresses = _addresses(service)
+            addresses = [address for address in service.addresses if _is_address(address)]
             wildcards += (f"address=/{service.host}/{address}" for address in addresses)
             if addresses:
                 wildcards.append(f"local=/{service.host}/")
@@ -56,8 +56,22 @@ def names_of(service: ServiceRecord, domain: str) -> tuple[tuple[str, tuple[str,
     """Its addresses, and the names that each of them has."""
     if service.host == "*":
         return ()
+    if not service.headless:
+        forms = _forms(service.host, domain)
+        return tuple((address, forms) for address in service.addresses if _is_address(address))
+    return tuple(_headless(service, domain))
+
+
+def _headless(service: ServiceRecord, domain: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """A headless service's endpoints have its name, and each one its own below it."""
     forms = _forms(service.host, domain)
-    return tuple((address, forms) for address in _addresses(service))
+    named: dict[str, dict[str, None]] = {}
+    for end in service.endpoints:
+        if end.ready and _is_address(end.address):
+            named.setdefault(end.address, {})[end.name] = None
+    for address, names in sorted(named.items()):
+        own = (f"{name}.{form}" for name in names if name for form in forms)
+        yield address, (*forms, *own)
 
 
 def marked(told: Tables, domain: str, wildcards_at: str) -> tuple[tuple[str, ...], Tables]:
@@ -94,16 +108,6 @@ def _kept_here(names: Iterable[str], domain: str) -> Iterator[str]:
         if not (domain and name.endswith((f".{domain}", ".svc"))):
             yield f"server=/{name}/"
             yield f"server=/*.{name}/#"
-
-
-def _addresses(service: ServiceRecord) -> tuple[str, ...]:
-    """What its name stands for: virtual addresses, or a headless service's endpoints."""
-    found = (
-        sorted({endpoint.address for endpoint in service.endpoints if endpoint.ready})
-        if service.headless
-        else service.addresses
-    )
-    return tuple(address for address in found if _is_address(address))
 
 
 def _is_address(text: str) -> bool:

@@ -69,6 +69,7 @@ class RunningPod:
             name=plan.name,
             namespace=plan.namespace,
             netns=str(self.netns),
+            hostname="" if plan.name.startswith(plan.hostname) else plan.hostname,
             service_account=plan.service_account,
             labels=plan.labels,
             annotations=plan.annotations,

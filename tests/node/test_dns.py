@@ -75,6 +75,15 @@ def test_a_headless_service_is_its_pods(node: Node) -> None:
     assert look_up(node, "bare") == [node.pod("server").plan.address]
 
 
+def test_each_pod_of_a_headless_service_has_a_name(node: Node) -> None:
+    pod = node.pod("server").plan
+    for form in ("bare", "bare.mesh", "bare.mesh.svc", "bare.mesh.svc.cluster.local"):
+        assert look_up(node, f"{pod.name}.{form}") == [pod.address]
+        assert look_up(node, f"nosuch.{form}") == []
+        done = node.curl("alice", f"http://{pod.name}.{form}:8080/who")
+        assert "spiffe://cluster.local/ns/mesh/sa/alice" in done.output, form
+
+
 def entries(count: int, app: str) -> list[dict[str, Any]]:
     """So many workloads that nothing runs behind."""
     return [

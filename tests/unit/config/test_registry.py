@@ -80,6 +80,7 @@ def test_a_service_has_the_workloads_that_its_selector_matches() -> None:
         service_account="bookinfo-reviews",
         namespace="ns",
         workload="ns.reviews-v2",
+        name="reviews-v2",
         mutual_tls=True,
     )
 
@@ -267,6 +268,15 @@ def test_endpoints_are_where_their_labels_their_entry_or_their_node_say() -> Non
         "198.18.0.9": ("us/a/1", "here"),
     }
     assert {one.labels.get("topology.istio.io/network") for one in found} == {None, "n"}
+
+
+def test_endpoints_have_the_names_of_who_serves() -> None:
+    named = msgspec.structs.replace(V1, uid="ns.other", hostname="db-0", addresses=("198.18.0.9",))
+    text = WORKLOAD_ENTRY + service(
+        "{clusterIP: None, selector: {app: reviews}, ports: [{port: 80, targetPort: 80}]}"
+    )
+    ends = reviews(text, V1, named).endpoints
+    assert sorted(end.name for end in ends) == ["db-0", V1.name, "vm"]
 
 
 def test_an_external_name_is_resolved_by_dns() -> None:

@@ -40,6 +40,24 @@ def test_a_headless_service_is_its_ready_endpoints() -> None:
     assert [line.split()[0] for line in found.hosts.splitlines()] == ["10.1.0.1", "10.1.0.2"]
 
 
+def test_each_endpoint_of_a_headless_service_has_its_own_name_below_it() -> None:
+    ends = [
+        Endpoint(address=f"10.1.0.{number}", port=port, service_port=port, name=f"db-{number}")
+        for number in (0, 1)
+        for port in (80, 81)
+    ]
+    found = told(service("db.shop.svc.mesh.test", headless=True, endpoints=tuple(ends)))
+    names = "db.shop.svc.mesh.test db.shop.svc db.shop"
+    own = "db-1.db.shop.svc.mesh.test db-1.db.shop.svc db-1.db.shop"
+    assert found.hosts.splitlines()[1:] == [f"10.1.0.1 {names} {own}"]
+    assert found.servers.splitlines()[-2:] == [
+        "server=/db-1.db.shop/",
+        "server=/*.db-1.db.shop/#",
+    ]
+    virtual = told(service("db.shop.svc.mesh.test", "10.0.0.1", endpoints=tuple(ends)))
+    assert "db-" not in virtual.hosts
+
+
 def test_a_host_of_the_world_has_no_other_name() -> None:
     found = told(service("api.example.com", "10.0.0.1"))
     assert found.hosts == "10.0.0.1 api.example.com\n"
