@@ -45,7 +45,11 @@ def apply(
     reading = read_sources(request.sources, request.namespace, store.objects)
     reads, passed_over = validate.stored_kinds(reading.objects)
     findings = [*reading.findings, *passed_over, *_in_files(store, reads)]
-    if request.delete:
+    if request.only_namespace:
+        findings += _elsewhere(reads, request.namespace)
+    if request.delete and request.ignore_missing:
+        reads = tuple(read for read in reads if read.object.key in store.objects)
+    elif request.delete:
         findings += _missing(store, reads)
     else:
         findings += validate.check_fields(reads)
@@ -58,11 +62,12 @@ def apply(
     warnings = tuple(str(finding) for finding in findings)
     if not request.delete and (refused := _refused(store, reads, refusals)):
         return Rejected(refused)
+    keys = [found.key for found in objects]
     if request.delete:
-        keys = [found.key for found in objects]
-        lost = _lost(store, keys, workloads)
+        lost = _lost(store, keys, (), workloads)
         return Changed(store.delete(keys, dry_run=request.dry_run), (*warnings, *lost))
-    return Changed(store.put(objects, dry_run=request.dry_run), warnings)
+    lost = _lost(store, keys, objects, workloads)
+    return Changed(store.put(objects, dry_run=request.dry_run), (*warnings, *lost))
 
 
 def delete(
@@ -74,16 +79,22 @@ def delete(
     """
     kind = find_kind(request.kind)
     keys = [_key(kind, request.namespace, name) for name in request.names]
-    lost = _lost(store, keys, workloads)
+    if request.ignore_missing:
+        keys = [key for key in keys if key in store.objects]
+    lost = _lost(store, keys, (), workloads)
     return Changed(store.delete(keys, dry_run=request.dry_run), lost)
 
 
 def _lost(
-    store: Store, keys: Collection[Key], workloads: Sequence[Workload] | None
+    store: Store,
+    changed: Collection[Key],
+    applied: Iterable[Object],
+    workloads: Sequence[Workload] | None,
 ) -> tuple[str, ...]:
-    """What the objects that are left will miss when these are deleted."""
-    left = {key: found for key, found in store.objects.items() if key not in keys}
-    return validate.left_without(keys, left, workloads)
+    """What other objects will miss: of what is changed, all that is not applied is deleted."""
+    left = {key: found for key, found in store.objects.items() if key not in changed}
+    after = {**left, **{found.key: found for found in applied}}
+    return validate.newly_dangling(store.objects, after, changed, workloads)
 
 
 def get(store: Store, request: Get, made: Mapping[Key, Object] = _NONE) -> Objects:
@@ -157,6 +168,15 @@ def _in_files(store: Store, reads: Iterable[Read]) -> list[Finding]:
         read.finding((), f"lives in {place}; change it there")
         for read in reads
         if (place := store.file_of(read.object.key))
+    ]
+
+
+def _elsewhere(reads: Iterable[Read], namespace: str) -> list[Finding]:
+    message = f"is not {namespace}, which -n says; leave out one of the two"
+    return [
+        read.finding(("metadata", "namespace"), message)
+        for read in reads
+        if read.object.NAMESPACED and read.object.metadata.namespace != namespace
     ]
 
 

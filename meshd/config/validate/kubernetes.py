@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
+import ipaddress
 import re
 from typing import Final
 
@@ -72,8 +73,8 @@ def check_service(report: Report, found: Service) -> None:
     elif not spec.ports and not headless:
         report.error(("spec", "ports"), "needs at least one port")
     for ip in filter(None, (spec.cluster_ip, *spec.cluster_ips)):
-        if ip.lower() != "none" and not is_address(ip):
-            report.error(("spec", "clusterIP"), f'"{ip}" is not an IP address, nor None')
+        if ip.lower() != "none" and (problem := _cluster_ip_problem(ip)):
+            report.error(("spec", "clusterIP"), problem)
     check_labels(report, ("spec", "selector"), spec.selector)
     seen: set[tuple[str, object]] = set()
     for index, port in enumerate(spec.ports):
@@ -85,11 +86,21 @@ def check_service(report: Report, found: Service) -> None:
             seen.add(what)
 
 
+def _cluster_ip_problem(ip: str) -> str:
+    if not is_address(ip):
+        return f'"{ip}" is not an IP address, nor None'
+    address = ipaddress.ip_address(ip)
+    special = address.is_loopback or address.is_unspecified or address.is_multicast
+    if special or address.is_link_local:
+        return f"{ip} cannot be the address of a service: it is not routed"
+    return ""
+
+
 def _check_service_port(report: Report, path: Path, port: ServicePort, *, alone: bool) -> None:
     check_port(report, (*path, "port"), port.port)
     check_port(report, (*path, "nodePort"), port.node_port or None)
     if isinstance(port.target_port, int):
-        check_port(report, (*path, "targetPort"), port.target_port or None)
+        check_port(report, (*path, "targetPort"), port.target_port)
     elif port.target_port is not None and (problem := label_problem(port.target_port)):
         report.error((*path, "targetPort"), problem)
     if port.name and (problem := label_problem(port.name)):

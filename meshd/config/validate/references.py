@@ -16,7 +16,8 @@ from meshd.decoding import Path
 from meshd.model.base import Key, Object, exported
 from meshd.model.delegation import merge_route
 from meshd.model.finding import Finding
-from meshd.model.gateways import MESH, gateway_name
+from meshd.model.gateways import MESH, Gateway, gateway_name
+from meshd.model.kubernetes import Service
 from meshd.model.routes import Destination, VirtualService
 from meshd.model.security import PeerAuthentication
 from meshd.model.workload import Workload
@@ -39,7 +40,11 @@ def check_references(
     for read in reads:
         match read.object:
             case VirtualService() as found:
-                said = _of_virtual_service(found, world)
+                said = of_virtual_service(found, world)
+            case Gateway() as found:
+                said = _of_gateway(found, world)
+            case Service() as found:
+                said = _of_service(found, world)
             case PeerAuthentication() as found:
                 said = _of_peer_authentication(found, world)
             case _:
@@ -50,7 +55,8 @@ def check_references(
     return tuple(findings)
 
 
-def _of_virtual_service(found: VirtualService, world: World) -> Said:
+def of_virtual_service(found: VirtualService, world: World) -> Said:
+    """What it refers to that is not there, or not as it says."""
     for index, name in enumerate(found.spec.gateways):
         namespace, _, short = gateway_name(name, found.metadata.namespace).partition("/")
         key = Key("Gateway", namespace, short)
@@ -62,6 +68,7 @@ def _of_virtual_service(found: VirtualService, world: World) -> Said:
             yield (*path, "host"), f'"{destination.host}" is no Service or ServiceEntry ({host})'
         if destination.subset:
             yield from _of_subset((*path, "subset"), destination, host, world)
+        yield from _of_port(path, destination, host, world, own=_is_own(host, found, world))
     yield from _of_delegations(found, world)
     if MESH in (found.spec.gateways or (MESH,)):
         for index, host in enumerate(found.spec.hosts):
@@ -89,6 +96,24 @@ def _of_subset(path: Path, destination: Destination, host: str, world: World) ->
             f"{rules[0].namespace} only: requests of others are answered 503. A rule for all is "
             f"in {' or '.join(sorted(everywhere))}",
         )
+
+
+def _is_own(host: str, found: VirtualService, world: World) -> bool:
+    """Whether only requests to that host, which are to one of its ports, are routed to it."""
+    hosts = {world.full(one, found) for one in found.spec.hosts}
+    return found.is_delegate or (hosts == {host} and set(found.spec.gateways) <= {MESH})
+
+
+def _of_port(path: Path, destination: Destination, host: str, world: World, *, own: bool) -> Said:
+    """A destination without a port has that of the service, if it has one, or the request's."""
+    ports = {number for declared in world.declared.get(host, ()) for number in declared.protocols}
+    listed = ", ".join(map(str, sorted(ports)))
+    wanted = destination.port.number if destination.port else None
+    if wanted is None and len(ports) > 1 and not own:
+        text = f"has no port, and {host} has several ({listed}): the port of the request is taken"
+        yield path, text
+    elif wanted is not None and ports and wanted not in ports:
+        yield (*path, "port", "number"), f"{wanted} is no port of {host} (known: {listed})"
 
 
 def _of_delegations(found: VirtualService, world: World) -> Said:
@@ -127,6 +152,47 @@ def _destinations(found: VirtualService) -> Iterator[tuple[Path, Destination]]:
             yield ("spec", "http", index, "mirror"), route.mirror
         for number, mirror in enumerate(route.mirrors):
             yield ("spec", "http", index, "mirrors", number, "destination"), mirror.destination
+
+
+def _of_service(found: Service, world: World) -> Said:
+    own = found.spec.cluster_ip
+    for key, other in world.objects.items():
+        if isinstance(other, Service) and key != found.key and _is_same(own, other):
+            yield ("spec", "clusterIP"), f"{own} is the address of {key} too; one of them has it"
+
+
+def _is_same(address: str | None, other: Service) -> bool:
+    return address not in {None, "", "None"} and address == other.spec.cluster_ip
+
+
+def _of_gateway(found: Gateway, world: World) -> Said:
+    """Hosts that another Gateway serves on the same port of the same workloads."""
+    others = [
+        other
+        for other in world.objects.values()
+        if isinstance(other, Gateway) and other.key != found.key and _meet(found, other)
+    ]
+    for index, server in enumerate(found.spec.servers):
+        for number, host in enumerate(server.hosts):
+            name = host.rpartition("/")[2].lower()
+            rival = next((one for one in others if _serves(one, server.port.number, name)), None)
+            if rival:
+                path: Path = ("spec", "servers", index, "hosts", number)
+                yield path, f'"{host}" is on port {server.port.number} of {rival.key} too'
+
+
+def _meet(one: Gateway, other: Gateway) -> bool:
+    """Whether the same workload may serve both."""
+    mine, theirs = one.spec.selector, other.spec.selector
+    return all(theirs.get(key, value) == value for key, value in mine.items())
+
+
+def _serves(gateway: Gateway, port: int, host: str) -> bool:
+    return any(
+        server.port.number == port
+        and host in {text.rpartition("/")[2].lower() for text in server.hosts}
+        for server in gateway.spec.servers
+    )
 
 
 def _of_peer_authentication(found: PeerAuthentication, world: World) -> Said:

@@ -41,7 +41,12 @@ spec:
 """
 HTTP = "http: [{MATCH route: [{destination: {host: web}}]}]"
 TCP = "tcp: [{MATCH route: [{destination: {host: web, port: {number: 9000}}}]}]"
-TLS = "tls: [{match: [{sniHosts: ['SNI'] MORE}], route: [{destination: {host: web}}]}]"
+TO_TLS = "tls: [{match: [{sniHosts: ['SNI'] MORE}], TO}]".replace(
+    "TO", "route: [{destination: {host: web, port: {number: 443}}}]"
+)
+TLS = "tls: [{match: [{sniHosts: ['SNI'] MORE}], TO}]".replace(
+    "TO", "route: [{destination: {host: web, port: {number: 443}}}]"
+)
 
 
 def said(text: str, *known: str, running: Sequence[Workload] | None = None) -> list[str]:

@@ -913,6 +913,9 @@ def test_raw_tcp_without_addresses_is_a_warning() -> None:
         ),
         ("Service", "type: ExternalName", "spec.externalName: type: ExternalName needs it"),
         ("Service", "{clusterIP: x, ports: [{port: 1}]}", 'spec.clusterIP: "x" is not an IP'),
+        ("Service", "{clusterIP: 127.0.0.1, ports: [{port: 1}]}", "spec.clusterIP: 127.0.0.1 can"),
+        ("Service", "{clusterIP: '::', ports: [{port: 1}]}", "spec.clusterIP: :: cannot be"),
+        ("Service", "ports: [{port: 1, targetPort: 0}]", "spec.ports[0].targetPort: 0 is not"),
         ("Pod", "containers: []", "spec.containers: needs at least one container"),
         (
             "Pod",

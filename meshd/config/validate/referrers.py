@@ -1,0 +1,92 @@
+"""What a change takes from objects that are not part of it: destinations, subsets, gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from meshd.config.validate.effects import destinations
+from meshd.config.validate.references import of_virtual_service
+from meshd.config.validate.secrets import left_without
+from meshd.config.validate.world import World, covers
+from meshd.manifest import show_path
+from meshd.model.base import Key, Object
+from meshd.model.destinations import DestinationRule
+from meshd.model.entries import ServiceEntry
+from meshd.model.gateways import MESH, gateway_name
+from meshd.model.kubernetes import Service
+from meshd.model.routes import VirtualService
+from meshd.model.workload import Workload
+
+Objects = Mapping[Key, Object]
+
+
+def newly_dangling(
+    before: Objects,
+    after: Objects,
+    changed: Collection[Key],
+    workloads: Sequence[Workload] | None = None,
+    domain: str = "cluster.local",
+) -> tuple[str, ...]:
+    """What other objects refer to and a change takes away: a line each.
+
+    ``changed`` are the objects that are applied or deleted.
+    """
+    deleted = [key for key in changed if key not in after]
+    return (
+        *left_without(deleted, after, workloads),
+        *_dangling(before, after, changed, domain),
+    )
+
+
+def _dangling(
+    before: Objects, after: Objects, changed: Collection[Key], domain: str
+) -> Iterator[str]:
+    old, new = World(before, domain), World(after, domain)
+    hosts = _hosts(old, new, changed)
+    for key, found in after.items():
+        if key in changed or not isinstance(found, VirtualService):
+            continue
+        if _concerned(found, new, hosts, changed):
+            known = set(of_virtual_service(found, old))
+            for path, message in of_virtual_service(found, new):
+                if (path, message) not in known:
+                    yield f"{key}: {show_path(path)}: {message}"
+
+
+def _hosts(old: World, new: World, changed: Collection[Key]) -> frozenset[str]:
+    """Those about which the objects that change say something."""
+    return frozenset(
+        host
+        for world in (old, new)
+        for key in changed
+        if (found := world.objects.get(key))
+        for host in _of(found, world)
+    )
+
+
+def _of(found: Object, world: World) -> Iterator[str]:
+    match found:
+        case DestinationRule():
+            yield world.full(found.spec.host, found)
+        case Service():
+            yield world.full(found.metadata.name, found)
+        case ServiceEntry():
+            yield from (host.lower() for host in found.spec.hosts)
+        case _:
+            pass
+
+
+def _concerned(
+    found: VirtualService, world: World, hosts: frozenset[str], changed: Collection[Key]
+) -> bool:
+    here = found.metadata.namespace
+    named = {world.full(one.host, found) for one in destinations(found)}
+    if named & hosts or any(covers(host, one) for host in hosts if "*" in host for one in named):
+        return True
+    gateways = (gateway_name(name, here) for name in found.spec.gateways if name != MESH)
+    delegates = (route.delegate for route in found.spec.http if route.delegate)
+    keys = {
+        *(Key("Gateway", *name.split("/", maxsplit=1)) for name in gateways),
+        *(Key("VirtualService", one.namespace or here, one.name) for one in delegates),
+    }
+    return not keys.isdisjoint(changed)
