@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import pathlib
 from collections.abc import Iterator
@@ -92,11 +93,18 @@ def read_documents(text: str, source: str) -> tuple[Document, ...]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
+        if mark and _is_indented_by_tab(text, mark.line):
+            what = "a tab stands where only spaces may; indent with spaces"
         raise ManifestError(source, mark.line + 1 if mark else 1, f"not YAML: {what}") from None
     except (yaml.YAMLError, UnicodeError) as error:
         reason = str(error).splitlines()[0]
         raise ManifestError(source, 1, f"not YAML: {reason}") from None
     return tuple(document for document in documents if document.value is not None)
+
+
+def _is_indented_by_tab(text: str, index: int) -> bool:
+    line = next(itertools.islice(text.split("\n"), index, None), "")
+    return "\t" in line[: len(line) - len(line.lstrip())]
 
 
 def _too_big(what: str) -> str:

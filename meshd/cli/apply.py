@@ -12,22 +12,24 @@ from meshd.cli.arguments import (
     DEFAULT_TIMEOUT,
     DryRunOption,
     FilesOption,
-    NamespaceOption,
     Output,
     OutputOption,
+    OwnNamespaceOption,
     RecursiveOption,
+    SelectorOption,
     TimeoutOption,
     WaitOption,
 )
 from meshd.cli.daemon import Target
 from meshd.cli.output import emit, is_for_scripts, tell, warn
 from meshd.cli.references import Reference, parse_references, qualified
+from meshd.cli.selectors import is_selected, parse_selector
 
 
 def apply(
     context: typer.Context,
     files: FilesOption = None,
-    namespace: NamespaceOption = "default",
+    namespace: OwnNamespaceOption = None,
     recursive: RecursiveOption = False,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
@@ -37,7 +39,8 @@ def apply(
     """Store objects from manifests: all of them or, if one is not valid, none."""
     request = wire.Apply(
         sources=sources.read_sources(files, recursive=recursive),
-        namespace=namespace,
+        namespace=namespace or "default",
+        only_namespace=namespace is not None,
         dry_run=dry_run,
         wait=float(timeout) if wait else 0.0,
     )
@@ -51,40 +54,80 @@ def delete(
         list[str] | None, typer.Argument(metavar="[KIND NAME | KIND/NAME]...", show_default=False)
     ] = None,
     files: FilesOption = None,
-    namespace: NamespaceOption = "default",
+    namespace: OwnNamespaceOption = None,
     recursive: RecursiveOption = False,
+    selector: SelectorOption = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="All objects of the kinds in the namespace.")
+    ] = False,
+    ignore_not_found: Annotated[
+        bool, typer.Option("--ignore-not-found", help="What is not there is no error.")
+    ] = False,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Delete objects by manifest, or by kind and name."""
+    """Delete objects by manifest, by kind and name, by kind and labels, or all of a kind."""
     if bool(words) == bool(files):
         raise typer.BadParameter("say what to delete: -f PATH, KIND NAME or KIND/NAME")
-    patience = float(timeout) if wait else 0.0
-    requests: list[wire.Message] = [
-        wire.DeleteNamed(reference.kind.KIND, reference.names, namespace, dry_run, patience)
-        for reference in (_named(words) if words else ())
-    ]
+    target: Target = context.obj
+    here, patience = namespace or "default", float(timeout) if wait else 0.0
     if files:
         texts = sources.read_sources(files, recursive=recursive)
-        requests = [wire.Apply(texts, namespace, dry_run, patience, delete=True)]
-    target: Target = context.obj
-    answers = [target.ask(request, wire.Changed, wait=patience) for request in requests]
-    _report(answers, output, dry_run)
+        request = wire.Apply(
+            texts,
+            here,
+            dry_run,
+            patience,
+            delete=True,
+            only_namespace=namespace is not None,
+            ignore_missing=ignore_not_found,
+        )
+        _report([target.ask(request, wire.Changed, wait=patience)], output, dry_run)
+        return
+    chosen = _chosen(target, words or [], here, selector, everything=everything)
+    answers = [
+        target.ask(
+            wire.DeleteNamed(
+                one.kind.KIND, one.names, here, dry_run, patience, ignore_missing=ignore_not_found
+            ),
+            wire.Changed,
+            wait=patience,
+        )
+        for one in chosen
+    ]
+    _report(answers, output, dry_run, quiet=ignore_not_found)
 
 
-def _named(words: list[str]) -> tuple[Reference, ...]:
+def _chosen(
+    target: Target, words: list[str], namespace: str, selector: str, *, everything: bool
+) -> tuple[Reference, ...]:
+    """What is named, or what of the kinds there is with these labels."""
     references = parse_references(words)
-    if any(not reference.names for reference in references):
-        raise typer.BadParameter(f'say which {words[0]} to delete, by name, or use "-f PATH"')
-    return references
+    if all(reference.names for reference in references):
+        if selector or everything:
+            raise typer.BadParameter("names, -l and --all exclude one another")
+        return references
+    if not (selector or everything) or any(reference.names for reference in references):
+        message = f'say which {words[0]} to delete: by name, -l KEY=VALUE, --all or "-f PATH"'
+        raise typer.BadParameter(message)
+    requirements = parse_selector(selector)
+    found: list[Reference] = []
+    for reference in references:
+        inside = namespace if reference.kind.NAMESPACED else ""
+        stored = target.ask(wire.Get(reference.kind.KIND, "", inside), wire.Objects).objects
+        names = [one["metadata"]["name"] for one in stored if is_selected(one, requirements)]
+        found += [Reference(reference.kind, tuple(names))] if names else []
+    return tuple(found)
 
 
-def _report(answers: list[wire.Changed], output: Output, dry_run: bool) -> None:
+def _report(
+    answers: list[wire.Changed], output: Output, dry_run: bool, *, quiet: bool = False
+) -> None:
     changes = [change for answer in answers for change in answer.changes]
     warn(f"warning: {warning}" for answer in answers for warning in answer.warnings)
-    if not changes:
+    if not changes and not quiet:
         warn(["nothing was done: there are no objects in what was given"])
     if is_for_scripts(output):
         emit(changes, output)

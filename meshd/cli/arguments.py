@@ -36,6 +36,24 @@ OutputOption = Annotated[
 NamespaceOption = Annotated[
     str, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace.", show_default=True)
 ]
+OwnNamespaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        "-n",
+        metavar="NAME",
+        help="Namespace of what says none; what says another is refused. Default: default.",
+    ),
+]
+SelectorOption = Annotated[
+    str,
+    typer.Option(
+        "--selector",
+        "-l",
+        metavar="LABELS",
+        help="Only objects with these labels: a=b, a!=b, a, !a, a in (b,c), a notin (b,c).",
+    ),
+]
 BoundsOption = Annotated[
     list[str] | None,
     typer.Option(

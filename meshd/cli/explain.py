@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from typing import Annotated
 
 import msgspec
@@ -17,10 +18,12 @@ def explain(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SRC", help="The workload that asks.")],
     destination: Annotated[
-        str, typer.Argument(metavar="DST[:PORT]", help="A host or address that it asks for.")
+        str, typer.Argument(metavar="DST[:PORT]", help="A host, address or URL that it asks for.")
     ],
     namespace: NamespaceOption = "default",
-    path: Annotated[str, typer.Option(metavar="PATH", help="Path of the request.")] = "/",
+    path: Annotated[
+        str, typer.Option(metavar="PATH", help="Path of the request. Default: /.")
+    ] = "",
     method: Annotated[str, typer.Option(metavar="METHOD", help="Method of the request.")] = "GET",
     header: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="A header. May be repeated.")
@@ -28,11 +31,12 @@ def explain(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show how a request would travel: each stage from the redirecting rule to the endpoint."""
+    host, url_path = _parts(destination)
     request = wire.Explain(
         source=source,
-        destination=destination,
+        destination=host,
         namespace=namespace,
-        path=path,
+        path=path or url_path,
         method=method,
         headers=tuple(_header(text) for text in header or ()),
     )
@@ -53,6 +57,23 @@ def explain(
     ):
         if said:
             tell(f"{name + ':':<10} {said}")
+
+
+def _parts(destination: str) -> tuple[str, str]:
+    """``HOST[:PORT]`` and the path of what may be a URL, with the port that its scheme means."""
+    if "://" not in destination:
+        return destination, "/"
+    try:
+        url = urllib.parse.urlsplit(destination)
+        port = url.port
+    except ValueError as error:
+        raise typer.BadParameter(f'"{destination}" is no URL: {error}') from None
+    known = {"http": 80, "https": 443, "grpc": 80}
+    if url.scheme not in known or not url.hostname:
+        raise typer.BadParameter(f'"{destination}" is no URL with http, https or grpc and a host')
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    query = f"?{url.query}" if url.query else ""
+    return f"{host}:{port or known[url.scheme]}", (url.path or "/") + query
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -8,10 +8,17 @@ import typer
 
 from meshd import wire
 from meshd.cli import objects
-from meshd.cli.arguments import AllNamespacesOption, NamespaceOption, Output, OutputOption
+from meshd.cli.arguments import (
+    AllNamespacesOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    SelectorOption,
+)
 from meshd.cli.daemon import RefusedError, Target
 from meshd.cli.output import emit, is_for_scripts, show, tell, warn
 from meshd.cli.references import Reference, parse_references, qualified
+from meshd.cli.selectors import is_selected, parse_selector
 
 
 def get(
@@ -22,6 +29,7 @@ def get(
     ],
     namespace: NamespaceOption = "default",
     all_namespaces: AllNamespacesOption = False,
+    selector: SelectorOption = "",
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show the objects that are stored."""
@@ -30,6 +38,8 @@ def get(
         raise typer.BadParameter("a name belongs to one namespace: use -n, not -A")
     target: Target = context.obj
     groups, problems = _fetch(target, references, "" if all_namespaces else namespace)
+    requirements = parse_selector(selector)
+    groups = [tuple(one for one in group if is_selected(one, requirements)) for group in groups]
     everything = [found for group in groups for found in group]
     warn(problems)
     if is_for_scripts(output):

@@ -6,6 +6,7 @@ A verb's module is imported when the verb is used, so that each is quick.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ def _begin(  # pyright: ignore[reportUnusedFunction]  # typer calls it
 def run(arguments: Sequence[str]) -> int:
     """One call of meshctl → its exit status. Errors go to stderr, a line each."""
     try:
-        app(list(arguments))
+        app(as_typed(arguments))
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except RefusedError as error:
@@ -97,6 +98,22 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.close()
         return 1
     return 0
+
+
+def as_typed(arguments: Sequence[str]) -> list[str]:
+    """With kubectl's habits in our order: a namespace before the verb, ``--dry-run=client``."""
+    own = list(itertools.takewhile(lambda word: word != "--", arguments))
+    rest = arguments[len(own) :]
+    general: list[str] = []
+    moved: list[str] = []
+    while own and own[0].startswith("-"):
+        count = 2 if own[0] in {"-n", "--namespace", "--socket"} else 1
+        is_moved = own[0].startswith(("-n", "--namespace", "-A", "--all-namespaces"))
+        (moved if is_moved else general).extend(own[:count])
+        own = own[count:]
+    ours = {"--dry-run=client": "--dry-run", "--dry-run=server": "--dry-run"}
+    words = (*general, *own[:1], *moved, *own[1:])
+    return [*(ours.get(word, word) for word in words if word != "--dry-run=none"), *rest]
 
 
 def _failed(error: MeshdError, code: int) -> int:

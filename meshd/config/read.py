@@ -27,6 +27,29 @@ _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 """RFC 1123, section 2.1; what Kubernetes asks of names."""
 _TOP_LEVEL: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 
+_MEANINGLESS: Final = {
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "ConfigMap",
+    "CronJob",
+    "CustomResourceDefinition",
+    "EndpointSlice",
+    "Endpoints",
+    "HorizontalPodAutoscaler",
+    "Ingress",
+    "IngressClass",
+    "Job",
+    "LimitRange",
+    "NetworkPolicy",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "PodDisruptionBudget",
+    "ResourceQuota",
+    "Role",
+    "RoleBinding",
+    "StorageClass",
+}
+"""Kubernetes' kinds that many manifests have, and that mean nothing to a mesh."""
 _NOT_READ: Final = {
     "AuthorizationPolicy",
     "EnvoyFilter",
@@ -185,8 +208,12 @@ class _Entry:
 
 
 def _entries(document: Document) -> Iterator[_Entry]:
-    """The objects of a document: itself, or the items of a ``List``."""
+    """The objects of a document: itself, or the items of a list, as ``get -o json`` prints it."""
     value = document.value
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield _Entry(document, (index,), item)
+        return
     if not (isinstance(value, dict) and value.get("kind") == "List"):
         yield _Entry(document, (), value)
         return
@@ -200,7 +227,7 @@ def _entries(document: Document) -> Iterator[_Entry]:
 def _typed(entry: _Entry, default_namespace: str) -> tuple[Read | None, list[Finding]]:
     if not isinstance(entry.value, dict):
         return None, [entry.finding((), "not an object: apiVersion, kind and metadata are missing")]
-    problem = _unknown_kind(entry)
+    problem = _meaningless(entry, default_namespace) or _unknown_kind(entry)
     if problem:
         return None, [problem]
     kind = kinds.find_kind(entry.api_version.rpartition("/")[0], entry.kind)
@@ -216,6 +243,16 @@ def _typed(entry: _Entry, default_namespace: str) -> tuple[Read | None, list[Fin
     read = Read(msgspec.structs.replace(decoded, metadata=meta), entry.document, entry.at)
     failed = any(finding.severity == "error" for finding in findings)
     return (None if failed else read), findings
+
+
+def _meaningless(entry: _Entry, default_namespace: str) -> Finding | None:
+    group = entry.api_version.rpartition("/")[0]
+    if entry.kind not in _MEANINGLESS or not (group.endswith(".k8s.io") or "." not in group):
+        return None
+    rough = entry.rough_meta()
+    meta = msgspec.structs.replace(rough, namespace=rough.namespace or default_namespace)
+    message = f"passed over: a {entry.kind} has no meaning here"
+    return entry.finding((), message, meta, severity="warning")
 
 
 def _unknown_kind(entry: _Entry) -> Finding | None:

@@ -29,6 +29,16 @@ _GROUPS: Final = {
     "security.istio.io/v1, metrics need no configuration",
     "authentication.istio.io": "write a PeerAuthentication of security.istio.io/v1",
 }
+_KINDS: Final = {
+    "RouteRule": "write a VirtualService of networking.istio.io/v1",
+    "DestinationPolicy": "write a DestinationRule of networking.istio.io/v1",
+    "EgressRule": "write a ServiceEntry of networking.istio.io/v1",
+    "HTTPAPISpec": "Mixer is gone, and nothing took its place",
+    "HTTPAPISpecBinding": "Mixer is gone, and nothing took its place",
+    "QuotaSpec": "Mixer is gone; limits of rates have no kind of their own any more",
+    "QuotaSpecBinding": "Mixer is gone; limits of rates have no kind of their own any more",
+}
+"""Of ``config.istio.io``, whose kinds went different ways."""
 _MOVED: Final = {
     ("extensions", "v1beta1", "Deployment"): "apps/v1",
     ("apps", "v1beta1", "Deployment"): "apps/v1",
@@ -41,7 +51,7 @@ def successor(group: str, version: str, kind: str) -> str:
     old = f"{group}/{version}"
     if moved := _MOVED.get((group, version, kind)):
         return f"{old} {kind} was retired; write apiVersion: {moved}"
-    if hint := _GROUPS.get(group):
+    if hint := (group == "config.istio.io" and _KINDS.get(kind)) or _GROUPS.get(group):
         return f"{old} {kind} was retired: {hint}"
     return ""
 
@@ -60,9 +70,9 @@ class Translation:
 
 
 class _UntranslatableError(Exception):
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: Path, reason: str, kind: str = "PeerAuthentication") -> None:
         self.path = path
-        self.reason = f"{reason}; write a PeerAuthentication of security.istio.io/v1"
+        self.reason = f"{reason}; write a {kind} of security.istio.io/v1"
         super().__init__(reason)
 
 
@@ -108,7 +118,7 @@ def _policy(
     spec = PeerAuthenticationSpec(
         selector=selector,
         mtls=None if ports else mtls,
-        port_level_mtls=dict.fromkeys(ports, mtls),
+        port_level_mtls=dict.fromkeys(ports, mtls) if ports else None,
     )
     return PeerAuthentication(metadata=ObjectMeta(name=name, namespace=namespace), spec=spec)
 
@@ -116,7 +126,8 @@ def _policy(
 def _nothing_lost(spec: dict[str, Any]) -> None:
     for field, value in spec.items():
         if field in {"origins", "originIsOptional"} and value:
-            raise _UntranslatableError(("spec", field), "checks of end users cannot be translated")
+            reason = "checks of end users' tokens cannot be translated"
+            raise _UntranslatableError(("spec", field), reason, "RequestAuthentication")
         if field == "principalBinding" and value == "USE_ORIGIN":
             raise _UntranslatableError(("spec", field), "USE_ORIGIN cannot be translated")
         if field not in _FIELDS:
@@ -141,6 +152,9 @@ def _mode(spec: dict[str, Any]) -> MutualTLSMode:
         raise _UntranslatableError(("spec", "peers", 1), "several methods cannot be translated")
     path = ("spec", "peers", 0)
     peer = _mapping(path, peers[0])
+    if "jwt" in peer:
+        reason = "checks of tokens cannot be translated"
+        raise _UntranslatableError(path, reason, "RequestAuthentication")
     if set(peer) != {"mtls"}:
         raise _UntranslatableError(path, "only the method mtls can be translated")
     mtls = _mapping((*path, "mtls"), peer["mtls"] or {})

@@ -21,6 +21,10 @@ class Apply(Message, frozen=True):
     wait: Seconds = 0.0
     """Seconds to wait until every proxy has it; 0: do not wait."""
     delete: bool = False
+    only_namespace: bool = False
+    """Objects that say another namespace are refused, as with kubectl."""
+    ignore_missing: bool = False
+    """Of what is deleted: what is not there is no error."""
 
 
 class DeleteNamed(Message, frozen=True):
@@ -31,6 +35,7 @@ class DeleteNamed(Message, frozen=True):
     namespace: str = "default"
     dry_run: bool = False
     wait: Seconds = 0.0
+    ignore_missing: bool = False
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -100,6 +100,7 @@ def test_what_is_written_wins_over_what_is_merged_even_if_it_comes_first() -> No
         ("a: 1\nb: 2\na: 3\n", "f.yaml:3: a: written twice"),
         ("x:\n  y: {a: 1, a: 2}\n", "f.yaml:2: x.y.a: written twice"),
         ("a: [1\nb: 2\n", "f.yaml:2: not YAML:"),
+        ("a:\n\tb: 1\n", "f.yaml:2: not YAML: a tab stands where only spaces may"),
         ("a: *b\n", "f.yaml:1: not YAML: *b is defined nowhere before"),
         ("a: &x [*x]\n", "*x is defined nowhere before"),
         ("? [a]\n: b\n", "a key must be a plain text"),

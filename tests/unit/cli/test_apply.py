@@ -63,7 +63,9 @@ def test_options_reach_the_daemon(daemon: Any, meshctl: Any, tmp_path: Path) -> 
     path.write_text("a: 1")
     meshctl("apply", "-f", str(path), "-n", "shop", "--dry-run", "--wait", "--timeout", "1m30s")
     assert daemon.asked == [
-        wire.Apply(((str(path), "a: 1"),), namespace="shop", dry_run=True, wait=90.0)
+        wire.Apply(
+            ((str(path), "a: 1"),), namespace="shop", dry_run=True, wait=90.0, only_namespace=True
+        )
     ]
 
 
@@ -153,6 +155,72 @@ def test_delete_by_kind_slash_name(daemon: Any, meshctl: Any) -> None:
         wire.DeleteNamed("VirtualService", ("reviews",)),
         wire.DeleteNamed("DestinationRule", ("ratings",)),
     ]
+
+
+def test_what_is_not_there_may_be_no_error(daemon: Any, meshctl: Any, tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text("a: 1")
+    daemon.says(wire.Changed(()))
+    named = meshctl("delete", "vs", "x", "--ignore-not-found")
+    assert (named.code, named.lines, named.err) == (0, [], "")
+    meshctl("delete", "-f", str(path), "--ignore-not-found")
+    assert [request.ignore_missing for request in daemon.asked] == [True, True]
+
+
+STORED = (
+    {"kind": "VirtualService", "metadata": {"name": "a", "labels": {"team": "books"}}},
+    {"kind": "VirtualService", "metadata": {"name": "b"}},
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--all"], ("a", "b")),
+        (["-l", "team=books"], ("a",)),
+        (["-l", "!team"], ("b",)),
+        (["-l", "team in (films)"], None),
+    ],
+)
+def test_delete_by_labels_or_all(
+    daemon: Any, meshctl: Any, options: list[str], names: tuple[str, ...] | None
+) -> None:
+    def answer(asked: wire.AnyMessage) -> wire.Message:
+        return wire.Objects(STORED) if isinstance(asked, wire.Get) else wire.Changed(())
+
+    daemon.answer = answer
+    assert meshctl("delete", "vs", "-n", "shop", *options).code == 0
+    wanted = [wire.DeleteNamed("VirtualService", names, "shop")] if names else []
+    assert daemon.asked == [wire.Get("VirtualService", "", "shop"), *wanted]
+
+
+@pytest.mark.parametrize(
+    "words", [["vs"], ["vs", "a", "--all"], ["vs", "-l", "a b"], ["vs", "-l", "=a"]]
+)
+def test_what_does_not_say_what_to_delete_deletes_nothing(
+    daemon: Any, meshctl: Any, words: list[str]
+) -> None:
+    assert meshctl("delete", *words).code == 2
+    assert daemon.asked == []
+
+
+@pytest.mark.parametrize(
+    ("words", "dry"),
+    [
+        (["apply", "--dry-run=client", "-n", "a"], True),
+        (["apply", "--dry-run=server", "-n", "a"], True),
+        (["apply", "--dry-run=none", "-n", "a"], False),
+        (["-n", "a", "apply"], False),
+        (["--namespace=a", "apply", "--dry-run"], True),
+    ],
+)
+def test_options_are_taken_as_kubectl_takes_them(
+    daemon: Any, meshctl: Any, tmp_path: Path, words: list[str], dry: bool
+) -> None:
+    (tmp_path / "f.yaml").write_text("a: 1")
+    assert meshctl(*words, "-f", str(tmp_path / "f.yaml")).code == 0
+    (asked,) = daemon.asked
+    assert (asked.namespace, asked.dry_run) == ("a", dry)
 
 
 def test_delete_by_manifest(daemon: Any, meshctl: Any, tmp_path: Path) -> None:

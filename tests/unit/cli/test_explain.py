@@ -35,6 +35,30 @@ def test_the_request_is_described_in_full(daemon: Any, meshctl: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("written", "destination", "path"),
+    [
+        ("web", "web", "/"),
+        ("http://web/x?y=1", "web:80", "/x?y=1"),
+        ("https://web.shop", "web.shop:443", "/"),
+        ("http://web:9080/", "web:9080", "/"),
+        ("http://[fd00::1]/a", "[fd00::1]:80", "/a"),
+    ],
+)
+def test_a_url_is_taken_apart(
+    daemon: Any, meshctl: Any, written: str, destination: str, path: str
+) -> None:
+    meshctl("explain", "web", written)
+    (asked,) = daemon.asked
+    assert (asked.destination, asked.path) == (destination, path)
+
+
+@pytest.mark.parametrize("written", ["ftp://web/x", "http:///x", "http://web:port/"])
+def test_what_is_no_url_is_wrong_usage(daemon: Any, meshctl: Any, written: str) -> None:
+    assert meshctl("explain", "web", written).code == 2
+    assert daemon.asked == []
+
+
 def test_every_stage_is_a_line(meshctl: Any) -> None:
     result = meshctl("explain", "web", "reviews:9080")
     assert result.code == 0

@@ -11,6 +11,7 @@ import yaml
 
 from meshd import wire
 from meshd.cli.objects import age, age_of
+from meshd.cli.selectors import is_selected, parse_selector
 
 VIRTUAL_SERVICE: dict[str, Any] = {
     "apiVersion": "networking.istio.io/v1",
@@ -91,6 +92,35 @@ def test_all_asks_for_every_stored_kind(daemon: Any, meshctl: Any) -> None:
 def test_json_is_a_list_of_the_objects(meshctl: Any) -> None:
     assert json.loads(meshctl("get", "vs", "-o", "json").out) == [VIRTUAL_SERVICE]
     assert json.loads(meshctl("get", "dr", "-o", "json").out) == []
+
+
+def test_labels_choose(meshctl: Any) -> None:
+    assert meshctl("get", "vs,svc", "-l", "team=books", "-o", "name").lines == [
+        "virtualservice.networking.istio.io/reviews"
+    ]
+    assert meshctl("get", "vs", "--selector", "team!=books").lines == []
+
+
+@pytest.mark.parametrize(
+    ("selector", "chosen"),
+    [
+        ("", True),
+        ("a=b", True),
+        ("a==b,c", True),
+        ("a = b , c in (d, e)", True),
+        ("c notin (d,e)", False),
+        ("c notin (e), !x", True),
+        ("x notin (e)", True),
+        ("x!=y", True),
+        ("a!=b", False),
+        ("x", False),
+        ("!a", False),
+        ("c in (e)", False),
+    ],
+)
+def test_selectors_are_kubernetes_own(selector: str, chosen: bool) -> None:
+    found = {"metadata": {"labels": {"a": "b", "c": "d"}}}
+    assert is_selected(found, parse_selector(selector)) is chosen
 
 
 def test_yaml_can_be_applied_again(meshctl: Any) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.config.read import RejectedError, read_objects, read_sources
+from meshd.config.validate import check_fields
 from meshd.config.write import from_json, to_json
 from meshd.model.base import Duration, Key
 from meshd.model.kubernetes import Deployment, Service
@@ -121,6 +122,13 @@ def test_nulls_are_as_good_as_not_written() -> None:
             ],
         ),
         (
+            "apiVersion: config.istio.io/v1alpha2\nkind: RouteRule\nmetadata: {name: x}\n",
+            [
+                "f.yaml:1: RouteRule x: apiVersion: config.istio.io/v1alpha2 RouteRule was "
+                "retired: write a VirtualService of networking.istio.io/v1"
+            ],
+        ),
+        (
             "apiVersion: networking.istio.io/v2\nkind: Gateway\nmetadata: {name: x}\n",
             [
                 "f.yaml:1: Gateway x: apiVersion: unknown version networking.istio.io/v2 of "
@@ -147,7 +155,13 @@ def test_nulls_are_as_good_as_not_written() -> None:
             ],
         ),
         ("just text\n", ["f.yaml:1: not an object: apiVersion, kind and metadata are missing"]),
-        ("- a\n- b\n", ["f.yaml:1: not an object: apiVersion, kind and metadata are missing"]),
+        (
+            "- a\n- b\n",
+            [
+                f"f.yaml:{line}: not an object: apiVersion, kind and metadata are missing"
+                for line in (1, 2)
+            ],
+        ),
         (
             "apiVersion: v1\nkind: Service\nmetadata: {name: Foo_1}\n",
             [
@@ -312,8 +326,11 @@ def test_a_service_that_is_stored_already_is_found() -> None:
     ("spec", "message"),
     [
         ("  targets: [{name: nowhere}]\n", "Service default/nowhere is not known"),
-        ("  origins: [{jwt: {}}]\n", "checks of end users cannot be translated"),
-        ("  peers: [{jwt: {}}]\n", "only the method mtls"),
+        ("  origins: [{jwt: {}}]\n", "checks of end users' tokens cannot"),
+        (
+            "  peers: [{jwt: {}}]\n",
+            "checks of tokens cannot be translated; write a RequestAuthentication",
+        ),
         ("  peers: {}\n  tragets: []\n", "unknown field"),
         ("  peers: [{mtls: {mode: SOME}}]\n", "SOME is not a mode"),
         ("  peers: [5]\n", "expected a mapping"),
@@ -323,7 +340,8 @@ def test_a_service_that_is_stored_already_is_found() -> None:
 def test_what_cannot_be_translated_says_so(spec: str, message: str) -> None:
     (said_,) = said(OLD + spec)
     assert message in said_
-    assert "write a PeerAuthentication of security.istio.io/v1" in said_
+    kind = "RequestAuthentication" if "tokens" in message else "PeerAuthentication"
+    assert f"write a {kind} of security.istio.io/v1" in said_
 
 
 # ---- whatever people hand in
@@ -368,3 +386,27 @@ def test_what_is_written_has_the_newest_version_and_leaves_out_defaults() -> Non
     assert written["apiVersion"] == "networking.istio.io/v1"
     assert written["spec"]["http"][0]["timeout"] == "90s"
     assert "gateways" not in written["spec"]
+
+
+@pytest.mark.parametrize("kind", ["Role", "Ingress", "ConfigMap", "Job", "Endpoints"])
+def test_a_kind_without_meaning_here_is_passed_over_with_a_line(kind: str) -> None:
+    other = f"apiVersion: x.k8s.io/v1\nkind: {kind}\nmetadata: {{name: y}}\n---\n"
+    reading = read_sources([("f.yaml", other + SERVICE)])
+    assert [read.object.KIND for read in reading.objects] == ["Service"]
+    (finding,) = reading.findings
+    assert str(finding) == f"f.yaml:1: {kind} default/y: passed over: a {kind} has no meaning here"
+    assert finding.severity == "warning"
+
+
+def test_what_get_prints_as_json_is_read_again() -> None:
+    first = '[{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {}},\n'
+    second = ' {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "B"}, "spec": {}}]'
+    reading = read_sources([("-", first + second)])
+    assert [read.object.metadata.name for read in reading.objects] == ["a"]
+    (error,) = reading.errors
+    assert (error.line, error.field) == (2, "metadata.name")
+
+
+def test_a_translated_policy_is_as_good_as_a_written_one() -> None:
+    found = check_fields(read_sources([("f.yaml", OLD + "  peers: [{mtls: {}}]\n")]).objects)
+    assert found == ()

@@ -76,6 +76,16 @@ def test_the_order_of_applying_does_not_matter(store: Store) -> None:
     assert apply(store, ROUTE).warnings == ()
 
 
+def test_an_object_of_another_namespace_than_asked_for_is_refused(store: Store) -> None:
+    head = "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\n"
+    text = head + "spec: {ports: [{port: 80}]}"
+    request = Apply((("-", text),), namespace="other", only_namespace=True)
+    answer = requests.apply(store, request)
+    assert isinstance(answer, Rejected)
+    assert "metadata.namespace: is not other, which -n says" in str(answer.findings[0])
+    assert not store.objects
+
+
 def test_one_error_leaves_everything_as_it_was(store: Store) -> None:
     assert rejection(store, SERVICE, ROUTE.replace("weight: 100", "weight: -1")) == [
         "f.yaml:14: VirtualService default/reviews: spec.http[0].route[0].weight: "

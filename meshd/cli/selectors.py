@@ -1,0 +1,63 @@
+"""``-l``: which objects have the labels that are asked for, in kubectl's language. Pure.
+
+https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import typer
+
+_SET: Final = re.compile(r"(?P<key>[^\s,=!()]+)\s+(?P<verb>in|notin)\s*\((?P<values>[^()]*)\)")
+_EQUAL: Final = re.compile(r"(?P<key>[^\s,=!()]+)\s*(?P<verb>==|=|!=)\s*(?P<values>[^\s,=!()]*)")
+_PRESENT: Final = re.compile(r"(?P<verb>!?)\s*(?P<key>[^\s,=!()]+)(?P<values>)")
+_COMMA: Final = re.compile(r"\s*(,|$)\s*")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Requirement:
+    """Whether a label has, or has not, one of some values; no values: whether it is there."""
+
+    key: str
+    values: frozenset[str] | None
+    wanted: bool
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        there = self.key in labels
+        if self.values is not None:
+            there = there and labels[self.key] in self.values
+        return there is self.wanted
+
+
+def parse_selector(text: str) -> tuple[Requirement, ...]:
+    """Raises typer.BadParameter."""
+    found: list[Requirement] = []
+    at = 0
+    while at < len(text):
+        rest = text[at:].lstrip()
+        match = next(filter(None, (one.match(rest) for one in (_SET, _EQUAL, _PRESENT))), None)
+        end = match and _COMMA.match(rest, match.end())
+        if match is None or end is None:
+            raise typer.BadParameter(
+                f'-l "{text}": cannot read "{rest}"; write a=b, a in (b,c), !a'
+            )
+        found.append(_requirement(match))
+        at = len(text) - len(rest) + end.end()
+    return tuple(found)
+
+
+def _requirement(match: re.Match[str]) -> Requirement:
+    verb, values = match["verb"], match["values"]
+    if match.re is _PRESENT:
+        return Requirement(match["key"], None, wanted=not verb)
+    named = frozenset(value.strip() for value in values.split(","))
+    return Requirement(match["key"], named, wanted=verb in {"in", "=", "=="})
+
+
+def is_selected(found: Mapping[str, Any], requirements: tuple[Requirement, ...]) -> bool:
+    labels: Mapping[str, str] = found["metadata"].get("labels") or {}
+    return all(requirement.holds(labels) for requirement in requirements)
