@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from meshd.errors import SystemRefusedError
-from meshd.testbed import kernel
+from meshd.testbed import kernel, source_guard
 from meshd.testbed.addresses import DNS_ADDRESS, HOST, SWITCH, Subnet
 
 _POD_SYSCTLS: Final = {
@@ -90,13 +90,17 @@ link set {port} master br0 up
 
 
 def pod_batch(subnet: Subnet, number: int) -> str:
-    """Inside the pod's namespace."""
+    """Inside the pod's namespace. The gateway is known in advance, so that nobody on the switch can
+    say that it is somewhere else."""
     length, length_v6 = subnet.network.prefixlen, subnet.prefix_v6
+    gateway = f"lladdr {subnet.hardware_address(SWITCH)} dev eth0 nud permanent"
     return f"""\
 link set lo up
 address add {subnet.address(number)}/{length} dev eth0
 address add {subnet.address_v6(number)}/{length_v6} dev eth0 nodad
 link set eth0 up
+neigh replace {subnet.address(SWITCH)} {gateway}
+neigh replace {subnet.address_v6(SWITCH)} {gateway}
 route add default via {subnet.address(SWITCH)}
 route add default via {subnet.address_v6(SWITCH)}
 """
@@ -185,8 +189,15 @@ class Network:
     def add(self, uid: str, namespace: Path, number: int) -> None:
         """Make a pod's namespace, and join it to the switch."""
         create_namespace(namespace)
+        sender = source_guard.Sender(
+            pod_port(uid),
+            self._subnet.hardware_address(number),
+            self._subnet.address(number),
+            self._subnet.address_v6(number),
+        )
         with entered(self.switch):
-            run_batch(port_batch(uid, namespace, self._subnet.hardware_address(number)))
+            source_guard.write(source_guard.admitted(sender))
+            run_batch(port_batch(uid, namespace, sender.hardware_address))
         with entered(namespace):
             _write_sysctls(_POD_SYSCTLS)
             run_batch(pod_batch(self._subnet, number))
@@ -195,4 +206,6 @@ class Network:
         """Undo ``add``, whether it was done in full or in part. The link goes at once."""
         with contextlib.suppress(SystemRefusedError), entered(self.switch):
             run_batch(f"link delete {pod_port(uid)}\n")
+        with contextlib.suppress(SystemRefusedError), entered(self.switch):
+            source_guard.write(source_guard.removed(pod_port(uid)))
         remove_namespace(namespace)
