@@ -23,6 +23,8 @@ from meshd.model.capacity import Capacity
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Label, Locality, Name, NodeName, Port, PortNumber
 
+_IPV6: Final = Path("/proc/net/if_inet6")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Paths:
@@ -342,6 +344,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             captures_dns=self.capture.dns,
             access_log=self.mesh.access_log,
             proxies=self.proxy.count,
+            ipv6=_IPV6.exists(),
             **bounds,
         )
 

@@ -21,6 +21,7 @@ LOWEST: Final = {"errors", "model", "printable"}
 """Values, errors and text: import each other and nothing else of ours."""
 FOUNDATION: Final = {
     "accounts",
+    "addresses",
     "budget",
     "credentials",
     "decoding",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from meshd.capture import apply, fingerprint, inside, names, unprotected
+from meshd.capture.addresses import Addresses
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_keeper import HostKeeper
 from meshd.capture.namespaces import Pin, Pins
@@ -134,7 +135,10 @@ class Keeper:
                 worker.look_for_others()
 
     async def _live(self, worker: _Worker) -> None:
-        await worker.work()
+        try:
+            await worker.work()
+        finally:
+            worker.close()
         del self._workers[worker.uid], self._tasks[worker.uid]
         self.observe(worker.uid, None)
 
@@ -167,6 +171,7 @@ class _Worker:
         self._applied: tuple[Pin, CaptureOptions, Fingerprint] | None = None
         self._unprotected = False
         self._names = names.Gate()
+        self._addresses = Addresses(self._wake.set)
 
     def want(self, placement: Placement | None) -> None:
         if placement != self.wanted or placement is None:
@@ -184,6 +189,9 @@ class _Worker:
                 now = fingerprint.take()
             if now != known:
                 self._wake.set()
+
+    def close(self) -> None:
+        self._addresses.follow(None)
 
     async def work(self) -> None:
         """Until the workload is let go, and not wanted again by then."""
@@ -206,6 +214,7 @@ class _Worker:
             return None
         pin = self._keeper.pins.pin(self.uid, Path(wanted.workload.netns))
         self._pinned = str(pin.path)
+        self._addresses.follow(pin)
         if self._stage is Stage.ABSENT:
             self._stage = Stage.PINNED
         if wanted.stage is Stage.PINNED:
@@ -224,6 +233,7 @@ class _Worker:
             await self._uncapture(pin)
         self._keeper.pins.unpin(self.uid)
         self._bare, self._pinned = None, ""
+        self._addresses.follow(None)
         self._tell(Stage.ABSENT)
 
     async def _uncapture(self, pin: Pin) -> None:
@@ -311,7 +321,9 @@ class _Worker:
         if proven and not self._proven:
             _log.info("workload %s: captured and proven", self.uid, extra=fields)
         self._stage, self._proven, self._problem = stage, proven, problem
-        seen = Observation(self.uid, stage, proven, problem, self._pinned, unprotected)
+        seen = Observation(
+            *(self.uid, stage, proven, problem, self._pinned, unprotected, self._addresses.now)
+        )
         self._keeper.observe(self.uid, seen)
 
     def _retry_pause(self) -> float:

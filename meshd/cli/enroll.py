@@ -118,7 +118,7 @@ def enroll(
     place = named(what, cgroup)
     place.check()
     wishes = tuple(port or ())
-    if place.host:
+    if place.is_on_host:
         _refuse_ports(wishes)
     _check_names(namespace, name, service_account)
     known = place.known(_rows(target))
@@ -145,10 +145,12 @@ def enroll(
         service_account=service_account or name,
         labels={"app": service or name} | dict(map(_key_and_value, label or ())),
         annotations=dict(map(_key_and_value, annotation or ())),
-        addresses=tuple(address or place.addresses()),
+        addresses=tuple(address or ()),
         ports=tuple(NamedPort(wish.name, wish.port) for wish in wishes),
-        host=place.host,
+        host=place.host(address_asked=bool(address)),
     )
+    if not address and (problem := place.unreachable()):
+        warn([problem])
     if service:
         workload = offered(target, service, wishes, workload)
     _register(target, place, workload, float(timeout))
@@ -204,7 +206,7 @@ def _register(target: Target, place: Place, workload: Workload, timeout: float) 
     try:
         target.ask(wire.Register((workload,), timeout), wire.Done, wait=timeout)
     except RefusedError as error:
-        if not place.host:
+        if not place.is_on_host:
             raise
         if place.unit and not was_prepared:
             _undo_preparation(place.unit)
@@ -290,7 +292,7 @@ def _enrolled_already(place: Place, known: wire.WorkloadStatus) -> InvalidInputE
 
 def _leave_if_stale(target: Target, place: Place, known: wire.WorkloadStatus, uid: str) -> None:
     """A container that was started again comes with the same command as before; others do not."""
-    if place.host or known.uid != uid:
+    if place.is_on_host or known.uid != uid:
         raise _enrolled_already(place, known)
     if not place.is_still(_pins(), uid):
         target.ask(wire.Unregister((uid,)), wire.Done, wait=_LEAVING)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import typer
 
-from meshd import wire
+from meshd import addresses, wire
 from meshd.capture import cgroups, inside
 from meshd.capture.namespaces import Pins
-from meshd.discovery import host_addresses, units
+from meshd.discovery import units
 from meshd.discovery.systemd import Systemd, Unit
 from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.model.workload import HostService
@@ -41,18 +41,22 @@ class Place:
         return name
 
     @property
-    def host(self) -> HostService | None:
-        if self.netns:
+    def is_on_host(self) -> bool:
+        """In the host's own network namespace."""
+        return not self.netns
+
+    def host(self, *, address_asked: bool) -> HostService | None:
+        if not self.is_on_host:
             return None
         cgroup = self.cgroup or units.cgroup_of(self.unit)
-        return HostService(cgroup=cgroup, unit=self.unit, ipv6=host_addresses.has_ipv6())
+        return HostService(cgroup=cgroup, unit=self.unit, address_asked=address_asked)
 
-    def addresses(self) -> tuple[str, ...]:
-        """By which others reach it. Raises InvalidInputError."""
+    def unreachable(self) -> str:
+        """Why nobody can be told where it is, or where they are told to go; empty: by its route."""
         if not self.netns:
-            return host_addresses.own_addresses()
+            return _unreachable("this host")
         with inside.entered(Path(self.netns)):
-            return host_addresses.own_addresses()
+            return _unreachable(self.netns)
 
     def check(self) -> None:
         """Raises InvalidInputError or NotReadyError when there is no such thing on this host."""
@@ -85,6 +89,14 @@ class Place:
         """False: a container that was started again has a new namespace at its old path."""
         pin = pins.find(uid) if self.netns else None
         return pin is None or pin.inode == Path(self.netns).stat().st_ino
+
+
+def _unreachable(place: str) -> str:
+    if addresses.routed():
+        return ""
+    if found := addresses.preferred():
+        return f"{place} has no default route; others are told to reach it at {', '.join(found)}"
+    return f"{place} has no address yet, so that nobody can reach it; give it one, or --address"
 
 
 def named(what: str, cgroup: str) -> Place:

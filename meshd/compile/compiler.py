@@ -282,8 +282,10 @@ class _Round:
 
 
 def _place(workload: Workload) -> tuple[object, ...]:
-    """What of it is in a listener: neither readiness nor labels, which may change as they like."""
-    return workload.netns, workload.host, workload.addresses
+    """What of it is in a listener: neither readiness, labels nor addresses, which may change as
+    they like."""
+    host = workload.host
+    return workload.netns, host and (host.outbound_port, host.inbound_port)
 
 
 def _secrets_needed(service: ServiceRecord, rules: RuleSet) -> Iterator[Need]:

@@ -46,17 +46,13 @@ def in_namespace(
     udp: bool = False,
     **parts: Any,
 ) -> Any:
-    """A listener on all addresses of the workload's namespace; IPv6 too where it has any.
+    """A listener on all addresses of the workload's namespace, those of IPv6 too that come later.
 
     A service of the host has ports of its own there, and those that take what it sends itself are
     reached from the host only.
     """
     netns, number = workload.netns, port_of(workload, port)
     v4, v6 = _LOOPBACK if workload.host and port in _OF_CLIENTS else _ANY
-    if workload.host:
-        has_v6 = workload.host.ipv6
-    else:
-        has_v6 = any(":" in address for address in workload.addresses)
     return listener_pb2.Listener(
         name=listener_name(workload.uid, what),
         stat_prefix=what,
@@ -64,8 +60,10 @@ def in_namespace(
         additional_addresses=[
             listener_pb2.AdditionalAddress(address=socket_address(v6, number, netns, udp=udp))
         ]
-        if has_v6
+        if options.ipv6
         else [],
+        # Also while IPv6 is switched off on the interface that has the address.
+        freebind={"value": True} if options.ipv6 else None,
         # What is inbound stops listening when the proxy is drained, see ``proxy.admin``.
         traffic_direction="UNSPECIFIED" if udp else "INBOUND",
         socket_options=[] if udp else limits.socket_options(local=port == OUTBOUND_PORT),

@@ -30,8 +30,6 @@ def compare(
     entries: Iterable[WorkloadEntry],
     registered: Mapping[str, Workload],
     addresses: Iterable[str],
-    *,
-    ipv6: bool,
 ) -> Declared:
     """An entry is about this host if it has one of its ``addresses``. One that was taken in stays
     for as long as it is declared, whatever becomes of the address."""
@@ -49,7 +47,7 @@ def compare(
         if entry.spec.address not in own and known is None:
             continue
         try:
-            wanted = _workload(entry, uid, unit, ipv6=ipv6)
+            wanted = _workload(entry, uid, unit)
         except InvalidInputError as error:
             problems.append(f"{entry.key}: annotation {ANNOTATION}: {error}")
             continue
@@ -61,7 +59,7 @@ def compare(
     return Declared(tuple(register), gone, tuple(problems))
 
 
-def _workload(entry: WorkloadEntry, uid: str, unit: str, *, ipv6: bool) -> Workload:
+def _workload(entry: WorkloadEntry, uid: str, unit: str) -> Workload:
     """Raises InvalidInputError."""
     name = units.unit_name(unit)
     spec, meta = entry.spec, entry.metadata
@@ -77,7 +75,7 @@ def _workload(entry: WorkloadEntry, uid: str, unit: str, *, ipv6: bool) -> Workl
         addresses=(spec.address,),
         locality=spec.locality or "",
         ports=tuple(NamedPort(port, number) for port, number in spec.ports.items()),
-        host=HostService(cgroup=units.cgroup_of(name), unit=name, ipv6=ipv6, declared=True),
+        host=HostService(cgroup=units.cgroup_of(name), unit=name, declared=True),
     )
 
 

@@ -37,6 +37,8 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Port on the host's loopback interface where the resolver answers."""
     captures_dns: bool = True
     """Workloads' queries go to the resolver."""
+    ipv6: bool = True
+    """Whether the kernel speaks IPv6 at all."""
     access_log: Literal["off", "errors", "all"] = "errors"
     proxies: int = 1
     """Members of the pool that share a workload's connections."""

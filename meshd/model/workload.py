@@ -110,8 +110,9 @@ class HostService(msgspec.Struct, frozen=True, kw_only=True):
     """TCP: what it sends; UDP: its DNS queries. 0: to be given by the mesh role."""
     inbound_port: Port = 0
     """0: to be given by the mesh role."""
-    ipv6: bool = True
-    """Whether the host speaks IPv6."""
+    address_asked: bool | None = None
+    """Whether somebody has asked for ``Workload.addresses``; without any it is reached by those of
+    the host. None: an older meshd recorded what it saw, too, and did not say which."""
     declared: bool = False
     """A WorkloadEntry says so, and it stays for as long as that does."""
 
@@ -134,7 +135,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     labels: Labels = {}
     annotations: Annotations = {}
     addresses: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
-    """Its own IP addresses, IPv4 first."""
+    """Its own IP addresses, IPv4 first. None, as registered: those that it is seen to have."""
     ports: Annotated[tuple[NamedPort, ...], msgspec.Meta(max_length=256)] = ()
     node: NodeName = ""
     locality: Locality = ""
@@ -207,3 +208,5 @@ class Observation(msgspec.Struct, frozen=True):
     """Path at which the namespace is held, and at which the proxies are to open it."""
     unprotected: bool = False
     """It is to be captured, but its traffic passes outside the mesh: the policy says fail open."""
+    addresses: tuple[str, ...] = ()
+    """By which its namespace is reached, where nobody else has said it."""

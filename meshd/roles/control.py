@@ -91,7 +91,7 @@ class Control:
         if await mesh.wait(lambda: not unproven(), request.wait):
             return wire.Done()
         facts = mesh.facts()
-        rows = {uid: self._row(mesh.registered[uid], facts) for uid in unproven()}
+        rows = {uid: self._row(mesh.known[uid], facts) for uid in unproven()}
         told = "; ".join(f"{uid}: {row.problem or 'no reason yet'}" for uid, row in rows.items())
         told = f"not in the mesh after {request.wait:g} s: {told}"
         if not self._fails_open:
@@ -183,7 +183,7 @@ class Control:
         facts = self._mesh.facts()
         told = await self._nodes()
         return wire.Statuses(
-            tuple(self._row(found, facts) for _, found in sorted(self._mesh.registered.items())),
+            tuple(self._row(found, facts) for _, found in sorted(self._mesh.known.items())),
             self._mesh.xds.members(),
             await self._roles(),
             self._agent.status() if self._agent else None,

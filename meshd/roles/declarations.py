@@ -7,13 +7,13 @@ import contextlib
 import logging
 from typing import Final
 
-from meshd.discovery import declared, host_addresses
-from meshd.errors import InvalidInputError, MeshdError
+from meshd.discovery import declared
+from meshd.errors import MeshdError
 from meshd.model.entries import WorkloadEntry
 from meshd.roles.hub import Mesh
 
-_LOOK: Final = 5.0
-"""Seconds. The host may get its address after the mesh has started."""
+_AGAIN: Final = 5.0
+"""Seconds after which what could not be recorded is tried again."""
 _log = logging.getLogger(__name__)
 
 
@@ -23,6 +23,7 @@ class Declarations:
         self._changed = asyncio.Event()
         self._problems: tuple[str, ...] = ()
         mesh.store.subscribe(self._changed.set)
+        mesh.own.subscribe(self._changed.set)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -33,7 +34,7 @@ class Declarations:
             except MeshdError as error:
                 _log.error("%s", error, extra={"MESHD_EVENT": "declared"})
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK):
+                async with asyncio.timeout(_AGAIN):
                     await self._changed.wait()
 
     def _follow(self) -> None:
@@ -45,13 +46,7 @@ class Declarations:
             one.host and one.host.declared for one in mesh.registered.values()
         ):
             return
-        try:
-            addresses = host_addresses.own_addresses()
-        except InvalidInputError:
-            addresses = ()  # not yet
-        difference = declared.compare(
-            entries, mesh.registered, addresses, ipv6=host_addresses.has_ipv6()
-        )
+        difference = declared.compare(entries, mesh.registered, mesh.own.every)
         self._say(difference.problems)
         if difference.register:
             mesh.register(difference.register)

@@ -27,7 +27,7 @@ from meshd.config import file_references, snapshots
 from meshd.config.registry import build_snapshot
 from meshd.config.store import Store
 from meshd.config.write import to_json
-from meshd.discovery import groups, host_services, workloads
+from meshd.discovery import addressing, groups, host_services, workloads
 from meshd.discovery.enrolment import Facts, Life, Plan, owners_accepted, owners_present, step
 from meshd.discovery.health import Checker
 from meshd.errors import InvalidInputError, MeshdError
@@ -38,6 +38,7 @@ from meshd.model.workload import Observation, Workload
 from meshd.proxy.machine import capacity_here
 from meshd.roles import probing
 from meshd.roles.link import Link
+from meshd.roles.own_addresses import OwnAddresses
 from meshd.roles.resolving import Resolving
 from meshd.settings import Paths, Settings
 from meshd.xds import mcp
@@ -78,7 +79,9 @@ class Mesh:
         self.capture = Link(paths.socket("capture"), self._observe)
         self.identity = Link(paths.socket("identity"), self._certify)
         self.resolving = Resolving(paths, settings.mesh, self.touch)
+        self.own = OwnAddresses()
         self.registered: dict[str, Workload] = {}
+        """As it was asked for; see ``known``."""
         self.contacts = 0
         """How often the server has heard what runs here, if there is one."""
         self.elsewhere: tuple[Workload, ...] = ()
@@ -96,7 +99,7 @@ class Mesh:
         """Why secrets in files cannot be served, by name."""
         self.problems: tuple[str, ...] = ()
         """What is wrong with the configuration, a line each."""
-        self.worries: list[Callable[[], str]] = [lambda: self.certificates_problem]
+        self.worries: list[Callable[[], str]] = [lambda: self.certificates_problem, self._misled]
         """What else may be wrong: each gives a line, or nothing."""
         self._observed = False
         self._pins: dict[str, str] = {}
@@ -118,6 +121,8 @@ class Mesh:
         self._settled = asyncio.Condition()
         self.settlings = 0
         self._load()
+        self._have_moved()
+        self.own.subscribe(self._have_moved)
         self.store.subscribe(self._forget_snapshot)
         self._dirty.set()
 
@@ -176,9 +181,27 @@ class Mesh:
         self._snapshot = None
         self.touch()
 
+    def _have_moved(self) -> None:
+        """This host has other addresses than before."""
+        self._forget_snapshot()
+        before = self.registered
+        self.registered = addressing.asked_only(before, self.own.every)
+        if self.registered != before:
+            try:
+                host_services.save(self._services_path, self.registered, before)
+            except MeshdError as error:
+                _log.warning("%s", error, extra={"MESHD_EVENT": "record"})
+
+    def _misled(self) -> str:
+        doubts = (addressing.doubt(one, self.own.every) for one in self.registered.values())
+        return next(filter(None, doubts), "")
+
     def _observe(self, message: wire.AnyMessage) -> None:
         if isinstance(message, wire.Observed):
+            before = self.known
             self.observations = {seen.uid: seen for seen in message.observations}
+            if self.known != before:
+                self._forget_snapshot()
             self._pins.update(
                 (seen.uid, seen.pinned) for seen in message.observations if seen.pinned
             )
@@ -203,7 +226,7 @@ class Mesh:
             await self._dirty.wait()
             self._dirty.clear()
             self._unsettled = self._settled_or_why()
-            self.checker.check(groups.probes(self.registered.values(), self.store.objects))
+            self.checker.check(groups.probes(self.known.values(), self.store.objects))
             self.settlings += 1
             async with self._settled:
                 self._settled.notify_all()
@@ -244,12 +267,26 @@ class Mesh:
         self.capture.tell(wire.Place(plan.placements))
 
     @property
-    def members(self) -> dict[str, Workload]:
-        """What is registered, as WorkloadGroups want it."""
-        objects, is_healthy = self.store.objects, self.checker.is_healthy
+    def known(self) -> dict[str, Workload]:
+        """What is registered, with its addresses of now."""
+        host = self.own.preferred
         return {
-            uid: groups.as_member(one, objects, is_healthy) for uid, one in self.registered.items()
+            uid: addressing.reached(one, host, self._addresses_in(uid))
+            for uid, one in self.registered.items()
         }
+
+    def _addresses_in(self, uid: str) -> tuple[str, ...]:
+        """Those of its namespace; as they were last, until capture has told."""
+        if seen := self.observations.get(uid):
+            return seen.addresses
+        life = self.lives.get(uid)
+        return life.workload.addresses if life and not self._observed else ()
+
+    @property
+    def members(self) -> dict[str, Workload]:
+        """What is known, as WorkloadGroups want it."""
+        objects, is_healthy = self.store.objects, self.checker.is_healthy
+        return {uid: groups.as_member(one, objects, is_healthy) for uid, one in self.known.items()}
 
     @property
     def running(self) -> tuple[Workload, ...]:

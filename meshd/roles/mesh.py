@@ -42,6 +42,7 @@ async def run(settings: Settings, paths: Paths) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(mesh.settle_for_ever())
+            tasks.create_task(mesh.own.run())
             tasks.create_task(mesh.capture.run())
             tasks.create_task(mesh.identity.run())
             tasks.create_task(mesh.resolving.run())

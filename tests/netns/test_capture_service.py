@@ -26,6 +26,8 @@ UID = "default.reviews"
 SETTINGS = CaptureSettings(probe_interval=Duration(0.1))
 PROVEN = Observation(UID, Stage.CAPTURED, proven=True)
 DEADLINE = 5.0
+WORKLOAD, PEER = "198.18.71.2", "198.18.71.1"
+WORKLOAD6, PEER6 = "fd00:198::71:2", "fd00:198::71:1"
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ class Mesh:
                     return
 
     async def sees_exactly(self, *observations: Observation) -> None:
-        """But for the paths of the pins, which nobody can foretell."""
+        """But for the paths of the pins, which nobody can foretell, and for the addresses."""
         await self.sees(
             lambda seen: sorted(map(_unpinned, seen), key=_uid) == sorted(observations, key=_uid)
         )
@@ -75,7 +77,7 @@ class Mesh:
 
 
 def _unpinned(observation: Observation) -> Observation:
-    return msgspec.structs.replace(observation, pinned="")
+    return msgspec.structs.replace(observation, pinned="", addresses=())
 
 
 def _uid(observation: Observation) -> str:
@@ -137,6 +139,34 @@ def test_a_captured_workload_is_proven(network: Any, directory: Path) -> None:
             mesh = await connect()
             await mesh.place(place(network.workload))
             await mesh.sees_exactly(PROVEN)
+
+    asyncio.run(story())
+
+
+def test_the_addresses_of_a_namespace_are_followed(network: Any, directory: Path) -> None:
+    def change(*words: str) -> None:
+        network.workload.run("ip", *words)
+
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload, Stage.PINNED))
+            await mesh.sees(has(WORKLOAD, WORKLOAD6))
+            change("address", "add", "198.18.71.77/24", "dev", "eth0")
+            change("route", "replace", "default", "via", PEER, "src", "198.18.71.77")
+            await mesh.sees(has("198.18.71.77", WORKLOAD6))
+            change("-6", "address", "del", f"{WORKLOAD6}/112", "dev", "eth0")
+            await mesh.sees(has("198.18.71.77"))
+            change("-6", "address", "add", "fd00:198::71:78/112", "dev", "eth0")
+            change("-6", "route", "replace", "default", "via", PEER6)
+            await mesh.sees(has("198.18.71.77", "fd00:198::71:78"))
+            change("route", "del", "default")
+            change("-6", "route", "del", "default")
+            # No route says which; the first counts.
+            await mesh.sees(has(WORKLOAD, "fd00:198::71:78"))
+
+    def has(*addresses: str) -> Callable[[tuple[Observation, ...]], bool]:
+        return lambda seen: [one.addresses for one in seen] == [addresses]
 
     asyncio.run(story())
 

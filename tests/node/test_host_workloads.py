@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from meshd import wire
@@ -325,6 +326,52 @@ def removed(cgroup: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_an_address_that_nobody_asked_for_is_followed(machine: Machine) -> None:
+    """As DHCP changes it, and as IPv6 brings one some time after all else is there."""
+    node = machine.node
+    address, address6 = "198.18.72.9", "fd00:198::72:9"
+    machine.serve("moving", 8085)
+    workload = msgspec.structs.replace(machine.workload("moving", 8085), addresses=())
+    service = node.write.dump(node.write.service("moving", ports=(("http", 80, 8085),)))
+
+    def told() -> str:
+        try:
+            rows = node.statuses().workloads
+        except MeshdError:
+            return ""
+        return next((row.address for row in rows if row.workload == "moving"), "")
+
+    try:
+        assert isinstance(node.ask("mesh", wire.Register((workload,), wait=20), 25), wire.Done)
+        assert told() == ADDRESS
+        ip("-n", machine.netns, "address", "add", f"{address}/24", "dev", "eth0")
+        way = ("default", "via", ELSEWHERE)
+        ip("-n", machine.netns, "route", "replace", *way, "src", address)
+        node.eventually(lambda: told() == address, "it is told to others")
+        with node.applied(service):
+            answer = machine.get("web", "http://moving.mesh.svc.cluster.local/")
+            assert (answer["name"], caller(answer)) == ("moving", "web")
+        ip("-n", machine.netns, "address", "add", f"{address6}/112", "dev", "eth0", "nodad")
+        assert machine.get("elsewhere", f"http://[{address6}]:8085/")["name"] == "moving"
+        os.kill(node.children()["mesh"].pid, signal.SIGKILL)
+        node.eventually(lambda: not told(), "the mesh role is gone")
+        node.eventually(lambda: told() == address, "it is no other after a restart")
+        ip("-n", machine.netns, "route", "replace", *way)
+        ip("-n", machine.netns, "address", "del", f"{address}/24", "dev", "eth0")
+        node.eventually(lambda: told() == ADDRESS, "it is told to others")
+    finally:
+        ip("-n", machine.netns, "address", "flush", "dev", "eth0", "to", address)
+        ip("-n", machine.netns, "address", "flush", "dev", "eth0", "to", address6)
+        ip("-n", machine.netns, "route", "replace", "default", "via", ELSEWHERE)
+        node.ask("mesh", wire.Unregister((workload.uid,)), 25)
+        end(machine.running.pop())
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def test_the_daemon_comes_back_to_what_was_enrolled(machine: Machine) -> None:

@@ -290,12 +290,24 @@ def test_only_served_workloads_have_listeners() -> None:
         assert owners == {WORKLOADS[0].uid}
 
 
-@pytest.mark.parametrize("address", ["198.18.0.1", "fd00:198::1"])
-def test_a_listener_is_on_ipv6_where_the_workload_has_it(address: str) -> None:
-    one = msgspec.structs.replace(WORKLOADS[0], addresses=(address,))
-    found = compiled(snapshot(SERVICES, one))
-    listener: listener_pb2.Listener = found[Kind.LISTENER][f"{one.uid}|outbound"]
-    assert bool(listener.additional_addresses) == (":" in address)
+@pytest.mark.parametrize("ipv6", [True, False])
+def test_a_listener_is_on_ipv6_wherever_the_kernel_speaks_it(ipv6: bool) -> None:
+    taken = snapshot(SERVICES, WORKLOADS[0])
+    options = msgspec.structs.replace(taken.options, ipv6=ipv6)
+    found = compiled(msgspec.structs.replace(taken, options=options))
+    listener: listener_pb2.Listener = found[Kind.LISTENER][f"{WORKLOADS[0].uid}|outbound"]
+    assert bool(listener.additional_addresses) == ipv6
+
+
+def test_no_listener_depends_on_what_addresses_a_workload_has() -> None:
+    one = WORKLOADS[0]
+    compiler = Compiler()
+    before = compiler.compile(snapshot(SERVICES, one), [one.uid])
+    moved = msgspec.structs.replace(one, addresses=("198.18.99.1", "fd00:198::99"))
+    after = compiler.compile(snapshot(SERVICES, moved), [one.uid])
+    for pool, found in before.items():
+        for name, listener in found[Kind.LISTENER].items():
+            assert after[pool][Kind.LISTENER][name] == listener
 
 
 def test_a_gateway_listens_on_the_port_behind_its_service() -> None:

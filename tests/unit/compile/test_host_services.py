@@ -86,7 +86,6 @@ def test_its_listeners_are_on_its_own_ports_of_the_host(
     what: str, v4: str, v6: str, port: int
 ) -> None:
     assert places(listeners(service())[f"mesh.web|{what}"]) == [(v4, port, ""), (v6, port, "")]
-    assert places(listeners(service(ipv6=False))[f"mesh.web|{what}"]) == [(v4, port, "")]
 
 
 @pytest.mark.parametrize(("what", "port"), [("outbound", 15101), ("inbound", 15102)])

@@ -25,41 +25,40 @@ def entry(
 
 
 def registered(*entries: WorkloadEntry) -> dict[str, Workload]:
-    found = compare(entries, {}, HERE, ipv6=True).register
+    found = compare(entries, {}, HERE).register
     return {one.uid: one for one in with_ports(found, {})}
 
 
 def test_an_entry_of_this_host_is_a_service_of_it() -> None:
-    (found,) = compare([entry()], {}, HERE, ipv6=False).register
+    (found,) = compare([entry()], {}, HERE).register
     assert (found.uid, found.service_account, found.labels) == ("mesh.web", "web", {"app": "web"})
     assert found.ports == (NamedPort("http", 80),)
     assert found.host
     assert found.host.unit == "nginx.service"
     assert found.host.cgroup == "meshd_services.slice/meshd_services-nginx.slice"
     assert found.host.declared
-    assert not found.host.ipv6
 
 
 def test_entries_of_other_hosts_and_without_a_unit_are_none() -> None:
     entries = [entry(address="198.18.0.9"), entry(unit="", name="other")]
-    assert compare(entries, {}, HERE, ipv6=True).register == ()
+    assert compare(entries, {}, HERE).register == ()
 
 
 def test_what_is_registered_as_declared_is_left_alone() -> None:
     known = registered(entry())
-    found = compare([entry()], known, HERE, ipv6=True)
+    found = compare([entry()], known, HERE)
     assert (found.register, found.unregister) == ((), ())
     changed = msgspec.structs.replace(
         entry(), spec=msgspec.structs.replace(entry().spec, service_account="other")
     )
-    (again,) = compare([changed], known, HERE, ipv6=True).register
+    (again,) = compare([changed], known, HERE).register
     assert again.service_account == "other"
 
 
 def test_it_stays_when_the_host_has_lost_its_address_and_goes_with_the_entry() -> None:
     known = registered(entry())
-    assert compare([entry()], known, (), ipv6=True).unregister == ()
-    assert compare([], known, HERE, ipv6=True).unregister == ("mesh.web",)
+    assert compare([entry()], known, ()).unregister == ()
+    assert compare([], known, HERE).unregister == ("mesh.web",)
 
 
 def test_what_was_enrolled_by_hand_is_not_let_go() -> None:
@@ -68,11 +67,11 @@ def test_what_was_enrolled_by_hand_is_not_let_go() -> None:
     by_hand = msgspec.structs.replace(
         found, host=msgspec.structs.replace(found.host, declared=False)
     )
-    assert compare([], {"mesh.web": by_hand}, HERE, ipv6=True).unregister == ()
+    assert compare([], {"mesh.web": by_hand}, HERE).unregister == ()
 
 
 def test_what_cannot_be_is_said() -> None:
-    (problem,) = compare([entry("ssh.service")], {}, HERE, ipv6=True).problems
+    (problem,) = compare([entry("ssh.service")], {}, HERE).problems
     assert "mesh/web" in problem
     assert "ssh.service is never captured" in problem
 
@@ -80,7 +79,7 @@ def test_what_cannot_be_is_said() -> None:
 def test_an_entry_that_no_workload_can_be_made_of_is_named_and_the_others_are_taken() -> None:
     known = registered(entry())
     moved, good = entry(address="vm.example.com"), entry(name="good")
-    found = compare([moved, good], known, HERE, ipv6=True)
+    found = compare([moved, good], known, HERE)
     assert [one.uid for one in found.register] == ["mesh.good"]
     assert found.unregister == ()
     (problem,) = found.problems

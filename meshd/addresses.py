@@ -1,0 +1,156 @@
+"""The addresses of the network namespace that this thread is in: what they are now, and a watch.
+
+They come and go (DHCP, SLAAC, a second interface), so nobody is to remember them. A netlink library
+would be a third of what the smaller processes hold in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import ipaddress
+import socket
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+_ANYWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+"""Addresses for documentation (RFC 5737, 3849): the way there is the default route."""
+_IPV6_ADDR_PREFERENCES: Final = 72
+_PREFER_PUBLIC: Final = 2
+"""linux/in6.h: not one of those that change all the time for the sake of privacy."""
+
+# linux/rtnetlink.h, linux/if_addr.h
+_RTM_NEWADDR: Final = 20
+_RTM_GETADDR: Final = 22
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_UNUSABLE: Final = 0x08 | 0x20 | 0x40
+"""IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE."""
+_GROUPS: Final = 0x10 | 0x40 | 0x100 | 0x400
+"""Addresses and routes of either family."""
+_LOOPBACK: Final = 1
+"""The index of its interface in any namespace."""
+_GATHER: Final = 0.05
+"""Seconds: what changes at once is told once."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Address:
+    """One address of an interface."""
+
+    text: str
+    interface: int
+
+    @property
+    def is_ipv4(self) -> bool:
+        return ":" not in self.text
+
+
+def preferred() -> tuple[str, ...]:
+    """Those by which others reach this namespace, IPv4 first: with which the default routes begin;
+    without one of them, the first of each family."""
+    return routed() or first_of_each(_listed())
+
+
+def routed() -> tuple[str, ...]:
+    """Those with which the default routes begin; none where there is no default route."""
+    found: list[str] = []
+    for family, anywhere in _ANYWHERE:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as looking:
+            if family == socket.AF_INET6:
+                looking.setsockopt(socket.IPPROTO_IPV6, _IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC)
+            looking.connect((anywhere, 9))  # sends nothing
+            found.append(looking.getsockname()[0])
+    # Without any other there is the one that reaches no further than the wire.
+    return tuple(one for one in found if not ipaddress.ip_address(one).is_link_local)
+
+
+def every() -> tuple[str, ...]:
+    """All that others could reach it by."""
+    return tuple(one.text for one in _listed())
+
+
+def first_of_each(found: Iterable[Address]) -> tuple[str, ...]:
+    """The first of each family, IPv4 first. What is on the loopback interface comes last. Pure."""
+    order = sorted(found, key=lambda one: (one.interface == _LOOPBACK, one.interface))
+    first = (
+        next((one.text for one in order if one.is_ipv4 is is_ipv4), "") for is_ipv4 in (True, False)
+    )
+    return tuple(filter(None, first))
+
+
+class Watch:
+    """Calls back soon after any address or route of the namespace has changed.
+
+    It watches the namespace in which it was made, wherever the thread is afterwards.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._due: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        self._socket.bind((0, _GROUPS))
+        self._loop.add_reader(self._socket, self._read)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        if self._due:
+            self._due.cancel()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # it is empty, or could not take all that there was
+            while self._socket.recv(1 << 16):
+                pass
+        if self._due is None:
+            self._due = self._loop.call_later(_GATHER, self._tell)
+
+    def _tell(self) -> None:
+        self._due = None
+        self._changed()
+
+
+def _listed() -> tuple[Address, ...]:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        netlink.settimeout(5)
+        netlink.bind((0, 0))
+        netlink.send(struct.pack("=IHHIIBxxxI", 24, _RTM_GETADDR, _DUMP, 1, 0, 0, 0))
+        found: list[Address] = []
+        while True:
+            messages = list(_messages(netlink.recv(1 << 16)))
+            found += (one for kind, body in messages for one in read(kind, body))
+            if not messages or any(kind in (_NLMSG_ERROR, _NLMSG_DONE) for kind, _ in messages):
+                return tuple(found)
+
+
+def _messages(part: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(part) >= 16:
+        length, kind = struct.unpack_from("=IH", part)
+        yield kind, part[16:length]
+        part = part[max(16, (length + 3) & ~3) :]
+
+
+def read(kind: int, body: bytes) -> Iterator[Address]:
+    """The address that an ``ifaddrmsg`` is about, if others can reach it. Pure."""
+    if kind != _RTM_NEWADDR:
+        return
+    _, _, flags, scope, interface = struct.unpack_from("=BBBBI", body)
+    attributes = dict(_attributes(body[8:]))
+    if _IFA_FLAGS in attributes:
+        (flags,) = struct.unpack("=I", attributes[_IFA_FLAGS])
+    raw = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+    if raw and scope == 0 and not flags & _UNUSABLE:
+        yield Address(str(ipaddress.ip_address(raw)), interface)
+
+
+def _attributes(part: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(part) >= 4:
+        length, kind = struct.unpack_from("=HH", part)
+        yield kind, part[4:length]
+        part = part[max(4, (length + 3) & ~3) :]

@@ -1,0 +1,50 @@
+"""By which addresses others reach a workload: those that were asked for, or those it has. Pure.
+
+What was only seen is never recorded as if it had been asked for: it is looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from meshd.model.workload import HostService, Workload
+
+
+def reached(workload: Workload, host: tuple[str, ...], seen: tuple[str, ...]) -> Workload:
+    """The workload with its addresses of now. ``host``: this host's own; ``seen``: those in the
+    workload's namespace."""
+    if workload.addresses:
+        return workload
+    return msgspec.structs.replace(workload, addresses=host if workload.host else seen)
+
+
+def asked_only(known: Mapping[str, Workload], own: Collection[str]) -> dict[str, Workload]:
+    """Records of an older meshd, which did not tell the two apart. An address that is the host's
+    own was seen, most likely."""
+    return {uid: _asked_only(one, one.host, own) for uid, one in known.items()}
+
+
+def _asked_only(workload: Workload, host: HostService | None, own: Collection[str]) -> Workload:
+    if host is None or host.declared or host.address_asked is not None:
+        return workload
+    if not set(workload.addresses) & set(own):
+        return workload
+    seen = msgspec.structs.replace(host, address_asked=False)
+    return msgspec.structs.replace(workload, addresses=(), host=seen)
+
+
+def doubt(workload: Workload, own: Collection[str]) -> str:
+    """Empty, or why others may not reach a service of the host where they are told to."""
+    host = workload.host
+    if host is None or not own or not workload.addresses or set(workload.addresses) & set(own):
+        return ""
+    name = f"{workload.namespace}/{workload.name}"
+    address = f"its address {workload.addresses[0]} is none of this host's"
+    if host.declared:
+        return f"WorkloadEntry {name}: {address}, which has {', '.join(own)}"
+    if host.address_asked is None:
+        what = f"unless it was asked for, unenroll {host.unit or host.cgroup} and enroll it again"
+        return f"workload {name}: {address}, and an older meshd recorded it; {what}"
+    return ""
