@@ -221,7 +221,7 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     dns_upstreams: tuple[str, ...] = ()
     dns_port: PortNumber = 15053
     """UDP and TCP port on the host's loopback interface where the node's resolver answers."""
-    protocol_detection_timeout: Duration = Duration(0.1)
+    protocol_detection_timeout: Duration = Duration(0)
     connect_timeout: Duration = Duration(10)
     access_log: Literal["off", "errors", "all"] = "errors"
 

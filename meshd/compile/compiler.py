@@ -141,6 +141,7 @@ class _Round:
         for view in self._views.values():
             yield from self._scope(view)
         yield Kind.LISTENER, self._inbound()
+        yield Kind.ROUTE, self._inbound_routes()
         for service, rules in self._ruled_services():
             yield from self._service(service, rules)
         yield Kind.SECRET, self.credentials.messages()
@@ -192,6 +193,15 @@ class _Round:
         served, options = self._served, self._options
         return self._memo.each(
             "inbound", (served, options), lambda: inbound.shared_listeners(served, options)
+        )
+
+    def _inbound_routes(self) -> Iterable[Any]:
+        served, options = self._served, self._options
+        accounts = self._snapshot.gateway_accounts
+        return self._memo.each(
+            "inbound routes",
+            (served, accounts, options),
+            lambda: inbound.inbound_routes(served.values(), accounts, options),
         )
 
     def _workload_listeners(self, client: _Client) -> Iterable[Any]:

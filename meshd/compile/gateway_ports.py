@@ -126,11 +126,7 @@ def opened_ports(snapshot: Snapshot) -> dict[str, frozenset[int]]:
 
 def selecting(gateways: Iterable[Gateway], labels: Mapping[str, str]) -> tuple[Gateway, ...]:
     """The Gateways that select a workload with these labels."""
-    return tuple(
-        gateway
-        for gateway in gateways
-        if gateway.spec.selector and gateway.spec.selector.items() <= labels.items()
-    )
+    return tuple(gateway for gateway in gateways if gateway.selects(labels))
 
 
 def place_of(endpoint: Endpoint) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from envoy.config.core.v3 import base_pb2, protocol_pb2
-from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.config.core.v3 import protocol_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
@@ -17,8 +16,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from meshd.compile import dynamic_dns, limits
 from meshd.compile.access_log import access_logs
 from meshd.compile.idempotence import FILTER, idempotence_filter
+from meshd.compile.inbound_routes import plain_routes
+from meshd.compile.names import InboundCluster
 from meshd.compile.wellknown import (
-    CLIENT_CERTIFICATE_STATE,
     filter_,
     over_ads,
     packed,
@@ -43,20 +43,27 @@ def client_manager(stat_prefix: str, routes: str, options: MeshOptions) -> Any:
     )
 
 
-def server_manager(port: int, cluster: str, options: MeshOptions, *, mutual_tls: bool) -> Any:
+def server_manager(cluster: InboundCluster, options: MeshOptions, *, mutual_tls: bool) -> Any:
     """For requests to a workload's own port.
 
     The application sees who called in ``x-forwarded-client-cert``, which nobody can forge: it is
-    taken away from whoever showed no certificate, and a client's proxy lets none through.
+    taken away from whoever showed no certificate, and the routes write it for whoever did.
     """
     return _manager(
         options,
-        stat_prefix=f"inbound_{port}",
-        route_config=_all_to(f"inbound|{port}||", cluster, certificate=mutual_tls),
+        stat_prefix=f"inbound_{cluster.port}",
         http_filters=_filters(),
-        forward_client_cert_details=_Manager.ALWAYS_FORWARD_ONLY
-        if mutual_tls
-        else _Manager.SANITIZE,
+        **(
+            {
+                "rds": _routes(str(cluster)),
+                "forward_client_cert_details": _Manager.ALWAYS_FORWARD_ONLY,
+            }
+            if mutual_tls
+            else {
+                "route_config": plain_routes(cluster),
+                "forward_client_cert_details": _Manager.SANITIZE,
+            }
+        ),
         server_header_transformation=_Manager.PASS_THROUGH,
         preserve_external_request_id=True,
         # A client's proxy that speaks HTTP/2 here has its client's WebSockets in it.
@@ -107,30 +114,6 @@ def _manager(options: MeshOptions, **parts: Any) -> Any:
 
 def _routes(name: str) -> Any:
     return http_connection_manager_pb2.Rds(config_source=over_ads(), route_config_name=name)
-
-
-def _all_to(name: str, cluster: str, *, certificate: bool) -> Any:
-    route = route_components_pb2.Route(
-        name="default",
-        match=route_components_pb2.RouteMatch(prefix="/"),
-        route=route_components_pb2.RouteAction(cluster=cluster, timeout=seconds(0)),
-    )
-    client = base_pb2.HeaderValueOption(
-        header=base_pb2.HeaderValue(
-            key="x-forwarded-client-cert",
-            value=f"%FILTER_STATE({CLIENT_CERTIFICATE_STATE}:PLAIN)%",
-        ),
-        append_action=base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD,
-    )
-    host = route_components_pb2.VirtualHost(
-        name=name,
-        domains=["*"],
-        routes=[route],
-        request_headers_to_add=[client] if certificate else [],
-    )
-    return route_pb2.RouteConfiguration(
-        name=name, virtual_hosts=[host], validate_clusters={"value": False}
-    )
 
 
 def _filters(*, of_client: bool = False) -> list[Any]:

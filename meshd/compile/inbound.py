@@ -24,6 +24,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from meshd.compile import limits, wellknown
 from meshd.compile.http import server_manager
+from meshd.compile.inbound_routes import certified_routes
 from meshd.compile.internal import handover, internal_cluster
 from meshd.compile.listeners import (
     LOOP,
@@ -119,6 +120,21 @@ def _to_application(name: str, http: dict[str, Any], mesh: MeshOptions) -> Any:
     )
 
 
+def inbound_routes(
+    served: Iterable[Ports], accounts: Iterable[tuple[str, str]], options: MeshOptions
+) -> Iterator[Any]:
+    """For the requests that come over mutual TLS. ``accounts``: those of gateways."""
+    gateways = [Identity(options.trust_domain, *account) for account in accounts]
+    clusters = {
+        InboundCluster(port, _VARIANTS[spoken])
+        for ports in served
+        for port, spoken in ports.items()
+        if spoken is not Spoken.OPAQUE
+    }
+    for cluster in sorted(clusters, key=str):
+        yield certified_routes(cluster, gateways)
+
+
 def workload_listener(
     workload: Workload, identity: Identity, ports: Ports, policy: PeerPolicy, options: MeshOptions
 ) -> Any:
@@ -147,7 +163,7 @@ def workload_listener(
             wellknown.state_on_accept(*wellknown.whose(workload, TRANSITIVE), *handover()),
             wellknown.inspect_tls(),
         ],
-        listener_filters_timeout=seconds(max(_HELLO_TIMEOUT, options.protocol_detection_timeout)),
+        listener_filters_timeout=seconds(_HELLO_TIMEOUT),
         continue_on_listener_filters_timeout=True,
         filter_chain_matcher=_matcher(way),
         filter_chains=[
@@ -269,11 +285,11 @@ def _to(
     """To a port's chain, which is made if it is not there yet."""
     name = f"{port}|{spoken}"
     if name not in chains:
-        cluster = str(InboundCluster(port, _VARIANTS[spoken]))
+        cluster = InboundCluster(port, _VARIANTS[spoken])
         if spoken is Spoken.OPAQUE:
-            filters = [tcp_proxy(cluster, [(cluster, 1)], options)]
+            filters = [tcp_proxy(str(cluster), [(str(cluster), 1)], options)]
         else:
-            filters = [server_manager(port, cluster, options, mutual_tls=entry.mutual_tls)]
+            filters = [server_manager(cluster, options, mutual_tls=entry.mutual_tls)]
         chains[name] = chain(name, None, filters)
     return to_chain(name)
 

@@ -32,8 +32,10 @@ _APP_PROTOCOLS: Final = _NAMES | {
 KNOWN: Final = tuple(_NAMES)
 """What a ServiceEntry's or a Gateway's port may say, in any case of letters."""
 
-_SERVER_FIRST: Final = {25, 53, 3306, 27017, 6379}
-"""Ports on which the server speaks first, so that there is nothing to sniff: they are TCP."""
+_SERVER_FIRST: Final = {21, 22, 25, 53, 110, 143, 587, 3306, 5900, 27017, 6379}
+"""Ports on which the server speaks first, so that there is nothing to sniff: they are TCP. Those of
+Istio, and what IANA lists of FTP, SSH, POP3, IMAP, message submission and RFB:
+https://www.iana.org/assignments/service-names-port-numbers."""
 
 
 def of_service_port(

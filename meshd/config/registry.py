@@ -50,6 +50,11 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
         for workload in registered
         if enrolment.of_workload(workload, namespaces).enrolled
     }
+    gateways = tuple(_of(everything, Gateway))
+    members = (
+        *enrolled.values(),
+        *(one for one in remote if enrolment.of_workload(one, namespaces).enrolled),
+    )
     backends = Backends(
         [
             *(
@@ -75,7 +80,8 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
         services=_services(everything, backends, options, addresses),
         virtual_services=tuple(_of(everything, VirtualService)),
         destination_rules=tuple(_of(everything, DestinationRule)),
-        gateways=tuple(_of(everything, Gateway)),
+        gateways=gateways,
+        gateway_accounts=_gateway_accounts(gateways, members),
         peer_authentications=tuple(_of(everything, PeerAuthentication)),
         secrets={
             f"{found.metadata.namespace}/{found.metadata.name}": found
@@ -83,6 +89,17 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
         },
         workloads=enrolled,
     )
+
+
+def _gateway_accounts(
+    gateways: Iterable[Gateway], members: Iterable[Workload]
+) -> tuple[tuple[str, str], ...]:
+    found = {
+        (member.namespace, member.service_account)
+        for member in members
+        if any(gateway.selects(member.labels) for gateway in gateways)
+    }
+    return tuple(sorted(found))
 
 
 def hosts_without_address(objects: Iterable[Object], options: MeshOptions) -> tuple[str, ...]:

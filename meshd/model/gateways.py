@@ -5,7 +5,7 @@ After https://istio.io/latest/docs/reference/config/networking/gateway/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Final, Literal
 
 from meshd.model.base import NETWORKING_VERSIONS, Object, Strict
@@ -172,6 +172,10 @@ class Gateway(Object, frozen=True):
     PLURALS: ClassVar[tuple[str, ...]] = ("gateways", "gateway", "gw")
 
     spec: GatewaySpec
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether a workload with these labels serves it. No selector: none does."""
+        return bool(self.spec.selector) and self.spec.selector.items() <= labels.items()
 
 
 def gateway_name(name: str, namespace: str) -> str:

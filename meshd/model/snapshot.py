@@ -26,8 +26,9 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     domain: str = "cluster.local"
     root_namespace: str = "istio-system"
     outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
-    protocol_detection_timeout: float = 0.1
-    """Seconds to wait for a client's first bytes on a port of undeclared protocol."""
+    protocol_detection_timeout: float = 0.0
+    """Seconds to wait for a client's first bytes where HTTP is told from other protocols by them;
+    0: for as long as it takes."""
     connect_timeout: float = 10.0
     """Seconds."""
     service_cidr: str = ""
@@ -61,6 +62,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Oldest first, then by namespace and name: the order in which routes are merged."""
     destination_rules: tuple[DestinationRule, ...] = ()
     gateways: tuple[Gateway, ...] = ()
+    gateway_accounts: tuple[tuple[str, str], ...] = ()
+    """Namespace and service account of each workload of the mesh that a Gateway selects, whichever
+    node it runs on."""
     peer_authentications: tuple[PeerAuthentication, ...] = ()
     secrets: dict[str, Secret] = {}
     """TLS secrets by ``namespace/name``."""

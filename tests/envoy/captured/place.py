@@ -58,7 +58,7 @@ def eventually(look: Callable[[], T | None], what: str) -> T:
     return found
 
 
-class _Publisher:
+class Publisher:
     """An xDS server on a loop of its own."""
 
     def __init__(self, path: Path) -> None:
@@ -185,7 +185,7 @@ class Place:
             paths = Paths.from_environment({"MESHD_HOME": str(self._home)})
             for directory in (paths.proxy_run, paths.admin_run):
                 directory.mkdir(parents=True, exist_ok=True)
-            self._publisher = _Publisher(paths.proxy_run / "xds.sock")
+            self._publisher = Publisher(paths.proxy_run / "xds.sock")
             self._stack.callback(self._publisher.close)
             self._start_envoy(paths)
         except BaseException:
@@ -197,30 +197,30 @@ class Place:
         self._stack.close()
 
     def _make_namespace(self) -> None:
-        _run("ip", "netns", "add", self.name)
-        self._stack.callback(_run, "ip", "netns", "del", self.name)
+        run("ip", "netns", "add", self.name)
+        self._stack.callback(run, "ip", "netns", "del", self.name)
         inside_ = ("ip", "-n", self.name)
-        _run(*inside_, "link", "set", "lo", "up")
-        _run(*inside_, "link", "add", "out", "type", "veth", "peer", "name", "far")
-        _run(*inside_, "addr", "add", f"{ADDRESS}/24", "dev", "out")
+        run(*inside_, "link", "set", "lo", "up")
+        run(*inside_, "link", "add", "out", "type", "veth", "peer", "name", "far")
+        run(*inside_, "addr", "add", f"{ADDRESS}/24", "dev", "out")
         for link in ("out", "far"):
-            _run(*inside_, "link", "set", link, "up")
-        _run(*inside_, "route", "add", "default", "dev", "out")
+            run(*inside_, "link", "set", link, "up")
+        run(*inside_, "route", "add", "default", "dev", "out")
         proxied = f"-m mark ! --mark {PROXY_MARK:#x} -j REDIRECT --to-ports {OUTBOUND_PORT}"
         self._redirect(f"-d 198.18.0.0/15 {proxied}")
         for backend in self._backends:
-            _run(*inside_, "addr", "add", f"{backend.address}/32", "dev", "lo")
+            run(*inside_, "addr", "add", f"{backend.address}/32", "dev", "lo")
             for port in backend.speaks if backend.and_up_to else ():
                 these = f"-d {backend.address} --dport {port}:{backend.and_up_to}"
                 self._redirect(f"{these} -j DNAT --to-destination {backend.address}:{port}")
 
     def _redirect(self, rule: str) -> None:
         command = ("iptables", "-w", "-t", "nat", "-A", "OUTPUT", "-p", "tcp", *rule.split())
-        _run("ip", "netns", "exec", self.name, *command)
+        run("ip", "netns", "exec", self.name, *command)
 
     def _make_certificate(self) -> None:
         file = str(self.certificate)
-        _run(
+        run(
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
             *("-nodes", "-days", "1", "-subj", "/CN=backend", "-keyout", file, "-out", file + "~"),
         )
@@ -305,7 +305,7 @@ class Place:
             return ""
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
 
 
@@ -313,6 +313,12 @@ def _tcp(client: socket.socket, host: str) -> str:
     """The server speaks first."""
     del host
     return client.makefile("rb").readline().decode().strip()
+
+
+def _tcp_after_client(client: socket.socket, host: str) -> str:
+    """The client speaks first, and nothing that is HTTP or TLS."""
+    client.sendall(b"who are you?\n")
+    return _tcp(client, host)
 
 
 def _http(client: socket.socket, host: str) -> str:
@@ -370,6 +376,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 _DIALECTS: dict[str, Callable[[socket.socket, str], str]] = {
     "tcp": _tcp,
+    "tcp after client": _tcp_after_client,
     "http": _http,
     "http2": _http2,
     "tls": _tls,

@@ -1,0 +1,79 @@
+# pyright: reportAttributeAccessIssue=false
+"""The server's side of HTTP: every request goes on to the application, with the caller's name.
+
+``x-forwarded-client-cert`` says who called. Whatever the caller wrote there is replaced, since any
+workload of the mesh can open a connection of its own. A gateway may say who its client was: its
+proxy has written that, and the gateway's own element comes after it. Gateways are known by their
+identities, and these are in routes, which come and go without a connection being closed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.type.matcher.v3 import filter_state_pb2, regex_pb2, string_pb2
+
+from meshd.compile.names import InboundCluster
+from meshd.compile.wellknown import CLIENT_CERTIFICATE_STATE, PEER_STATE, seconds
+from meshd.model.workload import Identity
+
+CLIENT_CERTIFICATE: Final = "x-forwarded-client-cert"
+_Option: Final = base_pb2.HeaderValueOption
+
+
+def plain_routes(cluster: InboundCluster) -> Any:
+    """For callers without a certificate."""
+    return _configuration(cluster, [_route(cluster, "default")])
+
+
+def certified_routes(cluster: InboundCluster, gateways: Iterable[Identity]) -> Any:
+    """For callers with a certificate of the mesh."""
+    names = [identity.uri for identity in gateways]
+    routes = [_route(cluster, "default", **_named(_Option.OVERWRITE_IF_EXISTS_OR_ADD))]
+    if names:
+        appended = _named(_Option.APPEND_IF_EXISTS_OR_ADD)
+        routes.insert(0, _route(cluster, "gateway", callers=names, **appended))
+    return _configuration(cluster, routes)
+
+
+def _configuration(cluster: InboundCluster, routes: Sequence[Any]) -> Any:
+    host = route_components_pb2.VirtualHost(
+        name=f"inbound|{cluster.port}||", domains=["*"], routes=routes
+    )
+    return route_pb2.RouteConfiguration(
+        name=str(cluster), virtual_hosts=[host], validate_clusters={"value": False}
+    )
+
+
+def _route(
+    cluster: InboundCluster, name: str, *, callers: Sequence[str] = (), **fields: Any
+) -> Any:
+    """``callers``: for these alone."""
+    return route_components_pb2.Route(
+        name=name,
+        match=route_components_pb2.RouteMatch(
+            prefix="/", filter_state=[_called_by(callers)] if callers else []
+        ),
+        route=route_components_pb2.RouteAction(cluster=str(cluster), timeout=seconds(0)),
+        **fields,
+    )
+
+
+def _called_by(names: Sequence[str]) -> Any:
+    regex = "|".join(map(re.escape, names))
+    return filter_state_pb2.FilterStateMatcher(
+        key=PEER_STATE,
+        string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=regex)),
+    )
+
+
+def _named(action: Any) -> dict[str, Any]:
+    """Fields of a route that adds the caller's element to the header, or puts it in its place."""
+    element = base_pb2.HeaderValue(
+        key=CLIENT_CERTIFICATE, value=f"%FILTER_STATE({CLIENT_CERTIFICATE_STATE}:PLAIN)%"
+    )
+    return {"request_headers_to_add": [_Option(header=element, append_action=action)]}

@@ -1,0 +1,69 @@
+"""A client, a server and a gateway in one mesh, with services on the server's ports.
+
+Port 8080 is declared HTTP, 9000 is declared TCP, 7000 and 7001 are not declared; at 9000 and 7001
+the application speaks first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.envoy.between.application import Application
+from tests.envoy.between.mesh import Mesh
+
+ADDRESS = "198.19.77.1"
+MANIFEST = f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: server, namespace: default}}
+spec:
+  hosts: [server.test]
+  addresses: [{ADDRESS}]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  workloadSelector: {{labels: {{app: server}}}}
+  ports:
+  - {{number: 8080, name: http, protocol: HTTP}}
+  - {{number: 9000, name: tcp, protocol: TCP}}
+  - {{number: 7000, name: any}}
+  - {{number: 7001, name: other}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: default}}
+spec:
+  selector: {{role: edge}}
+  servers:
+  - {{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ["*"]}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: edge, namespace: default}}
+spec:
+  hosts: ["*"]
+  gateways: [edge]
+  http: [{{route: [{{destination: {{host: server.test, port: {{number: 8080}}}}}}]}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with Mesh(tmp_path_factory.mktemp("between"), ("client", "server", "gateway")) as made:
+        made.load(
+            MANIFEST,
+            made.workload("client"),
+            made.workload("server"),
+            made.workload("gateway", role="edge"),
+        )
+        for name in ("client", "server"):
+            made.capture(name)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def application(mesh: Mesh) -> Iterator[Application]:
+    made = Application(mesh.hosts["server"].netns, (8080, 7000), (9000, 7001))
+    yield made
+    made.close()

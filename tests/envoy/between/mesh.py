@@ -1,0 +1,234 @@
+# pyright: reportAttributeAccessIssue=false
+"""One Envoy that serves workloads in namespaces of their own, captured as meshd does it, and a
+stranger outside the mesh on the same network."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import http.client
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+
+from meshd.capture import inside
+from meshd.compile.compiler import Compiler, Kind
+from meshd.config.read import read_objects
+from meshd.config.registry import build_snapshot
+from meshd.identity import authority
+from meshd.identity.names import TRUST_BUNDLE
+from meshd.model.pool import Pool
+from meshd.model.snapshot import MeshOptions
+from meshd.model.workload import Identity, Workload
+from meshd.proxy.bootstrap import bootstrap
+from meshd.proxy.pool import Member
+from meshd.roles.hub import Packer
+from meshd.settings import Paths, Settings
+from tests.envoy.captured.place import ENVOY, PATIENCE, Publisher, run
+
+BRIDGE = "198.18.77.1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """A namespace with an address."""
+
+    name: str
+    address: str
+
+    @property
+    def netns(self) -> str:
+        return f"/run/netns/{self.name}"
+
+    def connect(self, address: str, port: int) -> socket.socket:
+        with inside.entered(Path(self.netns)):
+            client = socket.socket()
+        client.settimeout(PATIENCE)
+        try:
+            client.connect((address, port))
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def ask(self, address: str, port: int, request: str) -> Answer:
+        """The answer to a request as it is written here, lines apart, without the empty one."""
+        with self.connect(address, port) as client:
+            return answer(client, request)
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+def answer(client: socket.socket, request: str, *, after: float = 0) -> Answer:
+    """``after``: so many seconds of silence."""
+    time.sleep(after)
+    client.sendall("\r\n".join([*request.strip().splitlines(), "", ""]).encode())
+    response = http.client.HTTPResponse(client, method=request.split(maxsplit=1)[0])
+    response.begin()
+    found = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, found, response.read().decode("latin-1"))
+
+
+class Mesh:
+    """The stranger is the host ``outside``."""
+
+    def __init__(self, home: Path, names: Iterable[str]) -> None:
+        self._home = home
+        self._stack = contextlib.ExitStack()
+        self.hosts = {
+            name: Host(f"between-{os.getpid()}-{name}", f"198.18.77.{2 + index}")
+            for index, name in enumerate(names)
+        }
+        self.outside = Host(f"between-{os.getpid()}-outside", BRIDGE)
+        self._compiler, self._packer = Compiler(), Packer()
+        self._authority = _authority()
+        self._secrets: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._make_namespaces()
+            paths = Paths.from_environment({"MESHD_HOME": str(self._home)})
+            for directory in (paths.proxy_run, paths.admin_run):
+                directory.mkdir(parents=True, exist_ok=True)
+            self._publisher = Publisher(paths.proxy_run / "xds.sock")
+            self._stack.callback(self._publisher.close)
+            self._start_envoy(paths)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _make_namespaces(self) -> None:
+        for host in (self.outside, *self.hosts.values()):
+            run("ip", "netns", "add", host.name)
+            self._stack.callback(run, "ip", "netns", "del", host.name)
+            run("ip", "-n", host.name, "link", "set", "lo", "up")
+        outside = ("ip", "-n", self.outside.name)
+        run(*outside, "link", "add", "br0", "type", "bridge")
+        run(*outside, "addr", "add", f"{BRIDGE}/24", "dev", "br0")
+        run(*outside, "link", "set", "br0", "up")
+        for index, host in enumerate(self.hosts.values()):
+            own, port = ("ip", "-n", host.name), f"port{index}"
+            peer = ("peer", "name", port, "netns", self.outside.name)
+            run(*own, "link", "add", "eth0", "type", "veth", *peer)
+            run(*outside, "link", "set", port, "master", "br0", "up")
+            run(*own, "addr", "add", f"{host.address}/24", "dev", "eth0")
+            run(*own, "link", "set", "eth0", "up")
+            run(*own, "route", "add", "default", "via", BRIDGE)
+
+    def _start_envoy(self, paths: Paths) -> None:
+        config = bootstrap(Settings(), paths, Member(Pool.TRAFFIC, 0))
+        (self._home / "envoy.json").write_text(json.dumps(config))
+        self.log = self._home / "envoy.log"
+        with self.log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    *(str(ENVOY), "-c", str(self._home / "envoy.json"), "--concurrency", "1"),
+                    *("--disable-hot-restart", "-l", "warning", "--drain-time-s", "1"),
+                    *("--drain-strategy", "immediate"),
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+
+    # ---- what is configured
+
+    def workload(self, name: str, **labels: str) -> Workload:
+        """Of the host of that name; its service account has the name, too."""
+        host = self.hosts[name]
+        return Workload(
+            uid=f"default.{name}",
+            name=name,
+            namespace="default",
+            netns=host.netns,
+            service_account=name,
+            addresses=(host.address,),
+            enrolled=True,
+            labels={"app": name, **labels},
+        )
+
+    def load(self, text: str, *workloads: Workload, options: MeshOptions | None = None) -> None:
+        """Until Envoy has it."""
+        objects = [read.object for read in read_objects(text, "test.yaml")]
+        snapshot = build_snapshot(objects, workloads, options or MeshOptions(), {})
+        compiled = self._compiler.compile(snapshot, [one.uid for one in workloads])
+        for workload in workloads:
+            self._certify(Identity("cluster.local", workload.namespace, workload.service_account))
+        compiled[Pool.TRAFFIC][Kind.SECRET].update(self._secrets)
+        try:
+            self._publisher.publish(self._packer.pack(compiled))
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log.read_text()[-2000:]}") from None
+
+    def capture(self, name: str) -> None:
+        """As meshd does it. A process of its own, for gRPC does not survive a fork."""
+        meshctl = Path(sys.executable).with_name("meshctl")
+        run(str(meshctl), "capture", "apply", "--netns", self.hosts[name].netns)
+
+    # ---- certificates
+
+    def _certify(self, identity: Identity) -> None:
+        if identity.uri in self._secrets:
+            return
+        chain, key = self.certificate(identity)
+        for name in (identity.uri, identity.client_secret):
+            message = secret_pb2.Secret(name=name)
+            message.tls_certificate.certificate_chain.inline_bytes = chain
+            message.tls_certificate.private_key.inline_bytes = key
+            self._secrets[name] = message
+        trust = secret_pb2.Secret(name=TRUST_BUNDLE)
+        trust.validation_context.trusted_ca.inline_bytes = self._authority.roots()
+        self._secrets[TRUST_BUNDLE] = trust
+
+    def certificate(self, identity: Identity) -> tuple[bytes, bytes]:
+        key = authority.new_key()
+        asked = authority.request(identity, key, 3600)
+        issued = asyncio.run(self._authority.sign(asked, time.time()))
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return issued.chain, private
+
+    def holder(self, service_account: str) -> ssl.SSLContext:
+        """What a program has that holds a certificate of the mesh and speaks for itself."""
+        chain, key = self.certificate(Identity("cluster.local", "default", service_account))
+        file = self._home / f"{service_account}.pem"
+        file.write_bytes(chain + key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.load_cert_chain(file)
+        context.set_alpn_protocols(["istio-http/1.1", "istio"])
+        return context
+
+
+def _authority() -> authority.Authority:
+    now, key = time.time(), authority.new_key()
+    root = authority.make_root(key, "cluster.local", now, 86400)
+    return authority.Authority("cluster.local", key, (), root, (root,))
+
+
+def headers(seen: str) -> Mapping[str, list[str]]:
+    """Of a request's head as the application saw it; names in small letters."""
+    found: dict[str, list[str]] = {}
+    for line in seen.splitlines()[1:]:
+        name, _, value = line.partition(": ")
+        found.setdefault(name.lower(), []).append(value)
+    return found

@@ -1,0 +1,65 @@
+"""What an application is told of its caller, nobody can forge, and it is never lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.envoy.between.conftest import ADDRESS
+from tests.envoy.between.mesh import Mesh, answer, headers
+
+CERTIFICATE = "x-forwarded-client-cert"
+SERVER = "spiffe://cluster.local/ns/default/sa/server"
+FORGED = f"By={SERVER};Hash=00;URI=spiffe://cluster.local/ns/default/sa/king"
+REQUEST = f"GET / HTTP/1.1\nhost: server.test\n{CERTIFICATE}: {FORGED}"
+PORTS = [8080, 7000]
+pytestmark = pytest.mark.usefixtures("application")
+
+
+def callers(seen: str) -> list[str]:
+    """The identities that the application was told, in the order in which they stand there."""
+    elements = ",".join(headers(seen).get(CERTIFICATE, [])).split(",")
+    return [part[4:] for one in elements for part in one.split(";") if part.startswith("URI=")]
+
+
+def of(service_account: str) -> str:
+    return f"spiffe://cluster.local/ns/default/sa/{service_account}"
+
+
+@pytest.mark.parametrize("port", PORTS)
+@pytest.mark.parametrize("silence", [0, 0.15, 0.3, 2.5])
+def test_a_client_cannot_forge_its_name_however_long_it_waits(
+    mesh: Mesh, port: int, silence: float
+) -> None:
+    with mesh.hosts["client"].connect(ADDRESS, port) as client:
+        assert callers(answer(client, REQUEST, after=silence).body) == [of("client")]
+
+
+@pytest.mark.parametrize("port", PORTS)
+@pytest.mark.parametrize("silence", [0, 0.3])
+def test_who_holds_a_certificate_of_the_mesh_cannot_claim_another_name(
+    mesh: Mesh, port: int, silence: float
+) -> None:
+    address = mesh.hosts["server"].address
+    context = mesh.holder("mallory")
+    with context.wrap_socket(mesh.outside.connect(address, port)) as client:
+        request = REQUEST + f"\n{CERTIFICATE}: {FORGED}"
+        assert callers(answer(client, request, after=silence).body) == [of("mallory")]
+
+
+@pytest.mark.parametrize("port", PORTS)
+@pytest.mark.parametrize("silence", [0, 0.3, 2.5])
+def test_who_has_no_certificate_has_no_name(mesh: Mesh, port: int, silence: float) -> None:
+    with mesh.outside.connect(mesh.hosts["server"].address, port) as client:
+        assert callers(answer(client, REQUEST, after=silence).body) == []
+
+
+def test_a_gateway_is_named_after_its_client_that_it_has_named_itself(mesh: Mesh) -> None:
+    address = mesh.hosts["server"].address
+    context = mesh.holder("gateway")
+    with context.wrap_socket(mesh.outside.connect(address, 8080)) as client:
+        assert callers(answer(client, REQUEST).body) == [of("king"), of("gateway")]
+
+
+def test_a_gateway_takes_no_name_from_a_client_without_a_certificate(mesh: Mesh) -> None:
+    seen = mesh.outside.ask(mesh.hosts["gateway"].address, 80, REQUEST)
+    assert callers(seen.body) == [of("gateway")]
