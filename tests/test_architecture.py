@@ -22,6 +22,7 @@ LOWEST: Final = {"errors", "model", "printable"}
 FOUNDATION: Final = {
     "accounts",
     "addresses",
+    "aside",
     "budget",
     "credentials",
     "decoding",

@@ -8,6 +8,7 @@ the next process that there are rules to be taken away.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -17,6 +18,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from meshd.capture import apply, cgroups, fingerprint, inside, names, unprotected
 from meshd.capture.apply import HostCapture
@@ -140,14 +143,24 @@ class HostKeeper:
                 one = dataclasses.replace(one, options=self._names[uid].options(one.options))
             except MeshdError as error:
                 problems[uid] = str(error)
-                if uid not in before:
+                closed = before.get(uid) or self._without_wishes(placement)
+                if closed is None:
                     continue
-                one = before[uid]  # better than open
+                one = closed  # better than open
             (captured if placement.stage is Stage.CAPTURED else waiting).append(one)
         settings = self._settings
         alone, conflicts = without_conflicts(captured)
         capture = HostCapture(alone, tuple(waiting), settings.backend, settings.ipv6)
         return capture, problems | conflicts
+
+    def _without_wishes(self, placement: Placement) -> HostWorkload | None:
+        """Captured as if it had no annotations, which may be what is wrong with it."""
+        if placement.stage is not Stage.CAPTURED:
+            return None
+        bare = msgspec.structs.replace(placement.workload, annotations={})
+        with contextlib.suppress(MeshdError):
+            return host_workload(msgspec.structs.replace(placement, workload=bare), self._settings)
+        return None
 
     def _stays_open(self, one: HostWorkload) -> bool:
         if one.uid in self._unprotected and listens_here(one.outbound_port):

@@ -81,12 +81,14 @@ class Keeper:
         note = pins.directory.with_name(_HOST_NOTE)
         self._host = HostKeeper(settings, note, self.observe, fail_open=fail_open, served=served)
 
-    def place(self, placements: Sequence[Placement]) -> None:
-        """The whole of what is wanted. What is pinned but not wanted is let go."""
+    def place(self, placements: Sequence[Placement], *, host: bool = True) -> None:
+        """The whole of what is wanted. What is pinned but not wanted is let go; ``host``: so are
+        services of the host."""
         wanted = {placement.workload.uid: placement for placement in placements}
         hosted = {uid: one for uid, one in wanted.items() if one.workload.host}
         self._hosted = frozenset(hosted)
-        self._host.place(hosted)
+        if host:
+            self._host.place(hosted)
         wanted = {uid: one for uid, one in wanted.items() if uid not in hosted}
         if not self._settled.is_set():
             asyncio.get_running_loop().call_later(_SETTLE, self._settle)

@@ -38,7 +38,7 @@ class CaptureService:
             while (message := await connection.receive()) is not None:
                 if not isinstance(message, wire.Place):
                     raise InvalidInputError("the capture role takes placements only")
-                self._keeper.place(message.placements)
+                self._keeper.place(message.placements, host=message.host)
         finally:
             self._news.discard(news)
             teller.cancel()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -23,7 +24,7 @@ from meshd.cli import release
 from meshd.cli.arguments import Output, OutputOption
 from meshd.cli.output import emit, is_for_scripts, tell, warn
 from meshd.cli.preparing import prepare_all
-from meshd.discovery import host_services
+from meshd.discovery import host_services, workloads
 from meshd.discovery.held_starts import HeldStarts
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.workload import Placement, Stage, Workload
@@ -101,13 +102,24 @@ def _is_served(paths: Paths, service: str) -> bool:
     """Whether there is nothing that it has to be held for, or to be started again for."""
     whole = _settings_or_defaults(paths.settings)
     settings = whole.capture
-    known = host_services.load(paths.lib / host_services.RECORD)[0].values()
-    starting = [one for one in known if one.host and service in {one.host.unit, one.uid}]
-    if not starting or whole.fails_open:
+    path = paths.lib / host_services.RECORD
+    record = workloads.load(path)
+    # One of which not all can be read is held as well.
+    known = {**record.unusable, **record.record.registered}
+    starting = [one for one in known.values() if one.host and service in {one.host.unit, one.uid}]
+    if whole.fails_open:
         return True
-    enrolled = {one.uid: _host_workload(one, settings) for one in known}
-    own = enrolled[starting[0].uid]
-    action = functools.partial(holding.hold, own, tuple(enrolled.values()), settings.backend)
+    if not starting:
+        untold = [why for uid, why in record.problems.items() if not _is_hosted(known.get(uid))]
+        if reason := record.lost or "; ".join(untold):
+            raise InvalidInputError(
+                f"{service} is not started, because it may be enrolled: {reason}; run meshctl"
+                " enroll again for each service of this host"
+            )
+        return True
+    own = _host_workload(starting[0], settings)
+    enrolled = tuple(_host_workloads(known.values(), settings))
+    action = functools.partial(holding.hold, own, enrolled, settings.backend)
     if asyncio.run(inside.run_in_host(action)):
         tell(f"{own.uid}: held until its traffic is captured")
         return False
@@ -133,6 +145,17 @@ def prepare() -> None:
     Does what meshctl enroll did for each of them, as this version of meshd does it; restarts none.
     """
     warn(prepare_all())
+
+
+def _is_hosted(workload: Workload | None) -> bool:
+    return workload is not None and workload.host is not None
+
+
+def _host_workloads(known: Iterable[Workload], settings: CaptureSettings) -> Iterator[HostWorkload]:
+    """One that asks for what cannot be costs itself to be started, and no other."""
+    for one in known:
+        with contextlib.suppress(InvalidInputError):
+            yield _host_workload(one, settings)
 
 
 def _host_workload(workload: Workload, settings: CaptureSettings) -> HostWorkload:

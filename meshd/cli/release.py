@@ -18,6 +18,7 @@ from meshd.capture.apply import HostCapture
 from meshd.cli.output import tell, warn
 from meshd.discovery import host_services, workloads
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError, UnreachableError
+from meshd.model.workload import Workload
 from meshd.settings import CaptureSettings, Paths, load
 
 _LOOK: Final = 2.0
@@ -66,9 +67,17 @@ async def _runs(paths: Paths) -> bool:
 def _removals(
     paths: Paths, settings: CaptureSettings
 ) -> Iterator[tuple[str, Awaitable[capture.Outcome]]]:
-    for uid, one in sorted(workloads.load(paths.workloads)[0].registered.items()):
+    for uid, one in sorted(_known(paths.workloads).items()):
         if one.netns and (namespace := Path(one.netns)).exists():
             yield uid, inside.run(namespace, capture.remove)
-    if host_services.load(paths.lib / host_services.RECORD)[0]:
+    if _known(paths.lib / host_services.RECORD):
         nothing = HostCapture((), (), settings.backend, settings.ipv6)
         yield "this host", inside.run_in_host(functools.partial(capture.apply_host, nothing))
+
+
+def _known(path: Path) -> dict[str, Workload]:
+    """Raises InvalidInputError when the record cannot be read at all."""
+    loaded = workloads.load(path)
+    if loaded.lost:
+        raise InvalidInputError(loaded.lost)
+    return {**loaded.unusable, **loaded.record.registered}

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from meshd.aside import set_aside
 from meshd.config.admission import admit
 from meshd.config.write import to_json
 from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
@@ -95,7 +95,7 @@ def load(path: Path) -> tuple[Applied, tuple[Finding, ...]]:
     try:
         content = msgspec.json.decode(raw, type=_Content)
     except UNDECODABLE as error:
-        aside = _set_aside(path)
+        aside = set_aside(path)
         path.unlink()
         reason = (
             f"damaged ({error}); moved to {aside}: nothing of what was applied is in force, apply"
@@ -112,13 +112,5 @@ def load(path: Path) -> tuple[Applied, tuple[Finding, ...]]:
         else:
             objects[found.key] = found
     if findings:
-        findings.append(Finding(str(path), 1, f"a copy with all objects is {_set_aside(path)}"))
+        findings.append(Finding(str(path), 1, f"a copy with all objects is {set_aside(path)}"))
     return Applied(content.revision, objects, content.addresses), tuple(findings)
-
-
-def _set_aside(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    shutil.copy2(path, aside)
-    return aside

@@ -8,6 +8,7 @@ Capture, proxies and certificates each do their part when the step before is kno
     RELEASING    capture takes the rules away
     CLOSING      the proxies close the listeners
     LETTING_GO   capture lets go of the namespace
+    HELD         the traffic stays captured and nothing serves it: what it is cannot be told
 
 A workload that comes back with another namespace first goes all the way out with the old one: the
 pinned path is the same, so that proxies would not notice. Anything else about it may change while
@@ -34,6 +35,7 @@ class Phase(enum.StrEnum):
     RELEASING = "releasing"
     CLOSING = "closing"
     LETTING_GO = "letting_go"
+    HELD = "held"
 
 
 _SERVED = frozenset({Phase.LISTENING, Phase.CAPTURED, Phase.RELEASING})
@@ -109,7 +111,16 @@ def step(lives: Mapping[str, Life], wanted: Mapping[str, Workload], facts: Facts
     )
 
 
+def known_again(life: Life, registered: Workload | None) -> Life:
+    """What follows when a workload that is held is registered, or (None) given up."""
+    if life.phase is not Phase.HELD:
+        return life
+    return Life(registered, Phase.CAPTURED) if registered else _in(life, Phase.RELEASING)
+
+
 def _advance(life: Life, wanted: Workload | None, facts: Facts) -> Life | None:
+    if life.phase is Phase.HELD:
+        return life
     if wanted is None or wanted.netns != life.workload.netns or life.phase not in _STAYING:
         return _leave(life, facts)
     return _stay(_updated(life, wanted, facts), facts)
@@ -167,7 +178,7 @@ def _observed(uid: str, facts: Facts) -> Stage:
 
 def _stage(life: Life) -> Stage:
     match life.phase:
-        case Phase.CAPTURED:
+        case Phase.CAPTURED | Phase.HELD:
             return Stage.CAPTURED
         case Phase.LETTING_GO:
             return Stage.ABSENT
@@ -181,7 +192,7 @@ def _identities(lives: Iterable[Life], trust_domain: str) -> tuple[Identity, ...
             {
                 Identity(trust_domain, life.workload.namespace, account)
                 for life in lives
-                if life.phase is not Phase.LETTING_GO
+                if life.phase not in {Phase.LETTING_GO, Phase.HELD}
                 for account in (life.workload.service_account, life.former_account)
                 if account
             }

@@ -53,15 +53,6 @@ def _with_ports(uid: str, host: HostService, given: Mapping[str, HostService]) -
     return msgspec.structs.replace(host, outbound_port=outbound, inbound_port=inbound)
 
 
-def load(path: Path) -> tuple[dict[str, Workload], tuple[str, ...]]:
-    """By uid, and what of the record cannot be used, a line each; nothing if there is no record.
-
-    Raises InvalidInputError when it is not readable.
-    """
-    record, problems = workloads.load(path)
-    return dict(record.registered), problems
-
-
 def save(path: Path, registered: Mapping[str, Workload], before: Mapping[str, Workload]) -> None:
     """Only what differs from what was registered before: a disk that takes nothing is no reason to
     refuse what is not kept there. Raises SystemRefusedError."""

@@ -6,12 +6,14 @@ It outlives the process that keeps it, and not a reboot: network namespaces do n
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from meshd.aside import set_aside
+from meshd.discovery import remains
 from meshd.discovery.enrolment import Life, Phase
 from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
 from meshd.model import checked
@@ -69,25 +71,48 @@ def _is_captured(life: Life | None) -> bool:
     return life is not None and life.phase is Phase.CAPTURED
 
 
-def load(path: Path) -> tuple[Record, tuple[str, ...]]:
-    """The record, and what of it cannot be used, a line each; an empty one if there is no file.
+class Loaded(msgspec.Struct, frozen=True):
+    """What a file holds."""
 
-    Raises InvalidInputError when it is not readable.
-    """
+    record: Record = Record()
+    unusable: Mapping[str, Workload] = {}
+    """By uid, whatever of it cannot be used: as much as is needed to keep its traffic captured."""
+    problems: Mapping[str, str] = {}
+    """Why, by uid."""
+    lost: str = ""
+    """Why nothing of the file can be used; empty when it can, or there is none."""
+
+
+def load(path: Path, *, keep: bool = False) -> Loaded:
+    """One entry that cannot be used costs itself and no other. ``keep``: what cannot be used is
+    kept in a copy, for the file is going to be written anew."""
     try:
-        written = msgspec.json.decode(path.read_bytes(), type=_Written)
+        raw = path.read_bytes()
+        written = msgspec.json.decode(raw, type=_Written)
     except FileNotFoundError:
-        return Record(), ()
+        return Loaded()
     except (OSError, *UNDECODABLE) as error:
-        raise InvalidInputError(
-            f"{path}: not a record of workloads, so none is known: register them again ({error})"
-        ) from None
-    registered, bad = _each(written.registered, Workload)
-    lives, worse = _each(written.lives, Life)
-    problems = tuple(
-        f"{path}: {uid!r} is left out: {why}; register it again" for uid, why in (*bad, *worse)
+        lost = f"{path}: not a record of workloads ({error}){_kept(path, keep=keep)}"
+        return Loaded(lost=lost)
+    registered, bad = _each(written.registered, Workload, lambda one: one.uid)
+    lives, worse = _each(written.lives, Life, lambda one: one.workload.uid)
+    problems = {**worse, **bad}
+    note = _kept(path, keep=keep and bool(problems))
+    entries = {**written.lives, **written.registered}
+    return Loaded(
+        Record(registered, lives),
+        {uid: found for uid in problems if (found := remains.of(uid, entries[uid]))},
+        {uid: f"{path}: {uid!r} cannot be used: {why}{note}" for uid, why in problems.items()},
     )
-    return Record(registered, lives), problems
+
+
+def _kept(path: Path, *, keep: bool) -> str:
+    if not keep:
+        return ""
+    try:
+        return f"; a copy is {set_aside(path)}"
+    except OSError:
+        return ""
 
 
 def listed(record: bytes) -> tuple[tuple[Workload, ...], tuple[str, ...]]:
@@ -98,20 +123,27 @@ def listed(record: bytes) -> tuple[tuple[Workload, ...], tuple[str, ...]]:
         for number, raw in enumerate(msgspec.json.decode(record, type=list[msgspec.Raw]), 1)
     }
     found, problems = _each(written, Workload)
-    return tuple(found.values()), tuple(f"number {number}: {why}" for number, why in problems)
+    return tuple(found.values()), tuple(f"number {key}: {why}" for key, why in problems.items())
 
 
 def _each(
-    written: Mapping[str, msgspec.Raw], expected: type[T]
-) -> tuple[dict[str, T], list[tuple[str, str]]]:
-    """One that cannot be used costs itself and no other."""
+    written: Mapping[str, msgspec.Raw],
+    expected: type[T],
+    uid_of: Callable[[T], str] | None = None,
+) -> tuple[dict[str, T], dict[str, str]]:
+    """Those that can be used, and why the others cannot, by key. ``uid_of``: what is the key."""
     found: dict[str, T] = {}
-    problems: list[tuple[str, str]] = []
-    for uid, raw in written.items():
+    problems: dict[str, str] = {}
+    for key, raw in written.items():
         try:
-            found[uid] = checked.decode(raw, expected)
+            one = checked.decode(raw, expected)
         except InvalidInputError as error:
-            problems.append((uid, str(error)))
+            problems[key] = str(error)
+            continue
+        if uid_of and uid_of(one) != key:
+            problems[key] = f"it is the record of {uid_of(one)!r}"
+        else:
+            found[key] = one
     return found, problems
 
 

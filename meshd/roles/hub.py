@@ -27,10 +27,18 @@ from meshd.config import file_references, snapshots
 from meshd.config.registry import build_snapshot
 from meshd.config.store import Store
 from meshd.config.write import to_json
-from meshd.discovery import addressing, groups, host_services, workloads
-from meshd.discovery.enrolment import Facts, Life, Plan, owners_accepted, owners_present, step
+from meshd.discovery import addressing, groups, host_services, restoring, workloads
+from meshd.discovery.enrolment import (
+    Facts,
+    Life,
+    Plan,
+    known_again,
+    owners_accepted,
+    owners_present,
+    step,
+)
 from meshd.discovery.health import Checker
-from meshd.errors import InvalidInputError, MeshdError
+from meshd.errors import MeshdError
 from meshd.model.base import Key, Object
 from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
@@ -103,6 +111,10 @@ class Mesh:
         """What else may be wrong: each gives a line, or nothing."""
         self._observed = False
         self._pins: dict[str, str] = {}
+        self._pins_path = paths.netns
+        self._damaged: dict[str, str] = {}
+        """Workloads of which the record cannot be used: what there is to say, by uid."""
+        self._host_is_known = True
         self._service_cidr = settings.mesh.service_cidr
         self._record_path = paths.workloads
         self._services_path = paths.lib / host_services.RECORD
@@ -127,18 +139,20 @@ class Mesh:
         self._dirty.set()
 
     def _load(self) -> None:
-        self.registered = {}
+        services = workloads.load(self._services_path, keep=True)
+        running = workloads.load(self._record_path, keep=True)
+        found = restoring.restore(services, running, self._pinned_before())
+        self.registered, self.lives, self._damaged = found.registered, found.lives, found.problems
+        self._host_is_known = not (services.lost and running.lost)
+        for problem in (services.lost, running.lost, *found.problems.values()):
+            if problem:
+                _log.error("%s", problem, extra={"MESHD_EVENT": "record-lost"})
+
+    def _pinned_before(self) -> tuple[str, ...]:
         try:
-            self.registered, unusable = host_services.load(self._services_path)
-            record, left_out = workloads.load(self._record_path)
-        except InvalidInputError as error:
-            _log.warning("%s", error, extra={"MESHD_EVENT": "record-lost"})
-            return
-        for problem in (*unusable, *left_out):
-            _log.error("%s", problem, extra={"MESHD_EVENT": "record-lost"})
-        pods = {uid: one for uid, one in record.registered.items() if one.host is None}
-        self.registered |= pods
-        self.lives = dict(record.lives)
+            return tuple(path.name.partition("@")[0] for path in self._pins_path.iterdir())
+        except OSError:
+            return ()
 
     def _save(self) -> None:
         workloads.save(self._record_path, workloads.Record(self.registered, self.lives))
@@ -151,24 +165,30 @@ class Mesh:
 
     def register(self, found: tuple[Workload, ...]) -> None:
         """Raises SystemRefusedError when it cannot be recorded: then nothing has changed."""
-        before = self.registered
-        placed = host_services.with_ports(found, before)
-        self.registered = before | {workload.uid: workload for workload in placed}
-        self._record_or(before)
+        placed = host_services.with_ports(found, self.registered)
+        self._host_is_known = self._host_is_known or any(one.host for one in placed)
+        self._record({workload.uid: workload for workload in placed})
 
     def unregister(self, uids: tuple[str, ...]) -> None:
         """Raises SystemRefusedError when it cannot be recorded: then nothing has changed."""
-        before = self.registered
-        self.registered = {uid: one for uid, one in before.items() if uid not in uids}
-        self._record_or(before)
+        self._record(dict.fromkeys(uids))
 
-    def _record_or(self, before: dict[str, Workload]) -> None:
+    def _record(self, news: Mapping[str, Workload | None]) -> None:
+        """None: it is registered no more."""
+        before, lives = self.registered, self.lives
+        after = {**before, **news}
+        self.registered = {uid: one for uid, one in after.items() if one is not None}
+        self.lives = lives | {
+            uid: known_again(lives[uid], news[uid]) for uid in news.keys() & lives.keys()
+        }
         try:
             host_services.save(self._services_path, self.registered, before)
             self._save()
         except MeshdError:
-            self.registered = before
+            self.registered, self.lives = before, lives
             raise
+        for uid in news:
+            self._damaged.pop(uid, None)
         self._forget_snapshot()
 
     def hear_of(self, elsewhere: tuple[Workload, ...]) -> None:
@@ -264,7 +284,7 @@ class Mesh:
         self.identity.tell(wire.Allow(plan.identities, self.contacts))
         self._publish(plan.served)
         self._pins = {uid: path for uid, path in self._pins.items() if uid in plan.lives}
-        self.capture.tell(wire.Place(plan.placements))
+        self.capture.tell(wire.Place(plan.placements, self._host_is_known))
 
     @property
     def known(self) -> dict[str, Workload]:
@@ -390,6 +410,7 @@ class Mesh:
             *self._compiler.problems,
             *self._credential_problems(),
             *file_references.problems(self.store.objects.values(), self._files),
+            *self._damaged.values(),
             *filter(None, (self._unsettled, *worries)),
             *shares.problems(self.registered.values()),
         )

@@ -10,6 +10,9 @@ class Place(Message, frozen=True):
     """The whole of what is wanted. A workload that is not listed is to be let go."""
 
     placements: tuple[Placement, ...]
+    host: bool = True
+    """Whether services of the host are among them; False: they stay as they are, because it is not
+    known which there are."""
 
 
 class Observed(Message, frozen=True):

@@ -125,7 +125,7 @@ async def _follow(record: Path, uid: str, moments: Moments) -> None:
         with contextlib.suppress(FileNotFoundError):
             if (stamp := record.stat().st_mtime_ns) != before:
                 before = stamp
-                life = workloads.load(record)[0].lives.get(uid)
+                life = workloads.load(record).record.lives.get(uid)
                 if life and life.phase is Phase.CAPTURED:
                     moments["listeners"] = time.monotonic()
         await asyncio.sleep(_LOOK)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def endpoints(node: Node, host: str) -> str:
     """``host``: the beginning of a service's name."""
-    record = workloads.load(node.paths.workloads)[0]
+    record = workloads.load(node.paths.workloads).record
     lines = [
         f"{uid}: {'ready' if one.ready else 'NOT READY'}"
         f", {record.lives[uid].phase if uid in record.lives else 'outside'}"

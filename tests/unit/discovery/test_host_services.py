@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from meshd.discovery import host_services
+from meshd.discovery import host_services, workloads
 from meshd.discovery.host_services import with_ports
 from meshd.errors import NotReadyError, SystemRefusedError
 from meshd.model.interception import HOST_PORTS
@@ -58,14 +58,14 @@ def test_when_all_are_taken_it_says_so() -> None:
 
 def test_the_record_is_of_services_only_and_is_found_again(tmp_path: Path) -> None:
     path = tmp_path / host_services.RECORD
-    assert host_services.load(path) == ({}, ())
+    assert workloads.load(path).record.registered == {}
     host_services.save(path, {"mesh.c": pod("c")}, {})
     assert not path.exists()
     placed = {one.uid: one for one in with_ports([service("a")], {})}
     host_services.save(path, {"mesh.c": pod("c"), **placed}, {"mesh.c": pod("c")})
-    assert host_services.load(path) == (placed, ())
+    assert workloads.load(path).record.registered == placed
     host_services.save(path, {}, placed)
-    assert host_services.load(path) == ({}, ())
+    assert workloads.load(path).record.registered == {}
     assert msgspec.json.decode(path.read_bytes())["registered"] == {}
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from meshd.discovery.enrolment import Life, Phase
-from meshd.discovery.workloads import Record, load, save
-from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.discovery.workloads import Loaded, Record, load, save
+from meshd.errors import SystemRefusedError
 from meshd.model.workload import NamedPort, Workload
 
 _WORKLOAD = Workload(
@@ -30,13 +30,13 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "workloads.json"
     save(path, Record())
     save(path, _RECORD)
-    assert load(path) == (_RECORD, ())
+    assert load(path) == Loaded(_RECORD)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_without_a_file_nothing_is_registered(tmp_path: Path) -> None:
-    assert load(tmp_path / "workloads.json") == (Record(), ())
+    assert load(tmp_path / "workloads.json") == Loaded()
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,13 @@ def test_without_a_file_nothing_is_registered(tmp_path: Path) -> None:
 def test_a_file_that_is_no_record_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "workloads.json"
     path.write_bytes(content)
-    with pytest.raises(InvalidInputError, match="register them again") as caught:
-        load(path)
-    assert str(caught.value).startswith(str(path))
-    assert "\n" not in str(caught.value)
+    found = load(path, keep=True)
+    assert found == Loaded(lost=found.lost)
+    assert found.lost.startswith(str(path))
+    assert "\n" not in found.lost
+    assert (tmp_path / "workloads.json.damaged-1").read_bytes() == content
+    assert load(path, keep=True) == found  # and no second copy of the same
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_what_cannot_be_written_leaves_the_record_as_it_was(tmp_path: Path) -> None:
@@ -58,7 +61,7 @@ def test_what_cannot_be_written_leaves_the_record_as_it_was(tmp_path: Path) -> N
     (tmp_path / ".workloads.json.new").mkdir()
     with pytest.raises(SystemRefusedError, match=str(path)):
         save(path, Record())
-    assert load(path) == (_RECORD, ())
+    assert load(path) == Loaded(_RECORD)
 
 
 def test_a_workload_that_cannot_be_used_costs_itself_and_is_named(tmp_path: Path) -> None:
@@ -69,9 +72,11 @@ def test_a_workload_that_cannot_be_used_costs_itself_and_is_named(tmp_path: Path
     content["registered"]["mesh.bad"] = good | {"uid": "mesh.bad", "addresses": ["not-an-ip"]}
     content["lives"]["mesh.worse"] = 1
     path.write_text(json.dumps(content))
-    record, problems = load(path)
-    assert record == _RECORD
-    assert [problem.partition(" is left out")[0] for problem in problems] == [
-        f"{path}: 'mesh.bad'",
-        f"{path}: 'mesh.worse'",
-    ]
+    content["registered"]["mesh.other"] = good
+    path.write_text(json.dumps(content))
+    found = load(path, keep=True)
+    assert found.record == _RECORD
+    assert found.problems.keys() == {"mesh.bad", "mesh.worse", "mesh.other"}
+    assert all(problem.startswith(f"{path}: ") for problem in found.problems.values())
+    assert json.loads((tmp_path / "workloads.json.damaged-1").read_text()) == content
+    assert found.unusable["mesh.bad"].netns == _WORKLOAD.netns

@@ -1,0 +1,72 @@
+"""Two records on disk and the pins → what is registered, and how far each workload is. Pure.
+
+A record that cannot be used never releases what was captured: it costs its workload to be served,
+until that is registered again or given up, and costs no other anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import msgspec
+
+from meshd.discovery import remains
+from meshd.discovery.enrolment import Life, Phase
+from meshd.discovery.workloads import Loaded
+from meshd.model.workload import Workload
+
+_UNKNOWN = "its record is lost"
+
+
+class Restored(msgspec.Struct, frozen=True):
+    registered: dict[str, Workload]
+    lives: dict[str, Life]
+    problems: dict[str, str]
+    """What is to be said of a workload, by uid."""
+
+
+def restore(services: Loaded, running: Loaded, pinned: Collection[str]) -> Restored:
+    """``services``: those of the host, which outlive a reboot; ``running``: all workloads.
+    ``pinned``: uids of which the namespace is held."""
+    registered = dict(_registered(services, running))
+    lives = dict(running.record.lives)
+    for uid, workload in registered.items():
+        if uid not in lives and (running.lost or uid in running.problems):
+            # If it was captured, it is not to be let go in between.
+            lives[uid] = Life(workload, Phase.CAPTURED)
+    unusable = {**running.unusable, **services.unusable}
+    if running.lost:
+        unusable |= {uid: found for uid in pinned if (found := remains.of(uid))}
+    lives |= {
+        uid: Life(workload, Phase.HELD)
+        for uid, workload in unusable.items()
+        if uid not in lives and uid not in registered
+    }
+    return Restored(registered, lives, dict(_problems(services, running, lives)))
+
+
+def _registered(services: Loaded, running: Loaded) -> Iterator[tuple[str, Workload]]:
+    """What was served last counts where what was registered cannot be used."""
+    there = running.record.registered
+    for uid in services.unusable.keys() | running.unusable.keys():
+        if uid in running.record.lives:
+            yield uid, running.record.lives[uid].workload
+    for uid, workload in there.items():
+        if workload.host is None or services.lost or uid in services.problems:
+            yield uid, workload
+    yield from services.record.registered.items()
+
+
+def _problems(
+    services: Loaded, running: Loaded, lives: dict[str, Life]
+) -> Iterator[tuple[str, str]]:
+    reasons = {**running.problems, **services.problems}
+    held = {uid for uid, life in lives.items() if life.phase is Phase.HELD}
+    for uid in sorted(reasons.keys() | held):
+        if uid in held:
+            consequence = "it stays captured and is not served: register it again, or unregister it"
+        elif uid in lives:
+            consequence = "it goes on as it was served last: register it again"
+        else:
+            consequence = "it is left out: register it again"
+        yield uid, f"workload {uid}: {reasons.get(uid, _UNKNOWN)}; {consequence}"
