@@ -23,6 +23,7 @@ FOUNDATION: Final = {
     "accounts",
     "addresses",
     "aside",
+    "attempts",
     "budget",
     "credentials",
     "decoding",

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from meshd.aside import set_aside
+from meshd.config import withheld
 from meshd.config.admission import admit
 from meshd.config.write import to_json
 from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
@@ -109,8 +110,30 @@ def load(path: Path) -> tuple[Applied, tuple[Finding, ...]]:
             found = admit(value)
         except InvalidInputError as error:
             findings.append(Finding(str(path), 1, f"one object of it is not in force: {error}"))
+            if closed := _in_place_of(value):
+                objects[closed.key] = closed
         else:
             objects[found.key] = found
     if findings:
         findings.append(Finding(str(path), 1, f"a copy with all objects is {set_aside(path)}"))
     return Applied(content.revision, objects, content.addresses), tuple(findings)
+
+
+def _in_place_of(value: Any) -> Object | None:
+    try:
+        named = msgspec.convert(value, _Named)
+    except msgspec.ValidationError:
+        return None
+    return withheld.in_place_of(named.kind, named.metadata.namespace, named.metadata.name)
+
+
+class _Name(msgspec.Struct):
+    name: str
+    namespace: str
+
+
+class _Named(msgspec.Struct):
+    """As much of an object as tells which it is."""
+
+    kind: str
+    metadata: _Name

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from meshd.config import applied
+from meshd.config import applied, withheld
 from meshd.config.files import ConfigDirectory
 from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.model.base import Key, Object
@@ -40,6 +40,9 @@ class Store:
         self._unsaved: tuple[Finding, ...] = ()
         self._callbacks: list[Callable[[], None]] = []
         self._followed: Mapping[Key, Object] | None = None
+        self._why_withheld: Callable[[Object], str] = lambda _: ""
+        self.known: Collection[Key] = ()
+        """What is stored or in files, be it in force or not."""
         self.revision = self._applied.revision
         self._files.refresh()
         self._merge()
@@ -97,6 +100,11 @@ class Store:
             self._merge()
             self._notify()
 
+    def withhold(self, why: Callable[[Object], str]) -> None:
+        """Objects for which ``why`` gives a reason are not in force from now on."""
+        self._why_withheld = why
+        self._merge()
+
     def keep_addresses(self, addresses: Mapping[str, str]) -> None:
         """Remember virtual addresses over restarts, or until then if the disk does not let us."""
         if dict(addresses) != self._applied.addresses:
@@ -153,7 +161,9 @@ class Store:
     def _merge(self) -> None:
         from_files = {key: read.object for key, read in self._files.reads.items()}
         stored = self._applied.objects if self._followed is None else self._followed
-        self._objects = {**stored, **from_files}
+        whole = {**stored, **from_files}
+        self.known = whole.keys()
+        self._objects = withheld.without(whole, self._why_withheld)
         hidden = tuple(
             read.finding((), "an applied object of this name is hidden by this file", "warning")
             for key, read in self._files.reads.items()

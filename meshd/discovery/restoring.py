@@ -7,6 +7,7 @@ until that is registered again or given up, and costs no other anything.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import msgspec
 
@@ -70,3 +71,11 @@ def _problems(
         else:
             consequence = "it is left out: register it again"
         yield uid, f"workload {uid}: {reasons.get(uid, _UNKNOWN)}; {consequence}"
+
+
+def pinned(directory: Path) -> tuple[str, ...]:
+    """UIDs of workloads whose namespaces are held there."""
+    try:
+        return tuple(path.name.partition("@")[0] for path in directory.iterdir())
+    except OSError:
+        return ()

@@ -11,15 +11,17 @@ import datetime
 import logging
 import os
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from meshd import wire
-from meshd.config import admission, following
+from meshd.config import admission, following, withheld
 from meshd.config.write import api_version
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.identity import clocks, uplink
 from meshd.identity.node import node_uri
 from meshd.model import checked, kinds
+from meshd.model.base import Object
 from meshd.model.workload import Workload
 from meshd.roles.hub import Mesh
 from meshd.roles.kept_file import KeptFile
@@ -57,7 +59,7 @@ class Agent:
         self._server = settings.server
         self._node = settings.node_name
         self._uri = node_uri(settings.identity.trust_domain, self._node)
-        self._inbox = Inbox(decode)
+        self._inbox = Inbox(decode, mesh.work.attempts)
         self._kept = KeptFile(paths.lib / "server-state", self._inbox.dump, mesh.touch)
         self._load()
         self._client = Client(
@@ -100,9 +102,17 @@ class Agent:
 
     def _use(self) -> None:
         found = (found for url in _KINDS for found in self._inbox.values(url).values())
-        self._mesh.store.follow({one.key: one for one in found})
+        closed = {one.key: one for one in self._closed()}
+        self._mesh.store.follow({**closed, **{one.key: one for one in found}})
         elsewhere = self._inbox.values(mcp.WORKLOAD).values()
         self._mesh.hear_of(tuple(one for one in elsewhere if one.node != self._node))
+
+    def _closed(self) -> Iterator[Object]:
+        """In place of what is refused and could open something."""
+        for url, full_name in self._inbox.refused:
+            namespace, _, name = full_name.partition("/")
+            if found := withheld.in_place_of(url.rpartition("/")[2], namespace, name):
+                yield found
 
     def _load(self) -> None:
         try:

@@ -11,22 +11,21 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from meshd import wire
 from meshd.compile import shares
-from meshd.compile.compiler import Compiled, Compiler
+from meshd.compile.compiler import Compiler
 from meshd.compile.gateway_ports import gateway_ports
 from meshd.compile.isolation import Isolating
 from meshd.compile.listeners import workload_of
-from meshd.compile.trial import trial_clients
 from meshd.config import file_references, snapshots
 from meshd.config.registry import build_snapshot
 from meshd.config.store import Store
-from meshd.config.write import to_json
 from meshd.discovery import addressing, groups, host_services, restoring, workloads
 from meshd.discovery.enrolment import (
     Facts,
@@ -40,41 +39,21 @@ from meshd.discovery.enrolment import (
 from meshd.discovery.health import Checker
 from meshd.errors import MeshdError
 from meshd.model.base import Key, Object
-from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Observation, Workload
 from meshd.proxy.machine import capacity_here
 from meshd.roles import probing
+from meshd.roles.in_work import InWork
 from meshd.roles.link import Link
+from meshd.roles.once import SaidOnce
 from meshd.roles.own_addresses import OwnAddresses
+from meshd.roles.packing import Packer
 from meshd.roles.resolving import Resolving
+from meshd.roles.trying import refused
 from meshd.settings import Paths, Settings
-from meshd.xds import mcp
-from meshd.xds.resources import Resource, Resources, pack
 from meshd.xds.server import Server
 
 _log = logging.getLogger(__name__)
-
-
-class Packer:
-    """Messages to resources; the same message gives the same resource again."""
-
-    def __init__(self) -> None:
-        self._packed: dict[int, tuple[Any, Resource]] = {}
-
-    def pack(self, compiled: Mapping[Pool, Compiled]) -> dict[Pool, Resources]:
-        now: dict[int, tuple[Any, Resource]] = {}
-
-        def packed(of_pool: Compiled) -> Iterator[Resource]:
-            for messages in of_pool.values():
-                for name, message in messages.items():
-                    known = self._packed.get(id(message))
-                    now[id(message)] = known or (message, pack(name, message))
-                    yield now[id(message)][1]
-
-        found = {pool: Resources.of(packed(of_pool)) for pool, of_pool in compiled.items()}
-        self._packed = now
-        return found
 
 
 class Mesh:
@@ -111,19 +90,15 @@ class Mesh:
         """What else may be wrong: each gives a line, or nothing."""
         self._observed = False
         self._pins: dict[str, str] = {}
-        self._pins_path = paths.netns
         self._damaged: dict[str, str] = {}
         """Workloads of which the record cannot be used: what there is to say, by uid."""
         self._host_is_known = True
         self._service_cidr = settings.mesh.service_cidr
-        self._record_path = paths.workloads
-        self._services_path = paths.lib / host_services.RECORD
+        self._paths = paths
         self._compiled = Compiler()
         self._compiler = Isolating(self._compiled, Compiler)
-        self._reported: frozenset[str] = frozenset()
-        """What was already said of the compiled configuration."""
-        self._unusable: frozenset[str] = frozenset()
-        """What was already said of credentials."""
+        self._uncompiled = SaidOnce("not-compiled")
+        self._unusable = SaidOnce("credential")
         self._unsettled = ""
         """Why what is wanted could not be put in force; empty when it was."""
         self._packer = Packer()
@@ -132,6 +107,7 @@ class Mesh:
         self._dirty = asyncio.Event()
         self._settled = asyncio.Condition()
         self.settlings = 0
+        self.work = InWork(paths.lib / "attempts.json", self.store, own=settings.role != "agent")
         self._load()
         self._have_moved()
         self.own.subscribe(self._have_moved)
@@ -140,22 +116,20 @@ class Mesh:
 
     def _load(self) -> None:
         services = workloads.load(self._services_path, keep=True)
-        running = workloads.load(self._record_path, keep=True)
-        found = restoring.restore(services, running, self._pinned_before())
+        running = workloads.load(self._paths.workloads, keep=True)
+        found = restoring.restore(services, running, restoring.pinned(self._paths.netns))
         self.registered, self.lives, self._damaged = found.registered, found.lives, found.problems
         self._host_is_known = not (services.lost and running.lost)
         for problem in (services.lost, running.lost, *found.problems.values()):
             if problem:
                 _log.error("%s", problem, extra={"MESHD_EVENT": "record-lost"})
 
-    def _pinned_before(self) -> tuple[str, ...]:
-        try:
-            return tuple(path.name.partition("@")[0] for path in self._pins_path.iterdir())
-        except OSError:
-            return ()
+    @property
+    def _services_path(self) -> Path:
+        return self._paths.lib / host_services.RECORD
 
     def _save(self) -> None:
-        workloads.save(self._record_path, workloads.Record(self.registered, self.lives))
+        workloads.save(self._paths.workloads, workloads.Record(self.registered, self.lives))
 
     # ---- what others tell
 
@@ -193,8 +167,9 @@ class Mesh:
 
     def hear_of(self, elsewhere: tuple[Workload, ...]) -> None:
         """All workloads of other nodes, from now on."""
-        if elsewhere != self.elsewhere:
-            self.elsewhere = elsewhere
+        taken = self.work.elsewhere(elsewhere, self.elsewhere, starting=not self.settlings)
+        if taken != self.elsewhere:
+            self.elsewhere = taken
             self._forget_snapshot()
 
     def _forget_snapshot(self) -> None:
@@ -245,7 +220,9 @@ class Mesh:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
+            working = self.work.names
             self._unsettled = self._settled_or_why()
+            self.work.settled(working)
             self.checker.check(groups.probes(self.known.values(), self.store.objects))
             self.settlings += 1
             async with self._settled:
@@ -349,13 +326,8 @@ class Mesh:
         seen = msgspec.structs.replace(self.snapshot, workloads=pinned, resolvers=resolvers)
         self.xds.publish(self._packer.pack(self._compiler.compile(seen, pinned)))
         self._compiled_from = inputs
-        for problem in sorted(frozenset(self._compiler.problems) - self._reported):
-            _log.error("%s", problem, extra={"MESHD_EVENT": "not-compiled"})
-        self._reported = frozenset(self._compiler.problems)
-        unusable = frozenset(self._credential_problems())
-        for problem in sorted(unusable - self._unusable):
-            _log.error("%s", problem, extra={"MESHD_EVENT": "credential"})
-        self._unusable = unusable
+        self._uncompiled.say(self._compiler.problems)
+        self._unusable.say(self._credential_problems())
 
     def refusals(self, after: Mapping[Key, Object], changed: Collection[Key]) -> tuple[str, ...]:
         """What of a configuration that is wanted cannot be compiled, a line each, as far as what is
@@ -367,12 +339,7 @@ class Mesh:
             self.store.addresses,
             elsewhere=map(workloads.elsewhere, self.elsewhere),
         )
-        trial = Isolating(Compiler(), Compiler)
-        clients = trial_clients(snapshot, changed)
-        trial.compile(msgspec.structs.replace(snapshot, workloads=clients), clients)
-        for key in changed:
-            mcp.encode(to_json(after[key]))  # as nodes are told of it
-        return trial.problems
+        return refused(snapshot, after, changed)
 
     def facts(self) -> Facts:
         published, accepted = self.xds.published_names(), self.xds.accepted_names()
@@ -411,6 +378,7 @@ class Mesh:
             *self._credential_problems(),
             *file_references.problems(self.store.objects.values(), self._files),
             *self._damaged.values(),
+            *self.work.problems,
             *filter(None, (self._unsettled, *worries)),
             *shares.problems(self.registered.values()),
         )

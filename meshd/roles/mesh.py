@@ -53,6 +53,9 @@ async def run(settings: Settings, paths: Paths) -> None:
                 tasks.create_task(sharing.kept.run())
             if agent:
                 tasks.create_task(agent.run())
+    except asyncio.CancelledError:
+        mesh.work.ended()
+        raise
     finally:
         await mesh.checker.close()
         await mesh.xds.stop()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from meshd import accounts, channel, wire
+from meshd.attempts import Attempts
 from meshd.errors import InvalidInputError, UnreachableError
 from meshd.identity import csr, istio_ca
 from meshd.identity.join import ALPN, MeshFacts, Reception
@@ -32,6 +33,7 @@ from meshd.xds.resources import Resource, Resources
 
 T = TypeVar("T", bound=wire.Message)
 _log = logging.getLogger(__name__)
+_PACKING = "what nodes are told"
 
 
 async def run(settings: Settings, paths: Paths) -> None:
@@ -69,11 +71,13 @@ class Server:
         self._problems: tuple[str, ...] = ()
         self._objects: tuple[dict[str, Any], ...] | None = None
         self.certificate = ServingCertificate(self._trust_domain, settings.node_name, self._certify)
+        self._attempts = Attempts(paths.own("server") / "attempts.json")
         self.plane = Plane(
             self.peer,
             self._admit,
             self._rosters_changed,
             settings.control.disconnect_grace,
+            attempts=self._attempts,
         )
         self.mesh = Link(paths.socket("mesh"), self.shared)
         self.mesh.tell(wire.Follow())
@@ -163,17 +167,32 @@ class Server:
         message can hold is left out and said."""
         now: dict[str, tuple[Any, Resource]] = {}
         problems: list[str] = []
+        if not self._attempts.knows(_PACKING):
+            self._attempts.begin({_PACKING: ("", None)})
         for key, value, encode in (*map(_object, objects), *map(_workload, workloads)):
             try:
-                now[key] = self._known(key, value) or (value, encode())
+                now[key] = self._known(key, value) or (value, self._encoded(key, encode))
             except InvalidInputError as error:
                 problems.append(f"nodes are not told of {error}; correct or delete it")
+        self._attempts.done({_PACKING})
         for problem in sorted(set(problems) - set(self._problems)):
             _log.error("%s", problem, extra={"MESHD_EVENT": "not-shared"})
         self._packed, self._problems = now, tuple(problems)
         every = [resource for _, resource in now.values()]
         secrets = {one.name: one for one in every if one.type_url == SECRET}
         return Resources.of(one for one in every if one.type_url != SECRET), secrets
+
+    def _encoded(self, key: str, encode: Callable[[], Resource]) -> Resource:
+        """Raises InvalidInputError."""
+        if why := self._attempts.why_left_out(key, ""):
+            raise InvalidInputError(f"{key}, which is left out: {why}")
+        if not self._attempts.knows(_PACKING):
+            return encode()
+        # A process died at this: each for itself, so that it can be told which it was.
+        self._attempts.begin({key: ("", None)})
+        resource = encode()
+        self._attempts.done({key})
+        return resource
 
     def _known(self, key: str, value: Any) -> tuple[Any, Resource] | None:
         known = self._packed.get(key)
@@ -184,7 +203,9 @@ class Server:
     async def answer(self, request: wire.AnyMessage) -> wire.Message:
         match request:
             case wire.Nodes():
-                return wire.NodeStatuses(self.plane.statuses(), self._problems)
+                return wire.NodeStatuses(
+                    self.plane.statuses(), (*self._problems, *self._attempts.problems)
+                )
             case wire.RemoveNode(name):
                 await self._ask(request, wire.Done)
                 await self.plane.expel(name)

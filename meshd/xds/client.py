@@ -200,7 +200,7 @@ class Client:
         changed, refused = self._inbox.take(
             response.type_url, resources, response.removed_resources
         )
-        if changed:
+        if changed or refused:
             self._taken()
         answer = discovery_pb2.DeltaDiscoveryRequest(
             type_url=response.type_url, response_nonce=response.nonce

@@ -6,11 +6,13 @@ taken.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from meshd.attempts import Attempts
 from meshd.errors import UNDECODABLE, InvalidInputError, MeshdError
 
 
@@ -30,8 +32,11 @@ Decode = Callable[[str, str, bytes], Any]
 
 
 class Inbox:
-    def __init__(self, decode: Decode) -> None:
+    """``attempts``: what a process has died of is not taken, and the version before stays."""
+
+    def __init__(self, decode: Decode, attempts: Attempts | None = None) -> None:
         self._decode = decode
+        self._attempts = attempts
         self._held: dict[str, dict[str, Held]] = {}
         self._values: dict[str, dict[str, Any]] = {}
         self.refused: dict[tuple[str, str], str] = {}
@@ -45,16 +50,25 @@ class Inbox:
         return self._values.get(type_url, {})
 
     def take(
-        self, type_url: str, resources: Iterable[tuple[str, Held]], removed: Iterable[str] = ()
+        self,
+        type_url: str,
+        resources: Iterable[tuple[str, Held]],
+        removed: Iterable[str] = (),
+        *,
+        starting: bool = False,
     ) -> tuple[bool, str]:
-        """Whether anything is another than before, and why something was refused, if so."""
+        """Whether anything is another than before, and why something was refused, if so.
+        ``starting``: it was taken before."""
         held = self._held.setdefault(type_url, {})
         values = self._values.setdefault(type_url, {})
         changed = False
         reasons: list[str] = []
-        for name, resource in resources:
+        found = list(resources)
+        self._begin(type_url, found, starting=starting)
+        for name, resource in found:
             self.refused.pop((type_url, name), None)
             try:
+                self._check(type_url, name, resource)
                 value = self._decode(type_url, name, resource.body)
             except MeshdError as error:
                 self.refused[type_url, name] = str(error)
@@ -68,6 +82,28 @@ class Inbox:
             values.pop(name, None)
         return changed, "; ".join(reasons)
 
+    def _begin(
+        self, type_url: str, resources: Iterable[tuple[str, Held]], *, starting: bool
+    ) -> None:
+        attempts, held = self._attempts, self._held.get(type_url, {})
+        if attempts is None:
+            return
+        records: dict[str, tuple[str, Any]] = {}
+        for name, one in resources:
+            shown, fingerprint = _shown(type_url, name), _fingerprint(one)
+            suspected = attempts.knows(shown, fingerprint) if starting else held.get(name) != one
+            if suspected and not attempts.why_left_out(shown, fingerprint):
+                records[shown] = fingerprint, one.body
+        attempts.begin(records)
+
+    def _check(self, type_url: str, name: str, resource: Held) -> None:
+        """Raises InvalidInputError."""
+        if self._attempts is None:
+            return
+        shown = _shown(type_url, name)
+        if why := self._attempts.why_left_out(shown, _fingerprint(resource)):
+            raise InvalidInputError(f"left out: {why}")
+
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(_State(self._held))
 
@@ -77,5 +113,16 @@ class Inbox:
             state = msgspec.msgpack.decode(data, type=_State)
         except UNDECODABLE as error:
             raise InvalidInputError(f"damaged ({error})") from None
-        found = [self.take(url, named.items())[1] for url, named in state.resources.items()]
+        found = [
+            self.take(url, named.items(), starting=True)[1]
+            for url, named in state.resources.items()
+        ]
         return tuple(reason for reason in found if reason)
+
+
+def _shown(type_url: str, name: str) -> str:
+    return f"{type_url.rpartition('/')[2]} {name}"
+
+
+def _fingerprint(resource: Held) -> str:
+    return hashlib.blake2b(resource.body, digest_size=8).hexdigest()

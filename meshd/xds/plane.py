@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ import msgspec
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd import wire
+from meshd.attempts import Attempts
 from meshd.errors import (
     InvalidInputError,
     MeshdError,
@@ -92,7 +93,10 @@ class Plane:
         changed: Callable[[], None],
         grace: float,
         clock: Callable[[], float] = time.time,
+        *,
+        attempts: Attempts | None = None,
     ) -> None:
+        self._attempts = attempts
         self._peer = peer
         self._admit = admit
         self._changed = changed
@@ -218,11 +222,26 @@ class Plane:
         _log.info("node %s connected", node, extra={"MESHD_EVENT": "node"})
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
-                refused = self._told(node, rosters.decode(message))
+                with self._attempt(f"what node {node} reports"):
+                    refused = self._told(node, rosters.decode(message))
                 await context.write(msgspec.json.encode(Taken(refused, self._clock())))
         finally:
             self._set(rosters.disconnected(self.rosters, node, self._clock()))
             _log.info("node %s hung up", node, extra={"MESHD_EVENT": "node-gone"})
+
+    @contextlib.contextmanager
+    def _attempt(self, name: str) -> Generator[None]:
+        """Raises InvalidInputError when processes have died of it, whatever it is now."""
+        if self._attempts is None:
+            yield
+            return
+        if why := self._attempts.why_left_out(name, ""):
+            raise InvalidInputError(f"{name} is left out: {why}")
+        self._attempts.begin({name: ("", None)})
+        try:
+            yield
+        finally:
+            self._attempts.done({name})
 
     def _told(self, node: str, report: rosters.Report) -> Mapping[str, str]:
         """What of it the node may not have, or nobody can use: why, by uid."""

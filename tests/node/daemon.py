@@ -52,7 +52,7 @@ class Daemon:
         self.images = self.home / "apps"
         self.prefix: tuple[str, ...] = ()
         """Before its commands: where they are to run."""
-        self._environment = {**os.environ, "MESHD_HOME": str(self.home)}
+        self.environment = {**os.environ, "MESHD_HOME": str(self.home)}
         self._supervisor: subprocess.Popen[bytes] | None = None
         shutil.copytree(APPS, self.images)
         self.images.chmod(0o755)
@@ -87,7 +87,7 @@ class Daemon:
         with (self.home / "log").open("ab") as log:
             self._supervisor = subprocess.Popen(
                 [*self.prefix, sys.executable, "-P", "-m", "meshd"],
-                env=self._environment,
+                env=self.environment,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -202,7 +202,7 @@ class Daemon:
 
     def meshctl(self, *arguments: str, text: str = "", timeout: float = 90) -> Process:
         command = [*self.prefix, str(MESHCTL), *arguments]
-        return run(command, self._environment, text, timeout)
+        return run(command, self.environment, text, timeout)
 
     def apply(self, text: str, *, delete: bool = False, namespace: str = "mesh") -> None:
         """Until every proxy has it."""

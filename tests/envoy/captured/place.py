@@ -36,7 +36,7 @@ from meshd.model.workload import Workload
 from meshd.proxy.bootstrap import bootstrap
 from meshd.proxy.machine import capacity_here
 from meshd.proxy.pool import Member
-from meshd.roles.hub import Packer
+from meshd.roles.packing import Packer
 from meshd.settings import Paths, ProxySettings, Settings
 from meshd.xds.server import Server
 

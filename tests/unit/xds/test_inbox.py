@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from meshd.attempts import Attempts
 from meshd.errors import InvalidInputError
 from meshd.xds.inbox import Held, Inbox
 
@@ -94,3 +97,25 @@ def test_what_an_older_version_kept_and_this_one_cannot_read_is_named() -> None:
     assert dict(inbox.values(URL)) == {"b": "fine"}
     with pytest.raises(InvalidInputError, match="damaged"):
         inbox.load(b"\xc1")
+
+
+def test_what_a_process_died_of_is_refused_and_the_version_before_stays(tmp_path: Path) -> None:
+    def taken(body: bytes, *, survives: bool) -> Inbox:
+        attempts = Attempts(tmp_path / "attempts.json")
+        inbox = Inbox(lambda _type, _name, data: data, attempts)
+        if kept:
+            inbox.load(kept[-1])
+        inbox.take("t/Kind", [("a", Held(body.decode(), body))])
+        if survives:
+            attempts.done()
+        return inbox
+
+    kept: list[bytes] = []
+    kept.append(taken(b"good", survives=True).dump())
+    for _ in range(3):
+        assert taken(b"bad", survives=False).values("t/Kind") == {"a": b"bad"}
+    inbox = taken(b"bad", survives=True)
+    assert inbox.values("t/Kind") == {"a": b"good"}
+    (reason,) = inbox.refused.values()
+    assert "died 3 times" in reason
+    assert taken(b"better", survives=True).values("t/Kind") == {"a": b"better"}

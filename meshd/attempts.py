@@ -1,0 +1,162 @@
+"""Which records a process died of: those that it worked on when it ended without a word.
+
+A record is noted on disk before it is put in force, and taken off once that has gone well. Whoever
+starts next finds what was left there. A record that was there at three deaths in a row is left out,
+and said, until it is another one or an hour has passed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from meshd import journal
+from meshd.errors import UNDECODABLE
+
+_DEATHS: Final = 3
+_WINDOW: Final = 600.0
+"""Seconds within which deaths count."""
+_LEFT_OUT_FOR: Final = 3600.0
+"""Seconds after which it is tried again."""
+_MOST: Final = 16
+"""Records that are left out at once; of more it cannot be told which is at fault."""
+_log = logging.getLogger(__name__)
+
+
+class Suspect(msgspec.Struct, frozen=True):
+    fingerprint: str
+    """Of its content: another one begins anew."""
+    content: Any = None
+    """So that it is not lost."""
+    deaths: tuple[float, ...] = ()
+    """When, in Unix seconds."""
+    works: bool = True
+    """It is being put in force."""
+
+    @property
+    def is_left_out(self) -> bool:
+        return len(self.deaths) >= _DEATHS
+
+
+State = Mapping[str, Suspect]
+"""By the name of the record."""
+
+
+def died(state: State, now: float) -> dict[str, Suspect]:
+    """What is known after a process has ended with this state."""
+    working = [name for name, one in state.items() if one.works]
+    after: dict[str, Suspect] = {}
+    for name, one in state.items():
+        if one.is_left_out and not one.works:
+            if now < one.deaths[-1] + _LEFT_OUT_FOR:
+                after[name] = one
+            continue
+        recent = tuple(moment for moment in one.deaths if moment > now - _WINDOW)
+        deaths = (*recent, now) if one.works else recent
+        if len(working) > _MOST:
+            deaths = deaths[-_DEATHS + 1 :]
+        if deaths:
+            after[name] = msgspec.structs.replace(one, deaths=deaths, works=False)
+    return after
+
+
+def begun(state: State, records: Mapping[str, tuple[str, Any]]) -> dict[str, Suspect]:
+    """``records``: fingerprint and content by name."""
+    after = dict(state)
+    for name, (fingerprint, content) in records.items():
+        before = state.get(name)
+        deaths = before.deaths if before and before.fingerprint == fingerprint else ()
+        kept = content if len(records) <= _MOST else None
+        after[name] = Suspect(fingerprint, kept, deaths)
+    return after
+
+
+def done(state: State, names: Collection[str]) -> dict[str, Suspect]:
+    """They are in force, and nothing has died of them."""
+    return {name: one for name, one in state.items() if not (one.works and name in names)}
+
+
+class Attempts:
+    """The state on disk. Where it cannot be written, nothing is left out."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._state: State = died(_read(path), clock())
+        self._write()
+        for problem in self.problems:
+            journal.event(_log, logging.ERROR, "left-out", "%s", problem)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is left out, a line each."""
+        return tuple(
+            f"{name} is left out: {why}"
+            for name, one in sorted(self._state.items())
+            if (why := self.why_left_out(name, one.fingerprint))
+        )
+
+    @property
+    def working(self) -> frozenset[str]:
+        """Names of what is being put in force."""
+        return frozenset(name for name, one in self._state.items() if one.works)
+
+    def knows(self, name: str, fingerprint: str | None = None) -> bool:
+        """Whether a process has died with it. None: whatever its content was."""
+        one = self._state.get(name)
+        return one is not None and bool(one.deaths) and fingerprint in {None, one.fingerprint}
+
+    def why_left_out(self, name: str, fingerprint: str) -> str:
+        """Empty when it is to be put in force."""
+        one = self._state.get(name)
+        if one is None or not one.is_left_out or one.fingerprint != fingerprint:
+            return ""
+        if self._clock() >= one.deaths[-1] + _LEFT_OUT_FOR:
+            return ""
+        return (
+            f"a process of meshd died {len(one.deaths)} times while it took it up; it is kept in"
+            f" {self._path}; correct it, or delete that file and restart meshd to have it tried"
+            " again"
+        )
+
+    def begin(self, records: Mapping[str, tuple[str, Any]]) -> None:
+        """To be called before anything is done with them; ``records``: see ``begun``."""
+        if records:
+            self._state = begun(self._state, records)
+            self._write()
+
+    def done(self, names: Collection[str] | None = None) -> None:
+        """None: all that are being put in force."""
+        after = done(self._state, self._state if names is None else names)
+        if after != self._state:
+            self._state = after
+            self._write()
+
+    def keep_only(self, is_there: Callable[[str], bool]) -> None:
+        """The others are gone, and so is what is known of them."""
+        if gone := [name for name in self._state if not is_there(name)]:
+            self._state = {name: one for name, one in self._state.items() if name not in gone}
+            self._write()
+
+    def _write(self) -> None:
+        new = self._path.with_name(f".{self._path.name}.new")
+        with contextlib.suppress(OSError):
+            if not self._state:
+                self._path.unlink(missing_ok=True)
+                return
+            new.touch(mode=0o600)
+            new.write_bytes(msgspec.json.encode(self._state))
+            new.replace(self._path)
+
+
+def _read(path: Path) -> State:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Suspect])
+    except (OSError, *UNDECODABLE):
+        return {}

@@ -1,0 +1,27 @@
+"""Whether a configuration that is wanted can be put in force, tried before it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from meshd.compile.compiler import Compiler
+from meshd.compile.isolation import Isolating
+from meshd.compile.trial import trial_clients
+from meshd.config.write import to_json
+from meshd.model.base import Key, Object
+from meshd.model.snapshot import Snapshot
+from meshd.xds import mcp
+
+
+def refused(
+    snapshot: Snapshot, after: Mapping[Key, Object], changed: Collection[Key]
+) -> tuple[str, ...]:
+    """What cannot be compiled, a line each. Raises InvalidInputError."""
+    trial = Isolating(Compiler(), Compiler)
+    clients = trial_clients(snapshot, changed)
+    trial.compile(msgspec.structs.replace(snapshot, workloads=clients), clients)
+    for key in changed:
+        mcp.encode(to_json(after[key]))  # as nodes are told of it
+    return trial.problems

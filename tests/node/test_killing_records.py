@@ -1,0 +1,54 @@
+"""A record of which processes die costs itself: the node comes back without it, and says so."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.node.node import Node
+
+_KILLED = """
+import os, signal, sys
+if sys.orig_argv[-1] == "mesh":
+    from meshd.config import snapshots
+    take = snapshots.take
+    def deadly(store, *arguments):
+        if any(key.name == "killer" for key in store.objects):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return take(store, *arguments)
+    snapshots.take = deadly
+"""
+"""In place of a fault in a library that nobody knows of yet."""
+
+
+@pytest.fixture
+def mortal(make: Callable[..., Node]) -> Node:
+    place = make()
+    (place.home / "sitecustomize.py").write_text(_KILLED)
+    path = filter(None, (str(place.home), os.environ.get("PYTHONPATH")))
+    place.environment["PYTHONPATH"] = ":".join(path)
+    place.start()
+    return place
+
+
+def test_a_node_comes_back_without_the_object_that_kills_it(mortal: Node) -> None:
+    write = mortal.write
+    mortal.apply(write.dump(write.namespace("mesh", enrolled=True), write.service("good")))
+    done = mortal.meshctl("apply", "-f", "-", text=write.dump(write.service("killer")))
+    said = "Service mesh/killer is left out"
+
+    def is_told() -> bool:
+        status = mortal.meshctl("status")
+        return said in status.output + status.errors
+
+    mortal.eventually(is_told, f"status names it: {done}", 60)
+    assert said in mortal.log
+    mortal.eventually(mortal.is_well, "all else is in force")
+    assert mortal.meshctl("get", "service", "good", "-n", "mesh").status == 0
+    assert mortal.meshctl("delete", "service", "killer", "-n", "mesh").status == 0
+    mortal.eventually(lambda: not is_told(), "it is forgotten")

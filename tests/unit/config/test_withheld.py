@@ -1,0 +1,48 @@
+"""What is left out never opens what it closed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from meshd.config import applied
+from meshd.config.admission import admit
+from meshd.config.withheld import without
+from meshd.model.security import PeerAuthentication
+
+
+def policy(name: str, **spec: object) -> dict[str, object]:
+    meta = {"name": name, "namespace": "shop", "labels": {}, "annotations": {}}
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": meta,
+        "spec": spec,
+    }
+
+
+def is_strict(found: object) -> bool:
+    assert isinstance(found, PeerAuthentication)
+    return (
+        found.spec.selector is None and bool(found.spec.mtls) and found.spec.mtls.mode == "STRICT"
+    )
+
+
+def test_a_policy_that_is_left_out_closes_its_namespace() -> None:
+    found = admit(policy("a", mtls={"mode": "PERMISSIVE"}))
+    space = admit({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}})
+    objects = {one.key: one for one in (found, space)}
+    assert without(objects, lambda _: "") == objects
+    after = without(objects, lambda _: "it kills")
+    assert after.keys() == {found.key}
+    assert is_strict(after[found.key])
+
+
+def test_a_policy_on_disk_that_cannot_be_read_closes_its_namespace(tmp_path: Path) -> None:
+    path = tmp_path / "applied.json"
+    bad = [policy("a", mtls={"mode": "???"}), policy("b", selector=5), {"kind": 5}]
+    path.write_text(json.dumps({"revision": 1, "objects": bad, "addresses": {}}))
+    loaded, findings = applied.load(path)
+    assert [key.name for key in loaded.objects] == ["a", "b"]
+    assert all(map(is_strict, loaded.objects.values()))
+    assert len(findings) == 4

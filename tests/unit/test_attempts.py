@@ -1,0 +1,109 @@
+"""A record that processes die of is left out at the third death in a row, and said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meshd.attempts import Attempts
+
+
+class Life:
+    """Processes one after the other with one file. Each ends without a word."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.now = 1000.0
+
+    def start(self) -> Attempts:
+        self.now += 1
+        return Attempts(self.path, lambda: self.now)
+
+    def die_of(self, *names: str, fingerprint: str = "1", times: int = 1) -> None:
+        for _ in range(times):
+            self.start().begin({name: (fingerprint, {"name": name}) for name in names})
+
+
+@pytest.fixture
+def life(tmp_path: Path) -> Life:
+    return Life(tmp_path / "attempts.json")
+
+
+def test_what_was_put_in_force_is_no_suspect(life: Life) -> None:
+    for _ in range(5):
+        started = life.start()
+        started.begin({"a": ("1", None)})
+        started.done()
+    assert not life.start().knows("a")
+    assert not life.path.exists()
+
+
+@pytest.mark.parametrize("deaths", [1, 2, 3])
+def test_the_third_death_in_a_row_leaves_it_out(life: Life, deaths: int) -> None:
+    life.die_of("a", times=deaths)
+    started = life.start()
+    assert started.knows("a")
+    assert bool(started.why_left_out("a", "1")) == (deaths == 3)
+    assert len(started.problems) == (deaths == 3)
+
+
+def test_it_is_said_and_kept_and_the_way_back_is_named(
+    life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    life.die_of("a", times=3)
+    (problem,) = life.start().problems
+    assert problem.startswith("a is left out: ")
+    assert str(life.path) in problem
+    assert problem in caplog.text
+    assert '"content":{"name":"a"}' in life.path.read_text()
+
+
+def test_another_content_is_tried(life: Life) -> None:
+    life.die_of("a", times=3)
+    started = life.start()
+    assert not started.why_left_out("a", "2")
+    started.begin({"a": ("2", None)})
+    started.done({"a"})
+    assert not life.start().problems
+
+
+def test_after_an_hour_it_is_tried_once(life: Life) -> None:
+    life.die_of("a", times=3)
+    life.start()
+    life.now += 3601
+    assert not life.start().why_left_out("a", "1")
+
+
+def test_deaths_long_ago_do_not_count(life: Life) -> None:
+    life.die_of("a", times=2)
+    life.start()
+    life.now += 601
+    life.die_of("a", times=2)
+    assert not life.start().problems
+
+
+def test_it_stays_left_out_whatever_else_happens(life: Life) -> None:
+    life.die_of("a", times=3)
+    life.die_of("b")
+    started = life.start()
+    started.begin({"c": ("1", None)})
+    started.done()
+    assert life.start().why_left_out("a", "1")
+
+
+def test_what_dies_with_many_is_not_told_apart_and_none_is_left_out(life: Life) -> None:
+    life.die_of(*(f"r{number}" for number in range(100)), times=5)
+    assert not life.start().problems
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"a": 1}'])
+def test_a_damaged_file_leaves_nothing_out(life: Life, content: bytes) -> None:
+    life.path.write_bytes(content)
+    assert not life.start().problems
+
+
+def test_a_file_that_cannot_be_written_stops_nobody(life: Life) -> None:
+    life.path.with_name(".attempts.json.new").mkdir()
+    life.die_of("a")
+    assert not life.start().knows("a")
