@@ -219,6 +219,8 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     service_cidr: str = "240.240.0.0/16"
     """Where virtual addresses of services that declare none are taken from; nobody else has any."""
     dns_upstreams: tuple[str, ...] = ()
+    search_domains: tuple[Name, ...] = ()
+    """Those that workloads have in resolv.conf(5), beside the mesh's own and the host's."""
     dns_port: PortNumber = 15053
     """UDP and TCP port on the host's loopback interface where the node's resolver answers."""
     protocol_detection_timeout: Duration = Duration(0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from meshd.model.service import ServiceRecord
@@ -27,15 +27,23 @@ class Tables(NamedTuple):
 
 
 def tables(
-    services: Iterable[ServiceRecord], domain: str, wildcards_at: str, *, overlaid: bool = False
+    services: Iterable[ServiceRecord],
+    domain: str,
+    wildcards_at: str,
+    search: Sequence[str] = (),
+    namespaces: Iterable[str] = (),
+    *,
+    overlaid: bool = False,
 ) -> Tables:
-    """``wildcards_at``: the server that is asked for what wildcards stand for.
+    """``wildcards_at``: the server that is asked for what wildcards stand for. ``search``: domains
+    that are tried behind names; ``namespaces``: in which there may be names, beside the services'.
 
     ``overlaid``: all other names are asked of another resolver of ours, also those below the mesh's
     domain.
     """
     hosts: list[str] = []
-    servers: list[str] = []
+    servers = [] if overlaid else [f"server=/{domain}.{behind}/" for behind in search]
+    known: set[str] = set()
     wildcards: list[str] = []
     for service in sorted(services, key=lambda service: (service.host, service.namespace)):
         if service.host.startswith("*."):
@@ -44,11 +52,15 @@ def tables(
             if addresses:
                 wildcards.append(f"local=/{service.host}/")
                 servers.append(f"server=/{service.host}/{wildcards_at}")
+                known.add(service.host)
             continue
         named = names_of(service, domain)
         hosts += (f"{address} {' '.join(names)}" for address, names in named)
         kept = dict.fromkeys(name for _, names in named for name in names)
         servers += _kept_here(kept, "" if overlaid else domain)
+        if named:
+            known.add(service.host)
+    servers += _searched(known, namespaces, domain, search)
     return Tables(_text(hosts), _text(servers), _text(wildcards))
 
 
@@ -108,6 +120,22 @@ def _kept_here(names: Iterable[str], domain: str) -> Iterator[str]:
         if not (domain and name.endswith((f".{domain}", ".svc"))):
             yield f"server=/{name}/"
             yield f"server=/*.{name}/#"
+
+
+def _searched(
+    hosts: Collection[str], namespaces: Iterable[str], domain: str, search: Sequence[str]
+) -> Iterator[str]:
+    """No server for these with a domain behind them.
+
+    What is below the mesh's domain, and below ``NAMESPACE.svc``, is denied as a whole.
+    ``NAME.NAMESPACE`` with a domain behind it may well be a name of the world.
+    """
+    ours = f".svc.{domain}"
+    own = {host.removesuffix(ours).rpartition(".")[2] for host in hosts if host.endswith(ours)}
+    inside = (f"{namespace}.svc" for namespace in sorted({*own, *namespaces}))
+    outside = sorted(host for host in hosts if not host.endswith(ours))
+    for name in (*inside, *outside):
+        yield from (f"server=/{name}.{behind}/" for behind in search)
 
 
 def _is_address(text: str) -> bool:

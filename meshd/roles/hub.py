@@ -245,8 +245,7 @@ class Mesh:
 
     def settle(self) -> None:
         """One step at a time, for as long as a step brings another. Raises MeshdError."""
-        namespaces = {workload.namespace for workload in self.snapshot.workloads.values()}
-        self.resolving.follow(self.snapshot.services, namespaces)
+        self.resolving.follow(self.snapshot.services, self.snapshot.workloads.values())
         while True:
             plan = step(self.lives, self.snapshot.workloads, self.facts())
             advanced = plan.lives != self.lives

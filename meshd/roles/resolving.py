@@ -8,9 +8,11 @@ from typing import Final
 
 from meshd import wire
 from meshd.model.service import ServiceRecord
+from meshd.model.workload import Workload
 from meshd.resolver import files
 from meshd.resolver.asking import knows
 from meshd.resolver.command import server
+from meshd.resolver.search import domains
 from meshd.resolver.tables import marked, tables
 from meshd.resolver.views import (
     View,
@@ -37,7 +39,8 @@ class Resolving:
         self._settings = settings
         self._changed = changed
         self._supervisor = Link(paths.socket("supervisor"), lambda _: None)
-        self._followed: tuple[Mapping[str, ServiceRecord], frozenset[str]] | None = None
+        self._followed: tuple[object, ...] | None = None
+        self._search: tuple[str, ...] = ()
         self._version = 0
         self._addresses: dict[str, str] = {
             view.namespace: view.address for view in present(self._directory)
@@ -66,17 +69,24 @@ class Resolving:
             tasks.create_task(self._supervisor.run())
             tasks.create_task(self._ask())
 
-    def follow(self, services: Mapping[str, ServiceRecord], namespaces: Collection[str]) -> None:
-        """``namespaces``: of this node's workloads. Raises SystemRefusedError: the tables cannot be
-        written."""
-        if (follows := (services, frozenset(namespaces))) == self._followed:
+    def follow(
+        self, services: Mapping[str, ServiceRecord], workloads: Collection[Workload]
+    ) -> None:
+        """``workloads``: of this node. Raises SystemRefusedError: the tables cannot be written."""
+        namespaces = {workload.namespace for workload in workloads}
+        self._search = domains(
+            self._settings.domain,
+            self._settings.search_domains,
+            {workload.netns for workload in workloads},
+        )
+        if (follows := (services, namespaces, self._search)) == self._followed:
             return
         records = tuple(services.values())
         special = known_otherwise(records, namespaces, self._settings.domain)
         kept = {*special, *(name for name in self._addresses if name in namespaces)}
         self._addresses = addresses(kept, self._addresses)
         views = [view(self._directory, name, self._addresses[name]) for name in sorted(kept)]
-        marks, changed = self._write(common(self._directory), known_by_all(records))
+        marks, changed = self._write(common(self._directory), known_by_all(records), namespaces)
         for one in views:
             files.make(one.directory)
             more, is_new = self._write(one, special.get(one.namespace, ()))
@@ -92,11 +102,13 @@ class Resolving:
         self._news.set()
 
     def _write(
-        self, one: View, services: Iterable[ServiceRecord]
+        self, one: View, services: Iterable[ServiceRecord], namespaces: Iterable[str] = ()
     ) -> tuple[frozenset[tuple[str, str]], bool]:
         """The view's marks, and whether anything is new."""
         domain, wild = self._settings.domain, server(one.wildcards_address, self._settings)
-        told = tables(services, domain, wild, overlaid=bool(one.namespace))
+        told = tables(
+            services, domain, wild, self._search, namespaces, overlaid=bool(one.namespace)
+        )
         names, told = marked(told, domain, wild)
         is_new = files.write(one.directory, told)
         return frozenset((one.address, name) for name in names), is_new

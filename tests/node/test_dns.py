@@ -195,7 +195,7 @@ def resolving(make: Callable[..., Node]) -> Iterator[Node]:
     from_cidr: list[str] = []
     node = make()
     from_cidr.append(node.cidr.replace(".0/24", ".10"))
-    node.write_settings(mesh={"dns_upstreams": from_cidr})
+    node.write_settings(mesh={"dns_upstreams": from_cidr, "search_domains": ["corp.test"]})
     (node.images / "resolver.py").write_text(RESOLVER)
     node.start()
     write = node.write
@@ -280,7 +280,7 @@ def test_other_types_are_asked_as_they_are(resolving: Node) -> None:
 def test_nothing_of_the_mesh_is_ever_asked_outside(resolving: Node) -> None:
     """Neither what it does not know, nor what a resolver makes of a name of the world."""
     unknown = ("nosuch.mesh.svc.cluster.local", "public.test.cluster.local", "nosuch.mesh.svc")
-    for name in unknown:
+    for name in (*unknown, *(f"{name}.corp.test" for name in unknown if "mesh.svc" in name)):
         for kind in (A, AAAA, TXT):
             assert query(resolving, name, kind) == (NO_SUCH_NAME, 0), name
     known = ("server.mesh.svc.cluster.local", "server.mesh.svc", "server.mesh")
@@ -291,6 +291,9 @@ def test_nothing_of_the_mesh_is_ever_asked_outside(resolving: Node) -> None:
                 f"{name} is known",
             )
             assert query(resolving, name, AAAA) == (NO_ERROR, 0)
+            searching = ("env", "LOCALDOMAIN=corp.test", "RES_OPTIONS=ndots:5", sys.executable)
+            if name != "server.mesh":  # which may be a name of the world with a domain behind it
+                assert resolving.exec("alice", *searching, "-c", LOOK_UP, name).json()
     # After all these: what is asked later is logged later.
     assert query(resolving, "last.test", A) == (NO_SUCH_NAME, 0)
     log = resolving.eventually(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from meshd.model.service import Endpoint, ServiceRecord
 from meshd.resolver.tables import Tables, marked, tables
 
@@ -111,3 +113,21 @@ def test_wildcards_have_a_mark_of_their_own_that_changes_with_nothing_else() -> 
     assert (second[1], more.wildcards) == (first[1], found.wildcards)
     third, _ = marked(told(service("*.example.com", "10.0.0.2")), "mesh.test", WILD)
     assert third[1] != first[1]
+
+
+@pytest.mark.parametrize("overlaid", [False, True])
+def test_names_of_the_mesh_are_not_asked_outside_with_a_domain_behind_them(overlaid: bool) -> None:
+    services = (
+        service("web.shop.svc.mesh.test", "10.0.0.1"),
+        service("api.example.com", "10.0.0.2"),
+        service("*.wild.example.com", "10.0.0.3"),
+    )
+    found = tables(services, "mesh.test", WILD, ("corp.test",), overlaid=overlaid)
+    denied = [line for line in found.servers.splitlines() if line.endswith(".corp.test/")]
+    as_a_whole = [] if overlaid else ["server=/mesh.test.corp.test/"]
+    assert denied == [
+        *as_a_whole,
+        "server=/shop.svc.corp.test/",
+        "server=/*.wild.example.com.corp.test/",
+        "server=/api.example.com.corp.test/",
+    ]

@@ -1,0 +1,44 @@
+"""Domains that resolvers in workloads try behind a name before they try the name: resolv.conf(5).
+
+What the mesh has a name for is not asked outside with such a domain behind it either: that would
+tell the world who is asked for, and costs seconds where nobody answers. Workloads mostly have the
+domains of their host; of others the settings tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+_HOST: Final = Path("/etc/resolv.conf")
+_NAMESPACES: Final = Path("/etc/netns")
+"""ip-netns(8): a directory for each, with what is seen in its place."""
+_DOMAIN: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_MOST: Final = 6
+"""Of one file; as many as resolvers take."""
+
+
+def domains(
+    domain: str, named: Iterable[str], namespaces: Iterable[str], host: Path = _HOST
+) -> tuple[str, ...]:
+    """Those ``named`` in the settings, of the host and of network namespaces, which are given by
+    their paths. Those below the mesh's ``domain`` are never asked outside and are left out."""
+    paths = [host, *(_NAMESPACES / Path(path).name / _HOST.name for path in namespaces if path)]
+    found = {*named, *(one for path in dict.fromkeys(paths) for one in _searched(path))}
+    return tuple(sorted(one for one in found if not f".{one}".endswith(f".{domain}")))
+
+
+def _searched(path: Path) -> list[str]:
+    """The last line counts. Nothing of a file that cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    listed = [words[1:] for line in lines if (words := line.split()) and words[0] in _OPTIONS]
+    written = (word.rstrip(".").lower() for word in (listed[-1] if listed else ()))
+    return [word for word in written if _DOMAIN.fullmatch(word)][:_MOST]
+
+
+_OPTIONS: Final = frozenset({"search", "domain"})
