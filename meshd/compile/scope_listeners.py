@@ -88,7 +88,9 @@ def _listener(
         listener_filters_timeout=seconds(options.protocol_detection_timeout),
         continue_on_listener_filters_timeout=True,
         **limits.buffers(),
-        filter_chain_matcher=by_port({**ways, **own_ports}, refusal(options, REFUSED)).matcher,
+        filter_chain_matcher=by_port(
+            {**ways, **own_ports}, refusal(view.services.values(), options, REFUSED)
+        ).matcher,
         filter_chains=[
             loop_trap(),
             refused(),

@@ -8,7 +8,7 @@ is refused at once.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from envoy.config.route.v3 import route_components_pb2
@@ -16,7 +16,14 @@ from envoy.type.matcher.v3 import address_pb2 as address_matcher_pb2
 from envoy.type.matcher.v3 import filter_state_pb2
 from xds.core.v3 import cidr_pb2
 
-from meshd.compile.matching import always, by_filter_state, by_prefix, to_chain, to_routes
+from meshd.compile.matching import (
+    always,
+    by_address,
+    by_filter_state,
+    by_prefix,
+    to_chain,
+    to_routes,
+)
 from meshd.compile.wellknown import LOCAL_ADDRESS_STATE
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions
@@ -26,10 +33,25 @@ REFUSED_STATUS: Final = 502
 _MOST_PREFIXES: Final = 256
 
 
-def refusal(options: MeshOptions, chain: str) -> Any:
-    """Connections to such addresses to this chain; None: there are none."""
+def refusal(services: Iterable[ServiceRecord], options: MeshOptions, chain: str) -> Any:
+    """Connections to such addresses to this chain; None: there are none.
+
+    The addresses that Services of Kubernetes declare are such, too: they have their ports and no
+    others, wherever it is that packets to them are sent.
+    """
+    way = to_chain(chain)
+    declared = sorted(
+        {
+            str(ipaddress.ip_address(address))
+            for service in services
+            if service.name and not service.headless
+            for address in service.addresses
+            if not is_virtual(address, options)
+        }
+    )
     prefixes = _prefixes(options.service_cidr)
-    return by_prefix(prefixes, to_chain(chain)) if prefixes else None
+    otherwise = by_prefix(prefixes, way) if prefixes else None
+    return by_address(dict.fromkeys(declared, way), otherwise) if declared else otherwise
 
 
 def routes(by_service: Mapping[str, Any], otherwise: Any, options: MeshOptions) -> dict[str, Any]:

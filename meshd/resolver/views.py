@@ -90,5 +90,16 @@ def known_otherwise(
             if (names := names_of(one, domain)) and names != usual.get(one.host)
         )
         if here:
-            found[namespace] = here
+            found[namespace] = (*here, *_below_wildcards(here, services))
     return found
+
+
+def _below_wildcards(
+    here: Iterable[ServiceRecord], services: Collection[ServiceRecord]
+) -> Iterator[ServiceRecord]:
+    """What all know below a wildcard that only this namespace knows: an exact name comes first."""
+    own = {one.host for one in here}
+    ends = tuple(host.removeprefix("*") for host in own if host.startswith("*."))
+    for one in known_by_all(services) if ends else ():
+        if one.host.endswith(ends) and one.host not in own:
+            yield one

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 QUERY = """
 import json, socket, struct, sys
 name, kind, *rest = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
+edns = bytes([0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]) * ("edns" in rest)
 resolver, tcp = (*rest, "198.19.0.10")[0], "tcp" in rest
 s = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
 s.settimeout(8)
 labels = b"".join(bytes([len(p)]) + p.encode() for p in name.split("."))
-query = struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + labels + bytes(1) + struct.pack(">2H", kind, 1)
+head = struct.pack(">6H", 7, 0x100, 1, 0, 0, bool(edns))
+query = head + labels + bytes(1) + struct.pack(">2H", kind, 1) + edns
 s.connect((resolver, 53))
 s.sendall(struct.pack(">H", len(query)) * tcp + query)
 got = struct.unpack(">6H", s.recv(4096)[2 * tcp :][:12])
@@ -105,6 +107,10 @@ def test_a_name_may_have_more_addresses_than_fit_into_a_datagram(node: Node) -> 
         assert len(look_up(node, "many")) == 200
         short = node.exec("alice", sys.executable, "-c", QUERY, "many.mesh.svc", str(A)).json()
         assert short[2], "it is truncated, and says so"
+    with node.applied(node.write.dump(many, *entries(60, "many"))):
+        asked = ("alice", sys.executable, "-c", QUERY, "many.mesh.svc", str(A))
+        whole = node.exec(*asked, "198.19.0.10", "edns").json()
+        assert whole == [NO_ERROR, 60, False], "who takes longer datagrams is sent them"
 
 
 @pytest.mark.parametrize("resolver", ["198.19.0.10", "198.18.0.250", "127.0.0.53"])

@@ -31,7 +31,7 @@ def service(name: str, *addresses: str, kubernetes: bool = True, port: int = 80)
 
 
 def prefixes(cidr: str) -> list[str]:
-    way = refusal(MeshOptions(service_cidr=cidr), "refused")
+    way = refusal((), MeshOptions(service_cidr=cidr), "refused")
     matchers = way.matcher.matcher_list.matchers if way else ()
     return [one.predicate.single_predicate.value_match.prefix for one in matchers]
 
@@ -53,6 +53,16 @@ def test_networks_of_ipv6_are_known_by_how_their_addresses_begin(
     cidr: str, begins: list[str]
 ) -> None:
     assert prefixes(cidr) == begins
+
+
+def test_a_service_has_no_ports_but_its_own_at_an_address_that_it_declares() -> None:
+    services = (
+        service("a", "198.19.0.1", "10.96.0.1"),
+        service("b", "10.96.0.2", kubernetes=False),
+    )
+    way = refusal(services, OPTIONS, "refused")
+    assert list(way.matcher.matcher_tree.exact_match_map.map) == ["10.96.0.1"]
+    assert way.matcher.on_no_match.matcher.matcher_list.matchers
 
 
 def test_a_service_answers_at_its_own_address_and_port() -> None:

@@ -24,7 +24,7 @@ SHARED = service("lab", "some.test", "198.19.0.4", export_to=("office", "."))
 
 def otherwise(*services: ServiceRecord) -> dict[str, list[str]]:
     found = known_otherwise(services, NAMESPACES, "cluster.local")
-    return {name: [str(one.addresses[0]) for one in known] for name, known in found.items()}
+    return {name: [one.addresses[0] for one in known] for name, known in found.items()}
 
 
 def test_what_is_exported_to_all_is_known_to_all() -> None:
@@ -41,6 +41,12 @@ def test_what_is_private_is_known_where_it_is_exported_to() -> None:
 def test_a_namespaces_own_service_comes_before_that_of_others() -> None:
     assert known_by_all((PUBLIC, OWN)) == (PUBLIC,)
     assert otherwise(PUBLIC, OWN) == {"office": ["198.19.0.2"]}
+
+
+def test_what_all_know_comes_before_a_wildcard_that_is_private() -> None:
+    wild = service("office", "*.test", "198.19.0.9", export_to=(".",))
+    assert otherwise(PUBLIC, wild) == {"office": ["198.19.0.9", "198.19.0.1"]}
+    assert otherwise(PUBLIC, OWN, wild) == {"office": ["198.19.0.2", "198.19.0.9"]}
 
 
 def test_two_services_with_the_same_address_are_one_name() -> None:
