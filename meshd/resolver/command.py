@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from meshd.errors import SystemRefusedError
-from meshd.resolver.files import HOSTS, SERVERS, WILDCARDS, read
+from meshd.resolver.files import HOSTS, NOBODY, SERVERS, WILDCARDS, read
 from meshd.resolver.views import View, common, present
 from meshd.settings import MeshSettings
 
@@ -94,7 +94,7 @@ def arguments(name: str, settings: MeshSettings, directory: Path) -> tuple[str, 
         f"--dns-forward-max={_PENDING}",
         f"--max-tcp-connections={_TCP_CONNECTIONS}",
         "--no-ident",
-        *_upstreams(settings, directory, view),
+        *_upstreams(settings, directory, view, wild=wild),
     )
 
 
@@ -123,9 +123,13 @@ def is_started_for(name: str, directory: Path, command: tuple[str, ...]) -> bool
     return any(Path(path).is_relative_to(directory) for path in paths)
 
 
-def _upstreams(settings: MeshSettings, directory: Path, view: View) -> tuple[str, ...]:
+def _upstreams(
+    settings: MeshSettings, directory: Path, view: View, *, wild: bool
+) -> tuple[str, ...]:
     if view.namespace:
         return ("--no-resolv", f"--server={server(common(directory).address, settings)}")
+    if not wild and (directory / NOBODY).exists():
+        return ("--no-resolv",)
     if not settings.dns_upstreams:
         return ("--resolv-file=/etc/resolv.conf",)
     return ("--no-resolv", *(f"--server={address}#{port}" for address, port in settings.upstreams))

@@ -13,6 +13,8 @@ from meshd.resolver.tables import Tables
 HOSTS: Final = "hosts"
 SERVERS: Final = "servers"
 WILDCARDS: Final = "wildcards.conf"
+NOBODY: Final = "nobody-outside"
+"""It is there while nobody outside takes queries."""
 
 
 def make(directory: Path) -> None:
@@ -42,6 +44,17 @@ def remove(directory: Path) -> None:
         shutil.rmtree(directory)
     except OSError as error:
         raise SystemRefusedError(f"{directory}: cannot be removed: {error.strerror}") from None
+
+
+def note(path: Path, *, present: bool) -> bool:
+    """Whether the file, which is empty, had to be made or removed. Raises SystemRefusedError."""
+    if path.exists() == present:
+        return False
+    try:
+        path.touch(0o644) if present else path.unlink()
+    except OSError as error:
+        raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
+    return True
 
 
 def read(path: Path) -> str | None:

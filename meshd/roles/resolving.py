@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from meshd import wire
+from meshd.errors import SystemRefusedError
 from meshd.model.service import ServiceRecord
 from meshd.model.workload import Workload
 from meshd.resolver import files
@@ -14,6 +17,7 @@ from meshd.resolver.asking import knows
 from meshd.resolver.command import server
 from meshd.resolver.search import domains
 from meshd.resolver.tables import marked, tables
+from meshd.resolver.upstreams import refuses, upstreams, watch
 from meshd.resolver.views import (
     View,
     addresses,
@@ -26,6 +30,8 @@ from meshd.resolver.views import (
 from meshd.roles.link import Link
 from meshd.settings import MeshSettings, Paths
 
+_log = logging.getLogger(__name__)
+_EVENT: Final = {"MESHD_EVENT": "resolver"}
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 1.0
 """Seconds between questions whether it has read them."""
@@ -68,6 +74,8 @@ class Resolving:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._supervisor.run())
             tasks.create_task(self._ask())
+            listed = functools.partial(upstreams, self._settings)
+            tasks.create_task(watch(listed, self._hear_of_outside, refuses))
 
     def follow(
         self, services: Mapping[str, ServiceRecord], workloads: Collection[Workload]
@@ -112,6 +120,20 @@ class Resolving:
         names, told = marked(told, domain, wild)
         is_new = files.write(one.directory, told)
         return frozenset((one.address, name) for name in names), is_new
+
+    def _hear_of_outside(self, nobody: bool) -> None:
+        try:
+            changed = files.note(self._directory / files.NOBODY, present=nobody)
+        except SystemRefusedError as error:
+            _log.error("%s", error, extra=_EVENT)
+            return
+        if changed and nobody:
+            listed = ", ".join(address for address, _ in upstreams(self._settings))
+            _log.warning("no resolver outside takes queries (%s refuse them)", listed, extra=_EVENT)
+        elif changed:
+            _log.info("a resolver outside takes queries again", extra=_EVENT)
+        if changed:
+            self._tell()
 
     def _tell(self) -> None:
         self._version += 1

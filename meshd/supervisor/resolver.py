@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from meshd import journal
 from meshd.errors import MeshdError
 from meshd.resolver import command
-from meshd.resolver.command import is_for_wildcards, view_of
-from meshd.resolver.files import WILDCARDS, read
+from meshd.resolver.command import NAME, is_for_wildcards, view_of
+from meshd.resolver.files import NOBODY, WILDCARDS, read
 from meshd.settings import Settings
 from meshd.supervisor.child import Policy
 from meshd.supervisor.privileges import stranger_command
@@ -36,8 +36,8 @@ class Resolver:
     def __init__(self, directory: Path, slice_name: str) -> None:
         self._directory = directory
         self._slice = slice_name
-        self._wildcards: dict[str, str | None] = {}
-        """What the one of a name has read; None: that is not known."""
+        self._known: dict[str, str | None] = {}
+        """What the one of a name has learnt at its start; None: that is not known."""
 
     @property
     def commands(self) -> Mapping[str, Sequence[str]]:
@@ -50,8 +50,7 @@ class Resolver:
         started = stranger_command((command.find(), *arguments))
         if self._slice:
             started = scoped(self._slice, name, started)
-        if is_for_wildcards(name):
-            self._wildcards[name] = self._read(name)
+        self._known[name] = self._read(name)
         # Until it knows what that signal means, it has read nothing that could be outdated.
         return ("env", "--ignore-signal=HUP", *started)
 
@@ -63,18 +62,20 @@ class Resolver:
                 # Its last argument is followed by an empty string.
                 running = command_line(entry.identity.pid)
                 if entry.name == name and running[-len(wanted) - 1 : -1] == wanted:
-                    if is_for_wildcards(name):
-                        is_older = self._is_older(name, entry.since)
-                        self._wildcards[name] = self._read(name) if is_older else None
+                    is_older = not is_for_wildcards(name) or self._is_older(name, entry.since)
+                    self._known[name] = self._read(name) if is_older else None
                     return entry
         return None
 
     def is_outdated(self, name: str) -> bool:
-        """The one of this name has to be started again: wildcards are read only then."""
-        return is_for_wildcards(name) and self._read(name) != self._wildcards.get(name)
+        """The one of this name has to be started again: it learns some things only then."""
+        return name in self._known and self._read(name) != self._known[name]
 
     def _read(self, name: str) -> str:
-        return read(self._path(name)) or ""
+        """Of those for wildcards these, of the node's resolver whether anybody is outside."""
+        if is_for_wildcards(name):
+            return read(self._path(name)) or ""
+        return NOBODY if name == NAME and (self._directory / NOBODY).exists() else ""
 
     def _is_older(self, name: str, moment: float) -> bool:
         try:

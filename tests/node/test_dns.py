@@ -15,6 +15,7 @@ import pytest
 
 from meshd import settings, wire
 from meshd.model.workload import Workload
+from meshd.resolver import files
 from meshd.resolver.asking import knows
 from tests.node.manifests import Write
 
@@ -44,7 +45,7 @@ import json, socket, sys
 print(json.dumps(sorted({found[4][0] for found in socket.getaddrinfo(sys.argv[1], 80)})))
 """
 A, AAAA, MX, TXT = 1, 28, 15, 16
-NO_ERROR, NO_SUCH_NAME = 0, 3
+NO_ERROR, NO_SUCH_NAME, REFUSED = 0, 3, 5
 
 
 def look_up(node: Node, name: str, client: str = "alice") -> list[str]:
@@ -146,6 +147,16 @@ def test_a_resolver_that_was_killed_comes_back_with_all_names(node: Node) -> Non
         lambda: (found := node.children().get("resolver")) and found.pid != before, "it is back"
     )
     assert look_up(node, "server")
+
+
+def test_names_of_the_world_fail_at_once_where_nobody_outside_takes_queries(node: Node) -> None:
+    """As it is with this node's resolver, where nothing listens; with a domain behind a name of the
+    mesh of which nobody has told the node, too."""
+    node.eventually((node.paths.resolver_run / files.NOBODY).exists, "it is known")
+    node.eventually(lambda: query(node, "public.test", A) == (REFUSED, 0), "it is said")
+    assert query(node, "server.mesh.svc", A) == (NO_ERROR, 1)
+    searching = ("LOCALDOMAIN=unknown.test", "RES_OPTIONS=ndots:5", sys.executable, "-c", LOOK_UP)
+    assert node.exec("alice", "env", *searching, "server.mesh.svc.cluster.local", timeout=4).json()
 
 
 MANY = """

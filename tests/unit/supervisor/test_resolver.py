@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshd.resolver.command import NAME, NAMES, WILDCARDS_NAME, arguments
-from meshd.resolver.files import WILDCARDS
+from meshd.resolver.files import NOBODY, WILDCARDS
 from meshd.settings import MeshSettings, Paths, Settings
 from meshd.supervisor.child import Child, Event, State, pause, step
 from meshd.supervisor.home import Home
@@ -72,6 +72,21 @@ def test_new_wildcards_need_a_new_process(home: Home) -> None:
     assert one.is_outdated(WILDCARDS_NAME)
     one.command(WILDCARDS_NAME, SETTINGS)
     assert not one.is_outdated(WILDCARDS_NAME)
+
+
+def test_nobody_outside_needs_a_new_process_and_so_does_somebody(home: Home) -> None:
+    one = resolver(home)
+    path = home.paths.resolver_run / NOBODY
+    for present in (True, False):
+        for name in NAMES:
+            one.command(name, SETTINGS)
+        assert not one.is_outdated(NAME)
+        path.touch() if present else path.unlink()
+        assert one.is_outdated(NAME)
+        assert not one.is_outdated(WILDCARDS_NAME)
+    assert "--no-resolv" not in one.command(NAME, SETTINGS)
+    path.touch()
+    assert "--no-resolv" in one.command(NAME, SETTINGS)
 
 
 def test_one_that_runs_is_kept(home: Home, running: Entry) -> None:
