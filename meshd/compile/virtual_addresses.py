@@ -8,13 +8,12 @@ is refused at once.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from envoy.config.route.v3 import route_components_pb2
-from envoy.type.matcher.v3 import address_pb2 as address_matcher_pb2
-from envoy.type.matcher.v3 import filter_state_pb2
-from xds.core.v3 import cidr_pb2
+from envoy.type.matcher.v3 import filter_state_pb2, regex_pb2, string_pb2
 
 from meshd.compile.matching import (
     always,
@@ -60,7 +59,9 @@ def routes(by_service: Mapping[str, Any], otherwise: Any, options: MeshOptions) 
     """
     if not options.service_cidr:
         return {"routes": [otherwise]}
-    refused_or_passed = route_components_pb2.RouteList(routes=[_refusal(options), otherwise])
+    prefixes = _prefixes(options.service_cidr)
+    refused = [_refusal(prefixes)] if prefixes else []
+    refused_or_passed = route_components_pb2.RouteList(routes=[*refused, otherwise])
     ways = {address: to_routes(route) for address, route in sorted(by_service.items())}
     rest = to_routes(refused_or_passed)
     if not ways:
@@ -95,17 +96,12 @@ def is_virtual(text: str, options: MeshOptions) -> bool:
         return False
 
 
-def _refusal(options: MeshOptions) -> Any:
-    network = ipaddress.ip_network(options.service_cidr)
+def _refusal(prefixes: tuple[str, ...]) -> Any:
+    begins = "|".join(re.escape(prefix) for prefix in prefixes)
     virtual = filter_state_pb2.FilterStateMatcher(
         key=LOCAL_ADDRESS_STATE,
-        address_match=address_matcher_pb2.AddressMatcher(
-            ranges=[
-                cidr_pb2.CidrRange(
-                    address_prefix=str(network.network_address),
-                    prefix_len={"value": network.prefixlen},
-                )
-            ]
+        string_match=string_pb2.StringMatcher(
+            safe_regex=regex_pb2.RegexMatcher(regex=rf"\[?({begins}).*")
         ),
     )
     return route_components_pb2.Route(

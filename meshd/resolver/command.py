@@ -42,7 +42,7 @@ _SYSTEM_PATH: Final = "/usr/sbin:/sbin"
 _ROUTINE: Final = re.compile(
     r"^dnsmasq(\[\d+\])?: (started|compile time|using|read |reading|cleared cache|exiting on"
     r"|failed to load names from .* No such file|cannot read .* No such file"
-    r"|ignoring nameserver .* local interface)"
+    r"|ignoring nameserver .* local interface|warning: no upstream servers configured)"
 )
 
 

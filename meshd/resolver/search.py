@@ -25,7 +25,8 @@ def domains(
 ) -> tuple[str, ...]:
     """Those ``named`` in the settings, of the host and of network namespaces, which are given by
     their paths. Those below the mesh's ``domain`` are never asked outside and are left out."""
-    paths = [host, *(_NAMESPACES / Path(path).name / _HOST.name for path in namespaces if path)]
+    known = namespaces if _NAMESPACES.is_dir() else ()
+    paths = [host, *(_NAMESPACES / Path(path).name / _HOST.name for path in known if path)]
     found = {*named, *(one for path in dict.fromkeys(paths) for one in _searched(path))}
     return tuple(sorted(one for one in found if not f".{one}".endswith(f".{domain}")))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,6 +21,11 @@ _DIRECTORY: Final = "of"
 _ADDRESSES: Final = ipaddress.ip_network("127.64.0.0/11")
 _WILDCARDS_BESIDE: Final = _ADDRESSES.num_addresses
 """From the address of a resolver to that of the one for its wildcards."""
+
+
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_MOST: Final = 1000
+"""Views; each has a process or two."""
 
 
 class View(NamedTuple):
@@ -44,13 +50,25 @@ def view(directory: Path, namespace: str, address: str) -> View:
 
 
 def present(directory: Path) -> tuple[View, ...]:
-    """Those of namespaces, as far as they are written down."""
+    """Those of namespaces, as far as they are written down. What has another name is no view: who
+    reads this is not who has written it."""
     try:
         names = sorted(path.name for path in (directory / _DIRECTORY).iterdir())
     except OSError:
         return ()
     parts = (name.partition("@") for name in names)
-    return tuple(view(directory, namespace, address) for namespace, at, address in parts if at)
+    return tuple(
+        view(directory, namespace, address)
+        for namespace, _, address in parts
+        if _LABEL.fullmatch(namespace) and _is_ours(address)
+    )[:_MOST]
+
+
+def _is_ours(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text) in _ADDRESSES
+    except ValueError:
+        return False
 
 
 def addresses(namespaces: Iterable[str], before: Mapping[str, str]) -> dict[str, str]:

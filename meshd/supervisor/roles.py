@@ -141,13 +141,14 @@ class Roles:
 
     async def reload_names(self) -> None:
         """The resolvers' files are other ones now, and there may be others."""
-        wanted = self.names
+        wanted, before = self.names, list(self._runners)
         outdated = {name for name in wanted if self._resolver.is_outdated(name)}
-        if outdated or wanted != frozenset(runner.name for runner in self._runners):
+        if outdated or wanted != frozenset(runner.name for runner in before):
             await self.restart(outdated)
-        # After that: it may not hand on what the other one has not read.
+        # After that: it may not hand on what the other one has not read. Who has just been started
+        # reads it anyway, and may not have come so far as to know the signal.
         for runner in self._runners:
-            if is_resolver(runner.name) and not is_for_wildcards(runner.name):
+            if runner in before and is_resolver(runner.name) and not is_for_wildcards(runner.name):
                 runner.read_again()
 
     async def stop(self, *, but: Collection[str] = ()) -> None:

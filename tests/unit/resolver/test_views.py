@@ -6,8 +6,10 @@ import ipaddress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from meshd.model.service import ServiceRecord
-from meshd.resolver.views import addresses, known_by_all, known_otherwise, view
+from meshd.resolver.views import addresses, known_by_all, known_otherwise, present, view
 
 NAMESPACES = ("shop", "office", "lab")
 
@@ -62,6 +64,15 @@ def test_addresses_follow_from_names_and_stay() -> None:
     taken = {"other": first["lab"]}
     assert addresses(("other", "lab"), taken)["lab"] != first["lab"]
     assert addresses(("lab",), {"lab": "127.64.9.9"}) == {"lab": "127.64.9.9"}
+
+
+@pytest.mark.parametrize(
+    "name", ["shop", "shop@", "shop@10.0.0.1", "shop@127.0.0.1", "--x@127.64.0.1", "@127.64.0.1"]
+)
+def test_a_directory_of_another_name_is_no_view(tmp_path: Path, name: str) -> None:
+    for one in (name, "shop@127.64.0.1"):
+        view(tmp_path, "x", "127.64.0.2").directory.with_name(one).mkdir(parents=True)
+    assert present(tmp_path) == (view(tmp_path, "shop", "127.64.0.1"),)
 
 
 def test_the_one_for_wildcards_is_at_an_address_that_no_other_has() -> None:
