@@ -16,6 +16,7 @@ from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show, tell, warn, yes_no
 
 _RUNNING: Final = "running"
+_SILENT: Final = "silent"
 _COLUMNS: Final = (
     "NAMESPACE",
     "WORKLOAD",
@@ -97,8 +98,9 @@ def proxy_trouble(proxy: wire.ProxyStatus) -> str:
 def role_trouble(role: wire.RoleStatus) -> str:
     if role.state == _RUNNING:  # why it was restarted is in the table
         return ""
-    before = f" (the one before: {role.problem})" if role.problem and role.pid else ""
-    reason = f": {role.problem}" if role.problem and not role.pid else ""
+    own = not role.pid or role.state == _SILENT
+    before = f" (the one before: {role.problem})" if role.problem and not own else ""
+    reason = f": {role.problem}" if role.problem and own else ""
     return f"role {role.name}: {role.state}{before}{reason}"
 
 

@@ -14,6 +14,7 @@ from meshd.supervisor.record import Entry
 from meshd.supervisor.runner import Runner
 from meshd.supervisor.succession import Succession
 from meshd.supervisor.vitals import Seen
+from meshd.supervisor.watchdog import Watchdog
 
 _LOOK_AGAIN: Final = 0.1
 """Seconds between looks at a proxy while something is expected of it."""
@@ -30,6 +31,7 @@ class Members:
         self._seen = Seen(maker.home)
         self._bell = asyncio.Event()
         self._succession = Succession(pool, self._runners, self._bell.set)
+        self._watchdog = Watchdog(maker.home, self._runners, changed)
 
     # ---- what is so
 
@@ -44,7 +46,8 @@ class Members:
     @property
     def states(self) -> tuple[wire.RoleStatus, ...]:
         return tuple(
-            self._seen.status(member, self._runners[member]) for member in sorted(self._runners)
+            self._watchdog.status(self._seen.status(member, self._runners[member]))
+            for member in sorted(self._runners)
         )
 
     @property
@@ -85,6 +88,11 @@ class Members:
 
     async def keep(self) -> None:
         """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watchdog.keep())
+            tasks.create_task(self._keep_to_plan())
+
+    async def _keep_to_plan(self) -> None:
         while True:
             self._bell.clear()
             await self._look()

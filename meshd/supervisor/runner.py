@@ -51,6 +51,7 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._draining: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
+        self._killed_for = ""
 
     @property
     def status(self) -> wire.RoleStatus:
@@ -84,6 +85,11 @@ class Runner:
         self._feed(Event.STOP)
         if drain_limit is not None:
             asyncio.get_running_loop().call_later(drain_limit, self._feed, Event.DRAINED)
+
+    def kill(self, reason: str) -> None:
+        """At once. It is started again, or is gone if it was to end anyway; ``reason`` is told."""
+        self._killed_for = reason
+        self._signal(signal.SIGKILL)
 
     def read_again(self) -> None:
         """Have it read its files again, as programs do that were told so by SIGHUP."""
@@ -155,7 +161,9 @@ class Runner:
     def _ended(self, status: int | None) -> None:
         self._output.finish()
         said = self._output.last.removeprefix(f"meshd {self.name}: ").removeprefix("meshd proxy: ")
-        self._exited(said if said and status is not None and status > 0 else describe(status))
+        own = said if said and status is not None and status > 0 else describe(status)
+        reason, self._killed_for = self._killed_for or own, ""
+        self._exited(reason)
 
     def _exited(self, reason: str) -> None:
         pid, lived = self.identity.pid, time.time() - self.since

@@ -238,6 +238,45 @@ def test_a_killed_proxy_comes_back_while_the_other_stays(node: Node) -> None:
     assert "killed by SIGKILL" in node.output
 
 
+def test_a_stopped_proxy_is_replaced_and_it_is_said_why(node: Node) -> None:
+    node.start()
+    before = node.live()
+    os.kill(before["proxy-0"], signal.SIGSTOP)
+    silent = eventually(lambda: next(iter(found(node, "silent")), None))
+    assert "answers missed" in silent.problem
+    after = node.renewed("proxy-0", before)
+    assert after["proxy-1"] == before["proxy-1"]
+    assert "its main thread is stopped" in node.children()["proxy-0"].problem
+    assert f"proxy-0 (pid {before['proxy-0']}) is killed: it hung" in node.output
+
+
+def test_a_proxy_whose_main_thread_waits_for_ever_is_replaced(node: Node, namespace: str) -> None:
+    """Its worker threads go on; but it hears of no change any more."""
+    values = node.home / "values.json"
+    values.write_text("{}")
+    values.chmod(0o644)
+    named = {"path_config_source": {"path": str(values)}}
+    node.listeners = [hello(namespace), secured(namespace, named)]
+    node.start()
+    before = node.live()
+    fifo = node.home / "fifo"
+    os.mkfifo(fifo, 0o644)
+    fifo.rename(values)
+    eventually(lambda: len(found(node, "silent")) == 2)
+    values.unlink()
+    values.write_text("{}")
+    values.chmod(0o644)
+    after = node.renewed(
+        "proxy-1", node.renewed("proxy-0", before) | {"proxy-1": before["proxy-1"]}
+    )
+    assert not set(before.values()) & set(after.values())
+    assert "its main thread waits and does not run" in node.output
+
+
+def found(node: Node, state: str) -> list[wire.RoleStatus]:
+    return [child for child in node.children().values() if child.state == state]
+
+
 def test_proxies_outlive_the_supervisor_and_the_next_one_adopts_them(node: Node) -> None:
     node.roles = {"sleeper": ["sleep", "1000"]}
     first = node.start()
@@ -483,6 +522,21 @@ def hello(namespace: str, port: int = PORT) -> dict[str, Any]:
         "address": {"socket_address": socket_address},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
+
+
+def secured(namespace: str, source: dict[str, Any]) -> dict[str, Any]:
+    """A listener whose certificate is taken from there, once it is there."""
+    listener = hello(namespace, PORT + 1)
+    secrets = [{"name": "own", "sds_config": source}]
+    listener["filter_chains"][0]["transport_socket"] = {
+        "name": "tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
+            ".DownstreamTlsContext",
+            "common_tls_context": {"tls_certificate_sds_secret_configs": secrets},
+        },
+    }
+    return listener
 
 
 @contextlib.contextmanager
