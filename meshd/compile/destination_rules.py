@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from meshd.compile.counted import is_counted
 from meshd.compile.hosts import covers, resolve, specificity
 from meshd.compile.nearness import Client, compared_labels, has_preferences
 from meshd.compile.rule_credentials import credential_names, without_credentials
@@ -100,6 +101,8 @@ class RuleIndex:
         same = [rule.key for rule in found] == [rule.key for rule in shared]
         client, which = self._client(spec, service, scope)
         variant = ("" if same else _variant(found)) + which
+        if is_counted(spec) and scope.counted_as != service.namespace:
+            variant += f"+{scope.counted_as}"
         owner = ""
         if spec and any(True for _ in credential_names(spec)):
             if at_gateway or spec.workload_selector:

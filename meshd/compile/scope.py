@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from meshd.compile.counted import counts_for_itself
 from meshd.compile.hosts import covers, resolve
 from meshd.compile.nearness import compared_labels, may_prefer
 from meshd.model.base import exported
@@ -42,13 +43,20 @@ class Scope(msgspec.Struct, frozen=True, order=True):
     """Those that a rule asks for and that these clients have."""
     locality: str = ""
     """Where they are, if a rule asks for it; empty: where the node is."""
+    client: str = ""
+    """Its uid, where a workload shares with no other what is counted."""
 
     @property
     def name(self) -> str:
-        if not self.labels and not self.locality:
+        if not self.labels and not self.locality and not self.client:
             return self.namespace
         text = "\n".join(f"{key}={value}" for key, value in self.labels) + self.locality
-        return f"{self.namespace}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return _digested(self.namespace, f"{text}\n{self.client}" if self.client else text)
+
+    @property
+    def counted_as(self) -> str:
+        """Who counts as one client."""
+        return _digested(self.namespace, self.client) if self.client else self.namespace
 
     def has(self, labels: Mapping[str, str]) -> bool:
         """Whether these clients have all of the labels, which must be ones that a rule names."""
@@ -58,6 +66,10 @@ class Scope(msgspec.Struct, frozen=True, order=True):
         """Whether a match's conditions on the client hold."""
         wanted = getattr(match, "source_namespace", None)
         return wanted in {None, "", self.namespace} and self.has(match.source_labels)
+
+
+def _digested(namespace: str, text: str) -> str:
+    return f"{namespace}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def matches_of(service: VirtualService) -> Iterator[Match]:
@@ -78,7 +90,8 @@ def scopes(snapshot: Snapshot) -> dict[str, Scope]:
     for uid, workload in snapshot.workloads.items():
         labels = _labels(workload, relevant[workload.namespace], compared[workload.namespace])
         place = locality_of(workload.labels, workload.locality or here) if by_locality else here
-        found[uid] = Scope(workload.namespace, labels, "" if place == here else place)
+        own = uid if counts_for_itself(workload.annotations) else ""
+        found[uid] = Scope(workload.namespace, labels, "" if place == here else place, own)
     return found
 
 

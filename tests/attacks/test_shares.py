@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 UNREAD, SHARE = 200, 600
 PATIENCE = 60.0
 MIB = 1024 * 1024
+REQUEST = ("curl", "-s", "-o", "/dev/null", "--max-time", "30")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,8 @@ def crowd(make: Callable[..., Node]) -> Iterator[Node]:
             write.deployment("mallory"),
             write.deployment("victim", program="server.py", ready=8080),
             write.service("victim"),
+            write.namespace("shop", enrolled=True),
+            write.deployment("dora", "shop"),
         )
     )
     yield node
@@ -100,3 +103,42 @@ def open_in(attack: subprocess.Popen[str]) -> int:
         check=True,
     )
     return sum(":15001 " in line for line in listed.stdout.splitlines())
+
+
+def rule(crowd: Node, **policy: object) -> str:
+    """Of the server's own namespace, for all clients."""
+    spec = {"host": "victim", "trafficPolicy": policy}
+    made = crowd.write.manifest("DestinationRule", "victim", "mesh", spec=spec)
+    return crowd.write.dump(made | {"apiVersion": "networking.istio.io/v1"})
+
+
+def test_who_uses_up_what_a_rule_allows_leaves_its_part_to_other_namespaces(crowd: Node) -> None:
+    http = {"http1MaxPendingRequests": 1}
+    limited = rule(crowd, connectionPool={"tcp": {"maxConnections": 2}, "http": http})
+    with crowd.applied(limited):
+        slow = [crowd.begin("mallory", *REQUEST, "http://victim/wait/20") for _ in range(24)]
+        try:
+            crowd.eventually(
+                lambda: crowd.status_of("mallory", "http://victim/") == "503", "it has all"
+            )
+            got = [crowd.status_of("dora.shop", "http://victim.mesh/") for _ in range(12)]
+            assert got == ["200"] * 12
+        finally:
+            for one in slow:
+                one.kill()
+                one.communicate()
+
+
+def test_who_provokes_failures_ejects_no_endpoint_of_other_namespaces(crowd: Node) -> None:
+    outliers = {"consecutiveGatewayErrors": 2, "interval": "1s", "baseEjectionTime": "60s"}
+    with crowd.applied(rule(crowd, outlierDetection=outliers | {"maxEjectionPercent": 100})):
+        crowd.eventually(lambda: is_ejected(crowd), "its own requests find no endpoint")
+        got = [crowd.status_of("dora.shop", "http://victim.mesh/") for _ in range(12)]
+        assert got == ["200"] * 12
+
+
+def is_ejected(crowd: Node) -> bool:
+    """After some requests that the server ends without an answer."""
+    for _ in range(4):
+        crowd.status_of("mallory", "http://victim/bytes/none")
+    return all(crowd.status_of("mallory", "http://victim/") == "503" for _ in range(4))
