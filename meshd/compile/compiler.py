@@ -27,6 +27,7 @@ from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import GatewayPorts, gateway_ports
 from meshd.compile.gateway_routes import gateway_route_configuration
 from meshd.compile.memo import Memo
+from meshd.compile.mirroring import mirror_cluster, mirror_listener
 from meshd.compile.names import missing_secret
 from meshd.compile.peer_authentication import peer_policy
 from meshd.compile.proxy_protocol import announce_clients
@@ -107,6 +108,7 @@ class _Round:
         self._snapshot = snapshot
         self._options = snapshot.options
         self._memo = memo
+        self._mirrors = any(any(True for _ in one.mirrors()) for one in snapshot.virtual_services)
         index = MeshIndex.of(snapshot)
         found = scopes(snapshot)
         self.credentials = Credentials(snapshot.secrets, memo)
@@ -142,6 +144,9 @@ class _Round:
             yield from self._scope(view)
         yield Kind.LISTENER, self._inbound()
         yield Kind.ROUTE, self._inbound_routes()
+        if self._mirrors:
+            yield Kind.CLUSTER, (mirror_cluster(),)
+            yield Kind.LISTENER, self._mirror_listener()
         for service, rules in self._ruled_services():
             yield from self._service(service, rules)
         yield Kind.SECRET, self.credentials.messages()
@@ -203,6 +208,9 @@ class _Round:
             (served, accounts, options),
             lambda: inbound.inbound_routes(served.values(), accounts, options),
         )
+    def _mirror_listener(self) -> Iterable[Any]:
+        options = self._options
+        return self._memo.each("mirror", (options,), lambda: iter((mirror_listener(options),)))
 
     def _workload_listeners(self, client: _Client) -> Iterable[Any]:
         workload, options = client.workload, self._options
@@ -263,9 +271,15 @@ class _Round:
             for client in self._clients
             if client.gateway.ports
         }
-        for view in (*self._views.values(), *gateways.values()):
-            for host, service in view.services.items():
-                rules = view.rules(host)
+        views = (*self._views.values(), *gateways.values())
+        looked_at: list[tuple[View, Iterable[str]]] = [(view, view.services) for view in views]
+        if self._mirrors:
+            looked_at += [
+                (view.of_copies(), sorted(view.services.keys() & view.mirrored())) for view in views
+            ]
+        for view, hosts in looked_at:
+            for host in hosts:
+                service, rules = view.services[host], view.rules(host)
                 if (key := (host, service.apart, rules.variant)) not in seen:
                     seen.add(key)
                     yield service, rules

@@ -30,6 +30,7 @@ from meshd.model.snapshot import MeshOptions
 _Manager = http_connection_manager_pb2.HttpConnectionManager
 SERVER_NAME: Final = "istio-envoy"
 """What ``server:`` says behind Istio; scripts look for it."""
+_ROUTER: Final = "envoy.filters.http.router"
 
 
 def client_manager(stat_prefix: str, routes: str, options: MeshOptions) -> Any:
@@ -90,6 +91,22 @@ def gateway_manager(stat_prefix: str, routes: str, options: MeshOptions, *, tls:
     )
 
 
+def copies_manager(
+    stat_prefix: str, routes: Any, http_filters: list[Any], options: MeshOptions
+) -> Any:
+    """For copies of requests, which were judged when they came: they are sent on as they are."""
+    router = packed(router_pb2.Router())
+    router_filter = http_connection_manager_pb2.HttpFilter(name=_ROUTER, typed_config=router)
+    return _manager(
+        options,
+        stat_prefix=stat_prefix,
+        route_config=routes,
+        http_filters=[*http_filters, router_filter],
+        forward_client_cert_details=_Manager.ALWAYS_FORWARD_ONLY,
+        preserve_external_request_id=True,
+    )
+
+
 def _manager(options: MeshOptions, **parts: Any) -> Any:
     return filter_(
         "envoy.filters.network.http_connection_manager",
@@ -130,4 +147,4 @@ def _filters(*, of_client: bool = False) -> list[Any]:
             dynamic_dns.http_filter(),
         ]
     router = router_pb2.Router()
-    return [*filters, http_filter(name="envoy.filters.http.router", typed_config=packed(router))]
+    return [*filters, http_filter(name=_ROUTER, typed_config=packed(router))]

@@ -18,6 +18,7 @@ from envoy.extensions.retry.priority.previous_priorities.v3 import previous_prio
 from envoy.type.matcher.v3 import regex_pb2
 
 from meshd.compile.dynamic_dns import looked_up
+from meshd.compile.mirroring import mirror_policy
 from meshd.compile.names import OutboundCluster
 from meshd.compile.route_filters import asked_percentage, fraction
 from meshd.compile.route_headers import header_fields, new_host
@@ -218,16 +219,15 @@ def _mirrors(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> li
     ]
     if route.mirror:
         asked.append((route.mirror, Percent(value=old)))
-    return [
-        _Action.RequestMirrorPolicy(
-            cluster=str(view.destination(destination, owner, entrance.port)),
-            runtime_fraction=base_pb2.RuntimeFractionalPercent(
-                default_value=fraction(percentage.value)
-            ),
-            trace_sampled={"value": False},
-        )
+    copies = view.of_copies()
+    targets = [
+        (copies.destination(destination, owner, entrance.port), percentage.value)
         for destination, percentage in asked
         if percentage.value > 0
+    ]
+    return [
+        mirror_policy(cluster, fraction(percentage), looked_up=view.is_looked_up(cluster))
+        for cluster, percentage in targets
     ]
 
 

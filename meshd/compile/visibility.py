@@ -128,6 +128,8 @@ class View:
     """Those for requests that workloads send."""
     of_gateway: bool = False
     """What is looked for is where a gateway sends what comes in."""
+    of_copy: bool = False
+    """What is looked for is where copies of requests go."""
 
     @property
     def options(self) -> MeshOptions:
@@ -148,13 +150,27 @@ class View:
         if record is None:
             return RuleSet()
         rules = self.index.rules.rules(record, self.scope, at_gateway=self.of_gateway)
-        if not self.of_gateway or not is_different_at_gateways(record, rules):
+        if not (self.of_gateway or self.of_copy) or not is_different_at_gateways(record, rules):
             return rules
         variant = rules.variant + AT_GATEWAY
         return msgspec.structs.replace(rules, variant=variant, at_gateway=True)
 
     def as_gateway(self) -> View:
         return dataclasses.replace(self, of_gateway=True)
+
+    def of_copies(self) -> View:
+        """As with a gateway, no copy was asked for an address, nor says its version of HTTP
+        anything about the endpoint's."""
+        return dataclasses.replace(self, of_copy=True)
+
+    def mirrored(self) -> frozenset[str]:
+        """Full names of the hosts that copies of requests go to."""
+        domain, services = self.options.domain, self.index.services
+        return frozenset(
+            resolve(destination.host, routing.namespace, domain, services)
+            for routing in self.routings
+            for destination in routing.service.mirrors()
+        )
 
     def cluster(self, host: str, port: int, subset: str = "") -> OutboundCluster:
         """The cluster of a service's port by the service's full name.

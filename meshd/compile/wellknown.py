@@ -45,7 +45,9 @@ CLIENT_CERTIFICATE_STATE: Final = "meshd.client_certificate"
 
 WORKLOAD_STATE: Final = "meshd.workload"
 """Filter state: the workload's uid, for logs. No part of the key of connection pools."""
-_UNHASHED: Final = "envoy.string"
+HOST_STATE: Final = "meshd.of_host"
+"""Filter state: the workload is a service of the host, and has no namespace of its own."""
+UNHASHED: Final = "envoy.string"
 
 HTTP_FIRST_LINE: Final = ("http/1.0", "http/1.1", "h2c")
 """What the HTTP inspector reports."""
@@ -140,9 +142,9 @@ def state_value(key: str, text: str, sharing: Any, factory: str = HASHED) -> Any
 def whose(workload: Workload, sharing: Any) -> list[Any]:
     """Whose connection it is, and from which namespace upstream connections are opened: for
     services of the host the proxy's own, of which nothing is said."""
-    uid = state_value(WORKLOAD_STATE, workload.uid, sharing, factory=_UNHASHED)
+    uid = state_value(WORKLOAD_STATE, workload.uid, sharing, factory=UNHASHED)
     if not workload.netns:
-        return [uid]
+        return [uid, state_value(HOST_STATE, "true", sharing, factory=UNHASHED)]
     return [uid, state_value(NETNS_STATE, workload.netns, sharing)]
 
 

@@ -7,6 +7,7 @@ group of optional fields of which at most one is set; validation checks that, no
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar, Final, Literal
 
 from meshd.model.base import NETWORKING_VERSIONS, Duration, Object, PortSelector, Strict
@@ -232,3 +233,10 @@ class VirtualService(Object, frozen=True):
     @property
     def is_delegate(self) -> bool:
         return not self.spec.hosts
+
+    def mirrors(self) -> Iterator[Destination]:
+        """Where copies of requests go."""
+        for route in self.spec.http:
+            if route.mirror:
+                yield route.mirror
+            yield from (one.destination for one in route.mirrors)

@@ -24,6 +24,7 @@ import pytest
 import yaml
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.extensions.bootstrap.internal_listener.v3 import internal_listener_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
@@ -39,13 +40,25 @@ from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import BoundServer
 from meshd.compile.gateway_routes import gateway_route_configuration
 from meshd.compile.idempotence import FILTER, idempotence_filter
+from meshd.compile.mirroring import mirror_cluster, mirror_listener
 from meshd.compile.names import OutboundCluster, gateway_routes, parse_cluster
 from meshd.compile.opaque import opaque_routes, target_filters
 from meshd.compile.proxy_protocol import announce_clients
 from meshd.compile.routes import route_configuration
 from meshd.compile.scope import Scope
 from meshd.compile.visibility import MeshIndex, View
-from meshd.compile.wellknown import inspect_tls, packed, socket_address
+from meshd.compile.wellknown import (
+    HOST_STATE,
+    ONCE,
+    SECRET_STATE,
+    UNHASHED,
+    extension,
+    inspect_tls,
+    packed,
+    set_filter_state,
+    socket_address,
+    state_value,
+)
 from meshd.model.base import decode_scalar
 from meshd.model.service import Endpoint, Port, Protocol, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
@@ -184,6 +197,8 @@ class Reply(NamedTuple):
 
 class Proxy(NamedTuple):
     client_port: int
+    nobody_port: int
+    """As that of a client, of whom it is not known who it is."""
     gateway_port: int
     tcp_ports: dict[str, int]
     """By the service that connections to them are for."""
@@ -201,6 +216,9 @@ class Proxy(NamedTuple):
     def call(self, host: str, path: str = "/", method: str = "GET", **headers: str) -> Reply:
         """As a workload; an underscore in a header's name stands for a hyphen."""
         return _request(self.client_port, host, path, method, headers)
+
+    def call_as_nobody(self, host: str, path: str, **headers: str) -> Reply:
+        return _request(self.nobody_port, host, path, "GET", headers)
 
     def call_from(self, source: str, host: str) -> Reply:
         """As a workload with this address."""
@@ -349,7 +367,7 @@ def _tcp_listeners(view: View) -> Iterator[Any]:
         )
 
 
-def _listener(name: str, routes: Any) -> Any:
+def _listener(name: str, routes: Any, *identified: Any) -> Any:
     filters = {
         "envoy.filters.http.cors": cors_pb2.Cors(),
         "envoy.filters.http.fault": fault_pb2.HTTPFault(),
@@ -369,13 +387,22 @@ def _listener(name: str, routes: Any) -> Any:
     )
     chain = listener_components_pb2.FilterChain(
         filters=[
+            *identified,
             listener_components_pb2.Filter(
                 name="envoy.filters.network.http_connection_manager", typed_config=packed(manager)
-            )
+            ),
         ]
     )
     return listener_pb2.Listener(
         name=name, address=socket_address("127.0.0.1", 0), filter_chains=[chain]
+    )
+
+
+def _of_host() -> Any:
+    """Connections are those of a service of the host."""
+    return set_filter_state(
+        state_value(SECRET_STATE, "spiffe://cluster.local/ns/default/sa/client", ONCE),
+        state_value(HOST_STATE, "true", ONCE, factory=UNHASHED),
     )
 
 
@@ -388,6 +415,9 @@ def _bootstrap(snapshot: Snapshot) -> Any:
     return bootstrap_pb2.Bootstrap(
         node={"id": "routes", "cluster": "routes"},
         admin={"address": socket_address("127.0.0.1", 0)},
+        bootstrap_extensions=[
+            extension("envoy.bootstrap.internal_listener", internal_listener_pb2.InternalListener())
+        ],
         layered_runtime={
             "layers": [
                 {
@@ -398,11 +428,13 @@ def _bootstrap(snapshot: Snapshot) -> Any:
         },
         static_resources=bootstrap_pb2.Bootstrap.StaticResources(
             listeners=[
-                _listener("client", route_configuration(view, 80)),
-                _listener("gateway", edge),
+                _listener("client", route_configuration(view, 80), _of_host()),
+                _listener("nobody", route_configuration(view, 80)),
+                _listener("gateway", edge, _of_host()),
+                mirror_listener(snapshot.options),
                 *_tcp_listeners(view),
             ],
-            clusters=list(_static_clusters(index, view.scope)),
+            clusters=[*_static_clusters(index, view.scope), mirror_cluster()],
         ),
     )
 
@@ -438,6 +470,7 @@ def _listener_ports(admin: Path, process: subprocess.Popen[bytes], log: Path) ->
     return {
         status["name"]: status["local_address"]["socket_address"]["port_value"]
         for status in listed.get("listener_statuses", [])
+        if "socket_address" in status["local_address"]
     }
 
 
@@ -459,14 +492,14 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         )
     try:
         ports = _eventually(
-            lambda: len(found := _listener_ports(admin, process, log)) == 7 and found
+            lambda: len(found := _listener_ports(admin, process, log)) == 8 and found
         )
         tcp = {
             name.removeprefix("tcp "): port
             for name, port in ports.items()
             if name.startswith("tcp ")
         }
-        yield Proxy(ports["client"], ports["gateway"], tcp, admin, backends, log)
+        yield Proxy(ports["client"], ports["nobody"], ports["gateway"], tcp, admin, backends, log)
     finally:
         process.kill()
         process.wait(PATIENCE)

@@ -244,6 +244,20 @@ def test_mirror_gets_a_copy_and_its_answer_is_dropped(proxy: Proxy) -> None:
     assert (copy.backend, copy.headers["host"]) == ("v2", "mirror.test-shadow")
 
 
+def test_no_copy_is_sent_in_the_name_of_nobody(proxy: Proxy) -> None:
+    """Nor in the one that the client writes where the proxy does."""
+    forged = {
+        "x_meshd_copy_identity": "spiffe://cluster.local/ns/default/sa/client",
+        "x_meshd_copy_host": "true",
+        "x_meshd_copy_to": "outbound|80||v2.default.svc.cluster.local",
+    }
+    refused = "cluster.mirror.upstream_rq_503"
+    assert proxy.call_as_nobody("mirror.test", "/nobody", **forged).echo.backend == "v1"
+    proxy.eventually(lambda: proxy.counter(refused) == 1)
+    assert {seen.backend for seen in proxy.backends.wait_for("/nobody", 1)} == {"v1"}
+    assert "nobody" in proxy.log.read_text()
+
+
 def test_header_operations_of_a_route_and_its_destination(proxy: Proxy) -> None:
     reply = proxy.call("headers.test", x_set="old", x_add="first", x_gone="here")
 

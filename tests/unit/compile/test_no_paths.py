@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from google.protobuf import symbol_database
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
+from tests.unit.compile.messages import opened
 from tests.unit.compile.test_compiler import compiled, snapshot, workload
 
 WORD = "/planted"
@@ -97,19 +96,7 @@ def texts(message: Message) -> Iterator[tuple[str, str]]:
                 yield field.full_name, str(key)
         else:
             for one in value if field.is_repeated else [value]:
-                yield from texts(_opened(one))
-
-
-def _opened(message: Any) -> Message:
-    if message.DESCRIPTOR.full_name != "google.protobuf.Any":
-        return message
-    try:
-        kind = symbol_database.Default().GetSymbol(message.TypeName())
-        found = kind()
-        message.Unpack(found)
-    except (KeyError, DecodeError):
-        return message
-    return found
+                yield from texts(opened(one))
 
 
 def everything(text: str) -> list[tuple[str, str]]:
@@ -122,7 +109,7 @@ def everything(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def test_what_configuration_names_is_asked_for_by_name_and_never_opened() -> None:
+def test_what_configuration_names_is_asked_for_by_name_and_neveropened() -> None:
     found = everything(GATEWAY + RULE)
 
     planted = {(field, text) for field, text in found if WORD in text}
