@@ -123,6 +123,8 @@ class Subscriber:
             for name, version in current.items()
             if version is not None and version != self._told[name]
         }
+        if not self._whole:
+            changed = _together(changed)
         listed = current if self._whole else changed
         found = tuple((name, secret) for name in listed if (secret := secrets.get(name)))
         if not changed or (self._whole and not found and not self._had_any(changed)):
@@ -143,3 +145,10 @@ class Subscriber:
     def _had_any(self, names: Mapping[str, str]) -> bool:
         """In the whole variant, what does not exist is told by leaving it out of a later list."""
         return any(self._told[name] for name in names)
+
+
+def _together(changed: dict[str, str]) -> dict[str, str]:
+    """Those that one response tells of. What is in files comes alone: if a client refuses it, that
+    is about nothing else."""
+    own = {name: version for name, version in changed.items() if not is_of_files(name)}
+    return own or dict(sorted(changed.items())[:1])

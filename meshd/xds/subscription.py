@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, Resource
+from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, SECRET, Resource
 
 _EVERYTHING: Final = "*"
 _EVERYTHING_IF_UNNAMED: Final = frozenset({CLUSTER, LISTENER})
@@ -82,7 +82,8 @@ class Subscription:
     """One per type URL of a stream.
 
     There is at most one response without an answer. A refused response is sent again in halves,
-    until each bad resource is refused alone and everything else is accepted.
+    until each bad resource is refused alone and everything else is accepted. Secrets are sent one
+    at a time: Envoy takes one that it has just refused for one that it has, and accepts it.
     """
 
     def __init__(self, type_url: str) -> None:
@@ -227,7 +228,7 @@ class Subscription:
             return None
         names = self._next_part(published)
         if not names and (batch := self.due(published, updates=updates, removals=removals)):
-            names = sorted(batch)
+            names = sorted(batch)[: 1 if self.type_url == SECRET else None]
         if not names and not (nothing and self._unanswered and not published):
             return None
         return self._send(nonce, names, published)

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from pathlib import Path
@@ -26,11 +27,22 @@ from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from google.protobuf import any_pb2
 
 from meshd.model.pool import Pool
-from meshd.xds.resources import CLUSTER, LISTENER, ROUTES, Resource, Resources, pack
+from meshd.xds.resources import (
+    CLUSTER,
+    ENDPOINTS,
+    LISTENER,
+    ROUTES,
+    SECRET,
+    Resource,
+    Resources,
+    pack,
+)
 from meshd.xds.server import Server
+from tests.pem import certificate_pem, key_pem, new_key
 
 _DEADLINE = 20.0
 _BINARY = Path(envoy.__path__[0]) / "_bin" / "envoy"
@@ -187,10 +199,19 @@ def _endpoints(name: str, port: int) -> Resource:
     )
 
 
-def _listener(name: str, port: int, *, prefix: str = "x", address: str = "127.0.0.1") -> Resource:
+def _listener(
+    name: str,
+    port: int,
+    *,
+    prefix: str = "x",
+    address: str = "127.0.0.1",
+    routes: str = "r",
+    secret: str = "",
+) -> Resource:
+    """In TLS, if there is a secret."""
     manager = hcm.HttpConnectionManager(
         stat_prefix=prefix,
-        rds={"config_source": config_source_pb2.ConfigSource(**_ADS), "route_config_name": "r"},
+        rds={"config_source": config_source_pb2.ConfigSource(**_ADS), "route_config_name": routes},
         http_filters=[{"name": "router", "typed_config": _packed(router_pb2.Router())}],
     )
     filters = [{"name": "hcm", "typed_config": _packed(manager)}]
@@ -199,9 +220,26 @@ def _listener(name: str, port: int, *, prefix: str = "x", address: str = "127.0.
         listener_pb2.Listener(
             name=name,
             address={"socket_address": {"address": address, "port_value": port}},
-            filter_chains=[{"filters": filters}],
+            filter_chains=[{"filters": filters, "transport_socket": _tls(secret)}],
         ),
     )
+
+
+def _tls(secret: str) -> Any:
+    if not secret:
+        return None
+    config = {"name": secret, "sds_config": config_source_pb2.ConfigSource(**_ADS)}
+    context = tls_pb2.DownstreamTlsContext(
+        common_tls_context={"tls_certificate_sds_secret_configs": [config]}
+    )
+    return {"name": "envoy.transport_sockets.tls", "typed_config": _packed(context)}
+
+
+def _secret(name: str, chain: bytes, key: bytes) -> Resource:
+    secret = secret_pb2.Secret(name=name)
+    secret.tls_certificate.certificate_chain.inline_bytes = chain
+    secret.tls_certificate.private_key.inline_bytes = key
+    return pack(name, secret)
 
 
 def _routes(cluster: str) -> Resource:
@@ -344,6 +382,67 @@ def test_a_bad_resource_is_refused_by_name_and_the_rest_goes_on(tmp_path: Path) 
                 assert await _is_synced(server)
 
     _run(scenario, tmp_path)
+
+
+def test_one_bad_resource_of_any_kind_holds_up_no_other(tmp_path: Path) -> None:
+    """Routes, endpoints and secrets that Envoy refuses: what is good beside them works, and what
+    comes later."""
+    key, name = new_key(), "site.test"
+    chain = certificate_pem(key, name)
+    route = {"name": "x", "domains": ["*"]}
+
+    async def scenario(directory: Path) -> None:
+        ports = [_free_port() for _ in range(5)]
+        trusted = directory / "chain.pem"
+        trusted.write_bytes(chain)
+        async with _application(b"one") as one:
+            resources = [
+                *(
+                    _cluster("one"),
+                    _endpoints("one", one),
+                    _routes("one"),
+                    _listener("l", ports[0]),
+                ),
+                _cluster("two"),
+                pack(
+                    "two",
+                    endpoint_pb2.ClusterLoadAssignment(
+                        cluster_name="two", endpoints=[{"priority": 200}]
+                    ),
+                ),
+                _listener("of bad routes", ports[1], routes="bad"),
+                pack("bad", route_pb2.RouteConfiguration(name="bad", virtual_hosts=[route, route])),
+                _listener("of a bad secret", ports[2], secret="mismatched"),  # noqa: S106
+                _secret("mismatched", chain, key_pem(new_key())),
+                _listener("of a good secret", ports[3], secret="good"),  # noqa: S106
+                _secret("good", chain, key_pem(key)),
+            ]
+            bad = {(ROUTES, "bad"), (ENDPOINTS, "two"), (SECRET, "mismatched")}
+            async with _serving(directory, *resources) as server, _running(directory) as proxy:
+                assert await server.wait(lambda: server.rejections().keys() == bad, _DEADLINE), (
+                    server.rejections()
+                )
+                await _until(lambda: _answers(proxy, ports[0], "one"))
+                await _until(lambda: _is_shown(ports[3], trusted, name))
+                assert not await _is_shown(ports[2], trusted, name)
+                server.publish(_traffic([*resources, _listener("later", ports[4])]))
+                await _until(lambda: _answers(proxy, ports[4], "one"))
+                assert all(one.rejected for one in server.members())
+
+    _run(scenario, tmp_path)
+
+
+async def _is_shown(port: int, trusted: Path, name: str) -> bool:
+    """Whether a server shows a certificate of this name that is trusted."""
+    context = ssl.create_default_context(cafile=str(trusted))
+    try:
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=context, server_hostname=name
+        )
+    except (ssl.SSLError, OSError):
+        return False
+    writer.close()
+    return True
 
 
 def test_a_listener_whose_port_was_taken_works_once_it_is_free(

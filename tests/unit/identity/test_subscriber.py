@@ -28,6 +28,18 @@ def _subscriber(*names: str, **has: str) -> Subscriber:
     return subscriber
 
 
+def test_secrets_in_files_are_sent_alone() -> None:
+    """So that a client which refuses one of them refuses nothing else."""
+    files = {f"file-root:/etc/{name}": Secret("1", name.encode()) for name in ("x", "y")}
+    subscriber = _subscriber("a", *files)
+    secrets = dataclasses.replace(_secrets(a=_A1), files=files)
+    sent = [
+        [name for name, _ in response.secrets]
+        for response in iter(lambda: subscriber.next(secrets), None)
+    ]
+    assert sent == [["a"], ["file-root:/etc/x"], ["file-root:/etc/y"]]
+
+
 def test_what_is_served_is_sent_and_what_does_not_exist_is_removed() -> None:
     assert _told(_subscriber("a", "b"), _secrets(a=_A1)) == ({"a": b"A1"}, ("b",))
 
