@@ -14,6 +14,7 @@ from meshd.manifest import show_path
 from meshd.model.base import Key, Object, exported
 from meshd.model.destinations import ClientTLSSettings, DestinationRule
 from meshd.model.gateways import Gateway, ServerTLSSettings
+from meshd.model.kubernetes import Secret
 from meshd.model.workload import Workload
 
 Said = Iterator[tuple[Path, str]]
@@ -28,12 +29,35 @@ class Named:
 
     path: Path
     name: str
-    namespaces: tuple[str, ...] | None
+    certificate: bool
+    """It is to show."""
+    authority: bool
+    """It is to verify by."""
+    namespaces: tuple[str, ...] | None = None
     """Where proxies look for it; None: that is not known."""
+
+    def lack(self, key: Key, objects: Objects) -> str:
+        """What that Secret, which is there, has to have and has not."""
+        found, beside = (
+            objects[key],
+            objects.get(Key(key.kind, key.namespace, key.name + _AUTHORITY)),
+        )
+        secrets = [one for one in (found, beside) if isinstance(one, Secret)]
+        own = secrets[0]
+        is_pair = own.entry("tls.crt", "cert") and own.entry("tls.key", "key")
+        if self.certificate and not is_pair:
+            return "has no tls.crt and tls.key"
+        if self.authority and not any(one.entry("ca.crt", "cacert") for one in secrets):
+            return "has no ca.crt"
+        return ""
 
 
 def of_secrets(found: Object, objects: Objects, workloads: Sequence[Workload] | None) -> Said:
-    """What one object names that is not where it is looked for."""
+    """What one object names that is not where it is looked for, or not what it has to be."""
+    if isinstance(found, Secret):
+        for user, named in _users(found.key, objects, workloads):
+            if lack := named.lack(found.key, objects):
+                yield (), f"{lack}, which {user.key} needs: {show_path(named.path)}; {_ENDS}"
     for named in _named(found, objects, workloads):
         if isinstance(found, DestinationRule) and found.spec.workload_selector is None:
             text = (
@@ -53,6 +77,12 @@ def of_secrets(found: Object, objects: Objects, workloads: Sequence[Workload] | 
             key = Key("Secret", namespace, named.name)
             seen = f" (the one in {min(there)} is not read from there)" if there else ""
             yield named.path, f"there is no {key}, in the namespace of the proxy{seen}; {_ENDS}"
+        for namespace in sorted(
+            there & set(there if named.namespaces is None else named.namespaces)
+        ):
+            key = Key("Secret", namespace, named.name)
+            if lack := named.lack(key, objects):
+                yield named.path, f"{key} {lack}; {_ENDS}"
 
 
 def left_without(
@@ -63,11 +93,19 @@ def left_without(
     return tuple(
         f"{key} is in use: {found.key}: {show_path(named.path)}; {_ENDS}"
         for key in gone
-        for found in objects.values()
-        for named in _named(found, objects, workloads)
-        if key.name in {named.name, named.name + _AUTHORITY}
-        and key.namespace in (named.namespaces or ())
+        for found, named in _users(key, objects, workloads)
     )
+
+
+def _users(
+    key: Key, objects: Objects, workloads: Sequence[Workload] | None
+) -> Iterator[tuple[Object, Named]]:
+    """What names a Secret, or the one that it is the authority of."""
+    for found in objects.values():
+        for named in _named(found, objects, workloads):
+            is_it = key.name in {named.name, named.name + _AUTHORITY}
+            if is_it and key.namespace in (named.namespaces or ()):
+                yield found, named
 
 
 def _named(
@@ -79,20 +117,26 @@ def _named(
     if not fields:
         return
     namespaces = None if workloads is None else _namespaces(found, objects, workloads)
-    for path, name in fields:
-        owner, slash, short = name.rpartition("/")
+    for named in fields:
+        owner, _, short = named.name.rpartition("/")
         own = None if namespaces is None else tuple(n for n in namespaces if owner in {"", n})
-        yield Named(path, short if slash else name, own)
+        yield dataclasses.replace(named, name=short, namespaces=own)
 
 
-def _fields(path: Path, tls: ClientTLSSettings | ServerTLSSettings) -> Iterator[tuple[Path, str]]:
-    if tls.credential_name:
-        yield (*path, "credentialName"), tls.credential_name
-    if isinstance(tls, ServerTLSSettings):
-        if tls.ca_cert_credential_name:
-            yield (*path, "caCertCredentialName"), tls.ca_cert_credential_name
-        for index, name in enumerate(tls.credential_names):
-            yield (*path, "credentialNames", index), name
+def _fields(path: Path, tls: ClientTLSSettings | ServerTLSSettings) -> Iterator[Named]:
+    if isinstance(tls, ClientTLSSettings):
+        if (name := tls.credential_name) and tls.mode in {"SIMPLE", "MUTUAL"}:
+            is_verified = not tls.insecure_skip_verify
+            yield Named((*path, "credentialName"), name, tls.mode == "MUTUAL", is_verified)
+        return
+    places: list[tuple[Path, str]] = [(("credentialName",), tls.credential_name or "")]
+    places += [(("credentialNames", at), one) for at, one in enumerate(tls.credential_names)]
+    places += [(("caCertCredentialName",), tls.ca_cert_credential_name or "")]
+    if tls.mode in {"SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"}:
+        for place, name in places:
+            is_shown = place[0] != "caCertCredentialName"
+            if name:
+                yield Named((*path, *place), name, is_shown, name == tls.authority_secret)
 
 
 def _namespaces(

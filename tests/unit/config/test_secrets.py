@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from meshd.config.read import read_sources
 from meshd.config.store import Store
 from meshd.config.validate import check_references
 from meshd.model.workload import Workload
-from meshd.wire import Apply, DeleteNamed
+from meshd.wire import Apply, Changed, DeleteNamed
+from tests.pem import certificate_pem, key_pem, new_key
 
 GATEWAY = """\
 apiVersion: networking.istio.io/v1
@@ -41,8 +43,17 @@ spec: {hosts: [out.test], ports: [{number: 80, name: http, protocol: HTTP}], res
 """
 
 
-def secret(name: str, namespace: str) -> str:
-    return f"apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\n"
+KEY = new_key()
+CERTIFICATE = certificate_pem(KEY).decode()
+PAIR = {"tls.crt": CERTIFICATE, "tls.key": key_pem(KEY).decode()}
+AUTHORITY = {"ca.crt": CERTIFICATE}
+
+
+def secret(name: str, namespace: str, **entries: str) -> str:
+    """With everything, or with these."""
+    metadata = {"name": name, "namespace": namespace}
+    found = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
+    return json.dumps(found | {"stringData": entries or PAIR | AUTHORITY}) + "\n"
 
 
 def workload(namespace: str, **labels: str) -> Workload:
@@ -96,6 +107,29 @@ def test_a_rule_that_selects_workloads_names_a_secret_of_its_own_namespace() -> 
     (found,) = said(HOST, rule, secret("client", "edge"))
     assert "there is no Secret config/client" in found
     assert said(HOST, rule, secret("client", "config")) == []
+
+
+def test_a_secret_has_to_have_what_its_user_needs() -> None:
+    """Whether a daemon knows where gateways run, or manifests are validated without one."""
+    mutual = GATEWAY.replace("SIMPLE", "MUTUAL")
+    beside = secret("shop-cacert", "edge", **AUTHORITY)
+    for workloads in (None, (EDGE,)):
+        (found,) = said(GATEWAY, secret("shop", "edge", **AUTHORITY), workloads=workloads)
+        assert found.startswith("Secret edge/shop has no tls.crt and tls.key")
+        (found,) = said(mutual, secret("shop", "edge", **PAIR), workloads=workloads)
+        assert found.startswith("Secret edge/shop has no ca.crt")
+        assert said(mutual, secret("shop", "edge", **PAIR), beside, workloads=workloads) == []
+        assert said(mutual, secret("shop", "edge"), workloads=workloads) == []
+
+
+def test_taking_from_a_secret_what_its_user_needs_is_told_to_the_one_who_does_it(
+    store: Store,
+) -> None:
+    text = secret("shop", "edge", **AUTHORITY)
+    answer = requests.apply(store, Apply((("-", text),)), workloads=(EDGE,))
+    assert isinstance(answer, Changed)
+    (warning,) = answer.warnings
+    assert "has no tls.crt and tls.key, which Gateway config/edge needs" in warning
 
 
 @pytest.fixture
