@@ -51,7 +51,8 @@ COMPOSERS: Final = {"roles", "cli", "supervisor"}
 """Put rooms together. They do not import each other, either."""
 DOORS: Final = {
     # The testbed runs the same manifests and must see them, and who enrols, as the mesh does.
-    "testbed": {"config.read", "config.validate", "config.enrolment"},
+    # It says which namespaces it has made by the number that capture knows them by.
+    "testbed": {"config.read", "config.validate", "config.enrolment", "capture.inside"},
 }
 SUPERVISED: Final = {"proxy", "resolver"}
 """The supervisor stays small: of the rooms it knows only how a proxy and the resolver are

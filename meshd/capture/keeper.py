@@ -23,7 +23,7 @@ from meshd.capture import apply, fingerprint, inside, names, unprotected
 from meshd.capture.addresses import Addresses
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_keeper import HostKeeper
-from meshd.capture.namespaces import Pin, Pins
+from meshd.capture.namespaces import Pin, Pins, is_elsewhere, moved
 from meshd.capture.options import CaptureOptions, options_for
 from meshd.capture.probe import listens, probe
 from meshd.errors import MeshdError
@@ -214,7 +214,8 @@ class _Worker:
         if wanted is None or wanted.stage is Stage.ABSENT:
             await self._let_go()
             return None
-        pin = self._keeper.pins.pin(self.uid, Path(wanted.workload.netns))
+        workload = wanted.workload
+        pin = self._keeper.pins.pin(self.uid, Path(workload.netns), workload.netns_cookie)
         self._pinned = str(pin.path)
         self._addresses.follow(pin)
         if self._stage is Stage.ABSENT:
@@ -228,7 +229,7 @@ class _Worker:
         keeper = self._keeper
         options = options_for(wanted, keeper.settings, fail_open=keeper.fail_open)
         await self._capture(pin, self._names.options(options))
-        return await self._prove(pin, dns=options.dns)
+        return await self._prove(pin, Path(workload.netns), dns=options.dns)
 
     async def _let_go(self) -> None:
         if pin := self._keeper.pins.find(self.uid):
@@ -274,7 +275,7 @@ class _Worker:
         if self._stage is not Stage.CAPTURED:
             self._tell(Stage.CAPTURED)
 
-    async def _prove(self, pin: Pin, *, dns: bool) -> float:
+    async def _prove(self, pin: Pin, source: Path, *, dns: bool) -> float:
         problem = await probe(pin.path, self.uid, ipv6=self._keeper.settings.ipv6)
         if dns and not problem and self._keeper.fail_open:
             answered = await names.ask(DNS_PORT, pin.path)
@@ -284,7 +285,8 @@ class _Worker:
             if changed:
                 return 0  # they go through the mesh again
             problem = answered
-        self._tell(Stage.CAPTURED, proven=not problem, problem=problem)
+        replaced = moved(source) if is_elsewhere(pin, source) else ""
+        self._tell(Stage.CAPTURED, proven=not (problem or replaced), problem=replaced or problem)
         interval = self._keeper.settings.probe_interval
         if problem and self._keeper.fail_open and self._failures >= _FAILURES_TO_OPEN:
             return await self._open(pin, problem)

@@ -3,6 +3,9 @@
 A pin is DIRECTORY/UID@MOMENT. It survives this process; whoever starts next finds it with
 ``list_pins``. The moment makes the path of each pin a new one: a proxy that still drains a listener
 takes its socket over to the next one with the same address, and the path is part of the address.
+
+What a path leads to is asked once only. A process's number in it, or its name, may be another
+namespace's later, which must not come by the identity of the workload that was there before.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from meshd.capture.inside import open_namespace
+from meshd.capture.inside import cookie_of, open_namespace
 from meshd.errors import InvalidInputError, NotReadyError, SystemRefusedError
 
 _MS_BIND: Final = 4096
@@ -38,7 +41,8 @@ class Pins:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._known: dict[str, Pin] = {}
+        self._cookies: dict[str, int] = {}
+        """Of those that were pinned without one."""
 
     def find(self, uid: str) -> Pin | None:
         """Raises InvalidInputError when the uid is not safe as a file name."""
@@ -48,40 +52,36 @@ class Pins:
                 return Pin(path, status.st_ino)
         return None
 
-    def pin(self, uid: str, source: Path) -> Pin:
-        """Hold the namespace at ``source``. A pin of another one is replaced.
+    def pin(self, uid: str, source: Path, cookie: int = 0) -> Pin:
+        """Hold the namespace that ``cookie`` says (0: the first one found at ``source``).
 
-        Where ``source`` is gone, or has become something that cannot be captured, the pin that
-        exists counts. Raises NotReadyError or InvalidInputError when there is none either.
+        A pin of that one counts, whatever ``source`` leads to by now. Raises NotReadyError or
+        InvalidInputError when there is none, and ``source`` does not lead there either.
         """
-        known = self._known.get(uid)
-        if known is None or not _is_held(known, source):
-            known = self._known[uid] = self._pin(uid, source)
-        return known
-
-    def _pin(self, uid: str, source: Path) -> Pin:
         pinned = self.find(uid)
+        if pinned and cookie and cookie_of(pinned.path) not in {0, cookie}:
+            self.unpin(uid)
+            pinned = None
+        return pinned or self._pin(uid, source, cookie)
+
+    def _pin(self, uid: str, source: Path, cookie: int) -> Pin:
+        descriptor = open_namespace(source)
         try:
-            descriptor = open_namespace(source)
-        except (NotReadyError, InvalidInputError):
-            if pinned:
-                return pinned
-            raise
-        try:
-            wanted = os.fstat(descriptor).st_ino
-            if pinned and pinned.inode == wanted:
-                return pinned
-            if pinned:
-                self.unpin(uid)
+            # The descriptor, not the path: that might lead elsewhere by now.
+            held = Path(f"/proc/self/fd/{descriptor}")
+            found, wanted = cookie_of(held), cookie or self._cookies.get(uid, 0)
+            if wanted and found not in {0, wanted}:
+                raise NotReadyError(moved(source))
+            self._cookies[uid] = found
             path = self.directory / f"{uid}{_SEPARATOR}{time.time_ns():x}"
-            self._mount(descriptor, path)
+            self._mount(held, path)
+            return Pin(path, os.fstat(descriptor).st_ino)
         finally:
             os.close(descriptor)
-        return Pin(path, wanted)
 
     def unpin(self, uid: str) -> None:
         """Let go. Nothing happens where there is no pin."""
-        self._known.pop(uid, None)
+        self._cookies.pop(uid, None)
         for path in self._paths(uid):
             while (status := _status(path)) and _is_namespace(status):
                 if _libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
@@ -104,12 +104,10 @@ class Pins:
             )
         return tuple(self.directory.glob(f"{uid}{_SEPARATOR}*"))
 
-    def _mount(self, descriptor: int, path: Path) -> None:
+    def _mount(self, source: Path, path: Path) -> None:
         self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.touch(mode=0o444)
-        # The descriptor, not the path: that might lead elsewhere by now.
-        source = f"/proc/self/fd/{descriptor}".encode()
-        if _libc.mount(source, os.fsencode(path), b"none", _MS_BIND, None) != 0:
+        if _libc.mount(os.fsencode(source), os.fsencode(path), b"none", _MS_BIND, None) != 0:
             reason = os.strerror(ctypes.get_errno())
             path.unlink(missing_ok=True)
             raise SystemRefusedError(f"cannot pin a network namespace at {path}: {reason}")
@@ -118,17 +116,22 @@ class Pins:
 def _status(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
 
 
-def _is_held(pin: Pin, source: Path) -> bool:
-    """Whether both lead to the namespace that the pin was made for. Asked at each probe."""
-    try:
-        held, wanted = pin.path.stat(), source.stat()
-    except OSError:
-        return False
-    return held.st_ino == pin.inode and os.path.samestat(held, wanted)
+def moved(source: Path) -> str:
+    """What is to be said when ``source`` leads to another namespace than it did."""
+    return (
+        f"another network namespace than the workload's is at {source} now, and is not in the mesh;"
+        " enroll it, or unenroll the workload"
+    )
+
+
+def is_elsewhere(pin: Pin, source: Path) -> bool:
+    """Whether ``source`` leads to another namespace than the one that is pinned. It may be gone."""
+    status = _status(source)
+    return status is not None and _is_namespace(status) and status.st_ino != pin.inode
 
 
 def _is_namespace(status: os.stat_result) -> bool:

@@ -142,6 +142,7 @@ def enroll(
         name=name,
         namespace=namespace,
         netns=place.netns,
+        netns_cookie=place.cookie,
         service_account=service_account or name,
         labels={"app": service or name} | dict(map(_key_and_value, label or ())),
         annotations=dict(map(_key_and_value, annotation or ())),

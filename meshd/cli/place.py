@@ -58,6 +58,11 @@ class Place:
         with inside.entered(Path(self.netns)):
             return _unreachable(self.netns)
 
+    @property
+    def cookie(self) -> int:
+        """See ``Workload.netns_cookie``. Raises NotReadyError or InvalidInputError."""
+        return inside.cookie_of(Path(self.netns)) if self.netns else 0
+
     def check(self) -> None:
         """Raises InvalidInputError or NotReadyError when there is no such thing on this host."""
         if self.netns:

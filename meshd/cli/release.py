@@ -15,6 +15,7 @@ from meshd import channel, wire
 from meshd.capture import apply as capture
 from meshd.capture import inside
 from meshd.capture.apply import HostCapture
+from meshd.capture.namespaces import Pins
 from meshd.cli.output import tell, warn
 from meshd.discovery import host_services, workloads
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError, UnreachableError
@@ -68,7 +69,7 @@ def _removals(
     paths: Paths, settings: CaptureSettings
 ) -> Iterator[tuple[str, Awaitable[capture.Outcome]]]:
     for uid, one in sorted(_known(paths.workloads).items()):
-        if one.netns and (namespace := Path(one.netns)).exists():
+        if one.netns and (namespace := _namespace(one, Pins(paths.netns))):
             yield uid, inside.run(namespace, capture.remove)
     if _known(paths.lib / host_services.RECORD):
         nothing = HostCapture((), (), settings.backend, settings.ipv6)
@@ -81,3 +82,15 @@ def _known(path: Path) -> dict[str, Workload]:
     if loaded.lost:
         raise InvalidInputError(loaded.lost)
     return {**loaded.unusable, **loaded.record.registered}
+
+
+def _namespace(workload: Workload, pins: Pins) -> Path | None:
+    """The workload's own: where it was, another one may be by now."""
+    if pin := pins.find(workload.uid):
+        return pin.path
+    source = Path(workload.netns)
+    try:
+        known = inside.cookie_of(source)
+    except MeshdError:
+        return None
+    return source if workload.netns_cookie in {0, known} else None

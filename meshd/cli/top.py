@@ -12,11 +12,13 @@ import msgspec
 import typer
 
 from meshd import wire
+from meshd.capture.namespaces import Pins
 from meshd.cli.arguments import Output, OutputOption, parse_duration
 from meshd.cli.daemon import Target
 from meshd.cli.output import Table, emit, is_for_scripts, show, tell
 from meshd.errors import SystemRefusedError
 from meshd.model.base import Duration
+from meshd.settings import Paths
 from meshd.telemetry.usage import Order, Sample, Usage, compare, ordered, size
 from meshd.telemetry.usage_reading import Place, Reader
 
@@ -75,6 +77,7 @@ class Look:
         self._order = order
         self._reader = Reader()
         self._before: dict[str, Sample] = {}
+        self._pins = Pins(Paths.from_environment().netns)
 
     def rows(self) -> list[Usage]:
         """Raises UnreachableError, RefusedError."""
@@ -83,7 +86,7 @@ class Look:
             _name(row): row for row in answer.workloads if self._namespace in {"", row.namespace}
         }
         samples = self._reader.read(
-            Place(name, row.netns, row.cgroup) for name, row in found.items()
+            Place(name, self._place_of(row), row.cgroup) for name, row in found.items()
         )
         rows = [
             compare(row.namespace, row.workload, self._before.get(name), samples[name])
@@ -91,6 +94,11 @@ class Look:
         ]
         self._before = samples
         return ordered(rows, self._order)
+
+    def _place_of(self, row: wire.WorkloadStatus) -> str:
+        """Its own: where it was when it was registered, another one may be by now."""
+        pin = self._pins.find(row.uid) if row.netns and row.uid else None
+        return str(pin.path) if pin else row.netns
 
 
 def _name(row: wire.WorkloadStatus) -> str:

@@ -208,6 +208,7 @@ class _Round:
             (served, accounts, options),
             lambda: inbound.inbound_routes(served.values(), accounts, options),
         )
+
     def _mirror_listener(self) -> Iterable[Any]:
         options = self._options
         return self._memo.each("mirror", (options,), lambda: iter((mirror_listener(options),)))

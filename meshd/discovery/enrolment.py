@@ -121,9 +121,15 @@ def known_again(life: Life, registered: Workload | None) -> Life:
 def _advance(life: Life, wanted: Workload | None, facts: Facts) -> Life | None:
     if life.phase is Phase.HELD:
         return life
-    if wanted is None or wanted.netns != life.workload.netns or life.phase not in _STAYING:
+    if wanted is None or _has_moved(life.workload, wanted) or life.phase not in _STAYING:
         return _leave(life, facts)
     return _stay(_updated(life, wanted, facts), facts)
+
+
+def _has_moved(before: Workload, now: Workload) -> bool:
+    """A namespace is another one under another path, or by its cookie as far as that is known."""
+    cookies = {before.netns_cookie, now.netns_cookie} - {0}
+    return before.netns != now.netns or len(cookies) > 1
 
 
 def _stay(life: Life, facts: Facts) -> Life:

@@ -60,6 +60,7 @@ def roster(
             one,
             node=node,
             netns="",
+            netns_cookie=0,
             locality=one.locality or locality,
             ready=one.ready and (uid not in enrolled or _is_captured(lives.get(uid))),
         )

@@ -131,6 +131,9 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Path of its network namespace as the registrar knows it."""
     hostname: Annotated[str, msgspec.Meta(pattern=rf"\A({_LABEL})?\Z")] = ""
     """What it calls itself, if not by its name."""
+    netns_cookie: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Which namespace that was when it was registered, for another may be there later. 0: the one
+    that the path leads to first."""
     service_account: Name = "default"
     labels: Labels = {}
     annotations: Annotations = {}

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from meshd.capture import inside
 from meshd.errors import MeshdError
 from meshd.model.pod import ContainerPlan, PodPlan, PodState
 from meshd.model.workload import Workload
@@ -37,6 +38,7 @@ class RunningPod:
         self._init = [self._container(each) for each in plan.init_containers]
         self._containers = [self._container(each) for each in plan.containers]
         self._joined = not plan.enrolled
+        self._cookie = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -70,6 +72,7 @@ class RunningPod:
             namespace=plan.namespace,
             netns=str(self.netns),
             hostname="" if plan.name.startswith(plan.hostname) else plan.hostname,
+            netns_cookie=self._cookie,
             service_account=plan.service_account,
             labels=plan.labels,
             annotations=plan.annotations,
@@ -91,6 +94,7 @@ class RunningPod:
         """Begin to live. What fails is tried again, and told in ``state``."""
         self._home.prepare(self.plan)
         self._network.add(self.plan.uid, self.netns, number)
+        self._cookie = inside.cookie_of(self.netns)
         self._tasks.append(asyncio.create_task(self._live(prove)))
 
     def replan(self, plan: PodPlan, prove: Prove) -> None:

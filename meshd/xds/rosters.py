@@ -140,7 +140,7 @@ def removed(rosters: Rosters, node: str) -> Rosters:
 
 def _owned(workload: Workload, node: str) -> Workload:
     """Where it runs is not for the node to say, and paths on it mean nothing elsewhere."""
-    return msgspec.structs.replace(workload, node=node, netns="")
+    return msgspec.structs.replace(workload, node=node, netns="", netns_cookie=0)
 
 
 def disconnected(rosters: Rosters, node: str, now: float) -> Rosters:

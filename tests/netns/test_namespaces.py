@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from meshd.capture.namespaces import Pins
+from meshd.capture.inside import cookie_of
+from meshd.capture.namespaces import Pins, is_elsewhere
 from meshd.errors import InvalidInputError, NotReadyError
 
 
@@ -41,11 +42,60 @@ def test_pinning_again_is_the_same_pin(network: Any, pins: Pins) -> None:
     assert _mounts(first.path) == 1
 
 
-def test_another_namespace_under_the_same_uid_is_pinned_anew(network: Any, pins: Pins) -> None:
+def test_what_the_path_leads_to_later_does_not_come_by_the_pin(network: Any, pins: Pins) -> None:
     first = pins.pin("default.reviews", network.workload.netns)
-    second = pins.pin("default.reviews", network.peer.netns)
+    assert not is_elsewhere(first, network.workload.netns)
+    assert pins.pin("default.reviews", network.peer.netns) == first
+    assert Pins(pins.directory).pin("default.reviews", network.peer.netns) == first
+    assert is_elsewhere(first, network.peer.netns)
+
+
+def test_one_that_is_registered_anew_with_another_namespace_is_pinned_anew(
+    network: Any, pins: Pins
+) -> None:
+    first = pins.pin("default.reviews", network.workload.netns)
+    cookie = cookie_of(network.peer.netns)
+    second = pins.pin("default.reviews", network.peer.netns, cookie)
     assert second.inode == _inode(network.peer.netns) != first.inode
     assert _mounts(second.path) == 1
+    assert pins.pin("default.reviews", network.workload.netns, cookie) == second
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_pin_that_is_lost_is_not_made_of_another_namespace(
+    network: Any, pins: Pins, known: bool
+) -> None:
+    """With a cookie the next process knows that, too."""
+    cookie = cookie_of(network.workload.netns) if known else 0
+    lost = pins.pin("default.reviews", network.workload.netns, cookie)
+    subprocess.run(["umount", lost.path], check=True)
+    for some in (pins, Pins(pins.directory)) if known else (pins,):
+        with pytest.raises(NotReadyError, match="another network namespace than the workload's"):
+            some.pin("default.reviews", network.peer.netns, cookie)
+
+
+def test_what_was_registered_counts_and_not_what_capture_finds_there(
+    network: Any, pins: Pins, tmp_path: Path
+) -> None:
+    """As with /proc/PID/ns/net, whose number another process has by then."""
+    source = tmp_path / "source"
+    source.symlink_to(network.workload.netns)
+    cookie = cookie_of(source)
+    source.unlink()
+    source.symlink_to(network.peer.netns)
+    with pytest.raises(NotReadyError, match="another network namespace than the workload's"):
+        pins.pin("default.reviews", source, cookie)
+    assert pins.list_pins() == ()
+
+
+def test_a_cookie_never_comes_again_though_the_path_and_the_inode_do(network: Any) -> None:
+    name, seen = f"{network.workload.name}x", set[int]()
+    for _ in range(3):
+        subprocess.run(["ip", "netns", "add", name], check=True)
+        seen.add(cookie_of(Path("/run/netns") / name))
+        subprocess.run(["ip", "netns", "del", name], check=True)
+    assert len(seen) == 3
+    assert 0 not in seen
 
 
 def test_a_pin_that_somebody_takes_away_is_made_anew(network: Any, pins: Pins) -> None:

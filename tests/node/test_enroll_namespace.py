@@ -153,6 +153,19 @@ def test_one_that_was_made_anew_at_its_path_is_enrolled_by_the_same_command(
     ip("-n", client.name, "link", "del", "eth0")
     join(server, client)
     server.serve(node, 8000)
+
+    def problem() -> str:
+        rows = {row.workload: row for row in node.statuses().workloads}
+        return "" if rows["kiosk"].proven else rows["kiosk"].problem
+
+    # Nobody has said that it is the same one: until then it is outside the mesh.
+    node.eventually(lambda: "another network namespace" in problem(), "status says so", 40)
+    assert (
+        "MESHD"
+        not in subprocess.run(
+            server.inside("iptables-save"), capture_output=True, text=True, check=True
+        ).stdout.upper()
+    )
     assert "captured and proven" in enroll(node, server, *options)
 
     # A proxy may still hold a connection to what was there before.

@@ -101,6 +101,19 @@ def test_another_namespace_goes_all_the_way_out_with_the_old_one() -> None:
     assert plan.placements[0].stage is Stage.PINNED
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "phase"),
+    [(1, 2, Phase.RELEASING), (1, 1, Phase.CAPTURED), (0, 2, Phase.CAPTURED)],
+)
+def test_another_namespace_at_the_same_path_goes_out_too(
+    before: int, now: int, phase: Phase
+) -> None:
+    old = msgspec.structs.replace(_workload(), netns_cookie=before)
+    new = msgspec.structs.replace(_workload(), netns_cookie=now)
+    plan = step({"a": Life(old, Phase.CAPTURED)}, {"a": new}, Facts())
+    assert plan.lives["a"].phase is phase
+
+
 def test_another_identity_is_served_in_place_and_the_old_one_is_kept_until_proxies_switched() -> (
     None
 ):
