@@ -74,6 +74,11 @@ class Paths:
         """An agent's own credentials, by which it speaks to its server."""
         return self.keys / "node.pem"
 
+    @property
+    def host_captured(self) -> Path:
+        """The capture role's note of the host's own services: control groups by uid."""
+        return self.run / "host-captured"
+
     def own(self, role: str) -> Path:
         """Where a role makes its sockets and files, and no other role can."""
         return self.run / role

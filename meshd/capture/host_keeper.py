@@ -171,7 +171,7 @@ class HostKeeper:
         if self._applied == (wanted, fingerprint.take()) and not self._doubted:
             return
         self._claim_host()
-        self._note.touch(mode=0o600)
+        self._write_note(wanted)
         restoring = self._applied is not None and self._applied[0] == wanted
         outcome = await inside.run_in_host(functools.partial(apply.apply_host, wanted))
         if restoring and outcome.steps:
@@ -184,6 +184,17 @@ class HostKeeper:
         self._applied = wanted, outcome.fingerprint
         if not self._wanted:
             self._note.unlink(missing_ok=True)
+
+    def _write_note(self, wanted: HostCapture) -> None:
+        """For the next process, and for whoever must not believe what else is said of them."""
+        captured = {one.uid: one.cgroup for one in (*wanted.workloads, *wanted.waiting)}
+        for uid in self._unprotected & self._wanted.keys():
+            if host := self._wanted[uid].workload.host:
+                captured[uid] = host.cgroup
+        new = self._note.with_name(f".{self._note.name}.new")
+        new.touch(mode=0o600)
+        new.write_bytes(msgspec.json.encode(captured))
+        new.replace(self._note)
 
     def _claim_host(self) -> None:
         """Raises SystemRefusedError when another meshd has it."""

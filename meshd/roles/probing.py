@@ -15,8 +15,7 @@ _SPARE: Final = 5.0
 
 async def run(socket: Path, workload: Workload, command: tuple[str, ...], seconds: float) -> bool:
     """Whether it ends well within ``seconds``, with the rights of the workload."""
-    cgroup = workload.host.cgroup if workload.host else ""
-    request = wire.RunProbe(command, seconds, cgroup, workload.netns)
+    request = wire.RunProbe(command, seconds, workload.uid)
     try:
         answer = await channel.call(socket, request, timeout=seconds + _SPARE)
     except MeshdError:

@@ -78,7 +78,7 @@ class Supervisor:
             slice_name=self._slice,
             make_bootstrap=make_bootstrap,
         )
-        self._probing = Probing(users.uids)
+        self._probing = Probing(home.paths, users.uids)
         self._pools = {pool: Members(pool, self._maker, self._changed) for pool in Pool}
 
     async def live(self) -> None:
@@ -145,8 +145,8 @@ class Supervisor:
             case wire.ReloadNames():
                 await self._roles.reload_names()
                 return wire.Done()
-            case wire.RunProbe(command, seconds, cgroup, netns):
-                return wire.Probed(await self._probing.passes(command, seconds, cgroup, netns))
+            case wire.RunProbe(command, seconds, workload):
+                return wire.Probed(await self._probing.passes(command, seconds, workload))
             case wire.ReplacePool():
                 await self._replace()
                 return wire.Done()

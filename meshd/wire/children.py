@@ -51,10 +51,8 @@ class RunProbe(Message, frozen=True):
 
     command: tuple[str, ...]
     seconds: Seconds
-    cgroup: str = ""
-    """Of the member, where it is a service of the host."""
-    netns: str = ""
-    """Of the member, where it has one of its own."""
+    workload: str
+    """The member's uid. Where that lives the supervisor sees from what is captured."""
 
 
 class Probed(Message, frozen=True):

@@ -229,7 +229,7 @@ def test_the_mesh_role_cannot_put_keys_of_its_own_in_the_place_of_others(node: N
         ("telemetry", "mesh", wire.Get("vs")),
         ("telemetry", "mesh", wire.Unregister(())),
         ("telemetry", "supervisor", wire.RestartRoles(())),
-        ("telemetry", "supervisor", wire.RunProbe(("true",), 1.0)),
+        ("telemetry", "supervisor", wire.RunProbe(("true",), 1.0, "mesh.curl")),
         ("telemetry", "capture", wire.Place(())),
         ("mesh", "identity", wire.ListNodes()),
         ("mesh", "identity", wire.ListTokens()),

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import pwd
 import signal
 import subprocess
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from meshd.capture import cgroups
+from meshd.capture.namespaces import Pins
 from meshd.errors import InvalidInputError, NotReadyError
+from meshd.settings import Paths
 from meshd.supervisor.probing import Probing
 
 OURS = pwd.getpwnam("meshd").pw_uid
 STRANGER = pwd.getpwnam("nobody").pw_uid
+UID = "mesh.vm"
+
+
+class Passes(Protocol):
+    def __call__(self, netns: str, *command: str, seconds: float = 20) -> bool: ...
+
+
+Says = Callable[[str, str], bool]
 
 
 @pytest.fixture
@@ -31,30 +44,51 @@ def namespace() -> Iterator[str]:
         subprocess.run(["ip", "netns", "delete", name], check=True)
 
 
+def wait_for_sleep(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}/comm").read_text(encoding="ascii") != "sleep\n":
+        assert time.monotonic() < deadline
+
+
 @contextlib.contextmanager
 def workload(namespace: str, uid: int) -> Generator[str]:
     """A process in the namespace; gives the namespace's path."""
     user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
     sleeper = subprocess.Popen(["ip", "netns", "exec", namespace, *user, "sleep", "600"])
     try:
-        deadline = time.monotonic() + 20
-        while Path(f"/proc/{sleeper.pid}/comm").read_text(encoding="ascii") != "sleep\n":
-            assert time.monotonic() < deadline
+        wait_for_sleep(sleeper.pid)
         yield f"/run/netns/{namespace}"
     finally:
         sleeper.kill()
         sleeper.wait()
 
 
-def passes(netns: str, *command: str, seconds: float = 20) -> bool:
-    return asyncio.run(Probing({0, OURS}).passes(command, seconds, "", netns))
+@pytest.fixture
+def paths(tmp_path: Path) -> Iterator[Paths]:
+    made = Paths(tmp_path / "etc", tmp_path / "lib", tmp_path / "run")
+    yield made
+    Pins(made.netns).unpin(UID)
 
 
-def says(netns: str, script: str) -> bool:
-    return passes(netns, "sh", "-ec", script)
+@pytest.fixture
+def passes(paths: Paths) -> Passes:
+    """The namespace is the workload's that is captured."""
+
+    def run(netns: str, *command: str, seconds: float = 20) -> bool:
+        Pins(paths.netns).pin(UID, Path(netns))
+        return asyncio.run(Probing(paths, {0, OURS}).passes(command, seconds, UID))
+
+    return run
 
 
-def test_it_runs_as_the_user_and_in_the_namespace_of_the_workload(namespace: str) -> None:
+@pytest.fixture
+def says(passes: Passes) -> Says:
+    return lambda netns, script: passes(netns, "sh", "-ec", script)
+
+
+def test_it_runs_as_the_user_and_in_the_namespace_of_the_workload(
+    namespace: str, says: Says
+) -> None:
     with workload(namespace, STRANGER) as netns:
         inode = Path(netns).stat().st_ino
         assert says(netns, f"test $(id -u) = {STRANGER}")
@@ -63,20 +97,22 @@ def test_it_runs_as_the_user_and_in_the_namespace_of_the_workload(namespace: str
 
 
 @pytest.mark.parametrize("uid", [0, OURS])
-def test_it_runs_neither_as_root_nor_as_one_of_our_users(namespace: str, uid: int) -> None:
+def test_it_runs_neither_as_root_nor_as_one_of_our_users(
+    namespace: str, uid: int, says: Says
+) -> None:
     with workload(namespace, uid) as netns:
         assert says(netns, f"test $(id -u) != 0; test $(id -u) != {OURS}; test $(id -u) -ge 61184")
 
 
 @pytest.mark.parametrize("uid", [0, STRANGER])
-def test_it_has_no_capability_and_can_gain_none(namespace: str, uid: int) -> None:
+def test_it_has_no_capability_and_can_gain_none(namespace: str, uid: int, says: Says) -> None:
     with workload(namespace, uid) as netns:
         assert says(netns, "! grep -qE '^Cap(Inh|Prm|Eff|Amb):.*[1-9a-f]' /proc/self/status")
         assert says(netns, "grep -qE 'NoNewPrivs:.1' /proc/self/status")
 
 
 @pytest.mark.parametrize("uid", [0, OURS, STRANGER])
-def test_it_reads_nothing_of_ours(namespace: str, uid: int, tmp_path: Path) -> None:
+def test_it_reads_nothing_of_ours(namespace: str, uid: int, says: Says, tmp_path: Path) -> None:
     for parent in (tmp_path, *tmp_path.parents[:3]):
         if parent.is_relative_to("/tmp/pytest-of-root"):
             parent.chmod(0o755)
@@ -91,14 +127,23 @@ def test_it_reads_nothing_of_ours(namespace: str, uid: int, tmp_path: Path) -> N
         assert says(netns, f"cat {key}")
 
 
-def test_a_slow_one_is_killed_with_all_that_it_began(namespace: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("uid", [0, STRANGER])
+@pytest.mark.parametrize("end", ["wait", "exit 0"])
+def test_what_one_has_begun_ends_with_it(
+    namespace: str, uid: int, end: str, passes: Passes, tmp_path: Path
+) -> None:
+    """Also what has left its session, and whose parent has ended."""
     for parent in (tmp_path, *tmp_path.parents[:3]):
         if parent.is_relative_to("/tmp/pytest-of-root"):
             parent.chmod(0o777)
     pids = tmp_path / "pids"
-    with workload(namespace, 0) as netns:
-        script = f"setsid sleep 600 & echo $! > {pids}; sleep 600 & echo $! >> {pids}; wait"
-        assert not passes(netns, "sh", "-c", script, seconds=2)
+    with workload(namespace, uid) as netns:
+        script = (
+            f"setsid sleep 600 & echo $! > {pids}; sleep 600 & echo $! >> {pids};"
+            f' (setsid sh -c "echo \\$\\$ >> {pids}; exec sleep 600" &); sleep 0.5; {end}'
+        )
+        assert passes(netns, "sh", "-c", script, seconds=2) == (end == "exit 0")
+        assert len(pids.read_text(encoding="ascii").split()) == 3
         for pid in map(int, pids.read_text(encoding="ascii").split()):
             with pytest.raises(ProcessLookupError):
                 _wait_until_gone(pid)
@@ -112,8 +157,43 @@ def _wait_until_gone(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def test_without_a_process_of_the_workload_nothing_runs(namespace: str) -> None:
+def test_without_a_process_of_the_workload_nothing_runs(namespace: str, passes: Passes) -> None:
     with pytest.raises(NotReadyError):
         passes(f"/run/netns/{namespace}", "true")
     with pytest.raises(InvalidInputError):
         passes(f"/run/netns/{namespace}")
+
+
+@pytest.mark.parametrize("uid", ["mesh.other", "mesh.*", "*", "../mesh.vm", "", "m" * 300])
+def test_it_runs_in_no_other_place_than_one_that_is_captured(
+    namespace: str, uid: str, passes: Passes, paths: Paths
+) -> None:
+    """Whoever asks names a workload: root alone says where that is."""
+    with workload(namespace, STRANGER) as netns:
+        assert passes(netns, "true")
+        with pytest.raises((NotReadyError, InvalidInputError)):
+            asyncio.run(Probing(paths, {0, OURS}).passes(("true",), 2, uid))
+
+
+def test_one_of_the_host_runs_below_the_control_group_that_is_captured(paths: Paths) -> None:
+    group = cgroups.root() / f"meshd-probing-{os.getpid()}"
+    group.mkdir()
+    user = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", "--"]
+    enter = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"]
+    sleeper = subprocess.Popen([*enter, *user, "sleep", "600"])
+    probing = Probing(paths, {0, OURS})
+    script = f"grep -q ::/{group.name}/ /proc/self/cgroup && test $(id -u) = {STRANGER}"
+    try:
+        wait_for_sleep(sleeper.pid)
+        with pytest.raises(NotReadyError, match="not captured"):
+            asyncio.run(probing.passes(("true",), 2, UID))
+        paths.run.mkdir(parents=True)
+        paths.host_captured.write_text(json.dumps({UID: group.name}), encoding="ascii")
+        assert asyncio.run(probing.passes(("sh", "-c", script), 20, UID))
+        paths.host_captured.write_text(json.dumps({UID: ""}), encoding="ascii")
+        with pytest.raises(NotReadyError):
+            asyncio.run(probing.passes(("true",), 2, UID))
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+        group.rmdir()
