@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from meshd.capture import cgroups, fingerprint, inside, routing
+from meshd.capture import cgroups, fingerprint, locks, routing
 from meshd.capture.delta import (
     Change,
     Tables,
@@ -80,7 +80,7 @@ def remove() -> Outcome:
 
 def apply_host(capture: HostCapture) -> Outcome:
     """Make the host's rules so, or leave none. Raises SystemRefusedError."""
-    with inside.locked():
+    with locks.locked(locks.RULES):
         workloads, waiting = as_they_are(capture.workloads), as_they_are(capture.waiting)
         now = dataclasses.replace(capture, workloads=workloads, waiting=waiting)
         return _bring_about(_Host(now), act=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshd.capture import inside
+from meshd.capture import locks
 from meshd.capture.apply import as_they_are, choose, read_tables
 from meshd.capture.delta import PREFIX, Change, Tables, changes_to
 from meshd.capture.host_rules import HostWorkload, held_workloads, holds, is_captured_here
@@ -27,7 +27,7 @@ def hold(starting: HostWorkload, enrolled: Sequence[HostWorkload], backend: str 
 
     Raises SystemRefusedError.
     """
-    with inside.locked():  # services start at the same time
+    with locks.locked(locks.RULES):  # services start at the same time
         (own,) = as_they_are((starting,))
         return _hold(own, as_they_are(enrolled), backend)
 

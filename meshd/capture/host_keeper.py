@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import logging
 import re
-import socket
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.capture import apply, cgroups, fingerprint, inside, names, unprotected
+from meshd.capture import apply, cgroups, fingerprint, inside, locks, names, unprotected
 from meshd.capture.apply import HostCapture
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_rules import NEVER_INBOUND_PORTS, HostWorkload
@@ -40,9 +39,6 @@ _LONGEST_RETRY: Final = 10.0
 _FAILURES_TO_OPEN: Final = 4
 """Failed probes in a row after which a service that fails open does."""
 _PROBES_AT_ONCE: Final = 4
-_CLAIM: Final = "\0meshd-host-capture"
-"""An abstract socket, of which there is one in each network namespace: whoever has it writes the
-host's rules. Two of us would undo each other's for ever."""
 
 _UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")
 _CGROUP: Final = re.compile(r"[A-Za-z0-9_.:@+-]+(/[A-Za-z0-9_.:@+-]+)*")
@@ -75,7 +71,7 @@ class HostKeeper:
         self._wanted: dict[str, Placement] = {}
         self._told: dict[str, Observation] = {}
         self._wake = asyncio.Event()
-        self._claim: socket.socket | None = None
+        self._claim: locks.Claim | None = None
         self._applied: tuple[HostCapture, Fingerprint] | None = None
         self._doubted = False
         """A probe failed: whatever the fingerprint says, the rules are to be looked at."""
@@ -95,7 +91,7 @@ class HostKeeper:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if self._claim:
-            self._claim.close()
+            self._claim.release()
 
     # ---- the task
 
@@ -198,17 +194,11 @@ class HostKeeper:
 
     def _claim_host(self) -> None:
         """Raises SystemRefusedError when another meshd has it."""
-        if self._claim:
-            return
-        claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            claim.bind(_CLAIM)
-        except OSError:
-            claim.close()
+        self._claim = self._claim or locks.Claim(locks.KEEPER)
+        if not self._claim.take():
             raise SystemRefusedError(
                 "another meshd captures services in this network namespace; only one can"
-            ) from None
-        self._claim = claim
+            )
 
     # ---- what is so
 

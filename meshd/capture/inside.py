@@ -84,19 +84,17 @@ def cookie_of(path: Path) -> int:
 
     Raises as ``open_namespace`` does.
     """
-    with entered(path), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+    with entered(path):
+        return own_cookie()
+
+
+def own_cookie() -> int:
+    """Of the namespace that this thread is in."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
         try:
             return struct.unpack("=Q", one.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0]
         except OSError:
             return 0
-
-
-@contextlib.contextmanager
-def locked() -> Generator[None]:
-    """Nobody else who asks for it is within such a block in the same namespace. It may block."""
-    with Path("/proc/thread-self/ns/net").open("rb") as namespace:
-        fcntl.flock(namespace, fcntl.LOCK_EX)
-        yield
 
 
 async def run(path: Path, action: Callable[[], T], *, timeout: float = TIMEOUT) -> T:

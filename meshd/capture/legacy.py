@@ -6,22 +6,16 @@ fails with EAGAIN when somebody else replaced it in between.
 
 from __future__ import annotations
 
-import fcntl
-import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import iptc
 
+from meshd.capture import xtables_lock
 from meshd.capture.delta import Action, Change
 from meshd.capture.rules import TABLES, Extension, Family, Rule, jump_to
 from meshd.errors import SystemRefusedError
 
-LOCK: Final = Path("/run/xtables.lock")
-"""What iptables and ip6tables hold while they change legacy tables: xtables-legacy(8)."""
-LOCK_WAIT: Final = 5.0
-"""Seconds."""
 _RETRIES: Final = 5
 
 _TABLE: Final[dict[Family, Any]] = {Family.IPV4: iptc.Table, Family.IPV6: iptc.Table6}
@@ -36,8 +30,7 @@ for _class in (iptc.Table, iptc.Table6):
 
 def commit_all(family: Family, batches: Iterable[tuple[str, Sequence[Change]]]) -> None:
     """Each batch at once, or not at all. Raises SystemRefusedError."""
-    with LOCK.open("a") as lock:
-        _wait_for(lock)
+    with xtables_lock.held():
         for table, changes in batches:
             _commit_again(family, table, changes)
 
@@ -60,21 +53,6 @@ def _commit(family: Family, name: str, changes: Sequence[Change]) -> None:
         _STEP[change.action](family, table, change)
     table.commit()
     table.autocommit = True
-
-
-def _wait_for(lock: Any) -> None:
-    deadline = time.monotonic() + LOCK_WAIT
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise SystemRefusedError(
-                    f"another program holds {LOCK} for more than {LOCK_WAIT:g} s;"
-                    " find it with: fuser -v /run/xtables.lock"
-                ) from None
-            time.sleep(0.01)
 
 
 def _add_chain(family: Family, table: Any, change: Change) -> None:

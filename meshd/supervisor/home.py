@@ -95,8 +95,9 @@ def _find_user(setting: str, name: str) -> User:
 @contextlib.contextmanager
 def only_one(home: Home) -> Generator[None]:
     """Raises MeshdError when another supervisor runs here."""
-    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
+        os.fchmod(descriptor, 0o600)  # whoever can read it can lock it
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
