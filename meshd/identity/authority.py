@@ -30,6 +30,8 @@ CLOCK_SKEW: Final = 120.0
 """Seconds by which a certificate is valid before it was made, for peers whose clock is behind."""
 _LAST_MOMENT: Final = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 """No certificate can name a later one (RFC 5280, 4.1.2.5)."""
+_BOTH_ENDS: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+"""What workloads are: whichever end of a connection."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,7 +98,8 @@ class Authority:
     async def sign(self, request: Request, now: float) -> Issued:
         """Raises InvalidInputError when the request or the authority itself is not valid."""
         self._check(request, now)
-        return self._issue(_name_of(request.identity), request.csr, request.lifetime, now)
+        names = _name_of(request.identity)
+        return self._issue(names, _BOTH_ENDS, request.csr, request.lifetime, now)
 
     def certify(
         self,
@@ -105,13 +108,20 @@ class Authority:
         lifetime: float,
         now: float,
     ) -> Issued:
-        """For a node rather than a workload. Raises InvalidInputError, as ``sign``."""
+        """For a node rather than a workload. Raises InvalidInputError, as ``sign``.
+
+        It is for one end of a connection: that of a server, which alone has a DNS name, or that of
+        who connects to one. So no node passes for what a workload connects to.
+        """
         self._check_csr(", ".join(str(name.value) for name in names), names, csr, now)
-        return self._issue(x509.SubjectAlternativeName(names), csr, lifetime, now)
+        serves = any(isinstance(name, x509.DNSName) for name in names)
+        usage = ExtendedKeyUsageOID.SERVER_AUTH if serves else ExtendedKeyUsageOID.CLIENT_AUTH
+        return self._issue(x509.SubjectAlternativeName(names), (usage,), csr, lifetime, now)
 
     def _issue(
         self,
         names: x509.SubjectAlternativeName,
+        usages: Sequence[x509.ObjectIdentifier],
         csr: x509.CertificateSigningRequest,
         lifetime: float,
         now: float,
@@ -125,12 +135,7 @@ class Authority:
             .add_extension(names, critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(authority=False), critical=True)
-            .add_extension(
-                x509.ExtendedKeyUsage(
-                    [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-                ),
-                critical=False,
-            )
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(_issued_by(self.issuer), critical=False)
             .sign(self.key, hashes.SHA256())
         )
