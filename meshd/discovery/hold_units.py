@@ -25,6 +25,31 @@ _LONGEST: Final = 255 - len(f"{HOLD_PREFIX}.service")
 _PLAIN: Final = frozenset(string.ascii_letters + string.digits + ":_.")
 _PATH: Final = re.compile(r"/[A-Za-z0-9/._+@:~-]*")
 """What means itself in each setting of a unit."""
+_SANDBOX: Final = """\
+NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_DAC_OVERRIDE
+ProtectSystem=strict
+ReadWritePaths=/run
+ProtectHome=read-only
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service
+"""
+"""It writes rules, notes and locks, and reads what is enrolled. No PrivateTmp, which waits for what
+comes later at boot than some units that are held."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +127,7 @@ def _hold(wanted: Preparation) -> str:
     which would stop the unit."""
     unit, slice_ = wanted.unit, slice_of(wanted.unit)
     home = f"Environment=MESHD_HOME={wanted.home}\n" if wanted.home else ""
+    writable = f"ReadWritePaths=-{wanted.home}\n" if wanted.home else ""
     mounts = f"{wanted.meshctl} {wanted.home or '/etc/meshd /var/lib/meshd'}"
     return f"""\
 {_head(unit)}Description=Hold {unit} until its traffic is captured
@@ -111,6 +137,8 @@ RequiresMountsFor={mounts}
 ConditionFileIsExecutable={wanted.meshctl}
 Requires={slice_}
 After={slice_}
+Wants=modprobe@ip_tables.service modprobe@ip6_tables.service
+After=modprobe@ip_tables.service modprobe@ip6_tables.service
 Conflicts=shutdown.target
 Before=shutdown.target
 StartLimitIntervalSec=0
@@ -123,8 +151,7 @@ Slice=system.slice
 TimeoutStartSec=60
 MemoryMax=512M
 TasksMax=64
-NoNewPrivileges=yes
-"""
+{_SANDBOX}{writable}"""
 
 
 def _of_unit(wanted: Preparation) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from meshd.discovery import hold_units
+from meshd.discovery.hold_units import Preparation
 from tests.host.machine import eventually
 from tests.host.node import ROLES, SETTINGS, Node
 from tests.host.population import IMAGES, deployment
@@ -147,13 +150,16 @@ def test_all_pods_can_be_run_again_after_a_reboot(well: Node) -> None:
     assert well.status_of("http://server:8080/") == "200"
 
 
-def test_the_service_is_hardened() -> None:
-    unit = CHECKOUT / "systemd" / "meshd.service"
-    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"exposure level for meshd.service: ([\d.]+)", told)
-    assert found
-    assert float(found[1]) <= 4.0, told
+def test_each_service_is_hardened(tmp_path: Path) -> None:
+    written = hold_units.files(Preparation(unit="web.service", meshctl="/bin/true", home="/srv"))
+    hold = tmp_path / hold_units.hold_of("web.service")
+    hold.write_text(written[hold.name], encoding="utf-8")
+    for unit in (*(CHECKOUT / "systemd").glob("*.service"), hold):
+        command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found = re.search(rf"exposure level for {unit.name}: ([\d.]+)", told)
+        assert found
+        assert float(found[1]) <= 4.0, told
 
 
 def test_the_sandbox_is_where_it_should_be(well: Node) -> None:

@@ -67,6 +67,7 @@ def test_a_unit_before_the_basic_system_does_not_wait_for_meshd() -> None:
 def test_a_home_of_its_own_is_that_of_the_hold_too() -> None:
     text = files(Preparation(unit="web.service", meshctl=MESHCTL, home="/srv/one"))
     assert "Environment=MESHD_HOME=/srv/one\n" in text["meshd-hold@web.service"]
+    assert "ReadWritePaths=-/srv/one\n" in text["meshd-hold@web.service"]
 
 
 @pytest.mark.parametrize("path", ["/srv/a b/meshctl", "/srv/%n/meshctl", 'x"', "meshctl", "/a\nb"])
