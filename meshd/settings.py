@@ -229,6 +229,7 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     dns_port: PortNumber = 15053
     """UDP and TCP port on the host's loopback interface where the node's resolver answers."""
     protocol_detection_timeout: Duration = Duration(0)
+    accept_http_10: bool = False
     connect_timeout: Duration = Duration(10)
     access_log: Literal["off", "errors", "all"] = "errors"
 
@@ -345,6 +346,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             root_namespace=self.mesh.root_namespace,
             outbound_policy=self.mesh.outbound_policy,
             protocol_detection_timeout=self.mesh.protocol_detection_timeout,
+            accept_http_10=self.mesh.accept_http_10,
             connect_timeout=self.mesh.connect_timeout,
             service_cidr=self.mesh.service_cidr,
             dns_port=self.mesh.dns_port,

@@ -5,20 +5,24 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from envoy.config.core.v3 import protocol_pb2
+from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
+from envoy.config.core.v3 import base_pb2, protocol_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
 )
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
 from meshd.compile import dynamic_dns, limits
 from meshd.compile.access_log import access_logs
-from meshd.compile.idempotence import FILTER, idempotence_filter
+from meshd.compile.idempotence import FILTER, NOT_SENT, idempotence_filter
 from meshd.compile.inbound_routes import plain_routes
 from meshd.compile.names import InboundCluster
 from meshd.compile.wellknown import (
+    extension,
     filter_,
     over_ads,
     packed,
@@ -28,6 +32,24 @@ from meshd.compile.wellknown import (
 from meshd.model.snapshot import MeshOptions
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
+_CONTROL: Final = (
+    "expected-rq-timeout-ms",
+    "force-trace",
+    "hedge-on-per-try-timeout",
+    "ip-tags",
+    "max-retries",
+    "original-dst-host",
+    "retriable-header-names",
+    "retriable-status-codes",
+    "retry-grpc-on",
+    "retry-on",
+    "upstream-alt-stat-name",
+    "upstream-rq-per-try-timeout-ms",
+    "upstream-rq-timeout-alt-response",
+    "upstream-rq-timeout-ms",
+    "upstream-stream-duration-ms",
+)
+"""https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_filters/router_filter."""
 SERVER_NAME: Final = "istio-envoy"
 """What ``server:`` says behind Istio; scripts look for it."""
 _ROUTER: Final = "envoy.filters.http.router"
@@ -40,11 +62,14 @@ def client_manager(stat_prefix: str, routes: str, options: MeshOptions) -> Any:
         stat_prefix=stat_prefix,
         rds=_routes(routes),
         http_filters=_filters(of_client=True),
+        http_protocol_options=_http1(http10=options.accept_http_10),
         forward_client_cert_details=_Manager.SANITIZE,
     )
 
 
-def server_manager(cluster: InboundCluster, options: MeshOptions, *, mutual_tls: bool) -> Any:
+def server_manager(
+    cluster: InboundCluster, options: MeshOptions, *, mutual_tls: bool, http10: bool = False
+) -> Any:
     """For requests to a workload's own port.
 
     The application sees who called in ``x-forwarded-client-cert``, which nobody can forge: it is
@@ -66,6 +91,8 @@ def server_manager(cluster: InboundCluster, options: MeshOptions, *, mutual_tls:
             }
         ),
         server_header_transformation=_Manager.PASS_THROUGH,
+        local_reply_config=_says_what_was_not_sent(),
+        http_protocol_options=_http1(http10=http10 or options.accept_http_10),
         preserve_external_request_id=True,
         # A client's proxy that speaks HTTP/2 here has its client's WebSockets in it.
         http2_protocol_options=limits.http2(limits.MAX_STREAMS, allow_connect=True),
@@ -80,6 +107,7 @@ def gateway_manager(stat_prefix: str, routes: str, options: MeshOptions, *, tls:
         rds=_routes(routes),
         http_filters=_filters(of_client=True),
         use_remote_address=true(),
+        http_protocol_options=_http1(http10=options.accept_http_10),
         forward_client_cert_details=_Manager.SANITIZE_SET,
         set_current_client_cert_details=_Manager.SetCurrentClientCertDetails(
             subject=true(), cert=True, dns=True, uri=True
@@ -114,6 +142,9 @@ def _manager(options: MeshOptions, **parts: Any) -> Any:
             codec_type=_Manager.AUTO,
             access_log=access_logs(options),
             generate_request_id=true(),
+            # Only the application can say whether it wants the body.
+            proxy_100_continue=True,
+            early_header_mutation_extensions=[_without_control()],
             normalize_path=true(),
             strip_trailing_host_dot=True,
             stream_idle_timeout=seconds(0),
@@ -127,6 +158,40 @@ def _manager(options: MeshOptions, **parts: Any) -> Any:
             },
         ),
     )
+
+
+def _http1(*, http10: bool) -> Any:
+    """``http10``: the old version is taken, too, in which a request may have no host."""
+    if not http10:
+        return None
+    return protocol_pb2.Http1ProtocolOptions(
+        accept_http_10=True, default_host_for_http_10="localhost"
+    )
+
+
+def _without_control() -> Any:
+    """Takes headers away by which a request would tell the router what to do. Envoy heeds them of
+    any client that claims a private address in x-forwarded-for."""
+    mutation = mutation_rules_pb2.HeaderMutation
+    mutations = [mutation(remove=f"x-envoy-{name}") for name in _CONTROL]
+    return extension(
+        "envoy.http.early_header_mutation.header_mutation",
+        header_mutation_pb2.HeaderMutation(mutations=mutations),
+    )
+
+
+def _says_what_was_not_sent() -> Any:
+    could_not_connect = accesslog_pb2.AccessLogFilter(
+        response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=["UF"])
+    )
+    header = base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key=NOT_SENT, value="true"),
+        append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+    mapper = http_connection_manager_pb2.ResponseMapper(
+        filter=could_not_connect, headers_to_add=[header]
+    )
+    return http_connection_manager_pb2.LocalReplyConfig(mappers=[mapper])
 
 
 def _routes(name: str) -> Any:

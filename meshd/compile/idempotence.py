@@ -23,8 +23,12 @@ from meshd.compile.wellknown import packed
 from meshd.model.traffic import HTTPRetry
 
 FILTER: Final = "meshd.retry_idempotent"
-_METHODS: Final = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
-_CONDITION: Final = f"%CEL(request.method in {list(_METHODS)} ? 'reset' : '')%"
+METHODS: Final = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
+_CONDITION: Final = f"%CEL(request.method in {list(METHODS)} ? 'reset' : '')%"
+
+NOT_SENT: Final = "x-meshd-not-sent"
+"""Response header by which a server's proxy says to its client's that it could not connect to the
+application, so that the request may be made again, whatever its method. It goes no further."""
 
 
 def idempotence_filter() -> Any:

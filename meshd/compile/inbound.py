@@ -274,6 +274,7 @@ def _inspected_ways(
         port: by_http(
             _to(chains, port, Spoken.EITHER, entry, options),
             _to(chains, port, Spoken.OPAQUE, entry, options),
+            http10=True,
         )
         for port in sorted(inspected)
     }
@@ -289,7 +290,11 @@ def _to(
         if spoken is Spoken.OPAQUE:
             filters = [tcp_proxy(str(cluster), [(str(cluster), 1)], options)]
         else:
-            filters = [server_manager(cluster, options, mutual_tls=entry.mutual_tls)]
+            filters = [
+                server_manager(
+                    cluster, options, mutual_tls=entry.mutual_tls, http10=entry.inspected
+                )
+            ]
         chains[name] = chain(name, None, filters)
     return to_chain(name)
 

@@ -18,7 +18,7 @@ from xds.core.v3 import cidr_pb2, extension_pb2
 from xds.type.matcher.v3 import ip_pb2, matcher_pb2
 
 from meshd.compile.hosts import specificity
-from meshd.compile.wellknown import HTTP_FIRST_LINE, WORKLOAD_STATE, packed
+from meshd.compile.wellknown import HTTP10_FIRST_LINE, HTTP_FIRST_LINE, WORKLOAD_STATE, packed
 
 _Matcher = matcher_pb2.Matcher
 _MESH_PROTOCOL: Final = "'istio"
@@ -136,9 +136,11 @@ def by_server_name(ways: Mapping[str, Any], otherwise: Any = None) -> Any:
     return _by("server name", network_inputs_pb2.ServerNameInput(), exact, otherwise)
 
 
-def by_http(http: Any, otherwise: Any) -> Any:
-    """Whether the first line is one of HTTP; the HTTP inspector must have looked."""
-    first_lines = {f"'{protocol}'": http for protocol in HTTP_FIRST_LINE}
+def by_http(http: Any, otherwise: Any, *, http10: bool = False) -> Any:
+    """Whether the first line is one of HTTP; the HTTP inspector must have looked. HTTP/1.0, which
+    need not say to which host it goes, only where that is asked for."""
+    protocols = (*HTTP_FIRST_LINE, HTTP10_FIRST_LINE) if http10 else HTTP_FIRST_LINE
+    first_lines = {f"'{protocol}'": http for protocol in protocols}
     return _by("protocols", network_inputs_pb2.ApplicationProtocolInput(), first_lines, otherwise)
 
 

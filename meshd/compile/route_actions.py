@@ -18,6 +18,7 @@ from envoy.extensions.retry.priority.previous_priorities.v3 import previous_prio
 from envoy.type.matcher.v3 import regex_pb2
 
 from meshd.compile.dynamic_dns import looked_up
+from meshd.compile.idempotence import NOT_SENT
 from meshd.compile.mirroring import mirror_policy
 from meshd.compile.names import OutboundCluster
 from meshd.compile.route_filters import asked_percentage, fraction
@@ -48,8 +49,11 @@ _CODES: Final = {
     308: _Redirect.PERMANENT_REDIRECT,
 }
 _RETRIES: Final = 2
-_RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
-_RETRIABLE_STATUS: Final = (503,)
+_RETRY_ON: Final = (
+    "connect-failure,refused-stream,reset-before-request,unavailable,cancelled,retriable-headers"
+)
+"""Istio's default, and what is known not to have reached the application: its own 503 is
+an answer like any other."""
 _HOST_SELECTION_ATTEMPTS: Final = 5
 
 
@@ -202,7 +206,8 @@ def retry_policy(asked: HTTPRetry | None, *, hashing: bool = False) -> Any:
 def _retry_on(text: str | None) -> dict[str, Any]:
     """Conditions, and status codes that people list among them."""
     if not text:
-        return {"retry_on": _RETRY_ON, "retriable_status_codes": _RETRIABLE_STATUS}
+        unsent = route_components_pb2.HeaderMatcher(name=NOT_SENT, present_match=True)
+        return {"retry_on": _RETRY_ON, "retriable_headers": [unsent]}
     parts = [part.strip() for part in text.split(",") if part.strip()]
     codes = [int(part) for part in parts if part.isdecimal()]
     conditions = [part for part in parts if not part.isdecimal()]

@@ -16,7 +16,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from meshd.compile import virtual_addresses
 from meshd.compile.dynamic_dns import looked_up
 from meshd.compile.hosts import forms
-from meshd.compile.idempotence import never
+from meshd.compile.idempotence import NOT_SENT, never
 from meshd.compile.names import PASSTHROUGH_CLUSTER, client_routes
 from meshd.compile.route_actions import to_cluster
 from meshd.compile.route_match import Entrance, route_match
@@ -59,6 +59,7 @@ def configuration(name: str, virtual_hosts: Iterable[Any]) -> Any:
         # A destination that is not there fails its own requests only.
         validate_clusters={"value": False},
         ignore_port_in_host_matching=True,
+        response_headers_to_remove=[NOT_SENT],
         max_direct_response_body_size_bytes={"value": MAX_DIRECT_RESPONSE},
     )
 

@@ -49,7 +49,8 @@ HOST_STATE: Final = "meshd.of_host"
 """Filter state: the workload is a service of the host, and has no namespace of its own."""
 UNHASHED: Final = "envoy.string"
 
-HTTP_FIRST_LINE: Final = ("http/1.0", "http/1.1", "h2c")
+HTTP10_FIRST_LINE: Final = "http/1.0"
+HTTP_FIRST_LINE: Final = ("http/1.1", "h2c")
 """What the HTTP inspector reports."""
 
 HASHED: Final = "envoy.hashable_string"

@@ -29,6 +29,7 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     protocol_detection_timeout: float = 0.0
     """Seconds to wait for a client's first bytes where HTTP is told from other protocols by them;
     0: for as long as it takes."""
+    accept_http_10: bool = False
     connect_timeout: float = 10.0
     """Seconds."""
     service_cidr: str = ""
