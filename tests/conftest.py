@@ -19,6 +19,10 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+# How long an example takes says something of the machine's load and nothing of meshd.
+hypothesis.settings.register_profile("meshd", deadline=None)
+hypothesis.settings.load_profile("meshd")
+
 ROOT = Path(__file__).parent
 LANES: dict[str, str] = dict.fromkeys(("attacks", "host", "node"), "whole machines")
 """By directory; every other one is a lane of its own. Of the tests with a whole meshd, which watch
