@@ -20,6 +20,15 @@ def reached(workload: Workload, host: tuple[str, ...], seen: tuple[str, ...]) ->
     return msgspec.structs.replace(workload, addresses=host if workload.host else seen)
 
 
+def known(
+    registered: Mapping[str, Workload],
+    host: tuple[str, ...],
+    seen: Mapping[str, tuple[str, ...]],
+) -> dict[str, Workload]:
+    """All with their addresses of now; ``seen`` by uid."""
+    return {uid: reached(one, host, seen.get(uid, ())) for uid, one in registered.items()}
+
+
 def asked_only(known: Mapping[str, Workload], own: Collection[str]) -> dict[str, Workload]:
     """Records of an older meshd, which did not tell the two apart. An address that is the host's
     own was seen, most likely."""
@@ -48,3 +57,7 @@ def doubt(workload: Workload, own: Collection[str]) -> str:
         what = f"unless it was asked for, unenroll {host.unit or host.cgroup} and enroll it again"
         return f"workload {name}: {address}, and an older meshd recorded it; {what}"
     return ""
+
+
+def first_doubt(registered: Mapping[str, Workload], own: Collection[str]) -> str:
+    return next(filter(None, (doubt(one, own) for one in registered.values())), "")

@@ -67,8 +67,7 @@ class Mesh:
         self.identity = Link(paths.socket("identity"), self._certify)
         self.resolving = Resolving(paths, settings.mesh, self.touch)
         self.own = OwnAddresses()
-        self.registered: dict[str, Workload] = {}
-        """As it was asked for; see ``known``."""
+        self.registered: dict[str, Workload] = {}  # as it was asked for; see ``known``
         self.contacts = 0
         """How often the server has heard what runs here, if there is one."""
         self.elsewhere: tuple[Workload, ...] = ()
@@ -86,7 +85,7 @@ class Mesh:
         """Why secrets in files cannot be served, by name."""
         self.problems: tuple[str, ...] = ()
         """What is wrong with the configuration, a line each."""
-        self.worries: list[Callable[[], str]] = [lambda: self.certificates_problem, self._misled]
+        self.worries: list[Callable[[], str]] = [lambda: self.certificates_problem]
         """What else may be wrong: each gives a line, or nothing."""
         self._observed = False
         self._pins: dict[str, str] = {}
@@ -111,6 +110,7 @@ class Mesh:
         self._load()
         self._have_moved()
         self.own.subscribe(self._have_moved)
+        self.worries.append(lambda: addressing.first_doubt(self.registered, self.own.every))
         self.store.subscribe(self._forget_snapshot)
         self._dirty.set()
 
@@ -181,15 +181,10 @@ class Mesh:
         self._forget_snapshot()
         before = self.registered
         self.registered = addressing.asked_only(before, self.own.every)
-        if self.registered != before:
-            try:
-                host_services.save(self._services_path, self.registered, before)
-            except MeshdError as error:
-                _log.warning("%s", error, extra={"MESHD_EVENT": "record"})
-
-    def _misled(self) -> str:
-        doubts = (addressing.doubt(one, self.own.every) for one in self.registered.values())
-        return next(filter(None, doubts), "")
+        try:
+            host_services.save(self._services_path, self.registered, before)
+        except MeshdError as error:
+            _log.warning("%s", error, extra={"MESHD_EVENT": "record"})
 
     def _observe(self, message: wire.AnyMessage) -> None:
         if isinstance(message, wire.Observed):
@@ -265,18 +260,10 @@ class Mesh:
     @property
     def known(self) -> dict[str, Workload]:
         """What is registered, with its addresses of now."""
-        host = self.own.preferred
-        return {
-            uid: addressing.reached(one, host, self._addresses_in(uid))
-            for uid, one in self.registered.items()
-        }
-
-    def _addresses_in(self, uid: str) -> tuple[str, ...]:
-        """Those of its namespace; as they were last, until capture has told."""
-        if seen := self.observations.get(uid):
-            return seen.addresses
-        life = self.lives.get(uid)
-        return life.workload.addresses if life and not self._observed else ()
+        seen = {uid: one.addresses for uid, one in self.observations.items()}
+        if not self._observed:  # as they were last, until capture has told
+            seen = {uid: life.workload.addresses for uid, life in self.lives.items()} | seen
+        return addressing.known(self.registered, self.own.preferred, seen)
 
     @property
     def members(self) -> dict[str, Workload]:

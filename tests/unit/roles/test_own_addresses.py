@@ -32,8 +32,9 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     made = Paths(tmp_path / "etc", tmp_path / "lib", tmp_path / "run")
-    for directory in (made.etc, made.config_directory, made.lib, made.run, made.resolver_run):
-        directory.mkdir()
+    places = (made.config_directory, made.lib, made.workloads.parent, made.resolver_run)
+    for directory in places:
+        directory.mkdir(parents=True)
     return made
 
 
