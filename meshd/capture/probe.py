@@ -147,14 +147,18 @@ async def _ask(connection: socket.socket, address: str) -> bytes:
 def _refusal(error: OSError, family: Family, target: str) -> str:
     if family is Family.IPV6 and error.errno == errno.ENETUNREACH:
         return ""
-    return f"{target}: {_explain(error)}"
+    return f"{target}: {_explain(error, _TARGET[family][1])}"
 
 
-def _explain(error: OSError) -> str:
+def _explain(error: OSError, address: str) -> str:
     if error.errno == errno.ECONNREFUSED:
         return "redirected, but no proxy listens in the namespace"
     if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL):
-        return "the namespace has no default route, so nothing can be redirected; add one"
+        # What has a route is redirected all the same, but nothing shows it.
+        return (
+            f"there is no route to {address}, to which it connects; add a default route, or:"
+            f" ip route add {address} dev INTERFACE"
+        )
     if error.errno == errno.ECONNRESET:
         return "the proxy hung up; it may not have the listeners of this workload yet"
     return f"cannot connect: {error.strerror}"

@@ -32,7 +32,7 @@ from meshd.cli.ports import PortWish, parse_port
 from meshd.cli.preparing import prepare
 from meshd.config.read import label_problem, subdomain_problem
 from meshd.discovery.systemd import Systemd
-from meshd.errors import InvalidInputError
+from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.model import checked
 from meshd.model.base import Duration
 from meshd.model.workload import NamedPort, Workload
@@ -150,8 +150,7 @@ def enroll(
         ports=tuple(NamedPort(wish.name, wish.port) for wish in wishes),
         host=place.host(address_asked=bool(address)),
     )
-    if not address and (problem := place.unreachable()):
-        warn([problem])
+    warn(place.doubts(address_asked=bool(address)))
     if service:
         workload = offered(target, service, wishes, workload)
     _register(target, place, workload, float(timeout))
@@ -189,11 +188,22 @@ def unenroll(
             f" {declared[0].unit}; delete that first"
         )
     target.ask(wire.Unregister(tuple(row.uid for row in rows)), wire.Done, wait=_LEAVING)
-    for row in rows:
-        take_back(target, row.namespace, row.uid)
+    problems = list(filter(None, (_leave(target, row, restart) for row in rows)))
+    warn(problems)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _leave(target: Target, row: wire.WorkloadStatus, restart: bool) -> str:
+    """What could not be done; the others are to leave all the same."""
+    take_back(target, row.namespace, row.uid)
+    try:
         if row.unit:
             _undo(row.unit, restart)
-        tell(f"{row.namespace}/{row.workload} unenrolled")
+    except SystemRefusedError as error:
+        return f"{row.namespace}/{row.workload} unenrolled, but: {error}"
+    tell(f"{row.namespace}/{row.workload} unenrolled")
+    return ""
 
 
 def _register(target: Target, place: Place, workload: Workload, timeout: float) -> None:
@@ -232,7 +242,8 @@ def _undo(unit: str, restart: bool) -> None:
     systemd = Systemd()
     systemd.undo(unit)
     if restart:
-        systemd.restart(unit)
+        if systemd.look(unit).exists:  # nobody restarts a unit whose file is gone
+            systemd.restart(unit)
         systemd.stop_slice(unit)
 
 

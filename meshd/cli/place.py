@@ -51,8 +51,10 @@ class Place:
         cgroup = self.cgroup or units.cgroup_of(self.unit)
         return HostService(cgroup=cgroup, unit=self.unit, address_asked=address_asked)
 
-    def unreachable(self) -> str:
-        """Why nobody can be told where it is, or where they are told to go; empty: by its route."""
+    def doubts(self, *, address_asked: bool) -> tuple[str, ...]:
+        """Why nobody can be told where it is, or where they are told to go."""
+        if address_asked:
+            return ()
         if not self.netns:
             return _unreachable("this host")
         with inside.entered(Path(self.netns)):
@@ -96,12 +98,14 @@ class Place:
         return pin is None or pin.inode == Path(self.netns).stat().st_ino
 
 
-def _unreachable(place: str) -> str:
+def _unreachable(place: str) -> tuple[str, ...]:
+    """No line where a default route says it."""
     if addresses.routed():
-        return ""
+        return ()
     if found := addresses.preferred():
-        return f"{place} has no default route; others are told to reach it at {', '.join(found)}"
-    return f"{place} has no address yet, so that nobody can reach it; give it one, or --address"
+        way = ", ".join(found)
+        return (f"{place} has no default route; others are told to reach it at {way}",)
+    return (f"{place} has no address yet, so that nobody can reach it; give it one, or --address",)
 
 
 def named(what: str, cgroup: str) -> Place:

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from meshd.discovery import workloads
-from meshd.errors import NotReadyError
+from meshd.errors import InvalidInputError, NotReadyError
 from meshd.model.interception import HOST_PORTS
 from meshd.model.workload import HostService, Workload
 
@@ -51,6 +51,27 @@ def _with_ports(uid: str, host: HostService, given: Mapping[str, HostService]) -
             )
         inbound = outbound + 1
     return msgspec.structs.replace(host, outbound_port=outbound, inbound_port=inbound)
+
+
+def refuse_taken_ports(found: Iterable[Workload], known: Mapping[str, Workload]) -> None:
+    """Raises InvalidInputError when one of them declares a port that another service of the host
+    declares: it would never be captured."""
+    for workload in found:
+        for other in known.values():
+            if workload.uid == other.uid or not (workload.host and other.host):
+                continue
+            if both := _captured_ports(workload) & _captured_ports(other):
+                place = other.host.unit or f"--cgroup {other.host.cgroup}"
+                raise InvalidInputError(
+                    f"port {min(both)} is captured for {other.namespace}/{other.name} already;"
+                    f" enroll it without that port, or first: meshctl unenroll {place}"
+                )
+
+
+def _captured_ports(workload: Workload) -> set[int]:
+    left_out = workload.annotations.get("traffic.sidecar.istio.io/excludeInboundPorts", "")
+    excluded = {text.strip() for text in left_out.split(",")}
+    return {port.number for port in workload.ports if str(port.number) not in excluded}
 
 
 def save(path: Path, registered: Mapping[str, Workload], before: Mapping[str, Workload]) -> None:

@@ -13,7 +13,7 @@ from meshd import channel, journal, wire
 from meshd.compile import explain
 from meshd.compile.listeners import workload_of
 from meshd.config import enrolment, file_references, requests
-from meshd.discovery import groups, status
+from meshd.discovery import groups, host_services, status
 from meshd.discovery.enrolment import Facts, Phase
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError
 from meshd.model.base import Key, Object
@@ -79,6 +79,7 @@ class Control:
 
     async def _register(self, request: wire.Register) -> wire.Message:
         mesh = self._mesh
+        host_services.refuse_taken_ports(request.workloads, mesh.registered)
         mesh.register(request.workloads)
         if request.wait <= 0:
             return wire.Done()

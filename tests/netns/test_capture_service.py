@@ -18,7 +18,7 @@ from meshd import channel, wire
 from meshd.capture.namespaces import Pins
 from meshd.capture.session import CaptureService
 from meshd.model.base import Duration
-from meshd.model.interception import OUTBOUND_PORT
+from meshd.model.interception import CAPTURE_PROBE_ADDRESS, OUTBOUND_PORT
 from meshd.model.workload import Observation, Placement, Stage, Workload
 from meshd.settings import CaptureSettings
 
@@ -252,13 +252,18 @@ def test_any_other_answer_than_the_proxys_own_is_a_problem(
     asyncio.run(story())
 
 
-def test_a_namespace_without_a_way_out_is_told_what_it_lacks(network: Any, directory: Path) -> None:
+def test_a_namespace_without_a_default_route_is_told_what_it_lacks_and_that_is_enough(
+    network: Any, directory: Path
+) -> None:
     async def story() -> None:
         network.workload.run("ip", "route", "del", "default")
         async with proxy(network.workload), serving(directory) as connect:
             mesh = await connect()
             await mesh.place(place(network.workload))
-            await mesh.sees_problem("has no default route", Stage.CAPTURED)
+            route = f"route add {CAPTURE_PROBE_ADDRESS} dev"
+            await mesh.sees_problem(f"or: ip {route} INTERFACE", Stage.CAPTURED)
+            network.workload.run("ip", *route.split(), "eth0")
+            await mesh.sees_exactly(PROVEN)
 
     asyncio.run(story())
 

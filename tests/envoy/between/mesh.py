@@ -32,9 +32,10 @@ from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 from meshd.proxy.bootstrap import bootstrap
+from meshd.proxy.machine import capacity_here
 from meshd.proxy.pool import Member
 from meshd.roles.hub import Packer
-from meshd.settings import Paths, Settings
+from meshd.settings import Paths, ProxySettings, Settings
 from tests.envoy.captured.place import ENVOY, PATIENCE, Publisher, run
 
 BRIDGE = "198.18.77.1"
@@ -135,7 +136,9 @@ class Mesh:
             run(*own, "route", "add", "default", "via", BRIDGE)
 
     def _start_envoy(self, paths: Paths) -> None:
-        config = bootstrap(Settings(), paths, Member(Pool.TRAFFIC, 0))
+        config = bootstrap(
+            Settings(), paths, Member(Pool.TRAFFIC, 0), capacity_here(ProxySettings())
+        )
         (self._home / "envoy.json").write_text(json.dumps(config))
         self.log = self._home / "envoy.log"
         with self.log.open("wb") as output:

@@ -14,6 +14,7 @@ from meshd.capture import cgroups
 from meshd.cli import services
 from meshd.discovery.systemd import Unit, described
 from meshd.discovery.units import cgroup_of
+from meshd.errors import SystemRefusedError
 
 CGROUP: Final = "apps/web"
 ROW: Final = wire.WorkloadStatus(
@@ -199,3 +200,43 @@ def test_status_does_not_call_it_proven_and_names_who_does_not_run() -> None:
     (row,) = services.with_rests(rows, stopped)
     assert (row.proven, row.problem) == (True, "web.service does not run: failed")
     assert services.with_rests(rows, {}) == rows
+
+
+class Manager:
+    """A systemd that restarts no unit without a file, as the real one."""
+
+    def __init__(self, state: str) -> None:
+        self.state = state
+        self.done: list[str] = []
+
+    def __call__(self) -> Manager:
+        return self
+
+    def look(self, name: str) -> Unit:
+        return unit(f"LoadState={self.state}\nActiveState=inactive\nControlGroup=")
+
+    def undo(self, name: str) -> None:
+        self.done.append(f"undo {name}")
+
+    def restart(self, name: str) -> None:
+        if self.state != "loaded":
+            raise SystemRefusedError(f"Unit {name} not found.")
+        self.done.append(f"restart {name}")
+
+    def stop_slice(self, name: str) -> None:
+        self.done.append(f"stop slice of {name}")
+
+
+@pytest.mark.parametrize(
+    ("state", "restarted"),
+    [("loaded", ["restart web.service"]), ("not-found", []), ("masked", [])],
+)
+def test_a_unit_leaves_whether_or_not_its_file_is_there(
+    meshctl: Any, mesh: Mesh, monkeypatch: pytest.MonkeyPatch, state: str, restarted: list[str]
+) -> None:
+    manager = Manager(state)
+    monkeypatch.setattr("meshd.cli.enroll.Systemd", manager)
+    mesh.rows["shop.web"] = msgspec.structs.replace(ROW, unit="web.service")
+    result = meshctl("unenroll", "--all")
+    assert (result.code, result.out, result.err) == (0, "shop/web unenrolled\n", "")
+    assert manager.done == ["undo web.service", *restarted, "stop slice of web.service"]

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from meshd.discovery import host_services, workloads
-from meshd.discovery.host_services import with_ports
-from meshd.errors import NotReadyError, SystemRefusedError
+from meshd.discovery.host_services import refuse_taken_ports, with_ports
+from meshd.errors import InvalidInputError, NotReadyError, SystemRefusedError
 from meshd.model.interception import HOST_PORTS
-from meshd.model.workload import HostService, Workload
+from meshd.model.workload import HostService, NamedPort, Workload
 
 
 def service(name: str, cgroup: str = "") -> Workload:
@@ -75,3 +75,21 @@ def test_what_changes_about_pods_needs_no_disk(tmp_path: Path) -> None:
     host_services.save(path, placed | {"mesh.c": pod("c")}, placed)
     with pytest.raises(SystemRefusedError):
         host_services.save(path, {}, placed)
+
+
+def serving(name: str, port: int, exclude: str = "") -> Workload:
+    annotations = {"traffic.sidecar.istio.io/excludeInboundPorts": exclude} if exclude else {}
+    return msgspec.structs.replace(
+        service(name), ports=(NamedPort("http", port),), annotations=annotations
+    )
+
+
+def test_a_port_of_another_service_is_refused_at_once_and_the_other_is_named() -> None:
+    """As when a unit was renamed and its old name is still enrolled."""
+    old = serving("old", 80)
+    known = {old.uid: old}
+    with pytest.raises(InvalidInputError, match="port 80 is captured for mesh/old already") as told:
+        refuse_taken_ports([serving("new", 80)], known)
+    assert "meshctl unenroll --cgroup s/old" in str(told.value)
+    for fine in (old, serving("new", 81), serving("new", 80, "80, 81"), pod("new")):
+        refuse_taken_ports([fine], known)
