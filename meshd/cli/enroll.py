@@ -125,9 +125,8 @@ def enroll(
     place = place.as_in(known) if known else place
     changes = service or wishes or label or annotation or address
     if known and not changes and place.is_still(_pins(), known.uid):
-        source = context.get_parameter_source("namespace")
-        given = source is not None and source.name == "COMMANDLINE"
-        _must_be(place, known, namespace if given else "", name, service_account)
+        given = namespace if _is_given(context, "namespace") else ""
+        _must_be(place, known, given, name, service_account)
         if place.unit:
             _prepare(place.unit, restart)
         _show(_proven_row(target, known.uid, float(timeout)), place, output)
@@ -157,6 +156,11 @@ def enroll(
     if place.unit and restart:
         Systemd().restart(place.unit)
     _show(_row(target, workload.uid), place, output)
+
+
+def _is_given(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def unenroll(

@@ -83,12 +83,16 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
         gateways=gateways,
         gateway_accounts=_gateway_accounts(gateways, members),
         peer_authentications=tuple(_of(everything, PeerAuthentication)),
-        secrets={
-            f"{found.metadata.namespace}/{found.metadata.name}": found
-            for found in _of(everything, Secret)
-        },
+        secrets=_secrets(everything),
         workloads=enrolled,
     )
+
+
+def _secrets(objects: Iterable[Object]) -> dict[str, Secret]:
+    """By ``NAMESPACE/NAME``."""
+    return {
+        f"{found.metadata.namespace}/{found.metadata.name}": found for found in _of(objects, Secret)
+    }
 
 
 def _gateway_accounts(
