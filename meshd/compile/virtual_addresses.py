@@ -112,14 +112,15 @@ def _refusal(prefixes: tuple[str, ...]) -> Any:
 
 
 def _prefixes(cidr: str) -> tuple[str, ...]:
-    """How the addresses of a network begin in writing. Envoy's matcher for networks is one that it
+    """How the addresses of a network begin in writing; nothing for a small one, whose addresses are
+    whole texts: others begin like them. Envoy's matcher for networks is one that it
     warns of, each time, as not finished."""
     if not cidr:
         return ()
     network = ipaddress.ip_network(cidr)
     step = 8 if network.version == 4 else 16
     length = -(-network.prefixlen // step) * step
-    if not length or 1 << (length - network.prefixlen) > _MOST_PREFIXES:
+    if length in {0, network.max_prefixlen} or 1 << (length - network.prefixlen) > _MOST_PREFIXES:
         return ()
     found = tuple(_beginning(one) for one in network.subnets(new_prefix=length))
     return found if all(found) else ()

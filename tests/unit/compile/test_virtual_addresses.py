@@ -37,7 +37,7 @@ def prefixes(cidr: str) -> list[str]:
     return [one.predicate.single_predicate.value_match.prefix for one in matchers]
 
 
-@given(st.ip_addresses(v=4), st.integers(1, 32), st.ip_addresses(v=4))
+@given(st.ip_addresses(v=4), st.integers(1, 24), st.ip_addresses(v=4))
 def test_an_address_is_refused_if_it_is_in_the_network(
     address: ipaddress.IPv4Address, length: int, other: ipaddress.IPv4Address
 ) -> None:
@@ -45,6 +45,11 @@ def test_an_address_is_refused_if_it_is_in_the_network(
     begins = prefixes(str(network))
     for one in (address, other, network[0], network[-1]):
         assert any(str(one).startswith(text) for text in begins) == (one in network)
+
+
+@pytest.mark.parametrize("cidr", ["198.19.0.0/25", "198.19.0.16/28", "198.19.0.1/32"])
+def test_no_address_beside_a_small_network_is_refused(cidr: str) -> None:
+    assert prefixes(cidr) == []
 
 
 @pytest.mark.parametrize(
