@@ -59,6 +59,8 @@ def troubles(answer: wire.Statuses, now: float) -> Iterator[str]:
     for node in answer.nodes:
         if not node.connected:
             yield f"node {node.name}: not connected since {_since(node.since, now)}"
+        if node.conflict:
+            yield f"node {node.name}: {node.conflict}"
         for reason in node.rejected:
             yield f"node {node.name}: refused: {reason}"
         for reason in node.kept_out:

@@ -46,6 +46,9 @@ _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
 )
 
+Metadata = tuple[tuple[str, str], ...]
+"""What the server is told with each call: which running machine this is."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -114,10 +117,12 @@ class Remote:
         file: NodeFile,
         *,
         renew_at: float,
+        metadata: Metadata = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Raises MeshdError when the node has no certificate."""
         self._server = server
+        self._metadata = metadata
         self._file = file
         self._renew_at = renew_at
         self._clock = clock
@@ -210,7 +215,7 @@ class Remote:
             csr=csr.public_bytes(Encoding.PEM).decode(), validity_duration=int(lifetime)
         )
         try:
-            answer = await call(message, timeout=_TIMEOUT)
+            answer = await call(message, timeout=_TIMEOUT, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise await diagnose(error, self._server, now) from None
         *chain, roots = answer.cert_chain or ("",)

@@ -52,9 +52,16 @@ async def explain(error: grpc.aio.AioRpcError, path: Path, server: str, now: flo
 class Uplink:
     """``server`` as in the settings. Each stream has the newest credentials of the file."""
 
-    def __init__(self, server: str, file: NodeFile, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        server: str,
+        file: NodeFile,
+        metadata: remote.Metadata = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._server = server
         self._file = file
+        self._metadata = metadata
         self._clock = clock
         self._channels: dict[Credentials, tuple[Any, int]] = {}
         """With the number of streams in each."""
@@ -90,7 +97,10 @@ class Uplink:
         async def handle(_: Any, context: Any) -> None:
             try:
                 with self._channel() as upstream:
-                    await _hand_on(upstream.stream_stream(f"/{service}/{name}")(), context)
+                    await _hand_on(
+                        upstream.stream_stream(f"/{service}/{name}")(metadata=self._metadata),
+                        context,
+                    )
             except MeshdError as error:
                 await context.abort(_UNUSABLE, str(error))
             except grpc.aio.AioRpcError as error:
@@ -123,7 +133,10 @@ async def _hand_on(call: Any, context: Any) -> None:
     up = asyncio.create_task(_up(call, context))
     try:
         await call.wait_for_connection()
-        # That the server is there: whoever waits for it sees it by this.
+        await call.initial_metadata()
+        if call.done():
+            raise await _ended(call)
+        # That the server has let the node in: whoever waits for it sees it by this.
         await context.send_initial_metadata(())
         while (message := await call.read()) is not grpc.aio.EOF:
             await context.write(message)
@@ -131,7 +144,11 @@ async def _hand_on(call: Any, context: Any) -> None:
         up.cancel()
         await asyncio.gather(up, return_exceptions=True)
         call.cancel()
-    raise grpc.aio.AioRpcError(
+    raise await _ended(call)
+
+
+async def _ended(call: Any) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(
         await call.code(),
         grpc.aio.Metadata(),
         grpc.aio.Metadata(),

@@ -23,7 +23,9 @@ from meshd.identity.store import Store
 from meshd.identity.token_store import TokenStore
 from meshd.identity.uplink import Uplink
 from meshd.model.secret_files import path_problem
+from meshd.roles.instance import instance_of
 from meshd.settings import IdentitySettings, Paths, Settings
+from meshd.xds.holders import METADATA
 
 _FOR_OTHER_NODES: Final = (
     wire.Admit,
@@ -50,7 +52,7 @@ async def run(settings: Settings, paths: Paths) -> None:
     server.asked = files.wake
     if settings.role == "agent":
         remote, identities = _agent(settings, paths, server, files)
-        uplink = Uplink(settings.server, NodeFile(paths.node_file))
+        uplink = Uplink(settings.server, NodeFile(paths.node_file), _instance_metadata(paths))
         await uplink.start(paths.uplink)
     else:
         remote, identities, uplink = None, _authority(settings, paths, server, files), None
@@ -111,7 +113,12 @@ def _agent(
 ) -> tuple[Remote, Identities]:
     """The authority is elsewhere: what it gives is kept on disk."""
     chosen = settings.identity
-    remote = Remote(settings.server, NodeFile(paths.node_file), renew_at=chosen.renew_at)
+    remote = Remote(
+        settings.server,
+        NodeFile(paths.node_file),
+        renew_at=chosen.renew_at,
+        metadata=_instance_metadata(paths),
+    )
     identities = Identities(
         remote,
         server.publish,
@@ -165,3 +172,8 @@ def _check(chosen: IdentitySettings) -> None:
             f"setting identity.ca_lifetime: {chosen.ca_lifetime:g}s: must be longer than "
             f"identity.certificate_lifetime ({chosen.certificate_lifetime:g}s)"
         )
+
+
+def _instance_metadata(paths: Paths) -> tuple[tuple[str, str], ...]:
+    """Return what says to the server which running machine this is."""
+    return ((METADATA, instance_of(paths.run)),)

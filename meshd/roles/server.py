@@ -27,7 +27,7 @@ from meshd.settings import Paths, Settings
 from meshd.wire.joining import Peer
 from meshd.xds import mcp, rosters
 from meshd.xds.front import Front
-from meshd.xds.plane import Plane
+from meshd.xds.plane import Plane, instance_of
 from meshd.xds.private import SECRET, needed_secrets
 from meshd.xds.resources import Resource, Resources
 
@@ -41,7 +41,7 @@ async def run(settings: Settings, paths: Paths) -> None:
     server = Server(settings, paths)
     await server.certificate.wait()
     server.nodes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    await server.plane.start(server.nodes, [istio_ca.handler(server.sign, server.peer)])
+    await server.plane.start(server.nodes, [istio_ca.handler(server.sign, server.holder)])
     port = await server.front.listen(settings.control.address, settings.control.port)
     paths.control_port.write_text(f"{port}\n", encoding="ascii")
     await channel.listen(
@@ -103,6 +103,12 @@ class Server:
     def peer(self, context: Any) -> Peer:
         """Return the node at the other end of a call. Raises InvalidInputError when it is none."""
         return self.front.peer(context.peer())
+
+    def holder(self, context: Any) -> Peer:
+        """Return the same. Raises InvalidInputError also when another machine has its name."""
+        peer = self.peer(context)
+        self.plane.holders.check(peer.node, instance_of(context))
+        return peer
 
     # ---- the identity role
 

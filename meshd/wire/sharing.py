@@ -44,6 +44,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     rejected: tuple[str, ...] = ()
     kept_out: tuple[str, ...] = ()
     """Workloads that it told of and may not have, each with the reason."""
+    conflict: str = ""
+    """Another machine has its name and certificate: what became of that one."""
 
 
 class NodeStatuses(Message, frozen=True):

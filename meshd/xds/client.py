@@ -21,6 +21,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd.errors import UNDECODABLE, InvalidInputError, MeshdError
 from meshd.model.workload import Workload
+from meshd.xds.holders import METADATA
 from meshd.xds.inbox import Held, Inbox
 from meshd.xds.plane import NODES, Taken
 
@@ -41,6 +42,8 @@ _taken: Final[msgspec.json.Decoder[Taken]] = msgspec.json.Decoder(Taken)
 class Client:
     """``connect`` opens a channel and raises MeshdError; ``explain`` makes gRPC's errors ours.
 
+    ``instance``: which running machine this is, unless others add it.
+
     ``taken`` is called when the inbox has changed, ``changed`` when the connection has, ``heard``
     when the server knows what runs here.
     """
@@ -56,8 +59,10 @@ class Client:
         taken: Callable[[], None],
         changed: Callable[[], None],
         heard: Callable[[], None],
+        instance: str = "",
     ) -> None:
         self._node = node
+        self._metadata = ((METADATA, instance),) if instance else ()
         self._types = types
         self._inbox = inbox
         self._connect = connect
@@ -142,7 +147,7 @@ class Client:
     # ---- up
 
     async def _register(self, channel: Any) -> None:
-        call = channel.stream_stream(_REGISTER)()
+        call = channel.stream_stream(_REGISTER)(metadata=self._metadata)
         await _connected(call)
         self._news.set()
         while True:
@@ -176,7 +181,7 @@ class Client:
             _METHOD,
             request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
             response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
-        )()
+        )(metadata=self._metadata)
         await _connected(call)
         self._found()
         for url in self._types:

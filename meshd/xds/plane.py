@@ -35,6 +35,7 @@ from meshd.model.bounds import Bounds
 from meshd.model.workload import Workload
 from meshd.wire.joining import Peer
 from meshd.xds import rosters
+from meshd.xds.holders import METADATA, Holders
 from meshd.xds.node_stream import NodeStream
 from meshd.xds.open_streams import OpenStreams, Stream
 from meshd.xds.protocol import decode, encode
@@ -106,6 +107,7 @@ class Plane:
         self._private: Callable[[str], Resources] = lambda _: EMPTY
         self._nodes: set[_Node] = set()
         self.streams = OpenStreams(clock)
+        self.holders = Holders(clock)
         self._rosters: rosters.Rosters | None = None
         self._expiry = asyncio.Event()
         self._server: grpc.aio.Server | None = None
@@ -179,8 +181,9 @@ class Plane:
 
         async def admitted(peer: Peer, context: Any) -> None:
             bounds = await self._admit(peer)
-            await _greet(context)
-            await talk(peer.node, bounds, context)
+            async with self.holders.held(peer.node, instance_of(context)):
+                await _greet(context)
+                await talk(peer.node, bounds, context)
 
         async def handle(_: Any, context: Any) -> None:
             code, reason = grpc.StatusCode.PERMISSION_DENIED, ""
@@ -304,9 +307,16 @@ class Plane:
                 if name in streams
                 else (),
                 kept_out=tuple(f"{uid}: {why}" for uid, why in roster.refused.items()),
+                conflict=self.holders.problem(name),
             )
             for name, roster in sorted(self.rosters.items())
         )
+
+
+def instance_of(context: Any) -> str:
+    """Return which running machine a call is from, as it says; empty when it does not."""
+    said = dict(context.invocation_metadata() or ()).get(METADATA, "")
+    return said if isinstance(said, str) else ""
 
 
 def _together(shared: Resources, own: Resources) -> Resources:

@@ -9,12 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from meshd.identity.address import split_address
+from meshd.identity.istio_ca import METHOD
 from meshd.identity.joining import join_mesh
+from meshd.identity.node import NodeFile
+from meshd.identity.remote import open_channel
+from meshd.xds.plane import NODES
 from tests.node.test_two_nodes import address, is_connected, join, new_token, set_role, start_server
 
 if TYPE_CHECKING:
@@ -69,3 +73,22 @@ def test_strangers_do_not_end_the_server_nor_keep_others_from_joining(
     listed = json.loads(server.meshctl("node", "list", "-o", "json").output)
     assert {row["name"] for row in listed if row["connected"]} >= {"agent"}
     assert server.log.count("node agent connected") == 1
+
+
+def test_a_clone_of_a_node_is_refused_and_the_server_says_so(server: Node, agent: Node) -> None:
+    agent.eventually(lambda: is_connected(agent), "it is connected")
+    stolen = NodeFile(agent.paths.node_file).load()
+
+    async def refusals() -> tuple[str, ...]:
+        said = (("meshd-instance", "clone"),)
+        async with open_channel(address(server), stolen) as channel:
+            register: Any = channel.stream_stream(f"/{NODES}/Register")(metadata=said)
+            sign: Any = channel.unary_unary(METHOD)(b"", metadata=said)
+            return await register.details(), await sign.details()
+
+    for refusal in asyncio.run(refusals()):
+        assert "another machine is connected as node agent" in refusal
+        assert "set another name here" in refusal
+    assert "node agent: another machine with its name" in server.meshctl("status").errors
+    assert server.log.count("node agent: another machine with its name") == 1
+    assert is_connected(agent)

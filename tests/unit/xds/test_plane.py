@@ -28,7 +28,7 @@ from meshd.identity.store import Store
 from meshd.identity.token_store import TokenStore
 from meshd.model.workload import Identity, Workload
 from meshd.wire.joining import Peer
-from meshd.xds import rosters
+from meshd.xds import holders, rosters
 from meshd.xds.client import Client
 from meshd.xds.front import Front
 from meshd.xds.inbox import Inbox
@@ -169,7 +169,9 @@ class Mesh:
 
 
 class Node:
-    def __init__(self, mesh: Mesh, credentials: Credentials, *types: str) -> None:
+    def __init__(
+        self, mesh: Mesh, credentials: Credentials, *types: str, instance: str = ""
+    ) -> None:
         self.inbox = Inbox(decode)
         self.client = Client(
             "n",
@@ -180,6 +182,7 @@ class Node:
             taken=lambda: None,
             changed=lambda: None,
             heard=lambda: None,
+            instance=instance,
         )
 
     @contextlib.asynccontextmanager
@@ -290,6 +293,52 @@ async def test_a_workloads_certificate_does_not_make_a_node(mesh: Mesh) -> None:
         async with Node(mesh, stolen).running() as impostor:
             await eventually(lambda: "is not a node's" in impostor.client.problem)
             assert not impostor.inbox.values(URL)
+
+
+@running
+async def test_a_clone_is_refused_while_the_first_is_connected_and_both_sides_say_so(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holders, "_PATIENCE", 0.1)
+    mesh.plane.publish(things(a="one"))
+    credentials = await mesh.credentials("a")
+    other = msgspec.structs.replace(WEB, uid="other", name="other")
+    async with mesh.serving(), Node(mesh, credentials, instance="first").running() as first:
+        await eventually(lambda: first.client.connected)
+        refused = Node(mesh, credentials, instance="clone")
+        refused.client.tell((WEB,))
+        first.client.tell((other,))
+        await eventually(lambda: rosters.workloads_of(mesh.plane.rosters))
+        async with refused.running():
+            problem = "another machine is connected as node a"
+            await eventually(lambda: problem in refused.client.problem)
+            assert not refused.client.connected
+            assert not refused.inbox.values(URL)
+            (seen,) = rosters.workloads_of(mesh.plane.rosters)
+            assert seen.uid == "other"
+            assert "was refused" in mesh.plane.statuses()[0].conflict
+            assert (first.client.connected, first.client.problem) == (True, "")
+            with pytest.raises(InvalidInputError, match="another machine"):
+                mesh.plane.holders.check("a", "clone")
+
+
+@running
+async def test_a_machine_that_restarts_is_let_in_when_its_old_connection_has_ended(
+    mesh: Mesh,
+) -> None:
+    mesh.plane.publish(things(a="one"))
+    credentials = await mesh.credentials("a")
+    async with mesh.serving(), contextlib.AsyncExitStack() as old:
+        before = Node(mesh, credentials, instance="before")
+        await old.enter_async_context(before.running())
+        await eventually(lambda: before.inbox.values(URL))
+        async with Node(mesh, credentials, instance="after").running() as after:
+            await asyncio.wait({asyncio.create_task(asyncio.sleep(0.2))})
+            assert not after.client.connected
+            await old.aclose()
+            await eventually(lambda: after.inbox.values(URL))
+            assert after.client.connected
+            assert mesh.plane.statuses()[0].conflict == ""
 
 
 @running
