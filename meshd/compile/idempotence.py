@@ -28,7 +28,7 @@ _CONDITION: Final = f"%CEL(request.method in {list(METHODS)} ? 'reset' : '')%"
 
 NOT_SENT: Final = "x-meshd-not-sent"
 """Response header by which a server's proxy says to its client's that it could not connect to the
-application, so that the request may be made again, whatever its method. It goes no further."""
+application, so that the request may be made again, whatever its method. Workloads do not see it."""
 
 
 def idempotence_filter() -> Any:

@@ -50,11 +50,6 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
         for workload in registered
         if enrolment.of_workload(workload, namespaces).enrolled
     }
-    gateways = tuple(_of(everything, Gateway))
-    members = (
-        *enrolled.values(),
-        *(one for one in remote if enrolment.of_workload(one, namespaces).enrolled),
-    )
     backends = Backends(
         [
             *(
@@ -80,8 +75,8 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
         services=_services(everything, backends, options, addresses),
         virtual_services=tuple(_of(everything, VirtualService)),
         destination_rules=tuple(_of(everything, DestinationRule)),
-        gateways=gateways,
-        gateway_accounts=_gateway_accounts(gateways, members),
+        gateways=tuple(_of(everything, Gateway)),
+        gateway_accounts=_gateway_accounts(everything, (*registered, *remote), namespaces),
         peer_authentications=tuple(_of(everything, PeerAuthentication)),
         secrets=_secrets(everything),
         workloads=enrolled,
@@ -96,12 +91,14 @@ def _secrets(objects: Iterable[Object]) -> dict[str, Secret]:
 
 
 def _gateway_accounts(
-    gateways: Iterable[Gateway], members: Iterable[Workload]
+    objects: Iterable[Object], workloads: Iterable[Workload], namespaces: Mapping[str, Namespace]
 ) -> tuple[tuple[str, str], ...]:
+    gateways = tuple(_of(objects, Gateway))
     found = {
-        (member.namespace, member.service_account)
-        for member in members
-        if any(gateway.selects(member.labels) for gateway in gateways)
+        (workload.namespace, workload.service_account)
+        for workload in workloads
+        if any(gateway.selects(workload.labels) for gateway in gateways)
+        and enrolment.of_workload(workload, namespaces).enrolled
     }
     return tuple(sorted(found))
 

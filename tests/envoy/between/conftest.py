@@ -1,7 +1,7 @@
 """A client, a server and a gateway in one mesh, with services on the server's ports.
 
-Port 8080 is declared HTTP, 9000 is declared TCP, 7000 and 7001 are not declared; at 9000 and 7001
-the application speaks first.
+Ports 8080 and 8081 are declared HTTP, and nobody listens at the second; 9000 is declared TCP, 7000
+and 7001 are not declared; at 9000 and 7001 the application speaks first.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ spec:
   workloadSelector: {{labels: {{app: server}}}}
   ports:
   - {{number: 8080, name: http, protocol: HTTP}}
+  - {{number: 8081, name: http-nobody, protocol: HTTP}}
   - {{number: 9000, name: tcp, protocol: TCP}}
   - {{number: 7000, name: any}}
   - {{number: 7001, name: other}}

@@ -39,6 +39,17 @@ def test_what_may_have_been_executed_is_repeated_only_if_idempotent(
     assert seen == 1 if most == 1 else 1 < seen <= most
 
 
+def test_a_servers_proxy_says_to_its_clients_alone_that_it_could_not_connect(mesh: Mesh) -> None:
+    request = "POST / HTTP/1.1\nhost: server.test\ncontent-length: 0"
+    with mesh.holder("peer").wrap_socket(
+        mesh.outside.connect(mesh.hosts["server"].address, 8081)
+    ) as client:
+        given = answer(client, request)
+    assert (given.status, given.headers["x-meshd-not-sent"]) == (503, "true")
+    seen = mesh.hosts["client"].ask(ADDRESS, 8081, request)
+    assert (seen.status, "x-meshd-not-sent" in seen.headers) == (503, False)
+
+
 @pytest.mark.parametrize(
     "control",
     ["x-envoy-retry-on: 5xx", "x-envoy-retriable-status-codes: 503", "x-envoy-max-retries: 5"],

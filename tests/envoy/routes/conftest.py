@@ -39,7 +39,7 @@ from meshd.compile.dynamic_dns import http_filter
 from meshd.compile.endpoints import service_assignments
 from meshd.compile.gateway_ports import BoundServer
 from meshd.compile.gateway_routes import gateway_route_configuration
-from meshd.compile.idempotence import FILTER, idempotence_filter
+from meshd.compile.idempotence import FILTER, NOT_SENT, idempotence_filter
 from meshd.compile.mirroring import mirror_cluster, mirror_listener
 from meshd.compile.names import OutboundCluster, gateway_routes, parse_cluster
 from meshd.compile.opaque import opaque_routes, target_filters
@@ -174,6 +174,8 @@ class Backends:
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
                 self.send_header("x-secret", "from the server")
+                if failing and "x-unsent" in headers:
+                    self.send_header(NOT_SENT, "true")
                 self.end_headers()
                 self.wfile.write(body)
 
