@@ -352,8 +352,8 @@ def _show(row: wire.WorkloadStatus, place: Place, output: Output) -> None:
     else:
         state = "captured and proven" if row.proven else row.problem or "not proven yet"
         tell(f"{row.namespace}/{row.workload} enrolled as {row.service_account}: {state}")
-    if place.unit and Systemd().look(place.unit).is_outside:
+    if place.unit:
         sys.stdout.flush()
-        warn([services.outside(place.unit)])
+        warn(services.remarks(row, Systemd().look(place.unit)))
     if not row.proven:
         raise typer.Exit(1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from meshd import wire
+from meshd.discovery.strays import Process, remark, running, strays
 from meshd.discovery.systemd import Systemd, Unit
 from meshd.errors import SystemRefusedError
 
@@ -30,6 +31,28 @@ def with_bypasses(
     return [
         msgspec.structs.replace(row, proven=False, problem=row.problem or outside(row.unit))
         if (unit := found.get(row.unit)) and unit.is_outside
+        else row
+        for row in rows
+    ]
+
+
+def with_strays(
+    rows: Sequence[wire.WorkloadStatus],
+    found: Mapping[str, Unit],
+    processes: Callable[[], Mapping[int, Process]] = running,
+) -> list[wire.WorkloadStatus]:
+    """A process that has left the cgroup is outside, however well the others are captured."""
+    if not any(row.unit in found for row in rows):
+        return list(rows)
+    there = processes()
+    told = {
+        row.uid: remark(strays(there, row.cgroup, unit.user), row.unit)
+        for row in rows
+        if (unit := found.get(row.unit)) and unit.is_in_slice
+    }
+    return [
+        msgspec.structs.replace(row, proven=False, problem=row.problem or problem)
+        if (problem := told.get(row.uid))
         else row
         for row in rows
     ]
@@ -70,6 +93,26 @@ def with_rests(
         else row
         for row in rows
     ]
+
+
+def remarks(
+    row: wire.WorkloadStatus,
+    unit: Unit,
+    processes: Callable[[], Mapping[int, Process]] = running,
+) -> tuple[str, ...]:
+    """What whoever enrolls it is to know, a line each."""
+    lines: list[str] = []
+    if unit.is_outside:
+        lines.append(outside(unit.asked))
+    elif left := remark(strays(processes(), row.cgroup, unit.user), unit.asked):
+        lines.append(left)
+    if unit.properties.get("IPAddressDeny"):
+        lines.append(
+            f"IPAddressDeny= of {unit.asked} is about its connections to the proxy now, at loopback"
+            " addresses, and not about where they lead: allow localhost, and say by policies of the"
+            " mesh whom it may reach"
+        )
+    return tuple(lines)
 
 
 def outside(unit: str) -> str:

@@ -44,6 +44,7 @@ def status(
     rows = [row for row in answer.workloads if namespace in {"", row.namespace}]
     found = services.states(rows)
     rows = services.with_bypasses(rows, found)
+    rows = services.with_strays(rows, found)
     rows = services.with_gaps(rows, found)
     shown = services.with_rests(rows, found)
     if is_for_scripts(output):

@@ -25,11 +25,15 @@ _PROPERTIES: Final = (
     "Result",
     "ControlGroup",
     "DefaultDependencies",
+    "IPAddressAllow",
+    "IPAddressDeny",
     "NetworkNamespacePath",
     "PrivateNetwork",
     "Transient",
     "TriggeredBy",
+    "UID",
 )
+_NO_USER: Final = 2**32 - 1
 _LOCAL: Final = re.compile(r"[/@]|.*\((Netlink|FIFO|Special|MessageQueue|USBFunction)\)$")
 """What a socket listens at that no other machine can reach: systemd.socket(5)."""
 
@@ -71,6 +75,12 @@ class Unit:
         """Where its processes are; its slice may be another already, which counts from its next
         start."""
         return self.properties.get("ControlGroup", "")
+
+    @property
+    def user(self) -> int:
+        """As which it runs; 0: root, or it does not run."""
+        number = self.properties.get("UID", "")
+        return int(number) if number.isdigit() and int(number) != _NO_USER else 0
 
     @property
     def sockets(self) -> frozenset[str]:

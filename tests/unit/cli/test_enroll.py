@@ -12,6 +12,7 @@ import pytest
 from meshd import wire
 from meshd.capture import cgroups
 from meshd.cli import services
+from meshd.discovery.strays import Process
 from meshd.discovery.systemd import Unit, described
 from meshd.discovery.units import cgroup_of
 from meshd.errors import SystemRefusedError
@@ -240,3 +241,34 @@ def test_a_unit_leaves_whether_or_not_its_file_is_there(
     result = meshctl("unenroll", "--all")
     assert (result.code, result.out, result.err) == (0, "shop/web unenrolled\n", "")
     assert manager.done == ["undo web.service", *restarted, "stop slice of web.service"]
+
+
+def test_status_does_not_call_a_unit_proven_whose_processes_left_its_cgroup() -> None:
+    row = msgspec.structs.replace(ROW, unit="web.service", cgroup=cgroup_of("web.service"))
+    cgroup = f"/{row.cgroup}/web.service"
+    active = f"LoadState=loaded\nActiveState=active\nControlGroup={cgroup}\nUID=990"
+    inside = Process(10, 1, "web", 990, cgroup)
+    session = Process(11, 10, "bash", 0, "/user.slice/user-0.slice/session-1.scope")
+    units = {"web.service": unit(active)}
+    (well,) = services.with_strays([row], units, lambda: {10: inside})
+    assert well == row
+    (left,) = services.with_strays([row], units, lambda: {10: inside, 11: session})
+    assert not left.proven
+    assert "11 (bash) in /user.slice" in left.problem
+
+
+def test_who_enrolls_a_unit_is_told_what_the_mesh_does_not_see_of_it() -> None:
+    row = msgspec.structs.replace(ROW, unit="web.service", cgroup=cgroup_of("web.service"))
+    state = "LoadState=loaded\nActiveState=active\nControlGroup="
+    active = f"{state}/{row.cgroup}/web.service"
+    assert services.remarks(row, unit(f"{active}\nIPAddressDeny="), dict) == ()
+    (told,) = services.remarks(row, unit(f"{active}\nIPAddressDeny=::/0 0.0.0.0/0"), dict)
+    assert told.startswith("IPAddressDeny= of web.service is about its connections to the proxy")
+    (told,) = services.remarks(row, unit(f"{state}/system.slice/web.service"), dict)
+    assert told == services.outside("web.service")
+    left = {
+        10: Process(10, 1, "web", 990, f"/{row.cgroup}/web.service"),
+        11: Process(11, 10, "curl", 990, "/user.slice/user-990.slice/session-2.scope"),
+    }
+    (told,) = services.remarks(row, unit(active), lambda: left)
+    assert "11 (curl)" in told
