@@ -28,6 +28,8 @@ AuthorityKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 CLOCK_SKEW: Final = 120.0
 """Seconds by which a certificate is valid before it was made, for peers whose clock is behind."""
+_SHORTEST: Final = 1.0
+"""Seconds of a certificate: they count whole ones."""
 _LAST_MOMENT: Final = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 """No certificate can name a later one (RFC 5280, 4.1.2.5)."""
 _BOTH_ENDS: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -126,6 +128,8 @@ class Authority:
         lifetime: float,
         now: float,
     ) -> Issued:
+        if not lifetime >= _SHORTEST:  # so that it refuses NaN, too
+            raise InvalidInputError(f"no certificate can be valid for {lifetime:g} seconds")
         last = min(c.not_valid_after_utc for c in (self.issuer, *self.root_certificates))
         leaf = (
             _validity(now, lifetime, last)

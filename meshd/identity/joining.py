@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd.errors import InvalidInputError, MeshdError, UnreachableError
-from meshd.identity import authority, clocks, join, tokens
+from meshd.identity import answers, authority, clocks, join, tokens
 from meshd.identity.join import ALPN, AskRoots, AskToJoin, MeshFacts, Message, Roots, Welcome
 from meshd.identity.node import (
     SERVER_NAME,
@@ -45,14 +45,17 @@ async def join_mesh(
     _check_clock(server, told, root, clock())
     key = authority.new_key()
     uri = node_uri(told.trust_domain, node)
-    csr = new_request(key, uri).public_bytes(Encoding.PEM).decode()
-    answer = await _ask(server, _verifying(root), AskToJoin(token.text, node, csr))
+    csr = new_request(key, uri)
+    text = csr.public_bytes(Encoding.PEM).decode()
+    answer = await _ask(server, _verifying(root), AskToJoin(token.text, node, text))
     if not isinstance(answer, Welcome):
         raise _unexpected(server, answer)
-    credentials = Credentials(private_pem(key), answer.chain.encode(), answer.roots.encode())
-    if credentials.leaf.public_key() != key.public_key() or credentials.uri != uri:
-        raise InvalidInputError(f"{show(server)} answered with somebody else's certificate")
-    return credentials, answer.facts
+    chain, roots = answer.chain.encode(), answer.roots.encode()
+    try:
+        answers.check(csr, chain, roots)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{show(server)}: {error}") from None
+    return Credentials(private_pem(key), chain, roots), answer.facts
 
 
 async def ask_roots(server: Address) -> Roots:

@@ -151,3 +151,15 @@ def _open_intermediate(
         .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
         .sign(root[0], hashes.SHA256())
     )
+
+
+@pytest.mark.parametrize("lifetime", [-1e300, -1, 0, 0.5, float("nan"), float("-inf")])
+def test_no_certificate_has_ended_before_it_begins(lifetime: float) -> None:
+    with pytest.raises(InvalidInputError, match="seconds"):
+        _sign(_authority(), lifetime=lifetime)
+
+
+@pytest.mark.parametrize("lifetime", [1e300, float("inf")])
+def test_a_certificate_ends_with_its_authority_at_the_latest(lifetime: float) -> None:
+    signer = _authority()
+    assert _sign(signer, lifetime=lifetime).expires <= signer.issuer.not_valid_after_utc.timestamp()
