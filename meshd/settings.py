@@ -184,6 +184,8 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     backend: Literal["auto", "legacy", "nft"] = "auto"
     dns: bool = True
+    dns_queries_per_second: int = 500
+    """Of each workload; 0: any number."""
     ipv6: bool = True
     probe_interval: Duration = Duration(10)
     exclude_outbound_cidrs: tuple[str, ...] = ()
@@ -191,6 +193,7 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     exclude_inbound_ports: tuple[PortNumber, ...] = ()
 
     def __post_init__(self) -> None:
+        _within(0, 10_000, dns_queries_per_second=self.dns_queries_per_second)
         _within(0.1, DAY, probe_interval=self.probe_interval)
 
 

@@ -39,6 +39,8 @@ from meshd.capture.rules import (
     Rule,
     Ruleset,
     destination,
+    limited,
+    limited_further,
     marked,
     new_connection,
     of_family,
@@ -96,7 +98,7 @@ def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Rul
         },
         "mangle": {
             PREROUTING_CHAIN: tuple(_note_connections(captured)),
-            OUTPUT_CHAIN: tuple(_mark_replies(captured)),
+            OUTPUT_CHAIN: (*_mark_replies(captured), *_further_queries(captured)),
         },
         "nat": {
             PREROUTING_CHAIN: tuple(_inbound(captured)),
@@ -305,15 +307,23 @@ def _outbound(workloads: Sequence[HostWorkload], family: Family) -> Iterator[Rul
         yield from _sent(one, family)
 
 
+def _further_queries(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    for one in _running(workloads):
+        matches = (ports("udp", DNS_SERVICE_PORT), *_sent_by(one))
+        query = Rule(protocol="udp", matches=matches, target=RETURN)
+        yield from limited_further(query, one.options.dns_rate if one.options.dns else 0)
+
+
 def _queries(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
     """Also those to a resolver on the host, whose own queries are none of these."""
     for one in workloads:
         for protocol in ("udp", "tcp") if one.options.dns else ():
-            yield Rule(
+            query = Rule(
                 protocol=protocol,
                 matches=(ports(protocol, DNS_SERVICE_PORT), *_sent_by(one)),
                 target=redirect(one.outbound_port),
             )
+            yield from limited(query, one.options.dns_rate if protocol == "udp" else 0)
 
 
 def _to_each_other(workloads: Sequence[HostWorkload], served: Sequence[int]) -> Iterator[Rule]:

@@ -19,6 +19,10 @@ from meshd.settings import CaptureSettings
 
 ANNOTATION_PREFIX: Final = "traffic.sidecar.istio.io/"
 
+QUERIES_ANNOTATION: Final = "meshd.io/dns-queries-per-second"
+MOST_QUERIES: Final = 10_000
+"""A second. The kernel counts in ten thousandths of one: xt_limit.h, XT_LIMIT_SCALE."""
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
 
@@ -30,6 +34,8 @@ class CaptureOptions:
     """Sorted and without duplicates, so that equal wishes give equal rules."""
 
     dns: bool = True
+    dns_rate: int = 0
+    """Queries a second; 0: any number."""
     ipv6: bool = True
     fail_open: bool = False
     """While rules change, let traffic pass rather than drop it."""
@@ -58,6 +64,7 @@ def options_for(
     dns_ports = (*read.ports("excludeOutboundPorts"), *settings.exclude_outbound_ports)
     return CaptureOptions(
         dns=settings.dns and DNS_SERVICE_PORT not in dns_ports,
+        dns_rate=countable(read.queries(settings.dns_queries_per_second)),
         ipv6=settings.ipv6,
         fail_open=fail_open,
         backend=settings.backend,
@@ -79,6 +86,17 @@ def options_for(
     )
 
 
+def countable(rate: int) -> int:
+    """The highest number not above ``rate`` that the kernel shows as it was told; 0: any number."""
+    periods = ((number, MOST_QUERIES // number) for number in range(min(rate, MOST_QUERIES), 0, -1))
+    exact = (
+        number
+        for number, period in periods
+        if MOST_QUERIES // period == number >= MOST_QUERIES % period
+    )
+    return next(exact, 0)
+
+
 def parse_network(text: str) -> Network:
     """A CIDR or an address. Raises ValueError.
 
@@ -97,6 +115,15 @@ class _Annotations:
     def __init__(self, placement: Placement) -> None:
         self._uid = placement.workload.uid
         self._values = placement.workload.annotations
+
+    def queries(self, usual: int) -> int:
+        text = self._values.get(QUERIES_ANNOTATION, str(usual))
+        if not (text.isascii() and text.isdigit() and int(text) <= MOST_QUERIES):
+            raise InvalidInputError(
+                f"workload {self._uid}: annotation {QUERIES_ANNOTATION}: {text!r} is no number of"
+                f" queries (0 to {MOST_QUERIES}; 0: without a limit)"
+            )
+        return int(text)
 
     def networks(self, name: str) -> tuple[Network, ...]:
         return self._items(name, _network)

@@ -17,7 +17,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from meshd.capture.options import CaptureOptions, Network
+from meshd.capture.options import MOST_QUERIES, CaptureOptions, Network
 from meshd.model import interception
 from meshd.model.interception import DNS_SERVICE_PORT
 
@@ -157,6 +157,7 @@ def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
                     matches=(Extension("connmark", (Option("mark", (CONNMARK,)),)),),
                     target=RESTORE_MARK,
                 ),
+                *(limited_further(_QUERY, options.dns_rate) if options.dns else ()),
             ),
         },
         "nat": {
@@ -258,7 +259,7 @@ def _outbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
     for name in options.exclude_interfaces:
         yield Rule(out_interface=name, target=RETURN)
     if options.dns:
-        yield from _dns(family)
+        yield from _dns(options, family)
     # Loopback, and the workload's own addresses too.
     yield Rule(out_interface="lo", target=RETURN)
     for network in of_family(options.exclude_outbound, family):
@@ -274,7 +275,7 @@ def _outbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
         yield Rule(protocol="tcp", destination=destination(network), target=to_proxy)
 
 
-def _dns(family: Family) -> Iterator[Rule]:
+def _dns(options: CaptureOptions, family: Family) -> Iterator[Rule]:
     """Queries. Those over TCP go to the outbound listener, which knows them by their port."""
     for protocol, port in (("udp", interception.DNS_PORT), ("tcp", interception.OUTBOUND_PORT)):
         query = Rule(
@@ -282,9 +283,35 @@ def _dns(family: Family) -> Iterator[Rule]:
             matches=(ports(protocol, DNS_SERVICE_PORT),),
             target=redirect(port),
         )
+        rate = options.dns_rate if protocol == "udp" else 0
         if family is Family.IPV4:
-            yield dataclasses.replace(query, destination=_RESOLVED_STUB)
-        yield dataclasses.replace(query, out_interface="!lo")
+            yield from limited(dataclasses.replace(query, destination=_RESOLVED_STUB), rate)
+        yield from limited(dataclasses.replace(query, out_interface="!lo"), rate)
+
+
+def limited(query: Rule, rate: int) -> Iterator[Rule]:
+    """``query`` redirects lookups. Of what is above ``rate`` a second (0: any number) whoever asks
+    is told at once. That is decided for each new socket, see ``limited_further``."""
+    if not rate:
+        yield query
+        return
+    yield dataclasses.replace(query, matches=(*query.matches, _within(rate)))
+    yield dataclasses.replace(query, target=redirect(interception.REFUSING_PORT))
+
+
+def limited_further(query: Rule, rate: int) -> Iterator[Rule]:
+    """What is too much of those that go on asking on a socket is dropped."""
+    if not rate:
+        return
+    following = (*query.matches, _ESTABLISHED)
+    yield dataclasses.replace(query, matches=(*following, _within(rate)), target=RETURN)
+    yield dataclasses.replace(query, matches=following, target=DROP)
+
+
+def _within(rate: int) -> Extension:
+    burst = min(_BURST * rate, MOST_QUERIES)
+    counts = (Option("limit", (f"{rate}/sec",)), Option("limit-burst", (f"{burst}",)))
+    return Extension("limit", counts)
 
 
 def of_family(networks: tuple[Network, ...], family: Family) -> Iterator[Network]:
@@ -330,4 +357,10 @@ RESTORE_MARK: Final = Extension(
     "CONNMARK",
     (Option("restore-mark", ()), Option("nfmask", ("0xfff",)), Option("ctmask", ("0xfff",))),
 )
+_QUERY: Final = Rule(
+    protocol="udp", matches=(ports("udp", DNS_SERVICE_PORT), _unmarked()), target=RETURN
+)
+_ESTABLISHED: Final = Extension("conntrack", (Option("ctstate", ("ESTABLISHED",)),))
+_BURST: Final = 2
+"""Seconds whose queries may come at once."""
 _LISTENERS: Final = (interception.OUTBOUND_PORT, interception.INBOUND_PORT, interception.DNS_PORT)

@@ -16,7 +16,7 @@ from tests.node.manifests import POPULATION
 if TYPE_CHECKING:
     from tests.node.node import Node
 
-UNREAD, SHARE = 200, 600
+UNREAD, SHARE, QUERIES = 200, 600, 4000
 PATIENCE = 60.0
 MIB = 1024 * 1024
 REQUEST = ("curl", "-s", "-o", "/dev/null", "--max-time", "30")
@@ -103,6 +103,16 @@ def open_in(attack: subprocess.Popen[str]) -> int:
         check=True,
     )
     return sum(":15001 " in line for line in listed.stdout.splitlines())
+
+
+def test_who_asks_the_resolver_thousands_of_times_a_second_costs_its_neighbour_no_name(
+    crowd: Node,
+) -> None:
+    before = pids(crowd)
+    with hostile(crowd, "dns", "resolver:53", QUERIES):
+        found = [crowd.exec("alice", "getent", "ahostsv4", "server").output for _ in range(30)]
+    assert all("server" in lines for lines in found), found
+    assert pids(crowd) == before
 
 
 def rule(crowd: Node, **policy: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from typing import Any
@@ -211,6 +212,60 @@ def test_queries_go_to_the_dns_listener_and_answers_come_from_the_resolver(
         proxy.sendto(query + b" answered", sender)
         # A connected socket takes datagrams from the address it asked only.
         assert client.recv(64) == b"query answered"
+
+
+@pytest.mark.parametrize("rate", [10, 303])
+def test_lookups_above_a_workloads_share_are_refused_at_once(
+    network: Any, backend: str, addresses: dict[str, str], rate: int
+) -> None:
+    options = CaptureOptions(backend=backend, dns_rate=rate)
+    network.apply(options)
+    assert not network.apply(options).steps, "what is in the kernel is what was written"
+    with _dns_listener(network.workload, addresses["any"]) as proxy, contextlib.ExitStack() as all_:
+        asking = [
+            all_.enter_context(_ask(network.workload, addresses["elsewhere"])) for _ in range(2000)
+        ]
+        arrived, refused = _arrived(proxy), sum(map(_is_refused, asking))
+    allowed = len(asking) - refused
+    assert 2 * rate <= allowed < len(asking)
+    assert arrived >= min(allowed, 200)  # as many as a socket holds that nobody reads
+
+
+def test_a_socket_that_asks_without_end_gets_no_more(
+    network: Any, backend: str, addresses: dict[str, str]
+) -> None:
+    network.apply(CaptureOptions(backend=backend, dns_rate=10))
+    with (
+        _dns_listener(network.workload, addresses["any"]) as proxy,
+        _ask(network.workload, addresses["elsewhere"]) as client,
+    ):
+        query, sender = proxy.recvfrom(64)
+        proxy.sendto(query, sender)
+        assert client.recv(64) == query
+        for _ in range(1000):
+            with contextlib.suppress(PermissionError):  # what the kernel drops it tells of
+                client.send(b"query")
+        assert 20 <= _arrived(proxy) < 500
+
+
+def _arrived(server: socket.socket) -> int:
+    server.setblocking(False)
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while server.recv(64):
+            count += 1
+    return count
+
+
+def _is_refused(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        client.recv(64)
+    except ConnectionRefusedError:
+        return True
+    except BlockingIOError:
+        return False
+    return False
 
 
 def test_the_proxys_own_queries_reach_the_resolver(

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.capture.options import CaptureOptions, options_for, parse_network
+from meshd.capture.options import (
+    QUERIES_ANNOTATION,
+    CaptureOptions,
+    countable,
+    options_for,
+    parse_network,
+)
 from meshd.errors import InvalidInputError
 from meshd.model.workload import Placement, Stage, Workload
 from meshd.settings import CaptureSettings
@@ -15,19 +21,20 @@ def read(
     annotations: dict[str, str] | None = None,
     settings: CaptureSettings = DEFAULTS,
     bypass: tuple[int, ...] = (),
+    prefix: str = PREFIX,
 ) -> CaptureOptions:
     workload = Workload(
         uid="default.reviews",
         name="reviews",
         namespace="default",
         netns="/run/netns/x",
-        annotations={PREFIX + name: value for name, value in (annotations or {}).items()},
+        annotations={prefix + name: value for name, value in (annotations or {}).items()},
     )
     return options_for(Placement(workload, Stage.CAPTURED, bypass), settings)
 
 
 def test_without_annotations_everything_is_captured() -> None:
-    assert read() == CaptureOptions()
+    assert read() == CaptureOptions(dns_rate=500)
 
 
 @pytest.mark.parametrize("value", ["*", " * "])
@@ -73,7 +80,26 @@ def test_the_nodes_settings_and_the_proxys_own_ports_are_excluded_too() -> None:
         exclude_inbound_ports=(8443, 9100),
         ipv6=False,
         backend="legacy",
+        dns_rate=500,
     )
+
+
+def test_queries_are_limited_by_the_setting_and_by_the_workloads_annotation() -> None:
+    few = CaptureSettings(dns_queries_per_second=100)
+    assert read(settings=few).dns_rate == 100
+    assert read({QUERIES_ANNOTATION: "0"}, settings=few, prefix="").dns_rate == 0
+    for wrong in ("", "-1", "1.5", "many", "10001", "٣"):
+        with pytest.raises(InvalidInputError, match=r"default\.reviews.*no number of queries"):
+            read({QUERIES_ANNOTATION: wrong}, prefix="")
+
+
+@pytest.mark.parametrize("rate", [1, 7, 70, 99, 300, 500, 3000, 9999, 10_000])
+def test_a_rate_is_one_that_the_kernel_counts_to_exactly(rate: int) -> None:
+    exact = countable(rate)
+    assert rate / 2 < exact <= rate
+    period = 10_000 // exact
+    assert 10_000 // period == exact >= 10_000 % period  # iptables' print_rate
+    assert countable(0) == 0
 
 
 def test_excluding_the_port_of_dns_ends_dns_capture() -> None:

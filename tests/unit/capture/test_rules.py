@@ -122,3 +122,14 @@ def test_without_dns_capture_no_rule_speaks_of_port_53() -> None:
 def test_without_ipv6_nothing_is_wanted_there() -> None:
     assert desired_rules(CaptureOptions(ipv6=False), Family.IPV6) == {}
     assert desired_rules(CaptureOptions(ipv6=False), Family.IPV4)
+
+
+def test_queries_above_a_workloads_share_are_refused_or_dropped() -> None:
+    shown = lines(CaptureOptions(dns_rate=500), Family.IPV6, "nat", "MESHD_OUTPUT")
+    assert [line for line in shown if "-p udp" in line] == [
+        "! -o lo -p udp -m udp --dport 53 -m limit --limit 500/sec --limit-burst 1000"
+        " -j REDIRECT --to-ports 15053",
+        "! -o lo -p udp -m udp --dport 53 -j REDIRECT --to-ports 15054",
+    ]
+    further = lines(CaptureOptions(dns_rate=500), Family.IPV6, "mangle", "MESHD_OUTPUT")
+    assert further[-1].endswith("-m conntrack --ctstate ESTABLISHED -j DROP")
