@@ -36,6 +36,8 @@ class Suspect(msgspec.Struct, frozen=True):
     """So that it is not lost."""
     deaths: tuple[float, ...] = ()
     """When, in Unix seconds."""
+    began: float = 0.0
+    """When this content came first, in Unix seconds."""
     works: bool = True
     """It is being put in force."""
 
@@ -50,30 +52,34 @@ State = Mapping[str, Suspect]
 
 def died(state: State, now: float) -> dict[str, Suspect]:
     """What is known after a process has ended with this state."""
-    working = [name for name, one in state.items() if one.works]
-    after: dict[str, Suspect] = {}
-    for name, one in state.items():
-        if one.is_left_out and not one.works:
-            if now < one.deaths[-1] + _LEFT_OUT_FOR:
-                after[name] = one
-            continue
-        recent = tuple(moment for moment in one.deaths if moment > now - _WINDOW)
-        deaths = (*recent, now) if one.works else recent
-        if len(working) > _MOST:
-            deaths = deaths[-_DEATHS + 1 :]
-        if deaths:
-            after[name] = msgspec.structs.replace(one, deaths=deaths, works=False)
+    after = {name: ended for name, one in state.items() if (ended := _ended(one, now)).deaths}
+    working = {name for name, one in state.items() if one.works and after[name].is_left_out}
+    newest = max((after[name].began for name in working), default=0.0)
+    for name in working:
+        # What came first may only have been there: it is the next one, if they die without.
+        if after[name].began < newest or len(working) > _MOST:
+            deaths = after[name].deaths[-_DEATHS + 1 :]
+            after[name] = msgspec.structs.replace(after[name], deaths=deaths)
     return after
 
 
-def begun(state: State, records: Mapping[str, tuple[str, Any]]) -> dict[str, Suspect]:
+def _ended(one: Suspect, now: float) -> Suspect:
+    if one.works:
+        recent = tuple(moment for moment in one.deaths if moment > now - _WINDOW)
+        return msgspec.structs.replace(one, deaths=(*recent, now), works=False)
+    lasts = _LEFT_OUT_FOR if one.is_left_out else _WINDOW
+    return one if one.deaths and now < one.deaths[-1] + lasts else Suspect(one.fingerprint)
+
+
+def begun(state: State, records: Mapping[str, tuple[str, Any]], now: float) -> dict[str, Suspect]:
     """``records``: fingerprint and content by name."""
     after = dict(state)
     for name, (fingerprint, content) in records.items():
         before = state.get(name)
-        deaths = before.deaths if before and before.fingerprint == fingerprint else ()
+        same = before if before and before.fingerprint == fingerprint else None
+        deaths, began = (same.deaths, same.began) if same else ((), now)
         kept = content if len(records) <= _MOST else None
-        after[name] = Suspect(fingerprint, kept, deaths)
+        after[name] = Suspect(fingerprint, kept, deaths, began)
     return after
 
 
@@ -128,7 +134,7 @@ class Attempts:
     def begin(self, records: Mapping[str, tuple[str, Any]]) -> None:
         """To be called before anything is done with them; ``records``: see ``begun``."""
         if records:
-            self._state = begun(self._state, records)
+            self._state = begun(self._state, records, self._clock())
             self._write()
 
     def done(self, names: Collection[str] | None = None) -> None:

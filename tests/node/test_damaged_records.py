@@ -79,8 +79,12 @@ def test_a_damaged_record_keeps_its_workload_closed_until_it_is_registered_again
         node.eventually(lambda: said in _told(node), "status names it")
         assert said in node.log
         assert redirects(netns) == before
-        closed = subprocess.run(asking[0], env=asking[1], check=False)
-        assert closed.returncode
+
+        def is_closed() -> bool:
+            return bool(subprocess.run(asking[0], env=asking[1], check=False).returncode)
+
+        node.eventually(is_closed, "proxies have drained what served it")
+        assert redirects(netns) == before
     node.eventually(lambda: not node.statuses().problems, "all are registered again")
     node.eventually(node.is_well, "all are served again")
     assert redirects(netns) == before

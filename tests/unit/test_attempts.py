@@ -107,3 +107,19 @@ def test_a_file_that_cannot_be_written_stops_nobody(life: Life) -> None:
     life.path.with_name(".attempts.json.new").mkdir()
     life.die_of("a")
     assert not life.start().knows("a")
+
+
+def test_of_those_that_die_together_what_came_last_is_left_out_first(life: Life) -> None:
+    for deaths in range(4):
+        started = life.start()
+        assert not started.problems, deaths
+        started.begin({"old": ("1", None)})
+        life.now += 0.1
+        started.begin({"new": ("1", None)})
+        if deaths == 2:
+            break
+    started = life.start()
+    assert started.why_left_out("new", "1")
+    assert not started.why_left_out("old", "1")
+    started.begin({"old": ("1", None)})
+    assert life.start().why_left_out("old", "1")
