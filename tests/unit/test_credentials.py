@@ -40,6 +40,7 @@ def test_a_certificate_with_its_key_is_good_while_it_lives() -> None:
         (certificate_pem(rsa := rsa_key(1024)), key_pem(rsa), "1024 bits"),
         (certificate_pem(small := new_key(ec.SECP224R1())), key_pem(small), "curve secp224r1"),
     ],
+    ids=range(11),  # keys are made anew, and workers must agree on the names of tests
 )
 def test_what_can_never_work_is_named(chain: bytes, key: bytes, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said) as raised:
@@ -55,6 +56,7 @@ def test_what_can_never_work_is_named(chain: bytes, key: bytes, said: str) -> No
         (GOOD, b"rubbish", "revocation list is not in PEM"),
         (GOOD, revocations_pem(KEY)[:100], "revocation list cannot be read"),
     ],
+    ids=range(4),
 )
 def test_what_verifies_nothing_is_named(roots: bytes, revoked: bytes, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
