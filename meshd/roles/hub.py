@@ -96,8 +96,8 @@ class Mesh:
         self._paths = paths
         self._compiled = Compiler()
         self._compiler = Isolating(self._compiled, Compiler)
-        self._uncompiled = SaidOnce("not-compiled")
-        self._unusable = SaidOnce("credential")
+        self._uncompiled = SaidOnce({"MESHD_EVENT": "not-compiled"})
+        self._unusable = SaidOnce({"MESHD_EVENT": "credential"})
         self._unsettled = ""
         """Why what is wanted could not be put in force; empty when it was."""
         self._packer = Packer()
