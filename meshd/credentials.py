@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import re
-import ssl
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -106,6 +105,8 @@ def _check_certificates(pem: bytes, what: str) -> bytes:
     Raises InvalidInputError.
     """
     blocks = list(_blocks(pem, _CERTIFICATES))
+    import ssl  # noqa: PLC0415  # 5 MB in each process, which few need
+
     reader = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for index, block in enumerate(blocks):
         try:

@@ -75,7 +75,7 @@ kind: DestinationRule
 metadata: {name: server, namespace: mesh}
 spec:
   host: server
-  trafficPolicy: {connectionPool: {http: {http1MaxPendingRequests: 10}}}
+  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}
   subsets: [{name: all, labels: {app: server}}]
 ---
 """,

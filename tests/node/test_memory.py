@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.node.node import Node
 
-LIMIT = 210_000
+LIMIT = 250_000
 """Bytes for one more workload with an identity of its own, in all proxies together."""
 NOISE = 100
 """Bytes for each workload and service; 430 where DNS goes through the proxies of all else."""

@@ -32,7 +32,10 @@ class Held:
                 if line.startswith(b"HTTP/1.1 ") and b" 101 " not in line:
                     raise ConnectionError(line.decode())
         elif how == "tcp":
+            # Where no protocol is declared, the first bytes of the client decide on it.
+            self._socket.sendall(b"hello\n")
             json.loads(self._lines.readline())
+            self._lines.readline()
 
     def use(self) -> None:
         """Raises OSError or HTTPException when it has ended."""
