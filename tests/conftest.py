@@ -19,6 +19,9 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+# Tests of capture fork in a process in which others have used gRPC, whose handlers of forks abort.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
 # How long an example takes says something of the machine's load and nothing of meshd.
 hypothesis.settings.register_profile("meshd", deadline=None)
 hypothesis.settings.load_profile("meshd")
