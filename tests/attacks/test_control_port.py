@@ -19,7 +19,7 @@ from meshd.identity.joining import join_mesh
 from meshd.identity.node import NodeFile
 from meshd.identity.remote import open_channel
 from meshd.xds.plane import NODES
-from tests.node.test_two_nodes import address, is_connected, join, new_token, set_role, start_server
+from tests.node.test_two_nodes import address, is_connected, new_token, start_agent, start_server
 
 if TYPE_CHECKING:
     from tests.node.node import Node
@@ -37,11 +37,7 @@ def server(make: Callable[..., Node]) -> Node:
 
 @pytest.fixture(scope="module")
 def agent(make: Callable[..., Node], server: Node) -> Node:
-    made = make()
-    set_role(made, node="agent")
-    made.start()
-    assert join(made, address(server), new_token(server)) == (0, "")
-    return made
+    return start_agent(make, server)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from meshd import wire
-from tests.node.test_two_nodes import address, join, new_token, set_role, start_server
+from tests.node.test_two_nodes import start_agent, start_server
 
 if TYPE_CHECKING:
     from tests.node.node import Node
@@ -137,11 +137,7 @@ def server(make: Callable[..., Node]) -> Node:
 
 @pytest.fixture(scope="module")
 def agent(make: Callable[..., Node], server: Node) -> Node:
-    made = make()
-    set_role(made, node="agent")
-    made.start()
-    assert join(made, address(server), new_token(server)) == (0, "")
-    return made
+    return start_agent(make, server)
 
 
 _ADMIN = {f"run/admin/{name}.sock" for name in ("proxy-0", "proxy-1", "dns-0", "dns-1")}

@@ -115,13 +115,17 @@ def server(make: Callable[..., Node]) -> Node:
     return start_server(make, grace="5s")
 
 
-@pytest.fixture(scope="module")
-def agent(make: Callable[..., Node], server: Node) -> Node:
+def start_agent(make: Callable[..., Node], server: Node) -> Node:
     made = make()
     set_role(made, node="agent")
     made.start()
     assert join(made, address(server), new_token(server)) == (0, "")
     return made
+
+
+@pytest.fixture(scope="module")
+def agent(make: Callable[..., Node], server: Node) -> Node:
+    return start_agent(make, server)
 
 
 @pytest.fixture(scope="module")
