@@ -92,7 +92,9 @@ def _lost(
     workloads: Sequence[Workload] | None,
 ) -> tuple[str, ...]:
     """What other objects will miss: of what is changed, all that is not applied is deleted."""
-    left = {key: found for key, found in store.objects.items() if key not in changed}
+    left = dict(store.objects)
+    for key in changed:
+        left.pop(key, None)
     after = {**left, **{found.key: found for found in applied}}
     return validate.newly_dangling(store.objects, after, changed, workloads)
 

@@ -92,7 +92,7 @@ def _is_subset(narrow: HTTPMatchRequest, wide: HTTPMatchRequest) -> bool:
         *_both(narrow.query_params, wide.query_params),
     )
     return (
-        all(_fits(leaf, root) for leaf, root in patterns)
+        all(fits(leaf, root) for leaf, root in patterns)
         and narrow.ignore_uri_case == wide.ignore_uri_case
         and _same_or_open(narrow.port, wide.port)
         and _same_or_open(narrow.source_namespace, wide.source_namespace)
@@ -114,7 +114,7 @@ def _both(
     return [(pattern, wide.get(name)) for name, pattern in narrow.items()]
 
 
-def _fits(narrow: StringMatch | None, wide: StringMatch | None) -> bool:
+def fits(narrow: StringMatch | None, wide: StringMatch | None) -> bool:
     """Regular expressions cannot be compared, so they never fit one another."""
     if narrow is None or wide is None:
         return True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from meshd.config.validate.fields import Report, check_hosts, covers, is_address
+from meshd.config.validate.fields import Report, check_hosts, is_address
 from meshd.config.validate.l4_matches import check_l4_match
 from meshd.config.validate.route_destinations import check_destinations
+from meshd.config.validate.world import covers
 from meshd.decoding import Path
 from meshd.model.routes import RouteDestination, TLSMatchAttributes, VirtualServiceSpec
 
@@ -41,5 +42,5 @@ def _check_sni(
         if is_address(sni):
             message = f'"{sni}" is an address, which clients do not ask for by SNI'
             report.warning((*path, "sniHosts", index), message)
-        elif not any(covers(host, sni) for host in hosts):
+        elif not any(covers(host.lower(), sni.lower()) for host in hosts):
             report.error((*path, "sniHosts", index), f'"{sni}" is not among spec.hosts')

@@ -146,12 +146,6 @@ def check_host(report: Report, path: Path, host: str, *, wildcard: bool = False)
         report.error(path, problem)
 
 
-def covers(pattern: str, host: str) -> bool:
-    """Whether all names of ``host``, which may be a wildcard, too, are names of ``pattern``."""
-    wild = pattern.startswith("*") and host.lower().endswith(pattern[1:].lower())
-    return pattern.lower() == host.lower() or wild
-
-
 def check_hosts(
     report: Report,
     path: Path,

@@ -11,7 +11,7 @@ from typing import Final
 from meshd.config.read import Read
 from meshd.config.validate.effects import Said, without_effect
 from meshd.config.validate.secrets import of_secrets
-from meshd.config.validate.world import World
+from meshd.config.validate.world import World, bare_host
 from meshd.decoding import Path
 from meshd.model.base import Key, Object, exported
 from meshd.model.delegation import merge_route
@@ -155,28 +155,18 @@ def _destinations(found: VirtualService) -> Iterator[tuple[Path, Destination]]:
 
 
 def _of_service(found: Service, world: World) -> Said:
-    own = found.spec.cluster_ip
-    for key, other in world.objects.items():
-        if isinstance(other, Service) and key != found.key and _is_same(own, other):
-            yield ("spec", "clusterIP"), f"{own} is the address of {key} too; one of them has it"
-
-
-def _is_same(address: str | None, other: Service) -> bool:
-    return address not in {None, "", "None"} and address == other.spec.cluster_ip
+    own = found.spec.cluster_ip or ""
+    if rival := next((key for key in world.addresses.get(own, ()) if key != found.key), None):
+        yield ("spec", "clusterIP"), f"{own} is the address of {rival} too; one of them has it"
 
 
 def _of_gateway(found: Gateway, world: World) -> Said:
     """Hosts that another Gateway serves on the same port of the same workloads."""
-    others = [
-        other
-        for other in world.objects.values()
-        if isinstance(other, Gateway) and other.key != found.key and _meet(found, other)
-    ]
     for index, server in enumerate(found.spec.servers):
         for number, host in enumerate(server.hosts):
-            name = host.rpartition("/")[2].lower()
-            rival = next((one for one in others if _serves(one, server.port.number, name)), None)
-            if rival:
+            others = world.served.get((server.port.number, bare_host(host)), ())
+            rivals = (one for one in others if one.key != found.key and _meet(found, one))
+            if rival := next(rivals, None):
                 path: Path = ("spec", "servers", index, "hosts", number)
                 yield path, f'"{host}" is on port {server.port.number} of {rival.key} too'
 
@@ -185,14 +175,6 @@ def _meet(one: Gateway, other: Gateway) -> bool:
     """Whether the same workload may serve both."""
     mine, theirs = one.spec.selector, other.spec.selector
     return all(theirs.get(key, value) == value for key, value in mine.items())
-
-
-def _serves(gateway: Gateway, port: int, host: str) -> bool:
-    return any(
-        server.port.number == port
-        and host in {text.rpartition("/")[2].lower() for text in server.hosts}
-        for server in gateway.spec.servers
-    )
 
 
 def _of_peer_authentication(found: PeerAuthentication, world: World) -> Said:

@@ -34,50 +34,52 @@ def newly_dangling(
     deleted = [key for key in changed if key not in after]
     return (
         *left_without(deleted, after, workloads),
-        *_dangling(before, after, changed, domain),
+        *_dangling(before, after, frozenset(changed), domain),
     )
 
 
 def _dangling(
-    before: Objects, after: Objects, changed: Collection[Key], domain: str
+    before: Objects, after: Objects, changed: frozenset[Key], domain: str
 ) -> Iterator[str]:
-    old, new = World(before, domain), World(after, domain)
-    hosts = _hosts(old, new, changed)
-    for key, found in after.items():
-        if key in changed or not isinstance(found, VirtualService):
-            continue
-        if _concerned(found, new, hosts, changed):
-            known = set(of_virtual_service(found, old))
-            for path, message in of_virtual_service(found, new):
-                if (path, message) not in known:
-                    yield f"{key}: {show_path(path)}: {message}"
-
-
-def _hosts(old: World, new: World, changed: Collection[Key]) -> frozenset[str]:
-    """Those about which the objects that change say something."""
-    return frozenset(
+    """Worlds are large, and most changes concern no one else: they are made where one does."""
+    names = World({}, domain)
+    hosts = frozenset(
         host
-        for world in (old, new)
+        for objects in (before, after)
         for key in changed
-        if (found := world.objects.get(key))
-        for host in _of(found, world)
+        if (found := objects.get(key))
+        for host in _of(found, names)
     )
+    concerned = [
+        found
+        for key, found in after.items()
+        if isinstance(found, VirtualService)
+        and key not in changed
+        and _concerned(found, names, hosts, changed)
+    ]
+    if not concerned:
+        return
+    old, new = World(before, domain), World(after, domain)
+    for found in concerned:
+        known = set(of_virtual_service(found, old))
+        for path, message in of_virtual_service(found, new):
+            if (path, message) not in known:
+                yield f"{found.key}: {show_path(path)}: {message}"
 
 
 def _of(found: Object, world: World) -> Iterator[str]:
+    """Hosts about which an object says something."""
     match found:
         case DestinationRule():
             yield world.full(found.spec.host, found)
-        case Service():
-            yield world.full(found.metadata.name, found)
-        case ServiceEntry():
-            yield from (host.lower() for host in found.spec.hosts)
+        case Service() | ServiceEntry():
+            yield from (one.host for one in world.declarations(found))
         case _:
             pass
 
 
 def _concerned(
-    found: VirtualService, world: World, hosts: frozenset[str], changed: Collection[Key]
+    found: VirtualService, world: World, hosts: frozenset[str], changed: frozenset[Key]
 ) -> bool:
     here = found.metadata.namespace
     named = {world.full(one.host, found) for one in destinations(found)}

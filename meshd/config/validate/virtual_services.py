@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meshd.config.read import subdomain_problem
 from meshd.config.validate.connections import check_connections
-from meshd.config.validate.fields import Report, check_export_to, check_hosts, covers
+from meshd.config.validate.fields import Report, check_export_to, check_hosts
 from meshd.config.validate.http_routes import check_http_route
 from meshd.config.validate.l4_matches import gateway_problem
 from meshd.config.validate.reachability import check_reachable
@@ -86,9 +86,23 @@ def check_gateway_names(report: Report, path: Path, names: tuple[str, ...]) -> N
 
 
 def _check_distinct(report: Report, path: Path, hosts: tuple[str, ...]) -> None:
-    """No two may have a name in common."""
+    """No two may have a name in common; that one is written twice is said elsewhere."""
+    places: dict[str, int] = {}
     for index, host in enumerate(hosts):
-        for other in hosts[:index]:
-            if host != other and (covers(host, other) or covers(other, host)):
-                report.error((*path, index), f'"{host}" and "{other}" have names in common')
-                break
+        first = places.setdefault(host.lower(), index)
+        if hosts[first] != host:
+            _report_common(report, path, hosts, (first, index))
+    sizes = {len(host) - 1 for host in places if host.startswith("*")}
+    for host, index in places.items():
+        wider = ("*" + host[len(host) - size :] for size in sizes if size <= len(host))
+        other = next((one for one in wider if one in places and one != host), None)
+        if other is not None:
+            _report_common(report, path, hosts, (index, places[other]))
+
+
+def _report_common(
+    report: Report, path: Path, hosts: tuple[str, ...], both: tuple[int, int]
+) -> None:
+    earlier, later = sorted(both)
+    message = f'"{hosts[later]}" and "{hosts[earlier]}" have names in common'
+    report.error((*path, later), message)

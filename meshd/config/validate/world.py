@@ -10,7 +10,7 @@ from meshd.config import protocol
 from meshd.model.base import Key, Object
 from meshd.model.destinations import DestinationRule
 from meshd.model.entries import ServiceEntry
-from meshd.model.gateways import MESH
+from meshd.model.gateways import MESH, Gateway
 from meshd.model.kubernetes import Service
 from meshd.model.routes import VirtualService
 from meshd.model.service import Protocol
@@ -43,6 +43,10 @@ class World:
         """By host and name: the rules that have it."""
         self.declared: dict[str, list[Declared]] = defaultdict(list)
         self.owners: dict[str, list[VirtualService]] = defaultdict(list)
+        self.addresses: dict[str, list[Key]] = defaultdict(list)
+        """Services by the address that they ask for."""
+        self.served: dict[tuple[int, str], list[Gateway]] = defaultdict(list)
+        """Gateways by port and host."""
         for found in objects.values():
             match found:
                 case DestinationRule():
@@ -50,15 +54,22 @@ class World:
                     for subset in found.spec.subsets:
                         self.subsets[host][subset.name].add(found.key)
                 case Service() | ServiceEntry():
-                    for declared in self._of(found):
+                    for declared in self.declarations(found):
                         self.declared[declared.host].append(declared)
+                    own = found.spec.cluster_ip if isinstance(found, Service) else None
+                    if own and own != "None":
+                        self.addresses[own].append(found.key)
+                case Gateway():
+                    for server in found.spec.servers:
+                        for host in {bare_host(text) for text in server.hosts}:
+                            self.served[server.port.number, host].append(found)
                 case VirtualService() if MESH in (found.spec.gateways or (MESH,)):
                     for host in found.spec.hosts:
                         self.owners[self.full(host, found)].append(found)
                 case _:
                     pass
 
-    def _of(self, found: Service | ServiceEntry) -> Iterator[Declared]:
+    def declarations(self, found: Service | ServiceEntry) -> Iterator[Declared]:
         if isinstance(found, Service):
             ports = {
                 port.port: protocol.of_service_port(
@@ -100,5 +111,11 @@ class World:
         ]
 
 
+def bare_host(text: str) -> str:
+    """What a server of a Gateway lists, without the namespace before it."""
+    return text.rpartition("/")[2].lower()
+
+
 def covers(pattern: str, host: str) -> bool:
-    return pattern in {host, "*"} or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+    """Whether all names of ``host``, which may be a wildcard, too, are names of ``pattern``."""
+    return pattern == host or (pattern.startswith("*") and host.endswith(pattern[1:]))

@@ -5,14 +5,20 @@ Each case is one that Istio's own two gates, the schema and the webhook, decide 
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
+
 import pytest
 
+from meshd.config.read import read_objects
+from meshd.config.validate import check_fields
 from tests.unit.config.test_validate import (
     HTTPS,
     TO,
     entry,
     http,
     locality,
+    manifest,
     policy,
     said,
     server,
@@ -401,3 +407,38 @@ def test_a_failover_that_names_one_side_only_is_a_warning() -> None:
     assert [one.partition(": ")[0] for one in said("DestinationRule", spec, "warning")] == [
         "spec.trafficPolicy.loadBalancer.localityLbSetting.failover[0].to"
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("*.example.com", "a.example.com"), ("A.test", "a.test"), ("*a.test", "*.a.test")],
+)
+def test_hosts_that_cover_one_another_are_found_in_either_order(first: str, second: str) -> None:
+    for hosts in ((first, second), (second, first)):
+        spec = f"hosts: ['{hosts[0]}', '{hosts[1]}']\nhttp:\n- {TO}"
+        found = said("VirtualService", spec)
+        covered = f'spec.hosts[1]: "{hosts[1]}" and "{hosts[0]}" have names in common'
+        assert found == [covered]
+
+
+def test_an_object_with_thousands_of_parts_costs_no_more_than_their_sum() -> None:
+    """Each pair of its hosts, or of its matches, would take seconds of the role that judges it."""
+    hosts = ", ".join(f"h{number}.example.com" for number in range(5000))
+    match = "match: [{uri: {prefix: /%s}, headers: {x: {exact: '%d'}}}]"
+    routes = "".join(f"- {match % ('a' * (one % 50), one)}\n  {TO}" for one in range(2000))
+    (one,) = read_objects(
+        manifest("VirtualService", f"hosts: [{hosts}]\nhttp:\n{routes}"), "f.yaml"
+    )
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        check_fields([one])
+    finally:
+        sys.setprofile(before)
+    assert calls < 1_000_000
