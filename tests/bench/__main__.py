@@ -1,4 +1,4 @@
-"""``python -m tests.bench [--quick]``: measures, writes build/bench.json, prints tables.
+"""``python -m tests.bench [--quick] [--only PART]``: writes build/bench.json, prints tables.
 
 Needs root. Whatever it makes is gone when it ends, also when it fails or is interrupted.
 """
@@ -21,7 +21,8 @@ from typing import Any, Final
 from rich.console import Console
 
 from meshd.errors import MeshdError
-from tests.bench import cost, enrolment, report, throughput
+from meshd.testbed.demo.node import free_port
+from tests.bench import attacks, cost, enrolment, report, throughput
 from tests.bench.figures import Json
 from tests.bench.ground import ground
 from tests.bench.node import namespace, running
@@ -47,13 +48,35 @@ class Scale:
     enrolments: int
     idle: float
     """Seconds."""
+    attacks: int
+    """Rounds."""
+    attack: float
+    """Seconds of one."""
 
 
 _FULL: Final = Scale(
-    rounds=5, seconds=3, few=10, some=50, many=200, services=200, enrolments=30, idle=20
+    rounds=5,
+    seconds=3,
+    few=10,
+    some=50,
+    many=200,
+    services=200,
+    enrolments=30,
+    idle=20,
+    attacks=2,
+    attack=6,
 )
 _QUICK: Final = Scale(
-    rounds=1, seconds=1, few=4, some=8, many=16, services=16, enrolments=5, idle=3
+    rounds=1,
+    seconds=1,
+    few=4,
+    some=8,
+    many=16,
+    services=16,
+    enrolments=5,
+    idle=3,
+    attacks=1,
+    attack=4,
 )
 
 
@@ -98,27 +121,39 @@ def _costs(scale: Scale, progress: Callable[[str], None]) -> Json:
     }
 
 
-def _throughput(scale: Scale, progress: Callable[[str], None]) -> list[Json]:
+def _throughput(scale: Scale, progress: Callable[[str], None]) -> Json:
     with ground() as place, running(_SETTINGS) as node:
         progress("making the three pairs")
         ways = throughput.prepare(place, node)
-        return throughput.measure(ways, scale.rounds, scale.seconds, progress)
+        return {"throughput": throughput.measure(ways, scale.rounds, scale.seconds, progress)}
+
+
+def _attacks(scale: Scale, progress: Callable[[str], None]) -> Json:
+    with ground() as place, attacks.upstream(free_port()) as resolver:
+        settings = {"mesh": _SETTINGS["mesh"] | {"dns_upstreams": [resolver]}}
+        with running(settings) as node:
+            rows = attacks.measure(place, node, scale.attacks, scale.attack, progress)
+    return {"attacks": rows}
 
 
 def _machine() -> Json:
     return {"cores": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()}
 
 
-def _measure(scale: Scale, progress: Callable[[str], None]) -> Json:
+_PARTS: Final = {"load": _throughput, "attacks": _attacks, "costs": _costs}
+
+
+def _measure(scale: Scale, only: str | None, progress: Callable[[str], None]) -> Json:
     start, before = time.monotonic(), _machine()
-    loads = _throughput(scale, progress)
-    costs = _costs(scale, progress)
+    found: Json = {}
+    for name, part in _PARTS.items():
+        if only in {None, name}:
+            found |= part(scale, progress)
     return {
         "scale": dataclasses.asdict(scale),
         "machine": before | {"load_after": os.getloadavg()},
         "seconds": time.monotonic() - start,
-        "throughput": loads,
-        **costs,
+        **found,
     }
 
 
@@ -129,12 +164,13 @@ def _stop(*_: object) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a minute rather than eight")
-    quick = parser.parse_args().quick
+    parser.add_argument("--only", choices=_PARTS, help="a part of it")
+    asked = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     console = Console(highlight=False)
     try:
         with console.status("starting") as status:
-            result = _measure(_QUICK if quick else _FULL, status.update)
+            result = _measure(_QUICK if asked.quick else _FULL, asked.only, status.update)
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130

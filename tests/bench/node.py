@@ -101,6 +101,10 @@ class Node:
         """Take back what was applied, until every proxy has let go of it."""
         self._change(objects, delete=True)
 
+    def submit(self, *objects: dict[str, Any]) -> None:
+        """Without waiting for the proxies."""
+        self.ask("mesh", wire.Apply((("-", yaml.safe_dump_all(objects)),), SPACE))
+
     def _change(self, objects: Sequence[dict[str, Any]], *, delete: bool) -> None:
         text = yaml.safe_dump_all(objects)
         request = wire.Apply((("-", text),), SPACE, wait=_PROVEN, delete=delete)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench import attacks
 from tests.bench.cost import KIB, MIB, per_workload, product
 from tests.bench.figures import Json
 
@@ -74,15 +77,10 @@ def limits(memory: list[Json], idle: list[Json], enrolment: list[Json]) -> tuple
 
 
 def show(result: Json, console: Console) -> None:
-    for table in (
-        _throughput(result["throughput"]),
-        _ratios(result["throughput"]),
-        _memory(result["memory"]),
-        _enrolment(result["enrolment"]),
-        _idle(result["idle"]),
-        _limits(result["limits"]),
-    ):
-        console.print(table)
+    """Whatever parts were measured."""
+    for part, tables in _TABLES.items():
+        for table in tables if part in result else ():
+            console.print(table(result[part]))
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -176,3 +174,35 @@ def _limits(rows: list[Json]) -> Table:
             "✓" if row["holds"] else "✗",
         )
     return table
+
+
+def _attacks(rows: list[Json]) -> Table:
+    columns = ("by way of", "failed", "p50 ms", "p99 ms", "p99 before", "ratio", "new", "names", "")
+    table = _table("A neighbour of a hostile workload", "attack", *columns)
+    for row in rows:
+        sides = {
+            side: [one[side]["kept"] for one in row["rounds"]] for side in ("before", "during")
+        }
+        table.add_row(
+            row["attack"],
+            row["way"],
+            f"{row['failed']} of {row['count']}",
+            *(
+                f"{1000 * statistics.median(one[key] for one in sides[side]):.2f}"
+                for side, key in (("during", "p50"), ("during", "p99"), ("before", "p99"))
+            ),
+            *(f"{row['ratio'][kind]:.1f}" for kind in attacks.KINDS),
+            "✓" if attacks.holds(row) else "✗",
+        )
+    return table
+
+
+_TABLES: Final[dict[str, tuple[Callable[[list[Json]], Table], ...]]] = {
+    "throughput": (_throughput, _ratios),
+    "attacks": (_attacks,),
+    "memory": (_memory,),
+    "enrolment": (_enrolment,),
+    "idle": (_idle,),
+    "limits": (_limits,),
+}
+"""By part of the result."""

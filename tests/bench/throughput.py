@@ -8,52 +8,25 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 from meshd.errors import SystemRefusedError
 from meshd.proxy import binary
 from meshd.settings import ProxySettings
-from tests.bench import load, sidecars
+from tests.bench import load, server, sidecars
 from tests.bench.figures import Json, Ratio, Series
 from tests.bench.ground import Ground, Host
 from tests.bench.load import Load
-from tests.bench.node import SPACE, Node, eventually, namespace, service, workload
+from tests.bench.node import SPACE, Node, namespace, service, workload
 
 VARIANTS: Final = ("direct", "meshd", "sidecars")
 COMPARED: Final = (("meshd", "sidecars"), ("meshd", "direct"), ("sidecars", "direct"))
-_KINDS: Final = {"http": 8080, "tcp": 9000, "http2": 8090}
-"""Ports of the server by what is spoken; TCP carries HTTP, unseen by the proxies."""
+_KINDS: Final = server.PORTS
 _PORTS: Final = {"http": 80, "tcp": 90, "http2": 91}
 """Of the service."""
 _MESH_ADDRESS: Final = "198.19.0.10"
 _SIDECAR_ADDRESS: Final = "198.19.0.11"
 _HOST: Final = f"server.{SPACE}.svc.cluster.local"
-_SERVER: Final = Path("build/nginx/usr/sbin/nginx")
-"""Where ``make setup-bench`` puts it."""
-_NGINX: Final = """\
-worker_processes 1;
-daemon off;
-pid {directory}/nginx.pid;
-error_log stderr error;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off;
-  client_body_temp_path {directory}/body;
-  proxy_temp_path {directory}/proxy;
-  fastcgi_temp_path {directory}/fastcgi;
-  uwsgi_temp_path {directory}/uwsgi;
-  scgi_temp_path {directory}/scgi;
-  keepalive_requests 1000000000;
-  http2_max_requests 1000000000;
-  server {{
-    listen 8080 backlog=4096;
-    listen 9000 backlog=4096;
-    listen 8090 http2 backlog=4096;
-    location / {{ return 200 "hello, bench\\n"; }}
-  }}
-}}
-"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,62 +87,39 @@ def prepare(ground: Ground, node: Node) -> dict[str, Way]:
     }
 
 
-def _server(ground: Ground, name: str) -> Host:
-    if not _SERVER.exists():
-        raise SystemRefusedError(f"{_SERVER} is not there; run: make setup-bench")
-    host = ground.add(name)
-    directory = ground.directory / f"{name}.nginx"
-    directory.mkdir()
-    config = directory / "nginx.conf"
-    config.write_text(_NGINX.format(directory=directory), encoding="utf-8")
-    ground.start(
-        host, [str(_SERVER.absolute()), "-p", str(directory), "-e", "stderr", "-c", str(config)]
-    )
-    for port in _KINDS.values():
-        _listening(host, port)
-    return host
-
-
-def _listening(host: Host, port: int) -> None:
-    def listens() -> bool:
-        return f":{port} " in host.run(["ss", "-Hltn"], timeout=5)
-
-    eventually(listens, f"{host.name} listens on port {port}", 10)
-
-
 def _direct(ground: Ground) -> Way:
-    server = _server(ground, "direct-server")
-    return Way(ground.add("direct-client"), server.address, _KINDS)
+    host = server.start(ground, "direct-server")
+    return Way(ground.add("direct-client"), host.address, _KINDS)
 
 
 def _meshd(ground: Ground, node: Node) -> Way:
-    server = _server(ground, "server")
+    host = server.start(ground, "server")
     client = ground.add("client")
     ports = {name: (_PORTS[name], _KINDS[name]) for name in _KINDS}
     node.apply(namespace(), service("server", _MESH_ADDRESS, "server", ports))
-    node.register(workload(server, "server"), workload(client, "client"))
+    node.register(workload(host, "server"), workload(client, "client"))
     return Way(client, _MESH_ADDRESS, _PORTS)
 
 
 def _sidecars(ground: Ground) -> Way:
-    server, client = _server(ground, "sidecar-server"), ground.add("sidecar-client")
+    host, client = server.start(ground, "sidecar-server"), ground.add("sidecar-client")
     directory = ground.directory / "sidecars"
     directory.mkdir()
     sidecars.write_certificates(directory)
-    sidecars.write_bootstraps(directory, server.address, _KINDS)
+    sidecars.write_bootstraps(directory, host.address, _KINDS)
     envoy = str(binary.find(ProxySettings()))
-    for host, name, address, ports, port in (
-        (server, "server", server.address, _KINDS, sidecars.INBOUND),
+    for place, name, address, ports, port in (
+        (host, "server", host.address, _KINDS, sidecars.INBOUND),
         (client, "client", _SIDECAR_ADDRESS, _PORTS, sidecars.OUTBOUND),
     ):
         config = str(directory / f"{name}.json")
         arguments = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
-        ground.start(host, [envoy, "--config-path", config, *arguments])
-        rules = sidecars.redirections(address, ports, inbound=host is server)
+        ground.start(place, [envoy, "--config-path", config, *arguments])
+        rules = sidecars.redirections(address, ports, inbound=place is host)
         subprocess.run(
-            host.inside(["iptables-restore", "--noflush"]), input=rules, text=True, check=True
+            place.inside(["iptables-restore", "--noflush"]), input=rules, text=True, check=True
         )
-        _listening(host, port)
+        server.listening(place, port)
     return Way(client, _SIDECAR_ADDRESS, _PORTS)
 
 

@@ -75,7 +75,7 @@ def _networks() -> list[ipaddress.IPv4Network]:
     ]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """UDP, on the loopback interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
@@ -89,7 +89,7 @@ class Node:
         self.network = _choose_network()
         self.home = Path(tempfile.mkdtemp(prefix="meshd-demo-", dir=_RUN))
         self.home.chmod(0o755)
-        self.settings = _SETTINGS.format(services=SERVICES, dns_port=_free_port())
+        self.settings = _SETTINGS.format(services=SERVICES, dns_port=free_port())
         self._paths = Paths.from_environment({"MESHD_HOME": str(self.home)})
         self._paths.etc.mkdir()
         self._paths.settings.write_text(self.settings, encoding="utf-8")
