@@ -76,7 +76,8 @@ def up(
     """Run the pods of manifests, and wait until all are ready. Only what differs is changed.
 
     The mesh is given the manifests' other objects. Pods of namespaces that are in the mesh run
-    nothing before their traffic is captured.
+    nothing before their traffic is captured. Pods take the places of others as the Deployment's
+    strategy says: one that does not get ready leaves those of before where they are.
     """
     sources = read_sources(filename, recursive=recursive)
     image_map = read_image_map(images) if images else ImageMap({})

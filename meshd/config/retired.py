@@ -43,6 +43,10 @@ _MOVED: Final = {
     ("extensions", "v1beta1", "Deployment"): "apps/v1",
     ("apps", "v1beta1", "Deployment"): "apps/v1",
     ("apps", "v1beta2", "Deployment"): "apps/v1",
+    ("apps", "v1beta1", "StatefulSet"): "apps/v1",
+    ("apps", "v1beta2", "StatefulSet"): "apps/v1",
+    ("extensions", "v1beta1", "DaemonSet"): "apps/v1",
+    ("apps", "v1beta2", "DaemonSet"): "apps/v1",
 }
 
 

@@ -6,7 +6,16 @@ from typing import Final
 
 from meshd.model.base import Object
 from meshd.model.entries import WorkloadGroup
-from meshd.model.kubernetes import Deployment, Namespace, Pod, Secret, Service, ServiceAccount
+from meshd.model.kubernetes import (
+    DaemonSet,
+    Deployment,
+    Namespace,
+    Pod,
+    Secret,
+    Service,
+    ServiceAccount,
+    StatefulSet,
+)
 from meshd.model.security import PeerAuthentication
 from meshd.model.traffic import (
     DestinationRule,
@@ -31,7 +40,7 @@ STORED: Final[tuple[type[Object], ...]] = (
 )
 """Kinds that the mesh's configuration consists of, in the order in which they are applied."""
 
-TESTBED_ONLY: Final[tuple[type[Object], ...]] = (Pod, Deployment)
+TESTBED_ONLY: Final[tuple[type[Object], ...]] = (Pod, Deployment, StatefulSet, DaemonSet)
 """Kinds that only something which runs workloads can do anything with."""
 
 ALL: Final = STORED + TESTBED_ONLY

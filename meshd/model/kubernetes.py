@@ -147,10 +147,22 @@ class LabelSelector(Ignoring, frozen=True):
     match_labels: dict[str, str] = {}
 
 
+class RollingUpdate(Ignoring, frozen=True):
+    max_surge: int | str | None = None
+    max_unavailable: int | str | None = None
+
+
+class DeploymentStrategy(Ignoring, frozen=True):
+    type: Literal["RollingUpdate", "Recreate"] = "RollingUpdate"
+    rolling_update: RollingUpdate = RollingUpdate()
+
+
 class DeploymentSpec(Ignoring, frozen=True):
     template: PodTemplate
     replicas: int = 1
     selector: LabelSelector = LabelSelector()
+    strategy: DeploymentStrategy = DeploymentStrategy()
+    min_ready_seconds: int = 0
 
 
 class Deployment(Object, frozen=True):
@@ -159,3 +171,39 @@ class Deployment(Object, frozen=True):
     PLURALS: ClassVar[tuple[str, ...]] = ("deployments", "deployment", "deploy")
 
     spec: DeploymentSpec
+
+
+class StatefulSetSpec(Ignoring, frozen=True):
+    template: PodTemplate
+    replicas: int = 1
+    selector: LabelSelector = LabelSelector()
+    min_ready_seconds: int = 0
+
+
+class StatefulSet(Object, frozen=True):
+    GROUP: ClassVar[str] = "apps"
+    KIND: ClassVar[str] = "StatefulSet"
+    PLURALS: ClassVar[tuple[str, ...]] = ("statefulsets", "statefulset", "sts")
+
+    spec: StatefulSetSpec
+
+
+class DaemonSetStrategy(Ignoring, frozen=True):
+    rolling_update: RollingUpdate = RollingUpdate()
+
+
+class DaemonSetSpec(Ignoring, frozen=True):
+    template: PodTemplate
+    selector: LabelSelector = LabelSelector()
+    update_strategy: DaemonSetStrategy = DaemonSetStrategy()
+    min_ready_seconds: int = 0
+
+
+class DaemonSet(Object, frozen=True):
+    """One pod on each node: one in the testbed."""
+
+    GROUP: ClassVar[str] = "apps"
+    KIND: ClassVar[str] = "DaemonSet"
+    PLURALS: ClassVar[tuple[str, ...]] = ("daemonsets", "daemonset", "ds")
+
+    spec: DaemonSetSpec

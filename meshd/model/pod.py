@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from meshd.model.kubernetes import Probe
@@ -42,6 +44,42 @@ class PodPlan(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[NamedPort, ...] = ()
     enrolled: bool = False
     """Whether nothing of it may run before the mesh has proven that it captures its traffic."""
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True):
+    """How the pods of one owner are replaced by others."""
+
+    order: Literal["rolling", "ordered", "recreate"] = "recreate"
+    """A few at a time; one after another from the highest ordinal; all old ones before any new."""
+    surge: int = 0
+    """How many pods there may be beside the wanted number."""
+    unavailable: int = 0
+    """How many of the wanted number need not be available meanwhile."""
+    min_ready_seconds: float = 0
+    """How long a pod must have been ready to be available."""
+
+
+class OwnerPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """An object that asks for pods, those with no replicas too."""
+
+    name: str
+    """As in ``PodPlan.owner``."""
+    strategy: Strategy = Strategy()
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """An owner whose pods are not yet those that are wanted, or not yet available."""
+
+    owner: str
+    wanted: int
+    updated: int
+    """Pods of the wanted plan that are available."""
+    outdated: int
+    """Pods of before that run on."""
+    pending: tuple[PodPlan, ...] = ()
+    """Pods that are not started yet."""
+    problem: str = ""
+    """Why it does not go on by itself."""
 
 
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):

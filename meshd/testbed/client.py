@@ -23,7 +23,9 @@ from meshd.errors import (
     SystemRefusedError,
     UnreachableError,
 )
-from meshd.model.pod import ContainerPlan, ContainerState, PodState
+from meshd.model import kinds
+from meshd.model.kubernetes import DaemonSet, Deployment, StatefulSet
+from meshd.model.pod import ContainerPlan, ContainerState, PodState, Rollout
 from meshd.settings import load
 from meshd.testbed import launch
 from meshd.testbed.addresses import DEFAULT_CIDR, Subnet
@@ -41,6 +43,9 @@ _LOOK: Final = 0.05
 """Seconds between looks at the pods' state."""
 _HOPELESS: Final = 3
 """Restarts of a container that never was ready after which nobody need wait any longer."""
+
+
+_CONTROLLERS: Final = {Deployment, StatefulSet, DaemonSet}
 
 
 class Client:
@@ -84,7 +89,10 @@ class Client:
             images=images,
             node=load(self._home.paths.settings).node_name,
             namespaces=known or {},
-            running=tuple(pod.plan for pod in running.pods),
+            running=(
+                *(pod.plan for pod in running.pods),
+                *(plan for rollout in running.rollouts for plan in rollout.pending),
+            ),
         )
         plan = make_plan(reads, bed)
         enrolled = next((pod for pod in plan.pods if pod.enrolled), None)
@@ -128,19 +136,26 @@ class Client:
     async def wait_ready(
         self, plan: Plan, timeout: float, progress: Callable[[tuple[PodState, ...]], None]
     ) -> tuple[PodState, ...]:
-        """Until all pods of the plan are ready. Raises NotReadyError, naming those that are not."""
-        uids = {pod.uid for pod in plan.pods}
+        """Until all pods of the plan are ready, and none of before is left.
+
+        Raises NotReadyError, naming those that are not; the pods of before go on.
+        """
+        owners = {owner.name for owner in plan.owners}
         deadline = time.monotonic() + timeout
         while True:
-            every = (await self.pods()).pods
-            states = tuple(pod for pod in every if pod.plan.uid in uids)
+            answer = await self.pods()
+            states = tuple(pod for pod in answer.pods if pod.plan in plan.pods)
+            rollouts = [one for one in answer.rollouts if one.owner in owners]
             progress(states)
             waiting = [pod for pod in states if not pod.ready]
-            if not waiting:
+            if not waiting and not rollouts:
                 return states
+            failed = [one.problem for one in rollouts if one.problem]
             hopeless = [pod for pod in waiting if pod.restarts >= _HOPELESS]
-            if hopeless or time.monotonic() > deadline:
-                raise NotReadyError("\n".join(_why(pod) for pod in hopeless or waiting))
+            if failed or hopeless or time.monotonic() > deadline:
+                stopped = [_how_far(one) for one in rollouts if one.outdated]
+                lines = [*failed, *stopped, *(_why(pod) for pod in hopeless or waiting)]
+                raise NotReadyError("\n".join(lines or [_late(one) for one in rollouts]))
             await asyncio.sleep(_LOOK)
 
     async def _ensure_supervisor(self) -> None:
@@ -209,10 +224,11 @@ def select(pods: tuple[PodState, ...], name: str, namespace: str) -> PodState:
 
     A ready one comes first. Raises InvalidInputError.
     """
-    kind, slash, rest = name.partition("/")
+    typed, slash, rest = name.partition("/")
     here = [pod for pod in pods if pod.plan.namespace == namespace]
-    if slash and kind in {"deploy", "deployment", "deployments"}:
-        found = [pod for pod in here if pod.plan.owner == f"Deployment {namespace}/{rest}"]
+    kind = kinds.BY_NAME.get(typed.lower()) if slash else None
+    if kind and kind in _CONTROLLERS:
+        found = [pod for pod in here if pod.plan.owner == f"{kind.KIND} {namespace}/{rest}"]
     else:
         wanted = rest if slash else name
         found = [pod for pod in here if pod.plan.name == wanted]
@@ -264,6 +280,17 @@ def _why(pod: PodState) -> str:
     if failed and (line := _last_line(Path(failed.log))):
         what += f"; its last words: {line}"
     return what
+
+
+def _how_far(rollout: Rollout) -> str:
+    return (
+        f"{rollout.owner}: {rollout.updated} of {rollout.wanted} pods are replaced;"
+        f" {rollout.outdated} of before go on until the next one is ready"
+    )
+
+
+def _late(rollout: Rollout) -> str:
+    return f"{rollout.owner}: {rollout.updated} of {rollout.wanted} pods are available"
 
 
 def _last_line(log: Path) -> str:

@@ -11,9 +11,9 @@ from meshd.config.read import Read
 from meshd.decoding import Path
 from meshd.manifest import show_path
 from meshd.model.base import ObjectMeta
-from meshd.model.kubernetes import Deployment, Pod, Service
+from meshd.model.kubernetes import DaemonSet, Deployment, Pod, Service, StatefulSet
 
-_KINDS = (Pod, Deployment, Service)
+_KINDS = (Pod, Deployment, StatefulSet, DaemonSet, Service)
 
 
 def ignored_fields(reads: Iterable[Read]) -> tuple[str, ...]:

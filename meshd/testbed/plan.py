@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
 
 import msgspec
 
@@ -16,22 +14,19 @@ from meshd.model.base import ObjectMeta
 from meshd.model.finding import Finding
 from meshd.model.kubernetes import (
     Container,
-    Deployment,
     Namespace,
     Pod,
     PodSpec,
     Probe,
     TCPSocketAction,
 )
-from meshd.model.pod import ContainerPlan, PodPlan
+from meshd.model.pod import ContainerPlan, OwnerPlan, PodPlan
 from meshd.model.workload import NamedPort
 from meshd.testbed import environment
 from meshd.testbed.addresses import HOST, Subnet, allocate
+from meshd.testbed.controllers import owner_of, pod_names, template_of
 from meshd.testbed.ignored import ignored_fields
 from meshd.testbed.images import ImageMap
-
-_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
-"""Kubernetes' for names: no vowels, so no words, and nothing that looks like something else."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +34,7 @@ class Plan:
     """The pods of the manifests' objects, in the order in which they are written."""
 
     pods: tuple[PodPlan, ...]
-    owners: tuple[str, ...]
+    owners: tuple[OwnerPlan, ...]
     """The objects that decide about pods, those with no replicas too."""
     notes: tuple[str, ...]
     """One line for each kind of field that was passed over."""
@@ -89,7 +84,7 @@ def make_plan(reads: Iterable[Read], bed: Bed) -> Plan:
         if isinstance(read.object, Namespace)
     }
     bed = dataclasses.replace(bed, namespaces={**bed.namespaces, **own})
-    templates = [template for read in written for template in _templates(read)]
+    templates = [template for read in written for template in _templates(read, bed.images)]
     known = {pod.uid: bed.subnet.number(pod.address) for pod in bed.running}
     numbers = allocate(bed.subnet, (template.uid for template in templates), known)
     findings: list[Finding] = []
@@ -104,37 +99,20 @@ def make_plan(reads: Iterable[Read], bed: Bed) -> Plan:
         raise RejectedError(tuple(dict.fromkeys(findings)))
     return Plan(
         tuple(pods),
-        tuple(
-            str(read.object.key) for read in written if isinstance(read.object, Pod | Deployment)
-        ),
+        tuple(owner_of(read.object) for read in written if template_of(read.object)),
         tuple(notes),
     )
 
 
-def _templates(read: Read) -> Iterator[_Template]:
-    found = read.object
-    if isinstance(found, Pod):
-        yield _Template(read, ("spec",), found.metadata.name, found.metadata, found.spec)
-    elif isinstance(found, Deployment):
-        template = found.spec.template
-        revision = name_hash(10, msgspec.json.encode(template).decode())
-        for index in range(found.spec.replicas):
-            key = found.metadata
-            own = name_hash(5, key.namespace, key.name, str(index))
-            name = f"{key.name}-{revision}-{own}"
-            yield _Template(
-                read, ("spec", "template", "spec"), name, template.metadata, template.spec
-            )
-
-
-def name_hash(length: int, *parts: str) -> str:
-    """Letters and digits for a name; the same for the same parts."""
-    number = int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest())
-    letters: list[str] = []
-    for _ in range(length):
-        number, index = divmod(number, len(_ALPHABET))
-        letters.append(_ALPHABET[index])
-    return "".join(letters)
+def _templates(read: Read, images: ImageMap) -> Iterator[_Template]:
+    template = template_of(read.object)
+    if template is None:
+        return
+    at = ("spec",) if isinstance(read.object, Pod) else ("spec", "template", "spec")
+    spec = template.spec
+    used = [images.find(each.image) for each in (*spec.init_containers, *spec.containers)]
+    for name in pod_names(read.object, msgspec.json.encode(used)):
+        yield _Template(read, at, name, template.metadata, spec)
 
 
 class _Maker:

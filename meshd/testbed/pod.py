@@ -91,10 +91,14 @@ class RunningPod:
         return ""
 
     def start(self, number: int, prove: Prove) -> None:
-        """Begin to live. What fails is tried again, and told in ``state``."""
-        self._home.prepare(self.plan)
-        self._network.add(self.plan.uid, self.netns, number)
-        self._cookie = inside.cookie_of(self.netns)
+        """Begin to live. What fails later is tried again, and told in ``state``."""
+        try:
+            self._home.prepare(self.plan)
+            self._network.add(self.plan.uid, self.netns, number)
+            self._cookie = inside.cookie_of(self.netns)
+        except (MeshdError, OSError):
+            self._remove()
+            raise
         self._tasks.append(asyncio.create_task(self._live(prove)))
 
     def replan(self, plan: PodPlan, prove: Prove) -> None:
@@ -110,6 +114,9 @@ class RunningPod:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._remove()
+
+    def _remove(self) -> None:
         self._network.remove(self.plan.uid, self.netns)
         shutil.rmtree(self._home.pod(self.plan.uid), ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -83,6 +84,12 @@ class Registrar:
             self.change()
         if isinstance(answer, wire.Failed):
             raise SystemRefusedError(answer.reason)
+
+    async def tell(self, workloads: tuple[Workload, ...]) -> None:
+        """Return when the mesh knows how these are. A mesh that is not there need not know."""
+        for workload in workloads:
+            with contextlib.suppress(MeshdError):
+                await channel.call(self._mesh, wire.Register((workload,)), timeout=_WAIT)
 
     async def forget(self, uids: tuple[str, ...]) -> str:
         """What went wrong, or nothing: a mesh that is not there holds no workloads."""

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from meshd import channel, wire
-from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
+from meshd.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
 from meshd.model.pod import PodPlan
 from meshd.model.workload import Workload
 from meshd.settings import Paths, load
@@ -20,6 +20,7 @@ from meshd.testbed.files import Home
 from meshd.testbed.network import Network
 from meshd.testbed.pod import RunningPod
 from meshd.testbed.registrar import Registrar
+from meshd.testbed.roller import Roller
 
 _LOG_CHECK: Final = 10.0
 """Seconds between looks at the size of logs."""
@@ -34,7 +35,7 @@ class Supervisor:
         self._pods: dict[str, RunningPod] = {}
         self._subnet: Subnet | None = None
         self._network: Network | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._rollers: dict[str, Roller] = {}
         self._registrar = Registrar(home.paths.socket("mesh"), self._workloads)
 
     def _workloads(self) -> tuple[Workload, ...]:
@@ -43,44 +44,44 @@ class Supervisor:
     async def handle(self, request: wire.AnyMessage) -> wire.Message:
         if isinstance(request, wire.ListPods):
             cidr = str(self._subnet.network) if self._subnet else ""
-            return wire.Pods(tuple(pod.state for pod in self._pods.values()), cidr)
+            rollouts = tuple(state for roller in self._rollers.values() if (state := roller.state))
+            return wire.Pods(tuple(pod.state for pod in self._pods.values()), cidr, rollouts)
         if isinstance(request, wire.RunPods):
-            async with self._one_at_a_time:
-                try:
-                    await self._run(request)
-                except OSError as error:
-                    raise SystemRefusedError(f"the testbed cannot be made: {error}") from None
+            try:
+                self._run(request)
+            except OSError as error:
+                raise SystemRefusedError(f"the testbed cannot be made: {error}") from None
             return wire.Done()
         raise InvalidInputError(f"the testbed does not answer {type(request).__name__}")
 
-    async def _run(self, request: wire.RunPods) -> None:
+    def _run(self, request: wire.RunPods) -> None:
         """Make the difference: what is equal stays."""
         subnet = Subnet.parse(request.cidr)
-        wanted = {plan.uid: plan for plan in request.pods}
-        gone = [
-            pod
-            for uid, pod in self._pods.items()
-            if pod.plan.owner in request.owners and not _is_same(wanted.get(uid), pod.plan)
-        ]
-        self._refuse_clashes(subnet, wanted, {pod.plan.uid for pod in gone})
-        network = self._network or self._create(subnet)
-        await self._stop(gone)
-        for plan in wanted.values():
+        self._refuse_clashes(subnet, request)
+        if self._network is None:
+            self._create(subnet)
+        for plan in request.pods:
             pod = self._pods.get(plan.uid)
-            if pod is None:
-                await self._start(plan, network, subnet)
-            elif pod.plan != plan:
+            if pod and pod.plan != plan and _is_same(plan, pod.plan):
                 pod.replan(plan, self._registrar.prove)
+        for owner in request.owners:
+            roller = self._rollers.setdefault(
+                owner.name, Roller(self._pods, self._start, self._replace)
+            )
+            roller.aim(owner, {plan.uid: plan for plan in request.pods if plan.owner == owner.name})
 
-    def _refuse_clashes(self, subnet: Subnet, wanted: dict[str, PodPlan], gone: set[str]) -> None:
+    def _refuse_clashes(self, subnet: Subnet, request: wire.RunPods) -> None:
         """Two that plan at the same time might take the same addresses, or another network."""
-        kept = {uid: pod.plan for uid, pod in self._pods.items() if uid not in gone}
-        plans = (kept | wanted).values()
-        unique = len({plan.address for plan in plans}) == len(plans)
+        owners = {owner.name for owner in request.owners}
+        plans = {plan.uid: plan for plan in request.pods}
+        plans |= {uid: pod.plan for uid, pod in self._pods.items() if uid not in plans}
+        for name, roller in self._rollers.items():
+            plans |= {} if name in owners else roller.wanted
+        unique = len({plan.address for plan in plans.values()}) == len(plans)
         if not unique or self._subnet not in {None, subnet}:
             raise InvalidInputError("the testbed was changed at the same time; try again")
 
-    def _create(self, subnet: Subnet) -> Network:
+    def _create(self, subnet: Subnet) -> None:
         network = Network(self._home.directory, subnet)
         self._home.namespaces.mkdir(parents=True, exist_ok=True)
         try:
@@ -89,17 +90,28 @@ class Supervisor:
             self._home.clear()
             raise
         self._network, self._subnet = network, subnet
-        return network
 
-    async def _start(self, plan: PodPlan, network: Network, subnet: Subnet) -> None:
-        pod = RunningPod(plan, self._home, network, self._node, self._registrar.change)
+    def _start(self, plan: PodPlan) -> None:
+        network, subnet = self._network, self._subnet
+        if network is None or subnet is None:
+            raise NotReadyError("the testbed has no network yet")
+        pod = RunningPod(plan, self._home, network, self._node, self._change)
+        pod.start(subnet.number(plan.address), self._registrar.prove)
         self._pods[plan.uid] = pod
-        try:
-            pod.start(subnet.number(plan.address), self._registrar.prove)
-        except (MeshdError, OSError):
-            await self._stop([pod])
-            raise
+        self._change()
+
+    def _change(self) -> None:
+        """A pod is in another state."""
         self._registrar.change()
+        for roller in self._rollers.values():
+            roller.wake()
+
+    async def _replace(self, pods: list[RunningPod]) -> None:
+        """The mesh knows those that stay before it lets the others go: requests go on."""
+        owners = {pod.plan.owner for pod in pods}
+        stay = [pod for pod in self._pods.values() if pod.plan.owner in owners and pod not in pods]
+        await self._registrar.tell(tuple(pod.workload for pod in stay))
+        await self._stop(pods)
 
     async def _stop(self, pods: list[RunningPod]) -> None:
         """First out of the mesh, so that no more requests come, and then out of the kernel."""
@@ -134,8 +146,8 @@ class Supervisor:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-            async with self._one_at_a_time:
-                await self._stop(list(self._pods.values()))
+            await asyncio.gather(*(roller.end() for roller in self._rollers.values()))
+            await self._stop(list(self._pods.values()))
 
     async def _trim_logs(self) -> None:
         while True:
@@ -144,9 +156,9 @@ class Supervisor:
                 pod.trim_logs()
 
 
-def _is_same(wanted: PodPlan | None, plan: PodPlan) -> bool:
+def _is_same(wanted: PodPlan, plan: PodPlan) -> bool:
     """Whether a pod may go on: joining the mesh, or leaving it, restarts nothing."""
-    return wanted is not None and msgspec.structs.replace(wanted, enrolled=plan.enrolled) == plan
+    return msgspec.structs.replace(wanted, enrolled=plan.enrolled) == plan
 
 
 def main() -> int:

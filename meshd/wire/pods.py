@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from meshd.model.pod import PodPlan, PodState
+from meshd.model.pod import OwnerPlan, PodPlan, PodState, Rollout
 from meshd.wire.message import Message
 
 
 class RunPods(Message, frozen=True):
-    """The pods of these owners from now on; other owners' pods stay as they are."""
+    """The pods of these owners from now on; other owners' pods stay as they are.
 
-    owners: tuple[str, ...]
+    The answer does not wait for them: ``Pods`` says how far they are.
+    """
+
+    owners: tuple[OwnerPlan, ...]
     pods: tuple[PodPlan, ...]
     cidr: str
     """The network that the plans' addresses are out of."""
@@ -23,6 +26,8 @@ class Pods(Message, frozen=True):
     pods: tuple[PodState, ...]
     cidr: str
     """Empty while nothing has been run yet."""
+    rollouts: tuple[Rollout, ...] = ()
+    """Of owners that are not done."""
 
 
 Messages = RunPods | ListPods | Pods

@@ -5,37 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from meshd.model.pool import Pool
 from meshd.proxy.pool import Member
 from meshd.resolver.command import NAMES as RESOLVERS
+from tests.node.loads import CLIENTS, load
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Generator
-
     from tests.node.node import Node
-
-CLIENTS = 8
-"""At a time; so many requests are in flight at most."""
-
-
-@contextlib.contextmanager
-def load(node: Node, count: int = CLIENTS) -> Generator[list[Any]]:
-    """Requests within the block; how they went is in the list after it."""
-    running: subprocess.Popen[str] = node.asking("alice", "load", "server:80", count)
-    assert running.stdout
-    assert running.stdout.readline() == "begun\n"
-    went: list[Any] = []
-    try:
-        yield went
-    except BaseException:
-        running.kill()
-        raise
-    went.append(node.finish(running, ""))
 
 
 def kill(node: Node, name: str) -> None:

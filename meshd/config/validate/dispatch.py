@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from meshd.config.read import Read
+from meshd.config.validate.controllers import (
+    check_daemon_set,
+    check_deployment,
+    check_pod,
+    check_stateful_set,
+)
 from meshd.config.validate.destinations import check_destination_rule
 from meshd.config.validate.entries import check_service_entry, check_workload_entry
 from meshd.config.validate.fields import Report
 from meshd.config.validate.gateways import check_gateway
 from meshd.config.validate.groups import check_workload_group
 from meshd.config.validate.kubernetes import (
-    check_deployment,
     check_metadata,
-    check_pod,
     check_secret,
     check_service,
 )
@@ -24,7 +28,7 @@ from meshd.model import kinds
 from meshd.model.base import Object
 from meshd.model.entries import WorkloadGroup
 from meshd.model.finding import Finding
-from meshd.model.kubernetes import Deployment, Pod, Secret, Service
+from meshd.model.kubernetes import DaemonSet, Deployment, Pod, Secret, Service, StatefulSet
 from meshd.model.security import PeerAuthentication
 from meshd.model.traffic import (
     DestinationRule,
@@ -46,6 +50,8 @@ _CHECKS: Final[dict[type[Object], Callable[[Report, Any], None]]] = {
     Secret: check_secret,
     Pod: check_pod,
     Deployment: check_deployment,
+    StatefulSet: check_stateful_set,
+    DaemonSet: check_daemon_set,
 }
 
 

@@ -24,8 +24,6 @@ from meshd.decoding import Path
 from meshd.model.base import ObjectMeta
 from meshd.model.kubernetes import (
     Container,
-    Deployment,
-    Pod,
     PodSpec,
     Probe,
     Secret,
@@ -123,25 +121,7 @@ def check_secret(report: Report, found: Secret) -> None:
         check_contents(report, found)
 
 
-def check_pod(report: Report, found: Pod) -> None:
-    _check_pod_spec(report, ("spec",), found.spec)
-
-
-def check_deployment(report: Report, found: Deployment) -> None:
-    spec = found.spec
-    check_range(report, ("spec", "replicas"), spec.replicas, 0, 1000)
-    template = spec.template.metadata.labels
-    check_labels(report, ("spec", "template", "metadata", "labels"), template)
-    for key, value in spec.selector.match_labels.items():
-        if template.get(key) != value:
-            report.error(
-                ("spec", "selector", "matchLabels", key),
-                f'"{value}" is not what spec.template.metadata.labels says ({template.get(key)})',
-            )
-    _check_pod_spec(report, ("spec", "template", "spec"), spec.template.spec)
-
-
-def _check_pod_spec(report: Report, path: Path, spec: PodSpec) -> None:
+def check_pod_spec(report: Report, path: Path, spec: PodSpec) -> None:
     if not spec.containers:
         report.error((*path, "containers"), "needs at least one container")
     names: set[str] = set()

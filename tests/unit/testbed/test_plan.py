@@ -88,7 +88,7 @@ def test_a_container_knows_its_command_environment_and_probe() -> None:
 def test_no_replicas_are_no_pods_but_still_an_owner() -> None:
     found = plan(WEB, replicas=0)
     assert found.pods == ()
-    assert found.owners == ("Deployment shop/web",)
+    assert [owner.name for owner in found.owners] == ["Deployment shop/web"]
 
 
 def test_an_unknown_image_is_named_with_manifest_and_line() -> None:
