@@ -31,6 +31,8 @@ _UNUSABLE: Final = 0x08 | 0x20 | 0x40
 """IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE."""
 _GROUPS: Final = 0x10 | 0x40 | 0x100 | 0x400
 """Addresses and routes of either family."""
+_RULE_GROUPS: Final = 0x80 | 0x40000
+"""Rules that choose between routing tables, of either family."""
 _LOOPBACK: Final = 1
 """The index of its interface in any namespace."""
 _GATHER: Final = 0.05
@@ -83,19 +85,20 @@ def first_of_each(found: Iterable[Address]) -> tuple[str, ...]:
 
 
 class Watch:
-    """Calls back soon after any address or route of the namespace has changed.
+    """Calls back soon after any address or route of the namespace has changed; ``rules``: or any
+    rule that chooses between routing tables.
 
     It watches the namespace in which it was made, wherever the thread is afterwards.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], *, rules: bool = False) -> None:
         self._changed = changed
         self._due: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
         )
-        self._socket.bind((0, _GROUPS))
+        self._socket.bind((0, _GROUPS | _RULE_GROUPS if rules else _GROUPS))
         self._loop.add_reader(self._socket, self._read)
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""The addresses of a workload's namespace, followed for as long as it is pinned."""
+"""The addresses of a workload's namespace, followed for as long as it is pinned.
+
+What changes the rules that choose between routing tables is told as well: by the same socket."""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ class Addresses:
         self._pin, self._watch, self._now = None, None, None
         if pin:
             with inside.entered(pin.path):
-                self._watch = addresses.Watch(self._stale)
+                self._watch = addresses.Watch(self._stale, rules=True)
             self._pin = pin
 
     @property

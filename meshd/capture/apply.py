@@ -51,6 +51,10 @@ class Outcome:
     steps: tuple[Step, ...]
     fingerprint: Fingerprint
 
+    @property
+    def changes(self) -> list[str]:
+        return [f"{step.family} {step.change}" for step in self.steps]
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HostCapture:

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import logging
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,19 +21,30 @@ from typing import Final
 
 import msgspec
 
-from meshd.capture import apply, cgroups, fingerprint, inside, locks, names, unprotected
+from meshd import addresses
+from meshd.capture import (
+    apply,
+    cgroups,
+    fingerprint,
+    inside,
+    interruption,
+    locks,
+    names,
+    unprotected,
+)
 from meshd.capture.apply import HostCapture
+from meshd.capture.events import RuleEvents
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_rules import NEVER_INBOUND_PORTS, HostWorkload
 from meshd.capture.options import options_for
 from meshd.capture.probe import listens_here, probe_here
 from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
 from meshd.model.interception import HOST_PORTS
-from meshd.model.workload import HostService, Observation, Placement, Stage
+from meshd.model.workload import HostService, Interruptions, Observation, Placement, Stage
 from meshd.settings import CaptureSettings
 
 _LOOK: Final = 0.2
-"""Seconds between looks at the cgroups: some microseconds for each."""
+"""Seconds between looks at the cgroups, some microseconds for each, and at legacy tables."""
 _FIRST_RETRY: Final = 0.05
 _LONGEST_RETRY: Final = 10.0
 """Seconds between attempts while something is wrong."""
@@ -75,6 +87,12 @@ class HostKeeper:
         self._applied: tuple[HostCapture, Fingerprint] | None = None
         self._doubted = False
         """A probe failed: whatever the fingerprint says, the rules are to be looked at."""
+        self._events: RuleEvents | None = None
+        self._routing: addresses.Watch | None = None
+        self._writing = False
+        self._noticed = 0.0
+        """When it was seen that somebody else had changed rules; 0: it was not."""
+        self._interruptions = Interruptions()
         self._task: asyncio.Task[None] | None = None
 
     def place(self, placements: Mapping[str, Placement]) -> None:
@@ -90,6 +108,10 @@ class HostKeeper:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._events:
+            self._events.close()
+        if self._routing:
+            self._routing.close()
         if self._claim:
             self._claim.release()
 
@@ -97,6 +119,8 @@ class HostKeeper:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
+        self._events = RuleEvents(self._look)
+        self._routing = addresses.Watch(self._look, rules=True)
         pause: float = _FIRST_RETRY
         while True:
             self._wake.clear()
@@ -114,9 +138,15 @@ class HostKeeper:
             while loop.time() < until and not self._wake.is_set():
                 if self._find()[0] != found:
                     break  # a cgroup came or went
-                if self._applied and self._applied[1] != fingerprint.take():
-                    break  # somebody changed the rules
+                if self._events.has_legacy_tables:
+                    self._look()
                 await self._sleep(min(_LOOK, until - loop.time()))
+
+    def _look(self) -> None:
+        """Wakes the task if somebody else has changed rules."""
+        if self._applied and not self._writing and self._applied[1] != fingerprint.take():
+            self._noticed = self._noticed or time.monotonic()
+            self._wake.set()
 
     async def _sleep(self, pause: float) -> None:
         try:
@@ -168,18 +198,32 @@ class HostKeeper:
             return
         self._claim_host()
         self._write_note(wanted)
-        restoring = self._applied is not None and self._applied[0] == wanted
-        outcome = await inside.run_in_host(functools.partial(apply.apply_host, wanted))
-        if restoring and outcome.steps:
-            changed = "; ".join(f"{step.family} {step.change}" for step in outcome.steps[:3])
-            _log.warning(
-                "somebody else changed the rules of the host's services; they were put back (%s)",
-                changed,
-                extra={"MESHD_EVENT": "capture"},
-            )
-        self._applied = wanted, outcome.fingerprint
+        before = self._applied
+        outcome = await self._write(wanted)
+        if before and before[0] == wanted and self._events:
+            changes = self._events.between(before[1], outcome.fingerprint)
+            self._count_interruption(interruption.found(changes, outcome.changes, self._noticed))
+        self._applied, self._noticed = (wanted, outcome.fingerprint), 0.0
+        self._look()
         if not self._wanted:
             self._note.unlink(missing_ok=True)
+
+    async def _write(self, wanted: HostCapture) -> apply.Outcome:
+        self._writing = True
+        try:
+            return await inside.run_in_host(functools.partial(apply.apply_host, wanted))
+        finally:
+            self._writing = False
+
+    def _count_interruption(self, one: interruption.Interruption | None) -> None:
+        """Until they are probed again, the services are not said to be in the mesh."""
+        if one is None:
+            return
+        ended = one.ended()
+        self._interruptions = interruption.counted(self._interruptions, ended)
+        for uid, seen in tuple(self._told.items()):
+            if seen.stage is Stage.CAPTURED:
+                self._say(uid, msgspec.structs.replace(seen, proven=False, problem=ended.text))
 
     def _write_note(self, wanted: HostCapture) -> None:
         """For the next process, and for whoever must not believe what else is said of them."""
@@ -293,6 +337,7 @@ class HostKeeper:
                 _log.warning("workload %s: %s", uid, seen.problem, extra=fields)
             if seen.proven and not (before and before.proven):
                 _log.info("workload %s: captured and proven", uid, extra=fields)
+            seen = msgspec.structs.replace(seen, interruptions=self._interruptions)
         self._observe(uid, seen)
 
 

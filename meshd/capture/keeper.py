@@ -15,12 +15,14 @@ import logging
 import math
 import os
 import random
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from meshd.capture import apply, fingerprint, inside, names, unprotected
+from meshd.capture import apply, fingerprint, inside, interruption, names, unprotected
 from meshd.capture.addresses import Addresses
+from meshd.capture.events import Rules
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_keeper import HostKeeper
 from meshd.capture.namespaces import Pin, Pins, is_elsewhere, moved
@@ -28,7 +30,7 @@ from meshd.capture.options import CaptureOptions, options_for
 from meshd.capture.probe import listens, probe
 from meshd.errors import MeshdError
 from meshd.model.interception import DNS_PORT
-from meshd.model.workload import HostService, Observation, Placement, Stage
+from meshd.model.workload import HostService, Interruptions, Observation, Placement, Stage
 from meshd.settings import CaptureSettings
 
 _FIRST_RETRY: Final = 0.05
@@ -46,9 +48,9 @@ _HOST_NOTE: Final = "host-captured"
 _ROUNDS: Final = 4
 """Into which the probes of one interval are gathered: several at one waking cost far less."""
 
-_WATCH: Final = 0.8
-"""Seconds between looks at whether somebody has changed rules. The kernel tells of those of
-nf_tables by itself, but of the legacy ones it does not; a look costs a tenth of a millisecond."""
+_LOOK: Final = 0.4
+"""Seconds between looks at legacy tables, where there are any. The kernel tells of all changes of
+others by itself."""
 
 _log = logging.getLogger(__name__)
 
@@ -130,11 +132,11 @@ class Keeper:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch_for_ever(self) -> None:
-        """Rules that somebody has changed are put back now, and not at the next probe."""
+        """Legacy rules that somebody has changed are put back now, and not at the next probe."""
         while True:
-            await asyncio.sleep(_WATCH)
+            await asyncio.sleep(_LOOK)
             for worker in tuple(self._workers.values()):
-                worker.look_for_others()
+                worker.look_at_legacy()
 
     async def _live(self, worker: _Worker) -> None:
         try:
@@ -171,9 +173,14 @@ class _Worker:
         self._bare: Pin | None = None
         """The pin in whose namespace nothing of ours was left."""
         self._applied: tuple[Pin, CaptureOptions, Fingerprint] | None = None
+        self._writing = False
+        self._noticed = 0.0
+        """When it was seen that somebody else had changed rules; 0: it was not."""
         self._unprotected = False
         self._names = names.Gate()
         self._addresses = Addresses(self._wake.set)
+        self._rules = Rules(self._look)
+        self._interruptions = Interruptions()
 
     def want(self, placement: Placement | None) -> None:
         if placement != self.wanted or placement is None:
@@ -181,19 +188,25 @@ class _Worker:
             self._failures = 0
             self._wake.set()
 
-    def look_for_others(self) -> None:
+    def look_at_legacy(self) -> None:
+        if self._rules.has_legacy_tables:
+            self._look()
+
+    def _look(self) -> None:
         """Wakes the worker if the namespace's rules are not those that it has left there."""
-        if self._applied is None or self._stage is not Stage.CAPTURED:
+        if self._applied is None or self._stage is not Stage.CAPTURED or self._writing:
             return
         pin, _, known = self._applied
         with contextlib.suppress(MeshdError, OSError):
             with inside.entered(pin.path):
                 now = fingerprint.take()
             if now != known:
+                self._noticed = self._noticed or time.monotonic()
                 self._wake.set()
 
     def close(self) -> None:
         self._addresses.follow(None)
+        self._rules.follow(None)
 
     async def work(self) -> None:
         """Until the workload is let go, and not wanted again by then."""
@@ -218,6 +231,7 @@ class _Worker:
         pin = self._keeper.pins.pin(self.uid, Path(workload.netns), workload.netns_cookie)
         self._pinned = str(pin.path)
         self._addresses.follow(pin)
+        self._rules.follow(pin)
         if self._stage is Stage.ABSENT:
             self._stage = Stage.PINNED
         if wanted.stage is Stage.PINNED:
@@ -236,7 +250,7 @@ class _Worker:
             await self._uncapture(pin)
         self._keeper.pins.unpin(self.uid)
         self._bare, self._pinned = None, ""
-        self._addresses.follow(None)
+        self.close()
         self._tell(Stage.ABSENT)
 
     async def _uncapture(self, pin: Pin) -> None:
@@ -256,24 +270,34 @@ class _Worker:
         if self._applied == (pin, options, now):
             return
         self._bare = None
-        restoring = self._applied is not None and self._applied[:2] == (pin, options)
-        if restoring:
+        interrupted = None
+        if self._applied is not None and self._applied[:2] == (pin, options):
             planned = await self._run(pin, functools.partial(apply.plan, options))
-            if not planned.steps:
-                self._applied = (pin, options, planned.fingerprint)
+            changes = self._rules.between(self._applied[2], planned.fingerprint)
+            interrupted = interruption.found(changes, planned.changes, self._noticed)
+            if not interrupted:
+                self._applied, self._noticed = (pin, options, planned.fingerprint), 0.0
                 return
-            changed = "; ".join(f"{step.family} {step.change}" for step in planned.steps[:3])
-            self._tell(
-                Stage.CAPTURED,
-                problem=f"somebody else changed its rules; putting them back ({changed} …)",
-            )
-        outcome = await self._run(pin, functools.partial(apply.apply, options))
-        self._applied = (pin, options, outcome.fingerprint)
+            self._tell(Stage.CAPTURED, problem=f"{interrupted.text}; putting them back")
+        outcome = await self._write(pin, options)
+        self._applied, self._noticed = (pin, options, outcome.fingerprint), 0.0
         if any(step.backend == "legacy" for step in outcome.steps):
             # Each child would load it anew, which takes longer than all the rest.
             importlib.import_module("meshd.capture.legacy")
+        if interrupted:
+            ended = interrupted.ended()
+            interruption.say(ended, self.uid)
+            self._interruptions = interruption.counted(self._interruptions, ended)
         if self._stage is not Stage.CAPTURED:
             self._tell(Stage.CAPTURED)
+        self._look()
+
+    async def _write(self, pin: Pin, options: CaptureOptions) -> apply.Outcome:
+        self._writing = True
+        try:
+            return await self._run(pin, functools.partial(apply.apply, options))
+        finally:
+            self._writing = False
 
     async def _prove(self, pin: Pin, source: Path, *, dns: bool) -> float:
         problem = await probe(pin.path, self.uid, ipv6=self._keeper.settings.ipv6)
@@ -326,7 +350,8 @@ class _Worker:
             _log.info("workload %s: captured and proven", self.uid, extra=fields)
         self._stage, self._proven, self._problem = stage, proven, problem
         seen = Observation(
-            *(self.uid, stage, proven, problem, self._pinned, unprotected, self._addresses.now)
+            *(self.uid, stage, proven, problem, self._pinned, unprotected, self._addresses.now),
+            interruptions=self._interruptions,
         )
         self._keeper.observe(self.uid, seen)
 

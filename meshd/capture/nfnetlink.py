@@ -1,16 +1,18 @@
-"""The two requests to nf_tables that the iptables programs have no word for. Linux's
-``nfnetlink.h`` and ``nf_tables.h`` have the numbers."""
+"""What the iptables programs have no word for: which change of nf_tables is the last, who made it,
+and to remove empty tables. Linux's ``nfnetlink.h`` and ``nf_tables.h`` have the numbers."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from meshd.errors import SystemRefusedError
+from meshd.printable import printable
 
 _NETLINK_NETFILTER: Final = 12
 _NLM_F_REQUEST: Final = 1
@@ -20,12 +22,27 @@ _BATCH_BEGIN: Final = 0x10
 _BATCH_END: Final = 0x11
 _NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
 _DELTABLE: Final = _NFTABLES << 8 | 2
+_NEWGEN: Final = _NFTABLES << 8 | 15
 _GETGEN: Final = _NFTABLES << 8 | 16
+_GROUP: Final = 1 << 6  # NFNLGRP_NFTABLES
 _BATCH_GENID: Final = 1
 _TABLE_NAME: Final = 1
 _GEN_ID: Final = 1
+_GEN_PROC_PID: Final = 2
+_GEN_PROC_NAME: Final = 3
+_TYPE: Final = 0x3FFF  # NLA_TYPE_MASK
 _HEADER: Final = struct.Struct("=IHHII")
 _GENERIC: Final = struct.Struct(">BBH")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """One transaction of nf_tables, and who made it."""
+
+    generation: int
+    """The namespace's, from this change on."""
+    program: str
+    process: int
 
 
 def generation() -> int:
@@ -33,13 +50,47 @@ def generation() -> int:
     with _socket() as netlink:
         netlink.send(_message(_GETGEN, _NLM_F_REQUEST, 0, 0))
         answer = netlink.recv(1 << 16)
-    position = _HEADER.size + _GENERIC.size
-    while position + 4 <= len(answer):
-        length, kind = struct.unpack_from("=HH", answer, position)
-        if kind == _GEN_ID:
-            return struct.unpack_from(">I", answer, position + 4)[0]
-        position += max(4, (length + 3) & ~3)
-    return 0
+    return next((change.generation for change in changes(answer)), 0)
+
+
+def listening_socket() -> socket.socket:
+    """It is sent each change of this namespace's rules. The caller closes it."""
+    netlink = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+    )
+    netlink.bind((0, _GROUP))
+    return netlink
+
+
+def changes(part: bytes) -> Iterator[Change]:
+    """The transactions whose ends are among these messages. Pure."""
+    for kind, body in _messages(part):
+        if kind == _NEWGEN:
+            found = dict(_attributes(body[_GENERIC.size :]))
+            name = found.get(_GEN_PROC_NAME, b"").partition(b"\0")[0]
+            yield Change(
+                generation=_number(found.get(_GEN_ID)),
+                program=printable(name.decode("utf-8", "replace")),
+                process=_number(found.get(_GEN_PROC_PID)),
+            )
+
+
+def _messages(part: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(part) >= _HEADER.size:
+        length, kind, *_ = _HEADER.unpack_from(part)
+        yield kind, part[_HEADER.size : length]
+        part = part[max(_HEADER.size, (length + 3) & ~3) :]
+
+
+def _attributes(part: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(part) >= 4:
+        length, kind = struct.unpack_from("=HH", part)
+        yield kind & _TYPE, part[4:length]
+        part = part[max(4, (length + 3) & ~3) :]
+
+
+def _number(value: bytes | None) -> int:
+    return int.from_bytes(value or b"")
 
 
 def delete_tables(tables: Sequence[tuple[int, str]], as_of: int) -> bool:

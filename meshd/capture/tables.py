@@ -31,7 +31,7 @@ ByFamily = Mapping[Family, Tables]
 Plan = Mapping[Family, Sequence[Change]]
 
 _PROGRAM: Final = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
-_PROC_NAMES: Final = {
+LEGACY_NAMES: Final = {
     Family.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
     Family.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
 }
@@ -61,7 +61,7 @@ def is_installed(backend: str) -> bool:
 def legacy_table_names(family: Family) -> tuple[str, ...]:
     """Legacy tables that exist in this namespace. Asking does not make any."""
     try:
-        return tuple(_PROC_NAMES[family].read_text(encoding="ascii").split())
+        return tuple(LEGACY_NAMES[family].read_text(encoding="ascii").split())
     except OSError:
         return ()
 

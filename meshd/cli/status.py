@@ -28,7 +28,7 @@ _COLUMNS: Final = (
     "PROVEN",
     "PROBLEM",
 )
-_MORE_COLUMNS: Final = ("NODE", "PROXY", "NETNS")
+_MORE_COLUMNS: Final = ("NODE", "PROXY", "NETNS", "LAST INTERRUPTION")
 
 
 def status(
@@ -135,7 +135,7 @@ def workload_table(rows: list[wire.WorkloadStatus], wide: bool) -> Table:
                 yes_no(row.synced),
                 yes_no(row.proven),
                 row.problem,
-                *((row.node, row.proxy, row.netns) if wide else ()),
+                *((row.node, row.proxy, row.netns, row.interruptions.last) if wide else ()),
             )
             for row in rows
         ),

@@ -48,6 +48,7 @@ def row(
         proven=seen.stage is Stage.CAPTURED and seen.proven,
         enrolled=not outside,
         unprotected=seen.unprotected,
+        interruptions=seen.interruptions,
         uid=workload.uid,
         unit=workload.host.unit if workload.host else "",
         declared=workload.host is not None and workload.host.declared,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
+from collections.abc import Mapping
 from typing import Annotated, Final
 
 import msgspec
@@ -198,6 +199,18 @@ class Placement(msgspec.Struct, frozen=True):
     """Ports on which the proxy itself listens in the namespace (a gateway's): never redirected."""
 
 
+class Interruptions(msgspec.Struct, frozen=True):
+    """How often, and for how long, rules that somebody else had changed took a workload out of the
+    mesh, since the capture role began."""
+
+    seconds: float = 0
+    """All of them together, from the change to its repair."""
+    counts: Mapping[str, int] = {}
+    """By the program that made the change; empty where the kernel does not tell."""
+    last: str = ""
+    """One line about the last one: when, how long, by whom and what."""
+
+
 class Observation(msgspec.Struct, frozen=True):
     """What is so for one workload: the capture role tells it."""
 
@@ -213,3 +226,4 @@ class Observation(msgspec.Struct, frozen=True):
     """It is to be captured, but its traffic passes outside the mesh: the policy says fail open."""
     addresses: tuple[str, ...] = ()
     """By which its namespace is reached, where nobody else has said it."""
+    interruptions: Interruptions = Interruptions()

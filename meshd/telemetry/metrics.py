@@ -49,6 +49,7 @@ def _families(facts: Facts, costs: Mapping[int, Cost], trust_domain: str) -> Ite
     yield _workloads(facts.workloads)
     yield _proven(facts.workloads)
     yield _unprotected(facts.workloads)
+    yield from _interruptions(facts.workloads)
     yield _certificates(facts.workloads, trust_domain)
     yield from _proxies(facts.proxies)
     yield from _processes(facts.processes, costs)
@@ -102,6 +103,27 @@ def _unprotected(rows: Iterable[wire.WorkloadStatus]) -> Metric:
     for row in rows:
         family.add_metric([row.namespace, row.workload], int(row.unprotected))
     return family
+
+
+def _interruptions(rows: Iterable[wire.WorkloadStatus]) -> Iterator[Metric]:
+    times = CounterMetricFamily(
+        "meshd_workload_interruptions",
+        "How often others took the workload out of the mesh by changing rules; program: who did it,"
+        " empty where the kernel does not tell.",
+        labels=["namespace", "workload", "program"],
+    )
+    seconds = CounterMetricFamily(
+        "meshd_workload_interrupted_seconds",
+        "From each such change to its repair, all together.",
+        labels=["namespace", "workload"],
+    )
+    for row in rows:
+        own = [row.namespace, row.workload]
+        seconds.add_metric(own, row.interruptions.seconds)
+        for program, count in row.interruptions.counts.items():
+            times.add_metric([*own, program], count)
+    yield times
+    yield seconds
 
 
 def _certificates(rows: Iterable[wire.WorkloadStatus], trust_domain: str) -> Metric:

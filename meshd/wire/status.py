@@ -6,6 +6,7 @@ import msgspec
 
 from meshd.model.base import UnixSeconds
 from meshd.model.pool import Pool
+from meshd.model.workload import Interruptions
 from meshd.wire.children import RoleStatus
 from meshd.wire.message import Message
 from meshd.wire.sharing import NodeStatus
@@ -41,6 +42,7 @@ class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Of a service of the host: its systemd unit, and whether a WorkloadEntry says so."""
     cgroup: str = ""
     """Of a service of the host, which has no network namespace: where its processes are."""
+    interruptions: Interruptions = Interruptions()
 
 
 class Statuses(Message, frozen=True):

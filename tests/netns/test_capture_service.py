@@ -19,7 +19,7 @@ from meshd.capture.namespaces import Pins
 from meshd.capture.session import CaptureService
 from meshd.model.base import Duration
 from meshd.model.interception import CAPTURE_PROBE_ADDRESS, OUTBOUND_PORT
-from meshd.model.workload import Observation, Placement, Stage, Workload
+from meshd.model.workload import Interruptions, Observation, Placement, Stage, Workload
 from meshd.settings import CaptureSettings
 
 UID = "default.reviews"
@@ -77,7 +77,9 @@ class Mesh:
 
 
 def _unpinned(observation: Observation) -> Observation:
-    return msgspec.structs.replace(observation, pinned="", addresses=())
+    return msgspec.structs.replace(
+        observation, pinned="", addresses=(), interruptions=Interruptions()
+    )
 
 
 def _uid(observation: Observation) -> str:
@@ -292,7 +294,7 @@ def test_rules_that_somebody_removes_are_noticed_and_put_back(
             await mesh.sees_exactly(PROVEN)
             written = network.workload.save()
             network.workload.run(*command.split())
-            await mesh.sees_problem("somebody else changed its rules", Stage.CAPTURED)
+            await mesh.sees_problem("changed its rules", Stage.CAPTURED)
             await mesh.sees_exactly(PROVEN)
             assert network.workload.save() == written
 
@@ -310,7 +312,7 @@ def test_rules_of_others_are_none_of_our_business(network: Any, directory: Path)
             await mesh.place(place(network.workload, labels={"version": "v2"}))
             await mesh.place(place(network.workload, Stage.PINNED))
             await mesh.sees_exactly(Observation(UID, Stage.PINNED))
-        assert not any("somebody" in one.problem for report in mesh.seen for one in report)
+        assert not any("changed" in one.problem for report in mesh.seen for one in report)
 
     asyncio.run(story())
 
@@ -479,8 +481,14 @@ def test_what_takes_a_workload_out_of_the_mesh_is_undone_long_before_the_next_pr
             await mesh.sees_exactly(PROVEN)
             assert is_whole(network.workload)
             network.workload.run(*disturbance)
-            await mesh.sees_problem("somebody else changed its rules", Stage.CAPTURED)
+            program = "somebody else" if disturbance[0] == "ip" else f"{disturbance[0]} (process "
+            await mesh.sees_problem(program, Stage.CAPTURED)
+            assert "changed its rules" in mesh.seen[-1][0].problem
             await mesh.sees_exactly(PROVEN)
             assert is_whole(network.workload)
+            told = mesh.seen[-1][0].interruptions
+            assert told.counts == {"" if disturbance[0] == "ip" else disturbance[0]: 1}
+            assert program in told.last
+            assert told.last.endswith(f"they were put back after {told.seconds:.2f} s")
 
     asyncio.run(story())

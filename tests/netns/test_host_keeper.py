@@ -193,7 +193,17 @@ def test_rules_that_somebody_flushed_are_put_back(
             await watched.sees(lambda seen: seen is not None and seen.proven)
             written = network.workload.save()
             network.workload.run("iptables", "-t", "nat", "-F")
-            await becomes(lambda: network.workload.save() == written)
+            await watched.sees(
+                lambda seen: (
+                    seen is not None
+                    and not seen.proven
+                    and "iptables (process " in seen.problem
+                    and "they were put back after " in seen.problem
+                )
+            )
+            assert network.workload.save() == written
+            await watched.sees(lambda seen: seen is not None and seen.proven)
+            assert watched.seen[UID].interruptions.counts == {"iptables": 1}
         await watched.keeper.close()
 
     run(network, scenario)

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import meshd
 from meshd import wire
 from meshd.model.pool import Pool
+from meshd.model.workload import Interruptions
 from meshd.telemetry.facts import Facts, unready
 from meshd.telemetry.metrics import render
 from meshd.telemetry.processes import Cost
@@ -33,8 +34,13 @@ def row(workload: str, **changed: Any) -> wire.WorkloadStatus:
     return wire.WorkloadStatus(**(usual | changed))
 
 
+INTERRUPTED = Interruptions(1.5, {"nft": 2, "": 1}, "2030-01-01T00:00:00Z: nft changed its rules")
 FACTS = Facts(
-    workloads=(row("a"), row("b", proven=False), row("c", certificate_expires=None)),
+    workloads=(
+        row("a", interruptions=INTERRUPTED),
+        row("b", proven=False),
+        row("c", certificate_expires=None),
+    ),
     proxies=(
         wire.ProxyStatus("dns-0", True, True, pool=Pool.DNS),
         wire.ProxyStatus("proxy-0", True, True),
@@ -71,6 +77,13 @@ def test_workloads_are_counted_by_how_far_they_are(state: str, count: int) -> No
 def test_each_workload_says_whether_it_is_proven() -> None:
     assert value("meshd_workload_proven", namespace="default", workload="a") == 1
     assert value("meshd_workload_proven", namespace="default", workload="b") == 0
+
+
+def test_what_took_a_workload_out_of_the_mesh_is_counted_with_the_program_and_the_seconds() -> None:
+    own = {"namespace": "default", "workload": "a"}
+    assert value("meshd_workload_interruptions_total", **own, program="nft") == 2
+    assert value("meshd_workload_interruptions_total", **own, program="") == 1
+    assert value("meshd_workload_interrupted_seconds_total", **own) == 1.5
 
 
 def test_a_certificates_expiry_is_a_time() -> None:

@@ -1,0 +1,98 @@
+"""What the kernel tells of changed rules in one network namespace, and who made the change.
+
+nf_tables announces each of its changes by netlink, with the process that made it. The legacy tables
+announce nothing: whoever asks is told whether there are any, and has to look at them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from meshd.capture import inside, nfnetlink
+from meshd.capture.fingerprint import Fingerprint
+from meshd.capture.namespaces import Pin
+from meshd.capture.nfnetlink import Change
+from meshd.capture.tables import LEGACY_NAMES
+
+_REMEMBERED: Final = 64
+"""Changes of which it is known who made them."""
+_LONGEST_LIST: Final = 4096
+
+
+class RuleEvents:
+    """Calls back at each change of nf_tables rules in the namespace in which it was made, wherever
+    the thread is afterwards."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._changes: collections.deque[Change] = collections.deque(maxlen=_REMEMBERED)
+        self._legacy = tuple(_open_names())
+        self._socket = nfnetlink.listening_socket()
+        self._loop.add_reader(self._socket, self._read)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        for descriptor in self._legacy:
+            os.close(descriptor)
+
+    @property
+    def has_legacy_tables(self) -> bool:
+        """Whether there are tables of whose changes the kernel does not tell."""
+        return any(os.pread(descriptor, _LONGEST_LIST, 0) for descriptor in self._legacy)
+
+    def between(self, before: Fingerprint, now: Fingerprint) -> tuple[Change, ...]:
+        """The changes that led from one to the other, as far as the kernel told."""
+        self._take()
+        first, last = before.generation + 1, now.generation
+        return tuple(one for one in self._changes if first <= one.generation <= last)
+
+    def _read(self) -> None:
+        self._take()
+        self._changed()
+
+    def _take(self) -> None:
+        # It ends when nothing is left, or when there was more than the socket could take.
+        with contextlib.suppress(OSError):
+            while part := self._socket.recv(1 << 16):
+                self._changes.extend(nfnetlink.changes(part))
+
+
+def _open_names() -> Iterator[int]:
+    for path in LEGACY_NAMES.values():
+        with contextlib.suppress(OSError):
+            yield os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+class Rules:
+    """The events of whichever namespace a workload is pinned to."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._pin: Pin | None = None
+        self._events: RuleEvents | None = None
+
+    def follow(self, pin: Pin | None) -> None:
+        """From now on those of this namespace. Raises NotReadyError when it is gone."""
+        if pin == self._pin:
+            return
+        if self._events:
+            self._events.close()
+        self._pin, self._events = None, None
+        if pin:
+            with inside.entered(pin.path):
+                self._events = RuleEvents(self._changed)
+            self._pin = pin
+
+    @property
+    def has_legacy_tables(self) -> bool:
+        return self._events is not None and self._events.has_legacy_tables
+
+    def between(self, before: Fingerprint, now: Fingerprint) -> tuple[Change, ...]:
+        return self._events.between(before, now) if self._events else ()

@@ -1,0 +1,86 @@
+"""What is said and counted when somebody else's change of rules took a workload out of the mesh."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from meshd.capture.nfnetlink import Change
+from meshd.model.workload import Interruptions
+
+_PROGRAMS: Final = 8
+"""Told apart for each workload: a process may call itself whatever it likes."""
+_OTHERS: Final = "others"
+_SHOWN: Final = 3
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Interruption:
+    """One of them, from when it was noticed."""
+
+    changes: tuple[Change, ...]
+    """As far as the kernel has told."""
+    steps: Sequence[str]
+    """What puts the rules back."""
+    began: float
+    """By the monotonic clock."""
+
+    @property
+    def text(self) -> str:
+        more = " …" if len(self.steps) > _SHOWN else ""
+        return f"{authors(self.changes)} changed its rules ({'; '.join(self.steps[:_SHOWN])}{more})"
+
+    def ended(self) -> Ended:
+        seconds = time.monotonic() - self.began
+        text = f"{self.text}; they were put back after {seconds:.2f} s"
+        program = self.changes[-1].program if self.changes else ""
+        return Ended(program, seconds, text, _moment(time.time()))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """The same, once the rules are back."""
+
+    program: str
+    """Empty where the kernel does not tell."""
+    seconds: float
+    text: str
+    moment: str
+    """RFC 3339."""
+
+
+def found(changes: tuple[Change, ...], steps: Sequence[str], noticed: float) -> Interruption | None:
+    """None where nothing has to be put back. ``noticed``: 0 is now."""
+    return Interruption(changes, steps, noticed or time.monotonic()) if steps else None
+
+
+def authors(changes: Iterable[Change]) -> str:
+    """The programs and processes that made them. Pure."""
+    found = [f"{one.program} (process {one.process})" for one in changes if one.program]
+    return ", ".join(list(dict.fromkeys(found))[-_SHOWN:]) or "somebody else"
+
+
+def counted(before: Interruptions, one: Ended) -> Interruptions:
+    """With one more. Pure."""
+    program = one.program
+    if program not in before.counts and len(before.counts) >= _PROGRAMS:
+        program = _OTHERS
+    counts = {**before.counts, program: before.counts.get(program, 0) + 1}
+    return Interruptions(before.seconds + one.seconds, counts, f"{one.moment}: {one.text}")
+
+
+def say(one: Ended, uid: str) -> None:
+    """In the journal."""
+    fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "capture"}
+    _log.warning("workload %s: %s", uid, one.text, extra=fields)
+
+
+def _moment(seconds: float) -> str:
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
