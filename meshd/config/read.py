@@ -30,7 +30,6 @@ _TOP_LEVEL: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 _MEANINGLESS: Final = {
     "ClusterRole",
     "ClusterRoleBinding",
-    "ConfigMap",
     "CronJob",
     "CustomResourceDefinition",
     "EndpointSlice",

@@ -7,6 +7,7 @@ from typing import Final
 from meshd.model.base import Object
 from meshd.model.entries import WorkloadGroup
 from meshd.model.kubernetes import (
+    ConfigMap,
     DaemonSet,
     Deployment,
     Namespace,
@@ -40,7 +41,13 @@ STORED: Final[tuple[type[Object], ...]] = (
 )
 """Kinds that the mesh's configuration consists of, in the order in which they are applied."""
 
-TESTBED_ONLY: Final[tuple[type[Object], ...]] = (Pod, Deployment, StatefulSet, DaemonSet)
+TESTBED_ONLY: Final[tuple[type[Object], ...]] = (
+    ConfigMap,
+    Pod,
+    Deployment,
+    StatefulSet,
+    DaemonSet,
+)
 """Kinds that only something which runs workloads can do anything with."""
 
 ALL: Final = STORED + TESTBED_ONLY

@@ -75,10 +75,104 @@ class Secret(Object, frozen=True):
         return b""
 
 
+class ConfigMap(Object, frozen=True):
+    KIND: ClassVar[str] = "ConfigMap"
+    PLURALS: ClassVar[tuple[str, ...]] = ("configmaps", "configmap", "cm")
+
+    data: dict[str, str] = {}
+    binary_data: dict[str, str] = {}  # base64
+
+
+class KeySelector(Ignoring, frozen=True):
+    """One entry of a ConfigMap or a Secret."""
+
+    key: str
+    name: str = ""
+    optional: bool = False
+
+
+class ObjectFieldSelector(Ignoring, frozen=True):
+    field_path: str
+
+
+class EnvVarSource(Ignoring, frozen=True):
+    field_ref: ObjectFieldSelector | None = None
+    config_map_key_ref: KeySelector | None = None
+    secret_key_ref: KeySelector | None = None
+    resource_field_ref: dict[str, Any] | None = None
+
+
 class EnvVar(Ignoring, frozen=True):
     name: str
     value: str = ""
-    value_from: dict[str, Any] | None = None
+    value_from: EnvVarSource | None = None
+
+
+class DataReference(Ignoring, frozen=True):
+    """All entries of a ConfigMap or a Secret."""
+
+    name: str = ""
+    optional: bool = False
+
+
+class EnvFromSource(Ignoring, frozen=True):
+    prefix: str = ""
+    config_map_ref: DataReference | None = None
+    secret_ref: DataReference | None = None
+
+
+class KeyToPath(Ignoring, frozen=True):
+    key: str
+    path: str
+    mode: int | None = None
+
+
+class DataProjection(Ignoring, frozen=True):
+    """The entries of a ConfigMap or a Secret as files."""
+
+    name: str = ""
+    secret_name: str = ""  # what a volume of a Secret calls it
+    items: tuple[KeyToPath, ...] = ()
+    default_mode: int = 0o644
+    optional: bool = False
+
+
+class DownwardFile(Ignoring, frozen=True):
+    path: str
+    field_ref: ObjectFieldSelector | None = None
+    mode: int | None = None
+
+
+class DownwardProjection(Ignoring, frozen=True):
+    items: tuple[DownwardFile, ...] = ()
+    default_mode: int = 0o644
+
+
+class ProjectedSource(Ignoring, frozen=True):
+    config_map: DataProjection | None = None
+    secret: DataProjection | None = None
+    downward_api: DownwardProjection | None = msgspec.field(default=None, name="downwardAPI")
+
+
+class ProjectedVolume(Ignoring, frozen=True):
+    sources: tuple[ProjectedSource, ...] = ()
+    default_mode: int = 0o644
+
+
+class Volume(Ignoring, frozen=True):
+    name: str
+    config_map: DataProjection | None = None
+    secret: DataProjection | None = None
+    downward_api: DownwardProjection | None = msgspec.field(default=None, name="downwardAPI")
+    projected: ProjectedVolume | None = None
+    empty_dir: dict[str, Any] | None = None
+
+
+class VolumeMount(Ignoring, frozen=True):
+    name: str
+    mount_path: str
+    sub_path: str = ""
+    read_only: bool = False
 
 
 class ContainerPort(Ignoring, frozen=True):
@@ -118,6 +212,8 @@ class Container(Ignoring, frozen=True):
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     env: tuple[EnvVar, ...] = ()
+    env_from: tuple[EnvFromSource, ...] = ()
+    volume_mounts: tuple[VolumeMount, ...] = ()
     ports: tuple[ContainerPort, ...] = ()
     working_dir: str | None = None
     readiness_probe: Probe | None = None
@@ -126,6 +222,7 @@ class Container(Ignoring, frozen=True):
 class PodSpec(Ignoring, frozen=True):
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
+    volumes: tuple[Volume, ...] = ()
     service_account_name: str = "default"
     service_account: str | None = None  # the deprecated alias, still in old manifests
     hostname: str | None = None

@@ -10,6 +10,32 @@ from meshd.model.kubernetes import Probe
 from meshd.model.workload import NamedPort
 
 
+class FilePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a volume."""
+
+    path: str
+    """Below the volume's directory."""
+    content: bytes
+    mode: int = 0o644
+
+
+class VolumePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory that a pod's containers share; with files, they can only read it."""
+
+    name: str
+    files: tuple[FilePlan, ...] = ()
+    writable: bool = False
+
+
+class MountPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a container finds a volume, or a part of it."""
+
+    path: str
+    volume: str
+    sub_path: str = ""
+    writable: bool = False
+
+
 class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One process, and how to tell whether it is ready."""
 
@@ -21,6 +47,7 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     working_directory: str = ""
     """What the manifest asks for; empty, or not there: the image's folder."""
     readiness: Probe | None = None
+    mounts: tuple[MountPlan, ...] = ()
 
 
 class PodPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +64,7 @@ class PodPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The uid (and gid) that its processes run as."""
     containers: tuple[ContainerPlan, ...]
     init_containers: tuple[ContainerPlan, ...] = ()
+    volumes: tuple[VolumePlan, ...] = ()
     hostname: str = ""
     service_account: str = "default"
     labels: dict[str, str] = {}
@@ -44,6 +72,10 @@ class PodPlan(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[NamedPort, ...] = ()
     enrolled: bool = False
     """Whether nothing of it may run before the mesh has proven that it captures its traffic."""
+
+    @property
+    def every_container(self) -> tuple[ContainerPlan, ...]:
+        return (*self.containers, *self.init_containers)
 
 
 class Strategy(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from meshd import channel, wire
 from meshd.config import validate
 from meshd.config.read import Read, RejectedError, read_sources
@@ -24,13 +26,15 @@ from meshd.errors import (
     UnreachableError,
 )
 from meshd.model import kinds
-from meshd.model.kubernetes import DaemonSet, Deployment, StatefulSet
-from meshd.model.pod import ContainerPlan, ContainerState, PodState, Rollout
+from meshd.model.base import Object
+from meshd.model.kubernetes import DaemonSet, Deployment, Namespace, Secret, StatefulSet
+from meshd.model.pod import ContainerState, PodState, Rollout
 from meshd.settings import load
 from meshd.testbed import launch
 from meshd.testbed.addresses import DEFAULT_CIDR, Subnet
 from meshd.testbed.files import Home
 from meshd.testbed.images import ImageMap
+from meshd.testbed.lookup import DataObjects
 from meshd.testbed.plan import Bed, Plan, make_plan
 from meshd.testbed.registrar import Registrar
 
@@ -83,12 +87,13 @@ class Client:
                 f"this testbed's network is {running.cidr}, not {cidr}; take it down first"
             )
         cidr = cidr or running.cidr or DEFAULT_CIDR
-        known = await self._namespaces()
+        known = await self._stored(Namespace)
         bed = Bed(
             subnet=Subnet.parse(cidr),
             images=images,
             node=load(self._home.paths.settings).node_name,
-            namespaces=known or {},
+            namespaces={one.metadata.name: one.metadata.labels for one in known or ()},
+            data=DataObjects.of(await self._stored(Secret) or ()),
             running=(
                 *(pod.plan for pod in running.pods),
                 *(plan for rollout in running.rollouts for plan in rollout.pending),
@@ -103,20 +108,19 @@ class Client:
             )
         return plan, cidr
 
-    async def _namespaces(self) -> dict[str, dict[str, str]] | None:
-        """Labels by namespace as the mesh knows them; None when there is no mesh."""
+    async def _stored(self, kind: type[Object]) -> tuple[Object, ...] | None:
+        """What the mesh has of a kind; None when there is no mesh."""
         try:
-            answer = await channel.call(self._mesh, wire.Get("Namespace"))
+            answer = await channel.call(self._mesh, wire.Get(kind.KIND))
         except UnreachableError:
             return None
         if not isinstance(answer, wire.Objects):
             raise _unexpected(answer)
-        metadata = [found["metadata"] for found in answer.objects]
-        return {found["name"]: found.get("labels", {}) for found in metadata}
+        return tuple(msgspec.convert(found, kind) for found in answer.objects)
 
     async def apply(self, sources: Sources, namespace: str) -> tuple[wire.Change, ...]:
         """Give the mesh the rest of the manifests. Without a mesh nothing is done."""
-        if await self._namespaces() is None:
+        if await self._stored(Namespace) is None:
             return ()
         answer = await channel.call(self._mesh, wire.Apply(sources, namespace), timeout=30)
         if isinstance(answer, wire.Changed):
@@ -251,17 +255,13 @@ def command_inside(
         raise NotReadyError(
             f"container {state.name} of pod {pod.plan.name} does not run: {_why(pod)}"
         )
-    plan = next(each for each in _plans(pod) if each.name == state.name)
+    plan = next(each for each in pod.plan.every_container if each.name == state.name)
     return launch.inside(state.pid, pod.plan.user, command), plan.environment
 
 
 def log_of(pod: PodState, container: str) -> str:
     """Path of a container's log. Raises InvalidInputError when there is no such container."""
     return _container(pod, container).log
-
-
-def _plans(pod: PodState) -> tuple[ContainerPlan, ...]:
-    return (*pod.plan.containers, *pod.plan.init_containers)
 
 
 def _container(pod: PodState, name: str) -> ContainerState:

@@ -6,15 +6,29 @@ and https://kubernetes.io/docs/tasks/inject-data-application/define-command-argu
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from meshd.model.kubernetes import Container, EnvVar
+from meshd.decoding import Path
+from meshd.model.base import Object
+from meshd.model.kubernetes import (
+    ConfigMap,
+    Container,
+    DataReference,
+    EnvFromSource,
+    EnvVar,
+    EnvVarSource,
+    KeySelector,
+    Secret,
+)
 from meshd.testbed.images import Image
+from meshd.testbed.lookup import Lookup
 
 _REFERENCE: Final = re.compile(r"\$(?:\$|\(([^)]*)\))")
 _MAP_FIELD: Final = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
+_VOLUME_ONLY: Final = {"metadata.labels", "metadata.annotations"}
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -30,32 +44,61 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 
 
 def resolve(
-    variables: Iterable[EnvVar], fields: Mapping[str, str]
-) -> tuple[dict[str, str], list[int]]:
-    """The variables' values, each seeing the ones before it, and which of them have none here.
+    path: Path, container: Container, fields: Mapping[str, str], lookup: Lookup
+) -> dict[str, str]:
+    """A container's variables, each seeing those before it. ``path`` is the container's place.
 
     ``fields`` are the values that a ``fieldRef`` may name.
     """
     known: dict[str, str] = {}
-    without: list[int] = []
-    for index, variable in enumerate(variables):
+    for index, source in enumerate(container.env_from):
+        known |= _all_entries((*path, "envFrom", index), source, lookup)
+    for index, variable in enumerate(container.env):
+        place = (*path, "env", index)
         if variable.value_from is None:
             known[variable.name] = expand(variable.value, known)
-        elif (value := _field(variable.value_from, fields)) is not None:
+        elif (value := _referred(place, variable, fields, lookup)) is not None:
             known[variable.name] = value
-        else:
-            without.append(index)
-    return known, without
+    return known
 
 
-def _field(value_from: Mapping[str, object], fields: Mapping[str, str]) -> str | None:
-    reference = value_from.get("fieldRef")
-    path = reference.get("fieldPath") if isinstance(reference, dict) else None
-    if not isinstance(path, str):
-        return None
-    if _MAP_FIELD.fullmatch(path):
-        return fields.get(path, "")
-    return fields.get(path)
+def _all_entries(path: Path, source: EnvFromSource, lookup: Lookup) -> dict[str, str]:
+    found: dict[str, str] = {}
+    references: tuple[tuple[str, type[Object], DataReference | None], ...] = (
+        ("configMapRef", ConfigMap, source.config_map_ref),
+        ("secretRef", Secret, source.secret_ref),
+    )
+    for field, kind, reference in references:
+        if reference is None:
+            continue
+        place = (*path, field)
+        entries = lookup.entries(place, kind, reference.name, optional=reference.optional) or {}
+        for key, value in entries.items():
+            if (text := lookup.text(place, value)) is not None:
+                found[source.prefix + key] = text
+    return found
+
+
+def _referred(
+    path: Path, variable: EnvVar, fields: Mapping[str, str], lookup: Lookup
+) -> str | None:
+    """The value that a variable has from elsewhere; None: it has none here."""
+    source = variable.value_from or EnvVarSource()
+    references: tuple[tuple[str, type[Object], KeySelector | None], ...] = (
+        ("configMapKeyRef", ConfigMap, source.config_map_key_ref),
+        ("secretKeyRef", Secret, source.secret_key_ref),
+    )
+    for field, kind, chosen in references:
+        if chosen:
+            place = (*path, "valueFrom", field)
+            value = lookup.entry(place, kind, chosen.name, chosen.key, optional=chosen.optional)
+            return None if value is None else lookup.text(place, value)
+    field_path = source.field_ref.field_path if source.field_ref else ""
+    otherwise = "" if _MAP_FIELD.fullmatch(field_path) else None
+    value = fields.get(field_path, otherwise) if field_path not in _VOLUME_ONLY else None
+    if value is None:
+        lookup.left_out(path, f"{variable.name} ({field_path or 'resourceFieldRef'})")
+    return value
 
 
 def pod_fields(
@@ -83,6 +126,8 @@ def pod_fields(
         "status.hostIPs": host_address,
     }
     for kind, entries in (("labels", labels), ("annotations", annotations)):
+        lines = [f"{key}={json.dumps(value)}" for key, value in sorted(entries.items())]
+        fields[f"metadata.{kind}"] = "\n".join(lines)
         fields |= {f"metadata.{kind}['{key}']": value for key, value in entries.items()}
     return fields
 

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 
 from meshd.errors import NotReadyError, SystemRefusedError
-from meshd.model.pod import PodPlan
+from meshd.model.pod import PodPlan, VolumePlan
 from meshd.settings import Paths
 from meshd.testbed import kernel
 from meshd.testbed.addresses import DNS_ADDRESS
@@ -82,11 +82,35 @@ class Home:
             "/etc/hosts": self.pod(uid) / "hosts",
         }
 
+    def volume(self, uid: str, name: str) -> Path:
+        return self.pod(uid) / "volumes" / name
+
     def prepare(self, plan: PodPlan) -> None:
         directory = self.pod(plan.uid)
         directory.mkdir(parents=True, exist_ok=True)
+        for volume in plan.volumes:
+            self._fill(self.volume(plan.uid, volume.name), volume, plan.user)
+        for mount in (mount for each in plan.every_container for mount in each.mounts):
+            if mount.writable and mount.sub_path:
+                part = self.volume(plan.uid, mount.volume) / mount.sub_path
+                part.mkdir(parents=True, exist_ok=True)
+                os.chown(part, plan.user, plan.user)
         (directory / "resolv.conf").write_text(resolv_conf(plan.namespace, self.domain))
         (directory / "hosts").write_text(hosts(plan))
+
+    def _fill(self, directory: Path, volume: VolumePlan, user: int) -> None:
+        """Everything is the pod's own user's, as an image's user is mostly root: so a mode of 0400
+        means what its author meant."""
+        directory.mkdir(parents=True, exist_ok=True)
+        os.chown(directory, user, user)
+        for file in volume.files:
+            path = directory / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            private = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(private, "wb") as opened:
+                opened.write(file.content)
+                os.fchown(opened.fileno(), user, user)
+                os.fchmod(opened.fileno(), file.mode & 0o777)
 
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:

@@ -19,6 +19,7 @@ from typing import Final, NoReturn
 
 from meshd.errors import SystemRefusedError
 from meshd.testbed import kernel
+from meshd.testbed.mounts import Mount, mount_volumes, open_sources
 
 APP_DIRECTORY: Final = "/srv/app"
 """Where a container sees its image's folder, so that it need not reach it on the host."""
@@ -43,6 +44,7 @@ class Task:
     """What to find at a path (/etc/resolv.conf) in place of the host's file."""
     hidden: tuple[Path, ...]
     """Directories that the process sees empty."""
+    mounts: tuple[Mount, ...] = ()
 
 
 def start(task: Task, log: Path) -> int:
@@ -140,6 +142,7 @@ def _mount(task: Task) -> None:
         # A copy of the mount here would keep another pod's namespace alive.
         with contextlib.suppress(OSError):
             kernel.unmount(point)
+    volumes = open_sources(task.mounts)
     image = os.open(task.directory, os.O_PATH | os.O_CLOEXEC) if task.directory else None
     for target, source in task.files.items():
         if Path(target).exists():
@@ -154,6 +157,7 @@ def _mount(task: Task) -> None:
             flags = _TMPFS | kernel.MS_NOEXEC | kernel.MS_RDONLY
             kernel.mount("tmpfs", str(directory), "tmpfs", flags, "mode=555,size=4k")
     _mount_tmp()
+    mount_volumes(volumes)
     kernel.mount("proc", "/proc", "proc", _TMPFS | kernel.MS_NOEXEC)
 
 

@@ -27,6 +27,8 @@ from meshd.testbed.addresses import HOST, Subnet, allocate
 from meshd.testbed.controllers import owner_of, pod_names, template_of
 from meshd.testbed.ignored import ignored_fields
 from meshd.testbed.images import ImageMap
+from meshd.testbed.lookup import DataObjects, Lookup
+from meshd.testbed.volumes import plan_mounts, plan_volumes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Bed:
     node: str
     namespaces: Mapping[str, Mapping[str, str]]
     """Labels of the namespaces that the mesh knows; the manifests' own come on top."""
+    data: DataObjects = dataclasses.field(default_factory=DataObjects)
+    """Of the mesh; the manifests' own come on top."""
     running: tuple[PodPlan, ...] = ()
 
 
@@ -83,8 +87,9 @@ def make_plan(reads: Iterable[Read], bed: Bed) -> Plan:
         for read in written
         if isinstance(read.object, Namespace)
     }
-    bed = dataclasses.replace(bed, namespaces={**bed.namespaces, **own})
-    templates = [template for read in written for template in _templates(read, bed.images)]
+    data = DataObjects.of(read.object for read in written).over(bed.data)
+    bed = dataclasses.replace(bed, namespaces={**bed.namespaces, **own}, data=data)
+    templates = [template for read in written for template in _templates(read, bed)]
     known = {pod.uid: bed.subnet.number(pod.address) for pod in bed.running}
     numbers = allocate(bed.subnet, (template.uid for template in templates), known)
     findings: list[Finding] = []
@@ -104,14 +109,20 @@ def make_plan(reads: Iterable[Read], bed: Bed) -> Plan:
     )
 
 
-def _templates(read: Read, images: ImageMap) -> Iterator[_Template]:
+def _templates(read: Read, bed: Bed) -> Iterator[_Template]:
     template = template_of(read.object)
     if template is None:
         return
     at = ("spec",) if isinstance(read.object, Pod) else ("spec", "template", "spec")
     spec = template.spec
-    used = [images.find(each.image) for each in (*spec.init_containers, *spec.containers)]
-    for name in pod_names(read.object, msgspec.json.encode(used)):
+    images = [bed.images.find(each.image) for each in (*spec.init_containers, *spec.containers)]
+    written = msgspec.json.encode(spec).decode()
+    data = [
+        (kind.KIND, name, dict(entries))
+        for (kind, namespace, name), entries in bed.data.entries.items()
+        if namespace == read.object.metadata.namespace and f'"{name}"' in written
+    ]
+    for name in pod_names(read.object, msgspec.json.encode((images, sorted(data)))):
         yield _Template(read, at, name, template.metadata, spec)
 
 
@@ -123,8 +134,17 @@ class _Maker:
         self._template = template
         self._number = number
         self._hostname = template.spec.hostname or template.name
-        self.findings: list[Finding] = []
-        self.notes: list[str] = []
+        self._fields = self._make_fields()
+        self._lookup = Lookup(template.read, template.at, bed.data)
+        self._volumes = plan_volumes(template.spec, self._fields, self._lookup)
+
+    @property
+    def findings(self) -> list[Finding]:
+        return self._lookup.findings
+
+    @property
+    def notes(self) -> list[str]:
+        return self._lookup.notes
 
     def pod(self) -> PodPlan:
         template, subnet = self._template, self._bed.subnet
@@ -149,6 +169,7 @@ class _Maker:
             ),
             containers=self._each("containers", spec.containers),
             init_containers=self._each("initContainers", spec.init_containers),
+            volumes=self._volumes,
             enrolled=self._is_enrolled(),
         )
 
@@ -167,27 +188,21 @@ class _Maker:
 
     def _each(self, field: str, containers: tuple[Container, ...]) -> tuple[ContainerPlan, ...]:
         plans = [
-            self._container((*self._template.at, field, index), container)
-            for index, container in enumerate(containers)
+            self._container((field, index), container) for index, container in enumerate(containers)
         ]
         return tuple(plan for plan in plans if plan)
 
     def _container(self, at: Path, container: Container) -> ContainerPlan | None:
-        read = self._template.read
+        lookup = self._lookup
         image = self._bed.images.find(container.image)
         if image is None:
-            reason = self._bed.images.missing(container.image)
-            self.findings.append(read.finding((*at, "image"), reason))
+            lookup.error((*at, "image"), self._bed.images.missing(container.image))
             return None
-        own, without = environment.resolve(container.env, self._fields())
-        for index in without:
-            name = container.env[index].name
-            reason = f"{name} is left out in the testbed: it has fieldRef only"
-            self.notes.append(str(read.finding((*at, "env", index), reason)))
+        own = environment.resolve(at, container, self._fields, lookup)
         command = environment.command(image, container, own)
         if not command:
             reason = f'neither the manifest nor the image map says what "{container.image}" runs'
-            self.findings.append(read.finding(at, reason))
+            lookup.error(at, reason)
         return ContainerPlan(
             name=container.name,
             command=command,
@@ -195,9 +210,10 @@ class _Maker:
             directory=image.directory,
             working_directory=container.working_dir or "",
             readiness=_numbered(container),
+            mounts=plan_mounts(at, container, self._template.spec, self._volumes, lookup),
         )
 
-    def _fields(self) -> dict[str, str]:
+    def _make_fields(self) -> dict[str, str]:
         template, subnet = self._template, self._bed.subnet
         return environment.pod_fields(
             name=template.name,

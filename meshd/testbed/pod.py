@@ -14,6 +14,7 @@ from meshd.model.workload import Workload
 from meshd.testbed.container import Container
 from meshd.testbed.files import Home
 from meshd.testbed.launch import Task
+from meshd.testbed.mounts import Mount
 from meshd.testbed.network import Network
 
 Prove = Callable[[Workload], Awaitable[None]]
@@ -164,5 +165,14 @@ class RunningPod:
             working_directory=plan.working_directory,
             files=self._home.mounted(self.plan.uid),
             hidden=self._home.hidden,
+            mounts=tuple(
+                Mount(
+                    each.path,
+                    self._home.volume(self.plan.uid, each.volume),
+                    each.sub_path,
+                    each.writable,
+                )
+                for each in plan.mounts
+            ),
         )
         return Container(plan, task, self._home.log(self.plan.uid, plan.name), self._changed)

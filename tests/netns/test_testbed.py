@@ -221,6 +221,63 @@ def test_a_container_sees_its_pod_and_nothing_of_meshd(testbed: Testbed) -> None
     assert "testbed" not in seen.stdout
 
 
+VOLUMES = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: site}
+data: {index.html: hello, LEVEL: debug}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: key}
+stringData: {key.pem: secret}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: reader, labels: {app: reader}}
+spec:
+  containers:
+  - name: main
+    image: sh
+    command: [sh, -c, "echo first > /scratch/deep/down/note; exec sleep infinity"]
+    envFrom: [{configMapRef: {name: site}}]
+    env: [{name: KEY, valueFrom: {secretKeyRef: {name: key, key: key.pem}}}]
+    volumeMounts: &mounts
+    - {name: site, mountPath: /site}
+    - {name: site, mountPath: /etc/site.d/start.html, subPath: index.html}
+    - {name: key, mountPath: /etc/reader/tls}
+    - {name: pod, mountPath: /var/run/podinfo}
+    - {name: scratch, mountPath: /scratch/deep/down}
+    - {name: scratch, mountPath: /tmp/part, subPath: a/b}
+  - {name: other, image: sh, command: [sleep, infinity], volumeMounts: *mounts}
+  volumes:
+  - {name: site, configMap: {name: site}}
+  - {name: key, secret: {secretName: key, defaultMode: 256}}
+  - {name: pod, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+  - {name: scratch, emptyDir: {}}
+"""
+
+
+def test_a_container_finds_its_volumes_where_the_host_has_nothing(testbed: Testbed) -> None:
+    host = set(Path("/etc").iterdir()) | set(Path("/").iterdir())
+    testbed.up(VOLUMES)
+    script = """
+        cat /site/index.html /etc/site.d/start.html /etc/reader/tls/key.pem /var/run/podinfo/labels
+        echo $LEVEL $KEY; stat -c %a /etc/reader/tls/key.pem
+        touch /site/more 2>/dev/null || echo read-only
+        touch /tmp/part/mine && ls /scratch/deep/down
+        test -s /etc/passwd && test -w /dev/null && echo the rest is there
+    """
+    done = testbed.inside("reader", "sh", "-c", script)
+    assert done.split() == [
+        *('hellohellosecretapp="reader"debug', "secret", "400", "read-only"),
+        *("a", "note", "the", "rest", "is", "there"),
+    ]
+    other = ("exec", "reader", "-c", "other", "--", "cat", "/scratch/deep/down/note")
+    assert testbed(*other).stdout == "first\n"
+    assert set(Path("/etc").iterdir()) | set(Path("/").iterdir()) == host
+
+
 def test_containers_of_a_pod_share_its_network_but_no_environment(testbed: Testbed) -> None:
     testbed.up(WEB)
     networks: set[str] = set()

@@ -77,7 +77,7 @@ def stored_kinds(reads: Iterable[Read]) -> tuple[tuple[Read, ...], tuple[Finding
         else:
             message = (
                 f"passed over: a {read.object.KIND} is not configuration "
-                "(meshctl testbed up runs it)"
+                "(meshctl testbed up reads it)"
             )
             passed_over.append(read.finding((), message, severity="warning"))
     return tuple(stored), tuple(passed_over)

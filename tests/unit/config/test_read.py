@@ -388,7 +388,7 @@ def test_what_is_written_has_the_newest_version_and_leaves_out_defaults() -> Non
     assert "gateways" not in written["spec"]
 
 
-@pytest.mark.parametrize("kind", ["Role", "Ingress", "ConfigMap", "Job", "Endpoints"])
+@pytest.mark.parametrize("kind", ["Role", "Ingress", "Job", "Endpoints"])
 def test_a_kind_without_meaning_here_is_passed_over_with_a_line(kind: str) -> None:
     other = f"apiVersion: x.k8s.io/v1\nkind: {kind}\nmetadata: {{name: y}}\n---\n"
     reading = read_sources([("f.yaml", other + SERVICE)])

@@ -79,16 +79,18 @@ def ratings() -> Iterator[int]:
 
 
 class Recorder:
-    """A service that answers nothing useful and keeps the headers that it was sent."""
+    """A service that answers one thing, and keeps the headers that it was sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: int = 503, body: str = "") -> None:
         recorder = self
         self.headers: list[dict[str, str]] = []
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 recorder.headers.append({k.lower(): v for k, v in self.headers.items()})
-                self.send_error(503)
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(body.encode())
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 pass
@@ -175,6 +177,53 @@ def test_reviews_without_ratings_say_so_and_hand_the_callers_headers_on() -> Non
     assert recorder.headers[0]["end-user"] == "john"
     assert recorder.headers[0]["traceparent"] == "00-1"
     assert "x-other" not in recorder.headers[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, '{"error": "down"}'),
+        (200, '{"ratings": null}'),
+        (200, '{"ratings": 5}'),
+        (200, "[]"),
+        (200, "<html>"),
+        (302, ""),
+        (400, '{"error": "bad"}'),
+        (500, "{}"),
+    ],
+)
+def test_reviews_answer_whatever_ratings_say(status: int, body: str) -> None:
+    with (
+        Recorder(status, body) as recorder,
+        running(
+            "reviews.py",
+            ENABLE_RATINGS="true",
+            RATINGS_HOSTNAME="127.0.0.1",
+            RATINGS_SERVICE_PORT=recorder.port,
+        ) as port,
+    ):
+        reviews = ask_json(port, "/reviews/0")["reviews"]
+    unavailable = {"error": "Ratings service is currently unavailable"}
+    assert [review["rating"] for review in reviews] == [unavailable] * 2
+
+
+@pytest.mark.parametrize("body", ["[]", '{"reviews": 5}', '{"reviews": [5]}'])
+def test_the_page_answers_whatever_reviews_say(body: str) -> None:
+    with (
+        Recorder(200, body) as recorder,
+        running(
+            "productpage.py",
+            **{
+                f"{service}_{part}": value
+                for service in ("REVIEWS", "DETAILS")
+                for part, value in (
+                    ("HOSTNAME", "127.0.0.1"),
+                    ("SERVICE_PORT", recorder.port),
+                )
+            },
+        ) as port,
+    ):
+        assert ask(port, "/productpage")[0] in {200, 500}
 
 
 def test_the_page_names_a_signed_in_user_to_the_services_and_nobody_else() -> None:

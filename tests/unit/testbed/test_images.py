@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshd.manifest import ManifestError
+from meshd.testbed import bookinfo
 from meshd.testbed.images import Image, ImageMap, read_image_map
 
 ANY = Image(command=("any",))
@@ -46,6 +47,20 @@ def test_directories_are_relative_to_the_map(tmp_path: Path) -> None:
     path.write_text("web: {command: [x], directory: app}\n")
     image = read_image_map(path).find("web:1")
     assert image and image.directory == str(tmp_path / "app")
+
+
+@pytest.mark.parametrize("registry", ["docker.io/istio", "registry.istio.io/release"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"examples-bookinfo-{name}-v1" for name in ("productpage", "details", "ratings")),
+        *(f"examples-bookinfo-reviews-v{version}" for version in (1, 2, 3)),
+        *("fortio", "tcp-echo-server", "proxyv2"),
+    ],
+)
+def test_the_samples_images_are_known_in_each_of_their_registries(registry: str, name: str) -> None:
+    known = read_image_map(Path(bookinfo.__file__).parent / "images.yaml")
+    assert known.find(f"{registry}/{name}:1.20.3")
 
 
 @pytest.mark.parametrize(

@@ -40,14 +40,18 @@ def reviews(request: Request, product: str) -> Response:
 
 
 def _ratings(request: Request, product: str) -> dict[str, Any]:
-    """Stars by reviewer; nothing when they are not to be had."""
+    """Stars by reviewer; nothing when they are not to be had, or the answer is another one."""
     headers = request.forwarded("end-user")
     try:
         status, found = get(RATINGS, f"/ratings/{product}", headers, TIMEOUT)
     except (OSError, ValueError) as error:
         print(f"ratings: {error}", flush=True)
         return {}
-    return found["ratings"] if status == 200 else {}
+    given = found.get("ratings") if status == 200 and isinstance(found, dict) else None
+    if isinstance(given, dict):
+        return given
+    print(f"ratings: status {status}, {found}", flush=True)
+    return {}
 
 
 def _review(name: str, text: str, given: dict[str, Any] | None) -> dict[str, Any]:

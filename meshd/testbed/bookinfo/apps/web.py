@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -140,7 +141,15 @@ def make_server(routes: list[Route], port: int, *, quiet: bool = False) -> Threa
                 self.rfile.read(length),
                 self.client_address[0].removeprefix("::ffff:"),
             )
-            self._send(answer(routes, request))
+            self._send(self._answer(request))
+
+        def _answer(self, request: Request) -> Response:
+            """A route that fails costs its own request and not the connection."""
+            try:
+                return answer(routes, request)
+            except Exception:
+                traceback.print_exc()
+                return as_json({"error": "internal server error"}, 500)
 
         def _send(self, response: Response) -> None:
             self.send_response(response.status)
