@@ -50,6 +50,9 @@ class Step:
 class Outcome:
     steps: tuple[Step, ...]
     fingerprint: Fingerprint
+    """As it was left."""
+    found: Fingerprint
+    """As it was before."""
 
     @property
     def changes(self) -> list[str]:
@@ -174,6 +177,7 @@ class _Host:
 
 def _bring_about(target: _Target, *, act: bool) -> Outcome:
     families = _families()
+    found = fingerprint.take()
     there = read_tables()
     steps: list[Step] = []
     chosen = choose(target.backend, there)
@@ -191,7 +195,7 @@ def _bring_about(target: _Target, *, act: bool) -> Outcome:
     steps += _routing(target, families, act=act)
     if act:
         target.finish()
-    return Outcome(tuple(steps), fingerprint.take())
+    return Outcome(tuple(steps), fingerprint.take(), found)
 
 
 def _families() -> tuple[Family, ...]:

@@ -201,7 +201,7 @@ class HostKeeper:
         before = self._applied
         outcome = await self._write(wanted)
         if before and before[0] == wanted and self._events:
-            changes = self._events.between(before[1], outcome.fingerprint)
+            changes = self._events.between(before[1], outcome.found)
             self._count_interruption(interruption.found(changes, outcome.changes, self._noticed))
         self._applied, self._noticed = (wanted, outcome.fingerprint), 0.0
         self._look()

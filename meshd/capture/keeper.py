@@ -273,7 +273,7 @@ class _Worker:
         interrupted = None
         if self._applied is not None and self._applied[:2] == (pin, options):
             planned = await self._run(pin, functools.partial(apply.plan, options))
-            changes = self._rules.between(self._applied[2], planned.fingerprint)
+            changes = self._rules.between(self._applied[2], planned.found)
             interrupted = interruption.found(changes, planned.changes, self._noticed)
             if not interrupted:
                 self._applied, self._noticed = (pin, options, planned.fingerprint), 0.0
