@@ -7,11 +7,11 @@ reads what the last one left and goes on from there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from meshd.capture import cgroups, fingerprint, locks, routing
+from meshd.capture import cgroups, fingerprint, foreign, locks, nftables, routing
 from meshd.capture.delta import (
     Change,
     Tables,
@@ -53,6 +53,8 @@ class Outcome:
     """As it was left."""
     found: Fingerprint
     """As it was before."""
+    foreign: tuple[str, ...] = ()
+    """Rules of others that come before ours whatever we do, and may lead around the mesh."""
 
     @property
     def changes(self) -> list[str]:
@@ -195,7 +197,22 @@ def _bring_about(target: _Target, *, act: bool) -> Outcome:
     steps += _routing(target, families, act=act)
     if act:
         target.finish()
-    return Outcome(tuple(steps), fingerprint.take(), found)
+    rules = tuple(_foreign(target, families, there)) if target.is_routed(Family.IPV4) else ()
+    return Outcome(tuple(steps), fingerprint.take(), found, rules)
+
+
+def _foreign(
+    target: _Target, families: tuple[Family, ...], there: Mapping[Backend, Mapping[Family, Tables]]
+) -> Iterator[str]:
+    for chain, rule in foreign.chains_before(nftables.chains(), nftables.rules()):
+        yield foreign.described(chain, nftables.text_of(rule))
+    for backend, by_family in there.items():
+        for family, tables in by_family.items():
+            yield from (f"{family.label} {backend.name} {one}" for one in foreign.marks_in(tables))
+    for family in families:
+        if target.is_routed(family) and _has_loopback(family):
+            before = routing.before_ours(family, target.route_table)
+            yield from (f"{family.label} routing rule {one}" for one in before)
 
 
 def _families() -> tuple[Family, ...]:

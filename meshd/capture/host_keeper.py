@@ -12,10 +12,9 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -35,11 +34,10 @@ from meshd.capture import (
 from meshd.capture.apply import HostCapture
 from meshd.capture.events import RuleEvents
 from meshd.capture.fingerprint import Fingerprint
-from meshd.capture.host_rules import NEVER_INBOUND_PORTS, HostWorkload
-from meshd.capture.options import options_for
+from meshd.capture.host_rules import HostWorkload
+from meshd.capture.hosted import host_workload, without_conflicts
 from meshd.capture.probe import listens_here, probe_here
-from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
-from meshd.model.interception import HOST_PORTS
+from meshd.errors import MeshdError, SystemRefusedError
 from meshd.model.workload import HostService, Interruptions, Observation, Placement, Stage
 from meshd.settings import CaptureSettings
 
@@ -51,9 +49,6 @@ _LONGEST_RETRY: Final = 10.0
 _FAILURES_TO_OPEN: Final = 4
 """Failed probes in a row after which a service that fails open does."""
 _PROBES_AT_ONCE: Final = 4
-
-_UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")
-_CGROUP: Final = re.compile(r"[A-Za-z0-9_.:@+-]+(/[A-Za-z0-9_.:@+-]+)*")
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +88,7 @@ class HostKeeper:
         self._noticed = 0.0
         """When it was seen that somebody else had changed rules; 0: it was not."""
         self._interruptions = Interruptions()
+        self._preceding = interruption.Precedence()
         self._task: asyncio.Task[None] | None = None
 
     def place(self, placements: Mapping[str, Placement]) -> None:
@@ -200,9 +196,13 @@ class HostKeeper:
         self._write_note(wanted)
         before = self._applied
         outcome = await self._write(wanted)
-        if before and before[0] == wanted and self._events:
-            changes = self._events.between(before[1], outcome.found)
-            self._count_interruption(interruption.found(changes, outcome.changes, self._noticed))
+        changes = self._events.between(before[1], outcome.found) if before and self._events else ()
+        if ended := self._preceding.become(outcome.foreign, changes):
+            self._count_interruption(ended)
+        again = before and before[0] == wanted
+        found = interruption.found(changes, outcome.changes, self._noticed) if again else None
+        if found:
+            self._count_interruption(found.ended())
         self._applied, self._noticed = (wanted, outcome.fingerprint), 0.0
         self._look()
         if not self._wanted:
@@ -215,11 +215,8 @@ class HostKeeper:
         finally:
             self._writing = False
 
-    def _count_interruption(self, one: interruption.Interruption | None) -> None:
+    def _count_interruption(self, ended: interruption.Ended) -> None:
         """Until they are probed again, the services are not said to be in the mesh."""
-        if one is None:
-            return
-        ended = one.ended()
         self._interruptions = interruption.counted(self._interruptions, ended)
         for uid, seen in tuple(self._told.items()):
             if seen.stage is Stage.CAPTURED:
@@ -277,7 +274,7 @@ class HostKeeper:
         if unanswered and uid in self._names_open:
             text = unprotected.queries(unanswered)
             return Observation(uid, Stage.CAPTURED, problem=text, unprotected=True)
-        problem = problem or unanswered
+        problem = problem or unanswered or self._preceding.problem
         return Observation(uid, Stage.CAPTURED, not problem, problem)
 
     async def _look_up(self, one: HostWorkload) -> str:
@@ -339,57 +336,3 @@ class HostKeeper:
                 _log.info("workload %s: captured and proven", uid, extra=fields)
             seen = msgspec.structs.replace(seen, interruptions=self._interruptions)
         self._observe(uid, seen)
-
-
-def host_workload(placement: Placement, settings: CaptureSettings) -> HostWorkload:
-    """Raises InvalidInputError when it asks for what cannot be. All that gets into a rule is
-    checked: who asks has fewer privileges than who writes it."""
-    workload, host = placement.workload, placement.workload.host
-    if host is None:
-        raise InvalidInputError(f"workload {workload.uid} is no service of the host")
-    if not _UID.fullmatch(workload.uid):
-        raise InvalidInputError(f"{workload.uid!r} is no uid of a workload")
-    if not _CGROUP.fullmatch(host.cgroup) or {".", ".."} & set(host.cgroup.split("/")):
-        raise InvalidInputError(
-            f"workload {workload.uid}: {host.cgroup!r} is no path of a cgroup below the root"
-        )
-    if not {host.outbound_port, host.inbound_port} <= set(HOST_PORTS):
-        raise InvalidInputError(f"workload {workload.uid} has no ports of the host of its own")
-    options = options_for(placement, settings)
-    ports = {port.number for port in workload.ports}
-    _check_ports(workload.uid, ports)
-    return HostWorkload(
-        uid=workload.uid,
-        cgroup=host.cgroup,
-        cgroup_id=cgroups.identify(host.cgroup),
-        outbound_port=host.outbound_port,
-        inbound_port=host.inbound_port,
-        ports=tuple(sorted(ports - set(options.exclude_inbound_ports))),
-        options=options,
-    )
-
-
-def _check_ports(uid: str, ports: set[int]) -> None:
-    if refused := NEVER_INBOUND_PORTS & ports:
-        raise InvalidInputError(
-            f"workload {uid}: port {min(refused)} is never captured on a host;"
-            " enrol the service without it"
-        )
-    if wrong := [port for port in ports if not 0 < port < 65536 or port in HOST_PORTS]:
-        raise InvalidInputError(f"workload {uid}: {wrong[0]} is no port that it could serve")
-
-
-def without_conflicts(
-    workloads: Sequence[HostWorkload],
-) -> tuple[tuple[HostWorkload, ...], dict[str, str]]:
-    """Each port for the first that declares it, and what is wrong, by uid."""
-    owners: dict[int, str] = {}
-    result: list[HostWorkload] = []
-    problems: dict[str, str] = {}
-    for one in workloads:
-        for port in one.ports:
-            if owners.setdefault(port, one.uid) != one.uid:
-                problems[one.uid] = f"port {port} is captured for {owners[port]} already"
-        own = tuple(port for port in one.ports if owners[port] == one.uid)
-        result.append(dataclasses.replace(one, ports=own))
-    return tuple(result), problems

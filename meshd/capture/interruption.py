@@ -55,6 +55,39 @@ class Ended:
     """RFC 3339."""
 
 
+class Precedence:
+    """Rules of others that stay before ours, from when they were noticed until they are gone."""
+
+    def __init__(self) -> None:
+        self.problem = ""
+        """One line, as long as there are any."""
+        self._rules: tuple[str, ...] = ()
+        self._changes: tuple[Change, ...] = ()
+        self._began = 0.0
+
+    def become(self, rules: tuple[str, ...], changes: tuple[Change, ...]) -> Ended | None:
+        """What has ended thereby. ``changes``: which led to these rules."""
+        if rules == self._rules:
+            return None
+        ended = self._ended() if self._rules and not rules else None
+        if rules and not self._rules:
+            self._began, self._changes = time.monotonic(), changes
+        self._rules = rules
+        self.problem = self._text("stand") if rules else ""
+        return ended
+
+    def _text(self, verb: str) -> str:
+        shown, more = "; ".join(self._rules[:_SHOWN]), " …" if len(self._rules) > _SHOWN else ""
+        by = f", put there by {authors(self._changes)}" if self._changes else ""
+        return f"rules of others {verb} before the mesh's and may lead around it{by}: {shown}{more}"
+
+    def _ended(self) -> Ended:
+        seconds = time.monotonic() - self._began
+        program = self._changes[-1].program if self._changes else ""
+        text = f"{self._text('stood')}; they were gone after {seconds:.2f} s"
+        return Ended(program, seconds, text, _moment(time.time()))
+
+
 def found(changes: tuple[Change, ...], steps: Sequence[str], noticed: float) -> Interruption | None:
     """None where nothing has to be put back. ``noticed``: 0 is now."""
     return Interruption(changes, steps, noticed or time.monotonic()) if steps else None

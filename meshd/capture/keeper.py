@@ -26,6 +26,7 @@ from meshd.capture.events import Rules
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_keeper import HostKeeper
 from meshd.capture.namespaces import Pin, Pins, is_elsewhere, moved
+from meshd.capture.nfnetlink import Change
 from meshd.capture.options import CaptureOptions, options_for
 from meshd.capture.probe import listens, probe
 from meshd.errors import MeshdError
@@ -181,6 +182,7 @@ class _Worker:
         self._addresses = Addresses(self._wake.set)
         self._rules = Rules(self._look)
         self._interruptions = Interruptions()
+        self._preceding = interruption.Precedence()
 
     def want(self, placement: Placement | None) -> None:
         if placement != self.wanted or placement is None:
@@ -270,27 +272,35 @@ class _Worker:
         if self._applied == (pin, options, now):
             return
         self._bare = None
-        interrupted = None
+        interrupted, changes = None, ()
         if self._applied is not None and self._applied[:2] == (pin, options):
             planned = await self._run(pin, functools.partial(apply.plan, options))
             changes = self._rules.between(self._applied[2], planned.found)
             interrupted = interruption.found(changes, planned.changes, self._noticed)
             if not interrupted:
+                self._precede(planned, changes)
                 self._applied, self._noticed = (pin, options, planned.fingerprint), 0.0
                 return
             self._tell(Stage.CAPTURED, problem=f"{interrupted.text}; putting them back")
         outcome = await self._write(pin, options)
         self._applied, self._noticed = (pin, options, outcome.fingerprint), 0.0
+        self._precede(outcome, changes)
         if any(step.backend == "legacy" for step in outcome.steps):
             # Each child would load it anew, which takes longer than all the rest.
             importlib.import_module("meshd.capture.legacy")
         if interrupted:
-            ended = interrupted.ended()
-            interruption.say(ended, self.uid)
-            self._interruptions = interruption.counted(self._interruptions, ended)
+            self._count(interrupted.ended())
         if self._stage is not Stage.CAPTURED:
             self._tell(Stage.CAPTURED)
         self._look()
+
+    def _precede(self, outcome: apply.Outcome, changes: tuple[Change, ...]) -> None:
+        if ended := self._preceding.become(outcome.foreign, changes):
+            self._count(ended)
+
+    def _count(self, ended: interruption.Ended) -> None:
+        interruption.say(ended, self.uid)
+        self._interruptions = interruption.counted(self._interruptions, ended)
 
     async def _write(self, pin: Pin, options: CaptureOptions) -> apply.Outcome:
         self._writing = True
@@ -310,7 +320,8 @@ class _Worker:
                 return 0  # they go through the mesh again
             problem = answered
         replaced = moved(source) if is_elsewhere(pin, source) else ""
-        self._tell(Stage.CAPTURED, proven=not (problem or replaced), problem=replaced or problem)
+        told = replaced or problem or self._preceding.problem
+        self._tell(Stage.CAPTURED, proven=not told, problem=told)
         interval = self._keeper.settings.probe_interval
         if problem and self._keeper.fail_open and self._failures >= _FAILURES_TO_OPEN:
             return await self._open(pin, problem)

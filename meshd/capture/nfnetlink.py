@@ -17,7 +17,9 @@ from meshd.printable import printable
 _NETLINK_NETFILTER: Final = 12
 _NLM_F_REQUEST: Final = 1
 _NLM_F_ACK: Final = 4
+_NLM_F_DUMP: Final = 0x300
 _NLMSG_ERROR: Final = 2
+_NLMSG_DONE: Final = 3
 _BATCH_BEGIN: Final = 0x10
 _BATCH_END: Final = 0x11
 _NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
@@ -66,7 +68,7 @@ def changes(part: bytes) -> Iterator[Change]:
     """The transactions whose ends are among these messages. Pure."""
     for kind, body in _messages(part):
         if kind == _NEWGEN:
-            found = dict(_attributes(body[_GENERIC.size :]))
+            found = dict(attributes(body[_GENERIC.size :]))
             name = found.get(_GEN_PROC_NAME, b"").partition(b"\0")[0]
             yield Change(
                 generation=_number(found.get(_GEN_ID)),
@@ -82,11 +84,28 @@ def _messages(part: bytes) -> Iterator[tuple[int, bytes]]:
         part = part[max(_HEADER.size, (length + 3) & ~3) :]
 
 
-def _attributes(part: bytes) -> Iterator[tuple[int, bytes]]:
+def attributes(part: bytes) -> Iterator[tuple[int, bytes]]:
     while len(part) >= 4:
         length, kind = struct.unpack_from("=HH", part)
         yield kind & _TYPE, part[4:length]
         part = part[max(4, (length + 3) & ~3) :]
+
+
+def dump(what: int) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """The family and the attributes of each chain, rule and so on, whatever its family.
+
+    Raises SystemRefusedError.
+    """
+    with _socket() as netlink:
+        netlink.send(_message(_NFTABLES << 8 | what, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0))
+        while True:
+            for kind, body in _messages(netlink.recv(1 << 16)):
+                if kind == _NLMSG_DONE:
+                    return
+                if kind == _NLMSG_ERROR:
+                    code = -struct.unpack_from("=i", body)[0]
+                    raise SystemRefusedError(f"cannot read nf_tables: {os.strerror(code)}")
+                yield body[0], dict(attributes(body[_GENERIC.size :]))
 
 
 def _number(value: bytes | None) -> int:

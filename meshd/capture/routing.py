@@ -18,10 +18,13 @@ from meshd.capture.rules import Family
 from meshd.errors import SystemRefusedError
 from meshd.model.interception import INBOUND_CONNMARK
 
-_PREFERENCE: Final = 1
-"""Before whatever rules others have, such as one for each address of a host with two of them, and
-behind the kernel's own of local addresses only. It is for packets with our mark and no others."""
-_FORMER: Final = 32764
+_PREFERENCE: Final = 0
+"""Behind the kernel's own of local addresses only, and before whatever rules others add later, such
+as one for each address of a host with two of them: what they add without a preference comes before
+all but the first, and what has the same one behind those that are there. It is for packets with our
+mark and no others."""
+_FORMER: Final = (1, 32764)
+_LOCAL: Final = "from all lookup 255"
 _MARK: Final = f"{INBOUND_CONNMARK:#x}"
 _MASK: Final = "0xfff"
 _MIGRATE: Final = Path("/proc/sys/net/ipv4/tcp_migrate_req")
@@ -49,6 +52,16 @@ def present_in(family: Family, table: int) -> tuple[str, ...]:
     return tuple(_present(answers, table))
 
 
+def before_ours(family: Family, table: int) -> tuple[str, ...]:
+    """Rules of others which the kernel asks before ours, and which may lead replies elsewhere."""
+    command = ["ip", "-N", f"-{family.value}", "rule", "show"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    listed = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    ours = f"from all fwmark {_MARK}/{_MASK} lookup {table}"
+    place = next((at for at, line in enumerate(listed) if line.endswith(ours)), 0)
+    return tuple(line for line in listed[:place] if not line.endswith(_LOCAL))
+
+
 def add(family: Family, table: int, lines: tuple[str, ...]) -> None:
     """Raises SystemRefusedError."""
     _change("add", family, table, lines)
@@ -62,8 +75,8 @@ def remove(family: Family, table: int, lines: tuple[str, ...]) -> None:
 def _change(verb: str, family: Family, table: int, lines: tuple[str, ...]) -> None:
     if rule_line(table) in lines:
         mark = f"fwmark {_MARK}/{_MASK}"
-        former = f"rule del priority {_FORMER} {mark} table {table}"
-        _ip(family, [f"rule {verb} priority {_PREFERENCE} {mark} table {table}", former])
+        former = [f"rule del priority {one} {mark} table {table}" for one in _FORMER]
+        _ip(family, [f"rule {verb} priority {_PREFERENCE} {mark} table {table}", *former])
     if route_line(table) in lines:
         _ip(family, [f"route {verb} local default dev lo table {table}"])
 

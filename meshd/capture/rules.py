@@ -147,6 +147,7 @@ def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
             PREROUTING_CHAIN: (
                 Rule(
                     protocol="tcp",
+                    in_interface="lo",
                     matches=(marked(INBOUND_MARK),),
                     target=Extension("CONNMARK", (Option("set-xmark", (CONNMARK,)),)),
                 ),
@@ -228,7 +229,8 @@ def _raw_output(options: CaptureOptions) -> Iterator[Rule]:
 
 def _inbound(options: CaptureOptions) -> Iterator[Rule]:
     """No source address is let past: whoever is on the same link can take any."""
-    yield Rule(protocol="tcp", matches=(marked(),), target=RETURN)
+    # What a proxy sends comes back on this interface only: elsewhere somebody else set the mark.
+    yield Rule(protocol="tcp", in_interface="lo", matches=(marked(),), target=RETURN)
     for name in options.exclude_interfaces:
         yield Rule(in_interface=name, target=RETURN)
     yield from _to_inbound(options, Rule(protocol="tcp", target=RETURN))

@@ -16,8 +16,8 @@ import typer
 from meshd.capture import apply as capture
 from meshd.capture import hold as holding
 from meshd.capture import inside
-from meshd.capture.host_keeper import host_workload
 from meshd.capture.host_rules import HostWorkload
+from meshd.capture.hosted import host_workload
 from meshd.capture.options import CaptureOptions, options_for
 from meshd.capture.probe import listens_here
 from meshd.cli import release

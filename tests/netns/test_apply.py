@@ -127,7 +127,7 @@ def test_what_others_broke_is_mended(network: Any, backend: str) -> None:
     written = network.workload.save()
     network.workload.run(f"iptables-{backend}", "-t", "nat", "-F", "OUTPUT")
     network.workload.run(f"ip6tables-{backend}", "-t", "raw", "-F", "MESHD_OUTPUT")
-    network.workload.run("ip", "rule", "del", "pref", "1")
+    network.workload.run("ip", "rule", "del", "fwmark", "0x111/0xfff")
     mended = network.apply(options)
     assert network.workload.save() == written
     assert [step.change for step in mended.steps if "GUARD" not in step.change] == [

@@ -441,7 +441,7 @@ _DISTURBANCES = (
     ("iptables-nft", "-t", "raw", "-I", "OUTPUT", "1", "-p", "tcp", "-j", "CT", "--notrack"),
     ("iptables-nft", "-t", "mangle", "-I", "OUTPUT", "1", "-j", "ACCEPT"),
     ("ip6tables-nft", "-t", "nat", "-I", "OUTPUT", "1", "-p", "tcp", "-j", "ACCEPT"),
-    ("ip", "rule", "del", "pref", "1"),
+    ("ip", "rule", "del", "fwmark", "0x111/0xfff"),
 )
 
 
@@ -463,7 +463,7 @@ def is_whole(host: Any) -> bool:
     first = first_rules(host)
     tables = ("nat", "raw", "mangle")
     chains = [(table, builtin) for table in tables for builtin in ("OUTPUT", "PREROUTING")]
-    return "1:\tfrom all fwmark 0x111" in host.run("ip", "rule") and all(
+    return "0:\tfrom all fwmark 0x111" in host.run("ip", "rule") and all(
         "-j MESHD_" in first.get((program, *chain), "")
         for program in ("iptables-nft-save", "ip6tables-nft-save")
         for chain in chains
@@ -490,5 +490,44 @@ def test_what_takes_a_workload_out_of_the_mesh_is_undone_long_before_the_next_pr
             assert told.counts == {"" if disturbance[0] == "ip" else disturbance[0]: 1}
             assert program in told.last
             assert told.last.endswith(f"they were put back after {told.seconds:.2f} s")
+
+    asyncio.run(story())
+
+
+_BEFORE_OURS = (
+    (
+        "nft add table inet theirs; add chain inet theirs early"
+        " { type filter hook prerouting priority -301; };"
+        " add rule inet theirs early tcp dport 8080 notrack",
+        "table inet theirs, chain early (prerouting, priority -301): tcp dport 8080 notrack",
+        "nft delete table inet theirs",
+    ),
+    (
+        "iptables-nft -t mangle -A OUTPUT -p tcp --dport 99 -j MARK --set-mark 0x539",
+        "ipv4 nft table mangle: -A OUTPUT -p tcp -m tcp --dport 99 -j MARK --set-xmark 0x539",
+        "iptables-nft -t mangle -D OUTPUT -p tcp --dport 99 -j MARK --set-mark 0x539",
+    ),
+)
+
+
+@pytest.mark.parametrize(("command", "rule", "undoing"), _BEFORE_OURS, ids=["nft", "mark"])
+def test_a_workload_is_not_proven_while_a_rule_of_others_comes_before_the_meshs(
+    network: Any, directory: Path, command: str, rule: str, undoing: str
+) -> None:
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory, SELDOM) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+            program, *words = command.split()
+            network.workload.run(program, *words)
+            await mesh.sees_problem(rule, Stage.CAPTURED)
+            assert f"put there by {program} (process " in mesh.seen[-1][0].problem
+            network.workload.run(*undoing.split())
+            await mesh.sees_exactly(PROVEN)
+            told = mesh.seen[-1][0].interruptions
+            assert told.counts == {program: 1}
+            assert rule in told.last
+            assert "they were gone after " in told.last
 
     asyncio.run(story())

@@ -100,14 +100,16 @@ def test_replies_to_a_borrowed_source_address_come_back_to_the_proxy(
         assert client.recv(64) == b"answer"
 
 
-@pytest.mark.parametrize("preference", [2, 100, 10000, 32763, 32765])
+@pytest.mark.parametrize("preference", [None, 0, 1, 100, 32765])
 def test_source_routing_of_a_host_with_two_addresses_takes_no_reply_away(
-    captured: Any, addresses: dict[str, str], preference: int
+    captured: Any, addresses: dict[str, str], preference: int | None
 ) -> None:
     """``ip rule add from ADDRESS lookup TABLE``, as multi-homed hosts have it."""
     to = ("default", "via", addresses["peer"], "table", "200")
     family = "-6" if ":" in addresses["any"] else "-4"
-    rule = ("from", addresses["workload"], "lookup", "200", "pref", str(preference))
+    rule = ("from", addresses["workload"], "lookup", "200")
+    if preference is not None:
+        rule = (*rule, "pref", str(preference))
     captured.workload.run("ip", family, "route", "add", *to)
     captured.workload.run("ip", family, "rule", "add", *rule)
     try:
@@ -392,3 +394,11 @@ def test_without_ipv6_only_ipv4_is_captured(network: Any, backend: str) -> None:
         server.accept() as accepted,
     ):
         assert ipaddress.ip_address(accepted.client) == ipaddress.ip_address("fd00:198::71:2")
+
+
+def test_a_routing_rule_that_was_there_before_ours_with_the_first_preference_is_named(
+    network: Any, backend: str
+) -> None:
+    network.workload.run("ip", "rule", "add", "from", "198.18.71.2", "lookup", "200", "pref", "0")
+    outcome = network.apply(CaptureOptions(backend=backend))
+    assert outcome.foreign == ("ipv4 routing rule 0: from 198.18.71.2 lookup 200",)

@@ -27,14 +27,14 @@ RULES = {
     },
     "mangle": {
         "MESHD_PREROUTING": """
-            -p tcp -m mark --mark 0x53a/0xfff -j CONNMARK --set-xmark 0x111/0xfff""",
+            -i lo -p tcp -m mark --mark 0x53a/0xfff -j CONNMARK --set-xmark 0x111/0xfff""",
         "MESHD_OUTPUT": """
             -p tcp -m connmark --mark 0x111/0xfff -j CONNMARK --restore-mark
               --nfmask 0xfff --ctmask 0xfff""",
     },
     "nat": {
         "MESHD_PREROUTING": """
-            -p tcp -m mark --mark 0x538/0xffc -j RETURN
+            -i lo -p tcp -m mark --mark 0x538/0xffc -j RETURN
             -p tcp -j REDIRECT --to-ports 15006""",
         "MESHD_OUTPUT": """
             -o lo -p tcp -m mark --mark 0x539/0xfff -j REDIRECT --to-ports 15006
