@@ -137,8 +137,8 @@ def test_reloading_new_settings_of_the_proxies_replaces_the_pool_and_fails_nothi
         )
     assert not _told(well, "queries under way may be lost")
     (report,) = reports
-    # On a machine that is short of CPU, what the old proxies still have may end with them.
-    assert report.failed <= report.done // 20, report
+    assert report.done > 0
+    assert not report.failed, report
     well.configure(SETTINGS)
     well.systemctl("reload", "meshd")
     eventually(well.is_well, "it is well again", 60)

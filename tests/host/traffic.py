@@ -42,6 +42,8 @@ class Report:
     """Why the connection that was to stay did not."""
     again: int
     """Requests over a kept connection that had ended, and went over another one."""
+    late: float
+    """Seconds that the client itself was too late with a request, at most."""
     failures: list[tuple[float, float, str]]
     """When it began, when it failed, and how."""
 

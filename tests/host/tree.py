@@ -51,7 +51,7 @@ def debian_tree(
 
 def _build(tree: Path, packages: Sequence[str], adapt: Callable[[Path], None]) -> None:
     new = tree.with_name(f"{tree.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
+    _remove(new)
     done = subprocess.run(
         [
             *("debootstrap", "--variant=minbase", f"--include={','.join(packages)}"),
@@ -66,6 +66,14 @@ def _build(tree: Path, packages: Sequence[str], adapt: Callable[[Path], None]) -
     assert done.returncode == 0, f"debootstrap: {done.stdout[-1500:]}{done.stderr[-500:]}"
     adapt(new)
     new.rename(tree)
+
+
+def _remove(tree: Path) -> None:
+    """A build that was killed leaves the machine's own /proc and /sys mounted in it."""
+    for line in reversed(Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()):
+        if (mounted := line.split(" ")[1]).startswith(f"{tree}/"):
+            subprocess.run(["umount", "--lazy", mounted], check=True)
+    shutil.rmtree(tree, ignore_errors=True)
 
 
 def mirror() -> str:

@@ -28,6 +28,10 @@ LIMIT = 250_000
 """Bytes for one more workload with an identity of its own, in all proxies together."""
 NOISE = 100
 """Bytes for each workload and service; 430 where DNS goes through the proxies of all else."""
+STEADY = 10
+"""Looks in a row that must agree."""
+STILL = 20_000
+"""Bytes by which they may differ."""
 FEW, MANY = 5, 25
 LINKS = """\
 link set lo up
@@ -114,11 +118,29 @@ def crowd(alone: Node) -> Iterator[Crowd]:
     crowd.go()
 
 
+def settled(node: Node) -> dict[str, int]:
+    """What each proxy uses once what it replaced is gone, which is some seconds after it says that
+    it has the new."""
+    looks: list[dict[str, int]] = []
+
+    def stays() -> bool:
+        looks.append({proxy.name: allocated(node, proxy.name) for proxy in node.proxies()})
+        recent = looks[-STEADY:]
+        return len(recent) == STEADY and all(
+            max(look[name] for look in recent) - min(look[name] for look in recent) < STILL
+            for name in recent[0]
+        )
+
+    node.eventually(stays, "the proxies' memory stays as it is")
+    return {name: min(look[name] for look in looks[-STEADY:]) for name in looks[-1]}
+
+
 def costs(node: Node, act: Callable[[], None]) -> dict[str, int]:
     """What it takes, by proxy, in bytes."""
-    before = {proxy.name: allocated(node, proxy.name) for proxy in node.proxies()}
+    before = settled(node)
     act()
-    return {name: allocated(node, name) - bytes_ for name, bytes_ in before.items()}
+    after = settled(node)
+    return {name: after[name] - bytes_ for name, bytes_ in before.items()}
 
 
 def add_services(node: Node, names: str) -> None:

@@ -209,8 +209,9 @@ class Proxy(NamedTuple):
     log: Path
 
     def counter(self, name: str) -> int:
+        """0 for what the proxy has not counted yet."""
         values = _ask_admin(self.admin, f"/stats?filter=^{name}$")
-        return int(values.rpartition(b":")[2])
+        return int(values.rpartition(b":")[2] or 0)
 
     def eventually(self, condition: Callable[[], bool]) -> None:
         _eventually(condition)
