@@ -19,7 +19,7 @@ SETUP  := .ci/setup
 # Which tests go together says tests/conftest.py. A test that hangs still ends the run.
 LANES  := --numprocesses=2 --dist=loadscope --no-loadscope-reorder --max-worker-restart=0
 
-.PHONY: help demo demo-once test vagrant-test check format bench wheel deb clean setup setup-demo setup-test setup-bench setup-check setup-deb
+.PHONY: help demo demo-once test vagrant-test check format fuzz bench wheel deb clean setup setup-demo setup-test setup-bench setup-check setup-deb
 
 help:
 	@awk -F': |## ' '/^[a-z-]+:.*## /{printf "  make %-13s%s\n", $$1, $$3}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ check: setup-check ## format, lint, types, architecture
 format: setup-check ## rewrite the code in the house's format
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
+
+fuzz: setup-check ## a million altered inputs at each door that others reach; hours
+	@$(BIN)/python -m tests.fuzz
 
 bench: setup-bench ## measure, write build/bench.json, print a table
 	@.ci/reachable $(BIN)/python -m tests.bench

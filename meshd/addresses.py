@@ -26,7 +26,10 @@ _RTM_NEWADDR: Final = 20
 _RTM_GETADDR: Final = 22
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+_IFADDRMSG: Final = 8
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_BYTES: Final = (4, 16)
+"""Of an address of either family."""
 _UNUSABLE: Final = 0x08 | 0x20 | 0x40
 """IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE."""
 _GROUPS: Final = 0x10 | 0x40 | 0x100 | 0x400
@@ -141,14 +144,14 @@ def _messages(part: bytes) -> Iterator[tuple[int, bytes]]:
 
 def read(kind: int, body: bytes) -> Iterator[Address]:
     """The address that an ``ifaddrmsg`` is about, if others can reach it. Pure."""
-    if kind != _RTM_NEWADDR:
+    if kind != _RTM_NEWADDR or len(body) < _IFADDRMSG:
         return
     _, _, flags, scope, interface = struct.unpack_from("=BBBBI", body)
     attributes = dict(_attributes(body[8:]))
-    if _IFA_FLAGS in attributes:
-        (flags,) = struct.unpack("=I", attributes[_IFA_FLAGS])
-    raw = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
-    if raw and scope == 0 and not flags & _UNUSABLE:
+    if len(more := attributes.get(_IFA_FLAGS, b"")) == 4:
+        (flags,) = struct.unpack("=I", more)
+    raw = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS) or b""
+    if len(raw) in _BYTES and scope == 0 and not flags & _UNUSABLE:
         yield Address(str(ipaddress.ip_address(raw)), interface)
 
 

@@ -26,7 +26,15 @@ _BEGIN: Final = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
 _LEAST_RSA: Final = 2048
 """Bits."""
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
-_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What reading a certificate, a request or a part of one raises, for what somebody has made."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ def check_certificate(chain: bytes, key: bytes) -> Life:
     leaf = _leaf(chain)
     try:
         public: Any = leaf.public_key()
-    except _UNREADABLE:
+    except UNREADABLE:
         raise InvalidInputError("its certificate has a public key of an unknown kind") from None
     if isinstance(public, rsa.RSAPublicKey) and public.key_size < _LEAST_RSA:
         raise InvalidInputError(
@@ -84,7 +92,7 @@ def check_authority(roots: bytes, revoked: bytes = b"") -> bool:
     for block in lists:
         try:
             x509.load_pem_x509_crl(block)
-        except _UNREADABLE:
+        except UNREADABLE:
             raise InvalidInputError("its revocation list cannot be read") from None
     return True
 
@@ -94,7 +102,7 @@ def _leaf(pem: bytes) -> x509.Certificate:
     first = _check_certificates(pem, "certificate")
     try:
         return x509.load_pem_x509_certificate(first)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise InvalidInputError("its certificate cannot be read") from None
 
 
@@ -110,7 +118,7 @@ def _check_certificates(pem: bytes, what: str) -> bytes:
     reader = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for index, block in enumerate(blocks):
         try:
-            reader.load_verify_locations(cadata=block.decode())
+            reader.load_verify_locations(cadata=block.decode("ascii"))
         except (ssl.SSLError, ValueError):
             which = f" (number {index + 1} of {len(blocks)})" if len(blocks) > 1 else ""
             raise InvalidInputError(f"its {what} cannot be read{which}") from None
@@ -128,17 +136,22 @@ def _private_key(pem: bytes) -> Any:
         return serialization.load_pem_private_key(block, None)
     except TypeError:
         raise InvalidInputError("its private key is protected by a password; remove it") from None
-    except _UNREADABLE:
+    except UNREADABLE:
         raise InvalidInputError("its private key cannot be read") from None
 
 
 def _blocks(pem: bytes, labels: tuple[str, ...]) -> Iterator[bytes]:
     """PEM blocks that have one of these labels (RFC 7468), old names replaced by today's."""
-    for match in _BEGIN.finditer(pem):
+    at = 0
+    while match := _BEGIN.search(pem, at):
+        at = match.end()
         label = match[1].decode()
         if label in labels:
-            text, end, _ = pem[match.start() :].partition(f"-----END {label}-----".encode())
-            block = text + end
+            end = f"-----END {label}-----".encode()
+            found = pem.find(end, at)
+            # Nothing that begins within a block is another, so that each byte is read once.
+            at = found + len(end) if found >= 0 else len(pem)
+            block = pem[match.start() : at]
             yield (
                 block.replace(label.encode(), b"CERTIFICATE") if labels is _CERTIFICATES else block
             )

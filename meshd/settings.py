@@ -20,6 +20,7 @@ from meshd.errors import InvalidInputError
 from meshd.manifest import decode, read_documents
 from meshd.model.base import Duration
 from meshd.model.capacity import Capacity
+from meshd.model.numbers import whole
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Label, Locality, Name, NodeName, Port, PortNumber
 
@@ -257,13 +258,13 @@ def _upstream(text: str) -> tuple[str, int]:
         address, _, port = text.partition(":")
     try:
         ipaddress.ip_address(address)
-        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        if not (number := whole(port, 65535)):
             raise ValueError
     except ValueError:
         raise ValueError(
             f"dns_upstreams: {text!r} is no resolver; write ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT"
         ) from None
-    return address, int(port)
+    return address, number
 
 
 class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,6 +19,7 @@ from meshd.capture.rules import (
     Ruleset,
     jump_to,
 )
+from meshd.errors import SystemRefusedError
 
 PREFIX = "MESHD_"
 
@@ -62,19 +63,38 @@ class Change:
 
 
 def parse_save(text: str) -> Tables:
-    """What iptables-save printed."""
+    """What iptables-save printed. Raises SystemRefusedError for a line that it never prints."""
     tables: dict[str, dict[str, Chain]] = {}
-    table: dict[str, Chain] = {}
+    for name, table in _sections(text):
+        policies: dict[str, str] = {}
+        rules: dict[str, list[str]] = {}
+        for line in table:
+            match line[0], line.split(" ", 2):
+                case ":", [chain, policy, *_]:
+                    policies[chain[1:]] = policy
+                case "-", ["-A", chain, rule] if chain in policies:
+                    rules.setdefault(chain, []).append(rule)
+                case _:
+                    raise SystemRefusedError(f"iptables-save: table {name}: {line[:80]!r}?")
+        tables[name] = {
+            chain: Chain(policy, tuple(rules.get(chain, ()))) for chain, policy in policies.items()
+        }
+    return tables
+
+
+def _sections(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Each table with its lines of chains and rules."""
+    name, lines = "", list[str]()
     for line in text.splitlines():
         if line.startswith("*"):
-            table = tables.setdefault(line[1:].strip(), {})
-        elif line.startswith(":"):
-            name, policy = line[1:].split()[:2]
-            table[name] = Chain(policy)
-        elif line.startswith("-A "):
-            _, name, rule = line.split(" ", 2)
-            table[name] = dataclasses.replace(table[name], rules=(*table[name].rules, rule))
-    return tables
+            name, lines = line[1:].strip(), []
+        elif line == "COMMIT":
+            yield name, lines
+            name, lines = "", []
+        elif line.startswith((":", "-A ")):
+            lines.append(line)
+    if lines:
+        raise SystemRefusedError(f"iptables-save: table {name} has no end")
 
 
 def is_captured(tables: Tables) -> bool:

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from meshd.errors import InvalidInputError
 from meshd.model.interception import DNS_SERVICE_PORT
+from meshd.model.numbers import whole
 from meshd.model.workload import Placement
 from meshd.settings import CaptureSettings
 
@@ -118,12 +119,13 @@ class _Annotations:
 
     def queries(self, usual: int) -> int:
         text = self._values.get(QUERIES_ANNOTATION, str(usual))
-        if not (text.isascii() and text.isdigit() and int(text) <= MOST_QUERIES):
+        rate = whole(text, MOST_QUERIES)
+        if rate is None:
             raise InvalidInputError(
-                f"workload {self._uid}: annotation {QUERIES_ANNOTATION}: {text!r} is no number of"
-                f" queries (0 to {MOST_QUERIES}; 0: without a limit)"
+                f"workload {self._uid}: annotation {QUERIES_ANNOTATION}: {text[:64]!r} is no number"
+                f" of queries (0 to {MOST_QUERIES}; 0: without a limit)"
             )
-        return int(text)
+        return rate
 
     def networks(self, name: str) -> tuple[Network, ...]:
         return self._items(name, _network)
@@ -161,9 +163,10 @@ def _network(text: str) -> Network:
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+    port = whole(text, 65535)
+    if not port:
         raise _WrongItemError(f"{text!r} is not a port (1 to 65535)")
-    return int(text)
+    return port
 
 
 def _interface(text: str) -> str:

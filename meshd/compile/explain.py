@@ -30,6 +30,7 @@ from meshd.compile.virtual_addresses import is_virtual
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.destinations import LocalityLbSetting
 from meshd.model.interception import OUTBOUND_PORT
+from meshd.model.numbers import whole
 from meshd.model.service import Endpoint, Protocol, Resolution, ServiceRecord
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
@@ -229,7 +230,7 @@ def _split(destination: str) -> tuple[str, int]:
         host, _, port = destination.partition(":")
     else:
         host, port = destination, ""
-    return host, int(port) if port.isdecimal() else 0
+    return host, whole(port, 65535) or 0
 
 
 def _by_address(view: View, address: str) -> ServiceRecord | None:

@@ -10,6 +10,8 @@ from typing import Final
 
 import msgspec
 
+from meshd.model.numbers import whole
+
 BLACK_HOLE_CLUSTER: Final = "BlackHoleCluster"
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"
 
@@ -71,16 +73,17 @@ class InboundCluster(msgspec.Struct, frozen=True):
 def parse_cluster(name: str) -> OutboundCluster | InboundCluster | None:
     """None: it is none of a service's, such as BlackHoleCluster."""
     parts = name.split("|")
-    if len(parts) != 4 or not parts[1].isdecimal():
+    port = whole(parts[1], 65535) if len(parts) == 4 else None
+    if port is None:
         return None
-    direction, port, subset, host = parts
+    direction, _, subset, host = parts
     host, _, variant = host.partition("@")
     if direction == "inbound":
-        return InboundCluster(int(port), variant)
+        return InboundCluster(port, variant)
     if direction != "outbound":
         return None
     apart, colon, rest = variant.partition(":")
-    return OutboundCluster(int(port), host, subset, *((rest, apart) if colon else (variant,)))
+    return OutboundCluster(port, host, subset, *((rest, apart) if colon else (variant,)))
 
 
 def client_routes(port: int, scope: str) -> str:

@@ -17,6 +17,7 @@ from google.protobuf import struct_pb2
 
 from meshd.compile.listeners import listener_name, workload_of
 from meshd.errors import InvalidInputError
+from meshd.model.numbers import whole
 from meshd.model.pool import LIMITS
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
@@ -34,13 +35,14 @@ def asked_connections(workload: Workload) -> int | None:
     text = workload.annotations.get(ANNOTATION)
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= _MOST:
+    asked = whole(text, _MOST)
+    if not asked:
         raise InvalidInputError(
-            f"workload {workload.uid}: annotation {ANNOTATION}: {text!r} is no number of"
+            f"workload {workload.uid}: annotation {ANNOTATION}: {text[:64]!r} is no number of"
             f" connections from 1 to {_MOST}; the setting proxy.max_connections_per_workload is in"
             " force"
         )
-    return int(text)
+    return asked
 
 
 def connections(workload: Workload, options: MeshOptions) -> int:

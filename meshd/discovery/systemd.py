@@ -13,6 +13,7 @@ from meshd.discovery import hold_units
 from meshd.discovery.hold_units import Preparation, hold_of
 from meshd.discovery.units import SLICE_PREFIX, cgroup_of, slice_of
 from meshd.errors import SystemRefusedError
+from meshd.model.numbers import whole
 
 UNITS: Final = Path("/etc/systemd/system")
 _TIMEOUT: Final = 120.0
@@ -79,8 +80,8 @@ class Unit:
     @property
     def user(self) -> int:
         """As which it runs; 0: root, or it does not run."""
-        number = self.properties.get("UID", "")
-        return int(number) if number.isdigit() and int(number) != _NO_USER else 0
+        number = whole(self.properties.get("UID", ""), _NO_USER - 1)
+        return number or 0
 
     @property
     def sockets(self) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshd.errors import InvalidInputError
+from meshd.model.numbers import whole
 
 DEFAULT_PORT: Final = 15012
 
@@ -23,6 +24,7 @@ def split_address(server: str) -> tuple[str, int]:
     if not bare and (not host or text.endswith("]")):
         host, port = text, ""
     host = host.removeprefix("[").removesuffix("]")
-    if not host or (port and not (port.isdigit() and 0 < int(port) < 65536)):
+    number = whole(port, 65535) if port else DEFAULT_PORT
+    if not host or not number:
         raise InvalidInputError(f"{server!r} is no address of a server: give HOST or HOST:PORT")
-    return host, int(port or DEFAULT_PORT)
+    return host, number

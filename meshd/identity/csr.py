@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from meshd.credentials import UNREADABLE
 from meshd.errors import InvalidInputError
 from meshd.identity.names import parse
 from meshd.identity.node import SERVER_NAME, node_uri, parse_node
@@ -16,15 +16,6 @@ from meshd.model.bounds import Bounds, cover, refusal
 from meshd.model.workload import Identity
 
 _MAX_BYTES = 16 * 1024
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
-"""What parsing raises, at whatever depth, for what a stranger has made."""
 _SHORTEST_RSA = 2048
 
 
@@ -51,7 +42,7 @@ def read(pem: bytes) -> Asked:
         names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         raise InvalidInputError("the request names nobody") from None
-    except _UNREADABLE:
+    except UNREADABLE:
         raise InvalidInputError("not a certificate request in PEM") from None
     if not _is_strong(key):
         raise InvalidInputError("the request's key is neither P-256 or better nor RSA of 2048 bits")

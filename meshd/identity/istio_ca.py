@@ -15,6 +15,7 @@ from cryptography import x509
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from meshd import wire
+from meshd.credentials import UNREADABLE
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.identity.node import parse_node
 from meshd.wire.joining import Peer
@@ -59,11 +60,14 @@ def peer_of(certificate: bytes, trust_domain: str) -> Peer:
 
     Raises InvalidInputError when it is no node's of this mesh.
     """
-    leaf = x509.load_der_x509_certificate(certificate)
+    try:
+        leaf = x509.load_der_x509_certificate(certificate)
+    except UNREADABLE:
+        raise InvalidInputError("your certificate cannot be read") from None
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         uris = []
     found = parse_node(uris[0]) if len(uris) == 1 else None
     if found is None:

@@ -13,6 +13,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from meshd.credentials import UNREADABLE
 from meshd.errors import InvalidInputError, MeshdError, UnreachableError
 from meshd.identity import answers, authority, clocks, join, tokens
 from meshd.identity.join import ALPN, AskRoots, AskToJoin, MeshFacts, Message, Roots, Welcome
@@ -72,7 +73,7 @@ async def ask_roots(server: Address) -> Roots:
 def _pinned(server: Address, told: Roots, token: Token) -> x509.Certificate:
     try:
         found = x509.load_pem_x509_certificates(told.pem.encode())
-    except ValueError:
+    except UNREADABLE:
         raise InvalidInputError(f"{show(server)} has no usable root certificate") from None
     for root in found:
         if hmac.compare_digest(tokens.pin_of(root.public_bytes(Encoding.DER)), token.pin):

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from meshd.credentials import UNREADABLE
 from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.identity.disk import Disk, write_whole
 
@@ -138,7 +139,7 @@ class NodeFile:
             serialization.load_pem_private_key(key + end, password=None)
             x509.load_pem_x509_certificates(chain)
             x509.load_pem_x509_certificates(roots)
-        except ValueError as error:
+        except UNREADABLE as error:
             raise InvalidInputError(
                 f"{self._path}: damaged ({error}); run meshctl join with a new token"
             ) from None

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Container
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -32,7 +32,8 @@ class _Content(msgspec.Struct, frozen=True):
     issued: UnixSeconds
     begins: UnixSeconds
     expires: UnixSeconds
-    serial: str
+    serial: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{1,40}\Z")]
+    """Hexadecimal: RFC 5280, 4.1.2.2."""
     chain: bytes
     key: bytes
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from meshd.credentials import UNREADABLE
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
 from meshd.identity import authority
 from meshd.identity.authority import Authority, AuthorityKey
@@ -178,7 +178,7 @@ class Store:
             raise InvalidInputError(
                 f"{path}: has a passphrase; store it without one (openssl pkey -in … -out …)"
             ) from None
-        except (ValueError, UnsupportedAlgorithm):
+        except UNREADABLE:
             raise InvalidInputError(
                 f"{path}: not a private key in PEM; put back the one that was there"
             ) from None
@@ -190,7 +190,7 @@ class Store:
         """At least one."""
         try:
             return x509.load_pem_x509_certificates(_read(path, private=False))
-        except ValueError:
+        except UNREADABLE:
             raise InvalidInputError(
                 f"{path}: not a certificate in PEM; put back the one that was there"
             ) from None

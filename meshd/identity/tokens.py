@@ -14,7 +14,7 @@ import datetime
 import hashlib
 import hmac
 from collections.abc import Iterable
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -56,8 +56,8 @@ class Use(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What the server keeps of a token. Times in Unix seconds."""
 
-    id: str
-    hash: str
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{12}\Z")]
+    hash: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     """SHA-256 of the secret."""
     created: UnixSeconds
     expires: UnixSeconds

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from meshd.model.capacity import Asked, Capacity, Machine, capacity
+from meshd.model.numbers import whole
 from meshd.settings import ProxySettings
 
 _ROOT: Final = Path("/")
@@ -53,7 +54,7 @@ def read(root: Path = _ROOT) -> Machine:
 def _memory(root: Path) -> int:
     """Of the machine, or the least of what the control groups leave of it."""
     found = _MEMORY.search(_text(root / "proc/meminfo"))
-    limits = [int(found[1]) * 1024] if found else []
+    limits = [_number(found[1]) * 1024] if found else []
     own = _text(root / "proc/self/cgroup").splitlines()
     for mark, mounted, name in _HIERARCHIES:
         line = next((line for line in own if mark in line), "")
@@ -74,4 +75,4 @@ def _text(path: Path) -> str:
 
 def _number(text: str) -> int:
     """0: there is none."""
-    return int(text) if text.isdecimal() else 0
+    return whole(text) or 0

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from meshd.model.numbers import whole
+
 INTERVAL: Final = 5.0
 """Seconds between looks at a proxy that answers."""
 SHORT_INTERVAL: Final = 2.0
@@ -77,7 +79,9 @@ def parse(stat: str, schedstat: str) -> Thread | None:
     """``/proc/PID/task/PID/stat`` and ``schedstat``; None when they are not what they should be."""
     # The second field is a name in parentheses, which may hold anything.
     state = stat.rpartition(")")[2].split()[:1]
-    counts = schedstat.split()
-    if not state or len(counts) != 3 or not all(count.isdecimal() for count in counts):
-        return None
-    return Thread(state[0], int(counts[0]) / 1e9, int(counts[2]))
+    counts = [whole(count) for count in schedstat.split()]
+    match counts:
+        case [int(ran), int(), int(turns)] if state:
+            return Thread(state[0], ran / 1e9, turns)
+        case _:
+            return None

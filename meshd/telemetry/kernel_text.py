@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from meshd.model.numbers import whole
+
 _ESTABLISHED: Final = "01"
 _PSEUDO: Final = {
     *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts"),
@@ -21,7 +23,7 @@ _COUNT: Final = re.compile(r"\b(bytes_sent|bytes_retrans|bytes_received):(\d+)")
 
 def _number(text: str) -> int:
     """0 for what is none."""
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return whole(text) or 0
 
 
 def established(text: str) -> Iterator[int]:
@@ -54,9 +56,9 @@ def sockets(text: str) -> Mapping[int, tuple[int, int]]:
     found: dict[int, tuple[int, int]] = {}
     for line in text.splitlines():
         if inode := _SOCKET.search(line):
-            counts = {name: int(number) for name, number in _COUNT.findall(line)}
+            counts = {name: _number(number) for name, number in _COUNT.findall(line)}
             sent = counts.get("bytes_sent", 0) - counts.get("bytes_retrans", 0)
-            found[int(inode[1])] = counts.get("bytes_received", 0), sent
+            found[_number(inode[1])] = counts.get("bytes_received", 0), sent
     return found
 
 

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from meshd.model.numbers import whole
+
 UNIT: Final = "meshd.service"
 _DROPPED_BY_JOURNALD: Final = "a596d6fe7bfa4994828e72309e95d61e"
 """SD_MESSAGE_JOURNAL_DROPPED, <systemd/sd-messages.h>."""
@@ -67,9 +69,10 @@ def read(entry: Mapping[str, Any]) -> tuple[What, int] | None:
     message = str(entry.get("MESSAGE", ""))
     if str(entry.get("MESSAGE_ID", "")).replace("-", "") == _DROPPED_BY_JOURNALD:
         told = _TOLD.search(message)
-        return (What("journald", told[2]), int(told[1])) if told else None
-    lines = str(entry.get("MESHD_LINES", ""))
-    if entry.get("MESHD_EVENT") not in _EVENTS or not lines.isdecimal():
+        count = whole(told[1]) if told else None
+        return (What("journald", told[2]), count) if told and count is not None else None
+    lines = whole(str(entry.get("MESHD_LINES", "")))
+    if entry.get("MESHD_EVENT") not in _EVENTS or lines is None:
         return None
     what = What(
         by="meshd",
@@ -79,7 +82,7 @@ def read(entry: Mapping[str, Any]) -> tuple[What, int] | None:
         reason="repeated" if entry["MESHD_EVENT"] == "repeated" else "dropped",
         message=str(entry.get("MESHD_TEMPLATE", "")),
     )
-    return what, int(lines)
+    return what, lines
 
 
 class Journal:

@@ -67,3 +67,8 @@ def test_what_verifies_nothing_is_named(roots: bytes, revoked: bytes, said: str)
 def test_old_names_of_pem_blocks_are_read_as_proxies_read_them() -> None:
     old = GOOD.replace(b"BEGIN ", b"BEGIN TRUSTED ").replace(b"END ", b"END TRUSTED ")
     assert credentials.check_certificate(old, key_pem(KEY))
+
+
+def test_a_block_with_other_letters_than_base64_has_cannot_be_read() -> None:
+    with pytest.raises(InvalidInputError, match="certificate cannot be read"):
+        check_certificate(GOOD.replace(b"M", "\u2028".encode(), 1), key_pem(KEY))

@@ -30,6 +30,7 @@ from meshd.capture.rules import (
     jump_to,
 )
 from meshd.capture.tables import restore_text
+from meshd.errors import SystemRefusedError
 
 FOREIGN_RULES = (
     "-p tcp -j ACCEPT",
@@ -237,3 +238,12 @@ def test_jumps_of_ours_may_stand_before_one_another() -> None:
     )
     both = {**wanted, "raw": {**wanted["raw"], GUARD_CHAIN: ()}}
     assert changes_to(guard, both, mark_new_tables=False) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["*nat\n:A\nCOMMIT", "*nat\n-A A -j B\nCOMMIT", "*nat\n:A -\n-A A\nCOMMIT", "*nat\n:A - [0"],
+)
+def test_tables_that_are_cut_off_are_not_taken_for_what_is_there(text: str) -> None:
+    with pytest.raises(SystemRefusedError, match="iptables-save: table nat"):
+        parse_save(text)

@@ -121,6 +121,7 @@ def test_ipv4_addresses_in_ipv6_clothes_are_ipv4_addresses() -> None:
         ("includeOutboundPorts", "65536", "'65536' is not a port"),
         ("excludeOutboundPorts", "-1", "'-1' is not a port"),
         ("excludeOutboundPorts", "٣", "'٣' is not a port"),
+        ("excludeOutboundPorts", "9" * 9000, "is not a port"),
         ("excludeInterfaces", "eth0 -j ACCEPT", "'eth0 -j ACCEPT' is not the name"),
         ("excludeInterfaces", "!lo", "'!lo' is not the name"),
         ("excludeInterfaces", "eth+", "'eth+' is not the name"),
@@ -140,3 +141,9 @@ def test_a_wrong_value_is_named_with_its_workload_and_annotation(
 def test_a_wrong_setting_is_named() -> None:
     with pytest.raises(InvalidInputError, match=r"setting capture\.exclude_outbound_cidrs: 'x'"):
         read(settings=CaptureSettings(exclude_outbound_cidrs=("x",)))
+
+
+@pytest.mark.parametrize("value", ["-1", "10001", "9" * 9000, "٣", ""])
+def test_a_wrong_number_of_queries_is_named(value: str) -> None:
+    with pytest.raises(InvalidInputError, match="is no number of queries"):
+        read({QUERIES_ANNOTATION: value}, prefix="")

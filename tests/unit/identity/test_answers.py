@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -71,6 +72,19 @@ def test_a_certificate_of_another_authority_is_refused(
 
     with pytest.raises(InvalidInputError, match="none of the mesh's roots"):
         run(mixed())
+
+
+def test_a_certificate_whose_key_cannot_be_read_is_refused(signer: Standalone) -> None:
+    request = _request(REVIEWS)
+    block = asyncio.run(issued(signer, request)).partition(b"-----END")[0].partition(b"-----\n")[2]
+    der = bytearray(base64.b64decode(block))
+    point = der.index(b"\x03\x42\x00\x04")  # a bit string with an uncompressed point on P-256
+    der[point + 3] = 9
+    damaged = b"-----BEGIN CERTIFICATE-----\n%b-----END CERTIFICATE-----\n" % base64.encodebytes(
+        der
+    )
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        answers.check(request.csr, damaged, signer.roots())
 
 
 @pytest.mark.parametrize("chain", [b"", b"x", b"-----BEGIN CERTIFICATE-----\nAA\n"])

@@ -61,6 +61,7 @@ class Maker:
             inspect.DictType: self._dict,
             inspect.VarTupleType: self._list,
             inspect.ListType: self._list,
+            inspect.TupleType: lambda info, depth: [self.of(one, depth) for one in info.item_types],
             inspect.UnionType: lambda info, depth: self.of(rng.choice(info.types), depth),
             inspect.Metadata: lambda info, depth: self.of(info.type, depth),
             inspect.BytesType: lambda _, __: self._pick(TEXTS, BAD_TEXTS),
@@ -163,22 +164,3 @@ def _deep(levels: int) -> Any:
     for _ in range(levels):
         value = [value]
     return value
-
-
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """Some bytes of it changed, cut or repeated."""
-    found = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 4, 8))):
-        at = rng.randrange(len(found) + 1)
-        match rng.randrange(4):
-            case 0:
-                found[at : at + 1] = bytes([rng.randrange(256)])
-            case 1:
-                del found[at : at + rng.randrange(1, 9)]
-            case 2:
-                found[at:at] = found[at : at + rng.randrange(1, 40)]
-            case _:
-                found[at:at] = rng.choice(
-                    (b"\0", b"\xff", b"&a ", b"*a", b"{", b"]", b": ", b"1e9")
-                )
-    return bytes(found)

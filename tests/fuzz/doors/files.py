@@ -1,0 +1,192 @@
+"""Doors of files: what this or an older version wrote on disk, or somebody else, or half of it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from meshd import settings
+from meshd.attempts import Attempts, Suspect
+from meshd.config import applied
+from meshd.config.addresses import allocate
+from meshd.discovery import remains, workloads
+from meshd.errors import UNDECODABLE
+from meshd.identity import tokens
+from meshd.identity.node import NodeFile
+from meshd.identity.shelf import Shelf
+from meshd.identity.store import Store
+from meshd.identity.token_store import TokenStore
+from meshd.model.workload import Identity, Workload
+from meshd.proxy import machine
+from meshd.resolver import search, upstreams
+from meshd.roles.agent import decode
+from meshd.settings import MeshSettings
+from meshd.xds.inbox import Held, Inbox
+from tests import pem
+from tests.fuzz.door import Door
+
+_NOW: Final = 1_790_000_000.0
+_IDENTITY: Final = Identity("cluster.local", "shop", "web")
+_WORKLOAD: Final = Workload(uid="shop.web", name="web", namespace="shop", netns="/n")
+_TOKEN: Final = tokens.make(bytes(range(tokens.RANDOM_BYTES)), bytes(32))
+_KEY: Final = pem.new_key()
+_CERTIFICATE: Final = pem.certificate_pem(_KEY, ca=True)
+_CREDENTIALS: Final = pem.key_pem(_KEY) + _CERTIFICATE + b"# roots\n" + _CERTIFICATE
+_SHELVED: Final = f"{hashlib.sha256(_IDENTITY.uri.encode()).hexdigest()[:40]}.json"
+_RECORD: Final = tokens.record_of(_TOKEN, _NOW, 3600.0)
+_MEMBER: Final = {"joined": _NOW, "expires": _NOW, "serials": ["a"], "bounds": ["shop"]}
+
+
+def doors(directory: Path) -> tuple[Door, ...]:
+    """``directory``: an empty one, for files."""
+    encode = msgspec.json.encode
+
+    def of_file(
+        name: str, read: Callable[[Path], object], others: Mapping[str, bytes] | None = None
+    ) -> Callable[[bytes], object]:
+        return functools.partial(_with_file, directory, name, read, others or {})
+
+    keys = {"ca-key.pem": pem.key_pem(_KEY), "root-cert.pem": _CERTIFICATE}
+    return (
+        Door("settings-file", of_file("meshd.yaml", settings.load), (b"node: a\n",)),
+        Door("applied", of_file("applied.json", _applied), (encode(_APPLIED),)),
+        Door("attempts", of_file("attempts.json", _attempts), (encode(_SUSPECTS),), ()),
+        Door("workloads", of_file("workloads.json", _workloads), (encode(_REGISTERED),), ()),
+        Door("elsewhere", workloads.listed, (encode([_WORKLOAD]),), UNDECODABLE),
+        Door("remains", _remains, (encode(_WORKLOAD),), ()),
+        Door("server-state", lambda data: Inbox(decode).load(data), (_STATE,)),
+        Door("tokens", of_file("tokens.json", _tokens), (encode(_TOKENS),)),
+        Door("node-credentials", of_file("node.pem", _node), (_CREDENTIALS,)),
+        Door("ca-certificate", of_file("ca-cert.pem", _authority, keys), (_CERTIFICATE,)),
+        Door("ca-key", of_file("root-key.pem", _authority), (pem.key_pem(_KEY),)),
+        Door("shelf", of_file(_SHELVED, _shelf), (encode(_KEPT),), ()),
+        Door("resolv-conf", of_file("resolv.conf", _resolv), (_RESOLV,), ()),
+        Door("proc-files", _Machine(directory).read, (_MEMINFO, b"32768\t60999"), ()),
+    )
+
+
+def _with_file(
+    directory: Path,
+    name: str,
+    read: Callable[[Path], object],
+    others: Mapping[str, bytes],
+    data: bytes,
+) -> None:
+    place = directory / "fuzzed"
+    place.mkdir()
+    try:
+        for other, content in {**others, name: data}.items():
+            (place / other).write_bytes(content)
+        read(place / name)
+    finally:
+        shutil.rmtree(place)
+
+
+_APPLIED: Final = {
+    "revision": 1,
+    "addresses": {"a.test": "198.19.0.1"},
+    "objects": [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"ports": [{"port": 80}]},
+        }
+    ],
+}
+
+
+def _applied(path: Path) -> None:
+    found, _ = applied.load(path)
+    allocate(found.addresses, ("a.test", "b.test"), "198.19.0.0/24", ())
+
+
+_SUSPECTS: Final = {"Service a/b": Suspect("f", {}, (_NOW, _NOW, _NOW), _NOW)}
+
+
+def _attempts(path: Path) -> None:
+    attempts = Attempts(path, lambda: _NOW)
+    attempts.begin({"Service a/b": ("f", {})})
+    attempts.done()
+
+
+_REGISTERED: Final = {"registered": {"shop.web": _WORKLOAD}, "lives": {}}
+
+
+def _workloads(path: Path) -> None:
+    workloads.load(path, keep=True)
+
+
+def _remains(data: bytes) -> None:
+    remains.of("shop.web", msgspec.Raw(data))
+
+
+_STATE: Final = msgspec.msgpack.encode(
+    {"resources": {"core/v1/Service": {"a/b": Held("1", b"\n\2a"), "a/c": Held("2", b"")}}}
+)
+_TOKENS: Final = {"tokens": [_RECORD], "members": {"n": _MEMBER}}
+
+
+def _tokens(path: Path) -> None:
+    store = TokenStore(path.parent, lambda: _NOW)
+    for record in store.list():
+        tokens.show_time(record.expires)
+    store.members()
+    tokens.redeem(store.list(), _TOKEN, "n", _NOW)
+    store.admitted("n", "a")
+    store.remove("n")
+
+
+def _node(path: Path) -> None:
+    NodeFile(path).load()
+
+
+def _authority(path: Path) -> None:
+    Store(path.parent, "cluster.local", 3600.0).open(_NOW)
+
+
+_KEPT: Final = {
+    "uri": _IDENTITY.uri,
+    "issued": _NOW,
+    "begins": _NOW,
+    "expires": _NOW,
+    "serial": "ab",
+    "chain": "",
+    "key": "",
+}
+
+
+def _shelf(path: Path) -> None:
+    Shelf(path.parent).get(_IDENTITY)
+
+
+_RESOLV: Final = b"nameserver 198.18.0.1\nnameserver fd00:198::1%lo\nsearch a.test b\n"
+
+
+def _resolv(path: Path) -> None:
+    upstreams.upstreams(MeshSettings(), path)
+    search.domains("cluster.local", (), (), path)
+
+
+_MEMINFO: Final = b"MemTotal:  1000 kB\n"
+
+
+class _Machine:
+    """/proc, where each file has the same content."""
+
+    def __init__(self, directory: Path) -> None:
+        self._root = directory / "root"
+
+    def read(self, data: bytes) -> None:
+        text = data.decode("utf-8", "replace")  # the kernel's own words
+        for name in ("meminfo", "sys/net/ipv4/ip_local_port_range", "self/cgroup"):
+            path = self._root / "proc" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        machine.read(self._root)
