@@ -30,6 +30,7 @@ from meshd.settings import Paths, load
 from meshd.testbed.client import Client, command_inside, log_of, select
 from meshd.testbed.files import Home
 from meshd.testbed.images import ImageMap, read_image_map
+from meshd.testbed.logs import read_log
 
 _TIMEOUT: Final = Duration(60)
 Tell = Callable[[tuple[PodState, ...]], None]
@@ -179,10 +180,9 @@ def logs(
 ) -> None:
     """What a container wrote to its standard output and error."""
     found = select(asyncio.run(_client().pods()).pods, pod, namespace)
-    log = log_of(found, container)
-    argv = ("tail", "-n", "+1", *(("-F",) if follow else ()), log)
-    sys.stdout.flush()
-    os.execvp(argv[0], argv)  # noqa: S606
+    for part in read_log(Path(log_of(found, container)), follow=follow):
+        sys.stdout.buffer.write(part)
+        sys.stdout.buffer.flush()
 
 
 def _print(pods: tuple[PodState, ...], output: Output) -> None:

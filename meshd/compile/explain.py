@@ -18,6 +18,7 @@ from meshd.compile.delegation import delegated
 from meshd.compile.endpoints import has_labels
 from meshd.compile.hosts import resolve
 from meshd.compile.listeners import listener_name
+from meshd.compile.mirroring import copied_to
 from meshd.compile.names import PASSTHROUGH_CLUSTER, parse_cluster
 from meshd.compile.nearness import Client, by_nearness
 from meshd.compile.opaque import destinations, opaque_routes
@@ -120,6 +121,8 @@ class _Journey:
             return self._end(f"answered {route.direct_response.status} by the proxy")
         if action == "redirect":
             return self._end("redirected")
+        for name, share in copied_to(route.route):
+            self._tell("mirror", f"{name}: a copy of {share:g} % of the requests")
         return self._clusters(list(_weighted(route.route)))
 
     def _opaque(self) -> wire.Explanation:

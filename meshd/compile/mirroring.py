@@ -12,7 +12,7 @@ The listener has no socket, and no other cluster leads there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
@@ -86,6 +86,16 @@ def mirror_policy(cluster: OutboundCluster, percentage: Any, *, looked_up: bool)
             *(_Mutation(append=_header(name, value)) for name, value in values.items()),
         ],
     )
+
+
+def copied_to(action: Any) -> Iterator[tuple[str, float]]:
+    """The clusters that a route's copies go to, with the share of the requests in percent."""
+    for policy in action.request_mirror_policies:
+        for mutation in policy.request_headers_mutations:
+            header = mutation.append.header
+            if header.key == _DESTINATION:
+                millionths = policy.runtime_fraction.default_value.numerator
+                yield header.value.replace("%%", "%"), millionths / 10_000
 
 
 def mirror_cluster() -> Any:

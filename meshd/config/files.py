@@ -136,5 +136,10 @@ def _stamp(path: Path) -> _Stamp:
 def _checked(source: str, text: str) -> tuple[tuple[Read, ...], tuple[Finding, ...]]:
     reading = read_sources([(source, text)])
     reads, passed_over = validate.stored_kinds(reading.objects)
-    findings = (*reading.findings, *passed_over, *validate.check_fields(reads))
+    findings = (
+        *reading.findings,
+        *passed_over,
+        *validate.check_damaged(reading.damaged),
+        *validate.check_fields(reads),
+    )
     return reads, findings

@@ -15,6 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from meshd.config import retired
+from meshd.config.aliases import renamed
+from meshd.config.damaged import readable_part
+from meshd.config.unread import MEANINGLESS, NOT_READ
 from meshd.decoding import Mistake, Path, decode_all, nearest
 from meshd.errors import InvalidInputError
 from meshd.manifest import Document, ManifestError, read_documents, show_path
@@ -26,39 +29,6 @@ from meshd.model.kubernetes import Namespace, Service
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 """RFC 1123, section 2.1; what Kubernetes asks of names."""
 _TOP_LEVEL: Final = ("apiVersion", "kind", "metadata", "spec", "status")
-
-_MEANINGLESS: Final = {
-    "ClusterRole",
-    "ClusterRoleBinding",
-    "CronJob",
-    "CustomResourceDefinition",
-    "EndpointSlice",
-    "Endpoints",
-    "HorizontalPodAutoscaler",
-    "Ingress",
-    "IngressClass",
-    "Job",
-    "LimitRange",
-    "NetworkPolicy",
-    "PersistentVolume",
-    "PersistentVolumeClaim",
-    "PodDisruptionBudget",
-    "ResourceQuota",
-    "Role",
-    "RoleBinding",
-    "StorageClass",
-}
-"""Kubernetes' kinds that many manifests have, and that mean nothing to a mesh."""
-_NOT_READ: Final = {
-    "AuthorizationPolicy",
-    "EnvoyFilter",
-    "ProxyConfig",
-    "RequestAuthentication",
-    "Sidecar",
-    "Telemetry",
-    "WasmPlugin",
-}
-"""Istio's other kinds: known by name, so that nobody looks for a typing error."""
 
 
 class RejectedError(InvalidInputError):
@@ -103,6 +73,8 @@ class Reading:
 
     objects: tuple[Read, ...] = ()
     findings: tuple[Finding, ...] = ()
+    damaged: tuple[tuple[Read, tuple[Path, ...]], ...] = ()
+    """Objects without what cannot be read of them, and where that is."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -137,11 +109,14 @@ def read_sources(
             findings.append(Finding(error.source, error.line, error.reason, field=error.field))
     objects: list[Read] = []
     old: list[_Entry] = []
+    damaged: list[tuple[Read, tuple[Path, ...]]] = []
     for entry in entries:
         if entry.is_retired:
             old.append(entry)
             continue
         read, found = _typed(entry, default_namespace)
+        if read is None and (part := _damaged(entry, default_namespace)):
+            damaged.append(part)
         findings += found
         objects += [read] if read else []
     services = _services(known or {}, objects)
@@ -151,7 +126,9 @@ def read_sources(
         objects += translated
     findings += _duplicates(objects)
     return Reading(
-        tuple(objects), tuple(sorted(findings, key=lambda found: (found.file, found.line)))
+        tuple(objects),
+        tuple(sorted(findings, key=lambda found: (found.file, found.line))),
+        tuple(damaged),
     )
 
 
@@ -232,7 +209,7 @@ def _typed(entry: _Entry, default_namespace: str) -> tuple[Read | None, list[Fin
     kind = kinds.find_kind(entry.api_version.rpartition("/")[0], entry.kind)
     if kind is None:
         raise AssertionError(entry.kind)  # _unknown_kind would have said so
-    value = _without_nulls(entry.value)
+    value = renamed(kind, _without_nulls(entry.value))
     stray = [] if not kind.GROUP.endswith("istio.io") else _stray(value)
     decoded, mistakes = decode_all(value, kind)
     mistakes = (*stray, *mistakes)
@@ -244,9 +221,25 @@ def _typed(entry: _Entry, default_namespace: str) -> tuple[Read | None, list[Fin
     return (None if failed else read), findings
 
 
+def _damaged(entry: _Entry, default_namespace: str) -> tuple[Read, tuple[Path, ...]] | None:
+    """What can be read of an object that has errors; None when that is nothing, or all of it."""
+    if not isinstance(entry.value, dict) or _meaningless(entry, default_namespace):
+        return None
+    kind = kinds.find_kind(entry.api_version.rpartition("/")[0], entry.kind)
+    if kind is None or _unknown_kind(entry):
+        return None
+    part = readable_part(renamed(kind, _without_nulls(entry.value)), kind)
+    if part is None or not part[1]:
+        return None
+    decoded, left_out = part
+    meta, _ = _named(entry, decoded, default_namespace)
+    read = Read(msgspec.structs.replace(decoded, metadata=meta), entry.document, entry.at)
+    return read, left_out
+
+
 def _meaningless(entry: _Entry, default_namespace: str) -> Finding | None:
     group = entry.api_version.rpartition("/")[0]
-    if entry.kind not in _MEANINGLESS or not (group.endswith(".k8s.io") or "." not in group):
+    if entry.kind not in MEANINGLESS or not (group.endswith(".k8s.io") or "." not in group):
         return None
     rough = entry.rough_meta()
     meta = msgspec.structs.replace(rough, namespace=rough.namespace or default_namespace)
@@ -275,7 +268,7 @@ def _no_such_kind(entry: _Entry, group: str) -> Finding:
     if same:
         message = f"{entry.api_version} has no {entry.kind} (write {same[0].rpartition(' ')[2]})"
         return entry.finding(("apiVersion",), message)
-    if group.endswith("istio.io") and entry.kind in _NOT_READ:
+    if group.endswith("istio.io") and entry.kind in NOT_READ:
         message = f"this version of meshd does not read {entry.kind}; leave it out"
         return entry.finding(("kind",), message)
     names = sorted(known.KIND for known in kinds.ALL)

@@ -52,6 +52,7 @@ def apply(
     elif request.delete:
         findings += _missing(store, reads)
     else:
+        findings += validate.check_damaged(reading.damaged)
         findings += validate.check_fields(reads)
         findings += validate.check_references(reads, store.objects, workloads=workloads)
         findings += validate.out_of_date(reads, time.time())
@@ -130,8 +131,9 @@ def validate_sources(
     reading = read_sources(tuple(sources), namespace)
     findings = (
         *reading.findings,
+        *validate.check_damaged(reading.damaged),
         *validate.check_fields(reading.objects),
-        *validate.check_references(reading.objects, {}),
+        *validate.check_references((*reading.objects, *(read for read, _ in reading.damaged)), {}),
         *validate.out_of_date(reading.objects, time.time()),
         *(file_references.outside(reading.objects, directories) if directories else ()),
     )

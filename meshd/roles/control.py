@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -13,7 +13,7 @@ from meshd import channel, journal, wire
 from meshd.compile import explain
 from meshd.compile.listeners import workload_of
 from meshd.config import enrolment, file_references, requests
-from meshd.discovery import groups, host_services, status
+from meshd.discovery import finding, groups, host_services, status
 from meshd.discovery.enrolment import Facts, Phase
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError
 from meshd.model.base import Key, Object
@@ -255,17 +255,9 @@ class Control:
             raise NotReadyError("no proxy is connected")
         return list(filter(None, found))
 
-    def _find(self, name: str, namespace: str) -> Iterable[Workload]:
-        """By name, by a prefix of it, or as ``NAME.NAMESPACE``. Raises InvalidInputError."""
-        found = [
-            one
-            for one in self._mesh.registered.values()
-            if name == f"{one.name}.{one.namespace}"
-            or (one.namespace == namespace and one.name.startswith(name))
-        ]
-        if not found:
-            raise InvalidInputError(f"there is no workload {namespace}/{name}: see meshctl status")
-        return found
+    def _find(self, name: str, namespace: str) -> tuple[Workload, ...]:
+        """Raises InvalidInputError."""
+        return finding.find(self._mesh.registered.values(), name, namespace)
 
     def _explain(self, request: wire.Explain) -> wire.Message:
         sources = sorted(self._find(request.source, request.namespace), key=lambda one: one.uid)

@@ -34,7 +34,8 @@ def left_of(output: str, before: Machine) -> list[str]:
     found = re.search(r"export MESHD_HOME=(\S+)", output)
     assert found
     home = Path(found[1])
-    return machine.left(home, home / "run/testbed", frozenset(), before)
+    pids = machine.processes_of(home)
+    return machine.left(home, home / "run/testbed", frozenset(), before, pids)
 
 
 def test_every_step_of_the_tutorial_gives_what_it_must_and_nothing_is_left() -> None:

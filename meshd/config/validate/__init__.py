@@ -5,9 +5,16 @@ After the API's own documentation: https://istio.io/latest/docs/reference/config
 
 from __future__ import annotations
 
-from meshd.config.validate.dispatch import check_fields, stored_kinds
+from meshd.config.validate.dispatch import check_damaged, check_fields, stored_kinds
 from meshd.config.validate.references import check_references
 from meshd.config.validate.referrers import newly_dangling
 from meshd.config.validate.secret_contents import out_of_date
 
-__all__ = ["check_fields", "check_references", "newly_dangling", "out_of_date", "stored_kinds"]
+__all__ = [
+    "check_damaged",
+    "check_fields",
+    "check_references",
+    "newly_dangling",
+    "out_of_date",
+    "stored_kinds",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from meshd.config.damaged import about_the_rest
 from meshd.config.read import Read
 from meshd.config.validate.controllers import (
     check_daemon_set,
@@ -24,6 +25,7 @@ from meshd.config.validate.kubernetes import (
 )
 from meshd.config.validate.policies import check_peer_authentication
 from meshd.config.validate.virtual_services import check_virtual_service
+from meshd.decoding import Path
 from meshd.model import kinds
 from meshd.model.base import Object
 from meshd.model.entries import WorkloadGroup
@@ -65,6 +67,15 @@ def check_fields(reads: Iterable[Read]) -> tuple[Finding, ...]:
             check(report, read.object)
         findings += report.findings
     return tuple(findings)
+
+
+def check_damaged(damaged: Iterable[tuple[Read, tuple[Path, ...]]]) -> tuple[Finding, ...]:
+    """What else is wrong with objects of which a part cannot be read."""
+    return tuple(
+        finding
+        for read, left_out in damaged
+        for finding in about_the_rest(check_fields([read]), left_out)
+    )
 
 
 def stored_kinds(reads: Iterable[Read]) -> tuple[tuple[Read, ...], tuple[Finding, ...]]:

@@ -27,7 +27,7 @@ def clean_up(tutorial: Tutorial, node: Node, before: Machine) -> None:
     tutorial.done(f"rm -r {node.home}")
 
     def left() -> list[str]:
-        return machine.left(node.home, testbed, known, before)
+        return machine.left(node.home, testbed, known, before, node.processes())
 
     tutorial.until(lambda: not left(), "the kernel lets go", _GONE)
     tutorial.expect(

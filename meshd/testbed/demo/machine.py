@@ -64,10 +64,15 @@ def namespaces(directories: Iterable[Path]) -> frozenset[int]:
     return frozenset(path.stat().st_ino for path in paths)
 
 
-def left(home: Path, testbed: Path, known: frozenset[int], before: Machine) -> list[str]:
-    """What is left of a node and its testbed, a line each; ``known`` are its namespaces."""
+def left(
+    home: Path, testbed: Path, known: frozenset[int], before: Machine, pids: Iterable[int]
+) -> list[str]:
+    """What is left of a node and its testbed, a line each.
+
+    ``known`` are its namespaces, ``pids`` its processes.
+    """
     now = Machine.look()
-    found = [f"process {pid}: {_name_of(pid)}" for pid in processes_of(home)]
+    found = [f"process {pid}: {_name_of(pid)}" for pid in pids]
     found += [f"mount {point}" for point in kernel.mounts_below(home)]
     found += [f"network namespace net:[{inode}]" for inode in sorted(known & _living())]
     found += [f"rule {rule}" for rule in sorted(now.rules - before.rules)]
@@ -89,6 +94,23 @@ def processes_of(home: Path) -> list[int]:
             if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 found.append(pid)
     return [pid for pid in found if pid != os.getpid()]
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that a process has started, and those that they have started in turn."""
+    children: dict[int, list[int]] = {}
+    for child in _pids():
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{child}/stat").read_text(encoding="utf-8", errors="replace")
+            parent = int(stat.rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(child)
+    found: set[int] = set()
+    ahead = [pid]
+    while ahead:
+        new = set(children.get(ahead.pop(), ())) - found
+        found |= new
+        ahead += new
+    return found
 
 
 def _living() -> set[int]:

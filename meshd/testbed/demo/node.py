@@ -168,6 +168,12 @@ class Node:
         own = {switch.stat().st_ino} if switch.exists() else set[int]()
         return machine.namespaces([testbed.namespaces, self._paths.netns]) | own
 
+    def processes(self) -> list[int]:
+        """Those that the demo has started. Somebody may have the node's home in the environment of
+        another terminal, as the demo tells its readers: what runs there is theirs."""
+        own = machine.descendants(os.getpid())
+        return [pid for pid in machine.processes_of(self.home) if pid in own]
+
     def remove(self) -> None:
         """Take all of it away, whatever state it is in. Doing it again is no error."""
         if not self.home.exists():
@@ -182,7 +188,7 @@ class Node:
                     timeout=90,
                 )
         self._stop()
-        for pid in machine.processes_of(self.home):
+        for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for point in kernel.mounts_below(self.home):

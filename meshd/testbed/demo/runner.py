@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from meshd.errors import MeshdError, SystemRefusedError
+from meshd.testbed import kernel
 from meshd.testbed.demo import (
     crash,
     encryption,
@@ -80,6 +81,7 @@ def main(*, once: bool) -> int:
     except MeshdError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    kernel.become_subreaper()  # so that all that is started here stays below this process
     before = Machine.look()
     deadline = time.monotonic() + _LIMIT if once else float("inf")
     tutorial = Tutorial(terminal, node.environment, DIRECTORY, deadline)

@@ -143,6 +143,29 @@ def test_the_delegate_that_a_route_comes_from_is_told() -> None:
     )
 
 
+MIRRORED = """
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: nobody}
+spec:
+  hosts: [nobody]
+  http:
+  - route: [{destination: {host: reviews, subset: v1}}]
+    mirror: {host: reviews, subset: v2}
+    mirror_percent: 50
+    mirrors: [{destination: {host: nobody}, percentage: {value: 0.5}}]
+"""
+
+
+def test_where_copies_of_requests_go_is_told() -> None:
+    steps = ask("nobody:8000", more=MIRRORED).stages
+    assert {step.detail for step in steps if step.stage == "mirror"} == {
+        "outbound|9080|v2|reviews.default.svc.cluster.local: a copy of 50 % of the requests",
+        "outbound|8000||nobody.default.svc.cluster.local: a copy of 0.5 % of the requests",
+    }
+
+
 def test_the_order_of_endpoints_by_locality_is_told() -> None:
     far = """---
 apiVersion: networking.istio.io/v1

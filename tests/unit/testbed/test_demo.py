@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import random
+import signal
 import struct
+import subprocess
 from collections.abc import Iterable
 
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 from meshd.errors import InvalidInputError
 from meshd.testbed.demo.counting import likely, status_counts, timed, uniq_counts
-from meshd.testbed.demo.machine import rules_of
+from meshd.testbed.demo.machine import descendants, rules_of
 from meshd.testbed.demo.node import free_networks
 from meshd.testbed.demo.packets import Direction, streams, tls_records
 from meshd.testbed.demo.terminal import trimmed
@@ -141,6 +144,21 @@ def test_rules_are_compared_without_counters_and_comments() -> None:
 
 def networks(*texts: str) -> list[ipaddress.IPv4Network]:
     return [ipaddress.IPv4Network(text) for text in texts]
+
+
+def test_only_what_a_process_has_started_counts_as_its_own() -> None:
+    """Started anywhere else, the same command is somebody's own, whatever its environment says."""
+    with subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True
+    ) as shell:
+        assert shell.stdout
+        sleep = int(shell.stdout.readline())
+        try:
+            assert {shell.pid, sleep} <= descendants(os.getpid())
+            assert descendants(shell.pid) == {sleep}
+            assert os.getpid() not in descendants(os.getpid())
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
 
 
 def test_pods_get_a_network_that_nobody_uses() -> None:

@@ -1,0 +1,26 @@
+"""Second names that fields of Istio's API have. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshd.model.base import Object
+from meshd.model.traffic import VirtualService
+
+
+def renamed(kind: type[Object], value: Any) -> Any:
+    """``mirror_percent`` is in Istio's schema beside ``mirrorPercent``, and in many manifests.
+
+    With both of them it stays, as a field that is not known.
+    """
+    spec = value.get("spec") if kind is VirtualService else None
+    if not isinstance(spec, dict) or not isinstance(routes := spec.get("http"), list):
+        return value
+    return value | {"spec": spec | {"http": [_route(route) for route in routes]}}
+
+
+def _route(route: Any) -> Any:
+    if not isinstance(route, dict) or "mirror_percent" not in route or "mirrorPercent" in route:
+        return route
+    names = {"mirror_percent": "mirrorPercent"}
+    return {names.get(key, key): part for key, part in route.items()}
