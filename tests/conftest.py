@@ -27,13 +27,9 @@ hypothesis.settings.register_profile("meshd", deadline=None)
 hypothesis.settings.load_profile("meshd")
 
 ROOT = Path(__file__).parent
-LANES: dict[str, str] = dict.fromkeys(("attacks", "host", "node"), "whole machines")
-"""By directory; every other one is a lane of its own. Of the tests with a whole meshd, which watch
-what happens under load, there is one at a time; beside them run those of its parts."""
-
-# By default an example that takes 200 ms fails its test, which on a busy machine says nothing.
-hypothesis.settings.register_profile("any machine", deadline=None)
-hypothesis.settings.load_profile("any machine")
+LANES: dict[str, str] = dict.fromkeys(("host", "node"), "whole machines")
+"""By directory; every other one is a lane of its own. Of the tests that watch what happens under
+load there is one at a time; beside them run the others."""
 
 
 def lane_of(path: str) -> str:
