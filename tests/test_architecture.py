@@ -27,6 +27,7 @@ FOUNDATION: Final = {
     "budget",
     "credentials",
     "decoding",
+    "hardware",
     "manifest",
     "settings",
     "wire",

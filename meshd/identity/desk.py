@@ -19,7 +19,7 @@ from meshd.errors import InvalidInputError
 from meshd.identity import csr, tokens
 from meshd.identity.authority import Issued, Request
 from meshd.identity.csr import Asked
-from meshd.identity.members import Member
+from meshd.identity.members import Member, RivalError
 from meshd.identity.names import parse
 from meshd.identity.node import checked_name, node_uri, parse_node
 from meshd.identity.standalone import Standalone
@@ -75,7 +75,7 @@ class Desk:
                 self._store.bind(request.name, bounds.checked(request.bounds))
                 return wire.Done()
             case wire.Admit(peer):
-                return wire.Admitted(self._admitted(peer).bounds)
+                return self._attended(peer)
             case wire.Enlist():
                 return self._enlist(request)
             case wire.Certify():
@@ -153,13 +153,25 @@ class Desk:
         workload = Request(parse(asked.uri), asked.csr, wanted)
         return self._certified(await self._signer.sign(workload, self._clock()))
 
+    def _attended(self, peer: Peer) -> wire.Message:
+        self._check_valid(peer)
+        try:
+            found = self._store.attended(peer.node, peer.serial, peer.machine)
+        except RivalError as error:
+            return wire.Admitted((), error.conflict, str(error))
+        return wire.Admitted(found.member.bounds, found.conflict)
+
     def _admitted(self, peer: Peer) -> Member:
+        """Raises InvalidInputError."""
+        self._check_valid(peer)
+        return self._store.admitted(peer.node, peer.serial)
+
+    def _check_valid(self, peer: Peer) -> None:
         """Raises InvalidInputError. TLS looks at a certificate only when a connection begins."""
         if self._clock() >= peer.expires:
             raise InvalidInputError(
                 f"the certificate of node {peer.node} ended on {tokens.show_time(peer.expires)}"
             )
-        return self._store.admitted(peer.node, peer.serial)
 
     def _node_certificate(self, asked: Asked) -> Issued:
         now = self._clock()

@@ -1,11 +1,13 @@
 """The nodes that have joined, and by which certificates they are known. Pure.
 
 Who is not listed is nobody, whatever certificate it shows: that is how a node is removed, and how
-one that took another's name puts an end to the other's certificates.
+one that took another's name puts an end to the other's certificates. Each renewal comes with a new
+key, so that a machine and its clone part at the first one: only one of them is known from then on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,6 +19,8 @@ from meshd.model.bounds import Bounds
 
 SHOWN_AFTER_END: Final = 7 * 24 * 3600.0
 """Seconds for which a node is listed whose certificate has ended."""
+OVERLAP: Final = 60.0
+"""Seconds for which connections that began before a renewal may still show the earlier one."""
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,27 +32,103 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Hexadecimal. What it proved itself with last, and what it was given then: whether that has
     arrived, it has yet to show."""
     bounds: Bounds = ()
+    shown: UnixSeconds = 0.0
+    """When the newest was shown first; 0: it has not been."""
+    machine: str = ""
+    """Which machine it is, as it said first. What it did not say then is taken later."""
 
 
 Members = Mapping[str, Member]
 """By name."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Attendance:
+    """A node that has come: what is kept of it now, and what the server is to say of it."""
+
+    member: Member
+    conflict: str = ""
+
+
+class RivalError(InvalidInputError):
+    """The name is another machine's. ``conflict``: what the server says of that."""
+
+    def __init__(self, reason: str, conflict: str) -> None:
+        super().__init__(reason)
+        self.conflict = conflict
+
+
 def admitted(members: Members, node: str, serial: str) -> Member:
     """``serial``: of the certificate that it shows. Raises InvalidInputError."""
     found = members.get(node)
-    if found is None or serial not in found.serials:
-        why = "it was removed" if found is None else "another node has joined by that name"
+    if found is None:
         raise InvalidInputError(
-            f"node {node} does not belong to this mesh any more: {why}; to come back it needs a "
-            f"new token: meshctl token create --node {node}"
+            f"node {node} does not belong to this mesh any more: it was removed; to come back it "
+            f"needs a new token: meshctl token create --node {node}"
+        )
+    if serial not in found.serials:
+        raise RivalError(
+            f"node {node}: another machine has joined or has had its certificate renewed by that "
+            f"name since this one did: {_ways_out(node)}",
+            f"a machine with an earlier certificate of it was refused: {_causes(node)}",
         )
     return found
 
 
+def attended(members: Members, node: str, serial: str, machine: str, now: float) -> Attendance:
+    """``machine``: which one it says that it is. Raises InvalidInputError."""
+    found = admitted(members, node, serial)
+    if not _agree(found.machine, machine):
+        raise RivalError(
+            f"node {node}: this is not the machine that joined by that name, but has its key: "
+            f"{_ways_out(node)}",
+            "a machine with its certificate, but another machine-id or hardware, was refused: "
+            f"{_causes(node)}",
+        )
+    known = msgspec.structs.replace(found, machine=_together(found.machine, machine))
+    if serial == found.serials[-1]:
+        return Attendance(msgspec.structs.replace(known, shown=found.shown or now))
+    if not found.shown or now <= found.shown + OVERLAP:
+        return Attendance(known)
+    return Attendance(
+        known,
+        "it came with an earlier certificate than it had shown before, which is taken once: "
+        f"{_causes(node)}",
+    )
+
+
+def _agree(before: str, now: str) -> bool:
+    pairs = zip(before.split("."), now.split("."), strict=False)
+    return all(one == other for one, other in pairs if one and other)
+
+
+def _together(before: str, now: str) -> str:
+    if not before or not now:
+        return before or now
+    pairs = zip(before.split("."), now.split("."), strict=False)
+    return ".".join(one or other for one, other in pairs)
+
+
+def _ways_out(node: str) -> str:
+    return (
+        "if this is a clone, set another name here (node: NAME in meshd.yaml) and run meshctl join "
+        "with a new token; if it is the node itself, perhaps put back to an earlier state, make a "
+        f"token on the server with: meshctl token create --node {node}, and run meshctl join here"
+    )
+
+
+def _causes(node: str) -> str:
+    return (
+        "there is a clone of it, which needs another name (node: NAME in meshd.yaml) and meshctl "
+        "join; or the node itself was put back to an earlier state (a snapshot, a backup), and "
+        f"joins again once it is refused, with: meshctl token create --node {node}; or its key "
+        f"was stolen: meshctl node remove {node}"
+    )
+
+
 def renewed(member: Member, proof: str, serial: str, expires: float) -> Member:
     """``proof``: the serial of the certificate with which it asked for the new one."""
-    return msgspec.structs.replace(member, serials=(proof, serial), expires=expires)
+    return msgspec.structs.replace(member, serials=(proof, serial), expires=expires, shown=0.0)
 
 
 def living(members: Members, now: float) -> dict[str, Member]:

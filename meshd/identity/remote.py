@@ -108,6 +108,9 @@ async def diagnose(error: grpc.aio.AioRpcError, server: str, now: float) -> Mesh
 class Remote:
     """A ``Signer`` that asks the server, and keeps this node's own certificate valid.
 
+    The certificate is also renewed once after each start, so that a machine and a clone of it have
+    different ones as soon as either has started again: the server then knows one of them only.
+
     ``changed`` is called when the node's certificate, or what is wrong with it, is another.
     """
 
@@ -129,6 +132,7 @@ class Remote:
         self._credentials = file.load()
         self._channel: Any = None
         self._problem = ""
+        self._started_with = self._credentials.chain
         self.changed: Callable[[], None] = lambda: None
 
     async def sign(self, request: Request, now: float) -> Issued:
@@ -154,10 +158,12 @@ class Remote:
     async def run(self) -> None:
         """Renew the node's certificate for ever."""
         while True:
-            due = self._due()
-            if self._clock() >= due:
+            if self._clock() >= self._due():
                 await self._renew()
-                due = max(self._due(), self._clock() + (_PAUSE if self._problem else 0))
+            elif self._credentials.chain == self._started_with:
+                await self._renew(early=True)
+            failed = self._problem or self._credentials.chain == self._started_with
+            due = max(self._due(), self._clock()) if not failed else self._clock() + _PAUSE
             await asyncio.sleep(min(max(due - self._clock(), 0.1), _LONGEST_SLEEP))
 
     async def close(self) -> None:
@@ -168,7 +174,8 @@ class Remote:
         held = self._credentials
         return held.begins + (held.expires - held.begins) * self._renew_at
 
-    async def _renew(self) -> None:
+    async def _renew(self, *, early: bool = False) -> None:
+        """``early``: nothing is wrong yet when it cannot be had."""
         key = authority.new_key()
         try:
             csr = new_request(key, self._credentials.uri)
@@ -177,6 +184,8 @@ class Remote:
             clocks.check_counts(new.begins, new.expires, self._clock())
             self._take(new)
         except MeshdError as error:
+            if early:
+                return
             if str(error) != self._problem:
                 _log.error("this node: %s", error, extra={"MESHD_EVENT": "ca"})
             self._problem = str(error)

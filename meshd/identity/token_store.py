@@ -20,7 +20,7 @@ from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
 from meshd.identity import members, tokens
 from meshd.identity.authority import Issued
 from meshd.identity.disk import Disk, write_whole
-from meshd.identity.members import Member
+from meshd.identity.members import Attendance, Member
 from meshd.identity.tokens import Record
 from meshd.model.bounds import Bounds
 
@@ -99,6 +99,15 @@ class TokenStore:
     def admitted(self, node: str, proof: str) -> Member:
         """Raises InvalidInputError when it does not belong to the mesh."""
         return members.admitted(self._load().members, node, proof)
+
+    def attended(self, node: str, proof: str, machine: str) -> Attendance:
+        """The node has come. Raises MeshdError when it does not belong to the mesh."""
+        with self._locked():
+            content = self._load()
+            found = members.attended(content.members, node, proof, machine, self._clock())
+            if found.member != content.members[node]:
+                self._save(content.tokens, {**content.members, node: found.member})
+        return found
 
     def members(self) -> dict[str, Member]:
         """By name. Raises InvalidInputError when the file is damaged."""

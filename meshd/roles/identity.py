@@ -23,9 +23,9 @@ from meshd.identity.store import Store
 from meshd.identity.token_store import TokenStore
 from meshd.identity.uplink import Uplink
 from meshd.model.secret_files import path_problem
-from meshd.roles.instance import instance_of
+from meshd.roles.instance import instance_of, machine
 from meshd.settings import IdentitySettings, Paths, Settings
-from meshd.xds.holders import METADATA
+from meshd.xds.holders import MACHINE, METADATA
 
 _FOR_OTHER_NODES: Final = (
     wire.Admit,
@@ -175,5 +175,5 @@ def _check(chosen: IdentitySettings) -> None:
 
 
 def _instance_metadata(paths: Paths) -> tuple[tuple[str, str], ...]:
-    """Return what says to the server which running machine this is."""
-    return ((METADATA, instance_of(paths.run)),)
+    """Return what says to the server which machine this is, and which running of it."""
+    return ((METADATA, instance_of(paths.run)), (MACHINE, machine()))

@@ -1,9 +1,12 @@
-"""What tells a running machine from its clones."""
+"""What tells a machine, and its running at this moment, from its clones."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
+
+from meshd import hardware
 
 _BOOT: Path = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE: Path = Path("/etc/machine-id")
@@ -19,8 +22,28 @@ def instance_of(run: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
+def machine() -> str:
+    """Return what stays the same when this machine restarts: of its machine-id and its hardware.
+
+    Either may be empty: not every machine has them.
+    """
+    kept = _text(_MACHINE) if is_kept(_MACHINE) else ""
+    marks = (hardware.digest(kept) if kept else "", os.environ.get(hardware.VARIABLE, ""))
+    return ".".join(marks)
+
+
+def is_kept(path: Path) -> bool:
+    """It is another one at each boot where systemd mounts it over a file that cannot be written
+    (machine-id(5)), or has none that is its own yet."""
+    try:
+        return path.stat().st_dev == path.parent.stat().st_dev
+    except OSError:
+        return False
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
+        found = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
         return ""
+    return "" if found == "uninitialized" else found

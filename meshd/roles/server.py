@@ -27,7 +27,7 @@ from meshd.settings import Paths, Settings
 from meshd.wire.joining import Peer
 from meshd.xds import mcp, rosters
 from meshd.xds.front import Front
-from meshd.xds.plane import Plane, instance_of
+from meshd.xds.plane import Plane, instance_of, machine_of
 from meshd.xds.private import SECRET, needed_secrets
 from meshd.xds.resources import Resource, Resources
 
@@ -102,7 +102,8 @@ class Server:
 
     def peer(self, context: Any) -> Peer:
         """Return the node at the other end of a call. Raises InvalidInputError when it is none."""
-        return self.front.peer(context.peer())
+        found = self.front.peer(context.peer())
+        return msgspec.structs.replace(found, machine=machine_of(context))
 
     def holder(self, context: Any) -> Peer:
         """Return the same. Raises InvalidInputError also when another machine has its name."""
@@ -121,9 +122,13 @@ class Server:
         return certified
 
     async def _admit(self, peer: Peer) -> Bounds:
-        bounds = (await self._ask(wire.Admit(peer), wire.Admitted)).bounds
-        self.front.admitted(peer)
-        return bounds
+        answer = await self._ask(wire.Admit(peer), wire.Admitted)
+        if answer.conflict:
+            self.plane.holders.note(peer.node, answer.conflict)
+        if answer.refusal:
+            raise InvalidInputError(answer.refusal)
+        self.front.admitted(msgspec.structs.replace(peer, machine=""))
+        return answer.bounds
 
     async def _ask(self, request: wire.Message, expected: type[T]) -> T:
         """Raises MeshdError."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from meshd import journal
+from meshd import hardware, journal
 from meshd.budget import Limits
 from meshd.errors import MeshdError
 from meshd.proxy.machine import raise_open_files
@@ -64,7 +64,7 @@ def supervise(
             users,
             offered,
             make_bootstrap,
-            environment=child_environment(os.environ),
+            environment={**child_environment(os.environ), **hardware.environment()},
             answers=offered.keys() & _ANSWERING,
         )
         await supervisor.live()

@@ -26,6 +26,8 @@ class Peer(msgspec.Struct, frozen=True):
     """Hexadecimal."""
     expires: UnixSeconds
     """Unix seconds."""
+    machine: str = ""
+    """Which machine it is, as it says itself; empty: it does not say."""
 
 
 class Admit(Message, frozen=True):
@@ -36,6 +38,10 @@ class Admit(Message, frozen=True):
 
 class Admitted(Message, frozen=True):
     bounds: Bounds
+    conflict: str = ""
+    """Why several machines seem to have its key."""
+    refusal: str = ""
+    """Why it is not admitted, for that reason."""
 
 
 class Certify(Message, frozen=True):

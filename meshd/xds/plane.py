@@ -35,7 +35,7 @@ from meshd.model.bounds import Bounds
 from meshd.model.workload import Workload
 from meshd.wire.joining import Peer
 from meshd.xds import rosters
-from meshd.xds.holders import METADATA, Holders
+from meshd.xds.holders import MACHINE, METADATA, Holders
 from meshd.xds.node_stream import NodeStream
 from meshd.xds.open_streams import OpenStreams, Stream
 from meshd.xds.protocol import decode, encode
@@ -176,12 +176,12 @@ class Plane:
 
     # ---- streams
 
-    def _serving(self, talk: Callable[[str, Bounds, Any], Awaitable[None]]) -> Any:
+    def _serving(self, talk: Callable[[str, Bounds, Any], Coroutine[Any, Any, None]]) -> Any:
         """A gRPC handler: ``talk`` with nodes that belong here, for as long as they do."""
 
         async def admitted(peer: Peer, context: Any) -> None:
             bounds = await self._admit(peer)
-            async with self.holders.held(peer.node, instance_of(context)):
+            async with self.holders.held(peer.node, instance_of(context), talk.__name__):
                 await _greet(context)
                 await talk(peer.node, bounds, context)
 
@@ -315,7 +315,16 @@ class Plane:
 
 def instance_of(context: Any) -> str:
     """Return which running machine a call is from, as it says; empty when it does not."""
-    said = dict(context.invocation_metadata() or ()).get(METADATA, "")
+    return _said(context, METADATA)
+
+
+def machine_of(context: Any) -> str:
+    """Return which machine a call is from, as it says; empty when it does not."""
+    return _said(context, MACHINE)
+
+
+def _said(context: Any, key: str) -> str:
+    said = dict(context.invocation_metadata() or ()).get(key, "")
     return said if isinstance(said, str) else ""
 
 

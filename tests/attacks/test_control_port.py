@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meshd import wire
 from meshd.identity.address import split_address
 from meshd.identity.istio_ca import METHOD
 from meshd.identity.joining import join_mesh
@@ -87,4 +88,25 @@ def test_a_clone_of_a_node_is_refused_and_the_server_says_so(server: Node, agent
         assert "set another name here" in refusal
     assert "node agent: another machine with its name" in server.meshctl("status").errors
     assert server.log.count("node agent: another machine with its name") == 1
+    assert is_connected(agent)
+
+
+def test_a_copy_of_a_nodes_key_is_of_no_use_once_the_node_has_started_twice(
+    server: Node, agent: Node
+) -> None:
+    file = agent.paths.node_file
+    stolen = NodeFile(file).load()
+    for _ in range(2):
+        before = file.read_bytes()
+        agent.ask("supervisor", wire.RestartRoles(("identity",)))
+        agent.eventually(lambda before=before: file.read_bytes() != before, "it has another key")
+        agent.eventually(lambda: is_connected(agent), "it is connected")
+
+    async def refusal() -> str:
+        async with open_channel(address(server), stolen) as channel:
+            call: Any = channel.stream_stream(f"/{NODES}/Register")()
+            return await call.details()
+
+    assert "another machine has joined or has had its certificate renewed" in asyncio.run(refusal())
+    assert "an earlier certificate of it was refused" in server.meshctl("status").errors
     assert is_connected(agent)

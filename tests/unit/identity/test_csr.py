@@ -241,7 +241,7 @@ def test_nothing_is_certified_for_who_does_not_belong_here(office: Office) -> No
     for who, uri, words in (
         (node, outside, "is bound to shop"),
         (node, node_uri(TD, "b"), "may not have the certificate of"),
-        (strange, WEB.uri, "another node has joined by that name"),
+        (strange, WEB.uri, "another machine has joined"),
         (ended, WEB.uri, "ended on"),
     ):
         with pytest.raises(InvalidInputError, match=words):

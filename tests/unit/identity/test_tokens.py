@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.identity import members, tokens
 from meshd.identity.authority import Issued
+from meshd.identity.members import RivalError
 from meshd.identity.token_store import TokenStore
 from meshd.model.bounds import Bounds
 
@@ -274,6 +275,67 @@ def test_a_renewal_whose_answer_was_lost_leaves_the_certificate_before_in_force(
     assert [is_admitted(store, "a", serial) for serial in (1, 2, 3)] == [True, False, True]
     store.renew("a", "3", lambda: issued(4))
     assert [is_admitted(store, "a", serial) for serial in (1, 3, 4)] == [False, True, True]
+
+
+def came(store: TokenStore, serial: int, machine: str = "") -> str:
+    """What the server is to say of it."""
+    return store.attended("a", f"{serial:x}", machine).conflict
+
+
+def test_an_earlier_certificate_is_taken_once_more_and_said_when_the_newer_one_was_shown(
+    tmp_path: Path,
+) -> None:
+    now = [NOW]
+    store = TokenStore(tmp_path, lambda: now[0])
+    joined(store, "a", 1)
+    assert came(store, 1) == ""
+    store.renew("a", "1", lambda: issued(2))
+    assert [came(store, serial) for serial in (1, 2, 1)] == ["", "", ""]
+    now[0] += members.OVERLAP + 1
+    assert "earlier certificate than it had shown" in came(store, 1)
+    store.renew("a", "1", lambda: issued(3))
+    assert came(store, 3) == ""
+    with pytest.raises(RivalError, match="another machine has joined or has had its cert") as found:
+        came(store, 2)
+    assert "a machine with an earlier certificate of it was refused" in found.value.conflict
+    assert "meshctl token create --node a" in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "later", "taken"),
+    [
+        ("id.hw", "id.hw", True),
+        ("id.hw", "other.hw", False),
+        ("id.hw", "id.other", False),
+        ("id.", "id.hw", True),
+        (".hw", "other.hw", True),
+        ("id.hw", ".", True),
+        ("", "id.hw", True),
+        ("id.hw", "", True),
+    ],
+)
+def test_a_node_is_the_machine_that_came_first_by_its_name(
+    store: TokenStore, said: str, later: str, taken: bool
+) -> None:
+    joined(store, "a", 1)
+    assert came(store, 1, said) == ""
+    if taken:
+        assert came(store, 1, later) == ""
+    else:
+        with pytest.raises(RivalError, match="not the machine that joined") as found:
+            came(store, 1, later)
+        assert "another machine-id or hardware" in found.value.conflict
+        joined(store, "a", 2)
+        assert came(store, 2, later) == "", "who joins anew is taken as it is"
+
+
+def test_what_a_machine_says_of_itself_later_is_kept_as_well(store: TokenStore) -> None:
+    joined(store, "a", 1)
+    came(store, 1, "id.")
+    came(store, 1, "id.hw")
+    store.renew("a", "1", lambda: issued(2))
+    with pytest.raises(RivalError):
+        came(store, 2, "id.other")
 
 
 def test_who_takes_a_nodes_name_ends_the_others_certificates(store: TokenStore) -> None:

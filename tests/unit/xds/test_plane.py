@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import shutil
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd import wire
 from meshd.errors import InvalidInputError, MeshdError
-from meshd.identity import authority, clocks, csr, istio_ca
+from meshd.identity import authority, clocks, csr, istio_ca, members
 from meshd.identity.desk import Desk
 from meshd.identity.join import ALPN, MeshFacts, Reception
 from meshd.identity.node import Credentials, NodeFile, new_request, node_uri, private_pem
@@ -33,7 +34,7 @@ from meshd.xds.client import Client
 from meshd.xds.front import Front
 from meshd.xds.inbox import Inbox
 from meshd.xds.mcp import decode_body, encode_body
-from meshd.xds.plane import Plane
+from meshd.xds.plane import Plane, machine_of
 from meshd.xds.resources import Resources
 
 TD = "cluster.local"
@@ -99,13 +100,18 @@ class Mesh:
 
     def peer(self, context: Any) -> Peer:
         assert self.front
-        return self.front.peer(context.peer())
+        found = self.front.peer(context.peer())
+        return msgspec.structs.replace(found, machine=machine_of(context))
 
     async def admit(self, peer: Peer) -> tuple[str, ...]:
         answer = await self.desk.answer(wire.Admit(peer))
         assert isinstance(answer, wire.Admitted)
         assert self.front
-        self.front.admitted(peer)
+        if answer.conflict:
+            self.plane.holders.note(peer.node, answer.conflict)
+        if answer.refusal:
+            raise InvalidInputError(answer.refusal)
+        self.front.admitted(msgspec.structs.replace(peer, machine=""))
         return answer.bounds
 
     async def certify(self, request: wire.Message) -> wire.Certified:
@@ -170,14 +176,20 @@ class Mesh:
 
 class Node:
     def __init__(
-        self, mesh: Mesh, credentials: Credentials, *types: str, instance: str = ""
+        self,
+        mesh: Mesh,
+        credentials: Credentials,
+        *types: str,
+        instance: str = "",
+        credentials_now: Callable[[], Credentials] | None = None,
     ) -> None:
+        now = credentials_now or (lambda: credentials)
         self.inbox = Inbox(decode)
         self.client = Client(
             "n",
             types or (URL,),
             self.inbox,
-            connect=lambda: open_channel(mesh.server, credentials),
+            connect=lambda: open_channel(mesh.server, now()),
             explain=lambda error: diagnose(error, mesh.server, time.time()),
             taken=lambda: None,
             changed=lambda: None,
@@ -339,6 +351,67 @@ async def test_a_machine_that_restarts_is_let_in_when_its_old_connection_has_end
             await eventually(lambda: after.inbox.values(URL))
             assert after.client.connected
             assert mesh.plane.statuses()[0].conflict == ""
+
+
+@running
+async def test_a_machine_that_was_cloned_while_it_ran_is_one_of_two_with_the_same_stream(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holders, "_PATIENCE", 0.1)
+    mesh.plane.publish(things(a="one"))
+    credentials = await mesh.credentials("a")
+    async with mesh.serving(), Node(mesh, credentials, instance="same").running() as first:
+        await eventually(lambda: first.client.connected)
+        async with Node(mesh, credentials, instance="same").running() as clone:
+            await eventually(lambda: "another machine is connected" in clone.client.problem)
+            assert "perhaps a clone" in mesh.plane.statuses()[0].conflict
+            assert first.client.connected
+
+
+@contextlib.asynccontextmanager
+async def started(mesh: Mesh, path: Path, instance: str) -> AsyncGenerator[Node]:
+    """A machine with these credentials starts, and has them renewed if the server lets it."""
+    file = NodeFile(path)
+    before = file.load()
+    metadata = ((holders.METADATA, instance),)
+    remote = Remote(mesh.server, file, renew_at=0.5, metadata=metadata)
+    renewing = asyncio.create_task(remote.run())
+    made = Node(mesh, before, instance=instance, credentials_now=NodeFile(path).load)
+    try:
+        async with made.running():
+            await eventually(lambda: made.client.problem or NodeFile(path).load() != before)
+            yield made
+    finally:
+        renewing.cancel()
+        await remote.close()
+
+
+@running
+async def test_a_clone_that_ran_while_the_node_was_off_is_refused_once_the_node_is_back(
+    mesh: Mesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "OVERLAP", 0.0)
+    mesh.plane.publish(things())
+    node_file, clone_file = tmp_path / "node.pem", tmp_path / "clone.pem"
+    async with mesh.serving():
+        NodeFile(node_file).save(await mesh.credentials("a"))
+        async with started(mesh, node_file, "first run"):
+            pass
+        shutil.copy(node_file, clone_file)
+        async with started(mesh, clone_file, "clone") as clone:
+            await eventually(lambda: clone.client.connected)
+        async with started(mesh, clone_file, "clone again") as clone:
+            await eventually(lambda: clone.client.connected)
+        async with started(mesh, node_file, "second run") as node:
+            await eventually(lambda: node.client.problem)
+            assert "meshctl token create --node a" in node.client.problem
+            conflict = "a machine with an earlier certificate of it was refused: there is a clone"
+            assert conflict in mesh.plane.holders.problem("a")
+        NodeFile(node_file).save(await mesh.credentials("a"))
+        async with started(mesh, node_file, "after joining anew") as node:
+            await eventually(lambda: node.client.connected)
+        async with started(mesh, clone_file, "clone, in the end") as clone:
+            await eventually(lambda: "if this is a clone" in clone.client.problem)
 
 
 @running
