@@ -14,7 +14,7 @@ import functools
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +55,8 @@ _log = logging.getLogger(__name__)
 
 class HostKeeper:
     """``observe`` is told what is so for a workload, or that it is let go; ``served``, at each look
-    that finds it so, that one is proven."""
+    that finds it so, that one is proven. ``bypasses`` says what of which service is outside of its
+    cgroup, where no rule of ours sees it."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class HostKeeper:
         *,
         fail_open: bool = False,
         served: Callable[[HostService], None] = lambda _: None,
+        bypasses: Callable[[Mapping[str, HostService]], Mapping[str, str]] = lambda _: {},
     ) -> None:
         self._settings = settings
         self._fail_open = fail_open
@@ -75,6 +77,9 @@ class HostKeeper:
         self._note = note
         self._observe = observe
         self._served = served
+        self._bypasses = bypasses
+        self._outside: Mapping[str, str] = {}
+        """What is said of those that are proven but for processes which have left the cgroup."""
         self._wanted: dict[str, Placement] = {}
         self._told: dict[str, Observation] = {}
         self._wake = asyncio.Event()
@@ -126,8 +131,7 @@ class HostKeeper:
             except (MeshdError, OSError) as error:
                 problems |= dict.fromkeys(self._wanted, str(error))
             await self._tell(found, problems)
-            well = all(seen.proven for seen in self._told.values() if seen.stage is Stage.CAPTURED)
-            self._doubted = not well
+            self._doubted = not (well := self._is_well)
             longest = names.LOOK if self._names_open else _LONGEST_RETRY
             pause = _FIRST_RETRY if well else min(pause * 2, longest)
             until = loop.time() + (self._settings.probe_interval if well else pause)
@@ -143,6 +147,12 @@ class HostKeeper:
         if self._applied and not self._writing and self._applied[1] != fingerprint.take():
             self._noticed = self._noticed or time.monotonic()
             self._wake.set()
+
+    @property
+    def _is_well(self) -> bool:
+        """Nothing is wrong with the rules and the proxies."""
+        captured = (seen for seen in self._told.values() if seen.stage is Stage.CAPTURED)
+        return all(seen.proven or seen.uid in self._outside for seen in captured)
 
     async def _sleep(self, pause: float) -> None:
         try:
@@ -258,6 +268,7 @@ class HostKeeper:
         asked = [uid for uid in probed if not wrong[uid] and self._fail_open]
         unanswered = await asyncio.gather(*(self._look_up(captured[uid]) for uid in asked))
         mute = dict(zip(asked, unanswered, strict=True))
+        self._outside = await self._look_outside(uid for uid in probed if not wrong[uid])
         for uid in sorted(self._wanted):
             problem = wrong.get(uid, "")
             if uid in captured:
@@ -265,7 +276,7 @@ class HostKeeper:
                 self._say(uid, seen)
                 self._count(uid, problem if captured[uid].cgroup_id else "")
                 host = self._wanted[uid].workload.host
-                if host and seen.proven:
+                if host and (seen.proven or uid in self._outside):
                     self._served(host)
             elif uid not in self._unprotected:
                 self._say(uid, Observation(uid, Stage.PINNED, problem=problem))
@@ -274,8 +285,15 @@ class HostKeeper:
         if unanswered and uid in self._names_open:
             text = unprotected.queries(unanswered)
             return Observation(uid, Stage.CAPTURED, problem=text, unprotected=True)
-        problem = problem or unanswered or self._preceding.problem
+        problem = (
+            problem or unanswered or self._preceding.problem or self._outside.get(uid, "")
+        )
         return Observation(uid, Stage.CAPTURED, not problem, problem)
+
+    async def _look_outside(self, uids: Iterable[str]) -> Mapping[str, str]:
+        hosts = {uid: self._wanted[uid].workload.host for uid in uids}
+        services = {uid: host for uid, host in hosts.items() if host}
+        return await asyncio.to_thread(self._bypasses, services) if services else {}
 
     async def _look_up(self, one: HostWorkload) -> str:
         """Its DNS alone may be dead. Returns what is wrong with it."""

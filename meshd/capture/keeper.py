@@ -16,7 +16,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -57,8 +57,8 @@ _log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """All workloads of the node. ``changed`` is called when ``observations`` has news; ``served``:
-    see ``HostKeeper``."""
+    """All workloads of the node. ``changed`` is called when ``observations`` has news; ``served``
+    and ``bypasses``: see ``HostKeeper``."""
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Keeper:
         *,
         fail_open: bool = False,
         served: Callable[[HostService], None] = lambda _: None,
+        bypasses: Callable[[Mapping[str, HostService]], Mapping[str, str]] = lambda _: {},
     ) -> None:
         self.settings = settings
         self.fail_open = fail_open
@@ -82,7 +83,9 @@ class Keeper:
         self._watch: asyncio.Task[None] | None = None
         self._hosted: frozenset[str] = frozenset()
         note = pins.directory.with_name(_HOST_NOTE)
-        self._host = HostKeeper(settings, note, self.observe, fail_open=fail_open, served=served)
+        self._host = HostKeeper(
+            settings, note, self.observe, fail_open=fail_open, served=served, bypasses=bypasses
+        )
 
     def place(self, placements: Sequence[Placement], *, host: bool = True) -> None:
         """The whole of what is wanted. What is pinned but not wanted is let go; ``host``: so are

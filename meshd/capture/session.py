@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from meshd import channel, wire
 from meshd.capture.keeper import Keeper
@@ -24,9 +24,12 @@ class CaptureService:
         *,
         fail_open: bool = False,
         served: Callable[[HostService], None] = lambda _: None,
+        bypasses: Callable[[Mapping[str, HostService]], Mapping[str, str]] = lambda _: {},
     ) -> None:
         self._news: set[asyncio.Event] = set()
-        self._keeper = Keeper(settings, pins, self._changed, fail_open=fail_open, served=served)
+        self._keeper = Keeper(
+            settings, pins, self._changed, fail_open=fail_open, served=served, bypasses=bypasses
+        )
 
     async def session(self, connection: channel.Connection) -> None:
         """One peer, as long as it stays. Raises InvalidInputError for anything but ``Place``."""

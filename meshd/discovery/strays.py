@@ -1,20 +1,26 @@
 """Processes of an enrolled unit that have left its cgroup, so that nothing of theirs is captured.
 
 ``su -``, ``sudo -i`` and all else that opens a PAM session move to the session's cgroup, and
-``systemd-run`` and cron start what they are told in one of their own.
+``systemd-run`` and cron start what they are told in one of their own. The capture role looks for
+them while a unit is enrolled, and ``meshctl`` once more: it knows what systemd says of the unit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from meshd.model.workload import HostService
+
 _PROC: Final = Path("/proc")
+_TRANSIENT: Final = Path("/run/systemd/transient")
+"""What systemd-run has it start, by name: systemd.unit(5)."""
 _UNUSUAL: Final = re.compile(
-    r"/user\.slice/.*|/system\.slice/(run-.*|crond?\.service|atd\.service)"
+    r"/user\.slice/.*|/system\.slice/(run-.*|(ana|f)?crond?(-.*)?\.service|atd\.service)"
 )
 """Where no unit of its own has its processes: they are there on behalf of somebody."""
 
@@ -27,6 +33,8 @@ class Process:
     user: int
     cgroup: str
     """From the root of the hierarchy, with a slash before it."""
+    transient: bool = False
+    """In a unit for which there is no file of an administrator's."""
 
 
 def strays(processes: Mapping[int, Process], slice_: str, user: int) -> tuple[Process, ...]:
@@ -38,9 +46,33 @@ def strays(processes: Mapping[int, Process], slice_: str, user: int) -> tuple[Pr
         if not _is_in(one, slice_)
         and (
             any(_is_in(parent, slice_) for parent in _ancestors(one, processes))
-            or (user and one.user == user and _UNUSUAL.fullmatch(one.cgroup))
+            or (user and one.user == user and (one.transient or _UNUSUAL.fullmatch(one.cgroup)))
         )
     )
+
+
+def bypasses(
+    services: Mapping[str, HostService], processes: Mapping[int, Process]
+) -> dict[str, str]:
+    """What has left the cgroup of which service, and is in none of another's: remarks by uid of the
+    workload. Pure."""
+    told: dict[str, str] = {}
+    for uid, service in services.items():
+        outside = {one.cgroup for one in services.values()} - {service.cgroup}
+        left = (
+            one
+            for one in strays(processes, service.cgroup, _user(processes, service.cgroup))
+            if not any(_is_in(one, cgroup) for cgroup in outside)
+        )
+        if text := remark(left, service.unit or f"cgroup {service.cgroup}"):
+            told[uid] = text
+    return told
+
+
+def _user(processes: Mapping[int, Process], slice_: str) -> int:
+    """As which a service runs, if it does so as one user only; else 0."""
+    users = {one.user for one in processes.values() if _is_in(one, slice_)}
+    return users.pop() if len(users) == 1 else 0
 
 
 def remark(found: Iterable[Process], unit: str) -> str:
@@ -54,12 +86,14 @@ def remark(found: Iterable[Process], unit: str) -> str:
 
 def running() -> dict[int, Process]:
     """All of this network namespace, by pid."""
-    own = _namespace(_PROC / "self")
-    found = (_read(path) for path in _PROC.iterdir() if path.name.isdigit())
+    own, transient = _namespace(_PROC / "self"), frozenset[str]()
+    with contextlib.suppress(OSError):
+        transient = frozenset(path.name for path in _TRANSIENT.iterdir())
+    found = (_read(path, transient) for path in _PROC.iterdir() if path.name.isdigit())
     return {one.pid: one for one, namespace in filter(None, found) if namespace in {0, own}}
 
 
-def _read(path: Path) -> tuple[Process, int] | None:
+def _read(path: Path, transient: frozenset[str]) -> tuple[Process, int] | None:
     """None when it has ended. With its network namespace: proc(5)."""
     try:
         before, _, after = (path / "stat").read_text(errors="replace").rpartition(")")
@@ -69,7 +103,9 @@ def _read(path: Path) -> tuple[Process, int] | None:
         return None
     cgroup = next((line[3:] for line in lines if line.startswith("0::")), "")
     pid, _, name = before.partition(" (")
-    return Process(int(pid), int(after.split()[1]), name, user, cgroup), _namespace(path)
+    is_transient = not transient.isdisjoint(cgroup.split("/"))
+    one = Process(int(pid), int(after.split()[1]), name, user, cgroup, is_transient)
+    return one, _namespace(path)
 
 
 def _namespace(path: Path) -> int:

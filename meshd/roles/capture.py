@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from meshd import accounts, channel
 from meshd.capture.namespaces import Pins
 from meshd.capture.session import CaptureService
+from meshd.discovery import strays
 from meshd.discovery.held_starts import HeldStarts
 from meshd.errors import InvalidInputError
+from meshd.model.workload import HostService
 from meshd.roles.resuming import Resuming
 from meshd.settings import Paths, Settings
 
@@ -21,7 +24,11 @@ async def run(settings: Settings, paths: Paths) -> None:
     resuming = Resuming(HeldStarts(paths.held))
     pins = Pins(paths.netns)
     service = CaptureService(
-        settings.capture, pins, fail_open=settings.fails_open, served=resuming.served
+        settings.capture,
+        pins,
+        fail_open=settings.fails_open,
+        served=resuming.served,
+        bypasses=_bypasses,
     )
     path = paths.socket("capture")
     server = await channel.listen(path, service.session, uids={0, mesh})
@@ -31,3 +38,7 @@ async def run(settings: Settings, paths: Paths) -> None:
     finally:
         await service.close()
         await resuming.close()
+
+
+def _bypasses(services: Mapping[str, HostService]) -> Mapping[str, str]:
+    return strays.bypasses(services, strays.running())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,18 @@ def cgroup() -> Iterator[str]:
 class Watched:
     """A keeper, and what it tells."""
 
-    def __init__(self, note: Path, *, fail_open: bool = False) -> None:
+    def __init__(
+        self,
+        note: Path,
+        *,
+        fail_open: bool = False,
+        bypasses: Callable[[Mapping[str, HostService]], Mapping[str, str]] = lambda _: {},
+    ) -> None:
         self.seen: dict[str, Observation] = {}
         self._news = asyncio.Event()
-        self.keeper = HostKeeper(SETTINGS, note, self._observe, fail_open=fail_open)
+        self.keeper = HostKeeper(
+            SETTINGS, note, self._observe, fail_open=fail_open, bypasses=bypasses
+        )
 
     def _observe(self, uid: str, seen: Observation | None) -> None:
         if seen:
@@ -156,6 +164,32 @@ def test_a_service_is_proven_on_a_host_whose_ipv6_leads_nowhere(
         async with await proxy():
             watched.keeper.place(placement(cgroup))
             await watched.sees(lambda seen: seen is not None and seen.proven)
+        await watched.keeper.close()
+
+    run(network, scenario)
+
+
+def test_a_service_of_which_a_process_has_left_is_not_proven_and_stays_captured(
+    network: Any, cgroup: str, tmp_path: Path
+) -> None:
+    left = {UID: "web.service has processes outside"}
+    outside: dict[str, str] = {}
+
+    def bypasses(services: Mapping[str, HostService]) -> Mapping[str, str]:
+        assert [service.cgroup for service in services.values()] == [cgroup]
+        return outside
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path / "note", fail_open=True, bypasses=bypasses)
+        async with await proxy(), answering_queries():
+            watched.keeper.place(placement(cgroup))
+            proven = Observation(UID, Stage.CAPTURED, proven=True)
+            await watched.sees(lambda seen: seen == proven)
+            outside.update(left)
+            unproven = Observation(UID, Stage.CAPTURED, problem=left[UID])
+            await watched.sees(lambda seen: seen == unproven)
+            outside.clear()
+            await watched.sees(lambda seen: seen == proven)
         await watched.keeper.close()
 
     run(network, scenario)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
 
-from meshd.discovery.strays import Process, remark, running, strays
+from meshd.discovery.strays import Process, bypasses, remark, running, strays
+from meshd.model.workload import HostService
 
 SLICE = "meshd_services.slice/meshd_services-web.slice"
 MAIN = Process(10, 1, "web", 990, f"/{SLICE}/web.service")
@@ -46,6 +48,34 @@ def test_what_is_begun_elsewhere_for_the_units_user_is_outside(cgroup: str) -> N
 
 def test_another_service_of_the_same_user_is_no_part_of_the_unit() -> None:
     assert not found(process("/system.slice/fpm.service"))
+
+
+def test_a_transient_unit_of_the_units_user_is_outside_whatever_its_name() -> None:
+    one = process("/system.slice/batch.service")
+    assert not found(one)
+    assert found(dataclasses.replace(one, transient=True))
+
+
+def services(*cgroups: str) -> dict[str, HostService]:
+    return {f"mesh.{cgroup}": HostService(cgroup=cgroup, unit="web.service") for cgroup in cgroups}
+
+
+def test_a_service_that_runs_as_one_user_is_told_what_that_user_runs_elsewhere() -> None:
+    session = process(SESSION)
+    there = {one.pid: one for one in (INIT, MAIN, session)}
+    (told,) = bypasses(services(SLICE), there).values()
+    assert "20 (curl)" in told
+    other = dataclasses.replace(MAIN, pid=11, user=991)
+    assert not bypasses(services(SLICE), there | {11: other}), "nobody knows for whom it is"
+
+
+def test_what_another_enrolled_service_has_is_captured_there() -> None:
+    child = process("/other.slice/x", parent=10)
+    there = {one.pid: one for one in (INIT, MAIN, child)}
+    assert bypasses(services(SLICE), there)
+    assert not bypasses(services(SLICE, "other.slice"), there)
+    named = {"mesh.x": HostService(cgroup=SLICE)}
+    assert next(iter(bypasses(named, there).values())).startswith(f"cgroup {SLICE} has processes")
 
 
 def test_the_first_is_named_and_the_others_are_counted() -> None:
