@@ -233,6 +233,7 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     dns_port: PortNumber = 15053
     """UDP and TCP port on the host's loopback interface where the node's resolver answers."""
     protocol_detection_timeout: Duration = Duration(0)
+    mutual_tls_timeout: Duration = Duration(2)
     accept_http_10: bool = False
     connect_timeout: Duration = Duration(10)
     access_log: Literal["off", "errors", "all"] = "errors"
@@ -241,6 +242,7 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ipaddress.ip_network(self.service_cidr)
         self.upstreams  # noqa: B018 - raises ValueError
         _within(0, DAY, protocol_detection_timeout=self.protocol_detection_timeout)
+        _within(0.05, 60, mutual_tls_timeout=self.mutual_tls_timeout)
         _within(0.001, DAY, connect_timeout=self.connect_timeout)
 
     @property
@@ -350,6 +352,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             root_namespace=self.mesh.root_namespace,
             outbound_policy=self.mesh.outbound_policy,
             protocol_detection_timeout=self.mesh.protocol_detection_timeout,
+            mutual_tls_timeout=self.mesh.mutual_tls_timeout,
             accept_http_10=self.mesh.accept_http_10,
             connect_timeout=self.mesh.connect_timeout,
             service_cidr=self.mesh.service_cidr,

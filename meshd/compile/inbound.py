@@ -49,11 +49,6 @@ from meshd.model.workload import Identity, Workload
 
 _UNDECLARED: Final = "InboundPassthroughCluster"
 
-_HELLO_TIMEOUT: Final = 2.0
-"""Seconds in which a client of the mesh has to begin its handshake, or else it is taken for a plain
-one and its connection is lost. Its proxy may have other things to do than to go on at once, so this
-is much longer than clients that wait for the server's first words would like."""
-
 
 class Entry(NamedTuple):
     """What the thin listener has decided of a connection."""
@@ -163,7 +158,9 @@ def workload_listener(
             wellknown.state_on_accept(*wellknown.whose(workload, TRANSITIVE), *handover()),
             wellknown.inspect_tls(),
         ],
-        listener_filters_timeout=seconds(_HELLO_TIMEOUT),
+        # The proxy of a client may have other things to do than to go on at once, so this is longer
+        # than clients that wait for the server's first words would like.
+        listener_filters_timeout=seconds(options.mutual_tls_timeout),
         continue_on_listener_filters_timeout=True,
         filter_chain_matcher=_matcher(way),
         filter_chains=[

@@ -29,6 +29,9 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     protocol_detection_timeout: float = 0.0
     """Seconds to wait for a client's first bytes where HTTP is told from other protocols by them;
     0: for as long as it takes."""
+    mutual_tls_timeout: float = 2.0
+    """Seconds in which a client of the mesh has to begin its handshake, or else it is taken for a
+    plain one and its connection is lost."""
     accept_http_10: bool = False
     connect_timeout: float = 10.0
     """Seconds."""

@@ -16,6 +16,7 @@ from meshd.settings import load
         ("mesh: {service_cidr: here}", "does not appear to be an IPv4 or IPv6 network"),
         ("mesh: {connect_timeout: 0s}", "connect_timeout: 0s is out of range"),
         ("mesh: {protocol_detection_timeout: 99999h}", "protocol_detection_timeout"),
+        ("mesh: {mutual_tls_timeout: 0s}", "mutual_tls_timeout: 0s is out of range"),
         ("mesh: {dns_port: 0}", "mesh.dns_port"),
         ("mesh: {domain: A_b}", "mesh.domain: Expected a DNS name"),
         ("mesh: {root_namespace: a.b}", "mesh.root_namespace: Expected a DNS label"),

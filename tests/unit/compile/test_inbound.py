@@ -12,11 +12,12 @@ from meshd.compile.acceptance import as_accepted
 from meshd.compile.inbound import workload_listener
 from meshd.compile.peer_authentication import Mode, PeerPolicy
 from meshd.compile.served import Spoken
-from meshd.model.base import ObjectMeta
+from meshd.model.base import Duration, ObjectMeta
 from meshd.model.security import MutualTLS, PeerAuthentication, PeerAuthenticationSpec
 from meshd.model.service import Endpoint, Port, Protocol, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Identity, Workload
+from meshd.settings import MeshSettings, Paths, Settings
 
 WORKLOAD = Workload(uid="default.a", name="a", namespace="default", netns="/run/meshd/netns/a")
 IDENTITY = Identity("cluster.local", "default", "a")
@@ -81,6 +82,15 @@ def test_each_port_takes_what_its_mode_allows(
     policy = PeerPolicy(mode, ports)
     listener = workload_listener(WORKLOAD, IDENTITY, PORTS, policy, MeshOptions())
     assert fate(listener, port, kind) == expected(policy.mode_of(port), kind)
+
+
+def test_a_plain_client_that_says_nothing_waits_as_long_as_the_settings_say() -> None:
+    policy = PeerPolicy(Mode.PERMISSIVE, {})
+    settings = Settings(mesh=MeshSettings(mutual_tls_timeout=Duration(0.25)))
+    options = settings.mesh_options(Paths.from_environment({}))
+    listener = workload_listener(WORKLOAD, IDENTITY, PORTS, policy, options)
+    assert listener.listener_filters_timeout.ToTimedelta().total_seconds() == 0.25
+    assert listener.continue_on_listener_filters_timeout
 
 
 @pytest.mark.parametrize(
