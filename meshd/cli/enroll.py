@@ -16,7 +16,7 @@ import typer
 from meshd import wire
 from meshd.capture.host_rules import NEVER_INBOUND_PORTS
 from meshd.capture.namespaces import Pins
-from meshd.cli import services
+from meshd.cli import firewall, services
 from meshd.cli.arguments import (
     DEFAULT_TIMEOUT,
     NamespaceOption,
@@ -31,6 +31,7 @@ from meshd.cli.place import Place, named
 from meshd.cli.ports import PortWish, parse_port
 from meshd.cli.preparing import prepare
 from meshd.config.read import label_problem, subdomain_problem
+from meshd.discovery.firewall import saved
 from meshd.discovery.systemd import Systemd
 from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.model import checked
@@ -149,13 +150,18 @@ def enroll(
         ports=tuple(NamedPort(wish.name, wish.port) for wish in wishes),
         host=place.host(address_asked=bool(address)),
     )
-    warn(place.doubts(address_asked=bool(address)))
+    warn(_doubts(place, wishes, address_asked=bool(address)))
     if service:
         workload = offered(target, service, wishes, workload)
     _register(target, place, workload, float(timeout))
     if place.unit and restart:
         Systemd().restart(place.unit)
     _show(_row(target, workload.uid), place, output)
+
+
+def _doubts(place: Place, wishes: tuple[PortWish, ...], *, address_asked: bool) -> tuple[str, ...]:
+    filtered = firewall.remarks([wish.port for wish in wishes]) if place.is_on_host else ()
+    return (*place.doubts(address_asked=address_asked), *filtered)
 
 
 def _is_given(context: typer.Context, option: str) -> bool:
@@ -193,7 +199,7 @@ def unenroll(
         )
     target.ask(wire.Unregister(tuple(row.uid for row in rows)), wire.Done, wait=_LEAVING)
     problems = list(filter(None, (_leave(target, row, restart) for row in rows)))
-    warn(problems)
+    warn((*problems, *saved()))
     if problems:
         raise typer.Exit(1)
 

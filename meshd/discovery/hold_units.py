@@ -52,6 +52,22 @@ SystemCallFilter=@system-service
 comes later at boot than some units that are held."""
 
 
+_RESTORING: Final = " ".join(
+    (
+        "network-pre.target",
+        "netfilter-persistent.service",
+        "iptables.service",
+        "ip6tables.service",
+        "iptables-restore.service",
+        "ip6tables-restore.service",
+        "ferm.service",
+        "ufw.service",
+        "firewalld.service",
+    )
+)
+"""What restores an administrator's own rules at boot."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
     """What the files of one enrolled unit depend on."""
@@ -76,6 +92,16 @@ def unit_drop_in(unit: str) -> str:
     return f"{unit}.d/{DROP_IN}"
 
 
+def boot_drop_in(unit: str) -> str:
+    """By which its slice is there as soon as the system boots."""
+    return f"sysinit.target.d/{DROP_IN.removesuffix('.conf')}-{escaped(_name(unit))}.conf"
+
+
+def own_paths(unit: str) -> frozenset[str]:
+    """All files of an enrolled unit but those about its sockets."""
+    return frozenset({hold_of(unit), unit_drop_in(unit), slice_of(unit), boot_drop_in(unit)})
+
+
 def socket_drop_in(unit: str, socket: str) -> str:
     """Named after the unit, too: a socket may pass its connections to several."""
     return f"{socket}.d/{DROP_IN.removesuffix('.conf')}-{escaped(_name(unit))}.conf"
@@ -83,7 +109,7 @@ def socket_drop_in(unit: str, socket: str) -> str:
 
 def held_sockets(unit: str, paths: Iterable[str]) -> frozenset[str]:
     """The sockets whose drop-ins for the unit are among the paths."""
-    sockets = {path.partition(".d/")[0] for path in paths}
+    sockets = {path.partition(".d/")[0] for path in paths if ".socket.d/" in path}
     return frozenset(one for one in sockets if socket_drop_in(unit, one) in paths)
 
 
@@ -98,6 +124,8 @@ def files(wanted: Preparation) -> dict[str, str]:
     return {
         hold_of(unit): _hold(wanted),
         unit_drop_in(unit): _of_unit(wanted),
+        slice_of(unit): _slice(unit),
+        boot_drop_in(unit): f"{_head(unit)}Wants={slice_of(unit)}\n",
         **{socket_drop_in(unit, socket): _of_socket(unit) for socket in wanted.sockets},
     }
 
@@ -159,6 +187,15 @@ def _of_unit(wanted: Preparation) -> str:
     return f"{_head(wanted.unit)}{meshd}{_behind_hold(wanted.unit)}\n[Service]\n" + (
         f"Slice={slice_of(wanted.unit)}\n"
     )
+
+
+def _slice(unit: str) -> str:
+    """Rules name its cgroup: where it is missing, iptables-restore refuses a whole file."""
+    return f"""\
+{_head(unit)}Description=Slice of {unit}, whose traffic is captured
+Documentation=man:meshd(8)
+Before={_RESTORING}
+"""
 
 
 def _of_socket(unit: str) -> str:

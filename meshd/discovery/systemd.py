@@ -204,7 +204,7 @@ class Systemd:
 
     def _paths(self, unit: str) -> frozenset[str]:
         """Of the unit's files that there are, below the directory of units."""
-        own = {hold_of(unit), hold_units.unit_drop_in(unit)}
+        own = hold_units.own_paths(unit)
         found = {path for path in own if (self._units / path).is_file()}
         of_sockets = self._units.glob(hold_units.socket_drop_in(unit, "*.socket"))
         return frozenset(found | {str(path.relative_to(self._units)) for path in of_sockets})

@@ -82,6 +82,17 @@ StandardOutput=file:/srv/jailed.out
 MemoryMax=8M
 TimeoutStartSec=1
 """
+RESTORING: Final = """\
+[Unit]
+DefaultDependencies=no
+Wants=network-pre.target
+Before=network-pre.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'iptables-restore </etc/iptables/rules.v4'
+[Install]
+WantedBy=multi-user.target
+"""
 OFF: Final = "/etc/systemd/system/meshd.service.d/off.conf"
 STRICT: Final = """
 apiVersion: security.istio.io/v1
@@ -267,8 +278,15 @@ def status(machine: Machine, name: str) -> str:
 def test_without_meshd_what_is_enrolled_is_held_and_the_rest_goes_on(
     machine: Machine, outside: Outside
 ) -> None:
+    """Also if all rules were saved, ours too, and are restored at boot as Debian does it."""
+    machine.ask("iptables", "-A", "INPUT", "-s", "198.18.99.99", "-j", "DROP")
+    machine.ask("sh", "-c", "mkdir -p /etc/iptables; iptables-save >/etc/iptables/rules.v4")
+    machine.write("/etc/systemd/system/netfilter-persistent.service", RESTORING)
+    machine.ask("systemctl", "enable", "netfilter-persistent.service")
     machine.write(OFF, "[Unit]\nConditionPathExists=/nowhere\n")
     machine.reboot()
+    assert "-A INPUT -s 198.18.99.99/32 -j DROP" in machine.ask("iptables-save")
+    machine.ask("systemctl", "disable", "netfilter-persistent.service")
     eventually(lambda: listens(machine, 8082), "shop listens")
     since = outside.count()
     assert curl_as(machine, "", f"http://{machine.address}:8082/") is None

@@ -34,13 +34,22 @@ def test_what_root_runs_is_a_unit_that_the_service_and_its_sockets_require() -> 
         texts["web.service.d/50-meshd.conf"],
         texts["web.socket.d/50-meshd-web.conf"],
     )
-    assert len(texts) == 3
+    assert len(texts) == 5
     assert f"ExecStart={MESHCTL} capture hold web.service\n" in hold
     for text in (service, socket):
         assert "Requires=meshd-hold@web.service\nAfter=meshd-hold@web.service\n" in text
         assert "Exec" not in text
     assert "Slice=meshd_services-web.slice\n" in service
     assert "After=meshd_services-web.slice\n" in hold
+
+
+def test_the_slice_is_there_before_rules_that_name_it_are_restored() -> None:
+    texts = files(WEB)
+    assert texts["sysinit.target.d/50-meshd-web.conf"].endswith(
+        "\n[Unit]\nWants=meshd_services-web.slice\n"
+    )
+    before = texts["meshd_services-web.slice"].partition("\nBefore=")[2].split()
+    assert {"network-pre.target", "netfilter-persistent.service"} <= set(before)
 
 
 def test_the_hold_is_bounded_and_holds_nobody_up_without_meshd() -> None:
@@ -102,7 +111,7 @@ def test_a_socket_may_pass_connections_to_several_units() -> None:
     other = Preparation(unit="shop.service", meshctl=MESHCTL, sockets=("web.socket",))
     both = [*files(WEB), *files(other)]
     assert held_sockets("web.service", both) == {"web.socket"}
-    assert len(set(both)) == 6
+    assert len(set(both)) == 10
 
 
 @pytest.fixture
