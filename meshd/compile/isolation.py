@@ -16,7 +16,6 @@ import msgspec
 from meshd.compile.compiler import Compiled
 from meshd.compile.hosts import covers, resolve
 from meshd.errors import InvalidInputError
-from meshd.model.destinations import DestinationRule
 from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
 
@@ -150,16 +149,23 @@ def without(snapshot: Snapshot, left_out: Iterable[Part]) -> Snapshot:
     return msgspec.structs.replace(snapshot, **fields)
 
 
+def closed(snapshot: Snapshot, rules: Iterable[tuple[str, str]]) -> Snapshot:
+    """Without the services that DestinationRules are about which are not in it: ``rules`` has
+    their namespaces and hosts."""
+    gone = {known for namespace, host in rules for known in _about(snapshot, namespace, host)}
+    if not gone:
+        return snapshot
+    services = {known: one for known, one in snapshot.services.items() if known not in gone}
+    return msgspec.structs.replace(snapshot, services=services)
+
+
 def _spoken_to(snapshot: Snapshot, gone: set[tuple[str, str]]) -> Iterator[str]:
     """Hosts of the services that DestinationRules which are left out are about."""
     for rule in snapshot.destination_rules:
         if ("destination_rules", str(rule.key)) in gone:
-            host = _host(rule, snapshot)
-            for known, service in snapshot.services.items():
-                if covers(host, service.host):
-                    yield known
+            yield from _about(snapshot, rule.metadata.namespace, rule.spec.host)
 
 
-def _host(rule: DestinationRule, snapshot: Snapshot) -> str:
-    options = snapshot.options
-    return resolve(rule.spec.host, rule.metadata.namespace, options.domain, snapshot.services)
+def _about(snapshot: Snapshot, namespace: str, host: str) -> Iterator[str]:
+    whole = resolve(host, namespace, snapshot.options.domain, snapshot.services)
+    return (known for known, service in snapshot.services.items() if covers(whole, service.host))

@@ -43,6 +43,8 @@ class Store:
         self._why_withheld: Callable[[Object], str] = lambda _: ""
         self.known: Collection[Key] = ()
         """What is stored or in files, be it in force or not."""
+        self.closed: Collection[tuple[str, str]] = ()
+        """What DestinationRules that are not in force are about: their namespace and host."""
         self.revision = self._applied.revision
         self._files.refresh()
         self._merge()
@@ -164,6 +166,7 @@ class Store:
         whole = {**stored, **from_files}
         self.known = whole.keys()
         self._objects = withheld.without(whole, self._why_withheld)
+        self.closed = withheld.closed(whole, self._objects)
         hidden = tuple(
             read.finding((), "an applied object of this name is hidden by this file", "warning")
             for key, read in self._files.reads.items()

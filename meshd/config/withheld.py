@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from meshd.config.read import label_problem, subdomain_problem
 from meshd.model.base import Key, Object, ObjectMeta
+from meshd.model.destinations import DestinationRule
 from meshd.model.security import MutualTLS, PeerAuthentication, PeerAuthenticationSpec
 
 _STRICT = PeerAuthenticationSpec(mtls=MutualTLS("STRICT"))
@@ -14,13 +15,23 @@ _STRICT = PeerAuthenticationSpec(mtls=MutualTLS("STRICT"))
 def without(objects: Mapping[Key, Object], why: Callable[[Object], str]) -> dict[Key, Object]:
     """``why``: empty for what stays.
 
-    A PeerAuthentication may have been what closes its namespace, so all of that is closed.
+    A PeerAuthentication may have been what closes its namespace, so all of that is closed. What a
+    DestinationRule is about would be spoken to without its TLS settings: see ``closed``.
     """
     return {
         key: found
         for key, one in objects.items()
         if (found := _closed(one) if why(one) else one) is not None
     }
+
+
+def closed(whole: Mapping[Key, Object], left: Mapping[Key, Object]) -> tuple[tuple[str, str], ...]:
+    """Namespace and host of each DestinationRule of which nothing is left."""
+    return tuple(
+        (one.metadata.namespace, one.spec.host)
+        for key, one in whole.items()
+        if isinstance(one, DestinationRule) and key not in left
+    )
 
 
 def in_place_of(kind: str, namespace: str, name: str) -> Object | None:

@@ -21,7 +21,7 @@ from meshd import wire
 from meshd.compile import shares
 from meshd.compile.compiler import Compiler
 from meshd.compile.gateway_ports import gateway_ports
-from meshd.compile.isolation import Isolating
+from meshd.compile.isolation import Isolating, closed
 from meshd.compile.listeners import workload_of
 from meshd.config import file_references, snapshots
 from meshd.config.registry import build_snapshot
@@ -280,13 +280,14 @@ class Mesh:
     def snapshot(self) -> Snapshot:
         """Of the configuration and the registered workloads, as they are now."""
         if self._snapshot is None:
-            self._snapshot, problems = snapshots.take(
+            taken, problems = snapshots.take(
                 self.store,
                 self.members.values(),
                 self.options,
                 self._service_cidr,
                 map(workloads.elsewhere, self.elsewhere),
             )
+            self._snapshot = closed(taken, self.store.closed)
             for problem in sorted(set(problems) - set(self.problems)):
                 _log.warning("%s", problem, extra={"MESHD_EVENT": "config"})
             self.problems = problems

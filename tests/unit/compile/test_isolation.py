@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshd.compile.compiler import Compiled
-from meshd.compile.isolation import Isolating
+from meshd.compile.isolation import Isolating, closed
 from meshd.errors import InvalidInputError
 from meshd.model.base import ObjectMeta
 from meshd.model.pool import Pool
@@ -92,6 +92,16 @@ def test_a_destination_rule_takes_its_services_with_it() -> None:
     compiler, seen = isolating()
     compiler.compile(Snapshot(services=services, destination_rules=(rule("bad", "db"),)), ())
     assert list(seen[-1].services) == ["web.shop.svc.cluster.local"]
+
+
+def test_so_does_one_that_is_not_even_in_the_snapshot() -> None:
+    snapshot = Snapshot(services={one.host: one for one in (service("db"), service("web"))})
+    assert closed(snapshot, ()) is snapshot
+    for host in ("db", "db.shop.svc.cluster.local"):
+        left = closed(snapshot, [("shop", host)]).services
+        assert list(left) == ["web.shop.svc.cluster.local"]
+    assert not closed(snapshot, [("shop", "*.shop.svc.cluster.local")]).services
+    assert closed(snapshot, [("other", "db")]).services == snapshot.services
 
 
 def test_an_authentication_policy_is_never_left_out() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from meshd.config import applied
 from meshd.config.admission import admit
-from meshd.config.withheld import without
+from meshd.config.store import Store
+from meshd.config.withheld import closed, without
 from meshd.model.security import PeerAuthentication
 
 
@@ -36,6 +37,36 @@ def test_a_policy_that_is_left_out_closes_its_namespace() -> None:
     after = without(objects, lambda _: "it kills")
     assert after.keys() == {found.key}
     assert is_strict(after[found.key])
+
+
+def test_what_a_destination_rule_that_is_left_out_is_about_is_known() -> None:
+    meta = {"name": "db", "namespace": "shop"}
+    rule = admit(
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "DestinationRule",
+            "metadata": meta,
+            "spec": {"host": "db"},
+        }
+    )
+    whole = {rule.key: rule}
+    assert closed(whole, whole) == ()
+    assert closed(whole, without(whole, lambda _: "it kills")) == (("shop", "db"),)
+
+
+def test_a_store_knows_what_is_closed_as_long_as_the_rule_is_withheld(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "state").mkdir(0o700)
+    (tmp_path / "files" / "a.yaml").write_text(
+        "{apiVersion: networking.istio.io/v1, kind: DestinationRule,"
+        " metadata: {name: db, namespace: shop}, spec: {host: db}}"
+    )
+    store = Store(tmp_path / "files", tmp_path / "state")
+    assert store.closed == ()
+    store.withhold(lambda _: "it kills")
+    assert store.closed == (("shop", "db"),)
+    store.withhold(lambda _: "")
+    assert store.closed == ()
 
 
 def test_a_policy_on_disk_that_cannot_be_read_closes_its_namespace(tmp_path: Path) -> None:
