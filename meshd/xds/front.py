@@ -135,10 +135,11 @@ class Front:
         tls = Tls(self._context(), reader, writer)
         connection.task = asyncio.create_task(self._serve(connection, tls))
         self._open.add(connection)
-        connection.task.add_done_callback(lambda _: self._ended(connection))
+        connection.task.add_done_callback(lambda _: self._ended(connection, writer))
         _end(self._strangers.enter(connection.source, connection))
 
-    def _ended(self, connection: _Connection) -> None:
+    def _ended(self, connection: _Connection, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()  # who is cancelled before it began has closed nothing
         self._open.discard(connection)
         self._leave(connection)
 
