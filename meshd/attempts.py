@@ -2,15 +2,17 @@
 
 A record is noted on disk before it is put in force, and taken off once that has gone well. Whoever
 starts next finds what was left there. A record that was there at three deaths in a row is left out,
-and said, until it is another one or an hour has passed.
+and said, until it is another one or an hour has passed. When there were many, half of them are set
+aside at each further start, until few are left of those without which no process dies.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +27,18 @@ _WINDOW: Final = 600.0
 _LEFT_OUT_FOR: Final = 3600.0
 """Seconds after which it is tried again."""
 _MOST: Final = 16
-"""Records that are left out at once; of more it cannot be told which is at fault."""
+"""Records that are left out for good at once; of more, those at fault are looked for."""
 _log = logging.getLogger(__name__)
+
+
+class Aside(enum.StrEnum):
+    """Whether a record is left out to find out which of many are at fault."""
+
+    NOT = "no"
+    SUSPECTED = "suspected"
+    """If nobody dies without it and others."""
+    WAITING = "waiting"
+    """Processes died without it. It is tried again once it is known what those died of."""
 
 
 class Suspect(msgspec.Struct, frozen=True):
@@ -40,10 +52,11 @@ class Suspect(msgspec.Struct, frozen=True):
     """When this content came first, in Unix seconds."""
     works: bool = True
     """It is being put in force."""
+    aside: Aside = Aside.NOT
 
     @property
     def is_left_out(self) -> bool:
-        return len(self.deaths) >= _DEATHS
+        return self.aside is not Aside.NOT or len(self.deaths) >= _DEATHS
 
 
 State = Mapping[str, Suspect]
@@ -54,13 +67,40 @@ def died(state: State, now: float) -> dict[str, Suspect]:
     """What is known after a process has ended with this state."""
     after = {name: ended for name, one in state.items() if (ended := _ended(one, now)).deaths}
     working = {name for name, one in state.items() if one.works and after[name].is_left_out}
-    newest = max((after[name].began for name in working), default=0.0)
-    for name in working:
+    aside = {name for name, one in after.items() if one.aside is Aside.SUSPECTED}
+    if working:
+        newest = max(after[name].began for name in working)
         # What came first may only have been there: it is the next one, if they die without.
-        if after[name].began < newest or len(working) > _MOST:
-            deaths = after[name].deaths[-_DEATHS + 1 :]
-            after[name] = msgspec.structs.replace(after[name], deaths=deaths)
-    return after
+        older = {name for name in working if after[name].began < newest}
+        after |= _on_trial(after, older) | _put(after, aside, Aside.WAITING)
+        return _narrowed(after, working - older)
+    if any(one.works for one in state.values()) or not aside:
+        return after
+    return _narrowed(after, aside)  # nobody died without them
+
+
+def _narrowed(state: State, suspects: Collection[str]) -> dict[str, Suspect]:
+    """Of so few all are left out; of more, half are tried without the others."""
+    names, half = sorted(suspects), len(suspects) // 2
+    if len(names) > _MOST:
+        rest = _put(state, names[half:], Aside.SUSPECTED)
+        return {**state, **rest, **_on_trial(state, names[:half])}
+    waiting = [name for name, one in state.items() if one.aside is Aside.WAITING]
+    out = _put(state, names, Aside.NOT)
+    return {**state, **out, **_on_trial(state, waiting, deaths=1)}
+
+
+def _put(state: State, names: Iterable[str], aside: Aside) -> dict[str, Suspect]:
+    return {name: msgspec.structs.replace(state[name], aside=aside) for name in names}
+
+
+def _on_trial(state: State, names: Iterable[str], deaths: int = _DEATHS - 1) -> dict[str, Suspect]:
+    """They are taken up again, and so many deaths count against them."""
+    return {
+        name: msgspec.structs.replace(one, deaths=one.deaths[-deaths:], aside=Aside.NOT)
+        for name in names
+        if (one := state[name])
+    }
 
 
 def _ended(one: Suspect, now: float) -> Suspect:
@@ -113,6 +153,13 @@ class Attempts:
         """Names of what is being put in force."""
         return frozenset(name for name, one in self._state.items() if one.works)
 
+    @property
+    def is_narrowing(self) -> bool:
+        """Whether the next start would find out more about what is left out."""
+        return not self.working and any(
+            one.aside is Aside.SUSPECTED for one in self._state.values()
+        )
+
     def knows(self, name: str, fingerprint: str | None = None) -> bool:
         """Whether a process has died with it. None: whatever its content was."""
         one = self._state.get(name)
@@ -125,6 +172,11 @@ class Attempts:
             return ""
         if self._clock() >= one.deaths[-1] + _LEFT_OUT_FOR:
             return ""
+        if one.aside is not Aside.NOT:
+            return (
+                f"processes of meshd died {len(one.deaths)} times while they took up many records;"
+                " it is set aside until it is known which of them are at fault"
+            )
         return (
             f"a process of meshd died {len(one.deaths)} times while it took it up; it is kept in"
             f" {self._path}; correct it, or delete that file and restart meshd to have it tried"

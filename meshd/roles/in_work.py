@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import os
+import signal
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +22,7 @@ from meshd.config.write import to_json
 from meshd.model.base import Key, Object
 from meshd.model.workload import Workload
 
+_log = logging.getLogger(__name__)
 _WORKLOAD: Final = "workload "
 _PROVEN: Final = 1.0
 """Seconds after which what was put in force has killed nobody."""
@@ -48,7 +52,17 @@ class InWork:
     def settled(self, names: Collection[str]) -> None:
         """They are in force."""
         if names:
-            asyncio.get_running_loop().call_later(_PROVEN, self.attempts.done, names)
+            asyncio.get_running_loop().call_later(_PROVEN, self._done, names)
+
+    def _done(self, names: Collection[str]) -> None:
+        self.attempts.done(names)
+        if self.attempts.is_narrowing:
+            _log.warning(
+                "this role starts anew to find out which of the records that are set aside is at"
+                " fault",
+                extra={"MESHD_EVENT": "left-out"},
+            )
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def ended(self) -> None:
         """The role ends as it was told to."""

@@ -92,9 +92,29 @@ def test_it_stays_left_out_whatever_else_happens(life: Life) -> None:
     assert life.start().why_left_out("a", "1")
 
 
-def test_what_dies_with_many_is_not_told_apart_and_none_is_left_out(life: Life) -> None:
-    life.die_of(*(f"r{number}" for number in range(100)), times=5)
-    assert not life.start().problems
+@pytest.mark.parametrize("many", [17, 100])
+@pytest.mark.parametrize("at_fault", [{0}, {16}, {5, 11}, {0, 16}, set[int]()])
+def test_of_many_that_processes_die_with_few_are_left_out_in_the_end(
+    life: Life, many: int, at_fault: set[int]
+) -> None:
+    names = [f"r{number:03}" for number in range(many)]
+    killers = {names[number * (many - 1) // 16] for number in at_fault}
+    life.die_of(*names, times=3)
+    out: set[str] = set()
+    for _ in range(40):
+        started = life.start()
+        out = {name for name in names if started.why_left_out(name, "1")}
+        tried = {name for name in names if started.knows(name, "1")} - out
+        started.begin(dict.fromkeys(tried, ("1", None)))
+        if killers & tried:
+            continue  # it dies
+        started.done()
+        if not started.is_narrowing:
+            break
+        assert any("set aside" in problem for problem in started.problems)
+    assert killers <= out
+    assert len(out) <= 16 * max(len(killers), 1)
+    assert not any("set aside" in problem for problem in life.start().problems)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"a": 1}'])
