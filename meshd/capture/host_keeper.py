@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 class HostKeeper:
     """``observe`` is told what is so for a workload, or that it is let go; ``served``, at each look
     that finds it so, that one is proven. ``bypasses`` says what of which service is outside of its
-    cgroup, where no rule of ours sees it."""
+    cgroup, where no rule of ours sees it. ``proxy_user``: see ``HostWorkload``."""
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class HostKeeper:
         fail_open: bool = False,
         served: Callable[[HostService], None] = lambda _: None,
         bypasses: Callable[[Mapping[str, HostService]], Mapping[str, str]] = lambda _: {},
+        proxy_user: int = 0,
     ) -> None:
         self._settings = settings
         self._fail_open = fail_open
@@ -78,6 +79,7 @@ class HostKeeper:
         self._observe = observe
         self._served = served
         self._bypasses = bypasses
+        self._proxy_user = proxy_user
         self._outside: Mapping[str, str] = {}
         """What is said of those that are proven but for processes which have left the cgroup."""
         self._wanted: dict[str, Placement] = {}
@@ -169,7 +171,7 @@ class HostKeeper:
         before = {one.uid: one for one in self._applied[0].workloads} if self._applied else {}
         for uid, placement in sorted(self._wanted.items()):
             try:
-                one = host_workload(placement, self._settings)
+                one = host_workload(placement, self._settings, self._proxy_user)
                 if self._stays_open(one):
                     continue
                 one = dataclasses.replace(one, options=self._names[uid].options(one.options))
@@ -191,7 +193,8 @@ class HostKeeper:
             return None
         bare = msgspec.structs.replace(placement.workload, annotations={})
         with contextlib.suppress(MeshdError):
-            return host_workload(msgspec.structs.replace(placement, workload=bare), self._settings)
+            placement = msgspec.structs.replace(placement, workload=bare)
+            return host_workload(placement, self._settings, self._proxy_user)
         return None
 
     def _stays_open(self, one: HostWorkload) -> bool:
@@ -285,9 +288,7 @@ class HostKeeper:
         if unanswered and uid in self._names_open:
             text = unprotected.queries(unanswered)
             return Observation(uid, Stage.CAPTURED, problem=text, unprotected=True)
-        problem = (
-            problem or unanswered or self._preceding.problem or self._outside.get(uid, "")
-        )
+        problem = problem or unanswered or self._preceding.problem or self._outside.get(uid, "")
         return Observation(uid, Stage.CAPTURED, not problem, problem)
 
     async def _look_outside(self, uids: Iterable[str]) -> Mapping[str, str]:

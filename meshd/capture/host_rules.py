@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from meshd.capture.delta import Change, Tables, behind, changes_to
-from meshd.capture.options import CaptureOptions
+from meshd.capture.host_service import HostWorkload
+from meshd.capture.impostors import answers
 from meshd.capture.rules import (
     APPLICATION_ZONE,
     CONNMARK,
@@ -63,24 +64,6 @@ _PORTS_IN_ONE_MATCH: Final = 15  # iptables-extensions(8), multiport
 _COMMENT: Final = re.compile(r'--comment "(?P<uid>[^"@]+)@\d+"')
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class HostWorkload:
-    """One enrolled service of the host."""
-
-    uid: str
-    cgroup: str
-    cgroup_id: int
-    """A rule is bound to one cgroup; when the service gets another one, the rules must change. 0:
-    it does not run, so that there is nothing to be said of what it sends."""
-    outbound_port: int
-    inbound_port: int
-    ports: tuple[int, ...]
-    """Declared: inbound, these are captured."""
-    options: CaptureOptions
-    held: bool = False
-    """Enrolled, but not to be redirected yet: nothing may pass."""
-
-
 def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Ruleset:
     """All that is wanted of one family in the host's namespace."""
     ours = sorted(
@@ -92,7 +75,7 @@ def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Rul
     wanted = {
         "raw": {
             PREROUTING_CHAIN: tuple(_tracked_in(captured)),
-            OUTPUT_CHAIN: (*_zones(captured), *_tracked_out(captured)),
+            OUTPUT_CHAIN: (*answers(captured, _for), *_zones(captured), *_tracked_out(captured)),
             HOLD_OUT_CHAIN: tuple(_hold_out(held, family)),
             HOLD_IN_CHAIN: tuple(_hold_in(held)),
         },

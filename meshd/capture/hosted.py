@@ -19,7 +19,9 @@ _UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")
 _CGROUP: Final = re.compile(r"[A-Za-z0-9_.:@+-]+(/[A-Za-z0-9_.:@+-]+)*")
 
 
-def host_workload(placement: Placement, settings: CaptureSettings) -> HostWorkload:
+def host_workload(
+    placement: Placement, settings: CaptureSettings, proxy_user: int = 0
+) -> HostWorkload:
     """Raises InvalidInputError when it asks for what cannot be. All that gets into a rule is
     checked: who asks has fewer privileges than who writes it."""
     workload, host = placement.workload, placement.workload.host
@@ -44,6 +46,7 @@ def host_workload(placement: Placement, settings: CaptureSettings) -> HostWorklo
         inbound_port=host.inbound_port,
         ports=tuple(sorted(ports - set(options.exclude_inbound_ports))),
         options=options,
+        proxy_user=proxy_user,
     )
 
 

@@ -69,6 +69,7 @@ class Keeper:
         fail_open: bool = False,
         served: Callable[[HostService], None] = lambda _: None,
         bypasses: Callable[[Mapping[str, HostService]], Mapping[str, str]] = lambda _: {},
+        proxy_user: int = 0,
     ) -> None:
         self.settings = settings
         self.fail_open = fail_open
@@ -84,7 +85,13 @@ class Keeper:
         self._hosted: frozenset[str] = frozenset()
         note = pins.directory.with_name(_HOST_NOTE)
         self._host = HostKeeper(
-            settings, note, self.observe, fail_open=fail_open, served=served, bypasses=bypasses
+            settings,
+            note,
+            self.observe,
+            fail_open=fail_open,
+            served=served,
+            bypasses=bypasses,
+            proxy_user=proxy_user,
         )
 
     def place(self, placements: Sequence[Placement], *, host: bool = True) -> None:

@@ -25,10 +25,17 @@ class CaptureService:
         fail_open: bool = False,
         served: Callable[[HostService], None] = lambda _: None,
         bypasses: Callable[[Mapping[str, HostService]], Mapping[str, str]] = lambda _: {},
+        proxy_user: int = 0,
     ) -> None:
         self._news: set[asyncio.Event] = set()
         self._keeper = Keeper(
-            settings, pins, self._changed, fail_open=fail_open, served=served, bypasses=bypasses
+            settings,
+            pins,
+            self._changed,
+            fail_open=fail_open,
+            served=served,
+            bypasses=bypasses,
+            proxy_user=proxy_user,
         )
 
     async def session(self, connection: channel.Connection) -> None:

@@ -29,6 +29,7 @@ async def run(settings: Settings, paths: Paths) -> None:
         fail_open=settings.fails_open,
         served=resuming.served,
         bypasses=_bypasses,
+        proxy_user=accounts.find(settings.proxy_user, "proxy_user").pw_uid,
     )
     path = paths.socket("capture")
     server = await channel.listen(path, service.session, uids={0, mesh})

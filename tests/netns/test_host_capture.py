@@ -157,6 +157,18 @@ def test_what_a_service_sends_arrives_at_its_own_port(
                 assert accepted.original == (addresses["elsewhere"], 80)
 
 
+def test_nobody_but_a_proxy_answers_at_the_ports_of_a_service(
+    services: Services, addresses: dict[str, str]
+) -> None:
+    """Any user may listen there, and got what the service sends, while no proxy does."""
+    web = dataclasses.replace(services.web, proxy_user=os.geteuid() + 1)
+    services.capture(web)
+    with services.host.listen(loopback(addresses), 15101):
+        assert services.connect("web", addresses["elsewhere"], 80) == "dropped"
+    assert services.connect("web", addresses["elsewhere"], 80) == "refused"
+    assert not services.capture(web).steps, "what is written is what was wanted"
+
+
 def test_others_of_the_host_are_left_alone(services: Services, addresses: dict[str, str]) -> None:
     services.capture(services.web, services.shop)
     with (

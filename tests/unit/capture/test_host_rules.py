@@ -29,6 +29,7 @@ WEB = HostWorkload(
     inbound_port=15102,
     ports=(80,),
     options=CaptureOptions(),
+    proxy_user=991,
 )
 SHOP = dataclasses.replace(
     WEB,
@@ -40,11 +41,15 @@ SHOP = dataclasses.replace(
     ports=(8080, 8443),
 )
 WEB_CGROUP = '-m cgroup --path "s.slice/s-web.slice" -m comment --comment "mesh.web@7"'
+NO_PROXY = "-m owner --socket-exists ! --uid-owner 991"
 FOR_WEB = '-m comment --comment "mesh.web@7"'
 
 RULES = {
     "raw": {
         "MESHD_OUTPUT": f"""
+            -p tcp -m tcp --sport 15101 --tcp-flags SYN,ACK SYN,ACK {NO_PROXY} {FOR_WEB} -j DROP
+            -p tcp -m tcp --sport 15102 --tcp-flags SYN,ACK SYN,ACK {NO_PROXY} {FOR_WEB} -j DROP
+            -p udp -m udp --sport 15101 {NO_PROXY} {FOR_WEB} -j DROP
             -o lo -p tcp -m tcp --dport 80 -m mark --mark 0x53a/0xfff {FOR_WEB} -j CT --zone-orig 2
             -p udp -m udp --dport 53 {WEB_CGROUP} -j CT --zone-orig 1
             -p tcp {WEB_CGROUP} -j CT
