@@ -49,7 +49,7 @@ from meshd.capture.rules import (
     redirect,
     zone,
 )
-from meshd.model.interception import DNS_SERVICE_PORT
+from meshd.model.interception import DNS_SERVICE_PORT, REFUSING_PORT
 
 NEVER_OUTBOUND_PORTS: Final = (22, 15012, 15014, 15020, 15021)
 """ssh, and what meshd itself is reached at: an enrolled service must not need meshd for those."""
@@ -67,7 +67,7 @@ _COMMENT: Final = re.compile(r'--comment "(?P<uid>[^"@]+)@\d+"')
 def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Ruleset:
     """All that is wanted of one family in the host's namespace."""
     ours = sorted(
-        (one for one in workloads if family is Family.IPV4 or one.options.ipv6),
+        (_in_family(one, family) for one in workloads),
         key=lambda one: one.uid,
     )
     captured = [one for one in ours if not one.held]
@@ -93,6 +93,13 @@ def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Rul
         for table, chains in wanted.items()
     }
     return {table: chains for table, chains in filled.items() if chains}
+
+
+def _in_family(one: HostWorkload, family: Family) -> HostWorkload:
+    """IPv6 that is not captured goes where nobody listens, as in a workload's own namespace."""
+    if family is Family.IPV4 or one.options.ipv6:
+        return one
+    return dataclasses.replace(one, outbound_port=REFUSING_PORT, inbound_port=REFUSING_PORT)
 
 
 def host_changes(
@@ -136,8 +143,7 @@ def holds(workloads: Iterable[HostWorkload], family: Family) -> dict[str, tuple[
 
 def is_captured_here(tables: Tables, one: HostWorkload, family: Family) -> bool:
     """Whether what it sends and what it is sent is redirected, by rules bound to its cgroup."""
-    if family is Family.IPV6 and not one.options.ipv6:
-        return True
+    one = _in_family(one, family)
     wanted = {OUTPUT_CHAIN: _sent(one, family), PREROUTING_CHAIN: _inbound([one])}
     return all(
         set(map(str, rules)) <= set(_lines(tables, "nat", chain)) for chain, rules in wanted.items()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from meshd.capture.options import MOST_QUERIES, CaptureOptions, Network
@@ -135,9 +135,10 @@ def jump_to(chain: str) -> Rule:
 
 
 def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
-    """All that is wanted of one family; nothing where IPv6 is not captured."""
-    if family is Family.IPV6 and not options.ipv6:
-        return {}
+    """All that is wanted of one family. IPv6 that is not captured is refused: what passed would
+    pass by all policies."""
+    to_refuse = family is Family.IPV6 and not options.ipv6
+    nat = refused if to_refuse else tuple
     return {
         "raw": {
             PREROUTING_CHAIN: tuple(_raw_prerouting(options)),
@@ -162,10 +163,19 @@ def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
             ),
         },
         "nat": {
-            PREROUTING_CHAIN: tuple(_inbound(options)),
-            OUTPUT_CHAIN: tuple(_outbound(options, family)),
+            PREROUTING_CHAIN: nat(_inbound(options)),
+            OUTPUT_CHAIN: nat(_outbound(options, family)),
         },
     }
+
+
+def refused(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The same, but what went to a proxy goes where nobody listens."""
+    to_nobody = redirect(interception.REFUSING_PORT)
+    return tuple(
+        dataclasses.replace(rule, target=to_nobody) if rule.target.name == to_nobody.name else rule
+        for rule in rules
+    )
 
 
 def guard_rules(options: CaptureOptions) -> tuple[Rule, ...]:

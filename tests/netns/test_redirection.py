@@ -402,3 +402,19 @@ def test_a_routing_rule_that_was_there_before_ours_with_the_first_preference_is_
     network.workload.run("ip", "rule", "add", "from", "198.18.71.2", "lookup", "200", "pref", "0")
     outcome = network.apply(CaptureOptions(backend=backend))
     assert outcome.foreign == ("ipv4 routing rule 0: from 198.18.71.2 lookup 200",)
+
+
+def test_ipv6_that_is_not_captured_is_refused_in_both_directions(
+    network: Any, backend: str
+) -> None:
+    network.apply(CaptureOptions(backend=backend, ipv6=False))
+    for host, other in ((network.workload, network.peer), (network.peer, network.workload)):
+        address = "fd00:198::71:2" if host is network.workload else "fd00:198::71:1"
+        with host.listen("::", 8080), pytest.raises(ConnectionRefusedError):
+            other.connect(address, 8080)
+    with (
+        network.workload.listen("0.0.0.0", INBOUND_PORT) as proxy,
+        network.peer.connect("198.18.71.2", 8080),
+        proxy.accept() as accepted,
+    ):
+        assert accepted.original == ("198.18.71.2", 8080)

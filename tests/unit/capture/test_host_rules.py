@@ -101,12 +101,14 @@ def test_there_is_nothing_without_services() -> None:
         assert desired_host_rules([], family) == {}
 
 
-def test_ipv6_only_for_those_that_are_captured_there() -> None:
+def test_ipv6_that_is_not_captured_goes_to_a_port_where_nobody_listens() -> None:
     without = dataclasses.replace(WEB, options=CaptureOptions(ipv6=False))
-    assert desired_host_rules([without], Family.IPV6) == {}
     lines = all_lines([without, SHOP], Family.IPV6)
-    assert {workload_in(line) for line in lines} == {"", "mesh.shop"}
+    assert {workload_in(line) for line in lines} == {"", "mesh.web", "mesh.shop"}
     assert "169.254" not in "\n".join(lines)
+    for line in lines:
+        if "REDIRECT" in line:
+            assert ("15054" in line) is (workload_in(line) == "mesh.web")
 
 
 def test_a_service_that_does_not_run_is_still_protected() -> None:
@@ -243,15 +245,15 @@ def test_who_is_held_stays_so_until_all_else_is_done(
     held = held_workloads(there)
     changes = host_changes(there, after, family, mark_new_tables=False)
     rest = [i for i, c in enumerate(changes) if c.chain not in {HOLD_IN_CHAIN, HOLD_OUT_CHAIN}]
-    wanted = {one.uid for one in after if one.uid in held and _can_be_held(one, family)}
+    wanted = {one.uid for one in after if one.uid in held and _can_be_held(one)}
     for index in rest:
         assert wanted <= held_workloads(written(changes[: index + 1], there))
-    still = {one.uid for one in after if one.held and _can_be_held(one, family)}
+    still = {one.uid for one in after if one.held and _can_be_held(one)}
     assert held_workloads(written(changes, there)) == still
 
 
-def _can_be_held(one: HostWorkload, family: Family) -> bool:
-    return (family is Family.IPV4 or one.options.ipv6) and bool(one.cgroup_id or one.ports)
+def _can_be_held(one: HostWorkload) -> bool:
+    return bool(one.cgroup_id or one.ports)
 
 
 @given(hosts(), st.sampled_from(Family))

@@ -119,9 +119,16 @@ def test_without_dns_capture_no_rule_speaks_of_port_53() -> None:
     assert not any("udp" in str(rule) for rule in guard_rules(CaptureOptions(dns=False)))
 
 
-def test_without_ipv6_nothing_is_wanted_there() -> None:
-    assert desired_rules(CaptureOptions(ipv6=False), Family.IPV6) == {}
-    assert desired_rules(CaptureOptions(ipv6=False), Family.IPV4)
+def test_ipv6_that_is_not_captured_goes_to_a_port_where_nobody_listens() -> None:
+    captured = desired_rules(CaptureOptions(), Family.IPV6)["nat"]
+    refused = desired_rules(CaptureOptions(ipv6=False), Family.IPV6)["nat"]
+    assert {chain: len(rules) for chain, rules in captured.items()} == {
+        chain: len(rules) for chain, rules in refused.items()
+    }
+    targets = [str(rule) for rules in refused.values() for rule in rules if "REDIR" in str(rule)]
+    assert targets
+    assert all(line.endswith("--to-ports 15054") for line in targets)
+    assert "15054" not in str(desired_rules(CaptureOptions(ipv6=False), Family.IPV4)["nat"])
 
 
 def test_queries_above_a_workloads_share_are_refused_or_dropped() -> None:
