@@ -187,6 +187,8 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     dns: bool = True
     dns_queries_per_second: int = 500
     """Of each workload; 0: any number."""
+    connections_per_second: int = 100
+    """New ones that each workload opens; it may be sent twice as many. 0: any number."""
     ipv6: bool = True
     probe_interval: Duration = Duration(10)
     exclude_outbound_cidrs: tuple[str, ...] = ()
@@ -195,6 +197,7 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     def __post_init__(self) -> None:
         _within(0, 10_000, dns_queries_per_second=self.dns_queries_per_second)
+        _within(0, 10_000, connections_per_second=self.connections_per_second)
         _within(0.1, DAY, probe_interval=self.probe_interval)
 
 

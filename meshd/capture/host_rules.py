@@ -19,6 +19,7 @@ from typing import Final
 from meshd.capture.delta import Change, Tables, behind, changes_to
 from meshd.capture.host_service import HostWorkload
 from meshd.capture.impostors import answers
+from meshd.capture.never_captured import METADATA_ADDRESSES, NEVER_OUTBOUND_PORTS
 from meshd.capture.rules import (
     APPLICATION_ZONE,
     CONNMARK,
@@ -28,6 +29,7 @@ from meshd.capture.rules import (
     HOLD_IN_CHAIN,
     HOLD_OUT_CHAIN,
     INBOUND_MARK,
+    INPUT_CHAIN,
     OUTBOUND_MARK,
     OUTPUT_CHAIN,
     PREROUTING_CHAIN,
@@ -45,20 +47,12 @@ from meshd.capture.rules import (
     marked,
     new_connection,
     of_family,
+    paced,
     ports,
     redirect,
     zone,
 )
 from meshd.model.interception import DNS_SERVICE_PORT, REFUSING_PORT
-
-NEVER_OUTBOUND_PORTS: Final = (22, 15012, 15014, 15020, 15021)
-"""ssh, and what meshd itself is reached at: an enrolled service must not need meshd for those."""
-NEVER_INBOUND_PORTS: Final = frozenset(NEVER_OUTBOUND_PORTS)
-METADATA_ADDRESSES: Final = {
-    Family.IPV4: "169.254.169.254/32",
-    Family.IPV6: "fd00:ec2::254/128",
-}
-"""Where clouds tell a machine about itself, and give it its credentials."""
 
 _PORTS_IN_ONE_MATCH: Final = 15  # iptables-extensions(8), multiport
 _COMMENT: Final = re.compile(r'--comment "(?P<uid>[^"@]+)@\d+"')
@@ -82,6 +76,17 @@ def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Rul
         "mangle": {
             PREROUTING_CHAIN: tuple(_note_connections(captured)),
             OUTPUT_CHAIN: (*_mark_replies(captured), *_further_queries(captured)),
+            INPUT_CHAIN: tuple(
+                rule
+                for one in captured
+                for rule in paced(
+                    one.outbound_port,
+                    one.inbound_port,
+                    one.options.connection_rate,
+                    family,
+                    _for(one),
+                )
+            ),
         },
         "nat": {
             PREROUTING_CHAIN: tuple(_inbound(captured)),

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from meshd.capture import cgroups
-from meshd.capture.host_rules import NEVER_INBOUND_PORTS, HostWorkload
+from meshd.capture.host_rules import HostWorkload
+from meshd.capture.never_captured import NEVER_INBOUND_PORTS
 from meshd.capture.options import options_for
 from meshd.errors import InvalidInputError
 from meshd.model.interception import HOST_PORTS

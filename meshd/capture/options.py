@@ -21,7 +21,8 @@ from meshd.settings import CaptureSettings
 ANNOTATION_PREFIX: Final = "traffic.sidecar.istio.io/"
 
 QUERIES_ANNOTATION: Final = "meshd.io/dns-queries-per-second"
-MOST_QUERIES: Final = 10_000
+CONNECTIONS_ANNOTATION: Final = "meshd.io/connections-per-second"
+HIGHEST_RATE: Final = 10_000
 """A second. The kernel counts in ten thousandths of one: xt_limit.h, XT_LIMIT_SCALE."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -37,6 +38,8 @@ class CaptureOptions:
     dns: bool = True
     dns_rate: int = 0
     """Queries a second; 0: any number."""
+    connection_rate: int = 0
+    """New connections a second that the workload opens; 0: any number."""
     ipv6: bool = True
     fail_open: bool = False
     """While rules change, let traffic pass rather than drop it."""
@@ -65,7 +68,10 @@ def options_for(
     dns_ports = (*read.ports("excludeOutboundPorts"), *settings.exclude_outbound_ports)
     return CaptureOptions(
         dns=settings.dns and DNS_SERVICE_PORT not in dns_ports,
-        dns_rate=countable(read.queries(settings.dns_queries_per_second)),
+        dns_rate=countable(read.rate(QUERIES_ANNOTATION, settings.dns_queries_per_second)),
+        connection_rate=countable(
+            read.rate(CONNECTIONS_ANNOTATION, settings.connections_per_second)
+        ),
         ipv6=settings.ipv6,
         fail_open=fail_open,
         backend=settings.backend,
@@ -89,11 +95,11 @@ def options_for(
 
 def countable(rate: int) -> int:
     """The highest number not above ``rate`` that the kernel shows as it was told; 0: any number."""
-    periods = ((number, MOST_QUERIES // number) for number in range(min(rate, MOST_QUERIES), 0, -1))
+    periods = ((number, HIGHEST_RATE // number) for number in range(min(rate, HIGHEST_RATE), 0, -1))
     exact = (
         number
         for number, period in periods
-        if MOST_QUERIES // period == number >= MOST_QUERIES % period
+        if HIGHEST_RATE // period == number >= HIGHEST_RATE % period
     )
     return next(exact, 0)
 
@@ -117,13 +123,14 @@ class _Annotations:
         self._uid = placement.workload.uid
         self._values = placement.workload.annotations
 
-    def queries(self, usual: int) -> int:
-        text = self._values.get(QUERIES_ANNOTATION, str(usual))
-        rate = whole(text, MOST_QUERIES)
+    def rate(self, name: str, usual: int) -> int:
+        """A second, by an annotation with this whole name."""
+        text = self._values.get(name, str(usual))
+        rate = whole(text, HIGHEST_RATE)
         if rate is None:
             raise InvalidInputError(
-                f"workload {self._uid}: annotation {QUERIES_ANNOTATION}: {text[:64]!r} is no number"
-                f" of queries (0 to {MOST_QUERIES}; 0: without a limit)"
+                f"workload {self._uid}: annotation {name}: {text[:64]!r} is no number a second"
+                f" (0 to {HIGHEST_RATE}; 0: without a limit)"
             )
         return rate
 

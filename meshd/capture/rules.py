@@ -17,13 +17,14 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from meshd.capture.options import MOST_QUERIES, CaptureOptions, Network
+from meshd.capture.options import HIGHEST_RATE, CaptureOptions, Network, countable
 from meshd.model import interception
-from meshd.model.interception import DNS_SERVICE_PORT
+from meshd.model.interception import DNS_SERVICE_PORT, INBOUND_PORT, OUTBOUND_PORT
 
 PREROUTING_CHAIN: Final = "MESHD_PREROUTING"
 OUTPUT_CHAIN: Final = "MESHD_OUTPUT"
 GUARD_CHAIN: Final = "MESHD_GUARD"
+INPUT_CHAIN: Final = "MESHD_INPUT"
 HOLD_IN_CHAIN: Final = "MESHD_HOLD_IN"
 HOLD_OUT_CHAIN: Final = "MESHD_HOLD_OUT"
 """In the host's own namespace. Two of them: a packet that comes in has no cgroup yet, and iptables
@@ -120,6 +121,7 @@ Ruleset = Mapping[str, Mapping[str, tuple[Rule, ...]]]
 JUMPS: Final[Mapping[str, tuple[str, ...]]] = {
     PREROUTING_CHAIN: ("PREROUTING",),
     OUTPUT_CHAIN: ("OUTPUT",),
+    INPUT_CHAIN: ("INPUT",),
     GUARD_CHAIN: ("PREROUTING", "OUTPUT"),
     HOLD_IN_CHAIN: ("PREROUTING",),
     HOLD_OUT_CHAIN: ("OUTPUT",),
@@ -161,6 +163,7 @@ def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
                 ),
                 *(limited_further(_QUERY, options.dns_rate) if options.dns else ()),
             ),
+            **_paced_here(options.connection_rate, family),
         },
         "nat": {
             PREROUTING_CHAIN: nat(_inbound(options)),
@@ -215,7 +218,7 @@ def _raw_prerouting(options: CaptureOptions) -> Iterator[Rule]:
 
 
 def _raw_output(options: CaptureOptions) -> Iterator[Rule]:
-    for port in (interception.OUTBOUND_PORT, interception.INBOUND_PORT):
+    for port in (OUTBOUND_PORT, INBOUND_PORT):
         # From the workload itself such a connection would go round in circles.
         yield Rule(protocol="tcp", out_interface="lo", matches=(new_connection(port),), target=DROP)
     # The proxy may come to use the very port that the client uses towards it: in a zone of its
@@ -250,7 +253,7 @@ def _to_inbound(options: CaptureOptions, base: Rule) -> Iterator[Rule]:
     """What of the packets that ``base`` matches goes to the inbound listener."""
     for port in options.exclude_inbound_ports:
         yield _with(base, RETURN, port)
-    to_proxy = redirect(interception.INBOUND_PORT)
+    to_proxy = redirect(INBOUND_PORT)
     if options.include_inbound_ports is None:
         yield dataclasses.replace(base, target=to_proxy)
     else:
@@ -262,7 +265,7 @@ def _with(base: Rule, target: Extension, port: int) -> Rule:
 
 
 def _outbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
-    to_proxy = redirect(interception.OUTBOUND_PORT)
+    to_proxy = redirect(OUTBOUND_PORT)
     # A workload that calls a service which it serves itself: its outbound proxy's connection
     # never leaves, so this is where it comes in.
     own = Rule(protocol="tcp", out_interface="lo", matches=(marked(OUTBOUND_MARK),), target=RETURN)
@@ -289,7 +292,7 @@ def _outbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
 
 def _dns(options: CaptureOptions, family: Family) -> Iterator[Rule]:
     """Queries. Those over TCP go to the outbound listener, which knows them by their port."""
-    for protocol, port in (("udp", interception.DNS_PORT), ("tcp", interception.OUTBOUND_PORT)):
+    for protocol, port in (("udp", interception.DNS_PORT), ("tcp", OUTBOUND_PORT)):
         query = Rule(
             protocol=protocol,
             matches=(ports(protocol, DNS_SERVICE_PORT),),
@@ -320,8 +323,29 @@ def limited_further(query: Rule, rate: int) -> Iterator[Rule]:
     yield dataclasses.replace(query, matches=following, target=DROP)
 
 
+def _paced_here(rate: int, family: Family) -> Mapping[str, tuple[Rule, ...]]:
+    return {INPUT_CHAIN: tuple(paced(OUTBOUND_PORT, INBOUND_PORT, rate, family))} if rate else {}
+
+
+def paced(
+    outbound: int, inbound: int, rate: int, family: Family, *marks: Extension
+) -> Iterator[Rule]:
+    """Of the new connections that were redirected to these ports of a proxy, those above ``rate`` a
+    second (0: any number) are dropped: clients try again after a second, then three, as where a
+    backlog is full. The workload may be sent twice as many as it opens, so that no single client
+    takes all. Probes count apart: a workload that opens too many is no less captured."""
+    twice = countable(min(2 * rate, HIGHEST_RATE))
+    probes = Extension("conntrack", (Option("ctorigdst", (_PROBED[family],)),))
+    for port, most in ((outbound, rate), (inbound, twice)) if rate else ():
+        new = (new_connection(port), *marks)
+        if port == outbound:
+            yield Rule(protocol="tcp", matches=(*new, probes, _within(_PROBES)), target=RETURN)
+        yield Rule(protocol="tcp", matches=(*new, _within(most)), target=RETURN)
+        yield Rule(protocol="tcp", matches=new, target=DROP)
+
+
 def _within(rate: int) -> Extension:
-    burst = min(_BURST * rate, MOST_QUERIES)
+    burst = min(_BURST * rate, HIGHEST_RATE)
     counts = (Option("limit", (f"{rate}/sec",)), Option("limit-burst", (f"{burst}",)))
     return Extension("limit", counts)
 
@@ -374,5 +398,11 @@ _QUERY: Final = Rule(
 )
 _ESTABLISHED: Final = Extension("conntrack", (Option("ctstate", ("ESTABLISHED",)),))
 _BURST: Final = 2
-"""Seconds whose queries may come at once."""
-_LISTENERS: Final = (interception.OUTBOUND_PORT, interception.INBOUND_PORT, interception.DNS_PORT)
+"""Seconds whose queries or connections may come at once."""
+_PROBES: Final = 50
+"""A second."""
+_PROBED: Final = {
+    Family.IPV4: interception.CAPTURE_PROBE_ADDRESS,
+    Family.IPV6: interception.CAPTURE_PROBE_ADDRESS_V6,
+}
+_LISTENERS: Final = (OUTBOUND_PORT, INBOUND_PORT, interception.DNS_PORT)

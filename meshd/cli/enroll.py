@@ -14,8 +14,8 @@ from typing import Annotated, Final
 import typer
 
 from meshd import wire
-from meshd.capture.host_rules import NEVER_INBOUND_PORTS
 from meshd.capture.namespaces import Pins
+from meshd.capture.never_captured import NEVER_INBOUND_PORTS
 from meshd.cli import firewall, services
 from meshd.cli.arguments import (
     DEFAULT_TIMEOUT,

@@ -65,6 +65,8 @@ def in_namespace(
         # Also while IPv6 is switched off on the interface that has the address.
         freebind={"value": True} if options.ipv6 else None,
         # What is inbound stops listening when the proxy is drained, see ``proxy.admin``.
+        # Workloads take turns: whoever opens many at once waits in its own backlog.
+        max_connections_to_accept_per_socket_event=None if udp else {"value": 1},
         traffic_direction="UNSPECIFIED" if udp else "INBOUND",
         socket_options=[] if udp else limits.socket_options(local=port == OUTBOUND_PORT),
         **limits.buffers(),

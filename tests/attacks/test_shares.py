@@ -25,7 +25,9 @@ REQUEST = ("curl", "-s", "-o", "/dev/null", "--max-time", "30")
 @pytest.fixture(scope="module")
 def crowd(make: Callable[..., Node]) -> Iterator[Node]:
     """A hostile workload and a server of its own choosing, beside those of every node."""
-    node = make(proxy={"max_connections_per_workload": SHARE})
+    # Its connections are to be refused for their number, not delayed.
+    fast = {"connections_per_second": 0}
+    node = make(proxy={"max_connections_per_workload": SHARE}, capture=fast)
     node.start()
     write = node.write
     node.up(

@@ -29,7 +29,10 @@ from tests.bench.node import namespace, running
 from tests.bench.population import Population, services
 
 _OUTPUT: Final = Path("build/bench.json")
-_SETTINGS: Final[dict[str, Any]] = {"mesh": {"access_log": "off"}}
+_SETTINGS: Final[dict[str, Any]] = {
+    "mesh": {"access_log": "off"},
+    "capture": {"connections_per_second": 0},
+}
 """As the sidecars have it."""
 
 

@@ -22,9 +22,9 @@ _RESOLVER = "198.18.0.1", 53
 """Wherever a query goes to, the mesh's resolver takes it."""
 _PATIENCE = 5.0
 """Seconds for one answer."""
-_RATES = {"kept": 40.0, "new": 40.0, "names": 80.0}
-"""A second, of each thread."""
-_THREADS = {"kept": 4, "new": 2, "names": 1}
+_RATE = 10.0
+"""A second, of each thread: what takes less than its reverse makes nothing else late."""
+_THREADS = {"kept": 8, "new": 4, "names": 4}
 
 
 class Requests:
@@ -72,10 +72,10 @@ class Record:
         self.latencies: list[float] = []
         self.failures: list[str] = []
 
-    def keep(self, ask: Callable[[], None], rate: float, seconds: float) -> None:
-        begun = time.monotonic()
-        for number in range(int(rate * seconds)):
-            due = begun + number / rate
+    def keep(self, ask: Callable[[], None], begun: float, seconds: float) -> None:
+        """The first is due at ``begun``."""
+        for number in range(int(_RATE * seconds)):
+            due = begun + number / _RATE
             time.sleep(max(0.0, due - time.monotonic()))
             if time.monotonic() > begun + seconds + _PATIENCE:
                 self.failures.append("not even asked: those before it took too long")
@@ -94,11 +94,15 @@ def main(address: str, port: str, host: str, seconds: str) -> None:
             return Names(host).ask
         return Requests(address, int(port), host, keep=kind == "kept").ask
 
-    records = {kind: Record() for kind in _RATES}
+    records = {kind: Record() for kind in _THREADS}
+    clients = [kind for kind, count in _THREADS.items() for _ in range(count)]
+    step = 1 / _RATE / len(clients)
     threads = [
-        threading.Thread(target=record.keep, args=(client(kind), _RATES[kind], float(seconds)))
-        for kind, record in records.items()
-        for _ in range(_THREADS[kind])
+        threading.Thread(
+            target=records[kind].keep,
+            args=(client(kind), time.monotonic() + number * step, float(seconds)),
+        )
+        for number, kind in enumerate(clients)
     ]
     for thread in threads:
         thread.start()

@@ -77,10 +77,10 @@ def test_removal_leaves_the_tables_byte_for_byte_as_they_were(
     if foreign:
         _load_foreign(host, backend)
     tables, routing = host.save(), _routing(host)
-    network.apply(CaptureOptions(backend=backend))
+    network.apply(CaptureOptions(backend=backend, connection_rate=100))
     assert host.save() != tables
     assert len(_routing(host)) == len(routing) + 4
-    network.apply(CaptureOptions(backend=backend, exclude_outbound_ports=(1,)))
+    network.apply(CaptureOptions(backend=backend, connection_rate=100, exclude_outbound_ports=(1,)))
     network.inside(apply.remove)
     assert host.save() == tables
     assert _routing(host) == routing

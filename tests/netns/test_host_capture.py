@@ -20,7 +20,8 @@ import pytest
 from meshd.capture import apply, cgroups, inside
 from meshd.capture.apply import HostCapture
 from meshd.capture.hold import hold
-from meshd.capture.host_rules import METADATA_ADDRESSES, HostWorkload
+from meshd.capture.host_rules import HostWorkload
+from meshd.capture.never_captured import METADATA_ADDRESSES
 from meshd.capture.options import CaptureOptions
 from meshd.capture.rules import Family
 from meshd.model.interception import PROXY_INBOUND_MARK, PROXY_MARK
@@ -97,7 +98,7 @@ class Services:
             outbound_port=port,
             inbound_port=port + 1,
             ports=ports,
-            options=CaptureOptions(backend=self.backend),
+            options=CaptureOptions(backend=self.backend, connection_rate=100),
         )
 
     def capture(self, *workloads: HostWorkload) -> apply.Outcome:

@@ -11,6 +11,8 @@ import pytest
 
 from meshd.capture.options import CaptureOptions, parse_network
 from meshd.model.interception import (
+    CAPTURE_PROBE_ADDRESS,
+    CAPTURE_PROBE_ADDRESS_V6,
     DNS_PORT,
     INBOUND_PORT,
     OUTBOUND_PORT,
@@ -248,6 +250,49 @@ def test_a_socket_that_asks_without_end_gets_no_more(
             with contextlib.suppress(PermissionError):  # what the kernel drops it tells of
                 client.send(b"query")
         assert 20 <= _arrived(proxy) < 500
+
+
+@pytest.mark.parametrize(
+    ("rate", "redirected", "twice"), [(5, OUTBOUND_PORT, 1), (5, INBOUND_PORT, 2)]
+)
+def test_new_connections_above_a_workloads_share_wait(
+    network: Any,
+    backend: str,
+    addresses: dict[str, str],
+    rate: int,
+    redirected: int,
+    twice: int,
+) -> None:
+    options = CaptureOptions(backend=backend, connection_rate=rate)
+    network.apply(options)
+    assert not network.apply(options).steps, "what is in the kernel is what was written"
+    outbound = redirected == OUTBOUND_PORT
+    client = network.workload if outbound else network.peer
+    server = addresses["elsewhere" if outbound else "workload"]
+    with (
+        network.workload.listen(addresses["any"], redirected) as proxy,
+        contextlib.ExitStack() as opened,
+    ):
+        proxy.socket.listen(1000)
+        begun = [opened.enter_context(_begin(client, server, 8080)) for _ in range(100)]
+        assert 2 * twice * rate <= sum(map(_is_connected, begun)) < len(begun) / 2
+        if outbound:
+            probe = CAPTURE_PROBE_ADDRESS_V6 if ":" in server else CAPTURE_PROBE_ADDRESS
+            with network.workload.connect(probe, 80):
+                pass  # at once: it has a share of its own
+
+
+def _begin(client: Any, address: str, port: int) -> socket.socket:
+    connection = client.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    connection.setblocking(False)
+    connection.connect_ex((address, port))
+    return connection
+
+
+def _is_connected(connection: socket.socket) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(connection.getpeername())
+    return False
 
 
 def _arrived(server: socket.socket) -> int:

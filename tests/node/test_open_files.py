@@ -22,7 +22,8 @@ MANY = 1000
 
 @pytest.fixture(scope="module")
 def poor(make: Callable[..., Node]) -> Iterator[Node]:
-    node = make(proxy={"max_connections": 50_000, "max_connections_per_workload": 50_000})
+    many = {"max_connections": 50_000, "max_connections_per_workload": 50_000}
+    node = make(proxy=many, capture={"connections_per_second": 0})
     node.prefix = ("prlimit", f"--nofile={FILES}:{FILES}")
     node.start()
     node.prefix = ()

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from meshd.capture.delta import Change, Tables, apply_changes, parse_save
 from meshd.capture.host_rules import (
-    METADATA_ADDRESSES,
     HostWorkload,
     desired_host_rules,
     held_workloads,
@@ -18,6 +17,7 @@ from meshd.capture.host_rules import (
     is_captured_here,
     workload_in,
 )
+from meshd.capture.never_captured import METADATA_ADDRESSES
 from meshd.capture.options import CaptureOptions, parse_network
 from meshd.capture.rules import HOLD_IN_CHAIN, HOLD_OUT_CHAIN, Family
 
@@ -94,6 +94,20 @@ def test_the_rules_of_one_service(table: str, chain: str) -> None:
     expected = [line.strip() for line in text.strip().splitlines()]
     desired = desired_host_rules([WEB], Family.IPV4)
     assert [str(rule) for rule in desired[table][chain]] == expected
+
+
+def test_new_connections_above_the_share_of_a_service_wait() -> None:
+    limited = dataclasses.replace(WEB, options=CaptureOptions(connection_rate=100))
+    new = "--tcp-flags FIN,SYN,RST,ACK SYN " + FOR_WEB
+    rules = desired_host_rules([limited, SHOP], Family.IPV4)["mangle"]["MESHD_INPUT"]
+    assert [str(rule) for rule in rules] == [
+        f"-p tcp -m tcp --dport 15101 {new} -m conntrack --ctorigdst 169.254.7.126"
+        " -m limit --limit 50/sec --limit-burst 100 -j RETURN",
+        f"-p tcp -m tcp --dport 15101 {new} -m limit --limit 100/sec --limit-burst 200 -j RETURN",
+        f"-p tcp -m tcp --dport 15101 {new} -j DROP",
+        f"-p tcp -m tcp --dport 15102 {new} -m limit --limit 200/sec --limit-burst 400 -j RETURN",
+        f"-p tcp -m tcp --dport 15102 {new} -j DROP",
+    ]
 
 
 def test_there_is_nothing_without_services() -> None:

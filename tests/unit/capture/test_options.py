@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from meshd.capture.options import (
+    CONNECTIONS_ANNOTATION,
     QUERIES_ANNOTATION,
     CaptureOptions,
     countable,
@@ -34,7 +35,7 @@ def read(
 
 
 def test_without_annotations_everything_is_captured() -> None:
-    assert read() == CaptureOptions(dns_rate=500)
+    assert read() == CaptureOptions(dns_rate=500, connection_rate=100)
 
 
 @pytest.mark.parametrize("value", ["*", " * "])
@@ -81,6 +82,7 @@ def test_the_nodes_settings_and_the_proxys_own_ports_are_excluded_too() -> None:
         ipv6=False,
         backend="legacy",
         dns_rate=500,
+        connection_rate=100,
     )
 
 
@@ -89,8 +91,16 @@ def test_queries_are_limited_by_the_setting_and_by_the_workloads_annotation() ->
     assert read(settings=few).dns_rate == 100
     assert read({QUERIES_ANNOTATION: "0"}, settings=few, prefix="").dns_rate == 0
     for wrong in ("", "-1", "1.5", "many", "10001", "٣"):
-        with pytest.raises(InvalidInputError, match=r"default\.reviews.*no number of queries"):
+        with pytest.raises(InvalidInputError, match=r"default\.reviews.*no number a second"):
             read({QUERIES_ANNOTATION: wrong}, prefix="")
+
+
+def test_new_connections_are_limited_by_the_setting_and_by_the_workloads_annotation() -> None:
+    few = CaptureSettings(connections_per_second=20)
+    assert read(settings=few).connection_rate == 20
+    assert read({CONNECTIONS_ANNOTATION: "250"}, settings=few, prefix="").connection_rate == 250
+    with pytest.raises(InvalidInputError, match=r"default\.reviews.*no number a second"):
+        read({CONNECTIONS_ANNOTATION: "many"}, prefix="")
 
 
 @pytest.mark.parametrize("rate", [1, 7, 70, 99, 300, 500, 3000, 9999, 10_000])
@@ -145,5 +155,5 @@ def test_a_wrong_setting_is_named() -> None:
 
 @pytest.mark.parametrize("value", ["-1", "10001", "9" * 9000, "٣", ""])
 def test_a_wrong_number_of_queries_is_named(value: str) -> None:
-    with pytest.raises(InvalidInputError, match="is no number of queries"):
+    with pytest.raises(InvalidInputError, match="is no number a second"):
         read({QUERIES_ANNOTATION: value}, prefix="")

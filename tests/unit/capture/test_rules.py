@@ -140,3 +140,27 @@ def test_queries_above_a_workloads_share_are_refused_or_dropped() -> None:
     ]
     further = lines(CaptureOptions(dns_rate=500), Family.IPV6, "mangle", "MESHD_OUTPUT")
     assert further[-1].endswith("-m conntrack --ctstate ESTABLISHED -j DROP")
+
+
+@pytest.mark.parametrize(
+    ("family", "probed"),
+    [(Family.IPV4, "169.254.7.126"), (Family.IPV6, "fd16:9254:7127:1337:ffff:ffff:ffff:fffe")],
+)
+def test_new_connections_above_a_workloads_share_wait_and_probes_do_not(
+    family: Family, probed: str
+) -> None:
+    opened, sent = (
+        f"-p tcp -m tcp --dport {port} --tcp-flags FIN,SYN,RST,ACK SYN" for port in (15001, 15006)
+    )
+    assert lines(CaptureOptions(connection_rate=100), family, "mangle", "MESHD_INPUT") == [
+        f"{opened} -m conntrack --ctorigdst {probed} -m limit --limit 50/sec --limit-burst 100"
+        " -j RETURN",
+        f"{opened} -m limit --limit 100/sec --limit-burst 200 -j RETURN",
+        f"{opened} -j DROP",
+        f"{sent} -m limit --limit 200/sec --limit-burst 400 -j RETURN",
+        f"{sent} -j DROP",
+    ]
+
+
+def test_without_a_limit_no_connection_waits() -> None:
+    assert "MESHD_INPUT" not in desired_rules(CaptureOptions(), Family.IPV4)["mangle"]

@@ -204,6 +204,17 @@ def test_whatever_a_listener_names_is_there() -> None:
     assert set().union(*map(routes_named, listeners)) == found[Kind.ROUTE].keys()
 
 
+def test_workloads_that_open_connections_are_served_in_turn() -> None:
+    found = compiled(snapshot(SERVICES + GATEWAY, *WORKLOADS, workload("ingress", 1)))
+    turns = {
+        name: listener.max_connections_to_accept_per_socket_event.value
+        for name, listener in found[Kind.LISTENER].items()
+        if not listener.HasField("internal_listener")
+    }
+    assert turns
+    assert set(turns.values()) == {1}
+
+
 def test_each_internal_cluster_leads_to_a_listener() -> None:
     found = compiled(snapshot())
     inside = {
