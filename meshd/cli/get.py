@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import contextlib
+import dataclasses
+import sys
+import time
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -12,13 +16,50 @@ from meshd.cli.arguments import (
     AllNamespacesOption,
     NamespaceOption,
     Output,
-    OutputOption,
     SelectorOption,
 )
 from meshd.cli.daemon import RefusedError, Target
-from meshd.cli.output import emit, is_for_scripts, show, tell, warn
+from meshd.cli.jsonpath import render
+from meshd.cli.output import emit, is_for_scripts, plain_lines, show, tell, warn
 from meshd.cli.references import Reference, parse_references, qualified
 from meshd.cli.selectors import is_selected, parse_selector
+
+_JSONPATH: Final = "jsonpath="
+_LOOK: Final = 1.0
+"""Seconds between looks at what is stored, with ``--watch``."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Form:
+    """What is printed of objects: ``template`` is a jsonpath."""
+
+    output: Output
+    template: str = ""
+    labels: bool = False
+    namespaces: bool = False
+
+
+def parse_form(text: str | Form) -> Form:
+    if isinstance(text, Form):
+        return text
+    if text.startswith(_JSONPATH):
+        return Form(Output.JSON, text.removeprefix(_JSONPATH))
+    with contextlib.suppress(ValueError):
+        return Form(Output(text))
+    raise typer.BadParameter(f'"{text}" is not one of {", ".join(Output)}, {_JSONPATH}TEMPLATE')
+
+
+FormOption = Annotated[
+    Form,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar=f"{'|'.join(Output)}|{_JSONPATH}…",
+        parser=parse_form,
+        help="Form of what is printed. Default: table.",
+        show_default=False,
+    ),
+]
 
 
 def get(
@@ -30,30 +71,104 @@ def get(
     namespace: NamespaceOption = "default",
     all_namespaces: AllNamespacesOption = False,
     selector: SelectorOption = "",
-    output: OutputOption = Output.TABLE,
+    show_labels: Annotated[
+        bool, typer.Option("--show-labels", help="With a column of labels.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on with what changes, until Ctrl-C.")
+    ] = False,
+    output: FormOption = Form(Output.TABLE),
 ) -> None:
     """Show the objects that are stored."""
     references = parse_references(words)
     if all_namespaces and any(reference.names for reference in references):
         raise typer.BadParameter("a name belongs to one namespace: use -n, not -A")
-    target: Target = context.obj
-    groups, problems = _fetch(target, references, "" if all_namespaces else namespace)
-    requirements = parse_selector(selector)
-    groups = [tuple(one for one in group if is_selected(one, requirements)) for group in groups]
-    everything = [found for group in groups for found in group]
+    form = dataclasses.replace(
+        output, labels=show_labels or output.output is Output.WIDE, namespaces=all_namespaces
+    )
+    looking = _Looking(context.obj, references, "" if all_namespaces else namespace, selector)
+    groups, problems = looking.look()
     warn(problems)
-    if is_for_scripts(output):
-        emit(everything, output)
-    elif output is Output.NAME:
-        for found in everything:
-            tell(f"{qualified(found['kind'])}/{found['metadata']['name']}")
-    elif everything:
-        _show([group for group in groups if group], output is Output.WIDE, all_namespaces)
+    if form.template:
+        one = len(references) == 1 and len(references[0].names) == 1
+        everything = [found for group in groups for found in group]
+        whole = {"apiVersion": "v1", "kind": "List", "items": everything}
+        if everything or not one:
+            print(render(form.template, everything[0] if one else whole), end="")
+    elif any(groups) or is_for_scripts(form.output):
+        _print(groups, form)
     elif not problems:
         where = "" if all_namespaces else f" in namespace {namespace}"
         warn([f"nothing found{where}"])
+    if watch:
+        _watch(looking, groups, form)
     if problems:
         raise typer.Exit(1)
+
+
+_Groups = list[tuple[dict[str, Any], ...]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Looking:
+    """For objects of one namespace, or of all."""
+
+    target: Target
+    references: tuple[Reference, ...]
+    namespace: str
+    selector: str
+
+    def look(self) -> tuple[_Groups, list[str]]:
+        """The objects of each reference, and why some are not among them."""
+        requirements = parse_selector(self.selector)
+        groups, problems = _fetch(self.target, self.references, self.namespace)
+        chosen = [tuple(one for one in group if is_selected(one, requirements)) for group in groups]
+        return chosen, problems
+
+
+def _watch(looking: _Looking, groups: _Groups, form: Form) -> None:
+    """Tell what is new or another, and what is there no more."""
+    seen = _by_name(groups)
+    sys.stdout.flush()
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(_LOOK)
+            now = _by_name(looking.look()[0])
+            for key, found in now.items():
+                if seen.get(key) != found:
+                    _print_change(found, form)
+            for kind, _, name in seen.keys() - now.keys():
+                warn([f"{qualified(kind)}/{name} deleted"])
+            seen = now
+
+
+def _by_name(groups: _Groups) -> dict[tuple[str, str, str], dict[str, Any]]:
+    return {
+        (found["kind"], found["metadata"].get("namespace", ""), found["metadata"]["name"]): found
+        for group in groups
+        for found in group
+    }
+
+
+def _print_change(found: dict[str, Any], form: Form) -> None:
+    if form.template:
+        print(render(form.template, found), end="", flush=True)
+    elif form.output in {Output.TABLE, Output.WIDE}:
+        table = objects.table([found], wide=form.labels, with_namespace=form.namespaces)
+        print(plain_lines(table)[1], flush=True)
+    else:
+        _print([(found,)], form)
+
+
+def _print(groups: _Groups, form: Form) -> None:
+    everything = [found for group in groups for found in group]
+    if is_for_scripts(form.output):
+        emit(everything, form.output)
+    elif form.output is Output.NAME:
+        for found in everything:
+            tell(f"{qualified(found['kind'])}/{found['metadata']['name']}")
+    elif everything:
+        _show([group for group in groups if group], form.labels, form.namespaces)
 
 
 def _fetch(

@@ -69,6 +69,20 @@ def _service_ports(one: dict[str, Any]) -> str:
     return ",".join(f"{port['port']}/{port.get('protocol', 'TCP')}" for port in ports)
 
 
+def _external_addresses(one: dict[str, Any]) -> str:
+    """Where a LoadBalancer is reached from outside of the mesh: ``ADDRESS:PORT``."""
+    if _spec(one, "type") == "ExternalName":
+        return str(_spec(one, "externalName"))
+    balancer: dict[str, Any] = one.get("status", {}).get("loadBalancer", {})
+    reached = [
+        f"{ingress['ip']}:{port['port']}"
+        for ingress in balancer.get("ingress", ())
+        for port in ingress["ports"]
+    ]
+    is_awaited = _spec(one, "type") == "LoadBalancer" and not reached
+    return "<pending>" if is_awaited else ",".join(reached)
+
+
 def _mtls(one: dict[str, Any]) -> str:
     return (_spec(one, "mtls") or {}).get("mode", "UNSET")
 
@@ -87,6 +101,7 @@ _COLUMNS: Final[dict[str, tuple[tuple[str, _Cell], ...]]] = {
     "Service": (
         ("TYPE", _text("type", "ClusterIP")),
         ("CLUSTER-IP", _text("clusterIP")),
+        ("EXTERNAL-IP", _external_addresses),
         ("PORT(S)", _service_ports),
     ),
 }

@@ -13,14 +13,12 @@ _HEADER: Final = struct.Struct(">6H")
 _A_IN: Final = struct.pack(">2H", 1, 1)
 _RECURSE: Final = 0x0100
 _CODE: Final = 0x000F
-_ANSWER_LIMIT: Final = 0.2
-"""Seconds. It is next door."""
 
 
-async def knows(port: int, name: str, address: str = "127.0.0.1") -> bool:
+async def knows(port: int, name: str, address: str = "127.0.0.1", patience: float = 0.2) -> bool:
     """Whether who listens there, on the loopback interface, has an IPv4 address for the name.
 
-    No when nobody answers.
+    No when nobody answers within ``patience`` seconds.
     """
     loop = asyncio.get_running_loop()
     number = secrets.randbits(16)
@@ -29,7 +27,7 @@ async def knows(port: int, name: str, address: str = "127.0.0.1") -> bool:
         try:
             asking.connect((address, port))
             asking.send(question(number, name))
-            async with asyncio.timeout(_ANSWER_LIMIT):
+            async with asyncio.timeout(patience):
                 return is_found(await loop.sock_recv(asking, 512), number)
         except OSError:  # a timeout is one, too
             return False

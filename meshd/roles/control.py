@@ -13,10 +13,12 @@ from meshd import channel, journal, wire
 from meshd.compile import explain
 from meshd.compile.listeners import workload_of
 from meshd.config import enrolment, file_references, requests
+from meshd.config.service_status import with_addresses
 from meshd.discovery import finding, groups, host_services, status
 from meshd.discovery.enrolment import Facts, Phase
 from meshd.errors import InvalidInputError, MeshdError, NotReadyError
 from meshd.model.base import Key, Object
+from meshd.model.kubernetes import Service
 from meshd.model.pool import Pool
 from meshd.model.workload import Workload
 from meshd.proxy import config_dump
@@ -64,7 +66,11 @@ class Control:
                 answer = requests.delete(self._mesh.store, request, self._mesh.running)
                 return await self._changed(answer, request, before)
             case wire.Get():
-                return requests.get(self._mesh.store, request, self._entries())
+                found = requests.get(self._mesh.store, request, self._entries())
+                if requests.find_kind(request.kind) is Service:
+                    services = self._mesh.snapshot.services.values()
+                    return wire.Objects(with_addresses(found.objects, services))
+                return found
             case wire.Status():
                 return await self._status()
             case wire.ProxyConfig():

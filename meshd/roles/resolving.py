@@ -35,6 +35,8 @@ _EVENT: Final = {"MESHD_EVENT": "resolver"}
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 1.0
 """Seconds between questions whether it has read them."""
+_PATIENCE: Final = 0.2
+"""Seconds for the first answers; later ones are given more, up to ``_LONGEST_PAUSE``."""
 
 
 class Resolving:
@@ -144,7 +146,8 @@ class Resolving:
             await self._news.wait()
             self._news.clear()
             pause = _FIRST_PAUSE
-            while not await self._knows_all(wanted := self._written):
+            known: set[tuple[str, str]] = set()
+            while not await self._learn(known, wanted := self._written, max(pause, _PATIENCE)):
                 await asyncio.sleep(pause)
                 if pause == _LONGEST_PAUSE:
                     self._tell()  # who should have read them was just being replaced, perhaps
@@ -153,6 +156,13 @@ class Resolving:
             self._answering = frozenset(address for address, _ in wanted)
             self._changed()
 
-    async def _knows_all(self, marks: Collection[tuple[str, str]]) -> bool:
-        port = self._settings.dns_port
-        return all([await knows(port, name, address) for address, name in sorted(marks)])
+    async def _learn(
+        self, known: set[tuple[str, str]], marks: frozenset[tuple[str, str]], patience: float
+    ) -> bool:
+        """Whether all marks are ``known`` now. Those that were need not be asked again: on a busy
+        machine some answers are late each time, and hardly ever none of them."""
+        known &= marks
+        for address, name in sorted(marks - known):
+            if await knows(self._settings.dns_port, name, address, patience):
+                known.add((address, name))
+        return known >= marks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -106,6 +107,8 @@ class Client:
                 f"pod {enrolled.namespace}/{enrolled.name} belongs into the mesh, but meshd does"
                 f" not answer at {self._mesh}; start meshd first"
             )
+        if known is not None:
+            plan = dataclasses.replace(plan, notes=(*plan.notes, *_outside(plan)))
         return plan, cidr
 
     async def _stored(self, kind: type[Object]) -> tuple[Object, ...] | None:
@@ -291,6 +294,18 @@ def _how_far(rollout: Rollout) -> str:
 
 def _late(rollout: Rollout) -> str:
     return f"{rollout.owner}: {rollout.updated} of {rollout.wanted} pods are available"
+
+
+def _outside(plan: Plan) -> tuple[str, ...]:
+    """What pods outside the mesh do without, for in Kubernetes they would have it."""
+    names = [f"{pod.namespace}/{pod.name}" for pod in plan.pods if not pod.enrolled]
+    if not names:
+        return ()
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    what = (
+        "names and virtual addresses of Services are the mesh's, and it reaches pods by their own"
+    )
+    return (f"pod {names[0]}{more} is outside the mesh: {what}",)
 
 
 def _last_line(log: Path) -> str:

@@ -53,10 +53,11 @@ def test_several_kinds_are_several_tables(meshctl: Any) -> None:
     result = meshctl("get", "vs,svc")
     assert result.lines[1].startswith("virtualservice.networking.istio.io/reviews")
     assert result.lines[2] == ""
-    assert result.lines[4].split()[:4] == [
+    assert result.lines[4].split()[:5] == [
         "service/web",
         "ClusterIP",
         "198.19.0.1",
+        "-",
         "80/TCP,53/UDP",
     ]
 
@@ -92,6 +93,70 @@ def test_all_asks_for_every_stored_kind(daemon: Any, meshctl: Any) -> None:
 def test_json_is_a_list_of_the_objects(meshctl: Any) -> None:
     assert json.loads(meshctl("get", "vs", "-o", "json").out) == [VIRTUAL_SERVICE]
     assert json.loads(meshctl("get", "dr", "-o", "json").out) == []
+
+
+def test_jsonpath_is_of_a_list_or_of_the_one_object(meshctl: Any) -> None:
+    assert meshctl("get", "vs", "-o", "jsonpath={.items[*].spec.hosts[0]}").out == "reviews"
+    assert meshctl("get", "vs/reviews", "-o", "jsonpath={.metadata.name}").out == "reviews"
+    assert meshctl("get", "vs", "-o", "jsonpath={.items").code == 2
+    assert meshctl("get", "vs", "-o", "xml").code == 2
+
+
+def test_a_column_of_labels_is_shown_when_asked_for(meshctl: Any) -> None:
+    assert meshctl("get", "vs", "--show-labels").lines[1].endswith("team=books")
+
+
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [
+        ({"spec": {"type": "LoadBalancer"}}, "<pending>"),
+        (
+            {
+                "spec": {"type": "LoadBalancer"},
+                "status": {
+                    "loadBalancer": {
+                        "ingress": [{"ip": "198.18.0.9", "ports": [{"port": 80}, {"port": 443}]}]
+                    }
+                },
+            },
+            "198.18.0.9:80,198.18.0.9:443",
+        ),
+        ({"spec": {"type": "ExternalName", "externalName": "a.example"}}, "a.example"),
+        ({}, "-"),
+    ],
+)
+def test_where_a_service_is_reached_from_outside_is_shown(
+    meshctl: Any, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], shown: str
+) -> None:
+    monkeypatch.setitem(STORED, "Service", SERVICE | more)
+    head, row = (line.split() for line in meshctl("get", "svc").lines)
+    assert row[head.index("EXTERNAL-IP")] == shown
+
+
+def test_a_watch_tells_what_changes_and_what_is_deleted(
+    daemon: Any, meshctl: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = VIRTUAL_SERVICE | {"spec": {"hosts": ["other"]}}
+    looks = iter([(VIRTUAL_SERVICE,), (VIRTUAL_SERVICE,), (changed,), ()])
+
+    def answer(_: wire.AnyMessage) -> wire.Message:
+        return wire.Objects(next(looks))
+
+    def pause(_: float, left: list[int] = [0] * 3) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+
+    daemon.answer = answer
+    monkeypatch.setattr("meshd.cli.get.time.sleep", pause)
+    result = meshctl("get", "vs", "-w")
+    assert result.code == 0
+    assert [line.split()[0:3:2] for line in result.lines] == [
+        ["NAME", "HOSTS"],
+        ["reviews", "reviews,reviews.example"],
+        ["reviews", "other"],
+    ]
+    assert result.err == "virtualservice.networking.istio.io/reviews deleted\n"
 
 
 def test_labels_choose(meshctl: Any) -> None:

@@ -1,0 +1,170 @@
+"""``-o jsonpath=TEMPLATE``: the part of kubectl's language that scripts use. Pure.
+
+Of https://kubernetes.io/docs/reference/kubectl/jsonpath/ these are read: ``{.a.b}``, ``{['a']}``,
+``{.a[0]}``, ``{.a[-1]}``, ``{.a[*]}``, ``{..a}``, ``{.a[?(@.b=="c")]}``, ``{"text"}``, and
+``{range .a[*]}…{end}``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import typer
+
+_PART: Final = re.compile(r'\{((?:"(?:[^"\\]|\\.)*"|\'[^\']*\'|[^{}"\'])*)\}|([^{}]+)')
+_STEP: Final = re.compile(
+    r"""\.\.(?P<deep>[\w/-]+)
+      | \.?\[(?P<index>-?\d+)\]
+      | \.?\[(?P<all>\*)\] | \.(?P<star>\*)
+      | \.?\[(?P<quote>['"])(?P<key>[^'"]*)(?P=quote)\]
+      | \.?\[\?\(\s*@(?P<field>(?:\.(?:[\w/-]|\\.)+)+)
+            \s*(?P<verb>==|!=)\s*(?P<value>[^()\s]+)\s*\)\]
+      | \.(?P<name>(?:[\w/-]|\\.)+)""",
+    re.VERBOSE,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Node:
+    """A text, a path, or what is repeated for each value of a path."""
+
+    text: str = ""
+    path: str | None = None
+    body: tuple[_Node, ...] | None = None
+
+
+def render(template: str, value: Any) -> str:
+    """Raises typer.BadParameter when the template is not understood."""
+    if "{" not in template:
+        template = "{" + template + "}"
+    nodes, rest = _parse(_tokens(template), nested=False)
+    if rest:
+        raise _error("{end} without {range}")
+    return "".join(_rendered(nodes, value))
+
+
+def _tokens(template: str) -> list[tuple[bool, str]]:
+    """Pairs of whether a part stands in braces, and the part."""
+    tokens: list[tuple[bool, str]] = []
+    position = 0
+    while position < len(template):
+        match = _PART.match(template, position)
+        if match is None:
+            raise _error(f"a brace without its other half, at {template[position:]!r}")
+        inside, text = match.groups()
+        tokens.append((inside is not None, inside.strip() if inside is not None else text))
+        position = match.end()
+    return tokens
+
+
+def _parse(
+    tokens: Sequence[tuple[bool, str]], *, nested: bool
+) -> tuple[tuple[_Node, ...], Sequence[tuple[bool, str]]]:
+    nodes: list[_Node] = []
+    while tokens:
+        (braced, text), tokens = tokens[0], tokens[1:]
+        if not braced:
+            nodes.append(_Node(text=text))
+        elif text == "end":
+            if not nested:
+                return tuple(nodes), [(True, text)]
+            return tuple(nodes), tokens
+        elif text.startswith("range "):
+            body, tokens = _parse(tokens, nested=True)
+            nodes.append(_Node(path=text.removeprefix("range ").strip(), body=body))
+        elif text[:1] in {'"', "'"}:
+            nodes.append(_Node(text=_unquoted(text)))
+        else:
+            nodes.append(_Node(path=text))
+    if nested:
+        raise _error("{range} without {end}")
+    return tuple(nodes), ()
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return json.loads(text) if text[0] == '"' else text.strip("'")
+    except ValueError:
+        raise _error(f"{text} is no text") from None
+
+
+def _rendered(nodes: Sequence[_Node], value: Any) -> Iterator[str]:
+    for node in nodes:
+        if node.path is None:
+            yield node.text
+            continue
+        found = _values(node.path, value)
+        if node.body is None:
+            yield " ".join(_shown(one) for one in found)
+        else:
+            for one in found:
+                yield from _rendered(node.body, one)
+
+
+def _values(path: str, value: Any) -> list[Any]:
+    """A path may begin with ``@`` or ``$``: here, both are what it is looked for in."""
+    rest = path.removeprefix("$").removeprefix("@")
+    if rest and rest[0] not in ".[":
+        rest = f".{rest}"
+    found = [value]
+    while rest not in {"", "."}:
+        match = _STEP.match(rest)
+        if match is None:
+            raise _error(f"{rest!r} of {path!r} is not understood")
+        found = [part for one in found for part in _step(match.groupdict(), one)]
+        rest = rest[match.end() :]
+    return found
+
+
+def _step(step: dict[str, str | None], value: Any) -> Iterator[Any]:
+    if step["deep"]:
+        yield from _below(step["deep"], value)
+    elif step["index"] is not None:
+        index = int(step["index"])
+        if isinstance(value, list) and -len(value) <= index < len(value):
+            yield value[index]
+    elif step["all"] or step["star"]:
+        yield from value.values() if isinstance(value, dict) else _items(value)
+    elif step["field"]:
+        wanted = _literal(step["value"] or "")
+        for one in _items(value):
+            if (wanted in _values(step["field"], one)) == (step["verb"] == "=="):
+                yield one
+    else:
+        key = step["key"] if step["key"] is not None else (step["name"] or "").replace("\\", "")
+        if isinstance(value, dict) and key in value:
+            yield value[key]
+
+
+def _below(key: str, value: Any) -> Iterator[Any]:
+    if isinstance(value, dict) and key in value:
+        yield value[key]
+    for part in value.values() if isinstance(value, dict) else _items(value):
+        yield from _below(key, part)
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _literal(text: str) -> Any:
+    if text[:1] in {'"', "'"}:
+        return text[1:-1]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _error(reason: str) -> typer.BadParameter:
+    return typer.BadParameter(f"jsonpath: {reason}")

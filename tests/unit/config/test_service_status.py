@@ -1,0 +1,55 @@
+"""Services as they are shown: with the addresses at which they are reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshd.config.service_status import with_addresses
+from meshd.model.service import Endpoint, ServiceRecord
+
+RECORD = ServiceRecord(
+    host="web.shop.svc.cluster.local",
+    namespace="shop",
+    name="web",
+    addresses=("198.19.0.7", "fd00:198::7"),
+    endpoints=tuple(
+        Endpoint(address=address, port=port, service_port=80, ready=ready)
+        for address, port, ready in (
+            ("198.18.0.11", 8443, True),
+            ("198.18.0.11", 8080, True),
+            ("198.18.0.12", 8080, False),
+        )
+    ),
+)
+
+
+def shown(record: ServiceRecord = RECORD, **spec: Any) -> dict[str, Any]:
+    found = {"kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": spec}
+    return with_addresses([found], [record])[0]
+
+
+def test_the_address_that_the_mesh_has_chosen_is_shown() -> None:
+    assert shown()["spec"] == {
+        "clusterIP": "198.19.0.7",
+        "clusterIPs": ["198.19.0.7", "fd00:198::7"],
+    }
+    assert shown(clusterIP="None")["spec"] == {"clusterIP": "None"}
+
+
+def test_a_load_balancer_is_reached_where_its_endpoints_are() -> None:
+    assert shown(type="LoadBalancer")["status"]["loadBalancer"]["ingress"] == [
+        {
+            "ip": "198.18.0.11",
+            "ports": [{"port": 8080, "protocol": "TCP"}, {"port": 8443, "protocol": "TCP"}],
+        }
+    ]
+    assert "status" not in shown(type="ClusterIP")
+
+
+def test_a_service_that_the_mesh_does_not_know_stays_as_it_is() -> None:
+    other = ServiceRecord(host="x", namespace="shop", name="x")
+    assert shown(other) == {
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {},
+    }
