@@ -187,7 +187,7 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     dns: bool = True
     dns_queries_per_second: int = 500
     """Of each workload; 0: any number."""
-    connections_per_second: int = 100
+    connections_per_second: int = 200
     """New ones that each workload opens; it may be sent twice as many. 0: any number."""
     ipv6: bool = True
     probe_interval: Duration = Duration(10)

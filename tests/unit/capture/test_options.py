@@ -35,7 +35,7 @@ def read(
 
 
 def test_without_annotations_everything_is_captured() -> None:
-    assert read() == CaptureOptions(dns_rate=500, connection_rate=100)
+    assert read() == CaptureOptions(dns_rate=500, connection_rate=200)
 
 
 @pytest.mark.parametrize("value", ["*", " * "])
@@ -82,7 +82,7 @@ def test_the_nodes_settings_and_the_proxys_own_ports_are_excluded_too() -> None:
         ipv6=False,
         backend="legacy",
         dns_rate=500,
-        connection_rate=100,
+        connection_rate=200,
     )
 
 
