@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import hashlib
 import socket
 import struct
 from typing import Final
@@ -19,6 +20,11 @@ from meshd.capture.tables import legacy_table_names
 
 _GET_INFO: Final = 64  # IPT_SO_GET_INFO, IP6T_SO_GET_INFO: linux/netfilter_ipv4/ip_tables.h
 _INFO_SIZE: Final = 84
+_GET_ENTRIES: Final = 65  # IPT_SO_GET_ENTRIES, IP6T_SO_GET_ENTRIES
+_ENTRIES_HEADER: Final = 40
+_ENTRY: Final = {socket.IPPROTO_IP: (90, 96), socket.IPPROTO_IPV6: (142, 152)}
+"""struct ipt_entry and struct ip6t_entry: where the offset of the next one is, and the counters."""
+_COUNTERS: Final = 16
 _RTM_GETRULE: Final = 34
 _DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _FRESH_GENERATION: Final = 1
@@ -35,7 +41,8 @@ class Fingerprint:
     generation: int
     """nf_tables' own count of changes."""
     legacy: tuple[bytes, ...]
-    """Sizes and chain offsets of each legacy table."""
+    """Of each legacy table its sizes and chain offsets, and a digest of its rules, since one may be
+    replaced by another of the same size."""
     routing_rules: bytes
 
     @property
@@ -66,7 +73,28 @@ def _table_info(raw: socket.socket, level: int, name: str) -> bytes:
     buffer = ctypes.create_string_buffer(name.encode(), _INFO_SIZE)
     size = ctypes.c_uint32(_INFO_SIZE)
     _libc.getsockopt(raw.fileno(), level, _GET_INFO, buffer, ctypes.byref(size))
-    return buffer.raw
+    return buffer.raw + _digest(raw, level, name, struct.unpack_from("=I", buffer, 80)[0])
+
+
+def _digest(raw: socket.socket, level: int, name: str, size: int) -> bytes:
+    """Of the rules, without what packets count."""
+    text = struct.pack("=32sI4x", name.encode(), size) + bytes(size)
+    buffer = ctypes.create_string_buffer(text, len(text))
+    length = ctypes.c_uint32(len(text))
+    _libc.getsockopt(raw.fileno(), level, _GET_ENTRIES, buffer, ctypes.byref(length))
+    return hashlib.sha256(without_counters(buffer.raw[_ENTRIES_HEADER:], *_ENTRY[level])).digest()
+
+
+def without_counters(entries: bytes, next_at: int, counters_at: int) -> bytes:
+    """Pure."""
+    result = bytearray(entries)
+    position = 0
+    while position + counters_at + _COUNTERS <= len(entries):
+        counters = position + counters_at
+        result[counters : counters + _COUNTERS] = bytes(_COUNTERS)
+        (length,) = struct.unpack_from("=H", entries, position + next_at)
+        position += length or len(entries)
+    return bytes(result)
 
 
 def _routing_rules() -> bytes:

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from meshd import channel, wire
+from meshd.capture import fingerprint, inside
 from meshd.capture.namespaces import Pins
 from meshd.capture.session import CaptureService
 from meshd.model.base import Duration
@@ -529,5 +530,32 @@ def test_a_workload_is_not_proven_while_a_rule_of_others_comes_before_the_meshs(
             assert told.counts == {program: 1}
             assert rule in told.last
             assert "they were gone after " in told.last
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("program", ["iptables-legacy", "ip6tables-legacy"])
+def test_a_legacy_rule_that_is_replaced_by_one_of_the_same_size_is_put_back(
+    network: Any, directory: Path, program: str
+) -> None:
+    """What packets count changes all the time, and is no change of the rules."""
+    settings = msgspec.structs.replace(SELDOM, backend="legacy")
+
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory, settings) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+            with inside.entered(network.workload.netns):
+                known = fingerprint.take()
+            for elsewhere in ("198.19.71.9", "fd00:198:9::9"):
+                network.workload.connect(elsewhere, 80).close()
+            with inside.entered(network.workload.netns):
+                assert fingerprint.take() == known
+            network.workload.run(program, "-t", "nat", "-R", "OUTPUT", "1", "-j", "RETURN")
+            await mesh.sees_problem("somebody else changed its rules", Stage.CAPTURED)
+            await mesh.sees_exactly(PROVEN)
+            saved = network.workload.run(f"{program}-save", "-t", "nat")
+            assert saved.index("-A OUTPUT -j MESHD_OUTPUT") < saved.index("-A OUTPUT -j RETURN")
 
     asyncio.run(story())
