@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Iterable
@@ -182,7 +183,8 @@ def _annotate(data: bytes) -> None:
     shares.connections(workload, _OPTIONS)
     for name in _ANNOTATIONS:
         one = msgspec.structs.replace(workload, annotations={name: text})
-        options_for(Placement(one, Stage.CAPTURED), CaptureSettings())
+        with contextlib.suppress(InvalidInputError):
+            options_for(Placement(one, Stage.CAPTURED), CaptureSettings())
 
 
 def _labelled(data: bytes) -> None:
