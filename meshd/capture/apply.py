@@ -22,7 +22,8 @@ from meshd.capture.delta import (
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_rules import HostWorkload, held_workloads, host_changes
 from meshd.capture.options import CaptureOptions
-from meshd.capture.rules import Family, Ruleset, desired_rules, guard_rules
+from meshd.capture.rule import Family
+from meshd.capture.rules import Ruleset, desired_rules, guard_rules
 from meshd.capture.tables import (
     Backend,
     LegacyTables,

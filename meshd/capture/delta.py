@@ -10,12 +10,12 @@ import dataclasses
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 
+from meshd.capture.rule import Rule
 from meshd.capture.rules import (
     GUARD_CHAIN,
     JUMPS,
     NEW_TABLE_CHAIN,
     TABLES,
-    Rule,
     Ruleset,
     jump_to,
 )

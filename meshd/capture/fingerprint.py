@@ -15,7 +15,8 @@ import struct
 from typing import Final
 
 from meshd.capture import nfnetlink
-from meshd.capture.rules import TABLES, Family
+from meshd.capture.rule import Family
+from meshd.capture.rules import TABLES
 from meshd.capture.tables import legacy_table_names
 
 _GET_INFO: Final = 64  # IPT_SO_GET_INFO, IP6T_SO_GET_INFO: linux/netfilter_ipv4/ip_tables.h

@@ -12,11 +12,11 @@ from meshd.capture import locks
 from meshd.capture.apply import as_they_are, choose, read_tables
 from meshd.capture.delta import PREFIX, Change, Tables, changes_to
 from meshd.capture.host_rules import HostWorkload, held_workloads, holds, is_captured_here
+from meshd.capture.rule import Family
 from meshd.capture.rules import (
     HOLD_IN_CHAIN,
     HOLD_OUT_CHAIN,
     NEW_TABLE_CHAIN,
-    Family,
 )
 
 _OURS = frozenset({HOLD_IN_CHAIN, HOLD_OUT_CHAIN, NEW_TABLE_CHAIN})

@@ -20,6 +20,7 @@ from meshd.capture.delta import Change, Tables, behind, changes_to
 from meshd.capture.host_service import HostWorkload
 from meshd.capture.impostors import answers
 from meshd.capture.never_captured import METADATA_ADDRESSES, NEVER_OUTBOUND_PORTS
+from meshd.capture.rule import Extension, Family, Option, Rule
 from meshd.capture.rules import (
     APPLICATION_ZONE,
     CONNMARK,
@@ -36,10 +37,6 @@ from meshd.capture.rules import (
     RESTORE_MARK,
     RETURN,
     TRACKED,
-    Extension,
-    Family,
-    Option,
-    Rule,
     Ruleset,
     destination,
     limited,

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from meshd.capture.host_service import HostWorkload
-from meshd.capture.rules import DROP, Extension, Option, Rule
+from meshd.capture.rule import Extension, Option, Rule
+from meshd.capture.rules import DROP
 
 
 def answers(

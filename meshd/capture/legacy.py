@@ -13,7 +13,8 @@ import iptc
 
 from meshd.capture import xtables_lock
 from meshd.capture.delta import Action, Change
-from meshd.capture.rules import TABLES, Extension, Family, Rule, jump_to
+from meshd.capture.rule import Extension, Family, Rule
+from meshd.capture.rules import TABLES, jump_to
 from meshd.errors import SystemRefusedError
 
 _RETRIES: Final = 5

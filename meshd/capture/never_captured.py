@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshd.capture.rules import Family
+from meshd.capture.rule import Family
 
 NEVER_OUTBOUND_PORTS: Final = (22, 15012, 15014, 15020, 15021)
 """ssh, and what meshd itself is reached at: an enrolled service must not need meshd for those."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from meshd.capture import inside
-from meshd.capture.rules import Family
+from meshd.capture.rule import Family
 from meshd.model.interception import (
     CAPTURE_PROBE_ADDRESS,
     CAPTURE_PROBE_ADDRESS_V6,

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from meshd.capture.rules import Family
+from meshd.capture.rule import Family
 from meshd.errors import SystemRefusedError
 from meshd.model.interception import INBOUND_CONNMARK
 

@@ -24,7 +24,8 @@ from meshd.capture.delta import (
     emptied_tables,
     parse_save,
 )
-from meshd.capture.rules import Family, jump_to
+from meshd.capture.rule import Family
+from meshd.capture.rules import jump_to
 from meshd.errors import SystemRefusedError
 
 ByFamily = Mapping[Family, Tables]

@@ -16,7 +16,8 @@ import pytest
 from meshd.capture import apply, inside
 from meshd.capture.delta import Change, changes_to, guarded, is_captured
 from meshd.capture.options import CaptureOptions
-from meshd.capture.rules import GUARD_CHAIN, Family, desired_rules, guard_rules
+from meshd.capture.rule import Family
+from meshd.capture.rules import GUARD_CHAIN, desired_rules, guard_rules
 from meshd.capture.tables import LegacyTables, NftTables
 from meshd.capture.xtables_lock import LOCK
 from meshd.errors import InvalidInputError, NotReadyError, SystemRefusedError

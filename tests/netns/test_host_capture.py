@@ -23,7 +23,7 @@ from meshd.capture.hold import hold
 from meshd.capture.host_rules import HostWorkload
 from meshd.capture.never_captured import METADATA_ADDRESSES
 from meshd.capture.options import CaptureOptions
-from meshd.capture.rules import Family
+from meshd.capture.rule import Family
 from meshd.model.interception import PROXY_INBOUND_MARK, PROXY_MARK
 
 CLIENT = """

@@ -19,11 +19,11 @@ from meshd.capture.delta import (
     parse_save,
 )
 from meshd.capture.options import CaptureOptions
+from meshd.capture.rule import Family
 from meshd.capture.rules import (
     GUARD_CHAIN,
     JUMPS,
     NEW_TABLE_CHAIN,
-    Family,
     Ruleset,
     desired_rules,
     guard_rules,

@@ -19,7 +19,8 @@ from meshd.capture.host_rules import (
 )
 from meshd.capture.never_captured import METADATA_ADDRESSES
 from meshd.capture.options import CaptureOptions, parse_network
-from meshd.capture.rules import HOLD_IN_CHAIN, HOLD_OUT_CHAIN, Family
+from meshd.capture.rule import Family
+from meshd.capture.rules import HOLD_IN_CHAIN, HOLD_OUT_CHAIN
 
 WEB = HostWorkload(
     uid="mesh.web",

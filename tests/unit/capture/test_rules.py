@@ -5,7 +5,8 @@ import re
 import pytest
 
 from meshd.capture.options import CaptureOptions, parse_network
-from meshd.capture.rules import Family, desired_rules, guard_rules
+from meshd.capture.rule import Family
+from meshd.capture.rules import desired_rules, guard_rules
 from meshd.model import interception
 
 RULES = {
