@@ -302,10 +302,9 @@ def _outside(plan: Plan) -> tuple[str, ...]:
     if not names:
         return ()
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    what = (
-        "names and virtual addresses of Services are the mesh's, and it reaches pods by their own"
-    )
-    return (f"pod {names[0]}{more} is outside the mesh: {what}",)
+    verb = "are" if len(names) > 1 else "is"
+    lacking = "without the names and virtual addresses of Services, which the mesh gives"
+    return (f"pod {names[0]}{more} {verb} outside the mesh: {lacking}",)
 
 
 def _last_line(log: Path) -> str:
