@@ -12,7 +12,8 @@ def with_addresses(
     objects: Iterable[dict[str, Any]], records: Iterable[ServiceRecord]
 ) -> tuple[dict[str, Any], ...]:
     """Services as they are shown: with the virtual address that the mesh has chosen, and, of a
-    LoadBalancer, the endpoints that are asked from outside."""
+    LoadBalancer, the endpoints that are asked from outside. A status that came with a manifest was
+    that of another place."""
     known = {(record.namespace, record.name): record for record in records if record.name}
     return tuple(_with_addresses(found, known) for found in objects)
 
@@ -21,6 +22,7 @@ def _with_addresses(
     found: dict[str, Any], known: dict[tuple[str, str], ServiceRecord]
 ) -> dict[str, Any]:
     record = known.get((found["metadata"].get("namespace", ""), found["metadata"]["name"]))
+    found = {key: value for key, value in found.items() if key != "status"}
     if record is None:
         return found
     spec: dict[str, Any] = found.get("spec", {})

@@ -53,3 +53,10 @@ def test_a_service_that_the_mesh_does_not_know_stays_as_it_is() -> None:
         "metadata": {"name": "web", "namespace": "shop"},
         "spec": {},
     }
+
+
+def test_the_status_that_a_manifest_brought_along_is_not_shown() -> None:
+    elsewhere = {"loadBalancer": {"ingress": [{"hostname": "lb.example.com"}]}}
+    found = {"metadata": {"name": "web", "namespace": "shop"}, "status": elsewhere}
+    for record in (RECORD, ServiceRecord(host="x", namespace="shop", name="x")):
+        assert "status" not in with_addresses([found], [record])[0]
