@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import tempfile
 from collections.abc import AsyncGenerator
@@ -176,6 +177,27 @@ async def test_strangers_take_the_places_of_strangers_only(
         other = await stack.enter_async_context(node(mesh, "b"))
         await eventually(lambda: other.inbox.values(URL))
         assert (one.client.connected, one.client.problem) == (True, "")
+
+
+@running
+async def test_strangers_that_come_at_once_lose_their_connections_with_their_places(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "_MOST_STRANGERS", 4)
+    loop = asyncio.get_running_loop()
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(mesh.serving())
+        # All of them before the server, which has the same thread, accepts the first.
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", mesh.port)))
+            for _ in range(40)
+        ]
+        for one in silent:
+            one.setblocking(False)
+        async with asyncio.timeout(LONG_ENOUGH / 4):
+            for one in silent[:36]:
+                with contextlib.suppress(ConnectionError):
+                    assert await loop.sock_recv(one, 1) == b""
 
 
 @running
