@@ -23,6 +23,9 @@ _UNUSUAL: Final = re.compile(
     r"/user\.slice/.*|/system\.slice/(run-.*|(ana|f)?crond?(-.*)?\.service|atd\.service)"
 )
 """Where no unit of its own has its processes: they are there on behalf of somebody."""
+_SHARED_USERS: Final = frozenset({0, 65534})
+"""root, and nobody, as whom unrelated programs run, the node's resolvers among them: whose process
+it is their user does not tell."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class Process:
 
 def strays(processes: Mapping[int, Process], slice_: str, user: int) -> tuple[Process, ...]:
     """Those that have left the slice: begun by a process in it, or by somebody else on behalf of
-    the unit's user. 0: root, whose processes tell nothing. Pure."""
+    the unit's user. Pure."""
+    user = 0 if user in _SHARED_USERS else user
     return tuple(
         one
         for one in processes.values()

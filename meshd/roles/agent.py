@@ -151,7 +151,8 @@ class Agent:
 
     def changed(self, request: wire.Apply | wire.DeleteNamed) -> wire.Message:
         """What changes nothing is fine; anything else is the server's. Raises InvalidInputError."""
-        return following.answer(self._mesh.store, request, self._server)
+        services = self._mesh.snapshot.services.values()
+        return following.answer(self._mesh.store, request, self._server, services)
 
     def _clock_problem(self) -> str:
         """Empty when both clocks say the same, or it is not known what the server's says."""

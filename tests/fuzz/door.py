@@ -124,20 +124,20 @@ def judge(door: Door, data: bytes, account: Account, limit: float = CPU_LIMIT) -
     return took
 
 
-def check_growth(door: Door, account: Account) -> None:
+def check_growth(door: Door, account: Account, limit: float = CPU_LIMIT) -> None:
     """Twice the input is to cost about twice the time."""
     for seed in door.seeds[:_MOST_GROWN]:
         series = zip(*(grown(seed, size) for size in _SIZES), strict=True)
         for one in series:
-            _check_series(door, one, account)
+            _check_series(door, one, account, limit)
 
 
-def _check_series(door: Door, series: tuple[bytes, ...], account: Account) -> None:
-    largest = judge(door, series[-1], account)
+def _check_series(door: Door, series: tuple[bytes, ...], account: Account, limit: float) -> None:
+    largest = judge(door, series[-1], account, limit)
     if largest < _TANGIBLE:
         return
     # The least of several: what else the machine does only adds to it.
-    times = [min(judge(door, data, account) for _ in range(3)) for data in series]
+    times = [min(judge(door, data, account, limit) for _ in range(3)) for data in series]
     if all(after > _STEEP * before for before, after in itertools.pairwise(times)):
         what = f"more than linear: {', '.join(f'{took:.3f}' for took in times)} s"
         account.findings.setdefault("steep", Finding(door.name, what, series[-1]))

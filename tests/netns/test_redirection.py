@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 from typing import Any
 
@@ -429,16 +428,6 @@ def test_only_included_inbound_ports_are_captured(
         proxy.accept() as accepted,
     ):
         assert accepted.original == (addresses["workload"], 9080)
-
-
-def test_without_ipv6_only_ipv4_is_captured(network: Any, backend: str) -> None:
-    network.apply(CaptureOptions(backend=backend, ipv6=False))
-    with (
-        network.peer.listen("fd00:198:9::9", 8080) as server,
-        network.workload.connect("fd00:198:9::9", 8080),
-        server.accept() as accepted,
-    ):
-        assert ipaddress.ip_address(accepted.client) == ipaddress.ip_address("fd00:198::71:2")
 
 
 def test_a_routing_rule_that_was_there_before_ours_with_the_first_preference_is_named(

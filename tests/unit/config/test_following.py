@@ -13,6 +13,7 @@ from meshd.config.store import Store
 from meshd.config.write import from_json, to_json
 from meshd.errors import InvalidInputError
 from meshd.model.base import Object
+from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 
@@ -70,6 +71,21 @@ def test_what_is_in_force_already_may_be_applied(store: Store) -> None:
     answer = apply(store, SERVICE)
     assert isinstance(answer, wire.Changed)
     assert [change.result for change in answer.changes] == ["unchanged"]
+
+
+def test_a_service_may_be_applied_with_the_address_that_the_mesh_has_chosen(store: Store) -> None:
+    record = ServiceRecord(
+        host="web.shop.svc.cluster.local", namespace="shop", name="web", addresses=("198.19.0.7",)
+    )
+    for address, is_same in (("198.19.0.7", True), ("198.19.0.8", False)):
+        text = SERVICE.replace("spec: {", f"spec: {{clusterIP: {address}, ")
+        request = wire.Apply((("-", text),), "shop")
+        if is_same:
+            answer = following.answer(store, request, "server:15012", [record])
+            assert isinstance(answer, wire.Changed)
+        else:
+            with pytest.raises(InvalidInputError, match="run meshctl there"):
+                following.answer(store, request, "server:15012", [record])
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,10 @@ def test_the_first_is_named_and_the_others_are_counted() -> None:
 def test_those_of_this_host_are_found() -> None:
     own = running()[os.getpid()]
     assert (own.parent, own.user) == (os.getppid(), os.geteuid())
+
+
+def test_nobody_is_the_user_of_unrelated_programs() -> None:
+    """The node's own resolvers among them, in scopes that systemd was asked for."""
+    scope = dataclasses.replace(process("/a.slice/resolver.scope", user=65534), transient=True)
+    assert not found(scope, user=65534)
+    assert found(process("/a.slice/x.scope", parent=10, user=65534), user=65534)

@@ -58,7 +58,7 @@ def test_whatever_comes_in_is_taken_or_refused_in_bounds(
 def test_twice_the_input_costs_twice_the_time(doors: Mapping[str, Door], name: str) -> None:
     account = Account()
     with interruptible():
-        check_growth(doors[name], account)
+        check_growth(doors[name], account, _CPU_LIMIT)
     assert not account.findings, "\n".join(map(str, account.findings.values()))
 
 
