@@ -205,8 +205,10 @@ def _bring_about(target: _Target, *, act: bool) -> Outcome:
 def _foreign(
     target: _Target, families: tuple[Family, ...], there: Mapping[Backend, Mapping[Family, Tables]]
 ) -> Iterator[str]:
-    for chain, rule in foreign.chains_before(nftables.chains(), nftables.rules()):
-        yield foreign.described(chain, nftables.text_of(rule))
+    found = tuple(foreign.chains_before(nftables.chains(), nftables.rules()))
+    texts = nftables.texts_of([rule for _, rule in found])
+    for (chain, _), text in zip(found, texts, strict=True):
+        yield foreign.described(chain, text)
     for backend, by_family in there.items():
         for family, tables in by_family.items():
             yield from (f"{family.label} {backend.name} {one}" for one in foreign.marks_in(tables))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import logging
 import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from meshd.capture.nfnetlink import Change
+from meshd.model.moments import rfc3339
 from meshd.model.workload import Interruptions
 
 _PROGRAMS: Final = 8
@@ -33,14 +33,12 @@ class Interruption:
 
     @property
     def text(self) -> str:
-        more = " …" if len(self.steps) > _SHOWN else ""
-        return f"{authors(self.changes)} changed its rules ({'; '.join(self.steps[:_SHOWN])}{more})"
+        return f"{authors(self.changes)} changed its rules ({_first(self.steps)})"
 
     def ended(self) -> Ended:
         seconds = time.monotonic() - self.began
         text = f"{self.text}; they were put back after {seconds:.2f} s"
-        program = self.changes[-1].program if self.changes else ""
-        return Ended(program, seconds, text, _moment(time.time()))
+        return Ended(_program(self.changes), seconds, text, rfc3339(time.time()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,15 +75,23 @@ class Precedence:
         return ended
 
     def _text(self, verb: str) -> str:
-        shown, more = "; ".join(self._rules[:_SHOWN]), " …" if len(self._rules) > _SHOWN else ""
         by = f", put there by {authors(self._changes)}" if self._changes else ""
-        return f"rules of others {verb} before the mesh's and may lead around it{by}: {shown}{more}"
+        what = f"rules of others {verb} before the mesh's and may lead around it"
+        return f"{what}{by}: {_first(self._rules)}"
 
     def _ended(self) -> Ended:
         seconds = time.monotonic() - self._began
-        program = self._changes[-1].program if self._changes else ""
         text = f"{self._text('stood')}; they were gone after {seconds:.2f} s"
-        return Ended(program, seconds, text, _moment(time.time()))
+        return Ended(_program(self._changes), seconds, text, rfc3339(time.time()))
+
+
+def _first(texts: Sequence[str]) -> str:
+    return "; ".join(texts[:_SHOWN]) + (" …" if len(texts) > _SHOWN else "")
+
+
+def _program(changes: Sequence[Change]) -> str:
+    """Which made the last of them; empty where the kernel does not tell."""
+    return changes[-1].program if changes else ""
 
 
 def found(changes: tuple[Change, ...], steps: Sequence[str], noticed: float) -> Interruption | None:
@@ -112,8 +118,3 @@ def say(one: Ended, uid: str) -> None:
     """In the journal."""
     fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "capture"}
     _log.warning("workload %s: %s", uid, one.text, extra=fields)
-
-
-def _moment(seconds: float) -> str:
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -9,7 +9,7 @@ import dataclasses
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from meshd.capture import nfnetlink
@@ -73,16 +73,25 @@ def rules() -> tuple[Rule, ...]:
     return tuple(_rule(family, found) for family, found in nfnetlink.dump(_GETRULE))
 
 
-def text_of(rule: Rule) -> str:
-    """As ``nft`` shows it, where that is installed."""
-    handle = f"# handle {rule.handle}"
-    if shutil.which("nft"):
-        command = ("nft", "-a", "list", "chain", rule.family, rule.table, rule.chain)
-        listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        for line in listed.splitlines():
-            if line.endswith(handle):
-                return line.removesuffix(handle).strip()
-    return f"the rule with handle {rule.handle}"
+def texts_of(rules: Sequence[Rule]) -> Iterator[str]:
+    """Each as ``nft`` shows it, where that is installed; each chain is listed once."""
+    listed: dict[tuple[str, str, str], dict[str, str]] = {}
+    for rule in rules:
+        chain = rule.family, rule.table, rule.chain
+        if chain not in listed:
+            listed[chain] = dict(_by_handle(*chain))
+        yield listed[chain].get(str(rule.handle)) or f"the rule with handle {rule.handle}"
+
+
+def _by_handle(*chain: str) -> Iterator[tuple[str, str]]:
+    if not shutil.which("nft"):
+        return
+    command = ("nft", "-a", "list", "chain", *chain)
+    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    for line in text.splitlines():
+        shown, found, handle = line.rpartition("# handle ")
+        if found:
+            yield handle, shown.strip()
 
 
 def nested(value: bytes) -> dict[int, bytes]:

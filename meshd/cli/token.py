@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from typing import Annotated, Any, Final
 
@@ -15,6 +14,7 @@ from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show, tell
 from meshd.model import bounds
 from meshd.model.base import Duration
+from meshd.model.moments import rfc3339
 from meshd.settings import Paths, load
 from meshd.wire.tokens import TokenState
 
@@ -108,8 +108,3 @@ def _row(state: TokenState) -> dict[str, Any]:
         "used_by": list(state.used_by),
         "state": state.state,
     }
-
-
-def rfc3339(seconds: float) -> str:
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 
 from meshd import wire
 from meshd.discovery.enrolment import Facts, Life, Phase
+from meshd.model.moments import rfc3339
 from meshd.model.pool import lack
 from meshd.model.workload import Identity, Observation, Stage, Workload
 
@@ -41,7 +41,7 @@ def row(
         cgroup=workload.host.cgroup if workload.host else "",
         proxy=proxy,
         captured=seen.stage is Stage.CAPTURED,
-        certificate_expires=_rfc3339(certificate.expires)
+        certificate_expires=rfc3339(certificate.expires)
         if certificate and certificate.serial
         else None,
         synced=workload.uid in facts.accepted,
@@ -74,8 +74,3 @@ def _problem(
         "its traffic is redirected, but no probe has reached the proxy" if unproven else "",
     )
     return next(filter(None, found), "")
-
-
-def _rfc3339(seconds: float) -> str:
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -43,14 +43,14 @@ class Process:
 def strays(processes: Mapping[int, Process], slice_: str, user: int) -> tuple[Process, ...]:
     """Those that have left the slice: begun by a process in it, or by somebody else on behalf of
     the unit's user. Pure."""
-    user = 0 if user in _SHARED_USERS else user
+    is_own = user not in _SHARED_USERS
     return tuple(
         one
         for one in processes.values()
         if not _is_in(one, slice_)
         and (
             any(_is_in(parent, slice_) for parent in _ancestors(one, processes))
-            or (user and one.user == user and (one.transient or _UNUSUAL.fullmatch(one.cgroup)))
+            or (is_own and one.user == user and (one.transient or _UNUSUAL.fullmatch(one.cgroup)))
         )
     )
 

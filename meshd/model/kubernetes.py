@@ -254,12 +254,17 @@ class DeploymentStrategy(Ignoring, frozen=True):
     rolling_update: RollingUpdate = RollingUpdate()
 
 
-class DeploymentSpec(Ignoring, frozen=True):
+class PodsSpec(Ignoring, frozen=True):
+    """What all controllers say of their pods."""
+
     template: PodTemplate
-    replicas: int = 1
     selector: LabelSelector = LabelSelector()
-    strategy: DeploymentStrategy = DeploymentStrategy()
     min_ready_seconds: int = 0
+
+
+class DeploymentSpec(PodsSpec, frozen=True):
+    replicas: int = 1
+    strategy: DeploymentStrategy = DeploymentStrategy()
 
 
 class Deployment(Object, frozen=True):
@@ -270,11 +275,8 @@ class Deployment(Object, frozen=True):
     spec: DeploymentSpec
 
 
-class StatefulSetSpec(Ignoring, frozen=True):
-    template: PodTemplate
+class StatefulSetSpec(PodsSpec, frozen=True):
     replicas: int = 1
-    selector: LabelSelector = LabelSelector()
-    min_ready_seconds: int = 0
 
 
 class StatefulSet(Object, frozen=True):
@@ -289,11 +291,8 @@ class DaemonSetStrategy(Ignoring, frozen=True):
     rolling_update: RollingUpdate = RollingUpdate()
 
 
-class DaemonSetSpec(Ignoring, frozen=True):
-    template: PodTemplate
-    selector: LabelSelector = LabelSelector()
+class DaemonSetSpec(PodsSpec, frozen=True):
     update_strategy: DaemonSetStrategy = DaemonSetStrategy()
-    min_ready_seconds: int = 0
 
 
 class DaemonSet(Object, frozen=True):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import logging
 import os
 import time
@@ -22,6 +21,7 @@ from meshd.identity import clocks, uplink
 from meshd.identity.node import node_uri
 from meshd.model import checked, kinds
 from meshd.model.base import Object
+from meshd.model.moments import rfc3339
 from meshd.model.workload import Workload
 from meshd.roles.hub import Mesh
 from meshd.roles.kept_file import KeptFile
@@ -179,10 +179,5 @@ class Agent:
             ),
             kept_out=tuple(f"{uid}: {why}" for uid, why in client.kept_out.items()),
             ends_first=first.uri if first else "",
-            ends_at=_rfc3339(first.expires) if first else None,
+            ends_at=rfc3339(first.expires) if first else None,
         )
-
-
-def _rfc3339(seconds: float) -> str:
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -54,8 +54,10 @@ table {family} theirs {{
     def look() -> list[str]:
         subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
         subprocess.run(["iptables-nft", "-t", "nat", "-A", "OUTPUT", "-j", "ACCEPT"], check=True)
-        found = foreign.chains_before(nftables.chains(), nftables.rules())
-        return [foreign.described(chain, nftables.text_of(rule)) for chain, rule in found]
+        found = tuple(foreign.chains_before(nftables.chains(), nftables.rules()))
+        texts = nftables.texts_of([rule for _, rule in found])
+        chains = (chain for chain, _ in found)
+        return [foreign.described(*one) for one in zip(chains, texts, strict=True)]
 
     return network.inside(look)
 

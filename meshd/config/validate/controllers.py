@@ -11,9 +11,8 @@ from meshd.decoding import Path
 from meshd.model.kubernetes import (
     DaemonSet,
     Deployment,
-    LabelSelector,
     Pod,
-    PodTemplate,
+    PodsSpec,
     RollingUpdate,
     StatefulSet,
 )
@@ -30,7 +29,7 @@ def check_pod(report: Report, found: Pod) -> None:
 def check_deployment(report: Report, found: Deployment) -> None:
     spec = found.spec
     check_range(report, ("spec", "replicas"), spec.replicas, 0, 1000)
-    _check_template(report, spec.selector, spec.template, spec.min_ready_seconds)
+    _check_pods(report, spec)
     rolling = spec.strategy.rolling_update
     if spec.strategy.type == "Recreate" and rolling != RollingUpdate():
         report.error(_STRATEGY, "goes with type: RollingUpdate only")
@@ -43,29 +42,27 @@ def check_deployment(report: Report, found: Deployment) -> None:
 def check_stateful_set(report: Report, found: StatefulSet) -> None:
     spec = found.spec
     check_range(report, ("spec", "replicas"), spec.replicas, 0, 1000)
-    _check_template(report, spec.selector, spec.template, spec.min_ready_seconds)
+    _check_pods(report, spec)
 
 
 def check_daemon_set(report: Report, found: DaemonSet) -> None:
     spec = found.spec
-    _check_template(report, spec.selector, spec.template, spec.min_ready_seconds)
+    _check_pods(report, spec)
     rolling = spec.update_strategy.rolling_update
     _check_rolling_update(report, _UPDATE_STRATEGY, rolling)
 
 
-def _check_template(
-    report: Report, selector: LabelSelector, template: PodTemplate, min_ready_seconds: int
-) -> None:
-    check_range(report, ("spec", "minReadySeconds"), min_ready_seconds, 0)
-    labels = template.metadata.labels
+def _check_pods(report: Report, spec: PodsSpec) -> None:
+    check_range(report, ("spec", "minReadySeconds"), spec.min_ready_seconds, 0)
+    labels = spec.template.metadata.labels
     check_labels(report, ("spec", "template", "metadata", "labels"), labels)
-    for key, value in selector.match_labels.items():
+    for key, value in spec.selector.match_labels.items():
         if labels.get(key) != value:
             report.error(
                 ("spec", "selector", "matchLabels", key),
                 f'"{value}" is not what spec.template.metadata.labels says ({labels.get(key)})',
             )
-    check_pod_spec(report, ("spec", "template", "spec"), template.spec)
+    check_pod_spec(report, ("spec", "template", "spec"), spec.template.spec)
 
 
 def _check_rolling_update(report: Report, path: Path, rolling: RollingUpdate) -> None:
