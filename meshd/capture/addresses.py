@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from meshd import addresses
 from meshd.capture import inside
+from meshd.capture.followed import Followed
 from meshd.capture.namespaces import Pin
 
 
@@ -16,26 +17,19 @@ class Addresses:
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
-        self._pin: Pin | None = None
-        self._watch: addresses.Watch | None = None
+        self._followed = Followed(lambda: addresses.Watch(self._stale, rules=True))
         self._now: tuple[str, ...] | None = None
 
     def follow(self, pin: Pin | None) -> None:
         """From now on those of this namespace. Raises NotReadyError when it is gone."""
-        if pin == self._pin:
-            return
-        if self._watch:
-            self._watch.close()
-        self._pin, self._watch, self._now = None, None, None
-        if pin:
-            with inside.entered(pin.path):
-                self._watch = addresses.Watch(self._stale, rules=True)
-            self._pin = pin
+        if pin != self._followed.pin:
+            self._now = None
+        self._followed.follow(pin)
 
     @property
     def now(self) -> tuple[str, ...]:
-        if self._now is None and self._pin:
-            with inside.entered(self._pin.path):
+        if self._now is None and (pin := self._followed.pin):
+            with inside.entered(pin.path):
                 self._now = addresses.preferred()
         return self._now or ()
 

@@ -13,8 +13,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from meshd.capture import inside, nfnetlink
+from meshd.capture import nfnetlink
 from meshd.capture.fingerprint import Fingerprint
+from meshd.capture.followed import Followed
 from meshd.capture.namespaces import Pin
 from meshd.capture.nfnetlink import Change
 from meshd.capture.tables import LEGACY_NAMES
@@ -74,25 +75,17 @@ class Rules:
     """The events of whichever namespace a workload is pinned to."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
-        self._pin: Pin | None = None
-        self._events: RuleEvents | None = None
+        self._followed = Followed(lambda: RuleEvents(changed))
 
     def follow(self, pin: Pin | None) -> None:
         """From now on those of this namespace. Raises NotReadyError when it is gone."""
-        if pin == self._pin:
-            return
-        if self._events:
-            self._events.close()
-        self._pin, self._events = None, None
-        if pin:
-            with inside.entered(pin.path):
-                self._events = RuleEvents(self._changed)
-            self._pin = pin
+        self._followed.follow(pin)
 
     @property
     def has_legacy_tables(self) -> bool:
-        return self._events is not None and self._events.has_legacy_tables
+        events = self._followed.watch
+        return events is not None and events.has_legacy_tables
 
     def between(self, before: Fingerprint, now: Fingerprint) -> tuple[Change, ...]:
-        return self._events.between(before, now) if self._events else ()
+        events = self._followed.watch
+        return events.between(before, now) if events else ()
