@@ -37,6 +37,7 @@ from meshd.testbed.files import Home
 from meshd.testbed.images import ImageMap
 from meshd.testbed.lookup import DataObjects
 from meshd.testbed.plan import Bed, Plan, make_plan
+from meshd.testbed.processes import gone
 from meshd.testbed.registrar import Registrar
 
 Sources = tuple[tuple[str, str], ...]
@@ -203,15 +204,19 @@ class Client:
         return True
 
     async def _end_supervisor(self) -> None:
+        """End the supervisor, and wait for its process: it lets the lock go before its end."""
         for number, patience in ((signal.SIGTERM, _STOP), (signal.SIGKILL, 5.0)):
             pid = self._home.owner()
             if not pid:
                 continue
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-            deadline = time.monotonic() + patience
-            while self._home.owner() is not None and time.monotonic() < deadline:  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK)
+            with contextlib.suppress(ProcessLookupError, TimeoutError):
+                descriptor = os.pidfd_open(pid)
+                try:
+                    signal.pidfd_send_signal(descriptor, number)
+                    async with asyncio.timeout(patience):
+                        await gone(descriptor)
+                finally:
+                    os.close(descriptor)
         if self._child:
             self._child.wait(_STOP)  # it is this process' own child: fetch its status
 

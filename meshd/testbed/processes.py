@@ -14,16 +14,23 @@ GRACE: Final = 2.0
 """Seconds between SIGTERM and SIGKILL."""
 
 
+async def gone(descriptor: int) -> None:
+    """Wait until the process of a pidfd has ended."""
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, lambda: over.done() or over.set_result(None))
+    try:
+        await over
+    finally:
+        loop.remove_reader(descriptor)
+
+
 async def ended(pid: int) -> int:
     """Wait for a child: its exit status, or the negative number of the signal that ended it."""
     descriptor = os.pidfd_open(pid)
-    loop = asyncio.get_running_loop()
-    gone: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(descriptor, lambda: gone.done() or gone.set_result(None))
     try:
-        await gone
+        await gone(descriptor)
     finally:
-        loop.remove_reader(descriptor)
         os.close(descriptor)
     _, status = os.waitpid(pid, 0)  # noqa: ASYNC222 - it has ended already
     return os.waitstatus_to_exitcode(status)

@@ -82,6 +82,10 @@ class FakeMesh:
                 pass
         return wire.Done()
 
+    def asked(self) -> list[wire.Register]:
+        """The requests that wait until their workloads are proven."""
+        return [told for told in self.told if isinstance(told, wire.Register) and told.wait]
+
     def registrations(self, *, ready: bool) -> list[wire.Register]:
         return [
             message
@@ -148,8 +152,9 @@ def test_nothing_of_a_pod_runs_before_its_traffic_is_captured(home: Path) -> Non
     async def scenario() -> None:
         async with running(home) as bed:
             await bed.up()
-            await bed.eventually(lambda pod: pod.state == "Joining", "it joins")
-            asked = next(m for m in bed.mesh.told if isinstance(m, wire.Register) and m.wait)
+            await bed.eventually(lambda _: bool(bed.mesh.asked()), "the mesh is asked")
+            assert (await bed.pod()).state == "Joining"
+            asked = bed.mesh.asked()[0]
             assert main_pid(await bed.pod()) == 0
             bed.mesh.proves.set()
             await bed.eventually(lambda pod: main_pid(pod) > 0, "it runs")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a condition that should come by itself counts as missed."""
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,15 +52,28 @@ class Disk:
 
     @contextlib.contextmanager
     def _full(self) -> Generator[None]:
-        filling = self.path / "fills"
+        """Full, and full again when a file that somebody takes away gives a page back."""
+        filling, over = self.path / "fills", threading.Event()
         descriptor = os.open(filling, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
-        try:
+
+        def fill() -> None:
             for size in (64 * 1024, 1):
                 with contextlib.suppress(OSError):
                     while True:
                         os.write(descriptor, b"x" * size)
+
+        def keep_full() -> None:
+            while not over.wait(0.005):
+                fill()
+
+        fill()
+        keeper = threading.Thread(target=keep_full)
+        keeper.start()
+        try:
             yield
         finally:
+            over.set()
+            keeper.join()
             os.close(descriptor)
             filling.unlink()
 
@@ -163,7 +177,12 @@ def test_an_agent_goes_on_says_what_is_wrong_once_and_mends_itself(
         # The resolver may learn of it last: who asks too early is sent outside, and waits there.
         serves(node, name, "it is in force", "--max-time", "2")
         node.up(write.dump(write.deployment(f"on-{name}")))
-        node.eventually(lambda: says(node.meshctl("status").errors) == [1, 1, 1], "it says so")
+        try:
+            node.eventually(
+                lambda: says(node.meshctl("status").errors) == [1, 1, 1], "each file is named once"
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{node.meshctl('status').errors}") from None
         assert node.meshctl("status").status == 1
         assert says(node.log[begin:]) == [1, 1, 1]
         os.kill(node.supervisor_pid, signal.SIGTERM)
