@@ -26,6 +26,8 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 hypothesis.settings.register_profile("meshd", deadline=None)
 hypothesis.settings.load_profile("meshd")
 
+pytest_plugins = ["tests.second_try"]
+
 ROOT = Path(__file__).parent
 LANES: dict[str, str] = dict.fromkeys(("host", "node"), "whole machines")
 """By directory; every other one is a lane of its own. Of the tests that watch what happens under
