@@ -1,4 +1,4 @@
-"""Holds the house as the README draws it: who may import whom, and how large things may grow.
+"""Holds the layers of CONTRIBUTING.md: which part may import which, and how large parts may grow.
 
 Reads the source with ``ast``; nothing of meshd is imported. A new room, or a library used in a new
 place, has to be written down here, where a reviewer sees it.
