@@ -78,6 +78,12 @@ def every() -> tuple[str, ...]:
     return tuple(one.text for one in _listed())
 
 
+def of_each_interface() -> tuple[str, ...]:
+    """The first of each family on each interface but the loopback one."""
+    found = {(one.interface, one.is_ipv4): one.text for one in reversed(_listed())}
+    return tuple(text for (interface, _), text in found.items() if interface != _LOOPBACK)
+
+
 def first_of_each(found: Iterable[Address]) -> tuple[str, ...]:
     """The first of each family, IPv4 first. What is on the loopback interface comes last. Pure."""
     order = sorted(found, key=lambda one: (one.interface == _LOOPBACK, one.interface))

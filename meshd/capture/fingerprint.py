@@ -12,9 +12,10 @@ import dataclasses
 import hashlib
 import socket
 import struct
+from pathlib import Path
 from typing import Final
 
-from meshd.capture import nfnetlink
+from meshd.capture import inside, nfnetlink
 from meshd.capture.rule import Family
 from meshd.capture.rules import TABLES
 from meshd.capture.tables import legacy_table_names
@@ -54,6 +55,12 @@ class Fingerprint:
 
 def take() -> Fingerprint:
     return Fingerprint(nfnetlink.generation(), tuple(_legacy()), _routing_rules())
+
+
+def of(namespace: Path) -> Fingerprint:
+    """Raises NotReadyError when it is gone."""
+    with inside.entered(namespace):
+        return take()
 
 
 def _legacy() -> list[bytes]:

@@ -24,6 +24,7 @@ from meshd import addresses
 from meshd.capture import (
     apply,
     cgroups,
+    excess,
     fingerprint,
     inside,
     interruption,
@@ -49,6 +50,7 @@ _LONGEST_RETRY: Final = 10.0
 _FAILURES_TO_OPEN: Final = 4
 """Failed probes in a row after which a service that fails open does."""
 _PROBES_AT_ONCE: Final = 4
+_UNSEEN: Final = "from the host itself nothing can be sent to its service as from outside"
 
 _log = logging.getLogger(__name__)
 
@@ -277,7 +279,7 @@ class HostKeeper:
             if uid in captured:
                 seen = self._captured(uid, problem, mute.get(uid, ""))
                 self._say(uid, seen)
-                self._count(uid, problem if captured[uid].cgroup_id else "")
+                await self._count(captured[uid], problem if captured[uid].cgroup_id else "")
                 host = self._wanted[uid].workload.host
                 if host and (seen.proven or uid in self._outside):
                     self._served(host)
@@ -289,7 +291,8 @@ class HostKeeper:
             text = unprotected.queries(unanswered)
             return Observation(uid, Stage.CAPTURED, problem=text, unprotected=True)
         problem = problem or unanswered or self._preceding.problem or self._outside.get(uid, "")
-        return Observation(uid, Stage.CAPTURED, not problem, problem)
+        unseen = "" if problem else _UNSEEN
+        return Observation(uid, Stage.CAPTURED, not problem, problem, unseen=unseen)
 
     async def _look_outside(self, uids: Iterable[str]) -> Mapping[str, str]:
         hosts = {uid: self._wanted[uid].workload.host for uid in uids}
@@ -312,10 +315,18 @@ class HostKeeper:
     def _names_open(self) -> set[str]:
         return {uid for uid, gate in self._names.items() if gate.is_open}
 
-    def _count(self, uid: str, problem: str) -> None:
+    async def _count(self, one: HostWorkload, problem: str) -> None:
         """Rather unprotected than cut off, where the policy says so."""
+        uid = one.uid
         self._failures[uid] = self._failures[uid] + 1 if problem else 0
         if not self._fail_open or self._failures[uid] < _FAILURES_TO_OPEN:
+            return
+        count = functools.partial(excess.dropped, one.outbound_port)
+        asked = await excess.own_doing(
+            problem, functools.partial(self._probe, one), lambda: inside.run_in_host(count)
+        )
+        if asked:
+            self._say(uid, Observation(uid, Stage.CAPTURED, problem=asked))
             return
         self._unprotected.add(uid)
         self._failures[uid] = 0

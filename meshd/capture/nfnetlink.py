@@ -18,11 +18,13 @@ _NETLINK_NETFILTER: Final = 12
 _NLM_F_REQUEST: Final = 1
 _NLM_F_ACK: Final = 4
 _NLM_F_DUMP: Final = 0x300
-_NLMSG_ERROR: Final = 2
+ERROR: Final = 2
+"""NLMSG_ERROR."""
 _NLMSG_DONE: Final = 3
 _BATCH_BEGIN: Final = 0x10
 _BATCH_END: Final = 0x11
 _NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
+_GETCONNTRACK: Final = 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
 _DELTABLE: Final = _NFTABLES << 8 | 2
 _NEWGEN: Final = _NFTABLES << 8 | 15
 _GETGEN: Final = _NFTABLES << 8 | 16
@@ -35,6 +37,8 @@ _GEN_PROC_NAME: Final = 3
 _TYPE: Final = 0x3FFF  # NLA_TYPE_MASK
 _HEADER: Final = struct.Struct("=IHHII")
 _GENERIC: Final = struct.Struct(">BBH")
+GENERIC_SIZE: Final = _GENERIC.size
+_NESTED: Final = 0x8000  # NLA_F_NESTED
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Change:
 
 def generation() -> int:
     """A number that changes with each change of any nf_tables rule of this namespace."""
-    with _socket() as netlink:
+    with asking_socket() as netlink:
         netlink.send(_message(_GETGEN, _NLM_F_REQUEST, 0, 0))
         answer = netlink.recv(1 << 16)
     return next((change.generation for change in changes(answer)), 0)
@@ -96,13 +100,13 @@ def dump(what: int) -> Iterator[tuple[int, dict[int, bytes]]]:
 
     Raises SystemRefusedError.
     """
-    with _socket() as netlink:
+    with asking_socket() as netlink:
         netlink.send(_message(_NFTABLES << 8 | what, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0))
         while True:
             for kind, body in _messages(netlink.recv(1 << 16)):
                 if kind == _NLMSG_DONE:
                     return
-                if kind == _NLMSG_ERROR:
+                if kind == ERROR:
                     code = -struct.unpack_from("=i", body)[0]
                     raise SystemRefusedError(f"cannot read nf_tables: {os.strerror(code)}")
                 yield body[0], dict(attributes(body[_GENERIC.size :]))
@@ -118,15 +122,15 @@ def delete_tables(tables: Sequence[tuple[int, str]], as_of: int) -> bool:
     Not done, and False, if anything at all changed since generation ``as_of``.
     """
     batch = _message(
-        _BATCH_BEGIN, _NLM_F_REQUEST, 0, _NFTABLES, _attribute(_BATCH_GENID, _u32(as_of))
+        _BATCH_BEGIN, _NLM_F_REQUEST, 0, _NFTABLES, attribute(_BATCH_GENID, _u32(as_of))
     )
     for index, (family, name) in enumerate(tables, start=1):
         # Kernels before 6.10 acknowledge what is within a batch, and not its end.
         flags = _NLM_F_REQUEST | (_NLM_F_ACK if index == len(tables) else 0)
-        table_name = _attribute(_TABLE_NAME, name.encode() + b"\0")
+        table_name = attribute(_TABLE_NAME, name.encode() + b"\0")
         batch += _message(_DELTABLE, flags, family, 0, table_name)
     batch += _message(_BATCH_END, _NLM_F_REQUEST, 0, _NFTABLES)
-    with _socket() as netlink:
+    with asking_socket() as netlink:
         netlink.send(batch)
         code = _error_code(netlink.recv(1 << 16))
     if code == errno.ERESTART:
@@ -136,7 +140,23 @@ def delete_tables(tables: Sequence[tuple[int, str]], as_of: int) -> bool:
     return True
 
 
-def _socket() -> socket.socket:
+def ask_conntrack(
+    netlink: socket.socket, family: int, asked: bytes = b""
+) -> Iterator[tuple[int, bytes]]:
+    """Kinds and bodies of the answers: about the one connection that is asked for, or about all."""
+    flags = _NLM_F_REQUEST if asked else _NLM_F_REQUEST | _NLM_F_DUMP
+    netlink.send(_message(_GETCONNTRACK, flags, family, 0, asked))
+    while True:
+        for kind, body in _messages(netlink.recv(1 << 16)):
+            if kind == _NLMSG_DONE:
+                return
+            yield kind, body
+            if asked or kind == ERROR:
+                return
+
+
+def asking_socket() -> socket.socket:
+    """For questions about the namespace in which the thread is. The caller closes it."""
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
     netlink.bind((0, 0))
     netlink.settimeout(5)
@@ -145,7 +165,7 @@ def _socket() -> socket.socket:
 
 def _error_code(answer: bytes) -> int:
     _, kind, _, _, _ = _HEADER.unpack_from(answer)
-    return -struct.unpack_from("=i", answer, _HEADER.size)[0] if kind == _NLMSG_ERROR else 0
+    return -struct.unpack_from("=i", answer, _HEADER.size)[0] if kind == ERROR else 0
 
 
 def _message(kind: int, flags: int, family: int, resource: int, attributes: bytes = b"") -> bytes:
@@ -153,9 +173,14 @@ def _message(kind: int, flags: int, family: int, resource: int, attributes: byte
     return _HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
     padding = b"\0" * (-len(value) % 4)
     return struct.pack("=HH", 4 + len(value), kind) + value + padding
+
+
+def nest(kind: int, attributes: bytes) -> bytes:
+    """An attribute that holds others."""
+    return attribute(kind | _NESTED, attributes)
 
 
 def _u32(number: int) -> bytes:

@@ -26,6 +26,10 @@ from meshd.model.interception import (
 TIMEOUT: Final = 2.0
 """Seconds for connecting and for the answer together."""
 
+_SILENT: Final = (
+    f"no answer within {TIMEOUT:g} s; its traffic does not reach the proxy, or a rule drops it"
+)
+_REFUSED: Final = "redirected, but no proxy listens in the namespace"
 _LONGEST_ANSWER: Final = 512
 _GLOBAL_SCOPE: Final = "00"
 _IPV6_ADDRESSES: Final = Path("/proc/thread-self/net/if_inet6")
@@ -76,10 +80,16 @@ def _ask_here(family: Family, uid: str) -> str:
 
 
 def _silence(target: str) -> str:
-    return (
-        f"{target}: no answer within {TIMEOUT:g} s;"
-        " its traffic does not reach the proxy, or a rule drops it"
-    )
+    return f"{target}: {_SILENT}"
+
+
+def is_silence(problem: str) -> bool:
+    return _SILENT in problem
+
+
+def is_refused(problem: str) -> bool:
+    """Nobody takes what is redirected."""
+    return _REFUSED in problem
 
 
 def _sockets(namespace: Path, *, ipv6: bool) -> list[tuple[Family, socket.socket]]:
@@ -152,7 +162,7 @@ def _refusal(error: OSError, family: Family, target: str) -> str:
 
 def _explain(error: OSError, address: str) -> str:
     if error.errno == errno.ECONNREFUSED:
-        return "redirected, but no proxy listens in the namespace"
+        return _REFUSED
     if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL):
         # What has a route is redirected all the same, but nothing shows it.
         return (

@@ -154,6 +154,20 @@ def _lines(change: Change) -> list[str]:
             return [f"-F {change.chain}", f"-X {change.chain}"]
 
 
+def counted(table: str) -> list[str]:
+    """One table of each kind and family that is there, with what its rules have counted, as
+    iptables-save prints it. Raises SystemRefusedError."""
+    printed: list[str] = []
+    for backend in filter(is_installed, ("nft", "legacy")):
+        commands = {
+            family: ((f"{program}-{backend}-save", "-c", "-t", table), "")
+            for family, program in _PROGRAM.items()
+            if backend == "nft" or table in legacy_table_names(family)
+        }
+        printed += _run_all(commands).values()
+    return printed
+
+
 def _read(backend: str, families: Iterable[Family]) -> dict[Family, Tables]:
     commands = {family: ((f"{_PROGRAM[family]}-{backend}-save",), "") for family in families}
     return {family: parse_save(text) for family, text in _run_all(commands).items()}

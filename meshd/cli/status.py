@@ -28,7 +28,8 @@ _COLUMNS: Final = (
     "PROVEN",
     "PROBLEM",
 )
-_MORE_COLUMNS: Final = ("NODE", "PROXY", "NETNS", "LAST INTERRUPTION")
+_MORE_COLUMNS: Final = ("NODE", "PROXY", "NETNS", "LAST INTERRUPTION", "INBOUND NOT PROVEN")
+_ONE_DIRECTION: Final = "outbound"
 
 
 def status(
@@ -133,13 +134,17 @@ def workload_table(rows: list[wire.WorkloadStatus], wide: bool) -> Table:
                 yes_no(row.captured),
                 row.certificate_expires or "no",
                 yes_no(row.synced),
-                yes_no(row.proven),
+                _ONE_DIRECTION if row.unseen else yes_no(row.proven),
                 row.problem,
-                *((row.node, row.proxy, row.netns, row.interruptions.last) if wide else ()),
+                *((row.node, row.proxy, row.netns, *_notes(row)) if wide else ()),
             )
             for row in rows
         ),
     )
+
+
+def _notes(row: wire.WorkloadStatus) -> tuple[str, str]:
+    return row.interruptions.last, row.unseen
 
 
 def proxy_table(proxies: tuple[wire.ProxyStatus, ...]) -> Table:

@@ -49,6 +49,7 @@ def row(
         enrolled=not outside,
         unprotected=seen.unprotected,
         interruptions=seen.interruptions,
+        unseen=seen.unseen if seen.proven else "",
         uid=workload.uid,
         unit=workload.host.unit if workload.host else "",
         declared=workload.host is not None and workload.host.declared,

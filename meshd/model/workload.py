@@ -217,7 +217,8 @@ class Observation(msgspec.Struct, frozen=True):
     uid: str
     stage: Stage
     proven: bool = False
-    """A probe from inside the namespace has reached the proxy, and the last one did too."""
+    """A probe from inside the namespace has reached the proxy, and the last one did too; and what
+    it is sent has not been seen to go past the proxy."""
     problem: str = ""
     """One line, empty when all is well."""
     pinned: str = ""
@@ -227,3 +228,5 @@ class Observation(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     """By which its namespace is reached, where nobody else has said it."""
     interruptions: Interruptions = Interruptions()
+    unseen: str = ""
+    """Why no probe has shown that what it is sent reaches the proxy; empty: one has."""

@@ -43,6 +43,8 @@ class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str = ""
     """Of a service of the host, which has no network namespace: where its processes are."""
     interruptions: Interruptions = Interruptions()
+    unseen: str = ""
+    """Why it is proven for what it sends only, and not for what it is sent."""
 
 
 class Statuses(Message, frozen=True):

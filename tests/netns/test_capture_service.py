@@ -79,7 +79,7 @@ class Mesh:
 
 def _unpinned(observation: Observation) -> Observation:
     return msgspec.structs.replace(
-        observation, pinned="", addresses=(), interruptions=Interruptions()
+        observation, pinned="", addresses=(), interruptions=Interruptions(), unseen=""
     )
 
 

@@ -58,7 +58,7 @@ class Watched:
 
     def _observe(self, uid: str, seen: Observation | None) -> None:
         if seen:
-            self.seen[uid] = seen
+            self.seen[uid] = msgspec.structs.replace(seen, unseen="")
         else:
             self.seen.pop(uid, None)
         self._news.set()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 from typing import Any
 
 import pytest
 
+from meshd.capture import excess
 from meshd.capture.options import CaptureOptions, parse_network
 from meshd.model.interception import (
     CAPTURE_PROBE_ADDRESS,
@@ -452,3 +454,17 @@ def test_ipv6_that_is_not_captured_is_refused_in_both_directions(
         proxy.accept() as accepted,
     ):
         assert accepted.original == ("198.18.71.2", 8080)
+
+
+def test_connections_above_the_share_are_counted_also_those_to_the_probes_own_address(
+    network: Any, backend: str
+) -> None:
+    network.apply(CaptureOptions(backend=backend, connection_rate=1))
+    count = functools.partial(excess.dropped, OUTBOUND_PORT)
+    assert network.inside(count) == 0
+    with network.workload.listen("0.0.0.0", OUTBOUND_PORT), contextlib.ExitStack() as opened:
+        for _ in range(500):
+            client = opened.enter_context(network.workload.socket(socket.AF_INET))
+            client.setblocking(False)
+            client.connect_ex((CAPTURE_PROBE_ADDRESS, 15022))
+    assert network.inside(count) > 0
