@@ -1,3 +1,3 @@
-"""meshd: a service mesh for the machines people really have."""
+"""meshd: a service mesh for VMs, bare-metal hosts and Kubernetes nodes."""
 
 __version__ = "0.2.0"

@@ -1,6 +1,6 @@
-"""``meshd``: the supervisor. ``meshd ROLE``: one of the processes that it keeps running.
+"""The program ``meshd``: without an argument the supervisor, with a ROLE one of its processes.
 
-``meshd --check``: only whether the settings are right, as ``systemctl reload`` asks first.
+``meshd --check`` only checks the settings; ``systemctl reload`` runs it first.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _check() -> int:
 
 
 def _leave_openssl_out() -> None:
-    """asyncio and hashlib load OpenSSL, 5 MB in each process, and can do without it.
+    """Keep asyncio and hashlib from loading OpenSSL, 5 MB in each process.
 
     Our TLS is gRPC's, our certificates are cryptography's, and both bring libraries of their own;
     only a server has asyncio speak TLS. ``ssl`` can still be imported where a rare case needs it.

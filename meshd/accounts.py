@@ -1,4 +1,4 @@
-"""The users of meshd's processes: who is who at the other end of a unix socket."""
+"""The users of meshd's processes, by which unix sockets recognise peers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _SUFFIXES: Final = {
 
 
 def name_of(role: str, user: str) -> str:
-    """``user``: the setting of that name, the mesh role's user; the others' begin with it."""
+    """Return the name of a role's user; it begins with ``user``, the setting, which is the mesh
+    role's."""
     return user + _SUFFIXES[role]
 
 

@@ -1,4 +1,4 @@
-"""Keeps a copy of a file of which something cannot be used, before it is written anew."""
+"""Keeps a copy of a file with unusable content, before the file is rewritten."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 def set_aside(path: Path) -> Path:
-    """Where the copy is: ``PATH.damaged-N``. The same content is copied once. Raises OSError."""
+    """Return the path of the copy: ``PATH.damaged-N``. The same content is copied once. Raises
+    OSError."""
     content = path.read_bytes()
     number = 1
     while True:

@@ -1,9 +1,9 @@
-"""Which records a process died of: those that it worked on when it ended without a word.
+"""Records during which a process died, found by what it worked on when it ended unexpectedly.
 
-A record is noted on disk before it is put in force, and taken off once that has gone well. Whoever
-starts next finds what was left there. A record that was there at three deaths in a row is left out,
-and said, until it is another one or an hour has passed. When there were many, half of them are set
-aside at each further start, until few are left of those without which no process dies.
+A record is noted on disk before it is put in force, and struck off once that has gone well. The
+next start finds what was left. A record that was there at three deaths in a row is left out, and
+reported, until it changes or an hour has passed. When there were many, half of them are set aside
+at each further start, until few are left without which no process dies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Aside(enum.StrEnum):
-    """Whether a record is left out to find out which of many are at fault."""
+    """The reason why a record is left out: it is at fault, or others are being tried without it."""
 
     NOT = "no"
     SUSPECTED = "suspected"
@@ -64,7 +64,7 @@ State = Mapping[str, Suspect]
 
 
 def died(state: State, now: float) -> dict[str, Suspect]:
-    """What is known after a process has ended with this state."""
+    """Return the suspects after a process has ended with this state."""
     after = {name: ended for name, one in state.items() if (ended := _ended(one, now)).deaths}
     working = {name for name, one in state.items() if one.works and after[name].is_left_out}
     aside = {name for name, one in after.items() if one.aside is Aside.SUSPECTED}
@@ -80,7 +80,7 @@ def died(state: State, now: float) -> dict[str, Suspect]:
 
 
 def _narrowed(state: State, suspects: Collection[str]) -> dict[str, Suspect]:
-    """Of so few all are left out; of more, half are tried without the others."""
+    """Return few suspects as left out; of more, half are tried without the others."""
     names, half = sorted(suspects), len(suspects) // 2
     if len(names) > _MOST:
         rest = _put(state, names[half:], Aside.SUSPECTED)
@@ -95,7 +95,7 @@ def _put(state: State, names: Iterable[str], aside: Aside) -> dict[str, Suspect]
 
 
 def _on_trial(state: State, names: Iterable[str], deaths: int = _DEATHS - 1) -> dict[str, Suspect]:
-    """They are taken up again, and so many deaths count against them."""
+    """Return records that are put in force again, with this number of deaths counted."""
     return {
         name: msgspec.structs.replace(one, deaths=one.deaths[-deaths:], aside=Aside.NOT)
         for name in names
@@ -112,7 +112,7 @@ def _ended(one: Suspect, now: float) -> Suspect:
 
 
 def begun(state: State, records: Mapping[str, tuple[str, Any]], now: float) -> dict[str, Suspect]:
-    """``records``: fingerprint and content by name."""
+    """Return the suspects when work begins; ``records``: fingerprint and content by name."""
     after = dict(state)
     for name, (fingerprint, content) in records.items():
         before = state.get(name)
@@ -124,12 +124,12 @@ def begun(state: State, records: Mapping[str, tuple[str, Any]], now: float) -> d
 
 
 def done(state: State, names: Collection[str]) -> dict[str, Suspect]:
-    """They are in force, and nothing has died of them."""
+    """Return the suspects after records were put in force without a death."""
     return {name: one for name, one in state.items() if not (one.works and name in names)}
 
 
 class Attempts:
-    """The state on disk. Where it cannot be written, nothing is left out."""
+    """The state on disk. If it cannot be written, nothing is left out."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._path = path
@@ -141,7 +141,7 @@ class Attempts:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is left out, a line each."""
+        """Return a line for each record that is left out."""
         return tuple(
             f"{name} is left out: {why}"
             for name, one in sorted(self._state.items())
@@ -150,23 +150,23 @@ class Attempts:
 
     @property
     def working(self) -> frozenset[str]:
-        """Names of what is being put in force."""
+        """Return the names of what is being put in force."""
         return frozenset(name for name, one in self._state.items() if one.works)
 
     @property
     def is_narrowing(self) -> bool:
-        """Whether the next start would find out more about what is left out."""
+        """Return whether the next start would find out more about what is left out."""
         return not self.working and any(
             one.aside is Aside.SUSPECTED for one in self._state.values()
         )
 
     def knows(self, name: str, fingerprint: str | None = None) -> bool:
-        """Whether a process has died with it. None: whatever its content was."""
+        """Return whether a process has died with a record. None: with any content."""
         one = self._state.get(name)
         return one is not None and bool(one.deaths) and fingerprint in {None, one.fingerprint}
 
     def why_left_out(self, name: str, fingerprint: str) -> str:
-        """Empty when it is to be put in force."""
+        """Return why a record is left out; empty if it is to be put in force."""
         one = self._state.get(name)
         if one is None or not one.is_left_out or one.fingerprint != fingerprint:
             return ""
@@ -184,20 +184,20 @@ class Attempts:
         )
 
     def begin(self, records: Mapping[str, tuple[str, Any]]) -> None:
-        """To be called before anything is done with them; ``records``: see ``begun``."""
+        """Note records, before anything is done with them; ``records``: see ``begun``."""
         if records:
             self._state = begun(self._state, records, self._clock())
             self._write()
 
     def done(self, names: Collection[str] | None = None) -> None:
-        """None: all that are being put in force."""
+        """Strike off records; None: all that are being put in force."""
         after = done(self._state, self._state if names is None else names)
         if after != self._state:
             self._state = after
             self._write()
 
     def keep_only(self, is_there: Callable[[str], bool]) -> None:
-        """The others are gone, and so is what is known of them."""
+        """Forget records that no longer exist."""
         if gone := [name for name in self._state if not is_there(name)]:
             self._state = {name: one for name, one in self._state.items() if name not in gone}
             self._write()

@@ -1,10 +1,11 @@
-"""How much may be written to the log, and what becomes of the rest. Pure: the caller has the clock.
+"""The log budget: what may be written, and what becomes of the rest. Pure: the caller has the
+clock.
 
 Each source (a workload, or a role itself) has a bucket of lines and one of bytes. What fits is
 written. Of equal lines within an interval the first is written and the others are counted, and
-told as "repeated 412 times"; what does not fit is counted by its template, which is the line
-without what differs from one to the next. At the end of each interval the counts are told. So a
-flood costs a few lines, others' lines are not lost for it, and no line goes uncounted.
+reported as "repeated 412 times"; what does not fit is counted by its template, which is the line
+without what varies. The counts are reported at the end of each interval. So a flood costs a few
+lines, no other source loses lines for it, and no line goes uncounted.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _VARYING: Final = re.compile(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
-    """A second, for each source."""
+    """The limits of each source in a second."""
 
     lines: float = 20.0
     bytes: float = 8192.0
@@ -53,7 +54,7 @@ class Lost:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """What one source did not get to write in an interval."""
+    """The lines that one source did not get to write in an interval."""
 
     source: str
     lost: tuple[Lost, ...]
@@ -79,7 +80,7 @@ class _Source:
 
 
 class Budget:
-    """Of one process. ``limits`` holds for each source alone."""
+    """The budget of one process; ``limits`` holds for each source alone."""
 
     def __init__(self, limits: Limits = USUAL, now: float = 0.0) -> None:
         self._limits = limits
@@ -87,7 +88,8 @@ class Budget:
         self._told = now
 
     def admits(self, source: str, line: str, now: float, kind: str = "") -> bool:
-        """Whether to write it. If not, it is counted, as of ``kind`` where the caller knows it."""
+        """Return whether to write a line; otherwise it is counted, as of ``kind`` if the caller
+        knows it."""
         found = self._sources.get(source)
         if found is None:
             most = self._limits.lines * _BURST, self._limits.bytes * _BURST
@@ -107,7 +109,7 @@ class Budget:
         return True
 
     def reports(self, now: float, *, at_once: bool = False) -> Iterator[Report]:
-        """What was not written, if an interval is over. Each line is in one report only."""
+        """Yield what was not written, if an interval is over. Each line is in one report only."""
         if now - self._told < INTERVAL and not at_once:
             return
         self._told = now
@@ -136,5 +138,5 @@ class Budget:
 
 @functools.lru_cache(maxsize=1024)
 def template(line: str) -> str:
-    """What lines of one kind have in common."""
+    """Return what lines of one kind have in common."""
     return _VARYING.sub("…", line[:_LONGEST_TEMPLATE])

@@ -1,6 +1,6 @@
 """Unix sockets that carry ``wire`` messages between meshd's processes.
 
-Owns framing and the check of the peer's uid; knows nothing of what the messages mean.
+This module owns framing and the check of the peer's uid; it does not know what messages mean.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LONGEST_PATH: Final = 107
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """The uid of the process that connected, as the kernel noted it."""
+    """Return the uid of the process that connected, as the kernel noted it."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     return _UCRED.unpack(raw)[1]
 
@@ -39,7 +39,7 @@ def check_length(path: Path) -> None:
 
 
 def share_with_group(path: Path) -> None:
-    """A socket for its owner and its group, which is that of the directory. Raises OSError."""
+    """Open a socket to its owner and its group, which is that of the directory. Raises OSError."""
     path.chmod(0o660)
     group = path.parent.stat().st_gid
     if path.stat().st_gid != group:
@@ -55,7 +55,7 @@ class Connection:
         writer: asyncio.StreamWriter,
         only: tuple[type[wire.Message], ...] = (wire.Message,),
     ) -> None:
-        """``only``: the kinds of messages that the peer may send."""
+        """Wrap a connection; ``only``: the kinds of messages that the peer may send."""
         self._reader = reader
         self._writer = writer
         self._only = only
@@ -63,10 +63,10 @@ class Connection:
         """It is not known any more where messages begin."""
 
     async def receive(self) -> wire.AnyMessage | None:
-        """The next message; None when the peer is gone, cleanly or not.
+        """Return the next message; None if the peer is gone, cleanly or not.
 
-        Raises InvalidInputError for what is no message, or none that this peer may send. The next
-        one can be received all the same.
+        Raises InvalidInputError for an invalid message, or one that this peer may not send. The
+        next one can be received all the same.
         """
         if self._lost:
             return None
@@ -161,7 +161,7 @@ async def listen(
 
 
 def answering(handle: Callable[[wire.AnyMessage], Awaitable[wire.Message]]) -> Session:
-    """A session that answers each request with one message, for as long as the peer asks."""
+    """Return a session that answers each request with one message, for as long as the peer asks."""
 
     async def session(connection: Connection) -> None:
         while True:

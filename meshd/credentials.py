@@ -1,7 +1,7 @@
-"""Whether a certificate with its key, or an authority's certificates, can be used. Pure.
+"""Checks that a certificate with its key, or an authority's certificates, can be used. Pure.
 
-It judges as the proxies do: what passes here they take, and what they would refuse is named here.
-A proxy refuses everything that stands beside a credential that it cannot load.
+The checks are those of the proxies: they accept what passes here, and what they would refuse is
+named here. A proxy refuses everything beside a credential that it cannot load.
 """
 
 from __future__ import annotations
@@ -39,23 +39,21 @@ UNREADABLE: Final = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Life:
-    """When a certificate is valid, in Unix seconds."""
+    """The validity of a certificate, in Unix seconds."""
 
     begins: float
     ends: float
 
     def problem(self, now: float) -> str:
-        """Why it is not valid at this moment; empty when it is."""
+        """Return why the certificate is not valid at this moment; empty if it is."""
         if now >= self.ends:
             return f"its certificate expired on {_date(self.ends)}"
         return f"its certificate is not valid before {_date(self.begins)}" * (now < self.begins)
 
 
 def check_certificate(chain: bytes, key: bytes) -> Life:
-    """``chain`` begins with the certificate whose private key is ``key``; both are PEM.
-
-    Raises InvalidInputError.
-    """
+    """Check that ``chain`` begins with the certificate of the private ``key``; both are PEM. Raises
+    InvalidInputError."""
     leaf = _leaf(chain)
     try:
         public: Any = leaf.public_key()
@@ -77,11 +75,9 @@ def check_certificate(chain: bytes, key: bytes) -> Life:
 
 
 def check_authority(roots: bytes, revoked: bytes = b"") -> bool:
-    """``roots``: certificates; ``revoked``: revocation lists, or nothing. Both are PEM.
+    """Check ``roots``, certificates, and ``revoked``, revocation lists or nothing, all in PEM.
 
-    True, if it raises nothing.
-
-    Raises InvalidInputError.
+    Returns True. Raises InvalidInputError.
     """
     _check_certificates(roots, "authority")
     if not revoked:
@@ -98,7 +94,7 @@ def check_authority(roots: bytes, revoked: bytes = b"") -> bool:
 
 
 def _leaf(pem: bytes) -> x509.Certificate:
-    """The first certificate of a chain. Raises InvalidInputError."""
+    """Return the first certificate of a chain. Raises InvalidInputError."""
     first = _check_certificates(pem, "certificate")
     try:
         return x509.load_pem_x509_certificate(first)
@@ -107,10 +103,10 @@ def _leaf(pem: bytes) -> x509.Certificate:
 
 
 def _check_certificates(pem: bytes, what: str) -> bytes:
-    """The first of them. OpenSSL, of which proxies have a branch, reads them all: authorities that
-    systems trust break rules which other readers insist on.
+    """Check certificates and return the first. Raises InvalidInputError.
 
-    Raises InvalidInputError.
+    OpenSSL, of which proxies have a branch, reads them all: authorities that systems trust break
+    rules on which other readers insist.
     """
     blocks = list(_blocks(pem, _CERTIFICATES))
     import ssl  # noqa: PLC0415  # 5 MB in each process, which few need
@@ -128,7 +124,7 @@ def _check_certificates(pem: bytes, what: str) -> bytes:
 
 
 def _private_key(pem: bytes) -> Any:
-    """The first one, of whatever kind. Raises InvalidInputError."""
+    """Return the first private key, of any kind. Raises InvalidInputError."""
     block = next(_blocks(pem, _KEYS), None)
     if block is None:
         raise InvalidInputError("its private key is not in PEM")
@@ -141,7 +137,7 @@ def _private_key(pem: bytes) -> Any:
 
 
 def _blocks(pem: bytes, labels: tuple[str, ...]) -> Iterator[bytes]:
-    """PEM blocks that have one of these labels (RFC 7468), old names replaced by today's."""
+    """Yield PEM blocks with one of these labels (RFC 7468), old names replaced by today's."""
     at = 0
     while match := _BEGIN.search(pem, at):
         at = match.end()

@@ -1,7 +1,8 @@
-"""Plain values → typed ones, or what is wrong with them in our words.
+"""Decodes plain values into typed ones, or explains in our words what is wrong with them.
 
-Knows msgspec's types and messages, so that nobody else has to; nothing of files or of YAML. What is
-right costs one conversion. What is not is walked through once beside its type, whatever its size.
+It knows msgspec's types and messages, so that no other module has to; nothing of files or of YAML.
+A valid value costs one conversion. An invalid one is walked through once beside its type, whatever
+its size.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ _LONGEST_NAME: Final = 64
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mistake:
-    """One thing wrong with a value, and where in it."""
+    """A mistake in a value, and its place."""
 
     path: Path
     reason: str
 
 
 def decode_all(value: Any, expected: type[T]) -> tuple[T | None, tuple[Mistake, ...]]:
-    """A typed value, or everything that is wrong with it (up to twenty things)."""
+    """Return a typed value, or everything that is wrong with it (up to twenty mistakes)."""
     try:
         return _converted(value, expected), ()
     except msgspec.ValidationError as error:
@@ -56,7 +57,7 @@ _PLACE: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
 def _whole(message: str) -> Mistake:
-    """msgspec's ``reason - at `$.a[0].b` `` taken apart."""
+    """Split msgspec's ``reason - at `$.a[0].b` ``."""
     reason, _, where = message.rpartition(" - at `")
     if not reason:
         return Mistake((), message)
@@ -65,7 +66,7 @@ def _whole(message: str) -> Mistake:
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """A hint in parentheses: the name that was meant, or all the known ones."""
+    """Return a hint in parentheses: the name that was probably meant, or all the known ones."""
     names = list(known)
     close = difflib.get_close_matches(key, names, n=1) if len(key) <= _LONGEST_NAME else []
     if close:
@@ -77,14 +78,14 @@ def nearest(key: str, known: Iterable[str]) -> str:
 
 
 class _Type:
-    """What a value may be. This class: a text, a number, one of some words."""
+    """The type of a value; this class: a text, a number, an enumeration."""
 
     def __init__(self, info: Any) -> None:
         self.info = info
 
     @property
     def name(self) -> str:
-        """As msgspec calls it."""
+        """Return the type's name in msgspec's words."""
         return _NAMES.get(type(self.info), "value")
 
     @functools.cached_property
@@ -217,7 +218,7 @@ def _wrong(expected: _Type, value: Any, path: Path) -> Mistake:
 
 
 def _annotation(info: Any) -> Any:
-    """The type of which msgspec tells what it has understood."""
+    """Return the type to which msgspec's information belongs."""
     if isinstance(info, inspect.IntType):
         return Annotated[int, msgspec.Meta(ge=info.ge, le=info.le)]
     if isinstance(info, inspect.FloatType):

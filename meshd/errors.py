@@ -1,7 +1,7 @@
 """The errors that meshd raises on purpose: one shallow tree.
 
-A message names the object, what is wrong with it and what to do about it. It is shown to people
-as it is, without a traceback.
+A message names the object, what is wrong with it and what to do about it. Users see it as it is,
+without a traceback.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ third for what is nested too deeply."""
 
 
 class MeshdError(Exception):
-    """Anything that meshd refuses or cannot do. ``str(error)`` is one line for people."""
+    """An error that meshd raises on purpose. ``str(error)`` is one line for users."""
 
 
 class InvalidInputError(MeshdError):
-    """What a user or a peer handed in is wrong: a manifest, a setting, an argument."""
+    """The input of a user or a peer is wrong: a manifest, a setting, an argument."""
 
 
 class NotReadyError(MeshdError):
-    """A thing that should come by itself is not there yet; trying again later may work."""
+    """A condition that should come true by itself does not hold yet; a later attempt may work."""
 
 
 class UnreachableError(MeshdError):

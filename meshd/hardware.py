@@ -1,4 +1,4 @@
-"""What tells a machine from a copy of its disk: the number that its firmware or hypervisor gave it.
+"""The number of the firmware or hypervisor, which tells a machine from a copy of its disk.
 
 Only root may read it, and only its hash leaves the supervisor.
 """

@@ -1,7 +1,7 @@
 """Logging of meshd's processes: to journald with structured fields, else one line on stderr.
 
 Fields are attributes of the log record whose names begin with ``MESHD_``; ``event`` sets the usual
-ones. What a message says never repeats what a field holds only for machines.
+ones. A message never repeats what a field holds only for machines.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _least_of_libraries(level: str) -> int:
 
 
 def _is_worth_it(record: logging.LogRecord) -> bool:
-    """gRPC complains of each stream that is open when we stop."""
+    """Return whether to log a record; gRPC complains of each stream that is open when we stop."""
     kind = record.exc_info[0] if record.exc_info else None
     cancelled = kind is not None and kind.__name__ == "CancelledError"
     stopping = record.getMessage().endswith("due to server stop.")
@@ -86,7 +86,7 @@ def event(
 
 
 def goes_to_journal(environment: Mapping[str, str]) -> bool:
-    """Whether stderr is the journal's own socket (systemd.exec(5), JOURNAL_STREAM)."""
+    """Return whether stderr is the journal's own socket (systemd.exec(5), JOURNAL_STREAM)."""
     if environment.get(NATIVE):
         return True
     try:
@@ -101,8 +101,10 @@ def priority(level: int) -> int:
 
 
 def identifier(role: str) -> str:
-    """Whose line it is, for people: one process writes for several. To rsyslog the program's name
-    ends at the slash."""
+    """Return a line's identifier, since one process writes for several.
+
+    rsyslog ends the program's name at the slash.
+    """
     return "meshd" if role == "supervisor" else f"meshd/{role}"
 
 
@@ -111,7 +113,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
 
 
 class _OneLine(logging.Formatter):
-    """A message is one line, whatever others have put into it; a traceback, which is ours, is
+    """Formats a message as one line, whatever it contains; a traceback, which is ours, has
     several."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
@@ -119,7 +121,7 @@ class _OneLine(logging.Formatter):
 
 
 class _Spending(logging.Filter):
-    """Lets through what the budget has room for, and tells of the rest at the end of intervals."""
+    """Passes on what the budget has room for, and reports the rest at the end of intervals."""
 
     def __init__(self, handler: logging.Handler, role: str, limits: Limits) -> None:
         super().__init__()
@@ -144,7 +146,7 @@ class _Spending(logging.Filter):
         return admitted
 
     def _tell_later(self) -> None:
-        """Those who write no more are told of, too, where there is a loop to do it."""
+        """Report sources that no longer write, where there is a loop to do so."""
         if asyncio := sys.modules.get("asyncio"):
             with contextlib.suppress(RuntimeError):
                 self._due = asyncio.get_running_loop().call_later(INTERVAL, self._tell)
@@ -178,9 +180,9 @@ _spending: _Spending | None = None
 
 
 def admits(role: str, workload: str, line: str, kind: str) -> bool:
-    """Whether the budget has room for a line; else it is counted as of its kind.
+    """Return whether the budget has room for a line; otherwise the line is counted as of its kind.
 
-    For who has so many of them that a record of each would cost too much.
+    This is for a caller with so many lines that a record of each would cost too much.
     """
     return _spending is None or _spending.admits(role, workload, line, kind)
 
@@ -212,7 +214,7 @@ class _Journal(logging.Handler):
 
 
 class _Lines(logging.StreamHandler[IO[str]]):
-    """``warning mesh: message (workload=default/a)``, a line each but for tracebacks."""
+    """Formats ``warning mesh: message (workload=default/a)``, a line each but for tracebacks."""
 
     def __init__(self, role: str, stream: IO[str]) -> None:
         super().__init__(stream)

@@ -1,7 +1,7 @@
-"""YAML text → documents whose every value knows its line, and from there typed values.
+"""YAML text as documents whose values know their lines, and from there typed values.
 
-Owns what is common to manifests and settings: limits on what is read at all, line numbers, and
-errors that name file, line and field. It knows no kind of object.
+This module owns what is common to manifests and settings: limits on what is read at all, line
+numbers, and errors that name file, line and field. It knows no kind of object.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ T = TypeVar("T")
 
 
 class ManifestError(InvalidInputError):
-    """``str(error)`` is ``file:line: field: reason``; the parts are there for ``-o json``."""
+    """A mistake in a manifest. ``str(error)`` is ``file:line: field: reason``; the parts are for
+    ``-o json``."""
 
     def __init__(self, source: str, line: int, reason: str, field: str = "") -> None:
         self.source = source
@@ -44,7 +45,7 @@ class ManifestError(InvalidInputError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Document:
-    """One YAML document: plain values, and the line on which each stands."""
+    """One YAML document: plain values, and the line of each."""
 
     source: str
     line: int
@@ -52,7 +53,7 @@ class Document:
     lines: dict[Path, int]
 
     def line_of(self, path: Path) -> int:
-        """The line of a value, or of the nearest value around it."""
+        """Return the line of a value, or of the nearest value around it."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, self.line)
@@ -62,13 +63,13 @@ class Document:
 
 
 def show_path(path: Path) -> str:
-    """``spec.http[0].route`` as people write it."""
+    """Format a path as users write it: ``spec.http[0].route``."""
     shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return shown.removeprefix(".")
 
 
 def read_text(path: pathlib.Path) -> str:
-    """A file's text, refused by its size before it is read. Raises ManifestError."""
+    """Return a file's text; its size is checked before it is read. Raises ManifestError."""
     source = str(path)
     try:
         with path.open("rb") as file:
@@ -85,7 +86,7 @@ def read_text(path: pathlib.Path) -> str:
 
 
 def read_documents(text: str, source: str) -> tuple[Document, ...]:
-    """All documents of a text; empty ones are left out. Raises ManifestError."""
+    """Return all documents of a text but empty ones. Raises ManifestError."""
     if len(text) > MAX_BYTES:
         raise ManifestError(source, 1, _too_big(f"{len(text)} characters"))
     try:
@@ -113,7 +114,7 @@ def _too_big(what: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Anchored:
-    """A value that aliases may name. ``size`` is how many values it holds, aliases expanded."""
+    """A value that aliases may name. ``size`` is the number of values in it, aliases expanded."""
 
     value: Any
     size: int
@@ -211,7 +212,7 @@ class _Reader:
         return merged | written if merged else written
 
     def _merge(self, event: yaml.Event, value: Any, path: Path) -> dict[str, Any]:
-        """What ``<<`` brings in: one mapping or a list of them, the earlier winning."""
+        """Return what ``<<`` merges in: one mapping or a list of them, the earlier winning."""
         parts = value if isinstance(value, list) else [value]
         result: dict[str, Any] = {}
         for part in parts:
@@ -230,7 +231,8 @@ _RESOLVER: Final = yaml.resolver.Resolver()
 
 @functools.lru_cache(maxsize=8192)
 def _plain(tag: str | None, text: str) -> Any:
-    """What an unquoted or tagged scalar means. Timestamps and 1:30 are text to our APIs."""
+    """Return the value of an unquoted or tagged scalar. Timestamps and 1:30 are text to our
+    APIs."""
     meant: Any = tag if tag else _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
     if meant.endswith((":int", ":float")) and ":" in text:
         return text
@@ -239,9 +241,9 @@ def _plain(tag: str | None, text: str) -> Any:
 
 
 def decode(document: Document, value: Any, expected: type[T], at: Path = ()) -> T:
-    """A typed value, or ManifestError with the place and, for an unknown key, the nearest known.
+    """Return a typed value; ``at`` is where in the document ``value`` stands.
 
-    ``at`` is where in the document ``value`` stands.
+    Raises ManifestError with the place and, for an unknown key, the nearest known.
     """
     decoded, mistakes = decode_all(value, expected)
     if decoded is None:

@@ -1,7 +1,8 @@
-"""Text of others, fit for a terminal and a log.
+"""Makes foreign text safe for a terminal and a log.
 
 Names, reasons and versions come from nodes, manifests and peers. What a terminal would obey (escape
-sequences, new lines, marks that turn text round) is shown as what it is, where text leaves.
+sequences, new lines, marks that change the direction of text) is shown as code where text is
+output.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ _AS_IT_IS = "\t"
 
 
 def printable(text: str, keep: str = _AS_IT_IS) -> str:
-    """``text`` with each character that is not shown written as Python writes it: ``\\x1b``.
+    """Return ``text`` with each character that is not shown written as Python writes it.
 
     ``keep``: characters that stay, though they are not shown.
     """

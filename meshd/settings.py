@@ -1,6 +1,6 @@
-"""etc/meshd.yaml → frozen ``Settings``; and where meshd's files are.
+"""Frozen ``Settings`` from etc/meshd.yaml, and the paths of meshd's files.
 
-Every key has a default, so that an empty file will do. An unknown key or a wrong value is an
+Every key has a default, so that an empty file is enough. An unknown key or a wrong value is an
 error that names the file, the line and the key.
 """
 
@@ -29,7 +29,7 @@ _IPV6: Final = Path("/proc/net/if_inet6")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Paths:
-    """Where things are on disk. ``MESHD_HOME=DIR`` moves all of them below DIR."""
+    """The paths of files. ``MESHD_HOME=DIR`` moves all of them below DIR."""
 
     etc: Path
     lib: Path
@@ -52,46 +52,50 @@ class Paths:
 
     @property
     def certificates(self) -> Path:
-        """Where files that configuration names are, unless the settings say other places."""
+        """Return the directory of files that configuration names, unless the settings name
+        others."""
         return self.etc / "certs"
 
     @property
     def netns(self) -> Path:
-        """Pinned namespaces."""
+        """Return the directory of pinned namespaces."""
         return self.run / "netns"
 
     @property
     def held(self) -> Path:
-        """Notes of services that were started when the mesh could not serve them: root's."""
+        """Return root's directory of notes about services that started when the mesh could not
+        serve them."""
         return self.run / "held"
 
     @property
     def keys(self) -> Path:
-        """The identity role's: nobody else can enter it."""
+        """Return the directory of keys, which only the identity role can enter."""
         return self.lib / "identity"
 
     @property
     def node_file(self) -> Path:
-        """An agent's own credentials, by which it speaks to its server."""
+        """Return the file of an agent's own credentials, which authenticate it to its server."""
         return self.keys / "node.pem"
 
     @property
     def host_captured(self) -> Path:
-        """The capture role's note of the host's own services: control groups by uid."""
+        """Return the capture role's note of the host's own services: control groups by uid."""
         return self.run / "host-captured"
 
     def own(self, role: str) -> Path:
-        """Where a role makes its sockets and files, and no other role can."""
+        """Return the directory in which only this role makes sockets and files."""
         return self.run / role
 
     def socket(self, role: str) -> Path:
-        """Where a role listens for ``wire`` messages: who may send which is checked there."""
+        """Return the socket for ``wire`` messages of a role, which checks who may send which."""
         return self.own(role) / f"{role}.sock"
 
     @property
     def meshctl(self) -> Path:
-        """Where people and programs find the mesh role: a link to its socket. Beside it are links
-        to those of the other roles."""
+        """Return the link by which users and programs find the mesh role's socket.
+
+        Beside it are links to those of the other roles.
+        """
         return self.run / "mesh.sock"
 
     @property
@@ -104,42 +108,46 @@ class Paths:
 
     @property
     def workloads(self) -> Path:
-        """The record of the workloads on this node. It does not outlive a reboot: they do not."""
+        """Return the record of the workloads on this node, which do not outlive a reboot, nor does
+        it."""
         return self.own("mesh") / "workloads.json"
 
     @property
     def allowed(self) -> Path:
-        """The record of the identities that the identity role has certificates for."""
+        """Return the record of the identities that the identity role has certificates for."""
         return self.own("identity") / "identities.json"
 
     @property
     def healthy(self) -> Path:
-        """The record of the workloads that pass their probes."""
+        """Return the record of the workloads that pass their health probes."""
         return self.own("mesh") / "healthy.json"
 
     @property
     def proxy_run(self) -> Path:
-        """xds.sock: reached by the proxies' uid (through its group) only."""
+        """Return the directory of xds.sock, which only the proxies' group can enter."""
         return self.run / "proxy"
 
     @property
     def plane(self) -> Path:
-        """Where the mesh role hands the proxies' configuration to the identity role."""
+        """Return the socket over which the mesh role serves the identity role with
+        configuration."""
         return self.run / "plane" / "plane.sock"
 
     @property
     def uplink(self) -> Path:
-        """Where the identity role hands an agent's streams with its server to the mesh role."""
+        """Return the socket over which the identity role hands on an agent's streams with its
+        server."""
         return self.run / "uplink" / "uplink.sock"
 
     @property
     def admin_run(self) -> Path:
-        """Envoy's admin sockets, ``NAME.sock``: reached by the telemetry and the mesh role only."""
+        """Return the directory of Envoy's admin sockets, for the telemetry and the mesh role
+        only."""
         return self.run / "admin"
 
     @property
     def resolver_run(self) -> Path:
-        """The resolver's tables: written by the mesh role."""
+        """Return the directory of the resolver's tables, written by the mesh role."""
         return self.run / "dns"
 
 
@@ -250,12 +258,12 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def upstreams(self) -> tuple[tuple[str, int], ...]:
-        """Addresses and ports of ``dns_upstreams``."""
+        """Return addresses and ports of ``dns_upstreams``."""
         return tuple(map(_upstream, self.dns_upstreams))
 
 
 def _upstream(text: str) -> tuple[str, int]:
-    """``ADDRESS`` or ``ADDRESS:PORT`` (``[ADDRESS]:PORT`` for IPv6). Raises ValueError."""
+    """Parse ``ADDRESS`` or ``ADDRESS:PORT`` (``[ADDRESS]:PORT`` for IPv6). Raises ValueError."""
     address, port = text, "53"
     if text.startswith("["):
         address, _, port = text[1:].partition("]:")
@@ -281,7 +289,7 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The log budget: of each workload, and of each process for what is about none."""
+    """The log budget of each workload, and of each process for lines about none."""
 
     lines_per_second: float = 20.0
     bytes_per_second: float = 8192.0
@@ -292,7 +300,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a server is reached by the other nodes."""
+    """The address of a server for other nodes."""
 
     address: str = ""
     """To listen on; empty: all of this host."""
@@ -338,7 +346,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.node or socket.gethostname()
 
     def mesh_options(self, paths: Paths, capacity: Capacity | None = None) -> MeshOptions:
-        """What the compiler needs of the settings; ``capacity``: of each proxy, None: unlimited."""
+        """Return the compiler's part of the settings; ``capacity``: of each proxy, None:
+        unlimited."""
         bounds = (
             {
                 "workload_connections": capacity.workload_connections,
@@ -369,7 +378,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def load(path: Path) -> Settings:
-    """The settings of a file; the defaults if there is none. Raises ManifestError."""
+    """Return the settings of a file; the defaults if there is none. Raises ManifestError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

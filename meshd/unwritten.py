@@ -1,4 +1,4 @@
-"""What is not on disk as it should be: told once in the log when it begins, and when it is over."""
+"""Writes to disk that failed: reported once in the log when that begins, and when it is over."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ _log = logging.getLogger(__name__)
 
 
 class Unwritten:
-    """Of one file or directory."""
+    """The state of one file or directory."""
 
     def __init__(self, path: Path, event: str = "record", over: str = "is written again") -> None:
-        """``event``: its name in the journal; ``over``: what is said at the end."""
+        """Begin without a problem; ``event``: its name in the journal; ``over``: the message at the
+        end."""
         self._path = path
         self._event = event
         self._over = over
@@ -22,7 +23,7 @@ class Unwritten:
         """Empty when all is written."""
 
     def note(self, problem: str) -> bool:
-        """How the last attempt went. Whether that is news."""
+        """Note the result of the last attempt; return whether it differs from the one before."""
         if problem == self.problem:
             return False
         if problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,46 @@ BANNED: Final = {
 SPEAKS_OF_WORDS: Final = {"CONTRIBUTING.md"}
 """Pages whose tables list the words that are not to be used."""
 
+FRAGMENT: Final = re.compile(
+    r"""(?:
+    A | All | Also | An | And | As | At | Before | Beside | Beyond | Both | By | Each | Either
+    | Else | Empty | Every | Everything | For | From | Has | He | How | If | In | Into | It |
+    Its | Nobody | None | No | Nothing | Of | On | Once | One | Only | Or | Some | Somebody |
+    That | The | Their | They | These | This | Those | To | Together | Under | Until | Was |
+    What | Whatever | When | Where | Whether | Which | While | Who | Whoever | Whom | Whose |
+    Why | With | Within | Without
+    )\b""",
+    re.VERBOSE,
+)
+"""Words with which no docstring of a function begins: its first word is the verb."""
+UNREVIEWED: Final = (
+    "meshd/capture/",
+    "meshd/compile/",
+    "meshd/roles/",
+    "meshd/xds/",
+    "meshd/addresses.py",
+    "meshd/cli/status.py",
+    "meshd/config/registry.py",
+    "meshd/config/validate/counts.py",
+    "meshd/config/validate/dispatch.py",
+    "meshd/config/validate/references.py",
+    "meshd/config/validate/weights.py",
+    "meshd/discovery/status.py",
+    "meshd/identity/front.py",
+    "meshd/identity/istio_ca.py",
+    "meshd/identity/remote.py",
+    "meshd/identity/sds.py",
+    "meshd/identity/uplink.py",
+    "meshd/model/destinations.py",
+    "meshd/model/service.py",
+    "meshd/model/weight.py",
+    "meshd/model/workload.py",
+    "meshd/telemetry/metrics.py",
+    "meshd/wire/status.py",
+)
+"""Parts of the package whose docstrings are not checked yet."""
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
 
 def banned(text: str) -> Iterator[str]:
     for pattern, better in BANNED.items():
@@ -50,3 +91,51 @@ def test_a_banned_word_is_found_with_its_line() -> None:
     assert list(banned("One.\nAn Enrolment.")) == [
         "line 2: 'Enrolment': write 'enroll, enrollment'"
     ]
+
+
+def sources() -> list[Path]:
+    files = sorted((ROOT / "meshd").rglob("*.py"))
+    return [path for path in files if not str(path.relative_to(ROOT)).startswith(UNREVIEWED)]
+
+
+def faults(node: Documented, text: str) -> Iterator[str]:
+    summary = " ".join(text.partition("\n\n")[0].split())
+    name = getattr(node, "name", "the module")
+    if not re.match(r"[A-Z`]|meshd|meshctl|gRPC|asyncio|[a-z]+(, [a-z]+)* [→↔] [a-z]", summary):
+        yield f"{name}: begins with a small letter: {summary}"
+    if not re.search(r"[.…:](``)?\)?$|https?://\S+$", summary):
+        yield f"{name}: is not a sentence with a full stop: {summary}"
+    is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    if is_function and (FRAGMENT.match(summary) or not re.match(r"\w", summary)):
+        yield f"{name}: does not begin with a verb: {summary}"
+
+
+def docstrings(path: Path) -> Iterator[tuple[Documented, str]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, Documented) and (text := ast.get_docstring(node)):
+            yield node, text
+
+
+def test_docstrings_are_sentences_and_those_of_functions_begin_with_a_verb() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {fault}"
+        for path in sources()
+        for node, text in docstrings(path)
+        for fault in faults(node, text)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(): 'Whether it is so.'",
+        "def f(): '``name``: of the node.'",
+        "def f(): 'Return it'",
+        "class A: 'of a node.'",
+    ],
+)
+def test_a_docstring_that_is_no_sentence_is_found(code: str) -> None:
+    (node,) = ast.parse(code).body
+    assert isinstance(node, Documented)
+    assert list(faults(node, ast.get_docstring(node) or ""))

@@ -1,1 +1,1 @@
-"""meshctl: what people and scripts say to meshd. Decides nothing about the mesh itself."""
+"""The command line, meshctl. It decides nothing about the mesh itself."""

@@ -1,4 +1,4 @@
-"""meshctl apply, delete: change what is stored."""
+"""``meshctl apply`` and ``delete`` change what is stored."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def delete(
 def _chosen(
     target: Target, words: list[str], namespace: str, selector: str, *, everything: bool
 ) -> tuple[Reference, ...]:
-    """What is named, or what of the kinds there is with these labels."""
+    """Return the references that a command names, or those of all objects with these labels."""
     references = parse_references(words)
     if all(reference.names for reference in references):
         if selector or everything:

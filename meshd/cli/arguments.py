@@ -1,4 +1,4 @@
-"""Options that several verbs have, under the names that kubectl gives them."""
+"""Options that several verbs share, under the names that kubectl gives them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_TIMEOUT: Final = Duration(30)
 
 
 class Output(enum.StrEnum):
-    """Forms of ``-o``. The first two are for scripts and only ever gain fields."""
+    """The forms of ``-o``. JSON and YAML are for scripts and only ever gain fields."""
 
     JSON = "json"
     YAML = "yaml"
@@ -84,7 +84,7 @@ WaitOption = Annotated[
 
 
 def duration_option(what: str, default: str) -> Any:
-    """``default``: as people write it."""
+    """Return an option for a duration; ``default`` is written as a user writes it."""
     text = f"{what} Default: {default}."
     return typer.Option(metavar="DURATION", parser=parse_duration, help=text, show_default=False)
 

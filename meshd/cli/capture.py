@@ -1,4 +1,4 @@
-"""``meshctl capture``: the rules of one namespace, without the daemon."""
+"""``meshctl capture`` handles the rules of one namespace, without the daemon."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def remove(netns: NetnsOption, output: OutputOption = Output.TABLE) -> None:
 def check(
     netns: NetnsOption, output: OutputOption = Output.TABLE, annotation: AnnotationOption = None
 ) -> None:
-    """Whether the rules are as apply leaves them: status 1 and the differences if not."""
+    """Compare the rules with what apply would write: status 1 and the differences if they
+    differ."""
     options = _options(netns, annotation)
     outcome = _run(netns, functools.partial(capture.plan, options))
     _show(outcome, output)
@@ -85,7 +86,7 @@ def check(
 
 @app.command()
 def hold(service: Annotated[str, typer.Argument(metavar="UNIT|UID")]) -> None:
-    """Before an enrolled service starts: it is captured, or nothing of it passes until it is.
+    """Capture an enrolled service before it starts, or drop its traffic until it is captured.
 
     A service that is not enrolled is left alone. Under failure_policy: open, all are. If it does
     not start while nobody serves it, meshd starts it once it can.
@@ -99,7 +100,7 @@ def hold(service: Annotated[str, typer.Argument(metavar="UNIT|UID")]) -> None:
 
 
 def _is_served(paths: Paths, service: str) -> bool:
-    """Whether there is nothing that it has to be held for, or to be started again for."""
+    """Return whether nothing needs to be held before the service starts, or started again."""
     whole = _settings_or_defaults(paths.settings)
     settings = whole.capture
     path = paths.lib / host_services.RECORD
@@ -127,7 +128,8 @@ def _is_served(paths: Paths, service: str) -> bool:
 
 
 def _settings_or_defaults(path: Path) -> Settings:
-    """A mistake in them must not keep services from starting; it keeps them closed."""
+    """Return the settings, or the defaults if the file has a mistake: services start, and stay
+    closed."""
     try:
         return load(path)
     except MeshdError as error:
@@ -152,7 +154,7 @@ def _is_hosted(workload: Workload | None) -> bool:
 
 
 def _host_workloads(known: Iterable[Workload], settings: CaptureSettings) -> Iterator[HostWorkload]:
-    """One that asks for what cannot be costs itself to be started, and no other."""
+    """Yield the host's services; one that cannot be captured is left out and delays no other."""
     for one in known:
         with contextlib.suppress(InvalidInputError):
             yield _host_workload(one, settings)

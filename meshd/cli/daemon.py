@@ -1,4 +1,4 @@
-"""Asking the daemon: one request, one answer, errors as exceptions."""
+"""One request to the daemon and one answer; errors are exceptions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PATIENCE: Final = 10.0
 
 
 class RefusedError(MeshdError):
-    """The daemon answered that it was not done."""
+    """The daemon refused the request."""
 
     def __init__(self, reason: str, code: int) -> None:
         self.code = code
@@ -26,12 +26,12 @@ class RefusedError(MeshdError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """The daemon that a call of meshctl is about."""
+    """The daemon that a call of meshctl addresses."""
 
     socket: Path
 
     def beside(self, role: str) -> Target:
-        """Another process of the same node."""
+        """Return another process of the same node."""
         return Target(self.socket.with_name(f"{role}.sock"))
 
     def ask(self, request: wire.Message, expected: type[T], *, wait: float = 0.0) -> T:
@@ -53,7 +53,7 @@ class Target:
         )
 
     def advice(self, cause: BaseException | None) -> str:
-        """What whoever reads it can do about it."""
+        """Return what the user can do about an unreachable daemon."""
         if isinstance(cause, PermissionError):
             return "; it answers root only: try sudo"
         if not isinstance(cause, OSError):

@@ -10,10 +10,10 @@ from typer.core import TyperCommand
 
 
 class Deferred(TyperCommand):
-    """Stands in the list of verbs; as soon as it is used, the real command takes over."""
+    """A command that loads the real one when it is first used."""
 
     def __init__(self, name: str, place: str, summary: str) -> None:
-        """``place`` is ``MODULE:NAME`` of a function or a typer app."""
+        """Name the real command: ``place`` is ``MODULE:NAME`` of a function or a typer app."""
         super().__init__(name, short_help=summary, help=summary, rich_markup_mode=None)
         self._place = place
 
@@ -36,4 +36,4 @@ class Deferred(TyperCommand):
 
 
 def _nothing() -> None:
-    """A group's callback that has nothing to do."""
+    """Do nothing: a group needs a callback."""

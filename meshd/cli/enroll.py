@@ -1,7 +1,7 @@
-"""meshctl enroll, unenroll: what runs on this host joins the mesh, or leaves it without a trace.
+"""``meshctl enroll`` and ``unenroll`` put what runs on this host into the mesh, or remove it.
 
-What is done to systemd is done here, by root; the daemon is only told. Before the service starts in
-its slice, the slice is captured: it never runs outside of the mesh in there.
+systemd is changed here, by root; the daemon only gets the registration. The slice of a service is
+captured before the service starts in it, so the service never runs outside the mesh there.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def unenroll(
 
 
 def _leave(target: Target, row: wire.WorkloadStatus, restart: bool) -> str:
-    """What could not be done; the others are to leave all the same."""
+    """Unenroll one workload; return what could not be done, so that the others still leave."""
     take_back(target, row.namespace, row.uid)
     try:
         if row.unit:
@@ -217,9 +217,9 @@ def _leave(target: Target, row: wire.WorkloadStatus, restart: bool) -> str:
 
 
 def _register(target: Target, place: Place, workload: Workload, timeout: float) -> None:
-    """A service of the host is in the mesh then, or all is as it was before. Raises RefusedError.
+    """Register a workload and wait until a service of the host is captured, or undo everything.
 
-    Half enrolled, it would be cut off when it is restarted next, perhaps by a reboot.
+    Raises RefusedError. A service that is half enrolled would lose its network at its next restart.
     """
     was_prepared = bool(place.unit) and Systemd().is_prepared(place.unit)
     if place.unit:
@@ -297,7 +297,7 @@ def _key_and_value(text: str) -> tuple[str, str]:
 def _must_be(
     place: Place, known: wire.WorkloadStatus, namespace: str, name: str, account: str
 ) -> None:
-    """What was asked for, as far as it was. Raises InvalidInputError."""
+    """Raise InvalidInputError if the enrolled workload differs from what was asked for."""
     asked = (namespace, name, account)
     has = (known.namespace, known.workload, known.service_account)
     if any(wanted not in {"", found} for wanted, found in zip(asked, has, strict=True)):
@@ -313,7 +313,8 @@ def _enrolled_already(place: Place, known: wire.WorkloadStatus) -> InvalidInputE
 
 
 def _leave_if_stale(target: Target, place: Place, known: wire.WorkloadStatus, uid: str) -> None:
-    """A container that was started again comes with the same command as before; others do not."""
+    """Unenroll a workload whose container was restarted, since the same command enrolls the new
+    one."""
     if place.is_on_host or known.uid != uid:
         raise _enrolled_already(place, known)
     if not place.is_still(_pins(), uid):
@@ -325,7 +326,7 @@ def _pins() -> Pins:
 
 
 def _enrolled(target: Target, place: Place | None, namespace: str) -> list[wire.WorkloadStatus]:
-    """Without a place: all units and cgroups."""
+    """Return the enrolled workloads of a place; without a place, all units and cgroups."""
     rows = [
         row
         for row in _rows(target)
@@ -345,7 +346,7 @@ def _row(target: Target, uid: str) -> wire.WorkloadStatus:
 
 
 def _proven_row(target: Target, uid: str, timeout: float) -> wire.WorkloadStatus:
-    """As soon as it is proven, or after ``timeout`` seconds as it is then."""
+    """Return the workload's status as soon as it is proven, or after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not (row := _row(target, uid)).proven and time.monotonic() < deadline:
         time.sleep(_LOOK)

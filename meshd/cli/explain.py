@@ -1,4 +1,4 @@
-"""meshctl explain: how a request would travel."""
+"""``meshctl explain`` shows how a request would travel."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def explain(
 
 
 def _parts(destination: str) -> tuple[str, str]:
-    """``HOST[:PORT]`` and the path of what may be a URL, with the port that its scheme means."""
+    """Split a destination or URL into ``HOST[:PORT]`` and path; a URL's scheme implies its port."""
     if "://" not in destination:
         return destination, "/"
     try:

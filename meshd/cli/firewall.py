@@ -1,4 +1,4 @@
-"""What whoever enrolls a service of the host is told of the host's own packet filter."""
+"""Remarks about the host's own packet filter for whoever enrolls a service of the host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from meshd.errors import SystemRefusedError
 
 
 def remarks(ports: Collection[int]) -> tuple[str, ...]:
-    """``ports``: those that the service declares. A line each."""
+    """Return a line for each rule that the mesh affects; ``ports`` are those that the service
+    declares."""
     try:
         found = firewall.remarks(tuple(_chains()), ports)
     except SystemRefusedError:

@@ -1,4 +1,4 @@
-"""meshctl get: what is stored."""
+"""``meshctl get`` shows stored objects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LOOK: Final = 1.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Form:
-    """What is printed of objects: ``template`` is a jsonpath."""
+    """How objects are printed; ``template`` is a jsonpath."""
 
     output: Output
     template: str = ""
@@ -111,7 +111,7 @@ _Groups = list[tuple[dict[str, Any], ...]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Looking:
-    """For objects of one namespace, or of all."""
+    """A query for objects of one namespace, or of all."""
 
     target: Target
     references: tuple[Reference, ...]
@@ -119,7 +119,7 @@ class _Looking:
     selector: str
 
     def look(self) -> tuple[_Groups, list[str]]:
-        """The objects of each reference, and why some are not among them."""
+        """Return the objects of each reference, and the reasons why some are missing."""
         requirements = parse_selector(self.selector)
         groups, problems = _fetch(self.target, self.references, self.namespace)
         chosen = [tuple(one for one in group if is_selected(one, requirements)) for group in groups]
@@ -174,7 +174,7 @@ def _print(groups: _Groups, form: Form) -> None:
 def _fetch(
     target: Target, references: tuple[Reference, ...], namespace: str
 ) -> tuple[list[tuple[dict[str, Any], ...]], list[str]]:
-    """The objects of each reference, and why some are not among them."""
+    """Return the objects of each reference, and the reasons why some are missing."""
     groups: list[tuple[dict[str, Any], ...]] = []
     problems: list[str] = []
     for reference in references:

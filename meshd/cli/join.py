@@ -1,4 +1,4 @@
-"""meshctl join: this node becomes one of a server's."""
+"""``meshctl join`` makes this node an agent of a server."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def join(
 
 
 def _prepare(paths: Paths, settings: Settings) -> tuple[int, int]:
-    """All that can fail is to fail before the token is used up. Gives the owner of the files."""
+    """Check everything that can fail before the token is spent; return the owner of the files."""
     if os.geteuid() != 0:
         raise SystemRefusedError("meshctl join writes settings and keys: run it as root")
     if settings.role == "server":
@@ -86,7 +86,7 @@ def _prepare(paths: Paths, settings: Settings) -> tuple[int, int]:
 
 
 def _check_space(probe: Path) -> None:
-    """Whether what a join writes can be written there. Raises OSError."""
+    """Check that the files of a join can be written there. Raises OSError."""
     try:
         with probe.open("wb") as file:
             file.write(os.urandom(_LARGEST))  # a file system may keep zeros in no space at all
@@ -106,7 +106,7 @@ def _write(
     joined: tuple[Credentials, MeshFacts],
     owner: tuple[int, int],
 ) -> None:
-    """Keys first: the settings make them count."""
+    """Write the keys, then the settings, which put them in force."""
     credentials, facts = joined
     NodeFile(paths.node_file).save(credentials, owner)
     wanted: dict[tuple[str, ...], str] = {("role",): "agent", ("server",): server}
@@ -125,7 +125,7 @@ def _write(
 
 
 def _with(settings: Settings, wanted: dict[tuple[str, ...], str]) -> Settings:
-    """The settings as they are to be."""
+    """Return the settings with these values changed."""
     value: Any = settings
     for path, text in wanted.items():
         value = _changed(value, path, text)
@@ -139,7 +139,7 @@ def _changed(value: Any, path: tuple[str, ...], text: str) -> Any:
 
 
 def _replace_checked(path: Path, text: str, expected: Settings) -> None:
-    """Written only if it says what it is meant to, whatever the file looked like before."""
+    """Write the file only if its new text decodes to the expected settings."""
     trial = path.with_name(f".{path.name}.joined")
     replace(trial, text.encode())
     trial.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)

@@ -1,8 +1,8 @@
-"""``-o jsonpath=TEMPLATE``: the part of kubectl's language that scripts use. Pure.
+"""The part of kubectl's ``-o jsonpath=TEMPLATE`` that scripts use. Pure.
 
 Of https://kubernetes.io/docs/reference/kubectl/jsonpath/ these are read: ``{.a.b}``, ``{['a']}``,
-``{.a[0]}``, ``{.a[-1]}``, ``{.a[*]}``, ``{..a}``, ``{.a[?(@.b=="c")]}``, ``{"text"}``, and
-``{range .a[*]}…{end}``.
+``{.a[0]}``, ``{.a[-1]}``, ``{.a[*]}``, ``{..a}``, ``{.a[?(@.b=="c")]}``, ``{"text"}``, and ``{range
+.a[*]}…{end}``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STEP: Final = re.compile(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Node:
-    """A text, a path, or what is repeated for each value of a path."""
+    """A text, a path, or a part that is repeated for each value of a path."""
 
     text: str = ""
     path: str | None = None
@@ -48,7 +48,7 @@ def render(template: str, value: Any) -> str:
 
 
 def _tokens(template: str) -> list[tuple[bool, str]]:
-    """Pairs of whether a part stands in braces, and the part."""
+    """Return pairs of a flag, set for parts in braces, and the part."""
     tokens: list[tuple[bool, str]] = []
     position = 0
     while position < len(template):
@@ -106,7 +106,8 @@ def _rendered(nodes: Sequence[_Node], value: Any) -> Iterator[str]:
 
 
 def _values(path: str, value: Any) -> list[Any]:
-    """A path may begin with ``@`` or ``$``: here, both are what it is looked for in."""
+    """Return the values of a path, which may begin with ``@`` or ``$``; both are the value
+    itself."""
     rest = path.removeprefix("$").removeprefix("@")
     if rest and rest[0] not in ".[":
         rest = f".{rest}"

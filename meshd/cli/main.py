@@ -1,7 +1,7 @@
-"""The program meshctl: its verbs, and which exit status an error has.
+"""The program meshctl: its verbs and exit statuses.
 
-0: done; 1: what was asked about is not so; 2: wrong usage; 3: meshd does not answer.
-A verb's module is imported when the verb is used, so that each is quick.
+0: done; 1: the answer is negative; 2: wrong usage; 3: meshd does not answer. A verb's module is
+imported when the verb is used, so that each is quick.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _begin(  # pyright: ignore[reportUnusedFunction]  # typer calls it
 
 
 def run(arguments: Sequence[str]) -> int:
-    """One call of meshctl → its exit status. Errors go to stderr, a line each."""
+    """Run one call of meshctl and return its exit status. Errors go to stderr, a line each."""
     try:
         app(as_typed(arguments))
     except SystemExit as leaving:
@@ -101,7 +101,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
-    """With kubectl's habits in our order: a namespace before the verb, ``--dry-run=client``."""
+    """Reorder kubectl's habits for typer: a namespace before the verb, ``--dry-run=client``."""
     own = list(itertools.takewhile(lambda word: word != "--", arguments))
     rest = arguments[len(own) :]
     general: list[str] = []

@@ -1,4 +1,5 @@
-"""meshctl node: who belongs to a server's mesh, and what may run there."""
+"""``meshctl node`` shows and changes which nodes belong to a server's mesh, and what they may
+run."""
 
 from __future__ import annotations
 
@@ -21,14 +22,14 @@ NodeArgument = Annotated[str, typer.Argument(metavar="NAME")]
 
 
 def _beside(context: typer.Context, role: str) -> Target:
-    """Another process than the one that most verbs talk to."""
+    """Return another process than the one that most verbs talk to."""
     target: Target = context.obj
     return target.beside(role)
 
 
 @app.command("list")
 def list_(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Nodes that have joined, connected or not."""
+    """List the nodes that have joined, connected or not."""
     members = _beside(context, "identity").ask(wire.ListNodes(), wire.MemberStates).nodes
     seen = _beside(context, "server").ask(wire.Nodes(), wire.NodeStatuses).nodes
     statuses = {one.name: one for one in seen}
@@ -43,7 +44,7 @@ def list_(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
 
 
 def _row(member: MemberState, status: wire.NodeStatus | None) -> dict[str, Any]:
-    """What scripts see of a node."""
+    """Return a node in the form that scripts get."""
     return {
         "name": member.name,
         "namespaces": list(member.bounds),

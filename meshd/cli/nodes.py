@@ -1,4 +1,4 @@
-"""What ``meshctl status`` shows of other nodes: an agent's server, a server's agents. Pure."""
+"""The lines of ``meshctl status`` about other nodes: an agent's server, a server's agents. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tables(answer: wire.Statuses, now: float) -> Iterator[Table]:
 
 
 def troubles(answer: wire.Statuses, now: float) -> Iterator[str]:
-    """A line for each thing that is not as it should be."""
+    """Yield a line for each problem."""
     if control := answer.control:
         if not control.connected:
             stale = (

@@ -1,4 +1,4 @@
-"""API objects → the columns that kubectl and Istio show of them. Pure but for the time of day."""
+"""Columns that kubectl and Istio show of API objects. Pure but for the time of day."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Cell = Callable[[dict[str, Any]], str]
 def table(
     found: Sequence[dict[str, Any]], *, prefix: str = "", wide: bool, with_namespace: bool
 ) -> Table:
-    """Of objects of one kind."""
+    """Return a table of objects of one kind."""
     now = datetime.datetime.now(datetime.UTC)
     columns: list[tuple[str, _Cell]] = [
         ("NAME", lambda one: prefix + one["metadata"]["name"]),
@@ -32,7 +32,7 @@ def table(
 
 
 def age_of(created: str, now: datetime.datetime) -> str:
-    """Of an RFC 3339 time; empty when it is none."""
+    """Return the age of an RFC 3339 time; empty if the text is not one."""
     try:
         return age((now - datetime.datetime.fromisoformat(created)).total_seconds())
     except (ValueError, TypeError):
@@ -40,7 +40,7 @@ def age_of(created: str, now: datetime.datetime) -> str:
 
 
 def age(seconds: float) -> str:
-    """``5m``, ``3h``, ``12d``: the largest unit that fits at least once."""
+    """Format a duration as ``5m``, ``3h``, ``12d``: in the largest unit that fits at least once."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"
@@ -70,7 +70,7 @@ def _service_ports(one: dict[str, Any]) -> str:
 
 
 def _external_addresses(one: dict[str, Any]) -> str:
-    """Where a LoadBalancer is reached from outside of the mesh: ``ADDRESS:PORT``."""
+    """Return ``ADDRESS:PORT`` at which a LoadBalancer is reached from outside the mesh."""
     if _spec(one, "type") == "ExternalName":
         return str(_spec(one, "externalName"))
     balancer: dict[str, Any] = one.get("status", {}).get("loadBalancer", {})

@@ -1,4 +1,4 @@
-"""The Service in front of what is enrolled: made or joined, and taken back."""
+"""The Service in front of an enrolled workload: created, joined or removed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _FOUND_BY_SERVER: Final = ("creationTimestamp", "resourceVersion")
 def offered(
     target: Target, service: str, wishes: tuple[PortWish, ...], workload: Workload
 ) -> Workload:
-    """The workload with the labels by which the Service selects it.
+    """Return the workload with the labels by which the Service selects it.
 
-    Raises InvalidInputError where the Service is another node's to make, before anything is done.
+    Raises InvalidInputError before anything is changed if the Service has to be created on the
+    server.
     """
     namespace = workload.namespace
     stored = target.ask(wire.Get("Service", namespace=namespace), wire.Objects).objects
@@ -45,7 +46,7 @@ def offered(
 
 
 def take_back(target: Target, namespace: str, uid: str) -> None:
-    """The Service that was made for it."""
+    """Delete the Service that was created for the workload."""
     stored = target.ask(wire.Get("Service", namespace=namespace), wire.Objects).objects
     names = tuple(
         one["metadata"]["name"]
@@ -57,7 +58,7 @@ def take_back(target: Target, namespace: str, uid: str) -> None:
 
 
 def elsewhere(server: str, service: dict[str, Any], *, is_new: bool) -> str:
-    """What is to be done on an agent, where Services come from the server. Pure."""
+    """Return what to apply on the server, where an agent's Services come from. Pure."""
     metadata = {
         key: value
         for key, value in service["metadata"].items()

@@ -1,6 +1,6 @@
-"""What is printed: JSON and YAML for scripts, tables for people.
+"""Output: JSON and YAML for scripts, tables for people.
 
-A table on a terminal has colours; piped, it is plain columns. Neither is ever cut off.
+A table has colours on a terminal and plain columns in a pipe. Neither is ever cut off.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def yes_no(value: bool) -> str:
 
 
 def plain_lines(table: Table) -> list[str]:
-    """Columns as wide as their widest cell, three spaces apart, as kubectl has them. Pure."""
+    """Return columns as wide as their widest cell, three spaces apart, like kubectl's. Pure."""
     lines = [table.columns, *(_filled(row) for row in table.rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(table.columns))]
     return [

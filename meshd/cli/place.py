@@ -1,4 +1,5 @@
-"""What ``enroll`` is given: a systemd unit, other processes of the host, or a network namespace."""
+"""The argument of ``enroll``: a systemd unit, other processes of the host, or a network
+namespace."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from meshd.model.workload import HostService
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Where the processes of a workload are: one of the three is set."""
+    """The place of a workload's processes; one of the three fields is set."""
 
     unit: str = ""
     cgroup: str = ""
@@ -42,7 +43,7 @@ class Place:
 
     @property
     def is_on_host(self) -> bool:
-        """In the host's own network namespace."""
+        """Return whether the workload is in the host's own network namespace."""
         return not self.netns
 
     def host(self, *, address_asked: bool) -> HostService | None:
@@ -52,7 +53,7 @@ class Place:
         return HostService(cgroup=cgroup, unit=self.unit, address_asked=address_asked)
 
     def doubts(self, *, address_asked: bool) -> tuple[str, ...]:
-        """Why nobody can be told where it is, or where they are told to go."""
+        """Return why the workload has no address, or an address that may be wrong."""
         if address_asked:
             return ()
         if not self.netns:
@@ -62,7 +63,8 @@ class Place:
 
     @property
     def cookie(self) -> int:
-        """See ``Workload.netns_cookie``. Raises NotReadyError or InvalidInputError."""
+        """Return the namespace's cookie, see ``Workload.netns_cookie``. Raises NotReadyError or
+        InvalidInputError."""
         return inside.cookie_of(Path(self.netns)) if self.netns else 0
 
     def check(self) -> None:
@@ -78,7 +80,7 @@ class Place:
             )
 
     def holds(self, row: wire.WorkloadStatus) -> bool:
-        """Whether it is that workload's."""
+        """Return whether the place is that of the workload."""
         if self.netns:
             return row.netns == self.netns
         if self.unit:
@@ -86,20 +88,20 @@ class Place:
         return row.cgroup == self.cgroup
 
     def as_in(self, row: wire.WorkloadStatus) -> Place:
-        """By the name under which it was enrolled."""
+        """Return the place under the name by which it was enrolled."""
         return dataclasses.replace(self, unit=row.unit)
 
     def known(self, rows: Iterable[wire.WorkloadStatus]) -> wire.WorkloadStatus | None:
         return next((row for row in rows if self.holds(row)), None)
 
     def is_still(self, pins: Pins, uid: str) -> bool:
-        """False: a container that was started again has a new namespace at its old path."""
+        """Return False for a restarted container, which has a new namespace at its old path."""
         pin = pins.find(uid) if self.netns else None
         return pin is None or pin.inode == Path(self.netns).stat().st_ino
 
 
 def _unreachable(place: str) -> tuple[str, ...]:
-    """No line where a default route says it."""
+    """Return a line for each address family without a default route; none if one exists."""
     if addresses.routed():
         return ()
     if found := addresses.preferred():
@@ -109,7 +111,8 @@ def _unreachable(place: str) -> tuple[str, ...]:
 
 
 def named(what: str, cgroup: str) -> Place:
-    """Whether or not there is such a thing. Raises InvalidInputError, BadParameter."""
+    """Return the place that a name means, whether it exists or not. Raises InvalidInputError,
+    BadParameter."""
     if bool(what) == bool(cgroup):
         raise typer.BadParameter("name a UNIT, the PATH of a network namespace, or a --cgroup")
     if cgroup:
@@ -120,7 +123,7 @@ def named(what: str, cgroup: str) -> Place:
 
 
 def unfit(unit: Unit) -> str:
-    """Why it cannot be a service of the mesh; empty when it can. Pure."""
+    """Return why a unit cannot be a service of the mesh; empty if it can. Pure."""
     if unit.load_state == "masked":
         return "is masked: systemctl unmask it first"
     if not unit.exists:
@@ -135,7 +138,8 @@ def unfit(unit: Unit) -> str:
 
 
 def _of_unit(asked: str) -> Place:
-    """Under its own name, unless it was enrolled by an alias. Raises InvalidInputError."""
+    """Return a unit under its own name, unless it was enrolled by an alias. Raises
+    InvalidInputError."""
     systemd = Systemd()
     try:
         unit = systemd.look(asked)

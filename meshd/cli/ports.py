@@ -1,4 +1,4 @@
-"""What a service of the host serves: ``--port`` → its ports and those of its Service. Pure."""
+"""The ports of a service of the host, from ``--port``, and those of its Service. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class PortWish:
 
 
 def parse_port(text: str) -> PortWish:
-    """``[SERVICE_PORT:]PORT[=PROTOCOL]``; without a protocol it is tcp. Raises BadParameter."""
+    """Parse ``[SERVICE_PORT:]PORT[=PROTOCOL]``; the default protocol is tcp. Raises
+    BadParameter."""
     numbers, _, protocol = text.partition("=")
     front, colon, back = numbers.partition(":")
     try:
@@ -60,7 +61,7 @@ def new_service(
 
 
 def merged_service(stored: dict[str, Any], wishes: tuple[PortWish, ...]) -> dict[str, Any]:
-    """With the ports that it lacks. Raises InvalidInputError when it selects nothing."""
+    """Add the missing ports to a stored Service. Raises InvalidInputError if it has no selector."""
     spec: dict[str, Any] = stored["spec"]
     name = f"{stored['metadata'].get('namespace', 'default')}/{stored['metadata']['name']}"
     if not spec.get("selector"):

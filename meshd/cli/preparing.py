@@ -1,4 +1,4 @@
-"""Has systemd hold enrolled units before they start: by ``enroll``, and anew after an upgrade."""
+"""Makes systemd hold enrolled units before they start, for ``enroll`` and after an upgrade."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _prepare(units: Sequence[str]) -> tuple[str, ...]:
 
 
 def changeable(program: Path) -> Iterator[tuple[Path, str]]:
-    """What others than root could replace on the way to a program, and who."""
+    """Yield each path to a program that users other than root could replace, with the user."""
     for path in dict.fromkeys(
         step for end in (program, program.resolve()) for step in (end, *end.parents)
     ):

@@ -1,4 +1,4 @@
-"""meshctl proxies: the pool of this node."""
+"""``meshctl proxies`` manages the pool of this node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The proxies
 
 @app.callback()
 def _proxies() -> None:  # pyright: ignore[reportUnusedFunction]  # so that "replace" is a word
-    """The proxies of this node."""
+    """Manage the proxies of this node."""
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""meshctl proxy-config: what the pool really has."""
+"""``meshctl proxy-config`` shows the configuration that the proxies have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Envoy's own JSON → the columns that istioctl's readers know. Pure.
+"""Columns that readers of istioctl know, from Envoy's own JSON. Pure.
 
 The values are those of Envoy's admin interface, ``/config_dump`` and ``/clusters?format=json``:
 https://www.envoyproxy.io/docs/envoy/latest/api-v3/admin/v3/config_dump_shared.proto
@@ -32,7 +32,7 @@ def name_of(section: str, entry: _Entry) -> str:
 
 
 def _inner(section: str, entry: _Entry) -> _Entry:
-    """The resource itself: a dump wraps it with its version and state."""
+    """Return the resource itself, which a dump wraps with its version and state."""
     wrapped = entry.get("active_state") or entry.get("warming_state") or entry
     key = {
         "listeners": "listener",
@@ -75,7 +75,7 @@ def _listener(name: str, inner: _Entry) -> Iterator[tuple[str, ...]]:
 
 
 def _cluster(inner: _Entry) -> tuple[str, ...]:
-    """Names follow Istio: ``outbound|PORT|SUBSET|HOST``."""
+    """Return a cluster's columns; names follow Istio: ``outbound|PORT|SUBSET|HOST``."""
     name = str(inner.get("name", ""))
     kind = str(inner.get("type") or inner.get("cluster_type", {}).get("name", "STATIC"))
     direction, *parts = name.split("|")
@@ -118,7 +118,7 @@ def _action(route: _Entry) -> str:
 
 
 def _endpoints(inner: _Entry) -> Iterator[tuple[str, ...]]:
-    """From ``/clusters``, which knows their health, or from a dump."""
+    """Yield endpoints from ``/clusters``, which has their health, or from a dump."""
     if "host_statuses" in inner:
         for host in inner["host_statuses"]:
             health = host.get("health_status", {})

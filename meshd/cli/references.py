@@ -1,4 +1,4 @@
-"""``vs reviews``, ``vs,dr``, ``vs/reviews``, ``all``: how people name kinds and objects. Pure."""
+"""Names of kinds and objects as users write them: ``vs reviews``, ``vs,dr``, ``all``. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ALL: Final = "all"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reference:
-    """Objects of one kind; no names: all of them."""
+    """Objects of one kind; without names, all of them."""
 
     kind: type[Object]
     names: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ def parse_references(words: Sequence[str]) -> tuple[Reference, ...]:
 
 
 def qualified(kind: str) -> str:
-    """``virtualservice.networking.istio.io``, as kubectl names a kind beside an object."""
+    """Qualify a kind as kubectl does beside an object: ``virtualservice.networking.istio.io``."""
     group = next((known.GROUP for known in kinds.ALL if kind == known.KIND), "")
     return ".".join(part for part in (kind.lower(), group) if part)
 

@@ -1,4 +1,4 @@
-"""``meshctl capture release``: every workload of this node goes on as if there were no meshd."""
+"""``meshctl capture release`` removes the rules of all workloads of this node."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def release() -> None:
 
 
 async def _release(paths: Paths, settings: CaptureSettings) -> list[str]:
-    """What could not be done, a line each. Raises NotReadyError while meshd runs."""
+    """Remove all rules; return a line for each failure. Raises NotReadyError while meshd runs."""
     if await _runs(paths):
         raise NotReadyError("meshd runs, and would capture everything again: stop it first")
     problems: list[str] = []
@@ -85,7 +85,8 @@ def _known(path: Path) -> dict[str, Workload]:
 
 
 def _namespace(workload: Workload, pins: Pins) -> Path | None:
-    """The workload's own: where it was, another one may be by now."""
+    """Return the path of the workload's own namespace; another one may be at its old path by
+    now."""
     if pin := pins.find(workload.uid):
         return pin.path
     source = Path(workload.netns)

@@ -1,4 +1,4 @@
-"""``-l``: which objects have the labels that are asked for, in kubectl's language. Pure.
+"""Label selectors in kubectl's language, for ``-l``. Pure.
 
 https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors
 """
@@ -20,7 +20,8 @@ _COMMA: Final = re.compile(r"\s*(,|$)\s*")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Requirement:
-    """Whether a label has, or has not, one of some values; no values: whether it is there."""
+    """One condition on a label: it has one of some values, has none of them, exists, or does
+    not."""
 
     key: str
     values: frozenset[str] | None

@@ -1,4 +1,4 @@
-"""What systemd says of the units that are workloads: the daemon knows their slices only."""
+"""The state of units that are workloads, from systemd: the daemon knows only their slices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meshd.errors import SystemRefusedError
 
 
 def states(rows: Sequence[wire.WorkloadStatus]) -> dict[str, Unit]:
-    """By name; nothing where there is no systemd to ask."""
+    """Return units by name; nothing if there is no systemd."""
     names = sorted({row.unit for row in rows if row.unit})
     if not names:
         return {}
@@ -27,7 +27,7 @@ def states(rows: Sequence[wire.WorkloadStatus]) -> dict[str, Unit]:
 def with_bypasses(
     rows: Sequence[wire.WorkloadStatus], found: Mapping[str, Unit]
 ) -> list[wire.WorkloadStatus]:
-    """A slice may be captured and proven while the service runs elsewhere. Pure."""
+    """Add problems of services that run outside their slice, which may itself be captured. Pure."""
     return [
         msgspec.structs.replace(row, proven=False, problem=row.problem or outside(row.unit))
         if (unit := found.get(row.unit)) and unit.is_outside
@@ -41,7 +41,7 @@ def with_strays(
     found: Mapping[str, Unit],
     processes: Callable[[], Mapping[int, Process]] = running,
 ) -> list[wire.WorkloadStatus]:
-    """A process that has left the cgroup is outside, however well the others are captured."""
+    """Add problems of processes that have left the cgroup of a captured service."""
     if not any(row.unit in found for row in rows):
         return list(rows)
     there = processes()
@@ -61,7 +61,7 @@ def with_strays(
 def with_gaps(
     rows: Sequence[wire.WorkloadStatus], found: Mapping[str, Unit]
 ) -> list[wire.WorkloadStatus]:
-    """They are in the mesh now, and might not be for a moment after the next boot."""
+    """Add problems of services that might bypass the mesh for a moment after the next boot."""
     return [
         msgspec.structs.replace(row, problem=_gap(unit))
         if (unit := found.get(row.unit)) and not row.problem
@@ -71,7 +71,7 @@ def with_gaps(
 
 
 def _gap(unit: Unit) -> str:
-    """What is not held before it is captured; empty when all is."""
+    """Return what is not held before it is captured; empty if all is held."""
     systemd = Systemd()
     prepared, again = systemd.preparation_of(unit.asked), f"run: meshctl enroll {unit.asked}"
     if not prepared.is_held:
@@ -86,7 +86,8 @@ def _gap(unit: Unit) -> str:
 def with_rests(
     rows: Sequence[wire.WorkloadStatus], found: Mapping[str, Unit]
 ) -> list[wire.WorkloadStatus]:
-    """Who is sent something there gets no answer, which is not the mesh's fault. Pure."""
+    """Add problems of services that have ended and answer nobody, which is not the mesh's fault.
+    Pure."""
     return [
         msgspec.structs.replace(row, problem=f"{row.unit} does not run: {unit.state}")
         if (unit := found.get(row.unit)) and not (unit.active or row.problem)
@@ -100,7 +101,7 @@ def remarks(
     unit: Unit,
     processes: Callable[[], Mapping[int, Process]] = running,
 ) -> tuple[str, ...]:
-    """What whoever enrolls it is to know, a line each."""
+    """Return a line for each thing to know when the unit is enrolled."""
     lines: list[str] = []
     if unit.is_outside:
         lines.append(outside(unit.asked))

@@ -1,4 +1,4 @@
-"""A few keys of a settings file, written into its text: the rest, comments too, stays. Pure."""
+"""Writes a few keys into the text of a settings file and keeps the rest, comments too. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TOP = re.compile(r"[^\s#]")
 
 
 def with_values(text: str, values: Mapping[tuple[str, ...], str]) -> str:
-    """``values`` by path, of one or two keys; none has a quote or a backslash in it."""
+    """Set ``values``, by path of one or two keys; no value contains a quote or a backslash."""
     lines = text.splitlines()
     for path, value in values.items():
         lines = _top(lines, path[0], value) if len(path) == 1 else _nested(lines, path, value)
@@ -34,7 +34,7 @@ def _nested(lines: list[str], path: tuple[str, ...], value: str) -> list[str]:
 
 
 def _put(lines: list[str], where: range, indent: str, key: str, value: str, at: int) -> list[str]:
-    """In place of the line that has the key; else of one that shows it in a comment; else new."""
+    """Replace the line that has the key, or that shows it in a comment, or insert a line."""
     line = f'{indent}{key}: "{value}"'
     for is_it in (_is_key, _is_shown):
         for number in where:

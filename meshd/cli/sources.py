@@ -1,4 +1,4 @@
-"""``-f``: the texts that manifests are read from, each with its name for messages."""
+"""The texts that ``-f`` names, each with its name for messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SUFFIXES: Final = {".yaml", ".yml", ".json"}
 
 
 def read_sources(files: Iterable[str] | None, *, recursive: bool) -> tuple[tuple[str, str], ...]:
-    """Pairs of a name and a text. Raises InvalidInputError when one cannot be read."""
+    """Return pairs of a name and a text. Raises InvalidInputError if one cannot be read."""
     if not files:
         raise typer.BadParameter("name at least one manifest with -f")
     return tuple(pair for name in files for pair in _read(name, recursive))

@@ -1,4 +1,4 @@
-"""meshctl suppressed: what is not in the log, and why."""
+"""``meshctl suppressed`` shows which log lines were not written, and why."""
 
 from __future__ import annotations
 

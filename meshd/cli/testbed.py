@@ -1,4 +1,4 @@
-"""``meshctl testbed``: Kubernetes manifests as processes in network namespaces of this host."""
+"""``meshctl testbed`` runs Kubernetes manifests as processes in network namespaces of this host."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def _up(
 async def _wait(
     total: int, waiting: Callable[[Tell], Awaitable[tuple[PodState, ...]]]
 ) -> tuple[PodState, ...]:
-    """With a display of how far it is, where somebody looks at it."""
+    """Wait, and show the progress on a terminal."""
     if not sys.stderr.isatty():
         return await waiting(_say_nothing)
     from rich.console import Console  # noqa: PLC0415  # costs 50 ms, which scripts need not pay
@@ -134,7 +134,7 @@ async def _wait(
 
 
 def _say_nothing(_states: tuple[PodState, ...]) -> None:
-    """Nobody looks."""
+    """Ignore the progress where there is no terminal."""
 
 
 @app.command()
@@ -150,7 +150,7 @@ def ps(
     all_namespaces: AllNamespacesOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """The pods and how they are; of all namespaces, unless -n names one."""
+    """List the pods and their states; of all namespaces, unless -n names one."""
     only = "" if all_namespaces else namespace
     pods = asyncio.run(_client().pods()).pods
     _print(tuple(pod for pod in pods if only in {"", pod.plan.namespace}), output)
@@ -178,7 +178,7 @@ def logs(
     container: ContainerOption = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more comes.")] = False,
 ) -> None:
-    """What a container wrote to its standard output and error."""
+    """Print what a container wrote to its standard output and error."""
     found = select(asyncio.run(_client().pods()).pods, pod, namespace)
     for part in read_log(Path(log_of(found, container)), follow=follow):
         sys.stdout.buffer.write(part)
@@ -211,7 +211,7 @@ def _print(pods: tuple[PodState, ...], output: Output) -> None:
 
 
 def _row(pod: PodState) -> dict[str, Any]:
-    """What scripts see of a pod."""
+    """Return a pod in the form that scripts get."""
     plan = pod.plan
     return {
         "pod": plan.name,

@@ -1,4 +1,4 @@
-"""meshctl token: what other nodes join with."""
+"""``meshctl token`` manages the tokens that nodes join with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tokens to j
 
 
 def _identity(context: typer.Context) -> Target:
-    """The authority's process, beside the one that the other verbs talk to."""
+    """Return the identity role, which holds the authority."""
     target: Target = context.obj
     return target.beside("identity")
 
@@ -61,7 +61,7 @@ def create(
 
 @app.command("list")
 def list_(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """The tokens that were made; those that have ended are shown for a week."""
+    """List tokens; expired ones are shown for a week."""
     tokens = _identity(context).ask(wire.ListTokens(), wire.TokenStates).tokens
     if is_for_scripts(output):
         emit([_row(one) for one in tokens], output)
@@ -97,7 +97,7 @@ def delete(context: typer.Context, id_: Annotated[str, typer.Argument(metavar="I
 
 
 def _row(state: TokenState) -> dict[str, Any]:
-    """What scripts see of a token."""
+    """Return a token in the form that scripts get."""
     return {
         "id": state.id,
         "node": state.node,

@@ -1,4 +1,4 @@
-"""meshctl top: what each workload of this node uses, again and again."""
+"""``meshctl top`` shows what each workload of this node uses, live."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def top(
 
 
 class Look:
-    """Each call tells what was used since the last."""
+    """A measurement; each call returns the usage since the last one."""
 
     def __init__(self, target: Target, namespace: str, order: Order) -> None:
         self._target = target
@@ -96,7 +96,7 @@ class Look:
         return ordered(rows, self._order)
 
     def _place_of(self, row: wire.WorkloadStatus) -> str:
-        """Its own: where it was when it was registered, another one may be by now."""
+        """Return where the workload's namespace is; another one may be at its old path by now."""
         pin = self._pins.find(row.uid) if row.netns and row.uid else None
         return str(pin.path) if pin else row.netns
 
@@ -118,7 +118,7 @@ def _print(rows: list[Usage], output: Output) -> None:
 
 
 def _for_scripts(row: Usage) -> dict[str, Any]:
-    """Numbers without digits that mean nothing."""
+    """Return numbers rounded to the digits that mean something."""
     value: dict[str, Any] = msgspec.to_builtins(row)
     return {key: round(part, 3) if isinstance(part, float) else part for key, part in value.items()}
 
@@ -147,7 +147,7 @@ def table(rows: Sequence[Usage]) -> Table:
 
 
 def _live(rows: Callable[[], list[Usage]], interval: float) -> None:
-    """Until Ctrl-C."""
+    """Refresh the table until Ctrl-C."""
     from rich.console import Group  # noqa: PLC0415  # costs 50 ms, which scripts need not pay
     from rich.live import Live  # noqa: PLC0415
     from rich.table import Table as RichTable  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""meshctl validate: manifests checked offline."""
+"""``meshctl validate`` checks manifests without a daemon."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def validate(
 
 
 def _findings(files: list[str] | None, namespace: str, recursive: bool) -> tuple[Finding, ...]:
-    """What cannot even be read is a finding too."""
+    """Return the findings; a file that cannot be read is one, too."""
     try:
         texts = sources.read_sources(files, recursive=recursive)
         return validate_sources(texts, namespace, _directories())
@@ -51,8 +51,8 @@ def _findings(files: list[str] | None, namespace: str, recursive: bool) -> tuple
 
 
 def _directories() -> tuple[str, ...]:
-    """Where this node reads files that manifests name; the default's where the settings are wrong,
-    which is not what was asked."""
+    """Return the directories of files that manifests may name; the default's if the settings are
+    invalid."""
     paths = Paths.from_environment()
     chosen: tuple[str, ...] = ()
     with contextlib.suppress(InvalidInputError):
@@ -61,7 +61,7 @@ def _directories() -> tuple[str, ...]:
 
 
 def _row(finding: Finding) -> dict[str, object]:
-    """In the order in which the parts are documented."""
+    """Return the fields in the documented order."""
     row: dict[str, object] = msgspec.to_builtins(finding)
     order = ("file", "line", "kind", "namespace", "name", "field", "severity", "message")
     return {key: row[key] for key in order}

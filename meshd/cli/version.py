@@ -1,4 +1,4 @@
-"""meshctl version."""
+"""``meshctl version`` prints the version."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What people declare: read, validated, stored, and turned into a snapshot."""
+"""The mesh's configuration: read, validated, stored, and turned into a snapshot."""

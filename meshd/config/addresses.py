@@ -1,7 +1,7 @@
 """Virtual addresses for services that declare none. Pure.
 
 A host's address follows from its name, so that it survives restarts and does not depend on which
-other services come and go; only where two names meet does the one that came later give way.
+other services come and go; only where the addresses of two names meet does the later one give way.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def allocate(
     cidr: str,
     taken: Collection[str] = (),
 ) -> Allocation:
-    """An address of ``cidr`` for each host; those of ``previous`` stay as they are.
+    """Return an address of ``cidr`` for each host; those of ``previous`` stay as they are.
 
-    ``taken`` are addresses that services have declared: they win over what was given before.
-    The network's own and its broadcast address are never given. Raises ValueError when ``cidr``
-    is no network.
+    ``taken`` are addresses that services have declared: they win over what was given before. The
+    network's own and its broadcast address are never given. Raises ValueError if ``cidr`` is no
+    network.
     """
     network = ipaddress.ip_network(cidr)
     first, count = _usable(network)
@@ -73,7 +73,7 @@ def _usable(network: Network) -> tuple[int, int]:
 
 
 def _offset(network: Network, address: str, first: int, count: int) -> int | None:
-    """Which of the usable addresses it is; None when it is none of them."""
+    """Return the number of a usable address; None if it is not one."""
     try:
         offset = int(ipaddress.ip_address(address)) - int(network.network_address) - first
     except ValueError:

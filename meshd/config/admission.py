@@ -1,7 +1,7 @@
-"""One object that comes from elsewhere as plain values: judged as if it had been applied here.
+"""Validates one object from elsewhere, given as plain values, as if it had been applied here.
 
-What a control plane sends, and what is read back from disk, was judged by another process, maybe
-of another version, maybe not at all.
+What a server sends, and what is read back from disk, was validated by another process, maybe of
+another version, maybe not at all.
 """
 
 from __future__ import annotations

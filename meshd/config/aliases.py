@@ -1,4 +1,4 @@
-"""Second names that fields of Istio's API have. Pure."""
+"""Second names of fields of Istio's API. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from meshd.model.traffic import VirtualService
 
 
 def renamed(kind: type[Object], value: Any) -> Any:
-    """``mirror_percent`` is in Istio's schema beside ``mirrorPercent``, and in many manifests.
+    """Rename fields: ``mirror_percent`` is in Istio's schema beside ``mirrorPercent``.
 
-    With both of them it stays, as a field that is not known.
+    If an object has both, the second name stays, and is reported as an unknown field.
     """
     spec = value.get("spec") if kind is VirtualService else None
     if not isinstance(spec, dict) or not isinstance(routes := spec.get("http"), list):

@@ -1,6 +1,6 @@
-"""What ``meshctl apply`` stored, on disk: one file, replaced as a whole.
+"""The objects that ``meshctl apply`` stored, on disk: one file, replaced as a whole.
 
-Whoever is killed at whatever moment leaves either the old content or the new one.
+A process that is killed at any moment leaves either the old content or the new one.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """So that the new name itself is on disk: fsync(2).
+    """Sync the directory, so that the new name itself is on disk: fsync(2).
 
-    Where that fails the new content is in place all the same: only a power cut could undo it.
+    If that fails the new content is in place all the same: only a power cut could undo it.
     """
     with contextlib.suppress(OSError):
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -84,7 +84,8 @@ def _sync_directory(directory: Path) -> None:
 
 
 def load(path: Path) -> tuple[Applied, tuple[Finding, ...]]:
-    """The content, and what could not be used of it. That is never lost, but set aside."""
+    """Return the content, and findings about what is unusable, which is set aside and never
+    lost."""
     for left in path.parent.glob(f".{path.name}.*"):
         left.unlink()  # of a process that was killed while it wrote
     try:
@@ -133,7 +134,7 @@ class _Name(msgspec.Struct):
 
 
 class _Named(msgspec.Struct):
-    """As much of an object as tells which it is."""
+    """The part of an object that identifies it."""
 
     kind: str
     metadata: _Name

@@ -1,4 +1,4 @@
-"""Objects without those parts that cannot be read, so that the rest can be judged too. Pure."""
+"""Removes unreadable parts of objects, so that the rest can be validated too. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROUNDS: Final = 10
 
 
 def readable_part(value: Any, kind: type[Object]) -> tuple[Object, tuple[Path, ...]] | None:
-    """The object without what cannot be read, and where that was; None when nothing is left."""
+    """Return the object without its unreadable parts, and their paths; None if nothing is left."""
     left_out: set[Path] = set()
     for _ in range(_ROUNDS):
         decoded, mistakes = decode_all(value, kind)
@@ -30,14 +30,16 @@ def readable_part(value: Any, kind: type[Object]) -> tuple[Object, tuple[Path, .
 
 
 def about_the_rest(findings: Iterable[Finding], left_out: Iterable[Path]) -> tuple[Finding, ...]:
-    """Findings that cannot come from what was left out: neither there, nor around it."""
+    """Return the findings that do not result from what was left out."""
     around = {show_path(path[:length]) for path in left_out for length in range(len(path) + 1)}
     return tuple(finding for finding in findings if finding.field not in around)
 
 
 def _nearest_key(value: Any, path: Path) -> Path:
-    """The innermost field at a path that is there, and is none of a list's items: those are known
-    by their numbers, and keep them. Empty: there is none."""
+    """Return the innermost existing field at a path that is not an item of a list.
+
+    Items are known by their numbers, and keep them. Empty: there is none.
+    """
     depth = 0
     for length, part in enumerate(path, start=1):
         try:

@@ -1,4 +1,4 @@
-"""Whether a workload is in the mesh, and why. Pure."""
+"""Decides whether a workload is in the mesh, and why. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def decide(
     annotations: Mapping[str, str],
     otherwise: bool,
 ) -> Enrolment:
-    """What the workload itself says wins over its namespace, and that over ``otherwise``."""
+    """Return the decision: the workload's own words win over its namespace's, and those over
+    ``otherwise``."""
     mode = labels.get(_MODE)
     if mode in {"none", "ambient"}:
         return Enrolment(mode == "ambient", f"its label {_MODE}: {mode}")

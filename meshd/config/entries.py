@@ -1,4 +1,4 @@
-"""ServiceEntries → service records. Pure.
+"""Service records of ServiceEntries. Pure.
 
 https://istio.io/latest/docs/reference/config/networking/service-entry/
 """
@@ -24,14 +24,15 @@ _RESOLUTIONS = {
 
 
 def needs_address(entry: ServiceEntry) -> bool:
-    """An entry whose endpoints are known wants one; NONE keeps the client's own destination."""
+    """Return whether an entry needs an address: its endpoints are known, and it is not NONE, which
+    keeps the client's own destination."""
     return not entry.spec.addresses and entry.spec.resolution != "NONE"
 
 
 def to_records(
     entry: ServiceEntry, backends: Backends, addresses: Mapping[str, str]
 ) -> tuple[ServiceRecord, ...]:
-    """One record for each host."""
+    """Return one record for each host."""
     return tuple(_to_record(entry, host, backends, addresses) for host in entry.spec.hosts)
 
 

@@ -1,4 +1,4 @@
-"""Where objects name files: certificates, keys, authorities, revocation lists. Pure."""
+"""The files that objects name: certificates, keys, authorities, revocation lists. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ONE_OF_SERVER = ("server_certificate", "private_key", "ca_certificates")
 
 
 def files_named(found: Object) -> Iterator[Named]:
-    """By the fields of one object."""
+    """Yield the files that the fields of one object name."""
     for path, tls in tls_settings(found):
         if isinstance(tls, ClientTLSSettings):
             yield from _given(path, tls, _CLIENT)
@@ -34,7 +34,7 @@ def files_named(found: Object) -> Iterator[Named]:
 
 
 def secrets_named(found: Object) -> Iterator[tuple[Path, SecretFiles]]:
-    """What proxies ask for because of one object, with the field that holds it."""
+    """Yield the secrets that proxies ask for because of one object, each with its field."""
     for path, tls in tls_settings(found):
         if isinstance(tls, ClientTLSSettings):
             shown, authority = secret_files.of_client(tls)
@@ -46,13 +46,13 @@ def secrets_named(found: Object) -> Iterator[tuple[Path, SecretFiles]]:
 
 
 def names_of(objects: Iterable[Object]) -> tuple[str, ...]:
-    """Of the secrets in files that some objects name; not of what the system trusts."""
+    """Return the names of secrets in files that objects name, without the system's roots."""
     asked = (one for found in objects for _, one in secrets_named(found) if one.paths)
     return tuple(dict.fromkeys(one.name for one in asked))
 
 
 def problems(objects: Iterable[Object], states: Mapping[str, str]) -> tuple[str, ...]:
-    """Why what objects name cannot be served, a line each. ``states``: why not, by name."""
+    """Return a line for each file that cannot be served; ``states`` has the reasons by name."""
     if not states:
         return ()
     return tuple(
@@ -64,7 +64,7 @@ def problems(objects: Iterable[Object], states: Mapping[str, str]) -> tuple[str,
 
 
 def outside(reads: Iterable[Read], directories: Sequence[str]) -> tuple[Finding, ...]:
-    """Warnings of files that a node which reads below these directories does not read."""
+    """Return warnings of files that are not below the directories from which a node reads."""
     where = f"not below {' or '.join(directories)} (setting identity.certificate_directories)"
     return tuple(
         read.finding(path, f"{file} is not read on a node: it is {where}", "warning")

@@ -1,7 +1,7 @@
-"""The directory of configuration files: read-only to us, read again where a file changed.
+"""The directory of configuration files: read-only for meshd, read again where a file changed.
 
-A bad file never takes the others down: what it held when it was last good stays in force, over
-restarts too (a copy of it is kept), and what is wrong with it is reported.
+A bad file never takes the others down: its last good content stays in force, over restarts too (a
+copy is kept), and its errors are reported.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ class _File:
 
 
 class ConfigDirectory:
-    """The files of one directory, as they are at the last ``refresh``."""
+    """The files of one directory at the last ``refresh``."""
 
     def __init__(self, directory: Path, kept: Path) -> None:
-        """``kept`` is a directory of ours, for copies of files when they were last good."""
+        """Read nothing yet; ``kept`` is our directory for copies of files when they were last
+        good."""
         self._directory = directory
         self._kept = kept
         self._files: dict[str, _File] = {}

@@ -1,4 +1,4 @@
-"""What may be applied where the configuration comes from elsewhere: what is in force already."""
+"""Limits what may be applied on an agent: only what its server has put in force already."""
 
 from __future__ import annotations
 

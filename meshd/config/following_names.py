@@ -1,7 +1,7 @@
 """Services whose endpoints are names of other services of the mesh. Pure.
 
 An ExternalName, or an entry with resolution DNS, may name a service whose address only the mesh
-has: no resolver could lead there, so such a service has the other one's own endpoints.
+has: no resolver could lead there, so such a service has the other one's endpoints.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _MOST: Final = 8
 
 
 def followed(record: ServiceRecord, known: Mapping[str, ServiceRecord]) -> ServiceRecord:
-    """``known``: by host, as seen from its namespace. Names of the world stay as they are."""
+    """Return the record with endpoints of the services it names; ``known`` are records by host.
+
+    Hosts are as seen from the record's namespace; names outside the mesh stay as they are.
+    """
     for _ in range(_MOST):
         if record.resolution not in _BY_NAME or not record.endpoints:
             return record
@@ -32,7 +35,7 @@ def followed(record: ServiceRecord, known: Mapping[str, ServiceRecord]) -> Servi
 
 
 def _is_outside(target: ServiceRecord) -> bool:
-    """Where it is, only its clients know."""
+    """Return whether only the target's clients know where it is."""
     return target.resolution in {Resolution.NONE, Resolution.DYNAMIC_DNS} and not target.headless
 
 
@@ -64,7 +67,7 @@ def _places(end: Endpoint, target: ServiceRecord) -> Iterator[Endpoint]:
 def _further_ports(
     alias: ServiceRecord, targets: list[ServiceRecord]
 ) -> Iterator[tuple[int, Port]]:
-    """An alias is another name: it has all ports, whether it lists them or not."""
+    """Yield the target's ports that an alias does not list: an alias has all ports."""
     listed = {port.number for port in alias.ports}
     for port in targets[0].ports:
         if port.number not in listed:

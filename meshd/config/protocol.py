@@ -1,4 +1,4 @@
-"""What is spoken on a port, by the rules of Istio's protocol selection.
+"""The protocol of a port, by the rules of Istio's protocol selection.
 
 https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/
 """
@@ -41,7 +41,8 @@ https://www.iana.org/assignments/service-names-port-numbers."""
 def of_service_port(
     transport: str, name: str = "", app_protocol: str | None = None, number: int = 0
 ) -> Protocol:
-    """``appProtocol`` wins over the name's prefix; what neither says is sniffed."""
+    """Return the protocol: ``appProtocol`` wins over the name's prefix; without both it is
+    detected."""
     if transport == "UDP":
         return Protocol.UDP
     if app_protocol:
@@ -51,7 +52,7 @@ def of_service_port(
 
 
 def of_entry_port(protocol: str | None, name: str = "", number: int = 0) -> Protocol:
-    """Of a ServiceEntry's port: what it says, else as a Service's port."""
+    """Return the protocol of a ServiceEntry's port: its own field, or as for a Service's port."""
     said = _NAMES.get((protocol or "").lower())
     return said or of_service_port("TCP", name, None, number)
 

@@ -1,8 +1,8 @@
-"""YAML text → typed objects that know where they were written.
+"""Reads YAML text as typed objects that know where they were written.
 
-Owns what is common to all kinds: versions, metadata, namespaces, duplicates, ``List``, and the
-kinds that are no more. What a kind's fields may say is ``validate``'s. All errors of a text are
-found, not only the first.
+This module owns what is common to all kinds: versions, metadata, namespaces, duplicates, ``List``,
+and retired kinds. ``validate`` checks the fields of each kind. All errors of a text are found, not
+only the first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TOP_LEVEL: Final = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
 class RejectedError(InvalidInputError):
-    """Input with errors. ``str(error)`` has one line for each; ``findings`` has the parts."""
+    """The input has errors. ``str(error)`` has one line for each; ``findings`` has the parts."""
 
     def __init__(self, findings: tuple[Finding, ...]) -> None:
         self.findings = findings
@@ -53,7 +53,7 @@ class Read:
         return f"{self.document.source}:{self.document.line_of(self.at)}"
 
     def finding(self, path: Path, message: str, severity: str = "error") -> Finding:
-        """Something wrong with the field at ``path`` of the object."""
+        """Return a finding about the field at ``path`` of the object."""
         key = self.object.key
         return Finding(
             file=self.document.source,
@@ -69,7 +69,7 @@ class Read:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
-    """What a text holds. Where ``errors`` is not empty, ``objects`` are those without any."""
+    """The content of a text. Where ``errors`` is not empty, ``objects`` are those without any."""
 
     objects: tuple[Read, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -82,7 +82,7 @@ class Reading:
 
 
 def read_objects(text: str, source: str, default_namespace: str = "default") -> tuple[Read, ...]:
-    """The objects of a text. Raises RejectedError with everything that is wrong with it."""
+    """Return the objects of a text. Raises RejectedError with everything that is wrong with it."""
     reading = read_sources([(source, text)], default_namespace)
     if reading.errors:
         raise RejectedError(reading.errors)
@@ -94,7 +94,7 @@ def read_sources(
     default_namespace: str = "default",
     known: Mapping[Key, Object] | None = None,
 ) -> Reading:
-    """All objects of several texts, each with its name for messages.
+    """Return all objects of several texts, each with its name for messages.
 
     ``known`` are objects that exist already: a retired kind may refer to them.
     """
@@ -159,7 +159,7 @@ class _Entry:
     def finding(
         self, path: Path, message: str, meta: ObjectMeta | None = None, severity: str = "error"
     ) -> Finding:
-        """``meta`` is the object's as far as it is known already."""
+        """Return a finding; ``meta`` is the object's metadata as far as it is known already."""
         meta = meta or self.rough_meta()
         return Finding(
             file=self.document.source,
@@ -173,7 +173,7 @@ class _Entry:
         )
 
     def rough_meta(self) -> ObjectMeta:
-        """The name as far as it can be made out, for messages."""
+        """Return the name as far as it can be made out, for messages."""
         metadata = self.value.get("metadata") if isinstance(self.value, dict) else None
         metadata = metadata if isinstance(metadata, dict) else {}
         name, namespace = metadata.get("name"), metadata.get("namespace")
@@ -184,7 +184,8 @@ class _Entry:
 
 
 def _entries(document: Document) -> Iterator[_Entry]:
-    """The objects of a document: itself, or the items of a list, as ``get -o json`` prints it."""
+    """Yield the objects of a document: itself, or the items of a list, as ``get -o json`` prints
+    it."""
     value = document.value
     if isinstance(value, list):
         for index, item in enumerate(value):
@@ -222,7 +223,7 @@ def _typed(entry: _Entry, default_namespace: str) -> tuple[Read | None, list[Fin
 
 
 def _damaged(entry: _Entry, default_namespace: str) -> tuple[Read, tuple[Path, ...]] | None:
-    """What can be read of an object that has errors; None when that is nothing, or all of it."""
+    """Return the readable part of an object with errors; None if that is nothing, or all of it."""
     if not isinstance(entry.value, dict) or _meaningless(entry, default_namespace):
         return None
     kind = kinds.find_kind(entry.api_version.rpartition("/")[0], entry.kind)
@@ -284,7 +285,7 @@ def _versions(kind: type[Object]) -> str:
 
 
 def _stray(value: dict[str, Any]) -> list[Mistake]:
-    """Istio's kinds have nothing but these at the top; a field there is one put too far left."""
+    """Return mistakes about fields at the top that Istio's kinds have only below ``spec``."""
     return [
         Mistake((key,), f"unknown field{nearest(key, _TOP_LEVEL)}")
         for key in value
@@ -293,7 +294,7 @@ def _stray(value: dict[str, Any]) -> list[Mistake]:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A copy without the fields that are null: to both APIs they are as good as not written."""
+    """Return a copy without fields that are null: both APIs treat them as absent."""
     if isinstance(value, dict):
         return {key: _without_nulls(part) for key, part in value.items() if part is not None}
     if isinstance(value, list):
@@ -304,7 +305,7 @@ def _without_nulls(value: Any) -> Any:
 def _named(
     entry: _Entry, decoded: Object, default_namespace: str
 ) -> tuple[ObjectMeta, list[Finding]]:
-    """The metadata with its namespace filled in, and what is wrong with the names."""
+    """Return the metadata with its namespace filled in, and findings about the names."""
     meta = decoded.metadata
     findings: list[Finding] = []
     if not decoded.NAMESPACED:
@@ -331,7 +332,7 @@ def _name_problem(decoded: Object, name: str) -> str:
 
 
 def label_problem(name: str) -> str:
-    """Why a name is no DNS label (RFC 1123); empty when it is one."""
+    """Return why a name is not a DNS label (RFC 1123); empty if it is one."""
     if len(name) <= 63 and _LABEL.fullmatch(name):
         return ""
     return (
@@ -341,7 +342,7 @@ def label_problem(name: str) -> str:
 
 
 def subdomain_problem(name: str) -> str:
-    """Why a name is no DNS subdomain (RFC 1123); empty when it is one."""
+    """Return why a name is not a DNS subdomain (RFC 1123); empty if it is one."""
     if len(name) <= 253 and all(_LABEL.fullmatch(part) for part in name.split(".")):
         return ""
     return (
@@ -353,7 +354,7 @@ def subdomain_problem(name: str) -> str:
 def _translated(
     entry: _Entry, default_namespace: str, services: Mapping[Key, Service]
 ) -> tuple[list[Read], list[Finding]]:
-    """PeerAuthentications for a retired authentication policy."""
+    """Return PeerAuthentications for a retired authentication policy."""
     meta, mistakes = decode_all(_without_nulls(entry.value.get("metadata") or {}), ObjectMeta)
     if meta is None:
         return [], [entry.finding(("metadata", *m.path), m.reason) for m in mistakes]

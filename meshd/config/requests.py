@@ -1,4 +1,4 @@
-"""What meshctl asks of the configuration → the answer. The store is the only thing it changes."""
+"""Answers meshctl's requests about the configuration. It changes nothing but the store."""
 
 from __future__ import annotations
 
@@ -35,12 +35,11 @@ def apply(
     refusals: Refusals = _accept,
     workloads: Sequence[Workload] | None = None,
 ) -> Changed | Rejected:
-    """All or nothing; also ``delete -f``.
+    """Apply objects, or delete those of ``delete -f``; all or nothing.
 
-    ``workloads``: all that run in the mesh, if that is known.
-
-    ``refusals``: what of a configuration cannot be compiled, asked before anything is stored.
-    Raises SystemRefusedError when it cannot be stored.
+    ``workloads``: all that run in the mesh, if that is known. ``refusals`` returns what cannot be
+    compiled, and is asked before anything is stored. Raises SystemRefusedError if the store cannot
+    be written.
     """
     reading = read_sources(request.sources, request.namespace, store.objects)
     reads, passed_over = validate.stored_kinds(reading.objects)
@@ -74,9 +73,10 @@ def apply(
 def delete(
     store: Store, request: DeleteNamed, workloads: Sequence[Workload] | None = None
 ) -> Changed:
-    """``workloads``: all that run in the mesh, if that is known.
+    """Delete objects by name.
 
-    Raises InvalidInputError when one of them is not there; then none is deleted.
+    ``workloads``: all that run in the mesh, if that is known. Raises InvalidInputError if an object
+    is not found; then none is deleted.
     """
     kind = find_kind(request.kind)
     keys = [_key(kind, request.namespace, name) for name in request.names]
@@ -92,7 +92,7 @@ def _lost(
     applied: Iterable[Object],
     workloads: Sequence[Workload] | None,
 ) -> tuple[str, ...]:
-    """What other objects will miss: of what is changed, all that is not applied is deleted."""
+    """Return what other objects will miss; objects that are changed but not applied are deleted."""
     left = dict(store.objects)
     for key in changed:
         left.pop(key, None)
@@ -101,10 +101,8 @@ def _lost(
 
 
 def get(store: Store, request: Get, made: Mapping[Key, Object] = _NONE) -> Objects:
-    """``made``: what there is beside the stored.
-
-    Raises InvalidInputError when the kind is unknown, or nothing has the name asked for.
-    """
+    """Return stored objects; ``made`` are further ones. Raises InvalidInputError if the kind is
+    unknown or nothing has the name."""
     kind = find_kind(request.kind)
     namespace = request.namespace if kind.NAMESPACED else ""
     found = [
@@ -124,7 +122,7 @@ def validate_sources(
     namespace: str = "default",
     directories: Sequence[str] = (),
 ) -> tuple[Finding, ...]:
-    """Everything that is wrong with texts, without a store (``meshctl validate``).
+    """Return all findings about texts, without a store (``meshctl validate``).
 
     ``directories``: where nodes read files that objects name; none: that is not known.
     """
@@ -141,7 +139,7 @@ def validate_sources(
 
 
 def find_kind(name: str) -> type[Object]:
-    """The kind that people call so (``vs``). Raises InvalidInputError."""
+    """Return the kind that users call so (``vs``). Raises InvalidInputError."""
     kind = kinds.BY_NAME.get(name.lower())
     if kind is None:
         known = [found.PLURALS[0] for found in kinds.ALL]
@@ -155,7 +153,8 @@ def _key(kind: type[Object], namespace: str, name: str) -> Key:
 
 
 def _refused(store: Store, reads: Iterable[Read], refusals: Refusals) -> tuple[Finding, ...]:
-    """Of what is applied, what would not compile: faults of other objects refuse nothing new."""
+    """Return findings about applied objects that would not compile; faults of other objects refuse
+    nothing new."""
     by_key = {read.object.key: read for read in reads}
     by_name = {str(key): read for key, read in by_key.items()}
     after = {**store.objects, **{key: read.object for key, read in by_key.items()}}

@@ -1,4 +1,4 @@
-"""Kinds of the past: what each is called today, and the one that can still be translated.
+"""Retired kinds: their present names, and the translation of the one that still has a meaning.
 
 authentication.istio.io/v1alpha1 ended with Istio 1.6:
 https://istio.io/v1.4/docs/reference/config/security/istio.authentication.v1alpha1/
@@ -51,7 +51,7 @@ _MOVED: Final = {
 
 
 def successor(group: str, version: str, kind: str) -> str:
-    """What to write in place of a retired kind or version; empty when it is not retired."""
+    """Return what replaces a retired kind or version; empty if it is not retired."""
     old = f"{group}/{version}"
     if moved := _MOVED.get((group, version, kind)):
         return f"{old} {kind} was retired; write apiVersion: {moved}"
@@ -61,13 +61,13 @@ def successor(group: str, version: str, kind: str) -> str:
 
 
 def is_policy(api_version: str, kind: str) -> bool:
-    """Whether it is a kind that ``translate`` takes."""
+    """Return whether ``translate`` takes the kind."""
     return api_version == "authentication.istio.io/v1alpha1" and kind in {"Policy", "MeshPolicy"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Translation:
-    """Either what a policy means today, or why it cannot be said today."""
+    """The present meaning of a policy, or why it has none."""
 
     policies: tuple[PeerAuthentication, ...] = ()
     errors: tuple[tuple[Path, str], ...] = ()
@@ -83,7 +83,7 @@ class _UntranslatableError(Exception):
 def translate(
     kind: str, meta: ObjectMeta, namespace: str, spec: Any, services: Mapping[Key, Service]
 ) -> Translation:
-    """The PeerAuthentications that say what a Policy or MeshPolicy said, exactly.
+    """Return the PeerAuthentications that mean exactly what a Policy or MeshPolicy meant.
 
     ``services`` are those that the policy's targets may name.
     """
@@ -173,7 +173,7 @@ def _mode(spec: dict[str, Any]) -> MutualTLSMode:
 def _service(
     path: Path, target: dict[str, Any], namespace: str, services: Mapping[Key, Service]
 ) -> tuple[Service, tuple[int, ...]]:
-    """The service that a target names, and the workloads' ports that it is limited to."""
+    """Return the service that a target names, and the workloads' ports that it is limited to."""
     name = str(target.get("name", ""))
     service = services.get(Key("Service", namespace, name))
     if service is None:

@@ -1,4 +1,4 @@
-"""What may serve a service, and finding it by labels. Pure.
+"""The backends of services, found by labels. Pure.
 
 A workload and a WorkloadEntry are the same to a service: an address with labels and an account.
 """
@@ -39,8 +39,11 @@ class Backend:
     def of_workload(
         cls, workload: Workload, enrolled: bool, node: str = "", locality: str = ""
     ) -> Backend:
-        """``node`` and ``locality``: of one that does not say them itself. Its label for mutual TLS
-        can only forbid it."""
+        """Return the backend of a workload; ``node`` and ``locality`` fill in what it does not say
+        itself.
+
+        The label for mutual TLS can only forbid it.
+        """
         return cls(
             namespace=workload.namespace,
             address=workload.addresses[0] if workload.addresses else "",
@@ -67,8 +70,11 @@ class Backend:
     def of_listed(
         cls, spec: WorkloadEntrySpec, namespace: str, labels: Mapping[str, str] | None = None
     ) -> Backend:
-        """An endpoint that somebody wrote down. Its label for mutual TLS wins; else it speaks it
-        if it has a service account."""
+        """Return the backend of a listed endpoint.
+
+        Its label for mutual TLS wins; without one, it speaks mutual TLS if it has a service
+        account.
+        """
         labels = {**(labels or {}), **spec.labels}
         if spec.network:
             labels.setdefault(NETWORK, spec.network)
@@ -116,7 +122,8 @@ class Backends:
                 self._by_label[backend.namespace, key, value].append(backend)
 
     def select(self, namespace: str, selector: Mapping[str, str]) -> list[Backend]:
-        """Those that have all labels of the selector; an empty selector selects nothing."""
+        """Return the backends that have all labels of the selector; an empty selector selects
+        nothing."""
         if not selector:
             return []
         lists = [self._by_label.get((namespace, key, value), []) for key, value in selector.items()]

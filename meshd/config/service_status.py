@@ -1,4 +1,4 @@
-"""What Kubernetes adds to a Service: the addresses at which it is reached. Pure."""
+"""The status that Kubernetes adds to a Service: the addresses at which it is reached. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from meshd.model.service import ServiceRecord
 def with_addresses(
     objects: Iterable[dict[str, Any]], records: Iterable[ServiceRecord]
 ) -> tuple[dict[str, Any], ...]:
-    """Services as they are shown: with the virtual address that the mesh has chosen, and, of a
-    LoadBalancer, the endpoints that are asked from outside. A status that came with a manifest was
-    that of another place."""
+    """Return Services with their addresses.
+
+    These are the virtual address that the mesh has chosen and, of a LoadBalancer, the endpoints
+    that are reached from outside. A status that came with a manifest was that of another place and
+    is dropped.
+    """
     known = {(record.namespace, record.name): record for record in records if record.name}
     return tuple(_with_addresses(found, known) for found in objects)
 
@@ -35,7 +38,7 @@ def _with_addresses(
 
 
 def _ingress(record: ServiceRecord) -> list[dict[str, Any]]:
-    """Nobody stands in front of the endpoints: each is reached at its own address and port."""
+    """Return the endpoints themselves: nothing stands in front of them."""
     ports: dict[str, set[int]] = {}
     for endpoint in record.endpoints:
         if endpoint.ready:

@@ -1,4 +1,4 @@
-"""Kubernetes Services → service records. Pure."""
+"""Service records of Kubernetes Services. Pure."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def _exported(service: Service) -> tuple[str, ...]:
 
 
 def _alias(service: Service) -> tuple[Endpoint, ...]:
-    """One for each port; for a port 0, which nothing is sent to, when none is listed."""
+    """Return an endpoint for each port; for a port 0, which nothing is sent to, if none is
+    listed."""
     name = (service.spec.external_name or "").rstrip(".").lower()
     ports = [(_fixed_port(port), port.port) for port in service.spec.ports] or [(0, 0)]
     return tuple(
@@ -92,7 +93,7 @@ def _fixed_port(port: ServicePort) -> int:
 
 
 def preference(written: str | None, annotations: Mapping[str, str]) -> Preference:
-    """Of ``trafficDistribution``, or of the annotation that Istio has for it.
+    """Return the preference of ``trafficDistribution``, or of the annotation that Istio has for it.
 
     https://kubernetes.io/docs/concepts/services-networking/service/#traffic-distribution
     """
@@ -118,7 +119,8 @@ def _endpoints(service: Service, backends: Backends, node: str) -> tuple[Endpoin
 
 
 def _target(port: ServicePort, backend: Backend) -> int | None:
-    """The port of a backend that serves it; None when the backend has none of that name."""
+    """Return the port of a backend that serves the port; None if the backend has none of that
+    name."""
     if isinstance(port.target_port, str) and not port.target_port.isdigit():
         return backend.ports.get(port.target_port)
     if not backend.workload and port.name in backend.ports:

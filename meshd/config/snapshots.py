@@ -1,4 +1,4 @@
-"""The store and the registered workloads → the snapshot of this moment."""
+"""The snapshot of this moment, from the store and the registered workloads."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ def take(
     service_cidr: str,
     elsewhere: Iterable[Workload] = (),
 ) -> tuple[Snapshot, tuple[str, ...]]:
-    """The snapshot, and what is wrong: files, and services that no virtual address is left for.
+    """Return the snapshot, and problems: of files, and of services without a free virtual address.
 
-    ``elsewhere``: workloads of other nodes, whose uids are none of this one.
-    New virtual addresses are remembered in the store. Raises ValueError when ``service_cidr`` is no
-    network.
+    ``elsewhere``: workloads of other nodes, whose uids are none of this one. New virtual addresses
+    are remembered in the store. Raises ValueError if ``service_cidr`` is no network.
     """
     objects = tuple(store.objects.values())
     hosts = hosts_without_address(objects, options)

@@ -1,6 +1,6 @@
 """All objects that the mesh is configured with: those of files, and those that were applied.
 
-A transaction is done as a whole, on disk first and then in memory, or not at all.
+A transaction is carried out as a whole, on disk first and then in memory, or not at all.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class Store:
     """Objects by key, with a revision that grows with each change."""
 
     def __init__(self, directory: Path, state: Path, now: Callable[[], str] = _now) -> None:
-        """``directory`` holds people's files; ``state`` is our own directory, 0700.
+        """Open the store.
 
-        Raises SystemRefusedError when ``state`` cannot be read.
+        ``directory`` holds the administrator's files; ``state`` is our own directory, 0700. Raises
+        SystemRefusedError if ``state`` cannot be read.
         """
         self._path = state / "applied.json"
         self._files = ConfigDirectory(directory, state / "config.d")
@@ -51,21 +52,21 @@ class Store:
 
     @property
     def objects(self) -> Mapping[Key, Object]:
-        """Everything in force. A change makes a new mapping; this one stays as it is."""
+        """Return all objects in force. A change makes a new mapping; this one stays as it is."""
         return self._objects
 
     @property
     def addresses(self) -> Mapping[str, str]:
-        """Virtual addresses as ``keep_addresses`` left them."""
+        """Return the virtual addresses as ``keep_addresses`` left them."""
         return self._applied.addresses
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with what is on disk right now."""
+        """Return the findings about the files on disk right now."""
         return (*self._findings, *self._unsaved)
 
     def file_of(self, key: Key) -> str:
-        """``file:line`` of an object that lives in a file; empty when it does not."""
+        """Return ``file:line`` of an object that is in a file; empty if it is not."""
         read = self._files.reads.get(key)
         return read.place if read else ""
 
@@ -103,7 +104,7 @@ class Store:
             self._notify()
 
     def withhold(self, why: Callable[[Object], str]) -> None:
-        """Objects for which ``why`` gives a reason are not in force from now on."""
+        """Withdraw objects for which ``why`` gives a reason, from now on."""
         self._why_withheld = why
         self._merge()
 
@@ -137,13 +138,13 @@ class Store:
         return True
 
     async def watch(self, interval: float = 1.0) -> None:
-        """``refresh`` each ``interval`` seconds, for ever."""
+        """Run ``refresh`` each ``interval`` seconds, for ever."""
         while True:
             await asyncio.sleep(interval)
             self.refresh()
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """Called after each change, when it is in force."""
+        """Have ``callback`` called after each change, when it is in force."""
         self._callbacks.append(callback)
 
     def _refuse_file(self, key: Key) -> None:
@@ -180,7 +181,8 @@ class Store:
 
 
 def _dated(found: Object, before: Object | None, now: Callable[[], str]) -> Object:
-    """With the time at which it was first stored: routes are merged oldest first."""
+    """Return the object with the time at which it was first stored: routes are merged oldest
+    first."""
     given = before.metadata.creation_timestamp if before else found.metadata.creation_timestamp
     meta = msgspec.structs.replace(
         found.metadata, creation_timestamp=given or now(), resource_version=None, generate_name=""

@@ -1,4 +1,4 @@
-"""Kinds of other APIs that manifests have beside those that are read. Pure."""
+"""Kinds of other APIs that manifests contain beside those that are read. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects that are not to be put in force, and what is in force in their place. Pure."""
+"""Objects that are not put in force, and those in force in their place. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _STRICT = PeerAuthenticationSpec(mtls=MutualTLS("STRICT"))
 
 
 def without(objects: Mapping[Key, Object], why: Callable[[Object], str]) -> dict[Key, Object]:
-    """``why``: empty for what stays.
+    """Return the objects in force; ``why`` returns an empty text for those that stay.
 
-    A PeerAuthentication may have been what closes its namespace, so all of that is closed. What a
-    DestinationRule is about would be spoken to without its TLS settings: see ``closed``.
+    A PeerAuthentication may have been what closes its namespace, so its whole namespace is closed.
+    The services of a DestinationRule would be reached without its TLS settings: see ``closed``.
     """
     return {
         key: found
@@ -26,7 +26,7 @@ def without(objects: Mapping[Key, Object], why: Callable[[Object], str]) -> dict
 
 
 def closed(whole: Mapping[Key, Object], left: Mapping[Key, Object]) -> tuple[tuple[str, str], ...]:
-    """Namespace and host of each DestinationRule of which nothing is left."""
+    """Return namespace and host of each DestinationRule of which nothing is left."""
     return tuple(
         (one.metadata.namespace, one.spec.host)
         for key, one in whole.items()
@@ -35,7 +35,7 @@ def closed(whole: Mapping[Key, Object], left: Mapping[Key, Object]) -> tuple[tup
 
 
 def in_place_of(kind: str, namespace: str, name: str) -> Object | None:
-    """Of an object of which no more can be told."""
+    """Return what replaces an object of which only the name is known."""
     if kind != PeerAuthentication.KIND or label_problem(namespace) or subdomain_problem(name):
         return None
     return PeerAuthentication(metadata=ObjectMeta(name=name, namespace=namespace), spec=_STRICT)

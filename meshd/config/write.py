@@ -1,4 +1,4 @@
-"""Typed objects → the JSON values that people and files see, and back. Pure."""
+"""Converts typed objects to the JSON values that users and files see, and back. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from meshd.model.base import Object, decode_scalar, encode_scalar
 
 
 def api_version(kind: type[Object]) -> str:
-    """The newest version of a kind: what is stored is shown as that."""
+    """Return the newest version of a kind: objects are shown in it."""
     return "/".join(part for part in (kind.GROUP, kind.VERSIONS[-1]) if part)
 
 
 def to_json(found: Object) -> dict[str, Any]:
-    """As ``meshctl get -o json`` shows it; what is at its default is left out."""
+    """Return an object as ``meshctl get -o json`` shows it; fields at their defaults are left
+    out."""
     # By way of JSON, so that lists are lists and keys are texts to whoever reads them.
     value = msgspec.json.decode(msgspec.json.encode(found, enc_hook=encode_scalar))
     metadata = value.pop("metadata", {})
@@ -26,7 +27,8 @@ def to_json(found: Object) -> dict[str, Any]:
 
 
 def from_json(value: Any) -> Object:
-    """The reverse. Raises InvalidInputError when it is nothing that ``to_json`` has made."""
+    """Return the object of a JSON value. Raises InvalidInputError if ``to_json`` cannot have made
+    it."""
     if not isinstance(value, dict):
         raise InvalidInputError("not an object")
     group = str(value.get("apiVersion", "")).rpartition("/")[0]

@@ -1,6 +1,6 @@
-"""By which addresses others reach a workload: those that were asked for, or those it has. Pure.
+"""The addresses at which others reach a workload: those that were asked for, or those it has. Pure.
 
-What was only seen is never recorded as if it had been asked for: it is looked at again.
+An address that was only seen is never recorded as if it had been asked for: it is looked up again.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from meshd.model.workload import HostService, Workload
 
 
 def reached(workload: Workload, host: tuple[str, ...], seen: tuple[str, ...]) -> Workload:
-    """The workload with its addresses of now. ``host``: this host's own; ``seen``: those in the
-    workload's namespace."""
+    """Return the workload with its present addresses.
+
+    ``host``: this host's own; ``seen``: those in the workload's namespace.
+    """
     if workload.addresses:
         return workload
     return msgspec.structs.replace(workload, addresses=host if workload.host else seen)
@@ -25,13 +27,16 @@ def known(
     host: tuple[str, ...],
     seen: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Workload]:
-    """All with their addresses of now; ``seen`` by uid."""
+    """Return all workloads with their present addresses; ``seen`` by uid."""
     return {uid: reached(one, host, seen.get(uid, ())) for uid, one in registered.items()}
 
 
 def asked_only(known: Mapping[str, Workload], own: Collection[str]) -> dict[str, Workload]:
-    """Records of an older meshd, which did not tell the two apart. An address that is the host's
-    own was seen, most likely."""
+    """Return workloads without addresses that were only seen.
+
+    Records of an older meshd do not distinguish the two. An address that is the host's own was
+    seen, most likely.
+    """
     return {uid: _asked_only(one, one.host, own) for uid, one in known.items()}
 
 
@@ -45,7 +50,7 @@ def _asked_only(workload: Workload, host: HostService | None, own: Collection[st
 
 
 def doubt(workload: Workload, own: Collection[str]) -> str:
-    """Empty, or why others may not reach a service of the host where they are told to."""
+    """Return why others may not reach a service of the host at its address; empty if they do."""
     host = workload.host
     if host is None or not own or not workload.addresses or set(workload.addresses) & set(own):
         return ""

@@ -19,7 +19,7 @@ ANNOTATION: Final = "meshd.io/unit"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Declared:
-    """What is to be done so that what is registered is what is declared."""
+    """The changes that make the registered services those that are declared."""
 
     register: tuple[Workload, ...]
     unregister: tuple[str, ...]
@@ -31,8 +31,10 @@ def compare(
     registered: Mapping[str, Workload],
     addresses: Iterable[str],
 ) -> Declared:
-    """An entry is about this host if it has one of its ``addresses``. One that was taken in stays
-    for as long as it is declared, whatever becomes of the address."""
+    """Return the changes; an entry is about this host if it has one of its ``addresses``.
+
+    An entry that was accepted stays for as long as it is declared, whatever becomes of the address.
+    """
     own = frozenset(addresses)
     register: list[Workload] = []
     problems: list[str] = []
@@ -80,7 +82,7 @@ def _workload(entry: WorkloadEntry, uid: str, unit: str) -> Workload:
 
 
 def _without_ports(known: Workload) -> Workload:
-    """As it was before it got its ports of the host."""
+    """Return the workload as it was before it got its ports of the host."""
     host = known.host
     if host is None:
         return known

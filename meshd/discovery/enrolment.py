@@ -27,7 +27,7 @@ from meshd.model.workload import Identity, Observation, Placement, Stage, Worklo
 
 
 class Phase(enum.StrEnum):
-    """What we wait for (CAPTURED: nothing)."""
+    """What a workload waits for; CAPTURED waits for nothing."""
 
     JOINING = "joining"
     LISTENING = "listening"
@@ -43,7 +43,7 @@ _SERVED = frozenset({Phase.LISTENING, Phase.CAPTURED, Phase.RELEASING})
 
 
 class Life(msgspec.Struct, frozen=True):
-    """One workload's way. ``workload`` is as it is served; what is wanted may be newer."""
+    """One workload's life. ``workload`` is as it is served; a newer version may be wanted."""
 
     workload: Workload
     phase: Phase = Phase.JOINING
@@ -52,7 +52,7 @@ class Life(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the other rooms tell."""
+    """The facts that other parts report."""
 
     observations: Mapping[str, Observation] = {}
     """By uid. A workload that is not listed is as good as absent."""
@@ -112,7 +112,7 @@ def step(lives: Mapping[str, Life], wanted: Mapping[str, Workload], facts: Facts
 
 
 def known_again(life: Life, registered: Workload | None) -> Life:
-    """What follows when a workload that is held is registered, or (None) given up."""
+    """Return the life of a held workload that is registered again or, with None, given up."""
     if life.phase is not Phase.HELD:
         return life
     return Life(registered, Phase.CAPTURED) if registered else _in(life, Phase.RELEASING)
@@ -127,7 +127,8 @@ def _advance(life: Life, wanted: Workload | None, facts: Facts) -> Life | None:
 
 
 def _has_moved(before: Workload, now: Workload) -> bool:
-    """A namespace is another one under another path, or by its cookie as far as that is known."""
+    """Return whether a workload has another namespace: by path, or by cookie as far as that is
+    known."""
     cookies = {before.netns_cookie, now.netns_cookie} - {0}
     return before.netns != now.netns or len(cookies) > 1
 
@@ -142,7 +143,7 @@ def _stay(life: Life, facts: Facts) -> Life:
 
 
 def _leave(life: Life, facts: Facts) -> Life | None:
-    """Nothing is taken away before what relies on it is known to be gone."""
+    """Return the next step out; nothing is removed before what relies on it is known to be gone."""
     uid = life.workload.uid
     stage = _observed(uid, facts)
     match life.phase:
@@ -209,12 +210,13 @@ def _identities(lives: Iterable[Life], trust_domain: str) -> tuple[Identity, ...
 def owners_accepted(
     published: Iterable[str], accepted: Collection[str], owner: Callable[[str], str]
 ) -> frozenset[str]:
-    """Uids of which every published listener is accepted. ``owner``: a listener's uid, or ""."""
+    """Return the uids of which every published listener is accepted; ``owner`` returns a listener's
+    uid, or ""."""
     owned = [(owner(name), name in accepted) for name in published]
     refused = {uid for uid, is_accepted in owned if not is_accepted}
     return frozenset(uid for uid, _ in owned if uid and uid not in refused)
 
 
 def owners_present(present: Iterable[str], owner: Callable[[str], str]) -> frozenset[str]:
-    """Uids that have any listener."""
+    """Return the uids that have any listener."""
     return frozenset(uid for uid in map(owner, present) if uid)

@@ -1,4 +1,4 @@
-"""Which workloads people mean. Pure."""
+"""Finds the workloads that a user names. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _SUFFIXES: Final = {
 
 
 def find(workloads: Iterable[Workload], asked: str, namespace: str) -> tuple[Workload, ...]:
-    """By name, by the beginning of one, as ``TYPE/NAME``, each also with ``.NAMESPACE``.
+    """Return workloads by name, by the beginning of one, or as ``TYPE/NAME``, each also with
+    ``.NAMESPACE``.
 
     An exact name wins over beginnings. Raises InvalidInputError.
     """

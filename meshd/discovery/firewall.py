@@ -1,4 +1,4 @@
-"""What the host's packet filter and the mesh do not know of each other. Pure, but for ``saved``.
+"""Conflicts between the host's packet filter and the mesh. Pure, but for ``saved``.
 
 The filter sees connections to and from the proxy in place of the service's.
 """
@@ -36,8 +36,11 @@ _ALL: Final = re.compile(r"(-j (DROP|REJECT)\b.*)")
 
 
 def remarks(chains: Iterable[tuple[str, str, Iterable[str]]], ports: Collection[int]) -> list[str]:
-    """``chains``: of the host's tables, each with its name, its policy and its rules as
-    iptables-save shows them; ``ports``: what the service declares."""
+    """Return a remark for each rule that the mesh affects.
+
+    ``chains``: of the host's tables, each with its name, its policy and its rules as iptables-save
+    shows them; ``ports``: those that the service declares.
+    """
     found: dict[str, None] = {}
     for name, policy, rules in chains:
         if name.startswith(_OURS):

@@ -1,4 +1,4 @@
-"""Workloads that are members of a WorkloadGroup, and the WorkloadEntries that stand for them. Pure.
+"""Members of WorkloadGroups, and the WorkloadEntries that represent them. Pure.
 
 A workload names its group in an annotation. It gets the group's labels, service account and ports,
 is ready only while the group's probe passes, and is an entry for as long as its node is connected:
@@ -33,7 +33,8 @@ def group_of(workload: Workload, objects: Mapping[Key, Object]) -> WorkloadGroup
 def as_member(
     workload: Workload, objects: Mapping[Key, Object], is_healthy: Callable[[str], bool]
 ) -> Workload:
-    """As its group wants it; what the workload says itself wins. Without a group: as it is."""
+    """Return the workload with its group's values, which its own override; without a group,
+    unchanged."""
     group = group_of(workload, objects)
     if group is None:
         return workload
@@ -53,7 +54,7 @@ def as_member(
 def probes(
     workloads: Iterable[Workload], objects: Mapping[Key, Object]
 ) -> dict[str, tuple[Workload, ReadinessProbe]]:
-    """What is to be checked on this node, by uid."""
+    """Return the health probes of this node, by uid."""
     return {
         one.uid: (one, group.spec.probe)
         for one in workloads
@@ -62,7 +63,7 @@ def probes(
 
 
 def entries(members: Iterable[Workload]) -> dict[Key, WorkloadEntry]:
-    """One for each member that has an address, wherever it runs; named as Istio names them."""
+    """Return an entry for each member with an address, on any node; named as Istio names them."""
     found: dict[Key, WorkloadEntry] = {}
     for one in members:
         group = one.annotations.get(ANNOTATION)

@@ -1,6 +1,6 @@
-"""Checks of the members of WorkloadGroups on this node: when they pass often enough, and how.
+"""Checks the health of WorkloadGroups' members on this node.
 
-What is healthy is decided by pure functions; ``Checker`` asks, each workload on its own.
+Pure functions decide what is healthy; ``Checker`` probes each workload on its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Health:
-    """``streak``: how often the last result came in a row."""
+    """The results so far. ``streak``: how often the last result came in a row."""
 
     healthy: bool = False
     passed: bool = False
@@ -39,7 +39,7 @@ class Health:
 
 
 def step(health: Health, passed: bool, probe: ReadinessProbe) -> Health:
-    """After one more check. A new member is not healthy before it has passed."""
+    """Return the health after one more check. A new member is not healthy before it has passed."""
     streak = health.streak + 1 if passed == health.passed else 1
     needed = probe.success_threshold if passed else probe.failure_threshold
     healthy = passed if streak >= max(needed, 1) else health.healthy
@@ -47,7 +47,7 @@ def step(health: Health, passed: bool, probe: ReadinessProbe) -> Health:
 
 
 async def passes(probe: ReadinessProbe, workload: Workload, run: Run) -> bool:
-    """Whether it passes within its time. Nobody is asked but the workload itself."""
+    """Return whether the probe passes in time. Nothing but the workload itself is asked."""
     try:
         async with asyncio.timeout(max(probe.timeout_seconds, 1)):
             if probe.exec:
@@ -92,7 +92,10 @@ async def _get(check: HTTPHealthCheck, where: str) -> bool:
 
 
 async def _serves(host: str, port: int, service: str) -> bool:
-    """https://github.com/grpc/grpc/blob/master/doc/health-checking.md, over plain text."""
+    """Ask gRPC's health service, in plaintext.
+
+    https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+    """
     name = service.encode()
     message = b"\x0a" + bytes([len(name)]) + name if name else b""
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -105,7 +108,7 @@ async def _serves(host: str, port: int, service: str) -> bool:
 
 
 class _Target(msgspec.Struct, frozen=True):
-    """What of a workload a check depends on: when it is another, the check begins anew."""
+    """The part of a workload on which a check depends: if it changes, the check begins again."""
 
     probe: ReadinessProbe
     addresses: tuple[str, ...]
@@ -119,9 +122,10 @@ class _Target(msgspec.Struct, frozen=True):
 
 
 class Checker:
-    """``changed`` is called when a workload becomes healthy, or is no more.
+    """Runs the checks.
 
-    ``record`` is a file with those that are: after a restart they go on as they were.
+    ``changed`` is called when a workload becomes healthy, or is no longer. ``record`` is a file of
+    the healthy ones: after a restart they stay healthy.
     """
 
     def __init__(self, record: Path, changed: Callable[[], None], run: Run) -> None:
@@ -136,7 +140,7 @@ class Checker:
         return health is not None and health.healthy
 
     def check(self, wanted: Mapping[str, tuple[Workload, ReadinessProbe]]) -> None:
-        """These from now on, and no others. One that is checked already goes on."""
+        """Check these from now on, and no others. A check that runs already goes on."""
         targets = {uid: _Target.of(one, probe) for uid, (one, probe) in wanted.items()}
         for uid, (target, task) in list(self._running.items()):
             if targets.get(uid) != target:
@@ -191,9 +195,12 @@ def _load(record: Path) -> tuple[str, ...]:
 
 
 def own_address(workload: Workload, wanted: str = "") -> str:
-    """Where a workload is asked: at what its probe wants, if that is its own, or at its first
-    address; empty when it has none. A service of this host is asked where it needs no way through
-    the mesh; the loopback interface of other workloads is not ours."""
+    """Return where a workload is probed; empty if it has no address.
+
+    That is the address of its probe, if that is its own, or its first address. A service of this
+    host is probed where no way through the mesh is needed; the loopback interface of other
+    workloads is not reachable.
+    """
     if workload.host:
         return "127.0.0.1" if wanted in {"", *_LOOPBACK, *workload.addresses} else ""
     first = next(iter(workload.addresses), "")

@@ -1,9 +1,8 @@
-"""Which services of the host were started when the mesh could not serve them, and what to do about
-each once it can.
+"""Services of the host that were started when the mesh could not serve them, and their next steps.
 
-They start all the same, with nothing of theirs passing. Some do not survive that: they need a peer
-to be ready, and systemd gives up after ``TimeoutStartSec`` or a few attempts. Nobody would start
-those again.
+They start all the same, with their traffic dropped. Some fail then: they need a peer to be ready,
+and systemd gives up after ``TimeoutStartSec`` or a few attempts. Nobody else would start those
+again.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from meshd.errors import MeshdError, SystemRefusedError
 
 
 class Step(enum.Enum):
-    """What becomes of a unit that was started too early, now that it can be served."""
+    """The next step for a unit that was started too early and can be served now."""
 
     START = "start"
     WAIT = "wait"
@@ -27,8 +26,11 @@ class Step(enum.Enum):
 
 
 def next_step(unit: Unit, hold: Unit) -> Step:
-    """Never starts what somebody has stopped. When its hold has failed, systemd did not even try to
-    start it, so that it does not count as failed itself."""
+    """Return the step, which never starts what an administrator has stopped.
+
+    When its hold has failed, systemd did not even try to start the unit, so that it does not count
+    as failed itself.
+    """
     match unit.state:
         case "failed":
             return Step.START
@@ -44,7 +46,7 @@ def next_step(unit: Unit, hold: Unit) -> Step:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HeldStarts:
-    """Notes, an empty file for each unit. root writes them."""
+    """Notes: an empty file for each unit, written by root."""
 
     directory: Path
 

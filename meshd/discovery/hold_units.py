@@ -1,7 +1,7 @@
-"""What systemd is told of an enrolled unit: the text of each file below /etc/systemd/system. Pure.
+"""The files of an enrolled unit below /etc/systemd/system. Pure.
 
-Whatever root runs before the unit starts is a unit of its own, ``meshd-hold@NAME.service``: inside
-the enrolled unit it would have that unit's environment, root directory, namespaces, output and time
+What root runs before the unit starts is a unit of its own, ``meshd-hold@NAME.service``: inside the
+enrolled unit it would have that unit's environment, root directory, namespaces, output and time
 limit, all of which others may control. The enrolled unit and the sockets that pass connections to
 it require it and come after it.
 """
@@ -70,7 +70,7 @@ _RESTORING: Final = " ".join(
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """What the files of one enrolled unit depend on."""
+    """The input of the files of one enrolled unit."""
 
     unit: str
     meshctl: str
@@ -84,7 +84,7 @@ class Preparation:
 
 
 def hold_of(unit: str) -> str:
-    """The unit that holds it."""
+    """Return the unit that holds a unit."""
     return f"{HOLD_PREFIX}{escaped(_name(unit))}.service"
 
 
@@ -93,28 +93,29 @@ def unit_drop_in(unit: str) -> str:
 
 
 def boot_drop_in(unit: str) -> str:
-    """By which its slice is there as soon as the system boots."""
+    """Return the drop-in by which the unit's slice exists as soon as the system boots."""
     return f"sysinit.target.d/{DROP_IN.removesuffix('.conf')}-{escaped(_name(unit))}.conf"
 
 
 def own_paths(unit: str) -> frozenset[str]:
-    """All files of an enrolled unit but those about its sockets."""
+    """Return all files of an enrolled unit but those of its sockets."""
     return frozenset({hold_of(unit), unit_drop_in(unit), slice_of(unit), boot_drop_in(unit)})
 
 
 def socket_drop_in(unit: str, socket: str) -> str:
-    """Named after the unit, too: a socket may pass its connections to several."""
+    """Return the path of a socket's drop-in, named after the unit, since a socket may have
+    several."""
     return f"{socket}.d/{DROP_IN.removesuffix('.conf')}-{escaped(_name(unit))}.conf"
 
 
 def held_sockets(unit: str, paths: Iterable[str]) -> frozenset[str]:
-    """The sockets whose drop-ins for the unit are among the paths."""
+    """Return the sockets whose drop-ins for the unit are among the paths."""
     sockets = {path.partition(".d/")[0] for path in paths if ".socket.d/" in path}
     return frozenset(one for one in sockets if socket_drop_in(unit, one) in paths)
 
 
 def files(wanted: Preparation) -> dict[str, str]:
-    """Texts by path below the directory of units. Raises InvalidInputError."""
+    """Return texts by path below the directory of units. Raises InvalidInputError."""
     for path in filter(None, (wanted.meshctl, wanted.home)):
         if not _PATH.fullmatch(path):
             raise InvalidInputError(
@@ -131,7 +132,7 @@ def files(wanted: Preparation) -> dict[str, str]:
 
 
 def escaped(text: str) -> str:
-    """As systemd-escape(1) does it; what would be too long then is cut and made unique."""
+    """Escape a text as systemd-escape(1) does; a result that is too long is cut and made unique."""
     result = "".join(
         one if one in _PLAIN and (one != "." or index) else f"\\x{ord(one):02x}"
         for index, one in enumerate(text)
@@ -150,9 +151,12 @@ def _head(unit: str) -> str:
 
 
 def _hold(wanted: Preparation) -> str:
-    """Without meshd on the host it holds nobody up; when it fails, so does the unit's start. It
-    starts anew with the unit each time, also when systemd restarts that, and nobody can stop it,
-    which would stop the unit."""
+    """Return the unit that holds an enrolled unit.
+
+    Without meshd on the host it delays nothing; if it fails, so does the unit's start. It starts
+    again with the unit each time, also when systemd restarts that, and cannot be stopped, which
+    would stop the unit.
+    """
     unit, slice_ = wanted.unit, slice_of(wanted.unit)
     home = f"Environment=MESHD_HOME={wanted.home}\n" if wanted.home else ""
     writable = f"ReadWritePaths=-{wanted.home}\n" if wanted.home else ""
@@ -190,7 +194,8 @@ def _of_unit(wanted: Preparation) -> str:
 
 
 def _slice(unit: str) -> str:
-    """Rules name its cgroup: where it is missing, iptables-restore refuses a whole file."""
+    """Return the slice; rules name its cgroup, without which iptables-restore refuses a whole
+    file."""
     return f"""\
 {_head(unit)}Description=Slice of {unit}, whose traffic is captured
 Documentation=man:meshd(8)

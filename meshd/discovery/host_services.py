@@ -1,7 +1,7 @@
-"""Services of the host that are enrolled: their ports there, and the record of them. No traces of
-systemd: that is ``units``.
+"""Enrolled services of the host: their ports there, and the record of them.
 
-Unlike pods, whoever enrolled them is gone, so the record outlives a reboot.
+What systemd needs is in ``units``. Unlike a pod's, their registrar is gone, so the record outlives
+a reboot.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ RECORD: Final = "services.json"
 
 
 def with_ports(found: Iterable[Workload], known: Mapping[str, Workload]) -> tuple[Workload, ...]:
-    """Services of the host get their two ports; who is known keeps them. Others stay as they are.
+    """Give services of the host their two ports; known ones keep theirs, other workloads stay
+    unchanged.
 
-    Raises NotReadyError when no port is left.
+    Raises NotReadyError if no port is left.
     """
     given = {uid: host for uid, one in known.items() if (host := one.host)}
     result: list[Workload] = []
@@ -75,8 +76,10 @@ def _captured_ports(workload: Workload) -> set[int]:
 
 
 def save(path: Path, registered: Mapping[str, Workload], before: Mapping[str, Workload]) -> None:
-    """Only what differs from what was registered before: a disk that takes nothing is no reason to
-    refuse what is not kept there. Raises SystemRefusedError."""
+    """Write what differs from what was registered before. Raises SystemRefusedError.
+
+    A disk that cannot be written is no reason to refuse workloads that are not recorded there.
+    """
     hosted = _hosted(registered)
     if hosted != _hosted(before):
         workloads.save(path, workloads.Record(hosted))

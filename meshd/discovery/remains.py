@@ -1,6 +1,6 @@
-"""A record of a workload that cannot be used → what keeps its traffic captured. Pure.
+"""Makes, of a damaged record of a workload, one that keeps its traffic captured. Pure.
 
-Nothing of it is served: whatever says which policies apply to it may be what is damaged.
+The workload is not served: the damage may be in what says which policies apply to it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 
 def of(uid: str, raw: msgspec.Raw | None = None) -> Workload | None:
-    """``raw``: the record of it, or of its life. None when its uid is none."""
+    """Return the remains of a record, ``raw``; None if the uid is invalid."""
     fields = _fields(raw)
     known = {"uid": uid, "name": "unknown", "namespace": "unknown", "netns": ""}
     place = {
@@ -58,7 +58,7 @@ def _numbers(ports: Any) -> list[int]:
 
 
 def _usable(value: Mapping[str, Any], kind: type[msgspec.Struct], *names: str) -> dict[str, Any]:
-    """The fields that can be used, each looked at for itself."""
+    """Return the usable fields, each checked by itself."""
     found: dict[str, Any] = {}
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
     for name in (names or types.keys()) & value.keys():

@@ -1,7 +1,7 @@
-"""Two records on disk and the pins → what is registered, and how far each workload is. Pure.
+"""Restores registered workloads and their phases from two records on disk and the pins. Pure.
 
-A record that cannot be used never releases what was captured: it costs its workload to be served,
-until that is registered again or given up, and costs no other anything.
+A damaged record never releases captured traffic: its workload is not served until it is registered
+again or given up, and no other is affected.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ class Restored(msgspec.Struct, frozen=True):
 
 
 def restore(services: Loaded, running: Loaded, pinned: Collection[str]) -> Restored:
-    """``services``: those of the host, which outlive a reboot; ``running``: all workloads.
-    ``pinned``: uids of which the namespace is held."""
+    """Return what was registered, and how far each workload is.
+
+    ``services``: those of the host, which outlive a reboot; ``running``: all workloads. ``pinned``:
+    uids whose namespaces are held.
+    """
     registered = dict(_registered(services, running))
     lives = dict(running.record.lives)
     for uid, workload in registered.items():
@@ -47,7 +50,8 @@ def restore(services: Loaded, running: Loaded, pinned: Collection[str]) -> Resto
 
 
 def _registered(services: Loaded, running: Loaded) -> Iterator[tuple[str, Workload]]:
-    """What was served last counts where what was registered cannot be used."""
+    """Yield registered workloads; one whose registration is damaged is taken as it was last
+    served."""
     there = running.record.registered
     for uid in services.unusable.keys() | running.unusable.keys():
         if uid in running.record.lives:
@@ -74,7 +78,7 @@ def _problems(
 
 
 def pinned(directory: Path) -> tuple[str, ...]:
-    """UIDs of workloads whose namespaces are held there."""
+    """Return the uids of workloads whose namespaces are held there."""
     try:
         return tuple(path.name.partition("@")[0] for path in directory.iterdir())
     except OSError:

@@ -1,8 +1,8 @@
-"""Processes of an enrolled unit that have left its cgroup, so that nothing of theirs is captured.
+"""Processes of an enrolled unit that have left its cgroup, and so are not captured.
 
-``su -``, ``sudo -i`` and all else that opens a PAM session move to the session's cgroup, and
-``systemd-run`` and cron start what they are told in one of their own. The capture role looks for
-them while a unit is enrolled, and ``meshctl`` once more: it knows what systemd says of the unit.
+``su -``, ``sudo -i`` and everything else that opens a PAM session moves to the session's cgroup;
+``systemd-run`` and cron start programs in one of their own. The capture role looks for them while a
+unit is enrolled, and ``meshctl`` once more: it knows the state of the unit in systemd.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ class Process:
 
 
 def strays(processes: Mapping[int, Process], slice_: str, user: int) -> tuple[Process, ...]:
-    """Those that have left the slice: begun by a process in it, or by somebody else on behalf of
-    the unit's user. Pure."""
+    """Return processes that have left the slice. Pure.
+
+    They were started by a process in it, or by others on behalf of the unit's user.
+    """
     is_own = user not in _SHARED_USERS
     return tuple(
         one
@@ -58,8 +60,8 @@ def strays(processes: Mapping[int, Process], slice_: str, user: int) -> tuple[Pr
 def bypasses(
     services: Mapping[str, HostService], processes: Mapping[int, Process]
 ) -> dict[str, str]:
-    """What has left the cgroup of which service, and is in none of another's: remarks by uid of the
-    workload. Pure."""
+    """Return remarks by uid of the workload, about processes that are in no service's cgroup any
+    more. Pure."""
     told: dict[str, str] = {}
     for uid, service in services.items():
         outside = {one.cgroup for one in services.values()} - {service.cgroup}
@@ -74,13 +76,13 @@ def bypasses(
 
 
 def _user(processes: Mapping[int, Process], slice_: str) -> int:
-    """As which a service runs, if it does so as one user only; else 0."""
+    """Return the user of a service that runs as one user only; else 0."""
     users = {one.user for one in processes.values() if _is_in(one, slice_)}
     return users.pop() if len(users) == 1 else 0
 
 
 def remark(found: Iterable[Process], unit: str) -> str:
-    """What people are told of them; empty when there are none. Pure."""
+    """Return the remark about such processes; empty if there are none. Pure."""
     told = [f"{one.pid} ({one.name}) in {one.cgroup}" for one in found]
     if not told:
         return ""
@@ -89,7 +91,7 @@ def remark(found: Iterable[Process], unit: str) -> str:
 
 
 def running() -> dict[int, Process]:
-    """All of this network namespace, by pid."""
+    """Return all processes of this network namespace, by pid."""
     own, transient = _namespace(_PROC / "self"), frozenset[str]()
     with contextlib.suppress(OSError):
         transient = frozenset(path.name for path in _TRANSIENT.iterdir())
@@ -98,7 +100,7 @@ def running() -> dict[int, Process]:
 
 
 def _read(path: Path, transient: frozenset[str]) -> tuple[Process, int] | None:
-    """None when it has ended. With its network namespace: proc(5)."""
+    """Return a process with its network namespace; None if it has ended: proc(5)."""
     try:
         before, _, after = (path / "stat").read_text(errors="replace").rpartition(")")
         lines = (path / "cgroup").read_text(errors="replace").splitlines()
@@ -113,7 +115,7 @@ def _read(path: Path, transient: frozenset[str]) -> tuple[Process, int] | None:
 
 
 def _namespace(path: Path) -> int:
-    """0: it is not for us to see."""
+    """Return a namespace's number; 0 if it is not visible."""
     try:
         return (path / "ns/net").stat().st_ino
     except OSError:

@@ -1,4 +1,4 @@
-"""The manager of this host, by way of systemctl(1): what it knows of units, what it has to do."""
+"""The manager of this host, by way of systemctl(1): its knowledge of units, and its jobs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LOCAL: Final = re.compile(r"[/@]|.*\((Netlink|FIFO|Special|MessageQueue|USBFunc
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unit:
-    """What systemd knows of a unit."""
+    """A unit as systemd knows it."""
 
     asked: str
     """The name by which systemd was asked for it, perhaps an alias."""
@@ -49,12 +49,12 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Its own: systemd.unit(5), "aliases"."""
+        """Return the unit's own name: systemd.unit(5), "aliases"."""
         return self.properties.get("Id") or self.asked
 
     @property
     def load_state(self) -> str:
-        """``loaded``, ``masked``, ``not-found`` …"""
+        """Return ``loaded``, ``masked``, ``not-found`` or another load state."""
         return self.properties.get("LoadState", "")
 
     @property
@@ -63,39 +63,38 @@ class Unit:
 
     @property
     def state(self) -> str:
-        """``active``, ``activating``, ``failed`` …"""
+        """Return ``active``, ``activating``, ``failed`` or another active state."""
         return self.properties.get("ActiveState", "")
 
     @property
     def result(self) -> str:
-        """Why its last run ended: ``success``, ``timeout`` …"""
+        """Return why the last run ended, such as ``success`` or ``timeout``."""
         return self.properties.get("Result", "")
 
     @property
     def cgroup(self) -> str:
-        """Where its processes are; its slice may be another already, which counts from its next
-        start."""
+        """Return the cgroup of the processes; another slice may count from the next start."""
         return self.properties.get("ControlGroup", "")
 
     @property
     def user(self) -> int:
-        """As which it runs; 0: root, or it does not run."""
+        """Return the user that the unit runs as; 0: root, or it does not run."""
         number = whole(self.properties.get("UID", ""), _NO_USER - 1)
         return number or 0
 
     @property
     def sockets(self) -> frozenset[str]:
-        """Socket units that pass connections to it, of those that systemd has in memory."""
+        """Return the socket units in systemd's memory that pass connections to the unit."""
         triggers = self.properties.get("TriggeredBy", "").split()
         return frozenset(one for one in triggers if one.endswith(".socket"))
 
     @property
     def triggers(self) -> tuple[str, ...]:
-        """Of a socket: whom it passes connections to."""
+        """Return the units to which a socket passes connections."""
         return tuple(self.properties.get("Triggers", "").split())
 
     def says(self, property_: str) -> bool:
-        """Whether a setting that is yes or no is yes."""
+        """Return whether a setting that is yes or no is yes."""
         return self.properties.get(property_) == "yes"
 
     @property
@@ -108,13 +107,13 @@ class Unit:
 
     @property
     def is_outside(self) -> bool:
-        """It runs, and was not started again since it was enrolled."""
+        """Return whether the unit runs and was not restarted since it was enrolled."""
         return self.active and bool(self.cgroup) and not self.is_in_slice
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prepared:
-    """What ``prepare`` has done of which something is left."""
+    """The changes of ``prepare`` that still exist."""
 
     is_held: bool
     """There is a unit that holds it before it starts."""
@@ -133,17 +132,17 @@ class Systemd:
         return self.look_at((unit,))[0]
 
     def look_at(self, units: Sequence[str]) -> tuple[Unit, ...]:
-        """All with one question. Raises SystemRefusedError."""
+        """Return the units, with one call. Raises SystemRefusedError."""
         return _show(units, _PROPERTIES)
 
     def all_sockets(self) -> tuple[Unit, ...]:
-        """Whether or not they are in memory. Raises SystemRefusedError."""
+        """Return all sockets, in memory or not. Raises SystemRefusedError."""
         listing = ("list-unit-files", "--type=socket", "--plain", "--no-legend")
         names = {line.split(" ")[0] for line in _systemctl(*listing).splitlines()}
         return self._show_sockets(one for one in names if "@." not in one)
 
     def on_network(self, sockets: Iterable[str]) -> frozenset[str]:
-        """Those that listen for a network. Raises SystemRefusedError."""
+        """Return the sockets that listen on a network. Raises SystemRefusedError."""
         shown = self._show_sockets(sockets)
         return frozenset(one.asked for one in shown if listens_on_network(one))
 
@@ -153,8 +152,7 @@ class Systemd:
     # ---- what is enrolled
 
     def prepare(self, *wanted: Preparation) -> None:
-        """Their slices are there, and from their next start on they will be in them, and be held
-        before.
+        """Make the units' slices and holds, which apply from their next start on.
 
         The same again does nothing. Raises SystemRefusedError, InvalidInputError.
         """
@@ -167,7 +165,7 @@ class Systemd:
         return hold_units.unit_drop_in(unit) in self._paths(unit)
 
     def prepared(self) -> tuple[str, ...]:
-        """All units that are, by the names under which they were enrolled."""
+        """Return all prepared units, by the names under which they were enrolled."""
         found = self._units.glob(hold_units.unit_drop_in("*.service"))
         return tuple(sorted(path.parent.name.removesuffix(".d") for path in found))
 
@@ -176,23 +174,24 @@ class Systemd:
         return Prepared(hold_of(unit) in paths, hold_units.held_sockets(unit, paths))
 
     def undo(self, unit: str) -> None:
-        """No trace of ``prepare`` but the slice, as long as the service runs in it."""
+        """Remove every trace of ``prepare`` but the slice, as long as the service runs in it."""
         if self._write(unit, {}):
             _systemctl("daemon-reload")
 
     # ---- what is to run
 
     def restart(self, unit: str) -> None:
-        """If it runs. Raises SystemRefusedError."""
+        """Restart a unit that runs. Raises SystemRefusedError."""
         _systemctl("try-restart", "--", unit)
 
     def start_again(self, *units: str) -> None:
-        """However often they have failed. Does not wait for them. Raises SystemRefusedError."""
+        """Start units, however often they have failed, without waiting. Raises
+        SystemRefusedError."""
         _systemctl("reset-failed", "--", *units)
         _systemctl("start", "--no-block", "--", *units)
 
     def stop_slice(self, unit: str) -> None:
-        """Once nothing runs in it: it would take that along."""
+        """Stop the slice once nothing runs in it: it would take that along."""
         if self.look(unit).is_in_slice:
             return
         _systemctl("stop", slice_of(unit))
@@ -203,17 +202,15 @@ class Systemd:
     # ---- files
 
     def _paths(self, unit: str) -> frozenset[str]:
-        """Of the unit's files that there are, below the directory of units."""
+        """Return the existing files of the unit, below the directory of units."""
         own = hold_units.own_paths(unit)
         found = {path for path in own if (self._units / path).is_file()}
         of_sockets = self._units.glob(hold_units.socket_drop_in(unit, "*.socket"))
         return frozenset(found | {str(path.relative_to(self._units)) for path in of_sockets})
 
     def _write(self, unit: str, texts: Mapping[str, str]) -> bool:
-        """These and no other files of the unit. Whether anything has changed.
-
-        Raises SystemRefusedError.
-        """
+        """Write these and no other files of the unit; return whether any changed. Raises
+        SystemRefusedError."""
         changed = False
         place = self._units
         try:
@@ -229,7 +226,7 @@ class Systemd:
 
 
 def described(unit: str, text: str) -> Unit:
-    """What systemctl(1) shows of it: a list has a line for each item. Pure."""
+    """Return the unit that systemctl(1) describes: a list has a line for each item. Pure."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         name, equals, value = line.partition("=")
@@ -239,13 +236,14 @@ def described(unit: str, text: str) -> Unit:
 
 
 def listens_on_network(socket: Unit) -> bool:
-    """And not only at a path or an abstract name on this host. Pure."""
+    """Return whether a socket listens on a network, not only on a path or an abstract name.
+    Pure."""
     listeners = socket.properties.get("Listen", "").splitlines()
     return any(not _LOCAL.match(one) for one in listeners)
 
 
 def passing_to(unit: Unit, sockets: Iterable[Unit]) -> tuple[str, ...]:
-    """Those of the sockets that pass connections of a network to the unit. Pure."""
+    """Return the sockets that pass connections of a network to the unit. Pure."""
     return tuple(
         sorted(
             one.name
@@ -264,14 +262,15 @@ def _show(units: Sequence[str], properties: Sequence[str]) -> tuple[Unit, ...]:
 
 
 def _remove(path: Path) -> None:
-    """And the directory of drop-ins that it was the last one in."""
+    """Remove a file, and its directory of drop-ins if that is empty then."""
     path.unlink()
     if path.parent.suffix == ".d" and not any(path.parent.iterdir()):
         path.parent.rmdir()
 
 
 def _replace(path: Path, text: str) -> bool:
-    """Whether it was another text, or none. At once: systemd may read it at any moment."""
+    """Replace a file at once, since systemd may read it at any moment; return whether it
+    changed."""
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
         return False
     path.parent.mkdir(mode=0o755, exist_ok=True)

@@ -1,6 +1,6 @@
-"""One question over TLS, on a connection that exists: what an HTTPS check needs, and no more.
+"""One question over TLS, on an existing connection, for an HTTPS check.
 
-Over memory buffers, because asyncio was imported without TLS (``meshd.__main__``).
+It uses memory buffers, because asyncio was imported without TLS (``meshd.__main__``).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _LONGEST: Final = 65536
 async def first_line(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
 ) -> bytes:
-    """Of the answer; less when the server hangs up. Raises OSError when it does not speak TLS.
+    """Return the first line of the answer; less if the server hangs up.
 
-    The server is not verified: a check asks whether it answers, not who it is.
+    Raises OSError if it does not speak TLS. The server is not verified: a check asks whether it
+    answers, not which it is.
     """
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

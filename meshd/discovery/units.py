@@ -22,7 +22,8 @@ _NEVER: Final = re.compile(
 
 
 def unit_name(text: str) -> str:
-    """With its suffix. Raises InvalidInputError when it can be no service of the mesh."""
+    """Return the name with its suffix. Raises InvalidInputError if it cannot be a service of the
+    mesh."""
     name, dot, kind = text.rpartition(".")
     if not dot or kind not in {"service", "socket", "timer", "slice", "scope", "target", "mount"}:
         name, kind = text, "service"
@@ -41,12 +42,12 @@ def unit_name(text: str) -> str:
 
 
 def workload_name(unit: str) -> str:
-    """As it may be part of a uid and of a label: ``web@1.service`` is ``web-1``."""
+    """Return the name as part of a uid and of a label: ``web@1.service`` is ``web-1``."""
     return re.sub(r"[^A-Za-z0-9.-]+", "-", unit.removesuffix(".service")).strip("-.").lower()
 
 
 def slice_of(unit: str) -> str:
-    """Different for different units."""
+    """Return the slice, which differs for different units."""
     name = unit.removesuffix(".service")
     plain = re.sub(r"[^A-Za-z0-9.]", "_", name)
     if plain != name:
@@ -55,5 +56,5 @@ def slice_of(unit: str) -> str:
 
 
 def cgroup_of(unit: str) -> str:
-    """Where systemd puts that slice."""
+    """Return the cgroup at which systemd puts that slice."""
     return f"{SLICE_PREFIX}.slice/{slice_of(unit)}"

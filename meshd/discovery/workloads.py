@@ -1,6 +1,6 @@
 """The record of the workloads on this node, on disk in the run directory.
 
-It outlives the process that keeps it, and not a reboot: network namespaces do not either.
+It outlives the process that keeps it, but not a reboot: neither do network namespaces.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ T = TypeVar("T")
 
 
 class _Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file, before each of its parts is looked at."""
+    """The file, before its parts are decoded."""
 
     registered: dict[str, msgspec.Raw] = {}
     lives: dict[str, msgspec.Raw] = {}
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who is registered, and how far each is. Either may know a uid that the other does not."""
+    """The registered workloads, and how far each is. Either may have a uid that the other lacks."""
 
     registered: dict[str, Workload] = {}
     lives: dict[str, Life] = {}
 
 
 def elsewhere(workload: Workload) -> Workload:
-    """Of another node: named so that no workload of this one can have its uid."""
+    """Return a workload of another node, with a uid that no workload of this node can have."""
     return msgspec.structs.replace(workload, uid=f"{workload.node}/{workload.uid}")
 
 
@@ -48,12 +48,10 @@ def roster(
     enrolled: Collection[str],
     locality: str = "",
 ) -> tuple[Workload, ...]:
-    """A node's workloads as the others are to know them, always in the same order.
+    """Return a node's workloads as other nodes are told of them, always in the same order.
 
-    ``locality`` is the node's.
-
-    What is enrolled is ready for mutual TLS, which others then speak to it, only when its traffic
-    is captured.
+    ``locality`` is the node's. An enrolled workload is ready for mutual TLS, which others then
+    speak to it, only when its traffic is captured.
     """
     return tuple(
         msgspec.structs.replace(
@@ -73,7 +71,7 @@ def _is_captured(life: Life | None) -> bool:
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What a file holds."""
+    """The content of a file."""
 
     record: Record = Record()
     unusable: Mapping[str, Workload] = {}
@@ -85,8 +83,10 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 def load(path: Path, *, keep: bool = False) -> Loaded:
-    """One entry that cannot be used costs itself and no other. ``keep``: what cannot be used is
-    kept in a copy, for the file is going to be written anew."""
+    """Load a record; an unusable entry affects no other.
+
+    ``keep``: what is unusable is kept in a copy, since the file is going to be rewritten.
+    """
     try:
         raw = path.read_bytes()
         written = msgspec.json.decode(raw, type=_Written)
@@ -117,8 +117,10 @@ def _kept(path: Path, *, keep: bool) -> str:
 
 
 def listed(record: bytes) -> tuple[tuple[Workload, ...], tuple[str, ...]]:
-    """Workloads in a JSON list, and why others of it are left out. Raises what decoding raises
-    (``errors.UNDECODABLE``) when it is no list."""
+    """Return the workloads in a JSON list, and why others in it are left out.
+
+    Raises what decoding raises (``errors.UNDECODABLE``) if it is not a list.
+    """
     written = {
         str(number): raw
         for number, raw in enumerate(msgspec.json.decode(record, type=list[msgspec.Raw]), 1)
@@ -132,7 +134,7 @@ def _each(
     expected: type[T],
     uid_of: Callable[[T], str] | None = None,
 ) -> tuple[dict[str, T], dict[str, str]]:
-    """Those that can be used, and why the others cannot, by key. ``uid_of``: what is the key."""
+    """Return usable items, and why the others are not, by key; ``uid_of`` returns the key."""
     found: dict[str, T] = {}
     problems: dict[str, str] = {}
     for key, raw in written.items():
@@ -149,7 +151,7 @@ def _each(
 
 
 def save(path: Path, record: Record) -> None:
-    """Replaces the file at once or not at all. Raises SystemRefusedError."""
+    """Replace the file at once or not at all. Raises SystemRefusedError."""
     new = path.with_name(f".{path.name}.new")
     try:
         new.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""How people write where a server is, and how it is written for others. Pure."""
+"""Addresses of servers as users write them, and in full. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ DEFAULT_PORT: Final = 15012
 
 
 def address_of(server: str) -> str:
-    """``HOST[:PORT]`` with the port filled in. Raises InvalidInputError."""
+    """Return ``HOST[:PORT]`` with the port filled in. Raises InvalidInputError."""
     host, port = split_address(server)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def split_address(server: str) -> tuple[str, int]:
-    """Host and port of ``HOST[:PORT]``, ``[IPV6]:PORT`` or an IPv6 address alone."""
+    """Split ``HOST[:PORT]``, ``[IPV6]:PORT`` or a bare IPv6 address into host and port."""
     text = server.strip()
     bare = text.count(":") > 1 and not text.startswith("[")
     host, _, port = (text, "", "") if bare else text.rpartition(":")

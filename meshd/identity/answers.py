@@ -1,7 +1,7 @@
-"""What a certificate authority answers, held against what it was asked. Pure.
+"""Checks the answer of a certificate authority against the request. Pure.
 
-Whoever signs is trusted with the names of the mesh, but an answer that is for somebody else, or
-that peers would refuse, is not put to use in silence.
+The authority is trusted with the names of the mesh, but an answer for another name, or one that
+peers would refuse, is an error and not used in silence.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from meshd.errors import InvalidInputError
 def check(
     csr: x509.CertificateSigningRequest, chain: bytes, roots: bytes
 ) -> tuple[x509.Certificate, ...]:
-    """The chain, leaf first. Raises InvalidInputError when it is not for this request, or leads to
-    none of the roots."""
+    """Return the chain, leaf first.
+
+    Raises InvalidInputError if the chain is not for this request or leads to none of the roots.
+    """
     certificates, anchors = _parsed(chain, "chain"), _parsed(roots, "roots")
     try:
         _check(csr, certificates, anchors)
@@ -68,7 +70,7 @@ def _public(of: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
 
 
 def _names(of: x509.Certificate | x509.CertificateSigningRequest) -> frozenset[str]:
-    """URIs and DNS names; of another kind there is none in this mesh."""
+    """Return URIs and DNS names; this mesh has no other kind."""
     try:
         names = of.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

@@ -1,8 +1,8 @@
 """The certificate authority: makes root and intermediate certificates, and signs leaves. Pure.
 
-Time comes in as Unix seconds; keys and certificates as values. Where they are kept is ``store``'s
-to know. Leaves have the shape of Istio's own: the SPIFFE name as the only subject alternative
-name, critical because the subject is empty (RFC 5280, 4.2.1.6), for servers and clients alike.
+Time comes in as Unix seconds; keys and certificates as values. ``store`` keeps them. Leaves have
+the shape of Istio's: the SPIFFE name is the only subject alternative name, critical because the
+subject is empty (RFC 5280, 4.2.1.6), for servers and clients alike.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BOTH_ENDS: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """Asks for a leaf certificate. The private key stays with whoever asks."""
+    """A request for a leaf certificate; the private key stays with the requester."""
 
     identity: Identity
     csr: x509.CertificateSigningRequest
@@ -48,7 +48,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Issued:
-    """A leaf certificate with what a peer needs to get from it to a root."""
+    """A leaf certificate with the chain that a peer needs to verify it."""
 
     chain: bytes
     """PEM, the leaf first, without the root."""
@@ -59,14 +59,14 @@ class Issued:
 
 
 class Signer(Protocol):
-    """Certifies identities: this node's own authority, or one elsewhere."""
+    """A certifier of identities: this node's own authority, or a remote one."""
 
     async def sign(self, request: Request, now: float) -> Issued:
         """Raises MeshdError when it is refused or cannot be done now."""
         ...
 
     def roots(self) -> bytes:
-        """PEM of all certificates that peers are verified against."""
+        """Return the PEM of all certificates that peers are verified against."""
         ...
 
 
@@ -87,7 +87,7 @@ def request(identity: Identity, key: ec.EllipticCurvePrivateKey, lifetime: float
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Authority:
-    """Signs leaves of one trust domain with an intermediate (or, if there is none, a root)."""
+    """Signs leaves of one trust domain with an intermediate or, without one, with a root."""
 
     trust_domain: str
     key: AuthorityKey = dataclasses.field(repr=False)
@@ -110,10 +110,10 @@ class Authority:
         lifetime: float,
         now: float,
     ) -> Issued:
-        """For a node rather than a workload. Raises InvalidInputError, as ``sign``.
+        """Certify a node rather than a workload. Raises InvalidInputError, as ``sign``.
 
-        It is for one end of a connection: that of a server, which alone has a DNS name, or that of
-        who connects to one. So no node passes for what a workload connects to.
+        The certificate is for one end of a connection: the server's, which alone has a DNS name, or
+        the client's. So no node passes for a destination of workloads.
         """
         self._check_csr(", ".join(str(name.value) for name in names), names, csr, now)
         serves = any(isinstance(name, x509.DNSName) for name in names)
@@ -181,7 +181,7 @@ class Authority:
 def make_root(
     key: ec.EllipticCurvePrivateKey, organization: str, now: float, lifetime: float
 ) -> x509.Certificate:
-    """A self-signed root."""
+    """Return a self-signed root."""
     name = _subject(organization, "meshd root")
     return (
         _validity(now, lifetime, _LAST_MOMENT)
@@ -202,7 +202,7 @@ def make_intermediate(
     now: float,
     lifetime: float,
 ) -> x509.Certificate:
-    """Signs leaves only. Ends no later than its root."""
+    """Return an intermediate that signs leaves only and ends no later than its root."""
     root_key, root_certificate = root
     return (
         _validity(now, lifetime, root_certificate.not_valid_after_utc)
@@ -236,7 +236,7 @@ def check_valid(certificate: x509.Certificate, now: float) -> None:
 
 
 def is_authority(certificate: x509.Certificate) -> bool:
-    """Whether it may sign others."""
+    """Return whether the certificate may sign others."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (x509.ExtensionNotFound, ValueError):
@@ -244,7 +244,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
 
 
 def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether ``issuer`` may sign others and has signed this one."""
+    """Return whether ``issuer`` may sign others and has signed this certificate."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError):
@@ -253,18 +253,18 @@ def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
 
 
 def half_life(certificate: x509.Certificate) -> float:
-    """Unix seconds from which an intermediate is to be made anew."""
+    """Return the Unix time from which an intermediate is to be renewed."""
     begins = certificate.not_valid_before_utc.timestamp()
     return (begins + certificate.not_valid_after_utc.timestamp()) / 2
 
 
 def same_key(key: AuthorityKey, certificate: x509.Certificate) -> bool:
-    """Whether the certificate is for this key."""
+    """Return whether the certificate is for this key."""
     return key.public_key() == certificate.public_key()
 
 
 def _subject(organization: str, name: str) -> x509.Name:
-    """X.520 bounds both at 64 characters."""
+    """Return a subject within the bounds of X.520: 64 characters each."""
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization[:64]),
@@ -278,7 +278,7 @@ def _moment(seconds: float) -> datetime.datetime:
 
 
 def _validity(now: float, lifetime: float, last: datetime.datetime) -> x509.CertificateBuilder:
-    """A certificate counts whole seconds: the last one is rounded up, so none is lost."""
+    """Return a builder with the validity, whose end is rounded up to a whole second."""
     wanted = now + lifetime
     ends = last if wanted >= last.timestamp() else _moment(math.ceil(wanted))
     return (
@@ -321,10 +321,8 @@ def chain_of(
     between: Sequence[x509.Certificate],
     roots: Sequence[x509.Certificate],
 ) -> tuple[x509.Certificate, ...]:
-    """The way from ``issuer`` to a root, the root left out.
-
-    Raises InvalidInputError when ``between`` does not lead there.
-    """
+    """Return the certificates from ``issuer`` to a root, without the root. Raises InvalidInputError
+    if ``between`` does not lead there."""
     found: list[x509.Certificate] = []
     todo = list(between)
     at = issuer

@@ -1,7 +1,7 @@
-"""What a wrong clock does to certificates, in words. Pure; all times in Unix seconds.
+"""Explanations of what a wrong clock does to certificates. Pure; all times in Unix seconds.
 
-What it says is the same for as long as the reason is, so that it is told once: it has no time of
-day in it, but how far clocks are apart.
+An explanation stays the same while its reason does, so that it is reported once: it contains no
+time of day, but the distance between clocks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TOLERANCE: Final = 60.0
 
 
 def difference(own: float, other: float, whose: str) -> str:
-    """What is wrong when this host's clock and another say that; empty when nothing is."""
+    """Return what is wrong if this host's clock and another differ; empty if nothing is."""
     off = own - other
     if abs(off) <= TOLERANCE:
         return ""
@@ -27,7 +27,7 @@ def difference(own: float, other: float, whose: str) -> str:
 
 
 def check_counts(begins: float, expires: float, now: float) -> None:
-    """Whether a certificate that was just made is one here too. Raises InvalidInputError."""
+    """Check that a new certificate is valid by this clock, too. Raises InvalidInputError."""
     if not begins <= now < expires:
         when = (
             f"begins in {span(begins - now)}"
@@ -40,7 +40,7 @@ def check_counts(begins: float, expires: float, now: float) -> None:
 
 
 def span(seconds: float) -> str:
-    """Of either sign, in the largest unit that fits."""
+    """Format a duration of either sign in the largest unit that fits."""
     length = abs(seconds)
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if round(length / size, 1) >= 1:

@@ -1,4 +1,4 @@
-"""Requests for certificates: what they ask for, and for whom a node may ask. Pure."""
+"""Requests for certificates: their content, and the names that a node may request. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHORTEST_RSA = 2048
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that is well-formed: nothing is said about whether it may be granted."""
+    """A well-formed request; nothing is said about whether it may be granted."""
 
     csr: x509.CertificateSigningRequest
     uri: str
@@ -60,7 +60,8 @@ def _is_strong(key: object) -> bool:
 
 
 def check_node_may_ask(node: str, asked: Asked, bounds: Bounds, trust_domain: str) -> None:
-    """For its own name, and for identities within its bounds. Raises InvalidInputError."""
+    """Check that the request is for the node's own name or within its bounds. Raises
+    InvalidInputError."""
     if asked.dns:
         raise InvalidInputError(f"node {node} may not have a certificate with DNS names")
     if asked.uri == node_uri(trust_domain, node):
@@ -76,7 +77,7 @@ def check_node_may_ask(node: str, asked: Asked, bounds: Bounds, trust_domain: st
 
 
 def check_registered(node: str, asked: Asked, registered: Collection[Identity]) -> None:
-    """Beyond its own name, a node may ask for what runs on it only. Raises InvalidInputError."""
+    """Check that an identity is registered on the node. Raises InvalidInputError."""
     if not parse_node(asked.uri) and parse(asked.uri) not in registered:
         raise InvalidInputError(
             f"{asked.uri}: no workload of that identity is registered on node {node}"
@@ -84,6 +85,6 @@ def check_registered(node: str, asked: Asked, registered: Collection[Identity]) 
 
 
 def check_server_may_ask(node: str, asked: Asked, trust_domain: str) -> None:
-    """What the server's own process may have certified for itself. Raises InvalidInputError."""
+    """Check that the request is for the server's own name. Raises InvalidInputError."""
     if asked.uri != node_uri(trust_domain, node) or asked.dns != (SERVER_NAME,):
         raise InvalidInputError(f"{asked.uri}: not the name of this server")

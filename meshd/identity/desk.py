@@ -1,8 +1,8 @@
-"""What a server's identity role answers besides serving secrets: tokens, and signing for others.
+"""A server's identity role beside SDS: it manages tokens and signs for other nodes.
 
-The keys of the authority, the hashes of tokens and the list of those who joined are used here and
-nowhere else. The server role knows what is registered on a node, and asks for nothing else; that
-the node belongs to the mesh, and may have such an identity at all, is held here whatever it asks.
+The authority's keys, the hashes of tokens and the list of members are used here and nowhere else.
+The server role knows what is registered on a node, and asks for nothing else; that the node belongs
+to the mesh, and may have such an identity at all, is checked here again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _MOST_USES: Final = 1000
 
 
 class Desk:
-    """``node``: this server's own name. Life times in seconds."""
+    """Answers requests about tokens and nodes. ``node``: this server's own name. Life times in
+    seconds."""
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class Desk:
     # ---- certificates
 
     def _enlist(self, request: wire.Enlist) -> wire.Message:
-        """What is wrong with the rest must not use up the token."""
+        """Certify a node that joins; other mistakes in the request must not spend the token."""
         node = checked_name(request.node)
         asked = csr.read(request.csr)
         if asked.uri != node_uri(self._trust_domain, node) or asked.dns:

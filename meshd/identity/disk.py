@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever stops the process or the machine.
+"""Files that exist as a whole or not at all, whatever stops the process or the machine.
 
 Each step is a method of its own, so that tests can stop between any two.
 """
@@ -15,10 +15,10 @@ TEMPORARY: Final = ".new"
 
 
 class Disk:
-    """The steps of writing a file. All raise OSError."""
+    """The steps of writing a file; all raise OSError."""
 
     def create(self, path: Path, mode: int) -> int:
-        """A descriptor of a new, empty file; what a process that died left there is replaced."""
+        """Return a descriptor of a new, empty file, in place of one that a dead process left."""
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -38,7 +38,7 @@ class Disk:
 def write_whole(
     disk: Disk, path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True
 ) -> None:
-    """Replaces the file at once; if ``durable``, it survives a power cut when this returns.
+    """Replace the file at once; if ``durable``, it survives a power cut when this returns.
 
     Raises OSError: then the file is as it was.
     """
@@ -61,7 +61,7 @@ def write_whole(
 
 
 def sync_directory(disk: Disk, path: Path) -> None:
-    """What was made, renamed or removed in it survives a power cut. Raises OSError."""
+    """Sync a directory, so that changes of names survive a power cut. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         disk.sync(descriptor)

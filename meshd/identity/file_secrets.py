@@ -1,7 +1,7 @@
-"""Serves what is in files that configuration names, and follows their changes.
+"""Serves secrets from files that configuration names, and follows their changes.
 
-Whatever proxies ask for is read here, where keys are: no other process opens such a file. A pair
-that does not fit, as while it is being replaced, leaves the one before in use.
+The files are read here, where keys are: no other process opens such a file. A pair that does not
+fit, as while it is being replaced, leaves the pair before in use.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ Contents = tuple[bytes, bytes]
 
 
 class FileSecrets:
-    """``wanted`` gives the names that proxies ask for; ``publish`` takes what they are served;
-    ``tell`` is called when ``states`` has changed."""
+    """Secrets in files.
+
+    ``wanted`` returns the names that proxies ask for; ``publish`` takes what they are served;
+    ``tell`` is called when ``states`` has changed.
+    """
 
     def __init__(
         self,
@@ -65,14 +68,14 @@ class FileSecrets:
         """Names of what a file system did not answer for in time, and may still answer."""
 
     def wake(self) -> None:
-        """Proxies may ask for others than before."""
+        """Look at the wanted names again."""
         self._wake.set()
 
     def states(self) -> tuple[wire.FileState, ...]:
         return tuple(wire.FileState(name, why) for name, why in sorted(self._problems.items()))
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Follow the files until cancelled."""
         while True:
             self._wake.clear()
             await self.look()
@@ -101,7 +104,7 @@ class FileSecrets:
             self._note(problems)
 
     async def check(self, names: Sequence[str]) -> tuple[wire.FileState, ...]:
-        """Whether these could be served."""
+        """Return the state of secrets that proxies may not have asked for yet."""
         found: list[wire.FileState] = []
         for name in names[:_MOST]:
             try:
@@ -151,7 +154,7 @@ class FileSecrets:
 
 
 def contents_of(files: SecretFiles, directories: Sequence[str]) -> Contents:
-    """What is in the files now. Raises InvalidInputError."""
+    """Return the present contents of the files. Raises InvalidInputError."""
 
     def content(path: str) -> bytes:
         if path == SYSTEM:
@@ -182,8 +185,10 @@ def _version(*contents: bytes) -> str:
 
 
 def _in_thread(read: Callable[[], Contents]) -> asyncio.Future[Contents]:
-    """In a thread of its own, which nothing waits for at the end: a file system may never answer,
-    and asyncio's own threads are joined."""
+    """Read in a thread that nothing waits for at the end: a file system may never answer.
+
+    asyncio's own threads would be joined.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Contents] = loop.create_future()
     # It may fail when nobody waits for it any more.

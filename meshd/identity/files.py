@@ -1,7 +1,7 @@
-"""Reads a file whose name others have chosen, and never waits for it or changes anything by it.
+"""Reads a file whose name others have chosen, without waiting for it or changing anything.
 
 A name may lead anywhere: to a pipe without a writer, a device that acts when it is opened, a file
-of gigabytes, another directory. What it leads to is looked at before it is opened for reading.
+of gigabytes, another directory. The target is inspected before it is opened for reading.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ _KINDS: Final = {
 
 
 def read_below(path: str, directories: Iterable[str]) -> bytes:
-    """What is in a regular file in one of these directories, links followed.
-
-    Raises InvalidInputError.
-    """
+    """Return the content of a regular file in one of these directories, links followed. Raises
+    InvalidInputError."""
     allowed = tuple(directories)
     if not is_below(path, allowed):
         raise InvalidInputError(f"{path}: {_outside(allowed)}")
@@ -38,7 +36,7 @@ def read_below(path: str, directories: Iterable[str]) -> bytes:
 
 
 def read_any(paths: Iterable[str]) -> bytes:
-    """What is in the first of these files that is there. Raises InvalidInputError."""
+    """Return the content of the first of these files that exists. Raises InvalidInputError."""
     tried = tuple(paths)
     for path in tried:
         if Path(path).exists():

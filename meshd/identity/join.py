@@ -1,7 +1,7 @@
-"""How a node joins: messages in JSON, a line each, over TLS on the server's port.
+"""The messages by which a node joins: a line of JSON each, over TLS on the server's port.
 
-Told from gRPC by ALPN. A node that knows only a token asks for the server's root certificates
-first, on a connection that it trusts nothing of, and takes the one that the token names; on a
+ALPN tells them from gRPC. A node that knows only a token first asks for the server's root
+certificates, on a connection that it does not trust, and takes the one that the token names; on a
 second connection, verified by that one, it hands over the token.
 """
 
@@ -23,7 +23,7 @@ LIMIT: Final = 64 * 1024
 
 
 class AskRoots(msgspec.Struct, frozen=True, tag=True):
-    """Anybody may."""
+    """A question for the root certificates; anybody may ask."""
 
 
 class Roots(msgspec.Struct, frozen=True, tag=True):
@@ -77,7 +77,7 @@ def decode(line: bytes) -> Message:
 
 
 class Reception:
-    """The server's end. ``enlist`` asks the identity role; ``roots`` are those of the moment."""
+    """The server's end. ``enlist`` asks the identity role; ``roots`` returns the present ones."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Reception:
         self._facts = facts
 
     async def answer(self, line: bytes) -> bytes:
-        """One question, one answer."""
+        """Answer one question."""
         return encode(await self._answer(line))
 
     async def _answer(self, line: bytes) -> Message:

@@ -1,4 +1,4 @@
-"""The joining node's end: from a token to credentials. Each way to fail is one line."""
+"""The joining node's end: from a token to credentials. Each failure is one line."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def join_mesh(
 
 
 async def ask_roots(server: Address) -> Roots:
-    """Of whoever answers: nothing of it may be believed yet."""
+    """Ask a server for its roots; nothing of the answer may be trusted yet."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -85,7 +85,7 @@ def _pinned(server: Address, told: Roots, token: Token) -> x509.Certificate:
 
 
 def _check_clock(server: Address, told: Roots, root: x509.Certificate, now: float) -> None:
-    """A clock that is wrong makes certificates invalid: say that, rather than what follows."""
+    """Blame the clock if it is what makes certificates invalid."""
     if problem := clocks.difference(now, told.now, show(server)):
         raise InvalidInputError(problem)
     begins = root.not_valid_before_utc.timestamp()
@@ -130,7 +130,7 @@ async def _ask(server: Address, context: ssl.SSLContext, question: Message) -> M
 
 
 def _answer_of(server: Address, context: ssl.SSLContext, question: bytes) -> bytes:
-    """In a thread: the asyncio of some of our processes speaks no TLS (``meshd.__main__``)."""
+    """Ask in a thread: the asyncio of some of our processes speaks no TLS (``meshd.__main__``)."""
     context.set_alpn_protocols([ALPN])
     with (
         socket.create_connection(server, _TIMEOUT) as plain,

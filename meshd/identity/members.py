@@ -1,7 +1,7 @@
-"""The nodes that have joined, and by which certificates they are known. Pure.
+"""The nodes that have joined, and the certificates by which they are known. Pure.
 
-Who is not listed is nobody, whatever certificate it shows: that is how a node is removed, and how
-one that took another's name puts an end to the other's certificates. Each renewal comes with a new
+A node that is not listed is rejected, whatever certificate it shows: that is how a node is removed,
+and how a node that took another's name ends the other's certificates. Each renewal comes with a new
 key, so that a machine and its clone part at the first one: only one of them is known from then on.
 """
 
@@ -44,14 +44,14 @@ Members = Mapping[str, Member]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Attendance:
-    """A node that has come: what is kept of it now, and what the server is to say of it."""
+    """The new record of a node that has connected, and what the server reports of it."""
 
     member: Member
     conflict: str = ""
 
 
 class RivalError(InvalidInputError):
-    """The name is another machine's. ``conflict``: what the server says of that."""
+    """The name belongs to another machine; ``conflict`` is the server's report."""
 
     def __init__(self, reason: str, conflict: str) -> None:
         super().__init__(reason)
@@ -59,7 +59,7 @@ class RivalError(InvalidInputError):
 
 
 def admitted(members: Members, node: str, serial: str) -> Member:
-    """``serial``: of the certificate that it shows. Raises InvalidInputError."""
+    """Return the member that shows a certificate with this ``serial``. Raises InvalidInputError."""
     found = members.get(node)
     if found is None:
         raise InvalidInputError(
@@ -76,7 +76,7 @@ def admitted(members: Members, node: str, serial: str) -> Member:
 
 
 def attended(members: Members, node: str, serial: str, machine: str, now: float) -> Attendance:
-    """``machine``: which one it says that it is. Raises InvalidInputError."""
+    """Return the new record of a node that connects from ``machine``. Raises InvalidInputError."""
     found = admitted(members, node, serial)
     if not _agree(found.machine, machine):
         raise RivalError(
@@ -127,10 +127,11 @@ def _causes(node: str) -> str:
 
 
 def renewed(member: Member, proof: str, serial: str, expires: float) -> Member:
-    """``proof``: the serial of the certificate with which it asked for the new one."""
+    """Return the record after a renewal; ``proof`` is the serial of the certificate that was
+    shown."""
     return msgspec.structs.replace(member, serials=(proof, serial), expires=expires, shown=0.0)
 
 
 def living(members: Members, now: float) -> dict[str, Member]:
-    """Without those that are of no use to anybody."""
+    """Return the members without those whose certificates have all ended."""
     return {name: one for name, one in members.items() if now < one.expires + SHOWN_AFTER_END}

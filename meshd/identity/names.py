@@ -1,4 +1,4 @@
-"""SPIFFE names ↔ identities. Pure.
+"""Converts identities to SPIFFE names and back. Pure.
 
 After https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md, with Istio's path:
 ``spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT``.
@@ -34,7 +34,7 @@ def parse(uri: str) -> Identity:
 
 
 def checked(identity: Identity) -> Identity:
-    """The same, if it has a name that only it can have. Raises InvalidInputError."""
+    """Return the identity if its name is unambiguous. Raises InvalidInputError."""
     uri = identity.uri
     if len(uri) > _MAX_BYTES:
         raise _error(uri[:64] + "…", f"{len(uri)} bytes; SPIFFE allows {_MAX_BYTES}")

@@ -1,7 +1,7 @@
-"""Nodes' own names, and the file that a node's key and certificate are kept in.
+"""Nodes' own names, and the file with a node's key and certificate.
 
 A node is ``spiffe://TRUST_DOMAIN/node/NAME``: no workload can have a name of that form, so none can
-pass for a node, whatever namespace it claims. The server is told from all others by a DNS name
+pass for a node, whatever namespace it claims. The server is told from other nodes by a DNS name
 that no other certificate has.
 """
 
@@ -30,7 +30,7 @@ _FORM: Final = re.compile(r"spiffe://([^/]+)/node/([^/]+)", re.ASCII)
 
 
 def checked_name(node: str) -> str:
-    """The same. Raises InvalidInputError when no node can be called so."""
+    """Return the name. Raises InvalidInputError if no node can have it."""
     if not _NAME.fullmatch(node):
         raise InvalidInputError(
             f"{node!r} is no name for a node: use letters, digits, '.', '-' and '_'"
@@ -73,7 +73,8 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Credentials:
-    """What one end of a TLS connection proves itself with, and verifies the other by. PEM."""
+    """The certificate and key of one end of a TLS connection, and the roots to verify the other.
+    PEM."""
 
     key: bytes = dataclasses.field(repr=False)
     chain: bytes
@@ -93,7 +94,7 @@ class Credentials:
 
     @property
     def uri(self) -> str:
-        """Empty when it names none."""
+        """Return the certificate's URI; empty if it has none."""
         names = self.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return next(iter(names.get_values_for_type(x509.UniformResourceIdentifier)), "")
 
@@ -102,9 +103,10 @@ _KEY_END: Final = b"-----END PRIVATE KEY-----\n"
 
 
 class NodeFile:
-    """A node's credentials on disk: one file, so that key and certificate always belong together.
+    """A node's credentials on disk.
 
-    Key first, then the chain, and the roots after a line that says so.
+    One file, so that key and certificate always belong together: the key, the chain, and the roots
+    after a line that says so.
     """
 
     _ROOTS: Final = b"# roots\n"
@@ -146,7 +148,7 @@ class NodeFile:
         return Credentials(key + end, chain, roots)
 
     def save(self, credentials: Credentials, owner: tuple[int, int] | None = None) -> None:
-        """Whole or not at all. ``owner``: uid and gid. Raises SystemRefusedError."""
+        """Save as a whole or not at all; ``owner`` is uid and gid. Raises SystemRefusedError."""
         data = credentials.key + credentials.chain + self._ROOTS + credentials.roots
         try:
             write_whole(Disk(), self._path, data)

@@ -1,7 +1,7 @@
-"""Which certificates to issue now, and when to look again. Pure.
+"""Decides which certificates to issue now, and when to look again. Pure.
 
-A certificate is renewed a little before ``renew_at`` of its life time, each identity at a moment
-of its own, so that those issued together are not renewed together.
+A certificate is renewed a little before ``renew_at`` of its life time, each identity at a moment of
+its own, so that those issued together are not renewed together.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LONGEST_PAUSE: Final = 30.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Held:
-    """When a certificate was made and what it says of itself, in Unix seconds."""
+    """The times of a certificate: when it was made, and what it says of itself, in Unix seconds."""
 
     issued: float
     begins: float
@@ -34,7 +34,7 @@ class Held:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
-    """The last of some attempts in a row to have a certificate, all of which failed."""
+    """The last of some attempts in a row to get a certificate, all of which failed."""
 
     at: float
     attempts: int = 1
@@ -42,7 +42,7 @@ class Failure:
 
     @property
     def forgiven(self) -> Failure:
-        """It says what is wrong until the next attempt, and holds up nothing."""
+        """Return the failure as one that delays nothing and is shown until the next attempt."""
         return Failure(-math.inf, 0, self.reason)
 
 
@@ -61,7 +61,7 @@ def plan(
     now: float,
     renew_at: float,
 ) -> Plan:
-    """``renew_at``: fraction of the life time, between 0 and 1."""
+    """Return the certificates that are due; ``renew_at`` is a fraction of the life time."""
     due: dict[Identity, float] = {
         identity: max(
             _due(identity, held.get(identity), now, renew_at), _retry(failed.get(identity), now)
@@ -77,21 +77,22 @@ def plan(
 
 
 def renewal(identity: Identity, held: Held, renew_at: float) -> float:
-    """Unix seconds from which a certificate is to be renewed."""
+    """Return the Unix time from which a certificate is to be renewed."""
     lifetime = held.expires - held.issued
     part = renew_at * (1 - _JITTER * _spread(identity))
     return held.issued + max(lifetime * part, _SHORTEST)
 
 
 def _due(identity: Identity, held: Held | None, now: float, renew_at: float) -> float:
-    """A certificate that begins in the future was made before the clock was set back."""
+    """Return when a certificate is due; one that begins in the future is, since the clock was set
+    back."""
     if held is None or now < held.begins:
         return now
     return renewal(identity, held, renew_at)
 
 
 def _retry(failure: Failure | None, now: float) -> float:
-    """A failure in the future was noted before the clock was set back: it holds up nothing."""
+    """Return when to try again; a failure in the future was noted before the clock was set back."""
     if failure is None or failure.at > now:
         return now
     # The exponent is bounded so that years of failures do not overflow.
@@ -104,6 +105,6 @@ def _expiry(held: Held | None) -> float:
 
 
 def _spread(identity: Identity) -> float:
-    """From 0 to 1, always the same for an identity."""
+    """Return a number from 0 to 1 that is always the same for an identity."""
     digest = hashlib.blake2b(identity.uri.encode(), digest_size=4).digest()
     return int.from_bytes(digest) / 2**32

@@ -1,7 +1,7 @@
-"""Keeps a certificate for each allowed identity, and publishes it the moment that it is there.
+"""Keeps a certificate for each allowed identity, and publishes it as soon as it exists.
 
-Owns the keys of leaves, which are in memory only, and the record of who is allowed. When to issue
-is ``rotation``'s to decide, who certifies is the signer's, what clients are told is ``sds``'s.
+This module owns the keys of leaves, which are in memory only, and the record of allowed identities.
+``rotation`` decides when to issue, the signer certifies, ``sds`` tells clients.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ async def _refuse(message: wire.AnyMessage) -> wire.Message:
 
 
 class Identities:
-    """``lifetime`` in seconds, ``renew_at`` a fraction of it; ``record``: who is allowed.
+    """The identities of this node and their certificates.
 
-    ``shelf``: where leaves outlive this process, for who cannot have new ones at any time.
-    ``others``: certificates to tell of that are not served. ``files``: what is wrong with secrets
-    in files. ``answer``: all other requests.
+    ``lifetime`` in seconds, ``renew_at`` a fraction of it; ``record``: the file of allowed
+    identities. ``shelf``: leaves on disk, for a node that cannot get new ones at any time.
+    ``others``: certificates to report that are not served. ``files``: the states of secrets in
+    files. ``answer``: handles all other requests.
     """
 
     def __init__(
@@ -114,9 +115,9 @@ class Identities:
             )
 
     def allow(self, identities: Iterable[Identity], contacts: int = 0) -> None:
-        """The whole of those that are served from now on. What has no proper name never is.
+        """Serve these identities and no others from now on; one without a proper name never is.
 
-        ``contacts``: another than before, and what failed is tried again at once.
+        If ``contacts`` has changed, what failed is tried again at once.
         """
         if contacts != self._contacts:
             self._contacts = contacts
@@ -185,7 +186,7 @@ class Identities:
                 self.tell()
 
     async def _step(self) -> float | None:
-        """What is due now, the most urgent first; gives the time to come back."""
+        """Issue what is due, the most urgent first; return the time to come back."""
         plan = self._plan()
         for identity in plan.issue:
             await self._renew(identity)
@@ -247,7 +248,7 @@ class Identities:
         self.tell()
 
     def tell(self) -> None:
-        """What ``certificates`` gives may have changed."""
+        """Report that ``certificates`` may have changed."""
         for changed in self._listeners:
             changed.set()
 
@@ -262,8 +263,11 @@ class Identities:
         return Secrets(served, frozenset(name for both in wanted for name in both), self._late())
 
     def _late(self) -> frozenset[str]:
-        """Names as a server: those are waited for at a proxy's start. A client's are asked for
-        when a connection needs them, which then waits a while; it would ask again for each."""
+        """Return names that are denied while they are late, which are those of servers.
+
+        A proxy waits for them at its start. A client's name is asked for when a connection needs
+        it, which then waits a while; it would ask again for each.
+        """
         missing = (self._allowed or frozenset()) - self._leaves.keys()
         return frozenset(one.uri for one in missing if self._slow or one in self._failed)
 
@@ -275,7 +279,7 @@ class Identities:
         return self._trust[1]
 
     def certificates(self) -> wire.Certificates:
-        """What is served now, and what should be but is not, with the reason."""
+        """Return what is served now, and what should be but is not, with the reason."""
         problems = self._nameless | {
             identity.uri: failure.reason for identity, failure in self._failed.items()
         }

@@ -1,4 +1,4 @@
-"""The server role's own certificate, which it has from its node's identity role."""
+"""The server role's own certificate, from its node's identity role."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class ServingCertificate:
-    """Always valid while ``run`` runs. The key is in memory only."""
+    """A certificate that is valid while ``run`` runs. The key is in memory only."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ServingCertificate:
         return self._held
 
     async def wait(self) -> None:
-        """Until there is one: the identity role may start later than its node's others."""
+        """Wait for the first certificate: the identity role may start later."""
         pause, told = _FIRST_PAUSE, ""
         while True:
             try:
@@ -71,7 +71,7 @@ class ServingCertificate:
         self._context = _context(self._held)
 
     async def run(self) -> None:
-        """A new one halfway to the end of each, for ever."""
+        """Renew the certificate at half of its life, for ever."""
         while True:
             held = self.held
             due = (held.begins + held.expires) / 2
@@ -83,8 +83,11 @@ class ServingCertificate:
                     _log.error("server certificate: %s", error, extra={"MESHD_EVENT": "ca"})
 
     def context(self) -> ssl.SSLContext:
-        """The newest, for one connection. It asks for a certificate and verifies it, but goes on
-        without one: those that join have none yet."""
+        """Return a context with the newest certificate, for one connection.
+
+        It asks for a client certificate and verifies it, but accepts none: nodes that join have
+        none yet.
+        """
         if self._context is None:
             raise NotReadyError("the server has no certificate yet")
         return self._context

@@ -1,6 +1,6 @@
 """Certificates and keys of workloads on disk, for a node whose authority is elsewhere.
 
-What is there at a restart is served without asking anybody. A file is one identity's, 0600.
+After a restart they are served without asking the server. Each file is one identity's, 0600.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Content(msgspec.Struct, frozen=True):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Kept:
-    """``issued``: Unix seconds at which it was made."""
+    """A certificate with its key. ``issued``: the Unix time at which it was made."""
 
     issued: UnixSeconds
     certificate: Issued
@@ -48,7 +48,7 @@ class Kept:
 
 
 class Shelf:
-    """``directory`` is made when first needed."""
+    """The files of certificates; ``directory`` is made when first needed."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -58,21 +58,21 @@ class Shelf:
 
     @property
     def problem(self) -> str:
-        """Why not all of them are on disk; empty when they are."""
+        """Return why not all certificates are on disk; empty if they are."""
         return self._unwritten.problem
 
     @property
     def waits(self) -> bool:
-        """For the disk: ``put_waiting`` may help."""
+        """Return whether anything waits for the disk, so that ``put_waiting`` may help."""
         return bool(self._waiting)
 
     def put(self, identity: Identity, kept: Kept) -> None:
-        """Now, or when the disk lets us; until then, what was there before still is."""
+        """Write now, or when the disk allows it; until then, the former file stays."""
         self._waiting[identity] = kept
         self.put_waiting()
 
     def put_waiting(self) -> None:
-        """What could not be written before, as far as it can be now."""
+        """Write what could not be written before, as far as that is possible now."""
         try:
             for identity, kept in list(self._waiting.items()):
                 self._write(identity, kept)
@@ -86,7 +86,7 @@ class Shelf:
             self._unwritten.note("")
 
     def drop(self, identities: Container[Identity]) -> None:
-        """Those that are not among these need not be written any more."""
+        """Forget waiting writes of identities that are not among these."""
         self._waiting = {one: kept for one, kept in self._waiting.items() if one in identities}
 
     def _write(self, identity: Identity, kept: Kept) -> None:
@@ -119,8 +119,10 @@ class Shelf:
                     path.unlink()
 
     def get(self, identity: Identity) -> Kept | None:
-        """None when there is none. One that has ended is better than that: without any, a proxy
-        does not even serve what needs none."""
+        """Return a certificate; None if there is none.
+
+        An expired one is returned, too: without any, a proxy does not even serve what needs none.
+        """
         path = self._path(identity)
         try:
             found = msgspec.json.decode(path.read_bytes(), type=_Content)

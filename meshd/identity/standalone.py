@@ -1,4 +1,4 @@
-"""The node's own authority: signs with the keys of its store and renews its intermediate."""
+"""The node's own authority: it signs with the keys of its store and renews its intermediate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Standalone:
         return await self.authority(now).sign(request, now)
 
     def authority(self, now: float) -> Authority:
-        """The one to sign with at this moment."""
+        """Return the authority to sign with at this moment."""
         if now >= half_life(self._authority.issuer) and now >= self._opened + _PAUSE:
             self._reopen(now)
         return self._authority

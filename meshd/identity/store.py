@@ -1,14 +1,14 @@
 """The authority's keys and certificates on disk, under the names that Istio gives them.
 
 ``root-key.pem``, ``root-cert.pem``: the root; ``ca-key.pem``, ``ca-cert.pem``: the intermediate
-that signs leaves; ``cert-chain.pem``: certificates between it and the root, if there are any. What
-is missing is made at the first start, each key before its certificate. An administrator may put
-their own there, as for Istio's ``cacerts``: then no root key is needed on this host, and the
-intermediate is theirs to renew.
+that signs leaves; ``cert-chain.pem``: certificates between it and the root, if there are any.
+Missing files are made at the first start, each key before its certificate. An administrator may
+provide their own, as for Istio's ``cacerts``: then no root key is needed on this host, and the
+administrator renews the intermediate.
 
-What protects the keys: the directory (0700) and the files (0600) belong to meshd's user, and no
-workload or proxy runs as that user; whoever is root on the host can read them. Leaf keys are never
-on disk. A root that exists is never replaced: every case that is not clear is an error.
+The directory (0700) and the files (0600) belong to the identity role's user, and no workload or
+proxy runs as that user; root on the host can read them. Leaf keys are never on disk. A root that
+exists is never replaced: every unclear case is an error.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Store:
         self._cert_chain = directory / "cert-chain.pem"
 
     def open(self, now: float) -> Authority:
-        """The authority, made or completed if it has to be.
+        """Return the authority, made or completed if necessary; call it again when the intermediate
+        may be due.
 
-        Call it again when the intermediate may be due. Raises MeshdError, one line, when what is
-        there cannot be used or nothing can be written.
+        Raises MeshdError, one line, if the files cannot be used or written.
         """
         with self._locked():
             self._sweep()
@@ -70,7 +70,7 @@ class Store:
     # ---- making what is missing
 
     def _complete(self, now: float) -> None:
-        """The root key is ours to use, so all that follows from it can be made."""
+        """Make what is missing, with the root key."""
         root_key = self._read_key(self._root_key)
         if not self._root_cert.exists():
             self._refuse_orphan(self._ca_cert, self._root_cert)
@@ -88,7 +88,8 @@ class Store:
             self._make_intermediate((root_key, root), now)
 
     def _is_due(self, root: x509.Certificate, now: float) -> bool:
-        """Only an intermediate that the root itself issued is renewed: others are not ours."""
+        """Return whether the intermediate has to be renewed; only one that the root itself issued
+        is ours."""
         found = self._read_certificates(self._ca_cert)[0]
         ours = found != root and authority.is_issued_by(found, root)
         return ours and now >= authority.half_life(found)
@@ -187,7 +188,7 @@ class Store:
         return found
 
     def _read_certificates(self, path: Path) -> list[x509.Certificate]:
-        """At least one."""
+        """Return the certificates of a file, at least one."""
         try:
             return x509.load_pem_x509_certificates(_read(path, private=False))
         except UNREADABLE:
@@ -199,7 +200,7 @@ class Store:
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:
-        """Two processes that start together must not make two roots."""
+        """Hold a lock: two processes that start together must not make two roots."""
         descriptor = self._open_directory()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

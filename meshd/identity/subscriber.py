@@ -2,8 +2,8 @@
 
 After https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol. A name that may not be
 known yet is neither served nor denied: the client keeps what it has and hears when it is decided.
-But Envoy does not start, nor take a new listener into use, while it waits for an answer. So what is
-long in coming is denied to those who have nothing of it, and served once it is there.
+But Envoy does not start, nor use a new listener, while it waits for an answer. So a secret that is
+long in coming is denied to clients that have nothing of it, and served once it exists.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REMOVED: Final = ""
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Secret:
-    """What is served under a name. ``body`` holds a private key: it is never shown."""
+    """A secret as it is served. ``body`` holds a private key: it is never shown."""
 
     version: str
     body: bytes = dataclasses.field(repr=False)
@@ -28,7 +28,7 @@ class Secret:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Secrets:
-    """All that may be served at one moment."""
+    """All secrets that may be served at one moment."""
 
     served: Mapping[str, Secret] = dataclasses.field(default_factory=dict[str, Secret])
     awaited: frozenset[str] | None = None
@@ -43,7 +43,7 @@ class Secrets:
         return self.served.get(name) or self.files.get(name)
 
     def version(self, name: str) -> str | None:
-        """``_REMOVED`` when it does not exist, None when nothing can be said."""
+        """Return a secret's version: ``_REMOVED`` if it does not exist, None if that is unknown."""
         if found := self.get(name):
             return found.version
         if is_of_files(name):
@@ -53,7 +53,7 @@ class Secrets:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """What a client says, in either variant of the protocol."""
+    """A client's request, in either variant of the protocol."""
 
     subscribe: tuple[str, ...] = ()
     unsubscribe: tuple[str, ...] = ()
@@ -73,17 +73,18 @@ class Response:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refusal:
-    """A client did not take these."""
+    """A client's refusal of some secrets."""
 
     names: tuple[str, ...]
     reason: str
 
 
 class Subscriber:
-    """Feed it requests; send what ``next`` gives, until it gives None."""
+    """A state machine: feed it requests, and send what ``next`` returns, until it returns None."""
 
     def __init__(self, *, whole: bool = False) -> None:
-        """``whole``: the state-of-the-world variant, where a response lists all that exists."""
+        """Begin without subscriptions; ``whole``: a response lists all that exists (state of the
+        world)."""
         self._whole = whole
         self._told: dict[str, str | None] = {}
         """The version of each subscribed name that the client was told of last."""
@@ -96,7 +97,7 @@ class Subscriber:
         return frozenset(self._told)
 
     def receive(self, request: Request) -> Refusal | None:
-        """Tells what the client refused, if the request says that it did."""
+        """Take a request; return what the client refused, if it did."""
         answered = self._sent.pop(request.nonce, None)
         for name in request.unsubscribe:
             self._told.pop(name, None)
@@ -116,7 +117,7 @@ class Subscriber:
         self._told = {name: self._told.get(name) for name in names}
 
     def next(self, secrets: Secrets) -> Response | None:
-        """What to send now, if anything has changed for this client."""
+        """Return the next response, if anything has changed for this client."""
         current = {name: self._version(name, secrets) for name in self._told}
         changed = {
             name: version
@@ -137,18 +138,21 @@ class Subscriber:
         return response
 
     def _version(self, name: str, secrets: Secrets) -> str | None:
-        """Of what is late the client keeps what it has."""
+        """Return the version to tell; of a late secret the client keeps what it has."""
         version = secrets.version(name)
         missing = version is None and name in secrets.late and self._told[name] is None
         return _REMOVED if missing else version
 
     def _had_any(self, names: Mapping[str, str]) -> bool:
-        """In the whole variant, what does not exist is told by leaving it out of a later list."""
+        """Return whether the client had any of these, which a later list tells it by leaving them
+        out."""
         return any(self._told[name] for name in names)
 
 
 def _together(changed: dict[str, str]) -> dict[str, str]:
-    """Those that one response tells of. What is in files comes alone: if a client refuses it, that
-    is about nothing else."""
+    """Return the names that one response tells of.
+
+    A secret in a file comes alone: if a client refuses it, the refusal is about nothing else.
+    """
     own = {name: version for name, version in changed.items() if not is_of_files(name)}
     return own or dict(sorted(changed.items())[:1])

@@ -1,7 +1,7 @@
-"""The tokens that a server has given out, and who has joined: one file, replaced as a whole.
+"""The tokens that a server has made, and its members: one file, replaced as a whole.
 
-A change is read, decided and written under a lock: of all that use one token, exactly one wins.
-What is issued counts once it is written down, and nobody is given it before.
+A change is read, decided and written under a lock: of all nodes that use one token, exactly one
+joins. A certificate is handed out only after its record is written.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TokenStore:
-    """``directory`` is a directory of our own, 0700."""
+    """The file of tokens and members; ``directory`` is a directory of our own, 0700."""
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
         self._directory = directory
@@ -44,7 +44,8 @@ class TokenStore:
     def create(
         self, pin: bytes, ttl: float, *, node: str = "", uses: int = 1, bounds: Bounds = ()
     ) -> tuple[str, Record]:
-        """The token, which is nowhere else, and what is kept of it. Raises SystemRefusedError."""
+        """Make a token; return its text, which is nowhere else, and its record. Raises
+        SystemRefusedError."""
         token = tokens.make(secrets.token_bytes(tokens.RANDOM_BYTES), pin)
         record = tokens.record_of(token, self._clock(), ttl, node=node, uses=uses, bounds=bounds)
         with self._locked():
@@ -53,7 +54,7 @@ class TokenStore:
         return token.text, record
 
     def list(self) -> tuple[Record, ...]:
-        """Oldest first. Raises InvalidInputError when the file is damaged."""
+        """Return the records, oldest first. Raises InvalidInputError if the file is damaged."""
         return self._load().tokens
 
     def delete(self, id_: str) -> None:
@@ -68,7 +69,8 @@ class TokenStore:
     # ---- nodes
 
     def join(self, text: str, node: str, issue: Callable[[], Issued]) -> Issued:
-        """A certificate for a token, which is used up by it. Raises MeshdError: it is not, then."""
+        """Issue a certificate for a token and spend it. Raises MeshdError: then the token is not
+        spent."""
         token = tokens.parse(text)
         with self._locked():
             content, now = self._load(), self._clock()
@@ -87,7 +89,7 @@ class TokenStore:
         return issued
 
     def renew(self, node: str, proof: str, issue: Callable[[], Issued]) -> Issued:
-        """``proof``: the serial of the certificate that it has. Raises MeshdError."""
+        """Renew a certificate; ``proof`` is the serial of the present one. Raises MeshdError."""
         with self._locked():
             content = self._load()
             member = members.admitted(content.members, node, proof)
@@ -101,7 +103,7 @@ class TokenStore:
         return members.admitted(self._load().members, node, proof)
 
     def attended(self, node: str, proof: str, machine: str) -> Attendance:
-        """The node has come. Raises MeshdError when it does not belong to the mesh."""
+        """Record that a node has connected. Raises MeshdError if it does not belong to the mesh."""
         with self._locked():
             content = self._load()
             found = members.attended(content.members, node, proof, machine, self._clock())
@@ -110,7 +112,7 @@ class TokenStore:
         return found
 
     def members(self) -> dict[str, Member]:
-        """By name. Raises InvalidInputError when the file is damaged."""
+        """Return the members by name. Raises InvalidInputError if the file is damaged."""
         return self._load().members
 
     def remove(self, node: str) -> None:

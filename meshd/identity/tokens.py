@@ -1,8 +1,8 @@
-"""Join tokens: what they look like, and whether one may be used. Pure.
+"""Join tokens: their format, and whether one may be used. Pure.
 
 A token is ``meshd1.`` and 62 bytes in base64 (RFC 4648, URL-safe): 6 that name it, 20 that are
-secret, the SHA-256 of the server's root certificate, and 4 that show whether all of it was copied.
-Of the secret only its SHA-256 is kept: 160 random bits need no slow hash.
+secret, the SHA-256 of the server's root certificate, and 4 of a checksum. Only the SHA-256 of the
+secret is kept: 160 random bits need no slow hash.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KEPT_AFTER_END: Final = 7 * 24 * 3600.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Token:
-    """What whoever joins holds."""
+    """A token in the hands of a node that joins."""
 
     id: str
     secret: bytes = dataclasses.field(repr=False)
@@ -54,7 +54,7 @@ class Use(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server keeps of a token. Times in Unix seconds."""
+    """The server's record of a token. Times in Unix seconds."""
 
     id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{12}\Z")]
     hash: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -71,7 +71,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make(random: bytes, pin: bytes) -> Token:
-    """``random``: RANDOM_BYTES that nobody can guess."""
+    """Make a token from ``random``, RANDOM_BYTES that nobody can guess."""
     return Token(random[:_ID].hex(), random[_ID:RANDOM_BYTES], pin)
 
 
@@ -110,7 +110,7 @@ def hash_secret(secret: bytes) -> str:
 
 
 def pin_of(certificate: bytes) -> bytes:
-    """``certificate`` in DER."""
+    """Return the hash of a ``certificate`` in DER."""
     return hashlib.sha256(certificate).digest()
 
 
@@ -131,10 +131,10 @@ def record_of(
 def redeem(
     records: Iterable[Record], token: Token, node: str, now: float, *, joined: bool = False
 ) -> Record:
-    """The record as it is after the node has used the token. Raises InvalidInputError.
+    """Return the record after the node has used the token. Raises InvalidInputError.
 
-    ``joined``: a node of that name has a certificate already. Only a token that was made for it
-    gives another, so that no token for any node makes somebody pass for a certain one.
+    ``joined``: a node of that name has a certificate already. Only a token that was made for the
+    name gives another, so that a token for any node never makes a machine pass for a certain one.
     """
     found = next((record for record in records if record.id == token.id), None)
     # A token that is not known takes as long as one whose secret is wrong.
@@ -168,7 +168,7 @@ def redeem(
 
 
 def without(records: Iterable[Record], node: str) -> tuple[Record, ...]:
-    """No token that the node knows, as it used it, is of use any more, to whomever."""
+    """Return the records after a node was removed: tokens that it used are void."""
     return tuple(
         msgspec.structs.replace(record, uses=len(record.used))
         if any(use.node == node for use in record.used)
@@ -178,12 +178,12 @@ def without(records: Iterable[Record], node: str) -> tuple[Record, ...]:
 
 
 def living(records: Iterable[Record], now: float) -> tuple[Record, ...]:
-    """Without those of which nobody will ask any more."""
+    """Return the records without those that are too old to be asked about."""
     return tuple(record for record in records if now < record.expires + KEPT_AFTER_END)
 
 
 def state_of(record: Record, now: float) -> str:
-    """valid, used or expired."""
+    """Return valid, used or expired."""
     if len(record.used) >= record.uses:
         return "used"
     return "expired" if now >= record.expires else "valid"

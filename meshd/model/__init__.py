@@ -1,1 +1,2 @@
-"""Frozen values that rooms exchange. Pure: no I/O, no clock, and no import of any room."""
+"""Frozen values that packages exchange. Pure: no I/O, no clock, and no import of any package
+above."""

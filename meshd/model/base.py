@@ -1,4 +1,4 @@
-"""What every API object shares: metadata, the registry of kinds, and scalar types.
+"""What all API objects share: metadata, the registry of kinds, and scalar types.
 
 Fields are the API's own JSON names in snake case (``matchLabels`` is ``match_labels``). Unknown
 fields are errors in Istio's kinds, and ignored in Kubernetes' (see ``Ignoring``).
@@ -27,7 +27,7 @@ _MOST_SHOWN: Final = 64
 
 
 class Duration(float):
-    """Seconds. Written as in Go: ``1.5s``, ``1h30m``, ``100ms``."""
+    """A number of seconds, written as in Go: ``1.5s``, ``1h30m``, ``100ms``."""
 
     @classmethod
     def parse(cls, text: object) -> Duration:
@@ -60,7 +60,7 @@ class Strict(
     omit_defaults=True,
     forbid_unknown_fields=True,
 ):
-    """A value of Istio's API: a field that we do not know is an error."""
+    """A value of Istio's API: an unknown field is an error."""
 
 
 class PortSelector(Strict, frozen=True):
@@ -72,11 +72,14 @@ class WorkloadSelector(Strict, frozen=True):
 
 
 class Ignoring(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A value of Kubernetes' API: fields that cannot matter here are passed over."""
+    """A value of Kubernetes' API: unknown fields are ignored, as they cannot matter here."""
 
 
 class ObjectMeta(Ignoring, frozen=True):
-    """https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/"""
+    """An object's metadata.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/
+    """
 
     name: str = ""
     namespace: str = ""
@@ -88,7 +91,7 @@ class ObjectMeta(Ignoring, frozen=True):
 
 
 class Key(msgspec.Struct, frozen=True, order=True):
-    """Names one object of the mesh, whatever API version it was written in."""
+    """The name of one object of the mesh, in whatever API version it was written."""
 
     kind: str
     namespace: str
@@ -119,14 +122,14 @@ class Object(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 
 
 def decode_scalar(expected: type, value: object) -> object:
-    """msgspec's hook for the types that are ours. Raises ValueError with a reason."""
+    """Decode scalar types that are ours, for msgspec. Raises ValueError with a reason."""
     if expected is Duration:
         return Duration.parse(value)
     raise NotImplementedError(expected)
 
 
 def encode_scalar(value: object) -> object:
-    """The reverse of ``decode_scalar``."""
+    """Encode what ``decode_scalar`` decodes."""
     if isinstance(value, Duration):
         return f"{float(value):.9f}".rstrip("0").rstrip(".") + "s"
     raise NotImplementedError(type(value))
@@ -137,7 +140,7 @@ def exported_to_all(export_to: tuple[str, ...]) -> bool:
 
 
 def exported(export_to: tuple[str, ...], owner: str, client: str) -> bool:
-    """Whether what namespace ``owner`` exports to these is seen from namespace ``client``."""
+    """Return whether namespace ``client`` sees what namespace ``owner`` exports to these."""
     if exported_to_all(export_to):
         return True
     return client in export_to or ("." in export_to and owner == client)

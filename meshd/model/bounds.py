@@ -1,6 +1,7 @@
-"""Which identities the workloads of a node may have. Pure.
+"""The identities that the workloads of a node may have. Pure.
 
-A bound is a namespace, or ``NAMESPACE/SERVICE_ACCOUNT``; a node that has none may have all of them.
+A bound is a namespace, or ``NAMESPACE/SERVICE_ACCOUNT``; a node without bounds may have all of
+them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _NAME: Final = re.compile(r"(?![.-])[a-z0-9.-]{1,253}(?<![.-])", re.ASCII)
 
 
 def checked(bounds: Iterable[str]) -> Bounds:
-    """In order, each once. Raises InvalidInputError."""
+    """Return the bounds in order, each once. Raises InvalidInputError."""
     for bound in bounds:
         namespace, slash, account = bound.partition("/")
         if not _NAME.fullmatch(namespace) or (slash and not _NAME.fullmatch(account)):
@@ -35,7 +36,7 @@ def show(bounds: Bounds) -> str:
 
 
 def refusal(node: str, bounds: Bounds, namespace: str, account: str) -> str:
-    """Why a node may not have a workload of that identity, and what to do."""
+    """Return why a node may not have a workload of that identity, and what to do."""
     return (
         f"node {node} is bound to {show(bounds)}, and this is {namespace}/{account}; on the "
         f"server, meshctl node bind {node} can change that"

@@ -1,4 +1,4 @@
-"""How much a proxy keeps of what one side sends and the other does not take yet.
+"""The sizes of a proxy's buffers, for what one side sends and the other does not accept yet.
 
 A connection of a workload passes several buffers in a proxy, each of which may be full at once when
 its far end does not read. Of Envoy's defaults, 1 MiB for each buffer and 24 MiB for the window of

@@ -1,4 +1,4 @@
-"""How much a proxy may hold on this machine: computed from what there is, never assumed. Pure."""
+"""How much a proxy may hold on this machine: computed from what exists, never assumed. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FILES_EACH: Final = 2
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is. 0: it could not be read."""
+    """The machine's resources. 0: it could not be read."""
 
     memory: int = 0
     """Bytes, of the machine or of the control group that meshd runs in."""
@@ -38,7 +38,7 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Asked:
-    """What the settings say; 0: as this machine has it."""
+    """The settings; 0: as this machine allows."""
 
     count: int
     """Members of the pool."""
@@ -52,7 +52,7 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Capacity:
-    """Of each member of the pool."""
+    """The capacity of each member of the pool."""
 
     heap: int
     """Bytes."""
@@ -92,7 +92,7 @@ def capacity(asked: Asked, machine: Machine) -> Capacity:
 
 
 def _heap(asked: Asked, machine: Machine, count: int) -> int:
-    """Half of the memory among all members; three quarters when they were asked for."""
+    """Return half of the memory divided among all members; three quarters at most if asked for."""
     if not machine.memory:
         return asked.memory_limit * _MIB or _LARGEST_HEAP
     if asked.memory_limit:
@@ -101,7 +101,7 @@ def _heap(asked: Asked, machine: Machine, count: int) -> int:
 
 
 def _files(machine: Machine) -> int:
-    """For connections."""
+    """Return the files that are left for connections."""
     return max(machine.files - _OWN_FILES, _FILES_EACH) if machine.files else _MANY_FILES
 
 
@@ -136,7 +136,7 @@ def _of_connections(asked: Asked, machine: Machine, by_memory: int, by_files: in
 
 
 def _of_kernel(machine: Machine, connections: int) -> Iterator[str]:
-    """What the kernel keeps for each connection, too. ``connections``: of one workload."""
+    """Yield warnings about what the kernel keeps for each of a workload's ``connections``, too."""
     needed = _FILES_EACH * connections
     if 0 < machine.tracked < needed:
         yield (

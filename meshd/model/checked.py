@@ -1,4 +1,4 @@
-"""Values of the model from outside: typed, or an error in words that name what would be right."""
+"""Checks values of the model that come from outside: typed, or an error that says what is valid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DESCRIPTIONS: Final = {repr(pattern): text for pattern, text in PATTERNS.items(
 
 
 def decode(raw: bytes | msgspec.Raw, expected: type[T]) -> T:
-    """Of JSON. Raises InvalidInputError."""
+    """Decode JSON. Raises InvalidInputError."""
     try:
         return msgspec.json.decode(raw, type=expected)
     except UNDECODABLE as error:
@@ -24,7 +24,7 @@ def decode(raw: bytes | msgspec.Raw, expected: type[T]) -> T:
 
 
 def convert(value: Any, expected: type[T]) -> T:
-    """Of plain values. Raises InvalidInputError."""
+    """Convert plain values. Raises InvalidInputError."""
     try:
         return msgspec.convert(value, expected, str_keys=True)
     except UNDECODABLE as error:
@@ -32,7 +32,7 @@ def convert(value: Any, expected: type[T]) -> T:
 
 
 def build(kind: type[T], **fields: Any) -> T:
-    """A struct of fields that nobody has looked at. Raises InvalidInputError."""
+    """Return a struct of unchecked fields. Raises InvalidInputError."""
     try:
         made = kind(**fields)
     except (TypeError, ValueError) as error:
@@ -41,7 +41,8 @@ def build(kind: type[T], **fields: Any) -> T:
 
 
 def in_words(error: Exception) -> str:
-    """msgspec quotes the pattern that a text does not match, which few can read."""
+    """Explain msgspec's error: it quotes the pattern that a text does not match, which few can
+    read."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     message = str(error)

@@ -1,4 +1,5 @@
-"""A route of one VirtualService that leaves the rest to another, and what the two come to. Pure.
+"""Delegation: a route of one VirtualService that leaves the rest to another, and their merger.
+Pure.
 
 After https://istio.io/latest/docs/reference/config/networking/virtual-service/#Delegate: the
 delegate's matches must be subsets of the root's, or its route has no effect; what a delegate's
@@ -30,9 +31,9 @@ _PATTERNS: Final = ("uri", "scheme", "method", "authority")
 
 
 def merge_route(root: HTTPRoute, route: HTTPRoute) -> HTTPRoute | None:
-    """A delegate's route under the root's; None: their matches conflict.
+    """Return a delegate's route under the root's; None if their matches conflict.
 
-    The result still says whose it is (``delegate``).
+    The result still names the delegate (``delegate``).
     """
     matches = _merge_matches(root.match, route.match)
     if matches is None:
@@ -54,7 +55,7 @@ def _joined(root: str | None, leaf: str | None) -> str | None:
 def _merge_matches(
     root: tuple[HTTPMatchRequest, ...], leaf: tuple[HTTPMatchRequest, ...]
 ) -> tuple[HTTPMatchRequest, ...] | None:
-    """Each of the delegate's with each of the root's that it is a subset of."""
+    """Return each match of the delegate with each match of the root of which it is a subset."""
     if not root or not leaf:
         return root or leaf
     merged: list[HTTPMatchRequest] = []
@@ -83,7 +84,7 @@ def _merge_match(wide: HTTPMatchRequest, narrow: HTTPMatchRequest) -> HTTPMatchR
 
 
 def _is_subset(narrow: HTTPMatchRequest, wide: HTTPMatchRequest) -> bool:
-    """Whether the two can be one: nowhere does the narrower ask for what the wider excludes."""
+    """Return whether the matches combine: the narrower nowhere asks for what the wider excludes."""
     patterns = (
         *((getattr(narrow, name), getattr(wide, name)) for name in _PATTERNS),
         *_both(narrow.headers, wide.headers),
@@ -115,7 +116,8 @@ def _both(
 
 
 def fits(narrow: StringMatch | None, wide: StringMatch | None) -> bool:
-    """Regular expressions cannot be compared, so they never fit one another."""
+    """Return whether one pattern fits another; regular expressions cannot be compared and never
+    do."""
     if narrow is None or wide is None:
         return True
     if narrow.regex is not None or wide.regex is not None:

@@ -1,4 +1,5 @@
-"""networking.istio.io ServiceEntry and WorkloadEntry: services and workloads beside the registry.
+"""ServiceEntry and WorkloadEntry of networking.istio.io: services and workloads beside the
+registry.
 
 After https://istio.io/latest/docs/reference/config/networking/service-entry/ and workload-entry/.
 """
@@ -28,7 +29,7 @@ class WorkloadEntrySpec(Strict, frozen=True):
 
 
 class EntrySelector(Strict, frozen=True):
-    """Unlike other selectors of the API, this one says ``labels``."""
+    """A selector that, unlike others of the API, says ``labels``."""
 
     labels: dict[str, str] = {}
 
@@ -91,7 +92,7 @@ class GRPCHealthCheck(Strict, frozen=True):
 
 
 class ReadinessProbe(Strict, frozen=True):
-    """Exactly one of the last four."""
+    """A health probe; exactly one of the last four fields is set."""
 
     initial_delay_seconds: int = 0
     timeout_seconds: int = 1
@@ -105,14 +106,15 @@ class ReadinessProbe(Strict, frozen=True):
 
 
 class GroupMetadata(Strict, frozen=True):
-    """What each member of a group gets."""
+    """The metadata that each member of a group gets."""
 
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 
 
 class WorkloadGroupSpec(Strict, frozen=True):
-    """After https://istio.io/latest/docs/reference/config/networking/workload-group/."""
+    """A group of workloads. After
+    https://istio.io/latest/docs/reference/config/networking/workload-group/."""
 
     template: WorkloadEntrySpec
     metadata: GroupMetadata = GroupMetadata()

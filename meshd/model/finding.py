@@ -1,4 +1,4 @@
-"""What is wrong with what a person wrote, and where."""
+"""Findings: errors and warnings about what a user wrote, and where."""
 
 from __future__ import annotations
 

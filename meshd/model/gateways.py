@@ -1,4 +1,4 @@
-"""networking.istio.io Gateway: what the mesh listens on for clients outside it.
+"""Gateway of networking.istio.io: what the mesh listens on for clients outside it.
 
 After https://istio.io/latest/docs/reference/config/networking/gateway/.
 """
@@ -46,7 +46,7 @@ CIPHER_SUITES: Final = frozenset(
 
 
 class TLSCertificate(Strict, frozen=True):
-    """Files."""
+    """The files of a certificate."""
 
     server_certificate: str | None = None
     private_key: str | None = None
@@ -80,12 +80,12 @@ class ServerTLSSettings(Strict, frozen=True):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Names of those whose certificates the server shows."""
+        """Return the names of Secrets whose certificates the server shows."""
         return self.credential_names or ((self.credential_name,) if self.credential_name else ())
 
     @property
     def files(self) -> tuple[tuple[str, str], ...]:
-        """Certificates and keys that the server shows, where no Secret holds them."""
+        """Return certificates and keys that the server shows, where no Secret holds them."""
         pairs = (
             (self.server_certificate, self.private_key),
             *((one.server_certificate, one.private_key) for one in self.tls_certificates),
@@ -94,7 +94,8 @@ class ServerTLSSettings(Strict, frozen=True):
 
     @property
     def asks_for_certificates(self) -> bool:
-        """Of clients; ``MUTUAL`` alone lets none in without."""
+        """Return whether clients are asked for certificates; ``MUTUAL`` alone admits none
+        without."""
         return self.mode in {"MUTUAL", "OPTIONAL_MUTUAL"}
 
     @property
@@ -111,7 +112,7 @@ class ServerTLSSettings(Strict, frozen=True):
 
 
 class Server(Strict, frozen=True):
-    """What a gateway serves on one port."""
+    """The configuration of a gateway on one port."""
 
     port: GatewayPort
     hosts: tuple[str, ...]
@@ -122,12 +123,12 @@ class Server(Strict, frozen=True):
 
     @property
     def redirects(self) -> bool:
-        """Requests in clear text are sent to the same URL with https."""
+        """Return whether plaintext requests are redirected to the same URL with https."""
         return self.tls is not None and self.tls.https_redirect
 
     @property
     def is_tls(self) -> bool:
-        """Clients speak TLS, whether it ends here or not."""
+        """Return whether clients speak TLS, whether it ends here or not."""
         encrypted = self.port.protocol.upper() in _ENCRYPTED
         return not self.is_clear_text and (encrypted or self.tls is not None)
 
@@ -142,7 +143,7 @@ class Server(Strict, frozen=True):
 
     @property
     def is_clear_text(self) -> bool:
-        """Plain HTTP; its ``tls`` can do no more than redirect to HTTPS."""
+        """Return whether the server speaks plaintext HTTP; ``tls`` can only redirect to HTTPS."""
         return self.port.protocol.upper() in _CLEAR_TEXT
 
     @property
@@ -150,8 +151,10 @@ class Server(Strict, frozen=True):
         return self.is_clear_text or self.port.protocol.upper() == "HTTPS"
 
     def owned_hosts(self, namespace: str) -> Iterator[tuple[str, str]]:
-        """Hosts, each with the namespace whose VirtualServices may use it (``*``: any).
-        ``namespace`` is the Gateway's own."""
+        """Yield hosts, each with the namespace whose VirtualServices may use it (``*``: any).
+
+        ``namespace`` is the Gateway's own.
+        """
         for text in self.hosts:
             owner, separator, host = text.rpartition("/")
             if not separator:
@@ -174,14 +177,15 @@ class Gateway(Object, frozen=True):
     spec: GatewaySpec
 
     def selects(self, labels: Mapping[str, str]) -> bool:
-        """Whether a workload with these labels serves it. No selector: none does."""
+        """Return whether a workload with these labels serves the Gateway; without a selector none
+        does."""
         return bool(self.spec.selector) and self.spec.selector.items() <= labels.items()
 
 
 def gateway_name(name: str, namespace: str) -> str:
-    """``NAMESPACE/NAME`` for what an object of ``namespace`` writes in ``gateways``.
+    """Return ``NAMESPACE/NAME`` for a name that an object of ``namespace`` writes in ``gateways``.
 
-    ``NAME``, ``./NAME``, ``NAMESPACE/NAME``, and ``NAME.NAMESPACE…`` of old manifests.
+    These are ``NAME``, ``./NAME``, ``NAMESPACE/NAME``, and ``NAME.NAMESPACE…`` of old manifests.
     """
     if name == MESH:
         return name

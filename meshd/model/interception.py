@@ -1,7 +1,7 @@
-"""Numbers that the redirecting rules and the proxies' listeners must agree on.
+"""Numbers on which the redirecting rules and the proxies' listeners must agree.
 
-The ports, marks and probe addresses are those of Istio's ambient mode, so that what people know
-about them stays true: https://istio.io/latest/docs/ambient/architecture/traffic-redirection/.
+The ports, marks and probe addresses are those of Istio's ambient mode, so that its documentation
+applies: https://istio.io/latest/docs/ambient/architecture/traffic-redirection/.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The registry of kinds: which API object is read into which type."""
+"""The registry of kinds, which maps API objects to types."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ BY_NAME: Final[dict[str, type[Object]]] = {
 
 
 def find_kind(group: str, kind: str) -> type[Object] | None:
-    """The type for an API group ("" is Kubernetes' core group) and a kind."""
+    """Return the type for an API group ("" is Kubernetes' core group) and a kind."""
     return next((known for known in ALL if (group, kind) == (known.GROUP, known.KIND)), None)

@@ -1,6 +1,6 @@
-"""The Kubernetes kinds that meshd reads, cut down to the fields that matter on a node.
+"""The Kubernetes kinds that meshd reads, reduced to the fields that matter on a node.
 
-After https://kubernetes.io/docs/reference/kubernetes-api/. Other fields are passed over.
+After https://kubernetes.io/docs/reference/kubernetes-api/. Other fields are ignored.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Secret(Object, frozen=True):
     string_data: dict[str, str] = {}
 
     def entry(self, *keys: str) -> bytes:
-        """The first of these keys that it has, decoded; empty if there is none."""
+        """Return the entry of the first of these keys that exists, decoded; empty if there is
+        none."""
         for key in keys:
             if text := self.string_data.get(key):
                 return text.encode()
@@ -255,7 +256,7 @@ class DeploymentStrategy(Ignoring, frozen=True):
 
 
 class PodsSpec(Ignoring, frozen=True):
-    """What all controllers say of their pods."""
+    """The part of all controllers that describes their pods."""
 
     template: PodTemplate
     selector: LabelSelector = LabelSelector()
@@ -296,7 +297,7 @@ class DaemonSetSpec(PodsSpec, frozen=True):
 
 
 class DaemonSet(Object, frozen=True):
-    """One pod on each node: one in the testbed."""
+    """A controller with one pod on each node; one in the testbed."""
 
     GROUP: ClassVar[str] = "apps"
     KIND: ClassVar[str] = "DaemonSet"

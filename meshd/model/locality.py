@@ -1,4 +1,4 @@
-"""Where something runs: ``region/zone/subzone``, and by which labels it is said.
+"""Localities: ``region/zone/subzone``, and the labels that name them.
 
 After https://istio.io/latest/docs/tasks/traffic-management/locality-load-balancing/.
 """
@@ -18,13 +18,13 @@ _WHOLE: Final = ("topology.istio.io/locality", "istio-locality")
 
 
 def parts(locality: str) -> tuple[str, str, str]:
-    """Region, zone and subzone; empty where they are not said."""
+    """Return region, zone and subzone; empty where they are missing."""
     region, zone, subzone = (*locality.split("/", 2), "", "")[:3]
     return region, zone, subzone
 
 
 def locality_of(labels: Mapping[str, str], otherwise: str) -> str:
-    """What labels say, or else ``otherwise``."""
+    """Return the locality that labels name, or else ``otherwise``."""
     for key in _WHOLE:
         if text := labels.get(key):
             return text.replace(".", "/", 2)
@@ -34,7 +34,7 @@ def locality_of(labels: Mapping[str, str], otherwise: str) -> str:
 
 
 def shared(one: str, other: str) -> int:
-    """How many parts two localities have in common, from the region on: 0 to 3."""
+    """Return how many parts two localities share, from the region on: 0 to 3."""
     for number, (here, there) in enumerate(zip(parts(one), parts(other), strict=True)):
         if here != there:
             return number
@@ -42,7 +42,8 @@ def shared(one: str, other: str) -> int:
 
 
 def matches(locality: str, pattern: str) -> bool:
-    """``*``, ``region/*``, ``region/zone/*``; what a pattern does not say may be anything."""
+    """Return whether a locality matches ``*``, ``region/*``, ``region/zone/*``; missing parts match
+    anything."""
     return all(
         wanted in {"", "*", found}
         for wanted, found in zip(parts(pattern), parts(locality), strict=True)

@@ -1,4 +1,4 @@
-"""Moments as others read them."""
+"""Formats moments for other programs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import datetime
 
 
 def rfc3339(seconds: float) -> str:
-    """``seconds`` since the epoch, in UTC and without fractions: RFC 3339, 5.6."""
+    """Format ``seconds`` since the epoch, in UTC and without fractions: RFC 3339, 5.6."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

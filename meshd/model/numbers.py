@@ -1,4 +1,4 @@
-"""Whole numbers that others have written."""
+"""Parses whole numbers from outside."""
 
 from __future__ import annotations
 

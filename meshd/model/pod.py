@@ -1,4 +1,4 @@
-"""A pod as the testbed runs it: everything is decided, down to each process's environment."""
+"""A pod as the testbed runs it: completely decided, down to each process's environment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VolumePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MountPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a container finds a volume, or a part of it."""
+    """The place at which a container finds a volume, or a part of it."""
 
     path: str
     volume: str
@@ -37,7 +37,7 @@ class MountPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One process, and how to tell whether it is ready."""
+    """One process, and its readiness probe."""
 
     name: str
     command: tuple[str, ...]
@@ -92,7 +92,7 @@ class Strategy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OwnerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """An object that asks for pods, those with no replicas too."""
+    """An object that asks for pods, those without replicas too."""
 
     name: str
     """As in ``PodPlan.owner``."""
@@ -115,7 +115,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
-    """How one process is."""
+    """The state of one process."""
 
     name: str
     state: str
@@ -128,7 +128,7 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PodState(msgspec.Struct, frozen=True, kw_only=True):
-    """How one pod is."""
+    """The state of one pod."""
 
     plan: PodPlan
     netns: str

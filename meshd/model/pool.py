@@ -1,4 +1,4 @@
-"""Which pools of proxies a node has, and which of them a proxy says that it belongs to.
+"""The pools of proxies of a node, and the pool that a proxy says that it belongs to.
 
 DNS has a pool of its own, because each listener of Envoy's UDP proxy keeps something for each
 cluster of its process: memory would grow with workloads times services.
@@ -14,17 +14,17 @@ LIMITS: Final = "limits"
 
 
 class Pool(enum.StrEnum):
-    """The value begins the names of its members, and is what they say to the xDS server."""
+    """A pool. The value begins the names of its members, and is what they tell the xDS server."""
 
     TRAFFIC = "proxy"
     DNS = "dns"
 
 
 def pool_of(cluster: str) -> Pool | None:
-    """``cluster`` is a proxy's ``node.cluster``. None: it is no proxy of ours."""
+    """Return the pool of a proxy's ``node.cluster``; None if it is not a proxy of ours."""
     return next((pool for pool in Pool if pool.value == cluster), None)
 
 
 def lack(pool: Pool) -> str:
-    """What is so while no member of it is connected."""
+    """Describe the effect of having no connected member of the pool."""
     return "no proxy is connected" if pool is Pool.TRAFFIC else f"no {pool} proxy is connected"

@@ -1,7 +1,7 @@
-"""networking.istio.io VirtualService: which request or connection goes where.
+"""VirtualService of networking.istio.io: the routes of requests and connections.
 
-After https://istio.io/latest/docs/reference/config/networking/virtual-service/. A oneof is a
-group of optional fields of which at most one is set; validation checks that, not the types.
+After https://istio.io/latest/docs/reference/config/networking/virtual-service/. A oneof is a group
+of optional fields of which at most one is set; validation checks that, not the types.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ _CLAIM: Final = re.compile(r"@request\.auth\.claims[.\[].+", re.IGNORECASE)
 
 
 def is_claim(header: str) -> bool:
-    """Whether a match of headers means a claim of the request's token, which no request has here:
-    tokens are not read."""
+    """Return whether a match of headers means a claim of the request's token.
+
+    No request matches: tokens are not read.
+    """
     return bool(_CLAIM.fullmatch(header))
 
 
@@ -154,7 +156,7 @@ class CorsPolicy(Strict, frozen=True):
 
 
 class Delegate(Strict, frozen=True):
-    """The VirtualService whose routes stand in place of this one."""
+    """The VirtualService whose routes replace this one's."""
 
     name: str = ""
     namespace: str = ""
@@ -235,7 +237,7 @@ class VirtualService(Object, frozen=True):
         return not self.spec.hosts
 
     def mirrors(self) -> Iterator[Destination]:
-        """Where copies of requests go."""
+        """Yield the destinations of copies of requests."""
         for route in self.spec.http:
             if route.mirror:
                 yield route.mirror

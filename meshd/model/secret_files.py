@@ -1,7 +1,7 @@
 """Files that configuration names: certificates with their keys, authorities, revocation lists.
 
-Proxies never open them. They ask for a secret, whose name says the files as Istio's does, and
-are sent what is in them.
+Proxies never open them. They ask for a secret, whose name contains the paths as Istio's does, and
+get the content.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ _LONGEST: Final = 1024
 
 
 class SecretFiles(msgspec.Struct, frozen=True):
-    """A certificate with its private key, or an authority with its revocation list if it has one.
-
+    """A certificate with its private key, or an authority with its revocation list if there is one.
     All are paths."""
 
     certificate: str = ""
@@ -35,7 +34,7 @@ class SecretFiles(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Of the secret."""
+        """Return the name of the secret."""
         if self.certificate:
             return f"{_CERTIFICATE}{_quoted(self.certificate)}~{_quoted(self.private_key)}"
         revoked = f"~{_quoted(self.revoked)}" if self.revoked else ""
@@ -48,12 +47,12 @@ class SecretFiles(msgspec.Struct, frozen=True):
 
 
 def is_of_files(name: str) -> bool:
-    """Whether a secret of this name comes from files."""
+    """Return whether a secret of this name comes from files."""
     return name.startswith((_CERTIFICATE, _AUTHORITY))
 
 
 def parse(name: str) -> SecretFiles | None:
-    """The inverse of ``SecretFiles.name``; None when it is no such name."""
+    """Return the files of a secret's name; None if the name is not of that form."""
     for prefix, fields in (
         (_CERTIFICATE, ("certificate", "private_key")),
         (_AUTHORITY, ("authority", "revoked")),
@@ -66,8 +65,10 @@ def parse(name: str) -> SecretFiles | None:
 
 
 def of_client(tls: ClientTLSSettings) -> tuple[SecretFiles | None, SecretFiles | None]:
-    """What a client shows, and what it verifies servers by; None where a Secret says it, or where
-    there is nothing to say."""
+    """Return a client's certificate, and the authority by which it verifies servers.
+
+    Either is None where a Secret holds it, or where there is none.
+    """
     if tls.mode not in {"SIMPLE", "MUTUAL"} or tls.credential_name:
         return None, None
     shown = None
@@ -79,7 +80,7 @@ def of_client(tls: ClientTLSSettings) -> tuple[SecretFiles | None, SecretFiles |
 
 
 def of_server(tls: ServerTLSSettings) -> tuple[tuple[SecretFiles, ...], SecretFiles | None]:
-    """What a server shows, and what it verifies clients by."""
+    """Return a server's certificates, and the authority by which it verifies clients."""
     shown = tuple(SecretFiles(chain, key) for chain, key in tls.files)
     if not tls.asks_for_certificates or tls.authority_secret or not tls.authority_file:
         return shown, None
@@ -87,7 +88,7 @@ def of_server(tls: ServerTLSSettings) -> tuple[tuple[SecretFiles, ...], SecretFi
 
 
 def path_problem(path: str) -> str:
-    """Why a file cannot be named so; empty when it can."""
+    """Return why a file cannot have this path; empty if it can."""
     if len(path) > _LONGEST:
         return f"a path of more than {_LONGEST} characters"
     if not path.isprintable():
@@ -100,7 +101,8 @@ def path_problem(path: str) -> str:
 
 
 def is_below(path: str, directories: Iterable[str]) -> bool:
-    """By what the path says alone: links are not followed."""
+    """Return whether the path is in one of the directories, by its text alone: links are not
+    followed."""
     plain = posixpath.normpath(path)
     return any(plain.startswith(posixpath.normpath(one).rstrip("/") + "/") for one in directories)
 

@@ -1,4 +1,4 @@
-"""security.istio.io: who may talk to whom, and how.
+"""Policies of security.istio.io.
 
 After https://istio.io/latest/docs/reference/config/security/.
 """

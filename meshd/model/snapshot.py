@@ -1,4 +1,4 @@
-"""Everything that compiling needs, at one moment. Frozen: a change makes a new snapshot."""
+"""The compiler's whole input at one moment. Frozen: a change makes a new snapshot."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What the mesh is configured to be."""
+    """The configuration of the mesh."""
 
     revision: int = 0
     options: MeshOptions = MeshOptions()

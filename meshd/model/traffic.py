@@ -1,4 +1,4 @@
-"""networking.istio.io whole: every kind and value of it under one name.
+"""All kinds and values of networking.istio.io under one name.
 
 The kinds themselves live with what they are about: ``routes``, ``destinations``, ``gateways``,
 ``entries``.

@@ -1,1 +1,1 @@
-"""The pool of Envoy proxies: what each is started with, how it is asked, who replaces whom."""
+"""The pool of Envoy proxies: bootstrap, admin interface, plan of replacement."""

@@ -26,7 +26,7 @@ _VITAL: Final = f"^{_ACTIVE}$|^{_WARMING}$|^listener[.].*{_CONNECTIONS}$"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Vitals:
-    """Of a proxy that runs."""
+    """The vital signs of a running proxy."""
 
     live: bool
     """It has had its first configuration, or has waited for it long enough."""
@@ -38,7 +38,7 @@ class Vitals:
 
 
 class Admin:
-    """Every request raises UnreachableError when the proxy does not answer."""
+    """The admin interface of one proxy; requests raise UnreachableError if it does not answer."""
 
     def __init__(self, socket: Path, *, timeout: float = _PATIENCE) -> None:
         self._socket = socket
@@ -62,13 +62,14 @@ class Admin:
         return status == 200
 
     async def config_dump(self, *, resource: str = "", endpoints: bool = False) -> dict[str, Any]:
-        """``resource``: one field of one section, such as ``dynamic_listeners``."""
+        """Return the configuration; ``resource`` is one field of one section:
+        ``dynamic_listeners``."""
         query = [f"resource={resource}"] if resource else []
         query += ["include_eds"] if endpoints else []
         return await self._json("/config_dump" + ("?" + "&".join(query) if query else ""))
 
     async def stats(self, pattern: str = "") -> dict[str, int]:
-        """Counters and gauges by name; ``pattern`` is a regular expression without ``&``."""
+        """Return counters and gauges by name; ``pattern`` is a regular expression without ``&``."""
         found = await self._json(f"/stats?format=json{f'&filter={pattern}' if pattern else ''}")
         return {one["name"]: one["value"] for one in found.get("stats", ()) if "value" in one}
 
@@ -79,7 +80,7 @@ class Admin:
         return await self._json("/certs")
 
     async def fail_health_check(self) -> None:
-        """Each HTTP connection is closed after its next answer."""
+        """Have the proxy close each HTTP connection after its next answer."""
         await self._command("/healthcheck/fail")
 
     async def drain_listeners(self, *, graceful: bool = False) -> None:
@@ -142,7 +143,7 @@ _END: Final = h11.EndOfMessage()
 
 
 async def _events(protocol: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[object]:
-    """Of one answer, whole."""
+    """Yield the events of one whole answer."""
     while True:
         event = protocol.next_event()
         if event is h11.NEED_DATA:

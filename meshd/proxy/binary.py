@@ -1,4 +1,4 @@
-"""Which Envoy is run, and whether it is one that meshd can work with."""
+"""Finds the Envoy to run and checks that meshd can work with it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def find(proxy: ProxySettings) -> Path:
 
 
 def check_version(path: Path) -> None:
-    """Asks the program. Raises InvalidInputError."""
+    """Ask the program for its version. Raises InvalidInputError."""
     try:
         result = subprocess.run(
             [path, "--version"],

@@ -1,4 +1,4 @@
-"""Settings → what an Envoy is started with. Pure; all else it learns over xDS.
+"""The bootstrap of an Envoy, from the settings. Pure; everything else comes over xDS.
 
 https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/config/bootstrap/v3/bootstrap.proto
 """
@@ -86,7 +86,7 @@ def node_id(node: str, name: str) -> str:
 
 
 def member_name(node: str) -> str:
-    """The member's name out of a node id, or out of itself."""
+    """Return the member's name from a node id, or from itself."""
     return node.rpartition("~")[2]
 
 
@@ -116,8 +116,10 @@ def bootstrap(settings: Settings, paths: Paths, member: Member, capacity: Capaci
 
 
 def _resolvers(mesh: MeshSettings) -> Json:
-    """Whom Envoy asks for names of the world, where an endpoint is one; the host's own resolvers
-    where the settings name none. Never ours: it gives hosts addresses that only the mesh has."""
+    """Return Envoy's resolvers for endpoints that are names: those of the settings, or the host's.
+
+    Never meshd's own, which answer with addresses that only the mesh has.
+    """
     if not mesh.upstreams:
         return {}
     return {
@@ -137,7 +139,7 @@ def _resolvers(mesh: MeshSettings) -> Json:
 
 
 def arguments(proxy: ProxySettings, pool: Pool, config: Path) -> tuple[str, ...]:
-    """Envoy's command line after its name."""
+    """Return Envoy's command line after its name."""
     concurrency = proxy.concurrency if pool is Pool.TRAFFIC else 1
     return (
         *(_CONFIG_OPTION, str(config)),
@@ -157,13 +159,13 @@ def arguments(proxy: ProxySettings, pool: Pool, config: Path) -> tuple[str, ...]
 
 
 def config_of(command: Sequence[str]) -> str:
-    """The bootstrap file that a command line names; empty: it is not a proxy's."""
+    """Return the bootstrap file that a command line names; empty if it is not a proxy's."""
     pairs = itertools.pairwise(command)
     return next((value for option, value in pairs if option == _CONFIG_OPTION), "")
 
 
 def _fixed(capacity: Capacity, *, limited: bool) -> Json:
-    """What does not depend on the node. ``limited``: its listeners are."""
+    """Return the part that does not depend on the node; ``limited``: its listeners have limits."""
     return {
         "overload_manager": _overload_manager(capacity),
         "layered_runtime": {

@@ -1,4 +1,4 @@
-"""Sections of what a proxy really has, as Envoy itself shows them. Private keys it leaves out."""
+"""Sections of the configuration that a proxy has, as Envoy shows them, without private keys."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _KINDS: Final = {
 
 
 async def section(admin_run: Path, names: Sequence[str], what: str) -> list[Entry]:
-    """From the first member that answers. Raises InvalidInputError, NotReadyError."""
+    """Return a section of the first member that answers. Raises InvalidInputError,
+    NotReadyError."""
     if what not in _KINDS:
         raise InvalidInputError(f"no section {what!r} (known: {', '.join(_KINDS)})")
     reasons: list[str] = []
@@ -43,7 +44,7 @@ async def section(admin_run: Path, names: Sequence[str], what: str) -> list[Entr
 
 
 def entries(dump: Entry, what: str) -> list[Entry]:
-    """The entries of a section in the answer of ``/config_dump``."""
+    """Return the entries of a section in the answer of ``/config_dump``."""
     kind, fields = _KINDS[what]
     parts: Iterable[Entry] = dump.get("configs", ())
     return [

@@ -1,7 +1,7 @@
-"""System calls that a proxy never makes, so that whoever takes one over cannot make them either.
+"""System calls that a proxy never makes, denied so that an attacker inside cannot make them either.
 
-A proxy keeps CAP_SYS_ADMIN for setns(2) and CAP_NET_ADMIN for marks on its sockets; both open far
-more than that. What is left out here is denied with EPERM, for the process and all that it starts.
+A proxy keeps CAP_SYS_ADMIN for setns(2) and CAP_NET_ADMIN for marks on its sockets; both allow far
+more than that. The calls listed here are denied with EPERM, for the process and all that it starts.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _DENIED_FAMILIES: Final = (
 
 
 def confine(*more: str) -> None:
-    """For this process, for ever; ``more`` system calls are denied, too. Raises OSError."""
+    """Confine this process for ever; ``more`` system calls are denied, too. Raises OSError."""
     calls = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     denied = pyseccomp.ERRNO(errno.EPERM)
     for name in (*_DENIED, *more):

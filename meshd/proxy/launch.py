@@ -1,7 +1,7 @@
-"""``python -m meshd.proxy.launch BINARY ARGUMENT…``: checks Envoy, confines itself, becomes Envoy.
+"""Checks Envoy, confines this process, and becomes Envoy: ``python -m meshd.proxy.launch BINARY
+…``.
 
-Runs with the proxies' few privileges already, so that a binary that is not what it should be gets
-no more than those.
+It runs with the proxies' few privileges already, so that a wrong binary gets no more than those.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from meshd.settings import ProxySettings
 
 
 def command(python: str, proxy: ProxySettings, arguments: Sequence[str]) -> tuple[str, ...]:
-    """The command line of this module."""
+    """Return the command line of this module."""
     return (python, "-m", "meshd.proxy.launch", proxy.binary, *arguments)
 
 
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def confine(*more: str) -> None:
-    """This process, as ``confinement`` has it. Raises SystemRefusedError."""
+    """Confine this process, see ``confinement``. Raises SystemRefusedError."""
     try:
         from meshd.proxy import confinement  # noqa: PLC0415 - needs libseccomp
 

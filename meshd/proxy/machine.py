@@ -1,4 +1,4 @@
-"""What this machine has, as far as proxies need it."""
+"""The memory and open files of this machine, as far as proxies need them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ group that holds its limit: cgroups(7)."""
 
 
 def capacity_here(proxy: ProxySettings) -> Capacity:
-    """Of each member, as the settings and this machine have it."""
+    """Return the capacity of each member under the settings, on this machine."""
     asked = Asked(
         proxy.count,
         proxy.memory_limit,
@@ -34,13 +34,13 @@ def capacity_here(proxy: ProxySettings) -> Capacity:
 
 
 def raise_open_files() -> None:
-    """To all that this process, and whatever it starts, may have."""
+    """Raise the limit of open files to all that this process and its children may have."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def read(root: Path = _ROOT) -> Machine:
-    """``root``: where /proc and /sys are."""
+    """Read the machine's figures; ``root`` contains /proc and /sys."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     low, _, high = _text(root / "proc/sys/net/ipv4/ip_local_port_range").partition("\t")
     return Machine(
@@ -52,7 +52,7 @@ def read(root: Path = _ROOT) -> Machine:
 
 
 def _memory(root: Path) -> int:
-    """Of the machine, or the least of what the control groups leave of it."""
+    """Return the memory of the machine, or the least that its control groups leave."""
     found = _MEMORY.search(_text(root / "proc/meminfo"))
     limits = [_number(found[1]) * 1024] if found else []
     own = _text(root / "proc/self/cgroup").splitlines()
@@ -66,7 +66,7 @@ def _memory(root: Path) -> int:
 
 
 def _text(path: Path) -> str:
-    """Empty: there is none."""
+    """Return the text of a file; empty if there is none."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
@@ -74,5 +74,5 @@ def _text(path: Path) -> str:
 
 
 def _number(text: str) -> int:
-    """0: there is none."""
+    """Return the number in a file; 0 if there is none."""
     return whole(text) or 0

@@ -1,4 +1,4 @@
-"""What a proxy does when its memory runs short: those who take most of it give way first.
+"""A proxy's reaction when its memory runs short: the largest consumers give way first.
 
 https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/operations/overload_manager/overload_manager
 """
@@ -30,7 +30,7 @@ BUFFER_ACCOUNTS: Final[Json] = {"minimum_account_to_track_power_of_two": 15}
 
 
 def actions(heap: str) -> list[Json]:
-    """``heap``: the resource monitor by which they are taken."""
+    """Return the actions; ``heap`` is the resource monitor that triggers them."""
     scaled = [{"name": heap, "scaled": _scaled()}]
     return [
         {"name": "envoy.overload_actions.reset_high_memory_stream", "triggers": scaled},

@@ -1,8 +1,8 @@
-"""A pool's plan: which members there are to be → which to start and which to let go. Pure.
+"""A pool's plan: from the members that are wanted, those to start and those to let go. Pure.
 
-A member has a slot (0 … count-1) and a generation. It is replaced by one of another generation in
-the same slot, which must have all that the old one has before the old one is let go. One member is
-replaced at a time, so that the pool never lacks more than none.
+A member has a slot (0 … count-1) and a generation. It is replaced by a member of another generation
+in the same slot, which must have all that the old one has before the old one is let go. Members are
+replaced one at a time.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Plan:
 
 
 def size(pool: Pool, count: int) -> int:
-    """How many members it is to have when ``count`` proxies are asked for."""
+    """Return the number of members of a pool when ``count`` proxies are asked for."""
     return count if pool is Pool.TRAFFIC else min(count, _MOST_FOR_DNS)
 
 
 def plan(
     pool: Pool, count: int, running: Collection[Running], outdated: Collection[Member] = ()
 ) -> Plan:
-    """The next steps. All are of this pool; ``outdated`` members are to be replaced."""
+    """Return the next steps for one pool; ``outdated`` members are to be replaced."""
     staying = [one for one in running if not one.leaving]
     stop = [one.member for one in staying if one.member.slot >= count]
     by_slot = {
@@ -89,18 +89,19 @@ def plan(
 
 
 def superseded(oldest_first: Iterable[Member]) -> set[Member]:
-    """Of those that share a slot all but the newest."""
+    """Return, of members that share a slot, all but the newest."""
     members = tuple(oldest_first)
     newest = {member.slot: member for member in members}
     return set(members) - set(newest.values())
 
 
 def free_generation(slot: int, running: Iterable[Running]) -> int:
-    """The lowest that is not in use, so that names stay few."""
+    """Return the lowest generation that is not in use, so that names stay few."""
     used = {one.member.generation for one in running if one.member.slot == slot}
     return next(number for number in range(len(used) + 1) if number not in used)
 
 
 def _takes_over(new: Running, old: Iterable[Running]) -> bool:
-    """It serves all that the old ones serve; what is not live serves nothing."""
+    """Return whether the new member serves all that the old ones serve; one that is not live serves
+    nothing."""
     return new.live and all(new.listeners >= one.listeners for one in old if one.live)

@@ -1,1 +1,1 @@
-"""The node's resolver, dnsmasq(8): what it is told, and what it is started with."""
+"""The node's resolver, dnsmasq(8): its tables and its command line."""

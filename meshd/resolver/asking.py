@@ -1,4 +1,4 @@
-"""Whether the resolver has a name: one question over UDP, RFC 1035."""
+"""Asks the resolver whether it has a name: one question over UDP, RFC 1035."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _CODE: Final = 0x000F
 
 
 async def knows(port: int, name: str, address: str = "127.0.0.1", patience: float = 0.2) -> bool:
-    """Whether who listens there, on the loopback interface, has an IPv4 address for the name.
+    """Return whether the resolver on a loopback address has an IPv4 address for the name.
 
-    No when nobody answers within ``patience`` seconds.
+    No answer within ``patience`` seconds counts as no.
     """
     loop = asyncio.get_running_loop()
     number = secrets.randbits(16)
@@ -40,7 +40,7 @@ def question(number: int, name: str) -> bytes:
 
 
 def is_found(answer: bytes, number: int) -> bool:
-    """Whether it is the answer to that question, and says an address."""
+    """Return whether the message answers the question with an address."""
     if len(answer) < _HEADER.size:
         return False
     told, flags, _, answers, _, _ = _HEADER.unpack_from(answer)

@@ -1,10 +1,10 @@
-"""What dnsmasq(8) is started with, and what of its words is worth a line in the log.
+"""Command lines of dnsmasq(8), and the lines of its output that belong in the log.
 
-There are two. The resolver answers for all that a file may say that is read again at SIGHUP. What a
-wildcard stands for is read at the start only, so that it comes from a second one, which begins anew
-for that; the resolver hands such queries on, and asks again what it misses meanwhile. Namespaces
-that know other names than most have two of their own (``views``), which ask the first one for all
-else.
+There are two processes. The resolver answers from files that it reads again at SIGHUP. Wildcards
+are read at the start only, so they come from a second process, which restarts for them; the
+resolver forwards such queries to it, and repeats those that it misses meanwhile. Namespaces that
+see other names than most have two processes of their own (``views``), which forward everything else
+to the first one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def is_for_wildcards(name: str) -> bool:
 
 
 def of_namespaces(directory: Path) -> tuple[str, ...]:
-    """Names of those that are to run now, beside the two that always do."""
+    """Return the names of resolvers that are to run now beside the two that always do."""
     views = present(directory)
     wild = (one for one in views if read(one.directory / WILDCARDS))
     return (
@@ -65,7 +65,8 @@ def of_namespaces(directory: Path) -> tuple[str, ...]:
 
 
 def view_of(name: str, directory: Path) -> View:
-    """Whose names the one of this name answers for. Raises SystemRefusedError when it is gone."""
+    """Return the view that the resolver of this name serves. Raises SystemRefusedError if it is
+    gone."""
     namespace = name.partition(".")[2]
     if not namespace:
         return common(directory)
@@ -76,7 +77,8 @@ def view_of(name: str, directory: Path) -> View:
 
 
 def arguments(name: str, settings: MeshSettings, directory: Path) -> tuple[str, ...]:
-    """Of the one of this name. Raises SystemRefusedError when its tables are gone."""
+    """Return the arguments of the resolver of this name. Raises SystemRefusedError if its tables
+    are gone."""
     view = view_of(name, directory)
     wild = is_for_wildcards(name)
     # What there is no file for, it does without: the mesh role may not have written yet.
@@ -112,12 +114,12 @@ def _wildcards(view: View) -> tuple[str, ...]:
 
 
 def server(address: str, settings: MeshSettings) -> str:
-    """One of ours, as the others are told of it."""
+    """Return one of our resolvers in the form that the others are told."""
     return f"{address}#{settings.dns_port}"
 
 
 def is_started_for(name: str, directory: Path, command: tuple[str, ...]) -> bool:
-    """Whether a command line is of the one of this name that reads this directory, or one below."""
+    """Return whether a command line is of this resolver and reads this directory, or one below."""
     own = "--conf-dir=" if is_for_wildcards(name) else "--servers-file="
     paths = (word.removeprefix(own).split(",")[0] for word in command if word.startswith(own))
     return any(Path(path).is_relative_to(directory) for path in paths)
@@ -147,5 +149,5 @@ def find() -> str:
 
 
 def is_routine(line: str) -> bool:
-    """It is said at each start or each change, and nothing follows from it."""
+    """Return whether a line appears at each start or change, and means nothing else."""
     return bool(_ROUTINE.match(line))

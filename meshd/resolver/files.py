@@ -1,4 +1,4 @@
-"""The directories that dnsmasq reads: written by the mesh role, and never half."""
+"""The directories that dnsmasq reads: written by the mesh role, as a whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOBODY: Final = "nobody-outside"
 
 
 def make(directory: Path) -> None:
-    """Of a namespace. Whoever may read its files may read it, too. Raises SystemRefusedError."""
+    """Make a namespace's directory with the modes of its parent. Raises SystemRefusedError."""
     try:
         for path in (directory.parent, directory):
             if not path.exists():
@@ -29,8 +29,10 @@ def make(directory: Path) -> None:
 
 
 def write(directory: Path, tables: Tables) -> bool:
-    """Whether any file says something else than before; none says as much as an empty one, and one
-    newer than the resolver could make it begin anew. Raises SystemRefusedError."""
+    """Write the files; return whether any content changed. Raises SystemRefusedError.
+
+    A missing file counts as an empty one: a file newer than the resolver could make it restart.
+    """
     texts = {HOSTS: tables.hosts, SERVERS: tables.servers, WILDCARDS: tables.wildcards}
     changed = {name: text for name, text in texts.items() if (read(directory / name) or "") != text}
     for name, text in changed.items():
@@ -47,7 +49,8 @@ def remove(directory: Path) -> None:
 
 
 def note(path: Path, *, present: bool) -> bool:
-    """Whether the file, which is empty, had to be made or removed. Raises SystemRefusedError."""
+    """Make or remove an empty file; return whether that changed anything. Raises
+    SystemRefusedError."""
     if path.exists() == present:
         return False
     try:
@@ -58,7 +61,7 @@ def note(path: Path, *, present: bool) -> bool:
 
 
 def read(path: Path) -> str | None:
-    """None when there is none."""
+    """Return the text of a file; None if there is none."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return path.read_text(encoding="utf-8")
     return None

@@ -1,8 +1,8 @@
-"""Domains that resolvers in workloads try behind a name before they try the name: resolv.conf(5).
+"""Search domains: workloads' resolvers try them behind a name before the name, resolv.conf(5).
 
-What the mesh has a name for is not asked outside with such a domain behind it either: that would
-tell the world who is asked for, and costs seconds where nobody answers. Workloads mostly have the
-domains of their host; of others the settings tell.
+Names of the mesh are not asked outside with such a domain behind them either: that would disclose
+them, and costs seconds where nobody answers. Workloads mostly have the search domains of their
+host; the settings name others.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ _MOST: Final = 6
 def domains(
     domain: str, named: Iterable[str], namespaces: Iterable[str], host: Path = _HOST
 ) -> tuple[str, ...]:
-    """Those ``named`` in the settings, of the host and of network namespaces, which are given by
-    their paths. Those below the mesh's ``domain`` are never asked outside and are left out."""
+    """Return the search domains of the settings, the host and network namespaces, given by their
+    paths.
+
+    Those below the mesh's ``domain`` are never asked outside and are left out.
+    """
     known = namespaces if _NAMESPACES.is_dir() else ()
     paths = [host, *(_NAMESPACES / Path(path).name / _HOST.name for path in known if path)]
     found = {*named, *(one for path in dict.fromkeys(paths) for one in _searched(path))}
@@ -32,7 +35,7 @@ def domains(
 
 
 def _searched(path: Path) -> list[str]:
-    """The last line counts. Nothing of a file that cannot be read."""
+    """Return the domains of a file, of which the last line counts; none if it cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

@@ -1,8 +1,8 @@
 """The mesh's names as dnsmasq(8) reads them. Pure.
 
-A name in a hosts file is answered for the kinds of address that the file has, and asked outside
-for all else. So each gets a line besides that keeps it here: what the mesh has a name for is never
-asked outside, not even for an address of the other family.
+A name in a hosts file is answered for the kinds of address that the file has, and asked outside for
+others. So each name gets another line that keeps it here: names of the mesh are never asked
+outside, for no address family.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from meshd.model.service import ServiceRecord
 
 
 class Tables(NamedTuple):
-    """Texts of files."""
+    """The texts of the files."""
 
     hosts: str
     """Addresses and the names for each, hosts(5). Read again at SIGHUP."""
@@ -35,11 +35,11 @@ def tables(
     *,
     overlaid: bool = False,
 ) -> Tables:
-    """``wildcards_at``: the server that is asked for what wildcards stand for. ``search``: domains
-    that are tried behind names; ``namespaces``: in which there may be names, beside the services'.
+    """Return the tables of a resolver.
 
-    ``overlaid``: all other names are asked of another resolver of ours, also those below the mesh's
-    domain.
+    ``wildcards_at``: the server that answers for wildcards. ``search``: domains that are tried
+    behind names; ``namespaces``: in which there may be names, beside the services'. ``overlaid``:
+    all other names are asked of another resolver of ours, also those below the mesh's domain.
     """
     hosts: list[str] = []
     servers = [] if overlaid else [f"server=/{domain}.{behind}/" for behind in search]
@@ -65,7 +65,7 @@ def tables(
 
 
 def names_of(service: ServiceRecord, domain: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Its addresses, and the names that each of them has."""
+    """Return a service's addresses, and the names of each of them."""
     if service.host == "*":
         return ()
     if not service.headless:
@@ -75,7 +75,8 @@ def names_of(service: ServiceRecord, domain: str) -> tuple[tuple[str, tuple[str,
 
 
 def _headless(service: ServiceRecord, domain: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """A headless service's endpoints have its name, and each one its own below it."""
+    """Yield a headless service's endpoints: each has the service's name, and one of its own below
+    it."""
     forms = _forms(service.host, domain)
     named: dict[str, dict[str, None]] = {}
     for end in service.endpoints:
@@ -87,7 +88,8 @@ def _headless(service: ServiceRecord, domain: str) -> Iterator[tuple[str, tuple[
 
 
 def marked(told: Tables, domain: str, wildcards_at: str) -> tuple[tuple[str, ...], Tables]:
-    """Names, and the tables with them: only who has read exactly these knows them all."""
+    """Return marks, which are names, and tables with them: a resolver that knows a mark has read
+    them."""
     name = f"{_digest(*told)}.tables.{domain}"
     hosts = f"127.0.0.1 {name}\n{told.hosts}"
     if not told.wildcards:
@@ -103,7 +105,8 @@ def _digest(*texts: str) -> str:
 
 
 def _forms(host: str, domain: str) -> tuple[str, ...]:
-    """A service may be called ``NAME.NAMESPACE`` and ``NAME.NAMESPACE.svc`` from anywhere."""
+    """Return the forms of a name: ``NAME.NAMESPACE`` and ``NAME.NAMESPACE.svc`` are valid
+    anywhere."""
     service = host.removesuffix(f".svc.{domain}")
     if service == host or service.count(".") != 1:
         return (host,)
@@ -111,7 +114,7 @@ def _forms(host: str, domain: str) -> tuple[str, ...]:
 
 
 def _kept_here(names: Iterable[str], domain: str) -> Iterator[str]:
-    """No server for these; but for the names below them, which may be of the world.
+    """Yield lines that keep names here but forward the names below them, which may exist outside.
 
     What is below the mesh's domain, and below ``svc``, is kept here as a whole (``arguments``),
     unless there is no domain.
@@ -125,10 +128,10 @@ def _kept_here(names: Iterable[str], domain: str) -> Iterator[str]:
 def _searched(
     hosts: Collection[str], namespaces: Iterable[str], domain: str, search: Sequence[str]
 ) -> Iterator[str]:
-    """No server for these with a domain behind them.
+    """Yield lines that deny names with a search domain behind them.
 
     What is below the mesh's domain, and below ``NAMESPACE.svc``, is denied as a whole.
-    ``NAME.NAMESPACE`` with a domain behind it may well be a name of the world.
+    ``NAME.NAMESPACE`` with a domain behind it may well exist outside.
     """
     ours = f".svc.{domain}"
     own = {host.removesuffix(ours).rpartition(".")[2] for host in hosts if host.endswith(ours)}

@@ -1,7 +1,7 @@
-"""Whether anybody outside takes queries.
+"""Finds out whether any outside resolver accepts queries.
 
-dnsmasq does not hear that a packet was refused: it waits, and so does who asked. While all
-resolvers outside refuse, the node's one is started without any, and says so at once.
+dnsmasq does not notice that a packet was refused: it waits, and so does its client. While all
+outside resolvers refuse, the node's resolver is started without any, and answers so at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LATER: Final = 3.0
 
 
 def upstreams(settings: MeshSettings, resolv_conf: Path = _RESOLV_CONF) -> tuple[Upstream, ...]:
-    """Those of the settings, or the host's."""
+    """Return the upstreams of the settings, or the host's."""
     if settings.upstreams:
         return settings.upstreams
     try:
@@ -46,7 +46,7 @@ async def watch(
     tell: Callable[[bool], None],
     refuses: Callable[[Upstream], Awaitable[bool]],
 ) -> None:
-    """Until cancelled. Tells whether all refuse, at each look that makes sure of it."""
+    """Watch until cancelled; tell whether all refuse, after each look that makes sure of it."""
     failures = 0
     while True:
         asked = tuple(listed())
@@ -58,7 +58,7 @@ async def watch(
 
 
 async def refuses(upstream: Upstream) -> bool:
-    """Whether a query to it is turned back. Not to answer is something else."""
+    """Return whether a query is refused. No answer is something else."""
     family = socket.AF_INET6 if ":" in upstream[0] else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as asking:
         asking.setblocking(False)

@@ -1,7 +1,8 @@
-"""Which names a namespace knows otherwise than most: such a namespace has a resolver of its own.
+"""Namespaces that see other names than most, each with a resolver of its own.
 
-That one answers for those names, and asks the node's resolver all others. So what is exported to
-some namespaces only is never answered to the others, and nothing grows with namespaces times names.
+Such a resolver answers for those names and asks the node's resolver for all others. So names that
+are exported to some namespaces only are never answered to others, and nothing grows with namespaces
+times names.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _MOST: Final = 1000
 
 
 class View(NamedTuple):
-    """Names as one namespace knows them; as most do when there is no namespace."""
+    """The names that one namespace sees; without a namespace, the names that most see."""
 
     namespace: str
     directory: Path
@@ -40,7 +41,7 @@ class View(NamedTuple):
 
 
 def common(directory: Path) -> View:
-    """What most namespaces know."""
+    """Return the view of most namespaces."""
     return View("", directory, "127.0.0.1", "127.0.0.2")
 
 
@@ -50,8 +51,8 @@ def view(directory: Path, namespace: str, address: str) -> View:
 
 
 def present(directory: Path) -> tuple[View, ...]:
-    """Those of namespaces, as far as they are written down. What has another name is no view: who
-    reads this is not who has written it."""
+    """Return the views of namespaces that are on disk. Directories with other names are no views:
+    this process may not have written them."""
     try:
         names = sorted(path.name for path in (directory / _DIRECTORY).iterdir())
     except OSError:
@@ -72,7 +73,8 @@ def _is_ours(text: str) -> bool:
 
 
 def addresses(namespaces: Iterable[str], before: Mapping[str, str]) -> dict[str, str]:
-    """A loopback address for each: as before, else one that follows from the name."""
+    """Return a loopback address for each namespace: the one before, or one derived from its
+    name."""
     wanted = sorted(set(namespaces))
     given = {namespace: before[namespace] for namespace in wanted if namespace in before}
     for namespace in wanted:
@@ -95,8 +97,8 @@ def known_by_all(services: Collection[ServiceRecord]) -> tuple[ServiceRecord, ..
 def known_otherwise(
     services: Collection[ServiceRecord], namespaces: Iterable[str], domain: str
 ) -> dict[str, tuple[ServiceRecord, ...]]:
-    """For each namespace that knows any: the services whose names stand for something else there
-    than for most, or for nothing."""
+    """Return, for each namespace that has any, the services whose names differ there from the
+    common view."""
     usual = {one.host: names_of(one, domain) for one in known_by_all(services)}
     hosts = {one.host for one in services if names_of(one, domain) != usual.get(one.host)}
     special = [one for one in services if one.host in hosts]
@@ -115,7 +117,8 @@ def known_otherwise(
 def _below_wildcards(
     here: Iterable[ServiceRecord], services: Collection[ServiceRecord]
 ) -> Iterator[ServiceRecord]:
-    """What all know below a wildcard that only this namespace knows: an exact name comes first."""
+    """Yield common services below a wildcard that only this namespace sees: an exact name comes
+    first."""
     own = {one.host for one in here}
     ends = tuple(host.removeprefix("*") for host in own if host.startswith("*."))
     for one in known_by_all(services) if ends else ():

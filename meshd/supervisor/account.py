@@ -1,4 +1,5 @@
-"""Tells others how the children are: the next supervisor by the record, systemd by one line."""
+"""Tells others about the state of the children: the next supervisor by the record, systemd by one
+line."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class Account:
-    """Says nothing twice."""
+    """The latest record and status line; neither is repeated unless it changes."""
 
     def __init__(self, home: Home) -> None:
         self._home = home

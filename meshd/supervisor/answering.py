@@ -13,7 +13,7 @@ _LOOK_AGAIN: Final = 0.02
 
 
 async def wait_for(sockets: Iterable[Path], limit: float) -> tuple[Path, ...]:
-    """Those at which nobody answers within ``limit`` seconds."""
+    """Return the sockets on which no role answers within ``limit`` seconds."""
     late = tuple(sockets)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit):

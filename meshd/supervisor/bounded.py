@@ -1,8 +1,8 @@
-"""A file that holds so much and no more, and ends with the last process that has it open.
+"""A file of bounded size that ends with the last process that has it open.
 
-It is in a tmpfs(5) of its own that is mounted nowhere, fsopen(2) and fsmount(2): what does not fit
-is refused (ENOSPC), and what was given back may be written anew. Who did not make it gets at it by
-way of a process that has it open.
+It is in a tmpfs(5) of its own that is mounted nowhere, fsopen(2) and fsmount(2): the kernel refuses
+what does not fit (ENOSPC), and space that was given back can be written again. Another process
+reaches the file through a process that has it open.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def make(name: str, size: int) -> int:
-    """A descriptor to read and write it. Raises OSError."""
+    """Create the file and return a descriptor to read and write it. Raises OSError."""
     context = _call(_FSOPEN, b"tmpfs", _CLOEXEC)
     try:
         _call(_FSCONFIG, context, _SET_STRING, b"size", str(size).encode(), 0)
@@ -53,12 +53,12 @@ def _call(number: int, *arguments: int | bytes | None) -> int:
 
 
 def again(descriptor: int, flags: int) -> int:
-    """The same file, opened once more."""
+    """Return another descriptor of the same file."""
     return os.open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
 
 
 def held_by(pid: int, name: str) -> int | None:
-    """A descriptor to read and write a file of this name that the process has open."""
+    """Return a descriptor to read and write a file of this name that the process has open."""
     with contextlib.suppress(OSError):  # the process has ended
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):  # it has closed it meanwhile

@@ -1,7 +1,7 @@
-"""The life of one child process as a pure state machine: events in, what to do out.
+"""The life of one child process as a pure state machine: events in, actions out.
 
-Knows neither processes nor clocks. There is at most one timer per child: each step says what it
-is to be set to, and by that cancels the one before.
+It knows neither processes nor clocks. There is at most one timer for each child: each step says
+what the timer is to be set to, and thereby cancels the one before.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Act(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
-    """Seconds."""
+    """How a child is started again and ended. Times in seconds."""
 
     first_pause: float = 0.1
     longest_pause: float = 10.0
@@ -75,7 +75,7 @@ class Child:
 
     @property
     def leaving(self) -> bool:
-        """It is on its way out, or gone."""
+        """Return whether the child is about to end, or gone."""
         return not self.wanted and self.state is not State.IDLE
 
 
@@ -91,7 +91,7 @@ _ALIVE: Final = frozenset({State.RUNNING, State.DRAINING, State.STOPPING, State.
 
 
 def pause(failures: int, policy: Policy) -> float:
-    """Seconds before the next start, doubled with each failure in a row."""
+    """Return the seconds before the next start, doubled with each failure in a row."""
     doubled = policy.first_pause * 2.0 ** min(max(failures - 1, 0), _MOST_DOUBLINGS)
     return min(doubled, policy.longest_pause)
 
@@ -99,9 +99,9 @@ def pause(failures: int, policy: Policy) -> float:
 def step(  # noqa: PLR0911 - one line for each transition is how a table reads best
     child: Child, event: Event, policy: Policy, *, lived: float = 0.0
 ) -> Step | None:
-    """What follows. None: nothing does, the child and its timer stay as they are.
+    """Return the next step, or None if nothing follows: the child and its timer stay as they are.
 
-    ``lived`` is how long a process had run that EXITED, in seconds.
+    ``lived`` is how long a process that EXITED had run, in seconds.
     """
     match child.state, event:
         case State.IDLE, Event.START:

@@ -1,9 +1,9 @@
-"""Turns datagrams away from a process that is about to be replaced, so that it loses none.
+"""Turns datagrams away from a process that is about to be replaced, so that none is lost.
 
-Of several UDP sockets with SO_REUSEPORT the kernel picks one for each datagram as long as it is
-open, and hands nothing on when it is closed. One that is connected is passed over, while what it
-has received can still be read, and it still sends to whomever it is told to. Envoy does not do that
-to its sockets, so it is done from outside: what pidfd_getfd(2) gives is the same socket.
+Of several UDP sockets with SO_REUSEPORT the kernel picks one for each datagram as long as the
+socket is open, and hands nothing on when it is closed. A connected socket is passed over, while
+what it has received can still be read, and it still sends to any address. Envoy does not connect
+its sockets, so this is done from outside: pidfd_getfd(2) returns the same socket.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _NOBODY: Final = {socket.AF_INET: ("127.0.0.1", 9), socket.AF_INET6: ("::1", 9)}
 
 
 def command(pid: int) -> tuple[str, ...]:
-    """What does it in a process of its own."""
+    """Return the command line that turns datagrams away in a process of its own."""
     return (sys.executable, "-P", "-m", "meshd.supervisor.datagrams", str(pid))
 
 
 def turn_away(pid: int) -> int:
-    """From each socket that the process may share with another; returns how many there are.
+    """Connect each socket that the process may share with another; return their number.
 
     Raises OSError when the process cannot be reached, or we may not do that to it.
     """
@@ -61,7 +61,7 @@ def _shared(pid: int) -> Iterator[socket.socket]:
 
 
 def _descriptors(pid: int) -> Iterator[int]:
-    """Of sockets."""
+    """Yield the descriptors of sockets."""
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
             if str(path.readlink()).startswith("socket:"):
@@ -69,7 +69,7 @@ def _descriptors(pid: int) -> Iterator[int]:
 
 
 def _borrow(process: int, number: int) -> int | None:
-    """None when the process has just closed it. Raises OSError."""
+    """Return a copy of the socket; None if the process has just closed it. Raises OSError."""
     descriptor = _LIBC.syscall(_PIDFD_GETFD, process, number, 0)
     if descriptor < 0:
         code = ctypes.get_errno()

@@ -1,8 +1,8 @@
-"""Meshd's directories: whose each is, and who else gets in. The table, and making them.
+"""The table of meshd's directories, with owners and modes, and their creation.
 
-Each role writes below directories of its own only, so that none can put a socket or a file in the
+Each role writes only below directories of its own, so that none can put a socket or a file in the
 place of another's. The same table is in systemd/tmpfiles.d, since the sandbox of the service makes
-all but these read-only.
+all other directories read-only.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ _LONGEST_NAME: Final = "proxy-9999.1.sock"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Directory:
-    """``mode`` with the letter 2 (setgid): sockets inside belong to the group that is to reach
-    them. With 1 (sticky): who may make files inside cannot take away another's."""
+    """A directory with its owner and mode.
+
+    The letter 2 (setgid) in ``mode``: sockets inside belong to the group that may connect to them.
+    The letter 1 (sticky): users who may create files inside cannot remove those of others.
+    """
 
     path: Path
     uid: int
@@ -32,7 +35,7 @@ class Directory:
 
 
 def wanted(paths: Paths, users: Users) -> tuple[Directory, ...]:
-    """Pure. A directory stands behind the one that it is in."""
+    """Return the directories; each comes after the one that contains it. Pure."""
     mesh, proxy, identity = users.meshd, users.proxy, users.identity
     server, telemetry = users.server, users.telemetry
     return (
@@ -63,7 +66,8 @@ def wanted(paths: Paths, users: Users) -> tuple[Directory, ...]:
 
 
 def make(paths: Paths, users: Users) -> None:
-    """Owners and modes are set again each time. Raises SystemRefusedError, InvalidInputError."""
+    """Create the directories and set owners and modes again. Raises SystemRefusedError,
+    InvalidInputError."""
     check_length(paths.admin_run / _LONGEST_NAME)
     check_length(paths.socket("supervisor"))
     for one in wanted(paths, users):

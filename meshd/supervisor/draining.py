@@ -1,4 +1,4 @@
-"""How a proxy ends without losing what it is at: no new work, and time for the rest."""
+"""Ends a proxy without losing what it works on: no new work, and time for the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_ANSWER: Final = 5.0
 
 
 async def close_connections(admin_socket: Path) -> None:
-    """Until no client is connected any more. Raises MeshdError."""
+    """Close connections until no client is connected any more. Raises MeshdError."""
     admin = Admin(admin_socket, timeout=1.0)
     await admin.fail_health_check()
     await admin.drain_listeners()
@@ -32,9 +32,10 @@ async def close_connections(admin_socket: Path) -> None:
 
 
 async def turn_queries_away(name: str, pid: int, *, outside: bool) -> None:
-    """Until each query that it has taken is answered, or nobody waits for that any more.
+    """Wait until each query that the proxy has taken is answered or its client has given up.
 
-    ``outside``: in a unit of its own, since the sandbox of ours does not let us.
+    ``outside``: turn queries away in a unit of its own, since the sandbox of ours does not allow
+    it.
     """
     if problem := await _why_not_turned_away(pid, outside=outside):
         text = "%s: queries under way may be lost: %s"

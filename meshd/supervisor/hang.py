@@ -1,8 +1,8 @@
-"""Whether a proxy hangs that does not answer, or is only busy or short of processor time. Pure.
+"""Distinguishes a proxy that hangs from one that is busy or short of processor time. Pure.
 
-A proxy's main thread wakes up some times a second to look at its load, so one that has not run at
-all between two looks, though it was not waiting for a processor, is stopped or waits for something
-that does not come. On a machine under load it runs, or is runnable.
+A proxy's main thread wakes up some times a second to look at its load. If it has not run at all
+between two looks, though it was not waiting for a processor, it is stopped or waits for something
+that does not come. On a machine under load the thread runs, or is runnable.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class Silence:
     """Misses in a row at which it had not run since the one before."""
 
     def then(self, thread: Thread) -> Silence:
-        """Another answer was missed."""
+        """Return the silence after another missed answer."""
         still = thread.turns == self.last.turns and thread.state != _RUNNABLE
         return Silence(self.first, thread, self.misses + 1, self.resting + 1 if still else 1)
 
     @property
     def verdict(self) -> str:
-        """Why it is held to hang; empty: it may yet answer."""
+        """Return why the proxy is considered hung; empty if it may yet answer."""
         if self.resting >= _MISSES:
             how = "is stopped" if self.last.state in _STOPPED else "waits and does not run"
             return f"it hung: {self.resting} answers missed in a row, while its main thread {how}"
@@ -66,17 +66,17 @@ class Silence:
 
     @property
     def is_stopped(self) -> bool:
-        """It serves nobody; the worker threads of others go on."""
+        """Return whether the proxy serves nobody; otherwise its worker threads go on."""
         return self.last.state in _STOPPED
 
 
 def heard(before: Silence | None, thread: Thread) -> Silence:
-    """``before``: what was known when another answer was missed."""
+    """Return the silence after a missed answer; ``before`` is the silence until then."""
     return before.then(thread) if before else Silence(thread, thread)
 
 
 def parse(stat: str, schedstat: str) -> Thread | None:
-    """``/proc/PID/task/PID/stat`` and ``schedstat``; None when they are not what they should be."""
+    """Parse ``/proc/PID/task/PID/stat`` and ``schedstat``; None if they are malformed."""
     # The second field is a name in parentheses, which may hold anything.
     state = stat.rpartition(")")[2].split()[:1]
     counts = [whole(count) for count in schedstat.split()]

@@ -1,6 +1,6 @@
-"""What must be there before the first process starts: users, and no other supervisor.
+"""What has to exist before the first process starts: users, and no other supervisor.
 
-The whole of what the supervisor asks of the machine; each error says what to do about it.
+These are all the supervisor's requirements on the machine; each error says what to do about it.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def only_one(home: Home) -> Generator[None]:
 
 
 def write_file(path: Path, text: str, gid: int = 0) -> None:
-    """Whole or not at all; readable by the group. Raises OSError."""
+    """Write the file as a whole or not at all, readable by the group. Raises OSError."""
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)

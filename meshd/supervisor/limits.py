@@ -1,4 +1,4 @@
-"""What the proxies may hold on this machine, as it is said in the journal and by ``--check``."""
+"""The capacity of proxies on this machine, as the journal and ``--check`` report it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class Told:
-    """Says it once, and again when it is another."""
+    """Reports the capacity once, and again when it changes."""
 
     def __init__(self) -> None:
         self._last: Capacity | None = None
@@ -29,5 +29,5 @@ class Told:
 
 
 def warnings(proxy: ProxySettings) -> tuple[str, ...]:
-    """What the settings ask for and this machine has not."""
+    """Return a warning for each setting that asks for more than this machine has."""
     return capacity_here(proxy).warnings

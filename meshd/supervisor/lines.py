@@ -1,4 +1,4 @@
-"""What a line says that a proxy wrote: its level, and the workload that it is about. Pure."""
+"""The level and the workload of a line that a proxy wrote. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OUTCOME: Final = re.compile(r'" (\d+) (\S+)')
 
 
 class Line(NamedTuple):
-    """Quick to make: there may be a hundred thousand a second."""
+    """One line; cheap to create, since there may be a hundred thousand a second."""
 
     level: int
     text: str

@@ -1,4 +1,4 @@
-"""One proxy as the supervisor's child: what it is started with, how it ends, what it says."""
+"""One proxy as the supervisor's child: its bootstrap, its end, its output."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ Bootstrap = Callable[[Settings, Member], bootstrap.Json]
 
 
 class Maker:
-    """``make_bootstrap`` says what each is started with. Whoever is started next follows
-    ``settings`` as they are then."""
+    """Makes proxies. ``make_bootstrap`` writes the bootstrap of each.
+
+    A proxy follows ``settings`` as they are when it is started.
+    """
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class Maker:
         self._bootstrap = make_bootstrap or self._usual_bootstrap
 
     def make(self, member: Member, changed: Callable[[], None]) -> Runner:
-        """Not started yet."""
+        """Return a runner that is not started yet."""
 
         def pass_on(line: str) -> None:
             _pass_on(member.name, line, leaving=runner.child.leaving)
@@ -73,7 +75,7 @@ class Maker:
         return runner
 
     def remove_files(self, member: Member) -> None:
-        """Of one that has ended."""
+        """Remove the files of a proxy that has ended."""
         for path in (self.home.bootstrap, self.home.admin):
             path(member.name).unlink(missing_ok=True)
 
@@ -96,7 +98,7 @@ class Maker:
 
 
 def _pass_on(name: str, line: str, *, leaving: bool) -> None:
-    """Into our own log, at the level that the proxy gave it."""
+    """Write a proxy's line into our own log, at the level that the proxy gave it."""
     found = read(line)
     level = found.level
     if level == logging.WARNING and leaving:

@@ -1,4 +1,4 @@
-"""Keeps a pool as its plan wants it: the shell around ``proxy.pool``."""
+"""Keeps a pool as its plan requires: the shell around ``proxy.pool``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOOK_AGAIN: Final = 0.1
 
 
 class Members:
-    """A pool's proxies that run."""
+    """The running proxies of a pool."""
 
     def __init__(self, pool: Pool, maker: Maker, changed: Callable[[], None]) -> None:
         self._pool = pool
@@ -52,7 +52,7 @@ class Members:
 
     @property
     def size(self) -> int:
-        """How many there are to be."""
+        """Return the number of members that the pool is to have."""
         return size(self._pool, self._maker.settings.proxy.count)
 
     @property
@@ -79,15 +79,17 @@ class Members:
         self._succession.outdated |= superseded(staying)
 
     def resize(self) -> None:
-        """To what the settings say now, whose rest holds for who is started from now on."""
+        """Follow the number in the settings; other settings hold for members started from now
+        on."""
         self._bell.set()
 
     async def replace(self) -> None:
-        """Each by a new one. Raises NotReadyError when one does not come up; the old ones stay."""
+        """Replace each member. Raises NotReadyError if a new one does not come up; the old ones
+        stay."""
         await self._succession.replace_all(float(self._maker.settings.proxy.drain_time))
 
     async def keep(self) -> None:
-        """Until cancelled."""
+        """Keep the pool until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watchdog.keep())
             tasks.create_task(self._keep_to_plan())
@@ -109,7 +111,7 @@ class Members:
                 continue
 
     async def stop(self, limit: float) -> None:
-        """``limit``: seconds for draining."""
+        """Stop all members; ``limit`` is the number of seconds for draining."""
         for runner in self._runners.values():
             runner.stop(limit)
         await asyncio.gather(*(runner.stopped() for runner in self._runners.values()))
@@ -143,7 +145,8 @@ class Members:
                 self._tell()
 
     async def _look(self) -> None:
-        """At those of whom something is expected; who is live stays so until it ends."""
+        """Ask the members of which something is expected; a live member stays live until it
+        ends."""
         unsure = [
             (member, runner)
             for member, runner in self._runners.items()

@@ -1,4 +1,4 @@
-"""What systemd is told about the service: sd_notify(3)'s protocol, which is one datagram."""
+"""Messages about the service to systemd: the protocol of sd_notify(3), one datagram each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 
 def notify(**assignments: str | int) -> None:
-    """Such as ``READY=1``. Nothing happens where nobody asked to be told."""
+    """Send assignments such as ``READY=1``; does nothing where no manager asked for them."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -25,7 +25,8 @@ def notify(**assignments: str | int) -> None:
 
 
 def watchdog_interval(environment: Mapping[str, str], pid: int) -> float:
-    """Seconds between signs of life: half of what systemd waits for. 0: it does not wait."""
+    """Return the seconds between signs of life, half of what systemd waits; 0 if it does not
+    wait."""
     if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
         return 0.0
     try:
@@ -35,7 +36,7 @@ def watchdog_interval(environment: Mapping[str, str], pid: int) -> float:
 
 
 async def feed_watchdog() -> None:
-    """Until cancelled. The event loop itself is what the watchdog watches."""
+    """Send signs of life until cancelled. The watchdog watches the event loop itself."""
     interval = watchdog_interval(os.environ, os.getpid())
     while interval > 0:
         notify(WATCHDOG=1)

@@ -1,8 +1,8 @@
-"""What children write to stderr: read, passed on line by line, and the last line kept.
+"""The stderr of children: read, passed on line by line, and the last line kept.
 
-A role's is a pipe: should this process be killed, the role fails to write until the next
-supervisor replaces it, which Python bears. A proxy's is a file, since Envoy goes on for long: what
-it writes meanwhile is kept, as much as fits, and it never waits for a reader.
+A role's stderr is a pipe: if this process is killed, the role's writes fail until the next
+supervisor replaces the role, which Python tolerates. A proxy's is a file, since Envoy lives longer:
+as much as fits is kept meanwhile, and Envoy never waits for a reader.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Output(Protocol):
     """The last line that was read."""
 
     def open(self) -> int:
-        """A descriptor for a new process to write to; the caller closes it."""
+        """Return a descriptor for a new process to write to; the caller closes it."""
         ...
 
     def resume(self, pid: int) -> None:
@@ -79,7 +79,7 @@ class Pipe(_Lines):
         return writer
 
     def resume(self, pid: int) -> None:
-        """Nobody has the other end."""
+        """Do nothing: no other process has the other end."""
 
     def finish(self) -> None:
         while self._reader >= 0 and self._read():
@@ -87,7 +87,7 @@ class Pipe(_Lines):
         self._close()
 
     def _read(self) -> bool:
-        """Whether there may be more."""
+        """Read once; return whether there may be more."""
         try:
             data = os.read(self._reader, 65536)
         except BlockingIOError:
@@ -107,14 +107,14 @@ class Pipe(_Lines):
 
 
 class File(_Lines):
-    """Looked at every now and then. What was read is given back at once.
+    """A file that is read every now and then; space that was read is given back at once.
 
-    The file itself is never cut: what a writer appends meanwhile would be lost. Its beginning
-    becomes a hole, by which the next supervisor sees, too, how far this one came.
+    The file itself is never truncated: that would lose what a writer appends meanwhile. Its
+    beginning becomes a hole, which also shows the next supervisor how far this one came.
     """
 
     def __init__(self, name: str, pass_on: PassOn, owner: int = 0) -> None:
-        """``owner`` may open it by himself, by way of /proc/self/fd."""
+        """Take the name of the file; ``owner`` may open it by way of /proc/self/fd."""
         super().__init__(pass_on)
         self._name = f"{name}.log"
         self._owner = owner
@@ -158,7 +158,8 @@ class File(_Lines):
         self._later(_LOOK_AGAIN if self._read() else _LOOK_EVERY)
 
     def _read(self) -> bool:
-        """Whether there is more: a flood must not keep the loop from everything else."""
+        """Read once; return whether there is more. A flood must not keep the loop from other
+        work."""
         if self._file < 0:
             return False
         self._overflown |= bounded.is_full(self._file)
@@ -177,7 +178,7 @@ class File(_Lines):
 
 
 def _first_unread(descriptor: int) -> int:
-    """Behind the hole, which reads as zeros to its last byte. No hole: all of it."""
+    """Return the offset behind the hole, which reads as zeros; without a hole, 0."""
     end = os.fstat(descriptor).st_size
     try:
         offset = os.lseek(descriptor, 0, os.SEEK_DATA)

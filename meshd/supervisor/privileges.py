@@ -1,4 +1,5 @@
-"""Which process runs as whom and with what: the table, and setpriv(1)'s command lines for it."""
+"""The table of users, groups and capabilities of processes, and setpriv(1)'s command lines for
+it."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ class Users:
 
     @property
     def uids(self) -> frozenset[int]:
-        """Of all of meshd's processes that are not root."""
+        """Return the uids of all of meshd's processes that are not root."""
         ours = (self.meshd, self.proxy, self.identity, self.server, self.telemetry, STRANGER)
         return frozenset(user.uid for user in ours)
 
@@ -60,7 +61,8 @@ STRANGER: Final = User(65534, 65534)
 
 
 def role_command(role: Role, users: Users, command: Sequence[str]) -> tuple[str, ...]:
-    """Each role has a user of its own, so that none can read what another keeps."""
+    """Return the command line of a role; each role has a user of its own, so none can read
+    another's files."""
     who = {
         Role.CAPTURE: _as_user(ROOT),
         Role.IDENTITY: _as_user(users.identity, users.roles),
@@ -82,19 +84,21 @@ def proxy_command(users: Users, command: Sequence[str]) -> tuple[str, ...]:
 
 
 def stranger_command(command: Sequence[str]) -> tuple[str, ...]:
-    """For what talks with the world and must not reach keys, not even those of its workloads."""
+    """Return the command line of a process that talks to the Internet and must not reach any
+    key."""
     return (*_as_user(STRANGER), *_bounded(()), "--", *command)
 
 
 def _as_user(user: User, *more: int) -> tuple[str, ...]:
-    """``more``: further groups; 0 is none."""
+    """Return setpriv's options for a user; ``more`` are further groups, of which 0 is none."""
     listed = ",".join(str(group) for group in more if group)
     groups = f"--groups={listed}" if listed else "--clear-groups"
     return ("setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", groups)
 
 
 def _bounded(capabilities: Sequence[str], *, inherited: bool = False) -> tuple[str, ...]:
-    """Never more than these. ``inherited``: and these, although it is not root."""
+    """Return options that limit capabilities to these; ``inherited`` keeps them for a user who is
+    not root."""
     only = ",".join(("-all", *(f"+{name}" for name in capabilities)))
     kept = only if inherited else "-all"
     return (

@@ -1,8 +1,9 @@
-"""Where a workload's probe runs: beside a process of the workload, as the user of that process.
+"""The place of a workload's probe: beside a process of the workload, as the user of that process.
 
-The mesh role names the workload only. What belongs to it is in the run directory, where root alone
-writes: the capture role's pin of its namespace, or that role's note with its control group. A
-process is held by descriptors, so that none that gets its number later is taken for it.
+The mesh role names the workload only. What belongs to the workload is in the run directory, where
+only root writes: the capture role's pin of its namespace, or that role's note with its control
+group. A process is held by descriptors, so that no process that gets its number later is taken for
+it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Home:
-    """What belongs to a workload: what is in its namespace, or below its control group."""
+    """The processes of a workload: those in its namespace, or below its control group."""
 
     workload: str
     pids: tuple[int, ...]
@@ -74,7 +75,7 @@ def look(paths: Paths, workload: str) -> Home:
 
 @contextlib.contextmanager
 def entered(home: Home) -> Generator[Place]:
-    """Beside one of the workload's processes. Raises NotReadyError when none runs."""
+    """Hold the place beside one of the workload's processes. Raises NotReadyError if none runs."""
     with contextlib.ExitStack() as stack:
         yield _first(home, stack)
 
@@ -128,7 +129,7 @@ def _namespace_of(pid: int) -> tuple[int, int] | None:
 
 
 def _in_cgroup(top: Path) -> list[int]:
-    """Processes in a control group or below it."""
+    """Return the processes in a control group or below it."""
     pids: list[int] = []
     for processes in top.rglob("cgroup.procs"):
         with contextlib.suppress(OSError):
@@ -163,7 +164,7 @@ def _is_root(pid: int) -> bool:
 
 
 def _user_of(pid: int) -> tuple[int, int]:
-    """Real uid and gid. Raises OSError when it has ended."""
+    """Return real uid and gid. Raises OSError if the process has ended."""
     uid = gid = 0
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("Uid:"):

@@ -1,10 +1,10 @@
-"""Programs that the configuration names as probes, run with the rights of the workload they probe.
+"""Programs that the configuration names as probes, run with the rights of their workload.
 
-Whoever may write a manifest chooses the program, so it never runs as one of meshd's users, nor as
-root: it runs as the user, and in the namespaces, of the workload's own process. A workload that
-runs as root, or as one of meshd's users, lends its place only, and the program gets a user that
-nobody else has. It runs in a control group of its own below the workload's: what it has begun ends
-with it, whatever session or parent that has by then.
+The author of a manifest chooses the program, so it never runs as one of meshd's users or as root:
+it runs as the user, and in the namespaces, of the workload's own process. A workload that runs as
+root, or as one of meshd's users, lends only its namespaces, and the program gets a user that nobody
+else has. The program runs in a control group of its own below the workload's: whatever it started
+ends with it, in any session and under any parent.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ _LOOK: Final = 0.01
 
 
 def command_line(command: Sequence[str], place: Place, cgroup: Path) -> tuple[str, ...]:
-    """Pure, but for our own pid. The control group first and the user last: each step gives up what
-    later ones do not need."""
+    """Return the command line. Pure but for our own pid.
+
+    The control group comes first and the user last: each step gives up what later ones do not need.
+    """
     # By way of this process, so that the program inherits none of them.
     entered = (f"--{option}=/proc/{os.getpid()}/fd/{fd}" for option, fd in place.descriptors)
     return (
@@ -57,7 +59,8 @@ def command_line(command: Sequence[str], place: Place, cgroup: Path) -> tuple[st
 
 
 class Probing:
-    """``ours``: uids of meshd's processes, as none of which a program ever runs."""
+    """Runs probes. ``ours`` are the uids of meshd's processes; no program ever runs as one of
+    them."""
 
     def __init__(self, paths: Paths, ours: Collection[int]) -> None:
         self._paths = paths
@@ -66,7 +69,8 @@ class Probing:
         self._numbers = itertools.count()
 
     async def passes(self, command: Sequence[str], seconds: float, workload: str) -> bool:
-        """Whether it ends with status 0 within ``seconds``. It is killed when it takes longer.
+        """Return whether the program ends with status 0 within ``seconds``; a longer one is killed.
+        It is killed when it takes longer.
 
         Raises InvalidInputError, or NotReadyError when no such workload is captured or runs.
         """
@@ -108,7 +112,7 @@ class Probing:
 
 @contextlib.asynccontextmanager
 async def _bounded(cgroup: Path) -> AsyncGenerator[Path]:
-    """A control group that ends, with all that is in it. Raises NotReadyError."""
+    """Make a control group that ends with all that is in it. Raises NotReadyError."""
     try:
         cgroup.mkdir()
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Processes: starting one in a session of its own, noticing its end, knowing it again.
+"""Processes: start one in a session of its own, notice its end, recognise it again.
 
-A pid is only half a name: the kernel gives it away again. With the time at which the process
+A pid is only half a name: the kernel assigns it again. Together with the time at which the process
 started, in the kernel's ticks since boot, it names one process.
 """
 
@@ -24,7 +24,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 def identify(pid: int) -> Identity | None:
-    """None when there is no such process, or nothing but its exit status."""
+    """Return the identity of a process; None if nothing but its exit status is left."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -43,7 +43,7 @@ def command_line(pid: int) -> tuple[str, ...]:
 
 
 class Process:
-    """One that runs; ``ended`` is called once, with its status as of subprocess."""
+    """A running process; ``ended`` is called once, with its status as of subprocess."""
 
     def __init__(
         self, identity: Identity, descriptor: int, ended: Callable[[int | None], None]
@@ -81,7 +81,7 @@ class Process:
 
     @classmethod
     def adopt(cls, identity: Identity, ended: Callable[[int | None], None]) -> Process | None:
-        """One that another process started; None when it is gone."""
+        """Adopt a process that another process started; None if it is gone."""
         try:
             descriptor = os.pidfd_open(identity.pid)
         except ProcessLookupError:
@@ -92,7 +92,7 @@ class Process:
         return cls(identity, descriptor, ended)
 
     def signal(self, number: signal.Signals) -> None:
-        """To this process and never to another that got its pid."""
+        """Send a signal to this process and never to another that got its pid."""
         if self._descriptor >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._descriptor, number)
@@ -111,7 +111,7 @@ class Process:
 
 
 def describe(status: int | None) -> str:
-    """``status`` as of subprocess; None: not ours to know."""
+    """Describe a ``status`` as of subprocess; None means that it is not known."""
     if status is None:
         return "ended"
     if status >= 0:

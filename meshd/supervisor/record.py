@@ -1,7 +1,7 @@
-"""What the next supervisor must know of this one's children: a small file, and how it is trusted.
+"""The record of this supervisor's children for the next one: a small file, and its verification.
 
-A process is taken for ours only when pid and start time are those that were written down and its
-command line is what we started it with. All others are strangers, to be left alone.
+A process is taken for ours only if its pid and start time are those in the record and its command
+line is the one that we started. All others are left alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def read(home: Home) -> tuple[Entry, ...]:
-    """Those that still run. None when there is no record, or one that cannot be read."""
+    """Return the children that still run; none if there is no readable record."""
     try:
         entries = msgspec.json.decode(home.record.read_bytes(), type=tuple[Entry, ...])
     except (OSError, *UNDECODABLE):

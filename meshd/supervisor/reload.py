@@ -1,4 +1,4 @@
-"""Which roles the settings choose, and what is to begin anew when they have changed. Pure."""
+"""The roles that the settings choose, and what restarts after a change of settings. Pure."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Consequence:
 
 
 def chosen(offered: Mapping[str, Sequence[str]], settings: Settings) -> Mapping[str, Sequence[str]]:
-    """The roles that run under these settings: only a server has one for other nodes."""
+    """Return the roles that run under these settings: only a server has one for other nodes."""
     left_out = "" if settings.role == Role.SERVER.value else Role.SERVER.value
     return {name: command for name, command in offered.items() if name != left_out}
 
 
 def consequence(before: Settings, after: Settings, roles: Collection[str]) -> Consequence:
-    """``roles``: all that there are."""
+    """Return what a change of settings requires; ``roles`` are all that exist."""
     if before == after:
         return Consequence()
     resolvers = frozenset(filter(is_resolver, roles))
@@ -36,6 +36,6 @@ def consequence(before: Settings, after: Settings, roles: Collection[str]) -> Co
 
 
 def _fixed(settings: Settings) -> tuple[ProxySettings, str, tuple[str, ...]]:
-    """What a proxy that runs cannot change; how many there are is no part of it."""
+    """Return what a running proxy cannot change; the number of proxies is no part of it."""
     proxy = msgspec.structs.replace(settings.proxy, count=1)
     return proxy, settings.node, settings.mesh.dns_upstreams

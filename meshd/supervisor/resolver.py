@@ -1,7 +1,7 @@
-"""The node's resolvers, with those for wildcards beside them, as children of the supervisor.
+"""The node's resolvers, with those for wildcards, as children of the supervisor.
 
 They are part of the data path: like the proxies they outlive the supervisor, and the service where
-those do, and the next supervisor goes on with them.
+proxies do, and the next supervisor adopts them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Resolver:
-    """All of them, by name. Started with what the settings say at that time."""
+    """All resolvers, by name; each is started with the settings of that time."""
 
     policy: Final = Policy(first_pause=0.02, longest_pause=1.0, settled=0.5, grace=1.2)
     """Nobody else answers meanwhile, so whatever was its end, it is started again at once if it had
@@ -41,7 +41,8 @@ class Resolver:
 
     @property
     def commands(self) -> Mapping[str, Sequence[str]]:
-        """Of those that only some namespaces have; what each is started with is known then."""
+        """Return the names of resolvers of namespaces; their command lines are known at their
+        start."""
         return dict.fromkeys(command.of_namespaces(self._directory), ())
 
     def command(self, name: str, settings: Settings) -> tuple[str, ...]:
@@ -55,7 +56,7 @@ class Resolver:
         return ("env", "--ignore-signal=HUP", *started)
 
     def to_adopt(self, name: str, left: Iterable[Entry], settings: Settings) -> Entry | None:
-        """One that runs already, with the settings as they are now."""
+        """Return a running resolver that was started with the present settings."""
         with contextlib.suppress(MeshdError):
             wanted = command.arguments(name, settings.mesh, self._directory)
             for entry in left:
@@ -68,11 +69,12 @@ class Resolver:
         return None
 
     def is_outdated(self, name: str) -> bool:
-        """The one of this name has to be started again: it learns some things only then."""
+        """Return whether the resolver has to be restarted: it reads some files only at its
+        start."""
         return name in self._known and self._read(name) != self._known[name]
 
     def _read(self, name: str) -> str:
-        """Of those for wildcards these, of the node's resolver whether anybody is outside."""
+        """Return what a resolver reads at its start: its wildcards, or whether upstreams answer."""
         if is_for_wildcards(name):
             return read(self._path(name)) or ""
         return NOBODY if name == NAME and (self._directory / NOBODY).exists() else ""

@@ -1,4 +1,4 @@
-"""The roles and the resolvers as the supervisor's children: begun, begun anew, ended."""
+"""The roles and the resolvers as the supervisor's children: started, restarted, ended."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _GRACE: Final = 1.2
 
 
 class Roles:
-    """``offered``: command lines by name, of which the settings choose; the resolvers' are made of
-    them at each start.
+    """The children that are not proxies.
 
-    ``stopping``: once it is set, none begins anew.
+    ``offered``: command lines by name, of which the settings choose; those of resolvers are made at
+    each start. ``stopping``: once it is set, nothing is started again.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Roles:
         await asyncio.gather(*(_end(entry) for entry in left if entry not in kept))
 
     def _adopt_resolvers(self, left: Sequence[Entry]) -> list[Entry]:
-        """Those that run and go on."""
+        """Adopt the running resolvers that can go on, and return them."""
         kept: list[Entry] = []
         for runner in self._runners:
             if not is_resolver(runner.name):
@@ -119,9 +119,9 @@ class Roles:
             runner.start()
 
     async def restart(self, names: Iterable[str]) -> None:
-        """And have the roles that the settings choose by now, and no others.
+        """Restart roles, and start or end others as the settings require.
 
-        Raises InvalidInputError when there is no role of a name.
+        Raises InvalidInputError if there is no role of a name.
         """
         beginning, wanted = set(names), self._commands
         if unknown := beginning - wanted.keys():
@@ -140,7 +140,7 @@ class Roles:
                 runner.start()
 
     async def reload_names(self) -> None:
-        """The resolvers' files are other ones now, and there may be others."""
+        """Have the resolvers read their new files, and start or end resolvers of namespaces."""
         wanted, before = self.names, list(self._runners)
         outdated = {name for name in wanted if self._resolver.is_outdated(name)}
         if outdated or wanted != frozenset(runner.name for runner in before):
@@ -152,7 +152,7 @@ class Roles:
                 runner.read_again()
 
     async def stop(self, *, but: Collection[str] = ()) -> None:
-        """Until all have ended, but those of these names."""
+        """Wait until all have ended, except those of these names."""
         ending = [runner for runner in self._runners if runner.name not in but]
         for runner in ending:
             runner.stop()

@@ -22,7 +22,7 @@ _NOT_RUNNING: Final = Identity(0, 0)
 
 
 class Runner:
-    """One child by name. ``command`` is asked at each start, and may raise MeshdError."""
+    """One child by name. ``command`` is called at each start, and may raise MeshdError."""
 
     def __init__(
         self,
@@ -81,13 +81,14 @@ class Runner:
         return True
 
     def stop(self, drain_limit: float | None = None) -> None:
-        """``drain_limit``: seconds after which it is asked to end, drained or not."""
+        """Ask the child to end, after ``drain_limit`` seconds even if it is not drained."""
         self._feed(Event.STOP)
         if drain_limit is not None:
             asyncio.get_running_loop().call_later(drain_limit, self._feed, Event.DRAINED)
 
     def kill(self, reason: str) -> None:
-        """At once. It is started again, or is gone if it was to end anyway; ``reason`` is told."""
+        """Kill the child at once and log the ``reason``; it is started again unless it was to
+        end."""
         self._killed_for = reason
         self._signal(signal.SIGKILL)
 

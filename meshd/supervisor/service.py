@@ -1,4 +1,4 @@
-"""What differs when systemd runs us: the proxies outlive the service, and so does what they see.
+"""Differences under systemd: the proxies outlive the service, and so do their mounts.
 
 The unit names a slice (``MESHD_PROXY_SLICE``), in which each proxy gets a scope of its own. systemd
 then leaves them alone when it stops or restarts the service, and the next supervisor adopts them.
@@ -27,12 +27,12 @@ _CLONE_NEWNS: Final = 0x00020000
 
 
 def proxy_slice(environment: Mapping[str, str]) -> str:
-    """Empty: proxies end with the supervisor."""
+    """Return the slice of the proxies; empty if proxies end with the supervisor."""
     return environment.get(SLICE, "")
 
 
 def scoped(slice_name: str, name: str, command: Sequence[str]) -> tuple[str, ...]:
-    """The command in a scope of its own, systemd-run(1). It stays our child."""
+    """Return the command in a scope of its own, systemd-run(1). It stays our child."""
     # Never a name that systemd still knows from the process before.
     unit = f"meshd-{name}-{secrets.token_hex(4)}"
     return (
@@ -43,8 +43,11 @@ def scoped(slice_name: str, name: str, command: Sequence[str]) -> tuple[str, ...
 
 
 async def run_outside(command: Sequence[str], capabilities: Sequence[str]) -> str:
-    """As a service of its own, since our sandbox does not allow what it does; nor does that of the
-    new one allow more than this. Returns why it could not be done, or nothing."""
+    """Run the command as a service of its own; return why that failed, or nothing.
+
+    Our own sandbox does not allow what the command does. The sandbox of the new service allows no
+    more than that.
+    """
     process = await asyncio.create_subprocess_exec(
         *("systemd-run", "--quiet", "--wait", "--collect", "--pipe"),
         f"--property=CapabilityBoundingSet={' '.join(capabilities)}",

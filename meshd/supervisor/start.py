@@ -1,4 +1,4 @@
-"""How the supervisor comes to be: what must be there first, and which processes it has."""
+"""The start of the supervisor: its prerequisites, and the processes that it has."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PASSED_ON: Final = ("PATH", "HOME", "LANG", "TZ", "MESHD_HOME", "PYTHONPATH")
 
 
 def main() -> int:
-    """The process's whole life; one line says why it could not begin."""
+    """Run the supervisor; if it cannot begin, one line says why."""
     try:
         supervise(Paths.from_environment(), usual_roles)
     except MeshdError as error:
@@ -43,7 +43,7 @@ def supervise(
     roles: Callable[[Users], Mapping[str, Sequence[str]]],
     make_bootstrap: Bootstrap | None = None,
 ) -> None:
-    """Until SIGTERM or SIGINT. Raises MeshdError when it cannot begin."""
+    """Run until SIGTERM or SIGINT. Raises MeshdError when it cannot begin."""
     houses.check_machine()
     # All that is started inherits it.
     raise_open_files()

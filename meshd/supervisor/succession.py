@@ -1,6 +1,6 @@
-"""Who of a pool is to be replaced, and waiting until all of them are.
+"""Decides which members of a pool are to be replaced, and waits until all of them are.
 
-Which newcomer is started when, and which old one is let go, says ``proxy.pool``'s plan.
+Which new member is started when, and which old one ends, is decided by the plan of ``proxy.pool``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _ATTEMPTS: Final = 3
 
 
 class Succession:
-    """``runners``: the pool's, as they are at any time. ``follow`` has the plan looked at again."""
+    """A replacement of members. ``runners``: the pool's, at any time. ``follow`` triggers the
+    plan."""
 
     def __init__(
         self, pool: Pool, runners: Mapping[Member, Runner], follow: Callable[[], None]
@@ -53,7 +54,7 @@ class Succession:
             await self._until(lambda: all(runner.child.wanted for runner in self._runners.values()))
 
     async def went_on(self) -> None:
-        """The plan was followed: whoever waits may look whether that was it."""
+        """Wake those that wait, after the plan was followed."""
         async with self._progress:
             self._progress.notify_all()
 
@@ -62,7 +63,7 @@ class Succession:
             await self._progress.wait_for(so)
 
     def _newcomers(self) -> list[Runner]:
-        """Those that are to take over."""
+        """Return the members that are to take over."""
         slots = {member.slot for member in self.outdated}
         return [
             runner

@@ -1,4 +1,4 @@
-"""The supervisor: starts meshd's processes in order, keeps them, and ends them in order."""
+"""The supervisor: starts meshd's processes in order, keeps them running, and ends them in order."""
 
 from __future__ import annotations
 
@@ -36,8 +36,11 @@ _GET_READY: Final = 15.0
 
 
 class Supervisor:
-    """``roles``: command lines by name, of which the settings choose; ``answers``: those that have
-    a socket. ``environment``: what all children see."""
+    """The supervisor's children and requests to it.
+
+    ``roles``: command lines by name, of which the settings choose; ``answers``: the roles that have
+    a socket. ``environment``: the variables of all children.
+    """
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class Supervisor:
         self._pools = {pool: Members(pool, self._maker, self._changed) for pool in Pool}
 
     async def live(self) -> None:
-        """Until SIGTERM or SIGINT."""
+        """Run until SIGTERM or SIGINT."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -123,7 +126,7 @@ class Supervisor:
         )
 
     async def _get_ready(self) -> None:
-        """Until every role answers; who is ordered after us may then rely on them."""
+        """Wait until every role answers; units ordered after meshd may then rely on them."""
         sockets = (self._home.paths.socket(name) for name in self._answers)
         silent = await answering.wait_for(sockets, _GET_READY)
         notify(READY=1)
@@ -154,9 +157,9 @@ class Supervisor:
                 raise InvalidInputError(f"the supervisor does not answer {type(request).__name__}")
 
     async def _end(self) -> None:
-        """The proxies first, who still need the roles to finish what they are doing, and names.
+        """End all children, the proxies first: they still need the roles and resolvers to finish.
 
-        Unless they have a slice of their own: then they go on, and so do the resolvers.
+        Proxies with a slice of their own go on, and so do the resolvers.
         """
         if self._slice:
             await self._roles.stop(but=set(filter(is_resolver, self._roles.names)))
@@ -178,7 +181,10 @@ class Supervisor:
             self._following = asyncio.create_task(self._follow(following))
 
     def _read_settings(self) -> Consequence:
-        """What is to be done now that they are in force. Raises MeshdError: they stay as before."""
+        """Put the settings of the file in force and return what that requires.
+
+        Raises MeshdError: the settings stay as they were.
+        """
         path = self._home.paths.settings
         settings = load(path)
         journal.event(_log, logging.INFO, "settings", "settings read again from %s", path)
@@ -190,8 +196,11 @@ class Supervisor:
         return consequence(before, settings, self._roles.names)
 
     async def _follow(self, following: Consequence) -> None:
-        """Until the roles run; proxies are replaced after that. Traffic goes on meanwhile. Raises
-        InvalidInputError when there is no such role."""
+        """Restart roles and wait for them; proxies are replaced after that, without a pause in
+        traffic.
+
+        Raises InvalidInputError if there is no such role.
+        """
         await self._roles.restart(following.restart)
         if following.replace:
             self._replacing = asyncio.create_task(self._replace_or_complain())
@@ -208,7 +217,7 @@ class Supervisor:
             await members.replace()
 
     def _changed(self) -> None:
-        """A child's state is another."""
+        """Record and report that a child's state has changed."""
         pools = self._pools.values()
         roles, proxies = self._roles, (one for members in pools for one in members.entries)
         self._account.record((*roles.entries, *proxies))

@@ -1,4 +1,4 @@
-"""Files of a version that had one user for all roles go to whom they belong now.
+"""Hands files of a version that had one user for all roles to their present owners.
 
 That version wrote all that is in /run/meshd and /var/lib/meshd as the user of the mesh role.
 """
@@ -20,7 +20,7 @@ _ROLES: Final = ("capture", "identity", "mesh", "server", "supervisor", "telemet
 
 
 def take_over(paths: Paths, users: Users) -> None:
-    """Whatever belongs to the right user already stays as it is. Raises SystemRefusedError."""
+    """Change the owners of files; those that are right stay. Raises SystemRefusedError."""
     try:
         for path in _below(paths.keys):
             _give(path, users.identity)
@@ -44,7 +44,7 @@ def take_over(paths: Paths, users: Users) -> None:
 
 
 def _below(directory: Path) -> Iterator[Path]:
-    """Symbolic links are not followed."""
+    """Yield the paths below a directory; symbolic links are not followed."""
     for place, directories, files in os.walk(directory):
         yield from (Path(place, name) for name in (*directories, *files))
 
@@ -58,7 +58,7 @@ def _give(path: Path, user: User) -> None:
 
 
 def _take_node_key(paths: Paths, identity: User) -> None:
-    """For a time it was where the mesh role could read it."""
+    """Move the node's key from where the mesh role could read it."""
     directory = paths.lib / "node"
     with contextlib.suppress(FileNotFoundError):
         there = directory.lstat()
@@ -69,7 +69,7 @@ def _take_node_key(paths: Paths, identity: User) -> None:
 
 
 def _close_state(paths: Paths) -> None:
-    """Nobody else could enter /var/lib/meshd, so what is in it could have any mode."""
+    """Set modes: formerly nobody else could enter /var/lib/meshd, so files in it have any mode."""
     for path in paths.lib.iterdir():
         there = path.lstat()
         is_ours = stat.S_ISDIR(there.st_mode) or stat.S_ISREG(there.st_mode)
@@ -89,7 +89,7 @@ def _move(before: Path, path: Path, user: User) -> None:
 
 
 def _point(before: Path, path: Path) -> None:
-    """Whoever knows a file by its former place finds it there."""
+    """Link a file's former place to its present one."""
     target = path.relative_to(before.parent)
     if before.is_symlink() and before.readlink() == target:
         return

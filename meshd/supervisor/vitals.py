@@ -1,4 +1,4 @@
-"""What a pool's proxies said of themselves when last asked."""
+"""The last answers of a pool's proxies about themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Seen:
-    """Of the processes that run now; what one said before it was started again counts no more."""
+    """Answers of the processes that run now; a restart voids the answer of the process before."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -40,7 +40,7 @@ class Seen:
         return bool(seen and seen[1].live and seen[0] == runner.identity)
 
     def running(self, member: Member, runner: Runner) -> Running:
-        """For the plan."""
+        """Return a member's state for the plan."""
         leaving = runner.child.leaving
         if not self.is_live(member, runner):
             return Running(member, leaving=leaving)
@@ -49,7 +49,7 @@ class Seen:
         return Running(member, True, listeners, leaving)
 
     def status(self, member: Member, runner: Runner) -> wire.RoleStatus:
-        """For people."""
+        """Return a member's state for ``meshctl status``."""
         told = runner.status
         if told.state != "running" or self.is_live(member, runner):
             return told

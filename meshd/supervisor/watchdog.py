@@ -29,7 +29,8 @@ _SILENT: Final = 2
 
 
 class Watchdog:
-    """Of one pool, whose ``runners`` are as they are at any time. ``changed``: a status is."""
+    """The watchdog of one pool, whose ``runners`` may change; ``changed`` is called with each
+    status."""
 
     def __init__(
         self, home: Home, runners: Mapping[Member, Runner], changed: Callable[[], None]
@@ -40,7 +41,8 @@ class Watchdog:
         self._silent: dict[str, tuple[Identity, hang.Silence]] = {}
 
     def status(self, told: wire.RoleStatus) -> wire.RoleStatus:
-        """``told``: of a member's process, whether it answers or not."""
+        """Return a member's status with what the watchdog knows; ``told`` is the status of its
+        process."""
         identity, silence = self._silent.get(told.name, (None, None))
         if not identity or not silence or silence.misses < _SILENT or identity.pid != told.pid:
             return told
@@ -48,7 +50,7 @@ class Watchdog:
         return msgspec.structs.replace(told, state="silent", problem=missed)
 
     async def keep(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         while True:
             await asyncio.sleep(hang.SHORT_INTERVAL if self._silent else hang.INTERVAL)
             running = [one for one in self._runners.items() if one[1].identity.pid]
@@ -75,7 +77,8 @@ class Watchdog:
         return member.name, (identity, hang.heard(silence if known == identity else None, thread))
 
     def _end_hanging(self) -> None:
-        """All that are stopped; of others, whose worker threads go on, one at a time."""
+        """End all members that are stopped; of others, whose worker threads go on, one at a
+        time."""
         spared = False
         runners = {runner.name: runner for runner in self._runners.values()}
         for name, (identity, silence) in self._silent.items():
@@ -92,7 +95,7 @@ class Watchdog:
 
 
 def _thread(pid: int) -> hang.Thread | None:
-    """None: it is gone."""
+    """Return the main thread of a process; None if it is gone."""
     task = Path(f"/proc/{pid}/task/{pid}")
     try:
         stat = (task / "stat").read_text(encoding="utf-8", errors="replace")

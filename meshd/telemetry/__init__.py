@@ -1,1 +1,2 @@
-"""What meshd tells of itself and its proxies: metrics, readiness, a web page. Changes nothing."""
+"""What meshd reports about itself and its proxies: metrics, readiness, a web page. Changes
+nothing."""

@@ -1,7 +1,7 @@
-"""The proxies' own metrics: many expositions → one, each sample labelled with its proxy.
+"""The proxies' own metrics: many expositions merged into one, each sample labelled with its proxy.
 
-Envoy writes Prometheus' text format itself; all that is done to it is to put the same family of
-several proxies together, as the format demands, and to add a label to each line.
+Envoy writes Prometheus' text format itself; this module puts the same family of several proxies
+together, as the format demands, and adds a label to each line.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Merged:
 
 
 def _labelled(line: bytes, label: bytes) -> bytes:
-    """``name{a="b"} 1`` and ``name 1`` with one label more."""
+    """Return ``name{a="b"} 1`` or ``name 1`` with one more label."""
     name, brace, rest = line.partition(b"{")
     if brace:
         comma = b"" if rest.startswith(b"}") else b","
@@ -51,7 +51,8 @@ def _labelled(line: bytes, label: bytes) -> bytes:
 
 
 async def collect(sockets: Mapping[str, Path]) -> bytes:
-    """From each proxy's admin socket, by name. One that does not answer is left out."""
+    """Collect the metrics of each proxy's admin socket, by name. One that does not answer is left
+    out."""
     merged = Merged()
     await asyncio.gather(*(_collect(merged, name, path) for name, path in sockets.items()))
     return merged.render()

@@ -1,4 +1,4 @@
-"""What is so on this node right now, asked of the roles that know it."""
+"""The present state of this node, from the roles that know it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATIENCE: Final = 3.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Facts:
-    """What did not answer is empty, and ``problems`` says so."""
+    """The state; parts that did not answer are empty, and ``problems`` says so."""
 
     workloads: tuple[wire.WorkloadStatus, ...] = ()
     proxies: tuple[wire.ProxyStatus, ...] = ()
@@ -43,7 +43,7 @@ async def gather(paths: Paths) -> Facts:
 
 
 async def _ask(socket: Path, request: wire.Message, expected: type[T]) -> T | str:
-    """The answer, or why there is none."""
+    """Return the answer, or why there is none."""
     try:
         answer = await channel.call(socket, request, timeout=_PATIENCE)
     except MeshdError as error:
@@ -54,7 +54,7 @@ async def _ask(socket: Path, request: wire.Message, expected: type[T]) -> T | st
 
 
 def unready(facts: Facts) -> str:
-    """Why the node cannot serve its workloads; empty when it can. Pure."""
+    """Return why the node cannot serve its workloads; empty if it can. Pure."""
     if facts.problems:
         return facts.problems[0]
     for pool in Pool:

@@ -1,8 +1,8 @@
-"""Which names the page answers to.
+"""The host names to which the page answers.
 
-A browser asks whatever address a name stands for, and whoever owns the name may let it stand for
-ours (DNS rebinding): then a page of theirs could read what is served here. An address in the Host
-header cannot be anybody's name.
+A browser asks the address that a name stands for, and the owner of the name may point it to ours
+(DNS rebinding): a page of theirs could then read what is served here. An address in the Host header
+belongs to no name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def own_names(node: str, address: str, further: Collection[str] = ()) -> frozens
 
 
 def is_ours(header: str, names: Collection[str]) -> bool:
-    """Whether a Host header names us. Pure. RFC 9110, section 7.2"""
+    """Return whether a Host header (RFC 9110, section 7.2) names this host. Pure."""
     text = header.strip().lower()
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -40,7 +40,7 @@ def is_ours(header: str, names: Collection[str]) -> bool:
 
 
 class OwnHosts:
-    """Answers requests for other hosts with 421, and nothing of what is served."""
+    """Answers requests for other hosts with 421 and without any content."""
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         self._app = app

@@ -1,4 +1,5 @@
-"""What the kernel writes in /proc about connections, interfaces and mounts, and ss(8). Pure."""
+"""Parsers of the kernel's text in /proc about connections, interfaces and mounts, and of ss(8).
+Pure."""
 
 from __future__ import annotations
 
@@ -22,12 +23,12 @@ _COUNT: Final = re.compile(r"\b(bytes_sent|bytes_retrans|bytes_received):(\d+)")
 
 
 def _number(text: str) -> int:
-    """0 for what is none."""
+    """Return the number; 0 if the text is not one."""
     return whole(text) or 0
 
 
 def established(text: str) -> Iterator[int]:
-    """/proc/PID/net/tcp, tcp6 → the inodes of sockets that are connected. proc_pid_net(5)"""
+    """Yield the inodes of connected sockets from /proc/PID/net/tcp and tcp6, proc_pid_net(5)."""
     for line in text.splitlines()[1:]:
         fields = line.split()
         if len(fields) < 10 or fields[3] != _ESTABLISHED:
@@ -37,7 +38,7 @@ def established(text: str) -> Iterator[int]:
 
 
 def interfaces(text: str) -> Mapping[str, tuple[int, int]]:
-    """/proc/PID/net/dev → bytes received and sent, by interface; without the loopback one."""
+    """Return bytes received and sent by interface, without loopback, from /proc/PID/net/dev."""
     found: dict[str, tuple[int, int]] = {}
     for line in text.splitlines()[2:]:
         name, _, rest = line.partition(":")
@@ -49,9 +50,10 @@ def interfaces(text: str) -> Mapping[str, tuple[int, int]]:
 
 
 def sockets(text: str) -> Mapping[int, tuple[int, int]]:
-    """``ss --oneline --extended --info`` → bytes received and sent, by the socket's inode.
+    """Return bytes received and sent by the socket's inode, from ``ss --oneline --extended
+    --info``.
 
-    What had to be sent again counts once.
+    Retransmitted bytes count once.
     """
     found: dict[int, tuple[int, int]] = {}
     for line in text.splitlines():
@@ -77,23 +79,23 @@ class Mount:
 
     @property
     def what(self) -> tuple[str, str]:
-        """Two mounts of the same are equal in it."""
+        """Return a key that is equal for two mounts of the same thing."""
         return self.device, self.root
 
     @property
     def is_temporary(self) -> bool:
-        """Whether what is in it goes with whom it is mounted for."""
+        """Return whether the content goes with the workload."""
         return self.kind in {"tmpfs", "overlay"} or self.point in {"/tmp", "/var/tmp"}  # noqa: S108
 
 
 def mounts(text: str) -> list[Mount]:
-    """Those that hold files."""
+    """Return the mounts that hold files."""
     found = (_mount(line) for line in text.splitlines())
     return [mount for mount in found if mount and mount.kind not in _PSEUDO]
 
 
 def _mount(line: str) -> Mount | None:
-    """None: the line was cut off."""
+    """Parse one line; None if it was cut off."""
     left, _, right = line.partition(" - ")
     if left.count(" ") < 5 or right.count(" ") < 2:
         return None
@@ -115,7 +117,7 @@ def _unescaped(text: str) -> str:
 
 
 def own_mounts(theirs: list[Mount], ours: list[Mount]) -> list[Mount]:
-    """What is mounted for them and can be written, and is not ours too; each once."""
+    """Return the writable mounts that are theirs and not ours too, each once."""
     known = {mount.what for mount in ours}
     found: dict[tuple[str, str], Mount] = {}
     for mount in theirs:

@@ -1,4 +1,4 @@
-"""What is served over HTTP: /metrics, /healthz/ready, and the web page with its data."""
+"""The HTTP interface: /metrics, /healthz/ready, and the web page with its data."""
 
 from __future__ import annotations
 

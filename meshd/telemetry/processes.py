@@ -1,4 +1,4 @@
-"""What each process of meshd costs, from the kernel."""
+"""The cost of each process of meshd, from the kernel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Cost:
 
 
 def measure(pids: Iterable[int]) -> Mapping[int, Cost]:
-    """Of those that run; one that is gone is left out."""
+    """Measure the processes that run; one that is gone is left out."""
     costs: dict[int, Cost] = {}
     for pid in pids:
         try:

@@ -1,4 +1,4 @@
-"""The HTTP server: an address to listen on, and uvicorn without its own ideas about signals."""
+"""The HTTP server: an address to listen on, and uvicorn without its own handling of signals."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from meshd.errors import SystemRefusedError
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """The role decides when to stop."""
+        """Leave signals alone: the role decides when to stop."""
         yield
 
     async def main_loop(self) -> None:
-        """uvicorn's own wakes up ten times a second; the date in the answers needs it once."""
+        """Update the date of answers once a second; uvicorn's own loop wakes up ten times a
+        second."""
         while not self.should_exit:
             await self.on_tick(0)
             await asyncio.sleep(1)
 
 
 def bind(address: str, port: int) -> socket.socket:
-    """A listening socket. Raises SystemRefusedError."""
+    """Return a listening socket. Raises SystemRefusedError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -44,7 +45,7 @@ def bind(address: str, port: int) -> socket.socket:
 
 
 async def serve(app: Any, listener: socket.socket) -> None:
-    """Until cancelled."""
+    """Serve until cancelled."""
     config = uvicorn.Config(
         app,
         http="h11",

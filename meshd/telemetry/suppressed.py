@@ -1,8 +1,8 @@
-"""What is not in the log, read from the log itself: who dropped it, of whom, what and how often.
+"""Log lines that were dropped or folded, from the log itself: the dropper, the source, the number.
 
-Two cut lines off. meshd's own budget tells each kind of line that it drops or folds. journald tells
-of each unit over its rate limit how many messages it dropped (but not which), once that unit logs
-again.
+Two components drop lines. meshd's own budget reports each kind of line that it drops or folds.
+journald reports for each unit over its rate limit how many messages it dropped (but not which),
+once that unit logs again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Row:
 
 
 class Tally:
-    """Of this boot. Entries of the journal in, sums out."""
+    """The sums of this boot, from entries of the journal."""
 
     def __init__(self) -> None:
         self._rows: dict[What, Row] = {}
@@ -60,12 +60,12 @@ class Tally:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The most lines first."""
+        """Return the rows, the largest numbers first."""
         return tuple(sorted(self._rows.values(), key=lambda row: (-row.lines, row.what)))
 
 
 def read(entry: Mapping[str, Any]) -> tuple[What, int] | None:
-    """What an entry of the journal tells; None when it is about something else."""
+    """Return what an entry reports as dropped; None if it is about something else."""
     message = str(entry.get("MESSAGE", ""))
     if str(entry.get("MESSAGE_ID", "")).replace("-", "") == _DROPPED_BY_JOURNALD:
         told = _TOLD.search(message)
@@ -86,13 +86,13 @@ def read(entry: Mapping[str, Any]) -> tuple[What, int] | None:
 
 
 class Journal:
-    """The entries that matter, each once. Whoever may not read the journal sees none."""
+    """The relevant entries of the journal, each once; none for a user who may not read it."""
 
     def __init__(self) -> None:
         self._last = ""
 
     def entries(self) -> Iterator[Mapping[str, Any]]:
-        """Those since the last time."""
+        """Yield the entries since the last call."""
         reader = _open()
         try:
             if self._last:

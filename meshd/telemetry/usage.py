@@ -1,4 +1,4 @@
-"""What workloads use, out of two looks at the kernel's counters. Pure; ``usage_reading`` looks.
+"""The usage of workloads, from two looks at the kernel's counters. Pure; ``usage_reading`` looks.
 
 Counters are kept by the thing that counts (a process, an interface, a connection), so that one that
 ends, or begins between two looks, never makes a sum go backwards.
@@ -15,7 +15,7 @@ Counters = Mapping[Hashable, float]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at one workload. What the kernel does not tell is None."""
+    """One look at one workload; None for values that the kernel does not tell."""
 
     taken: float
     """Seconds of a clock that never goes back."""
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Usage:
-    """One row of ``meshctl top``. Bytes, but for what its name says otherwise."""
+    """One row of ``meshctl top``. In bytes, unless the name says otherwise."""
 
     namespace: str
     workload: str
@@ -56,7 +56,7 @@ class Usage:
 
 
 class Order(enum.StrEnum):
-    """What rows are sorted by, the largest first; names from A to Z."""
+    """The column that rows are sorted by, the largest first; names from A to Z."""
 
     NAME = "name"
     CPU = "cpu"
@@ -67,7 +67,7 @@ class Order(enum.StrEnum):
 
 
 def compare(namespace: str, workload: str, before: Sample | None, now: Sample) -> Usage:
-    """``before``: an earlier look at the same workload, if there was one."""
+    """Return the usage since ``before``, an earlier look at the same workload, if there was one."""
     seconds = now.taken - before.taken if before else 0.0
     return Usage(
         namespace=namespace,
@@ -90,7 +90,7 @@ def _total(counters: Counters | None) -> int | None:
 
 
 def _rate(before: Counters | None, now: Counters | None, seconds: float) -> float | None:
-    """A second. None where one of the two looks tells nothing."""
+    """Return the rate a second; None if one of the two looks has no value."""
     if before is None or now is None or seconds <= 0:
         return None
     # One that is new began after the last look; one that counts less is another of the same name.
@@ -123,7 +123,8 @@ def _weight(row: Usage, order: Order) -> float:
 
 
 def size(amount: float | None) -> str:
-    """``512B``, ``1.5kB``, ``12.3MB``: three digits or so, by thousands, as docker writes it."""
+    """Format bytes by thousands with about three digits, as docker does: ``512B``, ``1.5kB``,
+    ``12.3MB``."""
     if amount is None:
         return ""
     for unit in ("B", "kB", "MB", "GB", "TB"):

@@ -1,4 +1,4 @@
-"""Looks at the processes of workloads, by network namespace or cgroup. Root sees all of them."""
+"""Measures the processes of workloads, by network namespace or cgroup. Root sees all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _GONE: Final = (psutil.Error, OSError)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Where a workload's processes are: in a network namespace, or else in a cgroup."""
+    """The place of a workload's processes: a network namespace, or else a cgroup."""
 
     name: str
     netns: str = ""
@@ -34,13 +34,13 @@ class Place:
 
 
 class Reader:
-    """Remembers what disks held, so that it is not asked too often."""
+    """Reads samples; it remembers disk usage, which is costly to measure."""
 
     def __init__(self) -> None:
         self._disks: dict[str, tuple[float, tuple[int | None, int | None]]] = {}
 
     def read(self, places: Iterable[Place]) -> dict[str, Sample]:
-        """By name. A workload without a process has a sample all the same."""
+        """Return samples by name; a workload without a process has a sample, too."""
         places = tuple(places)
         by_namespace = _pids_by_namespace() if any(place.netns for place in places) else {}
         on_host = _host_sockets() if any(place.cgroup for place in places) else {}
@@ -100,7 +100,7 @@ class Reader:
 
 
 def _inode(path: str) -> int:
-    """0, which no namespace has, where there is nothing."""
+    """Return the inode of a path; 0, which no namespace has, if there is nothing."""
     try:
         return Path(path).stat().st_ino
     except OSError:
@@ -108,7 +108,7 @@ def _inode(path: str) -> int:
 
 
 def _pids_by_namespace() -> dict[int, tuple[int, ...]]:
-    """By the inode of the network namespace, of others than our own."""
+    """Return the processes by inode of their network namespace, other than our own."""
     found: dict[int, list[int]] = {}
     own = _inode("/proc/self/ns/net")
     for pid in psutil.pids():
@@ -137,7 +137,7 @@ def _cgroup_root() -> Path:
 
 
 def _processes(pids: Iterable[int]) -> tuple[dict[Hashable, float], int]:
-    """Seconds of each on a core, and bytes of all."""
+    """Return seconds of CPU of each process, and bytes of memory of all."""
     cpu: dict[Hashable, float] = {}
     memory = 0
     for pid in pids:
@@ -161,7 +161,7 @@ def _sockets(pid: int) -> Iterator[int]:
 
 
 def _established(pids: Iterable[int]) -> set[int]:
-    """Of the namespace that they are all in."""
+    """Return the inodes of established sockets in the namespace that the processes share."""
     texts = (_first(pids, f"net/{name}") for name in ("tcp", "tcp6"))
     return {inode for text in texts for inode in kernel_text.established(text)}
 
@@ -173,7 +173,7 @@ def _interfaces(pids: Iterable[int]) -> Mapping[Hashable, tuple[int, int]]:
 
 
 def _first(pids: Iterable[int], name: str) -> str:
-    """The file of the first that still runs."""
+    """Return the file of the first process that still runs."""
     for pid in pids:
         with contextlib.suppress(OSError):
             return Path(f"/proc/{pid}/{name}").read_text("utf-8")
@@ -204,7 +204,7 @@ def _mounts(pid: int | str) -> list[kernel_text.Mount]:
 
 
 def _sizes(pids: Iterable[int], ours: list[kernel_text.Mount]) -> tuple[int | None, int | None]:
-    """Of what goes with it and of what stays; None where nothing is mounted for it."""
+    """Return the sizes of temporary and lasting mounts; None where nothing is mounted."""
     seen = {_inode("/proc/self/ns/mnt"), 0}
     parts: dict[tuple[bool, tuple[str, str]], int] = {}
     for pid in pids:
@@ -224,7 +224,8 @@ def _sum(parts: Mapping[tuple[bool, tuple[str, str]], int], *, temporary: bool) 
 
 
 def _size(pid: int, mount: kernel_text.Mount) -> int | None:
-    """Bytes on disk. None for a single file, which is no volume, and for what cannot be seen."""
+    """Return bytes on disk; None for a single file, which is no volume, and for what is not
+    visible."""
     inside = Path(f"/proc/{pid}/root{mount.point}")
     try:
         if mount.upper:
@@ -240,7 +241,8 @@ def _size(pid: int, mount: kernel_text.Mount) -> int | None:
 
 
 def _walk(top: Path) -> int:
-    """As ``du -x`` has it: a file with several names once, other file systems not at all."""
+    """Return the size as ``du -x`` counts: a file with several names once, no other file
+    systems."""
     device = top.stat().st_dev
     seen: set[int] = set()
     total, todo = 0, [str(top)]

@@ -1,5 +1,5 @@
-"""Runs Kubernetes manifests on this host: pods are network namespaces, containers processes.
+"""Runs Kubernetes manifests on this host: pods are network namespaces, containers are processes.
 
-For the demo and for tests. It tells the mesh which workloads there are, and decides nothing about
+It is for the demo and for tests. It tells the mesh which workloads exist, and decides nothing about
 them.
 """

@@ -1,4 +1,4 @@
-"""``python -m meshd.testbed`` is the testbed's supervisor; ``meshctl testbed up`` starts it."""
+"""The testbed's supervisor, ``python -m meshd.testbed``; ``meshctl testbed up`` starts it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Which pod has which address. Pure.
+"""The addresses of pods. Pure.
 
 One number decides a pod's IPv4 address, its IPv6 address and the uid of its processes.
 """
@@ -44,17 +44,20 @@ class Subnet:
         return str(self.network[number])
 
     def address_v6(self, number: int) -> str:
-        """The IPv4 address in the last 32 bits: unique wherever that one is."""
+        """Return an address with the IPv4 address in its last 32 bits: unique wherever that one
+        is."""
         return str(ipaddress.IPv6Address(_V6_BASE + int(self.network[number])))
 
     def hardware_address(self, number: int) -> str:
-        """Locally administered, and the IPv4 address' own: a pod that takes another's place is
-        reached at once, whatever its neighbours remember."""
+        """Return a locally administered address derived from the IPv4 address.
+
+        A pod that takes another's address is reached at once, whatever its neighbours remember.
+        """
         octets = (2, 0x42, *self.network[number].packed)
         return ":".join(f"{octet:02x}" for octet in octets)
 
     def user(self, number: int) -> int:
-        """A uid that nothing else has, so that pods cannot reach each other's processes."""
+        """Return a uid that nothing else has, so that pods cannot reach each other's processes."""
         return _FIRST_USER + (int(self.network[number]) & 0xFFFF)
 
     def number(self, address: str) -> int:
@@ -69,9 +72,9 @@ FIRST_POD: Final = 10
 def allocate(
     subnet: Subnet, uids: Iterable[str], known: Mapping[str, int], taken: Collection[int] = ()
 ) -> dict[str, int]:
-    """A number for each pod: the one it has, or the lowest that is free.
+    """Return a number for each pod: the one it has, or the lowest that is free.
 
-    ``taken`` are those of pods that may still run. Raises InvalidInputError when none is left.
+    ``taken`` are those of pods that may still run. Raises InvalidInputError if none is left.
     """
     wanted = list(uids)
     used = {*taken, *known.values()}

@@ -1,4 +1,5 @@
-"""What ``meshctl testbed`` asks for: reads manifests, plans, and talks to mesh and supervisor."""
+"""The client of ``meshctl testbed``: it reads manifests, plans, and talks to mesh and
+supervisor."""
 
 from __future__ import annotations
 
@@ -75,10 +76,10 @@ class Client:
     async def plan(
         self, sources: Sources, namespace: str, images: ImageMap, cidr: str
     ) -> tuple[Plan, str]:
-        """What there is to do, and the network it happens in. Nothing is changed.
+        """Return what there is to do, and the network that it is done in. Nothing is changed.
 
-        Raises RejectedError with all that is wrong with the manifests, and UnreachableError when
-        pods belong into a mesh that is not there.
+        Raises RejectedError with all that is wrong with the manifests, and UnreachableError if pods
+        belong to a mesh that does not run.
         """
         reads = read(sources, namespace)
         running = wire.Pods((), "")
@@ -113,7 +114,7 @@ class Client:
         return plan, cidr
 
     async def _stored(self, kind: type[Object]) -> tuple[Object, ...] | None:
-        """What the mesh has of a kind; None when there is no mesh."""
+        """Return the mesh's objects of a kind; None if there is no mesh."""
         try:
             answer = await channel.call(self._mesh, wire.Get(kind.KIND))
         except UnreachableError:
@@ -144,9 +145,9 @@ class Client:
     async def wait_ready(
         self, plan: Plan, timeout: float, progress: Callable[[tuple[PodState, ...]], None]
     ) -> tuple[PodState, ...]:
-        """Until all pods of the plan are ready, and none of before is left.
+        """Wait until all pods of the plan are ready, and no former one is left.
 
-        Raises NotReadyError, naming those that are not; the pods of before go on.
+        Raises NotReadyError, naming those that are not ready; the former pods go on.
         """
         owners = {owner.name for owner in plan.owners}
         deadline = time.monotonic() + timeout
@@ -222,7 +223,8 @@ class Client:
 
 
 def read(sources: Sources, namespace: str) -> tuple[Read, ...]:
-    """The objects of the manifests. Raises RejectedError with all that is wrong with them."""
+    """Return the objects of the manifests. Raises RejectedError with all that is wrong with
+    them."""
     reading = read_sources(sources, namespace)
     findings = (*reading.errors, *validate.check_fields(reading.objects))
     errors = tuple(finding for finding in findings if finding.severity == "error")
@@ -232,7 +234,7 @@ def read(sources: Sources, namespace: str) -> tuple[Read, ...]:
 
 
 def select(pods: tuple[PodState, ...], name: str, namespace: str) -> PodState:
-    """The pod that people mean: ``deploy/NAME``, a pod's name or the beginning of one.
+    """Return the pod that the user names: ``deploy/NAME``, a pod's name or the beginning of one.
 
     A ready one comes first. Raises InvalidInputError.
     """
@@ -254,9 +256,9 @@ def select(pods: tuple[PodState, ...], name: str, namespace: str) -> PodState:
 def command_inside(
     pod: PodState, container: str, command: tuple[str, ...]
 ) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    """The command line, and its environment, that runs a command in a container.
+    """Return the command line, and its environment, that runs a command in a container.
 
-    Raises InvalidInputError when there is no such container, NotReadyError when it does not run.
+    Raises InvalidInputError if there is no such container, NotReadyError if it does not run.
     """
     state = _container(pod, container)
     if not state.pid:
@@ -268,7 +270,8 @@ def command_inside(
 
 
 def log_of(pod: PodState, container: str) -> str:
-    """Path of a container's log. Raises InvalidInputError when there is no such container."""
+    """Return the path of a container's log. Raises InvalidInputError if there is no such
+    container."""
     return _container(pod, container).log
 
 
@@ -302,7 +305,7 @@ def _late(rollout: Rollout) -> str:
 
 
 def _outside(plan: Plan) -> tuple[str, ...]:
-    """What pods outside the mesh do without, for in Kubernetes they would have it."""
+    """Return remarks about what pods outside the mesh lack, which they would have in Kubernetes."""
     names = [f"{pod.namespace}/{pod.name}" for pod in plan.pods if not pod.enrolled]
     if not names:
         return ()

@@ -1,4 +1,4 @@
-"""Keeps one container running: starts it, probes it, starts it again when it ends."""
+"""Keeps one container running: starts it, probes it, restarts it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WELL: Final = _STATUS.format(0)
 
 
 class Container:
-    """``changed`` is called when its state is another."""
+    """One container; ``changed`` is called when its state has changed."""
 
     def __init__(
         self, plan: ContainerPlan, task: launch.Task, log: Path, changed: Callable[[], None]
@@ -77,8 +77,8 @@ class Container:
         return backoff
 
     async def _live(self, probed: str) -> str:
-        """From its start to its end, which is also that of its probes, if there is an address to
-        probe. How it ended."""
+        """Run the container and its probes, if there is an address to probe; return how it
+        ended."""
         try:
             pid = launch.start(self._task, self._log)
         except SystemRefusedError as error:
@@ -112,7 +112,7 @@ class Container:
             await asyncio.sleep(readiness.pause(asked))
 
     def trim_log(self) -> None:
-        """The process appends, so that a cut log goes on from its beginning."""
+        """Cut the log: the process appends, so that it goes on from the beginning."""
         with contextlib.suppress(OSError):
             if self._log.stat().st_size > MAX_LOG:
                 with self._log.open("r+b") as log:

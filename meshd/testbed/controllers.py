@@ -1,4 +1,4 @@
-"""Which pods an object asks for, and how they are replaced by others. Pure."""
+"""The pods that an object asks for, and the way they are replaced. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DAEMON_SET: Final = RollingUpdate(max_surge=0, max_unavailable=1)
 
 
 def template_of(found: Object) -> PodTemplate | None:
-    """What the object's pods are made of; None when it asks for none."""
+    """Return the template of the object's pods; None if it asks for none."""
     if isinstance(found, Pod):
         return PodTemplate(spec=found.spec, metadata=found.metadata)
     if isinstance(found, Deployment | StatefulSet | DaemonSet):
@@ -35,10 +35,10 @@ def template_of(found: Object) -> PodTemplate | None:
 
 
 def pod_names(found: Object, given: bytes) -> tuple[str, ...]:
-    """In the order in which the pods are started.
+    """Return names in the order in which the pods are started.
 
     ``given`` is what the pods get beside the template: pods that get something else have other
-    names, where they can run beside those of before.
+    names, where they can run beside the former ones.
     """
     name, namespace = found.metadata.name, found.metadata.namespace
     if isinstance(found, Pod):
@@ -91,14 +91,14 @@ def _rolling(asked: RollingUpdate, default: RollingUpdate, replicas: int, ready:
 
 
 def _share(value: int | str | None, replicas: int) -> float:
-    """A number of pods, or ``25%`` of them."""
+    """Return a number of pods, or that of ``25%`` of them."""
     if isinstance(value, str):
         return int(value.removesuffix("%")) * replicas / 100
     return value or 0
 
 
 def name_hash(length: int, *parts: str) -> str:
-    """Letters and digits for a name; the same for the same parts."""
+    """Return letters and digits for a name; the same for the same parts."""
     number = int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest())
     letters: list[str] = []
     for _ in range(length):

@@ -33,7 +33,8 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """``$(NAME)`` becomes the variable's value where there is one; ``$$`` is a plain ``$``."""
+    """Expand variables: ``$(NAME)`` becomes the variable's value if there is one; ``$$`` is
+    ``$``."""
 
     def replaced(match: re.Match[str]) -> str:
         if match.group(0) == "$$":
@@ -46,9 +47,9 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 def resolve(
     path: Path, container: Container, fields: Mapping[str, str], lookup: Lookup
 ) -> dict[str, str]:
-    """A container's variables, each seeing those before it. ``path`` is the container's place.
+    """Return a container's variables, each seeing those before it.
 
-    ``fields`` are the values that a ``fieldRef`` may name.
+    ``path`` is the container's place. ``fields`` are the values that a ``fieldRef`` may name.
     """
     known: dict[str, str] = {}
     for index, source in enumerate(container.env_from):
@@ -82,7 +83,7 @@ def _all_entries(path: Path, source: EnvFromSource, lookup: Lookup) -> dict[str,
 def _referred(
     path: Path, variable: EnvVar, fields: Mapping[str, str], lookup: Lookup
 ) -> str | None:
-    """The value that a variable has from elsewhere; None: it has none here."""
+    """Return the value that a variable takes from elsewhere; None if there is none."""
     source = variable.value_from or EnvVarSource()
     references: tuple[tuple[str, type[Object], KeySelector | None], ...] = (
         ("configMapKeyRef", ConfigMap, source.config_map_key_ref),
@@ -113,7 +114,7 @@ def pod_fields(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
 ) -> dict[str, str]:
-    """What ``fieldRef`` may name: the downward API's fields."""
+    """Return the values that ``fieldRef`` may name: the downward API's fields."""
     fields = {
         "metadata.name": name,
         "metadata.namespace": namespace,
@@ -133,12 +134,14 @@ def pod_fields(
 
 
 def environment(image: Image, own: Mapping[str, str], hostname: str) -> dict[str, str]:
-    """All that a process sees: the image's variables, and over them the container's own."""
+    """Return the environment of a process: the image's variables, and over them the container's
+    own."""
     return {"PATH": PATH, "HOME": "/tmp", "HOSTNAME": hostname} | image.env | dict(own)  # noqa: S108
 
 
 def command(image: Image, container: Container, own: Mapping[str, str]) -> tuple[str, ...]:
-    """A container's command replaces the image's and its arguments; its args the arguments only."""
+    """Return the command line: a container's command replaces the image's command and arguments,
+    its args only the arguments."""
     if container.command:
         words = container.command + container.args
     else:

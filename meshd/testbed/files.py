@@ -1,4 +1,4 @@
-"""The testbed's own directory: what is where in it, and what is written there for a pod."""
+"""The testbed's own directory: its layout, and the files of a pod."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from meshd.testbed.network import host_link, remove_namespace, run_batch
 
 
 def resolv_conf(namespace: str, domain: str) -> str:
-    """As Kubernetes writes it, resolv.conf(5)."""
+    """Return the text of resolv.conf(5), as Kubernetes writes it."""
     search = f"{namespace}.svc.{domain} svc.{domain} {domain}"
     return f"nameserver {DNS_ADDRESS}\nsearch {search}\noptions ndots:5\n"
 
 
 def hosts(plan: PodPlan) -> str:
-    """hosts(5)."""
+    """Return the text of hosts(5)."""
     return (
         "127.0.0.1\tlocalhost\n"
         "::1\tlocalhost ip6-localhost ip6-loopback\n"
@@ -36,7 +36,7 @@ def hosts(plan: PodPlan) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Home:
-    """Everything of one testbed. Removing the directory removes the testbed's files."""
+    """The files of one testbed. Removing the directory removes them."""
 
     paths: Paths
     domain: str = "cluster.local"
@@ -47,7 +47,7 @@ class Home:
 
     @property
     def lock(self) -> Path:
-        """Locked by the supervisor for as long as it lives; holds its pid."""
+        """Return the file that the supervisor locks for as long as it lives; it holds the pid."""
         return self.paths.run / "testbed.lock"
 
     @property
@@ -64,7 +64,7 @@ class Home:
 
     @property
     def hidden(self) -> tuple[Path, ...]:
-        """What no pod's process sees: keys and sockets."""
+        """Return the paths that no pod's process sees: keys and sockets."""
         return (self.paths.run, self.paths.lib, self.paths.etc)
 
     def netns(self, uid: str) -> Path:
@@ -99,8 +99,10 @@ class Home:
         (directory / "hosts").write_text(hosts(plan))
 
     def _fill(self, directory: Path, volume: VolumePlan, user: int) -> None:
-        """Everything is the pod's own user's, as an image's user is mostly root: so a mode of 0400
-        means what its author meant."""
+        """Write a volume's files, all owned by the pod's user.
+
+        An image's user is mostly root: so a mode of 0400 means what its author meant.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         os.chown(directory, user, user)
         for file in volume.files:
@@ -114,7 +116,7 @@ class Home:
 
     @contextlib.contextmanager
     def locked(self) -> Generator[None]:
-        """Nobody else is at this testbed within the block. Raises NotReadyError."""
+        """Hold the lock of this testbed within the block. Raises NotReadyError."""
         self.lock.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -131,13 +133,13 @@ class Home:
             os.close(descriptor)
 
     def _is_current(self, descriptor: int) -> bool:
-        """Whether the lock is still the file of its name: ``forget`` removes it."""
+        """Return whether the lock is still the file of its name: ``forget`` removes it."""
         with contextlib.suppress(FileNotFoundError):
             return self.lock.stat().st_ino == os.fstat(descriptor).st_ino
         return False
 
     def owner(self) -> int | None:
-        """The pid of the process that holds the lock."""
+        """Return the pid of the process that holds the lock."""
         try:
             with self.lock.open("rb") as lock:
                 try:
@@ -150,7 +152,7 @@ class Home:
         return None
 
     def leftovers(self) -> tuple[str, ...]:
-        """The uids of pods of which something is left."""
+        """Return the uids of pods of which something is left."""
         found = {
             path.name for path in (self.namespaces, self.directory / "pods") for path in _in(path)
         }

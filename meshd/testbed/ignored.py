@@ -1,4 +1,4 @@
-"""Fields of a manifest that mean nothing to the testbed: one line for each kind of field. Pure."""
+"""Fields of a manifest that the testbed ignores: one line for each kind of field. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS = (Pod, Deployment, StatefulSet, DaemonSet, Service)
 
 
 def ignored_fields(reads: Iterable[Read]) -> tuple[str, ...]:
-    """Lines for people, each naming the first place where a field is written."""
+    """Return a line for each ignored field, naming the first place where it is written."""
     seen: dict[str, str] = {}
     for read in reads:
         if not isinstance(read.object, _KINDS):
@@ -38,7 +38,7 @@ def _value_at(value: Any, path: Path) -> Any:
 
 
 def _passed_over(expected: Any, value: Any, path: Path) -> Iterator[Path]:
-    """Where ``value`` has keys that the type ``expected`` does not know."""
+    """Yield the places where ``value`` has keys that the type ``expected`` does not know."""
     info = msgspec.inspect.type_info(expected)
     return _walk(info, value, path)
 

@@ -1,4 +1,4 @@
-"""The image map: what stands in for a container image. Pure but for reading the file."""
+"""The image map: replacements of container images. Pure but for reading the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _DEFAULT_REGISTRIES = ("docker.io/", "index.docker.io/", "registry-1.docker.io/"
 
 
 class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """As an image says it: ``command`` is its entry point, ``args`` what follows by default."""
+    """The properties of an image: ``command`` is its entry point, ``args`` its default
+    arguments."""
 
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
@@ -31,13 +32,14 @@ class ImageMap:
     source: str = "no image map was given (--images FILE)"
 
     def find(self, name: str) -> Image | None:
-        """A name with this very tag wins over one without a tag, which stands for all tags."""
+        """Return an image; a name with this very tag wins over one without, which stands for all
+        tags."""
         wanted = _canonical(name)
         by_name = {_canonical(known): image for known, image in self.images.items()}
         return by_name.get(wanted) or by_name.get(_untagged(wanted))
 
     def missing(self, name: str) -> str:
-        """What is wrong, for an image that is not found."""
+        """Return the error for an image that is not found."""
         if not self.images:
             return f'image "{name}" is not known: {self.source}'
         hint = nearest(_untagged(name), self.images)
@@ -45,7 +47,7 @@ class ImageMap:
 
 
 def read_image_map(path: Path) -> ImageMap:
-    """Directories come out absolute. Raises ManifestError."""
+    """Read an image map; its directories become absolute. Raises ManifestError."""
     documents = read_documents(read_text(path), str(path))
     images: dict[str, Image] = {}
     for document in documents:

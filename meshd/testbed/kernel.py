@@ -1,4 +1,4 @@
-"""The few system calls that Python 3.11 has no function for. Every failure is an OSError."""
+"""System calls for which Python 3.11 has no function. Every failure is an OSError."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def unshare(flags: int) -> None:
 
 
 def enter(descriptor: int, kind: int) -> None:
-    """This thread joins the namespace, of the kind of one of the CLONE_NEW flags."""
+    """Have this thread join the namespace, of the kind of one of the CLONE_NEW flags."""
     _checked(_libc.setns(descriptor, kind), "setns")
 
 
@@ -56,23 +56,24 @@ def unmount(target: str) -> None:
 
 
 def become_subreaper() -> None:
-    """Orphans below this process become its children, prctl(2)."""
+    """Become the parent of orphans below this process, prctl(2)."""
     _checked(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
 
 
 def forbid_new_privileges() -> None:
-    """No program run from here on gains anything from set-uid bits or file capabilities."""
+    """Forbid this process and its children to gain anything from set-uid bits or file
+    capabilities."""
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
 
 
 def mounts_below(directory: Path) -> tuple[str, ...]:
-    """Where something is mounted in a directory, the innermost first; proc(5), mountinfo."""
+    """Return the mount points in a directory, the innermost first; proc(5), mountinfo."""
     points = [_unescaped(line.split()[4]) for line in _mountinfo()]
     return tuple(point for point in reversed(points) if Path(point).is_relative_to(directory))
 
 
 def namespace_mounts() -> tuple[str, ...]:
-    """Where namespaces are held by bind mounts."""
+    """Return the bind mounts that hold namespaces."""
     split = (line.partition(" - ") for line in _mountinfo())
     return tuple(_unescaped(head.split()[4]) for head, _, tail in split if tail.startswith("nsfs "))
 
@@ -88,7 +89,7 @@ def _unescaped(point: str) -> str:
 
 
 def processes_in(namespace: Path) -> tuple[int, ...]:
-    """Those whose network namespace is the one held at a path."""
+    """Return the processes whose network namespace is the one held at a path."""
     try:
         wanted = namespace.stat().st_ino
     except FileNotFoundError:
@@ -104,7 +105,8 @@ def processes_in(namespace: Path) -> tuple[int, ...]:
 
 
 def handles_sigterm(pid: int) -> bool:
-    """Whether a process has a handler for it. The first of a PID namespace ignores it otherwise."""
+    """Return whether a process has a handler for SIGTERM; the first of a PID namespace else ignores
+    it."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:

@@ -48,9 +48,9 @@ class Task:
 
 
 def start(task: Task, log: Path) -> int:
-    """The pid of the new process, a child of this one, when it runs its program.
+    """Return the pid of the new process, a child of this one, when it runs its program.
 
-    Raises SystemRefusedError when it cannot, with the reason, which is in the log too.
+    Raises SystemRefusedError with the reason, which is in the log too, if it cannot run.
     """
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -76,7 +76,7 @@ def start(task: Task, log: Path) -> int:
 
 
 def _read_all(reader: int) -> str:
-    """What the children write; it ends when the last of them is another program."""
+    """Read what the children write, until the last of them has become another program."""
     parts: list[bytes] = []
     while part := os.read(reader, 4096):
         parts.append(part)
@@ -123,7 +123,7 @@ def _run_second(task: Task, writer: int) -> NoReturn:
 
 
 def _redirect(output: int) -> None:
-    """Signals and descriptors as a program expects them."""
+    """Set signals and descriptors as a program expects them."""
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if signal.getsignal(number) not in {signal.SIG_DFL, None}:
@@ -162,8 +162,11 @@ def _mount(task: Task) -> None:
 
 
 def _mount_tmp() -> None:
-    """A /tmp of its own. An environment that we run from and that lies there stays visible: images
-    may be mapped to its programs."""
+    """Mount a /tmp of the container's own.
+
+    A Python environment below /tmp from which we run stays visible: images may be mapped to its
+    programs.
+    """
     ours = Path(sys.prefix)
     held = os.open(ours, os.O_PATH | os.O_CLOEXEC) if ours.is_relative_to(_TMP) else None
     kernel.mount("tmpfs", str(_TMP), "tmpfs", _TMPFS, "mode=1777,size=64m")
@@ -186,7 +189,7 @@ def _tell(writer: int, reason: str, head: str = "") -> None:
 
 
 def inside(pid: int, user: int, command: tuple[str, ...]) -> tuple[str, ...]:
-    """The command line that runs a command beside a running process, as its user."""
+    """Return the command line that runs a command beside a running process, as its user."""
     return (
         "nsenter",
         f"--target={pid}",

@@ -1,4 +1,4 @@
-"""A container's log as it grows."""
+"""Reads a container's log as it grows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LOOK: Final = 0.1
 
 
 def read_log(log: Path, *, follow: bool) -> Iterator[bytes]:
-    """Parts of it. With ``follow`` until its pod is gone; a log that was cut begins anew.
+    """Yield parts of a log, with ``follow`` until its pod is gone; a log that was cut starts again.
 
-    Raises SystemRefusedError when it cannot be read.
+    Raises SystemRefusedError if it cannot be read.
     """
     try:
         with log.open("rb") as file:

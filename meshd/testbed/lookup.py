@@ -1,4 +1,5 @@
-"""What manifests refer to: entries of ConfigMaps and Secrets, and the pod's own fields. Pure."""
+"""Resolves references of manifests: entries of ConfigMaps and Secrets, and the pod's own fields.
+Pure."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ class DataObjects:
         )
 
     def over(self, other: DataObjects) -> DataObjects:
-        """``other``, with these in place of those of the same names."""
+        """Return ``other``, with these in place of those of the same names."""
         return DataObjects({**other.entries, **self.entries})
 
 
@@ -61,10 +62,10 @@ def _decoded(text: str) -> bytes:
 
 
 class Lookup:
-    """Looks up what one pod refers to, and keeps what is wrong on the way."""
+    """Looks up what one pod refers to, and collects errors."""
 
     def __init__(self, read: Read, at: Path, data: DataObjects) -> None:
-        """``at`` is where the PodSpec is written."""
+        """Take the pod; ``at`` is where the PodSpec is written."""
         self._read = read
         self._at = at
         self._data = data
@@ -81,7 +82,8 @@ class Lookup:
     def entries(
         self, path: Path, kind: type[Object], name: str, *, optional: bool
     ) -> Entries | None:
-        """None when it is not there; an error unless it is optional."""
+        """Return the entries of an object; a missing one is None, and an error unless it is
+        optional."""
         namespace = self._read.object.metadata.namespace
         found = self._data.entries.get((kind, namespace, name))
         if found is None and not optional:
@@ -101,7 +103,7 @@ class Lookup:
         return entries.get(key)
 
     def text(self, path: Path, value: bytes) -> str | None:
-        """As a variable's value."""
+        """Return the value as that of a variable."""
         try:
             text = value.decode()
         except UnicodeDecodeError:

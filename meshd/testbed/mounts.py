@@ -1,7 +1,7 @@
 """Volumes inside a container's mount namespace, at paths that the host need not have.
 
-Nothing is made in the host's own file system: where a path is not there, the nearest directory that
-is becomes a file system of the container's own, in which everything stands that stood there before.
+Nothing is created in the host's own file system: where a path does not exist, the nearest existing
+directory becomes a file system of the container's own, with its former content.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SAFE: Final = kernel.MS_NOSUID | kernel.MS_NODEV
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mount:
-    """``source`` is a volume's directory, of which ``sub_path`` is the part to be seen."""
+    """A mount; ``source`` is a volume's directory, of which ``sub_path`` is the part to be seen."""
 
     target: str
     source: Path
@@ -29,14 +29,15 @@ class Mount:
 
 
 def open_sources(mounts: Iterable[Mount]) -> tuple[tuple[Mount, int], ...]:
-    """With descriptors, as the volumes' directories are hidden later. Raises OSError."""
+    """Open the sources, as the volumes' directories are hidden later. Raises OSError."""
     return tuple(
         (each, os.open(each.source / each.sub_path, os.O_PATH | os.O_CLOEXEC)) for each in mounts
     )
 
 
 def mount_volumes(opened: Iterable[tuple[Mount, int]]) -> None:
-    """In a mount namespace that nobody shares; outer paths come first. Raises OSError."""
+    """Mount volumes in a mount namespace of the container's own; outer paths first. Raises
+    OSError."""
     own: set[int] = set()
     """Devices of the file systems that were mounted here for places."""
     for mount, descriptor in opened:
@@ -87,7 +88,7 @@ def _enter_root(held: int) -> None:
 
 
 def _show(entry: os.DirEntry[str], place: Path, held: int) -> None:
-    """``entry`` is in the working directory, which is what was taken over."""
+    """Show ``entry`` of the working directory, which was taken over, at a place."""
     if entry.is_symlink():
         place.symlink_to(os.readlink(entry.name, dir_fd=held))
         return

@@ -1,6 +1,6 @@
-"""The wires between pods: one bridge in a namespace of its own, one pair of links for each pod.
+"""The links between pods: a bridge in a namespace of its own, a pair of links for each pod.
 
-What is to be done is text for ``ip -batch`` (pure functions); the class does it.
+Pure functions write text for ``ip -batch``; the class runs it.
 """
 
 from __future__ import annotations
@@ -34,28 +34,27 @@ def _write_sysctls(values: Mapping[str, str]) -> None:
 
 
 def _link_name(prefix: str, *parts: str) -> str:
-    """At most 15 bytes (IFNAMSIZ), and the same for the same parts."""
+    """Return a name of at most 15 bytes (IFNAMSIZ), the same for the same parts."""
     return prefix + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
 
 
 def host_link(directory: Path) -> str:
-    """The host's end of the link to the testbed that lives in a directory."""
+    """Return the host's end of the link to the testbed in a directory."""
     return _link_name("mtb-", str(directory))
 
 
 def pod_port(uid: str) -> str:
-    """The switch's end of a pod's link."""
+    """Return the switch's end of a pod's link."""
     return _link_name("p", uid)
 
 
 def switch_batch(subnet: Subnet, uplink: str, host_namespace: int) -> str:
-    """Inside the switch's namespace: the bridge, and a link to the host in another namespace.
+    """Return the batch for the switch's namespace: the bridge, and a link to the host.
 
-    The DNS address is there so that pods outside the mesh are refused at once, not after a minute.
-    The bridge has a hardware address of its own: else it takes the lowest of its ports', which is
-    another one whenever such a port comes or goes, and pods go on sending to the one before until
-    they ask again, half a minute later. Nothing of theirs gets through the gateway until then, nor
-    their answers to probes.
+    The DNS address exists so that pods outside the mesh are refused at once, not after a minute.
+    The bridge has a hardware address of its own: otherwise it takes the lowest of its ports', which
+    changes whenever such a port comes or goes, and pods send to the former one until they ask
+    again, half a minute later. Nothing gets through the gateway until then, nor answers to probes.
     """
     length, length_v6 = subnet.network.prefixlen, subnet.prefix_v6
     own = f"address {subnet.hardware_address(SWITCH)}"
@@ -72,7 +71,8 @@ link set uplink master br0 up
 
 
 def host_batch(subnet: Subnet, uplink: str) -> str:
-    """In the host's namespace: it takes part in the testbed's network, and routes nothing."""
+    """Return the batch for the host's namespace: it joins the testbed's network, and routes
+    nothing."""
     return f"""\
 address add {subnet.address(HOST)}/{subnet.network.prefixlen} dev {uplink}
 address add {subnet.address_v6(HOST)}/{subnet.prefix_v6} dev {uplink} nodad
@@ -81,7 +81,7 @@ link set {uplink} up
 
 
 def port_batch(uid: str, pod_namespace: Path, hardware_address: str) -> str:
-    """Inside the switch's namespace: a pod's link."""
+    """Return the batch for a pod's link, inside the switch's namespace."""
     port = pod_port(uid)
     return f"""\
 link add {port} type veth peer name eth0 address {hardware_address} netns {pod_namespace}
@@ -90,8 +90,10 @@ link set {port} master br0 up
 
 
 def pod_batch(subnet: Subnet, number: int) -> str:
-    """Inside the pod's namespace. The gateway is known in advance, so that nobody on the switch can
-    say that it is somewhere else."""
+    """Return the batch for the pod's namespace.
+
+    The gateway is known in advance, so that no pod on the switch can claim to be it.
+    """
     length, length_v6 = subnet.network.prefixlen, subnet.prefix_v6
     gateway = f"lladdr {subnet.hardware_address(SWITCH)} dev eth0 nud permanent"
     return f"""\
@@ -108,7 +110,7 @@ route add default via {subnet.address_v6(SWITCH)}
 
 @contextlib.contextmanager
 def entered(namespace: Path) -> Generator[None]:
-    """This thread is in the namespace within the block, which must not await."""
+    """Have this thread in the namespace within the block, which must not await."""
     with _descriptor("/proc/thread-self/ns/net") as own, _descriptor(str(namespace)) as target:
         kernel.enter(target, kernel.CLONE_NEWNET)
         try:

@@ -1,4 +1,4 @@
-"""Manifests → the pods to run. Pure."""
+"""Plans the pods to run from manifests. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bed:
-    """What planning has to know beside the manifests."""
+    """The input of planning beside the manifests."""
 
     subnet: Subnet
     images: ImageMap
@@ -127,7 +127,7 @@ def _templates(read: Read, bed: Bed) -> Iterator[_Template]:
 
 
 class _Maker:
-    """Makes one pod's plan, and notes what is wrong on the way."""
+    """Makes one pod's plan, and collects errors."""
 
     def __init__(self, bed: Bed, template: _Template, number: int) -> None:
         self._bed = bed
@@ -181,7 +181,8 @@ class _Maker:
         return spec.service_account or "default"
 
     def _is_enrolled(self) -> bool:
-        """A namespace whose labels say nothing is outside the mesh."""
+        """Return whether the pod is enrolled; a namespace whose labels say nothing is outside the
+        mesh."""
         labels = self._bed.namespaces.get(self._template.namespace, {})
         meta = self._template.meta
         return enrolment.decide(labels, meta.labels, meta.annotations, otherwise=False).enrolled
@@ -229,7 +230,7 @@ class _Maker:
 
 
 def _numbered(container: Container) -> Probe | None:
-    """The probe with its port as a number."""
+    """Return the probe with its port as a number."""
     probe = container.readiness_probe
     if probe and probe.http_get:
         number = _port_number(container, probe.http_get.port) or 0

@@ -24,7 +24,7 @@ _AGAIN = 2.0
 
 
 class RunningPod:
-    """``changed`` is called when its state is another."""
+    """A running pod; ``changed`` is called when its state has changed."""
 
     def __init__(
         self, plan: PodPlan, home: Home, network: Network, node: str, changed: Callable[[], None]
@@ -48,7 +48,7 @@ class RunningPod:
 
     @property
     def ready(self) -> bool:
-        """Whether it may receive requests, in the mesh or not."""
+        """Return whether the pod may receive requests, in the mesh or not."""
         states = [container.state for container in self._containers]
         return self._state == "Running" and all(state.ready for state in states)
 
@@ -65,7 +65,7 @@ class RunningPod:
 
     @property
     def workload(self) -> Workload:
-        """As the mesh is told: the labels decide whether it is in it."""
+        """Return the workload as the mesh is told: the labels decide whether it is enrolled."""
         plan = self.plan
         return Workload(
             uid=plan.uid,
@@ -143,7 +143,7 @@ class RunningPod:
                 group.create_task(container.keep(self.plan.address))
 
     async def _join(self, prove: Prove) -> None:
-        """Nothing starts before its traffic is captured: what starts early would go around it."""
+        """Wait until the pod's traffic is captured: what starts earlier would bypass the mesh."""
         while not self._joined:
             try:
                 await prove(self.workload)

@@ -1,7 +1,8 @@
-"""Carries out one readiness probe, from inside the pod.
+"""Runs one readiness probe, from inside the pod.
 
 No address is exempt from redirection for it: a neighbour could take that address. What a pod sends
-to itself is not redirected, so a probe reaches the application whatever the mesh asks of others.
+to itself is not redirected, so a probe reaches the application whatever the mesh requires of
+others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from meshd.testbed.processes import ended
 
 
 async def passes(probe: Probe, address: str, pid: int, user: int) -> bool:
-    """Whether it passes within its time. ``pid`` is the container's process."""
+    """Return whether the probe passes in time; ``pid`` is the container's process."""
     try:
         async with asyncio.timeout(max(probe.timeout_seconds, 1)):
             if probe.http_get:
@@ -37,7 +38,7 @@ async def passes(probe: Probe, address: str, pid: int, user: int) -> bool:
 
 
 async def _open(pid: int, address: str, port: int) -> socket.socket:
-    """A connection of the pod to itself."""
+    """Return a connection of the pod to itself."""
     with entered(Path(f"/proc/{pid}/ns/net")):
         connection = socket.socket()
     try:
@@ -75,7 +76,8 @@ async def _get(action: HTTPGetAction, pid: int, address: str) -> bool:
 
 
 def _unverified() -> ssl.SSLContext:
-    """A probe asks whether the server answers, not who it is."""
+    """Return a context without verification: a probe asks whether the server answers, not which it
+    is."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -83,7 +85,7 @@ def _unverified() -> ssl.SSLContext:
 
 
 async def _run(command: tuple[str, ...], pid: int, user: int) -> bool:
-    """Beside the container's process. It is killed when it takes too long."""
+    """Run a command beside the container's process; one that takes too long is killed."""
     child = subprocess.Popen(  # noqa: ASYNC220 - asyncio's own way takes a thread for each
         launch.inside(pid, user, command),
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Waiting for child processes and ending them, on an event loop and without threads."""
+"""Waits for child processes and ends them, on an event loop and without threads."""
 
 from __future__ import annotations
 

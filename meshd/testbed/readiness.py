@@ -1,8 +1,8 @@
-"""When a container is ready, and when it is started again. Pure.
+"""Decides when a container is ready, and when it is restarted. Pure.
 
 After https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/ and
-https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy, but quicker: a
-testbed is watched by somebody who waits for it.
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy, but quicker: users
+of a testbed wait for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SETTLED: Final = 60.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Readiness:
-    """What the probes so far amount to."""
+    """The result of the probes so far."""
 
     ready: bool = False
     begun: bool = False
@@ -41,20 +41,20 @@ class Readiness:
         return Readiness(self.ready, begun, streak)
 
     def pause(self, probe: Probe) -> float:
-        """Seconds until the next probe."""
+        """Return the seconds until the next probe."""
         period = float(max(probe.period_seconds, 1))
         return period if self.begun else min(_EAGER, period)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long to wait before a process that has ended is started again."""
+    """The wait before a process that has ended is restarted."""
 
     pause: float = 0.0
     """Seconds."""
 
     def after(self, lived: float) -> Backoff:
-        """``lived`` is how many seconds the process has run."""
+        """Return the next wait; ``lived`` is how many seconds the process has run."""
         if lived >= _SETTLED or not self.pause:
             return Backoff(_FIRST_PAUSE)
         return Backoff(min(self.pause * 2, _LONGEST_PAUSE))

@@ -1,4 +1,4 @@
-"""Tells the mesh which workloads there are, and again when it has been away."""
+"""Tells the mesh which workloads exist, and again after it has been away."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WAIT: Final = 30.0
 
 
 class Registrar:
-    """``workloads`` gives all that there are now."""
+    """Registers workloads; ``workloads`` returns all that exist now."""
 
     def __init__(self, mesh: Path, workloads: Callable[[], tuple[Workload, ...]]) -> None:
         self._mesh = mesh
@@ -32,7 +32,7 @@ class Registrar:
         self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled: keep a connection, and tell each change over it."""
+        """Keep a connection, and report each change over it, until cancelled."""
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -45,7 +45,7 @@ class Registrar:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _talk(self, connection: channel.Connection) -> None:
-        """Until the mesh hangs up, which it does when it ends."""
+        """Report changes until the mesh hangs up, which it does when it ends."""
         self._told = ()
         hung_up = asyncio.create_task(self._answers(connection))
         try:
@@ -59,7 +59,7 @@ class Registrar:
             hung_up.cancel()
 
     async def _tell(self, connection: channel.Connection) -> None:
-        """Each for itself: one that the mesh refuses costs no other."""
+        """Register each workload by itself: one that the mesh refuses affects no other."""
         now = self._workloads()
         news = [workload for workload in now if workload not in self._told]
         self._told = now
@@ -92,7 +92,8 @@ class Registrar:
                 await channel.call(self._mesh, wire.Register((workload,)), timeout=_WAIT)
 
     async def forget(self, uids: tuple[str, ...]) -> str:
-        """What went wrong, or nothing: a mesh that is not there holds no workloads."""
+        """Unregister workloads; return what went wrong, or nothing: a mesh that is away holds
+        none."""
         if not uids or not self._mesh.exists():
             return ""
         try:

@@ -1,4 +1,4 @@
-"""Brings the pods of one owner to what is wanted, step by step, for as long as that takes."""
+"""Brings the pods of one owner to the wanted state, step by step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Stop = Callable[[list[RunningPod]], Awaitable[None]]
 
 
 class Roller:
-    """Of one owner. ``pods`` are all that run, by uid."""
+    """A rollout of one owner. ``pods`` are all that run, by uid."""
 
     def __init__(self, pods: Mapping[str, RunningPod], start: Start, stop: Stop) -> None:
         self._pods = pods
@@ -37,14 +37,14 @@ class Roller:
         return self._wanted
 
     def aim(self, owner: OwnerPlan, plans: Mapping[str, PodPlan]) -> None:
-        """What is wanted from now on. A roll that is under way goes on towards it."""
+        """Set what is wanted from now on. A rollout in progress goes on towards it."""
         self._owner, self._wanted, self._problem = owner, dict(plans), ""
         self.wake()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._roll())
 
     def wake(self) -> None:
-        """Some pod is in another state."""
+        """Look again: the state of a pod has changed."""
         self._changed.set()
 
     async def end(self) -> None:
@@ -56,7 +56,7 @@ class Roller:
 
     @property
     def state(self) -> Rollout | None:
-        """None when all is as wanted."""
+        """Return the rollout; None when all is as wanted."""
         standings = self._standings()
         if is_done(tuple(self._wanted), standings) and not self._problem:
             return None
@@ -90,7 +90,7 @@ class Roller:
                 return
 
     def _standings(self) -> tuple[Standing, ...]:
-        """Takes note of pods that have become ready, or are so no more."""
+        """Return the standings, with pods that have become ready, or ceased to be."""
         mine = [pod for pod in self._pods.values() if pod.plan.owner == self._owner.name]
         now = time.monotonic()
         before = self._ready_since
@@ -107,11 +107,11 @@ class Roller:
         )
 
     def _remaining(self, uid: str, now: float) -> float:
-        """Seconds until a ready pod is available."""
+        """Return the seconds until a ready pod is available."""
         return self._ready_since[uid] + self._owner.strategy.min_ready_seconds - now
 
     async def _wait(self) -> None:
-        """Until a pod changes, or has been ready for long enough."""
+        """Wait until a pod changes, or has been ready for long enough."""
         now = time.monotonic()
         remaining = [self._remaining(uid, now) for uid in self._ready_since]
         soonest = min((seconds for seconds in remaining if seconds > 0), default=None)

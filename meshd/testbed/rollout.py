@@ -1,4 +1,4 @@
-"""Which pods of an owner are started and stopped next, while others take their place. Pure.
+"""Decides which pods of an owner are started and stopped next, while others replace them. Pure.
 
 After https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#strategy and
 https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#update-strategies.
@@ -14,7 +14,7 @@ from meshd.model.pod import Strategy
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Standing:
-    """One pod that runs."""
+    """One running pod."""
 
     uid: str
     current: bool
@@ -24,14 +24,14 @@ class Standing:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """Uids of pods. A step with neither waits for pods to become available, or is the end."""
+    """Uids of pods to start and stop. A step with neither waits for pods, or is the end."""
 
     start: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
 
 
 def next_step(strategy: Strategy, wanted: Sequence[str], pods: Sequence[Standing]) -> Step:
-    """``wanted`` is in the order in which pods are started."""
+    """Return the next step; ``wanted`` is in the order in which pods are started."""
     if strategy.order == "ordered":
         return _ordered(wanted, pods)
     if strategy.order == "rolling":
@@ -47,7 +47,8 @@ def is_done(wanted: Sequence[str], pods: Sequence[Standing]) -> bool:
 
 
 def _rolling(strategy: Strategy, wanted: Sequence[str], pods: Sequence[Standing]) -> Step:
-    """Never more than ``surge`` above the wanted number, nor ``unavailable`` below it."""
+    """Return a step that stays within ``surge`` above the wanted number and ``unavailable`` below
+    it."""
     room = len(wanted) + strategy.surge - len(pods)
     if room > 0 and (missing := _missing(wanted, pods)):
         return Step(start=missing[:room])
@@ -61,9 +62,10 @@ def _rolling(strategy: Strategy, wanted: Sequence[str], pods: Sequence[Standing]
 
 
 def _ordered(wanted: Sequence[str], pods: Sequence[Standing]) -> Step:
-    """One after another: started from the lowest ordinal, replaced from the highest.
+    """Return a step for pods one after another: started from the lowest ordinal, replaced from the
+    highest.
 
-    A pod of before that is not available is replaced without waiting for it.
+    A former pod that is not available is replaced without waiting for it.
     """
     by_uid = {pod.uid: pod for pod in pods}
     for uid in wanted:

@@ -1,10 +1,12 @@
-"""Which frames a pod may send: those with its own hardware and IP addresses, and no others.
+"""Restricts the frames of a pod to its own hardware and IP addresses.
 
-Without it, a process that is root in its pod's namespace could take another pod's address, or the
-gateway's, and be sent what is meant for them. What is to be done is text for ``ebtables-restore``;
-``write`` hands it over. ARP and IPv4 are covered, and IPv6 but for one thing: ebtables cannot read
-what a neighbour advertisement is about. So pods know their gateway's hardware address from the
-start (see ``network.pod_batch``).
+Otherwise a process that is root in its pod's namespace could take another pod's address, or the
+gateway's, and receive their traffic. Pure functions write text for ``ebtables-restore``; ``write``
+hands it over.
+
+ARP and IPv4 are covered, and IPv6 with one exception: ebtables cannot read what a neighbour
+advertisement is about. So pods know their gateway's hardware address from the start (see
+``network.pod_batch``).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _LINK_LOCAL: Final = int(ipaddress.IPv6Address("fe80::"))
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sender:
-    """What is behind one port of the switch."""
+    """The pod behind one port of the switch."""
 
     port: str
     hardware_address: str
@@ -31,7 +33,7 @@ class Sender:
 
 
 def admitted(sender: Sender) -> str:
-    """The frames of a port are looked at before the switch learns from them who is where."""
+    """Return rules that check the frames of a port before the switch learns from them."""
     chain, hardware = sender.port, sender.hardware_address
     return f"""\
 *nat
@@ -51,19 +53,19 @@ COMMIT
 
 
 def removed(port: str) -> str:
-    """The opposite of ``admitted``."""
+    """Return rules that undo ``admitted``."""
     return f"*nat\n-D PREROUTING -i {port} -j {port}\n-F {port}\n-X {port}\nCOMMIT\n"
 
 
 def link_local(hardware_address: str) -> str:
-    """The address that the kernel derives from it (RFC 4291, appendix A)."""
+    """Return the address that the kernel derives from a hardware address (RFC 4291, appendix A)."""
     octets = bytes.fromhex(hardware_address.replace(":", ""))
     identifier = bytes((octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]))
     return str(ipaddress.IPv6Address(_LINK_LOCAL | int.from_bytes(identifier)))
 
 
 def write(text: str) -> None:
-    """In the namespace that this thread is in. Raises SystemRefusedError."""
+    """Write rules in this thread's namespace. Raises SystemRefusedError."""
     try:
         done = subprocess.run(
             [_PROGRAM, "--noflush"], input=text, capture_output=True, text=True, check=False

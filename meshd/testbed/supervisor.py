@@ -1,4 +1,4 @@
-"""The testbed's own process: keeps the pods that it was told to run."""
+"""The testbed's own process: it keeps the pods running that it was told to run."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ class Supervisor:
             roller.aim(owner, {plan.uid: plan for plan in request.pods if plan.owner == owner.name})
 
     def _refuse_clashes(self, subnet: Subnet, request: wire.RunPods) -> None:
-        """Two that plan at the same time might take the same addresses, or another network."""
+        """Refuse a request that was planned beside another and has the same addresses, or another
+        network."""
         owners = {owner.name for owner in request.owners}
         plans = {plan.uid: plan for plan in request.pods}
         plans |= {uid: pod.plan for uid, pod in self._pods.items() if uid not in plans}
@@ -101,20 +102,22 @@ class Supervisor:
         self._change()
 
     def _change(self) -> None:
-        """A pod is in another state."""
+        """Report that the state of a pod has changed."""
         self._registrar.change()
         for roller in self._rollers.values():
             roller.wake()
 
     async def _replace(self, pods: list[RunningPod]) -> None:
-        """The mesh knows those that stay before it lets the others go: requests go on."""
+        """Replace pods: the mesh knows those that stay before it releases the others, so requests
+        go on."""
         owners = {pod.plan.owner for pod in pods}
         stay = [pod for pod in self._pods.values() if pod.plan.owner in owners and pod not in pods]
         await self._registrar.tell(tuple(pod.workload for pod in stay))
         await self._stop(pods)
 
     async def _stop(self, pods: list[RunningPod]) -> None:
-        """First out of the mesh, so that no more requests come, and then out of the kernel."""
+        """Stop pods: first out of the mesh, so that no more requests come, and then out of the
+        kernel."""
         for pod in pods:
             del self._pods[pod.plan.uid]
         if problem := await self._registrar.forget(tuple(pod.plan.uid for pod in pods)):
@@ -128,7 +131,7 @@ class Supervisor:
         self._home.clear()
 
     async def live(self) -> None:
-        """Until SIGTERM or SIGINT; then nothing is left but what ``Home.clear`` takes."""
+        """Run until SIGTERM or SIGINT; then nothing is left but what ``Home.clear`` removes."""
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -157,12 +160,12 @@ class Supervisor:
 
 
 def _is_same(wanted: PodPlan, plan: PodPlan) -> bool:
-    """Whether a pod may go on: joining the mesh, or leaving it, restarts nothing."""
+    """Return whether a pod may go on: joining the mesh, or leaving it, restarts nothing."""
     return msgspec.structs.replace(wanted, enrolled=plan.enrolled) == plan
 
 
 def main() -> int:
-    """The process's whole life; one line says why it could not begin."""
+    """Run the supervisor; if it cannot begin, one line says why."""
     paths = Paths.from_environment()
     try:
         settings = load(paths.settings)

@@ -31,7 +31,7 @@ from meshd.testbed.lookup import Lookup
 def plan_volumes(
     spec: PodSpec, fields: Mapping[str, str], lookup: Lookup
 ) -> tuple[VolumePlan, ...]:
-    """Those that can be had here; the others are noted."""
+    """Return the volumes that are possible here; others are reported."""
     plans = [
         _Files(("volumes", index), fields, lookup).volume(volume)
         for index, volume in enumerate(spec.volumes)
@@ -46,7 +46,7 @@ def plan_mounts(
     volumes: tuple[VolumePlan, ...],
     lookup: Lookup,
 ) -> tuple[MountPlan, ...]:
-    """Outer directories first, so that one mount does not hide another."""
+    """Return mounts, outer directories first, so that one mount does not hide another."""
     declared = {volume.name for volume in spec.volumes}
     plans: list[MountPlan] = []
     for index, mount in enumerate(container.volume_mounts):
@@ -84,7 +84,7 @@ def _has(volume: VolumePlan, sub_path: str) -> bool:
 
 
 def _say_missing(path: Path, volume: VolumePlan, sub_path: str, lookup: Lookup) -> None:
-    """A volume without any files is that of something optional."""
+    """Report a missing path; a volume without any files is that of something optional."""
     if volume.files:
         known = ", ".join(file.path for file in volume.files)
         lookup.error(path, f'volume "{volume.name}" has no "{sub_path}" (it has: {known})')

@@ -1,6 +1,7 @@
 """The messages that processes exchange, and their codec. No I/O: that is ``channel``.
 
-A module for each conversation, and who of whom is its first line. Here is what all of them have.
+There is a module for each conversation, whose first line names the sender and the receiver. This
+one has all messages.
 """
 
 from __future__ import annotations

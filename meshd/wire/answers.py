@@ -6,11 +6,11 @@ from meshd.wire.message import Message
 
 
 class Done(Message, frozen=True):
-    """It was done; there is nothing to tell."""
+    """The request was carried out; there is nothing to tell."""
 
 
 class Failed(Message, frozen=True):
-    """It was not done. ``reason`` is one line for people; ``code`` is meshctl's exit status."""
+    """The request failed. ``reason`` is one line for users; ``code`` is meshctl's exit status."""
 
     reason: str
     code: int = 1

@@ -1,4 +1,4 @@
-"""mesh → identity, one connection for as long as both live: who has a certificate."""
+"""mesh → identity, one connection for as long as both live: the certificates of this node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from meshd.wire.message import Message
 
 
 class Allow(Message, frozen=True):
-    """The whole of the identities that workloads of this node have. No other is ever served."""
+    """All identities of this node's workloads. No other is ever served."""
 
     identities: tuple[Identity, ...]
     contacts: int = 0
@@ -18,7 +18,7 @@ class Allow(Message, frozen=True):
 
 
 class CertificateState(msgspec.Struct, frozen=True):
-    """One served certificate."""
+    """The state of one served certificate."""
 
     uri: str
     expires: UnixSeconds
@@ -28,14 +28,14 @@ class CertificateState(msgspec.Struct, frozen=True):
 
 
 class FileState(msgspec.Struct, frozen=True):
-    """A secret in files, which cannot be served as they are."""
+    """A secret in files that cannot be served as they are."""
 
     name: str
     problem: str
 
 
 class CheckFiles(Message, frozen=True):
-    """Whether these secrets in files could be served; answered by ``CheckedFiles``."""
+    """A question whether these secrets in files could be served; answered by ``CheckedFiles``."""
 
     names: tuple[str, ...]
 
@@ -45,7 +45,7 @@ class CheckedFiles(Message, frozen=True):
 
 
 class Certificates(Message, frozen=True):
-    """What is served now, sent back at each change."""
+    """All that is served now, sent back at each change."""
 
     certificates: tuple[CertificateState, ...]
     problem: str = ""

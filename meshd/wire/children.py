@@ -9,7 +9,7 @@ from meshd.wire.message import Message
 
 
 class Children(Message, frozen=True):
-    """Asks for the state of the processes."""
+    """A question for the state of the processes."""
 
 
 class RoleStatus(msgspec.Struct, frozen=True):
@@ -30,14 +30,14 @@ class ChildStates(Message, frozen=True):
 
 
 class RestartRoles(Message, frozen=True):
-    """Begin these anew, and whatever else the settings, as they are on disk now, concern. Traffic
-    does not notice."""
+    """Restart these roles, and what else the settings on disk concern, without a pause in
+    traffic."""
 
     names: tuple[str, ...]
 
 
 class ReloadNames(Message, frozen=True):
-    """The resolver's tables are other ones now, for the ``version``-th time."""
+    """Reload the resolver's tables, which have changed for the ``version``-th time."""
 
     version: int
 
@@ -47,7 +47,8 @@ class ReplacePool(Message, frozen=True):
 
 
 class RunProbe(Message, frozen=True):
-    """Run a program that a WorkloadGroup names as its members' probe, with the rights of one."""
+    """Run a program that a WorkloadGroup names as its members' probe, with the rights of a
+    member."""
 
     command: tuple[str, ...]
     seconds: Seconds

@@ -1,7 +1,7 @@
-"""A message as bytes, and bytes as a message.
+"""Converts a message to bytes, and bytes to a message.
 
-A frame is four bytes of length, big-endian, and that many bytes of MessagePack. Every message is
-a tagged struct; an unknown tag or a wrong field is an error for the connection, not the process.
+A frame is four bytes of length, big-endian, and that many bytes of MessagePack. Every message is a
+tagged struct; an unknown tag or a wrong field is an error for the connection, not the process.
 """
 
 from __future__ import annotations
@@ -55,13 +55,14 @@ _decoder: Final[msgspec.msgpack.Decoder[AnyMessage]] = msgspec.msgpack.Decoder(A
 
 
 def encode(message: Message) -> bytes:
-    """One frame."""
+    """Return one frame."""
     body = _encoder.encode(message)
     return _HEADER.pack(len(body)) + body
 
 
 def body_size(header: bytes) -> int:
-    """Bytes that follow the header. Raises InvalidInputError when they are too many."""
+    """Return the number of bytes after the header. Raises InvalidInputError if they are too
+    many."""
     (size,) = _HEADER.unpack(header)
     if size > MAX_FRAME:
         raise InvalidInputError(f"a message of {size} bytes is over the limit of {MAX_FRAME}")

@@ -1,4 +1,4 @@
-"""meshctl → mesh: the configuration is changed and shown."""
+"""meshctl → mesh: changes and shows the configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meshd.wire.message import Message
 
 
 class Apply(Message, frozen=True):
-    """YAML documents, each source with its text; all or nothing."""
+    """YAML documents to store, each source with its text; all or nothing."""
 
     sources: tuple[tuple[str, str], ...]
     """Pairs of a name for messages (a path, or "-") and the text."""
@@ -39,7 +39,7 @@ class DeleteNamed(Message, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What was done with one object."""
+    """The change of one object."""
 
     kind: str
     namespace: str
@@ -56,7 +56,7 @@ class Changed(Message, frozen=True):
 
 
 class Get(Message, frozen=True):
-    """Stored objects of a kind; an empty name is all, an empty namespace is all namespaces."""
+    """A question for stored objects of a kind; an empty name or namespace means all."""
 
     kind: str
     name: str = ""
@@ -70,7 +70,7 @@ class Objects(Message, frozen=True):
 
 
 class Rejected(Message, frozen=True):
-    """Input that is not valid. Nothing was changed."""
+    """The input is not valid. Nothing was changed."""
 
     findings: tuple[Finding, ...]
 

@@ -1,4 +1,4 @@
-"""server → identity: nodes that join, and whom certificates are made for."""
+"""server → identity: nodes that join, and certificates for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from meshd.wire.message import Message
 
 
 class Enlist(Message, frozen=True):
-    """A node wants to join: its certificate for a token, which is used up by that."""
+    """A node wants to join: the request is for its certificate, and spends the token."""
 
     token: str
     node: str
@@ -19,7 +19,7 @@ class Enlist(Message, frozen=True):
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """A node at the other end of a connection, as its certificate says."""
+    """A node at the other end of a connection, by its certificate."""
 
     node: str
     serial: str
@@ -31,7 +31,7 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Admit(Message, frozen=True):
-    """Asks whether a node belongs to the mesh."""
+    """A question whether a node belongs to the mesh."""
 
     peer: Peer
 
@@ -45,7 +45,7 @@ class Admitted(Message, frozen=True):
 
 
 class Certify(Message, frozen=True):
-    """Asks for a certificate of what the request names. Only the server role may ask."""
+    """A request for a certificate. Only the server role may ask."""
 
     csr: bytes
     """PEM."""

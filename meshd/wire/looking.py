@@ -1,4 +1,4 @@
-"""meshctl → mesh: what the proxies really have, and how a request would travel."""
+"""meshctl → mesh: the configuration of the proxies, and the path of a request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from meshd.wire.message import Message
 
 
 class ProxyConfig(Message, frozen=True):
-    """Asks for what the pool really has: listeners, clusters, routes, endpoints or secrets."""
+    """A question for the pool's listeners, clusters, routes, endpoints or secrets."""
 
     section: str
     workload: str = ""
@@ -18,7 +18,7 @@ class ProxyConfig(Message, frozen=True):
 
 
 class Explain(Message, frozen=True):
-    """Asks how a request would travel."""
+    """A question for the path of a request."""
 
     source: str
     destination: str

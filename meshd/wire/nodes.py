@@ -1,4 +1,4 @@
-"""meshctl → server → identity: who belongs to the mesh."""
+"""meshctl → server → identity: the members of the mesh."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from meshd.wire.message import Message
 
 
 class ListNodes(Message, frozen=True):
-    """Asks which nodes have joined."""
+    """A question for the nodes that have joined."""
 
 
 class MemberState(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +28,7 @@ class MemberStates(Message, frozen=True):
 
 
 class RemoveNode(Message, frozen=True):
-    """Its certificates count for nothing from now on."""
+    """Remove a node: its certificates are rejected from now on."""
 
     name: str
 

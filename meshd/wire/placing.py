@@ -1,4 +1,4 @@
-"""mesh → capture, one connection for as long as both live: where workloads are placed."""
+"""mesh → capture, one connection for as long as both live: the placement of workloads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from meshd.wire.message import Message
 
 
 class Place(Message, frozen=True):
-    """The whole of what is wanted. A workload that is not listed is to be let go."""
+    """All placements that are wanted. A workload that is not listed is released."""
 
     placements: tuple[Placement, ...]
     host: bool = True
@@ -16,7 +16,7 @@ class Place(Message, frozen=True):
 
 
 class Observed(Message, frozen=True):
-    """The whole of what is so, sent back at each change."""
+    """All observations, sent back at each change."""
 
     observations: tuple[Observation, ...]
 

@@ -1,4 +1,4 @@
-"""meshctl ↔ testbed: which pods are to run, and how they are."""
+"""meshctl ↔ testbed: the pods that are to run, and their states."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from meshd.wire.message import Message
 
 
 class RunPods(Message, frozen=True):
-    """The pods of these owners from now on; other owners' pods stay as they are.
+    """Run the pods of these owners from now on; other owners' pods stay as they are.
 
-    The answer does not wait for them: ``Pods`` says how far they are.
+    The answer does not wait for them: ``Pods`` tells their progress.
     """
 
     owners: tuple[OwnerPlan, ...]
@@ -19,7 +19,7 @@ class RunPods(Message, frozen=True):
 
 
 class ListPods(Message, frozen=True):
-    """Asks for the state of all pods."""
+    """A question for the state of all pods."""
 
 
 class Pods(Message, frozen=True):

@@ -1,4 +1,4 @@
-"""registrars → mesh: which workloads this node has."""
+"""registrars → mesh: the workloads of this node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from meshd.wire.message import Message
 
 
 class Register(Message, frozen=True):
-    """These workloads exist on this node. An equal uid replaces."""
+    """Workloads that exist on this node. One with the same uid is replaced."""
 
     workloads: tuple[Workload, ...]
     wait: Seconds = 0.0
@@ -16,7 +16,7 @@ class Register(Message, frozen=True):
 
 
 class Unregister(Message, frozen=True):
-    """These workloads are gone. Answered when nothing of them is left in the kernel."""
+    """Workloads that are gone. Answered when nothing of them is left in the kernel."""
 
     uids: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""server ↔ mesh, one connection for as long as both live: what nodes are to know."""
+"""server ↔ mesh, one connection for as long as both live: what nodes are told."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from meshd.wire.message import Message
 
 
 class Follow(Message, frozen=True):
-    """Asks for what other nodes are to know, and again at each change."""
+    """A question for what other nodes are told, answered again at each change."""
 
     workloads: tuple[Workload, ...] | None = None
     """All workloads of other nodes, from now on; None: as they were."""
 
 
 class Shared(Message, frozen=True):
-    """What other nodes are to know."""
+    """The objects and workloads that other nodes are told of."""
 
     workloads: tuple[Workload, ...]
     """Of all nodes, ``node`` filled in."""
@@ -28,7 +28,7 @@ class Shared(Message, frozen=True):
 
 
 class Nodes(Message, frozen=True):
-    """Asks a server which nodes are connected, or were a moment ago."""
+    """A question to a server for nodes that are connected, or were a moment ago."""
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from meshd.wire.message import Message
 
 
 class CreateToken(Message, frozen=True):
-    """Asks for a token with which another node can join."""
+    """Make a token with which another node can join."""
 
     ttl: Seconds
     """Seconds."""
@@ -24,7 +24,7 @@ class CreateToken(Message, frozen=True):
 
 
 class TokenState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of a token. Times in Unix seconds."""
+    """The state of a token. Times in Unix seconds."""
 
     id: str
     node: str
@@ -38,14 +38,14 @@ class TokenState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenCreated(Message, frozen=True):
-    """``token`` is told this once."""
+    """A new token; ``token`` is told this once."""
 
     token: str
     kept: TokenState
 
 
 class ListTokens(Message, frozen=True):
-    """Asks for all tokens that are kept."""
+    """A question for all tokens that are kept."""
 
 
 class TokenStates(Message, frozen=True):

@@ -1,4 +1,4 @@
-"""What the fields of each kind may say, and what objects say of one another.
+"""Validation: the fields of each kind, and references between objects.
 
 After the API's own documentation: https://istio.io/latest/docs/reference/config/.
 """

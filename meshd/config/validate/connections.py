@@ -1,4 +1,4 @@
-"""Routes of connections in a VirtualService: tls by the name that the client asks for, tcp."""
+"""Validates routes of connections in a VirtualService: tls by server name, and tcp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/: what asks for pods."""
+"""Validates controllers of pods.
+https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""https://istio.io/latest/docs/reference/config/networking/destination-rule/"""
+"""Validates DestinationRules.
+https://istio.io/latest/docs/reference/config/networking/destination-rule/"""
 
 from __future__ import annotations
 
@@ -252,7 +253,7 @@ def _check_outliers(report: Report, path: Path, outliers: OutlierDetection) -> N
 
 
 def _check_skipping(report: Report, path: Path, tls: ClientTLSSettings) -> None:
-    """Nothing is verified: what would say how to verify contradicts that."""
+    """Refuse fields for verification where nothing is verified."""
     verifying = {
         "caCertificates": tls.ca_certificates,
         "subjectAltNames": tls.subject_alt_names,

@@ -1,6 +1,6 @@
-"""What objects say that can have no effect: nothing would ever reach it.
+"""Finds what can have no effect, because no request or connection reaches it.
 
-All warnings, as with references: what it takes may be applied a moment later.
+All are warnings, as with references: what is missing may be applied a moment later.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _delegates_to(delegate: VirtualService, other: Object) -> bool:
 
 
 def _matches(found: VirtualService) -> Iterator[tuple[Path, str, frozenset[str], int | None]]:
-    """Each match, or each route without one: for which gateways it is, and for which port."""
+    """Yield each match, or each route without one, with its gateways and its port."""
     spec, namespace = found.spec, found.metadata.namespace
 
     def resolved(names: Iterable[str]) -> frozenset[str]:
@@ -105,7 +105,7 @@ class _MeshDoor:
         ]
 
     def why_not(self, kind: str, port: int | None) -> str:
-        """Empty: it may have an effect."""
+        """Return why a match has no effect; empty if it may have one."""
         if not self._protocols and kind != "http":
             return f"no Service or ServiceEntry has {self._hosts}, so no port is known in the mesh"
         if not self._protocols:
@@ -135,7 +135,7 @@ class _GatewayDoor:
         self._servers = servers
 
     def why_not(self, kind: str, port: int | None) -> str:
-        """Empty: it may have an effect."""
+        """Return why a match has no effect; empty if it may have one."""
         if not self._servers:
             return f"Gateway {self.name} does not list {self._hosts} for this namespace"
         fitting = {server.port.number for server in self._servers if _serves(kind, server)}
@@ -165,7 +165,7 @@ def _mesh(found: VirtualService, world: World) -> Iterator[_MeshDoor]:
 
 
 def _gateways(found: VirtualService, world: World) -> Iterator[_GatewayDoor]:
-    """Of those that are there; that others are not is said elsewhere."""
+    """Yield the gateways that exist; missing ones are reported elsewhere."""
     hosts = [world.full(host, found) for host in found.spec.hosts]
     for name in found.spec.gateways:
         full = gateway_name(name, found.metadata.namespace)
@@ -185,7 +185,7 @@ def _gateways(found: VirtualService, world: World) -> Iterator[_GatewayDoor]:
 
 
 class _AnyDoor(_GatewayDoor):
-    """A Gateway that may come yet."""
+    """A Gateway that does not exist yet."""
 
     def why_not(self, kind: str, port: int | None) -> str:
         del kind, port
@@ -222,7 +222,7 @@ def _of_destination_rule(found: DestinationRule, world: World) -> Said:
 
 
 def _subsets_in_use(world: World) -> set[tuple[str, str]]:
-    """Host and subset of all destinations."""
+    """Return host and subset of all destinations."""
     return {
         (world.full(one.host, found), one.subset)
         for found in world.objects.values()
@@ -242,8 +242,11 @@ def destinations(found: VirtualService) -> Iterator[Destination]:
 
 
 def _of_service_entry(found: ServiceEntry, world: World) -> Said:
-    """The first of a namespace that declares a host has it, one of the same kind adds to it; and a
-    client's own namespace comes before others."""
+    """Return remarks about an entry without effect.
+
+    The first entry of a namespace that declares a host has it, and one of the same kind adds to it;
+    a client's own namespace comes before others.
+    """
     own = found.metadata.namespace
     for index, host in enumerate(found.spec.hosts):
         for other in world.declared[host.lower()]:
@@ -268,7 +271,7 @@ def _of_service_entry(found: ServiceEntry, world: World) -> Said:
 
 
 def _of_selector(labels: Mapping[str, str], path: Path, world: World, namespace: str) -> Said:
-    """``namespace``: of the workloads that it may select; empty: any."""
+    """Return a remark about a selector that selects nothing in ``namespace``; empty: in any."""
     if not labels or world.workloads is None:
         return
     for workload in world.workloads:

@@ -1,4 +1,7 @@
-"""https://istio.io/latest/docs/reference/config/networking/service-entry/ and workload-entry/."""
+"""Validates ServiceEntries and WorkloadEntries.
+
+https://istio.io/latest/docs/reference/config/networking/service-entry/ and workload-entry/.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +131,7 @@ def _check_resolution(report: Report, spec: ServiceEntrySpec) -> None:
 
 
 def _check_several_hosts(report: Report, spec: ServiceEntrySpec) -> None:
-    """Of one address or endpoint: only what clients say tells their hosts apart."""
+    """Check hosts that share an address or endpoint: only the client's request tells them apart."""
     if len(spec.hosts) < 2 or spec.resolution == "NONE":
         return
     for index, port in enumerate(spec.ports):
@@ -140,7 +143,8 @@ def _check_several_hosts(report: Report, spec: ServiceEntrySpec) -> None:
 
 
 def _check_dynamic(report: Report, spec: ServiceEntrySpec) -> None:
-    """What is looked up is a request's own name: it must have one, and be for others."""
+    """Check an entry whose hosts are looked up by a request's own name: it needs a protocol with
+    one."""
     for index, host in enumerate(spec.hosts):
         if not host.startswith("*."):
             report.error(

@@ -1,4 +1,4 @@
-"""Checks of the values that many kinds share: hosts, ports, durations, labels, patterns."""
+"""Validates values that many kinds share: hosts, ports, durations, labels, patterns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _QUIET.log_errors = False
 
 
 class Report:
-    """Collects what is wrong with one object."""
+    """Collects the findings about one object."""
 
     def __init__(self, read: Read) -> None:
         self._read = read
@@ -53,7 +53,7 @@ def check_port(report: Report, path: Path, port: int | None) -> None:
 def check_range(
     report: Report, path: Path, value: float | None, low: float, high: float = math.inf
 ) -> None:
-    """Also refuses what is not a number at all (NaN)."""
+    """Check a range; NaN is out of any range."""
     if value is None or low <= value <= high:
         return
     limits = f"{low:.12g} or more" if high == math.inf else f"from {low:.12g} to {high:.12g}"
@@ -63,7 +63,8 @@ def check_range(
 def check_duration(
     report: Report, path: Path, duration: Duration | None, *, zero: bool = False
 ) -> None:
-    """Whole milliseconds, the least that a proxy's timers can do; ``zero`` means never."""
+    """Check a duration in whole milliseconds, the least that a proxy's timers can do; ``zero``
+    means never."""
     if duration is None or (zero and duration == 0):
         return
     milliseconds = duration * 1000
@@ -83,7 +84,7 @@ def is_address(text: str) -> bool:
 
 
 def is_network(text: str) -> bool:
-    """An address, or a CIDR (its host bits may be set)."""
+    """Return whether a text is an address or a CIDR, whose host bits may be set."""
     try:
         ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -92,7 +93,7 @@ def is_network(text: str) -> bool:
 
 
 def host_problem(host: str, *, wildcard: bool) -> str:
-    """Why it is no host name; empty when it is one."""
+    """Return why a text is not a host name; empty if it is one."""
     if not host:
         return "an empty host"
     if host == "*" and wildcard:
@@ -110,7 +111,7 @@ def host_problem(host: str, *, wildcard: bool) -> str:
 
 
 def _name_problem(host: str, name: str) -> str:
-    """``name`` is the host without its wildcard."""
+    """Return why a name is invalid; ``name`` is the host without its wildcard."""
     parts = name.removesuffix(".").split(".")
     if len(name) > 255 or any(len(part) > 63 or not _HOST_PART.fullmatch(part) for part in parts):
         return f'"{host}" is not a host name'
@@ -120,7 +121,7 @@ def _name_problem(host: str, name: str) -> str:
 
 
 def is_partial_wildcard(host: str) -> bool:
-    """Whether the wildcard stands for a part of a label, as in ``*foo.example.com``."""
+    """Return whether the wildcard stands for a part of a label, as in ``*foo.example.com``."""
     return host.startswith("*") and host != "*" and not host.startswith("*.")
 
 
@@ -130,13 +131,13 @@ def check_port_name(report: Report, path: Path, name: str) -> None:
 
 
 def check_service_account(report: Report, path: Path, name: str | None) -> None:
-    """It is part of an identity."""
+    """Check a service account, which is part of an identity."""
     if name and (problem := subdomain_problem(name)):
         report.error(path, problem)
 
 
 def check_path(report: Report, path: Path, file: str | None) -> None:
-    """Of a file that the identity role is to read."""
+    """Check the path of a file that the identity role is to read."""
     if file and file != SYSTEM and (problem := path_problem(file)):
         report.error(path, problem)
 
@@ -154,7 +155,8 @@ def check_hosts(
     addresses: bool = False,
     once: bool = True,
 ) -> None:
-    """Several hosts, wildcards allowed, none written twice; also IP addresses if so said."""
+    """Check several hosts, of which none may be written twice; wildcards and, if said, IP addresses
+    are allowed."""
     seen: set[str] = set()
     for index, host in enumerate(hosts):
         if not (addresses and is_address(host)):
@@ -166,7 +168,7 @@ def check_hosts(
 
 
 def check_label_names(report: Report, path: Path, names: Iterable[str]) -> None:
-    """Annotations are named as labels are."""
+    """Check the names of labels or annotations."""
     for key in names:
         prefix, slash, name = key.rpartition("/")
         if not _is_label_name(name) or (slash and host_problem(prefix, wildcard=False)):
@@ -174,7 +176,7 @@ def check_label_names(report: Report, path: Path, names: Iterable[str]) -> None:
 
 
 def check_labels(report: Report, path: Path, labels: Mapping[str, str]) -> None:
-    """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/"""
+    """Check labels. https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/"""
     check_label_names(report, path, labels)
     for key, value in labels.items():
         if value and not _is_label_name(value):
@@ -185,7 +187,7 @@ def check_labels(report: Report, path: Path, labels: Mapping[str, str]) -> None:
 
 
 def check_selector(report: Report, path: Path, labels: Mapping[str, str]) -> None:
-    """Of a selector that is there."""
+    """Check the labels of an existing selector."""
     if not labels:
         report.warning(path, "has no labels: it selects everything")
 
@@ -197,7 +199,7 @@ def _is_label_name(text: str) -> bool:
 def check_export_to(
     report: Report, path: Path, export_to: tuple[str, ...], *, hidden: bool = False
 ) -> None:
-    """``hidden``: ``~``, for nobody at all, is possible."""
+    """Check namespaces; ``hidden`` allows ``~``, which means no namespace."""
     seen: set[str] = set()
     for index, written in enumerate(export_to):
         namespace = report.namespace if written == "." else written
@@ -214,19 +216,19 @@ def check_export_to(
 
 
 def check_header_names(report: Report, path: Path, names: Iterable[str]) -> None:
-    """The colon of HTTP/2's pseudo headers is possible."""
+    """Check names of headers; the colon of HTTP/2's pseudo headers is allowed."""
     for name in names:
         if problem := header_problem(name.removeprefix(":")):
             report.error(path, problem)
 
 
 def header_problem(name: str) -> str:
-    """Why it is no header's name; empty when it is one."""
+    """Return why a text is not a header's name; empty if it is one."""
     return "" if _HEADER.fullmatch(name) else f'"{name}" is not a header\'s name'
 
 
 def header_value_problem(value: str) -> str:
-    """Why Envoy would not take it as a header's format string; empty when it would.
+    """Return why Envoy would refuse a header's format string; empty if it would not.
 
     https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers
     """
@@ -238,7 +240,7 @@ def header_value_problem(value: str) -> str:
 
 
 def regex_problem(pattern: str) -> str:
-    """Why Envoy would not take it; empty when it would. It is asked of RE2 itself.
+    """Return why Envoy would refuse a pattern; empty if it would not. RE2 itself decides.
 
     https://github.com/google/re2/wiki/Syntax
     """
@@ -264,7 +266,8 @@ def check_regex(report: Report, path: Path, pattern: str) -> None:
 def check_string_match(
     report: Report, path: Path, match: StringMatch | None, *, may_be_empty: bool = False
 ) -> None:
-    """``may_be_empty``: a match without any pattern asks only that the value is there."""
+    """Check a match; with ``may_be_empty``, one without a pattern asks only whether the value
+    exists."""
     if match is None:
         return
     given = [

@@ -1,4 +1,7 @@
-"""https://istio.io/latest/docs/reference/config/networking/gateway/#ServerTLSSettings"""
+"""Validates a Gateway's TLS settings.
+
+https://istio.io/latest/docs/reference/config/networking/gateway/#ServerTLSSettings
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def check_server_tls(report: Report, path: Path, tls: ServerTLSSettings, protoco
 
 
 def _sources(tls: ServerTLSSettings) -> list[str]:
-    """Ways in which it is said what the server shows."""
+    """Return the fields that say where the server's certificate comes from."""
     given = {
         "credentialName": tls.credential_name,
         "credentialNames": tls.credential_names,
@@ -132,7 +135,7 @@ def _check_files(report: Report, path: Path, tls: ServerTLSSettings) -> None:
 
 
 def _check_clients(report: Report, path: Path, tls: ServerTLSSettings) -> None:
-    """What is asked of clients' certificates."""
+    """Check what is required of clients' certificates."""
     if not tls.asks_for_certificates:
         for name, value in (
             ("subjectAltNames", tls.subject_alt_names),

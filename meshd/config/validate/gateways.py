@@ -1,4 +1,4 @@
-"""https://istio.io/latest/docs/reference/config/networking/gateway/"""
+"""Validates Gateways. https://istio.io/latest/docs/reference/config/networking/gateway/"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""https://istio.io/latest/docs/reference/config/networking/workload-group/."""
+"""Validates WorkloadGroups.
+https://istio.io/latest/docs/reference/config/networking/workload-group/"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which requests a route of a VirtualService is for."""
+"""Validates the matches of HTTP routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP routes of a VirtualService: what they match, and what they do with a request."""
+"""Validates HTTP routes of a VirtualService: their matches and actions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _GRPC_STATUS: Final = {
 def check_http_route(
     report: Report, path: Path, route: HTTPRoute, gateways: tuple[str, ...]
 ) -> None:
-    """All but the destinations, which TCP has too. ``gateways`` are the VirtualService's."""
+    """Check all but the destinations, which TCP has too; ``gateways`` are the VirtualService's."""
     _check_action(report, path, route)
     for index, match in enumerate(route.match):
         check_http_match(report, (*path, "match", index), match, gateways)

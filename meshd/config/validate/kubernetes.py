@@ -1,4 +1,7 @@
-"""https://kubernetes.io/docs/reference/kubernetes-api/, as far as meshd reads it."""
+"""Validates Kubernetes' kinds, as far as meshd reads them.
+
+https://kubernetes.io/docs/reference/kubernetes-api/
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What matches of all protocols share: where connections come from, and to which port."""
+"""Validates what matches of all protocols share: the source of connections, and the port."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_source_namespace(report: Report, path: Path, namespace: str | None) ->
 
 
 def gateway_problem(name: str) -> str:
-    """Why it is no gateway's name; empty when it is one."""
+    """Return why a name is not a gateway's; empty if it is one."""
     namespace, slash, short = name.rpartition("/")
     if slash:
         wrong = label_problem(namespace.lower()) or label_problem(short.lower())

@@ -1,4 +1,4 @@
-"""Localities, and how traffic is spread over them.
+"""Validates localities, and how traffic is spread over them.
 
 https://istio.io/latest/docs/reference/config/networking/destination-rule/#LocalityLoadBalancerSetting
 """
@@ -38,7 +38,7 @@ def check_failover(
     *,
     detects_outliers: bool,
 ) -> None:
-    """Where traffic goes when the endpoints nearby fail."""
+    """Check where traffic goes when the endpoints nearby fail."""
     for index, failover in enumerate(setting.failover):
         place = (*path, "failover", index)
         for name, region in (("from", failover.from_), ("to", failover.to)):
@@ -86,7 +86,8 @@ def _check_pattern(report: Report, path: Path, pattern: str) -> None:
 
 
 def _check_overlap(report: Report, path: Path, patterns: Iterable[str]) -> None:
-    """A pattern covers all that begins with what it says before its wildcard."""
+    """Check that no pattern covers another: each covers all that begins with its text before the
+    wildcard."""
     known: dict[tuple[str, ...], str] = {}
     for pattern in sorted(patterns, key=_said):
         said = _said(pattern)
@@ -102,6 +103,6 @@ def _said(pattern: str) -> tuple[str, ...]:
 
 
 def check_locality(report: Report, path: Path, locality: str | None) -> None:
-    """``region/zone/subzone``, or only its first parts."""
+    """Check ``region/zone/subzone``, or only its first parts."""
     if locality and (len(locality) > _LONGEST or not _LOCALITY.fullmatch(locality)):
         report.error(path, f'"{locality}" is not region, region/zone or region/zone/subzone')

@@ -1,4 +1,7 @@
-"""https://istio.io/latest/docs/reference/config/security/peer_authentication/"""
+"""Validates PeerAuthentications.
+
+https://istio.io/latest/docs/reference/config/security/peer_authentication/
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes and matches that no request or connection can reach, since an earlier one takes it."""
+"""Finds routes and matches that no request or connection reaches, since an earlier one takes it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _name(kind: str, place: _Place) -> str:
 
 
 def _check_overlaps(report: Report, routes: Sequence[HTTPRoute]) -> None:
-    """Prefixes of paths that an earlier and shorter one takes."""
+    """Report prefixes of paths that an earlier and shorter prefix takes."""
     earlier: dict[str, list[tuple[_Place, HTTPMatchRequest]]] = defaultdict(list)
     sizes: set[int] = set()
     left = iter(range(_MOST_COMPARED))
@@ -101,8 +101,11 @@ def _check_overlaps(report: Report, routes: Sequence[HTTPRoute]) -> None:
 
 
 def _is_within(narrow: HTTPMatchRequest, wide: HTTPMatchRequest) -> bool:
-    """Whether all requests of the one are requests of the other, as far as can be told simply.
-    The prefix of the wider begins that of the narrower."""
+    """Return whether all requests of ``narrow`` are requests of ``wide``, as far as is simple to
+    tell.
+
+    A prefix is within another that begins it.
+    """
     return (
         wide.ignore_uri_case >= narrow.ignore_uri_case
         and all(
@@ -123,5 +126,6 @@ def _is_within(narrow: HTTPMatchRequest, wide: HTTPMatchRequest) -> bool:
 
 
 def _covers(wide: StringMatch | None, narrow: StringMatch | None) -> bool:
-    """A pattern that is not there holds for all; a pattern holds for nothing that has none."""
+    """Return whether a pattern covers another; no pattern covers all, and is covered by no
+    pattern."""
     return wide is None or wide == narrow or (narrow is not None and fits(narrow, wide))

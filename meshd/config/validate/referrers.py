@@ -1,4 +1,4 @@
-"""What a change takes from objects that are not part of it: destinations, subsets, gateways."""
+"""Finds what a change takes from other objects: destinations, subsets, gateways."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def newly_dangling(
     workloads: Sequence[Workload] | None = None,
     domain: str = "cluster.local",
 ) -> tuple[str, ...]:
-    """What other objects refer to and a change takes away: a line each.
+    """Return a line for each reference of other objects that a change breaks.
 
     ``changed`` are the objects that are applied or deleted.
     """
@@ -41,7 +41,8 @@ def newly_dangling(
 def _dangling(
     before: Objects, after: Objects, changed: frozenset[Key], domain: str
 ) -> Iterator[str]:
-    """Worlds are large, and most changes concern no one else: they are made where one does."""
+    """Yield the lines; the costly lookup tables are made only if another object refers to a
+    change."""
     names = World({}, domain)
     hosts = frozenset(
         host
@@ -68,7 +69,7 @@ def _dangling(
 
 
 def _of(found: Object, world: World) -> Iterator[str]:
-    """Hosts about which an object says something."""
+    """Yield the hosts that an object refers to."""
     match found:
         case DestinationRule():
             yield world.full(found.spec.host, found)

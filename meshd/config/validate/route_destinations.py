@@ -1,4 +1,4 @@
-"""Where routes lead to: services, subsets, ports and weights."""
+"""Validates the destinations of routes: services, subsets, ports and weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SUBSET: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 def check_destinations(
     report: Report, path: Path, route: Sequence[HTTPRouteDestination | RouteDestination]
 ) -> None:
-    """Destinations and their weights, which are shares of their sum."""
+    """Check destinations and their weights, which are shares of their sum."""
     for index, one in enumerate(route):
         check_destination(report, (*path, index, "destination"), one.destination)
         check_range(report, (*path, index, "weight"), one.weight, 0, 2**31 - 1)
@@ -35,7 +35,7 @@ def check_destination(report: Report, path: Path, destination: Destination) -> N
 
 
 def check_destination_host(report: Report, path: Path, host: str) -> None:
-    """A wildcard is that of a service whose names are looked up."""
+    """Check a destination's host; a wildcard is that of a service whose names are looked up."""
     if host == "*":
         report.error(path, '"*" is no service; name one')
     else:
@@ -43,7 +43,7 @@ def check_destination_host(report: Report, path: Path, host: str) -> None:
 
 
 def subset_problem(name: str) -> str:
-    """Why it is no name of a subset; empty when it is one. Capital letters are possible."""
+    """Return why a text is not a subset's name; empty if it is one. Capital letters are allowed."""
     if _SUBSET.fullmatch(name):
         return ""
     return f'"{name}" is not a name: at most 63 of letters, digits and "-"'

@@ -1,4 +1,4 @@
-"""What routes change in the headers of requests and responses."""
+"""Validates changes of headers by routes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _is_authority(header: str) -> bool:
 
 
 def check_authority(report: Report, path: Path, route: HTTPRoute) -> None:
-    """It can be set in one place only."""
+    """Check that the authority is set in one place only."""
     request = route.headers.request if route.headers else None
     changes = [*request.set, *request.add] if request else []
     places = [f"headers.request ({name})" for name in changes if _is_authority(name)]

@@ -1,7 +1,7 @@
-"""Whether proxies can use what a Secret holds: a certificate with its key, an authority.
+"""Checks that proxies can use the content of a Secret: a certificate with its key, an authority.
 
-A Secret may hold anything. One that says by its type or by the names of its entries that it is for
-TLS is judged; ``cert``, ``key`` and ``cacert`` mean that only where they hold PEM.
+A Secret may hold anything. It is checked if its type or the names of its entries say that it is for
+TLS; ``cert``, ``key`` and ``cacert`` mean that only where they hold PEM.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check_contents(report: Report, found: Secret) -> None:
 
 
 def out_of_date(reads: Iterable[Read], now: float) -> tuple[Finding, ...]:
-    """Warnings of certificates that are not valid at this moment."""
+    """Return warnings of certificates that are not valid at this moment."""
     found: list[Finding] = []
     for read in reads:
         if isinstance(read.object, Secret) and (why := _life_problem(read.object, now)):
@@ -56,7 +56,7 @@ def _life_problem(found: Secret, now: float) -> str:
 
 
 def _judged(found: Secret, names: tuple[str, str]) -> bytes:
-    """An entry, if it is certain that it is for TLS."""
+    """Return an entry, if it is certain that it is for TLS."""
     plain, short = names
     content = found.entry(plain, short)
     is_certain = found.type == "kubernetes.io/tls" or found.entry(plain) or _PEM in content

@@ -1,4 +1,4 @@
-"""Which Secrets Gateways and DestinationRules name, and whether those are there.
+"""Checks the Secrets that Gateways and DestinationRules name.
 
 Each proxy reads the Secrets of its own namespace: of a gateway's workload, not of the Gateway.
 """
@@ -37,7 +37,7 @@ class Named:
     """Where proxies look for it; None: that is not known."""
 
     def lack(self, key: Key, objects: Objects) -> str:
-        """What that Secret, which is there, has to have and has not."""
+        """Return what an existing Secret lacks."""
         found, beside = (
             objects[key],
             objects.get(Key(key.kind, key.namespace, key.name + _AUTHORITY)),
@@ -53,7 +53,7 @@ class Named:
 
 
 def of_secrets(found: Object, objects: Objects, workloads: Sequence[Workload] | None) -> Said:
-    """What one object names that is not where it is looked for, or not what it has to be."""
+    """Return remarks about Secrets that one object names and that are missing or incomplete."""
     if isinstance(found, Secret):
         for user, named in _users(found.key, objects, workloads):
             if lack := named.lack(found.key, objects):
@@ -88,7 +88,7 @@ def of_secrets(found: Object, objects: Objects, workloads: Sequence[Workload] | 
 def left_without(
     deleted: Collection[Key], objects: Objects, workloads: Sequence[Workload] | None
 ) -> tuple[str, ...]:
-    """What ``objects``, which are left, name of the deleted ones: a line each."""
+    """Return a line for each deleted Secret that the remaining ``objects`` name."""
     gone = [key for key in deleted if key.kind == "Secret"]
     return tuple(
         f"{key} is in use: {found.key}: {show_path(named.path)}; {_ENDS}"
@@ -100,7 +100,7 @@ def left_without(
 def _users(
     key: Key, objects: Objects, workloads: Sequence[Workload] | None
 ) -> Iterator[tuple[Object, Named]]:
-    """What names a Secret, or the one that it is the authority of."""
+    """Yield the objects that name a Secret, or the one whose authority it is."""
     for found in objects.values():
         for named in _named(found, objects, workloads):
             is_it = key.name in {named.name, named.name + _AUTHORITY}
@@ -142,7 +142,8 @@ def _fields(path: Path, tls: ClientTLSSettings | ServerTLSSettings) -> Iterator[
 def _namespaces(
     found: Gateway | DestinationRule, objects: Objects, workloads: Sequence[Workload]
 ) -> tuple[str, ...] | None:
-    """Of the workloads whose proxies read what the object names; None: there is none yet."""
+    """Return the namespaces of workloads whose proxies read what the object names; None: there is
+    none yet."""
     if isinstance(found, Gateway):
         return _of(_selected(found.spec.selector, workloads))
     spec, owner = found.spec, found.metadata.namespace

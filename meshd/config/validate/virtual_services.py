@@ -1,4 +1,7 @@
-"""https://istio.io/latest/docs/reference/config/networking/virtual-service/"""
+"""Validates VirtualServices.
+
+https://istio.io/latest/docs/reference/config/networking/virtual-service/
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def check_virtual_service(report: Report, found: VirtualService) -> None:
 
 
 def _check_delegate(report: Report, spec: VirtualServiceSpec) -> None:
-    """Without hosts it is a delegate: HTTP routes for others to refer to."""
+    """Check a delegate, which has no hosts: HTTP routes for others to refer to."""
     for name, given in (("gateways", spec.gateways), ("tls", spec.tls), ("tcp", spec.tcp)):
         if given:
             report.error(
@@ -86,7 +89,7 @@ def check_gateway_names(report: Report, path: Path, names: tuple[str, ...]) -> N
 
 
 def _check_distinct(report: Report, path: Path, hosts: tuple[str, ...]) -> None:
-    """No two may have a name in common; that one is written twice is said elsewhere."""
+    """Check that no two hosts have a name in common; duplicates are reported elsewhere."""
     places: dict[str, int] = {}
     for index, host in enumerate(hosts):
         first = places.setdefault(host.lower(), index)

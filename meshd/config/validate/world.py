@@ -1,4 +1,4 @@
-"""All objects as they will be, and what can be looked up in them."""
+"""All objects as they will be after a change, with lookups."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Declared:
 
 
 class World:
-    """``workloads``: all that run in the mesh; None: that is not known."""
+    """The objects. ``workloads``: all that run in the mesh; None: that is not known."""
 
     def __init__(
         self,
@@ -87,13 +87,13 @@ class World:
             yield Declared(host.lower(), found.key, ports)
 
     def full(self, host: str, owner: Object) -> str:
-        """A name without dots is one of the owner's namespace."""
+        """Return the full host; a name without dots is in the owner's namespace."""
         if "." in host or host == "*":
             return host.lower()
         return f"{host}.{owner.metadata.namespace}.svc.{self._domain}".lower()
 
     def subsets_of(self, host: str) -> dict[str, set[Key]]:
-        """With the rules that have them."""
+        """Return the subsets of a host, with the rules that declare them."""
         found: dict[str, set[Key]] = defaultdict(set)
         for rule, subsets in self.subsets.items():
             if covers(rule, host):
@@ -105,17 +105,18 @@ class World:
         return host in self.declared or any(covers(wild, host) for wild in self.declared)
 
     def covered(self, pattern: str) -> list[Declared]:
-        """What a pattern stands for, itself or with others."""
+        """Return the hosts that a pattern covers."""
         return [
             one for host, found in self.declared.items() if covers(pattern, host) for one in found
         ]
 
 
 def bare_host(text: str) -> str:
-    """What a server of a Gateway lists, without the namespace before it."""
+    """Return the host of a Gateway's server, without the namespace before it."""
     return text.rpartition("/")[2].lower()
 
 
 def covers(pattern: str, host: str) -> bool:
-    """Whether all names of ``host``, which may be a wildcard, too, are names of ``pattern``."""
+    """Return whether all names of ``host``, which may be a wildcard, too, are names of
+    ``pattern``."""
     return pattern == host or (pattern.startswith("*") and host.endswith(pattern[1:]))

@@ -1,5 +1,5 @@
 """The tutorial that runs itself: a node with Bookinfo, walked through step by step.
 
-It does everything with commands that a reader can type, shows each of them, and looks at what came
-back. Nothing of meshd is called from within.
+It does everything with commands that a reader can type, shows each of them, and checks the results.
+It calls nothing of meshd directly.
 """

@@ -1,4 +1,4 @@
-"""``python -m meshd.testbed.demo [--once]``."""
+"""The program ``python -m meshd.testbed.demo [--once]``."""
 
 from __future__ import annotations
 

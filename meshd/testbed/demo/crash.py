@@ -1,4 +1,4 @@
-"""(j) One of the proxies dies while requests run through it."""
+"""Step (j): one of the proxies is killed while requests run through it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _judge(tutorial: Tutorial, counts: dict[int, int]) -> None:
 
 
 def _is_back(tutorial: Tutorial, before: str) -> bool:
-    """``before``: the pid of the one that was killed."""
+    """Return whether the proxy is back; ``before`` is the pid of the one that was killed."""
     lines = tutorial.ask("meshctl status -n default").output.splitlines()
     fields = {words[0]: words[1:] for line in lines if (words := line.split())}
     pid, connected = fields.get("proxy-0", [""])[0], fields.get("demo~proxy-0", [])[:2]

@@ -1,4 +1,4 @@
-"""(h) What is on the wire between two pods, and who they are; (i) who is let in without that."""
+"""Steps (h) and (i): bytes on the wire and identities; PERMISSIVE and STRICT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""(k) Everything ends, and nothing is left of it."""
+"""Step (k): everything ends, and nothing is left of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""(a) Workloads join the mesh by their namespace's label; Bookinfo runs, and that is proven."""
+"""Step (a): workloads join the mesh by their namespace's label, and Bookinfo runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""(f) Faults for one user: ratings that come late, and ratings that fail."""
+"""Step (f): faults for one user, ratings that come late, and ratings that fail."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def inject(tutorial: Tutorial) -> None:
 
 
 def _seconds(tutorial: Tutorial, user: str) -> float:
-    """Until a user has the page; endless when there is none."""
+    """Return the seconds until a user has the page; infinity without an answer."""
     command = page_of(user).replace("-sS", "-sS -o /dev/null -w '%{http_code} %{time_total}'")
     status, seconds = timed(tutorial.run(command).output)
     return seconds if status == "200" else math.inf

@@ -1,4 +1,4 @@
-"""(b) A Gateway lets requests in from outside: those that its routes name, and no others."""
+"""Step (b): a Gateway admits the requests that its routes name, and no others."""
 
 from __future__ import annotations
 

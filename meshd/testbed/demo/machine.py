@@ -1,4 +1,4 @@
-"""What of a node is left on the machine: processes, mounts, namespaces, links, rules, cgroups."""
+"""The traces of a node on the machine: processes, mounts, namespaces, links, rules, cgroups."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMESPACE: Final = re.compile(r"\bnet:\[(\d+)\]")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Machine:
-    """What the host itself has, and a node must leave as it was."""
+    """The host's own state, which a node must leave as it was."""
 
     rules: frozenset[str]
     cgroups: frozenset[str]
@@ -39,7 +39,7 @@ class Machine:
 
 
 def _rules() -> Iterator[str]:
-    """In the host's own namespace, of both kinds of tables."""
+    """Yield the rules in the host's own namespace, of both kinds of tables."""
     for program in _SAVERS:
         with contextlib.suppress(FileNotFoundError):
             done = subprocess.run([program], capture_output=True, text=True, check=False)
@@ -47,7 +47,7 @@ def _rules() -> Iterator[str]:
 
 
 def rules_of(text: str) -> Iterator[str]:
-    """The chains' names and rules of iptables-save, without counters. Pure."""
+    """Yield the chains' names and rules of iptables-save, without counters. Pure."""
     table = ""
     for line in text.splitlines():
         if line.startswith("*"):
@@ -57,7 +57,7 @@ def rules_of(text: str) -> Iterator[str]:
 
 
 def namespaces(directories: Iterable[Path]) -> frozenset[int]:
-    """Inodes of the network namespaces that are mounted in directories."""
+    """Return the inodes of the network namespaces that are mounted in directories."""
     paths = [
         path for directory in directories if directory.is_dir() for path in directory.iterdir()
     ]
@@ -67,7 +67,7 @@ def namespaces(directories: Iterable[Path]) -> frozenset[int]:
 def left(
     home: Path, testbed: Path, known: frozenset[int], before: Machine, pids: Iterable[int]
 ) -> list[str]:
-    """What is left of a node and its testbed, a line each.
+    """Return a line for each trace of a node and its testbed.
 
     ``known`` are its namespaces, ``pids`` its processes.
     """
@@ -86,7 +86,7 @@ def left(
 
 
 def processes_of(home: Path) -> list[int]:
-    """Those that were started with it as their MESHD_HOME."""
+    """Return the processes that were started with the directory as their MESHD_HOME."""
     wanted = f"MESHD_HOME={home}".encode()
     found: list[int] = []
     for pid in _pids():
@@ -97,7 +97,7 @@ def processes_of(home: Path) -> list[int]:
 
 
 def descendants(pid: int) -> set[int]:
-    """The processes that a process has started, and those that they have started in turn."""
+    """Return all descendants of a process."""
     children: dict[int, list[int]] = {}
     for child in _pids():
         with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def _living() -> set[int]:
-    """Inodes of the network namespaces in which a process is, or that a mount keeps."""
+    """Return the inodes of network namespaces that a process or a mount keeps."""
     found: set[int] = set()
     for pid in _pids():
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The demo's own node: a home for it, its settings, its start and its end."""
+"""The demo's own node: its home, its settings, its start and its end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ telemetry:
 
 
 def free_networks(used: Iterable[ipaddress.IPv4Network]) -> list[ipaddress.IPv4Network]:
-    """Of 198.18.0.0/16, where nobody on this machine has an address. Pure."""
+    """Return the networks of 198.18.0.0/16 in which this machine has no address. Pure."""
     # A network as wide as the whole is another testbed's, whose pods are at its beginning.
     taken = [network for network in used if network.prefixlen > 16]
     upper_half = ipaddress.IPv4Network("198.18.128.0/17")
@@ -57,9 +57,9 @@ def free_networks(used: Iterable[ipaddress.IPv4Network]) -> list[ipaddress.IPv4N
 
 
 def _choose_network() -> str:
-    """For the pods; another one each time, so that two demos can start at the same moment.
+    """Return a network for the pods. Raises SystemRefusedError.
 
-    Raises SystemRefusedError.
+    It is another one each time, so that two demos can start at the same moment.
     """
     if free := free_networks(_networks()):
         return str(secrets.choice(free))
@@ -76,14 +76,14 @@ def _networks() -> list[ipaddress.IPv4Network]:
 
 
 def free_port() -> int:
-    """UDP, on the loopback interface."""
+    """Return a free UDP port of the loopback interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 class Node:
-    """Nothing of it is left after ``remove``, however far it came."""
+    """The node. After ``remove`` nothing of it is left, however far it came."""
 
     def __init__(self) -> None:
         self.network = _choose_network()
@@ -97,12 +97,12 @@ class Node:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For the node and for whoever talks to it."""
+        """Return the environment of the node and of its clients."""
         return {**os.environ, "PATH": self.search_path(), "MESHD_HOME": str(self.home)}
 
     @staticmethod
     def search_path() -> str:
-        """Where the commands are looked for: beside this Python first."""
+        """Return the path of commands: beside this Python first."""
         return f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
 
     @property
@@ -119,7 +119,7 @@ class Node:
 
     @property
     def runs(self) -> bool:
-        """Whether the process that was started has not ended; it is reaped when it has."""
+        """Return whether the process that was started has not ended; one that has is reaped."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
@@ -135,7 +135,7 @@ class Node:
             )
 
     def page(self) -> str:
-        """Where the web page is; empty as long as it is nowhere."""
+        """Return the address of the web page; empty while there is none."""
         try:
             port = self._paths.telemetry_port.read_text(encoding="ascii").strip()
         except FileNotFoundError:
@@ -162,15 +162,18 @@ class Node:
         return next((line for line in reversed(lines) if line.strip()), "none")
 
     def namespaces(self) -> frozenset[int]:
-        """Those of the pods and of the switch between them."""
+        """Return the namespaces of the pods and of the switch between them."""
         testbed = self.testbed
         switch = testbed.directory / "switch"
         own = {switch.stat().st_ino} if switch.exists() else set[int]()
         return machine.namespaces([testbed.namespaces, self._paths.netns]) | own
 
     def processes(self) -> list[int]:
-        """Those that the demo has started. Somebody may have the node's home in the environment of
-        another terminal, as the demo tells its readers: what runs there is theirs."""
+        """Return the processes that the demo has started.
+
+        A reader may have exported the node's home in another terminal, as the demo suggests:
+        processes there are not the demo's.
+        """
         own = machine.descendants(os.getpid())
         return [pid for pid in machine.processes_of(self.home) if pid in own]
 
@@ -205,7 +208,7 @@ class Node:
         self._process.wait()
 
     def wait_gone(self) -> bool:
-        """Whether it has ended within the time that it has for that."""
+        """Return whether the node has ended in time."""
         end = time.monotonic() + _STOP
         while self.runs and time.monotonic() < end:
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What a packet capture tells about a connection: pcap(5) → streams of bytes → TLS records. Pure.
+"""Parses packet captures: pcap(5), streams of bytes, TLS records. Pure.
 
 Ethernet, IPv4 and TCP only: what the testbed's wires carry between two pods.
 """
@@ -42,9 +42,9 @@ class _Segment:
 
 
 def streams(capture: bytes) -> dict[Direction, bytes]:
-    """The bytes of each side of each connection, in order and without repetitions.
+    """Return the bytes of each side of each connection, in order and without repetitions.
 
-    Raises InvalidInputError when it is no capture of ours.
+    Raises InvalidInputError if it is not a capture of ours.
     """
     by_direction: dict[Direction, list[_Segment]] = {}
     for frame in _frames(capture):
@@ -70,7 +70,7 @@ def _frames(capture: bytes) -> Iterator[bytes]:
 
 
 def _segment(frame: bytes) -> _Segment | None:
-    """None for what carries no data."""
+    """Return a segment; None if the frame carries no data."""
     if len(frame) < 54 or struct.unpack_from(">H", frame, 12) != (_IPV4,):
         return None
     packet = frame[14:]
@@ -89,7 +89,8 @@ def _segment(frame: bytes) -> _Segment | None:
 
 
 def _joined(segments: list[_Segment]) -> bytes:
-    """What is sent again counts once; sequence numbers start at the first segment's."""
+    """Join segments; retransmitted bytes count once, sequence numbers start at the first
+    segment's."""
     first = segments[0].sequence
     ordered = sorted(segments, key=lambda each: (each.sequence - first + 2**31) % 2**32)
     start = ordered[0].sequence
@@ -102,7 +103,7 @@ def _joined(segments: list[_Segment]) -> bytes:
 
 
 def tls_records(stream: bytes) -> int | None:
-    """How many TLS records a stream consists of; None when it is anything else."""
+    """Return the number of TLS records in a stream; None if it is anything else."""
     count = offset = 0
     while offset < len(stream):
         if len(stream) - offset < _RECORD.size:

@@ -1,4 +1,4 @@
-"""(g) What the mesh does when a service is slow or fails: time-outs, retries, a circuit breaker."""
+"""Step (g): time-outs, retries and a circuit breaker for services that are slow or fail."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _retry(tutorial: Tutorial) -> None:
 
 
 def _break(tutorial: Tutorial) -> None:
-    """Eight clients at once on two proxies: one has four, and lets two of them in at most."""
+    """Open the circuit breaker by eight clients on two proxies: one has four, and admits two."""
     tutorial.done(
         f"meshctl apply --wait -f {SAMPLE}/networking/destination-rule-httpbin-circuit-breaker.yaml"
     )

@@ -1,4 +1,4 @@
-"""(c) Versions as subsets, (d) routes by user, (e) routes by weight."""
+"""Steps (c), (d) and (e): versions as subsets, routes by user, routes by weight."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def by_user(tutorial: Tutorial) -> None:
 
 
 def page_of(user: str) -> str:
-    """The command that asks for a user's page; they have signed in before."""
+    """Return the command that asks for a user's page; the user has signed in before."""
     jar = "" if user == "nobody" else f" -b $MESHD_HOME/{user}.jar"
     return f"curl -sS{jar} http://$GATEWAY/productpage"
 
@@ -74,7 +74,7 @@ def by_weight(tutorial: Tutorial) -> None:
 
 
 def versions(tutorial: Tutorial, count: int) -> dict[str, int]:
-    """How many of so many requests which version of reviews answered."""
+    """Return how many requests each version of reviews answered."""
     answer = tutorial.run(
         "meshctl testbed exec deploy/curl -- curl -sS"
         f" 'http://reviews:9080/reviews/0?n=[1-{count}]'"

@@ -1,4 +1,4 @@
-"""The demo from its beginning to its end, whatever happens in between."""
+"""The demo from its beginning to its end, including the cleanup after a failure."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def steps(node: Node, before: Machine) -> tuple[Step, ...]:
 
 
 def main(*, once: bool) -> int:
-    """The exit status."""
+    """Run the demo and return its exit status."""
     terminal = Terminal()
     for number in _ENDING:
         signal.signal(number, _interrupt)
@@ -95,7 +95,7 @@ def main(*, once: bool) -> int:
 
 
 def _interrupt(*_: Any) -> None:
-    """The first one ends the demo; more of them do not keep it from cleaning up."""
+    """End the demo at the first signal; further ones do not interrupt the cleanup."""
     _ignore_signals()
     raise KeyboardInterrupt
 
@@ -132,7 +132,7 @@ def _walk(tutorial: Tutorial, node: Node, before: Machine, *, once: bool) -> int
 
 
 def _is_done(tutorial: Tutorial, title: str, step: Callable[[Tutorial], None]) -> bool:
-    """Whether a step could be gone through to its end."""
+    """Return whether a step was completed."""
     tutorial.begin(title)
     try:
         step(tutorial)
@@ -156,7 +156,7 @@ def _start(tutorial: Tutorial, node: Node) -> None:
 
 
 def _stay(tutorial: Tutorial, node: Node) -> None:
-    """Until Ctrl-C."""
+    """Stay until Ctrl-C."""
     tutorial.begin("the tutorial is over; the node stays")
     tutorial.ask(
         f"meshctl apply -f {enrolment.SAMPLE}/networking/virtual-service-reviews-test.yaml"
@@ -187,7 +187,7 @@ def _conclude(tutorial: Tutorial, seconds: float) -> int:
 
 
 def _remove(terminal: Terminal, node: Node) -> None:
-    """What is left when a step, or the reader, ended it early."""
+    """Remove what a failed step, or an interruption, has left."""
     _ignore_signals()
     if node.home.exists():
         with terminal.waiting("cleaning up"):

@@ -24,7 +24,7 @@ class Answer:
 
 
 class Running:
-    """A command that runs beside the others, until it is waited for or stopped."""
+    """A command that runs beside others, until it is waited for or stopped."""
 
     def __init__(self, line: str, environment: Mapping[str, str], directory: Path) -> None:
         self._line = line
@@ -47,7 +47,7 @@ class Running:
 
     @property
     def output(self) -> str:
-        """What it has printed up to now."""
+        """Return the output up to now."""
         size = os.fstat(self._output.fileno()).st_size
         return os.pread(self._output.fileno(), size, 0).decode(errors="replace")
 
@@ -63,7 +63,7 @@ class Running:
             self.close()
 
     def interrupt(self, patience: float = 10.0) -> Answer:
-        """As Ctrl-C would."""
+        """Interrupt the command as Ctrl-C would."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGINT)
         return self.wait(patience)

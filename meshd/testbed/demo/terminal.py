@@ -1,4 +1,4 @@
-"""What people see of the demo: titles, commands, what came back, and whether it is as it should."""
+"""The demo's output: titles, commands, their output, and the verdicts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WIDTH: Final = 160
 
 
 def trimmed(text: str, most: int = _MOST_LINES, width: int = _WIDTH) -> Iterator[str]:
-    """The lines that are shown of a command's output. Pure."""
+    """Yield the lines that are shown of a command's output. Pure."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     left_out = len(lines) - most
     for line in lines[: most - 1 if left_out > 0 else most]:
@@ -49,7 +49,7 @@ class Terminal:
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Generator[None]:
-        """How long it takes, for as long as it does; only where somebody looks."""
+        """Show a timer on a terminal for as long as a step takes."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(
             *columns,

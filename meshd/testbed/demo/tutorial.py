@@ -1,4 +1,4 @@
-"""One walk through the tutorial: runs commands, shows them, and keeps account of what failed."""
+"""One walk through the tutorial: it runs commands, shows them, and counts failures."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _LOOK: Final = 0.05
 
 
 class Tutorial:
-    """``environment`` is what the commands see; steps add variables that later ones use.
+    """A walk.
 
-    ``deadline``: of the monotonic clock; after it every command fails.
+    ``environment`` is that of the commands; steps add variables that later ones use. ``deadline``:
+    of the monotonic clock; after it every command fails.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Tutorial:
 
     @contextlib.contextmanager
     def beside(self, line: str) -> Generator[Running]:
-        """A command that runs while others do; it has ended when the block has."""
+        """Run a command while others run; it has ended when the block has."""
         self.terminal.command(f"{line} &")
         running = Running(line, self.environment, self._directory)
         try:
@@ -76,7 +77,7 @@ class Tutorial:
             running.close()
 
     def pod(self, namespace: str, app: str) -> dict[str, Any]:
-        """What the testbed tells about an application's first pod. Raises NotReadyError."""
+        """Return the testbed's record of an application's first pod. Raises NotReadyError."""
         answer = self.ask(f"meshctl testbed ps -n {namespace} -o json")
         if answer.status != 0:
             raise NotReadyError(f"meshctl testbed ps: {answer.output.strip()}")
@@ -88,7 +89,7 @@ class Tutorial:
     # ---- expectations
 
     def expect(self, what: str, holds: bool, got: object = "") -> bool:
-        """``got`` is told when it does not hold."""
+        """Show an expectation and return whether it holds; ``got`` is shown if it does not."""
         told = what if holds or got == "" else f"{what}; it is: {got}"
         self.terminal.verdict(holds, told)
         if not holds:
@@ -103,7 +104,7 @@ class Tutorial:
         return answer
 
     def until(self, holds: Callable[[], bool], what: str, patience: float = PATIENCE) -> bool:
-        """Whether it has become so in time."""
+        """Return whether a condition came true in time."""
         end = time.monotonic() + self._within(patience)
         with self.terminal.waiting(what):
             while not holds():

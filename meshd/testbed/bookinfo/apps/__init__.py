@@ -1,1 +1,1 @@
-"""Bookinfo's services and what helps to try them. Each is a program that needs only Python."""
+"""Bookinfo's services and programs to try them. Each needs only Python."""

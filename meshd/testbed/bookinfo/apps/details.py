@@ -1,4 +1,4 @@
-"""Bookinfo's details service: what is printed in the front of a book."""
+"""Bookinfo's details service: the imprint of a book."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Enough of httpbin for the tutorial's tasks: it shows what it was sent, and fails on demand."""
+"""The part of httpbin that the tutorial uses: it shows what it was sent, and fails on demand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST: Final = 10.0
 
 
 def _headers(request: Request) -> dict[str, str]:
-    """Several of one name are put together, as the protocol allows."""
+    """Return the headers; several of one name are joined, as the protocol allows."""
     found: dict[str, str] = {}
     for name, value in request.headers.items():
         found[name] = f"{found[name]},{value}" if name in found else value

@@ -1,6 +1,6 @@
-"""Asks for a URL many times and counts what came back: ``load.py -c 3 -n 30 URL``.
+"""Requests a URL many times and counts the answers: ``load.py -c 3 -n 30 URL``.
 
-Prints its counts as fortio does, which the tutorial's readers know.
+It prints its counts as fortio does, which the tutorial's readers know.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 
 def run(url: str, count: int, connections: int, headers: dict[str, str]) -> Counter[int]:
-    """How often which status came; -1 stands for no answer at all."""
+    """Return how often each status came; -1 stands for no answer at all."""
     tickets = itertools.count()
     results: Counter[int] = Counter()
     lock = threading.Lock()

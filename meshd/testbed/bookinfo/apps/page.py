@@ -1,4 +1,4 @@
-"""The product page's HTML. It knows nothing of where the parts come from."""
+"""The product page's HTML. It does not know where the parts come from."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _framed(content: str, session: str = "") -> str:
 
 
 def front(problem: str = "") -> str:
-    """The entry page."""
+    """Return the entry page."""
     told = f'<p class="error">{escape(problem)}</p>' if problem else ""
     return _framed(
         f"<main>{told}<h3>Hello! This is a simple bookstore application.</h3>"
@@ -60,7 +60,7 @@ def front(problem: str = "") -> str:
 
 
 def product(title: str, details: tuple[int, Any], reviews: tuple[int, Any], user: str) -> str:
-    """The page of one book; ``details`` and ``reviews`` are a status and what came with it."""
+    """Return the page of one book; ``details`` and ``reviews`` are a status and its content."""
     session = _SIGN_OUT.format(user=escape(user)) if user else _SIGN_IN
     return _framed(
         f'<header><h3 class="text-center text-primary">{escape(title)}</h3>'
@@ -103,7 +103,7 @@ def _review(review: Any) -> str:
 
 
 def _stars(rating: Any) -> str:
-    """Version 1 of reviews has none; the others have their own colour."""
+    """Return stars: version 1 of reviews has none; the others have their own colour."""
     if rating is None:
         return ""
     if "error" in rating:

@@ -1,4 +1,4 @@
-"""Bookinfo's product page: puts together what details, reviews and ratings say about a book."""
+"""Bookinfo's product page, made of the answers of details, reviews and ratings about a book."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _address(service: str) -> str:
 
 
 def ask(request: Request, service: str, product: int, attempts: int = 1) -> tuple[int, Any]:
-    """A service's status and answer; if it has none, what to show in its place."""
+    """Return a service's status and answer; without an answer, what to show in its place."""
     headers = request.forwarded()
     if user := signed_in(request):
         headers["end-user"] = user
@@ -54,7 +54,7 @@ def ask(request: Request, service: str, product: int, attempts: int = 1) -> tupl
 
 
 def signed_in(request: Request) -> str:
-    """The user of the session cookie; empty when there is none."""
+    """Return the user of the session cookie; empty if there is none."""
     try:
         cookie = SimpleCookie(request.headers.get("cookie", ""))
         text = cookie["session"].value if "session" in cookie else ""

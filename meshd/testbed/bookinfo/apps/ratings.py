@@ -1,4 +1,4 @@
-"""Bookinfo's ratings service: how many stars each reviewer gave."""
+"""Bookinfo's ratings service: the stars of each reviewer."""
 
 from __future__ import annotations
 

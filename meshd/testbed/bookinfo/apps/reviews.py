@@ -1,6 +1,6 @@
 """Bookinfo's reviews service. Version 1 has no stars, version 2 black ones, version 3 red ones.
 
-Which version it is its environment says: ENABLE_RATINGS and STAR_COLOR.
+The environment sets the version: ENABLE_RATINGS and STAR_COLOR.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def reviews(request: Request, product: str) -> Response:
 
 
 def _ratings(request: Request, product: str) -> dict[str, Any]:
-    """Stars by reviewer; nothing when they are not to be had, or the answer is another one."""
+    """Return stars by reviewer; nothing if there is no valid answer."""
     headers = request.forwarded("end-user")
     try:
         status, found = get(RATINGS, f"/ratings/{product}", headers, TIMEOUT)

@@ -16,7 +16,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 def make_server(port: int, prefix: str) -> socketserver.ThreadingTCPServer:
-    """Listens already, on IPv4 and IPv6; port 0 takes any."""
+    """Return a server that listens on IPv4 and IPv6; port 0 takes any."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:

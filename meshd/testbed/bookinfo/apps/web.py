@@ -51,7 +51,7 @@ class Request:
     client: str
 
     def forwarded(self, *more: str) -> dict[str, str]:
-        """The headers to hand on to the next service."""
+        """Return the headers to forward to the next service."""
         return {name: self.headers[name] for name in (*FORWARDED, *more) if name in self.headers}
 
     @property
@@ -86,7 +86,7 @@ the request and the expression's groups."""
 
 
 def answer(routes: list[Route], request: Request) -> Response:
-    """What the first route that fits says."""
+    """Return the response of the first route that fits."""
     known = False
     for methods, pattern, action in routes:
         if match := re.fullmatch(pattern, request.path):
@@ -118,7 +118,7 @@ class _Server(ThreadingHTTPServer):
 
 
 def make_server(routes: list[Route], port: int, *, quiet: bool = False) -> ThreadingHTTPServer:
-    """A server that listens already; port 0 takes any."""
+    """Return a server that listens already; port 0 takes any."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -144,7 +144,8 @@ def make_server(routes: list[Route], port: int, *, quiet: bool = False) -> Threa
             self._send(self._answer(request))
 
         def _answer(self, request: Request) -> Response:
-            """A route that fails costs its own request and not the connection."""
+            """Return a response; a route that fails affects its own request and not the
+            connection."""
             try:
                 return answer(routes, request)
             except Exception:
