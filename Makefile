@@ -16,10 +16,12 @@ PYTHON := /usr/bin/python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := .ci/setup
+STUBS  := build/stubs/descriptors
+PROTOC := $(BIN)/python -m grpc_tools.protoc --descriptor_set_in=$(STUBS)
 # Which tests go together says tests/conftest.py. A test that hangs still ends the run.
 LANES  := --numprocesses=2 --dist=loadscope --no-loadscope-reorder --max-worker-restart=0
 
-.PHONY: help demo demo-once test vagrant-test check format fuzz bench wheel deb clean setup setup-demo setup-test setup-bench setup-check setup-deb
+.PHONY: help demo demo-once test vagrant-test check format protos fuzz bench wheel deb clean setup setup-demo setup-test setup-bench setup-check setup-deb
 
 help:
 	@awk -F': |## ' '/^[a-z-]+:.*## /{printf "  make %-13s%s\n", $$1, $$3}' $(MAKEFILE_LIST)
@@ -40,11 +42,14 @@ check: setup-check ## format, lint, types, architecture
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/pyright
-	@$(BIN)/pytest -q tests/test_architecture.py
+	@$(BIN)/pytest -q tests/test_architecture.py tests/test_types.py
 
 format: setup-check ## rewrite the code in the house's format
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format
+
+protos: setup-check ## write the modules of meshd/protos from the .proto files there
+	@$(PROTOC) --proto_path=. --python_out=. --pyi_out=. meshd/protos/*.proto
 
 fuzz: setup-check ## a million altered inputs at each door that others reach; hours
 	@$(BIN)/python -m tests.fuzz
@@ -73,7 +78,7 @@ setup-demo: $(VENV)/installed
 	@$(SETUP) packages run test
 	@$(SETUP) users
 
-setup-test: $(VENV)/installed-dev
+setup-test: $(VENV)/installed-dev $(STUBS)
 	@$(SETUP) packages run test deb
 	@$(SETUP) users
 
@@ -82,7 +87,7 @@ setup-bench: $(VENV)/installed-dev
 	@$(SETUP) server
 	@$(SETUP) users
 
-setup-check: $(VENV)/installed-dev
+setup-check: $(VENV)/installed-dev $(STUBS)
 
 setup-deb:
 	@$(SETUP) packages build deb
@@ -100,3 +105,6 @@ $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	@$(SETUP) packages build
 	@.ci/step "installing Python packages and tools" $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(VENV)/installed $@
+
+$(STUBS): .ci/stubs $(VENV)/installed-dev
+	@.ci/step "making types for Envoy's messages" $(BIN)/python .ci/stubs $(@D)

@@ -17,8 +17,8 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 PACKAGE: Final = "meshd"
 
-LOWEST: Final = {"errors", "model", "printable"}
-"""Values, errors and text: import each other and nothing else of ours."""
+LOWEST: Final = {"errors", "model", "printable", "protos"}
+"""Values, errors, text and messages: import each other and nothing else of ours."""
 FOUNDATION: Final = {
     "accounts",
     "addresses",
@@ -77,9 +77,9 @@ LIBRARIES: Final = {
     "iptc": {"capture"},
     "pyroute2": {"capture", "discovery", "testbed"},
     "grpc": {"xds", "identity", "discovery"},
-    "envoy": {"compile", "xds", "identity", "proxy"},
+    "envoy": {"compile", "xds", "identity", "proxy", "protos"},
     "xds": {"compile"},
-    "google": {"compile", "xds", "identity", "proxy"},
+    "google": {"compile", "xds", "identity", "proxy", "protos"},
     "cryptography": {"identity", "credentials"},
     "systemd": {"journal", "supervisor", "telemetry"},
     "pyseccomp": {"supervisor", "proxy"},

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Access logs: one line per request or connection on the proxy's standard output.
 
 The text is Istio's default format, which people's tools read:

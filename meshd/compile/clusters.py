@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Clusters: one for each port and subset of a service, and the two for everything else.
 
 They are shared by all clients for which the same DestinationRules hold, whatever their identity.

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The way from each workload's namespace to the resolver that knows the mesh's names as it does.
 
 A workload's queries arrive at UDP port 15053 of its namespace and go on to the resolver's port on

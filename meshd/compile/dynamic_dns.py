@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Hosts under a wildcard whose addresses the proxy looks up when a request names them.
 
 The name is that of HTTP's host, or of the TLS hello (``resolution: DYNAMIC_DNS``):

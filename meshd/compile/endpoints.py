@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Who serves a cluster: load assignments."""
 
 from __future__ import annotations

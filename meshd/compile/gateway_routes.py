@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The gateway's side of HTTP: hosts of its servers, where VirtualServices bind to them."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """TLS that ends at a gateway: which certificate it shows, and which it wants of clients.
 
 After https://istio.io/latest/docs/reference/config/networking/gateway/#ServerTLSSettings.
@@ -7,7 +6,6 @@ After https://istio.io/latest/docs/reference/config/networking/gateway/#ServerTL
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
@@ -25,7 +23,7 @@ _SAN = common_pb2.SubjectAltNameMatcher
 
 def gateway_server(
     tls: ServerTLSSettings, namespace: str, is_served: Callable[[str], bool] = lambda _: True
-) -> Any:
+) -> base_pb2.TransportSocket:
     """The transport socket of a server; Secrets are of the workload's namespace.
 
     ``is_served``: whether proxies are sent a secret.
@@ -64,7 +62,9 @@ def secrets_needed(tls: ServerTLSSettings, namespace: str, user: str) -> Iterato
         yield Need(f"{namespace}/{name}", user, name in tls.secrets, name == tls.authority_secret)
 
 
-def _verify_clients(context: Any, tls: ServerTLSSettings, authority: str) -> None:
+def _verify_clients(
+    context: tls_pb2.CommonTlsContext, tls: ServerTLSSettings, authority: str
+) -> None:
     """By the secret of the authority, and by what else is said of certificates that are let in."""
     validation = common_pb2.CertificateValidationContext(
         match_typed_subject_alt_names=[
@@ -103,13 +103,13 @@ def _authority(tls: ServerTLSSettings, namespace: str) -> Iterator[str]:
         yield files.name
 
 
-def _kinds(name: str) -> tuple[int, ...]:
+def _kinds(name: str) -> tuple[common_pb2.SubjectAltNameMatcher.SanType, ...]:
     """What a name may be in a certificate: the API does not say it."""
     if "://" in name:
         return (_SAN.URI,)
     return (_SAN.EMAIL,) if "@" in name else (_SAN.DNS, _SAN.IP_ADDRESS)
 
 
-def _version(name: str) -> int:
+def _version(name: str) -> str:
     """Istio's name for a protocol version (``TLSV1_2``) to Envoy's (``TLSv1_2``)."""
-    return common_pb2.TlsParameters.TlsProtocol.Value(name.replace("TLSV", "TLSv"))
+    return name.replace("TLSV", "TLSv")

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """HTTP connection managers: of a client's side, of a server's side and of a gateway."""
 
 from __future__ import annotations
@@ -8,6 +7,7 @@ from typing import Any, Final
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2, protocol_pb2
+from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
@@ -57,14 +57,14 @@ _ROUTER: Final = "envoy.filters.http.router"
 
 def client_manager(stat_prefix: str, routes: str, options: MeshOptions) -> Any:
     """For a workload's outgoing requests; ``routes`` names the route configuration."""
-    return _manager(
-        options,
+    parts = _Manager(
         stat_prefix=stat_prefix,
         rds=_routes(routes),
         http_filters=_filters(of_client=True),
         http_protocol_options=_http1(http10=options.accept_http_10),
         forward_client_cert_details=_Manager.SANITIZE,
     )
+    return _manager(options, parts)
 
 
 def server_manager(
@@ -75,21 +75,9 @@ def server_manager(
     The application sees who called in ``x-forwarded-client-cert``, which nobody can forge: it is
     taken away from whoever showed no certificate, and the routes write it for whoever did.
     """
-    return _manager(
-        options,
+    parts = _Manager(
         stat_prefix=f"inbound_{cluster.port}",
         http_filters=_filters(),
-        **(
-            {
-                "rds": _routes(str(cluster)),
-                "forward_client_cert_details": _Manager.ALWAYS_FORWARD_ONLY,
-            }
-            if mutual_tls
-            else {
-                "route_config": plain_routes(cluster),
-                "forward_client_cert_details": _Manager.SANITIZE,
-            }
-        ),
         server_header_transformation=_Manager.PASS_THROUGH,
         local_reply_config=_says_what_was_not_sent(),
         http_protocol_options=_http1(http10=http10 or options.accept_http_10),
@@ -97,12 +85,17 @@ def server_manager(
         # A client's proxy that speaks HTTP/2 here has its client's WebSockets in it.
         http2_protocol_options=limits.http2(limits.MAX_STREAMS, allow_connect=True),
     )
+    if mutual_tls:
+        parts.rds.CopyFrom(_routes(str(cluster)))
+        parts.forward_client_cert_details = _Manager.ALWAYS_FORWARD_ONLY
+    else:
+        parts.route_config.CopyFrom(plain_routes(cluster))
+    return _manager(options, parts)
 
 
 def gateway_manager(stat_prefix: str, routes: str, options: MeshOptions, *, tls: bool) -> Any:
     """For requests from outside the mesh: what the client claims about itself is not trusted."""
-    return _manager(
-        options,
+    parts = _Manager(
         stat_prefix=stat_prefix,
         rds=_routes(routes),
         http_filters=_filters(of_client=True),
@@ -112,11 +105,11 @@ def gateway_manager(stat_prefix: str, routes: str, options: MeshOptions, *, tls:
         set_current_client_cert_details=_Manager.SetCurrentClientCertDetails(
             subject=true(), cert=True, dns=True, uri=True
         ),
-        server_name=SERVER_NAME,
         scheme_header_transformation=protocol_pb2.SchemeHeaderTransformation(
             scheme_to_overwrite="https" if tls else "http"
         ),
     )
+    return _manager(options, parts)
 
 
 def copies_manager(
@@ -125,39 +118,38 @@ def copies_manager(
     """For copies of requests, which were judged when they came: they are sent on as they are."""
     router = packed(router_pb2.Router())
     router_filter = http_connection_manager_pb2.HttpFilter(name=_ROUTER, typed_config=router)
-    return _manager(
-        options,
+    parts = _Manager(
         stat_prefix=stat_prefix,
         route_config=routes,
         http_filters=[*http_filters, router_filter],
         forward_client_cert_details=_Manager.ALWAYS_FORWARD_ONLY,
         preserve_external_request_id=True,
     )
+    return _manager(options, parts)
 
 
-def _manager(options: MeshOptions, **parts: Any) -> Any:
-    return filter_(
-        "envoy.filters.network.http_connection_manager",
-        _Manager(
-            codec_type=_Manager.AUTO,
-            access_log=access_logs(options),
-            generate_request_id=true(),
-            # Only the application can say whether it wants the body.
-            proxy_100_continue=True,
-            early_header_mutation_extensions=[_without_control()],
-            normalize_path=true(),
-            strip_trailing_host_dot=True,
-            stream_idle_timeout=seconds(0),
-            stream_flush_timeout=seconds(limits.FLUSH_TIMEOUT),
-            request_headers_timeout=seconds(limits.HEADERS_TIMEOUT),
-            upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="websocket")],
-            **{
-                "server_name": SERVER_NAME,
-                "http2_protocol_options": limits.http2(limits.MAX_STREAMS),
-                **parts,
-            },
-        ),
+def _manager(
+    options: MeshOptions, parts: http_connection_manager_pb2.HttpConnectionManager
+) -> listener_components_pb2.Filter:
+    """The filter with ``parts``, and what all managers have besides."""
+    manager = _Manager(
+        codec_type=_Manager.AUTO,
+        access_log=access_logs(options),
+        generate_request_id=true(),
+        # Only the application can say whether it wants the body.
+        proxy_100_continue=True,
+        early_header_mutation_extensions=[_without_control()],
+        normalize_path=true(),
+        strip_trailing_host_dot=True,
+        stream_idle_timeout=seconds(0),
+        stream_flush_timeout=seconds(limits.FLUSH_TIMEOUT),
+        request_headers_timeout=seconds(limits.HEADERS_TIMEOUT),
+        upgrade_configs=[_Manager.UpgradeConfig(upgrade_type="websocket")],
+        server_name=SERVER_NAME,
+        http2_protocol_options=limits.http2(limits.MAX_STREAMS),
     )
+    manager.MergeFrom(parts)
+    return filter_("envoy.filters.network.http_connection_manager", manager)
 
 
 def _http1(*, http10: bool) -> Any:

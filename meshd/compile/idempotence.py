@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """A request that may be made twice is made again when its connection ends before the answer.
 
 A connection to a workload ends in some member of the pool, and when that one is killed its workload

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """A workload's incoming connections: mutual TLS taken off, and handed to the application's port.
 
 As on the way out there is a thin listener in the namespace, and internal ones that all workloads

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The server's side of HTTP: every request goes on to the application, with the caller's name.
 
 ``x-forwarded-client-cert`` says who called. Whatever the caller wrote there is replaced, since any

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The way from a thin listener to an internal one: no socket, and the filter state goes along."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Bounds for every connection: how much it may hold, and how long it may take to begin."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """What listeners of all directions share: names, addresses in a namespace, traps for loops."""
 
 from __future__ import annotations

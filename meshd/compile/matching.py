@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Which of a listener's filter chains takes a connection, as one tree of questions.
 
 A match in each chain says the same, but Envoy builds tables for it that take kilobytes for each

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Copies of requests (``mirror``), which a proxy sends on its own account.
 
 Envoy sends them without the filter state of the connection that the request came by: in nobody's

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """A workload's outgoing connections: a thin listener in its namespace.
 
 It notes whose connection it is and where it was going, and hands it to the internal listeners of

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The PROXY protocol towards endpoints: before anything else, who the client is.
 
 https://www.haproxy.org/download/2.1/doc/proxy-protocol.txt
@@ -34,12 +33,11 @@ def _plain() -> Any:
 
 
 def _around(socket: Any, asked: ProxyProtocol) -> Any:
-    version = proxy_protocol_pb2.ProxyProtocolConfig.Version.Value(asked.version)
     return base_pb2.TransportSocket(
         name="envoy.transport_sockets.upstream_proxy_protocol",
         typed_config=packed(
             upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport(
-                config=proxy_protocol_pb2.ProxyProtocolConfig(version=version),
+                config=proxy_protocol_pb2.ProxyProtocolConfig(version=asked.version),
                 transport_socket=socket,
             )
         ),

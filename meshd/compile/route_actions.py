@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """HTTPRoute → what Envoy does with a request that matches: route, redirect, direct response.
 
 After https://istio.io/latest/docs/reference/config/networking/virtual-service/.

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Settings of HTTP filters for one route: faults on purpose, and cross-origin requests."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Header operations of routes and destinations.
 
 What Envoy would refuse, and with it all routes of the port, is passed over here: headers that

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """HTTPMatchRequest → Envoy's RouteMatch.
 
 What holds for all requests of a scope on a port (client's labels, port, gateway) is decided here

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The client's side of HTTP: one route configuration for each port, as one scope sees it.
 
 Domains are written without ports, and Envoy is told to leave the port of a request's host out of

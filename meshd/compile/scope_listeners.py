@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The internal listeners that the outgoing connections of a scope share.
 
 One knows by port and address where a connection goes. Where that depends on how the connection

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Kubernetes' Secrets as Envoy's: what gateways and rules with ``credentialName`` present.
 
 Istio's keys: ``tls.crt``, ``tls.key``, ``ca.crt`` and ``ca.crl`` (or ``cert``, ``key``, ``cacert``,

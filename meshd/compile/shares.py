@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Each workload's share of a proxy's connections: how many its listeners take at a time.
 
 Envoy counts what a listener has accepted, what has not sent a byte yet too, and takes the limit

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """TCP proxies: to one cluster, or to several by weight."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """TLS contexts: the mesh's mutual TLS in both directions, as Istio speaks it on the wire."""
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
-from meshd.compile.newer_messages import NameFromFilterState, OnDemandSecret
 from meshd.compile.tls_plan import TlsMode, TlsPlan
 from meshd.compile.wellknown import extension, over_ads, packed, true
 from meshd.model.workload import Identity
+from meshd.protos import on_demand_secret_pb2, secret_from_filter_state_pb2
 
 TRUST_BUNDLE: Final = "ROOTCA"
 HTTP_ALPN: Final = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
@@ -72,11 +71,11 @@ def mesh_client(plan: TlsPlan, trust_domain: str) -> Any:
                 alpn_protocols=plan.alpn,
                 custom_tls_certificate_selector=extension(
                     "envoy.tls.certificate_selectors.on_demand_secret",
-                    OnDemandSecret(
+                    on_demand_secret_pb2.Config(
                         config_source=over_ads(),
                         certificate_mapper=extension(
                             "envoy.tls.upstream_certificate_mappers.filter_state_override",
-                            NameFromFilterState(default_value=_UNNAMED),
+                            secret_from_filter_state_pb2.Config(default_value=_UNNAMED),
                         ),
                     ),
                 ),

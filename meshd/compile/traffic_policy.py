@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """What DestinationRules say about one port of one subset, and how Envoy's clusters say it.
 
 After https://istio.io/latest/docs/reference/config/networking/destination-rule/.
@@ -13,6 +12,7 @@ import msgspec
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
 from envoy.config.core.v3 import address_pb2
 from envoy.type.v3 import percent_pb2
+from google.protobuf import wrappers_pb2
 
 from meshd.compile.destination_rules import RuleSet
 from meshd.compile.nearness import Client, in_effect
@@ -197,23 +197,20 @@ def circuit_breakers(policy: Policy, options: MeshOptions = _UNLIMITED) -> Any:
     is shown in the statistics. Each member of the pool counts for itself, and has its part."""
     pool = policy.connection_pool or ConnectionPoolSettings()
     http = pool.http
-    asked = {
-        "max_connections": policy.tcp.max_connections,
-        "max_pending_requests": http and http.http1_max_pending_requests,
-        "max_requests": http and http.http2_max_requests,
-        "max_retries": http and http.max_retries,
-    }
-    limits = {
-        name: math.ceil(limit / options.proxies) if limit else UNLIMITED
-        for name, limit in asked.items()
-    }
-    limits["max_connections"] = min(limits["max_connections"], options.upstream_connections)
+
+    def limit(asked: int | None, most: int = UNLIMITED) -> wrappers_pb2.UInt32Value:
+        part = math.ceil(asked / options.proxies) if asked else UNLIMITED
+        return wrappers_pb2.UInt32Value(value=min(part, most))
+
     return circuit_breaker_pb2.CircuitBreakers(
         thresholds=[
             circuit_breaker_pb2.CircuitBreakers.Thresholds(
                 track_remaining=True,
                 retry_budget=_retry_budget(policy.retry_budget),
-                **{name: {"value": limit} for name, limit in limits.items()},
+                max_connections=limit(policy.tcp.max_connections, options.upstream_connections),
+                max_pending_requests=limit(http and http.http1_max_pending_requests),
+                max_requests=limit(http and http.http2_max_requests),
+                max_retries=limit(http and http.max_retries),
             )
         ]
     )

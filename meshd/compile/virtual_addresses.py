@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Addresses that only the mesh has: nothing is passed through to them, since nobody answers there.
 
 A connection to one goes to the service that has it; where no service does, or none on that port, it

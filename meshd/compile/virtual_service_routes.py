@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """A VirtualService's ``http`` → Envoy routes, for one entrance."""
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-# pyright: reportAttributeAccessIssue=false
 """Envoy's building blocks that every listener and cluster is made of. It decides nothing."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
 from envoy.config.core.v3 import (
     address_pb2,
@@ -20,16 +20,18 @@ from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
 from envoy.extensions.local_address_selectors.filter_state_override.v3 import config_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
+from google.protobuf.message import Message
 
 from meshd.compile.limits import socket_options
-from meshd.compile.newer_messages import StateOnAccept
 from meshd.model.interception import PROXY_INBOUND_MARK, PROXY_MARK
 from meshd.model.workload import Workload
+from meshd.protos import listener_filter_state_pb2, network_filter_state_pb2
 
 _SOL_SOCKET: Final = 1
 _SO_MARK: Final = 36
-_ON_TLS_HANDSHAKE: Final = 2
-"""Field ``on_downstream_tls_handshake`` of the network filter ``set_filter_state``."""
+_NETWORK_FILTER_STATE: Final = (
+    "type.googleapis.com/" + set_filter_state_pb2.Config.DESCRIPTOR.full_name
+)
 
 NETNS_STATE: Final = "envoy.network.upstream_bind_override.network_namespace"
 """Filter state: the namespace from which upstream connections are opened."""
@@ -57,35 +59,39 @@ HASHED: Final = "envoy.hashable_string"
 """The kind of filter state that is part of a connection pool's key. Identity and namespace must be
 of it: with any other, one workload's request could travel on another's connection."""
 
-ONCE: Final = value_pb2.FilterStateValue.SharedWithUpstream.ONCE
-TRANSITIVE: Final = value_pb2.FilterStateValue.SharedWithUpstream.TRANSITIVE
+StateValue = value_pb2.FilterStateValue
+Sharing = value_pb2.FilterStateValue.SharedWithUpstream
+ONCE: Final = Sharing.ONCE
+TRANSITIVE: Final = Sharing.TRANSITIVE
 
 
-def packed(message: Any) -> Any:
+def packed(message: Message) -> any_pb2.Any:
     result = any_pb2.Any()
     result.Pack(message, deterministic=True)
     return result
 
 
-def extension(name: str, message: Any) -> Any:
+def extension(name: str, message: Message) -> extension_pb2.TypedExtensionConfig:
     return extension_pb2.TypedExtensionConfig(name=name, typed_config=packed(message))
 
 
-def filter_(name: str, message: Any) -> Any:
+def filter_(name: str, message: Message) -> listener_components_pb2.Filter:
     """A network filter."""
     return listener_components_pb2.Filter(name=name, typed_config=packed(message))
 
 
-def seconds(value: float) -> Any:
+def seconds(value: float) -> duration_pb2.Duration:
     whole = int(value)
     return duration_pb2.Duration(seconds=whole, nanos=round((value - whole) * 1e9))
 
 
-def true() -> Any:
+def true() -> wrappers_pb2.BoolValue:
     return wrappers_pb2.BoolValue(value=True)
 
 
-def socket_address(address: str, port: int, netns: str = "", *, udp: bool = False) -> Any:
+def socket_address(
+    address: str, port: int, netns: str = "", *, udp: bool = False
+) -> address_pb2.Address:
     return address_pb2.Address(
         socket_address=address_pb2.SocketAddress(
             address=address,
@@ -96,14 +102,14 @@ def socket_address(address: str, port: int, netns: str = "", *, udp: bool = Fals
     )
 
 
-def over_ads() -> Any:
+def over_ads() -> config_source_pb2.ConfigSource:
     return config_source_pb2.ConfigSource(
         ads=config_source_pb2.AggregatedConfigSource(),
         resource_api_version=config_source_pb2.ApiVersion.V3,
     )
 
 
-def from_namespace(mark: int = PROXY_MARK) -> Any:
+def from_namespace(mark: int = PROXY_MARK) -> address_pb2.BindConfig:
     """Connections of a cluster are opened in the namespace that the filter state names."""
     return address_pb2.BindConfig(
         source_address=address_pb2.SocketAddress(address="0.0.0.0", port_value=0),
@@ -128,7 +134,7 @@ def from_namespace(mark: int = PROXY_MARK) -> Any:
     )
 
 
-def state_value(key: str, text: str, sharing: Any, factory: str = HASHED) -> Any:
+def state_value(key: str, text: str, sharing: Sharing, factory: str = HASHED) -> StateValue:
     """One value of filter state; ``text`` may hold Envoy's format commands."""
     return value_pb2.FilterStateValue(
         object_key=key,
@@ -140,7 +146,7 @@ def state_value(key: str, text: str, sharing: Any, factory: str = HASHED) -> Any
     )
 
 
-def whose(workload: Workload, sharing: Any) -> list[Any]:
+def whose(workload: Workload, sharing: Sharing) -> list[StateValue]:
     """Whose connection it is, and from which namespace upstream connections are opened: for
     services of the host the proxy's own, of which nothing is said."""
     uid = state_value(WORKLOAD_STATE, workload.uid, sharing, factory=UNHASHED)
@@ -149,46 +155,37 @@ def whose(workload: Workload, sharing: Any) -> list[Any]:
     return [uid, state_value(NETNS_STATE, workload.netns, sharing)]
 
 
-def set_filter_state(*values: Any, after_handshake: tuple[Any, ...] = ()) -> Any:
+def set_filter_state(
+    *values: StateValue, after_handshake: Iterable[StateValue] = ()
+) -> listener_components_pb2.Filter:
     """``after_handshake``: what can be said only when the client's certificate is known."""
-    config = set_filter_state_pb2.Config(on_new_connection=values)
-    for value in after_handshake:
-        add_field(config, _ON_TLS_HANDSHAKE, value.SerializeToString(deterministic=True))
-    return filter_("envoy.filters.network.set_filter_state", config)
-
-
-def state_on_accept(*values: Any) -> Any:
-    """Set once for all of a listener's chains, which takes less memory than in each of them."""
-    return listener_components_pb2.ListenerFilter(
-        name="envoy.filters.listener.set_filter_state",
-        typed_config=packed(StateOnAccept(on_new_connection=values)),
+    config = packed(
+        network_filter_state_pb2.NetworkFilterState(
+            on_new_connection=values, on_downstream_tls_handshake=after_handshake
+        )
+    )
+    config.type_url = _NETWORK_FILTER_STATE
+    return listener_components_pb2.Filter(
+        name="envoy.filters.network.set_filter_state", typed_config=config
     )
 
 
-def add_field(message: Any, number: int, value: bytes) -> None:
-    """Sets a field that Envoy has and ``xds-protos`` has not yet, as the wire has it.
-
-    https://protobuf.dev/programming-guides/encoding/#length-types.
-    """
-    message.MergeFromString(_varint(number << 3 | 2) + _varint(len(value)) + value)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
+def state_on_accept(*values: StateValue) -> listener_components_pb2.ListenerFilter:
+    """Set once for all of a listener's chains, which takes less memory than in each of them."""
+    return listener_components_pb2.ListenerFilter(
+        name="envoy.filters.listener.set_filter_state",
+        typed_config=packed(listener_filter_state_pb2.Config(on_new_connection=values)),
+    )
 
 
-def original_destination() -> Any:
+def original_destination() -> listener_components_pb2.ListenerFilter:
     return listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.original_dst",
         typed_config=packed(original_dst_pb2.OriginalDst()),
     )
 
 
-def inspect_tls() -> Any:
+def inspect_tls() -> listener_components_pb2.ListenerFilter:
     """Looks for a TLS hello."""
     return listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.tls_inspector",
@@ -196,7 +193,7 @@ def inspect_tls() -> Any:
     )
 
 
-def inspect_http() -> Any:
+def inspect_http() -> listener_components_pb2.ListenerFilter:
     """Looks for an HTTP request's first line."""
     return listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.http_inspector",

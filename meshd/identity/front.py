@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The proxies' one stream: secrets come from here, all else from the mesh role.
 
 Envoy keeps secrets cheap only on its one aggregated stream: apart from that it opens a stream for

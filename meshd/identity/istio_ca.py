@@ -1,8 +1,7 @@
-# pyright: reportAttributeAccessIssue=false
 """The certificate API that nodes and server speak: ``istio.v1.auth.IstioCertificateService``.
 
-After https://github.com/istio/api/blob/master/security/v1alpha1/ca.proto, whose messages are built
-here from descriptors with the same names and numbers. Both ends prove themselves by TLS.
+After https://github.com/istio/api/blob/master/security/v1alpha1/ca.proto. Both ends prove
+themselves by TLS.
 """
 
 from __future__ import annotations
@@ -12,47 +11,16 @@ from typing import Any, Final
 
 import grpc
 from cryptography import x509
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from meshd import wire
 from meshd.credentials import UNREADABLE
 from meshd.errors import InvalidInputError, MeshdError
 from meshd.identity.node import parse_node
+from meshd.protos.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from meshd.wire.joining import Peer
 
-_PACKAGE: Final = "istio.v1.auth"
-SERVICE: Final = f"{_PACKAGE}.IstioCertificateService"
+SERVICE: Final = "istio.v1.auth.IstioCertificateService"
 METHOD: Final = f"/{SERVICE}/CreateCertificate"
-_Field = descriptor_pb2.FieldDescriptorProto
-
-
-def _messages() -> tuple[Any, Any]:
-    single, many = _Field.LABEL_OPTIONAL, _Field.LABEL_REPEATED
-    request = descriptor_pb2.DescriptorProto(
-        name="IstioCertificateRequest",
-        field=[
-            _Field(name="csr", number=1, label=single, type=_Field.TYPE_STRING),
-            _Field(name="validity_duration", number=3, label=single, type=_Field.TYPE_INT64),
-        ],
-    )
-    response = descriptor_pb2.DescriptorProto(
-        name="IstioCertificateResponse",
-        field=[_Field(name="cert_chain", number=1, label=many, type=_Field.TYPE_STRING)],
-    )
-    file = descriptor_pb2.FileDescriptorProto(
-        name="security/v1alpha1/ca.proto",
-        package=_PACKAGE,
-        syntax="proto3",
-        message_type=[request, response],
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    names = (f"{_PACKAGE}.{message.name}" for message in (request, response))
-    first, second = (pool.FindMessageTypeByName(name) for name in names)
-    return message_factory.GetMessageClass(first), message_factory.GetMessageClass(second)
-
-
-CertificateRequest, CertificateResponse = _messages()
 
 
 def peer_of(certificate: bytes, trust_domain: str) -> Peer:
@@ -96,14 +64,14 @@ def handler(sign: Sign, peer: Callable[[Any], Peer]) -> Any:
         except MeshdError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         else:
-            return CertificateResponse(
+            return IstioCertificateResponse(
                 cert_chain=[*split(certified.chain), certified.roots.decode()]
             )
 
     method = grpc.unary_unary_rpc_method_handler(
         create,
-        request_deserializer=CertificateRequest.FromString,
-        response_serializer=CertificateResponse.SerializeToString,
+        request_deserializer=IstioCertificateRequest.FromString,
+        response_serializer=IstioCertificateResponse.SerializeToString,
     )
     return grpc.method_handlers_generic_handler(SERVICE, {"CreateCertificate": method})
 

@@ -23,9 +23,10 @@ from meshd.errors import InvalidInputError, MeshdError, UnreachableError
 from meshd.identity import answers, authority, clocks
 from meshd.identity.address import address_of, split_address
 from meshd.identity.authority import Issued, Request
-from meshd.identity.istio_ca import METHOD, CertificateRequest, CertificateResponse
+from meshd.identity.istio_ca import METHOD
 from meshd.identity.node import SERVER_NAME, Credentials, NodeFile, new_request, private_pem
 from meshd.identity.tokens import show_time
+from meshd.protos.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 
 _TIMEOUT: Final = 10.0
 """Seconds for the server to answer a request."""
@@ -217,10 +218,10 @@ class Remote:
             self._channel = open_channel(self._server, self._credentials)
         call = self._channel.unary_unary(
             METHOD,
-            request_serializer=CertificateRequest.SerializeToString,
-            response_deserializer=CertificateResponse.FromString,
+            request_serializer=IstioCertificateRequest.SerializeToString,
+            response_deserializer=IstioCertificateResponse.FromString,
         )
-        message = CertificateRequest(
+        message = IstioCertificateRequest(
             csr=csr.public_bytes(Encoding.PEM).decode(), validity_duration=int(lifetime)
         )
         try:

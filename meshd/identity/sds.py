@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Serves secrets to the pool over SDS on a unix socket; who may connect is up to its directory.
 
 Owns the gRPC server and its clients; what a client is told is ``subscriber``'s to decide. Serves
@@ -217,12 +216,17 @@ def _handler(serve: Any, *, delta: bool) -> Any:
     async def handle(_: Any, context: Any) -> None:
         await serve(context, delta=delta)
 
-    read, written = (
-        (discovery_pb2.DeltaDiscoveryRequest, discovery_pb2.DeltaDiscoveryResponse)
-        if delta
-        else (discovery_pb2.DiscoveryRequest, discovery_pb2.DiscoveryResponse)
+    if delta:
+        return grpc.stream_stream_rpc_method_handler(
+            handle,
+            discovery_pb2.DeltaDiscoveryRequest.FromString,
+            discovery_pb2.DeltaDiscoveryResponse.SerializeToString,
+        )
+    return grpc.stream_stream_rpc_method_handler(
+        handle,
+        discovery_pb2.DiscoveryRequest.FromString,
+        discovery_pb2.DiscoveryResponse.SerializeToString,
     )
-    return grpc.stream_stream_rpc_method_handler(handle, read.FromString, written.SerializeToString)
 
 
 def _decode(message: Any, *, delta: bool) -> Request:

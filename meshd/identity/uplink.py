@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """An agent's streams with its server, handed on for the mesh role: the node's key stays here.
 
 The mesh role speaks to a unix socket, and what it says goes to the server over TLS with the node's

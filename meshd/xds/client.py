@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """A node's connection to its control plane, kept for ever: delta ADS down, its workloads up.
 
 Owns the connection and nothing else: what came is in the ``Inbox``, which goes on without it.

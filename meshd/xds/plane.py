@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The control plane for other nodes: configuration over delta ADS, and what runs on each of them.
 
 Owns the gRPC server and the account of connected nodes. Who a node is, its certificate says, and

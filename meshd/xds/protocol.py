@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The messages of delta ADS ↔ what we read and write of them: the server's side."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Serves the published resources to the pools over delta ADS on a unix socket: to each its own.
 
 Owns the gRPC server and the account of its clients; what a client is told is ``stream``'s to

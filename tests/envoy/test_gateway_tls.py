@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Which clients a gateway's TLS lets in, and what it shows them: a real Envoy, and Python's TLS.
 
 Certificates are in files here; Secrets give the same settings (``tests/node``).

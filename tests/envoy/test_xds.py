@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """A real Envoy takes what the server publishes, keeps it, and says what it will not take."""
 
 from __future__ import annotations

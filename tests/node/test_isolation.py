@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """A workload reaches nothing of meshd but its proxy; a proxy reads no key."""
 
 from __future__ import annotations

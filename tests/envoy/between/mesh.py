@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """One Envoy that serves workloads in namespaces of their own, captured as meshd does it, and a
 stranger outside the mesh on the same network."""
 

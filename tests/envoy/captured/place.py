@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """One Envoy with what a snapshot is compiled to, and a namespace whose traffic is sent into it.
 
 Backends are listeners of the same Envoy, at addresses of their own inside the namespace: each says

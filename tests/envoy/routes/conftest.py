@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """One Envoy with the routes that ``routes.yaml`` is compiled to, for a workload and at a gateway.
 
 The clusters' endpoints are small servers on the loopback device that answer with what they were

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Every kind of cluster and route configuration that is on record is one that Envoy accepts."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The compiler as a whole: what is there, what names what, and what a change touches."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Secrets are those of the proxy's own namespace, and a bad one costs only what names it."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The way from a workload to the node's resolver."""
 
 from __future__ import annotations

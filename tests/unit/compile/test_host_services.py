@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """What proxies are told of services of the host: the same as of others, but where it is."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """One host that several namespaces declare: each client has what its own namespace says."""
 
 from __future__ import annotations

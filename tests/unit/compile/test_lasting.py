@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """A change leaves the connections alone that it does not concern.
 
 Envoy keeps those of filter chains that are the same as before, and only where nothing of the

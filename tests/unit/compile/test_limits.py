@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Every way that a connection can take is bounded: what it holds, how long it takes to begin."""
 
 from __future__ import annotations

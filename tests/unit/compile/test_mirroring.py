@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Copies of requests take one way, on which they are told whose they are, and nothing else does."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Proxies open nothing that configuration names: no file, no socket, no program."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Kubernetes Secrets as the proxies are told of them."""
 
 from __future__ import annotations

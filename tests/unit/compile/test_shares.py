@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Each workload has its own number of connections, whatever listeners it has."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """What TLS contexts ask of the other side, and which versions they speak."""
 
 from __future__ import annotations

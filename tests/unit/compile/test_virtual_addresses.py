@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """What becomes of connections and requests to addresses that only the mesh has."""
 
 from __future__ import annotations

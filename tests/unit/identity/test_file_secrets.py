@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """Secrets in files: read when they are wanted, followed, and never wrong ones."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The proxies' one stream, with a real mesh role's server behind it."""
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import grpc.aio
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import base_pb2
-from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from meshd.identity.subscriber import Secrets
 from meshd.model.pool import Pool
 from meshd.xds import server as xds
 from meshd.xds.resources import CLUSTER, Resources, pack
+from tests.ads import delta_stream
 
 _DEADLINE = 10.0
 _ALICE = "spiffe://cluster.local/ns/mesh/sa/alice"
@@ -98,7 +98,7 @@ class _Proxy:
 @asynccontextmanager
 async def _proxy(directory: Path) -> AsyncGenerator[_Proxy]:
     async with grpc.aio.insecure_channel(f"unix:{directory / 'xds.sock'}") as channel:
-        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources()
+        call = delta_stream(channel)
         try:
             yield _Proxy(call)
         finally:

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The SDS server as a real gRPC client sees it."""
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.identity.sds import Server, certificate_secret, trust_secret
 from meshd.identity.subscriber import Secret, Secrets
+from tests.ads import delta_stream, whole_stream
 
 _TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 _SDS = "/envoy.service.secret.v3.SecretDiscoveryService"
@@ -37,19 +37,12 @@ def _secrets(*names: str, version: str = "1") -> Secrets:
 class _Stream:
     def __init__(self, path: Path, method: str) -> None:
         self._channel = grpc.aio.insecure_channel(f"unix:{path}")
-        delta = "Delta" in method
-        read, written = (
-            (discovery_pb2.DeltaDiscoveryResponse, discovery_pb2.DeltaDiscoveryRequest)
-            if delta
-            else (discovery_pb2.DiscoveryResponse, discovery_pb2.DiscoveryRequest)
-        )
-        self._request = written
-        call: Any = self._channel.stream_stream(
-            method,
-            request_serializer=written.SerializeToString,
-            response_deserializer=read.FromString,
-        )
-        self._call = call()
+        if "Delta" in method:
+            self._request: Any = discovery_pb2.DeltaDiscoveryRequest
+            self._call = delta_stream(self._channel, method)
+        else:
+            self._request = discovery_pb2.DiscoveryRequest
+            self._call = whole_stream(self._channel, method)
 
     async def send(self, **fields: Any) -> None:
         await self._call.write(self._request(type_url=_TYPE, node={"id": "proxy-0"}, **fields))

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """API objects come out of MCP over xDS as they went in."""
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from meshd.config.write import from_json, to_json
 from meshd.errors import InvalidInputError
 from meshd.model.base import ObjectMeta
 from meshd.model.kubernetes import Namespace
+from meshd.protos import mcp_resource_pb2
 from meshd.xds import mcp
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
@@ -102,7 +102,7 @@ def _body(**fields: Any) -> Any:
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 def test_a_number_that_json_has_not_is_refused(number: float) -> None:
-    message = mcp._Resource()  # pyright: ignore[reportPrivateUsage]
+    message = mcp_resource_pb2.Resource()
     message.metadata.name = "n/v"
     message.body.Pack(_body(timeout=number))
     with pytest.raises(InvalidInputError):
@@ -111,7 +111,7 @@ def test_a_number_that_json_has_not_is_refused(number: float) -> None:
 
 @pytest.mark.parametrize(("seconds", "nanos"), [(2**62, 0), (-(2**62), 0), (0, -5), (0, 2**31 - 1)])
 def test_a_creation_time_that_is_none_is_refused(seconds: int, nanos: int) -> None:
-    message = mcp._Resource()  # pyright: ignore[reportPrivateUsage]
+    message = mcp_resource_pb2.Resource()
     message.metadata.name = "n/v"
     message.metadata.create_time.seconds = seconds
     message.metadata.create_time.nanos = nanos

@@ -1,4 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
 """The server over a real unix socket, with a real gRPC client."""
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import grpc
 import grpc.aio
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd.errors import InvalidInputError, SystemRefusedError
 from meshd.model.pool import Pool
 from meshd.xds.resources import CLUSTER, LISTENER, Resources, pack
 from meshd.xds.server import Server
+from tests.ads import delta_stream, whole_stream
 
 _DEADLINE = 10.0
 
@@ -110,7 +110,7 @@ async def _connected(
     path: Path, name: str = "proxy-0", cluster: str = Pool.TRAFFIC
 ) -> AsyncGenerator[_Client]:
     async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
-        call = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources()
+        call = delta_stream(channel)
         client = _Client(call, name, cluster)
         reading = asyncio.create_task(client.read())
         try:
@@ -285,8 +285,7 @@ def test_a_proxy_that_names_no_pool_is_refused(tmp_path: Path) -> None:
 def test_the_state_of_the_world_protocol_is_refused_with_what_to_do(tmp_path: Path) -> None:
     async def scenario(path: Path) -> None:
         async with _serving(path), grpc.aio.insecure_channel(f"unix:{path}") as channel:
-            stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)
-            call = stub.StreamAggregatedResources(iter(()))
+            call = whole_stream(channel)
             with pytest.raises(grpc.aio.AioRpcError, match="DELTA_GRPC") as caught:
                 await call.read()
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
