@@ -6,7 +6,7 @@ https://istio.io/latest/docs/tasks/observability/logs/access-log/.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
@@ -30,7 +30,7 @@ _FORMAT: Final = (
 )
 
 
-def access_logs(options: MeshOptions) -> list[Any]:
+def access_logs(options: MeshOptions) -> list[accesslog_pb2.AccessLog]:
     """What the settings ask for: nothing, failures only (the default), or everything."""
     if options.access_log == "off":
         return []
@@ -49,7 +49,7 @@ def access_logs(options: MeshOptions) -> list[Any]:
     ]
 
 
-def _failures() -> Any:
+def _failures() -> accesslog_pb2.AccessLogFilter:
     server_error = accesslog_pb2.StatusCodeFilter(
         comparison=accesslog_pb2.ComparisonFilter(
             op=accesslog_pb2.ComparisonFilter.GE,

@@ -11,9 +11,9 @@ import dataclasses
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
-from meshd.compile.matching import by_http, by_network, by_server_name, by_tls, to_chain
+from meshd.compile.matching import Way, by_http, by_network, by_server_name, by_tls, to_chain
 
 ANYWHERE: Final = ""
 """In place of a network."""
@@ -43,7 +43,7 @@ class Level:
         named = (*self.names.values(), self.tls, self.http, self.rest, *self.kept)
         yield from filter(None, named)
 
-    def way(self) -> Any:
+    def way(self) -> Way | None:
         """None: to nowhere at all."""
         tls = _to(self.tls or (self.rest if self.rest != self.http else ""))
         by_name = by_server_name({name: to_chain(to) for name, to in self.names.items()}, tls)
@@ -53,7 +53,7 @@ class Level:
         return plain if by_name == plain else by_tls(by_name, plain)
 
 
-def _to(chain: str) -> Any:
+def _to(chain: str) -> Way | None:
     return to_chain(chain) if chain else None
 
 
@@ -106,8 +106,12 @@ class Choice:
         beside = self._beside_tls and bool(anything.http)
         return beside or any(level.is_inspected for level in self._levels.values())
 
-    def way(self) -> Any:
-        levels = {network: level.way() for network, level in self._levels.items()}
+    def way(self) -> Way | None:
+        levels = {
+            network: way
+            for network, level in self._levels.items()
+            if (way := level.way()) is not None
+        }
         return by_network(levels, levels.pop(ANYWHERE, None))
 
     def inspected(self) -> Choice:

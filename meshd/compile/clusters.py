@@ -6,13 +6,14 @@ They are shared by all clients for which the same DestinationRules hold, whateve
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import protocol_pb2
 from envoy.extensions.clusters.common.dns.v3 import dns_pb2
 from envoy.extensions.clusters.dns.v3 import dns_cluster_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf import any_pb2
 
 from meshd.compile import limits
 from meshd.compile.destination_rules import RuleSet
@@ -38,7 +39,6 @@ from meshd.model.traffic import ProxyProtocol
 
 _CLUSTER: Final = cluster_pb2.Cluster
 _HTTP_OPTIONS: Final = http_protocol_options_pb2.HttpProtocolOptions
-_EXPLICIT: Final = _HTTP_OPTIONS.ExplicitHttpConfig
 _HTTP_OPTIONS_KEY: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _DNS_REFRESH: Final = 60.0
 """Seconds, where the answer itself does not say for how long it holds."""
@@ -49,7 +49,7 @@ class PlannedCluster:
     """A cluster without its transport socket, and what that has to be."""
 
     name: OutboundCluster
-    cluster: Any
+    cluster: cluster_pb2.Cluster
     tls: TlsPlan
     proxy_protocol: ProxyProtocol | None = None
     """In which endpoints are told first who the client is."""
@@ -82,9 +82,11 @@ def _service_cluster(
         nearness = None
         discovery = dynamic_cluster(verified=_is_verified(policy))
     elif service.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
-        discovery = _dns(name, service, port, rules, nearness) | load_balancing(policy)
+        discovery = _dns(name, service, port, rules, nearness)
+        discovery.MergeFrom(load_balancing(policy))
     else:
-        discovery = _over_eds(name, nearness) | load_balancing(policy)
+        discovery = _over_eds(name, nearness)
+        discovery.MergeFrom(load_balancing(policy))
     cluster = _CLUSTER(
         name=str(name),
         connect_timeout=seconds(policy.tcp.connect_timeout or options.connect_timeout),
@@ -94,11 +96,11 @@ def _service_cluster(
             protocol, policy, service.host, as_asked=not rules.at_gateway
         ),
         upstream_bind_config=from_namespace(),
-        **limits.buffers(),
-        **discovery,
-        **outlier_detection(policy.outlier_detection),
-        **common_balancing(policy, nearness),
+        per_connection_buffer_limit_bytes=limits.connection_buffer(),
+        outlier_detection=outlier_detection(policy.outlier_detection),
+        common_lb_config=common_balancing(policy, nearness),
     )
+    cluster.MergeFrom(discovery)
     tls = tls_plan(
         name,
         service,
@@ -111,18 +113,18 @@ def _service_cluster(
     return PlannedCluster(name, cluster, tls, policy.proxy_protocol)
 
 
-def _original_destination() -> dict[str, Any]:
-    return {"type": _CLUSTER.ORIGINAL_DST, "lb_policy": _CLUSTER.CLUSTER_PROVIDED}
+def _original_destination() -> cluster_pb2.Cluster:
+    return _CLUSTER(type=_CLUSTER.ORIGINAL_DST, lb_policy=_CLUSTER.CLUSTER_PROVIDED)
 
 
-def _over_eds(name: OutboundCluster, nearness: LocalityLbSetting | None) -> dict[str, Any]:
+def _over_eds(name: OutboundCluster, nearness: LocalityLbSetting | None) -> cluster_pb2.Cluster:
     service_name = name.near_endpoints if nearness else name.endpoints
-    return {
-        "type": _CLUSTER.EDS,
-        "eds_cluster_config": _CLUSTER.EdsClusterConfig(
+    return _CLUSTER(
+        type=_CLUSTER.EDS,
+        eds_cluster_config=_CLUSTER.EdsClusterConfig(
             eds_config=over_ads(), service_name=service_name
         ),
-    }
+    )
 
 
 def _dns(
@@ -131,7 +133,7 @@ def _dns(
     port: Port,
     rules: RuleSet,
     nearness: LocalityLbSetting | None,
-) -> dict[str, Any]:
+) -> cluster_pb2.Cluster:
     """The proxy resolves the endpoints' names; a service that lists none is one itself."""
     chosen = rules.subset(name.subset)
     labels = chosen.labels if chosen else {}
@@ -148,15 +150,15 @@ def _dns(
         assignment = near_assignment(str(name), places, nearness, rules.client)
     else:
         assignment = load_assignment(str(name), (lb_endpoint(place) for place in places))
-    return {
-        "cluster_type": _CLUSTER.CustomClusterType(
+    return _CLUSTER(
+        cluster_type=_CLUSTER.CustomClusterType(
             name="envoy.clusters.dns", typed_config=packed(_resolver(logical=logical))
         ),
-        "load_assignment": assignment,
-    }
+        load_assignment=assignment,
+    )
 
 
-def _resolver(*, logical: bool) -> Any:
+def _resolver(*, logical: bool) -> dns_cluster_pb2.DnsCluster:
     return dns_cluster_pb2.DnsCluster(
         dns_lookup_family=dns_pb2.V4_PREFERRED,
         dns_refresh_rate=seconds(_DNS_REFRESH),
@@ -176,7 +178,7 @@ def _upstream_protocol(protocol: Protocol, policy: Policy) -> Protocol:
 
 def _http_options(
     protocol: Protocol, policy: Policy, host: str, *, as_asked: bool = True
-) -> dict[str, Any]:
+) -> dict[str, any_pb2.Any]:
     """How HTTP is spoken to the endpoints. Nothing: HTTP/1.1 with Envoy's defaults, or no HTTP.
 
     ``as_asked``: where nothing is declared, as the client does.
@@ -191,19 +193,23 @@ def _http_options(
         as_asked = True
     elif protocol is not Protocol.SNIFFED:
         as_asked = False
-    extra = _common_http_options(policy) | _names_from_requests(policy, host)
+    options = _HTTP_OPTIONS(
+        common_http_protocol_options=_common_http_options(policy),
+        upstream_http_protocol_options=_names_from_requests(policy, host),
+    )
     if as_asked:
-        extra["use_downstream_protocol_config"] = _HTTP_OPTIONS.UseDownstreamHttpConfig(
-            http_protocol_options=http1, http2_protocol_options=http2
-        )
+        options.use_downstream_protocol_config.http_protocol_options.CopyFrom(http1)
+        options.use_downstream_protocol_config.http2_protocol_options.CopyFrom(http2)
     elif protocol not in {Protocol.HTTP, Protocol.SNIFFED}:
-        extra["explicit_http_config"] = _EXPLICIT(http2_protocol_options=http2)
-    elif extra:
-        extra["explicit_http_config"] = _EXPLICIT(http_protocol_options=http1)
-    return {_HTTP_OPTIONS_KEY: packed(_HTTP_OPTIONS(**extra))} if extra else {}
+        options.explicit_http_config.http2_protocol_options.CopyFrom(http2)
+    elif options.ListFields():
+        options.explicit_http_config.http_protocol_options.CopyFrom(http1)
+    else:
+        return {}
+    return {_HTTP_OPTIONS_KEY: packed(options)}
 
 
-def _pings(http: HTTPSettings | None) -> Any:
+def _pings(http: HTTPSettings | None) -> protocol_pb2.KeepaliveSettings | None:
     asked = http.http2_keep_alive if http else None
     if asked is None or asked.interval is None or asked.timeout is None:
         return None
@@ -212,29 +218,28 @@ def _pings(http: HTTPSettings | None) -> Any:
     )
 
 
-def _common_http_options(policy: Policy) -> dict[str, Any]:
+def _common_http_options(policy: Policy) -> protocol_pb2.HttpProtocolOptions | None:
     http = policy.connection_pool.http if policy.connection_pool else None
-    fields: dict[str, Any] = {}
+    options = protocol_pb2.HttpProtocolOptions()
     if http and http.idle_timeout:
-        fields["idle_timeout"] = seconds(http.idle_timeout)
+        options.idle_timeout.CopyFrom(seconds(http.idle_timeout))
     if http and http.max_requests_per_connection:
-        fields["max_requests_per_connection"] = {"value": http.max_requests_per_connection}
+        options.max_requests_per_connection.value = http.max_requests_per_connection
     if policy.tcp.max_connection_duration:
-        fields["max_connection_duration"] = seconds(policy.tcp.max_connection_duration)
-    if not fields:
-        return {}
-    return {"common_http_protocol_options": protocol_pb2.HttpProtocolOptions(**fields)}
+        options.max_connection_duration.CopyFrom(seconds(policy.tcp.max_connection_duration))
+    return options if options.ListFields() else None
 
 
-def _names_from_requests(policy: Policy, host: str) -> dict[str, Any]:
+def _names_from_requests(
+    policy: Policy, host: str
+) -> protocol_pb2.UpstreamHttpProtocolOptions | None:
     """TLS to a wildcard host without a server name: each request's own host is the name."""
     tls = policy.tls
     if tls is None or tls.mode not in {"SIMPLE", "MUTUAL"} or tls.sni or not host.startswith("*"):
-        return {}
-    options = protocol_pb2.UpstreamHttpProtocolOptions(
+        return None
+    return protocol_pb2.UpstreamHttpProtocolOptions(
         auto_sni=True, auto_san_validation=_is_verified(policy)
     )
-    return {"upstream_http_protocol_options": options}
 
 
 def _is_verified(policy: Policy) -> bool:
@@ -243,26 +248,27 @@ def _is_verified(policy: Policy) -> bool:
     return tls is None or not (tls.insecure_skip_verify or tls.subject_alt_names)
 
 
-def passthrough_cluster(options: MeshOptions) -> Any:
+def passthrough_cluster(options: MeshOptions) -> cluster_pb2.Cluster:
     """To wherever the client wanted to go, as it is."""
     return _CLUSTER(
         name=PASSTHROUGH_CLUSTER,
+        type=_CLUSTER.ORIGINAL_DST,
+        lb_policy=_CLUSTER.CLUSTER_PROVIDED,
         connect_timeout=seconds(options.connect_timeout),
         circuit_breakers=circuit_breakers(Policy(), options),
         typed_extension_protocol_options=_http_options(
             Protocol.SNIFFED, Policy(), PASSTHROUGH_CLUSTER
         ),
         upstream_bind_config=from_namespace(),
-        **limits.buffers(),
-        **_original_destination(),
+        per_connection_buffer_limit_bytes=limits.connection_buffer(),
     )
 
 
-def black_hole_cluster(options: MeshOptions) -> Any:
+def black_hole_cluster(options: MeshOptions) -> cluster_pb2.Cluster:
     """To nowhere."""
     return _CLUSTER(
         name=BLACK_HOLE_CLUSTER,
         type=_CLUSTER.STATIC,
         connect_timeout=seconds(options.connect_timeout),
-        **limits.buffers(),
+        per_connection_buffer_limit_bytes=limits.connection_buffer(),
     )

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
+from envoy.config.cluster.v3 import cluster_pb2
+from google.protobuf.message import Message
 
 from meshd.compile import dns, gateway, inbound, outbound, shares
 from meshd.compile.acceptance import as_accepted
@@ -59,7 +61,7 @@ class Kind(enum.Enum):
 
 
 Compiled = dict[Kind, dict[str, Any]]
-"""Messages by name."""
+"""Messages by name. Which type of message it is follows from the kind."""
 
 
 def identity_of(workload: Workload, options: MeshOptions) -> Identity:
@@ -84,7 +86,7 @@ class Compiler:
         return compiled
 
 
-def _by_name(found: Iterable[tuple[Kind, Iterable[Any]]]) -> Compiled:
+def _by_name(found: Iterable[tuple[Kind, Iterable[Message]]]) -> Compiled:
     compiled: Compiled = {kind: {} for kind in Kind}
     for kind, messages in found:
         names = "cluster_name" if kind is Kind.ENDPOINT else "name"
@@ -135,7 +137,7 @@ class _Round:
             for need in _secrets_needed(service, rules):
                 self.credentials.need(need)
 
-    def resources(self) -> Iterator[tuple[Kind, Iterable[Any]]]:
+    def resources(self) -> Iterator[tuple[Kind, Iterable[Message]]]:
         yield Kind.CLUSTER, self._fixed_clusters()
         for client in self._clients:
             yield Kind.LISTENER, self._workload_listeners(client)
@@ -151,7 +153,7 @@ class _Round:
             yield from self._service(service, rules)
         yield Kind.SECRET, self.credentials.messages()
 
-    def limits(self, listeners: Iterable[str]) -> Any:
+    def limits(self, listeners: Iterable[str]) -> Message:
         """``listeners``: names of all that there are."""
         names = tuple(listeners)
         counts = {
@@ -160,7 +162,7 @@ class _Round:
         }
         return self._memo.get("limits", (names, counts), lambda: shares.limits(names, counts))
 
-    def dns_resources(self) -> Iterator[tuple[Kind, Iterable[Any]]]:
+    def dns_resources(self) -> Iterator[tuple[Kind, Iterable[Message]]]:
         options = self._options
         resolvers = self._snapshot.resolvers
         yield (
@@ -174,7 +176,7 @@ class _Round:
         for workload in (client.workload for client in self._clients):
             yield Kind.LISTENER, self._dns_listener(workload)
 
-    def _dns_listener(self, workload: Workload) -> Iterable[Any]:
+    def _dns_listener(self, workload: Workload) -> Iterable[Message]:
         options = self._options
         resolver = dns.resolver_of(workload.namespace, self._snapshot.resolvers)
         return self._memo.each(
@@ -183,10 +185,10 @@ class _Round:
             lambda: iter((dns.workload_listener(workload, resolver, options),)),
         )
 
-    def _fixed_clusters(self) -> Iterable[Any]:
+    def _fixed_clusters(self) -> Iterable[Message]:
         resolvers = self._snapshot.resolvers
 
-        def make() -> Iterator[Any]:
+        def make() -> Iterator[Message]:
             yield black_hole_cluster(self._options)
             yield passthrough_cluster(self._options)
             yield from dns.clusters(self._options, resolvers, udp=False)
@@ -194,13 +196,13 @@ class _Round:
 
         return self._memo.each("fixed clusters", (self._served, resolvers, self._options), make)
 
-    def _inbound(self) -> Iterable[Any]:
+    def _inbound(self) -> Iterable[Message]:
         served, options = self._served, self._options
         return self._memo.each(
             "inbound", (served, options), lambda: inbound.shared_listeners(served, options)
         )
 
-    def _inbound_routes(self) -> Iterable[Any]:
+    def _inbound_routes(self) -> Iterable[Message]:
         served, options = self._served, self._options
         accounts = self._snapshot.gateway_accounts
         return self._memo.each(
@@ -209,18 +211,18 @@ class _Round:
             lambda: inbound.inbound_routes(served.values(), accounts, options),
         )
 
-    def _mirror_listener(self) -> Iterable[Any]:
+    def _mirror_listener(self) -> Iterable[Message]:
         options = self._options
         return self._memo.each("mirror", (options,), lambda: iter((mirror_listener(options),)))
 
-    def _workload_listeners(self, client: _Client) -> Iterable[Any]:
+    def _workload_listeners(self, client: _Client) -> Iterable[Message]:
         workload, options = client.workload, self._options
         identity = identity_of(workload, options)
         scope = client.view.scope.name
         ports = self._served[workload.uid]
         policy = peer_policy(self._snapshot.peer_authentications, workload, options.root_namespace)
 
-        def make() -> Iterator[Any]:
+        def make() -> Iterator[Message]:
             yield outbound.workload_listener(workload, identity, scope, options)
             yield inbound.workload_listener(workload, identity, ports, policy, options)
 
@@ -236,11 +238,11 @@ class _Round:
                 self.credentials.is_served,
             )
 
-    def _gateway_routes(self, client: _Client) -> Iterator[Any]:
+    def _gateway_routes(self, client: _Client) -> Iterator[Message]:
         for name, port, servers in client.gateway.route_configurations():
             yield gateway_route_configuration(client.view.as_gateway(), name, port, servers)
 
-    def _scope(self, view: View) -> Iterator[tuple[Kind, Iterable[Any]]]:
+    def _scope(self, view: View) -> Iterator[tuple[Kind, Iterable[Message]]]:
         key = view.scope.name
         snapshot = self._snapshot
         rules = (snapshot.virtual_services, snapshot.destination_rules, self._options)
@@ -250,10 +252,10 @@ class _Round:
             service if service.headless else shape(service) for service in view.services.values()
         )
 
-        def listeners() -> Iterator[Any]:
+        def listeners() -> Iterator[Message]:
             yield from scope_listeners(view, resolver, self._options)
 
-        def routes() -> Iterator[Any]:
+        def routes() -> Iterator[Message]:
             for port in http_ports(view):
                 yield route_configuration(view, port)
 
@@ -287,16 +289,16 @@ class _Round:
 
     def _service(
         self, service: ServiceRecord, rules: RuleSet
-    ) -> Iterator[tuple[Kind, Iterable[Any]]]:
+    ) -> Iterator[tuple[Kind, Iterable[Message]]]:
         options = self._options
         key = (service.host, service.apart, rules.variant)
 
-        def clusters() -> Iterator[Any]:
+        def clusters() -> Iterator[Message]:
             for planned in service_clusters(service, rules, options):
                 plan = _with_usable(planned.tls, self.credentials.is_served)
                 yield _with_transport(planned, plan, options.trust_domain)
 
-        def assignments() -> Iterator[Any]:
+        def assignments() -> Iterator[Message]:
             yield from service_assignments(service, rules).values()
 
         needed = [self.credentials.of(need.name) for need in _secrets_needed(service, rules)]
@@ -328,7 +330,9 @@ def _with_usable(plan: TlsPlan, is_served: Callable[[str], bool]) -> TlsPlan:
     return msgspec.structs.replace(plan, certificate=certificate, authority=authority)
 
 
-def _with_transport(planned: PlannedCluster, plan: TlsPlan, trust_domain: str) -> Any:
+def _with_transport(
+    planned: PlannedCluster, plan: TlsPlan, trust_domain: str
+) -> cluster_pb2.Cluster:
     socket, matches = transport_sockets(plan, trust_domain)
     if socket is not None:
         planned.cluster.transport_socket.CopyFrom(socket)

@@ -8,11 +8,11 @@ knows them by their port. What the resolver answers is no business of Envoy's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
-from envoy.config.listener.v3 import listener_components_pb2, udp_listener_config_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2, udp_listener_config_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
 
@@ -37,7 +37,9 @@ def resolver_of(namespace: str, resolvers: Mapping[str, str]) -> str:
     return f"{DNS_CLUSTER}@{namespace}" if namespace in resolvers else DNS_CLUSTER
 
 
-def workload_listener(workload: Workload, resolver: str, options: MeshOptions) -> Any:
+def workload_listener(
+    workload: Workload, resolver: str, options: MeshOptions
+) -> listener_pb2.Listener:
     """Takes what the namespace's rules redirect to port 15053."""
     proxy = udp_proxy_pb2.UdpProxyConfig(
         stat_prefix="dns",
@@ -50,17 +52,19 @@ def workload_listener(workload: Workload, resolver: str, options: MeshOptions) -
         "dns",
         DNS_PORT,
         options,
+        listener_pb2.Listener(
+            udp_listener_config=udp_listener_config_pb2.UdpListenerConfig(),
+            listener_filters=[
+                listener_components_pb2.ListenerFilter(
+                    name="envoy.filters.udp_listener.udp_proxy", typed_config=packed(proxy)
+                )
+            ],
+        ),
         udp=True,
-        udp_listener_config=udp_listener_config_pb2.UdpListenerConfig(),
-        listener_filters=[
-            listener_components_pb2.ListenerFilter(
-                name="envoy.filters.udp_listener.udp_proxy", typed_config=packed(proxy)
-            )
-        ],
     )
 
 
-def tcp_chain(resolver: str) -> Any:
+def tcp_chain(resolver: str) -> listener_components_pb2.FilterChain:
     """Takes queries over TCP, which a client sends when an answer is too long for a datagram."""
     proxy = tcp_proxy_pb2.TcpProxy(
         stat_prefix="dns", cluster=resolver, idle_timeout=seconds(_SESSION)
@@ -68,13 +72,15 @@ def tcp_chain(resolver: str) -> Any:
     return chain(DNS_CHAIN, None, [filter_("envoy.filters.network.tcp_proxy", proxy)])
 
 
-def clusters(options: MeshOptions, resolvers: Mapping[str, str], *, udp: bool) -> Iterator[Any]:
+def clusters(
+    options: MeshOptions, resolvers: Mapping[str, str], *, udp: bool
+) -> Iterator[cluster_pb2.Cluster]:
     yield _cluster(DNS_CLUSTER, _LOOPBACK, options, udp=udp)
     for namespace, address in sorted(resolvers.items()):
         yield _cluster(resolver_of(namespace, resolvers), address, options, udp=udp)
 
 
-def _cluster(name: str, address: str, options: MeshOptions, *, udp: bool) -> Any:
+def _cluster(name: str, address: str, options: MeshOptions, *, udp: bool) -> cluster_pb2.Cluster:
     endpoint = endpoint_components_pb2.Endpoint(
         address=socket_address(address, options.dns_port, udp=udp)
     )
@@ -82,7 +88,7 @@ def _cluster(name: str, address: str, options: MeshOptions, *, udp: bool) -> Any
         name=name,
         type=cluster_pb2.Cluster.STATIC,
         circuit_breakers=circuit_breakers(Policy(), options),
-        **limits.buffers(),
+        per_connection_buffer_limit_bytes=limits.connection_buffer(),
         load_assignment=endpoint_pb2.ClusterLoadAssignment(
             cluster_name=name,
             endpoints=[

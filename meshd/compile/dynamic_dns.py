@@ -6,9 +6,10 @@ https://istio.io/latest/docs/reference/config/networking/service-entry/#ServiceE
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.clusters.dynamic_forward_proxy.v3 import cluster_pb2 as dynamic_cluster_pb2
 from envoy.extensions.common.dynamic_forward_proxy.v3 import dns_cache_pb2
 from envoy.extensions.filters.http.dynamic_forward_proxy.v3 import (
@@ -20,6 +21,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3 import (
     sni_dynamic_forward_proxy_pb2 as sni_filter_pb2,
 )
+from google.protobuf import any_pb2
 
 from meshd.compile.wellknown import filter_, packed
 
@@ -27,20 +29,20 @@ _HTTP_FILTER: Final = "envoy.filters.http.dynamic_forward_proxy"
 _CLUSTER: Final = cluster_pb2.Cluster
 
 
-def dynamic_cluster(*, verified: bool) -> dict[str, Any]:
-    """Fields of a cluster of whatever names requests have; ``verified``: so is the server's."""
+def dynamic_cluster(*, verified: bool) -> cluster_pb2.Cluster:
+    """The part of a cluster of whatever names requests have; ``verified``: so is the server's."""
     config = dynamic_cluster_pb2.ClusterConfig(
         dns_cache_config=_cache(), allow_insecure_cluster_options=not verified
     )
-    return {
-        "lb_policy": _CLUSTER.CLUSTER_PROVIDED,
-        "cluster_type": _CLUSTER.CustomClusterType(
+    return _CLUSTER(
+        lb_policy=_CLUSTER.CLUSTER_PROVIDED,
+        cluster_type=_CLUSTER.CustomClusterType(
             name="envoy.clusters.dynamic_forward_proxy", typed_config=packed(config)
         ),
-    }
+    )
 
 
-def http_filter() -> Any:
+def http_filter() -> http_connection_manager_pb2.HttpFilter:
     """Looks up requests' hosts, on routes that ask for it. It is there whether any does or not, so
     that one more service changes routes and no listener."""
     return http_connection_manager_pb2.HttpFilter(
@@ -50,17 +52,17 @@ def http_filter() -> Any:
     )
 
 
-def looked_up() -> dict[str, Any]:
+def looked_up() -> dict[str, any_pb2.Any]:
     """Part of ``typed_per_filter_config`` of a route."""
     return {_HTTP_FILTER: packed(http_filter_pb2.PerRouteConfig())}
 
 
-def by_server_name(port: int) -> Any:
+def by_server_name(port: int) -> listener_components_pb2.Filter:
     """The network filter that looks up a TLS hello's name, to be connected to on this port."""
     config = sni_filter_pb2.FilterConfig(dns_cache_config=_cache(), port_value=port)
     return filter_("envoy.filters.network.sni_dynamic_forward_proxy", config)
 
 
-def _cache() -> Any:
+def _cache() -> dns_cache_pb2.DnsCacheConfig:
     """One for the whole proxy. Envoy wants it described alike wherever it is named."""
     return dns_cache_pb2.DnsCacheConfig(name="dynamic", dns_lookup_family=_CLUSTER.V4_PREFERRED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
@@ -22,7 +22,7 @@ TLS_MATCH: Final = "envoy.transport_socket_match"
 """Metadata by which Envoy chooses a transport socket for each endpoint."""
 
 
-def lb_endpoint(endpoint: Endpoint) -> Any:
+def lb_endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
     return endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(
             address=socket_address(endpoint.address, endpoint.port)
@@ -32,7 +32,7 @@ def lb_endpoint(endpoint: Endpoint) -> Any:
     )
 
 
-def _metadata(namespace: str, values: Mapping[str, str]) -> Any:
+def _metadata(namespace: str, values: Mapping[str, str]) -> base_pb2.Metadata:
     metadata = base_pb2.Metadata()
     metadata.filter_metadata[namespace].update(values)
     return metadata
@@ -41,7 +41,9 @@ def _metadata(namespace: str, values: Mapping[str, str]) -> Any:
 _MUTUAL_TLS: Final = _metadata(TLS_MATCH, {"tlsMode": "istio"})
 
 
-def load_assignment(name: str, endpoints: Iterable[Any]) -> Any:
+def load_assignment(
+    name: str, endpoints: Iterable[endpoint_components_pb2.LbEndpoint]
+) -> endpoint_pb2.ClusterLoadAssignment:
     """One group of ``LbEndpoint`` in the order given; none at all when there are no endpoints."""
     places = list(endpoints)
     groups = [endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=places)] if places else []
@@ -50,7 +52,7 @@ def load_assignment(name: str, endpoints: Iterable[Any]) -> Any:
 
 def near_assignment(
     name: str, endpoints: Iterable[Endpoint], nearness: LocalityLbSetting, client: Client
-) -> Any:
+) -> endpoint_pb2.ClusterLoadAssignment:
     """Endpoints in groups, by how near they are to a client."""
     return endpoint_pb2.ClusterLoadAssignment(
         cluster_name=name,
@@ -58,7 +60,7 @@ def near_assignment(
     )
 
 
-def _near_group(group: Group) -> Any:
+def _near_group(group: Group) -> endpoint_components_pb2.LocalityLbEndpoints:
     region, zone, subzone = parts(group.locality)
     return endpoint_components_pb2.LocalityLbEndpoints(
         locality=base_pb2.Locality(region=region, zone=zone, sub_zone=subzone),
@@ -72,13 +74,15 @@ def has_labels(endpoint: Endpoint, labels: Mapping[str, str]) -> bool:
     return labels.items() <= endpoint.labels.items()
 
 
-def service_assignments(service: ServiceRecord, rules: RuleSet) -> dict[str, Any]:
+def service_assignments(
+    service: ServiceRecord, rules: RuleSet
+) -> dict[str, endpoint_pb2.ClusterLoadAssignment]:
     """The load assignments of all clusters of a service under these rules, by their EDS name.
 
     Those without a subset are the same for every variant of the rules, unless they are ordered for
     its clients.
     """
-    assignments: dict[str, Any] = {}
+    assignments: dict[str, endpoint_pb2.ClusterLoadAssignment] = {}
     for port in service.ports:
         if port.protocol is Protocol.UDP:
             continue

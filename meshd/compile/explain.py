@@ -7,7 +7,8 @@ it cannot say anything else than what the proxies do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+
+from envoy.config.route.v3 import route_components_pb2
 
 from meshd import wire
 from meshd.compile import route_choice
@@ -240,7 +241,7 @@ def _by_address(view: View, address: str) -> ServiceRecord | None:
     return next((one for one in view.services.values() if address in one.addresses), None)
 
 
-def _weighted(action: Any) -> Iterator[tuple[str, int]]:
+def _weighted(action: route_components_pb2.RouteAction) -> Iterator[tuple[str, int]]:
     if action.WhichOneof("cluster_specifier") == "cluster":
         yield action.cluster, 1
         return
@@ -257,12 +258,12 @@ def _describe_nearness(nearness: LocalityLbSetting, client: Client) -> str:
     return f"{place}: near endpoints first, others when those fail"
 
 
-def _describe(route: Any) -> str:
+def _describe(route: route_components_pb2.Route) -> str:
     """Where the route comes from, and what it does beside forwarding."""
     origin = route.metadata.filter_metadata.get("istio")
     parts = [route.name or "unnamed"]
     if origin:
-        parts.append(f"of {origin['config'].removeprefix('/apis/')}")
+        parts.append(f"of {str(origin['config']).removeprefix('/apis/')}")
         if "delegate" in origin:
             parts.append(f"from its delegate {origin['delegate']}")
     if route.HasField("route") and route.route.timeout.ToSeconds():

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 
 from meshd.compile import wellknown
 from meshd.compile.chain_choice import Choice
@@ -17,7 +19,7 @@ from meshd.compile.gateway_ports import BoundServer, GatewayPorts
 from meshd.compile.gateway_tls import gateway_server
 from meshd.compile.http import gateway_manager
 from meshd.compile.listeners import chain, in_namespace
-from meshd.compile.matching import always, to_chain
+from meshd.compile.matching import Way, always, to_chain
 from meshd.compile.names import gateway_routes
 from meshd.compile.opaque import target_filters
 from meshd.compile.opaque_rules import Rule, tcp_rules, tls_rules
@@ -42,7 +44,7 @@ class _Port:
     options: MeshOptions
     is_served: Callable[[str], bool]
 
-    def manager(self, server: str = "") -> Any:
+    def manager(self, server: str = "") -> listener_components_pb2.Filter:
         routes = gateway_routes(self.number, self.owner, server)
         return gateway_manager(f"gateway_{self.number}", routes, self.options, tls=bool(server))
 
@@ -54,7 +56,7 @@ def workload_listeners(  # noqa: PLR0917
     view: View,
     options: MeshOptions,
     is_served: Callable[[str], bool],
-) -> Iterator[Any]:
+) -> Iterator[listener_pb2.Listener]:
     """One listener for each port. ``is_served``: whether proxies are sent a secret of this name.
 
     Which hosts the servers have is in its matcher and in the routes: no chain depends on it.
@@ -71,22 +73,24 @@ def workload_listeners(  # noqa: PLR0917
                 f"gateway|{number}",
                 number,
                 options,
-                listener_filters=[wellknown.inspect_tls()]
-                if any(server.server.is_tls for server in servers)
-                else [],
-                filter_chain_matcher=way.matcher if way.HasField("matcher") else always(way),
-                filter_chains=[chains[name] for name in sorted(chains)],
+                listener_pb2.Listener(
+                    listener_filters=[wellknown.inspect_tls()]
+                    if any(server.server.is_tls for server in servers)
+                    else [],
+                    filter_chain_matcher=way.matcher if way.HasField("matcher") else always(way),
+                    filter_chains=[chains[name] for name in sorted(chains)],
+                ),
             )
 
 
-def _chains(port: _Port) -> tuple[dict[str, Any], Any]:
+def _chains(port: _Port) -> tuple[dict[str, listener_components_pb2.FilterChain], Way | None]:
     """By name, and the way to them; None: there is nothing to serve.
 
     Servers in clear text share one chain; those with TLS are told apart by server name.
     """
     if any(server.server.is_clear_text for server in port.servers):
         return {"http": chain("http", None, [port.manager()])}, to_chain("http")
-    chains: dict[str, Any] = {}
+    chains: dict[str, listener_components_pb2.FilterChain] = {}
     choice = Choice()
     for server in port.servers:
         if server.server.terminates_tls and server.server.is_http:
@@ -142,7 +146,9 @@ def _rules(
                 yield (each.server_hosts if remaining else each.hosts), rule
 
 
-def _chain(port: _Port, server: BoundServer, name: str, filters: list[Any]) -> Any:
+def _chain(
+    port: _Port, server: BoundServer, name: str, filters: list[listener_components_pb2.Filter]
+) -> listener_components_pb2.FilterChain:
     """Its name says all that it is made from."""
     if not server.server.terminates_tls:
         return chain(name, None, filters)
@@ -153,7 +159,7 @@ def _chain(port: _Port, server: BoundServer, name: str, filters: list[Any]) -> A
 
 def _transport_socket(
     server: BoundServer, identity: Identity, is_served: Callable[[str], bool]
-) -> Any:
+) -> base_pb2.TransportSocket:
     tls = server.server.tls
     assert tls is not None  # noqa: S101  (it terminates TLS)
     if tls.mode == "ISTIO_MUTUAL":

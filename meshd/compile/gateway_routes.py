@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from envoy.config.route.v3 import route_components_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from meshd.compile.gateway_hosts import bound
 from meshd.compile.gateway_ports import BoundServer
@@ -20,7 +19,7 @@ _VirtualHost = route_components_pb2.VirtualHost
 
 def gateway_route_configuration(
     view: View, name: str, port: int, servers: Sequence[BoundServer]
-) -> Any:
+) -> route_pb2.RouteConfiguration:
     """The routes of servers that share a port, as the gateway's own scope sees the mesh.
 
     A host that no VirtualService routes is answered 404.
@@ -47,7 +46,7 @@ class _HostRoutes:
 
     def __init__(self) -> None:
         self.redirects = False
-        self._routes: list[Any] = []
+        self._routes: list[route_components_pb2.Route] = []
         self._seen: set[tuple[str, str]] = set()
 
     def add(self, routing: Routing, server: BoundServer, view: View, entrance: Entrance) -> None:
@@ -57,7 +56,7 @@ class _HostRoutes:
             self._routes += http_routes(routing, view, entrance)
         self.redirects = self.redirects or server.server.redirects
 
-    def virtual_host(self, name: str, domain: str) -> Any:
+    def virtual_host(self, name: str, domain: str) -> route_components_pb2.VirtualHost:
         tls = _VirtualHost.ALL if self.redirects else _VirtualHost.NONE
         return _VirtualHost(
             name=name,

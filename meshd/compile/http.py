@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
-from envoy.config.core.v3 import base_pb2, protocol_pb2
+from envoy.config.core.v3 import base_pb2, extension_pb2, protocol_pb2
 from envoy.config.listener.v3 import listener_components_pb2
+from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
@@ -55,7 +56,9 @@ SERVER_NAME: Final = "istio-envoy"
 _ROUTER: Final = "envoy.filters.http.router"
 
 
-def client_manager(stat_prefix: str, routes: str, options: MeshOptions) -> Any:
+def client_manager(
+    stat_prefix: str, routes: str, options: MeshOptions
+) -> listener_components_pb2.Filter:
     """For a workload's outgoing requests; ``routes`` names the route configuration."""
     parts = _Manager(
         stat_prefix=stat_prefix,
@@ -69,7 +72,7 @@ def client_manager(stat_prefix: str, routes: str, options: MeshOptions) -> Any:
 
 def server_manager(
     cluster: InboundCluster, options: MeshOptions, *, mutual_tls: bool, http10: bool = False
-) -> Any:
+) -> listener_components_pb2.Filter:
     """For requests to a workload's own port.
 
     The application sees who called in ``x-forwarded-client-cert``, which nobody can forge: it is
@@ -93,7 +96,9 @@ def server_manager(
     return _manager(options, parts)
 
 
-def gateway_manager(stat_prefix: str, routes: str, options: MeshOptions, *, tls: bool) -> Any:
+def gateway_manager(
+    stat_prefix: str, routes: str, options: MeshOptions, *, tls: bool
+) -> listener_components_pb2.Filter:
     """For requests from outside the mesh: what the client claims about itself is not trusted."""
     parts = _Manager(
         stat_prefix=stat_prefix,
@@ -113,8 +118,11 @@ def gateway_manager(stat_prefix: str, routes: str, options: MeshOptions, *, tls:
 
 
 def copies_manager(
-    stat_prefix: str, routes: Any, http_filters: list[Any], options: MeshOptions
-) -> Any:
+    stat_prefix: str,
+    routes: route_pb2.RouteConfiguration,
+    http_filters: list[http_connection_manager_pb2.HttpFilter],
+    options: MeshOptions,
+) -> listener_components_pb2.Filter:
     """For copies of requests, which were judged when they came: they are sent on as they are."""
     router = packed(router_pb2.Router())
     router_filter = http_connection_manager_pb2.HttpFilter(name=_ROUTER, typed_config=router)
@@ -152,7 +160,7 @@ def _manager(
     return filter_("envoy.filters.network.http_connection_manager", manager)
 
 
-def _http1(*, http10: bool) -> Any:
+def _http1(*, http10: bool) -> protocol_pb2.Http1ProtocolOptions | None:
     """``http10``: the old version is taken, too, in which a request may have no host."""
     if not http10:
         return None
@@ -161,7 +169,7 @@ def _http1(*, http10: bool) -> Any:
     )
 
 
-def _without_control() -> Any:
+def _without_control() -> extension_pb2.TypedExtensionConfig:
     """Takes headers away by which a request would tell the router what to do. Envoy heeds them of
     any client that claims a private address in x-forwarded-for."""
     mutation = mutation_rules_pb2.HeaderMutation
@@ -172,7 +180,7 @@ def _without_control() -> Any:
     )
 
 
-def _says_what_was_not_sent() -> Any:
+def _says_what_was_not_sent() -> http_connection_manager_pb2.LocalReplyConfig:
     could_not_connect = accesslog_pb2.AccessLogFilter(
         response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=["UF"])
     )
@@ -186,14 +194,14 @@ def _says_what_was_not_sent() -> Any:
     return http_connection_manager_pb2.LocalReplyConfig(mappers=[mapper])
 
 
-def _routes(name: str) -> Any:
+def _routes(name: str) -> http_connection_manager_pb2.Rds:
     return http_connection_manager_pb2.Rds(config_source=over_ads(), route_config_name=name)
 
 
-def _filters(*, of_client: bool = False) -> list[Any]:
+def _filters(*, of_client: bool = False) -> list[http_connection_manager_pb2.HttpFilter]:
     """``of_client``: with those that carry out what the routes say."""
     http_filter = http_connection_manager_pb2.HttpFilter
-    filters: list[Any] = []
+    filters: list[http_connection_manager_pb2.HttpFilter] = []
     if of_client:
         filters += [
             http_filter(name="envoy.filters.http.cors", typed_config=packed(cors_pb2.Cors())),

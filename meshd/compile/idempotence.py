@@ -11,12 +11,13 @@ https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_filters/rou
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
+from google.protobuf import any_pb2
 
 from meshd.compile.wellknown import packed
 from meshd.model.traffic import HTTPRetry
@@ -30,7 +31,7 @@ NOT_SENT: Final = "x-meshd-not-sent"
 application, so that the request may be made again, whatever its method. Workloads do not see it."""
 
 
-def idempotence_filter() -> Any:
+def idempotence_filter() -> header_mutation_pb2.HeaderMutation:
     """Its configuration, for HTTP connection managers."""
     condition = base_pb2.HeaderValueOption(
         header=base_pb2.HeaderValue(key="x-envoy-retry-on", value=_CONDITION),
@@ -43,12 +44,12 @@ def idempotence_filter() -> Any:
     )
 
 
-def idempotence_settings(asked: HTTPRetry | None) -> dict[str, Any]:
+def idempotence_settings(asked: HTTPRetry | None) -> dict[str, any_pb2.Any]:
     """Part of ``typed_per_filter_config`` of a route: who says what is to be retried means it."""
     if asked is None or (asked.attempts > 0 and not asked.retry_on):
         return {}
     return never()
 
 
-def never() -> dict[str, Any]:
+def never() -> dict[str, any_pb2.Any]:
     return {FILTER: packed(route_components_pb2.FilterConfig(disabled=True))}

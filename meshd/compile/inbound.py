@@ -14,12 +14,14 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from xds.type.matcher.v3 import matcher_pb2
 
 from meshd.compile import limits, wellknown
 from meshd.compile.http import server_manager
@@ -34,18 +36,20 @@ from meshd.compile.listeners import (
     own_traps,
     refused,
 )
-from meshd.compile.matching import always, by_http, by_mesh_tls, by_port, by_workload, to_chain
+from meshd.compile.matching import Way, always, by_http, by_mesh_tls, by_port, by_workload, to_chain
 from meshd.compile.names import InboundCluster
 from meshd.compile.peer_authentication import Mode, PeerPolicy
 from meshd.compile.served import Ports, Spoken
 from meshd.compile.tcp import tcp_proxy
 from meshd.compile.tls import HTTP_ALPN, TCP_ALPN, mesh_server
 from meshd.compile.traffic_policy import Policy, circuit_breakers
-from meshd.compile.wellknown import TRANSITIVE, packed, seconds, state_value
+from meshd.compile.wellknown import TRANSITIVE, StateValue, packed, seconds, state_value
 from meshd.model.interception import INBOUND_PORT, PROXY_INBOUND_MARK
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 
+_Chains = dict[str, listener_components_pb2.FilterChain]
+"""By name."""
 _UNDECLARED: Final = "InboundPassthroughCluster"
 
 
@@ -71,7 +75,9 @@ class Entry(NamedTuple):
 ENTRIES: Final = tuple(itertools.starmap(Entry, itertools.product((True, False), repeat=2)))
 
 
-def inbound_clusters(served: Iterable[Ports], options: MeshOptions) -> Iterator[Any]:
+def inbound_clusters(
+    served: Iterable[Ports], options: MeshOptions
+) -> Iterator[cluster_pb2.Cluster]:
     """One for each port number and version of HTTP, whoever serves it, and one for ports that no
     service declares; and the ways from the thin listeners to the internal ones."""
     pairs = {(port, spoken) for ports in served for port, spoken in ports.items()}
@@ -79,7 +85,7 @@ def inbound_clusters(served: Iterable[Ports], options: MeshOptions) -> Iterator[
     clusters |= {InboundCluster(port) for port, spoken in pairs if spoken is Spoken.SNIFFED}
     for cluster in sorted(clusters, key=str):
         yield _to_application(str(cluster), _HTTP_OPTIONS[cluster.variant], options)
-    yield _to_application(_UNDECLARED, {}, options)
+    yield _to_application(_UNDECLARED, None, options)
     for entry in ENTRIES:
         yield internal_cluster(entry.listener, entry.listener)
 
@@ -92,31 +98,40 @@ _VARIANTS: Final = {
     Spoken.SNIFFED: "either",
 }
 _OPTIONS: Final = http_protocol_options_pb2.HttpProtocolOptions
-_HTTP_OPTIONS: Final[Mapping[str, dict[str, Any]]] = {
-    "": {},
-    "http2": {"explicit_http_config": {"http2_protocol_options": limits.http2()}},
-    "either": {"use_downstream_protocol_config": {"http2_protocol_options": limits.http2()}},
+_HTTP_OPTIONS: Final = {
+    "": None,
+    "http2": _OPTIONS(
+        explicit_http_config=_OPTIONS.ExplicitHttpConfig(http2_protocol_options=limits.http2())
+    ),
+    "either": _OPTIONS(
+        use_downstream_protocol_config=_OPTIONS.UseDownstreamHttpConfig(
+            http2_protocol_options=limits.http2()
+        )
+    ),
 }
 
 
-def _to_application(name: str, http: dict[str, Any], mesh: MeshOptions) -> Any:
+def _to_application(
+    name: str, http: http_protocol_options_pb2.HttpProtocolOptions | None, mesh: MeshOptions
+) -> cluster_pb2.Cluster:
     """To where the client wanted to go, from inside the namespace."""
-    options = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(_OPTIONS(**http))}
     return cluster_pb2.Cluster(
         name=name,
         type=cluster_pb2.Cluster.ORIGINAL_DST,
         lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
         connect_timeout=seconds(10),
         circuit_breakers=circuit_breakers(Policy(), mesh),
-        **limits.buffers(),
+        per_connection_buffer_limit_bytes=limits.connection_buffer(),
         upstream_bind_config=wellknown.from_namespace(PROXY_INBOUND_MARK),
-        typed_extension_protocol_options=options if http else {},
+        typed_extension_protocol_options={_OPTIONS.DESCRIPTOR.full_name: packed(http)}
+        if http
+        else {},
     )
 
 
 def inbound_routes(
     served: Iterable[Ports], accounts: Iterable[tuple[str, str]], options: MeshOptions
-) -> Iterator[Any]:
+) -> Iterator[route_pb2.RouteConfiguration]:
     """For the requests that come over mutual TLS. ``accounts``: those of gateways."""
     gateways = [Identity(options.trust_domain, *account) for account in accounts]
     clusters = {
@@ -131,7 +146,7 @@ def inbound_routes(
 
 def workload_listener(
     workload: Workload, identity: Identity, ports: Ports, policy: PeerPolicy, options: MeshOptions
-) -> Any:
+) -> listener_pb2.Listener:
     """Takes what the namespace's rules redirect to port 15006.
 
     A connection that begins like the mesh's mutual TLS is taken as such, wherever that is
@@ -152,29 +167,31 @@ def workload_listener(
         "inbound",
         INBOUND_PORT,
         options,
-        listener_filters=[
-            wellknown.original_destination(),
-            wellknown.state_on_accept(*wellknown.whose(workload, TRANSITIVE), *handover()),
-            wellknown.inspect_tls(),
-        ],
-        # The proxy of a client may have other things to do than to go on at once, so this is longer
-        # than clients that wait for the server's first words would like.
-        listener_filters_timeout=seconds(options.mutual_tls_timeout),
-        continue_on_listener_filters_timeout=True,
-        filter_chain_matcher=_matcher(way),
-        filter_chains=[
-            *_chains(identity, modes, inspected=bool(inspected)),
-            *([refused()] if traps or Mode.STRICT in modes else []),
-        ],
+        listener_pb2.Listener(
+            listener_filters=[
+                wellknown.original_destination(),
+                wellknown.state_on_accept(*wellknown.whose(workload, TRANSITIVE), *handover()),
+                wellknown.inspect_tls(),
+            ],
+            # The proxy of a client may have other things to do than to go on at once, so this is
+            # longer than clients that wait for the server's first words would like.
+            listener_filters_timeout=seconds(options.mutual_tls_timeout),
+            continue_on_listener_filters_timeout=True,
+            filter_chain_matcher=_matcher(way),
+            filter_chains=[
+                *_chains(identity, modes, inspected=bool(inspected)),
+                *([refused()] if traps or Mode.STRICT in modes else []),
+            ],
+        ),
     )
 
 
-def _matcher(way: Any) -> Any:
+def _matcher(way: Way) -> matcher_pb2.Matcher:
     """There is one even where nothing is asked, for with and without are listeners of two kinds."""
     return way.matcher if way.HasField("matcher") else always(way)
 
 
-def _way(mode: Mode, *, inspected: bool) -> Any:
+def _way(mode: Mode, *, inspected: bool) -> Way:
     """To where a connection goes."""
     plain = to_chain(Entry(mutual_tls=False, inspected=inspected).chain)
     mutual = to_chain(Entry(mutual_tls=True, inspected=inspected).chain)
@@ -187,7 +204,9 @@ def _way(mode: Mode, *, inspected: bool) -> Any:
             return by_mesh_tls(mutual, to_chain(REFUSED))
 
 
-def _chains(identity: Identity, modes: set[Mode], *, inspected: bool) -> Iterator[Any]:
+def _chains(
+    identity: Identity, modes: set[Mode], *, inspected: bool
+) -> Iterator[listener_components_pb2.FilterChain]:
     """Those that any of these modes leads to, for they take memory."""
     for entry in ENTRIES:
         if entry.inspected and not inspected:
@@ -206,7 +225,7 @@ def _chains(identity: Identity, modes: set[Mode], *, inspected: bool) -> Iterato
             yield chain(entry.chain, None, [tcp_proxy("inbound", [(entry.listener, 1)])])
 
 
-def _peer(identity: Identity) -> Iterator[Any]:
+def _peer(identity: Identity) -> Iterator[StateValue]:
     """Who called, known once the handshake is done."""
     yield state_value(wellknown.PEER_STATE, "%DOWNSTREAM_PEER_URI_SAN%", TRANSITIVE)
     yield state_value(
@@ -217,11 +236,13 @@ def _peer(identity: Identity) -> Iterator[Any]:
     )
 
 
-def shared_listeners(served: Mapping[str, Ports], options: MeshOptions) -> Iterator[Any]:
+def shared_listeners(
+    served: Mapping[str, Ports], options: MeshOptions
+) -> Iterator[listener_pb2.Listener]:
     """The internal listeners behind the thin ones of the workloads that serve these ports, by
     uid."""
     for entry in ENTRIES:
-        chains: dict[str, Any] = {}
+        chains: _Chains = {}
         ways = (_inspected_ways if entry.inspected else _known_ways)(served, entry, options, chains)
         inspectors = [wellknown.inspect_http()] if entry.inspected else []
         yield listener_pb2.Listener(
@@ -235,7 +256,7 @@ def shared_listeners(served: Mapping[str, Ports], options: MeshOptions) -> Itera
             ],
             listener_filters_timeout=seconds(options.protocol_detection_timeout),
             continue_on_listener_filters_timeout=True,
-            **limits.buffers(),
+            per_connection_buffer_limit_bytes=limits.connection_buffer(),
             filter_chain_matcher=by_port({**ways, INBOUND_PORT: to_chain(LOOP)}).matcher,
             filter_chains=[loop_trap(), *(chains[name] for name in sorted(chains))],
             default_filter_chain=chain(
@@ -245,10 +266,10 @@ def shared_listeners(served: Mapping[str, Ports], options: MeshOptions) -> Itera
 
 
 def _known_ways(
-    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: dict[str, Any]
-) -> dict[int, Any]:
+    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: _Chains
+) -> dict[int, Way]:
     """By port and workload: what one serves may be something else at another, or nothing."""
-    ways: dict[int, dict[str, Any]] = defaultdict(dict)
+    ways: dict[int, dict[str, Way]] = defaultdict(dict)
     for uid, ports in sorted(served.items()):
         for port, spoken in ports.items():
             if spoken is not Spoken.SNIFFED:
@@ -257,8 +278,8 @@ def _known_ways(
 
 
 def _inspected_ways(
-    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: dict[str, Any]
-) -> dict[int, Any]:
+    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: _Chains
+) -> dict[int, Way]:
     """By port: the thin listeners send nothing else here."""
     inspected = {
         port
@@ -276,9 +297,7 @@ def _inspected_ways(
     }
 
 
-def _to(
-    chains: dict[str, Any], port: int, spoken: Spoken, entry: Entry, options: MeshOptions
-) -> Any:
+def _to(chains: _Chains, port: int, spoken: Spoken, entry: Entry, options: MeshOptions) -> Way:
     """To a port's chain, which is made if it is not there yet."""
     name = f"{port}|{spoken}"
     if name not in chains:
@@ -295,7 +314,7 @@ def _to(
     return to_chain(name)
 
 
-def _as_the_client() -> Any:
+def _as_the_client() -> listener_components_pb2.ListenerFilter:
     return listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.original_src",
         typed_config=packed(original_src_pb2.OriginalSrc(mark=PROXY_INBOUND_MARK)),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
@@ -26,25 +26,30 @@ from meshd.model.workload import Identity
 
 CLIENT_CERTIFICATE: Final = "x-forwarded-client-cert"
 _Option: Final = base_pb2.HeaderValueOption
+_Route = route_components_pb2.Route
 _RETRIES: Final = 2
 
 
-def plain_routes(cluster: InboundCluster) -> Any:
+def plain_routes(cluster: InboundCluster) -> route_pb2.RouteConfiguration:
     """For callers without a certificate."""
     return _configuration(cluster, _routes(cluster, "default"))
 
 
-def certified_routes(cluster: InboundCluster, gateways: Iterable[Identity]) -> Any:
+def certified_routes(
+    cluster: InboundCluster, gateways: Iterable[Identity]
+) -> route_pb2.RouteConfiguration:
     """For callers with a certificate of the mesh."""
     names = [identity.uri for identity in gateways]
-    routes = _routes(cluster, "default", **_named(_Option.OVERWRITE_IF_EXISTS_OR_ADD))
+    routes = _routes(cluster, "default", headers=[_named(_Option.OVERWRITE_IF_EXISTS_OR_ADD)])
     if names:
-        appended = _named(_Option.APPEND_IF_EXISTS_OR_ADD)
-        routes = [*_routes(cluster, "gateway", callers=names, **appended), *routes]
+        appended = [_named(_Option.APPEND_IF_EXISTS_OR_ADD)]
+        routes = [*_routes(cluster, "gateway", callers=names, headers=appended), *routes]
     return _configuration(cluster, routes)
 
 
-def _configuration(cluster: InboundCluster, routes: Sequence[Any]) -> Any:
+def _configuration(
+    cluster: InboundCluster, routes: Sequence[_Route]
+) -> route_pb2.RouteConfiguration:
     host = route_components_pb2.VirtualHost(
         name=f"inbound|{cluster.port}||", domains=["*"], routes=routes
     )
@@ -58,9 +63,13 @@ def _configuration(cluster: InboundCluster, routes: Sequence[Any]) -> Any:
 
 
 def _routes(
-    cluster: InboundCluster, name: str, *, callers: Sequence[str] = (), **fields: Any
-) -> list[Any]:
-    """``callers``: for these alone."""
+    cluster: InboundCluster,
+    name: str,
+    *,
+    callers: Sequence[str] = (),
+    headers: Sequence[base_pb2.HeaderValueOption] = (),
+) -> list[_Route]:
+    """``callers``: for these alone. ``headers`` are added to the request."""
     retries = route_components_pb2.RetryPolicy(retry_on="reset", num_retries={"value": _RETRIES})
     return [
         route_components_pb2.Route(
@@ -73,18 +82,18 @@ def _routes(
             route=route_components_pb2.RouteAction(
                 cluster=str(cluster), timeout=seconds(0), retry_policy=policy
             ),
-            **fields,
+            request_headers_to_add=headers,
         )
         for methods, policy in (([_idempotent()], retries), ([], None))
     ]
 
 
-def _idempotent() -> Any:
+def _idempotent() -> route_components_pb2.HeaderMatcher:
     matcher = string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex="|".join(METHODS)))
     return route_components_pb2.HeaderMatcher(name=":method", string_match=matcher)
 
 
-def _called_by(names: Sequence[str]) -> Any:
+def _called_by(names: Sequence[str]) -> filter_state_pb2.FilterStateMatcher:
     regex = "|".join(map(re.escape, names))
     return filter_state_pb2.FilterStateMatcher(
         key=PEER_STATE,
@@ -92,9 +101,11 @@ def _called_by(names: Sequence[str]) -> Any:
     )
 
 
-def _named(action: Any) -> dict[str, Any]:
-    """Fields of a route that adds the caller's element to the header, or puts it in its place."""
+def _named(
+    action: base_pb2.HeaderValueOption.HeaderAppendAction,
+) -> base_pb2.HeaderValueOption:
+    """Adds the caller's element to the header, or puts it in its place."""
     element = base_pb2.HeaderValue(
         key=CLIENT_CERTIFICATE, value=f"%FILTER_STATE({CLIENT_CERTIFICATE_STATE}:PLAIN)%"
     )
-    return {"request_headers_to_add": [_Option(header=element, append_action=action)]}
+    return _Option(header=element, append_action=action)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2, base_pb2
@@ -17,12 +16,13 @@ from meshd.compile.wellknown import (
     LOCAL_ADDRESS_STATE,
     ONCE,
     REMOTE_ADDRESS_STATE,
+    StateValue,
     packed,
     state_value,
 )
 
 
-def handover() -> Iterator[Any]:
+def handover() -> Iterator[StateValue]:
     """Filter state that lets the internal listener see the connection's own addresses.
 
     Shared once: the client's port in it would else give each connection upstream pools of its own.
@@ -33,7 +33,7 @@ def handover() -> Iterator[Any]:
     )
 
 
-def internal_cluster(name: str, listener: str) -> Any:
+def internal_cluster(name: str, listener: str) -> cluster_pb2.Cluster:
     """A cluster whose one endpoint is an internal listener."""
     address = address_pb2.Address(
         envoy_internal_address=address_pb2.EnvoyInternalAddress(server_listener_name=listener)
@@ -48,7 +48,7 @@ def internal_cluster(name: str, listener: str) -> Any:
         name=name,
         type=cluster_pb2.Cluster.STATIC,
         circuit_breakers=circuit_breakers(Policy()),
-        **limits.buffers(),
+        per_connection_buffer_limit_bytes=limits.connection_buffer(),
         load_assignment=endpoint_pb2.ClusterLoadAssignment(
             cluster_name=name,
             endpoints=[endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=[endpoint])],

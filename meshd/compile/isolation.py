@@ -9,7 +9,7 @@ it is about with it, because without its TLS settings they would be spoken to in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -45,7 +45,7 @@ class Part(msgspec.Struct, frozen=True):
     field: str
     key: str
     """Within the field; what people call it."""
-    value: Any
+    value: object
 
     def __str__(self) -> str:
         kind = getattr(self.value, "KIND", "")
@@ -134,7 +134,7 @@ def without(snapshot: Snapshot, left_out: Iterable[Part]) -> Snapshot:
     if not gone:
         return snapshot
     gone |= {("services", host) for host in _spoken_to(snapshot, gone)}
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         field: {
             key: value
             for key, value in getattr(snapshot, field).items()

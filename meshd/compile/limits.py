@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.core.v3 import protocol_pb2, socket_option_pb2
+from google.protobuf import wrappers_pb2
 
 from meshd.model.buffers import CONNECTION_BUFFER, CONNECTION_WINDOW, KIB, STREAM_WINDOW
 
@@ -25,12 +26,12 @@ _RECEIVING: Final = (socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * KIB)
 """The kernel would let it grow to several MiB, all of which a connection that is not read fills."""
 
 
-def buffers() -> dict[str, Any]:
-    """Fields of a listener or a cluster."""
-    return {"per_connection_buffer_limit_bytes": {"value": CONNECTION_BUFFER}}
+def connection_buffer() -> wrappers_pb2.UInt32Value:
+    """What a listener or a cluster may hold of a connection."""
+    return wrappers_pb2.UInt32Value(value=CONNECTION_BUFFER)
 
 
-def socket_options(*, local: bool = False) -> list[Any]:
+def socket_options(*, local: bool = False) -> list[socket_option_pb2.SocketOption]:
     """Of a socket whose far end may not read, or, at the other side of the proxy, is not read:
     the kernel's buffers are small, too. ``local``: the far end is in the proxy's own host, so that
     a window of the size of a buffer costs no throughput."""
@@ -45,9 +46,9 @@ def http2(
     max_concurrent_streams: int | None = None,
     *,
     allow_connect: bool = False,
-    keep_alive: Any = None,
-) -> Any:
-    """Options of HTTP/2, whichever side it is spoken to. ``keep_alive``: KeepaliveSettings."""
+    keep_alive: protocol_pb2.KeepaliveSettings | None = None,
+) -> protocol_pb2.Http2ProtocolOptions:
+    """Options of HTTP/2, whichever side it is spoken to."""
     streams = max_concurrent_streams
     return protocol_pb2.Http2ProtocolOptions(
         max_concurrent_streams={"value": streams} if streams else None,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from envoy.config.core.v3 import address_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 
 from meshd.compile import limits
-from meshd.compile.matching import to_chain
+from meshd.compile.matching import Way, to_chain
 from meshd.compile.names import BLACK_HOLE_CLUSTER
 from meshd.compile.tcp import tcp_proxy
 from meshd.compile.wellknown import seconds, socket_address
@@ -41,18 +41,20 @@ def in_namespace(
     what: str,
     port: int,
     options: MeshOptions,
+    parts: listener_pb2.Listener,
     *,
     udp: bool = False,
-    **parts: Any,
-) -> Any:
+) -> listener_pb2.Listener:
     """A listener on all addresses of the workload's namespace, those of IPv6 too that come later.
+
+    ``parts``: what is not the same in all of them.
 
     A service of the host has ports of its own there, and those that take what it sends itself are
     reached from the host only.
     """
     netns, number = workload.netns, port_of(workload, port)
     v4, v6 = _LOOPBACK if workload.host and port in _OF_CLIENTS else _ANY
-    return listener_pb2.Listener(
+    listener = listener_pb2.Listener(
         name=listener_name(workload.uid, what),
         stat_prefix=what,
         address=socket_address(v4, number, netns, udp=udp),
@@ -68,9 +70,10 @@ def in_namespace(
         max_connections_to_accept_per_socket_event=None if udp else {"value": 1},
         traffic_direction="UNSPECIFIED" if udp else "INBOUND",
         socket_options=[] if udp else limits.socket_options(local=port == OUTBOUND_PORT),
-        **limits.buffers(),
-        **parts,
+        per_connection_buffer_limit_bytes=limits.connection_buffer(),
     )
+    listener.MergeFrom(parts)
+    return listener
 
 
 def port_of(workload: Workload, port: int) -> int:
@@ -82,12 +85,12 @@ def port_of(workload: Workload, port: int) -> int:
     return workload.host.inbound_port if port == INBOUND_PORT else port
 
 
-def refused() -> Any:
+def refused() -> listener_components_pb2.FilterChain:
     """A chain that hangs up at once: it has no filter."""
     return listener_components_pb2.FilterChain(name=REFUSED)
 
 
-def own_traps(workload: Workload, port: int) -> dict[int, Any]:
+def own_traps(workload: Workload, port: int) -> dict[int, Way]:
     """What a thin listener on a port of the host sees to by port: whoever connects to it itself
     would be sent to itself, for ever. In a namespace of its own there are rules and the shared
     listeners to see to that."""
@@ -101,7 +104,7 @@ def chain_match(
     server_names: Sequence[str] = (),
     tls: bool | None = None,
     alpn: Sequence[str] = (),
-) -> Any:
+) -> listener_components_pb2.FilterChainMatch:
     """``prefixes`` are addresses or CIDRs of the destination; ``tls`` None: either."""
     return listener_components_pb2.FilterChainMatch(
         destination_port={"value": port} if port is not None else None,
@@ -112,7 +115,7 @@ def chain_match(
     )
 
 
-def _range(prefix: str) -> Any:
+def _range(prefix: str) -> address_pb2.CidrRange:
     network = ipaddress.ip_network(prefix, strict=False)
     return address_pb2.CidrRange(
         address_prefix=str(network.network_address), prefix_len={"value": network.prefixlen}
@@ -120,19 +123,22 @@ def _range(prefix: str) -> Any:
 
 
 def chain(
-    name: str, match: Any, filters: Sequence[Any], *, transport_socket: Any = None, **parts: Any
-) -> Any:
-    if transport_socket is not None:
-        timeout = seconds(limits.HANDSHAKE_TIMEOUT)
-        parts |= {
-            "transport_socket": transport_socket,
-            "transport_socket_connect_timeout": timeout,
-        }
+    name: str,
+    match: listener_components_pb2.FilterChainMatch | None,
+    filters: Sequence[listener_components_pb2.Filter],
+    *,
+    transport_socket: base_pb2.TransportSocket | None = None,
+) -> listener_components_pb2.FilterChain:
+    timeout = None if transport_socket is None else seconds(limits.HANDSHAKE_TIMEOUT)
     return listener_components_pb2.FilterChain(
-        name=name, filter_chain_match=match, filters=filters, **parts
+        name=name,
+        filter_chain_match=match,
+        filters=filters,
+        transport_socket=transport_socket,
+        transport_socket_connect_timeout=timeout,
     )
 
 
-def loop_trap() -> Any:
+def loop_trap() -> listener_components_pb2.FilterChain:
     """For who connects to the listener itself, and would be sent to itself, for ever."""
     return chain(LOOP, None, [tcp_proxy(BLACK_HOLE_CLUSTER, [(BLACK_HOLE_CLUSTER, 1)])])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeVar, cast
+
+_T = TypeVar("_T")
 
 
 class Memo:
     """One for the life of a compiler. What a round did not ask for is forgotten after it."""
 
     def __init__(self) -> None:
-        self._before: dict[Any, tuple[Any, Any]] = {}
-        self._now: dict[Any, tuple[Any, Any]] = {}
+        self._before: dict[object, tuple[object, object]] = {}
+        self._now: dict[object, tuple[object, object]] = {}
 
-    def get(self, key: Any, inputs: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    def get(self, key: object, inputs: tuple[object, ...], make: Callable[[], _T]) -> _T:
         """What ``make`` gives; what it gave last time for this key if the inputs are equal.
 
         ``key`` is the kind of thing and its name; equal objects that are the same object compare
@@ -23,11 +25,11 @@ class Memo:
         if entry is None or entry[0] != inputs:
             entry = (inputs, make())
         self._now[key] = entry
-        return entry[1]
+        return cast("_T", entry[1])  # a key is always used with one ``make``
 
     def each(
-        self, key: Any, inputs: tuple[Any, ...], make: Callable[[], Iterator[Any]]
-    ) -> tuple[Any, ...]:
+        self, key: object, inputs: tuple[object, ...], make: Callable[[], Iterator[_T]]
+    ) -> tuple[_T, ...]:
         """As ``get``, for what comes in several pieces."""
         return self.get(key, inputs, lambda: tuple(make()))
 

@@ -11,9 +11,10 @@ The listener has no socket, and no other cluster leads there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_pb2
@@ -23,6 +24,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
 )
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from envoy.type.v3 import percent_pb2
+from google.protobuf import any_pb2
 
 from meshd.compile import dynamic_dns, limits
 from meshd.compile.http import copies_manager
@@ -30,6 +33,7 @@ from meshd.compile.internal import internal_cluster
 from meshd.compile.listeners import chain
 from meshd.compile.names import OutboundCluster
 from meshd.compile.wellknown import (
+    HASHED,
     HOST_STATE,
     NETNS_STATE,
     ONCE,
@@ -67,7 +71,9 @@ _Route = route_components_pb2.Route
 _Header = route_components_pb2.HeaderMatcher
 
 
-def mirror_policy(cluster: OutboundCluster, percentage: Any, *, looked_up: bool) -> Any:
+def mirror_policy(
+    cluster: OutboundCluster, percentage: percent_pb2.FractionalPercent, *, looked_up: bool
+) -> route_components_pb2.RouteAction.RequestMirrorPolicy:
     """Part of a route: copies of some of its requests go to a cluster, by way of the listener."""
     values = {name: f"%FILTER_STATE({state}:PLAIN)%" for state, name in _STATES.items()}
     values[_DESTINATION] = str(cluster).replace("%", "%%")
@@ -87,7 +93,7 @@ def mirror_policy(cluster: OutboundCluster, percentage: Any, *, looked_up: bool)
     )
 
 
-def copied_to(action: Any) -> Iterator[tuple[str, float]]:
+def copied_to(action: route_components_pb2.RouteAction) -> Iterator[tuple[str, float]]:
     """The clusters that a route's copies go to, with the share of the requests in percent."""
     for policy in action.request_mirror_policies:
         for mutation in policy.request_headers_mutations:
@@ -97,7 +103,7 @@ def copied_to(action: Any) -> Iterator[tuple[str, float]]:
                 yield header.value.replace("%%", "%"), millionths / 10_000
 
 
-def mirror_cluster() -> Any:
+def mirror_cluster() -> cluster_pb2.Cluster:
     """Each copy has a connection for itself, so that none waits until another one is read."""
     cluster = internal_cluster(MIRROR, MIRROR)
     cluster.circuit_breakers.thresholds[0].max_requests.value = _MOST
@@ -110,7 +116,7 @@ def mirror_cluster() -> Any:
     return cluster
 
 
-def mirror_listener(options: MeshOptions) -> Any:
+def mirror_listener(options: MeshOptions) -> listener_pb2.Listener:
     routes = route_pb2.RouteConfiguration(
         name=MIRROR,
         virtual_hosts=[
@@ -124,17 +130,17 @@ def mirror_listener(options: MeshOptions) -> Any:
         name=MIRROR,
         internal_listener=listener_pb2.Listener.InternalListenerConfig(),
         filter_chains=[chain(MIRROR, None, [manager])],
-        **limits.buffers(),
+        per_connection_buffer_limit_bytes=limits.connection_buffer(),
     )
 
 
-def _state_filter() -> Any:
+def _state_filter() -> http_connection_manager_pb2.HttpFilter:
     values = [
         state_value(
             state,
             f"%REQ({name})%",
             ONCE,
-            **({"factory": UNHASHED} if state in {WORKLOAD_STATE, HOST_STATE} else {}),
+            factory=UNHASHED if state in {WORKLOAD_STATE, HOST_STATE} else HASHED,
         )
         for state, name in _STATES.items()
     ]
@@ -144,7 +150,7 @@ def _state_filter() -> Any:
     )
 
 
-def _routes() -> Iterable[Any]:
+def _routes() -> Iterable[_Route]:
     """From the client's namespace, or for a service of the host from the host's own."""
     for place in (_NETNS, _HOST):
         whose = [_is_there(_IDENTITY), _is_there(place)]
@@ -157,7 +163,7 @@ def _routes() -> Iterable[Any]:
     )
 
 
-def _onward(headers: list[Any], settings: dict[str, Any]) -> Any:
+def _onward(headers: list[_Header], settings: Mapping[str, any_pb2.Any]) -> _Route:
     action = route_components_pb2.RouteAction(
         cluster_header=_DESTINATION,
         cluster_not_found_response_code=route_components_pb2.RouteAction.SERVICE_UNAVAILABLE,
@@ -173,11 +179,11 @@ def _onward(headers: list[Any], settings: dict[str, Any]) -> Any:
     )
 
 
-def _is_there(name: str) -> Any:
+def _is_there(name: str) -> _Header:
     return _Header(name=name, present_match=True)
 
 
-def _header(name: str, value: str) -> Any:
+def _header(name: str, value: str) -> base_pb2.HeaderValueOption:
     return base_pb2.HeaderValueOption(
         header=base_pb2.HeaderValue(key=name, value=value),
         append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,

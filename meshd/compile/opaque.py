@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+
+from envoy.config.listener.v3 import listener_components_pb2
 
 from meshd.compile.dynamic_dns import by_server_name
 from meshd.compile.opaque_rules import Target, tcp_rules, tls_rules, to_cluster
@@ -40,7 +41,9 @@ class OpaqueRoute:
         return self.target.clusters
 
 
-def target_filters(target: Target, options: MeshOptions | None) -> list[Any]:
+def target_filters(
+    target: Target, options: MeshOptions | None
+) -> list[listener_components_pb2.Filter]:
     """Network filters; no options: without an access log."""
     proxy = tcp_proxy(target.clusters[0][0], target.clusters, options, policy=target.policy)
     return [by_server_name(target.lookup_port), proxy] if target.lookup_port else [proxy]

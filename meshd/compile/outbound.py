@@ -7,9 +7,10 @@ workload does not depend on how many services there are.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.core.v3 import base_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.extensions.filters.network.direct_response.v3 import config_pb2
 
 from meshd.compile import wellknown
@@ -18,7 +19,7 @@ from meshd.compile.listeners import chain, in_namespace, own_traps, refused
 from meshd.compile.matching import by_address, by_port, to_chain
 from meshd.compile.scope_listeners import scope_listener_name
 from meshd.compile.tcp import tcp_proxy
-from meshd.compile.wellknown import TRANSITIVE, state_value
+from meshd.compile.wellknown import TRANSITIVE, Sharing, StateValue, state_value
 from meshd.model.interception import (
     CAPTURE_PROBE_ADDRESS,
     CAPTURE_PROBE_ADDRESS_V6,
@@ -32,8 +33,8 @@ _PROBE: Final = "probe"
 
 
 def identify(
-    workload: Workload, identity: Identity, options: MeshOptions, sharing: Any
-) -> list[Any]:
+    workload: Workload, identity: Identity, options: MeshOptions, sharing: Sharing
+) -> list[StateValue]:
     """Filter state that says on whose behalf a connection is made, and from where."""
     return [
         state_value(wellknown.SECRET_STATE, identity.client_secret, sharing),
@@ -43,7 +44,7 @@ def identify(
 
 def workload_listener(
     workload: Workload, identity: Identity, scope: str, options: MeshOptions
-) -> Any:
+) -> listener_pb2.Listener:
     """Takes what the namespace's rules redirect to port 15001."""
     traps = own_traps(workload, OUTBOUND_PORT)
     probe = by_address(
@@ -54,21 +55,23 @@ def workload_listener(
         "outbound",
         OUTBOUND_PORT,
         options,
-        listener_filters=[
-            wellknown.original_destination(),
-            wellknown.state_on_accept(
-                *identify(workload, identity, options, TRANSITIVE), *handover()
+        listener_pb2.Listener(
+            listener_filters=[
+                wellknown.original_destination(),
+                wellknown.state_on_accept(
+                    *identify(workload, identity, options, TRANSITIVE), *handover()
+                ),
+            ],
+            filter_chain_matcher=by_port({CAPTURE_PROBE_PORT: probe, **traps}).matcher,
+            filter_chains=[_probe_answer(workload), *([refused()] if traps else [])],
+            default_filter_chain=chain(
+                "scope", None, [tcp_proxy("outbound", [(scope_listener_name(scope), 1)])]
             ),
-        ],
-        filter_chain_matcher=by_port({CAPTURE_PROBE_PORT: probe, **traps}).matcher,
-        filter_chains=[_probe_answer(workload), *([refused()] if traps else [])],
-        default_filter_chain=chain(
-            "scope", None, [tcp_proxy("outbound", [(scope_listener_name(scope), 1)])]
         ),
     )
 
 
-def _probe_answer(workload: Workload) -> Any:
+def _probe_answer(workload: Workload) -> listener_components_pb2.FilterChain:
     """What capture's probe waits for. Here, not behind the hop: closing at once what comes over
     an internal connection resets it before the answer is through."""
     answer = config_pb2.Config(

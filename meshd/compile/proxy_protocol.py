@@ -5,8 +5,7 @@ https://www.haproxy.org/download/2.1/doc/proxy-protocol.txt
 
 from __future__ import annotations
 
-from typing import Any
-
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import base_pb2, proxy_protocol_pb2
 from envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
@@ -15,7 +14,7 @@ from meshd.compile.wellknown import packed
 from meshd.model.traffic import ProxyProtocol
 
 
-def announce_clients(cluster: Any, asked: ProxyProtocol) -> None:
+def announce_clients(cluster: cluster_pb2.Cluster, asked: ProxyProtocol) -> None:
     """Put the protocol around whatever the cluster's connections are secured by."""
     for match in cluster.transport_socket_matches:
         match.transport_socket.CopyFrom(_around(match.transport_socket, asked))
@@ -25,14 +24,14 @@ def announce_clients(cluster: Any, asked: ProxyProtocol) -> None:
         cluster.transport_socket.CopyFrom(_around(_plain(), asked))
 
 
-def _plain() -> Any:
+def _plain() -> base_pb2.TransportSocket:
     return base_pb2.TransportSocket(
         name="envoy.transport_sockets.raw_buffer",
         typed_config=packed(raw_buffer_pb2.RawBuffer()),
     )
 
 
-def _around(socket: Any, asked: ProxyProtocol) -> Any:
+def _around(socket: base_pb2.TransportSocket, asked: ProxyProtocol) -> base_pb2.TransportSocket:
     return base_pb2.TransportSocket(
         name="envoy.transport_sockets.upstream_proxy_protocol",
         typed_config=packed(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2
@@ -21,7 +21,7 @@ from meshd.compile.idempotence import NOT_SENT
 from meshd.compile.mirroring import mirror_policy
 from meshd.compile.names import OutboundCluster
 from meshd.compile.route_filters import asked_percentage, fraction
-from meshd.compile.route_headers import header_fields, new_host
+from meshd.compile.route_headers import header_changes, new_host
 from meshd.compile.route_match import Entrance
 from meshd.compile.traffic_policy import effective_policy
 from meshd.compile.visibility import View
@@ -38,7 +38,9 @@ from meshd.model.traffic import (
     Percent,
 )
 
+_Route = route_components_pb2.Route
 _Action = route_components_pb2.RouteAction
+_Retry = route_components_pb2.RetryPolicy
 _Redirect = route_components_pb2.RedirectAction
 _CODES: Final = {
     301: _Redirect.MOVED_PERMANENTLY,
@@ -56,7 +58,9 @@ an answer like any other."""
 _HOST_SELECTION_ATTEMPTS: Final = 5
 
 
-def to_cluster(cluster: OutboundCluster, hashing: ConsistentHash | None = None) -> Any:
+def to_cluster(
+    cluster: OutboundCluster, hashing: ConsistentHash | None = None
+) -> route_components_pb2.RouteAction:
     """The action for a host about which no VirtualService says anything."""
     return _Action(
         cluster=str(cluster),
@@ -67,23 +71,20 @@ def to_cluster(cluster: OutboundCluster, hashing: ConsistentHash | None = None) 
     )
 
 
-def redirect(asked: HTTPRedirect, port: int) -> Any:
-    fields: dict[str, Any] = {
-        "host_redirect": asked.authority or "",
-        "path_redirect": asked.uri or "",
-        "prefix_rewrite": asked.prefix_rewrite or "",
-        "scheme_redirect": asked.scheme or "",
-        "response_code": _CODES.get(asked.redirect_code or 301, _Redirect.MOVED_PERMANENTLY),
-    }
-    if asked.port:
-        fields["port_redirect"] = asked.port
-    elif asked.derive_port == "FROM_REQUEST_PORT":
-        # Routes are per port, so the request's is known. The scheme's own is Envoy's default.
-        fields["port_redirect"] = port
-    return _Redirect(**{name: value for name, value in fields.items() if value != ""})
+def redirect(asked: HTTPRedirect, port: int) -> route_components_pb2.RedirectAction:
+    # Routes are per port, so the request's is known. The scheme's own is Envoy's default.
+    derived = port if asked.derive_port == "FROM_REQUEST_PORT" else None
+    return _Redirect(
+        host_redirect=asked.authority or None,
+        path_redirect=asked.uri or None,
+        prefix_rewrite=asked.prefix_rewrite or None,
+        scheme_redirect=asked.scheme or None,
+        response_code=_CODES.get(asked.redirect_code or 301, _Redirect.MOVED_PERMANENTLY),
+        port_redirect=asked.port or derived,
+    )
 
 
-def direct_response(asked: HTTPDirectResponse) -> Any:
+def direct_response(asked: HTTPDirectResponse) -> route_components_pb2.DirectResponseAction:
     body = None
     if asked.body and asked.body.string is not None:
         body = base_pb2.DataSource(inline_string=asked.body.string)
@@ -99,37 +100,39 @@ def _decoded(text: str) -> bytes:
         return text.encode()
 
 
-def forward(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> dict[str, Any]:
-    """Fields of an Envoy route that sends requests on, headers and filters' settings included."""
+def forward(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> _Route:
+    """The part of an Envoy route that sends requests on, with headers and filters' settings."""
     places = _weighted(route.route)
     clusters = [view.destination(place.destination, owner, entrance.port) for place in places]
     hashing = [_hashing(view, cluster) for cluster in clusters]
-    fields: dict[str, Any] = {
-        "cluster_not_found_response_code": _Action.SERVICE_UNAVAILABLE,
-        "timeout": seconds(route.timeout or 0),
-        "retry_policy": retry_policy(route.retries, hashing=any(hashing)),
-        "hash_policy": [policy for asked in hashing for policy in _hash_policy(asked)],
-        "request_mirror_policies": _mirrors(route, view, entrance, owner),
-        **_rewrite(route.rewrite),
-    }
+    action = _Action(
+        cluster_not_found_response_code=_Action.SERVICE_UNAVAILABLE,
+        timeout=seconds(route.timeout or 0),
+        retry_policy=retry_policy(route.retries, hashing=any(hashing)),
+        hash_policy=[policy for asked in hashing for policy in _hash_policy(asked)],
+        request_mirror_policies=_mirrors(route, view, entrance, owner),
+    )
+    _rewrite(action, route.rewrite)
     if host := new_host(route.headers):
-        fields["host_rewrite_literal"] = host
-    whole = header_fields(route.headers)
+        action.host_rewrite_literal = host
+    changes = header_changes(route.headers)
     if len(places) == 1:
         if host := new_host(places[0].headers):
-            fields["host_rewrite_literal"] = host
-        for name, values in header_fields(places[0].headers).items():
-            whole[name] = [*values, *whole.get(name, [])]
-        fields["cluster"] = str(clusters[0])
+            action.host_rewrite_literal = host
+        changes = header_changes(places[0].headers) + changes
+        action.cluster = str(clusters[0])
     else:
-        fields["weighted_clusters"] = route_components_pb2.WeightedCluster(
-            clusters=[
-                _cluster_weight(place, cluster)
-                for place, cluster in zip(places, clusters, strict=True)
-            ]
+        action.weighted_clusters.clusters.extend(
+            _cluster_weight(place, cluster) for place, cluster in zip(places, clusters, strict=True)
         )
-    settings = looked_up() if any(map(view.is_looked_up, clusters)) else {}
-    return {"route": _Action(**fields), "typed_per_filter_config": settings, **whole}
+    return _Route(
+        route=action,
+        typed_per_filter_config=looked_up() if any(map(view.is_looked_up, clusters)) else {},
+        request_headers_to_add=changes.request_additions,
+        request_headers_to_remove=changes.request_removals,
+        response_headers_to_add=changes.response_additions,
+        response_headers_to_remove=changes.response_removals,
+    )
 
 
 def _weighted(places: tuple[HTTPRouteDestination, ...]) -> tuple[HTTPRouteDestination, ...]:
@@ -138,34 +141,39 @@ def _weighted(places: tuple[HTTPRouteDestination, ...]) -> tuple[HTTPRouteDestin
     return chosen or places
 
 
-def _cluster_weight(place: HTTPRouteDestination, cluster: OutboundCluster) -> Any:
-    host = new_host(place.headers)
+def _cluster_weight(
+    place: HTTPRouteDestination, cluster: OutboundCluster
+) -> route_components_pb2.WeightedCluster.ClusterWeight:
+    changes = header_changes(place.headers)
     return route_components_pb2.WeightedCluster.ClusterWeight(
         name=str(cluster),
         weight={"value": place.weight or 1},
-        **({"host_rewrite_literal": host} if host else {}),
-        **header_fields(place.headers),
+        host_rewrite_literal=new_host(place.headers) or None,
+        request_headers_to_add=changes.request_additions,
+        request_headers_to_remove=changes.request_removals,
+        response_headers_to_add=changes.response_additions,
+        response_headers_to_remove=changes.response_removals,
     )
 
 
-def _rewrite(rewrite: HTTPRewrite | None) -> dict[str, Any]:
+def _rewrite(action: route_components_pb2.RouteAction, rewrite: HTTPRewrite | None) -> None:
     """A matched prefix is replaced; a path that matched exactly or by regex as a whole."""
     if rewrite is None:
-        return {}
-    fields: dict[str, Any] = {}
+        return
     if rewrite.uri_regex_rewrite:
-        fields["regex_rewrite"] = regex_pb2.RegexMatchAndSubstitute(
-            pattern=regex_pb2.RegexMatcher(regex=rewrite.uri_regex_rewrite.match),
-            substitution=rewrite.uri_regex_rewrite.rewrite,
+        action.regex_rewrite.CopyFrom(
+            regex_pb2.RegexMatchAndSubstitute(
+                pattern=regex_pb2.RegexMatcher(regex=rewrite.uri_regex_rewrite.match),
+                substitution=rewrite.uri_regex_rewrite.rewrite,
+            )
         )
     elif rewrite.uri:
-        fields["prefix_rewrite"] = rewrite.uri
+        action.prefix_rewrite = rewrite.uri
     if rewrite.authority:
-        fields["host_rewrite_literal"] = rewrite.authority
-    return fields
+        action.host_rewrite_literal = rewrite.authority
 
 
-def retry_policy(asked: HTTPRetry | None, *, hashing: bool = False) -> Any:
+def retry_policy(asked: HTTPRetry | None, *, hashing: bool = False) -> _Retry | None:
     """Two retries unless the route says otherwise; None: no retries.
 
     A retry goes to another endpoint, except where a hash decides which one it is, or the route
@@ -173,49 +181,43 @@ def retry_policy(asked: HTTPRetry | None, *, hashing: bool = False) -> Any:
     """
     if asked is not None and asked.attempts <= 0:
         return None
-    fields: dict[str, Any] = {
-        "num_retries": {"value": asked.attempts if asked else _RETRIES},
-        **_retry_on(asked.retry_on if asked else None),
-    }
+    policy = _retry_on(asked.retry_on if asked else None)
+    policy.num_retries.value = asked.attempts if asked else _RETRIES
     if not hashing and not (asked and asked.retry_ignore_previous_hosts is False):
-        fields["retry_host_predicate"] = [
-            route_components_pb2.RetryPolicy.RetryHostPredicate(
-                name="envoy.retry_host_predicates.previous_hosts",
-                typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
-            )
-        ]
-        fields["host_selection_retry_max_attempts"] = _HOST_SELECTION_ATTEMPTS
+        policy.retry_host_predicate.add(
+            name="envoy.retry_host_predicates.previous_hosts",
+            typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
+        )
+        policy.host_selection_retry_max_attempts = _HOST_SELECTION_ATTEMPTS
     if asked and asked.per_try_timeout:
-        fields["per_try_timeout"] = seconds(asked.per_try_timeout)
+        policy.per_try_timeout.CopyFrom(seconds(asked.per_try_timeout))
     if asked and asked.backoff:
         # Envoy takes ten times the base for the longest wait.
-        fields["retry_back_off"] = route_components_pb2.RetryPolicy.RetryBackOff(
-            base_interval=seconds(asked.backoff)
-        )
+        policy.retry_back_off.base_interval.CopyFrom(seconds(asked.backoff))
     if asked and asked.retry_remote_localities:
-        fields["retry_priority"] = route_components_pb2.RetryPolicy.RetryPriority(
-            name="envoy.retry_priorities.previous_priorities",
-            typed_config=packed(
-                previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=2)
-            ),
+        policy.retry_priority.name = "envoy.retry_priorities.previous_priorities"
+        policy.retry_priority.typed_config.CopyFrom(
+            packed(previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=2))
         )
-    return route_components_pb2.RetryPolicy(**fields)
+    return policy
 
 
-def _retry_on(text: str | None) -> dict[str, Any]:
+def _retry_on(text: str | None) -> _Retry:
     """Conditions, and status codes that people list among them."""
     if not text:
         unsent = route_components_pb2.HeaderMatcher(name=NOT_SENT, present_match=True)
-        return {"retry_on": _RETRY_ON, "retriable_headers": [unsent]}
+        return _Retry(retry_on=_RETRY_ON, retriable_headers=[unsent])
     parts = [part.strip() for part in text.split(",") if part.strip()]
     codes = [int(part) for part in parts if part.isdecimal()]
     conditions = [part for part in parts if not part.isdecimal()]
     if codes and "retriable-status-codes" not in conditions:
         conditions.append("retriable-status-codes")
-    return {"retry_on": ",".join(conditions), "retriable_status_codes": codes}
+    return _Retry(retry_on=",".join(conditions), retriable_status_codes=codes)
 
 
-def _mirrors(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> list[Any]:
+def _mirrors(
+    route: HTTPRoute, view: View, entrance: Entrance, owner: str
+) -> list[_Action.RequestMirrorPolicy]:
     """Copies of requests whose answers nobody waits for."""
     old = asked_percentage(route.mirror_percentage, route.mirror_percent, 100.0)
     asked: list[tuple[Destination, Percent]] = [
@@ -239,7 +241,7 @@ def _hashing(view: View, cluster: OutboundCluster) -> ConsistentHash | None:
     return effective_policy(view.rules(cluster.host), cluster.port, cluster.subset).consistent_hash
 
 
-def _hash_policy(asked: ConsistentHash | None) -> Iterable[Any]:
+def _hash_policy(asked: ConsistentHash | None) -> Iterable[_Action.HashPolicy]:
     """What of a request decides on the endpoint."""
     policy = _Action.HashPolicy
     if asked is None:

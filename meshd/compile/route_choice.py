@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
 from urllib.parse import parse_qs
 
 import re2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.type.matcher.v3 import string_pb2
 
 from meshd.compile.virtual_addresses import listed
 
@@ -33,10 +34,12 @@ class Request:
         return pseudo.get(name, self.headers.get(name.lower()))
 
 
-def choose_host(configuration: Any, request: Request) -> Any | None:
+def choose_host(
+    configuration: route_pb2.RouteConfiguration, request: Request
+) -> route_components_pb2.VirtualHost | None:
     """Exact domains first, then the longest wildcard, then ``*``; the port does not count."""
     host = _without_port(request.host.lower())
-    best: tuple[int, Any] | None = None
+    best: tuple[int, route_components_pb2.VirtualHost] | None = None
     for virtual_host in configuration.virtual_hosts:
         for domain in virtual_host.domains:
             if domain == host:
@@ -47,7 +50,9 @@ def choose_host(configuration: Any, request: Request) -> Any | None:
     return best[1] if best else None
 
 
-def choose_route(virtual_host: Any, request: Request) -> Any | None:
+def choose_route(
+    virtual_host: route_components_pb2.VirtualHost, request: Request
+) -> route_components_pb2.Route | None:
     """The first that matches."""
     return next((r for r in listed(virtual_host) if _matches(r.match, request)), None)
 
@@ -58,7 +63,7 @@ def _without_port(host: str) -> str:
     return host.partition(":")[0]
 
 
-def _matches(match: Any, request: Request) -> bool:
+def _matches(match: route_components_pb2.RouteMatch, request: Request) -> bool:
     path, _, query = request.path.partition("?")
     return (
         _path_matches(match, path)
@@ -67,7 +72,7 @@ def _matches(match: Any, request: Request) -> bool:
     )
 
 
-def _path_matches(match: Any, path: str) -> bool:
+def _path_matches(match: route_components_pb2.RouteMatch, path: str) -> bool:
     kind = match.WhichOneof("path_specifier")
     if kind == "safe_regex":
         return re2.fullmatch(match.safe_regex.regex, path) is not None
@@ -77,7 +82,7 @@ def _path_matches(match: Any, path: str) -> bool:
     return path == wanted if kind == "path" else path.startswith(wanted)
 
 
-def _header_matches(wanted: Any, request: Request) -> bool:
+def _header_matches(wanted: route_components_pb2.HeaderMatcher, request: Request) -> bool:
     value = request.header(wanted.name)
     if wanted.WhichOneof("header_match_specifier") == "present_match":
         found = (value is not None) == wanted.present_match
@@ -90,7 +95,9 @@ def _header_matches(wanted: Any, request: Request) -> bool:
     return found != wanted.invert_match
 
 
-def _query_matches(wanted: Iterable[Any], query: str) -> bool:
+def _query_matches(
+    wanted: Iterable[route_components_pb2.QueryParameterMatcher], query: str
+) -> bool:
     values = parse_qs(query, keep_blank_values=True)
     for parameter in wanted:
         if parameter.name not in values:
@@ -102,7 +109,7 @@ def _query_matches(wanted: Iterable[Any], query: str) -> bool:
     return True
 
 
-def _text_matches(matcher: Any, text: str) -> bool:
+def _text_matches(matcher: string_pb2.StringMatcher, text: str) -> bool:
     kind = matcher.WhichOneof("match_pattern")
     if kind == "safe_regex":
         return re2.fullmatch(matcher.safe_regex.regex, text) is not None

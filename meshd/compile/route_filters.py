@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.core.v3 import base_pb2
-from envoy.extensions.filters.common.fault.v3 import fault_pb2 as common_fault_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.type.matcher.v3 import string_pb2
 from envoy.type.v3 import percent_pb2
+from google.protobuf import any_pb2
 
 from meshd.compile.idempotence import idempotence_settings
 from meshd.compile.route_match import string_matcher
@@ -40,7 +40,7 @@ _GRPC_STATUS: Final = (
 )
 
 
-def filter_settings(route: HTTPRoute) -> dict[str, Any]:
+def filter_settings(route: HTTPRoute) -> dict[str, any_pb2.Any]:
     """``typed_per_filter_config`` of a route."""
     settings = idempotence_settings(route.retries)
     if route.fault and (fault := _fault(route.fault)) is not None:
@@ -50,7 +50,7 @@ def filter_settings(route: HTTPRoute) -> dict[str, Any]:
     return settings
 
 
-def fraction(percent: float) -> Any:
+def fraction(percent: float) -> percent_pb2.FractionalPercent:
     """A percentage down to a ten-thousandth of one."""
     return percent_pb2.FractionalPercent(
         numerator=round(min(max(percent, 0.0), 100.0) * 10_000),
@@ -64,23 +64,23 @@ def asked_percentage(percentage: Percent | None, deprecated: int | None, default
     return default if deprecated is None else float(deprecated)
 
 
-def _fault(fault: HTTPFaultInjection) -> Any:
+def _fault(fault: HTTPFaultInjection) -> fault_pb2.HTTPFault | None:
     """Without a percentage no request is affected, as the API says."""
-    fields: dict[str, Any] = {}
+    made = fault_pb2.HTTPFault()
     delay, abort = fault.delay, fault.abort
     if delay and delay.fixed_delay:
         share = asked_percentage(delay.percentage, delay.percent, 0.0)
-        fields["delay"] = common_fault_pb2.FaultDelay(
-            fixed_delay=seconds(delay.fixed_delay), percentage=fraction(share)
-        )
+        made.delay.fixed_delay.CopyFrom(seconds(delay.fixed_delay))
+        made.delay.percentage.CopyFrom(fraction(share))
     if abort:
         share = fraction(asked_percentage(abort.percentage, abort.percent, 0.0))
         if abort.http_status:
-            fields["abort"] = fault_pb2.FaultAbort(http_status=abort.http_status, percentage=share)
+            made.abort.http_status = abort.http_status
+            made.abort.percentage.CopyFrom(share)
         elif abort.grpc_status:
-            code = _grpc_code(abort.grpc_status)
-            fields["abort"] = fault_pb2.FaultAbort(grpc_status=code, percentage=share)
-    return fault_pb2.HTTPFault(**fields) if fields else None
+            made.abort.grpc_status = _grpc_code(abort.grpc_status)
+            made.abort.percentage.CopyFrom(share)
+    return made if made.ListFields() else None
 
 
 def _grpc_code(status: str) -> int:
@@ -91,23 +91,22 @@ def _grpc_code(status: str) -> int:
     return _GRPC_STATUS.index(name) if name in _GRPC_STATUS else _GRPC_STATUS.index("UNKNOWN")
 
 
-def _cors(policy: CorsPolicy) -> Any:
+def _cors(policy: CorsPolicy) -> cors_pb2.CorsPolicy:
     origins = [
         *(string_matcher(origin) for origin in policy.allow_origins),
         *(string_pb2.StringMatcher(exact=origin) for origin in policy.allow_origin),
     ]
-    fields: dict[str, Any] = {
-        "allow_origin_string_match": origins,
-        "allow_methods": ",".join(policy.allow_methods),
-        "allow_headers": ",".join(policy.allow_headers),
-        "expose_headers": ",".join(policy.expose_headers),
-        "filter_enabled": base_pb2.RuntimeFractionalPercent(default_value=fraction(100)),
-    }
+    made = cors_pb2.CorsPolicy(
+        allow_origin_string_match=origins,
+        allow_methods=",".join(policy.allow_methods),
+        allow_headers=",".join(policy.allow_headers),
+        expose_headers=",".join(policy.expose_headers),
+        filter_enabled=base_pb2.RuntimeFractionalPercent(default_value=fraction(100)),
+    )
     if policy.max_age is not None:
-        fields["max_age"] = str(int(policy.max_age))
+        made.max_age = str(int(policy.max_age))
     if policy.allow_credentials is not None:
-        fields["allow_credentials"] = {"value": policy.allow_credentials}
+        made.allow_credentials.value = policy.allow_credentials
     if policy.unmatched_preflights not in {None, "UNSPECIFIED"}:
-        forward = policy.unmatched_preflights == "FORWARD"
-        fields["forward_not_matching_preflights"] = {"value": forward}
-    return cors_pb2.CorsPolicy(**fields)
+        made.forward_not_matching_preflights.value = policy.unmatched_preflights == "FORWARD"
+    return made

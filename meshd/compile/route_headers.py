@@ -6,8 +6,9 @@ begin with a colon, and ``Host``, which is rewritten by a field of its own.
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.core.v3 import base_pb2
 
@@ -25,18 +26,29 @@ _COMMANDS: Final = (
 _FORMATTED: Final = re.compile(rf"(?:[^%]|%%|%(?:{_COMMANDS})(?:\([^()%]*\))?(?::\d+)?%)*")
 
 
-def header_fields(headers: Headers | None) -> dict[str, Any]:
-    """Fields that routes and weighted clusters have in common."""
-    if headers is None:
-        return {}
-    request, response = headers.request, headers.response
-    fields = {
-        "request_headers_to_add": _additions(request),
-        "request_headers_to_remove": _removals(request),
-        "response_headers_to_add": _additions(response),
-        "response_headers_to_remove": _removals(response),
-    }
-    return {name: values for name, values in fields.items() if values}
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeaderChanges:
+    """Changes to headers, which routes and weighted clusters have in common."""
+
+    request_additions: list[base_pb2.HeaderValueOption]
+    request_removals: list[str]
+    response_additions: list[base_pb2.HeaderValueOption]
+    response_removals: list[str]
+
+    def __add__(self, later: HeaderChanges) -> HeaderChanges:
+        return HeaderChanges(
+            self.request_additions + later.request_additions,
+            self.request_removals + later.request_removals,
+            self.response_additions + later.response_additions,
+            self.response_removals + later.response_removals,
+        )
+
+
+def header_changes(headers: Headers | None) -> HeaderChanges:
+    request, response = (headers.request, headers.response) if headers else (None, None)
+    return HeaderChanges(
+        _additions(request), _removals(request), _additions(response), _removals(response)
+    )
 
 
 def new_host(headers: Headers | None) -> str:
@@ -53,7 +65,7 @@ def _modifiable(name: str) -> bool:
     return not name.startswith(":") and name.lower() not in _HOST
 
 
-def _additions(operations: HeaderOperations | None) -> list[Any]:
+def _additions(operations: HeaderOperations | None) -> list[base_pb2.HeaderValueOption]:
     if operations is None:
         return []
     ways = (

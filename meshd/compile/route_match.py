@@ -7,7 +7,7 @@ and leaves no trace in the result.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from envoy.config.route.v3 import route_components_pb2
@@ -53,13 +53,13 @@ def applicable(
     return tuple(match for match in route.match if applies(match, entrance, owner))
 
 
-def is_unconditional(match: Any) -> bool:
+def is_unconditional(match: route_components_pb2.RouteMatch) -> bool:
     """Whether a RouteMatch holds for each request, so that routes after it are never reached."""
     everything = match.prefix == "/" or match.safe_regex.regex in {".*", "/.*"}
     return everything and not match.headers and not match.query_parameters
 
 
-def route_match(match: HTTPMatchRequest | None) -> Any:
+def route_match(match: HTTPMatchRequest | None) -> route_components_pb2.RouteMatch:
     """The conditions on a request itself."""
     if match is None:
         return route_components_pb2.RouteMatch(prefix="/")
@@ -81,31 +81,30 @@ def route_match(match: HTTPMatchRequest | None) -> Any:
         ),
         *(_header(name, wanted) for name, wanted in pseudo.items()),
     ]
-    return route_components_pb2.RouteMatch(
-        headers=headers,
-        query_parameters=[
-            _query_parameter(name, wanted) for name, wanted in sorted(match.query_params.items())
-        ],
-        **_path(match),
+    made = _path(match)
+    made.headers.extend(headers)
+    made.query_parameters.extend(
+        _query_parameter(name, wanted) for name, wanted in sorted(match.query_params.items())
     )
+    return made
 
 
-def _path(match: HTTPMatchRequest) -> dict[str, Any]:
+def _path(match: HTTPMatchRequest) -> route_components_pb2.RouteMatch:
     uri = match.uri or StringMatch()
     if uri.regex is not None:
-        return {"safe_regex": regex(uri.regex)}
-    case = {"case_sensitive": {"value": False}} if match.ignore_uri_case else {}
+        return route_components_pb2.RouteMatch(safe_regex=regex(uri.regex))
+    case = {"value": False} if match.ignore_uri_case else None
     if uri.exact is not None:
-        return {"path": uri.exact, **case}
-    return {"prefix": uri.prefix or "/", **case}
+        return route_components_pb2.RouteMatch(path=uri.exact, case_sensitive=case)
+    return route_components_pb2.RouteMatch(prefix=uri.prefix or "/", case_sensitive=case)
 
 
-def regex(pattern: str) -> Any:
+def regex(pattern: str) -> regex_pb2.RegexMatcher:
     """RE2, and the whole of the text must match."""
     return regex_pb2.RegexMatcher(regex=pattern)
 
 
-def string_matcher(match: StringMatch, *, ignore_case: bool = False) -> Any:
+def string_matcher(match: StringMatch, *, ignore_case: bool = False) -> string_pb2.StringMatcher:
     if match.regex is not None:
         return string_pb2.StringMatcher(safe_regex=regex(match.regex))
     if match.prefix == "":
@@ -129,14 +128,14 @@ def _real(name: str) -> bool:
     return name.lower() not in _PSEUDO_HEADERS and not is_claim(name)
 
 
-def _header(name: str, match: StringMatch) -> Any:
+def _header(name: str, match: StringMatch) -> route_components_pb2.HeaderMatcher:
     if _any_value(match):
         return _HeaderMatcher(name=name, present_match=True)
     ignore_case = name == ":authority"
     return _HeaderMatcher(name=name, string_match=string_matcher(match, ignore_case=ignore_case))
 
 
-def _absent(name: str, match: StringMatch) -> Any:
+def _absent(name: str, match: StringMatch) -> route_components_pb2.HeaderMatcher:
     """Not there, or there with another value."""
     if _any_value(match):
         return _HeaderMatcher(name=name, present_match=True, invert_match=True)
@@ -148,7 +147,7 @@ def _absent(name: str, match: StringMatch) -> Any:
     )
 
 
-def _query_parameter(name: str, match: StringMatch) -> Any:
+def _query_parameter(name: str, match: StringMatch) -> route_components_pb2.QueryParameterMatcher:
     if _any_value(match):
         return route_components_pb2.QueryParameterMatcher(name=name, present_match=True)
     return route_components_pb2.QueryParameterMatcher(name=name, string_match=string_matcher(match))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
@@ -38,7 +38,7 @@ def http_ports(view: View) -> tuple[int, ...]:
     return tuple(sorted(port for port, records in view.by_port.items() if any(_on(port, records))))
 
 
-def route_configuration(view: View, port: int) -> Any:
+def route_configuration(view: View, port: int) -> route_pb2.RouteConfiguration:
     """All hosts on a port, and what becomes of requests to others."""
     hosts = [_service_host(view, record, port) for record in _on(port, view.by_port.get(port, ()))]
     if port == DEFAULT_HTTP_PORT:
@@ -50,7 +50,7 @@ def route_configuration(view: View, port: int) -> Any:
     return configuration(client_routes(port, view.scope.name), [*hosts, _anything_else(view, port)])
 
 
-def configuration(name: str, virtual_hosts: Iterable[Any]) -> Any:
+def configuration(name: str, virtual_hosts: Iterable[_VirtualHost]) -> route_pb2.RouteConfiguration:
     """A route configuration of these hosts: a domain is the first one's that wants it."""
     return route_pb2.RouteConfiguration(
         name=name,
@@ -63,11 +63,11 @@ def configuration(name: str, virtual_hosts: Iterable[Any]) -> Any:
     )
 
 
-def _without_repeated_domains(virtual_hosts: Iterable[Any]) -> list[Any]:
+def _without_repeated_domains(virtual_hosts: Iterable[_VirtualHost]) -> list[_VirtualHost]:
     """Envoy refuses a configuration in which two hosts have the same domain or name."""
     taken: set[str] = set()
     names: set[str] = set()
-    kept: list[Any] = []
+    kept: list[_VirtualHost] = []
     for virtual_host in virtual_hosts:
         domains = [domain for domain in dict.fromkeys(virtual_host.domains) if domain not in taken]
         if domains and virtual_host.name not in names:
@@ -91,7 +91,7 @@ def _on(port: int, records: Iterable[ServiceRecord]) -> Iterable[ServiceRecord]:
     )
 
 
-def _service_host(view: View, record: ServiceRecord, port: int) -> Any:
+def _service_host(view: View, record: ServiceRecord, port: int) -> route_components_pb2.VirtualHost:
     routes = _routes(view, record.host, port) or [_default_route(view, record, port)]
     return _VirtualHost(
         name=f"{record.host}:{port}",
@@ -101,7 +101,7 @@ def _service_host(view: View, record: ServiceRecord, port: int) -> Any:
     )
 
 
-def _unserved_host(view: View, host: str, port: int) -> Any:
+def _unserved_host(view: View, host: str, port: int) -> route_components_pb2.VirtualHost | None:
     """A host that a VirtualService routes though it is no service; None: it is one, or no route
     holds."""
     routes = [] if host in view.services else _routes(view, host, port)
@@ -115,7 +115,7 @@ def _unserved_host(view: View, host: str, port: int) -> Any:
     )
 
 
-def _routes(view: View, host: str, port: int) -> list[Any]:
+def _routes(view: View, host: str, port: int) -> list[route_components_pb2.Route]:
     """Of the first VirtualService that says anything about HTTP to the host on this port."""
     entrance = Entrance(view.scope, port)
     for routing in view.mesh_routings.for_host(host):
@@ -124,7 +124,7 @@ def _routes(view: View, host: str, port: int) -> list[Any]:
     return []
 
 
-def _default_route(view: View, record: ServiceRecord, port: int) -> Any:
+def _default_route(view: View, record: ServiceRecord, port: int) -> route_components_pb2.Route:
     policy = effective_policy(view.rules(record.host), port)
     cluster = view.cluster(record.host, port)
     return route_components_pb2.Route(
@@ -155,7 +155,7 @@ def _address_host(address: str) -> str:
     return f"[{single}]" if single.version == 6 else str(single)
 
 
-def _anything_else(view: View, port: int) -> Any:
+def _anything_else(view: View, port: int) -> route_components_pb2.VirtualHost:
     """Hosts that are not in the mesh's registry. One that is asked for at a service's own address
     is that service's to answer."""
     match = route_match(None)
@@ -172,9 +172,8 @@ def _anything_else(view: View, port: int) -> Any:
         for record in _on(port, view.by_port.get(port, ()))
         for socket in virtual_addresses.sockets(record, port, view.options)
     }
-    return _VirtualHost(
-        name="allow_any",
-        domains=["*"],
-        include_request_attempt_count=True,
-        **virtual_addresses.routes(by_service, route, view.options),
-    )
+    host = virtual_addresses.routed(by_service, route, view.options)
+    host.name = "allow_any"
+    host.domains.append("*")
+    host.include_request_attempt_count = True
+    return host

@@ -8,9 +8,10 @@ a port and address where nobody has to.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-from envoy.config.listener.v3 import listener_pb2
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 
 from meshd.compile import dns, limits, wellknown
 from meshd.compile.chain_choice import Choice
@@ -37,14 +38,16 @@ def scope_listener_name(scope: str, *, inspecting: bool = False) -> str:
     return f"outbound{'-inspected' if inspecting else ''}@{scope}"
 
 
-def scope_clusters(scope: str) -> Iterator[Any]:
+def scope_clusters(scope: str) -> Iterator[cluster_pb2.Cluster]:
     """The ways into the scope's internal listeners."""
     for inspecting in (False, True):
         name = scope_listener_name(scope, inspecting=inspecting)
         yield internal_cluster(name, name)
 
 
-def scope_listeners(view: View, resolver: str, options: MeshOptions) -> Iterator[Any]:
+def scope_listeners(
+    view: View, resolver: str, options: MeshOptions
+) -> Iterator[listener_pb2.Listener]:
     """``resolver``: the cluster that queries over TCP go to."""
     chains = _Chains(view, options)
     choices = dict(_choices(view, chains))
@@ -67,10 +70,12 @@ def _listener(
     choices: dict[int, Choice],
     *,
     inspecting: bool = False,
-    queries: Any = None,
-) -> Any:
+    queries: listener_components_pb2.FilterChain | None = None,
+) -> listener_pb2.Listener:
     """Nothing but chains and the matcher depends on what services there are."""
-    ways = {port: choice.way() for port, choice in sorted(choices.items())}
+    ways = {
+        port: way for port, choice in sorted(choices.items()) if (way := choice.way()) is not None
+    }
     own_ports = {OUTBOUND_PORT: to_chain(LOOP)}
     if queries is not None:
         own_ports[DNS_SERVICE_PORT] = to_chain(dns.DNS_CHAIN)
@@ -86,7 +91,7 @@ def _listener(
         ],
         listener_filters_timeout=seconds(options.protocol_detection_timeout),
         continue_on_listener_filters_timeout=True,
-        **limits.buffers(),
+        per_connection_buffer_limit_bytes=limits.connection_buffer(),
         filter_chain_matcher=by_port(
             {**ways, **own_ports}, refusal(view.services.values(), options, REFUSED)
         ).matcher,
@@ -106,9 +111,9 @@ class _Chains:
     def __init__(self, view: View, options: MeshOptions) -> None:
         self._view = view
         self._options = options
-        self._made: dict[str, Any] = {_INSPECT: self._inspect()}
+        self._made: dict[str, listener_components_pb2.FilterChain] = {_INSPECT: self._inspect()}
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> listener_components_pb2.FilterChain:
         return self._made[name]
 
     def http(self, port: int) -> str:
@@ -126,13 +131,13 @@ class _Chains:
     def opaque(self, route: OpaqueRoute) -> str:
         return self._keep(route.target.name, target_filters(route.target, self._options))
 
-    def rest(self) -> Any:
+    def rest(self) -> listener_components_pb2.FilterChain:
         rest = PASSTHROUGH_CLUSTER
         if self._options.outbound_policy == "REGISTRY_ONLY":
             rest = BLACK_HOLE_CLUSTER
         return chain(_REST, None, [tcp_proxy(rest, [(rest, 1)], self._options)])
 
-    def _inspect(self) -> Any:
+    def _inspect(self) -> listener_components_pb2.FilterChain:
         name = scope_listener_name(self._view.scope.name, inspecting=True)
         return chain(
             _INSPECT,
@@ -140,11 +145,11 @@ class _Chains:
             [wellknown.set_filter_state(*handover()), tcp_proxy("inspected", [(name, 1)])],
         )
 
-    def _manager(self, port: int) -> Any:
+    def _manager(self, port: int) -> listener_components_pb2.Filter:
         routes = client_routes(port, self._view.scope.name)
         return client_manager(f"outbound_{port}", routes, self._options)
 
-    def _keep(self, name: str, filters: list[Any]) -> str:
+    def _keep(self, name: str, filters: list[listener_components_pb2.Filter]) -> str:
         if name not in self._made:
             self._made[name] = chain(name, None, filters)
         return name

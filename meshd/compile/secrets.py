@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
@@ -46,9 +46,9 @@ class Need:
 class Credential:
     """What proxies can use of a Secret."""
 
-    certificate: Any = None
+    certificate: secret_pb2.Secret | None = None
     """With its key."""
-    authority: Any = None
+    authority: secret_pb2.Secret | None = None
     life: Life | None = None
     """Of the certificate."""
     problem: str = ""
@@ -116,7 +116,7 @@ class Credentials:
             return True
         return name in self._served
 
-    def messages(self) -> Iterator[Any]:
+    def messages(self) -> Iterator[secret_pb2.Secret]:
         for _, found in sorted(self._found.items()):
             yield from _messages(found)
 
@@ -124,7 +124,7 @@ class Credentials:
         return tuple(UsedCredential(need, self._found[need.name]) for need in self._needs)
 
 
-def _messages(found: Credential) -> Iterator[Any]:
+def _messages(found: Credential) -> Iterator[secret_pb2.Secret]:
     return (one for one in (found.certificate, found.authority) if one is not None)
 
 
@@ -168,7 +168,7 @@ def _judged(
         return None
 
 
-def _certificate(name: str, chain: bytes, key: bytes) -> Any:
+def _certificate(name: str, chain: bytes, key: bytes) -> secret_pb2.Secret:
     certificate = common_pb2.TlsCertificate(
         certificate_chain=base_pb2.DataSource(inline_bytes=chain),
         private_key=base_pb2.DataSource(inline_bytes=key),
@@ -176,7 +176,7 @@ def _certificate(name: str, chain: bytes, key: bytes) -> Any:
     return secret_pb2.Secret(name=name, tls_certificate=certificate)
 
 
-def _validation(name: str, roots: bytes, revoked: bytes) -> Any:
+def _validation(name: str, roots: bytes, revoked: bytes) -> secret_pb2.Secret:
     validation = common_pb2.CertificateValidationContext(
         trusted_ca=base_pb2.DataSource(inline_bytes=roots),
         crl=base_pb2.DataSource(inline_bytes=revoked) if revoked else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from envoy.service.runtime.v3 import rtds_pb2
 from google.protobuf import struct_pb2
@@ -64,7 +64,7 @@ def problems(workloads: Iterable[Workload]) -> list[str]:
     return found
 
 
-def limits(listeners: Iterable[str], of_workload: Mapping[str, int]) -> Any:
+def limits(listeners: Iterable[str], of_workload: Mapping[str, int]) -> rtds_pb2.Runtime:
     """``listeners``: names of all; ``of_workload``: by uid."""
     known = ((name, of_workload.get(workload_of(name), 0)) for name in listeners)
     fields = {

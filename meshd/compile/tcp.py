@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
+from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from meshd.compile.access_log import access_logs
@@ -29,7 +30,7 @@ def tcp_proxy(
     *,
     after_handshake: bool = False,
     policy: Policy | None = None,
-) -> Any:
+) -> listener_components_pb2.Filter:
     """To these clusters by weight; no options: no access log, for hops inside the proxy.
 
     Clusters of weight 0 get nothing, as with HTTP routes; one alone needs no weight.
@@ -54,7 +55,7 @@ def tcp_proxy(
     return filter_("envoy.filters.network.tcp_proxy", proxy)
 
 
-def _hold_to(proxy: Any, policy: Policy) -> None:
+def _hold_to(proxy: tcp_proxy_pb2.TcpProxy, policy: Policy) -> None:
     if policy.tcp.idle_timeout is not None:
         proxy.idle_timeout.CopyFrom(seconds(policy.tcp.idle_timeout))
     if policy.consistent_hash and policy.consistent_hash.use_source_ip:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
+from google.protobuf.message import Message
 
 from meshd.compile.tls_plan import TlsMode, TlsPlan
 from meshd.compile.wellknown import extension, over_ads, packed, true
@@ -28,12 +29,12 @@ _UNNAMED: Final = "unidentified"
 """The secret asked for where no identity is set: there is none of that name, so it fails closed."""
 
 
-def secret(name: str) -> Any:
+def secret(name: str) -> secret_pb2.SdsSecretConfig:
     """One that proxies ask for by name, and are sent."""
     return secret_pb2.SdsSecretConfig(name=name, sds_config=over_ads())
 
 
-def _versions() -> Any:
+def _versions() -> common_pb2.TlsParameters:
     """Said for both sides: Envoy's clients speak TLS 1.2 at most where nothing is said, and in that
     both certificates, and so both names, are readable on the wire."""
     return common_pb2.TlsParameters(
@@ -42,7 +43,9 @@ def _versions() -> Any:
     )
 
 
-def _peer_validation(sans: tuple[str, ...], trust_domain: str) -> Any:
+def _peer_validation(
+    sans: tuple[str, ...], trust_domain: str
+) -> tls_pb2.CommonTlsContext.CombinedCertificateValidationContext:
     """Verified against the trust bundle; the peer's URI must be one of these, or any workload's of
     the domain: nodes have certificates of the same authority, which open nothing here."""
     matchers = [string_pb2.StringMatcher(exact=san) for san in sans] or [
@@ -61,7 +64,7 @@ def _peer_validation(sans: tuple[str, ...], trust_domain: str) -> Any:
     )
 
 
-def mesh_client(plan: TlsPlan, trust_domain: str) -> Any:
+def mesh_client(plan: TlsPlan, trust_domain: str) -> base_pb2.TransportSocket:
     """To another workload: presents the identity that the connection's filter state names."""
     return _transport_socket(
         tls_pb2.UpstreamTlsContext(
@@ -85,7 +88,7 @@ def mesh_client(plan: TlsPlan, trust_domain: str) -> Any:
     )
 
 
-def mesh_server(identity: Identity, alpn: tuple[str, ...]) -> Any:
+def mesh_server(identity: Identity, alpn: tuple[str, ...]) -> base_pb2.TransportSocket:
     """From another workload: both sides show a certificate of the trust domain."""
     return _transport_socket(
         tls_pb2.DownstreamTlsContext(
@@ -100,7 +103,9 @@ def mesh_server(identity: Identity, alpn: tuple[str, ...]) -> Any:
     )
 
 
-def transport_sockets(plan: TlsPlan, trust_domain: str) -> tuple[Any | None, list[Any]]:
+def transport_sockets(
+    plan: TlsPlan, trust_domain: str
+) -> tuple[base_pb2.TransportSocket | None, list[cluster_pb2.Cluster.TransportSocketMatch]]:
     """A cluster's ``transport_socket`` and ``transport_socket_matches`` for a plan."""
     match plan.mode:
         case TlsMode.PLAIN:
@@ -126,7 +131,7 @@ def transport_sockets(plan: TlsPlan, trust_domain: str) -> tuple[Any | None, lis
             return _external_client(plan), []
 
 
-def _external_client(plan: TlsPlan) -> Any:
+def _external_client(plan: TlsPlan) -> base_pb2.TransportSocket:
     """To a server outside the mesh, verified by its DNS name unless the rule names others."""
     context = tls_pb2.CommonTlsContext(tls_params=_versions(), alpn_protocols=plan.alpn)
     if plan.certificate:
@@ -136,7 +141,9 @@ def _external_client(plan: TlsPlan) -> Any:
     return _transport_socket(tls_pb2.UpstreamTlsContext(sni=plan.sni, common_tls_context=context))
 
 
-def _server_validation(plan: TlsPlan) -> Any:
+def _server_validation(
+    plan: TlsPlan,
+) -> tls_pb2.CommonTlsContext.CombinedCertificateValidationContext:
     names = plan.subject_alt_names or ((plan.sni,) if plan.sni else ())
     kind = common_pb2.SubjectAltNameMatcher
     return tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
@@ -153,7 +160,7 @@ def _server_validation(plan: TlsPlan) -> Any:
     )
 
 
-def _transport_socket(context: Any) -> Any:
+def _transport_socket(context: Message) -> base_pb2.TransportSocket:
     return base_pb2.TransportSocket(
         name="envoy.transport_sockets.tls", typed_config=packed(context)
     )

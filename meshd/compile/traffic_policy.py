@@ -6,7 +6,7 @@ After https://istio.io/latest/docs/reference/config/networking/destination-rule/
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
@@ -143,41 +143,41 @@ def _at_level(level: TrafficPolicy | None, port: int, below: Policy) -> Policy:
     )
 
 
-def load_balancing(policy: Policy) -> dict[str, Any]:
-    """Fields of a cluster that balances: LEAST_REQUEST unless something else is asked for."""
+def load_balancing(policy: Policy) -> cluster_pb2.Cluster:
+    """The part of a cluster that balances: LEAST_REQUEST unless something else is asked for."""
     settings = policy.load_balancer or LoadBalancerSettings()
     if settings.consistent_hash:
         return _hashing(settings.consistent_hash)
     if settings.simple == "RANDOM":
-        return {"lb_policy": _CLUSTER.RANDOM}
+        return _CLUSTER(lb_policy=_CLUSTER.RANDOM)
     slow_start = _slow_start(settings)
     if settings.simple == "ROUND_ROBIN":
         config = _CLUSTER.RoundRobinLbConfig(slow_start_config=slow_start)
-        chosen = {"round_robin_lb_config": config} if slow_start else {}
-        return {"lb_policy": _CLUSTER.ROUND_ROBIN, **chosen}
+        return _CLUSTER(
+            lb_policy=_CLUSTER.ROUND_ROBIN, round_robin_lb_config=config if slow_start else None
+        )
     config = _CLUSTER.LeastRequestLbConfig(slow_start_config=slow_start)
-    chosen = {"least_request_lb_config": config} if slow_start else {}
-    return {"lb_policy": _CLUSTER.LEAST_REQUEST, **chosen}
+    return _CLUSTER(
+        lb_policy=_CLUSTER.LEAST_REQUEST, least_request_lb_config=config if slow_start else None
+    )
 
 
-def _hashing(settings: ConsistentHash) -> dict[str, Any]:
+def _hashing(settings: ConsistentHash) -> cluster_pb2.Cluster:
     if settings.maglev:
         size = settings.maglev.table_size
-        return {
-            "lb_policy": _CLUSTER.MAGLEV,
-            "maglev_lb_config": _CLUSTER.MaglevLbConfig(
-                table_size={"value": size} if size else None
-            ),
-        }
+        return _CLUSTER(
+            lb_policy=_CLUSTER.MAGLEV,
+            maglev_lb_config=_CLUSTER.MaglevLbConfig(table_size={"value": size} if size else None),
+        )
     asked = settings.ring_hash.minimum_ring_size if settings.ring_hash else None
     size = asked or settings.minimum_ring_size or 1024
-    return {
-        "lb_policy": _CLUSTER.RING_HASH,
-        "ring_hash_lb_config": _CLUSTER.RingHashLbConfig(minimum_ring_size={"value": size}),
-    }
+    return _CLUSTER(
+        lb_policy=_CLUSTER.RING_HASH,
+        ring_hash_lb_config=_CLUSTER.RingHashLbConfig(minimum_ring_size={"value": size}),
+    )
 
 
-def _slow_start(settings: LoadBalancerSettings) -> Any:
+def _slow_start(settings: LoadBalancerSettings) -> cluster_pb2.Cluster.SlowStartConfig | None:
     """A new endpoint gets its share little by little; None: at once."""
     warmup = settings.warmup
     duration = warmup.duration if warmup else settings.warmup_duration_secs
@@ -192,7 +192,9 @@ def _slow_start(settings: LoadBalancerSettings) -> Any:
     )
 
 
-def circuit_breakers(policy: Policy, options: MeshOptions = _UNLIMITED) -> Any:
+def circuit_breakers(
+    policy: Policy, options: MeshOptions = _UNLIMITED
+) -> circuit_breaker_pb2.CircuitBreakers:
     """Without limits unless they are asked for, but for what a proxy can hold; what is left of them
     is shown in the statistics. Each member of the pool counts for itself, and has its part."""
     pool = policy.connection_pool or ConnectionPoolSettings()
@@ -216,7 +218,9 @@ def circuit_breakers(policy: Policy, options: MeshOptions = _UNLIMITED) -> Any:
     )
 
 
-def _retry_budget(asked: RetryBudget | None) -> Any:
+def _retry_budget(
+    asked: RetryBudget | None,
+) -> circuit_breaker_pb2.CircuitBreakers.Thresholds.RetryBudget | None:
     """In place of a number of retries; Istio's defaults."""
     if asked is None:
         return None
@@ -228,64 +232,80 @@ def _retry_budget(asked: RetryBudget | None) -> Any:
     )
 
 
-def keepalive(policy: Policy) -> Any:
+def keepalive(policy: Policy) -> cluster_pb2.UpstreamConnectionOptions | None:
     """TCP keep-alive towards the endpoints; None: the kernel's default, which is off."""
     asked = policy.tcp.tcp_keepalive
     if asked is None:
         return None
-    values = {
-        "keepalive_probes": asked.probes,
-        "keepalive_time": asked.time,
-        "keepalive_interval": asked.interval,
-    }
+
+    def number(value: float | None) -> wrappers_pb2.UInt32Value | None:
+        return wrappers_pb2.UInt32Value(value=int(value)) if value else None
+
     return cluster_pb2.UpstreamConnectionOptions(
         tcp_keepalive=address_pb2.TcpKeepalive(
-            **{name: {"value": int(value)} for name, value in values.items() if value}
+            keepalive_probes=number(asked.probes),
+            keepalive_time=number(asked.time),
+            keepalive_interval=number(asked.interval),
         )
     )
 
 
-def outlier_detection(settings: OutlierDetection | None) -> dict[str, Any]:
-    """Fields of a cluster that leaves out endpoints which fail; nothing if none is asked for."""
+def outlier_detection(
+    settings: OutlierDetection | None,
+) -> outlier_detection_pb2.OutlierDetection | None:
+    """How a cluster leaves out endpoints which fail; None if that is not asked for."""
     if settings is None:
-        return {}
-    fields: dict[str, Any] = {
-        "enforcing_success_rate": {"value": 0},
-        **_consecutive("5xx", settings.consecutive_5xx_errors),
-        **_consecutive(
-            "gateway_failure", settings.consecutive_gateway_errors or settings.consecutive_errors
+        return None
+    made = outlier_detection_pb2.OutlierDetection(
+        enforcing_success_rate={"value": 0},
+        interval=seconds(settings.interval) if settings.interval else None,
+        base_ejection_time=(
+            seconds(settings.base_ejection_time) if settings.base_ejection_time else None
         ),
-    }
-    if settings.consecutive_errors and settings.consecutive_5xx_errors is None:
-        fields |= _consecutive("5xx", 0)
-    if settings.interval:
-        fields["interval"] = seconds(settings.interval)
-    if settings.base_ejection_time:
-        fields["base_ejection_time"] = seconds(settings.base_ejection_time)
-    if settings.max_ejection_percent:
-        fields["max_ejection_percent"] = {"value": settings.max_ejection_percent}
-    if settings.split_external_local_origin_errors:
-        fields["split_external_local_origin_errors"] = True
-        fields |= _consecutive("local_origin_failure", settings.consecutive_local_origin_failures)
-    return {"outlier_detection": outlier_detection_pb2.OutlierDetection(**fields)}
-
-
-def common_balancing(policy: Policy, nearness: LocalityLbSetting | None) -> dict[str, Any]:
-    """When endpoints that fail are used all the same, and whether localities have weights."""
-    fields: dict[str, Any] = {}
-    if outliers := policy.outlier_detection:
-        panic = percent_pb2.Percent(value=outliers.min_health_percent or 0)
-        fields["healthy_panic_threshold"] = panic
-    if nearness and nearness.distribute:
-        fields["locality_weighted_lb_config"] = _CLUSTER.CommonLbConfig.LocalityWeightedLbConfig()
-    return {"common_lb_config": _CLUSTER.CommonLbConfig(**fields)} if fields else {}
-
-
-def _consecutive(kind: str, limit: int | None) -> dict[str, Any]:
-    """How many failures of a kind in a row take an endpoint out; 0: that kind never does."""
-    if limit is None:
-        return {}
-    enforcing = {"value": 100 if limit else 0}
-    return {f"enforcing_consecutive_{kind}": enforcing} | (
-        {f"consecutive_{kind}": {"value": limit}} if limit else {}
+        max_ejection_percent=(
+            {"value": settings.max_ejection_percent} if settings.max_ejection_percent else None
+        ),
+        split_external_local_origin_errors=settings.split_external_local_origin_errors or False,
     )
+    in_a_row, gateway = settings.consecutive_5xx_errors, settings.consecutive_gateway_errors
+    if settings.consecutive_errors and in_a_row is None:
+        in_a_row = 0
+    _limit(made.enforcing_consecutive_5xx, made.consecutive_5xx, in_a_row)
+    _limit(
+        made.enforcing_consecutive_gateway_failure,
+        made.consecutive_gateway_failure,
+        gateway or settings.consecutive_errors,
+    )
+    if settings.split_external_local_origin_errors:
+        _limit(
+            made.enforcing_consecutive_local_origin_failure,
+            made.consecutive_local_origin_failure,
+            settings.consecutive_local_origin_failures,
+        )
+    return made
+
+
+def _limit(
+    enforcing: wrappers_pb2.UInt32Value, number: wrappers_pb2.UInt32Value, limit: int | None
+) -> None:
+    """How many failures of a kind in a row take an endpoint out; 0: that kind never does."""
+    if limit is not None:
+        enforcing.value = 100 if limit else 0
+    if limit:
+        number.value = limit
+
+
+def common_balancing(
+    policy: Policy, nearness: LocalityLbSetting | None
+) -> cluster_pb2.Cluster.CommonLbConfig | None:
+    """When endpoints that fail are used all the same, and whether localities have weights."""
+    outliers = policy.outlier_detection
+    if outliers is None and not (nearness and nearness.distribute):
+        return None
+    config = _CLUSTER.CommonLbConfig()
+    if outliers is not None:
+        panic = percent_pb2.Percent(value=outliers.min_health_percent or 0)
+        config.healthy_panic_threshold.CopyFrom(panic)
+    if nearness and nearness.distribute:
+        config.locality_weighted_lb_config.SetInParent()
+    return config

@@ -9,12 +9,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from envoy.config.route.v3 import route_components_pb2
 from envoy.type.matcher.v3 import filter_state_pb2, regex_pb2, string_pb2
 
 from meshd.compile.matching import (
+    Way,
     always,
     by_address,
     by_filter_state,
@@ -31,7 +32,7 @@ REFUSED_STATUS: Final = 502
 _MOST_PREFIXES: Final = 256
 
 
-def refusal(services: Iterable[ServiceRecord], options: MeshOptions, chain: str) -> Any:
+def refusal(services: Iterable[ServiceRecord], options: MeshOptions, chain: str) -> Way | None:
     """Connections to such addresses to this chain; None: there are none.
 
     The addresses that Services of Kubernetes declare are such, too: they have their ports and no
@@ -52,23 +53,31 @@ def refusal(services: Iterable[ServiceRecord], options: MeshOptions, chain: str)
     return by_address(dict.fromkeys(declared, way), otherwise) if declared else otherwise
 
 
-def routes(by_service: Mapping[str, Any], otherwise: Any, options: MeshOptions) -> dict[str, Any]:
-    """Fields of a virtual host: a request by the address and port to which it was sent (as keys of
-    ``by_service``), else refused if the address is the mesh's alone, else the route ``otherwise``.
+def routed(
+    by_service: Mapping[str, route_components_pb2.Route],
+    otherwise: route_components_pb2.Route,
+    options: MeshOptions,
+) -> route_components_pb2.VirtualHost:
+    """The routes of a virtual host without a name: a request by the address and port to which it
+    was sent (as keys of ``by_service``), else refused if the address is the mesh's alone, else the
+    route ``otherwise``.
     """
     if not options.service_cidr:
-        return {"routes": [otherwise]}
+        return route_components_pb2.VirtualHost(routes=[otherwise])
     prefixes = _prefixes(options.service_cidr)
     refused = [_refusal(prefixes)] if prefixes else []
     refused_or_passed = route_components_pb2.RouteList(routes=[*refused, otherwise])
     ways = {address: to_routes(route) for address, route in sorted(by_service.items())}
     rest = to_routes(refused_or_passed)
     if not ways:
-        return {"matcher": always(rest)}
-    return {"matcher": by_filter_state(LOCAL_ADDRESS_STATE, ways, rest).matcher}
+        return route_components_pb2.VirtualHost(matcher=always(rest))
+    tree = by_filter_state(LOCAL_ADDRESS_STATE, ways, rest).matcher
+    return route_components_pb2.VirtualHost(matcher=tree)
 
 
-def listed(virtual_host: Any) -> Iterator[Any]:
+def listed(
+    virtual_host: route_components_pb2.VirtualHost,
+) -> Iterator[route_components_pb2.Route]:
     """The routes of a virtual host, whoever asked for which address aside."""
     yield from virtual_host.routes
     if virtual_host.HasField("matcher"):
@@ -95,7 +104,7 @@ def is_virtual(text: str, options: MeshOptions) -> bool:
         return False
 
 
-def _refusal(prefixes: tuple[str, ...]) -> Any:
+def _refusal(prefixes: tuple[str, ...]) -> route_components_pb2.Route:
     begins = "|".join(re.escape(prefix) for prefix in prefixes)
     virtual = filter_state_pb2.FilterStateMatcher(
         key=LOCAL_ADDRESS_STATE,

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2
 
 from meshd.compile.route_actions import direct_response, forward, redirect
 from meshd.compile.route_filters import filter_settings
-from meshd.compile.route_headers import header_fields
+from meshd.compile.route_headers import header_changes
 from meshd.compile.route_match import Entrance, applicable, is_unconditional, route_match
 from meshd.compile.visibility import Routing, View
 from meshd.model.traffic import HTTPMatchRequest, HTTPRoute
 
 
-def http_routes(routing: Routing, view: View, entrance: Entrance) -> list[Any]:
+def http_routes(
+    routing: Routing, view: View, entrance: Entrance
+) -> list[route_components_pb2.Route]:
     """In order, up to the first that holds for every request. Empty: it says nothing here."""
-    routes: list[Any] = []
+    routes: list[route_components_pb2.Route] = []
     for route in routing.service.spec.http:
         action = None
         for match in applicable(route, entrance, routing.namespace):
             action = action or _action(route, view, entrance, routing.namespace)
-            if not action:
+            if action is None:
                 break
             routes.append(_route(route, match, action, routing))
             if is_unconditional(routes[-1].match):
@@ -32,43 +33,43 @@ def http_routes(routing: Routing, view: View, entrance: Entrance) -> list[Any]:
 
 
 def _route(
-    route: HTTPRoute, match: HTTPMatchRequest | None, action: dict[str, Any], routing: Routing
-) -> Any:
+    route: HTTPRoute,
+    match: HTTPMatchRequest | None,
+    action: route_components_pb2.Route,
+    routing: Routing,
+) -> route_components_pb2.Route:
+    """``action``: the part for what is done."""
     names = (route.name, match.name if match else None)
-    settings = filter_settings(route) | action.get("typed_per_filter_config", {})
-    return route_components_pb2.Route(
+    made = route_components_pb2.Route(
         name=".".join(name for name in names if name),
         match=route_match(match),
         stat_prefix=(match.stat_prefix if match else None) or "",
         metadata=_origin(route, routing),
-        **{**action, "typed_per_filter_config": settings},
+        typed_per_filter_config=filter_settings(route),
     )
+    made.MergeFrom(action)
+    return made
 
 
-def _action(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> dict[str, Any]:
-    """Fields of the Envoy route for what is done; nothing: the route says nothing to do."""
+def _action(
+    route: HTTPRoute, view: View, entrance: Entrance, owner: str
+) -> route_components_pb2.Route | None:
+    """The part of the Envoy route for what is done; None: the route says nothing to do."""
+    if not route.redirect and not route.direct_response:
+        return forward(route, view, entrance, owner) if route.route else None
+    changes = header_changes(route.headers)
+    made = route_components_pb2.Route(
+        response_headers_to_add=changes.response_additions,
+        response_headers_to_remove=changes.response_removals,
+    )
     if route.redirect:
-        return {
-            "redirect": redirect(route.redirect, entrance.port),
-            **_response_headers(route),
-        }
-    if route.direct_response:
-        return {
-            "direct_response": direct_response(route.direct_response),
-            **_response_headers(route),
-        }
-    return forward(route, view, entrance, owner) if route.route else {}
+        made.redirect.CopyFrom(redirect(route.redirect, entrance.port))
+    elif route.direct_response:
+        made.direct_response.CopyFrom(direct_response(route.direct_response))
+    return made
 
 
-def _response_headers(route: HTTPRoute) -> dict[str, Any]:
-    return {
-        name: values
-        for name, values in header_fields(route.headers).items()
-        if name.startswith("response_")
-    }
-
-
-def _origin(route: HTTPRoute, routing: Routing) -> Any:
+def _origin(route: HTTPRoute, routing: Routing) -> base_pb2.Metadata:
     """Metadata that says which object made the route, as in Istio, and which delegate."""
     key = routing.service.key
     metadata = base_pb2.Metadata()
@@ -84,11 +85,13 @@ def _origin(route: HTTPRoute, routing: Routing) -> Any:
     return metadata
 
 
-def unconditional_last(routes: list[Any]) -> list[Any]:
+def unconditional_last(
+    routes: list[route_components_pb2.Route],
+) -> list[route_components_pb2.Route]:
     """Routes of several VirtualServices for one host: those for every request behind the others,
     and only the first of them, since no request reaches another."""
 
-    def ordered() -> Iterator[Any]:
+    def ordered() -> Iterator[route_components_pb2.Route]:
         yield from (route for route in routes if not is_unconditional(route.match))
         yield from [route for route in routes if is_unconditional(route.match)][:1]
 

@@ -6,6 +6,7 @@ import base64
 import time
 
 import pytest
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from meshd.compile.gateway_tls import secrets_needed
 from meshd.compile.memo import Memo
@@ -30,21 +31,26 @@ def made(found: Secret, beside: Secret | None = None) -> Credential:
     return credential("edge/site", found, beside)
 
 
+def _message(found: secret_pb2.Secret | None) -> secret_pb2.Secret:
+    assert found
+    return found
+
+
 @pytest.mark.parametrize(("chain", "key"), [("tls_crt", "tls_key"), ("cert", "key")])
 def test_a_certificate_has_either_of_two_pairs_of_names(chain: str, key: str) -> None:
     found = made(secret(**{chain: CERTIFICATE, key: PRIVATE}))
 
     assert found.problem == ""
-    assert found.certificate.name == "kubernetes://edge/site"
-    assert found.certificate.tls_certificate.certificate_chain.inline_bytes == CERTIFICATE
-    assert found.certificate.tls_certificate.private_key.inline_bytes == PRIVATE
+    assert _message(found.certificate).name == "kubernetes://edge/site"
+    assert _message(found.certificate).tls_certificate.certificate_chain.inline_bytes == CERTIFICATE
+    assert _message(found.certificate).tls_certificate.private_key.inline_bytes == PRIVATE
     assert found.authority is None
 
 
 def test_data_is_base64() -> None:
     data = {"tls.crt": CERTIFICATE, "tls.key": PRIVATE}
     encoded = {name: base64.b64encode(text).decode() for name, text in data.items()}
-    assert made(Secret(data=encoded)).certificate.tls_certificate.private_key
+    assert _message(made(Secret(data=encoded)).certificate).tls_certificate.private_key
 
 
 @pytest.mark.parametrize(("root", "revoked"), [("ca_crt", "ca_crl"), ("cacert", "crl")])
@@ -52,9 +58,9 @@ def test_a_secret_with_an_authority_only_is_one_to_verify_by(root: str, revoked:
     found = made(secret(**{root: ROOT, revoked: LIST}))
 
     assert found.certificate is None
-    assert found.authority.name == "kubernetes://edge/site-cacert"
-    assert found.authority.validation_context.trusted_ca.inline_bytes == ROOT
-    assert found.authority.validation_context.crl.inline_bytes == LIST
+    assert _message(found.authority).name == "kubernetes://edge/site-cacert"
+    assert _message(found.authority).validation_context.trusted_ca.inline_bytes == ROOT
+    assert _message(found.authority).validation_context.crl.inline_bytes == LIST
     assert found.problem == ""
 
 
@@ -62,9 +68,9 @@ def test_the_authority_may_stand_beside_the_secret() -> None:
     own = secret(cert=CERTIFICATE, key=PRIVATE)
     found = made(own, secret(cacert=ROOT, crl=LIST))
 
-    assert found.certificate.tls_certificate.certificate_chain.inline_bytes == CERTIFICATE
-    assert found.authority.validation_context.trusted_ca.inline_bytes == ROOT
-    assert found.authority.validation_context.crl.inline_bytes == LIST
+    assert _message(found.certificate).tls_certificate.certificate_chain.inline_bytes == CERTIFICATE
+    assert _message(found.authority).validation_context.trusted_ca.inline_bytes == ROOT
+    assert _message(found.authority).validation_context.crl.inline_bytes == LIST
 
 
 def test_the_secret_of_an_authority_is_not_taken_for_a_certificate_of_that_name() -> None:

@@ -66,6 +66,7 @@ def test_a_service_has_no_ports_but_its_own_at_an_address_that_it_declares() -> 
         service("b", "10.96.0.2", kubernetes=False),
     )
     way = refusal(services, OPTIONS, "refused")
+    assert way
     assert list(way.matcher.matcher_tree.exact_match_map.map) == ["10.96.0.1"]
     assert way.matcher.on_no_match.matcher.matcher_list.matchers
 
