@@ -100,6 +100,8 @@ WITHOUT_GRPC: Final = ("__main__", "supervisor", "capture", "roles.capture", "te
 EMPTY_NAMES: Final = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
 LINES_OF_MODULE: Final = 400
 LINES_OF_FUNCTION: Final = 60
+UNTYPED: Final = 7
+"""How often ``Any`` may stand in 1,000 lines, on the whole: each hides mistakes from the check."""
 
 
 class Module:
@@ -246,6 +248,23 @@ def test_modules_stay_small() -> None:
             f"{lines} lines; the limit is {LINES_OF_MODULE}"
             for lines in [module.text.count("\n")]
             if lines > LINES_OF_MODULE
+        )
+    )
+
+
+def test_types_are_said_nearly_everywhere() -> None:
+    names = [node for module in modules().values() for node in ast.walk(module.tree)]
+    found = sum(isinstance(node, ast.Name) and node.id == "Any" for node in names)
+    lines = sum(module.text.count("\n") for module in modules().values())
+    assert 1000 * found <= UNTYPED * lines, f"Any stands {found} times in {lines} lines"
+
+
+def test_no_file_is_left_out_of_the_check_of_types() -> None:
+    assert not violations(
+        lambda module: (
+            f"line {number}: ignore the single line that needs it"
+            for number, line in enumerate(module.text.splitlines(), 1)
+            if line.startswith(("# pyright:", "#pyright:", "# type: ignore"))
         )
     )
 
