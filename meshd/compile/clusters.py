@@ -139,8 +139,8 @@ def _dns(
     labels = chosen.labels if chosen else {}
     places = [
         endpoint
-        for endpoint in service.endpoints
-        if endpoint.service_port == port.number and has_labels(endpoint, labels)
+        for endpoint in service.endpoints_by_port.get(port.number, ())
+        if has_labels(endpoint, labels)
     ]
     if not service.endpoints and not service.host.startswith("*"):
         places = [Endpoint(address=service.host, port=port.number, service_port=port.number)]

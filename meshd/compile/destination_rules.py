@@ -9,6 +9,7 @@ https://istio.io/latest/docs/ops/best-practices/traffic-management/#cross-namesp
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -31,7 +32,7 @@ NO_RULE = "-"
 """Variant of clients that see no rule, where the service's own namespace sees one."""
 
 
-class RuleSet(msgspec.Struct, frozen=True):
+class RuleSet(msgspec.Struct, frozen=True, dict=True):
     """The rules that hold for one service as some clients see it, merged."""
 
     variant: str = ""
@@ -48,8 +49,13 @@ class RuleSet(msgspec.Struct, frozen=True):
     port."""
 
     def subset(self, name: str) -> Subset | None:
+        return self._subsets.get(name)
+
+    @functools.cached_property
+    def _subsets(self) -> dict[str, Subset]:
+        """By name; of several with one name, the first."""
         subsets = self.spec.subsets if self.spec else ()
-        return next((subset for subset in subsets if subset.name == name), None)
+        return {subset.name: subset for subset in reversed(subsets)}
 
     @property
     def policy(self) -> TrafficPolicy | None:

@@ -83,13 +83,14 @@ def service_assignments(
     its clients.
     """
     assignments: dict[str, endpoint_pb2.ClusterLoadAssignment] = {}
+    by_port = service.endpoints_by_port
     for port in service.ports:
         if port.protocol is Protocol.UDP:
             continue
         places = [
             (endpoint, lb_endpoint(endpoint))
-            for endpoint in service.endpoints
-            if endpoint.service_port == port.number and endpoint.ready
+            for endpoint in by_port.get(port.number, ())
+            if endpoint.ready
         ]
         for subset in (Subset(name=""), *(rules.spec.subsets if rules.spec else ())):
             cluster = OutboundCluster(

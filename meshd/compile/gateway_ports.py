@@ -26,14 +26,14 @@ class BoundServer:
     server: Server
     index: int = 0
     """Of the server in its Gateway."""
+    again: bool = False
+    """A server before it in its Gateway has a port of the same name."""
 
     @property
     def name(self) -> str:
         """Unique among all servers, and not another one when others come and go."""
-        port = self.server.port.name
-        before = self.gateway.spec.servers[: self.index]
-        again = any(server.port.name == port for server in before)
-        return f"{self.gateway_name}/{port}" + (f"#{self.index}" if again else "")
+        number = f"#{self.index}" if self.again else ""
+        return f"{self.gateway_name}/{self.server.port.name}{number}"
 
     @property
     def gateway_name(self) -> str:
@@ -98,9 +98,12 @@ def _of_workload(
 ) -> GatewayPorts:
     ports: dict[int, list[BoundServer]] = defaultdict(list)
     for gateway in selecting(gateways, workload.labels):
+        names: set[str | None] = set()
         for index, server in enumerate(gateway.spec.servers):
-            number = server.port.number
-            ports[listening.get(number, number)].append(BoundServer(gateway, server, index))
+            number, name = server.port.number, server.port.name
+            bound = BoundServer(gateway, server, index, again=name in names)
+            ports[listening.get(number, number)].append(bound)
+            names.add(name)
     by_port = {port: tuple(servers) for port, servers in sorted(ports.items())}
     return GatewayPorts(workload.uid, by_port)
 

@@ -14,10 +14,12 @@ from typing import Final, Protocol
 import msgspec
 
 from meshd.compile.compiler import Compiled
+from meshd.compile.heavy import Weighing
 from meshd.compile.hosts import covers, resolve
 from meshd.errors import InvalidInputError
 from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
+from meshd.model.traffic import DestinationRule, Gateway, VirtualService
 
 FAULTS: Final = (
     ArithmeticError,
@@ -31,7 +33,12 @@ FAULTS: Final = (
 """What protobuf and our own code raise for a value that no message can hold."""
 _MOST: Final = 32
 """Objects left out at once, above which the fault is not in the objects."""
-_LISTS: Final = ("destination_rules", "gateways", "virtual_services")
+_FIELDS: Final = {
+    DestinationRule: "destination_rules",
+    Gateway: "gateways",
+    VirtualService: "virtual_services",
+}
+_LISTS: Final = tuple(_FIELDS.values())
 _TABLES: Final = ("workloads", "services", "secrets")
 
 
@@ -47,6 +54,11 @@ class Part(msgspec.Struct, frozen=True):
     """Within the field; what people call it."""
     value: object
 
+    @classmethod
+    def of(cls, value: Any) -> Part:
+        """Of an object that is in one of the lists."""
+        return cls(_FIELDS[type(value)], str(value.key), value)
+
     def __str__(self) -> str:
         kind = getattr(self.value, "KIND", "")
         return self.key if kind else f"{self.field.removesuffix('s')} {self.key}"
@@ -59,12 +71,14 @@ class Isolating:
         self._compiler = compiler
         self._fresh = fresh
         self._left_out: list[tuple[Part, str]] = []
+        self._weighing = Weighing()
+        self._too_heavy: list[tuple[Part, str]] = []
 
     @property
     def problems(self) -> tuple[str, ...]:
         return tuple(
             f"{part} is left out, because it cannot be compiled: {why}; correct or delete it"
-            for part, why in self._left_out
+            for part, why in (*self._too_heavy, *self._left_out)
         )
 
     def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Mapping[Pool, Compiled]:
@@ -76,6 +90,10 @@ class Isolating:
             for part, why in self._left_out
             if there.get((part.field, part.key)) == part.value
         ]
+        self._too_heavy = [
+            (Part.of(value), why) for value, why in self._weighing.too_heavy(snapshot)
+        ]
+        snapshot = without(snapshot, [part for part, _ in self._too_heavy])
         while True:
             left = without(snapshot, [part for part, _ in self._left_out])
             try:

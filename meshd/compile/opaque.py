@@ -51,10 +51,7 @@ def target_filters(
 
 def destinations(service: ServiceRecord) -> tuple[str, ...]:
     """Where clients connect to when they mean this service."""
-    if service.headless:
-        found = (endpoint.address for endpoint in service.endpoints)
-        return tuple(sorted(set(found)))
-    return service.addresses
+    return service.endpoint_addresses if service.headless else service.addresses
 
 
 def opaque_routes(view: View) -> Iterator[OpaqueRoute]:

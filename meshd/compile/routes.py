@@ -85,8 +85,8 @@ def _on(port: int, records: Iterable[ServiceRecord]) -> Iterable[ServiceRecord]:
         record
         for record in records
         if any(
-            known.number == port and (known.protocol.is_http or known.protocol is Protocol.SNIFFED)
-            for known in record.ports
+            protocol.is_http or protocol is Protocol.SNIFFED
+            for protocol in record.protocols.get(port, ())
         )
     )
 

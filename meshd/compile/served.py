@@ -6,7 +6,7 @@ import enum
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from meshd.compile.destination_rules import RuleIndex
+from meshd.compile.destination_rules import RuleIndex, RuleSet
 from meshd.compile.scope import Scope
 from meshd.compile.traffic_policy import effective_policy
 from meshd.model.service import Port, Protocol, ServiceRecord
@@ -52,17 +52,17 @@ def served_ports(
 
 
 def _spoken(service: ServiceRecord, rules: RuleIndex) -> Iterator[tuple[int, Spoken]]:
+    own = rules.rules(service, Scope(service.namespace))
     for port in service.ports:
         if port.protocol is not Protocol.UDP:
             spoken = _SPOKEN.get(port.protocol, Spoken.OPAQUE)
-            as_asked = spoken is Spoken.HTTP and _is_as_asked(service, port, rules)
+            as_asked = spoken is Spoken.HTTP and _is_as_asked(port, own)
             yield port.number, Spoken.EITHER if as_asked else spoken
 
 
-def _is_as_asked(service: ServiceRecord, port: Port, rules: RuleIndex) -> bool:
+def _is_as_asked(port: Port, rules: RuleSet) -> bool:
     """Whether the rules of the service's own namespace want the client's protocol."""
-    found = rules.rules(service, Scope(service.namespace))
-    pool = effective_policy(found, port.number).connection_pool
+    pool = effective_policy(rules, port.number).connection_pool
     return bool(pool and pool.http and pool.http.use_client_protocol)
 
 

@@ -18,9 +18,6 @@ def shape(service: ServiceRecord) -> ServiceRecord:
     """
     if service.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
         return service
-    accounts = {
-        (place.namespace, place.service_account, place.mutual_tls) for place in service.endpoints
-    }
     places = tuple(
         Endpoint(
             address="",
@@ -30,6 +27,6 @@ def shape(service: ServiceRecord) -> ServiceRecord:
             service_account=account,
             mutual_tls=mutual_tls,
         )
-        for namespace, account, mutual_tls in sorted(accounts)
+        for namespace, account, mutual_tls in sorted(service.accounts)
     )
     return msgspec.structs.replace(service, endpoints=places)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 
 import msgspec
 
 from meshd.compile.names import OutboundCluster, authority_secret, certificate_secret
 from meshd.compile.rule_credentials import full_name
 from meshd.model.secret_files import of_client
-from meshd.model.service import Endpoint, Protocol, ServiceRecord
+from meshd.model.service import Protocol, ServiceRecord
 from meshd.model.traffic import ClientTLSSettings
 from meshd.model.workload import Identity
 
@@ -80,7 +79,7 @@ def tls_plan(
 def _can_be_mutual(service: ServiceRecord, original_destination: bool) -> bool:
     if not original_destination:
         return True
-    return bool(service.endpoints) and all(place.mutual_tls for place in service.endpoints)
+    return bool(service.endpoints) and all(mutual_tls for _, _, mutual_tls in service.accounts)
 
 
 def _accounts(service: ServiceRecord, trust_domain: str, *, automatic: bool) -> tuple[str, ...]:
@@ -89,14 +88,12 @@ def _accounts(service: ServiceRecord, trust_domain: str, *, automatic: bool) -> 
     So a cluster changes only when an account appears or goes, not with each endpoint. Where a rule
     asks for mutual TLS, those count too that are not known to speak it.
     """
-    places = (one for one in service.endpoints if one.mutual_tls or not automatic)
-    return tuple(sorted({*service.subject_alt_names, *_identities(places, trust_domain)}))
-
-
-def _identities(endpoints: Iterable[Endpoint], trust_domain: str) -> Iterable[str]:
-    for endpoint in endpoints:
-        if endpoint.service_account:
-            yield Identity(trust_domain, endpoint.namespace, endpoint.service_account).uri
+    identities = (
+        Identity(trust_domain, namespace, account).uri
+        for namespace, account, mutual_tls in service.accounts
+        if account and (mutual_tls or not automatic)
+    )
+    return tuple(sorted({*service.subject_alt_names, *identities}))
 
 
 def _mesh_alpn(protocol: Protocol) -> tuple[str, ...]:

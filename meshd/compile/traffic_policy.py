@@ -125,15 +125,14 @@ def _at_level(level: TrafficPolicy | None, port: int, below: Policy) -> Policy:
         level.proxy_protocol or below.proxy_protocol,
         level.retry_budget or below.retry_budget,
     )
-    for entry in level.port_level_settings:
-        if entry.port.number == port:
-            return Policy(
-                entry.load_balancer,
-                entry.connection_pool,
-                entry.outlier_detection,
-                entry.tls,
-                *whole,
-            )
+    if entry := level.by_port.get(port):
+        return Policy(
+            entry.load_balancer,
+            entry.connection_pool,
+            entry.outlier_detection,
+            entry.tls,
+            *whole,
+        )
     return Policy(
         level.load_balancer or below.load_balancer,
         level.connection_pool or below.connection_pool,

@@ -62,7 +62,7 @@ class MeshIndex:
         services = seen_from(client, self.services.values())
         by_port: dict[int, list[ServiceRecord]] = defaultdict(list)
         for record in services.values():
-            for number in {port.number for port in record.ports}:
+            for number in record.protocols:
                 by_port[number].append(record)
         visible = tuple(
             routing
@@ -130,6 +130,10 @@ class View:
     """What is looked for is where a gateway sends what comes in."""
     of_copy: bool = False
     """What is looked for is where copies of requests go."""
+    known_rules: dict[tuple[str, bool, bool], RuleSet] = dataclasses.field(
+        default_factory=dict[tuple[str, bool, bool], RuleSet], repr=False, compare=False
+    )
+    """What ``rules`` has found, for every route asks for the same few hosts."""
 
     @property
     def options(self) -> MeshOptions:
@@ -138,14 +142,20 @@ class View:
     def protocols(self, port: int) -> frozenset[Protocol]:
         """What services speak on a port."""
         return frozenset(
-            known.protocol
+            protocol
             for record in self.by_port.get(port, ())
-            for known in record.ports
-            if known.number == port
+            for protocol in record.protocols.get(port, ())
         )
 
     def rules(self, host: str) -> RuleSet:
         """The DestinationRules that hold for a host; none for one that is no visible service."""
+        key = (host, self.of_gateway, self.of_copy)
+        found = self.known_rules.get(key)
+        if found is None:
+            found = self.known_rules[key] = self._find_rules(host)
+        return found
+
+    def _find_rules(self, host: str) -> RuleSet:
         record = self.services.get(host)
         if record is None:
             return RuleSet()

@@ -16,6 +16,8 @@ from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 _BY_NAME: Final = frozenset({Resolution.DNS, Resolution.DNS_ROUND_ROBIN})
 _MOST: Final = 8
 """Names that lead to names, one after the other."""
+_MOST_ENDPOINTS: Final = 16_384
+"""Of one service by way of names: each step could multiply them by as many as an entry lists."""
 
 
 def followed(record: ServiceRecord, known: Mapping[str, ServiceRecord]) -> ServiceRecord:
@@ -30,8 +32,18 @@ def followed(record: ServiceRecord, known: Mapping[str, ServiceRecord]) -> Servi
         named = [one for one in targets if one is not None and one.host != record.host]
         if len(named) < len(targets) or any(_is_outside(one) for one in named):
             return record
+        if _count(record, named) > _MOST_ENDPOINTS:
+            return record
         record = _with_endpoints_of(record, named)
     return record
+
+
+def _count(record: ServiceRecord, targets: list[ServiceRecord]) -> int:
+    """How many endpoints the service would have."""
+    return sum(
+        len(target.endpoints_by_port.get(end.port, ()))
+        for end, target in zip(record.endpoints, targets, strict=True)
+    )
 
 
 def _is_outside(target: ServiceRecord) -> bool:
@@ -59,9 +71,8 @@ def _with_endpoints_of(record: ServiceRecord, targets: list[ServiceRecord]) -> S
 
 
 def _places(end: Endpoint, target: ServiceRecord) -> Iterator[Endpoint]:
-    for place in target.endpoints:
-        if place.service_port == end.port:
-            yield msgspec.structs.replace(place, service_port=end.service_port)
+    for place in target.endpoints_by_port.get(end.port, ()):
+        yield msgspec.structs.replace(place, service_port=end.service_port)
 
 
 def _further_ports(

@@ -19,7 +19,7 @@ from meshd.model.base import Object, exported_to_all
 from meshd.model.entries import ServiceEntry, WorkloadEntry
 from meshd.model.kubernetes import Namespace, Secret, Service
 from meshd.model.security import PeerAuthentication
-from meshd.model.service import Resolution, ServiceRecord, seen_from
+from meshd.model.service import Endpoint, Resolution, ServiceRecord, seen_from
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.traffic import DestinationRule, Gateway, VirtualService
 from meshd.model.workload import Workload
@@ -192,12 +192,18 @@ def _merged(older: ServiceRecord, younger: ServiceRecord) -> ServiceRecord:
     if older.resolution != younger.resolution:
         return older
     known = {port.number for port in older.ports}
+    served = set(map(_whole, older.endpoints))
     return msgspec.structs.replace(
         older,
         ports=(*older.ports, *(port for port in younger.ports if port.number not in known)),
         addresses=tuple(dict.fromkeys((*older.addresses, *younger.addresses))),
         endpoints=(
             *older.endpoints,
-            *(one for one in younger.endpoints if one not in older.endpoints),
+            *(one for one in younger.endpoints if _whole(one) not in served),
         ),
     )
+
+
+def _whole(endpoint: Endpoint) -> bytes:
+    """All that there is to an endpoint, in a form that sets can hold."""
+    return msgspec.json.encode(endpoint, order="deterministic")

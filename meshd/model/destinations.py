@@ -5,6 +5,7 @@ After https://istio.io/latest/docs/reference/config/networking/destination-rule/
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar, Literal
 
 import msgspec
@@ -202,7 +203,7 @@ class PortTrafficPolicy(Strict, frozen=True):
     tls: ClientTLSSettings | None = None
 
 
-class TrafficPolicy(Strict, frozen=True):
+class TrafficPolicy(Strict, frozen=True, dict=True):
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None
@@ -211,6 +212,11 @@ class TrafficPolicy(Strict, frozen=True):
     tunnel: TunnelSettings | None = None
     proxy_protocol: ProxyProtocol | None = None
     retry_budget: RetryBudget | None = None
+
+    @functools.cached_property
+    def by_port(self) -> dict[int | None, PortTrafficPolicy]:
+        """Settings of ports by number; of several for one port, the first."""
+        return {one.port.number: one for one in reversed(self.port_level_settings)}
 
 
 class Subset(Strict, frozen=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import functools
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
@@ -90,7 +92,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """It may be sent traffic. One that is not is known all the same: it will be."""
 
 
-class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A host name, its addresses and ports, and who serves it."""
 
     host: str
@@ -114,6 +116,34 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...] = ()
     apart: str = ""
     """Its namespace, where the plain name of the host stands for another namespace's service."""
+
+    @functools.cached_property
+    def endpoints_by_port(self) -> dict[int, tuple[Endpoint, ...]]:
+        """Endpoints by the number of the service's port."""
+        found: dict[int, list[Endpoint]] = defaultdict(list)
+        for endpoint in self.endpoints:
+            found[endpoint.service_port].append(endpoint)
+        return {number: tuple(places) for number, places in found.items()}
+
+    @functools.cached_property
+    def endpoint_addresses(self) -> tuple[str, ...]:
+        """Each once, in order."""
+        return tuple(sorted({endpoint.address for endpoint in self.endpoints}))
+
+    @functools.cached_property
+    def accounts(self) -> frozenset[tuple[str, str, bool]]:
+        """Namespace and service account of endpoints, and whether those take mutual TLS."""
+        return frozenset(
+            (place.namespace, place.service_account, place.mutual_tls) for place in self.endpoints
+        )
+
+    @functools.cached_property
+    def protocols(self) -> dict[int, frozenset[Protocol]]:
+        """What is spoken on each port, by its number."""
+        found: dict[int, set[Protocol]] = defaultdict(set)
+        for port in self.ports:
+            found[port.number].add(port.protocol)
+        return {number: frozenset(spoken) for number, spoken in found.items()}
 
 
 def seen_from(namespace: str, records: Iterable[ServiceRecord]) -> dict[str, ServiceRecord]:

@@ -17,8 +17,8 @@ from meshd.model import checked
 from meshd.model.bounds import Bounds, cover, refusal
 from meshd.model.workload import Identity, Workload
 
-_MOST_WORKLOADS: Final = 5000
-"""Of one node."""
+_MOST_WORKLOADS: Final = 1000
+"""Of one node; Kubernetes recommends at most 110 pods on one, and is run with up to 500."""
 _MOST_BYTES: Final = 16 * 1024
 """Of one workload as it is reported, so that all of a node's fit into the server's memory."""
 _NOTHING: Final[Mapping[str, str]] = {}

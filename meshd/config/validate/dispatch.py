@@ -13,6 +13,7 @@ from meshd.config.validate.controllers import (
     check_pod,
     check_stateful_set,
 )
+from meshd.config.validate.counts import check_counts
 from meshd.config.validate.destinations import check_destination_rule
 from meshd.config.validate.entries import check_service_entry, check_workload_entry
 from meshd.config.validate.fields import Report
@@ -62,9 +63,10 @@ def check_fields(reads: Iterable[Read]) -> tuple[Finding, ...]:
     findings: list[Finding] = []
     for read in reads:
         report = Report(read)
-        check_metadata(report, read.object.metadata)
-        if check := _CHECKS.get(type(read.object)):
-            check(report, read.object)
+        if check_counts(report, read.object):
+            check_metadata(report, read.object.metadata)
+            if check := _CHECKS.get(type(read.object)):
+                check(report, read.object)
         findings += report.findings
     return tuple(findings)
 

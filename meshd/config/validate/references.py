@@ -1,5 +1,5 @@
-"""What objects say of one another. All warnings: the other object may be applied a moment later,
-and the order of applying must not matter.
+"""What objects say of one another. Warnings: the other object may be applied a moment later, and
+the order of applying must not matter. Errors are only what objects come to together.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from meshd.config.read import Read
+from meshd.config.validate.counts import too_many
 from meshd.config.validate.effects import Said, without_effect
 from meshd.config.validate.secrets import of_secrets
+from meshd.config.validate.weights import too_heavy
 from meshd.config.validate.world import World, bare_host
 from meshd.decoding import Path
 from meshd.model.base import Key, Object, exported
@@ -33,11 +35,14 @@ def check_references(
 ) -> tuple[Finding, ...]:
     """``known`` are the objects in force; those of ``reads`` replace them. ``workloads``: all that
     run in the mesh, if that is known."""
-    reads = tuple(reads)
+    reads = tuple(read for read in reads if not any(too_many(read.object)))
     objects = {**known, **{read.object.key: read.object for read in reads}}
     world = World(objects, domain, workloads)
     findings: list[Finding] = []
     for read in reads:
+        if heavy := too_heavy(read.object, world):
+            findings.append(read.finding(("spec",), heavy))
+            continue
         match read.object:
             case VirtualService() as found:
                 said = of_virtual_service(found, world)

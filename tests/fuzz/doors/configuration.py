@@ -16,6 +16,7 @@ from meshd.capture.options import ANNOTATION_PREFIX, QUERIES_ANNOTATION, options
 from meshd.compile import shares
 from meshd.compile.compiler import Compiler
 from meshd.compile.explain import explain
+from meshd.compile.isolation import Isolating
 from meshd.compile.trial import trial_clients
 from meshd.config import validate
 from meshd.config.addresses import allocate
@@ -71,7 +72,7 @@ def _in_force(objects: Iterable[Object], elsewhere: Iterable[Workload] = ()) -> 
     snapshot = build_snapshot(after.values(), members, _OPTIONS, given, elsewhere=elsewhere)
     clients = dict(trial_clients(snapshot, list(changed))) | {one.uid: one for one in members}
     served = msgspec.structs.replace(snapshot, workloads=clients)
-    for compiled in Compiler().compile(served, clients).values():
+    for compiled in Isolating(Compiler(), Compiler).compile(served, clients).values():
         for messages in compiled.values():
             for name, message in messages.items():
                 pack(name, message)
