@@ -37,9 +37,17 @@ from meshd.capture.events import RuleEvents
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_rules import HostWorkload
 from meshd.capture.hosted import host_workload, without_conflicts
+from meshd.capture.limited import Limited
 from meshd.capture.probe import listens_here, probe_here
 from meshd.errors import MeshdError, SystemRefusedError
-from meshd.model.workload import HostService, Interruptions, Observation, Placement, Stage
+from meshd.model.workload import (
+    DroppedConnections,
+    HostService,
+    Interruptions,
+    Observation,
+    Placement,
+    Stage,
+)
 from meshd.settings import CaptureSettings
 
 _LOOK: Final = 0.2
@@ -93,6 +101,7 @@ class HostKeeper:
         """A probe failed: whatever the fingerprint says, the rules are to be looked at."""
         self._events: RuleEvents | None = None
         self._routing: addresses.Watch | None = None
+        self._limited: Limited | None = None
         self._writing = False
         self._noticed = 0.0
         """When it was seen that somebody else had changed rules; 0: it was not."""
@@ -117,6 +126,8 @@ class HostKeeper:
             self._events.close()
         if self._routing:
             self._routing.close()
+        if self._limited:
+            self._limited.close()
         if self._claim:
             self._claim.release()
 
@@ -126,6 +137,7 @@ class HostKeeper:
         loop = asyncio.get_running_loop()
         self._events = RuleEvents(self._look)
         self._routing = addresses.Watch(self._look, rules=True)
+        self._limited = Limited(self._tell_again)
         pause: float = _FIRST_RETRY
         while True:
             self._wake.clear()
@@ -186,6 +198,7 @@ class HostKeeper:
             (captured if placement.stage is Stage.CAPTURED else waiting).append(one)
         settings = self._settings
         alone, conflicts = without_conflicts(captured)
+        alone = self._limited.counted(alone) if self._limited else alone
         capture = HostCapture(alone, tuple(waiting), settings.backend, settings.ipv6)
         return capture, problems | conflicts
 
@@ -364,5 +377,13 @@ class HostKeeper:
                 _log.warning("workload %s: %s", uid, seen.problem, extra=fields)
             if seen.proven and not (before and before.proven):
                 _log.info("workload %s: captured and proven", uid, extra=fields)
-            seen = msgspec.structs.replace(seen, interruptions=self._interruptions)
+            seen = self._with_counts(uid, seen)
         self._observe(uid, seen)
+
+    def _tell_again(self, uid: str) -> None:
+        if seen := self._told.get(uid):
+            self._observe(uid, self._with_counts(uid, seen))
+
+    def _with_counts(self, uid: str, seen: Observation) -> Observation:
+        dropped = self._limited.of(uid) if self._limited else DroppedConnections()
+        return msgspec.structs.replace(seen, interruptions=self._interruptions, dropped=dropped)

@@ -79,7 +79,7 @@ def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Rul
                 for rule in paced(
                     one.outbound_port,
                     one.inbound_port,
-                    one.options.connection_rate,
+                    one.options,
                     family,
                     _for(one),
                 )

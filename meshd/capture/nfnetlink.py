@@ -14,9 +14,9 @@ from typing import Final
 from meshd.errors import SystemRefusedError
 from meshd.printable import printable
 
-_NETLINK_NETFILTER: Final = 12
-_NLM_F_REQUEST: Final = 1
-_NLM_F_ACK: Final = 4
+NETLINK_NETFILTER: Final = 12
+NLM_F_REQUEST: Final = 1
+NLM_F_ACK: Final = 4
 _NLM_F_DUMP: Final = 0x300
 ERROR: Final = 2
 """NLMSG_ERROR."""
@@ -54,7 +54,7 @@ class Change:
 def generation() -> int:
     """A number that changes with each change of any nf_tables rule of this namespace."""
     with asking_socket() as netlink:
-        netlink.send(_message(_GETGEN, _NLM_F_REQUEST, 0, 0))
+        netlink.send(message(_GETGEN, NLM_F_REQUEST, 0, 0))
         answer = netlink.recv(1 << 16)
     return next((change.generation for change in changes(answer)), 0)
 
@@ -62,7 +62,7 @@ def generation() -> int:
 def listening_socket() -> socket.socket:
     """It is sent each change of this namespace's rules. The caller closes it."""
     netlink = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
     )
     netlink.bind((0, _GROUP))
     return netlink
@@ -70,7 +70,7 @@ def listening_socket() -> socket.socket:
 
 def changes(part: bytes) -> Iterator[Change]:
     """The transactions whose ends are among these messages. Pure."""
-    for kind, body in _messages(part):
+    for kind, body in messages(part):
         if kind == _NEWGEN:
             found = dict(attributes(body[_GENERIC.size :]))
             name = found.get(_GEN_PROC_NAME, b"").partition(b"\0")[0]
@@ -81,7 +81,7 @@ def changes(part: bytes) -> Iterator[Change]:
             )
 
 
-def _messages(part: bytes) -> Iterator[tuple[int, bytes]]:
+def messages(part: bytes) -> Iterator[tuple[int, bytes]]:
     while len(part) >= _HEADER.size:
         length, kind, *_ = _HEADER.unpack_from(part)
         yield kind, part[_HEADER.size : length]
@@ -101,9 +101,9 @@ def dump(what: int) -> Iterator[tuple[int, dict[int, bytes]]]:
     Raises SystemRefusedError.
     """
     with asking_socket() as netlink:
-        netlink.send(_message(_NFTABLES << 8 | what, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0))
+        netlink.send(message(_NFTABLES << 8 | what, NLM_F_REQUEST | _NLM_F_DUMP, 0, 0))
         while True:
-            for kind, body in _messages(netlink.recv(1 << 16)):
+            for kind, body in messages(netlink.recv(1 << 16)):
                 if kind == _NLMSG_DONE:
                     return
                 if kind == ERROR:
@@ -121,18 +121,16 @@ def delete_tables(tables: Sequence[tuple[int, str]], as_of: int) -> bool:
 
     Not done, and False, if anything at all changed since generation ``as_of``.
     """
-    batch = _message(
-        _BATCH_BEGIN, _NLM_F_REQUEST, 0, _NFTABLES, attribute(_BATCH_GENID, _u32(as_of))
-    )
+    batch = message(_BATCH_BEGIN, NLM_F_REQUEST, 0, _NFTABLES, attribute(_BATCH_GENID, _u32(as_of)))
     for index, (family, name) in enumerate(tables, start=1):
         # Kernels before 6.10 acknowledge what is within a batch, and not its end.
-        flags = _NLM_F_REQUEST | (_NLM_F_ACK if index == len(tables) else 0)
+        flags = NLM_F_REQUEST | (NLM_F_ACK if index == len(tables) else 0)
         table_name = attribute(_TABLE_NAME, name.encode() + b"\0")
-        batch += _message(_DELTABLE, flags, family, 0, table_name)
-    batch += _message(_BATCH_END, _NLM_F_REQUEST, 0, _NFTABLES)
+        batch += message(_DELTABLE, flags, family, 0, table_name)
+    batch += message(_BATCH_END, NLM_F_REQUEST, 0, _NFTABLES)
     with asking_socket() as netlink:
         netlink.send(batch)
-        code = _error_code(netlink.recv(1 << 16))
+        code = error_code(netlink.recv(1 << 16))
     if code == errno.ERESTART:
         return False
     if code:
@@ -144,10 +142,10 @@ def ask_conntrack(
     netlink: socket.socket, family: int, asked: bytes = b""
 ) -> Iterator[tuple[int, bytes]]:
     """Kinds and bodies of the answers: about the one connection that is asked for, or about all."""
-    flags = _NLM_F_REQUEST if asked else _NLM_F_REQUEST | _NLM_F_DUMP
-    netlink.send(_message(_GETCONNTRACK, flags, family, 0, asked))
+    flags = NLM_F_REQUEST if asked else NLM_F_REQUEST | _NLM_F_DUMP
+    netlink.send(message(_GETCONNTRACK, flags, family, 0, asked))
     while True:
-        for kind, body in _messages(netlink.recv(1 << 16)):
+        for kind, body in messages(netlink.recv(1 << 16)):
             if kind == _NLMSG_DONE:
                 return
             yield kind, body
@@ -157,18 +155,18 @@ def ask_conntrack(
 
 def asking_socket() -> socket.socket:
     """For questions about the namespace in which the thread is. The caller closes it."""
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     netlink.bind((0, 0))
     netlink.settimeout(5)
     return netlink
 
 
-def _error_code(answer: bytes) -> int:
+def error_code(answer: bytes) -> int:
     _, kind, _, _, _ = _HEADER.unpack_from(answer)
     return -struct.unpack_from("=i", answer, _HEADER.size)[0] if kind == ERROR else 0
 
 
-def _message(kind: int, flags: int, family: int, resource: int, attributes: bytes = b"") -> bytes:
+def message(kind: int, flags: int, family: int, resource: int, attributes: bytes = b"") -> bytes:
     body = _GENERIC.pack(family, 0, resource) + attributes
     return _HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body
 

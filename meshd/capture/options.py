@@ -40,6 +40,8 @@ class CaptureOptions:
     """Queries a second; 0: any number."""
     connection_rate: int = 0
     """New connections a second that the workload opens; 0: any number."""
+    drops_logged: bool = True
+    """The kernel has a log (NFLOG) in which those above the rate are counted."""
     ipv6: bool = True
     fail_open: bool = False
     """While rules change, let traffic pass rather than drop it."""
@@ -102,6 +104,12 @@ def countable(rate: int) -> int:
         if HIGHEST_RATE // period == number >= HIGHEST_RATE % period
     )
     return next(exact, 0)
+
+
+def received_rate(rate: int) -> int:
+    """New connections a second that a workload may be sent: twice as many as it opens, so that no
+    single client takes all."""
+    return countable(min(2 * rate, HIGHEST_RATE))
 
 
 def parse_network(text: str) -> Network:

@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from meshd.capture.options import HIGHEST_RATE, CaptureOptions, Network, countable
+from meshd.capture.options import HIGHEST_RATE, CaptureOptions, Network, received_rate
 from meshd.capture.rule import Extension, Family, Option, Rule
 from meshd.model import interception
 from meshd.model.interception import DNS_SERVICE_PORT, INBOUND_PORT, OUTBOUND_PORT
@@ -93,7 +93,7 @@ def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
                 ),
                 *(limited_further(_QUERY, options.dns_rate) if options.dns else ()),
             ),
-            **_paced_here(options.connection_rate, family),
+            **_paced_here(options, family),
         },
         "nat": {
             PREROUTING_CHAIN: nat(_inbound(options)),
@@ -253,24 +253,28 @@ def limited_further(query: Rule, rate: int) -> Iterator[Rule]:
     yield dataclasses.replace(query, matches=following, target=DROP)
 
 
-def _paced_here(rate: int, family: Family) -> Mapping[str, tuple[Rule, ...]]:
-    return {INPUT_CHAIN: tuple(paced(OUTBOUND_PORT, INBOUND_PORT, rate, family))} if rate else {}
+def _paced_here(options: CaptureOptions, family: Family) -> Mapping[str, tuple[Rule, ...]]:
+    rules = tuple(paced(OUTBOUND_PORT, INBOUND_PORT, options, family))
+    return {INPUT_CHAIN: rules} if rules else {}
 
 
 def paced(
-    outbound: int, inbound: int, rate: int, family: Family, *marks: Extension
+    outbound: int, inbound: int, options: CaptureOptions, family: Family, *marks: Extension
 ) -> Iterator[Rule]:
-    """Of the new connections that were redirected to these ports of a proxy, those above ``rate`` a
-    second (0: any number) are dropped: clients try again after a second, then three, as where a
-    backlog is full. The workload may be sent twice as many as it opens, so that no single client
-    takes all. Probes count apart: a workload that opens too many is no less captured."""
-    twice = countable(min(2 * rate, HIGHEST_RATE))
+    """Of the new connections that were redirected to these ports of a proxy, those above the
+    workload's rate are dropped: clients try again after a second, then three, as where a backlog is
+    full. Each is logged to the group with the number of the port, see ``nflog``. Probes count
+    apart: a workload that opens too many is no less captured."""
+    rate = options.connection_rate
     probes = Extension("conntrack", (Option("ctorigdst", (_PROBED[family],)),))
-    for port, most in ((outbound, rate), (inbound, twice)) if rate else ():
+    for port, most in ((outbound, rate), (inbound, received_rate(rate))) if rate else ():
         new = (new_connection(port), *marks)
         if port == outbound:
             yield Rule(protocol="tcp", matches=(*new, probes, _within(_PROBES)), target=RETURN)
         yield Rule(protocol="tcp", matches=(*new, _within(most)), target=RETURN)
+        if options.drops_logged:
+            group = Option("nflog-group", (str(port),))
+            yield Rule(protocol="tcp", matches=new, target=Extension("NFLOG", (group,)))
         yield Rule(protocol="tcp", matches=new, target=DROP)
 
 

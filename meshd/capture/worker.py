@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+import msgspec
+
 from meshd.capture import (
     apply,
     excess,
@@ -30,6 +32,7 @@ from meshd.capture import (
 from meshd.capture.addresses import Addresses
 from meshd.capture.events import Rules
 from meshd.capture.fingerprint import Fingerprint
+from meshd.capture.limited import OwnLimit
 from meshd.capture.namespaces import Pin, Pins, is_elsewhere, moved
 from meshd.capture.nfnetlink import Change
 from meshd.capture.options import CaptureOptions, options_for
@@ -94,10 +97,13 @@ class Worker:
         self._names = names.Gate()
         self._addresses = Addresses(self._wake.set)
         self._rules = Rules(self._look)
+        self._limit = OwnLimit(uid, self._tell_again)
         self._interruptions = Interruptions()
         self._preceding = interruption.Precedence()
         self._unseen = ""
         self._again = rounds.Again()
+        self._seen: Observation | None = None
+        """As it was told last."""
 
     def want(self, placement: Placement | None) -> None:
         if placement != self.wanted or placement is None:
@@ -122,6 +128,7 @@ class Worker:
     def close(self) -> None:
         self._addresses.follow(None)
         self._rules.follow(None)
+        self._limit.follow(None)
 
     async def work(self) -> None:
         """Until the workload is let go, and not wanted again by then."""
@@ -147,6 +154,7 @@ class Worker:
         self._pinned = str(pin.path)
         self._addresses.follow(pin)
         self._rules.follow(pin)
+        self._limit.follow(pin)
         if self._stage is Stage.ABSENT:
             self._stage = Stage.PINNED
         if wanted.stage is Stage.PINNED:
@@ -157,7 +165,7 @@ class Worker:
         self._unprotected = False
         node = self._node
         options = options_for(wanted, node.settings, fail_open=node.fail_open)
-        await self._capture(pin, self._names.options(options))
+        await self._capture(pin, self._limit.counted(self._names.options(options)))
         return await self._prove(pin, wanted, options)
 
     async def _let_go(self) -> None:
@@ -285,9 +293,17 @@ class Worker:
         seen = Observation(
             *(self.uid, stage, proven, problem, self._pinned, unprotected, self._addresses.now),
             interruptions=self._interruptions,
+            dropped=self._limit.dropped,
             unseen=self._unseen if proven else "",
         )
+        self._seen = seen
         self._node.observe(self.uid, seen)
+
+    def _tell_again(self, _: str) -> None:
+        """More of its connections were dropped, or none for a while; the rest is as it was."""
+        if self._seen:
+            self._seen = msgspec.structs.replace(self._seen, dropped=self._limit.dropped)
+            self._node.observe(self.uid, self._seen)
 
     def _retry_pause(self) -> float:
         self._failures += 1

@@ -50,6 +50,7 @@ def row(
         unprotected=seen.unprotected,
         interruptions=seen.interruptions,
         unseen=seen.unseen if seen.proven else "",
+        dropped=seen.dropped,
         uid=workload.uid,
         unit=workload.host.unit if workload.host else "",
         declared=workload.host is not None and workload.host.declared,
@@ -73,5 +74,6 @@ def _problem(
         f"refused by a proxy: {rejected}" if rejected else "",
         certificate.problem if certificate else "",
         "its traffic is redirected, but no probe has reached the proxy" if unproven else "",
+        seen.dropped.limited,
     )
     return next(filter(None, found), "")

@@ -211,6 +211,18 @@ class Interruptions(msgspec.Struct, frozen=True):
     """One line about the last one: when, how long, by whom and what."""
 
 
+class DroppedConnections(msgspec.Struct, frozen=True):
+    """New connections above the workload's limit, whose first packets the kernel has dropped since
+    the capture role began."""
+
+    opened: int = 0
+    """By the workload."""
+    received: int = 0
+    """Sent to it by others."""
+    limited: str = ""
+    """One line, as long as it goes on: since when, and how to raise the limit."""
+
+
 class Observation(msgspec.Struct, frozen=True):
     """What is so for one workload: the capture role tells it."""
 
@@ -230,3 +242,4 @@ class Observation(msgspec.Struct, frozen=True):
     interruptions: Interruptions = Interruptions()
     unseen: str = ""
     """Why no probe has shown that what it is sent reaches the proxy; empty: one has."""
+    dropped: DroppedConnections = DroppedConnections()

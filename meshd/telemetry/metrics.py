@@ -50,6 +50,7 @@ def _families(facts: Facts, costs: Mapping[int, Cost], trust_domain: str) -> Ite
     yield _proven(facts.workloads)
     yield _unprotected(facts.workloads)
     yield from _interruptions(facts.workloads)
+    yield _dropped(facts.workloads)
     yield _certificates(facts.workloads, trust_domain)
     yield from _proxies(facts.proxies)
     yield from _processes(facts.processes, costs)
@@ -124,6 +125,20 @@ def _interruptions(rows: Iterable[wire.WorkloadStatus]) -> Iterator[Metric]:
             times.add_metric([*own, program], count)
     yield times
     yield seconds
+
+
+def _dropped(rows: Iterable[wire.WorkloadStatus]) -> Metric:
+    family = CounterMetricFamily(
+        "meshd_workload_connections_dropped",
+        "New connections above capture.connections_per_second whose first packets were dropped;"
+        " direction: outbound, which the workload opened, or inbound, which it was sent.",
+        labels=["namespace", "workload", "direction"],
+    )
+    for row in rows:
+        own = (row.namespace, row.workload)
+        family.add_metric([*own, "outbound"], row.dropped.opened)
+        family.add_metric([*own, "inbound"], row.dropped.received)
+    return family
 
 
 def _certificates(rows: Iterable[wire.WorkloadStatus], trust_domain: str) -> Metric:

@@ -6,7 +6,7 @@ import msgspec
 
 from meshd.model.base import UnixSeconds
 from meshd.model.pool import Pool
-from meshd.model.workload import Interruptions
+from meshd.model.workload import DroppedConnections, Interruptions
 from meshd.wire.children import RoleStatus
 from meshd.wire.message import Message
 from meshd.wire.sharing import NodeStatus
@@ -45,6 +45,7 @@ class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     interruptions: Interruptions = Interruptions()
     unseen: str = ""
     """Why it is proven for what it sends only, and not for what it is sent."""
+    dropped: DroppedConnections = DroppedConnections()
 
 
 class Statuses(Message, frozen=True):

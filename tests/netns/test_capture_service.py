@@ -20,7 +20,14 @@ from meshd.capture.namespaces import Pins
 from meshd.capture.session import CaptureService
 from meshd.model.base import Duration
 from meshd.model.interception import CAPTURE_PROBE_ADDRESS, OUTBOUND_PORT
-from meshd.model.workload import Interruptions, Observation, Placement, Stage, Workload
+from meshd.model.workload import (
+    DroppedConnections,
+    Interruptions,
+    Observation,
+    Placement,
+    Stage,
+    Workload,
+)
 from meshd.settings import CaptureSettings
 
 UID = "default.reviews"
@@ -79,7 +86,12 @@ class Mesh:
 
 def _unpinned(observation: Observation) -> Observation:
     return msgspec.structs.replace(
-        observation, pinned="", addresses=(), interruptions=Interruptions(), unseen=""
+        observation,
+        pinned="",
+        addresses=(),
+        interruptions=Interruptions(),
+        dropped=DroppedConnections(),
+        unseen="",
     )
 
 
@@ -491,6 +503,31 @@ def test_what_takes_a_workload_out_of_the_mesh_is_undone_long_before_the_next_pr
             assert told.counts == {"" if disturbance[0] == "ip" else disturbance[0]: 1}
             assert program in told.last
             assert told.last.endswith(f"they were put back after {told.seconds:.2f} s")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("backend", ["nft", "legacy"])
+def test_a_workload_that_opens_more_connections_than_it_may_is_said_to_be_limited(
+    network: Any, directory: Path, backend: str
+) -> None:
+    settings = msgspec.structs.replace(SELDOM, backend=backend, connections_per_second=5)
+
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory, settings) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+            with contextlib.ExitStack() as opened:
+                for _ in range(40):
+                    one = opened.enter_context(network.workload.socket(socket.AF_INET))
+                    one.setblocking(False)
+                    one.connect_ex(("198.19.71.9", 80))
+                await mesh.sees(lambda seen: seen[0].dropped.opened > 0)
+            told = mesh.seen[-1][0]
+            assert "it opens more than 5 new connections a second" in told.dropped.limited
+            assert told.proven, "a limited workload is no less in the mesh"
+            assert told.dropped.received == 0
 
     asyncio.run(story())
 

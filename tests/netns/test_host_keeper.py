@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,31 @@ def test_rules_that_somebody_flushed_are_put_back(
             assert network.workload.save() == written
             await watched.sees(lambda seen: seen is not None and seen.proven)
             assert watched.seen[UID].interruptions.counts == {"iptables": 1}
+        await watched.keeper.close()
+
+    run(network, scenario)
+
+
+def test_a_service_that_is_sent_more_connections_than_it_may_is_said_to_be_limited(
+    network: Any, cgroup: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        watched = Watched(tmp_path / "note")
+        async with await proxy():
+            wanted = placement(cgroup)[UID]
+            few = {"meshd.io/connections-per-second": "5"}
+            workload = msgspec.structs.replace(wanted.workload, annotations=few)
+            watched.keeper.place({UID: Placement(workload, Stage.CAPTURED)})
+            await watched.sees(lambda seen: seen is not None and seen.proven)
+            with contextlib.ExitStack() as opened:
+                for _ in range(40):
+                    one = opened.enter_context(network.peer.socket(socket.AF_INET))
+                    one.setblocking(False)
+                    one.connect_ex(("198.18.71.2", 8081))
+                await watched.sees(lambda seen: seen is not None and seen.dropped.received > 0)
+            told = watched.seen[UID]
+            assert "it is sent more than 10 new connections a second" in told.dropped.limited
+            assert told.dropped.opened == 0
         await watched.keeper.close()
 
     run(network, scenario)

@@ -157,10 +157,19 @@ def test_new_connections_above_a_workloads_share_wait_and_probes_do_not(
         f"{opened} -m conntrack --ctorigdst {probed} -m limit --limit 50/sec --limit-burst 100"
         " -j RETURN",
         f"{opened} -m limit --limit 100/sec --limit-burst 200 -j RETURN",
+        f"{opened} -j NFLOG --nflog-group 15001",
         f"{opened} -j DROP",
         f"{sent} -m limit --limit 200/sec --limit-burst 400 -j RETURN",
+        f"{sent} -j NFLOG --nflog-group 15006",
         f"{sent} -j DROP",
     ]
+
+
+def test_nothing_is_logged_where_the_kernel_cannot_count_it() -> None:
+    options = CaptureOptions(connection_rate=100, drops_logged=False)
+    rules = lines(options, Family.IPV4, "mangle", "MESHD_INPUT")
+    assert [line for line in rules if "NFLOG" in line] == []
+    assert [line.endswith("-j DROP") for line in rules].count(True) == 2
 
 
 def test_without_a_limit_no_connection_waits() -> None:

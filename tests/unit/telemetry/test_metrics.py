@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import meshd
 from meshd import wire
 from meshd.model.pool import Pool
-from meshd.model.workload import Interruptions
+from meshd.model.workload import DroppedConnections, Interruptions
 from meshd.telemetry.facts import Facts, unready
 from meshd.telemetry.metrics import render
 from meshd.telemetry.processes import Cost
@@ -37,7 +37,7 @@ def row(workload: str, **changed: Any) -> wire.WorkloadStatus:
 INTERRUPTED = Interruptions(1.5, {"nft": 2, "": 1}, "2030-01-01T00:00:00Z: nft changed its rules")
 FACTS = Facts(
     workloads=(
-        row("a", interruptions=INTERRUPTED),
+        row("a", interruptions=INTERRUPTED, dropped=DroppedConnections(7, 2, "it opens more")),
         row("b", proven=False),
         row("c", certificate_expires=None),
     ),
@@ -84,6 +84,13 @@ def test_what_took_a_workload_out_of_the_mesh_is_counted_with_the_program_and_th
     assert value("meshd_workload_interruptions_total", **own, program="nft") == 2
     assert value("meshd_workload_interruptions_total", **own, program="") == 1
     assert value("meshd_workload_interrupted_seconds_total", **own) == 1.5
+
+
+def test_connections_above_a_workloads_limit_are_counted_by_direction() -> None:
+    own = {"namespace": "default", "workload": "a"}
+    name = "meshd_workload_connections_dropped_total"
+    assert value(name, **own, direction="outbound") == 7
+    assert value(name, **own, direction="inbound") == 2
 
 
 def test_a_certificates_expiry_is_a_time() -> None:
