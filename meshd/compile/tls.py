@@ -65,10 +65,15 @@ def _peer_validation(
 
 
 def mesh_client(plan: TlsPlan, trust_domain: str) -> base_pb2.TransportSocket:
-    """To another workload: presents the identity that the connection's filter state names."""
+    """To another workload: presents the identity that the connection's filter state names.
+
+    No session is kept: Envoy finds one by the server's name alone, before it knows which
+    certificate the connection is to show, so that one workload would resume another's.
+    """
     return _transport_socket(
         tls_pb2.UpstreamTlsContext(
             sni=plan.sni,
+            max_session_keys={"value": 0},
             common_tls_context=tls_pb2.CommonTlsContext(
                 tls_params=_versions(),
                 alpn_protocols=plan.alpn,
@@ -89,10 +94,13 @@ def mesh_client(plan: TlsPlan, trust_domain: str) -> base_pb2.TransportSocket:
 
 
 def mesh_server(identity: Identity, alpn: tuple[str, ...]) -> base_pb2.TransportSocket:
-    """From another workload: both sides show a certificate of the trust domain."""
+    """From another workload: both sides show a certificate of the trust domain, each time. A
+    session could be resumed for two days, by clients whose certificates ended long before."""
     return _transport_socket(
         tls_pb2.DownstreamTlsContext(
             require_client_certificate=true(),
+            disable_stateless_session_resumption=True,
+            disable_stateful_session_resumption=True,
             common_tls_context=tls_pb2.CommonTlsContext(
                 tls_params=_versions(),
                 alpn_protocols=alpn,

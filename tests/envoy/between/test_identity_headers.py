@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 
 from tests.envoy.between.conftest import ADDRESS
@@ -44,6 +46,21 @@ def test_who_holds_a_certificate_of_the_mesh_cannot_claim_another_name(
     with context.wrap_socket(mesh.outside.connect(address, port)) as client:
         request = REQUEST + f"\n{CERTIFICATE}: {FORGED}"
         assert callers(answer(client, request, after=silence).body) == [of("mallory")]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_shows_its_certificate_on_each_connection_for_no_session_is_resumed(
+    mesh: Mesh, version: ssl.TLSVersion
+) -> None:
+    """A session would outlive the certificate by which it was begun."""
+    address, context = mesh.hosts["server"].address, mesh.holder("mallory")
+    context.minimum_version = context.maximum_version = version
+    with context.wrap_socket(mesh.outside.connect(address, 8080)) as first:
+        assert callers(answer(first, REQUEST).body) == [of("mallory")]
+        session = first.session
+    with context.wrap_socket(mesh.outside.connect(address, 8080), session=session) as second:
+        assert callers(answer(second, REQUEST).body) == [of("mallory")]
+        assert not second.session_reused
 
 
 @pytest.mark.parametrize("port", PORTS)

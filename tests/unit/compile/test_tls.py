@@ -64,3 +64,11 @@ def test_where_no_name_is_known_any_workloads_is_taken_and_no_nodes(context: Any
     assert REVIEWS.uri.startswith(prefix)
     assert not f"spiffe://{TD}/node/third".startswith(prefix)
     assert not f"spiffe://{TD}.evil/ns/shop/sa/reviews".startswith(prefix)
+
+
+def test_no_session_is_kept_that_another_identity_could_resume() -> None:
+    """Envoy keeps one for each name of a server where nothing is said."""
+    context = tls_pb2.UpstreamTlsContext()
+    assert mesh_client(TlsPlan(mode=TlsMode.MESH), TD).typed_config.Unpack(context)
+    assert context.HasField("max_session_keys")
+    assert context.max_session_keys.value == 0
