@@ -7,7 +7,7 @@ from meshd import wire
 from meshd.discovery.enrolment import Facts, Life, Phase
 from meshd.discovery.status import row
 from meshd.model.pool import Pool
-from meshd.model.workload import Observation, Stage, Workload
+from meshd.model.workload import DroppedConnections, Observation, Stage, Workload
 
 _WORKLOAD = Workload(
     uid="default.a",
@@ -74,3 +74,12 @@ def test_a_certificate_that_cannot_be_had_is_a_problem() -> None:
     certificates = {_URI: wire.CertificateState(_URI, 0, "", "the CA does not answer")}
     found = row(_WORKLOAD, _LIFE, _GOOD, certificates, node="n")
     assert found.problem == "the CA does not answer"
+
+
+def test_a_workload_above_its_limit_of_connections_is_in_the_mesh_and_has_a_problem() -> None:
+    dropped = DroppedConnections(7, 0, "it opens too many")
+    seen = msgspec.structs.replace(_SEEN, dropped=dropped)
+    facts = msgspec.structs.replace(_GOOD, observations={"default.a": seen})
+    found = row(_WORKLOAD, _LIFE, facts, _CERTIFICATES, node="n")
+    assert found.proven
+    assert (found.problem, found.dropped) == ("it opens too many", dropped)
