@@ -1,7 +1,7 @@
-"""The addresses of the network namespace that this thread is in: what they are now, and a watch.
+"""The addresses of this thread's network namespace: their present state, and a watch.
 
-They come and go (DHCP, SLAAC, a second interface), so nobody is to remember them. A netlink library
-would be a third of what the smaller processes hold in memory.
+They come and go (DHCP, SLAAC, a second interface), so they are not to be remembered. A netlink
+library would be a third of what the smaller processes hold in memory.
 """
 
 from __future__ import annotations
@@ -55,13 +55,16 @@ class Address:
 
 
 def preferred() -> tuple[str, ...]:
-    """Those by which others reach this namespace, IPv4 first: with which the default routes begin;
-    without one of them, the first of each family."""
+    """Return the addresses by which others reach this namespace, IPv4 first.
+
+    These are the addresses with which the default routes begin; without such a route, the first of
+    each family.
+    """
     return routed() or first_of_each(_listed())
 
 
 def routed() -> tuple[str, ...]:
-    """Those with which the default routes begin; none where there is no default route."""
+    """Return the addresses with which the default routes begin; none without a default route."""
     found: list[str] = []
     for family, anywhere in _ANYWHERE:
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as looking:
@@ -74,18 +77,19 @@ def routed() -> tuple[str, ...]:
 
 
 def every() -> tuple[str, ...]:
-    """All that others could reach it by."""
+    """Return all addresses by which others could reach this namespace."""
     return tuple(one.text for one in _listed())
 
 
 def of_each_interface() -> tuple[str, ...]:
-    """The first of each family on each interface but the loopback one."""
+    """Return the first of each family on each interface but the loopback one."""
     found = {(one.interface, one.is_ipv4): one.text for one in reversed(_listed())}
     return tuple(text for (interface, _), text in found.items() if interface != _LOOPBACK)
 
 
 def first_of_each(found: Iterable[Address]) -> tuple[str, ...]:
-    """The first of each family, IPv4 first. What is on the loopback interface comes last. Pure."""
+    """Return the first of each family, IPv4 first; those of the loopback interface come last.
+    Pure."""
     order = sorted(found, key=lambda one: (one.interface == _LOOPBACK, one.interface))
     first = (
         next((one.text for one in order if one.is_ipv4 is is_ipv4), "") for is_ipv4 in (True, False)
@@ -94,10 +98,10 @@ def first_of_each(found: Iterable[Address]) -> tuple[str, ...]:
 
 
 class Watch:
-    """Calls back soon after any address or route of the namespace has changed; ``rules``: or any
-    rule that chooses between routing tables.
+    """Calls back soon after an address or route of the namespace has changed.
 
-    It watches the namespace in which it was made, wherever the thread is afterwards.
+    ``rules``: also after a change of rules that choose between routing tables. It watches the
+    namespace in which it was made, wherever the thread is afterwards.
     """
 
     def __init__(self, changed: Callable[[], None], *, rules: bool = False) -> None:
@@ -149,7 +153,7 @@ def _messages(part: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def read(kind: int, body: bytes) -> Iterator[Address]:
-    """The address that an ``ifaddrmsg`` is about, if others can reach it. Pure."""
+    """Yield the address of an ``ifaddrmsg``, if others can reach it. Pure."""
     if kind != _RTM_NEWADDR or len(body) < _IFADDRMSG:
         return
     _, _, flags, scope, interface = struct.unpack_from("=BBBBI", body)

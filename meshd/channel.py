@@ -92,7 +92,7 @@ class Connection:
             self._writer.write(wire.encode(message))
             await self._writer.drain()
         except ConnectionError as error:
-            raise UnreachableError(f"the other process hung up: {error}") from None
+            raise UnreachableError(f"the other process closed the connection: {error}") from None
 
     async def close(self) -> None:
         self._writer.close()
@@ -196,6 +196,7 @@ async def call(path: Path, request: wire.Message, *, timeout: float = 10.0) -> w
         raise UnreachableError(f"meshd at {path} did not answer within {timeout:g} s") from None
     if answer is None:
         raise UnreachableError(
-            f"meshd at {path} hung up: it takes requests from root only, and from its own processes"
+            f"meshd at {path} closed the connection: it takes requests from root only, and "
+            "from its own processes"
         )
     return answer

@@ -275,7 +275,8 @@ def _upstream(text: str) -> tuple[str, int]:
             raise ValueError
     except ValueError:
         raise ValueError(
-            f"dns_upstreams: {text!r} is no resolver; write ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT"
+            f"dns_upstreams: {text!r} is not a resolver; write ADDRESS, ADDRESS:PORT or "
+            "[ADDRESS]:PORT"
         ) from None
     return address, number
 

@@ -25,7 +25,7 @@ BANNED: Final = {
     r"\bthe second time they find\b": "later runs reuse it",
     r"\bas if there were no mesh\b": "bypasses the mesh",
     r"\bnobody's policy\b": "no policy",
-    r"\bplain text\b": "plaintext",
+    r"\b(?<!a )(plain|clear) text\b": "plaintext",
 }
 """Patterns, regardless of case, and what to write instead."""
 SPEAKS_OF_WORDS: Final = {"CONTRIBUTING.md"}
@@ -85,6 +85,17 @@ def test_pages_use_the_words_of_the_glossary(path: Path) -> None:
     if path.name in SPEAKS_OF_WORDS:
         text = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
     assert list(banned(text)) == []
+
+
+def test_texts_of_the_program_use_the_words_of_the_glossary() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {fault}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for fault in banned(node.value)
+    ]
+    assert found == []
 
 
 def test_a_banned_word_is_found_with_its_line() -> None:

@@ -19,8 +19,8 @@ from meshd.cli.main import app
 
 _KEY: Final = re.compile(r"( *)#?([a-z0-9_]+):(?: (.*))?$")
 _STATUSES: Final = (
-    ("0", "It is done."),
-    ("1", "What was asked about is not so: an invalid file, a workload that is not proven."),
+    ("0", "Done."),
+    ("1", "The answer is negative: an invalid file, a workload that is not proven."),
     ("2", "Wrong usage."),
     ("3", "The daemon does not answer."),
 )
@@ -83,14 +83,14 @@ def _record(parameter: Any, context: Any) -> tuple[str, str] | None:
 
 def meshctl(version: str) -> Iterator[str]:
     group: Any = typer.main.get_command(app)
-    yield from head("meshctl", 1, version, "tell a node's service mesh what to do, and ask it")
+    yield from head("meshctl", 1, version, "configure and inspect this node's service mesh")
     yield ".SH SYNOPSIS"
     yield ".B meshctl"
     yield roff("[--socket PATH] VERB [OPTIONS] [ARGUMENTS]")
     yield ".SH DESCRIPTION"
     yield from paragraphs(
-        "Tables are for people, -o json and -o yaml for scripts; -n and -A mean what they mean to"
-        " kubectl. Root may use it."
+        "Output is a table, or -o json and -o yaml for scripts; -n and -A mean what they mean to"
+        " kubectl. Run it as root."
     )
     yield ".SH VERBS"
     for verb in verbs(group, None, "meshctl"):
@@ -102,7 +102,7 @@ def meshctl(version: str) -> Iterator[str]:
     for status, meaning in _STATUSES:
         yield from (".TP", f".B {status}", roff(meaning))
     yield ".SH ENVIRONMENT"
-    yield from (".TP", ".B MESHD_HOME", "A directory that holds all of meshd's instead of /.")
+    yield from (".TP", ".B MESHD_HOME", "A directory below which all files of meshd are.")
     yield ".SH SEE ALSO"
     yield ".BR meshd (8), meshd.yaml (5)"
 

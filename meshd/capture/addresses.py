@@ -1,6 +1,7 @@
 """The addresses of a workload's namespace, followed for as long as it is pinned.
 
-What changes the rules that choose between routing tables is told as well: by the same socket."""
+The same socket also reports changes of the rules that choose between routing tables.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from meshd.capture.namespaces import Pin
 
 
 class Addresses:
-    """``changed`` is called when ``now`` may be another; whoever asks next gets it."""
+    """The present addresses, ``now``; ``changed`` is called when they may have changed."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -21,7 +22,7 @@ class Addresses:
         self._now: tuple[str, ...] | None = None
 
     def follow(self, pin: Pin | None) -> None:
-        """From now on those of this namespace. Raises NotReadyError when it is gone."""
+        """Follow this namespace from now on. Raises NotReadyError if it is gone."""
         if pin != self._followed.pin:
             self._now = None
         self._followed.follow(pin)

@@ -1,7 +1,7 @@
-"""From what is there to what is wanted, inside one namespace. The body of ``inside.run``'s child.
+"""Brings the rules of one namespace to the wanted state, in the child of ``inside.run``.
 
-Reads, decides with ``delta``, writes. Idempotent, and safe to be killed at any line: the next run
-reads what the last one left and goes on from there.
+It reads, decides with ``delta``, writes. It is idempotent, and safe to be killed at any line: the
+next run reads what the last one left and goes on from there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LOOPBACK_WITHOUT_IPV6: Final = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that was done, or would be, for people and scripts."""
+    """One step that was taken, or would be, for users and scripts."""
 
     family: str
     backend: str
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HostCapture:
-    """What is wanted in the host's own namespace; nothing when there are no workloads."""
+    """The wanted state of the host's own namespace; empty without workloads."""
 
     workloads: tuple[HostWorkload, ...] = ()
     waiting: tuple[HostWorkload, ...] = ()
@@ -79,7 +79,7 @@ def apply(options: CaptureOptions) -> Outcome:
 
 
 def plan(options: CaptureOptions) -> Outcome:
-    """What ``apply`` would do."""
+    """Return what ``apply`` would do."""
     return _bring_about(_Workload(options), act=False)
 
 
@@ -97,16 +97,18 @@ def apply_host(capture: HostCapture) -> Outcome:
 
 
 def as_they_are(workloads: Sequence[HostWorkload]) -> tuple[HostWorkload, ...]:
-    """With the cgroups that there are. To be asked behind the lock: whoever starts after that waits
-    for it, and finds what was done. By what was seen before, one that has started since, and is
-    held, would be let go."""
+    """Return the workloads with the present cgroups. Call it while holding the lock.
+
+    A service that starts later waits for the lock and finds what was done. With cgroups from
+    before, one that has started since, and is held, would be released.
+    """
     return tuple(
         dataclasses.replace(one, cgroup_id=cgroups.identify(one.cgroup)) for one in workloads
     )
 
 
 class _Target(Protocol):
-    """What is wanted of a namespace. Without anything in it, all of ours goes."""
+    """The wanted state of a namespace. An empty one removes all of our rules."""
 
     @property
     def backend(self) -> str: ...
@@ -115,19 +117,19 @@ class _Target(Protocol):
     def route_table(self) -> int: ...
 
     def is_routed(self, family: Family) -> bool:
-        """Whether replies need the routing rule."""
+        """Return whether replies need the routing rule."""
         ...
 
     def changes(self, backend: Backend, tables: Tables, family: Family) -> tuple[Change, ...]: ...
 
     def finish(self) -> None:
-        """What else there is to do in the namespace when it is captured."""
+        """Do what else there is to do in a captured namespace."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Workload:
-    """A namespace that is one workload's own; None: it shall be left alone."""
+    """A namespace that is one workload's own; None: it is to be left alone."""
 
     options: CaptureOptions | None
     route_table: int = INBOUND_ROUTE_TABLE
@@ -175,7 +177,8 @@ class _Host:
         return host_changes(tables, wanted, family, mark_new_tables=mark)
 
     def finish(self) -> None:
-        """Nothing: sysctls of the host are not ours; systemd/sysctl.d has the one that matters."""
+        """Do nothing: sysctls of the host are not ours; systemd/sysctl.d has the one that
+        matters."""
 
 
 def _bring_about(target: _Target, *, act: bool) -> Outcome:
@@ -223,7 +226,7 @@ def _families() -> tuple[Family, ...]:
 
 
 def read_tables() -> dict[Backend, Mapping[Family, Tables]]:
-    """What is there, of each kind that is installed. Raises SystemRefusedError."""
+    """Return the tables of each kind that is installed. Raises SystemRefusedError."""
     families = _families()
     backends: list[Backend] = []
     if is_installed("nft"):
@@ -236,7 +239,8 @@ def read_tables() -> dict[Backend, Mapping[Family, Tables]]:
 
 
 def choose(wish: str, there: Mapping[Backend, Mapping[Family, Tables]]) -> Backend:
-    """Where we are already; else legacy where legacy has rules; else nft; else legacy."""
+    """Choose the tables that have our rules; else legacy where legacy has rules; else nft; else
+    legacy."""
     by_name = {backend.name: backend for backend in there}
     if wish != "auto":
         if wish in by_name:
@@ -266,7 +270,8 @@ def _steps(backend: Backend, changes: Mapping[Family, tuple[Change, ...]]) -> li
 
 
 def _has_loopback(family: Family) -> bool:
-    """Where IPv6 is switched off on the loopback interface, no route can lead there."""
+    """Return whether the loopback interface has the family, without which no route can lead
+    there."""
     if family is Family.IPV4:
         return True
     return _LOOPBACK_WITHOUT_IPV6.read_text(encoding="ascii").strip() == "0"

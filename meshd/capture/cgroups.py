@@ -1,7 +1,7 @@
-"""Control groups, by which services of the host are told apart. Version 2 of them only.
+"""Control groups of version 2, by which services of the host are distinguished.
 
-A rule that matches a cgroup is bound to that very one: made again under the same path it is another
-one, so ``identify`` tells which one is there.
+A rule that matches a cgroup is bound to that very one: a cgroup made again under the same path is
+another one, so ``identify`` tells which one exists.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ itself."""
 
 @functools.cache
 def root() -> Path:
-    """Where the cgroup2 hierarchy is mounted. Raises SystemRefusedError when it is not."""
+    """Return the mount point of the cgroup2 hierarchy. Raises SystemRefusedError if there is
+    none."""
     for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
         _, place, kind, *_ = line.split(" ")
         if kind == "cgroup2":
@@ -32,7 +33,7 @@ def root() -> Path:
 
 
 def identify(path: str) -> int:
-    """A number that no other cgroup has had; 0 when there is no such cgroup."""
+    """Return a number that no other cgroup has had; 0 if there is no such cgroup."""
     try:
         return (root() / path).stat().st_ino
     except OSError:
@@ -41,7 +42,7 @@ def identify(path: str) -> int:
 
 @contextlib.contextmanager
 def visited(path: str) -> Generator[None]:
-    """This process belongs to the cgroup within the block, and so do sockets that it opens.
+    """Put this process into the cgroup within the block, with the sockets that it opens.
 
     Raises SystemRefusedError. The process must end soon after: ``swept`` removes what is left.
     """

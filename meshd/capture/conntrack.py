@@ -59,7 +59,7 @@ class Connections:
         self._socket.close()
 
     def answerer(self, flow: Flow) -> End | None:
-        """Who answers it; None where it is not tracked. Raises SystemRefusedError."""
+        """Return the answering end; None if it is not tracked. Raises SystemRefusedError."""
         family, asked = _tuple_of(flow)
         for kind, body in nfnetlink.ask_conntrack(self._socket, family, asked):
             if kind == nfnetlink.ERROR:
@@ -71,8 +71,8 @@ class Connections:
         return None
 
     def answerers_from(self, flow: Flow) -> Iterator[End]:
-        """As ``answerer``, where the source's address may have been translated on the way, or the
-        connection be in a zone of somebody's. It reads the whole table."""
+        """Yield answering ends, where the source's address may have been translated on the way, or
+        the connection may be in a foreign zone. It reads the whole table."""
         family, _ = _tuple_of(flow)
         for _, body in nfnetlink.ask_conntrack(self._socket, family):
             found = _read(body)
@@ -84,7 +84,7 @@ class Connections:
 
 
 def _tuple_of(flow: Flow) -> tuple[int, bytes]:
-    """The family and the attribute CTA_TUPLE_ORIG."""
+    """Return the family and the attribute CTA_TUPLE_ORIG."""
     source, destination = (
         ipaddress.ip_address(end.address) for end in (flow.source, flow.destination)
     )
@@ -110,7 +110,7 @@ def _source(half: bytes) -> End | None:
 
 
 def _ends(half: bytes) -> tuple[End | None, End | None]:
-    """Of CTA_TUPLE_ORIG or CTA_TUPLE_REPLY, where it is one of TCP."""
+    """Return the ends of CTA_TUPLE_ORIG or CTA_TUPLE_REPLY, if it is one of TCP."""
     found = dict(nfnetlink.attributes(half))
     addresses = dict(nfnetlink.attributes(found.get(_ADDRESSES, b"")))
     protocol = dict(nfnetlink.attributes(found.get(_PROTOCOL, b"")))

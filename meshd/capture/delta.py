@@ -1,4 +1,4 @@
-"""What is there against what is wanted → the least that must be done. Pure.
+"""Computes the smallest change from the present to the wanted rules. Pure.
 
 Chains whose names begin with ``MESHD_`` are ours, and so are the jumps to them; nothing else is
 ever in a change.
@@ -26,7 +26,7 @@ PREFIX = "MESHD_"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Chain:
-    """As iptables-save shows it. The policy of a chain that is not built in is ``-``."""
+    """A chain as iptables-save shows it. The policy of a chain that is not built in is ``-``."""
 
     policy: str = "-"
     rules: tuple[str, ...] = ()
@@ -63,7 +63,8 @@ class Change:
 
 
 def parse_save(text: str) -> Tables:
-    """What iptables-save printed. Raises SystemRefusedError for a line that it never prints."""
+    """Parse the output of iptables-save. Raises SystemRefusedError for a line that it never
+    prints."""
     tables: dict[str, dict[str, Chain]] = {}
     for name, table in _sections(text):
         policies: dict[str, str] = {}
@@ -83,7 +84,7 @@ def parse_save(text: str) -> Tables:
 
 
 def _sections(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Each table with its lines of chains and rules."""
+    """Yield each table with its lines of chains and rules."""
     name, lines = "", list[str]()
     for line in text.splitlines():
         if line.startswith("*"):
@@ -98,14 +99,15 @@ def _sections(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def is_captured(tables: Tables) -> bool:
-    """Whether anything of ours is there."""
+    """Return whether any of our rules exist."""
     return any(chain.startswith(PREFIX) for chains in tables.values() for chain in chains)
 
 
 def changes_to(tables: Tables, desired: Ruleset, *, mark_new_tables: bool) -> tuple[Change, ...]:
-    """Chains are filled before anything jumps to them, and lose their jumps before they go.
+    """Return changes: chains are filled before anything jumps to them, and lose their jumps before
+    they go.
 
-    ``mark_new_tables``: leave the note by which ``emptied_tables`` finds what to take away.
+    ``mark_new_tables``: leave the note by which ``emptied_tables`` finds what to remove.
     """
     order = TABLES if desired else tuple(reversed(TABLES))
     extra = sorted(set(tables) - set(TABLES))
@@ -123,9 +125,9 @@ def changes_to(tables: Tables, desired: Ruleset, *, mark_new_tables: bool) -> tu
 def guarded(
     changes: tuple[Change, ...], tables: Tables, guard: tuple[Rule, ...]
 ) -> tuple[Change, ...]:
-    """The same changes behind a guard that goes up first and comes down last.
+    """Return the changes behind a guard that goes up first and comes down last.
 
-    A guard that an interrupted run left up stays up until the end too.
+    A guard that an interrupted run left up stays up until the end, too.
     """
     return behind(changes, tables, {GUARD_CHAIN: guard}, {})
 
@@ -136,8 +138,8 @@ def behind(
     raised: Mapping[str, tuple[Rule, ...]],
     left: Mapping[str, tuple[Rule, ...]],
 ) -> tuple[Change, ...]:
-    """The same changes between filling chains of the raw table with what is ``raised`` first, and
-    with what is ``left`` of it last."""
+    """Return the changes between fillings of raw chains: with what is ``raised`` first, and what is
+    ``left`` last."""
     chains = raised.keys() | left.keys()
     rest = tuple(c for c in changes if (c.table, c.chain) not in {("raw", one) for one in chains})
     if not rest:
@@ -162,7 +164,7 @@ def behind(
 
 
 def apply_changes(changes: Iterable[Change], tables: Tables) -> dict[str, dict[str, Chain]]:
-    """What will be there afterwards: the meaning that each writer gives to a change."""
+    """Return the chains after the changes: the meaning that each writer gives to a change."""
     result = {table: dict(chains) for table, chains in tables.items()}
     for change in changes:
         _apply(change, result.setdefault(change.table, {}))
@@ -170,7 +172,7 @@ def apply_changes(changes: Iterable[Change], tables: Tables) -> dict[str, dict[s
 
 
 def emptied_tables(before: Tables, after: Tables) -> tuple[str, ...]:
-    """Tables that we made and in which nothing is left."""
+    """Return the tables that we made and in which nothing is left."""
     return tuple(
         table
         for table, chains in before.items()
@@ -225,7 +227,7 @@ def _chain_changes(
 
 
 def _stranger_before(builtin: Chain, chain: str) -> str:
-    """The first rule that is not ours and stands before the jump: what it decides, we never see."""
+    """Return the first foreign rule before the jump: we never see what it decides."""
     line = str(jump_to(chain))
     if line not in builtin.rules:
         return ""
@@ -244,7 +246,7 @@ def _dropped(table: str, actual: Mapping[str, Chain], chain: str) -> tuple[Chang
 
 
 def _jumps(actual: Mapping[str, Chain], chain: str) -> Iterator[tuple[str, int]]:
-    """Where plain jumps to a chain of ours stand, outside of our own chains."""
+    """Yield the places of plain jumps to our chains, outside our own chains."""
     line = str(jump_to(chain))
     for name, content in actual.items():
         if not name.startswith(PREFIX) and (count := content.rules.count(line)):

@@ -1,7 +1,7 @@
-"""What the kernel tells of changed rules in one network namespace, and who made the change.
+"""The kernel's events about changed rules in one network namespace, with the author of each change.
 
 nf_tables announces each of its changes by netlink, with the process that made it. The legacy tables
-announce nothing: whoever asks is told whether there are any, and has to look at them.
+announce nothing: callers are told whether there are any, and have to look at them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ _LONGEST_LIST: Final = 4096
 
 
 class RuleEvents:
-    """Calls back at each change of nf_tables rules in the namespace in which it was made, wherever
-    the thread is afterwards."""
+    """Calls back at each change of nf_tables rules in the namespace in which it was made."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -45,11 +44,12 @@ class RuleEvents:
 
     @property
     def has_legacy_tables(self) -> bool:
-        """Whether there are tables of whose changes the kernel does not tell."""
+        """Return whether there are tables of whose changes the kernel does not tell."""
         return any(os.pread(descriptor, _LONGEST_LIST, 0) for descriptor in self._legacy)
 
     def between(self, before: Fingerprint, now: Fingerprint) -> tuple[Change, ...]:
-        """The changes that led from one to the other, as far as the kernel told."""
+        """Return the changes that led from one fingerprint to the other, as far as the kernel
+        told."""
         self._take()
         first, last = before.generation + 1, now.generation
         return tuple(one for one in self._changes if first <= one.generation <= last)
@@ -72,13 +72,13 @@ def _open_names() -> Iterator[int]:
 
 
 class Rules:
-    """The events of whichever namespace a workload is pinned to."""
+    """The events of the namespace to which a workload is pinned."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._followed = Followed(lambda: RuleEvents(changed))
 
     def follow(self, pin: Pin | None) -> None:
-        """From now on those of this namespace. Raises NotReadyError when it is gone."""
+        """Follow this namespace from now on. Raises NotReadyError if it is gone."""
         self._followed.follow(pin)
 
     @property

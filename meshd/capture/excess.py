@@ -27,12 +27,12 @@ ALIVE: Final = "; a proxy lives, so its traffic is not let past (failure_policy:
 
 
 def dropped(port: int) -> int:
-    """How many connections to a proxy's port were above the share, in this namespace. Blocks."""
+    """Return how many connections to a proxy's port were above the share here. Blocks."""
     return sum_of(tables.counted("mangle"), port)
 
 
 def sum_of(texts: Iterable[str], port: int) -> int:
-    """``texts``: as iptables-save prints them with counters. Pure."""
+    """Return the sum of counters in ``texts``, which iptables-save printed. Pure."""
     return sum(
         int(found["packets"])
         for text in texts
@@ -44,8 +44,10 @@ def sum_of(texts: Iterable[str], port: int) -> int:
 async def own_doing(
     problem: str, ask: Callable[[], Awaitable[str]], count: Callable[[], Awaitable[int]]
 ) -> str:
-    """What to say instead of ``problem`` where the workload is not to be let past; empty: no proxy
-    serves it. ``ask`` probes once more, ``count`` is ``dropped``."""
+    """Return a message in place of ``problem`` for a workload that stays captured; else empty.
+
+    Empty means that no proxy serves it. ``ask`` probes once more, ``count`` is ``dropped``.
+    """
     if is_refused(problem):
         return ""
     if not is_silence(problem):

@@ -1,7 +1,7 @@
-"""Cheap to read, and different as soon as anybody changed a rule: the namespace's fingerprint.
+"""The namespace's fingerprint: cheap to read, and different as soon as a rule was changed.
 
-Costs some tens of microseconds, so that it can be read for each workload all the time; the rules
-themselves are read only when it changed. Acts on the namespace in which the thread is.
+It costs some tens of microseconds, so that it can be read for each workload all the time; the rules
+themselves are read only when it changed. It acts on the namespace in which the thread is.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Fingerprint:
 
     @property
     def is_fresh(self) -> bool:
-        """Nobody ever made a rule of either kind here."""
+        """Return whether no rule of either kind was ever made here."""
         return self.generation <= _FRESH_GENERATION and not self.legacy
 
 
@@ -85,7 +85,7 @@ def _table_info(raw: socket.socket, level: int, name: str) -> bytes:
 
 
 def _digest(raw: socket.socket, level: int, name: str, size: int) -> bytes:
-    """Of the rules, without what packets count."""
+    """Return a digest of the rules, without counters."""
     text = struct.pack("=32sI4x", name.encode(), size) + bytes(size)
     buffer = ctypes.create_string_buffer(text, len(text))
     length = ctypes.c_uint32(len(text))
@@ -94,7 +94,7 @@ def _digest(raw: socket.socket, level: int, name: str, size: int) -> bytes:
 
 
 def without_counters(entries: bytes, next_at: int, counters_at: int) -> bytes:
-    """Pure."""
+    """Return the entries without counters. Pure."""
     result = bytearray(entries)
     position = 0
     while position + counters_at + _COUNTERS <= len(entries):

@@ -1,4 +1,4 @@
-"""What is watched in the network namespace of a workload, for as long as it is pinned."""
+"""Watches something in the network namespace of a workload, for as long as it is pinned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Watch = TypeVar("_Watch", bound=Closing)
 
 
 class Followed(Generic[_Watch]):
-    """``begin`` makes a watch of the namespace that the thread is in."""
+    """A watch; ``begin`` makes it in the namespace that the thread is in."""
 
     def __init__(self, begin: Callable[[], _Watch]) -> None:
         self._begin = begin
@@ -25,7 +25,7 @@ class Followed(Generic[_Watch]):
         self.watch: _Watch | None = None
 
     def follow(self, pin: Pin | None) -> None:
-        """From now on this namespace. Raises NotReadyError when it is gone."""
+        """Follow this namespace from now on. Raises NotReadyError if it is gone."""
         if pin == self.pin:
             return
         if self.watch:

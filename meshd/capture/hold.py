@@ -1,7 +1,7 @@
-"""Before a service of the host starts: its rules are there, or nothing passes until they are.
+"""Captures a service of the host before it starts, or drops its traffic until it is captured.
 
-The body of ``inside.run_in_host``'s child, as ``apply`` is. It needs no daemon: what was enrolled
-is on disk, and what is captured in the kernel.
+This is the body of ``inside.run_in_host``'s child, as ``apply`` is. It needs no daemon: what was
+enrolled is on disk, and what is captured in the kernel.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _OURS = frozenset({HOLD_IN_CHAIN, HOLD_OUT_CHAIN, NEW_TABLE_CHAIN})
 
 
 def hold(starting: HostWorkload, enrolled: Sequence[HostWorkload], backend: str = "auto") -> bool:
-    """Whether it has to be held; False: it is captured. ``enrolled`` are all, this one included.
+    """Return whether the service has to be held; False: it is captured.
 
-    Raises SystemRefusedError.
+    ``enrolled`` are all, this one included. Raises SystemRefusedError.
     """
     with locks.locked(locks.RULES):  # services start at the same time
         (own,) = as_they_are((starting,))
@@ -54,7 +54,7 @@ def _changes(
     *,
     mark: bool,
 ) -> tuple[Change, ...]:
-    """In the chains that hold, and nowhere else."""
+    """Return changes of the chains that hold, and of no others."""
     held = held_workloads(tables) | {starting.uid}
     wanted = holds([one for one in enrolled if one.uid in held], family)
     part = {

@@ -350,7 +350,7 @@ class HostKeeper:
 
     async def _probe(self, one: HostWorkload) -> str:
         if not one.cgroup_id:
-            return f"cgroup {one.cgroup} is not there: the service does not run"
+            return f"cgroup {one.cgroup} not found: the service does not run"
 
         def ask() -> str:
             with cgroups.visited(one.cgroup):

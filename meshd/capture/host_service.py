@@ -1,4 +1,4 @@
-"""What the rules of one enrolled service of the host depend on."""
+"""The input of the rules of one enrolled service of the host."""
 
 from __future__ import annotations
 

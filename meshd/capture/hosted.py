@@ -1,4 +1,4 @@
-"""What is to be captured of a service of the host, as far as what was asked for makes sense."""
+"""The capturable part of a service of the host."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def host_workload(
     checked: who asks has fewer privileges than who writes it."""
     workload, host = placement.workload, placement.workload.host
     if host is None:
-        raise InvalidInputError(f"workload {workload.uid} is no service of the host")
+        raise InvalidInputError(f"workload {workload.uid} is not a service of the host")
     if not _UID.fullmatch(workload.uid):
-        raise InvalidInputError(f"{workload.uid!r} is no uid of a workload")
+        raise InvalidInputError(f"{workload.uid!r} is not a uid of a workload")
     if not _CGROUP.fullmatch(host.cgroup) or {".", ".."} & set(host.cgroup.split("/")):
         raise InvalidInputError(
-            f"workload {workload.uid}: {host.cgroup!r} is no path of a cgroup below the root"
+            f"workload {workload.uid}: {host.cgroup!r} is not a path of a cgroup below the root"
         )
     if not {host.outbound_port, host.inbound_port} <= set(HOST_PORTS):
         raise InvalidInputError(f"workload {workload.uid} has no ports of the host of its own")
@@ -55,16 +55,16 @@ def _check_ports(uid: str, ports: set[int]) -> None:
     if refused := NEVER_INBOUND_PORTS & ports:
         raise InvalidInputError(
             f"workload {uid}: port {min(refused)} is never captured on a host;"
-            " enrol the service without it"
+            " enroll the service without it"
         )
     if wrong := [port for port in ports if not 0 < port < 65536 or port in HOST_PORTS]:
-        raise InvalidInputError(f"workload {uid}: {wrong[0]} is no port that it could serve")
+        raise InvalidInputError(f"workload {uid}: {wrong[0]} is not a port that it could serve")
 
 
 def without_conflicts(
     workloads: Sequence[HostWorkload],
 ) -> tuple[tuple[HostWorkload, ...], dict[str, str]]:
-    """Each port for the first that declares it, and what is wrong, by uid."""
+    """Return each port for the first service that declares it, and the problems, by uid."""
     owners: dict[int, str] = {}
     result: list[HostWorkload] = []
     problems: dict[str, str] = {}

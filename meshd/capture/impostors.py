@@ -1,4 +1,4 @@
-"""Nobody but the proxies answers at the ports that take a service's traffic. Pure.
+"""Drops answers of others than the proxies at the ports that take a service's traffic. Pure.
 
 Any user of the host may listen there while no proxy does, and nobody would notice.
 """
@@ -15,7 +15,7 @@ from meshd.capture.rules import DROP
 def answers(
     workloads: Sequence[HostWorkload], note: Callable[[HostWorkload], Extension]
 ) -> Iterator[Rule]:
-    """``note``: whose a rule is."""
+    """Yield rules; ``note`` returns the comment of a service's rule."""
     for one in workloads:
         if not one.proxy_user:
             continue

@@ -1,8 +1,8 @@
-"""Doing things inside another network namespace without the process itself living there.
+"""Runs code inside another network namespace without the process itself living there.
 
-``run`` forks a short-lived child for what is slow or may crash (iptables, libiptc); ``entered``
-is a hop of some microseconds for opening a socket: a socket stays in the namespace it was opened
-in. The process must not import grpc, which does not survive ``fork``.
+``run`` forks a short-lived child for what is slow or may crash (iptables, libiptc); ``entered`` is
+a hop of some microseconds for opening a socket: a socket stays in the namespace it was opened in.
+The process must not import grpc, which does not survive ``fork``.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def open_namespace(path: Path) -> int:
-    """A descriptor of a network namespace other than our own. The caller closes it.
+    """Return a descriptor of a network namespace other than our own. The caller closes it.
 
-    Raises NotReadyError when there is nothing (any more), InvalidInputError when it is not one.
+    Raises NotReadyError if there is nothing (any more), InvalidInputError if it is not one.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise NotReadyError(f"network namespace {path} is not there: {error.strerror}") from None
+        raise NotReadyError(f"network namespace {path} not found: {error.strerror}") from None
     try:
         is_network = fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
     except OSError:
@@ -62,7 +62,7 @@ def open_namespace(path: Path) -> int:
 
 @contextlib.contextmanager
 def entered(path: Path) -> Generator[None]:
-    """This thread is in the namespace within the block, which must not await."""
+    """Have this thread in the namespace within the block, which must not await."""
     target = open_namespace(path)
     try:
         own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -79,17 +79,17 @@ def entered(path: Path) -> Generator[None]:
 
 
 def cookie_of(path: Path) -> int:
-    """A number that no other network namespace has had since the machine was booted, while inodes
-    and processes' numbers come again. 0: the kernel knows none (before 5.14).
+    """Return a number that no other network namespace has had since the machine was booted.
 
-    Raises as ``open_namespace`` does.
+    Inodes and processes' numbers come again. 0: the kernel knows none (before 5.14). Raises as
+    ``open_namespace`` does.
     """
     with entered(path):
         return own_cookie()
 
 
 def own_cookie() -> int:
-    """Of the namespace that this thread is in."""
+    """Return the cookie of the namespace that this thread is in."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
         try:
             return struct.unpack("=Q", one.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0]
@@ -98,9 +98,10 @@ def own_cookie() -> int:
 
 
 async def run(path: Path, action: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
-    """What ``action`` returns in a child inside the namespace; its MeshdError is raised here.
+    """Return what ``action`` returns in a child inside the namespace; its MeshdError is raised
+    here.
 
-    Raises SystemRefusedError when the child crashes or takes longer than ``timeout`` seconds.
+    Raises SystemRefusedError if the child crashes or takes longer than ``timeout`` seconds.
     """
     namespace = open_namespace(path)
     try:
@@ -111,8 +112,10 @@ async def run(path: Path, action: Callable[[], T], *, timeout: float = TIMEOUT) 
 
 
 async def run_in_host(action: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
-    """As ``run``, in the namespace that this process itself lives in: the host's own, which no
-    path leads to (see ``open_namespace``)."""
+    """Run as ``run`` does, in the namespace of this process: the host's own, which has no path.
+
+    See ``open_namespace``.
+    """
     return await _outcome_of(_fork(action, None), "the host's namespace", timeout)
 
 
@@ -134,12 +137,13 @@ async def _outcome_of(forked: tuple[int, int], where: str, timeout: float) -> An
 
 
 def _reap(child: int) -> int:
-    """Its end of the pipe is closed, or it was killed: this does not block for long."""
+    """Reap the child, whose end of the pipe is closed or which was killed: this does not block for
+    long."""
     return os.waitpid(child, 0)[1]
 
 
 def isolated(action: Callable[[], T], what: str) -> T:
-    """What ``action`` returns in a child in this very namespace, for what may crash.
+    """Return what ``action`` returns in a child in this very namespace, for what may crash.
 
     Blocks: meant for use inside ``run``'s child. ``what`` names it in the message of a crash.
     """
@@ -150,7 +154,7 @@ def isolated(action: Callable[[], T], what: str) -> T:
 
 
 def _fork(action: Callable[[], object], namespace: int | None) -> tuple[int, int]:
-    """The child's pid, and the descriptor from which its answer is read."""
+    """Return the child's pid, and the descriptor from which its answer is read."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
     child = os.fork()
@@ -196,7 +200,7 @@ async def _read_all(reader: int) -> bytes:
 
 
 def _live(parent: int, namespace: int | None, writer: int, action: Callable[[], object]) -> None:
-    """The child's whole life. It never returns, and does not outlive its parent."""
+    """Run the child. It never returns, and does not outlive its parent."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -218,7 +222,8 @@ def _live(parent: int, namespace: int | None, writer: int, action: Callable[[], 
 
 
 def _close_all_but(kept: set[int]) -> None:
-    """Above all what the parent listens on: who connects there means the next process by now."""
+    """Close descriptors, above all the parent's listening sockets: clients mean the next process by
+    now."""
     first = 3
     for descriptor in sorted(kept - {-1}):
         os.closerange(first, descriptor)

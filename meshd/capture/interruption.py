@@ -1,4 +1,4 @@
-"""What is said and counted when somebody else's change of rules took a workload out of the mesh."""
+"""Reports and counts foreign changes of rules that took a workload out of the mesh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Interruption:
-    """One of them, from when it was noticed."""
+    """One interruption, from when it was noticed."""
 
     changes: tuple[Change, ...]
     """As far as the kernel has told."""
@@ -37,13 +37,13 @@ class Interruption:
 
     def ended(self) -> Ended:
         seconds = time.monotonic() - self.began
-        text = f"{self.text}; they were put back after {seconds:.2f} s"
+        text = f"{self.text}; they were restored after {seconds:.2f} s"
         return Ended(_program(self.changes), seconds, text, rfc3339(time.time()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ended:
-    """The same, once the rules are back."""
+    """An interruption that is over: the rules are back."""
 
     program: str
     """Empty where the kernel does not tell."""
@@ -54,7 +54,7 @@ class Ended:
 
 
 class Precedence:
-    """Rules of others that stay before ours, from when they were noticed until they are gone."""
+    """Foreign rules that stay before ours, from when they were noticed until they are gone."""
 
     def __init__(self) -> None:
         self.problem = ""
@@ -64,7 +64,8 @@ class Precedence:
         self._began = 0.0
 
     def become(self, rules: tuple[str, ...], changes: tuple[Change, ...]) -> Ended | None:
-        """What has ended thereby. ``changes``: which led to these rules."""
+        """Note the present rules; return what has ended. ``changes``: those that led to these
+        rules."""
         if rules == self._rules:
             return None
         ended = self._ended() if self._rules and not rules else None
@@ -90,23 +91,23 @@ def _first(texts: Sequence[str]) -> str:
 
 
 def _program(changes: Sequence[Change]) -> str:
-    """Which made the last of them; empty where the kernel does not tell."""
+    """Return the program that made the last change; empty where the kernel does not tell."""
     return changes[-1].program if changes else ""
 
 
 def found(changes: tuple[Change, ...], steps: Sequence[str], noticed: float) -> Interruption | None:
-    """None where nothing has to be put back. ``noticed``: 0 is now."""
+    """Return an interruption; None if nothing has to be written again. ``noticed``: 0 is now."""
     return Interruption(changes, steps, noticed or time.monotonic()) if steps else None
 
 
 def authors(changes: Iterable[Change]) -> str:
-    """The programs and processes that made them. Pure."""
+    """Return the programs and processes that made the changes. Pure."""
     found = [f"{one.program} (process {one.process})" for one in changes if one.program]
     return ", ".join(list(dict.fromkeys(found))[-_SHOWN:]) or "somebody else"
 
 
 def counted(before: Interruptions, one: Ended) -> Interruptions:
-    """With one more. Pure."""
+    """Return the count with one more. Pure."""
     program = one.program
     if program not in before.counts and len(before.counts) >= _PROGRAMS:
         program = _OTHERS
@@ -115,6 +116,6 @@ def counted(before: Interruptions, one: Ended) -> Interruptions:
 
 
 def say(one: Ended, uid: str) -> None:
-    """In the journal."""
+    """Log an interruption."""
     fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "capture"}
     _log.warning("workload %s: %s", uid, one.text, extra=fields)

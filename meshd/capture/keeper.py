@@ -1,8 +1,8 @@
-"""Works through placements: for each workload what is wanted, against what is so.
+"""Brings workloads to their placements, and reports what it observes.
 
-One task for each workload pins, applies, probes, and repeats the probe; what several do at the
-same time in child processes is bounded. Nothing here undoes anything when the process stops or
-the mesh role hangs up: the kernel goes on as it is.
+One task for each workload pins, applies, probes, and repeats the probe; concurrent work in child
+processes is bounded. Nothing here undoes anything when the process stops or the mesh role
+disconnects: the kernel goes on as it is.
 """
 
 from __future__ import annotations
@@ -63,8 +63,10 @@ class Keeper:
         )
 
     def place(self, placements: Sequence[Placement], *, host: bool = True) -> None:
-        """The whole of what is wanted. What is pinned but not wanted is let go; ``host``: so are
-        services of the host."""
+        """Take all placements that are wanted; pins without one are released.
+
+        ``host``: so are services of the host.
+        """
         wanted = {placement.workload.uid: placement for placement in placements}
         hosted = {uid: one for uid, one in wanted.items() if one.workload.host}
         self._hosted = frozenset(hosted)
@@ -85,7 +87,7 @@ class Keeper:
         self._settle_if_complete()
 
     async def observations(self) -> tuple[Observation, ...]:
-        """What is so. The first time, waits until each workload has been looked at.
+        """Return the observations; the first time, wait until each workload has been looked at.
 
         Otherwise a restart would read as if nothing were captured.
         """
@@ -111,7 +113,8 @@ class Keeper:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch_for_ever(self) -> None:
-        """Legacy rules that somebody has changed are put back now, and not at the next probe."""
+        """Look at legacy rules, so that foreign changes are undone now, and not at the next
+        probe."""
         while True:
             await asyncio.sleep(_LOOK)
             for worker in tuple(self._workers.values()):

@@ -30,7 +30,7 @@ for _class in (iptc.Table, iptc.Table6):
 
 
 def commit_all(family: Family, batches: Iterable[tuple[str, Sequence[Change]]]) -> None:
-    """Each batch at once, or not at all. Raises SystemRefusedError."""
+    """Commit each batch at once, or not at all. Raises SystemRefusedError."""
     with xtables_lock.held():
         for table, changes in batches:
             _commit_again(family, table, changes)

@@ -1,8 +1,8 @@
 """Locks by which processes of meshd exclude each other within one network namespace.
 
-They are files where root alone makes and opens any. What others can open too, such as the
-namespace itself or the name of an abstract socket, others can lock or take first. The directory is
-the machine's, whatever ``MESHD_HOME`` says: two nodes may be in one namespace.
+They are files where only root makes and opens any. What others can open too, such as the namespace
+itself or the name of an abstract socket, others can lock or take first. The directory is the
+machine's, whatever ``MESHD_HOME`` says: two nodes may be in one namespace.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ KEEPER: Final = "keeper"
 
 @contextlib.contextmanager
 def locked(name: str, directory: Path = DIRECTORY) -> Generator[None]:
-    """Nobody else is within such a block with the same name in the same namespace. It may block.
+    """Hold the lock of this name in this namespace within the block. It may block.
 
-    Raises SystemRefusedError when there can be no such lock.
+    Raises SystemRefusedError if there can be no such lock.
     """
     path = directory / f"{name}-{own_cookie()}"
     descriptor = None
@@ -41,14 +41,14 @@ def locked(name: str, directory: Path = DIRECTORY) -> Generator[None]:
 
 
 class Claim:
-    """What one process has for as long as it lives, or until it is let go."""
+    """A lock that one process holds for as long as it lives, or until it releases it."""
 
     def __init__(self, name: str, directory: Path = DIRECTORY) -> None:
         self._path = directory / f"{name}-{own_cookie()}"
         self._descriptor: int | None = None
 
     def take(self) -> bool:
-        """False: another process has it. Raises SystemRefusedError."""
+        """Take the lock; False: another process has it. Raises SystemRefusedError."""
         while self._descriptor is None:
             try:
                 self._descriptor = _lock(self._path, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +77,7 @@ def _make(directory: Path) -> None:
 
 
 def _lock(path: Path, operation: int) -> int | None:
-    """None: whoever had it has removed the file, so that it is to be tried anew.
+    """Lock a file; None: its former owner has removed it, so try again.
 
     Raises SystemRefusedError, or BlockingIOError where ``operation`` does not wait.
     """

@@ -1,8 +1,8 @@
-"""Are a workload's DNS queries answered? And what is to be done when they are not, where the policy
-is to fail open: its queries alone then pass outside the mesh, until they are answered again.
+"""Checks whether a workload's DNS queries are answered.
 
-They have proxies of their own and a resolver behind them, any of which may be dead while all else
-lives. So a query is sent to the very port that the rules redirect to.
+Where the policy is to fail open, queries alone then pass outside the mesh, until they are answered
+again. They have proxies of their own and a resolver behind them, any of which may be dead while all
+else lives. So a query is sent to the very port to which the rules redirect.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _QUESTION: Final = _ID + b"\1\0" + b"\0\1\0\0\0\0\0\0" + b"\5probe\5meshd\3svc\0
 
 @dataclasses.dataclass(slots=True)
 class Gate:
-    """Whether one workload's queries pass outside the mesh."""
+    """The state of one workload's queries: inside or outside the mesh."""
 
     is_open: bool = False
     failures: int = 0
 
     def judge(self, problem: str) -> bool:
-        """Takes what came of a query; returns whether it is now another than before."""
+        """Take the result of a query; return whether the state changes."""
         before = self.is_open
         self.failures = self.failures + 1 if problem else 0
         self.is_open = bool(problem) and (before or self.failures >= _FAILURES_TO_OPEN)
@@ -49,15 +49,15 @@ class Gate:
 
 
 def without_queries(options: CaptureOptions) -> CaptureOptions:
-    """All but them is captured."""
+    """Return the options without capture of queries."""
     excluded = {*options.exclude_outbound_ports, DNS_SERVICE_PORT}
     return dataclasses.replace(options, dns=False, exclude_outbound_ports=tuple(sorted(excluded)))
 
 
 async def ask(port: int, namespace: Path | None = None) -> str:
-    """What is wrong, for people; empty when there was an answer, whatever it said.
+    """Return what is wrong, for users; empty if there was any answer.
 
-    ``namespace`` None: our own. Raises NotReadyError when it is gone.
+    ``namespace`` None: our own. Raises NotReadyError if it is gone.
     """
     with _socket(namespace) as connection:
         try:

@@ -91,7 +91,7 @@ class Pins:
             path.unlink(missing_ok=True)
 
     def list_pins(self) -> tuple[str, ...]:
-        """The uids that have a pin, or the file of one that was not finished."""
+        """Return the uids that have a pin, or the file of an unfinished one."""
         if not self.directory.is_dir():
             return ()
         names = (path.name.partition(_SEPARATOR) for path in self.directory.iterdir())
@@ -121,7 +121,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def moved(source: Path) -> str:
-    """What is to be said when ``source`` leads to another namespace than it did."""
+    """Return the message for a ``source`` that leads to another namespace than it did."""
     return (
         f"another network namespace than the workload's is at {source} now, and is not in the mesh;"
         " enroll it, or unenroll the workload"
@@ -129,7 +129,7 @@ def moved(source: Path) -> str:
 
 
 def is_elsewhere(pin: Pin, source: Path) -> bool:
-    """Whether ``source`` leads to another namespace than the one that is pinned. It may be gone."""
+    """Return whether ``source`` leads to another namespace than the pinned one, or nowhere."""
     status = _status(source)
     return status is not None and _is_namespace(status) and status.st_ino != pin.inode
 

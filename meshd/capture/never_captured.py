@@ -1,4 +1,4 @@
-"""What of the host's own services is never captured, whatever is asked for."""
+"""Traffic of the host's own services that is never captured, whatever is asked for."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class _Annotations:
         rate = whole(text, HIGHEST_RATE)
         if rate is None:
             raise InvalidInputError(
-                f"workload {self._uid}: annotation {name}: {text[:64]!r} is no number a second"
+                f"workload {self._uid}: annotation {name}: {text[:64]!r} is not a number a second"
                 f" (0 to {HIGHEST_RATE}; 0: without a limit)"
             )
         return rate

@@ -1,7 +1,7 @@
-"""Does the workload's traffic reach the proxy? A connection from inside its namespace tells.
+"""Probes whether the workload's traffic reaches the proxy, by a connection from its namespace.
 
-The address leads nowhere; only a redirected connection is answered, by the outbound listener,
-with ``meshd UID``. See ``meshd.model.interception``.
+The address leads nowhere; only a redirected connection is answered, by the outbound listener, with
+``meshd UID``. See ``meshd.model.interception``.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _TARGET: Final = {
 
 
 async def probe(namespace: Path, uid: str, *, ipv6: bool) -> str:
-    """What is wrong, for people; empty when the proxy answered.
+    """Return what is wrong, for users; empty if the proxy answered.
 
-    IPv6 is tried only where the namespace has an address that may lead out, and without a route
-    for it nothing is said: an address of some bridge need not mean that there is IPv6. Raises
-    NotReadyError when the namespace is gone.
+    IPv6 is tried only where the namespace has an address that may lead out, and without a route for
+    it nothing is reported: an address of some bridge need not mean that there is IPv6. Raises
+    NotReadyError if the namespace is gone.
     """
     sockets = _sockets(namespace, ipv6=ipv6)
     with contextlib.ExitStack() as opened:
@@ -58,7 +58,7 @@ async def probe(namespace: Path, uid: str, *, ipv6: bool) -> str:
 
 
 def probe_here(uid: str, *, ipv6: bool) -> str:
-    """As ``probe``, from this very process, where it is now. It blocks."""
+    """Probe as ``probe`` does, from this very process, where it is now. It blocks."""
     families = [Family.IPV4, *([Family.IPV6] if ipv6 and _has_global_ipv6() else [])]
     problems = [_ask_here(family, uid) for family in families]
     return "; ".join(problem for problem in problems if problem)
@@ -88,7 +88,7 @@ def is_silence(problem: str) -> bool:
 
 
 def is_refused(problem: str) -> bool:
-    """Nobody takes what is redirected."""
+    """Return whether nothing accepts what is redirected."""
     return _REFUSED in problem
 
 
@@ -104,7 +104,7 @@ def _sockets(namespace: Path, *, ipv6: bool) -> list[tuple[Family, socket.socket
 
 
 def _has_global_ipv6() -> bool:
-    """proc(5): address, interface index, prefix length, scope, flags, interface."""
+    """Return whether there is a global IPv6 address; proc(5), net/if_inet6."""
     try:
         lines = _IPV6_ADDRESSES.read_text(encoding="ascii").splitlines()
     except OSError:
@@ -113,13 +113,13 @@ def _has_global_ipv6() -> bool:
 
 
 def listens(namespace: Path) -> bool:
-    """Whether a proxy has its listener in the namespace, redirected to or not."""
+    """Return whether a proxy has its listener in the namespace, redirected to or not."""
     with inside.entered(namespace):
         return listens_here(OUTBOUND_PORT)
 
 
 def listens_here(port: int) -> bool:
-    """Whether anybody listens in this very namespace; proc(5), net/tcp."""
+    """Return whether anything listens in this very namespace; proc(5), net/tcp."""
     lines = "\n".join(path.read_text() for path in _SOCKETS if path.exists()).splitlines()
     fields = [line.split() for line in lines]
     return any(
@@ -170,7 +170,7 @@ def _explain(error: OSError, address: str) -> str:
             f" ip route add {address} dev INTERFACE"
         )
     if error.errno == errno.ECONNRESET:
-        return "the proxy hung up; it may not have the listeners of this workload yet"
+        return "the proxy closed the connection; it may not have the listeners of this workload yet"
     return f"cannot connect: {error.strerror}"
 
 
@@ -181,5 +181,8 @@ def _judge(answer: bytes, uid: str, target: str) -> str:
     if line.startswith("meshd "):
         return f"{target}: the proxy takes this namespace for workload {line[6:]!r}"
     if not line:
-        return f"{target}: the proxy hung up without an answer; it may not have its listeners yet"
+        return (
+            f"{target}: the proxy closed the connection without an answer; it may not have "
+            "its listeners yet"
+        )
     return f"{target}: something else than the proxy answered ({line[:40]!r})"

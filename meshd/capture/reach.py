@@ -53,7 +53,7 @@ def interfaces() -> dict[bytes, str]:
 
 
 def neighbour(address: str) -> Neighbour | None:
-    """None where the way leads over a gateway, or nowhere, or ends in this namespace."""
+    """Return the neighbour; None over a gateway, to nowhere, or within this namespace."""
     ip = ipaddress.ip_address(address)
     header = _ROUTE.pack(_FAMILY[ip.version], 8 * len(ip.packed), 0, 0, 0, 0, 0, 0, 0)
     asked = header + _attribute(_DESTINATION, ip.packed)
@@ -64,7 +64,7 @@ def neighbour(address: str) -> Neighbour | None:
 
 
 def hardware_of(one: Neighbour) -> bytes:
-    """Empty as long as it is not known."""
+    """Return the hardware address; empty as long as it is not known."""
     for _, found in _ask(_GETNEIGH, _REQUEST, _neighbour(one), _NEIGHBOUR.size):
         return found.get(_NEIGHBOUR_HARDWARE, b"")
     return b""

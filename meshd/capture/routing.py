@@ -41,19 +41,19 @@ def route_line(table: int) -> str:
 
 
 def missing(family: Family, table: int) -> tuple[str, ...]:
-    """Which of ``rule_line`` and ``route_line`` are not there."""
+    """Return which of ``rule_line`` and ``route_line`` are missing."""
     present = present_in(family, table)
     return tuple(line for line in (rule_line(table), route_line(table)) if line not in present)
 
 
 def present_in(family: Family, table: int) -> tuple[str, ...]:
-    """Which of ``rule_line`` and ``route_line`` are there. Raises SystemRefusedError."""
+    """Return which of ``rule_line`` and ``route_line`` exist. Raises SystemRefusedError."""
     answers = _ip(family, [f"rule show fwmark {_MARK}/{_MASK}", f"route show table {table}"])
     return tuple(_present(answers, table))
 
 
 def before_ours(family: Family, table: int) -> tuple[str, ...]:
-    """Rules of others which the kernel asks before ours, and which may lead replies elsewhere."""
+    """Return foreign routing rules that come before ours, and may lead replies elsewhere."""
     command = ["ip", "-N", f"-{family.value}", "rule", "show"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     listed = [" ".join(line.split()) for line in done.stdout.splitlines()]
@@ -82,7 +82,7 @@ def _change(verb: str, family: Family, table: int, lines: tuple[str, ...]) -> No
 
 
 def migrate_requests() -> None:
-    """Connections that wait at a proxy that is replaced go to another member of the pool.
+    """Have connections that wait at a proxy that is replaced go to another member of the pool.
 
     Where it cannot be set (kernels before 5.14, a read-only /proc/sys), those few are reset; that
     is no reason not to capture.
@@ -102,7 +102,7 @@ def _present(answers: Sequence[Any], table: int) -> Iterator[str]:
 
 
 def _ip(family: Family, commands: Sequence[str]) -> list[Any]:
-    """What ``ip`` answers to each command that answers anything."""
+    """Return the answers of ``ip``, of each command that answers anything."""
     done = subprocess.run(
         ["ip", "-json", f"-{family.value}", "-force", "-batch", "-"],
         input="".join(f"{command}\n" for command in commands),

@@ -19,7 +19,7 @@ class Family(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Option:
-    """``--name values``, or ``! --name values``."""
+    """An option: ``--name values``, or ``! --name values``."""
 
     name: str
     values: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""capture.sock: takes ``Place``, tells ``Observed`` at each change."""
+"""The session of capture.sock: takes ``Place``, sends ``Observed`` at each change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from meshd.settings import CaptureSettings
 
 
 class CaptureService:
-    """What capture.sock serves. A peer that hangs up changes nothing."""
+    """The service of capture.sock. A peer that disconnects changes nothing."""
 
     def __init__(
         self,
@@ -39,7 +39,8 @@ class CaptureService:
         )
 
     async def session(self, connection: channel.Connection) -> None:
-        """One peer, as long as it stays. Raises InvalidInputError for anything but ``Place``."""
+        """Serve one peer, as long as it stays. Raises InvalidInputError for anything but
+        ``Place``."""
         news = asyncio.Event()
         news.set()
         self._news.add(news)

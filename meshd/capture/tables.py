@@ -47,11 +47,11 @@ class Backend(Protocol):
     """Whether a table that we made can be taken away again."""
 
     def read(self, families: Iterable[Family]) -> dict[Family, Tables]:
-        """What is there. Raises SystemRefusedError."""
+        """Return the present tables. Raises SystemRefusedError."""
         ...
 
     def write(self, plan: Plan, before: ByFamily) -> None:
-        """Changes in their order, one batch per run of changes to a table."""
+        """Write changes in their order, one batch for each run of changes to a table."""
         ...
 
 
@@ -60,7 +60,7 @@ def is_installed(backend: str) -> bool:
 
 
 def legacy_table_names(family: Family) -> tuple[str, ...]:
-    """Legacy tables that exist in this namespace. Asking does not make any."""
+    """Return the legacy tables that exist in this namespace. Asking does not make any."""
     try:
         return tuple(LEGACY_NAMES[family].read_text(encoding="ascii").split())
     except OSError:
@@ -68,7 +68,7 @@ def legacy_table_names(family: Family) -> tuple[str, ...]:
 
 
 class NftTables:
-    """nf_tables by way of ``iptables-nft-restore --noflush``; both families at the same time."""
+    """Writes nf_tables by ``iptables-nft-restore --noflush``; both families at the same time."""
 
     name = "nft"
     remembers_new_tables = True
@@ -104,7 +104,7 @@ class NftTables:
 
 
 class LegacyTables:
-    """The older tables by way of libiptc."""
+    """Writes the older tables by libiptc."""
 
     name = "legacy"
     remembers_new_tables = False
@@ -127,13 +127,13 @@ class LegacyTables:
 
 
 def batches(changes: Iterable[Change]) -> Iterator[tuple[str, list[Change]]]:
-    """Runs of changes to the same table."""
+    """Yield runs of changes to the same table."""
     for table, run in itertools.groupby(changes, key=lambda change: change.table):
         yield table, list(run)
 
 
 def restore_text(changes: Iterable[Change]) -> str:
-    """The input of iptables-restore."""
+    """Return the input of iptables-restore."""
     lines: list[str] = []
     for table, batch in batches(changes):
         lines += [f"*{table}", *itertools.chain.from_iterable(map(_lines, batch)), "COMMIT"]
@@ -155,8 +155,10 @@ def _lines(change: Change) -> list[str]:
 
 
 def counted(table: str) -> list[str]:
-    """One table of each kind and family that is there, with what its rules have counted, as
-    iptables-save prints it. Raises SystemRefusedError."""
+    """Return one table of each existing kind and family, with counters, as iptables-save prints it.
+
+    Raises SystemRefusedError.
+    """
     printed: list[str] = []
     for backend in filter(is_installed, ("nft", "legacy")):
         commands = {

@@ -1,4 +1,4 @@
-"""What passes outside of the mesh where the policy is to fail open, said loudly."""
+"""Warnings about traffic that bypasses the mesh where the policy is to fail open."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _log = logging.getLogger(__name__)
 
 
 def traffic(problem: str) -> str:
-    """``problem``: why, for people."""
+    """Return the warning; ``problem``: the reason, for users."""
     return f"UNPROTECTED, its traffic passes outside the mesh (failure_policy: open): {problem}"
 
 
 def queries(problem: str) -> str:
-    """The same of nothing but DNS."""
+    """Return the warning about DNS alone."""
     return (
         f"UNPROTECTED, its DNS queries pass outside the mesh (failure_policy: open): {problem};"
         " names of the mesh do not resolve"

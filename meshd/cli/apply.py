@@ -58,10 +58,10 @@ def delete(
     recursive: RecursiveOption = False,
     selector: SelectorOption = "",
     everything: Annotated[
-        bool, typer.Option("--all", help="All objects of the kinds in the namespace.")
+        bool, typer.Option("--all", help="Delete all objects of the kinds in the namespace.")
     ] = False,
     ignore_not_found: Annotated[
-        bool, typer.Option("--ignore-not-found", help="What is not there is no error.")
+        bool, typer.Option("--ignore-not-found", help="Missing objects are no error.")
     ] = False,
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
@@ -107,7 +107,7 @@ def _chosen(
     references = parse_references(words)
     if all(reference.names for reference in references):
         if selector or everything:
-            raise typer.BadParameter("names, -l and --all exclude one another")
+            raise typer.BadParameter("give names, -l or --all, not several of them")
         return references
     if not (selector or everything) or any(reference.names for reference in references):
         message = f'say which {words[0]} to delete: by name, -l KEY=VALUE, --all or "-f PATH"'
@@ -128,7 +128,7 @@ def _report(
     changes = [change for answer in answers for change in answer.changes]
     warn(f"warning: {warning}" for answer in answers for warning in answer.warnings)
     if not changes and not quiet:
-        warn(["nothing was done: there are no objects in what was given"])
+        warn(["nothing was done: the manifests contain no objects"])
     if is_for_scripts(output):
         emit(changes, output)
         _fail_if_refused(answers)

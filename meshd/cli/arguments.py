@@ -31,7 +31,7 @@ def parse_duration(text: str | Duration) -> Duration:
 
 
 OutputOption = Annotated[
-    Output, typer.Option("--output", "-o", help="Form of what is printed.", show_default=True)
+    Output, typer.Option("--output", "-o", help="Output format.", show_default=True)
 ]
 NamespaceOption = Annotated[
     str, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace.", show_default=True)
@@ -42,7 +42,7 @@ OwnNamespaceOption = Annotated[
         "--namespace",
         "-n",
         metavar="NAME",
-        help="Namespace of what says none; what says another is refused. Default: default.",
+        help="Namespace for objects without one; objects of another are refused. Default: default.",
     ),
 ]
 SelectorOption = Annotated[
@@ -58,8 +58,10 @@ BoundsOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAMESPACE[/ACCOUNT]",
-        help="What its workloads may be: of this namespace, or a service account of it; repeat it "
-        "for more. Default: any.",
+        help=(
+            "Namespace or NAMESPACE/SERVICE_ACCOUNT that its workloads may have. May be "
+            "repeated. Default: any."
+        ),
     ),
 ]
 AllNamespacesOption = Annotated[
@@ -75,11 +77,14 @@ FilesOption = Annotated[
     ),
 ]
 RecursiveOption = Annotated[
-    bool, typer.Option("--recursive", "-R", help="Directories with all below them.")
+    bool, typer.Option("--recursive", "-R", help="Read directories recursively.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+]
 WaitOption = Annotated[
-    bool, typer.Option("--wait", help="Wait until every proxy has it; fail if one refuses.")
+    bool,
+    typer.Option("--wait", help="Wait until every proxy has the change; fail if one refuses it."),
 ]
 
 

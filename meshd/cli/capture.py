@@ -35,7 +35,7 @@ app: Final = typer.Typer(
 )
 
 NetnsOption = Annotated[
-    Path, typer.Option("--netns", metavar="PATH", help="The namespace, as in /run/netns/NAME.")
+    Path, typer.Option("--netns", metavar="PATH", help="Network namespace, e.g. /run/netns/NAME.")
 ]
 AnnotationOption = Annotated[
     list[str] | None,
@@ -67,7 +67,7 @@ def apply(
 
 @app.command()
 def remove(netns: NetnsOption, output: OutputOption = Output.TABLE) -> None:
-    """Leave nothing of meshd in the namespace; print what was taken away."""
+    """Remove everything of meshd from the namespace; print what was removed."""
     _show(_run(netns, capture.remove), output)
 
 
@@ -114,7 +114,7 @@ def _is_served(paths: Paths, service: str) -> bool:
         untold = [why for uid, why in record.problems.items() if not _is_hosted(known.get(uid))]
         if reason := record.lost or "; ".join(untold):
             raise InvalidInputError(
-                f"{service} is not started, because it may be enrolled: {reason}; run meshctl"
+                f"{service} is not started, since it may be enrolled: {reason}; run meshctl"
                 " enroll again for each service of this host"
             )
         return True
@@ -133,7 +133,7 @@ def _settings_or_defaults(path: Path) -> Settings:
     try:
         return load(path)
     except MeshdError as error:
-        warn([f"{error}; until that is corrected it is held as by the default settings"])
+        warn([f"{error}; until the file is corrected, services are held by the default settings"])
         return Settings()
 
 
@@ -142,7 +142,7 @@ app.command()(release.release)
 
 @app.command()
 def prepare() -> None:
-    """Tell systemd anew how enrolled services are held before they start: after an upgrade.
+    """Make systemd hold enrolled services as this version does; part of an upgrade.
 
     Does what meshctl enroll did for each of them, as this version of meshd does it; restarts none.
     """

@@ -48,14 +48,14 @@ class Target:
             raise RefusedError("\n".join(str(finding) for finding in answer.findings), 1)
         raise RefusedError(
             f"the daemon at {self.socket} answered {type(answer).__name__}, not "
-            f"{expected.__name__}; is it of the same version as meshctl?",
+            f"{expected.__name__}; check that its version is that of meshctl",
             1,
         )
 
     def advice(self, cause: BaseException | None) -> str:
         """Return what the user can do about an unreachable daemon."""
         if isinstance(cause, PermissionError):
-            return "; it answers root only: try sudo"
+            return "; it answers only root: try sudo"
         if not isinstance(cause, OSError):
             return "; see journalctl -u meshd"
         if self.socket.name == "server.sock" and self.socket.with_name("mesh.sock").exists():

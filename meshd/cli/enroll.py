@@ -55,31 +55,37 @@ CgroupOption = Annotated[
     str,
     typer.Option(
         metavar="PATH",
-        help="Instead of these: a cgroup, below the root of the cgroup2 hierarchy.",
+        help="In place of a unit or path: a cgroup, below the root of the cgroup2 hierarchy.",
     ),
 ]
-TimeoutOption = Annotated[Duration, duration_option("How long it may take.", "30s")]
+TimeoutOption = Annotated[Duration, duration_option("Time limit.", "30s")]
 RestartOption = Annotated[
-    bool, typer.Option(help="Restart the unit if it runs: that is what moves it.")
+    bool, typer.Option(help="Restart the unit if it runs. It is captured from its next start.")
 ]
 
 
 NameOption = Annotated[
-    str, typer.Option(metavar="NAME", help="Of the workload. Default: from UNIT or PATH.")
+    str, typer.Option(metavar="NAME", help="Name of the workload. Default: from UNIT or PATH.")
 ]
 ServiceOption = Annotated[
-    str, typer.Option(metavar="NAME", help="The Service by which others reach it.")
+    str, typer.Option(metavar="NAME", help="Service by which others reach the workload.")
 ]
 PortOption = Annotated[
     list[PortWish] | None,
     typer.Option(
         metavar="[SERVICE_PORT:]PORT=PROTOCOL",
         parser=parse_port,
-        help="What it serves, such as 80=http; of a unit no other is captured. May be repeated.",
+        help=(
+            "Port it serves, e.g. 80=http. Only listed ports of a unit are captured. May be "
+            "repeated."
+        ),
     ),
 ]
 AccountOption = Annotated[
-    str, typer.Option(metavar="NAME", help="Its identity. Default: the workload's name.")
+    str,
+    typer.Option(
+        metavar="NAME", help="Service account of its identity. Default: the workload's name."
+    ),
 ]
 LabelOption = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be repeated.")
@@ -93,7 +99,7 @@ AnnotationOption = Annotated[
 ]
 AddressOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="IP", help="By which others reach it. May be repeated."),
+    typer.Option(metavar="IP", help="Address by which others reach it. May be repeated."),
 ]
 
 
@@ -113,7 +119,7 @@ def enroll(
     timeout: TimeoutOption = DEFAULT_TIMEOUT,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Give what runs on this host an identity, and put its traffic through the mesh."""
+    """Give a service, namespace or cgroup an identity, and put its traffic through the mesh."""
     _must_be_root("enroll")
     target: Target = context.obj
     place = named(what, cgroup)
@@ -181,11 +187,11 @@ def unenroll(
     ] = False,
     restart: RestartOption = True,
 ) -> None:
-    """Let it leave the mesh. Nothing of meshd is left with it."""
+    """Remove it from the mesh, without a trace."""
     _must_be_root("unenroll")
     target: Target = context.obj
     if all_ and (what or cgroup):
-        raise typer.BadParameter("--all is instead of a UNIT, a PATH or a --cgroup")
+        raise typer.BadParameter("give --all or a UNIT, a PATH or a --cgroup, not both")
     place = None if all_ else named(what, cgroup)
     rows = _enrolled(target, place, namespace)
     if place and not rows:
@@ -194,8 +200,8 @@ def unenroll(
         return
     if declared := [row for row in rows if row.declared]:
         raise InvalidInputError(
-            f"WorkloadEntry {declared[0].namespace}/{declared[0].workload} declares"
-            f" {declared[0].unit}; delete that first"
+            f"WorkloadEntry {declared[0].namespace}/{declared[0].workload} declares "
+            f"{declared[0].unit}; delete the WorkloadEntry first"
         )
     target.ask(wire.Unregister(tuple(row.uid for row in rows)), wire.Done, wait=_LEAVING)
     problems = list(filter(None, (_leave(target, row, restart) for row in rows)))
@@ -269,8 +275,8 @@ def _refuse_ports(wishes: tuple[PortWish, ...]) -> None:
     for wish in wishes:
         if wish.port in NEVER_INBOUND_PORTS:
             raise InvalidInputError(
-                f"port {wish.port} is never captured on a host: it would be out of reach without"
-                " the mesh"
+                f"port {wish.port} is never captured on a host: it must stay reachable "
+                "without the mesh"
             )
 
 

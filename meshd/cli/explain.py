@@ -16,9 +16,9 @@ from meshd.cli.output import Table, emit, is_for_scripts, show, tell
 
 def explain(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="SRC", help="The workload that asks.")],
+    source: Annotated[str, typer.Argument(metavar="SRC", help="The client workload.")],
     destination: Annotated[
-        str, typer.Argument(metavar="DST[:PORT]", help="A host, address or URL that it asks for.")
+        str, typer.Argument(metavar="DST[:PORT]", help="The requested host, address or URL.")
     ],
     namespace: NamespaceOption = "default",
     path: Annotated[
@@ -67,10 +67,12 @@ def _parts(destination: str) -> tuple[str, str]:
         url = urllib.parse.urlsplit(destination)
         port = url.port
     except ValueError as error:
-        raise typer.BadParameter(f'"{destination}" is no URL: {error}') from None
+        raise typer.BadParameter(f'"{destination}" is not a URL: {error}') from None
     known = {"http": 80, "https": 443, "grpc": 80}
     if url.scheme not in known or not url.hostname:
-        raise typer.BadParameter(f'"{destination}" is no URL with http, https or grpc and a host')
+        raise typer.BadParameter(
+            f'"{destination}" is not a URL with http, https or grpc and a host'
+        )
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     query = f"?{url.query}" if url.query else ""
     return f"{host}:{port or known[url.scheme]}", (url.path or "/") + query

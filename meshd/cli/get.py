@@ -56,7 +56,7 @@ FormOption = Annotated[
         "-o",
         metavar=f"{'|'.join(Output)}|{_JSONPATH}…",
         parser=parse_form,
-        help="Form of what is printed. Default: table.",
+        help="Output format. Default: table.",
         show_default=False,
     ),
 ]
@@ -72,10 +72,10 @@ def get(
     all_namespaces: AllNamespacesOption = False,
     selector: SelectorOption = "",
     show_labels: Annotated[
-        bool, typer.Option("--show-labels", help="With a column of labels.")
+        bool, typer.Option("--show-labels", help="Add a column of labels.")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Go on with what changes, until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Show changes until Ctrl-C.")
     ] = False,
     output: FormOption = Form(Output.TABLE),
 ) -> None:

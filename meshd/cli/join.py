@@ -35,9 +35,9 @@ _TAUGHT: Final = ("identity", "mesh")
 
 def join(
     server: Annotated[str, typer.Argument(metavar="SERVER[:PORT]")],
-    token: Annotated[str, typer.Option(metavar="TOKEN", help="Of meshctl token create.")],
+    token: Annotated[str, typer.Option(metavar="TOKEN", help="Token from meshctl token create.")],
     node: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of this node. Default: that in the settings.")
+        str, typer.Option(metavar="NAME", help="Name of this node. Default: from the settings.")
     ] = "",
 ) -> None:
     """Take configuration and certificates from a server from now on."""
@@ -51,7 +51,7 @@ def join(
         _write(paths, settings, address_of(server), name, (credentials, facts), owner)
     except SystemRefusedError as error:
         raise SystemRefusedError(
-            f"{error}; the token is used up: once that is mended, join again with a new one: "
+            f"{error}; the token is spent: correct this and join again with a new token: "
             f"meshctl token create --node {name}"
         ) from None
     tell(f"node {name} has joined {address_of(server)}")
@@ -150,8 +150,8 @@ def _replace_checked(path: Path, text: str, expected: Settings) -> None:
     if not fits:
         trial.unlink()
         raise InvalidInputError(
-            f"{path}: cannot be changed by meshctl as it is written; set these by hand and restart "
-            f"meshd: role: agent, server: {expected.server}, identity.trust_domain: "
+            f"{path}: meshctl cannot change a file of this form; set these by hand and "
+            f"restart meshd: role: agent, server: {expected.server}, identity.trust_domain: "
             f"{expected.identity.trust_domain}"
         )
     trial.replace(path)
@@ -165,7 +165,7 @@ async def _take_up(paths: Paths, server: str) -> None:
     try:
         answer = await channel.call(paths.socket("supervisor"), wire.RestartRoles(_TAUGHT))
     except MeshdError:
-        print("meshd does not run: start it, and this node is one of the mesh")
+        print("meshd does not run: start it to connect this node")
         return
     if not isinstance(answer, wire.Done):
         raise NotReadyError("restart meshd to put it in force")

@@ -38,7 +38,7 @@ class _Node:
 
 
 def render(template: str, value: Any) -> str:
-    """Raises typer.BadParameter when the template is not understood."""
+    """Raises typer.BadParameter when the template is not supported."""
     if "{" not in template:
         template = "{" + template + "}"
     nodes, rest = _parse(_tokens(template), nested=False)
@@ -54,7 +54,7 @@ def _tokens(template: str) -> list[tuple[bool, str]]:
     while position < len(template):
         match = _PART.match(template, position)
         if match is None:
-            raise _error(f"a brace without its other half, at {template[position:]!r}")
+            raise _error(f"unbalanced brace at {template[position:]!r}")
         inside, text = match.groups()
         tokens.append((inside is not None, inside.strip() if inside is not None else text))
         position = match.end()
@@ -115,7 +115,7 @@ def _values(path: str, value: Any) -> list[Any]:
     while rest not in {"", "."}:
         match = _STEP.match(rest)
         if match is None:
-            raise _error(f"{rest!r} of {path!r} is not understood")
+            raise _error(f"{rest!r} of {path!r} is not supported")
         found = [part for one in found for part in _step(match.groupdict(), one)]
         rest = rest[match.end() :]
     return found

@@ -24,21 +24,24 @@ from meshd.settings import Paths
 _VERBS: Final = {
     "apply": ("apply:apply", "Store objects from manifests: all of them or none."),
     "delete": ("apply:delete", "Delete objects by manifest, or by kind and name."),
-    "get": ("get:get", "Show the objects that are stored."),
-    "validate": ("validate:validate", "Check manifests without a daemon."),
-    "status": ("status:status", "Every workload: captured, certified, synced, proven."),
-    "proxy-config": ("proxy_config:proxy_config", "What the proxies really have. Alias: pc."),
-    "proxies": ("proxies:app", "The proxies of this node: replace them without losing a request."),
-    "top": ("top:top", "What each workload uses: cpu, memory, disk, connections, bytes."),
-    "explain": ("explain:explain", "How a request would travel, stage by stage."),
+    "get": ("get:get", "Show stored objects."),
+    "validate": ("validate:validate", "Check manifests without the daemon."),
+    "status": ("status:status", "Show each workload: captured, certified, synced, proven."),
+    "proxy-config": (
+        "proxy_config:proxy_config",
+        "Show the configuration that the proxies have. Alias: pc.",
+    ),
+    "proxies": ("proxies:app", "Replace the proxies of this node without losing a request."),
+    "top": ("top:top", "Show what each workload uses: CPU, memory, disk, connections, bytes."),
+    "explain": ("explain:explain", "Show how a request would travel, stage by stage."),
     "enroll": ("enroll:enroll", "Put a service or a namespace of this host into the mesh."),
-    "unenroll": ("enroll:unenroll", "Take it out of the mesh."),
-    "capture": ("capture:app", "The redirecting rules alone, without the daemon."),
-    "token": ("token:app", "Tokens with which other nodes join this server."),
-    "node": ("node:app", "Nodes of this server: who they are, what they may run."),
-    "join": ("join:join", "Become a node of a server."),
+    "unenroll": ("enroll:unenroll", "Remove it from the mesh."),
+    "capture": ("capture:app", "Handle the redirecting rules without the daemon."),
+    "token": ("token:app", "Manage the tokens with which nodes join this server."),
+    "node": ("node:app", "List, bound and remove the nodes of this server."),
+    "join": ("join:join", "Make this node an agent of a server."),
     "testbed": ("testbed:app", "Run Kubernetes manifests on this host."),
-    "suppressed": ("suppressed:suppressed", "What is not in the log: dropped, folded, by whom."),
+    "suppressed": ("suppressed:suppressed", "Show rate-limited and repeated log lines, by source."),
     "version": ("version:version", "Show the version."),
 }
 _ALIASES: Final = {"pc": "proxy-config"}
@@ -77,7 +80,7 @@ def _begin(  # pyright: ignore[reportUnusedFunction]  # typer calls it
         typer.Option(metavar="PATH", help="The daemon's socket. Default: mesh.sock of this node."),
     ] = None,
 ) -> None:
-    """Tell the service mesh of this node what to do, and ask it what is so."""
+    """Configure and inspect this node's service mesh."""
     context.obj = Target(socket or Paths.from_environment().meshctl)
 
 

@@ -58,7 +58,7 @@ def _row(member: MemberState, status: wire.NodeStatus | None) -> dict[str, Any]:
 def _show(rows: list[dict[str, Any]], members: tuple[MemberState, ...], now: float) -> None:
     show(
         Table(
-            ("NAME", "NAMESPACES", "CONNECTED", "WORKLOADS", "JOINED", "CERTIFICATE ENDS IN"),
+            ("NAME", "NAMESPACES", "CONNECTED", "WORKLOADS", "JOINED", "CERTIFICATE EXPIRES IN"),
             tuple(
                 (
                     one.name,
@@ -90,11 +90,11 @@ def bind(
     context: typer.Context,
     name: NodeArgument,
     namespace: BoundsOption = None,
-    anything: Annotated[bool, typer.Option("--any", help="Of any namespace.")] = False,
+    anything: Annotated[bool, typer.Option("--any", help="Allow any namespace.")] = False,
 ) -> None:
     """Say which identities the workloads of a node may have, in place of what was said before."""
     if bool(namespace) == anything:
-        raise typer.BadParameter("give --namespace, as often as needed, or --any")
+        raise typer.BadParameter("give --namespace (may be repeated) or --any")
     within = bounds.checked(namespace or ())
     _beside(context, "server").ask(wire.BindNode(name, within), wire.Done)
     tell(f"node {name} is bound to {bounds.show(within) if within else 'nothing'}")

@@ -12,7 +12,7 @@ from meshd.cli.output import Table, yes_no
 def tables(answer: wire.Statuses, now: float) -> Iterator[Table]:
     if control := answer.control:
         yield Table(
-            ("SERVER", "CONNECTED", "SINCE", "FIRST CERTIFICATE TO END", "ENDS"),
+            ("SERVER", "CONNECTED", "SINCE", "FIRST CERTIFICATE EXPIRES", "ENDS"),
             (
                 (
                     control.server,
@@ -45,15 +45,15 @@ def troubles(answer: wire.Statuses, now: float) -> Iterator[str]:
     if control := answer.control:
         if not control.connected:
             stale = (
-                f"what it told is {age(now - control.since)} old, and in force"
+                f"its last configuration, {age(now - control.since)} old, is in force"
                 if control.since
-                else "what it told before this process began is in force"
+                else "its last configuration, from before this process started, is in force"
             )
             yield f"server {control.server}: not connected: {stale}: {control.problem}"
         elif control.problem:
             yield f"server {control.server}: {control.problem}"
         for reason in control.kept_out:
-            yield f"server {control.server}: does not take workload {reason}"
+            yield f"server {control.server}: rejected workload {reason}"
         for reason in control.rejected:
             yield f"server {control.server}: refused: {reason}"
     for node in answer.nodes:
@@ -64,7 +64,7 @@ def troubles(answer: wire.Statuses, now: float) -> Iterator[str]:
         for reason in node.rejected:
             yield f"node {node.name}: refused: {reason}"
         for reason in node.kept_out:
-            yield f"node {node.name}: not taken: workload {reason}"
+            yield f"node {node.name}: rejected: workload {reason}"
 
 
 def _since(moment: float, now: float) -> str:

@@ -66,8 +66,8 @@ def elsewhere(server: str, service: dict[str, Any], *, is_new: bool) -> str:
     }
     name = f"{metadata['namespace']}/{metadata['name']}"
     text = yaml.safe_dump(service | {"metadata": metadata}, sort_keys=False)
-    what = "there is none yet" if is_new else "it lacks a port"
+    what = "does not exist yet" if is_new else "lacks a port"
     return (
-        f"Service {name} comes from {server}, and {what}; nothing was done. Run this there, and"
-        f" then the same command here again:\n\nmeshctl apply -f - <<END\n{text}END"
+        f"Service {name} comes from {server}, and {what}; nothing was done. Run this on "
+        f"the server, then repeat the command here:\n\nmeshctl apply -f - <<END\n{text}END"
     )

@@ -38,7 +38,7 @@ class Place:
         """Raises InvalidInputError when nothing of it is fit for a name."""
         last = str(self).rpartition("/")[2]
         if self.netns.startswith("/proc/") or not (name := units.workload_name(last)):
-            raise InvalidInputError(f"{self} makes no name for the workload; give --name")
+            raise InvalidInputError(f"{self} gives no name for the workload; give --name")
         return name
 
     @property
@@ -75,8 +75,8 @@ class Place:
             raise InvalidInputError(f"{self.unit} {problem}")
         if self.cgroup and not cgroups.identify(self.cgroup):
             raise InvalidInputError(
-                f"there is no cgroup {self.cgroup} below {cgroups.root()}: start what runs in it"
-                " first"
+                f"there is no cgroup {self.cgroup} below {cgroups.root()}: start its "
+                "processes first"
             )
 
     def holds(self, row: wire.WorkloadStatus) -> bool:
@@ -106,8 +106,8 @@ def _unreachable(place: str) -> tuple[str, ...]:
         return ()
     if found := addresses.preferred():
         way = ", ".join(found)
-        return (f"{place} has no default route; others are told to reach it at {way}",)
-    return (f"{place} has no address yet, so that nobody can reach it; give it one, or --address",)
+        return (f"{place} has no default route; others reach it at {way}",)
+    return (f"{place} has no address yet and cannot be reached; assign one, or give --address",)
 
 
 def named(what: str, cgroup: str) -> Place:
@@ -127,13 +127,15 @@ def unfit(unit: Unit) -> str:
     if unit.load_state == "masked":
         return "is masked: systemctl unmask it first"
     if not unit.exists:
-        return "is no unit of this host's systemd (of a user's own, enrol the --cgroup)"
+        return (
+            "is not a unit of this host's system manager (for a user's unit, enroll its --cgroup)"
+        )
     if unit.says("Transient"):
-        return "is transient, and gone for good when it ends: write a file for it"
+        return "is transient and disappears when it ends: write a unit file"
     if netns := unit.properties.get("NetworkNamespacePath"):
         return f"runs in a network namespace of its own: run meshctl enroll {netns}"
     if unit.says("PrivateNetwork"):
-        return "runs in a network namespace that nothing leaves (PrivateNetwork=yes)"
+        return "runs in an isolated network namespace (PrivateNetwork=yes)"
     return ""
 
 

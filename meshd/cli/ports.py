@@ -37,7 +37,7 @@ def parse_port(text: str) -> PortWish:
     protocol = (protocol or "tcp").lower()
     if protocol not in _PROTOCOLS:
         raise typer.BadParameter(
-            f"{text!r}: {protocol!r} is no protocol that is known ({', '.join(_PROTOCOLS)})"
+            f"{text!r}: {protocol!r} is not a known protocol ({', '.join(_PROTOCOLS)})"
         )
     return PortWish(outer, inner, protocol)
 
@@ -51,7 +51,7 @@ def new_service(
 ) -> dict[str, Any]:
     """Raises InvalidInputError without ports."""
     if not wishes:
-        raise InvalidInputError(f"Service {namespace}/{name} is new: say what it serves by --port")
+        raise InvalidInputError(f"Service {namespace}/{name} is new: give its ports with --port")
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -65,7 +65,7 @@ def merged_service(stored: dict[str, Any], wishes: tuple[PortWish, ...]) -> dict
     spec: dict[str, Any] = stored["spec"]
     name = f"{stored['metadata'].get('namespace', 'default')}/{stored['metadata']['name']}"
     if not spec.get("selector"):
-        raise InvalidInputError(f"Service {name} has no selector, so that nothing can join it")
+        raise InvalidInputError(f"Service {name} has no selector, so no workload can join it")
     known = {port["port"] for port in spec.get("ports", ())}
     missing = [_port(wish) for wish in wishes if wish.service_port not in known]
     if not missing:

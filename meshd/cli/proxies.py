@@ -13,7 +13,9 @@ from meshd.model.base import Duration
 
 _PATIENCE: Final = Duration(300)
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The proxies of this node.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Manage the proxies of this node."
+)
 
 
 @app.callback()
@@ -26,10 +28,10 @@ def replace(
     context: typer.Context,
     timeout: Annotated[
         Duration,
-        typer.Option(metavar="DURATION", parser=parse_duration, help="How long this may take."),
+        typer.Option(metavar="DURATION", parser=parse_duration, help="Time limit."),
     ] = _PATIENCE,
 ) -> None:
-    """Start a new proxy for each, let it take over, drain the old one. For a new Envoy, say.
+    """Replace each proxy by a new one, e.g. after an update of Envoy; the old one is drained.
 
     No request fails. Connections that stay open get proxy.drain_time to end. When a new one does
     not come up, the old one stays and nothing has changed.

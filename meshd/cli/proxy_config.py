@@ -45,10 +45,10 @@ def proxy_config(
     section: Annotated[
         Section, typer.Argument(metavar="|".join(Section), parser=parse_section, show_default=False)
     ],
-    workload: Annotated[str, typer.Argument(help="Only what concerns this workload.")] = "",
+    workload: Annotated[str, typer.Argument(help="Show only this workload's part.")] = "",
     namespace: NamespaceOption = "default",
     proxy: Annotated[
-        str, typer.Option(metavar="NAME", help="A member of the pool. Default: any.")
+        str, typer.Option(metavar="NAME", help="Member of the pool. Default: any.")
     ] = "",
     output: OutputOption = Output.TABLE,
 ) -> None:

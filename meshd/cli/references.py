@@ -26,7 +26,7 @@ class Reference:
 def parse_references(words: Sequence[str]) -> tuple[Reference, ...]:
     """Raises typer.BadParameter: what is wrong with it is wrong usage."""
     if not words:
-        raise typer.BadParameter("say which kind, as in: get virtualservices")
+        raise typer.BadParameter("give a kind, e.g. get virtualservices")
     if any("/" in word for word in words):
         return tuple(_slashed(word) for word in words)
     names = tuple(words[1:])

@@ -44,7 +44,7 @@ def release() -> None:
 async def _release(paths: Paths, settings: CaptureSettings) -> list[str]:
     """Remove all rules; return a line for each failure. Raises NotReadyError while meshd runs."""
     if await _runs(paths):
-        raise NotReadyError("meshd runs, and would capture everything again: stop it first")
+        raise NotReadyError("meshd is running and would capture everything again: stop it first")
     problems: list[str] = []
     for name, removal in _removals(paths, settings):
         try:

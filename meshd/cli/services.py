@@ -109,12 +109,12 @@ def remarks(
         lines.append(left)
     if unit.properties.get("IPAddressDeny"):
         lines.append(
-            f"IPAddressDeny= of {unit.asked} is about its connections to the proxy now, at loopback"
-            " addresses, and not about where they lead: allow localhost, and say by policies of the"
-            " mesh whom it may reach"
+            f"IPAddressDeny= of {unit.asked} now applies to its connections to the proxy, at "
+            "loopback addresses, not to their destinations: allow localhost, and limit "
+            "destinations by outbound_policy"
         )
     return tuple(lines)
 
 
 def outside(unit: str) -> str:
-    return f"{unit} runs outside of the mesh until it is restarted"
+    return f"{unit} bypasses the mesh until it is restarted"

@@ -28,7 +28,7 @@ def _read(name: str, recursive: bool) -> Iterator[tuple[str, str]]:
         return
     path = Path(name)
     if not path.exists():
-        raise InvalidInputError(f"{name}: there is no such file or directory")
+        raise InvalidInputError(f"{name}: no such file or directory")
     if not path.is_dir():
         yield name, read_text(path)
         return

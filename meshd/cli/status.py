@@ -1,4 +1,4 @@
-"""meshctl status: is every workload in the mesh, and is that proven?"""
+"""``meshctl status`` shows whether every workload is in the mesh, and proven."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ONE_DIRECTION: Final = "outbound"
 def status(
     context: typer.Context,
     namespace: str = typer.Option(
-        "", "--namespace", "-n", metavar="NAME", help="Of this namespace only."
+        "", "--namespace", "-n", metavar="NAME", help="Only this namespace."
     ),
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -69,7 +69,7 @@ def status(
 
 
 def trouble(row: wire.WorkloadStatus) -> str:
-    """What a workload lacks; empty when it is in the mesh and proven, or meant to be outside."""
+    """Return what a workload lacks; empty if it is proven, or meant to be outside the mesh."""
     lacks = [
         word
         for word, has in (
@@ -92,7 +92,7 @@ def proxy_trouble(proxy: wire.ProxyStatus) -> str:
         return f"proxy {proxy.name}: not connected to the daemon"
     rejected = f": {proxy.rejected[-1]}" if proxy.rejected else ""
     if not proxy.synced or rejected:
-        has_it = "refused" if rejected else "has not got"
+        has_it = "refused" if rejected else "lacks"
         return f"proxy {proxy.name}: {has_it} the newest configuration{rejected}"
     return ""
 
@@ -101,7 +101,7 @@ def role_trouble(role: wire.RoleStatus) -> str:
     if role.state == _RUNNING:  # why it was restarted is in the table
         return ""
     own = not role.pid or role.state == _SILENT
-    before = f" (the one before: {role.problem})" if role.problem and not own else ""
+    before = f" (previous process: {role.problem})" if role.problem and not own else ""
     reason = f": {role.problem}" if role.problem and own else ""
     return f"role {role.name}: {role.state}{before}{reason}"
 

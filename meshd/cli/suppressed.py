@@ -13,11 +13,11 @@ from meshd.telemetry.suppressed import Journal, Row, Tally
 
 
 def suppressed(output: OutputOption = Output.TABLE) -> None:
-    """Show what was not written to the log since the last boot: by whom, of whom, how often."""
+    """Show rate-limited and repeated log lines since the last boot, by source."""
     tally = Tally()
     tally.add(Journal().entries())
     if os.geteuid() != 0:
-        print("only root is sure to see the whole journal", file=sys.stderr)
+        print("only root is guaranteed to see the whole journal", file=sys.stderr)
     rows = tally.rows
     if is_for_scripts(output):
         emit([_plain(row) for row in rows], output)

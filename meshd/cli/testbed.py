@@ -63,15 +63,15 @@ def up(
     filename: FilesOption = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The image map: which command runs for which image."),
+        typer.Option(metavar="FILE", help="Image map: the command that runs for each image."),
     ] = None,
     namespace: NamespaceOption = "default",
     recursive: RecursiveOption = False,
     cidr: Annotated[
         str,
-        typer.Option(metavar="NETWORK", help="Pods' addresses. Default: 198.18.0.0/16."),
+        typer.Option(metavar="NETWORK", help="Network of the pods. Default: 198.18.0.0/16."),
     ] = "",
-    timeout: Annotated[Duration, duration_option("How long it may take.", "1m")] = _TIMEOUT,
+    timeout: Annotated[Duration, duration_option("Time limit.", "1m")] = _TIMEOUT,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Run the pods of manifests, and wait until all are ready. Only what differs is changed.
@@ -159,7 +159,7 @@ def ps(
 @app.command("exec")
 def exec_(
     pod: PodArgument,
-    command: Annotated[list[str], typer.Argument(metavar="-- CMD", help="What to run there.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD", help="Command to run there.")],
     namespace: NamespaceOption = "default",
     container: ContainerOption = "",
 ) -> None:
@@ -176,7 +176,7 @@ def logs(
     pod: PodArgument,
     namespace: NamespaceOption = "default",
     container: ContainerOption = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more comes.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log.")] = False,
 ) -> None:
     """Print what a container wrote to its standard output and error."""
     found = select(asyncio.run(_client().pods()).pods, pod, namespace)

@@ -20,7 +20,9 @@ from meshd.wire.tokens import TokenState
 
 _TTL: Final = Duration(3600)
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tokens to join with.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Manage the tokens with which nodes join."
+)
 
 
 def _identity(context: typer.Context) -> Target:
@@ -32,15 +34,15 @@ def _identity(context: typer.Context) -> Target:
 @app.command()
 def create(
     context: typer.Context,
-    ttl: Annotated[Duration, duration_option("How long it can be used.", "1h")] = _TTL,
+    ttl: Annotated[Duration, duration_option("Validity.", "1h")] = _TTL,
     node: Annotated[
-        str, typer.Option(metavar="NAME", help="The only node that can use it. Default: any.")
+        str, typer.Option(metavar="NAME", help="The only node that may use it. Default: any.")
     ] = "",
-    uses: Annotated[int, typer.Option(metavar="N", help="How many nodes can use it.")] = 1,
+    uses: Annotated[int, typer.Option(metavar="N", help="Number of nodes that may use it.")] = 1,
     namespace: BoundsOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Make a token. It is shown this once: the server keeps a hash of it only."""
+    """Make a token. It is shown once: the server keeps only a hash."""
     within = bounds.checked(namespace or ())
     request = wire.CreateToken(float(ttl), node, uses, within)
     answer = _identity(context).ask(request, wire.TokenCreated)
@@ -56,7 +58,7 @@ def create(
     else:
         tell(f"{answer.token}\n\nOn the node that is to join, as root:\n\n  {command}")
         which = f"these namespaces: {bounds.show(within)}" if within else "any namespace"
-        tell(f"\nIts workloads may be of {which}")
+        tell(f"\nIts workloads may be in {which}")
 
 
 @app.command("list")

@@ -36,19 +36,19 @@ _AS_WORDS: Final = 2
 def top(
     context: typer.Context,
     namespace: str = typer.Option(
-        "", "--namespace", "-n", metavar="NAME", help="Of this namespace only."
+        "", "--namespace", "-n", metavar="NAME", help="Only this namespace."
     ),
     once: Annotated[
-        bool, typer.Option("--once", help="One picture, as where the output is no terminal.")
+        bool, typer.Option("--once", help="Print once, as when the output is not a terminal.")
     ] = False,
     interval: Annotated[
         Duration,
-        typer.Option(metavar="DURATION", parser=parse_duration, help="Between two pictures."),
+        typer.Option(metavar="DURATION", parser=parse_duration, help="Refresh interval."),
     ] = _INTERVAL,
-    sort: Annotated[Order, typer.Option(help="What the largest of comes first.")] = Order.NAME,
+    sort: Annotated[Order, typer.Option(help="Sort by this column, largest first.")] = Order.NAME,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show what each workload uses. Live: Ctrl-C ends it.
+    """Show what each workload uses, live until Ctrl-C.
 
     CPU: 100 is one core. MEMORY: what its processes share is divided among them. DISK: what it
     wrote to its own layer and temporary files. VOLUMES: what is in directories mounted for it.
@@ -56,9 +56,9 @@ def top(
     sent, and those of a service of the host over the connections that it has now.
     """
     if os.geteuid() != 0:
-        raise SystemRefusedError("meshctl top looks at other users' processes: run it as root")
+        raise SystemRefusedError("meshctl top reads other users' processes: run it as root")
     if interval <= 0:
-        raise typer.BadParameter("must be more than nothing", param_hint="--interval")
+        raise typer.BadParameter("must be greater than 0", param_hint="--interval")
     look = Look(context.obj, namespace, sort)
     look.rows()
     if once or not sys.stdout.isatty() or output is not Output.TABLE:

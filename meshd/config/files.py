@@ -59,7 +59,7 @@ class ConfigDirectory:
             for read in file.reads:
                 first = self.reads.setdefault(read.object.key, read)
                 if first is not read:
-                    message = f"is passed over: {first.place} has it already; remove one"
+                    message = f"is ignored: {first.place} has it already; remove one"
                     findings.append(read.finding((), message))
         self.findings = tuple(findings)
 

@@ -244,7 +244,7 @@ def _meaningless(entry: _Entry, default_namespace: str) -> Finding | None:
         return None
     rough = entry.rough_meta()
     meta = msgspec.structs.replace(rough, namespace=rough.namespace or default_namespace)
-    message = f"passed over: a {entry.kind} has no meaning here"
+    message = f"ignored: a {entry.kind} has no meaning here"
     return entry.finding((), message, meta, severity="warning")
 
 

@@ -113,7 +113,7 @@ def get(store: Store, request: Get, made: Mapping[Key, Object] = _NONE) -> Objec
         and namespace in {"", key.namespace}
     ]
     if request.name and not found:
-        raise InvalidInputError(f"{Key(kind.KIND, namespace, request.name)} is not there")
+        raise InvalidInputError(f"{Key(kind.KIND, namespace, request.name)} not found")
     return Objects(tuple(found))
 
 
@@ -184,8 +184,4 @@ def _elsewhere(reads: Iterable[Read], namespace: str) -> list[Finding]:
 
 
 def _missing(store: Store, reads: Iterable[Read]) -> list[Finding]:
-    return [
-        read.finding((), "is not there, so it cannot be deleted")
-        for read in reads
-        if read.object.key not in store.objects
-    ]
+    return [read.finding((), "not found") for read in reads if read.object.key not in store.objects]

@@ -90,7 +90,7 @@ class Store:
         for key in keys:
             self._refuse_file(key)
             if after.pop(key, None) is None:
-                raise InvalidInputError(f"{key} is not there, so it cannot be deleted")
+                raise InvalidInputError(f"{key} not found")
             changes.append(_change(key, "deleted"))
         self._commit(after, changes, dry_run)
         return tuple(changes)

@@ -36,7 +36,7 @@ def find(workloads: Iterable[Workload], asked: str, namespace: str) -> tuple[Wor
     kind, name = (kind.lower(), name) if slash else ("", asked)
     if slash and kind not in _PODS and kind not in _SUFFIXES:
         kinds = "pod, deploy, sts, ds"
-        raise InvalidInputError(f'"{asked}" is no workload: before the / stands one of {kinds}')
+        raise InvalidInputError(f'"{asked}" is not a workload: before the / stands one of {kinds}')
     # A name may have dots: what is behind the last one is a namespace only if nothing fits before.
     head, dot, tail = name.rpartition(".")
     for wanted, place in ((name, namespace), *(((head, tail),) if dot and head else ())):
@@ -49,4 +49,4 @@ def find(workloads: Iterable[Workload], asked: str, namespace: str) -> tuple[Wor
             found = found or [one for one in here if one.name.startswith(wanted)]
         if found:
             return tuple(found)
-    raise InvalidInputError(f"there is no workload {namespace}/{asked}: see meshctl status")
+    raise InvalidInputError(f"workload {namespace}/{asked} not found: see meshctl status")

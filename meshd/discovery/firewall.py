@@ -61,12 +61,12 @@ def _of_rule(shown: str, rule: str, ports: Collection[int]) -> Iterator[str]:
     if _REFUSES.search(rule) and (hit := sorted(_ports(rule) & set(ports))):
         yield (
             f"firewall rule {printable(shown)}: it does not keep callers from port {hit[0]} that "
-            "the proxy serves; say by policies of the mesh who may reach it"
+            "the proxy serves; use policies of the mesh instead"
         )
     if _OWNER.search(rule):
         yield (
             f"firewall rule {printable(shown)}: of an enrolled service it sees the connections to "
-            "the proxy, not where they lead; say by policies of the mesh whom it may reach"
+            "the proxy, not where they lead; use outbound_policy instead"
         )
 
 

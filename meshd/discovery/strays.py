@@ -87,7 +87,7 @@ def remark(found: Iterable[Process], unit: str) -> str:
     if not told:
         return ""
     more = f" and {len(told) - 1} more" if len(told) > 1 else ""
-    return f"{unit} has processes outside of its cgroup, which bypass the mesh: {told[0]}{more}"
+    return f"{unit} has processes outside its cgroup, which bypass the mesh: {told[0]}{more}"
 
 
 def running() -> dict[int, Process]:

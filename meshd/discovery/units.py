@@ -29,11 +29,12 @@ def unit_name(text: str) -> str:
         name, kind = text, "service"
     if kind == "service" and name.endswith("@"):
         raise InvalidInputError(
-            f"{text!r} is a template, not a systemd service; enrol its instances {name}NAME.service"
+            f"{text!r} is a template, not a systemd service; enroll its instances "
+            f"{name}NAME.service"
             " (those that a socket with Accept=yes makes for each connection cannot be enrolled)"
         )
     if kind != "service" or not re.fullmatch(r"[A-Za-z0-9:_.@\\-]+", name):
-        raise InvalidInputError(f"{text!r} is not a systemd service; enrol NAME.service")
+        raise InvalidInputError(f"{text!r} is not a systemd service; enroll NAME.service")
     if _NEVER.fullmatch(name):
         raise InvalidInputError(
             f"{name}.service is never captured: the host itself would depend on the mesh"

@@ -26,5 +26,5 @@ def split_address(server: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     number = whole(port, 65535) if port else DEFAULT_PORT
     if not host or not number:
-        raise InvalidInputError(f"{server!r} is no address of a server: give HOST or HOST:PORT")
+        raise InvalidInputError(f"{server!r} is not an address of a server: give HOST or HOST:PORT")
     return host, number

@@ -28,7 +28,7 @@ def check(
     try:
         _check(csr, certificates, anchors)
     except UNREADABLE:
-        raise InvalidInputError("the certificate that came cannot be read") from None
+        raise InvalidInputError("the certificate received cannot be read") from None
     return certificates
 
 
@@ -40,19 +40,19 @@ def _check(
     """Raises InvalidInputError, and what reading parts of a certificate raises."""
     leaf = certificates[0]
     if _public(leaf) != _public(csr):
-        raise InvalidInputError("the certificate that came is for another key than was asked for")
+        raise InvalidInputError("the certificate received is for another key than requested")
     asked, got = _names(csr), _names(leaf)
     if asked != got:
         raise InvalidInputError(
-            f"the certificate that came is for {_shown(got)}, and {_shown(asked)} was asked for"
+            f"the certificate received is for {_shown(got)}; {_shown(asked)} was requested"
         )
     if _may_sign(leaf):
-        raise InvalidInputError("the certificate that came is an authority's, not a workload's")
+        raise InvalidInputError("the certificate received is an authority's, not a workload's")
     for issued, issuer in itertools.pairwise(certificates):
         if not _issued(issued, issuer):
-            raise InvalidInputError("the certificates that came do not follow from one another")
+            raise InvalidInputError("the certificates received do not form a chain")
     if not any(_issued(certificates[-1], root) or certificates[-1] == root for root in anchors):
-        raise InvalidInputError("the certificate that came leads to none of the mesh's roots")
+        raise InvalidInputError("the certificate received leads to none of the mesh's roots")
 
 
 def _parsed(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:

@@ -230,8 +230,8 @@ def check_valid(certificate: x509.Certificate, now: float) -> None:
         raise InvalidInputError(f"CA certificate {name}: expired on {ends:%Y-%m-%d %H:%M:%S} UTC")
     if moment < begins:
         raise InvalidInputError(
-            f"CA certificate {name}: valid from {begins:%Y-%m-%d %H:%M:%S} UTC only; "
-            "is this host's clock right?"
+            f"CA certificate {name}: valid from {begins:%Y-%m-%d %H:%M:%S} UTC only; check "
+            "this host's clock"
         )
 
 

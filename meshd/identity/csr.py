@@ -41,7 +41,7 @@ def read(pem: bytes) -> Asked:
         key = csr.public_key()
         names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        raise InvalidInputError("the request names nobody") from None
+        raise InvalidInputError("the request has no name") from None
     except UNREADABLE:
         raise InvalidInputError("not a certificate request in PEM") from None
     if not _is_strong(key):

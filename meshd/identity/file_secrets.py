@@ -115,7 +115,9 @@ class FileSecrets:
 
     def _note(self, problems: dict[str, str]) -> None:
         for name in problems.keys() - self._problems.keys():
-            served = "the one before stays in use" if self._served.get(name) else "it is not served"
+            served = (
+                "the previous one stays in use" if self._served.get(name) else "it is not served"
+            )
             text = "%s; %s"
             journal.event(_log, logging.ERROR, "secret-file", text, problems[name], served)
         for name in self._problems.keys() - problems.keys():

@@ -80,7 +80,7 @@ def _pinned(server: Address, told: Roots, token: Token) -> x509.Certificate:
             return root
     raise InvalidInputError(
         f"{show(server)} has another certificate authority than the one that the token names: "
-        "the token is another server's, or somebody stands between; nothing was handed over"
+        "the token is another server's, or the connection is intercepted; nothing was handed over"
     )
 
 
@@ -113,19 +113,19 @@ async def _ask(server: Address, context: ssl.SSLContext, question: Message) -> M
         line = await asyncio.to_thread(_answer_of, server, context, join.encode(question))
     except TimeoutError:
         raise UnreachableError(
-            f"{show(server)} did not answer within {_TIMEOUT:g} s: is the address right, and "
-            "does a firewall let this through?"
+            f"{show(server)} did not answer within {_TIMEOUT:g} s: check the address and the "
+            "firewalls in between"
         ) from None
     except ssl.SSLCertVerificationError as error:
         raise _not_verified(server, error) from None
     except (ssl.SSLError, ConnectionResetError, ValueError) as error:
         raise UnreachableError(
-            f"{show(server)} is no meshd server that nodes can join ({_reason(error)})"
+            f"{show(server)} is not a meshd server that nodes can join ({_reason(error)})"
         ) from None
     except OSError as error:
         raise UnreachableError(f"{show(server)} cannot be reached: {_reason(error)}") from None
     if not line:
-        raise UnreachableError(f"{show(server)} hung up without an answer; try again")
+        raise UnreachableError(f"{show(server)} closed the connection without an answer; try again")
     return join.decode(line)
 
 

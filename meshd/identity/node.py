@@ -33,7 +33,7 @@ def checked_name(node: str) -> str:
     """Return the name. Raises InvalidInputError if no node can have it."""
     if not _NAME.fullmatch(node):
         raise InvalidInputError(
-            f"{node!r} is no name for a node: use letters, digits, '.', '-' and '_'"
+            f"{node!r} is not a valid name for a node: use letters, digits, '.', '-' and '_'"
         )
     return node
 

@@ -80,7 +80,7 @@ def explain(error: grpc.aio.AioRpcError, server: str) -> MeshdError:
     if error.code() is grpc.StatusCode.PERMISSION_DENIED:
         return InvalidInputError(f"server {server} refused: {details}")
     if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-        return UnreachableError(f"server {server} hung up: {details}")
+        return UnreachableError(f"server {server} closed the connection: {details}")
     if "CERTIFICATE_VERIFY_FAILED" in details or "verification check failed" in details:
         return UnreachableError(
             f"server {server}: {_NOT_VERIFIED}: it has another authority, or one of the clocks is "

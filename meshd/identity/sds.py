@@ -105,7 +105,7 @@ class Server:
             await server.start()
             channel.share_with_group(path)
         except (RuntimeError, OSError) as error:
-            raise SystemRefusedError(f"{path}: cannot serve secrets there: {error}") from None
+            raise SystemRefusedError(f"{path}: cannot listen for secrets: {error}") from None
         self._server = server
 
     async def stop(self) -> None:

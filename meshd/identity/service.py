@@ -108,7 +108,7 @@ class Identities:
             pass
         except (OSError, *UNDECODABLE, InvalidInputError) as error:
             _log.warning(
-                "%s: not usable, so nobody is served until the mesh role tells: %s",
+                "%s: not usable, so nothing is served until the mesh role reports identities: %s",
                 self._record,
                 error,
                 extra={"MESHD_EVENT": "record-lost"},
@@ -161,8 +161,8 @@ class Identities:
             write_whole(Disk(), self._record, msgspec.json.encode(uris), durable=False)
         except OSError as error:
             _log.warning(
-                "%s: cannot be written: %s; after a restart nobody is served until the mesh role "
-                "tells who is allowed",
+                "%s: cannot be written: %s; after a restart nothing is served until the mesh role "
+                "reports the allowed identities",
                 self._record,
                 error.strerror,
                 extra={"MESHD_EVENT": "record-lost"},

@@ -80,7 +80,7 @@ class Shelf:
         except OSError as error:
             self._unwritten.note(
                 f"{self._directory}: cannot be written: {error.strerror}; new certificates would "
-                "not outlive a restart"
+                "be lost on restart"
             )
         else:
             self._unwritten.note("")

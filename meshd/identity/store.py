@@ -207,7 +207,7 @@ class Store:
             yield
         except BlockingIOError:
             raise NotReadyError(
-                f"{self._directory}: another process of meshd is at it; trying again will help"
+                f"{self._directory}: another process of meshd is using it; try again"
             ) from None
         finally:
             os.close(descriptor)

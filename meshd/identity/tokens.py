@@ -80,13 +80,13 @@ def parse(text: str) -> Token:
     text = text.strip()
     if not text.startswith(_PREFIX):
         raise InvalidInputError(
-            f"this is no token: one begins with {_PREFIX}; make one on the server with: meshctl "
-            "token create"
+            f'not a join token (tokens begin with "{_PREFIX}"); make one on the server with: '
+            "meshctl token create"
         )
     if len(text) != _LENGTH:
         what = "incomplete" if len(text) < _LENGTH else "too long"
         raise InvalidInputError(
-            f"the token is {what}: {len(text)} characters, not {_LENGTH}; copy it whole"
+            f"the token is {what}: {len(text)} characters, not {_LENGTH}; copy all of it"
         )
     padded = text.removeprefix(_PREFIX) + "=" * (-(_LENGTH - len(_PREFIX)) % 4)
     try:
@@ -97,7 +97,7 @@ def parse(text: str) -> Token:
     token = make(body, body[RANDOM_BYTES:])
     # Compared as text, too: base64 has bits at its end that mean nothing.
     if not raw or not hmac.compare_digest(check, _check(body)) or token.text != text:
-        raise InvalidInputError("the token has a mistake in it: copy it again, whole")
+        raise InvalidInputError("the token is damaged: copy it again")
     return token
 
 

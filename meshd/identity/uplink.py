@@ -84,7 +84,7 @@ class Uplink:
             await server.start()
             channel.share_with_group(path)
         except (RuntimeError, OSError) as error:
-            raise SystemRefusedError(f"{path}: cannot listen there: {error}") from None
+            raise SystemRefusedError(f"{path}: cannot listen: {error}") from None
         self._listening = server
 
     async def stop(self) -> None:

@@ -79,4 +79,4 @@ def make(paths: Paths, users: Users) -> None:
                 os.chown(one.path, one.uid, one.gid)
                 one.path.chmod(one.mode)
         except OSError as error:
-            raise SystemRefusedError(f"{one.path}: cannot be made: {error.strerror}") from None
+            raise SystemRefusedError(f"{one.path}: cannot be created: {error.strerror}") from None

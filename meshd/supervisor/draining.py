@@ -38,7 +38,7 @@ async def turn_queries_away(name: str, pid: int, *, outside: bool) -> None:
     it.
     """
     if problem := await _why_not_turned_away(pid, outside=outside):
-        text = "%s: queries under way may be lost: %s"
+        text = "%s: pending queries may be lost: %s"
         journal.event(_log, logging.WARNING, "drain", text, name, problem)
         return
     await asyncio.sleep(_LONGEST_ANSWER)

@@ -58,10 +58,10 @@ class Silence:
         """Return why the proxy is considered hung; empty if it may yet answer."""
         if self.resting >= _MISSES:
             how = "is stopped" if self.last.state in _STOPPED else "waits and does not run"
-            return f"it hung: {self.resting} answers missed in a row, while its main thread {how}"
+            return f"hung: {self.resting} answers missed in a row, while its main thread {how}"
         took = self.last.ran - self.first.ran
         if took >= _BUSY:
-            return f"it hung: no answer, while its main thread took {took:.0f} s of processor time"
+            return f"hung: no answer, while its main thread took {took:.0f} s of processor time"
         return ""
 
     @property

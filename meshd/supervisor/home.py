@@ -88,7 +88,7 @@ def _find_group(name: str) -> int:
 def _find_user(setting: str, name: str) -> User:
     found = accounts.find(name, setting)
     if found.pw_uid == 0:
-        raise InvalidInputError(f"setting {setting}: {name!r} is root; name a user of its own")
+        raise InvalidInputError(f"setting {setting}: {name!r} is root; give another user")
     return User(found.pw_uid, found.pw_gid)
 
 
@@ -103,7 +103,7 @@ def only_one(home: Home) -> Generator[None]:
         except BlockingIOError:
             pid = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
             raise MeshdError(
-                f"meshd runs already in {home.paths.run} (pid {pid}); stop it first,"
+                f"meshd is already running in {home.paths.run} (pid {pid}); stop it first,"
                 " or set MESHD_HOME to another directory"
             ) from None
         os.ftruncate(descriptor, 0)

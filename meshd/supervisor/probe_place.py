@@ -62,7 +62,7 @@ class Home:
 def look(paths: Paths, workload: str) -> Home:
     """Raises NotReadyError when nothing of it is captured, or InvalidInputError."""
     if not _UID.fullmatch(workload):
-        raise InvalidInputError(f"{workload!r} is no uid of a workload")
+        raise InvalidInputError(f"{workload!r} is not a uid of a workload")
     for pin in paths.netns.glob(f"{workload}@*"):
         wanted = _key(pin.stat())
         inside = (pid for pid in _pids() if _namespace_of(pid) == wanted)

@@ -125,7 +125,11 @@ class Runner:
                 self._signal(signal.SIGTERM)
             case Act.KILL:
                 journal.event(
-                    _log, logging.WARNING, "killed", "%s does not end by itself: killed", self.name
+                    _log,
+                    logging.WARNING,
+                    "killed",
+                    "%s did not exit in time; sent SIGKILL",
+                    self.name,
                 )
                 self._signal(signal.SIGKILL)
             case Act.NOTHING:

@@ -175,7 +175,7 @@ class Supervisor:
         try:
             following = self._read_settings()
         except MeshdError as error:
-            journal.event(_log, logging.ERROR, "settings", "settings stay as they were: %s", error)
+            journal.event(_log, logging.ERROR, "settings", "settings unchanged: %s", error)
             return
         if following != Consequence():
             self._following = asyncio.create_task(self._follow(following))

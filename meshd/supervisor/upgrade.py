@@ -39,7 +39,7 @@ def take_over(paths: Paths, users: Users) -> None:
             _point(paths.run / path.name, path)
     except OSError as error:
         raise SystemRefusedError(
-            f"{error.filename}: cannot be given to whom it belongs: {error.strerror}"
+            f"{error.filename}: its owner cannot be changed: {error.strerror}"
         ) from None
 
 

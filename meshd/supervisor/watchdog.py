@@ -88,7 +88,7 @@ class Watchdog:
             if spared and not silence.is_stopped:
                 continue
             spared = spared or not silence.is_stopped
-            text = "%s (pid %d) is killed: %s"
+            text = "%s (pid %d) was sent SIGKILL: %s"
             values = (name, identity.pid, silence.verdict)
             journal.event(_log, logging.ERROR, "hung", text, *values)
             runner.kill(silence.verdict)

@@ -47,7 +47,7 @@ _LARGE: Final = 50 * 1000 * 1000
 def start(ground: Ground, name: str, *, workers: int = 1, core: int | None = None) -> Host:
     """``core``: the only one that it runs on. Raises SystemRefusedError."""
     if not _SERVER.exists():
-        raise SystemRefusedError(f"{_SERVER} is not there; run: make setup-bench")
+        raise SystemRefusedError(f"{_SERVER} not found; run: make setup-bench")
     host = ground.add(name)
     directory = ground.directory / f"{name}.nginx"
     directory.mkdir()

@@ -247,7 +247,7 @@ def test_a_stopped_proxy_is_replaced_and_it_is_said_why(node: Node) -> None:
     after = node.renewed("proxy-0", before)
     assert after["proxy-1"] == before["proxy-1"]
     assert "its main thread is stopped" in node.children()["proxy-0"].problem
-    assert f"proxy-0 (pid {before['proxy-0']}) is killed: it hung" in node.output
+    assert f"proxy-0 (pid {before['proxy-0']}) was sent SIGKILL: hung" in node.output
 
 
 def test_a_proxy_whose_main_thread_waits_for_ever_is_replaced(node: Node, namespace: str) -> None:
@@ -418,7 +418,7 @@ def test_there_is_one_supervisor_for_a_home(node: Node) -> None:
     first = node.start()
     node.live()
     assert node.start().wait(DEADLINE) == 1
-    assert f"meshd runs already in {node.paths.run} (pid {first.pid})" in node.output
+    assert f"meshd is already running in {node.paths.run} (pid {first.pid})" in node.output
     assert len(node.live()) == 2
 
 
@@ -449,7 +449,7 @@ def test_the_pool_follows_the_settings(node: Node) -> None:
     assert node.live(1) == {"proxy-0": before["proxy-0"]}
     node.paths.settings.write_text("proxies: 3\n")
     process.send_signal(signal.SIGHUP)
-    eventually(lambda: "settings stay as they were" in node.output)
+    eventually(lambda: "settings unchanged" in node.output)
     assert node.live(1) == {"proxy-0": before["proxy-0"]}
 
 

@@ -135,7 +135,7 @@ def test_reloading_new_settings_of_the_proxies_replaces_the_pool_and_fails_nothi
             "all proxies are new",
             60,
         )
-    assert not _told(well, "queries under way may be lost")
+    assert not _told(well, "pending queries may be lost")
     (report,) = reports
     assert report.done > 0
     assert not report.failed, report

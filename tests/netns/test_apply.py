@@ -243,7 +243,7 @@ def test_the_first_capture_and_fail_open_need_no_guard(network: Any, backend: st
 def test_a_namespace_that_is_gone_is_one_clear_line(network: Any) -> None:
     gone = Path(f"/run/netns/{network.workload.name}x")
     with (
-        pytest.raises(NotReadyError, match=r"network namespace .*x is not there") as caught,
+        pytest.raises(NotReadyError, match=r"network namespace .*x not found") as caught,
         inside.entered(gone),
     ):
         pass

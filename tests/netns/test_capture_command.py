@@ -61,7 +61,7 @@ def test_annotations_are_taken_as_on_a_pod(
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["--netns=/run/netns/nowhere"], 1, "network namespace /run/netns/nowhere is not there"),
+        (["--netns=/run/netns/nowhere"], 1, "network namespace /run/netns/nowhere not found"),
         (["--netns=/proc/self/ns/net"], 1, "the host's own network namespace"),
         (["--netns=/etc/passwd"], 1, "/etc/passwd is not a network namespace"),
         (["--netns=/x", "--annotation", PORTS + "http"], 1, "'http' is not a port"),

@@ -251,7 +251,7 @@ def test_a_workload_whose_proxy_does_not_listen_is_not_proven_until_it_does(
             "the proxy takes this namespace for workload 'default.ratings'",
         ),
         ("SSH-2.0-OpenSSH\n", "something else than the proxy answered ('SSH-2.0-OpenSSH')"),
-        ("", "the proxy hung up without an answer"),
+        ("", "the proxy closed the connection without an answer"),
     ],
     ids=["another workload", "another program", "nothing"],
 )
@@ -388,7 +388,7 @@ def test_a_workload_that_cannot_be_captured_does_not_hinder_the_others(
             problems = {one.uid: (one.stage, one.problem) for one in mesh.seen[-1]}
             assert problems["a.gone"] == (
                 Stage.ABSENT,
-                "network namespace /run/netns/nowhere is not there: No such file or directory",
+                "network namespace /run/netns/nowhere not found: No such file or directory",
             )
             assert problems["a.wrong"] == (
                 Stage.PINNED,
@@ -502,7 +502,7 @@ def test_what_takes_a_workload_out_of_the_mesh_is_undone_long_before_the_next_pr
             told = mesh.seen[-1][0].interruptions
             assert told.counts == {"" if disturbance[0] == "ip" else disturbance[0]: 1}
             assert program in told.last
-            assert told.last.endswith(f"they were put back after {told.seconds:.2f} s")
+            assert told.last.endswith(f"they were restored after {told.seconds:.2f} s")
 
     asyncio.run(story())
 

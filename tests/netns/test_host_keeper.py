@@ -233,7 +233,7 @@ def test_rules_that_somebody_flushed_are_put_back(
                     seen is not None
                     and not seen.proven
                     and "iptables (process " in seen.problem
-                    and "they were put back after " in seen.problem
+                    and "they were restored after " in seen.problem
                 )
             )
             assert network.workload.save() == written

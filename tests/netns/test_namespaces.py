@@ -126,7 +126,7 @@ def test_leftovers_are_found_finished_or_not(network: Any, pins: Pins) -> None:
 
 
 def test_a_source_that_was_never_there_is_one_clear_line(pins: Pins) -> None:
-    with pytest.raises(NotReadyError, match=r"network namespace /run/netns/nowhere is not there"):
+    with pytest.raises(NotReadyError, match=r"network namespace /run/netns/nowhere not found"):
         pins.pin("default.reviews", Path("/run/netns/nowhere"))
     assert pins.list_pins() == ()
 

@@ -176,7 +176,7 @@ def test_one_that_was_made_anew_at_its_path_is_enrolled_by_the_same_command(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("/run/netns/no-such-one",), "is not there"),
+        (("/run/netns/no-such-one",), "not found"),
         (("/proc/self/ns/net", "--name", "x"), "the host's own network namespace"),
         (("/etc/passwd",), "is not a network namespace"),
     ],
@@ -202,7 +202,7 @@ def test_a_path_that_makes_no_name_asks_for_one(
 
     assert (done.status, done.errors) == (
         1,
-        f"{path} makes no name for the workload; give --name\n",
+        f"{path} gives no name for the workload; give --name\n",
     )
 
 

@@ -134,7 +134,7 @@ def peers(answers: list[dict[str, Any]]) -> set[str]:
 @pytest.mark.parametrize(
     ("server", "client"),
     [(("HTTP", ""), ""), (("HTTPS", "ISTIO_MUTUAL"), MUTUAL)],
-    ids=["clear text", "mutual TLS"],
+    ids=["plaintext", "mutual TLS"],
 )
 def test_http_leaves_by_the_egress_gateway(
     node: Node, outside: str, server: tuple[str, str], client: str
@@ -152,7 +152,7 @@ def test_http_leaves_by_the_egress_gateway(
 @pytest.mark.parametrize(
     ("server", "client"),
     [(("GRPC", ""), ""), (("HTTPS", "ISTIO_MUTUAL"), MUTUAL)],
-    ids=["clear text", "mutual TLS"],
+    ids=["plaintext", "mutual TLS"],
 )
 def test_grpc_leaves_by_the_egress_gateway(
     node: Node, outside: str, server: tuple[str, str], client: str
@@ -196,7 +196,7 @@ spec:
 @pytest.mark.parametrize(
     ("server", "client"),
     [(("HTTP", ""), ""), (("HTTPS", "ISTIO_MUTUAL"), MUTUAL)],
-    ids=["clear text", "mutual TLS"],
+    ids=["plaintext", "mutual TLS"],
 )
 def test_the_egress_gateway_begins_tls(
     node: Node, outside: str, server: tuple[str, str], client: str

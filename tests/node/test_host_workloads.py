@@ -474,7 +474,7 @@ def test_what_cannot_be_enrolled_is_refused_with_one_line(machine: Machine) -> N
         (("--cgroup", machine.name, "--service", "y"), "Service default/y is new"),
         (("--cgroup", "no/such"), "there is no cgroup no/such below /"),
         # Nothing of it stays: see the number of workloads below.
-        (("--cgroup", machine.name, "--port", "15101"), "15101 is no port that it could serve;"),
+        (("--cgroup", machine.name, "--port", "15101"), "15101 is not a port that it could serve;"),
     ):
         refused = machine.node.meshctl("enroll", *arguments, "--timeout", "1s")
         assert refused.status == 1

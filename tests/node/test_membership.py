@@ -74,7 +74,7 @@ def test_a_node_is_taken_for_what_it_is_bound_to_only(server: Node, agent: Node)
     assert known(server) == {"agent:1"}
     reason = "node agent is bound to bank, and this is shop/thief; on the server, meshctl node bind"
     errors = agent.meshctl("status").errors
-    assert "does not take workload shop.thief-" in errors
+    assert "rejected workload shop.thief-" in errors
     assert f"refused: spiffe://cluster.local/ns/shop/sa/thief: {reason}" in errors
     assert agent.log.count("does not take workload shop.thief-") == 1
     assert agent.log.count(f"sa/thief: {reason}") == 1

@@ -198,7 +198,7 @@ def test_status_shows_both_ends(server: Node, agent: Node) -> None:
     assert control
     assert (control.server, control.connected, control.problem) == (address(server), True, "")
     assert control.ends_at
-    assert "FIRST CERTIFICATE TO END" in agent.meshctl("status").output
+    assert "FIRST CERTIFICATE EXPIRES" in agent.meshctl("status").output
     assert "WORKLOADS" in server.meshctl("status").output
 
 
@@ -242,15 +242,15 @@ def test_wrong_tokens_are_refused_each_with_one_clear_line(server: Node, strange
     good = new_token(server)
     assert join(stranger, at, "hello") == (
         1,
-        "this is no token: one begins with meshd1.; make one on the server with: "
+        'not a join token (tokens begin with "meshd1."); make one on the server with: '
         "meshctl token create",
     )
     status, error = join(stranger, at, good[:-5])
-    assert (status, error) == (1, "the token is incomplete: 85 characters, not 90; copy it whole")
+    assert (status, error) == (1, "the token is incomplete: 85 characters, not 90; copy all of it")
     mistaken = good[:40] + ("A" if good[40] != "A" else "B") + good[41:]
     assert join(stranger, at, mistaken) == (
         1,
-        "the token has a mistake in it: copy it again, whole",
+        "the token is damaged: copy it again",
     )
     pin = tokens.parse(good).pin
     forged = tokens.make(os.urandom(tokens.RANDOM_BYTES), pin).text
@@ -284,7 +284,7 @@ def test_servers_that_are_none_are_told_apart(server: Node, stranger: Node) -> N
     port = server.paths.telemetry_port.read_text().strip()
     status, error = join(stranger, f"127.0.0.1:{port}", token)
     assert status == 3
-    assert "is no meshd server that nodes can join" in error
+    assert "is not a meshd server that nodes can join" in error
     assert join(stranger, "127.0.0.1:x", token)[0] == 1
     # None of it has used up the token.
     assert state_of(server, token) == "valid"
@@ -407,7 +407,9 @@ def test_without_the_server_traffic_goes_on_and_after_restarts_too(
         assert (peers(ask(agent, "bob", "near")), peers(ask(agent, "bob", "far"))) == both
         done = agent.meshctl("status")
         assert done.status == 1
-        assert re.search(r"^server \S+: not connected: what it told is .* old", done.errors, re.M)
+        assert re.search(
+            r"^server \S+: not connected: its last configuration, .* old", done.errors, re.M
+        )
         agent.ask("supervisor", wire.RestartRoles(("identity", "mesh", "capture")))
         agent.eventually(agent.is_well, "well after its roles have begun anew")
         assert (peers(ask(agent, "bob", "near")), peers(ask(agent, "bob", "far"))) == both

@@ -81,7 +81,7 @@ def _check_policy(report: Report, path: Path, policy: TrafficPolicy) -> None:
         least = budget.min_retry_concurrency
         check_range(report, (*place, "minRetryConcurrency"), least, 0, 2**32 - 1)
         if budget.budget_interval:
-            message = "is passed over: requests in progress count, and no others"
+            message = "is ignored: requests in progress count, and no others"
             report.warning((*place, "budgetInterval"), message)
     seen: set[int] = set()
     for index, settings in enumerate(policy.port_level_settings):
@@ -114,7 +114,7 @@ def _check_settings(report: Report, path: Path, policy: TrafficPolicy | PortTraf
                 report, place, zones, detects_outliers=policy.outlier_detection is not None
             )
             check_range(report, (*place, "minClusterSize"), zones.min_cluster_size, 1, 2**32 - 1)
-            report.warning(place, "is taken for localityLbSetting; minClusterSize is passed over")
+            report.warning(place, "is taken for localityLbSetting; minClusterSize is ignored")
     if policy.connection_pool:
         _check_pool(report, (*path, "connectionPool"), policy.connection_pool)
     if policy.outlier_detection:
@@ -238,7 +238,7 @@ def _check_outliers(report: Report, path: Path, outliers: OutlierDetection) -> N
     for index, status in enumerate(outliers.outlier_detection_http_error_codes):
         check_range(report, (*path, "outlierDetectionHttpErrorCodes", index), status, 100, 599)
     if outliers.outlier_detection_http_error_codes:
-        message = "is passed over: answers with a status from 500 count as errors"
+        message = "is ignored: answers with a status from 500 count as errors"
         report.warning((*path, "outlierDetectionHttpErrorCodes"), message)
     check_duration(report, (*path, "interval"), outliers.interval)
     check_duration(report, (*path, "baseEjectionTime"), outliers.base_ejection_time)

@@ -89,8 +89,7 @@ def stored_kinds(reads: Iterable[Read]) -> tuple[tuple[Read, ...], tuple[Finding
             stored.append(read)
         else:
             message = (
-                f"passed over: a {read.object.KIND} is not configuration "
-                "(meshctl testbed up reads it)"
+                f"ignored: a {read.object.KIND} is not configuration (meshctl testbed up reads it)"
             )
             passed_over.append(read.finding((), message, severity="warning"))
     return tuple(stored), tuple(passed_over)

@@ -110,13 +110,13 @@ class _MeshDoor:
             return f"no Service or ServiceEntry has {self._hosts}, so no port is known in the mesh"
         if not self._protocols:
             elsewhere = port not in {None, _UNSERVED_PORT}
-            return f"{self._hosts} is no service, so only port 80 is routed" if elsewhere else ""
+            return f"{self._hosts} is not a service, so only port 80 is routed" if elsewhere else ""
         fitting = {number for number, spoken in self._protocols if _fits(kind, spoken)}
         if not fitting:
             return f"no port of {self._hosts} in the mesh is one for {kind} (see its protocol)"
         if port is not None and port not in fitting:
             known = ", ".join(map(str, sorted(fitting)))
-            return f"{port} is no port of {self._hosts} in the mesh for {kind} (known: {known})"
+            return f"{port} is not a port of {self._hosts} in the mesh for {kind} (known: {known})"
         return ""
 
 
@@ -143,7 +143,7 @@ class _GatewayDoor:
             return f"no server of Gateway {self.name} for {self._hosts} is one for {kind}"
         if port is not None and port not in fitting:
             known = ", ".join(map(str, sorted(fitting)))
-            return f"{port} is no port of Gateway {self.name} for {kind} (known: {known})"
+            return f"{port} is not a port of Gateway {self.name} for {kind} (known: {known})"
         return ""
 
 
@@ -199,7 +199,7 @@ def _of_destination_rule(found: DestinationRule, world: World) -> Said:
     host = world.full(found.spec.host, found)
     services = world.covered(host)
     if not services and not world.is_host(host):
-        text = f'has no effect: "{found.spec.host}" is no Service or ServiceEntry ({host})'
+        text = f'has no effect: "{found.spec.host}" is not a Service or ServiceEntry ({host})'
         yield ("spec", "host"), text
         return
     named = _subsets_in_use(world)
@@ -214,7 +214,10 @@ def _of_destination_rule(found: DestinationRule, world: World) -> Said:
         if services and entry.port.number not in known:
             path = ("spec", "trafficPolicy", "portLevelSettings", index, "port", "number")
             listed = ", ".join(map(str, sorted(known)))
-            yield path, f"has no effect: {entry.port.number} is no port of {host} (known: {listed})"
+            yield (
+                path,
+                f"has no effect: {entry.port.number} is not a port of {host} (known: {listed})",
+            )
     if found.spec.workload_selector:
         labels = found.spec.workload_selector.match_labels
         path = ("spec", "workloadSelector", "matchLabels")

@@ -149,7 +149,7 @@ def _check_dynamic(report: Report, spec: ServiceEntrySpec) -> None:
         if not host.startswith("*."):
             report.error(
                 ("spec", "hosts", index),
-                f'"{host}" is no wildcard; DYNAMIC_DNS is for *.{host}, DNS for one name',
+                f'"{host}" is not a wildcard; DYNAMIC_DNS is for *.{host}, DNS for one name',
             )
     if spec.location != "MESH_EXTERNAL":
         report.error(("spec", "location"), "DYNAMIC_DNS is for MESH_EXTERNAL only")
@@ -164,7 +164,7 @@ def _check_dynamic(report: Report, spec: ServiceEntrySpec) -> None:
         if given:
             report.error(("spec", name), "DYNAMIC_DNS looks up each request's host; remove it")
     if spec.workload_selector:
-        message = "is passed over: DYNAMIC_DNS looks up each request's host"
+        message = "is ignored: DYNAMIC_DNS looks up each request's host"
         report.warning(("spec", "workloadSelector"), message)
 
 

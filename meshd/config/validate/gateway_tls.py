@@ -47,7 +47,7 @@ def check_server_tls(report: Report, path: Path, tls: ServerTLSSettings, protoco
         if name not in CIPHER_SUITES or name in tls.cipher_suites[:index]:
             what = "is written twice" if name in CIPHER_SUITES else "is unknown"
             hint = "" if name in CIPHER_SUITES else nearest(name, CIPHER_SUITES)
-            message = f'"{name}" {what}{hint}; it is passed over'
+            message = f'"{name}" {what}{hint}; it is ignored'
             report.warning((*path, "cipherSuites", index), message)
 
 
@@ -79,7 +79,7 @@ def _check_certificates(report: Report, path: Path, tls: ServerTLSSettings) -> N
         report.error(path, f"has {' and '.join(sources)}; only one of them is possible")
         return
     if len(sources) > 1 or (tls.credential_name and tls.ca_certificates):
-        message = "stands in place of files, which are passed over"
+        message = "stands in place of files, which are ignored"
         report.warning((*path, "credentialName"), message)
         return
     if not sources:

@@ -74,9 +74,9 @@ def _check_server(report: Report, path: Path, server: Server) -> None:
     if server.bind and not is_address(server.bind):
         report.error((*path, "bind"), f'"{server.bind}" is not an IP address')
     elif server.bind:
-        report.warning((*path, "bind"), "is passed over: all addresses of the workload are served")
+        report.warning((*path, "bind"), "is ignored: all addresses of the workload are served")
     if server.default_endpoint:
-        report.warning((*path, "defaultEndpoint"), "is passed over, as in Istio")
+        report.warning((*path, "defaultEndpoint"), "is ignored, as in Istio")
     if server.tls:
         check_server_tls(report, (*path, "tls"), server.tls, protocol)
     elif protocol in ENCRYPTED:

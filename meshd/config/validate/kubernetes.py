@@ -115,7 +115,7 @@ def check_secret(report: Report, found: Secret) -> None:
         try:
             base64.b64decode("".join(value.split()), validate=True)
         except (binascii.Error, ValueError):
-            report.error(("data", key), "is not base64; plain text goes into stringData")
+            report.error(("data", key), "is not base64; unencoded text goes into stringData")
     if found.type == "kubernetes.io/tls":
         for key in ("tls.crt", "tls.key"):
             if not (found.data.get(key) or found.string_data.get(key)):
@@ -163,7 +163,7 @@ def _check_probe(report: Report, path: Path, probe: Probe, container: Container)
         if isinstance(action.port, int):
             check_port(report, (*path, name, "port"), action.port)
         elif not action.port.isdigit() and action.port not in named:
-            report.error((*path, name, "port"), f'"{action.port}" is no port of this container')
+            report.error((*path, name, "port"), f'"{action.port}" is not a port of this container')
     for field, value, low in (
         ("initialDelaySeconds", probe.initial_delay_seconds, 0),
         ("periodSeconds", probe.period_seconds, 0),

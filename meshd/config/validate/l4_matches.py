@@ -21,7 +21,7 @@ def check_l4_match(
                 f'"{subnet}" is not an address or a CIDR such as 198.18.0.0/16',
             )
     if isinstance(match, L4MatchAttributes) and match.source_subnet:
-        message = "is passed over, as in Istio; use sourceLabels or sourceNamespace"
+        message = "is ignored, as in Istio; use sourceLabels or sourceNamespace"
         report.warning((*path, "sourceSubnet"), message)
     check_port(report, (*path, "port"), match.port or None)
     check_labels(report, (*path, "sourceLabels"), match.source_labels)
@@ -53,4 +53,4 @@ def gateway_problem(name: str) -> str:
         wrong = label_problem(namespace.lower()) or label_problem(short.lower())
     else:
         wrong = host_problem(name, wildcard=False)
-    return f'"{name}" is no gateway: write NAME, NAMESPACE/NAME or mesh' if wrong else ""
+    return f'"{name}" is not a gateway: write NAME, NAMESPACE/NAME or mesh' if wrong else ""

@@ -66,11 +66,11 @@ def of_virtual_service(found: VirtualService, world: World) -> Said:
         namespace, _, short = gateway_name(name, found.metadata.namespace).partition("/")
         key = Key("Gateway", namespace, short)
         if name != MESH and key not in world.objects:
-            yield ("spec", "gateways", index), f"{key} is not there"
+            yield ("spec", "gateways", index), f"{key} not found"
     for path, destination in _destinations(found):
         host = world.full(destination.host, found)
         if not world.is_host(host):
-            yield (*path, "host"), f'"{destination.host}" is no Service or ServiceEntry ({host})'
+            yield (*path, "host"), f'"{destination.host}" is not a Service or ServiceEntry ({host})'
         if destination.subset:
             yield from _of_subset((*path, "subset"), destination, host, world)
         yield from _of_port(path, destination, host, world, own=_is_own(host, found, world))
@@ -118,7 +118,7 @@ def _of_port(path: Path, destination: Destination, host: str, world: World, *, o
         text = f"has no port, and {host} has several ({listed}): the port of the request is taken"
         yield path, text
     elif wanted is not None and ports and wanted not in ports:
-        yield (*path, "port", "number"), f"{wanted} is no port of {host} (known: {listed})"
+        yield (*path, "port", "number"), f"{wanted} is not a port of {host} (known: {listed})"
 
 
 def _of_delegations(found: VirtualService, world: World) -> Said:
@@ -130,15 +130,15 @@ def _of_delegations(found: VirtualService, world: World) -> Said:
         key = Key("VirtualService", route.delegate.namespace or here, route.delegate.name)
         delegate = world.objects.get(key)
         if not isinstance(delegate, VirtualService):
-            yield path, f"{key} is not there; requests skip this route until it is"
+            yield path, f"{key} not found; requests skip this route until it exists"
         elif not delegate.is_delegate:
-            yield path, f"{key} has hosts, so it is no delegate; requests skip this route"
+            yield path, f"{key} has hosts, so it is not a delegate; requests skip this route"
         elif not exported(delegate.spec.export_to, key.namespace, here):
             yield path, f"{key} is not exported to {here}; requests skip this route"
         else:
             for number, one in enumerate(delegate.spec.http):
                 if merge_route(route, one) is None:
-                    text = f"{key}: http[{number}] has no effect: its match is no subset of this"
+                    text = f"{key}: http[{number}] has no effect: its match is not a subset of this"
                     yield (*path[:-1], "match"), text
 
 

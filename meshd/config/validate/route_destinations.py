@@ -37,7 +37,7 @@ def check_destination(report: Report, path: Path, destination: Destination) -> N
 def check_destination_host(report: Report, path: Path, host: str) -> None:
     """Check a destination's host; a wildcard is that of a service whose names are looked up."""
     if host == "*":
-        report.error(path, '"*" is no service; name one')
+        report.error(path, '"*" is not a service; name one')
     else:
         check_host(report, path, host, wildcard=True)
 

@@ -62,7 +62,7 @@ def of_secrets(found: Object, objects: Objects, workloads: Sequence[Workload] | 
         if isinstance(found, DestinationRule) and found.spec.workload_selector is None:
             text = (
                 "is for gateways: the rule has no workloadSelector, so other clients connect in"
-                " clear text"
+                " plaintext"
             )
             yield named.path, text
         there = {

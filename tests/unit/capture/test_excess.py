@@ -13,7 +13,10 @@ SILENCE = (
     "ipv4 probe: no answer within 2 s; its traffic does not reach the proxy, or a rule drops it"
 )
 REFUSED = "ipv4 probe: redirected, but no proxy listens in the namespace"
-HUNG_UP = "ipv4 probe: the proxy hung up without an answer; it may not have its listeners yet"
+HUNG_UP = (
+    "ipv4 probe: the proxy closed the connection without an answer; it may not have "
+    "its listeners yet"
+)
 
 
 def said(problem: str, *, again: str = "", counts: tuple[int, int] = (0, 0)) -> str:

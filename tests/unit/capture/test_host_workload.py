@@ -40,13 +40,13 @@ def test_declared_ports_are_captured_but_for_those_that_the_proxy_serves() -> No
     "cgroup", ["", "/", "/a", "a/", "a//b", "..", "a/../b", "a/.", 'a"', "a b", "a\nb", "a\\x2db"]
 )
 def test_a_path_that_is_none_is_refused(cgroup: str) -> None:
-    with pytest.raises(InvalidInputError, match="is no path of a cgroup"):
+    with pytest.raises(InvalidInputError, match="is not a path of a cgroup"):
         made(host=msgspec.structs.replace(HOST, cgroup=cgroup))
 
 
 @pytest.mark.parametrize("uid", ["", "a b", 'a"', "a\n-A OUTPUT", "a@1"])
 def test_a_uid_that_is_none_is_refused(uid: str) -> None:
-    with pytest.raises(InvalidInputError, match="is no uid"):
+    with pytest.raises(InvalidInputError, match="is not a uid"):
         made(uid=uid)
 
 

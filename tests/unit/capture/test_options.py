@@ -155,5 +155,5 @@ def test_a_wrong_setting_is_named() -> None:
 
 @pytest.mark.parametrize("value", ["-1", "10001", "9" * 9000, "٣", ""])
 def test_a_wrong_number_of_queries_is_named(value: str) -> None:
-    with pytest.raises(InvalidInputError, match="is no number a second"):
+    with pytest.raises(InvalidInputError, match="is not a number a second"):
         read({QUERIES_ANNOTATION: value}, prefix="")

@@ -44,7 +44,7 @@ def test_what_holds_no_objects_is_not_passed_over_in_silence(
     (tmp_path / "f.yaml").write_text("")
     result = meshctl("apply", "-f", str(tmp_path / "f.yaml"))
     assert (result.code, result.out) == (0, "")
-    assert result.err == "nothing was done: there are no objects in what was given\n"
+    assert result.err == "nothing was done: the manifests contain no objects\n"
 
 
 def test_json_has_exactly_the_documented_fields(meshctl: Any, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_input_that_cannot_be_a_manifest_is_one_line(
 def test_a_missing_file_is_named_and_nothing_is_sent(daemon: Any, meshctl: Any) -> None:
     result = meshctl("apply", "-f", "/nowhere.yaml")
     assert (result.code, daemon.asked) == (1, [])
-    assert result.err == "/nowhere.yaml: there is no such file or directory\n"
+    assert result.err == "/nowhere.yaml: no such file or directory\n"
 
 
 def test_an_empty_directory_is_an_error(meshctl: Any, tmp_path: Path) -> None:

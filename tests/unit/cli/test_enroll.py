@@ -109,14 +109,14 @@ def test_an_agent_says_what_to_apply_on_its_server_and_does_nothing(
     mesh.server = "hub:15012"
     result = enroll(meshctl, *OFFERS)
     assert (result.code, mesh.rows, applied(daemon)) == (1, {}, [])
-    assert result.err.startswith("Service shop/front comes from hub:15012, and there is none yet;")
+    assert result.err.startswith("Service shop/front comes from hub:15012, and does not exist yet;")
     assert "meshctl apply -f - <<END\napiVersion: v1\nkind: Service\n" in result.err
     assert "made-for" not in result.err
 
     mesh.services = [SERVICE]
     result = enroll(meshctl, "--service", "front", "--port", "81:8080=http")
     assert (result.code, mesh.rows) == (1, {})
-    assert "it lacks a port" in result.err
+    assert "lacks a port" in result.err
     assert "port: 81" in result.err
     assert "creationTimestamp" not in result.err
 
@@ -194,7 +194,7 @@ def test_status_does_not_call_it_proven_and_names_who_does_not_run() -> None:
     (row,) = services.with_bypasses(rows, {"web.service": outside})
     assert (row.proven, row.problem) == (
         False,
-        "web.service runs outside of the mesh until it is restarted",
+        "web.service bypasses the mesh until it is restarted",
     )
     stopped = {"web.service": unit("LoadState=loaded\nActiveState=failed\nControlGroup=")}
     assert services.with_bypasses(rows, stopped) == rows
@@ -263,7 +263,9 @@ def test_who_enrolls_a_unit_is_told_what_the_mesh_does_not_see_of_it() -> None:
     active = f"{state}/{row.cgroup}/web.service"
     assert services.remarks(row, unit(f"{active}\nIPAddressDeny="), dict) == ()
     (told,) = services.remarks(row, unit(f"{active}\nIPAddressDeny=::/0 0.0.0.0/0"), dict)
-    assert told.startswith("IPAddressDeny= of web.service is about its connections to the proxy")
+    assert told.startswith(
+        "IPAddressDeny= of web.service now applies to its connections to the proxy"
+    )
     (told,) = services.remarks(row, unit(f"{state}/system.slice/web.service"), dict)
     assert told == services.outside("web.service")
     left = {

@@ -34,7 +34,7 @@ def store(daemon: Any) -> None:
         assert isinstance(request, wire.Get)
         found = STORED.get(request.kind)
         if request.name and (not found or found["metadata"]["name"] != request.name):
-            return wire.Failed(f"{request.kind} {request.namespace}/{request.name} is not there")
+            return wire.Failed(f"{request.kind} {request.namespace}/{request.name} not found")
         return wire.Objects((found,) if found else ())
 
     daemon.answer = answer
@@ -203,7 +203,7 @@ def test_a_name_that_is_not_there_is_status_1_beside_what_is(meshctl: Any) -> No
     result = meshctl("get", "vs", "reviews", "missing")
     assert result.code == 1
     assert "reviews" in result.out
-    assert result.err == "VirtualService default/missing is not there\n"
+    assert result.err == "VirtualService default/missing not found\n"
 
 
 def test_an_unknown_kind_names_the_nearest(meshctl: Any) -> None:

@@ -102,7 +102,7 @@ def test_an_answer_of_another_version_is_named(daemon: Any, meshctl: Any) -> Non
     daemon.says(wire.Done())
     result = meshctl("status")
     assert result.code == 1
-    assert "same version" in result.err
+    assert "check that its version is that of meshctl" in result.err
 
 
 def test_the_default_socket_is_that_of_the_home(

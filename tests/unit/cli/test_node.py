@@ -85,8 +85,8 @@ def test_a_token_says_what_its_node_may_run(
         id="1", node="", created=0.0, expires=1.0, uses=1, used_by=(), state="valid", bounds=("b",)
     )
     identity.says(wire.TokenCreated("secret", kept))
-    assert "may be of these namespaces: b\n" in meshctl("token", "create", "--namespace", "b").out
-    assert "may be of any namespace" in meshctl("token", "create").out
+    assert "may be in these namespaces: b\n" in meshctl("token", "create", "--namespace", "b").out
+    assert "may be in any namespace" in meshctl("token", "create").out
     asked = [one.bounds for one in identity.asked if isinstance(one, wire.CreateToken)]
     assert asked == [("b",), ()]
     identity.says(wire.TokenStates((kept,)))

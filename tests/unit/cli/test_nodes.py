@@ -36,9 +36,9 @@ def test_a_connected_agent_shows_its_server_and_the_first_certificate_to_end() -
 
 def test_an_agent_alone_says_how_old_is_what_it_knows() -> None:
     (line,) = troubles(statuses(lost(NOW - 7200)), NOW)
-    assert line == "server s: not connected: what it told is 2h old, and in force: why"
+    assert line == "server s: not connected: its last configuration, 2h old, is in force: why"
     (line,) = troubles(statuses(lost(0)), NOW)
-    assert "before this process began" in line
+    assert "before this process started" in line
 
 
 def test_both_ends_name_workloads_that_are_not_taken() -> None:
@@ -46,8 +46,8 @@ def test_both_ends_name_workloads_that_are_not_taken() -> None:
     control = msgspec.structs.replace(CONTROL, kept_out=kept_out)
     node = wire.NodeStatus(name="a", connected=True, since=NOW, workloads=0, kept_out=kept_out)
     assert list(troubles(statuses(control, (node,)), NOW)) == [
-        "server s:15012: does not take workload web: bound to bank",
-        "node a: not taken: workload web: bound to bank",
+        "server s:15012: rejected workload web: bound to bank",
+        "node a: rejected: workload web: bound to bank",
     ]
 
 

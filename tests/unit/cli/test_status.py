@@ -77,7 +77,7 @@ def test_one_that_is_meant_to_be_outside_is_no_failure(daemon: Any, meshctl: Any
     ("proxy", "said"),
     [
         (wire.ProxyStatus("proxy-1", False, False), "proxy proxy-1: not connected"),
-        (wire.ProxyStatus("proxy-1", True, False), "proxy proxy-1: has not got the newest"),
+        (wire.ProxyStatus("proxy-1", True, False), "proxy proxy-1: lacks the newest"),
         (wire.ProxyStatus("proxy-1", True, True, ("bad route",)), "proxy-1: refused the newest"),
     ],
 )

@@ -75,7 +75,7 @@ def test_nobody_but_root_can_look(daemon: Any, meshctl: Any) -> None:
     finally:
         os.seteuid(0)
     assert result.code == 1
-    assert result.err == "meshctl top looks at other users' processes: run it as root\n"
+    assert result.err == "meshctl top reads other users' processes: run it as root\n"
 
 
 def test_without_a_daemon_it_says_so(meshctl: Any) -> None:

@@ -92,11 +92,11 @@ def tls(sni: str, more: str = "") -> str:
         ),
         (
             routing("www.wiki.test", tls("www.wiki.test", ", port: 8443")),
-            "spec.tls[0].match[0]: has no effect: 8443 is no port of www.wiki.test",
+            "spec.tls[0].match[0]: has no effect: 8443 is not a port of www.wiki.test",
         ),
         (
             routing("web", TCP.replace("MATCH", "match: [{port: 80}],")),
-            "spec.tcp[0].match[0]: has no effect: 80 is no port of web in the mesh for tcp "
+            "spec.tcp[0].match[0]: has no effect: 80 is not a port of web in the mesh for tcp "
             "(known: 443, 9000)",
         ),
         (
@@ -105,7 +105,8 @@ def tls(sni: str, more: str = "") -> str:
         ),
         (
             routing("a.test", HTTP.replace("MATCH", "match: [{port: 81}],")),
-            "spec.http[0].match[0]: has no effect: a.test is no service, so only port 80 is routed",
+            "spec.http[0].match[0]: has no effect: a.test is not a service, so only port 80 "
+            "is routed",
         ),
         (
             routing("web.test", HTTP.replace("MATCH", ""), "istio-system/edge"),
@@ -115,12 +116,14 @@ def tls(sni: str, more: str = "") -> str:
             routing(
                 "a.shop.test", HTTP.replace("MATCH", "match: [{port: 81}],"), "istio-system/edge"
             ),
-            "spec.http[0].match[0]: has no effect: 81 is no port of Gateway istio-system/edge for "
+            "spec.http[0].match[0]: has no effect: 81 is not a port of Gateway "
+            "istio-system/edge for "
             "http (known: 80)",
         ),
         (
             routing("a.test", tls("a.test", ", port: 444"), "istio-system/edge"),
-            "spec.tls[0].match[0]: has no effect: 444 is no port of Gateway istio-system/edge for "
+            "spec.tls[0].match[0]: has no effect: 444 is not a port of Gateway "
+            "istio-system/edge for "
             "tls (known: 443)",
         ),
     ],
@@ -153,7 +156,7 @@ def test_a_rule_that_something_reaches_is_not(text: str) -> None:
 
 def test_a_gateway_that_may_come_yet_is_waited_for() -> None:
     found = said(routing("a.test", tls("a.test"), "later"), SERVICE)
-    assert found == ["spec.gateways[0]: Gateway shop/later is not there"]
+    assert found == ["spec.gateways[0]: Gateway shop/later not found"]
 
 
 @pytest.mark.parametrize("name", ["./edge", "shop/edge", "edge", "edge.shop.svc.cluster.local"])
@@ -194,7 +197,8 @@ spec:
 
 def test_a_rule_for_a_host_that_is_nothing_is_named() -> None:
     assert said(RULE.replace("HOST", "wen").replace("PORT", "80"), SERVICE) == [
-        'spec.host: has no effect: "wen" is no Service or ServiceEntry (wen.shop.svc.cluster.local)'
+        'spec.host: has no effect: "wen" is not a Service or ServiceEntry '
+        "(wen.shop.svc.cluster.local)"
     ]
 
 
@@ -202,7 +206,7 @@ def test_settings_of_a_port_that_is_none_and_of_a_subset_without_use_are_named()
     assert said(RULE.replace("HOST", "web").replace("PORT", "81"), SERVICE) == [
         "spec.subsets[1].trafficPolicy: has no effect: no VirtualService sends anything to subset "
         '"v2"',
-        "spec.trafficPolicy.portLevelSettings[0].port.number: has no effect: 81 is no port of "
+        "spec.trafficPolicy.portLevelSettings[0].port.number: has no effect: 81 is not a port of "
         "web.shop.svc.cluster.local (known: 80, 443, 9000)",
     ]
     used = routing("web", "http: [{route: [{destination: {host: web, subset: v2}}]}]")

@@ -394,7 +394,7 @@ def test_a_kind_without_meaning_here_is_passed_over_with_a_line(kind: str) -> No
     reading = read_sources([("f.yaml", other + SERVICE)])
     assert [read.object.KIND for read in reading.objects] == ["Service"]
     (finding,) = reading.findings
-    assert str(finding) == f"f.yaml:1: {kind} default/y: passed over: a {kind} has no meaning here"
+    assert str(finding) == f"f.yaml:1: {kind} default/y: ignored: a {kind} has no meaning here"
     assert finding.severity == "warning"
 
 

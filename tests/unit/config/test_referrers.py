@@ -92,8 +92,8 @@ def of_route(warnings: Iterable[str]) -> list[str]:
     ("kind", "namespace", "name", "message"),
     [
         ("dr", "shop", "web", "spec.http[1].route[0].destination.subset: "),
-        ("gw", "infra", "edge", "spec.gateways[0]: Gateway infra/edge is not there"),
-        ("vs", "shop", "parts", "spec.http[0].delegate: VirtualService shop/parts is not there"),
+        ("gw", "infra", "edge", "spec.gateways[0]: Gateway infra/edge not found"),
+        ("vs", "shop", "parts", "spec.http[0].delegate: VirtualService shop/parts not found"),
         ("svc", "shop", "web", "spec.http[1].route[0].destination.host: "),
         ("se", "shop", "outside", "spec.http[1].route[1].destination.host: "),
     ],
@@ -108,7 +108,7 @@ def test_what_is_deleted_is_said_to_be_in_use(
 def test_what_is_deleted_by_file_is_said_to_be_in_use(store: Store) -> None:
     answer = requests.apply(store, Apply((("f.yaml", EDGE),), delete=True))
     assert isinstance(answer, Changed)
-    assert of_route(answer.warnings) == ["spec.gateways[0]: Gateway infra/edge is not there"]
+    assert of_route(answer.warnings) == ["spec.gateways[0]: Gateway infra/edge not found"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,11 @@ def test_what_is_deleted_by_file_is_said_to_be_in_use(store: Store) -> None:
     [
         ("{name: v2, labels: {v: v2}}", "{name: v3}", "spec.http[1].route[0].destination.subset"),
         ("host: web, subsets", "host: other, subsets", "spec.http[1].route[0].destination.subset"),
-        ("port: 80}", "port: 82}", "spec.http[1].route[0].destination.port.number: 80 is no port"),
+        (
+            "port: 80}",
+            "port: 82}",
+            "spec.http[1].route[0].destination.port.number: 80 is not a port",
+        ),
         ("{http: [", "{hosts: [parts.test], http: [", "spec.http[0].delegate: VirtualService"),
         ("www.wiki.test", "wiki.test", "spec.http[1].route[1].destination.host: "),
     ],

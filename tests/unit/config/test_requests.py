@@ -68,7 +68,7 @@ def test_applying_stores_and_says_what_changed(store: Store) -> None:
 def test_the_order_of_applying_does_not_matter(store: Store) -> None:
     answer = apply(store, ROUTE)
     assert [warning.split(": ", 2)[2] for warning in answer.warnings] == [
-        'spec.http[0].route[0].destination.host: "reviews" is no Service or ServiceEntry '
+        'spec.http[0].route[0].destination.host: "reviews" is not a Service or ServiceEntry '
         "(reviews.default.svc.cluster.local)",
         'spec.http[0].route[0].destination.subset: "v1" is in no DestinationRule for host reviews',
     ]
@@ -110,7 +110,7 @@ def test_deleting_by_file_and_by_name(store: Store) -> None:
     answer = apply(store, ROUTE, delete=True)
     assert [change.result for change in answer.changes] == ["deleted"]
     assert rejection(store, ROUTE, delete=True) == [
-        "f.yaml:1: VirtualService default/reviews: is not there, so it cannot be deleted"
+        "f.yaml:1: VirtualService default/reviews: not found"
     ]
     named = requests.delete(store, DeleteNamed("svc", ("reviews",)))
     assert [(change.kind, change.result) for change in named.changes] == [("Service", "deleted")]
@@ -134,7 +134,7 @@ def test_objects_are_got_by_kind_name_and_namespace(store: Store) -> None:
     }
     assert len(requests.get(store, Get("services")).objects) == 2
     assert len(requests.get(store, Get("services", namespace="b")).objects) == 1
-    with pytest.raises(InvalidInputError, match="VirtualService default/x is not there"):
+    with pytest.raises(InvalidInputError, match="VirtualService default/x not found"):
         requests.get(store, Get("vs", "x", "default"))
     with pytest.raises(
         InvalidInputError, match=r"unknown kind servces \(did you mean services\?\)"

@@ -96,10 +96,10 @@ def test_each_namespace_with_such_gateways_needs_its_own() -> None:
 
 def test_a_rule_without_a_selector_is_for_gateways_and_says_so() -> None:
     warning, missing = said(HOST, GATEWAY, RULE, secret("shop", "edge"), secret("client", "config"))
-    assert "other clients connect in clear text" in warning
+    assert "other clients connect in plaintext" in warning
     assert "there is no Secret edge/client" in missing
     (warning,) = said(HOST, GATEWAY, RULE, secret("shop", "edge"), secret("client", "edge"))
-    assert "other clients connect in clear text" in warning
+    assert "other clients connect in plaintext" in warning
 
 
 def test_a_rule_that_selects_workloads_names_a_secret_of_its_own_namespace() -> None:

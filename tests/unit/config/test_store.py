@@ -137,7 +137,7 @@ def test_an_object_keeps_the_time_of_its_making(place: Place) -> None:
 def test_deleting_is_all_or_nothing(place: Place) -> None:
     store = place.store()
     store.put(objects(service("a")))
-    with pytest.raises(InvalidInputError, match="Service default/b is not there"):
+    with pytest.raises(InvalidInputError, match="Service default/b not found"):
         store.delete([key("a"), key("b")])
     assert set(store.objects) == {key("a")}
     assert set(place.store().objects) == {key("a")}
@@ -339,7 +339,7 @@ def test_an_object_in_two_files_is_that_of_the_first(place: Place) -> None:
     assert set(store.objects) == {key("a"), key("b")}
     (finding,) = store.findings
     assert str(finding) == (
-        f"{place.files}/b.yaml:1: Service default/a: is passed over: {place.files}/a.yaml:1 "
+        f"{place.files}/b.yaml:1: Service default/a: is ignored: {place.files}/a.yaml:1 "
         "has it already; remove one"
     )
     assert store.file_of(key("a")) == f"{place.files}/a.yaml:1"

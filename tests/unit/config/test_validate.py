@@ -187,7 +187,7 @@ def test_a_virtual_service_with_every_field_is_valid() -> None:
         ),
         (
             http("route: [{destination: {host: '*'}}]"),
-            'spec.http[0].route[0].destination.host: "*" is no service',
+            'spec.http[0].route[0].destination.host: "*" is not a service',
         ),
         (
             http("route: [{destination: {host: a, port: {}}}]"),
@@ -289,7 +289,7 @@ def test_a_virtual_service_that_breaks_a_rule(spec: str, message: str) -> None:
 def test_a_source_subnet_is_passed_over_with_a_warning() -> None:
     spec = "hosts: [a]\ntcp: [{match: [{sourceSubnet: 198.18.0.0/16}], " + TO.strip() + "}]"
     assert said("VirtualService", spec, "warning") == [
-        "spec.tcp[0].match[0].sourceSubnet: is passed over, as in Istio; "
+        "spec.tcp[0].match[0].sourceSubnet: is ignored, as in Istio; "
         "use sourceLabels or sourceNamespace"
     ]
 
@@ -617,11 +617,12 @@ def test_a_gateway_with_every_kind_of_server_is_valid() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("bind: 198.18.0.1", "bind: is passed over: all addresses of the workload are served"),
-        ("defaultEndpoint: 127.0.0.1:80", "defaultEndpoint: is passed over, as in Istio"),
+        ("bind: 198.18.0.1", "bind: is ignored: all addresses of the workload are served"),
+        ("defaultEndpoint: 127.0.0.1:80", "defaultEndpoint: is ignored, as in Istio"),
         (
             "tls: {mode: SIMPLE, credentialName: c, cipherSuites: [AES129-SHA]}",
-            'tls.cipherSuites[0]: "AES129-SHA" is unknown (did you mean AES128-SHA?); it is passed',
+            'tls.cipherSuites[0]: "AES129-SHA" is unknown (did you mean AES128-SHA?); '
+            "it is ignored",
         ),
         (
             "tls: {mode: SIMPLE, credentialName: c, verifyCertificateHash: [ABCD]}",
@@ -840,7 +841,7 @@ def entry(rest: str = "resolution: DNS", hosts: str = "[a.b]", ports: str = "") 
         ),
         (
             entry("resolution: DYNAMIC_DNS"),
-            'spec.hosts[0]: "a.b" is no wildcard; DYNAMIC_DNS is for *.a.b, DNS for one name',
+            'spec.hosts[0]: "a.b" is not a wildcard; DYNAMIC_DNS is for *.a.b, DNS for one name',
         ),
         (
             entry(
@@ -925,7 +926,7 @@ def test_raw_tcp_without_addresses_is_a_warning() -> None:
         (
             "Pod",
             "containers: [{name: a, image: b, readinessProbe: {tcpSocket: {port: x}}}]",
-            'spec.containers[0].readinessProbe.tcpSocket.port: "x" is no port of this container',
+            'spec.containers[0].readinessProbe.tcpSocket.port: "x" is not a port of this container',
         ),
         (
             "Deployment",
@@ -1023,7 +1024,7 @@ def test_a_subset_in_no_destination_rule_is_a_warning_with_those_known() -> None
 def test_a_destination_that_is_no_service_is_a_warning() -> None:
     route = manifest("VirtualService", http("route: [{destination: {host: reviws}}]"))
     assert references(route, SERVICE) == [
-        'spec.http[0].route[0].destination.host: "reviws" is no Service or ServiceEntry '
+        'spec.http[0].route[0].destination.host: "reviws" is not a Service or ServiceEntry '
         "(reviws.ns.svc.cluster.local)"
     ]
 
@@ -1037,7 +1038,7 @@ def test_a_wildcard_entry_covers_its_hosts() -> None:
 def test_gateways_and_secrets_that_are_not_there_are_warnings() -> None:
     route = manifest("VirtualService", "hosts: [a]\ngateways: [edge]\nhttp:\n- " + TO)
     gateway = manifest("Gateway", server(HTTPS, "tls: {mode: SIMPLE, credentialName: cert}"))
-    assert "spec.gateways[0]: Gateway ns/edge is not there" in references(route, SERVICE)
+    assert "spec.gateways[0]: Gateway ns/edge not found" in references(route, SERVICE)
     assert references(gateway) == [
         'spec.servers[0].tls.credentialName: there is no Secret "cert" in any namespace; it is '
         "looked for in the one of the gateway's workload, and no TLS connection succeeds there "
@@ -1062,12 +1063,12 @@ def test_a_delegate_that_cannot_take_effect_is_a_warning() -> None:
         .replace("namespace: ns", "namespace: shop")
     )
     assert references(root, SERVICE) == [
-        "spec.http[0].delegate: VirtualService shop/d is not there; "
-        "requests skip this route until it is"
+        "spec.http[0].delegate: VirtualService shop/d not found; "
+        "requests skip this route until it exists"
     ]
     assert references(root, delegate) == [
         "spec.http[0].match: VirtualService shop/d: http[0] has no effect: "
-        "its match is no subset of this"
+        "its match is not a subset of this"
     ]
     assert references(root, delegate.replace("/b", "/a/b")) == []
     hidden = delegate.replace("spec:\n", "spec:\n  exportTo: [.]\n")
@@ -1077,7 +1078,7 @@ def test_a_delegate_that_cannot_take_effect_is_a_warning() -> None:
     ]
     whole = delegate.replace("spec:\n", "spec:\n  hosts: [a]\n")
     assert references(root, whole) == [
-        "spec.http[0].delegate: VirtualService shop/d has hosts, so it is no delegate; "
+        "spec.http[0].delegate: VirtualService shop/d has hosts, so it is not a delegate; "
         "requests skip this route"
     ]
 

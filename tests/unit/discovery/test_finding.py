@@ -51,10 +51,10 @@ def test_a_workload_is_found_by_name_type_and_namespace(asked: str, found: list[
 @pytest.mark.parametrize(
     ("asked", "problem"),
     [
-        ("nobody", "there is no workload shop/nobody: see meshctl status"),
-        ("deploy/db", "there is no workload shop/deploy/db: see meshctl status"),
-        ("deploy/we", "there is no workload shop/deploy/we: see meshctl status"),
-        ("svc/web", '"svc/web" is no workload: before the / stands one of pod, deploy, sts, ds'),
+        ("nobody", "workload shop/nobody not found: see meshctl status"),
+        ("deploy/db", "workload shop/deploy/db not found: see meshctl status"),
+        ("deploy/we", "workload shop/deploy/we not found: see meshctl status"),
+        ("svc/web", '"svc/web" is not a workload: before the / stands one of pod, deploy, sts, ds'),
     ],
 )
 def test_what_is_not_found_is_named(asked: str, problem: str) -> None:

@@ -81,7 +81,7 @@ def test_what_another_enrolled_service_has_is_captured_there() -> None:
 def test_the_first_is_named_and_the_others_are_counted() -> None:
     one = process(SESSION)
     assert remark((), "web.service") == ""
-    told = "web.service has processes outside of its cgroup, which bypass the mesh: 20 (curl) in"
+    told = "web.service has processes outside its cgroup, which bypass the mesh: 20 (curl) in"
     assert remark((one,), "web.service") == f"{told} {SESSION}"
     assert remark((one, one, one), "web.service") == f"{told} {SESSION} and 2 more"
 

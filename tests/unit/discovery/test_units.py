@@ -32,7 +32,7 @@ def test_what_is_no_service_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["web@", "web@.service"])
 def test_of_a_template_its_instances_can_be_enrolled(text: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"is a template.*; enrol its instances web@NAME"):
+    with pytest.raises(InvalidInputError, match=r"is a template.*; enroll its instances web@NAME"):
         unit_name(text)
 
 

@@ -283,7 +283,7 @@ async def _certificates(
         while isinstance(message := await connection.receive(), wire.Certificates):
             if message.certificates and predicate(message.certificates):
                 return message.certificates
-    raise AssertionError("hung up")
+    raise AssertionError("closed the connection")
 
 
 def test_what_failed_is_tried_again_the_moment_that_the_server_is_back(tmp_path: Path) -> None:
