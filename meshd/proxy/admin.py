@@ -151,6 +151,6 @@ async def _events(protocol: h11.Connection, reader: asyncio.StreamReader) -> Asy
         elif isinstance(event, h11.EndOfMessage):
             return
         elif isinstance(event, h11.ConnectionClosed):
-            raise h11.RemoteProtocolError("hung up in the middle of an answer")
+            raise h11.RemoteProtocolError("closed the connection in the middle of an answer")
         else:
             yield event

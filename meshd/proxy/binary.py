@@ -29,11 +29,11 @@ def find(proxy: ProxySettings) -> Path:
         spec = importlib.util.find_spec("envoy")
         places = list(spec.submodule_search_locations or ()) if spec else []
         if not places:
-            raise InvalidInputError(f"there is no Envoy: {_ADVICE}")
+            raise InvalidInputError(f"Envoy not found: {_ADVICE}")
         path = Path(places[0]) / "_bin" / "envoy"
         where = ""
     if not path.is_absolute():
-        raise InvalidInputError(f"{where}{path} is no absolute path")
+        raise InvalidInputError(f"{where}{path} is not an absolute path")
     try:
         executable = os.access(path, os.X_OK) and path.is_file()
         missing = not path.exists()
@@ -63,11 +63,11 @@ def check_version(path: Path) -> None:
     except subprocess.TimeoutExpired:
         raise InvalidInputError(
             f"{path} did not tell its version within {_PATIENCE:g} s: either this machine is too "
-            f"busy, or it is no Envoy; {_ADVICE}"
+            f"busy, or it is not Envoy; {_ADVICE}"
         ) from None
     found = _VERSION.search(result.stdout)
     if not found:
-        raise InvalidInputError(f"{path} is no Envoy: it does not tell its version; {_ADVICE}")
+        raise InvalidInputError(f"{path} is not Envoy: it does not tell its version; {_ADVICE}")
     version = int(found[1]), int(found[2])
     if version < OLDEST:
         raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""Composition root: each module wires the rooms of one role; ``main`` is the process around it."""
+"""The composition root: each module wires one role; ``main`` is the process around it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def main(role: str) -> int:
 
 
 async def _until_told(running: Awaitable[None]) -> None:
-    """Cancelled by a signal, as the role itself must expect at any moment."""
+    """Run until a signal cancels the task, as a role must expect at any moment."""
     task = asyncio.ensure_future(running)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,7 +59,7 @@ async def _until_told(running: Awaitable[None]) -> None:
 
 
 def expected(error: BaseException) -> str:
-    """What to tell people when it is no fault of the program; else nothing."""
+    """Return the message of an error that is no fault of the program; else nothing."""
     if isinstance(error, BaseExceptionGroup):
         reasons = [expected(one) for one in error.exceptions]
         return "; ".join(dict.fromkeys(reasons)) if all(reasons) else ""

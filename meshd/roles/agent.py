@@ -1,6 +1,6 @@
 """An agent's mesh role and its server: configuration down, workloads up, all of it kept on disk.
 
-The configuration is the server's: what is wanted otherwise is refused here, in words that name it.
+The configuration is the server's: other changes are refused here, with its name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 def decode(type_url: str, name: str, body: bytes) -> Any:
-    """An object of the configuration, or a workload. Raises InvalidInputError."""
+    """Return an object of the configuration, or a workload. Raises InvalidInputError."""
     if type_url != mcp.WORKLOAD:
         return admission.admit(mcp.decode(type_url, body))
     try:
@@ -50,7 +50,7 @@ def decode(type_url: str, name: str, body: bytes) -> Any:
 
 class Agent:
     def __init__(self, mesh: Mesh, settings: Settings, paths: Paths) -> None:
-        """Takes what was good last from disk, so that nothing waits for the server."""
+        """Load the last good state from disk, so that nothing waits for the server."""
         if not settings.server:
             raise InvalidInputError(
                 "setting server: an agent must have one; run: meshctl join SERVER --token TOKEN"
@@ -76,7 +76,7 @@ class Agent:
         mesh.worries += [lambda: self._kept.problem, self._not_renewed, self._clock_problem]
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._client.run())
             tasks.create_task(self._tell_for_ever())
@@ -90,7 +90,7 @@ class Agent:
             await self._mesh.settled_after(count)
 
     def _note_contact(self) -> None:
-        """Certificates that the server did not give before are to be asked for again now."""
+        """Ask again for certificates that the server did not give before."""
         self._mesh.contacts += 1
         self._mesh.touch()
 
@@ -108,7 +108,7 @@ class Agent:
         self._mesh.hear_of(tuple(one for one in elsewhere if one.node != self._node))
 
     def _closed(self) -> Iterator[Object]:
-        """In place of what is refused and could open something."""
+        """Yield objects in place of refused ones that could open something."""
         for url, full_name in self._inbox.refused:
             namespace, _, name = full_name.partition("/")
             if found := withheld.in_place_of(url.rpartition("/")[2], namespace, name):
@@ -129,7 +129,7 @@ class Agent:
         self._use()
 
     async def _look_for_ever(self) -> None:
-        """The file's own time says how old it is, whatever has become of this process."""
+        """Update the file's time, which says how old it is, whatever becomes of this process."""
         said = False
         while True:
             await asyncio.sleep(_CONTACT)
@@ -150,12 +150,13 @@ class Agent:
     # ---- what people ask
 
     def changed(self, request: wire.Apply | wire.DeleteNamed) -> wire.Message:
-        """What changes nothing is fine; anything else is the server's. Raises InvalidInputError."""
+        """Accept a request that changes nothing; anything else is the server's. Raises
+        InvalidInputError."""
         services = self._mesh.snapshot.services.values()
         return following.answer(self._mesh.store, request, self._server, services)
 
     def _clock_problem(self) -> str:
-        """Empty when both clocks say the same, or it is not known what the server's says."""
+        """Return a problem of the clocks; empty if they agree, or the server's is unknown."""
         theirs = self._client.server_time
         return clocks.difference(time.time(), theirs, f"server {self._server}") if theirs else ""
 

@@ -1,4 +1,4 @@
-"""The capture role: serves capture.sock. Must never import grpc, which does not survive fork."""
+"""The capture role: serves capture.sock. It must never import grpc, which does not survive fork."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from meshd.settings import Paths, Settings
 
 
 async def run(settings: Settings, paths: Paths) -> None:
-    """Until cancelled. Raises MeshdError when it cannot start."""
+    """Run until cancelled. Raises MeshdError if the role cannot start."""
     if os.geteuid() != 0:
         raise InvalidInputError("the capture role enters namespaces: it must be started by root")
     mesh = accounts.uid_of("mesh", settings.user)

@@ -1,4 +1,4 @@
-"""What meshctl and registrars ask of the mesh role, and what they are answered."""
+"""The mesh role's answers to meshctl and registrars."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Control:
     def __init__(
         self, mesh: Mesh, settings: Settings, paths: Paths, agent: Agent | None = None
     ) -> None:
-        """``agent``: what takes the configuration from a server, if that is where it is."""
+        """Wire the answers; ``agent``: takes the configuration from a server, if there is one."""
         self._mesh = mesh
         self._agent = agent
         self._role = settings.role
@@ -138,8 +138,10 @@ class Control:
         return answer
 
     async def _file_problems(self, objects: list[Object]) -> tuple[str, ...]:
-        """What is wrong on this node with the files that some objects name; nothing when the
-        identity role, which reads them, does not answer."""
+        """Return what is wrong on this node with the files that some objects name.
+
+        Nothing is returned if the identity role, which reads the files, does not answer.
+        """
         if not (names := file_references.names_of(objects)):
             return ()
         try:
@@ -157,7 +159,7 @@ class Control:
         request: wire.Apply | wire.DeleteNamed,
         before: Collection[str],
     ) -> wire.Message:
-        """``before``: what was not in force before the change."""
+        """Return the answer to a change; ``before``: what was not in force before the change."""
         if isinstance(answer, wire.Rejected) or request.dry_run or request.wait <= 0:
             return answer
         mesh = self._mesh
@@ -181,7 +183,8 @@ class Control:
         return msgspec.structs.replace(answer, refused=refused)
 
     def _entries(self) -> Mapping[Key, Object]:
-        """Of members of WorkloadGroups: they come and go with their nodes and are not stored."""
+        """Return the entries of WorkloadGroups' members: they come and go with nodes and are not
+        stored."""
         return groups.entries((*self._mesh.roster(self._node), *self._mesh.elsewhere))
 
     # ---- what is so
@@ -219,7 +222,8 @@ class Control:
         )
 
     async def _roles(self) -> tuple[wire.RoleStatus, ...]:
-        """Empty when the supervisor does not answer: the rest is still worth showing."""
+        """Return the roles; none if the supervisor does not answer, since the rest is still
+        useful."""
         try:
             answer = await channel.call(
                 self._paths.socket("supervisor"), wire.Children(), timeout=_QUESTION_TIMEOUT
@@ -229,7 +233,7 @@ class Control:
         return answer.children if isinstance(answer, wire.ChildStates) else ()
 
     async def _nodes(self) -> wire.NodeStatuses:
-        """Empty when the server role does not answer, or there is none."""
+        """Return the nodes; none if the server role does not answer, or does not run."""
         if self._role != "server":
             return wire.NodeStatuses(())
         try:
@@ -254,7 +258,7 @@ class Control:
         return wire.Objects(tuple(found))
 
     def _names_by_pool(self) -> list[list[str]]:
-        """Of connected members. Raises NotReadyError when there are none."""
+        """Return the names of connected members. Raises NotReadyError if there are none."""
         members = self._mesh.xds.members()
         found = [[one.name for one in members if one.pool is pool] for pool in Pool]
         if not any(found):

@@ -1,4 +1,4 @@
-"""Has the mesh know the services of this host that its configuration declares."""
+"""Registers the services of this host that the configuration declares."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Declarations:
         mesh.own.subscribe(self._changed.set)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             self._changed.clear()
             try:

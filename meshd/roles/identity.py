@@ -41,7 +41,7 @@ _SHORTEST_LIFETIME: Final = 2.0
 
 
 async def run(settings: Settings, paths: Paths) -> None:
-    """Until cancelled. Raises MeshdError when it cannot start."""
+    """Run until cancelled. Raises MeshdError if the role cannot start."""
     chosen = settings.identity
     _check(chosen)
     # A core file would hold every key.
@@ -85,7 +85,7 @@ async def run(settings: Settings, paths: Paths) -> None:
 
 
 def _authority(settings: Settings, paths: Paths, server: Server, files: FileSecrets) -> Identities:
-    """The node's own authority, and if it is a server, that of others too."""
+    """Return the identities of a node with its own authority; a server signs for others, too."""
     chosen = settings.identity
     directory = paths.keys
     signer = Standalone(Store(directory, chosen.trust_domain, chosen.ca_lifetime), time.time())
@@ -111,7 +111,8 @@ def _authority(settings: Settings, paths: Paths, server: Server, files: FileSecr
 def _agent(
     settings: Settings, paths: Paths, server: Server, files: FileSecrets
 ) -> tuple[Remote, Identities]:
-    """The authority is elsewhere: what it gives is kept on disk."""
+    """Return the identities of an agent, whose certificates come from its server and are kept on
+    disk."""
     chosen = settings.identity
     remote = Remote(
         settings.server,
@@ -147,7 +148,7 @@ async def _no_server(message: wire.AnyMessage) -> wire.Message:
     asked = wire.CreateToken | wire.ListTokens | wire.DeleteToken | wire.ListNodes
     if isinstance(message, asked):
         raise InvalidInputError(
-            "other nodes cannot join this one: it is no server; set role: server in meshd.yaml, "
+            "other nodes cannot join this one: it is not a server; set role: server in meshd.yaml, "
             "then systemctl reload meshd"
         )
     raise InvalidInputError(f"the identity role does not take {type(message).__name__}")

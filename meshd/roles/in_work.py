@@ -1,4 +1,4 @@
-"""What the mesh role puts in force at this moment, so that the next one knows what it died of.
+"""Records what the mesh role is putting in force, so that the next one knows what it died of.
 
 Where the configuration comes from a server, its records are noted where they come in.
 """
@@ -29,7 +29,7 @@ _PROVEN: Final = 1.0
 
 
 class InWork:
-    """``own``: the configuration was applied here."""
+    """The record. ``own``: the configuration was applied here."""
 
     def __init__(self, path: Path, store: Store, *, own: bool = True) -> None:
         self.attempts = Attempts(path)
@@ -50,7 +50,7 @@ class InWork:
         return self.attempts.working
 
     def settled(self, names: Collection[str]) -> None:
-        """They are in force."""
+        """Note that records are in force."""
         if names:
             asyncio.get_running_loop().call_later(_PROVEN, self._done, names)
 
@@ -65,7 +65,7 @@ class InWork:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def ended(self) -> None:
-        """The role ends as it was told to."""
+        """Note that the role ends as it was told to."""
         self.attempts.done()
 
     # ---- objects
@@ -100,7 +100,8 @@ class InWork:
     def elsewhere(
         self, told: Iterable[Workload], before: Iterable[Workload], *, starting: bool
     ) -> tuple[Workload, ...]:
-        """Those that are to be put in force. ``starting``: they are from this node's own disk."""
+        """Return the workloads to put in force. ``starting``: they are from this node's own
+        disk."""
         if not self._own:
             return tuple(told)
         kept = tuple(one for one in told if not self.attempts.why_left_out(_name(one), ""))
@@ -115,7 +116,7 @@ class InWork:
 
 
 def _name(workload: Workload) -> str:
-    """Whatever a node says of it: a node that is hostile may say many things."""
+    """Return a name of bounded length: a hostile node may report anything."""
     return f"{_WORKLOAD}{workload.node}/{workload.uid}"
 
 

@@ -1,4 +1,4 @@
-"""What tells a machine, and its running at this moment, from its clones."""
+"""What tells a machine, and its present run, from its clones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _MACHINE: Path = Path("/etc/machine-id")
 
 
 def instance_of(run: Path) -> str:
-    """The same in all processes of a node until it restarts, and another one in each clone.
+    """Return a value that is the same in all processes of a node until it restarts, and differs in
+    clones.
 
     Containers share the kernel's boot id with their host: the run directory tells them apart.
     """
@@ -33,8 +34,11 @@ def machine() -> str:
 
 
 def is_kept(path: Path) -> bool:
-    """It is another one at each boot where systemd mounts it over a file that cannot be written
-    (machine-id(5)), or has none that is its own yet."""
+    """Return whether a machine-id is kept over boots.
+
+    It is not where systemd mounts it over a file that cannot be written (machine-id(5)), or has
+    none that is its own yet.
+    """
     try:
         return path.stat().st_dev == path.parent.stat().st_dev
     except OSError:

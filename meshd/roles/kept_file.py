@@ -1,4 +1,4 @@
-"""A file that holds the newest of some state, or will as soon as the disk lets it."""
+"""A file that holds the newest of some state, or will as soon as the disk allows it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _AGAIN: Final = 5.0
 
 
 class KeptFile:
-    """``content`` gives what is to be in it; ``changed`` is called when ``problem`` is another."""
+    """The file. ``content`` returns what is to be in it; ``changed`` is called when ``problem`` has
+    changed."""
 
     def __init__(
         self, path: Path, content: Callable[[], bytes], changed: Callable[[], None] = lambda: None
@@ -30,22 +31,22 @@ class KeptFile:
 
     @property
     def problem(self) -> str:
-        """Empty when it is written."""
+        """Return why the file is not written; empty if it is."""
         return self._unwritten.problem
 
     def touch(self) -> None:
-        """What is in it is not the newest."""
+        """Note that the content is not the newest."""
         self._stale.set()
 
     async def run(self) -> None:
-        """Until cancelled. Whatever comes while one state is being written goes into the next."""
+        """Write until cancelled; changes during one write go into the next."""
         while True:
             await self._stale.wait()
             self._stale.clear()
             try:
                 await asyncio.to_thread(applied.replace, self.path, self._content())
             except MeshdError as error:
-                self._note(f"{error}; what is in force would not outlive a restart")
+                self._note(f"{error}; the current state would be lost on restart")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_AGAIN):
                         await self._stale.wait()

@@ -1,7 +1,7 @@
-"""A connection to another role that is kept for ever: the newest message is what counts.
+"""A permanent connection to another role, on which the newest message counts.
 
-Both ends tell the whole of what they want or see each time, so that after a break nothing but the
-newest message has to be sent again.
+Both ends send the whole of what they want or see each time, so that after a break only the newest
+message has to be sent again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST_PAUSE: Final = 2.0
 
 
 class Link:
-    """Tells a role what is wanted, and passes on what it answers."""
+    """Sends a role what is wanted, and passes on its answers."""
 
     def __init__(self, path: Path, receive: Callable[[wire.AnyMessage], None]) -> None:
         self._path = path
@@ -32,13 +32,13 @@ class Link:
         self._changed = asyncio.Event()
 
     def tell(self, message: wire.Message) -> None:
-        """What is wanted from now on. The same as before is not sent again."""
+        """Send what is wanted from now on, unless it is the same as before."""
         if message != self._wanted:
             self._wanted = message
             self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         pause, said = _FIRST_PAUSE, ""
         while True:
             try:
@@ -53,7 +53,7 @@ class Link:
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _talk(self, connection: channel.Connection) -> None:
-        """Until the other end is gone."""
+        """Talk until the other end is gone."""
         self._changed.set()
         sender = asyncio.create_task(self._send(connection))
         try:

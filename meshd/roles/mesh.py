@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 async def run(settings: Settings, paths: Paths) -> None:
-    """Until cancelled."""
+    """Run until cancelled."""
     mesh = Mesh(settings, paths)
     state = StateDirectory(paths.lib)
     mesh.worries.append(state.look)

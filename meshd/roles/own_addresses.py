@@ -1,4 +1,4 @@
-"""This host's own addresses, as they are now, for whoever depends on them."""
+"""This host's own addresses at present."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OwnAddresses:
         self._subscribers.append(changed)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         watch = addresses.Watch(self.look)
         try:
             self.look()  # whatever came before the watch
@@ -29,7 +29,7 @@ class OwnAddresses:
             watch.close()
 
     def look(self) -> None:
-        """Something may have changed."""
+        """Look at the addresses, which may have changed."""
         before = self.preferred, self.every
         self._look()
         if before != (self.preferred, self.every):

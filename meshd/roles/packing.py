@@ -1,4 +1,4 @@
-"""Compiled messages → resources, each packed once."""
+"""Packs compiled messages as resources, each once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from meshd.xds.resources import Resource, Resources, pack
 
 
 class Packer:
-    """Messages to resources; the same message gives the same resource again."""
+    """Packs messages; the same message gives the same resource again."""
 
     def __init__(self) -> None:
         self._packed: dict[int, tuple[Any, Resource]] = {}

@@ -1,4 +1,4 @@
-"""Asks the supervisor to run probes that are programs: this role has no right to, on purpose."""
+"""Has the supervisor run probes that are programs, since this role has no right to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SPARE: Final = 5.0
 
 
 async def run(socket: Path, workload: Workload, command: tuple[str, ...], seconds: float) -> bool:
-    """Whether it ends well within ``seconds``, with the rights of the workload."""
+    """Return whether the program succeeds within ``seconds``, with the rights of the workload."""
     request = wire.RunProbe(command, seconds, workload.uid)
     try:
         answer = await channel.call(socket, request, timeout=seconds + _SPARE)

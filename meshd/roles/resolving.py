@@ -1,4 +1,4 @@
-"""Keeps the resolvers' tables at what the mesh's services are, and has them read."""
+"""Keeps the resolvers' tables equal to the mesh's services, and has them read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PATIENCE: Final = 0.2
 
 
 class Resolving:
-    """``changed`` is called when the resolvers have read what was written last."""
+    """The resolvers' tables. ``changed`` is called when the resolvers have read the newest ones."""
 
     def __init__(self, paths: Paths, settings: MeshSettings, changed: Callable[[], None]) -> None:
         self._directory = paths.resolver_run
@@ -63,16 +63,16 @@ class Resolving:
 
     @property
     def is_read(self) -> bool:
-        """Whether the resolvers answer with what the services are."""
+        """Return whether the resolvers answer with the present services."""
         return self._read == self._written
 
     @property
     def resolvers(self) -> dict[str, str]:
-        """Addresses of those that namespaces have to themselves, once they have answered."""
+        """Return the addresses of namespaces' own resolvers that have answered."""
         return {name: one for name, one in self._addresses.items() if one in self._answering}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._supervisor.run())
             tasks.create_task(self._ask())
@@ -82,7 +82,10 @@ class Resolving:
     def follow(
         self, services: Mapping[str, ServiceRecord], workloads: Collection[Workload]
     ) -> None:
-        """``workloads``: of this node. Raises SystemRefusedError: the tables cannot be written."""
+        """Write the tables for these; ``workloads``: of this node.
+
+        Raises SystemRefusedError if the tables cannot be written.
+        """
         namespaces = {workload.namespace for workload in workloads}
         self._search = domains(
             self._settings.domain,
@@ -114,7 +117,7 @@ class Resolving:
     def _write(
         self, one: View, services: Iterable[ServiceRecord], namespaces: Iterable[str] = ()
     ) -> tuple[frozenset[tuple[str, str]], bool]:
-        """The view's marks, and whether anything is new."""
+        """Write a view; return its marks, and whether anything is new."""
         domain, wild = self._settings.domain, server(one.wildcards_address, self._settings)
         told = tables(
             services, domain, wild, self._search, namespaces, overlaid=bool(one.namespace)
@@ -131,9 +134,11 @@ class Resolving:
             return
         if changed and nobody:
             listed = ", ".join(address for address, _ in upstreams(self._settings))
-            _log.warning("no resolver outside takes queries (%s refuse them)", listed, extra=_EVENT)
+            _log.warning(
+                "no outside resolver accepts queries (%s refuse them)", listed, extra=_EVENT
+            )
         elif changed:
-            _log.info("a resolver outside takes queries again", extra=_EVENT)
+            _log.info("an outside resolver accepts queries again", extra=_EVENT)
         if changed:
             self._tell()
 
@@ -159,8 +164,11 @@ class Resolving:
     async def _learn(
         self, known: set[tuple[str, str]], marks: frozenset[tuple[str, str]], patience: float
     ) -> bool:
-        """Whether all marks are ``known`` now. Those that were need not be asked again: on a busy
-        machine some answers are late each time, and hardly ever none of them."""
+        """Return whether all marks are ``known`` now.
+
+        Marks that were known are not asked again: on a busy machine some answers are late each
+        time, and hardly ever none of them.
+        """
         known &= marks
         for address, name in sorted(marks - known):
             if await knows(self._settings.dns_port, name, address, patience):

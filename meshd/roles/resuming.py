@@ -1,5 +1,8 @@
-"""Starts services of the host that did not survive being started while the mesh could not serve
-them: see ``discovery.held_starts``."""
+"""Restarts services of the host that failed when they were started before the mesh could serve
+them.
+
+See ``discovery.held_starts``.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class Resuming:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def served(self, host: HostService) -> None:
-        """The mesh serves it now. May be told again and again."""
+        """Note that the mesh serves a service now; may be repeated."""
         if host.unit and host.unit not in self._tasks and self._starts.has(host.unit):
             self._tasks[host.unit] = asyncio.create_task(self._see_to(host.unit))
 
@@ -59,6 +62,6 @@ class Resuming:
 
 
 def _start_again(unit: str) -> None:
-    """With the sockets that were held as it was, and failed with it."""
+    """Start a unit with the sockets that were held and failed with it."""
     systemd = Systemd()
     systemd.start_again(unit, *systemd.look(unit).sockets)

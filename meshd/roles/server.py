@@ -1,7 +1,8 @@
-"""The server role: what other nodes reach on the network, and nothing of this node's own traffic.
+"""The server role: serves other nodes over the network, and nothing of this node's own traffic.
 
-A process of its own, because it reads what strangers send: it holds no key but that of its own
-certificate. Tokens and the authority are the identity role's, the configuration is the mesh role's.
+It is a process of its own, because it reads what strangers send: it holds no key but that of its
+own certificate. Tokens and the authority are the identity role's, the configuration is the mesh
+role's.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _PACKING = "what nodes are told"
 
 
 async def run(settings: Settings, paths: Paths) -> None:
-    """Until cancelled. Raises MeshdError when it cannot start."""
+    """Run until cancelled. Raises MeshdError if the role cannot start."""
     server = Server(settings, paths)
     await server.certificate.wait()
     server.nodes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ async def run(settings: Settings, paths: Paths) -> None:
 
 
 class Server:
-    """Joins what nodes ask with who can answer it."""
+    """Connects the requests of nodes with the roles that answer them."""
 
     def __init__(self, settings: Settings, paths: Paths) -> None:
         self._identity = paths.socket("identity")
@@ -153,7 +154,7 @@ class Server:
         self.mesh.tell(wire.Follow(rosters.workloads_of(self.plane.rosters)))
 
     def shared(self, message: wire.AnyMessage) -> None:
-        """The mesh role tells what nodes are to know."""
+        """Take what nodes are to know from the mesh role."""
         if not isinstance(message, wire.Shared):
             return
         if message.objects is not None:
@@ -174,8 +175,10 @@ class Server:
     def _pack(
         self, objects: tuple[dict[str, Any], ...], workloads: tuple[Workload, ...]
     ) -> tuple[Resources, dict[str, Resource]]:
-        """What all nodes are to know, and Secrets by name. What is as it was is kept; what no
-        message can hold is left out and said."""
+        """Return what all nodes are told, and Secrets by name.
+
+        Unchanged parts are kept; what no message can hold is left out and reported.
+        """
         now: dict[str, tuple[Any, Resource]] = {}
         problems: list[str] = []
         if not self._attempts.knows(_PACKING):

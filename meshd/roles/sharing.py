@@ -1,6 +1,7 @@
-"""A server's mesh role and its server role: what other nodes are to know, and what they tell.
+"""Connects a server's mesh role with its server role: what other nodes are told, and what they
+report.
 
-What they told last is on disk here, so that endpoints on other nodes outlive every process.
+Their last reports are kept on disk here, so that endpoints on other nodes outlive every process.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class Sharing:
-    """``record``: the file of what other nodes told. ``handle`` answers all other requests."""
+    """The exchange. ``record``: the file of reports. ``handle`` answers all other requests."""
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class Sharing:
             await self._mesh.settled_after(count)
 
     def _to_json(self, found: Object) -> dict[str, Any]:
-        """An object never changes, so its JSON is made once."""
+        """Return an object's JSON, which is made once, since an object never changes."""
         known = self._json.get(id(found))
         if known is None or known[0] is not found:
             known = self._json[id(found)] = (found, to_json(found))

@@ -1,5 +1,8 @@
-"""Can anything be written where meshd's state is? Told before somebody needs it: nothing that is in
-force needs a disk, so that otherwise it is found out at the next change, or never."""
+"""Checks whether meshd's state directory can be written, before that is needed.
+
+Nothing that is in force needs a disk, so that a failure would otherwise show at the next change, or
+never.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,13 @@ class StateDirectory:
         self._unwritten = Unwritten(path, "disk", "can be written again")
 
     async def watch(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         while True:
             self.look()
             await asyncio.sleep(_LOOK)
 
     def look(self) -> str:
-        """What is wrong now, empty when nothing is. In the journal it is said once."""
+        """Return the present problem, empty if there is none. The journal gets it once."""
         self._unwritten.note(self._judge())
         return self._unwritten.problem
 
@@ -43,7 +46,7 @@ class StateDirectory:
 
 
 def why_not(found: os.statvfs_result) -> str:
-    """Why nothing can be written to a file system by who is not root, statvfs(3)."""
+    """Return why a user other than root cannot write to a file system, statvfs(3)."""
     if found.f_flag & os.ST_RDONLY:
         return os.strerror(errno.EROFS)
     # Some file systems have no fixed number of files.

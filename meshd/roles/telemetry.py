@@ -1,4 +1,4 @@
-"""The telemetry role: listens on an address and serves what the telemetry room has to tell."""
+"""The telemetry role: listens on an address and serves metrics and the web page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 async def run(settings: Settings, paths: Paths) -> None:
-    """Until cancelled. Raises SystemRefusedError when the address is not to be had."""
+    """Run until cancelled. Raises SystemRefusedError if the address is not available."""
     wanted = settings.telemetry
     with contextlib.closing(bind(wanted.address, wanted.port)) as listener:
         port = listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Whether a configuration that is wanted can be put in force, tried before it is."""
+"""Tries whether a wanted configuration can be put in force, before it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from meshd.xds import mcp
 def refused(
     snapshot: Snapshot, after: Mapping[Key, Object], changed: Collection[Key]
 ) -> tuple[str, ...]:
-    """What cannot be compiled, a line each. Raises InvalidInputError."""
+    """Return a line for each part that cannot be compiled. Raises InvalidInputError."""
     trial = Isolating(Compiler(), Compiler)
     clients = trial_clients(snapshot, changed)
     trial.compile(msgspec.structs.replace(snapshot, workloads=clients), clients)

@@ -98,7 +98,7 @@ def _proven(rows: Iterable[wire.WorkloadStatus]) -> Metric:
 def _unprotected(rows: Iterable[wire.WorkloadStatus]) -> Metric:
     family = GaugeMetricFamily(
         "meshd_workload_unprotected",
-        "1 when the workload's traffic passes outside the mesh, as failure_policy: open has it.",
+        "1 when the workload's traffic bypasses the mesh (failure_policy: open).",
         labels=["namespace", "workload"],
     )
     for row in rows:
@@ -109,13 +109,13 @@ def _unprotected(rows: Iterable[wire.WorkloadStatus]) -> Metric:
 def _interruptions(rows: Iterable[wire.WorkloadStatus]) -> Iterator[Metric]:
     times = CounterMetricFamily(
         "meshd_workload_interruptions",
-        "How often others took the workload out of the mesh by changing rules; program: who did it,"
-        " empty where the kernel does not tell.",
+        "Foreign changes of rules that took the workload out of the mesh, by program (empty if "
+        "unknown).",
         labels=["namespace", "workload", "program"],
     )
     seconds = CounterMetricFamily(
         "meshd_workload_interrupted_seconds",
-        "From each such change to its repair, all together.",
+        "Total time from such changes to their repair.",
         labels=["namespace", "workload"],
     )
     for row in rows:
@@ -159,10 +159,14 @@ def _certificates(rows: Iterable[wire.WorkloadStatus], trust_domain: str) -> Met
 
 def _proxies(proxies: Iterable[wire.ProxyStatus]) -> Iterator[Metric]:
     connected = GaugeMetricFamily(
-        "meshd_proxy_connected", "1 when the proxy takes its configuration.", labels=["proxy"]
+        "meshd_proxy_connected",
+        "1 when the proxy is connected to the xDS server.",
+        labels=["proxy"],
     )
     synced = GaugeMetricFamily(
-        "meshd_proxy_synced", "1 when the proxy has all of it, accepted.", labels=["proxy"]
+        "meshd_proxy_synced",
+        "1 when the proxy has accepted the newest configuration.",
+        labels=["proxy"],
     )
     for proxy in proxies:
         connected.add_metric([proxy.name], int(proxy.connected))
@@ -173,19 +177,17 @@ def _proxies(proxies: Iterable[wire.ProxyStatus]) -> Iterator[Metric]:
 
 def _processes(processes: Iterable[wire.RoleStatus], costs: Mapping[int, Cost]) -> Iterator[Metric]:
     label = ["process"]
-    running = GaugeMetricFamily("meshd_process_running", "1 when it runs.", labels=label)
+    running = GaugeMetricFamily("meshd_process_running", "1 when the process runs.", labels=label)
     restarts = CounterMetricFamily(
-        "meshd_process_restarts", "Times that it had to be started again.", labels=label
+        "meshd_process_restarts", "Restarts of the process.", labels=label
     )
     started = GaugeMetricFamily(
-        "meshd_process_start_time_seconds", "When it was started last.", labels=label
+        "meshd_process_start_time_seconds", "Time of the last start.", labels=label
     )
     resident = GaugeMetricFamily(
-        "meshd_process_resident_memory_bytes", "Memory that it has.", labels=label
+        "meshd_process_resident_memory_bytes", "Resident memory of the process.", labels=label
     )
-    cpu = CounterMetricFamily(
-        "meshd_process_cpu_seconds", "Time that it has had on a core.", labels=label
-    )
+    cpu = CounterMetricFamily("meshd_process_cpu_seconds", "CPU time of the process.", labels=label)
     for process in processes:
         cost = costs.get(process.pid)
         running.add_metric([process.name], int(cost is not None))

@@ -31,7 +31,7 @@ class Subnet:
         try:
             network = ipaddress.IPv4Network(text)
         except ValueError as error:
-            raise InvalidInputError(f"{text!r} is no IPv4 network: {error}") from None
+            raise InvalidInputError(f"{text!r} is not an IPv4 network: {error}") from None
         if not 16 <= network.prefixlen <= 28:
             raise InvalidInputError(f"{text}: a testbed's network has a prefix of 16 to 28 bits")
         return cls(network)

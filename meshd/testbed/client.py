@@ -289,7 +289,7 @@ def _why(pod: PodState) -> str:
     what += pod.problem or pod.state.lower()
     failed = next((each for each in pod.containers if each.restarts and not each.ready), None)
     if failed and (line := _last_line(Path(failed.log))):
-        what += f"; its last words: {line}"
+        what += f"; its last output: {line}"
     return what
 
 

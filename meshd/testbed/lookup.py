@@ -109,6 +109,8 @@ class Lookup:
         except UnicodeDecodeError:
             text = "\0"
         if "\0" in text:
-            self.error(path, "is no text, which a variable's value has to be; mount it as a volume")
+            self.error(
+                path, "is not text, which a variable's value has to be; mount it as a volume"
+            )
             return None
         return text

@@ -1,1 +1,1 @@
-"""Hands resources to the proxies over delta ADS, and keeps account of what each of them has."""
+"""Serves resources to the proxies over delta ADS, and tracks what each of them has."""

@@ -82,7 +82,7 @@ class Front:
         self._server: asyncio.Server | None = None
 
     async def listen(self, address: str, port: int) -> int:
-        """Gives the port. Raises SystemRefusedError."""
+        """Listen and return the port. Raises SystemRefusedError."""
         try:
             self._server = await asyncio.start_server(
                 self._begin, address or None, port, backlog=1024
@@ -119,7 +119,7 @@ class Front:
         return connection.peer
 
     def admitted(self, peer: Peer) -> None:
-        """From now on the connections that it has made requests on are the node's, and may last."""
+        """Count the connections of an admitted node as the node's, which may last."""
         for connection in [each for each in self._named.values() if each.peer == peer]:
             if not connection.node:
                 self._leave(connection)
@@ -188,7 +188,7 @@ class Front:
     async def _behind(
         self, connection: _Connection
     ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A connection to gRPC that it can tell from all others."""
+        """Open a connection to gRPC that gRPC can tell from all others."""
         name = f"meshd-node-{secrets.token_hex(16)}"
         peer = f"unix-abstract:{name}"
         end = socket.socket(socket.AF_UNIX)
@@ -208,7 +208,7 @@ class Front:
 
 
 def source_of(name: Any) -> str:
-    """Whom a connection is counted for, by its peer's name as sockets have it."""
+    """Return the source that a connection is counted for, from the peer's name of its socket."""
     try:
         address = ipaddress.ip_address(name[0].partition("%")[0])
     except (TypeError, ValueError, IndexError, AttributeError):
@@ -225,13 +225,13 @@ def _end(connection: _Connection | None) -> None:
 
 
 async def _upwards(tls: Tls, writer: asyncio.StreamWriter) -> None:
-    """Until one end is closed."""
+    """Copy until one end is closed."""
     while data := await tls.read():
         writer.write(data)
         await writer.drain()
 
 
 async def _downwards(reader: asyncio.StreamReader, tls: Tls) -> None:
-    """Until one end is closed."""
+    """Copy until one end is closed."""
     while data := await reader.read(_CHUNK):
         await tls.write(data)

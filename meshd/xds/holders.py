@@ -47,9 +47,9 @@ class Holders:
 
     @contextlib.asynccontextmanager
     async def held(self, node: str, instance: str, kind: str) -> AsyncGenerator[None]:
-        """Within the block the name, and the stream of this kind, is this machine's.
+        """Hold the name, and the stream of this kind, for this machine within the block.
 
-        Raises InvalidInputError when it is another's.
+        Raises InvalidInputError if they are another machine's.
         """
         holder = await self._hold(node, instance, kind)
         try:
@@ -68,7 +68,7 @@ class Holders:
             raise InvalidInputError(_refusal(node))
 
     def problem(self, node: str) -> str:
-        """Empty when no other machine has asked for the name of late."""
+        """Return the problem if another machine has asked for the name of late; else empty."""
         said, at = self._conflicts.get(node, ("", 0.0))
         return said if self._clock() <= at + _SHOWN else ""
 

@@ -1,7 +1,7 @@
-"""What a node has got from its control plane: the last good version of each resource. Pure.
+"""What a node has received from its server: the last good version of each resource. Pure.
 
-A resource that does not decode is refused by name; its version before stays, and all others are
-taken.
+A resource that does not decode is refused by name; its previous version stays, and all others are
+accepted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is kept on disk."""
+    """The state on disk."""
 
     resources: dict[str, dict[str, Held]]
 
@@ -32,7 +32,8 @@ Decode = Callable[[str, str, bytes], Any]
 
 
 class Inbox:
-    """``attempts``: what a process has died of is not taken, and the version before stays."""
+    """The resources. ``attempts``: a record of which a process died is refused, and the previous
+    version stays."""
 
     def __init__(self, decode: Decode, attempts: Attempts | None = None) -> None:
         self._decode = decode
@@ -46,7 +47,7 @@ class Inbox:
         return {name: held.version for name, held in self._held.get(type_url, {}).items()}
 
     def values(self, type_url: str) -> Mapping[str, Any]:
-        """By name."""
+        """Return the values by name."""
         return self._values.get(type_url, {})
 
     def take(
@@ -57,8 +58,10 @@ class Inbox:
         *,
         starting: bool = False,
     ) -> tuple[bool, str]:
-        """Whether anything is another than before, and why something was refused, if so.
-        ``starting``: it was taken before."""
+        """Take resources; return whether anything changed, and why something was refused, if so.
+
+        ``starting``: the resources were taken before.
+        """
         held = self._held.setdefault(type_url, {})
         values = self._values.setdefault(type_url, {})
         changed = False
@@ -108,7 +111,7 @@ class Inbox:
         return msgspec.msgpack.encode(_State(self._held))
 
     def load(self, data: bytes) -> tuple[str, ...]:
-        """What ``dump`` gave; tells what of it cannot be used. Raises InvalidInputError."""
+        """Load what ``dump`` returned; return what of it is unusable. Raises InvalidInputError."""
         try:
             state = msgspec.msgpack.decode(data, type=_State)
         except UNDECODABLE as error:

@@ -1,4 +1,4 @@
-"""What one node is told on its delta ADS stream, and when. Pure.
+"""The content and order of one node's delta ADS stream. Pure.
 
 Types do not depend on each other here: a node compiles from all of them together.
 """
@@ -12,16 +12,17 @@ from meshd.xds.subscription import Accepted, Refused, Rejection, Request, Respon
 
 
 class NodeStream:
-    """Feed it requests and publications; then send what ``next`` gives, until it gives None."""
+    """A state machine: feed it requests and publications; send what ``next`` returns, until it
+    returns None."""
 
     def __init__(self, resources: Resources | None = None) -> None:
-        """None: nothing was published yet, so that nothing can be said to a node."""
+        """Begin; None: nothing was published yet, so that nothing can be said to a node."""
         self._resources = resources
         self._subscriptions: dict[str, Subscription] = {}
         self._count = 0
 
     def receive(self, request: Request) -> Accepted | Refused | None:
-        """Tells what the node did with a response, if the request says that."""
+        """Take a request; return what the node did with a response, if the request says so."""
         url = request.type_url
         subscription = self._subscriptions.setdefault(url, Subscription(url))
         published = self._published(url)
@@ -30,14 +31,14 @@ class NodeStream:
         return answered
 
     def publish(self, resources: Resources, changed: Mapping[str, Iterable[str]]) -> None:
-        """``changed``: at least the names in which they differ from those before, by type."""
+        """Publish; ``changed``: at least the names that differ from those before, by type."""
         self._resources = resources
         for url, names in changed.items():
             if subscription := self._subscriptions.get(url):
                 subscription.changed(names, resources.of_type(url))
 
     def next(self) -> Response | None:
-        """The next response. It counts as sent."""
+        """Return the next response, which counts as sent."""
         if self._resources is None:
             return None
         for url, subscription in self._subscriptions.items():
@@ -51,7 +52,7 @@ class NodeStream:
 
     @property
     def synced(self) -> bool:
-        """The node has all that it asked for."""
+        """Return whether the node has all that it asked for."""
         return self._resources is not None and not any(
             one.waiting or one.rejected or one.due(self._published(url))
             for url, one in self._subscriptions.items()
@@ -59,7 +60,7 @@ class NodeStream:
 
     @property
     def rejections(self) -> dict[tuple[str, str], Rejection]:
-        """By type URL and name."""
+        """Return the rejections by type URL and name."""
         return {
             (url, name): rejection
             for url, subscription in self._subscriptions.items()

@@ -1,4 +1,4 @@
-"""The streams that nodes have open, and how they end before their time.
+"""The open streams of nodes, and their early end.
 
 What a stream was allowed for may end while it is open: the certificate that it began with, or the
 node's membership.
@@ -19,7 +19,8 @@ _LONGEST_SLEEP: Final = 60.0
 
 
 class Stream:
-    """``cut`` is done when it has to end, and gives the reason; ``closed``: when it has."""
+    """An open stream. ``cut`` is done when it has to end, and gives the reason; ``closed``: when it
+    has."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -49,7 +50,7 @@ class OpenStreams:
             stream.closed.set()
 
     async def cut(self, node: str, reason: str) -> None:
-        """All of a node's. They have ended when this returns."""
+        """Cut all streams of a node; they have ended when this returns."""
         ending = [stream for stream in self._streams if stream.peer.node == node]
         for stream in ending:
             stream.end(reason)
@@ -57,7 +58,7 @@ class OpenStreams:
             await stream.closed.wait()
 
     async def cut_ended_for_ever(self) -> None:
-        """Each when the certificate ends that it began with."""
+        """Cut each stream when the certificate ends that it began with."""
         while True:
             self._changed.clear()
             now = self._clock()

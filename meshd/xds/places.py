@@ -1,7 +1,7 @@
-"""The places that a server has for connections, and which of them gives way when there are none.
+"""The places of a server for connections, and which connection gives way when there are none. Pure.
 
-Pure. Whoever comes is let in, and the oldest connection of whoever has most ends: honest clients
-are through with a handshake in moments, so it is those that hold connections open that lose them.
+A newcomer is always admitted, and the oldest connection of the owner with the most ends: honest
+clients complete a handshake in moments, so connections that are held open are lost.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Places(Generic[T]):
-    """At most ``most`` in all, ``most_of_one`` of each owner."""
+    """At most ``most`` places in all, ``most_of_one`` for each owner."""
 
     def __init__(self, most: int, most_of_one: int) -> None:
         self._most = most
@@ -35,7 +35,7 @@ class Places(Generic[T]):
         return None
 
     def leave(self, owner: str, who: T) -> None:
-        """Also one that has left before."""
+        """Give up a place, perhaps one that was given up before."""
         held = self._held.get(owner, {})
         if who not in held:
             return

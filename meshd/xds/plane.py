@@ -229,7 +229,7 @@ class Plane:
                 await context.write(msgspec.json.encode(Taken(refused, self._clock())))
         finally:
             self._set(rosters.disconnected(self.rosters, node, self._clock()))
-            _log.info("node %s hung up", node, extra={"MESHD_EVENT": "node-gone"})
+            _log.info("node %s disconnected", node, extra={"MESHD_EVENT": "node-gone"})
 
     @contextlib.contextmanager
     def _attempt(self, name: str) -> Generator[None]:
@@ -252,7 +252,7 @@ class Plane:
         refused = self.rosters[node].refused
         for uid in refused.keys() - before.keys():
             _log.warning(
-                "workload %s of node %s is not taken: %s",
+                "workload %s of node %s is rejected: %s",
                 *(uid, node, refused[uid]),
                 extra={"MESHD_EVENT": "workload-refused", "MESHD_WORKLOAD": uid},
             )
@@ -283,7 +283,7 @@ class Plane:
         left = rosters.expired(self.rosters, self._clock(), self._grace)
         for node in self.rosters.keys() - left.keys():
             _log.warning(
-                "node %s stayed away: its workloads are taken out",
+                "node %s stayed away: its workloads are removed",
                 node,
                 extra={"MESHD_EVENT": "node-lost"},
             )

@@ -1,4 +1,4 @@
-"""Which Secrets a node needs, so that it is told of no others. Pure.
+"""The Secrets that a node needs, so that it is told of no others. Pure.
 
 A proxy reads those of its own namespace. A Gateway's go to the nodes that run a workload which it
 selects; a DestinationRule's to those that run a workload which it selects, or a gateway if it
@@ -22,7 +22,7 @@ _AUTHORITY = "-cacert"
 def needed_secrets(
     objects: Collection[dict[str, Any]], workloads: Iterable[Workload]
 ) -> frozenset[str]:
-    """``NAMESPACE/NAME`` of what the workloads of one node need."""
+    """Return ``NAMESPACE/NAME`` of the Secrets that the workloads of one node need."""
     running = list(workloads)
     gateways = _gateways(objects, running)
     names: set[str] = set()
@@ -37,7 +37,7 @@ def needed_secrets(
 def _namespaces(
     found: dict[str, Any], running: list[Workload], gateways: list[Workload]
 ) -> frozenset[str]:
-    """Of the workloads by whose proxies an object is read, as far as Secrets are concerned."""
+    """Return the namespaces of workloads whose proxies read an object's Secrets."""
     namespace, spec = found["metadata"].get("namespace", ""), found.get("spec", {})
     if found["kind"] == "Gateway":
         return frozenset(one.namespace for one in _selected(spec.get("selector", {}), running))
@@ -65,7 +65,7 @@ def _selects(selector: dict[str, str], workload: Workload) -> bool:
 
 
 def _credentials(value: Any) -> Iterator[str]:
-    """Each ``credentialName`` in it and its like, however deep."""
+    """Yield each ``credentialName`` and its like in a value, at any depth."""
     if isinstance(value, dict):
         for key, part in value.items():
             if key in _NAMING and isinstance(part, str):

@@ -1,4 +1,5 @@
-"""What is published to proxies: named bytes by type, each with the version that they hash to."""
+"""The resources that are published to proxies: named bytes by type, each with a version, its
+hash."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ class Resource:
 
 
 def pack(name: str, message: Any) -> Resource:
-    """A protobuf message as a resource. Equal messages give equal versions."""
+    """Return a protobuf message as a resource. Equal messages have equal versions."""
     body = message.SerializeToString(deterministic=True)
     type_url = _PREFIX + message.DESCRIPTOR.full_name
     return Resource(
@@ -60,7 +61,7 @@ def _endpoints(cluster: Any) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Resources:
-    """All that proxies are to have, by type URL and name."""
+    """All resources of the proxies, by type URL and name."""
 
     by_type: Mapping[str, Mapping[str, Resource]]
 
@@ -89,7 +90,8 @@ EMPTY: Final = Resources({})
 
 
 def difference(old: Resources, new: Resources) -> dict[str, frozenset[str]]:
-    """Names that were added, changed or removed, by type. A type without any is not listed."""
+    """Return the names that were added, changed or removed, by type; a type without any is not
+    listed."""
     found = {
         type_url: _differing(old.of_type(type_url), new.of_type(type_url))
         for type_url in old.by_type.keys() | new.by_type.keys()

@@ -240,7 +240,9 @@ class Server:
             for task in (writer, reader):
                 task.cancel()
             await asyncio.gather(writer, reader, return_exceptions=True)
-            _log.info("proxy %s hung up", member.name, extra={"MESHD_EVENT": "proxy-gone"})
+            _log.info(
+                "proxy %s closed the connection", member.name, extra={"MESHD_EVENT": "proxy-gone"}
+            )
             self._tell()
 
     async def _read(self, member: Member, context: Any) -> None:

@@ -1,4 +1,4 @@
-"""One client's delta ADS stream: what it is told, and when. Pure: no I/O, no clock.
+"""The content and order of one client's delta ADS stream. Pure: no I/O, no clock.
 
 Make before break: a client hears of clusters and their endpoints first, of listeners and routes
 that name them when it has accepted those, and of removed clusters when it has accepted listeners
@@ -35,10 +35,11 @@ _LAST: Final = (LISTENER, ROUTES)
 
 
 class Stream:
-    """Feed it requests and publications; then send what ``next`` gives, until it gives None."""
+    """A state machine: feed it requests and publications; send what ``next`` returns, until it
+    returns None."""
 
     def __init__(self, resources: Resources | None = None) -> None:
-        """None: nothing was published yet, so that nothing can be said to a client."""
+        """Begin; None: nothing was published yet, so that nothing can be said to a client."""
         self._resources = resources
         self._subscriptions = {type_url: Subscription(type_url) for type_url in TYPES}
         self._count = 0
@@ -48,7 +49,7 @@ class Stream:
     # ---- what happens
 
     def receive(self, request: Request) -> Accepted | Refused | None:
-        """Tells what the client did with a response, if the request says that."""
+        """Take a request; return what the client did with a response, if the request says so."""
         subscription = self._subscriptions.setdefault(
             request.type_url, Subscription(request.type_url)
         )
@@ -60,7 +61,7 @@ class Stream:
         return answered
 
     def publish(self, resources: Resources, changed: Mapping[str, Iterable[str]]) -> None:
-        """``changed``: at least the names in which they differ from those before, by type."""
+        """Publish; ``changed``: at least the names that differ from those before, by type."""
         self._resources = resources
         for type_url, names in changed.items():
             if subscription := self._subscriptions.get(type_url):
@@ -73,7 +74,7 @@ class Stream:
         }
 
     def replace(self, resources: Resources) -> None:
-        """As ``publish``, by one who does not know what changed."""
+        """Publish as ``publish`` does, for a caller that does not know what changed."""
         self.publish(resources, difference(self._resources or EMPTY, resources))
 
     def stop_waiting(self) -> None:
@@ -81,26 +82,26 @@ class Stream:
         self._warming.clear()
 
     def offer_again(self) -> None:
-        """The listeners that were refused: perhaps somebody else had their address."""
+        """Offer refused listeners again, since their address may be free by now."""
         listeners = self._subscriptions[LISTENER]
         for name in listeners.rejected:
             listeners.send_again(name)
 
     @property
     def lacks_listeners(self) -> bool:
-        """The client refused some."""
+        """Return whether the client refused listeners."""
         return bool(self._subscriptions[LISTENER].rejected)
 
     # ---- what is to be sent
 
     def next(self) -> Response | None:
-        """The next response. It counts as sent."""
+        """Return the next response, which counts as sent."""
         if self._resources is None:
             return None
         return self._make() or self._switch() or self._break() or self._deny()
 
     def _make(self) -> Response | None:
-        """What nothing names yet, and what no other type depends on."""
+        """Return what nothing names yet, and what no other type depends on."""
         for type_url in self._subscriptions:
             if type_url not in _LAST:
                 removals = type_url not in _FIRST
@@ -116,21 +117,22 @@ class Stream:
         return self._send(LISTENER) or self._send(ROUTES)
 
     def _break(self) -> Response | None:
-        """What nothing names any more."""
+        """Return removals of what nothing names any more."""
         if not self._may_break:
             return None
         return self._send(CLUSTER, updates=False) or self._send(ENDPOINTS, updates=False)
 
     def _deny(self) -> Response | None:
-        """A new proxy that is never told of listeners waits for 15 s before it is live: where there
-        are none, that is told."""
+        """Return an answer without listeners: a new proxy otherwise waits for 15 s before it is
+        live."""
         if self._subscriptions[CLUSTER].came_back or not self._may_break:
             return None
         return self._send(LISTENER, nothing=True)
 
     @property
     def _may_break(self) -> bool:
-        """The client has switched to listeners and routes that name what is published only."""
+        """Return whether the client has switched to listeners and routes that name only what is
+        published."""
         listeners, routes = self._subscriptions[LISTENER], self._subscriptions[ROUTES]
         if self._warming or not listeners.seen or self._stale:
             return False
@@ -160,10 +162,10 @@ class Stream:
         return response
 
     def _expect_endpoints(self, response: Response) -> None:
-        """A cluster that is new or changed is used once it was given endpoints *after* that.
+        """Note clusters that wait for endpoints.
 
-        A client that already has endpoints of that name does not ask for them again, so they are
-        sent unasked.
+        A new or changed cluster is used once it was given endpoints *after* that. A client that
+        already has endpoints of that name does not ask for them again, so they are sent unasked.
         """
         endpoints = self._subscriptions[ENDPOINTS]
         for cluster in response.resources:
@@ -195,7 +197,8 @@ class Stream:
         return (self._resources or EMPTY).of_type(type_url)
 
     def _is_through(self, type_url: str) -> bool:
-        """The client has all of a type that is new or changed, but for what it refused."""
+        """Return whether the client has all new or changed resources of a type except what it
+        refused."""
         subscription = self._subscriptions[type_url]
         published = self._published(type_url)
         removals = type_url not in _FIRST
@@ -203,7 +206,8 @@ class Stream:
 
     @property
     def _stale(self) -> bool:
-        """The client uses the former version of something: it may name any former cluster."""
+        """Return whether the client uses a former version of something, which may name any former
+        cluster."""
         return any(
             name in subscription.held
             for subscription in map(self._subscriptions.__getitem__, _LAST)
@@ -212,17 +216,17 @@ class Stream:
 
     @property
     def warming(self) -> bool:
-        """Listeners wait for the client to take the endpoints of clusters."""
+        """Return whether listeners wait for the client to accept endpoints of clusters."""
         return bool(self._warming)
 
     @property
     def synced(self) -> bool:
-        """The client has all that is published."""
+        """Return whether the client has all that is published."""
         return self.settled and not self.rejections
 
     @property
     def settled(self) -> bool:
-        """The client has all that is published, but for what it refused."""
+        """Return whether the client has all that is published except what it refused."""
         if self._resources is None or self._warming:
             return False
         if not (self._subscriptions[CLUSTER].seen and self._subscriptions[LISTENER].seen):
@@ -237,18 +241,19 @@ class Stream:
         )
 
     def held(self, type_url: str) -> Mapping[str, str]:
-        """Versions by name of what the client has accepted."""
+        """Return the versions by name that the client has accepted."""
         subscription = self._subscriptions.get(type_url)
         return subscription.held if subscription else {}
 
     def may_have(self, type_url: str) -> set[str]:
-        """Names that the client has accepted, or may as soon as it reads what was sent."""
+        """Return the names that the client has accepted, or may as soon as it reads what was
+        sent."""
         subscription = self._subscriptions.get(type_url)
         return subscription.may_have() if subscription else set()
 
     @property
     def rejections(self) -> dict[tuple[str, str], Rejection]:
-        """By type URL and name."""
+        """Return the rejections by type URL and name."""
         return {
             (type_url, name): rejection
             for type_url, subscription in self._subscriptions.items()

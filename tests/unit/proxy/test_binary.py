@@ -48,5 +48,5 @@ def test_a_directory_is_no_program(tmp_path: Path) -> None:
 
 
 def test_a_relative_path_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="bin/envoy is no absolute path"):
+    with pytest.raises(InvalidInputError, match="bin/envoy is not an absolute path"):
         binary.find(ProxySettings(binary="bin/envoy"))

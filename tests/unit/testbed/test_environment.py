@@ -171,7 +171,8 @@ def test_all_entries_become_variables_which_own_ones_win_over() -> None:
         ),
         (
             {"configMapKeyRef": {"name": "settings", "key": "raw"}},
-            "configMapKeyRef: is no text, which a variable's value has to be; mount it as a volume",
+            "configMapKeyRef: is not text, which a variable's value has to be; mount it as a "
+            "volume",
         ),
     ],
 )
