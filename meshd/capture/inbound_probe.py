@@ -14,12 +14,12 @@ import dataclasses
 import random
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from meshd import addresses
-from meshd.capture import inside, reach
+from meshd.capture import inside, listening, reach
 from meshd.capture.conntrack import Connections, End, Flow
 from meshd.capture.options import CaptureOptions
 from meshd.errors import MeshdError
@@ -35,9 +35,6 @@ _MOST_PORTS: Final = 32
 """Of those that nobody has declared and somebody listens on."""
 _OURS: Final = frozenset({OUTBOUND_PORT, INBOUND_PORT, DNS_PORT, REFUSING_PORT})
 _ANY_PORTS: Final = range(16_000, 32_000)
-_SOCKETS: Final = (Path("/proc/thread-self/net/tcp"), Path("/proc/thread-self/net/tcp6"))
-_LISTENING: Final = "0A"
-_LOOPBACK: Final = ("0100007F:", "00000000000000000000000001000000:")
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
 _HEADER: Final = struct.Struct(">HHIIBBHHH")  # RFC 9293, 3.1
 _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -71,11 +68,11 @@ async def probe(
     """``known_by``: the addresses by which it is reached. Those of its other interfaces are tried,
     too, but need not be reached from here. Raises NotReadyError when the namespace is gone."""
     with inside.entered(namespace):
-        interfaces, listening = reach.interfaces(), frozenset(_listening())
+        interfaces, heard = reach.interfaces(), listening.ports()
         others = [one for one in addresses.of_each_interface() if one not in known_by]
         connections = Connections()
     with contextlib.closing(connections):
-        ports = ports_to_try(frozenset(declared), listening, options)
+        ports = ports_to_try(frozenset(declared), heard, options)
         if not known_by:
             return Verdict(unseen="it has no address")
         if not ports:
@@ -101,25 +98,16 @@ def combined(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def ports_to_try(
-    declared: frozenset[int], listening: frozenset[int], options: CaptureOptions
+    declared: frozenset[int], heard: frozenset[int], options: CaptureOptions
 ) -> tuple[int, ...]:
     """Pure but for a port that is as good as any other, where there is none."""
-    found = declared | set(sorted(listening - declared)[:_MOST_PORTS])
+    found = declared | set(sorted(heard - declared)[:_MOST_PORTS])
     if options.include_inbound_ports is not None:
         found &= set(options.include_inbound_ports)
     found -= _OURS | set(options.exclude_inbound_ports)
     if not found and options.include_inbound_ports is None:
         return (random.choice(_ANY_PORTS),)  # noqa: S311 - not a secret
     return tuple(sorted(found))
-
-
-def _listening() -> Iterator[int]:
-    """Ports on which somebody listens for others here; proc(5), net/tcp."""
-    for path in _SOCKETS:
-        for line in path.read_text(encoding="ascii").splitlines() if path.exists() else ():
-            fields = line.split()
-            if fields[3] == _LISTENING and not fields[1].startswith(_LOOPBACK):
-                yield int(fields[1].rpartition(":")[2], 16)
 
 
 async def _ask(

@@ -182,7 +182,8 @@ class Daemon:
         return answer
 
     def is_well(self) -> bool:
-        """All processes run, all proxies have everything, all workloads are proven."""
+        """All processes run, all proxies have everything, all workloads are proven, pods in both
+        directions."""
         try:
             status = self.statuses()
             running = self.children()
@@ -196,6 +197,7 @@ class Daemon:
             and all(
                 row.proven and row.certificate_expires for row in status.workloads if row.enrolled
             )
+            and not any(row.unseen for row in status.workloads if row.netns)
         )
 
     # ---- meshctl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshd.capture import listening
 from meshd.capture.conntrack import End
 from meshd.capture.inbound_probe import Verdict, checksum, combined, judged, ports_to_try
 from meshd.capture.options import CaptureOptions
@@ -80,3 +81,17 @@ def test_a_known_problem_is_kept_beside_what_is_not_known() -> None:
 def test_the_checksum_is_that_of_the_rfc() -> None:
     """RFC 1071, section 3: the sum is ddf2."""
     assert checksum(bytes.fromhex("0001f203f4f5f6f7")) == ~0xDDF2 & 0xFFFF
+
+
+def diagnosed(family: int, port: int, address: bytes) -> bytes:
+    return bytes([family, 10, 0, 0]) + port.to_bytes(2) + bytes(2) + address.ljust(16, b"\0")
+
+
+def test_a_port_counts_where_somebody_listens_for_others() -> None:
+    any_v4, own_v4, loopback = bytes(4), bytes([198, 18, 0, 1]), bytes([127, 0, 0, 1])
+    assert list(listening.of_message(diagnosed(2, 80, any_v4))) == [80]
+    assert list(listening.of_message(diagnosed(2, 81, own_v4))) == [81]
+    assert not list(listening.of_message(diagnosed(2, 82, loopback)))
+    assert list(listening.of_message(diagnosed(10, 83, bytes(16)))) == [83]
+    assert not list(listening.of_message(diagnosed(10, 84, bytes(15) + b"\1")))
+    assert not list(listening.of_message(b""))
