@@ -55,7 +55,7 @@ class Part(msgspec.Struct, frozen=True):
     value: object
 
     @classmethod
-    def of(cls, value: Any) -> Part:
+    def of(cls, value: VirtualService | DestinationRule) -> Part:
         """Of an object that is in one of the lists."""
         return cls(_FIELDS[type(value)], str(value.key), value)
 
