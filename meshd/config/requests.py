@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from meshd.config import file_references, validate
 from meshd.config.read import Read, read_sources
+from meshd.config.service_status import as_asked
 from meshd.config.store import Store
 from meshd.config.write import to_json
 from meshd.decoding import nearest
@@ -15,6 +17,7 @@ from meshd.errors import InvalidInputError
 from meshd.model import kinds
 from meshd.model.base import Key, Object
 from meshd.model.finding import Finding
+from meshd.model.service import ServiceRecord
 from meshd.model.workload import Workload
 from meshd.wire import Apply, Changed, DeleteNamed, Get, Objects, Rejected
 
@@ -34,15 +37,21 @@ def apply(
     request: Apply,
     refusals: Refusals = _accept,
     workloads: Sequence[Workload] | None = None,
+    services: Iterable[ServiceRecord] = (),
 ) -> Changed | Rejected:
     """Apply objects, or delete those of ``delete -f``; all or nothing.
 
     ``workloads``: all that run in the mesh, if that is known. ``refusals`` returns what cannot be
-    compiled, and is asked before anything is stored. Raises SystemRefusedError if the store cannot
-    be written.
+    compiled, and is asked before anything is stored. ``services`` have the addresses that ``get``
+    shows. Raises SystemRefusedError if the store cannot be written.
     """
     reading = read_sources(request.sources, request.namespace, store.objects)
     reads, passed_over = validate.stored_kinds(reading.objects)
+    records = tuple(services)
+    reads = tuple(
+        dataclasses.replace(read, object=as_asked(read.object, store.objects, records))
+        for read in reads
+    )
     findings = [*reading.findings, *passed_over, *_in_files(store, reads)]
     if request.only_namespace:
         findings += _elsewhere(reads, request.namespace)

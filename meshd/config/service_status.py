@@ -1,10 +1,18 @@
-"""The status that Kubernetes adds to a Service: the addresses at which it is reached. Pure."""
+"""The status that Kubernetes adds to a Service: the addresses at which it is reached. Pure.
+
+What is shown may be applied again, so the addresses that the mesh has chosen are told from those
+that somebody asks for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
+from meshd.model.base import Key, Object
+from meshd.model.kubernetes import Service
 from meshd.model.service import ServiceRecord
 
 
@@ -47,3 +55,24 @@ def _ingress(record: ServiceRecord) -> list[dict[str, Any]]:
         {"ip": address, "ports": [{"port": port, "protocol": "TCP"} for port in sorted(numbers)]}
         for address, numbers in sorted(ports.items())
     ]
+
+
+def as_asked(
+    found: Object, stored: Mapping[Key, Object], records: Iterable[ServiceRecord]
+) -> Object:
+    """Return an object without an address that was only shown.
+
+    ``stored`` has the objects as they were asked for before, ``records`` the addresses that they
+    are shown with.
+    """
+    before = stored.get(found.key)
+    if not isinstance(found, Service) or not isinstance(before, Service):
+        return found
+    if before.spec.cluster_ip is not None or found.spec.cluster_ip is None:
+        return found
+    owner = (found.metadata.namespace, found.metadata.name)
+    chosen = (one.addresses for one in records if (one.namespace, one.name) == owner)
+    if not any(found.spec.cluster_ip in addresses for addresses in chosen):
+        return found
+    spec = msgspec.structs.replace(found.spec, cluster_ip=None, cluster_ips=())
+    return msgspec.structs.replace(found, spec=spec)

@@ -129,7 +129,8 @@ class Control:
 
     async def _apply(self, request: wire.Apply) -> wire.Changed | wire.Rejected:
         mesh = self._mesh
-        answer = requests.apply(mesh.store, request, mesh.refusals, mesh.running)
+        services = mesh.snapshot.services.values()
+        answer = requests.apply(mesh.store, request, mesh.refusals, mesh.running, services)
         if isinstance(answer, wire.Changed) and not request.delete:
             keys = (Key(one.kind, one.namespace, one.name) for one in answer.changes)
             objects = [mesh.store.objects[key] for key in keys if key in mesh.store.objects]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshd.config.service_status import with_addresses
+from meshd.config.service_status import as_asked, with_addresses
+from meshd.model.base import ObjectMeta
+from meshd.model.kubernetes import Service, ServiceSpec
 from meshd.model.service import Endpoint, ServiceRecord
 
 RECORD = ServiceRecord(
@@ -60,3 +62,25 @@ def test_the_status_that_a_manifest_brought_along_is_not_shown() -> None:
     found = {"metadata": {"name": "web", "namespace": "shop"}, "status": elsewhere}
     for record in (RECORD, ServiceRecord(host="x", namespace="shop", name="x")):
         assert "status" not in with_addresses([found], [record])[0]
+
+
+def applied(address: str | None, before: str | None = None) -> str | None:
+    stored, found = (
+        Service(metadata=ObjectMeta(name="web", namespace="shop"), spec=ServiceSpec(cluster_ip=one))
+        for one in (before, address)
+    )
+    asked = as_asked(found, {stored.key: stored}, [RECORD])
+    assert isinstance(asked, Service)
+    return asked.spec.cluster_ip
+
+
+def test_an_address_that_was_only_shown_is_not_asked_for_when_it_is_applied_again() -> None:
+    assert applied("198.19.0.7") is None
+    assert applied("fd00:198::7") is None
+
+
+def test_an_address_that_somebody_asks_for_is_kept() -> None:
+    assert applied("198.19.0.8") == "198.19.0.8"
+    assert applied("None") == "None"
+    assert applied("198.19.0.7", before="198.19.0.7") == "198.19.0.7"
+    assert applied(None, before="198.19.0.7") is None
