@@ -41,6 +41,7 @@ class Store:
         self._unsaved: tuple[Finding, ...] = ()
         self._callbacks: list[Callable[[], None]] = []
         self._followed: Mapping[Key, Object] | None = None
+        self._closed_elsewhere: Collection[tuple[str, str]] = ()
         self._why_withheld: Callable[[Object], str] = lambda _: ""
         self.known: Collection[Key] = ()
         """What is stored or in files, be it in force or not."""
@@ -95,10 +96,15 @@ class Store:
         self._commit(after, changes, dry_run)
         return tuple(changes)
 
-    def follow(self, objects: Mapping[Key, Object]) -> None:
-        """Have these, which live elsewhere, in place of all that was ever applied here."""
-        if objects != self._followed:
-            self._followed = objects
+    def follow(
+        self, objects: Mapping[Key, Object], closed: Collection[tuple[str, str]] = ()
+    ) -> None:
+        """Have these, which live elsewhere, in place of all that was ever applied here.
+
+        ``closed``: what DestinationRules that could not be taken are about.
+        """
+        if (objects, closed) != (self._followed, self._closed_elsewhere):
+            self._followed, self._closed_elsewhere = objects, closed
             self.revision += 1
             self._merge()
             self._notify()
@@ -167,7 +173,7 @@ class Store:
         whole = {**stored, **from_files}
         self.known = whole.keys()
         self._objects = withheld.without(whole, self._why_withheld)
-        self.closed = withheld.closed(whole, self._objects)
+        self.closed = (*withheld.closed(whole, self._objects), *self._closed_elsewhere)
         hidden = tuple(
             read.finding((), "an applied object of this name is hidden by this file", "warning")
             for key, read in self._files.reads.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from meshd.config.read import label_problem, subdomain_problem
 from meshd.model.base import Key, Object, ObjectMeta
@@ -32,6 +33,20 @@ def closed(whole: Mapping[Key, Object], left: Mapping[Key, Object]) -> tuple[tup
         for key, one in whole.items()
         if isinstance(one, DestinationRule) and key not in left
     )
+
+
+def about(value: Any) -> tuple[str, str] | None:
+    """Return namespace and host of a DestinationRule that cannot be used, as far as it says them.
+
+    ``value`` is the rule as plain values, which nobody has judged.
+    """
+    metadata, spec = (
+        found if isinstance(found := value.get(name), dict) else {} for name in ("metadata", "spec")
+    )
+    namespace, host = metadata.get("namespace"), spec.get("host")
+    if not isinstance(namespace, str) or not isinstance(host, str) or not host:
+        return None
+    return None if label_problem(namespace) else (namespace, host)
 
 
 def in_place_of(kind: str, namespace: str, name: str) -> Object | None:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from meshd import wire
@@ -21,6 +21,7 @@ from meshd.identity import clocks, uplink
 from meshd.identity.node import node_uri
 from meshd.model import checked, kinds
 from meshd.model.base import Object
+from meshd.model.destinations import DestinationRule
 from meshd.model.moments import rfc3339
 from meshd.model.workload import Workload
 from meshd.roles.hub import Mesh
@@ -31,6 +32,7 @@ from meshd.xds.client import Client
 from meshd.xds.inbox import Inbox
 
 _KINDS: Final = tuple(mcp.type_url(api_version(kind), kind.KIND) for kind in kinds.STORED)
+_RULE: Final = mcp.type_url(api_version(DestinationRule), DestinationRule.KIND)
 _CONTACT: Final = 10.0
 """Seconds: how exactly it is known, after a restart, since when the server has been away; and how
 soon a clock that is wrong is noticed."""
@@ -46,6 +48,19 @@ def decode(type_url: str, name: str, body: bytes) -> Any:
         return checked.convert(mcp.decode_body(body), Workload)
     except InvalidInputError as error:
         raise InvalidInputError(f"Workload {name}: {error}") from None
+
+
+def closed_hosts(rules: Mapping[str, bytes]) -> tuple[tuple[str, str], ...]:
+    """Return namespace and host of what DestinationRules are about that could not be taken.
+
+    Without their TLS settings, those services would be spoken to in plaintext.
+    """
+    found: list[tuple[str, str]] = []
+    for body in rules.values():
+        with contextlib.suppress(InvalidInputError):
+            if known := withheld.about(mcp.decode(_RULE, body)):
+                found.append(known)
+    return tuple(sorted(found))
 
 
 class Agent:
@@ -103,7 +118,8 @@ class Agent:
     def _use(self) -> None:
         found = (found for url in _KINDS for found in self._inbox.values(url).values())
         closed = {one.key: one for one in self._closed()}
-        self._mesh.store.follow({**closed, **{one.key: one for one in found}})
+        unserved = closed_hosts(self._inbox.never_good(_RULE))
+        self._mesh.store.follow({**closed, **{one.key: one for one in found}}, unserved)
         elsewhere = self._inbox.values(mcp.WORKLOAD).values()
         self._mesh.hear_of(tuple(one for one in elsewhere if one.node != self._node))
 

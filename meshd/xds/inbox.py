@@ -21,10 +21,11 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
 
 
-class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The state on disk."""
 
     resources: dict[str, dict[str, Held]]
+    refused: dict[str, dict[str, Held]] = {}
 
 
 Decode = Callable[[str, str, bytes], Any]
@@ -42,6 +43,8 @@ class Inbox:
         self._values: dict[str, dict[str, Any]] = {}
         self.refused: dict[tuple[str, str], str] = {}
         """Why, by type URL and name."""
+        self._not_taken: dict[tuple[str, str], Held] = {}
+        """What was refused, by the same."""
 
     def versions(self, type_url: str) -> dict[str, str]:
         return {name: held.version for name, held in self._held.get(type_url, {}).items()}
@@ -69,21 +72,35 @@ class Inbox:
         found = list(resources)
         self._begin(type_url, found, starting=starting)
         for name, resource in found:
-            self.refused.pop((type_url, name), None)
+            self._forget_refusal(type_url, name)
             try:
                 self._check(type_url, name, resource)
                 value = self._decode(type_url, name, resource.body)
             except MeshdError as error:
                 self.refused[type_url, name] = str(error)
+                self._not_taken[type_url, name] = resource
                 reasons.append(f"{name}: {error}")
                 continue
             changed = changed or held.get(name) != resource
             held[name], values[name] = resource, value
         for name in removed:
-            self.refused.pop((type_url, name), None)
+            self._forget_refusal(type_url, name)
             changed = held.pop(name, None) is not None or changed
             values.pop(name, None)
         return changed, "; ".join(reasons)
+
+    def never_good(self, type_url: str) -> dict[str, bytes]:
+        """Return resources that were refused and of which no version was ever taken, by name."""
+        values = self.values(type_url)
+        return {
+            name: one.body
+            for (url, name), one in self._not_taken.items()
+            if url == type_url and name not in values
+        }
+
+    def _forget_refusal(self, type_url: str, name: str) -> None:
+        self.refused.pop((type_url, name), None)
+        self._not_taken.pop((type_url, name), None)
 
     def _begin(
         self, type_url: str, resources: Iterable[tuple[str, Held]], *, starting: bool
@@ -108,7 +125,10 @@ class Inbox:
             raise InvalidInputError(f"left out: {why}")
 
     def dump(self) -> bytes:
-        return msgspec.msgpack.encode(_State(self._held))
+        refused: dict[str, dict[str, Held]] = {}
+        for (type_url, name), one in self._not_taken.items():
+            refused.setdefault(type_url, {})[name] = one
+        return msgspec.msgpack.encode(_State(self._held, refused))
 
     def load(self, data: bytes) -> tuple[str, ...]:
         """Load what ``dump`` returned; return what of it is unusable. Raises InvalidInputError."""
@@ -120,6 +140,8 @@ class Inbox:
             self.take(url, named.items(), starting=True)[1]
             for url, named in state.resources.items()
         ]
+        for url, named in state.refused.items():
+            self.take(url, named.items(), starting=True)  # that was said when they came
         return tuple(reason for reason in found if reason)
 
 

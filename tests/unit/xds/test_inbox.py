@@ -119,3 +119,15 @@ def test_what_a_process_died_of_is_refused_and_the_version_before_stays(tmp_path
     (reason,) = inbox.refused.values()
     assert "died 3 times" in reason
     assert taken(b"better", survives=True).values("t/Kind") == {"a": b"better"}
+
+
+def test_what_was_refused_and_never_good_is_known_over_restarts() -> None:
+    inbox = taken(("a", "one"), ("b", "bad"))
+    inbox.take(URL, [("a", Held("2", b"bad"))])
+    again = Inbox(decode)
+    again.load(inbox.dump())
+    for one in (inbox, again):
+        assert one.never_good(URL) == {"b": b"bad"}
+        assert one.refused.keys() == {(URL, "a"), (URL, "b")}
+    again.take(URL, [], ["b"])
+    assert again.never_good(URL) == {}
