@@ -26,8 +26,12 @@ _VARIABLE: Final = re.compile(r"%%|%[^%(]+%|%[^%(]+\((\\.|[^\\)])*\) *%")
 """An escaped %, or a variable of Envoy's format strings, with or without arguments."""
 _LONGEST_REGEX: Final = 1024
 """Characters. Istio's limit."""
+_MOST_INSTRUCTIONS: Final = 8 * MAX_REGEX_PROGRAM
+"""In all regular expressions of one object: each costs time here and memory in proxies."""
 _QUIET: Final = re2.Options()
 _QUIET.log_errors = False
+_QUIET.max_mem = 1024 * 1024
+"""Bytes: enough for a third more than ``MAX_REGEX_PROGRAM``, and what is larger ends sooner."""
 
 
 class Report:
@@ -37,6 +41,8 @@ class Report:
         self._read = read
         self.namespace = read.object.metadata.namespace
         self.findings: list[Finding] = []
+        self.instructions = 0
+        """Of RE2, in the regular expressions so far."""
 
     def error(self, path: Path, message: str) -> None:
         self.findings.append(self._read.finding(path, message))
@@ -240,26 +246,43 @@ def header_value_problem(value: str) -> str:
 
 
 def regex_problem(pattern: str) -> str:
-    """Return why Envoy would refuse a pattern; empty if it would not. RE2 itself decides.
+    """Return why Envoy would refuse a pattern; empty if it would not."""
+    return _judged(pattern)[0]
+
+
+def _judged(pattern: str) -> tuple[str, int]:
+    """Return why Envoy would refuse a pattern, and how many instructions it takes. RE2 decides.
 
     https://github.com/google/re2/wiki/Syntax
     """
     if not pattern:
-        return "an empty regular expression"
+        return "an empty regular expression", 0
     if len(pattern) > _LONGEST_REGEX:
-        return f"a regular expression is at most {_LONGEST_REGEX} characters long"
+        return f"a regular expression is at most {_LONGEST_REGEX} characters long", 0
     try:
         compiled = re2.compile(pattern, _QUIET)
     except re2.error as error:
         reason = error.args[0].decode(errors="replace")
-        return f'"{pattern}" is not an RE2 regular expression: {reason}'
+        problem = f'"{pattern}" is not an RE2 regular expression: {reason}'
+        # What is found too large while it is compiled has taken as long as the largest.
+        return problem, MAX_REGEX_PROGRAM if "too large" in reason else 0
     if compiled.programsize > MAX_REGEX_PROGRAM:
-        return f'"{pattern}" is too large a regular expression; repeat less in it'
-    return ""
+        problem = f'"{pattern}" is too large a regular expression; repeat less in it'
+        return problem, compiled.programsize
+    return "", compiled.programsize
 
 
 def check_regex(report: Report, path: Path, pattern: str) -> None:
-    if problem := regex_problem(pattern):
+    if report.instructions > _MOST_INSTRUCTIONS:
+        message = (
+            f"all regular expressions before this one take {report.instructions} instructions of"
+            f" RE2, and at most {_MOST_INSTRUCTIONS} are taken; repeat less in them"
+        )
+        report.error(path, message)
+        return
+    problem, instructions = _judged(pattern)
+    report.instructions += instructions
+    if problem:
         report.error(path, problem)
 
 

@@ -6,6 +6,7 @@ import json
 import textwrap
 
 import pytest
+import re2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -1102,6 +1103,24 @@ def test_regular_expressions_of_re2_are_taken(pattern: str) -> None:
 )  # fmt: skip
 def test_what_re2_has_not_is_refused(pattern: str) -> None:
     assert regex_problem(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["[^x]{1000}[^x]{1000}[^x]{1000}", r"(\pN?){900}"])
+def test_large_regular_expressions_are_compiled_up_to_a_bound_of_all(
+    pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    really = re2.compile
+
+    def count(pattern: str, options: object) -> object:
+        compiled.append(pattern)
+        return really(pattern, options)
+
+    monkeypatch.setattr(re2, "compile", count)
+    matches = "".join(f"- uri: {{regex: '{pattern}{n}'}}\n" for n in range(400))
+    found = said("VirtualService", http(f"{TO}match:\n{matches}"))
+    assert len(compiled) < 20
+    assert any("at most 262144 are taken" in one for one in found)
 
 
 @given(st.text(max_size=40))
