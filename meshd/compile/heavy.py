@@ -13,8 +13,8 @@ from meshd.model.snapshot import Snapshot
 from meshd.model.traffic import DestinationRule
 from meshd.model.weight import too_many_routes, too_many_subsets
 
-Heavy = tuple[VirtualService | DestinationRule, str]
-"""With the reason."""
+Heavy = VirtualService | DestinationRule
+"""What may make too much."""
 
 
 class Weighing:
@@ -22,9 +22,10 @@ class Weighing:
 
     def __init__(self) -> None:
         self._inputs: tuple[object, ...] = ()
-        self._found: tuple[Heavy, ...] = ()
+        self._found: tuple[tuple[Heavy, str], ...] = ()
 
-    def too_heavy(self, snapshot: Snapshot) -> tuple[Heavy, ...]:
+    def too_heavy(self, snapshot: Snapshot) -> tuple[tuple[Heavy, str], ...]:
+        """Return each object that does, with the reason."""
         mesh = _Mesh(snapshot)
         lists = (snapshot.virtual_services, snapshot.destination_rules, snapshot.gateways)
         inputs = (*lists, mesh.all_ports)
@@ -33,7 +34,7 @@ class Weighing:
         return self._found
 
 
-def _too_heavy(snapshot: Snapshot, mesh: _Mesh) -> Iterator[Heavy]:
+def _too_heavy(snapshot: Snapshot, mesh: _Mesh) -> Iterator[tuple[Heavy, str]]:
     for rule in snapshot.destination_rules:
         if rule.spec.subsets:
             host = mesh.full(rule.spec.host, rule.metadata.namespace)

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from meshd.compile.compiler import Compiled
-from meshd.compile.heavy import Weighing
+from meshd.compile.heavy import Heavy, Weighing
 from meshd.compile.hosts import covers, resolve
 from meshd.errors import InvalidInputError
 from meshd.model.pool import Pool
