@@ -1,6 +1,7 @@
 """What holds for all tests: one that lacks what it needs fails; nothing is skipped in silence.
 
-Two processes run them (see the Makefile), each a lane after the other.
+Two processes run them (see the Makefile), each a lane after the other. Tests of one lane share the
+machines that are made for a session, and never run beside each other.
 """
 
 from __future__ import annotations
@@ -29,21 +30,28 @@ hypothesis.settings.load_profile("meshd")
 pytest_plugins = ["tests.second_try"]
 
 ROOT = Path(__file__).parent
-LANES: dict[str, str] = dict.fromkeys(("host", "node"), "whole machines")
-"""By directory; every other one is a lane of its own. Of the tests that watch what happens under
-load there is one at a time; beside them run the others."""
+LONGEST = ("host", "node", "attacks", "envoy", "netns", "unit/doors")
+"""The lanes that begin first, the longest before all others: the two processes then end together,
+since what is left by then is short."""
+BESIDE = {"node/test_demo.py": "host"}
+"""Tests of one lane that belong to another: the demo takes the control groups of hosts that boot
+beside it for its own."""
 
 
 def lane_of(path: str) -> str:
-    """``path`` is below ``tests``; what follows the file's name does no harm."""
-    part = path.removeprefix("tests/").partition("/")[0]
-    return LANES.get(part, part.partition("::")[0])
+    """Return the directory, of unit tests the one below ``unit``.
+
+    ``path`` is below ``tests``; what follows the file's name does no harm.
+    """
+    path = path.removeprefix("tests/").partition("::")[0]
+    parts = path.split("/")
+    return BESIDE.get(path, "/".join(parts[: 2 if parts[0] == "unit" else 1]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest lane first: the others fit beside it, in whatever order."""
-    longest = set(LANES.values())
-    items.sort(key=lambda item: lane_of(str(item.path.relative_to(ROOT))) not in longest)
+    """Put the lanes into the order in which they begin."""
+    order = {lane: place for place, lane in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(lane_of(str(item.path.relative_to(ROOT))), len(order)))
 
 
 @pytest.hookimpl(optionalhook=True)

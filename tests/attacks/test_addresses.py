@@ -11,6 +11,7 @@ import pytest
 from meshd.testbed.addresses import SWITCH, Subnet
 from meshd.testbed.network import entered
 from tests.node.process import Process, run
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ class Mallory:
         self.state = node.pod("stranger.outside")
 
     def run(self, *command: str) -> Process:
-        return run(["nsenter", f"--net={self.state.netns}", *command], {}, "", 60)
+        return run(["nsenter", f"--net={self.state.netns}", *command], {}, "", 2 * PATIENCE)
 
     def takes(self, address: str) -> None:
         v6 = ":" in address

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tests.node.node import Node
 
 UNREAD, SHARE, QUERIES = 200, 600, 4000
-PATIENCE = 60.0
 MIB = 1024 * 1024
 REQUEST = ("curl", "-s", "-o", "/dev/null", "--max-time", "30")
 

@@ -28,12 +28,12 @@ AMBIGUOUS = {
 """Requests of which some servers take the body for a second request."""
 SEND = """
 import socket, sys
-with socket.create_connection(("server", 80), 5) as connection:
+with socket.create_connection(("server", 80), 60) as connection:
     connection.sendall(sys.stdin.buffer.read())
-    connection.settimeout(1)
     try:
         while part := connection.recv(65536):
             sys.stdout.write(part.decode("latin-1"))
+            connection.settimeout(1)
     except TimeoutError:
         pass
 """
@@ -75,7 +75,7 @@ for name, family, protocol, address in (
 ):
     try:
         with socket.socket(family, socket.SOCK_STREAM, protocol) as connection:
-            connection.settimeout(5)
+            connection.settimeout(60)
             connection.connect((address, 8080))
             connection.sendall(b"GET /who HTTP/1.1\\r\\nhost: bare\\r\\n"
                                b"connection: close\\r\\n\\r\\n")
@@ -115,7 +115,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         except OSError:
             pass
 for data in (b"\\0", b"\\xff\\xff", b"\\0\\0", b"\\0\\x20" + question, b"\\0\\5abcde" * 50):
-    with socket.create_connection(("198.18.0.53", 53), 5) as asking:
+    with socket.create_connection(("198.18.0.53", 53), 60) as asking:
         asking.sendall(data)
 """
 

@@ -14,6 +14,7 @@ import pytest
 
 from meshd import wire
 from tests.node.test_two_nodes import start_agent, start_server
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.node.node import Node
@@ -53,7 +54,7 @@ _ASK = """
 import socket, struct, sys
 path, body = sys.argv[1], bytes.fromhex(sys.argv[2])
 s = socket.socket(socket.AF_UNIX)
-s.settimeout(5)
+s.settimeout(60)
 try:
     s.connect(path)
     s.sendall(body)
@@ -106,7 +107,7 @@ def pid_of(node: Node, name: str) -> int:
 def as_role(node: Node, name: str, program: str, *arguments: str, text: str = "") -> str:
     command = (*credentials(pid_of(node, name)), "/usr/bin/python3", "-c", program, *arguments)
     done = subprocess.run(
-        command, input=text, capture_output=True, text=True, check=True, timeout=60
+        command, input=text, capture_output=True, text=True, check=True, timeout=2 * PATIENCE
     )
     return done.stdout.strip()
 
@@ -212,7 +213,11 @@ def test_the_mesh_role_cannot_put_keys_of_its_own_in_the_place_of_others(node: N
     program = "import os, sys\nos.rename(sys.argv[1], sys.argv[1] + '.away')"
     command = (*credentials(pid_of(node, "mesh")), "/usr/bin/python3", "-c", program)
     done = subprocess.run(
-        [*command, str(node.paths.keys)], capture_output=True, text=True, check=False, timeout=60
+        [*command, str(node.paths.keys)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2 * PATIENCE,
     )
     assert "PermissionError" in done.stderr
     assert stat.S_IMODE(os.stat(node.paths.keys).st_mode) == 0o700  # noqa: PTH116

@@ -15,7 +15,7 @@ def main() -> None:
     failed: list[str] = []
 
     def ask() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         number = 0
         while not done.wait(0.002):
             number += 1

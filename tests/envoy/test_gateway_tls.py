@@ -38,12 +38,12 @@ from meshd.compile.wellknown import filter_, packed, socket_address
 from meshd.identity.file_secrets import contents_of, secret_of
 from meshd.model.gateways import CIPHER_SUITES, ServerTLSSettings, TLSCertificate
 from meshd.model.secret_files import of_server
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
-PATIENCE = 20.0
 REQUEST = b"GET / HTTP/1.1\r\nhost: site.test\r\n\r\n"
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 LATER = NOW + datetime.timedelta(days=3650)

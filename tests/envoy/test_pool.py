@@ -23,8 +23,8 @@ from meshd.settings import Paths, Settings
 from meshd.supervisor import record
 from meshd.supervisor.home import Home, find_users
 from meshd.supervisor.process import identify
+from tests.waiting import PATIENCE
 
-DEADLINE = 20.0
 NODE = Path(__file__).with_name("pool_node.py")
 CLIENT = Path(__file__).with_name("pool_client.py")
 PORT = 18080
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 def eventually(look: Callable[[], T | None]) -> T:
     """What ``look`` gives once it is something."""
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + PATIENCE
     while not (found := look()):
         assert time.monotonic() < deadline, "never so"
         time.sleep(0.02)
@@ -79,7 +79,7 @@ class Node:
 
     def ask(self, request: wire.Message) -> wire.AnyMessage:
         path = self.paths.socket("supervisor")
-        return asyncio.run(channel.call(path, request, timeout=2 * DEADLINE))
+        return asyncio.run(channel.call(path, request, timeout=2 * PATIENCE))
 
     def children(self) -> dict[str, wire.RoleStatus]:
         try:
@@ -292,7 +292,7 @@ def test_proxies_outlive_the_supervisor_and_the_next_one_adopts_them(node: Node)
     os.kill(before["proxy-1"], signal.SIGKILL)
     after = node.renewed("proxy-1", before)
     second.terminate()
-    assert second.wait(5) == 0
+    assert second.wait(PATIENCE) == 0
     assert all(map(is_gone, after.values()))
     os.kill(sleeper, signal.SIGKILL)  # no meshd, so that it was taken for a stranger and left alone
 
@@ -325,7 +325,9 @@ def refuse(node: Node, name: str) -> None:
 def admin(node: Node, name: str, path: str) -> str:
     url = f"http://admin{path}"
     command = ["curl", "-sS", "--unix-socket", str(node.admin(name)), url]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=PATIENCE
+    ).stdout
 
 
 def test_a_role_that_an_earlier_supervisor_left_is_replaced(node: Node) -> None:
@@ -358,7 +360,7 @@ def test_a_stranger_with_a_recorded_pid_is_left_alone(node: Node) -> None:
         process = node.start()
         assert stranger.pid not in node.live().values()
         process.terminate()
-        process.wait(5)
+        process.wait(PATIENCE)
         assert stranger.poll() is None
 
 
@@ -417,7 +419,7 @@ def test_a_role_that_cannot_start_says_why_and_holds_up_nobody(node: Node) -> No
 def test_there_is_one_supervisor_for_a_home(node: Node) -> None:
     first = node.start()
     node.live()
-    assert node.start().wait(DEADLINE) == 1
+    assert node.start().wait(PATIENCE) == 1
     assert f"meshd is already running in {node.paths.run} (pid {first.pid})" in node.output
     assert len(node.live()) == 2
 
@@ -425,7 +427,7 @@ def test_there_is_one_supervisor_for_a_home(node: Node) -> None:
 def test_a_missing_user_is_named(node: Node) -> None:
     node.paths.etc.mkdir(exist_ok=True)
     node.paths.settings.write_text("proxy_user: no-such-user\n")
-    assert node.start().wait(DEADLINE) == 1
+    assert node.start().wait(PATIENCE) == 1
     (line,) = node.output.splitlines()
     assert "setting proxy_user: there is no user 'no-such-user'" in line
     assert "systemd-sysusers" in line
@@ -552,7 +554,7 @@ def requests(namespace: str) -> Generator[dict[str, Any]]:
         assert client.stdout
         assert client.stdout.readline() == "started\n"
         yield counts
-        output, _ = client.communicate(timeout=DEADLINE)
+        output, _ = client.communicate(timeout=PATIENCE)
         counts.update(json.loads(output))
 
 
@@ -591,7 +593,7 @@ def test_it_ends_in_time_even_if_its_children_do_not_want_to(node: Node, namespa
     pids = [*node.live().values(), node.children()["deaf"].pid]
     with requests(namespace):
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(PATIENCE) == 0
     assert all(map(is_gone, pids))
     assert list(node.paths.admin_run.iterdir()) == []
     assert [path.name for path in Home(node.paths).directory.iterdir()] == ["lock"]

@@ -29,8 +29,8 @@ from meshd.model.base import Duration
 from meshd.model.workload import Identity
 from meshd.roles import identity as role
 from meshd.settings import IdentitySettings, Paths, Settings
+from tests.waiting import PATIENCE
 
-_DEADLINE = 20.0
 _BINARY = Path(envoy.__path__[0]) / "_bin" / "envoy"
 _TYPE = "type.googleapis.com/envoy"
 _SERVER = Identity("cluster.local", "default", "server")
@@ -255,7 +255,7 @@ class _Role:
             self._changed.set()
 
     async def _wait(self, predicate: Callable[[], bool]) -> None:
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(PATIENCE):
             while not predicate():
                 self._changed.clear()
                 await self._changed.wait()
@@ -272,7 +272,7 @@ async def _exists(path: Path, task: asyncio.Task[None]) -> bool:
 
 
 async def _until(check: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(_DEADLINE):
+    async with asyncio.timeout(PATIENCE):
         while True:
             with contextlib.suppress(OSError, EOFError):
                 if await check():
@@ -300,7 +300,7 @@ class _Peer:
     async def connect(cls, port: int, paths: Paths) -> _Peer:
         context = ssl.create_default_context(cafile=paths.lib / "identity" / "root-cert.pem")
         context.check_hostname = False
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=context))
 
     @property
@@ -359,7 +359,7 @@ async def _application(paths: Paths) -> AsyncGenerator[int]:
 
 async def _shown(port: int) -> str:
     """As whom the application sees a client of this listener; empty: it never did."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             return (await reader.readline()).decode().strip()
@@ -375,7 +375,7 @@ async def _is_shown(port: int, name: str) -> bool:
 
 def _run(scenario: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(4 * PATIENCE):
             await scenario()
 
     asyncio.run(bounded())
@@ -458,7 +458,7 @@ def test_one_that_cannot_be_had_holds_up_no_other(
 
 async def _answer(port: int, text: bytes) -> bytes:
     """To who speaks in plain, until it hangs up."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(text)
@@ -532,7 +532,7 @@ async def _subscribed(paths: Paths, streams: int) -> bool:
 
 
 def _stats(paths: Paths) -> dict[str, int]:
-    admin = http.client.HTTPConnection("admin", timeout=5)
+    admin = http.client.HTTPConnection("admin", timeout=PATIENCE)
     with contextlib.closing(admin):
         admin.sock = socket.socket(socket.AF_UNIX)
         admin.sock.connect(str(paths.run / "admin.sock"))

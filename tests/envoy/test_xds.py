@@ -42,8 +42,8 @@ from meshd.xds.resources import (
 )
 from meshd.xds.server import Server
 from tests.pem import certificate_pem, key_pem, new_key
+from tests.waiting import PATIENCE
 
-_DEADLINE = 20.0
 _BINARY = Path(envoy.__path__[0]) / "_bin" / "envoy"
 _ADS: dict[str, Any] = {"ads": {}, "resource_api_version": "V3"}
 
@@ -97,7 +97,7 @@ def _bootstrap(directory: Path) -> dict[str, Any]:
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("admin", timeout=5)
+        super().__init__("admin", timeout=PATIENCE)
         self._path = path
 
     def connect(self) -> None:
@@ -128,7 +128,7 @@ class _Envoy:
 
 
 def _get(port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     with contextlib.closing(connection):
         connection.request("GET", path)
         response = connection.getresponse()
@@ -275,7 +275,7 @@ async def _application(body: bytes) -> AsyncGenerator[int]:
 
 
 async def _until(check: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(_DEADLINE):
+    async with asyncio.timeout(PATIENCE):
         while True:
             with contextlib.suppress(OSError):
                 if await check():
@@ -285,7 +285,7 @@ async def _until(check: Callable[[], Awaitable[bool]]) -> None:
 
 def _run(scenario: Callable[[Path], Awaitable[None]], directory: Path) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(4 * PATIENCE):
             await scenario(directory)
 
     asyncio.run(bounded())
@@ -297,7 +297,7 @@ async def _is_synced(server: Server) -> bool:
     def so() -> bool:
         return server.connected > 0 and all(one.synced for one in server.members())
 
-    return await server.wait(so, _DEADLINE)
+    return await server.wait(so, PATIENCE)
 
 
 def test_envoy_serves_what_is_published_and_what_it_is_changed_to(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_envoy_serves_what_is_published_and_what_it_is_changed_to(tmp_path: Path
         ):
             first = [_cluster("one"), _endpoints("one", one), _listener("l", port), _routes("one")]
             server.publish(_traffic(first))
-            assert await server.wait(lambda: "r" in server.accepted_names(ROUTES), _DEADLINE)
+            assert await server.wait(lambda: "r" in server.accepted_names(ROUTES), PATIENCE)
             await _until(lambda: _answers(proxy, port, "one"))
             assert await _is_synced(server)
             assert server.accepted_names(LISTENER) == {"l"}
@@ -368,7 +368,7 @@ def test_a_bad_resource_is_refused_by_name_and_the_rest_goes_on(tmp_path: Path) 
                 server.publish(_traffic([*base[:3], worse, extra, odd]))
                 assert await server.wait(
                     lambda: server.rejections().keys() == {(LISTENER, "l"), (CLUSTER, "odd")},
-                    _DEADLINE,
+                    PATIENCE,
                 ), server.rejections()
                 assert not server.members()[0].synced
                 assert "198.18.255.1" in server.rejections()[LISTENER, "l"].reason
@@ -377,7 +377,7 @@ def test_a_bad_resource_is_refused_by_name_and_the_rest_goes_on(tmp_path: Path) 
                 assert await proxy.get(port) == (200, "one")
 
                 server.publish(_traffic([*base, extra]))
-                assert await server.wait(lambda: not server.rejections(), _DEADLINE)
+                assert await server.wait(lambda: not server.rejections(), PATIENCE)
                 assert await _is_synced(server)
 
     _run(scenario, tmp_path)
@@ -418,7 +418,7 @@ def test_one_bad_resource_of_any_kind_holds_up_no_other(tmp_path: Path) -> None:
             ]
             bad = {(ROUTES, "bad"), (ENDPOINTS, "two"), (SECRET, "mismatched")}
             async with _serving(directory, *resources) as server, _running(directory) as proxy:
-                assert await server.wait(lambda: server.rejections().keys() == bad, _DEADLINE), (
+                assert await server.wait(lambda: server.rejections().keys() == bad, PATIENCE), (
                     server.rejections()
                 )
                 await _until(lambda: _answers(proxy, ports[0], "one"))
@@ -457,10 +457,10 @@ def test_a_listener_whose_port_was_taken_works_once_it_is_free(
                 serving = _serving(directory, *base, _listener("l", port))
                 server = await stack.enter_async_context(serving)
                 proxy = await stack.enter_async_context(_running(directory))
-                assert await server.wait(lambda: bool(server.rejections()), _DEADLINE)
+                assert await server.wait(lambda: bool(server.rejections()), PATIENCE)
                 assert "\n" not in server.rejections()[LISTENER, "l"].reason
             await _until(lambda: _answers(proxy, port, "one"))
-            assert await server.wait(lambda: not server.rejections(), _DEADLINE)
+            assert await server.wait(lambda: not server.rejections(), PATIENCE)
 
     _run(scenario, tmp_path)
 
@@ -494,7 +494,7 @@ def test_a_restarted_server_leaves_envoy_serving_and_changes_nothing(tmp_path: P
                 before = await proxy.stats()
                 assert await proxy.get(port) == (200, "one")
                 async with _serving(directory) as server:
-                    assert await server.wait(lambda: server.connected == 1, _DEADLINE)
+                    assert await server.wait(lambda: server.connected == 1, PATIENCE)
                     assert await proxy.get(port) == (200, "one")
                     server.publish(_traffic(resources))
                     assert await _is_synced(server)

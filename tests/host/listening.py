@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Final
 
+from tests.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from tests.host.machine import Machine
 
@@ -15,7 +17,7 @@ CAPTURE: Final = "/srv/heard"
 
 @contextlib.contextmanager
 def overheard(
-    machine: Machine, which: str, *before: str, patience: float = 10
+    machine: Machine, which: str, *before: str, patience: float = PATIENCE
 ) -> Generator[list[bytes]]:
     """All packets within the block, as they were on the wire; in the list after it.
 

@@ -13,29 +13,21 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tests.host.tree import CHECKOUT, NETWORK
 from tests.host.wires import BRIDGE, Wires, address
+from tests.waiting import PATIENCE, eventually
 
 _HIERARCHIES: Final = (Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup/unified"))
 _REBOOT: Final = 133
 """nspawn's exit status when the host asked to be booted again."""
-_PATIENCE: Final = 60.0
+_PATIENCE: Final = 2 * PATIENCE
 _PATH: Final = "/opt/meshd/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOWERED: Final = ("setpriv", "--bounding-set=-sys_time", "--inh-caps=-sys_time")
 Done = subprocess.CompletedProcess[str]
-
-
-def eventually(condition: Callable[[], Any], what: str, patience: float = 30.0) -> Any:
-    """What the condition gives, once it is true. AssertionError when it does not become so."""
-    deadline = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 class Machine:
@@ -191,7 +183,7 @@ class Machine:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.leader, signal.SIGKILL)
             try:
-                self._nspawn.wait(10)
+                self._nspawn.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self._nspawn.kill()
                 self._nspawn.wait()
@@ -259,7 +251,7 @@ def _remove_cgroup(cgroup: Path) -> None:
     """The innermost first; what is left in it is killed by the kernel with its namespace."""
     if not cgroup.exists():
         return
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     for directory in sorted((cgroup, *cgroup.rglob("*/")), key=lambda path: -len(path.parts)):
         while True:
             try:

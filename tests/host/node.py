@@ -12,9 +12,10 @@ from typing import Final
 
 from meshd import channel, wire
 from meshd.proxy.pool import Member
-from tests.host.machine import Done, Machine, eventually
+from tests.host.machine import Done, Machine
 from tests.host.population import APPS, IMAGE_MAP, IMAGES, POPULATION
 from tests.host.traffic import PYTHON, Report, Span, under_load
+from tests.waiting import PATIENCE, eventually
 
 SETTINGS: Final = """\
 mesh: {service_cidr: 198.19.0.0/16, dns_upstreams: ["127.0.0.1:9"]}
@@ -45,7 +46,7 @@ class Node:
 
     def up(self) -> None:
         command = ("meshctl", "testbed", "up", "-f", "-", "--images", IMAGES)
-        self.machine.ask(*command, text=POPULATION, timeout=90)
+        self.machine.ask(*command, text=POPULATION)
         self.get_well()
 
     def get_well(self) -> None:
@@ -68,7 +69,7 @@ class Node:
 
     def ask(self, role: str, request: wire.Message) -> wire.AnyMessage:
         path = Path(f"/proc/{self.machine.leader}/root/run/meshd/{role}.sock")
-        return asyncio.run(channel.call(path, request, timeout=30))
+        return asyncio.run(channel.call(path, request, timeout=PATIENCE))
 
     def children(self) -> dict[str, wire.RoleStatus]:
         """By name, of those that run."""
@@ -113,12 +114,12 @@ class Node:
 
     # ---- traffic
 
-    def client(self, *command: str, timeout: float = 30) -> Done:
+    def client(self, *command: str, timeout: float = 2 * PATIENCE) -> Done:
         return self.machine.run(*CLIENT, *command, timeout=timeout)
 
     def status_of(self, url: str) -> str:
         """000: no answer."""
-        options = ("-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}")
+        options = ("-s", "-o", "/dev/null", "-m", "20", "-w", "%{http_code}")
         return self.client("curl", *options, url).stdout
 
     @contextlib.contextmanager

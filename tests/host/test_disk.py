@@ -8,9 +8,9 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.host.machine import eventually
 from tests.host.node import Node
 from tests.host.traffic import is_lossless
+from tests.waiting import eventually
 
 STATE = "/var/lib/meshd"
 FULL = "No space left on device"

@@ -18,8 +18,9 @@ from typing import Any, Final, Self
 import pytest
 
 from meshd.capture import inside
-from tests.host.machine import Machine, eventually
+from tests.host.machine import Machine
 from tests.host.wires import Wires
+from tests.waiting import eventually
 
 OUTSIDE: Final = "198.18.243.254"
 SERVICE: Final = Path(__file__).parents[1] / "node" / "apps" / "service.py"
@@ -193,7 +194,7 @@ def curl_as(machine: Machine, unit: str, url: str) -> Any:
         *place,
         "curl",
         "-sSf",
-        "-m5",
+        "-m20",
     )
     done = machine.run(*line, url)
     return json.loads(done.stdout) if done.returncode == 0 and done.stdout else None
@@ -201,7 +202,7 @@ def curl_as(machine: Machine, unit: str, url: str) -> Any:
 
 def curl_status(machine: Machine, unit: str, url: str) -> str:
     place = f"--slice={slice_of(machine, unit)}"
-    line = ("systemd-run", "--quiet", "--wait", "--pipe", "--collect", place, "curl", "-s", "-m5")
+    line = ("systemd-run", "--quiet", "--wait", "--pipe", "--collect", place, "curl", "-s", "-m20")
     return machine.run(*line, "-o", "/dev/null", "-w", "%{http_code}", url).stdout
 
 

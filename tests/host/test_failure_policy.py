@@ -9,10 +9,10 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.host import listening
-from tests.host.machine import eventually
 from tests.host.node import SETTINGS, Node
 from tests.host.population import IMAGES, deployment
 from tests.host.traffic import OFFERS, enrolled
+from tests.waiting import eventually
 
 SWITCH = "/run/meshd/testbed/switch"
 PLAIN = b" HTTP/1.1"
@@ -71,7 +71,7 @@ def as_buyer(node: Node, *command: str) -> str:
 
 
 def buyer_is_told(node: Node, url: str) -> str:
-    options = ("-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}")
+    options = ("-s", "-o", "/dev/null", "-m", "20", "-w", "%{http_code}")
     return as_buyer(node, "curl", *options, url)
 
 
@@ -100,7 +100,7 @@ def test_closed_what_starts_after_boot_is_in_the_mesh_from_its_first_packet(well
     eager = deployment("eager", EAGER.replace("{address}", service(well)))
     with overheard(well) as heard:
         command = ("meshctl", "testbed", "up", "-f", "-", "--images", IMAGES)
-        well.machine.ask(*command, text=eager, timeout=90)
+        well.machine.ask(*command, text=eager)
         well.get_well()
         end_everything(well)
         well.systemctl("start", "meshd")

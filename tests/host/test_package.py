@@ -10,10 +10,11 @@ from typing import Any, Final
 import pytest
 
 from tests.host import packages
-from tests.host.machine import Machine, eventually
+from tests.host.machine import Machine
 from tests.host.traffic import OFFERS, enrolled, is_lossless, under_load_from
 from tests.host.tree import base_tree
 from tests.host.wires import Wires
+from tests.waiting import eventually
 
 THIS: Final = "/srv/this.deb"
 NEXT: Final = "/srv/next.deb"
@@ -96,7 +97,7 @@ def daemon(machine: Machine) -> str:
 
 def version(machine: Machine) -> str:
     """Of the daemon that runs, not of the files."""
-    metrics = machine.ask("curl", "-sS", "--max-time", "5", "http://127.0.0.1:15020/metrics")
+    metrics = machine.ask("curl", "-sS", "--max-time", "20", "http://127.0.0.1:15020/metrics")
     (line,) = (line for line in metrics.splitlines() if line.startswith("meshd_build_info"))
     return line.split('"')[1]
 

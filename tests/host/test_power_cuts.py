@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from meshd import channel, wire
-from tests.host.machine import Machine, eventually
+from tests.host.machine import Machine
 from tests.host.node import SETTINGS, Node
+from tests.waiting import PATIENCE, eventually
 
 CUTS = int(os.environ.get("MESHD_POWER_CUTS", "4"))
 PAIR = ("left", "right")
@@ -62,7 +63,7 @@ class Writer:
                 self.committed = self.tried
 
     def join(self) -> None:
-        self._thread.join(40)
+        self._thread.join(2 * PATIENCE)
         assert not self._thread.is_alive()
 
 
@@ -76,7 +77,7 @@ def stored(node: Node) -> dict[str, int]:
 def answers(node: Node) -> bool:
     path = f"/proc/{node.machine.leader}/root/run/meshd/mesh.sock"
     with contextlib.suppress(Exception):
-        asyncio.run(channel.call(Path(path), wire.Status(), timeout=2))
+        asyncio.run(channel.call(Path(path), wire.Status(), timeout=20))
         return True
     return False
 

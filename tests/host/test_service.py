@@ -10,11 +10,11 @@ import pytest
 
 from meshd.discovery import hold_units
 from meshd.discovery.hold_units import Preparation
-from tests.host.machine import eventually
 from tests.host.node import ROLES, SETTINGS, Node
 from tests.host.population import IMAGES, deployment
 from tests.host.traffic import Span, is_lossless, lost_only_what_was_in_flight
 from tests.host.tree import CHECKOUT
+from tests.waiting import eventually
 
 
 def test_nothing_fails_while_meshd_is_restarted_and_the_proxies_are_the_same(well: Node) -> None:
@@ -33,8 +33,8 @@ def test_the_proxies_from_before_a_restart_take_in_pods_that_start_after_it(well
     well.systemctl("restart", "meshd")
     well.get_well()
     command = ("meshctl", "testbed", "up", "-f", "-", "--images", IMAGES)
-    well.machine.ask(*command, text=deployment("late"), timeout=90)
-    asked = ("-n", "mesh", "deploy/late", "--", "curl", "-sS", "-m", "5", "http://server:8080/")
+    well.machine.ask(*command, text=deployment("late"))
+    asked = ("-n", "mesh", "deploy/late", "--", "curl", "-sS", "-m", "20", "http://server:8080/")
     assert well.machine.ask("meshctl", "testbed", "exec", *asked) == "ok\n"
     assert well.proxies() == before
     well.machine.ask("meshctl", "testbed", "down")
@@ -133,7 +133,6 @@ def test_reloading_new_settings_of_the_proxies_replaces_the_pool_and_fails_nothi
         eventually(
             lambda: not set(well.proxies().values()) & set(before.values()) and well.is_well(),
             "all proxies are new",
-            60,
         )
     assert not _told(well, "pending queries may be lost")
     (report,) = reports
@@ -141,7 +140,7 @@ def test_reloading_new_settings_of_the_proxies_replaces_the_pool_and_fails_nothi
     assert not report.failed, report
     well.configure(SETTINGS)
     well.systemctl("reload", "meshd")
-    eventually(well.is_well, "it is well again", 60)
+    eventually(well.is_well, "it is well again")
 
 
 def test_all_pods_can_be_run_again_after_a_reboot(well: Node) -> None:

@@ -13,17 +13,18 @@ from typing import Final
 import pytest
 
 from tests.host import packages
-from tests.host.machine import Machine, eventually
+from tests.host.machine import Machine
 from tests.host.traffic import OFFERS, enrolled, is_lossless, under_load_from
 from tests.host.tree import CHECKOUT, base_tree
 from tests.host.wires import Wires
+from tests.waiting import PATIENCE, eventually
 
 NAMES: Final = ("server", "agent-1", "agent-2")
 PAGE: Final = """
 import re, urllib.request
 seen = set()
 for _ in range(40):
-    page = urllib.request.urlopen("http://productpage:9080/productpage", timeout=10).read().decode()
+    page = urllib.request.urlopen("http://productpage:9080/productpage", timeout=30).read().decode()
     assert "paperback" in page and "Error fetching" not in page
     seen |= set(re.findall("reviews-v[0-9]", page))
     stars = "glyphicon-star" in page
@@ -44,7 +45,7 @@ def machines(
         for machine in made.values():
             _fill(machine)
             machine.boot()
-            machine.ask("/vagrant/vagrant/install.sh", *nodes, timeout=120)
+            machine.ask("/vagrant/vagrant/install.sh", *nodes)
         server, *agents = made.values()
         server.ask("/vagrant/vagrant/server.sh", server.address)
         server.ask("/vagrant/vagrant/bookinfo.sh", server.name, *nodes)
@@ -54,7 +55,7 @@ def machines(
                 [CHECKOUT / "vagrant/join.sh", agent.name, server.address, *nodes],
                 env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"},
                 check=True,
-                timeout=120,
+                timeout=5 * PATIENCE,
             )
         yield made
     finally:
@@ -92,7 +93,7 @@ def test_bookinfo_is_one_application_on_three_hosts(machines: dict[str, Machine]
     def page() -> str:
         return server.run(*ask).stdout.strip()
 
-    assert eventually(page, "the page is whole", 60.0) == "reviews-v1 reviews-v2 reviews-v3 stars"
+    assert eventually(page, "the page is whole") == "reviews-v1 reviews-v2 reviews-v3 stars"
 
 
 def test_the_server_knows_the_nodes(machines: dict[str, Machine]) -> None:
@@ -106,7 +107,6 @@ def test_an_agent_runs_its_part_again_after_a_boot(machines: dict[str, Machine])
     eventually(
         lambda: agent.run("systemctl", "is-active", "bookinfo").stdout.strip() == "active",
         "bookinfo runs again",
-        60.0,
     )
     pods = agent.ask("meshctl", "testbed", "ps", "-o", "name").split()
     assert [pod.rpartition("/")[2].partition("-v1")[0] for pod in sorted(pods)] == [
@@ -160,7 +160,7 @@ def test_nothing_fails_between_agents_while_the_server_is_booted_again(
     with under_load_from(second, "buyer") as reports:
         server.reboot()
         for agent in (first, second):
-            eventually(lambda agent=agent: is_well(agent), f"{agent.name} is connected again", 60.0)
+            eventually(lambda agent=agent: is_well(agent), f"{agent.name} is connected again")
     is_lossless(*reports)
 
 
@@ -197,6 +197,6 @@ def test_the_vagrantfile_is_valid(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr

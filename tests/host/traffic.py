@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tests.host.machine import Machine
+from tests.waiting import PATIENCE
 
 PYTHON: Final = "/usr/bin/python3"
 SHOP: Final = "shop.mesh.svc.cluster.local"
@@ -58,7 +59,7 @@ def under_load(machine: Machine, *command: str) -> Generator[list[Report]]:
         assert process.stdout
         assert process.stdout.readline() == "begun\n", process.communicate()[1]
         yield reports
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=2 * PATIENCE)
         assert process.returncode == 0, errors[-2000:]
         found: dict[str, Any] = json.loads(output)
         reports.append(Report(**found))
@@ -66,7 +67,7 @@ def under_load(machine: Machine, *command: str) -> Generator[list[Report]]:
         if process.poll() is None:
             process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=5)
+                process.communicate(timeout=PATIENCE)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import pytest
 
 from meshd.capture import apply, inside
 from meshd.capture.options import CaptureOptions
+from tests.waiting import PATIENCE
 
 T = TypeVar("T")
 
@@ -35,8 +36,6 @@ V6 = {
     "elsewhere": "fd00:198:9::9",
 }
 MACS = {"workload": "02:00:00:00:71:02", "peer": "02:00:00:00:71:01"}
-DEADLINE = 5.0
-"""Seconds for what must come."""
 NEVER = 0.3
 """Seconds to wait for what must not come: a connection that is let through takes one thousandth."""
 
@@ -54,7 +53,7 @@ class Host:
     def socket(self, family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
         with inside.entered(self.netns):
             opened = socket.socket(family, kind)
-        opened.settimeout(DEADLINE)
+        opened.settimeout(PATIENCE)
         return opened
 
     def listen(self, address: str, port: int) -> Listener:
@@ -105,7 +104,7 @@ class Host:
             check=True,
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=PATIENCE,
         )
         return done.stdout
 
@@ -129,7 +128,7 @@ class Listener:
     def accept(self) -> Accepted:
         """The next connection; TimeoutError when none comes."""
         accepted, peer = self.socket.accept()
-        accepted.settimeout(DEADLINE)
+        accepted.settimeout(PATIENCE)
         return Accepted(accepted, original_destination(accepted), peer[0])
 
     def __enter__(self) -> Listener:
@@ -223,7 +222,7 @@ def nodad(addresses: dict[str, str]) -> str:
 
 
 def _ip(arguments: str) -> None:
-    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True, timeout=10)
+    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True, timeout=PATIENCE)
 
 
 @pytest.fixture(params=KINDS)

@@ -19,9 +19,9 @@ from meshd.errors import UnreachableError
 from meshd.model.interception import OUTBOUND_PORT
 from meshd.model.workload import Placement, Stage, Workload
 from meshd.settings import Paths
+from tests.waiting import PATIENCE
 
 UID = "default.reviews"
-DEADLINE = 10.0
 ROLE = """
 import asyncio
 from meshd.roles import capture
@@ -59,7 +59,7 @@ async def role(paths: Paths) -> AsyncGenerator[channel.Connection]:
 
 
 async def _connected(paths: Paths) -> channel.Connection:
-    async with asyncio.timeout(DEADLINE):
+    async with asyncio.timeout(PATIENCE):
         while True:
             with contextlib.suppress(UnreachableError):
                 return await channel.connect(paths.socket("capture"))
@@ -72,7 +72,7 @@ def wanted(host: Any) -> wire.Place:
 
 
 async def proven(connection: channel.Connection) -> None:
-    async with asyncio.timeout(DEADLINE):
+    async with asyncio.timeout(PATIENCE):
         while True:
             message = await connection.receive()
             assert isinstance(message, wire.Observed)
@@ -112,7 +112,7 @@ def test_whatever_the_moment_it_is_killed_the_next_one_completes(
                 await connection.send(wanted(network.workload))
                 await proven(connection)
                 await connection.send(wire.Place(()))
-                async with asyncio.timeout(DEADLINE):
+                async with asyncio.timeout(PATIENCE):
                     while (message := await connection.receive()) != wire.Observed(()):
                         assert isinstance(message, wire.Observed)
         assert network.workload.save() == before

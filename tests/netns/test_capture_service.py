@@ -29,11 +29,11 @@ from meshd.model.workload import (
     Workload,
 )
 from meshd.settings import CaptureSettings
+from tests.waiting import PATIENCE
 
 UID = "default.reviews"
 SETTINGS = CaptureSettings(probe_interval=Duration(0.1))
 PROVEN = Observation(UID, Stage.CAPTURED, proven=True)
-DEADLINE = 5.0
 WORKLOAD, PEER = "198.18.71.2", "198.18.71.1"
 WORKLOAD6, PEER6 = "fd00:198::71:2", "fd00:198::71:1"
 
@@ -58,7 +58,7 @@ class Mesh:
 
     async def sees(self, check: Callable[[tuple[Observation, ...]], bool]) -> None:
         """The next report for which ``check`` holds."""
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 message = await self._connection.receive()
                 assert isinstance(message, wire.Observed)
@@ -416,7 +416,7 @@ def test_changed_options_are_applied_while_it_is_captured(network: Any, director
             await mesh.place(place(network.workload))
             await mesh.sees_exactly(PROVEN)
             await mesh.place(place(network.workload, annotations=annotations))
-            deadline = time.monotonic() + DEADLINE
+            deadline = time.monotonic() + PATIENCE
             while "--dport 5432" not in network.workload.save():
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.02)

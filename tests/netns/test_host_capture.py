@@ -25,6 +25,7 @@ from meshd.capture.never_captured import METADATA_ADDRESSES
 from meshd.capture.options import CaptureOptions
 from meshd.capture.rule import Family
 from meshd.model.interception import PROXY_INBOUND_MARK, PROXY_MARK
+from tests.waiting import PATIENCE
 
 CLIENT = """
 import socket, sys
@@ -43,7 +44,7 @@ else:
 QUERY = """
 import socket, sys
 asker = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
-asker.settimeout(5)
+asker.settimeout(60)
 asker.connect((sys.argv[1], 53))
 asker.send(b"question")
 print(asker.recv(64).decode())
@@ -130,7 +131,7 @@ class Services:
             capture_output=True,
             text=True,
             check=True,
-            timeout=20,
+            timeout=PATIENCE,
         )
         return done.stdout.strip()
 
@@ -284,7 +285,7 @@ def test_queries_of_a_service_arrive_at_its_own_port(
         question, asker = resolver.recvfrom(64)
         assert question == b"question"
         resolver.sendto(b"answer", asker)
-        assert asking.communicate(timeout=10)[0].strip() == "answer"
+        assert asking.communicate(timeout=PATIENCE)[0].strip() == "answer"
 
 
 def test_rules_follow_a_service_into_its_next_cgroup(

@@ -25,11 +25,11 @@ from meshd.model.workload import (
     Workload,
 )
 from meshd.settings import CaptureSettings
+from tests.waiting import PATIENCE
 
 UID = "mesh.web"
 SETTINGS = CaptureSettings(probe_interval=Duration(0.2))
-DEADLINE = 10.0
-TIMEOUT = 40.0
+TIMEOUT = 3 * PATIENCE
 
 
 @pytest.fixture
@@ -65,14 +65,14 @@ class Watched:
         self._news.set()
 
     async def sees(self, check: Callable[[Observation | None], bool]) -> None:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(PATIENCE):
             while not check(self.seen.get(UID)):
                 self._news.clear()
                 await self._news.wait()
 
 
 async def becomes(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.02)
 

@@ -176,7 +176,7 @@ def test_it_runs_in_no_other_place_than_one_that_is_captured(
 
 
 def test_one_of_the_host_runs_below_the_control_group_that_is_captured(paths: Paths) -> None:
-    group = cgroups.root() / f"meshd-probing-{os.getpid()}"
+    group = cgroups.root() / f"probing-{os.getpid()}"
     group.mkdir()
     user = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", "--"]
     enter = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"]

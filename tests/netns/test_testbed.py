@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ import pytest
 
 from meshd.testbed import kernel
 from meshd.testbed.network import host_link
+from tests.waiting import PATIENCE, eventually
 
-PATIENCE = 15.0
 IMAGES = """
 web:
   command: [python3, -u, -m, http.server, "80", --bind, "::"]
@@ -69,13 +69,6 @@ spec:
 """
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        time.sleep(0.02)
-
-
 def runs(pid: int) -> bool:
     """Whether it is a process, and not only its entry that nobody has fetched."""
     try:
@@ -106,7 +99,7 @@ class Testbed:
             env={**os.environ, "MESHD_HOME": str(self.home)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=2 * PATIENCE,
             check=False,
         )
         assert not check or done.returncode == 0, done.stderr

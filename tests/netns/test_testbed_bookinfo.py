@@ -19,9 +19,9 @@ from meshd.testbed.addresses import FIRST_POD
 from meshd.testbed.client import Client
 from meshd.testbed.files import Home
 from meshd.testbed.images import read_image_map
+from tests.waiting import PATIENCE
 
 BOOKINFO = Path(bookinfo.__file__).parent
-PATIENCE = 15.0
 ORDER = ("details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3", "productpage-v1")
 """Of the pods in the manifest, and so of their addresses."""
 

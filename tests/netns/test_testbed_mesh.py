@@ -19,8 +19,8 @@ from meshd.settings import Paths
 from meshd.testbed.client import Client
 from meshd.testbed.files import Home
 from meshd.testbed.images import Image, ImageMap
+from tests.waiting import PATIENCE
 
-PATIENCE = 15.0
 IMAGES = ImageMap({"sh": Image()})
 LABELS = "istio.io/dataplane-mode: ambient"
 POD = """

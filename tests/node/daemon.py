@@ -22,7 +22,8 @@ from meshd.proxy.pool import Member
 from meshd.settings import Paths
 from meshd.testbed.network import host_link
 from tests.node.leftovers import mounts_below, processes_of
-from tests.node.process import PATIENCE, Process, eventually, run
+from tests.node.process import Process, run
+from tests.waiting import PATIENCE, eventually
 
 APPS = Path(__file__).with_name("apps")
 MESHCTL = Path(sys.executable).with_name("meshctl")
@@ -108,11 +109,11 @@ class Daemon:
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
-            self.meshctl("testbed", "down", timeout=60)
+            self.meshctl("testbed", "down")
         if self._supervisor and self._supervisor.poll() is None:
             self._supervisor.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._supervisor.wait(10)
+                self._supervisor.wait(PATIENCE)
         left = self._left_after_all()
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
@@ -129,7 +130,7 @@ class Daemon:
     def _link(self) -> str:
         return host_link(self.paths.run / "testbed")
 
-    def _left_after_all(self, patience: float = 2.0) -> list[str]:
+    def _left_after_all(self, patience: float = 20.0) -> list[str]:
         """What does not go by itself: the kernel may need a moment to end a killed process."""
         deadline = time.monotonic() + patience
         while (left := self.leftovers()) and time.monotonic() < deadline:
@@ -162,7 +163,7 @@ class Daemon:
 
     # ---- what it says
 
-    def ask(self, role: str, request: wire.Message, timeout: float = 30) -> wire.AnyMessage:
+    def ask(self, role: str, request: wire.Message, timeout: float = PATIENCE) -> wire.AnyMessage:
         return asyncio.run(channel.call(self.paths.socket(role), request, timeout=timeout))
 
     def children(self) -> dict[str, wire.RoleStatus]:
@@ -202,7 +203,7 @@ class Daemon:
 
     # ---- meshctl
 
-    def meshctl(self, *arguments: str, text: str = "", timeout: float = 90) -> Process:
+    def meshctl(self, *arguments: str, text: str = "", timeout: float = 3 * PATIENCE) -> Process:
         command = [*self.prefix, str(MESHCTL), *arguments]
         return run(command, self.environment, text, timeout)
 

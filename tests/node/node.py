@@ -14,6 +14,7 @@ from tests.node.daemon import DEFAULTS, Daemon
 from tests.node.manifests import Write
 from tests.node.network import free_network, free_port
 from tests.node.process import Process, finish, run
+from tests.waiting import PATIENCE
 
 
 class Node(Daemon):
@@ -39,7 +40,9 @@ class Node(Daemon):
         argv, environment = command_inside(self.pod(pod), "", command)
         return list(argv), {"PATH": os.environ["PATH"], **environment}
 
-    def exec(self, pod: str, *command: str, timeout: float = 60, text: str = "") -> Process:
+    def exec(
+        self, pod: str, *command: str, timeout: float = 2 * PATIENCE, text: str = ""
+    ) -> Process:
         argv, environment = self.command(pod, *command)
         return run(argv, environment, text, timeout)
 

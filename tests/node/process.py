@@ -1,25 +1,14 @@
-"""Commands that end, and conditions that come by themselves."""
+"""Commands that end."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-PATIENCE = 60.0
-"""Seconds after which a condition that should come by itself counts as missed."""
-
-
-def eventually(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """What the condition gives, once it is true. AssertionError when it does not become so."""
-    deadline = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
-        time.sleep(0.05)
-    return found
+from tests.waiting import PATIENCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +43,7 @@ def run(
 def finish(process: subprocess.Popen[str], text: str | None = None) -> Any:
     """What an ``ask.py`` printed."""
     try:
-        output, errors = process.communicate(text, timeout=60)
+        output, errors = process.communicate(text, timeout=2 * PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()

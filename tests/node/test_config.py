@@ -65,7 +65,7 @@ def one_line(done: Process) -> str:
 def test_what_is_invalid_is_refused_and_changes_nothing(node: Node, what: str) -> None:
     with node.applied(route("good")):
         assert route_now(node) == "good"
-        line = one_line(node.meshctl("apply", "-f", "-", text=INVALID[what], timeout=30))
+        line = one_line(node.meshctl("apply", "-f", "-", text=INVALID[what]))
         assert line
         assert route_now(node) == "good"
 
@@ -84,7 +84,7 @@ def test_fifty_megabytes_are_refused(node: Node, tmp_path: Path) -> None:
     with large.open("a") as file:
         file.writelines(f"k{n}: {'v' * 80}\n" for n in range(560_000))
     assert large.stat().st_size > 50_000_000
-    assert "large.yaml" in one_line(node.meshctl("apply", "-f", str(large), timeout=60))
+    assert "large.yaml" in one_line(node.meshctl("apply", "-f", str(large)))
     assert node.is_well()
 
 

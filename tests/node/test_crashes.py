@@ -112,5 +112,5 @@ def test_all_processes_killed_at_once_come_back(node: Node) -> None:
     for pid in [child.pid for child in node.children().values()]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    node.eventually(node.is_well, "all is back", 40)
+    node.eventually(node.is_well, "all is back")
     assert len(node.answers("bob", "http", "server:80", 1)) == 1

@@ -15,7 +15,7 @@ from meshd.testbed.demo.machine import Machine
 
 DEMO = (sys.executable, "-m", "meshd.testbed.demo", "--once")
 STEPS = "abcdefghijk"
-_LIMIT = 240.0
+_LIMIT = 600.0
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from meshd.model.workload import Workload
 from meshd.resolver import files
 from meshd.resolver.asking import knows
 from tests.node.manifests import Write
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -31,7 +32,7 @@ name, kind, *rest = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
 edns = bytes([0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]) * ("edns" in rest)
 resolver, tcp = (*rest, "198.19.0.10")[0], "tcp" in rest
 s = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
-s.settimeout(8)
+s.settimeout(30)
 labels = b"".join(bytes([len(p)]) + p.encode() for p in name.split("."))
 head = struct.pack(">6H", 7, 0x100, 1, 0, 0, bool(edns))
 query = head + labels + bytes(1) + struct.pack(">2H", kind, 1) + edns
@@ -239,7 +240,7 @@ def ask(form):
         name = form % next(numbers)
         labels = b"".join(bytes([len(p)]) + p.encode() for p in name.split("."))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-            s.settimeout(5)
+            s.settimeout(30)
             s.connect(("198.19.0.10", 53))
             try:
                 s.send(struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + labels + bytes(1)
@@ -484,7 +485,7 @@ def test_no_query_is_lost_when_other_workloads_come_and_go(resolving: Node) -> N
     try:
         with queries(resolving) as went:
             for other in others:
-                assert resolving.ask("mesh", wire.Register((other,), wait=20)) == wire.Done()
+                assert resolving.ask("mesh", wire.Register((other,), wait=PATIENCE)) == wire.Done()
             for other in others:
                 assert resolving.ask("mesh", wire.Unregister((other.uid,))) == wire.Done()
     finally:
@@ -498,7 +499,7 @@ def test_no_query_is_lost_when_other_workloads_come_and_go(resolving: Node) -> N
 def test_no_query_is_lost_when_the_proxies_are_replaced(resolving: Node) -> None:
     before = {proxy.pid for proxy in resolving.proxies()}
     with queries(resolving) as went:
-        assert resolving.ask("supervisor", wire.ReplacePool(), 60) == wire.Done()
+        assert resolving.ask("supervisor", wire.ReplacePool(), 2 * PATIENCE) == wire.Done()
     assert not before & {proxy.pid for proxy in resolving.proxies()}
     assert went.pop("answered") > 3 * ASKING
     assert went == {}

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from tests.node.node import Node
 
@@ -21,7 +23,7 @@ SERVER, CLIENT = "198.18.73.1", "198.18.73.2"
 
 
 def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=PATIENCE)
 
 
 @dataclasses.dataclass
@@ -67,14 +69,16 @@ class Container:
         return ["ip", "netns", "exec", self.name, *command]
 
     def get(self, url: str) -> dict[str, Any]:
-        line = self.inside("curl", "-sS", "--max-time", "10", url)
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=20)
+        line = self.inside("curl", "-sS", "--max-time", "20", url)
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert done.returncode == 0, f"{url}: {done.stdout} {done.stderr}"
         return json.loads(done.stdout)
 
     def answers(self, url: str) -> bool:
-        line = self.inside("curl", "-sSf", "--max-time", "10", "-o", "/dev/null", url)
-        return subprocess.run(line, check=False, capture_output=True, timeout=20).returncode == 0
+        line = self.inside("curl", "-sSf", "--max-time", "20", "-o", "/dev/null", url)
+        return (
+            subprocess.run(line, check=False, capture_output=True, timeout=PATIENCE).returncode == 0
+        )
 
     def destroy(self) -> None:
         if self.server:
@@ -159,7 +163,7 @@ def test_one_that_was_made_anew_at_its_path_is_enrolled_by_the_same_command(
         return "" if rows["kiosk"].proven else rows["kiosk"].problem
 
     # Nobody has said that it is the same one: until then it is outside the mesh.
-    node.eventually(lambda: "another network namespace" in problem(), "status says so", 40)
+    node.eventually(lambda: "another network namespace" in problem(), "status says so")
     assert (
         "MESHD"
         not in subprocess.run(

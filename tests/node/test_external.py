@@ -106,7 +106,7 @@ def test_whatever_host_is_asked_for_at_a_services_address_is_that_services(
     node: Node, host: str
 ) -> None:
     """Nobody but the mesh has that address, so there is nowhere to pass the request to."""
-    done = node.curl("alice", "-m", "8", "-H", f"host: {host}", "http://server.mesh/who")
+    done = node.curl("alice", "-m", "30", "-H", f"host: {host}", "http://server.mesh/who")
     assert '"pod": "server' in done.output.replace('":"', '": "'), done
     assert "spiffe://cluster.local/ns/mesh/sa/alice" in done.output
 
@@ -129,13 +129,13 @@ def test_connections_to_where_only_the_mesh_could_be_are_refused_at_once(
 ) -> None:
     """Not passed through to an address that nobody else has, which takes as long as a client
     waits."""
-    done = node.curl("alice", "-m", "8", target)
+    done = node.curl("alice", "-m", "30", target)
     assert done.status != TIMED_OUT, done
     assert not done.output
 
 
 def test_requests_to_where_no_service_is_are_answered_at_once(node: Node) -> None:
-    assert node.status_of("alice", "http://198.19.99.99/who", "-m", "8") == "502"
+    assert node.status_of("alice", "http://198.19.99.99/who", "-m", "30") == "502"
 
 
 def test_an_external_name_of_a_service_is_that_service_on_all_its_ports(node: Node) -> None:

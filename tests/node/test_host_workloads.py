@@ -25,6 +25,7 @@ from meshd import wire
 from meshd.capture import cgroups
 from meshd.errors import MeshdError
 from meshd.model.workload import HostService, NamedPort, Workload
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.node.node import Node
@@ -42,7 +43,7 @@ spec: {mtls: {mode: STRICT}}
 
 
 def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=PATIENCE)
 
 
 class Machine:
@@ -111,8 +112,8 @@ class Machine:
         return bool(self.on_host("ss", "-Hltn", f"sport = :{port}"))
 
     def curl(self, place: str, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        line = self.inside(place, "curl", "-sS", "-g", "--max-time", "10", *arguments, url)
-        return subprocess.run(line, capture_output=True, text=True, check=False, timeout=20)
+        line = self.inside(place, "curl", "-sS", "-g", "--max-time", "20", *arguments, url)
+        return subprocess.run(line, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
     def get(self, place: str, url: str) -> dict[str, Any]:
         done = self.curl(place, url)
@@ -153,7 +154,7 @@ class Machine:
             capture_output=True,
             text=True,
             check=True,
-            timeout=10,
+            timeout=PATIENCE,
         )
         return done.stdout
 
@@ -219,7 +220,7 @@ def machine(make: Callable[..., Node]) -> Iterator[Machine]:
         made.node.apply(made.node.write.dump(made.node.write.namespace("mesh", enrolled=True)))
         made.node.apply(made.node.write.dump(*services))
         found = (made.workload("web", 8081), made.workload("shop", 8082))
-        answer = made.node.ask("mesh", wire.Register(found, wait=20), 25)
+        answer = made.node.ask("mesh", wire.Register(found, wait=PATIENCE), 2 * PATIENCE)
         assert isinstance(answer, wire.Done), f"{answer}\n{made.node.log[-3000:]}\n{made.rules()}"
         yield made
     finally:
@@ -344,7 +345,9 @@ def test_an_address_that_nobody_asked_for_is_followed(machine: Machine) -> None:
         return next((row.address for row in rows if row.workload == "moving"), "")
 
     try:
-        assert isinstance(node.ask("mesh", wire.Register((workload,), wait=20), 25), wire.Done)
+        assert isinstance(
+            node.ask("mesh", wire.Register((workload,), wait=PATIENCE), 2 * PATIENCE), wire.Done
+        )
         assert told() == ADDRESS
         ip("-n", machine.netns, "address", "add", f"{address}/24", "dev", "eth0")
         way = ("default", "via", ELSEWHERE)
@@ -365,7 +368,7 @@ def test_an_address_that_nobody_asked_for_is_followed(machine: Machine) -> None:
         ip("-n", machine.netns, "address", "flush", "dev", "eth0", "to", address)
         ip("-n", machine.netns, "address", "flush", "dev", "eth0", "to", address6)
         ip("-n", machine.netns, "route", "replace", "default", "via", ELSEWHERE)
-        node.ask("mesh", wire.Unregister((workload.uid,)), 25)
+        node.ask("mesh", wire.Unregister((workload.uid,)))
         end(machine.running.pop())
 
 
@@ -422,10 +425,10 @@ def test_unenrolment_leaves_no_trace_and_the_others_alone(machine: Machine) -> N
     before = machine.rules()
     extra = machine.workload("late", 8084)
     machine.serve("late", 8084)
-    answer = machine.node.ask("mesh", wire.Register((extra,), wait=20), 25)
+    answer = machine.node.ask("mesh", wire.Register((extra,), wait=PATIENCE), 2 * PATIENCE)
     assert isinstance(answer, wire.Done), answer
     assert machine.rules() != before
-    answer = machine.node.ask("mesh", wire.Unregister(("mesh.late",)), 25)
+    answer = machine.node.ask("mesh", wire.Unregister(("mesh.late",)))
     assert isinstance(answer, wire.Done), answer
     assert machine.rules() == before
 

@@ -25,7 +25,7 @@ CONNECT = """
 import socket, sys
 for path in sys.argv[1:]:
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(2)
+    s.settimeout(10)
     try:
         s.connect(path)
         s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")

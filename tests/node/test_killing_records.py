@@ -46,7 +46,7 @@ def test_a_node_comes_back_without_the_object_that_kills_it(mortal: Node) -> Non
         status = mortal.meshctl("status")
         return said in status.output + status.errors
 
-    mortal.eventually(is_told, f"status names it: {done}", 60)
+    mortal.eventually(is_told, f"status names it: {done}")
     assert said in mortal.log
     mortal.eventually(mortal.is_well, "all else is in force")
     assert mortal.meshctl("get", "service", "good", "-n", "mesh").status == 0

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
@@ -187,7 +189,7 @@ def holders(node: Node, gateway: str) -> Iterator[list[Holder]]:
 def draining(admin: Path) -> int:
     """Listeners and filter chains that a proxy is about to let go."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
+        connection.settimeout(PATIENCE)
         connection.connect(str(admin))
         asked = http.client.HTTPConnection("admin")
         asked.sock = connection

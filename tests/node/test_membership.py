@@ -15,6 +15,7 @@ import pytest
 
 from meshd import wire
 from tests.node.test_two_nodes import address, is_connected, join, new_token, set_role, start_server
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.node.node import Node
@@ -46,9 +47,6 @@ def thief(agent: Node) -> Iterator[Future[None]]:
     """A pod of another namespace: done when it is in the mesh."""
     with ThreadPoolExecutor(1) as threads:
         yield threads.submit(agent.up, agent.write.dump(agent.write.deployment("thief", "shop")))
-
-
-PATIENCE = 20.0
 
 
 def certified(agent: Node) -> dict[str, bool]:

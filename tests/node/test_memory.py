@@ -18,6 +18,7 @@ import pytest
 
 from meshd import wire
 from meshd.model.workload import Workload
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,12 +49,12 @@ PYTHON_LIMIT = 150_000_000
 
 class _Admin(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=10)
+        super().__init__("localhost", timeout=PATIENCE)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
+        self.sock.settimeout(PATIENCE)
         self.sock.connect(self._path)
 
 
@@ -92,12 +93,15 @@ class Crowd:
             )
             for number, name in enumerate(new, start=first + 10)
         )
-        assert self._node.ask("mesh", wire.Register(workloads, wait=60), 70) == wire.Done()
+        assert (
+            self._node.ask("mesh", wire.Register(workloads, wait=2 * PATIENCE), 3 * PATIENCE)
+            == wire.Done()
+        )
         self._node.eventually(self._node.is_well, "all proxies have it")
 
     def go(self) -> None:
         uids = tuple(f"mesh.{name}" for name in self._names)
-        self._node.ask("mesh", wire.Unregister(uids), 60)
+        self._node.ask("mesh", wire.Unregister(uids), 2 * PATIENCE)
         for name in self._names:
             subprocess.run(["ip", "netns", "del", name], check=True)
 
@@ -200,7 +204,7 @@ def work(node: Node, crowd: Crowd) -> None:
 def look_at_pages(node: Node) -> None:
     port = node.paths.telemetry_port.read_text().strip()
     for path in ("metrics", "", "api/state", "healthz/ready"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=PATIENCE) as answer:
             assert answer.read()
 
 

@@ -108,7 +108,7 @@ def test_a_certificate_of_another_authority_opens_nothing(node: Node) -> None:
                 "context = ssl._create_unverified_context()\n"
                 "context.load_cert_chain('/tmp/cert', '/tmp/key')\n"
                 "context.set_alpn_protocols(['istio'])\n"
-                f"raw = socket.create_connection(('{address}', {port}), 5)\n"
+                f"raw = socket.create_connection(('{address}', {port}), 60)\n"
                 "tls = context.wrap_socket(raw, server_hostname='x')\n"
                 "tls.sendall(b'GET /who HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n')\n"
                 "print('got', tls.recv(10))\n"
@@ -121,7 +121,7 @@ LATE_HELLO = """
 import socket, ssl, time
 context = ssl._create_unverified_context()
 context.set_alpn_protocols(['istio'])
-raw = socket.create_connection(('ADDRESS', PORT), 5)
+raw = socket.create_connection(('ADDRESS', PORT), 60)
 time.sleep(0.5)
 print(context.wrap_socket(raw, server_hostname='x').selected_alpn_protocol())
 """

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from tests.node.node import Node
 
@@ -66,9 +68,9 @@ def test_a_workload_reaches_itself_by_its_service_name(node: Node) -> None:
 @pytest.mark.parametrize("port", [80, 70])
 def test_large_bodies_go_both_ways(node: Node, port: int) -> None:
     size = 100 * MIB
-    script = f"head -c {size} /dev/zero | curl -sS --max-time 50 -T - http://server:{port}/put"
+    script = f"head -c {size} /dev/zero | curl -sS --max-time 100 -T - http://server:{port}/put"
     assert node.exec("alice", "sh", "-c", script).json()["received"] == size
-    script = f"curl -sS --max-time 50 http://server:{port}/bytes/{size} | wc -c"
+    script = f"curl -sS --max-time 100 http://server:{port}/bytes/{size} | wc -c"
     assert node.exec("alice", "sh", "-c", script).json() == size
 
 
@@ -77,7 +79,7 @@ def test_large_streams_go_both_ways(node: Node) -> None:
     size = 50 * MIB
     script = (
         "import socket, sys, threading\n"
-        "c = socket.create_connection(('server', 91), 20)\n"
+        "c = socket.create_connection(('server', 91), 60)\n"
         "f = c.makefile('rb'); f.readline()\n"
         "def send():\n"
         f"    for _ in range({size} >> 20): c.sendall(b'y' * {MIB})\n"
@@ -140,7 +142,7 @@ def test_websockets_are_passed_on(node: Node, port: int) -> None:
 def _check_websocket(node: Node, port: int) -> None:
     script = (
         "import socket\n"
-        f"c = socket.create_connection(('server', {port}), 20); f = c.makefile('rwb')\n"
+        f"c = socket.create_connection(('server', {port}), 60); f = c.makefile('rwb')\n"
         "f.write(b'GET /chat HTTP/1.1\\r\\nhost: server\\r\\nconnection: Upgrade\\r\\n'\n"
         "    b'upgrade: websocket\\r\\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n'\n"
         "    b'sec-websocket-version: 13\\r\\n\\r\\n'); f.flush()\n"
@@ -164,9 +166,9 @@ def test_a_client_may_speak_http2_to_a_server_of_http1(node: Node) -> None:
 
 def test_a_port_that_nothing_listens_on_is_refused_rather_than_hung(node: Node) -> None:
     server = node.pod("server").plan
-    script = f"import socket; socket.create_connection(('{server.address}', 4), 5).recv(1)"
+    script = f"import socket; socket.create_connection(('{server.address}', 4), 20).recv(1)"
     argv, environment = node.command("alice", sys.executable, "-c", script)
     done = subprocess.run(
-        argv, env=environment, capture_output=True, text=True, check=False, timeout=10
+        argv, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert "timed out" not in done.stderr

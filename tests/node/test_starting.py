@@ -17,6 +17,7 @@ from meshd import wire
 from meshd.proxy.binary import find
 from meshd.resolver.command import NAMES as RESOLVERS
 from meshd.settings import ProxySettings
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,7 +89,7 @@ def test_an_envoy_that_is_there_again_is_used(fresh: Node) -> None:
     fresh.launch()
     fresh.eventually(lambda: problem(fresh, "proxy-0"), "it says what is wrong")
     binary.symlink_to(find(ProxySettings()))
-    fresh.eventually(fresh.is_well, "the proxies run", 40)
+    fresh.eventually(fresh.is_well, "the proxies run")
 
 
 def test_a_metrics_port_that_is_taken(fresh: Node) -> None:
@@ -154,7 +155,7 @@ def test_a_second_node_in_the_same_place_is_refused(node: Node) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Generator
 from typing import Any
 
+from tests.waiting import PATIENCE
+
 WRITTEN = 5_000_000
 BUSY = """
 import select, socket, sys
@@ -30,10 +32,10 @@ def busy(node: Any, pod: str) -> Generator[None]:
     )
     try:
         assert process.stdout
-        assert process.stdout.readline() == "ready\n", process.communicate(timeout=5)
+        assert process.stdout.readline() == "ready\n", process.communicate(timeout=PATIENCE)
         yield
     finally:
-        process.communicate(timeout=30)  # its input ends, and so does it
+        process.communicate(timeout=PATIENCE)  # its input ends, and so does it
         node.exec(pod, "rm", "-f", "/tmp/top-test")
 
 

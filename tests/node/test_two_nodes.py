@@ -20,6 +20,7 @@ from meshd import wire
 from meshd.errors import MeshdError
 from meshd.identity import tokens
 from tests.node.endpoints import endpoints
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.node.node import Node
@@ -87,12 +88,12 @@ def switches_joined(first: Node, second: Node) -> None:
         via = "198.18.128.2" if own.endswith(".1") else "198.18.128.1"
         _inside(switch[node], "route", "add", other.cidr, "via", via, "dev", link)
         command = ["nsenter", f"--net={switch[node]}", "sysctl", "-q", "net.ipv4.ip_forward=1"]
-        subprocess.run(command, check=True, timeout=10)
+        subprocess.run(command, check=True, timeout=PATIENCE)
 
 
 def _inside(netns: Path, *arguments: str, fds: tuple[int, ...] = ()) -> None:
     command = ["nsenter", f"--net={netns}", "ip", *arguments]
-    subprocess.run(command, check=True, timeout=10, pass_fds=fds)
+    subprocess.run(command, check=True, timeout=PATIENCE, pass_fds=fds)
 
 
 def start_server(make: Callable[..., Node], grace: str) -> Node:
@@ -300,7 +301,7 @@ def test_strangers_get_nothing_but_the_root_certificate(server: Node) -> None:
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     with (
-        socket.create_connection((host, int(port)), timeout=5) as raw,
+        socket.create_connection((host, int(port)), timeout=PATIENCE) as raw,
         contextlib.suppress(ssl.SSLError, ConnectionError),
         context.wrap_socket(raw) as tls,
     ):
@@ -439,7 +440,7 @@ def test_no_request_fails_when_the_server_is_killed_and_comes_back(
     with without(server, agent):
         agent.eventually(lambda: not is_connected(agent), "the agent has noticed")
     for load in loads:
-        output, errors = load.communicate("", timeout=30)
+        output, errors = load.communicate("", timeout=2 * PATIENCE)
         result = json.loads(output.splitlines()[-1])
         assert result["failures"] == [], errors
         assert result["ok"] > 100

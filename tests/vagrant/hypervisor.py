@@ -12,10 +12,11 @@ from collections.abc import Generator
 from typing import Final
 
 from tests.host import listening
-from tests.host.machine import Machine, eventually
+from tests.host.machine import Machine
 from tests.host.tree import CHECKOUT
 from tests.host.wires import Wires
 from tests.vagrant import trees
+from tests.waiting import eventually
 
 PATIENCE: Final = 3600.0
 """Emulated, a machine is twenty times slower than the processor is, and it shares that."""

@@ -35,7 +35,8 @@ from meshd.proxy.machine import capacity_here
 from meshd.proxy.pool import Member
 from meshd.roles.hub import Packer
 from meshd.settings import Paths, ProxySettings, Settings
-from tests.envoy.captured.place import ENVOY, PATIENCE, Publisher, run
+from tests.envoy.captured.place import ENVOY, Publisher, run
+from tests.waiting import PATIENCE
 
 BRIDGE = "198.18.77.1"
 

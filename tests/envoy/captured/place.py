@@ -38,10 +38,9 @@ from meshd.proxy.pool import Member
 from meshd.roles.packing import Packer
 from meshd.settings import Paths, ProxySettings, Settings
 from meshd.xds.server import Server
+from tests.waiting import PATIENCE
 
 T = TypeVar("T")
-PATIENCE = 20.0
-"""Seconds after which a condition that should come by itself counts as missed."""
 ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
 _TYPE = "type.googleapis.com/envoy"
 ADDRESS = "198.18.75.2"

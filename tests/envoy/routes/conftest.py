@@ -62,11 +62,10 @@ from meshd.model.base import decode_scalar
 from meshd.model.service import Endpoint, Port, Protocol, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.traffic import DestinationRule, Gateway, VirtualService
+from tests.waiting import PATIENCE
 
 MANIFEST = Path(__file__).with_name("routes.yaml")
 ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
-PATIENCE = 20.0
-"""Seconds after which a condition that should come by itself counts as missed."""
 
 
 class Seen(NamedTuple):

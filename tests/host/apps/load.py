@@ -17,7 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-WAIT = 10.0
+WAIT = 30.0
 LOOKUPS = 100
 """At the same time: of a query that is lost the client waits for five seconds."""
 LATE = 0.1

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def split(target: str) -> tuple[str, int]:

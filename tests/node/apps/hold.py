@@ -13,7 +13,7 @@ import json
 import socket
 import sys
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 HELLO = (
     "GET /chat HTTP/1.1\r\nhost: {host}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
     "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"

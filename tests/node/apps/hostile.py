@@ -22,7 +22,7 @@ from typing import cast
 
 FDS_EACH = 4000
 """Connections of each process, below any limit of open files that a host may have."""
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 def split(target: str) -> tuple[str, int]:
