@@ -29,6 +29,7 @@ from meshd.model.base import Duration
 from meshd.model.workload import Identity
 from meshd.roles import identity as role
 from meshd.settings import IdentitySettings, Paths, Settings
+from tests.ports import free_port
 from tests.waiting import PATIENCE
 
 _BINARY = Path(envoy.__path__[0]) / "_bin" / "envoy"
@@ -283,12 +284,6 @@ async def _until(check: Callable[[], Awaitable[bool]]) -> None:
 # ---- peers
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 class _Peer:
     """A TLS connection to a listener, verified against the node's roots."""
 
@@ -386,7 +381,7 @@ def _run(scenario: Callable[[], Awaitable[None]]) -> None:
 
 def test_new_connections_see_the_renewed_certificate_and_old_ones_live_on(tmp_path: Path) -> None:
     async def scenario() -> None:
-        node, port = _Role(tmp_path, lifetime=4), _free_port()
+        node, port = _Role(tmp_path, lifetime=4), free_port()
         async with (
             node.running(),
             node.told(_SERVER),
@@ -410,7 +405,7 @@ def test_new_connections_see_the_renewed_certificate_and_old_ones_live_on(tmp_pa
 
 def test_a_name_that_is_not_allowed_is_not_served_until_it_is(tmp_path: Path) -> None:
     async def scenario() -> None:
-        node, port, other = _Role(tmp_path), _free_port(), _free_port()
+        node, port, other = _Role(tmp_path), free_port(), free_port()
         listeners = [_server(_SERVER, port), _server(_STRANGER, other)]
         async with node.running(), node.told(_SERVER) as allow, _envoy(node.paths, listeners):
             await _until(lambda: _serves(port, node.paths))
@@ -436,7 +431,7 @@ def test_one_that_cannot_be_had_holds_up_no_other(
     monkeypatch.setattr(Standalone, "sign", sign_some)
 
     async def scenario() -> None:
-        node, port, other = _Role(tmp_path), _free_port(), _free_port()
+        node, port, other = _Role(tmp_path), free_port(), free_port()
         listeners = [_server(_STRANGER, other), _server(_SERVER, port)]
         async with (
             node.running(),
@@ -471,7 +466,7 @@ async def _answer(port: int, text: bytes) -> bytes:
 
 def test_each_client_shows_the_certificate_of_its_own_identity(tmp_path: Path) -> None:
     async def scenario() -> None:
-        node, port, other = _Role(tmp_path), _free_port(), _free_port()
+        node, port, other = _Role(tmp_path), free_port(), free_port()
         listeners = [_client(_CLIENT, port), _client(_STRANGER, other)]
         async with (
             node.running(),
@@ -494,7 +489,7 @@ def test_each_client_shows_the_certificate_of_its_own_identity(tmp_path: Path) -
 
 def test_a_restart_takes_nothing_from_the_proxies(tmp_path: Path) -> None:
     async def scenario() -> None:
-        node, port, plain = _Role(tmp_path), _free_port(), _free_port()
+        node, port, plain = _Role(tmp_path), free_port(), free_port()
         listeners = [_server(_SERVER, port), _client(_CLIENT, plain)]
         async with contextlib.AsyncExitStack() as stack:
             async with node.running(), node.told(_SERVER, _CLIENT):

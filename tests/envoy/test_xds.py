@@ -42,6 +42,7 @@ from meshd.xds.resources import (
 )
 from meshd.xds.server import Server
 from tests.pem import certificate_pem, key_pem, new_key
+from tests.ports import free_port
 from tests.waiting import PATIENCE
 
 _BINARY = Path(envoy.__path__[0]) / "_bin" / "envoy"
@@ -251,12 +252,6 @@ def _routes(cluster: str) -> Resource:
     return pack("r", route_pb2.RouteConfiguration(name="r", virtual_hosts=[host]))
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @contextlib.asynccontextmanager
 async def _application(body: bytes) -> AsyncGenerator[int]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -302,7 +297,7 @@ async def _is_synced(server: Server) -> bool:
 
 def test_envoy_serves_what_is_published_and_what_it_is_changed_to(tmp_path: Path) -> None:
     async def scenario(directory: Path) -> None:
-        port = _free_port()
+        port = free_port()
         async with (
             _application(b"one") as one,
             _application(b"two") as two,
@@ -356,7 +351,7 @@ async def _is(proxy: _Envoy, stat: str, value: int) -> bool:
 
 def test_a_bad_resource_is_refused_by_name_and_the_rest_goes_on(tmp_path: Path) -> None:
     async def scenario(directory: Path) -> None:
-        port, other = _free_port(), _free_port()
+        port, other = free_port(), free_port()
         async with _application(b"one") as one:
             base = [_cluster("one"), _endpoints("one", one), _routes("one"), _listener("l", port)]
             async with _serving(directory, *base) as server, _running(directory) as proxy:
@@ -391,7 +386,7 @@ def test_one_bad_resource_of_any_kind_holds_up_no_other(tmp_path: Path) -> None:
     route = {"name": "x", "domains": ["*"]}
 
     async def scenario(directory: Path) -> None:
-        ports = [_free_port() for _ in range(5)]
+        ports = [free_port() for _ in range(5)]
         trusted = directory / "chain.pem"
         trusted.write_bytes(chain)
         async with _application(b"one") as one:
@@ -480,7 +475,7 @@ def test_where_there_are_no_listeners_a_new_proxy_waits_for_none(tmp_path: Path)
 
 def test_a_restarted_server_leaves_envoy_serving_and_changes_nothing(tmp_path: Path) -> None:
     async def scenario(directory: Path) -> None:
-        port = _free_port()
+        port = free_port()
         async with _application(b"one") as one:
             resources = [
                 _cluster("one"), _endpoints("one", one), _listener("l", port), _routes("one")
@@ -516,7 +511,7 @@ def test_a_cluster_that_waits_for_endpoints_is_given_them_by_the_next_server(
     """Envoy has endpoints of that name, and says so; without being sent them it waits for 15 s."""
 
     async def scenario(directory: Path) -> None:
-        port = _free_port()
+        port = free_port()
         async with _application(b"one") as one, contextlib.AsyncExitStack() as stack:
             endpoints, rest = _endpoints("one", one), [_listener("l", port), _routes("one")]
             async with _serving(directory, _cluster("one"), endpoints, *rest) as server:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CAPTURE: Final = "/srv/heard"
 """On the host: what was heard last."""
+_WRITTEN: Final = "until grep -q '^State:.S' /proc/$(pgrep -xo tcpdump)/status; do :; done"
 
 
 @contextlib.contextmanager
@@ -32,6 +33,8 @@ def overheard(
         while "listening on" not in (line := process.stderr.readline()):
             assert line, "tcpdump ended"
         yield heard
+        # It sleeps once it has written what has come.
+        machine.ask("sh", "-c", _WRITTEN)
     finally:
         machine.run("pkill", "-INT", "tcpdump")
         process.communicate(timeout=patience)

@@ -243,7 +243,7 @@ def test_they_are_captured_however_they_are_restarted(machine: Machine) -> None:
         if command[0] == "kill":
             machine.ask("systemctl", "start", "shop")
         eventually(lambda: listens(machine, 8082), "shop listens")
-        assert calls(machine), command
+        eventually(lambda: calls(machine), f"they are captured after {command}")
 
 
 def test_an_eager_service_has_no_moment_outside_of_the_mesh(
@@ -265,7 +265,7 @@ def test_an_eager_service_has_no_moment_outside_of_the_mesh(
         eventually(lambda before=before: tries() > before + 10, "it tries")
         eventually(lambda: '"proven": true' in status(machine, "eager"), "it is proven")
         assert outside.count() == since
-    assert calls(machine)
+    eventually(lambda: calls(machine), "the others are captured as before")
     assert curl_as(machine, "", f"http://{OUTSIDE}:9000/") is None
     assert outside.count() == since + 1
 
@@ -365,7 +365,7 @@ def test_a_socket_that_starts_a_service_is_held_with_it(machine: Machine, wires:
         eventually(lambda: '"proven": true' in status(machine, "activated"), "it is proven")
         eventually(lambda: after.knocked > known + 5, "it is asked again")
     assert not after.answers
-    assert curl_status(machine, "web", url) == "200"
+    eventually(lambda: curl_status(machine, "web", url) == "200", "the mesh reaches it")
     assert machine.ask("meshctl", "unenroll", "activated") == "mesh/activated unenrolled\n"
     left = machine.ask("sh", "-c", "ls -d /etc/systemd/system/*activated*")
     assert "meshd" not in left
@@ -419,7 +419,8 @@ def test_a_unit_can_be_declared(machine: Machine) -> None:
     assert machine.ask("meshctl", "enroll", "plain").startswith("mesh/plain enrolled as declared")
     eventually(lambda: '"proven": true' in status(machine, "plain"), "it is proven")
     eventually(lambda: listens(machine, 8083), "it has restarted")
-    answer = curl_as(machine, "web", "http://plain.mesh.svc.cluster.local/")
+    plain = "http://plain.mesh.svc.cluster.local/"
+    answer = eventually(lambda: curl_as(machine, "web", plain), "the mesh reaches it")
     assert (answer["name"], caller(answer)) == ("plain", "web")
     assert caller(curl_as(machine, "plain", SHOP)) == "declared"
     refused = machine.run("meshctl", "unenroll", "plain")
@@ -437,7 +438,8 @@ def test_unenrolment_leaves_no_trace(machine: Machine, outside: Outside) -> None
     assert "lookup 15100" not in machine.ask("ip", "rule")
     left = machine.run("sh", "-c", "find /etc/systemd /run/systemd/system -name 50-meshd.conf")
     assert left.stdout == ""
-    assert "meshd_services" not in machine.ask("systemctl", "list-units", "--all", "*.slice")
+    slices = ("systemctl", "list-units", "--all", "*.slice")
+    eventually(lambda: "meshd_services" not in machine.ask(*slices), "its slices are gone")
     for unit in ("web", "shop", "eager"):
         assert slice_of(machine, unit) == "system.slice"
     since = outside.count()

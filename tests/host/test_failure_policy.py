@@ -118,7 +118,10 @@ def test_open_traffic_passes_unprotected_and_everything_says_so(hosting: Node) -
     well.systemctl("start", "meshd")
     try:
         eventually(
-            lambda: all(row.unprotected for row in well.statuses().workloads),
+            lambda: all(
+                row.unprotected and not row.captured and row.problem.startswith("UNPROTECTED")
+                for row in well.statuses().workloads
+            ),
             "all are opened",
         )
         for ask, url in (
@@ -130,15 +133,9 @@ def test_open_traffic_passes_unprotected_and_everything_says_so(hosting: Node) -
                 assert ask(url) == "200"
             assert PLAIN in heard[0]
         assert "MESHD" not in well.machine.ask("iptables-save")
-        for row in well.statuses().workloads:
-            assert not row.captured
-            assert row.problem.startswith("UNPROTECTED")
-        assert set(well.metric("meshd_workload_unprotected{").values()) == {1.0}
-        told = well.machine.journal("MESHD_EVENT=unprotected", "PRIORITY=3")
-        assert {entry["MESHD_WORKLOAD"].split("-")[0] for entry in told} == {
-            *("mesh.client", "mesh.server"),
-            *("mesh.buyer", "mesh.till"),
-        }
+        eventually(lambda: unprotected(well) == {1.0}, "the metric says so")
+        wanted = {"mesh.client", "mesh.server", "mesh.buyer", "mesh.till"}
+        eventually(lambda: told_of(well) == wanted, "the journal says so")
         shown = well.machine.run("meshctl", "status")
         assert shown.returncode == 1
         assert "UNPROTECTED" in shown.stderr
@@ -152,7 +149,17 @@ def test_open_traffic_passes_unprotected_and_everything_says_so(hosting: Node) -
         assert buyer_is_told(well, f"http://{INSIDE}:8080/") == "200"
     assert len(heard[0]) > 1000
     assert PLAIN not in heard[0]
-    assert set(well.metric("meshd_workload_unprotected{").values()) == {0.0}
+    eventually(lambda: unprotected(well) == {0.0}, "the metric says so")
+
+
+def unprotected(node: Node) -> set[float]:
+    return set(node.metric("meshd_workload_unprotected{").values())
+
+
+def told_of(node: Node) -> set[str]:
+    """Workloads of which the journal says that they are unprotected."""
+    told = node.machine.journal("MESHD_EVENT=unprotected", "PRIORITY=3")
+    return {entry["MESHD_WORKLOAD"].split("-")[0] for entry in told}
 
 
 @contextlib.contextmanager
@@ -185,20 +192,22 @@ def test_open_names_alone_pass_when_only_they_are_dead(hosting: Node) -> None:
 
     try:
         for name in ("dns", "resolver"):
-            assert buyer_knows(INSIDE)
+            eventually(lambda: buyer_knows(INSIDE), "names are answered")
             with without(well, name):
                 eventually(
-                    lambda: all(row.unprotected for row in well.statuses().workloads),
+                    lambda: all(
+                        row.unprotected
+                        and row.captured
+                        and row.problem.startswith("UNPROTECTED, its DNS queries pass")
+                        for row in well.statuses().workloads
+                    ),
                     f"names are opened without {name}",
                 )
-                assert buyer_knows(OUTSIDE)
+                eventually(lambda: buyer_knows(OUTSIDE), "names of the world are known")
                 with overheard(well) as heard:
                     assert well.status_of(f"http://{inside}:8080/") == "200"
                 assert PLAIN not in heard[0]
-                for row in well.statuses().workloads:
-                    assert row.captured
-                    assert row.problem.startswith("UNPROTECTED, its DNS queries pass")
-                assert set(well.metric("meshd_workload_unprotected{").values()) == {1.0}
+                eventually(lambda: unprotected(well) == {1.0}, "the metric says so")
                 assert well.machine.run("meshctl", "status").returncode == 1
             well.get_well()
     finally:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
+from tests.host.machine import now
 from tests.host.node import ROLES, Node
 from tests.waiting import eventually
 
@@ -13,8 +15,6 @@ SECONDS = float(os.environ.get("MESHD_FLOOD_SECONDS", "4"))
 RATE = 100_000
 LINES, BURST = 20, 10
 """The budget: lines a second, and so many seconds' worth at once."""
-TOLD = 8.0
-"""Seconds in which what is not written is told."""
 
 
 def suppressed(node: Node) -> list[dict[str, Any]]:
@@ -28,14 +28,21 @@ def output_of_a_proxy(node: Node) -> str:
 def test_every_process_logs_with_fields_of_its_own(well: Node) -> None:
     well.systemctl("restart", "meshd")
     well.get_well()
-    entries = well.machine.journal("--unit=meshd", "MESHD_ROLE=supervisor")
-    assert {entry["MESHD_EVENT"] for entry in entries} >= {"started", "adopted"}
-    proven = well.machine.journal("--unit=meshd", "MESHD_ROLE=capture", "MESHD_EVENT=capture")
-    assert {entry["MESHD_WORKLOAD"].split("-")[0] for entry in proven} >= {
-        "mesh.client",
-        "mesh.server",
-    }
-    assert {entry["PRIORITY"] for entry in proven if "proven" in entry["MESSAGE"]} == {"6"}
+
+    def events() -> set[str]:
+        entries = well.machine.journal("--unit=meshd", "MESHD_ROLE=supervisor")
+        return {entry["MESHD_EVENT"] for entry in entries}
+
+    def proven() -> list[dict[str, Any]]:
+        entries = well.machine.journal("--unit=meshd", "MESHD_ROLE=capture", "MESHD_EVENT=capture")
+        return [entry for entry in entries if "proven" in entry["MESSAGE"]]
+
+    def workloads() -> set[str]:
+        return {entry["MESHD_WORKLOAD"].split("-")[0] for entry in proven()}
+
+    eventually(lambda: events() >= {"started", "adopted"}, "the supervisor has logged")
+    eventually(lambda: workloads() >= {"mesh.client", "mesh.server"}, "the capture role has logged")
+    assert {entry["PRIORITY"] for entry in proven()} == {"6"}
     everything = well.machine.journal("--unit=meshd")
     roles = {entry.get("MESHD_ROLE") for entry in everything if entry.get("MESHD_ROLE")}
     assert roles >= {*ROLES, "supervisor"} - {"identity"}
@@ -49,11 +56,12 @@ def test_a_line_shows_whose_it_is(well: Node) -> None:
 
 
 def test_access_lines_are_of_their_workload_and_only_errors_are_written(well: Node) -> None:
+    since = now()
     well.client("curl", "-s", "http://server:8080/")
     well.client("curl", "-s", "http://server:8080/fail")
 
     def told() -> list[dict[str, Any]]:
-        entries = well.machine.journal("--unit=meshd", "MESHD_EVENT=access", "--since=-20s")
+        entries = well.machine.journal("--unit=meshd", "MESHD_EVENT=access", since)
         return [entry for entry in entries if entry["MESHD_WORKLOAD"].startswith("mesh.client")]
 
     (entry, *_) = eventually(told, "the failed request is in the journal")
@@ -67,10 +75,11 @@ def test_access_lines_are_of_their_workload_and_only_errors_are_written(well: No
 def test_lines_of_envoy_have_the_priority_that_it_gave_them(well: Node) -> None:
     log = output_of_a_proxy(well)
     lines = "[warning] [x] careful\\n[error] [x] broken\\n[info] [x] well\\n"
+    since = now()
     well.machine.ask("sh", "-c", f"printf '{lines}' >> {log}")
 
     def told() -> dict[str, str]:
-        entries = well.machine.journal("--unit=meshd", "--since=-20s")
+        entries = well.machine.journal("--unit=meshd", since)
         return {entry["MESSAGE"]: entry["PRIORITY"] for entry in entries}
 
     wanted = {"[x] careful": "4", "[x] broken": "3", "[x] well": "6"}
@@ -80,8 +89,9 @@ def test_lines_of_envoy_have_the_priority_that_it_gave_them(well: Node) -> None:
 def test_a_flood_is_bounded_and_accounted_for_and_costs_others_nothing(well: Node) -> None:
     log = output_of_a_proxy(well)
     flood = ("python3", "/srv/tests/flood.py", log, str(SECONDS), str(RATE))
-    loud, quiet = map(int, well.machine.ask(*flood, timeout=SECONDS + 60).split())
-    assert loud > RATE * SECONDS / 4, "this machine cannot write enough to make it a flood"
+    begun = time.monotonic()
+    loud, quiet = map(int, well.machine.ask(*flood).split())
+    assert loud > 50 * LINES * (BURST + SECONDS), "this machine cannot write enough for a flood"
 
     def written(name: str) -> int:
         match = ("--unit=meshd", f"MESHD_WORKLOAD=mesh.{name}", "MESHD_EVENT=access")
@@ -93,8 +103,9 @@ def test_a_flood_is_bounded_and_accounted_for_and_costs_others_nothing(well: Nod
         return sum(row["lines"] for row in rows)
 
     eventually(lambda: written("loud") + dropped() == loud, "each line is written or counted")
-    assert written("quiet") == quiet
-    assert written("loud") <= LINES * (BURST + SECONDS + TOLD)
+    passed = time.monotonic() - begun
+    eventually(lambda: written("quiet") == quiet, "no line of another is lost")
+    assert written("loud") <= LINES * (BURST + passed)
     lost = [row for row in suppressed(well) if row["by"] == "journald"]
     assert not [row for row in lost if row["unit"] == "meshd.service"]
     counted = well.metric("meshd_log_suppressed_total{")
@@ -105,6 +116,7 @@ def test_a_flood_is_bounded_and_accounted_for_and_costs_others_nothing(well: Nod
 def test_equal_lines_are_told_once_with_their_number(well: Node) -> None:
     log = output_of_a_proxy(well)
     program = f"for _ in range(413): print('[warning] [x] again', file=open('{log}', 'a'))"
+    written = ("--unit=meshd", now())
     well.machine.ask("python3", "-c", program)
 
     def told() -> int:
@@ -112,7 +124,6 @@ def test_equal_lines_are_told_once_with_their_number(well: Node) -> None:
         assert {row["reason"] for row in rows} <= {"repeated"}
         return sum(row["lines"] for row in rows)
 
-    written = ("--unit=meshd", "--since=-30s")
     eventually(
         lambda: (
             told()
@@ -131,13 +142,16 @@ def test_what_journald_drops_of_other_units_is_added_up(well: Node) -> None:
     well.machine.ask(
         *("systemd-run", "--wait", "--quiet", "--unit=noisy", *limits, "sh", "-c", script)
     )
-    rows = eventually(
-        lambda: [row for row in suppressed(well) if row["unit"] == "noisy.service"],
-        "journald has told",
-    )
-    assert {row["by"] for row in rows} == {"journald"}
-    written = len(well.machine.journal("--unit=noisy", "_TRANSPORT=stdout"))
-    assert sum(row["lines"] for row in rows) + written == 2004
+
+    def rows() -> list[dict[str, Any]]:
+        return [row for row in suppressed(well) if row["unit"] == "noisy.service"]
+
+    def accounted() -> int:
+        written = len(well.machine.journal("--unit=noisy", "_TRANSPORT=stdout"))
+        return sum(row["lines"] for row in rows()) + written
+
+    eventually(lambda: accounted() == 2004, "journald has told of each line that it dropped")
+    assert {row["by"] for row in rows()} == {"journald"}
 
 
 def test_the_drop_ins_for_journald_and_rsyslog_are_understood(well: Node) -> None:

@@ -272,6 +272,7 @@ def test_a_purge_leaves_nothing(installed: Machine, untouched: dict[str, Any]) -
     installed.ask("meshctl", "apply", "-f", "-", text=STORED)
     installed.ask("meshctl", "enroll", "rsyslog.service", "--no-restart")
     dpkg(installed, "--purge", "meshd")
+    eventually(lambda: not state(installed)["processes"], "the proxies end")
     after = state(installed)
     assert after["files"] - untouched["files"] == set()
     assert untouched["files"] - after["files"] == set()

@@ -10,6 +10,7 @@ import pytest
 
 from meshd.discovery import hold_units
 from meshd.discovery.hold_units import Preparation
+from tests.host.machine import now
 from tests.host.node import ROLES, SETTINGS, Node
 from tests.host.population import IMAGES, deployment
 from tests.host.traffic import Span, is_lossless, lost_only_what_was_in_flight
@@ -107,17 +108,19 @@ def test_stopping_meshd_leaves_the_proxies_serving(well: Node) -> None:
 
 def test_reloading_without_a_change_replaces_nothing(well: Node) -> None:
     before = {name: child.pid for name, child in well.children().items()}
+    since = now()
     well.systemctl("reload", "meshd")
-    eventually(lambda: _told(well, "settings read again"), "the settings are read")
+    eventually(lambda: _told(well, since, "settings read again"), "the settings are read")
     assert {name: child.pid for name, child in well.children().items()} == before
 
 
 def test_reloading_a_mistake_fails_keeps_the_settings_and_names_the_line(well: Node) -> None:
     before = {name: child.pid for name, child in well.children().items()}
     well.configure(SETTINGS + "log_levle: debug\n")
+    since = now()
     try:
         assert well.machine.run("systemctl", "reload", "meshd").returncode
-        eventually(lambda: _told(well, "meshd.yaml:4: .*log_levle"), "the mistake is told")
+        eventually(lambda: _told(well, since, "meshd.yaml:4: .*log_levle"), "the mistake is told")
         assert {name: child.pid for name, child in well.children().items()} == before
     finally:
         well.configure(SETTINGS)
@@ -126,7 +129,7 @@ def test_reloading_a_mistake_fails_keeps_the_settings_and_names_the_line(well: N
 def test_reloading_new_settings_of_the_proxies_replaces_the_pool_and_fails_nothing(
     well: Node,
 ) -> None:
-    before = well.proxies()
+    before, since = well.proxies(), now()
     with well.load() as reports:
         well.configure(SETTINGS.replace("drain_time: 2s", "drain_time: 2s, max_connections: 9999"))
         well.systemctl("reload", "meshd")
@@ -134,7 +137,7 @@ def test_reloading_new_settings_of_the_proxies_replaces_the_pool_and_fails_nothi
             lambda: not set(well.proxies().values()) & set(before.values()) and well.is_well(),
             "all proxies are new",
         )
-    assert not _told(well, "pending queries may be lost")
+    assert not _told(well, since, "pending queries may be lost")
     (report,) = reports
     assert report.done > 0
     assert not report.failed, report
@@ -217,6 +220,6 @@ def test_a_supervisor_that_hangs_is_replaced_by_the_watchdog_and_nothing_fails(w
         well.systemctl("restart", "meshd")
 
 
-def _told(node: Node, pattern: str) -> bool:
-    found = node.machine.journal("--unit=meshd", "--since=-20s")
+def _told(node: Node, since: str, pattern: str) -> bool:
+    found = node.machine.journal("--unit=meshd", since)
     return any(re.search(pattern, str(entry.get("MESSAGE"))) for entry in found)

@@ -140,9 +140,11 @@ def test_what_one_has_begun_ends_with_it(
     with workload(namespace, uid) as netns:
         script = (
             f"setsid sleep 600 & echo $! > {pids}; sleep 600 & echo $! >> {pids};"
-            f' (setsid sh -c "echo \\$\\$ >> {pids}; exec sleep 600" &); sleep 0.5; {end}'
+            f' (setsid sh -c "echo \\$\\$ >> {pids}; exec sleep 600" &);'
+            f" until test $(wc -l < {pids}) = 3; do :; done; {end}"
         )
-        assert passes(netns, "sh", "-c", script, seconds=2) == (end == "exit 0")
+        seconds = 60 if end == "exit 0" else 4
+        assert passes(netns, "sh", "-c", script, seconds=seconds) == (end == "exit 0")
         assert len(pids.read_text(encoding="ascii").split()) == 3
         for pid in map(int, pids.read_text(encoding="ascii").split()):
             with pytest.raises(ProcessLookupError):

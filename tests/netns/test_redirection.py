@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import select
 import socket
 from typing import Any
 
@@ -20,6 +21,7 @@ from meshd.model.interception import (
     PROXY_INBOUND_MARK,
     PROXY_MARK,
 )
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -349,19 +351,6 @@ def test_without_dns_capture_queries_are_left_alone(
         assert resolver.recv(64) == b"query"
 
 
-def _pending(server: socket.socket) -> bool:
-    # The connection is established, so it waits in one of the two queues by now.
-    server.setblocking(False)
-    try:
-        connection, _ = server.accept()
-    except BlockingIOError:
-        return False
-    finally:
-        server.settimeout(5)
-    connection.close()
-    return True
-
-
 @pytest.mark.parametrize(
     ("options", "passing", "captured_port"),
     [
@@ -398,11 +387,14 @@ def test_outbound_addresses_and_interfaces_can_be_chosen(
 
 def _reaches_peer(network: Any, addresses: dict[str, str], port: int) -> bool:
     with (
-        network.peer.listen(addresses["elsewhere"], port),
+        network.peer.listen(addresses["elsewhere"], port) as peer,
         network.workload.listen(addresses["any"], OUTBOUND_PORT) as proxy,
         network.workload.connect(addresses["elsewhere"], port),
     ):
-        return not _pending(proxy.socket)
+        # The connection waits in one of the two queues, as soon as the kernel gets to it.
+        readable, _, _ = select.select([peer.socket, proxy.socket], [], [], PATIENCE)
+        (taken,) = readable
+        return taken is peer.socket
 
 
 def test_inbound_ports_can_be_excluded(

@@ -175,8 +175,8 @@ def test_pods_reach_each_other_and_the_host_reaches_them(testbed: Testbed) -> No
 def test_probes_come_from_the_pod_itself(testbed: Testbed) -> None:
     testbed.up(WEB)
     own = testbed.pod("web")["address"]
-    log = testbed("logs", "deploy/web").stdout
-    assert f"::ffff:{own} - - [" in log
+    asked = f"::ffff:{own} - - ["
+    eventually(lambda: asked in testbed("logs", "deploy/web").stdout, "the probe is logged")
 
 
 def test_the_switch_stays_where_pods_know_it_whatever_comes_and_goes(testbed: Testbed) -> None:
@@ -306,7 +306,13 @@ def test_a_pod_is_ready_when_its_probe_passes_and_no_longer_when_it_fails(
     manifest = pod("slow", "sleep infinity", f"readinessProbe: {probe}")
     refused = testbed.up(manifest, "--timeout", "1s", check=False)
     assert refused.returncode == 1
-    assert refused.stderr == "pod default/slow is not ready: running\n"
+    eventually(
+        lambda: (
+            testbed.up(manifest, "--timeout", "1s", check=False).stderr
+            == "pod default/slow is not ready: running\n"
+        ),
+        "it runs and is not ready",
+    )
     testbed.inside("slow", "touch", "/tmp/up")
     testbed.up(manifest)
     testbed.inside("slow", "rm", "/tmp/up")

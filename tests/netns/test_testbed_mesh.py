@@ -212,7 +212,7 @@ def test_joining_the_mesh_later_restarts_nothing(home: Path) -> None:
             Path(f"/proc/{before}/root/tmp/up").touch()
             await bed.eventually(lambda pod: pod.ready, "it is ready outside the mesh")
             await bed.up()
-            assert not (await bed.pod()).ready  # until it is proven
+            await bed.eventually(lambda pod: not pod.ready, "it is not ready until it is proven")
             bed.mesh.proves.set()
             pod = await bed.eventually(lambda pod: pod.ready, "it is ready inside the mesh")
             assert pod.plan.enrolled

@@ -18,6 +18,8 @@ from typing import Any
 import yaml
 
 from meshd import channel, wire
+from meshd.errors import MeshdError
+from meshd.proxy.admin import Admin
 from meshd.proxy.pool import Member
 from meshd.settings import Paths
 from meshd.testbed.network import host_link
@@ -36,6 +38,8 @@ DEFAULTS = {
 }
 PROXIES = ("proxy-0", "proxy-1", "dns-0", "dns-1")
 """Those of a node with the usual settings."""
+WARMING = "listeners_warming$|warming_clusters$"
+"""Names of statistics."""
 
 
 class Daemon:
@@ -208,10 +212,23 @@ class Daemon:
         return run(command, self.environment, text, timeout)
 
     def apply(self, text: str, *, delete: bool = False, namespace: str = "mesh") -> None:
-        """Until every proxy has it."""
+        """Until every proxy has it, and serves it."""
         request = wire.Apply((("-", text),), namespace, wait=PATIENCE, delete=delete)
         answer = self.ask("mesh", request, PATIENCE + 5)
         assert isinstance(answer, wire.Changed), answer
+        eventually(self.is_warm, "what the proxies have taken is what they serve")
+
+    def is_warm(self) -> bool:
+        """Whether no proxy waits for a secret or an endpoint of a listener or cluster."""
+
+        try:
+            found = [
+                asyncio.run(Admin(self.paths.admin_run / f"{one.name}.sock").stats(WARMING))
+                for one in self.proxies()
+            ]
+        except MeshdError:
+            return False
+        return not any(value for stats in found for value in stats.values())
 
     @contextlib.contextmanager
     def applied(self, text: str) -> Generator[None]:

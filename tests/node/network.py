@@ -45,9 +45,3 @@ def reserve(number: int) -> bool:
         return False
     _reserved.append(mark)
     return True
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -12,8 +12,9 @@ from meshd.testbed.client import Client, command_inside, select
 from meshd.testbed.files import Home
 from tests.node.daemon import DEFAULTS, Daemon
 from tests.node.manifests import Write
-from tests.node.network import free_network, free_port
+from tests.node.network import free_network
 from tests.node.process import Process, finish, run
+from tests.ports import free_port
 from tests.waiting import PATIENCE
 
 

@@ -77,7 +77,7 @@ def test_a_damaged_record_keeps_its_workload_closed_until_it_is_registered_again
         os.kill(node.children()["mesh"].pid, signal.SIGKILL)
         said = f"workload {uid}: "
         node.eventually(lambda: said in _told(node), "status names it")
-        assert said in node.log
+        node.eventually(lambda: said in node.log, "the log names it")
         assert redirects(netns) == before
 
         def is_closed() -> bool:

@@ -99,8 +99,10 @@ def test_a_secret_is_the_one_beside_the_gateways_pod(tenants: Tenants) -> None:
     with tenants.node.applied(decoy + own + tenant("good")):
         tenants.node.eventually(lambda: tenants.is_served("good"), "the gateway serves its own")
     with tenants.node.applied(decoy + tenant("good")):
-        assert "Secret istio-system/good" in tenants.problems()
-        assert not tenants.is_served("good")
+        tenants.node.eventually(
+            lambda: "Secret istio-system/good" in tenants.problems(), "it is said what is missing"
+        )
+        tenants.node.eventually(lambda: not tenants.is_served("good"), "it is not served any more")
 
 
 def test_a_bad_secret_costs_its_own_host_only(tenants: Tenants) -> None:

@@ -47,7 +47,7 @@ def test_a_node_comes_back_without_the_object_that_kills_it(mortal: Node) -> Non
         return said in status.output + status.errors
 
     mortal.eventually(is_told, f"status names it: {done}")
-    assert said in mortal.log
+    mortal.eventually(lambda: said in mortal.log, "the log names it")
     mortal.eventually(mortal.is_well, "all else is in force")
     assert mortal.meshctl("get", "service", "good", "-n", "mesh").status == 0
     assert mortal.meshctl("delete", "service", "killer", "-n", "mesh").status == 0

@@ -98,8 +98,10 @@ def test_a_pod_that_leaves_the_mesh_is_as_it_was_and_keeps_its_own_rules(node: N
         assert all(line in inside.splitlines() for line in before.splitlines())
         up(False)
         # Nobody waits for the last of it: the pod runs on.
-        node.eventually(lambda: rules(netns) == before, "its rules are as they were")
-        assert policy_routes(netns) == routes
+        node.eventually(
+            lambda: (rules(netns), policy_routes(netns)) == (before, routes),
+            "its rules and routes are as they were",
+        )
     finally:
         node.up(write.dump(pod | {"spec": pod["spec"] | {"replicas": 0}}))
 

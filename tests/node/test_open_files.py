@@ -32,6 +32,10 @@ def poor(make: Callable[..., Node]) -> Iterator[Node]:
     node.close()
 
 
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 def test_proxies_refuse_what_they_have_no_open_files_for(poor: Node) -> None:
     before = [(proxy.name, proxy.pid, proxy.restarts) for proxy in poor.proxies()]
     attack = poor.begin(
@@ -43,8 +47,9 @@ def test_proxies_refuse_what_they_have_no_open_files_for(poor: Node) -> None:
         assert attack.stdout.readline().startswith("begun")
         for proxy in poor.proxies():
             if proxy.name.startswith("proxy-"):
-                files = len(list(Path(f"/proc/{proxy.pid}/fd").iterdir()))
-                assert FILES / 2 < files < FILES, proxy.name
+                # What a client has opened waits for the proxy to take it.
+                poor.eventually(lambda pid=proxy.pid: open_files(pid) > FILES / 2, proxy.name)
+                assert open_files(proxy.pid) < FILES, proxy.name
     assert [(proxy.name, proxy.pid, proxy.restarts) for proxy in poor.proxies()] == before
     poor.eventually(
         lambda: poor.status_of("alice", "http://server/") == "200", "they serve as before"
