@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from tests.host.machine import Machine
 from tests.host.node import Node
-from tests.host.tree import base_tree
+from tests.host.tree import CHECKOUT, base_tree
 from tests.host.wires import Wires
 
 
@@ -27,6 +28,8 @@ def wires() -> Iterator[Wires]:
 @pytest.fixture(scope="session")
 def make_machine(wires: Wires) -> Iterator[Callable[[str], Machine]]:
     """Makes hosts that are installed but not booted yet; they end with the session."""
+    # Hosts see the checkout and write nothing there: each process would compile it anew.
+    compileall.compile_dir(CHECKOUT / "meshd", quiet=2)
     with contextlib.ExitStack() as stack:
         count = 0
 

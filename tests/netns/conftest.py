@@ -108,6 +108,17 @@ class Host:
         )
         return done.stdout
 
+    def ip(self, *commands: str) -> None:
+        """All of them by one process."""
+        subprocess.run(
+            ["ip", "-n", self.name, "-batch", "-"],
+            input="\n".join(commands),
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
     def save(self) -> str:
         """All tables of both kinds and families, without the dates and what packets count."""
         programs = [f"{ip}-{kind}-save" for ip in ("iptables", "ip6tables") for kind in KINDS]
@@ -187,42 +198,37 @@ def network() -> Iterator[Network]:
     made = Network(Host(f"{with_pid}w"), Host(f"{with_pid}p"))
     try:
         for host in (made.workload, made.peer):
-            _ip(f"netns add {host.name}")
-            host.run("ip", "link", "set", "lo", "up")
-        _ip(
-            f"-n {made.workload.name} link add eth0 address {MACS['workload']}"
-            f" type veth peer eth0 address {MACS['peer']} netns {made.peer.name}"
+            subprocess.run(["ip", "netns", "add", host.name], check=True, timeout=PATIENCE)
+        made.workload.ip(
+            f"link add eth0 address {MACS['workload']}"
+            f" type veth peer eth0 address {MACS['peer']} netns {made.peer.name}",
+            *_connected("workload", "peer"),
+            # Everything that leaves the workload arrives at the peer, whatever its address.
+            f"route add default via {V4['peer']}",
+            f"route add ::/0 via {V6['peer']}",
         )
-        for host, own, other in (
-            (made.workload, "workload", "peer"),
-            (made.peer, "peer", "workload"),
-        ):
-            _connect(host, own, other)
-        # Everything that leaves the workload arrives at the peer, whatever its address.
-        made.workload.run("ip", "route", "add", "default", "via", V4["peer"])
-        made.workload.run("ip", "-6", "route", "add", "default", "via", V6["peer"])
-        made.peer.run("ip", "address", "add", V4["elsewhere"] + "/32", "dev", "lo")
-        made.peer.run("ip", "address", "add", V6["elsewhere"] + "/128", "dev", "lo", "nodad")
+        made.peer.ip(
+            *_connected("peer", "workload"),
+            f"address add {V4['elsewhere']}/32 dev lo",
+            f"address add {V6['elsewhere']}/128 dev lo nodad",
+        )
         yield made
     finally:
         for host in (made.workload, made.peer):
             subprocess.run(["ip", "netns", "del", host.name], check=False, capture_output=True)
 
 
-def _connect(host: Host, own: str, other: str) -> None:
-    _ip(f"-n {host.name} link set eth0 up")
+def _connected(own: str, other: str) -> Iterator[str]:
+    yield "link set lo up"
+    yield "link set eth0 up"
     for addresses, length in ((V4, 24), (V6, 112)):
-        _ip(f"-n {host.name} address add {addresses[own]}/{length} dev eth0 {nodad(addresses)}")
+        yield f"address add {addresses[own]}/{length} dev eth0 {nodad(addresses)}"
         # Known in advance: finding a neighbour takes IPv6 a second or more on a fresh link.
-        _ip(f"-n {host.name} neigh replace {addresses[other]} lladdr {MACS[other]} dev eth0")
+        yield f"neigh replace {addresses[other]} lladdr {MACS[other]} dev eth0"
 
 
 def nodad(addresses: dict[str, str]) -> str:
     return "nodad" if ":" in addresses["any"] else ""
-
-
-def _ip(arguments: str) -> None:
-    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True, timeout=PATIENCE)
 
 
 @pytest.fixture(params=KINDS)

@@ -23,9 +23,9 @@ def clean_host() -> Iterator[None]:
     assert host_rules() == before
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def make(clean_host: None) -> Iterator[Callable[..., Node]]:
-    """Makes nodes, and ends them with the session if nobody did before."""
+    """Makes nodes, and ends them with the module if nobody did before."""
     with contextlib.ExitStack() as stack:
 
         def making(**settings: dict[str, Any]) -> Node:
@@ -37,9 +37,10 @@ def make(clean_host: None) -> Iterator[Callable[..., Node]]:
 
 
 @pytest.fixture(scope="session")
-def node(make: Callable[..., Node]) -> Node:
+def node(clean_host: None) -> Iterator[Node]:
     """A node with ``POPULATION``, shared by all modules: leave it as you found it."""
-    made = make()
-    made.start()
-    made.up(Write.dump(*POPULATION))
-    return made
+    made = make_node()
+    with contextlib.closing(made):
+        made.start()
+        made.up(Write.dump(*POPULATION))
+        yield made
