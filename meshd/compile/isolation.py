@@ -9,7 +9,7 @@ it is about with it, because without its TLS settings they would be spoken to in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
