@@ -51,7 +51,7 @@ def test_the_certificate_that_was_asked_for_is_taken(signer: Standalone) -> None
 def test_another_identity_is_refused(signer: Standalone) -> None:
     key = authority.new_key()
     asked, given = (authority.request(one, key, 3600) for one in (REVIEWS, BANK))
-    with pytest.raises(InvalidInputError, match=r"/ns/bank/sa/till, and .*/ns/shop/sa/reviews was"):
+    with pytest.raises(InvalidInputError, match=r"/ns/bank/sa/till; .*/ns/shop/sa/reviews was"):
         run(_both(signer, asked, given))
 
 

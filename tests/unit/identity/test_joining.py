@@ -195,7 +195,7 @@ async def test_what_is_no_server_is_told_apart(tmp_path: Path) -> None:
     token = tokens.make(b"x" * tokens.RANDOM_BYTES, b"p" * 32).text
     for behaviour in (hang_up, chatter):
         async with await asyncio.start_server(behaviour, "127.0.0.1", 0) as server:
-            with pytest.raises(UnreachableError, match="no meshd server"):
+            with pytest.raises(UnreachableError, match="not a meshd server"):
                 await join_mesh(server.sockets[0].getsockname(), token, "a")
 
 

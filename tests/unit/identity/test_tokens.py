@@ -35,7 +35,7 @@ def test_a_token_is_read_as_it_was_written(token: tokens.Token) -> None:
 @given(made, st.integers(0, 100))
 def test_a_part_of_a_token_is_never_taken_for_one(token: tokens.Token, length: int) -> None:
     assume(length < len(token.text))
-    with pytest.raises(InvalidInputError, match=r"incomplete|no token"):
+    with pytest.raises(InvalidInputError, match=r"incomplete|not a join token"):
         tokens.parse(token.text[:length])
 
 
