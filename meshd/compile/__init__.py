@@ -1,1 +1,1 @@
-"""Snapshot → Envoy resources. Pure: the same snapshot always gives the same bytes."""
+"""Compiles a snapshot to Envoy's resources. Pure: the same snapshot always gives the same bytes."""

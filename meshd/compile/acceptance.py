@@ -1,7 +1,8 @@
-"""To which endpoints of the mesh clients speak clear text.
+"""Decides to which endpoints of the mesh clients speak plaintext.
 
-Mutual TLS is for those that take it: where a workload's proxy serves its port, and no policy
-disables it. A port that a Gateway opens is none of those; there the Gateway says what is spoken.
+Mutual TLS is for endpoints that accept it: where a workload's proxy serves its port, and no policy
+disables it. A port that a Gateway opens is not one of those; there the Gateway decides the
+protocol.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from meshd.model.snapshot import Snapshot
 
 
 def as_accepted(snapshot: Snapshot) -> Snapshot:
-    """With clear text to endpoints that do not take mutual TLS."""
+    """Return the snapshot with plaintext for endpoints that do not accept mutual TLS."""
     refusals = _Refusals(
         snapshot, opened_ports(snapshot), is_disabled_somewhere(snapshot.peer_authentications)
     )
@@ -52,7 +53,8 @@ class _Refusals:
         return self._is_a_gateways(endpoint) or (self.disabled and self._is_disabled(endpoint))
 
     def _is_a_gateways(self, endpoint: Endpoint) -> bool:
-        """A label of its own wins, as in Istio, where it alone is asked."""
+        """Return whether a port is a Gateway's; as in Istio, a label of the endpoint wins where it
+        has one."""
         opened = endpoint.port in self.opened.get(place_of(endpoint), ())
         return opened and endpoint.labels.get(TLS_MODE) != MUTUAL_TLS
 

@@ -1,6 +1,6 @@
-"""Access logs: one line per request or connection on the proxy's standard output.
+"""Access logs: one line for each request or connection on the proxy's standard output.
 
-The text is Istio's default format, which people's tools read:
+The text is Istio's default format, which other tools read:
 https://istio.io/latest/docs/tasks/observability/logs/access-log/.
 """
 
@@ -31,7 +31,7 @@ _FORMAT: Final = (
 
 
 def access_logs(options: MeshOptions) -> list[accesslog_pb2.AccessLog]:
-    """What the settings ask for: nothing, failures only (the default), or everything."""
+    """Return the logs of the settings: none, failures only (the default), or everything."""
     if options.access_log == "off":
         return []
     return [

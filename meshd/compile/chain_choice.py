@@ -1,4 +1,4 @@
-"""Which filter chain takes a connection, by where it was going and how it begins.
+"""Chooses a filter chain by a connection's destination and first bytes.
 
 A listener's chains are named, and one tree of questions leads to them. So the tree may change as
 services and hosts come and go, and Envoy leaves the connections of all chains alone that are the
@@ -21,14 +21,14 @@ ANYWHERE: Final = ""
 
 @dataclasses.dataclass(slots=True)
 class Level:
-    """What becomes of connections to one network. Names are those of chains; empty: none."""
+    """The chains for connections to one network, by name; empty: none."""
 
     names: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
     """By server name: TLS with such a name."""
     tls: str = ""
     """TLS with any other name, or none."""
     http: str = ""
-    """What begins like HTTP, in clear text."""
+    """What begins like HTTP, in plaintext."""
     rest: str = ""
     """Whatever else. TLS too, unless it is HTTP's own chain."""
     kept: list[str] = dataclasses.field(default_factory=list[str])
@@ -36,7 +36,7 @@ class Level:
 
     @property
     def is_inspected(self) -> bool:
-        """Whether the first bytes have to be looked at."""
+        """Return whether the first bytes have to be inspected."""
         return bool(self.names or self.tls) or self.http not in {"", self.rest}
 
     def chains(self) -> Iterator[str]:
@@ -44,7 +44,7 @@ class Level:
         yield from filter(None, named)
 
     def way(self) -> Way | None:
-        """None: to nowhere at all."""
+        """Return the tree; None if it leads nowhere."""
         tls = _to(self.tls or (self.rest if self.rest != self.http else ""))
         by_name = by_server_name({name: to_chain(to) for name, to in self.names.items()}, tls)
         plain = _to(self.rest)
@@ -58,7 +58,8 @@ def _to(chain: str) -> Way | None:
 
 
 class Choice:
-    """Collects what wants the connections to one port; the first that wants one has it."""
+    """Collects the chains that want connections to one port; the first that wants a connection gets
+    it."""
 
     def __init__(self, levels: Mapping[str, Level] | None = None) -> None:
         self._levels: dict[str, Level] = defaultdict(Level, levels or {})
@@ -73,8 +74,11 @@ class Choice:
         only_tls: bool = False,
         keep: bool = False,
     ) -> None:
-        """No networks: connections to anywhere. No names: whatever the server name. ``keep``: the
-        chain is there even if others have all its connections."""
+        """Add a chain.
+
+        No networks: connections to anywhere. No names: any server name. ``keep``: the chain exists
+        even if others have all its connections.
+        """
         names = tuple(names)
         for level in self._at(networks):
             for name in names:
@@ -87,16 +91,18 @@ class Choice:
                     level.kept.append(chain)
 
     def add_http(self, chain: str, networks: Iterable[str] = ()) -> None:
-        """What begins like HTTP; where nothing else wants it, all that is not TLS."""
+        """Add a chain for what begins like HTTP and, where no other chain wants it, all that is not
+        TLS."""
         for level in self._at(networks):
             level.http = level.http or chain
 
     def expect_tls(self) -> None:
-        """Some service on the port speaks TLS: what goes anywhere as HTTP is none of it."""
+        """Note that a service on the port speaks TLS, which the chain for HTTP to anywhere does not
+        get."""
         self._beside_tls = True
 
     def close(self) -> None:
-        """Nothing more is added: what is spoken as HTTP only has no other chain for the rest."""
+        """Finish: chains for HTTP only also get the rest if no other chain does."""
         for level in self._levels.values():
             level.rest = level.rest or level.http
 
@@ -115,8 +121,7 @@ class Choice:
         return by_network(levels, levels.pop(ANYWHERE, None))
 
     def inspected(self) -> Choice:
-        """What is left to decide once the first bytes are known of connections that ``direct``
-        does not decide."""
+        """Return the choice that remains once the first bytes are known, after ``direct``."""
         return Choice(
             {
                 network: level
@@ -126,8 +131,11 @@ class Choice:
         )
 
     def direct(self, inspect: str) -> Choice:
-        """What is decided by the address; the chain ``inspect`` takes what is not. On a port where
-        others speak something else, so is what goes anywhere as HTTP."""
+        """Return the choice by address alone; the chain ``inspect`` gets what that does not decide.
+
+        On a port where others speak something else, HTTP to anywhere is not decided by address
+        either.
+        """
 
         def decided(network: str, level: Level) -> Level:
             anything = network == ANYWHERE and level.http and self.is_inspected

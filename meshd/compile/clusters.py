@@ -1,4 +1,4 @@
-"""Clusters: one for each port and subset of a service, and the two for everything else.
+"""Clusters: one for each port and subset of a service, passthrough, and black hole.
 
 They are shared by all clients for which the same DestinationRules hold, whatever their identity.
 """
@@ -46,7 +46,7 @@ _DNS_REFRESH: Final = 60.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlannedCluster:
-    """A cluster without its transport socket, and what that has to be."""
+    """A cluster without its transport socket, and the plan of the socket."""
 
     name: OutboundCluster
     cluster: cluster_pb2.Cluster
@@ -58,7 +58,7 @@ class PlannedCluster:
 def service_clusters(
     service: ServiceRecord, rules: RuleSet, options: MeshOptions
 ) -> tuple[PlannedCluster, ...]:
-    """All clusters of one service for the clients for which these rules hold."""
+    """Return all clusters of one service for the clients for which these rules hold."""
     subsets = ("", *(subset.name for subset in (rules.spec.subsets if rules.spec else ())))
     return tuple(
         _service_cluster(service, port, subset, rules, options)
@@ -134,7 +134,8 @@ def _dns(
     rules: RuleSet,
     nearness: LocalityLbSetting | None,
 ) -> cluster_pb2.Cluster:
-    """The proxy resolves the endpoints' names; a service that lists none is one itself."""
+    """Return fields of a cluster whose endpoints the proxy resolves; a service without any is one
+    itself."""
     chosen = rules.subset(name.subset)
     labels = chosen.labels if chosen else {}
     places = [
@@ -179,9 +180,10 @@ def _upstream_protocol(protocol: Protocol, policy: Policy) -> Protocol:
 def _http_options(
     protocol: Protocol, policy: Policy, host: str, *, as_asked: bool = True
 ) -> dict[str, any_pb2.Any]:
-    """How HTTP is spoken to the endpoints. Nothing: HTTP/1.1 with Envoy's defaults, or no HTTP.
+    """Return the options of HTTP to the endpoints.
 
-    ``as_asked``: where nothing is declared, as the client does.
+    None: HTTP/1.1 with Envoy's defaults, or no HTTP. ``as_asked``: where nothing is declared, as
+    the client does.
     """
     if not protocol.is_http and protocol is not Protocol.SNIFFED:
         return {}
@@ -233,7 +235,8 @@ def _common_http_options(policy: Policy) -> protocol_pb2.HttpProtocolOptions | N
 def _names_from_requests(
     policy: Policy, host: str
 ) -> protocol_pb2.UpstreamHttpProtocolOptions | None:
-    """TLS to a wildcard host without a server name: each request's own host is the name."""
+    """Return the options for TLS to a wildcard host, where each request's own host is the server
+    name."""
     tls = policy.tls
     if tls is None or tls.mode not in {"SIMPLE", "MUTUAL"} or tls.sni or not host.startswith("*"):
         return None
@@ -243,13 +246,13 @@ def _names_from_requests(
 
 
 def _is_verified(policy: Policy) -> bool:
-    """Whether a server must show the name that it was asked by."""
+    """Return whether a server must show the requested name."""
     tls = policy.tls
     return tls is None or not (tls.insecure_skip_verify or tls.subject_alt_names)
 
 
 def passthrough_cluster(options: MeshOptions) -> cluster_pb2.Cluster:
-    """To wherever the client wanted to go, as it is."""
+    """Return the cluster to the client's own destination."""
     return _CLUSTER(
         name=PASSTHROUGH_CLUSTER,
         type=_CLUSTER.ORIGINAL_DST,
@@ -265,7 +268,7 @@ def passthrough_cluster(options: MeshOptions) -> cluster_pb2.Cluster:
 
 
 def black_hole_cluster(options: MeshOptions) -> cluster_pb2.Cluster:
-    """To nowhere."""
+    """Return the cluster to nowhere."""
     return _CLUSTER(
         name=BLACK_HOLE_CLUSTER,
         type=_CLUSTER.STATIC,

@@ -1,9 +1,9 @@
-"""What a cluster counts over all its clients: connections, requests under way, failures in a row.
+"""What a cluster counts over all its clients: connections, pending requests, failures in a row.
 
 In Istio each client's proxy counts for itself. Here clients share clusters; so where a rule has
-anything counted, those of other namespaces have clusters of their own, and so has each workload
-that asks for it. Otherwise one client could use up what is allowed, or have endpoints ejected, and
-close the service to others.
+anything counted, clients of other namespaces have clusters of their own, and so has each workload
+that asks for it. Otherwise one client could use up a limit, or have endpoints ejected, and close
+the service to others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def counts_for_itself(annotations: Mapping[str, str]) -> bool:
 
 
 def is_counted(spec: DestinationRuleSpec | None) -> bool:
-    """Whether what one client does can decide on another one's requests."""
+    """Return whether one client can affect another one's requests."""
     return spec is not None and any(_counts(policy) for policy in _policies(spec))
 
 

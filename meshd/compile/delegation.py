@@ -1,4 +1,4 @@
-"""VirtualServices with their delegates' routes put in: what is in force. Pure."""
+"""The VirtualServices in force: with their delegates' routes inserted. Pure."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Delegates = Mapping[tuple[str, str], VirtualService]
 
 
 def delegated(snapshot: Snapshot) -> Snapshot:
-    """The snapshot with those VirtualServices that are in force, in their order.
+    """Return the snapshot with the VirtualServices that are in force, in their order.
 
-    A route whose delegate is not there, or not exported to the root's namespace, is left out, and
-    the others go on.
+    A route whose delegate is missing, or not exported to the root's namespace, is left out, and the
+    others go on.
     """
     found = snapshot.virtual_services
     delegates = {
@@ -74,7 +74,8 @@ def _merged(
 
 
 def _qualified(route: HTTPRoute, owner: str, snapshot: Snapshot) -> HTTPRoute:
-    """With full names where short ones would be read as the root's: of hosts and gateways."""
+    """Return the route with full names of hosts and gateways, which would otherwise be read as the
+    root's."""
 
     def full(destination: Destination) -> Destination:
         domain, known = snapshot.options.domain, snapshot.services

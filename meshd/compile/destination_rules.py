@@ -1,4 +1,4 @@
-"""Which DestinationRules hold for a service and a client, and what they come to together.
+"""Finds the DestinationRules that hold for a service and a client, and merges them.
 
 As Istio looks them up: first in the client's namespace, then in the service's, then in the root
 namespace; within one, rules for the exact host before those for a wildcard, and rules that select
@@ -53,7 +53,7 @@ class RuleSet(msgspec.Struct, frozen=True, dict=True):
 
     @functools.cached_property
     def _subsets(self) -> dict[str, Subset]:
-        """By name; of several with one name, the first."""
+        """Return subsets by name; of several with one name, the first."""
         subsets = self.spec.subsets if self.spec else ()
         return {subset.name: subset for subset in reversed(subsets)}
 
@@ -98,7 +98,7 @@ class RuleIndex:
         )
 
     def rules(self, service: ServiceRecord, scope: Scope, *, at_gateway: bool = False) -> RuleSet:
-        """What holds for a service when clients of this scope call it, or gateways there."""
+        """Return the rules for a service and clients of this scope, or gateways there."""
         found = self._find(service, scope)
         if not found and not self.tables and service.prefers is Preference.ANY:
             return RuleSet(sticky=service.sticky)
@@ -121,7 +121,8 @@ class RuleIndex:
     def _client(
         self, spec: DestinationRuleSpec | None, service: ServiceRecord, scope: Scope
     ) -> tuple[Client | None, str]:
-        """What of the client matters, and what tells it from the others of the node."""
+        """Return the properties of the client that matter, and what tells it from other clients of
+        the node."""
         if not has_preferences(spec, service):
             return None, ""
         keys = (compared_labels(spec) if spec else frozenset()) | {NETWORK}
@@ -151,7 +152,8 @@ def _table(by_host: dict[str, list[DestinationRule]]) -> RuleTable:
 
 
 def _choose(rules: tuple[DestinationRule, ...], scope: Scope) -> tuple[DestinationRule, ...]:
-    """Of rules for one host: the one that selects these clients, or all that are for anybody."""
+    """Return, of rules for one host, the one that selects these clients, or all that select no
+    workload."""
     anybody: list[DestinationRule] = []
     for rule in rules:
         owner = rule.metadata.namespace
@@ -172,7 +174,7 @@ def _variant(rules: tuple[DestinationRule, ...]) -> str:
 
 
 def merge(rules: tuple[DestinationRule, ...]) -> DestinationRuleSpec | None:
-    """Rules for one host as one: all their subsets, the first policy that there is."""
+    """Return rules for one host as one: all their subsets, the first policy."""
     if not rules:
         return None
     if len(rules) == 1:

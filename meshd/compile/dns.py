@@ -1,8 +1,8 @@
-"""The way from each workload's namespace to the resolver that knows the mesh's names as it does.
+"""The path from each workload's namespace to the resolver that knows the mesh's names as it does.
 
 A workload's queries arrive at UDP port 15053 of its namespace and go on to the resolver's port on
 the host's loopback interface. Those over TCP come through the outbound listener, and the scope's
-knows them by their port. What the resolver answers is no business of Envoy's.
+listener knows them by their port. Envoy does not look at the answers.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ give up sooner."""
 
 
 def resolver_of(namespace: str, resolvers: Mapping[str, str]) -> str:
-    """The cluster of its resolver: its own one, or the node's."""
+    """Return the cluster of a namespace's resolver: its own, or the node's."""
     return f"{DNS_CLUSTER}@{namespace}" if namespace in resolvers else DNS_CLUSTER
 
 
 def workload_listener(
     workload: Workload, resolver: str, options: MeshOptions
 ) -> listener_pb2.Listener:
-    """Takes what the namespace's rules redirect to port 15053."""
+    """Return the listener for what the namespace's rules redirect to port 15053."""
     proxy = udp_proxy_pb2.UdpProxyConfig(
         stat_prefix="dns",
         idle_timeout=seconds(_SESSION),
@@ -65,7 +65,8 @@ def workload_listener(
 
 
 def tcp_chain(resolver: str) -> listener_components_pb2.FilterChain:
-    """Takes queries over TCP, which a client sends when an answer is too long for a datagram."""
+    """Return the chain for queries over TCP, which clients send if an answer is too long for a
+    datagram."""
     proxy = tcp_proxy_pb2.TcpProxy(
         stat_prefix="dns", cluster=resolver, idle_timeout=seconds(_SESSION)
     )

@@ -30,7 +30,7 @@ _CLUSTER: Final = cluster_pb2.Cluster
 
 
 def dynamic_cluster(*, verified: bool) -> cluster_pb2.Cluster:
-    """The part of a cluster of whatever names requests have; ``verified``: so is the server's."""
+    """Return the part of a cluster for requests' hosts; ``verified``: servers show the name."""
     config = dynamic_cluster_pb2.ClusterConfig(
         dns_cache_config=_cache(), allow_insecure_cluster_options=not verified
     )
@@ -43,8 +43,11 @@ def dynamic_cluster(*, verified: bool) -> cluster_pb2.Cluster:
 
 
 def http_filter() -> http_connection_manager_pb2.HttpFilter:
-    """Looks up requests' hosts, on routes that ask for it. It is there whether any does or not, so
-    that one more service changes routes and no listener."""
+    """Return the filter that looks up hosts, on routes that ask for it.
+
+    It exists whether any route does or not, so that one more service changes routes and no
+    listener.
+    """
     return http_connection_manager_pb2.HttpFilter(
         name=_HTTP_FILTER,
         typed_config=packed(http_filter_pb2.FilterConfig(dns_cache_config=_cache())),
@@ -53,16 +56,17 @@ def http_filter() -> http_connection_manager_pb2.HttpFilter:
 
 
 def looked_up() -> dict[str, any_pb2.Any]:
-    """Part of ``typed_per_filter_config`` of a route."""
+    """Return the part of a route's ``typed_per_filter_config`` that asks for a lookup."""
     return {_HTTP_FILTER: packed(http_filter_pb2.PerRouteConfig())}
 
 
 def by_server_name(port: int) -> listener_components_pb2.Filter:
-    """The network filter that looks up a TLS hello's name, to be connected to on this port."""
+    """Return the network filter that looks up a TLS hello's name and connects to it on this
+    port."""
     config = sni_filter_pb2.FilterConfig(dns_cache_config=_cache(), port_value=port)
     return filter_("envoy.filters.network.sni_dynamic_forward_proxy", config)
 
 
 def _cache() -> dns_cache_pb2.DnsCacheConfig:
-    """One for the whole proxy. Envoy wants it described alike wherever it is named."""
+    """Return the proxy's one cache, which Envoy wants described alike wherever it is named."""
     return dns_cache_pb2.DnsCacheConfig(name="dynamic", dns_lookup_family=_CLUSTER.V4_PREFERRED)

@@ -1,4 +1,4 @@
-"""Who serves a cluster: load assignments."""
+"""Load assignments: the endpoints of clusters."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _MUTUAL_TLS: Final = _metadata(TLS_MATCH, {"tlsMode": "istio"})
 def load_assignment(
     name: str, endpoints: Iterable[endpoint_components_pb2.LbEndpoint]
 ) -> endpoint_pb2.ClusterLoadAssignment:
-    """One group of ``LbEndpoint`` in the order given; none at all when there are no endpoints."""
+    """Return one group of ``LbEndpoint`` in the order given; none without endpoints."""
     places = list(endpoints)
     groups = [endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=places)] if places else []
     return endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=groups)
@@ -53,7 +53,7 @@ def load_assignment(
 def near_assignment(
     name: str, endpoints: Iterable[Endpoint], nearness: LocalityLbSetting, client: Client
 ) -> endpoint_pb2.ClusterLoadAssignment:
-    """Endpoints in groups, by how near they are to a client."""
+    """Return endpoints in groups, by their distance from a client."""
     return endpoint_pb2.ClusterLoadAssignment(
         cluster_name=name,
         endpoints=[_near_group(group) for group in by_nearness(endpoints, nearness, client)],
@@ -77,7 +77,7 @@ def has_labels(endpoint: Endpoint, labels: Mapping[str, str]) -> bool:
 def service_assignments(
     service: ServiceRecord, rules: RuleSet
 ) -> dict[str, endpoint_pb2.ClusterLoadAssignment]:
-    """The load assignments of all clusters of a service under these rules, by their EDS name.
+    """Return the load assignments of all clusters of a service under these rules, by EDS name.
 
     Those without a subset are the same for every variant of the rules, unless they are ordered for
     its clients.

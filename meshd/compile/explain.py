@@ -1,7 +1,7 @@
-"""How a request would travel: each stage from the redirecting rule to the endpoint. Pure.
+"""Explains how a request travels: each stage from the redirecting rule to the endpoint. Pure.
 
-It asks the same functions that make the proxies' configuration, and reads what they made, so that
-it cannot say anything else than what the proxies do.
+It calls the functions that make the proxies' configuration, and reads their results, so that it
+cannot differ from what the proxies do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from meshd.model.workload import Workload
 
 
 def explain(snapshot: Snapshot, source: Workload, request: wire.Explain) -> wire.Explanation:
-    """``source`` must be a workload of the snapshot or one that is outside the mesh."""
+    """Return the stages; ``source`` is a workload of the snapshot or one that is outside the
+    mesh."""
     if source.uid not in snapshot.workloads:
         step = wire.Step("source", f"{source.uid} is not in the mesh: its traffic is its own")
         return wire.Explanation((step,), "outside the mesh", "", (), "")
@@ -226,7 +227,7 @@ class _Journey:
 
 
 def _split(destination: str) -> tuple[str, int]:
-    """HOST, HOST:PORT, [ADDRESS]:PORT; port 0 when none is given."""
+    """Split HOST, HOST:PORT or [ADDRESS]:PORT; the default port is 0."""
     if destination.startswith("["):
         host, _, port = destination[1:].partition("]")
         port = port.removeprefix(":")
@@ -259,7 +260,7 @@ def _describe_nearness(nearness: LocalityLbSetting, client: Client) -> str:
 
 
 def _describe(route: route_components_pb2.Route) -> str:
-    """Where the route comes from, and what it does beside forwarding."""
+    """Describe a route: its object, and what it does beside forwarding."""
     origin = route.metadata.filter_metadata.get("istio")
     parts = [route.name or "unnamed"]
     if origin:

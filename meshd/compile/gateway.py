@@ -34,7 +34,7 @@ from meshd.model.workload import Identity, Workload
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Port:
-    """A port of a gateway, and what its chains are made from."""
+    """A port of a gateway, and the parts of its chains."""
 
     number: int
     servers: Sequence[BoundServer]
@@ -57,9 +57,10 @@ def workload_listeners(  # noqa: PLR0917
     options: MeshOptions,
     is_served: Callable[[str], bool],
 ) -> Iterator[listener_pb2.Listener]:
-    """One listener for each port. ``is_served``: whether proxies are sent a secret of this name.
+    """Yield a listener for each port.
 
-    Which hosts the servers have is in its matcher and in the routes: no chain depends on it.
+    ``is_served``: whether proxies are sent a secret of this name. The hosts of servers are in the
+    matcher and in the routes: no chain depends on them.
     """
     known = wellknown.set_filter_state(*identify(workload, identity, options, ONCE))
     for number, servers in bound.ports.items():
@@ -84,9 +85,10 @@ def workload_listeners(  # noqa: PLR0917
 
 
 def _chains(port: _Port) -> tuple[dict[str, listener_components_pb2.FilterChain], Way | None]:
-    """By name, and the way to them; None: there is nothing to serve.
+    """Return chains by name, and the tree that leads to them, which is None if there is nothing to
+    serve.
 
-    Servers in clear text share one chain; those with TLS are told apart by server name.
+    Plaintext servers share one chain; those with TLS are told apart by server name.
     """
     if any(server.server.is_clear_text for server in port.servers):
         return {"http": chain("http", None, [port.manager()])}, to_chain("http")
@@ -119,8 +121,11 @@ def _offer(
 
 
 def _opaque(port: _Port) -> Iterator[tuple[BoundServer, tuple[str, ...], Rule]]:
-    """Rules for connections that are not HTTP here. What names hosts comes before what is left of a
-    server's wildcard, for a connection without a name that anybody routes."""
+    """Yield rules for connections that are not HTTP here.
+
+    Rules that name hosts come before what is left of a server's wildcard, for connections without a
+    routed name.
+    """
     for remaining in (False, True):
         for server in port.servers:
             if not server.server.is_http or not server.server.terminates_tls:
@@ -131,7 +136,7 @@ def _opaque(port: _Port) -> Iterator[tuple[BoundServer, tuple[str, ...], Rule]]:
 def _rules(
     port: _Port, server: BoundServer, *, remaining: bool
 ) -> Iterator[tuple[tuple[str, ...], Rule]]:
-    """Which rules hold at a server, for which server names. Empty: whatever the name."""
+    """Yield the rules of a server, with their server names. Empty: any name."""
     view = port.view
     entrance = Entrance(view.scope, server.server.port.number, frozenset({server.gateway_name}))
     for each in bound(view, server):
@@ -149,7 +154,7 @@ def _rules(
 def _chain(
     port: _Port, server: BoundServer, name: str, filters: list[listener_components_pb2.Filter]
 ) -> listener_components_pb2.FilterChain:
-    """Its name says all that it is made from."""
+    """Return a chain, whose name tells all that it is made from."""
     if not server.server.terminates_tls:
         return chain(name, None, filters)
     socket = _transport_socket(server, port.identity, port.is_served)

@@ -1,7 +1,8 @@
-"""Which VirtualServices a gateway's server serves, and under which hosts.
+"""Finds the VirtualServices that a gateway's server serves, and their hosts.
 
-One answer for all protocols. A host of a server may name the namespace whose VirtualServices alone
-may use it: https://istio.io/latest/docs/reference/config/networking/gateway/#Server.
+There is one answer for all protocols. A host of a server may name the namespace whose
+VirtualServices alone may use it:
+https://istio.io/latest/docs/reference/config/networking/gateway/#Server.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ class Bound:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """What both the server and the VirtualService stand for."""
+        """Return the hosts that both the server and the VirtualService cover."""
         return tuple(dict.fromkeys(host for _, host in self.pairs))
 
     @property
     def server_hosts(self) -> tuple[str, ...]:
-        """The server's hosts that have anything in common with the VirtualService's."""
+        """Return the server's hosts that have anything in common with the VirtualService's."""
         return tuple(dict.fromkeys(host for host, _ in self.pairs))
 
     def narrowed(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """What these names and the hosts have in common."""
+        """Return what these names and the hosts have in common."""
         pairs = (common(host, name.lower()) for name in names for host in self.hosts)
         return tuple(dict.fromkeys(host for host in pairs if host is not None))
 
 
 def bound(view: View, server: BoundServer) -> Iterator[Bound]:
-    """Oldest first. A VirtualService that shares no host with the server is not among them."""
+    """Yield VirtualServices that share a host with the server, oldest first."""
     for routing in view.routings:
         named = routing.service.spec.gateways
         if server.gateway_name in {gateway_name(name, routing.namespace) for name in named}:
@@ -59,6 +60,7 @@ def _pairs(server: BoundServer, routing: Routing) -> Iterator[tuple[str, str]]:
 
 
 def _written(routing: Routing) -> Iterator[str]:
-    """Its hosts as services are named, and as clients from outside may name them."""
+    """Yield a VirtualService's hosts as services are named, and as clients from outside may name
+    them."""
     written = (host.lower() for host in routing.service.spec.hosts if "." in host)
     yield from dict.fromkeys((*routing.hosts, *written))

@@ -1,4 +1,4 @@
-"""Which ports a gateway's workload opens, and for which servers of which Gateways.
+"""The ports that a gateway's workload opens, with the servers of Gateways behind each.
 
 The proxy itself listens there: such a port is not one at which a workload is served by its proxy.
 """
@@ -31,7 +31,7 @@ class BoundServer:
 
     @property
     def name(self) -> str:
-        """Unique among all servers, and not another one when others come and go."""
+        """Return a name that is unique among all servers and stays when others come and go."""
         number = f"#{self.index}" if self.again else ""
         return f"{self.gateway_name}/{self.server.port.name}{number}"
 
@@ -41,18 +41,18 @@ class BoundServer:
 
     @property
     def hosts(self) -> Iterator[tuple[str, str]]:
-        """Hosts, each with the namespace whose VirtualServices may use it (``*``: any)."""
+        """Yield hosts, each with the namespace whose VirtualServices may use it (``*``: any)."""
         return self.server.owned_hosts(self.gateway.metadata.namespace)
 
     @property
     def server_names(self) -> tuple[str, ...]:
-        """Host names without the namespaces that may bind to them."""
+        """Return host names without the namespaces that may bind to them."""
         return tuple(dict.fromkeys(host for _, host in self.hosts))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GatewayPorts:
-    """What one gateway workload serves. Without ports, the workload is no gateway."""
+    """The servers of one gateway workload. A workload without ports is not a gateway."""
 
     owner: str
     """The workload, whose routes are named by it: not by its Gateways, which come and go while
@@ -61,7 +61,7 @@ class GatewayPorts:
     """By the port that the workload listens on."""
 
     def route_configurations(self) -> Iterator[tuple[str, int, tuple[BoundServer, ...]]]:
-        """Name, port and servers of each: clear text shares one, and TLS has one a server."""
+        """Name, port and servers of each: plaintext shares one, and TLS has one a server."""
         for port, servers in self.ports.items():
             clear = tuple(server for server in servers if server.server.is_clear_text)
             if clear:
@@ -73,7 +73,7 @@ class GatewayPorts:
                     yield name, server.server.port.number, (server,)
 
     def secrets_needed(self, namespace: str) -> Iterator[Need]:
-        """``namespace``: the workload's."""
+        """Yield the secrets that servers need; ``namespace``: the workload's."""
         for servers in self.ports.values():
             for server in servers:
                 if server.server.terminates_tls and server.server.tls:
@@ -82,7 +82,7 @@ class GatewayPorts:
 
 
 def gateway_ports(snapshot: Snapshot) -> dict[str, GatewayPorts]:
-    """Of each workload that is a gateway, by uid."""
+    """Return the ports of each workload that is a gateway, by uid."""
     if not snapshot.gateways:
         return {}
     listening = _target_ports(snapshot, snapshot.workloads)
@@ -109,7 +109,7 @@ def _of_workload(
 
 
 def opened_ports(snapshot: Snapshot) -> dict[str, frozenset[int]]:
-    """Ports that Gateways open, on whichever node: by the place that each endpoint names."""
+    """Return the ports that Gateways open, on any node, by the place that each endpoint names."""
     selected: dict[str, tuple[Gateway, ...]] = {}
     for service in snapshot.services.values() if snapshot.gateways else ():
         for endpoint in service.endpoints:
@@ -128,17 +128,17 @@ def opened_ports(snapshot: Snapshot) -> dict[str, frozenset[int]]:
 
 
 def selecting(gateways: Iterable[Gateway], labels: Mapping[str, str]) -> tuple[Gateway, ...]:
-    """The Gateways that select a workload with these labels."""
+    """Return the Gateways that select a workload with these labels."""
     return tuple(gateway for gateway in gateways if gateway.selects(labels))
 
 
 def place_of(endpoint: Endpoint) -> str:
-    """What is the same for all endpoints of one workload: its uid, or its address elsewhere."""
+    """Return a key that all endpoints of one workload share: its uid, or its address elsewhere."""
     return endpoint.workload or endpoint.address
 
 
 def _target_ports(snapshot: Snapshot, places: Container[str]) -> dict[str, dict[int, int]]:
-    """For each of these places: port of a Service in front of it → its own port behind that."""
+    """Return, for each place, a Service's port → the place's own port behind it."""
     found: dict[str, dict[int, int]] = defaultdict(dict)
     for service in snapshot.services.values():
         for endpoint in service.endpoints:

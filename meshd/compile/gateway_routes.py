@@ -20,7 +20,7 @@ _VirtualHost = route_components_pb2.VirtualHost
 def gateway_route_configuration(
     view: View, name: str, port: int, servers: Sequence[BoundServer]
 ) -> route_pb2.RouteConfiguration:
-    """The routes of servers that share a port, as the gateway's own scope sees the mesh.
+    """Return the routes of servers that share a port, as the gateway's own scope sees the mesh.
 
     A host that no VirtualService routes is answered 404.
     """
@@ -42,7 +42,7 @@ def gateway_route_configuration(
 
 
 class _HostRoutes:
-    """Collects what VirtualServices say about one host of a port."""
+    """Collects the VirtualServices' routes for one host of a port."""
 
     def __init__(self) -> None:
         self.redirects = False

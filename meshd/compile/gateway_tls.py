@@ -1,4 +1,4 @@
-"""TLS that ends at a gateway: which certificate it shows, and which it wants of clients.
+"""TLS that ends at a gateway: the certificate that it shows, and those that it requires of clients.
 
 After https://istio.io/latest/docs/reference/config/networking/gateway/#ServerTLSSettings.
 """
@@ -24,7 +24,7 @@ _SAN = common_pb2.SubjectAltNameMatcher
 def gateway_server(
     tls: ServerTLSSettings, namespace: str, is_served: Callable[[str], bool] = lambda _: True
 ) -> base_pb2.TransportSocket:
-    """The transport socket of a server; Secrets are of the workload's namespace.
+    """Return the transport socket of a server; Secrets are of the workload's namespace.
 
     ``is_served``: whether proxies are sent a secret.
     """
@@ -51,13 +51,14 @@ def gateway_server(
 
 
 def _only(is_served: Callable[[str], bool], names: Iterable[str]) -> list[str]:
-    """Those that are served; where none is, one that nobody serves: no handshake succeeds."""
+    """Return the names that are served; if none is, one that nothing serves: no handshake
+    succeeds."""
     asked = list(names)
     return [name for name in asked if is_served(name)] or [missing_secret(one) for one in asked[:1]]
 
 
 def secrets_needed(tls: ServerTLSSettings, namespace: str, user: str) -> Iterator[Need]:
-    """By a server of a workload in ``namespace``."""
+    """Yield the secrets that a server of a workload in ``namespace`` needs."""
     for name in dict.fromkeys(filter(None, (*tls.secrets, tls.authority_secret))):
         yield Need(f"{namespace}/{name}", user, name in tls.secrets, name == tls.authority_secret)
 
@@ -65,7 +66,7 @@ def secrets_needed(tls: ServerTLSSettings, namespace: str, user: str) -> Iterato
 def _verify_clients(
     context: tls_pb2.CommonTlsContext, tls: ServerTLSSettings, authority: str
 ) -> None:
-    """By the secret of the authority, and by what else is said of certificates that are let in."""
+    """Verify clients by the authority's secret, and by further conditions on their certificates."""
     validation = common_pb2.CertificateValidationContext(
         match_typed_subject_alt_names=[
             _SAN(san_type=kind, matcher=string_pb2.StringMatcher(exact=name))
@@ -88,7 +89,7 @@ def _verify_clients(
 
 
 def _certificates(tls: ServerTLSSettings, namespace: str) -> Iterator[str]:
-    """Names of the secrets with what the server shows."""
+    """Yield the names of the secrets with the server's certificates."""
     for name in tls.secrets:
         yield certificate_secret(f"{namespace}/{name}")
     for files in of_server(tls)[0]:
@@ -104,12 +105,12 @@ def _authority(tls: ServerTLSSettings, namespace: str) -> Iterator[str]:
 
 
 def _kinds(name: str) -> tuple[common_pb2.SubjectAltNameMatcher.SanType, ...]:
-    """What a name may be in a certificate: the API does not say it."""
+    """Return the kinds that a name in a certificate may be of, since the API does not say it."""
     if "://" in name:
         return (_SAN.URI,)
     return (_SAN.EMAIL,) if "@" in name else (_SAN.DNS, _SAN.IP_ADDRESS)
 
 
 def _version(name: str) -> str:
-    """Istio's name for a protocol version (``TLSV1_2``) to Envoy's (``TLSv1_2``)."""
+    """Return Envoy's name (``TLSv1_2``) of Istio's name for a protocol version (``TLSV1_2``)."""
     return name.replace("TLSV", "TLSv")

@@ -1,4 +1,4 @@
-"""Host names: short and long forms, wildcards, and what two of them have in common."""
+"""Host names: short and long forms, wildcards, and the overlap of two patterns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Container
 
 
 def resolve(host: str, namespace: str, domain: str, known: Container[str]) -> str:
-    """The full name for what an object of ``namespace`` calls ``host``.
+    """Return the full name for what an object of ``namespace`` calls ``host``.
 
     A name without a dot is a service of the object's own namespace, as in Istio. Of two labels it
-    may be ``NAME.NAMESPACE`` or a name of the world: the former if there is such a service.
+    may be ``NAME.NAMESPACE`` or a name outside the mesh: the former if there is such a service.
     """
     host = host.lower()
     labels = host.split(".")
@@ -24,7 +24,7 @@ def resolve(host: str, namespace: str, domain: str, known: Container[str]) -> st
 
 
 def forms(host: str, client_namespace: str, domain: str) -> tuple[str, ...]:
-    """All names by which a client calls the host: ``reviews`` only in its own namespace."""
+    """Return all names by which a client calls the host: ``reviews`` only in its own namespace."""
     service = host.removesuffix(f".svc.{domain}")
     labels = service.split(".")
     if service == host or len(labels) != 2 or labels[0] == "*":
@@ -35,7 +35,7 @@ def forms(host: str, client_namespace: str, domain: str) -> tuple[str, ...]:
 
 
 def covers(pattern: str, host: str) -> bool:
-    """Whether ``pattern`` (``*``, ``*.example.com`` or a name) stands for all of ``host``."""
+    """Return whether ``pattern`` (``*``, ``*.example.com`` or a name) covers all of ``host``."""
     if pattern == "*":
         return True
     if pattern.startswith("*"):
@@ -44,12 +44,12 @@ def covers(pattern: str, host: str) -> bool:
 
 
 def common(one: str, other: str) -> str | None:
-    """The narrower of two patterns if the other covers it: what both stand for."""
+    """Return the narrower of two patterns if the other covers it."""
     if covers(one, other):
         return other
     return one if covers(other, one) else None
 
 
 def specificity(pattern: str) -> tuple[bool, int]:
-    """Sorts patterns so that the one that says most about a host comes first."""
+    """Return a sort key by which the pattern that is most specific about a host comes first."""
     return (pattern.startswith("*"), -len(pattern))

@@ -1,4 +1,4 @@
-"""HTTP connection managers: of a client's side, of a server's side and of a gateway."""
+"""HTTP connection managers of clients, servers and gateways."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ _ROUTER: Final = "envoy.filters.http.router"
 def client_manager(
     stat_prefix: str, routes: str, options: MeshOptions
 ) -> listener_components_pb2.Filter:
-    """For a workload's outgoing requests; ``routes`` names the route configuration."""
+    """Return the manager of a workload's outgoing requests; ``routes`` names the route
+    configuration."""
     parts = _Manager(
         stat_prefix=stat_prefix,
         rds=_routes(routes),
@@ -73,10 +74,10 @@ def client_manager(
 def server_manager(
     cluster: InboundCluster, options: MeshOptions, *, mutual_tls: bool, http10: bool = False
 ) -> listener_components_pb2.Filter:
-    """For requests to a workload's own port.
+    """Return the manager of requests to a workload's own port.
 
-    The application sees who called in ``x-forwarded-client-cert``, which nobody can forge: it is
-    taken away from whoever showed no certificate, and the routes write it for whoever did.
+    The application sees its caller in ``x-forwarded-client-cert``, which cannot be forged: it is
+    removed from requests of callers without a certificate, and written by the routes for others.
     """
     parts = _Manager(
         stat_prefix=f"inbound_{cluster.port}",
@@ -99,7 +100,7 @@ def server_manager(
 def gateway_manager(
     stat_prefix: str, routes: str, options: MeshOptions, *, tls: bool
 ) -> listener_components_pb2.Filter:
-    """For requests from outside the mesh: what the client claims about itself is not trusted."""
+    """Return the manager of requests from outside the mesh: the client's claims are not trusted."""
     parts = _Manager(
         stat_prefix=stat_prefix,
         rds=_routes(routes),
@@ -123,7 +124,8 @@ def copies_manager(
     http_filters: list[http_connection_manager_pb2.HttpFilter],
     options: MeshOptions,
 ) -> listener_components_pb2.Filter:
-    """For copies of requests, which were judged when they came: they are sent on as they are."""
+    """Return the manager of copies of requests, which were judged when they came and are sent
+    unchanged."""
     router = packed(router_pb2.Router())
     router_filter = http_connection_manager_pb2.HttpFilter(name=_ROUTER, typed_config=router)
     parts = _Manager(
@@ -139,7 +141,7 @@ def copies_manager(
 def _manager(
     options: MeshOptions, parts: http_connection_manager_pb2.HttpConnectionManager
 ) -> listener_components_pb2.Filter:
-    """The filter with ``parts``, and what all managers have besides."""
+    """Return the filter with ``parts``, and what all managers have besides."""
     manager = _Manager(
         codec_type=_Manager.AUTO,
         access_log=access_logs(options),
@@ -161,7 +163,7 @@ def _manager(
 
 
 def _http1(*, http10: bool) -> protocol_pb2.Http1ProtocolOptions | None:
-    """``http10``: the old version is taken, too, in which a request may have no host."""
+    """Return options of HTTP/1; ``http10``: also HTTP/1.0, in which a request may have no host."""
     if not http10:
         return None
     return protocol_pb2.Http1ProtocolOptions(
@@ -170,8 +172,10 @@ def _http1(*, http10: bool) -> protocol_pb2.Http1ProtocolOptions | None:
 
 
 def _without_control() -> extension_pb2.TypedExtensionConfig:
-    """Takes headers away by which a request would tell the router what to do. Envoy heeds them of
-    any client that claims a private address in x-forwarded-for."""
+    """Return the filter that removes headers by which a request would control the router.
+
+    Envoy obeys them for any client that claims a private address in x-forwarded-for.
+    """
     mutation = mutation_rules_pb2.HeaderMutation
     mutations = [mutation(remove=f"x-envoy-{name}") for name in _CONTROL]
     return extension(
@@ -199,7 +203,7 @@ def _routes(name: str) -> http_connection_manager_pb2.Rds:
 
 
 def _filters(*, of_client: bool = False) -> list[http_connection_manager_pb2.HttpFilter]:
-    """``of_client``: with those that carry out what the routes say."""
+    """Return the filters; ``of_client``: with those that carry out routes."""
     http_filter = http_connection_manager_pb2.HttpFilter
     filters: list[http_connection_manager_pb2.HttpFilter] = []
     if of_client:

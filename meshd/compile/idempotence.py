@@ -1,4 +1,4 @@
-"""A request that may be made twice is made again when its connection ends before the answer.
+"""Retries idempotent requests whose connection ends before the answer.
 
 A connection to a workload ends in some member of the pool, and when that one is killed its workload
 lives on: what failed there is worth another attempt. But the router's conditions for retries hold
@@ -32,7 +32,7 @@ application, so that the request may be made again, whatever its method. Workloa
 
 
 def idempotence_filter() -> header_mutation_pb2.HeaderMutation:
-    """Its configuration, for HTTP connection managers."""
+    """Return the filter's configuration, for HTTP connection managers."""
     condition = base_pb2.HeaderValueOption(
         header=base_pb2.HeaderValue(key="x-envoy-retry-on", value=_CONDITION),
         append_action=base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD,
@@ -45,7 +45,8 @@ def idempotence_filter() -> header_mutation_pb2.HeaderMutation:
 
 
 def idempotence_settings(asked: HTTPRetry | None) -> dict[str, any_pb2.Any]:
-    """Part of ``typed_per_filter_config`` of a route: who says what is to be retried means it."""
+    """Return a route's part of ``typed_per_filter_config``: a route that says what to retry
+    wins."""
     if asked is None or (asked.attempts > 0 and not asked.retry_on):
         return {}
     return never()

@@ -31,14 +31,14 @@ _RETRIES: Final = 2
 
 
 def plain_routes(cluster: InboundCluster) -> route_pb2.RouteConfiguration:
-    """For callers without a certificate."""
+    """Return routes for callers without a certificate."""
     return _configuration(cluster, _routes(cluster, "default"))
 
 
 def certified_routes(
     cluster: InboundCluster, gateways: Iterable[Identity]
 ) -> route_pb2.RouteConfiguration:
-    """For callers with a certificate of the mesh."""
+    """Return routes for callers with a certificate of the mesh."""
     names = [identity.uri for identity in gateways]
     routes = _routes(cluster, "default", headers=[_named(_Option.OVERWRITE_IF_EXISTS_OR_ADD)])
     if names:
@@ -69,7 +69,7 @@ def _routes(
     callers: Sequence[str] = (),
     headers: Sequence[base_pb2.HeaderValueOption] = (),
 ) -> list[_Route]:
-    """``callers``: for these alone. ``headers`` are added to the request."""
+    """Return routes; ``callers``: for these alone. ``headers`` are added to the request."""
     retries = route_components_pb2.RetryPolicy(retry_on="reset", num_retries={"value": _RETRIES})
     return [
         route_components_pb2.Route(

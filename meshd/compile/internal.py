@@ -1,4 +1,4 @@
-"""The way from a thin listener to an internal one: no socket, and the filter state goes along."""
+"""The way from a thin listener to an internal one: without a socket, with the filter state."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def handover() -> Iterator[StateValue]:
 
 
 def internal_cluster(name: str, listener: str) -> cluster_pb2.Cluster:
-    """A cluster whose one endpoint is an internal listener."""
+    """Return a cluster whose one endpoint is an internal listener."""
     address = address_pb2.Address(
         envoy_internal_address=address_pb2.EnvoyInternalAddress(server_listener_name=listener)
     )

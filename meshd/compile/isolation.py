@@ -56,7 +56,7 @@ class Part(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, value: VirtualService | DestinationRule) -> Part:
-        """Of an object that is in one of the lists."""
+        """Return the part for an object that is in one of the lists."""
         return cls(_FIELDS[type(value)], str(value.key), value)
 
     def __str__(self) -> str:

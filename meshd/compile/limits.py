@@ -27,14 +27,17 @@ _RECEIVING: Final = (socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * KIB)
 
 
 def connection_buffer() -> wrappers_pb2.UInt32Value:
-    """What a listener or a cluster may hold of a connection."""
+    """Return what a listener or a cluster may hold of a connection."""
     return wrappers_pb2.UInt32Value(value=CONNECTION_BUFFER)
 
 
 def socket_options(*, local: bool = False) -> list[socket_option_pb2.SocketOption]:
-    """Of a socket whose far end may not read, or, at the other side of the proxy, is not read:
-    the kernel's buffers are small, too. ``local``: the far end is in the proxy's own host, so that
-    a window of the size of a buffer costs no throughput."""
+    """Return options of a socket whose far end may not read, or is not read at the proxy's other
+    side.
+
+    The kernel's buffers are made small, too. ``local``: the far end is in the proxy's own host, so
+    that a window of the size of a buffer costs no throughput.
+    """
     option = socket_option_pb2.SocketOption
     return [
         option(level=level, name=name, int_value=value, state=option.STATE_PREBIND)

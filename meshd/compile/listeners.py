@@ -31,7 +31,7 @@ def listener_name(uid: str, what: str) -> str:
 
 
 def workload_of(name: str) -> str:
-    """The uid in a listener's name; empty when the listener belongs to no single workload."""
+    """Return the uid in a listener's name; empty if the listener belongs to no single workload."""
     uid, bar, _ = name.partition("|")
     return uid if bar else ""
 
@@ -45,7 +45,7 @@ def in_namespace(
     *,
     udp: bool = False,
 ) -> listener_pb2.Listener:
-    """A listener on all addresses of the workload's namespace, those of IPv6 too that come later.
+    """Return a listener on all addresses of the workload's namespace, also later ones of IPv6.
 
     ``parts``: what is not the same in all of them.
 
@@ -77,7 +77,7 @@ def in_namespace(
 
 
 def port_of(workload: Workload, port: int) -> int:
-    """Which port takes the workload's traffic, where a namespace of its own had ``port``."""
+    """Return the port for the workload's traffic that is ``port`` in a namespace of its own."""
     if workload.host is None:
         return port
     if port in _OF_CLIENTS:
@@ -86,14 +86,15 @@ def port_of(workload: Workload, port: int) -> int:
 
 
 def refused() -> listener_components_pb2.FilterChain:
-    """A chain that hangs up at once: it has no filter."""
+    """Return a chain that hangs up at once: it has no filter."""
     return listener_components_pb2.FilterChain(name=REFUSED)
 
 
 def own_traps(workload: Workload, port: int) -> dict[int, Way]:
-    """What a thin listener on a port of the host sees to by port: whoever connects to it itself
-    would be sent to itself, for ever. In a namespace of its own there are rules and the shared
-    listeners to see to that."""
+    """Return traps by port: a client of a host's port itself would be sent to itself, for ever.
+
+    In a namespace of its own, rules and the shared listeners prevent that.
+    """
     return {port_of(workload, port): to_chain(REFUSED)} if workload.host else {}
 
 
@@ -105,7 +106,8 @@ def chain_match(
     tls: bool | None = None,
     alpn: Sequence[str] = (),
 ) -> listener_components_pb2.FilterChainMatch:
-    """``prefixes`` are addresses or CIDRs of the destination; ``tls`` None: either."""
+    """Return a match; ``prefixes`` are addresses or CIDRs of the destination; ``tls`` None:
+    either."""
     return listener_components_pb2.FilterChainMatch(
         destination_port={"value": port} if port is not None else None,
         prefix_ranges=[_range(prefix) for prefix in prefixes],
@@ -140,5 +142,6 @@ def chain(
 
 
 def loop_trap() -> listener_components_pb2.FilterChain:
-    """For who connects to the listener itself, and would be sent to itself, for ever."""
+    """Return the trap for clients of the listener itself, which would be sent to itself, for
+    ever."""
     return chain(LOOP, None, [tcp_proxy(BLACK_HOLE_CLUSTER, [(BLACK_HOLE_CLUSTER, 1)])])

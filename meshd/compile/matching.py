@@ -1,4 +1,4 @@
-"""Which of a listener's filter chains takes a connection, as one tree of questions.
+"""Chooses a listener's filter chain for a connection by one tree of questions.
 
 A match in each chain says the same, but Envoy builds tables for it that take kilobytes for each
 address and protocol. What no question leads to a chain goes to the listener's default one:
@@ -35,29 +35,33 @@ def to_chain(name: str) -> Way:
 
 
 def to_routes(routes: Message) -> Way:
-    """A route of HTTP, or a list of which the first that matches counts."""
+    """Return a way to a route of HTTP, or to a list of which the first that matches counts."""
     return _Matcher.OnMatch(action=_extension("routes", routes))
 
 
 def always(way: Way) -> matcher_pb2.Matcher:
-    """A tree without a question."""
+    """Return a tree without a question."""
     return _Matcher(on_no_match=way)
 
 
 def by_port(ways: Mapping[int, Way], otherwise: Way | None = None) -> Way:
-    """By the port that the client wanted. A way that ends nowhere goes on with ``otherwise``."""
+    """Ask for the port that the client wanted; a way that ends nowhere goes on with
+    ``otherwise``."""
     named = {str(port): way for port, way in ways.items()}
     return _by("port", network_inputs_pb2.DestinationPortInput(), named, otherwise)
 
 
 def by_address(ways: Mapping[str, Way], otherwise: Way | None = None) -> Way:
-    """By the address that the client wanted."""
+    """Ask for the address that the client wanted."""
     return _by("address", network_inputs_pb2.DestinationIPInput(), ways, otherwise)
 
 
 def by_network(ways: Mapping[str, Way], otherwise: Way | None = None) -> Way | None:
-    """By the networks (or addresses) in which the address is that the client wanted. A way that
-    ends nowhere goes on with that of the next larger network, and at last with ``otherwise``."""
+    """Ask for the network (or address) of the address that the client wanted.
+
+    A way that ends nowhere goes on with that of the next larger network, and at last with
+    ``otherwise``.
+    """
     networks = {ipaddress.ip_network(text): way for text, way in ways.items()}
     large = {network: way for network, way in networks.items() if network.num_addresses > 1}
     single = {
@@ -71,7 +75,7 @@ def by_network(ways: Mapping[str, Way], otherwise: Way | None = None) -> Way | N
 
 
 def _by_range(ways: Mapping[_Network, Way], otherwise: Way | None) -> Way:
-    """By networks of several addresses: Envoy calls what it needs for them work in progress."""
+    """Ask for networks of several addresses: Envoy calls the matcher for them work in progress."""
     matchers = [
         ip_pb2.IPMatcher.IPRangeMatcher(
             ranges=[
@@ -95,25 +99,27 @@ def _by_range(ways: Mapping[_Network, Way], otherwise: Way | None) -> Way:
 
 
 def by_prefix(prefixes: Iterable[str], way: Way) -> Way:
-    """By how the address begins, as text, that the client wanted."""
+    """Ask for the beginning, as text, of the address that the client wanted."""
     asked = network_inputs_pb2.DestinationIPInput()
     questions = [_if("address", asked, {"prefix": prefix}, way) for prefix in prefixes]
     return _Matcher.OnMatch(matcher=_Matcher(matcher_list=_Matcher.MatcherList(matchers=questions)))
 
 
 def by_workload(ways: Mapping[str, Way], otherwise: Way | None = None) -> Way:
-    """By the uid of the workload whose connection it is."""
+    """Ask for the uid of the connection's workload."""
     return by_filter_state(WORKLOAD_STATE, ways, otherwise)
 
 
 def by_filter_state(key: str, ways: Mapping[str, Way], otherwise: Way | None = None) -> Way:
-    """By a value that is known of the connection."""
+    """Ask for a value of the connection's filter state."""
     return _by("state", network_inputs_pb2.FilterStateInput(key=key), ways, otherwise)
 
 
 def by_tls(tls: Way | None, otherwise: Way | None) -> Way:
-    """Whether the client speaks TLS; the TLS inspector must have looked. Where the way of one ends
-    nowhere, the other is not taken."""
+    """Ask whether the client speaks TLS; the TLS inspector must have looked.
+
+    Where the way of one ends nowhere, the other is not taken.
+    """
     asked = network_inputs_pb2.TransportProtocolInput()
     if otherwise is None:
         return _by("transport", asked, {} if tls is None else {"tls": tls}, None)
@@ -126,7 +132,8 @@ def by_tls(tls: Way | None, otherwise: Way | None) -> Way:
 
 
 def by_server_name(ways: Mapping[str, Way], otherwise: Way | None = None) -> Way | None:
-    """By the name in the TLS hello. Of wildcards (``*.example.com``), the longest that fits."""
+    """Ask for the name in the TLS hello; of wildcards (``*.example.com``), the longest that fits
+    wins."""
     exact = {name: way for name, way in ways.items() if not name.startswith("*")}
     wild = sorted((name for name in ways if name.startswith("*")), key=specificity)
     if wild:
@@ -141,15 +148,17 @@ def by_server_name(ways: Mapping[str, Way], otherwise: Way | None = None) -> Way
 
 
 def by_http(http: Way, otherwise: Way | None, *, http10: bool = False) -> Way:
-    """Whether the first line is one of HTTP; the HTTP inspector must have looked. HTTP/1.0, which
-    need not say to which host it goes, only where that is asked for."""
+    """Ask whether the first line is one of HTTP; the HTTP inspector must have looked.
+
+    HTTP/1.0, which may lack a host, only counts with ``http10``.
+    """
     protocols = (*HTTP_FIRST_LINE, HTTP10_FIRST_LINE) if http10 else HTTP_FIRST_LINE
     first_lines = {f"'{protocol}'": http for protocol in protocols}
     return _by("protocols", network_inputs_pb2.ApplicationProtocolInput(), first_lines, otherwise)
 
 
 def by_mesh_tls(offered: Way, otherwise: Way | None) -> Way:
-    """Whether the client offers the mesh's mutual TLS; the TLS inspector must have looked."""
+    """Ask whether the client offers the mesh's mutual TLS; the TLS inspector must have looked."""
     protocols = network_inputs_pb2.ApplicationProtocolInput()
     question = _if("protocols", protocols, {"contains": _MESH_PROTOCOL}, offered)
     questions = _Matcher.MatcherList(matchers=[question])

@@ -1,4 +1,4 @@
-"""Remembers what was made of which inputs, so that a change costs what depends on it only."""
+"""Remembers results by their inputs, so that a change costs only what depends on it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _T = TypeVar("_T")
 
 
 class Memo:
-    """One for the life of a compiler. What a round did not ask for is forgotten after it."""
+    """The memory of a compiler. Results that a round did not ask for are forgotten after it."""
 
     def __init__(self) -> None:
         self._before: dict[object, tuple[object, object]] = {}
         self._now: dict[object, tuple[object, object]] = {}
 
     def get(self, key: object, inputs: tuple[object, ...], make: Callable[[], _T]) -> _T:
-        """What ``make`` gives; what it gave last time for this key if the inputs are equal.
+        """Return what ``make`` returns, or returned last time for this key if the inputs are equal.
 
-        ``key`` is the kind of thing and its name; equal objects that are the same object compare
-        at once, so callers hand in what they have kept.
+        ``key`` is the kind of thing and its name; equal objects that are the same object compare at
+        once, so callers pass what they have kept.
         """
         entry = self._now.get(key) or self._before.get(key)
         if entry is None or entry[0] != inputs:
@@ -30,7 +30,7 @@ class Memo:
     def each(
         self, key: object, inputs: tuple[object, ...], make: Callable[[], Iterator[_T]]
     ) -> tuple[_T, ...]:
-        """As ``get``, for what comes in several pieces."""
+        """Return several pieces as ``get`` returns one."""
         return self.get(key, inputs, lambda: tuple(make()))
 
     def end_round(self) -> None:

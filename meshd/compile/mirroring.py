@@ -1,4 +1,4 @@
-"""Copies of requests (``mirror``), which a proxy sends on its own account.
+"""Copies of requests (``mirror``), which a proxy sends by itself.
 
 Envoy sends them without the filter state of the connection that the request came by: in nobody's
 name, and from no namespace. So no copy goes straight to its destination. It goes to an internal
@@ -74,7 +74,8 @@ _Header = route_components_pb2.HeaderMatcher
 def mirror_policy(
     cluster: OutboundCluster, percentage: percent_pb2.FractionalPercent, *, looked_up: bool
 ) -> route_components_pb2.RouteAction.RequestMirrorPolicy:
-    """Part of a route: copies of some of its requests go to a cluster, by way of the listener."""
+    """Return the part of a route that sends copies of requests to a cluster, through the
+    listener."""
     values = {name: f"%FILTER_STATE({state}:PLAIN)%" for state, name in _STATES.items()}
     values[_DESTINATION] = str(cluster).replace("%", "%%")
     if looked_up:
@@ -94,7 +95,7 @@ def mirror_policy(
 
 
 def copied_to(action: route_components_pb2.RouteAction) -> Iterator[tuple[str, float]]:
-    """The clusters that a route's copies go to, with the share of the requests in percent."""
+    """Yield the clusters of a route's copies, with the share of the requests in percent."""
     for policy in action.request_mirror_policies:
         for mutation in policy.request_headers_mutations:
             header = mutation.append.header
@@ -104,7 +105,8 @@ def copied_to(action: route_components_pb2.RouteAction) -> Iterator[tuple[str, f
 
 
 def mirror_cluster() -> cluster_pb2.Cluster:
-    """Each copy has a connection for itself, so that none waits until another one is read."""
+    """Return a cluster in which each copy has its own connection, so that none waits for
+    another."""
     cluster = internal_cluster(MIRROR, MIRROR)
     cluster.circuit_breakers.thresholds[0].max_requests.value = _MOST
     explicit = http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
@@ -151,7 +153,7 @@ def _state_filter() -> http_connection_manager_pb2.HttpFilter:
 
 
 def _routes() -> Iterable[_Route]:
-    """From the client's namespace, or for a service of the host from the host's own."""
+    """Yield routes from the client's namespace or, for a service of the host, the host's own."""
     for place in (_NETNS, _HOST):
         whose = [_is_there(_IDENTITY), _is_there(place)]
         yield _onward([*whose, _is_there(_LOOKED_UP)], dynamic_dns.looked_up())

@@ -1,6 +1,6 @@
-"""Names of clusters, route configurations and server names (SNI), and how to read them back.
+"""Names of clusters, route configurations and server names (SNI), and their parser.
 
-They are Istio's, which people's dashboards and habits depend on:
+They are Istio's, on which dashboards and habits depend:
 https://istio.io/latest/docs/ops/diagnostic-tools/proxy-cmd/.
 """
 
@@ -27,7 +27,7 @@ class OutboundCluster(msgspec.Struct, frozen=True):
 
     ``variant`` is empty for the view that clients share; clients for which other DestinationRules
     hold have clusters of their own, ``outbound|PORT|SUBSET|HOST@VARIANT``. ``apart`` is the
-    namespace of a service whose host stands for another one elsewhere: ``HOST@NAMESPACE:VARIANT``.
+    namespace of a service whose host means another service elsewhere: ``HOST@NAMESPACE:VARIANT``.
     """
 
     port: int
@@ -43,7 +43,7 @@ class OutboundCluster(msgspec.Struct, frozen=True):
 
     @property
     def sni(self) -> str:
-        """The server name that a client of the mesh asks for."""
+        """Return the server name that a client of the mesh asks for."""
         return f"outbound_.{self.port}_.{self.subset}_.{self.host}"
 
     @property
@@ -53,14 +53,14 @@ class OutboundCluster(msgspec.Struct, frozen=True):
 
     @property
     def near_endpoints(self) -> str:
-        """The same where they are ordered by how near they are, to the clients of one variant."""
+        """Return the EDS name of endpoints ordered by distance, for the clients of one variant."""
         return f"{self};near"
 
 
 class InboundCluster(msgspec.Struct, frozen=True):
     """The application's own port, behind the server's side of the proxy.
 
-    ``variant`` says which HTTP is spoken where it is not HTTP/1.1.
+    ``variant`` is the version of HTTP, if it is not HTTP/1.1.
     """
 
     port: int
@@ -71,7 +71,7 @@ class InboundCluster(msgspec.Struct, frozen=True):
 
 
 def parse_cluster(name: str) -> OutboundCluster | InboundCluster | None:
-    """None: it is none of a service's, such as BlackHoleCluster."""
+    """Parse a name; None if it is not a service's, such as BlackHoleCluster."""
     parts = name.split("|")
     port = whole(parts[1], 65535) if len(parts) == 4 else None
     if port is None:
@@ -94,23 +94,23 @@ def client_routes(port: int, scope: str) -> str:
 def gateway_routes(port: int, owner: str, tls_server: str = "") -> str:
     """Route configuration of a port of a gateway, which is the workload ``owner``.
 
-    Servers in clear text share their port's. One that terminates TLS has its own; ``tls_server``
+    Servers in plaintext share their port's. One that terminates TLS has its own; ``tls_server``
     tells it from others on that port.
     """
     return f"https.{port}.{tls_server}@{owner}" if tls_server else f"http.{port}@{owner}"
 
 
 def certificate_secret(name: str) -> str:
-    """What proxies call the certificate in the Secret ``NAMESPACE/NAME``."""
+    """Return the proxies' name of the certificate in the Secret ``NAMESPACE/NAME``."""
     # The authority of another one is called so.
     return f"{KUBERNETES}{name}{'#certificate' if name.endswith('-cacert') else ''}"
 
 
 def authority_secret(name: str) -> str:
-    """What proxies call the authority in the Secret ``NAMESPACE/NAME``."""
+    """Return the proxies' name of the authority in the Secret ``NAMESPACE/NAME``."""
     return f"{KUBERNETES}{name}-cacert"
 
 
 def missing_secret(name: str) -> str:
-    """In the place of a secret that cannot be served: no secret has such a name."""
+    """Return a name that no secret has, in place of a secret that cannot be served."""
     return f"{name}#missing"

@@ -1,4 +1,4 @@
-"""Which endpoints of a service come first for a client, by where both run. Pure.
+"""Orders a service's endpoints for a client, by where both run. Pure.
 
 After https://istio.io/latest/docs/reference/config/networking/destination-rule/
 #LocalityLoadBalancerSetting. Near endpoints first is the default where a rule has outlier
@@ -32,7 +32,7 @@ _SHARES: Final = 1000
 
 
 class Client(msgspec.Struct, frozen=True):
-    """What of a client decides on how near an endpoint is."""
+    """The properties of a client that decide how near an endpoint is."""
 
     locality: str = ""
     node: str = ""
@@ -51,12 +51,12 @@ class Group(msgspec.Struct, frozen=True):
 
 
 def has_preferences(spec: DestinationRuleSpec | None, service: ServiceRecord) -> bool:
-    """Whether it may matter for any port or subset where a client is."""
+    """Return whether a client's place may matter for any port or subset."""
     return service.prefers is not Preference.ANY or (spec is not None and may_prefer(spec))
 
 
 def may_prefer(spec: DestinationRuleSpec) -> bool:
-    """Whether a rule's clients may be treated by where they are."""
+    """Return whether a rule's clients may be treated by where they are."""
     return any(
         outliers is not None or (balancer is not None and balancer.nearness is not None)
         for balancer, outliers in _levels(spec)
@@ -64,7 +64,7 @@ def may_prefer(spec: DestinationRuleSpec) -> bool:
 
 
 def compared_labels(spec: DestinationRuleSpec) -> frozenset[str]:
-    """Labels of clients that a rule compares with those of endpoints."""
+    """Return the labels of clients that a rule compares with those of endpoints."""
     return frozenset(
         key
         for balancer, _ in _levels(spec)
@@ -88,7 +88,7 @@ def in_effect(
     service: ServiceRecord,
     client: Client | None,
 ) -> LocalityLbSetting | None:
-    """The setting by which a client's endpoints are ordered; None: all are alike."""
+    """Return the setting by which a client's endpoints are ordered; None: all are alike."""
     if client is None:
         return None
     asked = balancer.nearness if balancer else None
@@ -108,7 +108,7 @@ def in_effect(
 def by_nearness(
     endpoints: Iterable[Endpoint], setting: LocalityLbSetting, client: Client
 ) -> tuple[Group, ...]:
-    """Nearest first, priorities from 0 without gaps."""
+    """Return groups, nearest first, with priorities from 0 without gaps."""
     chosen = next((one for one in setting.distribute if matches(client.locality, one.from_)), None)
     if chosen:
         return tuple(_distributed(endpoints, chosen))
@@ -123,7 +123,8 @@ def by_nearness(
 
 
 def _distance(endpoint: Endpoint, setting: LocalityLbSetting, client: Client) -> tuple[int, int]:
-    """By labels first; by region, zone and subzone where those say nothing, or regions do."""
+    """Return the distance: by labels first; by locality where labels, or regions, decide
+    nothing."""
     keys = setting.failover_priority
     apart = len(keys) - _matching(endpoint, keys, client) if keys else 0
     if keys and not setting.failover:
@@ -135,7 +136,7 @@ def _distance(endpoint: Endpoint, setting: LocalityLbSetting, client: Client) ->
 
 
 def _matching(endpoint: Endpoint, keys: tuple[str, ...], client: Client) -> int:
-    """How many of the first labels are the same for both; the first that differs ends it."""
+    """Return how many of the first labels are equal, up to the first that differs."""
     own = dict(client.labels)
     region, zone, subzone = parts(client.locality)
     own |= {REGION: region, ZONE: zone, SUBZONE: subzone, HOSTNAME: client.node}
@@ -150,8 +151,10 @@ def _matching(endpoint: Endpoint, keys: tuple[str, ...], client: Client) -> int:
 
 
 def _distributed(endpoints: Iterable[Endpoint], asked: Distribute) -> Iterator[Group]:
-    """Each pattern's share, over the localities that it covers as their endpoints weigh. What no
-    pattern covers is sent nothing."""
+    """Yield each pattern's share, spread over its localities by the weights of their endpoints.
+
+    Endpoints that no pattern covers get nothing.
+    """
     found: dict[str, list[Endpoint]] = defaultdict(list)
     for endpoint in endpoints:
         found[endpoint.locality].append(endpoint)

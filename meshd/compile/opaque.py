@@ -1,7 +1,7 @@
-"""What is not HTTP: which destination address, port and server name goes to which clusters.
+"""Routes of connections that are not HTTP: by address, port and server name to clusters.
 
-From services' ports and the ``tcp`` and ``tls`` parts of VirtualServices; the first that matches
-counts, as with HTTP routes.
+They come from services' ports and the ``tcp`` and ``tls`` parts of VirtualServices; the first that
+matches counts, as with HTTP routes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from meshd.model.snapshot import MeshOptions
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OpaqueRoute:
-    """Connections to a port, and where they go."""
+    """Connections to a port, and their destination."""
 
     port: int
     prefixes: tuple[str, ...]
@@ -44,18 +44,18 @@ class OpaqueRoute:
 def target_filters(
     target: Target, options: MeshOptions | None
 ) -> list[listener_components_pb2.Filter]:
-    """Network filters; no options: without an access log."""
+    """Return network filters; without options, there is no access log."""
     proxy = tcp_proxy(target.clusters[0][0], target.clusters, options, policy=target.policy)
     return [by_server_name(target.lookup_port), proxy] if target.lookup_port else [proxy]
 
 
 def destinations(service: ServiceRecord) -> tuple[str, ...]:
-    """Where clients connect to when they mean this service."""
+    """Return the addresses to which clients of this service connect."""
     return service.endpoint_addresses if service.headless else service.addresses
 
 
 def opaque_routes(view: View) -> Iterator[OpaqueRoute]:
-    """Most specific first where two could match the same connection."""
+    """Yield routes, the most specific first where two could match the same connection."""
     for _, service in sorted(view.services.items()):
         for port in service.ports:
             if port.protocol.is_http or port.protocol is Protocol.UDP:
@@ -68,13 +68,15 @@ def opaque_routes(view: View) -> Iterator[OpaqueRoute]:
 
 
 def _is_reached_by_port(service: ServiceRecord) -> bool:
-    """By a port that only it has, for it has no address."""
+    """Return whether a service is recognised by a port that only it has, for it has no address."""
     return service.resolution is Resolution.NONE and not service.headless
 
 
 def _is_reached_by_name(service: ServiceRecord, port: Port) -> bool:
-    """By its server name, whatever address the client has found for it: outside of Kubernetes,
-    clients may have it from anywhere."""
+    """Return whether a service is recognised by its server name, at any address.
+
+    Outside Kubernetes, clients may have the address from anywhere.
+    """
     return port.protocol in {Protocol.TLS, Protocol.HTTPS} and not service.name
 
 
@@ -93,7 +95,7 @@ def _default(
 def _declared(
     view: View, service: ServiceRecord, port: Port, prefixes: tuple[str, ...]
 ) -> Iterator[OpaqueRoute]:
-    """What VirtualServices say about the port."""
+    """Yield the VirtualServices' routes for the port."""
     entrance = Entrance(view.scope, port.number)
     sniffed = port.protocol is Protocol.SNIFFED
     for routing in view.mesh_routings.for_host(service.host):

@@ -1,7 +1,5 @@
-"""What the ``tls`` and ``tcp`` parts of a VirtualService say about connections at an entrance.
-
-One reading for the mesh and for gateways.
-"""
+"""Reads the ``tls`` and ``tcp`` parts of a VirtualService at an entrance, for mesh and gateways
+alike."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ Clusters = tuple[tuple[str, int], ...]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """Where connections go."""
+    """The destination of connections."""
 
     clusters: Clusters
     policy: Policy
@@ -31,7 +29,8 @@ class Target:
 
     @property
     def name(self) -> str:
-        """The same for targets of the same clusters, in whichever rule they stand."""
+        """Return a name that is the same for targets of the same clusters, in whichever rule they
+        are."""
         first = self.clusters[0][0]
         if len(self.clusters) == 1:
             return first
@@ -51,7 +50,7 @@ class Rule:
 
 
 def tls_rules(routing: Routing, view: View, entrance: Entrance) -> Iterator[Rule]:
-    """By server name, of TLS that is not taken off here."""
+    """Yield rules by server name, for TLS that does not end here."""
     for route in routing.service.spec.tls:
         for match in route.match if route.route else ():
             if applies(match, entrance, routing.namespace):
@@ -83,7 +82,7 @@ def _of_route(
 
 
 def _target(found: tuple[tuple[OutboundCluster, int], ...], view: View) -> Target:
-    """One destination alone gets everything; of several, those with a weight."""
+    """Return a target: one destination gets everything; of several, those with a weight."""
     first = found[0][0]
     clusters = ((str(first), 1),) if len(found) == 1 else tuple((str(c), w) for c, w in found)
     looked_up = (cluster.port for cluster, _ in found if view.is_looked_up(cluster))

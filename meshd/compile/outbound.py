@@ -45,7 +45,7 @@ def identify(
 def workload_listener(
     workload: Workload, identity: Identity, scope: str, options: MeshOptions
 ) -> listener_pb2.Listener:
-    """Takes what the namespace's rules redirect to port 15001."""
+    """Return the listener for what the namespace's rules redirect to port 15001."""
     traps = own_traps(workload, OUTBOUND_PORT)
     probe = by_address(
         dict.fromkeys((CAPTURE_PROBE_ADDRESS, CAPTURE_PROBE_ADDRESS_V6), to_chain(_PROBE))
@@ -72,8 +72,11 @@ def workload_listener(
 
 
 def _probe_answer(workload: Workload) -> listener_components_pb2.FilterChain:
-    """What capture's probe waits for. Here, not behind the hop: closing at once what comes over
-    an internal connection resets it before the answer is through."""
+    """Return the chain that answers capture's probe.
+
+    It is here, not behind the hop: closing at once a connection that came over an internal one
+    resets it before the answer is through.
+    """
     answer = config_pb2.Config(
         response=base_pb2.DataSource(inline_string=f"meshd {workload.uid}\n")
     )

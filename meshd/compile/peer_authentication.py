@@ -1,7 +1,7 @@
-"""Which connections a workload accepts: PeerAuthentication, the most specific one per question.
+"""Decides which connections a workload accepts: PeerAuthentication, the most specific per question.
 
 The order is Istio's: the workload's own (by selector), then its namespace's, then the root
-namespace's; UNSET asks the next one, and what nobody says is PERMISSIVE.
+namespace's; UNSET asks the next one, and the default is PERMISSIVE.
 https://istio.io/latest/docs/reference/config/security/peer_authentication/
 """
 
@@ -27,7 +27,7 @@ class Mode(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PeerPolicy:
-    """What one workload accepts."""
+    """The connections that one workload accepts."""
 
     mode: Mode
     port_modes: Mapping[int, Mode]

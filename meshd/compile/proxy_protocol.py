@@ -1,4 +1,4 @@
-"""The PROXY protocol towards endpoints: before anything else, who the client is.
+"""The PROXY protocol towards endpoints, which names the client before anything else.
 
 https://www.haproxy.org/download/2.1/doc/proxy-protocol.txt
 """

@@ -1,4 +1,4 @@
-"""HTTPRoute → what Envoy does with a request that matches: route, redirect, direct response.
+"""Envoy's actions for an HTTPRoute: route, redirect, direct response.
 
 After https://istio.io/latest/docs/reference/config/networking/virtual-service/.
 """
@@ -61,7 +61,7 @@ _HOST_SELECTION_ATTEMPTS: Final = 5
 def to_cluster(
     cluster: OutboundCluster, hashing: ConsistentHash | None = None
 ) -> route_components_pb2.RouteAction:
-    """The action for a host about which no VirtualService says anything."""
+    """Return the action for a host without a VirtualService."""
     return _Action(
         cluster=str(cluster),
         cluster_not_found_response_code=_Action.SERVICE_UNAVAILABLE,
@@ -101,7 +101,7 @@ def _decoded(text: str) -> bytes:
 
 
 def forward(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> _Route:
-    """The part of an Envoy route that sends requests on, with headers and filters' settings."""
+    """Return the part of a route that forwards requests, with headers and filters' settings."""
     places = _weighted(route.route)
     clusters = [view.destination(place.destination, owner, entrance.port) for place in places]
     hashing = [_hashing(view, cluster) for cluster in clusters]
@@ -136,7 +136,7 @@ def forward(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> _Ro
 
 
 def _weighted(places: tuple[HTTPRouteDestination, ...]) -> tuple[HTTPRouteDestination, ...]:
-    """Those that get any requests. Without any weight at all, each gets the same."""
+    """Return the destinations that get requests; if none has a weight, each gets the same."""
     chosen = tuple(place for place in places if place.weight)
     return chosen or places
 
@@ -157,7 +157,8 @@ def _cluster_weight(
 
 
 def _rewrite(action: route_components_pb2.RouteAction, rewrite: HTTPRewrite | None) -> None:
-    """A matched prefix is replaced; a path that matched exactly or by regex as a whole."""
+    """Return a rewrite: of a matched prefix, or of a whole path that matched exactly or by
+    regex."""
     if rewrite is None:
         return
     if rewrite.uri_regex_rewrite:
@@ -174,10 +175,10 @@ def _rewrite(action: route_components_pb2.RouteAction, rewrite: HTTPRewrite | No
 
 
 def retry_policy(asked: HTTPRetry | None, *, hashing: bool = False) -> _Retry | None:
-    """Two retries unless the route says otherwise; None: no retries.
+    """Return two retries unless the route says otherwise; None: no retries.
 
-    A retry goes to another endpoint, except where a hash decides which one it is, or the route
-    says that it need not.
+    A retry goes to another endpoint, except where a hash decides on the endpoint, or the route says
+    that it need not.
     """
     if asked is not None and asked.attempts <= 0:
         return None
@@ -203,7 +204,7 @@ def retry_policy(asked: HTTPRetry | None, *, hashing: bool = False) -> _Retry | 
 
 
 def _retry_on(text: str | None) -> _Retry:
-    """Conditions, and status codes that people list among them."""
+    """Return conditions, and status codes that users list among them."""
     if not text:
         unsent = route_components_pb2.HeaderMatcher(name=NOT_SENT, present_match=True)
         return _Retry(retry_on=_RETRY_ON, retriable_headers=[unsent])
@@ -218,7 +219,7 @@ def _retry_on(text: str | None) -> _Retry:
 def _mirrors(
     route: HTTPRoute, view: View, entrance: Entrance, owner: str
 ) -> list[_Action.RequestMirrorPolicy]:
-    """Copies of requests whose answers nobody waits for."""
+    """Return copies of requests whose answers are dropped."""
     old = asked_percentage(route.mirror_percentage, route.mirror_percent, 100.0)
     asked: list[tuple[Destination, Percent]] = [
         (mirror.destination, mirror.percentage or Percent(value=100.0)) for mirror in route.mirrors
@@ -242,7 +243,7 @@ def _hashing(view: View, cluster: OutboundCluster) -> ConsistentHash | None:
 
 
 def _hash_policy(asked: ConsistentHash | None) -> Iterable[_Action.HashPolicy]:
-    """What of a request decides on the endpoint."""
+    """Yield what of a request decides on the endpoint."""
     policy = _Action.HashPolicy
     if asked is None:
         return

@@ -1,4 +1,4 @@
-"""Which route of a compiled route configuration a request takes: what the proxy would do. Pure."""
+"""Chooses the route of a request in a compiled route configuration, as the proxy would. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from meshd.compile.virtual_addresses import listed
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """Of HTTP, as far as routes look at it."""
+    """The parts of an HTTP request at which routes look."""
 
     host: str
     path: str = "/"
@@ -37,7 +37,8 @@ class Request:
 def choose_host(
     configuration: route_pb2.RouteConfiguration, request: Request
 ) -> route_components_pb2.VirtualHost | None:
-    """Exact domains first, then the longest wildcard, then ``*``; the port does not count."""
+    """Choose a virtual host: exact domains first, then the longest wildcard, then ``*``, without
+    the port."""
     host = _without_port(request.host.lower())
     best: tuple[int, route_components_pb2.VirtualHost] | None = None
     for virtual_host in configuration.virtual_hosts:
@@ -53,7 +54,7 @@ def choose_host(
 def choose_route(
     virtual_host: route_components_pb2.VirtualHost, request: Request
 ) -> route_components_pb2.Route | None:
-    """The first that matches."""
+    """Return the first route that matches."""
     return next((r for r in listed(virtual_host) if _matches(r.match, request)), None)
 
 

@@ -1,4 +1,4 @@
-"""Settings of HTTP filters for one route: faults on purpose, and cross-origin requests."""
+"""Settings of HTTP filters for one route: injected faults, and cross-origin requests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _GRPC_STATUS: Final = (
 
 
 def filter_settings(route: HTTPRoute) -> dict[str, any_pb2.Any]:
-    """``typed_per_filter_config`` of a route."""
+    """Return a route's ``typed_per_filter_config``."""
     settings = idempotence_settings(route.retries)
     if route.fault and (fault := _fault(route.fault)) is not None:
         settings[FAULT_FILTER] = packed(fault)
@@ -51,7 +51,7 @@ def filter_settings(route: HTTPRoute) -> dict[str, any_pb2.Any]:
 
 
 def fraction(percent: float) -> percent_pb2.FractionalPercent:
-    """A percentage down to a ten-thousandth of one."""
+    """Return a percentage down to a ten-thousandth of one."""
     return percent_pb2.FractionalPercent(
         numerator=round(min(max(percent, 0.0), 100.0) * 10_000),
         denominator=percent_pb2.FractionalPercent.MILLION,
@@ -65,7 +65,7 @@ def asked_percentage(percentage: Percent | None, deprecated: int | None, default
 
 
 def _fault(fault: HTTPFaultInjection) -> fault_pb2.HTTPFault | None:
-    """Without a percentage no request is affected, as the API says."""
+    """Return a fault; without a percentage no request is affected, as the API says."""
     made = fault_pb2.HTTPFault()
     delay, abort = fault.delay, fault.abort
     if delay and delay.fixed_delay:
@@ -84,7 +84,7 @@ def _fault(fault: HTTPFaultInjection) -> fault_pb2.HTTPFault | None:
 
 
 def _grpc_code(status: str) -> int:
-    """By name or by number; UNKNOWN for what is neither."""
+    """Return a code by name or by number; UNKNOWN for anything else."""
     if status.isdecimal():
         return int(status)
     name = status.upper()

@@ -1,7 +1,7 @@
 """Header operations of routes and destinations.
 
-What Envoy would refuse, and with it all routes of the port, is passed over here: headers that
-begin with a colon, and ``Host``, which is rewritten by a field of its own.
+What Envoy would refuse, with all routes of the port, is left out here: headers that begin with a
+colon, and ``Host``, which is rewritten by a field of its own.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def header_changes(headers: Headers | None) -> HeaderChanges:
 
 
 def new_host(headers: Headers | None) -> str:
-    """What the request operations set ``Host`` or ``:authority`` to; empty: nothing."""
+    """Return the value to which ``Host`` or ``:authority`` is set; empty: neither is."""
     request = headers.request if headers else None
     for operations in (request.set, request.add) if request else ():
         for name, value in operations.items():
@@ -88,5 +88,6 @@ def _removals(operations: HeaderOperations | None) -> list[str]:
 
 
 def header_value(text: str) -> str:
-    """Envoy's format commands (``%DOWNSTREAM_REMOTE_ADDRESS%``) work; any other ``%`` is itself."""
+    """Return a header's value, in which Envoy's format commands work
+    (``%DOWNSTREAM_REMOTE_ADDRESS%``); any other ``%`` is literal."""
     return text if _FORMATTED.fullmatch(text) else text.replace("%", "%%")

@@ -1,4 +1,4 @@
-"""HTTPMatchRequest → Envoy's RouteMatch.
+"""Envoy's RouteMatch of an HTTPMatchRequest.
 
 What holds for all requests of a scope on a port (client's labels, port, gateway) is decided here
 and leaves no trace in the result.
@@ -24,7 +24,7 @@ _PSEUDO_HEADERS: Final = frozenset({"uri", "scheme", "method", "authority"})
 
 
 class Entrance(msgspec.Struct, frozen=True):
-    """Where requests come in: from which clients, through what, and on which port."""
+    """The place where requests come in: from which clients, through what, and on which port."""
 
     scope: Scope
     port: int
@@ -33,7 +33,8 @@ class Entrance(msgspec.Struct, frozen=True):
 
 
 def applies(match: Match, entrance: Entrance, owner: str) -> bool:
-    """Whether the match can hold at this entrance; ``owner`` is its VirtualService's namespace."""
+    """Return whether the match can hold at this entrance; ``owner`` is its VirtualService's
+    namespace."""
     if match.port and match.port != entrance.port:
         return False
     if isinstance(match, HTTPMatchRequest) and any(map(is_claim, match.headers)):
@@ -47,20 +48,21 @@ def applies(match: Match, entrance: Entrance, owner: str) -> bool:
 def applicable(
     route: HTTPRoute, entrance: Entrance, owner: str
 ) -> tuple[HTTPMatchRequest | None, ...]:
-    """The matches of a route that can hold here; None stands for all requests."""
+    """Return the matches of a route that can hold here; None stands for all requests."""
     if not route.match:
         return (None,)
     return tuple(match for match in route.match if applies(match, entrance, owner))
 
 
 def is_unconditional(match: route_components_pb2.RouteMatch) -> bool:
-    """Whether a RouteMatch holds for each request, so that routes after it are never reached."""
+    """Return whether a RouteMatch holds for each request, so that routes after it are never
+    reached."""
     everything = match.prefix == "/" or match.safe_regex.regex in {".*", "/.*"}
     return everything and not match.headers and not match.query_parameters
 
 
 def route_match(match: HTTPMatchRequest | None) -> route_components_pb2.RouteMatch:
-    """The conditions on a request itself."""
+    """Return the conditions on a request itself."""
     if match is None:
         return route_components_pb2.RouteMatch(prefix="/")
     pseudo = {
@@ -100,7 +102,7 @@ def _path(match: HTTPMatchRequest) -> route_components_pb2.RouteMatch:
 
 
 def regex(pattern: str) -> regex_pb2.RegexMatcher:
-    """RE2, and the whole of the text must match."""
+    """Return a RE2 pattern, which must match the whole text."""
     return regex_pb2.RegexMatcher(regex=pattern)
 
 
@@ -119,12 +121,13 @@ def _is_empty(match: StringMatch) -> bool:
 
 
 def _any_value(match: StringMatch) -> bool:
-    """Whether all that is asked is that something is there at all."""
+    """Return whether the match asks only that any value exists."""
     return _is_empty(match) or match.regex in {"*", ".*"}
 
 
 def _real(name: str) -> bool:
-    """No request has a claim, which is all that can be asked of it not to have."""
+    """Return whether a header is not a claim; no request has a claim, so its absence always
+    holds."""
     return name.lower() not in _PSEUDO_HEADERS and not is_claim(name)
 
 
@@ -136,7 +139,7 @@ def _header(name: str, match: StringMatch) -> route_components_pb2.HeaderMatcher
 
 
 def _absent(name: str, match: StringMatch) -> route_components_pb2.HeaderMatcher:
-    """Not there, or there with another value."""
+    """Return a match that holds if the header is missing or has another value."""
     if _any_value(match):
         return _HeaderMatcher(name=name, present_match=True, invert_match=True)
     return _HeaderMatcher(

@@ -1,7 +1,7 @@
 """The client's side of HTTP: one route configuration for each port, as one scope sees it.
 
-Domains are written without ports, and Envoy is told to leave the port of a request's host out of
-account (``ignore_port_in_host_matching``): half the domains, and the same requests match.
+Domains are written without ports, and Envoy ignores the port of a request's host
+(``ignore_port_in_host_matching``): half the domains, and the same requests match.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _VirtualHost = route_components_pb2.VirtualHost
 
 
 def http_ports(view: View) -> tuple[int, ...]:
-    """Ports on which a client of this scope may speak HTTP to some service."""
+    """Return the ports on which a client of this scope may speak HTTP to some service."""
     return tuple(sorted(port for port, records in view.by_port.items() if any(_on(port, records))))
 
 
 def route_configuration(view: View, port: int) -> route_pb2.RouteConfiguration:
-    """All hosts on a port, and what becomes of requests to others."""
+    """Return all hosts on a port, and the treatment of requests to others."""
     hosts = [_service_host(view, record, port) for record in _on(port, view.by_port.get(port, ()))]
     if port == DEFAULT_HTTP_PORT:
         hosts += [
@@ -51,7 +51,7 @@ def route_configuration(view: View, port: int) -> route_pb2.RouteConfiguration:
 
 
 def configuration(name: str, virtual_hosts: Iterable[_VirtualHost]) -> route_pb2.RouteConfiguration:
-    """A route configuration of these hosts: a domain is the first one's that wants it."""
+    """Return a route configuration of these hosts; the first host that wants a domain has it."""
     return route_pb2.RouteConfiguration(
         name=name,
         virtual_hosts=_without_repeated_domains(virtual_hosts),
@@ -64,7 +64,8 @@ def configuration(name: str, virtual_hosts: Iterable[_VirtualHost]) -> route_pb2
 
 
 def _without_repeated_domains(virtual_hosts: Iterable[_VirtualHost]) -> list[_VirtualHost]:
-    """Envoy refuses a configuration in which two hosts have the same domain or name."""
+    """Return hosts with distinct domains and names: Envoy refuses a configuration with repeated
+    ones."""
     taken: set[str] = set()
     names: set[str] = set()
     kept: list[_VirtualHost] = []
@@ -80,7 +81,7 @@ def _without_repeated_domains(virtual_hosts: Iterable[_VirtualHost]) -> list[_Vi
 
 
 def _on(port: int, records: Iterable[ServiceRecord]) -> Iterable[ServiceRecord]:
-    """The services that may speak HTTP on a port."""
+    """Yield the services that may speak HTTP on a port."""
     return (
         record
         for record in records
@@ -102,8 +103,8 @@ def _service_host(view: View, record: ServiceRecord, port: int) -> route_compone
 
 
 def _unserved_host(view: View, host: str, port: int) -> route_components_pb2.VirtualHost | None:
-    """A host that a VirtualService routes though it is no service; None: it is one, or no route
-    holds."""
+    """Return a host that a VirtualService routes though it is no service; None: it is one, or no
+    route holds."""
     routes = [] if host in view.services else _routes(view, host, port)
     if not routes:
         return None
@@ -116,7 +117,7 @@ def _unserved_host(view: View, host: str, port: int) -> route_components_pb2.Vir
 
 
 def _routes(view: View, host: str, port: int) -> list[route_components_pb2.Route]:
-    """Of the first VirtualService that says anything about HTTP to the host on this port."""
+    """Return the routes of the first VirtualService with HTTP routes for the host on this port."""
     entrance = Entrance(view.scope, port)
     for routing in view.mesh_routings.for_host(host):
         if routes := http_routes(routing, view, entrance):
@@ -144,7 +145,7 @@ def _domains(view: View, record: ServiceRecord) -> list[str]:
 
 
 def _address_host(address: str) -> str:
-    """An address as it stands in a URL; empty for a network of several addresses."""
+    """Return an address as in a URL; empty for a network of several addresses."""
     try:
         network = ipaddress.ip_network(address)
     except ValueError:
@@ -156,8 +157,8 @@ def _address_host(address: str) -> str:
 
 
 def _anything_else(view: View, port: int) -> route_components_pb2.VirtualHost:
-    """Hosts that are not in the mesh's registry. One that is asked for at a service's own address
-    is that service's to answer."""
+    """Return the host for names outside the registry; a service's own address is that service's to
+    answer."""
     match = route_match(None)
     if view.options.outbound_policy == "REGISTRY_ONLY":
         refusal = route_components_pb2.DirectResponseAction(status=502)

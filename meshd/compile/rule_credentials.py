@@ -1,8 +1,8 @@
 """Secrets that DestinationRules name. Each proxy reads those of its own namespace only.
 
-A rule that selects workloads means them. One that does not is about any number of workloads which
-have no such Secret: its Secrets are for gateways, and to others it is as if it said nothing of TLS.
-After https://istio.io/latest/docs/reference/config/networking/destination-rule/#ClientTLSSettings.
+A rule that selects workloads is for them. A rule without a selector is for any number of workloads
+without such a Secret: its Secrets are for gateways, and for others it says nothing about TLS. After
+https://istio.io/latest/docs/reference/config/networking/destination-rule/#ClientTLSSettings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PLAIN = ClientTLSSettings(mode="DISABLE")
 
 
 def credential_names(spec: DestinationRuleSpec) -> Iterator[str]:
-    """As they are written."""
+    """Yield the names as they are written."""
     return (tls.credential_name or "" for tls in _with_names(spec))
 
 
@@ -35,20 +35,21 @@ def _with_names(spec: DestinationRuleSpec) -> Iterator[ClientTLSSettings]:
 
 
 def secrets_needed(spec: DestinationRuleSpec, namespace: str, user: str) -> Iterator[Need]:
-    """By a proxy in ``namespace``."""
+    """Yield the secrets that a proxy in ``namespace`` needs."""
     for tls in _with_names(spec):
         if name := full_name(tls.credential_name or "", namespace):
             yield Need(name, user, tls.mode == "MUTUAL", not tls.insecure_skip_verify)
 
 
 def full_name(name: str, namespace: str) -> str:
-    """``NAMESPACE/NAME`` of the Secret that a proxy in ``namespace`` reads; empty: it may not."""
+    """Return ``NAMESPACE/NAME`` of the Secret that a proxy in ``namespace`` reads; empty: it may
+    not."""
     owner, slash, short = name.rpartition("/")
     return f"{namespace}/{short}" if not slash or owner == namespace else ""
 
 
 def without_credentials(spec: DestinationRuleSpec) -> DestinationRuleSpec:
-    """The rule for clients that do not read its Secrets: in clear text, where it names any."""
+    """Return the rule for clients that do not read its Secrets: plaintext, if it names any."""
     return msgspec.structs.replace(
         spec,
         traffic_policy=_plain(spec.traffic_policy),

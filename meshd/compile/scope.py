@@ -36,7 +36,7 @@ Match = HTTPMatchRequest | L4MatchAttributes | TLSMatchAttributes
 
 
 class Scope(msgspec.Struct, frozen=True, order=True):
-    """Who looks at the mesh."""
+    """The clients that see the same mesh."""
 
     namespace: str
     labels: tuple[Label, ...] = ()
@@ -55,15 +55,16 @@ class Scope(msgspec.Struct, frozen=True, order=True):
 
     @property
     def counted_as(self) -> str:
-        """Who counts as one client."""
+        """Return the name under which the scope's clients count together."""
         return _digested(self.namespace, self.client) if self.client else self.namespace
 
     def has(self, labels: Mapping[str, str]) -> bool:
-        """Whether these clients have all of the labels, which must be ones that a rule names."""
+        """Return whether these clients have all of the labels, which must be ones that a rule
+        names."""
         return set(labels.items()) <= set(self.labels)
 
     def is_source_of(self, match: Match) -> bool:
-        """Whether a match's conditions on the client hold."""
+        """Return whether a match's conditions on the client hold."""
         wanted = getattr(match, "source_namespace", None)
         return wanted in {None, "", self.namespace} and self.has(match.source_labels)
 
@@ -73,14 +74,14 @@ def _digested(namespace: str, text: str) -> str:
 
 
 def matches_of(service: VirtualService) -> Iterator[Match]:
-    """All match conditions of a VirtualService."""
+    """Yield all match conditions of a VirtualService."""
     spec = service.spec
     for route in (*spec.http, *spec.tls, *spec.tcp):
         yield from route.match
 
 
 def scopes(snapshot: Snapshot) -> dict[str, Scope]:
-    """The scope of each workload, by uid."""
+    """Return the scope of each workload, by uid."""
     namespaces = {workload.namespace for workload in snapshot.workloads.values()}
     relevant = {namespace: _relevant_labels(snapshot, namespace) for namespace in namespaces}
     compared = {namespace: _compared(snapshot, namespace) for namespace in namespaces}
@@ -112,10 +113,11 @@ def _is_anything_by_locality(snapshot: Snapshot) -> bool:
 
 
 def _compared(snapshot: Snapshot, namespace: str) -> set[Label]:
-    """Labels of clients that rules compare with those of endpoints: as endpoints have them.
+    """Return the labels of clients that rules compare with those of endpoints, with endpoints'
+    values.
 
-    Other values are all one, ``OTHER``: none of them is an endpoint's. So the scopes are no more
-    than the values that a service's own endpoints have.
+    Other values are all one, ``OTHER``: none of them is an endpoint's. So there are no more scopes
+    than values that a service's own endpoints have.
     """
     found: set[Label] = set()
     for rule in snapshot.destination_rules:
@@ -144,7 +146,7 @@ def _of_endpoints(keys: Collection[str], services: Iterable[ServiceRecord]) -> s
 
 
 def _relevant_labels(snapshot: Snapshot, namespace: str) -> set[Label]:
-    """Labels by which a rule tells clients of the namespace apart."""
+    """Return the labels by which a rule tells clients of the namespace apart."""
     found: set[Label] = set()
     for service in snapshot.virtual_services:
         if not exported(service.spec.export_to, service.metadata.namespace, namespace):

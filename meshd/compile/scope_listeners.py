@@ -1,8 +1,8 @@
 """The internal listeners that the outgoing connections of a scope share.
 
-One knows by port and address where a connection goes. Where that depends on how the connection
-begins, it hands it to the other one, which looks. So no connection waits to be looked at that is to
-a port and address where nobody has to.
+One chooses by port and address. Where the choice depends on a connection's first bytes, it hands
+the connection to the other one, which inspects it. So no connection waits for an inspection that
+its port and address do not need.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _REST: Final = "rest"
 
 
 def scope_listener_name(scope: str, *, inspecting: bool = False) -> str:
-    """Of the internal listener, and of the cluster that leads there."""
+    """Return the name of an internal listener, and of the cluster that leads there."""
     return f"outbound{'-inspected' if inspecting else ''}@{scope}"
 
 
 def scope_clusters(scope: str) -> Iterator[cluster_pb2.Cluster]:
-    """The ways into the scope's internal listeners."""
+    """Yield the clusters that lead into the scope's internal listeners."""
     for inspecting in (False, True):
         name = scope_listener_name(scope, inspecting=inspecting)
         yield internal_cluster(name, name)
@@ -48,7 +48,7 @@ def scope_clusters(scope: str) -> Iterator[cluster_pb2.Cluster]:
 def scope_listeners(
     view: View, resolver: str, options: MeshOptions
 ) -> Iterator[listener_pb2.Listener]:
-    """``resolver``: the cluster that queries over TCP go to."""
+    """Yield the listeners; ``resolver``: the cluster for queries over TCP."""
     chains = _Chains(view, options)
     choices = dict(_choices(view, chains))
     if options.captures_dns:
@@ -72,7 +72,7 @@ def _listener(
     inspecting: bool = False,
     queries: listener_components_pb2.FilterChain | None = None,
 ) -> listener_pb2.Listener:
-    """Nothing but chains and the matcher depends on what services there are."""
+    """Return a listener, of which only chains and the matcher depend on the services."""
     ways = {
         port: way for port, choice in sorted(choices.items()) if (way := choice.way()) is not None
     }
@@ -106,7 +106,7 @@ def _listener(
 
 
 class _Chains:
-    """By name. What is in a chain depends on no other service than those that it leads to."""
+    """Chains by name. A chain depends on no other service than those that it leads to."""
 
     def __init__(self, view: View, options: MeshOptions) -> None:
         self._view = view
@@ -117,11 +117,11 @@ class _Chains:
         return self._made[name]
 
     def http(self, port: int) -> str:
-        """HTTP goes by its host, so that one chain serves all services on a port."""
+        """Add the chain for HTTP, which goes by host, so that it serves all services on a port."""
         return self._keep(f"http|{port}", [self._manager(port)])
 
     def sniffed(self, port: int) -> str:
-        """The same where HTTP was found out: it is announced to the other end."""
+        """Add the chain for detected HTTP, which is announced to the other end."""
         announced = state_value(
             wellknown.ALPN_STATE, "istio-http/1.1", ONCE, factory=wellknown.ALPN_STATE
         )
@@ -156,7 +156,7 @@ class _Chains:
 
 
 def _choices(view: View, chains: _Chains) -> Iterator[tuple[int, Choice]]:
-    """For each port on which some service is."""
+    """Yield the choice of each port that some service has."""
     found: dict[int, Choice] = {}
     for route in opaque_routes(view):
         choice = found.setdefault(route.port, Choice())

@@ -1,8 +1,7 @@
-"""Kubernetes' Secrets as Envoy's: what gateways and rules with ``credentialName`` present.
+"""Envoy's secrets of Kubernetes' Secrets: what gateways and rules with ``credentialName`` present.
 
 Istio's keys: ``tls.crt``, ``tls.key``, ``ca.crt`` and ``ca.crl`` (or ``cert``, ``key``, ``cacert``,
-``crl``):
-https://istio.io/latest/docs/tasks/traffic-management/ingress/secure-ingress/#key-formats.
+``crl``): https://istio.io/latest/docs/tasks/traffic-management/ingress/secure-ingress/#key-formats.
 
 What proxies would refuse is never sent to them: they would refuse what names it as a whole, with
 all that is beside it. Who names it is given a name instead that no secret has, so that handshakes
@@ -32,7 +31,7 @@ _AUTHORITY = "-cacert"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Need:
-    """What something asks of a Secret."""
+    """A use of a Secret."""
 
     name: str
     """``NAMESPACE/NAME``."""
@@ -44,7 +43,7 @@ class Need:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Credential:
-    """What proxies can use of a Secret."""
+    """The usable parts of a Secret."""
 
     certificate: secret_pb2.Secret | None = None
     """With its key."""
@@ -66,7 +65,7 @@ class UsedCredential:
 
     @property
     def unusable(self) -> str:
-        """Why proxies are not sent what they need of it; empty when they are."""
+        """Return why proxies are not sent what they need of a credential; empty if they are."""
         found, need = self.credential, self.need
         why = found.problem
         if not why and need.certificate and found.certificate is None:
@@ -76,7 +75,7 @@ class UsedCredential:
         return self._said(why, "no connection succeeds there until it is mended")
 
     def problem(self, now: float) -> str:
-        """What is wrong with it at this moment; empty when nothing is."""
+        """Return what is wrong with a credential at this moment; empty if nothing is."""
         life = self.credential.life if self.need.certificate else None
         why = life.problem(now) if life else ""
         return self.unusable or self._said(why, "others do not accept it")
@@ -86,7 +85,7 @@ class UsedCredential:
 
 
 class Credentials:
-    """Those that one compilation asks for."""
+    """The credentials that one compilation asks for."""
 
     def __init__(self, secrets: Mapping[str, Secret], memo: Memo) -> None:
         self._secrets = secrets
@@ -96,7 +95,7 @@ class Credentials:
         self._served: set[str] = set()
 
     def need(self, need: Need) -> None:
-        """Something needs it."""
+        """Note a use of a Secret."""
         self._needs[need] = None
         name = need.name
         if name not in self._found:
@@ -106,12 +105,12 @@ class Credentials:
             self._served |= {message.name for message in _messages(made)}
 
     def of(self, name: str) -> Credential:
-        """One that is needed."""
+        """Return a credential that is needed."""
         return self._found[name]
 
     def is_served(self, name: str) -> bool:
-        """Whether proxies are sent a secret of this name. What is no Kubernetes Secret comes from
-        elsewhere."""
+        """Return whether proxies are sent a secret of this name. Names that are not Kubernetes'
+        come from elsewhere."""
         if not name.startswith(KUBERNETES):
             return True
         return name in self._served
@@ -129,7 +128,8 @@ def _messages(found: Credential) -> Iterator[secret_pb2.Secret]:
 
 
 def credential(name: str, secret: Secret | None, beside: Secret | None) -> Credential:
-    """``beside``: the Secret ``…-cacert`` that may hold the authority alone."""
+    """Return a credential; ``beside``: the Secret ``…-cacert`` that may hold the authority
+    alone."""
     # The library for certificates takes ten megabytes: only where there are Secrets.
     from meshd.credentials import check_authority, check_certificate  # noqa: PLC0415
 
@@ -154,7 +154,7 @@ def credential(name: str, secret: Secret | None, beside: Secret | None) -> Crede
 
 
 def _authority(secret: Secret) -> tuple[bytes, bytes]:
-    """And what it has revoked."""
+    """Return the authority and its revocation list."""
     return secret.entry("ca.crt", "cacert"), secret.entry("ca.crl", "crl")
 
 

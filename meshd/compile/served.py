@@ -1,4 +1,4 @@
-"""What workloads serve, and what is spoken there: as the Services in front of them say it."""
+"""The ports that workloads serve, and their protocols, by the Services in front of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from meshd.model.service import Port, Protocol, ServiceRecord
 
 
 class Spoken(enum.StrEnum):
-    """With the application, whatever the clients' proxies have made of it on the way."""
+    """The protocol towards the application, whatever the clients' proxies have made of it on the
+    way."""
 
     HTTP = "http"
     """HTTP/1.1."""
@@ -38,7 +39,7 @@ Ports = Mapping[int, Spoken]
 def served_ports(
     services: Mapping[str, ServiceRecord], rules: RuleIndex
 ) -> dict[str, dict[int, Spoken]]:
-    """For each workload, by uid: the ports that services send to, and what is spoken there."""
+    """Return the ports of each workload, by uid, to which services send, and their protocols."""
     found: dict[str, dict[int, set[Spoken]]] = defaultdict(lambda: defaultdict(set))
     for service in services.values():
         spoken = dict(_spoken(service, rules))
@@ -61,13 +62,13 @@ def _spoken(service: ServiceRecord, rules: RuleIndex) -> Iterator[tuple[int, Spo
 
 
 def _is_as_asked(port: Port, rules: RuleSet) -> bool:
-    """Whether the rules of the service's own namespace want the client's protocol."""
+    """Return whether the rules of the service's own namespace want the client's protocol."""
     pool = effective_policy(rules, port.number).connection_pool
     return bool(pool and pool.http and pool.http.use_client_protocol)
 
 
 def _common(said: set[Spoken]) -> Spoken:
-    """What serves all of several services that send to one port."""
+    """Return the protocol that serves all of several services that send to one port."""
     if len(said) == 1:
         return next(iter(said))
     return Spoken.EITHER if said <= _HTTP else Spoken.SNIFFED

@@ -1,7 +1,7 @@
-"""A service without what only its load assignments depend on.
+"""A service without the parts on which only its load assignments depend.
 
-Endpoints come and go all the time; clusters and routes need little of them. Equal shapes give
-equal clusters and routes, so that whoever remembers results may ask for the shape first.
+Endpoints come and go all the time; clusters and routes need little of them. Equal shapes give equal
+clusters and routes, so that a memory may compare shapes first.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from meshd.model.service import Endpoint, Resolution, ServiceRecord
 
 
 def shape(service: ServiceRecord) -> ServiceRecord:
-    """The service with one endpoint, without an address, for each account that serves it.
+    """Return the service with one endpoint, without an address, for each account that serves it.
 
-    Where a cluster has its endpoints inside (DNS), they are all there.
+    Where a cluster contains its endpoints (DNS), all are kept.
     """
     if service.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
         return service

@@ -1,7 +1,7 @@
-"""Each workload's share of a proxy's connections: how many its listeners take at a time.
+"""Each workload's share of a proxy's connections: how many its listeners accept at a time.
 
-Envoy counts what a listener has accepted, what has not sent a byte yet too, and takes the limit
-from its runtime, so that another limit ends no connection:
+Envoy counts what a listener has accepted, also connections that have not sent a byte yet, and takes
+the limit from its runtime, so that another limit ends no connection:
 https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/listeners/runtime.
 """
 
@@ -30,7 +30,7 @@ _OUTBOUND: Final = listener_name("", "outbound")
 
 
 def asked_connections(workload: Workload) -> int | None:
-    """What the workload's annotation says. Raises InvalidInputError."""
+    """Return the number in the workload's annotation. Raises InvalidInputError."""
     text = workload.annotations.get(ANNOTATION)
     if text is None:
         return None
@@ -45,7 +45,7 @@ def asked_connections(workload: Workload) -> int | None:
 
 
 def connections(workload: Workload, options: MeshOptions) -> int:
-    """How many each member takes of those that it opens; 0: as many as there are."""
+    """Return how many outbound connections each member accepts of a workload; 0: no limit."""
     try:
         asked = asked_connections(workload)
     except InvalidInputError:  # which ``problems`` tells
@@ -54,7 +54,7 @@ def connections(workload: Workload, options: MeshOptions) -> int:
 
 
 def problems(workloads: Iterable[Workload]) -> list[str]:
-    """What is wrong with the annotations."""
+    """Return what is wrong with the annotations."""
     found: list[str] = []
     for workload in workloads:
         try:
@@ -65,7 +65,7 @@ def problems(workloads: Iterable[Workload]) -> list[str]:
 
 
 def limits(listeners: Iterable[str], of_workload: Mapping[str, int]) -> rtds_pb2.Runtime:
-    """``listeners``: names of all; ``of_workload``: by uid."""
+    """Return the runtime layer; ``listeners``: names of all; ``of_workload``: limits by uid."""
     known = ((name, of_workload.get(workload_of(name), 0)) for name in listeners)
     fields = {
         f"envoy.resource_limits.listener.{name}.connection_limit": struct_pb2.Value(

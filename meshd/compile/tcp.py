@@ -31,11 +31,12 @@ def tcp_proxy(
     after_handshake: bool = False,
     policy: Policy | None = None,
 ) -> listener_components_pb2.Filter:
-    """To these clusters by weight; no options: no access log, for hops inside the proxy.
+    """Return a TCP proxy to these clusters by weight; without options, as for hops inside the
+    proxy, there is no access log.
 
-    Clusters of weight 0 get nothing, as with HTTP routes; one alone needs no weight.
-    ``policy`` is that of the first: what holds for a connection cannot differ among them.
-    ``after_handshake``: connect no sooner than the client's certificate is known.
+    Clusters of weight 0 get nothing, as with HTTP routes; one alone needs no weight. ``policy`` is
+    that of the first: what holds for a connection cannot differ among them. ``after_handshake``:
+    connect no sooner than the client's certificate is known.
     """
     proxy = _Proxy(stat_prefix=stat_prefix, access_log=access_logs(options) if options else ())
     if len(clusters) == 1:

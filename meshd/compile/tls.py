@@ -30,13 +30,16 @@ _UNNAMED: Final = "unidentified"
 
 
 def secret(name: str) -> secret_pb2.SdsSecretConfig:
-    """One that proxies ask for by name, and are sent."""
+    """Return a secret that proxies ask for by name."""
     return secret_pb2.SdsSecretConfig(name=name, sds_config=over_ads())
 
 
 def _versions() -> common_pb2.TlsParameters:
-    """Said for both sides: Envoy's clients speak TLS 1.2 at most where nothing is said, and in that
-    both certificates, and so both names, are readable on the wire."""
+    """Return the versions for both sides.
+
+    Envoy's clients speak TLS 1.2 at most by default, in which both certificates, and so both names,
+    are readable on the wire.
+    """
     return common_pb2.TlsParameters(
         tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2,
         tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
@@ -46,8 +49,11 @@ def _versions() -> common_pb2.TlsParameters:
 def _peer_validation(
     sans: tuple[str, ...], trust_domain: str
 ) -> tls_pb2.CommonTlsContext.CombinedCertificateValidationContext:
-    """Verified against the trust bundle; the peer's URI must be one of these, or any workload's of
-    the domain: nodes have certificates of the same authority, which open nothing here."""
+    """Return a validation against the trust bundle.
+
+    The peer's URI must be one of these, or any workload's of the domain: certificates of nodes,
+    from the same authority, are not accepted.
+    """
     matchers = [string_pb2.StringMatcher(exact=san) for san in sans] or [
         string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/ns/")
     ]
@@ -65,7 +71,7 @@ def _peer_validation(
 
 
 def mesh_client(plan: TlsPlan, trust_domain: str) -> base_pb2.TransportSocket:
-    """To another workload: presents the identity that the connection's filter state names.
+    """Return a socket to another workload, with the identity that the filter state names.
 
     No session is kept: Envoy finds one by the server's name alone, before it knows which
     certificate the connection is to show, so that one workload would resume another's.
@@ -94,8 +100,10 @@ def mesh_client(plan: TlsPlan, trust_domain: str) -> base_pb2.TransportSocket:
 
 
 def mesh_server(identity: Identity, alpn: tuple[str, ...]) -> base_pb2.TransportSocket:
-    """From another workload: both sides show a certificate of the trust domain, each time. A
-    session could be resumed for two days, by clients whose certificates ended long before."""
+    """Return a socket from another workload: both sides show a certificate, each time.
+
+    A session could be resumed for two days, by clients whose certificates ended long before.
+    """
     return _transport_socket(
         tls_pb2.DownstreamTlsContext(
             require_client_certificate=true(),
@@ -114,7 +122,7 @@ def mesh_server(identity: Identity, alpn: tuple[str, ...]) -> base_pb2.Transport
 def transport_sockets(
     plan: TlsPlan, trust_domain: str
 ) -> tuple[base_pb2.TransportSocket | None, list[cluster_pb2.Cluster.TransportSocketMatch]]:
-    """A cluster's ``transport_socket`` and ``transport_socket_matches`` for a plan."""
+    """Return a cluster's ``transport_socket`` and ``transport_socket_matches`` for a plan."""
     match plan.mode:
         case TlsMode.PLAIN:
             return None, []
@@ -140,7 +148,8 @@ def transport_sockets(
 
 
 def _external_client(plan: TlsPlan) -> base_pb2.TransportSocket:
-    """To a server outside the mesh, verified by its DNS name unless the rule names others."""
+    """Return a socket to a server outside the mesh, verified by DNS name unless the rule names
+    others."""
     context = tls_pb2.CommonTlsContext(tls_params=_versions(), alpn_protocols=plan.alpn)
     if plan.certificate:
         context.tls_certificate_sds_secret_configs.append(secret(plan.certificate))

@@ -1,4 +1,4 @@
-"""How a cluster's connections are secured: decided here, put into Envoy's words elsewhere."""
+"""The plan of a cluster's transport security, which other modules express in Envoy's words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from meshd.model.workload import Identity
 class TlsMode(enum.StrEnum):
     PLAIN = "plain"
     AUTO = "auto"
-    """Mutual TLS of the mesh to each endpoint that speaks it, clear text to the others.
+    """Mutual TLS of the mesh to each endpoint that speaks it, plaintext to the others.
 
     Endpoints that do carry the metadata ``envoy.transport_socket_match: {tlsMode: istio}``."""
     MESH = "mesh"
@@ -29,7 +29,7 @@ class TlsMode(enum.StrEnum):
 
 
 class TlsPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a transport socket is made of."""
+    """All parts of a transport socket."""
 
     mode: TlsMode
     sni: str = ""
@@ -55,10 +55,11 @@ def tls_plan(
     original_destination: bool = False,
     credential_namespace: str = "",
 ) -> TlsPlan:
-    """The plan for one cluster of a service.
+    """Return the plan for one cluster of a service. Without settings the mesh decides for each
+    endpoint.
 
-    Without settings the mesh decides for each endpoint. A cluster that connects to the client's
-    own destination cannot tell one endpoint from another: it is mutual TLS for all or for none.
+    A cluster that connects to the client's own destination cannot distinguish endpoints: it uses
+    mutual TLS for all or for none.
     """
     if settings is not None and settings.mode == "DISABLE":
         return TlsPlan(mode=TlsMode.PLAIN)
@@ -83,10 +84,11 @@ def _can_be_mutual(service: ServiceRecord, original_destination: bool) -> bool:
 
 
 def _accounts(service: ServiceRecord, trust_domain: str, *, automatic: bool) -> tuple[str, ...]:
-    """Who may serve the service: the accounts of all its endpoints, whatever port or subset.
+    """Return the accounts that may serve the service: those of all its endpoints, for any port or
+    subset.
 
     So a cluster changes only when an account appears or goes, not with each endpoint. Where a rule
-    asks for mutual TLS, those count too that are not known to speak it.
+    asks for mutual TLS, endpoints count too that are not known to speak it.
     """
     identities = (
         Identity(trust_domain, namespace, account).uri
@@ -97,7 +99,7 @@ def _accounts(service: ServiceRecord, trust_domain: str, *, automatic: bool) -> 
 
 
 def _mesh_alpn(protocol: Protocol) -> tuple[str, ...]:
-    """What tells the server, before it decrypts anything, which protocol is inside.
+    """Return the ALPN that tells the server, before it decrypts anything, the protocol inside.
 
     For an undeclared protocol the listener says for each connection what it found (filter state).
     """
@@ -126,7 +128,7 @@ def _of_rule(
 
 
 def _secrets(settings: ClientTLSSettings, namespace: str) -> tuple[str, str]:
-    """Names of the secrets with what the client shows and with what it verifies servers by."""
+    """Return the names of the secrets with the client's certificate and the server's authority."""
     if named := settings.credential_name:
         full = full_name(named, namespace) or named
         shown = certificate_secret(full) if settings.mode == "MUTUAL" else ""

@@ -1,4 +1,4 @@
-"""What DestinationRules say about one port of one subset, and how Envoy's clusters say it.
+"""The DestinationRules' settings for one port of one subset, in the words of Envoy's clusters.
 
 After https://istio.io/latest/docs/reference/config/networking/destination-rule/.
 """
@@ -56,12 +56,12 @@ class Policy(msgspec.Struct, frozen=True):
         return self.load_balancer.consistent_hash if self.load_balancer else None
 
     def nearness(self, service: ServiceRecord, client: Client | None) -> LocalityLbSetting | None:
-        """By what a client's endpoints are ordered; None: all are alike to it."""
+        """Return the setting that orders a client's endpoints; None: all are alike to it."""
         return in_effect(self.load_balancer, self.outlier_detection, service, client)
 
     @property
     def passthrough(self) -> bool:
-        """Connections go where the client wanted them to go, without load balancing."""
+        """Return whether connections go where the client wanted, without load balancing."""
         return self.load_balancer is not None and self.load_balancer.simple == "PASSTHROUGH"
 
     @property
@@ -70,7 +70,7 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 def connects_to_original_destination(service: ServiceRecord, port: Port, policy: Policy) -> bool:
-    """Whether the client's own destination is used rather than one of the endpoints.
+    """Return whether the client's own destination is used rather than one of the endpoints.
 
     A headless service's client has chosen an endpoint itself. With HTTP the host decides, so that
     requests can be routed and balanced.
@@ -81,7 +81,7 @@ def connects_to_original_destination(service: ServiceRecord, port: Port, policy:
 
 
 def is_different_at_gateways(service: ServiceRecord, rules: RuleSet) -> bool:
-    """Whether a gateway may not share the clusters that workloads have."""
+    """Return whether a gateway may not share the clusters that workloads have."""
     subsets = ("", *(subset.name for subset in (rules.spec.subsets if rules.spec else ())))
     return any(
         port.protocol is Protocol.SNIFFED
@@ -94,7 +94,7 @@ def is_different_at_gateways(service: ServiceRecord, rules: RuleSet) -> bool:
 
 
 def effective_policy(rules: RuleSet, port: int, subset: str = "") -> Policy:
-    """The rules' own settings, those of the subset over them.
+    """Return the rules' own settings, with those of the subset over them.
 
     Settings of a port replace all others at their level: what they leave out is at its default.
     Those that no port can have are the level's.
@@ -107,7 +107,8 @@ def effective_policy(rules: RuleSet, port: int, subset: str = "") -> Policy:
 
 
 def _as_wished(policy: Policy) -> Policy:
-    """One endpoint for each client address (``sessionAffinity: ClientIP``)."""
+    """Return the policy for one endpoint for each client address (``sessionAffinity:
+    ClientIP``)."""
     asked = policy.load_balancer or LoadBalancerSettings()
     if asked.consistent_hash or asked.simple not in {None, "UNSPECIFIED"}:
         return policy
@@ -143,7 +144,7 @@ def _at_level(level: TrafficPolicy | None, port: int, below: Policy) -> Policy:
 
 
 def load_balancing(policy: Policy) -> cluster_pb2.Cluster:
-    """The part of a cluster that balances: LEAST_REQUEST unless something else is asked for."""
+    """Return the part of a cluster that balances: LEAST_REQUEST by default."""
     settings = policy.load_balancer or LoadBalancerSettings()
     if settings.consistent_hash:
         return _hashing(settings.consistent_hash)
@@ -177,7 +178,7 @@ def _hashing(settings: ConsistentHash) -> cluster_pb2.Cluster:
 
 
 def _slow_start(settings: LoadBalancerSettings) -> cluster_pb2.Cluster.SlowStartConfig | None:
-    """A new endpoint gets its share little by little; None: at once."""
+    """Return the setting by which a new endpoint gets its share gradually; None: at once."""
     warmup = settings.warmup
     duration = warmup.duration if warmup else settings.warmup_duration_secs
     if not duration:
@@ -194,8 +195,11 @@ def _slow_start(settings: LoadBalancerSettings) -> cluster_pb2.Cluster.SlowStart
 def circuit_breakers(
     policy: Policy, options: MeshOptions = _UNLIMITED
 ) -> circuit_breaker_pb2.CircuitBreakers:
-    """Without limits unless they are asked for, but for what a proxy can hold; what is left of them
-    is shown in the statistics. Each member of the pool counts for itself, and has its part."""
+    """Return circuit breakers, without limits unless a rule asks for them or the proxy needs them.
+
+    Statistics show what is left of a limit. Each member of the pool counts for itself, and has its
+    part.
+    """
     pool = policy.connection_pool or ConnectionPoolSettings()
     http = pool.http
 
@@ -220,7 +224,7 @@ def circuit_breakers(
 def _retry_budget(
     asked: RetryBudget | None,
 ) -> circuit_breaker_pb2.CircuitBreakers.Thresholds.RetryBudget | None:
-    """In place of a number of retries; Istio's defaults."""
+    """Return a budget in place of a number of retries, with Istio's defaults."""
     if asked is None:
         return None
     percent = _DEFAULT_RETRY_PERCENT if asked.percent is None else asked.percent
@@ -232,7 +236,7 @@ def _retry_budget(
 
 
 def keepalive(policy: Policy) -> cluster_pb2.UpstreamConnectionOptions | None:
-    """TCP keep-alive towards the endpoints; None: the kernel's default, which is off."""
+    """Return TCP keep-alive towards the endpoints; None: the kernel's default, which is off."""
     asked = policy.tcp.tcp_keepalive
     if asked is None:
         return None
@@ -252,7 +256,7 @@ def keepalive(policy: Policy) -> cluster_pb2.UpstreamConnectionOptions | None:
 def outlier_detection(
     settings: OutlierDetection | None,
 ) -> outlier_detection_pb2.OutlierDetection | None:
-    """How a cluster leaves out endpoints which fail; None if that is not asked for."""
+    """Return how a cluster ejects failing endpoints; None if that is not asked for."""
     if settings is None:
         return None
     made = outlier_detection_pb2.OutlierDetection(
@@ -287,7 +291,7 @@ def outlier_detection(
 def _limit(
     enforcing: wrappers_pb2.UInt32Value, number: wrappers_pb2.UInt32Value, limit: int | None
 ) -> None:
-    """How many failures of a kind in a row take an endpoint out; 0: that kind never does."""
+    """Return how many failures of a kind in a row eject an endpoint; 0: that kind never does."""
     if limit is not None:
         enforcing.value = 100 if limit else 0
     if limit:
@@ -297,7 +301,7 @@ def _limit(
 def common_balancing(
     policy: Policy, nearness: LocalityLbSetting | None
 ) -> cluster_pb2.Cluster.CommonLbConfig | None:
-    """When endpoints that fail are used all the same, and whether localities have weights."""
+    """Return when failing endpoints are used all the same, and whether localities have weights."""
     outliers = policy.outlier_detection
     if outliers is None and not (nearness and nearness.distribute):
         return None

@@ -1,6 +1,6 @@
-"""Clients by which a change of the configuration is compiled before it is stored. Pure.
+"""Clients for which a change of the configuration is compiled before it is stored. Pure.
 
-What is compiled is what some workload sees, and a server or a node that is just set up has none.
+Only what some workload sees is compiled, and a server or a new node has none.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from meshd.model.workload import Workload
 
 
 def trial_clients(snapshot: Snapshot, changed: Collection[Key]) -> Mapping[str, Workload]:
-    """One in each namespace that a changed object is in, and one for each Gateway that is changed
-    or that a changed VirtualService names."""
+    """Return one client in each namespace of a changed object, and one for each changed Gateway.
+
+    Gateways that a changed VirtualService names get one, too.
+    """
     namespaces = {key.namespace for key in changed if key.namespace}
     gateways = {f"{key.namespace}/{key.name}" for key in changed if key.kind == "Gateway"}
     for routes in snapshot.virtual_services:

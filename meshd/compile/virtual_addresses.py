@@ -1,4 +1,4 @@
-"""Addresses that only the mesh has: nothing is passed through to them, since nobody answers there.
+"""Addresses that only the mesh has: nothing outside answers there, so nothing is passed through.
 
 A connection to one goes to the service that has it; where no service does, or none on that port, it
 is refused at once.
@@ -33,10 +33,11 @@ _MOST_PREFIXES: Final = 256
 
 
 def refusal(services: Iterable[ServiceRecord], options: MeshOptions, chain: str) -> Way | None:
-    """Connections to such addresses to this chain; None: there are none.
+    """Return the tree that refuses connections to such addresses by this chain; None: there are
+    none.
 
     The addresses that Services of Kubernetes declare are such, too: they have their ports and no
-    others, wherever it is that packets to them are sent.
+    others, wherever packets to them are sent.
     """
     way = to_chain(chain)
     declared = sorted(
@@ -58,9 +59,10 @@ def routed(
     otherwise: route_components_pb2.Route,
     options: MeshOptions,
 ) -> route_components_pb2.VirtualHost:
-    """The routes of a virtual host without a name: a request by the address and port to which it
-    was sent (as keys of ``by_service``), else refused if the address is the mesh's alone, else the
-    route ``otherwise``.
+    """Return the virtual host without a name, which routes by the address and port of the request.
+
+    These are the keys of ``by_service``; other addresses of the mesh are refused, and the rest gets
+    the route ``otherwise``.
     """
     if not options.service_cidr:
         return route_components_pb2.VirtualHost(routes=[otherwise])
@@ -78,7 +80,7 @@ def routed(
 def listed(
     virtual_host: route_components_pb2.VirtualHost,
 ) -> Iterator[route_components_pb2.Route]:
-    """The routes of a virtual host, whoever asked for which address aside."""
+    """Yield the routes of a virtual host, without regard to the requested address."""
     yield from virtual_host.routes
     if virtual_host.HasField("matcher"):
         found = route_components_pb2.RouteList()
@@ -87,7 +89,7 @@ def listed(
 
 
 def sockets(service: ServiceRecord, port: int, options: MeshOptions) -> Iterator[str]:
-    """``ADDRESS:PORT`` of a service that nobody outside of the mesh answers at."""
+    """Yield ``ADDRESS:PORT`` of a service at which nothing outside the mesh answers."""
     for text in () if service.headless else service.addresses:
         if service.name or is_virtual(text, options):
             address = ipaddress.ip_address(text)
@@ -95,7 +97,7 @@ def sockets(service: ServiceRecord, port: int, options: MeshOptions) -> Iterator
 
 
 def is_virtual(text: str, options: MeshOptions) -> bool:
-    """Whether it is an address that the mesh gives to services."""
+    """Return whether an address is one that the mesh gives to services."""
     if not options.service_cidr:
         return False
     try:
@@ -120,9 +122,11 @@ def _refusal(prefixes: tuple[str, ...]) -> route_components_pb2.Route:
 
 
 def _prefixes(cidr: str) -> tuple[str, ...]:
-    """How the addresses of a network begin in writing; nothing for a small one, whose addresses are
-    whole texts: others begin like them. Envoy's matcher for networks is one that it
-    warns of, each time, as not finished."""
+    """Return how the addresses of a network begin as text; nothing for a small one, whose addresses
+    are whole texts.
+
+    Envoy warns of its matcher for networks, each time, as not finished.
+    """
     if not cidr:
         return ()
     network = ipaddress.ip_network(cidr)
@@ -135,7 +139,7 @@ def _prefixes(cidr: str) -> tuple[str, ...]:
 
 
 def _beginning(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
-    """Of a network that ends where a part of the text does; empty where that is written shorter."""
+    """Return the beginning of a network that ends where a part of the text does; else empty."""
     if network.version == 4:
         words = str(network.network_address).split(".")[: network.prefixlen // 8]
         return ".".join(words) + ("." if len(words) < 4 else "")

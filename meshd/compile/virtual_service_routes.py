@@ -1,4 +1,4 @@
-"""A VirtualService's ``http`` → Envoy routes, for one entrance."""
+"""Envoy's routes of a VirtualService's ``http``, for one entrance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from meshd.model.traffic import HTTPMatchRequest, HTTPRoute
 def http_routes(
     routing: Routing, view: View, entrance: Entrance
 ) -> list[route_components_pb2.Route]:
-    """In order, up to the first that holds for every request. Empty: it says nothing here."""
+    """Return the routes in order, up to the first that holds for every request. Empty: there are
+    none."""
     routes: list[route_components_pb2.Route] = []
     for route in routing.service.spec.http:
         action = None
@@ -38,7 +39,7 @@ def _route(
     action: route_components_pb2.Route,
     routing: Routing,
 ) -> route_components_pb2.Route:
-    """``action``: the part for what is done."""
+    """Return a route; ``action``: the part for what is done."""
     names = (route.name, match.name if match else None)
     made = route_components_pb2.Route(
         name=".".join(name for name in names if name),
@@ -54,7 +55,7 @@ def _route(
 def _action(
     route: HTTPRoute, view: View, entrance: Entrance, owner: str
 ) -> route_components_pb2.Route | None:
-    """The part of the Envoy route for what is done; None: the route says nothing to do."""
+    """Return the part of the Envoy route for the action; None if the route has none."""
     if not route.redirect and not route.direct_response:
         return forward(route, view, entrance, owner) if route.route else None
     changes = header_changes(route.headers)
@@ -70,7 +71,7 @@ def _action(
 
 
 def _origin(route: HTTPRoute, routing: Routing) -> base_pb2.Metadata:
-    """Metadata that says which object made the route, as in Istio, and which delegate."""
+    """Return metadata that names the object of the route, as in Istio, and its delegate."""
     key = routing.service.key
     metadata = base_pb2.Metadata()
     metadata.filter_metadata["istio"].update(
@@ -88,8 +89,10 @@ def _origin(route: HTTPRoute, routing: Routing) -> base_pb2.Metadata:
 def unconditional_last(
     routes: list[route_components_pb2.Route],
 ) -> list[route_components_pb2.Route]:
-    """Routes of several VirtualServices for one host: those for every request behind the others,
-    and only the first of them, since no request reaches another."""
+    """Return routes of several VirtualServices for one host, those for every request last.
+
+    Only the first of these is kept, since no request reaches another.
+    """
 
     def ordered() -> Iterator[route_components_pb2.Route]:
         yield from (route for route in routes if not is_unconditional(route.match))

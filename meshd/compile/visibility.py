@@ -1,4 +1,4 @@
-"""What the clients of a scope see of the mesh: services, routes, rules."""
+"""The view of a scope's clients: services, routes, rules."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Routing:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MeshIndex:
-    """A snapshot made ready for looking at it from many scopes. Built once for each snapshot."""
+    """A snapshot indexed for views from many scopes. Built once for each snapshot."""
 
     options: MeshOptions
     services: Mapping[str, ServiceRecord]
@@ -57,7 +57,7 @@ class MeshIndex:
         return cls(snapshot.options, snapshot.services, routings, RuleIndex.of(snapshot))
 
     def view(self, scope: Scope) -> View:
-        """The mesh from here."""
+        """Return the view of a scope."""
         client = scope.namespace
         services = seen_from(client, self.services.values())
         by_port: dict[int, list[ServiceRecord]] = defaultdict(list)
@@ -102,7 +102,7 @@ class RoutingTable:
         return cls({host: tuple(found) for host, found in exact.items()}, tuple(wildcards))
 
     def for_host(self, host: str) -> Iterator[Routing]:
-        """What may say something about a host, first come, first served."""
+        """Yield the VirtualServices that may apply to a host, in order of precedence."""
         yield from self.exact.get(host, ())
         for pattern, routing in self.wildcards:
             if covers(pattern, host):
@@ -140,7 +140,7 @@ class View:
         return self.index.options
 
     def protocols(self, port: int) -> frozenset[Protocol]:
-        """What services speak on a port."""
+        """Return the protocols of services on a port."""
         return frozenset(
             protocol
             for record in self.by_port.get(port, ())
@@ -148,7 +148,7 @@ class View:
         )
 
     def rules(self, host: str) -> RuleSet:
-        """The DestinationRules that hold for a host; none for one that is no visible service."""
+        """Return the DestinationRules that hold for a host; none if it is no visible service."""
         key = (host, self.of_gateway, self.of_copy)
         found = self.known_rules.get(key)
         if found is None:
@@ -169,12 +169,12 @@ class View:
         return dataclasses.replace(self, of_gateway=True)
 
     def of_copies(self) -> View:
-        """As with a gateway, no copy was asked for an address, nor says its version of HTTP
-        anything about the endpoint's."""
+        """Return the view of copies: like a gateway's, without requested addresses or versions of
+        HTTP."""
         return dataclasses.replace(self, of_copy=True)
 
     def mirrored(self) -> frozenset[str]:
-        """Full names of the hosts that copies of requests go to."""
+        """Return the full names of the hosts to which copies of requests go."""
         domain, services = self.options.domain, self.index.services
         return frozenset(
             resolve(destination.host, routing.namespace, domain, services)
@@ -183,10 +183,10 @@ class View:
         )
 
     def cluster(self, host: str, port: int, subset: str = "") -> OutboundCluster:
-        """The cluster of a service's port by the service's full name.
+        """Return the cluster of a service's port by the service's full name.
 
-        For what is not there, the name of a cluster that does not exist either: requests to it
-        are answered 503, and others go on.
+        For a missing service, it is the name of a cluster that does not exist either: requests to
+        it are answered 503, and others go on.
         """
         record = self.services.get(host)
         if record is None and host in self.index.services:
@@ -195,14 +195,14 @@ class View:
         return OutboundCluster(port, host, subset, self.rules(host).variant, apart)
 
     def is_looked_up(self, cluster: OutboundCluster) -> bool:
-        """Whether the proxy looks up the name of each request or connection to it."""
+        """Return whether the proxy looks up the name of each request or connection to a cluster."""
         record = self.services.get(cluster.host)
         return record is not None and record.resolution is Resolution.DYNAMIC_DNS
 
     def destination(self, destination: Destination, owner: str, port: int) -> OutboundCluster:
-        """The cluster of a destination that an object of namespace ``owner`` names.
+        """Return the cluster of a destination that an object of namespace ``owner`` names.
 
-        Without a port it is the service's only one, else the one on which the client called.
+        The default port is the service's only one, else the one on which the client called.
         """
         host = resolve(destination.host, owner, self.options.domain, self.index.services)
         number = destination.port.number if destination.port else None

@@ -76,7 +76,7 @@ def extension(name: str, message: Message) -> extension_pb2.TypedExtensionConfig
 
 
 def filter_(name: str, message: Message) -> listener_components_pb2.Filter:
-    """A network filter."""
+    """Return a network filter."""
     return listener_components_pb2.Filter(name=name, typed_config=packed(message))
 
 
@@ -110,7 +110,7 @@ def over_ads() -> config_source_pb2.ConfigSource:
 
 
 def from_namespace(mark: int = PROXY_MARK) -> address_pb2.BindConfig:
-    """Connections of a cluster are opened in the namespace that the filter state names."""
+    """Return settings that open a cluster's connections in the namespace of the filter state."""
     return address_pb2.BindConfig(
         source_address=address_pb2.SocketAddress(address="0.0.0.0", port_value=0),
         extra_source_addresses=[
@@ -135,7 +135,7 @@ def from_namespace(mark: int = PROXY_MARK) -> address_pb2.BindConfig:
 
 
 def state_value(key: str, text: str, sharing: Sharing, factory: str = HASHED) -> StateValue:
-    """One value of filter state; ``text`` may hold Envoy's format commands."""
+    """Return one value of filter state; ``text`` may hold Envoy's format commands."""
     return value_pb2.FilterStateValue(
         object_key=key,
         factory_key=factory,
@@ -147,8 +147,10 @@ def state_value(key: str, text: str, sharing: Sharing, factory: str = HASHED) ->
 
 
 def whose(workload: Workload, sharing: Sharing) -> list[StateValue]:
-    """Whose connection it is, and from which namespace upstream connections are opened: for
-    services of the host the proxy's own, of which nothing is said."""
+    """Return filter state for the connection's workload, and the namespace of upstream connections.
+
+    For services of the host that is the proxy's own, which is not named.
+    """
     uid = state_value(WORKLOAD_STATE, workload.uid, sharing, factory=UNHASHED)
     if not workload.netns:
         return [uid, state_value(HOST_STATE, "true", sharing, factory=UNHASHED)]
@@ -158,7 +160,8 @@ def whose(workload: Workload, sharing: Sharing) -> list[StateValue]:
 def set_filter_state(
     *values: StateValue, after_handshake: Iterable[StateValue] = ()
 ) -> listener_components_pb2.Filter:
-    """``after_handshake``: what can be said only when the client's certificate is known."""
+    """Return a filter; ``after_handshake``: values that are known only with the client's
+    certificate."""
     config = packed(
         network_filter_state_pb2.NetworkFilterState(
             on_new_connection=values, on_downstream_tls_handshake=after_handshake
@@ -186,7 +189,7 @@ def original_destination() -> listener_components_pb2.ListenerFilter:
 
 
 def inspect_tls() -> listener_components_pb2.ListenerFilter:
-    """Looks for a TLS hello."""
+    """Return the filter that looks for a TLS hello."""
     return listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.tls_inspector",
         typed_config=packed(tls_inspector_pb2.TlsInspector()),
@@ -194,7 +197,7 @@ def inspect_tls() -> listener_components_pb2.ListenerFilter:
 
 
 def inspect_http() -> listener_components_pb2.ListenerFilter:
-    """Looks for an HTTP request's first line."""
+    """Return the filter that looks for an HTTP request's first line."""
     return listener_components_pb2.ListenerFilter(
         name="envoy.filters.listener.http_inspector",
         typed_config=packed(http_inspector_pb2.HttpInspector()),

@@ -39,7 +39,7 @@ def followed(record: ServiceRecord, known: Mapping[str, ServiceRecord]) -> Servi
 
 
 def _count(record: ServiceRecord, targets: list[ServiceRecord]) -> int:
-    """How many endpoints the service would have."""
+    """Return how many endpoints the service would have."""
     return sum(
         len(target.endpoints_by_port.get(end.port, ()))
         for end, target in zip(record.endpoints, targets, strict=True)

@@ -1,7 +1,7 @@
-"""Objects and workloads → the snapshot that is compiled. Pure.
+"""Builds the snapshot that is compiled, from objects and workloads. Pure.
 
-Owns which workload serves which service, and on what port. What the objects' fields may say was
-checked before; a service that makes no sense here has no endpoints, never an error.
+This module decides which workload serves which service, and on what port. The objects' fields were
+validated before; a service that makes no sense here has no endpoints, never an error.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
     revision: int = 0,
     elsewhere: Iterable[Workload] = (),
 ) -> Snapshot:
-    """``workloads`` are all that are registered; only those in the mesh are in the snapshot.
+    """Return the snapshot.
 
+    ``workloads`` are all that are registered; only those in the mesh are in the snapshot.
     ``elsewhere``: those of other nodes, which serve services and are not in the snapshot.
     ``addresses`` are the virtual ones by host, of the hosts that ``hosts_without_address`` names.
     """
@@ -84,7 +85,7 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
 
 
 def _secrets(objects: Iterable[Object]) -> dict[str, Secret]:
-    """By ``NAMESPACE/NAME``."""
+    """Return the Secrets by ``NAMESPACE/NAME``."""
     return {
         f"{found.metadata.namespace}/{found.metadata.name}": found for found in _of(objects, Secret)
     }
@@ -104,7 +105,8 @@ def _gateway_accounts(
 
 
 def hosts_without_address(objects: Iterable[Object], options: MeshOptions) -> tuple[str, ...]:
-    """Hosts that need a virtual address, because none is declared and clients must have one."""
+    """Return the hosts that need a virtual address, because they declare none and clients must have
+    one."""
     hosts: set[str] = set()
     for found in objects:
         if isinstance(found, Service) and services.needs_address(found):
@@ -115,7 +117,7 @@ def hosts_without_address(objects: Iterable[Object], options: MeshOptions) -> tu
 
 
 def declared_addresses(objects: Iterable[Object]) -> frozenset[str]:
-    """Virtual addresses that objects ask for themselves."""
+    """Return the virtual addresses that objects declare."""
     return frozenset(
         address
         for found in objects
@@ -128,7 +130,7 @@ def declared_addresses(objects: Iterable[Object]) -> frozenset[str]:
 
 
 def _age(found: Object) -> tuple[str, str, str]:
-    """Oldest first; what does not say when it was made counts as old as can be."""
+    """Return a key that sorts oldest first; an object without a time counts as oldest."""
     meta = found.metadata
     return meta.creation_timestamp or "", meta.namespace, meta.name
 
@@ -143,7 +145,8 @@ def _services(
     options: MeshOptions,
     addresses: Mapping[str, str],
 ) -> dict[str, ServiceRecord]:
-    """A Service wins over a ServiceEntry, and the older over the younger."""
+    """Return the records by host; a Service wins over a ServiceEntry, and the older over the
+    younger."""
     of_kubernetes: dict[str, ServiceRecord] = {}
     for service in _of(objects, Service):
         record = services.to_record(service, backends, options, addresses)
@@ -168,7 +171,7 @@ def _followed(records: Collection[ServiceRecord]) -> Iterator[ServiceRecord]:
 
 
 def _by_host(records: Iterable[ServiceRecord]) -> dict[str, ServiceRecord]:
-    """The host's plain name stands for what most clients see."""
+    """Return records by host; the plain name is that of what most clients see."""
     rivals: dict[str, list[ServiceRecord]] = defaultdict(list)
     for record in records:
         rivals[record.host].append(record)
@@ -185,7 +188,7 @@ def _by_host(records: Iterable[ServiceRecord]) -> dict[str, ServiceRecord]:
 
 
 def _merged(older: ServiceRecord, younger: ServiceRecord) -> ServiceRecord:
-    """The older, with what the younger adds: ports, and endpoints for the ports they share.
+    """Return the older record with the ports of the younger, and its endpoints for shared ports.
 
     Both are of one namespace: nobody adds endpoints to a service of others.
     """
@@ -205,5 +208,5 @@ def _merged(older: ServiceRecord, younger: ServiceRecord) -> ServiceRecord:
 
 
 def _whole(endpoint: Endpoint) -> bytes:
-    """All that there is to an endpoint, in a form that sets can hold."""
+    """Return all parts of an endpoint, in a form that sets can hold."""
     return msgspec.json.encode(endpoint, order="deterministic")

@@ -1,9 +1,9 @@
-"""The proxies' one stream: secrets come from here, all else from the mesh role.
+"""The proxies' aggregated stream: secrets come from here, all else from the mesh role.
 
-Envoy keeps secrets cheap only on its one aggregated stream: apart from that it opens a stream for
-each of them, which takes 19 KB there and more here. So that stream ends where the keys are. What
-is about the mesh's own secrets is answered by ``sds``; the rest goes to the mesh role and back,
-unread. The mesh role sees no key, and while it is away secrets are served all the same.
+Envoy keeps secrets cheap only on its aggregated stream: otherwise it opens a stream for each, which
+takes 19 KB there and more here. So that stream ends where the keys are. ``sds`` answers for the
+mesh's own secrets; the rest goes to the mesh role and back, unread. The mesh role sees no key, and
+while it is away secrets are served all the same.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ _Write = Callable[[bytes], Awaitable[None]]
 
 
 def parts(request: Any, node: Any) -> tuple[Any | None, Any | None]:
-    """What of the request of a proxy, ``node``, is for ``sds`` and what for the mesh role. Pure."""
+    """Split the request of a proxy, ``node``, into the part for ``sds`` and that for the mesh role.
+    Pure."""
     if request.type_url != TYPE:
         rest = _Request()
         rest.CopyFrom(request)
@@ -78,7 +79,7 @@ def _says_something(request: Any) -> bool:
 
 
 class Front:
-    """``plane`` is where the mesh role listens."""
+    """The end of the aggregated streams; ``plane`` is the socket of the mesh role."""
 
     def __init__(self, secrets: Server, plane: Path) -> None:
         self._secrets = secrets
@@ -88,11 +89,12 @@ class Front:
 
     @property
     def handler(self) -> Any:
-        """Of the aggregated service's incremental variant. Its answers are bytes already."""
+        """Return the handler of the service's incremental variant, whose answers are bytes
+        already."""
         return grpc.stream_stream_rpc_method_handler(self._serve, _Request.FromString)
 
     async def close(self) -> None:
-        """Once the server was stopped; gRPC complains of what it has to cut off at the end."""
+        """Cut off what is left once the server was stopped; gRPC would complain of it."""
         if self._serving:
             await asyncio.wait(self._serving, timeout=_STOP_TIMEOUT)
         if self._channel:
@@ -134,7 +136,7 @@ class Front:
 
 
 async def _sort(context: Any, ours: _Ours, link: _Link) -> None:
-    """Until the proxy hangs up."""
+    """Sort a proxy's requests until it hangs up."""
     node = None
     while (request := await context.read()) is not grpc.aio.EOF:
         # Who it is and of which pool, which only its first request says.
@@ -147,7 +149,7 @@ async def _sort(context: Any, ours: _Ours, link: _Link) -> None:
 
 
 class _Ours:
-    """What ``sds`` takes for a client."""
+    """A client in the form that ``sds`` takes."""
 
     def __init__(self, write: _Write) -> None:
         self.requests: asyncio.Queue[Any] = asyncio.Queue()
@@ -162,7 +164,7 @@ class _Ours:
 
 
 class _Link:
-    """One proxy's way to the mesh role."""
+    """One proxy's connection to the mesh role."""
 
     def __init__(self, call: Callable[[], Any], write: _Write) -> None:
         self.requests: asyncio.Queue[bytes] = asyncio.Queue()
@@ -173,8 +175,11 @@ class _Link:
         self._answered = False
 
     async def run(self) -> None:
-        """Until the mesh role hangs up. If it never answered, another one is asked the same; else
-        the proxy has to: only it knows what it has by now."""
+        """Hand on until the mesh role hangs up.
+
+        If it never answered, a new connection gets the same requests; otherwise the proxy has to
+        come back, since only it knows what it has by now.
+        """
         while True:
             call = self._call()
             sender = asyncio.create_task(self._send(call))

@@ -50,8 +50,11 @@ Sign = Callable[[Peer, bytes, float], Awaitable[wire.Certified]]
 
 
 def handler(sign: Sign, peer: Callable[[Any], Peer]) -> Any:
-    """What a server adds to its gRPC handlers. ``peer``: the node at the other end of a call's
-    context; raises InvalidInputError when there is none."""
+    """Return the gRPC handler of a server.
+
+    ``peer``: the node at the other end of a call's context; raises InvalidInputError if there is
+    none.
+    """
 
     async def create(request: Any, context: Any) -> Any:
         try:
@@ -77,6 +80,6 @@ def handler(sign: Sign, peer: Callable[[Any], Peer]) -> Any:
 
 
 def split(chain: bytes) -> list[str]:
-    """Each certificate of a PEM text for itself."""
+    """Split a PEM text into its certificates."""
     end = "-----END CERTIFICATE-----\n"
     return [part + end for part in chain.decode().split(end) if part.strip()]

@@ -1,7 +1,7 @@
-"""An agent's way to its server: TLS with the node's own certificate, and certificates from there.
+"""An agent's connection to its server: TLS with the node's own certificate, and signing by it.
 
-Keys are made here and never leave; what goes to the server is a request and what comes back a
-chain. Without the server everything goes on with what there is, and asks again.
+Keys are made here and never leave; a request goes to the server and a chain comes back. Without the
+server the agent keeps what it has, and asks again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_channel(server: str, credentials: Credentials) -> Any:
-    """To be closed by whoever opens it."""
+    """Open a channel; the caller closes it."""
     tls = grpc.ssl_channel_credentials(credentials.roots, credentials.key, credentials.chain)
     return grpc.aio.secure_channel(address_of(server), tls, options=_OPTIONS)
 
@@ -75,7 +75,7 @@ def check_usable(credentials: Credentials, server: str, now: float) -> None:
 
 
 def explain(error: grpc.aio.AioRpcError, server: str) -> MeshdError:
-    """gRPC's error in words for people."""
+    """Convert gRPC's error into a message for users."""
     details = " ".join((error.details() or "").split())
     if error.code() is grpc.StatusCode.PERMISSION_DENIED:
         return InvalidInputError(f"server {server} refused: {details}")
@@ -91,9 +91,10 @@ def explain(error: grpc.aio.AioRpcError, server: str) -> MeshdError:
 
 
 async def diagnose(error: grpc.aio.AioRpcError, server: str, now: float) -> MeshdError:
-    """As ``explain``; if the server could not be verified, it is asked for its time.
+    """Convert gRPC's error as ``explain`` does; if the server could not be verified, ask it for its
+    time.
 
-    What it says is not to be believed, but to be looked at by people.
+    Its time is not to be trusted, but is shown.
     """
     found = explain(error, server)
     if _NOT_VERIFIED in str(found):
@@ -109,10 +110,9 @@ async def diagnose(error: grpc.aio.AioRpcError, server: str, now: float) -> Mesh
 class Remote:
     """A ``Signer`` that asks the server, and keeps this node's own certificate valid.
 
-    The certificate is also renewed once after each start, so that a machine and a clone of it have
-    different ones as soon as either has started again: the server then knows one of them only.
-
-    ``changed`` is called when the node's certificate, or what is wrong with it, is another.
+    The certificate is also renewed once after each start, so that a machine and its clone have
+    different ones as soon as either has restarted: the server then knows only one of them.
+    ``changed`` is called when the node's certificate, or its problem, has changed.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Remote:
         return self._credentials.roots
 
     def states(self) -> Iterable[wire.CertificateState]:
-        """The node's own certificate."""
+        """Yield the state of the node's own certificate."""
         held = self._credentials
         serial = f"{held.leaf.serial_number:x}"
         yield wire.CertificateState(held.uri, held.expires, serial, self._problem)
@@ -176,7 +176,7 @@ class Remote:
         return held.begins + (held.expires - held.begins) * self._renew_at
 
     async def _renew(self, *, early: bool = False) -> None:
-        """``early``: nothing is wrong yet when it cannot be had."""
+        """Renew the node's certificate; with ``early``, a failure is no problem yet."""
         key = authority.new_key()
         try:
             csr = new_request(key, self._credentials.uri)
@@ -211,7 +211,7 @@ class Remote:
     async def _ask(
         self, csr: x509.CertificateSigningRequest, lifetime: float, now: float
     ) -> tuple[bytes, bytes]:
-        """Chain and roots. Raises MeshdError."""
+        """Ask for a certificate; return chain and roots. Raises MeshdError."""
         self._look_again()
         check_usable(self._credentials, self._server, now)
         if self._channel is None:
@@ -234,7 +234,7 @@ class Remote:
         return pem
 
     def _look_again(self) -> None:
-        """The node may have joined anew."""
+        """Read the file again: the node may have joined anew."""
         with contextlib.suppress(MeshdError):
             found = self._file.load()
             if found != self._credentials:

@@ -1,7 +1,7 @@
-"""Serves secrets to the pool over SDS on a unix socket; who may connect is up to its directory.
+"""Serves secrets to the pool over SDS on a unix socket, whose directory decides who may connect.
 
-Owns the gRPC server and its clients; what a client is told is ``subscriber``'s to decide. Serves
-the incremental variant, the older one, and the aggregated service for clients that keep all
+This module owns the gRPC server and its clients; ``subscriber`` decides what a client is told. It
+serves the incremental variant, the older one, and the aggregated service for clients that keep all
 subscriptions on one stream, as the pool does by way of ``front``.
 """
 
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 def certificate_secret(name: str, version: str, chain: bytes, key: bytes) -> Secret:
-    """``chain`` and ``key`` in PEM."""
+    """Return the secret of a certificate; ``chain`` and ``key`` in PEM."""
     message = secret_pb2.Secret(name=name)
     message.tls_certificate.certificate_chain.inline_bytes = chain
     message.tls_certificate.private_key.inline_bytes = key
@@ -49,7 +49,7 @@ def certificate_secret(name: str, version: str, chain: bytes, key: bytes) -> Sec
 
 
 def trust_secret(name: str, version: str, roots: bytes, revoked: bytes = b"") -> Secret:
-    """``roots`` and ``revoked``, which is a revocation list, in PEM."""
+    """Return the secret of trusted ``roots`` and a revocation list, ``revoked``, in PEM."""
     message = secret_pb2.Secret(name=name)
     message.validation_context.trusted_ca.inline_bytes = roots
     if revoked:
@@ -58,7 +58,7 @@ def trust_secret(name: str, version: str, roots: bytes, revoked: bytes = b"") ->
 
 
 class Server:
-    """Until the first ``publish`` nobody is told anything."""
+    """The SDS server. Clients are told nothing before the first ``publish``."""
 
     def __init__(self) -> None:
         self.asked: Callable[[], None] = lambda: None
@@ -116,22 +116,22 @@ class Server:
 
     @property
     def clients(self) -> int:
-        """Streams that are open."""
+        """Return the number of open streams."""
         return len(self._clients)
 
     def publish(self, secrets: Secrets) -> None:
-        """From now on this is what clients are to have, beside what is in files."""
+        """Publish what clients are to have from now on, beside secrets in files."""
         self._secrets = dataclasses.replace(secrets, files=self._files)
         for client in self._clients:
             self._start_write(client)
 
     def publish_files(self, files: Mapping[str, Secret | None]) -> None:
-        """What is in files that configuration names, by the secret's name."""
+        """Publish secrets in files that configuration names, by the secret's name."""
         self._files = files
         self.publish(self._secrets)
 
     def wanted_files(self) -> frozenset[str]:
-        """Names of secrets in files that clients ask for."""
+        """Return the names of secrets in files that clients ask for."""
         names = frozenset[str]().union(*(client.subscriber.names for client in self._clients))
         return frozenset(filter(is_of_files, names))
 
@@ -144,7 +144,7 @@ class Server:
         task.add_done_callback(self._writes.discard)
 
     async def _write(self, client: _Client, response: Response) -> None:
-        """One message at a time, for as long as there is more: others wait for nobody."""
+        """Write one message at a time while there is more, so that no client waits for another."""
         try:
             found: Response | None = response
             while found is not None:
@@ -156,7 +156,7 @@ class Server:
             client.writing = False
 
     async def serve(self, context: Any, *, delta: bool) -> None:
-        """One client, until it hangs up; ``context`` has its ``read`` and ``write``."""
+        """Serve one client until it hangs up; ``context`` has its ``read`` and ``write``."""
         client = _Client(context, delta=delta)
         self._clients.add(client)
         try:
@@ -181,7 +181,7 @@ class Server:
         self.asked()
 
     def _log_refusal(self, proxy: str, names: tuple[str, ...], reason: str) -> None:
-        """Once, however often the proxy comes back with it."""
+        """Log a refusal once, however often the proxy repeats it."""
         reason = " ".join(reason.split())[:_LONGEST_REASON]
         seen = (proxy, reason)
         if seen not in self._refused:
@@ -198,7 +198,7 @@ class Server:
 
 
 class _Client:
-    """One stream."""
+    """One client's stream."""
 
     __slots__ = ("context", "delta", "name", "subscriber", "write", "writing")
 

@@ -1,7 +1,7 @@
 """An agent's streams with its server, handed on for the mesh role: the node's key stays here.
 
-The mesh role speaks to a unix socket, and what it says goes to the server over TLS with the node's
-own certificate, and back, unread. It gets these two streams and nothing else that the key opens.
+The mesh role connects to a unix socket; its bytes go to the server over TLS with the node's own
+certificate, and back, unread. It gets these two streams and nothing else that the key allows.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _STOP_TIMEOUT: Final = 1.0
 
 
 def open_channel(path: Path) -> Any:
-    """The mesh role's end. To be closed by whoever opens it."""
+    """Open the mesh role's end; the caller closes it."""
     return grpc.aio.insecure_channel(f"unix:{path}", _OPTIONS)
 
 
 async def explain(error: grpc.aio.AioRpcError, path: Path, server: str, now: float) -> MeshdError:
-    """gRPC's error at the mesh role's end in words for people."""
+    """Convert gRPC's error at the mesh role's end into a message for users."""
     details = error.details() or ""
     if error.code() is _UNUSABLE:
         return InvalidInputError(details)
@@ -49,7 +49,8 @@ async def explain(error: grpc.aio.AioRpcError, path: Path, server: str, now: flo
 
 
 class Uplink:
-    """``server`` as in the settings. Each stream has the newest credentials of the file."""
+    """Hands streams on. ``server`` as in the settings; each stream has the newest credentials of
+    the file."""
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ class Uplink:
 
     @contextlib.contextmanager
     def _channel(self) -> Generator[Any]:
-        """Shared by the streams that begin with the same credentials. Raises MeshdError."""
+        """Share a channel among streams that begin with the same credentials. Raises MeshdError."""
         credentials = self._file.load()
         remote.check_usable(credentials, self._server, self._clock())
         found, streams = self._channels.get(credentials) or (
@@ -128,7 +129,7 @@ class Uplink:
 
 
 async def _hand_on(call: Any, context: Any) -> None:
-    """Until either side ends. Raises AioRpcError when the server ends it."""
+    """Hand on until either side ends. Raises AioRpcError if the server ends it."""
     up = asyncio.create_task(_up(call, context))
     try:
         await call.wait_for_connection()

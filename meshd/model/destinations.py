@@ -1,4 +1,4 @@
-"""networking.istio.io DestinationRule: how to talk to a service, and its subsets.
+"""DestinationRule of networking.istio.io: how to talk to a service, and its subsets.
 
 After https://istio.io/latest/docs/reference/config/networking/destination-rule/.
 """
@@ -51,14 +51,14 @@ class ConsistentHash(Strict, frozen=True):
 
 
 class Distribute(Strict, frozen=True):
-    """Of traffic from one locality, so much in 100 to each of others."""
+    """The shares, in 100, of traffic from one locality for each of others."""
 
     from_: str = msgspec.field(default="", name="from")
     to: dict[str, int] = {}
 
 
 class Failover(Strict, frozen=True):
-    """The region that stands in for another."""
+    """The region that takes over for another."""
 
     from_: str = msgspec.field(default="", name="from")
     to: str = ""
@@ -72,7 +72,8 @@ class LocalityLbSetting(Strict, frozen=True):
 
 
 class ZoneAwareLbSetting(Strict, frozen=True):
-    """Endpoints of the client's zone first, as far as they can carry its share of the load."""
+    """A preference for endpoints of the client's zone, as far as they can carry its share of the
+    load."""
 
     enabled: bool | None = None
     failover: tuple[Failover, ...] = ()
@@ -101,7 +102,8 @@ class LoadBalancerSettings(Strict, frozen=True):
 
     @property
     def nearness(self) -> LocalityLbSetting | None:
-        """How endpoints nearby are preferred, in whichever of the two ways it is said."""
+        """Return the preference for nearby endpoints, in whichever of the two ways it is
+        written."""
         zones = self.zone_aware_lb_setting
         if self.locality_lb_setting is not None or zones is None:
             return self.locality_lb_setting
@@ -188,7 +190,7 @@ class ProxyProtocol(Strict, frozen=True):
 
 
 class RetryBudget(Strict, frozen=True):
-    """Retries at a time, as a share of requests at a time."""
+    """The limit of concurrent retries, as a share of concurrent requests."""
 
     percent: float | None = None
     min_retry_concurrency: int | None = None

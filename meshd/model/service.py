@@ -1,4 +1,4 @@
-"""A service as the mesh sees it, whether a Kubernetes Service or a ServiceEntry declared it."""
+"""A service as the mesh sees it, declared by a Kubernetes Service or a ServiceEntry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MUTUAL_TLS: Final = "istio"
 
 
 class Protocol(enum.StrEnum):
-    """What is spoken on a service port."""
+    """The protocol of a service port."""
 
     HTTP = "http"
     HTTP2 = "http2"
@@ -37,7 +37,7 @@ class Protocol(enum.StrEnum):
 
 
 class Resolution(enum.StrEnum):
-    """Where a service's endpoints come from."""
+    """The source of a service's endpoints."""
 
     STATIC = "static"
     """They are known addresses: of workloads, or listed."""
@@ -52,7 +52,7 @@ class Resolution(enum.StrEnum):
 
 
 class Preference(enum.StrEnum):
-    """Which endpoints a service's clients are to be given while there are some."""
+    """The endpoints that a service's clients prefer while there are some."""
 
     ANY = ""
     SAME_ZONE = "zone"
@@ -93,7 +93,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """A host name, its addresses and ports, and who serves it."""
+    """A host name with its addresses, its ports, and its endpoints."""
 
     host: str
     """``name.namespace.svc.DOMAIN``, or a ServiceEntry's host (maybe ``*.example.com``)."""
@@ -127,7 +127,7 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @functools.cached_property
     def endpoint_addresses(self) -> tuple[str, ...]:
-        """Each once, in order."""
+        """Return each address once, in order."""
         return tuple(sorted({endpoint.address for endpoint in self.endpoints}))
 
     @functools.cached_property
@@ -139,7 +139,7 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @functools.cached_property
     def protocols(self) -> dict[int, frozenset[Protocol]]:
-        """What is spoken on each port, by its number."""
+        """Return the protocol of each port, by its number."""
         found: dict[int, set[Protocol]] = defaultdict(set)
         for port in self.ports:
             found[port.number].add(port.protocol)
@@ -147,7 +147,8 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 def seen_from(namespace: str, records: Iterable[ServiceRecord]) -> dict[str, ServiceRecord]:
-    """What each host is to the clients of a namespace: their own, else the first that they see.
+    """Return the record of each host for clients of a namespace: their own, else the first that
+    they see.
 
     The empty namespace sees what all see.
     """

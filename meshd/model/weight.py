@@ -24,7 +24,7 @@ Delegate = Callable[[HTTPRoute], VirtualService | None]
 
 
 def values(part: Any) -> int:
-    """How many values are set in a part of an object, lists and mappings included."""
+    """Return how many values are set in a part of an object, lists and mappings included."""
     if isinstance(part, msgspec.Struct):
         return 1 + sum(values(getattr(part, name)) for name in part.__struct_fields__)
     if isinstance(part, dict):
@@ -50,7 +50,7 @@ class Weight(msgspec.Struct, frozen=True):
         )
 
     def under(self, root: Weight) -> Weight:
-        """As a delegate's: each of its matches goes with each of the root's."""
+        """Return a delegate's weight: each of its matches goes with each of the root's."""
         return Weight(
             self.matches * root.matches,
             self.matched * root.matches + root.matched * self.matches,
@@ -88,7 +88,7 @@ def routed(found: VirtualService, delegate: Delegate) -> int:
 
 
 def too_many_routes(found: VirtualService, entrances: int, delegate: Delegate) -> str:
-    """Why a VirtualService is too much for proxies; empty: it is not."""
+    """Return why a VirtualService is too much for proxies; empty if it is not."""
     weight = routed(found, delegate) * entrances
     if weight <= MOST_ROUTED:
         return ""
@@ -99,7 +99,7 @@ def too_many_routes(found: VirtualService, entrances: int, delegate: Delegate) -
 
 
 def too_many_subsets(found: DestinationRule, ports: int) -> str:
-    """The same of a DestinationRule. ``ports``: of all services that it is about."""
+    """Return why a DestinationRule is too much; ``ports``: of all services that it is about."""
     clusters = ports * len(found.spec.subsets)
     if clusters <= MOST_SUBSETS:
         return ""

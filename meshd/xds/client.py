@@ -1,6 +1,7 @@
-"""A node's connection to its control plane, kept for ever: delta ADS down, its workloads up.
+"""A node's permanent connection to its server: delta ADS down, its workloads up.
 
-Owns the connection and nothing else: what came is in the ``Inbox``, which goes on without it.
+It owns the connection and nothing else: what was received is in the ``Inbox``, which goes on
+without it.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ _taken: Final[msgspec.json.Decoder[Taken]] = msgspec.json.Decoder(Taken)
 
 
 class Client:
-    """``connect`` opens a channel and raises MeshdError; ``explain`` makes gRPC's errors ours.
+    """A connection that is kept for ever.
 
-    ``instance``: which running machine this is, unless others add it.
-
-    ``taken`` is called when the inbox has changed, ``changed`` when the connection has, ``heard``
-    when the server knows what runs here.
+    ``connect`` opens a channel and raises MeshdError; ``explain`` makes gRPC's errors ours.
+    ``instance``: which running machine this is, unless others add it. ``taken`` is called when the
+    inbox has changed, ``changed`` when the connection has, ``heard`` when the server knows what
+    runs here.
     """
 
     def __init__(
@@ -82,19 +83,20 @@ class Client:
 
     @property
     def server_time(self) -> float | None:
-        """What the server's clock says now, in Unix seconds, whatever this host's says."""
+        """Return the present time of the server's clock, in Unix seconds, whatever this host's
+        says."""
         if self._since_boot is None:
             return None
         return self._since_boot + time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def tell(self, workloads: tuple[Workload, ...]) -> None:
-        """The whole of what runs on this node from now on."""
+        """Report these as all workloads of this node from now on."""
         if workloads != self._workloads:
             self._workloads = workloads
             self._news.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Keep the connection until cancelled."""
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -126,7 +128,7 @@ class Client:
         self._changed()
 
     async def _connection(self) -> None:
-        """Until it breaks, which is an error."""
+        """Serve one connection until it breaks, which is an error."""
         channel = self._connect()
         # No TaskGroup: it forgets that it was cancelled when a task of it fails at that moment.
         tasks = [
@@ -229,7 +231,7 @@ def _decoded(answer: bytes) -> Taken:
 
 
 async def _connected(call: Any) -> None:
-    """Until the server says that it takes this stream. Raises AioRpcError."""
+    """Wait until the server accepts this stream. Raises AioRpcError."""
     await call.initial_metadata()
     if call.done():
         raise await _failure(call)

@@ -33,15 +33,17 @@ WORKLOAD: Final = "meshd.io/v1/Workload"
 
 
 def type_url(api_version: str, kind: str) -> str:
-    """Of ``networking.istio.io/v1`` and ``VirtualService``, or of ``v1`` and ``Service``."""
+    """Return the type URL of ``networking.istio.io/v1`` and ``VirtualService``, or of ``v1`` and
+    ``Service``."""
     group, slash, version = api_version.rpartition("/")
     return f"{group if slash else _CORE}/{version}/{kind}"
 
 
 def encode(value: dict[str, Any]) -> Resource:
-    """An API object in its JSON form, with ``apiVersion``, ``kind`` and ``metadata``.
+    """Return the resource of an API object in its JSON form, with ``apiVersion``, ``kind`` and
+    ``metadata``.
 
-    Raises InvalidInputError when no message can hold it.
+    Raises InvalidInputError if no message can hold it.
     """
     metadata = value.get("metadata", {})
     url = type_url(value["apiVersion"], value["kind"])
@@ -61,7 +63,7 @@ def encode(value: dict[str, Any]) -> Resource:
 
 
 def encode_body(url: str, name: str, body: dict[str, Any]) -> Resource:
-    """What is no API object: ``body`` is all there is to it. Raises InvalidInputError."""
+    """Return the resource of a ``body`` that is not an API object. Raises InvalidInputError."""
     message = mcp_resource_pb2.Resource()
     message.metadata.name = name
     return _packed(url, name, message, body)
@@ -84,12 +86,12 @@ def _packed(
 
 
 def decode_body(data: bytes) -> dict[str, Any]:
-    """The reverse of ``encode_body``. Raises InvalidInputError."""
+    """Decode what ``encode_body`` encodes. Raises InvalidInputError."""
     return _parsed(data)[1]
 
 
 def decode(url: str, data: bytes) -> dict[str, Any]:
-    """The reverse of ``encode``. Raises InvalidInputError."""
+    """Decode what ``encode`` encodes. Raises InvalidInputError."""
     message, body = _parsed(data)
     group, version, kind = _split(url)
     namespace, _, name = message.metadata.name.rpartition("/")
@@ -136,7 +138,7 @@ def _parsed(data: bytes) -> tuple[mcp_resource_pb2.Resource, dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """All numbers of a Struct are doubles: those that are whole become whole numbers again."""
+    """Return a value with whole numbers: all numbers of a Struct are doubles."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
 """The control plane for other nodes: configuration over delta ADS, and what runs on each of them.
 
-Owns the gRPC server and the account of connected nodes. Who a node is, its certificate says, and
-whether it belongs here is asked elsewhere; what it is told is ``node_stream``'s to decide, what it
-tells goes into the rosters.
+It owns the gRPC server and the account of connected nodes. The certificate tells which node it is,
+and another part decides whether it belongs here; ``node_stream`` decides what the node is told, and
+its reports go into the rosters.
 """
 
 from __future__ import annotations
@@ -80,10 +80,11 @@ class _Node:
 
 
 class Plane:
-    """``peer``: the node at the other end of a gRPC context; ``admit``: what the identities of its
-    workloads are bound to. Both raise InvalidInputError when it does not belong here.
+    """The control plane.
 
-    ``changed`` is called when the rosters are others.
+    ``peer``: the node at the other end of a gRPC context; ``admit``: the bounds of its workloads'
+    identities. Both raise InvalidInputError if it does not belong here. ``changed`` is called when
+    the rosters have changed.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class Plane:
     def publish(
         self, resources: Resources, private: Callable[[str], Resources] = lambda _: EMPTY
     ) -> None:
-        """From now on this is what nodes are to have. ``private``: by name, and of other types."""
+        """Publish what nodes are to have; ``private``: by node's name, and of other types."""
         changed = difference(self._resources or EMPTY, resources)
         first, self._resources, self._private = self._resources is None, resources, private
         for node in self._nodes:
@@ -176,7 +177,7 @@ class Plane:
     # ---- streams
 
     def _serving(self, talk: Callable[[str, Bounds, Any], Coroutine[Any, Any, None]]) -> Any:
-        """A gRPC handler: ``talk`` with nodes that belong here, for as long as they do."""
+        """Return a gRPC handler: ``talk`` with nodes that belong here, for as long as they do."""
 
         async def admitted(peer: Peer, context: Any) -> None:
             bounds = await self._admit(peer)
@@ -211,8 +212,10 @@ class Plane:
         return self._rosters or {}
 
     def restore(self, workloads: Iterable[Workload], own: str = "") -> None:
-        """What was known before this process began, but for the server's ``own`` node. Until then
-        nothing is said to have gone."""
+        """Restore what was known before this process began, except about the server's ``own`` node.
+
+        Until then nothing is reported as gone.
+        """
         if self._rosters is None:
             self._rosters = rosters.restored(workloads, self._clock(), own)
             self._expiry.set()
@@ -246,7 +249,7 @@ class Plane:
             self._attempts.done({name})
 
     def _told(self, node: str, report: rosters.Report) -> Mapping[str, str]:
-        """What of it the node may not have, or nobody can use: why, by uid."""
+        """Take a report; return why workloads of it were rejected, by uid."""
         before = self.rosters[node].refused
         self._set(rosters.told(self.rosters, node, report.workloads, report.unusable))
         refused = self.rosters[node].refused
@@ -259,7 +262,7 @@ class Plane:
         return refused
 
     async def expel(self, node: str) -> None:
-        """It was removed: what it told of is gone when this returns."""
+        """Remove a node: its workloads are gone when this returns."""
         await self.streams.cut(node, f"node {node} was removed")
         self._set(rosters.removed(self.rosters, node))
 
@@ -332,7 +335,7 @@ def _together(shared: Resources, own: Resources) -> Resources:
 
 
 async def _until_cut(talking: Coroutine[Any, Any, None], stream: Stream) -> None:
-    """Whatever the talking raises."""
+    """Talk until the stream is cut; raises whatever the talking raises."""
     task = asyncio.create_task(talking)
     try:
         await asyncio.wait((task, stream.cut), return_when=asyncio.FIRST_COMPLETED)
@@ -356,7 +359,7 @@ async def _read(node: _Node, context: Any) -> None:
 
 
 async def _write(node: _Node, context: Any) -> None:
-    """One message at a time: a node that does not read holds up nobody else."""
+    """Write one message at a time: a node that does not read delays no other."""
     while True:
         while response := node.stream.next():
             await context.write(encode(response))

@@ -1,4 +1,4 @@
-"""The messages of delta ADS ↔ what we read and write of them: the server's side."""
+"""Converts the messages of delta ADS to what we read and write of them: the server's side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from meshd.xds.subscription import Request, Response
 
 
 def decode(message: Any) -> Request:
-    """A reason for refusing comes as one line, whatever Envoy makes of it."""
+    """Decode a request; the reason of a refusal becomes one line."""
     error = message.error_detail.message if message.HasField("error_detail") else None
     return Request(
         message.type_url,

@@ -1,7 +1,7 @@
-"""Which workloads run on which other node, as the nodes themselves tell. Pure.
+"""The workloads of other nodes, as the nodes themselves report them. Pure.
 
-What a node told stays for a while after it has hung up: it may only be restarting. The same holds
-for what is known from before this account began.
+A report stays for a while after its node has disconnected: the node may only be restarting. The
+same holds for what is known from before this account began.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SHOWN: Final = 64
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """What a node says runs on it."""
+    """A node's report of its workloads."""
 
     workloads: tuple[Workload, ...] = ()
     unusable: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -52,9 +52,9 @@ Rosters = Mapping[str, Roster]
 
 
 def decode(message: bytes) -> Report:
-    """A node's list of workloads in JSON. One that is invalid costs itself and no other.
+    """Decode a node's list of workloads in JSON; an invalid one affects no other.
 
-    Raises InvalidInputError when it is no list, or too long a one.
+    Raises InvalidInputError if it is not a list, or too long.
     """
     try:
         listed = msgspec.json.decode(message, type=list[msgspec.Raw])
@@ -83,7 +83,7 @@ def decode(message: bytes) -> Report:
 
 
 def _uid_of(raw: msgspec.Raw, index: int) -> str:
-    """What an unusable workload calls itself, fit to be shown."""
+    """Return the uid of an unusable workload, fit to be shown."""
     try:
         value: Any = msgspec.json.decode(raw)
     except UNDECODABLE:
@@ -93,8 +93,11 @@ def _uid_of(raw: msgspec.Raw, index: int) -> str:
 
 
 def restored(workloads: Iterable[Workload], now: float, own: str = "") -> Rosters:
-    """Of nodes that are not connected (yet). ``own``: the server's, which never connects; what it
-    runs is known without an account of it, and an old one would hide what has changed since."""
+    """Return the rosters of nodes that are not connected (yet).
+
+    ``own``: the server's, which never connects; its workloads are known without an account, and an
+    old one would hide what has changed since.
+    """
     found: dict[str, dict[str, Workload]] = {}
     for workload in workloads:
         if workload.node != own:
@@ -103,7 +106,7 @@ def restored(workloads: Iterable[Workload], now: float, own: str = "") -> Roster
 
 
 def connected(rosters: Rosters, node: str, now: float, bounds: Bounds = ()) -> Rosters:
-    """A node may hold two connections for a moment, when it comes back before the old one broke."""
+    """Return the rosters with a connected node, which may have two connections for a moment."""
     before = rosters.get(node, Roster({}, 0, now))
     since = before.since if before.connections else now
     after = Roster({}, before.connections + 1, since, bounds)
@@ -116,7 +119,7 @@ def told(
     workloads: Iterable[Workload],
     unusable: Mapping[str, str] = _NOTHING,
 ) -> Rosters:
-    """The whole of what runs on a node that is connected; what it may not have is left out."""
+    """Return the rosters with all workloads of a connected node but those that it may not have."""
     found = {one.uid: _owned(one, node) for one in workloads}
     within = _within(rosters[node], node, found)
     refused = {**unusable, **within.refused}
@@ -139,7 +142,7 @@ def removed(rosters: Rosters, node: str) -> Rosters:
 
 
 def _owned(workload: Workload, node: str) -> Workload:
-    """Where it runs is not for the node to say, and paths on it mean nothing elsewhere."""
+    """Return the workload as this node's, without paths, which mean nothing elsewhere."""
     return msgspec.structs.replace(workload, node=node, netns="", netns_cookie=0)
 
 
@@ -151,7 +154,7 @@ def disconnected(rosters: Rosters, node: str, now: float) -> Rosters:
 
 
 def expired(rosters: Rosters, now: float, grace: float) -> Rosters:
-    """Without the nodes that have been away for longer than ``grace`` seconds."""
+    """Return the rosters without nodes that have been away for longer than ``grace`` seconds."""
     kept = {
         node: roster
         for node, roster in rosters.items()
@@ -161,12 +164,12 @@ def expired(rosters: Rosters, now: float, grace: float) -> Rosters:
 
 
 def next_expiry(rosters: Rosters, grace: float) -> float | None:
-    """When ``expired`` may have something to do."""
+    """Return when ``expired`` may have something to do."""
     return min((one.since + grace for one in rosters.values() if not one.connections), default=None)
 
 
 def workloads_of(rosters: Rosters) -> tuple[Workload, ...]:
-    """All of them, always in the same order."""
+    """Return all workloads, always in the same order."""
     return tuple(
         workload
         for _, roster in sorted(rosters.items())
@@ -175,7 +178,7 @@ def workloads_of(rosters: Rosters) -> tuple[Workload, ...]:
 
 
 def identities_of(rosters: Rosters, node: str, trust_domain: str) -> frozenset[Identity]:
-    """Whom a node may ask certificates for."""
+    """Return the identities for which a node may request certificates."""
     roster = rosters.get(node)
     return frozenset(
         Identity(trust_domain, one.namespace, one.service_account)

@@ -1,7 +1,7 @@
-"""Serves the published resources to the pools over delta ADS on a unix socket: to each its own.
+"""Serves the published resources to the pools over delta ADS on a unix socket, to each its own.
 
-Owns the gRPC server and the account of its clients; what a client is told is ``stream``'s to
-decide. Restarting it changes nothing for clients: they come back with the versions that they have.
+It owns the gRPC server and the account of its clients; ``stream`` decides what a client is told. A
+restart changes nothing for clients: they come back with the versions that they have.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 class Member:
     """A connected client: its stream, and a bell that rings when there may be something to send.
 
-    Until it has said who it is, nothing is for it.
+    Until the client has said which it is, nothing is for it.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,8 @@ class Member:
 
 
 class Server:
-    """``changed`` is called whenever a client connects, goes, accepts or refuses something."""
+    """The xDS server. ``changed`` is called when a client connects, goes, accepts or refuses
+    something."""
 
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
         self._published: Mapping[Pool, Resources] | None = None
@@ -107,10 +108,10 @@ class Server:
     # ---- what is published
 
     def publish(self, resources: Mapping[Pool, Resources]) -> None:
-        """From now on this is what clients are to have; no two have the same name of one type.
+        """Publish what clients are to have; no two resources of one type have the same name.
 
-        A client is sent what differs for it; whatever is published before it has answered goes
-        into one response.
+        A client is sent what differs for it; whatever is published before it has answered goes into
+        one response.
         """
         first, before = self._published is None, self._published or {}
         self._published = resources
@@ -125,7 +126,8 @@ class Server:
     def _hand_over(
         self, member: Member, changed: Mapping[str, frozenset[str]] | None = None
     ) -> None:
-        """``changed``: since the last time; None: it is the first."""
+        """Give a client's stream the resources; ``changed``: since the last time; None: it is the
+        first."""
         if self._published is None:
             return
         resources = self._published.get(member.pool, EMPTY)
@@ -136,7 +138,7 @@ class Server:
         member.bell.set()
 
     def published_names(self, type_url: str = LISTENER) -> frozenset[str]:
-        """For whichever pool."""
+        """Return the published names of any pool."""
         parts = (self._published or {}).values()
         return frozenset(name for part in parts for name in part.of_type(type_url))
 
@@ -147,17 +149,19 @@ class Server:
         return sum(1 for _ in self._named())
 
     def members(self) -> tuple[wire.ProxyStatus, ...]:
-        """The connected ones, by name."""
+        """Return the connected clients, by name."""
         return tuple(sorted((m.status() for m in self._named()), key=lambda status: status.name))
 
     @property
     def missing(self) -> tuple[Pool, ...]:
-        """Pools of which nobody is connected."""
+        """Return the pools without a connected client."""
         return tuple(pool for pool in Pool if not self._serving(pool))
 
     def accepted_names(self, type_url: str = LISTENER) -> frozenset[str]:
-        """Those that are published, and that every client whom they are for (there is at least
-        one) has accepted in this version."""
+        """Return the published names that every client they are for has accepted in this version.
+
+        There is at least one such client.
+        """
         accepted: set[str] = set()
         for pool, resources in (self._published or {}).items():
             held = [member.stream.held(type_url) for member in self._serving(pool)]
@@ -169,13 +173,13 @@ class Server:
         return frozenset(accepted)
 
     def present_names(self, type_url: str = LISTENER) -> frozenset[str]:
-        """Names that are published, or that some connected client has or may yet get."""
+        """Return the names that are published, or that some connected client has or may yet get."""
         return self.published_names(type_url).union(
             *(member.stream.may_have(type_url) for member in self._members)
         )
 
     def rejections(self) -> dict[tuple[str, str], Rejection]:
-        """What some client refuses of what is published, by type URL and name."""
+        """Return what some client refuses of what is published, by type URL and name."""
         return {
             key: rejection
             for member in self._named()
@@ -184,15 +188,17 @@ class Server:
 
     @property
     def settled(self) -> bool:
-        """Each pool has clients, and each has all that is for it but for what it refused."""
+        """Return whether each pool has clients, and each has all that is for it except what it
+        refused."""
         return not self.missing and all(member.stream.settled for member in self._named())
 
     async def wait_settled(self, timeout: float) -> bool:
-        """Whether it became so within ``timeout`` seconds. See also ``rejections``."""
+        """Return whether clients settle within ``timeout`` seconds. See also ``rejections``."""
         return await self.wait(lambda: self.settled, timeout)
 
     async def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
-        """Whether it became true within ``timeout`` seconds; looked at after each change."""
+        """Return whether a predicate becomes true within ``timeout`` seconds; it is checked at each
+        change."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while not predicate():
@@ -214,7 +220,7 @@ class Server:
         self._changed()
 
     def _named(self) -> Iterator[Member]:
-        """Those that have said who they are."""
+        """Yield the clients that have said which they are."""
         return (member for member in self._members if member.name)
 
     def _serving(self, pool: Pool) -> list[Member]:
@@ -272,7 +278,7 @@ class Server:
 
 
 async def _write(member: Member, context: Any) -> None:
-    """One message at a time: a client that does not read holds up nobody else."""
+    """Write one message at a time: a client that does not read delays no other."""
     while True:
         while response := member.stream.next():
             await context.write(encode(response))
@@ -291,7 +297,7 @@ async def _write(member: Member, context: Any) -> None:
 
 
 def _is_known(refused: Refused, known: Mapping[tuple[str, str], Rejection]) -> bool:
-    """It was refused for the same reason before."""
+    """Return whether a resource was refused for the same reason before."""
     before = (known.get((refused.type_url, name)) for name in refused.names)
     return all(one is not None and one.reason == refused.reason for one in before)
 

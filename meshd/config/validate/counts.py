@@ -44,7 +44,7 @@ _NUMBERS: Final[dict[tuple[str, ...], int]] = {
 
 
 def check_counts(report: Report, found: Object) -> bool:
-    """Whether the object is small enough for its other checks."""
+    """Return whether the object is small enough for its other checks."""
     problems = tuple(too_many(found))
     for path, message in problems:
         report.error(path, message)
@@ -52,7 +52,7 @@ def check_counts(report: Report, found: Object) -> bool:
 
 
 def too_many(found: Object) -> Iterator[tuple[Path, str]]:
-    """Where an object has more than is taken, and why."""
+    """Return the places where an object has more than is accepted, and why."""
     value = to_json(found)
     if (size := len(msgspec.json.encode(value))) > MOST_BYTES:
         yield (), f"{size} bytes, and at most {MOST_BYTES} are taken; split it"
@@ -71,7 +71,7 @@ def too_many(found: Object) -> Iterator[tuple[Path, str]]:
 
 
 def _containers(value: Any, path: Path) -> Iterator[tuple[Path, int]]:
-    """Each list and mapping, with how many entries it has."""
+    """Yield each list and mapping, with its number of entries."""
     if not isinstance(value, dict | list):
         return
     yield path, len(value)

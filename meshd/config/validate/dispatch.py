@@ -1,4 +1,4 @@
-"""Which check is for which kind."""
+"""Chooses the check for each kind."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _CHECKS: Final[dict[type[Object], Callable[[Report, Any], None]]] = {
 
 
 def check_fields(reads: Iterable[Read]) -> tuple[Finding, ...]:
-    """What is wrong with each object by itself."""
+    """Return the findings about each object by itself."""
     findings: list[Finding] = []
     for read in reads:
         report = Report(read)
@@ -72,7 +72,7 @@ def check_fields(reads: Iterable[Read]) -> tuple[Finding, ...]:
 
 
 def check_damaged(damaged: Iterable[tuple[Read, tuple[Path, ...]]]) -> tuple[Finding, ...]:
-    """What else is wrong with objects of which a part cannot be read."""
+    """Return the other findings about objects of which a part cannot be read."""
     return tuple(
         finding
         for read, left_out in damaged
@@ -81,7 +81,8 @@ def check_damaged(damaged: Iterable[tuple[Read, tuple[Path, ...]]]) -> tuple[Fin
 
 
 def stored_kinds(reads: Iterable[Read]) -> tuple[tuple[Read, ...], tuple[Finding, ...]]:
-    """The objects that the mesh's configuration consists of, and a warning for each other."""
+    """Return the objects that the mesh's configuration consists of, and a warning for each other
+    one."""
     stored: list[Read] = []
     passed_over: list[Finding] = []
     for read in reads:

@@ -33,8 +33,11 @@ def check_references(
     domain: str = "cluster.local",
     workloads: Sequence[Workload] | None = None,
 ) -> tuple[Finding, ...]:
-    """``known`` are the objects in force; those of ``reads`` replace them. ``workloads``: all that
-    run in the mesh, if that is known."""
+    """Return warnings about references.
+
+    ``known`` are the objects in force; those of ``reads`` replace them. ``workloads``: all that run
+    in the mesh, if that is known.
+    """
     reads = tuple(read for read in reads if not any(too_many(read.object)))
     objects = {**known, **{read.object.key: read.object for read in reads}}
     world = World(objects, domain, workloads)
@@ -61,7 +64,7 @@ def check_references(
 
 
 def of_virtual_service(found: VirtualService, world: World) -> Said:
-    """What it refers to that is not there, or not as it says."""
+    """Return warnings about what a VirtualService refers to that is missing or different."""
     for index, name in enumerate(found.spec.gateways):
         namespace, _, short = gateway_name(name, found.metadata.namespace).partition("/")
         key = Key("Gateway", namespace, short)
@@ -104,13 +107,15 @@ def _of_subset(path: Path, destination: Destination, host: str, world: World) ->
 
 
 def _is_own(host: str, found: VirtualService, world: World) -> bool:
-    """Whether only requests to that host, which are to one of its ports, are routed to it."""
+    """Return whether only requests to that host, which are to one of its ports, are routed to
+    it."""
     hosts = {world.full(one, found) for one in found.spec.hosts}
     return found.is_delegate or (hosts == {host} and set(found.spec.gateways) <= {MESH})
 
 
 def _of_port(path: Path, destination: Destination, host: str, world: World, *, own: bool) -> Said:
-    """A destination without a port has that of the service, if it has one, or the request's."""
+    """Return a warning about a destination's port, which defaults to the service's only one, or the
+    request's."""
     ports = {number for declared in world.declared.get(host, ()) for number in declared.protocols}
     listed = ", ".join(map(str, sorted(ports)))
     wanted = destination.port.number if destination.port else None
@@ -166,7 +171,8 @@ def _of_service(found: Service, world: World) -> Said:
 
 
 def _of_gateway(found: Gateway, world: World) -> Said:
-    """Hosts that another Gateway serves on the same port of the same workloads."""
+    """Return warnings about hosts that another Gateway serves on the same port of the same
+    workloads."""
     for index, server in enumerate(found.spec.servers):
         for number, host in enumerate(server.hosts):
             others = world.served.get((server.port.number, bare_host(host)), ())
@@ -177,7 +183,7 @@ def _of_gateway(found: Gateway, world: World) -> Said:
 
 
 def _meet(one: Gateway, other: Gateway) -> bool:
-    """Whether the same workload may serve both."""
+    """Return whether the same workload may serve both."""
     mine, theirs = one.spec.selector, other.spec.selector
     return all(theirs.get(key, value) == value for key, value in mine.items())
 

@@ -12,7 +12,7 @@ from meshd.model.weight import too_many_routes, too_many_subsets
 
 
 def too_heavy(found: Object, world: World) -> str:
-    """Why; empty: it is not."""
+    """Return why an object is too heavy; empty if it is not."""
     if isinstance(found, DestinationRule) and found.spec.subsets:
         return too_many_subsets(found, _ports(world.full(found.spec.host, found), world))
     if isinstance(found, VirtualService):
@@ -30,7 +30,7 @@ def _ports(host: str, world: World) -> int:
 
 
 def _entrances(found: VirtualService, world: World) -> int:
-    """How many hosts there are, once for each port. A delegate is looked at once by itself."""
+    """Return the number of hosts, counted for each port. A delegate is looked at once by itself."""
     names = found.spec.gateways or (MESH,)
     entrances = not found.spec.hosts
     for name in names:
