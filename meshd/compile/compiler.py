@@ -15,7 +15,7 @@ import msgspec
 from envoy.config.cluster.v3 import cluster_pb2
 from google.protobuf.message import Message
 
-from meshd.compile import dns, gateway, inbound, outbound, shares
+from meshd.compile import dns, gateway, inbound, mutual_tls_timeout, outbound, shares
 from meshd.compile.acceptance import as_accepted
 from meshd.compile.clusters import (
     PlannedCluster,
@@ -312,7 +312,8 @@ def _place(workload: Workload) -> tuple[object, ...]:
     """What of it is in a listener: neither readiness, labels nor addresses, which may change as
     they like."""
     host = workload.host
-    return workload.netns, host and (host.outbound_port, host.inbound_port)
+    patience = workload.annotations.get(mutual_tls_timeout.ANNOTATION)
+    return workload.netns, host and (host.outbound_port, host.inbound_port), patience
 
 
 def _secrets_needed(service: ServiceRecord, rules: RuleSet) -> Iterator[Need]:

@@ -23,7 +23,7 @@ from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from xds.type.matcher.v3 import matcher_pb2
 
-from meshd.compile import limits, wellknown
+from meshd.compile import limits, mutual_tls_timeout, wellknown
 from meshd.compile.http import server_manager
 from meshd.compile.inbound_routes import certified_routes
 from meshd.compile.internal import handover, internal_cluster
@@ -175,7 +175,7 @@ def workload_listener(
             ],
             # The proxy of a client may have other things to do than to go on at once, so this is
             # longer than clients that wait for the server's first words would like.
-            listener_filters_timeout=seconds(options.mutual_tls_timeout),
+            listener_filters_timeout=seconds(mutual_tls_timeout.timeout(workload, options)),
             continue_on_listener_filters_timeout=True,
             filter_chain_matcher=_matcher(way),
             filter_chains=[

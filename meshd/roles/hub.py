@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from meshd import wire
-from meshd.compile import shares
+from meshd.compile import mutual_tls_timeout, shares
 from meshd.compile.compiler import Compiler
 from meshd.compile.gateway_ports import gateway_ports
 from meshd.compile.isolation import Isolating, closed
@@ -368,6 +368,7 @@ class Mesh:
             *self.work.problems,
             *filter(None, (self._unsettled, *worries)),
             *shares.problems(self.registered.values()),
+            *mutual_tls_timeout.problems(self.registered.values()),
         )
 
     def roster(self, node: str) -> tuple[Workload, ...]:

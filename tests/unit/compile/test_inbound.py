@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.compile import mutual_tls_timeout
 from meshd.compile.acceptance import as_accepted
 from meshd.compile.inbound import workload_listener
 from meshd.compile.peer_authentication import Mode, PeerPolicy
@@ -91,6 +93,27 @@ def test_a_plain_client_that_says_nothing_waits_as_long_as_the_settings_say() ->
     listener = workload_listener(WORKLOAD, IDENTITY, PORTS, policy, options)
     assert listener.listener_filters_timeout.ToTimedelta().total_seconds() == 0.25
     assert listener.continue_on_listener_filters_timeout
+
+
+def waiting(text: str) -> float:
+    workload = msgspec.structs.replace(WORKLOAD, annotations={mutual_tls_timeout.ANNOTATION: text})
+    policy = PeerPolicy(Mode.PERMISSIVE, {})
+    listener = workload_listener(workload, IDENTITY, PORTS, policy, MeshOptions())
+    return listener.listener_filters_timeout.ToTimedelta().total_seconds()
+
+
+def test_a_workload_may_say_by_itself_how_long_plain_clients_wait() -> None:
+    assert waiting("250ms") == 0.25
+    assert waiting("1m") == 60
+
+
+@pytest.mark.parametrize("text", ["", "0s", "49ms", "61s", "soon", "-1s", "1"])
+def test_what_is_no_duration_is_told_and_changes_nothing(text: str) -> None:
+    assert waiting(text) == MeshOptions().mutual_tls_timeout
+    workload = msgspec.structs.replace(WORKLOAD, annotations={mutual_tls_timeout.ANNOTATION: text})
+    (told,) = mutual_tls_timeout.problems([workload, WORKLOAD])
+    assert "meshd.io/mutual-tls-timeout" in told
+    assert WORKLOAD.uid in told
 
 
 @pytest.mark.parametrize(
