@@ -21,7 +21,7 @@ _OURS: Final = {"raw": _RAW, "mangle": _MANGLE, "nat": _NAT, "filter": 0, "secur
 """iptables' own tables and their priorities; ``delta`` looks after the order in them."""
 _BUILT_IN: Final = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 _INGRESS, _EGRESS = "ingress", "egress"
-_PREROUTING, _OUTPUT = "prerouting", "output"
+_PREROUTING, _INPUT, _OUTPUT = "prerouting", "input", "output"
 _HOOKS: Final = {
     ("ip", 0): _PREROUTING,
     ("ip6", 0): _PREROUTING,
@@ -29,6 +29,9 @@ _HOOKS: Final = {
     ("ip", 3): _OUTPUT,
     ("ip6", 3): _OUTPUT,
     ("inet", 3): _OUTPUT,
+    ("ip", 1): _INPUT,
+    ("ip6", 1): _INPUT,
+    ("inet", 1): _INPUT,
     ("inet", 5): _INGRESS,
     ("netdev", 0): _INGRESS,
     ("netdev", 1): _EGRESS,
@@ -64,7 +67,7 @@ def chains_before(chains: Sequence[Chain], rules: Sequence[Rule]) -> Iterator[tu
         by_chain.setdefault((rule.family, rule.table, rule.chain), []).append(rule)
     for chain in chains:
         hook = hook_of(chain)
-        if chain.hook is None or not hook or _is_of_iptables(chain):
+        if chain.hook is None or not hook or is_of_iptables(chain):
             continue
         for rule in _reached(chain, by_chain):
             if any(chain.hook.priority <= _LAST[one] for one in _effects(rule, hook)):
@@ -75,7 +78,8 @@ def hook_of(chain: Chain) -> str:
     return _HOOKS.get((chain.family, chain.hook.number), "") if chain.hook else ""
 
 
-def _is_of_iptables(chain: Chain) -> bool:
+def is_of_iptables(chain: Chain) -> bool:
+    """Whether it is a built-in chain of iptables."""
     priority = chain.hook.priority if chain.hook else None
     return (
         chain.family in ("ip", "ip6")
@@ -121,7 +125,8 @@ def _effects(rule: Rule, hook: str) -> set[str]:
         found.add("payload")
     if _touches_marks(rule.expressions):
         found.add("mark")
-    return found
+    # Behind our redirection only what rewrites the packet leads elsewhere.
+    return found & {"payload"} if hook == _INPUT else found
 
 
 def _is_about_others(expressions: Iterable[Expression]) -> bool:
@@ -179,7 +184,8 @@ def described(chain: Chain, rule: str) -> str:
 
 
 def marks_in(tables: Tables) -> Iterator[str]:
-    """Rules of others in tables of iptables, behind our jumps, that change marks that are ours."""
+    """Rules of others in tables of iptables, behind our jumps, that change marks that are ours, or
+    the packet itself, or leave that to a program."""
     for name in ("raw", "mangle"):
         chains = tables.get(name, {})
         waiting = [one for one in ("PREROUTING", "OUTPUT") if one in chains]
@@ -201,19 +207,22 @@ def _target(rule: str) -> str:
 
 
 def _changes_marks(rule: str) -> bool:
-    if _target(rule) == "TPROXY":
+    if _target(rule) in _WHATEVER:
         return True
     if _target(rule) not in ("MARK", "CONNMARK"):
         return False
     if found := _SET_MARK.search(rule):
         value, mask = int(found[1], 16), int(found[2] or "0xffffffff", 16)
         return bool((value | mask) & _MARK_BITS)
-    if "--restore-mark" in rule:
-        found = _NFMASK.search(rule)
-        return bool(int(found[1], 16) & _MARK_BITS) if found else True
+    for way, mask in (("--restore-mark", _NFMASK), ("--save-mark", _CTMASK)):
+        if way in rule:
+            found = mask.search(rule)
+            return bool(int(found[1], 16) & _MARK_BITS) if found else True
     return False
 
 
+_WHATEVER: Final = frozenset({"TPROXY", "NFQUEUE", "HMARK", "DNPT"})
 _TARGET: Final = re.compile(r"(?:^| )-[jg] (\S+)")
 _SET_MARK: Final = re.compile(r"--set-x?mark (0x[0-9a-f]+)(?:/(0x[0-9a-f]+))?")
 _NFMASK: Final = re.compile(r"--nfmask (0x[0-9a-f]+)")
+_CTMASK: Final = re.compile(r"--ctmask (0x[0-9a-f]+)")

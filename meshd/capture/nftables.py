@@ -16,7 +16,8 @@ from meshd.capture import nfnetlink
 
 _GETCHAIN: Final = 4
 _GETRULE: Final = 7
-_TABLE, _CHAIN_NAME, _CHAIN_HOOK = 1, 3, 4
+_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 1, 3, 4, 5
+_DROP: Final = 0
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 2, 3, 4
 _ELEMENT: Final = 1
@@ -40,6 +41,8 @@ class Chain:
     table: str
     name: str
     hook: Hook | None = None
+    drops: bool = False
+    """What no rule of it has decided, of a base chain."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,7 +107,9 @@ def _chain(family: int, found: Attributes) -> Chain:
         where = nested(found[_CHAIN_HOOK])
         (priority,) = struct.unpack(">i", where.get(_HOOK_PRIORITY, b"\0\0\0\0"))
         hook = Hook(int.from_bytes(where.get(_HOOK_NUMBER, b"")), priority)
-    return Chain(_family(family), _text(found, _TABLE), _text(found, _CHAIN_NAME), hook)
+    policy = found.get(_CHAIN_POLICY)
+    drops = policy is not None and int.from_bytes(policy) == _DROP
+    return Chain(_family(family), _text(found, _TABLE), _text(found, _CHAIN_NAME), hook, drops)
 
 
 def _rule(family: int, found: Attributes) -> Rule:

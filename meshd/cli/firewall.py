@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 
+from meshd.capture import foreign, nftables
 from meshd.capture.apply import read_tables
-from meshd.discovery import firewall
+from meshd.discovery import firewall, native_firewall
 from meshd.errors import SystemRefusedError
 
 
@@ -16,7 +19,25 @@ def remarks(ports: Collection[int]) -> tuple[str, ...]:
         found = firewall.remarks(tuple(_chains()), ports)
     except SystemRefusedError:
         found = []  # whatever is wrong with iptables, capturing says
+    with contextlib.suppress(SystemRefusedError):  # the same
+        found += native_firewall.remarks(tuple(_native_chains()), ports)
     return (*found, *firewall.saved())
+
+
+def _native_chains() -> Iterator[native_firewall.Chain]:
+    """Those of nf_tables that are not of iptables."""
+    chains, rules = nftables.chains(), nftables.rules()
+    of_iptables = {(one.family, one.table) for one in chains if foreign.is_of_iptables(one)}
+    others = [one for one in rules if (one.family, one.table) not in of_iptables]
+    texts: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for one, text in zip(others, nftables.texts_of(others), strict=True):
+        texts[one.family, one.table, one.chain].append(text)
+    for chain in chains:
+        if (chain.family, chain.table) not in of_iptables:
+            place = (chain.family, chain.table, chain.name)
+            yield native_firewall.Chain(
+                " ".join(place), tuple(texts[place]), foreign.hook_of(chain), chain.drops
+            )
 
 
 def _chains() -> Iterator[tuple[str, str, tuple[str, ...]]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from meshd.capture import foreign, nftables
+from meshd.cli import firewall
 
 _ROUND = [
     ("inet", "filter", "prerouting", -301, "tcp dport 8080 notrack"),
@@ -21,6 +22,7 @@ _ROUND = [
     ("ip", "nat", "prerouting", -110, "tcp dport 8080 redirect to :99"),
     ("ip", "filter", "prerouting", 0, "tcp dport 8080 tproxy to :99"),
     ("inet", "filter", "prerouting", -10, "tcp dport 15006 tcp dport set 99"),
+    ("inet", "filter", "input", 10, "tcp dport 15006 tcp dport set 8080"),
     ("netdev", "filter", "ingress device lo", 0, "tcp dport 8080 tcp dport set 99"),
 ]
 _HARMLESS = [
@@ -31,6 +33,7 @@ _HARMLESS = [
     ("inet", "filter", "output", -101, "tcp dport 8080 accept"),
     ("inet", "filter", "output", -101, "tcp dport 8080 drop"),
     ("inet", "filter", "output", -101, "icmp type echo-request meta mark set 0x00000001"),
+    ("inet", "filter", "input", -150, "meta mark set 0x00000539"),
     ("inet", "filter", "forward", -301, "meta mark set 0x00000539"),
     ("ip", "nat", "output", -99, "ip protocol tcp dnat to 198.18.0.1"),
 ]
@@ -83,3 +86,37 @@ def test_what_leads_nowhere_else_is_not_named(network: Any, case: Case) -> None:
 
 def test_a_chain_that_no_packet_reaches_does_not_count(network: Any) -> None:
     assert counted(network, _ROUND[0], "accept") == []
+
+
+_FIREWALL = """
+table inet firewalld {
+    chain filter_INPUT {
+        type filter hook input priority filter + 10; policy accept;
+        ct state { established, related } accept
+        jump filter_IN_public
+        reject with icmpx admin-prohibited
+    }
+    chain filter_IN_public {
+        tcp dport 22 accept
+        ip saddr 198.18.7.0/24 tcp dport { 8000-8080, 9090 } reject
+    }
+    chain filter_OUTPUT {
+        type filter hook output priority filter + 10; policy accept;
+        meta skuid 33 accept
+    }
+}
+"""
+
+
+def test_whoever_enrolls_a_service_is_told_of_rules_of_nf_tables_itself(network: Any) -> None:
+    def look() -> tuple[str, ...]:
+        subprocess.run(["nft", "-f", "-"], input=_FIREWALL, text=True, check=True)
+        own = ["-A", "INPUT", "-p", "tcp", "--dport", "8080", "-j", "DROP"]
+        subprocess.run(["iptables-nft", *own], check=True)
+        return firewall.remarks((8080,))
+
+    told = "\n".join(network.inside(look))
+    assert told.count("does not keep callers from port 8080") == 2, "once of each firewall"
+    assert "inet firewalld filter_IN_public: ip saddr 198.18.7.0/24 tcp dport" in told
+    assert "chain inet firewalld filter_INPUT lets in what it knows only" in told
+    assert "inet firewalld filter_OUTPUT: meta skuid 33 accept" in told

@@ -30,6 +30,11 @@ COMMIT
         "-j MARK --set-xmark 0x0/0xfff",
         "-j CONNMARK --set-xmark 0x111/0xffffffff",
         "-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+        "-j CONNMARK --restore-mark --nfmask 0x1 --ctmask 0xffffffff",
+        "-j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+        "-p tcp -j NFQUEUE --queue-num 0",
+        "-j HMARK --hmark-tuple src,dst --hmark-mod 10 --hmark-offset 1000",
+        "-j DNPT --src-pfx fd00::/64 --dst-pfx fd01::/64",
         "-p tcp -j TPROXY --on-port 99 --on-ip 0.0.0.0 --tproxy-mark 0x0/0x0",
     ],
 )
