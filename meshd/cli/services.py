@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from meshd import wire
+from meshd.discovery import starters
 from meshd.discovery.strays import Process, remark, running, strays
 from meshd.discovery.systemd import Systemd, Unit
 from meshd.errors import SystemRefusedError
@@ -46,7 +47,7 @@ def with_strays(
         return list(rows)
     there = processes()
     told = {
-        row.uid: remark(strays(there, row.cgroup, unit.user), row.unit)
+        row.uid: remark(strays(there, row.cgroup, unit.user, row.unit), row.unit)
         for row in rows
         if (unit := found.get(row.unit)) and unit.is_in_slice
     }
@@ -105,8 +106,10 @@ def remarks(
     lines: list[str] = []
     if unit.is_outside:
         lines.append(outside(unit.asked))
-    elif left := remark(strays(processes(), row.cgroup, unit.user), unit.asked):
+    elif left := remark(strays(processes(), row.cgroup, unit.user, unit.asked), unit.asked):
         lines.append(left)
+    if told := starters.remark(unit.asked):
+        lines.append(told)
     if unit.properties.get("IPAddressDeny"):
         lines.append(
             f"IPAddressDeny= of {unit.asked} now applies to its connections to the proxy, at "

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from meshd.discovery import starters
 from meshd.model.workload import HostService
 
 _PROC: Final = Path("/proc")
@@ -40,10 +41,13 @@ class Process:
     """In a unit for which there is no file of an administrator's."""
 
 
-def strays(processes: Mapping[int, Process], slice_: str, user: int) -> tuple[Process, ...]:
+def strays(
+    processes: Mapping[int, Process], slice_: str, user: int, unit: str = ""
+) -> tuple[Process, ...]:
     """Return processes that have left the slice. Pure.
 
-    They were started by a process in it, or by others on behalf of the unit's user.
+    They were started by a process in it, by others on behalf of the unit's user, or by the unit,
+    where its work is to start processes elsewhere.
     """
     is_own = user not in _SHARED_USERS
     return tuple(
@@ -52,6 +56,7 @@ def strays(processes: Mapping[int, Process], slice_: str, user: int) -> tuple[Pr
         if not _is_in(one, slice_)
         and (
             any(_is_in(parent, slice_) for parent in _ancestors(one, processes))
+            or starters.is_started_by(unit, one.cgroup)
             or (is_own and one.user == user and (one.transient or _UNUSUAL.fullmatch(one.cgroup)))
         )
     )
@@ -67,7 +72,9 @@ def bypasses(
         outside = {one.cgroup for one in services.values()} - {service.cgroup}
         left = (
             one
-            for one in strays(processes, service.cgroup, _user(processes, service.cgroup))
+            for one in strays(
+                processes, service.cgroup, _user(processes, service.cgroup), service.unit
+            )
             if not any(_is_in(one, cgroup) for cgroup in outside)
         )
         if text := remark(left, service.unit or f"cgroup {service.cgroup}"):
