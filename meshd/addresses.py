@@ -36,6 +36,8 @@ _GROUPS: Final = 0x10 | 0x40 | 0x100 | 0x400
 """Addresses and routes of either family."""
 _RULE_GROUPS: Final = 0x80 | 0x40000
 """Rules that choose between routing tables, of either family."""
+_OF_PROBES: Final = ipaddress.ip_network("fd16:9254:7127:1337::/64")
+"""Nobody is known by an address of these."""
 _LOOPBACK: Final = 1
 """The index of its interface in any namespace."""
 _GATHER: Final = 0.05
@@ -162,7 +164,9 @@ def read(kind: int, body: bytes) -> Iterator[Address]:
         (flags,) = struct.unpack("=I", more)
     raw = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS) or b""
     if len(raw) in _BYTES and scope == 0 and not flags & _UNUSABLE:
-        yield Address(str(ipaddress.ip_address(raw)), interface)
+        address = ipaddress.ip_address(raw)
+        if address not in _OF_PROBES:
+            yield Address(str(address), interface)
 
 
 def _attributes(part: bytes) -> Iterator[tuple[int, bytes]]:

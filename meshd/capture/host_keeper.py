@@ -26,6 +26,7 @@ from meshd.capture import (
     cgroups,
     excess,
     fingerprint,
+    inbound_probe,
     inside,
     interruption,
     locks,
@@ -37,7 +38,9 @@ from meshd.capture.events import RuleEvents
 from meshd.capture.fingerprint import Fingerprint
 from meshd.capture.host_rules import HostWorkload
 from meshd.capture.hosted import host_workload, without_conflicts
+from meshd.capture.inbound_probe import Verdict
 from meshd.capture.limited import Limited
+from meshd.capture.outpost import Outpost
 from meshd.capture.probe import listens_here, probe_here
 from meshd.errors import MeshdError, SystemRefusedError
 from meshd.model.workload import (
@@ -58,7 +61,6 @@ _LONGEST_RETRY: Final = 10.0
 _FAILURES_TO_OPEN: Final = 4
 """Failed probes in a row after which a service that fails open does."""
 _PROBES_AT_ONCE: Final = 4
-_UNSEEN: Final = "from the host itself nothing can be sent to its service as from outside"
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +109,7 @@ class HostKeeper:
         """When it was seen that somebody else had changed rules; 0: it was not."""
         self._interruptions = Interruptions()
         self._preceding = interruption.Precedence()
+        self._outpost = Outpost()
         self._task: asyncio.Task[None] | None = None
 
     def place(self, placements: Mapping[str, Placement]) -> None:
@@ -128,6 +131,7 @@ class HostKeeper:
             self._routing.close()
         if self._limited:
             self._limited.close()
+        self._outpost.close()
         if self._claim:
             self._claim.release()
 
@@ -286,11 +290,12 @@ class HostKeeper:
         asked = [uid for uid in probed if not wrong[uid] and self._fail_open]
         unanswered = await asyncio.gather(*(self._look_up(captured[uid]) for uid in asked))
         mute = dict(zip(asked, unanswered, strict=True))
+        sent = await self._send(captured[uid] for uid in probed if not wrong[uid])
         self._outside = await self._look_outside(uid for uid in probed if not wrong[uid])
         for uid in sorted(self._wanted):
             problem = wrong.get(uid, "")
             if uid in captured:
-                seen = self._captured(uid, problem, mute.get(uid, ""))
+                seen = self._captured(uid, problem, mute.get(uid, ""), sent.get(uid, Verdict()))
                 self._say(uid, seen)
                 await self._count(captured[uid], problem if captured[uid].cgroup_id else "")
                 host = self._wanted[uid].workload.host
@@ -299,13 +304,19 @@ class HostKeeper:
             elif uid not in self._unprotected:
                 self._say(uid, Observation(uid, Stage.PINNED, problem=problem))
 
-    def _captured(self, uid: str, problem: str, unanswered: str) -> Observation:
+    def _captured(self, uid: str, problem: str, unanswered: str, inbound: Verdict) -> Observation:
         if unanswered and uid in self._names_open:
             text = unprotected.queries(unanswered)
             return Observation(uid, Stage.CAPTURED, problem=text, unprotected=True)
-        problem = problem or unanswered or self._preceding.problem or self._outside.get(uid, "")
-        unseen = "" if problem else _UNSEEN
-        return Observation(uid, Stage.CAPTURED, not problem, problem, unseen=unseen)
+        problem = problem or unanswered or inbound.problem or self._preceding.problem
+        problem = problem or self._outside.get(uid, "")
+        return Observation(uid, Stage.CAPTURED, not problem, problem, unseen=inbound.unseen)
+
+    async def _send(self, ones: Iterable[HostWorkload]) -> Mapping[str, Verdict]:
+        """Return what the inbound probes have shown, by uid."""
+        if not self._wanted:
+            self._outpost.close()
+        return await inbound_probe.probe_each(self._outpost, addresses.preferred(), tuple(ones))
 
     async def _look_outside(self, uids: Iterable[str]) -> Mapping[str, str]:
         hosts = {uid: self._wanted[uid].workload.host for uid in uids}

@@ -14,14 +14,16 @@ import dataclasses
 import random
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from meshd import addresses
 from meshd.capture import inside, listening, reach
 from meshd.capture.conntrack import Connections, End, Flow
+from meshd.capture.host_service import HostWorkload
 from meshd.capture.options import CaptureOptions
+from meshd.capture.outpost import SOURCES, Outpost
 from meshd.errors import MeshdError
 from meshd.model.interception import DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, REFUSING_PORT
 
@@ -85,6 +87,32 @@ async def probe(
     return combined([*asked[: len(known_by)], *bare])
 
 
+async def probe_each(
+    outpost: Outpost, known_by: Sequence[str], ones: Sequence[HostWorkload]
+) -> dict[str, Verdict]:
+    """Probe services of the host, all at once; return the verdicts by uid."""
+    verdicts = await asyncio.gather(*(_probe_host(outpost, known_by, one) for one in ones))
+    return {one.uid: found for one, found in zip(ones, verdicts, strict=True)}
+
+
+async def _probe_host(outpost: Outpost, known_by: Sequence[str], one: HostWorkload) -> Verdict:
+    """As ``probe``, of a service of the host: only what it declares is captured."""
+    if not one.ports:
+        return Verdict()
+    try:
+        outpost.open()
+        with contextlib.closing(Connections()) as connections:
+            verdicts: list[Verdict] = []
+            for address in known_by:
+                way = Way(SOURCES[6 if ":" in address else 4], address)
+                refused = way.version == 6 and not one.options.ipv6
+                expected = REFUSING_PORT if refused else one.inbound_port
+                verdicts.append(await _try(way, one.ports, connections, expected, outpost.entered))
+            return combined(verdicts) if verdicts else Verdict(unseen="the host has no address")
+    except (MeshdError, OSError) as error:
+        return Verdict(unseen=f"it cannot be probed from outside: {error}")
+
+
 def combined(verdicts: Sequence[Verdict]) -> Verdict:
     """Pure. What nothing is known of hides nothing that is known."""
     problem, unseen = (
@@ -119,7 +147,10 @@ async def _ask(
 ) -> Verdict:
     try:
         way = await _way_to(address, interfaces, options)
-        return way if isinstance(way, Verdict) else await _try(way, ports, connections, options)
+        if isinstance(way, Verdict):
+            return way
+        expected = INBOUND_PORT if options.ipv6 or way.version == 4 else REFUSING_PORT
+        return await _try(way, ports, connections, expected)
     except (MeshdError, OSError) as error:
         return Verdict(unseen=f"{address} cannot be probed: {error}")
 
@@ -147,12 +178,18 @@ async def _way_to(
 
 
 async def _try(
-    way: Way, ports: Sequence[int], connections: Connections, options: CaptureOptions
+    way: Way,
+    ports: Sequence[int],
+    connections: Connections,
+    expected: int,
+    place: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Verdict:
-    expected = INBOUND_PORT if options.ipv6 or way.version == 4 else REFUSING_PORT
+    """``place``: where it is sent from; this namespace, unless it is said."""
     known: dict[int, Verdict] = {}
     for _ in range(_TRIES):
-        with _Sender(way) as sender:
+        with place():
+            opened = _Sender(way)
+        with opened as sender:
             for port in (waiting := [port for port in ports if port not in known]):
                 sender.send(port)
             for wait in _WAITS:
@@ -163,9 +200,17 @@ async def _try(
                         known[port] = found
                 if len(known) == len(ports):
                     return combined([known[port] for port in ports])
+        if others := [port for port in sorted(sender.answers) if port not in ports]:
+            return combined([*known.values(), *(_elsewhere(way, port) for port in others)])
     silent = ", ".join(str(port) for port in ports if port not in known)
     unseen = f"{way.address} does not answer on {silent}; a rule of others may drop what comes"
     return combined([*known.values(), Verdict(unseen=unseen)])
+
+
+def _elsewhere(way: Way, port: int) -> Verdict:
+    """What was changed before it was tracked: nobody changes the answers back."""
+    to = End(way.address, port)
+    return Verdict(f"inbound probe: connections to {way.address} are taken past the proxy, to {to}")
 
 
 def _judge(sender: _Sender, port: int, connections: Connections, expected: int) -> Verdict | None:

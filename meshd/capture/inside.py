@@ -65,17 +65,44 @@ def entered(path: Path) -> Generator[None]:
     """Have this thread in the namespace within the block, which must not await."""
     target = open_namespace(path)
     try:
-        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _enter(target)
-            try:
-                yield
-            finally:
-                _enter(own)
-        finally:
-            os.close(own)
+        with entered_by(target):
+            yield
     finally:
         os.close(target)
+
+
+@contextlib.contextmanager
+def entered_by(descriptor: int) -> Generator[None]:
+    """As ``entered``, into the namespace that is open already."""
+    own = _open_own()
+    try:
+        _enter(descriptor)
+        try:
+            yield
+        finally:
+            _enter(own)
+    finally:
+        os.close(own)
+
+
+def new_namespace() -> int:
+    """A descriptor of a network namespace with nothing in it, which lives as long as that is open.
+    Raises SystemRefusedError."""
+    own = _open_own()
+    try:
+        if _libc.unshare(_CLONE_NEWNET) != 0:
+            reason = os.strerror(ctypes.get_errno())
+            raise SystemRefusedError(f"cannot make a network namespace: {reason}")
+        try:
+            return _open_own()
+        finally:
+            _enter(own)
+    finally:
+        os.close(own)
+
+
+def _open_own() -> int:
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def cookie_of(path: Path) -> int:

@@ -25,7 +25,7 @@ def remarks(ports: Collection[int]) -> tuple[str, ...]:
 
 
 def _native_chains() -> Iterator[native_firewall.Chain]:
-    """Those of nf_tables that are not of iptables."""
+    """Yield the chains of nf_tables that are not iptables' own."""
     chains, rules = nftables.chains(), nftables.rules()
     of_iptables = {(one.family, one.table) for one in chains if foreign.is_of_iptables(one)}
     others = [one for one in rules if (one.family, one.table) not in of_iptables]

@@ -39,7 +39,7 @@ class Chain:
 
 
 def remarks(chains: Iterable[Chain], ports: Collection[int]) -> list[str]:
-    """``ports``: what the service declares. A line each."""
+    """Return a line for each remark. ``ports``: what the service declares."""
     found: dict[str, None] = {}
     for chain in chains:
         for rule in chain.rules:
@@ -81,7 +81,7 @@ def _of_rule(chain: Chain, rule: str, ports: Collection[int]) -> Iterator[str]:
 
 
 def _refused(rule: str) -> set[int]:
-    """The ports that a rule drops or rejects."""
+    """Return the ports that a rule drops or rejects."""
     refused: set[int] = set()
     for found in _VERDICTS.finditer(rule):
         for part in found["listed"].split(","):

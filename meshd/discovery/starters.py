@@ -30,12 +30,12 @@ _STARTERS: Final = (
 
 
 def started_by(unit: str) -> str:
-    """What the unit starts elsewhere, for people; empty: it is not known to."""
+    """Return what the unit starts elsewhere, for people; empty if nothing is known."""
     return next((what for name, what, _ in _STARTERS if re.fullmatch(name, unit)), "")
 
 
 def is_started_by(unit: str, cgroup: str) -> bool:
-    """Whether what is in the cgroup was started by the unit. ``cgroup``: with a slash before it."""
+    """Return whether the unit started what is in the cgroup, whose path begins with a slash."""
     return any(
         where and re.fullmatch(name, unit) and re.fullmatch(where, cgroup)
         for name, _, where in _STARTERS
@@ -43,7 +43,7 @@ def is_started_by(unit: str, cgroup: str) -> bool:
 
 
 def remark(unit: str) -> str:
-    """What whoever enrolls it is to know; empty: nothing."""
+    """Return what to tell whoever enrolls the unit; empty if there is nothing."""
     what = started_by(unit)
     if not what:
         return ""

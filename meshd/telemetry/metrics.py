@@ -49,6 +49,7 @@ def _families(facts: Facts, costs: Mapping[int, Cost], trust_domain: str) -> Ite
     yield _workloads(facts.workloads)
     yield _proven(facts.workloads)
     yield _unprotected(facts.workloads)
+    yield _proven_inbound(facts.workloads)
     yield from _interruptions(facts.workloads)
     yield _dropped(facts.workloads)
     yield _certificates(facts.workloads, trust_domain)
@@ -92,6 +93,18 @@ def _proven(rows: Iterable[wire.WorkloadStatus]) -> Metric:
     )
     for row in rows:
         family.add_metric([row.namespace, row.workload], int(row.proven))
+    return family
+
+
+def _proven_inbound(rows: Iterable[wire.WorkloadStatus]) -> Metric:
+    family = GaugeMetricFamily(
+        "meshd_workload_inbound_proven",
+        "1 when a probe from the host has been seen to reach the workload's proxy, 0 also where"
+        " none can be sent.",
+        labels=["namespace", "workload"],
+    )
+    for row in rows:
+        family.add_metric([row.namespace, row.workload], int(row.proven and not row.unseen))
     return family
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import subprocess
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Watched:
         bypasses: Callable[[Mapping[str, HostService]], Mapping[str, str]] = lambda _: {},
     ) -> None:
         self.seen: dict[str, Observation] = {}
+        self.unseen = ""
         self._news = asyncio.Event()
         self.keeper = HostKeeper(
             SETTINGS, note, self._observe, fail_open=fail_open, bypasses=bypasses
@@ -60,6 +62,7 @@ class Watched:
     def _observe(self, uid: str, seen: Observation | None) -> None:
         if seen:
             self.seen[uid] = msgspec.structs.replace(seen, unseen="")
+            self.unseen = seen.unseen
         else:
             self.seen.pop(uid, None)
         self._news.set()
@@ -334,3 +337,56 @@ def test_without_a_proxy_the_policy_decides(
         await watched.keeper.close()
 
     run(network, scenario)
+
+
+_REDIRECT = """
+table inet theirs {
+    chain base {
+        type filter hook prerouting priority -301;
+        iifname "meshd-probe" tcp dport 8081 %s
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("rule", ["notrack", "tcp dport set 8082"])
+def test_a_service_is_proven_only_while_what_it_is_sent_from_outside_reaches_the_proxy(
+    network: Any, cgroup: str, tmp_path: Path, rule: str
+) -> None:
+    def nft(text: str) -> None:
+        subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path / "note")
+        with contextlib.ExitStack() as opened:
+            for port in (8081, 8082, 15102):
+                for any_address in ("0.0.0.0", "::"):
+                    opened.enter_context(listening(any_address, port))
+            async with await proxy():
+                watched.keeper.place(placement(cgroup))
+                await watched.sees(lambda seen: bool(seen and seen.proven and not watched.unseen))
+                nft(_REDIRECT % rule)
+                await watched.sees(lambda seen: bool(seen and "past the proxy" in seen.problem))
+                nft("delete table inet theirs")
+                await watched.sees(lambda seen: bool(seen and seen.proven and not watched.unseen))
+                assert "meshd-probe" in interfaces()
+                watched.keeper.place({})
+                await watched.sees(lambda seen: seen is None)
+                await becomes(lambda: "meshd-probe" not in interfaces())
+            await watched.keeper.close()
+
+    run(network, scenario)
+
+
+def interfaces() -> set[str]:
+    return {name for _, name in socket.if_nameindex()}
+
+
+def listening(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = socket.socket(family, socket.SOCK_STREAM)
+    if family == socket.AF_INET6:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    server.bind((address, port))
+    server.listen()
+    return server

@@ -35,6 +35,10 @@ def test_what_others_cannot_use_is_none(scope: int, flags: int) -> None:
     assert not list(read(NEWADDR, body("fd00:198::1", scope=scope, flags=flags)))
 
 
+def test_nobody_is_known_by_an_address_of_the_probes_own_wire() -> None:
+    assert not list(read(NEWADDR, body("fd16:9254:7127:1337::7c")))
+
+
 def test_other_messages_are_about_no_address() -> None:
     assert not list(read(24, body("198.18.0.1")))
 

@@ -39,7 +39,7 @@ FACTS = Facts(
     workloads=(
         row("a", interruptions=INTERRUPTED, dropped=DroppedConnections(7, 2, "it opens more")),
         row("b", proven=False),
-        row("c", certificate_expires=None),
+        row("c", certificate_expires=None, unseen="no wire leads there"),
     ),
     proxies=(
         wire.ProxyStatus("dns-0", True, True, pool=Pool.DNS),
@@ -77,6 +77,12 @@ def test_workloads_are_counted_by_how_far_they_are(state: str, count: int) -> No
 def test_each_workload_says_whether_it_is_proven() -> None:
     assert value("meshd_workload_proven", namespace="default", workload="a") == 1
     assert value("meshd_workload_proven", namespace="default", workload="b") == 0
+
+
+def test_each_workload_says_whether_what_it_is_sent_has_been_seen_to_reach_the_proxy() -> None:
+    for name, proven in {"a": 1, "b": 0, "c": 0}.items():
+        labels = {"namespace": "default", "workload": name}
+        assert value("meshd_workload_inbound_proven", **labels) == proven
 
 
 def test_what_took_a_workload_out_of_the_mesh_is_counted_with_the_program_and_the_seconds() -> None:
