@@ -73,7 +73,7 @@ def entered(path: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def entered_by(descriptor: int) -> Generator[None]:
-    """As ``entered``, into the namespace that is open already."""
+    """Enter the open namespace within the block, which must not await."""
     own = _open_own()
     try:
         _enter(descriptor)
@@ -86,8 +86,10 @@ def entered_by(descriptor: int) -> Generator[None]:
 
 
 def new_namespace() -> int:
-    """A descriptor of a network namespace with nothing in it, which lives as long as that is open.
-    Raises SystemRefusedError."""
+    """Make an empty network namespace, which lives as long as the returned descriptor is open.
+
+    Raises SystemRefusedError.
+    """
     own = _open_own()
     try:
         if _libc.unshare(_CLONE_NEWNET) != 0:

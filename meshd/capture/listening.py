@@ -24,7 +24,7 @@ _FOUND: Final = struct.Struct(">B3xHxx16s")
 
 
 def ports() -> frozenset[int]:
-    """Those bound to a loopback address are not among them. None where the kernel does not tell."""
+    """Return them, but for those bound to a loopback address; none if the kernel does not tell."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for family in (socket.AF_INET, socket.AF_INET6):

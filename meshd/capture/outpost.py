@@ -54,13 +54,13 @@ class Outpost:
 
     @contextlib.contextmanager
     def entered(self) -> Generator[None]:
-        """This thread is there within the block, which must not await."""
+        """Enter the namespace within the block, which must not await."""
         with inside.entered_by(self._descriptor):
             yield
 
 
 def _host_batch(namespace: int) -> str:
-    """It is for nobody else: no multicast, no address that the host is known by."""
+    """Return what makes the wire, without multicast or an address by which the host is known."""
     return f"""\
 link add {INTERFACE} type veth peer name {_OUTSIDE} netns /proc/self/fd/{namespace}
 address add {_HOSTS[4]}/{_LENGTH[4]} dev {INTERFACE} scope link
