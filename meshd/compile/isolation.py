@@ -9,12 +9,12 @@ it is about with it, because without its TLS settings they would be spoken to in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from meshd.compile.compiler import Compiled
-from meshd.compile.heavy import Heavy, Weighing
+from meshd.compile.heavy import Weighing
 from meshd.compile.hosts import covers, resolve
 from meshd.errors import InvalidInputError
 from meshd.model.pool import Pool
