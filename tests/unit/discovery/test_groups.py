@@ -312,7 +312,7 @@ async def test_the_checker_tells_each_change_and_remembers_over_restarts(tmp_pat
     healthy.touch()
     assert not checker.is_healthy("a")
     checker.check({"a": (workload(uid="a"), probe)})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await told.get()
         assert checker.is_healthy("a")
         await checker.close()

@@ -24,7 +24,7 @@ from meshd.xds import server as xds
 from meshd.xds.resources import CLUSTER, Resources, pack
 from tests.ads import delta_stream
 
-_DEADLINE = 10.0
+_DEADLINE = 60.0
 _ALICE = "spiffe://cluster.local/ns/mesh/sa/alice"
 _GATEWAY = "kubernetes://mesh/shop"
 _NAMES = st.sampled_from([_ALICE, "ROOTCA", "unidentified", _GATEWAY, f"{_GATEWAY}-cacert"])

@@ -23,7 +23,7 @@ from tests.ads import delta_stream, whole_stream
 _TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 _SDS = "/envoy.service.secret.v3.SecretDiscoveryService"
 _ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
-_DEADLINE = 10.0
+_DEADLINE = 60.0
 
 
 def _certificate(name: str, version: str) -> Secret:
@@ -77,7 +77,7 @@ async def _stream(directory: Path, method: str = f"{_SDS}/DeltaSecrets") -> Asyn
 
 def _run(scenario: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await scenario()
 
     asyncio.run(bounded())

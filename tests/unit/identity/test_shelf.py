@@ -117,7 +117,7 @@ def test_after_a_restart_without_the_server_the_same_certificate_is_served(
             service.allow([])  # what the mesh role says before any pod has come back
             service.allow([WEB])
         task = asyncio.create_task(service.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while WEB.uri not in (told[-1].served if told else {}):  # noqa: ASYNC110
                 await asyncio.sleep(0)
         task.cancel()

@@ -14,7 +14,7 @@ from meshd.roles.kept_file import KeptFile
 
 
 async def until(path: Path, content: bytes) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not path.is_file() or path.read_bytes() != content:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
@@ -36,12 +36,12 @@ def test_the_newest_is_written_as_soon_as_it_can_be_and_trouble_is_told_once(
         path.mkdir()
         for state[0] in (b"two", b"three"):
             kept.touch()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not kept.problem:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
         path.rmdir()
         await until(path, b"three")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while kept.problem:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         task.cancel()

@@ -10,7 +10,7 @@ from meshd.roles import resolving
 from meshd.roles.resolving import Resolving
 from meshd.settings import MeshSettings, Paths
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def test_resolvers_of_which_some_are_late_each_time_are_heard_in_the_end(

@@ -13,7 +13,7 @@ import pytest
 
 from meshd.supervisor.datagrams import turn_away
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 OTHER = """
 import socket, sys
 family, host, port = socket.AddressFamily(int(sys.argv[1])), sys.argv[2], int(sys.argv[3])

@@ -35,7 +35,7 @@ def running(request: pytest.FixtureRequest, home: Home) -> Iterator[Entry]:
     """No dnsmasq, but something that is called as it is."""
     words = arguments(request.param, SETTINGS.mesh, home.paths.resolver_run)
     with subprocess.Popen(["sh", "-c", "read x", "sh", *words], stdin=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while command_line(process.pid)[-2:-1] != words[-1:]:
             assert time.monotonic() < deadline
         identity = identify(process.pid)

@@ -78,7 +78,7 @@ def serving(paths: Paths, look: Callable[[str], Awaitable[None]], *, alone: bool
 
 
 async def port(paths: Paths) -> int:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 return int(paths.telemetry_port.read_text())
@@ -90,7 +90,7 @@ async def get(url: str) -> tuple[int, str, str]:
 
     def ask() -> tuple[int, str, str]:
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310
                 return answer.status, answer.headers["content-type"], answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -20,15 +20,10 @@ import pytest
 
 from meshd.testbed import bookinfo
 from meshd.testbed.images import read_image_map
+from tests.ports import free_port
+from tests.waiting import PATIENCE
 
 HOME = Path(bookinfo.__file__).parent
-PATIENCE = 10.0
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -49,6 +44,7 @@ def running(program: str, *arguments: str, **environment: str) -> Generator[int]
                     break
                 assert process.poll() is None, f"{program} ended"
                 assert time.monotonic() < deadline, f"{program} does not listen"
+                time.sleep(0.02)
             yield port
         finally:
             process.kill()

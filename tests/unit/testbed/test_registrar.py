@@ -15,7 +15,7 @@ from meshd.model.workload import Workload
 from meshd.testbed import registrar
 from meshd.testbed.registrar import Registrar
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @dataclasses.dataclass

@@ -40,7 +40,7 @@ from meshd.xds.resources import Resources
 TD = "cluster.local"
 URL = "test/v1/Thing"
 OTHER = "test/v1/Other"
-PATIENCE = 10.0
+PATIENCE = 60.0
 WEB = Workload(uid="web", name="web", namespace="shop", netns="/x", service_account="web")
 
 
@@ -616,5 +616,5 @@ async def test_without_a_certificate_nobody_is_answered(mesh: Mesh) -> None:
         plain = grpc.ssl_channel_credentials(roots)
         async with grpc.aio.secure_channel(mesh.server, plain, options=options) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as error:
-                await channel.unary_unary(istio_ca.METHOD)(b"", timeout=5)
+                await channel.unary_unary(istio_ca.METHOD)(b"", timeout=60)
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -21,7 +21,7 @@ from meshd.xds.resources import CLUSTER, LISTENER, Resources, pack
 from meshd.xds.server import Server
 from tests.ads import delta_stream, whole_stream
 
-_DEADLINE = 10.0
+_DEADLINE = 60.0
 
 
 def _run(scenario: Callable[[Path], Awaitable[None]], path: Path) -> None:
