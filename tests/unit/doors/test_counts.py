@@ -5,9 +5,9 @@ Calls are counted and not seconds, so that the same is found on any machine.
 
 from __future__ import annotations
 
+import cProfile
 import itertools
 import json
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -34,6 +34,7 @@ _LINEAR: Final = 2.06
 """Twice as many may add so many times the calls that half as many added."""
 _FEW: Final = 1000
 """Calls that an entry of any kind costs at the door before it is refused, at most."""
+_BOUNDED: Final = ("HTTP ports", "subsets", "labels", "hosts", "hosts of an entry", "endpoints")
 _ENTERS: Final = {door.name: door.enter for door in DOORS}
 
 
@@ -42,14 +43,8 @@ def _text(objects: list[dict[str, Any]]) -> bytes:
 
 
 def _calls(door: str, data: bytes, *, refused: bool = False) -> int:
-    count = 0
-
-    def note(_frame: object, event: str, _argument: object) -> None:
-        nonlocal count
-        count += event in {"call", "c_call"}
-
-    before = sys.getprofile()
-    sys.setprofile(note)
+    profile = cProfile.Profile()
+    profile.enable()
     try:
         _ENTERS[door](data)
     except InvalidInputError:
@@ -57,8 +52,8 @@ def _calls(door: str, data: bytes, *, refused: bool = False) -> int:
     else:
         assert not refused
     finally:
-        sys.setprofile(before)
-    return count
+        profile.disable()
+    return sum(one.callcount for one in profile.getstats())
 
 
 def _assert_linear(door: str, inputs: list[bytes]) -> None:
@@ -73,7 +68,7 @@ def test_twice_as_many_cost_twice_as_much(make: Make) -> None:
     _assert_linear("manifest", [_text(make(size)) for size in _SIZES])
 
 
-@pytest.mark.parametrize("name", [*MANY, *TOGETHER])
+@pytest.mark.parametrize("name", [*_BOUNDED, *TOGETHER])
 def test_more_than_is_taken_is_refused_before_anything_is_made_of_it(name: str) -> None:
     count = 4100 if name.startswith("endpoints") else 1100
     data = _text({**MANY, **TOGETHER}[name](count))
