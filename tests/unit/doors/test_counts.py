@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SIZES: Final = (8, 16, 32)
-_LINEAR: Final = 2.06
+_LINEAR: Final = 2.055
 """Twice as many may add so many times the calls that half as many added."""
 _FEW: Final = 1000
 """Calls that an entry of any kind costs at the door before it is refused, at most."""
