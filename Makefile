@@ -27,10 +27,10 @@ help:
 	@awk -F': |## ' '/^[a-z-]+:.*## /{printf "  make %-13s%s\n", $$1, $$3}' $(MAKEFILE_LIST)
 
 demo: setup-demo ## a node with Bookinfo, the tutorial step by step; Ctrl-C ends it
-	@.ci/reachable $(BIN)/python -m meshd.testbed.demo
+	@.ci/reachable $(BIN)/python -m meshd.demo.tutorial
 
 demo-once: setup-demo ## the same without staying; fails if a step did not give what it must
-	@.ci/reachable $(BIN)/python -m meshd.testbed.demo --once
+	@.ci/reachable $(BIN)/python -m meshd.demo.tutorial --once
 
 test: setup-test ## the whole suite, root parts and real Envoy included
 	@.ci/reachable $(BIN)/pytest $(LANES) tests --ignore=tests/vagrant

@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _check() -> int:
-    from meshd.errors import MeshdError  # noqa: PLC0415
+    from meshd.base.errors import MeshdError  # noqa: PLC0415
     from meshd.settings import Paths, load  # noqa: PLC0415
     from meshd.supervisor.limits import warnings  # noqa: PLC0415
 

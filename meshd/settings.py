@@ -16,13 +16,13 @@ from typing import Final, Literal
 
 import msgspec
 
-from meshd.errors import InvalidInputError
-from meshd.manifest import decode, read_documents
-from meshd.model.base import Duration
+from meshd.api.base import Duration
+from meshd.api.values import Label, Locality, Name, NodeName, Port, PortNumber
+from meshd.api.yaml import decode, read_documents
+from meshd.base.errors import InvalidInputError
+from meshd.base.numbers import whole
 from meshd.model.capacity import Capacity
-from meshd.model.numbers import whole
 from meshd.model.snapshot import MeshOptions
-from meshd.model.workload import Label, Locality, Name, NodeName, Port, PortNumber
 
 _IPV6: Final = Path("/proc/net/if_inet6")
 

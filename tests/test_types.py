@@ -31,7 +31,7 @@ CORRECT: Final = (
 IMPORTS: Final = (
     "from envoy.config.cluster.v3 import cluster_pb2",
     "from envoy.config.route.v3 import route_components_pb2",
-    "from meshd.compile import wellknown",
+    "from meshd.compile.envoy import wellknown",
     "from meshd.protos import on_demand_secret_pb2",
 )
 

@@ -13,7 +13,7 @@ nodes=($*)
 END
 cat >>/usr/local/sbin/bookinfo <<'END'
 python=/opt/meshd/bin/python
-bookinfo=$("$python" -c 'import meshd.testbed.bookinfo as found; print(found.__path__[0])')
+bookinfo=$("$python" -c 'import meshd.demo.bookinfo as found; print(found.__path__[0])')
 declare -A parts=(
     [server]="productpage-v1"
     [agent-1]="details-v1 ratings-v1"

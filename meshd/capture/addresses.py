@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshd import addresses
-from meshd.capture import inside
-from meshd.capture.followed import Followed
-from meshd.capture.namespaces import Pin
+from meshd.base import own_addresses
+from meshd.capture.pods.followed import Followed
+from meshd.capture.pods.namespaces import Pin
+from meshd.capture.rules import inside
 
 
 class Addresses:
@@ -18,7 +18,7 @@ class Addresses:
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
-        self._followed = Followed(lambda: addresses.Watch(self._stale, rules=True))
+        self._followed = Followed(lambda: own_addresses.Watch(self._stale, rules=True))
         self._now: tuple[str, ...] | None = None
 
     def follow(self, pin: Pin | None) -> None:
@@ -31,7 +31,7 @@ class Addresses:
     def now(self) -> tuple[str, ...]:
         if self._now is None and (pin := self._followed.pin):
             with inside.entered(pin.path):
-                self._now = addresses.preferred()
+                self._now = own_addresses.preferred()
         return self._now or ()
 
     def _stale(self) -> None:

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 
-from meshd import channel, wire
-from meshd.capture.keeper import Keeper
-from meshd.capture.namespaces import Pins
-from meshd.errors import InvalidInputError, UnreachableError
+from meshd import wire
+from meshd.base.errors import InvalidInputError, UnreachableError
+from meshd.capture.pods.keeper import Keeper
+from meshd.capture.pods.namespaces import Pins
 from meshd.model.workload import HostService
 from meshd.settings import CaptureSettings
+from meshd.wire import channel
 
 
 class CaptureService:

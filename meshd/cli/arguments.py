@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from meshd.model.base import Duration
+from meshd.api.base import Duration
 
 DEFAULT_TIMEOUT: Final = Duration(30)
 """Of ``--wait``."""

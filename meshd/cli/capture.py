@@ -13,22 +13,23 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from meshd.capture import apply as capture
-from meshd.capture import hold as holding
-from meshd.capture import inside
-from meshd.capture.host_rules import HostWorkload
-from meshd.capture.hosted import host_workload
-from meshd.capture.options import CaptureOptions, options_for
-from meshd.capture.probe import listens_here
+from meshd.base.errors import InvalidInputError, MeshdError
+from meshd.capture.host import hold as holding
+from meshd.capture.host.hosted import host_workload
+from meshd.capture.host.rules import HostWorkload
+from meshd.capture.probes.outbound import listens_here
+from meshd.capture.rules import apply as capture
+from meshd.capture.rules import inside
+from meshd.capture.rules.options import CaptureOptions, options_for
 from meshd.cli import release
 from meshd.cli.arguments import Output, OutputOption
 from meshd.cli.output import emit, is_for_scripts, tell, warn
 from meshd.cli.preparing import prepare_all
-from meshd.discovery import host_services, workloads
-from meshd.discovery.held_starts import HeldStarts
-from meshd.errors import InvalidInputError, MeshdError
 from meshd.model.workload import Placement, Stage, Workload
 from meshd.settings import CaptureSettings, Paths, Settings, load
+from meshd.workloads import record as workloads
+from meshd.workloads.host import host_services
+from meshd.workloads.host.held_starts import HeldStarts
 
 app: Final = typer.Typer(
     no_args_is_help=True, help="The redirecting rules of one network namespace, without the daemon."

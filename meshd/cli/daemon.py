@@ -7,8 +7,9 @@ import dataclasses
 from pathlib import Path
 from typing import Final, TypeVar
 
-from meshd import channel, wire
-from meshd.errors import MeshdError, UnreachableError
+from meshd import wire
+from meshd.base.errors import MeshdError, UnreachableError
+from meshd.wire import channel
 
 T = TypeVar("T", bound=wire.Message)
 

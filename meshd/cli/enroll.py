@@ -14,8 +14,12 @@ from typing import Annotated, Final
 import typer
 
 from meshd import wire
-from meshd.capture.namespaces import Pins
-from meshd.capture.never_captured import NEVER_INBOUND_PORTS
+from meshd.api import checked
+from meshd.api.base import Duration
+from meshd.api.read import label_problem, subdomain_problem
+from meshd.base.errors import InvalidInputError, SystemRefusedError
+from meshd.capture.pods.namespaces import Pins
+from meshd.capture.rules.never_captured import NEVER_INBOUND_PORTS
 from meshd.cli import firewall, services
 from meshd.cli.arguments import (
     DEFAULT_TIMEOUT,
@@ -30,14 +34,10 @@ from meshd.cli.output import emit, is_for_scripts, tell, warn
 from meshd.cli.place import Place, named
 from meshd.cli.ports import PortWish, parse_port
 from meshd.cli.preparing import prepare
-from meshd.config.read import label_problem, subdomain_problem
-from meshd.discovery.firewall import saved
-from meshd.discovery.systemd import Systemd
-from meshd.errors import InvalidInputError, SystemRefusedError
-from meshd.model import checked
-from meshd.model.base import Duration
 from meshd.model.workload import NamedPort, Workload
 from meshd.settings import Paths
+from meshd.workloads.host.firewall import saved
+from meshd.workloads.host.systemd import Systemd
 
 _LEAVING: Final = 30.0
 """Seconds for a workload to be let go."""

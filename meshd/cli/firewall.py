@@ -6,10 +6,10 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 
-from meshd.capture import foreign, nftables
-from meshd.capture.apply import read_tables
-from meshd.discovery import firewall, native_firewall
-from meshd.errors import SystemRefusedError
+from meshd.base.errors import SystemRefusedError
+from meshd.capture.rules import foreign, nftables
+from meshd.capture.rules.apply import read_tables
+from meshd.workloads.host import firewall, native_firewall
 
 
 def remarks(ports: Collection[int]) -> tuple[str, ...]:

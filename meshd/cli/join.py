@@ -11,17 +11,19 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from meshd import accounts, channel, wire
+from meshd import wire
+from meshd.base import accounts
+from meshd.base.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
+from meshd.base.replacing import replace
 from meshd.cli.output import tell
 from meshd.cli.settings_text import with_values
-from meshd.config.applied import replace
-from meshd.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
-from meshd.identity import tokens
-from meshd.identity.address import address_of, split_address
-from meshd.identity.join import MeshFacts
-from meshd.identity.joining import join_mesh
-from meshd.identity.node import Credentials, NodeFile, checked_name
+from meshd.fleet.joining.address import address_of, split_address
+from meshd.fleet.joining.join import MeshFacts
+from meshd.fleet.joining.joining import join_mesh
+from meshd.fleet.joining.node import Credentials, NodeFile, checked_name
+from meshd.fleet.membership import tokens
 from meshd.settings import Paths, Settings, load
+from meshd.wire import channel
 
 _PATIENCE: Final = 60.0
 """Seconds for a running meshd to take up what was joined. It takes one, and forty on a virtual

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
+from meshd.base.errors import MeshdError, UnreachableError
+from meshd.base.printable import printable
 from meshd.cli.daemon import RefusedError, Target
 from meshd.cli.deferred import Deferred
-from meshd.errors import MeshdError, UnreachableError
-from meshd.printable import printable
 from meshd.settings import Paths
 
 _VERBS: Final = {

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from meshd import wire
+from meshd.base.moments import rfc3339
 from meshd.cli.arguments import BoundsOption, Output, OutputOption
 from meshd.cli.daemon import Target
 from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show, tell, yes_no
 from meshd.model import bounds
-from meshd.model.moments import rfc3339
 from meshd.wire.nodes import MemberState
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Nodes of this server.")

@@ -9,9 +9,9 @@ import msgspec
 import yaml
 
 from meshd import wire
+from meshd.base.errors import InvalidInputError
 from meshd.cli.daemon import Target
 from meshd.cli.ports import PortWish, merged_service, new_service
-from meshd.errors import InvalidInputError
 from meshd.model.workload import Workload
 
 _MADE_FOR: Final = "meshd.io/made-for"

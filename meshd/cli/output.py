@@ -13,8 +13,8 @@ from typing import Any, Final
 import msgspec
 import yaml
 
+from meshd.base.printable import printable
 from meshd.cli.arguments import Output
-from meshd.printable import printable
 
 _NOTHING: Final = "-"
 """Stands for an empty cell, so that columns can be counted."""

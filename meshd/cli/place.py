@@ -10,13 +10,15 @@ from pathlib import Path
 
 import typer
 
-from meshd import addresses, wire
-from meshd.capture import cgroups, inside
-from meshd.capture.namespaces import Pins
-from meshd.discovery import units
-from meshd.discovery.systemd import Systemd, Unit
-from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd import wire
+from meshd.base import own_addresses
+from meshd.base.errors import InvalidInputError, SystemRefusedError
+from meshd.capture.host import cgroups
+from meshd.capture.pods.namespaces import Pins
+from meshd.capture.rules import inside
 from meshd.model.workload import HostService
+from meshd.workloads.host import units
+from meshd.workloads.host.systemd import Systemd, Unit
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,9 +104,9 @@ class Place:
 
 def _unreachable(place: str) -> tuple[str, ...]:
     """Return a line for each address family without a default route; none if one exists."""
-    if addresses.routed():
+    if own_addresses.routed():
         return ()
-    if found := addresses.preferred():
+    if found := own_addresses.preferred():
         way = ", ".join(found)
         return (f"{place} has no default route; others reach it at {way}",)
     return (f"{place} has no address yet and cannot be reached; assign one, or give --address",)

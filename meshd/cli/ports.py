@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from meshd.errors import InvalidInputError
+from meshd.base.errors import InvalidInputError
 
 _PROTOCOLS = ("http", "http2", "grpc", "https", "tls", "tcp", "mongo", "mysql", "redis")
 

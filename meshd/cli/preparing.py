@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from meshd.discovery.hold_units import Preparation
-from meshd.discovery.systemd import Systemd, passing_to
+from meshd.workloads.host.hold_units import Preparation
+from meshd.workloads.host.systemd import Systemd, passing_to
 
 
 def prepare(unit: str) -> tuple[str, ...]:

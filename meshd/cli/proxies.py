@@ -7,9 +7,9 @@ from typing import Annotated, Final
 import typer
 
 from meshd import wire
+from meshd.api.base import Duration
 from meshd.cli.arguments import parse_duration
 from meshd.cli.daemon import Target
-from meshd.model.base import Duration
 
 _PATIENCE: Final = Duration(300)
 

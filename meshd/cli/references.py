@@ -8,9 +8,9 @@ from typing import Final
 
 import typer
 
-from meshd.decoding import nearest
-from meshd.model import kinds
-from meshd.model.base import Object
+from meshd.api import kinds
+from meshd.api.base import Object
+from meshd.api.decode import nearest
 
 _ALL: Final = "all"
 

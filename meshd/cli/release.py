@@ -11,16 +11,18 @@ from typing import Final
 
 import typer
 
-from meshd import channel, wire
-from meshd.capture import apply as capture
-from meshd.capture import inside
-from meshd.capture.apply import HostCapture
-from meshd.capture.namespaces import Pins
+from meshd import wire
+from meshd.base.errors import InvalidInputError, MeshdError, NotReadyError, UnreachableError
+from meshd.capture.pods.namespaces import Pins
+from meshd.capture.rules import apply as capture
+from meshd.capture.rules import inside
+from meshd.capture.rules.apply import HostCapture
 from meshd.cli.output import tell, warn
-from meshd.discovery import host_services, workloads
-from meshd.errors import InvalidInputError, MeshdError, NotReadyError, UnreachableError
 from meshd.model.workload import Workload
 from meshd.settings import CaptureSettings, Paths, load
+from meshd.wire import channel
+from meshd.workloads import record
+from meshd.workloads.host import host_services
 
 _LOOK: Final = 2.0
 """Seconds for a daemon to answer that it is there."""
@@ -78,7 +80,7 @@ def _removals(
 
 def _known(path: Path) -> dict[str, Workload]:
     """Raises InvalidInputError when the record cannot be read at all."""
-    loaded = workloads.load(path)
+    loaded = record.load(path)
     if loaded.lost:
         raise InvalidInputError(loaded.lost)
     return {**loaded.unusable, **loaded.record.registered}

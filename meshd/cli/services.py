@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from meshd import wire
-from meshd.discovery import starters
-from meshd.discovery.strays import Process, remark, running, strays
-from meshd.discovery.systemd import Systemd, Unit
-from meshd.errors import SystemRefusedError
+from meshd.base.errors import SystemRefusedError
+from meshd.workloads.host import starters
+from meshd.workloads.host.systemd import Systemd, Unit
+from meshd.workloads.strays import Process, remark, running, strays
 
 
 def states(rows: Sequence[wire.WorkloadStatus]) -> dict[str, Unit]:

@@ -9,8 +9,8 @@ from typing import Final
 
 import typer
 
-from meshd.errors import InvalidInputError
-from meshd.manifest import MAX_BYTES, ManifestError, read_text
+from meshd.api.yaml import MAX_BYTES, ManifestError, read_text
+from meshd.base.errors import InvalidInputError
 
 _SUFFIXES: Final = {".yaml", ".yml", ".json"}
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from meshd.api.base import Duration
+from meshd.base.errors import InvalidInputError
 from meshd.cli.arguments import (
     AllNamespacesOption,
     FilesOption,
@@ -23,14 +25,12 @@ from meshd.cli.arguments import (
 )
 from meshd.cli.output import Table, emit, is_for_scripts, show, warn, yes_no
 from meshd.cli.sources import read_sources
-from meshd.errors import InvalidInputError
-from meshd.model.base import Duration
 from meshd.model.pod import PodState
+from meshd.pods.client import Client, command_inside, log_of, select
+from meshd.pods.files import Home
+from meshd.pods.images import ImageMap, read_image_map
+from meshd.pods.logs import read_log
 from meshd.settings import Paths, load
-from meshd.testbed.client import Client, command_inside, log_of, select
-from meshd.testbed.files import Home
-from meshd.testbed.images import ImageMap, read_image_map
-from meshd.testbed.logs import read_log
 
 _TIMEOUT: Final = Duration(60)
 Tell = Callable[[tuple[PodState, ...]], None]

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Final
 import typer
 
 from meshd import wire
+from meshd.api.base import Duration
+from meshd.base.moments import rfc3339
 from meshd.cli.arguments import BoundsOption, Output, OutputOption, duration_option
 from meshd.cli.daemon import Target
 from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show, tell
 from meshd.model import bounds
-from meshd.model.base import Duration
-from meshd.model.moments import rfc3339
 from meshd.settings import Paths, load
 from meshd.wire.tokens import TokenState
 

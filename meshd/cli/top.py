@@ -12,12 +12,12 @@ import msgspec
 import typer
 
 from meshd import wire
-from meshd.capture.namespaces import Pins
+from meshd.api.base import Duration
+from meshd.base.errors import SystemRefusedError
+from meshd.capture.pods.namespaces import Pins
 from meshd.cli.arguments import Output, OutputOption, parse_duration
 from meshd.cli.daemon import Target
 from meshd.cli.output import Table, emit, is_for_scripts, show, tell
-from meshd.errors import SystemRefusedError
-from meshd.model.base import Duration
 from meshd.settings import Paths
 from meshd.telemetry.usage import Order, Sample, Usage, compare, ordered, size
 from meshd.telemetry.usage_reading import Place, Reader

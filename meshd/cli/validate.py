@@ -8,13 +8,13 @@ import sys
 import msgspec
 import typer
 
+from meshd.api.finding import Finding
+from meshd.api.yaml import ManifestError
+from meshd.base.errors import InvalidInputError
 from meshd.cli import sources
 from meshd.cli.arguments import FilesOption, NamespaceOption, Output, OutputOption, RecursiveOption
 from meshd.cli.output import emit, is_for_scripts, warn
 from meshd.config.requests import validate_sources
-from meshd.errors import InvalidInputError
-from meshd.manifest import ManifestError
-from meshd.model.finding import Finding
 from meshd.settings import Paths, load
 
 

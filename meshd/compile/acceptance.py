@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from meshd.compile.gateway_ports import opened_ports, place_of
-from meshd.compile.peer_authentication import Mode, is_disabled_somewhere, peer_policy
+from meshd.compile.gateway.ports import opened_ports, place_of
+from meshd.compile.policy.peer_authentication import Mode, is_disabled_somewhere, peer_policy
 from meshd.model.service import MUTUAL_TLS, TLS_MODE, Endpoint
 from meshd.model.snapshot import Snapshot
 

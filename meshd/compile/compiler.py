@@ -15,33 +15,36 @@ import msgspec
 from envoy.config.cluster.v3 import cluster_pb2
 from google.protobuf.message import Message
 
-from meshd.compile import dns, gateway, inbound, mutual_tls_timeout, outbound, shares
 from meshd.compile.acceptance import as_accepted
-from meshd.compile.clusters import (
+from meshd.compile.envoy import shares
+from meshd.compile.gateway import gateway
+from meshd.compile.gateway.ports import GatewayPorts, gateway_ports
+from meshd.compile.gateway.routes import gateway_route_configuration
+from meshd.compile.gateway.secrets import Credentials, Need, UsedCredential
+from meshd.compile.http.delegation import delegated
+from meshd.compile.http.mirroring import mirror_cluster, mirror_listener
+from meshd.compile.http.routes import http_ports, route_configuration
+from meshd.compile.memo import Memo
+from meshd.compile.names import missing_secret
+from meshd.compile.policy import mutual_tls_timeout
+from meshd.compile.policy.peer_authentication import peer_policy
+from meshd.compile.policy.served import Ports, served_ports
+from meshd.compile.scope import scopes
+from meshd.compile.traffic import dns, inbound, outbound
+from meshd.compile.traffic.scope_listeners import scope_clusters, scope_listeners
+from meshd.compile.upstream.clusters import (
     PlannedCluster,
     black_hole_cluster,
     passthrough_cluster,
     service_clusters,
 )
-from meshd.compile.delegation import delegated
-from meshd.compile.destination_rules import RuleSet
-from meshd.compile.endpoints import service_assignments
-from meshd.compile.gateway_ports import GatewayPorts, gateway_ports
-from meshd.compile.gateway_routes import gateway_route_configuration
-from meshd.compile.memo import Memo
-from meshd.compile.mirroring import mirror_cluster, mirror_listener
-from meshd.compile.names import missing_secret
-from meshd.compile.peer_authentication import peer_policy
-from meshd.compile.proxy_protocol import announce_clients
-from meshd.compile.routes import http_ports, route_configuration
-from meshd.compile.rule_credentials import secrets_needed
-from meshd.compile.scope import scopes
-from meshd.compile.scope_listeners import scope_clusters, scope_listeners
-from meshd.compile.secrets import Credentials, Need, UsedCredential
-from meshd.compile.served import Ports, served_ports
-from meshd.compile.shape import shape
-from meshd.compile.tls import transport_sockets
-from meshd.compile.tls_plan import TlsPlan
+from meshd.compile.upstream.destination_rules import RuleSet
+from meshd.compile.upstream.endpoints import service_assignments
+from meshd.compile.upstream.proxy_protocol import announce_clients
+from meshd.compile.upstream.rule_credentials import secrets_needed
+from meshd.compile.upstream.shape import shape
+from meshd.compile.upstream.tls import transport_sockets
+from meshd.compile.upstream.tls_plan import TlsPlan
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.pool import LIMITS, Pool
 from meshd.model.service import ServiceRecord

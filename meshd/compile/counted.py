@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from meshd.model.traffic import (
+from meshd.api.traffic import (
     ConnectionPoolSettings,
     DestinationRuleSpec,
     PortTrafficPolicy,

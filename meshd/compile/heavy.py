@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+from meshd.api.gateway.types import MESH, gateway_name
+from meshd.api.protocol import Protocol
+from meshd.api.traffic import DestinationRule
+from meshd.api.virtual_service.types import HTTPRoute, VirtualService
 from meshd.compile.hosts import covers, resolve
-from meshd.model.gateways import MESH, gateway_name
-from meshd.model.routes import HTTPRoute, VirtualService
-from meshd.model.service import Protocol, ServiceRecord
+from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
-from meshd.model.traffic import DestinationRule
 from meshd.model.weight import too_many_routes, too_many_subsets
 
 Heavy = VirtualService | DestinationRule

@@ -13,13 +13,13 @@ from typing import Final, Protocol
 
 import msgspec
 
+from meshd.api.traffic import DestinationRule, Gateway, VirtualService
+from meshd.base.errors import InvalidInputError
 from meshd.compile.compiler import Compiled
 from meshd.compile.heavy import Weighing
 from meshd.compile.hosts import covers, resolve
-from meshd.errors import InvalidInputError
 from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
-from meshd.model.traffic import DestinationRule, Gateway, VirtualService
 
 FAULTS: Final = (
     ArithmeticError,

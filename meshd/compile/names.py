@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.model.numbers import whole
+from meshd.base.numbers import whole
 
 BLACK_HOLE_CLUSTER: Final = "BlackHoleCluster"
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"

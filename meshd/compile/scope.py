@@ -13,20 +13,20 @@ from typing import Final
 
 import msgspec
 
-from meshd.compile.counted import counts_for_itself
-from meshd.compile.hosts import covers, resolve
-from meshd.compile.nearness import compared_labels, may_prefer
-from meshd.model.base import exported
-from meshd.model.locality import NETWORK, locality_of
-from meshd.model.service import Preference, ServiceRecord
-from meshd.model.snapshot import Snapshot
-from meshd.model.traffic import (
+from meshd.api.base import exported
+from meshd.api.locality import NETWORK, locality_of
+from meshd.api.traffic import (
     DestinationRule,
     HTTPMatchRequest,
     L4MatchAttributes,
     TLSMatchAttributes,
     VirtualService,
 )
+from meshd.compile.counted import counts_for_itself
+from meshd.compile.hosts import covers, resolve
+from meshd.compile.upstream.nearness import compared_labels, may_prefer
+from meshd.model.service import Preference, ServiceRecord
+from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 
 Label = tuple[str, str]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from meshd.model.base import Key
-from meshd.model.gateways import gateway_name
+from meshd.api.base import Key
+from meshd.api.gateway.types import gateway_name
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 

@@ -8,16 +8,17 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from meshd.compile.destination_rules import AT_GATEWAY, RuleIndex, RuleSet
+from meshd.api.base import exported
+from meshd.api.gateway.types import MESH
+from meshd.api.protocol import Protocol
+from meshd.api.traffic import Destination, VirtualService
 from meshd.compile.hosts import covers, resolve, specificity
 from meshd.compile.names import HIDDEN, OutboundCluster
 from meshd.compile.scope import Scope
-from meshd.compile.traffic_policy import is_different_at_gateways
-from meshd.model.base import exported
-from meshd.model.gateways import MESH
-from meshd.model.service import Protocol, Resolution, ServiceRecord, seen_from
+from meshd.compile.upstream.destination_rules import AT_GATEWAY, RuleIndex, RuleSet
+from meshd.compile.upstream.traffic_policy import is_different_at_gateways
+from meshd.model.service import Resolution, ServiceRecord, seen_from
 from meshd.model.snapshot import MeshOptions, Snapshot
-from meshd.model.traffic import Destination, VirtualService
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from meshd.config import validate
-from meshd.config.read import Read, label_problem, subdomain_problem
-from meshd.config.write import from_json
-from meshd.errors import InvalidInputError
-from meshd.manifest import Document
-from meshd.model.base import Object
-from meshd.model.kubernetes import Namespace, Service
+from meshd.analysis import validate
+from meshd.api.base import Object
+from meshd.api.kubernetes.types import Namespace, Service
+from meshd.api.read import Read, label_problem, subdomain_problem
+from meshd.api.write import from_json
+from meshd.api.yaml import Document
+from meshd.base.errors import InvalidInputError
 
 _NOWHERE: Final[dict[Any, int]] = {}
 

@@ -5,22 +5,20 @@ A process that is killed at any moment leaves either the old content or the new 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from meshd.aside import set_aside
+from meshd.api.base import Key, Object
+from meshd.api.finding import Finding
+from meshd.api.write import to_json
+from meshd.base.aside import set_aside
+from meshd.base.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
+from meshd.base.replacing import replace
 from meshd.config import withheld
 from meshd.config.admission import admit
-from meshd.config.write import to_json
-from meshd.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
-from meshd.model.base import Key, Object
-from meshd.model.finding import Finding
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,40 +45,6 @@ def save(path: Path, applied: Applied) -> None:
         addresses=applied.addresses,
     )
     replace(path, msgspec.json.format(msgspec.json.encode(content)))
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Put ``content`` in place of a file, 0600, all or nothing. Raises SystemRefusedError."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-        temporary = None
-        _sync_directory(path.parent)
-    except OSError as error:
-        raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        if temporary:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-
-
-def _sync_directory(directory: Path) -> None:
-    """Sync the directory, so that the new name itself is on disk: fsync(2).
-
-    If that fails the new content is in place all the same: only a power cut could undo it.
-    """
-    with contextlib.suppress(OSError):
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def load(path: Path) -> tuple[Applied, tuple[Finding, ...]]:

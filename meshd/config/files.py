@@ -11,13 +11,13 @@ import dataclasses
 import os
 from pathlib import Path
 
-from meshd.config import validate
-from meshd.config.applied import replace
-from meshd.config.read import Read, read_sources
-from meshd.errors import SystemRefusedError
-from meshd.manifest import ManifestError, read_text
-from meshd.model.base import Key
-from meshd.model.finding import Finding
+from meshd.analysis import validate
+from meshd.api.base import Key
+from meshd.api.finding import Finding
+from meshd.api.read import Read, read_sources
+from meshd.api.yaml import ManifestError, read_text
+from meshd.base.errors import SystemRefusedError
+from meshd.base.replacing import replace
 
 _Stamp = tuple[int, int, int, int]
 

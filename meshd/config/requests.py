@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from meshd.config import file_references, validate
-from meshd.config.read import Read, read_sources
+from meshd.analysis import validate
+from meshd.api import file_references, kinds
+from meshd.api.base import Key, Object
+from meshd.api.decode import nearest
+from meshd.api.finding import Finding
+from meshd.api.read import Read, read_sources
+from meshd.api.write import to_json
+from meshd.base.errors import InvalidInputError
 from meshd.config.service_status import as_asked
 from meshd.config.store import Store
-from meshd.config.write import to_json
-from meshd.decoding import nearest
-from meshd.errors import InvalidInputError
-from meshd.model import kinds
-from meshd.model.base import Key, Object
-from meshd.model.finding import Finding
 from meshd.model.service import ServiceRecord
 from meshd.model.workload import Workload
 from meshd.wire import Apply, Changed, DeleteNamed, Get, Objects, Rejected

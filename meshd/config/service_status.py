@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from meshd.model.base import Key, Object
-from meshd.model.kubernetes import Service
+from meshd.api.base import Key, Object
+from meshd.api.kubernetes.types import Service
 from meshd.model.service import ServiceRecord
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import msgspec
 
+from meshd.api.base import Key, Object
+from meshd.api.finding import Finding
+from meshd.base.errors import InvalidInputError, SystemRefusedError
 from meshd.config import applied, withheld
 from meshd.config.files import ConfigDirectory
-from meshd.errors import InvalidInputError, SystemRefusedError
-from meshd.model.base import Key, Object
-from meshd.model.finding import Finding
 from meshd.wire import Change
 
 

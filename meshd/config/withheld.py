@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meshd.config.read import label_problem, subdomain_problem
-from meshd.model.base import Key, Object, ObjectMeta
-from meshd.model.destinations import DestinationRule
-from meshd.model.security import MutualTLS, PeerAuthentication, PeerAuthenticationSpec
+from meshd.api.base import Key, Object, ObjectMeta
+from meshd.api.destination_rule.types import DestinationRule
+from meshd.api.peer_authentication.types import (
+    MutualTLS,
+    PeerAuthentication,
+    PeerAuthenticationSpec,
+)
+from meshd.api.read import label_problem, subdomain_problem
 
 _STRICT = PeerAuthenticationSpec(mtls=MutualTLS("STRICT"))
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from meshd.errors import InvalidInputError
+from meshd.base.errors import InvalidInputError
 
 Bounds = tuple[str, ...]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from meshd.model.kubernetes import Probe
+from meshd.api.kubernetes.types import Probe
 from meshd.model.workload import NamedPort
 
 

@@ -10,30 +10,13 @@ from typing import Final
 
 import msgspec
 
-from meshd.model.base import exported
+from meshd.api.base import exported
+from meshd.api.protocol import Protocol
 
 TLS_MODE: Final = "security.istio.io/tlsMode"
 """Label that says whether mutual TLS of the mesh is spoken to a workload."""
 MUTUAL_TLS: Final = "istio"
 """Its value where it is."""
-
-
-class Protocol(enum.StrEnum):
-    """The protocol of a service port."""
-
-    HTTP = "http"
-    HTTP2 = "http2"
-    GRPC = "grpc"
-    HTTPS = "https"
-    TLS = "tls"
-    TCP = "tcp"
-    UDP = "udp"
-    SNIFFED = "sniffed"
-    """Not declared: found out for each connection."""
-
-    @property
-    def is_http(self) -> bool:
-        return self in {Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC}
 
 
 class Resolution(enum.StrEnum):

@@ -6,10 +6,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from meshd.model.kubernetes import Namespace, Secret
-from meshd.model.security import PeerAuthentication
+from meshd.api.kubernetes.types import Namespace, Secret
+from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.api.traffic import DestinationRule, Gateway, VirtualService
 from meshd.model.service import ServiceRecord
-from meshd.model.traffic import DestinationRule, Gateway, VirtualService
 from meshd.model.workload import Workload
 
 UNLIMITED: Final = 2**32 - 1

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from meshd.model.destinations import DestinationRule
-from meshd.model.routes import HTTPRoute, TCPRoute, TLSRoute, VirtualService
+from meshd.api.destination_rule.types import DestinationRule
+from meshd.api.virtual_service.types import HTTPRoute, TCPRoute, TLSRoute, VirtualService
 
 MOST_ROUTED: Final = 65_536
 """Values in all routes that one VirtualService makes."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 import h11
 import msgspec
 
-from meshd.errors import UNDECODABLE, SystemRefusedError, UnreachableError
+from meshd.base.errors import UNDECODABLE, SystemRefusedError, UnreachableError
 
 _PATIENCE: Final = 5.0
 _ACTIVE: Final = "listener_manager.total_listeners_active"

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from meshd.errors import InvalidInputError
+from meshd.base.errors import InvalidInputError
 from meshd.settings import ProxySettings
 
 OLDEST: Final = (1, 40)

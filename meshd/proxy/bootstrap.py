@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from meshd.api.virtual_service.types import MAX_REGEX_PROGRAM
 from meshd.model.buffers import CONNECTION_BUFFER, KIB
 from meshd.model.capacity import Capacity
 from meshd.model.pool import LIMITS, Pool
-from meshd.model.routes import MAX_REGEX_PROGRAM
 from meshd.proxy import overload
 from meshd.proxy.pool import Member
 from meshd.settings import MeshSettings, Paths, ProxySettings, Settings

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from meshd.errors import InvalidInputError, MeshdError, NotReadyError
+from meshd.base.errors import InvalidInputError, MeshdError, NotReadyError
 from meshd.proxy.admin import Admin
 from meshd.proxy.bootstrap import member_name
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from meshd.errors import MeshdError, SystemRefusedError
+from meshd.base.errors import MeshdError, SystemRefusedError
 from meshd.proxy import binary, machine
 from meshd.settings import ProxySettings
 

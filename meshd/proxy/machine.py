@@ -7,8 +7,8 @@ import resource
 from pathlib import Path
 from typing import Final
 
+from meshd.base.numbers import whole
 from meshd.model.capacity import Asked, Capacity, Machine, capacity
-from meshd.model.numbers import whole
 from meshd.settings import ProxySettings
 
 _ROOT: Final = Path("/")

@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from meshd.errors import SystemRefusedError
+from meshd.base.errors import SystemRefusedError
 from meshd.resolver.files import HOSTS, NOBODY, SERVERS, WILDCARDS, read
 from meshd.resolver.views import View, common, present
 from meshd.settings import MeshSettings

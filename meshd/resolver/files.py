@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from meshd.errors import SystemRefusedError
+from meshd.base.errors import SystemRefusedError
 from meshd.resolver.tables import Tables
 
 HOSTS: Final = "hosts"

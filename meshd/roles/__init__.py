@@ -12,9 +12,9 @@ import sys
 from collections.abc import Awaitable
 from typing import Final
 
-from meshd import journal
-from meshd.budget import Limits
-from meshd.errors import MeshdError
+from meshd.base import journal
+from meshd.base.budget import Limits
+from meshd.base.errors import MeshdError
 from meshd.proxy.launch import confine
 from meshd.settings import Paths, load
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from meshd import accounts, channel
-from meshd.capture.namespaces import Pins
+from meshd.base import accounts
+from meshd.base.errors import InvalidInputError
+from meshd.capture.pods.namespaces import Pins
 from meshd.capture.session import CaptureService
-from meshd.discovery import strays
-from meshd.discovery.held_starts import HeldStarts
-from meshd.errors import InvalidInputError
 from meshd.model.workload import HostService
-from meshd.roles.resuming import Resuming
+from meshd.node.resuming import Resuming
 from meshd.settings import Paths, Settings
+from meshd.wire import channel
+from meshd.workloads import strays
+from meshd.workloads.host.held_starts import HeldStarts
 
 
 async def run(settings: Settings, paths: Paths) -> None:

@@ -8,24 +8,26 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from meshd import accounts, channel, wire
-from meshd.errors import InvalidInputError
-from meshd.identity.desk import Desk
-from meshd.identity.file_secrets import FileSecrets
-from meshd.identity.front import Front
-from meshd.identity.node import NodeFile
-from meshd.identity.remote import Remote
-from meshd.identity.sds import Server
-from meshd.identity.service import Identities
-from meshd.identity.shelf import Shelf
-from meshd.identity.standalone import Standalone
-from meshd.identity.store import Store
-from meshd.identity.token_store import TokenStore
-from meshd.identity.uplink import Uplink
-from meshd.model.secret_files import path_problem
-from meshd.roles.instance import instance_of, machine
+from meshd import wire
+from meshd.api.secret_files import path_problem
+from meshd.base import accounts
+from meshd.base.errors import InvalidInputError
+from meshd.ca.leaves import Identities
+from meshd.ca.shelf import Shelf
+from meshd.ca.standalone import Standalone
+from meshd.ca.store import Store
+from meshd.fleet.agent.remote import Remote
+from meshd.fleet.agent.uplink import Uplink
+from meshd.fleet.joining.node import NodeFile
+from meshd.fleet.membership.desk import Desk
+from meshd.fleet.membership.token_store import TokenStore
+from meshd.fleet.server.holders import MACHINE, METADATA
+from meshd.node.instance import instance_of, machine
+from meshd.sds.file_secrets import FileSecrets
+from meshd.sds.front import Front
+from meshd.sds.server import Server
 from meshd.settings import IdentitySettings, Paths, Settings
-from meshd.xds.holders import MACHINE, METADATA
+from meshd.wire import channel
 
 _FOR_OTHER_NODES: Final = (
     wire.Admit,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from meshd import accounts, channel, wire
-from meshd.roles.control import Control
-from meshd.roles.declarations import Declarations
-from meshd.roles.hub import Mesh
-from meshd.roles.sharing import Sharing
-from meshd.roles.state_directory import StateDirectory
+from meshd import wire
+from meshd.base import accounts
+from meshd.node.api import Control
+from meshd.node.declarations import Declarations
+from meshd.node.reconciler import Mesh
+from meshd.node.sharing import Sharing
+from meshd.node.state_directory import StateDirectory
 from meshd.settings import Paths, Settings
+from meshd.wire import channel
 
 if TYPE_CHECKING:
-    from meshd.roles.agent import Agent
+    from meshd.node.agent import Agent
 
 
 async def run(settings: Settings, paths: Paths) -> None:
@@ -63,6 +65,6 @@ async def run(settings: Settings, paths: Paths) -> None:
 
 def _agent(mesh: Mesh, settings: Settings, paths: Paths) -> Agent:
     # Certificates' library and its ten megabytes are for those that need them.
-    from meshd.roles.agent import Agent  # noqa: PLC0415
+    from meshd.node.agent import Agent  # noqa: PLC0415
 
     return Agent(mesh, settings, paths)

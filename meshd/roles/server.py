@@ -15,21 +15,23 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from meshd import accounts, channel, wire
-from meshd.attempts import Attempts
-from meshd.errors import InvalidInputError, UnreachableError
-from meshd.identity import csr, istio_ca
-from meshd.identity.join import ALPN, MeshFacts, Reception
-from meshd.identity.serving import ServingCertificate
+from meshd import wire
+from meshd.base import accounts
+from meshd.base.attempts import Attempts
+from meshd.base.errors import InvalidInputError, UnreachableError
+from meshd.fleet.joining.front import Front
+from meshd.fleet.joining.join import ALPN, MeshFacts, Reception
+from meshd.fleet.membership import csr
+from meshd.fleet.server import istio_ca, mcp, rosters
+from meshd.fleet.server.plane import Plane, instance_of, machine_of
+from meshd.fleet.server.private import SECRET, needed_secrets
+from meshd.fleet.server.serving import ServingCertificate
 from meshd.model.bounds import Bounds
 from meshd.model.workload import Workload
-from meshd.roles.link import Link
 from meshd.settings import Paths, Settings
+from meshd.wire import channel
 from meshd.wire.joining import Peer
-from meshd.xds import mcp, rosters
-from meshd.xds.front import Front
-from meshd.xds.plane import Plane, instance_of, machine_of
-from meshd.xds.private import SECRET, needed_secrets
+from meshd.wire.link import Link
 from meshd.xds.resources import Resource, Resources
 
 T = TypeVar("T", bound=wire.Message)

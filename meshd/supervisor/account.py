@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 
-from meshd import journal
+from meshd.base import journal
 from meshd.supervisor import record
 from meshd.supervisor.home import Home
 from meshd.supervisor.notify import notify

@@ -12,10 +12,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-from meshd.channel import check_length
-from meshd.errors import SystemRefusedError
+from meshd.base.errors import SystemRefusedError
 from meshd.settings import Paths
 from meshd.supervisor.privileges import ROOT, Users
+from meshd.wire.channel import check_length
 
 _LONGEST_NAME: Final = "proxy-9999.1.sock"
 

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from meshd import journal
+from meshd.base import journal
 from meshd.proxy.admin import Admin
 from meshd.supervisor import datagrams
 from meshd.supervisor.service import run_outside

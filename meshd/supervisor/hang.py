@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from meshd.model.numbers import whole
+from meshd.base.numbers import whole
 
 INTERVAL: Final = 5.0
 """Seconds between looks at a proxy that answers."""

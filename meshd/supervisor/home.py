@@ -13,8 +13,8 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
-from meshd import accounts
-from meshd.errors import InvalidInputError, MeshdError, SystemRefusedError
+from meshd.base import accounts
+from meshd.base.errors import InvalidInputError, MeshdError, SystemRefusedError
 from meshd.settings import Paths, Settings
 from meshd.supervisor.privileges import User, Users
 

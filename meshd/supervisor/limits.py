@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from meshd import journal
+from meshd.base import journal
 from meshd.model.capacity import Capacity
 from meshd.proxy.machine import capacity_here
 from meshd.settings import ProxySettings

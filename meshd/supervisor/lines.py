@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 ACCESS: Final = "meshd-access "
 """Access log lines begin with it and the workload's uid; the rest is for people. Put there by
-``compile.access_log``."""
+``compile.telemetry.access_log``."""
 _LEVELS: Final = {
     "[trace]": logging.DEBUG,
     "[debug]": logging.DEBUG,
@@ -18,7 +18,7 @@ _LEVELS: Final = {
     "[critical]": logging.CRITICAL,
 }
 _PIN: Final = "@"
-"""Between a workload's uid and what makes its pin unique; see ``capture.namespaces``."""
+"""Between a workload's uid and what makes its pin unique; see ``capture.pods.namespaces``."""
 _OUTCOME: Final = re.compile(r'" (\d+) (\S+)')
 
 

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from meshd import journal
-from meshd.errors import SystemRefusedError
+from meshd.base import journal
+from meshd.base.errors import SystemRefusedError
 from meshd.model.pool import Pool
 from meshd.proxy import bootstrap, launch, machine
 from meshd.proxy.pool import Member

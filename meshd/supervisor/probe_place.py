@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.errors import UNDECODABLE, InvalidInputError, NotReadyError
+from meshd.base.errors import UNDECODABLE, InvalidInputError, NotReadyError
 from meshd.settings import Paths
 
 _UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")

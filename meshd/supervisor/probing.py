@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from meshd.errors import InvalidInputError, NotReadyError
+from meshd.base.errors import InvalidInputError, NotReadyError
 from meshd.settings import Paths
 from meshd.supervisor import probe_place
 from meshd.supervisor.probe_place import Place

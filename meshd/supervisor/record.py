@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from meshd.errors import UNDECODABLE
-from meshd.model.base import UnixSeconds
+from meshd.api.base import UnixSeconds
+from meshd.base.errors import UNDECODABLE
 from meshd.proxy.bootstrap import config_of
 from meshd.resolver.command import is_resolver, is_started_for
 from meshd.supervisor.home import Home, write_file

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from meshd import journal
-from meshd.errors import MeshdError
+from meshd.base import journal
+from meshd.base.errors import MeshdError
 from meshd.resolver import command
 from meshd.resolver.command import NAME, is_for_wildcards, view_of
 from meshd.resolver.files import NOBODY, WILDCARDS, read

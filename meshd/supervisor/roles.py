@@ -8,8 +8,9 @@ import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from meshd import journal, wire
-from meshd.errors import InvalidInputError
+from meshd import wire
+from meshd.base import journal
+from meshd.base.errors import InvalidInputError
 from meshd.resolver.command import is_for_wildcards, is_resolver
 from meshd.settings import Settings
 from meshd.supervisor.child import Policy

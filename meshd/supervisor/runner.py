@@ -11,8 +11,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from meshd import journal, wire
-from meshd.errors import MeshdError
+from meshd import wire
+from meshd.base import journal
+from meshd.base.errors import MeshdError
 from meshd.supervisor.child import Act, Child, Event, Policy, State, step
 from meshd.supervisor.output import Output
 from meshd.supervisor.process import Identity, Process, describe

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from meshd import hardware, journal
-from meshd.budget import Limits
-from meshd.errors import MeshdError
+from meshd.base import hardware, journal
+from meshd.base.budget import Limits
+from meshd.base.errors import MeshdError
 from meshd.proxy.machine import raise_open_files
 from meshd.resolver.command import NAMES as RESOLVERS
 from meshd.settings import Paths, load

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from meshd.errors import NotReadyError
+from meshd.base.errors import NotReadyError
 from meshd.model.pool import Pool
 from meshd.proxy.pool import Member
 from meshd.supervisor.runner import Runner

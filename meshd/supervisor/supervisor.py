@@ -10,8 +10,9 @@ import signal
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from meshd import channel, journal, wire
-from meshd.errors import InvalidInputError, MeshdError
+from meshd import wire
+from meshd.base import journal
+from meshd.base.errors import InvalidInputError, MeshdError
 from meshd.model.pool import Pool
 from meshd.resolver.command import is_resolver
 from meshd.settings import Settings, load
@@ -27,6 +28,7 @@ from meshd.supervisor.probing import Probing
 from meshd.supervisor.reload import Consequence, consequence
 from meshd.supervisor.roles import Roles
 from meshd.supervisor.service import proxy_slice
+from meshd.wire import channel
 
 _log = logging.getLogger(__name__)
 _DRAIN_LIMIT: Final = 2.5

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from meshd import journal, wire
-from meshd.errors import MeshdError
+from meshd import wire
+from meshd.base import journal
+from meshd.base.errors import MeshdError
 from meshd.proxy.admin import Admin, Vitals
 from meshd.proxy.pool import Member, Running
 from meshd.supervisor.home import Home

@@ -14,8 +14,9 @@ from typing import Final
 
 import msgspec
 
-from meshd import journal, wire
-from meshd.errors import MeshdError
+from meshd import wire
+from meshd.base import journal
+from meshd.base.errors import MeshdError
 from meshd.proxy.admin import Admin
 from meshd.proxy.pool import Member
 from meshd.supervisor import hang

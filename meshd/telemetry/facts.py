@@ -7,10 +7,11 @@ import dataclasses
 from pathlib import Path
 from typing import Final, TypeVar
 
-from meshd import channel, wire
-from meshd.errors import MeshdError
+from meshd import wire
+from meshd.base.errors import MeshdError
 from meshd.model.pool import Pool, lack
 from meshd.settings import Paths
+from meshd.wire import channel
 
 T = TypeVar("T", bound=wire.Message)
 

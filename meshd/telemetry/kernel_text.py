@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from meshd.model.numbers import whole
+from meshd.base.numbers import whole
 
 _ESTABLISHED: Final = "01"
 _PSEUDO: Final = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from meshd.errors import SystemRefusedError
+from meshd.base.errors import SystemRefusedError
 
 
 class _Server(uvicorn.Server):

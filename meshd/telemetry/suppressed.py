@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from meshd.model.numbers import whole
+from meshd.base.numbers import whole
 
 UNIT: Final = "meshd.service"
 _DROPPED_BY_JOURNALD: Final = "a596d6fe7bfa4994828e72309e95d61e"

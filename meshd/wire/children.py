@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from meshd.model.base import Seconds, UnixSeconds
+from meshd.api.base import Seconds, UnixSeconds
 from meshd.wire.message import Message
 
 

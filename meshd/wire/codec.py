@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.errors import UNDECODABLE, InvalidInputError
+from meshd.base.errors import UNDECODABLE, InvalidInputError
 from meshd.wire import (
     answers,
     certificates,

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from meshd.model.base import Seconds
-from meshd.model.finding import Finding
+from meshd.api.base import Seconds
+from meshd.api.finding import Finding
 from meshd.wire.message import Message
 
 

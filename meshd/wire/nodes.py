@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from meshd.model.base import UnixSeconds
+from meshd.api.base import UnixSeconds
 from meshd.model.bounds import Bounds
 from meshd.wire.message import Message
 

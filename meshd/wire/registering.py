@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshd.model.base import Seconds
+from meshd.api.base import Seconds
 from meshd.model.workload import Workload
 from meshd.wire.message import Message
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from meshd.model.base import UnixSeconds
+from meshd.api.base import UnixSeconds
 from meshd.model.workload import Workload
 from meshd.wire.message import Message
 

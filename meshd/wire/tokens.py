@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from meshd.model.base import Seconds, UnixSeconds
+from meshd.api.base import Seconds, UnixSeconds
 from meshd.model.bounds import Bounds
 from meshd.wire.message import Message
 

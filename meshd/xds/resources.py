@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from meshd.errors import InvalidInputError
+from meshd.base.errors import InvalidInputError
 
 _PREFIX: Final = "type.googleapis.com/"
 

@@ -17,9 +17,10 @@ import grpc
 import grpc.aio
 from envoy.service.discovery.v3 import discovery_pb2
 
-from meshd import channel, wire
-from meshd.errors import SystemRefusedError
+from meshd import wire
+from meshd.base.errors import SystemRefusedError
 from meshd.model.pool import Pool, pool_of
+from meshd.wire import channel
 from meshd.xds.protocol import decode, encode
 from meshd.xds.resources import EMPTY, LISTENER, Resources, difference
 from meshd.xds.stream import Stream

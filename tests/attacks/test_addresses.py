@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from meshd.testbed.addresses import SWITCH, Subnet
-from meshd.testbed.network import entered
+from meshd.pods.addresses import SWITCH, Subnet
+from meshd.pods.network import entered
 from tests.node.process import Process, run
 from tests.waiting import PATIENCE
 

@@ -11,14 +11,15 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd import wire
-from meshd.errors import InvalidInputError
-from meshd.identity import authority, istio_ca
-from meshd.identity.authority import request
-from meshd.identity.desk import Desk
-from meshd.identity.node import SERVER_NAME, Credentials, new_request, node_uri, private_pem
-from meshd.identity.standalone import Standalone
-from meshd.identity.store import Store
-from meshd.identity.token_store import TokenStore
+from meshd.base.errors import InvalidInputError
+from meshd.ca import authority
+from meshd.ca.authority import request
+from meshd.ca.standalone import Standalone
+from meshd.ca.store import Store
+from meshd.fleet.joining.node import SERVER_NAME, Credentials, new_request, node_uri, private_pem
+from meshd.fleet.membership.desk import Desk
+from meshd.fleet.membership.token_store import TokenStore
+from meshd.fleet.server import istio_ca
 from meshd.model.workload import Identity
 
 TD, DAY = "cluster.local", 24 * 3600.0

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from meshd import wire
-from meshd.errors import UnreachableError
-from meshd.identity.address import split_address
-from meshd.identity.istio_ca import METHOD
-from meshd.identity.joining import join_mesh
-from meshd.identity.node import NodeFile
-from meshd.identity.remote import open_channel
-from meshd.xds.plane import NODES
+from meshd.base.errors import UnreachableError
+from meshd.fleet.agent.remote import open_channel
+from meshd.fleet.joining.address import split_address
+from meshd.fleet.joining.joining import join_mesh
+from meshd.fleet.joining.node import NodeFile
+from meshd.fleet.server.istio_ca import METHOD
+from meshd.fleet.server.plane import NODES
 from tests.node.test_two_nodes import address, is_connected, new_token, start_agent, start_server
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from meshd.capture import inside, locks, xtables_lock
-from meshd.errors import MeshdError, SystemRefusedError
+from meshd.base.errors import MeshdError, SystemRefusedError
+from meshd.capture.rules import inside, locks, xtables_lock
 from meshd.settings import Paths
 from meshd.supervisor.home import Home, only_one
 
@@ -32,7 +32,7 @@ time.sleep(600)
 """
 _TAKE = """
 import pathlib, sys
-from meshd.capture import locks
+from meshd.capture.rules import locks
 directory = pathlib.Path(sys.argv[1])
 with locks.locked(locks.RULES, directory):
     pass
@@ -80,7 +80,7 @@ def test_a_lock_excludes_others_until_it_is_released(tmp_path: Path, name: str) 
 
 _COUNT = """
 import pathlib, sys
-from meshd.capture import locks
+from meshd.capture.rules import locks
 directory, count = map(pathlib.Path, sys.argv[1:])
 for _ in range(50):
     with locks.locked(locks.RULES, directory):

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from meshd.errors import MeshdError
-from meshd.testbed.demo.node import free_port
+from meshd.base.errors import MeshdError
+from meshd.demo.tutorial.node import free_port
 from tests.bench import attacks, cost, enrolment, report, throughput
 from tests.bench.figures import Json
 from tests.bench.ground import ground

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from meshd.errors import MeshdError
+from meshd.base.errors import MeshdError
 from tests.bench import server
 from tests.bench.figures import Json
 from tests.bench.ground import Ground

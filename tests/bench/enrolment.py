@@ -13,12 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from meshd import channel, wire
-from meshd.discovery import workloads
-from meshd.discovery.enrolment import Phase
-from meshd.errors import NotReadyError, UnreachableError
+from meshd import wire
+from meshd.base.errors import NotReadyError, UnreachableError
 from meshd.model.workload import Stage, Workload
 from meshd.settings import Paths
+from meshd.wire import channel
+from meshd.workloads import record as workloads
+from meshd.workloads.lifecycle import Phase
 from tests.bench.figures import Json, Series, percentile
 from tests.bench.ground import Ground
 from tests.bench.node import Node, workload

@@ -14,9 +14,9 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from meshd.testbed import kernel
-from meshd.testbed.addresses import Subnet
-from meshd.testbed.network import create_namespace, entered, remove_namespace, run_batch
+from meshd.pods import kernel
+from meshd.pods.addresses import Subnet
+from meshd.pods.network import create_namespace, entered, remove_namespace, run_batch
 
 SUBNET: Final = Subnet.parse("198.18.0.0/16")
 _FIRST: Final = 16

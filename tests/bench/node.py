@@ -13,13 +13,14 @@ from typing import Any, Final
 import psutil
 import yaml
 
-from meshd import channel, wire
-from meshd.errors import MeshdError, NotReadyError, SystemRefusedError
+from meshd import wire
+from meshd.base.errors import MeshdError, NotReadyError, SystemRefusedError
+from meshd.demo.tutorial import node as demo
 from meshd.model.workload import Workload
 from meshd.proxy.admin import Admin
 from meshd.proxy.pool import Member
 from meshd.settings import Paths
-from meshd.testbed.demo import node as demo
+from meshd.wire import channel
 from tests.bench.ground import Host
 
 SPACE: Final = "bench"

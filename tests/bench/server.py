@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from meshd.errors import SystemRefusedError
+from meshd.base.errors import SystemRefusedError
 from tests.bench.ground import Ground, Host
 from tests.bench.node import eventually
 

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from meshd.errors import SystemRefusedError
+from meshd.base.errors import SystemRefusedError
 from meshd.proxy import binary
 from meshd.settings import ProxySettings
 from tests.bench import load, server, sidecars

@@ -9,7 +9,7 @@ import json
 import sys
 from typing import Any
 
-from meshd.errors import MeshdError
+from meshd.base.errors import MeshdError
 from meshd.model.pool import Pool
 from meshd.proxy.bootstrap import bootstrap
 from meshd.proxy.machine import capacity_here

@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from meshd.credentials import check_authority, check_certificate
-from meshd.errors import InvalidInputError
+from meshd.base.credentials import check_authority, check_certificate
+from meshd.base.errors import InvalidInputError
 from tests.pem import certificate_pem, key_pem, new_key, revocations_pem, rsa_key
 
 ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"

@@ -33,11 +33,11 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from google.protobuf import json_format
 
-from meshd.compile.gateway_tls import gateway_server
-from meshd.compile.wellknown import filter_, packed, socket_address
-from meshd.identity.file_secrets import contents_of, secret_of
-from meshd.model.gateways import CIPHER_SUITES, ServerTLSSettings, TLSCertificate
-from meshd.model.secret_files import of_server
+from meshd.api.gateway.types import CIPHER_SUITES, ServerTLSSettings, TLSCertificate
+from meshd.api.secret_files import of_server
+from meshd.compile.envoy.wellknown import filter_, packed, socket_address
+from meshd.compile.gateway.tls import gateway_server
+from meshd.sds.file_secrets import contents_of, secret_of
 from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from meshd import channel, wire
-from meshd.errors import MeshdError
+from meshd import wire
+from meshd.base.errors import MeshdError
 from meshd.settings import Paths, Settings
 from meshd.supervisor import record
 from meshd.supervisor.home import Home, find_users
 from meshd.supervisor.process import identify
+from meshd.wire import channel
 from tests.waiting import PATIENCE
 
 NODE = Path(__file__).with_name("pool_node.py")

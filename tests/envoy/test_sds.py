@@ -19,16 +19,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from meshd import channel, wire
-from meshd.errors import UnreachableError
-from meshd.identity import authority
-from meshd.identity.names import TRUST_BUNDLE
-from meshd.identity.standalone import Standalone
-from meshd.identity.store import Store
-from meshd.model.base import Duration
+from meshd import wire
+from meshd.api.base import Duration
+from meshd.base.errors import UnreachableError
+from meshd.ca import authority
+from meshd.ca.names import TRUST_BUNDLE
+from meshd.ca.standalone import Standalone
+from meshd.ca.store import Store
 from meshd.model.workload import Identity
 from meshd.roles import identity as role
 from meshd.settings import IdentitySettings, Paths, Settings
+from meshd.wire import channel
 from tests.ports import free_port
 from tests.waiting import PATIENCE
 

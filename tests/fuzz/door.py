@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
-from meshd.errors import InvalidInputError
+from meshd.base.errors import InvalidInputError
 from tests.fuzz.mutation import grown, mutated
 
 CPU_LIMIT: Final = 0.5

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec import inspect
 
-from meshd.model.base import Duration
+from meshd.api.base import Duration
 
 TEXTS: Final = (
     *("web", "db", "shop", "default", "v1", "http", "tcp-raw", "grpc-x", "app", "edge", "a.test"),

@@ -10,8 +10,9 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
-from meshd import channel, wire
+from meshd import wire
 from meshd.proxy.pool import Member
+from meshd.wire import channel
 from tests.host.machine import Done, Machine
 from tests.host.population import APPS, IMAGE_MAP, IMAGES, POPULATION
 from tests.host.traffic import PYTHON, Report, Span, under_load

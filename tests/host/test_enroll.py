@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 import pytest
 
-from meshd.capture import inside
+from meshd.capture.rules import inside
 from tests.host.machine import Machine
 from tests.host.wires import Wires
 from tests.waiting import eventually

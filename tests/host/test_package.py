@@ -246,7 +246,7 @@ def tell(machine: Machine, request: str) -> None:
     script = f"""
 import asyncio
 from pathlib import Path
-from meshd import channel, wire
+from meshd.wire import channel; from meshd import wire
 from meshd.model.workload import Workload
 print(asyncio.run(channel.call(Path("/run/meshd/mesh.sock"), {request}, timeout=25)))
 """

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from meshd import channel, wire
+from meshd import wire
+from meshd.wire import channel
 from tests.host.machine import Machine
 from tests.host.node import SETTINGS, Node
 from tests.waiting import PATIENCE, eventually

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from meshd.discovery import hold_units
-from meshd.discovery.hold_units import Preparation
+from meshd.workloads.host import hold_units
+from meshd.workloads.host.hold_units import Preparation
 from tests.host.machine import now
 from tests.host.node import ROLES, SETTINGS, Node
 from tests.host.population import IMAGES, deployment

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import pytest
 
-from meshd.capture import apply, inside
-from meshd.capture.options import CaptureOptions
+from meshd.capture.rules import apply, inside
+from meshd.capture.rules.options import CaptureOptions
 from tests.waiting import PATIENCE
 
 T = TypeVar("T")
@@ -234,7 +234,7 @@ def nodad(addresses: dict[str, str]) -> str:
 @pytest.fixture(params=KINDS)
 def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "legacy":
-        importlib.import_module("meshd.capture.legacy")  # once, rather than in each child
+        importlib.import_module("meshd.capture.rules.legacy")  # once, rather than in each child
     return request.param
 
 

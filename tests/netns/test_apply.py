@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from meshd.capture import apply, inside
-from meshd.capture.delta import Change, changes_to, guarded, is_captured
-from meshd.capture.options import CaptureOptions
-from meshd.capture.rule import Family
-from meshd.capture.rules import GUARD_CHAIN, desired_rules, guard_rules
-from meshd.capture.tables import LegacyTables, NftTables
-from meshd.capture.xtables_lock import LOCK
-from meshd.errors import InvalidInputError, NotReadyError, SystemRefusedError
+from meshd.base.errors import InvalidInputError, NotReadyError, SystemRefusedError
+from meshd.capture.rules import apply, inside
+from meshd.capture.rules.delta import Change, changes_to, guarded, is_captured
+from meshd.capture.rules.options import CaptureOptions
+from meshd.capture.rules.rule import Family
+from meshd.capture.rules.rules import GUARD_CHAIN, desired_rules, guard_rules
+from meshd.capture.rules.tables import LegacyTables, NftTables
+from meshd.capture.rules.xtables_lock import LOCK
 from meshd.model.interception import OUTBOUND_PORT
 
 BACKENDS = {"nft": NftTables, "legacy": LegacyTables}
@@ -285,7 +285,7 @@ def test_what_is_no_network_namespace_is_refused(tmp_path: Path) -> None:
 def test_a_lock_that_somebody_holds_for_ever_is_named(
     network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meshd.capture.xtables_lock.LOCK_WAIT", 0.05)
+    monkeypatch.setattr("meshd.capture.rules.xtables_lock.LOCK_WAIT", 0.05)
     with LOCK.open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(SystemRefusedError, match=r"holds /run/xtables\.lock"):

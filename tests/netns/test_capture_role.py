@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from meshd import channel, wire
-from meshd.capture.namespaces import Pins
-from meshd.errors import UnreachableError
+from meshd import wire
+from meshd.base.errors import UnreachableError
+from meshd.capture.pods.namespaces import Pins
 from meshd.model.interception import OUTBOUND_PORT
 from meshd.model.workload import Placement, Stage, Workload
 from meshd.settings import Paths
+from meshd.wire import channel
 from tests.waiting import PATIENCE
 
 UID = "default.reviews"

@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshd import channel, wire
-from meshd.capture import fingerprint, inside
-from meshd.capture.namespaces import Pins
+from meshd import wire
+from meshd.api.base import Duration
+from meshd.capture.pods.namespaces import Pins
+from meshd.capture.rules import fingerprint, inside
 from meshd.capture.session import CaptureService
-from meshd.model.base import Duration
 from meshd.model.interception import CAPTURE_PROBE_ADDRESS, OUTBOUND_PORT
 from meshd.model.workload import (
     DroppedConnections,
@@ -29,6 +29,7 @@ from meshd.model.workload import (
     Workload,
 )
 from meshd.settings import CaptureSettings
+from meshd.wire import channel
 from tests.waiting import PATIENCE
 
 UID = "default.reviews"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshd.capture import foreign, nftables
+from meshd.capture.rules import foreign, nftables
 from meshd.cli import firewall
 
 _ROUND = [

@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 
-from meshd.capture import apply, cgroups, inside
-from meshd.capture.apply import HostCapture
-from meshd.capture.hold import hold
-from meshd.capture.host_rules import HostWorkload
-from meshd.capture.never_captured import METADATA_ADDRESSES
-from meshd.capture.options import CaptureOptions
-from meshd.capture.rule import Family
+from meshd.capture.host import cgroups
+from meshd.capture.host.hold import hold
+from meshd.capture.host.rules import HostWorkload
+from meshd.capture.rules import apply, inside
+from meshd.capture.rules.apply import HostCapture
+from meshd.capture.rules.never_captured import METADATA_ADDRESSES
+from meshd.capture.rules.options import CaptureOptions
+from meshd.capture.rules.rule import Family
 from meshd.model.interception import PROXY_INBOUND_MARK, PROXY_MARK
 from tests.waiting import PATIENCE
 

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshd.capture import cgroups, inside
-from meshd.capture.host_keeper import HostKeeper
-from meshd.model.base import Duration
+from meshd.api.base import Duration
+from meshd.capture.host import cgroups
+from meshd.capture.host.keeper import HostKeeper
+from meshd.capture.rules import inside
 from meshd.model.workload import (
     HostService,
     NamedPort,

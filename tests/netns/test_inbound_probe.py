@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from meshd.capture import inbound_probe, inside
-from meshd.capture.inbound_probe import Verdict
-from meshd.capture.namespaces import Pins
-from meshd.capture.options import ANNOTATION_PREFIX, CaptureOptions
+from meshd.capture.pods.namespaces import Pins
+from meshd.capture.probes import inbound
+from meshd.capture.probes.inbound import Verdict
+from meshd.capture.rules import inside
+from meshd.capture.rules.options import ANNOTATION_PREFIX, CaptureOptions
 from meshd.model.interception import INBOUND_PORT
 from meshd.model.workload import NamedPort, Observation, Stage
 from tests.netns.test_capture_service import UID, place, proxy, serving
@@ -47,7 +48,7 @@ def verdict(
     """From the peer's side, as from a host."""
 
     def look() -> Verdict:
-        probing = inbound_probe.probe(
+        probing = inbound.probe(
             network.workload.netns, [address], ports, options or CaptureOptions()
         )
         return asyncio.run(probing)
@@ -180,7 +181,7 @@ def test_what_is_refused_proves_nothing(network: Any) -> None:
 def test_nothing_is_sent_to_somebody_else_who_has_the_same_address(served: Any) -> None:
     """From the test's own namespace no wire leads there."""
     found = asyncio.run(
-        inbound_probe.probe(served.workload.netns, [V4["workload"]], [PORT], CaptureOptions())
+        inbound.probe(served.workload.netns, [V4["workload"]], [PORT], CaptureOptions())
     )
     assert (found.problem, bool(found.unseen)) == ("", True)
     other = f"mcap{os.getpid()}o"
@@ -190,7 +191,7 @@ def test_nothing_is_sent_to_somebody_else_who_has_the_same_address(served: Any) 
 
         def look() -> Verdict:
             address = V4["workload"]
-            return asyncio.run(inbound_probe.probe(namespace, [address], [PORT], CaptureOptions()))
+            return asyncio.run(inbound.probe(namespace, [address], [PORT], CaptureOptions()))
 
         elsewhere = asyncio.run(inside.run(served.peer.netns, look))
     finally:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from meshd.capture.inside import cookie_of
-from meshd.capture.namespaces import Pins, is_elsewhere
-from meshd.errors import InvalidInputError, NotReadyError
+from meshd.base.errors import InvalidInputError, NotReadyError
+from meshd.capture.pods.namespaces import Pins, is_elsewhere
+from meshd.capture.rules.inside import cookie_of
 
 
 @pytest.fixture

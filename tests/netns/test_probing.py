@@ -16,9 +16,9 @@ from typing import Protocol
 
 import pytest
 
-from meshd.capture import cgroups
-from meshd.capture.namespaces import Pins
-from meshd.errors import InvalidInputError, NotReadyError
+from meshd.base.errors import InvalidInputError, NotReadyError
+from meshd.capture.host import cgroups
+from meshd.capture.pods.namespaces import Pins
 from meshd.settings import Paths
 from meshd.supervisor.probing import Probing
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from meshd.capture import excess
-from meshd.capture.options import CaptureOptions, parse_network
+from meshd.capture.pods import excess
+from meshd.capture.rules.options import CaptureOptions, parse_network
 from meshd.model.interception import (
     CAPTURE_PROBE_ADDRESS,
     CAPTURE_PROBE_ADDRESS_V6,

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from meshd.testbed import kernel
-from meshd.testbed.network import host_link
+from meshd.pods import kernel
+from meshd.pods.network import host_link
 from tests.waiting import PATIENCE, eventually
 
 IMAGES = """

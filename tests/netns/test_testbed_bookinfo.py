@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from meshd.demo import bookinfo
 from meshd.model.pod import PodState
+from meshd.pods.addresses import FIRST_POD
+from meshd.pods.client import Client
+from meshd.pods.files import Home
+from meshd.pods.images import read_image_map
 from meshd.settings import Paths
-from meshd.testbed import bookinfo
-from meshd.testbed.addresses import FIRST_POD
-from meshd.testbed.client import Client
-from meshd.testbed.files import Home
-from meshd.testbed.images import read_image_map
 from tests.waiting import PATIENCE
 
 BOOKINFO = Path(bookinfo.__file__).parent

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from meshd import channel, wire
-from meshd.errors import UnreachableError
+from meshd import wire
+from meshd.base.errors import UnreachableError
 from meshd.model.pod import PodState
+from meshd.pods.client import Client
+from meshd.pods.files import Home
+from meshd.pods.images import Image, ImageMap
 from meshd.settings import Paths
-from meshd.testbed.client import Client
-from meshd.testbed.files import Home
-from meshd.testbed.images import Image, ImageMap
+from meshd.wire import channel
 from tests.waiting import PATIENCE
 
 IMAGES = ImageMap({"sh": Image()})

@@ -17,12 +17,13 @@ from typing import Any
 
 import yaml
 
-from meshd import channel, wire
-from meshd.errors import MeshdError
+from meshd import wire
+from meshd.base.errors import MeshdError
+from meshd.pods.network import host_link
 from meshd.proxy.admin import Admin
 from meshd.proxy.pool import Member
 from meshd.settings import Paths
-from meshd.testbed.network import host_link
+from meshd.wire import channel
 from tests.node.leftovers import mounts_below, processes_of
 from tests.node.process import Process, run
 from tests.waiting import PATIENCE, eventually

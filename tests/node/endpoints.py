@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from meshd.discovery import workloads
-from meshd.errors import MeshdError
+from meshd.base.errors import MeshdError
 from meshd.proxy.admin import Admin
 from meshd.proxy.bootstrap import member_name
+from meshd.workloads import record as workloads
 
 if TYPE_CHECKING:
     from tests.node.conftest import Node

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
-from meshd.testbed.client import Client, command_inside, select
-from meshd.testbed.files import Home
+from meshd.pods.client import Client, command_inside, select
+from meshd.pods.files import Home
 from tests.node.daemon import DEFAULTS, Daemon
 from tests.node.manifests import Write
 from tests.node.network import free_network

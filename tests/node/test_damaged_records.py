@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def pid_of_testbed(node: Node) -> int:
     for pid in node.processes():
         with contextlib.suppress(OSError):
-            if "meshd.testbed" in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
+            if "meshd.pods" in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
                 return pid
     raise AssertionError("the testbed does not run")
 

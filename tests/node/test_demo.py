@@ -11,11 +11,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from meshd.testbed.demo import machine
-from meshd.testbed.demo.machine import Machine
+from meshd.demo.tutorial import machine
+from meshd.demo.tutorial.machine import Machine
 from tests.waiting import eventually
 
-DEMO = (sys.executable, "-m", "meshd.testbed.demo", "--once")
+DEMO = (sys.executable, "-m", "meshd.demo.tutorial", "--once")
 STEPS = "abcdefghijk"
 _LIMIT = 600.0
 

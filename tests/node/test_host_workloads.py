@@ -22,8 +22,8 @@ import msgspec
 import pytest
 
 from meshd import wire
-from meshd.capture import cgroups
-from meshd.errors import MeshdError
+from meshd.base.errors import MeshdError
+from meshd.capture.host import cgroups
 from meshd.model.workload import HostService, NamedPort, Workload
 from tests.waiting import PATIENCE
 

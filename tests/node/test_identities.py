@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from meshd.identity import authority
-from meshd.identity.store import Store
+from meshd.ca import authority
+from meshd.ca.store import Store
 from meshd.model.workload import Identity
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _KILLED = """
 import os, signal, sys
 if sys.orig_argv[-1] == "mesh":
-    from meshd.config import snapshots
+    from meshd.registry import snapshots
     take = snapshots.take
     def deadly(store, *arguments):
         if any(key.name == "killer" for key in store.objects):

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from meshd import wire
-from meshd.errors import MeshdError
-from meshd.identity import tokens
+from meshd.base.errors import MeshdError
+from meshd.fleet.membership import tokens
 from tests.node.endpoints import endpoints
 from tests.waiting import PATIENCE
 

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from meshd.addresses import Address, first_of_each, read
+from meshd.base.own_addresses import Address, first_of_each, read
 
 NEWADDR = 20
 

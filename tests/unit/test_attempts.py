@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.attempts import Attempts
+from meshd.base.attempts import Attempts
 
 
 class Life:

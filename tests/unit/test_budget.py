@@ -7,7 +7,7 @@ import collections
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.budget import INTERVAL, Budget, Limits, Lost, Report, template
+from meshd.base.budget import INTERVAL, Budget, Limits, Lost, Report, template
 
 LIMITS = Limits(lines=2, bytes=100)
 """With a burst of ten seconds: 20 lines, 1000 bytes."""

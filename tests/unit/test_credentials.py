@@ -8,9 +8,9 @@ import time
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from meshd import credentials
-from meshd.credentials import check_authority, check_certificate
-from meshd.errors import InvalidInputError
+from meshd.base import credentials
+from meshd.base.credentials import check_authority, check_certificate
+from meshd.base.errors import InvalidInputError
 from tests.pem import certificate_pem, key_pem, new_key, revocations_pem, rsa_key
 
 KEY = new_key()

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 import typer
 
+from meshd.api.base import encode_scalar
 from meshd.cli.main import app, run
-from meshd.model.base import encode_scalar
 from meshd.settings import Settings
 
 ROOT: Final = Path(__file__).parent.parent.parent

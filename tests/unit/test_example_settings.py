@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from meshd.manifest import decode, read_documents
-from meshd.model.base import encode_scalar
+from meshd.api.base import encode_scalar
+from meshd.api.yaml import decode, read_documents
 from meshd.settings import Settings, load
 
 EXAMPLE: Final = Path(__file__).parent.parent.parent / "etc" / "meshd.yaml"

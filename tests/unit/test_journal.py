@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshd import journal
+from meshd.base import journal
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.decoding import decode_all
-from meshd.manifest import (
+from meshd.api.decode import decode_all
+from meshd.api.yaml import (
     MAX_BYTES,
     MAX_DEPTH,
     Document,

@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 import pytest
 
+from meshd.api.base import encode_scalar
 from meshd.cli.main import run
-from meshd.model.base import encode_scalar
 from meshd.settings import Settings
 
 ROOT: Final = Path(__file__).parent.parent.parent

@@ -8,9 +8,9 @@ import logging
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd import journal
+from meshd.base import journal
+from meshd.base.printable import printable
 from meshd.cli.output import Table, plain_lines
-from meshd.printable import printable
 
 _HOSTILE = "mesh.\x1b]0;x\x07\nerror supervisor: FAKE\u202e\x9b31m"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.errors import InvalidInputError
+from meshd.base.errors import InvalidInputError
 from meshd.settings import load
 
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd import channel, wire
-from meshd.errors import InvalidInputError
+from meshd import wire
+from meshd.base.errors import InvalidInputError
+from meshd.wire import channel
 
 KNOWN = wire.encode(wire.Unregister(("default.web",)))[4:]
 

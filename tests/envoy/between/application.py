@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from meshd.capture import inside
+from meshd.capture.rules import inside
 
 BANNER = b"220 the server speaks first\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)

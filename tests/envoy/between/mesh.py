@@ -21,19 +21,19 @@ from typing import Any, NamedTuple, Self
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
-from meshd.capture import inside
+from meshd.api.read import read_objects
+from meshd.ca import authority
+from meshd.ca.names import TRUST_BUNDLE
+from meshd.capture.rules import inside
 from meshd.compile.compiler import Compiler, Kind
-from meshd.config.read import read_objects
-from meshd.config.registry import build_snapshot
-from meshd.identity import authority
-from meshd.identity.names import TRUST_BUNDLE
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
+from meshd.node.reconciler import Packer
 from meshd.proxy.bootstrap import bootstrap
 from meshd.proxy.machine import capacity_here
 from meshd.proxy.pool import Member
-from meshd.roles.hub import Packer
+from meshd.registry.registry import build_snapshot
 from meshd.settings import Paths, ProxySettings, Settings
 from tests.envoy.captured.place import ENVOY, Publisher, run
 from tests.waiting import PATIENCE

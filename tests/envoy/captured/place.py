@@ -24,18 +24,18 @@ from typing import Any, Self, TypeVar
 
 import envoy
 
-from meshd.capture import inside
+from meshd.api.read import read_objects
+from meshd.capture.rules import inside
 from meshd.compile.compiler import Compiler
-from meshd.config.read import read_objects
-from meshd.config.registry import build_snapshot
 from meshd.model.interception import OUTBOUND_PORT, PROXY_MARK
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
+from meshd.node.packing import Packer
 from meshd.proxy.bootstrap import bootstrap
 from meshd.proxy.machine import capacity_here
 from meshd.proxy.pool import Member
-from meshd.roles.packing import Packer
+from meshd.registry.registry import build_snapshot
 from meshd.settings import Paths, ProxySettings, Settings
 from meshd.xds.server import Server
 from tests.waiting import PATIENCE

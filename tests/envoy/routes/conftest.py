@@ -32,21 +32,10 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from google.protobuf import json_format
 
-from meshd.compile.clusters import black_hole_cluster, passthrough_cluster, service_clusters
-from meshd.compile.delegation import delegated
-from meshd.compile.dynamic_dns import http_filter
-from meshd.compile.endpoints import service_assignments
-from meshd.compile.gateway_ports import BoundServer
-from meshd.compile.gateway_routes import gateway_route_configuration
-from meshd.compile.idempotence import FILTER, NOT_SENT, idempotence_filter
-from meshd.compile.mirroring import mirror_cluster, mirror_listener
-from meshd.compile.names import OutboundCluster, gateway_routes, parse_cluster
-from meshd.compile.opaque import opaque_routes, target_filters
-from meshd.compile.proxy_protocol import announce_clients
-from meshd.compile.routes import route_configuration
-from meshd.compile.scope import Scope
-from meshd.compile.visibility import MeshIndex, View
-from meshd.compile.wellknown import (
+from meshd.api.base import decode_scalar
+from meshd.api.protocol import Protocol
+from meshd.api.traffic import DestinationRule, Gateway, VirtualService
+from meshd.compile.envoy.wellknown import (
     HOST_STATE,
     ONCE,
     SECRET_STATE,
@@ -58,10 +47,26 @@ from meshd.compile.wellknown import (
     socket_address,
     state_value,
 )
-from meshd.model.base import decode_scalar
-from meshd.model.service import Endpoint, Port, Protocol, Resolution, ServiceRecord
+from meshd.compile.gateway.ports import BoundServer
+from meshd.compile.gateway.routes import gateway_route_configuration
+from meshd.compile.http.delegation import delegated
+from meshd.compile.http.idempotence import FILTER, NOT_SENT, idempotence_filter
+from meshd.compile.http.mirroring import mirror_cluster, mirror_listener
+from meshd.compile.http.routes import route_configuration
+from meshd.compile.names import OutboundCluster, gateway_routes, parse_cluster
+from meshd.compile.scope import Scope
+from meshd.compile.traffic.opaque import opaque_routes, target_filters
+from meshd.compile.upstream.clusters import (
+    black_hole_cluster,
+    passthrough_cluster,
+    service_clusters,
+)
+from meshd.compile.upstream.dynamic_dns import http_filter
+from meshd.compile.upstream.endpoints import service_assignments
+from meshd.compile.upstream.proxy_protocol import announce_clients
+from meshd.compile.visibility import MeshIndex, View
+from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
-from meshd.model.traffic import DestinationRule, Gateway, VirtualService
 from tests.waiting import PATIENCE
 
 MANIFEST = Path(__file__).with_name("routes.yaml")

@@ -23,15 +23,19 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from google.protobuf import json_format
 
-from meshd.compile.clusters import black_hole_cluster, passthrough_cluster, service_clusters
-from meshd.compile.routes import http_ports, route_configuration
+from meshd.api.base import decode_scalar
+from meshd.api.traffic import DestinationRule, VirtualService
+from meshd.compile.envoy.wellknown import packed, socket_address
+from meshd.compile.http.routes import http_ports, route_configuration
 from meshd.compile.scope import Scope
+from meshd.compile.upstream.clusters import (
+    black_hole_cluster,
+    passthrough_cluster,
+    service_clusters,
+)
 from meshd.compile.visibility import MeshIndex, View
-from meshd.compile.wellknown import packed, socket_address
-from meshd.model.base import decode_scalar
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
-from meshd.model.traffic import DestinationRule, VirtualService
 
 ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
 GOLDEN = Path(__file__).parents[2] / "unit" / "compile" / "golden"

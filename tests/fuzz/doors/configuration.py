@@ -12,30 +12,30 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from meshd.capture.options import ANNOTATION_PREFIX, QUERIES_ANNOTATION, options_for
-from meshd.compile import shares
+from meshd.analysis import validate
+from meshd.api import checked, kinds
+from meshd.api.base import Key, Object
+from meshd.api.read import read_sources
+from meshd.api.write import api_version, to_json
+from meshd.base.errors import InvalidInputError, MeshdError
+from meshd.capture.rules.options import ANNOTATION_PREFIX, QUERIES_ANNOTATION, options_for
 from meshd.compile.compiler import Compiler
-from meshd.compile.explain import explain
+from meshd.compile.envoy import shares
+from meshd.compile.explain.request import explain
 from meshd.compile.isolation import Isolating
 from meshd.compile.trial import trial_clients
-from meshd.config import validate
-from meshd.config.addresses import allocate
 from meshd.config.admission import admit
-from meshd.config.read import read_sources
-from meshd.config.registry import build_snapshot, declared_addresses, hosts_without_address
-from meshd.config.write import api_version, to_json
-from meshd.discovery import groups
-from meshd.errors import InvalidInputError, MeshdError
-from meshd.model import checked, kinds
-from meshd.model.base import Key, Object
+from meshd.fleet.server import mcp, rosters
+from meshd.fleet.server.private import needed_secrets
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Placement, Stage, Workload
+from meshd.node.agent import TYPES, decode
+from meshd.registry.addresses import allocate
+from meshd.registry.registry import build_snapshot, declared_addresses, hosts_without_address
 from meshd.resolver.tables import tables
-from meshd.roles.agent import TYPES, decode
 from meshd.settings import CaptureSettings
 from meshd.wire import Explain, Objects, encode
-from meshd.xds import mcp, rosters
-from meshd.xds.private import needed_secrets
+from meshd.workloads import groups
 from meshd.xds.resources import pack
 from tests.fuzz.door import Door
 from tests.fuzz.values import Maker

@@ -12,22 +12,23 @@ from typing import Final
 import msgspec
 
 from meshd import settings
-from meshd.attempts import Attempts, Suspect
+from meshd.base.attempts import Attempts, Suspect
+from meshd.base.errors import UNDECODABLE
+from meshd.ca.shelf import Shelf
+from meshd.ca.store import Store
 from meshd.config import applied
-from meshd.config.addresses import allocate
-from meshd.discovery import remains, workloads
-from meshd.errors import UNDECODABLE
-from meshd.identity import tokens
-from meshd.identity.node import NodeFile
-from meshd.identity.shelf import Shelf
-from meshd.identity.store import Store
-from meshd.identity.token_store import TokenStore
+from meshd.fleet.agent.inbox import Held, Inbox
+from meshd.fleet.joining.node import NodeFile
+from meshd.fleet.membership import tokens
+from meshd.fleet.membership.token_store import TokenStore
 from meshd.model.workload import Identity, Workload
+from meshd.node.agent import decode
 from meshd.proxy import machine
+from meshd.registry.addresses import allocate
 from meshd.resolver import search, upstreams
-from meshd.roles.agent import decode
 from meshd.settings import MeshSettings
-from meshd.xds.inbox import Held, Inbox
+from meshd.workloads import record as workloads
+from meshd.workloads import remains
 from tests import pem
 from tests.fuzz.door import Door
 

@@ -11,9 +11,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from meshd import credentials
-from meshd.identity import answers, csr, istio_ca, names, node, tokens
-from meshd.model import bounds, secret_files
+from meshd.api import secret_files
+from meshd.base import credentials
+from meshd.ca import answers, names
+from meshd.fleet.joining import node
+from meshd.fleet.membership import csr, tokens
+from meshd.fleet.server import istio_ca
+from meshd.model import bounds
 from tests import pem
 from tests.fuzz.door import Door
 

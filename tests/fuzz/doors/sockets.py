@@ -11,17 +11,20 @@ from typing import Any, Final, cast, get_args
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from meshd import addresses, channel, wire
-from meshd.errors import InvalidInputError
-from meshd.identity import authority, join
-from meshd.identity.join import MeshFacts, Reception
-from meshd.identity.node import SERVER_NAME, new_request
+from meshd import wire
+from meshd.base import own_addresses
+from meshd.base.errors import InvalidInputError
+from meshd.ca import authority
+from meshd.fleet.joining import join
+from meshd.fleet.joining.join import MeshFacts, Reception
+from meshd.fleet.joining.node import SERVER_NAME, new_request
+from meshd.fleet.server.tls import Tls
 from meshd.model.workload import Workload
 from meshd.resolver import asking
 from meshd.telemetry import envoy_stats
 from meshd.telemetry.hosts import is_ours
+from meshd.wire import channel
 from meshd.wire.codec import AnyMessage
-from meshd.xds.tls import Tls
 from tests import pem
 from tests.fuzz.door import Door
 from tests.fuzz.values import Maker
@@ -144,7 +147,7 @@ def _shake_hands(data: bytes) -> None:
 
 
 async def _enlist(request: wire.Enlist) -> wire.Certified:
-    from meshd.identity import csr, tokens
+    from meshd.fleet.membership import csr, tokens
 
     tokens.parse(request.token)
     csr.read(request.csr)
@@ -172,8 +175,8 @@ def _merge(data: bytes) -> None:
 
 
 def _netlink(data: bytes) -> None:
-    for kind, body in addresses._messages(data):  # pyright: ignore[reportPrivateUsage]
-        tuple(addresses.read(kind, body))
+    for kind, body in own_addresses._messages(data):  # pyright: ignore[reportPrivateUsage]
+        tuple(own_addresses.read(kind, body))
 
 
 _COUNTERS: Final = b'# TYPE a counter\na{b="c"} 1\na 2\n# HELP x\n'

@@ -7,21 +7,21 @@ from typing import Final
 
 import typer
 
-from meshd.capture.delta import parse_save
+from meshd.api.base import Duration
+from meshd.api.yaml import decode as decode_document
+from meshd.api.yaml import read_documents
+from meshd.base.errors import SystemRefusedError
+from meshd.base.printable import printable
+from meshd.capture.rules.delta import parse_save
 from meshd.cli.ports import parse_port
 from meshd.cli.selectors import parse_selector
-from meshd.discovery.systemd import described
-from meshd.discovery.units import cgroup_of, unit_name, workload_name
-from meshd.errors import SystemRefusedError
-from meshd.identity.address import address_of
-from meshd.manifest import decode as decode_document
-from meshd.manifest import read_documents
-from meshd.model.base import Duration
-from meshd.printable import printable
+from meshd.fleet.joining.address import address_of
 from meshd.resolver.command import is_routine
 from meshd.settings import Settings
 from meshd.supervisor import hang, lines
 from meshd.telemetry import kernel_text, suppressed
+from meshd.workloads.host.systemd import described
+from meshd.workloads.host.units import cgroup_of, unit_name, workload_name
 from tests.fuzz.door import Door
 
 

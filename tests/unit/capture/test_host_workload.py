@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshd.capture.host_rules import HostWorkload
-from meshd.capture.hosted import host_workload, without_conflicts
-from meshd.errors import InvalidInputError
+from meshd.base.errors import InvalidInputError
+from meshd.capture.host.hosted import host_workload, without_conflicts
+from meshd.capture.host.rules import HostWorkload
 from meshd.model.workload import HostService, NamedPort, Placement, Stage, Workload
 from meshd.settings import CaptureSettings
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from meshd import channel, wire
+from meshd import wire
 from meshd.cli.main import run
+from meshd.wire import channel
 
 Answer = Callable[[wire.AnyMessage], wire.Message]
 

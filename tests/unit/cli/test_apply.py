@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from meshd import wire
-from meshd.model.finding import Finding
+from meshd.api.finding import Finding
 
 CHANGED = wire.Changed(
     (

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 
 from meshd import wire
-from meshd.capture import cgroups
+from meshd.base.errors import SystemRefusedError
+from meshd.capture.host import cgroups
 from meshd.cli import services
-from meshd.discovery.strays import Process
-from meshd.discovery.systemd import Unit, described
-from meshd.discovery.units import cgroup_of
-from meshd.errors import SystemRefusedError
+from meshd.workloads.host.systemd import Unit, described
+from meshd.workloads.host.units import cgroup_of
+from meshd.workloads.strays import Process
 
 CGROUP: Final = "apps/web"
 ROW: Final = wire.WorkloadStatus(

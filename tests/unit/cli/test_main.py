@@ -123,7 +123,7 @@ def test_help_loads_neither_the_rooms_nor_rich() -> None:
     )
     loaded = set(done.stderr.split())
     assert "meshd.cli.main" in loaded
-    assert not loaded & {"rich", "meshd.config.read", "meshd.capture", "meshd.testbed", "grpc"}
+    assert not loaded & {"rich", "meshd.api.read", "meshd.capture", "meshd.pods", "grpc"}
 
 
 def test_a_reader_that_has_seen_enough_is_no_traceback() -> None:

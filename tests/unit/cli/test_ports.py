@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import typer
 
+from meshd.base.errors import InvalidInputError
 from meshd.cli.ports import PortWish, merged_service, new_service, parse_port
-from meshd.errors import InvalidInputError
 
 STORED: dict[str, Any] = {
     "apiVersion": "v1",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from meshd.api.read import read_objects
 from meshd.compile.acceptance import as_accepted
-from meshd.config.read import read_objects
-from meshd.config.registry import build_snapshot
 from meshd.model.service import Endpoint
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
+from meshd.registry.registry import build_snapshot
 
 GATEWAY = """
 apiVersion: v1

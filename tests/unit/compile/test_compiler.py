@@ -11,13 +11,13 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
+from meshd.api.read import read_objects
 from meshd.compile.compiler import Compiled, Compiler, Kind
-from meshd.compile.listeners import workload_of
-from meshd.config.read import read_objects
-from meshd.config.registry import build_snapshot, hosts_without_address
+from meshd.compile.envoy.listeners import workload_of
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import NamedPort, Workload
+from meshd.registry.registry import build_snapshot, hosts_without_address
 
 NAMESPACE = """
 apiVersion: v1

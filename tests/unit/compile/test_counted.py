@@ -11,7 +11,7 @@ from meshd.compile.counted import ANNOTATION
 from meshd.compile.scope import Scope, scopes
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
-from tests.unit.compile.test_destination_rules import rule, seen
+from tests.unit.compile.upstream.test_destination_rules import rule, seen
 
 COUNTED: list[dict[str, Any]] = [
     {"connectionPool": {"tcp": {"maxConnections": 1}}},

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
+from meshd.api.kubernetes.types import Secret
+from meshd.api.read import read_objects
 from meshd.compile.compiler import Compiled, Compiler, Kind
-from meshd.config.read import read_objects
-from meshd.config.registry import build_snapshot
-from meshd.model.kubernetes import Secret
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
+from meshd.registry.registry import build_snapshot
 from tests.pem import certificate_pem, key_pem, new_key
 
 OBJECTS = """

@@ -17,18 +17,18 @@ import pytest
 import yaml
 from google.protobuf import json_format
 
-from meshd.compile.clusters import service_clusters
-from meshd.compile.endpoints import service_assignments
-from meshd.compile.gateway_ports import BoundServer
-from meshd.compile.gateway_routes import gateway_route_configuration
+from meshd.api.base import decode_scalar
+from meshd.api.traffic import DestinationRule, Gateway, VirtualService
+from meshd.compile.gateway.ports import BoundServer
+from meshd.compile.gateway.routes import gateway_route_configuration
+from meshd.compile.http.routes import http_ports, route_configuration
 from meshd.compile.names import gateway_routes
-from meshd.compile.routes import http_ports, route_configuration
 from meshd.compile.scope import Scope
+from meshd.compile.upstream.clusters import service_clusters
+from meshd.compile.upstream.endpoints import service_assignments
 from meshd.compile.visibility import MeshIndex, View
-from meshd.model.base import decode_scalar
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
-from meshd.model.traffic import DestinationRule, Gateway, VirtualService
 
 GOLDEN = Path(__file__).with_name("golden")
 UPDATE = os.environ.get("MESHD_UPDATE_GOLDEN") == "1"

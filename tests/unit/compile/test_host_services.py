@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from meshd.api.read import read_objects
 from meshd.compile.compiler import Compiled, Compiler, Kind
-from meshd.config.read import read_objects
-from meshd.config.registry import build_snapshot
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import HostService, NamedPort, Workload
+from meshd.registry.registry import build_snapshot
 
 OBJECTS = """
 apiVersion: v1

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from meshd.api.read import read_objects
 from meshd.compile.compiler import Compiled, Compiler, Kind
-from meshd.config.read import read_objects
-from meshd.config.registry import build_snapshot
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
+from meshd.registry.registry import build_snapshot
 
 ENTRY = """
 apiVersion: networking.istio.io/v1

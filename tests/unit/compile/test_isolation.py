@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from meshd.compile.compiler import Compiled
-from meshd.compile.isolation import Isolating, closed
-from meshd.errors import InvalidInputError
-from meshd.model.base import ObjectMeta
-from meshd.model.pool import Pool
-from meshd.model.security import PeerAuthentication
-from meshd.model.service import Resolution, ServiceRecord
-from meshd.model.snapshot import Snapshot
-from meshd.model.traffic import (
+from meshd.api.base import ObjectMeta
+from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.api.traffic import (
     DestinationRule,
     DestinationRuleSpec,
     VirtualService,
     VirtualServiceSpec,
 )
+from meshd.base.errors import InvalidInputError
+from meshd.compile.compiler import Compiled
+from meshd.compile.isolation import Isolating, closed
+from meshd.model.pool import Pool
+from meshd.model.service import Resolution, ServiceRecord
+from meshd.model.snapshot import Snapshot
 
 
 def route(name: str, namespace: str = "shop") -> VirtualService:

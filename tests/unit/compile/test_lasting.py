@@ -14,12 +14,12 @@ import msgspec
 import pytest
 import yaml
 
+from meshd.api.read import read_objects
 from meshd.compile.compiler import Compiled, Compiler, Kind
-from meshd.config.read import read_objects
-from meshd.config.registry import build_snapshot, hosts_without_address
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
+from meshd.registry.registry import build_snapshot, hosts_without_address
 
 Objects = dict[str, dict[str, Any]]
 

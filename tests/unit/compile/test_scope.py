@@ -8,12 +8,13 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.api.base import decode_scalar, exported
+from meshd.api.protocol import Protocol
+from meshd.api.traffic import DestinationRule, VirtualService
 from meshd.compile.scope import Scope, scopes
 from meshd.compile.visibility import MeshIndex
-from meshd.model.base import decode_scalar, exported
-from meshd.model.service import Port, Protocol, ServiceRecord
+from meshd.model.service import Port, ServiceRecord
 from meshd.model.snapshot import Snapshot
-from meshd.model.traffic import DestinationRule, VirtualService
 from meshd.model.workload import Workload
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.base.errors import InvalidInputError
 from meshd.config.admission import admit
-from meshd.errors import InvalidInputError
 
 
 def route(**spec: Any) -> dict[str, Any]:

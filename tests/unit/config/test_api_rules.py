@@ -10,9 +10,9 @@ from types import FrameType
 
 import pytest
 
-from meshd.config.read import read_objects
-from meshd.config.validate import check_fields
-from tests.unit.config.test_validate import (
+from meshd.analysis.validate import check_fields
+from meshd.api.read import read_objects
+from tests.unit.analysis.test_validate import (
     HTTPS,
     TO,
     entry,

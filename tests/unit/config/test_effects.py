@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from meshd.config.read import read_objects
-from meshd.config.validate import check_references
+from meshd.analysis.validate import check_references
+from meshd.api.read import read_objects
 from meshd.model.workload import Workload
 
 SERVICE = """

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from meshd.analysis.validate import check_references
+from meshd.api.read import read_objects
 from meshd.config import requests
-from meshd.config.read import read_objects
 from meshd.config.store import Store
-from meshd.config.validate import check_references
 from meshd.wire import Apply, Changed, DeleteNamed
 
 SERVICES = """

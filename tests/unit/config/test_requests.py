@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from meshd.config import requests, snapshots
+from meshd.base.errors import InvalidInputError
+from meshd.config import requests
 from meshd.config.store import Store
-from meshd.errors import InvalidInputError
 from meshd.model.snapshot import MeshOptions
+from meshd.registry import snapshots
 from meshd.wire import Apply, Changed, DeleteNamed, Get, Rejected
 
 SERVICE = (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from meshd.api.finding import Finding
 from meshd.config import requests
 from meshd.config.store import Store
-from meshd.model.finding import Finding
 from meshd.wire import Apply, Rejected
 from tests.pem import certificate_pem, key_pem, new_key, revocations_pem
 

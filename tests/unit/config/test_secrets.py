@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from meshd.analysis.validate import check_references
+from meshd.api.read import read_sources
 from meshd.config import requests
-from meshd.config.read import read_sources
 from meshd.config.store import Store
-from meshd.config.validate import check_references
 from meshd.model.workload import Workload
 from meshd.wire import Apply, Changed, DeleteNamed
 from tests.pem import certificate_pem, key_pem, new_key

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshd.api.base import ObjectMeta
+from meshd.api.kubernetes.types import Service, ServiceSpec
 from meshd.config.service_status import as_asked, with_addresses
-from meshd.model.base import ObjectMeta
-from meshd.model.kubernetes import Service, ServiceSpec
 from meshd.model.service import Endpoint, ServiceRecord
 
 RECORD = ServiceRecord(

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from meshd.api.base import Key, Object
+from meshd.api.read import read_objects
+from meshd.base import replacing
+from meshd.base.errors import InvalidInputError, SystemRefusedError
 from meshd.config import applied
-from meshd.config.read import read_objects
 from meshd.config.store import Store
-from meshd.errors import InvalidInputError, SystemRefusedError
-from meshd.model.base import Key, Object
 from meshd.wire import Change
 
 
@@ -199,7 +200,7 @@ def _killed_at(line: int, act: Callable[[], None]) -> bool:
 
         def trace(frame: FrameType, event: str, _argument: object) -> Any:
             nonlocal left
-            if frame.f_code.co_filename != applied.__file__:
+            if frame.f_code.co_filename not in {applied.__file__, replacing.__file__}:
                 return None
             if event == "line":
                 left -= 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.config import applied
 from meshd.config.admission import admit
 from meshd.config.store import Store
 from meshd.config.withheld import closed, without
-from meshd.model.security import PeerAuthentication
 
 
 def policy(name: str, **spec: object) -> dict[str, object]:

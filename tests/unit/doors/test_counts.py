@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import pytest
 
+from meshd.api.read import read_sources
+from meshd.base.errors import InvalidInputError
 from meshd.compile.compiler import Compiler
 from meshd.compile.isolation import Isolating
 from meshd.config import requests
-from meshd.config.read import read_sources
-from meshd.config.registry import build_snapshot
 from meshd.config.store import Store
-from meshd.errors import InvalidInputError
+from meshd.fleet.server import rosters
 from meshd.model.snapshot import MeshOptions
+from meshd.registry.registry import build_snapshot
 from meshd.wire import Apply, Rejected
-from meshd.xds import rosters
 from tests.fuzz.doors.configuration import DOORS
 from tests.fuzz.many import MANY, NAMES, TOGETHER, Make
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.errors import InvalidInputError
+from meshd.base.errors import InvalidInputError
 from meshd.model import bounds
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.errors import UNDECODABLE
+from meshd.base.errors import UNDECODABLE
 from meshd.model.workload import Workload, address_problem
 
 _GOOD: dict[str, Any] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.model.base import Duration
+from meshd.api.base import Duration
 from meshd.model.buffers import CONNECTION_BUFFER
 from meshd.model.capacity import Capacity
 from meshd.model.pool import Pool, pool_of

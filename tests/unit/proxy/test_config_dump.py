@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meshd.errors import InvalidInputError, NotReadyError
+from meshd.base.errors import InvalidInputError, NotReadyError
 from meshd.proxy.config_dump import entries, section
 
 ADMIN = "type.googleapis.com/envoy.admin.v3"

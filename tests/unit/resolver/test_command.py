@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.errors import SystemRefusedError
+from meshd.base.errors import SystemRefusedError
 from meshd.resolver import command, files, views
 from meshd.resolver.tables import Tables
 from meshd.settings import MeshSettings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.errors import SystemRefusedError
+from meshd.base.errors import SystemRefusedError
 from meshd.resolver import files
 from meshd.resolver.tables import Tables
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from meshd import channel, wire
-from meshd.errors import SystemRefusedError
+from meshd import wire
+from meshd.base.errors import SystemRefusedError
 from meshd.model.pool import Pool
 from meshd.roles import telemetry
 from meshd.settings import Paths, Settings, TelemetrySettings
+from meshd.wire import channel
 
 STATUSES = wire.Statuses(
     (), tuple(wire.ProxyStatus(f"{pool}-0", True, True, pool=pool) for pool in Pool)

@@ -15,7 +15,7 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from meshd.errors import InvalidInputError, SystemRefusedError
+from meshd.base.errors import InvalidInputError, SystemRefusedError
 from meshd.model.pool import Pool
 from meshd.xds.resources import CLUSTER, LISTENER, Resources, pack
 from meshd.xds.server import Server

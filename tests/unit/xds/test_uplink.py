@@ -14,12 +14,12 @@ import grpc.aio
 import pytest
 
 from meshd import wire
-from meshd.identity import uplink
-from meshd.identity.istio_ca import METHOD
-from meshd.identity.node import Credentials, NodeFile
-from meshd.xds.client import Client
-from meshd.xds.inbox import Inbox
-from tests.unit.xds.test_plane import URL, WEB, Mesh, decode, eventually, running, things
+from meshd.fleet.agent import uplink
+from meshd.fleet.agent.client import Client
+from meshd.fleet.agent.inbox import Inbox
+from meshd.fleet.joining.node import Credentials, NodeFile
+from meshd.fleet.server.istio_ca import METHOD
+from tests.unit.fleet.server.test_plane import URL, WEB, Mesh, decode, eventually, running, things
 
 
 @pytest.fixture

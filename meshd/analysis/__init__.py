@@ -1,0 +1,1 @@
+"""What objects say of one another: references, effects, and what a change takes away."""

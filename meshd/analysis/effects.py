@@ -1,0 +1,285 @@
+"""Finds what can have no effect, because no request or connection reaches it.
+
+All are warnings, as with references: what is missing may be applied a moment later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from meshd.analysis.world import Declared, World
+from meshd.api.base import Key, Object
+from meshd.api.checks import covers
+from meshd.api.decode import Path
+from meshd.api.destination_rule.types import DestinationRule
+from meshd.api.gateway.types import MESH, Gateway, Server, gateway_name
+from meshd.api.kubernetes.types import Service
+from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.api.protocol import Protocol
+from meshd.api.service_entry.types import ServiceEntry
+from meshd.api.virtual_service.types import Destination, VirtualService
+
+Said = Iterator[tuple[Path, str]]
+_UNSERVED_PORT = 80
+"""Where requests are routed to hosts that are in no registry."""
+
+
+def without_effect(found: Object, world: World) -> Said:
+    match found:
+        case VirtualService():
+            yield from _of_virtual_service(found, world)
+        case DestinationRule():
+            yield from _of_destination_rule(found, world)
+        case Gateway():
+            yield from _of_selector(found.spec.selector, ("spec", "selector"), world, "")
+        case PeerAuthentication():
+            labels = found.spec.selector.match_labels if found.spec.selector else {}
+            path = ("spec", "selector", "matchLabels")
+            yield from _of_selector(labels, path, world, found.metadata.namespace)
+        case ServiceEntry():
+            yield from _of_service_entry(found, world)
+        case Service() if found.spec.type == "ExternalName" and not found.spec.ports:
+            if not world.is_host((found.spec.external_name or "").lower().rstrip(".")):
+                yield (
+                    ("spec", "ports"),
+                    "has no effect: outside the mesh, only listed ports lead there",
+                )
+        case _:
+            pass
+
+
+# ---- VirtualService
+
+
+def _of_virtual_service(found: VirtualService, world: World) -> Said:
+    if found.is_delegate:
+        if not any(_delegates_to(found, other) for other in world.objects.values()):
+            yield ("spec",), "has no hosts, and no VirtualService delegates to it"
+        return
+    doors = [*_mesh(found, world), *_gateways(found, world)]
+    for path, kind, gateways, port in _matches(found):
+        asked = [door for door in doors if door.name in gateways]
+        reasons = [door.why_not(kind, port) for door in asked]
+        if asked and all(reasons):
+            yield path, f"has no effect: {'; '.join(dict.fromkeys(reasons))}"
+
+
+def _delegates_to(delegate: VirtualService, other: Object) -> bool:
+    if not isinstance(other, VirtualService):
+        return False
+    named = (route.delegate for route in other.spec.http if route.delegate)
+    return any(
+        Key("VirtualService", one.namespace or other.metadata.namespace, one.name) == delegate.key
+        for one in named
+    )
+
+
+def _matches(found: VirtualService) -> Iterator[tuple[Path, str, frozenset[str], int | None]]:
+    """Yield each match, or each route without one, with its gateways and its port."""
+    spec, namespace = found.spec, found.metadata.namespace
+
+    def resolved(names: Iterable[str]) -> frozenset[str]:
+        return frozenset(gateway_name(name, namespace) for name in names)
+
+    everywhere = resolved(spec.gateways or (MESH,))
+    for kind, routes in (("http", spec.http), ("tls", spec.tls), ("tcp", spec.tcp)):
+        for index, route in enumerate(routes):
+            if not route.match:
+                yield ("spec", kind, index), kind, everywhere, None
+            for number, match in enumerate(route.match):
+                path: Path = ("spec", kind, index, "match", number)
+                yield path, kind, resolved(match.gateways) or everywhere, match.port
+
+
+class _MeshDoor:
+    """Connections that workloads begin."""
+
+    name = MESH
+
+    def __init__(self, hosts: str, services: list[Declared]) -> None:
+        self._hosts = hosts
+        self._protocols = [
+            (number, protocol)
+            for service in services
+            for number, protocol in service.protocols.items()
+            if protocol is not Protocol.UDP
+        ]
+
+    def why_not(self, kind: str, port: int | None) -> str:
+        """Return why a match has no effect; empty if it may have one."""
+        if not self._protocols and kind != "http":
+            return f"no Service or ServiceEntry has {self._hosts}, so no port is known in the mesh"
+        if not self._protocols:
+            elsewhere = port not in {None, _UNSERVED_PORT}
+            return f"{self._hosts} is not a service, so only port 80 is routed" if elsewhere else ""
+        fitting = {number for number, spoken in self._protocols if _fits(kind, spoken)}
+        if not fitting:
+            return f"no port of {self._hosts} in the mesh is one for {kind} (see its protocol)"
+        if port is not None and port not in fitting:
+            known = ", ".join(map(str, sorted(fitting)))
+            return f"{port} is not a port of {self._hosts} in the mesh for {kind} (known: {known})"
+        return ""
+
+
+def _fits(kind: str, spoken: Protocol) -> bool:
+    if kind == "http":
+        return spoken.is_http or spoken is Protocol.SNIFFED
+    return not spoken.is_http
+
+
+class _GatewayDoor:
+    """Connections to the servers of a Gateway that have some of the hosts."""
+
+    def __init__(self, name: str, hosts: str, servers: list[Server]) -> None:
+        self.name = name
+        self._hosts = hosts
+        self._servers = servers
+
+    def why_not(self, kind: str, port: int | None) -> str:
+        """Return why a match has no effect; empty if it may have one."""
+        if not self._servers:
+            return f"Gateway {self.name} does not list {self._hosts} for this namespace"
+        fitting = {server.port.number for server in self._servers if _serves(kind, server)}
+        if not fitting:
+            return f"no server of Gateway {self.name} for {self._hosts} is one for {kind}"
+        if port is not None and port not in fitting:
+            known = ", ".join(map(str, sorted(fitting)))
+            return f"{port} is not a port of Gateway {self.name} for {kind} (known: {known})"
+        return ""
+
+
+def _serves(kind: str, server: Server) -> bool:
+    match kind:
+        case "http":
+            return server.is_clear_text or (server.is_http and server.terminates_tls)
+        case "tls":
+            return server.is_tls and not server.terminates_tls
+        case _:
+            return not server.is_http or not (server.is_clear_text or server.terminates_tls)
+
+
+def _mesh(found: VirtualService, world: World) -> Iterator[_MeshDoor]:
+    if MESH in (found.spec.gateways or (MESH,)):
+        hosts = [world.full(host, found) for host in found.spec.hosts]
+        services = [one for host in hosts for one in world.covered(host)]
+        yield _MeshDoor(", ".join(found.spec.hosts), services)
+
+
+def _gateways(found: VirtualService, world: World) -> Iterator[_GatewayDoor]:
+    """Yield the gateways that exist; missing ones are reported elsewhere."""
+    hosts = [world.full(host, found) for host in found.spec.hosts]
+    for name in found.spec.gateways:
+        full = gateway_name(name, found.metadata.namespace)
+        namespace, _, short = full.partition("/")
+        gateway = world.objects.get(Key("Gateway", namespace, short))
+        if isinstance(gateway, Gateway):
+            servers = [
+                server
+                for server in gateway.spec.servers
+                for owner, listed in server.owned_hosts(namespace)
+                if owner in {"*", found.metadata.namespace}
+                and any(covers(listed, host) or covers(host, listed) for host in hosts)
+            ]
+            yield _GatewayDoor(full, ", ".join(found.spec.hosts), servers)
+        elif full != MESH:
+            yield _AnyDoor(full, "", [])
+
+
+class _AnyDoor(_GatewayDoor):
+    """A Gateway that does not exist yet."""
+
+    def why_not(self, kind: str, port: int | None) -> str:
+        del kind, port
+        return ""
+
+
+# ---- the others
+
+
+def _of_destination_rule(found: DestinationRule, world: World) -> Said:
+    host = world.full(found.spec.host, found)
+    services = world.covered(host)
+    if not services and not world.is_host(host):
+        text = f'has no effect: "{found.spec.host}" is not a Service or ServiceEntry ({host})'
+        yield ("spec", "host"), text
+        return
+    named = _subsets_in_use(world)
+    for index, subset in enumerate(found.spec.subsets):
+        used = any(name == subset.name and covers(host, to) for to, name in named)
+        if subset.traffic_policy and not used:
+            path: Path = ("spec", "subsets", index, "trafficPolicy")
+            yield path, f'has no effect: no VirtualService sends anything to subset "{subset.name}"'
+    known = {number for service in services for number in service.protocols}
+    ports = found.spec.traffic_policy.port_level_settings if found.spec.traffic_policy else ()
+    for index, entry in enumerate(ports):
+        if services and entry.port.number not in known:
+            path = ("spec", "trafficPolicy", "portLevelSettings", index, "port", "number")
+            listed = ", ".join(map(str, sorted(known)))
+            yield (
+                path,
+                f"has no effect: {entry.port.number} is not a port of {host} (known: {listed})",
+            )
+    if found.spec.workload_selector:
+        labels = found.spec.workload_selector.match_labels
+        path = ("spec", "workloadSelector", "matchLabels")
+        yield from _of_selector(labels, path, world, found.metadata.namespace)
+
+
+def _subsets_in_use(world: World) -> set[tuple[str, str]]:
+    """Return host and subset of all destinations."""
+    return {
+        (world.full(one.host, found), one.subset)
+        for found in world.objects.values()
+        if isinstance(found, VirtualService)
+        for one in destinations(found)
+        if one.subset
+    }
+
+
+def destinations(found: VirtualService) -> Iterator[Destination]:
+    spec = found.spec
+    for route in (*spec.http, *spec.tls, *spec.tcp):
+        yield from (one.destination for one in route.route)
+    for route in spec.http:
+        yield from [route.mirror] if route.mirror else []
+        yield from (one.destination for one in route.mirrors)
+
+
+def _of_service_entry(found: ServiceEntry, world: World) -> Said:
+    """Return remarks about an entry without effect.
+
+    The first entry of a namespace that declares a host has it, and one of the same kind adds to it;
+    a client's own namespace comes before others.
+    """
+    own = found.metadata.namespace
+    for index, host in enumerate(found.spec.hosts):
+        for other in world.declared[host.lower()]:
+            entry = world.objects[other.key]
+            if other.key == found.key:
+                continue
+            there = entry.metadata.namespace
+            if own != there:
+                consequence = "each is for its own namespace, and one for the others"
+            elif (
+                not isinstance(entry, ServiceEntry)
+                or entry.spec.resolution != found.spec.resolution
+            ):
+                consequence = "one of them has no effect"
+            else:
+                continue
+            yield (
+                ("spec", "hosts", index),
+                f'"{host}" is declared by {other.key} too; {consequence}',
+            )
+            break
+
+
+def _of_selector(labels: Mapping[str, str], path: Path, world: World, namespace: str) -> Said:
+    """Return a remark about a selector that selects nothing in ``namespace``; empty: in any."""
+    if not labels or world.workloads is None:
+        return
+    for workload in world.workloads:
+        if namespace in {"", workload.namespace} and labels.items() <= workload.labels.items():
+            return
+    where = f" in {namespace}" if namespace else ""
+    yield path, f"has no effect: it selects no workload{where} that runs now"

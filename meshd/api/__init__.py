@@ -1,0 +1,1 @@
+"""The API objects that people write: types, reading and writing, and checks."""

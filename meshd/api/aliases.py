@@ -1,0 +1,26 @@
+"""Second names of fields of Istio's API. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshd.api.base import Object
+from meshd.api.traffic import VirtualService
+
+
+def renamed(kind: type[Object], value: Any) -> Any:
+    """Rename fields: ``mirror_percent`` is in Istio's schema beside ``mirrorPercent``.
+
+    If an object has both, the second name stays, and is reported as an unknown field.
+    """
+    spec = value.get("spec") if kind is VirtualService else None
+    if not isinstance(spec, dict) or not isinstance(routes := spec.get("http"), list):
+        return value
+    return value | {"spec": spec | {"http": [_route(route) for route in routes]}}
+
+
+def _route(route: Any) -> Any:
+    if not isinstance(route, dict) or "mirror_percent" not in route or "mirrorPercent" in route:
+        return route
+    names = {"mirror_percent": "mirrorPercent"}
+    return {names.get(key, key): part for key, part in route.items()}

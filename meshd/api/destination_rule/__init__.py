@@ -1,0 +1,1 @@
+"""Kind networking.istio.io DestinationRule."""

@@ -1,0 +1,86 @@
+"""Chooses the check for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from meshd.api import kinds
+from meshd.api.base import Object
+from meshd.api.checks import Report
+from meshd.api.counts import check_counts
+from meshd.api.damaged import about_the_rest
+from meshd.api.decode import Path
+from meshd.api.destination_rule.checks import check_destination_rule
+from meshd.api.finding import Finding
+from meshd.api.gateway.checks import check_gateway
+from meshd.api.kubernetes.checks import check_metadata, check_secret, check_service
+from meshd.api.kubernetes.controller_checks import (
+    check_daemon_set,
+    check_deployment,
+    check_pod,
+    check_stateful_set,
+)
+from meshd.api.kubernetes.types import DaemonSet, Deployment, Pod, Secret, Service, StatefulSet
+from meshd.api.peer_authentication.checks import check_peer_authentication
+from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.api.read import Read
+from meshd.api.service_entry.checks import check_service_entry, check_workload_entry
+from meshd.api.service_entry.group_checks import check_workload_group
+from meshd.api.service_entry.types import WorkloadGroup
+from meshd.api.traffic import DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry
+from meshd.api.virtual_service.checks import check_virtual_service
+
+_CHECKS: Final[dict[type[Object], Callable[[Report, Any], None]]] = {
+    VirtualService: check_virtual_service,
+    DestinationRule: check_destination_rule,
+    Gateway: check_gateway,
+    ServiceEntry: check_service_entry,
+    WorkloadEntry: check_workload_entry,
+    WorkloadGroup: check_workload_group,
+    PeerAuthentication: check_peer_authentication,
+    Service: check_service,
+    Secret: check_secret,
+    Pod: check_pod,
+    Deployment: check_deployment,
+    StatefulSet: check_stateful_set,
+    DaemonSet: check_daemon_set,
+}
+
+
+def check_fields(reads: Iterable[Read]) -> tuple[Finding, ...]:
+    """Return the findings about each object by itself."""
+    findings: list[Finding] = []
+    for read in reads:
+        report = Report(read)
+        if check_counts(report, read.object):
+            check_metadata(report, read.object.metadata)
+            if check := _CHECKS.get(type(read.object)):
+                check(report, read.object)
+        findings += report.findings
+    return tuple(findings)
+
+
+def check_damaged(damaged: Iterable[tuple[Read, tuple[Path, ...]]]) -> tuple[Finding, ...]:
+    """Return the other findings about objects of which a part cannot be read."""
+    return tuple(
+        finding
+        for read, left_out in damaged
+        for finding in about_the_rest(check_fields([read]), left_out)
+    )
+
+
+def stored_kinds(reads: Iterable[Read]) -> tuple[tuple[Read, ...], tuple[Finding, ...]]:
+    """Return the objects that the mesh's configuration consists of, and a warning for each other
+    one."""
+    stored: list[Read] = []
+    passed_over: list[Finding] = []
+    for read in reads:
+        if isinstance(read.object, kinds.STORED):
+            stored.append(read)
+        else:
+            message = (
+                f"ignored: a {read.object.KIND} is not configuration (meshctl testbed up reads it)"
+            )
+            passed_over.append(read.finding((), message, severity="warning"))
+    return tuple(stored), tuple(passed_over)

@@ -1,0 +1,1 @@
+"""What every process of meshd needs: errors, the journal, files that survive a crash."""

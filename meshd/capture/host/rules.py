@@ -1,0 +1,386 @@
+"""Which packets of the host's own services go where: all enrolled ones → one set of rules. Pure.
+
+Many workloads share the host's namespace, with others that are none of our business. So each rule
+names a cgroup, a port that a workload declares or a mark of the proxies, and carries the workload
+in its comment. What is the same as in a workload's own namespace, and why, says ``rules``.
+
+What redirects is in one table, which is replaced at once: a workload that is captured stays so
+while the rules of others come and go, and no guard is needed. A workload that is *held* is enrolled
+and not captured yet; its connections are dropped until it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from meshd.capture.host.host_service import HostWorkload
+from meshd.capture.pods.impostors import answers
+from meshd.capture.rules.delta import Change, Tables, behind, changes_to
+from meshd.capture.rules.never_captured import METADATA_ADDRESSES, NEVER_OUTBOUND_PORTS
+from meshd.capture.rules.rule import Extension, Family, Option, Rule
+from meshd.capture.rules.rules import (
+    APPLICATION_ZONE,
+    CONNMARK,
+    DNS_ZONE,
+    DROP,
+    EITHER_MARK,
+    HOLD_IN_CHAIN,
+    HOLD_OUT_CHAIN,
+    INBOUND_MARK,
+    INPUT_CHAIN,
+    OUTBOUND_MARK,
+    OUTPUT_CHAIN,
+    PREROUTING_CHAIN,
+    RESTORE_MARK,
+    RETURN,
+    TRACKED,
+    Ruleset,
+    destination,
+    limited,
+    limited_further,
+    marked,
+    new_connection,
+    of_family,
+    paced,
+    ports,
+    redirect,
+    zone,
+)
+from meshd.model.interception import DNS_SERVICE_PORT, REFUSING_PORT
+
+_PORTS_IN_ONE_MATCH: Final = 15  # iptables-extensions(8), multiport
+_COMMENT: Final = re.compile(r'--comment "(?P<uid>[^"@]+)@\d+"')
+
+
+def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Ruleset:
+    """All that is wanted of one family in the host's namespace."""
+    ours = sorted(
+        (_in_family(one, family) for one in workloads),
+        key=lambda one: one.uid,
+    )
+    captured = [one for one in ours if not one.held]
+    held = [one for one in ours if one.held]
+    wanted = {
+        "raw": {
+            PREROUTING_CHAIN: tuple(_tracked_in(captured)),
+            OUTPUT_CHAIN: (*answers(captured, _for), *_zones(captured), *_tracked_out(captured)),
+            HOLD_OUT_CHAIN: tuple(_hold_out(held, family)),
+            HOLD_IN_CHAIN: tuple(_hold_in(held)),
+        },
+        "mangle": {
+            PREROUTING_CHAIN: tuple(_note_connections(captured)),
+            OUTPUT_CHAIN: (*_mark_replies(captured), *_further_queries(captured)),
+            INPUT_CHAIN: tuple(
+                rule
+                for one in captured
+                for rule in paced(
+                    one.outbound_port,
+                    one.inbound_port,
+                    one.options,
+                    family,
+                    _for(one),
+                )
+            ),
+        },
+        "nat": {
+            PREROUTING_CHAIN: tuple(_inbound(captured)),
+            OUTPUT_CHAIN: tuple(_outbound(captured, family)),
+        },
+    }
+    filled = {
+        table: {chain: rules for chain, rules in chains.items() if rules}
+        for table, chains in wanted.items()
+    }
+    return {table: chains for table, chains in filled.items() if chains}
+
+
+def _in_family(one: HostWorkload, family: Family) -> HostWorkload:
+    """IPv6 that is not captured goes where nobody listens, as in a workload's own namespace."""
+    if family is Family.IPV4 or one.options.ipv6:
+        return one
+    return dataclasses.replace(one, outbound_port=REFUSING_PORT, inbound_port=REFUSING_PORT)
+
+
+def host_changes(
+    tables: Tables,
+    workloads: Sequence[HostWorkload],
+    family: Family,
+    *,
+    mark_new_tables: bool,
+) -> tuple[Change, ...]:
+    """The least that must be done. What is held goes up first and comes down last."""
+    desired = desired_host_rules(workloads, family)
+    changes = changes_to(tables, desired, mark_new_tables=mark_new_tables)
+    held = held_workloads(tables)
+    still = [dataclasses.replace(one, held=True) if one.uid in held else one for one in workloads]
+    raised, wanted = holds(still, family), holds(workloads, family)
+    return behind(changes, tables, raised, wanted)
+
+
+def held_workloads(tables: Tables) -> frozenset[str]:
+    """Uids of those that are held now."""
+    return frozenset(
+        uid
+        for chain in (HOLD_IN_CHAIN, HOLD_OUT_CHAIN)
+        if (there := tables.get("raw", {}).get(chain))
+        for line in there.rules
+        if (uid := workload_in(line))
+    )
+
+
+def workload_in(line: str) -> str:
+    """The uid of the workload that a rule is for; empty when it is for all or none of ours."""
+    found = _COMMENT.search(line)
+    return found["uid"] if found else ""
+
+
+def holds(workloads: Iterable[HostWorkload], family: Family) -> dict[str, tuple[Rule, ...]]:
+    """The chains that hold those that are to be held."""
+    raw = desired_host_rules(workloads, family).get("raw", {})
+    return {chain: raw[chain] for chain in (HOLD_OUT_CHAIN, HOLD_IN_CHAIN) if chain in raw}
+
+
+def is_captured_here(tables: Tables, one: HostWorkload, family: Family) -> bool:
+    """Whether what it sends and what it is sent is redirected, by rules bound to its cgroup."""
+    one = _in_family(one, family)
+    wanted = {OUTPUT_CHAIN: _sent(one, family), PREROUTING_CHAIN: _inbound([one])}
+    return all(
+        set(map(str, rules)) <= set(_lines(tables, "nat", chain)) for chain, rules in wanted.items()
+    )
+
+
+def _lines(tables: Tables, table: str, chain: str) -> tuple[str, ...]:
+    there = tables.get(table, {}).get(chain)
+    return there.rules if there else ()
+
+
+# ---- raw
+
+
+def _zones(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    """Both in a zone of their own in the direction in which they begin, since the proxies may come
+    to use the very port of the client towards the same address."""
+    for one, port in _served(workloads):
+        yield Rule(
+            protocol="tcp",
+            out_interface="lo",
+            matches=(ports("tcp", port), marked(INBOUND_MARK), _for(one)),
+            target=zone("zone-orig", APPLICATION_ZONE),
+        )
+    for one in _running(workloads):
+        if one.options.dns:
+            yield Rule(
+                protocol="udp",
+                matches=(ports("udp", DNS_SERVICE_PORT), *_sent_by(one)),
+                target=zone("zone-orig", DNS_ZONE),
+            )
+
+
+def _tracked_in(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    for one, port in _served(workloads):
+        yield Rule(protocol="tcp", matches=(ports("tcp", port), _for(one)), target=TRACKED)
+
+
+def _tracked_out(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    for one in _running(workloads):
+        yield Rule(protocol="tcp", matches=_sent_by(one), target=TRACKED)
+        if one.options.dns:
+            query = (ports("udp", DNS_SERVICE_PORT), *_sent_by(one))
+            yield Rule(protocol="udp", matches=query, target=TRACKED)
+
+
+def _hold_out(workloads: Sequence[HostWorkload], family: Family) -> Iterator[Rule]:
+    if workloads:
+        yield from _never(family)
+    for one, port in _served(workloads):
+        begins = (new_connection(port),)
+        if one.cgroup_id:
+            yield Rule(
+                protocol="tcp", out_interface="lo", matches=(*begins, *_sent_by(one)), target=RETURN
+            )
+        yield Rule(protocol="tcp", out_interface="lo", matches=(*begins, _for(one)), target=DROP)
+    for one in _running(workloads):
+        yield Rule(
+            protocol="tcp",
+            out_interface="!lo",
+            matches=(new_connection(), *_sent_by(one)),
+            target=DROP,
+        )
+
+
+def _hold_in(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    for one, port in _served(workloads):
+        yield Rule(
+            protocol="tcp",
+            in_interface="!lo",
+            matches=(new_connection(port), _HERE, _for(one)),
+            target=DROP,
+        )
+
+
+# ---- mangle
+
+
+def _note_connections(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    for one, port in _served(workloads):
+        yield Rule(
+            protocol="tcp",
+            in_interface="lo",
+            matches=(ports("tcp", port), marked(INBOUND_MARK), _for(one)),
+            target=Extension("CONNMARK", (Option("set-xmark", (CONNMARK,)),)),
+        )
+
+
+def _mark_replies(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    for one, port in _served(workloads):
+        yield Rule(
+            protocol="tcp",
+            matches=(
+                Extension("tcp", (Option("sport", (str(port),)),)),
+                Extension("connmark", (Option("mark", (CONNMARK,)),)),
+                _for(one),
+            ),
+            target=RESTORE_MARK,
+        )
+
+
+# ---- nat
+
+
+def _inbound(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    """For this host only: what it forwards to others may have the same ports."""
+    for one, port in _served(workloads):
+        yield Rule(
+            protocol="tcp",
+            in_interface="!lo",
+            matches=(ports("tcp", port), _HERE, _for(one)),
+            target=redirect(one.inbound_port),
+        )
+
+
+def _outbound(workloads: Sequence[HostWorkload], family: Family) -> Iterator[Rule]:
+    if not workloads:
+        return
+    served = tuple(_served(workloads))
+    running = _running(workloads)
+    for one, port in served:
+        # Its client's side is on this host too: the proxy's connection never leaves.
+        yield Rule(
+            protocol="tcp",
+            out_interface="lo",
+            matches=(ports("tcp", port), marked(OUTBOUND_MARK), _for(one)),
+            target=redirect(one.inbound_port),
+        )
+    yield Rule(matches=(marked(EITHER_MARK),), target=RETURN)
+    yield from _queries(running)
+    for one, port in _served(running):
+        # A service that asks itself, as for its own health.
+        yield Rule(
+            protocol="tcp",
+            out_interface="lo",
+            matches=(ports("tcp", port), *_sent_by(one)),
+            target=RETURN,
+        )
+    yield from _to_each_other(running, sorted({port for _, port in served}))
+    for one, port in served:
+        yield Rule(
+            protocol="tcp",
+            out_interface="lo",
+            matches=(ports("tcp", port), _for(one)),
+            target=redirect(one.inbound_port),
+        )
+    yield Rule(out_interface="lo", target=RETURN)
+    yield from _never(family)
+    for one in running:
+        yield from _sent(one, family)
+
+
+def _further_queries(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    for one in _running(workloads):
+        matches = (ports("udp", DNS_SERVICE_PORT), *_sent_by(one))
+        query = Rule(protocol="udp", matches=matches, target=RETURN)
+        yield from limited_further(query, one.options.dns_rate if one.options.dns else 0)
+
+
+def _queries(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
+    """Also those to a resolver on the host, whose own queries are none of these."""
+    for one in workloads:
+        for protocol in ("udp", "tcp") if one.options.dns else ():
+            query = Rule(
+                protocol=protocol,
+                matches=(ports(protocol, DNS_SERVICE_PORT), *_sent_by(one)),
+                target=redirect(one.outbound_port),
+            )
+            yield from limited(query, one.options.dns_rate if protocol == "udp" else 0)
+
+
+def _to_each_other(workloads: Sequence[HostWorkload], served: Sequence[int]) -> Iterator[Rule]:
+    """From one enrolled service to a port of another, at one of the host's addresses: it leaves
+    through the client's proxy, so that the server sees who it is."""
+    for one in workloads:
+        for some in _parts(served):
+            yield Rule(
+                protocol="tcp",
+                out_interface="lo",
+                matches=(_dports(some), *_sent_by(one)),
+                target=redirect(one.outbound_port),
+            )
+
+
+def _sent(one: HostWorkload, family: Family) -> Iterator[Rule]:
+    options, sent, to_proxy = one.options, _sent_by(one), redirect(one.outbound_port)
+    for name in options.exclude_interfaces:
+        yield Rule(out_interface=name, matches=sent, target=RETURN)
+    for network in of_family(options.exclude_outbound, family):
+        yield Rule(destination=destination(network), matches=sent, target=RETURN)
+    for port in options.exclude_outbound_ports:
+        yield Rule(protocol="tcp", matches=(ports("tcp", port), *sent), target=RETURN)
+    for port in options.include_outbound_ports:
+        yield Rule(protocol="tcp", matches=(ports("tcp", port), *sent), target=to_proxy)
+    if options.include_outbound is None:
+        yield Rule(protocol="tcp", matches=sent, target=to_proxy)
+        return
+    for network in of_family(options.include_outbound, family):
+        yield Rule(protocol="tcp", destination=destination(network), matches=sent, target=to_proxy)
+
+
+def _never(family: Family) -> Iterator[Rule]:
+    yield Rule(destination=METADATA_ADDRESSES[family], target=RETURN)
+    yield Rule(protocol="tcp", matches=(_dports(NEVER_OUTBOUND_PORTS),), target=RETURN)
+
+
+# ---- the words
+
+
+def _served(workloads: Iterable[HostWorkload]) -> Iterator[tuple[HostWorkload, int]]:
+    return ((one, port) for one in workloads for port in one.ports)
+
+
+def _running(workloads: Iterable[HostWorkload]) -> list[HostWorkload]:
+    return [one for one in workloads if one.cgroup_id]
+
+
+def _parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (
+        numbers[start : start + _PORTS_IN_ONE_MATCH]
+        for start in range(0, len(numbers), _PORTS_IN_ONE_MATCH)
+    )
+
+
+def _sent_by(one: HostWorkload) -> tuple[Extension, Extension]:
+    return Extension("cgroup", (Option("path", (one.cgroup,)),)), _for(one)
+
+
+def _for(one: HostWorkload) -> Extension:
+    """For people who read the rules, and so that they change with the cgroup."""
+    return Extension("comment", (Option("comment", (f"{one.uid}@{one.cgroup_id}",)),))
+
+
+def _dports(numbers: Sequence[int]) -> Extension:
+    return Extension("multiport", (Option("dports", (",".join(map(str, numbers)),)),))
+
+
+_HERE: Final = Extension("addrtype", (Option("dst-type", ("LOCAL",)),))

@@ -1,0 +1,1 @@
+"""Redirects the traffic of workloads that have a network namespace of their own."""

@@ -1,0 +1,309 @@
+"""One workload that has a network namespace of its own: what is wanted of it, against what is so.
+
+It is pinned, its rules are applied and looked after, and its probes are repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import importlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from meshd.base.errors import MeshdError
+from meshd.capture.addresses import Addresses
+from meshd.capture.pods import excess, interruption, names, rounds, unprotected
+from meshd.capture.pods.limited import OwnLimit
+from meshd.capture.pods.namespaces import Pin, Pins, is_elsewhere, moved
+from meshd.capture.probes import inbound as inbound_probe
+from meshd.capture.probes.outbound import listens, probe
+from meshd.capture.rules import apply, fingerprint, inside
+from meshd.capture.rules.events import Rules
+from meshd.capture.rules.fingerprint import Fingerprint
+from meshd.capture.rules.nfnetlink import Change
+from meshd.capture.rules.options import CaptureOptions, options_for
+from meshd.model.interception import DNS_PORT, OUTBOUND_PORT
+from meshd.model.workload import Interruptions, Observation, Placement, Stage
+from meshd.settings import CaptureSettings
+
+T = TypeVar("T")
+
+_FIRST_RETRY: Final = 0.05
+_LONGEST_RETRY: Final = 30.0
+"""Seconds."""
+_FAILURES_TO_OPEN: Final = 4
+"""Failed probes in a row, in about a second, after which a workload that fails open does."""
+_LOOK_FOR_PROXY: Final = 0.5
+"""Seconds between looks for a proxy that could take an unprotected workload's traffic again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Node:
+    """What all workloads of a node have in common."""
+
+    def __init__(
+        self,
+        settings: CaptureSettings,
+        pins: Pins,
+        observe: Callable[[str, Observation], None],
+        *,
+        fail_open: bool,
+    ) -> None:
+        self.settings = settings
+        self.pins = pins
+        self.observe = observe
+        self.fail_open = fail_open
+        # A child waits for the kernel half of its time.
+        self.children = asyncio.Semaphore(2 * (os.cpu_count() or 1))
+
+
+class Worker:
+    """One workload."""
+
+    def __init__(self, uid: str, node: Node) -> None:
+        self.uid = uid
+        self.wanted: Placement | None = None
+        self._node = node
+        self._wake = asyncio.Event()
+        self._stage = Stage.ABSENT
+        self._proven = False
+        self._problem = ""
+        self._pinned = ""
+        self._failures = 0
+        self._bare: Pin | None = None
+        """The pin in whose namespace nothing of ours was left."""
+        self._applied: tuple[Pin, CaptureOptions, Fingerprint] | None = None
+        self._writing = False
+        self._noticed = 0.0
+        """When it was seen that somebody else had changed rules; 0: it was not."""
+        self._unprotected = False
+        self._names = names.Gate()
+        self._addresses = Addresses(self._wake.set)
+        self._rules = Rules(self._look)
+        self._limit = OwnLimit(uid, self._tell_again)
+        self._interruptions = Interruptions()
+        self._preceding = interruption.Precedence()
+        self._unseen = ""
+        self._again = rounds.Again()
+        self._seen: Observation | None = None
+        """As it was told last."""
+
+    def want(self, placement: Placement | None) -> None:
+        if placement != self.wanted or placement is None:
+            self.wanted = placement
+            self._failures = 0
+            self._wake.set()
+
+    def look_at_legacy(self) -> None:
+        if self._rules.has_legacy_tables:
+            self._look()
+
+    def _look(self) -> None:
+        """Wakes the worker if the namespace's rules are not those that it has left there."""
+        if self._applied is None or self._stage is not Stage.CAPTURED or self._writing:
+            return
+        pin, _, known = self._applied
+        with contextlib.suppress(MeshdError, OSError):
+            if fingerprint.of(pin.path) != known:
+                self._noticed = self._noticed or time.monotonic()
+                self._wake.set()
+
+    def close(self) -> None:
+        self._addresses.follow(None)
+        self._rules.follow(None)
+        self._limit.follow(None)
+
+    async def work(self) -> None:
+        """Until the workload is let go, and not wanted again by then."""
+        while True:
+            self._wake.clear()
+            wanted = self.wanted
+            try:
+                pause = await self._bring_about(wanted)
+                if wanted is None and self.wanted is None:
+                    return
+            except MeshdError as error:
+                pause = self._retry_pause()
+                self._tell(self._stage, problem=str(error), unprotected=self._unprotected)
+            await self._sleep(pause)
+
+    async def _bring_about(self, wanted: Placement | None) -> float | None:
+        """Seconds until it is to be looked at again; None: when something else is wanted."""
+        if wanted is None or wanted.stage is Stage.ABSENT:
+            await self._let_go()
+            return None
+        workload = wanted.workload
+        pin = self._node.pins.pin(self.uid, Path(workload.netns), workload.netns_cookie)
+        self._pinned = str(pin.path)
+        self._addresses.follow(pin)
+        self._rules.follow(pin)
+        self._limit.follow(pin)
+        if self._stage is Stage.ABSENT:
+            self._stage = Stage.PINNED
+        if wanted.stage is Stage.PINNED:
+            await self._uncapture(pin)
+            return None
+        if self._unprotected and not listens(pin.path):
+            return _LOOK_FOR_PROXY
+        self._unprotected = False
+        node = self._node
+        options = options_for(wanted, node.settings, fail_open=node.fail_open)
+        await self._capture(pin, self._limit.counted(self._names.options(options)))
+        return await self._prove(pin, wanted, options)
+
+    async def _let_go(self) -> None:
+        if pin := self._node.pins.find(self.uid):
+            await self._uncapture(pin)
+        self._node.pins.unpin(self.uid)
+        self._bare, self._pinned = None, ""
+        self.close()
+        self._tell(Stage.ABSENT)
+
+    async def _uncapture(self, pin: Pin) -> None:
+        if self._bare != pin:
+            self._applied = None
+            if not fingerprint.of(pin.path).is_fresh:
+                await self._run(pin, apply.remove)
+            self._bare = pin
+        self._names = names.Gate()
+        self._tell(Stage.PINNED)
+
+    async def _capture(self, pin: Pin, options: CaptureOptions) -> None:
+        if self._applied == (pin, options, fingerprint.of(pin.path)):
+            return
+        self._bare = None
+        interrupted, changes = None, ()
+        if self._applied is not None and self._applied[:2] == (pin, options):
+            planned = await self._run(pin, functools.partial(apply.plan, options))
+            changes = self._rules.between(self._applied[2], planned.found)
+            interrupted = interruption.found(changes, planned.changes, self._noticed)
+            if not interrupted:
+                self._precede(planned, changes)
+                self._applied, self._noticed = (pin, options, planned.fingerprint), 0.0
+                return
+            self._tell(Stage.CAPTURED, problem=f"{interrupted.text}; putting them back")
+        outcome = await self._write(pin, options)
+        self._applied, self._noticed = (pin, options, outcome.fingerprint), 0.0
+        self._precede(outcome, changes)
+        if any(step.backend == "legacy" for step in outcome.steps):
+            # Each child would load it anew, which takes longer than all the rest.
+            importlib.import_module("meshd.capture.rules.legacy")
+        if interrupted:
+            self._count(interrupted.ended())
+        if self._stage is not Stage.CAPTURED:
+            self._tell(Stage.CAPTURED)
+        self._look()
+
+    def _precede(self, outcome: apply.Outcome, changes: tuple[Change, ...]) -> None:
+        if ended := self._preceding.become(outcome.foreign, changes):
+            self._count(ended)
+
+    def _count(self, ended: interruption.Ended) -> None:
+        interruption.say(ended, self.uid)
+        self._interruptions = interruption.counted(self._interruptions, ended)
+
+    async def _write(self, pin: Pin, options: CaptureOptions) -> apply.Outcome:
+        self._writing = True
+        try:
+            return await self._run(pin, functools.partial(apply.apply, options))
+        finally:
+            self._writing = False
+
+    async def _prove(self, pin: Pin, wanted: Placement, options: CaptureOptions) -> float:
+        problem = await probe(pin.path, self.uid, ipv6=self._node.settings.ipv6)
+        if options.dns and not problem and self._node.fail_open:
+            answered = await names.ask(DNS_PORT, pin.path)
+            changed = self._names.judge(answered)
+            if self._names.is_open:
+                return self._open_names(answered, new=changed)
+            if changed:
+                return 0  # they go through the mesh again
+            problem = answered
+        source = Path(wanted.workload.netns)
+        replaced = moved(source) if is_elsewhere(pin, source) else ""
+        ports = [port.number for port in wanted.workload.ports]
+        inbound = inbound_probe.Verdict()
+        if not problem:
+            inbound = await inbound_probe.probe(pin.path, self._addresses.now, ports, options)
+        told = replaced or problem or inbound.problem or self._preceding.problem
+        self._unseen = inbound.unseen
+        self._tell(Stage.CAPTURED, proven=not told, problem=told)
+        interval = self._node.settings.probe_interval
+        if problem and self._node.fail_open and self._failures >= _FAILURES_TO_OPEN:
+            if not (own := await self._own_doing(pin, problem)):
+                return await self._open(pin, problem)
+            self._tell(Stage.CAPTURED, problem=own)
+        if problem:
+            return min(self._retry_pause(), interval)
+        self._failures = 0
+        return self._again.after(well=inbound == inbound_probe.Verdict(), interval=interval)
+
+    def _open_names(self, problem: str, *, new: bool) -> float:
+        self._failures = 0
+        text = unprotected.queries(problem)
+        if new:
+            unprotected.complain(self.uid, text)
+        self._tell(Stage.CAPTURED, problem=text, unprotected=True)
+        return 0 if new else names.LOOK
+
+    async def _own_doing(self, pin: Pin, problem: str) -> str:
+        count = functools.partial(excess.dropped, OUTBOUND_PORT)
+        ask = functools.partial(probe, pin.path, self.uid, ipv6=self._node.settings.ipv6)
+        return await excess.own_doing(problem, ask, lambda: self._run(pin, count))
+
+    async def _open(self, pin: Pin, problem: str) -> float:
+        """Rather unprotected than cut off."""
+        await self._run(pin, apply.remove)
+        self._applied, self._failures, self._unprotected = None, 0, True
+        text = unprotected.traffic(problem)
+        unprotected.complain(self.uid, text)
+        self._tell(Stage.PINNED, problem=text, unprotected=True)
+        return _LOOK_FOR_PROXY
+
+    async def _run(self, pin: Pin, action: Callable[[], T]) -> T:
+        async with self._node.children:
+            return await inside.run(pin.path, action)
+
+    def _tell(
+        self, stage: Stage, *, proven: bool = False, problem: str = "", unprotected: bool = False
+    ) -> None:
+        fields = {"MESHD_WORKLOAD": self.uid, "MESHD_EVENT": "capture"}
+        if problem and problem != self._problem and not unprotected:
+            _log.warning("workload %s: %s", self.uid, problem, extra=fields)
+        if proven and not self._proven:
+            _log.info("workload %s: captured and proven", self.uid, extra=fields)
+        self._stage, self._proven, self._problem = stage, proven, problem
+        seen = Observation(
+            *(self.uid, stage, proven, problem, self._pinned, unprotected, self._addresses.now),
+            interruptions=self._interruptions,
+            dropped=self._limit.dropped,
+            unseen=self._unseen if proven else "",
+        )
+        self._seen = seen
+        self._node.observe(self.uid, seen)
+
+    def _tell_again(self, _: str) -> None:
+        """More of its connections were dropped, or none for a while; the rest is as it was."""
+        if self._seen:
+            self._seen = msgspec.structs.replace(self._seen, dropped=self._limit.dropped)
+            self._node.observe(self.uid, self._seen)
+
+    def _retry_pause(self) -> float:
+        self._failures += 1
+        return min(_FIRST_RETRY * 2**self._failures, _LONGEST_RETRY)
+
+    async def _sleep(self, pause: float | None) -> None:
+        try:
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,1 @@
+"""Proves that traffic reaches the proxy, in both directions."""

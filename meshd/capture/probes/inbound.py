@@ -1,0 +1,304 @@
+"""Does what a workload is sent reach the proxy? The beginning of a connection to it tells.
+
+A SYN goes to the workload's ports from this host, on the wire on which others' come, and nothing
+after it: the connection never comes about, so neither an application nor the proxy ever has one.
+How the namespace's connection tracking answers it shows where it went: from the port of the inbound
+listener, or past it. A connection that is answered without being tracked went past it, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import random
+import socket
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from meshd.base import own_addresses
+from meshd.base.errors import MeshdError
+from meshd.capture.host.host_service import HostWorkload
+from meshd.capture.probes import listening, reach
+from meshd.capture.probes.conntrack import Connections, End, Flow
+from meshd.capture.probes.outpost import SOURCES, Outpost
+from meshd.capture.rules import inside
+from meshd.capture.rules.options import CaptureOptions
+from meshd.model.interception import DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, REFUSING_PORT
+
+_WAITS: Final = (0.0, 0.002, 0.01, 0.05, 0.2)
+"""Seconds before each look for what came of it. Mostly it is there when the SYN has been sent."""
+_TRIES: Final = 2
+"""One SYN may be among those that are above the workload's share of new connections."""
+_ASKED: Final = (0.005, 0.02, 0.1, 0.3)
+"""Seconds before each look whether it is known who has an address."""
+_MOST_PORTS: Final = 32
+"""Of those that nobody has declared and somebody listens on."""
+_OURS: Final = frozenset({OUTBOUND_PORT, INBOUND_PORT, DNS_PORT, REFUSING_PORT})
+_ANY_PORTS: Final = range(16_000, 32_000)
+_SYN, _RST, _ACK = 0x02, 0x04, 0x10
+_HEADER: Final = struct.Struct(">HHIIBBHHH")  # RFC 9293, 3.1
+_FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verdict:
+    """What has been shown of the inbound direction; both empty: it is captured."""
+
+    problem: str = ""
+    """Connections reach it past the proxy, or reach no proxy."""
+    unseen: str = ""
+    """Why nothing has been shown."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Way:
+    """From where to which address of the workload."""
+
+    source: str
+    address: str
+
+    @property
+    def version(self) -> int:
+        return 6 if ":" in self.address else 4
+
+
+async def probe(
+    namespace: Path, known_by: Sequence[str], declared: Iterable[int], options: CaptureOptions
+) -> Verdict:
+    """``known_by``: the addresses by which it is reached. Those of its other interfaces are tried,
+    too, but need not be reached from here. Raises NotReadyError when the namespace is gone."""
+    with inside.entered(namespace):
+        interfaces, heard = reach.interfaces(), listening.ports()
+        others = [one for one in own_addresses.of_each_interface() if one not in known_by]
+        connections = Connections()
+    with contextlib.closing(connections):
+        ports = ports_to_try(frozenset(declared), heard, options)
+        if not known_by:
+            return Verdict(unseen="it has no address")
+        if not ports:
+            return Verdict(unseen="none of its ports is captured")
+        asked = [
+            await _ask(address, ports, interfaces, connections, options)
+            for address in (*known_by, *others)
+        ]
+    bare = [dataclasses.replace(one, unseen="") for one in asked[len(known_by) :]]
+    return combined([*asked[: len(known_by)], *bare])
+
+
+async def probe_each(
+    outpost: Outpost, known_by: Sequence[str], ones: Sequence[HostWorkload]
+) -> dict[str, Verdict]:
+    """Probe services of the host, all at once; return the verdicts by uid."""
+    verdicts = await asyncio.gather(*(_probe_host(outpost, known_by, one) for one in ones))
+    return {one.uid: found for one, found in zip(ones, verdicts, strict=True)}
+
+
+async def _probe_host(outpost: Outpost, known_by: Sequence[str], one: HostWorkload) -> Verdict:
+    """As ``probe``, of a service of the host: only what it declares is captured."""
+    if not one.ports:
+        return Verdict()
+    try:
+        outpost.open()
+        with contextlib.closing(Connections()) as connections:
+            verdicts: list[Verdict] = []
+            for address in known_by:
+                way = Way(SOURCES[6 if ":" in address else 4], address)
+                refused = way.version == 6 and not one.options.ipv6
+                expected = REFUSING_PORT if refused else one.inbound_port
+                verdicts.append(await _try(way, one.ports, connections, expected, outpost.entered))
+            return combined(verdicts) if verdicts else Verdict(unseen="the host has no address")
+    except (MeshdError, OSError) as error:
+        return Verdict(unseen=f"it cannot be probed from outside: {error}")
+
+
+def combined(verdicts: Sequence[Verdict]) -> Verdict:
+    """Pure. What nothing is known of hides nothing that is known."""
+    problem, unseen = (
+        "; ".join(dict.fromkeys(filter(None, texts)))
+        for texts in (
+            [one.problem for one in verdicts],
+            [one.unseen for one in verdicts],
+        )
+    )
+    return Verdict(problem, unseen)
+
+
+def ports_to_try(
+    declared: frozenset[int], heard: frozenset[int], options: CaptureOptions
+) -> tuple[int, ...]:
+    """Pure but for a port that is as good as any other, where there is none."""
+    found = declared | set(sorted(heard - declared)[:_MOST_PORTS])
+    if options.include_inbound_ports is not None:
+        found &= set(options.include_inbound_ports)
+    found -= _OURS | set(options.exclude_inbound_ports)
+    if not found and options.include_inbound_ports is None:
+        return (random.choice(_ANY_PORTS),)  # noqa: S311 - not a secret
+    return tuple(sorted(found))
+
+
+async def _ask(
+    address: str,
+    ports: Sequence[int],
+    interfaces: dict[bytes, str],
+    connections: Connections,
+    options: CaptureOptions,
+) -> Verdict:
+    try:
+        way = await _way_to(address, interfaces, options)
+        if isinstance(way, Verdict):
+            return way
+        expected = INBOUND_PORT if options.ipv6 or way.version == 4 else REFUSING_PORT
+        return await _try(way, ports, connections, expected)
+    except (MeshdError, OSError) as error:
+        return Verdict(unseen=f"{address} cannot be probed: {error}")
+
+
+async def _way_to(
+    address: str, interfaces: dict[bytes, str], options: CaptureOptions
+) -> Way | Verdict:
+    neighbour = reach.neighbour(address)
+    if neighbour is None:
+        return Verdict(unseen=f"no wire leads from the host to {address}")
+    for wait in (0.0, *_ASKED):
+        await asyncio.sleep(wait)
+        if hardware := reach.hardware_of(neighbour):
+            break
+        reach.find_out(neighbour)
+    else:
+        return Verdict(unseen=f"{address} does not say on the host's wire where it is")
+    if hardware not in interfaces:
+        return Verdict(unseen=f"for the host {address} is somewhere else")
+    if interfaces[hardware] in options.exclude_interfaces:
+        return Verdict()
+    with socket.socket(_FAMILY[6 if ":" in address else 4], socket.SOCK_DGRAM) as looking:
+        looking.connect((address, 9))  # sends nothing
+        return Way(looking.getsockname()[0], address)
+
+
+async def _try(
+    way: Way,
+    ports: Sequence[int],
+    connections: Connections,
+    expected: int,
+    place: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Verdict:
+    """``place``: where it is sent from; this namespace, unless it is said."""
+    known: dict[int, Verdict] = {}
+    for _ in range(_TRIES):
+        with place():
+            opened = _Sender(way)
+        with opened as sender:
+            for port in (waiting := [port for port in ports if port not in known]):
+                sender.send(port)
+            for wait in _WAITS:
+                await asyncio.sleep(wait)
+                sender.receive()
+                for port in waiting:
+                    if port not in known and (found := _judge(sender, port, connections, expected)):
+                        known[port] = found
+                if len(known) == len(ports):
+                    return combined([known[port] for port in ports])
+        if others := [port for port in sorted(sender.answers) if port not in ports]:
+            return combined([*known.values(), *(_elsewhere(way, port) for port in others)])
+    silent = ", ".join(str(port) for port in ports if port not in known)
+    unseen = f"{way.address} does not answer on {silent}; a rule of others may drop what comes"
+    return combined([*known.values(), Verdict(unseen=unseen)])
+
+
+def _elsewhere(way: Way, port: int) -> Verdict:
+    """What was changed before it was tracked: nobody changes the answers back."""
+    to = End(way.address, port)
+    return Verdict(f"inbound probe: connections to {way.address} are taken past the proxy, to {to}")
+
+
+def _judge(sender: _Sender, port: int, connections: Connections, expected: int) -> Verdict | None:
+    flow = Flow(End(sender.way.source, sender.port), End(sender.way.address, port))
+    answer = sender.answers.get(port, 0)
+    answerer = connections.answerer(flow)
+    if answerer is None and answer & _SYN:
+        answerer = next(connections.answerers_from(flow), None)
+    return judged(flow.destination, answerer, answer, expected)
+
+
+def judged(asked: End, answerer: End | None, answer: int, expected: int) -> Verdict | None:
+    """``answer``: the flags of the segment that came back, 0 if none did. None: nothing is known
+    yet. What is refused at once is not tracked any more, whoever refuses it. Pure."""
+    past = f"inbound probe: connections to {asked} are taken past the proxy"
+    if answerer and answerer.port == expected:
+        return Verdict()
+    if answerer:
+        return Verdict(f"{past}, to {answerer}")
+    if answer & _SYN:
+        return Verdict(f"{past}, untracked")
+    if answer & _RST:
+        if expected == REFUSING_PORT:
+            return Verdict()
+        return Verdict(unseen=f"{asked} refuses connections: no proxy listens, or a rule refuses")
+    return None
+
+
+class _Sender:
+    """A port of this host, from which connections are begun that never come about. Their answers
+    are reset by the kernel, which knows of none."""
+
+    def __init__(self, way: Way) -> None:
+        self.way = way
+        self.answers: dict[int, int] = {}
+        """Flags, by the port that answered."""
+        family = _FAMILY[way.version]
+        self._opened = contextlib.ExitStack()
+        # Nobody else uses the port meanwhile.
+        reserved = self._opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        self._raw = self._opened.enter_context(
+            socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
+        )
+        try:
+            reserved.bind((way.source, 0))
+            self.port: int = reserved.getsockname()[1]
+            self._raw.bind((way.source, 0))
+            self._raw.connect((way.address, 0))
+        except OSError:
+            self._opened.close()
+            raise
+
+    def __enter__(self) -> _Sender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def send(self, port: int) -> None:
+        number = random.getrandbits(32)
+        fields = (self.port, port, number, 0, _HEADER.size << 2, _SYN, 0xFFFF)
+        pseudo = _pseudo_header(self.way)
+        summed = checksum(pseudo + _HEADER.pack(*fields, 0, 0))
+        self._raw.send(_HEADER.pack(*fields, summed, 0))
+
+    def receive(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while part := self._raw.recv(1 << 16):
+                segment = part[(part[0] & 0xF) * 4 :] if self.way.version == 4 else part
+                if len(segment) >= _HEADER.size:
+                    source, destination, _, _, _, flags, *_ = _HEADER.unpack_from(segment)
+                    if destination == self.port and flags & (_SYN | _RST):
+                        self.answers[source] = flags
+
+
+def _pseudo_header(way: Way) -> bytes:
+    """RFC 9293, 3.1; RFC 8200, 8.1."""
+    family = _FAMILY[way.version]
+    ends = socket.inet_pton(family, way.source) + socket.inet_pton(family, way.address)
+    layout = ">xBH" if way.version == 4 else ">I3xB"
+    rest = (socket.IPPROTO_TCP, _HEADER.size)
+    return ends + struct.pack(layout, *(rest if way.version == 4 else reversed(rest)))
+
+
+def checksum(data: bytes) -> int:
+    """RFC 1071, of an even number of bytes. Pure."""
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

@@ -1,0 +1,280 @@
+"""Brings the rules of one namespace to the wanted state, in the child of ``inside.run``.
+
+It reads, decides with ``delta``, writes. It is idempotent, and safe to be killed at any line: the
+next run reads what the last one left and goes on from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from meshd.base.errors import SystemRefusedError
+from meshd.capture.host import cgroups
+from meshd.capture.host.rules import HostWorkload, held_workloads, host_changes
+from meshd.capture.rules import fingerprint, foreign, locks, nftables, routing
+from meshd.capture.rules.delta import Change, Tables, changes_to, guarded, is_captured
+from meshd.capture.rules.fingerprint import Fingerprint
+from meshd.capture.rules.options import CaptureOptions
+from meshd.capture.rules.rule import Family
+from meshd.capture.rules.rules import Ruleset, desired_rules, guard_rules
+from meshd.capture.rules.tables import Backend, LegacyTables, NftTables, is_installed
+from meshd.model.interception import HOST_INBOUND_ROUTE_TABLE, INBOUND_ROUTE_TABLE
+
+_IPV6: Final = Path("/proc/thread-self/net/if_inet6")
+_LOOPBACK_WITHOUT_IPV6: Final = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """One step that was taken, or would be, for users and scripts."""
+
+    family: str
+    backend: str
+    change: str
+    rules: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    steps: tuple[Step, ...]
+    fingerprint: Fingerprint
+    """As it was left."""
+    found: Fingerprint
+    """As it was before."""
+    foreign: tuple[str, ...] = ()
+    """Rules of others that come before ours whatever we do, and may lead around the mesh."""
+
+    @property
+    def changes(self) -> list[str]:
+        return [f"{step.family} {step.change}" for step in self.steps]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostCapture:
+    """The wanted state of the host's own namespace; empty without workloads."""
+
+    workloads: tuple[HostWorkload, ...] = ()
+    waiting: tuple[HostWorkload, ...] = ()
+    """Not to be captured yet. Those that are held stay so."""
+    backend: str = "auto"
+    ipv6: bool = True
+
+
+def apply(options: CaptureOptions) -> Outcome:
+    """Make the rules so. Raises SystemRefusedError."""
+    return _bring_about(_Workload(options), act=True)
+
+
+def plan(options: CaptureOptions) -> Outcome:
+    """Return what ``apply`` would do."""
+    return _bring_about(_Workload(options), act=False)
+
+
+def remove() -> Outcome:
+    """Leave nothing of ours."""
+    return _bring_about(_Workload(None), act=True)
+
+
+def apply_host(capture: HostCapture) -> Outcome:
+    """Make the host's rules so, or leave none. Raises SystemRefusedError."""
+    with locks.locked(locks.RULES):
+        workloads, waiting = as_they_are(capture.workloads), as_they_are(capture.waiting)
+        now = dataclasses.replace(capture, workloads=workloads, waiting=waiting)
+        return _bring_about(_Host(now), act=True)
+
+
+def as_they_are(workloads: Sequence[HostWorkload]) -> tuple[HostWorkload, ...]:
+    """Return the workloads with the present cgroups. Call it while holding the lock.
+
+    A service that starts later waits for the lock and finds what was done. With cgroups from
+    before, one that has started since, and is held, would be released.
+    """
+    return tuple(
+        dataclasses.replace(one, cgroup_id=cgroups.identify(one.cgroup)) for one in workloads
+    )
+
+
+class _Target(Protocol):
+    """The wanted state of a namespace. An empty one removes all of our rules."""
+
+    @property
+    def backend(self) -> str: ...
+
+    @property
+    def route_table(self) -> int: ...
+
+    def is_routed(self, family: Family) -> bool:
+        """Return whether replies need the routing rule."""
+        ...
+
+    def changes(self, backend: Backend, tables: Tables, family: Family) -> tuple[Change, ...]: ...
+
+    def finish(self) -> None:
+        """Do what else there is to do in a captured namespace."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Workload:
+    """A namespace that is one workload's own; None: it is to be left alone."""
+
+    options: CaptureOptions | None
+    route_table: int = INBOUND_ROUTE_TABLE
+
+    @property
+    def backend(self) -> str:
+        return self.options.backend if self.options else "auto"
+
+    def is_routed(self, family: Family) -> bool:
+        return self.options is not None and (family is Family.IPV4 or self.options.ipv6)
+
+    def changes(self, backend: Backend, tables: Tables, family: Family) -> tuple[Change, ...]:
+        options = self.options
+        desired: Ruleset = desired_rules(options, family) if options else {}
+        changes = changes_to(tables, desired, mark_new_tables=backend.remembers_new_tables)
+        # Before the first time traffic passes anyway, and when capture ends it shall pass.
+        if options and desired and not options.fail_open and is_captured(tables):
+            return guarded(changes, tables, guard_rules(options))
+        return changes
+
+    def finish(self) -> None:
+        if self.options:
+            routing.migrate_requests()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Host:
+    capture: HostCapture
+    route_table: int = HOST_INBOUND_ROUTE_TABLE
+
+    @property
+    def backend(self) -> str:
+        return self.capture.backend
+
+    def is_routed(self, family: Family) -> bool:
+        return bool(self.capture.workloads) and (family is Family.IPV4 or self.capture.ipv6)
+
+    def changes(self, backend: Backend, tables: Tables, family: Family) -> tuple[Change, ...]:
+        held = held_workloads(tables)
+        waiting = [
+            dataclasses.replace(one, held=True) for one in self.capture.waiting if one.uid in held
+        ]
+        wanted = (*self.capture.workloads, *waiting)
+        mark = backend.remembers_new_tables
+        return host_changes(tables, wanted, family, mark_new_tables=mark)
+
+    def finish(self) -> None:
+        """Do nothing: sysctls of the host are not ours; systemd/sysctl.d has the one that
+        matters."""
+
+
+def _bring_about(target: _Target, *, act: bool) -> Outcome:
+    families = _families()
+    found = fingerprint.take()
+    there = read_tables()
+    steps: list[Step] = []
+    chosen = choose(target.backend, there)
+    # The chosen tables first: in between the workload is redirected twice rather than not at all.
+    for backend in sorted(there, key=lambda backend: backend is not chosen):
+        changes = {
+            family: target.changes(backend, there[backend][family], family)
+            if backend is chosen
+            else changes_to(there[backend][family], {}, mark_new_tables=False)
+            for family in families
+        }
+        if act and any(changes.values()):
+            backend.write(changes, there[backend])
+        steps += _steps(backend, changes)
+    steps += _routing(target, families, act=act)
+    if act:
+        target.finish()
+    rules = tuple(_foreign(target, families, there)) if target.is_routed(Family.IPV4) else ()
+    return Outcome(tuple(steps), fingerprint.take(), found, rules)
+
+
+def _foreign(
+    target: _Target, families: tuple[Family, ...], there: Mapping[Backend, Mapping[Family, Tables]]
+) -> Iterator[str]:
+    found = tuple(foreign.chains_before(nftables.chains(), nftables.rules()))
+    texts = nftables.texts_of([rule for _, rule in found])
+    for (chain, _), text in zip(found, texts, strict=True):
+        yield foreign.described(chain, text)
+    for backend, by_family in there.items():
+        for family, tables in by_family.items():
+            yield from (f"{family.label} {backend.name} {one}" for one in foreign.marks_in(tables))
+    for family in families:
+        if target.is_routed(family) and _has_loopback(family):
+            before = routing.before_ours(family, target.route_table)
+            yield from (f"{family.label} routing rule {one}" for one in before)
+
+
+def _families() -> tuple[Family, ...]:
+    return (Family.IPV4, Family.IPV6) if _IPV6.exists() else (Family.IPV4,)
+
+
+def read_tables() -> dict[Backend, Mapping[Family, Tables]]:
+    """Return the tables of each kind that is installed. Raises SystemRefusedError."""
+    families = _families()
+    backends: list[Backend] = []
+    if is_installed("nft"):
+        backends.append(NftTables())
+    if is_installed("legacy"):
+        backends.append(LegacyTables())
+    if not backends:
+        raise SystemRefusedError("no iptables is installed; install Debian's package iptables")
+    return {backend: backend.read(families) for backend in backends}
+
+
+def choose(wish: str, there: Mapping[Backend, Mapping[Family, Tables]]) -> Backend:
+    """Choose the tables that have our rules; else legacy where legacy has rules; else nft; else
+    legacy."""
+    by_name = {backend.name: backend for backend in there}
+    if wish != "auto":
+        if wish in by_name:
+            return by_name[wish]
+        raise SystemRefusedError(
+            f"setting capture.backend: iptables-{wish} is not installed; use auto"
+        )
+    for backend, tables in there.items():
+        if any(map(is_captured, tables.values())):
+            return backend
+    legacy = by_name.get("legacy")
+    if legacy and any(map(_has_rules, there[legacy].values())):
+        return legacy
+    return by_name.get("nft") or by_name["legacy"]
+
+
+def _has_rules(tables: Tables) -> bool:
+    return any(chain.rules for chains in tables.values() for chain in chains.values())
+
+
+def _steps(backend: Backend, changes: Mapping[Family, tuple[Change, ...]]) -> list[Step]:
+    return [
+        Step(family.label, backend.name, str(change), tuple(map(str, change.rules)))
+        for family, of_family in changes.items()
+        for change in of_family
+    ]
+
+
+def _has_loopback(family: Family) -> bool:
+    """Return whether the loopback interface has the family, without which no route can lead
+    there."""
+    if family is Family.IPV4:
+        return True
+    return _LOOPBACK_WITHOUT_IPV6.read_text(encoding="ascii").strip() == "0"
+
+
+def _routing(target: _Target, families: tuple[Family, ...], *, act: bool) -> list[Step]:
+    steps: list[Step] = []
+    table = target.route_table
+    for family in families:
+        wanted = target.is_routed(family) and _has_loopback(family)
+        lines = routing.missing(family, table) if wanted else routing.present_in(family, table)
+        if act and lines:
+            (routing.add if wanted else routing.remove)(family, table, lines)
+        verb = "add" if wanted else "drop"
+        steps += [Step(family.label, "routing", f"{verb} {line}") for line in lines]
+    return steps

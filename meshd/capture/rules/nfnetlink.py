@@ -1,0 +1,185 @@
+"""What the iptables programs have no word for: which change of nf_tables is the last, who made it,
+and to remove empty tables. Linux's ``nfnetlink.h`` and ``nf_tables.h`` have the numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from meshd.base.errors import SystemRefusedError
+from meshd.base.printable import printable
+
+NETLINK_NETFILTER: Final = 12
+NLM_F_REQUEST: Final = 1
+NLM_F_ACK: Final = 4
+_NLM_F_DUMP: Final = 0x300
+ERROR: Final = 2
+"""NLMSG_ERROR."""
+_NLMSG_DONE: Final = 3
+_BATCH_BEGIN: Final = 0x10
+_BATCH_END: Final = 0x11
+_NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
+_GETCONNTRACK: Final = 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
+_DELTABLE: Final = _NFTABLES << 8 | 2
+_NEWGEN: Final = _NFTABLES << 8 | 15
+_GETGEN: Final = _NFTABLES << 8 | 16
+_GROUP: Final = 1 << 6  # NFNLGRP_NFTABLES
+_BATCH_GENID: Final = 1
+_TABLE_NAME: Final = 1
+_GEN_ID: Final = 1
+_GEN_PROC_PID: Final = 2
+_GEN_PROC_NAME: Final = 3
+_TYPE: Final = 0x3FFF  # NLA_TYPE_MASK
+_HEADER: Final = struct.Struct("=IHHII")
+_GENERIC: Final = struct.Struct(">BBH")
+GENERIC_SIZE: Final = _GENERIC.size
+_NESTED: Final = 0x8000  # NLA_F_NESTED
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """One transaction of nf_tables, and who made it."""
+
+    generation: int
+    """The namespace's, from this change on."""
+    program: str
+    process: int
+
+
+def generation() -> int:
+    """A number that changes with each change of any nf_tables rule of this namespace."""
+    with asking_socket() as netlink:
+        netlink.send(message(_GETGEN, NLM_F_REQUEST, 0, 0))
+        answer = netlink.recv(1 << 16)
+    return next((change.generation for change in changes(answer)), 0)
+
+
+def listening_socket() -> socket.socket:
+    """It is sent each change of this namespace's rules. The caller closes it."""
+    netlink = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
+    )
+    netlink.bind((0, _GROUP))
+    return netlink
+
+
+def changes(part: bytes) -> Iterator[Change]:
+    """The transactions whose ends are among these messages. Pure."""
+    for kind, body in messages(part):
+        if kind == _NEWGEN:
+            found = dict(attributes(body[_GENERIC.size :]))
+            name = found.get(_GEN_PROC_NAME, b"").partition(b"\0")[0]
+            yield Change(
+                generation=_number(found.get(_GEN_ID)),
+                program=printable(name.decode("utf-8", "replace")),
+                process=_number(found.get(_GEN_PROC_PID)),
+            )
+
+
+def messages(part: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(part) >= _HEADER.size:
+        length, kind, *_ = _HEADER.unpack_from(part)
+        yield kind, part[_HEADER.size : length]
+        part = part[max(_HEADER.size, (length + 3) & ~3) :]
+
+
+def attributes(part: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(part) >= 4:
+        length, kind = struct.unpack_from("=HH", part)
+        yield kind & _TYPE, part[4:length]
+        part = part[max(4, (length + 3) & ~3) :]
+
+
+def dump(what: int) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """The family and the attributes of each chain, rule and so on, whatever its family.
+
+    Raises SystemRefusedError.
+    """
+    with asking_socket() as netlink:
+        netlink.send(message(_NFTABLES << 8 | what, NLM_F_REQUEST | _NLM_F_DUMP, 0, 0))
+        while True:
+            for kind, body in messages(netlink.recv(1 << 16)):
+                if kind == _NLMSG_DONE:
+                    return
+                if kind == ERROR:
+                    code = -struct.unpack_from("=i", body)[0]
+                    raise SystemRefusedError(f"cannot read nf_tables: {os.strerror(code)}")
+                yield body[0], dict(attributes(body[_GENERIC.size :]))
+
+
+def _number(value: bytes | None) -> int:
+    return int.from_bytes(value or b"")
+
+
+def delete_tables(tables: Sequence[tuple[int, str]], as_of: int) -> bool:
+    """Take tables (family, name) away with all their chains, at once.
+
+    Not done, and False, if anything at all changed since generation ``as_of``.
+    """
+    batch = message(_BATCH_BEGIN, NLM_F_REQUEST, 0, _NFTABLES, attribute(_BATCH_GENID, _u32(as_of)))
+    for index, (family, name) in enumerate(tables, start=1):
+        # Kernels before 6.10 acknowledge what is within a batch, and not its end.
+        flags = NLM_F_REQUEST | (NLM_F_ACK if index == len(tables) else 0)
+        table_name = attribute(_TABLE_NAME, name.encode() + b"\0")
+        batch += message(_DELTABLE, flags, family, 0, table_name)
+    batch += message(_BATCH_END, NLM_F_REQUEST, 0, _NFTABLES)
+    with asking_socket() as netlink:
+        netlink.send(batch)
+        code = error_code(netlink.recv(1 << 16))
+    if code == errno.ERESTART:
+        return False
+    if code:
+        raise SystemRefusedError(f"cannot remove tables that are empty: {os.strerror(code)}")
+    return True
+
+
+def ask_conntrack(
+    netlink: socket.socket, family: int, asked: bytes = b""
+) -> Iterator[tuple[int, bytes]]:
+    """Kinds and bodies of the answers: about the one connection that is asked for, or about all."""
+    flags = NLM_F_REQUEST if asked else NLM_F_REQUEST | _NLM_F_DUMP
+    netlink.send(message(_GETCONNTRACK, flags, family, 0, asked))
+    while True:
+        for kind, body in messages(netlink.recv(1 << 16)):
+            if kind == _NLMSG_DONE:
+                return
+            yield kind, body
+            if asked or kind == ERROR:
+                return
+
+
+def asking_socket() -> socket.socket:
+    """For questions about the namespace in which the thread is. The caller closes it."""
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+    netlink.bind((0, 0))
+    netlink.settimeout(5)
+    return netlink
+
+
+def error_code(answer: bytes) -> int:
+    _, kind, _, _, _ = _HEADER.unpack_from(answer)
+    return -struct.unpack_from("=i", answer, _HEADER.size)[0] if kind == ERROR else 0
+
+
+def message(kind: int, flags: int, family: int, resource: int, attributes: bytes = b"") -> bytes:
+    body = _GENERIC.pack(family, 0, resource) + attributes
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    padding = b"\0" * (-len(value) % 4)
+    return struct.pack("=HH", 4 + len(value), kind) + value + padding
+
+
+def nest(kind: int, attributes: bytes) -> bytes:
+    """An attribute that holds others."""
+    return attribute(kind | _NESTED, attributes)
+
+
+def _u32(number: int) -> bytes:
+    return struct.pack(">I", number)

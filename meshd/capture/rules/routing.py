@@ -1,0 +1,117 @@
+"""The route that brings an application's replies back to the proxy, and the namespace's sysctls.
+
+Acts on the namespace in which the process is; see ``rules`` for what the route is for. It runs
+``ip``: a netlink library would be a third of what the capture role holds in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from meshd.base.errors import SystemRefusedError
+from meshd.capture.rules.rule import Family
+from meshd.model.interception import INBOUND_CONNMARK
+
+_PREFERENCE: Final = 0
+"""Behind the kernel's own of local addresses only, and before whatever rules others add later, such
+as one for each address of a host with two of them: what they add without a preference comes before
+all but the first, and what has the same one behind those that are there. It is for packets with our
+mark and no others."""
+_FORMER: Final = (1, 32764)
+_LOCAL: Final = "from all lookup 255"
+_MARK: Final = f"{INBOUND_CONNMARK:#x}"
+_MASK: Final = "0xfff"
+_MIGRATE: Final = Path("/proc/sys/net/ipv4/tcp_migrate_req")
+_NO_SUCH_TABLE: Final = "FIB table does not exist"
+_SOMEBODY_WAS_FASTER: Final = ("File exists", "No such file or directory", "No such process")
+
+
+def rule_line(table: int) -> str:
+    return f"rule fwmark {_MARK}/{_MASK} lookup {table}"
+
+
+def route_line(table: int) -> str:
+    return f"route local default dev lo table {table}"
+
+
+def missing(family: Family, table: int) -> tuple[str, ...]:
+    """Return which of ``rule_line`` and ``route_line`` are missing."""
+    present = present_in(family, table)
+    return tuple(line for line in (rule_line(table), route_line(table)) if line not in present)
+
+
+def present_in(family: Family, table: int) -> tuple[str, ...]:
+    """Return which of ``rule_line`` and ``route_line`` exist. Raises SystemRefusedError."""
+    answers = _ip(family, [f"rule show fwmark {_MARK}/{_MASK}", f"route show table {table}"])
+    return tuple(_present(answers, table))
+
+
+def before_ours(family: Family, table: int) -> tuple[str, ...]:
+    """Return foreign routing rules that come before ours, and may lead replies elsewhere."""
+    command = ["ip", "-N", f"-{family.value}", "rule", "show"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    listed = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    ours = f"from all fwmark {_MARK}/{_MASK} lookup {table}"
+    place = next((at for at, line in enumerate(listed) if line.endswith(ours)), 0)
+    return tuple(line for line in listed[:place] if not line.endswith(_LOCAL))
+
+
+def add(family: Family, table: int, lines: tuple[str, ...]) -> None:
+    """Raises SystemRefusedError."""
+    _change("add", family, table, lines)
+
+
+def remove(family: Family, table: int, lines: tuple[str, ...]) -> None:
+    """Raises SystemRefusedError."""
+    _change("del", family, table, lines)
+
+
+def _change(verb: str, family: Family, table: int, lines: tuple[str, ...]) -> None:
+    if rule_line(table) in lines:
+        mark = f"fwmark {_MARK}/{_MASK}"
+        former = [f"rule del priority {one} {mark} table {table}" for one in _FORMER]
+        _ip(family, [f"rule {verb} priority {_PREFERENCE} {mark} table {table}", *former])
+    if route_line(table) in lines:
+        _ip(family, [f"route {verb} local default dev lo table {table}"])
+
+
+def migrate_requests() -> None:
+    """Have connections that wait at a proxy that is replaced go to another member of the pool.
+
+    Where it cannot be set (kernels before 5.14, a read-only /proc/sys), those few are reset; that
+    is no reason not to capture.
+    """
+    with contextlib.suppress(OSError):
+        if _MIGRATE.read_text(encoding="ascii").strip() != "1":
+            _MIGRATE.write_text("1", encoding="ascii")
+
+
+def _present(answers: Sequence[Any], table: int) -> Iterator[str]:
+    for found in (entry for answer in answers for entry in answer):
+        if found.get("fwmark") == _MARK and found.get("fwmask") == _MASK:
+            if found.get("table") == str(table) and found.get("priority") == _PREFERENCE:
+                yield rule_line(table)
+        elif found.get("type") == "local" and found.get("dst") == "default":
+            yield route_line(table)
+
+
+def _ip(family: Family, commands: Sequence[str]) -> list[Any]:
+    """Return the answers of ``ip``, of each command that answers anything."""
+    done = subprocess.run(
+        ["ip", "-json", f"-{family.value}", "-force", "-batch", "-"],
+        input="".join(f"{command}\n" for command in commands),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    known = (_NO_SUCH_TABLE, *_SOMEBODY_WAS_FASTER, "Command failed", "Dump terminated")
+    for line in done.stderr.splitlines():
+        if not any(text in line for text in known):
+            raise SystemRefusedError(f"ip {'; ip '.join(commands)}: {line}")
+    return [msgspec.json.decode(line) for line in done.stdout.splitlines() if line.startswith("[")]

@@ -1,0 +1,1 @@
+"""Envoy's building blocks, which all directions share."""

@@ -1,0 +1,1 @@
+"""Answers which route, cluster and endpoint a request takes."""

@@ -1,0 +1,1 @@
+"""Gateways: listeners, routes and certificates for clients outside the mesh."""

@@ -1,0 +1,66 @@
+"""Finds the VirtualServices that a gateway's server serves, and their hosts.
+
+There is one answer for all protocols. A host of a server may name the namespace whose
+VirtualServices alone may use it:
+https://istio.io/latest/docs/reference/config/networking/gateway/#Server.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from meshd.api.gateway.types import gateway_name
+from meshd.compile.gateway.ports import BoundServer
+from meshd.compile.hosts import common
+from meshd.compile.visibility import Routing, View
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bound:
+    """A VirtualService at a server that serves some of its hosts."""
+
+    routing: Routing
+    pairs: tuple[tuple[str, str], ...]
+    """A host of the server, and the narrower of it and one of the VirtualService's."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Return the hosts that both the server and the VirtualService cover."""
+        return tuple(dict.fromkeys(host for _, host in self.pairs))
+
+    @property
+    def server_hosts(self) -> tuple[str, ...]:
+        """Return the server's hosts that have anything in common with the VirtualService's."""
+        return tuple(dict.fromkeys(host for host, _ in self.pairs))
+
+    def narrowed(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what these names and the hosts have in common."""
+        pairs = (common(host, name.lower()) for name in names for host in self.hosts)
+        return tuple(dict.fromkeys(host for host in pairs if host is not None))
+
+
+def bound(view: View, server: BoundServer) -> Iterator[Bound]:
+    """Yield VirtualServices that share a host with the server, oldest first."""
+    for routing in view.routings:
+        named = routing.service.spec.gateways
+        if server.gateway_name in {gateway_name(name, routing.namespace) for name in named}:
+            pairs = tuple(_pairs(server, routing))
+            if pairs:
+                yield Bound(routing, pairs)
+
+
+def _pairs(server: BoundServer, routing: Routing) -> Iterator[tuple[str, str]]:
+    for owner, served in server.hosts:
+        if owner not in {"*", routing.namespace}:
+            continue
+        for routed in _written(routing):
+            if (host := common(served, routed)) is not None:
+                yield served, host
+
+
+def _written(routing: Routing) -> Iterator[str]:
+    """Yield a VirtualService's hosts as services are named, and as clients from outside may name
+    them."""
+    written = (host.lower() for host in routing.service.spec.hosts if "." in host)
+    yield from dict.fromkeys((*routing.hosts, *written))

@@ -1,0 +1,67 @@
+"""The gateway's side of HTTP: hosts of its servers, where VirtualServices bind to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+
+from meshd.compile.gateway.hosts import bound
+from meshd.compile.gateway.ports import BoundServer
+from meshd.compile.hosts import specificity
+from meshd.compile.http.route_match import Entrance
+from meshd.compile.http.routes import configuration
+from meshd.compile.http.virtual_service_routes import http_routes, unconditional_last
+from meshd.compile.visibility import Routing, View
+
+_VirtualHost = route_components_pb2.VirtualHost
+
+
+def gateway_route_configuration(
+    view: View, name: str, port: int, servers: Sequence[BoundServer]
+) -> route_pb2.RouteConfiguration:
+    """Return the routes of servers that share a port, as the gateway's own scope sees the mesh.
+
+    A host that no VirtualService routes is answered 404.
+    """
+    found: dict[str, _HostRoutes] = {}
+    for server in servers:
+        entrance = Entrance(view.scope, port, frozenset({server.gateway_name}))
+        for each in bound(view, server):
+            for host in each.hosts:
+                found.setdefault(host, _HostRoutes()).add(each.routing, server, view, entrance)
+        if server.server.redirects:
+            for _, host in server.hosts:
+                found.setdefault(host, _HostRoutes()).redirects = True
+    hosts = [
+        found[host].virtual_host(f"{host}:{port}", host)
+        for host in sorted(found, key=lambda host: (specificity(host), host))
+    ]
+    nothing = _VirtualHost(name=f"blackhole:{port}", domains=["*"])
+    return configuration(name, [*hosts, nothing])
+
+
+class _HostRoutes:
+    """Collects the VirtualServices' routes for one host of a port."""
+
+    def __init__(self) -> None:
+        self.redirects = False
+        self._routes: list[route_components_pb2.Route] = []
+        self._seen: set[tuple[str, str]] = set()
+
+    def add(self, routing: Routing, server: BoundServer, view: View, entrance: Entrance) -> None:
+        key = (str(routing.service.key), server.gateway_name)
+        if key not in self._seen:
+            self._seen.add(key)
+            self._routes += http_routes(routing, view, entrance)
+        self.redirects = self.redirects or server.server.redirects
+
+    def virtual_host(self, name: str, domain: str) -> route_components_pb2.VirtualHost:
+        tls = _VirtualHost.ALL if self.redirects else _VirtualHost.NONE
+        return _VirtualHost(
+            name=name,
+            domains=[domain],
+            routes=unconditional_last(self._routes),
+            require_tls=tls,
+            include_request_attempt_count=True,
+        )

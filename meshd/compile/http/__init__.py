@@ -1,0 +1,1 @@
+"""HTTP: routes, filters and what is done with a request."""

@@ -1,0 +1,1 @@
+"""Listeners of a workload's outgoing and incoming connections."""

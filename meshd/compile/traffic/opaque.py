@@ -1,0 +1,112 @@
+"""Routes of connections that are not HTTP: by address, port and server name to clusters.
+
+They come from services' ports and the ``tcp`` and ``tls`` parts of VirtualServices; the first that
+matches counts, as with HTTP routes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from envoy.config.listener.v3 import listener_components_pb2
+
+from meshd.api.protocol import Protocol
+from meshd.compile.http.route_match import Entrance
+from meshd.compile.traffic.opaque_rules import Target, tcp_rules, tls_rules, to_cluster
+from meshd.compile.traffic.tcp import tcp_proxy
+from meshd.compile.upstream.dynamic_dns import by_server_name
+from meshd.compile.visibility import View
+from meshd.model.service import Port, Resolution, ServiceRecord
+from meshd.model.snapshot import MeshOptions
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpaqueRoute:
+    """Connections to a port, and their destination."""
+
+    port: int
+    prefixes: tuple[str, ...]
+    """Addresses or CIDRs of the destination; empty: any."""
+    server_names: tuple[str, ...]
+    """Empty: any, or none at all."""
+    target: Target
+    only_tls: bool = False
+    sniffed: bool = False
+    """What begins like HTTP goes by its host instead."""
+    is_default: bool = False
+    """It is where connections to a service go of which no VirtualService says anything."""
+
+    @property
+    def clusters(self) -> tuple[tuple[str, int], ...]:
+        return self.target.clusters
+
+
+def target_filters(
+    target: Target, options: MeshOptions | None
+) -> list[listener_components_pb2.Filter]:
+    """Return network filters; without options, there is no access log."""
+    proxy = tcp_proxy(target.clusters[0][0], target.clusters, options, policy=target.policy)
+    return [by_server_name(target.lookup_port), proxy] if target.lookup_port else [proxy]
+
+
+def destinations(service: ServiceRecord) -> tuple[str, ...]:
+    """Return the addresses to which clients of this service connect."""
+    return service.endpoint_addresses if service.headless else service.addresses
+
+
+def opaque_routes(view: View) -> Iterator[OpaqueRoute]:
+    """Yield routes, the most specific first where two could match the same connection."""
+    for _, service in sorted(view.services.items()):
+        for port in service.ports:
+            if port.protocol.is_http or port.protocol is Protocol.UDP:
+                continue
+            prefixes = destinations(service)
+            by_name = port.protocol in {Protocol.TLS, Protocol.HTTPS}
+            if prefixes or by_name or _is_reached_by_port(service):
+                yield from _declared(view, service, port, prefixes)
+                yield from _default(view, service, port, prefixes)
+
+
+def _is_reached_by_port(service: ServiceRecord) -> bool:
+    """Return whether a service is recognised by a port that only it has, for it has no address."""
+    return service.resolution is Resolution.NONE and not service.headless
+
+
+def _is_reached_by_name(service: ServiceRecord, port: Port) -> bool:
+    """Return whether a service is recognised by its server name, at any address.
+
+    Outside Kubernetes, clients may have the address from anywhere.
+    """
+    return port.protocol in {Protocol.TLS, Protocol.HTTPS} and not service.name
+
+
+def _default(
+    view: View, service: ServiceRecord, port: Port, prefixes: tuple[str, ...]
+) -> Iterator[OpaqueRoute]:
+    target = to_cluster(view.cluster(service.host, port.number), view)
+    by_name = port.protocol in {Protocol.TLS, Protocol.HTTPS}
+    if prefixes or not by_name:
+        sniffed = port.protocol is Protocol.SNIFFED
+        yield OpaqueRoute(port.number, prefixes, (), target, sniffed=sniffed, is_default=True)
+    if by_name and (not prefixes or _is_reached_by_name(service, port)):
+        yield OpaqueRoute(port.number, (), (service.host,), target, only_tls=True)
+
+
+def _declared(
+    view: View, service: ServiceRecord, port: Port, prefixes: tuple[str, ...]
+) -> Iterator[OpaqueRoute]:
+    """Yield the VirtualServices' routes for the port."""
+    entrance = Entrance(view.scope, port.number)
+    sniffed = port.protocol is Protocol.SNIFFED
+    for routing in view.mesh_routings.for_host(service.host):
+        for rule in tls_rules(routing, view, entrance):
+            route = OpaqueRoute(
+                port.number, rule.subnets or prefixes, rule.server_names, rule.target, only_tls=True
+            )
+            yield route
+            if route.server_names and not rule.subnets and _is_reached_by_name(service, port):
+                yield dataclasses.replace(route, prefixes=())
+        for rule in tcp_rules(routing, view, entrance):
+            subnets = rule.subnets or prefixes
+            yield OpaqueRoute(port.number, subnets, (), rule.target, sniffed=sniffed)

@@ -1,0 +1,1 @@
+"""Clusters and endpoints, and how connections to them are secured."""

@@ -1,0 +1,191 @@
+"""Finds the DestinationRules that hold for a service and a client, and merges them.
+
+As Istio looks them up: first in the client's namespace, then in the service's, then in the root
+namespace; within one, rules for the exact host before those for a wildcard, and rules that select
+the client's workload before those for all:
+https://istio.io/latest/docs/ops/best-practices/traffic-management/#cross-namespace-configuration
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import defaultdict
+from collections.abc import Iterable
+
+import msgspec
+
+from meshd.api.base import exported
+from meshd.api.locality import NETWORK
+from meshd.api.traffic import DestinationRule, DestinationRuleSpec, Subset, TrafficPolicy
+from meshd.compile.counted import is_counted
+from meshd.compile.hosts import covers, resolve, specificity
+from meshd.compile.scope import Scope
+from meshd.compile.upstream.nearness import Client, compared_labels, has_preferences
+from meshd.compile.upstream.rule_credentials import credential_names, without_credentials
+from meshd.model.service import Preference, ServiceRecord
+from meshd.model.snapshot import MeshOptions, Snapshot
+
+AT_GATEWAY = "~gateway"
+"""Ends the variant of what is different for gateways."""
+NO_RULE = "-"
+"""Variant of clients that see no rule, where the service's own namespace sees one."""
+
+
+class RuleSet(msgspec.Struct, frozen=True, dict=True):
+    """The rules that hold for one service as some clients see it, merged."""
+
+    variant: str = ""
+    spec: DestinationRuleSpec | None = None
+    namespace: str = ""
+    """Of the client, where the rules name Secrets that it reads: they are there."""
+    client: Client | None = None
+    """Who asks; None: it does not matter who."""
+    sticky: bool = False
+    """The service's own wish, where no rule says how to balance."""
+    at_gateway: bool = False
+    """Clients are a gateway's. It has not been asked for an address of the service's, so it chooses
+    an endpoint; and that its client speaks HTTP/2 says nothing about who serves an undeclared
+    port."""
+
+    def subset(self, name: str) -> Subset | None:
+        return self._subsets.get(name)
+
+    @functools.cached_property
+    def _subsets(self) -> dict[str, Subset]:
+        """Return subsets by name; of several with one name, the first."""
+        subsets = self.spec.subsets if self.spec else ()
+        return {subset.name: subset for subset in reversed(subsets)}
+
+    @property
+    def policy(self) -> TrafficPolicy | None:
+        return self.spec.traffic_policy if self.spec else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RuleTable:
+    """The rules of one namespace, by full host name."""
+
+    exact: dict[str, tuple[DestinationRule, ...]]
+    wildcards: tuple[tuple[str, tuple[DestinationRule, ...]], ...]
+    """Most specific first."""
+
+    def candidates(self, host: str) -> Iterable[tuple[DestinationRule, ...]]:
+        if host in self.exact:
+            yield self.exact[host]
+        for pattern, rules in self.wildcards:
+            if covers(pattern, host):
+                yield rules
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RuleIndex:
+    """All rules of a mesh, ready to be looked up."""
+
+    options: MeshOptions
+    tables: dict[str, RuleTable]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> RuleIndex:
+        found: dict[str, dict[str, list[DestinationRule]]] = defaultdict(lambda: defaultdict(list))
+        for rule in snapshot.destination_rules:
+            namespace = rule.metadata.namespace
+            host = resolve(rule.spec.host, namespace, snapshot.options.domain, snapshot.services)
+            found[namespace][host].append(rule)
+        return cls(
+            snapshot.options,
+            {namespace: _table(by_host) for namespace, by_host in found.items()},
+        )
+
+    def rules(self, service: ServiceRecord, scope: Scope, *, at_gateway: bool = False) -> RuleSet:
+        """Return the rules for a service and clients of this scope, or gateways there."""
+        found = self._find(service, scope)
+        if not found and not self.tables and service.prefers is Preference.ANY:
+            return RuleSet(sticky=service.sticky)
+        spec = merge(found)
+        shared = self._find(service, Scope(service.namespace))
+        same = [rule.key for rule in found] == [rule.key for rule in shared]
+        client, which = self._client(spec, service, scope)
+        variant = ("" if same else _variant(found)) + which
+        if is_counted(spec) and scope.counted_as != service.namespace:
+            variant += f"+{scope.counted_as}"
+        owner = ""
+        if spec and any(True for _ in credential_names(spec)):
+            if at_gateway or spec.workload_selector:
+                owner = scope.namespace
+                variant += f"%{owner}"
+            else:
+                spec = without_credentials(spec)
+        return RuleSet(variant, spec, owner, client, service.sticky)
+
+    def _client(
+        self, spec: DestinationRuleSpec | None, service: ServiceRecord, scope: Scope
+    ) -> tuple[Client | None, str]:
+        """Return the properties of the client that matter, and what tells it from other clients of
+        the node."""
+        if not has_preferences(spec, service):
+            return None, ""
+        keys = (compared_labels(spec) if spec else frozenset()) | {NETWORK}
+        labels = tuple(label for label in scope.labels if label[0] in keys)
+        place = scope.locality or self.options.locality
+        which = [scope.locality, *(f"{key}={value}" for key, value in labels)]
+        said = "~" + ",".join(which) if any(which) else ""
+        return Client(place, self.options.node, labels), said
+
+    def _find(self, service: ServiceRecord, scope: Scope) -> tuple[DestinationRule, ...]:
+        for namespace in dict.fromkeys(
+            (scope.namespace, service.namespace, self.options.root_namespace)
+        ):
+            table = self.tables.get(namespace)
+            for candidates in table.candidates(service.host) if table else ():
+                if chosen := _choose(candidates, scope):
+                    return chosen
+        return ()
+
+
+def _table(by_host: dict[str, list[DestinationRule]]) -> RuleTable:
+    wildcards = [host for host in by_host if host.startswith("*")]
+    return RuleTable(
+        {host: tuple(rules) for host, rules in by_host.items() if not host.startswith("*")},
+        tuple((host, tuple(by_host[host])) for host in sorted(wildcards, key=specificity)),
+    )
+
+
+def _choose(rules: tuple[DestinationRule, ...], scope: Scope) -> tuple[DestinationRule, ...]:
+    """Return, of rules for one host, the one that selects these clients, or all that select no
+    workload."""
+    anybody: list[DestinationRule] = []
+    for rule in rules:
+        owner = rule.metadata.namespace
+        if not exported(rule.spec.export_to, owner, scope.namespace) and owner != scope.namespace:
+            continue
+        if rule.spec.workload_selector is None:
+            anybody.append(rule)
+        elif owner == scope.namespace and scope.has(rule.spec.workload_selector.match_labels):
+            return (rule,)
+    return tuple(anybody)
+
+
+def _variant(rules: tuple[DestinationRule, ...]) -> str:
+    if not rules:
+        return NO_RULE
+    names = ",".join(rule.metadata.name for rule in rules)
+    return f"{rules[0].metadata.namespace}/{names}"
+
+
+def merge(rules: tuple[DestinationRule, ...]) -> DestinationRuleSpec | None:
+    """Return rules for one host as one: all their subsets, the first policy."""
+    if not rules:
+        return None
+    if len(rules) == 1:
+        return rules[0].spec
+    subsets: dict[str, Subset] = {}
+    for rule in rules:
+        for subset in rule.spec.subsets:
+            subsets.setdefault(subset.name, subset)
+    policies = (rule.spec.traffic_policy for rule in rules)
+    return DestinationRuleSpec(
+        host=rules[0].spec.host,
+        traffic_policy=next((policy for policy in policies if policy), None),
+        subsets=tuple(subsets.values()),
+    )

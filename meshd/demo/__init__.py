@@ -1,0 +1,1 @@
+"""The tutorial and its applications. Nothing of the product imports it."""

@@ -1,0 +1,1 @@
+"""Many nodes: membership, joining, a server and its agents."""

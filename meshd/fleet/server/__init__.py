@@ -1,0 +1,1 @@
+"""What a server tells its nodes, and what they tell it."""

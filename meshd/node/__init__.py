@@ -1,0 +1,1 @@
+"""What a node knows, and what follows when any of it changes."""

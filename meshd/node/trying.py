@@ -1,0 +1,27 @@
+"""Tries whether a wanted configuration can be put in force, before it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from meshd.api.base import Key, Object
+from meshd.api.write import to_json
+from meshd.compile.compiler import Compiler
+from meshd.compile.isolation import Isolating
+from meshd.compile.trial import trial_clients
+from meshd.fleet.server import mcp
+from meshd.model.snapshot import Snapshot
+
+
+def refused(
+    snapshot: Snapshot, after: Mapping[Key, Object], changed: Collection[Key]
+) -> tuple[str, ...]:
+    """Return a line for each part that cannot be compiled. Raises InvalidInputError."""
+    trial = Isolating(Compiler(), Compiler)
+    clients = trial_clients(snapshot, changed)
+    trial.compile(msgspec.structs.replace(snapshot, workloads=clients), clients)
+    for key in changed:
+        mcp.encode(to_json(after[key]))  # as nodes are told of it
+    return trial.problems

@@ -1,0 +1,1 @@
+"""What there is: services, their endpoints, and which workloads are members. Pure."""

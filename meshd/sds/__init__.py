@@ -1,0 +1,1 @@
+"""Gives certificates and keys to proxies over their own stream (SDS)."""

@@ -1,0 +1,1 @@
+"""Services of the host: units of systemd, and where they are declared."""

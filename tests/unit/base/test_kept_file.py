@@ -1,0 +1,56 @@
+"""A file that follows a state, whatever the disk does meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+
+import pytest
+
+from meshd.base import kept_file
+from meshd.base.kept_file import KeptFile
+
+
+async def until(path: Path, content: bytes) -> None:
+    async with asyncio.timeout(60):
+        while not path.is_file() or path.read_bytes() != content:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def test_the_newest_is_written_as_soon_as_it_can_be_and_trouble_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_file, "_AGAIN", 0.01)
+    state = [b"one"]
+    told: list[str] = []
+    path = tmp_path / "state"
+
+    async def scenario() -> None:
+        kept = KeptFile(path, lambda: state[0], lambda: told.append(kept.problem))
+        task = asyncio.create_task(kept.run())
+        kept.touch()
+        await until(path, b"one")
+        path.unlink()
+        path.mkdir()
+        for state[0] in (b"two", b"three"):
+            kept.touch()
+            async with asyncio.timeout(60):
+                while not kept.problem:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+        path.rmdir()
+        await until(path, b"three")
+        async with asyncio.timeout(60):
+            while kept.problem:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    wrong, right = told
+    assert wrong.startswith(f"{path}: cannot be written: ")
+    assert right == ""
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]

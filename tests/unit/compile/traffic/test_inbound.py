@@ -1,0 +1,150 @@
+"""Which connections a workload's inbound listener takes, under every mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshd.api.base import Duration, ObjectMeta
+from meshd.api.peer_authentication.types import (
+    MutualTLS,
+    PeerAuthentication,
+    PeerAuthenticationSpec,
+)
+from meshd.api.protocol import Protocol
+from meshd.compile.acceptance import as_accepted
+from meshd.compile.policy import mutual_tls_timeout
+from meshd.compile.policy.peer_authentication import Mode, PeerPolicy
+from meshd.compile.policy.served import Spoken
+from meshd.compile.traffic.inbound import workload_listener
+from meshd.model.service import Endpoint, Port, ServiceRecord
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.workload import Identity, Workload
+from meshd.settings import MeshSettings, Paths, Settings
+
+WORKLOAD = Workload(uid="default.a", name="a", namespace="default", netns="/run/meshd/netns/a")
+IDENTITY = Identity("cluster.local", "default", "a")
+PORTS = {80: Spoken.HTTP, 81: Spoken.OPAQUE, 82: Spoken.SNIFFED}
+
+MESH = "istio"
+"""Offered protocol."""
+APPLICATION_TLS = "h2"
+CLEAR = ""
+KINDS = st.sampled_from([MESH, APPLICATION_TLS, CLEAR])
+MODES = st.sampled_from(list(Mode))
+
+
+def chosen(listener: Any, port: int, alpn: str) -> Any | None:
+    """Envoy's way through the tree; what it does not name goes to a chain that says nothing.
+
+    https://www.envoyproxy.io/docs/envoy/v1.40.0/intro/arch_overview/advanced/matching/matching_api
+    """
+    chains = {chain.name: chain for chain in listener.filter_chains}
+    if not listener.HasField("filter_chain_matcher"):
+        (only,) = chains.values()
+        return only
+    named = led(listener.filter_chain_matcher, port, f"'{alpn}'" if alpn else "")
+    return chains[named] if named else None
+
+
+def led(matcher: Any, port: int, alpn: str) -> str:
+    """The chain's name, or nothing: then whoever asked goes on."""
+    taken: list[Any] = []
+    if matcher.HasField("matcher_tree"):
+        assert matcher.matcher_tree.input.name == "port"
+        ways = matcher.matcher_tree.exact_match_map.map
+        taken += [ways[str(port)]] if str(port) in ways else []
+    for one in matcher.matcher_list.matchers:
+        assert one.predicate.single_predicate.input.name == "protocols"
+        if one.predicate.single_predicate.value_match.contains in alpn:
+            taken.append(one.on_match)
+    for way in (*taken, matcher.on_no_match):
+        found = led(way.matcher, port, alpn) if way.HasField("matcher") else way.action.name
+        if found:
+            return found
+    return ""
+
+
+def fate(listener: Any, port: int, alpn: str) -> str:
+    chain = chosen(listener, port, alpn)
+    if chain is None or not chain.filters:
+        return "refused"
+    return "mutual" if chain.HasField("transport_socket") else "plain"
+
+
+def expected(mode: Mode, kind: str) -> str:
+    if kind == MESH and mode is not Mode.DISABLE:
+        return "mutual"
+    return "refused" if mode is Mode.STRICT else "plain"
+
+
+@given(MODES, st.dictionaries(st.sampled_from([80, 81, 82]), MODES), st.integers(80, 84), KINDS)
+def test_each_port_takes_what_its_mode_allows(
+    mode: Mode, ports: dict[int, Mode], port: int, kind: str
+) -> None:
+    policy = PeerPolicy(mode, ports)
+    listener = workload_listener(WORKLOAD, IDENTITY, PORTS, policy, MeshOptions())
+    assert fate(listener, port, kind) == expected(policy.mode_of(port), kind)
+
+
+def test_a_plain_client_that_says_nothing_waits_as_long_as_the_settings_say() -> None:
+    policy = PeerPolicy(Mode.PERMISSIVE, {})
+    settings = Settings(mesh=MeshSettings(mutual_tls_timeout=Duration(0.25)))
+    options = settings.mesh_options(Paths.from_environment({}))
+    listener = workload_listener(WORKLOAD, IDENTITY, PORTS, policy, options)
+    assert listener.listener_filters_timeout.ToTimedelta().total_seconds() == 0.25
+    assert listener.continue_on_listener_filters_timeout
+
+
+def waiting(text: str) -> float:
+    workload = msgspec.structs.replace(WORKLOAD, annotations={mutual_tls_timeout.ANNOTATION: text})
+    policy = PeerPolicy(Mode.PERMISSIVE, {})
+    listener = workload_listener(workload, IDENTITY, PORTS, policy, MeshOptions())
+    return listener.listener_filters_timeout.ToTimedelta().total_seconds()
+
+
+def test_a_workload_may_say_by_itself_how_long_plain_clients_wait() -> None:
+    assert waiting("250ms") == 0.25
+    assert waiting("1m") == 60
+
+
+@pytest.mark.parametrize("text", ["", "0s", "49ms", "61s", "soon", "-1s", "1"])
+def test_what_is_no_duration_is_told_and_changes_nothing(text: str) -> None:
+    assert waiting(text) == MeshOptions().mutual_tls_timeout
+    workload = msgspec.structs.replace(WORKLOAD, annotations={mutual_tls_timeout.ANNOTATION: text})
+    (told,) = mutual_tls_timeout.problems([workload, WORKLOAD])
+    assert "meshd.io/mutual-tls-timeout" in told
+    assert WORKLOAD.uid in told
+
+
+@pytest.mark.parametrize(
+    ("mode", "mutual"), [("DISABLE", False), ("STRICT", True), ("UNSET", True)]
+)
+def test_clients_speak_clear_text_only_where_mutual_tls_is_disabled(
+    mode: str, mutual: bool
+) -> None:
+    host = "a.default.svc.cluster.local"
+    endpoint = Endpoint(
+        address="198.18.0.1", port=80, service_port=80, namespace="default", mutual_tls=True
+    )
+    policy = PeerAuthentication(
+        metadata=ObjectMeta(name="default", namespace="default"),
+        spec=PeerAuthenticationSpec(mtls=MutualTLS(mode=mode)),  # type: ignore[arg-type]
+    )
+    snapshot = Snapshot(
+        services={
+            host: ServiceRecord(
+                host=host,
+                namespace="default",
+                ports=(Port(80, "http", Protocol.HTTP),),
+                endpoints=(endpoint,),
+            )
+        },
+        peer_authentications=(policy,),
+    )
+    (found,) = as_accepted(snapshot).services[host].endpoints
+    assert found.mutual_tls is mutual

@@ -1,0 +1,133 @@
+"""The last good version of everything stays, whatever comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from meshd.base.attempts import Attempts
+from meshd.base.errors import InvalidInputError
+from meshd.fleet.agent.inbox import Held, Inbox
+
+URL = "test/v1/Thing"
+
+
+def decode(type_url: str, name: str, body: bytes) -> str:
+    if body.startswith(b"bad"):
+        raise InvalidInputError(f"{body.decode()} is no value")
+    return body.decode()
+
+
+def taken(*things: tuple[str, str]) -> Inbox:
+    inbox = Inbox(decode)
+    inbox.take(URL, [(name, Held(f"v-{body}", body.encode())) for name, body in things])
+    return inbox
+
+
+def test_what_comes_is_there_with_its_version() -> None:
+    inbox = taken(("a", "one"), ("b", "two"))
+    assert dict(inbox.values(URL)) == {"a": "one", "b": "two"}
+    assert inbox.versions(URL) == {"a": "v-one", "b": "v-two"}
+
+
+def test_a_bad_one_is_refused_by_name_and_keeps_nobody_else_out() -> None:
+    inbox = taken(("a", "one"), ("b", "two"))
+    changed, reason = inbox.take(URL, [("a", Held("9", b"bad")), ("b", Held("9", b"new"))])
+    assert (changed, reason) == (True, "a: bad is no value")
+    assert dict(inbox.values(URL)) == {"a": "one", "b": "new"}
+    assert inbox.versions(URL) == {"a": "v-one", "b": "9"}
+    assert inbox.refused == {(URL, "a"): "bad is no value"}
+
+
+def test_a_good_version_or_a_removal_ends_the_refusal() -> None:
+    inbox = taken(("a", "bad"), ("b", "bad"))
+    inbox.take(URL, [("a", Held("2", b"good"))], ["b"])
+    assert inbox.refused == {}
+    assert dict(inbox.values(URL)) == {"a": "good"}
+
+
+def test_only_what_differs_is_a_change() -> None:
+    inbox = taken(("a", "one"))
+    assert inbox.take(URL, [("a", Held("v-one", b"one"))]) == (False, "")
+    assert inbox.take(URL, [], ["unknown"]) == (False, "")
+    assert inbox.take(URL, [], ["a"]) == (True, "")
+
+
+bodies = st.sampled_from(["one", "two", "bad"])
+steps = st.lists(st.tuples(st.sampled_from("abc"), bodies | st.none()), max_size=12)
+
+
+@given(steps)
+def test_what_was_written_to_disk_is_what_is_read_of_it(
+    changes: list[tuple[str, str | None]],
+) -> None:
+    inbox = Inbox(decode)
+    good: dict[str, str] = {}
+    for name, body in changes:
+        if body is None:
+            inbox.take(URL, [], [name])
+            good.pop(name, None)
+        else:
+            inbox.take(URL, [(name, Held(body, body.encode()))])
+            good |= {name: body} if body != "bad" else {}
+    again = Inbox(decode)
+    assert again.load(inbox.dump()) == ()
+    assert dict(again.values(URL)) == dict(inbox.values(URL)) == good
+    assert again.versions(URL) == inbox.versions(URL)
+
+
+@given(st.binary(max_size=60))
+@example(b"\x81\xa2\x00\x80")
+def test_damage_on_disk_is_told_and_nothing_is_taken(data: bytes) -> None:
+    inbox = Inbox(decode)
+    try:
+        inbox.load(data)
+    except InvalidInputError:
+        assert dict(inbox.values(URL)) == {}
+
+
+def test_what_an_older_version_kept_and_this_one_cannot_read_is_named() -> None:
+    keeper = Inbox(lambda _url, _name, _body: "anything")
+    keeper.take(URL, [("a", Held("1", b"bad")), ("b", Held("1", b"fine"))])
+    inbox = Inbox(decode)
+    assert inbox.load(keeper.dump()) == ("a: bad is no value",)
+    assert dict(inbox.values(URL)) == {"b": "fine"}
+    with pytest.raises(InvalidInputError, match="damaged"):
+        inbox.load(b"\xc1")
+
+
+def test_what_a_process_died_of_is_refused_and_the_version_before_stays(tmp_path: Path) -> None:
+    def taken(body: bytes, *, survives: bool) -> Inbox:
+        attempts = Attempts(tmp_path / "attempts.json")
+        inbox = Inbox(lambda _type, _name, data: data, attempts)
+        if kept:
+            inbox.load(kept[-1])
+        inbox.take("t/Kind", [("a", Held(body.decode(), body))])
+        if survives:
+            attempts.done()
+        return inbox
+
+    kept: list[bytes] = []
+    kept.append(taken(b"good", survives=True).dump())
+    for _ in range(3):
+        assert taken(b"bad", survives=False).values("t/Kind") == {"a": b"bad"}
+    inbox = taken(b"bad", survives=True)
+    assert inbox.values("t/Kind") == {"a": b"good"}
+    (reason,) = inbox.refused.values()
+    assert "died 3 times" in reason
+    assert taken(b"better", survives=True).values("t/Kind") == {"a": b"better"}
+
+
+def test_what_was_refused_and_never_good_is_known_over_restarts() -> None:
+    inbox = taken(("a", "one"), ("b", "bad"))
+    inbox.take(URL, [("a", Held("2", b"bad"))])
+    again = Inbox(decode)
+    again.load(inbox.dump())
+    for one in (inbox, again):
+        assert one.never_good(URL) == {"b": b"bad"}
+        assert one.refused.keys() == {(URL, "a"), (URL, "b")}
+    again.take(URL, [], ["b"])
+    assert again.never_good(URL) == {}

@@ -1,0 +1,150 @@
+"""What one SDS client is told, in both variants of the protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from meshd.sds.subscriber import Request, Secret, Secrets, Subscriber
+
+_A1, _A2, _B1 = Secret("a1", b"A1"), Secret("a2", b"A2"), Secret("b1", b"B1")
+
+
+def _secrets(*awaited: str, **served: Secret) -> Secrets:
+    return Secrets(served, frozenset({*awaited, *served}))
+
+
+def _told(subscriber: Subscriber, secrets: Secrets) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """What is sent now, which ends it."""
+    response = subscriber.next(secrets)
+    assert subscriber.next(secrets) is None
+    if response is None:
+        return {}, ()
+    return {name: secret.body for name, secret in response.secrets}, response.removed
+
+
+def _subscriber(*names: str, **has: str) -> Subscriber:
+    subscriber = Subscriber()
+    subscriber.receive(Request(subscribe=names, versions=has))
+    return subscriber
+
+
+def test_secrets_in_files_are_sent_alone() -> None:
+    """So that a client which refuses one of them refuses nothing else."""
+    files = {f"file-root:/etc/{name}": Secret("1", name.encode()) for name in ("x", "y")}
+    subscriber = _subscriber("a", *files)
+    secrets = dataclasses.replace(_secrets(a=_A1), files=files)
+    sent = [
+        [name for name, _ in response.secrets]
+        for response in iter(lambda: subscriber.next(secrets), None)
+    ]
+    assert sent == [["a"], ["file-root:/etc/x"], ["file-root:/etc/y"]]
+
+
+def test_what_is_served_is_sent_and_what_does_not_exist_is_removed() -> None:
+    assert _told(_subscriber("a", "b"), _secrets(a=_A1)) == ({"a": b"A1"}, ("b",))
+
+
+def test_only_what_was_asked_for_is_sent() -> None:
+    assert _told(_subscriber("a"), _secrets(a=_A1, b=_B1)) == ({"a": b"A1"}, ())
+
+
+def test_a_name_that_is_awaited_is_held_until_it_is_there() -> None:
+    subscriber = _subscriber("a")
+    assert _told(subscriber, _secrets("a")) == ({}, ())
+    assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
+
+
+def test_what_is_late_is_denied_to_who_has_none_until_it_is_there() -> None:
+    subscriber = _subscriber("a")
+    assert _told(subscriber, _secrets("a")) == ({}, ())
+    late = dataclasses.replace(_secrets("a"), late=frozenset("a"))
+    assert _told(subscriber, late) == ({}, ("a",))
+    assert _told(subscriber, _secrets("a")) == ({}, ())
+    assert _told(subscriber, late) == ({}, ())
+    assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
+
+
+def test_who_has_what_is_late_keeps_it() -> None:
+    late = dataclasses.replace(_secrets("a"), late=frozenset("a"))
+    assert _told(_subscriber("a", a="a0"), late) == ({}, ())
+    subscriber = _subscriber("a")
+    assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
+    assert _told(subscriber, late) == ({}, ())
+
+
+def test_nothing_is_denied_while_it_is_not_known_who_is_allowed() -> None:
+    subscriber = _subscriber("a", "b", a="a0")
+    assert _told(subscriber, Secrets({"b": _B1})) == ({"b": b"B1"}, ())
+    assert _told(subscriber, _secrets(b=_B1)) == ({}, ("a",))
+
+
+def test_a_removed_name_is_sent_when_it_exists_again() -> None:
+    subscriber = _subscriber("a")
+    assert _told(subscriber, _secrets()) == ({}, ("a",))
+    assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
+    assert _told(subscriber, _secrets()) == ({}, ("a",))
+
+
+def test_a_renewed_secret_is_pushed() -> None:
+    subscriber = _subscriber("a")
+    assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
+    assert _told(subscriber, _secrets(a=_A2)) == ({"a": b"A2"}, ())
+
+
+def test_what_a_client_brings_from_an_earlier_stream_is_not_sent_again() -> None:
+    assert _told(_subscriber("a", "b", a="a1", b="b0"), _secrets(a=_A1, b=_B1)) == (
+        {"b": b"B1"},
+        (),
+    )
+
+
+def test_who_asks_again_is_answered_again() -> None:
+    subscriber = _subscriber("a")
+    _told(subscriber, _secrets(a=_A1))
+    subscriber.receive(Request(subscribe=("a",)))
+    assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
+
+
+def test_who_unsubscribes_hears_no_more() -> None:
+    subscriber = _subscriber("a")
+    _told(subscriber, _secrets(a=_A1))
+    subscriber.receive(Request(unsubscribe=("a",)))
+    assert _told(subscriber, _secrets(a=_A2)) == ({}, ())
+
+
+def test_a_refused_secret_is_named_and_not_sent_again_until_it_changes() -> None:
+    subscriber = _subscriber("a")
+    response = subscriber.next(_secrets(a=_A1))
+    assert response is not None
+    refusal = subscriber.receive(Request(nonce=response.nonce, error="no good"))
+    assert refusal is not None
+    assert (refusal.names, refusal.reason) == (("a",), "no good")
+    assert _told(subscriber, _secrets(a=_A1)) == ({}, ())
+    assert _told(subscriber, _secrets(a=_A2)) == ({"a": b"A2"}, ())
+
+
+def test_an_answer_to_nothing_that_was_sent_is_no_refusal() -> None:
+    subscriber = _subscriber("a")
+    assert subscriber.receive(Request(nonce="77", error="what")) is None
+
+
+def test_the_older_variant_lists_all_that_exists_at_each_change() -> None:
+    subscriber = Subscriber(whole=True)
+    subscriber.receive(Request(subscribe=("a", "b")))
+    assert _told(subscriber, _secrets(a=_A1))[0] == {"a": b"A1"}
+    assert _told(subscriber, _secrets(a=_A1, b=_B1))[0] == {"a": b"A1", "b": b"B1"}
+    subscriber.receive(Request(subscribe=("a", "b"), nonce="2"))
+    assert _told(subscriber, _secrets(a=_A1, b=_B1)) == ({}, ())
+    subscriber.receive(Request(subscribe=("b",), nonce="2"))
+    assert _told(subscriber, _secrets(a=_A2, b=_B1)) == ({}, ())
+
+
+def test_the_older_variant_says_nothing_of_what_never_existed() -> None:
+    subscriber = Subscriber(whole=True)
+    subscriber.receive(Request(subscribe=("a",)))
+    assert _told(subscriber, _secrets()) == ({}, ())
+    assert _told(subscriber, _secrets(a=_A1))[0] == {"a": b"A1"}
+
+
+def test_keys_are_not_shown() -> None:
+    assert "A1" not in repr(_secrets(a=_A1))
