@@ -1,4 +1,4 @@
-"""Validation: the fields of each kind, and references between objects.
+"""All checks in one place: the fields of each kind, and references between objects.
 
 After the API's own documentation: https://istio.io/latest/docs/reference/config/.
 """

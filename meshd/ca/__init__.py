@@ -1,1 +1,1 @@
-"""Identities of workloads: names, the authority that certifies them, rotation, and SDS."""
+"""Identities of workloads: names, the authority that certifies them, and rotation."""

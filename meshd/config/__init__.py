@@ -1,1 +1,1 @@
-"""The mesh's configuration: read, validated, stored, and turned into a snapshot."""
+"""The mesh's configuration: files and what was applied, kept on disk and given as objects."""

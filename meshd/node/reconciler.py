@@ -1,6 +1,6 @@
 """What the mesh role knows, and what follows when any of it changes.
 
-The one place where config, discovery, compile and xds meet. It does what the pure rooms decide,
+The one place where config, workloads, compile and xds meet. It does what the pure packages decide,
 again after each change of a fact, until nothing more follows from the facts.
 """
 
