@@ -30,12 +30,12 @@ hypothesis.settings.load_profile("meshd")
 pytest_plugins = ["tests.second_try"]
 
 ROOT = Path(__file__).parent
-LONGEST = ("host", "node", "attacks", "envoy", "netns", "unit/doors")
+LONGEST = ("whole machines", "attacks", "envoy", "netns", "unit/doors")
 """The lanes that begin first, the longest before all others: the two processes then end together,
 since what is left by then is short."""
-BESIDE = {"node/test_demo.py": "host"}
-"""Tests of one lane that belong to another: the demo takes the control groups of hosts that boot
-beside it for its own."""
+TOGETHER = dict.fromkeys(("host", "node"), "whole machines")
+"""Directories of one lane. Of the tests that watch what happens under load there is one at a time,
+and the demo takes the control groups of hosts that boot beside it for its own."""
 
 
 def lane_of(path: str) -> str:
@@ -43,9 +43,8 @@ def lane_of(path: str) -> str:
 
     ``path`` is below ``tests``; what follows the file's name does no harm.
     """
-    path = path.removeprefix("tests/").partition("::")[0]
-    parts = path.split("/")
-    return BESIDE.get(path, "/".join(parts[: 2 if parts[0] == "unit" else 1]))
+    parts = path.removeprefix("tests/").partition("::")[0].split("/")
+    return TOGETHER.get(parts[0], "/".join(parts[: 2 if parts[0] == "unit" else 1]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -125,7 +125,7 @@ def test_nobody_keeps_the_supervisor_from_starting(tmp_path: Path) -> None:
     for _ in range(2):
         with only_one(home):
             assert home.lock.stat().st_mode & 0o777 == 0o600
-            with pytest.raises(MeshdError, match="runs already"), only_one(home):
+            with pytest.raises(MeshdError, match="already running"), only_one(home):
                 pass
 
 

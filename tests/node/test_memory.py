@@ -97,7 +97,7 @@ class Crowd:
             self._node.ask("mesh", wire.Register(workloads, wait=2 * PATIENCE), 3 * PATIENCE)
             == wire.Done()
         )
-        self._node.eventually(self._node.is_well, "all proxies have it")
+        self._node.eventually(lambda: self._node.is_well(inbound=False), "all proxies have it")
 
     def go(self) -> None:
         uids = tuple(f"mesh.{name}" for name in self._names)
