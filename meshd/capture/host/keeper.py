@@ -142,7 +142,10 @@ class HostKeeper:
                 await self._capture(found)
             except (MeshdError, OSError) as error:
                 problems |= dict.fromkeys(self._wanted, str(error))
-            await self._tell(found, problems)
+            try:
+                await self._tell(found, problems)
+            except (MeshdError, OSError) as error:
+                self._doubt(str(error))
             self._doubted = not (well := self._is_well)
             longest = names.LOOK if self._names_open else _LONGEST_RETRY
             pause = _FIRST_RETRY if well else min(pause * 2, longest)
@@ -240,11 +243,14 @@ class HostKeeper:
             self._writing = False
 
     def _count_interruption(self, ended: interruption.Ended) -> None:
-        """Until they are probed again, the services are not said to be in the mesh."""
         self._interruptions = interruption.counted(self._interruptions, ended)
+        self._doubt(ended.text)
+
+    def _doubt(self, problem: str) -> None:
+        """Until they are probed again, the services are not said to be in the mesh."""
         for uid, seen in tuple(self._told.items()):
             if seen.stage is Stage.CAPTURED:
-                self._say(uid, msgspec.structs.replace(seen, proven=False, problem=ended.text))
+                self._say(uid, msgspec.structs.replace(seen, proven=False, problem=problem))
 
     def _write_note(self, wanted: HostCapture) -> None:
         """For the next process, and for whoever must not believe what else is said of them."""

@@ -125,7 +125,7 @@ class Keeper:
             await worker.work()
         finally:
             worker.close()
-        del self._workers[worker.uid], self._tasks[worker.uid]
+            del self._workers[worker.uid], self._tasks[worker.uid]
         self.observe(worker.uid, None)
 
     def _settle_if_complete(self) -> None:

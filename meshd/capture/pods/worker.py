@@ -131,7 +131,7 @@ class Worker:
                 pause = await self._bring_about(wanted)
                 if wanted is None and self.wanted is None:
                     return
-            except MeshdError as error:
+            except (MeshdError, OSError) as error:
                 pause = self._retry_pause()
                 self._tell(self._stage, problem=str(error), unprotected=self._unprotected)
             await self._sleep(pause)
