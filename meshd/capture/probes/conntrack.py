@@ -11,7 +11,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from meshd.base.errors import SystemRefusedError
@@ -63,24 +63,36 @@ class Connections:
         family, asked = _tuple_of(flow)
         for kind, body in nfnetlink.ask_conntrack(self._socket, family, asked):
             if kind == nfnetlink.ERROR:
-                code = -struct.unpack_from("=i", body)[0]
-                if code == errno.ENOENT:
+                if _code(body) == errno.ENOENT:
                     return None
-                raise SystemRefusedError(f"cannot read tracked connections: {os.strerror(code)}")
+                raise _refused(body)
             return _source(_read(body).get(_REPLY, b""))
         return None
 
-    def answerers_from(self, flow: Flow) -> Iterator[End]:
-        """Yield answering ends, where the source's address may have been translated on the way, or
-        the connection may be in a foreign zone. It reads the whole table."""
+    def answerers_from(self, flow: Flow) -> list[End]:
+        """Return answering ends, where the source's address may have been translated on the way, or
+        the connection may be in a foreign zone. It reads the whole table. Raises
+        SystemRefusedError."""
         family, _ = _tuple_of(flow)
-        for _, body in nfnetlink.ask_conntrack(self._socket, family):
+        answerers: list[End] = []
+        for kind, body in nfnetlink.ask_conntrack(self._socket, family):
+            if kind == nfnetlink.ERROR:
+                raise _refused(body)
             found = _read(body)
             source, destination = _ends(found.get(_ORIGINAL, b""))
             if destination == flow.destination and source and source.port == flow.source.port:
                 answering = _source(found.get(_REPLY, b""))
                 if answering:
-                    yield answering
+                    answerers.append(answering)
+        return answerers
+
+
+def _code(error: bytes) -> int:
+    return -struct.unpack_from("=i", error)[0]
+
+
+def _refused(error: bytes) -> SystemRefusedError:
+    return SystemRefusedError(f"cannot read tracked connections: {os.strerror(_code(error))}")
 
 
 def _tuple_of(flow: Flow) -> tuple[int, bytes]:

@@ -219,7 +219,7 @@ def _judge(sender: _Sender, port: int, connections: Connections, expected: int) 
     answer = sender.answers.get(port, 0)
     answerer = connections.answerer(flow)
     if answerer is None and answer & _SYN:
-        answerer = next(connections.answerers_from(flow), None)
+        answerer = next(iter(connections.answerers_from(flow)), None)
     return judged(flow.destination, answerer, answer, expected)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import os
 import socket
 import struct
@@ -39,6 +40,8 @@ _HEADER: Final = struct.Struct("=IHHII")
 _GENERIC: Final = struct.Struct(">BBH")
 GENERIC_SIZE: Final = _GENERIC.size
 _NESTED: Final = 0x8000  # NLA_F_NESTED
+_questions: Final = itertools.count(2)
+"""Their sequence numbers. 1 is that of messages whose answer is the only one on its socket."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,9 +85,14 @@ def changes(part: bytes) -> Iterator[Change]:
 
 
 def messages(part: bytes) -> Iterator[tuple[int, bytes]]:
+    for kind, _, body in _numbered(part):
+        yield kind, body
+
+
+def _numbered(part: bytes) -> Iterator[tuple[int, int, bytes]]:
     while len(part) >= _HEADER.size:
-        length, kind, *_ = _HEADER.unpack_from(part)
-        yield kind, part[_HEADER.size : length]
+        length, kind, _, number, _ = _HEADER.unpack_from(part)
+        yield kind, number, part[_HEADER.size : length]
         part = part[max(_HEADER.size, (length + 3) & ~3) :]
 
 
@@ -141,11 +149,15 @@ def delete_tables(tables: Sequence[tuple[int, str]], as_of: int) -> bool:
 def ask_conntrack(
     netlink: socket.socket, family: int, asked: bytes = b""
 ) -> Iterator[tuple[int, bytes]]:
-    """Kinds and bodies of the answers: about the one connection that is asked for, or about all."""
+    """Yield kinds and bodies of the answers: about the one connection that is asked for, or about
+    all. What is left on the socket of an earlier question is skipped."""
+    number = next(_questions) & 0xFFFFFFFF
     flags = NLM_F_REQUEST if asked else NLM_F_REQUEST | _NLM_F_DUMP
-    netlink.send(message(_GETCONNTRACK, flags, family, 0, asked))
+    netlink.send(message(_GETCONNTRACK, flags, family, 0, asked, number=number))
     while True:
-        for kind, body in messages(netlink.recv(1 << 16)):
+        for kind, answered, body in _numbered(netlink.recv(1 << 16)):
+            if answered != number:
+                continue
             if kind == _NLMSG_DONE:
                 return
             yield kind, body
@@ -166,9 +178,11 @@ def error_code(answer: bytes) -> int:
     return -struct.unpack_from("=i", answer, _HEADER.size)[0] if kind == ERROR else 0
 
 
-def message(kind: int, flags: int, family: int, resource: int, attributes: bytes = b"") -> bytes:
+def message(
+    kind: int, flags: int, family: int, resource: int, attributes: bytes = b"", *, number: int = 1
+) -> bytes:
     body = _GENERIC.pack(family, 0, resource) + attributes
-    return _HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, number, 0) + body
 
 
 def attribute(kind: int, value: bytes) -> bytes:
