@@ -237,3 +237,13 @@ def test_a_workload_is_proven_only_while_what_it_is_sent_reaches_the_proxy(
         asyncio.run(in_peer(lambda: asyncio.run(story())))
     finally:
         Pins(tmp_path / "netns").unpin(UID)
+
+
+def test_a_rule_that_rejects_with_icmp_hides_no_problem(network: Any) -> None:
+    """The messages come back as errors of the socket that sends, and between what is sent."""
+    with network.workload.listen("0.0.0.0", PORT + 1):
+        nft(network, _table("inet", "filter", 0, "reject", hook="input"))
+        nft(network, "add rule inet theirs base tcp dport 16000-16099 reject")
+        found = verdict(network, V4["workload"], PORT, PORT + 1, *range(16000, 16020))
+    assert f"{PORT + 1} are taken past the proxy" in found.problem
+    assert f"does not answer on {PORT}, " in found.unseen

@@ -36,6 +36,10 @@ _ASKED: Final = (0.005, 0.02, 0.1, 0.3)
 """Seconds before each look whether it is known who has an address."""
 _MOST_PORTS: Final = 32
 """Of those that nobody has declared and somebody listens on."""
+_MOST_SEGMENTS: Final = 256
+"""Read at once, so that whoever sends more does not keep the process."""
+_SEGMENT: Final = 128
+"""Bytes, with headers."""
 _OURS: Final = frozenset({OUTBOUND_PORT, INBOUND_PORT, DNS_PORT, REFUSING_PORT})
 _ANY_PORTS: Final = range(16_000, 32_000)
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
@@ -275,16 +279,27 @@ class _Sender:
         fields = (self.port, port, number, 0, _HEADER.size << 2, _SYN, 0xFFFF)
         pseudo = _pseudo_header(self.way)
         summed = checksum(pseudo + _HEADER.pack(*fields, 0, 0))
-        self._raw.send(_HEADER.pack(*fields, summed, 0))
+        for _ in range(2):
+            # An error may be that of an earlier segment; what is not sent is not answered.
+            with contextlib.suppress(OSError):
+                self._raw.send(_HEADER.pack(*fields, summed, 0))
+                return
 
     def receive(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while part := self._raw.recv(1 << 16):
-                segment = part[(part[0] & 0xF) * 4 :] if self.way.version == 4 else part
-                if len(segment) >= _HEADER.size:
-                    source, destination, _, _, _, flags, *_ = _HEADER.unpack_from(segment)
-                    if destination == self.port and flags & (_SYN | _RST):
-                        self.answers[source] = flags
+        for _ in range(_MOST_SEGMENTS):
+            try:
+                part = self._raw.recv(_SEGMENT)
+            except BlockingIOError:
+                return
+            except OSError:  # an ICMP message about one of the segments
+                continue
+            if not part:
+                continue
+            segment = part[(part[0] & 0xF) * 4 :] if self.way.version == 4 else part
+            if len(segment) >= _HEADER.size:
+                source, destination, _, _, _, flags, *_ = _HEADER.unpack_from(segment)
+                if destination == self.port and flags & (_SYN | _RST):
+                    self.answers[source] = flags
 
 
 def _pseudo_header(way: Way) -> bytes:
