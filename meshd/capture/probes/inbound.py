@@ -106,16 +106,27 @@ async def _probe_host(outpost: Outpost, known_by: Sequence[str], one: HostWorklo
         return Verdict()
     try:
         outpost.open()
-        with contextlib.closing(Connections()) as connections:
-            verdicts: list[Verdict] = []
-            for address in known_by:
-                way = Way(SOURCES[6 if ":" in address else 4], address)
-                refused = way.version == 6 and not one.options.ipv6
-                expected = REFUSING_PORT if refused else one.inbound_port
-                verdicts.append(await _try(way, one.ports, connections, expected, outpost.entered))
-            return combined(verdicts) if verdicts else Verdict(unseen="the host has no address")
+        connections = Connections()
     except (MeshdError, OSError) as error:
         return Verdict(unseen=f"it cannot be probed from outside: {error}")
+    with contextlib.closing(connections):
+        verdicts = [await _ask_host(outpost, one, way, connections) for way in _ways(known_by)]
+    return combined(verdicts) if verdicts else Verdict(unseen="the host has no address")
+
+
+def _ways(addresses: Sequence[str]) -> list[Way]:
+    return [Way(SOURCES[6 if ":" in address else 4], address) for address in addresses]
+
+
+async def _ask_host(
+    outpost: Outpost, one: HostWorkload, way: Way, connections: Connections
+) -> Verdict:
+    refused = way.version == 6 and not one.options.ipv6
+    expected = REFUSING_PORT if refused else one.inbound_port
+    try:
+        return await _try(way, one.ports, connections, expected, outpost.entered)
+    except (MeshdError, OSError) as error:
+        return Verdict(unseen=f"{way.address} cannot be probed from outside: {error}")
 
 
 def combined(verdicts: Sequence[Verdict]) -> Verdict:

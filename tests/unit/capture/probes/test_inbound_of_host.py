@@ -1,0 +1,62 @@
+"""What the inbound probe of services of the host makes of addresses that cannot be probed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Sequence
+
+import pytest
+
+from meshd.capture.host.host_service import HostWorkload
+from meshd.capture.probes import inbound
+from meshd.capture.probes.inbound import Verdict, Way, probe_each
+from meshd.capture.probes.outpost import Outpost
+from meshd.capture.rules.options import CaptureOptions
+
+WEB = HostWorkload(
+    uid="mesh.web",
+    cgroup="web",
+    cgroup_id=1,
+    outbound_port=15001,
+    inbound_port=15006,
+    ports=(80,),
+    options=CaptureOptions(),
+)
+PAST = Verdict("past the proxy")
+
+
+class Ready(Outpost):
+    """It is as if the wire were there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = False
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def try_only_ipv4(way: Way, *_: object) -> Verdict:
+    if way.version == 6:
+        raise OSError(errno.EADDRNOTAVAIL, "no such address")
+    return PAST
+
+
+def probed(outpost: Outpost, addresses: Sequence[str]) -> Verdict:
+    return asyncio.run(probe_each(outpost, addresses, [WEB]))[WEB.uid]
+
+
+@pytest.fixture(autouse=True)
+def trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbound, "_try", try_only_ipv4)
+
+
+@pytest.mark.parametrize("addresses", [("192.0.2.1", "2001:db8::1"), ("2001:db8::1", "192.0.2.1")])
+def test_an_address_that_cannot_be_probed_hides_no_problem(addresses: Sequence[str]) -> None:
+    found = probed(Ready(), addresses)
+    assert found.problem == PAST.problem
+    assert "2001:db8::1 cannot be probed" in found.unseen
