@@ -12,7 +12,7 @@ import importlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -43,6 +43,9 @@ _FAILURES_TO_OPEN: Final = 4
 """Failed probes in a row, in about a second, after which a workload that fails open does."""
 _LOOK_FOR_PROXY: Final = 0.5
 """Seconds between looks for a proxy that could take an unprotected workload's traffic again."""
+
+_LONGEST_INBOUND: Final = 5.0
+"""Seconds that the inbound probe may take: by then the rest is to be told."""
 
 _log = logging.getLogger(__name__)
 
@@ -233,7 +236,7 @@ class Worker:
         ports = [port.number for port in wanted.workload.ports]
         inbound = inbound_probe.Verdict()
         if not problem:
-            inbound = await inbound_probe.probe(pin.path, self._addresses.now, ports, options)
+            inbound = await self._probe_inbound(pin, ports, options)
         told = replaced or problem or inbound.problem or self._preceding.problem
         self._unseen = inbound.unseen
         self._tell(Stage.CAPTURED, proven=not told, problem=told)
@@ -246,6 +249,17 @@ class Worker:
             return min(self._retry_pause(), interval)
         self._failures = 0
         return self._again.after(well=inbound == inbound_probe.Verdict(), interval=interval)
+
+    async def _probe_inbound(
+        self, pin: Pin, ports: Sequence[int], options: CaptureOptions
+    ) -> inbound_probe.Verdict:
+        try:
+            async with asyncio.timeout(_LONGEST_INBOUND):
+                return await inbound_probe.probe(pin.path, self._addresses.now, ports, options)
+        except TimeoutError:
+            return inbound_probe.Verdict(
+                unseen=f"the inbound probe took more than {_LONGEST_INBOUND:g} s"
+            )
 
     def _open_names(self, problem: str, *, new: bool) -> float:
         self._failures = 0

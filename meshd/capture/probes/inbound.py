@@ -36,6 +36,8 @@ _ASKED: Final = (0.005, 0.02, 0.1, 0.3)
 """Seconds before each look whether it is known who has an address."""
 _MOST_PORTS: Final = 32
 """Of those that nobody has declared and somebody listens on."""
+_MOST_OTHERS: Final = 8
+"""Addresses of other interfaces: a workload may give itself any number."""
 _MOST_SEGMENTS: Final = 256
 """Read at once, so that whoever sends more does not keep the process."""
 _SEGMENT: Final = 128
@@ -77,6 +79,7 @@ async def probe(
     with inside.entered(namespace):
         interfaces, heard = reach.interfaces(), listening.ports()
         others = [one for one in own_addresses.of_each_interface() if one not in known_by]
+        del others[_MOST_OTHERS:]
         connections = Connections()
     with contextlib.closing(connections):
         ports = ports_to_try(frozenset(declared), heard, options)
@@ -144,8 +147,9 @@ def combined(verdicts: Sequence[Verdict]) -> Verdict:
 def ports_to_try(
     declared: frozenset[int], heard: frozenset[int], options: CaptureOptions
 ) -> tuple[int, ...]:
-    """Pure but for a port that is as good as any other, where there is none."""
-    found = declared | set(sorted(heard - declared)[:_MOST_PORTS])
+    """Pure but for chance: which of many that are heard, and which of all where there is none."""
+    others = sorted(heard - declared)
+    found = declared | set(random.sample(others, min(_MOST_PORTS, len(others))))
     if options.include_inbound_ports is not None:
         found &= set(options.include_inbound_ports)
     found -= _OURS | set(options.exclude_inbound_ports)

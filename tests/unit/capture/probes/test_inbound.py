@@ -59,6 +59,12 @@ def test_declared_ports_are_tried_before_any_number_of_others() -> None:
     assert len(tried) < 100
 
 
+def test_each_port_that_somebody_listens_on_is_tried_some_time() -> None:
+    heard = port_set(*range(1, 100))
+    tried = {port for _ in range(200) for port in ports_to_try(port_set(), heard, ALL)}
+    assert tried == heard
+
+
 def test_ports_that_are_not_captured_are_not_tried() -> None:
     options = CaptureOptions(exclude_inbound_ports=(80,))
     assert ports_to_try(port_set(80, 81), port_set(), options) == (81,)
