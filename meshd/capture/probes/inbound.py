@@ -100,6 +100,8 @@ async def probe_each(
 ) -> dict[str, Verdict]:
     """Probe services of the host, all at once; return the verdicts by uid."""
     verdicts = await asyncio.gather(*(_probe_host(outpost, known_by, one) for one in ones))
+    if outpost.is_doubted:
+        outpost.close()
     return {one.uid: found for one, found in zip(ones, verdicts, strict=True)}
 
 
@@ -129,6 +131,7 @@ async def _ask_host(
     try:
         return await _try(way, one.ports, connections, expected, outpost.entered)
     except (MeshdError, OSError) as error:
+        outpost.is_doubted = outpost.is_doubted or isinstance(error, OSError)
         return Verdict(unseen=f"{way.address} cannot be probed from outside: {error}")
 
 

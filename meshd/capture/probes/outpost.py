@@ -21,6 +21,8 @@ SOURCES: Final = {4: "169.254.7.125", 6: "fd16:9254:7127:1337::7d"}
 _HOSTS: Final = {4: "169.254.7.124", 6: "fd16:9254:7127:1337::7c"}
 _LENGTH: Final = {4: 31, 6: 127}
 _OUTSIDE: Final = "outside"
+_PATIENCE: Final = 5.0
+"""Seconds for ``ip``."""
 
 
 class Outpost:
@@ -28,8 +30,11 @@ class Outpost:
 
     def __init__(self) -> None:
         self._descriptor = -1
+        self.is_doubted = False
+        """Something could not be sent from it: it is to be closed, and made anew."""
 
     def close(self) -> None:
+        self.is_doubted = False
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -40,10 +45,13 @@ class Outpost:
             return
         made = inside.new_namespace()
         try:
+            with contextlib.suppress(SystemRefusedError):  # mostly there is none
+                if _ip(made, f"link show dev {INTERFACE} type veth\n"):
+                    _ip(made, f"link delete dev {INTERFACE}\n")  # another process left it
             _ip(made, _host_batch(made))
             with inside.entered_by(made):
                 _ip(made, _outside_batch())
-        except SystemRefusedError:
+        except BaseException:
             os.close(made)
             raise
         self._descriptor = made
@@ -84,15 +92,21 @@ def _route(version: int) -> str:
     return f"route add default via {_HOSTS[version]} dev {_OUTSIDE}\n"
 
 
-def _ip(namespace: int, batch: str) -> None:
-    done = subprocess.run(
-        ["ip", "-batch", "-"],
-        input=batch,
-        capture_output=True,
-        text=True,
-        check=False,
-        pass_fds=(namespace,),
-    )
+def _ip(namespace: int, batch: str) -> str:
+    """Return what ``ip`` prints."""
+    try:
+        done = subprocess.run(
+            ["ip", "-batch", "-"],
+            input=batch,
+            capture_output=True,
+            text=True,
+            check=False,
+            pass_fds=(namespace,),
+            timeout=_PATIENCE,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SystemRefusedError(f"no wire to probe services of the host: {error}") from error
     if done.returncode:
         reason = " ".join(done.stderr.split())
         raise SystemRefusedError(f"no wire to probe services of the host: ip says: {reason}")
+    return done.stdout

@@ -60,3 +60,11 @@ def test_an_address_that_cannot_be_probed_hides_no_problem(addresses: Sequence[s
     found = probed(Ready(), addresses)
     assert found.problem == PAST.problem
     assert "2001:db8::1 cannot be probed" in found.unseen
+
+
+def test_an_outpost_from_which_nothing_can_be_sent_is_made_anew() -> None:
+    outpost = Ready()
+    probed(outpost, ["192.0.2.1"])
+    assert not outpost.closed
+    probed(outpost, ["2001:db8::1"])
+    assert outpost.closed
