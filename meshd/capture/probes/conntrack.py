@@ -18,6 +18,9 @@ from meshd.base.errors import SystemRefusedError
 from meshd.capture.rules import nfnetlink
 
 _ORIGINAL, _REPLY = 1, 2
+_STATE_OF_PROTOCOL, _OF_TCP, _STATE = 4, 1, 1  # CTA_PROTOINFO, _TCP, _TCP_STATE
+_NEVER_ESTABLISHED: Final = (b"\1", b"\2", b"\x08")
+"""SYN_SENT, SYN_RECV and CLOSE of ``linux/netfilter/nf_conntrack_tcp.h``."""
 _ADDRESSES, _PROTOCOL = 1, 2
 _SOURCE_AND_DESTINATION: Final = {4: (1, 2), 6: (3, 4)}
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
@@ -71,14 +74,16 @@ class Connections:
 
     def answerers_from(self, flow: Flow) -> list[End]:
         """Return answering ends, where the source's address may have been translated on the way, or
-        the connection may be in a foreign zone. It reads the whole table. Raises
-        SystemRefusedError."""
+        the connection may be in a foreign zone. It reads the whole table. A connection that came
+        about is a stranger's. Raises SystemRefusedError."""
         family, _ = _tuple_of(flow)
         answerers: list[End] = []
         for kind, body in nfnetlink.ask_conntrack(self._socket, family):
             if kind == nfnetlink.ERROR:
                 raise _refused(body)
             found = _read(body)
+            if _state(found) not in _NEVER_ESTABLISHED:
+                continue
             source, destination = _ends(found.get(_ORIGINAL, b""))
             if destination == flow.destination and source and source.port == flow.source.port:
                 answering = _source(found.get(_REPLY, b""))
@@ -115,6 +120,11 @@ def _tuple_of(flow: Flow) -> tuple[int, bytes]:
 
 def _read(body: bytes) -> Attributes:
     return dict(nfnetlink.attributes(body[nfnetlink.GENERIC_SIZE :]))
+
+
+def _state(connection: Attributes) -> bytes:
+    of_protocol = dict(nfnetlink.attributes(connection.get(_STATE_OF_PROTOCOL, b"")))
+    return dict(nfnetlink.attributes(of_protocol.get(_OF_TCP, b""))).get(_STATE, b"")
 
 
 def _source(half: bytes) -> End | None:

@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -33,8 +34,9 @@ def half(kind: int, source: End, destination: End) -> bytes:
     return nest(kind, nest(1, addresses) + nest(2, attribute(1, b"\x06") + ports))
 
 
-def tracked(source: End, answerer: End) -> tuple[int, bytes]:
-    return _NEW, bytes(4) + half(1, source, SERVICE) + half(2, answerer, source)
+def tracked(source: End, answerer: End, state: int = 1) -> tuple[int, bytes]:
+    of_protocol = nest(4, nest(1, attribute(1, bytes([state]))))
+    return _NEW, bytes(4) + half(1, source, SERVICE) + half(2, answerer, source) + of_protocol
 
 
 def refused(code: int) -> tuple[int, bytes]:
@@ -49,7 +51,7 @@ class Kernel(socket.socket):
         self.answers = list(answers)
         self.pending: list[bytes] = []
 
-    def send(self, data: bytes, flags: int = 0, /) -> int:
+    def send(self, data: Any, flags: int = 0, /) -> int:
         number = _HEADER.unpack_from(data)[3]
         for kind, body in self.answers.pop(0):
             header = _HEADER.pack(_HEADER.size + len(body), kind, 0, number, 0)
@@ -75,6 +77,18 @@ def test_the_whole_table_is_read_and_the_next_question_has_its_own_answer(
     connections = Connections()
     assert connections.answerers_from(FLOW) == [PROXY, SERVICE]
     assert connections.answerer(FLOW) == PROXY
+    connections.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "ours"), [(1, True), (2, True), (3, False), (7, False), (8, True)]
+)
+def test_a_connection_that_came_about_is_not_the_probe(
+    answering: list[Sequence[tuple[int, bytes]]], state: int, ours: bool
+) -> None:
+    answering += [[tracked(STRANGER, SERVICE, state), (_DONE, bytes(4))]]
+    connections = Connections()
+    assert connections.answerers_from(FLOW) == [SERVICE] * ours
     connections.close()
 
 
