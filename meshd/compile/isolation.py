@@ -185,5 +185,12 @@ def _spoken_to(snapshot: Snapshot, gone: set[tuple[str, str]]) -> Iterator[str]:
 
 
 def _about(snapshot: Snapshot, namespace: str, host: str) -> Iterator[str]:
-    whole = resolve(host, namespace, snapshot.options.domain, snapshot.services)
-    return (known for known, service in snapshot.services.items() if covers(whole, service.host))
+    """Yield services of the rule's own namespace only, unless that is the root namespace: nobody
+    closes what belongs to others."""
+    options = snapshot.options
+    whole = resolve(host, namespace, options.domain, snapshot.services)
+    return (
+        known
+        for known, service in snapshot.services.items()
+        if namespace in (service.namespace, options.root_namespace) and covers(whole, service.host)
+    )

@@ -104,6 +104,20 @@ def test_so_does_one_that_is_not_even_in_the_snapshot() -> None:
     assert closed(snapshot, [("other", "db")]).services == snapshot.services
 
 
+@pytest.mark.parametrize(
+    ("namespace", "closes"), [("evil", False), ("shop", True), ("istio-system", True)]
+)
+def test_only_the_root_namespace_closes_services_of_others(namespace: str, closes: bool) -> None:
+    services = {one.host: one for one in (service("db"), service("web"))}
+    assert bool(closed(Snapshot(services=services), [(namespace, "*")]).services) is not closes
+    bad = DestinationRule(
+        metadata=ObjectMeta(name="bad", namespace=namespace), spec=DestinationRuleSpec(host="*")
+    )
+    compiler, seen = isolating()
+    compiler.compile(Snapshot(services=services, destination_rules=(bad,)), ())
+    assert bool(seen[-1].services) is not closes
+
+
 def test_an_authentication_policy_is_never_left_out() -> None:
     policy = PeerAuthentication(metadata=ObjectMeta(name="bad", namespace="shop"))
     compiler, seen = isolating()
