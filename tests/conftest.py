@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent
 LONGEST = ("whole machines", "attacks", "envoy", "netns", "unit/doors")
 """The lanes that begin first, the longest before all others: the two processes then end together,
 since what is left by then is short."""
-TOGETHER = dict.fromkeys(("host", "node"), "whole machines")
+TOGETHER: dict[str, str] = dict.fromkeys(("host", "node"), "whole machines")
 """Directories of one lane. Of the tests that watch what happens under load there is one at a time,
 and the demo takes the control groups of hosts that boot beside it for its own."""
 

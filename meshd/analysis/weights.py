@@ -8,7 +8,7 @@ from meshd.api.destination_rule.types import DestinationRule
 from meshd.api.gateway.types import MESH, Gateway, gateway_name
 from meshd.api.protocol import Protocol
 from meshd.api.virtual_service.types import HTTPRoute, VirtualService
-from meshd.model.weight import too_many_routes, too_many_subsets
+from meshd.model.weight import gateway_entrances, too_many_routes, too_many_subsets
 
 
 def too_heavy(found: Object, world: World) -> str:
@@ -40,7 +40,7 @@ def _entrances(found: VirtualService, world: World) -> int:
         namespace, _, short = gateway_name(name, found.metadata.namespace).partition("/")
         gateway = world.objects.get(Key("Gateway", namespace, short))
         if isinstance(gateway, Gateway):
-            entrances += len(gateway.spec.servers) * len(found.spec.hosts)
+            entrances += gateway_entrances(gateway.spec.servers, found.spec.hosts)
     return max(1, entrances)
 
 

@@ -12,7 +12,7 @@ from meshd.api.virtual_service.types import HTTPRoute, VirtualService
 from meshd.compile.hosts import covers, resolve
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
-from meshd.model.weight import too_many_routes, too_many_subsets
+from meshd.model.weight import gateway_entrances, too_many_routes, too_many_subsets
 
 Heavy = VirtualService | DestinationRule
 """What may make too much."""
@@ -54,7 +54,7 @@ class _Mesh:
         for record in snapshot.services.values():
             self.all_ports[record.host] = max(self.all_ports[record.host], _ports(record))
         self._servers = {
-            f"{found.metadata.namespace}/{found.metadata.name}": len(found.spec.servers)
+            f"{found.metadata.namespace}/{found.metadata.name}": found.spec.servers
             for found in snapshot.gateways
         }
         self._delegates: Mapping[tuple[str, str], VirtualService] = {
@@ -75,10 +75,13 @@ class _Mesh:
     def too_many_routes(self, found: VirtualService) -> str:
         namespace = found.metadata.namespace
         names = found.spec.gateways or (MESH,)
-        served = sum(
-            self._servers.get(gateway_name(name, namespace), 0) for name in names if name != MESH
+        entrances = sum(
+            gateway_entrances(
+                self._servers.get(gateway_name(name, namespace), ()), found.spec.hosts
+            )
+            for name in names
+            if name != MESH
         )
-        entrances = served * len(found.spec.hosts)
         if MESH in names:
             full = (self.full(host, namespace) for host in found.spec.hosts)
             entrances += sum(self.ports(host) or 1 for host in full)

@@ -6,18 +6,23 @@ for each port; each of two objects may be small where both together are not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from meshd.api.checks import covers
 from meshd.api.destination_rule.types import DestinationRule
+from meshd.api.gateway.types import Server
 from meshd.api.virtual_service.types import HTTPRoute, TCPRoute, TLSRoute, VirtualService
 
 MOST_ROUTED: Final = 65_536
 """Values in all routes that one VirtualService makes."""
 MOST_SUBSETS: Final = 1024
 """Clusters that the subsets of one DestinationRule make."""
+
+_MOST_COMPARED: Final = 100_000
+"""Pairs of hosts; for more each host counts at each server."""
 
 Delegate = Callable[[HTTPRoute], VirtualService | None]
 """The VirtualService to which a route leaves the rest, if there is one."""
@@ -32,6 +37,18 @@ def values(part: Any) -> int:
     if isinstance(part, tuple):
         return bool(part) + sum(map(values, part))
     return part is not None
+
+
+def gateway_entrances(servers: Sequence[Server], hosts: Sequence[str]) -> int:
+    """Return how many of a VirtualService's hosts each server has, all servers together."""
+    if sum(len(server.hosts) for server in servers) * len(hosts) > _MOST_COMPARED:
+        return len(servers) * len(hosts)
+    return sum(_has(server, host) for server in servers for host in hosts)
+
+
+def _has(server: Server, host: str) -> bool:
+    names = (name.rpartition("/")[2] for name in server.hosts)
+    return any(covers(name, host) or covers(host, name) for name in names)
 
 
 class Weight(msgspec.Struct, frozen=True):
