@@ -3,7 +3,8 @@
 Validation refuses what cannot be compiled; this is for what it has missed, so that one object
 costs itself and never the node. What is left out never opens anything: authentication policies are
 not left out (the caller keeps the configuration before), and a DestinationRule takes the services
-it is about with it, because without its TLS settings they would be spoken to in plaintext.
+of its own namespace that it is about with it (in the root namespace, of all), because without its
+TLS settings they would be spoken to in plaintext.
 """
 
 from __future__ import annotations

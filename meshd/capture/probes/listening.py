@@ -13,10 +13,11 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
+from meshd.capture.rules.nfnetlink import DONE, ERROR, messages
+
 _SOCK_DIAG: Final = 4  # NETLINK_SOCK_DIAG
 _BY_FAMILY: Final = 20
 _DUMP: Final = 0x301
-_ERROR, _DONE = 2, 3
 _LISTEN: Final = 1 << 10
 _ASKED: Final = struct.Struct("=BBxxI48x")  # struct inet_diag_req_v2
 _FOUND: Final = struct.Struct(">B3xHxx16s")
@@ -38,13 +39,10 @@ def _ports(family: int) -> Iterator[int]:
         netlink.settimeout(5)
         netlink.send(struct.pack("=IHHII", 16 + len(asked), _BY_FAMILY, _DUMP, 1, 0) + asked)
         while True:
-            part = netlink.recv(1 << 16)
-            while len(part) >= 16:
-                length, kind = struct.unpack_from("=IH", part)
-                if kind in (_ERROR, _DONE):
+            for kind, body in messages(netlink.recv(1 << 16)):
+                if kind in (ERROR, DONE):
                     return
-                yield from of_message(part[16:length])
-                part = part[max(16, (length + 3) & ~3) :]
+                yield from of_message(body)
 
 
 def of_message(body: bytes) -> Iterator[int]:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from meshd.capture.rules.nfnetlink import attributes
+from meshd.capture.rules.nfnetlink import DONE, ERROR, attribute, attributes, messages
 
 _GETLINK, _GETROUTE, _NEWNEIGH, _GETNEIGH = 18, 26, 28, 30
 _LINK_HEADER: Final = 16  # struct ifinfomsg
@@ -28,7 +28,6 @@ _NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")  # struct ndmsg
 _NEIGHBOUR_ADDRESS, _NEIGHBOUR_HARDWARE = 1, 2
 _USE: Final = 1  # NTF_USE: find it out
 _REQUEST, _DUMP, _CREATE = 1, 0x301, 0x401
-_ERROR, _DONE = 2, 3
 _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 Attributes = Mapping[int, bytes]
@@ -56,7 +55,7 @@ def neighbour(address: str) -> Neighbour | None:
     """Return the neighbour; None over a gateway, to nowhere, or within this namespace."""
     ip = ipaddress.ip_address(address)
     header = _ROUTE.pack(_FAMILY[ip.version], 8 * len(ip.packed), 0, 0, 0, 0, 0, 0, 0)
-    asked = header + _attribute(_DESTINATION, ip.packed)
+    asked = header + attribute(_DESTINATION, ip.packed)
     for body, route in _ask(_GETROUTE, _REQUEST, asked, _ROUTE.size):
         if body[_TYPE_AT] == _UNICAST and not {_GATEWAY, _VIA} & route.keys():
             return Neighbour(address, _number(route.get(_OUT_INTERFACE, b"")))
@@ -78,7 +77,7 @@ def find_out(one: Neighbour) -> None:
 def _neighbour(one: Neighbour, flags: int = 0) -> bytes:
     ip = ipaddress.ip_address(one.address)
     header = _NEIGHBOUR.pack(_FAMILY[ip.version], one.interface, 0, flags, 0)
-    return header + _attribute(_NEIGHBOUR_ADDRESS, ip.packed)
+    return header + attribute(_NEIGHBOUR_ADDRESS, ip.packed)
 
 
 def _ask(kind: int, flags: int, asked: bytes, header: int) -> Iterator[tuple[bytes, Attributes]]:
@@ -89,23 +88,12 @@ def _ask(kind: int, flags: int, asked: bytes, header: int) -> Iterator[tuple[byt
         netlink.bind((0, 0))
         netlink.send(struct.pack("=IHHII", 16 + len(asked), kind, flags, 1, 0) + asked)
         while True:
-            for found, body in _messages(netlink.recv(1 << 16)):
-                if found in (_ERROR, _DONE):
+            for found, body in messages(netlink.recv(1 << 16)):
+                if found in (ERROR, DONE):
                     return
                 yield body, dict(attributes(body[header:]))
             if flags != _DUMP:
                 return
-
-
-def _messages(part: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(part) >= 16:
-        length, kind = struct.unpack_from("=IH", part)
-        yield kind, part[16:length]
-        part = part[max(16, (length + 3) & ~3) :]
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def _number(value: bytes) -> int:

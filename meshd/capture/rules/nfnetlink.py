@@ -21,7 +21,8 @@ NLM_F_ACK: Final = 4
 _NLM_F_DUMP: Final = 0x300
 ERROR: Final = 2
 """NLMSG_ERROR."""
-_NLMSG_DONE: Final = 3
+DONE: Final = 3
+"""NLMSG_DONE."""
 _BATCH_BEGIN: Final = 0x10
 _BATCH_END: Final = 0x11
 _NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
@@ -112,7 +113,7 @@ def dump(what: int) -> Iterator[tuple[int, dict[int, bytes]]]:
         netlink.send(message(_NFTABLES << 8 | what, NLM_F_REQUEST | _NLM_F_DUMP, 0, 0))
         while True:
             for kind, body in messages(netlink.recv(1 << 16)):
-                if kind == _NLMSG_DONE:
+                if kind == DONE:
                     return
                 if kind == ERROR:
                     code = -struct.unpack_from("=i", body)[0]
@@ -158,7 +159,7 @@ def ask_conntrack(
         for kind, answered, body in _numbered(netlink.recv(1 << 16)):
             if answered != number:
                 continue
-            if kind == _NLMSG_DONE:
+            if kind == DONE:
                 return
             yield kind, body
             if asked or kind == ERROR:
