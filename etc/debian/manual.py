@@ -20,9 +20,18 @@ from meshd.cli.main import app
 _KEY: Final = re.compile(r"( *)#?([a-z0-9_]+):(?: (.*))?$")
 _STATUSES: Final = (
     ("0", "Done."),
-    ("1", "The answer is negative: an invalid file, a workload that is not proven."),
-    ("2", "Wrong usage."),
+    (
+        "1",
+        "The answer is negative: an invalid file or one without objects, a workload that is not"
+        " proven; after `--dry-run`, that something would change.",
+    ),
+    ("2", "Wrong usage; after `--dry-run`, an invalid file."),
     ("3", "The daemon does not answer."),
+    (
+        "130",
+        "Interrupted; meshd goes on with an enrollment, and does not store a change that it has not"
+        " begun to write.",
+    ),
 )
 
 

@@ -5,23 +5,30 @@ All are warnings, as with references: what is missing may be applied a moment la
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from meshd.analysis.world import Declared, World
 from meshd.api.base import Key, Object
-from meshd.api.checks import covers
 from meshd.api.decode import Path
 from meshd.api.destination_rule.types import DestinationRule
 from meshd.api.gateway.types import MESH, Gateway, Server, gateway_name
+from meshd.api.hosts import HostIndex, covers
 from meshd.api.kubernetes.types import Service
 from meshd.api.peer_authentication.types import PeerAuthentication
-from meshd.api.protocol import Protocol
+from meshd.api.protocol import DEFAULT_HTTP_PORT, Protocol, Routes
 from meshd.api.service_entry.types import ServiceEntry
-from meshd.api.virtual_service.types import Destination, VirtualService
+from meshd.api.virtual_service.delegation import delegate_key
+from meshd.api.virtual_service.types import (
+    Destination,
+    HTTPRoute,
+    TCPRoute,
+    TLSRoute,
+    VirtualService,
+)
+from meshd.matching.entrances import bound_gateways, full_names
 
 Said = Iterator[tuple[Path, str]]
-_UNSERVED_PORT = 80
-"""Where requests are routed to hosts that are in no registry."""
 
 
 def without_effect(found: Object, world: World) -> Said:
@@ -68,27 +75,26 @@ def _delegates_to(delegate: VirtualService, other: Object) -> bool:
     if not isinstance(other, VirtualService):
         return False
     named = (route.delegate for route in other.spec.http if route.delegate)
-    return any(
-        Key("VirtualService", one.namespace or other.metadata.namespace, one.name) == delegate.key
-        for one in named
-    )
+    return any(delegate_key(one, other.metadata.namespace) == delegate.key for one in named)
 
 
-def _matches(found: VirtualService) -> Iterator[tuple[Path, str, frozenset[str], int | None]]:
+def _matches(found: VirtualService) -> Iterator[tuple[Path, Routes, frozenset[str], int | None]]:
     """Yield each match, or each route without one, with its gateways and its port."""
     spec, namespace = found.spec, found.metadata.namespace
 
-    def resolved(names: Iterable[str]) -> frozenset[str]:
-        return frozenset(gateway_name(name, namespace) for name in names)
-
-    everywhere = resolved(spec.gateways or (MESH,))
-    for kind, routes in (("http", spec.http), ("tls", spec.tls), ("tcp", spec.tcp)):
+    bound = bound_gateways(found)
+    listed: tuple[tuple[Routes, Sequence[HTTPRoute | TLSRoute | TCPRoute]], ...] = (
+        ("http", spec.http),
+        ("tls", spec.tls),
+        ("tcp", spec.tcp),
+    )
+    for kind, routes in listed:
         for index, route in enumerate(routes):
             if not route.match:
-                yield ("spec", kind, index), kind, everywhere, None
+                yield ("spec", kind, index), kind, bound, None
             for number, match in enumerate(route.match):
                 path: Path = ("spec", kind, index, "match", number)
-                yield path, kind, resolved(match.gateways) or everywhere, match.port
+                yield path, kind, full_names(match.gateways, namespace) or bound, match.port
 
 
 class _MeshDoor:
@@ -105,26 +111,20 @@ class _MeshDoor:
             if protocol is not Protocol.UDP
         ]
 
-    def why_not(self, kind: str, port: int | None) -> str:
+    def why_not(self, kind: Routes, port: int | None) -> str:
         """Return why a match has no effect; empty if it may have one."""
         if not self._protocols and kind != "http":
             return f"no Service or ServiceEntry has {self._hosts}, so no port is known in the mesh"
         if not self._protocols:
-            elsewhere = port not in {None, _UNSERVED_PORT}
+            elsewhere = port not in {None, DEFAULT_HTTP_PORT}
             return f"{self._hosts} is not a service, so only port 80 is routed" if elsewhere else ""
-        fitting = {number for number, spoken in self._protocols if _fits(kind, spoken)}
+        fitting = {number for number, spoken in self._protocols if spoken.is_for(kind)}
         if not fitting:
             return f"no port of {self._hosts} in the mesh is one for {kind} (see its protocol)"
         if port is not None and port not in fitting:
             known = ", ".join(map(str, sorted(fitting)))
             return f"{port} is not a port of {self._hosts} in the mesh for {kind} (known: {known})"
         return ""
-
-
-def _fits(kind: str, spoken: Protocol) -> bool:
-    if kind == "http":
-        return spoken.is_http or spoken is Protocol.SNIFFED
-    return not spoken.is_http
 
 
 class _GatewayDoor:
@@ -135,27 +135,17 @@ class _GatewayDoor:
         self._hosts = hosts
         self._servers = servers
 
-    def why_not(self, kind: str, port: int | None) -> str:
+    def why_not(self, kind: Routes, port: int | None) -> str:
         """Return why a match has no effect; empty if it may have one."""
         if not self._servers:
             return f"Gateway {self.name} does not list {self._hosts} for this namespace"
-        fitting = {server.port.number for server in self._servers if _serves(kind, server)}
+        fitting = {server.port.number for server in self._servers if server.is_for(kind)}
         if not fitting:
             return f"no server of Gateway {self.name} for {self._hosts} is one for {kind}"
         if port is not None and port not in fitting:
             known = ", ".join(map(str, sorted(fitting)))
             return f"{port} is not a port of Gateway {self.name} for {kind} (known: {known})"
         return ""
-
-
-def _serves(kind: str, server: Server) -> bool:
-    match kind:
-        case "http":
-            return server.is_clear_text or (server.is_http and server.terminates_tls)
-        case "tls":
-            return server.is_tls and not server.terminates_tls
-        case _:
-            return not server.is_http or not (server.is_clear_text or server.terminates_tls)
 
 
 def _mesh(found: VirtualService, world: World) -> Iterator[_MeshDoor]:
@@ -167,7 +157,7 @@ def _mesh(found: VirtualService, world: World) -> Iterator[_MeshDoor]:
 
 def _gateways(found: VirtualService, world: World) -> Iterator[_GatewayDoor]:
     """Yield the gateways that exist; missing ones are reported elsewhere."""
-    hosts = [world.full(host, found) for host in found.spec.hosts]
+    hosts = HostIndex(world.full(host, found) for host in found.spec.hosts)
     for name in found.spec.gateways:
         full = gateway_name(name, found.metadata.namespace)
         namespace, _, short = full.partition("/")
@@ -177,8 +167,7 @@ def _gateways(found: VirtualService, world: World) -> Iterator[_GatewayDoor]:
                 server
                 for server in gateway.spec.servers
                 for owner, listed in server.owned_hosts(namespace)
-                if owner in {"*", found.metadata.namespace}
-                and any(covers(listed, host) or covers(host, listed) for host in hosts)
+                if owner in {"*", found.metadata.namespace} and hosts.overlaps(listed)
             ]
             yield _GatewayDoor(full, ", ".join(found.spec.hosts), servers)
         elif full != MESH:
@@ -188,7 +177,7 @@ def _gateways(found: VirtualService, world: World) -> Iterator[_GatewayDoor]:
 class _AnyDoor(_GatewayDoor):
     """A Gateway that does not exist yet."""
 
-    def why_not(self, kind: str, port: int | None) -> str:
+    def why_not(self, kind: Routes, port: int | None) -> str:
         del kind, port
         return ""
 
@@ -205,7 +194,7 @@ def _of_destination_rule(found: DestinationRule, world: World) -> Said:
         return
     named = _subsets_in_use(world)
     for index, subset in enumerate(found.spec.subsets):
-        used = any(name == subset.name and covers(host, to) for to, name in named)
+        used = any(covers(host, to) for to in named.get(subset.name, ()))
         if subset.traffic_policy and not used:
             path: Path = ("spec", "subsets", index, "trafficPolicy")
             yield path, f'has no effect: no VirtualService sends anything to subset "{subset.name}"'
@@ -225,15 +214,14 @@ def _of_destination_rule(found: DestinationRule, world: World) -> Said:
         yield from _of_selector(labels, path, world, found.metadata.namespace)
 
 
-def _subsets_in_use(world: World) -> set[tuple[str, str]]:
-    """Return host and subset of all destinations."""
-    return {
-        (world.full(one.host, found), one.subset)
-        for found in world.objects.values()
-        if isinstance(found, VirtualService)
-        for one in destinations(found)
-        if one.subset
-    }
+def _subsets_in_use(world: World) -> Mapping[str, set[str]]:
+    """Return the hosts of all destinations, by the subset."""
+    hosts: dict[str, set[str]] = defaultdict(set)
+    for found in world.objects.values():
+        for one in destinations(found) if isinstance(found, VirtualService) else ():
+            if one.subset:
+                hosts[one.subset].add(world.full(one.host, found))
+    return hosts
 
 
 def destinations(found: VirtualService) -> Iterator[Destination]:

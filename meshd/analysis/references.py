@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from meshd.analysis.effects import Said, without_effect
+from meshd.analysis.reachability import unreached
 from meshd.analysis.secret_references import of_secrets
-from meshd.analysis.weights import too_heavy
 from meshd.analysis.world import World, bare_host
-from meshd.api.base import Key, Object, exported
+from meshd.api.base import Key, Object
 from meshd.api.counts import too_many
 from meshd.api.decode import Path
 from meshd.api.finding import Finding
@@ -20,8 +20,11 @@ from meshd.api.gateway.types import MESH, Gateway, gateway_name
 from meshd.api.kubernetes.types import Service
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import Read
-from meshd.api.virtual_service.delegation import merge_route
+from meshd.api.service_entry.types import ServiceEntry
+from meshd.api.virtual_service.delegation import delegate_key, merge_route, why_not
 from meshd.api.virtual_service.types import Destination, VirtualService
+from meshd.model.closed_policy import ClosedPolicy
+from meshd.model.weight import weigh
 from meshd.model.workload import Workload
 
 _ROOT: Final = "istio-system"
@@ -43,22 +46,28 @@ def check_references(
     world = World(objects, domain, workloads)
     findings: list[Finding] = []
     for read in reads:
-        if heavy := too_heavy(read.object, world):
-            findings.append(read.finding(("spec",), heavy))
+        excess = weigh(read.object, world)
+        if excess.why:
+            findings.append(read.finding(("spec",), excess.why))
             continue
+        findings += (read.finding(("spec",), line, "warning") for line in excess.lines())
         match read.object:
             case VirtualService() as found:
                 said = of_virtual_service(found, world)
             case Gateway() as found:
                 said = _of_gateway(found, world)
             case Service() as found:
-                said = _of_service(found, world)
+                said = itertools.chain(_of_service(found, world), _beyond(found, world))
+            case ServiceEntry() as found:
+                said = _beyond(found, world)
             case PeerAuthentication() as found:
                 said = _of_peer_authentication(found, world)
             case _:
                 said = iter(())
         named = of_secrets(read.object, objects, workloads)
-        said = itertools.chain(said, named, without_effect(read.object, world))
+        said = itertools.chain(
+            said, named, without_effect(read.object, world), unreached(read.object, world)
+        )
         findings += (read.finding(path, message, "warning") for path, message in said)
     return tuple(findings)
 
@@ -132,15 +141,11 @@ def _of_delegations(found: VirtualService, world: World) -> Said:
         if route.delegate is None:
             continue
         path: Path = ("spec", "http", index, "delegate")
-        key = Key("VirtualService", route.delegate.namespace or here, route.delegate.name)
+        key = delegate_key(route.delegate, here)
         delegate = world.objects.get(key)
-        if not isinstance(delegate, VirtualService):
-            yield path, f"{key} not found; requests skip this route until it exists"
-        elif not delegate.is_delegate:
-            yield path, f"{key} has hosts, so it is not a delegate; requests skip this route"
-        elif not exported(delegate.spec.export_to, key.namespace, here):
-            yield path, f"{key} is not exported to {here}; requests skip this route"
-        else:
+        if reason := why_not(delegate, key, here):
+            yield path, f"{reason}; requests skip this route"
+        elif isinstance(delegate, VirtualService):
             for number, one in enumerate(delegate.spec.http):
                 if merge_route(route, one) is None:
                     text = f"{key}: http[{number}] has no effect: its match is not a subset of this"
@@ -170,6 +175,22 @@ def _of_service(found: Service, world: World) -> Said:
         yield ("spec", "clusterIP"), f"{own} is the address of {rival} too; one of them has it"
 
 
+def _beyond(found: Service | ServiceEntry, world: World) -> Said:
+    """Return warnings about ports at which VirtualServices of other namespaces are closed."""
+    namespace = found.metadata.namespace
+    for host in {one.host for one in world.declarations(found)}:
+        for routes in world.routing(host):
+            closed = [
+                port
+                for owner, name, port in weigh(routes, world).ports
+                if (owner, name) == (namespace, host)
+            ]
+            if closed:
+                some = f"{len(closed)} of its ports (such as {min(closed)})"
+                text = f"at {some} the routes of {routes.key} are closed"
+                yield ("spec", "ports"), f"{text}: there are too many for all; declare fewer ports"
+
+
 def _of_gateway(found: Gateway, world: World) -> Said:
     """Return warnings about hosts that another Gateway serves on the same port of the same
     workloads."""
@@ -189,6 +210,18 @@ def _meet(one: Gateway, other: Gateway) -> bool:
 
 
 def _of_peer_authentication(found: PeerAuthentication, world: World) -> Said:
+    same = (
+        one
+        for one in world.objects.values()
+        if isinstance(one, ClosedPolicy) and one.metadata.namespace == found.metadata.namespace
+    )
+    if closed := next((one for one in same if one.key != found.key), None):
+        yield (
+            ("spec",),
+            f"{closed.key} is not in force, so that the whole namespace takes mutual TLS only,"
+            " whatever this says",
+        )
+        return
     if found.spec.selector and found.spec.selector.match_labels:
         return
     for key, other in world.objects.items():

@@ -9,11 +9,12 @@ from meshd.analysis.references import of_virtual_service
 from meshd.analysis.secret_references import left_without
 from meshd.analysis.world import World
 from meshd.api.base import Key, Object
-from meshd.api.checks import covers
 from meshd.api.destination_rule.types import DestinationRule
 from meshd.api.gateway.types import MESH, gateway_name
+from meshd.api.hosts import covers, service_host
 from meshd.api.kubernetes.types import Service
 from meshd.api.service_entry.types import ServiceEntry
+from meshd.api.virtual_service.delegation import delegate_key
 from meshd.api.virtual_service.types import VirtualService
 from meshd.api.yaml import show_path
 from meshd.model.workload import Workload
@@ -44,7 +45,13 @@ def _dangling(
 ) -> Iterator[str]:
     """Yield the lines; the costly lookup tables are made only if another object refers to a
     change."""
-    names = World({}, domain)
+    services = {
+        service_host(key.name, key.namespace, domain)
+        for objects in (before, after)
+        for key in objects
+        if key.kind == Service.KIND
+    }
+    names = World({}, domain, services=services)
     hosts = frozenset(
         host
         for objects in (before, after)
@@ -91,6 +98,6 @@ def _concerned(
     delegates = (route.delegate for route in found.spec.http if route.delegate)
     keys = {
         *(Key("Gateway", *name.split("/", maxsplit=1)) for name in gateways),
-        *(Key("VirtualService", one.namespace or here, one.name) for one in delegates),
+        *(delegate_key(one, here) for one in delegates),
     }
     return not keys.isdisjoint(changed)

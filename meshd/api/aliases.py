@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from meshd.api.base import Object
 from meshd.api.traffic import VirtualService
+from meshd.base.json_values import Json, JsonObject
 
 
-def renamed(kind: type[Object], value: Any) -> Any:
+def renamed(kind: type[Object], value: JsonObject) -> JsonObject:
     """Rename fields: ``mirror_percent`` is in Istio's schema beside ``mirrorPercent``.
 
     If an object has both, the second name stays, and is reported as an unknown field.
@@ -16,10 +15,10 @@ def renamed(kind: type[Object], value: Any) -> Any:
     spec = value.get("spec") if kind is VirtualService else None
     if not isinstance(spec, dict) or not isinstance(routes := spec.get("http"), list):
         return value
-    return value | {"spec": spec | {"http": [_route(route) for route in routes]}}
+    return {**value, "spec": {**spec, "http": [_route(route) for route in routes]}}
 
 
-def _route(route: Any) -> Any:
+def _route(route: Json) -> Json:
     if not isinstance(route, dict) or "mirror_percent" not in route or "mirrorPercent" in route:
         return route
     names = {"mirror_percent": "mirrorPercent"}

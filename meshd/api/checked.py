@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
@@ -11,6 +12,7 @@ from meshd.api.values import PATTERNS
 from meshd.base.errors import UNDECODABLE, InvalidInputError
 
 T = TypeVar("T")
+P = ParamSpec("P")
 _PATTERN: Final = re.compile(r"Expected `str` matching regex ('.*'|\".*\")", re.DOTALL)
 _DESCRIPTIONS: Final = {repr(pattern): text for pattern, text in PATTERNS.items()}
 
@@ -23,7 +25,7 @@ def decode(raw: bytes | msgspec.Raw, expected: type[T]) -> T:
         raise InvalidInputError(in_words(error)) from None
 
 
-def convert(value: Any, expected: type[T]) -> T:
+def convert(value: object, expected: type[T]) -> T:
     """Convert plain values. Raises InvalidInputError."""
     try:
         return msgspec.convert(value, expected, str_keys=True)
@@ -31,13 +33,13 @@ def convert(value: Any, expected: type[T]) -> T:
         raise InvalidInputError(in_words(error)) from None
 
 
-def build(kind: type[T], **fields: Any) -> T:
+def build(kind: Callable[P, T], *arguments: P.args, **fields: P.kwargs) -> T:
     """Return a struct of unchecked fields. Raises InvalidInputError."""
     try:
-        made = kind(**fields)
+        made = kind(*arguments, **fields)
     except (TypeError, ValueError) as error:
         raise InvalidInputError(str(error)) from None
-    return convert(msgspec.to_builtins(made), kind)
+    return convert(msgspec.to_builtins(made), type(made))
 
 
 def in_words(error: Exception) -> str:

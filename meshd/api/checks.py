@@ -27,11 +27,12 @@ _VARIABLE: Final = re.compile(r"%%|%[^%(]+%|%[^%(]+\((\\.|[^\\)])*\) *%")
 _LONGEST_REGEX: Final = 1024
 """Characters. Istio's limit."""
 _MOST_INSTRUCTIONS: Final = 8 * MAX_REGEX_PROGRAM
-"""In all regular expressions of one object: each costs time here and memory in proxies."""
+"""Instructions of RE2 in all regular expressions of one object: each costs time here, and memory in
+proxies."""
 _QUIET: Final = re2.Options()
 _QUIET.log_errors = False
 _QUIET.max_mem = 1024 * 1024
-"""Bytes: enough for a third more than ``MAX_REGEX_PROGRAM``, and what is larger ends sooner."""
+"""Bytes: enough for a third more than ``MAX_REGEX_PROGRAM``; larger expressions fail sooner."""
 
 
 class Report:
@@ -42,7 +43,7 @@ class Report:
         self.namespace = read.object.metadata.namespace
         self.findings: list[Finding] = []
         self.instructions = 0
-        """Of RE2, in the regular expressions so far."""
+        """The number of RE2's instructions in the regular expressions that were checked so far."""
 
     def error(self, path: Path, message: str) -> None:
         self.findings.append(self._read.finding(path, message))
@@ -59,7 +60,7 @@ def check_port(report: Report, path: Path, port: int | None) -> None:
 def check_range(
     report: Report, path: Path, value: float | None, low: float, high: float = math.inf
 ) -> None:
-    """Check a range; NaN is out of any range."""
+    """Check that a value is in a range; NaN is in none."""
     if value is None or low <= value <= high:
         return
     limits = f"{low:.12g} or more" if high == math.inf else f"from {low:.12g} to {high:.12g}"
@@ -69,8 +70,10 @@ def check_range(
 def check_duration(
     report: Report, path: Path, duration: Duration | None, *, zero: bool = False
 ) -> None:
-    """Check a duration in whole milliseconds, the least that a proxy's timers can do; ``zero``
-    means never."""
+    """Check that a duration is in whole milliseconds, the resolution of a proxy's timers.
+
+    ``zero`` allows 0, which means never.
+    """
     if duration is None or (zero and duration == 0):
         return
     milliseconds = duration * 1000
@@ -82,6 +85,8 @@ def check_duration(
 
 
 def is_address(text: str) -> bool:
+    if ":" not in text and not text[-1:].isdigit():
+        return False  # most host names: parsing them would take long
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -90,7 +95,7 @@ def is_address(text: str) -> bool:
 
 
 def is_network(text: str) -> bool:
-    """Return whether a text is an address or a CIDR, whose host bits may be set."""
+    """Return whether a text is an IP address or a CIDR, whose host bits may be set."""
     try:
         ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -127,7 +132,7 @@ def _name_problem(host: str, name: str) -> str:
 
 
 def is_partial_wildcard(host: str) -> bool:
-    """Return whether the wildcard stands for a part of a label, as in ``*foo.example.com``."""
+    """Return whether a wildcard replaces a part of a label, as in ``*foo.example.com``."""
     return host.startswith("*") and host != "*" and not host.startswith("*.")
 
 
@@ -161,8 +166,11 @@ def check_hosts(
     addresses: bool = False,
     once: bool = True,
 ) -> None:
-    """Check several hosts, of which none may be written twice; wildcards and, if said, IP addresses
-    are allowed."""
+    """Check several hosts; wildcards are allowed.
+
+    ``addresses`` allows IP addresses. A host that is written twice is an error, or only a warning
+    without ``once``.
+    """
     seen: set[str] = set()
     for index, host in enumerate(hosts):
         if not (addresses and is_address(host)):
@@ -193,7 +201,7 @@ def check_labels(report: Report, path: Path, labels: Mapping[str, str]) -> None:
 
 
 def check_selector(report: Report, path: Path, labels: Mapping[str, str]) -> None:
-    """Check the labels of an existing selector."""
+    """Check the labels of a selector that is given."""
     if not labels:
         report.warning(path, "has no labels: it selects everything")
 
@@ -205,7 +213,7 @@ def _is_label_name(text: str) -> bool:
 def check_export_to(
     report: Report, path: Path, export_to: tuple[str, ...], *, hidden: bool = False
 ) -> None:
-    """Check namespaces; ``hidden`` allows ``~``, which means no namespace."""
+    """Check the namespaces of ``exportTo``; ``hidden`` allows ``~``, which means no namespace."""
     seen: set[str] = set()
     for index, written in enumerate(export_to):
         namespace = report.namespace if written == "." else written
@@ -218,11 +226,11 @@ def check_export_to(
             report.error((*path, index), f'{problem} (or "." for this namespace, "*" for all)')
     for alone, what in (("*", "all namespaces"), ("~", "no namespace")):
         if alone in export_to and len(export_to) > 1:
-            report.error(path, f'"{alone}" is {what}; it stands alone')
+            report.error(path, f'"{alone}" is {what}; it must be the only entry')
 
 
 def check_header_names(report: Report, path: Path, names: Iterable[str]) -> None:
-    """Check names of headers; the colon of HTTP/2's pseudo headers is allowed."""
+    """Check names of headers; the leading colon of HTTP/2's pseudo-headers is allowed."""
     for name in names:
         if problem := header_problem(name.removeprefix(":")):
             report.error(path, problem)
@@ -251,9 +259,9 @@ def regex_problem(pattern: str) -> str:
 
 
 def _judged(pattern: str) -> tuple[str, int]:
-    """Return why Envoy would refuse a pattern, and how many instructions it takes. RE2 decides.
+    """Return why Envoy would refuse a pattern, if it would, and its number of instructions.
 
-    https://github.com/google/re2/wiki/Syntax
+    RE2, which Envoy uses, decides: https://github.com/google/re2/wiki/Syntax
     """
     if not pattern:
         return "an empty regular expression", 0
@@ -264,7 +272,7 @@ def _judged(pattern: str) -> tuple[str, int]:
     except re2.error as error:
         reason = error.args[0].decode(errors="replace")
         problem = f'"{pattern}" is not an RE2 regular expression: {reason}'
-        # What is found too large while it is compiled has taken as long as the largest.
+        # An expression that RE2 finds too large has taken as long as the largest valid expression.
         return problem, MAX_REGEX_PROGRAM if "too large" in reason else 0
     if compiled.programsize > MAX_REGEX_PROGRAM:
         problem = f'"{pattern}" is too large a regular expression; repeat less in it'
@@ -289,8 +297,10 @@ def check_regex(report: Report, path: Path, pattern: str) -> None:
 def check_string_match(
     report: Report, path: Path, match: StringMatch | None, *, may_be_empty: bool = False
 ) -> None:
-    """Check a match; with ``may_be_empty``, one without a pattern asks only whether the value
-    exists."""
+    """Check a match of a string.
+
+    ``may_be_empty`` allows a match without a pattern, which only asks whether the value exists.
+    """
     if match is None:
         return
     given = [
@@ -312,9 +322,3 @@ def check_string_match(
         check_regex(report, (*path, "regex"), match.regex)
     if match.prefix == "":
         report.error((*path, "prefix"), "an empty prefix matches all; leave it out")
-
-
-def covers(pattern: str, host: str) -> bool:
-    """Return whether all names of ``host``, which may be a wildcard, too, are names of
-    ``pattern``."""
-    return pattern == host or (pattern.startswith("*") and host.endswith(pattern[1:]))

@@ -11,19 +11,21 @@ import dataclasses
 import difflib
 import functools
 import itertools
-import re
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Final, Literal, TypeVar
+from types import GenericAlias
+from typing import Annotated, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import inspect
 
 from meshd.api.base import decode_scalar
-from meshd.api.checked import in_words
+from meshd.api.values import PATTERNS
+from meshd.base.json_values import Json, JsonObject, text_in
 
 Path = tuple[str | int, ...]
 """Where in a value another stands: keys and indices."""
 T = TypeVar("T")
+Info_co = TypeVar("Info_co", bound=inspect.Type, covariant=True)
 
 _MOST_MISTAKES: Final = 20
 """Of one value, that are worth telling."""
@@ -39,30 +41,22 @@ class Mistake:
     reason: str
 
 
-def decode_all(value: Any, expected: type[T]) -> tuple[T | None, tuple[Mistake, ...]]:
+def decode_all(value: Json, expected: type[T]) -> tuple[T | None, tuple[Mistake, ...]]:
     """Return a typed value, or everything that is wrong with it (up to twenty mistakes)."""
     try:
-        return _converted(value, expected), ()
+        return _convert(value, expected), ()
     except msgspec.ValidationError as error:
         found = itertools.islice(_type(expected).mistakes(value, ()), _MOST_MISTAKES)
-        # A struct may refuse what each of its fields would take.
-        return None, tuple(found) or (_whole(str(error)),)
+        return None, tuple(found) or (Mistake((), str(error)),)
 
 
-def _converted(value: Any, expected: Any) -> Any:
+def _convert(value: Json, expected: type[T]) -> T:
     return msgspec.convert(value, expected, dec_hook=decode_scalar, str_keys=True)
 
 
-_PLACE: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
-
-
-def _whole(message: str) -> Mistake:
-    """Split msgspec's ``reason - at `$.a[0].b` ``."""
-    reason, _, where = message.rpartition(" - at `")
-    if not reason:
-        return Mistake((), message)
-    parts = _PLACE.findall(where)
-    return Mistake(tuple(int(index) if index else key for key, index in parts), reason)
+def _check(value: Json, expected: object) -> None:
+    """Raises msgspec.ValidationError."""
+    msgspec.convert(value, expected, dec_hook=decode_scalar, str_keys=True)
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -77,11 +71,11 @@ def nearest(key: str, known: Iterable[str]) -> str:
 # ---- types, walked through beside values
 
 
-class _Type:
+class _Type(Generic[Info_co]):
     """The type of a value; this class: a text, a number, an enumeration."""
 
-    def __init__(self, info: Any) -> None:
-        self.info = info
+    def __init__(self, info: Info_co) -> None:
+        self.info: Final = info
 
     @property
     def name(self) -> str:
@@ -89,25 +83,37 @@ class _Type:
         return _NAMES.get(type(self.info), "value")
 
     @functools.cached_property
-    def _annotation(self) -> Any:
+    def _annotation(self) -> object:
         return _annotation(self.info)
 
-    def mistakes(self, value: Any, path: Path) -> Iterator[Mistake]:
+    def mistakes(self, value: Json, path: Path) -> Iterator[Mistake]:
         try:
-            _converted(value, self._annotation)
+            _check(value, self._annotation)
         except msgspec.ValidationError as error:
-            yield Mistake(path, _in_our_words(in_words(error), self.info))
+            yield Mistake(path, _why(self, value) or str(error))
 
 
-class _Struct(_Type):
+class _Struct(_Type[inspect.StructType]):
     @functools.cached_property
-    def _fields(self) -> dict[str, _Type]:
+    def _fields(self) -> dict[str, _AnyType]:
         return {field.encode_name: _of(field.type) for field in self.info.fields}
 
-    def mistakes(self, value: Any, path: Path) -> Iterator[Mistake]:
+    def mistakes(self, value: Json, path: Path) -> Iterator[Mistake]:
         if not isinstance(value, dict):
             yield _wrong(self, value, path)
             return
+        parts = self._of_parts(value, path)
+        if (first := next(parts, None)) is not None:
+            yield first
+            yield from parts
+        elif hasattr(self.info.cls, "__post_init__"):
+            # It may refuse what each of its fields would take.
+            try:
+                _check(value, self.info.cls)
+            except msgspec.ValidationError as error:
+                yield Mistake(path, str(error))
+
+    def _of_parts(self, value: JsonObject, path: Path) -> Iterator[Mistake]:
         for key, part in value.items():
             if known := self._fields.get(key):
                 yield from known.mistakes(part, (*path, key))
@@ -118,29 +124,30 @@ class _Struct(_Type):
                 yield Mistake((*path, field.encode_name), "is required")
 
 
-class _Mapping(_Type):
+class _Mapping(_Type[inspect.DictType]):
     @functools.cached_property
-    def _value(self) -> _Type:
+    def _value(self) -> _AnyType:
         return _of(self.info.value_type)
 
-    def mistakes(self, value: Any, path: Path) -> Iterator[Mistake]:
+    def mistakes(self, value: Json, path: Path) -> Iterator[Mistake]:
         if not isinstance(value, dict):
             yield _wrong(self, value, path)
             return
         try:
-            _converted(dict.fromkeys(value), dict[_annotation(self.info.key_type), None])
+            of_keys = GenericAlias(dict, (_annotation(self.info.key_type), None))
+            _check(dict.fromkeys(value), of_keys)
         except msgspec.ValidationError:
             yield Mistake(path, f"expected {_shown(_of(self.info.key_type).name)} as each key")
         for key, part in value.items():
             yield from self._value.mistakes(part, (*path, key))
 
 
-class _List(_Type):
+class _List(_Type[inspect.CollectionType]):
     @functools.cached_property
-    def _item(self) -> _Type:
+    def _item(self) -> _AnyType:
         return _of(self.info.item_type)
 
-    def mistakes(self, value: Any, path: Path) -> Iterator[Mistake]:
+    def mistakes(self, value: Json, path: Path) -> Iterator[Mistake]:
         if not isinstance(value, list):
             yield _wrong(self, value, path)
             return
@@ -148,13 +155,13 @@ class _List(_Type):
             yield from self._item.mistakes(part, (*path, index))
 
 
-class _Union(_Type):
+class _Union(_Type[inspect.UnionType]):
     @functools.cached_property
-    def _options(self) -> list[_Type]:
+    def _options(self) -> list[_AnyType]:
         listed = (one for one in self.info.types if not isinstance(one, inspect.NoneType))
         return [_of(one) for one in listed]
 
-    def mistakes(self, value: Any, path: Path) -> Iterator[Mistake]:
+    def mistakes(self, value: Json, path: Path) -> Iterator[Mistake]:
         if value is None and len(self._options) < len(self.info.types):
             return
         found = [list(option.mistakes(value, path)) for option in self._options]
@@ -167,13 +174,7 @@ class _Union(_Type):
             yield Mistake(path, f"expected {names}, not {_shown(_name_of(value))}")
 
 
-_CLASSES: Final[dict[type, type[_Type]]] = {
-    inspect.StructType: _Struct,
-    inspect.DictType: _Mapping,
-    inspect.VarTupleType: _List,
-    inspect.ListType: _List,
-    inspect.UnionType: _Union,
-}
+_AnyType: TypeAlias = _Type[inspect.Type]
 _NAMES: Final[dict[type, str]] = {
     inspect.StructType: "object",
     inspect.DictType: "object",
@@ -183,6 +184,14 @@ _NAMES: Final[dict[type, str]] = {
     inspect.FloatType: "float",
     inspect.BoolType: "bool",
     inspect.StrType: "str",
+}
+_NAMES_OF_VALUES: Final[dict[type, str]] = {
+    str: "str",
+    bool: "bool",
+    int: "int",
+    float: "float",
+    dict: "object",
+    list: "array",
 }
 _SHOWN: Final = {
     "str": "a text",
@@ -196,28 +205,37 @@ _SHOWN: Final = {
 
 
 @functools.cache
-def _type(expected: Any) -> _Type:
+def _type(expected: type[object]) -> _AnyType:
     return _of(inspect.type_info(expected))
 
 
-def _of(info: Any) -> _Type:
-    return _CLASSES.get(type(info), _Type)(info)
+def _of(info: inspect.Type) -> _AnyType:
+    match info:
+        case inspect.StructType():
+            return _Struct(info)
+        case inspect.DictType():
+            return _Mapping(info)
+        case inspect.VarTupleType() | inspect.ListType():
+            return _List(info)
+        case inspect.UnionType():
+            return _Union(info)
+        case _:
+            return _Type(info)
 
 
 def _shown(name: str) -> str:
     return _SHOWN.get(name, name)
 
 
-def _name_of(value: Any) -> str:
-    known = {str: "str", bool: "bool", int: "int", float: "float", dict: "object", list: "array"}
-    return known.get(type(value), "null")
+def _name_of(value: Json) -> str:
+    return _NAMES_OF_VALUES.get(type(value), "null")
 
 
-def _wrong(expected: _Type, value: Any, path: Path) -> Mistake:
+def _wrong(expected: _AnyType, value: Json, path: Path) -> Mistake:
     return Mistake(path, f"expected {_shown(expected.name)}, not {_shown(_name_of(value))}")
 
 
-def _annotation(info: Any) -> Any:
+def _annotation(info: inspect.Type) -> object:
     """Return the type to which msgspec's information belongs."""
     if isinstance(info, inspect.IntType):
         return Annotated[int, msgspec.Meta(ge=info.ge, le=info.le)]
@@ -230,15 +248,31 @@ def _annotation(info: Any) -> Any:
         return Literal[info.values]
     if isinstance(info, inspect.EnumType | inspect.CustomType):
         return info.cls
-    return bool if isinstance(info, inspect.BoolType) else Any
+    return bool if isinstance(info, inspect.BoolType) else object
 
 
-def _in_our_words(message: str, info: Any) -> str:
-    if wrong := re.fullmatch(r"Expected `([^`]+)`, got `([^`]+)`", message):
-        wanted, got = wrong.groups()
+def _why(expected: _AnyType, value: Json) -> str:
+    """Return why msgspec refuses a value; empty if that is for a type of ours to say."""
+    info, options = expected.info, _options(expected.info)
+    wanted, got = "str" if options else expected.name, _name_of(value)
+    if wanted in _SHOWN and got != wanted and (wanted, got) != ("float", "int"):
         quotes = "; put it in quotes" if wanted == "str" and got in {"int", "float", "bool"} else ""
         return f"expected {_shown(wanted)}, not {_shown(got)}{quotes}"
-    if choice := re.fullmatch(r"Invalid enum value '(.*)'", message, re.DOTALL):
-        options = ", ".join(map(str, getattr(info, "values", ())))
-        return f'"{choice[1][:_LONGEST_NAME]}" is not one of {options}'
-    return message
+    if options:
+        return f'"{text_in(value)[:_LONGEST_NAME]}" is not one of {", ".join(options)}'
+    if isinstance(info, inspect.IntType | inspect.FloatType):
+        bounds = (("at least", info.ge), ("at most", info.le))
+        listed = " and ".join(f"{words} {bound}" for words, bound in bounds if bound is not None)
+        return f"expected {_shown(wanted)} of {listed}" if listed else ""
+    if isinstance(info, inspect.StrType):
+        too_long = info.max_length is not None and len(text_in(value)) > info.max_length
+        if too_long or info.pattern is None:
+            return f"expected at most {info.max_length} characters"
+        return f"expected {PATTERNS.get(info.pattern, info.pattern)}"
+    return ""
+
+
+def _options(info: inspect.Type) -> list[str]:
+    if isinstance(info, inspect.EnumType):
+        return [str(one.value) for one in info.cls]
+    return [str(one) for one in info.values] if isinstance(info, inspect.LiteralType) else []

@@ -28,6 +28,7 @@ from meshd.api.read import Read
 from meshd.api.service_entry.checks import check_service_entry, check_workload_entry
 from meshd.api.service_entry.group_checks import check_workload_group
 from meshd.api.service_entry.types import WorkloadGroup
+from meshd.api.texts import check_texts
 from meshd.api.traffic import DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry
 from meshd.api.virtual_service.checks import check_virtual_service
 
@@ -54,11 +55,27 @@ def check_fields(reads: Iterable[Read]) -> tuple[Finding, ...]:
     for read in reads:
         report = Report(read)
         if check_counts(report, read.object):
-            check_metadata(report, read.object.metadata)
-            if check := _CHECKS.get(type(read.object)):
-                check(report, read.object)
+            _check(report, read.object)
+            check_texts(report, read.object)
         findings += report.findings
     return tuple(findings)
+
+
+def check_accepted(read: Read) -> tuple[Finding, ...]:
+    """Return the findings about an object that is in force already, whatever it counts and
+    whichever characters are in its texts.
+
+    Former versions, and servers of other versions, take more than this one does.
+    """
+    report = Report(read)
+    _check(report, read.object)
+    return tuple(report.findings)
+
+
+def _check(report: Report, found: Object) -> None:
+    check_metadata(report, found.metadata)
+    if check := _CHECKS.get(type(found)):
+        check(report, found)
 
 
 def check_damaged(damaged: Iterable[tuple[Read, tuple[Path, ...]]]) -> tuple[Finding, ...]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from meshd.api import secret_files
 from meshd.api.base import Object
 from meshd.api.decode import Path
 from meshd.api.destination_rule.types import ClientTLSSettings, DestinationRule, TrafficPolicy
 from meshd.api.finding import Finding
-from meshd.api.gateway.types import Gateway, ServerTLSSettings
+from meshd.api.gateway.types import Gateway, ServerTLSSettings, TLSCertificate
 from meshd.api.read import Read
 from meshd.api.secret_files import SYSTEM, SecretFiles
 from meshd.api.yaml import show_path
@@ -102,7 +101,11 @@ def _of_policy(
             yield (*path, "portLevelSettings", index, "tls"), settings.tls
 
 
-def _given(path: Path, holder: Any, fields: Iterable[str]) -> Iterator[Named]:
+def _given(
+    path: Path,
+    holder: ServerTLSSettings | ClientTLSSettings | TLSCertificate,
+    fields: Iterable[str],
+) -> Iterator[Named]:
     for field in fields:
         if file := getattr(holder, field):
             head, *rest = field.split("_")

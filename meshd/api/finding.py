@@ -10,6 +10,7 @@ class Finding(msgspec.Struct, frozen=True):
 
     file: str
     line: int
+    """0: the whole file."""
     message: str
     kind: str = ""
     namespace: str = ""
@@ -19,7 +20,8 @@ class Finding(msgspec.Struct, frozen=True):
     """error or warning."""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}: " if self.file else ""
+        line = f":{self.line}" if self.line else ""
+        place = f"{self.file}{line}: " if self.file else ""
         named = f"{self.kind} {self.namespace + '/' if self.namespace else ''}{self.name}".strip()
         subject = f"{named}: " if named else ""
         return f"{place}{subject}{self.field + ': ' if self.field else ''}{self.message}"

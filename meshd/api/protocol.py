@@ -6,7 +6,12 @@ https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selec
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Final, Literal
+
+Routes = Literal["http", "tls", "tcp"]
+"""The routes of a VirtualService, by their field."""
+DEFAULT_HTTP_PORT: Final = 80
+"""Where requests are routed to hosts that are in no registry."""
 
 
 class Protocol(enum.StrEnum):
@@ -25,6 +30,12 @@ class Protocol(enum.StrEnum):
     @property
     def is_http(self) -> bool:
         return self in {Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC}
+
+    def is_for(self, routes: Routes) -> bool:
+        """Return whether these routes of a VirtualService look at connections to such a port."""
+        if routes == "http":
+            return self.is_http or self is Protocol.SNIFFED
+        return not self.is_http and self is not Protocol.UDP
 
 
 _NAMES: Final = {

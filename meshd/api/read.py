@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -19,11 +19,13 @@ from meshd.api.aliases import renamed
 from meshd.api.base import Key, Object, ObjectMeta
 from meshd.api.damaged import readable_part
 from meshd.api.decode import Mistake, Path, decode_all, nearest
+from meshd.api.entries import Entry, entries_of
 from meshd.api.finding import Finding
 from meshd.api.kubernetes.types import Namespace, Service
 from meshd.api.unread import MEANINGLESS, NOT_READ
 from meshd.api.yaml import Document, ManifestError, read_documents, show_path
 from meshd.base.errors import InvalidInputError
+from meshd.base.json_values import Json, JsonObject, text_in
 
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 """RFC 1123, section 2.1; what Kubernetes asks of names."""
@@ -49,7 +51,11 @@ class Read:
 
     @property
     def place(self) -> str:
-        return f"{self.document.source}:{self.document.line_of(self.at)}"
+        return self.place_of(())
+
+    def place_of(self, path: Path) -> str:
+        """Return file and line of a field, or of the nearest value around it."""
+        return f"{self.document.source}:{self.document.line_of((*self.at, *path))}"
 
     def finding(self, path: Path, message: str, severity: str = "error") -> Finding:
         """Return a finding about the field at ``path`` of the object."""
@@ -67,6 +73,16 @@ class Read:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Unread:
+    """The value of an object that cannot be taken, and where it was written."""
+
+    value: Json
+    """As it was written, with its namespace, and no nulls."""
+    document: Document
+    at: Path = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
     """The content of a text. Where ``errors`` is not empty, ``objects`` are those without any."""
 
@@ -74,6 +90,8 @@ class Reading:
     findings: tuple[Finding, ...] = ()
     damaged: tuple[tuple[Read, tuple[Path, ...]], ...] = ()
     """Objects without what cannot be read of them, and where that is."""
+    unread: tuple[Unread, ...] = ()
+    """All that is not among ``objects``, and that has a meaning."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -97,18 +115,20 @@ def read_sources(
 
     ``known`` are objects that exist already: a retired kind may refer to them.
     """
+    default_namespace = default_namespace or "default"
     findings: list[Finding] = []
-    entries: list[_Entry] = []
+    entries: list[Entry] = []
     for source, text in sources:
         try:
             entries += [
-                entry for document in read_documents(text, source) for entry in _entries(document)
+                entry for document in read_documents(text, source) for entry in entries_of(document)
             ]
         except ManifestError as error:
             findings.append(Finding(error.source, error.line, error.reason, field=error.field))
     objects: list[Read] = []
-    old: list[_Entry] = []
+    old: list[Entry] = []
     damaged: list[tuple[Read, tuple[Path, ...]]] = []
+    unread: list[Unread] = []
     for entry in entries:
         if entry.is_retired:
             old.append(entry)
@@ -116,6 +136,8 @@ def read_sources(
         read, found = _typed(entry, default_namespace)
         if read is None and (part := _damaged(entry, default_namespace)):
             damaged.append(part)
+        if read is None and not _meaningless(entry, default_namespace):
+            unread.append(_unread(entry, default_namespace))
         findings += found
         objects += [read] if read else []
     services = _services(known or {}, objects)
@@ -128,79 +150,11 @@ def read_sources(
         tuple(objects),
         tuple(sorted(findings, key=lambda found: (found.file, found.line))),
         tuple(damaged),
+        tuple(unread),
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Entry:
-    """One object as it is written, not typed yet."""
-
-    document: Document
-    at: Path
-    value: Any
-
-    @property
-    def api_version(self) -> str:
-        return self._text("apiVersion")
-
-    @property
-    def kind(self) -> str:
-        return self._text("kind")
-
-    @property
-    def is_retired(self) -> bool:
-        return isinstance(self.value, dict) and retired.is_policy(self.api_version, self.kind)
-
-    def _text(self, key: str) -> str:
-        value = self.value.get(key)
-        return value if isinstance(value, str) else ""
-
-    def finding(
-        self, path: Path, message: str, meta: ObjectMeta | None = None, severity: str = "error"
-    ) -> Finding:
-        """Return a finding; ``meta`` is the object's metadata as far as it is known already."""
-        meta = meta or self.rough_meta()
-        return Finding(
-            file=self.document.source,
-            line=self.document.line_of((*self.at, *path)),
-            message=message,
-            kind=self.kind if isinstance(self.value, dict) else "",
-            namespace=meta.namespace,
-            name=meta.name,
-            field=show_path(path),
-            severity=severity,
-        )
-
-    def rough_meta(self) -> ObjectMeta:
-        """Return the name as far as it can be made out, for messages."""
-        metadata = self.value.get("metadata") if isinstance(self.value, dict) else None
-        metadata = metadata if isinstance(metadata, dict) else {}
-        name, namespace = metadata.get("name"), metadata.get("namespace")
-        return ObjectMeta(
-            name=name if isinstance(name, str) else "",
-            namespace=namespace if isinstance(namespace, str) else "",
-        )
-
-
-def _entries(document: Document) -> Iterator[_Entry]:
-    """Yield the objects of a document: itself, or the items of a list, as ``get -o json`` prints
-    it."""
-    value = document.value
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            yield _Entry(document, (index,), item)
-        return
-    if not (isinstance(value, dict) and value.get("kind") == "List"):
-        yield _Entry(document, (), value)
-        return
-    items = value.get("items") or []
-    if not isinstance(items, list):
-        raise document.error(("items",), "the items of a List are a list")
-    for index, item in enumerate(items):
-        yield _Entry(document, ("items", index), item)
-
-
-def _typed(entry: _Entry, default_namespace: str) -> tuple[Read | None, list[Finding]]:
+def _typed(entry: Entry, default_namespace: str) -> tuple[Read | None, list[Finding]]:
     if not isinstance(entry.value, dict):
         return None, [entry.finding((), "not an object: apiVersion, kind and metadata are missing")]
     problem = _meaningless(entry, default_namespace) or _unknown_kind(entry)
@@ -209,7 +163,7 @@ def _typed(entry: _Entry, default_namespace: str) -> tuple[Read | None, list[Fin
     kind = kinds.find_kind(entry.api_version.rpartition("/")[0], entry.kind)
     if kind is None:
         raise AssertionError(entry.kind)  # _unknown_kind would have said so
-    value = renamed(kind, _without_nulls(entry.value))
+    value = renamed(kind, _fields_without_nulls(entry.fields))
     stray = [] if not kind.GROUP.endswith("istio.io") else _stray(value)
     decoded, mistakes = decode_all(value, kind)
     mistakes = (*stray, *mistakes)
@@ -221,14 +175,14 @@ def _typed(entry: _Entry, default_namespace: str) -> tuple[Read | None, list[Fin
     return (None if failed else read), findings
 
 
-def _damaged(entry: _Entry, default_namespace: str) -> tuple[Read, tuple[Path, ...]] | None:
+def _damaged(entry: Entry, default_namespace: str) -> tuple[Read, tuple[Path, ...]] | None:
     """Return the readable part of an object with errors; None if that is nothing, or all of it."""
     if not isinstance(entry.value, dict) or _meaningless(entry, default_namespace):
         return None
     kind = kinds.find_kind(entry.api_version.rpartition("/")[0], entry.kind)
     if kind is None or _unknown_kind(entry):
         return None
-    part = readable_part(renamed(kind, _without_nulls(entry.value)), kind)
+    part = readable_part(renamed(kind, _fields_without_nulls(entry.fields)), kind)
     if part is None or not part[1]:
         return None
     decoded, left_out = part
@@ -237,7 +191,20 @@ def _damaged(entry: _Entry, default_namespace: str) -> tuple[Read, tuple[Path, .
     return read, left_out
 
 
-def _meaningless(entry: _Entry, default_namespace: str) -> Finding | None:
+def _unread(entry: Entry, default_namespace: str) -> Unread:
+    """Return the value of an object of which nobody knows whether it can be read."""
+    if not isinstance(entry.value, dict):
+        return Unread(entry.value, entry.document, entry.at)
+    kind = kinds.find_kind(entry.api_version.rpartition("/")[0], entry.kind)
+    fields = _fields_without_nulls(entry.fields)
+    value: JsonObject = dict(renamed(kind, fields) if kind else fields)
+    meta = value.get("metadata")
+    if (kind is None or kind.NAMESPACED) and isinstance(meta, dict):
+        value["metadata"] = {"namespace": default_namespace, **meta}
+    return Unread(value, entry.document, entry.at)
+
+
+def _meaningless(entry: Entry, default_namespace: str) -> Finding | None:
     group = entry.api_version.rpartition("/")[0]
     if entry.kind not in MEANINGLESS or not (group.endswith(".k8s.io") or "." not in group):
         return None
@@ -247,10 +214,10 @@ def _meaningless(entry: _Entry, default_namespace: str) -> Finding | None:
     return entry.finding((), message, meta, severity="warning")
 
 
-def _unknown_kind(entry: _Entry) -> Finding | None:
-    for field in ("apiVersion", "kind"):
-        if not isinstance(entry.value.get(field), str) or not entry.value[field]:
-            return entry.finding((field,), f"{field} is required, a text such as v1 or Service")
+def _unknown_kind(entry: Entry) -> Finding | None:
+    for field, example in (("apiVersion", "v1"), ("kind", "Service")):
+        if not text_in(entry.fields.get(field)):
+            return entry.finding((field,), f"is required, a text such as {example}")
     group, _, version = entry.api_version.rpartition("/")
     if successor := retired.successor(group, version, entry.kind):
         return entry.finding(("apiVersion",), successor)
@@ -263,7 +230,7 @@ def _unknown_kind(entry: _Entry) -> Finding | None:
     return None
 
 
-def _no_such_kind(entry: _Entry, group: str) -> Finding:
+def _no_such_kind(entry: Entry, group: str) -> Finding:
     same = [_versions(known) for known in kinds.ALL if entry.kind == known.KIND]
     if same:
         message = f"{entry.api_version} has no {entry.kind} (write {same[0].rpartition(' ')[2]})"
@@ -283,7 +250,7 @@ def _versions(kind: type[Object]) -> str:
     return ", ".join(prefix + version for version in kind.VERSIONS)
 
 
-def _stray(value: dict[str, Any]) -> list[Mistake]:
+def _stray(value: JsonObject) -> list[Mistake]:
     """Return mistakes about fields at the top that Istio's kinds have only below ``spec``."""
     return [
         Mistake((key,), f"unknown field{nearest(key, _TOP_LEVEL)}")
@@ -292,17 +259,21 @@ def _stray(value: dict[str, Any]) -> list[Mistake]:
     ]
 
 
-def _without_nulls(value: Any) -> Any:
+def _fields_without_nulls(fields: JsonObject) -> JsonObject:
+    return {key: _without_nulls(part) for key, part in fields.items() if part is not None}
+
+
+def _without_nulls(value: Json) -> Json:
     """Return a copy without fields that are null: both APIs treat them as absent."""
     if isinstance(value, dict):
-        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+        return _fields_without_nulls(value)
     if isinstance(value, list):
         return [_without_nulls(part) for part in value]
     return value
 
 
 def _named(
-    entry: _Entry, decoded: Object, default_namespace: str
+    entry: Entry, decoded: Object, default_namespace: str
 ) -> tuple[ObjectMeta, list[Finding]]:
     """Return the metadata with its namespace filled in, and findings about the names."""
     meta = decoded.metadata
@@ -351,14 +322,14 @@ def subdomain_problem(name: str) -> str:
 
 
 def _translated(
-    entry: _Entry, default_namespace: str, services: Mapping[Key, Service]
+    entry: Entry, default_namespace: str, services: Mapping[Key, Service]
 ) -> tuple[list[Read], list[Finding]]:
     """Return PeerAuthentications for a retired authentication policy."""
-    meta, mistakes = decode_all(_without_nulls(entry.value.get("metadata") or {}), ObjectMeta)
+    meta, mistakes = decode_all(_without_nulls(entry.fields.get("metadata") or {}), ObjectMeta)
     if meta is None:
         return [], [entry.finding(("metadata", *m.path), m.reason) for m in mistakes]
     namespace = meta.namespace or default_namespace
-    translation = retired.translate(entry.kind, meta, namespace, entry.value.get("spec"), services)
+    translation = retired.translate(entry.kind, meta, namespace, entry.fields.get("spec"), services)
     findings = [entry.finding(path, reason) for path, reason in translation.errors]
     if findings:
         return [], findings

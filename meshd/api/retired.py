@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from meshd.api.base import Key, ObjectMeta, WorkloadSelector
 from meshd.api.decode import Path
@@ -19,6 +19,7 @@ from meshd.api.peer_authentication.types import (
     PeerAuthentication,
     PeerAuthenticationSpec,
 )
+from meshd.base.json_values import Json, JsonObject
 
 ROOT_NAMESPACE: Final = "istio-system"
 """Where a policy is for the whole mesh."""
@@ -81,17 +82,17 @@ class _UntranslatableError(Exception):
 
 
 def translate(
-    kind: str, meta: ObjectMeta, namespace: str, spec: Any, services: Mapping[Key, Service]
+    kind: str, meta: ObjectMeta, namespace: str, spec: Json, services: Mapping[Key, Service]
 ) -> Translation:
     """Return the PeerAuthentications that mean exactly what a Policy or MeshPolicy meant.
 
     ``services`` are those that the policy's targets may name.
     """
     try:
-        spec = _mapping(("spec",), spec or {})
-        _nothing_lost(spec)
-        mode = _mode(spec)
-        targets = _list(("spec", "targets"), spec.get("targets"))
+        written = _mapping(("spec",), spec or {})
+        _nothing_lost(written)
+        mode = _mode(written)
+        targets = _list(("spec", "targets"), written.get("targets"))
         if kind == "MeshPolicy":
             if targets:
                 raise _UntranslatableError(("spec", "targets"), "a MeshPolicy has no targets")
@@ -99,9 +100,9 @@ def translate(
         if not targets:
             return Translation((_policy(meta.name, namespace, None, mode, ()),))
         policies: list[PeerAuthentication] = []
-        for index, written in enumerate(targets):
+        for index, named in enumerate(targets):
             path = ("spec", "targets", index)
-            target = _mapping(path, written)
+            target = _mapping(path, named)
             service, ports = _service(path, target, namespace, services)
             name = meta.name if len(targets) == 1 else f"{meta.name}-{service.metadata.name}"
             selector = WorkloadSelector(match_labels=service.spec.selector)
@@ -127,7 +128,7 @@ def _policy(
     return PeerAuthentication(metadata=ObjectMeta(name=name, namespace=namespace), spec=spec)
 
 
-def _nothing_lost(spec: dict[str, Any]) -> None:
+def _nothing_lost(spec: JsonObject) -> None:
     for field, value in spec.items():
         if field in {"origins", "originIsOptional"} and value:
             reason = "checks of end users' tokens cannot be translated"
@@ -148,7 +149,7 @@ _FIELDS: Final = {
 }
 
 
-def _mode(spec: dict[str, Any]) -> MutualTLSMode:
+def _mode(spec: JsonObject) -> MutualTLSMode:
     peers = _list(("spec", "peers"), spec.get("peers"))
     if not peers:
         return "DISABLE"
@@ -171,7 +172,7 @@ def _mode(spec: dict[str, Any]) -> MutualTLSMode:
 
 
 def _service(
-    path: Path, target: dict[str, Any], namespace: str, services: Mapping[Key, Service]
+    path: Path, target: JsonObject, namespace: str, services: Mapping[Key, Service]
 ) -> tuple[Service, tuple[int, ...]]:
     """Return the service that a target names, and the workloads' ports that it is limited to."""
     name = str(target.get("name", ""))
@@ -191,7 +192,7 @@ def _service(
     )
 
 
-def _workload_port(path: Path, wanted: dict[str, Any], service: Service) -> int:
+def _workload_port(path: Path, wanted: JsonObject, service: Service) -> int:
     for port in service.spec.ports:
         if wanted.get("number") == port.port or (port.name and wanted.get("name") == port.name):
             if isinstance(port.target_port, str):
@@ -200,13 +201,15 @@ def _workload_port(path: Path, wanted: dict[str, Any], service: Service) -> int:
     raise _UntranslatableError(path, f"Service {service.metadata.name} has no such port")
 
 
-def _mapping(path: Path, value: Any) -> dict[str, Any]:
+def _mapping(path: Path, value: Json) -> JsonObject:
     if not isinstance(value, dict):
         raise _UntranslatableError(path, "expected a mapping")
     return value
 
 
-def _list(path: Path, value: Any) -> list[Any]:
-    if not isinstance(value or [], list):
+def _list(path: Path, value: Json) -> list[Json]:
+    if not value:
+        return []
+    if not isinstance(value, list):
         raise _UntranslatableError(path, "expected a list")
-    return value or []
+    return value

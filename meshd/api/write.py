@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from meshd.api import kinds
 from meshd.api.base import Object, decode_scalar, encode_scalar
 from meshd.base.errors import InvalidInputError
+from meshd.base.json_values import Json, JsonObject
 
 
 def api_version(kind: type[Object]) -> str:
@@ -16,17 +15,21 @@ def api_version(kind: type[Object]) -> str:
     return "/".join(part for part in (kind.GROUP, kind.VERSIONS[-1]) if part)
 
 
-def to_json(found: Object) -> dict[str, Any]:
+def to_json(found: Object) -> JsonObject:
     """Return an object as ``meshctl get -o json`` shows it; fields at their defaults are left
     out."""
     # By way of JSON, so that lists are lists and keys are texts to whoever reads them.
-    value = msgspec.json.decode(msgspec.json.encode(found, enc_hook=encode_scalar))
+    value: JsonObject = msgspec.json.decode(msgspec.json.encode(found, enc_hook=encode_scalar))
     metadata = value.pop("metadata", {})
-    head = {"apiVersion": api_version(type(found)), "kind": found.KIND, "metadata": metadata}
+    head: JsonObject = {
+        "apiVersion": api_version(type(found)),
+        "kind": found.KIND,
+        "metadata": metadata,
+    }
     return head | value
 
 
-def from_json(value: Any) -> Object:
+def from_json(value: Json) -> Object:
     """Return the object of a JSON value. Raises InvalidInputError if ``to_json`` cannot have made
     it."""
     if not isinstance(value, dict):

@@ -11,13 +11,16 @@ import functools
 import itertools
 import math
 import pathlib
-from collections.abc import Iterator
-from typing import Any, Final, TypeVar
+import re
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar, cast
 
 import yaml
 
 from meshd.api.decode import Path, decode_all
 from meshd.base.errors import InvalidInputError
+from meshd.base.json_values import Json, JsonObject
+from meshd.base.printable import printable
 
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Of one file. What people write is thousands of times smaller."""
@@ -29,6 +32,10 @@ _MOST: Final = 2**64 - 1
 """What JSON's and protobuf's integers can hold."""
 
 T = TypeVar("T")
+
+
+_PART: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
+"""An index or the name of a field."""
 
 
 class ManifestError(InvalidInputError):
@@ -49,7 +56,7 @@ class Document:
 
     source: str
     line: int
-    value: Any
+    value: Json
     lines: dict[Path, int]
 
     def line_of(self, path: Path) -> int:
@@ -68,9 +75,15 @@ def show_path(path: Path) -> str:
     return shown.removeprefix(".")
 
 
+def read_path(text: str) -> Path:
+    """Return the path that ``show_path`` shows, of fields without dots or brackets in their
+    names."""
+    return tuple(int(number) if number else name for number, name in _PART.findall(text))
+
+
 def read_text(path: pathlib.Path) -> str:
     """Return a file's text; its size is checked before it is read. Raises ManifestError."""
-    source = str(path)
+    source = printable(str(path))
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -116,7 +129,7 @@ def _too_big(what: str) -> str:
 class _Anchored:
     """A value that aliases may name. ``size`` is the number of values in it, aliases expanded."""
 
-    value: Any
+    value: Json
     size: int
 
 
@@ -124,18 +137,19 @@ class _Reader:
     """Builds values from the parser's events, so that nothing is built before it is counted."""
 
     def __init__(self, text: str, source: str) -> None:
-        self._events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.CSafeLoader))
+        # Not yaml.parse, which asks twice for each event. None comes only after the last event.
+        self._next = cast("Callable[[], yaml.Event]", yaml.CSafeLoader(text).get_event)
         self._source = source
         self._spent = 0
         self._anchors: dict[str, _Anchored] = {}
         self._lines: dict[Path, int] = {}
 
     def documents(self) -> Iterator[Document]:
-        for event in self._events:
+        while not isinstance(event := self._next(), yaml.StreamEndEvent):
             if isinstance(event, yaml.DocumentStartEvent):
                 self._anchors, self._lines = {}, {}
-                first = next(self._events)
-                line = first.start_mark.line + 1
+                first = self._next()
+                line = self._lines[()] = _line(first)
                 yield Document(self._source, line, self._value(first, ()), self._lines)
 
     def _error(self, event: yaml.Event, reason: str, path: Path = ()) -> ManifestError:
@@ -146,33 +160,32 @@ class _Reader:
         if self._spent > MAX_NODES:
             raise self._error(event, f"more than {MAX_NODES} values in one file; split it")
 
-    def _value(self, event: Any, path: Path) -> Any:
+    def _value(self, event: yaml.Event, path: Path) -> Json:
         if len(path) > MAX_DEPTH:
             raise self._error(event, f"nested more than {MAX_DEPTH} deep")
-        self._lines.setdefault(path, _line(event))
         if isinstance(event, yaml.AliasEvent):
             return self._aliased(event)
         self._spend(event, 1)
         before = self._spent
-        value: Any
+        value: Json
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event, path)
         elif isinstance(event, yaml.MappingStartEvent):
             value = self._mapping(path)
         else:
             value = self._sequence(path)
-        if event.anchor:
+        if isinstance(event, yaml.NodeEvent) and event.anchor:
             self._anchors[event.anchor] = _Anchored(value, self._spent - before + 1)
         return value
 
-    def _aliased(self, event: yaml.AliasEvent) -> Any:
+    def _aliased(self, event: yaml.AliasEvent) -> Json:
         anchored = self._anchors.get(event.anchor)
         if anchored is None:
             raise self._error(event, f"not YAML: *{event.anchor} is defined nowhere before")
         self._spend(event, anchored.size)
         return anchored.value
 
-    def _scalar(self, event: yaml.ScalarEvent, path: Path) -> Any:
+    def _scalar(self, event: yaml.ScalarEvent, path: Path) -> Json:
         if event.tag is None and not event.implicit[0]:
             return event.value
         try:
@@ -187,34 +200,38 @@ class _Reader:
             raise self._error(event, f"{event.value[:40]} is not a number of JSON", path)
         return value
 
-    def _sequence(self, path: Path) -> list[Any]:
-        values: list[Any] = []
-        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            values.append(self._value(event, (*path, len(values))))
+    def _sequence(self, path: Path) -> list[Json]:
+        values: list[Json] = []
+        lines, value_of, following = self._lines, self._value, self._next
+        while not isinstance(event := following(), yaml.SequenceEndEvent):
+            place = (*path, len(values))
+            lines[place] = _line(event)
+            values.append(value_of(event, place))
         return values
 
-    def _mapping(self, path: Path) -> dict[str, Any]:
-        written: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+    def _mapping(self, path: Path) -> JsonObject:
+        written: JsonObject = {}
+        merged: JsonObject = {}
+        lines, value_of, following = self._lines, self._value, self._next
+        while not isinstance(event := following(), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
                 raise self._error(event, "a key must be a plain text", path)
             key: str = event.value
             place = (*path, key)
             if key == "<<" and event.implicit[0]:
-                value = self._value(next(self._events), place)
+                value = value_of(following(), place)
                 merged = self._merge(event, value, path) | merged
                 continue
             if key in written:
                 raise self._error(event, "written twice", place)
-            self._lines[place] = _line(event)
-            written[key] = self._value(next(self._events), place)
+            lines[place] = _line(event)
+            written[key] = value_of(following(), place)
         return merged | written if merged else written
 
-    def _merge(self, event: yaml.Event, value: Any, path: Path) -> dict[str, Any]:
+    def _merge(self, event: yaml.Event, value: Json, path: Path) -> JsonObject:
         """Return what ``<<`` merges in: one mapping or a list of them, the earlier winning."""
         parts = value if isinstance(value, list) else [value]
-        result: dict[str, Any] = {}
+        result: JsonObject = {}
         for part in parts:
             if not isinstance(part, dict):
                 raise self._error(event, "<< takes a mapping or a list of mappings", path)
@@ -222,7 +239,7 @@ class _Reader:
         return result
 
 
-def _line(event: Any) -> int:
+def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1
 
 
@@ -230,17 +247,18 @@ _RESOLVER: Final = yaml.resolver.Resolver()
 
 
 @functools.lru_cache(maxsize=8192)
-def _plain(tag: str | None, text: str) -> Any:
+def _plain(tag: str | None, text: str) -> Json:
     """Return the value of an unquoted or tagged scalar. Timestamps and 1:30 are text to our
     APIs."""
-    meant: Any = tag if tag else _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
+    meant: str = tag if tag else _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
     if meant.endswith((":int", ":float")) and ":" in text:
         return text
-    value: Any = yaml.constructor.SafeConstructor().construct_object(yaml.ScalarNode(meant, text))
+    node = yaml.ScalarNode(meant, text)
+    value: object = yaml.constructor.SafeConstructor().construct_object(node)
     return value if isinstance(value, str | int | float | bool | None) else text
 
 
-def decode(document: Document, value: Any, expected: type[T], at: Path = ()) -> T:
+def decode(document: Document, value: Json, expected: type[T], at: Path = ()) -> T:
     """Return a typed value; ``at`` is where in the document ``value`` stands.
 
     Raises ManifestError with the place and, for an unknown key, the nearest known.

@@ -7,7 +7,6 @@ named here. A proxy refuses everything beside a credential that it cannot load.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from meshd.base.errors import InvalidInputError
+from meshd.base.moments import date
 
 _CERTIFICATES: Final = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 _KEYS: Final = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY")
@@ -47,8 +47,8 @@ class Life:
     def problem(self, now: float) -> str:
         """Return why the certificate is not valid at this moment; empty if it is."""
         if now >= self.ends:
-            return f"its certificate expired on {_date(self.ends)}"
-        return f"its certificate is not valid before {_date(self.begins)}" * (now < self.begins)
+            return f"its certificate expired on {date(self.ends)}"
+        return f"its certificate is not valid before {date(self.begins)}" * (now < self.begins)
 
 
 def check_certificate(chain: bytes, key: bytes) -> Life:
@@ -157,7 +157,3 @@ def _encoded(public: Any) -> bytes:
     return public.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-
-
-def _date(moment: float) -> str:
-    return datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from meshd.base.errors import SystemRefusedError
+
 TEMPORARY: Final = ".new"
 """Ends the names of files that are being written."""
 
@@ -21,7 +23,9 @@ class Disk:
         """Return a descriptor of a new, empty file, in place of one that a dead process left."""
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.fchmod(descriptor, mode)  # whatever the umask
+        return descriptor
 
     def write(self, descriptor: int, data: bytes) -> None:
         view = memoryview(data)
@@ -35,29 +39,55 @@ class Disk:
         source.replace(target)
 
 
+def replace(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Replace a file as ``write_whole`` does; one that is to last gets a directory, too. Raises
+    SystemRefusedError."""
+    try:
+        if durable:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        disk = Disk()
+        _put_in_place(disk, path, content, mode, durable=durable)
+    except OSError as error:
+        raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
+    if durable:
+        # The new content is there, and in force: to call it refused would be wrong.
+        with contextlib.suppress(OSError):
+            sync_directory(disk, path.parent)
+
+
 def write_whole(
     disk: Disk, path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True
 ) -> None:
     """Replace the file at once; if ``durable``, it survives a power cut when this returns.
 
-    Raises OSError: then the file is as it was.
+    Raises OSError: then the file is as it was, or has the new content, which may not survive.
     """
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    _put_in_place(disk, path, data, mode, durable=durable)
+    if durable:
+        sync_directory(disk, path.parent)
+
+
+def temporary(path: Path) -> Path:
+    """Return the path of a file while it is being written."""
+    return path.with_name(f".{path.name}{TEMPORARY}")
+
+
+def _put_in_place(disk: Disk, path: Path, data: bytes, mode: int, *, durable: bool) -> None:
+    """Replace the file at once. Raises OSError: then the file is as it was."""
+    new = temporary(path)
     try:
-        descriptor = disk.create(temporary, mode)
+        descriptor = disk.create(new, mode)
         try:
             disk.write(descriptor, data)
             if durable:
                 disk.sync(descriptor)
         finally:
             os.close(descriptor)
-        disk.rename(temporary, path)
+        disk.rename(new, path)
     except OSError:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            new.unlink()
         raise
-    if durable:
-        sync_directory(disk, path.parent)
 
 
 def sync_directory(disk: Disk, path: Path) -> None:

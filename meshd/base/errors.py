@@ -31,5 +31,9 @@ class UnreachableError(MeshdError):
     """Another process of meshd does not answer."""
 
 
+class UnansweredError(UnreachableError):
+    """Another process of meshd took a request, and has not answered it."""
+
+
 class SystemRefusedError(MeshdError):
     """The kernel or a program of the system refused: iptables, mount, a netlink request."""

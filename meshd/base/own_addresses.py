@@ -1,7 +1,7 @@
-"""The addresses of this thread's network namespace: their present state, and a watch.
+"""Reads the addresses of this thread's network namespace, and watches them for changes.
 
-They come and go (DHCP, SLAAC, a second interface), so they are not to be remembered. A netlink
-library would be a third of what the smaller processes hold in memory.
+Addresses come and go (DHCP, SLAAC, a second interface), so callers must not remember them. A
+netlink library would add a third to the memory of the smaller processes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 _ANYWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-"""Addresses for documentation (RFC 5737, 3849): the way there is the default route."""
+"""Addresses for documentation (RFC 5737, 3849): the default route leads to them."""
 _IPV6_ADDR_PREFERENCES: Final = 72
 _PREFER_PUBLIC: Final = 2
-"""linux/in6.h: not one of those that change all the time for the sake of privacy."""
+"""linux/in6.h: no temporary addresses, which change all the time for the sake of privacy."""
 
 # linux/rtnetlink.h, linux/if_addr.h
 _RTM_NEWADDR: Final = 20
@@ -29,19 +29,19 @@ _DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _IFADDRMSG: Final = 8
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _BYTES: Final = (4, 16)
-"""Of an address of either family."""
+"""The lengths of an address, IPv4 and IPv6."""
 _UNUSABLE: Final = 0x08 | 0x20 | 0x40
-"""IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE."""
+"""The flags IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE."""
 _GROUPS: Final = 0x10 | 0x40 | 0x100 | 0x400
-"""Addresses and routes of either family."""
+"""The multicast groups for addresses and routes of either family."""
 _RULE_GROUPS: Final = 0x80 | 0x40000
-"""Rules that choose between routing tables, of either family."""
+"""The multicast groups for rules that choose between routing tables, of either family."""
 _OF_PROBES: Final = ipaddress.ip_network("fd16:9254:7127:1337::/64")
-"""Nobody is known by an address of these."""
+"""The network of the inbound probe; its addresses are never those of a node or workload."""
 _LOOPBACK: Final = 1
-"""The index of its interface in any namespace."""
+"""The index of the loopback interface in any namespace."""
 _GATHER: Final = 0.05
-"""Seconds: what changes at once is told once."""
+"""Seconds in which changes are gathered and reported together."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,14 +59,14 @@ class Address:
 def preferred() -> tuple[str, ...]:
     """Return the addresses by which others reach this namespace, IPv4 first.
 
-    These are the addresses with which the default routes begin; without such a route, the first of
-    each family.
+    These are the source addresses of the default routes; without a default route, the first address
+    of each family.
     """
     return routed() or first_of_each(_listed())
 
 
 def routed() -> tuple[str, ...]:
-    """Return the addresses with which the default routes begin; none without a default route."""
+    """Return the source addresses of the default routes; none without a default route."""
     found: list[str] = []
     for family, anywhere in _ANYWHERE:
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as looking:
@@ -74,7 +74,7 @@ def routed() -> tuple[str, ...]:
                 looking.setsockopt(socket.IPPROTO_IPV6, _IPV6_ADDR_PREFERENCES, _PREFER_PUBLIC)
             looking.connect((anywhere, 9))  # sends nothing
             found.append(looking.getsockname()[0])
-    # Without any other there is the one that reaches no further than the wire.
+    # Without any other address the kernel chooses a link-local one, which reaches no other link.
     return tuple(one for one in found if not ipaddress.ip_address(one).is_link_local)
 
 
@@ -84,14 +84,16 @@ def every() -> tuple[str, ...]:
 
 
 def of_each_interface() -> tuple[str, ...]:
-    """Return the first of each family on each interface but the loopback one."""
+    """Return the first address of each family on each interface except loopback."""
     found = {(one.interface, one.is_ipv4): one.text for one in reversed(_listed())}
     return tuple(text for (interface, _), text in found.items() if interface != _LOOPBACK)
 
 
 def first_of_each(found: Iterable[Address]) -> tuple[str, ...]:
-    """Return the first of each family, IPv4 first; those of the loopback interface come last.
-    Pure."""
+    """Return the first address of each family, IPv4 first.
+
+    A loopback address is chosen only if its family has no other. Pure.
+    """
     order = sorted(found, key=lambda one: (one.interface == _LOOPBACK, one.interface))
     first = (
         next((one.text for one in order if one.is_ipv4 is is_ipv4), "") for is_ipv4 in (True, False)
@@ -100,10 +102,10 @@ def first_of_each(found: Iterable[Address]) -> tuple[str, ...]:
 
 
 class Watch:
-    """Calls back soon after an address or route of the namespace has changed.
+    """Calls ``changed`` soon after an address or route of the namespace has changed.
 
-    ``rules``: also after a change of rules that choose between routing tables. It watches the
-    namespace in which it was made, wherever the thread is afterwards.
+    With ``rules``, a change of the rules that choose between routing tables counts as well. The
+    watch stays with the namespace in which it was made, wherever the thread is afterwards.
     """
 
     def __init__(self, changed: Callable[[], None], *, rules: bool = False) -> None:
@@ -123,7 +125,7 @@ class Watch:
             self._due.cancel()
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError):  # it is empty, or could not take all that there was
+        with contextlib.suppress(OSError):  # the socket is empty, or its buffer has overflowed
             while self._socket.recv(1 << 16):
                 pass
         if self._due is None:
@@ -155,7 +157,7 @@ def _messages(part: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def read(kind: int, body: bytes) -> Iterator[Address]:
-    """Yield the address of an ``ifaddrmsg``, if others can reach it. Pure."""
+    """Yield the address of an ``ifaddrmsg`` if others can reach the address. Pure."""
     if kind != _RTM_NEWADDR or len(body) < _IFADDRMSG:
         return
     _, _, flags, scope, interface = struct.unpack_from("=BBBBI", body)

@@ -21,4 +21,6 @@ def printable(text: str, keep: str = _AS_IT_IS) -> str:
 
 
 def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) & 0xFF:02x}"  # a byte that was no text
     return character.encode("unicode_escape").decode("ascii")

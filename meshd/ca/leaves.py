@@ -20,12 +20,15 @@ import msgspec
 from cryptography.hazmat.primitives import serialization
 
 from meshd import wire
-from meshd.base.disk import Disk, write_whole
-from meshd.base.errors import UNDECODABLE, InvalidInputError, MeshdError
+from meshd.base import kept_file
+from meshd.base.disk import replace
+from meshd.base.errors import InvalidInputError, MeshdError, SystemRefusedError
+from meshd.base.tasks import first_of
+from meshd.base.unwritten import Unwritten
 from meshd.ca import authority, names, rotation
 from meshd.ca.authority import Signer
+from meshd.ca.leaf_files import Kept, LeafFiles
 from meshd.ca.rotation import Failure, Held
-from meshd.ca.shelf import Kept, Shelf
 from meshd.model.workload import Identity
 from meshd.sds import server as sds
 from meshd.sds.subscriber import Secret, Secrets
@@ -41,6 +44,11 @@ _LONGEST_SLEEP: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
+def _identities(record: bytes) -> frozenset[Identity]:
+    """Raises InvalidInputError, and what msgspec raises."""
+    return frozenset(map(names.parse, msgspec.json.decode(record, type=tuple[str, ...])))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Leaf:
     held: Held
@@ -48,7 +56,7 @@ class _Leaf:
     of_client: Secret
 
 
-async def _refuse(message: wire.AnyMessage) -> wire.Message:
+async def _refuse(message: wire.AboutSecrets) -> wire.Message:
     raise InvalidInputError(f"the identity role does not take {type(message).__name__}")
 
 
@@ -56,7 +64,7 @@ class Identities:
     """The identities of this node and their certificates.
 
     ``lifetime`` in seconds, ``renew_at`` a fraction of it; ``record``: the file of allowed
-    identities. ``shelf``: leaves on disk, for a node that cannot get new ones at any time.
+    identities. ``kept``: leaves on disk, for a node that cannot get new ones at any time.
     ``others``: certificates to report that are not served. ``files``: the states of secrets in
     files. ``answer``: handles all other requests.
     """
@@ -70,18 +78,19 @@ class Identities:
         lifetime: float,
         renew_at: float,
         clock: Callable[[], float] = time.time,
-        shelf: Shelf | None = None,
+        kept: LeafFiles | None = None,
         others: Callable[[], Iterable[wire.CertificateState]] = tuple,
         files: Callable[[], tuple[wire.FileState, ...]] = tuple,
-        answer: Callable[[wire.AnyMessage], Awaitable[wire.Message]] = _refuse,
+        answer: Callable[[wire.AboutSecrets], Awaitable[wire.Message]] = _refuse,
     ) -> None:
         self._signer = signer
         self._publish = publish
         self._record = record
+        self._unwritten = Unwritten(record)
         self._lifetime = lifetime
         self._renew_at = renew_at
         self._clock = clock
-        self._shelf = shelf
+        self._kept = kept
         self._others = others
         self._files = files
         self._answer = answer
@@ -103,18 +112,10 @@ class Identities:
 
     def restore(self) -> None:
         """Go on with whoever was allowed when this process ended; without a record, wait."""
-        try:
-            found = msgspec.json.decode(self._record.read_bytes(), type=tuple[str, ...])
-            self._set(frozenset(map(names.parse, found)))
-        except FileNotFoundError:
-            pass
-        except (OSError, *UNDECODABLE, InvalidInputError) as error:
-            _log.warning(
-                "%s: not usable, so nothing is served until the mesh role reports identities: %s",
-                self._record,
-                error,
-                extra={"MESHD_EVENT": "record-lost"},
-            )
+        consequence = "nothing is served until the mesh role reports identities"
+        found = kept_file.load(self._record, _identities, consequence)
+        if found is not None:
+            self._set(found)
 
     def allow(self, identities: Iterable[Identity], contacts: int = 0) -> None:
         """Serve these identities and no others from now on; one without a proper name never is.
@@ -144,31 +145,30 @@ class Identities:
         self._allowed = allowed
         self._failed = {one: failure for one, failure in self._failed.items() if one in allowed}
         self._leaves = {one: leaf for one, leaf in self._leaves.items() if one in allowed}
-        if self._shelf:
-            self._shelf.drop(allowed)
-        self._take_from_shelf(allowed - self._leaves.keys())
+        if self._kept:
+            self._kept.drop(allowed)
+        self._take_kept(allowed - self._leaves.keys())
         self._wake.set()
 
-    def _take_from_shelf(self, identities: Iterable[Identity]) -> None:
-        if self._shelf is None:
+    def _take_kept(self, identities: Iterable[Identity]) -> None:
+        if self._kept is None:
             return
         for identity in identities:
-            if kept := self._shelf.get(identity):
+            if kept := self._kept.get(identity):
                 self._leaves[identity] = _leaf(identity, kept)
 
     def _save(self) -> None:
         uris = sorted(identity.uri for identity in self._allowed or ())
         try:
             # It need not outlive the host: network namespaces do not either.
-            write_whole(Disk(), self._record, msgspec.json.encode(uris), durable=False)
-        except OSError as error:
-            _log.warning(
-                "%s: cannot be written: %s; after a restart nothing is served until the mesh role "
-                "reports the allowed identities",
-                self._record,
-                error.strerror,
-                extra={"MESHD_EVENT": "record-lost"},
+            replace(self._record, msgspec.json.encode(uris), durable=False)
+        except SystemRefusedError as error:
+            self._unwritten.note(
+                f"{error}; after a restart nothing is served until the mesh role reports the "
+                "allowed identities"
             )
+        else:
+            self._unwritten.note("")
 
     # ---- certificates
 
@@ -179,12 +179,12 @@ class Identities:
             self._wake.clear()
             wake = await self._step()
             pause = _LONGEST_SLEEP if wake is None else max(wake - self._clock(), 0.0)
-            longest = _DISK_PAUSE if self._shelf and self._shelf.waits else _LONGEST_SLEEP
+            longest = _DISK_PAUSE if self._kept and self._kept.waits else _LONGEST_SLEEP
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(pause, longest)):
                     await self._wake.wait()
-            if self._shelf and self._shelf.waits:
-                self._shelf.put_waiting()
+            if self._kept and self._kept.waits:
+                self._kept.put_waiting()
                 self.tell()
 
     async def _step(self) -> float | None:
@@ -228,8 +228,8 @@ class Identities:
         )
         kept = Kept(now, issued, private)
         self._leaves[identity] = _leaf(identity, kept)
-        if self._shelf:
-            self._shelf.put(identity, kept)
+        if self._kept:
+            self._kept.put(identity, kept)
 
     def _tire(self) -> None:
         self._slow = True
@@ -294,29 +294,32 @@ class Identities:
         ]
         states += [wire.CertificateState(uri, 0.0, "", why) for uri, why in problems.items()]
         states += self._others()
-        problem = self._shelf.problem if self._shelf else ""
+        problem = self._kept.problem if self._kept else ""
         listed = tuple(sorted(states, key=lambda state: state.uri))
         return wire.Certificates(listed, problem, self._files())
 
-    async def session(self, connection: channel.Connection) -> None:
+    async def session(self, connection: channel.Connection[wire.ToIdentity]) -> None:
         """Serve one ``wire`` connection: takes ``Allow``, sends ``Certificates`` as they change."""
         changed = asyncio.Event()
-        sender = asyncio.create_task(self._send(connection, changed))
         try:
-            while (message := await connection.receive()) is not None:
-                if not isinstance(message, wire.Allow):
-                    await connection.send(await self._answer(message))
-                    continue
-                self.allow(message.identities, message.contacts)
-                self._listeners.add(changed)
-                changed.set()
+            await first_of(self._receive(connection, changed), self._send(connection, changed))
         finally:
             self._listeners.discard(changed)
-            sender.cancel()
-            with contextlib.suppress(asyncio.CancelledError, MeshdError):
-                await sender
 
-    async def _send(self, connection: channel.Connection, changed: asyncio.Event) -> None:
+    async def _receive(
+        self, connection: channel.Connection[wire.ToIdentity], changed: asyncio.Event
+    ) -> None:
+        while (message := await connection.receive()) is not None:
+            if not isinstance(message, wire.Allow):
+                await connection.send(await self._answer(message))
+                continue
+            self.allow(message.identities, message.contacts)
+            self._listeners.add(changed)
+            changed.set()
+
+    async def _send(
+        self, connection: channel.Connection[wire.ToIdentity], changed: asyncio.Event
+    ) -> None:
         while True:
             await changed.wait()
             changed.clear()

@@ -12,15 +12,15 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from meshd.base.backoff import Backoff
 from meshd.model.workload import Identity
 
 _JITTER: Final = 0.1
 """The part of the time to renewal over which identities are spread; always earlier, never later."""
 _SHORTEST: Final = 0.2
 """Seconds between two certificates of an identity: life times dwindle where the CA's own ends."""
-_FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 30.0
-"""Seconds from a failed attempt to the next, unless something has changed for the better."""
+_BACKOFF: Final = Backoff(0.5, 30.0)
+"""From a failed attempt to the next, unless something has changed for the better."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,9 +95,7 @@ def _retry(failure: Failure | None, now: float) -> float:
     """Return when to try again; a failure in the future was noted before the clock was set back."""
     if failure is None or failure.at > now:
         return now
-    # The exponent is bounded so that years of failures do not overflow.
-    pause = min(_FIRST_PAUSE * 2 ** min(failure.attempts - 1, 16), _LONGEST_PAUSE)
-    return failure.at + pause
+    return failure.at + _BACKOFF.pause(failure.attempts)
 
 
 def _expiry(held: Held | None) -> float:

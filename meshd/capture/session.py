@@ -1,18 +1,27 @@
-"""The session of capture.sock: takes ``Place``, sends ``Observed`` at each change."""
+"""The session of capture.sock: takes ``Place``, sends ``Observed`` at each change.
+
+Changes of systemd's units are answered, too; who makes them is given.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from meshd import wire
-from meshd.base.errors import InvalidInputError, UnreachableError
+from meshd.base.errors import SystemRefusedError
+from meshd.base.tasks import first_of
 from meshd.capture.pods.keeper import Keeper
 from meshd.capture.pods.namespaces import Pins
 from meshd.model.workload import HostService
 from meshd.settings import CaptureSettings
 from meshd.wire import channel
+
+Change = Callable[[wire.UnitRequest], Awaitable[wire.Message]]
+
+
+async def _refuse(_request: wire.Message) -> wire.Message:
+    raise SystemRefusedError("this process changes no units of systemd")
 
 
 class CaptureService:
@@ -27,7 +36,10 @@ class CaptureService:
         served: Callable[[HostService], None] = lambda _: None,
         bypasses: Callable[[Mapping[str, HostService]], Mapping[str, str]] = lambda _: {},
         proxy_user: int = 0,
+        change: Change = _refuse,
     ) -> None:
+        """Begin to keep what is asked for; ``change`` changes units of systemd."""
+        self._change = change
         self._news: set[asyncio.Event] = set()
         self._keeper = Keeper(
             settings,
@@ -39,23 +51,15 @@ class CaptureService:
             proxy_user=proxy_user,
         )
 
-    async def session(self, connection: channel.Connection) -> None:
-        """Serve one peer, as long as it stays. Raises InvalidInputError for anything but
-        ``Place``."""
+    async def session(self, connection: channel.Connection[wire.ToCapture]) -> None:
+        """Serve one peer, as long as it stays."""
         news = asyncio.Event()
         news.set()
         self._news.add(news)
-        teller = asyncio.create_task(self._tell(connection, news))
         try:
-            while (message := await connection.receive()) is not None:
-                if not isinstance(message, wire.Place):
-                    raise InvalidInputError("the capture role takes placements only")
-                self._keeper.place(message.placements, host=message.host)
+            await first_of(self._receive(connection), self._tell(connection, news))
         finally:
             self._news.discard(news)
-            teller.cancel()
-            with contextlib.suppress(asyncio.CancelledError, UnreachableError):
-                await teller
 
     async def close(self) -> None:
         """Stop; the kernel stays as it is."""
@@ -65,7 +69,16 @@ class CaptureService:
         for news in self._news:
             news.set()
 
-    async def _tell(self, connection: channel.Connection, news: asyncio.Event) -> None:
+    async def _receive(self, connection: channel.Connection[wire.ToCapture]) -> None:
+        while (message := await connection.receive()) is not None:
+            if isinstance(message, wire.Place):
+                self._keeper.place(message.placements, host=message.host)
+            else:
+                await connection.send(await self._change(message))
+
+    async def _tell(
+        self, connection: channel.Connection[wire.ToCapture], news: asyncio.Event
+    ) -> None:
         while True:
             await news.wait()
             news.clear()

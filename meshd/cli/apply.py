@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import contextlib
+from collections.abc import Generator
+from typing import Annotated, Final
 
 import typer
 
 from meshd import wire
-from meshd.cli import sources
+from meshd.api.object_fields import name_of
+from meshd.base.errors import MeshdError, UnansweredError, UnreachableError
+from meshd.cli import effects, sources
 from meshd.cli.arguments import (
     DEFAULT_TIMEOUT,
     DryRunOption,
@@ -20,10 +24,18 @@ from meshd.cli.arguments import (
     TimeoutOption,
     WaitOption,
 )
-from meshd.cli.daemon import Target
+from meshd.cli.daemon import RefusedError, Target
 from meshd.cli.output import emit, is_for_scripts, tell, warn
 from meshd.cli.references import Reference, parse_references, qualified
 from meshd.cli.selectors import is_selected, parse_selector
+
+_PLANNING: Final = 120.0
+"""Seconds that the daemon may take to plan a large mesh twice."""
+_TOLD: Final = 30.0
+"""Seconds for all but checking a change and waiting for it, such as reading files."""
+_UNKNOWN: Final = (
+    "; the change will not be stored, unless it was being written just then: see meshctl get"
+)
 
 
 def apply(
@@ -37,15 +49,21 @@ def apply(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Store objects from manifests: all of them or, if one is not valid, none."""
+    with _trouble(dry_run):
+        texts = sources.read_sources(files, recursive=recursive)
     request = wire.Apply(
-        sources=sources.read_sources(files, recursive=recursive),
+        sources=texts,
         namespace=namespace or "default",
         only_namespace=namespace is not None,
         dry_run=dry_run,
         wait=float(timeout) if wait else 0.0,
     )
     target: Target = context.obj
-    _report([target.ask(request, wire.Changed, wait=request.wait)], output, dry_run)
+    with _trouble(dry_run):
+        answer = _changed(target, request)
+        if not answer.changes and not answer.warnings:
+            raise RefusedError("nothing was done: the manifests contain no objects", 1)
+        _report(answer, output, dry_run)
 
 
 def delete(
@@ -69,12 +87,15 @@ def delete(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Delete objects by manifest, by kind and name, by kind and labels, or all of a kind."""
-    if bool(words) == bool(files):
+    if words and files:
+        raise typer.BadParameter("say what to delete by -f PATH or by names, not by both")
+    if not words and not files:
         raise typer.BadParameter("say what to delete: -f PATH, KIND NAME or KIND/NAME")
     target: Target = context.obj
     here, patience = namespace or "default", float(timeout) if wait else 0.0
     if files:
-        texts = sources.read_sources(files, recursive=recursive)
+        with _trouble(dry_run):
+            texts = sources.read_sources(files, recursive=recursive)
         request = wire.Apply(
             texts,
             here,
@@ -84,20 +105,27 @@ def delete(
             only_namespace=namespace is not None,
             ignore_missing=ignore_not_found,
         )
-        _report([target.ask(request, wire.Changed, wait=patience)], output, dry_run)
+        with _trouble(dry_run):
+            _report(_changed(target, request), output, dry_run)
         return
-    chosen = _chosen(target, words or [], here, selector, everything=everything)
-    answers = [
-        target.ask(
-            wire.DeleteNamed(
-                one.kind.KIND, one.names, here, dry_run, patience, ignore_missing=ignore_not_found
-            ),
-            wire.Changed,
-            wait=patience,
-        )
-        for one in chosen
-    ]
-    _report(answers, output, dry_run, quiet=ignore_not_found)
+    with _trouble(dry_run):
+        chosen = _chosen(target, words or [], here, selector, everything=everything)
+    objects = tuple(wire.Named(one.kind.KIND, one.names) for one in chosen)
+    named = wire.DeleteNamed(objects, here, dry_run, patience, ignore_missing=ignore_not_found)
+    with _trouble(dry_run):
+        # One request, so that all or none are deleted, and planned together.
+        answer = _changed(target, named) if objects else wire.Changed(())
+        _report(answer, output, dry_run, quiet=ignore_not_found)
+
+
+def _changed(target: Target, request: wire.Apply | wire.DeleteNamed) -> wire.Changed:
+    """Raises RefusedError, UnreachableError."""
+    if request.dry_run:
+        return target.ask(request, wire.Changed, wait=_PLANNING)
+    try:
+        return target.ask(request, wire.Changed, wait=request.wait + wire.STORED_WITHIN + _TOLD)
+    except UnansweredError as error:
+        raise UnansweredError(f"{error}{_UNKNOWN}") from None
 
 
 def _chosen(
@@ -117,30 +145,55 @@ def _chosen(
     for reference in references:
         inside = namespace if reference.kind.NAMESPACED else ""
         stored = target.ask(wire.Get(reference.kind.KIND, "", inside), wire.Objects).objects
-        names = [one["metadata"]["name"] for one in stored if is_selected(one, requirements)]
+        names = [name_of(one) for one in stored if is_selected(one, requirements)]
         found += [Reference(reference.kind, tuple(names))] if names else []
     return tuple(found)
 
 
-def _report(
-    answers: list[wire.Changed], output: Output, dry_run: bool, *, quiet: bool = False
-) -> None:
-    changes = [change for answer in answers for change in answer.changes]
-    warn(f"warning: {warning}" for answer in answers for warning in answer.warnings)
+def _report(answer: wire.Changed, output: Output, dry_run: bool, *, quiet: bool = False) -> None:
+    changes, foreseen = answer.changes, answer.foreseen
+    warn(f"warning: {warning}" for warning in answer.warnings)
     if not changes and not quiet:
-        warn(["nothing was done: the manifests contain no objects"])
+        warn(["nothing was done: there are no such objects"])
     if is_for_scripts(output):
-        emit(changes, output)
-        _fail_if_refused(answers)
+        plans = [foreseen] if foreseen else []
+        emit({"changes": changes, "foreseen": plans} if dry_run else changes, output)
+        _fail_if_refused(answer)
+        _say_whether_anything_changes(answer, dry_run)
         return
     for change in changes:
         done = "" if output is Output.NAME else f" {change.result}"
         suffix = " (dry run)" if dry_run and done else ""
         tell(f"{qualified(change.kind)}/{change.name}{done}{suffix}")
-    _fail_if_refused(answers)
+    if output is not Output.NAME and foreseen:
+        warn(f"warning: would be put out of force: {line}" for line in foreseen.left_out)
+        for line in effects.lines(foreseen):
+            tell(line)
+    _fail_if_refused(answer)
+    _say_whether_anything_changes(answer, dry_run)
 
 
-def _fail_if_refused(answers: list[wire.Changed]) -> None:
-    if refused := [line for answer in answers for line in answer.refused]:
-        warn(f"stored, but not in force: {line}" for line in refused)
+@contextlib.contextmanager
+def _trouble(dry_run: bool) -> Generator[None]:
+    """Have errors of a dry run end in status 2, for 1 means that something would change."""
+    try:
+        yield
+    except UnreachableError:
+        raise
+    except MeshdError as error:
+        code = error.code if isinstance(error, RefusedError) else 1
+        raise RefusedError(str(error), 2 if dry_run and code == 1 else code) from None
+
+
+def _say_whether_anything_changes(answer: wire.Changed, dry_run: bool) -> None:
+    """Leave with the status of ``kubectl diff`` after a dry run."""
+    results = {change.result for change in answer.changes}
+    has_effects = bool(answer.foreseen and answer.foreseen.effects)
+    if dry_run and (results - {"unchanged"} or has_effects):
+        raise typer.Exit(1)
+
+
+def _fail_if_refused(answer: wire.Changed) -> None:
+    if answer.refused:
+        warn(f"stored, but not in force: {line}" for line in answer.refused)
         raise typer.Exit(1)

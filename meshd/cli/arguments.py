@@ -80,7 +80,10 @@ RecursiveOption = Annotated[
     bool, typer.Option("--recursive", "-R", help="Read directories recursively.")
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Show what would change, and for which workloads; change nothing."
+    ),
 ]
 WaitOption = Annotated[
     bool,

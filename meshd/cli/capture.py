@@ -9,11 +9,12 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from meshd.base.errors import InvalidInputError, MeshdError
+from meshd.base.json_values import JsonObject
 from meshd.capture.host import hold as holding
 from meshd.capture.host.hosted import host_workload
 from meshd.capture.host.rules import HostWorkload
@@ -24,12 +25,12 @@ from meshd.capture.rules.options import CaptureOptions, options_for
 from meshd.cli import release
 from meshd.cli.arguments import Output, OutputOption
 from meshd.cli.output import emit, is_for_scripts, tell, warn
-from meshd.cli.preparing import prepare_all
-from meshd.model.workload import Placement, Stage, Workload
+from meshd.model.workload import Placement, Stage, Workload, shown
 from meshd.settings import CaptureSettings, Paths, Settings, load
 from meshd.workloads import record as workloads
 from meshd.workloads.host import host_services
 from meshd.workloads.host.held_starts import HeldStarts
+from meshd.workloads.host.preparation import prepare_all
 
 app: Final = typer.Typer(
     no_args_is_help=True, help="The redirecting rules of one network namespace, without the daemon."
@@ -123,7 +124,7 @@ def _is_served(paths: Paths, service: str) -> bool:
     enrolled = tuple(_host_workloads(known.values(), settings))
     action = functools.partial(holding.hold, own, enrolled, settings.backend)
     if asyncio.run(inside.run_in_host(action)):
-        tell(f"{own.uid}: held until its traffic is captured")
+        tell(f"{shown(own.uid)}: held until its traffic is captured")
         return False
     return listens_here(own.outbound_port)
 
@@ -204,7 +205,7 @@ def _show(outcome: capture.Outcome, output: Output) -> None:
             print("".join(f"        {rule}\n" for rule in step.rules), end="")
 
 
-def _row(step: capture.Step) -> dict[str, Any]:
+def _row(step: capture.Step) -> JsonObject:
     return {
         "family": step.family,
         "backend": step.backend,

@@ -40,7 +40,7 @@ class Target:
         try:
             answer = asyncio.run(channel.call(self.socket, request, timeout=wait + _PATIENCE))
         except UnreachableError as error:
-            raise UnreachableError(f"{error}{self.advice(error.__cause__)}") from None
+            raise type(error)(f"{error}{self.advice(error.__cause__)}") from None
         if isinstance(answer, expected):
             return answer
         if isinstance(answer, wire.Failed):

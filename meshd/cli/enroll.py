@@ -1,16 +1,16 @@
 """``meshctl enroll`` and ``unenroll`` put what runs on this host into the mesh, or remove it.
 
-systemd is changed here, by root; the daemon only gets the registration. The slice of a service is
-captured before the service starts in it, so the service never runs outside the mesh there.
+What is asked for is checked here, against what root sees of the host, and is one request to the
+daemon then, which does all of it, whether or not anybody waits.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from typing import Annotated, Final
 
+import msgspec
 import typer
 
 from meshd import wire
@@ -20,7 +20,7 @@ from meshd.api.read import label_problem, subdomain_problem
 from meshd.base.errors import InvalidInputError, SystemRefusedError
 from meshd.capture.pods.namespaces import Pins
 from meshd.capture.rules.never_captured import NEVER_INBOUND_PORTS
-from meshd.cli import firewall, services
+from meshd.cli import firewall, offer, services
 from meshd.cli.arguments import (
     DEFAULT_TIMEOUT,
     NamespaceOption,
@@ -28,20 +28,18 @@ from meshd.cli.arguments import (
     OutputOption,
     duration_option,
 )
+from meshd.cli.carrying_out import carry_out
 from meshd.cli.daemon import RefusedError, Target
-from meshd.cli.offer import offered, take_back
 from meshd.cli.output import emit, is_for_scripts, tell, warn
 from meshd.cli.place import Place, named
-from meshd.cli.ports import PortWish, parse_port
-from meshd.cli.preparing import prepare
-from meshd.model.workload import NamedPort, Workload
+from meshd.cli.ports import parse_port
+from meshd.model.workload import NamedPort, Workload, shown
 from meshd.settings import Paths
 from meshd.workloads.host.firewall import saved
 from meshd.workloads.host.systemd import Systemd
 
 _LEAVING: Final = 30.0
 """Seconds for a workload to be let go."""
-_LOOK: Final = 0.1
 
 TargetArgument = Annotated[
     str,
@@ -60,7 +58,7 @@ CgroupOption = Annotated[
 ]
 TimeoutOption = Annotated[Duration, duration_option("Time limit.", "30s")]
 RestartOption = Annotated[
-    bool, typer.Option(help="Restart the unit if it runs. It is captured from its next start.")
+    bool, typer.Option(help="Restart the unit if it runs; otherwise it moves at its next start.")
 ]
 
 
@@ -71,7 +69,7 @@ ServiceOption = Annotated[
     str, typer.Option(metavar="NAME", help="Service by which others reach the workload.")
 ]
 PortOption = Annotated[
-    list[PortWish] | None,
+    list[wire.OfferedPort] | None,
     typer.Option(
         metavar="[SERVICE_PORT:]PORT=PROTOCOL",
         parser=parse_port,
@@ -123,25 +121,25 @@ def enroll(
     _must_be_root("enroll")
     target: Target = context.obj
     place = named(what, cgroup)
-    place.check()
-    wishes = tuple(port or ())
+    run = place.check()
+    ports = tuple(port or ())
     if place.is_on_host:
-        _refuse_ports(wishes)
+        _refuse_ports(ports)
     _check_names(namespace, name, service_account)
-    known = place.known(_rows(target))
+    known = _known(target, place)
     place = place.as_in(known) if known else place
-    changes = service or wishes or label or annotation or address
+    changes = service or ports or label or annotation or address
+    seconds = float(timeout)
     if known and not changes and place.is_still(_pins(), known.uid):
         given = namespace if _is_given(context, "namespace") else ""
         _must_be(place, known, given, name, service_account)
-        if place.unit:
-            _prepare(place.unit, restart)
-        _show(_proven_row(target, known.uid, float(timeout)), place, output)
+        again = wire.EnrollAgain(uid=known.uid, restart=restart, run=run, timeout=seconds)
+        _carry_out(target, again, known.uid, place, output)
         return
     name = name or place.workload_name
     uid = f"{namespace}.{name}"
-    if known:
-        _leave_if_stale(target, place, known, uid)
+    if known and (place.is_on_host or known.uid != uid):
+        raise _enrolled_already(place, known)
     workload = checked.build(
         Workload,
         uid=uid,
@@ -153,20 +151,33 @@ def enroll(
         labels={"app": service or name} | dict(map(_key_and_value, label or ())),
         annotations=dict(map(_key_and_value, annotation or ())),
         addresses=tuple(address or ()),
-        ports=tuple(NamedPort(wish.name, wish.port) for wish in wishes),
+        ports=tuple(NamedPort(one.name, one.port) for one in ports),
         host=place.host(address_asked=bool(address)),
     )
-    warn(_doubts(place, wishes, address_asked=bool(address)))
+    warn(_doubts(place, ports, address_asked=bool(address)))
     if service:
-        workload = offered(target, service, wishes, workload)
-    _register(target, place, workload, float(timeout))
-    if place.unit and restart:
-        Systemd().restart(place.unit)
-    _show(_row(target, workload.uid), place, output)
+        offer.check(target, service, namespace, ports)
+    wanted = wire.Enroll(
+        workload=workload, service=service, ports=ports, restart=restart, run=run, timeout=seconds
+    )
+    _carry_out(target, wanted, uid, place, output)
 
 
-def _doubts(place: Place, wishes: tuple[PortWish, ...], *, address_asked: bool) -> tuple[str, ...]:
-    filtered = firewall.remarks([wish.port for wish in wishes]) if place.is_on_host else ()
+def _carry_out(
+    target: Target,
+    request: wire.Enroll | wire.EnrollAgain,
+    uid: str,
+    place: Place,
+    output: Output,
+) -> None:
+    carry_out(target, request, request.timeout)
+    _show(_row(target, uid), place, output)
+
+
+def _doubts(
+    place: Place, ports: tuple[wire.OfferedPort, ...], *, address_asked: bool
+) -> tuple[str, ...]:
+    filtered = firewall.remarks([one.port for one in ports]) if place.is_on_host else ()
     return (*place.doubts(address_asked=address_asked), *filtered)
 
 
@@ -193,74 +204,53 @@ def unenroll(
     if all_ and (what or cgroup):
         raise typer.BadParameter("give --all or a UNIT, a PATH or a --cgroup, not both")
     place = None if all_ else named(what, cgroup)
-    rows = _enrolled(target, place, namespace)
-    if place and not rows:
-        _undo(place.unit, restart)  # what a WorkloadEntry declared once
-        tell(f"{place} unenrolled")
-        return
-    if declared := [row for row in rows if row.declared]:
-        raise InvalidInputError(
-            f"WorkloadEntry {declared[0].namespace}/{declared[0].workload} declares "
-            f"{declared[0].unit}; delete the WorkloadEntry first"
-        )
-    target.ask(wire.Unregister(tuple(row.uid for row in rows)), wire.Done, wait=_LEAVING)
-    problems = list(filter(None, (_leave(target, row, restart) for row in rows)))
-    warn((*problems, *saved()))
-    if problems:
+    leaving = _leaving(target, place, namespace)
+    if not leaving and place:
+        leaving = {str(place): wire.Unenroll(unit=place.unit)}
+    failed = [name for name, one in leaving.items() if not _leave(target, name, one, restart)]
+    warn(saved())
+    if failed:
         raise typer.Exit(1)
 
 
-def _leave(target: Target, row: wire.WorkloadStatus, restart: bool) -> str:
-    """Unenroll one workload; return what could not be done, so that the others still leave."""
-    take_back(target, row.namespace, row.uid)
+def _leave(target: Target, name: str, one: wire.Unenroll, restart: bool) -> bool:
+    """Unenroll one workload; return whether all of it was done, so that the others still leave."""
+    run = _run_of(one.unit)
+    request = msgspec.structs.replace(one, restart=restart, run=run)
     try:
-        if row.unit:
-            _undo(row.unit, restart)
-    except SystemRefusedError as error:
-        return f"{row.namespace}/{row.workload} unenrolled, but: {error}"
-    tell(f"{row.namespace}/{row.workload} unenrolled")
-    return ""
-
-
-def _register(target: Target, place: Place, workload: Workload, timeout: float) -> None:
-    """Register a workload and wait until a service of the host is captured, or undo everything.
-
-    Raises RefusedError. A service that is half enrolled would lose its network at its next restart.
-    """
-    was_prepared = bool(place.unit) and Systemd().is_prepared(place.unit)
-    if place.unit:
-        _prepare(place.unit, restart=False)
-    try:
-        target.ask(wire.Register((workload,), timeout), wire.Done, wait=timeout)
+        carry_out(target, request, _LEAVING)
     except RefusedError as error:
-        if not place.is_on_host:
-            raise
-        if place.unit and not was_prepared:
-            _undo_preparation(place.unit)
-        target.ask(wire.Unregister((workload.uid,)), wire.Done, wait=_LEAVING)
-        take_back(target, workload.namespace, workload.uid)
-        raise RefusedError(f"{error}; {place} was not enrolled", error.code) from None
+        warn([f"{name}: {error}"])
+        return False
+    tell(f"{name} unenrolled")
+    return True
 
 
-def _prepare(unit: str, restart: bool) -> None:
-    warn(prepare(unit))
-    if restart:
-        Systemd().restart(unit)
+def _run_of(unit: str) -> str:
+    """Return the run of a unit that is to end; nothing if systemd does not answer."""
+    try:
+        return Systemd().look(unit).run if unit else ""
+    except SystemRefusedError:
+        return ""
 
 
-def _undo_preparation(unit: str) -> None:
-    systemd = Systemd()
-    systemd.undo(unit)
-    systemd.stop_slice(unit)
-
-
-def _undo(unit: str, restart: bool) -> None:
-    systemd = Systemd()
-    systemd.undo(unit)
-    if restart:
-        if systemd.look(unit).exists:  # nobody restarts a unit whose file is gone
-            systemd.restart(unit)
-        systemd.stop_slice(unit)
+def _leaving(target: Target, place: Place | None, namespace: str) -> dict[str, wire.Unenroll]:
+    """Return what to ask for each workload of a place, by its name; without a place, for all units
+    and cgroups. One whose enrollment has not ended counts."""
+    answer = target.ask(wire.Status(), wire.Statuses)
+    found = {
+        f"{row.namespace}/{row.workload}": wire.Unenroll(uid=row.uid, unit=row.unit)
+        for row in answer.workloads
+        if namespace in {"", row.namespace} and (place.holds(row) if place else bool(row.cgroup))
+    }
+    uids = {one.uid for one in found.values()}
+    for begun in answer.enrollments:
+        is_meant = place.holds(begun) if place else bool(begun.unit or begun.cgroup)
+        if is_meant and begun.uid not in uids:
+            found[shown(begun.uid) or begun.unit] = wire.Unenroll(uid=begun.uid, unit=begun.unit)
+    if place and not found and not (place.unit and Systemd().has_traces(place.unit)):
+        raise InvalidInputError(f"{place} is not enrolled: see meshctl status")
+    return found
 
 
 # ---- what is to be enrolled
@@ -271,11 +261,11 @@ def _must_be_root(verb: str) -> None:
         raise InvalidInputError(f"meshctl {verb} changes systemd's units; try again with sudo")
 
 
-def _refuse_ports(wishes: tuple[PortWish, ...]) -> None:
-    for wish in wishes:
-        if wish.port in NEVER_INBOUND_PORTS:
+def _refuse_ports(ports: tuple[wire.OfferedPort, ...]) -> None:
+    for one in ports:
+        if one.port in NEVER_INBOUND_PORTS:
             raise InvalidInputError(
-                f"port {wish.port} is never captured on a host: it must stay reachable "
+                f"port {one.port} is never captured on a host: it must stay reachable "
                 "without the mesh"
             )
 
@@ -318,45 +308,30 @@ def _enrolled_already(place: Place, known: wire.WorkloadStatus) -> InvalidInputE
     return InvalidInputError(f"{what}; meshctl unenroll it first")
 
 
-def _leave_if_stale(target: Target, place: Place, known: wire.WorkloadStatus, uid: str) -> None:
-    """Unenroll a workload whose container was restarted, since the same command enrolls the new
-    one."""
-    if place.is_on_host or known.uid != uid:
-        raise _enrolled_already(place, known)
-    if not place.is_still(_pins(), uid):
-        target.ask(wire.Unregister((uid,)), wire.Done, wait=_LEAVING)
-
-
 def _pins() -> Pins:
     return Pins(Paths.from_environment().netns)
-
-
-def _enrolled(target: Target, place: Place | None, namespace: str) -> list[wire.WorkloadStatus]:
-    """Return the enrolled workloads of a place; without a place, all units and cgroups."""
-    rows = [
-        row
-        for row in _rows(target)
-        if namespace in {"", row.namespace} and (place.holds(row) if place else bool(row.cgroup))
-    ]
-    if place and not rows and not (place.unit and Systemd().is_prepared(place.unit)):
-        raise InvalidInputError(f"{place} is not enrolled: see meshctl status")
-    return rows
 
 
 def _rows(target: Target) -> tuple[wire.WorkloadStatus, ...]:
     return target.ask(wire.Status(), wire.Statuses).workloads
 
 
+def _known(target: Target, place: Place) -> wire.WorkloadStatus | None:
+    """Return the enrolled workload of a place; None while its enrollment is in work, since whoever
+    asks for the same again waits for that."""
+    answer = target.ask(wire.Status(), wire.Statuses)
+    if any(place.holds(begun) for begun in answer.enrollments):
+        return None
+    return place.known(answer.workloads)
+
+
 def _row(target: Target, uid: str) -> wire.WorkloadStatus:
-    return next(row for row in _rows(target) if row.uid == uid)
-
-
-def _proven_row(target: Target, uid: str, timeout: float) -> wire.WorkloadStatus:
-    """Return the workload's status as soon as it is proven, or after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (row := _row(target, uid)).proven and time.monotonic() < deadline:
-        time.sleep(_LOOK)
-    return row
+    """Raises RefusedError when the workload is not there: nobody could tell how it has ended."""
+    if row := next((row for row in _rows(target) if row.uid == uid), None):
+        return row
+    raise RefusedError(
+        f"{shown(uid)} was not enrolled: see journalctl -u meshd MESHD_EVENT=enrollment", 1
+    )
 
 
 def _show(row: wire.WorkloadStatus, place: Place, output: Output) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import urllib.parse
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 import msgspec
 import typer
@@ -12,6 +13,21 @@ from meshd import wire
 from meshd.cli.arguments import NamespaceOption, Output, OutputOption
 from meshd.cli.daemon import Target
 from meshd.cli.output import Table, emit, is_for_scripts, show, tell
+
+
+class Speaks(enum.StrEnum):
+    """What a client may speak."""
+
+    HTTP = "http"
+    TLS = "tls"
+    TCP = "tcp"
+
+
+_BEGINS_AS: Final[dict[Speaks, Literal["http", "tls", "other"]]] = {
+    Speaks.HTTP: "http",
+    Speaks.TLS: "tls",
+    Speaks.TCP: "other",
+}
 
 
 def explain(
@@ -28,6 +44,20 @@ def explain(
     header: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="A header. May be repeated.")
     ] = None,
+    speaks: Annotated[
+        Speaks | None,
+        typer.Option("--as", help="What the client speaks. Default: what the port is for."),
+    ] = None,
+    server_name: Annotated[
+        str, typer.Option(metavar="NAME", help="Server name of TLS (SNI). Default: the host.")
+    ] = "",
+    from_outside: Annotated[
+        bool,
+        typer.Option(
+            "--from-outside",
+            help="The client is outside the mesh, and SRC the gateway it enters by.",
+        ),
+    ] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show how a request would travel: each stage from the redirecting rule to the endpoint."""
@@ -39,6 +69,9 @@ def explain(
         path=path or url_path,
         method=method,
         headers=tuple(_header(text) for text in header or ()),
+        begins_as=_BEGINS_AS[speaks] if speaks else "",
+        server_name=server_name,
+        from_outside=from_outside,
     )
     target: Target = context.obj
     answer = target.ask(request, wire.Explanation)

@@ -1,4 +1,4 @@
-"""Remarks about the host's own packet filter for whoever enrolls a service of the host."""
+"""Makes remarks about the host's own packet filter for people who enroll a service of the host."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def remarks(ports: Collection[int]) -> tuple[str, ...]:
     try:
         found = firewall.remarks(tuple(_chains()), ports)
     except SystemRefusedError:
-        found = []  # whatever is wrong with iptables, capturing says
-    with contextlib.suppress(SystemRefusedError):  # the same
+        found = []  # capturing reports what is wrong with iptables
+    with contextlib.suppress(SystemRefusedError):  # capturing reports this as well
         found += native_firewall.remarks(tuple(_native_chains()), ports)
     return (*found, *firewall.saved())
 
 
 def _native_chains() -> Iterator[native_firewall.Chain]:
-    """Yield the chains of nf_tables that are not iptables' own."""
+    """Yield the chains of nf_tables that are not in tables of iptables."""
     chains, rules = nftables.chains(), nftables.rules()
     of_iptables = {(one.family, one.table) for one in chains if foreign.is_of_iptables(one)}
     others = [one for one in rules if (one.family, one.table) not in of_iptables]

@@ -6,11 +6,13 @@ import contextlib
 import dataclasses
 import sys
 import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from meshd import wire
+from meshd.api.object_fields import kind_of, name_of, namespace_of
+from meshd.base.json_values import JsonObject
 from meshd.cli import objects
 from meshd.cli.arguments import (
     AllNamespacesOption,
@@ -92,7 +94,7 @@ def get(
     if form.template:
         one = len(references) == 1 and len(references[0].names) == 1
         everything = [found for group in groups for found in group]
-        whole = {"apiVersion": "v1", "kind": "List", "items": everything}
+        whole: JsonObject = {"apiVersion": "v1", "kind": "List", "items": [*everything]}
         if everything or not one:
             print(render(form.template, everything[0] if one else whole), end="")
     elif any(groups) or is_for_scripts(form.output):
@@ -106,7 +108,7 @@ def get(
         raise typer.Exit(1)
 
 
-_Groups = list[tuple[dict[str, Any], ...]]
+_Groups = list[tuple[JsonObject, ...]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,15 +144,15 @@ def _watch(looking: _Looking, groups: _Groups, form: Form) -> None:
             seen = now
 
 
-def _by_name(groups: _Groups) -> dict[tuple[str, str, str], dict[str, Any]]:
+def _by_name(groups: _Groups) -> dict[tuple[str, str, str], JsonObject]:
     return {
-        (found["kind"], found["metadata"].get("namespace", ""), found["metadata"]["name"]): found
+        (kind_of(found), namespace_of(found), name_of(found)): found
         for group in groups
         for found in group
     }
 
 
-def _print_change(found: dict[str, Any], form: Form) -> None:
+def _print_change(found: JsonObject, form: Form) -> None:
     if form.template:
         print(render(form.template, found), end="", flush=True)
     elif form.output in {Output.TABLE, Output.WIDE}:
@@ -166,16 +168,16 @@ def _print(groups: _Groups, form: Form) -> None:
         emit(everything, form.output)
     elif form.output is Output.NAME:
         for found in everything:
-            tell(f"{qualified(found['kind'])}/{found['metadata']['name']}")
+            tell(f"{qualified(kind_of(found))}/{name_of(found)}")
     elif everything:
         _show([group for group in groups if group], form.labels, form.namespaces)
 
 
 def _fetch(
     target: Target, references: tuple[Reference, ...], namespace: str
-) -> tuple[list[tuple[dict[str, Any], ...]], list[str]]:
+) -> tuple[list[tuple[JsonObject, ...]], list[str]]:
     """Return the objects of each reference, and the reasons why some are missing."""
-    groups: list[tuple[dict[str, Any], ...]] = []
+    groups: list[tuple[JsonObject, ...]] = []
     problems: list[str] = []
     for reference in references:
         inside = namespace if reference.kind.NAMESPACED else ""
@@ -188,10 +190,10 @@ def _fetch(
     return groups, problems
 
 
-def _show(groups: list[tuple[dict[str, Any], ...]], wide: bool, with_namespace: bool) -> None:
-    merged: dict[str, list[dict[str, Any]]] = {}
+def _show(groups: list[tuple[JsonObject, ...]], wide: bool, with_namespace: bool) -> None:
+    merged: dict[str, list[JsonObject]] = {}
     for found in (found for group in groups for found in group):
-        merged.setdefault(found["kind"], []).append(found)
+        merged.setdefault(kind_of(found), []).append(found)
     for index, (kind, group) in enumerate(merged.items()):
         if index:
             print()

@@ -13,8 +13,8 @@ import typer
 
 from meshd import wire
 from meshd.base import accounts
+from meshd.base.disk import replace
 from meshd.base.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
-from meshd.base.replacing import replace
 from meshd.cli.output import tell
 from meshd.cli.settings_text import with_values
 from meshd.fleet.joining.address import address_of, split_address

@@ -11,9 +11,11 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import typer
+
+from meshd.base.json_values import Json, list_in
 
 _PART: Final = re.compile(r'\{((?:"(?:[^"\\]|\\.)*"|\'[^\']*\'|[^{}"\'])*)\}|([^{}]+)')
 _STEP: Final = re.compile(
@@ -37,7 +39,7 @@ class _Node:
     body: tuple[_Node, ...] | None = None
 
 
-def render(template: str, value: Any) -> str:
+def render(template: str, value: Json) -> str:
     """Raises typer.BadParameter when the template is not supported."""
     if "{" not in template:
         template = "{" + template + "}"
@@ -92,7 +94,7 @@ def _unquoted(text: str) -> str:
         raise _error(f"{text} is no text") from None
 
 
-def _rendered(nodes: Sequence[_Node], value: Any) -> Iterator[str]:
+def _rendered(nodes: Sequence[_Node], value: Json) -> Iterator[str]:
     for node in nodes:
         if node.path is None:
             yield node.text
@@ -105,13 +107,13 @@ def _rendered(nodes: Sequence[_Node], value: Any) -> Iterator[str]:
                 yield from _rendered(node.body, one)
 
 
-def _values(path: str, value: Any) -> list[Any]:
+def _values(path: str, value: Json) -> list[Json]:
     """Return the values of a path, which may begin with ``@`` or ``$``; both are the value
     itself."""
     rest = path.removeprefix("$").removeprefix("@")
     if rest and rest[0] not in ".[":
         rest = f".{rest}"
-    found = [value]
+    found: list[Json] = [value]
     while rest not in {"", "."}:
         match = _STEP.match(rest)
         if match is None:
@@ -121,7 +123,7 @@ def _values(path: str, value: Any) -> list[Any]:
     return found
 
 
-def _step(step: dict[str, str | None], value: Any) -> Iterator[Any]:
+def _step(step: dict[str, str | None], value: Json) -> Iterator[Json]:
     if step["deep"]:
         yield from _below(step["deep"], value)
     elif step["index"] is not None:
@@ -129,10 +131,10 @@ def _step(step: dict[str, str | None], value: Any) -> Iterator[Any]:
         if isinstance(value, list) and -len(value) <= index < len(value):
             yield value[index]
     elif step["all"] or step["star"]:
-        yield from value.values() if isinstance(value, dict) else _items(value)
+        yield from value.values() if isinstance(value, dict) else list_in(value)
     elif step["field"]:
         wanted = _literal(step["value"] or "")
-        for one in _items(value):
+        for one in list_in(value):
             if (wanted in _values(step["field"], one)) == (step["verb"] == "=="):
                 yield one
     else:
@@ -141,18 +143,14 @@ def _step(step: dict[str, str | None], value: Any) -> Iterator[Any]:
             yield value[key]
 
 
-def _below(key: str, value: Any) -> Iterator[Any]:
+def _below(key: str, value: Json) -> Iterator[Json]:
     if isinstance(value, dict) and key in value:
         yield value[key]
-    for part in value.values() if isinstance(value, dict) else _items(value):
+    for part in value.values() if isinstance(value, dict) else list_in(value):
         yield from _below(key, part)
 
 
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _literal(text: str) -> Any:
+def _literal(text: str) -> Json:
     if text[:1] in {'"', "'"}:
         return text[1:-1]
     try:
@@ -161,7 +159,7 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Json) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

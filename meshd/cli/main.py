@@ -6,9 +6,11 @@ imported when the verb is used, so that each is quick.
 
 from __future__ import annotations
 
+import io
 import itertools
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -55,10 +57,10 @@ class _Verbs(TyperGroup):
             for name, (place, summary) in _VERBS.items()
         }
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_VERBS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - click's signature
         return self.commands.get(_ALIASES.get(cmd_name, cmd_name))
 
 
@@ -87,20 +89,51 @@ def _begin(  # pyright: ignore[reportUnusedFunction]  # typer calls it
 def run(arguments: Sequence[str]) -> int:
     """Run one call of meshctl and return its exit status. Errors go to stderr, a line each."""
     try:
+        status = _called(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the output (head, a pager) has closed it.
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        place = f"{printable(str(error.filename))}: " if error.filename else "output: "
+        print(f"{place}{error.strerror or error}", file=sys.stderr)
+        _drop_output()
+        return 1
+    return status
+
+
+def _called(arguments: Sequence[str]) -> int:
+    try:
+        _check_texts(arguments, os.environ)
         app(as_typed(arguments))
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
-    except RefusedError as error:
-        return _failed(error, error.code)
-    except UnreachableError as error:
-        return _failed(error, 3)
-    except MeshdError as error:
-        return _failed(error, 1)
-    except BrokenPipeError:
-        # Whoever read our output (head, a pager) has seen enough.
-        sys.stderr.close()
-        return 1
+    except (MeshdError, UnicodeError) as error:
+        # Several errors are several lines.
+        print(printable(_said(error), keep="\t\n"), file=sys.stderr)
+        return _status(error)
     return 0
+
+
+def _drop_output() -> None:
+    """Discard output that could not be written; the interpreter would try again at exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
+
+
+def _check_texts(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raises _NotTextError for an argument or MESHD_HOME that is not UTF-8.
+
+    Behind ``--`` stands a command of the user's, which may have any bytes.
+    """
+    own = itertools.takewhile(lambda word: word != "--", arguments)
+    for text in (*own, environment.get("MESHD_HOME", "")):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise _NotTextError(_not_text(text)) from None
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
@@ -119,13 +152,51 @@ def as_typed(arguments: Sequence[str]) -> list[str]:
     return [*(ours.get(word, word) for word in words if word != "--dry-run=none"), *rest]
 
 
-def _failed(error: MeshdError, code: int) -> int:
-    # Several errors are several lines.
-    print(printable(str(error), keep="\t\n"), file=sys.stderr)
-    return code
+class _NotTextError(MeshdError):
+    """An argument or a variable of the environment is not UTF-8."""
+
+
+def _said(error: MeshdError | UnicodeError) -> str:
+    """Return the message for an error, also for text that a verb could not read or send."""
+    match error:
+        case UnicodeEncodeError() | UnicodeDecodeError():
+            text = error.object[error.start :][:64]
+            return _not_text(text if isinstance(text, str) else os.fsdecode(text))
+        case _:
+            return str(error)
+
+
+def _not_text(text: str) -> str:
+    return f'"{printable(text)}" is not UTF-8 text'
+
+
+def _status(error: MeshdError | UnicodeError) -> int:
+    """Return the exit status after an error."""
+    match error:
+        case RefusedError():
+            return error.code
+        case UnreachableError():
+            return 3
+        case _NotTextError():
+            return 2
+        case _:
+            return 1
+
+
+def _open_closed_outputs() -> None:
+    """Discard what is written to a closed output, which would otherwise go to the next file that is
+    opened, or errors to the output."""
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
 def main() -> None:
+    _open_closed_outputs()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where a locale has no letter for a name, the name is still told.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

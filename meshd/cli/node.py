@@ -4,15 +4,15 @@ run."""
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from meshd import wire
-from meshd.base.moments import rfc3339
+from meshd.base.json_values import JsonObject
+from meshd.base.moments import age, rfc3339
 from meshd.cli.arguments import BoundsOption, Output, OutputOption
 from meshd.cli.daemon import Target
-from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show, tell, yes_no
 from meshd.model import bounds
 from meshd.wire.nodes import MemberState
@@ -43,7 +43,7 @@ def list_(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
         _show(rows, members, time.time())
 
 
-def _row(member: MemberState, status: wire.NodeStatus | None) -> dict[str, Any]:
+def _row(member: MemberState, status: wire.NodeStatus | None) -> JsonObject:
     """Return a node in the form that scripts get."""
     return {
         "name": member.name,
@@ -55,7 +55,7 @@ def _row(member: MemberState, status: wire.NodeStatus | None) -> dict[str, Any]:
     }
 
 
-def _show(rows: list[dict[str, Any]], members: tuple[MemberState, ...], now: float) -> None:
+def _show(rows: list[JsonObject], members: tuple[MemberState, ...], now: float) -> None:
     show(
         Table(
             ("NAME", "NAMESPACES", "CONNECTED", "WORKLOADS", "JOINED", "CERTIFICATE EXPIRES IN"),
@@ -63,7 +63,7 @@ def _show(rows: list[dict[str, Any]], members: tuple[MemberState, ...], now: flo
                 (
                     one.name,
                     bounds.show(one.bounds),
-                    yes_no(row["connected"]),
+                    yes_no(bool(row["connected"])),
                     str(row["workloads"]),
                     age(now - one.joined),
                     age(one.expires - now) if now < one.expires else "ended",

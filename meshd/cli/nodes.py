@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshd import wire
-from meshd.cli.objects import age
+from meshd.base.moments import age
 from meshd.cli.output import Table, yes_no
 
 

@@ -2,95 +2,80 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
+from meshd.api.object_fields import kind_of, labels_of, name_of, namespace_of
+from meshd.base.json_values import Json, JsonObject, list_at, list_in, mapping_in, text_at, value_at
+from meshd.base.moments import age_of
 from meshd.cli.output import Table
 
-_Cell = Callable[[dict[str, Any]], str]
+_Cell = Callable[[JsonObject], str]
 
 
 def table(
-    found: Sequence[dict[str, Any]], *, prefix: str = "", wide: bool, with_namespace: bool
+    found: Sequence[JsonObject], *, prefix: str = "", wide: bool, with_namespace: bool
 ) -> Table:
     """Return a table of objects of one kind."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = time.time()
     columns: list[tuple[str, _Cell]] = [
-        ("NAME", lambda one: prefix + one["metadata"]["name"]),
-        *_COLUMNS.get(found[0]["kind"], ()),
-        ("AGE", lambda one: age_of(one["metadata"].get("creationTimestamp", ""), now)),
+        ("NAME", lambda one: prefix + name_of(one)),
+        *_COLUMNS.get(kind_of(found[0]), ()),
+        ("AGE", lambda one: age_of(text_at(one, "metadata", "creationTimestamp"), now)),
     ]
-    if with_namespace and any(one["metadata"].get("namespace") for one in found):
-        columns.insert(0, ("NAMESPACE", lambda one: one["metadata"].get("namespace", "")))
+    if with_namespace and any(map(namespace_of, found)):
+        columns.insert(0, ("NAMESPACE", namespace_of))
     if wide:
-        columns.append(("LABELS", lambda one: _pairs(one["metadata"].get("labels", {}))))
+        columns.append(("LABELS", lambda one: _pairs(labels_of(one))))
     return Table(
         tuple(name for name, _ in columns),
         tuple(tuple(cell(one) for _, cell in columns) for one in found),
     )
 
 
-def age_of(created: str, now: datetime.datetime) -> str:
-    """Return the age of an RFC 3339 time; empty if the text is not one."""
-    try:
-        return age((now - datetime.datetime.fromisoformat(created)).total_seconds())
-    except (ValueError, TypeError):
-        return ""
-
-
-def age(seconds: float) -> str:
-    """Format a duration as ``5m``, ``3h``, ``12d``: in the largest unit that fits at least once."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{max(0, int(seconds))}s"
-
-
-def _spec(one: dict[str, Any], key: str) -> Any:
-    value = one.get("spec", {}).get(key)
-    return "" if value is None else value
+def _spec(one: JsonObject, key: str) -> Json:
+    return value_at(one, "spec", key)
 
 
 def _list(key: str) -> _Cell:
-    return lambda one: ",".join(str(part) for part in _spec(one, key))
+    return lambda one: ",".join(str(part) for part in list_in(_spec(one, key)))
 
 
 def _text(key: str, otherwise: str = "") -> _Cell:
     return lambda one: str(_spec(one, key) or otherwise)
 
 
-def _pairs(values: dict[str, Any]) -> str:
+def _pairs(values: Mapping[str, Json]) -> str:
     return ",".join(f"{key}={value}" for key, value in values.items())
 
 
-def _service_ports(one: dict[str, Any]) -> str:
-    ports: list[dict[str, Any]] = _spec(one, "ports") or []
+def _service_ports(one: JsonObject) -> str:
+    ports = map(mapping_in, list_in(_spec(one, "ports")))
     return ",".join(f"{port['port']}/{port.get('protocol', 'TCP')}" for port in ports)
 
 
-def _external_addresses(one: dict[str, Any]) -> str:
+def _external_addresses(one: JsonObject) -> str:
     """Return ``ADDRESS:PORT`` at which a LoadBalancer is reached from outside the mesh."""
     if _spec(one, "type") == "ExternalName":
         return str(_spec(one, "externalName"))
-    balancer: dict[str, Any] = one.get("status", {}).get("loadBalancer", {})
     reached = [
-        f"{ingress['ip']}:{port['port']}"
-        for ingress in balancer.get("ingress", ())
-        for port in ingress["ports"]
+        f"{text_at(ingress, 'ip')}:{value_at(port, 'port')}"
+        for ingress in list_at(one, "status", "loadBalancer", "ingress")
+        for port in list_at(ingress, "ports")
     ]
     is_awaited = _spec(one, "type") == "LoadBalancer" and not reached
     return "<pending>" if is_awaited else ",".join(reached)
 
 
-def _mtls(one: dict[str, Any]) -> str:
-    return (_spec(one, "mtls") or {}).get("mode", "UNSET")
+def _mtls(one: JsonObject) -> str:
+    return text_at(one, "spec", "mtls", "mode") or "UNSET"
 
 
 _COLUMNS: Final[dict[str, tuple[tuple[str, _Cell], ...]]] = {
     "VirtualService": (("GATEWAYS", _list("gateways")), ("HOSTS", _list("hosts"))),
     "DestinationRule": (("HOST", _text("host")),),
-    "Gateway": (("SELECTOR", lambda one: _pairs(_spec(one, "selector") or {})),),
+    "Gateway": (("SELECTOR", lambda one: _pairs(mapping_in(_spec(one, "selector")))),),
     "ServiceEntry": (
         ("HOSTS", _list("hosts")),
         ("LOCATION", _text("location", "MESH_EXTERNAL")),

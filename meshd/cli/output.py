@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import yaml
@@ -27,7 +27,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def emit(value: Any, output: Output) -> None:
+def emit(value: object, output: Output) -> None:
     """Print a value for scripts; a list becomes one YAML document for each part."""
     builtins = msgspec.to_builtins(value)
     if output is Output.JSON:

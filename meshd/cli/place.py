@@ -69,19 +69,26 @@ class Place:
         InvalidInputError."""
         return inside.cookie_of(Path(self.netns)) if self.netns else 0
 
-    def check(self) -> None:
-        """Raises InvalidInputError or NotReadyError when there is no such thing on this host."""
+    def check(self) -> str:
+        """Return the present run of a unit; nothing for other places.
+
+        Raises InvalidInputError or NotReadyError when there is no such thing on this host.
+        """
         if self.netns:
             os.close(inside.open_namespace(Path(self.netns)))
-        if self.unit and (problem := unfit(Systemd().look(self.unit))):
-            raise InvalidInputError(f"{self.unit} {problem}")
+        if self.unit:
+            unit = Systemd().look(self.unit)
+            if problem := unfit(unit):
+                raise InvalidInputError(f"{self.unit} {problem}")
+            return unit.run
         if self.cgroup and not cgroups.identify(self.cgroup):
             raise InvalidInputError(
                 f"there is no cgroup {self.cgroup} below {cgroups.root()}: start its "
                 "processes first"
             )
+        return ""
 
-    def holds(self, row: wire.WorkloadStatus) -> bool:
+    def holds(self, row: wire.WorkloadStatus | wire.EnrollmentStatus) -> bool:
         """Return whether the place is that of the workload."""
         if self.netns:
             return row.netns == self.netns

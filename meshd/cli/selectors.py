@@ -8,9 +8,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import typer
+
+from meshd.api.object_fields import labels_of
+from meshd.base.json_values import JsonObject
 
 _SET: Final = re.compile(r"(?P<key>[^\s,=!()]+)\s+(?P<verb>in|notin)\s*\((?P<values>[^()]*)\)")
 _EQUAL: Final = re.compile(r"(?P<key>[^\s,=!()]+)\s*(?P<verb>==|=|!=)\s*(?P<values>[^\s,=!()]*)")
@@ -59,6 +62,6 @@ def _requirement(match: re.Match[str]) -> Requirement:
     return Requirement(match["key"], named, wanted=verb in {"in", "=", "=="})
 
 
-def is_selected(found: Mapping[str, Any], requirements: tuple[Requirement, ...]) -> bool:
-    labels: Mapping[str, str] = found["metadata"].get("labels") or {}
+def is_selected(found: JsonObject, requirements: tuple[Requirement, ...]) -> bool:
+    labels = labels_of(found)
     return all(requirement.holds(labels) for requirement in requirements)

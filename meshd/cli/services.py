@@ -1,4 +1,4 @@
-"""The state of units that are workloads, from systemd: the daemon knows only their slices."""
+"""Adds the state of units that are workloads, from systemd: the daemon knows only their slices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from meshd.workloads.strays import Process, remark, running, strays
 
 
 def states(rows: Sequence[wire.WorkloadStatus]) -> dict[str, Unit]:
-    """Return units by name; nothing if there is no systemd."""
+    """Return units by name; an empty mapping if there is no systemd."""
     names = sorted({row.unit for row in rows if row.unit})
     if not names:
         return {}
@@ -28,7 +28,7 @@ def states(rows: Sequence[wire.WorkloadStatus]) -> dict[str, Unit]:
 def with_bypasses(
     rows: Sequence[wire.WorkloadStatus], found: Mapping[str, Unit]
 ) -> list[wire.WorkloadStatus]:
-    """Add problems of services that run outside their slice, which may itself be captured. Pure."""
+    """Add problems of services that run outside their slice, even if it is captured. Pure."""
     return [
         msgspec.structs.replace(row, proven=False, problem=row.problem or outside(row.unit))
         if (unit := found.get(row.unit)) and unit.is_outside
@@ -72,7 +72,7 @@ def with_gaps(
 
 
 def _gap(unit: Unit) -> str:
-    """Return what is not held before it is captured; empty if all is held."""
+    """Return what of a unit is not held before it is captured; empty if all is held."""
     systemd = Systemd()
     prepared, again = systemd.preparation_of(unit.asked), f"run: meshctl enroll {unit.asked}"
     if not prepared.is_held:
@@ -87,8 +87,10 @@ def _gap(unit: Unit) -> str:
 def with_rests(
     rows: Sequence[wire.WorkloadStatus], found: Mapping[str, Unit]
 ) -> list[wire.WorkloadStatus]:
-    """Add problems of services that have ended and answer nobody, which is not the mesh's fault.
-    Pure."""
+    """Add problems of services that have ended, and so answer no requests.
+
+    This is not a fault of the mesh. Pure.
+    """
     return [
         msgspec.structs.replace(row, problem=f"{row.unit} does not run: {unit.state}")
         if (unit := found.get(row.unit)) and not (unit.active or row.problem)
@@ -102,7 +104,7 @@ def remarks(
     unit: Unit,
     processes: Callable[[], Mapping[int, Process]] = running,
 ) -> tuple[str, ...]:
-    """Return a line for each thing to know when the unit is enrolled."""
+    """Return a line for each remark to print when the unit is enrolled."""
     lines: list[str] = []
     if unit.is_outside:
         lines.append(outside(unit.asked))

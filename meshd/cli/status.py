@@ -9,10 +9,10 @@ from typing import Final
 import typer
 
 from meshd import wire
+from meshd.base.moments import age
 from meshd.cli import nodes, services
 from meshd.cli.arguments import Output, OutputOption
 from meshd.cli.daemon import Target
-from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show, tell, warn, yes_no
 
 _RUNNING: Final = "running"
@@ -61,6 +61,7 @@ def status(
         *(line for proxy in answer.proxies if (line := proxy_trouble(proxy))),
         *(line for role in answer.roles if (line := role_trouble(role))),
         *nodes.troubles(answer, time.time()),
+        *(enrollment_trouble(one) for one in answer.enrollments),
         *answer.problems,
     ]
     if problems:
@@ -85,6 +86,12 @@ def trouble(row: wire.WorkloadStatus) -> str:
     what = f"not {', not '.join(lacks)}" if lacks else "has a problem"
     reason = f": {row.problem}" if row.problem else ""
     return f"workload {row.namespace}/{row.workload}: {what}{reason}"
+
+
+def enrollment_trouble(one: wire.EnrollmentStatus) -> str:
+    doing = f" ({one.doing})" if one.doing else ""
+    reason = f": {one.problem}" if one.problem else ""
+    return f"{one.what} is not finished{doing}{reason}"
 
 
 def proxy_trouble(proxy: wire.ProxyStatus) -> str:
@@ -114,6 +121,9 @@ def _show(rows: list[wire.WorkloadStatus], answer: wire.Statuses, wide: bool) ->
     if answer.proxies:
         print()
         show(proxy_table(answer.proxies))
+    if answer.capacity:
+        print()
+        print(f"capacity: {answer.capacity}")
     for table in nodes.tables(answer, time.time()):
         print()
         show(table)

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -210,7 +210,7 @@ def _print(pods: tuple[PodState, ...], output: Output) -> None:
         )
 
 
-def _row(pod: PodState) -> dict[str, Any]:
+def _row(pod: PodState) -> dict[str, object]:
     """Return a pod in the form that scripts get."""
     plan = pod.plan
     return {

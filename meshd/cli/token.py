@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from meshd import wire
 from meshd.api.base import Duration
-from meshd.base.moments import rfc3339
+from meshd.base.json_values import JsonObject
+from meshd.base.moments import age, rfc3339
 from meshd.cli.arguments import BoundsOption, Output, OutputOption, duration_option
 from meshd.cli.daemon import Target
-from meshd.cli.objects import age
 from meshd.cli.output import Table, emit, is_for_scripts, show, tell
 from meshd.model import bounds
 from meshd.settings import Paths, load
@@ -98,7 +98,7 @@ def delete(context: typer.Context, id_: Annotated[str, typer.Argument(metavar="I
     tell(f"token {id_} deleted")
 
 
-def _row(state: TokenState) -> dict[str, Any]:
+def _row(state: TokenState) -> JsonObject:
     """Return a token in the form that scripts get."""
     return {
         "id": state.id,

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -14,6 +14,7 @@ import typer
 from meshd import wire
 from meshd.api.base import Duration
 from meshd.base.errors import SystemRefusedError
+from meshd.base.json_values import JsonObject
 from meshd.capture.pods.namespaces import Pins
 from meshd.cli.arguments import Output, OutputOption, parse_duration
 from meshd.cli.daemon import Target
@@ -117,9 +118,9 @@ def _print(rows: list[Usage], output: Output) -> None:
         print("no workloads are registered")
 
 
-def _for_scripts(row: Usage) -> dict[str, Any]:
+def _for_scripts(row: Usage) -> JsonObject:
     """Return numbers rounded to the digits that mean something."""
-    value: dict[str, Any] = msgspec.to_builtins(row)
+    value: JsonObject = msgspec.to_builtins(row)
     return {key: round(part, 3) if isinstance(part, float) else part for key, part in value.items()}
 
 

@@ -12,35 +12,62 @@ from collections.abc import Mapping
 
 import msgspec
 
-from meshd.compile.gateway.ports import opened_ports, place_of
+from meshd.api.gateway.types import Gateway
+from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.compile.gateway.ports import opened_ports, place_of, selecting
 from meshd.compile.policy.peer_authentication import Mode, is_disabled_somewhere, peer_policy
-from meshd.model.service import MUTUAL_TLS, TLS_MODE, Endpoint
+from meshd.model.service import MUTUAL_TLS, TLS_MODE, Endpoint, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
 
 def as_accepted(snapshot: Snapshot) -> Snapshot:
     """Return the snapshot with plaintext for endpoints that do not accept mutual TLS."""
-    refusals = _Refusals(
-        snapshot, opened_ports(snapshot), is_disabled_somewhere(snapshot.peer_authentications)
-    )
-    if not refusals.opened and not refusals.disabled:
-        return snapshot
-    services = {
-        host: msgspec.structs.replace(service, endpoints=tuple(map(refusals.apply, places)))
-        if any(map(refusals.hold, places := service.endpoints))
-        else service
-        for host, service in snapshot.services.items()
-    }
-    return msgspec.structs.replace(snapshot, services=services)
+    return Acceptance.of(snapshot).applied(snapshot)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Refusals:
-    snapshot: Snapshot
+class Acceptance:
+    """The facts that decide whether endpoints accept mutual TLS."""
+
+    policies: tuple[PeerAuthentication, ...]
+    root_namespace: str
+    gateways: tuple[Gateway, ...]
     opened: Mapping[str, frozenset[int]]
     """Ports of gateways, by place."""
     disabled: bool
     """Some policy disables mutual TLS for somebody."""
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Acceptance:
+        policies = snapshot.peer_authentications
+        return cls(
+            policies,
+            snapshot.options.root_namespace,
+            snapshot.gateways,
+            opened_ports(snapshot),
+            is_disabled_somewhere(policies),
+        )
+
+    def applied(self, snapshot: Snapshot) -> Snapshot:
+        """Return the snapshot with plaintext for endpoints that do not accept mutual TLS."""
+        if not self.opened and not self.disabled:
+            return snapshot
+        services = {host: self.accepted(service) for host, service in snapshot.services.items()}
+        return msgspec.structs.replace(snapshot, services=services)
+
+    def accepted(self, service: ServiceRecord) -> ServiceRecord:
+        """Return a service with plaintext for endpoints that do not accept mutual TLS."""
+        places = service.endpoints
+        if not any(map(self.hold, places)):
+            return service
+        return msgspec.structs.replace(service, endpoints=tuple(map(self.apply, places)))
+
+    def depends_on(self, service: ServiceRecord) -> bool:
+        """Return whether ports of gateways may depend on the endpoints of a service."""
+        return bool(self.gateways) and any(
+            not place.workload or selecting(self.gateways, place.labels)
+            for place in service.endpoints
+        )
 
     def apply(self, endpoint: Endpoint) -> Endpoint:
         return (
@@ -59,6 +86,5 @@ class _Refusals:
         return opened and endpoint.labels.get(TLS_MODE) != MUTUAL_TLS
 
     def _is_disabled(self, endpoint: Endpoint) -> bool:
-        root = self.snapshot.options.root_namespace
-        policy = peer_policy(self.snapshot.peer_authentications, endpoint, root)
+        policy = peer_policy(self.policies, endpoint, self.root_namespace)
         return policy.mode_of(endpoint.port) is Mode.DISABLE

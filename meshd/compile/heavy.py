@@ -1,97 +1,173 @@
-"""Objects of a snapshot that would make more of proxies' configuration than is taken. Pure."""
+"""Replaces objects whose configuration for the proxies would be too large. Pure."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from meshd.api.gateway.types import MESH, gateway_name
-from meshd.api.protocol import Protocol
+import msgspec
+
+from meshd.api.base import Object
+from meshd.api.gateway.types import Server
+from meshd.api.hosts import HostIndex, resolve
 from meshd.api.traffic import DestinationRule
-from meshd.api.virtual_service.types import HTTPRoute, VirtualService
-from meshd.compile.hosts import covers, resolve
+from meshd.api.virtual_service.types import VirtualService
+from meshd.model.bounded import BoundedRoutes, BoundedRule
+from meshd.model.closed_routes import ClosedRoutes
+from meshd.model.excess import NOTHING, Excess
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
-from meshd.model.weight import gateway_entrances, too_many_routes, too_many_subsets
+from meshd.model.weight import Weighed, weigh
 
 Heavy = VirtualService | DestinationRule
-"""What may make too much."""
+"""The kinds of objects whose configuration can be too large."""
+
+
+class _Looked(msgspec.Struct, frozen=True):
+    """An object that was weighed."""
+
+    found: Heavy
+    excess: Excess
+    instead: Heavy
+    """Its replacement; the object itself if it needs none."""
 
 
 class Weighing:
-    """Weighs again only what has changed in more than its endpoints."""
+    """Weighs the objects of snapshots; weighs again only those that may have changed in weight.
+
+    A change of endpoints alone changes no weight.
+    """
 
     def __init__(self) -> None:
-        self._inputs: tuple[object, ...] = ()
-        self._found: tuple[tuple[Heavy, str], ...] = ()
+        self._surroundings: tuple[object, ...] = ()
+        self._weighed: dict[int, _Looked] = {}
+        """Each object in these surroundings, by its id."""
+        self.problems: tuple[str, ...] = ()
+        """The objects of which something is left out, each with the reason."""
 
-    def too_heavy(self, snapshot: Snapshot) -> tuple[tuple[Heavy, str], ...]:
-        """Return each object that does, with the reason."""
+    def lighten(self, snapshot: Snapshot) -> Snapshot:
+        """Return the snapshot with replacements for objects that are too large.
+
+        A VirtualService loses its routes, and its hosts are closed; a DestinationRule loses its
+        subsets and keeps its other settings. Where services, Gateways or delegates of other
+        namespaces make too much, an object loses only its parts that are for these.
+        """
         mesh = _Mesh(snapshot)
-        lists = (snapshot.virtual_services, snapshot.destination_rules, snapshot.gateways)
-        inputs = (*lists, mesh.all_ports)
-        if inputs != self._inputs:
-            self._inputs, self._found = inputs, tuple(_too_heavy(snapshot, mesh))
-        return self._found
+        surroundings = mesh.surroundings
+        known = self._weighed if surroundings == self._surroundings else {}
+        self._surroundings, self._weighed = surroundings, _weighed(snapshot, mesh, known)
+        heavy = [one for one in self._weighed.values() if one.excess is not NOTHING]
+        self.problems = tuple(line for one in heavy for line in _said(one))
+        if not heavy:
+            return snapshot
+        return msgspec.structs.replace(
+            snapshot,
+            virtual_services=tuple(self._in_place_of(snapshot.virtual_services)),
+            destination_rules=tuple(self._in_place_of(snapshot.destination_rules)),
+        )
+
+    def _in_place_of(self, objects: Iterable[Heavy]) -> Iterator[Heavy]:
+        for one in objects:
+            looked = self._weighed.get(id(one))
+            yield looked.instead if looked else one
 
 
-def _too_heavy(snapshot: Snapshot, mesh: _Mesh) -> Iterator[tuple[Heavy, str]]:
-    for rule in snapshot.destination_rules:
-        if rule.spec.subsets:
-            host = mesh.full(rule.spec.host, rule.metadata.namespace)
-            if why := too_many_subsets(rule, mesh.ports(host)):
-                yield rule, why
-    for found in snapshot.virtual_services:
-        if found.spec.hosts and (why := mesh.too_many_routes(found)):
-            yield found, why
+def _instead(found: Heavy, excess: Excess) -> Heavy:
+    if excess is NOTHING:
+        return found
+    if isinstance(found, VirtualService):
+        return ClosedRoutes.of(found) if excess.why else BoundedRoutes.of(found, excess)
+    if not excess.why:
+        return BoundedRule.of(found, excess)
+    return msgspec.structs.replace(found, spec=msgspec.structs.replace(found.spec, subsets=()))
+
+
+def _said(looked: _Looked) -> Iterator[str]:
+    key, excess = looked.found.key, looked.excess
+    if not excess.why:
+        yield from (f"{key}: {line}" for line in excess.lines())
+    elif isinstance(looked.found, DestinationRule):
+        what = "its subsets are left out, so requests to them are answered 503"
+        yield f"{key}: {what}: {excess.why}"
+    else:
+        yield f"{key} is closed, so its hosts are not reached: {excess.why}"
+
+
+def _weighed(snapshot: Snapshot, mesh: _Mesh, known: Mapping[int, _Looked]) -> dict[int, _Looked]:
+    """Return all objects, weighed; those that ``known`` contains are not weighed again."""
+    routed = (found for found in snapshot.virtual_services if not found.is_delegate)
+    return {
+        id(found): known.get(id(found)) or _look(found, mesh)
+        for found in (*snapshot.destination_rules, *routed)
+    }
+
+
+def _look(found: Heavy, mesh: _Mesh) -> _Looked:
+    excess = weigh(found, mesh)
+    return _Looked(found, excess, _instead(found, excess))
 
 
 class _Mesh:
+    """The parts of a snapshot on which the weights of its objects depend."""
+
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self.all_ports: dict[str, int] = defaultdict(int)
-        """How many ports each host has."""
-        for record in snapshot.services.values():
-            self.all_ports[record.host] = max(self.all_ports[record.host], _ports(record))
-        self._servers = {
-            f"{found.metadata.namespace}/{found.metadata.name}": found.spec.servers
-            for found in snapshot.gateways
+        self._services = _Services(snapshot.services.values())
+        self._gateways = {
+            (found.metadata.namespace, found.metadata.name): found for found in snapshot.gateways
         }
-        self._delegates: Mapping[tuple[str, str], VirtualService] = {
+        self._delegates = {
             (found.metadata.namespace, found.metadata.name): found
             for found in snapshot.virtual_services
             if found.is_delegate
         }
 
-    def full(self, host: str, namespace: str) -> str:
-        return resolve(host, namespace, self._snapshot.options.domain, self._snapshot.services)
-
-    def ports(self, host: str) -> int:
-        """Ports of all services that a host or a wildcard stands for."""
-        if not host.startswith("*"):
-            return self.all_ports.get(host, 0)
-        return sum(ports for known, ports in self.all_ports.items() if covers(host, known))
-
-    def too_many_routes(self, found: VirtualService) -> str:
-        namespace = found.metadata.namespace
-        names = found.spec.gateways or (MESH,)
-        entrances = sum(
-            gateway_entrances(
-                self._servers.get(gateway_name(name, namespace), ()), found.spec.hosts
-            )
-            for name in names
-            if name != MESH
+    @property
+    def surroundings(self) -> tuple[object, ...]:
+        """Return all but the object itself on which its weight depends."""
+        return (
+            self._services.counted,
+            self._gateways,
+            self._delegates,
+            self._snapshot.options.domain,
         )
-        if MESH in names:
-            full = (self.full(host, namespace) for host in found.spec.hosts)
-            entrances += sum(self.ports(host) or 1 for host in full)
 
-        def delegate(route: HTTPRoute) -> VirtualService | None:
-            named = route.delegate
-            return named and self._delegates.get((named.namespace or namespace, named.name))
+    def full(self, host: str, owner: Object) -> str:
+        domain = self._snapshot.options.domain
+        return resolve(host, owner.metadata.namespace, domain, self._snapshot.services)
 
-        return too_many_routes(found, entrances, delegate)
+    def services(self, host: str) -> Iterable[Weighed]:
+        return self._services.of(host)
+
+    def servers(self, namespace: str, name: str) -> Sequence[Server]:
+        found = self._gateways.get((namespace, name))
+        return found.spec.servers if found else ()
+
+    def delegate(self, namespace: str, name: str) -> VirtualService | None:
+        return self._delegates.get((namespace, name))
 
 
-def _ports(record: ServiceRecord) -> int:
-    return sum(port.protocol is not Protocol.UDP for port in record.ports)
+class _Services:
+    """Services by host, of all namespaces, whomever they are shown to."""
+
+    def __init__(self, records: Iterable[ServiceRecord]) -> None:
+        self.counted = tuple(
+            (record.namespace, record.host, record.routed_ports) for record in records
+        )
+        """All that decides how much the services weigh."""
+        self._by_host: dict[str, list[Weighed]] | None = None
+        self._hosts = HostIndex(())
+
+    def of(self, host: str) -> Iterator[Weighed]:
+        by_host = self._indexed()
+        for one in self._hosts.covered(host) if host.startswith("*") else (host,):
+            yield from by_host.get(one, ())
+
+    def _indexed(self) -> Mapping[str, Sequence[Weighed]]:
+        """Return the services by host, for which there is no need while no weight is asked for."""
+        if self._by_host is None:
+            found: dict[str, list[Weighed]] = defaultdict(list)
+            for one in self.counted:
+                found[one[1]].append(Weighed(*one))
+            self._by_host, self._hosts = found, HostIndex(found)
+        return self._by_host

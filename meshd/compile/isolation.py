@@ -1,25 +1,32 @@
-"""A compiler that goes on without the objects that it cannot compile, and names them.
+"""Compiles without the objects that cannot be compiled, and names them.
 
-Validation refuses what cannot be compiled; this is for what it has missed, so that one object
-costs itself and never the node. What is left out never opens anything: authentication policies are
-not left out (the caller keeps the configuration before), and a DestinationRule takes the services
-of its own namespace that it is about with it (in the root namespace, of all), because without its
-TLS settings they would be spoken to in plaintext.
+Validation refuses what cannot be compiled. This module is for objects that validation has missed:
+such an object affects only itself and never the rest of the node. Leaving an object out never opens
+anything:
+
+- Authentication policies are not left out: the caller keeps the previous configuration.
+- A service, a VirtualService or a DestinationRule is replaced by a closed one, whose hosts are
+  refused; otherwise they would be reached in plaintext, or without their egress gateway.
+- Without a workload or a Gateway, there are no listeners for it.
+- Without a secret, handshakes fail.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
-from meshd.api.traffic import DestinationRule, Gateway, VirtualService
+from meshd.api.traffic import DestinationRule, VirtualService
 from meshd.base.errors import InvalidInputError
-from meshd.compile.compiler import Compiled
+from meshd.compile.control_characters import ControlCharacters
 from meshd.compile.heavy import Weighing
-from meshd.compile.hosts import covers, resolve
-from meshd.model.pool import Pool
+from meshd.compile.readiness import is_the_same
+from meshd.model.closed_routes import ClosedRoutes
+from meshd.model.closed_rule import ClosedRule
+from meshd.model.closed_services import closed_record
+from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
 
 FAULTS: Final = (
@@ -31,20 +38,18 @@ FAULTS: Final = (
     TypeError,
     ValueError,
 )
-"""What protobuf and our own code raise for a value that no message can hold."""
+"""The exceptions that protobuf and meshd raise for a value that no message can hold."""
 _MOST: Final = 32
-"""Objects left out at once, above which the fault is not in the objects."""
-_FIELDS: Final = {
-    DestinationRule: "destination_rules",
-    Gateway: "gateways",
-    VirtualService: "virtual_services",
-}
-_LISTS: Final = tuple(_FIELDS.values())
+"""Objects that are left out at most; with more, the fault is not in the objects."""
+_LISTS: Final = ("destination_rules", "gateways", "virtual_services")
 _TABLES: Final = ("workloads", "services", "secrets")
 
 
-class Compiles(Protocol):
-    def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Mapping[Pool, Compiled]: ...
+_Result_co = TypeVar("_Result_co", covariant=True)
+
+
+class Compiles(Protocol[_Result_co]):
+    def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> _Result_co: ...
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -52,62 +57,78 @@ class Part(msgspec.Struct, frozen=True):
 
     field: str
     key: str
-    """Within the field; what people call it."""
+    """The key within the field, as people know the object."""
     value: object
-
-    @classmethod
-    def of(cls, value: VirtualService | DestinationRule) -> Part:
-        """Return the part for an object that is in one of the lists."""
-        return cls(_FIELDS[type(value)], str(value.key), value)
 
     def __str__(self) -> str:
         kind = getattr(self.value, "KIND", "")
         return self.key if kind else f"{self.field.removesuffix('s')} {self.key}"
 
 
-class Isolating:
-    """``fresh`` gives a compiler that remembers nothing, for trials."""
+class Isolating(Generic[_Result_co]):
+    """A compiler that leaves objects out.
 
-    def __init__(self, compiler: Compiles, fresh: Callable[[], Compiles]) -> None:
+    ``fresh`` returns a compiler without memory, for trials.
+    """
+
+    def __init__(
+        self, compiler: Compiles[_Result_co], fresh: Callable[[], Compiles[_Result_co]]
+    ) -> None:
         self._compiler = compiler
         self._fresh = fresh
         self._left_out: list[tuple[Part, str]] = []
         self._weighing = Weighing()
-        self._too_heavy: list[tuple[Part, str]] = []
+        self.compiled: Snapshot | None = None
+        """The snapshot that was compiled last, without what was left out; None: there was none."""
+        self._control_characters = ControlCharacters()
 
     @property
     def problems(self) -> tuple[str, ...]:
-        return tuple(
+        closed = " (until then its hosts are not reached)"
+        left_out = (
             f"{part} is left out, because it cannot be compiled: {why}; correct or delete it"
-            for part, why in (*self._too_heavy, *self._left_out)
-        )
-
-    def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Mapping[Pool, Compiled]:
-        """Raises InvalidInputError when it cannot be told which object is at fault."""
-        uids = tuple(serving)
-        there = {(part.field, part.key): part.value for part in parts(snapshot)}
-        self._left_out = [
-            (part, why)
+            + (closed if _stands_for(part) else "")
             for part, why in self._left_out
-            if there.get((part.field, part.key)) == part.value
-        ]
-        self._too_heavy = [
-            (Part.of(value), why) for value, why in self._weighing.too_heavy(snapshot)
-        ]
-        snapshot = without(snapshot, [part for part, _ in self._too_heavy])
+        )
+        return (*self._control_characters.problems, *self._weighing.problems, *left_out)
+
+    def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> _Result_co:
+        """Return the compiler's result, without the objects that cannot be compiled.
+
+        Raises InvalidInputError if it cannot be told which object is at fault.
+        """
+        uids = tuple(serving)
+        self._left_out = list(self._still_left_out(snapshot))
+        snapshot = self._weighing.lighten(self._control_characters.close(snapshot))
         while True:
             left = without(snapshot, [part for part, _ in self._left_out])
             try:
-                return self._compiler.compile(left, uids)
+                compiled = self._compiler.compile(left, uids)
             except FAULTS as error:
                 self._left_out.append((self._culprit(left, uids, error), _said(error)))
+            else:
+                self.compiled = left
+                return compiled
+
+    def _still_left_out(self, snapshot: Snapshot) -> Iterator[tuple[Part, str]]:
+        """Yield the parts that have not changed since they were left out.
+
+        Changes of readiness, which are frequent, do not count: readiness is no reason to leave a
+        part out.
+        """
+        if not self._left_out:
+            return
+        there = {(part.field, part.key): part.value for part in parts(snapshot)}
+        for part, why in self._left_out:
+            if is_the_same(part.value, there.get((part.field, part.key))):
+                yield part, why
 
     def _culprit(self, snapshot: Snapshot, serving: Sequence[str], error: Exception) -> Part:
         listed = list(parts(snapshot))
         bare = without(snapshot, listed)
 
         def fails(count: int) -> bool:
-            """With the first ``count`` objects only."""
+            """Return whether the first ``count`` objects alone cannot be compiled."""
             try:
                 self._fresh().compile(without(snapshot, listed[count:]), serving)
             except FAULTS:
@@ -126,7 +147,7 @@ class Isolating:
         return listed[high - 1]
 
 
-def _fails(compiler: Compiles, snapshot: Snapshot) -> bool:
+def _fails(compiler: Compiles[object], snapshot: Snapshot) -> bool:
     try:
         compiler.compile(snapshot, ())
     except FAULTS:
@@ -139,7 +160,7 @@ def _said(error: Exception) -> str:
 
 
 def parts(snapshot: Snapshot) -> Iterator[Part]:
-    """The objects that may be left out, those that others need first."""
+    """Yield the objects that may be left out; those that other objects need come first."""
     for field in _TABLES:
         for key, value in sorted(getattr(snapshot, field).items()):
             yield Part(field, key, value)
@@ -149,49 +170,41 @@ def parts(snapshot: Snapshot) -> Iterator[Part]:
 
 
 def without(snapshot: Snapshot, left_out: Iterable[Part]) -> Snapshot:
-    gone = {(part.field, part.key) for part in left_out}
-    if not gone:
+    """Return the snapshot without parts; closed objects replace those that have hosts."""
+    return _replaced(snapshot, {(part.field, part.key): _stands_for(part) for part in left_out})
+
+
+def _stands_for(part: Part) -> tuple[object, ...]:
+    """Return the replacement of a part that is left out; empty: there is none."""
+    match part.value:
+        case DestinationRule():
+            return (ClosedRule.of(part.value),)
+        case VirtualService():
+            return (ClosedRoutes.of(part.value),)
+        case ServiceRecord():
+            return (closed_record(part.value),)
+        case _:
+            return ()
+
+
+def _replaced(
+    snapshot: Snapshot, instead: Mapping[tuple[str, str], tuple[object, ...]]
+) -> Snapshot:
+    """Return the snapshot with replacements for some parts, by field and key."""
+    if not instead:
         return snapshot
-    gone |= {("services", host) for host in _spoken_to(snapshot, gone)}
     fields: dict[str, object] = {
         field: {
-            key: value
+            key: left
             for key, value in getattr(snapshot, field).items()
-            if (field, key) not in gone
+            for left in instead.get((field, key), (value,))
         }
         for field in _TABLES
     }
     for field in _LISTS:
         fields[field] = tuple(
-            value for value in getattr(snapshot, field) if (field, str(value.key)) not in gone
+            left
+            for value in getattr(snapshot, field)
+            for left in instead.get((field, str(value.key)), (value,))
         )
     return msgspec.structs.replace(snapshot, **fields)
-
-
-def closed(snapshot: Snapshot, rules: Iterable[tuple[str, str]]) -> Snapshot:
-    """Without the services that DestinationRules are about which are not in it: ``rules`` has
-    their namespaces and hosts."""
-    gone = {known for namespace, host in rules for known in _about(snapshot, namespace, host)}
-    if not gone:
-        return snapshot
-    services = {known: one for known, one in snapshot.services.items() if known not in gone}
-    return msgspec.structs.replace(snapshot, services=services)
-
-
-def _spoken_to(snapshot: Snapshot, gone: set[tuple[str, str]]) -> Iterator[str]:
-    """Hosts of the services that DestinationRules which are left out are about."""
-    for rule in snapshot.destination_rules:
-        if ("destination_rules", str(rule.key)) in gone:
-            yield from _about(snapshot, rule.metadata.namespace, rule.spec.host)
-
-
-def _about(snapshot: Snapshot, namespace: str, host: str) -> Iterator[str]:
-    """Yield services of the rule's own namespace only, unless that is the root namespace: nobody
-    closes what belongs to others."""
-    options = snapshot.options
-    whole = resolve(host, namespace, options.domain, snapshot.services)
-    return (
-        known
-        for known, service in snapshot.services.items()
-        if namespace in (service.namespace, options.root_namespace) and covers(whole, service.host)
-    )

@@ -1,11 +1,13 @@
-"""Remembers results by their inputs, so that a change costs only what depends on it."""
+"""Remembers results by what they were made of, so that a change costs only what depends on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar, cast
+from collections.abc import Callable, Hashable
+from typing import ParamSpec, TypeVar, cast
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
+_A = TypeVar("_A", bound=Hashable)
 
 
 class Memo:
@@ -15,23 +17,37 @@ class Memo:
         self._before: dict[object, tuple[object, object]] = {}
         self._now: dict[object, tuple[object, object]] = {}
 
-    def get(self, key: object, inputs: tuple[object, ...], make: Callable[[], _T]) -> _T:
-        """Return what ``make`` returns, or returned last time for this key if the inputs are equal.
+    def call(
+        self, name: object, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Return what the function returns, or returned last time under this name if it was given
+        equal arguments.
 
-        ``key`` is the kind of thing and its name; equal objects that are the same object compare at
-        once, so callers pass what they have kept.
+        The function is pure and looks at nothing but its arguments, so that what is compared is
+        what the result depends on. It is one of a module: one that is made for the call would never
+        be the same as last time.
         """
-        entry = self._now.get(key) or self._before.get(key)
-        if entry is None or entry[0] != inputs:
-            entry = (inputs, make())
-        self._now[key] = entry
-        return cast("_T", entry[1])  # a key is always used with one ``make``
+        given = (function, args, kwargs)
+        entry = self._now.get(name) or self._before.get(name)
+        result = entry[1] if entry is not None and entry[0] == given else function(*args, **kwargs)
+        # The newest of equal arguments are kept, so that no old snapshot stays for their sake.
+        self._now[name] = (given, result)
+        return cast("_T", result)  # the same function has returned it
 
-    def each(
-        self, key: object, inputs: tuple[object, ...], make: Callable[[], Iterator[_T]]
-    ) -> tuple[_T, ...]:
-        """Return several pieces as ``get`` returns one."""
-        return self.get(key, inputs, lambda: tuple(make()))
+    def shared(self, function: Callable[[_A], _T], of: _A) -> _T:
+        """Return what the function returns, or returned for an equal argument before, under
+        whichever name that was. What the argument consists of is hashable."""
+        key = (function, of)
+        entry = self._now.get(key)
+        if entry is None:
+            entry = self._now[key] = self._before.get(key) or ((), function(of))
+        return cast("_T", entry[1])
+
+    def aside(self) -> Memo:
+        """Return a memory of what the last round has, which itself keeps nothing of the other."""
+        made = Memo()
+        made._before = self._before
+        return made
 
     def end_round(self) -> None:
         self._before, self._now = self._now, {}

@@ -13,6 +13,8 @@ import msgspec
 from meshd.base.numbers import whole
 
 BLACK_HOLE_CLUSTER: Final = "BlackHoleCluster"
+MIRROR: Final = "mirror"
+"""Name of the internal listener for copies of requests, and of the cluster that leads there."""
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"
 
 KUBERNETES: Final = "kubernetes://"
@@ -114,3 +116,19 @@ def authority_secret(name: str) -> str:
 def missing_secret(name: str) -> str:
     """Return a name that no secret has, in place of a secret that cannot be served."""
     return f"{name}#missing"
+
+
+def listener_name(uid: str, what: str) -> str:
+    """Return the name of a workload's listener, such as ``shop.web|outbound``."""
+    return f"{uid}|{what}"
+
+
+def workload_of(name: str) -> str:
+    """Return the uid in a listener's name; empty if the listener belongs to no single workload."""
+    uid, bar, _ = name.partition("|")
+    return uid if bar else ""
+
+
+def scope_listener_name(scope: str, *, inspecting: bool = False) -> str:
+    """Return the name of an internal listener, and of the cluster that leads there."""
+    return f"outbound{'-inspected' if inspecting else ''}@{scope}"

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from meshd.api.base import exported
+from meshd.api.hosts import covers, resolve
 from meshd.api.locality import NETWORK, locality_of
 from meshd.api.traffic import (
     DestinationRule,
@@ -23,7 +24,6 @@ from meshd.api.traffic import (
     VirtualService,
 )
 from meshd.compile.counted import counts_for_itself
-from meshd.compile.hosts import covers, resolve
 from meshd.compile.upstream.nearness import compared_labels, may_prefer
 from meshd.model.service import Preference, ServiceRecord
 from meshd.model.snapshot import Snapshot
@@ -50,8 +50,9 @@ class Scope(msgspec.Struct, frozen=True, order=True):
     def name(self) -> str:
         if not self.labels and not self.locality and not self.client:
             return self.namespace
-        text = "\n".join(f"{key}={value}" for key, value in self.labels) + self.locality
-        return _digested(self.namespace, f"{text}\n{self.client}" if self.client else text)
+        labels = (f"{key}={value}" for key, value in self.labels)
+        # No part has a line break, so that no two scopes have the same text.
+        return _digested(self.namespace, "\n".join((*labels, "", self.locality, self.client)))
 
     @property
     def counted_as(self) -> str:
@@ -70,7 +71,9 @@ class Scope(msgspec.Struct, frozen=True, order=True):
 
 
 def _digested(namespace: str, text: str) -> str:
-    return f"{namespace}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    """Return a name for which nobody can find another text: otherwise clients of one scope could
+    be given another's routes."""
+    return f"{namespace}~{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def matches_of(service: VirtualService) -> Iterator[Match]:

@@ -3,37 +3,74 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
-from meshd.api.base import exported
-from meshd.api.gateway.types import MESH
+from meshd.api.base import exported, exported_to_all
+from meshd.api.gateway.types import gateway_name
+from meshd.api.hosts import resolve
 from meshd.api.protocol import Protocol
-from meshd.api.traffic import Destination, VirtualService
-from meshd.compile.hosts import covers, resolve, specificity
+from meshd.api.traffic import Destination, DestinationRule, VirtualService
+from meshd.base.sequence_difference import SequenceDifference
+from meshd.compile.memo import Memo
 from meshd.compile.names import HIDDEN, OutboundCluster
+from meshd.compile.routings import GatewayRoutings, Routing, RoutingTable
 from meshd.compile.scope import Scope
-from meshd.compile.upstream.destination_rules import AT_GATEWAY, RuleIndex, RuleSet
+from meshd.compile.upstream.destination_rules import AT_GATEWAY, NO_RULES, RuleIndex, RuleSet
+from meshd.compile.upstream.shape import outline, shape
 from meshd.compile.upstream.traffic_policy import is_different_at_gateways
+from meshd.model.closed_rule import ClosedRule
 from meshd.model.service import Resolution, ServiceRecord, seen_from
 from meshd.model.snapshot import MeshOptions, Snapshot
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Routing:
-    """A VirtualService with its hosts written out."""
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Settings:
+    """The options of a mesh, told by identity."""
 
-    hosts: tuple[str, ...]
-    service: VirtualService
-
-    @property
-    def namespace(self) -> str:
-        return self.service.metadata.namespace
+    options: MeshOptions
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """A host as clients see it, without what only its endpoints depend on.
+
+    The same where the same is seen, in whichever scope, so that it is told by identity.
+    """
+
+    host: str
+    record: ServiceRecord | None
+    """Without endpoints. None: they see no such service."""
+    is_known: bool
+    """There is such a service, for somebody."""
+    rules: RuleSet
+    of_copies: RuleSet
+    """The rules for copies of requests."""
+
+
+_Place = tuple[str, str]
+"""A service's host, and the namespace that tells it from others of this host, if there are any."""
+
+
+_Content = tuple[
+    tuple[str, ...], tuple[VirtualService, ...], tuple[DestinationRule, ...], MeshOptions
+]
+"""Names of services, VirtualServices, DestinationRules, options."""
+
+
+class _Services(NamedTuple):
+    """The services that clients see."""
+
+    by_host: Mapping[str, ServiceRecord]
+    by_port: Mapping[int, tuple[ServiceRecord, ...]]
+    shapes: tuple[ServiceRecord, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshIndex:
     """A snapshot indexed for views from many scopes. Built once for each snapshot."""
 
@@ -41,82 +78,156 @@ class MeshIndex:
     services: Mapping[str, ServiceRecord]
     routings: tuple[Routing, ...]
     rules: RuleIndex
+    shapes: Mapping[_Place, ServiceRecord]
+    """Services without what only their load assignments depend on."""
+    content: _Content
+    """What decides on the index, but for the services that clients see: names of others count."""
+    copied: frozenset[str]
+    """Hosts to which copies of requests go."""
+    known_hosts: dict[tuple[str, str, str, str], Seen] = dataclasses.field(
+        default_factory=dict[tuple[str, str, str, str], Seen], repr=False
+    )
+    """What was seen in other scopes."""
+    memo: Memo = dataclasses.field(default_factory=Memo, repr=False)
+    """Has what was seen before."""
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> MeshIndex:
+    def of(cls, snapshot: Snapshot, memo: Memo | None = None) -> MeshIndex:
+        memo = memo or Memo()
         domain = snapshot.options.domain
         routings = tuple(
-            Routing(
-                tuple(
-                    resolve(host, service.metadata.namespace, domain, snapshot.services)
-                    for host in service.spec.hosts
-                ),
-                service,
-            )
+            Routing.of(service, domain, snapshot.services, memo)
             for service in snapshot.virtual_services
         )
-        return cls(snapshot.options, snapshot.services, routings, RuleIndex.of(snapshot))
+        return cls(
+            snapshot.options,
+            snapshot.services,
+            routings,
+            RuleIndex.of(snapshot),
+            {
+                # A headless service's endpoints are what its listener matches.
+                (record.host, record.apart): record
+                if record.headless
+                else memo.call(("shape", record.host, record.apart), shape, record)
+                for record in snapshot.services.values()
+            },
+            (
+                tuple(snapshot.services),
+                snapshot.virtual_services,
+                snapshot.destination_rules,
+                snapshot.options,
+            ),
+            frozenset(host for routing in routings for host in routing.copies),
+            memo=memo,
+        )
 
-    def view(self, scope: Scope) -> View:
-        """Return the view of a scope."""
-        client = scope.namespace
-        services = seen_from(client, self.services.values())
-        by_port: dict[int, list[ServiceRecord]] = defaultdict(list)
-        for record in services.values():
-            for number in record.protocols:
-                by_port[number].append(record)
-        visible = tuple(
+    def routed(
+        self, virtual_services: tuple[VirtualService, ...], difference: SequenceDifference
+    ) -> MeshIndex:
+        """Return the index of a snapshot with others for a part of its VirtualServices."""
+        before = {routing.service.key: routing for routing in difference.of_old(self.routings)}
+        domain = self.options.domain
+        made = (
+            known
+            if (known := before.get(service.key)) is not None and known.service is service
+            else Routing.of(service, domain, self.services, self.memo)
+            for service in difference.of_new(virtual_services)
+        )
+        names, _, rules, options = self.content
+        return dataclasses.replace(
+            self,
+            routings=difference.replaced(self.routings, made),
+            content=(names, virtual_services, rules, options),
+        )
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        return self.memo.call("settings", Settings, self.options)
+
+    @property
+    def virtual_services(self) -> tuple[VirtualService, ...]:
+        """Return those in force, with delegates' routes."""
+        return self.content[1]
+
+    def visible(self, client: str) -> tuple[tuple[Routing, ...], RoutingTable]:
+        """Return the VirtualServices that a namespace sees, and those of requests of workloads."""
+        if self._is_all_exported:
+            return self.routings, self._table
+        found = tuple(
             routing
             for routing in self.routings
             if exported(routing.service.spec.export_to, routing.namespace, client)
         )
-        mesh = tuple(routing for routing in visible if _bound_to_mesh(routing.service))
+        return found, RoutingTable.of_mesh(found)
+
+    @functools.cached_property
+    def _is_all_exported(self) -> bool:
+        return all(exported_to_all(one.service.spec.export_to) for one in self.routings)
+
+    @functools.cached_property
+    def _table(self) -> RoutingTable:
+        return RoutingTable.of_mesh(self.routings)
+
+    @property
+    def is_seen_alike(self) -> bool:
+        """Return whether clients of all namespaces see the same services and VirtualServices."""
+        return self._services is not None and self._is_all_exported
+
+    def seen(self, record: ServiceRecord, rules: RuleSet, copies: RuleSet) -> Seen:
+        """Return a service as clients see it for which these rules hold."""
+        key = (record.host, record.apart, rules.variant, copies.variant)
+        found = self.known_hosts.get(key)
+        if found is None or (found.rules, found.of_copies) != (rules, copies):
+            place = key[:2]
+            shown = self.memo.call(("outline", *place), outline, record)
+            found = self.memo.call(("seen", *key), Seen, record.host, shown, True, rules, copies)
+            self.known_hosts[key] = found
+        return found
+
+    @functools.cached_property
+    def _services(self) -> _Services | None:
+        """Return the services that all clients see; None: it is not for all the same."""
+        records = self.services.values()
+        by_host = {record.host: record for record in records}
+        if len(by_host) < len(self.services):
+            return None
+        if not all(exported_to_all(record.export_to) for record in records):
+            return None
+        return self._services_of(by_host)
+
+    def _services_of(self, by_host: Mapping[str, ServiceRecord]) -> _Services:
+        by_port: dict[int, list[ServiceRecord]] = defaultdict(list)
+        for record in by_host.values():
+            for number in record.protocols:
+                by_port[number].append(record)
+        return _Services(
+            by_host,
+            {number: tuple(records) for number, records in by_port.items()},
+            tuple(self.shapes[record.host, record.apart] for record in by_host.values()),
+        )
+
+    def view(self, scope: Scope) -> View:
+        """Return the view of a scope."""
+        client = scope.namespace
+        found = self._services or self._services_of(seen_from(client, self.services.values()))
+        visible, of_mesh = self.visible(client)
         return View(
             scope=scope,
             index=self,
-            services=services,
-            by_port={number: tuple(records) for number, records in by_port.items()},
+            services=found.by_host,
+            by_port=found.by_port,
             routings=visible,
-            mesh_routings=RoutingTable.of(mesh),
+            mesh_routings=of_mesh,
+            content=(scope, self.content, found.shapes),
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RoutingTable:
-    """VirtualServices by host, oldest first."""
-
-    exact: Mapping[str, tuple[Routing, ...]]
-    wildcards: tuple[tuple[str, Routing], ...]
-    """Most specific first."""
-
-    @classmethod
-    def of(cls, routings: tuple[Routing, ...]) -> RoutingTable:
-        exact: dict[str, list[Routing]] = defaultdict(list)
-        wildcards: list[tuple[str, Routing]] = []
-        for routing in routings:
-            for host in dict.fromkeys(routing.hosts):
-                if host.startswith("*"):
-                    wildcards.append((host, routing))
-                else:
-                    exact[host].append(routing)
-        wildcards.sort(key=lambda entry: specificity(entry[0]))
-        return cls({host: tuple(found) for host, found in exact.items()}, tuple(wildcards))
-
-    def for_host(self, host: str) -> Iterator[Routing]:
-        """Yield the VirtualServices that may apply to a host, in order of precedence."""
-        yield from self.exact.get(host, ())
-        for pattern, routing in self.wildcards:
-            if covers(pattern, host):
-                yield routing
-
-    def hosts(self) -> Iterator[str]:
-        yield from self.exact
-        yield from dict.fromkeys(pattern for pattern, _ in self.wildcards)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """The mesh as the clients of one scope see it."""
+    """The mesh as the clients of one scope see it.
+
+    Views are equal when nothing differs between them but what load assignments depend on.
+    """
 
     scope: Scope
     index: MeshIndex
@@ -127,6 +238,8 @@ class View:
     """Visible VirtualServices, those for gateways too."""
     mesh_routings: RoutingTable
     """Those for requests that workloads send."""
+    content: tuple[Scope, _Content, tuple[ServiceRecord, ...]] = dataclasses.field(repr=False)
+    """All from which the view was made."""
     of_gateway: bool = False
     """What is looked for is where a gateway sends what comes in."""
     of_copy: bool = False
@@ -135,6 +248,23 @@ class View:
         default_factory=dict[tuple[str, bool, bool], RuleSet], repr=False, compare=False
     )
     """What ``rules`` has found, for every route asks for the same few hosts."""
+    known_gateways: dict[str, GatewayRoutings] = dataclasses.field(
+        default_factory=dict[str, GatewayRoutings], repr=False, compare=False
+    )
+    """What ``at_gateway`` has made, for each server of a Gateway asks for it."""
+    known_hosts: dict[str, Seen] = dataclasses.field(
+        default_factory=dict[str, Seen], repr=False, compare=False
+    )
+    """What ``seen`` has found."""
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, View)
+            and (self.of_gateway, self.of_copy) == (other.of_gateway, other.of_copy)
+            and self.content == other.content
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     @property
     def options(self) -> MeshOptions:
@@ -156,15 +286,73 @@ class View:
             found = self.known_rules[key] = self._find_rules(host)
         return found
 
+    def seen(self, host: str) -> Seen:
+        """Return a host as these clients see it."""
+        found = self.known_hosts.get(host)
+        if found is None:
+            found = self.known_hosts[host] = self._look_at(host)
+        return found
+
+    def _look_at(self, host: str) -> Seen:
+        record, memo = self.services.get(host), self.index.memo
+        is_known = record is not None or host in self.index.services
+        if record is None:
+            return memo.call(("seen", host), Seen, host, None, is_known, NO_RULES, NO_RULES)
+        rules = self.rules(host)
+        copies = self.of_copies().rules(host) if host in self.index.copied else rules
+        return self.index.seen(record, rules, copies)
+
     def _find_rules(self, host: str) -> RuleSet:
         record = self.services.get(host)
         if record is None:
-            return RuleSet()
+            return NO_RULES
         rules = self.index.rules.rules(record, self.scope, at_gateway=self.of_gateway)
-        if not (self.of_gateway or self.of_copy) or not is_different_at_gateways(record, rules):
+        elsewhere = self.of_gateway or self.of_copy
+        if rules.is_closed or not elsewhere or not is_different_at_gateways(record, rules):
             return rules
         variant = rules.variant + AT_GATEWAY
         return msgspec.structs.replace(rules, variant=variant, at_gateway=True)
+
+    def closing_rule(self, host: str) -> ClosedRule | None:
+        """Return the rule that closes a service to these clients."""
+        record = self.services.get(host)
+        return record and self.index.rules.closing_rule(record, self.scope)
+
+    def at_gateway(self, gateway: str) -> GatewayRoutings:
+        """Return the VirtualServices that name a Gateway, which is ``NAMESPACE/NAME``."""
+        if gateway not in self.known_gateways:
+            self.known_gateways[gateway] = GatewayRoutings(
+                routing.at(gateway)
+                for routing in self.routings
+                if gateway
+                in {gateway_name(one, routing.namespace) for one in routing.service.spec.gateways}
+            )
+        return self.known_gateways[gateway]
+
+    def routed(self, index: MeshIndex) -> View:
+        """Return the view after a change of VirtualServices that has copies go where they did."""
+        visible, of_mesh = index.visible(self.scope.namespace)
+        scope, _, shapes = self.content
+        return dataclasses.replace(
+            self,
+            index=index,
+            routings=visible,
+            mesh_routings=of_mesh,
+            content=(scope, index.content, shapes),
+            known_gateways={},
+        )
+
+    def of_connections(self) -> View:
+        """Return the view without VirtualServices for nothing but requests."""
+        routings = tuple(one for one in self.routings if one.is_of_connections)
+        scope, (names, _, rules, options), shapes = self.content
+        services = tuple(one.service for one in routings)
+        return dataclasses.replace(
+            self,
+            routings=routings,
+            mesh_routings=RoutingTable.of_mesh(routings),
+            content=(scope, (names, services, rules, options), shapes),
+        )
 
     def as_gateway(self) -> View:
         return dataclasses.replace(self, of_gateway=True)
@@ -176,18 +364,14 @@ class View:
 
     def mirrored(self) -> frozenset[str]:
         """Return the full names of the hosts to which copies of requests go."""
-        domain, services = self.options.domain, self.index.services
-        return frozenset(
-            resolve(destination.host, routing.namespace, domain, services)
-            for routing in self.routings
-            for destination in routing.service.mirrors()
-        )
+        return frozenset(host for routing in self.routings for host in routing.copies)
 
     def cluster(self, host: str, port: int, subset: str = "") -> OutboundCluster:
         """Return the cluster of a service's port by the service's full name.
 
-        For a missing service, it is the name of a cluster that does not exist either: requests to
-        it are answered 503, and others go on.
+        For a service that is missing, or closed to these clients, it is the name of a cluster that
+        does not exist: requests to it are answered 503, connections to it are closed, and others go
+        on.
         """
         record = self.services.get(host)
         if record is None and host in self.index.services:
@@ -198,7 +382,9 @@ class View:
     def is_looked_up(self, cluster: OutboundCluster) -> bool:
         """Return whether the proxy looks up the name of each request or connection to a cluster."""
         record = self.services.get(cluster.host)
-        return record is not None and record.resolution is Resolution.DYNAMIC_DNS
+        if record is None or self.rules(cluster.host).is_closed:
+            return False
+        return record.resolution is Resolution.DYNAMIC_DNS
 
     def destination(self, destination: Destination, owner: str, port: int) -> OutboundCluster:
         """Return the cluster of a destination that an object of namespace ``owner`` names.
@@ -211,7 +397,3 @@ class View:
             record = self.services.get(host)
             number = record.ports[0].number if record and len(record.ports) == 1 else port
         return self.cluster(host, number, destination.subset or "")
-
-
-def _bound_to_mesh(service: VirtualService) -> bool:
-    return not service.spec.gateways or MESH in service.spec.gateways

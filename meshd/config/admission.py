@@ -6,21 +6,26 @@ another version, maybe not at all.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from meshd.analysis import validate
 from meshd.api.base import Object
+from meshd.api.decode import Path
 from meshd.api.kubernetes.types import Namespace, Service
 from meshd.api.read import Read, label_problem, subdomain_problem
 from meshd.api.write import from_json
 from meshd.api.yaml import Document
 from meshd.base.errors import InvalidInputError
+from meshd.base.json_values import Json
 
-_NOWHERE: Final[dict[Any, int]] = {}
+_NOWHERE: Final[dict[Path, int]] = {}
 
 
-def admit(value: Any) -> Object:
-    """Raises InvalidInputError with the first thing that is wrong with it."""
+def admit(value: Json) -> Object:
+    """Return the object, however much it counts: it has been accepted before.
+
+    Raises InvalidInputError with the first thing that is wrong with it.
+    """
     try:
         found = from_json(value)
     except RecursionError:
@@ -28,7 +33,7 @@ def admit(value: Any) -> Object:
     if problem := _name_problem(found):
         raise InvalidInputError(f"{found.KIND}: metadata: {problem}")
     read = Read(found, Document("", 0, value, _NOWHERE))
-    for finding in validate.check_fields((read,)):
+    for finding in validate.check_accepted(read):
         if finding.severity == "error":
             raise InvalidInputError(f"{found.key}: {finding.field}: {finding.message}")
     return found

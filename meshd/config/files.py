@@ -14,10 +14,13 @@ from pathlib import Path
 from meshd.analysis import validate
 from meshd.api.base import Key
 from meshd.api.finding import Finding
-from meshd.api.read import Read, read_sources
+from meshd.api.read import Read, Unread, read_sources
 from meshd.api.yaml import ManifestError, read_text
+from meshd.base.disk import replace
 from meshd.base.errors import SystemRefusedError
-from meshd.base.replacing import replace
+from meshd.base.printable import printable
+from meshd.config import withheld
+from meshd.config.withheld import Closed
 
 _Stamp = tuple[int, int, int, int]
 
@@ -28,6 +31,12 @@ class _File:
     """What stat(2) says; equal stamps are equal content."""
     reads: tuple[Read, ...] = ()
     findings: tuple[Finding, ...] = ()
+    closed: tuple[Closed, ...] = ()
+    """For objects of the last good content that can be read no more."""
+    lost: str = ""
+    """The path of the last good content if it cannot be read any more. Empty: nothing is lost."""
+    unread: tuple[Key, ...] = ()
+    """The objects of the last good content that can be read no more."""
 
 
 class ConfigDirectory:
@@ -61,7 +70,11 @@ class ConfigDirectory:
                 if first is not read:
                     message = f"is ignored: {first.place} has it already; remove one"
                     findings.append(read.finding((), message))
+        findings += validate.check_reachable(self.reads.values())
         self.findings = tuple(findings)
+        self.closed = tuple(rule for file in self._files.values() for rule in file.closed)
+        self.lost = tuple(file.lost for file in self._files.values() if file.lost)
+        self.unread = tuple(key for file in self._files.values() for key in file.unread)
 
     def _scan(self) -> dict[str, _File]:
         try:
@@ -88,17 +101,18 @@ class ConfigDirectory:
     def _look_at(self, name: str) -> _File:
         known = self._files.get(name)
         path = self._directory / name
+        said = printable(str(path))
         stamp = _stamp(path)
         if known and known.stamp == stamp:
             return known
         try:
             text = read_text(path)
         except ManifestError as error:
-            return self._last_good(name, known, stamp, (Finding(str(path), 1, error.reason),))
+            return self._last_good(name, known, stamp, (Finding(said, 1, error.reason),))
         if _stamp(path) != stamp:
             # Somebody is writing it right now: the next look will find it whole.
             return known or _File((0, 0, 0, 0))
-        reads, findings = _checked(str(path), text)
+        reads, findings = _checked(said, text)
         if any(finding.severity == "error" for finding in findings):
             return self._last_good(name, known, stamp, findings)
         return _File(stamp, reads, (*findings, *self._keep(name, text)))
@@ -107,12 +121,26 @@ class ConfigDirectory:
         self, name: str, known: _File | None, stamp: _Stamp, findings: tuple[Finding, ...]
     ) -> _File:
         if known:
-            return _File(stamp, known.reads, findings)
-        try:
-            text = read_text(self._kept / name)
-        except ManifestError:
+            return dataclasses.replace(known, stamp=stamp, findings=findings)
+        kept = self._kept / name
+        if not os.path.lexists(kept):
             return _File(stamp, (), findings)  # it was never good
-        return _File(stamp, _checked(str(self._directory / name), text)[0], findings)
+        try:
+            text = read_text(kept)
+        except ManifestError:
+            return _File(stamp, (), findings, lost=str(kept))
+        reading = read_sources([(printable(str(self._directory / name)), text)])
+        reads, _ = validate.stored_kinds(reading.objects)
+        # Another version of ours could read these, which were in force: they open nothing.
+        values = [one.value for one in reading.unread]
+        instead = tuple(found for one in reading.unread if (found := _policy(one)))
+        closed = tuple(found for value in values if (found := withheld.closed_value(value)))
+        is_whole = (
+            text and (values or not reading.errors) and not any(map(withheld.is_lost, values))
+        )
+        unread = tuple(key for value in values if (key := withheld.key_of(value)))
+        lost = "" if is_whole else str(kept)
+        return _File(stamp, (*reads, *instead), findings, closed, lost, unread)
 
     def _keep(self, name: str, text: str) -> tuple[Finding, ...]:
         copy = self._kept / name
@@ -124,6 +152,13 @@ class ConfigDirectory:
             reason = f"no copy for bad times can be kept: {error}"
             return (Finding(str(copy), 1, reason, severity="warning"),)
         return ()
+
+
+def _policy(unread: Unread) -> Read | None:
+    """Return the replacement of a policy that cannot be read; None if there is none."""
+    key = withheld.key_of(unread.value)
+    found = key and withheld.in_place_of(key.kind, key.namespace, key.name)
+    return Read(found, unread.document, unread.at) if found else None
 
 
 def _stamp(path: Path) -> _Stamp:

@@ -1,52 +1,52 @@
-"""The status that Kubernetes adds to a Service: the addresses at which it is reached. Pure.
+"""Adds the status that Kubernetes gives a Service: the addresses at which it is reached. Pure.
 
-What is shown may be applied again, so the addresses that the mesh has chosen are told from those
-that somebody asks for.
+The Services that are shown may be applied again, so addresses that the mesh has chosen are told
+from addresses that a user asks for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import msgspec
 
 from meshd.api.base import Key, Object
 from meshd.api.kubernetes.types import Service
+from meshd.api.object_fields import name_of, namespace_of
+from meshd.base.json_values import Json, JsonObject, mapping_at
 from meshd.model.service import ServiceRecord
 
 
 def with_addresses(
-    objects: Iterable[dict[str, Any]], records: Iterable[ServiceRecord]
-) -> tuple[dict[str, Any], ...]:
+    objects: Iterable[JsonObject], records: Iterable[ServiceRecord]
+) -> tuple[JsonObject, ...]:
     """Return Services with their addresses.
 
-    These are the virtual address that the mesh has chosen and, of a LoadBalancer, the endpoints
-    that are reached from outside. A status that came with a manifest was that of another place and
+    These are the virtual address that the mesh has chosen and, for a LoadBalancer, the endpoints
+    that are reached from outside. A status that came with a manifest describes another cluster and
     is dropped.
     """
     known = {(record.namespace, record.name): record for record in records if record.name}
     return tuple(_with_addresses(found, known) for found in objects)
 
 
-def _with_addresses(
-    found: dict[str, Any], known: dict[tuple[str, str], ServiceRecord]
-) -> dict[str, Any]:
-    record = known.get((found["metadata"].get("namespace", ""), found["metadata"]["name"]))
-    found = {key: value for key, value in found.items() if key != "status"}
+def _with_addresses(found: JsonObject, known: dict[tuple[str, str], ServiceRecord]) -> JsonObject:
+    record = known.get((namespace_of(found), name_of(found)))
+    shown = {key: value for key, value in found.items() if key != "status"}
     if record is None:
-        return found
-    spec: dict[str, Any] = found.get("spec", {})
+        return shown
+    spec: JsonObject = mapping_at(found, "spec")
     if record.addresses and not record.headless and "clusterIP" not in spec:
-        spec = spec | {"clusterIP": record.addresses[0], "clusterIPs": list(record.addresses)}
-    shown = found | {"spec": spec}
+        addresses = record.addresses
+        spec = {**spec, "clusterIP": addresses[0], "clusterIPs": [*addresses]}
+    shown["spec"] = spec
     if spec.get("type") == "LoadBalancer" and (ingress := _ingress(record)):
         shown["status"] = {"loadBalancer": {"ingress": ingress}}
     return shown
 
 
-def _ingress(record: ServiceRecord) -> list[dict[str, Any]]:
-    """Return the endpoints themselves: nothing stands in front of them."""
+def _ingress(record: ServiceRecord) -> list[Json]:
+    """Return the ready endpoints of a service: no load balancer stands in front of them."""
     ports: dict[str, set[int]] = {}
     for endpoint in record.endpoints:
         if endpoint.ready:
@@ -60,10 +60,10 @@ def _ingress(record: ServiceRecord) -> list[dict[str, Any]]:
 def as_asked(
     found: Object, stored: Mapping[Key, Object], records: Iterable[ServiceRecord]
 ) -> Object:
-    """Return an object without an address that was only shown.
+    """Return an object without the address that the mesh has chosen and ``get`` has shown.
 
-    ``stored`` has the objects as they were asked for before, ``records`` the addresses that they
-    are shown with.
+    ``stored``: the objects as users asked for them before. ``records``: the services with the
+    addresses that are shown.
     """
     before = stored.get(found.key)
     if not isinstance(found, Service) or not isinstance(before, Service):

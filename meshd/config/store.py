@@ -1,4 +1,4 @@
-"""All objects that the mesh is configured with: those of files, and those that were applied.
+"""Stores the objects that configure the mesh: those in files, and those that were applied.
 
 A transaction is carried out as a whole, on disk first and then in memory, or not at all.
 """
@@ -7,46 +7,82 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime
-from collections.abc import Callable, Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-
-import msgspec
+from typing import Final
 
 from meshd.api.base import Key, Object
 from meshd.api.finding import Finding
-from meshd.base.errors import InvalidInputError, SystemRefusedError
+from meshd.api.yaml import read_path
+from meshd.base.errors import SystemRefusedError
+from meshd.base.moments import rfc3339
 from meshd.config import applied, withheld
+from meshd.config.applied import Applied, AppliedFile
 from meshd.config.files import ConfigDirectory
+from meshd.config.moment import Moment, Transaction
+from meshd.config.withheld import Closed
+from meshd.model.closed_policy import ClosedPolicy
 from meshd.wire import Change
+
+_CORRECT: Final = "correct the object, or delete it"
+_UNTIL_TOLD: Final = "this ends when the server answers, and has lost nothing itself"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WrittenAddresses:
+    """Virtual addresses by host."""
+
+    addresses: Mapping[str, tuple[str, ...]]
+    unsaved: tuple[Finding, ...] = ()
+    """Why the addresses would be lost at a restart; empty: they are on disk."""
 
 
 def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return rfc3339(time.time())
 
 
 class Store:
     """Objects by key, with a revision that grows with each change."""
 
-    def __init__(self, directory: Path, state: Path, now: Callable[[], str] = _now) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        state: Path,
+        now: Callable[[], str] = _now,
+        root_namespace: str = "istio-system",
+    ) -> None:
         """Open the store.
 
-        ``directory`` holds the administrator's files; ``state`` is our own directory, 0700. Raises
-        SystemRefusedError if ``state`` cannot be read.
+        ``directory`` holds the administrator's files; ``state`` is meshd's own directory, of mode
+        0700. Raises SystemRefusedError if ``state`` cannot be read.
         """
+        self._root = root_namespace
         self._path = state / "applied.json"
         self._files = ConfigDirectory(directory, state / "config.d")
-        self._applied, self._load_findings = applied.load(self._path)
+        self._file = AppliedFile(self._path)
+        self._applied, self._load_findings = self._file.content, self._file.findings
+        self._addresses: Mapping[str, tuple[str, ...]] = self._applied.addresses
         self._now = now
         self._unsaved: tuple[Finding, ...] = ()
         self._callbacks: list[Callable[[], None]] = []
         self._followed: Mapping[Key, Object] | None = None
-        self._closed_elsewhere: Collection[tuple[str, str]] = ()
+        self._closed_elsewhere: Collection[Closed] = ()
+        self._lost_elsewhere: tuple[str, ...] = ()
+        self._unread_elsewhere: Collection[Key] = ()
+        self._is_content_lost = False
         self._why_withheld: Callable[[Object], str] = lambda _: ""
+        self._why_given_up: Callable[[Object], str] = lambda _: ""
+        self._why_nothing = ""
         self.known: Collection[Key] = ()
-        """What is stored or in files, be it in force or not."""
-        self.closed: Collection[tuple[str, str]] = ()
-        """What DestinationRules that are not in force are about: their namespace and host."""
+        """The keys of all objects that are stored or in files, in force or not, readable or not."""
+        self.closed: Collection[Closed] = ()
+        """The replacements of objects that have hosts and are not in force."""
+        self.given_up: Collection[Object] = ()
+        """The replacements that are not in force either."""
+        self.lost: tuple[str, ...] = ()
+        """Paths of content that was in force and cannot be read, and objects without a replacement
+        in force."""
         self.revision = self._applied.revision
         self._files.refresh()
         self._merge()
@@ -57,83 +93,135 @@ class Store:
         return self._objects
 
     @property
-    def addresses(self) -> Mapping[str, str]:
-        """Return the virtual addresses as ``keep_addresses`` left them."""
-        return self._applied.addresses
+    def addresses(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the virtual addresses that ``keep_addresses`` was last given."""
+        return self._addresses
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Return the findings about the files on disk right now."""
+        """Return the findings about the present files, and about stored objects that cannot be
+        used; ``AcceptedBefore`` has those about all others."""
         return (*self._findings, *self._unsaved)
 
+    @property
+    def stored(self) -> tuple[Mapping[Key, Object], str]:
+        """Return the objects that are in no file of the administrator, and the path of theirs."""
+        if self._followed is None:
+            return self._applied.objects, str(self._path)
+        return self._followed, ""
+
+    @property
+    def moment(self) -> Moment:
+        """Return the present content."""
+        return Moment(self._objects, self._files.reads, self._applied, self._now, self._root)
+
+    def is_current(self, moment: Moment) -> bool:
+        """Return whether the configuration is as it was at a moment."""
+        return moment.objects is self._objects and moment.reads is self._files.reads
+
     def file_of(self, key: Key) -> str:
-        """Return ``file:line`` of an object that is in a file; empty if it is not."""
+        """Return ``file:line`` of an object; empty if the object is in no file."""
+        return self.moment.file_of(key)
+
+    def is_gone(self, key: Key) -> bool:
+        """Return whether an object does not exist. One that is not in force does, and one may that
+        was in what cannot be read."""
+        return not self._is_content_lost and key not in self.known
+
+    def place_of(self, key: Key, field: str) -> str:
+        """Return ``file:line`` of a field, such as ``spec.http[1]``; empty if the object is in no
+        file."""
         read = self._files.reads.get(key)
-        return read.place if read else ""
+        return read.place_of(read_path(field)) if read else ""
 
     def put(self, objects: Iterable[Object], *, dry_run: bool = False) -> tuple[Change, ...]:
-        """Create or configure. Raises InvalidInputError, SystemRefusedError: nothing was done."""
-        after = dict(self._applied.objects)
-        changes: list[Change] = []
-        for found in objects:
-            self._refuse_file(found.key)
-            before = after.get(found.key)
-            now = _dated(found, before, self._now)
-            changes.append(_change(found.key, _result(before, now)))
-            after[found.key] = now
-        self._commit(after, changes, dry_run)
-        return tuple(changes)
+        """Create or replace objects, all of them or none.
+
+        Raises InvalidInputError if an object is in a file, SystemRefusedError if the disk refuses;
+        then nothing is changed.
+        """
+        return self.commit(self.moment.put(objects), dry_run=dry_run)
 
     def delete(self, keys: Iterable[Key], *, dry_run: bool = False) -> tuple[Change, ...]:
-        """Raises InvalidInputError (also for what is not there), SystemRefusedError."""
-        after = dict(self._applied.objects)
-        changes: list[Change] = []
-        for key in keys:
-            self._refuse_file(key)
-            if after.pop(key, None) is None:
-                raise InvalidInputError(f"{key} not found")
-            changes.append(_change(key, "deleted"))
-        self._commit(after, changes, dry_run)
-        return tuple(changes)
+        """Delete objects, all of them or none.
+
+        Raises InvalidInputError if an object is not found or is in a file, SystemRefusedError if
+        the disk refuses; then nothing is changed.
+        """
+        return self.commit(self.moment.delete(keys), dry_run=dry_run)
 
     def follow(
-        self, objects: Mapping[Key, Object], closed: Collection[tuple[str, str]] = ()
+        self,
+        objects: Mapping[Key, Object],
+        closed: Collection[Closed] = (),
+        lost: tuple[str, ...] = (),
+        unread: Collection[Key] = (),
     ) -> None:
-        """Have these, which live elsewhere, in place of all that was ever applied here.
+        """Put a server's objects in force, in place of all objects that were ever applied here.
 
-        ``closed``: what DestinationRules that could not be taken are about.
+        ``closed``: the replacements of objects that could not be taken. ``lost``: paths of content
+        that was received before and cannot be read. ``unread``: all objects that could not be
+        taken.
         """
-        if (objects, closed) != (self._followed, self._closed_elsewhere):
-            self._followed, self._closed_elsewhere = objects, closed
+        before = self._followed, self._closed_elsewhere, self._lost_elsewhere
+        if (objects, closed, lost) != before or unread != self._unread_elsewhere:
+            self._followed, self._closed_elsewhere, self._lost_elsewhere = objects, closed, lost
+            self._unread_elsewhere = unread
             self.revision += 1
             self._merge()
             self._notify()
 
-    def withhold(self, why: Callable[[Object], str]) -> None:
-        """Withdraw objects for which ``why`` gives a reason, from now on."""
-        self._why_withheld = why
+    def withhold(
+        self, why: Callable[[Object], str], why_given_up: Callable[[Object], str] = lambda _: ""
+    ) -> None:
+        """Withhold the objects for which ``why`` returns a reason, from now on.
+
+        ``why_given_up`` does so for their replacements. Where one of those is withheld, everything
+        counts as lost that the object may have closed.
+        """
+        self._why_withheld, self._why_given_up = why, why_given_up
         self._merge()
 
-    def keep_addresses(self, addresses: Mapping[str, str]) -> None:
-        """Remember virtual addresses over restarts, or until then if the disk does not let us."""
-        if dict(addresses) != self._applied.addresses:
-            self._applied = dataclasses.replace(self._applied, addresses=dict(addresses))
-            self._save_addresses()
+    def withhold_all(self, why: str) -> None:
+        """Put nothing in force from now on. All of it counts as lost."""
+        self._why_nothing = why
+        self._merge()
 
-    def _save_addresses(self) -> None:
+    @property
+    def standing(self) -> tuple[Object, ...]:
+        """Return all replacements of objects that are in force."""
+        policies = (one for one in self._objects.values() if isinstance(one, ClosedPolicy))
+        return (*policies, *self.closed)
+
+    @property
+    def closed_keys(self) -> frozenset[Key]:
+        """Return the keys of all objects that have a replacement, in force or not."""
+        return frozenset(one.key for one in (*self.standing, *self.given_up))
+
+    def keep_addresses(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
+        """Keep virtual addresses across restarts, or until the next restart if the disk refuses."""
+        self.take_addresses(self.write_addresses(addresses))
+
+    def write_addresses(self, addresses: Mapping[str, tuple[str, ...]]) -> WrittenAddresses:
+        """Write virtual addresses, and return them for ``take_addresses``.
+
+        This may be called in a thread: nothing but the file changes.
+        """
         try:
-            applied.save(self._path, self._applied)
+            self._file.replace_addresses(addresses)
         except SystemRefusedError as error:
-            reason = f"{error}; virtual addresses of services may be others after a restart"
-            self._unsaved = (Finding("", 0, reason),)
-        else:
-            self._unsaved = ()
+            reason = f"{error}; virtual addresses of services may change at a restart"
+            return WrittenAddresses(addresses, (Finding("", 0, reason),))
+        return WrittenAddresses(addresses)
+
+    def take_addresses(self, written: WrittenAddresses) -> None:
+        self._addresses, self._unsaved = written.addresses, written.unsaved
 
     def refresh(self) -> bool:
-        """Look at the files again; tell the subscribers if anything changed."""
+        """Read the files again; return whether they changed. Tell the subscribers of changes."""
         unsaved = self._unsaved
         if unsaved:
-            self._save_addresses()
+            self.keep_addresses(self._addresses)
         if not self._files.refresh():
             if self._unsaved != unsaved:
                 self._notify()
@@ -144,26 +232,35 @@ class Store:
         return True
 
     async def watch(self, interval: float = 1.0) -> None:
-        """Run ``refresh`` each ``interval`` seconds, for ever."""
+        """Run ``refresh`` every ``interval`` seconds until cancelled."""
         while True:
             await asyncio.sleep(interval)
             self.refresh()
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called after each change, when it is in force."""
+        """Have ``callback`` called after each change, once the change is in force."""
         self._callbacks.append(callback)
 
-    def _refuse_file(self, key: Key) -> None:
-        if place := self.file_of(key):
-            raise InvalidInputError(f"{key} lives in {place}; change it there")
+    def commit(self, transaction: Transaction, *, dry_run: bool = False) -> tuple[Change, ...]:
+        """Write what is not written yet and put it in force, here and now. Raises
+        SystemRefusedError."""
+        if not (dry_run or transaction.changes_nothing):
+            self.adopt(self.write(transaction))
+        return transaction.changes
 
-    def _commit(self, after: dict[Key, Object], changes: list[Change], dry_run: bool) -> None:
-        if dry_run or all(change.result == "unchanged" for change in changes):
-            return
-        new = dataclasses.replace(self._applied, revision=self.revision + 1, objects=after)
-        applied.save(self._path, new)
-        self._applied, self._unsaved = new, ()
-        self.revision = new.revision
+    def write(self, transaction: Transaction) -> Applied:
+        """Write the result of a transaction, and return it for ``adopt``.
+
+        This may be called in a thread: nothing but the file changes. Raises SystemRefusedError if
+        the disk refuses; then the file is as it was.
+        """
+        after = dataclasses.replace(transaction.after, revision=self.revision + 1)
+        return self._file.replace(after)
+
+    def adopt(self, written: Applied) -> None:
+        """Put in force what was written."""
+        self._applied, self._unsaved = written, ()
+        self.revision = max(written.revision, self.revision + 1)
         self._merge()
         self._notify()
 
@@ -171,36 +268,78 @@ class Store:
         from_files = {key: read.object for key, read in self._files.reads.items()}
         stored = self._applied.objects if self._followed is None else self._followed
         whole = {**stored, **from_files}
-        self.known = whole.keys()
+        unread = self._unread_elsewhere if self._followed is not None else self._applied.unusable
+        self.known = {*whole, *unread, *self._files.unread}
         self._objects = withheld.without(whole, self._why_withheld)
-        self.closed = (*withheld.closed(whole, self._objects), *self._closed_elsewhere)
+        unusable = applied.closed(self._applied) if self._followed is None else ()
+        closed = (
+            *withheld.closed(whole, self._objects),
+            *self._files.closed,
+            *unusable,
+            *self._closed_elsewhere,
+        )
+        self.closed = tuple(one for one in closed if one.key not in self._objects)
+        self._give_up()
+        own = (self._applied.lost,) if self._applied.lost else ()
+        content = (*self._files.lost, *(own if self._followed is None else self._lost_elsewhere))
+        self._is_content_lost = bool(content)
+        self.lost = (
+            *content,
+            *(str(one.key) for one in self.given_up),
+        )
+        if self._why_nothing:
+            self._objects, self.closed, self.given_up = {}, (), ()
+            self.lost = (self._why_nothing,)
         hidden = tuple(
             read.finding((), "an applied object of this name is hidden by this file", "warning")
             for key, read in self._files.reads.items()
             if key in stored
         )
-        self._findings = (*self._load_findings, *self._files.findings, *hidden)
+        self._findings = (
+            *self._load_findings,
+            *self._about_lost(),
+            *self._unusable_findings(),
+            *self._files.findings,
+            *hidden,
+        )
+
+    def _give_up(self) -> None:
+        """Withhold replacements, too."""
+        self.given_up = tuple(one for one in self.standing if self._why_given_up(one))
+        if keys := {one.key for one in self.given_up}:
+            self._objects = {key: one for key, one in self._objects.items() if key not in keys}
+            self.closed = tuple(one for one in self.closed if one.key not in keys)
+
+    def _about_lost(self) -> Iterator[Finding]:
+        """Yield findings about content that cannot be read, unless loading has reported it."""
+        given_up = {str(one.key) for one in self.given_up}
+        for key in sorted(given_up):
+            reason = (
+                f"{key} is not in force, nor is its closed replacement, because processes of meshd"
+                f" died of both. {applied.LOST}, but for those that it may have been about;"
+                f" {_CORRECT}"
+            )
+            yield Finding("", 0, reason)
+        remedy = applied.UNTIL_REPLACED if self._followed is None else _UNTIL_TOLD
+        if self._why_nothing:
+            yield Finding("", 0, f"{self._why_nothing}. {applied.LOST}")
+            return
+        for path in (path for path in self.lost if path not in given_up):
+            if path != self._applied.lost or not self._load_findings:
+                reason = f"was in force and cannot be read. {applied.LOST}; {remedy}"
+                yield Finding(path, 1, reason)
+
+    def _unusable_findings(self) -> Iterator[Finding]:
+        """Yield findings about stored objects that cannot be used."""
+        path = str(self._path)
+        if self._followed is None:
+            for key, one in self._applied.unusable.items():
+                reason = (
+                    f"{key} is not in force, but kept: {one.why}; apply it again or delete it"
+                    " (until then what it is about is refused)"
+                )
+                yield Finding(path, 1, reason)
 
     def _notify(self) -> None:
         for callback in self._callbacks:
             callback()
-
-
-def _dated(found: Object, before: Object | None, now: Callable[[], str]) -> Object:
-    """Return the object with the time at which it was first stored: routes are merged oldest
-    first."""
-    given = before.metadata.creation_timestamp if before else found.metadata.creation_timestamp
-    meta = msgspec.structs.replace(
-        found.metadata, creation_timestamp=given or now(), resource_version=None, generate_name=""
-    )
-    return msgspec.structs.replace(found, metadata=meta)
-
-
-def _result(before: Object | None, now: Object) -> str:
-    if before is None:
-        return "created"
-    return "unchanged" if before == now else "configured"
-
-
-def _change(key: Key, result: str) -> Change:
-    return Change(key.kind, key.namespace, key.name, result)

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+from meshd.model.pool_size import PoolSize, counted, pool_size
+
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
 IDLE_CONNECTION: Final = 42 * _KIB
@@ -14,6 +16,7 @@ IDLE_CONNECTION: Final = 42 * _KIB
 UNREAD_CONNECTION: Final = 256 * _KIB
 """Bytes of heap for one all of whose buffers are full."""
 _LARGEST_HEAP: Final = 1024 * _MIB
+"""Bytes of heap for each worker thread at most."""
 _SMALLEST_HEAP: Final = 64 * _MIB
 _OWN_FILES: Final = 256
 """Open files of a proxy without any connection: its own, and the listeners of its workloads."""
@@ -34,6 +37,8 @@ class Machine:
     """Connections that the kernel keeps account of, ``nf_conntrack_max``."""
     ports: int = 0
     """Ports for outgoing connections, ``ip_local_port_range``."""
+    cores: int = 0
+    """Cores that this process may run on and whose time its control group may use."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,12 +53,17 @@ class Asked:
     """Of each member."""
     max_connections_per_workload: int = 0
     """That it opens, over all members."""
+    concurrency: int = 0
+    """Worker threads of each member."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Capacity:
     """The capacity of each member of the pool."""
 
+    size: PoolSize
+    cores: int
+    """Cores that the members share."""
     heap: int
     """Bytes."""
     connections: int
@@ -67,14 +77,16 @@ class Capacity:
 
     def __str__(self) -> str:
         return (
-            f"{self.heap // _MIB} MiB and {self.connections} connections for each proxy,"
-            f" {self.workload_connections} of them for what a workload opens"
+            f"{self.size}, for {counted(self.cores, 'core')}; {self.heap // _MIB} MiB and"
+            f" {self.connections} connections for each proxy,"
+            f" {self.workload_connections} of which one workload may open"
         )
 
 
 def capacity(asked: Asked, machine: Machine) -> Capacity:
-    count = max(asked.count, 1)
-    heap = _heap(asked, machine, count)
+    size = pool_size(machine.cores, machine.memory, members=asked.count, workers=asked.concurrency)
+    count = size.members
+    heap = _heap(asked, machine, size)
     by_memory = heap // 2 // IDLE_CONNECTION
     by_files = _files(machine) // _FILES_EACH
     connections = min(asked.max_connections or by_memory, by_memory, by_files)
@@ -82,22 +94,23 @@ def capacity(asked: Asked, machine: Machine) -> Capacity:
     wanted = math.ceil(asked.max_connections_per_workload / count)
     workload_connections = max(min(wanted or share, connections), 1)
     upstream = _files(machine) - connections
-    found = Capacity(heap, connections, workload_connections, upstream)
+    found = Capacity(size, machine.cores, heap, connections, workload_connections, upstream)
     warnings = (
         *_of_memory(asked, machine, heap, count),
-        *_of_connections(asked, machine, by_memory, by_files),
+        *_of_connections(asked, machine, count, by_memory, by_files),
         *_of_kernel(machine, workload_connections * count),
     )
     return dataclasses.replace(found, warnings=warnings)
 
 
-def _heap(asked: Asked, machine: Machine, count: int) -> int:
+def _heap(asked: Asked, machine: Machine, size: PoolSize) -> int:
     """Return half of the memory divided among all members; three quarters at most if asked for."""
+    count, largest = size.members, _LARGEST_HEAP * size.workers
     if not machine.memory:
-        return asked.memory_limit * _MIB or _LARGEST_HEAP
+        return asked.memory_limit * _MIB or largest
     if asked.memory_limit:
         return min(asked.memory_limit * _MIB, machine.memory * 3 // 4 // count)
-    return max(min(_LARGEST_HEAP, machine.memory // 2 // count), _SMALLEST_HEAP)
+    return max(min(largest, machine.memory // 2 // count), _SMALLEST_HEAP)
 
 
 def _files(machine: Machine) -> int:
@@ -113,7 +126,9 @@ def _of_memory(asked: Asked, machine: Machine, heap: int, count: int) -> Iterato
         )
 
 
-def _of_connections(asked: Asked, machine: Machine, by_memory: int, by_files: int) -> Iterator[str]:
+def _of_connections(
+    asked: Asked, machine: Machine, count: int, by_memory: int, by_files: int
+) -> Iterator[str]:
     allowed = min(by_memory, by_files)
     files = f"a process may have {machine.files} files open (RLIMIT_NOFILE)"
     if asked.max_connections > allowed:
@@ -127,7 +142,7 @@ def _of_connections(asked: Asked, machine: Machine, by_memory: int, by_files: in
             f"{files}: a proxy takes {by_files} connections and refuses others, where its memory"
             f" suffices for {by_memory}; raise LimitNOFILE= of meshd's unit, or ulimit -Hn"
         )
-    together = min(allowed, asked.max_connections or allowed) * max(asked.count, 1)
+    together = min(allowed, asked.max_connections or allowed) * count
     if asked.max_connections_per_workload > together:
         yield (
             f"setting proxy.max_connections_per_workload is {asked.max_connections_per_workload},"

@@ -32,6 +32,9 @@ HOST_PORTS: Final = range(15101, 15901)
 
 CAPTURE_PROBE_ADDRESS: Final = "169.254.7.126"
 CAPTURE_PROBE_ADDRESS_V6: Final = "fd16:9254:7127:1337:ffff:ffff:ffff:fffe"
+INBOUND_PROBE_PORTS: Final = range(61000, 62000)
+"""From these ports the inbound probe and health checks send, so that rules can tell them from other
+traffic. They are above those that a kernel gives to connections unless it is told to, see ip(7)."""
 CAPTURE_PROBE_PORT: Final = 15022
 """Where the capture probe connects to from inside a workload's namespace. The outbound listener
 answers connections to it with one line, ``meshd UID`` and a line feed, and closes: whoever reads

@@ -83,6 +83,8 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     namespace: str
     name: str = ""
     """The Kubernetes name; empty for a ServiceEntry."""
+    entry: str = ""
+    """The name of the ServiceEntry; empty for a Service of Kubernetes."""
     addresses: tuple[str, ...] = ()
     """Virtual addresses that clients connect to; CIDRs are possible for a ServiceEntry."""
     ports: tuple[Port, ...] = ()
@@ -97,6 +99,8 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Namespaces that see it; empty or ``*`` is all, ``.`` its own."""
     subject_alt_names: tuple[str, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    closed: bool = False
+    """Nobody reaches it: what declares it is not in force, or cannot be compiled."""
     apart: str = ""
     """Its namespace, where the plain name of the host stands for another namespace's service."""
 
@@ -119,6 +123,21 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return frozenset(
             (place.namespace, place.service_account, place.mutual_tls) for place in self.endpoints
         )
+
+    @functools.cached_property
+    def http_ports(self) -> tuple[int, ...]:
+        """Return the ports on which its clients may speak HTTP."""
+        return tuple(
+            port
+            for port, protocols in self.protocols.items()
+            if any(one.is_for("http") for one in protocols)
+        )
+
+    @functools.cached_property
+    def routed_ports(self) -> tuple[int, ...]:
+        """Return the numbers of its ports but for those of UDP."""
+        routed = (port.number for port in self.ports if port.protocol is not Protocol.UDP)
+        return tuple(sorted(set(routed)))
 
     @functools.cached_property
     def protocols(self) -> dict[int, frozenset[Protocol]]:

@@ -9,6 +9,7 @@ import msgspec
 from meshd.api.kubernetes.types import Namespace, Secret
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.traffic import DestinationRule, Gateway, VirtualService
+from meshd.model.closed_workload import ClosedAddress
 from meshd.model.service import ServiceRecord
 from meshd.model.workload import Workload
 
@@ -16,7 +17,7 @@ UNLIMITED: Final = 2**32 - 1
 
 
 class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of the settings that shapes Envoy's configuration."""
+    """What shapes Envoy's configuration for the whole mesh: mostly a part of the settings."""
 
     node: str = ""
     locality: str = ""
@@ -51,6 +52,8 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How many of them each member takes that one workload opens; 0: any number."""
     upstream_connections: int = UNLIMITED
     """How many each of them opens to one cluster."""
+    closed_addresses: tuple[ClosedAddress, ...] = ()
+    """Clients of the mesh do not reach them on any port, whatever ``outbound_policy`` says."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""A workload: what runs in one network namespace under one identity, and its way into the mesh."""
+"""A workload, which runs in one network namespace under one identity, and its way into the mesh."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from meshd.api.values import (
 
 @functools.lru_cache(maxsize=65536)
 def address_problem(text: str) -> str:
-    """Why nothing can be sent to that address on behalf of a workload; empty when it is one."""
+    """Return why a text is no address of a workload; empty if it can be one."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -49,31 +49,36 @@ class NamedPort(msgspec.Struct, frozen=True):
 
 
 class HostService(msgspec.Struct, frozen=True, kw_only=True):
-    """How a workload that lives in the host's own network namespace is told from its neighbours
-    there. It has no namespace of its own, so that ``Workload.netns`` is empty, and its traffic
-    goes through ports of its own. Inbound, ``Workload.ports`` are captured and no other.
+    """The part of a workload that tells a service of the host from its neighbours.
+
+    A service of the host has no network namespace of its own, so that ``Workload.netns`` is empty,
+    and its traffic goes through ports of its own. Of its incoming connections, those to
+    ``Workload.ports`` are captured and no others.
     """
 
     cgroup: Path
-    """Path below the root of the cgroup2 hierarchy, without a leading slash. All processes below
-    it are the workload."""
+    """The path below the root of the cgroup2 hierarchy, without a leading slash. All processes
+    below this path are the workload."""
     unit: Path = ""
-    """The systemd unit that runs there, if one does."""
+    """The systemd unit of the cgroup, if it belongs to one."""
     outbound_port: Port = 0
-    """TCP: what it sends; UDP: its DNS queries. 0: to be given by the mesh role."""
+    """The proxies' port for the workload's outgoing TCP connections, and its DNS queries over UDP.
+    0: the mesh role is to choose it."""
     inbound_port: Port = 0
-    """0: to be given by the mesh role."""
+    """The proxies' port for connections to the workload. 0: the mesh role is to choose it."""
     address_asked: bool | None = None
-    """Whether somebody has asked for ``Workload.addresses``; without any it is reached by those of
-    the host. None: an older meshd recorded what it saw, too, and did not say which."""
+    """Whether a user has asked for ``Workload.addresses``; without any, the workload is reached at
+    the addresses of the host. None: unknown, since an older meshd, which recorded addresses that it
+    saw, too, has written the record."""
     declared: bool = False
-    """A WorkloadEntry says so, and it stays for as long as that does."""
+    """Whether a WorkloadEntry declares the workload, which exists as long as the WorkloadEntry."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """One pod, container or service. Registered by whoever runs it (testbed, enrolment, CNI).
+    """One pod, container or service of the host.
 
-    Raises ValueError for an address that no workload has, which decoding reports as its own error.
+    It is registered by what runs it: the testbed, an enrollment, CNI. Raises ValueError for an
+    address that no workload can have, which decoding reports as an error of its own.
     """
 
     uid: Uid
@@ -81,27 +86,28 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     name: Name
     namespace: Label
     netns: Path
-    """Path of its network namespace as the registrar knows it."""
+    """The path of the workload's network namespace, as the registrar knows it."""
     hostname: Hostname = ""
-    """What it calls itself, if not by its name."""
+    """The host name that the workload has, if it differs from its name."""
     netns_cookie: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Which namespace that was when it was registered, for another may be there later. 0: the one
-    that the path leads to first."""
+    """The kernel's cookie of the namespace at the time of registration, since the path may lead to
+    another namespace later. 0: unknown; the first namespace that the path leads to is taken."""
     service_account: Name = "default"
     labels: Labels = {}
     annotations: Annotations = {}
     addresses: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
-    """Its own IP addresses, IPv4 first. None, as registered: those that it is seen to have."""
+    """The workload's own IP addresses, IPv4 first. Empty at registration: those that are seen in
+    its namespace."""
     ports: Annotated[tuple[NamedPort, ...], msgspec.Meta(max_length=256)] = ()
     node: NodeName = ""
     locality: Locality = ""
-    """``region/zone/subzone``, unless its labels say it; empty: its node's."""
+    """``region/zone/subzone``, unless labels of the workload tell it; empty: that of the node."""
     ready: bool = True
-    """Whether it may receive traffic (its readiness probe passes)."""
+    """Whether the workload may receive traffic (its readiness probe passes)."""
     enrolled: bool = True
-    """Whether it joins the mesh where neither its namespace's labels nor its own say anything."""
+    """Whether the workload joins the mesh unless its labels or those of its namespace decide."""
     host: HostService | None = None
-    """Set for a service of the host itself."""
+    """Set for a service of the host only."""
 
     def __post_init__(self) -> None:
         for address in self.addresses:
@@ -110,7 +116,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity(msgspec.Struct, frozen=True, order=True):
-    """A SPIFFE identity, Istio's form: https://istio.io/latest/docs/concepts/security/"""
+    """A SPIFFE identity in Istio's form: https://istio.io/latest/docs/concepts/security/"""
 
     trust_domain: str
     namespace: str
@@ -122,76 +128,85 @@ class Identity(msgspec.Struct, frozen=True, order=True):
 
     @property
     def client_secret(self) -> str:
-        """The secret whose certificate it presents as a client; as a server it is ``uri``.
+        """Return the name of the client's secret; the name of the server's secret is ``uri``.
 
-        The same under another name, for Envoy 1.40 keeps accounts of their own of secrets that
-        listeners wait for and of those fetched on demand, but tells of one that is in both only the
-        first: https://github.com/envoyproxy/envoy/issues/47309.
+        Both secrets are the same, under two names: Envoy 1.40 keeps secrets that listeners wait for
+        apart from those that are fetched on demand, but updates only the first of the two for a
+        secret that is in both: https://github.com/envoyproxy/envoy/issues/47309.
         """
         return f"{self.uri}#client"
 
 
 class Stage(enum.StrEnum):
-    """How far a workload's namespace is prepared. Each stage includes the ones before it."""
+    """How far a workload's namespace is prepared. Each stage includes the stages before it."""
 
     ABSENT = "absent"
-    """Nothing of ours is there."""
+    """Nothing of meshd is in the namespace."""
     PINNED = "pinned"
-    """The namespace is held by a bind mount, so listeners can be opened in it."""
+    """A bind mount keeps the namespace, so listeners can be opened in it."""
     CAPTURED = "captured"
-    """Its traffic is redirected to the proxy."""
+    """The traffic of the namespace is redirected to the proxy."""
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """What is wanted of one workload: the mesh role decides it, the capture role makes it so."""
+    """What is wanted of one workload: decided by the mesh role, carried out by the capture role."""
 
     workload: Workload
     stage: Stage
     bypass_inbound_ports: tuple[int, ...] = ()
-    """Ports on which the proxy itself listens in the namespace (a gateway's): never redirected."""
+    """Ports on which the proxy itself listens in the namespace (a gateway's); never redirected."""
 
 
 class Interruptions(msgspec.Struct, frozen=True):
-    """How often, and for how long, rules that somebody else had changed took a workload out of the
-    mesh, since the capture role began."""
+    """How often, and for how long, other programs' changes of rules took a workload out of the mesh
+    since the capture role started."""
 
     seconds: float = 0
-    """All of them together, from the change to its repair."""
+    """The sum of all interruptions, each from the change to its repair."""
     counts: Mapping[str, int] = {}
-    """By the program that made the change; empty where the kernel does not tell."""
+    """Interruptions by the program that changed the rules; empty where the kernel does not tell."""
     last: str = ""
-    """One line about the last one: when, how long, by whom and what."""
+    """One line about the last interruption: when, how long, by which program and what."""
 
 
 class DroppedConnections(msgspec.Struct, frozen=True):
     """New connections above the workload's limit, whose first packets the kernel has dropped since
-    the capture role began."""
+    the capture role started."""
 
     opened: int = 0
-    """By the workload."""
+    """Connections that the workload opened."""
     received: int = 0
-    """Sent to it by others."""
+    """Connections to the workload."""
     limited: str = ""
-    """One line, as long as it goes on: since when, and how to raise the limit."""
+    """One line while connections are dropped: since when, and how to raise the limit."""
+    uncounted: str = ""
+    """Why the counts are unknown; empty: they are known."""
 
 
 class Observation(msgspec.Struct, frozen=True):
-    """What is so for one workload: the capture role tells it."""
+    """The state of one workload, as the capture role sees it."""
 
     uid: str
     stage: Stage
     proven: bool = False
-    """A probe from inside the namespace has reached the proxy, and the last one did too; and what
-    it is sent has not been seen to go past the proxy."""
+    """Whether a probe from inside the namespace has reached the proxy, the last probe did so too,
+    and traffic to the workload has not been seen to bypass the proxy."""
     problem: str = ""
-    """One line, empty when all is well."""
+    """One line; empty: there is no problem."""
     pinned: str = ""
-    """Path at which the namespace is held, and at which the proxies are to open it."""
+    """The path of the pin, at which the proxies are to open the namespace."""
     unprotected: bool = False
-    """It is to be captured, but its traffic passes outside the mesh: the policy says fail open."""
+    """Whether the workload should be captured, but bypasses the mesh because of
+    ``failure_policy: open``."""
     addresses: tuple[str, ...] = ()
-    """By which its namespace is reached, where nobody else has said it."""
+    """The addresses of the namespace, unless the registrar has told the workload's addresses."""
     interruptions: Interruptions = Interruptions()
     unseen: str = ""
-    """Why no probe has shown that what it is sent reaches the proxy; empty: one has."""
+    """Why no probe has shown that traffic to the workload reaches the proxy; empty: one has."""
     dropped: DroppedConnections = DroppedConnections()
+
+
+def shown(uid: str) -> str:
+    """Return a workload as users know it, ``NAMESPACE/NAME``, from its uid."""
+    namespace, dot, name = uid.partition(".")
+    return f"{namespace}/{name}" if dot else uid

@@ -1,6 +1,7 @@
-"""An agent's mesh role and its server: configuration down, workloads up, all of it kept on disk.
+"""Connects an agent's mesh role with its server: configuration comes down, workloads go up.
 
-The configuration is the server's: other changes are refused here, with its name.
+The received state is kept on disk. The configuration is the server's: changes on the agent are
+refused with an error that names the server.
 """
 
 from __future__ import annotations
@@ -15,29 +16,33 @@ from typing import Any, Final
 
 from meshd import wire
 from meshd.api import checked, kinds
-from meshd.api.base import Object
-from meshd.api.destination_rule.types import DestinationRule
+from meshd.api.base import Key, Object
+from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.write import api_version
-from meshd.base.errors import InvalidInputError, MeshdError
+from meshd.base import kept_file
+from meshd.base.errors import InvalidInputError
 from meshd.base.kept_file import KeptFile
 from meshd.base.moments import rfc3339
-from meshd.config import admission, withheld
+from meshd.config import admission, lost_configuration, withheld
+from meshd.config.withheld import Closed
 from meshd.fleet.agent import following, uplink
 from meshd.fleet.agent.client import Client
 from meshd.fleet.agent.inbox import Inbox
 from meshd.fleet.joining import clocks
 from meshd.fleet.joining.node import node_uri
 from meshd.fleet.server import mcp
-from meshd.model.workload import Workload
-from meshd.node.reconciler import Mesh
+from meshd.model.workload import Workload, shown
+from meshd.node.mesh import Mesh
 from meshd.settings import Paths, Settings
 
 _KINDS: Final = tuple(mcp.type_url(api_version(kind), kind.KIND) for kind in kinds.STORED)
-_RULE: Final = mcp.type_url(api_version(DestinationRule), DestinationRule.KIND)
 _CONTACT: Final = 10.0
-"""Seconds: how exactly it is known, after a restart, since when the server has been away; and how
-soon a clock that is wrong is noticed."""
-TYPES: Final = (*_KINDS, mcp.WORKLOAD)
+"""Seconds between updates of the kept file's time, and between checks of the clock: how exactly the
+time of the last contact is known after a restart, and how soon a wrong clock is noticed."""
+_POLICY: Final = mcp.type_url(api_version(PeerAuthentication), PeerAuthentication.KIND)
+TYPES: Final = (_POLICY, *(url for url in _KINDS if url != _POLICY), mcp.WORKLOAD)
+"""The types that the server is asked for. Policies come first, so that they are known before any
+other object is received."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,22 +56,44 @@ def decode(type_url: str, name: str, body: bytes) -> Any:
         raise InvalidInputError(f"Workload {name}: {error}") from None
 
 
-def closed_hosts(rules: Mapping[str, bytes]) -> tuple[tuple[str, str], ...]:
-    """Return namespace and host of what DestinationRules are about that could not be taken.
+def closed_objects(url: str, objects: Mapping[str, bytes]) -> tuple[Closed, ...]:
+    """Return closed objects in place of objects of one type that could not be taken.
 
-    Without their TLS settings, those services would be spoken to in plaintext.
+    Without them, their hosts would be reached in plaintext, or without their egress gateway.
     """
-    found: list[tuple[str, str]] = []
-    for body in rules.values():
+    found: list[Closed] = []
+    for _, body in sorted(objects.items()):
         with contextlib.suppress(InvalidInputError):
-            if known := withheld.about(mcp.decode(_RULE, body)):
+            if known := withheld.closed_value(mcp.decode(url, body)):
                 found.append(known)
-    return tuple(sorted(found))
+    return tuple(found)
+
+
+def lost_objects(url: str, objects: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return the objects that could not be taken, and of which it is not known what they are
+    about."""
+    kind = url.rpartition("/")[2]
+    return tuple(f"{kind} {name}" for name, body in sorted(objects.items()) if _is_lost(url, body))
+
+
+def _is_lost(url: str, body: bytes) -> bool:
+    try:
+        return withheld.is_lost(mcp.decode(url, body))
+    except InvalidInputError:
+        return True
+
+
+def _key(url: str, full_name: str) -> Key:
+    namespace, _, name = full_name.partition("/")
+    return Key(url.rpartition("/")[2], namespace, name)
 
 
 class Agent:
     def __init__(self, mesh: Mesh, settings: Settings, paths: Paths) -> None:
-        """Load the last good state from disk, so that nothing waits for the server."""
+        """Load the last good state from disk, so that nothing waits for the server.
+
+        Raises InvalidInputError if the settings name no server.
+        """
         if not settings.server:
             raise InvalidInputError(
                 "setting server: an agent must have one; run: meshctl join SERVER --token TOKEN"
@@ -75,8 +102,9 @@ class Agent:
         self._server = settings.server
         self._node = settings.node_name
         self._uri = node_uri(settings.identity.trust_domain, self._node)
-        self._inbox = Inbox(decode, mesh.work.attempts)
-        self._kept = KeptFile(paths.lib / "server-state", self._inbox.dump, mesh.touch)
+        self._inbox = Inbox(decode, mesh.work.attempts, TYPES)
+        self._kept = KeptFile(paths.lib / "server-state", self._inbox.dump, mesh.settling.touch)
+        self._lost: tuple[str, ...] = ()
         self._load()
         self._client = Client(
             self._node,
@@ -85,11 +113,17 @@ class Agent:
             connect=lambda: uplink.open_channel(paths.uplink),
             explain=lambda error: uplink.explain(error, paths.uplink, self._server, time.time()),
             taken=self._take,
-            changed=mesh.touch,
-            heard=self._note_contact,
+            changed=mesh.settling.touch,
+            heard=mesh.reconciler.contacted,
         )
         self._client.since = self._last_contact()
-        mesh.worries += [lambda: self._kept.problem, self._not_renewed, self._clock_problem]
+        mesh.further_problems.extend(
+            (
+                lambda: self._kept.problem,
+                self._not_renewed,
+                self._clock_problem,
+            )
+        )
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -101,52 +135,59 @@ class Agent:
 
     async def _tell_for_ever(self) -> None:
         while True:
-            count = self._mesh.settlings
-            self._client.tell(self._mesh.roster(self._node))
-            await self._mesh.settled_after(count)
+            count = self._mesh.settling.count
+            roster = self._mesh.settling.answer(lambda: self._mesh.roster(self._node))
+            if roster is not None:
+                self._client.tell(roster)
+            await self._mesh.settling.after(count)
 
-    def _note_contact(self) -> None:
-        """Ask again for certificates that the server did not give before."""
-        self._mesh.contacts += 1
-        self._mesh.touch()
-
-    # ---- what the server tells
+    # ---- from the server
 
     def _take(self) -> None:
+        self._lost = ()
         self._use()
         self._kept.touch()
 
     def _use(self) -> None:
         found = (found for url in _KINDS for found in self._inbox.values(url).values())
         closed = {one.key: one for one in self._closed()}
-        unserved = closed_hosts(self._inbox.never_good(_RULE))
-        self._mesh.store.follow({**closed, **{one.key: one for one in found}}, unserved)
-        elsewhere = self._inbox.values(mcp.WORKLOAD).values()
-        self._mesh.hear_of(tuple(one for one in elsewhere if one.node != self._node))
+        unserved = tuple(
+            one for url in _KINDS for one in closed_objects(url, self._inbox.never_good(url))
+        )
+        objects = {**closed, **{one.key: one for one in found}}
+        unknown = tuple(
+            one for url in _KINDS for one in lost_objects(url, self._inbox.never_good(url))
+        )
+        elsewhere = (
+            f"{path} of {self._server}" for path in lost_configuration.heard(objects.values())
+        )
+        unread = tuple(_key(url, name) for url, name in self._inbox.refused if url in _KINDS)
+        self._mesh.store.follow(objects, unserved, (*self._lost, *elsewhere, *unknown), unread)
+        workloads = self._inbox.values(mcp.WORKLOAD).values()
+        self._mesh.hear_of(tuple(one for one in workloads if one.node != self._node))
 
     def _closed(self) -> Iterator[Object]:
-        """Yield objects in place of refused ones that could open something."""
+        """Yield replacements of the refused objects whose absence would open something."""
         for url, full_name in self._inbox.refused:
-            namespace, _, name = full_name.partition("/")
-            if found := withheld.in_place_of(url.rpartition("/")[2], namespace, name):
+            key = _key(url, full_name)
+            if found := withheld.in_place_of(key.kind, key.namespace, key.name):
                 yield found
 
     def _load(self) -> None:
-        try:
-            for reason in self._inbox.load(self._kept.path.read_bytes()):
-                _log.warning("%s: %s", self._kept.path, reason, extra={"MESHD_EVENT": "record"})
-        except FileNotFoundError:
-            pass
-        except (OSError, MeshdError) as error:
-            _log.warning(
-                "%s: not usable, so there is no configuration until the server answers: %s",
-                *(self._kept.path, error),
-                extra={"MESHD_EVENT": "record-lost"},
-            )
+        consequence = (
+            "there is no configuration until the server answers, and workloads take mutual TLS only"
+        )
+        for reason in kept_file.load(self._kept.path, self._inbox.load, consequence) or ():
+            _log.warning("%s: %s", self._kept.path, reason, extra={"MESHD_EVENT": "record"})
+        self._lost = kept_file.lost(self._kept.path)
         self._use()
 
     async def _look_for_ever(self) -> None:
-        """Update the file's time, which says how old it is, whatever becomes of this process."""
+        """Check the clock, and update the time of the kept file while the server is connected.
+
+        The time of the file tells the last contact even if this process crashes. Runs until
+        cancelled.
+        """
         said = False
         while True:
             await asyncio.sleep(_CONTACT)
@@ -164,27 +205,32 @@ class Agent:
         except OSError:
             return 0.0
 
-    # ---- what people ask
+    # ---- from meshctl
 
-    def changed(self, request: wire.Apply | wire.DeleteNamed) -> wire.Message:
-        """Accept a request that changes nothing; anything else is the server's. Raises
-        InvalidInputError."""
-        services = self._mesh.snapshot.services.values()
+    async def changed(self, request: wire.Apply | wire.DeleteNamed) -> wire.Message:
+        """Accept a request that changes nothing.
+
+        Raises InvalidInputError for any other request: changes are made at the server.
+        """
+        services = (await self._mesh.snapshot()).services.values()
         return following.answer(self._mesh.store, request, self._server, services)
 
     def _clock_problem(self) -> str:
-        """Return a problem of the clocks; empty if they agree, or the server's is unknown."""
+        """Return the difference of the clocks as a problem.
+
+        Empty: the clocks agree, or the time of the server is unknown.
+        """
         theirs = self._client.server_time
         return clocks.difference(time.time(), theirs, f"server {self._server}") if theirs else ""
 
     def _not_renewed(self) -> str:
-        own = self._mesh.certificates.get(self._uri)
+        own = self._mesh.certificates.states.get(self._uri)
         why = own.problem if own else ""
         return f"the certificate of this node is not renewed: {why}" if why else ""
 
     def status(self) -> wire.ControlStatus:
         client = self._client
-        certificates = [one for one in self._mesh.certificates.values() if one.expires]
+        certificates = [one for one in self._mesh.certificates.states.values() if one.expires]
         first = min(certificates, key=lambda one: one.expires, default=None)
         refused = self._inbox.refused.items()
         return wire.ControlStatus(
@@ -195,7 +241,7 @@ class Agent:
             rejected=tuple(
                 f"{url.rpartition('/')[2]} {name}: {why}" for (url, name), why in refused
             ),
-            kept_out=tuple(f"{uid}: {why}" for uid, why in client.kept_out.items()),
+            kept_out=tuple(f"{shown(uid)}: {why}" for uid, why in client.kept_out.items()),
             ends_first=first.uri if first else "",
             ends_at=rfc3339(first.expires) if first else None,
         )

@@ -1,10 +1,10 @@
-"""The mesh role's answers to meshctl and registrars."""
+"""Answers the requests of meshctl and registrars to the mesh role."""
 
 from __future__ import annotations
 
+import functools
 import logging
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -13,138 +13,130 @@ from meshd import wire
 from meshd.api import file_references
 from meshd.api.base import Key, Object
 from meshd.api.kubernetes.types import Service
-from meshd.base import journal
-from meshd.base.errors import InvalidInputError, MeshdError, NotReadyError
-from meshd.compile.envoy.listeners import workload_of
+from meshd.base.errors import MeshdError, NotReadyError
+from meshd.base.threads import in_thread
 from meshd.compile.explain import request as explain
+from meshd.compile.names import workload_of
 from meshd.config import requests
 from meshd.config.service_status import with_addresses
 from meshd.model.pool import Pool
 from meshd.model.workload import Workload
-from meshd.node.reconciler import Mesh
+from meshd.node.changing import Change, Changing
+from meshd.node.enrolling import Enrolling
+from meshd.node.enrollment_journal import JOURNAL, Journal
+from meshd.node.enrollment_requests import EnrollmentRequests
+from meshd.node.enrollment_steps import Steps
+from meshd.node.in_force import InForce
+from meshd.node.instance import instance_of
+from meshd.node.mesh import Mesh
+from meshd.node.offers import Offers
+from meshd.node.registration import Registration
+from meshd.node.units import Units
 from meshd.proxy import config_dump
-from meshd.registry import membership
 from meshd.settings import Paths, Settings
 from meshd.wire import channel
+from meshd.wire.channel import IsWaiting
 from meshd.workloads import finding, groups, status
-from meshd.workloads.host import host_services
-from meshd.workloads.lifecycle import Facts, Phase
+from meshd.workloads.lifecycle import Facts
 
 if TYPE_CHECKING:
     from meshd.node.agent import Agent
 
 _log = logging.getLogger(__name__)
-_GONE_TIMEOUT: Final = 30.0
-"""Seconds for a workload to leave the kernel."""
 _FILES_TIMEOUT: Final = 15.0
-"""Seconds for files to be read."""
+"""Seconds within which the identity role has to read files."""
 _QUESTION_TIMEOUT: Final = 2.0
-"""Seconds for another process to answer."""
+"""Seconds within which another process has to answer."""
 
 
 class Control:
     def __init__(
         self, mesh: Mesh, settings: Settings, paths: Paths, agent: Agent | None = None
     ) -> None:
-        """Wire the answers; ``agent``: takes the configuration from a server, if there is one."""
+        """Wire the parts that answer. ``agent``: set if the configuration comes from a server."""
         self._mesh = mesh
         self._agent = agent
         self._role = settings.role
-        self._fails_open = settings.fails_open
         self._node = settings.node_name
         self._paths = paths
+        self._registration = Registration(
+            mesh.reconciler, mesh.settling, self._problem_of, fails_open=settings.fails_open
+        )
+        server, boot = (settings.server if agent else ""), instance_of(paths.run)
+        self._changing = Changing(mesh)
+        offers, units = (
+            Offers(mesh, self._changing, is_own=not server),
+            Units(paths.socket("capture")),
+        )
+        steps = Steps(self._registration, offers, units)
+        self.enrolling = Enrolling(Journal(paths.lib / JOURNAL), steps, boot)
+        self._enrollments = EnrollmentRequests(self.enrolling, steps, server=server, boot=boot)
 
-    async def handle(self, request: wire.AnyMessage) -> wire.Message:  # noqa: PLR0911
-        """Raises MeshdError, which is answered as ``Failed``."""
+    async def handle(  # noqa: PLR0911
+        self, request: wire.ToMesh, is_waiting: IsWaiting = lambda: True
+    ) -> wire.Message:
+        """Return the answer to a request. Raises MeshdError, which is answered as ``Failed``.
+
+        ``is_waiting``: whoever asks still waits, as they have to until a change is stored.
+        """
         match request:
             case wire.Register():
                 return await self._register(request)
             case wire.Unregister():
                 return await self._unregister(request)
+            case wire.Enroll() | wire.EnrollAgain() | wire.Unenroll() | wire.Await():
+                return await self._enrollments.answer(request)
             case wire.Apply() | wire.DeleteNamed() if self._agent:
-                return self._agent.changed(request)
-            case wire.Apply():
-                before = self._mesh.not_in_force()
-                return await self._changed(await self._apply(request), request, before)
-            case wire.DeleteNamed():
-                before = self._mesh.not_in_force()
-                answer = requests.delete(self._mesh.store, request, self._mesh.running)
-                return await self._changed(answer, request, before)
+                return await self._agent.changed(request)
+            case wire.Apply() | wire.DeleteNamed():
+                return await self._change(request, is_waiting)
             case wire.Get():
-                found = requests.get(self._mesh.store, request, self._entries())
-                if requests.find_kind(request.kind) is Service:
-                    services = self._mesh.snapshot.services.values()
-                    return wire.Objects(with_addresses(found.objects, services))
-                return found
+                return await self._get(request)
             case wire.Status():
                 return await self._status()
             case wire.ProxyConfig():
                 return await self._proxy_config(request)
             case wire.Explain():
-                return self._explain(request)
-            case _:
-                kind = type(request).__name__
-                raise InvalidInputError(f"the mesh role does not answer {kind}")
+                return await self._explain(request)
 
     # ---- workloads
 
     async def _register(self, request: wire.Register) -> wire.Message:
-        mesh = self._mesh
-        host_services.refuse_taken_ports(request.workloads, mesh.registered)
-        mesh.register(request.workloads)
-        if request.wait <= 0:
-            return wire.Done()
-        uids = [workload.uid for workload in request.workloads]
-
-        def unproven() -> list[str]:
-            inside = mesh.snapshot.workloads
-            return [uid for uid in uids if uid in inside and not self._proven(uid)]
-
-        if await mesh.wait(lambda: not unproven(), request.wait):
-            return wire.Done()
-        facts = mesh.facts()
-        rows = {uid: self._row(mesh.known[uid], facts) for uid in unproven()}
-        told = "; ".join(f"{uid}: {row.problem or 'no reason yet'}" for uid, row in rows.items())
-        told = f"not in the mesh after {request.wait:g} s: {told}"
-        if not self._fails_open:
-            raise NotReadyError(told)
-        text = "%s; started UNPROTECTED (failure_policy: open)"
-        for uid in rows:
-            journal.event(_log, logging.ERROR, "unprotected", text, told, workload=uid)
+        self._registration.register(request.workloads)
+        if request.wait > 0:
+            uids = [workload.uid for workload in request.workloads]
+            await self._registration.prove(uids, request.wait)
         return wire.Done()
-
-    def _proven(self, uid: str) -> bool:
-        life = self._mesh.lives.get(uid)
-        seen = self._mesh.observations.get(uid)
-        return bool(life and life.phase is Phase.CAPTURED and seen and seen.proven)
 
     async def _unregister(self, request: wire.Unregister) -> wire.Message:
-        mesh = self._mesh
-        mesh.unregister(request.uids)
-
-        def left() -> list[str]:
-            return [uid for uid in request.uids if uid in mesh.lives]
-
-        if not await mesh.wait(lambda: not left(), _GONE_TIMEOUT):
-            waits = ", ".join(f"{uid} ({mesh.lives[uid].phase})" for uid in left())
-            raise NotReadyError(f"still being let go after {_GONE_TIMEOUT:g} s: {waits}")
+        await self._registration.unregister(request.uids)
         return wire.Done()
+
+    def _problem_of(self, uid: str) -> str:
+        reconciler = self._mesh.reconciler
+        facts = reconciler.facts(reconciler.inside())
+        return self._row(reconciler.present()[uid], facts).problem
 
     # ---- configuration
 
-    async def _apply(self, request: wire.Apply) -> wire.Changed | wire.Rejected:
+    async def _change(self, request: Change, is_waiting: IsWaiting) -> wire.Message:
         mesh = self._mesh
-        services = mesh.snapshot.services.values()
-        answer = requests.apply(mesh.store, request, mesh.refusals, mesh.running, services)
-        if isinstance(answer, wire.Changed) and not request.delete:
+        in_force = InForce(mesh, self._changing, 0 if request.dry_run else request.wait)
+        await in_force.look()
+        is_applied = isinstance(request, wire.Apply)
+        services = tuple((await mesh.snapshot()).services.values()) if is_applied else ()
+        answer = await self._changing.change(request, is_waiting, services)
+        if isinstance(answer, wire.Rejected):
+            return answer
+        if is_applied and not request.delete:
             keys = (Key(one.kind, one.namespace, one.name) for one in answer.changes)
             objects = [mesh.store.objects[key] for key in keys if key in mesh.store.objects]
             warnings = await self._file_problems(objects)
             answer = msgspec.structs.replace(answer, warnings=(*answer.warnings, *warnings))
-        return answer
+        return await in_force.reached(answer)
 
     async def _file_problems(self, objects: list[Object]) -> tuple[str, ...]:
-        """Return what is wrong on this node with the files that some objects name.
+        """Return the problems, on this node, of the files that some objects name.
 
         Nothing is returned if the identity role, which reads the files, does not answer.
         """
@@ -159,52 +151,41 @@ class Control:
         found = answer.problems if isinstance(answer, wire.CheckedFiles) else ()
         return file_references.problems(objects, {one.name: one.problem for one in found})
 
-    async def _changed(
-        self,
-        answer: wire.Changed | wire.Rejected,
-        request: wire.Apply | wire.DeleteNamed,
-        before: Collection[str],
-    ) -> wire.Message:
-        """Return the answer to a change; ``before``: what was not in force before the change."""
-        if isinstance(answer, wire.Rejected) or request.dry_run or request.wait <= 0:
-            return answer
-        mesh = self._mesh
-        mesh.settle()
-        began = time.monotonic()
-        if not await mesh.wait(lambda: mesh.resolving.is_read, request.wait):
-            raise NotReadyError(
-                f"stored, but the resolver does not have the names after {request.wait:g} s: see"
-                " meshctl status"
-            )
-        # Proxies are told of a namespace's own resolver when it answers.
-        mesh.settle()
-        left = request.wait - (time.monotonic() - began)
-        if not await mesh.xds.wait_settled(left):
-            raise NotReadyError(
-                f"stored, but not every proxy has it after {request.wait:g} s: see meshctl status"
-            )
-        if all(change.result == "unchanged" for change in answer.changes):
-            before = ()
-        refused = tuple(line for line in mesh.not_in_force() if line not in before)
-        return msgspec.structs.replace(answer, refused=refused)
+    async def _get(self, request: wire.Get) -> wire.Objects:
+        moment, entries = self._mesh.store.moment, self._entries()
+        is_service = requests.find_kind(request.kind) is Service
+        services = (await self._mesh.snapshot()).services.values() if is_service else ()
+
+        def read() -> wire.Objects:
+            found = requests.get(moment, request, entries)
+            if not is_service:
+                return found
+            return wire.Objects(with_addresses(found.objects, services))
+
+        return await in_thread("reading objects", read)
 
     def _entries(self) -> Mapping[Key, Object]:
-        """Return the entries of WorkloadGroups' members: they come and go with nodes and are not
-        stored."""
+        """Return the WorkloadEntries of WorkloadGroups' members.
+
+        They come and go with nodes and are not stored.
+        """
         return groups.entries((*self._mesh.roster(self._node), *self._mesh.elsewhere))
 
-    # ---- what is so
+    # ---- status
 
     async def _status(self) -> wire.Message:
-        facts = self._mesh.facts()
+        reconciler = self._mesh.reconciler
+        facts = reconciler.facts(reconciler.inside())
         told = await self._nodes()
         return wire.Statuses(
-            tuple(self._row(found, facts) for _, found in sorted(self._mesh.known.items())),
+            tuple(self._row(found, facts) for _, found in sorted(reconciler.present().items())),
             self._mesh.xds.members(),
             await self._roles(),
             self._agent.status() if self._agent else None,
             told.nodes,
             problems=(*self._mesh.all_problems(), *told.problems),
+            enrollments=self.enrolling.statuses(),
+            capacity=str(self._mesh.capacity),
         )
 
     def _row(self, workload: Workload, facts: Facts) -> wire.WorkloadStatus:
@@ -214,13 +195,13 @@ class Control:
             for (_, name), rejection in mesh.xds.rejections().items()
             if workload_of(name) == workload.uid
         )
-        inside = workload.uid in mesh.snapshot.workloads
-        why = "" if inside else membership.of_workload(workload, mesh.snapshot.namespaces).reason
+        enrolled = mesh.reconciler.membership(workload)
+        why = "" if enrolled.enrolled else enrolled.reason
         return status.row(
             workload,
-            mesh.lives.get(workload.uid),
+            mesh.reconciler.known.lives.get(workload.uid),
             facts,
-            mesh.certificates,
+            mesh.certificates.states,
             node=self._node,
             proxy=",".join(member.name for member in mesh.xds.members()),
             rejected=next(refused, ""),
@@ -228,8 +209,10 @@ class Control:
         )
 
     async def _roles(self) -> tuple[wire.RoleStatus, ...]:
-        """Return the roles; none if the supervisor does not answer, since the rest is still
-        useful."""
+        """Return the states of the roles; none if the supervisor does not answer.
+
+        The rest of the status is useful without them.
+        """
         try:
             answer = await channel.call(
                 self._paths.socket("supervisor"), wire.Children(), timeout=_QUESTION_TIMEOUT
@@ -239,7 +222,7 @@ class Control:
         return answer.children if isinstance(answer, wire.ChildStates) else ()
 
     async def _nodes(self) -> wire.NodeStatuses:
-        """Return the nodes; none if the server role does not answer, or does not run."""
+        """Return the states of the nodes; none if the server role does not run or answer."""
         if self._role != "server":
             return wire.NodeStatuses(())
         try:
@@ -251,7 +234,10 @@ class Control:
         return answer if isinstance(answer, wire.NodeStatuses) else wire.NodeStatuses(())
 
     async def _proxy_config(self, request: wire.ProxyConfig) -> wire.Message:
-        """Raises NotReadyError when no member of a pool answers."""
+        """Return a section of the proxies' configuration.
+
+        Raises NotReadyError if no member of a pool answers.
+        """
         keep: Callable[[str], bool] = lambda _: True  # noqa: E731
         if request.workload:
             uids = {workload.uid for workload in self._find(request.workload, request.namespace)}
@@ -264,7 +250,10 @@ class Control:
         return wire.Objects(tuple(found))
 
     def _names_by_pool(self) -> list[list[str]]:
-        """Return the names of connected members. Raises NotReadyError if there are none."""
+        """Return the names of the connected members of each pool.
+
+        Raises NotReadyError if there are none.
+        """
         members = self._mesh.xds.members()
         found = [[one.name for one in members if one.pool is pool] for pool in Pool]
         if not any(found):
@@ -272,9 +261,23 @@ class Control:
         return list(filter(None, found))
 
     def _find(self, name: str, namespace: str) -> tuple[Workload, ...]:
-        """Raises InvalidInputError."""
-        return finding.find(self._mesh.registered.values(), name, namespace)
+        """Return the workloads of a name. Raises InvalidInputError if there are none."""
+        return finding.find(self._mesh.reconciler.known.registered.values(), name, namespace)
 
-    def _explain(self, request: wire.Explain) -> wire.Message:
+    async def _explain(self, request: wire.Explain) -> wire.Message:
         sources = sorted(self._find(request.source, request.namespace), key=lambda one: one.uid)
-        return explain.explain(self._mesh.snapshot, sources[0], request)
+        mesh, source = self._mesh, sources[0]
+        snapshot = await mesh.snapshot()
+        # ``explain`` reads frozen values only, and takes seconds in a large mesh.
+        return await in_thread(
+            "explain",
+            functools.partial(
+                explain.explain,
+                mesh.publishing.in_force or snapshot,
+                source,
+                request,
+                mesh.store.place_of,
+                mesh.publishing.uncompiled,
+                is_member=source.uid in mesh.reconciler.inside(),
+            ),
+        )

@@ -6,24 +6,35 @@ Where the configuration comes from a server, its records are noted where they co
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
+import itertools
 import logging
 import os
 import signal
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from meshd.api.base import Key, Object
 from meshd.api.write import to_json
-from meshd.base.attempts import Attempts
+from meshd.base.attempts import LEFT_OUT_FOR, Attempts, Begun, Content
+from meshd.base.json_values import JsonObject
 from meshd.config.store import Store
+from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.workload import Workload
+from meshd.node import stages
+from meshd.node.stages import Progress, Stages, Step
 
 _log = logging.getLogger(__name__)
 _WORKLOAD: Final = "workload "
+_CLOSED: Final = "replacement of "
+_NOTHING: Final = (
+    "no configuration is in force, because meshd died at each start, whatever was left out; it is"
+    " tried again when the configuration changes, or after an hour"
+)
 _PROVEN: Final = 1.0
 """Seconds after which what was put in force has killed nobody."""
 
@@ -35,27 +46,48 @@ class InWork:
         self.attempts = Attempts(path)
         self._store = store
         self._own = own
+        self._starting = True
+        self._stages = Stages()
+        self._gives_up = self.attempts.gives_up
+        if self._gives_up:
+            store.withhold_all(_NOTHING)
+        else:
+            self.attempts.start()
+        store.withhold(self._why if own else _nothing, self._why_closed)
         if own:
-            store.withhold(self._why)
             self._begin_objects(store.objects, starting=True)
         self._before = store.objects
+        self._closed: Mapping[Key, Object] = {}
+        self._begin_closed()
         store.subscribe(self._changed)
 
     @property
     def problems(self) -> tuple[str, ...]:
         return self.attempts.problems
 
-    @property
-    def names(self) -> frozenset[str]:
-        return self.attempts.working
+    # ---- how far records are
 
-    def settled(self, names: Collection[str]) -> None:
-        """Note that records are in force."""
-        if names:
-            asyncio.get_running_loop().call_later(_PROVEN, self._done, names)
+    def step(self, step: Step) -> None:
+        """Note a step of publishing: a process that dies in a job may have died of its records."""
+        self._stages = stages.stepped(self._stages, step, self.attempts.working)
+        self._rest()
 
-    def _done(self, names: Collection[str]) -> None:
-        self.attempts.done(names)
+    def settled(self, progress: Progress) -> None:
+        """Note that all other processes have been told the result."""
+        if self._gives_up and self._starting:
+            asyncio.get_running_loop().call_later(LEFT_OUT_FOR, self._start_anew)
+        self._starting = False
+        working = self.attempts.working
+        self._stages, done = stages.settled(self._stages, progress, working)
+        self._rest()
+        if done:
+            asyncio.get_running_loop().call_later(_PROVEN, self._done, done)
+
+    def _rest(self) -> None:
+        self.attempts.rest(self.attempts.newest(self._stages.idle))
+
+    def _done(self, records: Collection[Begun]) -> None:
+        self.attempts.done(self.attempts.newest(records))
         if self.attempts.is_narrowing:
             _log.warning(
                 "this role starts anew to find out which of the records that are set aside is at"
@@ -77,42 +109,113 @@ class InWork:
         return self.attempts.why_left_out(name, _fingerprint(to_json(found)))
 
     def _changed(self) -> None:
+        if self._gives_up:
+            if not self._starting:
+                self._start_anew()
+            return
         before, self._before = self._before, self._store.objects
         if self._own:
             news = {key: one for key, one in self._before.items() if before.get(key) is not one}
             self._begin_objects(news)
-            kept = {str(key) for key in self._store.known}
-            self.attempts.keep_only(lambda name: name in kept or name.startswith(_WORKLOAD))
+            kept = {str(key) for key in (*self._store.known, *self._store.closed_keys)}
+            self.attempts.keep_only(
+                lambda name: name.removeprefix(_CLOSED) in kept or name.startswith(_WORKLOAD)
+            )
+        self._begin_closed()
 
     def _begin_objects(self, objects: Mapping[Key, Object], *, starting: bool = False) -> None:
-        records: dict[str, tuple[str, Any]] = {}
+        """Note objects. ``starting``: this process has read them at its start."""
+        records: dict[str, tuple[str, Content]] = {}
         for key, one in objects.items():
-            if starting and not self.attempts.knows(str(key)):
+            if isinstance(one, ClosedPolicy) or (starting and not self.attempts.suspects(str(key))):
                 continue
             value = to_json(one)
             fingerprint = _fingerprint(value)
-            if not starting or self.attempts.knows(str(key), fingerprint):
+            if not starting or self.attempts.suspects(str(key), fingerprint):
                 records[str(key)] = fingerprint, value
         self.attempts.begin(records)
+
+    def _start_anew(self) -> None:
+        """End this process, so that the next one tries all of the configuration again."""
+        self.attempts.start_anew()
+        end = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+        asyncio.get_running_loop().call_later(_PROVEN, end)
+
+    # ---- replacements of objects that are not in force
+
+    def _why_closed(self, closed: Object) -> str:
+        name = _closed_name(closed)
+        if not self.attempts.knows(name):
+            return ""
+        return self.attempts.why_left_out(name, _fingerprint(to_json(closed)))
+
+    def _begin_closed(self) -> None:
+        """Note the replacements of objects, of which processes may die as of the objects.
+
+        The process before had the replacements that this one finds in force, except those of
+        objects that are left out from now on.
+        """
+        before, self._closed = self._closed, {one.key: one for one in self._store.standing}
+        new = {str(key) for key, one in self._closed.items() if before.get(key) != one}
+        if self._starting:
+            new = {
+                name
+                for name in new
+                if name in self.attempts.newly_left_out or self.attempts.suspects(_CLOSED + name)
+            }
+        values = {_closed_name(one): to_json(one) for one in self._closed.values()}
+        self.attempts.begin(
+            {
+                name: (_fingerprint(value), value)
+                for name, value in values.items()
+                if name.removeprefix(_CLOSED) in new
+            }
+        )
 
     # ---- workloads of other nodes
 
     def elsewhere(
-        self, told: Iterable[Workload], before: Iterable[Workload], *, starting: bool
+        self, told: Sequence[Workload], before: Sequence[Workload], *, starting: bool
     ) -> tuple[Workload, ...]:
         """Return the workloads to put in force. ``starting``: they are from this node's own
         disk."""
+        if self._gives_up:
+            return ()
         if not self._own:
             return tuple(told)
-        kept = tuple(one for one in told if not self.attempts.why_left_out(_name(one), ""))
-        old = {_name(one): one for one in before}
-        news = (
-            one
-            for one in kept
-            if (self.attempts.knows(_name(one)) if starting else old.get(_name(one)) != one)
-        )
+        kept = tuple(told)
+        if self.attempts.leaves_out:
+            kept = tuple(one for one in told if not self.attempts.why_left_out(_name(one), ""))
+        if starting:
+            news = [one for one in kept if self.attempts.suspects(_name(one))]
+        else:
+            news = new_among(kept, before)
         self.attempts.begin({_name(one): ("", msgspec.to_builtins(one)) for one in news})
         return kept
+
+
+def _closed_name(closed: Object) -> str:
+    return f"{_CLOSED}{closed.key}"
+
+
+def _nothing(_: Object) -> str:
+    return ""
+
+
+def new_among(told: Sequence[Workload], before: Sequence[Workload]) -> list[Workload]:
+    """Return the workloads that are new or have changed. Pure.
+
+    A report of a large mesh differs from the one before in few places: equal parts at the
+    beginning and at the end are skipped.
+    """
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(told, before, strict=False))
+    first = sum(1 for _ in same)
+    most = min(len(told), len(before)) - first
+    ends = zip(reversed(told), reversed(before), strict=False)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], itertools.islice(ends, most))
+    last = sum(1 for _ in same)
+    old = {_name(one): one for one in before[first : len(before) - last]}
+    return [one for one in told[first : len(told) - last] if old.get(_name(one)) != one]
 
 
 def _name(workload: Workload) -> str:
@@ -120,5 +223,5 @@ def _name(workload: Workload) -> str:
     return f"{_WORKLOAD}{workload.node}/{workload.uid}"
 
 
-def _fingerprint(value: Any) -> str:
+def _fingerprint(value: JsonObject) -> str:
     return hashlib.blake2b(msgspec.json.encode(value), digest_size=8).hexdigest()

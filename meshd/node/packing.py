@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
 
-from meshd.compile.compiler import Compiled
+from meshd.compile.compiled import Compiled, Kind, Messages, Printed
+from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.model.pool import Pool
-from meshd.xds.resources import Resource, Resources, pack
+from meshd.xds.resources import Resource, Resources, pack, type_url
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Packed:
+    """The messages of one kind, and what was made of them."""
+
+    messages: Messages
+    resources: Mapping[str, Resource]
+
+
+_NOTHING: Final = _Packed({}, {})
 
 
 class Packer:
-    """Packs messages; the same message gives the same resource again."""
+    """Packs messages; the same message gives the same resource again.
+
+    The same mapping of a kind's messages gives the same resources, without a look at each.
+    """
 
     def __init__(self) -> None:
-        self._packed: dict[int, tuple[Any, Resource]] = {}
+        self._packed: dict[tuple[Pool, Kind], _Packed] = {}
 
     def pack(self, compiled: Mapping[Pool, Compiled]) -> dict[Pool, Resources]:
-        now: dict[int, tuple[Any, Resource]] = {}
-
-        def packed(of_pool: Compiled) -> Iterator[Resource]:
-            for messages in of_pool.values():
-                for name, message in messages.items():
-                    known = self._packed.get(id(message))
-                    now[id(message)] = known or (message, pack(name, message))
-                    yield now[id(message)][1]
-
-        found = {pool: Resources.of(packed(of_pool)) for pool, of_pool in compiled.items()}
+        now = {
+            (pool, kind): self._pack(self._packed.get((pool, kind), _NOTHING), messages)
+            for pool, of_pool in compiled.items()
+            for kind, messages in of_pool.items()
+        }
         self._packed = now
-        return found
+        return {
+            pool: Resources({type_url(kind.value): now[pool, kind].resources for kind in of_pool})
+            for pool, of_pool in compiled.items()
+        }
+
+    def _pack(self, before: _Packed, messages: Messages) -> _Packed:
+        if before.messages is messages:
+            return before
+        resources = {
+            name: before.resources[name]
+            if before.messages.get(name) is message
+            else _resource(name, message)
+            for name, message in messages.items()
+        }
+        return _Packed(messages, resources)
+
+
+def _resource(name: str, printed: Printed) -> Resource:
+    if isinstance(printed, PrintedTable):
+        url = type_url(Kind.ROUTE.value)
+        return Resource(url, name, printed.version, printed)
+    return pack(name, printed)

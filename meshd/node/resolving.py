@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
+import msgspec
+
 from meshd import wire
+from meshd.base.backoff import Backoff
 from meshd.base.errors import SystemRefusedError
 from meshd.model.service import ServiceRecord
 from meshd.model.workload import Workload
+from meshd.node.background import Background
 from meshd.resolver import files
 from meshd.resolver.asking import knows
 from meshd.resolver.command import server
@@ -32,11 +37,27 @@ from meshd.wire.link import Link
 
 _log = logging.getLogger(__name__)
 _EVENT: Final = {"MESHD_EVENT": "resolver"}
-_FIRST_PAUSE: Final = 0.005
-_LONGEST_PAUSE: Final = 1.0
-"""Seconds between questions whether it has read them."""
+_BACKOFF: Final = Backoff(0.005, 1.0)
+"""Between questions whether it has read them."""
 _PATIENCE: Final = 0.2
-"""Seconds for the first answers; later ones are given more, up to ``_LONGEST_PAUSE``."""
+"""Seconds for the first answers; later ones are given as much as the pause."""
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """What the tables are made of."""
+
+    services: Mapping[str, ServiceRecord] | None = None
+    namespaces: frozenset[str] = frozenset()
+    search: tuple[str, ...] = ()
+
+
+class _Written(msgspec.Struct, frozen=True):
+    """What was written."""
+
+    addresses: Mapping[str, str]
+    """Of the resolvers that namespaces have to themselves."""
+    marks: frozenset[tuple[str, str]]
+    changed: bool
 
 
 class Resolving:
@@ -47,24 +68,34 @@ class Resolving:
         self._settings = settings
         self._changed = changed
         self._supervisor = Link(paths.socket("supervisor"), lambda _: None)
-        self._followed: tuple[object, ...] | None = None
-        self._search: tuple[str, ...] = ()
+        self._writing = Background(
+            "writing the resolvers' tables", self._begin_writing, self._wrote
+        )
+        self._wanted = _Wanted()
+        self._error: SystemRefusedError | None = None
+        """Why the tables could not be written last."""
+        self._has_told = False
         self._version = 0
-        self._addresses: dict[str, str] = {
+        self._addresses: Mapping[str, str] = {
             view.namespace: view.address for view in present(self._directory)
         }
         """Of the resolvers that namespaces have to themselves. Who has one keeps it for as long as
         it has workloads here: to change over costs the queries that are under way."""
         self._answering = frozenset(self._addresses.values())
-        self._written: frozenset[tuple[str, str]] = frozenset()
+        self._marks: frozenset[tuple[str, str]] = frozenset()
         self._read: frozenset[tuple[str, str]] = frozenset()
         """Addresses, and names that only who has read all knows."""
         self._news = asyncio.Event()
 
     @property
+    def problem(self) -> str:
+        """Return why the tables are not written, by a fault of meshd; empty if they are."""
+        return self._writing.problem
+
+    @property
     def is_read(self) -> bool:
         """Return whether the resolvers answer with the present services."""
-        return self._read == self._written
+        return not self._writing.busy and self._error is None and self._read == self._marks
 
     @property
     def resolvers(self) -> dict[str, str]:
@@ -75,6 +106,7 @@ class Resolving:
         """Run until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._supervisor.run())
+            tasks.create_task(self._writing.run())
             tasks.create_task(self._ask())
             listed = functools.partial(upstreams, self._settings)
             tasks.create_task(watch(listed, self._hear_of_outside, refuses))
@@ -82,49 +114,83 @@ class Resolving:
     def follow(
         self, services: Mapping[str, ServiceRecord], workloads: Collection[Workload]
     ) -> None:
-        """Write the tables for these; ``workloads``: of this node.
+        """Have the tables written for these; ``workloads``: of this node.
 
-        Raises SystemRefusedError if the tables cannot be written.
+        Raises SystemRefusedError if they could not be written: that is tried again each time.
         """
-        namespaces = {workload.namespace for workload in workloads}
-        self._search = domains(
+        namespaces = frozenset(workload.namespace for workload in workloads)
+        search = domains(
             self._settings.domain,
             self._settings.search_domains,
             {workload.netns for workload in workloads},
         )
-        if (follows := (services, namespaces, self._search)) == self._followed:
-            return
-        records = tuple(services.values())
-        special = known_otherwise(records, namespaces, self._settings.domain)
-        kept = {*special, *(name for name in self._addresses if name in namespaces)}
-        self._addresses = addresses(kept, self._addresses)
-        views = [view(self._directory, name, self._addresses[name]) for name in sorted(kept)]
-        marks, changed = self._write(common(self._directory), known_by_all(records), namespaces)
-        for one in views:
-            files.make(one.directory)
-            more, is_new = self._write(one, special.get(one.namespace, ()))
-            marks, changed = marks | more, changed or is_new
-        for gone in set(present(self._directory)) - set(views):
-            files.remove(gone.directory)
-            changed = True
-        self._written = marks
-        # The first time in any case: who wrote before may have ended before it could tell.
-        if changed or self._followed is None:
-            self._tell()
-        self._followed = follows
-        self._news.set()
+        if (wanted := _Wanted(services, namespaces, search)) != self._wanted:
+            self._wanted = wanted
+            self._writing.ask()
+        elif self._error:
+            self._writing.ask()
+            raise self._error
+
+    def finish(self) -> None:
+        """Write here and now what is to be written."""
+        self._writing.finish()
+
+    def _begin_writing(self) -> Callable[[], _Written | SystemRefusedError]:
+        return functools.partial(self._write_all, self._wanted, self._addresses)
+
+    def _write_all(
+        self, wanted: _Wanted, before: Mapping[str, str]
+    ) -> _Written | SystemRefusedError:
+        """Write all tables. It runs in a thread, and changes nothing but files."""
+        records = tuple((wanted.services or {}).values())
+        special = known_otherwise(records, wanted.namespaces, self._settings.domain)
+        kept = {*special, *(name for name in before if name in wanted.namespaces)}
+        given = addresses(kept, before)
+        views = [view(self._directory, name, given[name]) for name in sorted(kept)]
+        try:
+            marks, changed = self._write(
+                common(self._directory), known_by_all(records), wanted, wanted.namespaces
+            )
+            for one in views:
+                files.make(one.directory)
+                more, is_new = self._write(one, special.get(one.namespace, ()), wanted)
+                marks, changed = marks | more, changed or is_new
+            for gone in set(present(self._directory)) - set(views):
+                files.remove(gone.directory)
+                changed = True
+        except SystemRefusedError as error:
+            return error
+        return _Written(given, marks, changed)
 
     def _write(
-        self, one: View, services: Iterable[ServiceRecord], namespaces: Iterable[str] = ()
+        self,
+        one: View,
+        services: Iterable[ServiceRecord],
+        wanted: _Wanted,
+        namespaces: Iterable[str] = (),
     ) -> tuple[frozenset[tuple[str, str]], bool]:
         """Write a view; return its marks, and whether anything is new."""
         domain, wild = self._settings.domain, server(one.wildcards_address, self._settings)
         told = tables(
-            services, domain, wild, self._search, namespaces, overlaid=bool(one.namespace)
+            services, domain, wild, wanted.search, namespaces, overlaid=bool(one.namespace)
         )
         names, told = marked(told, domain, wild)
         is_new = files.write(one.directory, told)
         return frozenset((one.address, name) for name in names), is_new
+
+    def _wrote(self, written: _Written | SystemRefusedError) -> None:
+        if isinstance(written, SystemRefusedError):
+            is_new = str(written) != str(self._error)
+            self._error = written.with_traceback(None)
+            if is_new:  # else it was said, and is tried again whenever ``follow`` is called
+                self._changed()
+            return
+        self._error, self._addresses, self._marks = None, written.addresses, written.marks
+        # The first time in any case: who wrote before may have ended before it could tell.
+        if written.changed or not self._has_told:
+            self._has_told = True
+            self._tell()
+        self._news.set()
 
     def _hear_of_outside(self, nobody: bool) -> None:
         try:
@@ -150,15 +216,16 @@ class Resolving:
         while True:
             await self._news.wait()
             self._news.clear()
-            pause = _FIRST_PAUSE
             known: set[tuple[str, str]] = set()
-            while not await self._learn(known, wanted := self._written, max(pause, _PATIENCE)):
+            for asked in itertools.count(1):
+                pause, wanted = _BACKOFF.pause(asked), self._marks
+                if await self._learn(known, wanted, max(pause, _PATIENCE)):
+                    self._read = wanted
+                    break
                 await asyncio.sleep(pause)
-                if pause == _LONGEST_PAUSE:
+                if pause == _BACKOFF.longest:
                     self._tell()  # who should have read them was just being replaced, perhaps
-                pause = min(2 * pause, _LONGEST_PAUSE)
-            self._read = wanted
-            self._answering = frozenset(address for address, _ in wanted)
+            self._answering = frozenset(address for address, _ in self._read)
             self._changed()
 
     async def _learn(

@@ -11,7 +11,8 @@ import functools
 import logging
 from typing import Final
 
-from meshd.base import journal
+from meshd.base import journal, tasks
+from meshd.base.backoff import Backoff
 from meshd.base.errors import MeshdError
 from meshd.capture.rules import inside
 from meshd.model.workload import HostService
@@ -19,9 +20,8 @@ from meshd.workloads.host.held_starts import HeldStarts, Step, next_step
 from meshd.workloads.host.hold_units import hold_of
 from meshd.workloads.host.systemd import Systemd
 
-_LOOK: Final = 0.5
-_LONGEST_LOOK: Final = 10.0
-"""Seconds between looks at a unit that is still being started."""
+_BACKOFF: Final = Backoff(0.5, 10.0)
+"""Between looks at a unit that is still being started."""
 _log = logging.getLogger(__name__)
 
 
@@ -33,7 +33,7 @@ class Resuming:
     def served(self, host: HostService) -> None:
         """Note that the mesh serves a service now; may be repeated."""
         if host.unit and host.unit not in self._tasks and self._starts.has(host.unit):
-            self._tasks[host.unit] = asyncio.create_task(self._see_to(host.unit))
+            self._tasks[host.unit] = tasks.start(self._see_to(host.unit), f"resuming {host.unit}")
 
     async def close(self) -> None:
         for task in self._tasks.values():
@@ -41,11 +41,11 @@ class Resuming:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _see_to(self, unit: str) -> None:
-        pause = _LOOK
+        looks = 0
         try:
             while (step := await self._look(unit)) is Step.WAIT:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_LOOK)
+                looks += 1
+                await asyncio.sleep(_BACKOFF.pause(looks))
             self._starts.forget(unit)
             if step is Step.START:
                 text = "%s failed to start while it was held; it is started again"

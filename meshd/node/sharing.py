@@ -7,25 +7,48 @@ Their last reports are kept on disk here, so that endpoints on other nodes outli
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from meshd import wire
 from meshd.api.base import Key, Object
 from meshd.api.write import to_json
-from meshd.base.errors import UNDECODABLE, MeshdError
+from meshd.base import kept_file
+from meshd.base.errors import MeshdError
+from meshd.base.json_values import JsonObject
 from meshd.base.kept_file import KeptFile
+from meshd.base.tasks import first_of
+from meshd.config import lost_configuration
+from meshd.config.withheld import unusable_json
+from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.workload import Workload
-from meshd.node.reconciler import Mesh
+from meshd.node.mesh import Mesh
 from meshd.wire import channel
 from meshd.workloads import record as workloads
 
 _log = logging.getLogger(__name__)
+
+
+class Encoded:
+    """The objects' JSON, which is made once for each version, and kept as long as that is told."""
+
+    def __init__(self) -> None:
+        self._known: Mapping[Key, tuple[Object, JsonObject]] = {}
+
+    def all(self, objects: Mapping[Key, Object]) -> tuple[JsonObject, ...]:
+        self._known = {key: self._one(one) for key, one in objects.items()}
+        return tuple(value for _, value in self._known.values())
+
+    def _one(self, wanted: Object) -> tuple[Object, JsonObject]:
+        known = self._known.get(wanted.key)
+        return known if known and known[0] is wanted else (wanted, _json(wanted))
+
+
+def _json(found: Object) -> JsonObject:
+    return unusable_json(found) if isinstance(found, ClosedPolicy) else to_json(found)
 
 
 class Sharing:
@@ -36,60 +59,70 @@ class Sharing:
         mesh: Mesh,
         node: str,
         record: Path,
-        handle: Callable[[wire.AnyMessage], Awaitable[wire.Message]],
+        handle: channel.Handle[wire.ToMesh],
     ) -> None:
         self._mesh = mesh
         self._node = node
-        self.kept = KeptFile(record, lambda: msgspec.json.encode(mesh.elsewhere), mesh.touch)
+        self.kept = KeptFile(
+            record, lambda: msgspec.json.encode(mesh.elsewhere), mesh.settling.touch
+        )
         self._handle = handle
-        self._json: dict[int, tuple[Object, dict[str, Any]]] = {}
-        mesh.worries.append(lambda: self.kept.problem)
+        self._encoded = Encoded()
+        mesh.further_problems.append(lambda: self.kept.problem)
         mesh.hear_of(tuple(one for one in self._load() if one.node != node))
 
-    async def session(self, connection: channel.Connection) -> None:
-        follower: asyncio.Task[None] | None = None
-        try:
-            while (request := await connection.receive()) is not None:
-                if isinstance(request, wire.Follow):
-                    if request.workloads is not None:
-                        self._hear_of(request.workloads)
-                    follower = follower or asyncio.create_task(self._follow(connection))
-                else:
-                    await connection.send(await self._answer(request))
-        finally:
-            if follower:
-                follower.cancel()
-                with contextlib.suppress(asyncio.CancelledError, MeshdError):
-                    await follower
+    async def session(self, connection: channel.Connection[wire.ToMeshOfServer]) -> None:
+        """Answer requests, and tell whoever follows of each change.
 
-    async def _answer(self, request: wire.AnyMessage) -> wire.Message:
+        The session ends when it cannot tell, so that the follower comes back.
+        """
+        followed = asyncio.Event()
+        await first_of(self._receive(connection, followed), self._follow(connection, followed))
+
+    async def _receive(
+        self, connection: channel.Connection[wire.ToMeshOfServer], followed: asyncio.Event
+    ) -> None:
+        while (request := await connection.receive()) is not None:
+            if isinstance(request, wire.Follow):
+                if request.workloads is not None:
+                    self._hear_of(request.workloads)
+                followed.set()
+            else:
+                await connection.send(await self._answer(request, connection.is_waiting))
+
+    async def _answer(self, request: wire.ToMesh, is_waiting: channel.IsWaiting) -> wire.Message:
         try:
-            return await self._handle(request)
+            return await self._handle(request, is_waiting)
         except MeshdError as error:
             return wire.Failed(str(error))
 
-    async def _follow(self, connection: channel.Connection) -> None:
-        told: wire.Shared | None = None
+    async def _follow(
+        self, connection: channel.Connection[wire.ToMeshOfServer], followed: asyncio.Event
+    ) -> None:
+        await followed.wait()
+        told: tuple[Workload, ...] | None = None
         objects: Mapping[Key, Object] | None = None
         while True:
-            count = self._mesh.settlings
+            count = self._mesh.settling.count
+            workloads = self._mesh.settling.answer(self._workloads)
             changed = self._mesh.store.objects is not objects
-            objects = self._mesh.store.objects
-            now = wire.Shared(
-                (*self._mesh.roster(self._node), *self._mesh.elsewhere),
-                tuple(map(self._to_json, objects.values())) if changed else None,
-            )
-            if changed or told is None or now.workloads != told.workloads:
-                await connection.send(now)
-                told = now
-            await self._mesh.settled_after(count)
+            if workloads is not None and (changed or workloads != told):
+                told, objects = workloads, self._mesh.store.objects
+                lost = bool(self._mesh.store.lost)
+                told_of = self._objects() if changed else None
+                await connection.send(wire.Shared(workloads, told_of, lost))
+            await self._mesh.settling.after(count)
 
-    def _to_json(self, found: Object) -> dict[str, Any]:
-        """Return an object's JSON, which is made once, since an object never changes."""
-        known = self._json.get(id(found))
-        if known is None or known[0] is not found:
-            known = self._json[id(found)] = (found, to_json(found))
-        return known[1]
+    def _workloads(self) -> tuple[Workload, ...]:
+        return (*self._mesh.roster(self._node), *self._mesh.elsewhere)
+
+    def _objects(self) -> tuple[JsonObject, ...]:
+        store = self._mesh.store
+        told = store.objects
+        if store.lost:
+            told = lost_configuration.told(told, store.lost, self._mesh.options.root_namespace)
+        given_up = (one for one in store.given_up if not isinstance(one, ClosedPolicy))
+        return (*self._encoded.all(told), *map(unusable_json, (*store.closed, *given_up)))
 
     # ---- what other nodes told
 
@@ -99,17 +132,8 @@ class Sharing:
             self.kept.touch()
 
     def _load(self) -> tuple[Workload, ...]:
-        try:
-            found, problems = workloads.listed(self.kept.path.read_bytes())
-        except FileNotFoundError:
-            return ()
-        except (OSError, *UNDECODABLE) as error:
-            _log.warning(
-                "%s: not usable, so nothing runs elsewhere until the nodes tell: %s",
-                *(self.kept.path, error),
-                extra={"MESHD_EVENT": "record-lost"},
-            )
-            return ()
+        consequence = "nothing runs elsewhere until the nodes tell"
+        found, problems = kept_file.load(self.kept.path, workloads.listed, consequence) or ((), ())
         for problem in problems:
             text = "%s: a workload of another node is left out: %s"
             _log.error(text, self.kept.path, problem, extra={"MESHD_EVENT": "record-lost"})

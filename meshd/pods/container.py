@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from meshd.base import tasks
 from meshd.base.errors import SystemRefusedError
 from meshd.model.pod import ContainerPlan, ContainerState
 from meshd.pods import launch, probe, processes
-from meshd.pods.readiness import Backoff, Readiness
+from meshd.pods.readiness import Readiness, Restarts
 
 MAX_LOG: Final = 16 * 1024 * 1024
 """Bytes of a container's log; a longer one starts anew."""
@@ -53,28 +54,28 @@ class Container:
 
     async def complete(self) -> None:
         """Run it until it ends well, as an init container does."""
-        backoff = Backoff()
+        restarts = Restarts()
         while True:
             began = time.monotonic()
             how = await self._live("")
             if how == _WELL:
                 self._become("Completed", ready=True)
                 return
-            backoff = await self._wait(how, backoff, began)
+            restarts = await self._wait(how, restarts, began)
 
     async def keep(self, address: str) -> None:
         """Run it for ever. Cancelling ends it."""
-        backoff = Backoff()
+        restarts = Restarts()
         while True:
             began = time.monotonic()
             how = await self._live(address)
-            backoff = await self._wait(how, backoff, began)
+            restarts = await self._wait(how, restarts, began)
 
-    async def _wait(self, how: str, backoff: Backoff, began: float) -> Backoff:
-        backoff = backoff.after(time.monotonic() - began)
-        self._become(f"{how}, starts again in {backoff.pause:g} s", restarts=1)
-        await asyncio.sleep(backoff.pause)
-        return backoff
+    async def _wait(self, how: str, restarts: Restarts, began: float) -> Restarts:
+        restarts = restarts.after(time.monotonic() - began)
+        self._become(f"{how}, starts again in {restarts.pause:g} s", restarts=1)
+        await asyncio.sleep(restarts.pause)
+        return restarts
 
     async def _live(self, probed: str) -> str:
         """Run the container and its probes, if there is an address to probe; return how it
@@ -84,7 +85,7 @@ class Container:
         except SystemRefusedError as error:
             return str(error)
         self._become("Running", pid=pid)
-        watching = asyncio.create_task(self._probe(pid, probed)) if probed else None
+        watching = self._probing(pid, probed) if probed else None
         try:
             status = await processes.ended(pid)
             return f"was killed by signal {-status}" if status < 0 else _STATUS.format(status)
@@ -96,6 +97,9 @@ class Container:
                 watching.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watching
+
+    def _probing(self, pid: int, address: str) -> asyncio.Task[None]:
+        return tasks.keep(lambda: self._probe(pid, address), f"the probe of {self.plan.name}")
 
     async def _probe(self, pid: int, address: str) -> None:
         asked = self.plan.readiness

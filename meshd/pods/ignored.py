@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import msgspec
 
@@ -12,6 +11,7 @@ from meshd.api.decode import Path
 from meshd.api.kubernetes.types import DaemonSet, Deployment, Pod, Service, StatefulSet
 from meshd.api.read import Read
 from meshd.api.yaml import show_path
+from meshd.base.json_values import Json, JsonObject, list_in, mapping_in
 
 _KINDS = (Pod, Deployment, StatefulSet, DaemonSet, Service)
 
@@ -31,20 +31,21 @@ def ignored_fields(reads: Iterable[Read]) -> tuple[str, ...]:
     return tuple(seen.values())
 
 
-def _value_at(value: Any, path: Path) -> Any:
+def _value_at(value: Json, path: Path) -> Json:
     for part in path:
-        value = value[part]
+        value = mapping_in(value)[part] if isinstance(part, str) else list_in(value)[part]
     return value
 
 
-def _passed_over(expected: Any, value: Any, path: Path) -> Iterator[Path]:
+def _passed_over(expected: type[object], value: Json, path: Path) -> Iterator[Path]:
     """Yield the places where ``value`` has keys that the type ``expected`` does not know."""
     info = msgspec.inspect.type_info(expected)
     return _walk(info, value, path)
 
 
-def _walk(info: Any, value: Any, path: Path) -> Iterator[Path]:
-    for option in getattr(info, "types", (info,)):
+def _walk(info: msgspec.inspect.Type, value: Json, path: Path) -> Iterator[Path]:
+    options = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    for option in options:
         if isinstance(option, msgspec.inspect.StructType) and isinstance(value, dict):
             yield from _walk_struct(option, value, path)
         elif isinstance(option, msgspec.inspect.VarTupleType) and isinstance(value, list):
@@ -52,7 +53,7 @@ def _walk(info: Any, value: Any, path: Path) -> Iterator[Path]:
                 yield from _walk(option.item_type, item, (*path, index))
 
 
-def _walk_struct(info: Any, value: dict[str, Any], path: Path) -> Iterator[Path]:
+def _walk_struct(info: msgspec.inspect.StructType, value: JsonObject, path: Path) -> Iterator[Path]:
     if info.cls is ObjectMeta:
         return
     fields = {field.encode_name: field.type for field in info.fields}

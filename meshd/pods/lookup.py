@@ -4,7 +4,6 @@ Pure."""
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -57,7 +56,7 @@ def _entries(found: ConfigMap | Secret) -> Entries:
 def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()))
-    except binascii.Error:
+    except ValueError:
         return b""  # which the manifest's validation has refused
 
 

@@ -132,9 +132,13 @@ def create_namespace(path: Path) -> None:
 
 def remove_namespace(path: Path) -> None:
     """Let a namespace go, and end whatever still runs in it. Nothing is done when it is gone."""
-    for pid in kernel.processes_in(path) if _is_mounted(path) else ():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    ended: set[int] = set()
+    # Again, for what was being started meanwhile by a process that was ended.
+    while _is_mounted(path) and (running := set(kernel.processes_in(path)) - ended):
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ended |= running
     while _is_mounted(path):
         kernel.unmount(str(path))
     path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from meshd.api.decode import Path
 from meshd.api.finding import Finding
 from meshd.api.kubernetes.types import Container, Namespace, Pod, PodSpec, Probe, TCPSocketAction
 from meshd.api.read import Read, RejectedError
+from meshd.base.numbers import whole
 from meshd.model.pod import ContainerPlan, OwnerPlan, PodPlan
 from meshd.model.workload import NamedPort
 from meshd.pods import environment
@@ -238,6 +239,6 @@ def _numbered(container: Container) -> Probe | None:
 def _port_number(container: Container, port: int | str) -> int | None:
     if isinstance(port, int):
         return port
-    if port.isdigit():
-        return int(port)
+    if (number := whole(port, 65535)) is not None:
+        return number
     return next((known.container_port for known in container.ports if known.name == port), None)

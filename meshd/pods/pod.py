@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from meshd.base import tasks
 from meshd.base.errors import MeshdError
 from meshd.capture.rules import inside
 from meshd.model.pod import ContainerPlan, PodPlan, PodState
@@ -100,14 +101,14 @@ class RunningPod:
         except (MeshdError, OSError):
             self._remove()
             raise
-        self._tasks.append(asyncio.create_task(self._live(prove)))
+        self._tasks.append(tasks.start(self._live(prove), f"pod {self.plan.uid}"))
 
     def replan(self, plan: PodPlan, prove: Prove) -> None:
         """Take over a plan that differs only in whether it is in the mesh. Nothing is restarted."""
         self.plan = plan
         self._joined = not plan.enrolled
         if plan.enrolled:
-            self._tasks.append(asyncio.create_task(self._join(prove)))
+            self._tasks.append(tasks.start(self._join(prove), f"pod {self.plan.uid}"))
 
     async def stop(self) -> None:
         """End its processes, and take its namespace and files away."""

@@ -11,11 +11,11 @@ import dataclasses
 from typing import Final
 
 from meshd.api.kubernetes.types import Probe
+from meshd.base.backoff import Backoff
 
 _EAGER: Final = 0.2
 """Seconds between probes until the first one passes: nobody waits ten seconds for a start."""
-_FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 30.0
+_BACKOFF: Final = Backoff(0.5, 30.0)
 _SETTLED: Final = 60.0
 """Seconds after which a process counts as having run well."""
 
@@ -47,14 +47,16 @@ class Readiness:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Backoff:
-    """The wait before a process that has ended is restarted."""
+class Restarts:
+    """How often in a row a process has ended without having run well."""
 
-    pause: float = 0.0
-    """Seconds."""
+    number: int = 0
 
-    def after(self, lived: float) -> Backoff:
-        """Return the next wait; ``lived`` is how many seconds the process has run."""
-        if lived >= _SETTLED or not self.pause:
-            return Backoff(_FIRST_PAUSE)
-        return Backoff(min(self.pause * 2, _LONGEST_PAUSE))
+    @property
+    def pause(self) -> float:
+        """Return the seconds before the process is restarted."""
+        return _BACKOFF.pause(self.number)
+
+    def after(self, lived: float) -> Restarts:
+        """Count one more end; ``lived`` is how many seconds the process has run."""
+        return Restarts(1 if lived >= _SETTLED else self.number + 1)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from meshd import wire
+from meshd.base.backoff import Backoff
 from meshd.base.errors import MeshdError, SystemRefusedError
+from meshd.base.tasks import first_of
 from meshd.model.workload import Workload
 from meshd.wire import channel
 
-_FIRST_PAUSE: Final = 0.2
-_LONGEST_PAUSE: Final = 5.0
-"""Seconds between attempts to reach a mesh that is not there."""
+_BACKOFF: Final = Backoff(0.2, 5.0)
+"""Between attempts to reach a mesh that is not there."""
 _WAIT: Final = 30.0
 """Seconds for a workload to be proven, and for one to be let go."""
 
@@ -34,32 +35,29 @@ class Registrar:
 
     async def run(self) -> None:
         """Keep a connection, and report each change over it, until cancelled."""
-        pause = _FIRST_PAUSE
+        failures = 0
         while True:
+            failures += 1
             try:
                 async with await channel.connect(self._mesh) as connection:
-                    pause = _FIRST_PAUSE
+                    failures = 1
                     await self._talk(connection)
             except MeshdError:
                 pass
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(_BACKOFF.pause(failures))
 
-    async def _talk(self, connection: channel.Connection) -> None:
+    async def _talk(self, connection: channel.Connection[wire.AnyMessage]) -> None:
         """Report changes until the mesh hangs up, which it does when it ends."""
         self._told = ()
-        hung_up = asyncio.create_task(self._answers(connection))
-        try:
-            while not hung_up.done():
-                self._changed.clear()  # first: what changes from now on is told the next time
-                await self._tell(connection)
-                change = asyncio.create_task(self._changed.wait())
-                await asyncio.wait((hung_up, change), return_when=asyncio.FIRST_COMPLETED)
-                change.cancel()
-        finally:
-            hung_up.cancel()
+        await first_of(self._answers(connection), self._tell_for_ever(connection))
 
-    async def _tell(self, connection: channel.Connection) -> None:
+    async def _tell_for_ever(self, connection: channel.Connection[wire.AnyMessage]) -> None:
+        while True:
+            self._changed.clear()  # first: what changes from now on is told the next time
+            await self._tell(connection)
+            await self._changed.wait()
+
+    async def _tell(self, connection: channel.Connection[wire.AnyMessage]) -> None:
         """Register each workload by itself: one that the mesh refuses affects no other."""
         now = self._workloads()
         news = [workload for workload in now if workload not in self._told]
@@ -67,12 +65,12 @@ class Registrar:
         for workload in news:
             await connection.send(wire.Register((workload,)))
 
-    async def _answers(self, connection: channel.Connection) -> None:
+    async def _answers(self, connection: channel.Connection[wire.AnyMessage]) -> None:
         while (answer := await connection.receive()) is not None:
             if isinstance(answer, wire.Failed):
                 print(f"the mesh refused a workload: {answer.reason}", flush=True)
                 self._told = ()
-                asyncio.get_running_loop().call_later(_LONGEST_PAUSE, self.change)
+                asyncio.get_running_loop().call_later(_BACKOFF.longest, self.change)
 
     async def prove(self, workload: Workload) -> None:
         """Raises MeshdError when its traffic is not captured in time."""

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from meshd.base import tasks
 from meshd.base.errors import MeshdError
 from meshd.model.pod import OwnerPlan, PodPlan, Rollout
 from meshd.pods.pod import RunningPod
@@ -41,7 +42,7 @@ class Roller:
         self._owner, self._wanted, self._problem = owner, dict(plans), ""
         self.wake()
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._roll())
+            self._task = tasks.keep(self._roll, f"rolling out {self._owner.name}")
 
     def wake(self) -> None:
         """Look again: the state of a pod has changed."""

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from meshd import wire
+from meshd.base import tasks
 from meshd.base.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
 from meshd.model.pod import PodPlan
 from meshd.model.workload import Workload
@@ -42,18 +43,16 @@ class Supervisor:
     def _workloads(self) -> tuple[Workload, ...]:
         return tuple(pod.workload for pod in self._pods.values())
 
-    async def handle(self, request: wire.AnyMessage) -> wire.Message:
+    async def handle(self, request: wire.ToTestbed) -> wire.Message:
         if isinstance(request, wire.ListPods):
             cidr = str(self._subnet.network) if self._subnet else ""
             rollouts = tuple(state for roller in self._rollers.values() if (state := roller.state))
             return wire.Pods(tuple(pod.state for pod in self._pods.values()), cidr, rollouts)
-        if isinstance(request, wire.RunPods):
-            try:
-                self._run(request)
-            except OSError as error:
-                raise SystemRefusedError(f"the testbed cannot be made: {error}") from None
-            return wire.Done()
-        raise InvalidInputError(f"the testbed does not answer {type(request).__name__}")
+        try:
+            self._run(request)
+        except OSError as error:
+            raise SystemRefusedError(f"the testbed cannot be made: {error}") from None
+        return wire.Done()
 
     def _run(self, request: wire.RunPods) -> None:
         """Make the difference: what is equal stays."""
@@ -137,10 +136,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        telling = asyncio.create_task(self._registrar.run())
-        trimming = asyncio.create_task(self._trim_logs())
+        telling = tasks.keep(self._registrar.run, "telling the mesh of pods")
+        trimming = tasks.keep(self._trim_logs, "cutting logs")
         path = self._home.socket
-        server = await channel.listen(path, channel.answering(self.handle), uids={0}, mode=0o600)
+        server = await channel.listen(
+            path, wire.TESTBED, channel.answering(self.handle), uids={0}, mode=0o600
+        )
         try:
             await stopping.wait()
         finally:

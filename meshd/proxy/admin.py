@@ -5,15 +5,13 @@ https://www.envoyproxy.io/docs/envoy/v1.40.0/operations/admin
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
-import h11
 import msgspec
 
+from meshd.base import http
 from meshd.base.errors import UNDECODABLE, SystemRefusedError, UnreachableError
 
 _PATIENCE: Final = 5.0
@@ -110,47 +108,13 @@ class Admin:
         return body
 
     async def _request(self, method: str, target: str) -> tuple[int, bytes]:
+        body = bytearray()
+
+        def take(_: int, part: bytes) -> None:
+            body.extend(part)
+
         try:
-            async with asyncio.timeout(self._timeout):
-                return await _exchange(self._socket, method, target)
-        except TimeoutError:
-            reason = f"no answer within {self._timeout:g} s"
-        except (OSError, h11.ProtocolError) as error:
-            reason = str(getattr(error, "strerror", None) or error)
-        raise UnreachableError(f"cannot reach the proxy at {self._socket}: {reason}")
-
-
-async def _exchange(socket: Path, method: str, target: str) -> tuple[int, bytes]:
-    """Raises OSError, h11.ProtocolError."""
-    reader, writer = await asyncio.open_unix_connection(socket)
-    try:
-        protocol = h11.Connection(h11.CLIENT)
-        headers = [("host", "admin"), ("connection", "close"), ("content-length", "0")]
-        for event in (h11.Request(method=method, target=target, headers=headers), _END):
-            writer.write(protocol.send(event) or b"")
-        status, body = 0, bytearray()
-        async for event in _events(protocol, reader):
-            if isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.Data):
-                body += event.data
+            status = await http.ask(self._socket, method, target, take, timeout=self._timeout)
+        except UnreachableError as error:
+            raise UnreachableError(f"cannot reach the proxy at {self._socket}: {error}") from None
         return status, bytes(body)
-    finally:
-        writer.close()
-
-
-_END: Final = h11.EndOfMessage()
-
-
-async def _events(protocol: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[object]:
-    """Yield the events of one whole answer."""
-    while True:
-        event = protocol.next_event()
-        if event is h11.NEED_DATA:
-            protocol.receive_data(await reader.read(65536))
-        elif isinstance(event, h11.EndOfMessage):
-            return
-        elif isinstance(event, h11.ConnectionClosed):
-            raise h11.RemoteProtocolError("closed the connection in the middle of an answer")
-        else:
-            yield event

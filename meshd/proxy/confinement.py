@@ -10,7 +10,7 @@ import errno
 import socket
 from typing import Final
 
-import pyseccomp
+from meshd.proxy.seccomp import Argument, Compare, Filter
 
 _DENIED: Final = (
     # file systems and their namespaces
@@ -47,24 +47,26 @@ _DENIED_FAMILIES: Final = (
 
 def confine(*more: str) -> None:
     """Confine this process for ever; ``more`` system calls are denied, too. Raises OSError."""
-    calls = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
-    denied = pyseccomp.ERRNO(errno.EPERM)
+    calls = Filter()
     for name in (*_DENIED, *more):
-        calls.add_rule(denied, name)
-    arg = pyseccomp.Arg
+        calls.deny(errno.EPERM, name)
     for flag in _bits(_NEW_NAMESPACES | _MORE_NAMESPACES):
-        calls.add_rule(denied, "clone", arg(0, pyseccomp.MASKED_EQ, flag, flag))
+        calls.deny(errno.EPERM, "clone", [Argument(0, Compare.MASKED_EQUAL, flag, flag)])
     # Its flags are in memory, where no filter sees them: the C library then falls back to clone.
-    calls.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
+    calls.deny(errno.ENOSYS, "clone3")
     for family in _DENIED_FAMILIES:
-        calls.add_rule(denied, "socket", arg(0, pyseccomp.EQ, int(family)))
+        calls.deny(errno.EPERM, "socket", [_equal(0, family)])
     # The redirecting rules are the capture role's alone, in whichever tables.
-    netlink = arg(0, pyseccomp.EQ, int(socket.AF_NETLINK))
-    calls.add_rule(denied, "socket", netlink, arg(2, pyseccomp.EQ, _NETLINK_NETFILTER))
+    netlink = [_equal(0, socket.AF_NETLINK), _equal(2, _NETLINK_NETFILTER)]
+    calls.deny(errno.EPERM, "socket", netlink)
     for level in (socket.IPPROTO_IP, socket.IPPROTO_IPV6):
-        where = arg(1, pyseccomp.EQ, int(level))
-        calls.add_rule(denied, "setsockopt", where, arg(2, pyseccomp.EQ, _REPLACE_TABLE))
+        calls.deny(errno.EPERM, "setsockopt", [_equal(1, level), _equal(2, _REPLACE_TABLE)])
     calls.load()
+
+
+def _equal(number: int, value: int) -> Argument:
+    """Describe an ``int``: the kernel looks at the lower half of the register, a filter at all."""
+    return Argument(number, Compare.MASKED_EQUAL, 0xFFFFFFFF, value)
 
 
 def _bits(mask: int) -> list[int]:

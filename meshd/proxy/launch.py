@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meshd.base.errors import MeshdError, SystemRefusedError
-from meshd.proxy import binary, machine
+from meshd.proxy import binary, confinement, machine
 from meshd.settings import ProxySettings
 
 
@@ -40,10 +40,8 @@ def main() -> int:
 def confine(*more: str) -> None:
     """Confine this process, see ``confinement``. Raises SystemRefusedError."""
     try:
-        from meshd.proxy import confinement  # noqa: PLC0415 - needs libseccomp
-
         confinement.confine(*more)
-    except (OSError, RuntimeError, ImportError) as error:
+    except OSError as error:
         raise SystemRefusedError(
             f"cannot deny system calls to this process: {error}; install the package libseccomp2"
         ) from None

@@ -9,59 +9,78 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import ipaddress
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from meshd.model.service_networks import Network, service_networks
+
+VirtualAddresses = Mapping[str, tuple[str, ...]]
+"""The addresses of each host: one of each network."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Allocation:
-    addresses: dict[str, str]
-    """By host."""
+    addresses: dict[str, tuple[str, ...]]
+    """The addresses of each host: one of each network that had a free one."""
     left_out: tuple[str, ...] = ()
-    """Hosts for which no address was free."""
+    """Hosts for which no address was free in one of the networks."""
 
 
 def allocate(
-    previous: Mapping[str, str],
+    previous: VirtualAddresses,
     hosts: Iterable[str],
     cidr: str,
     taken: Collection[str] = (),
 ) -> Allocation:
-    """Return an address of ``cidr`` for each host; those of ``previous`` stay as they are.
+    """Return for each host an address of each network of ``cidr``; those of ``previous`` stay.
 
-    ``taken`` are addresses that services have declared: they win over what was given before. The
-    network's own and its broadcast address are never given. Raises ValueError if ``cidr`` is no
-    network.
+    ``taken`` are addresses that services have declared: they win over what was given before. A
+    network's own and its broadcast address are never given. Raises ValueError if ``cidr`` names no
+    networks.
     """
-    network = ipaddress.ip_network(cidr)
-    first, count = _usable(network)
-    used = set(taken)
-    addresses: dict[str, str] = {}
     wanted = sorted(set(hosts))
-    for host in wanted:
-        address = previous.get(host, "")
-        if address and address not in used and _offset(network, address, first, count) is not None:
-            addresses[host] = address
-            used.add(address)
+    found = [_of_network(network, previous, wanted, taken) for network in service_networks(cidr)]
+    addresses = {host: tuple(one[host] for one in found if host in one) for host in wanted}
+    return Allocation(
+        {host: those for host, those in addresses.items() if those},
+        tuple(host for host in wanted if any(host not in one for one in found)),
+    )
+
+
+def _of_network(
+    network: Network,
+    previous: VirtualAddresses,
+    hosts: Iterable[str],
+    taken: Collection[str],
+) -> dict[str, str]:
+    """Return an address of the network for each host, as long as there is one."""
+    first, count = _usable(network)
+    # By number: an address of IPv6 can be written in several ways.
     occupied = {
         offset
-        for address in used
+        for address in taken
         if (offset := _offset(network, address, first, count)) is not None
     }
-    left_out: list[str] = []
-    for host in wanted:
-        if host in addresses:
-            continue
-        if len(occupied) >= count:
-            left_out.append(host)
-            continue
-        offset = _home(host) % count
-        while offset in occupied:
-            offset = (offset + 1) % count
-        occupied.add(offset)
-        addresses[host] = str(network[first + offset])
-    return Allocation(addresses, tuple(left_out))
+    addresses: dict[str, str] = {}
+    for host in hosts:
+        for address in previous.get(host, ()):
+            offset = _offset(network, address, first, count)
+            if offset is not None and offset not in occupied and host not in addresses:
+                addresses[host] = address
+                occupied.add(offset)
+    for host in hosts:
+        if host not in addresses and len(occupied) < count:
+            offset = next(one for one in _from_home(host, count) if one not in occupied)
+            occupied.add(offset)
+            addresses[host] = str(network[first + offset])
+    return addresses
+
+
+def _from_home(host: str, count: int) -> Iterator[int]:
+    """Yield all offsets, beginning with the one that follows from the host's name."""
+    home = int.from_bytes(hashlib.sha256(host.encode()).digest()[:8], "big") % count
+    while True:
+        yield home
+        home = (home + 1) % count
 
 
 def _usable(network: Network) -> tuple[int, int]:
@@ -75,12 +94,10 @@ def _usable(network: Network) -> tuple[int, int]:
 def _offset(network: Network, address: str, first: int, count: int) -> int | None:
     """Return the number of a usable address; None if it is not one."""
     try:
-        offset = int(ipaddress.ip_address(address)) - int(network.network_address) - first
+        found = ipaddress.ip_network(address)  # of one address, too
     except ValueError:
         return None
-    same = ipaddress.ip_address(address).version == network.version
-    return offset if same and 0 <= offset < count else None
-
-
-def _home(host: str) -> int:
-    return int.from_bytes(hashlib.sha256(host.encode()).digest()[:8], "big")
+    if found.num_addresses > 1 or found.version != network.version:
+        return None
+    offset = int(found.network_address) - int(network.network_address) - first
+    return offset if 0 <= offset < count else None

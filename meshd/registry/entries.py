@@ -5,12 +5,12 @@ https://istio.io/latest/docs/reference/config/networking/service-entry/
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+import msgspec
 
 from meshd.api import protocol
 from meshd.api.service_entry.types import ServiceEntry, ServicePortEntry
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
+from meshd.registry.addresses import VirtualAddresses
 from meshd.registry.selection import Backend, Backends
 from meshd.registry.services import preference
 
@@ -30,21 +30,22 @@ def needs_address(entry: ServiceEntry) -> bool:
 
 
 def to_records(
-    entry: ServiceEntry, backends: Backends, addresses: Mapping[str, str]
+    entry: ServiceEntry, backends: Backends, addresses: VirtualAddresses
 ) -> tuple[ServiceRecord, ...]:
     """Return one record for each host."""
     return tuple(_to_record(entry, host, backends, addresses) for host in entry.spec.hosts)
 
 
 def _to_record(
-    entry: ServiceEntry, host: str, backends: Backends, addresses: Mapping[str, str]
+    entry: ServiceEntry, host: str, backends: Backends, addresses: VirtualAddresses
 ) -> ServiceRecord:
     spec = entry.spec
-    allocated = addresses.get(host) if needs_address(entry) else None
+    allocated = addresses.get(host, ()) if needs_address(entry) else ()
     return ServiceRecord(
         host=host,
         namespace=entry.metadata.namespace,
-        addresses=spec.addresses or ((allocated,) if allocated else ()),
+        entry=entry.metadata.name,
+        addresses=spec.addresses or allocated,
         ports=tuple(
             Port(
                 port.number,
@@ -75,7 +76,7 @@ def _endpoints(entry: ServiceEntry, host: str, backends: Backends) -> tuple[Endp
     else:
         found = []
     if spec.location == "MESH_EXTERNAL":
-        found = [dataclasses.replace(one, mutual_tls=False) for one in found]
+        found = [msgspec.structs.replace(one, mutual_tls=False) for one in found]
     return tuple(
         backend.endpoint(_target(port, backend), port.number)
         for port in spec.ports

@@ -30,6 +30,8 @@ def followed(record: ServiceRecord, known: Mapping[str, ServiceRecord]) -> Servi
             return record
         targets = [known.get(end.address) for end in record.endpoints]
         named = [one for one in targets if one is not None and one.host != record.host]
+        if any(one.closed for one in named):
+            return msgspec.structs.replace(record, closed=True)
         if len(named) < len(targets) or any(_is_outside(one) for one in named):
             return record
         if _count(record, named) > _MOST_ENDPOINTS:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from meshd.api.base import Object
 from meshd.api.kubernetes.types import Namespace
 from meshd.model.workload import Workload
 
@@ -41,6 +42,11 @@ def decide(
         return Enrolment(injection == "enabled", f"its namespace's label {_INJECTION}: {injection}")
     registered = "in the mesh" if otherwise else "outside the mesh"
     return Enrolment(otherwise, f"no label says; it was registered as {registered}")
+
+
+def namespaces(objects: Iterable[Object]) -> dict[str, Namespace]:
+    """Return the namespaces among objects, by name."""
+    return {one.metadata.name: one for one in objects if isinstance(one, Namespace)}
 
 
 def of_workload(workload: Workload, namespaces: Mapping[str, Namespace]) -> Enrolment:

@@ -1,107 +1,141 @@
-"""Builds the snapshot that is compiled, from objects and workloads. Pure.
+"""Builds the snapshot that is compiled, from objects and workloads.
 
 This module decides which workload serves which service, and on what port. The objects' fields were
-validated before; a service that makes no sense here has no endpoints, never an error.
+validated before; a service that makes no sense here has no endpoints, never an error. The result
+follows from the arguments alone, but what has not changed since the snapshot before is the very
+object that it was then, and costs next to nothing.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from meshd.api.base import Object, exported_to_all
-from meshd.api.kubernetes.types import Namespace, Secret, Service
-from meshd.api.peer_authentication.types import PeerAuthentication
-from meshd.api.service_entry.types import ServiceEntry, WorkloadEntry
-from meshd.api.traffic import DestinationRule, Gateway, VirtualService
-from meshd.model.service import Endpoint, Resolution, ServiceRecord, seen_from
+from meshd.api.base import Object
+from meshd.api.kubernetes.types import Service
+from meshd.api.service_entry.types import ServiceEntry
+from meshd.model.closed_workload import closed_addresses
+from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
 from meshd.registry import entries, membership, services
-from meshd.registry.following_names import followed
-from meshd.registry.selection import Backend, Backends
+from meshd.registry.addresses import Allocation, VirtualAddresses, allocate
+from meshd.registry.backends import Registered
+from meshd.registry.records import Records
+from meshd.registry.sorted_objects import SortedObjects
 
-T = TypeVar("T", bound=Object)
+
+class Registry:
+    """Builds one snapshot after the other."""
+
+    def __init__(self) -> None:
+        self._objects = SortedObjects.of(())
+        self._given: tuple[object, ...] = ()
+        """What the records were made with."""
+        self._allocated: tuple[VirtualAddresses, str, str] | None = None
+        self._allocation = Allocation({})
+        self._registered = Registered()
+        self._records = Records(MeshOptions())
+
+    @property
+    def made(self) -> int:
+        """Return how many times the records of an object were made."""
+        return self._records.made
+
+    def allocation(
+        self,
+        objects: Iterable[Object],
+        previous: VirtualAddresses,
+        options: MeshOptions,
+        cidr: str,
+    ) -> Allocation:
+        """Return the virtual addresses of services, as ``allocate`` does."""
+        known = self._sorted(objects)
+        if self._allocated != (previous, options.domain, cidr):
+            hosts = hosts_without_address(known.services, options)
+            taken = declared_addresses(known.services)
+            self._allocation = allocate(previous, hosts, cidr, taken)
+            self._allocated = (self._allocation.addresses, options.domain, cidr)
+        return self._allocation
+
+    def _sorted(self, objects: Iterable[Object]) -> SortedObjects:
+        before, self._objects = self._objects, SortedObjects.of(objects, self._objects)
+        if before.services is not self._objects.services:
+            self._allocated = None
+        return self._objects
+
+    def snapshot(  # noqa: PLR0917 - what there is, from everywhere
+        self,
+        objects: Iterable[Object],
+        workloads: Iterable[Workload],
+        options: MeshOptions,
+        addresses: VirtualAddresses,
+        revision: int = 0,
+        elsewhere: Iterable[Workload] = (),
+    ) -> Snapshot:
+        """Return the snapshot.
+
+        ``workloads`` are all that are registered; only those in the mesh are in the snapshot.
+        ``elsewhere``: those of other nodes, which serve services and are not in the snapshot.
+        ``addresses`` are the virtual ones by host, of the hosts that ``hosts_without_address``
+        names.
+        """
+        known = self._sorted(objects)
+        registered = sorted(workloads, key=lambda workload: workload.uid)
+        given, self._given = self._given, ()  # an exception leaves nothing to go on from
+        if not given or given[0] != options:
+            self._records, self._registered = Records(options), Registered(options)
+        changed = self._registered.follow(
+            registered, tuple(elsewhere), known.workload_entries, known.namespaces
+        )
+        backends = self._registered.backends
+        if given and given[1] is known.services and given[:1] + given[2:] == (options, addresses):
+            records = self._records.with_backends(changed, backends, addresses)
+        else:
+            self._records.forget(changed)
+            records = self._records.of(known.services, backends, addresses)
+        self._given = (options, known.services, addresses)
+        closed = closed_addresses(known.closed_workloads, self._declared(records.values()))
+        return Snapshot(
+            revision=revision,
+            options=msgspec.structs.replace(options, closed_addresses=closed)
+            if closed
+            else options,
+            namespaces=known.namespaces,
+            services=records,
+            virtual_services=known.virtual_services,
+            destination_rules=known.destination_rules,
+            gateways=known.gateways,
+            gateway_accounts=self._registered.gateway_accounts(known.gateways),
+            peer_authentications=known.peer_authentications,
+            secrets=known.secrets,
+            workloads={
+                workload.uid: workload
+                for workload in registered
+                if membership.of_workload(workload, known.namespaces).enrolled
+            },
+        )
+
+    def _declared(self, records: Iterable[ServiceRecord]) -> Iterator[str]:
+        """Yield the addresses of workloads, of WorkloadEntries, and of services in force."""
+        yield from self._registered.addresses()
+        for record in records:
+            if not record.closed:
+                yield from record.addresses
+                yield from record.endpoint_addresses
 
 
 def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
     objects: Iterable[Object],
     workloads: Iterable[Workload],
     options: MeshOptions,
-    addresses: Mapping[str, str],
+    addresses: VirtualAddresses,
     revision: int = 0,
     elsewhere: Iterable[Workload] = (),
 ) -> Snapshot:
-    """Return the snapshot.
-
-    ``workloads`` are all that are registered; only those in the mesh are in the snapshot.
-    ``elsewhere``: those of other nodes, which serve services and are not in the snapshot.
-    ``addresses`` are the virtual ones by host, of the hosts that ``hosts_without_address`` names.
-    """
-    everything = sorted(objects, key=_age)
-    namespaces = {found.metadata.name: found for found in _of(everything, Namespace)}
-    registered = sorted(workloads, key=lambda workload: workload.uid)
-    remote = tuple(elsewhere)
-    hosted = {(one.namespace, one.name) for one in (*registered, *remote) if one.host}
-    enrolled = {
-        workload.uid: workload
-        for workload in registered
-        if membership.of_workload(workload, namespaces).enrolled
-    }
-    backends = Backends(
-        [
-            *(
-                Backend.of_workload(one, one.uid in enrolled, options.node, options.locality)
-                for one in registered
-            ),
-            *(
-                Backend.of_workload(one, membership.of_workload(one, namespaces).enrolled)
-                for one in remote
-            ),
-            *(
-                Backend.of_entry(one)
-                for one in _of(everything, WorkloadEntry)
-                # One that declares a service of a host is known as that workload.
-                if (one.metadata.namespace, one.metadata.name) not in hosted
-            ),
-        ]
-    )
-    return Snapshot(
-        revision=revision,
-        options=options,
-        namespaces=namespaces,
-        services=_services(everything, backends, options, addresses),
-        virtual_services=tuple(_of(everything, VirtualService)),
-        destination_rules=tuple(_of(everything, DestinationRule)),
-        gateways=tuple(_of(everything, Gateway)),
-        gateway_accounts=_gateway_accounts(everything, (*registered, *remote), namespaces),
-        peer_authentications=tuple(_of(everything, PeerAuthentication)),
-        secrets=_secrets(everything),
-        workloads=enrolled,
-    )
-
-
-def _secrets(objects: Iterable[Object]) -> dict[str, Secret]:
-    """Return the Secrets by ``NAMESPACE/NAME``."""
-    return {
-        f"{found.metadata.namespace}/{found.metadata.name}": found for found in _of(objects, Secret)
-    }
-
-
-def _gateway_accounts(
-    objects: Iterable[Object], workloads: Iterable[Workload], namespaces: Mapping[str, Namespace]
-) -> tuple[tuple[str, str], ...]:
-    gateways = tuple(_of(objects, Gateway))
-    found = {
-        (workload.namespace, workload.service_account)
-        for workload in workloads
-        if any(gateway.selects(workload.labels) for gateway in gateways)
-        and membership.of_workload(workload, namespaces).enrolled
-    }
-    return tuple(sorted(found))
+    """Return one snapshot, as ``Registry`` does."""
+    return Registry().snapshot(objects, workloads, options, addresses, revision, elsewhere)
 
 
 def hosts_without_address(objects: Iterable[Object], options: MeshOptions) -> tuple[str, ...]:
@@ -127,86 +161,3 @@ def declared_addresses(objects: Iterable[Object]) -> frozenset[str]:
             else (found.spec.addresses if isinstance(found, ServiceEntry) else ())
         )
     )
-
-
-def _age(found: Object) -> tuple[str, str, str]:
-    """Return a key that sorts oldest first; an object without a time counts as oldest."""
-    meta = found.metadata
-    return meta.creation_timestamp or "", meta.namespace, meta.name
-
-
-def _of(objects: Iterable[Object], kind: type[T]) -> Iterator[T]:
-    return (found for found in objects if isinstance(found, kind))
-
-
-def _services(
-    objects: list[Object],
-    backends: Backends,
-    options: MeshOptions,
-    addresses: Mapping[str, str],
-) -> dict[str, ServiceRecord]:
-    """Return the records by host; a Service wins over a ServiceEntry, and the older over the
-    younger."""
-    of_kubernetes: dict[str, ServiceRecord] = {}
-    for service in _of(objects, Service):
-        record = services.to_record(service, backends, options, addresses)
-        of_kubernetes[record.host] = record
-    records = {(record.host, record.namespace): record for record in of_kubernetes.values()}
-    for entry in _of(objects, ServiceEntry):
-        for record in entries.to_records(entry, backends, addresses):
-            known = records.get(key := (record.host, record.namespace))
-            records[key] = _merged(known, record) if known else record
-    return _by_host(_followed(records.values()))
-
-
-def _followed(records: Collection[ServiceRecord]) -> Iterator[ServiceRecord]:
-    seen: dict[str, dict[str, ServiceRecord]] = {}
-    for record in records:
-        if record.resolution not in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
-            yield record
-            continue
-        if (client := record.namespace) not in seen:
-            seen[client] = seen_from(client, records)
-        yield followed(record, seen[client])
-
-
-def _by_host(records: Iterable[ServiceRecord]) -> dict[str, ServiceRecord]:
-    """Return records by host; the plain name is that of what most clients see."""
-    rivals: dict[str, list[ServiceRecord]] = defaultdict(list)
-    for record in records:
-        rivals[record.host].append(record)
-    found: dict[str, ServiceRecord] = {}
-    for host, several in rivals.items():
-        public = next((one for one in several if exported_to_all(one.export_to)), several[0])
-        for record in several:
-            if record is public:
-                found[host] = record
-            else:
-                apart = record.namespace
-                found[f"{host}@{apart}"] = msgspec.structs.replace(record, apart=apart)
-    return found
-
-
-def _merged(older: ServiceRecord, younger: ServiceRecord) -> ServiceRecord:
-    """Return the older record with the ports of the younger, and its endpoints for shared ports.
-
-    Both are of one namespace: nobody adds endpoints to a service of others.
-    """
-    if older.resolution != younger.resolution:
-        return older
-    known = {port.number for port in older.ports}
-    served = set(map(_whole, older.endpoints))
-    return msgspec.structs.replace(
-        older,
-        ports=(*older.ports, *(port for port in younger.ports if port.number not in known)),
-        addresses=tuple(dict.fromkeys((*older.addresses, *younger.addresses))),
-        endpoints=(
-            *older.endpoints,
-            *(one for one in younger.endpoints if _whole(one) not in served),
-        ),
-    )
-
-
-def _whole(endpoint: Endpoint) -> bytes:
-    """Return all parts of an endpoint, in a form that sets can hold."""
-    return msgspec.json.encode(endpoint, order="deterministic")

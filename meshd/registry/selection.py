@@ -5,18 +5,34 @@ A workload and a WorkloadEntry are the same to a service: an address with labels
 
 from __future__ import annotations
 
-import dataclasses
+import bisect
+import enum
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
 
 from meshd.api.locality import NETWORK, locality_of
 from meshd.api.service_entry.types import WorkloadEntry, WorkloadEntrySpec
 from meshd.model.service import MUTUAL_TLS, TLS_MODE, Endpoint
 from meshd.model.workload import Workload
 
+_Label = tuple[str, str, str]
+"""A namespace, and a label's name and value."""
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Backend:
+
+class Source(enum.IntEnum):
+    """The kinds of things that a backend is made of, in the order in which they are selected."""
+
+    HERE = 0
+    """A workload of this node."""
+    ELSEWHERE = 1
+    """A workload of another node."""
+    ENTRY = 2
+    """A WorkloadEntry."""
+
+
+class Backend(msgspec.Struct, frozen=True):
     """One place where something runs."""
 
     namespace: str
@@ -34,10 +50,18 @@ class Backend:
     node: str = ""
     captured_ports: frozenset[int] | None = None
     """Ports on which mutual TLS is spoken at all; None: all."""
+    source: Source = Source.HERE
+    order: str = ""
+    """The text by which it is ordered among those of its source."""
 
     @classmethod
     def of_workload(
-        cls, workload: Workload, enrolled: bool, node: str = "", locality: str = ""
+        cls,
+        workload: Workload,
+        enrolled: bool,
+        node: str = "",
+        locality: str = "",
+        source: Source = Source.HERE,
     ) -> Backend:
         """Return the backend of a workload; ``node`` and ``locality`` fill in what it does not say
         itself.
@@ -59,12 +83,20 @@ class Backend:
             captured_ports=frozenset(port.number for port in workload.ports)
             if workload.host
             else None,
+            source=source,
+            order=workload.uid,
         )
 
     @classmethod
     def of_entry(cls, entry: WorkloadEntry) -> Backend:
         listed = cls.of_listed(entry.spec, entry.metadata.namespace, entry.metadata.labels)
-        return dataclasses.replace(listed, name=entry.metadata.name)
+        meta = entry.metadata
+        return msgspec.structs.replace(
+            listed,
+            name=meta.name,
+            source=Source.ENTRY,
+            order="\0".join((meta.creation_timestamp or "", meta.namespace, meta.name)),
+        )
 
     @classmethod
     def of_listed(
@@ -111,15 +143,39 @@ class Backend:
 
 
 class Backends:
-    """Backends by namespace and label, so that many services find theirs quickly."""
+    """Backends by namespace and label, so that many services find theirs quickly.
 
-    def __init__(self, backends: Iterable[Backend]) -> None:
-        self._by_label: dict[tuple[str, str, str], list[Backend]] = defaultdict(list)
-        for backend in backends:
-            if not backend.address:
-                continue
-            for key, value in backend.labels.items():
-                self._by_label[backend.namespace, key, value].append(backend)
+    The order in which they are selected follows from the backends alone, not from the order in
+    which they were added.
+    """
+
+    def __init__(self, backends: Iterable[Backend] = ()) -> None:
+        self._by_label: dict[_Label, list[Backend]] = defaultdict(list)
+        """The lists are sorted."""
+        for backend in sorted(backends, key=_order):
+            for label in _labels(backend):
+                self._by_label[label].append(backend)
+
+    def replace(self, gone: Iterable[Backend], come: Iterable[Backend]) -> None:
+        """Replace backends; ``gone`` are the identical objects that were added before."""
+        if not self._by_label:
+            self._by_label = Backends(come)._by_label
+            return
+        for backend in gone:
+            for label in _labels(backend):
+                self._remove(label, backend)
+        for backend in come:
+            for label in _labels(backend):
+                bisect.insort(self._by_label[label], backend, key=_order)
+
+    def _remove(self, label: _Label, backend: Backend) -> None:
+        listed = self._by_label[label]
+        place = bisect.bisect_left(listed, _order(backend), key=_order)
+        while listed[place] is not backend:  # others may have the same name
+            place += 1
+        del listed[place]
+        if not listed:
+            del self._by_label[label]
 
     def select(self, namespace: str, selector: Mapping[str, str]) -> list[Backend]:
         """Return the backends that have all labels of the selector; an empty selector selects
@@ -132,3 +188,13 @@ class Backends:
             for backend in min(lists, key=len)
             if all(backend.labels.get(key) == value for key, value in selector.items())
         ]
+
+
+def _order(backend: Backend) -> tuple[Source, str]:
+    return backend.source, backend.order
+
+
+def _labels(backend: Backend) -> Iterator[_Label]:
+    """Yield the labels by which a backend is found, if it has an address."""
+    for key, value in backend.labels.items() if backend.address else ():
+        yield backend.namespace, key, value

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
+import msgspec
+
 from meshd.api import protocol
+from meshd.api.hosts import service_host
 from meshd.api.kubernetes.types import Service, ServicePort
+from meshd.base.numbers import whole
 from meshd.model.service import Endpoint, Port, Preference, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions
+from meshd.registry.addresses import VirtualAddresses
 from meshd.registry.selection import Backend, Backends
 
-_EXPORT_TO = "networking.istio.io/exportTo"
 _TRAFFIC_DISTRIBUTION = "networking.istio.io/traffic-distribution"
 
 
 def host_of(service: Service, domain: str) -> str:
-    return f"{service.metadata.name}.{service.metadata.namespace}.svc.{domain}"
+    return service_host(service.metadata.name, service.metadata.namespace, domain)
 
 
 def is_headless(service: Service) -> bool:
@@ -37,18 +40,18 @@ def needs_address(service: Service) -> bool:
 
 
 def to_record(
-    service: Service, backends: Backends, options: MeshOptions, addresses: Mapping[str, str]
+    service: Service, backends: Backends, options: MeshOptions, addresses: VirtualAddresses
 ) -> ServiceRecord:
     domain, node = options.domain, options.node
     spec = service.spec
     host = host_of(service, domain)
     given = () if is_headless(service) else declared_addresses(service)
-    allocated = addresses.get(host)
+    allocated = addresses.get(host, ()) if needs_address(service) else ()
     return ServiceRecord(
         host=host,
         namespace=service.metadata.namespace,
         name=service.metadata.name,
-        addresses=given or ((allocated,) if allocated and needs_address(service) else ()),
+        addresses=given or allocated,
         ports=tuple(
             Port(
                 port.port,
@@ -62,7 +65,7 @@ def to_record(
         external=is_alias(service),
         prefers=preference(spec.traffic_distribution, service.metadata.annotations),
         sticky=spec.session_affinity == "ClientIP",
-        export_to=_exported(service),
+        export_to=service.export_to,
         endpoints=_alias(service) if is_alias(service) else _endpoints(service, backends, node),
     )
 
@@ -71,11 +74,6 @@ def _resolution(service: Service) -> Resolution:
     if is_alias(service):
         return Resolution.DNS
     return Resolution.NONE if is_headless(service) else Resolution.STATIC
-
-
-def _exported(service: Service) -> tuple[str, ...]:
-    written = service.metadata.annotations.get(_EXPORT_TO, "")
-    return tuple(part.strip() for part in written.split(",") if part.strip())
 
 
 def _alias(service: Service) -> tuple[Endpoint, ...]:
@@ -109,7 +107,7 @@ def _endpoints(service: Service, backends: Backends, node: str) -> tuple[Endpoin
     if spec.internal_traffic_policy == "Local":
         found = [backend for backend in found if backend.node and backend.node == node]
     if spec.publish_not_ready_addresses:
-        found = [dataclasses.replace(backend, ready=True) for backend in found]
+        found = [msgspec.structs.replace(backend, ready=True) for backend in found]
     return tuple(
         backend.endpoint(number, port.port)
         for port in service.spec.ports
@@ -121,7 +119,7 @@ def _endpoints(service: Service, backends: Backends, node: str) -> tuple[Endpoin
 def _target(port: ServicePort, backend: Backend) -> int | None:
     """Return the port of a backend that serves the port; None if the backend has none of that
     name."""
-    if isinstance(port.target_port, str) and not port.target_port.isdigit():
+    if isinstance(port.target_port, str) and whole(port.target_port, 65535) is None:
         return backend.ports.get(port.target_port)
     if not backend.workload and port.name in backend.ports:
         return backend.ports[port.name]  # a WorkloadEntry maps the service's own port names

@@ -1,38 +1,93 @@
-"""The snapshot of this moment, from the store and the registered workloads."""
+"""The snapshot of this moment, from the configuration and the registered workloads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import msgspec
+
+from meshd.api.base import Key, Object
+from meshd.api.finding import Finding
 from meshd.config.store import Store
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
-from meshd.registry.addresses import allocate
-from meshd.registry.registry import build_snapshot, declared_addresses, hosts_without_address
+from meshd.registry.addresses import VirtualAddresses
+from meshd.registry.registry import Registry
+
+
+class Given(msgspec.Struct, frozen=True):
+    """The content of a store at one moment, frozen."""
+
+    objects: tuple[Object, ...]
+    closed: tuple[Object, ...]
+    """The replacements of objects that are not in force."""
+    addresses: VirtualAddresses
+    """Virtual addresses by host, as they were stored last."""
+    revision: int
+    findings: tuple[Finding, ...]
+    is_partly_lost: bool
+    """Configuration that was in force cannot be read."""
+    stored: Mapping[Key, Object]
+    """The objects that are in no file of the administrator."""
+    stored_in: str
+    """The path of the file that these are in; empty: of no file of this node."""
+    given_up: tuple[Object, ...] = ()
+    """The replacements that are not in force either."""
+
+    @classmethod
+    def of(cls, store: Store) -> Given:
+        objects = tuple(store.objects.values())
+        given = objects, tuple(store.closed), store.addresses, store.revision, store.findings
+        return cls(*given, bool(store.lost), *store.stored, tuple(store.given_up))
+
+    @property
+    def every(self) -> tuple[Object, ...]:
+        """Return the objects in force, and the replacements of others."""
+        return (*self.objects, *self.closed)
+
+    def with_objects(self, objects: Mapping[Key, Object]) -> Given:
+        """Return the same with these objects, in place of their replacements."""
+        closed = tuple(one for one in self.closed if one.key not in objects)
+        return msgspec.structs.replace(self, objects=tuple(objects.values()), closed=closed)
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A snapshot, and what was found on taking it."""
+
+    snapshot: Snapshot
+    addresses: VirtualAddresses
+    """Virtual addresses by host: they are to be stored before the snapshot is used."""
+    problems: tuple[str, ...]
+    """Of files, of services without a free virtual address, and of addresses that are closed."""
 
 
 def take(
-    store: Store,
+    given: Given,
     workloads: Iterable[Workload],
     options: MeshOptions,
     service_cidr: str,
     elsewhere: Iterable[Workload] = (),
-) -> tuple[Snapshot, tuple[str, ...]]:
-    """Return the snapshot, and problems: of files, and of services without a free virtual address.
+    *,
+    registry: Registry | None = None,
+) -> Taken:
+    """Return the snapshot.
 
-    ``elsewhere``: workloads of other nodes, whose uids are none of this one. New virtual addresses
-    are remembered in the store. Raises ValueError if ``service_cidr`` is no network.
+    ``elsewhere``: workloads of other nodes, whose uids are none of this one. ``registry`` is the
+    one that took the snapshot before. Raises ValueError if ``service_cidr`` is none.
     """
-    objects = tuple(store.objects.values())
-    hosts = hosts_without_address(objects, options)
-    allocation = allocate(store.addresses, hosts, service_cidr, declared_addresses(objects))
-    store.keep_addresses(allocation.addresses)
-    snapshot = build_snapshot(
-        objects, workloads, options, allocation.addresses, store.revision, elsewhere
+    known = registry or Registry()
+    objects = given.every
+    allocation = known.allocation(objects, given.addresses, options, service_cidr)
+    snapshot = known.snapshot(
+        objects, workloads, options, allocation.addresses, given.revision, elsewhere
     )
-    wrong = (str(finding) for finding in store.findings if finding.severity == "error")
+    wrong = (str(finding) for finding in given.findings if finding.severity == "error")
     left_out = (
         f"{host} has no virtual address: {service_cidr} is full; widen mesh.service_cidr"
         for host in allocation.left_out
     )
-    return snapshot, (*wrong, *left_out)
+    refused = (
+        f"connections to {one.address} are refused, because {one.key} is not in force"
+        for one in snapshot.options.closed_addresses
+    )
+    return Taken(snapshot, allocation.addresses, (*wrong, *left_out, *refused))

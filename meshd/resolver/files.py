@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from meshd.base.disk import replace
 from meshd.base.errors import SystemRefusedError
 from meshd.resolver.tables import Tables
 
@@ -36,7 +37,7 @@ def write(directory: Path, tables: Tables) -> bool:
     texts = {HOSTS: tables.hosts, SERVERS: tables.servers, WILDCARDS: tables.wildcards}
     changed = {name: text for name, text in texts.items() if (read(directory / name) or "") != text}
     for name, text in changed.items():
-        _replace(directory / name, text)
+        replace(directory / name, text.encode(), 0o644, durable=False)
     return bool(changed)
 
 
@@ -65,13 +66,3 @@ def read(path: Path) -> str | None:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return path.read_text(encoding="utf-8")
     return None
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}.new")
-    try:
-        new.write_text(text, encoding="utf-8")
-        new.chmod(0o644)
-        new.rename(path)
-    except OSError as error:
-        raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from meshd import wire
 from meshd.base import accounts
 from meshd.base.errors import InvalidInputError
 from meshd.capture.pods.namespaces import Pins
 from meshd.capture.session import CaptureService
 from meshd.model.workload import HostService
 from meshd.node.resuming import Resuming
+from meshd.node.unit_changes import UnitChanges
 from meshd.settings import Paths, Settings
 from meshd.wire import channel
 from meshd.workloads import strays
@@ -30,10 +32,11 @@ async def run(settings: Settings, paths: Paths) -> None:
         fail_open=settings.fails_open,
         served=resuming.served,
         bypasses=_bypasses,
+        change=UnitChanges().change,
         proxy_user=accounts.find(settings.proxy_user, "proxy_user").pw_uid,
     )
     path = paths.socket("capture")
-    server = await channel.listen(path, service.session, uids={0, mesh})
+    server = await channel.listen(path, wire.CAPTURE, service.session, uids={0, mesh})
     try:
         async with server:
             await server.serve_forever()

@@ -12,19 +12,19 @@ from meshd import wire
 from meshd.api.secret_files import path_problem
 from meshd.base import accounts
 from meshd.base.errors import InvalidInputError
+from meshd.ca.leaf_files import LeafFiles
 from meshd.ca.leaves import Identities
-from meshd.ca.shelf import Shelf
 from meshd.ca.standalone import Standalone
 from meshd.ca.store import Store
 from meshd.fleet.agent.remote import Remote
 from meshd.fleet.agent.uplink import Uplink
 from meshd.fleet.joining.node import NodeFile
-from meshd.fleet.membership.desk import Desk
+from meshd.fleet.membership.registration_authority import RegistrationAuthority
 from meshd.fleet.membership.token_store import TokenStore
 from meshd.fleet.server.holders import MACHINE, METADATA
 from meshd.node.instance import instance_of, machine
+from meshd.sds.ads_proxy import AdsProxy
 from meshd.sds.file_secrets import FileSecrets
-from meshd.sds.front import Front
 from meshd.sds.server import Server
 from meshd.settings import IdentitySettings, Paths, Settings
 from meshd.wire import channel
@@ -37,7 +37,7 @@ _FOR_OTHER_NODES: Final = (
     wire.RemoveNode,
 )
 """What the server role, which talks with them, may ask."""
-Answer = Callable[[wire.AnyMessage], Awaitable[wire.Message]]
+Answer = Callable[[wire.ToAuthority], Awaitable[wire.Message]]
 _SHORTEST_LIFETIME: Final = 2.0
 """Seconds. Certificates count whole ones."""
 
@@ -60,13 +60,14 @@ async def run(settings: Settings, paths: Paths) -> None:
         remote, identities, uplink = None, _authority(settings, paths, server, files), None
     files.tell = identities.tell
     identities.restore()
-    front = Front(server, paths.plane)
-    await server.start(paths.proxy_run / "xds.sock", front.handler)
+    ads = AdsProxy(server, paths.plane)
+    await server.start(paths.proxy_run / "xds.sock", ads.handler)
     try:
         mesh = accounts.uid_of("mesh", settings.user)
         others = accounts.uid_of("server", settings.user)
         listening = await channel.listen(
             paths.socket("identity"),
+            wire.IDENTITY,
             identities.session,
             uids={0, mesh, others},
             only={mesh: (wire.Allow, wire.CheckFiles), others: _FOR_OTHER_NODES},
@@ -81,7 +82,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             listening.close()
     finally:
         await server.stop()
-        await front.close()
+        await ads.close()
         if uplink:
             await uplink.stop()
 
@@ -91,7 +92,7 @@ def _authority(settings: Settings, paths: Paths, server: Server, files: FileSecr
     chosen = settings.identity
     directory = paths.keys
     signer = Standalone(Store(directory, chosen.trust_domain, chosen.ca_lifetime), time.time())
-    desk = Desk(
+    registration = RegistrationAuthority(
         signer,
         TokenStore(directory),
         trust_domain=chosen.trust_domain,
@@ -106,7 +107,7 @@ def _authority(settings: Settings, paths: Paths, server: Server, files: FileSecr
         lifetime=chosen.certificate_lifetime,
         renew_at=chosen.renew_at,
         files=files.states,
-        answer=_answering(files, desk.answer if settings.role == "server" else _no_server),
+        answer=_answering(files, registration.answer if settings.role == "server" else _no_server),
     )
 
 
@@ -128,7 +129,7 @@ def _agent(
         paths.allowed,
         lifetime=chosen.certificate_lifetime,
         renew_at=chosen.renew_at,
-        shelf=Shelf(paths.keys / "leaves"),
+        kept=LeafFiles(paths.keys / "leaves"),
         others=remote.states,
         files=files.states,
         answer=_answering(files, _no_server),
@@ -137,8 +138,10 @@ def _agent(
     return remote, identities
 
 
-def _answering(files: FileSecrets, otherwise: Answer) -> Answer:
-    async def answer(message: wire.AnyMessage) -> wire.Message:
+def _answering(
+    files: FileSecrets, otherwise: Answer
+) -> Callable[[wire.AboutSecrets], Awaitable[wire.Message]]:
+    async def answer(message: wire.AboutSecrets) -> wire.Message:
         if isinstance(message, wire.CheckFiles):
             return wire.CheckedFiles(await files.check(message.names))
         return await otherwise(message)
@@ -146,7 +149,7 @@ def _answering(files: FileSecrets, otherwise: Answer) -> Answer:
     return answer
 
 
-async def _no_server(message: wire.AnyMessage) -> wire.Message:
+async def _no_server(message: wire.ToAuthority) -> wire.Message:
     asked = wire.CreateToken | wire.ListTokens | wire.DeleteToken | wire.ListNodes
     if isinstance(message, asked):
         raise InvalidInputError(

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING
 
 from meshd import wire
 from meshd.base import accounts
+from meshd.base.garbage import bound_pauses
+from meshd.config.store import Store
+from meshd.model.workload import Observation
+from meshd.node import probing
 from meshd.node.api import Control
 from meshd.node.declarations import Declarations
-from meshd.node.reconciler import Mesh
+from meshd.node.in_work import InWork
+from meshd.node.mesh import Mesh
+from meshd.node.own_addresses import OwnAddresses
+from meshd.node.ports import Ports
+from meshd.node.processes import Capture, Certificates, Proxies
+from meshd.node.publishing import Publishing
+from meshd.node.reconciler import Reconciler
+from meshd.node.records import Records
+from meshd.node.resolving import Resolving
+from meshd.node.settling import Settling
 from meshd.node.sharing import Sharing
 from meshd.node.state_directory import StateDirectory
+from meshd.proxy.machine import capacity_here
 from meshd.settings import Paths, Settings
 from meshd.wire import channel
+from meshd.workloads.health import Checker
+from meshd.xds.server import Server
 
 if TYPE_CHECKING:
     from meshd.node.agent import Agent
@@ -21,9 +38,10 @@ if TYPE_CHECKING:
 
 async def run(settings: Settings, paths: Paths) -> None:
     """Run until cancelled."""
-    mesh = Mesh(settings, paths)
+    bound_pauses()
+    mesh = assembled(settings, paths)
     state = StateDirectory(paths.lib)
-    mesh.worries.append(state.look)
+    mesh.further_problems.append(state.look)
     await mesh.xds.start(paths.plane)
     agent = _agent(mesh, settings, paths) if settings.role == "agent" else None
     control = Control(mesh, settings, paths, agent)
@@ -32,25 +50,31 @@ async def run(settings: Settings, paths: Paths) -> None:
         if settings.role == "server"
         else None
     )
-    session = sharing.session if sharing else channel.answering(control.handle)
     others = accounts.uid_of("server", settings.user)
     telemetry = accounts.uid_of("telemetry", settings.user)
-    await channel.listen(
-        paths.socket("mesh"),
-        session,
-        uids={0, others, telemetry},
-        only={others: (wire.Follow,), telemetry: (wire.Status,)},
-    )
+    socket, uids = paths.socket("mesh"), {0, others, telemetry}
+    only = {others: (wire.Follow,), telemetry: (wire.Status,)}
+    if sharing:
+        await channel.listen(socket, wire.MESH_OF_SERVER, sharing.session, uids=uids, only=only)
+    else:
+        session = channel.answering_who_waits(control.handle)
+        await channel.listen(socket, wire.MESH, session, uids=uids, only=only)
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(mesh.settle_for_ever())
+            control.enrolling.resume()
+            tasks.create_task(mesh.publishing.run())
+            tasks.create_task(
+                mesh.settling.run(
+                    mesh.reconciler.settle, mesh.work, lambda: mesh.publishing.progress
+                )
+            )
             tasks.create_task(mesh.own.run())
             tasks.create_task(mesh.capture.run())
-            tasks.create_task(mesh.identity.run())
+            tasks.create_task(mesh.certificates.run())
             tasks.create_task(mesh.resolving.run())
             tasks.create_task(mesh.store.watch())
             tasks.create_task(state.watch())
-            tasks.create_task(Declarations(mesh).run())
+            tasks.create_task(Declarations(mesh, control.enrolling.intents).run())
             if sharing:
                 tasks.create_task(sharing.kept.run())
             if agent:
@@ -59,8 +83,68 @@ async def run(settings: Settings, paths: Paths) -> None:
         mesh.work.ended()
         raise
     finally:
+        await control.enrolling.close()
         await mesh.checker.close()
         await mesh.xds.stop()
+
+
+def assembled(settings: Settings, paths: Paths) -> Mesh:
+    """Connect the parts of the role; each tells the others what has changed."""
+    settling = Settling()
+    root = settings.mesh.root_namespace
+    store = Store(paths.config_directory, paths.lib, root_namespace=root)
+    work = InWork(paths.lib / "attempts.json", store, own=settings.role != "agent")
+    capacity = capacity_here(settings.proxy)
+    options = settings.mesh_options(capacity)
+    xds = Server(settling.touch)
+    publishing = Publishing(
+        store, options, settings.mesh.service_cidr, xds.publish, settling.touch, step=work.step
+    )
+
+    def observed(seen: tuple[Observation, ...]) -> None:
+        reconciler.observed(seen)
+
+    def health_changed() -> None:
+        reconciler.inputs_changed()
+
+    capture = Capture(paths.socket("capture"), observed)
+    certificates = Certificates(paths.socket("identity"), settling.touch)
+    resolving = Resolving(paths, settings.mesh, settling.touch)
+    own = OwnAddresses()
+    checker = Checker(
+        paths.healthy,
+        health_changed,
+        functools.partial(probing.run, paths.socket("supervisor")),
+    )
+    ports = Ports(
+        objects=store,
+        records=Records(paths),
+        publisher=publishing,
+        proxies=Proxies(xds),
+        capture=capture,
+        certificates=certificates,
+        resolver=resolving,
+        health=checker,
+        own=own,
+    )
+    reconciler = Reconciler(ports, options, settling.touch)
+    own.subscribe(reconciler.addresses_changed)
+    store.subscribe(reconciler.inputs_changed)
+    return Mesh(
+        options=options,
+        capacity=capacity,
+        store=store,
+        xds=xds,
+        publishing=publishing,
+        reconciler=reconciler,
+        settling=settling,
+        capture=capture,
+        certificates=certificates,
+        resolving=resolving,
+        own=own,
+        checker=checker,
+        work=work,
+    )
 
 
 def _agent(mesh: Mesh, settings: Settings, paths: Paths) -> Agent:

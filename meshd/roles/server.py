@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -19,36 +19,39 @@ from meshd import wire
 from meshd.base import accounts
 from meshd.base.attempts import Attempts
 from meshd.base.errors import InvalidInputError, UnreachableError
-from meshd.fleet.joining.front import Front
+from meshd.base.garbage import bound_pauses
 from meshd.fleet.joining.join import ALPN, MeshFacts, Reception
+from meshd.fleet.joining.tls_terminator import TlsTerminator
 from meshd.fleet.membership import csr
-from meshd.fleet.server import istio_ca, mcp, rosters
+from meshd.fleet.server import istio_ca, rosters
+from meshd.fleet.server.caller import Caller
+from meshd.fleet.server.packing import Packed, Packing
 from meshd.fleet.server.plane import Plane, instance_of, machine_of
-from meshd.fleet.server.private import SECRET, needed_secrets
 from meshd.fleet.server.serving import ServingCertificate
 from meshd.model.bounds import Bounds
-from meshd.model.workload import Workload
+from meshd.node.background import Background
 from meshd.settings import Paths, Settings
 from meshd.wire import channel
 from meshd.wire.joining import Peer
 from meshd.wire.link import Link
-from meshd.xds.resources import Resource, Resources
+from meshd.xds.resources import EMPTY
 
 T = TypeVar("T", bound=wire.Message)
 _log = logging.getLogger(__name__)
-_PACKING = "what nodes are told"
 
 
 async def run(settings: Settings, paths: Paths) -> None:
     """Run until cancelled. Raises MeshdError if the role cannot start."""
+    bound_pauses()
     server = Server(settings, paths)
     await server.certificate.wait()
     server.nodes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     await server.plane.start(server.nodes, [istio_ca.handler(server.sign, server.holder)])
-    port = await server.front.listen(settings.control.address, settings.control.port)
+    port = await server.terminator.listen(settings.control.address, settings.control.port)
     paths.control_port.write_text(f"{port}\n", encoding="ascii")
     await channel.listen(
         paths.socket("server"),
+        wire.SERVER,
         channel.answering(server.answer),
         uids={0, accounts.uid_of("mesh", settings.user)},
     )
@@ -58,8 +61,12 @@ async def run(settings: Settings, paths: Paths) -> None:
             tasks.create_task(server.plane.forget_for_ever())
             tasks.create_task(server.plane.streams.cut_ended_for_ever())
             tasks.create_task(server.mesh.run())
+            tasks.create_task(server.packing.run())
+    except asyncio.CancelledError:
+        server.ended()
+        raise
     finally:
-        await server.front.stop()
+        await server.terminator.stop()
         await server.plane.stop()
 
 
@@ -70,11 +77,12 @@ class Server:
         self._identity = paths.socket("identity")
         self._node = settings.node_name
         self._trust_domain = settings.identity.trust_domain
-        self._packed: dict[str, tuple[Any, Resource]] = {}
         self._problems: tuple[str, ...] = ()
-        self._objects: tuple[dict[str, Any], ...] | None = None
+        self._told = wire.Shared(())
         self.certificate = ServingCertificate(self._trust_domain, settings.node_name, self._certify)
         self._attempts = Attempts(paths.own("server") / "attempts.json")
+        self._packing = Packing(self._attempts, settings.mesh.root_namespace)
+        self.packing = Background("packing what nodes are told", self._begin_packing, self._publish)
         self.plane = Plane(
             self.peer,
             self._admit,
@@ -96,19 +104,23 @@ class Server:
         )
 
         self.nodes = paths.own("server") / "front" / "nodes.sock"
-        self.front = Front(
+        self.terminator = TlsTerminator(
             self.certificate.context,
             (ALPN, self.reception.answer),
             lambda certificate: istio_ca.peer_of(certificate, self._trust_domain),
             self.nodes,
         )
 
-    def peer(self, context: Any) -> Peer:
+    def ended(self) -> None:
+        """Note that the role ends as it was told to, whatever it was at."""
+        self._attempts.end()
+
+    def peer(self, context: Caller) -> Peer:
         """Return the node at the other end of a call. Raises InvalidInputError when it is none."""
-        found = self.front.peer(context.peer())
+        found = self.terminator.peer(context.peer())
         return msgspec.structs.replace(found, machine=machine_of(context))
 
-    def holder(self, context: Any) -> Peer:
+    def holder(self, context: Caller) -> Peer:
         """Return the same. Raises InvalidInputError also when another machine has its name."""
         peer = self.peer(context)
         self.plane.holders.check(peer.node, instance_of(context))
@@ -130,7 +142,7 @@ class Server:
             self.plane.holders.note(peer.node, answer.conflict)
         if answer.refusal:
             raise InvalidInputError(answer.refusal)
-        self.front.admitted(msgspec.structs.replace(peer, machine=""))
+        self.terminator.admitted(msgspec.structs.replace(peer, machine=""))
         return answer.bounds
 
     async def _ask(self, request: wire.Message, expected: type[T]) -> T:
@@ -159,68 +171,35 @@ class Server:
         """Take what nodes are to know from the mesh role."""
         if not isinstance(message, wire.Shared):
             return
-        if message.objects is not None:
-            self._objects = message.objects
-        if self._objects is None:
+        if message.objects is None:
+            message = msgspec.structs.replace(message, objects=self._told.objects)
+        if message.objects is None:
             return
         self.plane.restore(message.workloads, self._node)
-        shared, secrets = self._pack(self._objects, message.workloads)
-        objects = self._objects
+        self._told = message
+        self.packing.ask()
 
-        def private(node: str) -> Resources:
-            running = (one for one in message.workloads if one.node == node)
-            names = needed_secrets(objects, running)
-            return Resources.of(secrets[name] for name in names & secrets.keys())
+    def _begin_packing(self) -> Callable[[], Packed]:
+        return functools.partial(self._packing.pack, self._told)
 
-        self.plane.publish(shared, private)
-
-    def _pack(
-        self, objects: tuple[dict[str, Any], ...], workloads: tuple[Workload, ...]
-    ) -> tuple[Resources, dict[str, Resource]]:
-        """Return what all nodes are told, and Secrets by name.
-
-        Unchanged parts are kept; what no message can hold is left out and reported.
-        """
-        now: dict[str, tuple[Any, Resource]] = {}
-        problems: list[str] = []
-        if not self._attempts.knows(_PACKING):
-            self._attempts.begin({_PACKING: ("", None)})
-        for key, value, encode in (*map(_object, objects), *map(_workload, workloads)):
-            try:
-                now[key] = self._known(key, value) or (value, self._encoded(key, encode))
-            except InvalidInputError as error:
-                problems.append(f"nodes are not told of {error}; correct or delete it")
-        self._attempts.done({_PACKING})
-        for problem in sorted(set(problems) - set(self._problems)):
+    def _publish(self, packed: Packed) -> None:
+        for problem in sorted(set(packed.problems) - set(self._problems)):
             _log.error("%s", problem, extra={"MESHD_EVENT": "not-shared"})
-        self._packed, self._problems = now, tuple(problems)
-        every = [resource for _, resource in now.values()]
-        secrets = {one.name: one for one in every if one.type_url == SECRET}
-        return Resources.of(one for one in every if one.type_url != SECRET), secrets
-
-    def _encoded(self, key: str, encode: Callable[[], Resource]) -> Resource:
-        """Raises InvalidInputError."""
-        if why := self._attempts.why_left_out(key, ""):
-            raise InvalidInputError(f"{key}, which is left out: {why}")
-        if not self._attempts.knows(_PACKING):
-            return encode()
-        # A process died at this: each for itself, so that it can be told which it was.
-        self._attempts.begin({key: ("", None)})
-        resource = encode()
-        self._attempts.done({key})
-        return resource
-
-    def _known(self, key: str, value: Any) -> tuple[Any, Resource] | None:
-        known = self._packed.get(key)
-        return known if known and known[0] == value else None
+        self._problems = packed.problems
+        self.plane.publish(packed.shared, lambda node: packed.private.get(node, EMPTY))
 
     # ---- meshctl, by way of the mesh role
 
-    async def answer(self, request: wire.AnyMessage) -> wire.Message:
+    async def answer(self, request: wire.ToServer) -> wire.Message:
         match request:
             case wire.Nodes():
                 return wire.NodeStatuses(
-                    self.plane.statuses(), (*self._problems, *self._attempts.problems)
+                    self.plane.statuses(),
+                    (
+                        *self._problems,
+                        *filter(None, (self.packing.problem,)),
+                        *self._attempts.problems,
+                    ),
                 )
             case wire.RemoveNode(name):
                 await self._ask(request, wire.Done)
@@ -230,26 +209,3 @@ class Server:
                 await self._ask(request, wire.Done)
                 await self.plane.streams.cut(name, "what it may run has changed")
                 return wire.Done()
-            case _:
-                pass
-        raise InvalidInputError(f"the server role does not answer {type(request).__name__}")
-
-
-_Told = tuple[str, Any, Callable[[], Resource]]
-"""A key, a value, and what makes a resource of it."""
-
-
-def _object(value: dict[str, Any]) -> _Told:
-    url = mcp.type_url(value["apiVersion"], value["kind"])
-    metadata = value["metadata"]
-    key = f"{url} {metadata.get('namespace', '')}/{metadata['name']}"
-    return key, value, functools.partial(mcp.encode, value)
-
-
-def _workload(workload: Workload) -> _Told:
-    name = f"{workload.node}/{workload.uid}"
-
-    def encode() -> Resource:
-        return mcp.encode_body(mcp.WORKLOAD, name, msgspec.to_builtins(workload))
-
-    return name, workload, encode

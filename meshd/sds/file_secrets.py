@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -18,6 +18,7 @@ from meshd import wire
 from meshd.api.secret_files import SYSTEM, SecretFiles, parse
 from meshd.base import credentials, journal
 from meshd.base.errors import InvalidInputError
+from meshd.base.threads import in_thread
 from meshd.sds.files import read_any, read_below
 from meshd.sds.server import certificate_secret, trust_secret
 from meshd.sds.subscriber import Secret
@@ -28,6 +29,8 @@ _PATIENCE: Final = 5.0
 """Seconds for a file system to answer. What does not is tried again when it has."""
 _MOST: Final = 1000
 """Secrets at a time."""
+_AT_ONCE: Final = 64
+"""Secrets that are read side by side, in a thread each."""
 _OF_SYSTEM: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -65,6 +68,7 @@ class FileSecrets:
         self._problems: dict[str, str] = {}
         self._read_before: dict[str, tuple[Contents, Secret]] = {}
         self._reading: dict[str, asyncio.Future[Contents]] = {}
+        self._places = asyncio.Semaphore(_AT_ONCE)
         self._silent: set[str] = set()
         """Names of what a file system did not answer for in time, and may still answer."""
 
@@ -90,11 +94,12 @@ class FileSecrets:
         names = sorted(self._wanted())[:_MOST]
         served: dict[str, Secret | None] = {}
         problems: dict[str, str] = {}
-        for name in names:
-            try:
-                served[name] = await self._read(name)
-            except InvalidInputError as error:
-                served[name], problems[name] = self._served.get(name), str(error)
+        # Side by side: a file system that does not answer holds up its own files only once.
+        for name, read in zip(names, await asyncio.gather(*map(self._tried, names)), strict=True):
+            if isinstance(read, InvalidInputError):
+                served[name], problems[name] = self._served.get(name), str(read)
+            else:
+                served[name] = read
         self._read_before = {
             name: read for name, read in self._read_before.items() if name in served
         }
@@ -106,13 +111,13 @@ class FileSecrets:
 
     async def check(self, names: Sequence[str]) -> tuple[wire.FileState, ...]:
         """Return the state of secrets that proxies may not have asked for yet."""
-        found: list[wire.FileState] = []
-        for name in names[:_MOST]:
-            try:
-                await self._read(name)
-            except InvalidInputError as error:
-                found.append(wire.FileState(name, str(error)))
-        return tuple(found)
+        wanted = names[:_MOST]
+        reads = zip(wanted, await asyncio.gather(*map(self._tried, wanted)), strict=True)
+        return tuple(
+            wire.FileState(name, str(read))
+            for name, read in reads
+            if isinstance(read, InvalidInputError)
+        )
 
     def _note(self, problems: dict[str, str]) -> None:
         for name in problems.keys() - self._problems.keys():
@@ -126,6 +131,14 @@ class FileSecrets:
                 journal.event(_log, logging.INFO, "secret-file", "%s: is usable again", name)
         self._problems = problems
         self.tell()
+
+    async def _tried(self, name: str) -> Secret | InvalidInputError:
+        """Return the secret, or why there is none."""
+        async with self._places:
+            try:
+                return await self._read(name)
+            except InvalidInputError as error:
+                return error
 
     async def _read(self, name: str) -> Secret:
         """Raises InvalidInputError."""
@@ -145,7 +158,11 @@ class FileSecrets:
         reading = self._reading.get(name)
         if reading is None or reading.done():
             self._silent.discard(name)
-            reading = _in_thread(lambda: contents_of(files, self._directories))
+            # A file system may never answer, or fail when nobody waits for it any more.
+            reading = in_thread(
+                "reading secrets", functools.partial(contents_of, files, self._directories)
+            )
+            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._reading[name] = reading
         done, _ = await asyncio.wait((reading,), timeout=0 if name in self._silent else _PATIENCE)
         if not done:
@@ -185,33 +202,3 @@ def _version(*contents: bytes) -> str:
     for content in contents:
         digest.update(len(content).to_bytes(8) + content)
     return digest.hexdigest()
-
-
-def _in_thread(read: Callable[[], Contents]) -> asyncio.Future[Contents]:
-    """Read in a thread that nothing waits for at the end: a file system may never answer.
-
-    asyncio's own threads would be joined.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Contents] = loop.create_future()
-    # It may fail when nobody waits for it any more.
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    def settle(result: Contents | None, error: InvalidInputError | None) -> None:
-        if future.done():
-            return
-        if error is None and result is not None:
-            future.set_result(result)
-        elif error is not None:
-            future.set_exception(error)
-
-    def run() -> None:
-        try:
-            result, error = read(), None
-        except InvalidInputError as raised:
-            result, error = None, raised
-        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future

@@ -9,33 +9,50 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
-from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd.api.secret_files import is_of_files
 from meshd.base.errors import SystemRefusedError
-from meshd.sds.subscriber import Request, Response, Secret, Secrets, Subscriber
+from meshd.sds.subscriber import Secret, Secrets, Subscriber
 from meshd.wire import channel
+from meshd.xds.connection import Connection, Endpoint
+from meshd.xds.protocol import (
+    DeltaContext,
+    DeltaRequest,
+    DeltaResponse,
+    WholeContext,
+    WholeRequest,
+    WholeResponse,
+    decode,
+    decode_whole,
+    delta_handler,
+    encode,
+    encode_whole,
+    whole_handler,
+)
+from meshd.xds.resources import SECRET
+from meshd.xds.subscription import Request, Response
 
-TYPE: Final = "type.googleapis.com/" + secret_pb2.Secret.DESCRIPTOR.full_name
+TYPE: Final = SECRET
 _SDS: Final = "envoy.service.secret.v3.SecretDiscoveryService"
 _ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _STOP_TIMEOUT: Final = 1.0
 """Seconds for gRPC to end what serves clients."""
 _LONGEST_REASON: Final = 500
-_LAST_WRITE: Final = 1.0
-"""Seconds for a write to notice that its client has hung up."""
 _MOST_REFUSALS: Final = 1000
 """Of which it is remembered that they were logged."""
+
+Asked = TypeVar("Asked", DeltaRequest, WholeRequest)
+Told = TypeVar("Told", DeltaResponse, WholeResponse)
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _log = logging.getLogger(__name__)
 
@@ -66,11 +83,10 @@ class Server:
         self._secrets = Secrets()
         self._files: Mapping[str, Secret | None] = {}
         self._clients: set[_Client] = set()
-        self._writes: set[asyncio.Task[None]] = set()
         self._refused: set[tuple[str, str]] = set()
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, path: Path, aggregated: Any = None) -> None:
+    async def start(self, path: Path, aggregated: Handler | None = None) -> None:
         """Listen. The socket is for its owner and its group, which is that of the directory.
 
         ``aggregated`` handles the aggregated service's incremental variant; None: there are
@@ -80,7 +96,7 @@ class Server:
         """
         channel.check_length(path)
         server = grpc.aio.server()
-        delta, whole = _handler(self.serve, delta=True), _handler(self.serve, delta=False)
+        delta, whole = delta_handler(self._delta), whole_handler(self._whole)
         server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(
@@ -123,7 +139,7 @@ class Server:
         """Publish what clients are to have from now on, beside secrets in files."""
         self._secrets = dataclasses.replace(secrets, files=self._files)
         for client in self._clients:
-            self._start_write(client)
+            client.ring()
 
     def publish_files(self, files: Mapping[str, Secret | None]) -> None:
         """Publish secrets in files that configuration names, by the secret's name."""
@@ -135,54 +151,51 @@ class Server:
         names = frozenset[str]().union(*(client.subscriber.names for client in self._clients))
         return frozenset(filter(is_of_files, names))
 
-    def _start_write(self, client: _Client) -> None:
-        if client.writing or (response := client.subscriber.next(self._secrets)) is None:
-            return
-        client.writing = True
-        task = client.write = asyncio.create_task(self._write(client, response))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
+    async def serve_delta(self, endpoint: Endpoint[DeltaRequest, DeltaResponse]) -> None:
+        """Serve a client of the incremental variant until it hangs up."""
+        await self._serve(endpoint, Subscriber(), decode, encode)
 
-    async def _write(self, client: _Client, response: Response) -> None:
-        """Write one message at a time while there is more, so that no client waits for another."""
-        try:
-            found: Response | None = response
-            while found is not None:
-                await client.context.write(_encode(found, delta=client.delta))
-                found = client.subscriber.next(self._secrets)
-        except (grpc.aio.BaseError, asyncio.InvalidStateError):
-            pass  # it hung up; whoever reads from it sees that, too
-        finally:
-            client.writing = False
+    async def _delta(self, _: object, context: DeltaContext) -> None:
+        await self.serve_delta(context)
 
-    async def serve(self, context: Any, *, delta: bool) -> None:
-        """Serve one client until it hangs up; ``context`` has its ``read`` and ``write``."""
-        client = _Client(context, delta=delta)
+    async def _whole(self, _: object, context: WholeContext) -> None:
+        await self._serve(context, Subscriber(whole=True), decode_whole, encode_whole)
+
+    async def _serve(
+        self,
+        endpoint: Endpoint[Asked, Told],
+        subscriber: Subscriber,
+        decoded: Callable[[Asked], Request],
+        encoded: Callable[[Response], Told],
+    ) -> None:
+        def following() -> Told | None:
+            response = subscriber.next(self._secrets)
+            return encoded(response) if response else None
+
+        async def receive(message: Asked) -> None:
+            client.name = client.name or message.node.id
+            if message.type_url in {TYPE, ""}:  # there is nothing of another kind here
+                self._receive(client, decoded(message))
+
+        connection = Connection(endpoint, following)
+        client = _Client(subscriber, connection.ring)
         self._clients.add(client)
         try:
-            while (message := await context.read()) is not grpc.aio.EOF:
-                self._receive(client, message)
-        except asyncio.CancelledError:
+            await connection.serve(receive)
+        except (asyncio.CancelledError, grpc.aio.BaseError, asyncio.InvalidStateError):
             pass  # that is how gRPC says that the client hung up, or that we do
         finally:
             self._clients.discard(client)
-            if client.write:
-                # gRPC ends the call when this returns, and cannot with a write under way.
-                await asyncio.wait((client.write,), timeout=_LAST_WRITE)
 
-    def _receive(self, client: _Client, message: Any) -> None:
-        client.name = client.name or message.node.id
-        if message.type_url not in {TYPE, ""}:
-            return  # on an aggregated stream; there is nothing of another kind here
-        refusal = client.subscriber.receive(_decode(message, delta=client.delta))
-        if refusal:
-            self._log_refusal(client.name, refusal.names, refusal.reason)
-        self._start_write(client)
+    def _receive(self, client: _Client, request: Request) -> None:
+        if refused := client.subscriber.receive(request):
+            self._log_refusal(client.name, refused.names, refused.reason)
+        client.ring()
         self.asked()
 
     def _log_refusal(self, proxy: str, names: tuple[str, ...], reason: str) -> None:
         """Log a refusal once, however often the proxy repeats it."""
-        reason = " ".join(reason.split())[:_LONGEST_REASON]
+        reason = reason[:_LONGEST_REASON]
         seen = (proxy, reason)
         if seen not in self._refused:
             if len(self._refused) >= _MOST_REFUSALS:
@@ -197,66 +210,10 @@ class Server:
             )
 
 
+@dataclasses.dataclass(eq=False, slots=True)
 class _Client:
-    """One client's stream."""
+    """One client's stream. ``ring`` is called when there may be something to send."""
 
-    __slots__ = ("context", "delta", "name", "subscriber", "write", "writing")
-
-    def __init__(self, context: Any, *, delta: bool) -> None:
-        self.context = context
-        self.delta = delta
-        self.name = ""
-        self.subscriber = Subscriber(whole=not delta)
-        self.writing = False
-        self.write: asyncio.Task[None] | None = None
-
-
-def _handler(serve: Any, *, delta: bool) -> Any:
-    @functools.wraps(serve)
-    async def handle(_: Any, context: Any) -> None:
-        await serve(context, delta=delta)
-
-    if delta:
-        return grpc.stream_stream_rpc_method_handler(
-            handle,
-            discovery_pb2.DeltaDiscoveryRequest.FromString,
-            discovery_pb2.DeltaDiscoveryResponse.SerializeToString,
-        )
-    return grpc.stream_stream_rpc_method_handler(
-        handle,
-        discovery_pb2.DiscoveryRequest.FromString,
-        discovery_pb2.DiscoveryResponse.SerializeToString,
-    )
-
-
-def _decode(message: Any, *, delta: bool) -> Request:
-    error = message.error_detail.message if message.HasField("error_detail") else None
-    if not delta:
-        return Request(tuple(message.resource_names), nonce=message.response_nonce, error=error)
-    return Request(
-        tuple(message.resource_names_subscribe),
-        tuple(message.resource_names_unsubscribe),
-        dict(message.initial_resource_versions),
-        message.response_nonce,
-        error,
-    )
-
-
-def _encode(response: Response, *, delta: bool) -> Any:
-    bodies = [{"type_url": TYPE, "value": secret.body} for _, secret in response.secrets]
-    if not delta:
-        return discovery_pb2.DiscoveryResponse(
-            type_url=TYPE,
-            nonce=response.nonce,
-            version_info=response.nonce,
-            resources=bodies,
-        )
-    return discovery_pb2.DeltaDiscoveryResponse(
-        type_url=TYPE,
-        nonce=response.nonce,
-        removed_resources=response.removed,
-        resources=[
-            discovery_pb2.Resource(name=name, version=secret.version, resource=body)
-            for (name, secret), body in zip(response.secrets, bodies, strict=True)
-        ],
-    )
+    subscriber: Subscriber
+    ring: Callable[[], None]
+    name: str = ""

@@ -1,21 +1,19 @@
 """One client's subscription to secrets: what it is told, and when. Pure.
 
-After https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol. A name that may not be
-known yet is neither served nor denied: the client keeps what it has and hears when it is decided.
-But Envoy does not start, nor use a new listener, while it waits for an answer. So a secret that is
-long in coming is denied to clients that have nothing of it, and served once it exists.
+The protocol is that of ``xds.subscription``; this adds what is special about secrets. A name that
+may not be known yet is neither served nor denied: the client keeps what it has and hears when it is
+decided. But Envoy does not start, nor use a new listener, while it waits for an answer. So a secret
+that is long in coming is denied to clients that have nothing of it, and served once it exists.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Final
 
 from meshd.api.secret_files import is_of_files
-
-_REMOVED: Final = ""
-"""Stands for the version of a secret that the client was told does not exist."""
+from meshd.xds.resources import SECRET, Resource
+from meshd.xds.subscription import EVERYTHING, Refused, Request, Response, Subscription
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,41 +40,13 @@ class Secrets:
     def get(self, name: str) -> Secret | None:
         return self.served.get(name) or self.files.get(name)
 
-    def version(self, name: str) -> str | None:
-        """Return a secret's version: ``_REMOVED`` if it does not exist, None if that is unknown."""
-        if found := self.get(name):
-            return found.version
+    def is_decided(self, name: str) -> bool:
+        """Return whether it is known which secret that is, or that it does not exist."""
+        if self.get(name):
+            return True
         if is_of_files(name):
-            return _REMOVED if name in self.files else None
-        return None if self.awaited is None or name in self.awaited else _REMOVED
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
-    """A client's request, in either variant of the protocol."""
-
-    subscribe: tuple[str, ...] = ()
-    unsubscribe: tuple[str, ...] = ()
-    versions: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
-    """What it has from a stream before this one, by name."""
-    nonce: str = ""
-    error: str | None = None
-    """Why it refused the response of that nonce."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Response:
-    nonce: str
-    secrets: tuple[tuple[str, Secret], ...]
-    removed: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Refusal:
-    """A client's refusal of some secrets."""
-
-    names: tuple[str, ...]
-    reason: str
+            return name in self.files
+        return self.awaited is not None and name not in self.awaited
 
 
 class Subscriber:
@@ -85,74 +55,83 @@ class Subscriber:
     def __init__(self, *, whole: bool = False) -> None:
         """Begin without subscriptions; ``whole``: a response lists all that exists (state of the
         world)."""
-        self._whole = whole
-        self._told: dict[str, str | None] = {}
-        """The version of each subscribed name that the client was told of last."""
-        self._sent: dict[str, Response] = {}
-        """Responses that are not answered yet, by nonce."""
+        self.whole = whole
+        # If a client refuses a secret in a file, the refusal is about nothing else.
+        self._subscription = Subscription(SECRET, alone=_never if whole else is_of_files)
+        self._secrets: Secrets | None = None
+        self._published: dict[str, Resource] = {}
+        """What the client has asked for, of these secrets."""
+        self._asked: set[str] = set()
+        """Names that were not looked up among them yet."""
         self._count = 0
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset(self._told)
+        return self._subscription.named
 
-    def receive(self, request: Request) -> Refusal | None:
-        """Take a request; return what the client refused, if it did."""
-        answered = self._sent.pop(request.nonce, None)
-        for name in request.unsubscribe:
-            self._told.pop(name, None)
-        if self._whole:
-            self._keep_only(request.subscribe)
-        else:
-            for name in request.subscribe:
-                self._told[name] = None
-        for name, version in request.versions.items():
-            self._told[name] = version or None
-        if answered is None or request.error is None:
-            return None
-        names = tuple(name for name, _ in answered.secrets)
-        return Refusal(names or answered.removed, request.error)
-
-    def _keep_only(self, names: tuple[str, ...]) -> None:
-        self._told = {name: self._told.get(name) for name in names}
+    def receive(self, request: Request) -> Refused | None:
+        """Take a request; return what the client refused, if it did. Nobody is given all there
+        is."""
+        answered = self._subscription.answer(request.nonce, request.error, self._published)
+        subscribe = [name for name in request.subscribe if name != EVERYTHING]
+        gone = tuple(self.names - set(subscribe)) if self.whole else request.unsubscribe
+        asked = tuple(set(subscribe) - self.names) if self.whole else tuple(subscribe)
+        versions = {name: known for name, known in request.initial_versions.items() if known}
+        wanted = dataclasses.replace(
+            request,
+            subscribe=asked,
+            unsubscribe=gone,
+            initial_versions=versions,
+        )
+        self._subscription.request(wanted, self._published)
+        self._asked.update(asked)
+        self._asked.difference_update(gone)
+        for name in gone:
+            self._published.pop(name, None)
+        return answered if isinstance(answered, Refused) else None
 
     def next(self, secrets: Secrets) -> Response | None:
-        """Return the next response, if anything has changed for this client."""
-        current = {name: self._version(name, secrets) for name in self._told}
-        changed = {
-            name: version
-            for name, version in current.items()
-            if version is not None and version != self._told[name]
-        }
-        if not self._whole:
-            changed = _together(changed)
-        listed = current if self._whole else changed
-        found = tuple((name, secret) for name in listed if (secret := secrets.get(name)))
-        if not changed or (self._whole and not found and not self._had_any(changed)):
-            return None
-        removed = tuple(name for name, version in changed.items() if version == _REMOVED)
-        self._told.update(changed)
-        self._count += 1
-        response = Response(str(self._count), found, removed)
-        self._sent[response.nonce] = response
+        """Return the next response, which counts as sent."""
+        if secrets is not self._secrets:
+            self._secrets, self._asked = secrets, set(self.names)
+        for name in self._asked:
+            self._look_up(name, secrets)
+        self._asked.clear()
+        while response := self._following(secrets):
+            if not self.whole:
+                return response
+            listed = tuple(one for _, one in sorted(self._published.items()))
+            if listed or any(name in self._subscription.held for name in response.removed):
+                return dataclasses.replace(response, resources=listed, removed=())
+            # A list cannot say that there is nothing of what the client never had.
+            self._subscription.answer(response.nonce, None, self._published)
+        return None
+
+    def _look_up(self, name: str, secrets: Secrets) -> None:
+        before, found = self._published.pop(name, None), secrets.get(name)
+        if found:
+            self._published[name] = Resource(SECRET, name, found.version, found.body)
+        if before != self._published.get(name):
+            self._subscription.changed((name,), self._published)
+
+    def _following(self, secrets: Secrets) -> Response | None:
+        response = self._subscription.next(
+            str(self._count + 1),
+            self._published,
+            updates=True,
+            removals=True,
+            undecided=lambda name: self._is_undecided(name, secrets),
+        )
+        self._count += response is not None
         return response
 
-    def _version(self, name: str, secrets: Secrets) -> str | None:
-        """Return the version to tell; of a late secret the client keeps what it has."""
-        version = secrets.version(name)
-        missing = version is None and name in secrets.late and self._told[name] is None
-        return _REMOVED if missing else version
-
-    def _had_any(self, names: Mapping[str, str]) -> bool:
-        """Return whether the client had any of these, which a later list tells it by leaving them
-        out."""
-        return any(self._told[name] for name in names)
+    def _is_undecided(self, name: str, secrets: Secrets) -> bool:
+        """Return whether the client keeps what it has of a secret; of a late one it may have
+        nothing, and is told that it is not there."""
+        if secrets.is_decided(name):
+            return False
+        return name not in secrets.late or name in self._subscription.held
 
 
-def _together(changed: dict[str, str]) -> dict[str, str]:
-    """Return the names that one response tells of.
-
-    A secret in a file comes alone: if a client refuses it, the refusal is about nothing else.
-    """
-    own = {name: version for name, version in changed.items() if not is_of_files(name)}
-    return own or dict(sorted(changed.items())[:1])
+def _never(_: str) -> bool:
+    return False

@@ -10,8 +10,9 @@ import dataclasses
 import enum
 from typing import Final
 
-_MOST_DOUBLINGS: Final = 30
-"""Beyond it any pause is over its limit, and a float still far from its own."""
+from meshd.base.backoff import Backoff
+
+_RESTARTS: Final = Backoff(0.1, 10.0)
 
 
 class State(enum.StrEnum):
@@ -49,8 +50,7 @@ class Act(enum.Enum):
 class Policy:
     """How a child is started again and ended. Times in seconds."""
 
-    first_pause: float = 0.1
-    longest_pause: float = 10.0
+    restarts: Backoff = _RESTARTS
     settled: float = 10.0
     """Who lived that long is started again as if it had never failed."""
     drain: float = 0.0
@@ -90,12 +90,6 @@ class Step:
 _ALIVE: Final = frozenset({State.RUNNING, State.DRAINING, State.STOPPING, State.KILLING})
 
 
-def pause(failures: int, policy: Policy) -> float:
-    """Return the seconds before the next start, doubled with each failure in a row."""
-    doubled = policy.first_pause * 2.0 ** min(max(failures - 1, 0), _MOST_DOUBLINGS)
-    return min(doubled, policy.longest_pause)
-
-
 def step(  # noqa: PLR0911 - one line for each transition is how a table reads best
     child: Child, event: Event, policy: Policy, *, lived: float = 0.0
 ) -> Step | None:
@@ -110,7 +104,7 @@ def step(  # noqa: PLR0911 - one line for each transition is how a table reads b
             return Step(Child(State.RUNNING))
         case State.RUNNING, Event.EXITED:
             failures = 1 if lived >= policy.settled else child.failures + 1
-            return Step(Child(State.WAITING, failures), timer=pause(failures, policy))
+            return Step(Child(State.WAITING, failures), timer=policy.restarts.pause(failures))
         case State.WAITING, Event.TIMER:
             return Step(Child(State.RUNNING, child.failures), Act.SPAWN)
         case ((State.IDLE | State.WAITING), Event.STOP):

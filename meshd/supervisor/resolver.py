@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from meshd.base import journal
+from meshd.base.backoff import Backoff
 from meshd.base.errors import MeshdError
 from meshd.resolver import command
 from meshd.resolver.command import NAME, is_for_wildcards, view_of
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 class Resolver:
     """All resolvers, by name; each is started with the settings of that time."""
 
-    policy: Final = Policy(first_pause=0.02, longest_pause=1.0, settled=0.5, grace=1.2)
+    policy: Final = Policy(restarts=Backoff(0.02, 1.0), settled=0.5, grace=1.2)
     """Nobody else answers meanwhile, so whatever was its end, it is started again at once if it had
     begun to answer, and soon if not."""
 

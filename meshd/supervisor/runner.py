@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from meshd import wire
-from meshd.base import journal
+from meshd.base import journal, tasks
 from meshd.base.errors import MeshdError
 from meshd.supervisor.child import Act, Child, Event, Policy, State, step
 from meshd.supervisor.output import Output
@@ -121,7 +121,7 @@ class Runner:
             case Act.SPAWN:
                 self._spawn()
             case Act.DRAIN:
-                self._draining = asyncio.ensure_future(self._drained())
+                self._draining = tasks.start(self._drained(), f"draining {self.name}")
             case Act.TERMINATE:
                 self._signal(signal.SIGTERM)
             case Act.KILL:

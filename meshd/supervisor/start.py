@@ -11,7 +11,7 @@ from typing import Final
 from meshd.base import hardware, journal
 from meshd.base.budget import Limits
 from meshd.base.errors import MeshdError
-from meshd.proxy.machine import raise_open_files
+from meshd.proxy.machine import raise_open_files, sized
 from meshd.resolver.command import NAMES as RESOLVERS
 from meshd.settings import Paths, load
 from meshd.supervisor import directories, upgrade
@@ -49,7 +49,7 @@ def supervise(
     raise_open_files()
     home = Home(paths)
     rejoin_proxies(home)
-    settings = load(paths.settings)
+    settings = sized(load(paths.settings))
     limits = Limits(settings.log.lines_per_second, settings.log.bytes_per_second)
     journal.setup("supervisor", settings.log_level, limits=limits)
     users = houses.find_users(settings)

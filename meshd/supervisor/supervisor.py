@@ -11,9 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from meshd import wire
-from meshd.base import journal
-from meshd.base.errors import InvalidInputError, MeshdError
+from meshd.base import journal, tasks
+from meshd.base.errors import MeshdError
 from meshd.model.pool import Pool
+from meshd.proxy.machine import sized
 from meshd.resolver.command import is_resolver
 from meshd.settings import Settings, load
 from meshd.supervisor import answering, record
@@ -102,9 +103,9 @@ class Supervisor:
         server = await self._listen()
         self._roles.start()
         keeping = [
-            *(asyncio.create_task(members.keep()) for members in self._pools.values()),
-            asyncio.create_task(feed_watchdog()),
-            asyncio.create_task(self._get_ready()),
+            *(tasks.keep(one.keep, f"the pool {pool}") for pool, one in self._pools.items()),
+            tasks.keep(feed_watchdog, "feeding the watchdog"),
+            tasks.keep(self._get_ready, "waiting for the roles"),
         ]
         try:
             await self._stopping.wait()
@@ -122,6 +123,7 @@ class Supervisor:
         telemetry = self._users.telemetry.uid
         return await channel.listen(
             path,
+            wire.SUPERVISOR,
             session,
             uids={0, self._users.meshd.uid, telemetry},
             only={telemetry: (wire.Children,)},
@@ -136,7 +138,7 @@ class Supervisor:
         text = "meshd runs in %s" + (f", but these do not answer yet: {late}" if late else "")
         journal.event(_log, logging.INFO, "started", text, self._home.paths.run)
 
-    async def handle(self, request: wire.AnyMessage) -> wire.Message:
+    async def handle(self, request: wire.ToSupervisor) -> wire.Message:
         """Raises MeshdError."""
         match request:
             case wire.Children():
@@ -155,8 +157,6 @@ class Supervisor:
             case wire.ReplacePool():
                 await self._replace()
                 return wire.Done()
-            case _:
-                raise InvalidInputError(f"the supervisor does not answer {type(request).__name__}")
 
     async def _end(self) -> None:
         """End all children, the proxies first: they still need the roles and resolvers to finish.
@@ -180,7 +180,7 @@ class Supervisor:
             journal.event(_log, logging.ERROR, "settings", "settings unchanged: %s", error)
             return
         if following != Consequence():
-            self._following = asyncio.create_task(self._follow(following))
+            tasks.start(self._follow(following), "following changed settings")
 
     def _read_settings(self) -> Consequence:
         """Put the settings of the file in force and return what that requires.
@@ -188,7 +188,7 @@ class Supervisor:
         Raises MeshdError: the settings stay as they were.
         """
         path = self._home.paths.settings
-        settings = load(path)
+        settings = sized(load(path))
         journal.event(_log, logging.INFO, "settings", "settings read again from %s", path)
         self._told.tell(settings.proxy)
         before = self._settings
@@ -205,7 +205,7 @@ class Supervisor:
         """
         await self._roles.restart(following.restart)
         if following.replace:
-            self._replacing = asyncio.create_task(self._replace_or_complain())
+            tasks.start(self._replace_or_complain(), "replacing the proxies")
 
     async def _replace_or_complain(self) -> None:
         try:

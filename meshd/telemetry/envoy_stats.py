@@ -7,11 +7,13 @@ together, as the format demands, and adds a label to each line.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import h11
+from meshd.base import http
+from meshd.base.errors import UnreachableError
 
 _PATIENCE: Final = 3.0
 """Seconds for one proxy to tell everything."""
@@ -60,32 +62,12 @@ async def collect(sockets: Mapping[str, Path]) -> bytes:
 
 async def _collect(merged: Merged, proxy: str, socket: Path) -> None:
     rest, family = b"", b""
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            async for data in _body(socket):
-                *lines, rest = (rest + data).split(b"\n")
-                family = merged.add(proxy, lines, family)
-    except (OSError, TimeoutError, h11.RemoteProtocolError):
-        return  # meshd_proxy_connected tells
 
+    def take(status: int, part: bytes) -> None:
+        nonlocal rest, family
+        if status == 200:
+            *lines, rest = (rest + part).split(b"\n")
+            family = merged.add(proxy, lines, family)
 
-async def _body(socket: Path) -> AsyncIterator[bytes]:
-    """Raises OSError, h11.RemoteProtocolError."""
-    reader, writer = await asyncio.open_unix_connection(socket)
-    protocol = h11.Connection(h11.CLIENT)
-    try:
-        headers = [("host", "admin"), ("connection", "close")]
-        request = h11.Request(method="GET", target=_TARGET, headers=headers)
-        writer.write((protocol.send(request) or b"") + (protocol.send(h11.EndOfMessage()) or b""))
-        while True:
-            event = protocol.next_event()
-            if event is h11.NEED_DATA:
-                protocol.receive_data(await reader.read(65536))
-            elif isinstance(event, h11.Response) and event.status_code != 200:
-                return
-            elif isinstance(event, h11.Data):
-                yield bytes(event.data)
-            elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
-                return
-    finally:
-        writer.close()
+    with contextlib.suppress(UnreachableError):  # meshd_proxy_connected tells
+        await http.ask(socket, "GET", _TARGET, take, timeout=_PATIENCE)

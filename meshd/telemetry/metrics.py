@@ -1,6 +1,6 @@
-"""Facts → meshd's own metrics, in Prometheus' text format. Pure.
+"""Writes meshd's own metrics from facts, in Prometheus' text format. Pure.
 
-All names begin with ``meshd_``. What the proxies count is ``envoy_stats``.
+All their names begin with ``meshd_``. ``envoy_stats`` has the metrics of the proxies.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def render(
 
 
 class _Once(Collector):
-    """Hands families that exist already to the library, which knows how to write them."""
+    """Gives ready metric families to the library, which writes the text format."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = tuple(families)
@@ -43,7 +43,9 @@ class _Once(Collector):
 
 
 def _families(facts: Facts, costs: Mapping[int, Cost], trust_domain: str) -> Iterator[Metric]:
-    build = GaugeMetricFamily("meshd_build_info", "The version that runs.", labels=["version"])
+    build = GaugeMetricFamily(
+        "meshd_build_info", "The running version of meshd.", labels=["version"]
+    )
     build.add_metric([meshd.__version__], 1)
     yield build
     yield _workloads(facts.workloads)
@@ -75,7 +77,7 @@ def _suppressed(rows: Iterable[Row]) -> Metric:
 def _workloads(rows: Iterable[wire.WorkloadStatus]) -> Metric:
     rows = tuple(rows)
     family = GaugeMetricFamily(
-        "meshd_workloads", "Workloads of this node that are so far.", labels=["state"]
+        "meshd_workloads", "Workloads of this node that have reached the state.", labels=["state"]
     )
     family.add_metric(["registered"], len(rows))
     family.add_metric(["captured"], sum(row.captured for row in rows))
@@ -99,7 +101,7 @@ def _proven(rows: Iterable[wire.WorkloadStatus]) -> Metric:
 def _proven_inbound(rows: Iterable[wire.WorkloadStatus]) -> Metric:
     family = GaugeMetricFamily(
         "meshd_workload_inbound_proven",
-        "1 when a probe from the host has been seen to reach the workload's proxy, 0 also where"
+        "1 when a probe from the host has reached the workload's proxy; 0 otherwise, also if"
         " none can be sent.",
         labels=["namespace", "workload"],
     )

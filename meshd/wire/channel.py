@@ -13,11 +13,20 @@ import struct
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Generic, TypeVar
+
+from msgspec.msgpack import Decoder
 
 from meshd import wire
-from meshd.base.errors import InvalidInputError, MeshdError, SystemRefusedError, UnreachableError
+from meshd.base.errors import (
+    InvalidInputError,
+    MeshdError,
+    SystemRefusedError,
+    UnansweredError,
+    UnreachableError,
+)
 
+T = TypeVar("T", bound=wire.Message)
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 _LONGEST_PATH: Final = 107
@@ -46,33 +55,36 @@ def share_with_group(path: Path) -> None:
         os.chown(path, -1, group)
 
 
-class Connection:
-    """One end of a connection: messages in, messages out."""
+class Connection(Generic[T]):
+    """One end of a connection: messages in, which are of its conversation, and messages out."""
 
     def __init__(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        takes: Decoder[T],
         only: tuple[type[wire.Message], ...] = (wire.Message,),
     ) -> None:
-        """Wrap a connection; ``only``: the kinds of messages that the peer may send."""
+        """Wrap a connection; ``takes``: the messages of its conversation; ``only``: those of them
+        that the peer may send."""
         self._reader = reader
         self._writer = writer
+        self._takes = takes
         self._only = only
         self._lost = False
         """It is not known any more where messages begin."""
 
-    async def receive(self) -> wire.AnyMessage | None:
+    async def receive(self) -> T | None:
         """Return the next message; None if the peer is gone, cleanly or not.
 
-        Raises InvalidInputError for an invalid message, or one that this peer may not send. The
-        next one can be received all the same.
+        Raises InvalidInputError for an invalid message, one of another conversation, or one that
+        this peer may not send. The next one can be received all the same.
         """
         if self._lost:
             return None
         try:
             size = self._size(await self._reader.readexactly(wire.HEADER_SIZE))
-            message = wire.decode(await self._reader.readexactly(size))
+            message = wire.decode(await self._reader.readexactly(size), self._takes)
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
         if not isinstance(message, self._only):
@@ -94,12 +106,27 @@ class Connection:
         except ConnectionError as error:
             raise UnreachableError(f"the other process closed the connection: {error}") from None
 
+    def is_waiting(self) -> bool:
+        """Return whether the peer still waits for an answer: it has not closed the connection.
+
+        The kernel is asked, since the loop may not yet have read that the peer has closed it.
+        """
+        if self._writer.is_closing():
+            return False
+        raw: socket.socket = self._writer.get_extra_info("socket")._sock
+        try:
+            return raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
     async def close(self) -> None:
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
 
-    async def __aenter__(self) -> Connection:
+    async def __aenter__(self) -> Connection[T]:
         return self
 
     async def __aexit__(
@@ -112,12 +139,13 @@ class Connection:
 
 
 _ANYTHING: Final[Mapping[int, tuple[type[wire.Message], ...]]] = {}
-Session = Callable[[Connection], Awaitable[None]]
+Session = Callable[[Connection[T]], Awaitable[None]]
 
 
 async def listen(
     path: Path,
-    session: Session,
+    takes: Decoder[T],
+    session: Session[T],
     *,
     uids: Collection[int],
     only: Mapping[int, tuple[type[wire.Message], ...]] = _ANYTHING,
@@ -125,6 +153,7 @@ async def listen(
 ) -> asyncio.Server:
     """Serve ``session`` for each connection whose peer has one of ``uids``.
 
+    ``takes``: the requests of this process, which refuses all others.
     ``only``: what those may ask that may not ask everything, by uid.
     A peer with another uid is hung up on without a word. A socket file left by a process that
     died is replaced. Raises InvalidInputError when the path is too long for a socket (unix(7)),
@@ -135,7 +164,7 @@ async def listen(
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raw: socket.socket = writer.get_extra_info("socket")._sock
         uid = peer_uid(raw)
-        connection = Connection(reader, writer, only.get(uid, (wire.Message,)))
+        connection = Connection(reader, writer, takes, only.get(uid, (wire.Message,)))
         try:
             if uid in uids:
                 await session(connection)
@@ -160,15 +189,25 @@ async def listen(
     return server
 
 
-def answering(handle: Callable[[wire.AnyMessage], Awaitable[wire.Message]]) -> Session:
-    """Return a session that answers each request with one message, for as long as the peer asks."""
+IsWaiting = Callable[[], bool]
+"""Returns whether the client still waits for the answer."""
+Handle = Callable[[T, IsWaiting], Awaitable[wire.Message]]
 
-    async def session(connection: Connection) -> None:
+
+def answering(handle: Callable[[T], Awaitable[wire.Message]]) -> Session[T]:
+    """Return a session that answers each request with one message, for as long as the peer asks."""
+    return answering_who_waits(lambda request, _: handle(request))
+
+
+def answering_who_waits(handle: Handle[T]) -> Session[T]:
+    """Return such a session, for requests that must not be granted once the peer has gone."""
+
+    async def session(connection: Connection[T]) -> None:
         while True:
             try:
                 if (request := await connection.receive()) is None:
                     return
-                answer = await handle(request)
+                answer = await handle(request, connection.is_waiting)
             except MeshdError as error:
                 answer = wire.Failed(str(error))
             await connection.send(answer)
@@ -176,14 +215,14 @@ def answering(handle: Callable[[wire.AnyMessage], Awaitable[wire.Message]]) -> S
     return session
 
 
-async def connect(path: Path) -> Connection:
+async def connect(path: Path) -> Connection[wire.AnyMessage]:
     """Raises UnreachableError, of an OSError, when nobody listens there or we may not ask it."""
     try:
         reader, writer = await asyncio.open_unix_connection(path)
     except OSError as error:
         reason = error.strerror or error
         raise UnreachableError(f"cannot reach meshd at {path}: {reason}") from error
-    return Connection(reader, writer)
+    return Connection(reader, writer, wire.ANY)
 
 
 async def call(path: Path, request: wire.Message, *, timeout: float = 10.0) -> wire.AnyMessage:
@@ -193,9 +232,9 @@ async def call(path: Path, request: wire.Message, *, timeout: float = 10.0) -> w
             await connection.send(request)
             answer = await connection.receive()
     except TimeoutError:
-        raise UnreachableError(f"meshd at {path} did not answer within {timeout:g} s") from None
+        raise UnansweredError(f"meshd at {path} did not answer within {timeout:g} s") from None
     if answer is None:
-        raise UnreachableError(
+        raise UnansweredError(
             f"meshd at {path} closed the connection: it takes requests from root only, and "
             "from its own processes"
         )

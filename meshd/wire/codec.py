@@ -7,16 +7,18 @@ tagged struct; an unknown tag or a wrong field is an error for the connection, n
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from meshd.base.errors import UNDECODABLE, InvalidInputError
+from meshd.base.printable import printable
 from meshd.wire import (
     answers,
     certificates,
     children,
     configuring,
+    enrolling,
     joining,
     looking,
     nodes,
@@ -26,9 +28,11 @@ from meshd.wire import (
     sharing,
     status,
     tokens,
+    unit_changes,
 )
 from meshd.wire.message import Message
 
+T = TypeVar("T")
 MAX_FRAME: Final = 64 * 1024 * 1024
 """Bytes. Larger frames are refused before they are read."""
 _HEADER: Final = struct.Struct(">I")
@@ -38,7 +42,9 @@ AnyMessage = (
     answers.Messages
     | placing.Messages
     | certificates.Messages
+    | unit_changes.Messages
     | registering.Messages
+    | enrolling.Messages
     | configuring.Messages
     | status.Messages
     | looking.Messages
@@ -51,12 +57,16 @@ AnyMessage = (
 )
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final[msgspec.msgpack.Decoder[AnyMessage]] = msgspec.msgpack.Decoder(AnyMessage)
+ANY: Final[msgspec.msgpack.Decoder[AnyMessage]] = msgspec.msgpack.Decoder(AnyMessage)
 
 
 def encode(message: Message) -> bytes:
-    """Return one frame."""
-    body = _encoder.encode(message)
+    """Return one frame. Raises InvalidInputError for a text that cannot be written as UTF-8, as an
+    argument or the name of a file may be one."""
+    try:
+        body = _encoder.encode(message)
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f'"{printable(error.object)}" is not UTF-8 text') from None
     return _HEADER.pack(len(body)) + body
 
 
@@ -69,9 +79,11 @@ def body_size(header: bytes) -> int:
     return size
 
 
-def decode(body: bytes) -> AnyMessage:
-    """Raises InvalidInputError when the bytes are not a message that we know."""
+def decode(body: bytes, takes: msgspec.msgpack.Decoder[T]) -> T:
+    """Raises InvalidInputError when the bytes are not a message that is taken here."""
     try:
-        return _decoder.decode(body)
+        return takes.decode(body)
     except UNDECODABLE as error:
-        raise InvalidInputError(f"not a message of this version of meshd: {error}") from None
+        raise InvalidInputError(
+            f"not a message of this version of meshd to this process: {error}"
+        ) from None

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from meshd import wire
-from meshd.base.errors import InvalidInputError, MeshdError
+from meshd.base.backoff import Backoff
+from meshd.base.errors import InvalidInputError, MeshdError, UnreachableError
+from meshd.base.once import SaidOnce
+from meshd.base.tasks import first_of
 from meshd.wire import channel
 
-_log = logging.getLogger(__name__)
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 2.0
-"""Seconds between attempts to reach a role that does not answer."""
+_BACKOFF: Final = Backoff(0.05, 2.0)
+"""Between attempts to reach a role that does not answer, or not with messages."""
 
 
 class Link:
@@ -40,32 +40,39 @@ class Link:
 
     async def run(self) -> None:
         """Run until cancelled."""
-        pause, said = _FIRST_PAUSE, ""
+        failures, said = 0, SaidOnce({"MESHD_EVENT": "link"})
         while True:
+            failures += 1
             try:
                 async with await channel.connect(self._path) as connection:
-                    await self._talk(connection)
-                pause = _FIRST_PAUSE
-            except MeshdError as error:
-                if isinstance(error, InvalidInputError) and str(error) != said:
-                    said = str(error)
-                    _log.error("%s: %s", self._path, said, extra={"MESHD_EVENT": "link"})
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                    if await self._talk(connection):
+                        failures = 1
+                        said.say(())
+            except InvalidInputError as error:
+                said.say((f"{self._path}: {error}",))
+            except MeshdError:
+                pass
+            await asyncio.sleep(_BACKOFF.pause(failures))
 
-    async def _talk(self, connection: channel.Connection) -> None:
-        """Talk until the other end is gone."""
+    async def _talk(self, connection: channel.Connection[wire.AnyMessage]) -> bool:
+        """Talk until the other end is gone; return whether it has said anything.
+
+        Raises InvalidInputError for what is not a message.
+        """
         self._changed.set()
-        sender = asyncio.create_task(self._send(connection))
-        try:
+        answered = False
+
+        async def receive() -> None:
+            nonlocal answered
             while (message := await connection.receive()) is not None:
                 self._receive(message)
-        finally:
-            sender.cancel()
-            with contextlib.suppress(asyncio.CancelledError, MeshdError):
-                await sender
+                answered = True
 
-    async def _send(self, connection: channel.Connection) -> None:
+        with contextlib.suppress(UnreachableError):
+            await first_of(receive(), self._send(connection))
+        return answered
+
+    async def _send(self, connection: channel.Connection[wire.AnyMessage]) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from meshd.wire.message import Message
@@ -27,6 +29,12 @@ class Explain(Message, frozen=True):
     path: str = "/"
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
+    begins_as: Literal["", "http", "tls", "other"] = ""
+    """What the client speaks; empty: what the port is for."""
+    server_name: str = ""
+    """In the TLS hello; empty: the host that is named."""
+    from_outside: bool = False
+    """``source`` is a gateway, at which a client outside the mesh arrives."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from meshd.api.base import UnixSeconds
+from meshd.base.json_values import JsonObject
 from meshd.model.workload import Workload
 from meshd.wire.message import Message
 
@@ -23,8 +22,10 @@ class Shared(Message, frozen=True):
 
     workloads: tuple[Workload, ...]
     """Of all nodes, ``node`` filled in."""
-    objects: tuple[dict[str, Any], ...] | None = None
+    objects: tuple[JsonObject, ...] | None = None
     """The whole configuration; None: as it was told last on this connection."""
+    lost: bool = False
+    """Some of it was lost, so a missing object may not have been deleted."""
 
 
 class Nodes(Message, frozen=True):

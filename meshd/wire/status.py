@@ -1,4 +1,4 @@
-"""meshctl, telemetry → mesh: how workloads and proxies are."""
+"""meshctl, telemetry → mesh: the state of workloads, proxies, roles and nodes."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str
     captured: bool
     certificate_expires: str | None
-    """RFC 3339, or None before there is one."""
+    """The time in RFC 3339; None while there is no certificate."""
     synced: bool
     proven: bool
     problem: str
     enrolled: bool = True
-    """False: it stays outside the mesh, as its labels or its namespace's say; ``problem`` why."""
+    """False if labels of the workload or namespace keep it out of the mesh; see ``problem``."""
     unprotected: bool = False
-    """It belongs into the mesh, but passes outside it, as ``failure_policy: open`` has it."""
+    """Whether the workload's traffic bypasses the mesh because of ``failure_policy: open``."""
     uid: str = ""
     unit: str = ""
     declared: bool = False
-    """Of a service of the host: its systemd unit, and whether a WorkloadEntry says so."""
+    """Whether a WorkloadEntry declares the workload, a service of the host with this unit."""
     cgroup: str = ""
-    """Of a service of the host, which has no network namespace: where its processes are."""
+    """The cgroup of a service of the host, which has no network namespace of its own."""
     interruptions: Interruptions = Interruptions()
     unseen: str = ""
-    """Why it is proven for what it sends only, and not for what it is sent."""
+    """Why the workload is proven for outbound traffic only, and not for inbound."""
     dropped: DroppedConnections = DroppedConnections()
 
 
@@ -54,9 +54,27 @@ class Statuses(Message, frozen=True):
     roles: tuple[RoleStatus, ...] = ()
     control: ControlStatus | None = None
     nodes: tuple[NodeStatus, ...] = ()
-    """Of a server: the nodes that have joined."""
+    """The nodes that have joined this server."""
     problems: tuple[str, ...] = ()
-    """What is wrong with the configuration, a line each. What was good before is in force."""
+    """Problems of the configuration, a line each. The last good configuration is in force."""
+    enrollments: tuple[EnrollmentStatus, ...] = ()
+    """The enrollments that are not finished."""
+    capacity: str = ""
+    """The size and the capacity of the pool for traffic, as text."""
+
+
+class EnrollmentStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """An enrollment, or its end, that is not finished."""
+
+    what: str
+    """A description, such as ``enrollment of web.service``."""
+    uid: str
+    unit: str = ""
+    cgroup: str = ""
+    netns: str = ""
+    doing: str = ""
+    problem: str = ""
+    since: UnixSeconds
 
 
 class ProxyStatus(msgspec.Struct, frozen=True):
@@ -65,28 +83,28 @@ class ProxyStatus(msgspec.Struct, frozen=True):
     name: str
     connected: bool
     synced: bool
-    """It has all that is for it, and has refused nothing of that."""
+    """Whether the proxy has all its resources, and has rejected none of them."""
     rejected: tuple[str, ...] = ()
-    """Reasons for which it refused resources, newest last."""
+    """The reasons why the proxy rejected resources, newest last."""
     pool: Pool = Pool.TRAFFIC
 
 
 class ControlStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent and its server."""
+    """The connection of an agent to its server."""
 
     server: str
     connected: bool
     since: UnixSeconds
-    """Unix seconds: connected, or without the server, since then; 0: never connected yet."""
+    """When the agent connected or lost the server, in Unix seconds; 0: never connected yet."""
     problem: str = ""
     rejected: tuple[str, ...] = ()
-    """What the server sent and could not be used: the version before stays in force."""
+    """Resources from the server that could not be used; their last good versions stay in force."""
     kept_out: tuple[str, ...] = ()
-    """Why the server does not take workloads of this node."""
+    """Why the server does not accept workloads of this node."""
     ends_first: str = ""
-    """URI of the certificate that ends first, the node's own among them."""
+    """The URI of the certificate that expires first, the node's own included."""
     ends_at: str | None = None
-    """RFC 3339."""
+    """When that certificate expires, in RFC 3339."""
 
 
 Messages = Status | Statuses

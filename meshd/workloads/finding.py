@@ -27,16 +27,20 @@ _SUFFIXES: Final = {
 
 def find(workloads: Iterable[Workload], asked: str, namespace: str) -> tuple[Workload, ...]:
     """Return workloads by name, by the beginning of one, or as ``TYPE/NAME``, each also with
-    ``.NAMESPACE``.
+    ``.NAMESPACE``; or as ``NAMESPACE/NAME``, which is how messages call them.
 
     An exact name wins over beginnings. Raises InvalidInputError.
     """
     known = tuple(workloads)
-    kind, slash, name = asked.partition("/")
-    kind, name = (kind.lower(), name) if slash else ("", asked)
+    first, slash, name = asked.partition("/")
+    kind, name = (first.lower(), name) if slash else ("", asked)
     if slash and kind not in _PODS and kind not in _SUFFIXES:
-        kinds = "pod, deploy, sts, ds"
-        raise InvalidInputError(f'"{asked}" is not a workload: before the / stands one of {kinds}')
+        if any(one.namespace == first for one in known) and "/" not in name:
+            return find(known, name, first)
+        raise InvalidInputError(
+            f'"{asked}" is not a workload: before the / stands a namespace in which workloads run,'
+            " or one of pod, deploy, sts, ds"
+        )
     # A name may have dots: what is behind the last one is a namespace only if nothing fits before.
     head, dot, tail = name.rpartition(".")
     for wanted, place in ((name, namespace), *(((head, tail),) if dot and head else ())):

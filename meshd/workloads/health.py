@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -16,8 +16,12 @@ import grpc
 import msgspec
 
 from meshd.api.service_entry.types import HTTPHealthCheck, ReadinessProbe
-from meshd.base.errors import UNDECODABLE
+from meshd.base import kept_file, tasks
+from meshd.base.disk import replace
+from meshd.base.errors import SystemRefusedError
+from meshd.base.unwritten import Unwritten
 from meshd.model.workload import Workload
+from meshd.workloads.probe_connections import connect, relayed
 
 _SERVING: Final = b"\x08\x01"
 """A grpc.health.v1.HealthCheckResponse whose status is SERVING."""
@@ -25,8 +29,6 @@ _HEALTH: Final = "/grpc.health.v1.Health/Check"
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 Run = Callable[[Workload, tuple[str, ...], float], Awaitable[bool]]
 """Runs a program with the rights of a workload: whether it ends well within that many seconds."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ async def passes(probe: ReadinessProbe, workload: Workload, run: Run) -> bool:
             if probe.http_get:
                 return await _get(probe.http_get, where)
             if probe.tcp_socket:
-                _, writer = await asyncio.open_connection(where, probe.tcp_socket.port)
+                _, writer = await connect(where, probe.tcp_socket.port)
                 writer.close()
                 return True
             return bool(probe.grpc) and await _serves(
@@ -70,7 +72,7 @@ async def passes(probe: ReadinessProbe, workload: Workload, run: Run) -> bool:
 
 
 async def _get(check: HTTPHealthCheck, where: str) -> bool:
-    reader, writer = await asyncio.open_connection(where, check.port)
+    reader, writer = await connect(where, check.port)
     try:
         path = check.path if check.path.startswith("/") else f"/{check.path}"
         given = {header.name.lower(): header.value for header in check.http_headers}
@@ -99,8 +101,15 @@ async def _serves(host: str, port: int, service: str) -> bool:
     name = service.encode()
     message = b"\x0a" + bytes([len(name)]) + name if name else b""
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    options = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
-    async with grpc.aio.insecure_channel(where, options=options) as channel:
+    options = (
+        ("grpc.default_authority", where),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    )
+    async with (
+        relayed(host, port) as target,
+        grpc.aio.insecure_channel(target, options=options) as channel,
+    ):
         try:
             return await channel.unary_unary(_HEALTH)(message) == _SERVING
         except grpc.aio.AioRpcError:
@@ -132,7 +141,9 @@ class Checker:
         self._record = record
         self._changed = changed
         self._run = run
-        self._health = {uid: Health(healthy=True) for uid in _load(record)}
+        self._unwritten = Unwritten(record)
+        healthy = kept_file.load(record, _healthy.decode, "each has to pass its probe first") or ()
+        self._health = {uid: Health(healthy=True) for uid in healthy}
         self._running: dict[str, tuple[_Target, asyncio.Task[None]]] = {}
 
     def is_healthy(self, uid: str) -> bool:
@@ -151,14 +162,15 @@ class Checker:
         for uid, target in targets.items():
             if uid not in self._running:
                 workload, probe = wanted[uid]
-                task = asyncio.create_task(self._check_for_ever(workload, probe))
+                check = functools.partial(self._check_for_ever, workload, probe)
+                task = tasks.keep(check, f"the health check of {uid}")
                 self._running[uid] = (target, task)
 
     async def close(self) -> None:
-        tasks = [task for _, task in self._running.values()]
-        for task in tasks:
+        running = [task for _, task in self._running.values()]
+        for task in running:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
     async def _check_for_ever(self, workload: Workload, probe: ReadinessProbe) -> None:
         uid = workload.uid
@@ -175,23 +187,15 @@ class Checker:
 
     def _save(self) -> None:
         healthy = [uid for uid, health in self._health.items() if health.healthy]
-        new = self._record.with_name(f".{self._record.name}.new")
         try:
-            new.write_bytes(msgspec.json.encode(healthy))
-            new.replace(self._record)
-        except OSError as error:
-            _log.warning(
-                "%s: cannot be written: %s; after a restart each has to pass first",
-                *(self._record, error.strerror),
-                extra={"MESHD_EVENT": "record-lost"},
-            )
+            replace(self._record, msgspec.json.encode(healthy), durable=False)
+        except SystemRefusedError as error:
+            self._unwritten.note(f"{error}; after a restart each has to pass first")
+        else:
+            self._unwritten.note("")
 
 
-def _load(record: Path) -> tuple[str, ...]:
-    try:
-        return msgspec.json.decode(record.read_bytes(), type=tuple[str, ...])
-    except (OSError, *UNDECODABLE):
-        return ()
+_healthy: Final = msgspec.json.Decoder(tuple[str, ...])
 
 
 def own_address(workload: Workload, wanted: str = "") -> str:

@@ -83,20 +83,26 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Uids of which nothing is left in the kernel. They are in ``lives`` no more."""
 
 
-def step(lives: Mapping[str, Life], wanted: Mapping[str, Workload], facts: Facts) -> Plan:
+def step(
+    lives: Mapping[str, Life], wanted: Mapping[str, Workload], facts: Facts, *, hold: bool = False
+) -> Plan:
     """Take each workload one step further, if the facts allow it.
 
     To be called whenever a fact changes, and again when the plan was acted upon and ``lives``
-    changed: facts are those from after that.
+    changed: facts are those from after that. ``hold``: no workload begins, ends or enters another
+    phase, since that cannot be recorded now; workloads that stay in their phases are served as they
+    are wanted all the same.
     """
     following: dict[str, Life] = {}
     gone: set[str] = set()
     for uid in sorted(lives.keys() | wanted.keys()):
         life = lives.get(uid)
         after = _advance(life, wanted.get(uid), facts) if life else Life(wanted[uid])
+        if hold and _phase(after) is not _phase(life):
+            after = life
         if after:
             following[uid] = after
-        else:
+        elif life:
             gone.add(uid)
     return Plan(
         lives=following,
@@ -109,6 +115,10 @@ def step(lives: Mapping[str, Life], wanted: Mapping[str, Workload], facts: Facts
         identities=_identities(following.values(), facts.trust_domain),
         gone=frozenset(gone),
     )
+
+
+def _phase(life: Life | None) -> Phase | None:
+    return life.phase if life else None
 
 
 def known_again(life: Life, registered: Workload | None) -> Life:
@@ -168,7 +178,7 @@ def _updated(life: Life, wanted: Workload, facts: Facts) -> Life:
     """Serve it as it is now; keep the former identity while a proxy may act under it."""
     former = life.former_account
     if wanted.service_account != life.workload.service_account:
-        former = life.workload.service_account
+        former = former or life.workload.service_account
     elif wanted.uid in facts.accepted:
         former = ""
     return msgspec.structs.replace(life, workload=wanted, former_account=former)

@@ -5,8 +5,8 @@ It outlives the process that keeps it, but not a reboot: neither do network name
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection, Mapping
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,9 @@ import msgspec
 
 from meshd.api import checked
 from meshd.base.aside import set_aside
-from meshd.base.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
+from meshd.base.disk import replace
+from meshd.base.errors import UNDECODABLE, InvalidInputError
+from meshd.base.sequence_difference import SequenceDifference
 from meshd.model.workload import Workload
 from meshd.workloads import remains
 from meshd.workloads.lifecycle import Life, Phase
@@ -38,7 +40,45 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def elsewhere(workload: Workload) -> Workload:
     """Return a workload of another node, with a uid that no workload of this node can have."""
-    return msgspec.structs.replace(workload, uid=f"{workload.node}/{workload.uid}")
+    # A new object would have each of its addresses validated again.
+    renamed = copy.copy(workload)
+    msgspec.structs.force_setattr(renamed, "uid", _uid_elsewhere(workload))
+    return renamed
+
+
+def _uid_elsewhere(workload: Workload) -> str:
+    return f"{workload.node}/{workload.uid}"
+
+
+class Renamed:
+    """Renames each workload of other nodes once: one that has not changed stays the same object."""
+
+    def __init__(self) -> None:
+        self._told: tuple[Workload, ...] = ()
+        self._renamed: tuple[Workload, ...] = ()
+        self._uids: set[str] = set()
+
+    def all(self, told: Iterable[Workload]) -> tuple[Workload, ...]:
+        """Return the workloads with uids that no workload of this node has; of several that would
+        have one uid, the last."""
+        given = tuple(told)
+        difference = SequenceDifference.between(self._told, given)
+        before = zip(difference.of_old(self._told), difference.of_old(self._renamed), strict=True)
+        known = {renamed.uid: (one, renamed) for one, renamed in before}
+        new = difference.of_new(given)
+        come = {_uid_elsewhere(one): one for one in new}
+        is_taken = any(uid in self._uids and uid not in known for uid in come)
+        if is_taken or len(come) < len(new):
+            return Renamed().all({_uid_elsewhere(one): one for one in given}.values())
+        self._uids -= known.keys()
+        self._uids |= come.keys()
+        made = (_renamed(one, known.get(uid)) for uid, one in come.items())
+        self._told, self._renamed = given, difference.replaced(self._renamed, made)
+        return self._renamed
+
+
+def _renamed(one: Workload, known: tuple[Workload, Workload] | None) -> Workload:
+    return known[1] if known is not None and known[0] == one else elsewhere(one)
 
 
 def roster(
@@ -150,14 +190,7 @@ def _each(
     return found, problems
 
 
-def save(path: Path, record: Record) -> None:
-    """Replace the file at once or not at all. Raises SystemRefusedError."""
-    new = path.with_name(f".{path.name}.new")
-    try:
-        new.touch(mode=0o600)
-        new.write_bytes(msgspec.json.encode(record))
-        new.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
+def save(path: Path, record: Record, *, durable: bool = False) -> None:
+    """Replace the file at once or not at all; ``durable``: a power cut does not undo it. Raises
+    SystemRefusedError."""
+    replace(path, msgspec.json.encode(record), durable=durable)

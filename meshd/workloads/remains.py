@@ -6,29 +6,27 @@ The workload is not served: the damage may be in what says which policies apply 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import Any, Final
 
 import msgspec
 
 from meshd.api import checked
 from meshd.base.errors import UNDECODABLE, InvalidInputError
+from meshd.base.json_values import Json, JsonObject, list_in, mapping_in, value_at
 from meshd.model.workload import HostService, Workload
-
-_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 def of(uid: str, raw: msgspec.Raw | None = None) -> Workload | None:
     """Return the remains of a record, ``raw``; None if the uid is invalid."""
     fields = _fields(raw)
-    known = {"uid": uid, "name": "unknown", "namespace": "unknown", "netns": ""}
-    place = {
+    known: JsonObject = {"uid": uid, "name": "unknown", "namespace": "unknown", "netns": ""}
+    place: JsonObject = {
         **_usable(fields, Workload, "netns"),
-        "ports": [_PORT | {"number": one} for one in _numbers(fields.get("ports"))],
+        "ports": [{"name": "", "number": one} for one in _numbers(fields.get("ports"))],
     }
-    if host := _usable(_mapping(fields.get("host")), HostService):
+    if host := _usable(mapping_in(fields.get("host")), HostService):
         place["host"] = host
-    for kept in (place, {}):
+    nothing: JsonObject = {}
+    for kept in (place, nothing):
         try:
             return checked.convert(known | kept, Workload)
         except InvalidInputError:
@@ -36,30 +34,23 @@ def of(uid: str, raw: msgspec.Raw | None = None) -> Workload | None:
     return None
 
 
-_PORT: Final = {"name": ""}
-
-
-def _fields(raw: msgspec.Raw | None) -> Mapping[str, Any]:
+def _fields(raw: msgspec.Raw | None) -> JsonObject:
     try:
-        value: Any = msgspec.json.decode(raw) if raw is not None else None
+        value: Json = msgspec.json.decode(raw) if raw is not None else None
     except UNDECODABLE:
-        return _NOTHING
-    fields = _mapping(value)
-    return _mapping(fields.get("workload")) or fields
+        return {}
+    fields = mapping_in(value)
+    return mapping_in(fields.get("workload")) or fields
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else _NOTHING
-
-
-def _numbers(ports: Any) -> list[int]:
-    numbers = (_mapping(one).get("number") for one in (ports if isinstance(ports, list) else ()))
+def _numbers(ports: Json) -> list[int]:
+    numbers = (value_at(one, "number") for one in list_in(ports))
     return [one for one in numbers if isinstance(one, int) and 1 <= one <= 65535]
 
 
-def _usable(value: Mapping[str, Any], kind: type[msgspec.Struct], *names: str) -> dict[str, Any]:
+def _usable(value: JsonObject, kind: type[msgspec.Struct], *names: str) -> JsonObject:
     """Return the usable fields, each checked by itself."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     types = {field.name: field.type for field in msgspec.structs.fields(kind)}
     for name in (names or types.keys()) & value.keys():
         with contextlib.suppress(InvalidInputError):

@@ -1,4 +1,4 @@
-"""What people are shown of each workload's way into the mesh. Pure."""
+"""Builds the rows of ``meshctl status``: how far each workload is in the mesh. Pure."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def row(
     rejected: str = "",
     outside: str = "",
 ) -> wire.WorkloadStatus:
-    """``rejected``: why a proxy refused its listeners. ``outside``: why it is not enrolled.
+    """Return the row of one workload.
 
-    ``certificates`` by URI.
+    ``certificates`` are by URI. ``rejected`` says why a proxy refused the workload's listeners;
+    ``outside`` why the workload is not enrolled.
     """
     seen = facts.observations.get(workload.uid, _ABSENT)
     identity = Identity(facts.trust_domain, workload.namespace, workload.service_account)
@@ -65,7 +66,7 @@ def _problem(
     certificate: wire.CertificateState | None,
     rejected: str,
 ) -> str:
-    """The first that explains the others."""
+    """Return the first problem that applies; it explains those after it."""
     unproven = life.phase is Phase.CAPTURED and seen.stage is Stage.CAPTURED and not seen.proven
     found = (
         seen.problem,
@@ -75,5 +76,6 @@ def _problem(
         certificate.problem if certificate else "",
         "its traffic is redirected, but no probe has reached the proxy" if unproven else "",
         seen.dropped.limited,
+        seen.dropped.uncounted,
     )
     return next(filter(None, found), "")

@@ -1,8 +1,9 @@
-"""Processes of an enrolled unit that have left its cgroup, and so are not captured.
+"""Finds processes of an enrolled unit that have left its cgroup, and so are not captured.
 
-``su -``, ``sudo -i`` and everything else that opens a PAM session moves to the session's cgroup;
-``systemd-run`` and cron start programs in one of their own. The capture role looks for them while a
-unit is enrolled, and ``meshctl`` once more: it knows the state of the unit in systemd.
+``su -``, ``sudo -i`` and all other programs that open a PAM session move to the session's cgroup;
+``systemd-run`` and cron start programs in cgroups of their own. The capture role looks for such
+processes while a unit is enrolled. ``meshctl`` looks again, since it knows the unit's state in
+systemd.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from meshd.workloads.host import starters
 
 _PROC: Final = Path("/proc")
 _TRANSIENT: Final = Path("/run/systemd/transient")
-"""What systemd-run has it start, by name: systemd.unit(5)."""
+"""The unit files that systemd-run makes systemd start, by name: systemd.unit(5)."""
 _UNUSUAL: Final = re.compile(
     r"/user\.slice/.*|/system\.slice/(run-.*|(ana|f)?crond?(-.*)?\.service|atd\.service)"
 )
-"""Where no unit of its own has its processes: they are there on behalf of somebody."""
+"""Matches cgroups of processes that run on behalf of a user, not as a unit of their own."""
 _SHARED_USERS: Final = frozenset({0, 65534})
-"""root, and nobody, as whom unrelated programs run, the node's resolvers among them: whose process
-it is their user does not tell."""
+"""root and nobody. Unrelated programs run as these users, the node's resolvers among them, so the
+user does not tell to which unit a process belongs."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,9 +37,9 @@ class Process:
     name: str
     user: int
     cgroup: str
-    """From the root of the hierarchy, with a slash before it."""
+    """The path from the root of the hierarchy, with a leading slash."""
     transient: bool = False
-    """In a unit for which there is no file of an administrator's."""
+    """Whether the process is in a transient unit, which no file of an administrator defines."""
 
 
 def strays(
@@ -46,8 +47,8 @@ def strays(
 ) -> tuple[Process, ...]:
     """Return processes that have left the slice. Pure.
 
-    They were started by a process in it, by others on behalf of the unit's user, or by the unit,
-    where its work is to start processes elsewhere.
+    They were started by a process in the slice, by other programs on behalf of the unit's user, or
+    by the unit, if its work is to start processes in other cgroups.
     """
     is_own = user not in _SHARED_USERS
     return tuple(
@@ -65,8 +66,10 @@ def strays(
 def bypasses(
     services: Mapping[str, HostService], processes: Mapping[int, Process]
 ) -> dict[str, str]:
-    """Return remarks by uid of the workload, about processes that are in no service's cgroup any
-    more. Pure."""
+    """Return remarks about processes that are no longer in the cgroup of any service.
+
+    The remarks are by uid of the workload. Pure.
+    """
     told: dict[str, str] = {}
     for uid, service in services.items():
         outside = {one.cgroup for one in services.values()} - {service.cgroup}
@@ -83,7 +86,7 @@ def bypasses(
 
 
 def _user(processes: Mapping[int, Process], slice_: str) -> int:
-    """Return the user of a service that runs as one user only; else 0."""
+    """Return the user of a service if all its processes run as one user; else 0."""
     users = {one.user for one in processes.values() if _is_in(one, slice_)}
     return users.pop() if len(users) == 1 else 0
 

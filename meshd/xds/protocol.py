@@ -1,38 +1,88 @@
-"""Converts the messages of delta ADS to what we read and write of them: the server's side."""
+"""Converts the messages of discovery to what we read and write of them: the server's side."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
+import grpc
+import grpc.aio
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd.xds.subscription import Request, Response
 
+DeltaRequest: TypeAlias = discovery_pb2.DeltaDiscoveryRequest
+DeltaResponse: TypeAlias = discovery_pb2.DeltaDiscoveryResponse
+WholeRequest: TypeAlias = discovery_pb2.DiscoveryRequest
+WholeResponse: TypeAlias = discovery_pb2.DiscoveryResponse
 
-def decode(message: Any) -> Request:
+DeltaContext: TypeAlias = "grpc.aio.ServicerContext[DeltaRequest, DeltaResponse]"
+WholeContext: TypeAlias = "grpc.aio.ServicerContext[WholeRequest, WholeResponse]"
+
+
+def delta_handler(
+    serve: Callable[[object, DeltaContext], Awaitable[None]],
+) -> grpc.RpcMethodHandler[DeltaRequest, DeltaResponse]:
+    """Return the gRPC handler of a method of the incremental variant."""
+    return grpc.stream_stream_rpc_method_handler(
+        serve, DeltaRequest.FromString, DeltaResponse.SerializeToString
+    )
+
+
+def whole_handler(
+    serve: Callable[[object, WholeContext], Awaitable[None]],
+) -> grpc.RpcMethodHandler[WholeRequest, WholeResponse]:
+    """Return the gRPC handler of a method of the older variant (state of the world)."""
+    return grpc.stream_stream_rpc_method_handler(
+        serve, WholeRequest.FromString, WholeResponse.SerializeToString
+    )
+
+
+def decode(message: DeltaRequest) -> Request:
     """Decode a request; the reason of a refusal becomes one line."""
-    error = message.error_detail.message if message.HasField("error_detail") else None
     return Request(
         message.type_url,
         tuple(message.resource_names_subscribe),
         tuple(message.resource_names_unsubscribe),
         dict(message.initial_resource_versions),
         message.response_nonce,
-        None if error is None else " ".join(error.split()),
+        _reason(message),
     )
 
 
-def encode(response: Response) -> Any:
-    return discovery_pb2.DeltaDiscoveryResponse(
-        type_url=response.type_url,
-        nonce=response.nonce,
-        removed_resources=response.removed,
-        resources=[
-            discovery_pb2.Resource(
-                name=resource.name,
-                version=resource.version,
-                resource={"type_url": resource.type_url, "value": resource.body},
-            )
-            for resource in response.resources
-        ],
+def decode_whole(message: WholeRequest) -> Request:
+    """Decode a request of the older variant, which subscribes to all of its names and no other."""
+    return Request(
+        message.type_url,
+        tuple(message.resource_names),
+        nonce=message.response_nonce,
+        error=_reason(message),
     )
+
+
+def _reason(message: DeltaRequest | WholeRequest) -> str | None:
+    if not message.HasField("error_detail"):
+        return None
+    return " ".join(message.error_detail.message.split())
+
+
+def encode(response: Response) -> DeltaResponse:
+    message = DeltaResponse(
+        type_url=response.type_url, nonce=response.nonce, removed_resources=response.removed
+    )
+    for resource in response.resources:
+        # In place: a table of a large mesh has megabytes, which a constructor copies several times.
+        part = message.resources.add(name=resource.name, version=resource.version)
+        part.resource.type_url = resource.type_url
+        part.resource.value = resource.body
+    return message
+
+
+def encode_whole(response: Response) -> WholeResponse:
+    """Encode a response of the older variant, which lists all that there is."""
+    message = WholeResponse(
+        type_url=response.type_url, nonce=response.nonce, version_info=response.nonce
+    )
+    for resource in response.resources:
+        message.resources.add(type_url=resource.type_url, value=resource.body)
+    return message

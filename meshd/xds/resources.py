@@ -6,8 +6,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import types
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, SupportsBytes
+
+from envoy.config.cluster.v3 import cluster_pb2
+from google.protobuf.message import Message
 
 from meshd.base.errors import InvalidInputError
 
@@ -35,25 +38,36 @@ class Resource:
     name: str
     version: str
     """Equal exactly when the bytes are."""
-    body: bytes
+    content: SupportsBytes = dataclasses.field(repr=False)
+    """The bytes, or what puts them together when they are sent. May hold a private key: it is never
+    shown."""
     endpoints: str = ""
     """Of a cluster that takes its endpoints from EDS: under which name."""
 
+    @property
+    def body(self) -> bytes:
+        return bytes(self.content)
 
-def pack(name: str, message: Any) -> Resource:
+
+def type_url(full_name: str) -> str:
+    """Return the type URL of a message with this full name."""
+    return _PREFIX + full_name
+
+
+def pack(name: str, message: Message) -> Resource:
     """Return a protobuf message as a resource. Equal messages have equal versions."""
     body = message.SerializeToString(deterministic=True)
-    type_url = _PREFIX + message.DESCRIPTOR.full_name
+    url = type_url(message.DESCRIPTOR.full_name)
     return Resource(
-        type_url,
+        url,
         name,
         hashlib.blake2b(body, digest_size=8).hexdigest(),
         body,
-        _endpoints(message) if type_url == CLUSTER else "",
+        _endpoints(message) if isinstance(message, cluster_pb2.Cluster) else "",
     )
 
 
-def _endpoints(cluster: Any) -> str:
+def _endpoints(cluster: cluster_pb2.Cluster) -> str:
     if cluster.type != cluster.EDS:
         return ""
     return cluster.eds_cluster_config.service_name or cluster.name
@@ -64,6 +78,14 @@ class Resources:
     """All resources of the proxies, by type URL and name."""
 
     by_type: Mapping[str, Mapping[str, Resource]]
+    removed_types: frozenset[str] | None = None
+    """The types whose removals clients are told, after all else; None: removals of all types, at
+    once."""
+    untold: frozenset[tuple[str, str]] = frozenset()
+    """Types and names of resources that exist and cannot be told: clients keep what they have."""
+
+    def removes(self, type_url: str) -> bool:
+        return self.removed_types is None or type_url in self.removed_types
 
     @classmethod
     def of(cls, resources: Iterable[Resource]) -> Resources:
@@ -87,6 +109,12 @@ class Resources:
 
 
 EMPTY: Final = Resources({})
+
+
+def without_listeners(resources: Resources, goes: Callable[[str], bool]) -> Resources:
+    """Return resources without the listeners whose names ``goes`` says."""
+    kept = {name: one for name, one in resources.of_type(LISTENER).items() if not goes(name)}
+    return Resources({**resources.by_type, LISTENER: kept})
 
 
 def difference(old: Resources, new: Resources) -> dict[str, frozenset[str]]:

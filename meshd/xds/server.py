@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import grpc
 import grpc.aio
-from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd import wire
 from meshd.base.errors import SystemRefusedError
 from meshd.model.pool import Pool, pool_of
 from meshd.wire import channel
-from meshd.xds.protocol import decode, encode
+from meshd.xds.connection import Connection
+from meshd.xds.protocol import (
+    DeltaContext,
+    DeltaRequest,
+    DeltaResponse,
+    WholeContext,
+    decode,
+    delta_handler,
+    encode,
+    whole_handler,
+)
 from meshd.xds.resources import EMPTY, LISTENER, Resources, difference
 from meshd.xds.stream import Stream
 from meshd.xds.subscription import Accepted, Refused, Rejection
@@ -44,17 +54,28 @@ _log = logging.getLogger(__name__)
 
 
 class Member:
-    """A connected client: its stream, and a bell that rings when there may be something to send.
-
-    Until the client has said which it is, nothing is for it.
-    """
+    """A connected client. Until it has said which it is, nothing is for it."""
 
     def __init__(self) -> None:
         self.name = ""
         self.pool = Pool.TRAFFIC
         self.stream = Stream()
-        self.bell = asyncio.Event()
-        self.bell.set()
+        self.ring: Callable[[], None] = lambda: None
+        """Called when there may be something to send."""
+
+    def following(self) -> DeltaResponse | None:
+        response = self.stream.next()
+        return encode(response) if response else None
+
+    def timers(self) -> dict[Callable[[], None], float]:
+        """Return what is to be done though nobody asks for it, and after how many seconds."""
+        stream = self.stream
+        timers: dict[Callable[[], None], float] = {}
+        if stream.warming:
+            timers[stream.stop_waiting] = _ENDPOINTS_TIMEOUT
+        if stream.lacks_listeners:
+            timers[stream.offer_again] = _OFFER_AGAIN
+        return timers
 
     def status(self) -> wire.ProxyStatus:
         reasons = (f"{name}: {r.reason}" for (_, name), r in self.stream.rejections.items())
@@ -71,7 +92,7 @@ class Server:
         self._changed = changed
         self._waiters: set[asyncio.Future[None]] = set()
         self._server: grpc.aio.Server | None = None
-        self._writers: set[asyncio.Task[None]] = set()
+        self._connections: set[Connection[DeltaRequest, DeltaResponse]] = set()
 
     async def start(self, path: Path) -> None:
         """Listen. Raises InvalidInputError or SystemRefusedError when that cannot be.
@@ -81,12 +102,8 @@ class Server:
         channel.check_length(path)
         server = grpc.aio.server(options=_OPTIONS)
         handlers = {
-            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(
-                self._delta,
-                discovery_pb2.DeltaDiscoveryRequest.FromString,
-                discovery_pb2.DeltaDiscoveryResponse.SerializeToString,
-            ),
-            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(_state_of_the_world),
+            "DeltaAggregatedResources": delta_handler(self._delta),
+            "StreamAggregatedResources": whole_handler(_state_of_the_world),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
         try:
@@ -101,8 +118,8 @@ class Server:
         """Hang up on all clients. They keep what they have."""
         if self._server:
             # By ourselves: gRPC would do it by cancelling, and complain of that on stderr.
-            for writer in self._writers:
-                writer.cancel()
+            for connection in self._connections:
+                connection.hang_up()
             await self._server.stop(grace=_HANG_UP)
             await self._server.wait_for_termination(_STOP_TIMEOUT)
 
@@ -136,7 +153,7 @@ class Server:
             member.stream.replace(resources)
         else:
             member.stream.publish(resources, changed)
-        member.bell.set()
+        member.ring()
 
     def published_names(self, type_url: str = LISTENER) -> frozenset[str]:
         """Return the published names of any pool."""
@@ -229,72 +246,45 @@ class Server:
 
     # ---- one client
 
-    async def _delta(self, _: Any, context: Any) -> None:
+    async def _delta(self, _: object, context: DeltaContext) -> None:
         member = Member()
+        connection = Connection(context, member.following, member.timers)
+        member.ring = connection.ring
         self._members.add(member)
-        writer = asyncio.create_task(_write(member, context))
-        self._writers.add(writer)
-        reader = asyncio.create_task(self._read(member, context))
+        self._connections.add(connection)
         try:
-            done, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await connection.serve(functools.partial(self._receive, member, context))
         except asyncio.CancelledError:
             pass  # that is how gRPC says that the client hung up, or that we do
         finally:
             self._members.discard(member)
-            self._writers.discard(writer)
-            for task in (writer, reader):
-                task.cancel()
-            await asyncio.gather(writer, reader, return_exceptions=True)
+            self._connections.discard(connection)
             _log.info(
                 "proxy %s closed the connection", member.name, extra={"MESHD_EVENT": "proxy-gone"}
             )
             self._tell()
 
-    async def _read(self, member: Member, context: Any) -> None:
-        while (message := await context.read()) is not grpc.aio.EOF:
-            if not member.name:
-                pool = pool_of(message.node.cluster)
-                if pool is None:
-                    reason = f'node.cluster "{message.node.cluster}" is none of {", ".join(Pool)}'
-                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
-                    return
-                member.name, member.pool = message.node.id or "unnamed", pool
-                self._hand_over(member)
-                _log.info("proxy %s connected", member.name, extra={"MESHD_EVENT": "proxy"})
-            known = member.stream.rejections
-            answered = member.stream.receive(decode(message))
-            if isinstance(answered, Refused) and answered.final and not _is_known(answered, known):
-                _log.warning(
-                    "proxy %s refused %s: %s",
-                    member.name,
-                    ", ".join(answered.names),
-                    answered.reason,
-                    extra={"MESHD_EVENT": "refused", "MESHD_CONFIG": answered.names[0]},
-                )
-            member.bell.set()
-            if isinstance(answered, Accepted) or answered is None or answered.final:
-                self._tell()
-
-
-async def _write(member: Member, context: Any) -> None:
-    """Write one message at a time: a client that does not read delays no other."""
-    while True:
-        while response := member.stream.next():
-            await context.write(encode(response))
-        stream = member.stream
-        patience, then = None, stream.offer_again
-        if stream.warming:
-            patience, then = _ENDPOINTS_TIMEOUT, stream.stop_waiting
-        elif stream.lacks_listeners:
-            patience = _OFFER_AGAIN
-        try:
-            async with asyncio.timeout(patience):
-                await member.bell.wait()
-        except TimeoutError:
-            then()
-        member.bell.clear()
+    async def _receive(self, member: Member, context: DeltaContext, message: DeltaRequest) -> None:
+        if not member.name:
+            pool = pool_of(message.node.cluster)
+            if pool is None:
+                reason = f'node.cluster "{message.node.cluster}" is none of {", ".join(Pool)}'
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+            member.name, member.pool = message.node.id or "unnamed", pool
+            self._hand_over(member)
+            _log.info("proxy %s connected", member.name, extra={"MESHD_EVENT": "proxy"})
+        known = member.stream.rejections
+        answered = member.stream.receive(decode(message))
+        if isinstance(answered, Refused) and answered.final and not _is_known(answered, known):
+            _log.warning(
+                "proxy %s refused %s: %s",
+                member.name,
+                ", ".join(answered.names),
+                answered.reason,
+                extra={"MESHD_EVENT": "refused", "MESHD_CONFIG": answered.names[0]},
+            )
+        if isinstance(answered, Accepted) or answered is None or answered.final:
+            self._tell()
 
 
 def _is_known(refused: Refused, known: Mapping[tuple[str, str], Rejection]) -> bool:
@@ -303,7 +293,7 @@ def _is_known(refused: Refused, known: Mapping[tuple[str, str], Rejection]) -> b
     return all(one is not None and one.reason == refused.reason for one in before)
 
 
-async def _state_of_the_world(_: Any, context: Any) -> None:
+async def _state_of_the_world(_: object, context: WholeContext) -> None:
     await context.abort(
         grpc.StatusCode.UNIMPLEMENTED,
         "meshd speaks the incremental protocol only: set api_type: DELTA_GRPC in ads_config",

@@ -17,55 +17,34 @@ from meshd.xds.resources import (
     LISTENER,
     ROUTES,
     TYPES,
-    Resource,
     Resources,
     difference,
 )
-from meshd.xds.subscription import (
-    Accepted,
-    Refused,
-    Rejection,
-    Request,
-    Response,
-    Subscription,
-)
+from meshd.xds.subscription import Accepted, Refused, Request, Response
+from meshd.xds.unordered import UnorderedStream
 
 _FIRST: Final = (CLUSTER, ENDPOINTS)
 _LAST: Final = (LISTENER, ROUTES)
 
 
-class Stream:
-    """A state machine: feed it requests and publications; send what ``next`` returns, until it
-    returns None."""
+class Stream(UnorderedStream):
+    """The state machine of ``UnorderedStream``, with an order."""
 
     def __init__(self, resources: Resources | None = None) -> None:
-        """Begin; None: nothing was published yet, so that nothing can be said to a client."""
-        self._resources = resources
-        self._subscriptions = {type_url: Subscription(type_url) for type_url in TYPES}
-        self._count = 0
+        super().__init__(resources, TYPES)
         self._warming: dict[str, str] = {}
         """Clusters that were sent and wait for their endpoints, with the endpoints' name."""
 
     # ---- what happens
 
     def receive(self, request: Request) -> Accepted | Refused | None:
-        """Take a request; return what the client did with a response, if the request says so."""
-        subscription = self._subscriptions.setdefault(
-            request.type_url, Subscription(request.type_url)
-        )
-        published = self._published(request.type_url)
-        answered = subscription.answer(request.nonce, request.error, published)
-        subscription.request(request, published)
+        answered = super().receive(request)
         if answered:
             self._after_answer(answered)
         return answered
 
     def publish(self, resources: Resources, changed: Mapping[str, Iterable[str]]) -> None:
-        """Publish; ``changed``: at least the names that differ from those before, by type."""
-        self._resources = resources
-        for type_url, names in changed.items():
-            if subscription := self._subscriptions.get(type_url):
-                subscription.changed(names, resources.of_type(type_url))
+        super().publish(resources, changed)
         published = resources.of_type(ENDPOINTS)
         self._warming = {
             cluster: name
@@ -148,17 +127,9 @@ class Stream:
         removals: bool = True,
         nothing: bool = False,
     ) -> Response | None:
-        response = self._subscriptions[type_url].next(
-            str(self._count + 1),
-            self._published(type_url),
-            updates=updates,
-            removals=removals,
-            nothing=nothing,
-        )
-        if response:
-            self._count += 1
-            if type_url == CLUSTER:
-                self._expect_endpoints(response)
+        response = super()._send(type_url, updates=updates, removals=removals, nothing=nothing)
+        if response and type_url == CLUSTER:
+            self._expect_endpoints(response)
         return response
 
     def _expect_endpoints(self, response: Response) -> None:
@@ -193,9 +164,6 @@ class Stream:
 
     # ---- how far it is
 
-    def _published(self, type_url: str) -> Mapping[str, Resource]:
-        return (self._resources or EMPTY).of_type(type_url)
-
     def _is_through(self, type_url: str) -> bool:
         """Return whether the client has all new or changed resources of a type except what it
         refused."""
@@ -218,11 +186,6 @@ class Stream:
     def warming(self) -> bool:
         """Return whether listeners wait for the client to accept endpoints of clusters."""
         return bool(self._warming)
-
-    @property
-    def synced(self) -> bool:
-        """Return whether the client has all that is published."""
-        return self.settled and not self.rejections
 
     @property
     def settled(self) -> bool:
@@ -250,12 +213,3 @@ class Stream:
         sent."""
         subscription = self._subscriptions.get(type_url)
         return subscription.may_have() if subscription else set()
-
-    @property
-    def rejections(self) -> dict[tuple[str, str], Rejection]:
-        """Return the rejections by type URL and name."""
-        return {
-            (type_url, name): rejection
-            for type_url, subscription in self._subscriptions.items()
-            for name, rejection in subscription.rejected.items()
-        }

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, SECRET, Resource
+from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource
 
-_EVERYTHING: Final = "*"
+EVERYTHING: Final = "*"
 _EVERYTHING_IF_UNNAMED: Final = frozenset({CLUSTER, LISTENER})
 """Types for which a first request that names nothing asks for all there is (legacy wildcard)."""
 
@@ -20,6 +20,19 @@ UNKNOWN: Final = ""
 """A version that no resource has."""
 
 _NO_VERSIONS: Final[Mapping[str, str]] = {}
+
+_MOST: Final = 500
+"""Resources of one response."""
+_MOST_ROUTES: Final = 1
+"""The same, of route configurations: each may have all hosts of the mesh."""
+
+
+def _every(_: str) -> bool:
+    return True
+
+
+def _none(_: str) -> bool:
+    return False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,12 +95,15 @@ class Subscription:
     """The subscription of one type URL of a stream.
 
     There is at most one response without an answer. A refused response is sent again in halves,
-    until each bad resource is refused alone and everything else is accepted. Secrets are sent one
-    at a time: Envoy treats a secret that it has just refused as one that it has, and accepts it.
+    until each bad resource is refused alone and everything else is accepted. Not so secrets: Envoy
+    treats a secret that it has just refused as one that it has, and accepts it. So secrets that it
+    may refuse are sent one at a time, and a refusal is about all of a response.
     """
 
-    def __init__(self, type_url: str) -> None:
+    def __init__(self, type_url: str, alone: Callable[[str], bool] | None = None) -> None:
+        """Begin; ``alone``: which names are sent one at a time, by default all secrets."""
         self.type_url = type_url
+        self._alone = alone or (_every if type_url == SECRET else _none)
         self.held: dict[str, str] = {}
         """Versions that the client has, by name; UNKNOWN if it may have any."""
         self.rejected: dict[str, Rejection] = {}
@@ -122,13 +138,13 @@ class Subscription:
         if first:
             self.came_back = bool(request.initial_versions)
             self.held.update(request.initial_versions)
-        if _EVERYTHING in request.subscribe or (first and self._asks_for_all(request)):
+        if EVERYTHING in request.subscribe or (first and self._asks_for_all(request)):
             self._wildcard = True
             self._unanswered = first and not request.initial_versions
             self._unsure.update(published, self.held)
         known = request.initial_versions if first else _NO_VERSIONS
         for name in request.subscribe:
-            if name != _EVERYTHING:
+            if name != EVERYTHING:
                 self._named.add(name)
                 self._unsure.add(name)
                 if name not in known or self.type_url == ENDPOINTS:
@@ -143,7 +159,7 @@ class Subscription:
 
     def _unsubscribe(self, names: Iterable[str]) -> None:
         for name in names:
-            if name == _EVERYTHING:
+            if name == EVERYTHING:
                 self._wildcard = False
                 self._forget(set(self.held) - self._named)
             elif name in self._named:
@@ -160,6 +176,11 @@ class Subscription:
             self._doubts.pop(name, None)
             self._unsure.discard(name)
             self._again.discard(name)
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Return the names that the client has asked for."""
+        return frozenset(self._named)
 
     def wants(self, name: str) -> bool:
         return self._wildcard or name in self._named
@@ -195,13 +216,23 @@ class Subscription:
         return rejection is None or rejection.version != resource.version
 
     def due(
-        self, published: Mapping[str, Resource], *, updates: bool = True, removals: bool = True
+        self,
+        published: Mapping[str, Resource],
+        *,
+        updates: bool = True,
+        removals: bool = True,
+        undecided: Callable[[str], bool] = _none,
     ) -> list[str]:
-        """Return the names to send as soon as possible, and forget the names that need nothing."""
-        self._unsure = {name for name in self._unsure if self.is_due(name, published)}
+        """Return the names to send as soon as possible, and forget the names that need nothing.
+
+        ``undecided``: of which names it is not known yet whether there are such resources.
+        """
+        waiting = {name for name in self._unsure if undecided(name)}
+        due = {name for name in self._unsure - waiting if self.is_due(name, published)}
+        self._unsure = due | waiting
         return [
             name
-            for name in self._unsure
+            for name in due
             # Who asks is answered at once, also that there is no such thing.
             if (updates if name in published or name in self._again else removals)
         ]
@@ -219,6 +250,7 @@ class Subscription:
         updates: bool,
         removals: bool,
         nothing: bool = False,
+        undecided: Callable[[str], bool] = _none,
     ) -> Response | None:
         """Return the next response, if there is any and the client answered the one before.
 
@@ -227,11 +259,18 @@ class Subscription:
         if self._nonce:
             return None
         names = self._next_part(published)
-        if not names and (batch := self.due(published, updates=updates, removals=removals)):
-            names = sorted(batch)[: 1 if self.type_url == SECRET else None]
+        if not names:
+            due = self.due(published, updates=updates, removals=removals, undecided=undecided)
+            names = self._batch(due)
         if not names and not (nothing and self._unanswered and not published):
             return None
         return self._send(nonce, names, published)
+
+    def _batch(self, names: Iterable[str]) -> list[str]:
+        """Return the names of one response: no more than are made and taken in a short time."""
+        ordered = sorted(names)
+        most = _MOST_ROUTES if self.type_url == ROUTES else _MOST
+        return [name for name in ordered if not self._alone(name)][:most] or ordered[:1]
 
     def _next_part(self, published: Mapping[str, Resource]) -> list[str]:
         while self._parts:
@@ -268,7 +307,8 @@ class Subscription:
             return None
         flight, self._flight, self._nonce = self._flight, {}, ""
         names = tuple(flight)
-        if error is not None and len(flight) > 1 and any(flight.values()):
+        splits = self.type_url != SECRET and len(flight) > 1 and any(flight.values())
+        if error is not None and splits:
             self._split(flight)
             return Refused(self.type_url, names, error, final=False)
         for name, version in flight.items():

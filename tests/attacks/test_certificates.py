@@ -17,7 +17,7 @@ from meshd.ca.authority import request
 from meshd.ca.standalone import Standalone
 from meshd.ca.store import Store
 from meshd.fleet.joining.node import SERVER_NAME, Credentials, new_request, node_uri, private_pem
-from meshd.fleet.membership.desk import Desk
+from meshd.fleet.membership.registration_authority import RegistrationAuthority
 from meshd.fleet.membership.token_store import TokenStore
 from meshd.fleet.server import istio_ca
 from meshd.model.workload import Identity
@@ -35,16 +35,16 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Credentials]:
 async def _made(directory: Path) -> dict[str, Credentials]:
     directory.chmod(0o700)
     signer = Standalone(Store(directory, TD, 1000 * DAY), time.time())
-    desk = Desk(
+    registration = RegistrationAuthority(
         signer, TokenStore(directory), trust_domain=TD, node="s", lifetime=DAY, node_lifetime=DAY
     )
-    token = await desk.answer(wire.CreateToken(60))
+    token = await registration.answer(wire.CreateToken(60))
     assert isinstance(token, wire.TokenCreated)
     found: dict[str, Credentials] = {}
     for kind, node, dns in (("node", "a", ()), ("server", "s", (SERVER_NAME,))):
         key = authority.new_key()
         asked = new_request(key, node_uri(TD, node), dns).public_bytes(Encoding.PEM)
-        answer = await desk.answer(
+        answer = await registration.answer(
             wire.Certify(asked) if dns else wire.Enlist(token.token, node, asked)
         )
         assert isinstance(answer, wire.Certified)

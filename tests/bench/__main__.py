@@ -22,7 +22,7 @@ from rich.console import Console
 
 from meshd.base.errors import MeshdError
 from meshd.demo.tutorial.node import free_port
-from tests.bench import attacks, cost, enrolment, report, throughput
+from tests.bench import attacks, changes, cost, enrolment, holds, report, throughput
 from tests.bench.figures import Json
 from tests.bench.ground import ground
 from tests.bench.node import namespace, running
@@ -143,7 +143,21 @@ def _machine() -> Json:
     return {"cores": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()}
 
 
-_PARTS: Final = {"load": _throughput, "attacks": _attacks, "costs": _costs}
+def _changes(scale: Scale, progress: Callable[[str], None]) -> Json:
+    return {"changes": changes.measure(progress, small=scale is _QUICK)}
+
+
+def _holds(scale: Scale, progress: Callable[[str], None]) -> Json:
+    return {"holds": holds.measure(progress, small=scale is _QUICK)}
+
+
+_PARTS: Final = {
+    "changes": _changes,
+    "holds": _holds,
+    "load": _throughput,
+    "attacks": _attacks,
+    "costs": _costs,
+}
 
 
 def _measure(scale: Scale, only: str | None, progress: Callable[[str], None]) -> Json:

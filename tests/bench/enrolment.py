@@ -102,7 +102,9 @@ async def _enrol(paths: Paths, newcomer: Workload) -> Moments:
     return moments
 
 
-async def _observe(observer: channel.Connection, uid: str, moments: Moments) -> None:
+async def _observe(
+    observer: channel.Connection[wire.AnyMessage], uid: str, moments: Moments
+) -> None:
     """What the capture role tells, until the workload is proven."""
     while "probe" not in moments:
         message = await observer.receive()

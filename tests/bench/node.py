@@ -18,14 +18,15 @@ from meshd.base.errors import MeshdError, NotReadyError, SystemRefusedError
 from meshd.demo.tutorial import node as demo
 from meshd.model.workload import Workload
 from meshd.proxy.admin import Admin
+from meshd.proxy.machine import capacity_here
 from meshd.proxy.pool import Member
-from meshd.settings import Paths
+from meshd.settings import Paths, ProxySettings
 from meshd.wire import channel
 from tests.bench.ground import Host
 
 SPACE: Final = "bench"
-_PROXIES: Final = 4
-"""Two that carry traffic, and two that carry DNS."""
+_PROXIES: Final = capacity_here(ProxySettings()).size.members + 2
+"""Those that carry traffic, and two that carry DNS."""
 _READY: Final = 30.0
 _PROVEN: Final = 60.0
 """Seconds."""

@@ -119,6 +119,32 @@ def _ratios(rows: list[Json]) -> Table:
     return table
 
 
+def _changes(rows: list[Json]) -> Table:
+    title = "The mesh role's CPU time in ms, to the resources that differ (wanted, ratio)"
+    table = _table(title, "", *(f"{row['services']:,} services" for row in rows))
+    for name in ("whole", "readiness", "workload_elsewhere", "virtual_service"):
+        table.add_row(name.replace("_", " "), *(_beside(row, name, 1000) for row in rows))
+    table.add_row("resident, MiB", *(_beside(row, "resident", 1 / MIB) for row in rows))
+    return table
+
+
+def _holds(rows: list[Json]) -> Table:
+    title = "The longest step of the mesh role's loop, CPU time in ms (wanted)"
+    table = _table(title, "", *(f"{row['services']:,} services" for row in rows))
+    for name in rows[0]["holds"]:
+        held = (
+            f"{row['holds'][name]['seconds'] * 1000:,.0f} ({row['wanted'] * 1000:,.0f})"
+            for row in rows
+        )
+        table.add_row(name.replace("_", " "), *held)
+    return table
+
+
+def _beside(row: Json, name: str, scale: float) -> str:
+    measured, wanted = row[name], row["wanted"][name]
+    return f"{measured * scale:,.0f} ({wanted * scale:,.0f}, {measured / wanted:.2f})"
+
+
 def _memory(rows: list[Json]) -> Table:
     columns = [f"{row['workloads']} w, {row['services']} s" for row in rows]
     table = _table("Memory in MiB by workloads and services: resident (private)", "", *columns)
@@ -198,6 +224,8 @@ def _attacks(rows: list[Json]) -> Table:
 
 
 _TABLES: Final[dict[str, tuple[Callable[[list[Json]], Table], ...]]] = {
+    "changes": (_changes,),
+    "holds": (_holds,),
     "throughput": (_throughput, _ratios),
     "attacks": (_attacks,),
     "memory": (_memory,),

@@ -35,6 +35,7 @@ from google.protobuf import json_format
 
 from meshd.api.gateway.types import CIPHER_SUITES, ServerTLSSettings, TLSCertificate
 from meshd.api.secret_files import of_server
+from meshd.compile.envoy.server_tls import server_tls
 from meshd.compile.envoy.wellknown import filter_, packed, socket_address
 from meshd.compile.gateway.tls import gateway_server
 from meshd.sds.file_secrets import contents_of, secret_of
@@ -181,7 +182,7 @@ def _listener(name: str, tls: ServerTLSSettings) -> Any:
     )
     chain = listener_components_pb2.FilterChain(
         filters=[filter_("envoy.filters.network.http_connection_manager", manager)],
-        transport_socket=_static(gateway_server(tls, "default")),
+        transport_socket=_static(server_tls(gateway_server(tls, "default"))),
     )
     return listener_pb2.Listener(
         name=name, address=socket_address("127.0.0.1", 0), filter_chains=[chain]

@@ -19,7 +19,9 @@ import pytest
 
 from meshd import wire
 from meshd.base.errors import MeshdError
-from meshd.settings import Paths, Settings
+from meshd.proxy.admin import Admin
+from meshd.proxy.machine import capacity_here
+from meshd.settings import Paths, ProxySettings, Settings
 from meshd.supervisor import record
 from meshd.supervisor.home import Home, find_users
 from meshd.supervisor.process import identify
@@ -55,7 +57,9 @@ class Node:
 
     def settings(self, **proxy: Any) -> None:
         self.paths.etc.mkdir(exist_ok=True)
-        self.paths.settings.write_text(json.dumps({"proxy": {"drain_time": "1s"} | proxy}))
+        self.paths.settings.write_text(
+            json.dumps({"proxy": {"count": 2, "drain_time": "1s"} | proxy})
+        )
 
     def start(self) -> subprocess.Popen[bytes]:
         arguments = [json.dumps(self.roles), json.dumps(self.listeners)]
@@ -441,13 +445,31 @@ def supervisor_pid(node: Node) -> int:
     return int(Home(node.paths).lock.read_text())
 
 
+def threads(node: Node, name: str) -> int:
+    return asyncio.run(Admin(node.admin(name)).stats("^server.concurrency$"))["server.concurrency"]
+
+
+def test_the_pool_follows_the_cores_that_meshd_may_run_on(node: Node) -> None:
+    node.settings(count=1)
+    process = node.start()
+    (first,) = node.live(1)
+    assert threads(node, first) == capacity_here(ProxySettings(count=1)).size.workers
+    os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(process.pid))})
+    node.settings()
+    process.send_signal(signal.SIGHUP)
+    eventually(lambda: "proxy-0.1" in node.live(2))
+    assert threads(node, "proxy-0.1") == 1
+    assert "limits: 2 proxies with 1 worker thread each, for 1 core; " in node.output
+
+
 def test_the_pool_follows_the_settings(node: Node) -> None:
+    node.settings(count=2, concurrency=1)
     process = node.start()
     before = node.live()
-    node.settings(count=3)
+    node.settings(count=3, concurrency=1)
     process.send_signal(signal.SIGHUP)
     assert node.live(3).items() >= before.items()
-    node.settings(count=1)
+    node.settings(count=1, concurrency=1)
     process.send_signal(signal.SIGHUP)
     assert node.live(1) == {"proxy-0": before["proxy-0"]}
     node.paths.settings.write_text("proxies: 3\n")

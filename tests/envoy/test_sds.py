@@ -251,7 +251,7 @@ class _Role:
                 reader.cancel()
                 await asyncio.gather(reader, return_exceptions=True)
 
-    async def _read(self, connection: channel.Connection) -> None:
+    async def _read(self, connection: channel.Connection[wire.AnyMessage]) -> None:
         while isinstance(message := await connection.receive(), wire.Certificates):
             self.certificates = {state.uri: state for state in message.certificates}
             self._changed.set()

@@ -29,6 +29,9 @@ _STEEP: Final = 3.2
 """More than this many times the time for twice the bytes is more than linear."""
 _TANGIBLE: Final = 0.02
 """Seconds below which times are not compared."""
+_SERIES: Final = 5
+"""Times that a series is measured anew before its growth counts: growth of ours is there each time,
+what else the machine does is not."""
 _PACKAGE: Final = str(Path(__file__).parents[2] / "meshd")
 
 
@@ -104,12 +107,26 @@ def _end(*_: object) -> NoReturn:
 
 def judge(door: Door, data: bytes, account: Account, limit: float = CPU_LIMIT) -> float:
     """Take note of what one input does. Gives the processor time that it took, in seconds."""
+    took = _enter(door, data, account)
+    if took > limit:
+        # What else the machine does only adds to it.
+        took = min(took, *(_enter(door, data, account) for _ in range(2)))
+    account.slowest = max(account.slowest, took)
+    if took > limit:
+        what = f"{took:.2f} s of processor time"
+        account.findings.setdefault("slow", Finding(door.name, what, data))
+    return took
+
+
+def _enter(door: Door, data: bytes, account: Account) -> float:
+    """Let an input in once. Gives the processor time that it took, in seconds."""
     began = time.process_time()
     signal.setitimer(signal.ITIMER_VIRTUAL, _ENDLESS)
+    refused = False
     try:
         door.enter(data)
     except door.refusals:
-        account.refused += 1
+        refused = True
     except Exception as error:
         what = f"{type(error).__name__} at {_place(error)}"
         account.findings.setdefault(what, Finding(door.name, f"{what}: {str(error)[:100]}", data))
@@ -117,10 +134,7 @@ def judge(door: Door, data: bytes, account: Account, limit: float = CPU_LIMIT) -
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     took = time.process_time() - began
     account.inputs += 1
-    account.slowest = max(account.slowest, took)
-    if took > limit:
-        what = f"{took:.2f} s of processor time"
-        account.findings.setdefault("slow", Finding(door.name, what, data))
+    account.refused += refused
     return took
 
 
@@ -136,11 +150,14 @@ def _check_series(door: Door, series: tuple[bytes, ...], account: Account, limit
     largest = judge(door, series[-1], account, limit)
     if largest < _TANGIBLE:
         return
-    # The least of several: what else the machine does only adds to it.
-    times = [min(judge(door, data, account, limit) for _ in range(3)) for data in series]
-    if all(after > _STEEP * before for before, after in itertools.pairwise(times)):
-        what = f"more than linear: {', '.join(f'{took:.3f}' for took in times)} s"
-        account.findings.setdefault("steep", Finding(door.name, what, series[-1]))
+    times: list[float] = []
+    for _ in range(_SERIES):
+        # The least of several: what else the machine does only adds to it.
+        times = [min(judge(door, data, account, limit) for _ in range(3)) for data in series]
+        if not all(after > _STEEP * before for before, after in itertools.pairwise(times)):
+            return
+    what = f"more than linear: {', '.join(f'{took:.3f}' for took in times)} s"
+    account.findings.setdefault("steep", Finding(door.name, what, series[-1]))
 
 
 def _place(error: Exception) -> str:

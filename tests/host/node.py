@@ -16,12 +16,12 @@ from meshd.wire import channel
 from tests.host.machine import Done, Machine
 from tests.host.population import APPS, IMAGE_MAP, IMAGES, POPULATION
 from tests.host.traffic import PYTHON, Report, Span, under_load
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import PATIENCE, Missing, eventually
 
 SETTINGS: Final = """\
 mesh: {service_cidr: 198.19.0.0/16, dns_upstreams: ["127.0.0.1:9"]}
 capture: {probe_interval: 1s}
-proxy: {drain_time: 2s}
+proxy: {count: 2, drain_time: 2s}
 """
 _PROXIES: Final = 4
 """Two that carry traffic, and two that carry DNS."""
@@ -53,18 +53,20 @@ class Node:
     def get_well(self) -> None:
         eventually(self.is_well, "all roles and proxies run, and all pods are proven")
 
-    def is_well(self) -> bool:
+    def is_well(self) -> bool | Missing:
         try:
             status, running = self.statuses(), self.children()
-        except Exception:  # whatever keeps it from answering
-            return False
+        except Exception as error:  # whatever keeps it from answering
+            return Missing(repr(error))
         connected = [proxy for proxy in status.proxies if proxy.connected]
-        return (
-            running.keys() >= set(ROLES)
-            and len(connected) == _PROXIES
-            and all(proxy.synced for proxy in connected)
-            and all(row.proven for row in status.workloads if row.enrolled)
-        )
+        lacking = [
+            *(f"{role} does not run" for role in ROLES if role not in running),
+            *(f"{one.name} lacks configuration" for one in connected if not one.synced),
+            *(f"{row.workload}: {row.problem}" for row in status.workloads if not is_in(row)),
+        ]
+        if len(connected) != _PROXIES:
+            lacking.append(f"{len(connected)} proxies are connected, not {_PROXIES}")
+        return Missing("; ".join(lacking)) if lacking else True
 
     # ---- meshd
 
@@ -129,3 +131,8 @@ class Node:
         command = (*CLIENT, PYTHON, "/srv/app/load.py", "server", str(rate))
         with under_load(self.machine, *command) as reports:
             yield reports
+
+
+def is_in(row: wire.WorkloadStatus) -> bool:
+    """Whether a workload is as it is to be."""
+    return row.proven or not row.enrolled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
+import py_compile
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -66,12 +66,9 @@ def _build(place: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
     _pack(source, new)
-    package = source / "meshd" / "__init__.py"
-    package.write_text(re.sub(r'"\d[^"]*"', f'"{NEXT}"', package.read_text()))
-    settings = source / "etc" / "meshd.yaml"
-    settings.write_text(settings.read_text() + CHANGE)
-    _pack(source, new)
     shutil.rmtree(source)
+    (this,) = new.glob("*.deb")
+    _pack_next(this, new / "tree")
     new.rename(place)
 
 
@@ -85,3 +82,33 @@ def _pack(source: Path, output: Path) -> None:
         timeout=_PATIENCE,
     )
     assert done.returncode == 0, f"{done.stdout[-1500:]}{done.stderr[-1500:]}"
+
+
+def _pack_next(this: Path, tree: Path) -> None:
+    """The package of the next version differs in nothing but its number and its settings, and is
+    not built once more for that."""
+    name, old, architecture = this.name.split("_")
+    subprocess.run(["dpkg-deb", "--raw-extract", this, tree], check=True, timeout=_PATIENCE)
+    _replace(tree / "DEBIAN/control", f"Version: {old}", f"Version: {NEXT}")
+    (package,) = tree.glob("opt/meshd/lib/*/site-packages/meshd/__init__.py")
+    _replace(package, f'"{old}"', f'"{NEXT}"')
+    py_compile.compile(
+        str(package),
+        dfile=f"/{package.relative_to(tree)}",
+        doraise=True,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+    settings = tree / "etc/meshd/meshd.yaml"
+    settings.write_text(settings.read_text() + CHANGE)
+    following = this.with_name(f"{name}_{NEXT}_{architecture}")
+    options = ("--root-owner-group", "-Zzstd", "-z0", "--build")
+    subprocess.run(
+        ["dpkg-deb", *options, tree, following], check=True, capture_output=True, timeout=_PATIENCE
+    )
+    shutil.rmtree(tree)
+
+
+def _replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1, f"{file}: {old}"
+    file.write_text(text.replace(old, new))

@@ -6,21 +6,26 @@ any connection of an enrolled service that arrives out there has bypassed the me
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
 import pytest
 
+from meshd import wire
 from meshd.capture.rules import inside
+from meshd.wire import channel
 from tests.host.machine import Machine
 from tests.host.wires import Wires
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 OUTSIDE: Final = "198.18.243.254"
 SERVICE: Final = Path(__file__).parents[1] / "node" / "apps" / "service.py"
@@ -29,18 +34,40 @@ mesh: {service_cidr: 198.19.0.0/16, outbound_policy: REGISTRY_ONLY}
 capture: {probe_interval: 1s}
 """
 UNIT: Final = """\
+[Unit]
+StartLimitIntervalSec=0
 [Service]
 ExecStart=/usr/bin/python3 /srv/service.py %p {port}
 [Install]
 WantedBy=multi-user.target
 """
 EAGER: Final = """\
+[Unit]
+StartLimitIntervalSec=0
 [Service]
-ExecStart=/bin/sh -c 'while :; do curl -s -o /dev/null -m 1 http://198.18.243.254:9000/ ;\
- echo >>/srv/tries; sleep 0.02; done'
+ExecStart=/usr/bin/perl /srv/eager.pl
 [Install]
 WantedBy=multi-user.target
 """
+TRIES: Final = """\
+use Socket;
+open(my $tries, ">>", "/srv/tries") or die;
+my $outside = pack_sockaddr_in(9000, inet_aton("198.18.243.254"));
+$SIG{ALRM} = sub { die };
+$SIG{PIPE} = "IGNORE";
+while (1) {
+    socket(my $try, PF_INET, SOCK_STREAM, 0) or die;
+    eval {
+        alarm(1);
+        connect($try, $outside) and syswrite($try, "GET / HTTP/1.0\\r\\n\\r\\n");
+        alarm(0);
+    };
+    close($try);
+    syswrite($tries, "\\n");
+    select(undef, undef, undef, 0.02);
+}
+"""
+"""Connects from its first milliseconds on; one process, which leaves others the processor."""
 NEEDY: Final = """\
 [Service]
 Type=oneshot
@@ -104,33 +131,43 @@ spec: {mtls: {mode: STRICT}}
 
 
 class Outside:
-    """Counts who connects."""
+    """Notes the clients that connect."""
 
     def __init__(self, wires: Wires) -> None:
         self._place = wires.path
         with inside.entered(self._place):
             self._socket = socket.create_server((OUTSIDE, 9000))
-        self._accepted = 0
-        self._own = 0
+        self._accepted: list[str] = []
+        self._own: set[str] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         while True:
             try:
-                accepted, _ = self._socket.accept()
+                accepted, (address, port) = self._socket.accept()
             except OSError:
                 return
-            self._accepted += 1
+            self._accepted.append(f"{address}:{port} at {time.time():.3f}")
             accepted.close()
 
-    def count(self) -> int:
-        """Of those who were connected by now: they are before one of our own in the queue."""
-        self._own += 1
+    def seen(self) -> list[str]:
+        """Return the clients that are connected, with the time: they are before a connection of our
+        own in the queue."""
         with inside.entered(self._place):
             own = socket.create_connection((OUTSIDE, 9000))
         with own:
+            self._own.add("{}:{}".format(*own.getsockname()))
             own.recv(1)
-        return self._accepted - self._own
+        return [one for one in self._accepted if one.partition(" ")[0] not in self._own]
+
+    def count(self) -> int:
+        return len(self.seen())
+
+    def half_open(self) -> str:
+        """Return connections that may still be accepted though their clients have ended."""
+        with inside.entered(self._place):
+            line = ("ss", "-Htn", "state", "syn-recv", "sport = :9000")
+            return subprocess.run(line, capture_output=True, text=True, check=True).stdout
 
     def close(self) -> None:
         self._socket.close()
@@ -151,6 +188,7 @@ def machine(make_machine: Callable[[str], Machine], outside: Outside) -> Iterato
     for name, port in (("web", 8081), ("shop", 8082), ("plain", 8083)):
         made.write(f"/etc/systemd/system/{name}.service", UNIT.format(port=port))
     made.write("/etc/systemd/system/eager.service", EAGER)
+    made.write("/srv/eager.pl", TRIES)
     made.write("/etc/systemd/system/needy.service", NEEDY)
     made.write("/srv/activated.py", ACTIVATED)
     service = "[Service]\nExecStart=/usr/bin/python3 /srv/activated.py\n"
@@ -256,17 +294,20 @@ def test_an_eager_service_has_no_moment_outside_of_the_mesh(
     eventually(lambda: outside.count() > 5, "it reaches the outside before it is enrolled")
     machine.ask("meshctl", "enroll", "eager", "-n", "mesh")
     machine.ask("systemctl", "restart", "eager")  # what it began before that ends with it
-    since = outside.count()
+    eventually(lambda: not outside.half_open(), "all that it began has ended")
+    since = len(outside.seen())
     for act in (
         lambda: machine.ask("systemctl", "restart", "eager"),
         lambda: machine.ask("systemctl", "restart", "meshd"),
         machine.reboot,
     ):
+        begun = time.time()
         act()
         before = tries()
         eventually(lambda before=before: tries() > before + 10, "it tries")
         eventually(lambda: '"proven": true' in status(machine, "eager"), "it is proven")
-        assert outside.count() == since
+        log = machine.ask("journalctl", "--lines=60", "--output=short-unix", "--no-pager")
+        assert outside.seen()[since:] == [], f"begun at {begun:.3f}\n{log}"
     eventually(lambda: calls(machine), "the others are captured as before")
     assert curl_as(machine, "", f"http://{OUTSIDE}:9000/") is None
     assert outside.count() == since + 1
@@ -282,6 +323,7 @@ def test_without_meshd_what_is_enrolled_is_held_and_the_rest_goes_on(
     machine: Machine, outside: Outside
 ) -> None:
     """Also if all rules were saved, ours too, and are restored at boot as Debian does it."""
+    machine.ask("meshctl", "enroll", "eager", "-n", "mesh")  # where no test has done so before
     machine.ask("iptables", "-A", "INPUT", "-s", "198.18.99.99", "-j", "DROP")
     machine.ask("sh", "-c", "mkdir -p /etc/iptables; iptables-save >/etc/iptables/rules.v4")
     machine.write("/etc/systemd/system/netfilter-persistent.service", RESTORING)
@@ -299,7 +341,7 @@ def test_without_meshd_what_is_enrolled_is_held_and_the_rest_goes_on(
     machine.ask("systemctl", "daemon-reload")
     machine.ask("systemctl", "start", "meshd")
     eventually(lambda: calls(machine), "they are captured again")
-    # Until it is unenrolled, as it takes the processor from whatever else runs.
+    # Until it is unenrolled, as nobody needs it.
     machine.ask("systemctl", "disable", "--now", "eager")
 
 
@@ -438,8 +480,48 @@ def test_a_unit_can_be_declared(machine: Machine) -> None:
     assert slice_of(machine, "plain") == "system.slice"
 
 
+def test_an_enrollment_survives_kills_of_all_that_carry_it_out(machine: Machine) -> None:
+    machine.write("/etc/systemd/system/late.service", UNIT.format(port=8085))
+    machine.ask("systemctl", "daemon-reload")
+    machine.ask("systemctl", "start", "late")
+    kill_in_the_middle(machine, "enroll late -n mesh --service late --port 80:8085=http")
+    eventually(lambda: '"proven": true' in status(machine, "late"), "it is proven")
+    assert slice_of(machine, "late") == "meshd_services-late.slice"
+    late = "http://late.mesh.svc.cluster.local/"
+    answer = eventually(lambda: curl_as(machine, "web", late), "the mesh reaches it")
+    assert (answer["name"], caller(answer)) == ("late", "web")
+    assert machine.ask("meshctl", "unenroll", "late") == "mesh/late unenrolled\n"
+    assert slice_of(machine, "late") == "system.slice"
+    assert "late" not in machine.ask("meshctl", "get", "services", "-n", "mesh")
+    left = machine.ask("find", "/etc/systemd", "-name", "*late*", "!", "-name", "late.service")
+    assert left == ""
+
+
+def kill_in_the_middle(machine: Machine, words: str) -> None:
+    """Kill both roles that carry out a command, and meshctl, while it is in the journal; wait until
+    the next processes have finished it."""
+    journal = "/var/lib/meshd/enrollments.json"
+    machine.ask("kill", "-STOP", role(machine, "capture"))
+    machine.ask("sh", "-c", f"meshctl {words} >/dev/null 2>&1 & echo $! >/srv/pid")
+    begun = ("grep", "-qs", "late.service", journal)
+    eventually(lambda: machine.run(*begun).returncode == 0, "it is in the journal")
+    asking = machine.ask("cat", "/srv/pid").strip()
+    roles = (role(machine, "mesh"), role(machine, "capture"))
+    machine.ask("kill", "-KILL", asking, *roles)
+    eventually(lambda: machine.ask("cat", journal) == "{}", "it is finished")
+
+
+def role(machine: Machine, name: str) -> str:
+    """Return the pid of a role on the machine."""
+    path = Path(f"/proc/{machine.leader}/root/run/meshd/supervisor.sock")
+    answer = asyncio.run(channel.call(path, wire.Children(), timeout=PATIENCE))
+    assert isinstance(answer, wire.ChildStates)
+    return next(str(child.pid) for child in answer.children if child.name == name)
+
+
 def test_unenrolment_leaves_no_trace(machine: Machine, outside: Outside) -> None:
     machine.ask("systemctl", "enable", "--now", "eager")
+    machine.ask("meshctl", "enroll", "eager", "-n", "mesh")
     for name in ("web", "shop", "eager"):
         assert machine.ask("meshctl", "unenroll", name) == f"mesh/{name} unenrolled\n"
     assert "MESHD" not in rules(machine)

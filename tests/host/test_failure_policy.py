@@ -97,6 +97,7 @@ def test_closed_what_starts_after_boot_is_in_the_mesh_from_its_first_packet(well
     well.systemctl("enable", "meshd")
     well.machine.reboot()
     well.up()
+    assert well.status_of("http://server:8080/") == "200"
     eager = deployment("eager", EAGER.replace("{address}", service(well)))
     with overheard(well) as heard:
         command = ("meshctl", "testbed", "up", "-f", "-", "--images", IMAGES)

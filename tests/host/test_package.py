@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import pytest
 
+from meshd.proxy.machine import capacity_here
+from meshd.settings import ProxySettings
 from tests.host import packages
 from tests.host.machine import Machine
 from tests.host.traffic import OFFERS, enrolled, is_lossless, under_load_from
@@ -19,8 +21,8 @@ from tests.waiting import eventually
 THIS: Final = "/srv/this.deb"
 NEXT: Final = "/srv/next.deb"
 SETTINGS: Final = "/etc/meshd/meshd.yaml"
-PROXIES: Final = 4
-"""Two for traffic and two for DNS."""
+PROXIES: Final = capacity_here(ProxySettings()).size.members + 2
+"""Those for traffic, and two for DNS."""
 STORED: Final = """\
 apiVersion: networking.istio.io/v1
 kind: DestinationRule

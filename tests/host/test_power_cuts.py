@@ -13,17 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from meshd import wire
+from meshd.api.object_fields import name_of
+from meshd.base.json_values import list_at, text_in
 from meshd.wire import channel
 from tests.host.machine import Machine
 from tests.host.node import SETTINGS, Node
 from tests.waiting import PATIENCE, eventually
 
-CUTS = int(os.environ.get("MESHD_POWER_CUTS", "4"))
+CUTS = int(os.environ.get("MESHD_POWER_CUTS", "3"))
 PAIR = ("left", "right")
 ENTRY = """\
 apiVersion: networking.istio.io/v1
@@ -71,8 +72,8 @@ class Writer:
 def stored(node: Node) -> dict[str, int]:
     answer = node.ask("mesh", wire.Get("ServiceEntry"))
     assert isinstance(answer, wire.Objects)
-    found: dict[str, Any] = {one["metadata"]["name"]: one for one in answer.objects}
-    return {name: int(one["spec"]["hosts"][0].split(".")[0][1:]) for name, one in found.items()}
+    hosts = {name_of(one): text_in(list_at(one, "spec", "hosts")[0]) for one in answer.objects}
+    return {name: int(host.split(".")[0][1:]) for name, host in hosts.items()}
 
 
 def answers(node: Node) -> bool:

@@ -85,7 +85,7 @@ class Host:
         family = family_of(address)
         client = self.socket(family)
         if mark:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
         if source:
             level, option = (0, 19) if family == socket.AF_INET else (41, 75)  # IP(V6)_TRANSPARENT
             client.setsockopt(level, option, 1)

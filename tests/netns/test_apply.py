@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import functools
 import os
@@ -17,7 +18,7 @@ from meshd.base.errors import InvalidInputError, NotReadyError, SystemRefusedErr
 from meshd.capture.rules import apply, inside
 from meshd.capture.rules.delta import Change, changes_to, guarded, is_captured
 from meshd.capture.rules.options import CaptureOptions
-from meshd.capture.rules.rule import Family
+from meshd.capture.rules.rule import Family, Rule
 from meshd.capture.rules.rules import GUARD_CHAIN, desired_rules, guard_rules
 from meshd.capture.rules.tables import LegacyTables, NftTables
 from meshd.capture.rules.xtables_lock import LOCK
@@ -170,6 +171,57 @@ def test_another_kind_of_tables_can_be_asked_for(network: Any) -> None:
     assert "MESHD" not in network.workload.run("iptables-nft-save")
     assert "MESHD" not in network.workload.run("ip6tables-nft-save")
     assert "MESHD_OUTPUT" in network.workload.run("ip6tables-legacy-save")
+
+
+def test_a_kernel_that_cannot_log_limits_connections_all_the_same(network: Any) -> None:
+    limited = CaptureOptions(backend="legacy", connection_rate=10)
+
+    def without_the_target() -> apply.Outcome:
+        import iptc
+
+        from meshd.capture.rules import legacy
+
+        make = legacy.rule_of
+
+        def refuse(family: Family, chain: Any, rule: Rule) -> Any:
+            if rule.target.name == "NFLOG":
+                raise iptc.IPTCError("can't commit: No chain/target/match by that name")
+            return make(family, chain, rule)
+
+        legacy.rule_of = refuse
+        return apply.apply(limited)
+
+    outcome = network.inside(without_the_target)
+    assert "No chain/target/match" in outcome.unlogged
+    saved = network.workload.run("iptables-legacy-save", "-t", "mangle")
+    assert "NFLOG" not in saved
+    assert "--limit 10/sec" in saved
+    assert "-j DROP" in saved
+    silent = dataclasses.replace(limited, drops_logged=False)
+    assert network.apply(silent).steps == ()
+
+
+def test_another_refusal_than_that_of_the_log_is_not_taken_for_it(network: Any) -> None:
+    """A lock that is held for one moment, and one that is held all the time."""
+    limited = CaptureOptions(backend="legacy", connection_rate=10)
+
+    def while_refused(times: int) -> apply.Outcome:
+        refusals = iter(range(times))
+
+        def begin(action: Any, doing: str) -> None:
+            if next(refusals, None) is not None:
+                raise SystemRefusedError("another program holds /run/xtables.lock")
+            isolated(action, doing)
+
+        isolated, inside.isolated = inside.isolated, begin
+        return apply.apply(limited)
+
+    with pytest.raises(SystemRefusedError, match="another program holds"):
+        network.inside(functools.partial(while_refused, 100))
+    outcome = network.inside(functools.partial(while_refused, 1))
+    assert outcome.unlogged == ""
+    assert "NFLOG" in network.workload.run("iptables-legacy-save", "-t", "mangle")
+    assert network.apply(limited).steps == ()
 
 
 def _changes(tables: Any, options: CaptureOptions, family: Family, backend: str) -> Any:

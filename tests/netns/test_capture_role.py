@@ -42,7 +42,7 @@ def paths(tmp_path: Path) -> Iterator[Paths]:
 
 
 @contextlib.asynccontextmanager
-async def role(paths: Paths) -> AsyncGenerator[channel.Connection]:
+async def role(paths: Paths) -> AsyncGenerator[channel.Connection[wire.AnyMessage]]:
     """A new process, and a connection to it. It is killed, not stopped."""
     # A child that the last one forked just before its end may still hold the old socket.
     paths.socket("capture").unlink(missing_ok=True)
@@ -59,7 +59,7 @@ async def role(paths: Paths) -> AsyncGenerator[channel.Connection]:
         process.wait()
 
 
-async def _connected(paths: Paths) -> channel.Connection:
+async def _connected(paths: Paths) -> channel.Connection[wire.AnyMessage]:
     async with asyncio.timeout(PATIENCE):
         while True:
             with contextlib.suppress(UnreachableError):
@@ -72,7 +72,7 @@ def wanted(host: Any) -> wire.Place:
     return wire.Place((Placement(workload, Stage.CAPTURED),))
 
 
-async def proven(connection: channel.Connection) -> None:
+async def proven(connection: channel.Connection[wire.AnyMessage]) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             message = await connection.receive()
@@ -141,6 +141,6 @@ def test_it_holds_no_grpc() -> None:
     """gRPC's core does not survive the fork by which the role enters namespaces."""
     code = "import sys; from meshd.roles import capture; print('grpc' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert done.stdout == "False\n"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import socket
 import subprocess
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import pytest
 from meshd.api.base import Duration
 from meshd.capture.host import cgroups
 from meshd.capture.host.keeper import HostKeeper
-from meshd.capture.rules import inside
+from meshd.capture.host.rules import HostWorkload
+from meshd.capture.rules import apply, inside
+from meshd.capture.rules.options import CaptureOptions
 from meshd.model.workload import (
     HostService,
+    Interruptions,
     NamedPort,
     Observation,
     Placement,
@@ -103,6 +107,13 @@ async def proxy() -> asyncio.Server:
     return await asyncio.start_server(answer, ["127.0.0.1", "::1"], 15101)
 
 
+async def silent() -> asyncio.Server:
+    async def wait(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    return await asyncio.start_server(wait, "127.0.0.1", 15111)
+
+
 class Resolver(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:
         self._transport = transport
@@ -156,6 +167,35 @@ def test_a_service_is_captured_proven_and_let_go(network: Any, cgroup: str, tmp_
 
     run(network, scenario)
     assert network.workload.save() == before
+
+
+def test_rules_that_differ_by_our_own_doing_are_nobodys_interruption(
+    network: Any, cgroup: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a cgroup is replaced at the moment at which a service is in doubt anyway."""
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path / "note")
+        async with await proxy():
+            watched.keeper.place(placement(cgroup))
+            await watched.sees(lambda seen: seen is not None and seen.proven)
+            present = apply.as_they_are
+
+            def replaced(workloads: Sequence[HostWorkload]) -> tuple[HostWorkload, ...]:
+                options = CaptureOptions(connection_rate=77)
+                return tuple(
+                    dataclasses.replace(one, options=options) for one in present(workloads)
+                )
+
+            monkeypatch.setattr(apply, "as_they_are", replaced)
+        await watched.sees(lambda seen: seen is not None and "no proxy listens" in seen.problem)
+        await becomes(lambda: "77/sec" in network.workload.save())
+        async with await proxy():
+            await watched.sees(lambda seen: seen is not None and seen.proven)
+        assert watched.seen[UID].interruptions == Interruptions()
+        await watched.keeper.close()
+
+    run(network, scenario)
 
 
 def test_a_service_is_proven_on_a_host_whose_ipv6_leads_nowhere(
@@ -335,6 +375,38 @@ def test_without_a_proxy_the_policy_decides(
             async with answering_queries():
                 await watched.sees(lambda seen: seen is not None and seen.proven)
                 await becomes(lambda: "-m udp --dport 53 " in network.workload.save())
+        await watched.keeper.close()
+
+    run(network, scenario)
+
+
+@pytest.fixture
+def slow_cgroup() -> Iterator[str]:
+    name = f"meshd-test-{os.getpid()}-slow"
+    (cgroups.root() / name).mkdir()
+    yield name
+    for inner in sorted((cgroups.root() / name).glob("**/"), reverse=True):
+        inner.rmdir()
+
+
+def test_a_service_whose_probe_takes_long_keeps_no_other_from_being_told(
+    network: Any, cgroup: str, slow_cgroup: str, tmp_path: Path
+) -> None:
+    slow = "mesh.slow"
+    assert slow < UID
+    host = HostService(
+        cgroup=slow_cgroup, unit="slow.service", outbound_port=15111, inbound_port=15112
+    )
+    workload = Workload(uid=slow, name="slow", namespace="mesh", netns="", host=host)
+
+    async def scenario() -> None:
+        watched = Watched(tmp_path / "note")
+        async with await proxy(), answering_queries(), await silent():
+            watched.keeper.place({slow: Placement(workload, Stage.CAPTURED), **placement(cgroup)})
+            await watched.sees(lambda seen: seen is not None and seen.proven)
+            assert slow not in watched.seen
+            await becomes(lambda: slow in watched.seen)
+            assert "no answer" in watched.seen[slow].problem
         await watched.keeper.close()
 
     run(network, scenario)

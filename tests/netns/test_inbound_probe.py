@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import json
 import os
 import select
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +16,17 @@ from typing import Any
 
 import pytest
 
+from meshd.capture.pods import excess
 from meshd.capture.pods.namespaces import Pins
 from meshd.capture.probes import inbound
+from meshd.capture.probes.conntrack import Connections, End, Flow
 from meshd.capture.probes.inbound import Verdict
-from meshd.capture.rules import inside
+from meshd.capture.rules import inside, nfnetlink
 from meshd.capture.rules.options import ANNOTATION_PREFIX, CaptureOptions
 from meshd.model.interception import INBOUND_PORT
 from meshd.model.workload import NamedPort, Observation, Stage
 from tests.netns.test_capture_service import UID, place, proxy, serving
+from tests.waiting import PATIENCE
 
 PORT = 9080
 V4 = {"workload": "198.18.71.2"}
@@ -65,6 +70,23 @@ def test_a_captured_port_is_proven_and_nobody_has_had_a_connection(
     served: Any, addresses: dict[str, str]
 ) -> None:
     assert verdict(served, addresses["workload"], PORT) == CAPTURED
+
+
+@pytest.mark.parametrize("backend", ["nft", "legacy"])
+def test_a_workload_that_is_sent_more_than_its_share_is_proven_all_the_same(
+    network: Any, backend: str
+) -> None:
+    limited = CaptureOptions(backend=backend, connection_rate=1)
+    network.apply(limited)
+    assert network.apply(limited).steps == ()
+    ports = range(PORT, PORT + 20)
+    with network.workload.listen("0.0.0.0", INBOUND_PORT), contextlib.ExitStack() as opened:
+        for _ in range(100):
+            client = opened.enter_context(network.peer.socket(socket.AF_INET))
+            client.setblocking(False)
+            client.connect_ex((V4["workload"], PORT))
+        assert verdict(network, V4["workload"], *ports, options=limited) == CAPTURED
+    assert network.inside(functools.partial(excess.dropped, INBOUND_PORT)) > 0
 
 
 def test_a_workload_that_declares_and_serves_nothing_is_proven(network: Any) -> None:
@@ -233,7 +255,7 @@ def test_a_workload_is_proven_only_while_what_it_is_sent_reaches_the_proxy(
                 await mesh.sees_exactly()
 
     try:
-        in_peer = functools.partial(inside.run, network.peer.netns, timeout=40)
+        in_peer = functools.partial(inside.run, network.peer.netns, timeout=2 * PATIENCE)
         asyncio.run(in_peer(lambda: asyncio.run(story())))
     finally:
         Pins(tmp_path / "netns").unpin(UID)
@@ -247,3 +269,50 @@ def test_a_rule_that_rejects_with_icmp_hides_no_problem(network: Any) -> None:
         found = verdict(network, V4["workload"], PORT, PORT + 1, *range(16000, 16020))
     assert f"{PORT + 1} are taken past the proxy" in found.problem
     assert f"does not answer on {PORT}, " in found.unseen
+
+
+def test_the_kernel_hands_out_only_connections_like_the_one_asked_for(network: Any) -> None:
+    network.apply(CaptureOptions(backend="nft"))
+
+    def story() -> None:
+        handed_out: list[object] = []
+        ask = nfnetlink.ask_conntrack
+
+        def counted(*asked: Any, **how: Any) -> Iterator[tuple[int, bytes]]:
+            for answer in ask(*asked, **how):
+                handed_out.append(answer)
+                yield answer
+
+        nfnetlink.ask_conntrack = counted
+        with contextlib.ExitStack() as opened:
+            listener = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+            ends = [
+                opened.enter_context(socket.create_connection(listener.getsockname()))
+                for _ in range(20)
+            ]
+            connections = opened.enter_context(contextlib.closing(Connections()))
+            source, destination = (
+                End("127.0.0.9", ends[7].getsockname()[1]),
+                End(*ends[7].getpeername()),
+            )
+            assert connections.answerers_from(Flow(source, destination)) == []
+        assert len(handed_out) == 1
+
+    network.inside(story)
+
+
+def test_an_interface_with_the_same_hardware_address_is_not_taken_for_the_one_reached(
+    network: Any,
+) -> None:
+    def twin() -> None:
+        (link,) = json.loads(_ip("-json", "link", "show", "dev", "eth0"))
+        _ip("link", "add", "twin", "address", link["address"], "type", "veth")
+
+    network.inside(twin)
+    excluding = CaptureOptions(exclude_interfaces=("twin",))
+    found = verdict(network, V4["workload"], PORT, options=excluding)
+    assert "refuses connections" in found.unseen
+
+
+def _ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout

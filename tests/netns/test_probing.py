@@ -21,6 +21,7 @@ from meshd.capture.host import cgroups
 from meshd.capture.pods.namespaces import Pins
 from meshd.settings import Paths
 from meshd.supervisor.probing import Probing
+from tests.waiting import PATIENCE
 
 OURS = pwd.getpwnam("meshd").pw_uid
 STRANGER = pwd.getpwnam("nobody").pw_uid
@@ -45,7 +46,7 @@ def namespace() -> Iterator[str]:
 
 
 def wait_for_sleep(pid: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while Path(f"/proc/{pid}/comm").read_text(encoding="ascii") != "sleep\n":
         assert time.monotonic() < deadline
 
@@ -152,7 +153,7 @@ def test_what_one_has_begun_ends_with_it(
 
 
 def _wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         os.kill(pid, 0)
         time.sleep(0.02)

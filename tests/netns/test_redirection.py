@@ -77,6 +77,18 @@ def test_no_port_is_past_the_proxy_because_of_its_number(
         assert accepted.original == (addresses["workload"], port)
 
 
+@pytest.mark.parametrize("mark", [PROXY_MARK, 0x53A, 0x111, 0xFFFFFFFF])
+def test_a_neighbours_own_marks_lead_it_past_no_proxy(
+    captured: Any, addresses: dict[str, str], mark: int
+) -> None:
+    with (
+        captured.workload.listen(addresses["any"], INBOUND_PORT) as proxy,
+        captured.peer.connect(addresses["workload"], 9080, mark=mark),
+        proxy.accept() as accepted,
+    ):
+        assert accepted.original == (addresses["workload"], 9080)
+
+
 def test_replies_to_a_borrowed_source_address_come_back_to_the_proxy(
     captured: Any, addresses: dict[str, str]
 ) -> None:

@@ -54,7 +54,7 @@ class FakeMesh:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        self._server = await channel.listen(self.path, self._session, uids={0})
+        self._server = await channel.listen(self.path, wire.ANY, self._session, uids={0})
 
     async def stop(self) -> None:
         """As a process that is killed: its connections are gone, its socket file is left."""
@@ -64,7 +64,7 @@ class FakeMesh:
             session.cancel()
         await asyncio.gather(*self._sessions, return_exceptions=True)
 
-    async def _session(self, connection: channel.Connection) -> None:
+    async def _session(self, connection: channel.Connection[wire.AnyMessage]) -> None:
         own = asyncio.current_task()
         if own:
             self._sessions.add(own)

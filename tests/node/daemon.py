@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from meshd.settings import Paths
 from meshd.wire import channel
 from tests.node.leftovers import mounts_below, processes_of
 from tests.node.process import Process, run
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import PATIENCE, Missing, eventually
 
 APPS = Path(__file__).with_name("apps")
 MESHCTL = Path(sys.executable).with_name("meshctl")
@@ -34,11 +34,12 @@ DEFAULTS = {
     # No resolver is there: nothing asks for names outside.
     "mesh": {"service_cidr": "198.19.0.0/16", "dns_upstreams": ["127.0.0.1:9"]},
     "telemetry": {"port": 0},
-    "proxy": {"drain_time": "1s"},
+    "proxy": {"count": 2, "drain_time": "1s"},
     "capture": {"probe_interval": "1s"},
 }
 PROXIES = ("proxy-0", "proxy-1", "dns-0", "dns-1")
 """Those of a node with the usual settings."""
+ROLES = ("capture", "identity", "mesh", "telemetry")
 WARMING = "listeners_warming$|warming_clusters$"
 """Names of statistics."""
 
@@ -113,8 +114,7 @@ class Daemon:
         return self._supervisor.wait(PATIENCE)
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self.meshctl("testbed", "down")
+        down = self._testbed_down()
         if self._supervisor and self._supervisor.poll() is None:
             self._supervisor.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -129,7 +129,17 @@ class Daemon:
             subprocess.run(["umount", "--lazy", mounted], check=False)
         subprocess.run(["ip", "link", "del", self._link], check=False, capture_output=True)
         shutil.rmtree(self.home, ignore_errors=True)
-        assert not left, f"the node left behind: {left}"
+        assert not left, f"the node left behind: {left}; testbed down: {down}"
+
+    def _testbed_down(self) -> str:
+        """Return what became of it."""
+        try:
+            done = self.meshctl("testbed", "down")
+        except Exception as error:
+            return repr(error)
+        log = self.paths.run / "testbed.log"
+        said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+        return f"status {done.status}, {done.output}{done.errors}{said}"
 
     @property
     def _link(self) -> str:
@@ -187,7 +197,7 @@ class Daemon:
         assert isinstance(answer, wire.Statuses)
         return answer
 
-    def is_well(self, *, inbound: bool = True) -> bool:
+    def is_well(self, *, inbound: bool = True) -> bool | Missing:
         """All processes run, all proxies have everything, all workloads are proven.
 
         Pods are in both directions, but for those that the host has no wire to (``inbound``).
@@ -195,18 +205,10 @@ class Daemon:
         try:
             status = self.statuses()
             running = self.children()
-        except Exception:  # whatever keeps it from answering
-            return False
-        connected = [proxy for proxy in status.proxies if proxy.connected]
-        return (
-            {"capture", "identity", "mesh", "telemetry"} <= running.keys()
-            and len(connected) == len(PROXIES)
-            and all(proxy.synced for proxy in connected)
-            and all(
-                row.proven and row.certificate_expires for row in status.workloads if row.enrolled
-            )
-            and not (inbound and any(row.unseen for row in status.workloads if row.netns))
-        )
+        except Exception as error:  # whatever keeps it from answering
+            return Missing(repr(error))
+        lacking = "; ".join(_lacking(status, running, inbound=inbound))
+        return Missing(lacking) if lacking else True
 
     # ---- meshctl
 
@@ -241,3 +243,17 @@ class Daemon:
             yield
         finally:
             self.apply(text, delete=True)
+
+
+def _lacking(status: wire.Statuses, running: Collection[str], *, inbound: bool) -> Iterator[str]:
+    """What a node needs to be well."""
+    yield from (f"{role} does not run" for role in ROLES if role not in running)
+    connected = [proxy for proxy in status.proxies if proxy.connected]
+    if len(connected) != len(PROXIES):
+        yield f"{len(connected)} proxies are connected, not {len(PROXIES)}"
+    yield from (f"{proxy.name} lacks configuration" for proxy in connected if not proxy.synced)
+    for row in status.workloads:
+        if row.enrolled and not (row.proven and row.certificate_expires):
+            yield f"{row.workload}: {row.problem or 'it has no certificate'}"
+        if inbound and row.netns and row.unseen:
+            yield f"{row.workload}: {row.unseen}"

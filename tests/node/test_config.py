@@ -165,3 +165,21 @@ spec:
         node.meshctl("delete", "gateway", "refused", "-n", "mesh")
         node.up(node.write.dump(gateway | {"spec": gateway["spec"] | {"replicas": 0}}))
     node.eventually(node.is_well, "all is well again")
+
+
+def test_a_dry_run_tells_what_would_change_and_changes_nothing(node: Node) -> None:
+    with node.applied(route("good")):
+        done = node.meshctl("apply", "--dry-run", "-f", "-", text=route("better"))
+        assert done.status == 1, done
+        assert "route of server.mesh.svc:80 in namespace" in done.output
+        assert "good → better (VirtualService mesh/server spec.http[0], -:8)" in done.output
+        same = node.meshctl("apply", "--dry-run", "-f", "-", text=route("good"))
+        assert (same.status, same.output.splitlines()[-1]) == (
+            0,
+            "nothing would change for any workload in the mesh",
+        )
+        gone = node.meshctl("delete", "vs", "server", "-n", "mesh", "--dry-run")
+        assert (gone.status, "weight of" in gone.output) == (1, False), gone
+        refused = node.meshctl("apply", "--dry-run", "-f", "-", text=INVALID["a scalar"])
+        assert refused.status == 2, refused
+        assert route_now(node) == "good"

@@ -26,7 +26,7 @@ def kill(node: Node, name: str) -> None:
 def comes_back(node: Node, name: str, before: int) -> None:
     def is_back() -> bool:
         child = node.children().get(name)
-        return bool(child) and child.pid != before and node.is_well()  # pyright: ignore[reportOptionalMemberAccess]
+        return child is not None and child.pid != before and bool(node.is_well())
 
     node.eventually(is_back, f"{name} is back")
 

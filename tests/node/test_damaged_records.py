@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from meshd.model.workload import shown
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -75,7 +77,7 @@ def test_a_damaged_record_keeps_its_workload_closed_until_it_is_registered_again
     with nobody_registers(node):
         record.write_text(damage(content, uid))
         os.kill(node.children()["mesh"].pid, signal.SIGKILL)
-        said = f"workload {uid}: "
+        said = f"workload {shown(uid)}: "
         node.eventually(lambda: said in _told(node), "status names it")
         node.eventually(lambda: said in node.log, "the log names it")
         assert redirects(netns) == before

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from meshd import wire
 from tests.node.endpoints import endpoints
 from tests.node.test_two_nodes import address, is_connected, join, new_token, set_role, state_of
 
@@ -200,6 +201,9 @@ def test_a_server_whose_disk_is_full_says_no_and_loses_nothing(
     server: Made, agent: Made, make: Callable[..., Node]
 ) -> None:
     node, disk = server
+    # It comes with its newest certificate, which the server has to write down once.
+    agent[0].ask("supervisor", wire.RestartRoles(("mesh",)))
+    agent[0].eventually(lambda: is_connected(agent[0]), "it is connected anew")
     late = make()
     set_role(late, node="late")
     token = new_token(node)

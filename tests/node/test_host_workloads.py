@@ -24,7 +24,7 @@ import pytest
 from meshd import wire
 from meshd.base.errors import MeshdError
 from meshd.capture.host import cgroups
-from meshd.model.workload import HostService, NamedPort, Workload
+from meshd.model.workload import HostService, NamedPort, Workload, shown
 from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 ADDRESS, ELSEWHERE = "198.18.72.2", "198.18.72.1"
 ADDRESS6, ELSEWHERE6 = "fd00:198::72:2", "fd00:198::72:1"
+CIDRS = "198.19.0.0/16,fd00:198:19:1::/64"
 TIMED_OUT = 28
 """curl's exit status."""
 STRICT = """
@@ -192,7 +193,9 @@ class Machine:
                 ["ip", "route", "show", "table", "all"],
             )
         )
-        lines = [line for line in saved.splitlines() if not line.startswith("#")]
+        # The kernel adds these by itself, some seconds after an interface came.
+        by_itself = re.compile(r"#|(local |multicast |anycast )?(fe80:|ff00:)")
+        lines = [line for line in saved.splitlines() if not by_itself.match(line)]
         return re.sub(r"\[\d+:\d+\]", "", "\n".join(lines))
 
 
@@ -206,7 +209,7 @@ def caller(answer: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def machine(make: Callable[..., Node]) -> Iterator[Machine]:
-    made = Machine(make(), f"mhw{os.getpid()}")
+    made = Machine(make(mesh={"service_cidr": CIDRS}), f"mhw{os.getpid()}")
     try:
         made.build()
         made.node.start()
@@ -236,6 +239,26 @@ def test_two_services_of_one_host_call_each_other_under_their_own_identities(
     for client, url, server in (("web", SHOP, "shop"), ("shop", WEB, "web")):
         answer = machine.get(client, url)
         assert (answer["name"], caller(answer), answer["peer"]) == (server, client, ADDRESS)
+
+
+def test_a_service_is_reached_at_an_address_of_each_family(machine: Machine) -> None:
+    stored = machine.node.meshctl("get", "service", "shop", "-n", "mesh", "-o", "json").output
+    (shown,) = json.loads(stored)
+    four, six = shown["spec"]["clusterIPs"]
+    assert four.startswith("198.19.")
+    assert six.startswith("fd00:198:19:1:")
+    for way, url in (
+        ("-4", SHOP),
+        ("-6", SHOP),
+        ("-4", f"http://{four}/"),
+        ("-6", f"http://[{six}]/"),
+    ):
+        answer = machine.curl("web", url, way).stdout
+        assert (json.loads(answer)["name"], caller(json.loads(answer))) == ("shop", "web"), answer
+    assert machine.is_refused("web", f"http://[{six}]:81/"), "a port that it does not have"
+    nobody = ("http://198.19.255.77/", "http://[fd00:198:19:1::77]/")
+    shown = [machine.curl("web", url, "-w", "%{http_code}").stdout for url in nobody]
+    assert shown[0] == shown[1] == "502"
 
 
 def test_every_way_to_another_service_of_the_host_leads_through_the_mesh(machine: Machine) -> None:
@@ -399,7 +422,7 @@ def test_after_a_reboot_no_plain_packet_comes_before_the_mesh(machine: Machine) 
     assert machine.get("elsewhere", f"http://{ADDRESS}:8081/")["name"] == "web"
     for uid in ("mesh.web", "mesh.shop"):
         held = machine.node.meshctl("capture", "hold", uid)
-        assert held.output == f"{uid}: held until its traffic is captured\n", held.errors
+        assert held.output == f"{shown(uid)}: held until its traffic is captured\n", held.errors
     for place, url in (
         ("web", f"http://{ELSEWHERE}:9000/"),
         ("shop", f"http://{ADDRESS}:8081/"),

@@ -17,13 +17,14 @@ import os, signal, sys
 if sys.orig_argv[-1] == "mesh":
     from meshd.registry import snapshots
     take = snapshots.take
-    def deadly(store, *arguments):
-        if any(key.name == "killer" for key in store.objects):
+    def deadly(given, *arguments, **more):
+        if any(one.key.name == "killer" for one in given.every):
             os.kill(os.getpid(), signal.SIGSEGV)
-        return take(store, *arguments)
+        return take(given, *arguments, **more)
     snapshots.take = deadly
 """
-"""In place of a fault in a library that nobody knows of yet."""
+"""In place of a fault in a library that nobody knows of yet, which the object's replacement has,
+too."""
 
 
 @pytest.fixture
@@ -42,12 +43,14 @@ def test_a_node_comes_back_without_the_object_that_kills_it(mortal: Node) -> Non
     done = mortal.meshctl("apply", "-f", "-", text=write.dump(write.service("killer")))
     said = "Service mesh/killer is left out"
 
-    def is_told() -> bool:
+    def is_told(text: str = said) -> bool:
         status = mortal.meshctl("status")
-        return said in status.output + status.errors
+        return text in status.output + status.errors
 
+    nothing = "Service mesh/killer is not in force, nor is its closed replacement"
     mortal.eventually(is_told, f"status names it: {done}")
     mortal.eventually(lambda: said in mortal.log, "the log names it")
+    mortal.eventually(lambda: is_told(nothing), "status says what holds")
     mortal.eventually(mortal.is_well, "all else is in force")
     assert mortal.meshctl("get", "service", "good", "-n", "mesh").status == 0
     assert mortal.meshctl("delete", "service", "killer", "-n", "mesh").status == 0

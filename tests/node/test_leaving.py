@@ -148,7 +148,7 @@ def test_a_namespace_that_vanishes_while_it_joins_hurts_nobody_else(node: Node) 
     )
     answer = node.ask("mesh", never)
     assert isinstance(answer, wire.Failed)
-    assert "mesh.never" in answer.reason
+    assert "mesh/never" in answer.reason
     assert "\n" not in answer.reason
     assert len(node.answers("alice", "http", "server:80", 1)) == 1
     assert node.ask("mesh", wire.Unregister(("mesh.gone", "mesh.never"))) == wire.Done()

@@ -72,9 +72,9 @@ def test_a_node_is_taken_for_what_it_is_bound_to_only(server: Node, agent: Node)
     server.eventually(lambda: known(server) == {"agent:1"}, "the server takes one of two")
     reason = "node agent is bound to bank, and this is shop/thief; on the server, meshctl node bind"
     refused = f"refused: spiffe://cluster.local/ns/shop/sa/thief: {reason}"
-    for said in ("rejected workload shop.thief-", refused):
+    for said in ("rejected workload shop/thief-", refused):
         agent.eventually(lambda said=said: said in agent.meshctl("status").errors, said)
-    for said in ("does not take workload shop.thief-", f"sa/thief: {reason}"):
+    for said in ("does not take workload shop/thief-", f"sa/thief: {reason}"):
         agent.eventually(lambda said=said: said in agent.log, said)
         assert agent.log.count(said) == 1
     server.eventually(lambda: reason in server.meshctl("status").errors, "the server says so too")
@@ -94,6 +94,7 @@ def test_other_bounds_count_at_once(server: Node, agent: Node, thief: Future[Non
     server.eventually(lambda: known(server) == {"agent:1"}, "the server takes one again")
 
 
+@pytest.mark.usefixtures("thief")
 def test_a_node_that_is_removed_is_out_at_once_and_comes_back_with_a_new_token_only(
     server: Node, agent: Node
 ) -> None:

@@ -18,9 +18,9 @@ from meshd.settings import load
         ("mesh: {protocol_detection_timeout: 99999h}", "protocol_detection_timeout"),
         ("mesh: {mutual_tls_timeout: 0s}", "mutual_tls_timeout: 0s is out of range"),
         ("mesh: {dns_port: 0}", "mesh.dns_port"),
-        ("mesh: {domain: A_b}", "mesh.domain: Expected a DNS name"),
-        ("mesh: {root_namespace: a.b}", "mesh.root_namespace: Expected a DNS label"),
-        ("proxy: {count: 0}", "count: 0 is out of range; it must be 1 to 64"),
+        ("mesh: {domain: A_b}", "mesh.domain: expected a DNS name"),
+        ("mesh: {root_namespace: a.b}", "mesh.root_namespace: expected a DNS label"),
+        ("proxy: {count: -1}", "count: -1 is out of range; it must be 0 to 64"),
         ("proxy: {memory_limit: -1}", "memory_limit"),
         ("proxy: {max_connections: 4294967296}", "max_connections"),
         ("proxy: {drain_time: 9999999h}", "drain_time"),
@@ -32,8 +32,8 @@ from meshd.settings import load
         ("control: {disconnect_grace: 99999999h}", "disconnect_grace"),
         ("log: {lines_per_second: -1}", "lines_per_second"),
         ("log: {lines_per_second: .nan}", "not a number of JSON"),
-        ("locality: a/b/c/d", "locality: Expected region/zone/subzone"),
-        ("node: a b", "node: Expected a node's name"),
+        ("locality: a/b/c/d", "locality: expected region/zone/subzone"),
+        ("node: a b", "node: expected a node's name"),
     ],
 )
 def test_what_no_process_could_use_is_refused(tmp_path: Path, text: str, named: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, Final, Literal
 
 from meshd.api.base import NETWORKING_VERSIONS, Object, Strict
+from meshd.api.protocol import Routes
 
 _CLEAR_TEXT: Final = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB"})
 _ENCRYPTED: Final = frozenset({"HTTPS", "TLS"})
@@ -149,6 +150,16 @@ class Server(Strict, frozen=True):
     @property
     def is_http(self) -> bool:
         return self.is_clear_text or self.port.protocol.upper() == "HTTPS"
+
+    def is_for(self, routes: Routes) -> bool:
+        """Return whether these routes of a VirtualService look at what clients send."""
+        match routes:
+            case "http":
+                return self.is_clear_text or (self.is_http and self.terminates_tls)
+            case "tls":
+                return self.is_tls and not self.terminates_tls
+            case "tcp":
+                return not self.is_http or not (self.is_clear_text or self.terminates_tls)
 
     def owned_hosts(self, namespace: str) -> Iterator[tuple[str, str]]:
         """Yield hosts, each with the namespace whose VirtualServices may use it (``*``: any).

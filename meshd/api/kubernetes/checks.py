@@ -6,7 +6,6 @@ https://kubernetes.io/docs/reference/kubernetes-api/
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime
 import ipaddress
 import re
@@ -26,6 +25,7 @@ from meshd.api.decode import Path
 from meshd.api.kubernetes.types import Container, PodSpec, Probe, Secret, Service, ServicePort
 from meshd.api.read import label_problem
 from meshd.api.secret_contents import check_contents
+from meshd.base.numbers import whole
 
 _MOST_ANNOTATIONS: Final = 256 * 1024
 """Bytes of all annotations of one object: as many as Kubernetes takes."""
@@ -95,19 +95,27 @@ def _check_service_port(report: Report, path: Path, port: ServicePort, *, alone:
     check_port(report, (*path, "nodePort"), port.node_port or None)
     if isinstance(port.target_port, int):
         check_port(report, (*path, "targetPort"), port.target_port)
-    elif port.target_port is not None and (problem := label_problem(port.target_port)):
-        report.error((*path, "targetPort"), problem)
+    elif port.target_port is not None:
+        _check_target(report, (*path, "targetPort"), port.target_port)
     if port.name and (problem := label_problem(port.name)):
         report.error((*path, "name"), problem)
     if not port.name and not alone:
         report.error((*path, "name"), "is required where a service has several ports")
 
 
+def _check_target(report: Report, path: Path, text: str) -> None:
+    """Check a target port that is written as text: a name, or a number in quotes."""
+    if problem := label_problem(text):
+        report.error(path, problem)
+    elif text.isdigit() and not whole(text, 65535):
+        report.error(path, f"{text} is not a port; ports are 1 to 65535")
+
+
 def check_secret(report: Report, found: Secret) -> None:
     for key, value in found.data.items():
         try:
             base64.b64decode("".join(value.split()), validate=True)
-        except (binascii.Error, ValueError):
+        except ValueError:
             report.error(("data", key), "is not base64; unencoded text goes into stringData")
     if found.type == "kubernetes.io/tls":
         for key in ("tls.crt", "tls.key"):
@@ -155,7 +163,7 @@ def _check_probe(report: Report, path: Path, probe: Probe, container: Container)
             continue
         if isinstance(action.port, int):
             check_port(report, (*path, name, "port"), action.port)
-        elif not action.port.isdigit() and action.port not in named:
+        elif action.port not in named and not whole(action.port, 65535):
             report.error((*path, name, "port"), f'"{action.port}" is not a port of this container')
     for field, value, low in (
         ("initialDelaySeconds", probe.initial_delay_seconds, 0),

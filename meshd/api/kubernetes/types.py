@@ -6,12 +6,14 @@ After https://kubernetes.io/docs/reference/kubernetes-api/. Other fields are ign
 from __future__ import annotations
 
 import base64
-import binascii
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
 from meshd.api.base import Ignoring, Object, ObjectMeta
+from meshd.base.json_values import JsonObject
+
+_EXPORT_TO: Final = "networking.istio.io/exportTo"
 
 
 class Namespace(Object, frozen=True):
@@ -53,6 +55,12 @@ class Service(Object, frozen=True):
 
     spec: ServiceSpec = ServiceSpec()
 
+    @property
+    def export_to(self) -> tuple[str, ...]:
+        """Return the namespaces that see it; empty is all."""
+        written = self.metadata.annotations.get(_EXPORT_TO, "")
+        return tuple(part.strip() for part in written.split(",") if part.strip())
+
 
 class Secret(Object, frozen=True):
     KIND: ClassVar[str] = "Secret"
@@ -71,7 +79,7 @@ class Secret(Object, frozen=True):
             if encoded := self.data.get(key):
                 try:
                     return base64.b64decode(encoded)
-                except binascii.Error:
+                except ValueError:
                     return b""
         return b""
 
@@ -100,7 +108,7 @@ class EnvVarSource(Ignoring, frozen=True):
     field_ref: ObjectFieldSelector | None = None
     config_map_key_ref: KeySelector | None = None
     secret_key_ref: KeySelector | None = None
-    resource_field_ref: dict[str, Any] | None = None
+    resource_field_ref: JsonObject | None = None
 
 
 class EnvVar(Ignoring, frozen=True):
@@ -166,7 +174,7 @@ class Volume(Ignoring, frozen=True):
     secret: DataProjection | None = None
     downward_api: DownwardProjection | None = msgspec.field(default=None, name="downwardAPI")
     projected: ProjectedVolume | None = None
-    empty_dir: dict[str, Any] | None = None
+    empty_dir: JsonObject | None = None
 
 
 class VolumeMount(Ignoring, frozen=True):

@@ -29,3 +29,7 @@ class PeerAuthentication(Object, frozen=True):
     PLURALS: ClassVar[tuple[str, ...]] = ("peerauthentications", "peerauthentication", "pa")
 
     spec: PeerAuthenticationSpec = PeerAuthenticationSpec()
+
+    def is_for_the_mesh(self, root_namespace: str) -> bool:
+        """Return whether it is for the workloads of all namespaces."""
+        return self.metadata.namespace == root_namespace and self.spec.selector is None

@@ -13,7 +13,6 @@ from meshd.api.virtual_service.connection_checks import check_connections
 from meshd.api.virtual_service.destination_checks import check_destination, check_destinations
 from meshd.api.virtual_service.http_checks import check_http_route
 from meshd.api.virtual_service.l4_match_checks import gateway_problem
-from meshd.api.virtual_service.reachability import check_reachable
 from meshd.api.virtual_service.types import (
     Delegate,
     Destination,
@@ -44,7 +43,6 @@ def check_virtual_service(report: Report, found: VirtualService) -> None:
             _check_delegation(report, ("spec", "http", index, "delegate"), route.delegate, found)
         for mirror_path, mirror in _mirrors(index, spec):
             check_destination(report, mirror_path, mirror)
-    check_reachable(report, spec)
     check_connections(report, spec, gateways)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from meshd.api.checks import Report, check_hosts, covers, is_address
+from meshd.api.checks import Report, check_hosts, is_address
 from meshd.api.decode import Path
+from meshd.api.hosts import covers
 from meshd.api.virtual_service.destination_checks import check_destinations
 from meshd.api.virtual_service.l4_match_checks import check_l4_match
 from meshd.api.virtual_service.types import RouteDestination, TLSMatchAttributes, VirtualServiceSpec

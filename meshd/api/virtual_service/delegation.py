@@ -9,11 +9,19 @@ route leaves out it takes from the root's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
-from meshd.api.virtual_service.types import HTTPMatchRequest, HTTPRoute, StringMatch
+from meshd.api.base import Key, Object, exported
+from meshd.api.gateway.types import gateway_name
+from meshd.api.virtual_service.types import (
+    Delegate,
+    HTTPMatchRequest,
+    HTTPRoute,
+    StringMatch,
+    VirtualService,
+)
 
 _INHERITED: Final = (
     "rewrite",
@@ -27,13 +35,15 @@ _INHERITED: Final = (
     "cors_policy",
     "headers",
 )
+Route = TypeVar("Route", bound=HTTPRoute)
+Match = TypeVar("Match", bound=HTTPMatchRequest)
 _PATTERNS: Final = ("uri", "scheme", "method", "authority")
 
 
-def merge_route(root: HTTPRoute, route: HTTPRoute) -> HTTPRoute | None:
+def merge_route(root: HTTPRoute, route: Route) -> Route | None:
     """Return a delegate's route under the root's; None if their matches conflict.
 
-    The result still names the delegate (``delegate``).
+    The result still names the delegate (``delegate``), and is of the delegate's own type.
     """
     matches = _merge_matches(root.match, route.match)
     if matches is None:
@@ -46,6 +56,29 @@ def merge_route(root: HTTPRoute, route: HTTPRoute) -> HTTPRoute | None:
         delegate=root.delegate,
         **inherited,
     )
+
+
+def why_not(delegate: Object | None, key: Key, client: str) -> str:
+    """Return why a root of namespace ``client`` has no routes of the delegate that it names with
+    ``key``; empty: it has them."""
+    if not isinstance(delegate, VirtualService):
+        return f"{key} not found"
+    if not delegate.is_delegate:
+        return f"{key} has hosts, so it is not a delegate"
+    if not exported(delegate.spec.export_to, key.namespace, client):
+        return f"{key} is not exported to {client}"
+    return ""
+
+
+def delegate_key(delegate: Delegate, client: str) -> Key:
+    """Return the key of the delegate that a root of namespace ``client`` names."""
+    return Key(VirtualService.KIND, delegate.namespace or client, delegate.name)
+
+
+def with_full_gateways(match: Match, owner: str) -> Match:
+    """Return a match with full names of gateways, which would otherwise be read as the root's."""
+    gateways = tuple(gateway_name(name, owner) for name in match.gateways)
+    return msgspec.structs.replace(match, gateways=gateways)
 
 
 def _joined(root: str | None, leaf: str | None) -> str | None:

@@ -1,8 +1,8 @@
-"""Captures the host's own services: all of them with one set of rules, so one task for all.
+"""Captures the services of the host: one set of rules, and so one task, for all of them.
 
-Does for workloads that share the host's namespace what ``keeper`` does for those that have one of
-their own. It touches nothing until the first of them is placed; a note in the run directory tells
-the next process that there are rules to be taken away.
+This module does for workloads in the host's namespace what ``pods.keeper`` does for those with a
+namespace of their own. It changes nothing until the first workload is placed; a note in the run
+directory tells the next process that there are rules to remove.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from typing import Final
 
 import msgspec
 
-from meshd.base import own_addresses
+from meshd.base import own_addresses, tasks
+from meshd.base.backoff import Backoff
+from meshd.base.disk import replace
 from meshd.base.errors import MeshdError, SystemRefusedError
-from meshd.capture.host import cgroups
+from meshd.capture.host import probing
 from meshd.capture.host.hosted import host_workload, without_conflicts
 from meshd.capture.host.rules import HostWorkload
 from meshd.capture.pods import excess, interruption, names, unprotected
 from meshd.capture.pods.limited import Limited
 from meshd.capture.probes import inbound as inbound_probe
 from meshd.capture.probes.inbound import Verdict
-from meshd.capture.probes.outbound import listens_here, probe_here
+from meshd.capture.probes.outbound import listens_here
 from meshd.capture.probes.outpost import Outpost
 from meshd.capture.rules import apply, fingerprint, inside, locks
 from meshd.capture.rules.apply import HostCapture
@@ -42,25 +44,31 @@ from meshd.model.workload import (
     Observation,
     Placement,
     Stage,
+    shown,
 )
 from meshd.settings import CaptureSettings
 
 _LOOK: Final = 0.2
-"""Seconds between looks at the cgroups, some microseconds for each, and at legacy tables."""
-_FIRST_RETRY: Final = 0.05
-_LONGEST_RETRY: Final = 10.0
-"""Seconds between attempts while something is wrong."""
+"""Seconds between looks at the cgroups (some microseconds each) and at legacy tables."""
+_BACKOFF: Final = Backoff(0.1, 10.0)
+"""The pauses between attempts while something is wrong."""
+_LOOK_AGAIN: Final = Backoff(0.1, names.LOOK)
+"""The pauses between attempts while only the resolvers do not answer."""
 _FAILURES_TO_OPEN: Final = 4
-"""Failed probes in a row after which a service that fails open does."""
+"""Failed probes in a row after which a service with ``failure_policy: open`` is unprotected."""
 _PROBES_AT_ONCE: Final = 4
 
 _log = logging.getLogger(__name__)
 
 
 class HostKeeper:
-    """``observe`` is told what is so for a workload, or that it is let go; ``served``, at each look
-    that finds it so, that one is proven. ``bypasses`` says what of which service is outside of its
-    cgroup, where no rule of ours sees it. ``proxy_user``: see ``HostWorkload``."""
+    """Keeps the services of the host captured.
+
+    ``observe`` is called with each observation of a workload, or with None once it is let go;
+    ``served`` at each look that finds a service proven. ``bypasses`` returns, by uid, which
+    processes of a service are outside its cgroup, where no rule of meshd sees them.
+    ``proxy_user``: see ``HostWorkload``.
+    """
 
     def __init__(
         self,
@@ -85,45 +93,41 @@ class HostKeeper:
         self._bypasses = bypasses
         self._proxy_user = proxy_user
         self._outside: Mapping[str, str] = {}
-        """What is said of those that are proven but for processes which have left the cgroup."""
+        """Remarks by uid about services that would be proven, had no process left their cgroup."""
         self._wanted: dict[str, Placement] = {}
         self._told: dict[str, Observation] = {}
         self._wake = asyncio.Event()
         self._claim: locks.Claim | None = None
         self._applied: tuple[HostCapture, Fingerprint] | None = None
         self._doubted = False
-        """A probe failed: whatever the fingerprint says, the rules are to be looked at."""
+        """A probe failed: the rules must be checked, whatever the fingerprint says."""
         self._events: RuleEvents | None = None
         self._routing: own_addresses.Watch | None = None
         self._limited: Limited | None = None
         self._writing = False
         self._noticed = 0.0
-        """When it was seen that somebody else had changed rules; 0: it was not."""
+        """When another program's change of the rules was noticed (monotonic clock); 0: none was."""
         self._interruptions = Interruptions()
         self._preceding = interruption.Precedence()
         self._outpost = Outpost()
         self._task: asyncio.Task[None] | None = None
 
     def place(self, placements: Mapping[str, Placement]) -> None:
-        """The whole of what is wanted of the host's own services."""
+        """Take all placements of services of the host, in place of those before."""
         if self._task is None and (placements or self._note.exists()):
-            self._task = asyncio.create_task(self._work())
-        if placements != self._wanted:
+            self._task = tasks.keep(self._work, "capturing services of the host", self._doubt)
+        if list(placements.items()) != list(self._wanted.items()):
             self._wanted = dict(placements)
             self._wake.set()
 
     async def close(self) -> None:
-        """Stop working; leave everything as it is."""
+        """Stop the task; leave the rules and the note as they are."""
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._events:
-            self._events.close()
-        if self._routing:
-            self._routing.close()
-        if self._limited:
-            self._limited.close()
-        self._outpost.close()
+        for opened in (self._events, self._routing, self._limited, self._outpost):
+            if opened:
+                opened.close()
         if self._claim:
             self._claim.release()
 
@@ -131,25 +135,25 @@ class HostKeeper:
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        self._events = RuleEvents(self._look)
-        self._routing = own_addresses.Watch(self._look, rules=True)
-        self._limited = Limited(self._tell_again)
-        pause: float = _FIRST_RETRY
+        self._events = self._events or RuleEvents(self._look)
+        self._routing = self._routing or own_addresses.Watch(self._look, rules=True)
+        self._limited = self._limited or Limited(self._tell_again)
+        failures = 0
         while True:
             self._wake.clear()
             found, problems = self._find()
             try:
                 await self._capture(found)
             except (MeshdError, OSError) as error:
-                problems |= dict.fromkeys(self._wanted, str(error))
+                problems = dict.fromkeys(self._wanted, str(error)) | problems
             try:
-                await self._tell(found, problems)
+                await self._tell(problems)
             except (MeshdError, OSError) as error:
                 self._doubt(str(error))
             self._doubted = not (well := self._is_well)
-            longest = names.LOOK if self._names_open else _LONGEST_RETRY
-            pause = _FIRST_RETRY if well else min(pause * 2, longest)
-            until = loop.time() + (self._settings.probe_interval if well else pause)
+            failures = 0 if well else failures + 1
+            retry = _LOOK_AGAIN if any(gate.is_open for gate in self._names.values()) else _BACKOFF
+            until = loop.time() + (self._settings.probe_interval if well else retry.pause(failures))
             while loop.time() < until and not self._wake.is_set():
                 if self._find()[0] != found:
                     break  # a cgroup came or went
@@ -158,14 +162,14 @@ class HostKeeper:
                 await self._sleep(min(_LOOK, until - loop.time()))
 
     def _look(self) -> None:
-        """Wakes the task if somebody else has changed rules."""
+        """Wake the task if another program has changed rules."""
         if self._applied and not self._writing and self._applied[1] != fingerprint.take():
             self._noticed = self._noticed or time.monotonic()
             self._wake.set()
 
     @property
     def _is_well(self) -> bool:
-        """Nothing is wrong with the rules and the proxies."""
+        """Tell whether nothing is wrong with the rules and the proxies."""
         captured = (seen for seen in self._told.values() if seen.stage is Stage.CAPTURED)
         return all(seen.proven or seen.uid in self._outside for seen in captured)
 
@@ -177,12 +181,12 @@ class HostKeeper:
             pass
 
     def _find(self) -> tuple[HostCapture, dict[str, str]]:
-        """What is to be done with the services whose cgroups are there, and what is wrong."""
+        """Return what to capture of the services whose cgroups exist, and the problems by uid."""
         captured: list[HostWorkload] = []
         waiting: list[HostWorkload] = []
         problems: dict[str, str] = {}
         before = {one.uid: one for one in self._applied[0].workloads} if self._applied else {}
-        for uid, placement in sorted(self._wanted.items()):
+        for uid, placement in self._wanted.items():
             try:
                 one = host_workload(placement, self._settings, self._proxy_user)
                 if self._stays_open(one):
@@ -193,16 +197,18 @@ class HostKeeper:
                 closed = before.get(uid) or self._without_wishes(placement)
                 if closed is None:
                     continue
-                one = closed  # better than open
+                one = closed  # better than unprotected
             (captured if placement.stage is Stage.CAPTURED else waiting).append(one)
         settings = self._settings
         alone, conflicts = without_conflicts(captured)
+        alone = tuple(sorted(alone, key=lambda one: one.uid))
+        waiting.sort(key=lambda one: one.uid)
         alone = self._limited.counted(alone) if self._limited else alone
         capture = HostCapture(alone, tuple(waiting), settings.backend, settings.ipv6)
         return capture, problems | conflicts
 
     def _without_wishes(self, placement: Placement) -> HostWorkload | None:
-        """Captured as if it had no annotations, which may be what is wrong with it."""
+        """Return the workload captured without its annotations, which may be what is wrong."""
         if placement.stage is not Stage.CAPTURED:
             return None
         bare = msgspec.structs.replace(placement.workload, annotations={})
@@ -223,10 +229,14 @@ class HostKeeper:
         self._write_note(wanted)
         before = self._applied
         outcome = await self._write(wanted)
+        if outcome.unlogged and self._limited:
+            self._limited.refuse(outcome.unlogged)
+            wanted = dataclasses.replace(wanted, workloads=self._limited.counted(wanted.workloads))
         changes = self._events.between(before[1], outcome.found) if before and self._events else ()
         if ended := self._preceding.become(outcome.foreign, changes):
             self._count_interruption(ended)
-        again = before and before[0] == wanted
+        # Rules also differ when a cgroup came or went meanwhile, which is no interruption.
+        again = before and before[0] == wanted and before[1] != outcome.found
         found = interruption.found(changes, outcome.changes, self._noticed) if again else None
         if found:
             self._count_interruption(found.ended())
@@ -247,33 +257,32 @@ class HostKeeper:
         self._doubt(ended.text)
 
     def _doubt(self, problem: str) -> None:
-        """Until they are probed again, the services are not said to be in the mesh."""
+        """Report the services as unproven until they are probed again; those already in doubt keep
+        their own reason."""
         for uid, seen in tuple(self._told.items()):
-            if seen.stage is Stage.CAPTURED:
+            if seen.stage is Stage.CAPTURED and (seen.proven or uid in self._outside):
                 self._say(uid, msgspec.structs.replace(seen, proven=False, problem=problem))
 
     def _write_note(self, wanted: HostCapture) -> None:
-        """For the next process, and for whoever must not believe what else is said of them."""
+        """Write down the services for the next process, and for readers that cannot trust meshd's
+        other reports about them."""
         captured = {one.uid: one.cgroup for one in (*wanted.workloads, *wanted.waiting)}
         for uid in self._unprotected & self._wanted.keys():
             if host := self._wanted[uid].workload.host:
                 captured[uid] = host.cgroup
-        new = self._note.with_name(f".{self._note.name}.new")
-        new.touch(mode=0o600)
-        new.write_bytes(msgspec.json.encode(captured))
-        new.replace(self._note)
+        replace(self._note, msgspec.json.encode(captured), durable=False)
 
     def _claim_host(self) -> None:
-        """Raises SystemRefusedError when another meshd has it."""
+        """Claim the host's namespace. Raises SystemRefusedError if another meshd holds it."""
         self._claim = self._claim or locks.Claim(locks.KEEPER)
         if not self._claim.take():
             raise SystemRefusedError(
                 "another meshd captures services in this network namespace; only one can"
             )
 
-    # ---- what is so
+    # ---- observations
 
-    async def _tell(self, found: HostCapture, problems: Mapping[str, str]) -> None:
+    async def _tell(self, problems: Mapping[str, str]) -> None:
         applied = self._applied[0] if self._applied else HostCapture()
         captured = {one.uid: one for one in applied.workloads}
         for uid in self._told.keys() - self._wanted.keys():
@@ -281,40 +290,50 @@ class HostKeeper:
             self._names.pop(uid, None)
             if uid not in captured:
                 self._say(uid, None)
-        probed = [uid for uid in captured if uid in self._wanted and not problems.get(uid)]
-        # One after the other would take each that fails some seconds.
-        answers = await asyncio.gather(*(self._probe(captured[uid]) for uid in probed))
-        wrong = {**problems, **dict(zip(probed, answers, strict=True))}
-        asked = [uid for uid in probed if not wrong[uid] and self._fail_open]
-        unanswered = await asyncio.gather(*(self._look_up(captured[uid]) for uid in asked))
-        mute = dict(zip(asked, unanswered, strict=True))
-        sent = await self._send(captured[uid] for uid in probed if not wrong[uid])
-        self._outside = await self._look_outside(uid for uid in probed if not wrong[uid])
-        for uid in sorted(self._wanted):
-            problem = wrong.get(uid, "")
-            if uid in captured:
-                seen = self._captured(uid, problem, mute.get(uid, ""), sent.get(uid, Verdict()))
-                self._say(uid, seen)
-                await self._count(captured[uid], problem if captured[uid].cgroup_id else "")
-                host = self._wanted[uid].workload.host
-                if host and (seen.proven or uid in self._outside):
-                    self._served(host)
-            elif uid not in self._unprotected:
-                self._say(uid, Observation(uid, Stage.PINNED, problem=problem))
+        fine = (captured.keys() & self._wanted.keys()) - problems.keys()
+        self._outside = dict(await self._look_outside(fine))
+        # Each is probed by itself; those that fail take some seconds, and so come last.
+        ordered = sorted(
+            captured.keys() & self._wanted.keys(), key=lambda uid: (self._failures[uid], uid)
+        )
+        judged = await asyncio.gather(
+            *(self._judge(captured[uid], problems.get(uid, "")) for uid in ordered),
+            return_exceptions=True,  # so that none is left running beside those of the next round
+        )
+        if self._outpost.is_doubted or not self._wanted:
+            self._outpost.close()
+        for uid in sorted(self._wanted.keys() - captured.keys() - self._unprotected):
+            self._say(uid, Observation(uid, Stage.PINNED, problem=problems.get(uid, "")))
+        for uid, error in zip(ordered, judged, strict=True):
+            if isinstance(error, MeshdError | OSError):
+                self._say(uid, self._captured(uid, str(error), "", Verdict()))
+            elif error:
+                raise error
+
+    async def _judge(self, one: HostWorkload, problem: str) -> None:
+        """Probe a service, report the result, and leave it unprotected where the policy says so."""
+        unanswered, sent = "", Verdict()
+        if not (problem := problem or await self._probe(one)):
+            unanswered = await self._look_up(one) if self._fail_open else ""
+            addresses = own_addresses.preferred()
+            sent = await inbound_probe.probe_service(self._outpost, addresses, one)
+        if not (placement := self._wanted.get(one.uid)):
+            return  # it was let go meanwhile
+        if problem:
+            self._outside = {uid: text for uid, text in self._outside.items() if uid != one.uid}
+        seen = self._captured(one.uid, problem, unanswered, sent)
+        self._say(one.uid, seen)
+        await self._count(one, problem if one.cgroup_id else "")
+        if (host := placement.workload.host) and (seen.proven or one.uid in self._outside):
+            self._served(host)
 
     def _captured(self, uid: str, problem: str, unanswered: str, inbound: Verdict) -> Observation:
-        if unanswered and uid in self._names_open:
+        if unanswered and self._names[uid].is_open:
             text = unprotected.queries(unanswered)
             return Observation(uid, Stage.CAPTURED, problem=text, unprotected=True)
         problem = problem or unanswered or inbound.problem or self._preceding.problem
         problem = problem or self._outside.get(uid, "")
         return Observation(uid, Stage.CAPTURED, not problem, problem, unseen=inbound.unseen)
-
-    async def _send(self, ones: Iterable[HostWorkload]) -> Mapping[str, Verdict]:
-        """Return what the inbound probes have shown, by uid."""
-        if not self._wanted:
-            self._outpost.close()
-        return await inbound_probe.probe_each(self._outpost, own_addresses.preferred(), tuple(ones))
 
     async def _look_outside(self, uids: Iterable[str]) -> Mapping[str, str]:
         hosts = {uid: self._wanted[uid].workload.host for uid in uids}
@@ -322,7 +341,7 @@ class HostKeeper:
         return await asyncio.to_thread(self._bypasses, services) if services else {}
 
     async def _look_up(self, one: HostWorkload) -> str:
-        """Its DNS alone may be dead. Returns what is wrong with it."""
+        """Return what is wrong with the DNS of a service, which may fail alone; else empty."""
         gate = self._names[one.uid]
         if not (one.options.dns or gate.is_open):
             return ""
@@ -333,12 +352,8 @@ class HostKeeper:
                 unprotected.complain(one.uid, unprotected.queries(problem))
         return problem
 
-    @property
-    def _names_open(self) -> set[str]:
-        return {uid for uid, gate in self._names.items() if gate.is_open}
-
     async def _count(self, one: HostWorkload, problem: str) -> None:
-        """Rather unprotected than cut off, where the policy says so."""
+        """Count failures in a row; where the policy says so, leave the service unprotected then."""
         uid = one.uid
         self._failures[uid] = self._failures[uid] + 1 if problem else 0
         if not self._fail_open or self._failures[uid] < _FAILURES_TO_OPEN:
@@ -358,34 +373,19 @@ class HostKeeper:
         self._wake.set()
 
     async def _probe(self, one: HostWorkload) -> str:
-        if not one.cgroup_id:
-            return f"cgroup {one.cgroup} not found: the service does not run"
-
-        def ask() -> str:
-            with cgroups.visited(one.cgroup):
-                return probe_here(one.uid, ipv6=one.options.ipv6)
-
-        try:
-            async with self._probing:
-                return await inside.run_in_host(ask)
-        except MeshdError as error:
-            return str(error)
-        finally:
-            cgroups.sweep(one.cgroup)
+        async with self._probing:
+            return await probing.probe(one)
 
     def _say(self, uid: str, seen: Observation | None) -> None:
         before = self._told.pop(uid, None)
         if seen:
             self._told[uid] = seen
             fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "capture"}
-            if (
-                seen.problem
-                and not seen.unprotected
-                and (before is None or before.problem != seen.problem)
-            ):
-                _log.warning("workload %s: %s", uid, seen.problem, extra=fields)
+            is_new = before is None or before.problem != seen.problem
+            if seen.problem and not seen.unprotected and is_new:
+                _log.warning("workload %s: %s", shown(uid), seen.problem, extra=fields)
             if seen.proven and not (before and before.proven):
-                _log.info("workload %s: captured and proven", uid, extra=fields)
+                _log.info("workload %s: captured and proven", shown(uid), extra=fields)
             seen = self._with_counts(uid, seen)
         self._observe(uid, seen)
 

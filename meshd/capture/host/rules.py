@@ -1,12 +1,13 @@
-"""Which packets of the host's own services go where: all enrolled ones → one set of rules. Pure.
+"""Builds the rules for services of the host: all enrolled ones → one set of rules. Pure.
 
-Many workloads share the host's namespace, with others that are none of our business. So each rule
-names a cgroup, a port that a workload declares or a mark of the proxies, and carries the workload
-in its comment. What is the same as in a workload's own namespace, and why, says ``rules``.
+Many workloads share the host's namespace with processes that are not in the mesh. So each rule
+names a cgroup, a port that a workload declares or a mark of the proxies, and carries the workload's
+uid in its comment. ``capture.rules.rules`` explains what is the same in a namespace of a workload's
+own.
 
-What redirects is in one table, which is replaced at once: a workload that is captured stays so
-while the rules of others come and go, and no guard is needed. A workload that is *held* is enrolled
-and not captured yet; its connections are dropped until it is.
+All redirecting rules are in one table, which is replaced at once: a captured workload stays so
+while the rules of other workloads come and go, and no guard is needed. A *held* workload is
+enrolled but not captured yet; its connections are dropped until it is captured.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _COMMENT: Final = re.compile(r'--comment "(?P<uid>[^"@]+)@\d+"')
 
 
 def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Ruleset:
-    """All that is wanted of one family in the host's namespace."""
+    """Return all rules of one family for the host's namespace."""
     ours = sorted(
         (_in_family(one, family) for one in workloads),
         key=lambda one: one.uid,
@@ -98,7 +99,7 @@ def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Rul
 
 
 def _in_family(one: HostWorkload, family: Family) -> HostWorkload:
-    """IPv6 that is not captured goes where nobody listens, as in a workload's own namespace."""
+    """Send IPv6 that is not captured to a port without a listener, as ``rules.refused`` does."""
     if family is Family.IPV4 or one.options.ipv6:
         return one
     return dataclasses.replace(one, outbound_port=REFUSING_PORT, inbound_port=REFUSING_PORT)
@@ -111,7 +112,7 @@ def host_changes(
     *,
     mark_new_tables: bool,
 ) -> tuple[Change, ...]:
-    """The least that must be done. What is held goes up first and comes down last."""
+    """Return the fewest changes needed. Holds are added first and removed last."""
     desired = desired_host_rules(workloads, family)
     changes = changes_to(tables, desired, mark_new_tables=mark_new_tables)
     held = held_workloads(tables)
@@ -121,7 +122,7 @@ def host_changes(
 
 
 def held_workloads(tables: Tables) -> frozenset[str]:
-    """Uids of those that are held now."""
+    """Return the uids of the workloads that are held now."""
     return frozenset(
         uid
         for chain in (HOLD_IN_CHAIN, HOLD_OUT_CHAIN)
@@ -132,19 +133,19 @@ def held_workloads(tables: Tables) -> frozenset[str]:
 
 
 def workload_in(line: str) -> str:
-    """The uid of the workload that a rule is for; empty when it is for all or none of ours."""
+    """Return the uid of the workload that a rule is for; empty if for all workloads or for none."""
     found = _COMMENT.search(line)
     return found["uid"] if found else ""
 
 
 def holds(workloads: Iterable[HostWorkload], family: Family) -> dict[str, tuple[Rule, ...]]:
-    """The chains that hold those that are to be held."""
+    """Return the chains that hold workloads, with their rules."""
     raw = desired_host_rules(workloads, family).get("raw", {})
     return {chain: raw[chain] for chain in (HOLD_OUT_CHAIN, HOLD_IN_CHAIN) if chain in raw}
 
 
 def is_captured_here(tables: Tables, one: HostWorkload, family: Family) -> bool:
-    """Whether what it sends and what it is sent is redirected, by rules bound to its cgroup."""
+    """Return whether rules bound to the workload's cgroup redirect both directions."""
     one = _in_family(one, family)
     wanted = {OUTPUT_CHAIN: _sent(one, family), PREROUTING_CHAIN: _inbound([one])}
     return all(
@@ -161,8 +162,11 @@ def _lines(tables: Tables, table: str, chain: str) -> tuple[str, ...]:
 
 
 def _zones(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
-    """Both in a zone of their own in the direction in which they begin, since the proxies may come
-    to use the very port of the client towards the same address."""
+    """Put proxies' connections to services, and queries, in conntrack zones of their own.
+
+    The zone applies to the original direction. Without it, a proxy that happens to use the client's
+    port towards the same address would collide with the client's connection.
+    """
     for one, port in _served(workloads):
         yield Rule(
             protocol="tcp",
@@ -251,7 +255,7 @@ def _mark_replies(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
 
 
 def _inbound(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
-    """For this host only: what it forwards to others may have the same ports."""
+    """Redirect connections to this host only: those that it forwards may have the same ports."""
     for one, port in _served(workloads):
         yield Rule(
             protocol="tcp",
@@ -267,7 +271,7 @@ def _outbound(workloads: Sequence[HostWorkload], family: Family) -> Iterator[Rul
     served = tuple(_served(workloads))
     running = _running(workloads)
     for one, port in served:
-        # Its client's side is on this host too: the proxy's connection never leaves.
+        # The client is on this host too: the connection of its proxy never leaves the host.
         yield Rule(
             protocol="tcp",
             out_interface="lo",
@@ -277,7 +281,7 @@ def _outbound(workloads: Sequence[HostWorkload], family: Family) -> Iterator[Rul
     yield Rule(matches=(marked(EITHER_MARK),), target=RETURN)
     yield from _queries(running)
     for one, port in _served(running):
-        # A service that asks itself, as for its own health.
+        # A service that connects to itself, such as for a health check.
         yield Rule(
             protocol="tcp",
             out_interface="lo",
@@ -306,7 +310,7 @@ def _further_queries(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
 
 
 def _queries(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
-    """Also those to a resolver on the host, whose own queries are none of these."""
+    """Redirect queries, also those to a resolver of the host, whose own ones are not captured."""
     for one in workloads:
         for protocol in ("udp", "tcp") if one.options.dns else ():
             query = Rule(
@@ -318,8 +322,10 @@ def _queries(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
 
 
 def _to_each_other(workloads: Sequence[HostWorkload], served: Sequence[int]) -> Iterator[Rule]:
-    """From one enrolled service to a port of another, at one of the host's addresses: it leaves
-    through the client's proxy, so that the server sees who it is."""
+    """Redirect what one enrolled service sends to a port of another at an address of the host.
+
+    The connection leaves through the client's proxy, so that the server sees the client's identity.
+    """
     for one in workloads:
         for some in _parts(served):
             yield Rule(
@@ -352,7 +358,7 @@ def _never(family: Family) -> Iterator[Rule]:
     yield Rule(protocol="tcp", matches=(_dports(NEVER_OUTBOUND_PORTS),), target=RETURN)
 
 
-# ---- the words
+# ---- parts of rules
 
 
 def _served(workloads: Iterable[HostWorkload]) -> Iterator[tuple[HostWorkload, int]]:
@@ -375,7 +381,7 @@ def _sent_by(one: HostWorkload) -> tuple[Extension, Extension]:
 
 
 def _for(one: HostWorkload) -> Extension:
-    """For people who read the rules, and so that they change with the cgroup."""
+    """Return a comment for people who read the rules; with it, a rule changes with its cgroup."""
     return Extension("comment", (Option("comment", (f"{one.uid}@{one.cgroup_id}",)),))
 
 

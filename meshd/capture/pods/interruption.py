@@ -10,7 +10,7 @@ from typing import Final
 
 from meshd.base.moments import rfc3339
 from meshd.capture.rules.nfnetlink import Change
-from meshd.model.workload import Interruptions
+from meshd.model.workload import Interruptions, shown
 
 _PROGRAMS: Final = 8
 """Told apart for each workload: a process may call itself whatever it likes."""
@@ -118,4 +118,4 @@ def counted(before: Interruptions, one: Ended) -> Interruptions:
 def say(one: Ended, uid: str) -> None:
     """Log an interruption."""
     fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "capture"}
-    _log.warning("workload %s: %s", uid, one.text, extra=fields)
+    _log.warning("workload %s: %s", shown(uid), one.text, extra=fields)

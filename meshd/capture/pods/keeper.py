@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from meshd.base import tasks
 from meshd.capture.host.keeper import HostKeeper
 from meshd.capture.pods.namespaces import Pins
 from meshd.capture.pods.worker import Node, Worker
@@ -75,14 +76,14 @@ class Keeper:
         wanted = {uid: one for uid, one in wanted.items() if uid not in hosted}
         if not self._settled.is_set():
             asyncio.get_running_loop().call_later(_SETTLE, self._settle)
-        self._watch = self._watch or asyncio.create_task(self._watch_for_ever())
+        self._watch = self._watch or tasks.keep(self._watch_for_ever, "looking at legacy rules")
         for uid in (*self._workers, *self._pins.list_pins(), *wanted):
             if uid not in self._workers:
                 if uid not in wanted:
                     # Left by the last process: there until it is let go.
                     self._observed[uid] = Observation(uid, Stage.PINNED)
                 worker = self._workers[uid] = Worker(uid, self._node)
-                self._tasks[uid] = asyncio.create_task(self._live(worker))
+                self._tasks[uid] = tasks.start(self._live(worker), f"capturing {uid}")
             self._workers[uid].want(wanted.get(uid))
         self._settle_if_complete()
 
@@ -107,10 +108,10 @@ class Keeper:
     async def close(self) -> None:
         """Stop working; leave everything as it is."""
         await self._host.close()
-        tasks = [*self._tasks.values(), *([self._watch] if self._watch else [])]
-        for task in tasks:
+        running = [*self._tasks.values(), *([self._watch] if self._watch else [])]
+        for task in running:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
     async def _watch_for_ever(self) -> None:
         """Look at legacy rules, so that foreign changes are undone now, and not at the next
@@ -122,7 +123,7 @@ class Keeper:
 
     async def _live(self, worker: Worker) -> None:
         try:
-            await worker.work()
+            await tasks.keep(worker.work, f"capturing {worker.uid}", worker.failed)
         finally:
             worker.close()
             del self._workers[worker.uid], self._tasks[worker.uid]

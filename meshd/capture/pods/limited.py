@@ -1,7 +1,6 @@
-"""Workloads that open more new connections than they may: how many the kernel drops, since when,
-and what is said of it.
+"""Counts and reports the connections that the kernel drops above the limits of workloads.
 
-The kernel tells by itself (see ``nflog``), so that nothing is read while no workload is limited.
+The kernel reports drops by itself (see ``nflog``), so nothing is read while none occur.
 """
 
 from __future__ import annotations
@@ -9,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from meshd.base.errors import SystemRefusedError
 from meshd.base.moments import rfc3339
@@ -22,43 +24,47 @@ from meshd.capture.pods.namespaces import Pin
 from meshd.capture.rules.nflog import PacketCounts
 from meshd.capture.rules.options import CONNECTIONS_ANNOTATION, CaptureOptions, received_rate
 from meshd.model.interception import INBOUND_PORT, OUTBOUND_PORT
-from meshd.model.workload import DroppedConnections
+from meshd.model.workload import DroppedConnections, shown
 
 _QUIET: Final = 10.0
-"""Seconds without a drop after which a workload is not limited any more."""
+"""Seconds without a drop after which a workload no longer counts as limited."""
+_TRY_AGAIN: Final = 3600.0
+"""Seconds before rules that log are written again after the kernel has refused them."""
 _SAID: Final = 300.0
-"""Seconds between lines about one workload in the journal."""
+"""Least seconds between lines about one workload in the journal."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limit:
-    """Of one workload: at which ports of a proxy its new connections are counted."""
+    """The limit of one workload, and the proxy's ports at which its connections are counted."""
 
     uid: str
     outbound: int
     inbound: int
     rate: int
-    """New connections a second that it may open; 0: any number."""
+    """New connections a second that the workload may open; 0: any number."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class State:
-    """What is known of one workload."""
+    """What is known of the drops of one workload."""
 
     others: tuple[int, int] = (0, 0)
-    """Counts, at the same ports, of those that had them before."""
+    """Counts at the same ports, of the workloads that had these ports before."""
     dropped: DroppedConnections = dataclasses.field(default_factory=DroppedConnections)
     last: float = -_QUIET
     """When the last drop was seen, by the monotonic clock."""
     said: float = -_SAID
-    """When the journal said it last."""
+    """When the journal last reported the drops, by the monotonic clock."""
 
 
 def after(before: State, limit: Limit, counts: tuple[int, int], now: float, moment: str) -> State:
-    """With these ``counts`` of connections opened and received; ``now`` by the monotonic clock,
-    ``moment`` RFC 3339. Pure."""
+    """Return the state after these ``counts`` of connections opened and received. Pure.
+
+    ``now`` is by the monotonic clock, ``moment`` the same time in RFC 3339.
+    """
     dropped = before.dropped
     opened, received = counts[0] - before.others[0], counts[1] - before.others[1]
     more_opened, more_received = opened > dropped.opened, received > dropped.received
@@ -82,8 +88,10 @@ def _limited(limit: Limit, moment: str, *, opens: bool) -> str:
 
 
 class Limited:
-    """Of the workloads of the namespace in which it was made. ``changed`` is called when there
-    is news of one, with its uid."""
+    """Counts drops for the workloads of the namespace in which the object was made.
+
+    ``changed`` is called with the uid of a workload when its counts or its state change.
+    """
 
     def __init__(self, changed: Callable[[str], None]) -> None:
         self._changed = changed
@@ -92,7 +100,10 @@ class Limited:
         self._limits: Mapping[str, Limit] = {}
         self._states: dict[str, State] = {}
         self._looking: asyncio.TimerHandle | None = None
-        self._complained = False
+        self._uncounted = ""
+        """Why drops are not counted; empty if they are."""
+        self._refused = -math.inf
+        """When rules that log were refused, by the monotonic clock."""
 
     def close(self) -> None:
         if self._looking:
@@ -101,12 +112,21 @@ class Limited:
 
     def of(self, uid: str) -> DroppedConnections:
         state = self._states.get(uid)
-        return state.dropped if state else DroppedConnections()
+        dropped = state.dropped if state else DroppedConnections()
+        uncounted = self._uncounted if uid in self._limits else ""
+        return msgspec.structs.replace(dropped, uncounted=uncounted)
+
+    def refuse(self, problem: str) -> None:
+        """Write no rules that log for an hour, because the kernel refused them."""
+        self._refused = time.monotonic()
+        self._complain(problem)
 
     def watch(self, limits: Iterable[Limit]) -> bool:
-        """The whole of those that there are. False: the kernel cannot count what it drops."""
+        """Count for these limits only; return False if the kernel cannot count drops."""
         self._limits = {limit.uid: limit for limit in limits if limit.rate}
         self._states = {uid: one for uid, one in self._states.items() if uid in self._limits}
+        if time.monotonic() - self._refused < _TRY_AGAIN:
+            return False
         try:
             for limit in self._limits.values():
                 before = self._counts.count(limit.outbound), self._counts.count(limit.inbound)
@@ -114,10 +134,11 @@ class Limited:
         except SystemRefusedError as error:
             self._complain(str(error))
             return False
+        self._uncounted = ""
         return True
 
     def counted(self, services: Sequence[HostWorkload]) -> tuple[HostWorkload, ...]:
-        """The same services, as far as the kernel can count."""
+        """Return the same services, with their drops logged if the kernel can count them."""
         can_count = self.watch(
             Limit(one.uid, one.outbound_port, one.inbound_port, one.options.connection_rate)
             for one in services
@@ -127,11 +148,11 @@ class Limited:
         )
 
     def _complain(self, problem: str) -> None:
-        """Once: it is the kernel's, and costs nothing but that nobody hears of the drops."""
-        if not self._complained:
+        """Log the problem once: drops go on, only their counts are missing."""
+        if not self._uncounted:
             fields = {"MESHD_EVENT": "connection-limit"}
             _log.warning("connections above a limit are dropped unseen: %s", problem, extra=fields)
-        self._complained = True
+        self._uncounted = f"connections above its limit would be dropped uncounted: {problem}"
 
     def _look(self) -> None:
         now, moment, counts = time.monotonic(), rfc3339(time.time()), self._counts.by_group
@@ -150,24 +171,29 @@ class Limited:
 
 
 def _say(uid: str, state: State, now: float) -> State:
-    """In the journal, seldom."""
+    """Report drops in the journal, at most once in ``_SAID`` seconds a workload."""
     if not state.dropped.limited or now - state.said < _SAID:
         return state
     fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "connection-limit"}
-    _log.warning("workload %s: %s", uid, state.dropped.limited, extra=fields)
+    _log.warning("workload %s: %s", shown(uid), state.dropped.limited, extra=fields)
     return replace(state, said=now)
 
 
 class OwnLimit:
-    """Of one workload, in whichever namespace it is pinned to. ``changed``: see ``Limited``."""
+    """Counts drops for one workload in the namespace of its pin. ``changed``: see ``Limited``."""
 
     def __init__(self, uid: str, changed: Callable[[str], None]) -> None:
         self._uid = uid
         self._followed = Followed(lambda: Limited(changed))
 
     def follow(self, pin: Pin | None) -> None:
-        """From now on those of this namespace. Raises NotReadyError when it is gone."""
+        """Count in this pin's namespace from now on. Raises NotReadyError if that is gone."""
         self._followed.follow(pin)
+
+    def refuse(self, problem: str) -> None:
+        """See ``Limited``."""
+        if limited := self._followed.watch:
+            limited.refuse(problem)
 
     @property
     def dropped(self) -> DroppedConnections:
@@ -175,7 +201,7 @@ class OwnLimit:
         return limited.of(self._uid) if limited else DroppedConnections()
 
     def counted(self, options: CaptureOptions) -> CaptureOptions:
-        """The same, as far as the kernel can count."""
+        """Return the same options, with drops logged if the kernel can count them."""
         limited = self._followed.watch
         limit = Limit(self._uid, OUTBOUND_PORT, INBOUND_PORT, options.connection_rate)
         can_count = limited is not None and limited.watch([limit])

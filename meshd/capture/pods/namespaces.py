@@ -116,7 +116,7 @@ class Pins:
 def _status(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from meshd.model.workload import shown
+
 _log = logging.getLogger(__name__)
 
 
@@ -22,4 +24,4 @@ def queries(problem: str) -> str:
 
 def complain(uid: str, text: str) -> None:
     fields = {"MESHD_WORKLOAD": uid, "MESHD_EVENT": "unprotected"}
-    _log.error("workload %s: %s", uid, text, extra=fields)
+    _log.error("workload %s: %s", shown(uid), text, extra=fields)

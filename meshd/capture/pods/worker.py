@@ -1,6 +1,6 @@
-"""One workload that has a network namespace of its own: what is wanted of it, against what is so.
+"""Brings one workload with a network namespace of its own from its state to its placement.
 
-It is pinned, its rules are applied and looked after, and its probes are repeated.
+The worker pins the namespace, applies and maintains its rules, and repeats its probes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from meshd.base.backoff import Backoff
 from meshd.base.errors import MeshdError
 from meshd.capture.addresses import Addresses
 from meshd.capture.pods import excess, interruption, names, rounds, unprotected
@@ -31,27 +32,25 @@ from meshd.capture.rules.fingerprint import Fingerprint
 from meshd.capture.rules.nfnetlink import Change
 from meshd.capture.rules.options import CaptureOptions, options_for
 from meshd.model.interception import DNS_PORT, OUTBOUND_PORT
-from meshd.model.workload import Interruptions, Observation, Placement, Stage
+from meshd.model.workload import Interruptions, Observation, Placement, Stage, shown
 from meshd.settings import CaptureSettings
 
 T = TypeVar("T")
 
-_FIRST_RETRY: Final = 0.05
-_LONGEST_RETRY: Final = 30.0
-"""Seconds."""
+_BACKOFF: Final = Backoff(0.1, 30.0)
 _FAILURES_TO_OPEN: Final = 4
-"""Failed probes in a row, in about a second, after which a workload that fails open does."""
+"""Failed probes in a row (about a second) until ``failure_policy: open`` removes the rules."""
 _LOOK_FOR_PROXY: Final = 0.5
 """Seconds between looks for a proxy that could take an unprotected workload's traffic again."""
 
 _LONGEST_INBOUND: Final = 5.0
-"""Seconds that the inbound probe may take: by then the rest is to be told."""
+"""Seconds that the inbound probe may take; the other results must not wait longer."""
 
 _log = logging.getLogger(__name__)
 
 
 class Node:
-    """What all workloads of a node have in common."""
+    """The parts that all workloads of a node share."""
 
     def __init__(
         self,
@@ -65,12 +64,12 @@ class Node:
         self.pins = pins
         self.observe = observe
         self.fail_open = fail_open
-        # A child waits for the kernel half of its time.
+        # A child spends half of its time waiting for the kernel.
         self.children = asyncio.Semaphore(2 * (os.cpu_count() or 1))
 
 
 class Worker:
-    """One workload."""
+    """Keeps one workload captured."""
 
     def __init__(self, uid: str, node: Node) -> None:
         self.uid = uid
@@ -83,11 +82,11 @@ class Worker:
         self._pinned = ""
         self._failures = 0
         self._bare: Pin | None = None
-        """The pin in whose namespace nothing of ours was left."""
+        """The pin whose namespace is known to have no rules of meshd."""
         self._applied: tuple[Pin, CaptureOptions, Fingerprint] | None = None
         self._writing = False
         self._noticed = 0.0
-        """When it was seen that somebody else had changed rules; 0: it was not."""
+        """When another program's change of the rules was noticed (monotonic clock); 0: none was."""
         self._unprotected = False
         self._names = names.Gate()
         self._addresses = Addresses(self._wake.set)
@@ -98,7 +97,7 @@ class Worker:
         self._unseen = ""
         self._again = rounds.Again()
         self._seen: Observation | None = None
-        """As it was told last."""
+        """The observation that was reported last."""
 
     def want(self, placement: Placement | None) -> None:
         if placement != self.wanted or placement is None:
@@ -111,7 +110,7 @@ class Worker:
             self._look()
 
     def _look(self) -> None:
-        """Wakes the worker if the namespace's rules are not those that it has left there."""
+        """Wake the worker if the namespace's rules are no longer those that it has applied."""
         if self._applied is None or self._stage is not Stage.CAPTURED or self._writing:
             return
         pin, _, known = self._applied
@@ -125,8 +124,12 @@ class Worker:
         self._rules.follow(None)
         self._limit.follow(None)
 
+    def failed(self, problem: str) -> None:
+        """Report that ``work`` has failed because of a fault in meshd."""
+        self._tell(self._stage, problem=problem, unprotected=self._unprotected)
+
     async def work(self) -> None:
-        """Until the workload is let go, and not wanted again by then."""
+        """Work until the workload is let go and not wanted again by then."""
         while True:
             self._wake.clear()
             wanted = self.wanted
@@ -140,7 +143,7 @@ class Worker:
             await self._sleep(pause)
 
     async def _bring_about(self, wanted: Placement | None) -> float | None:
-        """Seconds until it is to be looked at again; None: when something else is wanted."""
+        """Apply the placement. Return the seconds until the next look; None: wait for a change."""
         if wanted is None or wanted.stage is Stage.ABSENT:
             await self._let_go()
             return None
@@ -195,10 +198,13 @@ class Worker:
                 return
             self._tell(Stage.CAPTURED, problem=f"{interrupted.text}; putting them back")
         outcome = await self._write(pin, options)
+        if outcome.unlogged:
+            self._limit.refuse(outcome.unlogged)
+            options = self._limit.counted(options)
         self._applied, self._noticed = (pin, options, outcome.fingerprint), 0.0
         self._precede(outcome, changes)
         if any(step.backend == "legacy" for step in outcome.steps):
-            # Each child would load it anew, which takes longer than all the rest.
+            # Otherwise each child would load the module anew, which takes longer than all the rest.
             importlib.import_module("meshd.capture.rules.legacy")
         if interrupted:
             self._count(interrupted.ended())
@@ -229,7 +235,7 @@ class Worker:
             if self._names.is_open:
                 return self._open_names(answered, new=changed)
             if changed:
-                return 0  # they go through the mesh again
+                return 0  # queries go through the mesh again
             problem = answered
         source = Path(wanted.workload.netns)
         replaced = moved(source) if is_elsewhere(pin, source) else ""
@@ -275,7 +281,7 @@ class Worker:
         return await excess.own_doing(problem, ask, lambda: self._run(pin, count))
 
     async def _open(self, pin: Pin, problem: str) -> float:
-        """Rather unprotected than cut off."""
+        """Leave the workload unprotected, not cut off. Return the seconds until the next look."""
         await self._run(pin, apply.remove)
         self._applied, self._failures, self._unprotected = None, 0, True
         text = unprotected.traffic(problem)
@@ -292,9 +298,9 @@ class Worker:
     ) -> None:
         fields = {"MESHD_WORKLOAD": self.uid, "MESHD_EVENT": "capture"}
         if problem and problem != self._problem and not unprotected:
-            _log.warning("workload %s: %s", self.uid, problem, extra=fields)
+            _log.warning("workload %s: %s", shown(self.uid), problem, extra=fields)
         if proven and not self._proven:
-            _log.info("workload %s: captured and proven", self.uid, extra=fields)
+            _log.info("workload %s: captured and proven", shown(self.uid), extra=fields)
         self._stage, self._proven, self._problem = stage, proven, problem
         seen = Observation(
             *(self.uid, stage, proven, problem, self._pinned, unprotected, self._addresses.now),
@@ -306,14 +312,14 @@ class Worker:
         self._node.observe(self.uid, seen)
 
     def _tell_again(self, _: str) -> None:
-        """More of its connections were dropped, or none for a while; the rest is as it was."""
+        """Report the last observation again with the present count of dropped connections."""
         if self._seen:
             self._seen = msgspec.structs.replace(self._seen, dropped=self._limit.dropped)
             self._node.observe(self.uid, self._seen)
 
     def _retry_pause(self) -> float:
         self._failures += 1
-        return min(_FIRST_RETRY * 2**self._failures, _LONGEST_RETRY)
+        return _BACKOFF.pause(self._failures)
 
     async def _sleep(self, pause: float | None) -> None:
         try:

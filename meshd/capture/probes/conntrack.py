@@ -25,6 +25,9 @@ _ADDRESSES, _PROTOCOL = 1, 2
 _SOURCE_AND_DESTINATION: Final = {4: (1, 2), 6: (3, 4)}
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
 _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_FILTER, _ORIGINAL_FLAGS = 25, 1  # CTA_FILTER, CTA_FILTER_ORIG_FLAGS
+_LIKE: Final = struct.pack("=I", 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5)
+"""Compared are the destination's address, the protocol and both ports: not the source's address."""
 
 Attributes = Mapping[int, bytes]
 
@@ -74,11 +77,13 @@ class Connections:
 
     def answerers_from(self, flow: Flow) -> list[End]:
         """Return answering ends, where the source's address may have been translated on the way, or
-        the connection may be in a foreign zone. It reads the whole table. A connection that came
-        about is a stranger's. Raises SystemRefusedError."""
-        family, _ = _tuple_of(flow)
+        the connection may be in a foreign zone. The kernel looks at its whole table, and kernels
+        before 5.8 hand out all of it. A connection that came about is a stranger's. Raises
+        SystemRefusedError."""
+        family, asked = _tuple_of(flow)
+        asked += nfnetlink.nest(_FILTER, nfnetlink.attribute(_ORIGINAL_FLAGS, _LIKE))
         answerers: list[End] = []
-        for kind, body in nfnetlink.ask_conntrack(self._socket, family):
+        for kind, body in nfnetlink.ask_conntrack(self._socket, family, asked, several=True):
             if kind == nfnetlink.ERROR:
                 raise _refused(body)
             found = _read(body)

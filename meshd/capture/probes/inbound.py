@@ -1,9 +1,10 @@
-"""Does what a workload is sent reach the proxy? The beginning of a connection to it tells.
+"""Probes whether connections to a workload reach the proxy, by beginning some.
 
-A SYN goes to the workload's ports from this host, on the wire on which others' come, and nothing
-after it: the connection never comes about, so neither an application nor the proxy ever has one.
-How the namespace's connection tracking answers it shows where it went: from the port of the inbound
-listener, or past it. A connection that is answered without being tracked went past it, too.
+The probe sends a SYN from this host to the workload's ports, over the link on which other traffic
+arrives, and nothing after it: the connection is never established, so neither the application nor
+the proxy accepts one. The namespace's connection tracking shows where the SYN went: the answer
+comes from the port of the inbound listener, or from elsewhere, past the proxy. A connection that is
+answered without being tracked went past the proxy, too.
 """
 
 from __future__ import annotations
@@ -26,20 +27,28 @@ from meshd.capture.probes.conntrack import Connections, End, Flow
 from meshd.capture.probes.outpost import SOURCES, Outpost
 from meshd.capture.rules import inside
 from meshd.capture.rules.options import CaptureOptions
-from meshd.model.interception import DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, REFUSING_PORT
+from meshd.model.interception import (
+    DNS_PORT,
+    INBOUND_PORT,
+    INBOUND_PROBE_PORTS,
+    OUTBOUND_PORT,
+    REFUSING_PORT,
+)
 
 _WAITS: Final = (0.0, 0.002, 0.01, 0.05, 0.2)
-"""Seconds before each look for what came of it. Mostly it is there when the SYN has been sent."""
+"""Seconds before each look for the result, which mostly exists once the SYN has been sent."""
 _TRIES: Final = 2
-"""One SYN may be among those that are above the workload's share of new connections."""
+"""How often a SYN is sent: one may be lost, or dropped as above the rate of the probes."""
 _ASKED: Final = (0.005, 0.02, 0.1, 0.3)
-"""Seconds before each look whether it is known who has an address."""
+"""Seconds before each look for the neighbour that has an address."""
 _MOST_PORTS: Final = 32
-"""Of those that nobody has declared and somebody listens on."""
+"""The most ports to try that are listened on without being declared."""
 _MOST_OTHERS: Final = 8
-"""Addresses of other interfaces: a workload may give itself any number."""
+"""The most addresses of other interfaces: a workload may give itself any number."""
 _MOST_SEGMENTS: Final = 256
-"""Read at once, so that whoever sends more does not keep the process."""
+"""The most segments read at once, so that a flood of them cannot occupy the process."""
+_MOST_BUSY: Final = 16
+"""Busy source ports that are tried before the probe is given up."""
 _SEGMENT: Final = 128
 """Bytes, with headers."""
 _OURS: Final = frozenset({OUTBOUND_PORT, INBOUND_PORT, DNS_PORT, REFUSING_PORT})
@@ -51,17 +60,17 @@ _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
-    """What has been shown of the inbound direction; both empty: it is captured."""
+    """The result of an inbound probe; both fields empty: the inbound direction is captured."""
 
     problem: str = ""
-    """Connections reach it past the proxy, or reach no proxy."""
+    """Connections reach the workload past the proxy, or reach no proxy."""
     unseen: str = ""
-    """Why nothing has been shown."""
+    """Why the probe has shown nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Way:
-    """From where to which address of the workload."""
+    """The source address of a probe, and the workload's address that it goes to."""
 
     source: str
     address: str
@@ -74,8 +83,12 @@ class Way:
 async def probe(
     namespace: Path, known_by: Sequence[str], declared: Iterable[int], options: CaptureOptions
 ) -> Verdict:
-    """``known_by``: the addresses by which it is reached. Those of its other interfaces are tried,
-    too, but need not be reached from here. Raises NotReadyError when the namespace is gone."""
+    """Probe a workload that has a network namespace of its own.
+
+    ``known_by`` are the addresses by which others reach the workload. Those of its other interfaces
+    are tried, too, but need not be reachable from here. Raises NotReadyError if the namespace is
+    gone.
+    """
     with inside.entered(namespace):
         interfaces, heard = reach.interfaces(), listening.ports()
         others = [one for one in own_addresses.of_each_interface() if one not in known_by]
@@ -95,18 +108,8 @@ async def probe(
     return combined([*asked[: len(known_by)], *bare])
 
 
-async def probe_each(
-    outpost: Outpost, known_by: Sequence[str], ones: Sequence[HostWorkload]
-) -> dict[str, Verdict]:
-    """Probe services of the host, all at once; return the verdicts by uid."""
-    verdicts = await asyncio.gather(*(_probe_host(outpost, known_by, one) for one in ones))
-    if outpost.is_doubted:
-        outpost.close()
-    return {one.uid: found for one, found in zip(ones, verdicts, strict=True)}
-
-
-async def _probe_host(outpost: Outpost, known_by: Sequence[str], one: HostWorkload) -> Verdict:
-    """As ``probe``, of a service of the host: only what it declares is captured."""
+async def probe_service(outpost: Outpost, known_by: Sequence[str], one: HostWorkload) -> Verdict:
+    """Probe a service of the host as ``probe`` does: only its declared ports are captured."""
     if not one.ports:
         return Verdict()
     try:
@@ -126,6 +129,8 @@ def _ways(addresses: Sequence[str]) -> list[Way]:
 async def _ask_host(
     outpost: Outpost, one: HostWorkload, way: Way, connections: Connections
 ) -> Verdict:
+    if lack := outpost.lack(way.version):
+        return Verdict(unseen=f"{way.address} cannot be probed from outside: {lack}")
     refused = way.version == 6 and not one.options.ipv6
     expected = REFUSING_PORT if refused else one.inbound_port
     try:
@@ -136,7 +141,7 @@ async def _ask_host(
 
 
 def combined(verdicts: Sequence[Verdict]) -> Verdict:
-    """Pure. What nothing is known of hides nothing that is known."""
+    """Combine verdicts: an unproven one hides no problem that another has shown. Pure."""
     problem, unseen = (
         "; ".join(dict.fromkeys(filter(None, texts)))
         for texts in (
@@ -150,7 +155,10 @@ def combined(verdicts: Sequence[Verdict]) -> Verdict:
 def ports_to_try(
     declared: frozenset[int], heard: frozenset[int], options: CaptureOptions
 ) -> tuple[int, ...]:
-    """Pure but for chance: which of many that are heard, and which of all where there is none."""
+    """Choose the ports to try: at random if too many listen, any one if none does.
+
+    Pure but for the random choice.
+    """
     others = sorted(heard - declared)
     found = declared | set(random.sample(others, min(_MOST_PORTS, len(others))))
     if options.include_inbound_ports is not None:
@@ -164,7 +172,7 @@ def ports_to_try(
 async def _ask(
     address: str,
     ports: Sequence[int],
-    interfaces: dict[bytes, str],
+    interfaces: Sequence[reach.Interface],
     connections: Connections,
     options: CaptureOptions,
 ) -> Verdict:
@@ -179,7 +187,7 @@ async def _ask(
 
 
 async def _way_to(
-    address: str, interfaces: dict[bytes, str], options: CaptureOptions
+    address: str, interfaces: Sequence[reach.Interface], options: CaptureOptions
 ) -> Way | Verdict:
     neighbour = reach.neighbour(address)
     if neighbour is None:
@@ -191,10 +199,14 @@ async def _way_to(
         reach.find_out(neighbour)
     else:
         return Verdict(unseen=f"{address} does not say on the host's wire where it is")
-    if hardware not in interfaces:
+    other = reach.other_end(neighbour.interface)
+    names = reach.arriving(interfaces, hardware, neighbour, other)
+    if not names:
         return Verdict(unseen=f"for the host {address} is somewhere else")
-    if interfaces[hardware] in options.exclude_interfaces:
-        return Verdict()
+    if excluded := names & set(options.exclude_interfaces):
+        captured = ", ".join(sorted(names - excluded))
+        text = f"{address} may be reached by {', '.join(sorted(excluded))}, or by {captured}"
+        return Verdict(unseen=f"{text}, which is captured" if captured else "")
     with socket.socket(_FAMILY[6 if ":" in address else 4], socket.SOCK_DGRAM) as looking:
         looking.connect((address, 9))  # sends nothing
         return Way(looking.getsockname()[0], address)
@@ -207,7 +219,7 @@ async def _try(
     expected: int,
     place: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Verdict:
-    """``place``: where it is sent from; this namespace, unless it is said."""
+    """Probe ports by one way. ``place`` enters the namespace to send from; by default this one."""
     known: dict[int, Verdict] = {}
     for _ in range(_TRIES):
         with place():
@@ -218,9 +230,9 @@ async def _try(
             for wait in _WAITS:
                 await asyncio.sleep(wait)
                 sender.receive()
-                for port in waiting:
-                    if port not in known and (found := _judge(sender, port, connections, expected)):
-                        known[port] = found
+                known |= await _judge(
+                    sender, [port for port in waiting if port not in known], connections, expected
+                )
                 if len(known) == len(ports):
                     return combined([known[port] for port in ports])
         if others := [port for port in sorted(sender.answers) if port not in ports]:
@@ -231,23 +243,35 @@ async def _try(
 
 
 def _elsewhere(way: Way, port: int) -> Verdict:
-    """What was changed before it was tracked: nobody changes the answers back."""
+    """Return the verdict on a SYN rewritten before tracking: its answers are not changed back."""
     to = End(way.address, port)
     return Verdict(f"inbound probe: connections to {way.address} are taken past the proxy, to {to}")
 
 
-def _judge(sender: _Sender, port: int, connections: Connections, expected: int) -> Verdict | None:
-    flow = Flow(End(sender.way.source, sender.port), End(sender.way.address, port))
-    answer = sender.answers.get(port, 0)
-    answerer = connections.answerer(flow)
-    if answerer is None and answer & _SYN:
-        answerer = next(iter(connections.answerers_from(flow)), None)
-    return judged(flow.destination, answerer, answer, expected)
+async def _judge(
+    sender: _Sender, ports: Sequence[int], connections: Connections, expected: int
+) -> dict[int, Verdict]:
+    """Return the verdicts on those of these ports that are known by now."""
+    flows = {port: sender.flow(port) for port in ports}
+    answerers = {port: connections.answerer(flow) for port, flow in flows.items()}
+    for port, flow in flows.items():
+        if answerers[port] is None and sender.answers.get(port, 0) & _SYN:
+            # This reads all tracked connections, of which there may be a million.
+            found = await asyncio.to_thread(connections.answerers_from, flow)
+            answerers[port] = next(iter(found), None)
+    asked = {port: (flows[port].destination, answerers[port]) for port in ports}
+    found = {
+        port: judged(*ends, sender.answers.get(port, 0), expected) for port, ends in asked.items()
+    }
+    return {port: verdict for port, verdict in found.items() if verdict}
 
 
 def judged(asked: End, answerer: End | None, answer: int, expected: int) -> Verdict | None:
-    """``answer``: the flags of the segment that came back, 0 if none did. None: nothing is known
-    yet. What is refused at once is not tracked any more, whoever refuses it. Pure."""
+    """Return the verdict on one port, or None if nothing is known yet. Pure.
+
+    ``answer`` has the flags of the segment that came back, 0 if none did. A connection that is
+    refused at once is not tracked any more, whatever refuses it.
+    """
     past = f"inbound probe: connections to {asked} are taken past the proxy"
     if answerer and answerer.port == expected:
         return Verdict()
@@ -262,24 +286,36 @@ def judged(asked: End, answerer: End | None, answer: int, expected: int) -> Verd
     return None
 
 
+def _bind(reserved: socket.socket, source: str) -> int:
+    """Bind to a free source port of the inbound probe and return it. Raises OSError."""
+    ports = random.sample(INBOUND_PROBE_PORTS, _MOST_BUSY)
+    for port in ports[:-1]:
+        with contextlib.suppress(OSError):
+            reserved.bind((source, port))
+            return port
+    reserved.bind((source, ports[-1]))
+    return ports[-1]
+
+
 class _Sender:
-    """A port of this host, from which connections are begun that never come about. Their answers
-    are reset by the kernel, which knows of none."""
+    """A port of this host from which connections begin that are never established.
+
+    The kernel resets them when an answer comes, since it knows of no such connections.
+    """
 
     def __init__(self, way: Way) -> None:
         self.way = way
         self.answers: dict[int, int] = {}
-        """Flags, by the port that answered."""
+        """TCP flags by the port that answered."""
         family = _FAMILY[way.version]
         self._opened = contextlib.ExitStack()
-        # Nobody else uses the port meanwhile.
+        # This keeps other programs from using the port meanwhile.
         reserved = self._opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
         self._raw = self._opened.enter_context(
             socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
         )
         try:
-            reserved.bind((way.source, 0))
-            self.port: int = reserved.getsockname()[1]
+            self.port = _bind(reserved, way.source)
             self._raw.bind((way.source, 0))
             self._raw.connect((way.address, 0))
         except OSError:
@@ -292,13 +328,17 @@ class _Sender:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
+    def flow(self, port: int) -> Flow:
+        """Return the connection that a SYN to a port begins."""
+        return Flow(End(self.way.source, self.port), End(self.way.address, port))
+
     def send(self, port: int) -> None:
         number = random.getrandbits(32)
         fields = (self.port, port, number, 0, _HEADER.size << 2, _SYN, 0xFFFF)
         pseudo = _pseudo_header(self.way)
         summed = checksum(pseudo + _HEADER.pack(*fields, 0, 0))
         for _ in range(2):
-            # An error may be that of an earlier segment; what is not sent is not answered.
+            # The error may be of an earlier segment; a segment that is not sent is not answered.
             with contextlib.suppress(OSError):
                 self._raw.send(_HEADER.pack(*fields, summed, 0))
                 return
@@ -321,7 +361,7 @@ class _Sender:
 
 
 def _pseudo_header(way: Way) -> bytes:
-    """RFC 9293, 3.1; RFC 8200, 8.1."""
+    """Return the header for checksums by RFC 9293, 3.1, and RFC 8200, 8.1."""
     family = _FAMILY[way.version]
     ends = socket.inet_pton(family, way.source) + socket.inet_pton(family, way.address)
     layout = ">xBH" if way.version == 4 else ">I3xB"
@@ -330,7 +370,7 @@ def _pseudo_header(way: Way) -> bytes:
 
 
 def checksum(data: bytes) -> int:
-    """RFC 1071, of an even number of bytes. Pure."""
+    """Return the checksum by RFC 1071 of an even number of bytes. Pure."""
     total = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

@@ -1,7 +1,7 @@
-"""On which TCP ports somebody listens for others, in the namespace that the thread is in.
+"""Lists the TCP ports that are listened on for other hosts, in the namespace of the thread.
 
-By netlink: /proc/net/tcp takes many milliseconds to read, since it looks at the connections of all
-namespaces. ``linux/inet_diag.h`` has the numbers.
+The kernel is asked by netlink: /proc/net/tcp takes many milliseconds to read, since reading it
+walks the connections of all namespaces. The numbers come from ``linux/inet_diag.h``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FOUND: Final = struct.Struct(">B3xHxx16s")
 
 
 def ports() -> frozenset[int]:
-    """Return them, but for those bound to a loopback address; none if the kernel does not tell."""
+    """Return the listening ports except those of loopback addresses; none if the kernel refuses."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for family in (socket.AF_INET, socket.AF_INET6):
@@ -46,7 +46,7 @@ def _ports(family: int) -> Iterator[int]:
 
 
 def of_message(body: bytes) -> Iterator[int]:
-    """Pure."""
+    """Yield the port of an ``inet_diag_msg``, unless bound to a loopback address. Pure."""
     if len(body) < _FOUND.size:
         return
     family, port, raw = _FOUND.unpack_from(body)

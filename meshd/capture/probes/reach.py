@@ -12,14 +12,17 @@ import ipaddress
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from meshd.capture.rules.nfnetlink import DONE, ERROR, attribute, attributes, messages
 
-_GETLINK, _GETROUTE, _NEWNEIGH, _GETNEIGH = 18, 26, 28, 30
-_LINK_HEADER: Final = 16  # struct ifinfomsg
-_LINK_ADDRESS, _LINK_NAME = 1, 3
+_GETLINK, _GETADDR, _GETROUTE, _NEWNEIGH, _GETNEIGH = 18, 22, 26, 28, 30
+_LINK: Final = struct.Struct("=BxHiII")  # struct ifinfomsg
+_LINK_ADDRESS, _LINK_NAME, _LINK_LOWER, _LINK_MASTER, _LINK_NAMESPACE = 1, 3, 5, 10, 37
+_HOLDER: Final = struct.Struct("=BBBBI")  # struct ifaddrmsg
+_HELD: Final = (2, 1)  # IFA_LOCAL, which IPv6 has not, and IFA_ADDRESS
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _TYPE_AT: Final = 7
 _UNICAST: Final = 1
@@ -41,14 +44,70 @@ class Neighbour:
     interface: int
 
 
-def interfaces() -> dict[bytes, str]:
-    """Hardware addresses in the namespace that the thread is in, with their interfaces' names."""
-    found = _ask(_GETLINK, _DUMP, struct.pack("=B15x", socket.AF_UNSPEC), _LINK_HEADER)
-    return {
-        hardware: link.get(_LINK_NAME, b"").partition(b"\0")[0].decode("utf-8", "replace")
-        for _, link in found
-        if any(hardware := link.get(_LINK_ADDRESS, b""))
-    }
+@dataclasses.dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface of the workload's namespace."""
+
+    index: int
+    name: str
+    hardware: bytes
+    lower: int = 0
+    """The other end of its wire, by the index there; or, of a VLAN, what it is on."""
+    master: int = 0
+    """The bond or bridge that has what arrives here; 0: none."""
+    addresses: frozenset[str] = frozenset()
+
+
+def interfaces() -> tuple[Interface, ...]:
+    """Return those of the namespace that the thread is in which have a hardware address."""
+    held: dict[int, set[str]] = defaultdict(set)
+    for body, found in _ask(_GETADDR, _DUMP, _HOLDER.pack(socket.AF_UNSPEC, 0, 0, 0, 0), 8):
+        raw = next((found[kind] for kind in _HELD if kind in found), b"")
+        held[_HOLDER.unpack_from(body)[-1]].add(str(ipaddress.ip_address(raw)) if raw else "")
+    return tuple(_interface(body, link, held) for body, link in _links(_DUMP))
+
+
+def _interface(body: bytes, link: Attributes, held: Mapping[int, Iterable[str]]) -> Interface:
+    index = _LINK.unpack_from(body)[2]
+    name = link.get(_LINK_NAME, b"").partition(b"\0")[0].decode("utf-8", "replace")
+    hardware = link.get(_LINK_ADDRESS, b"")
+    return Interface(
+        index=index,
+        name=name,
+        hardware=hardware if any(hardware) else b"",
+        lower=_number(link.get(_LINK_LOWER, b"")),
+        master=_number(link.get(_LINK_MASTER, b"")),
+        addresses=frozenset(held.get(index, ())),
+    )
+
+
+def _links(flags: int, index: int = 0) -> Iterator[tuple[bytes, Attributes]]:
+    return _ask(_GETLINK, flags, _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0), _LINK.size)
+
+
+def other_end(interface: int) -> int:
+    """Return the index, in the other namespace, of the other end of a wire of this one's; 0 if it
+    is no wire to another namespace."""
+    for _, link in _links(_REQUEST, interface):
+        return _number(link.get(_LINK_LOWER, b"")) if _LINK_NAMESPACE in link else 0
+    return 0
+
+
+def arriving(
+    ones: Iterable[Interface], hardware: bytes, one: Neighbour, other: int
+) -> frozenset[str]:
+    """Return the names of the interfaces at which packets to a neighbour may arrive; none: it is
+    somewhere else. ``other``: the other end of the wire that leads there, or 0. Pure.
+
+    Bonds, VLANs and their parents share a hardware address: the end of the very wire decides, or
+    who has the neighbour's address. What arrives at part of a bond is the bond's to the rules.
+    """
+    by_index = {each.index: each for each in ones}
+    sharing = [each for each in by_index.values() if each.hardware == hardware]
+    wired = [each for each in sharing if other == each.index and each.lower == one.interface]
+    holding = [each for each in sharing if one.address in each.addresses]
+    chosen = wired or holding or sharing
+    return frozenset(by_index.get(each.master, each).name for each in chosen)
 
 
 def neighbour(address: str) -> Neighbour | None:

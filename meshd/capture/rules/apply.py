@@ -7,7 +7,7 @@ next run reads what the last one left and goes on from there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -46,6 +46,8 @@ class Outcome:
     """As it was before."""
     foreign: tuple[str, ...] = ()
     """Rules of others that come before ours whatever we do, and may lead around the mesh."""
+    unlogged: str = ""
+    """Why dropped connections are not logged, though they should be."""
 
     @property
     def changes(self) -> list[str]:
@@ -65,7 +67,42 @@ class HostCapture:
 
 def apply(options: CaptureOptions) -> Outcome:
     """Make the rules so. Raises SystemRefusedError."""
-    return _bring_about(_Workload(options), act=True)
+    return _with_log_or_without(
+        lambda: _bring_about(_Workload(options), act=True),
+        lambda: _bring_about(_Workload(_unlogged(options)), act=True),
+        logs=_is_logging(options),
+    )
+
+
+def _with_log_or_without(
+    logging: Callable[[], Outcome], silent: Callable[[], Outcome], *, logs: bool
+) -> Outcome:
+    """Rather drop uncounted what is above a limit than have no rules: the kernel may lack NFLOG.
+
+    A refusal has many causes, such as a lock that another program holds. The target is missing only
+    if rules without it are written, and rules with it are refused again right after that.
+    """
+    try:
+        return logging()
+    except SystemRefusedError:
+        if not logs:
+            raise
+    written = silent()
+    try:
+        again = logging()
+    except SystemRefusedError as error:
+        # Rules are written table by table: the refused ones may have been begun.
+        return dataclasses.replace(silent(), unlogged=str(error), found=written.found)
+    return dataclasses.replace(again, found=written.found)
+
+
+def _is_logging(options: CaptureOptions) -> bool:
+    """Return whether rules with these options have the target NFLOG."""
+    return options.drops_logged and bool(options.connection_rate)
+
+
+def _unlogged(options: CaptureOptions) -> CaptureOptions:
+    return dataclasses.replace(options, drops_logged=False)
 
 
 def plan(options: CaptureOptions) -> Outcome:
@@ -83,7 +120,24 @@ def apply_host(capture: HostCapture) -> Outcome:
     with locks.locked(locks.RULES):
         workloads, waiting = as_they_are(capture.workloads), as_they_are(capture.waiting)
         now = dataclasses.replace(capture, workloads=workloads, waiting=waiting)
-        return _bring_about(_Host(now), act=True)
+        silent = dataclasses.replace(
+            now, workloads=_all_unlogged(workloads), waiting=_all_unlogged(waiting)
+        )
+        return _with_log_or_without(
+            lambda: _bring_about(_Host(now), act=True),
+            lambda: _bring_about(_Host(silent), act=True),
+            logs=silent != now,
+        )
+
+
+def _all_unlogged(workloads: Sequence[HostWorkload]) -> tuple[HostWorkload, ...]:
+    """Return the workloads without rules that log."""
+    return tuple(
+        dataclasses.replace(one, options=_unlogged(one.options))
+        if _is_logging(one.options)
+        else one
+        for one in workloads
+    )
 
 
 def as_they_are(workloads: Sequence[HostWorkload]) -> tuple[HostWorkload, ...]:

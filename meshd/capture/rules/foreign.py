@@ -1,9 +1,9 @@
-"""Which rules of others act on a packet before ours do, and may keep it out of the mesh. Pure.
+"""Finds rules of other programs that act on a packet before meshd's and may bypass the mesh. Pure.
 
-Within a chain of iptables our jumps are first. A base chain of nf_tables has a priority of its own,
-and nothing can be put before one that may always be made anew with a lower one. So such rules are
-named. What only drops packets is no way around the mesh, and what does not touch TCP or queries is
-none of ours.
+Within a chain of iptables, meshd's jumps come first. A base chain of nf_tables has a priority of
+its own, and any program can add one with a lower priority at any time: meshd cannot always be
+first. So such rules are reported. A rule that only drops packets does not bypass the mesh, and a
+rule for neither TCP nor DNS queries does not concern meshd.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from meshd.capture.rules.nftables import Chain, Expression, Rule, nested
 
 _RAW, _MANGLE, _NAT = -300, -150, -100
 _OURS: Final = {"raw": _RAW, "mangle": _MANGLE, "nat": _NAT, "filter": 0, "security": 50}
-"""iptables' own tables and their priorities; ``delta`` looks after the order in them."""
+"""The tables of iptables and their priorities; ``delta`` keeps the order within these tables."""
 _BUILT_IN: Final = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 _INGRESS, _EGRESS = "ingress", "egress"
 _PREROUTING, _INPUT, _OUTPUT = "prerouting", "input", "output"
@@ -47,13 +47,13 @@ _LAST: Final[Mapping[str, int]] = {
     "tproxy": _ANY,
     "fwd": _ANY,
 }
-"""What a rule does → the last priority at which that comes before ours."""
+"""What a rule does → the highest priority at which that happens before meshd's own rules."""
 
 _META_PROTOCOL: Final = 16
 _MARK_KEY: Final = {"meta": 3, "ct": 3}
 _TCP, _UDP, _DNS = 6, 17, 53
 _MARK_BITS: Final = 0xFFF
-"""Those by which the proxies' packets are known; see ``rules``."""
+"""The bits that mark the proxies' packets; see ``rules``."""
 _DREG, _KEY, _META_SREG, _CT_SREG, _PAYLOAD_SREG = 1, 2, 3, 4, 5
 _NETWORK, _TRANSPORT = 1, 2
 _PROTOCOLS_PLACE: Final = ((_NETWORK, 9, 1), (_NETWORK, 6, 1))
@@ -61,7 +61,7 @@ _DPORTS_PLACE: Final = (_TRANSPORT, 2, 2)
 
 
 def chains_before(chains: Sequence[Chain], rules: Sequence[Rule]) -> Iterator[tuple[Chain, Rule]]:
-    """Base chains of others, and the rules reached from them that may lead around the mesh."""
+    """Yield base chains of other programs, each with a reachable rule that may bypass the mesh."""
     by_chain: dict[tuple[str, str, str], list[Rule]] = {}
     for rule in rules:
         by_chain.setdefault((rule.family, rule.table, rule.chain), []).append(rule)
@@ -79,7 +79,7 @@ def hook_of(chain: Chain) -> str:
 
 
 def is_of_iptables(chain: Chain) -> bool:
-    """Whether it is a built-in chain of iptables."""
+    """Return whether the chain is a built-in chain of iptables."""
     priority = chain.hook.priority if chain.hook else None
     return (
         chain.family in ("ip", "ip6")
@@ -103,7 +103,10 @@ def _reached(
 
 
 def _jumps(rule: Rule) -> Iterator[str]:
-    """NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN."""
+    """Yield the chains to which a rule jumps.
+
+    These are in NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN.
+    """
     for one in rule.expressions:
         if one.name == "immediate":
             verdict = nested(nested(one.attributes.get(2, b"")).get(2, b""))
@@ -125,12 +128,12 @@ def _effects(rule: Rule, hook: str) -> set[str]:
         found.add("payload")
     if _touches_marks(rule.expressions):
         found.add("mark")
-    # Behind our redirection only what rewrites the packet leads elsewhere.
+    # After meshd's redirection, only rewriting the packet leads it elsewhere.
     return found & {"payload"} if hook == _INPUT else found
 
 
 def _is_about_others(expressions: Iterable[Expression]) -> bool:
-    """Whether it is for no TCP and no DNS query."""
+    """Return whether a rule matches neither TCP nor DNS queries."""
     loaded: dict[int | None, object] = {}
     protocol = port = 0
     for one in expressions:
@@ -149,7 +152,7 @@ def _is_about_others(expressions: Iterable[Expression]) -> bool:
 
 
 def _touches_marks(expressions: Iterable[Expression]) -> bool:
-    """Whether it sets a packet's or a connection's mark, and not only bits that are not ours."""
+    """Return whether a rule sets bits of a packet's or connection's mark that meshd uses."""
     kept: dict[int | None, tuple[str, int | None]] = {}
     for one in expressions:
         if one.name in ("meta", "ct"):
@@ -169,7 +172,10 @@ def _touches_marks(expressions: Iterable[Expression]) -> bool:
 
 
 def _keeps_ours(one: Expression) -> bool:
-    """NFTA_BITWISE_MASK and NFTA_BITWISE_XOR, in the byte order of this machine."""
+    """Return whether a bitwise expression keeps meshd's bits of a mark.
+
+    NFTA_BITWISE_MASK and NFTA_BITWISE_XOR are in the byte order of this machine.
+    """
     mask, other = (_native(nested(one.attributes.get(part, b"")).get(1)) for part in (4, 5))
     return mask & _MARK_BITS == _MARK_BITS and not other & _MARK_BITS
 
@@ -184,8 +190,11 @@ def described(chain: Chain, rule: str) -> str:
 
 
 def marks_in(tables: Tables) -> Iterator[str]:
-    """Rules of others in tables of iptables, behind our jumps, that change marks that are ours, or
-    the packet itself, or leave that to a program."""
+    """Yield rules of other programs that act after meshd's jumps in tables of iptables.
+
+    Such a rule changes bits of a mark that meshd uses, changes the packet itself, or leaves either
+    to a program.
+    """
     for name in ("raw", "mangle"):
         chains = tables.get(name, {})
         waiting = [one for one in ("PREROUTING", "OUTPUT") if one in chains]

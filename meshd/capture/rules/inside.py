@@ -1,8 +1,8 @@
-"""Runs code inside another network namespace without the process itself living there.
+"""Runs code inside another network namespace, while the process itself stays outside.
 
-``run`` forks a short-lived child for what is slow or may crash (iptables, libiptc); ``entered`` is
-a hop of some microseconds for opening a socket: a socket stays in the namespace it was opened in.
-The process must not import grpc, which does not survive ``fork``.
+``run`` forks a short-lived child for code that is slow or may crash (iptables, libiptc);
+``entered`` moves the thread for some microseconds, to open a socket: a socket stays in the
+namespace in which it was opened. The process must not import grpc, which does not survive ``fork``.
 """
 
 from __future__ import annotations
@@ -39,12 +39,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def open_namespace(path: Path) -> int:
     """Return a descriptor of a network namespace other than our own. The caller closes it.
 
-    Raises NotReadyError if there is nothing (any more), InvalidInputError if it is not one.
+    Raises NotReadyError if nothing is at the path (any more), and InvalidInputError if the path is
+    not a network namespace, or is our own.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise NotReadyError(f"network namespace {path} not found: {error.strerror}") from None
+    except ValueError:  # a NUL, or half of a character
+        raise InvalidInputError(f"{str(path)!r} is not usable as a path") from None
     try:
         is_network = fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == _CLONE_NEWNET
     except OSError:
@@ -62,7 +65,7 @@ def open_namespace(path: Path) -> int:
 
 @contextlib.contextmanager
 def entered(path: Path) -> Generator[None]:
-    """Have this thread in the namespace within the block, which must not await."""
+    """Move this thread into the namespace within the block, which must not await."""
     target = open_namespace(path)
     try:
         with entered_by(target):
@@ -88,7 +91,7 @@ def entered_by(descriptor: int) -> Generator[None]:
 def new_namespace() -> int:
     """Make an empty network namespace, which lives as long as the returned descriptor is open.
 
-    Raises SystemRefusedError.
+    Raises SystemRefusedError if the kernel refuses.
     """
     own = _open_own()
     try:
@@ -110,8 +113,8 @@ def _open_own() -> int:
 def cookie_of(path: Path) -> int:
     """Return a number that no other network namespace has had since the machine was booted.
 
-    Inodes and processes' numbers come again. 0: the kernel knows none (before 5.14). Raises as
-    ``open_namespace`` does.
+    Inode numbers and pids are reused, so they cannot serve. Returns 0 if the kernel has no cookies
+    (before 5.14). Raises the same errors as ``open_namespace``.
     """
     with entered(path):
         return own_cookie()
@@ -127,10 +130,10 @@ def own_cookie() -> int:
 
 
 async def run(path: Path, action: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
-    """Return what ``action`` returns in a child inside the namespace; its MeshdError is raised
-    here.
+    """Run ``action`` in a child inside the namespace and return its result.
 
-    Raises SystemRefusedError if the child crashes or takes longer than ``timeout`` seconds.
+    A MeshdError of ``action`` is raised here. Raises SystemRefusedError if the child crashes or
+    takes longer than ``timeout`` seconds.
     """
     namespace = open_namespace(path)
     try:
@@ -141,9 +144,9 @@ async def run(path: Path, action: Callable[[], T], *, timeout: float = TIMEOUT) 
 
 
 async def run_in_host(action: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
-    """Run as ``run`` does, in the namespace of this process: the host's own, which has no path.
+    """Run ``action`` as ``run`` does, but in the namespace of this process, the host's own.
 
-    See ``open_namespace``.
+    ``run`` cannot do so, because ``open_namespace`` rejects the host's own namespace.
     """
     return await _outcome_of(_fork(action, None), "the host's namespace", timeout)
 
@@ -156,7 +159,9 @@ async def _outcome_of(forked: tuple[int, int], where: str, timeout: float) -> An
             answer = await _read_all(reader)
         answered = True
     except TimeoutError:
-        raise SystemRefusedError(f"{where}: nothing came of it within {timeout:g} s") from None
+        raise SystemRefusedError(
+            f"{where}: the child did not finish within {timeout:g} s"
+        ) from None
     finally:
         os.close(reader)
         if not answered:
@@ -166,15 +171,18 @@ async def _outcome_of(forked: tuple[int, int], where: str, timeout: float) -> An
 
 
 def _reap(child: int) -> int:
-    """Reap the child, whose end of the pipe is closed or which was killed: this does not block for
-    long."""
+    """Reap the child and return its status.
+
+    This does not block for long: the child has closed its end of the pipe, or was killed.
+    """
     return os.waitpid(child, 0)[1]
 
 
 def isolated(action: Callable[[], T], what: str) -> T:
-    """Return what ``action`` returns in a child in this very namespace, for what may crash.
+    """Run ``action``, which may crash, in a child in this same namespace and return its result.
 
-    Blocks: meant for use inside ``run``'s child. ``what`` names it in the message of a crash.
+    This blocks: it is meant for use inside the child of ``run``. ``what`` names the action in the
+    error about a crash. Raises SystemRefusedError if the child crashes.
     """
     child, reader = _fork(action, None)
     with os.fdopen(reader, "rb") as pipe:
@@ -229,7 +237,7 @@ async def _read_all(reader: int) -> bytes:
 
 
 def _live(parent: int, namespace: int | None, writer: int, action: Callable[[], object]) -> None:
-    """Run the child. It never returns, and does not outlive its parent."""
+    """Run the child, which never returns and does not outlive its parent."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -237,7 +245,7 @@ def _live(parent: int, namespace: int | None, writer: int, action: Callable[[], 
             signal.signal(number, signal.SIG_DFL)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
-            return  # it died before we asked to be told
+            return  # the parent ended before prctl could take effect
         _close_all_but({writer, -1 if namespace is None else namespace})
         if namespace is not None:
             _enter(namespace)
@@ -251,8 +259,10 @@ def _live(parent: int, namespace: int | None, writer: int, action: Callable[[], 
 
 
 def _close_all_but(kept: set[int]) -> None:
-    """Close descriptors, above all the parent's listening sockets: clients mean the next process by
-    now."""
+    """Close all other descriptors, above all the parent's listening sockets.
+
+    Clients would otherwise reach this child rather than the process that succeeds the parent.
+    """
     first = 3
     for descriptor in sorted(kept - {-1}):
         os.closerange(first, descriptor)

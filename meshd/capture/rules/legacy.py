@@ -7,7 +7,7 @@ fails with EAGAIN when somebody else replaced it in between.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import iptc
 
@@ -19,9 +19,8 @@ from meshd.capture.rules.rules import TABLES, jump_to
 
 _RETRIES: Final = 5
 
-_TABLE: Final[dict[Family, Any]] = {Family.IPV4: iptc.Table, Family.IPV6: iptc.Table6}
-_RULE: Final[dict[Family, Any]] = {Family.IPV4: iptc.Rule, Family.IPV6: iptc.Rule6}
-_CHAIN: Final[Any] = iptc.Chain
+_TABLE: Final[dict[Family, type[iptc.Table]]] = {Family.IPV4: iptc.Table, Family.IPV6: iptc.Table6}
+_RULE: Final[dict[Family, type[iptc.Rule]]] = {Family.IPV4: iptc.Rule, Family.IPV6: iptc.Rule6}
 
 # A rule's construction looks for its target among the chains of every table, and opening a table
 # makes it: look in those only that are ours anyway.
@@ -56,36 +55,36 @@ def _commit(family: Family, name: str, changes: Sequence[Change]) -> None:
     table.autocommit = True
 
 
-def _add_chain(family: Family, table: Any, change: Change) -> None:
+def _add_chain(family: Family, table: iptc.Table, change: Change) -> None:
     del family
     table.create_chain(change.chain)
 
 
-def _fill_chain(family: Family, table: Any, change: Change) -> None:
-    chain = _CHAIN(table, change.chain)
+def _fill_chain(family: Family, table: iptc.Table, change: Change) -> None:
+    chain = iptc.Chain(table, change.chain)
     chain.flush()
     for rule in change.rules:
-        chain.append_rule(_rule(family, chain, rule))
+        chain.append_rule(rule_of(family, chain, rule))
 
 
-def _add_jump(family: Family, table: Any, change: Change) -> None:
-    chain = _CHAIN(table, change.builtin)
-    chain.insert_rule(_rule(family, chain, jump_to(change.chain)), position=0)
+def _add_jump(family: Family, table: iptc.Table, change: Change) -> None:
+    chain = iptc.Chain(table, change.builtin)
+    chain.insert_rule(rule_of(family, chain, jump_to(change.chain)), position=0)
 
 
-def _drop_jump(family: Family, table: Any, change: Change) -> None:
-    chain = _CHAIN(table, change.builtin)
-    chain.delete_rule(_rule(family, chain, jump_to(change.chain)))
+def _drop_jump(family: Family, table: iptc.Table, change: Change) -> None:
+    chain = iptc.Chain(table, change.builtin)
+    chain.delete_rule(rule_of(family, chain, jump_to(change.chain)))
 
 
-def _drop_chain(family: Family, table: Any, change: Change) -> None:
+def _drop_chain(family: Family, table: iptc.Table, change: Change) -> None:
     del family
-    chain = _CHAIN(table, change.chain)
+    chain = iptc.Chain(table, change.chain)
     chain.flush()
     table.delete_chain(chain)
 
 
-_STEP: Final[dict[Action, Callable[[Family, Any, Change], None]]] = {
+_STEP: Final[dict[Action, Callable[[Family, iptc.Table, Change], None]]] = {
     Action.ADD_CHAIN: _add_chain,
     Action.FILL_CHAIN: _fill_chain,
     Action.ADD_JUMP: _add_jump,
@@ -94,7 +93,7 @@ _STEP: Final[dict[Action, Callable[[Family, Any, Change], None]]] = {
 }
 
 
-def _rule(family: Family, chain: Any, rule: Rule) -> Any:
+def rule_of(family: Family, chain: iptc.Chain, rule: Rule) -> iptc.Rule:
     result = _RULE[family](chain=chain)
     for attribute, value in (
         ("protocol", rule.protocol),
@@ -111,7 +110,7 @@ def _rule(family: Family, chain: Any, rule: Rule) -> Any:
     return result
 
 
-def _configure(module: Any, extension: Extension) -> None:
+def _configure(module: iptc.Match | iptc.Target, extension: Extension) -> None:
     for option in extension.options:
         first, *rest = option.values or ("",)
         value = ("!" if option.inverted else "") + first

@@ -1,5 +1,8 @@
-"""How many packets of this namespace rules with the target NFLOG have seen: the kernel numbers them
-for each group, whoever reads them or not. Linux's ``nfnetlink_log.h`` has the numbers."""
+"""Counts the packets that rules with the target NFLOG have seen in this namespace.
+
+The kernel numbers the packets of each group, whether or not they are read. The numbers of the
+protocol come from Linux's ``nfnetlink_log.h``.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +33,19 @@ _SETTINGS: Final = b"".join(
     )
 )
 _BUFFER: Final = 8 * 1024
-"""Bytes that wait in the socket. What does not fit is lost but for its number."""
+"""Bytes that the socket buffers. Of messages that do not fit, only their number is kept."""
 _READS: Final = 64
-"""At most at a time: a workload that may write rules can log as much as it likes."""
+"""The most reads at a time: a workload that may write rules can log any amount."""
 _PAUSE: Final = 2.0
-"""Seconds between reads, in which the kernel gathers what it tells as well."""
+"""Seconds between reads, in which the kernel gathers messages as well."""
 
 
 class PacketCounts:
-    """Of the groups that are counted in the namespace in which it was made, wherever the thread is
-    afterwards. ``changed`` is called at most once in some seconds, and never while nothing is
-    logged."""
+    """Counts packets by group in the namespace in which the object was made.
+
+    The object stays with that namespace, wherever the thread is afterwards. ``changed`` is called
+    at most once in some seconds, and never while nothing is logged.
+    """
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self.by_group: dict[int, int] = {}
@@ -61,8 +66,10 @@ class PacketCounts:
         self._socket.close()
 
     def count(self, group: int) -> int:
-        """From now on this one, too. Returns how many there were. Raises SystemRefusedError: the
-        kernel has no such log, or somebody else reads it."""
+        """Count a further group from now on, and return its packets so far.
+
+        Raises SystemRefusedError if the kernel has no such log, or if another program reads it.
+        """
         if group in self.by_group:
             return self.by_group[group]
         self._socket.send(nfnetlink.message(_CONFIG, _ASKING, 0, group, _SETTINGS))
@@ -71,11 +78,11 @@ class PacketCounts:
         return self.by_group.setdefault(group, 0)
 
     def _answer(self) -> int:
-        """What the kernel says to a request, which it has done by then."""
+        """Return the error code of a request, which the kernel has completed by now; 0: none."""
         try:
             return nfnetlink.error_code(self._socket.recv(1 << 16, socket.MSG_DONTWAIT))
         except OSError:
-            return 0  # so many packets of other groups that the answer was lost
+            return 0  # packets of other groups filled the buffer, so the answer was lost
 
     def _listen(self) -> None:
         self._loop.add_reader(self._socket, self._read)
@@ -100,7 +107,7 @@ class PacketCounts:
 
 
 def counts(part: bytes) -> Iterator[tuple[int, int]]:
-    """Of each packet that these messages tell of, its group and how many there were with it."""
+    """Yield the group of each packet in these messages, and the group's packets up to that one."""
     for kind, body in nfnetlink.messages(part):
         if kind == _PACKET:
             (group,) = struct.unpack_from(">2xH", body)

@@ -1,5 +1,8 @@
-"""What the iptables programs have no word for: which change of nf_tables is the last, who made it,
-and to remove empty tables. Linux's ``nfnetlink.h`` and ``nf_tables.h`` have the numbers."""
+"""Asks the kernel by netlink for what the iptables programs cannot do.
+
+This is to tell the last change of nf_tables and the process that made it, and to remove empty
+tables. The numbers come from Linux's ``nfnetlink.h`` and ``nf_tables.h``.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ NLM_F_REQUEST: Final = 1
 NLM_F_ACK: Final = 4
 _NLM_F_DUMP: Final = 0x300
 ERROR: Final = 2
-"""NLMSG_ERROR."""
+"""The message type NLMSG_ERROR."""
 DONE: Final = 3
-"""NLMSG_DONE."""
+"""The message type NLMSG_DONE."""
 _BATCH_BEGIN: Final = 0x10
 _BATCH_END: Final = 0x11
 _NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
@@ -42,21 +45,21 @@ _GENERIC: Final = struct.Struct(">BBH")
 GENERIC_SIZE: Final = _GENERIC.size
 _NESTED: Final = 0x8000  # NLA_F_NESTED
 _questions: Final = itertools.count(2)
-"""Their sequence numbers. 1 is that of messages whose answer is the only one on its socket."""
+"""Sequence numbers of questions. Messages with a socket of their own for one answer have 1."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:
-    """One transaction of nf_tables, and who made it."""
+    """One transaction of nf_tables, and the process that made it."""
 
     generation: int
-    """The namespace's, from this change on."""
+    """The generation of the namespace's rules from this change on."""
     program: str
     process: int
 
 
 def generation() -> int:
-    """A number that changes with each change of any nf_tables rule of this namespace."""
+    """Return a number that differs after each change of any nf_tables rule of this namespace."""
     with asking_socket() as netlink:
         netlink.send(message(_GETGEN, NLM_F_REQUEST, 0, 0))
         answer = netlink.recv(1 << 16)
@@ -64,7 +67,7 @@ def generation() -> int:
 
 
 def listening_socket() -> socket.socket:
-    """It is sent each change of this namespace's rules. The caller closes it."""
+    """Return a socket that receives each change of this namespace's rules. The caller closes it."""
     netlink = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
     )
@@ -73,7 +76,7 @@ def listening_socket() -> socket.socket:
 
 
 def changes(part: bytes) -> Iterator[Change]:
-    """The transactions whose ends are among these messages. Pure."""
+    """Yield the transactions whose ends are among these messages. Pure."""
     for kind, body in messages(part):
         if kind == _NEWGEN:
             found = dict(attributes(body[_GENERIC.size :]))
@@ -105,9 +108,9 @@ def attributes(part: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def dump(what: int) -> Iterator[tuple[int, dict[int, bytes]]]:
-    """The family and the attributes of each chain, rule and so on, whatever its family.
+    """Yield the family and the attributes of each chain, rule and so on, of all families.
 
-    Raises SystemRefusedError.
+    Raises SystemRefusedError if the kernel refuses.
     """
     with asking_socket() as netlink:
         netlink.send(message(_NFTABLES << 8 | what, NLM_F_REQUEST | _NLM_F_DUMP, 0, 0))
@@ -126,13 +129,14 @@ def _number(value: bytes | None) -> int:
 
 
 def delete_tables(tables: Sequence[tuple[int, str]], as_of: int) -> bool:
-    """Take tables (family, name) away with all their chains, at once.
+    """Delete tables (family, name) with all their chains, in one transaction.
 
-    Not done, and False, if anything at all changed since generation ``as_of``.
+    Returns False, and deletes nothing, if any rule has changed since generation ``as_of``. Raises
+    SystemRefusedError if the kernel refuses.
     """
     batch = message(_BATCH_BEGIN, NLM_F_REQUEST, 0, _NFTABLES, attribute(_BATCH_GENID, _u32(as_of)))
     for index, (family, name) in enumerate(tables, start=1):
-        # Kernels before 6.10 acknowledge what is within a batch, and not its end.
+        # Kernels before 6.10 acknowledge the messages within a batch, but not its end.
         flags = NLM_F_REQUEST | (NLM_F_ACK if index == len(tables) else 0)
         table_name = attribute(_TABLE_NAME, name.encode() + b"\0")
         batch += message(_DELTABLE, flags, family, 0, table_name)
@@ -143,17 +147,19 @@ def delete_tables(tables: Sequence[tuple[int, str]], as_of: int) -> bool:
     if code == errno.ERESTART:
         return False
     if code:
-        raise SystemRefusedError(f"cannot remove tables that are empty: {os.strerror(code)}")
+        raise SystemRefusedError(f"cannot remove empty tables: {os.strerror(code)}")
     return True
 
 
 def ask_conntrack(
-    netlink: socket.socket, family: int, asked: bytes = b""
+    netlink: socket.socket, family: int, asked: bytes, *, several: bool = False
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield kinds and bodies of the answers: about the one connection that is asked for, or about
-    all. What is left on the socket of an earlier question is skipped."""
+    """Yield the kinds and bodies of answers about one connection, or about ``several`` like it.
+
+    Answers to an earlier question that are left on the socket are skipped.
+    """
     number = next(_questions) & 0xFFFFFFFF
-    flags = NLM_F_REQUEST if asked else NLM_F_REQUEST | _NLM_F_DUMP
+    flags = NLM_F_REQUEST | _NLM_F_DUMP if several else NLM_F_REQUEST
     netlink.send(message(_GETCONNTRACK, flags, family, 0, asked, number=number))
     while True:
         for kind, answered, body in _numbered(netlink.recv(1 << 16)):
@@ -162,12 +168,12 @@ def ask_conntrack(
             if kind == DONE:
                 return
             yield kind, body
-            if asked or kind == ERROR:
+            if not several or kind == ERROR:
                 return
 
 
 def asking_socket() -> socket.socket:
-    """For questions about the namespace in which the thread is. The caller closes it."""
+    """Return a socket for questions about the thread's namespace. The caller closes it."""
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     netlink.bind((0, 0))
     netlink.settimeout(5)
@@ -192,7 +198,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def nest(kind: int, attributes: bytes) -> bytes:
-    """An attribute that holds others."""
+    """Return an attribute that holds other attributes."""
     return attribute(kind | _NESTED, attributes)
 
 

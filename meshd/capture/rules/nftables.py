@@ -1,6 +1,6 @@
-"""The chains and rules of nf_tables in this namespace, whoever made them.
+"""Reads the chains and rules of nf_tables in this namespace, whichever program made them.
 
-``linux/netfilter/nf_tables.h`` has the numbers.
+The numbers come from ``linux/netfilter/nf_tables.h``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Attributes = Mapping[int, bytes]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hook:
-    """Where packets come into a base chain."""
+    """The hook at which packets enter a base chain."""
 
     number: int
     priority: int
@@ -42,12 +42,12 @@ class Chain:
     name: str
     hook: Hook | None = None
     drops: bool = False
-    """What no rule of it has decided, of a base chain."""
+    """Whether a base chain drops the packets that no rule has decided."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Expression:
-    """One step of a rule: a match, or something that it does."""
+    """One step of a rule: a match or an action."""
 
     name: str
     attributes: Attributes
@@ -67,17 +67,17 @@ class Rule:
 
 
 def chains() -> tuple[Chain, ...]:
-    """Raises SystemRefusedError."""
+    """Return all chains. Raises SystemRefusedError."""
     return tuple(_chain(family, found) for family, found in nfnetlink.dump(_GETCHAIN))
 
 
 def rules() -> tuple[Rule, ...]:
-    """Raises SystemRefusedError."""
+    """Return all rules. Raises SystemRefusedError."""
     return tuple(_rule(family, found) for family, found in nfnetlink.dump(_GETRULE))
 
 
 def texts_of(rules: Sequence[Rule]) -> Iterator[str]:
-    """Each as ``nft`` shows it, where that is installed; each chain is listed once."""
+    """Yield each rule as ``nft`` shows it, else its handle. Each chain is listed only once."""
     listed: dict[tuple[str, str, str], dict[str, str]] = {}
     for rule in rules:
         chain = rule.family, rule.table, rule.chain

@@ -1,6 +1,6 @@
-"""What of a workload's traffic is captured: settings and annotations → ``CaptureOptions``. Pure.
+"""Tells which traffic of a workload is captured: settings, annotations → ``CaptureOptions``. Pure.
 
-The annotations are Istio's, with its syntax:
+The annotations are those of Istio, with the same syntax:
 https://istio.io/latest/docs/reference/config/annotations/ (``traffic.sidecar.istio.io/…``).
 """
 
@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from meshd.base.errors import InvalidInputError
 from meshd.base.numbers import whole
 from meshd.model.interception import DNS_SERVICE_PORT
-from meshd.model.workload import Placement
+from meshd.model.workload import Placement, shown
 from meshd.settings import CaptureSettings
 
 ANNOTATION_PREFIX: Final = "traffic.sidecar.istio.io/"
@@ -23,7 +23,7 @@ ANNOTATION_PREFIX: Final = "traffic.sidecar.istio.io/"
 QUERIES_ANNOTATION: Final = "meshd.io/dns-queries-per-second"
 CONNECTIONS_ANNOTATION: Final = "meshd.io/connections-per-second"
 HIGHEST_RATE: Final = 10_000
-"""A second. The kernel counts in ten thousandths of one: xt_limit.h, XT_LIMIT_SCALE."""
+"""The highest rate a second. The kernel counts in 1/10,000 s: xt_limit.h, XT_LIMIT_SCALE."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
@@ -33,7 +33,7 @@ _INTERFACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,14}")  # IFNAMSIZ
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureOptions:
-    """Sorted and without duplicates, so that equal wishes give equal rules."""
+    """The options of one workload, sorted, without duplicates: equal options give equal rules."""
 
     dns: bool = True
     dns_rate: int = 0
@@ -41,31 +41,34 @@ class CaptureOptions:
     connection_rate: int = 0
     """New connections a second that the workload opens; 0: any number."""
     drops_logged: bool = True
-    """The kernel has a log (NFLOG) in which those above the rate are counted."""
+    """Whether the kernel has a log (NFLOG) that counts the connections above the rate."""
     ipv6: bool = True
     fail_open: bool = False
-    """While rules change, let traffic pass rather than drop it."""
+    """Whether traffic passes, rather than being dropped, while rules change."""
     backend: str = "auto"
     include_outbound: tuple[Network, ...] | None = None
-    """None is everything."""
+    """The ranges that are captured; None means all."""
     exclude_outbound: tuple[Network, ...] = ()
     include_outbound_ports: tuple[int, ...] = ()
-    """Captured whatever their address is."""
+    """Ports that are captured at any address."""
     exclude_outbound_ports: tuple[int, ...] = ()
     include_inbound_ports: tuple[int, ...] | None = None
-    """None is all."""
+    """The ports that are captured; None means all."""
     exclude_inbound_ports: tuple[int, ...] = ()
     exclude_interfaces: tuple[str, ...] = ()
 
 
 class _WrongItemError(ValueError):
-    """The reason why one item of a value is refused."""
+    """Gives the reason why one item of a value is rejected."""
 
 
 def options_for(
     placement: Placement, settings: CaptureSettings, *, fail_open: bool = False
 ) -> CaptureOptions:
-    """Raises InvalidInputError naming the workload, the annotation and the value."""
+    """Return the options of a workload.
+
+    Raises InvalidInputError naming the workload, the annotation and the value.
+    """
     read = _Annotations(placement)
     dns_ports = (*read.ports("excludeOutboundPorts"), *settings.exclude_outbound_ports)
     return CaptureOptions(
@@ -96,7 +99,7 @@ def options_for(
 
 
 def countable(rate: int) -> int:
-    """The highest number not above ``rate`` that the kernel shows as it was told; 0: any number."""
+    """Return the highest rate up to ``rate`` that the kernel shows as given; 0: any number."""
     periods = ((number, HIGHEST_RATE // number) for number in range(min(rate, HIGHEST_RATE), 0, -1))
     exact = (
         number
@@ -107,15 +110,17 @@ def countable(rate: int) -> int:
 
 
 def received_rate(rate: int) -> int:
-    """New connections a second that a workload may be sent: twice as many as it opens, so that no
-    single client takes all."""
+    """Return how many new connections a second a workload may receive.
+
+    These are twice as many as it may open, so that no single client can use them up.
+    """
     return countable(min(2 * rate, HIGHEST_RATE))
 
 
 def parse_network(text: str) -> Network:
-    """A CIDR or an address. Raises ValueError.
+    """Read a CIDR range or an address. Raises ValueError.
 
-    IPv4 addresses written as IPv6 ones mean the IPv4 ones: that is how they travel.
+    An IPv4-mapped IPv6 address means the IPv4 address, since its packets are IPv4.
     """
     network = ipaddress.ip_network(text, strict=False)
     mapped = getattr(network.network_address, "ipv4_mapped", None)
@@ -132,13 +137,16 @@ class _Annotations:
         self._values = placement.workload.annotations
 
     def rate(self, name: str, usual: int) -> int:
-        """A second, by an annotation with this whole name."""
+        """Return the rate a second by the annotation with this full name, or else ``usual``.
+
+        Raises InvalidInputError if the value is no such number.
+        """
         text = self._values.get(name, str(usual))
         rate = whole(text, HIGHEST_RATE)
         if rate is None:
             raise InvalidInputError(
-                f"workload {self._uid}: annotation {name}: {text[:64]!r} is not a number a second"
-                f" (0 to {HIGHEST_RATE}; 0: without a limit)"
+                f"workload {shown(self._uid)}: annotation {name}: {text[:64]!r} is not a number a"
+                f" second (0 to {HIGHEST_RATE}; 0: without a limit)"
             )
         return rate
 
@@ -166,7 +174,8 @@ class _Annotations:
             return tuple(parse(item.strip()) for item in value.split(",") if item.strip())
         except _WrongItemError as wrong:
             raise InvalidInputError(
-                f'workload {self._uid}: annotation {ANNOTATION_PREFIX}{name}: "{value}": {wrong}'
+                f"workload {shown(self._uid)}: annotation {ANNOTATION_PREFIX}{name}:"
+                f' "{value}": {wrong}'
             ) from None
 
 

@@ -1,8 +1,8 @@
-"""Which packets go where: ``CaptureOptions`` → the rules of each table. Pure.
+"""Builds the rules of a workload's namespace: ``CaptureOptions`` → rules by table. Pure.
 
 The semantics are those of Istio's ambient mode, in-pod:
-https://istio.io/latest/docs/ambient/architecture/traffic-redirection/. How a connection that the
-proxy opens to the application with the client's own address finds its way back:
+https://istio.io/latest/docs/ambient/architecture/traffic-redirection/. The proxy opens connections
+to the application with the client's own address; answers find their way back as follows:
 
 - the proxy's SYN carries SO_MARK 0x53a and loops over ``lo``, where mangle PREROUTING notes 0x111
   on the *connection*;
@@ -27,10 +27,10 @@ GUARD_CHAIN: Final = "MESHD_GUARD"
 INPUT_CHAIN: Final = "MESHD_INPUT"
 HOLD_IN_CHAIN: Final = "MESHD_HOLD_IN"
 HOLD_OUT_CHAIN: Final = "MESHD_HOLD_OUT"
-"""In the host's own namespace. Two of them: a packet that comes in has no cgroup yet, and iptables
-refuses to ask for it."""
+"""The chains that hold workloads in the host's own namespace. There are two, since a packet that
+comes in has no cgroup yet, and iptables rejects rules there that match one."""
 NEW_TABLE_CHAIN: Final = "MESHD_NEW_TABLE"
-"""Empty; its presence says that the table did not exist before us, so removal takes it away."""
+"""An empty chain: its presence shows that meshd made the table, so that removal deletes it."""
 
 OUTBOUND_MARK: Final = f"{interception.PROXY_MARK:#x}/0xfff"
 INBOUND_MARK: Final = f"{interception.PROXY_INBOUND_MARK:#x}/0xfff"
@@ -41,12 +41,12 @@ DNS_ZONE: Final = "1"
 APPLICATION_ZONE: Final = "2"
 _SYN: Final = ("FIN,SYN,RST,ACK", "SYN")
 _RESOLVED_STUB: Final = "127.0.0.53/32"
-"""systemd-resolved's address on the host: in a namespace of its own nobody answers there, but a
-resolv.conf shared with the host names it."""
+"""The address of systemd-resolved on the host. In another namespace nothing answers at it, but a
+resolv.conf shared with the host contains it."""
 
 
 Ruleset = Mapping[str, Mapping[str, tuple[Rule, ...]]]
-"""Table → chain of ours → its rules."""
+"""Table → chain of meshd → its rules."""
 
 JUMPS: Final[Mapping[str, tuple[str, ...]]] = {
     PREROUTING_CHAIN: ("PREROUTING",),
@@ -56,10 +56,10 @@ JUMPS: Final[Mapping[str, tuple[str, ...]]] = {
     HOLD_IN_CHAIN: ("PREROUTING",),
     HOLD_OUT_CHAIN: ("OUTPUT",),
 }
-"""Chain of ours → the built-in chains that jump to it."""
+"""Chain of meshd → the built-in chains that jump to it."""
 
 TABLES: Final = ("raw", "mangle", "nat")
-"""In the order in which they are written."""
+"""The tables in the order in which they are written."""
 
 
 def jump_to(chain: str) -> Rule:
@@ -67,8 +67,10 @@ def jump_to(chain: str) -> Rule:
 
 
 def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
-    """All that is wanted of one family. IPv6 that is not captured is refused: what passed would
-    pass by all policies."""
+    """Return all rules of one family.
+
+    IPv6 that is not captured is refused, because it would bypass all policies.
+    """
     to_refuse = family is Family.IPV6 and not options.ipv6
     nat = refused if to_refuse else tuple
     return {
@@ -103,7 +105,7 @@ def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
 
 
 def refused(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """The same, but what went to a proxy goes where nobody listens."""
+    """Return the same rules, but redirecting to a port without a listener in place of the proxy."""
     to_nobody = redirect(interception.REFUSING_PORT)
     return tuple(
         dataclasses.replace(rule, target=to_nobody) if rule.target.name == to_nobody.name else rule
@@ -112,7 +114,10 @@ def refused(rules: Iterable[Rule]) -> tuple[Rule, ...]:
 
 
 def guard_rules(options: CaptureOptions) -> tuple[Rule, ...]:
-    """No new connection while rules change. What is open already keeps its own translation."""
+    """Return rules that drop new connections while rules change.
+
+    Open connections keep their address translation.
+    """
     rules = [
         Rule(in_interface="lo", target=RETURN),
         Rule(out_interface="lo", target=RETURN),
@@ -126,7 +131,10 @@ def guard_rules(options: CaptureOptions) -> tuple[Rule, ...]:
 
 
 def _raw_prerouting(options: CaptureOptions) -> Iterator[Rule]:
-    """The proxy's own ports are not for others: it would take them for redirected ones."""
+    """Yield rules that keep other hosts from the proxy's own ports.
+
+    The proxy would take connections to them for redirected ones.
+    """
     for port in _LISTENERS:
         yield Rule(protocol="tcp", in_interface="!lo", matches=(new_connection(port),), target=DROP)
     if options.dns:
@@ -149,10 +157,10 @@ def _raw_prerouting(options: CaptureOptions) -> Iterator[Rule]:
 
 def _raw_output(options: CaptureOptions) -> Iterator[Rule]:
     for port in (OUTBOUND_PORT, INBOUND_PORT):
-        # From the workload itself such a connection would go round in circles.
+        # Such a connection from the workload itself would loop.
         yield Rule(protocol="tcp", out_interface="lo", matches=(new_connection(port),), target=DROP)
-    # The proxy may come to use the very port that the client uses towards it: in a zone of its
-    # own the connection is not taken for the client's one, which is redirected.
+    # The proxy may happen to use the same port as the client uses towards the proxy. In a zone of
+    # its own, this connection is not taken for the client's one, which is redirected.
     yield Rule(
         protocol="tcp",
         out_interface="lo",
@@ -171,8 +179,8 @@ def _raw_output(options: CaptureOptions) -> Iterator[Rule]:
 
 
 def _inbound(options: CaptureOptions) -> Iterator[Rule]:
-    """No source address is let past: whoever is on the same link can take any."""
-    # What a proxy sends comes back on this interface only: elsewhere somebody else set the mark.
+    """Yield inbound rules. None exempts a source address: any host on the link can use any."""
+    # Packets of a proxy come back on this interface only: on others, the mark is not a proxy's.
     yield Rule(protocol="tcp", in_interface="lo", matches=(marked(),), target=RETURN)
     for name in options.exclude_interfaces:
         yield Rule(in_interface=name, target=RETURN)
@@ -180,7 +188,7 @@ def _inbound(options: CaptureOptions) -> Iterator[Rule]:
 
 
 def _to_inbound(options: CaptureOptions, base: Rule) -> Iterator[Rule]:
-    """What of the packets that ``base`` matches goes to the inbound listener."""
+    """Yield the rules for packets that ``base`` matches: to the inbound listener, or excluded."""
     for port in options.exclude_inbound_ports:
         yield _with(base, RETURN, port)
     to_proxy = redirect(INBOUND_PORT)
@@ -196,8 +204,8 @@ def _with(base: Rule, target: Extension, port: int) -> Rule:
 
 def _outbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
     to_proxy = redirect(OUTBOUND_PORT)
-    # A workload that calls a service which it serves itself: its outbound proxy's connection
-    # never leaves, so this is where it comes in.
+    # A workload may call a service which it serves itself. The connection of its outbound proxy
+    # never leaves the namespace, so it becomes inbound here.
     own = Rule(protocol="tcp", out_interface="lo", matches=(marked(OUTBOUND_MARK),), target=RETURN)
     yield from _to_inbound(options, own)
     yield Rule(matches=(marked(),), target=RETURN)
@@ -205,7 +213,7 @@ def _outbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
         yield Rule(out_interface=name, target=RETURN)
     if options.dns:
         yield from _dns(options, family)
-    # Loopback, and the workload's own addresses too.
+    # This covers loopback and the workload's own addresses.
     yield Rule(out_interface="lo", target=RETURN)
     for network in of_family(options.exclude_outbound, family):
         yield Rule(destination=destination(network), target=RETURN)
@@ -221,7 +229,7 @@ def _outbound(options: CaptureOptions, family: Family) -> Iterator[Rule]:
 
 
 def _dns(options: CaptureOptions, family: Family) -> Iterator[Rule]:
-    """Queries. Those over TCP go to the outbound listener, which knows them by their port."""
+    """Yield rules for queries. Those over TCP go to the outbound listener, which knows the port."""
     for protocol, port in (("udp", interception.DNS_PORT), ("tcp", OUTBOUND_PORT)):
         query = Rule(
             protocol=protocol,
@@ -235,8 +243,11 @@ def _dns(options: CaptureOptions, family: Family) -> Iterator[Rule]:
 
 
 def limited(query: Rule, rate: int) -> Iterator[Rule]:
-    """``query`` redirects lookups. Of what is above ``rate`` a second (0: any number) whoever asks
-    is told at once. That is decided for each new socket, see ``limited_further``."""
+    """Yield ``query``, which redirects lookups, limited to ``rate`` a second (0: any number).
+
+    Lookups above the rate are refused at once. This is decided at the first lookup of each socket;
+    see ``limited_further`` for the rest.
+    """
     if not rate:
         yield query
         return
@@ -245,7 +256,7 @@ def limited(query: Rule, rate: int) -> Iterator[Rule]:
 
 
 def limited_further(query: Rule, rate: int) -> Iterator[Rule]:
-    """What is too much of those that go on asking on a socket is dropped."""
+    """Yield rules that drop lookups above the rate on sockets that have sent one before."""
     if not rate:
         return
     following = (*query.matches, _ESTABLISHED)
@@ -261,16 +272,19 @@ def _paced_here(options: CaptureOptions, family: Family) -> Mapping[str, tuple[R
 def paced(
     outbound: int, inbound: int, options: CaptureOptions, family: Family, *marks: Extension
 ) -> Iterator[Rule]:
-    """Of the new connections that were redirected to these ports of a proxy, those above the
-    workload's rate are dropped: clients try again after a second, then three, as where a backlog is
-    full. Each is logged to the group with the number of the port, see ``nflog``. Probes count
-    apart: a workload that opens too many is no less captured."""
+    """Yield rules that drop new connections, redirected to these ports, above the workload's rate.
+
+    Clients try again after one second, then three, as with a full backlog. Each drop is logged to
+    the group with the number of the port, see ``nflog``. Probes are counted separately: a workload
+    that opens too many connections is no less captured.
+    """
     rate = options.connection_rate
-    probes = Extension("conntrack", (Option("ctorigdst", (_PROBED[family],)),))
+    ours = Extension("conntrack", (Option("ctorigdst", (_PROBED[family],)),))
+    ports = interception.INBOUND_PROBE_PORTS
     for port, most in ((outbound, rate), (inbound, received_rate(rate))) if rate else ():
         new = (new_connection(port), *marks)
-        if port == outbound:
-            yield Rule(protocol="tcp", matches=(*new, probes, _within(_PROBES)), target=RETURN)
+        probes = (*new, ours) if port == outbound else (new_connection(port, ports), *marks)
+        yield Rule(protocol="tcp", matches=(*probes, _within(_PROBES)), target=RETURN)
         yield Rule(protocol="tcp", matches=(*new, _within(most)), target=RETURN)
         if options.drops_logged:
             group = Option("nflog-group", (str(port),))
@@ -289,7 +303,7 @@ def of_family(networks: tuple[Network, ...], family: Family) -> Iterator[Network
 
 
 def destination(network: Network) -> str:
-    # iptables-save says nothing of a range that is everything.
+    # iptables-save prints no range that contains all addresses.
     return str(network) if network.prefixlen else ""
 
 
@@ -305,9 +319,10 @@ def ports(protocol: str, port: int) -> Extension:
     return Extension(protocol, (Option("dport", (str(port),)),))
 
 
-def new_connection(port: int = 0) -> Extension:
+def new_connection(port: int = 0, sources: range | None = None) -> Extension:
+    sport = (Option("sport", (f"{sources[0]}:{sources[-1]}",)),) if sources else ()
     dport = (Option("dport", (str(port),)),) if port else ()
-    return Extension("tcp", (*dport, Option("tcp-flags", _SYN)))
+    return Extension("tcp", (*sport, *dport, Option("tcp-flags", _SYN)))
 
 
 def redirect(port: int) -> Extension:
@@ -320,8 +335,8 @@ def zone(option: str, zone: str) -> Extension:
 
 RETURN: Final = Extension("RETURN")
 TRACKED: Final = Extension("CT")
-"""What is not tracked is not redirected. A packet that has been through here is, whatever rules of
-others with the target NOTRACK are behind: they pass over what is assigned already."""
+"""Makes packets tracked, since untracked ones are not redirected. Later NOTRACK rules of other
+programs skip packets that are assigned already."""
 DROP: Final = Extension("DROP")
 RESTORE_MARK: Final = Extension(
     "CONNMARK",
@@ -332,9 +347,9 @@ _QUERY: Final = Rule(
 )
 _ESTABLISHED: Final = Extension("conntrack", (Option("ctstate", ("ESTABLISHED",)),))
 _BURST: Final = 2
-"""Seconds whose queries or connections may come at once."""
+"""Seconds whose queries or connections may arrive at once."""
 _PROBES: Final = 50
-"""A second."""
+"""Probes a second that are not counted."""
 _PROBED: Final = {
     Family.IPV4: interception.CAPTURE_PROBE_ADDRESS,
     Family.IPV6: interception.CAPTURE_PROBE_ADDRESS_V6,

@@ -113,7 +113,7 @@ class LegacyTables:
         result = _read("legacy", [family for family in families if legacy_table_names(family)])
         return {family: result.get(family, {}) for family in families}
 
-    def write(self, plan: Plan, before: ByFamily) -> None:
+    def write(self, plan: Plan, before: ByFamily) -> None:  # noqa: ARG002 - see ``Backend``
         # libiptc is loaded where it is needed only: it weighs more than the rest of the role.
         from meshd.capture.rules import legacy  # noqa: PLC0415
 

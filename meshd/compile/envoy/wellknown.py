@@ -24,7 +24,6 @@ from google.protobuf.message import Message
 
 from meshd.compile.envoy.limits import socket_options
 from meshd.model.interception import PROXY_INBOUND_MARK, PROXY_MARK
-from meshd.model.workload import Workload
 from meshd.protos import listener_filter_state_pb2, network_filter_state_pb2
 
 _SOL_SOCKET: Final = 1
@@ -144,17 +143,6 @@ def state_value(key: str, text: str, sharing: Sharing, factory: str = HASHED) ->
         ),
         shared_with_upstream=sharing,
     )
-
-
-def whose(workload: Workload, sharing: Sharing) -> list[StateValue]:
-    """Return filter state for the connection's workload, and the namespace of upstream connections.
-
-    For services of the host that is the proxy's own, which is not named.
-    """
-    uid = state_value(WORKLOAD_STATE, workload.uid, sharing, factory=UNHASHED)
-    if not workload.netns:
-        return [uid, state_value(HOST_STATE, "true", sharing, factory=UNHASHED)]
-    return [uid, state_value(NETNS_STATE, workload.netns, sharing)]
 
 
 def set_filter_state(

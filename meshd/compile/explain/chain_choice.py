@@ -1,159 +1,139 @@
-"""Chooses a filter chain by a connection's destination and first bytes.
-
-A listener's chains are named, and one tree of questions leads to them. So the tree may change as
-services and hosts come and go, and Envoy leaves the connections of all chains alone that are the
-same as before: https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/listeners/lds.
-"""
+"""Chooses the filter chain of a connection at a listener of the plan, as the proxy would. Pure."""
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
-from meshd.compile.envoy.matching import Way, by_http, by_network, by_server_name, by_tls, to_chain
+import msgspec
 
-ANYWHERE: Final = ""
-"""In place of a network."""
-
-
-@dataclasses.dataclass(slots=True)
-class Level:
-    """The chains for connections to one network, by name; empty: none."""
-
-    names: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
-    """By server name: TLS with such a name."""
-    tls: str = ""
-    """TLS with any other name, or none."""
-    http: str = ""
-    """What begins like HTTP, in plaintext."""
-    rest: str = ""
-    """Whatever else. TLS too, unless it is HTTP's own chain."""
-    kept: list[str] = dataclasses.field(default_factory=list[str])
-    """Nothing new goes there, but what is there may stay."""
-
-    @property
-    def is_inspected(self) -> bool:
-        """Return whether the first bytes have to be inspected."""
-        return bool(self.names or self.tls) or self.http not in {"", self.rest}
-
-    def chains(self) -> Iterator[str]:
-        named = (*self.names.values(), self.tls, self.http, self.rest, *self.kept)
-        yield from filter(None, named)
-
-    def way(self) -> Way | None:
-        """Return the tree; None if it leads nowhere."""
-        tls = _to(self.tls or (self.rest if self.rest != self.http else ""))
-        by_name = by_server_name({name: to_chain(to) for name, to in self.names.items()}, tls)
-        plain = _to(self.rest)
-        if self.http not in {"", self.rest}:
-            plain = by_http(to_chain(self.http), plain)
-        return plain if by_name == plain else by_tls(by_name, plain)
+from meshd.compile.plan.chains import Chain, Tcp
+from meshd.compile.plan.choices import (
+    ByAddress,
+    ByBeginning,
+    ByHttp,
+    ByMeshTls,
+    ByNetwork,
+    ByPort,
+    ByServerName,
+    ByTls,
+    ByWorkload,
+    To,
+    Way,
+)
+from meshd.compile.plan.listeners import Listener
+from meshd.compile.plan.origin import Origin
 
 
-def _to(chain: str) -> Way | None:
-    return to_chain(chain) if chain else None
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of a connection at which listeners look."""
+
+    address: str = ""
+    """That the client wanted; empty: none of any service."""
+    port: int
+    workload: str = ""
+    """uid of the workload whose it is."""
+    begins_as: Literal["tls", "http", "http/1.0", "other"] = "other"
+    """What its first bytes are, where the listener inspects them."""
+    server_name: str = ""
+    """In the TLS hello; empty: there is none."""
+    offers_mesh_tls: bool = False
 
 
-class Choice:
-    """Collects the chains that want connections to one port; the first that wants a connection gets
-    it."""
+class Chosen(msgspec.Struct, frozen=True):
+    """The chain that a connection gets at a listener."""
 
-    def __init__(self, levels: Mapping[str, Level] | None = None) -> None:
-        self._levels: dict[str, Level] = defaultdict(Level, levels or {})
-        self._beside_tls = False
-
-    def add(
-        self,
-        chain: str,
-        networks: Iterable[str] = (),
-        names: Iterable[str] = (),
-        *,
-        only_tls: bool = False,
-        keep: bool = False,
-    ) -> None:
-        """Add a chain.
-
-        No networks: connections to anywhere. No names: any server name. ``keep``: the chain exists
-        even if others have all its connections.
-        """
-        names = tuple(names)
-        for level in self._at(networks):
-            for name in names:
-                level.names.setdefault(name, chain)
-            if only_tls and not names:
-                level.tls = level.tls or chain
-            elif not names:
-                level.rest = level.rest or chain
-                if keep and level.rest != chain:
-                    level.kept.append(chain)
-
-    def add_http(self, chain: str, networks: Iterable[str] = ()) -> None:
-        """Add a chain for what begins like HTTP and, where no other chain wants it, all that is not
-        TLS."""
-        for level in self._at(networks):
-            level.http = level.http or chain
-
-    def expect_tls(self) -> None:
-        """Note that a service on the port speaks TLS, which the chain for HTTP to anywhere does not
-        get."""
-        self._beside_tls = True
-
-    def close(self) -> None:
-        """Finish: chains for HTTP only also get the rest if no other chain does."""
-        for level in self._levels.values():
-            level.rest = level.rest or level.http
-
-    @property
-    def is_inspected(self) -> bool:
-        anything = self._levels.get(ANYWHERE, Level())
-        beside = self._beside_tls and bool(anything.http)
-        return beside or any(level.is_inspected for level in self._levels.values())
-
-    def way(self) -> Way | None:
-        levels = {
-            network: way
-            for network, level in self._levels.items()
-            if (way := level.way()) is not None
-        }
-        return by_network(levels, levels.pop(ANYWHERE, None))
-
-    def inspected(self) -> Choice:
-        """Return the choice that remains once the first bytes are known, after ``direct``."""
-        return Choice(
-            {
-                network: level
-                for network, level in self._levels.items()
-                if level.is_inspected or network == ANYWHERE or not _is_single(network)
-            }
-        )
-
-    def direct(self, inspect: str) -> Choice:
-        """Return the choice by address alone; the chain ``inspect`` gets what that does not decide.
-
-        On a port where others speak something else, HTTP to anywhere is not decided by address
-        either.
-        """
-
-        def decided(network: str, level: Level) -> Level:
-            anything = network == ANYWHERE and level.http and self.is_inspected
-            if not level.is_inspected and not anything:
-                return level
-            # HTTP that came here before there was anything to look for goes on here.
-            return Level(rest=inspect, kept=[level.http] if network == ANYWHERE else [])
-
-        return Choice({network: decided(network, level) for network, level in self._levels.items()})
-
-    def chains(self) -> Iterator[str]:
-        for level in self._levels.values():
-            yield from level.chains()
-
-    def _at(self, networks: Iterable[str]) -> list[Level]:
-        found = [str(ipaddress.ip_network(network, strict=False)) for network in networks]
-        return [self._levels[network] for network in found or (ANYWHERE,)]
+    listener: Listener
+    chain: Chain
+    origin: Origin | None
+    """The object and field that lead there; None: no object does."""
 
 
-def _is_single(network: str) -> bool:
-    return ipaddress.ip_network(network).num_addresses == 1
+def follow(
+    start: Listener, further: Iterable[Listener], connection: Connection
+) -> Iterator[Chosen]:
+    """Yield the chain of each listener that a connection comes through.
+
+    ``further``: the internal listeners to which a chain may hand it over.
+    """
+    chosen = chosen_at(start, connection)
+    while chosen is not None:
+        yield chosen
+        target = chosen.chain.target
+        if not chosen.chain.hands_over or not isinstance(target, Tcp):
+            return
+        upstream = target.upstreams[0][0]
+        after = next(listener for listener in further if listener.name == upstream)
+        chosen = chosen_at(after, connection)
+
+
+def chosen_at(listener: Listener, connection: Connection) -> Chosen | None:
+    """Return the chain that a connection gets; None: the listener has none for it."""
+    to = choose(listener.choice, _seen(listener, connection))
+    chain = listener.chain(to.chain) if to else listener.default
+    return chain and Chosen(listener, chain, to and to.origin)
+
+
+def _seen(listener: Listener, connection: Connection) -> Connection:
+    """Return what a listener knows of a connection: no first bytes but those that it inspects."""
+    is_tls = connection.begins_as == "tls"
+    if listener.inspects_tls if is_tls else listener.inspects_http:
+        return connection
+    return msgspec.structs.replace(
+        connection, begins_as="other", server_name="", offers_mesh_tls=False
+    )
+
+
+def choose(way: Way | None, connection: Connection) -> To | None:
+    """Return the chain; None: the listener's default one."""
+    if way is None or isinstance(way, To):
+        return way
+    for further in _further(way, connection):
+        if (found := choose(further, connection)) is not None:
+            return found
+    return None
+
+
+def _further(way: Way, connection: Connection) -> Iterator[Way | None]:
+    """Yield where a question leads, in order: the answer that fits, then what else there is."""
+    match way:
+        case To():
+            yield way
+        case ByPort(ways, otherwise):
+            yield ways.get(connection.port)
+            yield otherwise
+        case ByAddress(ways, otherwise):
+            yield ways.get(connection.address)
+            yield otherwise
+        case ByNetwork(ways, otherwise):
+            yield from (ways[network] for network in _containing(connection.address, ways))
+            yield otherwise
+        case ByBeginning(beginnings, then):
+            yield then if connection.address.startswith(beginnings) else None
+        case ByWorkload(ways):
+            yield ways.get(connection.workload)
+        case ByTls(tls, plain):
+            yield tls if connection.begins_as == "tls" else plain
+        case ByServerName(ways, suffixes, otherwise):
+            yield ways.get(connection.server_name)
+            yield from (to for suffix, to in suffixes if connection.server_name.endswith(suffix))
+            yield otherwise
+        case ByHttp(http, otherwise, http10):
+            known = {"http", "http/1.0"} if http10 else {"http"}
+            yield http if connection.begins_as in known else None
+            yield otherwise
+        case ByMeshTls(offered, otherwise):
+            yield offered if connection.offers_mesh_tls else None
+            yield otherwise
+
+
+def _containing(address: str, networks: Iterable[str]) -> list[str]:
+    """Return the networks that an address is in, the smallest first."""
+    try:
+        wanted = ipaddress.ip_address(address)
+    except ValueError:
+        return []
+    parsed = ((ipaddress.ip_network(network), network) for network in networks)
+    found = [(known.prefixlen, network) for known, network in parsed if wanted in known]
+    return [network for _, network in sorted(found, reverse=True)]

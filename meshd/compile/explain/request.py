@@ -6,220 +6,324 @@ cannot differ from what the proxies do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal
 
-from envoy.config.route.v3 import route_components_pb2
+import msgspec
 
 from meshd import wire
-from meshd.api.destination_rule.types import LocalityLbSetting
-from meshd.api.protocol import Protocol
-from meshd.base.numbers import whole
+from meshd.api.base import Key
 from meshd.compile.acceptance import as_accepted
 from meshd.compile.compiler import identity_of
-from meshd.compile.envoy.listeners import listener_name
 from meshd.compile.explain import route_choice
-from meshd.compile.hosts import resolve
+from meshd.compile.explain.closed import of_service, why_closed
+from meshd.compile.explain.connections import (
+    at_client,
+    client_connection,
+    is_query,
+    tell_chain,
+    tell_destination,
+)
+from meshd.compile.explain.endpoints import tell_endpoints, tell_tls
+from meshd.compile.explain.entrances import entrance
+from meshd.compile.explain.entrances import tell_tls as tell_server_tls
+from meshd.compile.explain.rewriting import forwarded, location
+from meshd.compile.explain.wanted import Wanted, socket_text, wanted
+from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.http.delegation import delegated
-from meshd.compile.http.mirroring import copied_to
-from meshd.compile.http.routes import DEFAULT_HTTP_PORT, route_configuration
-from meshd.compile.names import PASSTHROUGH_CLUSTER, parse_cluster
+from meshd.compile.http.routes import route_table
+from meshd.compile.names import (
+    BLACK_HOLE_CLUSTER,
+    PASSTHROUGH_CLUSTER,
+    listener_name,
+    parse_cluster,
+    scope_listener_name,
+)
+from meshd.compile.plan.chains import Http, Target, Tcp
+from meshd.compile.plan.origin import Origin
+from meshd.compile.plan.routes import DirectResponse, Forward, Redirect, Route, RouteTable
+from meshd.compile.plan.tls import TlsMode
+from meshd.compile.plan.upstreams import Upstream
+from meshd.compile.policy.peer_authentication import peer_policy
+from meshd.compile.policy.served import Ports, served_ports
 from meshd.compile.scope import scopes
-from meshd.compile.traffic.opaque import destinations, opaque_routes
-from meshd.compile.traffic.scope_listeners import scope_listener_name
-from meshd.compile.traffic.virtual_addresses import is_virtual
-from meshd.compile.upstream.clusters import service_clusters
-from meshd.compile.upstream.endpoints import has_labels
-from meshd.compile.upstream.nearness import Client, by_nearness
-from meshd.compile.upstream.tls_plan import TlsMode
-from meshd.compile.upstream.traffic_policy import effective_policy
+from meshd.compile.traffic.opaque import destinations
+from meshd.compile.upstream.assignments import service_assignments
+from meshd.compile.upstream.fixed import resolver_of
+from meshd.compile.upstream.upstreams import service_upstreams
 from meshd.compile.visibility import MeshIndex, View
+from meshd.matching.request import FORWARDED_PROTO, Request, claimed
 from meshd.model.interception import OUTBOUND_PORT
-from meshd.model.service import Endpoint, Resolution, ServiceRecord
+from meshd.model.service import Endpoint, ServiceRecord
 from meshd.model.snapshot import Snapshot
-from meshd.model.workload import Workload
+from meshd.model.workload import Workload, shown
+
+PlaceOf = Callable[[Key, str], str]
+"""Returns ``file:line`` of a field of an object; empty for an object that is in no file."""
 
 
-def explain(snapshot: Snapshot, source: Workload, request: wire.Explain) -> wire.Explanation:
-    """Return the stages; ``source`` is a workload of the snapshot or one that is outside the
-    mesh."""
+def _nowhere(key: Key, field: str) -> str:  # noqa: ARG001 - any place has these parameters
+    return ""
+
+
+def explain(
+    snapshot: Snapshot,
+    source: Workload,
+    request: wire.Explain,
+    place_of: PlaceOf = _nowhere,
+    left_out: Iterable[str] = (),
+    *,
+    is_member: bool = False,
+) -> wire.Explanation:
+    """Return the stages.
+
+    ``snapshot``: what was compiled. ``left_out``: what was not, a line each. ``is_member``: the
+    source is in the mesh, if it is not in the snapshot.
+    """
     if source.uid not in snapshot.workloads:
-        step = wire.Step("source", f"{source.uid} is not in the mesh: its traffic is its own")
-        return wire.Explanation((step,), "outside the mesh", "", (), "")
+        return _unserved(source, is_member=is_member)
     snapshot = delegated(as_accepted(snapshot))
     view = MeshIndex.of(snapshot).view(scopes(snapshot)[source.uid])
-    return _Journey(snapshot, source, view, request).explanation()
+    explanation = _Journey(snapshot, source, view, request, place_of).explanation()
+    notes = tuple(wire.Step("left out", line) for line in left_out)
+    return msgspec.structs.replace(explanation, stages=(*notes, *explanation.stages))
+
+
+def _unserved(source: Workload, *, is_member: bool) -> wire.Explanation:
+    told = f"{shown(source.uid)} is not in the mesh: its traffic is its own"
+    verdict = "outside the mesh"
+    if is_member:
+        told = f"{shown(source.uid)} is in the mesh, but no proxy serves it yet: see meshctl status"
+        verdict = "not served"
+    return wire.Explanation((wire.Step("source", told),), verdict, "", (), "")
 
 
 class _Journey:
     """Collects the stages of one request."""
 
     def __init__(
-        self, snapshot: Snapshot, source: Workload, view: View, request: wire.Explain
+        self,
+        snapshot: Snapshot,
+        source: Workload,
+        view: View,
+        request: wire.Explain,
+        place_of: PlaceOf,
     ) -> None:
         self._snapshot = snapshot
+        self._place_of = place_of
         self._source = source
         self._view = view
         self._request = request
         self._steps: list[wire.Step] = []
+        self._closed = ""
+        """A rule that is not in force, and therefore closes what it is about."""
         self._identity = identity_of(source, snapshot.options).uri
-        host, port = _split(request.destination)
-        self._host = resolve(host, source.namespace, view.options.domain, snapshot.services)
-        self._service = view.services.get(self._host) or _by_address(view, host)
-        ports = self._service.ports if self._service else ()
-        self._port = port or (ports[0].number if ports else DEFAULT_HTTP_PORT)
+        self._wanted = wanted(view, request.destination, source.namespace)
+        self._connection = client_connection(view, self._wanted, request)
 
-    def _tell(self, stage: str, detail: str) -> None:
-        self._steps.append(wire.Step(stage, detail))
+    def _tell(self, stage: str, detail: str, origin: Origin | None = None) -> None:
+        """Add a stage; ``origin``: the field that it follows from, whose place is told."""
+        place = self._place_of(origin.key, origin.field) if origin else ""
+        self._steps.append(wire.Step(stage, f"{detail} ({place})" if place else detail))
 
     def explanation(self) -> wire.Explanation:
+        if self._request.from_outside:
+            return self._enter()
         self._introduce()
-        spoken = {
-            port.protocol
-            for record in self._view.by_port.get(self._port, ())
-            for port in record.ports
-            if port.number == self._port
-        }
-        if any(one.is_http or one is Protocol.SNIFFED for one in spoken):
-            return self._http()
-        return self._opaque()
+        connection = self._connection
+        resolver = resolver_of(self._source.namespace, self._snapshot.resolvers)
+        chosen = at_client(self._view, connection, resolver)
+        self._tell("chain", tell_chain(chosen, connection), chosen[-1].origin)
+        target = chosen[-1].chain.target
+        if isinstance(target, Http):
+            return self._http(route_table(self._view, self._wanted.port), "http", in_clear=True)
+        if is_query(chosen):
+            return self._end("answered by the resolver of the mesh's names")
+        return self._connected(target, chosen[-1].origin)
+
+    def _connected(self, target: Target, origin: Origin | None = None) -> wire.Explanation:
+        if not isinstance(target, Tcp) and origin is not None:
+            return self._end(f"refused: {origin.key} is not in force; meshctl status says why")
+        if not isinstance(target, Tcp):
+            return self._end("refused: no service has this address and port")
+        nothing = "no healthy endpoint: the connection is closed"
+        return self._clusters(list(target.upstreams), nothing)
+
+    def _enter(self) -> wire.Explanation:
+        """Explain what a gateway does with what comes from outside the mesh."""
+        source = self._source
+        self._view = self._view.as_gateway()
+        self._tell("source", f"a client outside the mesh, at {shown(source.uid)}")
+        found = entrance(self._snapshot, source, self._view, self._wanted.port, self._request)
+        if found is None:
+            return self._end(f"refused: no Gateway opens port {self._wanted.port} there")
+        self._connection = found.connection
+        self._tell("listener", listener_name(source.uid, f"gateway|{found.number}"))
+        if found.chosen is None:
+            return self._end("refused: no server of its Gateways wants this connection")
+        self._tell("chain", tell_chain((found.chosen,), found.connection), found.chosen.origin)
+        chain = found.chosen.chain
+        self._tell("server tls", tell_server_tls(chain.tls))
+        if not isinstance(chain.target, Http):
+            return self._connected(chain.target)
+        name, port, servers = found.routed_by()
+        table = gateway_route_table(self._view, name, port, servers)
+        return self._http(table, chain.target.scheme or "http", in_clear=chain.tls is None)
 
     def _introduce(self) -> None:
         source = self._source
-        self._tell("source", f"{source.uid} acts as {self._identity}")
-        service = self._service
-        if service:
-            where = ", ".join(destinations(service)) or "no address of its own"
-            self._tell("name", f"{service.host} is {where}")
-        else:
-            self._tell("name", f"{self._host} is no service that {source.namespace} sees")
+        self._tell("source", f"{shown(source.uid)} acts as {self._identity}")
+        self._tell("name", _tell_name(self._wanted, source.namespace))
         host = source.host
         where = f"{host.outbound_port} on the host" if host else f"{OUTBOUND_PORT} in its namespace"
-        self._tell("capture", f"TCP to port {self._port} is redirected to {where}")
+        self._tell("capture", f"TCP to port {self._wanted.port} is redirected to {where}")
         self._tell(
             "listener",
             f"{listener_name(source.uid, 'outbound')} → "
             f"{scope_listener_name(self._view.scope.name)}",
         )
 
-    def _http(self) -> wire.Explanation:
-        request = self._request
-        asked = route_choice.Request(
-            host=self._service.host if self._service else self._host,
+    def _asked(self, scheme: Literal["http", "https"]) -> Request:
+        """Return the request as the client makes it."""
+        request, connection = self._request, self._connection
+        hosts = [value for name, value in request.headers if name.lower() == "host"]
+        headers = request.headers
+        if request.from_outside:  # the gateway writes its own
+            headers = tuple(each for each in headers if each[0].lower() != FORWARDED_PROTO)
+        asked = Request(
+            host=hosts[-1] if hosts else self._wanted.authority(scheme),
             path=request.path,
             method=request.method,
-            headers={name.lower(): value for name, value in request.headers},
+            headers=headers,
+            scheme=scheme,
+            destination=socket_text(connection.address, connection.port),
         )
-        configuration = route_configuration(self._view, self._port)
-        self._tell("chain", f"http|{self._port} → routes {configuration.name}")
-        virtual_host = route_choice.choose_host(configuration, asked)
-        if virtual_host is None:
-            return self._end("no route: 404")
-        self._tell("host", virtual_host.name)
-        route = route_choice.choose_route(virtual_host, asked)
+        return asked if request.from_outside else claimed(asked)
+
+    def _http(
+        self, table: RouteTable, scheme: Literal["http", "https"], *, in_clear: bool
+    ) -> wire.Explanation:
+        """Explain a request; ``in_clear``: the client speaks no TLS that ends here."""
+        connection = self._connection
+        if in_clear and connection.begins_as in {"tls", "other"}:
+            return self._end("refused: 400, because only HTTP is understood on this port")
+        # At the other end they are requests, whatever was around them.
+        self._connection = msgspec.structs.replace(connection, begins_as="http")
+        asked = self._asked(scheme)
+        self._tell("routes", table.name)
+        virtual_host = route_choice.choose_host(table, asked)
+        route = route_choice.choose_route(virtual_host, asked) if virtual_host else None
+        if virtual_host:
+            self._tell("host", virtual_host.name)
+            if in_clear and virtual_host.only_tls:
+                return self._end("redirected to https")
         if route is None:
             return self._end("no route: 404")
-        self._tell("route", _describe(route))
-        action = route.WhichOneof("action")
-        if action == "direct_response":
-            return self._end(f"answered {route.direct_response.status} by the proxy")
-        if action == "redirect":
+        self._tell("route", _describe(route), route.delegate or route.origin)
+        return self._act(route, asked)
+
+    def _act(self, route: Route, asked: Request) -> wire.Explanation:
+        """Explain what becomes of a request on its route."""
+        action, path = route.action, route.match.path
+        seen = route_choice.normalized(asked)
+        if isinstance(action, DirectResponse):
+            return self._end(f"answered {action.status} by the proxy")
+        if isinstance(action, Redirect):
+            self._tell("redirect", f"{action.status} to {location(action, path, seen)}")
             return self._end("redirected")
-        for name, share in copied_to(route.route):
-            self._tell("mirror", f"{name}: a copy of {share:g} % of the requests")
-        return self._clusters(list(_weighted(route.route)))
+        for copy in action.mirrors:
+            self._tell("mirror", f"{copy.upstream}: a copy of {copy.percent:g} % of the requests")
+        for target in action.targets:
+            sent = forwarded(action, target, path, seen)
+            if sent != seen:
+                self._tell("rewrite", f"{target.upstream}: {sent.host}{sent.path}")
+        targets = [(target.upstream, target.weight) for target in action.targets]
+        return self._clusters(targets, "no healthy endpoint: 503")
 
-    def _opaque(self) -> wire.Explanation:
-        here = destinations(self._service) if self._service else (self._host,)
-        for route in opaque_routes(self._view):
-            if route.port == self._port and (not route.prefixes or set(route.prefixes) & set(here)):
-                self._tell("chain", route.target.name)
-                return self._clusters(list(route.clusters))
-        policy = self._view.options.outbound_policy
-        if any(is_virtual(address, self._view.options) for address in here):
-            self._tell("chain", "no service has this address and port, and nobody else can")
-            return self._end("refused: no service has this address and port")
-        self._tell("chain", f"no service has this address: {policy}")
-        if policy == "ALLOW_ANY":
+    def _clusters(self, clusters: list[tuple[str, int]], nothing: str) -> wire.Explanation:
+        """Explain where requests or connections go; ``nothing``: the verdict without an
+        endpoint."""
+        names = [name for name, _ in clusters]
+        if names == [PASSTHROUGH_CLUSTER]:
             return self._end("passed through as it is", PASSTHROUGH_CLUSTER)
-        return self._end("refused: not in the registry")
-
-    def _clusters(self, clusters: list[tuple[str, int]]) -> wire.Explanation:
+        if names == [BLACK_HOLE_CLUSTER]:
+            return self._end("refused: not in the registry")
+        alone = len(clusters) == 1
         whole = sum(weight for _, weight in clusters) or 1
         for name, weight in clusters:
-            share = f" ({weight * 100 // whole} %)" if len(clusters) > 1 else ""
+            share = "" if alone else f" ({round(100 * weight / whole, 1):g} %)"
             self._tell("cluster", f"{name}{share}")
         endpoints: list[str] = []
         for name, weight in clusters:
-            if weight > 0:
+            if alone or weight > 0:
                 endpoints += self._endpoints(name)
-        name = clusters[0][0] if clusters else ""
-        if name == PASSTHROUGH_CLUSTER:
-            return self._end("passed through as it is", name)
-        verdict = "routed" if endpoints else "no healthy endpoint: 503"
-        return self._end(verdict, name, tuple(endpoints))
+        if self._closed:
+            nothing = f"refused: {self._closed} is not in force"
+        verdict = "routed" if endpoints else nothing
+        return self._end(verdict, next(iter(names), ""), tuple(endpoints))
 
     def _endpoints(self, name: str) -> Iterator[str]:
         parsed = parse_cluster(name)
         service = self._view.services.get(getattr(parsed, "host", ""))
         if service is None:
-            self._tell("endpoints", f"{name}: there is no such service")
+            self._tell("endpoints", f"{name}: {why_closed(name) or 'there is no such service'}")
             return
         rules = self._view.rules(service.host)
-        planned = next(
-            (
-                one
-                for one in service_clusters(service, rules, self._view.options)
-                if str(one.name) == name
-            ),
-            None,
-        )
-        if planned is None:
+        if rule := self._view.closing_rule(service.host):
+            self._tell(
+                "endpoints",
+                f"{name}: closed, because {rule.key} is not in force",
+                Origin(rule.key, "spec.host"),
+            )
+            self._closed = str(rule.key)
+            return
+        if service.closed:
+            self._tell("endpoints", f"{name}: {why_closed(name, service)}")
+            self._closed = of_service(service)
+            return
+        upstreams = service_upstreams(service, rules, self._view.options)
+        upstream = next((one for one in upstreams if str(one.name) == name), None)
+        if upstream is None:
             self._tell("endpoints", f"{name}: there is no such subset or port")
             return
-        tls = planned.tls
-        self._tell(
-            "tls",
-            "plain"
-            if tls.mode is TlsMode.PLAIN
-            else (
-                f"{tls.mode} TLS as {self._identity}, to one of "
-                f"{', '.join(tls.subject_alt_names) or 'any identity'}"
-            ),
-        )
-        subset = rules.subset(planned.name.subset)
-        labels = subset.labels if subset else {}
-        if service.resolution is Resolution.DYNAMIC_DNS:
-            self._tell("endpoint", f"{self._host} is looked up by the proxy, for each request")
-            yield f"{self._host}:{planned.name.port}"
-            return
-        places = [
-            place
-            for place in service.endpoints
-            if place.service_port == planned.name.port and has_labels(place, labels)
-        ]
-        policy = effective_policy(rules, planned.name.port, planned.name.subset)
-        nearness = policy.nearness(service, rules.client)
-        if nearness is None or rules.client is None:
-            yield from self._tell_endpoints(places)
-            return
-        self._tell("near", _describe_nearness(nearness, rules.client))
-        ready = (place for place in places if place.ready)
-        for group in by_nearness(ready, nearness, rules.client):
-            share = f"weight {group.weight}" if group.weight else f"priority {group.priority}"
-            yield from self._tell_endpoints(
-                group.endpoints, f", {share}, {group.locality or 'locality unknown'}"
-            )
-        yield from self._tell_endpoints(place for place in places if not place.ready)
+        for _, origin in upstream.set_at:
+            self._tell("policy", str(origin), origin)
+        assignments = service_assignments(service, rules)
+        asked = f"{self._wanted.host}:{getattr(parsed, 'port', self._wanted.port)}"
+        for told in (
+            tell_tls(upstream.tls, self._identity),
+            *tell_endpoints(upstream, assignments, asked, self._wanted.chosen),
+        ):
+            self._tell(told.stage, told.detail)
+            if told.endpoint:
+                self._tell_destination(service, upstream, told.endpoint)
+                yield told.endpoint
 
-    def _tell_endpoints(self, places: Iterable[Endpoint], where: str = "") -> Iterator[str]:
-        for place in places:
-            state = (" (mutual TLS)" if place.mutual_tls else "") + (
-                "" if place.ready else " (not ready)"
-            )
-            name = f" {place.workload}" if place.workload else ""
-            self._tell("endpoint", f"{place.address}:{place.port}{name}{state}{where}")
-            if place.ready:
-                yield f"{place.address}:{place.port}"
+    def _tell_destination(self, service: ServiceRecord, upstream: Upstream, chosen: str) -> None:
+        """Tell what the endpoint's own proxy does with it, where that is one of this node."""
+        for place in service.endpoints_by_port.get(getattr(upstream.name, "port", 0), ()):
+            workload = self._snapshot.workloads.get(place.workload)
+            if workload is not None and f"{place.address}:{place.port}" == chosen:
+                self._tell("inbound", self._accepted(workload, place, upstream.tls.mode))
+
+    def _accepted(self, workload: Workload, place: Endpoint, tls: TlsMode) -> str:
+        options = self._view.options
+        connection = msgspec.structs.replace(
+            self._connection, address=place.address, port=place.port, workload=workload.uid
+        )
+        return tell_destination(
+            workload,
+            self._served.get(workload.uid, {}),
+            peer_policy(self._snapshot.peer_authentications, workload, options.root_namespace),
+            options,
+            connection,
+            mutual_tls=tls is TlsMode.MESH or (tls is TlsMode.AUTO and place.mutual_tls),
+        )
+
+    @functools.cached_property
+    def _served(self) -> Mapping[str, Ports]:
+        return served_ports(self._snapshot.services, self._view.index.rules)
 
     def _end(
         self, verdict: str, cluster: str = "", endpoints: tuple[str, ...] = ()
@@ -227,48 +331,23 @@ class _Journey:
         return wire.Explanation(tuple(self._steps), verdict, cluster, endpoints, self._identity)
 
 
-def _split(destination: str) -> tuple[str, int]:
-    """Split HOST, HOST:PORT or [ADDRESS]:PORT; the default port is 0."""
-    if destination.startswith("["):
-        host, _, port = destination[1:].partition("]")
-        port = port.removeprefix(":")
-    elif destination.count(":") == 1:
-        host, _, port = destination.partition(":")
-    else:
-        host, port = destination, ""
-    return host, whole(port, 65535) or 0
+def _tell_name(found: Wanted, namespace: str) -> str:
+    service = found.service
+    if service is None:
+        return f"{found.host} is no service that {namespace} sees"
+    if found.endpoint:
+        return f"{found.host} is {found.address}, an endpoint of {service.host}"
+    return f"{service.host} is {', '.join(destinations(service)) or 'no address of its own'}"
 
 
-def _by_address(view: View, address: str) -> ServiceRecord | None:
-    return next((one for one in view.services.values() if address in one.addresses), None)
-
-
-def _weighted(action: route_components_pb2.RouteAction) -> Iterator[tuple[str, int]]:
-    if action.WhichOneof("cluster_specifier") == "cluster":
-        yield action.cluster, 1
-        return
-    for part in action.weighted_clusters.clusters:
-        yield part.name, part.weight.value
-
-
-def _describe_nearness(nearness: LocalityLbSetting, client: Client) -> str:
-    place = f"from {client.locality or 'an unknown locality'}"
-    if nearness.distribute:
-        return f"{place}: distributed over localities"
-    if nearness.failover_priority:
-        return f"{place}: the same {', then '.join(reversed(nearness.failover_priority))} first"
-    return f"{place}: near endpoints first, others when those fail"
-
-
-def _describe(route: route_components_pb2.Route) -> str:
+def _describe(route: Route) -> str:
     """Describe a route: its object, and what it does beside forwarding."""
-    origin = route.metadata.filter_metadata.get("istio")
     parts = [route.name or "unnamed"]
-    if origin:
-        parts.append(f"of {str(origin['config']).removeprefix('/apis/')}")
-        if "delegate" in origin:
-            parts.append(f"from its delegate {origin['delegate']}")
-    if route.HasField("route") and route.route.timeout.ToSeconds():
-        parts.append(f"timeout {route.route.timeout.ToTimedelta().total_seconds():g} s")
-    parts += [f"with {name.rpartition('.')[2]}" for name in sorted(route.typed_per_filter_config)]
+    if route.origin:
+        parts.append(f"of {route.origin.key}, {route.origin.field}")
+    if route.delegate:
+        parts.append(f"from its delegate {route.delegate}")
+    if isinstance(route.action, Forward) and route.action.timeout:
+        parts.append(f"timeout {route.action.timeout:g} s")
+    parts += [f"with {name}" for name in ("cors", "fault") if getattr(route, name)]
     return ", ".join(parts)

@@ -1,125 +1,99 @@
-"""Chooses the route of a request in a compiled route configuration, as the proxy would. Pure."""
+"""Chooses the route of a request in a route table, as the proxy would. Pure.
+
+The proxy normalizes a path before it looks for a route.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
-from urllib.parse import parse_qs
+import re
+from typing import Final
 
-import re2
-from envoy.config.route.v3 import route_components_pb2, route_pb2
-from envoy.type.matcher.v3 import string_pb2
+from meshd.compile.plan.routes import (
+    NO_SERVICE,
+    Addresses,
+    DirectResponse,
+    Route,
+    RouteTable,
+    VirtualHost,
+)
+from meshd.matching.fitting import fits
+from meshd.matching.request import Request
 
-from meshd.compile.traffic.virtual_addresses import listed
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
-    """The parts of an HTTP request at which routes look."""
-
-    host: str
-    path: str = "/"
-    """With its query."""
-    method: str = "GET"
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
-    """Names in lower case."""
-
-    def header(self, name: str) -> str | None:
-        pseudo = {
-            ":method": self.method,
-            ":authority": self.host,
-            ":path": self.path,
-            ":scheme": "http",
-        }
-        return pseudo.get(name, self.headers.get(name.lower()))
+_ESCAPE: Final = re.compile("%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = re.compile("[A-Za-z0-9._~-]")
 
 
-def choose_host(
-    configuration: route_pb2.RouteConfiguration, request: Request
-) -> route_components_pb2.VirtualHost | None:
+def choose_host(table: RouteTable, request: Request) -> VirtualHost | None:
     """Choose a virtual host: exact domains first, then the longest wildcard, then ``*``, without
     the port."""
-    host = _without_port(request.host.lower())
-    best: tuple[int, route_components_pb2.VirtualHost] | None = None
-    for virtual_host in configuration.virtual_hosts:
+    host = _without_port(_without_dot(request.host).lower())
+    best: tuple[int, VirtualHost] | None = None
+    for virtual_host in table.hosts:
         for domain in virtual_host.domains:
             if domain == host:
                 return virtual_host
-            fits = domain == "*" or (domain.startswith("*") and host.endswith(domain[1:]))
-            if fits and (best is None or len(domain) > best[0]):
+            is_wild = domain == "*" or (domain.startswith("*") and host.endswith(domain[1:]))
+            if is_wild and (best is None or len(domain) > best[0]):
                 best = (len(domain), virtual_host)
     return best[1] if best else None
 
 
-def choose_route(
-    virtual_host: route_components_pb2.VirtualHost, request: Request
-) -> route_components_pb2.Route | None:
-    """Return the first route that matches."""
-    return next((r for r in listed(virtual_host) if _matches(r.match, request)), None)
+def choose_route(virtual_host: VirtualHost, request: Request) -> Route | None:
+    """Return the route by the connection's destination, or the first that matches."""
+    if not request.scheme:
+        return None
+    if (chosen := _by_destination(virtual_host.addresses, request.destination)) is not None:
+        return chosen
+    seen = normalized(request)
+    return next((route for route in virtual_host.routes if fits(route.match, seen)), None)
+
+
+def normalized(request: Request) -> Request:
+    """Return a request as the proxy reads it."""
+    path, mark, query = request.path.partition("?")
+    return request.with_(host=_without_dot(request.host), path=_normalized(path) + mark + query)
+
+
+def _by_destination(addresses: Addresses | None, destination: str) -> Route | None:
+    if addresses is None:
+        return None
+    if (route := dict(addresses.routes).get(destination)) is not None:
+        return route
+    if addresses.refused and destination.removeprefix("[").startswith(addresses.refused):
+        return Route(name=NO_SERVICE, action=DirectResponse(addresses.status))
+    return None
+
+
+def _without_dot(host: str) -> str:
+    """Return the host as the proxy reads it: without the dot of a full name."""
+    name, colon, port = host.partition(":")
+    return name.removesuffix(".") + colon + port
+
+
+def _normalized(path: str) -> str:
+    """Return the path as the proxy reads it: what needs no escape has none, and ``.`` and ``..``
+    are resolved (RFC 3986, section 6.2.2). Repeated slashes stay."""
+    plain = _ESCAPE.sub(_unescaped, path.replace("\\", "/"))
+    if not plain.startswith("/"):
+        return plain
+    kept: list[str] = []
+    parts = plain[1:].split("/")
+    for part in parts:
+        if part == ".." and kept:
+            kept.pop()
+        elif part not in {".", ".."}:
+            kept.append(part)
+    if parts[-1] in {".", ".."}:
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    character = chr(int(escape[1], 16))
+    return character if _UNRESERVED.fullmatch(character) else escape[0]
 
 
 def _without_port(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0]
-
-
-def _matches(match: route_components_pb2.RouteMatch, request: Request) -> bool:
-    path, _, query = request.path.partition("?")
-    return (
-        _path_matches(match, path)
-        and all(_header_matches(wanted, request) for wanted in match.headers)
-        and _query_matches(match.query_parameters, query)
-    )
-
-
-def _path_matches(match: route_components_pb2.RouteMatch, path: str) -> bool:
-    kind = match.WhichOneof("path_specifier")
-    if kind == "safe_regex":
-        return re2.fullmatch(match.safe_regex.regex, path) is not None
-    wanted: str = getattr(match, kind)
-    if match.HasField("case_sensitive") and not match.case_sensitive.value:
-        wanted, path = wanted.lower(), path.lower()
-    return path == wanted if kind == "path" else path.startswith(wanted)
-
-
-def _header_matches(wanted: route_components_pb2.HeaderMatcher, request: Request) -> bool:
-    value = request.header(wanted.name)
-    if wanted.WhichOneof("header_match_specifier") == "present_match":
-        found = (value is not None) == wanted.present_match
-    elif value is None:
-        if not wanted.treat_missing_header_as_empty:
-            return False
-        found = _text_matches(wanted.string_match, "")
-    else:
-        found = _text_matches(wanted.string_match, value)
-    return found != wanted.invert_match
-
-
-def _query_matches(
-    wanted: Iterable[route_components_pb2.QueryParameterMatcher], query: str
-) -> bool:
-    values = parse_qs(query, keep_blank_values=True)
-    for parameter in wanted:
-        if parameter.name not in values:
-            return False
-        kind = parameter.WhichOneof("query_parameter_match_specifier")
-        text = values[parameter.name][0]
-        if kind == "string_match" and not _text_matches(parameter.string_match, text):
-            return False
-    return True
-
-
-def _text_matches(matcher: string_pb2.StringMatcher, text: str) -> bool:
-    kind = matcher.WhichOneof("match_pattern")
-    if kind == "safe_regex":
-        return re2.fullmatch(matcher.safe_regex.regex, text) is not None
-    wanted: str = getattr(matcher, kind)
-    if matcher.ignore_case:
-        wanted, text = wanted.lower(), text.lower()
-    return {
-        "exact": text == wanted,
-        "prefix": text.startswith(wanted),
-        "suffix": text.endswith(wanted),
-        "contains": wanted in text,
-    }[kind]

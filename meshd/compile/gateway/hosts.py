@@ -8,12 +8,13 @@ https://istio.io/latest/docs/reference/config/networking/gateway/#Server.
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterator
 
-from meshd.api.gateway.types import gateway_name
+from meshd.api.hosts import common
 from meshd.compile.gateway.ports import BoundServer
-from meshd.compile.hosts import common
-from meshd.compile.visibility import Routing, View
+from meshd.compile.routings import Routing
+from meshd.compile.visibility import View
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,25 +43,11 @@ class Bound:
 
 def bound(view: View, server: BoundServer) -> Iterator[Bound]:
     """Yield VirtualServices that share a host with the server, oldest first."""
-    for routing in view.routings:
-        named = routing.service.spec.gateways
-        if server.gateway_name in {gateway_name(name, routing.namespace) for name in named}:
-            pairs = tuple(_pairs(server, routing))
-            if pairs:
-                yield Bound(routing, pairs)
-
-
-def _pairs(server: BoundServer, routing: Routing) -> Iterator[tuple[str, str]]:
+    routings = view.at_gateway(server.gateway_name)
+    found: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for owner, served in server.hosts:
-        if owner not in {"*", routing.namespace}:
-            continue
-        for routed in _written(routing):
-            if (host := common(served, routed)) is not None:
-                yield served, host
-
-
-def _written(routing: Routing) -> Iterator[str]:
-    """Yield a VirtualService's hosts as services are named, and as clients from outside may name
-    them."""
-    written = (host.lower() for host in routing.service.spec.hosts if "." in host)
-    yield from dict.fromkeys((*routing.hosts, *written))
+        for index, host in routings.overlapping(served):
+            if owner in {"*", routings.routings[index].namespace}:
+                found[index].append((served, host))
+    for index, pairs in sorted(found.items()):
+        yield Bound(routings.routings[index], tuple(pairs))

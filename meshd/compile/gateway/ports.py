@@ -13,6 +13,7 @@ from meshd.api.gateway.types import Gateway, Server
 from meshd.compile.gateway.secrets import Need
 from meshd.compile.gateway.tls import secrets_needed
 from meshd.compile.names import gateway_routes
+from meshd.compile.plan.origin import Origin
 from meshd.model.service import Endpoint
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
@@ -33,7 +34,11 @@ class BoundServer:
     def name(self) -> str:
         """Return a name that is unique among all servers and stays when others come and go."""
         number = f"#{self.index}" if self.again else ""
-        return f"{self.gateway_name}/{self.server.port.name}{number}"
+        return f"{self.gateway_name}{number}/{self.server.port.name}"
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.gateway.key, f"spec.servers[{self.index}]")
 
     @property
     def gateway_name(self) -> str:
@@ -68,7 +73,7 @@ class GatewayPorts:
                 yield gateway_routes(port, self.owner), clear[0].server.port.number, clear
                 continue
             for server in servers:
-                if server.server.terminates_tls and server.server.is_http:
+                if server.server.is_for("http"):
                     name = gateway_routes(port, self.owner, server.name)
                     yield name, server.server.port.number, (server,)
 

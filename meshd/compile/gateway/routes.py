@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from envoy.config.route.v3 import route_components_pb2, route_pb2
-
 from meshd.compile.gateway.hosts import bound
 from meshd.compile.gateway.ports import BoundServer
 from meshd.compile.hosts import specificity
 from meshd.compile.http.route_match import Entrance
-from meshd.compile.http.routes import configuration
+from meshd.compile.http.routes import table
 from meshd.compile.http.virtual_service_routes import http_routes, unconditional_last
-from meshd.compile.visibility import Routing, View
+from meshd.compile.plan.origin import Origin
+from meshd.compile.plan.routes import Route, RouteTable, VirtualHost
+from meshd.compile.routings import Routing
+from meshd.compile.visibility import View
 
-_VirtualHost = route_components_pb2.VirtualHost
 
-
-def gateway_route_configuration(
+def gateway_route_table(
     view: View, name: str, port: int, servers: Sequence[BoundServer]
-) -> route_pb2.RouteConfiguration:
+) -> RouteTable:
     """Return the routes of servers that share a port, as the gateway's own scope sees the mesh.
 
     A host that no VirtualService routes is answered 404.
@@ -29,24 +28,26 @@ def gateway_route_configuration(
         entrance = Entrance(view.scope, port, frozenset({server.gateway_name}))
         for each in bound(view, server):
             for host in each.hosts:
-                found.setdefault(host, _HostRoutes()).add(each.routing, server, view, entrance)
+                routes = found.setdefault(host, _HostRoutes(server.origin))
+                routes.add(each.routing, server, view, entrance)
         if server.server.redirects:
             for _, host in server.hosts:
-                found.setdefault(host, _HostRoutes()).redirects = True
+                found.setdefault(host, _HostRoutes(server.origin)).redirects = True
     hosts = [
         found[host].virtual_host(f"{host}:{port}", host)
         for host in sorted(found, key=lambda host: (specificity(host), host))
     ]
-    nothing = _VirtualHost(name=f"blackhole:{port}", domains=["*"])
-    return configuration(name, [*hosts, nothing])
+    nothing = VirtualHost(name=f"blackhole:{port}", domains=("*",), counts_attempts=False)
+    return table(name, [*hosts, nothing])
 
 
 class _HostRoutes:
     """Collects the VirtualServices' routes for one host of a port."""
 
-    def __init__(self) -> None:
+    def __init__(self, origin: Origin) -> None:
         self.redirects = False
-        self._routes: list[route_components_pb2.Route] = []
+        self._origin = origin
+        self._routes: list[Route] = []
         self._seen: set[tuple[str, str]] = set()
 
     def add(self, routing: Routing, server: BoundServer, view: View, entrance: Entrance) -> None:
@@ -56,12 +57,11 @@ class _HostRoutes:
             self._routes += http_routes(routing, view, entrance)
         self.redirects = self.redirects or server.server.redirects
 
-    def virtual_host(self, name: str, domain: str) -> route_components_pb2.VirtualHost:
-        tls = _VirtualHost.ALL if self.redirects else _VirtualHost.NONE
-        return _VirtualHost(
+    def virtual_host(self, name: str, domain: str) -> VirtualHost:
+        return VirtualHost(
             name=name,
-            domains=[domain],
+            domains=(domain,),
             routes=unconditional_last(self._routes),
-            require_tls=tls,
-            include_request_attempt_count=True,
+            only_tls=self.redirects,
+            origin=self._origin,
         )

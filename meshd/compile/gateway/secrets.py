@@ -1,4 +1,5 @@
-"""Envoy's secrets of Kubernetes' Secrets: what gateways and rules with ``credentialName`` present.
+"""Decides what proxies are sent of Kubernetes' Secrets, for gateways and for rules with
+``credentialName``.
 
 Istio's keys: ``tls.crt``, ``tls.key``, ``ca.crt`` and ``ca.crl`` (or ``cert``, ``key``, ``cacert``,
 ``crl``): https://istio.io/latest/docs/tasks/traffic-management/ingress/secure-ingress/#key-formats.
@@ -14,13 +15,11 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from envoy.config.core.v3 import base_pb2
-from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
-
 from meshd.api.kubernetes.types import Secret
 from meshd.base.errors import InvalidInputError
 from meshd.compile.memo import Memo
 from meshd.compile.names import KUBERNETES, authority_secret, certificate_secret
+from meshd.compile.plan.secrets import ServedAuthority, ServedCertificate, ServedSecret
 
 if TYPE_CHECKING:
     from meshd.base.credentials import Life
@@ -45,9 +44,9 @@ class Need:
 class Credential:
     """The usable parts of a Secret."""
 
-    certificate: secret_pb2.Secret | None = None
+    certificate: ServedCertificate | None = None
     """With its key."""
-    authority: secret_pb2.Secret | None = None
+    authority: ServedAuthority | None = None
     life: Life | None = None
     """Of the certificate."""
     problem: str = ""
@@ -99,10 +98,10 @@ class Credentials:
         self._needs[need] = None
         name = need.name
         if name not in self._found:
-            inputs = self._secrets.get(name), self._secrets.get(name + _AUTHORITY)
-            made = self._memo.get(("credential", name), inputs, lambda: credential(name, *inputs))
+            secret, authority = self._secrets.get(name), self._secrets.get(name + _AUTHORITY)
+            made = self._memo.call(("credential", name), credential, name, secret, authority)
             self._found[name] = made
-            self._served |= {message.name for message in _messages(made)}
+            self._served |= {served.name for served in _served(made)}
 
     def of(self, name: str) -> Credential:
         """Return a credential that is needed."""
@@ -115,15 +114,16 @@ class Credentials:
             return True
         return name in self._served
 
-    def messages(self) -> Iterator[secret_pb2.Secret]:
+    def served(self) -> Iterator[ServedSecret]:
+        """Yield what proxies are sent."""
         for _, found in sorted(self._found.items()):
-            yield from _messages(found)
+            yield from _served(found)
 
     def used(self) -> tuple[UsedCredential, ...]:
         return tuple(UsedCredential(need, self._found[need.name]) for need in self._needs)
 
 
-def _messages(found: Credential) -> Iterator[secret_pb2.Secret]:
+def _served(found: Credential) -> Iterator[ServedSecret]:
     return (one for one in (found.certificate, found.authority) if one is not None)
 
 
@@ -146,8 +146,8 @@ def credential(name: str, secret: Secret | None, beside: Secret | None) -> Crede
     if not (chain or key or roots):
         problems.append("it has none of tls.crt, tls.key and ca.crt")
     return Credential(
-        _certificate(certificate_secret(name), chain, key) if life else None,
-        _validation(authority_secret(name), roots, revoked) if is_usable else None,
+        ServedCertificate(certificate_secret(name), chain, key) if life else None,
+        ServedAuthority(authority_secret(name), roots, revoked) if is_usable else None,
         life,
         ", ".join(problems),
     )
@@ -166,19 +166,3 @@ def _judged(
     except InvalidInputError as error:
         problems.append(str(error))
         return None
-
-
-def _certificate(name: str, chain: bytes, key: bytes) -> secret_pb2.Secret:
-    certificate = common_pb2.TlsCertificate(
-        certificate_chain=base_pb2.DataSource(inline_bytes=chain),
-        private_key=base_pb2.DataSource(inline_bytes=key),
-    )
-    return secret_pb2.Secret(name=name, tls_certificate=certificate)
-
-
-def _validation(name: str, roots: bytes, revoked: bytes) -> secret_pb2.Secret:
-    validation = common_pb2.CertificateValidationContext(
-        trusted_ca=base_pb2.DataSource(inline_bytes=roots),
-        crl=base_pb2.DataSource(inline_bytes=revoked) if revoked else None,
-    )
-    return secret_pb2.Secret(name=name, validation_context=validation)

@@ -6,16 +6,13 @@ colon, and ``Host``, which is rewritten by a field of its own.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import Final
 
-from envoy.config.core.v3 import base_pb2
-
 from meshd.api.traffic import HeaderOperations, Headers
+from meshd.compile.plan.routes import HeaderAddition, HeaderChanges
 
 _HOST: Final = frozenset({"host", ":authority"})
-_Option = base_pb2.HeaderValueOption
 
 _COMMANDS: Final = (
     "DOWNSTREAM_[A-Z_]+|UPSTREAM_[A-Z_]+|REQ|RESP|TRAILER|PROTOCOL|START_TIME|HOSTNAME|RESPONSE_CODE"
@@ -24,24 +21,6 @@ _COMMANDS: Final = (
     "|BYTES_RECEIVED|BYTES_SENT|DURATION|TRACE_ID"
 )
 _FORMATTED: Final = re.compile(rf"(?:[^%]|%%|%(?:{_COMMANDS})(?:\([^()%]*\))?(?::\d+)?%)*")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class HeaderChanges:
-    """Changes to headers, which routes and weighted clusters have in common."""
-
-    request_additions: list[base_pb2.HeaderValueOption]
-    request_removals: list[str]
-    response_additions: list[base_pb2.HeaderValueOption]
-    response_removals: list[str]
-
-    def __add__(self, later: HeaderChanges) -> HeaderChanges:
-        return HeaderChanges(
-            self.request_additions + later.request_additions,
-            self.request_removals + later.request_removals,
-            self.response_additions + later.response_additions,
-            self.response_removals + later.response_removals,
-        )
 
 
 def header_changes(headers: Headers | None) -> HeaderChanges:
@@ -65,26 +44,19 @@ def _modifiable(name: str) -> bool:
     return not name.startswith(":") and name.lower() not in _HOST
 
 
-def _additions(operations: HeaderOperations | None) -> list[base_pb2.HeaderValueOption]:
+def _additions(operations: HeaderOperations | None) -> tuple[HeaderAddition, ...]:
     if operations is None:
-        return []
-    ways = (
-        (operations.set, _Option.OVERWRITE_IF_EXISTS_OR_ADD),
-        (operations.add, _Option.APPEND_IF_EXISTS_OR_ADD),
-    )
-    return [
-        _Option(
-            header=base_pb2.HeaderValue(key=name, value=header_value(value)),
-            append_action=action,
-        )
-        for values, action in ways
+        return ()
+    return tuple(
+        HeaderAddition(name, header_value(value), append)
+        for values, append in ((operations.set, False), (operations.add, True))
         for name, value in sorted(values.items())
         if _modifiable(name)
-    ]
+    )
 
 
-def _removals(operations: HeaderOperations | None) -> list[str]:
-    return [name for name in operations.remove if _modifiable(name)] if operations else []
+def _removals(operations: HeaderOperations | None) -> tuple[str, ...]:
+    return tuple(name for name in operations.remove if _modifiable(name)) if operations else ()
 
 
 def header_value(text: str) -> str:

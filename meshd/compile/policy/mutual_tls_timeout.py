@@ -1,6 +1,7 @@
-"""How long a client of one workload may take to begin mutual TLS.
+"""Tells how long a client of one workload may take to begin mutual TLS.
 
-Until then a client that says nothing, or less than a TLS hello, is not known to be plain.
+Until the timeout, a client that sends nothing, or less than a TLS hello, is not known to use
+plaintext.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 from meshd.api.base import Duration
 from meshd.base.errors import InvalidInputError
 from meshd.model.snapshot import MeshOptions
-from meshd.model.workload import Workload
+from meshd.model.workload import Workload, shown
 
 ANNOTATION: Final = "meshd.io/mutual-tls-timeout"
 SHORTEST: Final = 0.05
@@ -20,7 +21,10 @@ LONGEST: Final = 60
 
 
 def asked_timeout(workload: Workload) -> float | None:
-    """What the workload's annotation says, in seconds. Raises InvalidInputError."""
+    """Return the timeout of the workload's annotation in seconds; None if there is no annotation.
+
+    Raises InvalidInputError if the annotation is invalid.
+    """
     text = workload.annotations.get(ANNOTATION)
     if text is None:
         return None
@@ -30,22 +34,22 @@ def asked_timeout(workload: Workload) -> float | None:
         asked = Duration(0)
     if not SHORTEST <= asked <= LONGEST:
         raise InvalidInputError(
-            f"workload {workload.uid}: annotation {ANNOTATION}: {text[:64]!r} is no duration from"
-            f" 50ms to {LONGEST}s; the setting mesh.mutual_tls_timeout is in force"
+            f"workload {shown(workload.uid)}: annotation {ANNOTATION}: {text[:64]!r} is not a"
+            f" duration from 50ms to {LONGEST}s; the setting mesh.mutual_tls_timeout is in force"
         )
     return asked
 
 
 def timeout(workload: Workload, options: MeshOptions) -> float:
-    """Seconds."""
+    """Return the timeout of a workload in seconds; the setting's, if its annotation is invalid."""
     try:
         return asked_timeout(workload) or options.mutual_tls_timeout
-    except InvalidInputError:  # which ``problems`` tells
+    except InvalidInputError:  # ``problems`` reports it
         return options.mutual_tls_timeout
 
 
 def problems(workloads: Iterable[Workload]) -> list[str]:
-    """What is wrong with the annotations."""
+    """Return the problems of the workloads' annotations."""
     return list(_problems(workloads))
 
 

@@ -1,8 +1,9 @@
-"""A workload's incoming connections: mutual TLS taken off, and handed to the application's port.
+"""Plans a workload's incoming connections: mutual TLS is terminated, and the connection handed to
+the application's port.
 
-As on the way out there is a thin listener in the namespace, and internal ones that all workloads
-share. The thin one decides what is accepted, takes the TLS off and notes who the peer was; the
-internal ones know what is spoken on which port of which workload.
+As for outgoing connections there is a thin listener in the namespace, and internal listeners that
+all workloads share. The thin listener decides what is accepted, terminates TLS and notes the peer's
+identity; the internal listeners know the protocol of each port of each workload.
 
 The application sees the client's own address as its peer's: the connection to it is opened from
 inside its namespace with the client's source address (``original_src``), and capture's rules bring
@@ -13,61 +14,33 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
-from envoy.config.route.v3 import route_pb2
-from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
-from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
-from xds.type.matcher.v3 import matcher_pb2
-
-from meshd.compile.envoy import limits, wellknown
-from meshd.compile.envoy.internal import handover, internal_cluster
-from meshd.compile.envoy.listeners import (
-    LOOP,
-    REFUSED,
-    chain,
-    in_namespace,
-    loop_trap,
-    own_traps,
-    refused,
-)
-from meshd.compile.envoy.matching import (
-    Way,
-    always,
-    by_http,
-    by_mesh_tls,
-    by_port,
-    by_workload,
-    to_chain,
-)
-from meshd.compile.envoy.wellknown import TRANSITIVE, StateValue, packed, seconds, state_value
-from meshd.compile.http.connection import server_manager
-from meshd.compile.http.inbound_routes import certified_routes
-from meshd.compile.names import InboundCluster
+from meshd.compile.names import InboundCluster, listener_name
+from meshd.compile.plan.chains import Chain, Http, MeshTls, Owner, Tcp
+from meshd.compile.plan.choices import ByHttp, ByMeshTls, ByPort, ByWorkload, To, Way
+from meshd.compile.plan.listeners import Listener
+from meshd.compile.plan.origin import Origin
+from meshd.compile.plan.tls import HTTP_ALPN, TCP_ALPN
 from meshd.compile.policy import mutual_tls_timeout
 from meshd.compile.policy.peer_authentication import Mode, PeerPolicy
 from meshd.compile.policy.served import Ports, Spoken
-from meshd.compile.traffic.tcp import tcp_proxy
-from meshd.compile.upstream.tls import HTTP_ALPN, TCP_ALPN, mesh_server
-from meshd.compile.upstream.traffic_policy import Policy, circuit_breakers
-from meshd.model.interception import INBOUND_PORT, PROXY_INBOUND_MARK
+from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, hop
+from meshd.compile.traffic.inbound_routes import plain_routes
+from meshd.compile.traffic.sockets import own_traps, socket_in_namespace
+from meshd.compile.upstream.fixed import UNDECLARED, inbound_name
+from meshd.model.interception import INBOUND_PORT
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 
-_Chains = dict[str, listener_components_pb2.FilterChain]
-"""By name."""
-_UNDECLARED: Final = "InboundPassthroughCluster"
-
 
 class Entry(NamedTuple):
-    """What the thin listener has decided of a connection."""
+    """The thin listener's decision about a connection."""
 
     mutual_tls: bool
     inspected: bool
-    """What is spoken is found out from its first bytes."""
+    """The protocol is detected from the first bytes."""
 
     @property
     def chain(self) -> str:
@@ -75,8 +48,11 @@ class Entry(NamedTuple):
 
     @property
     def listener(self) -> str:
-        """Name of the internal listener behind the thin ones, and of the cluster that leads there.
-        All workloads of the node share it, so that no thin listener knows which ports there are."""
+        """Return the name of the internal listener behind the thin ones, and of the cluster that
+        leads there.
+
+        All workloads of the node share it, so that no thin listener depends on the ports served.
+        """
         plain = "" if self.mutual_tls else "-plain"
         return f"inbound{plain}{'-inspected' if self.inspected else ''}"
 
@@ -84,212 +60,116 @@ class Entry(NamedTuple):
 ENTRIES: Final = tuple(itertools.starmap(Entry, itertools.product((True, False), repeat=2)))
 
 
-def inbound_clusters(
-    served: Iterable[Ports], options: MeshOptions
-) -> Iterator[cluster_pb2.Cluster]:
-    """One for each port number and version of HTTP, whoever serves it, and one for ports that no
-    service declares; and the ways from the thin listeners to the internal ones."""
-    pairs = {(port, spoken) for ports in served for port, spoken in ports.items()}
-    clusters = {InboundCluster(port, _VARIANTS[spoken]) for port, spoken in pairs}
-    clusters |= {InboundCluster(port) for port, spoken in pairs if spoken is Spoken.SNIFFED}
-    for cluster in sorted(clusters, key=str):
-        yield _to_application(str(cluster), _HTTP_OPTIONS[cluster.variant], options)
-    yield _to_application(_UNDECLARED, None, options)
-    for entry in ENTRIES:
-        yield internal_cluster(entry.listener, entry.listener)
-
-
-_VARIANTS: Final = {
-    Spoken.HTTP: "",
-    Spoken.OPAQUE: "",
-    Spoken.HTTP2: "http2",
-    Spoken.EITHER: "either",
-    Spoken.SNIFFED: "either",
-}
-_OPTIONS: Final = http_protocol_options_pb2.HttpProtocolOptions
-_HTTP_OPTIONS: Final = {
-    "": None,
-    "http2": _OPTIONS(
-        explicit_http_config=_OPTIONS.ExplicitHttpConfig(http2_protocol_options=limits.http2())
-    ),
-    "either": _OPTIONS(
-        use_downstream_protocol_config=_OPTIONS.UseDownstreamHttpConfig(
-            http2_protocol_options=limits.http2()
-        )
-    ),
-}
-
-
-def _to_application(
-    name: str, http: http_protocol_options_pb2.HttpProtocolOptions | None, mesh: MeshOptions
-) -> cluster_pb2.Cluster:
-    """To where the client wanted to go, from inside the namespace."""
-    return cluster_pb2.Cluster(
-        name=name,
-        type=cluster_pb2.Cluster.ORIGINAL_DST,
-        lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
-        connect_timeout=seconds(10),
-        circuit_breakers=circuit_breakers(Policy(), mesh),
-        per_connection_buffer_limit_bytes=limits.connection_buffer(),
-        upstream_bind_config=wellknown.from_namespace(PROXY_INBOUND_MARK),
-        typed_extension_protocol_options={_OPTIONS.DESCRIPTOR.full_name: packed(http)}
-        if http
-        else {},
-    )
-
-
-def inbound_routes(
-    served: Iterable[Ports], accounts: Iterable[tuple[str, str]], options: MeshOptions
-) -> Iterator[route_pb2.RouteConfiguration]:
-    """For the requests that come over mutual TLS. ``accounts``: those of gateways."""
-    gateways = [Identity(options.trust_domain, *account) for account in accounts]
-    clusters = {
-        InboundCluster(port, _VARIANTS[spoken])
-        for ports in served
-        for port, spoken in ports.items()
-        if spoken is not Spoken.OPAQUE
-    }
-    for cluster in sorted(clusters, key=str):
-        yield certified_routes(cluster, gateways)
-
-
 def workload_listener(
     workload: Workload, identity: Identity, ports: Ports, policy: PeerPolicy, options: MeshOptions
-) -> listener_pb2.Listener:
-    """Takes what the namespace's rules redirect to port 15006.
+) -> Listener:
+    """Return the listener for what the namespace's rules redirect to port 15006.
 
-    A connection that begins like the mesh's mutual TLS is taken as such, wherever that is
-    allowed; anything else is plain, and goes on only where that is. Chains and the matcher alone
-    depend on what is served.
+    A connection that begins like the mesh's mutual TLS is taken as such, wherever mutual TLS is
+    allowed; any other connection is plaintext, and goes on only where plaintext is allowed. Only
+    the chains and the choice depend on what is served.
     """
     traps = own_traps(workload, INBOUND_PORT)
     inspected = frozenset(port for port, spoken in ports.items() if spoken is Spoken.SNIFFED)
-    ways = {
-        port: _way(policy.mode_of(port), inspected=port in inspected)
+    ways: dict[int, Way] = {
+        port: _way(policy.mode_of(port), policy.origin_of(port), inspected=port in inspected)
         for port in sorted({*policy.port_modes, *inspected})
-    } | traps
-    otherwise = _way(policy.mode, inspected=False)
-    way = by_port(ways, otherwise) if ways else otherwise
+    }
+    ways |= traps
+    otherwise = _way(policy.mode, policy.origin, inspected=False)
     modes = {policy.mode, *policy.port_modes.values()}
-    return in_namespace(
-        workload,
-        "inbound",
-        INBOUND_PORT,
-        options,
-        listener_pb2.Listener(
-            listener_filters=[
-                wellknown.original_destination(),
-                wellknown.state_on_accept(*wellknown.whose(workload, TRANSITIVE), *handover()),
-                wellknown.inspect_tls(),
-            ],
-            # The proxy of a client may have other things to do than to go on at once, so this is
-            # longer than clients that wait for the server's first words would like.
-            listener_filters_timeout=seconds(mutual_tls_timeout.timeout(workload, options)),
-            continue_on_listener_filters_timeout=True,
-            filter_chain_matcher=_matcher(way),
-            filter_chains=[
-                *_chains(identity, modes, inspected=bool(inspected)),
-                *([refused()] if traps or Mode.STRICT in modes else []),
-            ],
+    return Listener(
+        name=listener_name(workload.uid, "inbound"),
+        statistics="inbound",
+        socket=socket_in_namespace(workload, INBOUND_PORT, options),
+        original_destination=True,
+        owner=Owner(workload.uid, workload.netns),
+        inspects_tls=True,
+        # A busy proxy of a client may begin its handshake late, so the timeout is long, although
+        # a plaintext client that waits for the server to speak first waits for all of it.
+        patience=mutual_tls_timeout.timeout(workload, options),
+        # There is a choice even where nothing is to be chosen: to Envoy, listeners with and without
+        # a choice are of two kinds.
+        choice=ByPort(ways, otherwise) if ways else otherwise,
+        chains=(
+            *_chains(identity, modes, inspected=bool(inspected)),
+            *((REFUSING,) if traps or Mode.STRICT in modes else ()),
         ),
     )
 
 
-def _matcher(way: Way) -> matcher_pb2.Matcher:
-    """There is one even where nothing is asked, for with and without are listeners of two kinds."""
-    return way.matcher if way.HasField("matcher") else always(way)
-
-
-def _way(mode: Mode, *, inspected: bool) -> Way:
-    """To where a connection goes."""
-    plain = to_chain(Entry(mutual_tls=False, inspected=inspected).chain)
-    mutual = to_chain(Entry(mutual_tls=True, inspected=inspected).chain)
+def _way(mode: Mode, origin: Origin | None, *, inspected: bool) -> Way:
+    """Return the way of connections under a mode."""
+    plain = To(Entry(mutual_tls=False, inspected=inspected).chain, origin)
+    mutual = To(Entry(mutual_tls=True, inspected=inspected).chain, origin)
     match mode:
         case Mode.DISABLE:
             return plain
         case Mode.PERMISSIVE:
-            return by_mesh_tls(mutual, plain)
+            return ByMeshTls(mutual, plain)
         case Mode.STRICT:
-            return by_mesh_tls(mutual, to_chain(REFUSED))
+            return ByMeshTls(mutual, To(REFUSED, origin))
 
 
-def _chains(
-    identity: Identity, modes: set[Mode], *, inspected: bool
-) -> Iterator[listener_components_pb2.FilterChain]:
-    """Those that any of these modes leads to, for they take memory."""
+def _chains(identity: Identity, modes: set[Mode], *, inspected: bool) -> Iterator[Chain]:
+    """Yield the chains to which any of these modes leads; others would only take memory."""
     for entry in ENTRIES:
         if entry.inspected and not inspected:
             continue
         if entry.mutual_tls and modes - {Mode.DISABLE}:
-            yield chain(
-                entry.chain,
-                None,
-                [
-                    wellknown.set_filter_state(after_handshake=tuple(_peer(identity))),
-                    tcp_proxy("inbound", [(entry.listener, 1)], after_handshake=True),
-                ],
-                transport_socket=mesh_server(identity, (*HTTP_ALPN, *TCP_ALPN)),
+            yield Chain(
+                name=entry.chain,
+                target=hop("inbound", entry.listener, after_handshake=True),
+                tls=MeshTls(identity, (*HTTP_ALPN, *TCP_ALPN)),
+                notes_peer=True,
             )
         if not entry.mutual_tls and modes - {Mode.STRICT}:
-            yield chain(entry.chain, None, [tcp_proxy("inbound", [(entry.listener, 1)])])
+            yield Chain(name=entry.chain, target=hop("inbound", entry.listener))
 
 
-def _peer(identity: Identity) -> Iterator[StateValue]:
-    """Who called, known once the handshake is done."""
-    yield state_value(wellknown.PEER_STATE, "%DOWNSTREAM_PEER_URI_SAN%", TRANSITIVE)
-    yield state_value(
-        wellknown.CLIENT_CERTIFICATE_STATE,
-        f"By={identity.uri};Hash=%DOWNSTREAM_PEER_FINGERPRINT_256%;"
-        'Subject="%DOWNSTREAM_PEER_SUBJECT%";URI=%DOWNSTREAM_PEER_URI_SAN%',
-        TRANSITIVE,
+def shared_listeners(served: Mapping[str, Ports], options: MeshOptions) -> Iterator[Listener]:
+    """Yield the internal listeners behind the thin ones.
+
+    ``served``: the ports of each workload, by uid.
+    """
+    undeclared = Tcp(
+        statistics=UNDECLARED, upstreams=((UNDECLARED, 1),), access_log=options.access_log
     )
-
-
-def shared_listeners(
-    served: Mapping[str, Ports], options: MeshOptions
-) -> Iterator[listener_pb2.Listener]:
-    """The internal listeners behind the thin ones of the workloads that serve these ports, by
-    uid."""
     for entry in ENTRIES:
-        chains: _Chains = {}
+        chains: dict[str, Chain] = {}
         ways = (_inspected_ways if entry.inspected else _known_ways)(served, entry, options, chains)
-        inspectors = [wellknown.inspect_http()] if entry.inspected else []
-        yield listener_pb2.Listener(
+        yield Listener(
             name=entry.listener,
-            stat_prefix="inbound_shared",
-            internal_listener=listener_pb2.Listener.InternalListenerConfig(),
-            listener_filters=[
-                wellknown.original_destination(),
-                _as_the_client(),
-                *inspectors,
-            ],
-            listener_filters_timeout=seconds(options.protocol_detection_timeout),
-            continue_on_listener_filters_timeout=True,
-            per_connection_buffer_limit_bytes=limits.connection_buffer(),
-            filter_chain_matcher=by_port({**ways, INBOUND_PORT: to_chain(LOOP)}).matcher,
-            filter_chains=[loop_trap(), *(chains[name] for name in sorted(chains))],
-            default_filter_chain=chain(
-                "undeclared", None, [tcp_proxy(_UNDECLARED, [(_UNDECLARED, 1)], options)]
-            ),
+            statistics="inbound_shared",
+            original_destination=True,
+            as_the_client=True,
+            inspects_http=entry.inspected,
+            patience=options.protocol_detection_timeout,
+            choice=ByPort({**ways, INBOUND_PORT: To(LOOP)}),
+            chains=(LOOP_TRAP, *(chains[name] for name in sorted(chains))),
+            default=Chain(name="undeclared", target=undeclared),
         )
 
 
 def _known_ways(
-    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: _Chains
+    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: dict[str, Chain]
 ) -> dict[int, Way]:
-    """By port and workload: what one serves may be something else at another, or nothing."""
+    """Return the ways by port and workload.
+
+    Workloads may serve different protocols on the same port, or nothing.
+    """
     ways: dict[int, dict[str, Way]] = defaultdict(dict)
     for uid, ports in sorted(served.items()):
         for port, spoken in ports.items():
             if spoken is not Spoken.SNIFFED:
                 ways[port][uid] = _to(chains, port, spoken, entry, options)
-    return {port: by_workload(of_workload) for port, of_workload in sorted(ways.items())}
+    return {port: ByWorkload(of_workload) for port, of_workload in sorted(ways.items())}
 
 
 def _inspected_ways(
-    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: _Chains
+    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: dict[str, Chain]
 ) -> dict[int, Way]:
-    """By port: the thin listeners send nothing else here."""
+    """Return the ways by port; the thin listeners send connections to no other ports here."""
     inspected = {
         port
         for ports in served.values()
@@ -297,7 +177,7 @@ def _inspected_ways(
         if spoken is Spoken.SNIFFED
     }
     return {
-        port: by_http(
+        port: ByHttp(
             _to(chains, port, Spoken.EITHER, entry, options),
             _to(chains, port, Spoken.OPAQUE, entry, options),
             http10=True,
@@ -306,25 +186,38 @@ def _inspected_ways(
     }
 
 
-def _to(chains: _Chains, port: int, spoken: Spoken, entry: Entry, options: MeshOptions) -> Way:
-    """To a port's chain, which is made if it is not there yet."""
+def _to(
+    chains: dict[str, Chain], port: int, spoken: Spoken, entry: Entry, options: MeshOptions
+) -> To:
+    """Return the way to a port's chain, and add the chain if ``chains`` does not have it yet."""
     name = f"{port}|{spoken}"
     if name not in chains:
-        cluster = InboundCluster(port, _VARIANTS[spoken])
-        if spoken is Spoken.OPAQUE:
-            filters = [tcp_proxy(str(cluster), [(str(cluster), 1)], options)]
-        else:
-            filters = [
-                server_manager(
-                    cluster, options, mutual_tls=entry.mutual_tls, http10=entry.inspected
-                )
-            ]
-        chains[name] = chain(name, None, filters)
-    return to_chain(name)
+        cluster = inbound_name(port, spoken)
+        target = (
+            Tcp(
+                statistics=str(cluster),
+                upstreams=((str(cluster), 1),),
+                access_log=options.access_log,
+            )
+            if spoken is Spoken.OPAQUE
+            else _requests(cluster, entry, options)
+        )
+        chains[name] = Chain(name=name, target=target)
+    return To(name)
 
 
-def _as_the_client() -> listener_components_pb2.ListenerFilter:
-    return listener_components_pb2.ListenerFilter(
-        name="envoy.filters.listener.original_src",
-        typed_config=packed(original_src_pb2.OriginalSrc(mark=PROXY_INBOUND_MARK)),
+def _requests(cluster: InboundCluster, entry: Entry, options: MeshOptions) -> Http:
+    """Return the target of requests to a workload's own port.
+
+    The application sees its caller in ``x-forwarded-client-cert``, which cannot be forged: it is
+    removed from requests of callers without a certificate, and the routes write it for all others.
+    """
+    return Http(
+        statistics=f"inbound_{cluster.port}",
+        routes=str(cluster) if entry.mutual_tls else "",
+        inbound=None if entry.mutual_tls else plain_routes(cluster),
+        access_log=options.access_log,
+        certificate="keep" if entry.mutual_tls else "remove",
+        http10=entry.inspected or options.accept_http_10,
+        by_server=True,
     )

@@ -6,23 +6,20 @@ matches counts, as with HTTP routes.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
-from envoy.config.listener.v3 import listener_components_pb2
+import msgspec
 
 from meshd.api.protocol import Protocol
 from meshd.compile.http.route_match import Entrance
+from meshd.compile.origins import of_service
+from meshd.compile.plan.origin import Origin
 from meshd.compile.traffic.opaque_rules import Target, tcp_rules, tls_rules, to_cluster
-from meshd.compile.traffic.tcp import tcp_proxy
-from meshd.compile.upstream.dynamic_dns import by_server_name
 from meshd.compile.visibility import View
 from meshd.model.service import Port, Resolution, ServiceRecord
-from meshd.model.snapshot import MeshOptions
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class OpaqueRoute:
+class OpaqueRoute(msgspec.Struct, frozen=True):
     """Connections to a port, and their destination."""
 
     port: int
@@ -34,20 +31,14 @@ class OpaqueRoute:
     only_tls: bool = False
     sniffed: bool = False
     """What begins like HTTP goes by its host instead."""
+    origin: Origin | None = None
+    """The object and field that say so."""
     is_default: bool = False
     """It is where connections to a service go of which no VirtualService says anything."""
 
     @property
     def clusters(self) -> tuple[tuple[str, int], ...]:
         return self.target.clusters
-
-
-def target_filters(
-    target: Target, options: MeshOptions | None
-) -> list[listener_components_pb2.Filter]:
-    """Return network filters; without options, there is no access log."""
-    proxy = tcp_proxy(target.clusters[0][0], target.clusters, options, policy=target.policy)
-    return [by_server_name(target.lookup_port), proxy] if target.lookup_port else [proxy]
 
 
 def destinations(service: ServiceRecord) -> tuple[str, ...]:
@@ -58,14 +49,15 @@ def destinations(service: ServiceRecord) -> tuple[str, ...]:
 def opaque_routes(view: View) -> Iterator[OpaqueRoute]:
     """Yield routes, the most specific first where two could match the same connection."""
     for _, service in sorted(view.services.items()):
-        for port in service.ports:
-            if port.protocol.is_http or port.protocol is Protocol.UDP:
+        for index, port in enumerate(service.ports):
+            if not port.protocol.is_for("tcp"):
                 continue
             prefixes = destinations(service)
             by_name = port.protocol in {Protocol.TLS, Protocol.HTTPS}
             if prefixes or by_name or _is_reached_by_port(service):
                 yield from _declared(view, service, port, prefixes)
-                yield from _default(view, service, port, prefixes)
+                origin = of_service(service, f"spec.ports[{index}]")
+                yield from _default(view, service, port, prefixes, origin)
 
 
 def _is_reached_by_port(service: ServiceRecord) -> bool:
@@ -82,15 +74,21 @@ def _is_reached_by_name(service: ServiceRecord, port: Port) -> bool:
 
 
 def _default(
-    view: View, service: ServiceRecord, port: Port, prefixes: tuple[str, ...]
+    view: View,
+    service: ServiceRecord,
+    port: Port,
+    prefixes: tuple[str, ...],
+    origin: Origin | None,
 ) -> Iterator[OpaqueRoute]:
     target = to_cluster(view.cluster(service.host, port.number), view)
     by_name = port.protocol in {Protocol.TLS, Protocol.HTTPS}
     if prefixes or not by_name:
         sniffed = port.protocol is Protocol.SNIFFED
-        yield OpaqueRoute(port.number, prefixes, (), target, sniffed=sniffed, is_default=True)
+        yield OpaqueRoute(
+            port.number, prefixes, (), target, sniffed=sniffed, origin=origin, is_default=True
+        )
     if by_name and (not prefixes or _is_reached_by_name(service, port)):
-        yield OpaqueRoute(port.number, (), (service.host,), target, only_tls=True)
+        yield OpaqueRoute(port.number, (), (service.host,), target, only_tls=True, origin=origin)
 
 
 def _declared(
@@ -99,14 +97,22 @@ def _declared(
     """Yield the VirtualServices' routes for the port."""
     entrance = Entrance(view.scope, port.number)
     sniffed = port.protocol is Protocol.SNIFFED
-    for routing in view.mesh_routings.for_host(service.host):
+    for routed in view.mesh_routings.for_host(service.host):
+        routing = routed.at_port(service, port.number)
         for rule in tls_rules(routing, view, entrance):
             route = OpaqueRoute(
-                port.number, rule.subnets or prefixes, rule.server_names, rule.target, only_tls=True
+                port.number,
+                rule.subnets or prefixes,
+                rule.server_names,
+                rule.target,
+                only_tls=True,
+                origin=rule.origin,
             )
             yield route
             if route.server_names and not rule.subnets and _is_reached_by_name(service, port):
-                yield dataclasses.replace(route, prefixes=())
+                yield msgspec.structs.replace(route, prefixes=())
         for rule in tcp_rules(routing, view, entrance):
             subnets = rule.subnets or prefixes
-            yield OpaqueRoute(port.number, subnets, (), rule.target, sniffed=sniffed)
+            yield OpaqueRoute(
+                port.number, subnets, (), rule.target, sniffed=sniffed, origin=rule.origin
+            )

@@ -3,22 +3,31 @@ alike."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator
+from typing import Final
+
+import msgspec
 
 from meshd.api.traffic import L4MatchAttributes, RouteDestination
 from meshd.compile.http.route_match import Entrance, applies
 from meshd.compile.names import OutboundCluster
+from meshd.compile.plan.chains import AccessLog, Tcp, Tunnel
+from meshd.compile.plan.origin import Origin
+from meshd.compile.routings import Routing
 from meshd.compile.upstream.traffic_policy import Policy, effective_policy
-from meshd.compile.visibility import Routing, View
+from meshd.compile.visibility import View
+from meshd.matching.connections import server_names
 
+_ATTEMPTS: Final = 3
+"""As many as an HTTP request has: where the first one ended may be a member of the pool that was
+killed just then."""
+_ALWAYS: Final = L4MatchAttributes()
 Clusters = tuple[tuple[str, int], ...]
 """With their weights."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """The destination of connections."""
 
     clusters: Clusters
@@ -27,19 +36,36 @@ class Target:
     lookup_port: int = 0
     """The server name is looked up for each connection, and connected to on this port; 0: not."""
 
+    def tcp(self, access_log: AccessLog) -> Tcp:
+        """Return the target of a chain. What holds for a connection cannot differ among its
+        clusters: the first's policy does."""
+        hashing = self.policy.consistent_hash
+        tunnel = self.policy.tunnel
+        return Tcp(
+            statistics=self.clusters[0][0],
+            upstreams=self.clusters,
+            access_log=access_log,
+            attempts=_ATTEMPTS,
+            idle_timeout=self.policy.tcp.idle_timeout,
+            by_client_address=bool(hashing and hashing.use_source_ip),
+            tunnel=Tunnel(tunnel.target_host, tunnel.target_port, tunnel.protocol == "POST")
+            if tunnel
+            else None,
+            lookup_port=self.lookup_port,
+        )
+
     @property
     def name(self) -> str:
         """Return a name that is the same for targets of the same clusters, in whichever rule they
-        are."""
+        are, and of no others: otherwise somebody could receive others' connections."""
         first = self.clusters[0][0]
         if len(self.clusters) == 1:
             return first
         text = ",".join(f"{cluster}={weight}" for cluster, weight in self.clusters)
-        return f"{first}+{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"{first}+{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """One match of a route that can hold at the entrance."""
 
     server_names: tuple[str, ...]
@@ -47,24 +73,28 @@ class Rule:
     subnets: tuple[str, ...]
     """Of the destination's address; empty: any."""
     target: Target
+    origin: Origin
 
 
 def tls_rules(routing: Routing, view: View, entrance: Entrance) -> Iterator[Rule]:
     """Yield rules by server name, for TLS that does not end here."""
-    for route in routing.service.spec.tls:
-        for match in route.match if route.route else ():
+    for index, route in enumerate(routing.service.spec.tls):
+        for which, match in enumerate(route.match if route.route else ()):
             if applies(match, entrance, routing.namespace):
-                names = tuple(name.lower() for name in match.sni_hosts)
                 target = _of_route(route.route, routing, view, entrance)
-                yield Rule(() if "*" in names else names, match.destination_subnets, target)
+                origin = Origin(routing.service.key, f"spec.tls[{index}].match[{which}]")
+                names = server_names(match)
+                yield Rule(names, match.destination_subnets, target, origin)
 
 
 def tcp_rules(routing: Routing, view: View, entrance: Entrance) -> Iterator[Rule]:
-    for route in routing.service.spec.tcp:
-        for match in (route.match or (L4MatchAttributes(),)) if route.route else ():
+    for index, route in enumerate(routing.service.spec.tcp):
+        for which, match in enumerate((route.match or (_ALWAYS,)) if route.route else ()):
             if applies(match, entrance, routing.namespace):
                 target = _of_route(route.route, routing, view, entrance)
-                yield Rule((), match.destination_subnets, target)
+                condition = f".match[{which}]" if route.match else ""
+                origin = Origin(routing.service.key, f"spec.tcp[{index}]{condition}")
+                yield Rule((), match.destination_subnets, target, origin)
 
 
 def to_cluster(cluster: OutboundCluster, view: View) -> Target:

@@ -10,22 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
-
 from meshd.api.protocol import Protocol
-from meshd.compile.envoy import limits, wellknown
-from meshd.compile.envoy.internal import handover, internal_cluster
-from meshd.compile.envoy.listeners import LOOP, REFUSED, chain, loop_trap, refused
-from meshd.compile.envoy.matching import by_port, to_chain
-from meshd.compile.envoy.wellknown import ONCE, seconds, state_value
-from meshd.compile.explain.chain_choice import Choice
-from meshd.compile.http.connection import client_manager
-from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, client_routes
+from meshd.compile.names import (
+    BLACK_HOLE_CLUSTER,
+    PASSTHROUGH_CLUSTER,
+    client_routes,
+    scope_listener_name,
+)
+from meshd.compile.origins import of_port
+from meshd.compile.plan.chains import Chain, Http, Tcp
+from meshd.compile.plan.choices import ByPort, To, Way
+from meshd.compile.plan.listeners import Listener
+from meshd.compile.plan.origin import Origin
+from meshd.compile.plan.upstreams import Upstream
 from meshd.compile.traffic import dns
-from meshd.compile.traffic.opaque import OpaqueRoute, opaque_routes, target_filters
-from meshd.compile.traffic.tcp import tcp_proxy
-from meshd.compile.traffic.virtual_addresses import refusal
+from meshd.compile.traffic.choice import Choice
+from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, hop
+from meshd.compile.traffic.opaque import OpaqueRoute, opaque_routes
+from meshd.compile.traffic.virtual_addresses import refusal, unless_closed
+from meshd.compile.upstream.fixed import internal
 from meshd.compile.visibility import View
 from meshd.model.interception import DNS_SERVICE_PORT, OUTBOUND_PORT
 from meshd.model.snapshot import MeshOptions
@@ -34,34 +37,32 @@ _INSPECT: Final = "inspect"
 _REST: Final = "rest"
 
 
-def scope_listener_name(scope: str, *, inspecting: bool = False) -> str:
-    """Return the name of an internal listener, and of the cluster that leads there."""
-    return f"outbound{'-inspected' if inspecting else ''}@{scope}"
-
-
-def scope_clusters(scope: str) -> Iterator[cluster_pb2.Cluster]:
-    """Yield the clusters that lead into the scope's internal listeners."""
+def scope_upstreams(scope: str) -> Iterator[Upstream]:
+    """Yield the upstreams that lead into the scope's internal listeners."""
     for inspecting in (False, True):
-        name = scope_listener_name(scope, inspecting=inspecting)
-        yield internal_cluster(name, name)
+        yield internal(scope_listener_name(scope, inspecting=inspecting))
 
 
-def scope_listeners(
-    view: View, resolver: str, options: MeshOptions
-) -> Iterator[listener_pb2.Listener]:
-    """Yield the listeners; ``resolver``: the cluster for queries over TCP."""
+def scope_listeners(view: View, resolver: str, options: MeshOptions) -> tuple[Listener, Listener]:
+    """Return the listener that chooses by port and address, and the one that inspects.
+
+    ``resolver``: the cluster for queries over TCP.
+    """
     chains = _Chains(view, options)
     choices = dict(_choices(view, chains))
     if options.captures_dns:
         # As its datagrams do: the name of a service with this port is the resolver's to answer.
         choices.pop(DNS_SERVICE_PORT, None)
-    direct = {port: choice.direct(_INSPECT) for port, choice in choices.items()}
-    queries = dns.tcp_chain(resolver) if options.captures_dns else None
-    yield _listener(view, options, chains, direct, queries=queries)
+    direct = {port: choice.direct(To(_INSPECT)) for port, choice in choices.items()}
     inspected = {
         port: choice.inspected() for port, choice in choices.items() if choice.is_inspected
     }
-    yield _listener(view, options, chains, inspected, inspecting=True)
+    queries = dns.tcp_chain(resolver) if options.captures_dns else None
+    refused = refusal(view.services.values(), options, REFUSED)
+    return (
+        _listener(view, options, chains, direct, refused, queries=queries),
+        _listener(view, options, chains, inspected, refused, inspecting=True),
+    )
 
 
 def _listener(
@@ -69,40 +70,35 @@ def _listener(
     options: MeshOptions,
     chains: _Chains,
     choices: dict[int, Choice],
+    refused: Way | None,
     *,
     inspecting: bool = False,
-    queries: listener_components_pb2.FilterChain | None = None,
-) -> listener_pb2.Listener:
-    """Return a listener, of which only chains and the matcher depend on the services."""
+    queries: Chain | None = None,
+) -> Listener:
+    """Return a listener, of which only chains and the choice depend on the services."""
     ways = {
         port: way for port, choice in sorted(choices.items()) if (way := choice.way()) is not None
     }
-    own_ports = {OUTBOUND_PORT: to_chain(LOOP)}
+    ways[OUTBOUND_PORT] = To(LOOP)
+    resolved: dict[int, Way] = {}
     if queries is not None:
-        own_ports[DNS_SERVICE_PORT] = to_chain(dns.DNS_CHAIN)
+        ways[DNS_SERVICE_PORT] = resolved[DNS_SERVICE_PORT] = To(dns.DNS_CHAIN)
     wanted = {name for choice in choices.values() for name in choice.chains()}
-    inspectors = (wellknown.inspect_tls(), wellknown.inspect_http())
-    return listener_pb2.Listener(
+    return Listener(
         name=scope_listener_name(view.scope.name, inspecting=inspecting),
-        stat_prefix="scope",
-        internal_listener=listener_pb2.Listener.InternalListenerConfig(),
-        listener_filters=[
-            wellknown.original_destination(),
-            *(inspectors if inspecting else ()),
-        ],
-        listener_filters_timeout=seconds(options.protocol_detection_timeout),
-        continue_on_listener_filters_timeout=True,
-        per_connection_buffer_limit_bytes=limits.connection_buffer(),
-        filter_chain_matcher=by_port(
-            {**ways, **own_ports}, refusal(view.services.values(), options, REFUSED)
-        ).matcher,
-        filter_chains=[
-            loop_trap(),
-            refused(),
-            *([] if queries is None else [queries]),
+        statistics="scope",
+        original_destination=True,
+        inspects_tls=inspecting,
+        inspects_http=inspecting,
+        patience=options.protocol_detection_timeout,
+        choice=unless_closed(ByPort(ways, refused), options, REFUSED, resolved),
+        chains=(
+            LOOP_TRAP,
+            REFUSING,
+            *(() if queries is None else (queries,)),
             *(chains[name] for name in sorted(wanted)),
-        ],
-        default_filter_chain=chains.rest(),
+        ),
+        default=chains.rest(),
     )
 
 
@@ -112,48 +108,64 @@ class _Chains:
     def __init__(self, view: View, options: MeshOptions) -> None:
         self._view = view
         self._options = options
-        self._made: dict[str, listener_components_pb2.FilterChain] = {_INSPECT: self._inspect()}
+        self._made = {_INSPECT: self._inspect()}
 
-    def __getitem__(self, name: str) -> listener_components_pb2.FilterChain:
+    def __getitem__(self, name: str) -> Chain:
         return self._made[name]
 
     def http(self, port: int) -> str:
         """Add the chain for HTTP, which goes by host, so that it serves all services on a port."""
-        return self._keep(f"http|{port}", [self._manager(port)])
+        name = f"http|{port}"
+        if name not in self._made:
+            self._made[name] = Chain(name=name, target=self._requests(port))
+        return name
 
     def sniffed(self, port: int) -> str:
         """Add the chain for detected HTTP, which is announced to the other end."""
-        announced = state_value(
-            wellknown.ALPN_STATE, "istio-http/1.1", ONCE, factory=wellknown.ALPN_STATE
-        )
-        known = wellknown.set_filter_state(announced)
-        return self._keep(f"sniffed|{port}", [known, self._manager(port)])
+        name = f"sniffed|{port}"
+        if name not in self._made:
+            target = self._requests(port)
+            self._made[name] = Chain(name=name, target=target, announces_http=True)
+        return name
 
     def opaque(self, route: OpaqueRoute) -> str:
-        return self._keep(route.target.name, target_filters(route.target, self._options))
+        name = route.target.name
+        if name not in self._made:
+            target = route.target.tcp(self._options.access_log)
+            self._made[name] = Chain(name=name, target=target)
+        return name
 
-    def rest(self) -> listener_components_pb2.FilterChain:
-        rest = PASSTHROUGH_CLUSTER
-        if self._options.outbound_policy == "REGISTRY_ONLY":
-            rest = BLACK_HOLE_CLUSTER
-        return chain(_REST, None, [tcp_proxy(rest, [(rest, 1)], self._options)])
+    def rest(self) -> Chain:
+        """Return the chain of what no service wants."""
+        options = self._options
+        is_closed = options.outbound_policy == "REGISTRY_ONLY"
+        rest = BLACK_HOLE_CLUSTER if is_closed else PASSTHROUGH_CLUSTER
+        target = Tcp(statistics=rest, upstreams=((rest, 1),), access_log=options.access_log)
+        return Chain(name=_REST, target=target)
 
-    def _inspect(self) -> listener_components_pb2.FilterChain:
+    def _inspect(self) -> Chain:
         name = scope_listener_name(self._view.scope.name, inspecting=True)
-        return chain(
-            _INSPECT,
-            None,
-            [wellknown.set_filter_state(*handover()), tcp_proxy("inspected", [(name, 1)])],
+        return Chain(name=_INSPECT, target=hop("inspected", name), hands_over=True)
+
+    def _requests(self, port: int) -> Http:
+        return Http(
+            statistics=f"outbound_{port}",
+            routes=client_routes(port, self._view.scope.name),
+            access_log=self._options.access_log,
+            applies_routes=True,
+            certificate="remove",
+            http10=self._options.accept_http_10,
         )
 
-    def _manager(self, port: int) -> listener_components_pb2.Filter:
-        routes = client_routes(port, self._view.scope.name)
-        return client_manager(f"outbound_{port}", routes, self._options)
 
-    def _keep(self, name: str, filters: list[listener_components_pb2.Filter]) -> str:
-        if name not in self._made:
-            self._made[name] = chain(name, None, filters)
-        return name
+def _of_only_service(view: View, port: int) -> Origin | None:
+    """Return the field that asks for HTTP on a port; None: several services do."""
+    records = [
+        record
+        for record in view.by_port[port]
+        if any(protocol.is_http for protocol in record.protocols[port])
+    ]
+    return of_port(records[0], port) if len(records) == 1 else None
 
 
 def _choices(view: View, chains: _Chains) -> Iterator[tuple[int, Choice]]:
@@ -161,20 +173,20 @@ def _choices(view: View, chains: _Chains) -> Iterator[tuple[int, Choice]]:
     found: dict[int, Choice] = {}
     for route in opaque_routes(view):
         choice = found.setdefault(route.port, Choice())
-        chosen = chains.opaque(route)
         choice.add(
-            chosen,
+            To(chains.opaque(route), route.origin),
             route.prefixes,
             route.server_names,
             only_tls=route.only_tls,
             keep=route.is_default,
         )
         if route.sniffed:
-            choice.add_http(chains.sniffed(route.port), route.prefixes)
+            choice.add_http(To(chains.sniffed(route.port), route.origin), route.prefixes)
     for port in view.by_port:
         spoken = view.protocols(port)
         if any(protocol.is_http for protocol in spoken):
-            found.setdefault(port, Choice()).add_http(chains.http(port))
+            origin = _of_only_service(view, port)
+            found.setdefault(port, Choice()).add_http(To(chains.http(port), origin))
         if spoken & {Protocol.TLS, Protocol.HTTPS}:
             found.setdefault(port, Choice()).expect_tls()
     for port, choice in found.items():

@@ -1,48 +1,41 @@
-"""Addresses that only the mesh has: nothing outside answers there, so nothing is passed through.
+"""Addresses at which nothing outside the mesh may answer, so that nothing is passed through.
 
-A connection to one goes to the service that has it; where no service does, or none on that port, it
-is refused at once.
+A connection to an address that only the mesh has goes to the service that has it; where no service
+does, or none on that port, it is refused at once. One to an address that is closed is refused on
+all ports.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from envoy.config.route.v3 import route_components_pb2
-from envoy.type.matcher.v3 import filter_state_pb2, regex_pb2, string_pb2
-
-from meshd.compile.envoy.matching import (
-    Way,
-    always,
-    by_address,
-    by_filter_state,
-    by_prefix,
-    to_chain,
-    to_routes,
-)
-from meshd.compile.envoy.wellknown import LOCAL_ADDRESS_STATE
+from meshd.compile.plan.choices import ByAddress, ByBeginning, ByPort, To, Way
+from meshd.compile.plan.origin import Origin
+from meshd.compile.plan.routes import NO_SERVICE, Addresses, DirectResponse, Route
+from meshd.matching.connections import canonical
 from meshd.model.service import ServiceRecord
+from meshd.model.service_networks import Network, service_networks
 from meshd.model.snapshot import MeshOptions
 
-REFUSED_STATUS: Final = 502
-"""As where nothing is passed through at all."""
 _MOST_PREFIXES: Final = 256
 
 
-def refusal(services: Iterable[ServiceRecord], options: MeshOptions, chain: str) -> Way | None:
+def refusal(
+    services: Iterable[ServiceRecord], options: MeshOptions, chain: str
+) -> ByAddress | ByBeginning | None:
     """Return the tree that refuses connections to such addresses by this chain; None: there are
     none.
 
     The addresses that Services of Kubernetes declare are such, too: they have their ports and no
     others, wherever packets to them are sent.
     """
-    way = to_chain(chain)
+    way = To(chain)
     declared = sorted(
         {
-            str(ipaddress.ip_address(address))
+            canonical(address)
             for service in services
             if service.name and not service.headless
             for address in service.addresses
@@ -50,86 +43,85 @@ def refusal(services: Iterable[ServiceRecord], options: MeshOptions, chain: str)
         }
     )
     prefixes = _prefixes(options.service_cidr)
-    otherwise = by_prefix(prefixes, way) if prefixes else None
-    return by_address(dict.fromkeys(declared, way), otherwise) if declared else otherwise
+    otherwise = ByBeginning(prefixes, way) if prefixes else None
+    if not declared:
+        return otherwise
+    return ByAddress(dict.fromkeys(declared, way), otherwise)
 
 
-def routed(
-    by_service: Mapping[str, route_components_pb2.Route],
-    otherwise: route_components_pb2.Route,
-    options: MeshOptions,
-) -> route_components_pb2.VirtualHost:
-    """Return the virtual host without a name, which routes by the address and port of the request.
+def unless_closed(
+    way: Way, options: MeshOptions, chain: str, besides: Mapping[int, Way] | None = None
+) -> Way:
+    """Return the tree that refuses connections to closed addresses by this chain, and leads all
+    others on. ``besides``: ports whose connections do not go to the address that they are for.
 
-    These are the keys of ``by_service``; other addresses of the mesh are refused, and the rest gets
-    the route ``otherwise``.
+    They are refused before any service's port is looked at: a service that is recognised by its
+    port alone would lead its clients there.
     """
-    if not options.service_cidr:
-        return route_components_pb2.VirtualHost(routes=[otherwise])
-    prefixes = _prefixes(options.service_cidr)
-    refused = [_refusal(prefixes)] if prefixes else []
-    refused_or_passed = route_components_pb2.RouteList(routes=[*refused, otherwise])
-    ways = {address: to_routes(route) for address, route in sorted(by_service.items())}
-    rest = to_routes(refused_or_passed)
-    if not ways:
-        return route_components_pb2.VirtualHost(matcher=always(rest))
-    tree = by_filter_state(LOCAL_ADDRESS_STATE, ways, rest).matcher
-    return route_components_pb2.VirtualHost(matcher=tree)
+    closed = {
+        one.address: To(chain, Origin(one.key, "spec.address")) for one in options.closed_addresses
+    }
+    if not closed:
+        return way
+    refusing = ByAddress(closed, way)
+    return ByPort(besides, refusing) if besides else refusing
 
 
-def listed(
-    virtual_host: route_components_pb2.VirtualHost,
-) -> Iterator[route_components_pb2.Route]:
-    """Yield the routes of a virtual host, without regard to the requested address."""
-    yield from virtual_host.routes
-    if virtual_host.HasField("matcher"):
-        found = route_components_pb2.RouteList()
-        virtual_host.matcher.on_no_match.action.typed_config.Unpack(found)
-        yield from (one for one in found.routes if not one.match.filter_state)
+def closed_routes(port: int, options: MeshOptions) -> dict[str, Route]:
+    """Return the routes of requests to closed addresses, by ``ADDRESS:PORT``: their connections are
+    older than that."""
+    refused = Route(name=NO_SERVICE, action=DirectResponse(503))
+    return {f"{_in_sockets(one.address)}:{port}": refused for one in options.closed_addresses}
+
+
+def routed(by_address: Mapping[str, Route], service_cidr: str) -> Addresses:
+    """Return the routes by the address and port of the request, the keys of ``by_address``; other
+    addresses of the mesh are refused."""
+    return Addresses(
+        tuple(sorted(by_address.items(), key=lambda item: item[0])), _prefixes(service_cidr)
+    )
 
 
 def sockets(service: ServiceRecord, port: int, options: MeshOptions) -> Iterator[str]:
     """Yield ``ADDRESS:PORT`` of a service at which nothing outside the mesh answers."""
     for text in () if service.headless else service.addresses:
         if service.name or is_virtual(text, options):
-            address = ipaddress.ip_address(text)
-            yield f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+            yield f"{_in_sockets(text)}:{port}"
+
+
+@functools.lru_cache(maxsize=65536)
+def _in_sockets(text: str) -> str:
+    """Return an address as it stands before a port."""
+    address = ipaddress.ip_address(text)
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def is_virtual(text: str, options: MeshOptions) -> bool:
     """Return whether an address is one that the mesh gives to services."""
-    if not options.service_cidr:
-        return False
+    return bool(options.service_cidr) and _is_in(text, options.service_cidr)
+
+
+@functools.lru_cache(maxsize=65536)
+def _is_in(text: str, cidr: str) -> bool:
+    """Return whether a text is an address of the networks."""
     try:
-        return ipaddress.ip_address(text) in ipaddress.ip_network(options.service_cidr)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
-
-
-def _refusal(prefixes: tuple[str, ...]) -> route_components_pb2.Route:
-    begins = "|".join(re.escape(prefix) for prefix in prefixes)
-    virtual = filter_state_pb2.FilterStateMatcher(
-        key=LOCAL_ADDRESS_STATE,
-        string_match=string_pb2.StringMatcher(
-            safe_regex=regex_pb2.RegexMatcher(regex=rf"\[?({begins}).*")
-        ),
-    )
-    return route_components_pb2.Route(
-        name="no_service",
-        match=route_components_pb2.RouteMatch(prefix="/", filter_state=[virtual]),
-        direct_response=route_components_pb2.DirectResponseAction(status=REFUSED_STATUS),
-    )
+    return any(address in network for network in service_networks(cidr))
 
 
 def _prefixes(cidr: str) -> tuple[str, ...]:
-    """Return how the addresses of a network begin as text; nothing for a small one, whose addresses
-    are whole texts.
+    """Return how the addresses of the networks begin as text.
 
     Envoy warns of its matcher for networks, each time, as not finished.
     """
-    if not cidr:
-        return ()
-    network = ipaddress.ip_network(cidr)
+    return tuple(each for network in service_networks(cidr) for each in _beginnings(network))
+
+
+def _beginnings(network: Network) -> tuple[str, ...]:
+    """Return how the addresses of a network begin; nothing for a small one, whose addresses are
+    whole texts."""
     step = 8 if network.version == 4 else 16
     length = -(-network.prefixlen // step) * step
     if length in {0, network.max_prefixlen} or 1 << (length - network.prefixlen) > _MOST_PREFIXES:
@@ -138,7 +130,7 @@ def _prefixes(cidr: str) -> tuple[str, ...]:
     return found if all(found) else ()
 
 
-def _beginning(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+def _beginning(network: Network) -> str:
     """Return the beginning of a network that ends where a part of the text does; else empty."""
     if network.version == 4:
         words = str(network.network_address).split(".")[: network.prefixlen // 8]

@@ -11,18 +11,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 import msgspec
 
-from meshd.api.base import exported
+from meshd.api.base import exported, exported_to_all
+from meshd.api.hosts import covers, resolve
 from meshd.api.locality import NETWORK
 from meshd.api.traffic import DestinationRule, DestinationRuleSpec, Subset, TrafficPolicy
 from meshd.compile.counted import is_counted
-from meshd.compile.hosts import covers, resolve, specificity
+from meshd.compile.hosts import specificity
+from meshd.compile.names import HIDDEN
+from meshd.compile.plan.origin import Origin
 from meshd.compile.scope import Scope
-from meshd.compile.upstream.nearness import Client, compared_labels, has_preferences
+from meshd.compile.upstream.nearness import Client, compared_labels, has_preferences, may_prefer
 from meshd.compile.upstream.rule_credentials import credential_names, without_credentials
+from meshd.model.bounded import BoundedRule
+from meshd.model.closed_rule import ClosedRule
 from meshd.model.service import Preference, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 
@@ -48,18 +54,39 @@ class RuleSet(msgspec.Struct, frozen=True, dict=True):
     an endpoint; and that its client speaks HTTP/2 says nothing about who serves an undeclared
     port."""
 
+    origins: tuple[tuple[str, Origin], ...] = ()
+    """The fields that declare subsets, by name; of several with one name, the first counts."""
+    policy_origin: Origin | None = None
+    """The field that sets the traffic policy outside of subsets."""
+
     def subset(self, name: str) -> Subset | None:
         return self._subsets.get(name)
+
+    def origin_of(self, subset: str) -> Origin | None:
+        """Return the field that declares a subset."""
+        return next((origin for name, origin in self.origins if name == subset), None)
 
     @functools.cached_property
     def _subsets(self) -> dict[str, Subset]:
         """Return subsets by name; of several with one name, the first."""
-        subsets = self.spec.subsets if self.spec else ()
-        return {subset.name: subset for subset in reversed(subsets)}
+        return {subset.name: subset for subset in reversed(self.subsets)}
+
+    @property
+    def subsets(self) -> tuple[Subset, ...]:
+        return self.spec.subsets if self.spec else ()
+
+    @property
+    def is_closed(self) -> bool:
+        """Return whether the clients reach nothing of the service: it has no clusters for them."""
+        return self.variant == HIDDEN
 
     @property
     def policy(self) -> TrafficPolicy | None:
         return self.spec.traffic_policy if self.spec else None
+
+
+NO_RULES: Final = RuleSet()
+_STICKY: Final = RuleSet(sticky=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,9 +126,13 @@ class RuleIndex:
 
     def rules(self, service: ServiceRecord, scope: Scope, *, at_gateway: bool = False) -> RuleSet:
         """Return the rules for a service and clients of this scope, or gateways there."""
+        if service.closed:
+            return RuleSet(HIDDEN)
+        if not self.tables and service.prefers is Preference.ANY:
+            return _STICKY if service.sticky else NO_RULES
         found = self._find(service, scope)
-        if not found and not self.tables and service.prefers is Preference.ANY:
-            return RuleSet(sticky=service.sticky)
+        if any(isinstance(rule, ClosedRule) for rule in found):
+            return RuleSet(HIDDEN)
         spec = merge(found)
         shared = self._find(service, Scope(service.namespace))
         same = [rule.key for rule in found] == [rule.key for rule in shared]
@@ -116,7 +147,33 @@ class RuleIndex:
                 variant += f"%{owner}"
             else:
                 spec = without_credentials(spec)
-        return RuleSet(variant, spec, owner, client, service.sticky)
+        return RuleSet(
+            variant,
+            spec,
+            owner,
+            client,
+            service.sticky,
+            origins=tuple(_origins(found)),
+            policy_origin=_policy_origin(found),
+        )
+
+    def are_the_same_for_all(self, service: ServiceRecord) -> bool:
+        """Return whether the same rules hold for a service for all clients: True only if that is
+        certain without looking at the clients."""
+        if service.closed:
+            return True
+        if service.prefers is not Preference.ANY:
+            return False
+        return all(
+            namespace == service.namespace and all(map(_is_for_all, rules))
+            for namespace, table in self.tables.items()
+            for rules in table.candidates(service.host)
+        )
+
+    def closing_rule(self, service: ServiceRecord, scope: Scope) -> ClosedRule | None:
+        """Return the rule that closes a service to clients of this scope; None: none does."""
+        found = self._find(service, scope)
+        return next((rule for rule in found if isinstance(rule, ClosedRule)), None)
 
     def _client(
         self, spec: DestinationRuleSpec | None, service: ServiceRecord, scope: Scope
@@ -139,7 +196,7 @@ class RuleIndex:
             table = self.tables.get(namespace)
             for candidates in table.candidates(service.host) if table else ():
                 if chosen := _choose(candidates, scope):
-                    return chosen
+                    return tuple(_as_it_holds(rule, service) for rule in chosen)
         return ()
 
 
@@ -166,11 +223,42 @@ def _choose(rules: tuple[DestinationRule, ...], scope: Scope) -> tuple[Destinati
     return tuple(anybody)
 
 
+def _as_it_holds(rule: DestinationRule, service: ServiceRecord) -> DestinationRule:
+    """Return the part of a rule that holds for a service."""
+    if isinstance(rule, BoundedRule) and (service.namespace, service.host) in rule.without_subsets:
+        return rule.without()
+    return rule
+
+
+def _is_for_all(rule: DestinationRule) -> bool:
+    """Return whether a rule, in the namespace of its service, is one for all clients alike."""
+    spec = rule.spec
+    return (
+        exported_to_all(spec.export_to)
+        and spec.workload_selector is None
+        and not is_counted(spec)
+        and not may_prefer(spec)
+        and not any(True for _ in credential_names(spec))
+    )
+
+
 def _variant(rules: tuple[DestinationRule, ...]) -> str:
     if not rules:
         return NO_RULE
     names = ",".join(rule.metadata.name for rule in rules)
     return f"{rules[0].metadata.namespace}/{names}"
+
+
+def _origins(rules: Iterable[DestinationRule]) -> Iterator[tuple[str, Origin]]:
+    for rule in rules:
+        for index, subset in enumerate(rule.spec.subsets):
+            yield subset.name, Origin(rule.key, f"spec.subsets[{index}]")
+
+
+def _policy_origin(rules: Iterable[DestinationRule]) -> Origin | None:
+    found = (rule.key for rule in rules if rule.spec.traffic_policy)
+    key = next(found, None)
+    return key and Origin(key, "spec.trafficPolicy")
 
 
 def merge(rules: tuple[DestinationRule, ...]) -> DestinationRuleSpec | None:

@@ -30,3 +30,8 @@ def shape(service: ServiceRecord) -> ServiceRecord:
         for namespace, account, mutual_tls in sorted(service.accounts)
     )
     return msgspec.structs.replace(service, endpoints=places)
+
+
+def outline(service: ServiceRecord) -> ServiceRecord:
+    """Return the service without endpoints, which is all that routes of HTTP depend on."""
+    return msgspec.structs.replace(service, endpoints=())

@@ -1,49 +1,15 @@
-"""The plan of a cluster's transport security, which other modules express in Envoy's words."""
+"""Decides how an upstream's connections are secured."""
 
 from __future__ import annotations
-
-import enum
-
-import msgspec
 
 from meshd.api.protocol import Protocol
 from meshd.api.secret_files import of_client
 from meshd.api.traffic import ClientTLSSettings
 from meshd.compile.names import OutboundCluster, authority_secret, certificate_secret
+from meshd.compile.plan.tls import PLAIN, TlsMode, TlsPlan
 from meshd.compile.upstream.rule_credentials import full_name
 from meshd.model.service import ServiceRecord
 from meshd.model.workload import Identity
-
-
-class TlsMode(enum.StrEnum):
-    PLAIN = "plain"
-    AUTO = "auto"
-    """Mutual TLS of the mesh to each endpoint that speaks it, plaintext to the others.
-
-    Endpoints that do carry the metadata ``envoy.transport_socket_match: {tlsMode: istio}``."""
-    MESH = "mesh"
-    """Mutual TLS of the mesh to all endpoints."""
-    SIMPLE = "simple"
-    """The client shows no certificate."""
-    MUTUAL = "mutual"
-    """The client shows a certificate that the rule names."""
-
-
-class TlsPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """All parts of a transport socket."""
-
-    mode: TlsMode
-    sni: str = ""
-    """Server name; empty: none is sent (a wildcard host)."""
-    subject_alt_names: tuple[str, ...] = ()
-    """The server's certificate must have one of these. Empty: in the mesh any identity of the
-    trust domain (nothing is known about the endpoints), else the name of the host."""
-    alpn: tuple[str, ...] = ()
-    certificate: str = ""
-    """Name of the secret with the certificate that the client shows."""
-    authority: str = ""
-    """Name of the secret by which servers are verified."""
-    insecure_skip_verify: bool = False
 
 
 def tls_plan(
@@ -63,11 +29,11 @@ def tls_plan(
     mutual TLS for all or for none.
     """
     if settings is not None and settings.mode == "DISABLE":
-        return TlsPlan(mode=TlsMode.PLAIN)
+        return PLAIN
     if settings is not None and settings.mode in {"SIMPLE", "MUTUAL"}:
         return _of_rule(service, protocol, settings, credential_namespace)
     if settings is None and (service.external or not _can_be_mutual(service, original_destination)):
-        return TlsPlan(mode=TlsMode.PLAIN)
+        return PLAIN
     automatic = settings is None and not original_destination
     asked = settings.subject_alt_names if settings else ()
     return TlsPlan(

@@ -7,29 +7,31 @@ without it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import grpc
 import grpc.aio
 import msgspec
-from envoy.service.discovery.v3 import discovery_pb2
 
+from meshd.base.backoff import Backoff, spread
 from meshd.base.errors import UNDECODABLE, InvalidInputError, MeshdError
+from meshd.base.tasks import first_of
+from meshd.base.threads import in_thread
 from meshd.fleet.agent.inbox import Held, Inbox
 from meshd.fleet.server.holders import METADATA
 from meshd.fleet.server.plane import NODES, Taken
-from meshd.model.workload import Workload
+from meshd.model.workload import Workload, shown
+from meshd.xds.protocol import DeltaRequest, DeltaResponse
 
 _METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 _REGISTER: Final = f"/{NODES}/Register"
-_FIRST_PAUSE: Final = 0.2
-_LONGEST_PAUSE: Final = 3.0
-"""Seconds between attempts. A server that comes back waits longer for its nodes."""
+_BACKOFF: Final = Backoff(0.2, 3.0)
+"""Between attempts. A server that comes back waits longer for its nodes."""
 _INVALID_ARGUMENT: Final = 3  # google.rpc.Code
 _LONGEST_REASON: Final = 4000
 _ENDED: Final = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
@@ -54,8 +56,8 @@ class Client:
         types: Sequence[str],
         inbox: Inbox,
         *,
-        connect: Callable[[], Any],
-        explain: Callable[[Any], Awaitable[MeshdError]],
+        connect: Callable[[], grpc.aio.Channel],
+        explain: Callable[[grpc.aio.AioRpcError], Awaitable[MeshdError]],
         taken: Callable[[], None],
         changed: Callable[[], None],
         heard: Callable[[], None],
@@ -97,8 +99,9 @@ class Client:
 
     async def run(self) -> None:
         """Keep the connection until cancelled."""
-        pause = _FIRST_PAUSE
+        failures = 0
         while True:
+            failures += 1
             try:
                 await self._connection()
             except MeshdError as error:
@@ -108,10 +111,8 @@ class Client:
             except _ENDED as error:
                 self._lost(f"the server ended the connection: {error}")
             if self._was_connected:
-                pause = _FIRST_PAUSE
-            # Spread, so that the nodes of a server that comes back do not all come at once.
-            await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311
-            pause = min(pause * 2, _LONGEST_PAUSE)
+                failures = 1
+            await asyncio.sleep(spread(_BACKOFF.pause(failures)))
 
     def _lost(self, problem: str) -> None:
         self._was_connected, self.connected = self.connected, False
@@ -130,24 +131,15 @@ class Client:
     async def _connection(self) -> None:
         """Serve one connection until it breaks, which is an error."""
         channel = self._connect()
-        # No TaskGroup: it forgets that it was cancelled when a task of it fails at that moment.
-        tasks = [
-            asyncio.create_task(self._subscribe(channel)),
-            asyncio.create_task(self._register(channel)),
-        ]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(self._subscribe(channel), self._register(channel))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await channel.close()
-        for task in done:
-            task.result()
 
     # ---- up
 
-    async def _register(self, channel: Any) -> None:
+    async def _register(self, channel: grpc.aio.Channel) -> None:
+        call: grpc.aio.StreamStreamCall[bytes, bytes]
         call = channel.stream_stream(_REGISTER)(metadata=self._metadata)
         await _connected(call)
         self._news.set()
@@ -156,7 +148,7 @@ class Client:
             self._news.clear()
             if self._workloads is not None:
                 await call.write(msgspec.json.encode(self._workloads))
-                if (answer := await call.read()) is grpc.aio.EOF:
+                if not isinstance(answer := await call.read(), bytes):  # it is grpc.aio.EOF
                     raise await _failure(call)
                 taken = _decoded(answer)
                 self._since_boot = taken.now - time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -169,7 +161,7 @@ class Client:
         for uid in refused.keys() - self.kept_out.keys():
             _log.error(
                 "the server does not take workload %s: %s",
-                *(uid, refused[uid]),
+                *(shown(uid), refused[uid]),
                 extra={"MESHD_EVENT": "kept-out", "MESHD_WORKLOAD": uid},
             )
         self.kept_out = refused
@@ -177,40 +169,41 @@ class Client:
 
     # ---- down
 
-    async def _subscribe(self, channel: Any) -> None:
+    async def _subscribe(self, channel: grpc.aio.Channel) -> None:
         call = channel.stream_stream(
             _METHOD,
-            request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
-            response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
+            request_serializer=DeltaRequest.SerializeToString,
+            response_deserializer=DeltaResponse.FromString,
         )(metadata=self._metadata)
         await _connected(call)
         self._found()
         for url in self._types:
             await call.write(self._first_request(url))
-        while (response := await call.read()) is not grpc.aio.EOF:
-            await call.write(self._take(response))
+        async for response in call:
+            await call.write(await self._take(response))
         raise await _failure(call)
 
-    def _first_request(self, url: str) -> Any:
-        return discovery_pb2.DeltaDiscoveryRequest(
+    def _first_request(self, url: str) -> DeltaRequest:
+        return DeltaRequest(
             node={"id": self._node},
             type_url=url,
             resource_names_subscribe=["*"],
             initial_resource_versions=self._inbox.versions(url),
         )
 
-    def _take(self, response: Any) -> Any:
-        resources = (
+    async def _take(self, response: DeltaResponse) -> DeltaRequest:
+        url = response.type_url
+        resources = [
             (one.name, Held(one.version, one.resource.value)) for one in response.resources
-        )
-        changed, refused = self._inbox.take(
-            response.type_url, resources, response.removed_resources
-        )
+        ]
+        self._inbox.begin(url, resources)
+        # Hundreds of objects would keep the event loop busy for too long.
+        decode = functools.partial(self._inbox.decoded, url, resources)
+        decoded = await in_thread("decoding what the server tells", decode)
+        changed, refused = self._inbox.keep(url, decoded, response.removed_resources)
         if changed or refused:
             self._taken()
-        answer = discovery_pb2.DeltaDiscoveryRequest(
-            type_url=response.type_url, response_nonce=response.nonce
-        )
+        answer = DeltaRequest(type_url=response.type_url, response_nonce=response.nonce)
         if refused:
             _log.warning("refused: %s", refused, extra={"MESHD_EVENT": "refused"})
             answer.error_detail.code = _INVALID_ARGUMENT
@@ -230,14 +223,14 @@ def _decoded(answer: bytes) -> Taken:
     return taken
 
 
-async def _connected(call: Any) -> None:
+async def _connected(call: grpc.aio.Call) -> None:
     """Wait until the server accepts this stream. Raises AioRpcError."""
     await call.initial_metadata()
     if call.done():
         raise await _failure(call)
 
 
-async def _failure(call: Any) -> grpc.aio.AioRpcError:
+async def _failure(call: grpc.aio.Call) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(
         await call.code(), grpc.aio.Metadata(), grpc.aio.Metadata(), await call.details()
     )

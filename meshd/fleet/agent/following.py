@@ -1,4 +1,4 @@
-"""Limits what may be applied on an agent: only what its server has put in force already."""
+"""Limits what may be applied on an agent to what its server has put in force already."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def answer(
     server: str,
     services: Iterable[ServiceRecord] = (),
 ) -> Changed | Rejected:
-    """Raises InvalidInputError, which names ``server``, when anything would be changed.
+    """Return the answer to a request that changes nothing.
 
-    ``services``: with the addresses that the mesh has chosen, and shows as if they were given.
+    ``services`` have the addresses that the mesh has chosen, and shows as if they had been asked
+    for. Raises InvalidInputError, which names ``server``, if anything would be changed.
     """
     refusal = InvalidInputError(
         f"this node is an agent: its configuration comes from {server}; run meshctl there"

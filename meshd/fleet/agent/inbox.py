@@ -1,14 +1,15 @@
-"""What a node has received from its server: the last good version of each resource. Pure.
+"""Holds what a node has received from its server: the last good version of each resource. Pure.
 
-A resource that does not decode is refused by name; its previous version stays, and all others are
-accepted.
+A resource that cannot be decoded is refused by name; its previous version stays, and all other
+resources are accepted.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -21,36 +22,69 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
 
 
+class Decoded(msgspec.Struct, frozen=True):
+    """A resource, and what was decoded from it, or why it is refused."""
+
+    name: str
+    resource: Held
+    value: Any = None
+    refused: str = ""
+
+
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The state on disk."""
+    """The state on disk.
+
+    Refused resources are stored among the others, with ``_REFUSED`` before their type URL: versions
+    of meshd that do not know of refused resources read them as resources of an unused type.
+    """
 
     resources: dict[str, dict[str, Held]]
     refused: dict[str, dict[str, Held]] = {}
+    """The place where versions before 0.2 kept refused resources. It is no longer written."""
+
+
+_REFUSED: Final = "refused:"
+"""The prefix of the type URL of a refused resource on disk."""
+_NO_VERSION: Final = "refused"
+"""The version of a resource of which no version was taken. No server has this version, so that the
+server sends its own version, or says that there is none."""
 
 
 Decode = Callable[[str, str, bytes], Any]
-"""Type URL, name and body → a value. Raises MeshdError when it is none."""
+"""Type URL, name and body → a value. Raises MeshdError if the body cannot be decoded."""
 
 
 class Inbox:
-    """The resources. ``attempts``: a record of which a process died is refused, and the previous
-    version stays."""
+    """The resources that were received.
 
-    def __init__(self, decode: Decode, attempts: Attempts | None = None) -> None:
+    ``attempts``: a record that made a process die is refused, and its previous version stays.
+    ``types``: the type URLs that the server is asked for; None: any.
+    """
+
+    def __init__(
+        self,
+        decode: Decode,
+        attempts: Attempts | None = None,
+        types: Collection[str] | None = None,
+    ) -> None:
         self._decode = decode
+        self._types = types
         self._attempts = attempts
         self._held: dict[str, dict[str, Held]] = {}
         self._values: dict[str, dict[str, Any]] = {}
         self.refused: dict[tuple[str, str], str] = {}
-        """Why, by type URL and name."""
+        """Why resources were refused, by type URL and name."""
         self._not_taken: dict[tuple[str, str], Held] = {}
-        """What was refused, by the same."""
+        """The refused resources, by type URL and name."""
 
     def versions(self, type_url: str) -> dict[str, str]:
-        return {name: held.version for name, held in self._held.get(type_url, {}).items()}
+        """Return the version of each resource of a type, by name, as the server is to be told."""
+        refused = {name: _NO_VERSION for url, name in self._not_taken if url == type_url}
+        held = {name: held.version for name, held in self._held.get(type_url, {}).items()}
+        return refused | held
 
     def values(self, type_url: str) -> Mapping[str, Any]:
-        """Return the values by name."""
+        """Return the decoded resources of a type by name."""
         return self._values.get(type_url, {})
 
     def take(
@@ -61,36 +95,53 @@ class Inbox:
         *,
         starting: bool = False,
     ) -> tuple[bool, str]:
-        """Take resources; return whether anything changed, and why something was refused, if so.
+        """Take resources; return whether anything changed, and why resources were refused, if any.
 
-        ``starting``: the resources were taken before.
+        ``starting``: the resources are read back from disk.
         """
+        found = list(resources)
+        self.begin(type_url, found, starting=starting)
+        return self.keep(type_url, self.decoded(type_url, found), removed)
+
+    def decoded(self, type_url: str, resources: Iterable[tuple[str, Held]]) -> Sequence[Decoded]:
+        """Decode resources after ``begin``, for ``keep``. A thread may do it: no state changes."""
+        return [Decoded(name, one, *self._decoded(type_url, name, one)) for name, one in resources]
+
+    def _decoded(self, type_url: str, name: str, resource: Held) -> tuple[Any, str]:
+        try:
+            self._check(type_url, name, resource)
+            return self._decode(type_url, name, resource.body), ""
+        except MeshdError as error:
+            return None, str(error) or repr(error)
+
+    def keep(
+        self, type_url: str, resources: Iterable[Decoded], removed: Iterable[str] = ()
+    ) -> tuple[bool, str]:
+        """Take what was decoded, and return the same as ``take``."""
         held = self._held.setdefault(type_url, {})
         values = self._values.setdefault(type_url, {})
         changed = False
         reasons: list[str] = []
-        found = list(resources)
-        self._begin(type_url, found, starting=starting)
-        for name, resource in found:
-            self._forget_refusal(type_url, name)
-            try:
-                self._check(type_url, name, resource)
-                value = self._decode(type_url, name, resource.body)
-            except MeshdError as error:
-                self.refused[type_url, name] = str(error)
+        if self._attempts is not None:
+            self._attempts.in_hand = ()
+        for one in resources:
+            name, resource = one.name, one.resource
+            ended = self._forget_refusal(type_url, name)
+            if one.refused:
+                self.refused[type_url, name] = one.refused
                 self._not_taken[type_url, name] = resource
-                reasons.append(f"{name}: {error}")
+                reasons.append(f"{name}: {one.refused}")
                 continue
-            changed = changed or held.get(name) != resource
-            held[name], values[name] = resource, value
+            changed = changed or ended or held.get(name) != resource
+            held[name], values[name] = resource, one.value
         for name in removed:
-            self._forget_refusal(type_url, name)
-            changed = held.pop(name, None) is not None or changed
+            ended = self._forget_refusal(type_url, name)
+            changed = held.pop(name, None) is not None or ended or changed
             values.pop(name, None)
         return changed, "; ".join(reasons)
 
     def never_good(self, type_url: str) -> dict[str, bytes]:
-        """Return resources that were refused and of which no version was ever taken, by name."""
+        """Return the refused resources of which no version was ever taken, by name."""
         values = self.values(type_url)
         return {
             name: one.body
@@ -98,51 +149,75 @@ class Inbox:
             if url == type_url and name not in values
         }
 
-    def _forget_refusal(self, type_url: str, name: str) -> None:
+    def _forget_refusal(self, type_url: str, name: str) -> bool:
+        """Forget the refusal of a resource; return whether there was one."""
         self.refused.pop((type_url, name), None)
-        self._not_taken.pop((type_url, name), None)
+        return self._not_taken.pop((type_url, name), None) is not None
 
-    def _begin(
-        self, type_url: str, resources: Iterable[tuple[str, Held]], *, starting: bool
+    def begin(
+        self, type_url: str, resources: Iterable[tuple[str, Held]], *, starting: bool = False
     ) -> None:
+        """Note resources before they are decoded, since decoding may kill the process."""
         attempts, held = self._attempts, self._held.get(type_url, {})
         if attempts is None:
             return
         records: dict[str, tuple[str, Any]] = {}
         for name, one in resources:
             shown, fingerprint = _shown(type_url, name), _fingerprint(one)
-            suspected = attempts.knows(shown, fingerprint) if starting else held.get(name) != one
+            suspected = attempts.suspects(shown, fingerprint) if starting else held.get(name) != one
             if suspected and not attempts.why_left_out(shown, fingerprint):
                 records[shown] = fingerprint, one.body
         attempts.begin(records)
+        attempts.in_hand = records.keys()
 
     def _check(self, type_url: str, name: str, resource: Held) -> None:
-        """Raises InvalidInputError."""
+        """Refuse a resource that made a process die. Raises InvalidInputError."""
         if self._attempts is None:
             return
         shown = _shown(type_url, name)
         if why := self._attempts.why_left_out(shown, _fingerprint(resource)):
             raise InvalidInputError(f"left out: {why}")
 
+    def _is_known(self, type_url: str) -> bool:
+        """Return whether the server is asked for a type.
+
+        Resources of other types would never be updated or removed.
+        """
+        return self._types is None or type_url in self._types
+
     def dump(self) -> bytes:
-        refused: dict[str, dict[str, Held]] = {}
+        resources = dict(self._held)
         for (type_url, name), one in self._not_taken.items():
-            refused.setdefault(type_url, {})[name] = one
-        return msgspec.msgpack.encode(_State(self._held, refused))
+            resources.setdefault(_REFUSED + type_url, {})[name] = one
+        return msgspec.msgpack.encode(_State(resources))
 
     def load(self, data: bytes) -> tuple[str, ...]:
-        """Load what ``dump`` returned; return what of it is unusable. Raises InvalidInputError."""
+        """Load what ``dump`` returned; return why parts of it are unusable.
+
+        Raises InvalidInputError if all of it is unusable.
+        """
         try:
             state = msgspec.msgpack.decode(data, type=_State)
         except UNDECODABLE as error:
             raise InvalidInputError(f"damaged ({error})") from None
-        found = [
+        reasons = [
             self.take(url, named.items(), starting=True)[1]
             for url, named in state.resources.items()
+            if not url.startswith(_REFUSED) and self._is_known(url)
         ]
-        for url, named in state.refused.items():
-            self.take(url, named.items(), starting=True)  # that was said when they came
-        return tuple(reason for reason in found if reason)
+        for url, named in filter(lambda one: self._is_known(one[0]), _refused(state)):
+            self.take(url, named.items(), starting=True)  # reported when they came
+        return tuple(reason for reason in reasons if reason)
+
+
+def _refused(state: _State) -> Iterator[tuple[str, dict[str, Held]]]:
+    """Yield the refused resources by type URL.
+
+    Some versions wrote the prefix in the old place, too.
+    """
+    marked = ((url, named) for url, named in state.resources.items() if url.startswith(_REFUSED))
+    for url, named in itertools.chain(state.refused.items(), marked):
+        yield url.rpartition(_REFUSED)[2], named
 
 
 def _shown(type_url: str, name: str) -> str:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
 import grpc
 import grpc.aio
@@ -19,13 +19,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd import wire
+from meshd.base import tasks
 from meshd.base.errors import InvalidInputError, MeshdError, UnreachableError
+from meshd.base.moments import date, span
 from meshd.ca import answers, authority
 from meshd.ca.authority import Issued, Request
 from meshd.fleet.joining import clocks
 from meshd.fleet.joining.address import address_of, split_address
 from meshd.fleet.joining.node import SERVER_NAME, Credentials, NodeFile, new_request, private_pem
-from meshd.fleet.membership.tokens import show_time
 from meshd.fleet.server.istio_ca import METHOD
 from meshd.protos.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 
@@ -54,7 +55,7 @@ Metadata = tuple[tuple[str, str], ...]
 _log = logging.getLogger(__name__)
 
 
-def open_channel(server: str, credentials: Credentials) -> Any:
+def open_channel(server: str, credentials: Credentials) -> grpc.aio.Channel:
     """Open a channel; the caller closes it."""
     tls = grpc.ssl_channel_credentials(credentials.roots, credentials.key, credentials.chain)
     return grpc.aio.secure_channel(address_of(server), tls, options=_OPTIONS)
@@ -64,14 +65,14 @@ def check_usable(credentials: Credentials, server: str, now: float) -> None:
     """Raises InvalidInputError when no server would take the node's certificate."""
     if now >= credentials.expires:
         raise InvalidInputError(
-            f"this node's certificate ended on {show_time(credentials.expires)}, "
-            f"{clocks.span(now - credentials.expires)} ago by this host's clock: if that is right, "
+            f"this node's certificate ended on {date(credentials.expires)}, "
+            f"{span(now - credentials.expires)} ago by this host's clock: if that is right, "
             f"run: meshctl join {server} --token TOKEN, with a new token; else set the clock"
         )
     if now < credentials.begins:
         raise InvalidInputError(
-            f"this node's certificate is valid from {show_time(credentials.begins)} only, and this "
-            f"host's clock is {clocks.span(credentials.begins - now)} before that: set the clock"
+            f"this node's certificate is valid from {date(credentials.begins)} only, and this "
+            f"host's clock is {span(credentials.begins - now)} before that: set the clock"
         )
 
 
@@ -132,7 +133,7 @@ class Remote:
         self._renew_at = renew_at
         self._clock = clock
         self._credentials = file.load()
-        self._channel: Any = None
+        self._channel: grpc.aio.Channel | None = None
         self._problem = ""
         self._started_with = self._credentials.chain
         self.changed: Callable[[], None] = lambda: None
@@ -195,7 +196,7 @@ class Remote:
             self._problem = ""
             _log.info(
                 "this node has a new certificate until %s",
-                show_time(self._credentials.expires),
+                date(self._credentials.expires),
                 extra={"MESHD_EVENT": "certificate"},
             )
         self.changed()
@@ -207,7 +208,7 @@ class Remote:
         # Whoever is at it finishes; what comes next proves itself with the new certificate.
         channel, self._channel = self._channel, None
         if channel is not None:
-            self._closing = asyncio.ensure_future(channel.close(grace=_TIMEOUT))
+            tasks.start(channel.close(grace=_TIMEOUT), "closing a connection to the server")
 
     async def _ask(
         self, csr: x509.CertificateSigningRequest, lifetime: float, now: float

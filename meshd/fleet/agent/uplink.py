@@ -11,11 +11,12 @@ import contextlib
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 import grpc
 import grpc.aio
 
+from meshd.base import tasks
 from meshd.base.errors import InvalidInputError, MeshdError, SystemRefusedError, UnreachableError
 from meshd.fleet.agent import remote
 from meshd.fleet.joining.node import Credentials, NodeFile
@@ -29,11 +30,14 @@ _UNUSABLE: Final = grpc.StatusCode.FAILED_PRECONDITION
 """Of an answer that does not come from the server: why it was not even asked."""
 _OPTIONS: Final = (("grpc.max_receive_message_length", -1),)
 _HUNG_UP: Final = (grpc.aio.BaseError, grpc.RpcError, asyncio.InvalidStateError)
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
+_Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 _STOP_TIMEOUT: Final = 1.0
 """Seconds for streams to end."""
 
 
-def open_channel(path: Path) -> Any:
+def open_channel(path: Path) -> grpc.aio.Channel:
     """Open the mesh role's end; the caller closes it."""
     return grpc.aio.insecure_channel(f"unix:{path}", _OPTIONS)
 
@@ -63,7 +67,7 @@ class Uplink:
         self._file = file
         self._metadata = metadata
         self._clock = clock
-        self._channels: dict[Credentials, tuple[Any, int]] = {}
+        self._channels: dict[Credentials, tuple[grpc.aio.Channel, int]] = {}
         """With the number of streams in each."""
         self._listening: grpc.aio.Server | None = None
 
@@ -93,8 +97,8 @@ class Uplink:
             await self._listening.stop(grace=None)
             await self._listening.wait_for_termination(_STOP_TIMEOUT)
 
-    def _handler(self, service: str, name: str) -> Any:
-        async def handle(_: Any, context: Any) -> None:
+    def _handler(self, service: str, name: str) -> _Handler:
+        async def handle(_: object, context: _Context) -> None:
             try:
                 with self._channel() as upstream:
                     await _hand_on(
@@ -109,7 +113,7 @@ class Uplink:
         return grpc.stream_stream_rpc_method_handler(handle)
 
     @contextlib.contextmanager
-    def _channel(self) -> Generator[Any]:
+    def _channel(self) -> Generator[grpc.aio.Channel]:
         """Share a channel among streams that begin with the same credentials. Raises MeshdError."""
         credentials = self._file.load()
         remote.check_usable(credentials, self._server, self._clock())
@@ -125,12 +129,12 @@ class Uplink:
             self._channels[credentials] = found, streams - 1
             if streams == 1:
                 del self._channels[credentials]
-                self._closing = asyncio.ensure_future(found.close())
+                tasks.start(found.close(), "closing a connection to the server")
 
 
-async def _hand_on(call: Any, context: Any) -> None:
+async def _hand_on(call: _Call, context: _Context) -> None:
     """Hand on until either side ends. Raises AioRpcError if the server ends it."""
-    up = asyncio.create_task(_up(call, context))
+    up = tasks.start(_up(call, context), "handing on to the server")
     try:
         await call.wait_for_connection()
         await call.initial_metadata()
@@ -138,7 +142,7 @@ async def _hand_on(call: Any, context: Any) -> None:
             raise await _ended(call)
         # That the server has let the node in: whoever waits for it sees it by this.
         await context.send_initial_metadata(())
-        while (message := await call.read()) is not grpc.aio.EOF:
+        async for message in call:
             await context.write(message)
     finally:
         up.cancel()
@@ -147,7 +151,7 @@ async def _hand_on(call: Any, context: Any) -> None:
     raise await _ended(call)
 
 
-async def _ended(call: Any) -> grpc.aio.AioRpcError:
+async def _ended(call: _Call) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(
         await call.code(),
         grpc.aio.Metadata(),
@@ -156,8 +160,13 @@ async def _ended(call: Any) -> grpc.aio.AioRpcError:
     )
 
 
-async def _up(call: Any, context: Any) -> None:
-    with contextlib.suppress(*_HUNG_UP):  # whoever reads from it sees that, too
+async def _up(call: _Call, context: _Context) -> None:
+    try:
         while (message := await context.read()) is not grpc.aio.EOF:
             await call.write(message)
         await call.done_writing()
+    except _HUNG_UP:
+        pass  # whoever reads from it sees that, too
+    except BaseException:
+        call.cancel()
+        raise

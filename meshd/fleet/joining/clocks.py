@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshd.base.errors import InvalidInputError
+from meshd.base.moments import span
 
 TOLERANCE: Final = 60.0
 """Seconds by which two clocks may differ; certificates allow for twice that."""
@@ -37,13 +38,3 @@ def check_counts(begins: float, expires: float, now: float) -> None:
         raise InvalidInputError(
             f"the server's new certificate {when} by this host's clock: set the clock that is wrong"
         )
-
-
-def span(seconds: float) -> str:
-    """Format a duration of either sign in the largest unit that fits."""
-    length = abs(seconds)
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if round(length / size, 1) >= 1:
-            count = round(length / size)
-            return f"{count} {unit}{'' if count == 1 else 's'}"
-    return f"{length:.0f} seconds"

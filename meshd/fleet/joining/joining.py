@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd.base.credentials import UNREADABLE
 from meshd.base.errors import InvalidInputError, MeshdError, UnreachableError
+from meshd.base.moments import date
 from meshd.ca import answers, authority
 from meshd.fleet.joining import clocks, join
 from meshd.fleet.joining.join import ALPN, AskRoots, AskToJoin, MeshFacts, Message, Roots, Welcome
@@ -27,7 +28,7 @@ from meshd.fleet.joining.node import (
     private_pem,
 )
 from meshd.fleet.membership import tokens
-from meshd.fleet.membership.tokens import Token, show_time
+from meshd.fleet.membership.tokens import Token
 
 _TIMEOUT: Final = 10.0
 """Seconds for each step of the two questions."""
@@ -92,13 +93,13 @@ def _check_clock(server: Address, told: Roots, root: x509.Certificate, now: floa
         raise InvalidInputError(problem)
     begins = root.not_valid_before_utc.timestamp()
     if now < begins:
-        raise InvalidInputError(_not_yet(server, show_time(begins), now))
+        raise InvalidInputError(_not_yet(server, date(begins), now))
 
 
 def _not_yet(server: Address, begins: str, now: float) -> str:
     return (
         f"{show(server)}: its certificate is valid from {begins} only, and this host's clock says "
-        f"{show_time(now)}: set the clock that is wrong"
+        f"{date(now)}: set the clock that is wrong"
     )
 
 
@@ -151,7 +152,7 @@ def _not_verified(server: Address, error: ssl.SSLCertVerificationError) -> Meshd
         what = "not valid yet" if error.verify_code == _NOT_YET_VALID else "expired"
         return InvalidInputError(
             f"{show(server)}: its certificate is {what} by this host's clock "
-            f"({show_time(time.time())}): set the clock that is wrong"
+            f"({date(time.time())}): set the clock that is wrong"
         )
     return InvalidInputError(
         f"{show(server)}: its certificate is not one of the authority that the token names "

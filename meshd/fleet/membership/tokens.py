@@ -8,9 +8,7 @@ secret is kept: 160 random bits need no slow hash.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
-import datetime
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -20,6 +18,7 @@ import msgspec
 
 from meshd.api.base import UnixSeconds
 from meshd.base.errors import InvalidInputError
+from meshd.base.moments import date
 from meshd.model.bounds import Bounds
 
 _PREFIX: Final = "meshd1."
@@ -91,7 +90,7 @@ def parse(text: str) -> Token:
     padded = text.removeprefix(_PREFIX) + "=" * (-(_LENGTH - len(_PREFIX)) % 4)
     try:
         raw = base64.b64decode(padded, altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raw = b""
     body, check = raw[:-_CHECK], raw[-_CHECK:]
     token = make(body, body[RANDOM_BYTES:])
@@ -149,11 +148,10 @@ def redeem(
     if len(found.used) >= found.uses:
         last = found.used[-1]
         raise InvalidInputError(
-            f"token {found.id} was used already, by node {last.node} on {show_time(last.at)}; "
-            f"{again}"
+            f"token {found.id} was used already, by node {last.node} on {date(last.at)}; {again}"
         )
     if now >= found.expires:
-        raise InvalidInputError(f"token {found.id} expired on {show_time(found.expires)}; {again}")
+        raise InvalidInputError(f"token {found.id} expired on {date(found.expires)}; {again}")
     if found.node and found.node != node:
         raise InvalidInputError(
             f"token {found.id} is for node {found.node}, and this is node {node}; {again} "
@@ -187,8 +185,3 @@ def state_of(record: Record, now: float) -> str:
     if len(record.used) >= record.uses:
         return "used"
     return "expired" if now >= record.expires else "valid"
-
-
-def show_time(seconds: float) -> str:
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

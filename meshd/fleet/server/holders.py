@@ -22,6 +22,8 @@ METADATA: Final = "meshd-instance"
 """The key of gRPC's metadata by which a node says which running machine it is."""
 MACHINE: Final = "meshd-machine"
 """That by which it says what stays the same when the machine restarts."""
+_UNNAMED: Final = 4
+"""Streams of each kind for a node that does not say which machine it is."""
 _PATIENCE: Final = 12.0
 """Seconds: keepalive ends the connection of a machine that is gone in less."""
 _SHOWN: Final = 60.0
@@ -84,7 +86,8 @@ class Holders:
             async with asyncio.timeout(_PATIENCE):
                 while True:
                     holder = self._holders.setdefault(node, _Holder(instance))
-                    if holder.instance == instance and not (instance and holder.streams[kind]):
+                    most = 1 if instance else _UNNAMED
+                    if holder.instance == instance and holder.streams[kind] < most:
                         holder.streams[kind] += 1
                         return holder
                     await holder.changed.wait()

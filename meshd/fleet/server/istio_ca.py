@@ -7,15 +7,17 @@ themselves by TLS.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 import grpc
+import grpc.aio
 from cryptography import x509
 
 from meshd import wire
 from meshd.base.credentials import UNREADABLE
 from meshd.base.errors import InvalidInputError, MeshdError
 from meshd.fleet.joining.node import parse_node
+from meshd.fleet.server.caller import Caller
 from meshd.protos.istio_ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from meshd.wire.joining import Peer
 
@@ -45,18 +47,21 @@ def peer_of(certificate: bytes, trust_domain: str) -> Peer:
     return Peer(found[1], f"{leaf.serial_number:x}", leaf.not_valid_after_utc.timestamp())
 
 
+_Context: TypeAlias = "grpc.aio.ServicerContext[IstioCertificateRequest, IstioCertificateResponse]"
 Sign = Callable[[Peer, bytes, float], Awaitable[wire.Certified]]
 """For whom, CSR in PEM, life time in seconds. Raises MeshdError."""
 
 
-def handler(sign: Sign, peer: Callable[[Any], Peer]) -> Any:
+def handler(sign: Sign, peer: Callable[[Caller], Peer]) -> grpc.GenericRpcHandler:
     """Return the gRPC handler of a server.
 
     ``peer``: the node at the other end of a call's context; raises InvalidInputError if there is
     none.
     """
 
-    async def create(request: Any, context: Any) -> Any:
+    async def create(
+        request: IstioCertificateRequest, context: _Context
+    ) -> IstioCertificateResponse:
         try:
             asking = peer(context)
             if request.validity_duration < 0:

@@ -8,12 +8,14 @@ Istio's kinds, and all but the metadata of the others, which have other parts.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 from google.protobuf.message import DecodeError, EncodeError
 
+from meshd.api.object_fields import api_version_of, kind_of, name_of, namespace_of
 from meshd.base.errors import InvalidInputError
+from meshd.base.json_values import Json, JsonObject, mapping_at, mapping_in, text_at, texts_at
 from meshd.protos import mcp_resource_pb2
 from meshd.xds.resources import Resource
 
@@ -39,42 +41,58 @@ def type_url(api_version: str, kind: str) -> str:
     return f"{group if slash else _CORE}/{version}/{kind}"
 
 
-def encode(value: dict[str, Any]) -> Resource:
+def url_of(value: JsonObject) -> str:
+    """Return the type URL of an API object in its JSON form."""
+    return type_url(api_version_of(value), kind_of(value))
+
+
+def resource_name(value: JsonObject) -> str:
+    """Return ``NAMESPACE/NAME`` of an API object in its JSON form; ``NAME`` if it has no
+    namespace."""
+    return "/".join(part for part in (namespace_of(value), name_of(value)) if part)
+
+
+def encode(value: JsonObject) -> Resource:
     """Return the resource of an API object in its JSON form, with ``apiVersion``, ``kind`` and
     ``metadata``.
 
     Raises InvalidInputError if no message can hold it.
     """
-    metadata = value.get("metadata", {})
-    url = type_url(value["apiVersion"], value["kind"])
+    url = url_of(value)
     rest = {key: part for key, part in value.items() if key not in _HEAD}
     message = mcp_resource_pb2.Resource()
-    name = "/".join(part for part in (metadata.get("namespace"), metadata["name"]) if part)
-    body = rest if url.startswith(f"{_CORE}/") else rest.get("spec", {})
+    name = resource_name(value)
+    body = rest if url.startswith(f"{_CORE}/") else mapping_in(rest.get("spec"))
     try:
         message.metadata.name = name
-        if created := metadata.get("creationTimestamp"):
+        if created := text_at(value, "metadata", "creationTimestamp"):
             message.metadata.create_time.FromJsonString(created)
-        message.metadata.labels.update(metadata.get("labels", {}))
-        message.metadata.annotations.update(metadata.get("annotations", {}))
+        message.metadata.labels.update(_texts(value, "labels"))
+        message.metadata.annotations.update(_texts(value, "annotations"))
     except _UNSAYABLE as error:
-        raise InvalidInputError(f"{value['kind']} {name}: its metadata: {error}") from None
+        raise InvalidInputError(f"{kind_of(value)} {name}: its metadata: {error}") from None
     return _packed(url, name, message, body)
 
 
-def encode_body(url: str, name: str, body: dict[str, Any]) -> Resource:
+def encode_body(url: str, name: str, body: JsonObject) -> Resource:
     """Return the resource of a ``body`` that is not an API object. Raises InvalidInputError."""
     message = mcp_resource_pb2.Resource()
     message.metadata.name = name
     return _packed(url, name, message, body)
 
 
+def _texts(value: JsonObject, part: str) -> dict[str, str]:
+    """Return labels or annotations. Raises TypeError if they are not all texts."""
+    texts = texts_at(value, "metadata", part)
+    if len(texts) < len(mapping_at(value, "metadata", part)):
+        raise TypeError(f"{part} are not all texts")
+    return texts
+
+
 _HEAD: Final = frozenset({"apiVersion", "kind", "metadata"})
 
 
-def _packed(
-    url: str, name: str, message: mcp_resource_pb2.Resource, body: dict[str, Any]
-) -> Resource:
+def _packed(url: str, name: str, message: mcp_resource_pb2.Resource, body: JsonObject) -> Resource:
     try:
         struct = json_format.ParseDict(body, struct_pb2.Struct())
         message.body.type_url = _STRUCT
@@ -85,27 +103,28 @@ def _packed(
     return Resource(url, name, hashlib.blake2b(data, digest_size=8).hexdigest(), data)
 
 
-def decode_body(data: bytes) -> dict[str, Any]:
+def decode_body(data: bytes) -> JsonObject:
     """Decode what ``encode_body`` encodes. Raises InvalidInputError."""
     return _parsed(data)[1]
 
 
-def decode(url: str, data: bytes) -> dict[str, Any]:
+def decode(url: str, data: bytes) -> JsonObject:
     """Decode what ``encode`` encodes. Raises InvalidInputError."""
     message, body = _parsed(data)
     group, version, kind = _split(url)
     namespace, _, name = message.metadata.name.rpartition("/")
-    metadata: dict[str, Any] = {"name": name}
+    metadata: JsonObject = {"name": name}
     if namespace:
         metadata["namespace"] = namespace
     if message.metadata.HasField("create_time"):
         metadata["creationTimestamp"] = _time(message.metadata.create_time)
     for part in ("labels", "annotations"):
         if values := dict(getattr(message.metadata, part)):
-            metadata[part] = values
+            metadata[part] = {**values}
     core = group == _CORE
-    head = {"apiVersion": version if core else f"{group}/{version}", "kind": kind}
-    return head | {"metadata": metadata} | (body if core else {"spec": body})
+    api_version = version if core else f"{group}/{version}"
+    rest: JsonObject = body if core else {"spec": body}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **rest}
 
 
 def _time(stamp: timestamp_pb2.Timestamp) -> str:
@@ -123,7 +142,7 @@ def _split(url: str) -> tuple[str, str, str]:
             raise InvalidInputError(f"{url!r} is not of the form GROUP/VERSION/KIND")
 
 
-def _parsed(data: bytes) -> tuple[mcp_resource_pb2.Resource, dict[str, Any]]:
+def _parsed(data: bytes) -> tuple[mcp_resource_pb2.Resource, JsonObject]:
     try:
         message = mcp_resource_pb2.Resource.FromString(data)
         if message.body.type_url != _STRUCT:
@@ -134,10 +153,10 @@ def _parsed(data: bytes) -> tuple[mcp_resource_pb2.Resource, dict[str, Any]]:
         body = json_format.MessageToDict(struct)
     except _MALFORMED as error:
         raise InvalidInputError(f"not an MCP resource: {error}") from None
-    return message, _plain(body)
+    return message, {key: _plain(part) for key, part in body.items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Json) -> Json:
     """Return a value with whole numbers: all numbers of a Struct are doubles."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}

@@ -1,8 +1,8 @@
 """The control plane for other nodes: configuration over delta ADS, and what runs on each of them.
 
 It owns the gRPC server and the account of connected nodes. The certificate tells which node it is,
-and another part decides whether it belongs here; ``node_stream`` decides what the node is told, and
-its reports go into the rosters.
+and another part decides whether it belongs here; ``xds.unordered`` decides what the node is told,
+and its reports go into the rosters.
 """
 
 from __future__ import annotations
@@ -14,27 +14,37 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import grpc
 import grpc.aio
 import msgspec
-from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd import wire
 from meshd.api.base import UnixSeconds
 from meshd.base.attempts import Attempts
 from meshd.base.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
+from meshd.base.tasks import first_of
 from meshd.fleet.server import rosters
+from meshd.fleet.server.asking import Asking
+from meshd.fleet.server.caller import Caller
 from meshd.fleet.server.holders import MACHINE, METADATA, Holders
-from meshd.fleet.server.node_stream import NodeStream
 from meshd.fleet.server.open_streams import OpenStreams, Stream
 from meshd.model.bounds import Bounds
-from meshd.model.workload import Workload
+from meshd.model.workload import Workload, shown
 from meshd.wire.joining import Peer
-from meshd.xds.protocol import decode, encode
+from meshd.xds.connection import Connection
+from meshd.xds.protocol import (
+    DeltaContext,
+    DeltaRequest,
+    DeltaResponse,
+    decode,
+    delta_handler,
+    encode,
+)
 from meshd.xds.resources import EMPTY, Resources, difference
 from meshd.xds.subscription import Refused
+from meshd.xds.unordered import UnorderedStream
 
 _ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 NODES: Final = "meshd.v1.Nodes"
@@ -43,6 +53,8 @@ list in JSON, and answers each with ``Taken``."""
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.max_send_message_length", -1),
+    # An agent has two, and one for each certificate that it asks for; each may hold a message.
+    ("grpc.max_concurrent_streams", 64),
     # Two minutes otherwise, in which a client may leave out its HTTP/2 settings.
     ("grpc.server_handshake_timeout_ms", 5_000),
     # A node that vanished without a word is noticed within seconds.
@@ -55,6 +67,9 @@ _OPTIONS: Final = (
 _GREETING: Final = 1.0
 """Seconds for the initial metadata of a stream that is cut to be sent."""
 _STOP_TIMEOUT: Final = 1.0
+
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
 
 _log = logging.getLogger(__name__)
 
@@ -69,9 +84,26 @@ class Taken(msgspec.Struct, frozen=True):
 @dataclasses.dataclass(eq=False)
 class _Node:
     name: str
-    stream: NodeStream
+    stream: UnorderedStream
     private: Resources
-    bell: asyncio.Event
+    ring: Callable[[], None] = lambda: None
+    """Called when there may be something to send."""
+    asking: Asking = dataclasses.field(default_factory=Asking)
+
+    def following(self) -> DeltaResponse | None:
+        response = self.stream.next()
+        return encode(response) if response else None
+
+    async def receive(self, message: DeltaRequest) -> None:
+        if (request := self.asking.bounded(decode(message))) is None:
+            return
+        answered = self.stream.receive(request)
+        if isinstance(answered, Refused) and answered.final:
+            _log.warning(
+                "node %s refused %s: %s",
+                *(self.name, ", ".join(answered.names), answered.reason),
+                extra={"MESHD_EVENT": "refused", "MESHD_CONFIG": answered.names[0]},
+            )
 
 
 class Plane:
@@ -84,7 +116,7 @@ class Plane:
 
     def __init__(
         self,
-        peer: Callable[[Any], Peer],
+        peer: Callable[[Caller], Peer],
         admit: Callable[[Peer], Awaitable[Bounds]],
         changed: Callable[[], None],
         grace: float,
@@ -107,14 +139,11 @@ class Plane:
         self._expiry = asyncio.Event()
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, path: Path, handlers: Iterable[Any]) -> None:
+    async def start(self, path: Path, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Listen on a unix socket, for what comes through the front. Raises SystemRefusedError."""
         server = grpc.aio.server(options=_OPTIONS)
-        ads = grpc.stream_stream_rpc_method_handler(
-            self._serving(self._delta),
-            discovery_pb2.DeltaDiscoveryRequest.FromString,
-            discovery_pb2.DeltaDiscoveryResponse.SerializeToString,
-        )
+        ads = delta_handler(self._serving(self._delta))
+        register: grpc.RpcMethodHandler[bytes, bytes]
         register = grpc.stream_stream_rpc_method_handler(self._serving(self._register))
         server.add_generic_rpc_handlers(
             (
@@ -142,45 +171,47 @@ class Plane:
         self, resources: Resources, private: Callable[[str], Resources] = lambda _: EMPTY
     ) -> None:
         """Publish what nodes are to have; ``private``: by node's name, and of other types."""
-        changed = difference(self._resources or EMPTY, resources)
+        before = self._resources or EMPTY
+        changed = difference(before, resources)
         first, self._resources, self._private = self._resources is None, resources, private
         for node in self._nodes:
             own = private(node.name)
             differing = changed | difference(node.private, own)
-            node.private = own
-            if differing or first:
-                node.stream.publish(_together(resources, own), differing)
-                node.bell.set()
+            former, node.private = _together(before, node.private), own
+            told = _together(resources, own)
+            if differing or first or _keeps(former) != _keeps(told):
+                node.stream.publish(told, differing)
+                node.ring()
 
-    async def _delta(self, name: str, _bounds: Bounds, context: Any) -> None:
+    async def _delta(self, name: str, _bounds: Bounds, context: DeltaContext) -> None:
         own = self._private(name)
         all_of_it = _together(self._resources, own) if self._resources is not None else None
-        node = _Node(name, NodeStream(all_of_it), own, asyncio.Event())
+        node = _Node(name, UnorderedStream(all_of_it), own)
+        connection = Connection(context, node.following)
+        node.ring = connection.ring
         self._nodes.add(node)
-        writer = asyncio.create_task(_write(node, context))
-        reader = asyncio.create_task(_read(node, context))
         try:
-            done, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await connection.serve(node.receive)
         finally:
             self._nodes.discard(node)
-            for task in (writer, reader):
-                task.cancel()
-            await asyncio.gather(writer, reader, return_exceptions=True)
 
     # ---- streams
 
-    def _serving(self, talk: Callable[[str, Bounds, Any], Coroutine[Any, Any, None]]) -> Any:
+    def _serving(
+        self,
+        talk: Callable[
+            [str, Bounds, grpc.aio.ServicerContext[Asked, Told]], Coroutine[object, object, None]
+        ],
+    ) -> Callable[[object, grpc.aio.ServicerContext[Asked, Told]], Awaitable[None]]:
         """Return a gRPC handler: ``talk`` with nodes that belong here, for as long as they do."""
 
-        async def admitted(peer: Peer, context: Any) -> None:
+        async def admitted(peer: Peer, context: grpc.aio.ServicerContext[Asked, Told]) -> None:
             bounds = await self._admit(peer)
             async with self.holders.held(peer.node, instance_of(context), talk.__name__):
                 await _greet(context)
                 await talk(peer.node, bounds, context)
 
-        async def handle(_: Any, context: Any) -> None:
+        async def handle(_: object, context: grpc.aio.ServicerContext[Asked, Told]) -> None:
             code, reason = grpc.StatusCode.PERMISSION_DENIED, ""
             try:
                 peer = self._peer(context)
@@ -215,7 +246,9 @@ class Plane:
             self._rosters = rosters.restored(workloads, self._clock(), own)
             self._expiry.set()
 
-    async def _register(self, node: str, bounds: Bounds, context: Any) -> None:
+    async def _register(
+        self, node: str, bounds: Bounds, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> None:
         if self._rosters is None:
             raise NotReadyError("the server is just starting")
         self._set(rosters.connected(self.rosters, node, self._clock(), bounds))
@@ -251,7 +284,7 @@ class Plane:
         for uid in refused.keys() - before.keys():
             _log.warning(
                 "workload %s of node %s is rejected: %s",
-                *(uid, node, refused[uid]),
+                *(shown(uid), node, refused[uid]),
                 extra={"MESHD_EVENT": "workload-refused", "MESHD_WORKLOAD": uid},
             )
         return refused
@@ -303,66 +336,44 @@ class Plane:
                 )
                 if name in streams
                 else (),
-                kept_out=tuple(f"{uid}: {why}" for uid, why in roster.refused.items()),
+                kept_out=tuple(f"{shown(uid)}: {why}" for uid, why in roster.refused.items()),
                 conflict=self.holders.problem(name),
             )
             for name, roster in sorted(self.rosters.items())
         )
 
 
-def instance_of(context: Any) -> str:
+def instance_of(context: Caller) -> str:
     """Return which running machine a call is from, as it says; empty when it does not."""
     return _said(context, METADATA)
 
 
-def machine_of(context: Any) -> str:
+def machine_of(context: Caller) -> str:
     """Return which machine a call is from, as it says; empty when it does not."""
     return _said(context, MACHINE)
 
 
-def _said(context: Any, key: str) -> str:
+def _said(context: Caller, key: str) -> str:
     said = dict(context.invocation_metadata() or ()).get(key, "")
     return said if isinstance(said, str) else ""
 
 
 def _together(shared: Resources, own: Resources) -> Resources:
-    return Resources({**shared.by_type, **own.by_type})
+    by_type = {**shared.by_type, **own.by_type}
+    return dataclasses.replace(shared, by_type=by_type, untold=shared.untold | own.untold)
 
 
-async def _until_cut(talking: Coroutine[Any, Any, None], stream: Stream) -> None:
+def _keeps(told: Resources) -> tuple[object, object]:
+    """Return what nodes keep although they are not told of it."""
+    return told.removed_types, told.untold
+
+
+async def _until_cut(talking: Coroutine[object, object, None], stream: Stream) -> None:
     """Talk until the stream is cut; raises whatever the talking raises."""
-    task = asyncio.create_task(talking)
-    try:
-        await asyncio.wait((task, stream.cut), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    await first_of(talking, asyncio.wait((stream.cut,)))
 
 
-async def _read(node: _Node, context: Any) -> None:
-    while (message := await context.read()) is not grpc.aio.EOF:
-        answered = node.stream.receive(decode(message))
-        if isinstance(answered, Refused) and answered.final:
-            _log.warning(
-                "node %s refused %s: %s",
-                *(node.name, ", ".join(answered.names), answered.reason),
-                extra={"MESHD_EVENT": "refused", "MESHD_CONFIG": answered.names[0]},
-            )
-        node.bell.set()
-
-
-async def _write(node: _Node, context: Any) -> None:
-    """Write one message at a time: a node that does not read delays no other."""
-    while True:
-        while response := node.stream.next():
-            await context.write(encode(response))
-        await node.bell.wait()
-        node.bell.clear()
-
-
-async def _greet(context: Any) -> None:
+async def _greet(context: grpc.aio.ServicerContext[Asked, Told]) -> None:
     """Send the initial metadata. If the stream is cut meanwhile, only after that: gRPC would send
     them twice then, fail, and leave the node without a status."""
     sending = asyncio.ensure_future(context.send_initial_metadata(()))

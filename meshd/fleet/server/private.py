@@ -8,9 +8,10 @@ selects none.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
 
 from meshd.api.base import exported
+from meshd.api.object_fields import kind_of, namespace_of
+from meshd.base.json_values import Json, JsonObject, list_at, mapping_at, text_in
 from meshd.model.workload import Workload
 
 SECRET = "core/v1/Secret"  # noqa: S105 - a type URL
@@ -20,7 +21,7 @@ _AUTHORITY = "-cacert"
 
 
 def needed_secrets(
-    objects: Collection[dict[str, Any]], workloads: Iterable[Workload]
+    objects: Collection[JsonObject], workloads: Iterable[Workload]
 ) -> frozenset[str]:
     """Return ``NAMESPACE/NAME`` of the Secrets that the workloads of one node need."""
     running = list(workloads)
@@ -28,52 +29,59 @@ def needed_secrets(
     names: set[str] = set()
     for found in objects:
         namespaces = _namespaces(found, running, gateways)
-        for name in _credentials(found["spec"]) if namespaces else ():
+        for name in _credentials(found.get("spec")) if namespaces else ():
             owner, slash, short = name.rpartition("/")
             names.update(f"{one}/{short}" for one in namespaces if not slash or owner == one)
     return frozenset(names | {name + _AUTHORITY for name in names})
 
 
+def may_name_secrets(found: JsonObject) -> bool:
+    """Return whether an object may say which Secrets a node needs."""
+    return kind_of(found) in {"Gateway", "DestinationRule"}
+
+
 def _namespaces(
-    found: dict[str, Any], running: list[Workload], gateways: list[Workload]
+    found: JsonObject, running: list[Workload], gateways: list[Workload]
 ) -> frozenset[str]:
     """Return the namespaces of workloads whose proxies read an object's Secrets."""
-    namespace, spec = found["metadata"].get("namespace", ""), found.get("spec", {})
-    if found["kind"] == "Gateway":
-        return frozenset(one.namespace for one in _selected(spec.get("selector", {}), running))
-    if found["kind"] != "DestinationRule":
+    namespace, spec = namespace_of(found), mapping_at(found, "spec")
+    if kind_of(found) == "Gateway":
+        return frozenset(one.namespace for one in _selected(mapping_at(spec, "selector"), running))
+    if kind_of(found) != "DestinationRule":
         return frozenset()
-    if selector := spec.get("workloadSelector"):
-        chosen = _selected(selector.get("matchLabels", {}), running)
+    if selector := mapping_at(spec, "workloadSelector"):
+        chosen = _selected(mapping_at(selector, "matchLabels"), running)
         return frozenset({namespace} & {one.namespace for one in chosen})
     seen_by = (one.namespace for one in gateways)
-    export = tuple(spec.get("exportTo", ()))
+    export = tuple(text_in(one) for one in list_at(spec, "exportTo"))
     return frozenset(one for one in seen_by if exported(export, namespace, one))
 
 
-def _gateways(objects: Iterable[dict[str, Any]], running: list[Workload]) -> list[Workload]:
-    selectors = [one["spec"].get("selector", {}) for one in objects if one["kind"] == "Gateway"]
+def _gateways(objects: Iterable[JsonObject], running: list[Workload]) -> list[Workload]:
+    selectors = [
+        mapping_at(one, "spec", "selector") for one in objects if kind_of(one) == "Gateway"
+    ]
     return [one for one in running if any(_selects(selector, one) for selector in selectors)]
 
 
-def _selected(selector: dict[str, str], running: list[Workload]) -> Iterator[Workload]:
+def _selected(selector: JsonObject, running: list[Workload]) -> Iterator[Workload]:
     return (one for one in running if _selects(selector, one))
 
 
-def _selects(selector: dict[str, str], workload: Workload) -> bool:
+def _selects(selector: JsonObject, workload: Workload) -> bool:
     return bool(selector) and selector.items() <= workload.labels.items()
 
 
-def _credentials(value: Any) -> Iterator[str]:
+def _credentials(value: Json) -> Iterator[str]:
     """Yield each ``credentialName`` and its like in a value, at any depth."""
     if isinstance(value, dict):
         for key, part in value.items():
             if key in _NAMING and isinstance(part, str):
                 yield part
-            elif key == "credentialNames" and isinstance(part, list | tuple):
+            elif key == "credentialNames" and isinstance(part, list):
                 yield from (name for name in part if isinstance(name, str))
             else:
                 yield from _credentials(part)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list):
         for part in value:
             yield from _credentials(part)

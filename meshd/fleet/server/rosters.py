@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from meshd.api import checked
 from meshd.base.errors import UNDECODABLE, InvalidInputError
+from meshd.base.json_values import Json, value_at
 from meshd.model.bounds import Bounds, cover, refusal
 from meshd.model.workload import Identity, Workload
 
@@ -85,10 +86,10 @@ def decode(message: bytes) -> Report:
 def _uid_of(raw: msgspec.Raw, index: int) -> str:
     """Return the uid of an unusable workload, fit to be shown."""
     try:
-        value: Any = msgspec.json.decode(raw)
+        value: Json = msgspec.json.decode(raw)
     except UNDECODABLE:
         return f"#{index}"
-    uid = value.get("uid") if isinstance(value, dict) else None
+    uid = value_at(value, "uid")
     return repr(uid[:_SHOWN])[1:-1] if isinstance(uid, str) and uid else f"#{index}"
 
 

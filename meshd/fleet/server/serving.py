@@ -13,6 +13,7 @@ from typing import Final
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd import wire
+from meshd.base.backoff import Backoff
 from meshd.base.errors import MeshdError, NotReadyError
 from meshd.ca import authority
 from meshd.fleet.joining.join import ALPN
@@ -21,8 +22,7 @@ from meshd.fleet.joining.node import SERVER_NAME, Credentials, new_request, node
 _PAUSE: Final = 10.0
 """Seconds between attempts to have a new certificate."""
 _LONGEST_SLEEP: Final = 60.0
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 2.0
+_BACKOFF: Final = Backoff(0.05, 2.0)
 
 _log = logging.getLogger(__name__)
 
@@ -51,16 +51,17 @@ class ServingCertificate:
 
     async def wait(self) -> None:
         """Wait for the first certificate: the identity role may start later."""
-        pause, told = _FIRST_PAUSE, ""
+        failures, told = 0, ""
         while True:
             try:
                 return await self.obtain()
             except MeshdError as error:
+                failures += 1
+                pause = _BACKOFF.pause(failures)
                 if pause > 1 and str(error) != told:
                     told = str(error)
                     _log.warning("no certificate yet: %s", told, extra={"MESHD_EVENT": "ca"})
             await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def obtain(self) -> None:
         """Raises MeshdError."""

@@ -102,6 +102,12 @@ def own_paths(unit: str) -> frozenset[str]:
     return frozenset({hold_of(unit), unit_drop_in(unit), slice_of(unit), boot_drop_in(unit)})
 
 
+def in_order_of_removal(unit: str, paths: Iterable[str]) -> list[str]:
+    """Return files in the order in which they are to be removed: the unit that others require is
+    the last, since whatever requires a unit without a file does not start."""
+    return sorted(paths, key=lambda path: (path == hold_of(unit), path))
+
+
 def socket_drop_in(unit: str, socket: str) -> str:
     """Return the path of a socket's drop-in, named after the unit, since a socket may have
     several."""
@@ -132,14 +138,17 @@ def files(wanted: Preparation) -> dict[str, str]:
 
 
 def escaped(text: str) -> str:
-    """Escape a text as systemd-escape(1) does; a result that is too long is cut and made unique."""
+    """Escape a text as systemd-escape(1) does; a result that is too long is cut and made unique.
+
+    No escaped text has a dash, which stands before the digest of one that is cut.
+    """
     result = "".join(
         one if one in _PLAIN and (one != "." or index) else f"\\x{ord(one):02x}"
         for index, one in enumerate(text)
     )
     if len(result) <= _LONGEST:
         return result
-    return f"{result[:100]}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"{result[:100]}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _name(unit: str) -> str:

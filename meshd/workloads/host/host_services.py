@@ -14,7 +14,7 @@ import msgspec
 
 from meshd.base.errors import InvalidInputError, NotReadyError
 from meshd.model.interception import HOST_PORTS
-from meshd.model.workload import HostService, Workload
+from meshd.model.workload import HostService, Workload, shown
 from meshd.workloads import record
 
 RECORD: Final = "services.json"
@@ -47,18 +47,35 @@ def _with_ports(uid: str, host: HostService, given: Mapping[str, HostService]) -
         outbound = next(free, 0)
         if not outbound:
             raise NotReadyError(
-                f"{uid} cannot be enrolled: all ports from {HOST_PORTS.start} to"
+                f"{shown(uid)} cannot be enrolled: all ports from {HOST_PORTS.start} to"
                 f" {HOST_PORTS.stop - 1} belong to other services of this host"
             )
         inbound = outbound + 1
     return msgspec.structs.replace(host, outbound_port=outbound, inbound_port=inbound)
 
 
-def refuse_taken_ports(found: Iterable[Workload], known: Mapping[str, Workload]) -> None:
+def refuse_taken(workload: Workload, others: Iterable[Workload]) -> None:
+    """Raises InvalidInputError when the unit, the cgroup or a port of a service of the host is
+    another workload's."""
+    host = workload.host
+    if host is None:
+        return
+    claims = [(one, one.host) for one in others if one.uid != workload.uid and one.host]
+    for other, theirs in claims:
+        if theirs.cgroup == host.cgroup or (host.unit and theirs.unit == host.unit):
+            raise InvalidInputError(
+                f"{host.unit or host.cgroup} is enrolled as {other.namespace}/{other.name};"
+                " meshctl unenroll it first"
+            )
+    refuse_taken_ports((workload,), (other for other, _ in claims))
+
+
+def refuse_taken_ports(found: Iterable[Workload], known: Iterable[Workload]) -> None:
     """Raises InvalidInputError when one of them declares a port that another service of the host
     declares: it would never be captured."""
+    others = tuple(known)
     for workload in found:
-        for other in known.values():
+        for other in others:
             if workload.uid == other.uid or not (workload.host and other.host):
                 continue
             if both := _captured_ports(workload) & _captured_ports(other):
@@ -82,7 +99,7 @@ def save(path: Path, registered: Mapping[str, Workload], before: Mapping[str, Wo
     """
     hosted = _hosted(registered)
     if hosted != _hosted(before):
-        record.save(path, record.Record(hosted))
+        record.save(path, record.Record(hosted), durable=True)
 
 
 def _hosted(registered: Mapping[str, Workload]) -> dict[str, Workload]:

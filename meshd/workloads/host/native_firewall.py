@@ -1,6 +1,6 @@
-"""What rules of nf_tables itself, as firewalld has them, and the mesh do not know of each other.
+"""Makes remarks about rules of nf_tables itself, such as firewalld's, that the mesh affects. Pure.
 
-Pure. As ``firewall`` has it for those of iptables.
+``firewall`` does the same for rules of iptables.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _REFUSES: Final = re.compile(r"\b(?:drop|reject)\b")
 _VERDICTS: Final = re.compile(r"\b(?:tcp|th) dport vmap \{(?P<listed>[^}]*)\}")
 _OWNER: Final = re.compile(r"\b(?:meta )?sk[ug]id\b|\bsocket cgroupv2\b|\bmeta cgroup\b")
 _ALL: Final = re.compile(r"(?:counter(?: packets \d+ bytes \d+)? )?(?:drop|reject\b.*)")
-"""A rule that matches whatever comes to it."""
+"""Matches a rule that drops or rejects every packet that reaches it."""
 _INPUT: Final = "input"
 _NAMES: Final = {"http": 80, "https": 443, "ssh": 22, "domain": 53}
-"""nft shows numbers, unless it is told to show names."""
+"""Ports by name; nft shows numbers unless its options ask for names."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,16 +30,16 @@ class Chain:
     """One chain, and its rules as ``nft`` shows them."""
 
     name: str
-    """With its table and family."""
+    """The name with its family and table."""
     rules: tuple[str, ...]
     hook: str = ""
-    """Of a base chain."""
+    """The hook of a base chain; empty for other chains."""
     drops: bool = False
-    """What no rule of a base chain has decided is dropped."""
+    """Whether a base chain drops the packets that no rule has decided."""
 
 
 def remarks(chains: Iterable[Chain], ports: Collection[int]) -> list[str]:
-    """Return a line for each remark. ``ports``: what the service declares."""
+    """Return a line for each remark; ``ports`` are those that the service declares."""
     found: dict[str, None] = {}
     for chain in chains:
         for rule in chain.rules:

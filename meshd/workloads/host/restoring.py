@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from meshd.model.workload import Workload
+from meshd.model.workload import Workload, shown
 from meshd.workloads import remains
 from meshd.workloads.lifecycle import Life, Phase
 from meshd.workloads.record import Loaded
@@ -74,7 +74,7 @@ def _problems(
             consequence = "it goes on as it was served last: register it again"
         else:
             consequence = "it is left out: register it again"
-        yield uid, f"workload {uid}: {reasons.get(uid, _UNKNOWN)}; {consequence}"
+        yield uid, f"workload {shown(uid)}: {reasons.get(uid, _UNKNOWN)}; {consequence}"
 
 
 def pinned(directory: Path) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Units whose work is to start processes for others in cgroups of their own. Pure.
+"""Knows units whose work is to start processes for others in cgroups of their own. Pure.
 
-Whoever enrolls one captures what it sends itself, and nothing of what it has started.
+Enrolling such a unit captures its own traffic, but not that of the processes that it has started.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _STARTERS: Final = (
 
 
 def started_by(unit: str) -> str:
-    """Return what the unit starts elsewhere, for people; empty if nothing is known."""
+    """Return what the unit starts in other cgroups, in words; empty if nothing is known."""
     return next((what for name, what, _ in _STARTERS if re.fullmatch(name, unit)), "")
 
 
 def is_started_by(unit: str, cgroup: str) -> bool:
-    """Return whether the unit started what is in the cgroup, whose path begins with a slash."""
+    """Return whether the unit started the processes of a cgroup, whose path begins with a slash."""
     return any(
         where and re.fullmatch(name, unit) and re.fullmatch(where, cgroup)
         for name, _, where in _STARTERS
@@ -43,7 +43,7 @@ def is_started_by(unit: str, cgroup: str) -> bool:
 
 
 def remark(unit: str) -> str:
-    """Return what to tell whoever enrolls the unit; empty if there is nothing."""
+    """Return the remark for people who enroll the unit; empty if there is none."""
     what = started_by(unit)
     if not what:
         return ""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from meshd.base.disk import Disk, sync_directory, temporary, write_whole
 from meshd.base.errors import SystemRefusedError
 from meshd.base.numbers import whole
 from meshd.workloads.host import hold_units
@@ -26,8 +27,10 @@ _PROPERTIES: Final = (
     "Result",
     "ControlGroup",
     "DefaultDependencies",
+    "InvocationID",
     "IPAddressAllow",
     "IPAddressDeny",
+    "NeedDaemonReload",
     "NetworkNamespacePath",
     "PrivateNetwork",
     "Transient",
@@ -53,6 +56,11 @@ class Unit:
         return self.properties.get("Id") or self.asked
 
     @property
+    def names(self) -> frozenset[str]:
+        """Return all names of the unit, aliases among them."""
+        return frozenset((self.asked, self.name, *self.properties.get("Names", "").split()))
+
+    @property
     def load_state(self) -> str:
         """Return ``loaded``, ``masked``, ``not-found`` or another load state."""
         return self.properties.get("LoadState", "")
@@ -75,6 +83,11 @@ class Unit:
     def cgroup(self) -> str:
         """Return the cgroup of the processes; another slice may count from the next start."""
         return self.properties.get("ControlGroup", "")
+
+    @property
+    def run(self) -> str:
+        """Return what tells its present run from others; empty if it does not run."""
+        return self.properties.get("InvocationID", "") if self.active else ""
 
     @property
     def user(self) -> int:
@@ -157,12 +170,17 @@ class Systemd:
         The same again does nothing. Raises SystemRefusedError, InvalidInputError.
         """
         changed = [self._write(one.unit, hold_units.files(one)) for one in wanted]
-        if any(changed):
+        units = {name for one in wanted for name in (one.unit, *one.sockets)}
+        if any(changed) or self._is_stale(units):
             _systemctl("daemon-reload")
         _systemctl("start", *(slice_of(one.unit) for one in wanted))
 
     def is_prepared(self, unit: str) -> bool:
         return hold_units.unit_drop_in(unit) in self._paths(unit)
+
+    def has_traces(self, unit: str) -> bool:
+        """Return whether any file of the unit is there, be it that not all are."""
+        return bool(self._paths(unit))
 
     def prepared(self) -> tuple[str, ...]:
         """Return all prepared units, by the names under which they were enrolled."""
@@ -175,8 +193,14 @@ class Systemd:
 
     def undo(self, unit: str) -> None:
         """Remove every trace of ``prepare`` but the slice, as long as the service runs in it."""
-        if self._write(unit, {}):
+        sockets = self.look(unit).sockets
+        if self._write(unit, {}) or self._is_stale({unit, *sockets}):
             _systemctl("daemon-reload")
+
+    def _is_stale(self, units: Iterable[str]) -> bool:
+        """Return whether systemd has not read the units' files as they are: whoever wrote them may
+        have died before it could say so. Raises SystemRefusedError."""
+        return any(one.says("NeedDaemonReload") for one in self.look_at(sorted(units)))
 
     # ---- what is to run
 
@@ -214,15 +238,24 @@ class Systemd:
         changed = False
         place = self._units
         try:
-            for path in self._paths(unit) - texts.keys():
+            for path in hold_units.in_order_of_removal(unit, self._paths(unit) - texts.keys()):
                 place, changed = self._units / path, True
                 _remove(place)
             for path, text in texts.items():
                 place = self._units / path
                 changed |= _replace(place, text)
+            if not texts:
+                place = self._units
+                self._clean_up(unit)
         except OSError as error:
             raise SystemRefusedError(f"{place}: cannot be written: {error.strerror}") from None
         return changed
+
+    def _clean_up(self, unit: str) -> None:
+        """Remove what a process that was killed has left of the unit's files. Raises OSError."""
+        for path in hold_units.own_paths(unit):
+            _remove(temporary(self._units / path))
+        sync_directory(Disk(), self._units)
 
 
 def described(unit: str, text: str) -> Unit:
@@ -262,10 +295,11 @@ def _show(units: Sequence[str], properties: Sequence[str]) -> tuple[Unit, ...]:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, and its directory of drop-ins if that is empty then."""
-    path.unlink()
-    if path.parent.suffix == ".d" and not any(path.parent.iterdir()):
-        path.parent.rmdir()
+    """Remove a file if it is there, and its directory of drop-ins if that is empty then."""
+    path.unlink(missing_ok=True)
+    directory = path.parent
+    if directory.suffix == ".d" and directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
 
 
 def _replace(path: Path, text: str) -> bool:
@@ -274,10 +308,7 @@ def _replace(path: Path, text: str) -> bool:
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
         return False
     path.parent.mkdir(mode=0o755, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.chmod(0o644)
-    new.replace(path)
+    write_whole(Disk(), path, text.encode(), 0o644)
     return True
 
 

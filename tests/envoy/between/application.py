@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from meshd.capture.rules import inside
 
@@ -52,8 +53,7 @@ class Application:
                 return
             if b"\r\nexpect: 100-continue" in head.lower():
                 connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            length = _LENGTH.search(head)
-            body = stream.read(int(length[1])) if length else b""
+            body = _read_body(head, stream)
             status = b"503 Sorry" if path.startswith(b"/503") else b"200 OK"
             answer = head + body
             connection.sendall(
@@ -68,6 +68,18 @@ def _read_head(readline: Callable[[], bytes]) -> bytes:
         if line == b"\r\n":
             return head
     return b""
+
+
+def _read_body(head: bytes, stream: BinaryIO) -> bytes:
+    if length := _LENGTH.search(head):
+        return stream.read(int(length[1]))
+    body = b""
+    if b"\r\ntransfer-encoding: chunked\r\n" in head.lower():
+        while size := int(stream.readline() or b"0", 16):
+            body += stream.read(size)
+            stream.readline()
+        _read_head(stream.readline)
+    return body
 
 
 def _serve_first(connection: socket.socket) -> None:

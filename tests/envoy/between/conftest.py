@@ -1,7 +1,9 @@
 """A client, a server and a gateway in one mesh, with services on the server's ports.
 
 Ports 8080 and 8081 are declared HTTP, and nobody listens at the second; 9000 is declared TCP, 7000
-and 7001 are not declared; at 9000 and 7001 the application speaks first.
+and 7001 are not declared; at 9000 and 7001 the application speaks first. On the way to port 8080
+the path ``/guarded`` is refused, in the mesh and by the gateway; the gateway refuses the host
+``guarded.test``, too.
 """
 
 from __future__ import annotations
@@ -45,7 +47,30 @@ metadata: {{name: edge, namespace: default}}
 spec:
   hosts: ["*"]
   gateways: [edge]
-  http: [{{route: [{{destination: {{host: server.test, port: {{number: 8080}}}}}}]}}]
+  http:
+  - {{match: [{{uri: {{prefix: /guarded}}}}], directResponse: {{status: 403}}}}
+  - {{route: [{{destination: {{host: server.test, port: {{number: 8080}}}}}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: guarded, namespace: default}}
+spec:
+  hosts: [guarded.test]
+  gateways: [edge]
+  http: [{{directResponse: {{status: 403}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: server, namespace: default}}
+spec:
+  hosts: [server.test]
+  http:
+  - {{match: [{{port: 8080, uri: {{prefix: /guarded}}}}], directResponse: {{status: 403}}}}
+  - match: [{{port: 8080}}]
+    route: [{{destination: {{host: server.test, port: {{number: 8080}}}}}}]
+  - match: [{{port: 8081}}]
+    route: [{{destination: {{host: server.test, port: {{number: 8081}}}}}}]
+  - {{route: [{{destination: {{host: server.test, port: {{number: 7000}}}}}}]}}
 """
 
 

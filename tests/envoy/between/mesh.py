@@ -25,11 +25,12 @@ from meshd.api.read import read_objects
 from meshd.ca import authority
 from meshd.ca.names import TRUST_BUNDLE
 from meshd.capture.rules import inside
-from meshd.compile.compiler import Compiler, Kind
+from meshd.compile.compiled import Kind
+from meshd.compile.compiler import Compiler
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
-from meshd.node.reconciler import Packer
+from meshd.node.packing import Packer
 from meshd.proxy.bootstrap import bootstrap
 from meshd.proxy.machine import capacity_here
 from meshd.proxy.pool import Member

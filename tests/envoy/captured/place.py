@@ -24,9 +24,11 @@ from typing import Any, Self, TypeVar
 
 import envoy
 
+from meshd.api.base import Object
 from meshd.api.read import read_objects
 from meshd.capture.rules import inside
 from meshd.compile.compiler import Compiler
+from meshd.compile.isolation import Isolating
 from meshd.model.interception import OUTBOUND_PORT, PROXY_MARK
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
@@ -173,7 +175,7 @@ class Place:
         self.name = f"captured-{os.getpid()}-{next(_numbers)}"
         self.netns = f"/run/netns/{self.name}"
         self._stack = contextlib.ExitStack()
-        self._compiler, self._packer = Compiler(), Packer()
+        self._compiler, self._packer = Isolating(Compiler(), Compiler), Packer()
         self.certificate = home / "backend.pem"
 
     def __enter__(self) -> Self:
@@ -250,10 +252,18 @@ class Place:
 
     # ---- what is configured
 
-    def load(self, text: str, *workloads: Workload, serving: Iterable[str] = ()) -> None:
-        """Until Envoy has it. ``serving``: those of the workloads that are in the namespace."""
-        objects = [read.object for read in read_objects(text, "test.yaml")]
-        snapshot = build_snapshot(objects, workloads, MeshOptions(), {})
+    def load(
+        self,
+        text: str,
+        *workloads: Workload,
+        serving: Iterable[str] = (),
+        standing: Iterable[Object] = (),
+    ) -> None:
+        """Until Envoy has it. ``serving``: those of the workloads that are in the namespace;
+        ``standing``: replacements of objects that are not in force, of ``text`` or others."""
+        objects = {read.object.key: read.object for read in read_objects(text, "test.yaml")}
+        objects |= {one.key: one for one in standing}
+        snapshot = build_snapshot(objects.values(), workloads, MeshOptions(), {})
         served = list(serving) or [workload.uid for workload in workloads]
         try:
             self._publisher.publish(self._packer.pack(self._compiler.compile(snapshot, served)))

@@ -13,7 +13,7 @@ import socketserver
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,13 @@ from google.protobuf import json_format
 from meshd.api.base import decode_scalar
 from meshd.api.protocol import Protocol
 from meshd.api.traffic import DestinationRule, Gateway, VirtualService
+from meshd.compile.envoy.assignments import load_assignment
+from meshd.compile.envoy.chains import chain
+from meshd.compile.envoy.clusters import cluster
+from meshd.compile.envoy.dynamic_dns import http_filter
+from meshd.compile.envoy.idempotence import FILTER, NOT_SENT, idempotence_filter
+from meshd.compile.envoy.listeners import listener
+from meshd.compile.envoy.routes import route_table as printed_routes
 from meshd.compile.envoy.wellknown import (
     HOST_STATE,
     ONCE,
@@ -48,22 +55,17 @@ from meshd.compile.envoy.wellknown import (
     state_value,
 )
 from meshd.compile.gateway.ports import BoundServer
-from meshd.compile.gateway.routes import gateway_route_configuration
+from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.http.delegation import delegated
-from meshd.compile.http.idempotence import FILTER, NOT_SENT, idempotence_filter
-from meshd.compile.http.mirroring import mirror_cluster, mirror_listener
-from meshd.compile.http.routes import route_configuration
+from meshd.compile.http.mirroring import mirror_listener, mirror_upstream
+from meshd.compile.http.routes import route_table
 from meshd.compile.names import OutboundCluster, gateway_routes, parse_cluster
+from meshd.compile.plan.chains import Chain
+from meshd.compile.plan.tls import PLAIN
 from meshd.compile.scope import Scope
-from meshd.compile.traffic.opaque import opaque_routes, target_filters
-from meshd.compile.upstream.clusters import (
-    black_hole_cluster,
-    passthrough_cluster,
-    service_clusters,
-)
-from meshd.compile.upstream.dynamic_dns import http_filter
-from meshd.compile.upstream.endpoints import service_assignments
-from meshd.compile.upstream.proxy_protocol import announce_clients
+from meshd.compile.traffic.opaque import OpaqueRoute, opaque_routes
+from meshd.compile.upstream.assignments import service_assignments
+from meshd.compile.upstream.upstreams import black_hole, passthrough, service_upstreams
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
@@ -78,6 +80,7 @@ class Seen(NamedTuple):
     method: str
     path: str
     headers: dict[str, str]
+    body: str = ""
 
 
 class _TakesHellos(socketserver.BaseRequestHandler):
@@ -155,14 +158,13 @@ class Backends:
                 self.close_connection = True
 
             def _answer(self) -> None:
-                length = int(self.headers.get("content-length") or 0)
-                self.rfile.read(length)
+                received = self._body()
                 headers = {
                     key.lower(): ",".join(self.headers.get_all(key, [])) for key in self.headers
                 }
                 if self.announced:
                     headers["announced"] = self.announced
-                seen = Seen(name, self.command, self.path, headers)
+                seen = Seen(name, self.command, self.path, headers, received)
                 count = backends.record(seen)
                 body = json.dumps(seen._asdict()).encode()
                 failing = count < int(headers.get("x-after", 1000))
@@ -180,9 +182,22 @@ class Backends:
                 if failing and "x-unsent" in headers:
                     self.send_header(NOT_SENT, "true")
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
 
-            do_GET = do_PUT = do_POST = do_OPTIONS = _answer  # noqa: N815
+            def _body(self) -> str:
+                if "transfer-encoding" not in self.headers:
+                    length = int(self.headers.get("content-length") or 0)
+                    return self.rfile.read(length).decode()
+                received = b""
+                while length := int(self.rfile.readline(), 16):
+                    received += self.rfile.read(length)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return received.decode()
+
+            do_GET = do_HEAD = do_OPTIONS = do_TRACE = _answer  # noqa: N815
+            do_PUT = do_POST = do_PATCH = do_DELETE = do_PROPFIND = _answer  # noqa: N815
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Not on the test's output."""
@@ -223,6 +238,12 @@ class Proxy(NamedTuple):
         """As a workload; an underscore in a header's name stands for a hyphen."""
         return _request(self.client_port, host, path, method, headers)
 
+    def stream(
+        self, host: str, path: str, method: str, body: Iterable[bytes], **headers: str
+    ) -> Reply:
+        """As a workload that does not say how long the body is."""
+        return _request(self.client_port, host, path, method, headers, body=body)
+
     def call_as_nobody(self, host: str, path: str, **headers: str) -> Reply:
         return _request(self.nobody_port, host, path, "GET", headers)
 
@@ -240,14 +261,21 @@ class Proxy(NamedTuple):
 
 
 def _request(
-    port: int, host: str, path: str, method: str, headers: dict[str, str], source: str = ""
+    port: int,
+    host: str,
+    path: str,
+    method: str,
+    headers: dict[str, str],
+    source: str = "",
+    *,
+    body: Iterable[bytes] | None = None,
 ) -> Reply:
     connection = http.client.HTTPConnection(
         "127.0.0.1", port, timeout=PATIENCE, source_address=(source, 0) if source else None
     )
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        connection.request(method, path, headers={"host": host, **named})
+        connection.request(method, path, body, {"host": host, **named})
         response = connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
         return Reply(response.status, found, response.read())
@@ -338,22 +366,20 @@ def _static_clusters(index: MeshIndex, scope: Scope) -> Iterator[Any]:
     for service in index.services.values():
         rules = index.rules.rules(service, scope)
         assignments = service_assignments(service, rules)
-        for planned in service_clusters(service, rules, index.options):
-            cluster = planned.cluster
-            cluster.ClearField("upstream_bind_config")
-            if cluster.HasField("cluster_type"):
-                yield cluster
+        for upstream in service_upstreams(service, rules, index.options):
+            made = cluster(msgspec.structs.replace(upstream, tls=PLAIN))
+            made.ClearField("upstream_bind_config")
+            if made.HasField("cluster_type"):
+                yield made
                 continue
-            assignment = assignments[cluster.eds_cluster_config.service_name]
-            cluster.ClearField("eds_cluster_config")
-            cluster.type = cluster.STATIC
-            assignment.cluster_name = cluster.name
-            cluster.load_assignment.CopyFrom(assignment)
-            if planned.proxy_protocol:
-                announce_clients(cluster, planned.proxy_protocol)
-            yield cluster
-    yield black_hole_cluster(index.options)
-    yield passthrough_cluster(index.options)
+            assignment = load_assignment(assignments[made.eds_cluster_config.service_name])
+            made.ClearField("eds_cluster_config")
+            made.type = made.STATIC
+            assignment.cluster_name = made.name
+            made.load_assignment.CopyFrom(assignment)
+            yield made
+    yield cluster(black_hole(index.options))
+    yield cluster(passthrough(index.options))
 
 
 def _tcp_listeners(view: View) -> Iterator[Any]:
@@ -364,13 +390,15 @@ def _tcp_listeners(view: View) -> Iterator[Any]:
             name=f"tcp {cluster.host.partition('.')[0]}",
             address=socket_address("127.0.0.1", 0),
             listener_filters=[inspect_tls()] if route.server_names else [],
-            filter_chains=[
-                listener_components_pb2.FilterChain(
-                    filter_chain_match={"server_names": route.server_names},
-                    filters=target_filters(route.target, None),
-                )
-            ],
+            filter_chains=[_tcp_chain(route)],
         )
+
+
+def _tcp_chain(route: OpaqueRoute) -> Any:
+    made = listener_components_pb2.FilterChain()
+    made.CopyFrom(chain(Chain(name=route.target.name, target=route.target.tcp("off"))))
+    made.filter_chain_match.server_names.extend(route.server_names)
+    return made
 
 
 def _listener(name: str, routes: Any, *identified: Any) -> Any:
@@ -391,7 +419,7 @@ def _listener(name: str, routes: Any, *identified: Any) -> Any:
             ),
         ],
     )
-    chain = listener_components_pb2.FilterChain(
+    requests = listener_components_pb2.FilterChain(
         filters=[
             *identified,
             listener_components_pb2.Filter(
@@ -400,7 +428,7 @@ def _listener(name: str, routes: Any, *identified: Any) -> Any:
         ]
     )
     return listener_pb2.Listener(
-        name=name, address=socket_address("127.0.0.1", 0), filter_chains=[chain]
+        name=name, address=socket_address("127.0.0.1", 0), filter_chains=[requests]
     )
 
 
@@ -417,7 +445,7 @@ def _bootstrap(snapshot: Snapshot) -> Any:
     view = index.view(Scope("default", (("app", "client"),)))
     (gateway,) = _objects(Gateway)
     servers = [BoundServer(gateway, server) for server in gateway.spec.servers]
-    edge = gateway_route_configuration(view, gateway_routes(80, "edge"), 80, servers)
+    edge = printed_routes(gateway_route_table(view, gateway_routes(80, "edge"), 80, servers))
     return bootstrap_pb2.Bootstrap(
         node={"id": "routes", "cluster": "routes"},
         admin={"address": socket_address("127.0.0.1", 0)},
@@ -434,13 +462,13 @@ def _bootstrap(snapshot: Snapshot) -> Any:
         },
         static_resources=bootstrap_pb2.Bootstrap.StaticResources(
             listeners=[
-                _listener("client", route_configuration(view, 80), _of_host()),
-                _listener("nobody", route_configuration(view, 80)),
+                _listener("client", printed_routes(route_table(view, 80)), _of_host()),
+                _listener("nobody", printed_routes(route_table(view, 80))),
                 _listener("gateway", edge, _of_host()),
-                mirror_listener(snapshot.options),
+                listener(mirror_listener(snapshot.options)),
                 *_tcp_listeners(view),
             ],
-            clusters=[*_static_clusters(index, view.scope), mirror_cluster()],
+            clusters=[*_static_clusters(index, view.scope), cluster(mirror_upstream())],
         ),
     )
 

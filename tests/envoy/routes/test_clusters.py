@@ -25,14 +25,13 @@ from google.protobuf import json_format
 
 from meshd.api.base import decode_scalar
 from meshd.api.traffic import DestinationRule, VirtualService
+from meshd.compile.envoy.clusters import cluster
+from meshd.compile.envoy.routes import route_table as printed_routes
 from meshd.compile.envoy.wellknown import packed, socket_address
-from meshd.compile.http.routes import http_ports, route_configuration
+from meshd.compile.http.routes import http_ports, route_table
+from meshd.compile.plan.tls import PLAIN
 from meshd.compile.scope import Scope
-from meshd.compile.upstream.clusters import (
-    black_hole_cluster,
-    passthrough_cluster,
-    service_clusters,
-)
+from meshd.compile.upstream.upstreams import black_hole, passthrough, service_upstreams
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
@@ -65,14 +64,14 @@ def _views(name: str) -> list[View]:
 
 def _clusters(views: list[View]) -> Iterator[Any]:
     named = {
-        str(planned.name): planned.cluster
+        str(upstream.name): cluster(msgspec.structs.replace(upstream, tls=PLAIN, proxy_protocol=""))
         for view in views
         for host, service in view.services.items()
-        for planned in service_clusters(service, view.rules(host), view.options)
+        for upstream in service_upstreams(service, view.rules(host), view.options)
     }
     yield from named.values()
-    yield black_hole_cluster(views[0].options)
-    yield passthrough_cluster(views[0].options)
+    yield cluster(black_hole(views[0].options))
+    yield cluster(passthrough(views[0].options))
 
 
 def _listener(name: str, routes: Any) -> Any:
@@ -118,7 +117,7 @@ def _bootstrap(views: list[View]) -> Any:
                 *_clusters(views),
             ],
             listeners=[
-                _listener(f"{view.scope.name}-{port}", route_configuration(view, port))
+                _listener(f"{view.scope.name}-{port}", printed_routes(route_table(view, port)))
                 for view in views
                 for port in http_ports(view)
             ],

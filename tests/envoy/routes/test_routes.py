@@ -170,11 +170,13 @@ def test_failed_request_is_tried_as_often_as_the_route_says(
 @pytest.mark.parametrize(
     ("host", "method", "attempts"),
     [
-        *(("retry-default.test", method, 2) for method in ("GET", "OPTIONS", "PUT")),
-        ("retry-default.test", "POST", 1),
+        *(("retry-default.test", method, 2) for method in ("GET", "HEAD", "OPTIONS", "TRACE")),
+        *(("retry-default.test", method, 2) for method in ("PUT", "DELETE")),
+        *(("retry-default.test", method, 1) for method in ("POST", "PATCH", "PROPFIND")),
         ("retry-empty.test", "GET", 2),
         ("retry-none.test", "GET", 1),
         ("retry-codes.test", "GET", 1),
+        *(("retry-try.test", method, 2) for method in ("GET", "POST")),
         ("reviews", "GET", 2),
         ("reviews", "POST", 1),
     ],
@@ -188,6 +190,19 @@ def test_what_a_server_hung_up_on_is_asked_again_if_that_makes_no_difference(
     tried = proxy.backends.requests(path)
     assert len(tried) == attempts
     assert not any("x-envoy-retry-on" in seen.headers for seen in tried)
+
+
+@pytest.mark.parametrize(("method", "attempts"), [("PUT", 2), ("POST", 1)])
+def test_a_body_of_unknown_length_is_sent_again_with_its_request(
+    proxy: Proxy, method: str, attempts: int
+) -> None:
+    path = f"/hang-up/streamed/{method}"
+    reply = proxy.stream(
+        "retry-default.test", path, method, (b"one ", b"two"), x_hang_up="yes", x_after="2"
+    )
+    assert reply.status == (200 if attempts > 1 else 503)
+    tried = proxy.backends.requests(path)
+    assert [seen.body for seen in tried] == ["one two"] * attempts
 
 
 def test_retry_that_succeeds_hides_the_failure(proxy: Proxy) -> None:
@@ -351,9 +366,10 @@ def test_endpoint_that_fails_is_left_out(proxy: Proxy) -> None:
     def statuses(count: int) -> list[int]:
         return [proxy.call("fragile", x_fail_on="v1").status for _ in range(count)]
 
-    # By chance each of the three is tried soon: 60 times not is one in ten thousand million.
-    assert statuses(60).count(500) == 1
-    assert statuses(20).count(500) == 0
+    # By chance each of the three is tried soon: 60 times not is one in ten thousand million. What
+    # is ejected is left out once Envoy has told its threads, which takes it a moment.
+    assert 500 in statuses(60)
+    proxy.eventually(lambda: 500 not in statuses(20))
 
 
 def test_near_endpoints_come_first_and_farther_ones_when_those_fail(proxy: Proxy) -> None:

@@ -20,9 +20,9 @@ from meshd.api.write import api_version, to_json
 from meshd.base.errors import InvalidInputError, MeshdError
 from meshd.capture.rules.options import ANNOTATION_PREFIX, QUERIES_ANNOTATION, options_for
 from meshd.compile.compiler import Compiler
-from meshd.compile.envoy import shares
 from meshd.compile.explain.request import explain
 from meshd.compile.isolation import Isolating
+from meshd.compile.traffic import shares
 from meshd.compile.trial import trial_clients
 from meshd.config.admission import admit
 from meshd.fleet.server import mcp, rosters
@@ -30,13 +30,13 @@ from meshd.fleet.server.private import needed_secrets
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Placement, Stage, Workload
 from meshd.node.agent import TYPES, decode
+from meshd.node.packing import Packer
 from meshd.registry.addresses import allocate
 from meshd.registry.registry import build_snapshot, declared_addresses, hosts_without_address
 from meshd.resolver.tables import tables
 from meshd.settings import CaptureSettings
 from meshd.wire import Explain, Objects, encode
 from meshd.workloads import groups
-from meshd.xds.resources import pack
 from tests.fuzz.door import Door
 from tests.fuzz.values import Maker
 
@@ -72,10 +72,7 @@ def _in_force(objects: Iterable[Object], elsewhere: Iterable[Workload] = ()) -> 
     snapshot = build_snapshot(after.values(), members, _OPTIONS, given, elsewhere=elsewhere)
     clients = dict(trial_clients(snapshot, list(changed))) | {one.uid: one for one in members}
     served = msgspec.structs.replace(snapshot, workloads=clients)
-    for compiled in Isolating(Compiler(), Compiler).compile(served, clients).values():
-        for messages in compiled.values():
-            for name, message in messages.items():
-                pack(name, message)
+    Packer().pack(Isolating(Compiler(), Compiler).compile(served, clients))
     tables(snapshot.services.values(), _OPTIONS.domain, "127.0.0.1#5")
     needed_secrets([to_json(one) for one in changed.values()], _WORKLOADS)
 

@@ -14,7 +14,8 @@ import msgspec
 from meshd import settings
 from meshd.base.attempts import Attempts, Suspect
 from meshd.base.errors import UNDECODABLE
-from meshd.ca.shelf import Shelf
+from meshd.base.moments import date
+from meshd.ca.leaf_files import LeafFiles
 from meshd.ca.store import Store
 from meshd.config import applied
 from meshd.fleet.agent.inbox import Held, Inbox
@@ -39,7 +40,7 @@ _TOKEN: Final = tokens.make(bytes(range(tokens.RANDOM_BYTES)), bytes(32))
 _KEY: Final = pem.new_key()
 _CERTIFICATE: Final = pem.certificate_pem(_KEY, ca=True)
 _CREDENTIALS: Final = pem.key_pem(_KEY) + _CERTIFICATE + b"# roots\n" + _CERTIFICATE
-_SHELVED: Final = f"{hashlib.sha256(_IDENTITY.uri.encode()).hexdigest()[:40]}.json"
+_LEAF_FILE: Final = f"{hashlib.sha256(_IDENTITY.uri.encode()).hexdigest()[:40]}.json"
 _RECORD: Final = tokens.record_of(_TOKEN, _NOW, 3600.0)
 _MEMBER: Final = {"joined": _NOW, "expires": _NOW, "serials": ["a"], "bounds": ["shop"]}
 
@@ -66,7 +67,7 @@ def doors(directory: Path) -> tuple[Door, ...]:
         Door("node-credentials", of_file("node.pem", _node), (_CREDENTIALS,)),
         Door("ca-certificate", of_file("ca-cert.pem", _authority, keys), (_CERTIFICATE,)),
         Door("ca-key", of_file("root-key.pem", _authority), (pem.key_pem(_KEY),)),
-        Door("shelf", of_file(_SHELVED, _shelf), (encode(_KEPT),), ()),
+        Door("files", of_file(_LEAF_FILE, _leaf_files), (encode(_KEPT),), ()),
         Door("resolv-conf", of_file("resolv.conf", _resolv), (_RESOLV,), ()),
         Door("proc-files", _Machine(directory).read, (_MEMINFO, b"32768\t60999"), ()),
     )
@@ -137,7 +138,7 @@ _TOKENS: Final = {"tokens": [_RECORD], "members": {"n": _MEMBER}}
 def _tokens(path: Path) -> None:
     store = TokenStore(path.parent, lambda: _NOW)
     for record in store.list():
-        tokens.show_time(record.expires)
+        date(record.expires)
     store.members()
     tokens.redeem(store.list(), _TOKEN, "n", _NOW)
     store.admitted("n", "a")
@@ -163,8 +164,8 @@ _KEPT: Final = {
 }
 
 
-def _shelf(path: Path) -> None:
-    Shelf(path.parent).get(_IDENTITY)
+def _leaf_files(path: Path) -> None:
+    LeafFiles(path.parent).get(_IDENTITY)
 
 
 _RESOLV: Final = b"nameserver 198.18.0.1\nnameserver fd00:198::1%lo\nsearch a.test b\n"

@@ -66,7 +66,7 @@ def _talk(data: bytes) -> None:
     """A connection of a unix socket, until its end."""
 
     async def serve() -> None:
-        connection = channel.Connection(_reader(data), cast(Any, _Writer()))
+        connection = channel.Connection(_reader(data), cast(Any, _Writer()), wire.ANY)
         while True:
             try:
                 if await connection.receive() is None:

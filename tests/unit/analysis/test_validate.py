@@ -295,13 +295,6 @@ def test_a_source_subnet_is_passed_over_with_a_warning() -> None:
     ]
 
 
-def test_a_route_after_one_that_takes_all_is_a_warning() -> None:
-    spec = f"hosts: [a]\nhttp:\n- {TO}- match: [{{uri: {{exact: /x}}}}]\n  {TO}"
-    assert said("VirtualService", spec, "warning") == [
-        "spec.http[1]: is never reached: http[0] takes every request; put that one last"
-    ]
-
-
 def test_one_destination_needs_no_weight_and_weights_need_not_sum_to_100() -> None:
     assert said("VirtualService", http("route: [{destination: {host: a}, weight: 0}]")) == []
     two = "route: [{destination: {host: a}, weight: 1}, {destination: {host: b}, weight: 2}]"
@@ -897,6 +890,13 @@ def test_raw_tcp_without_addresses_is_a_warning() -> None:
         ("Service", "selector: {a: b}", "spec.ports: needs at least one port"),
         ("Service", "ports: [{port: 0}]", "spec.ports[0].port: 0 is not a port"),
         ("Service", "ports: [{port: 1, targetPort: 65536}]", "spec.ports[0].targetPort: 65536"),
+        ("Service", "ports: [{port: 1, targetPort: '65536'}]", "spec.ports[0].targetPort: 65536"),
+        ("Service", "ports: [{port: 1, targetPort: '0'}]", "spec.ports[0].targetPort: 0 is not"),
+        (
+            "Service",
+            "ports: [{port: 1, targetPort: '99999999999'}]",
+            "spec.ports[0].targetPort: 99999999999 is not a port",
+        ),
         ("Service", "ports: [{port: 1, targetPort: A}]", 'spec.ports[0].targetPort: "A" is not'),
         (
             "Service",
@@ -1006,6 +1006,15 @@ def references(*documents: str) -> list[str]:
 SERVICE = manifest("Service", "ports: [{port: 80}]").replace("name: x", "name: reviews")
 
 
+@pytest.mark.parametrize("host", ["reviews", "reviews.ns", "reviews.ns.svc", "Reviews"])
+def test_a_host_is_known_by_each_name_that_is_compiled(host: str) -> None:
+    route = manifest("VirtualService", http(f"route: [{{destination: {{host: {host}}}}}]"))
+    assert references(route, SERVICE) == []
+    rule = manifest("DestinationRule", f"host: {host}\nsubsets: [{{name: v1}}]")
+    chosen = f"route: [{{destination: {{host: {host}, subset: v1}}}}]"
+    assert references(manifest("VirtualService", http(chosen)), SERVICE, rule) == []
+
+
 def test_a_subset_in_no_destination_rule_is_a_warning_with_those_known() -> None:
     route = manifest("VirtualService", http("route: [{destination: {host: reviews, subset: v9}}]"))
     rule = manifest(
@@ -1064,8 +1073,7 @@ def test_a_delegate_that_cannot_take_effect_is_a_warning() -> None:
         .replace("namespace: ns", "namespace: shop")
     )
     assert references(root, SERVICE) == [
-        "spec.http[0].delegate: VirtualService shop/d not found; "
-        "requests skip this route until it exists"
+        "spec.http[0].delegate: VirtualService shop/d not found; requests skip this route"
     ]
     assert references(root, delegate) == [
         "spec.http[0].match: VirtualService shop/d: http[0] has no effect: "

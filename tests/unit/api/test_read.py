@@ -13,6 +13,7 @@ from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import RejectedError, read_objects, read_sources
 from meshd.api.traffic import VirtualService
 from meshd.api.write import from_json, to_json
+from meshd.base.json_values import list_at, mapping_at, value_at
 
 SERVICE = """\
 apiVersion: v1
@@ -142,10 +143,7 @@ def test_nulls_are_as_good_as_not_written() -> None:
         ),
         (
             "kind: Service\nmetadata: {name: x}\n",
-            [
-                "f.yaml:1: Service x: apiVersion: apiVersion is required, "
-                "a text such as v1 or Service"
-            ],
+            ["f.yaml:1: Service x: apiVersion: is required, a text such as v1"],
         ),
         (
             "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\n",
@@ -178,6 +176,10 @@ def test_nulls_are_as_good_as_not_written() -> None:
         ),
         (
             "apiVersion: v1\nkind: List\nitems: 5\n",
+            ["f.yaml:3: items: the items of a List are a list"],
+        ),
+        (
+            "apiVersion: v1\nkind: List\nitems: {}\n",
             ["f.yaml:3: items: the items of a List are a list"],
         ),
     ],
@@ -384,8 +386,9 @@ def test_what_is_written_has_the_newest_version_and_leaves_out_defaults() -> Non
     written = to_json(route.object)
     assert list(written) == ["apiVersion", "kind", "metadata", "spec"]
     assert written["apiVersion"] == "networking.istio.io/v1"
-    assert written["spec"]["http"][0]["timeout"] == "90s"
-    assert "gateways" not in written["spec"]
+    (http,) = list_at(written, "spec", "http")
+    assert value_at(http, "timeout") == "90s"
+    assert "gateways" not in mapping_at(written, "spec")
 
 
 @pytest.mark.parametrize("kind", ["Role", "Ingress", "Job", "Endpoints"])
@@ -410,3 +413,15 @@ def test_what_get_prints_as_json_is_read_again() -> None:
 def test_a_translated_policy_is_as_good_as_a_written_one() -> None:
     found = check_fields(read_sources([("f.yaml", OLD + "  peers: [{mtls: {}}]\n")]).objects)
     assert found == ()
+
+
+@pytest.mark.parametrize("head", ["", "apiVersion: v1, kind: Service, "])
+def test_the_items_of_a_list_of_one_kind_need_not_say_it(head: str) -> None:
+    item = f"{{{head}metadata: {{name: a}}, spec: {{ports: [{{port: 80}}]}}}}"
+    text = f"apiVersion: v1\nkind: ServiceList\nitems:\n- {item}\n"
+    (found,) = read_objects(text, "f.yaml")
+    assert str(found.object.key) == "Service default/a"
+
+
+def test_a_list_without_items_has_none() -> None:
+    assert read_objects("apiVersion: v1\nkind: List\n", "f.yaml") == ()

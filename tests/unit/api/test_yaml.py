@@ -18,8 +18,11 @@ from meshd.api.yaml import (
     ManifestError,
     decode,
     read_documents,
+    read_path,
     read_text,
+    show_path,
 )
+from meshd.base.json_values import JsonObject, mapping_in
 
 
 class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,7 +94,8 @@ def test_aliases_and_merge_keys_bring_in_what_they_name() -> None:
 
 
 def test_what_is_written_wins_over_what_is_merged_even_if_it_comes_first() -> None:
-    assert one("x: &x {b: 1}\ny: {b: 2, <<: *x}\n").value["y"] == {"b": 2}
+    written = mapping_in(one("x: &x {b: 1}\ny: {b: 2, <<: *x}\n").value)
+    assert written["y"] == {"b": 2}
 
 
 @pytest.mark.parametrize(
@@ -246,11 +250,17 @@ def test_a_number_that_no_message_can_hold_is_refused_where_it_stands(text: str)
 
 
 def test_a_mistake_among_many_values_is_found_by_looking_at_each_once() -> None:
-    labels: dict[str, object] = {f"key-{number}": "value" for number in range(50_000)}
-    right, wrong = {"name": "n", "labels": labels}, {"name": "n", "labels": labels | {"x": 5}}
+    labels: JsonObject = {f"key-{number}": "value" for number in range(50_000)}
+    right: JsonObject = {"name": "n", "labels": labels}
+    wrong: JsonObject = {"name": "n", "labels": {**labels, "x": 5}}
     spent = [time.process_time()]
     for value, found in ((right, []), (wrong, [("labels", "x")])):
         assert [mistake.path for mistake in decode_all(value, Outer)[1]] == found
         spent.append(time.process_time())
     # To convert all of it again for each label took ten thousand times as long.
     assert spent[2] - spent[1] < 500 * (spent[1] - spent[0])
+
+
+@pytest.mark.parametrize("path", [(), ("spec",), ("spec", "http", 10, "match", 0, "uri")])
+def test_a_shown_path_is_read_back(path: tuple[str | int, ...]) -> None:
+    assert read_path(show_path(path)) == path

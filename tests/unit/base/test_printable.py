@@ -38,3 +38,7 @@ def test_a_message_is_one_line_of_the_log() -> None:
     log.warning("workload %s", _HOSTILE, extra={"MESHD_WORKLOAD": _HOSTILE})
     assert stream.getvalue().count("\n") == 1
     assert stream.getvalue().removesuffix("\n").isprintable()
+
+
+def test_a_byte_that_is_no_text_is_shown_as_a_byte() -> None:
+    assert printable("caf\udce9") == r"caf\xe9"

@@ -17,6 +17,7 @@ from meshd.base.errors import InvalidInputError
 from meshd.ca import authority
 from meshd.ca.authority import Authority, Issued, Request
 from meshd.model.workload import Identity
+from tests.waiting import PATIENCE
 
 _NOW = 1_800_000_000.25
 _DAY = 86400.0
@@ -89,7 +90,7 @@ def test_openssl_verifies_the_chain(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert checked.stdout.strip() == "leaf: OK", checked.stderr
 

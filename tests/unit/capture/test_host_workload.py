@@ -69,4 +69,4 @@ def test_a_port_is_of_the_first_that_declares_it() -> None:
     second = dataclasses.replace(first, uid="mesh.zoo", ports=(80, 81))
     kept, problems = without_conflicts([first, second])
     assert [one.ports for one in kept] == [(80,), (81,)]
-    assert problems == {"mesh.zoo": "port 80 is captured for mesh.web already"}
+    assert problems == {"mesh.zoo": "port 80 is captured for mesh/web already"}

@@ -14,6 +14,7 @@ import pytest
 from meshd import wire
 from meshd.cli.main import run
 from meshd.wire import channel
+from tests.waiting import PATIENCE
 
 Answer = Callable[[wire.AnyMessage], wire.Message]
 
@@ -35,13 +36,13 @@ class Daemon:
     def start(self) -> None:
         self._thread.start()
         session = channel.answering(self._handle)
-        listening = channel.listen(self.socket, session, uids={os.geteuid()})
-        self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result(5)
+        listening = channel.listen(self.socket, wire.ANY, session, uids={os.geteuid()})
+        self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result(PATIENCE)
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(PATIENCE)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
     async def _close(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from meshd import wire
 from meshd.api.finding import Finding
+from meshd.base.json_values import JsonObject
 
 CHANGED = wire.Changed(
     (
@@ -37,13 +38,14 @@ def test_it_says_what_changed_as_kubectl_does(meshctl: Any, tmp_path: Path) -> N
     assert result.err == "warning: f.yaml:1: retired\n"
 
 
-def test_what_holds_no_objects_is_not_passed_over_in_silence(
-    daemon: Any, meshctl: Any, tmp_path: Path
+@pytest.mark.parametrize(("words", "status"), [((), 1), (("--dry-run",), 2)])
+def test_manifests_without_objects_are_an_error(
+    words: tuple[str, ...], status: int, daemon: Any, meshctl: Any, tmp_path: Path
 ) -> None:
     daemon.says(wire.Changed(()))
     (tmp_path / "f.yaml").write_text("")
-    result = meshctl("apply", "-f", str(tmp_path / "f.yaml"))
-    assert (result.code, result.out) == (0, "")
+    result = meshctl("apply", "-f", str(tmp_path / "f.yaml"), *words)
+    assert (result.code, result.out) == (status, "")
     assert result.err == "nothing was done: the manifests contain no objects\n"
 
 
@@ -79,6 +81,76 @@ def test_a_dry_run_says_that_it_is_one(meshctl: Any, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text("a: 1")
     result = meshctl("apply", "--dry-run", "-f", str(tmp_path / "f.yaml"))
     assert result.lines[0].endswith("reviews created (dry run)")
+
+
+EFFECT = wire.Effect(
+    "changed",
+    "route",
+    "reviews.default.svc:9080",
+    (wire.Detail("weight of v2", "", "20"),),
+    namespaces=("default",),
+    object="VirtualService default/reviews",
+    field="spec.http[0].route[1]",
+    place="f.yaml:9",
+)
+UNCHANGED = (wire.Change("Service", "default", "reviews", "unchanged"),)
+
+
+def dry_run(meshctl: Any, tmp_path: Path, *options: str) -> Any:
+    (tmp_path / "f.yaml").write_text("a: 1")
+    return meshctl("apply", "--dry-run", "-f", str(tmp_path / "f.yaml"), *options)
+
+
+def test_a_dry_run_tells_what_would_change(daemon: Any, meshctl: Any, tmp_path: Path) -> None:
+    daemon.says(wire.Changed(CHANGED.changes, foreseen=wire.Foreseen((EFFECT,))))
+    result = dry_run(meshctl, tmp_path)
+    assert result.lines[2:] == [
+        "route of reviews.default.svc:9080 in namespace default: weight of v2 0 → 20"
+        " (VirtualService default/reviews spec.http[0].route[1], f.yaml:9)"
+    ]
+
+
+def test_a_dry_run_ends_like_kubectl_diff(daemon: Any, meshctl: Any, tmp_path: Path) -> None:
+    daemon.says(wire.Changed(UNCHANGED, foreseen=wire.Foreseen()))
+    result = dry_run(meshctl, tmp_path)
+    assert (result.code, result.lines[-1]) == (
+        0,
+        "nothing would change for any workload in the mesh",
+    )
+    daemon.says(wire.Changed(CHANGED.changes, foreseen=wire.Foreseen((EFFECT,))))
+    assert dry_run(meshctl, tmp_path).code == 1
+    daemon.says(wire.Rejected((Finding("f.yaml", 1, "is no object"),)))
+    result = dry_run(meshctl, tmp_path)
+    assert (result.code, result.err) == (2, "f.yaml:1: is no object\n")
+
+
+def test_a_dry_run_warns_of_what_would_be_left_out(
+    daemon: Any, meshctl: Any, tmp_path: Path
+) -> None:
+    foreseen = wire.Foreseen((), left_out=("DestinationRule default/big: too much",))
+    daemon.says(wire.Changed(UNCHANGED, foreseen=foreseen))
+    result = dry_run(meshctl, tmp_path)
+    assert "would be put out of force: DestinationRule default/big: too much" in result.err
+
+
+def test_a_dry_run_in_json_has_the_effects(daemon: Any, meshctl: Any, tmp_path: Path) -> None:
+    daemon.says(wire.Changed(CHANGED.changes, foreseen=wire.Foreseen((EFFECT,))))
+    value = json.loads(dry_run(meshctl, tmp_path, "-o", "json").out)
+    assert value["changes"][0]["result"] == "created"
+    (effect,) = value["foreseen"][0]["effects"]
+    assert effect["details"] == [{"fact": "weight of v2", "before": "", "after": "20"}]
+    assert (effect["namespaces"], effect["place"]) == (["default"], "f.yaml:9")
+
+
+def test_a_deletion_can_be_a_dry_run(daemon: Any, meshctl: Any) -> None:
+    gone = wire.Change("VirtualService", "default", "reviews", "deleted")
+    effect = wire.Effect("removed", "route", "reviews.default.svc:9080", namespaces=("a", "b"))
+    daemon.says(wire.Changed((gone,), foreseen=wire.Foreseen((effect,))))
+    result = meshctl("delete", "vs", "reviews", "--dry-run")
+    assert (result.code, result.lines[-1]) == (
+        1,
+        "route of reviews.default.svc:9080 in namespaces a, b goes",
+    )
 
 
 def test_a_directory_stands_for_its_manifests(daemon: Any, meshctl: Any, tmp_path: Path) -> None:
@@ -119,6 +191,18 @@ def test_a_missing_file_is_named_and_nothing_is_sent(daemon: Any, meshctl: Any) 
     assert result.err == "/nowhere.yaml: no such file or directory\n"
 
 
+@pytest.mark.parametrize("verb", ["apply", "delete"])
+@pytest.mark.parametrize("content", [None, b"\xff: 1"])
+def test_a_file_that_cannot_be_used_is_an_error_of_a_dry_run(
+    meshctl: Any, tmp_path: Path, verb: str, content: bytes | None
+) -> None:
+    path = tmp_path / "f.yaml"
+    if content:
+        path.write_bytes(content)
+    result = meshctl(verb, "--dry-run", "-f", str(path))
+    assert (result.code, result.err.startswith(str(path))) == (2, True)
+
+
 def test_an_empty_directory_is_an_error(meshctl: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = meshctl("apply", "-f", str(tmp_path / "empty"))
@@ -146,14 +230,20 @@ def test_every_finding_of_a_rejection_is_a_line(daemon: Any, meshctl: Any, tmp_p
 
 def test_delete_by_kind_and_names(daemon: Any, meshctl: Any) -> None:
     assert meshctl("delete", "vs", "reviews", "ratings", "-n", "shop").code == 0
-    assert daemon.asked == [wire.DeleteNamed("VirtualService", ("reviews", "ratings"), "shop")]
+    assert daemon.asked == [
+        wire.DeleteNamed((wire.Named("VirtualService", ("reviews", "ratings")),), "shop")
+    ]
 
 
 def test_delete_by_kind_slash_name(daemon: Any, meshctl: Any) -> None:
     meshctl("delete", "vs/reviews", "destinationrule.networking.istio.io/ratings")
     assert daemon.asked == [
-        wire.DeleteNamed("VirtualService", ("reviews",)),
-        wire.DeleteNamed("DestinationRule", ("ratings",)),
+        wire.DeleteNamed(
+            (
+                wire.Named("VirtualService", ("reviews",)),
+                wire.Named("DestinationRule", ("ratings",)),
+            )
+        )
     ]
 
 
@@ -167,7 +257,7 @@ def test_what_is_not_there_may_be_no_error(daemon: Any, meshctl: Any, tmp_path: 
     assert [request.ignore_missing for request in daemon.asked] == [True, True]
 
 
-STORED = (
+STORED: tuple[JsonObject, ...] = (
     {"kind": "VirtualService", "metadata": {"name": "a", "labels": {"team": "books"}}},
     {"kind": "VirtualService", "metadata": {"name": "b"}},
 )
@@ -190,7 +280,7 @@ def test_delete_by_labels_or_all(
 
     daemon.answer = answer
     assert meshctl("delete", "vs", "-n", "shop", *options).code == 0
-    wanted = [wire.DeleteNamed("VirtualService", names, "shop")] if names else []
+    wanted = [wire.DeleteNamed((wire.Named("VirtualService", names),), "shop")] if names else []
     assert daemon.asked == [wire.Get("VirtualService", "", "shop"), *wanted]
 
 
@@ -218,7 +308,8 @@ def test_options_are_taken_as_kubectl_takes_them(
     daemon: Any, meshctl: Any, tmp_path: Path, words: list[str], dry: bool
 ) -> None:
     (tmp_path / "f.yaml").write_text("a: 1")
-    assert meshctl(*words, "-f", str(tmp_path / "f.yaml")).code == 0
+    # The configuration of CHANGED would change, which is the status of a dry run.
+    assert meshctl(*words, "-f", str(tmp_path / "f.yaml")).code == int(dry)
     (asked,) = daemon.asked
     assert (asked.namespace, asked.dry_run) == ("a", dry)
 

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from meshd import wire
-from meshd.base.errors import SystemRefusedError
 from meshd.capture.host import cgroups
 from meshd.cli import services
 from meshd.workloads.host.systemd import Unit, described
@@ -48,9 +47,14 @@ class Mesh:
 
     def __init__(self) -> None:
         self.rows: dict[str, wire.WorkloadStatus] = {}
+        self.begun: tuple[wire.EnrollmentStatus, ...] = ()
+        self.awaited = 0
+        """How often it is still in the middle of a request."""
         self.services: list[dict[str, Any]] = []
         self.server = ""
         self.refusal = ""
+        self.remarks: tuple[str, ...] = ()
+        self.known = True
 
     def __call__(self, request: wire.AnyMessage) -> wire.Message:
         match request:
@@ -60,20 +64,37 @@ class Mesh:
                     if self.server
                     else None
                 )
-                return wire.Statuses(tuple(self.rows.values()), control=control)
+                return wire.Statuses(
+                    tuple(self.rows.values()), control=control, enrollments=self.begun
+                )
             case wire.Get():
                 return wire.Objects(tuple(self.services))
-            case wire.Register(workloads):
-                self.rows |= {one.uid: ROW for one in workloads}
-                return wire.Failed(self.refusal) if self.refusal else wire.Done()
-            case wire.Unregister(uids):
-                for uid in uids:
-                    self.rows.pop(uid)
-                return wire.Done()
-            case wire.Apply():
-                return wire.Changed(())
+            case wire.Enroll():
+                if not self.refusal:
+                    self.rows[request.workload.uid] = ROW
+                return self.progress()
+            case wire.EnrollAgain():
+                return self.progress()
+            case wire.Unenroll():
+                self.rows.pop(request.uid, None)
+                return self.progress()
+            case wire.Await():
+                self.awaited -= 1
+                return self.progress()
             case _:
                 raise AssertionError(request)
+
+    def progress(self) -> wire.Progress:
+        if self.awaited:
+            return wire.Progress(number=7, state=1, doing="restart the unit")
+        return wire.Progress(
+            number=7,
+            state=2,
+            problem=self.refusal,
+            remarks=self.remarks,
+            finished=True,
+            known=self.known,
+        )
 
 
 @pytest.fixture
@@ -91,16 +112,80 @@ def enroll(meshctl: Any, *options: str) -> Any:
     return meshctl("enroll", "--cgroup", CGROUP, "-n", "shop", *options)
 
 
-def applied(daemon: Any) -> list[Any]:
-    return [one for one in daemon.asked if isinstance(one, wire.Apply)]
+def asked(daemon: Any) -> list[Any]:
+    """What changes something."""
+    kinds = wire.Enroll | wire.EnrollAgain | wire.Unenroll
+    return [one for one in daemon.asked if isinstance(one, kinds)]
 
 
-def test_a_service_is_made_for_it(daemon: Any, meshctl: Any, mesh: Mesh) -> None:
-    result = enroll(meshctl, *OFFERS)
+def test_one_request_has_all_that_is_to_be_done(daemon: Any, meshctl: Any, mesh: Mesh) -> None:
+    result = enroll(meshctl, *OFFERS, "--timeout", "20s", "--no-restart")
     assert (result.code, result.err) == (0, "")
     assert result.out == "shop/web enrolled as till: captured and proven\n"
-    (apply,) = applied(daemon)
-    assert '"meshd.io/made-for": "shop.web"' in apply.sources[0][1]
+    (request,) = asked(daemon)
+    assert request.workload.uid == "shop.web"
+    assert request.workload.host.cgroup == CGROUP
+    assert request.service == "front"
+    assert request.ports == (wire.OfferedPort(80, 8080, "http"),)
+    assert (request.restart, request.timeout) == (False, 20.0)
+
+
+def test_it_waits_until_all_is_done_and_tells_what_there_is_to_know(
+    daemon: Any, meshctl: Any, mesh: Mesh
+) -> None:
+    mesh.awaited, mesh.remarks = 2, ("user eve can change /opt",)
+    result = enroll(meshctl)
+    assert (result.code, result.err) == (0, "user eve can change /opt\n")
+    questions = [one for one in daemon.asked if isinstance(one, wire.Await)]
+    assert [(one.number, one.seen) for one in questions] == [(7, 1), (7, 1)]
+
+
+def test_the_same_again_while_it_is_in_work_is_the_same_request(
+    daemon: Any, meshctl: Any, mesh: Mesh
+) -> None:
+    mesh.rows["shop.web"] = ROW
+    mesh.begun = (
+        wire.EnrollmentStatus(
+            what=f"enrollment of {CGROUP}", uid="shop.web", cgroup=CGROUP, since=0.0
+        ),
+    )
+    assert enroll(meshctl, *OFFERS).code == 0
+    (request,) = asked(daemon)
+    assert isinstance(request, wire.Enroll)
+
+
+def test_whoever_interrupts_it_is_told_that_meshd_goes_on(
+    daemon: Any, meshctl: Any, mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: wire.Progress) -> None:
+        raise KeyboardInterrupt
+
+    mesh.awaited = 1
+    monkeypatch.setattr("meshd.cli.carrying_out._show", interrupt)
+    result = enroll(meshctl)
+    assert (result.code, len(asked(daemon))) == (130, 1)
+    assert "interrupted; meshd goes on with it" in result.err
+
+
+def test_what_the_daemon_does_not_know_any_more_is_no_success(meshctl: Any, mesh: Mesh) -> None:
+    mesh.known = False
+    result = enroll(meshctl)
+    assert (result.code, result.err) == (
+        1,
+        "meshd does not know how it has ended: see meshctl status\n",
+    )
+
+
+def test_what_takes_too_long_is_left_to_the_daemon(
+    daemon: Any, meshctl: Any, mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshd.cli.carrying_out._PATIENCE", 0.2)
+    mesh.awaited = -1
+    result = enroll(meshctl, "--timeout", "0s")
+    assert result.code == 1
+    assert result.err == (
+        "not finished (restart the unit); meshd goes on with it: see meshctl status\n"
+    )
 
 
 def test_an_agent_says_what_to_apply_on_its_server_and_does_nothing(
@@ -108,7 +193,7 @@ def test_an_agent_says_what_to_apply_on_its_server_and_does_nothing(
 ) -> None:
     mesh.server = "hub:15012"
     result = enroll(meshctl, *OFFERS)
-    assert (result.code, mesh.rows, applied(daemon)) == (1, {}, [])
+    assert (result.code, mesh.rows, asked(daemon)) == (1, {}, [])
     assert result.err.startswith("Service shop/front comes from hub:15012, and does not exist yet;")
     assert "meshctl apply -f - <<END\napiVersion: v1\nkind: Service\n" in result.err
     assert "made-for" not in result.err
@@ -126,15 +211,14 @@ def test_an_agent_joins_a_service_that_its_server_has(
 ) -> None:
     mesh.server, mesh.services = "hub:15012", [SERVICE]
     assert enroll(meshctl, *OFFERS).code == 0
-    assert not applied(daemon)
-    (register,) = (one for one in daemon.asked if isinstance(one, wire.Register))
-    assert register.workloads[0].labels == {"app": "front"}
+    (request,) = asked(daemon)
+    assert request.service == "front"
 
 
 def test_who_cannot_be_enrolled_is_not(meshctl: Any, mesh: Mesh) -> None:
-    mesh.refusal = "not in the mesh after 30 s: shop.web: port 80 is captured for shop.a already"
+    mesh.refusal = f"not in the mesh after 30 s: shop.web: no proxy; {CGROUP} was not enrolled"
     result = enroll(meshctl, "--port", "80")
-    assert (result.code, result.err) == (1, f"{mesh.refusal}; {CGROUP} was not enrolled\n")
+    assert (result.code, result.err) == (1, f"{mesh.refusal}\n")
     assert not mesh.rows
 
 
@@ -156,7 +240,7 @@ def test_the_same_again_is_no_error(daemon: Any, meshctl: Any, mesh: Mesh) -> No
     mesh.rows["shop.web"] = ROW
     assert enroll(meshctl, "--name", "web", "--service-account", "till").code == 0
     assert meshctl("enroll", "--cgroup", CGROUP).code == 0
-    assert not [one for one in daemon.asked if isinstance(one, wire.Register)]
+    assert asked(daemon) == [wire.EnrollAgain(uid="shop.web", timeout=30.0)] * 2
 
 
 @pytest.mark.parametrize(
@@ -204,43 +288,75 @@ def test_status_does_not_call_it_proven_and_names_who_does_not_run() -> None:
 
 
 class Manager:
-    """A systemd that restarts no unit without a file, as the real one."""
+    """A systemd with one unit; ``traces``: some file of an enrollment is there."""
 
-    def __init__(self, state: str) -> None:
-        self.state = state
-        self.done: list[str] = []
+    def __init__(self, *, traces: bool = False) -> None:
+        self.traces = traces
 
     def __call__(self) -> Manager:
         return self
 
     def look(self, name: str) -> Unit:
-        return unit(f"LoadState={self.state}\nActiveState=inactive\nControlGroup=")
+        return unit("LoadState=loaded\nActiveState=active\nControlGroup=\nInvocationID=f00")
 
-    def undo(self, name: str) -> None:
-        self.done.append(f"undo {name}")
+    def is_prepared(self, name: str) -> bool:
+        return False
 
-    def restart(self, name: str) -> None:
-        if self.state != "loaded":
-            raise SystemRefusedError(f"Unit {name} not found.")
-        self.done.append(f"restart {name}")
-
-    def stop_slice(self, name: str) -> None:
-        self.done.append(f"stop slice of {name}")
+    def has_traces(self, name: str) -> bool:
+        return self.traces
 
 
-@pytest.mark.parametrize(
-    ("state", "restarted"),
-    [("loaded", ["restart web.service"]), ("not-found", []), ("masked", [])],
-)
-def test_a_unit_leaves_whether_or_not_its_file_is_there(
-    meshctl: Any, mesh: Mesh, monkeypatch: pytest.MonkeyPatch, state: str, restarted: list[str]
+@pytest.fixture
+def manager(monkeypatch: pytest.MonkeyPatch) -> Manager:
+    made = Manager()
+    monkeypatch.setattr("meshd.cli.enroll.Systemd", made)
+    monkeypatch.setattr("meshd.cli.place.Systemd", made)
+    return made
+
+
+def test_all_units_and_cgroups_leave(
+    daemon: Any, meshctl: Any, mesh: Mesh, manager: Manager
 ) -> None:
-    manager = Manager(state)
-    monkeypatch.setattr("meshd.cli.enroll.Systemd", manager)
     mesh.rows["shop.web"] = msgspec.structs.replace(ROW, unit="web.service")
     result = meshctl("unenroll", "--all")
     assert (result.code, result.out, result.err) == (0, "shop/web unenrolled\n", "")
-    assert manager.done == ["undo web.service", *restarted, "stop slice of web.service"]
+    assert asked(daemon) == [wire.Unenroll(uid="shop.web", unit="web.service", run="f00")]
+
+
+def test_what_cannot_be_undone_is_told_and_the_others_leave(
+    daemon: Any, meshctl: Any, mesh: Mesh, manager: Manager
+) -> None:
+    mesh.rows["shop.web"] = msgspec.structs.replace(ROW, unit="web.service")
+    mesh.rows["shop.api"] = msgspec.structs.replace(ROW, uid="shop.api", workload="api")
+    mesh.refusal = "Job for web.service failed."
+    result = meshctl("unenroll", "--all")
+    assert (result.code, len(asked(daemon))) == (1, 2)
+    assert "shop/web: Job for web.service failed.\n" in result.err
+
+
+def test_an_enrollment_that_is_not_finished_can_be_given_up(
+    daemon: Any, meshctl: Any, mesh: Mesh, manager: Manager
+) -> None:
+    mesh.begun = (
+        wire.EnrollmentStatus(
+            what="enrollment of web.service", uid="shop.web", unit="web.service", since=0.0
+        ),
+    )
+    assert meshctl("unenroll", "web").code == 0
+    assert asked(daemon) == [wire.Unenroll(uid="shop.web", unit="web.service", run="f00")]
+
+
+def test_a_unit_of_which_only_a_file_is_left_leaves(
+    daemon: Any, meshctl: Any, mesh: Mesh, manager: Manager
+) -> None:
+    result = meshctl("unenroll", "web")
+    assert (result.code, result.err) == (
+        1,
+        "web.service is not enrolled: see meshctl status\n",
+    )
+    manager.traces = True
+    assert meshctl("unenroll", "web").out == "web.service unenrolled\n"
+    assert asked(daemon) == [wire.Unenroll(unit="web.service", run="f00")]
 
 
 def test_status_does_not_call_a_unit_proven_whose_processes_left_its_cgroup() -> None:

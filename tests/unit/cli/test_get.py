@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import yaml
 
 from meshd import wire
-from meshd.cli.objects import age, age_of
+from meshd.base.json_values import JsonObject
 from meshd.cli.selectors import is_selected, parse_selector
 
 VIRTUAL_SERVICE: dict[str, Any] = {
@@ -136,7 +135,7 @@ def test_where_a_service_is_reached_from_outside_is_shown(
 def test_a_watch_tells_what_changes_and_what_is_deleted(
     daemon: Any, meshctl: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed = VIRTUAL_SERVICE | {"spec": {"hosts": ["other"]}}
+    changed: dict[str, Any] = VIRTUAL_SERVICE | {"spec": {"hosts": ["other"]}}
     looks = iter([(VIRTUAL_SERVICE,), (VIRTUAL_SERVICE,), (changed,), ()])
 
     def answer(_: wire.AnyMessage) -> wire.Message:
@@ -184,7 +183,7 @@ def test_labels_choose(meshctl: Any) -> None:
     ],
 )
 def test_selectors_are_kubernetes_own(selector: str, chosen: bool) -> None:
-    found = {"metadata": {"labels": {"a": "b", "c": "d"}}}
+    found: JsonObject = {"metadata": {"labels": {"a": "b", "c": "d"}}}
     assert is_selected(found, parse_selector(selector)) is chosen
 
 
@@ -208,14 +207,3 @@ def test_a_name_that_is_not_there_is_status_1_beside_what_is(meshctl: Any) -> No
 
 def test_an_unknown_kind_names_the_nearest(meshctl: Any) -> None:
     assert "did you mean virtualservice" in meshctl("get", "virtualservic").err
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0, "0s"), (59, "59s"), (60, "1m"), (7200, "2h"), (200_000, "2d")]
-)
-def test_age_is_in_the_largest_unit_that_fits(seconds: float, shown: str) -> None:
-    assert age(seconds) == shown
-
-
-def test_the_age_of_no_time_is_nothing() -> None:
-    assert age_of("yesterday", datetime.datetime.now(datetime.UTC)) == ""

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from meshd import wire
+from meshd.base.json_values import JsonObject
 
-LISTENER = {
+LISTENER: JsonObject = {
     "name": "default.web|outbound",
     "active_state": {
         "version_info": "1",
@@ -30,8 +31,10 @@ LISTENER = {
         },
     },
 }
-CLUSTER = {"cluster": {"name": "outbound|9080|v1|reviews.default.svc.cluster.local", "type": "EDS"}}
-ROUTES = {
+CLUSTER: JsonObject = {
+    "cluster": {"name": "outbound|9080|v1|reviews.default.svc.cluster.local", "type": "EDS"}
+}
+ROUTES: JsonObject = {
     "route_config": {
         "name": "9080",
         "virtual_hosts": [
@@ -57,7 +60,7 @@ ROUTES = {
         ],
     }
 }
-DUMPED_ENDPOINTS = {
+DUMPED_ENDPOINTS: JsonObject = {
     "endpoint_config": {
         "cluster_name": "c",
         "endpoints": [
@@ -77,7 +80,7 @@ DUMPED_ENDPOINTS = {
         ],
     }
 }
-LIVE_ENDPOINTS = {
+LIVE_ENDPOINTS: JsonObject = {
     "name": "c",
     "host_statuses": [
         {
@@ -87,7 +90,7 @@ LIVE_ENDPOINTS = {
         }
     ],
 }
-SECRET = {
+SECRET: JsonObject = {
     "name": "ROOTCA",
     "last_updated": "2030-01-01T00:00:00Z",
     "secret": {"name": "ROOTCA", "validation_context": {}},

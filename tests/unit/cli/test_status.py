@@ -46,6 +46,12 @@ def answer(daemon: Any, *rows: wire.WorkloadStatus, **more: Any) -> None:
     daemon.says(wire.Statuses(rows, **more))
 
 
+def test_the_pools_capacity_is_shown(daemon: Any, meshctl: Any) -> None:
+    answer(daemon, WELL, proxies=(PROXY,), capacity="2 proxies with 1 worker thread each")
+    result = meshctl("status")
+    assert result.out.endswith("\n\ncapacity: 2 proxies with 1 worker thread each\n")
+
+
 def test_all_well_is_status_0(daemon: Any, meshctl: Any) -> None:
     answer(daemon, WELL, proxies=(PROXY,), roles=(ROLE,))
     result = meshctl("status")
@@ -130,3 +136,23 @@ def test_what_is_proven_for_one_direction_only_is_said_with_its_reason(
     row = result.out.splitlines()[1]
     assert " outbound " in row
     assert "no wire leads there" in row
+
+
+def test_an_enrollment_that_is_not_finished_is_named_with_the_reason(
+    daemon: Any, meshctl: Any
+) -> None:
+    begun = wire.EnrollmentStatus(
+        what="enrollment of web.service",
+        uid="shop.web",
+        unit="web.service",
+        doing="register the workload",
+        problem="/var/lib/meshd: No space left on device",
+        since=1.0,
+    )
+    answer(daemon, WELL, enrollments=(begun,))
+    result = meshctl("status")
+    assert (result.code, result.err) == (
+        1,
+        "enrollment of web.service is not finished (register the workload): /var/lib/meshd: No"
+        " space left on device\n",
+    )

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 GOOD: Final = """\
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -27,6 +29,24 @@ def test_a_valid_file_needs_no_daemon(meshctl: Any, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text(GOOD)
     result = meshctl("validate", "-f", str(tmp_path / "f.yaml"))
     assert (result.code, result.out) == (0, "valid\n")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n---\n", "apiVersion: v1\nkind: List\nitems: []\n"]
+)
+def test_manifests_without_objects_are_an_error(meshctl: Any, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(text)
+    result = meshctl("validate", "-f", str(path))
+    assert (result.code, result.out) == (1, "")
+    assert result.err == f"{path}:1: the manifest contains no objects\n"
+
+
+def test_a_file_without_objects_may_stand_beside_others(meshctl: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    (tmp_path / "good.yaml").write_text(GOOD)
+    result = meshctl("validate", "-f", str(tmp_path))
+    assert (result.code, result.out, result.err) == (0, "valid\n", "")
 
 
 def test_every_error_is_told_with_its_place(meshctl: Any, tmp_path: Path) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from google.protobuf import symbol_database
 from google.protobuf.message import DecodeError, Message
+
+from meshd.compile.compiled import Compiled, Printed
+from meshd.compile.envoy.printed_tables import PrintedTable
+from meshd.model.pool import Pool
 
 
 def opened(message: Any) -> Message:
@@ -34,3 +39,24 @@ def messages_in(message: Message) -> Iterator[Any]:
             parts = value if field.is_repeated else [value]
         for part in parts:
             yield from messages_in(opened(part))
+
+
+def as_messages(compiled: Mapping[Pool, Compiled]) -> dict[Pool, Compiled]:
+    """What is compiled, with route tables that consist of parts as messages."""
+    return {
+        pool: {
+            kind: {name: _message(one) for name, one in found.items()}
+            for kind, found in of_pool.items()
+        }
+        for pool, of_pool in compiled.items()
+    }
+
+
+@functools.cache
+def _of_table(table: PrintedTable) -> Message:
+    return table.message()
+
+
+def _message(printed: Printed) -> Message:
+    """The same message for the same thing, so that identity tells what is new."""
+    return _of_table(printed) if isinstance(printed, PrintedTable) else printed

@@ -12,12 +12,14 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from meshd.api.read import read_objects
-from meshd.compile.compiler import Compiled, Compiler, Kind
-from meshd.compile.envoy.listeners import workload_of
+from meshd.compile.compiled import Compiled, Kind
+from meshd.compile.compiler import Compiler
+from meshd.compile.names import workload_of
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import NamedPort, Workload
 from meshd.registry.registry import build_snapshot, hosts_without_address
+from tests.unit.compile.messages import as_messages
 
 NAMESPACE = """
 apiVersion: v1
@@ -84,14 +86,14 @@ WORKLOADS = (workload("reviews", 1), workload("reviews", 2), workload("ratings",
 def snapshot(text: str = SERVICES, *workloads: Workload) -> Snapshot:
     objects = [read.object for read in read_objects(NAMESPACE + text, "test.yaml")]
     addresses = {
-        host: f"198.19.0.{index}"
+        host: (f"198.19.0.{index}",)
         for index, host in enumerate(hosts_without_address(objects, MeshOptions()), 1)
     }
     return build_snapshot(objects, workloads or WORKLOADS, MeshOptions(), addresses)
 
 
 def compiled(taken: Snapshot, compiler: Compiler | None = None) -> Compiled:
-    return (compiler or Compiler()).compile(taken, taken.workloads)[Pool.TRAFFIC]
+    return as_messages((compiler or Compiler()).compile(taken, taken.workloads))[Pool.TRAFFIC]
 
 
 NEAR = """
@@ -234,7 +236,7 @@ def test_no_two_chains_of_a_listener_match_the_same() -> None:
     again = SERVICES.replace("name: ratings", "name: again").replace("name: reviews", "name: more")
     objects = [read.object for read in read_objects(NAMESPACE + SERVICES + again, "test.yaml")]
     # All services at one address, as a careless ServiceEntry would have it.
-    one = dict.fromkeys(hosts_without_address(objects, MeshOptions()), "198.19.0.1")
+    one = dict.fromkeys(hosts_without_address(objects, MeshOptions()), ("198.19.0.1",))
     found = compiled(build_snapshot(objects, WORKLOADS, MeshOptions(), one))
     for listener in found[Kind.LISTENER].values():
         named = listener.HasField("filter_chain_matcher")
@@ -295,7 +297,7 @@ def test_remembering_gives_what_compiling_anew_gives() -> None:
 
 def test_only_served_workloads_have_listeners() -> None:
     taken = snapshot()
-    for found in Compiler().compile(taken, [WORKLOADS[0].uid]).values():
+    for found in as_messages(Compiler().compile(taken, [WORKLOADS[0].uid])).values():
         owners = {workload_of(name) for name in found[Kind.LISTENER]} - {""}
         assert owners == {WORKLOADS[0].uid}
 
@@ -312,9 +314,9 @@ def test_a_listener_is_on_ipv6_wherever_the_kernel_speaks_it(ipv6: bool) -> None
 def test_no_listener_depends_on_what_addresses_a_workload_has() -> None:
     one = WORKLOADS[0]
     compiler = Compiler()
-    before = compiler.compile(snapshot(SERVICES, one), [one.uid])
+    before = as_messages(compiler.compile(snapshot(SERVICES, one), [one.uid]))
     moved = msgspec.structs.replace(one, addresses=("198.18.99.1", "fd00:198::99"))
-    after = compiler.compile(snapshot(SERVICES, moved), [one.uid])
+    after = as_messages(compiler.compile(snapshot(SERVICES, moved), [one.uid]))
     for pool, found in before.items():
         for name, listener in found[Kind.LISTENER].items():
             assert after[pool][Kind.LISTENER][name] == listener

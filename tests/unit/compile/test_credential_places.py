@@ -10,12 +10,14 @@ from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
 from meshd.api.kubernetes.types import Secret
 from meshd.api.read import read_objects
-from meshd.compile.compiler import Compiled, Compiler, Kind
+from meshd.compile.compiled import Compiled, Kind
+from meshd.compile.compiler import Compiler
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 from meshd.registry.registry import build_snapshot
 from tests.pem import certificate_pem, key_pem, new_key
+from tests.unit.compile.messages import as_messages
 
 OBJECTS = """
 apiVersion: networking.istio.io/v1
@@ -95,7 +97,7 @@ class World:
     def compiled(self, *secrets: Secret, text: str = OBJECTS, clients: Any = (EDGE,)) -> Compiled:
         objects = [*(read.object for read in read_objects(text, "t.yaml")), *secrets]
         snapshot = build_snapshot(objects, clients, MeshOptions(), {})
-        return self.compiler.compile(snapshot, snapshot.workloads)[Pool.TRAFFIC]
+        return as_messages(self.compiler.compile(snapshot, snapshot.workloads))[Pool.TRAFFIC]
 
 
 def asked(socket: Any, kind: Any = tls_pb2.DownstreamTlsContext) -> set[str]:

@@ -19,13 +19,17 @@ from google.protobuf import json_format
 
 from meshd.api.base import decode_scalar
 from meshd.api.traffic import DestinationRule, Gateway, VirtualService
+from meshd.compile.envoy.assignments import load_assignment
+from meshd.compile.envoy.clusters import cluster
+from meshd.compile.envoy.routes import route_table as printed_routes
 from meshd.compile.gateway.ports import BoundServer
-from meshd.compile.gateway.routes import gateway_route_configuration
-from meshd.compile.http.routes import http_ports, route_configuration
+from meshd.compile.gateway.routes import gateway_route_table
+from meshd.compile.http.routes import http_ports, route_table
 from meshd.compile.names import gateway_routes
+from meshd.compile.plan.tls import PLAIN
 from meshd.compile.scope import Scope
-from meshd.compile.upstream.clusters import service_clusters
-from meshd.compile.upstream.endpoints import service_assignments
+from meshd.compile.upstream.assignments import service_assignments
+from meshd.compile.upstream.upstreams import service_upstreams
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
@@ -73,7 +77,7 @@ def _plain(message: Any) -> Any:
 
 def _routes(case: Case) -> list[Any]:
     return [
-        _plain(route_configuration(view, port))
+        _plain(printed_routes(route_table(view, port)))
         for view in case.views
         for port in case.ports or http_ports(view)
     ]
@@ -83,12 +87,13 @@ def _clusters(case: Case) -> list[Any]:
     found: dict[str, Any] = {}
     for view in case.views:
         for host, service in view.services.items():
-            for planned in service_clusters(service, view.rules(host), view.options):
-                cluster = _plain(planned.cluster)
-                del cluster["upstreamBindConfig"]
-                tls = msgspec.to_builtins(planned.tls)
+            for upstream in service_upstreams(service, view.rules(host), view.options):
+                plain = msgspec.structs.replace(upstream, tls=PLAIN, proxy_protocol="")
+                made = _plain(cluster(plain))
+                del made["upstreamBindConfig"]
+                tls = msgspec.to_builtins(upstream.tls)
                 said = {name: value for name, value in tls.items() if value}
-                found[str(planned.name)] = {"cluster": cluster, "tls": said}
+                found[str(upstream.name)] = {"cluster": made, "tls": said}
     return list(found.values())
 
 
@@ -97,7 +102,7 @@ def _endpoints(case: Case) -> list[Any]:
     for view in case.views:
         for host, service in view.services.items():
             for name, assignment in service_assignments(service, view.rules(host)).items():
-                found[name] = _plain(assignment)
+                found[name] = _plain(load_assignment(assignment))
     return list(found.values())
 
 
@@ -106,7 +111,9 @@ def _gateway(case: Case) -> list[Any]:
         BoundServer(gateway, server) for gateway in case.gateways for server in gateway.spec.servers
     ]
     name = gateway_routes(80, "ingress")
-    return [_plain(gateway_route_configuration(view, name, 80, servers)) for view in case.views]
+    return [
+        _plain(printed_routes(gateway_route_table(view, name, 80, servers))) for view in case.views
+    ]
 
 
 RESULTS: dict[str, Callable[[Case], list[Any]]] = {
@@ -146,11 +153,11 @@ def test_equal_inputs_give_equal_bytes(name: str) -> None:
             message
             for view in views
             for message in (
-                *(route_configuration(view, port) for port in http_ports(view)),
+                *(printed_routes(route_table(view, port)) for port in http_ports(view)),
                 *(
-                    planned.cluster
+                    cluster(upstream)
                     for host, service in view.services.items()
-                    for planned in service_clusters(service, view.rules(host), view.options)
+                    for upstream in service_upstreams(service, view.rules(host), view.options)
                 ),
             )
         ]

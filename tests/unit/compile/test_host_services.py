@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 from meshd.api.read import read_objects
-from meshd.compile.compiler import Compiled, Compiler, Kind
+from meshd.compile.compiled import Compiled, Kind
+from meshd.compile.compiler import Compiler
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import HostService, NamedPort, Workload
 from meshd.registry.registry import build_snapshot
+from tests.unit.compile.messages import as_messages
 
 OBJECTS = """
 apiVersion: v1
@@ -47,7 +49,7 @@ def service(**host: Any) -> Workload:
 
 def snapshot(workload: Workload) -> Snapshot:
     objects = [read.object for read in read_objects(OBJECTS, "test.yaml")]
-    addresses = {"web.mesh.svc.cluster.local": "198.19.0.1"}
+    addresses = {"web.mesh.svc.cluster.local": ("198.19.0.1",)}
     return build_snapshot(objects, [workload], MeshOptions(), addresses)
 
 
@@ -61,7 +63,7 @@ def every(compiled: Mapping[Pool, Compiled]) -> dict[str, Any]:
 
 
 def listeners(workload: Workload) -> dict[str, Any]:
-    return every(Compiler().compile(snapshot(workload), [workload.uid]))
+    return every(as_messages(Compiler().compile(snapshot(workload), [workload.uid])))
 
 
 def places(listener: Any) -> list[tuple[str, int, str]]:
@@ -107,9 +109,9 @@ def test_its_identity_is_on_all_it_sends() -> None:
 
 def test_new_ports_make_new_listeners() -> None:
     compiler = Compiler()
-    first = every(compiler.compile(snapshot(service()), ["mesh.web"]))
+    first = every(as_messages(compiler.compile(snapshot(service()), ["mesh.web"])))
     moved = service(outbound_port=15103, inbound_port=15104)
-    second = every(compiler.compile(snapshot(moved), ["mesh.web"]))
+    second = every(as_messages(compiler.compile(snapshot(moved), ["mesh.web"])))
     assert first["mesh.web|inbound"] != second["mesh.web|inbound"]
 
 

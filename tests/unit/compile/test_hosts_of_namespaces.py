@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from meshd.api.read import read_objects
-from meshd.compile.compiler import Compiled, Compiler, Kind
+from meshd.compile.compiled import Compiled, Kind
+from meshd.compile.compiler import Compiler
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 from meshd.registry.registry import build_snapshot
+from tests.unit.compile.messages import as_messages
 
 ENTRY = """
 apiVersion: networking.istio.io/v1
@@ -71,7 +73,7 @@ WORKLOADS = (
 def compiled(text: str) -> Compiled:
     objects = [read.object for read in read_objects(text, "test.yaml")]
     snapshot = build_snapshot(objects, WORKLOADS, MeshOptions(), {})
-    return Compiler().compile(snapshot, [one.uid for one in WORKLOADS])[Pool.TRAFFIC]
+    return as_messages(Compiler().compile(snapshot, [one.uid for one in WORKLOADS]))[Pool.TRAFFIC]
 
 
 def endpoints(found: Compiled, cluster: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshd.api.base import ObjectMeta
@@ -16,10 +17,12 @@ from meshd.api.traffic import (
     VirtualServiceSpec,
 )
 from meshd.base.errors import InvalidInputError
-from meshd.compile.compiler import Compiled
-from meshd.compile.isolation import Isolating, closed
+from meshd.compile.compiled import Compiled
+from meshd.compile.isolation import Isolating
+from meshd.model.closed_routes import ClosedRoutes
+from meshd.model.closed_rule import ClosedRule
 from meshd.model.pool import Pool
-from meshd.model.service import Resolution, ServiceRecord
+from meshd.model.service import Endpoint, Resolution, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
 
@@ -53,14 +56,18 @@ class Picky:
             *snapshot.peer_authentications,
         ]
         for found in listed:
-            if found.metadata.name.startswith("bad"):
+            stands = isinstance(found, ClosedRule | ClosedRoutes)
+            if found.metadata.name.startswith("bad") and not stands:
                 raise ValueError("Value out of range: 1e300")
+        services = snapshot.services.values()
+        if any(one.name.startswith("bad") and not one.closed for one in services):
+            raise ValueError("Value out of range: 1e300")
         if self.seen is not None:
             self.seen.append(snapshot)
         return {}
 
 
-def isolating() -> tuple[Isolating, list[Snapshot]]:
+def isolating() -> tuple[Isolating[Mapping[Pool, Compiled]], list[Snapshot]]:
     seen: list[Snapshot] = []
     return Isolating(Picky(seen), Picky), seen
 
@@ -69,12 +76,44 @@ def test_the_objects_at_fault_are_left_out_and_named_and_the_others_compiled() -
     names = ["a", "bad-1", "b", "c", "bad-2", "d"]
     compiler, seen = isolating()
     compiler.compile(Snapshot(virtual_services=tuple(map(route, names))), ())
-    assert [one.metadata.name for one in seen[-1].virtual_services] == ["a", "b", "c", "d"]
+    left = seen[-1].virtual_services
+    assert [one.metadata.name for one in left] == names
+    assert [isinstance(one, ClosedRoutes) for one in left] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
     assert [problem.partition(" is left out")[0] for problem in compiler.problems] == [
         "VirtualService shop/bad-1",
         "VirtualService shop/bad-2",
     ]
     assert "ValueError: Value out of range: 1e300" in compiler.problems[0]
+
+
+def test_who_is_at_fault_is_not_asked_again_when_only_readiness_changes() -> None:
+    seen: list[Snapshot] = []
+    trials: list[Snapshot] = []
+    compiler = Isolating(Picky(seen), lambda: Picky(trials))
+    endpoint = Endpoint(address="198.18.0.1", port=80, service_port=80)
+    bad = msgspec.structs.replace(service("bad"), name="bad", endpoints=(endpoint,))
+    tried: list[int] = []
+    for ready in (True, False, True):
+        now = msgspec.structs.replace(endpoint, ready=ready)
+        record = msgspec.structs.replace(bad, endpoints=(now,))
+        services = {one.host: one for one in (service("web"), record)}
+        compiler.compile(Snapshot(services=services), ())
+        assert len(compiler.problems) == 1
+        tried.append(len(trials))
+    assert tried[0] > 0
+    assert tried == tried[:1] * 3
+    assert {host: one.closed for host, one in seen[-1].services.items()} == {
+        "bad.shop.svc.cluster.local": True,
+        "web.shop.svc.cluster.local": False,
+    }
+    assert compiler.problems[0].endswith("(until then its hosts are not reached)")
 
 
 def test_an_object_that_was_corrected_is_compiled_again() -> None:
@@ -86,36 +125,27 @@ def test_an_object_that_was_corrected_is_compiled_again() -> None:
     assert len(seen[-1].virtual_services) == 2
 
 
-def test_a_destination_rule_takes_its_services_with_it() -> None:
+def test_a_destination_rule_that_is_left_out_stays_as_a_closed_one() -> None:
     """Its TLS settings would be missing, and the service spoken to in plaintext."""
-    services = {one.host: one for one in (service("db"), service("web"))}
+    bad = rule("bad", "db")
     compiler, seen = isolating()
-    compiler.compile(Snapshot(services=services, destination_rules=(rule("bad", "db"),)), ())
-    assert list(seen[-1].services) == ["web.shop.svc.cluster.local"]
+    compiler.compile(Snapshot(destination_rules=(bad, rule("a", "web"))), ())
+    assert seen[-1].destination_rules == (ClosedRule.of(bad), rule("a", "web"))
+    (problem,) = compiler.problems
+    assert problem.endswith("(until then its hosts are not reached)")
 
 
-def test_so_does_one_that_is_not_even_in_the_snapshot() -> None:
-    snapshot = Snapshot(services={one.host: one for one in (service("db"), service("web"))})
-    assert closed(snapshot, ()) is snapshot
-    for host in ("db", "db.shop.svc.cluster.local"):
-        left = closed(snapshot, [("shop", host)]).services
-        assert list(left) == ["web.shop.svc.cluster.local"]
-    assert not closed(snapshot, [("shop", "*.shop.svc.cluster.local")]).services
-    assert closed(snapshot, [("other", "db")]).services == snapshot.services
+def test_what_is_at_fault_even_when_it_is_closed_is_not_opened() -> None:
+    class Refusing:
+        def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Mapping[Pool, Compiled]:
+            if snapshot.services:
+                raise ValueError("no service is taken")
+            return {}
 
-
-@pytest.mark.parametrize(
-    ("namespace", "closes"), [("evil", False), ("shop", True), ("istio-system", True)]
-)
-def test_only_the_root_namespace_closes_services_of_others(namespace: str, closes: bool) -> None:
-    services = {one.host: one for one in (service("db"), service("web"))}
-    assert bool(closed(Snapshot(services=services), [(namespace, "*")]).services) is not closes
-    bad = DestinationRule(
-        metadata=ObjectMeta(name="bad", namespace=namespace), spec=DestinationRuleSpec(host="*")
-    )
-    compiler, seen = isolating()
-    compiler.compile(Snapshot(services=services, destination_rules=(bad,)), ())
-    assert bool(seen[-1].services) is not closes
+    compiler = Isolating(Refusing(), Refusing)
+    record = service("web")
+    with pytest.raises(InvalidInputError, match="the one before stays"):
+        compiler.compile(Snapshot(services={record.host: record}), ())
 
 
 def test_an_authentication_policy_is_never_left_out() -> None:
@@ -124,3 +154,15 @@ def test_an_authentication_policy_is_never_left_out() -> None:
     with pytest.raises(InvalidInputError, match="the one before stays"):
         compiler.compile(Snapshot(peer_authentications=(policy,)), ())
     assert seen == []
+
+
+def test_the_snapshot_in_force_is_the_last_that_was_compiled() -> None:
+    compiler, seen = isolating()
+    assert compiler.compiled is None
+    compiler.compile(Snapshot(virtual_services=(route("bad"), route("a"))), ())
+    left = (ClosedRoutes.of(route("bad")), route("a"))
+    assert compiler.compiled == seen[-1] == Snapshot(virtual_services=left)
+    policy = PeerAuthentication(metadata=ObjectMeta(name="bad", namespace="shop"))
+    with pytest.raises(InvalidInputError):
+        compiler.compile(Snapshot(peer_authentications=(policy,)), ())
+    assert compiler.compiled == Snapshot(virtual_services=left)

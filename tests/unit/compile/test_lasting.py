@@ -15,11 +15,13 @@ import pytest
 import yaml
 
 from meshd.api.read import read_objects
-from meshd.compile.compiler import Compiled, Compiler, Kind
+from meshd.compile.compiled import Compiled, Kind
+from meshd.compile.compiler import Compiler
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 from meshd.registry.registry import build_snapshot, hosts_without_address
+from tests.unit.compile.messages import as_messages
 
 Objects = dict[str, dict[str, Any]]
 
@@ -150,11 +152,11 @@ def compiled(objects: Objects, workloads: tuple[Workload, ...] = WORKLOADS) -> C
     read = [one.object for one in read_objects(yaml.safe_dump_all(objects.values()), "test.yaml")]
     # A host has the address that it had.
     addresses = {
-        host: f"198.19.0.{sum(host.encode()) % 250}"
+        host: (f"198.19.0.{sum(host.encode()) % 250}",)
         for host in hosts_without_address(read, MeshOptions())
     }
     snapshot = build_snapshot(read, workloads, MeshOptions(), addresses)
-    return Compiler().compile(snapshot, [one.uid for one in WORKLOADS])[Pool.TRAFFIC]
+    return as_messages(Compiler().compile(snapshot, [one.uid for one in WORKLOADS]))[Pool.TRAFFIC]
 
 
 def kept(listener: Any) -> bytes:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.base.errors import InvalidInputError
+from meshd.base.json_values import JsonObject
 from meshd.config.admission import admit
 
 
@@ -154,7 +155,7 @@ def test_metadata_that_kubernetes_would_not_take_is_refused(field: str, value: A
 
 @pytest.mark.parametrize("time", ["2024-02-29T12:00:00Z", "2024-02-29T12:00:00.5+02:00"])
 def test_a_time_is_taken_as_kubernetes_writes_it(time: str) -> None:
-    metadata = {"name": "shop", "creationTimestamp": time}
+    metadata: JsonObject = {"name": "shop", "creationTimestamp": time}
     assert admit({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
@@ -169,7 +170,7 @@ def test_a_time_is_taken_as_kubernetes_writes_it(time: str) -> None:
     ],
 )
 def test_what_members_of_a_group_are_given_is_what_a_workload_may_have(template: Any) -> None:
-    group = {
+    group: JsonObject = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "WorkloadGroup",
         "metadata": {"name": "vms", "namespace": "shop"},

@@ -356,50 +356,6 @@ def test_what_the_api_takes_is_taken_without_a_word(kind: str, spec: str) -> Non
     assert said(kind, spec, "warning") == []
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "reason"),
-    [
-        ("uri: {exact: /a}", "uri: {exact: /a}", "http[0].match[0] is the same"),
-        ("name: x, port: 80", "name: y, port: 80", "http[0].match[0] is the same"),
-        ("uri: {prefix: /a}", "uri: {prefix: /ab}", "http[0].match[0] takes what begins"),
-        (
-            "uri: {prefix: /a}, headers: {x: {prefix: b}}",
-            "uri: {prefix: /ab}, headers: {x: {exact: bc}, y: {exact: z}}",
-            "http[0].match[0] takes what begins",
-        ),
-    ],
-)
-def test_a_match_that_nothing_can_reach_is_a_warning(first: str, second: str, reason: str) -> None:
-    spec = f"hosts: [a]\nhttp:\n- match: [{{{first}}}]\n  {TO}- match: [{{{second}}}]\n  {TO}"
-    (found,) = said("VirtualService", spec, "warning")
-    assert found.startswith(f"spec.http[1].match[0]: has no effect: {reason}")
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("uri: {prefix: /a}, method: {exact: GET}", "uri: {prefix: /ab}"),
-        ("uri: {prefix: /a}, headers: {x: {exact: a}}", "uri: {prefix: /ab}"),
-        ("uri: {prefix: /ab}", "uri: {prefix: /a}"),
-        ("uri: {prefix: /a}, port: 80", "uri: {prefix: /ab}, port: 81"),
-        ("uri: {prefix: /a}, withoutHeaders: {x: {}}", "uri: {prefix: /ab}"),
-        ("uri: {prefix: /a}, gateways: [mesh]", "uri: {prefix: /ab}"),
-    ],
-)
-def test_a_match_that_something_can_reach_is_not(first: str, second: str) -> None:
-    spec = f"hosts: [a]\nhttp:\n- match: [{{{first}}}]\n  {TO}- match: [{{{second}}}]\n  {TO}"
-    assert said("VirtualService", spec, "warning") == []
-
-
-@pytest.mark.parametrize("kind", ["tls", "tcp"])
-def test_a_connection_that_an_earlier_route_takes_is_a_warning(kind: str) -> None:
-    match = "sniHosts: [a.b]" if kind == "tls" else "port: 80"
-    route = f"{{match: [{{{match}}}], {TO.strip()}}}"
-    spec = f"hosts: [a.b]\n{kind}: [{route}, {route}]"
-    (found,) = said("VirtualService", spec, "warning")
-    assert found == f"spec.{kind}[1].match[0]: has no effect: {kind}[0].match[0] is the same"
-
-
 def test_a_failover_that_names_one_side_only_is_a_warning() -> None:
     spec = locality("failover: [{from: us}]") + "\n  outlierDetection: {}"
     spec = spec.replace("{loadBalancer", "\n  loadBalancer").replace("}}\n", "}\n")

@@ -11,7 +11,8 @@ from meshd.analysis.validate import check_references
 from meshd.api.read import read_objects
 from meshd.config import requests
 from meshd.config.store import Store
-from meshd.wire import Apply, Changed, DeleteNamed
+from meshd.model.closed_policy import ClosedPolicy
+from meshd.wire import Apply, Changed, DeleteNamed, Named
 
 SERVICES = """
 apiVersion: v1
@@ -101,8 +102,17 @@ def of_route(warnings: Iterable[str]) -> list[str]:
 def test_what_is_deleted_is_said_to_be_in_use(
     store: Store, kind: str, namespace: str, name: str, message: str
 ) -> None:
-    answer = requests.delete(store, DeleteNamed(kind, (name,), namespace))
+    answer = requests.delete(store, DeleteNamed((Named(kind, (name,)),), namespace))
     assert any(one.startswith(message) for one in of_route(answer.warnings)), answer.warnings
+
+
+@pytest.mark.parametrize("host", ["web.shop", "web.shop.svc", "WEB.shop.svc.cluster.local"])
+@pytest.mark.parametrize("kind", ["dr", "svc"])
+def test_a_host_is_in_use_by_each_name_that_is_compiled(store: Store, host: str, kind: str) -> None:
+    apply(store, ROUTE.replace("web.shop.svc.cluster.local", host))
+    answer = requests.delete(store, DeleteNamed((Named(kind, ("web",)),), "shop"))
+    start = "spec.http[1].route[0].destination."
+    assert any(one.startswith(start) for one in of_route(answer.warnings)), answer.warnings
 
 
 def test_what_is_deleted_by_file_is_said_to_be_in_use(store: Store) -> None:
@@ -132,7 +142,7 @@ def test_what_a_change_takes_away_is_said(store: Store, old: str, new: str, mess
 
 
 def test_what_was_missing_before_is_not_said_again(store: Store) -> None:
-    requests.delete(store, DeleteNamed("dr", ("web",), "shop"))
+    requests.delete(store, DeleteNamed((Named("dr", ("web",)),), "shop"))
     assert apply(store, SERVICES) == []
     assert apply(store, RULE) == []
 
@@ -196,3 +206,18 @@ spec: {clusterIP: 198.19.0.7, ports: [{port: 80}]}
     assert said(service.replace("NAME", "a") + service.replace("NAME", "b")) == [
         "spec.clusterIP: 198.19.0.7 is the address of Service shop/b too; one of them has it"
     ]
+
+
+def test_a_policy_beside_one_that_is_not_in_force_is_said_to_change_nothing() -> None:
+    closed = ClosedPolicy.named("shop", "broken")
+    text = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: web, namespace: NAMESPACE}
+spec: {selector: {matchLabels: {app: web}}, mtls: {mode: PERMISSIVE}}
+"""
+    for namespace, count in (("shop", 1), ("other", 0)):
+        reads = read_objects(text.replace("NAMESPACE", namespace), "a.yaml")
+        found = check_references(reads, {closed.key: closed})
+        assert len(found) == count
+        assert all("broken is not in force" in one.message for one in found)

@@ -13,7 +13,7 @@ from meshd.api.read import read_sources
 from meshd.config import requests
 from meshd.config.store import Store
 from meshd.model.workload import Workload
-from meshd.wire import Apply, Changed, DeleteNamed
+from meshd.wire import Apply, Changed, DeleteNamed, Named
 from tests.pem import certificate_pem, key_pem, new_key
 
 GATEWAY = """\
@@ -143,7 +143,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_deleting_a_secret_in_use_is_told_to_the_one_who_does_it(store: Store) -> None:
     def deleted(namespace: str) -> tuple[str, ...]:
-        request = DeleteNamed("secret", ("shop",), namespace, dry_run=True)
+        request = DeleteNamed((Named("secret", ("shop",)),), namespace, dry_run=True)
         return requests.delete(store, request, (EDGE,)).warnings
 
     assert deleted("config") == ()

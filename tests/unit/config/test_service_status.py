@@ -6,6 +6,7 @@ from typing import Any
 
 from meshd.api.base import ObjectMeta
 from meshd.api.kubernetes.types import Service, ServiceSpec
+from meshd.base.json_values import JsonObject
 from meshd.config.service_status import as_asked, with_addresses
 from meshd.model.service import Endpoint, ServiceRecord
 
@@ -26,7 +27,8 @@ RECORD = ServiceRecord(
 
 
 def shown(record: ServiceRecord = RECORD, **spec: Any) -> dict[str, Any]:
-    found = {"kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": spec}
+    meta: JsonObject = {"name": "web", "namespace": "shop"}
+    found: JsonObject = {"kind": "Service", "metadata": meta, "spec": spec}
     return with_addresses([found], [record])[0]
 
 
@@ -58,8 +60,8 @@ def test_a_service_that_the_mesh_does_not_know_stays_as_it_is() -> None:
 
 
 def test_the_status_that_a_manifest_brought_along_is_not_shown() -> None:
-    elsewhere = {"loadBalancer": {"ingress": [{"hostname": "lb.example.com"}]}}
-    found = {"metadata": {"name": "web", "namespace": "shop"}, "status": elsewhere}
+    elsewhere: JsonObject = {"loadBalancer": {"ingress": [{"hostname": "lb.example.com"}]}}
+    found: JsonObject = {"metadata": {"name": "web", "namespace": "shop"}, "status": elsewhere}
     for record in (RECORD, ServiceRecord(host="x", namespace="shop", name="x")):
         assert "status" not in with_addresses([found], [record])[0]
 

@@ -14,7 +14,7 @@ import pytest
 
 from meshd.api.base import Key, Object
 from meshd.api.read import read_objects
-from meshd.base import replacing
+from meshd.base import disk
 from meshd.base.errors import InvalidInputError, SystemRefusedError
 from meshd.config import applied
 from meshd.config.store import Store
@@ -62,6 +62,21 @@ def results(changes: tuple[Change, ...]) -> list[tuple[str, str]]:
     return [(change.name, change.result) for change in changes]
 
 
+def test_the_place_of_a_field_is_its_file_and_line(place: Place) -> None:
+    text = service("a") + "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: b\n"
+    place.write(
+        "a.yaml", f"{text}spec:\n  ports:\n  - port: 80\n    name: a\n  - port: 81\n    name: b\n"
+    )
+    store = place.store()
+    store.put(objects(service("c")))
+    file = f"{place.files}/a.yaml"
+    assert store.place_of(key("a"), "") == f"{file}:1"
+    assert store.place_of(key("b"), "spec.ports[1].name") == f"{file}:15"
+    assert store.place_of(key("b"), "spec.ports[1].protocol") == f"{file}:14"
+    assert store.place_of(key("c"), "spec.ports[0]") == ""
+    assert store.place_of(key("d"), "spec") == ""
+
+
 # ---- applied objects
 
 
@@ -99,10 +114,10 @@ def test_a_dry_run_says_the_same_and_does_nothing(place: Place) -> None:
 def test_what_was_applied_is_there_after_a_restart(place: Place) -> None:
     store = place.store()
     store.put(objects(service("a"), service("b")))
-    store.keep_addresses({"a.default.svc.cluster.local": "198.19.0.1"})
+    store.keep_addresses({"a.default.svc.cluster.local": ("198.19.0.1",)})
     again = place.store()
     assert again.objects == store.objects
-    assert again.addresses == {"a.default.svc.cluster.local": "198.19.0.1"}
+    assert again.addresses == {"a.default.svc.cluster.local": ("198.19.0.1",)}
     assert (place.state / "applied.json").stat().st_mode & 0o777 == 0o600
 
 
@@ -112,8 +127,8 @@ def test_addresses_that_cannot_be_written_are_in_force_and_written_when_they_can
     store = place.store()
     blocking = place.state / "applied.json"
     blocking.mkdir(parents=True)
-    store.keep_addresses({"a": "198.19.0.1"})
-    assert store.addresses == {"a": "198.19.0.1"}
+    store.keep_addresses({"a": ("198.19.0.1",)})
+    assert store.addresses == {"a": ("198.19.0.1",)}
     (finding,) = store.findings
     assert str(finding).startswith(f"{blocking}: cannot be written: ")
     told: list[int] = []
@@ -123,7 +138,7 @@ def test_addresses_that_cannot_be_written_are_in_force_and_written_when_they_can
     blocking.rmdir()
     store.refresh()
     assert (store.findings, told) == ((), [1])
-    assert place.store().addresses == {"a": "198.19.0.1"}
+    assert place.store().addresses == {"a": ("198.19.0.1",)}
 
 
 def test_an_object_keeps_the_time_of_its_making(place: Place) -> None:
@@ -172,9 +187,7 @@ def broken(step: str) -> Callable[..., Any]:
     return refuse
 
 
-@pytest.mark.parametrize(
-    "step", ["os.fsync", "os.fdopen", "pathlib.Path.replace", "tempfile.mkstemp"]
-)
+@pytest.mark.parametrize("step", ["os.fchmod", "os.write", "os.fsync", "pathlib.Path.replace"])
 def test_a_disk_that_refuses_leaves_the_old_content(
     place: Place, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -200,7 +213,7 @@ def _killed_at(line: int, act: Callable[[], None]) -> bool:
 
         def trace(frame: FrameType, event: str, _argument: object) -> Any:
             nonlocal left
-            if frame.f_code.co_filename not in {applied.__file__, replacing.__file__}:
+            if frame.f_code.co_filename not in {applied.__file__, disk.__file__}:
                 return None
             if event == "line":
                 left -= 1
@@ -324,6 +337,16 @@ def test_a_bad_file_that_was_never_good_has_no_objects(place: Place) -> None:
     assert len(store.findings) == 1
 
 
+@pytest.mark.parametrize("content", [service("a"), "- not an object", b"\xff"])
+def test_a_file_whose_name_is_not_utf_8_can_be_told_about(
+    place: Place, content: str | bytes
+) -> None:
+    place.write(os.fsdecode("café.yaml".encode("latin-1")), content)
+    store = place.store()
+    said = [store.file_of(key("a")), *map(str, store.findings)]
+    assert r"caf\xe9.yaml:1" in "\n".join(said).encode().decode()
+
+
 def test_a_file_that_was_removed_does_not_come_back(place: Place) -> None:
     path = place.write("a.yaml", service("a"))
     store = place.store()
@@ -350,7 +373,7 @@ def test_an_object_of_a_file_cannot_be_changed_by_applying(place: Place) -> None
     place.write("a.yaml", "# mine\n" + service("a"))
     store = place.store()
     for act in (lambda: store.put(objects(service("a", 9))), lambda: store.delete([key("a")])):
-        with pytest.raises(InvalidInputError, match=r"lives in .*a\.yaml:2; change it there"):
+        with pytest.raises(InvalidInputError, match=r"is in the file .*a\.yaml:2; change it there"):
             act()
 
 
@@ -407,3 +430,16 @@ def test_watching_notices_a_change_by_itself(place: Place) -> None:
         assert set(store.objects) == {key("a")}
 
     asyncio.run(scenario())
+
+
+def test_what_is_never_reached_in_files_is_a_finding(place: Place) -> None:
+    head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: %s}\nspec:\n"
+    to = "route: [{destination: {host: a}}]"
+    place.write(
+        "root.yaml", f"{head % 'a'}  hosts: [a]\n  http: [{{delegate: {{name: d}}}}, {{{to}}}]"
+    )
+    assert place.store().findings == ()
+    place.write("delegate.yaml", f"{head % 'd'}  http: [{{{to}}}]")
+    (finding,) = place.store().findings
+    assert (Path(finding.file).name, finding.severity) == ("root.yaml", "warning")
+    assert finding.message.startswith("is never reached: http[0] of VirtualService default/d takes")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.api.service_entry.types import WorkloadEntrySpec
+from meshd.base.json_values import Json, JsonObject
 from meshd.config import applied
 from meshd.config.admission import admit
 from meshd.config.store import Store
 from meshd.config.withheld import closed, without
+from meshd.model.closed_policy import ClosedPolicy
+from meshd.model.closed_rule import ClosedRule
+from meshd.model.closed_workload import ClosedWorkload
 
 
-def policy(name: str, **spec: object) -> dict[str, object]:
-    meta = {"name": name, "namespace": "shop", "labels": {}, "annotations": {}}
+def policy(name: str, **spec: Json) -> JsonObject:
+    meta: JsonObject = {"name": name, "namespace": "shop", "labels": {}, "annotations": {}}
     return {
         "apiVersion": "security.istio.io/v1",
         "kind": "PeerAuthentication",
@@ -23,7 +27,7 @@ def policy(name: str, **spec: object) -> dict[str, object]:
 
 
 def is_strict(found: object) -> bool:
-    assert isinstance(found, PeerAuthentication)
+    assert isinstance(found, ClosedPolicy)
     return (
         found.spec.selector is None and bool(found.spec.mtls) and found.spec.mtls.mode == "STRICT"
     )
@@ -40,7 +44,7 @@ def test_a_policy_that_is_left_out_closes_its_namespace() -> None:
 
 
 def test_what_a_destination_rule_that_is_left_out_is_about_is_known() -> None:
-    meta = {"name": "db", "namespace": "shop"}
+    meta: JsonObject = {"name": "db", "namespace": "shop"}
     rule = admit(
         {
             "apiVersion": "networking.istio.io/v1",
@@ -51,7 +55,9 @@ def test_what_a_destination_rule_that_is_left_out_is_about_is_known() -> None:
     )
     whole = {rule.key: rule}
     assert closed(whole, whole) == ()
-    assert closed(whole, without(whole, lambda _: "it kills")) == (("shop", "db"),)
+    (rule_in_place,) = closed(whole, without(whole, lambda _: "it kills"))
+    assert isinstance(rule_in_place, ClosedRule)
+    assert (rule_in_place.key, rule_in_place.spec.host) == (rule.key, "db")
 
 
 def test_a_store_knows_what_is_closed_as_long_as_the_rule_is_withheld(tmp_path: Path) -> None:
@@ -64,9 +70,32 @@ def test_a_store_knows_what_is_closed_as_long_as_the_rule_is_withheld(tmp_path: 
     store = Store(tmp_path / "files", tmp_path / "state")
     assert store.closed == ()
     store.withhold(lambda _: "it kills")
-    assert store.closed == (("shop", "db"),)
+    (rule,) = store.closed
+    assert isinstance(rule, ClosedRule)
+    assert (str(rule.key), rule.spec.host) == ("DestinationRule shop/db", "db")
     store.withhold(lambda _: "")
     assert store.closed == ()
+
+
+def test_the_address_of_a_workload_entry_that_is_left_out_is_closed_and_no_host_name() -> None:
+    meta: JsonObject = {"name": "vm", "namespace": "shop"}
+    version = "networking.istio.io/v1"
+    addresses = ("198.18.0.9", "vm.example.com")
+    address, name = (
+        admit(
+            {
+                "apiVersion": version,
+                "kind": "WorkloadEntry",
+                "metadata": meta,
+                "spec": {"address": address, "labels": {"app": "db"}, "ports": {"tcp": 5432}},
+            }
+        )
+        for address in addresses
+    )
+    (found,) = closed({address.key: address}, {})
+    assert isinstance(found, ClosedWorkload)
+    assert (found.key, found.spec) == (address.key, WorkloadEntrySpec(address="198.18.0.9"))
+    assert closed({name.key: name}, {}) == ()
 
 
 def test_a_policy_on_disk_that_cannot_be_read_closes_its_namespace(tmp_path: Path) -> None:
@@ -76,4 +105,16 @@ def test_a_policy_on_disk_that_cannot_be_read_closes_its_namespace(tmp_path: Pat
     loaded, findings = applied.load(path)
     assert [key.name for key in loaded.objects] == ["a", "b"]
     assert all(map(is_strict, loaded.objects.values()))
-    assert len(findings) == 4
+    assert list(loaded.unusable) == list(loaded.objects)
+    assert len(findings) == 2  # of what has no name: that it is not in force, and where a copy is
+
+
+def test_a_policy_that_the_last_good_copy_has_and_that_cannot_be_read_closes_its_namespace(
+    tmp_path: Path,
+) -> None:
+    bad = json.dumps(policy("a", selector={"matchLabels": {"app": "db"}}, mtls={"mode": "???"}))
+    for directory in (tmp_path / "files", tmp_path / "state" / "config.d"):
+        directory.mkdir(parents=True)
+        (directory / "a.yaml").write_text(bad)
+    (found,) = Store(tmp_path / "files", tmp_path / "state").objects.values()
+    assert is_strict(found)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import pytest
 
+from meshd.api.counts import too_many
 from meshd.api.read import read_sources
+from meshd.api.write import from_json
 from meshd.base.errors import InvalidInputError
 from meshd.compile.compiler import Compiler
 from meshd.compile.isolation import Isolating
@@ -27,10 +29,11 @@ from tests.fuzz.doors.configuration import DOORS
 from tests.fuzz.many import MANY, NAMES, TOGETHER, Make
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 _SIZES: Final = (8, 16, 32)
-_LINEAR: Final = 2.055
+_LINEAR: Final = 2.06
 """Twice as many may add so many times the calls that half as many added."""
 _FEW: Final = 1000
 """Calls that an entry of any kind costs at the door before it is refused, at most."""
@@ -70,9 +73,42 @@ def test_twice_as_many_cost_twice_as_much(make: Make) -> None:
 
 @pytest.mark.parametrize("name", [*_BOUNDED, *TOGETHER])
 def test_more_than_is_taken_is_refused_before_anything_is_made_of_it(name: str) -> None:
-    count = 4100 if name.startswith("endpoints") else 1100
+    count = 8200 if name.startswith("endpoints") else 1100
     data = _text({**MANY, **TOGETHER}[name](count))
     assert _calls("manifest", data, refused=True) / count < _FEW
+
+
+def _rich_endpoints(count: int) -> list[dict[str, Any]]:
+    (entry,) = MANY["endpoints"](count)
+    for number, endpoint in enumerate(entry["spec"]["endpoints"]):
+        endpoint["labels"] = {"app": "web", "version": "v1", "tier": "a", "zone": f"z{number % 9}"}
+        endpoint |= {"ports": {"http": 8080}, "weight": 3, "locality": f"eu/a/{number % 9}"}
+        endpoint |= {"serviceAccount": "web", "network": "n1"}
+    return [entry]
+
+
+_LARGE: Final[Mapping[str, list[dict[str, Any]]]] = {
+    "entry with endpoints of many fields": _rich_endpoints(5000),
+    "Gateway with many hosts": MANY["hosts of a server"](4000),
+    "Gateway with many certificates": MANY["servers with TLS"](1000),
+    "routes of many hosts": MANY["hosts"](1000),
+    "Service with many ports": MANY["TCP ports"](250),
+}
+"""As large as what people have."""
+
+
+@pytest.mark.parametrize("objects", _LARGE.values(), ids=_LARGE.keys())
+def test_what_a_large_mesh_has_is_taken(objects: list[dict[str, Any]]) -> None:
+    assert [found for one in objects for found in too_many(from_json(one))] == []
+
+
+def test_hosts_of_all_servers_of_a_gateway_are_counted_together() -> None:
+    (gateway,) = MANY["servers with TLS"](1000)
+    for server in gateway["spec"]["servers"]:
+        server["hosts"] = [f"{number}.{server['hosts'][0]}" for number in range(9)]
+    ((path, problem),) = too_many(from_json(gateway))
+    assert path == ("spec", "servers")
+    assert "9000 hosts in all servers" in problem
 
 
 def test_names_that_lead_to_many_names_multiply_no_endpoints() -> None:
@@ -94,7 +130,7 @@ def test_what_is_too_much_together_is_refused_where_it_is_applied(tmp_path: Path
 @pytest.mark.parametrize("name", ["subsets", "routes"])
 def test_a_service_that_makes_too_much_of_what_is_there_leaves_that_out(name: str) -> None:
     small = read_sources([("-", _text(MANY[name](400)).decode())]).objects
-    wide = read_sources([("-", _text(MANY["HTTP ports"](128)).decode())]).objects
+    wide = read_sources([("-", _text(MANY["HTTP ports"](256)).decode())]).objects
     after = {one.object.key: one.object for one in (*small, *wide)}
     compiler = Isolating(Compiler(), Compiler)
     compiler.compile(build_snapshot(after.values(), (), MeshOptions(), {}), ())

@@ -62,6 +62,17 @@ def test_twice_the_input_costs_twice_the_time(doors: Mapping[str, Door], name: s
     assert not account.findings, "\n".join(map(str, account.findings.values()))
 
 
+def test_growth_that_is_there_each_time_is_found() -> None:
+    def enter(data: bytes) -> None:
+        if data.startswith(b"(("):
+            assert sum(1 for _ in range(len(data) ** 3 >> 25)) >= 0
+
+    account = Account()
+    with interruptible():
+        check_growth(Door("planted", enter, seeds=(b"a",)), account, _CPU_LIMIT)
+    assert "steep" in account.findings
+
+
 def _resident() -> int:
     """The most that this process ever had, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -14,6 +14,7 @@ from meshd.model.capacity import (
     Machine,
     capacity,
 )
+from meshd.model.pool_size import PoolSize
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -40,6 +41,21 @@ def test_half_of_the_memory_is_divided_among_the_members(
     found = capacity(Asked(count), Machine(memory, 1_048_576))
     assert found.heap == heap * MIB
     assert not found.warnings
+
+
+def test_a_proxy_with_more_threads_may_hold_more() -> None:
+    found = capacity(Asked(0), Machine(64 * GIB, 1_048_576, cores=16))
+    assert found.size == PoolSize(4, 4)
+    assert found.heap == 4 * GIB
+    assert str(found).startswith(
+        "4 proxies with 4 worker threads each, for 16 cores; 4096 MiB and "
+    )
+
+
+def test_a_machine_with_one_core_has_two_proxies_of_one_thread() -> None:
+    found = capacity(Asked(0), Machine(512 * MIB, 1_048_576, cores=1))
+    assert (found.size, found.heap) == (PoolSize(2, 1), 128 * MIB)
+    assert str(found).startswith("2 proxies with 1 worker thread each, for 1 core; 128 MiB and ")
 
 
 def test_a_large_machine_has_what_is_documented() -> None:

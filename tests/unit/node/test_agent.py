@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meshd.api.destination_rule.types import DestinationRule
+import pytest
+
+from meshd.api.base import ObjectMeta, WorkloadSelector
+from meshd.api.destination_rule.types import DestinationRule, DestinationRuleSpec
+from meshd.api.service_entry.types import WorkloadEntry
 from meshd.api.write import api_version
+from meshd.base.json_values import JsonObject
 from meshd.config.store import Store
 from meshd.fleet.agent.inbox import Held, Inbox
 from meshd.fleet.server import mcp
-from meshd.node.agent import closed_hosts, decode
+from meshd.model.closed_rule import ClosedRule
+from meshd.model.closed_workload import ClosedWorkload
+from meshd.node.agent import closed_objects, decode, lost_objects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +27,7 @@ URL = mcp.type_url(VERSION, DestinationRule.KIND)
 
 
 def rule(**spec: Any) -> bytes:
-    value = {
+    value: JsonObject = {
         "apiVersion": VERSION,
         "kind": "DestinationRule",
         "metadata": {"name": "db", "namespace": "shop"},
@@ -36,29 +43,83 @@ def told(*bodies: bytes) -> Inbox:
     return inbox
 
 
+def closed_rule(**spec: Any) -> ClosedRule:
+    meta = ObjectMeta(name="db", namespace="shop")
+    return ClosedRule(metadata=meta, spec=DestinationRuleSpec(**spec))
+
+
 UNUSABLE = rule(host="db", trafficPolicy={"tls": {"mode": "NONSENSE"}})
 
 
 def test_a_rule_that_was_never_good_closes_what_it_is_about() -> None:
-    assert closed_hosts(told(UNUSABLE).never_good(URL)) == (("shop", "db"),)
+    assert closed_objects(URL, told(UNUSABLE).never_good(URL)) == (closed_rule(host="db"),)
+
+
+def test_it_closes_it_for_the_clients_that_it_is_for() -> None:
+    for_some = {"exportTo": ["."], "workloadSelector": {"matchLabels": {"app": "web"}}}
+    inbox = told(rule(host="db", trafficPolicy=7, **for_some))
+    selector = WorkloadSelector(match_labels={"app": "web"})
+    expected = closed_rule(host="db", export_to=(".",), workload_selector=selector)
+    assert closed_objects(URL, inbox.never_good(URL)) == (expected,)
+    for unreadable in ({"exportTo": 7}, {"workloadSelector": {"matchLabels": {"app": 7}}}):
+        inbox = told(rule(host="db", **unreadable))
+        assert closed_objects(URL, inbox.never_good(URL)) == (closed_rule(host="db"),)
 
 
 def test_the_last_good_version_stays_and_closes_nothing() -> None:
     inbox = told(rule(host="db"), UNUSABLE)
-    assert closed_hosts(inbox.never_good(URL)) == ()
+    assert closed_objects(URL, inbox.never_good(URL)) == ()
     assert list(inbox.values(URL)) == ["shop/db"]
 
 
 def test_what_says_nothing_of_itself_closes_nothing() -> None:
     bodies = (b"", b"\xff", rule(), rule(host=7), rule(host=""))
-    assert closed_hosts({str(number): body for number, body in enumerate(bodies)}) == ()
+    assert closed_objects(URL, {str(number): body for number, body in enumerate(bodies)}) == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "address", "is_lost"),
+    [
+        ({"address": "198.18.0.9", "newer": 1}, "198.18.0.9", False),
+        ({"address": "vm.example.com", "newer": 1}, "", False),
+        ({"address": 7}, "", True),
+    ],
+    ids=["an address", "a host name", "no address"],
+)
+def test_a_workload_entry_that_was_never_good_closes_its_address(
+    spec: JsonObject, address: str, *, is_lost: bool
+) -> None:
+    version = api_version(WorkloadEntry)
+    url = mcp.type_url(version, WorkloadEntry.KIND)
+    value: JsonObject = {
+        "apiVersion": version,
+        "kind": "WorkloadEntry",
+        "metadata": {"name": "vm", "namespace": "shop"},
+        "spec": spec,
+    }
+    inbox = Inbox(decode)
+    inbox.take(url, [("shop/vm", Held("1", mcp.encode(value).body))])
+    never_good = inbox.never_good(url)
+    closed = [
+        one.spec.address
+        for one in closed_objects(url, never_good)
+        if isinstance(one, ClosedWorkload)
+    ]
+    assert closed == ([address] if address else [])
+    assert lost_objects(url, never_good) == (("WorkloadEntry shop/vm",) if is_lost else ())
 
 
 def test_what_is_closed_is_told_to_who_follows(tmp_path: Path) -> None:
     store = Store(tmp_path / "config.d", tmp_path / "lib")
     changes: list[int] = []
     store.subscribe(lambda: changes.append(1))
-    store.follow({}, (("shop", "db"),))
-    assert (store.closed, len(changes)) == ((("shop", "db"),), 1)
+    store.follow({}, (closed_rule(host="db"),))
+    assert (store.closed, len(changes)) == ((closed_rule(host="db"),), 1)
     store.follow({})
     assert (store.closed, len(changes)) == ((), 2)
+
+
+def test_what_a_server_has_in_force_is_taken_whatever_it_counts() -> None:
+    subsets = [{"name": f"v{number}", "labels": {"v": str(number)}} for number in range(5000)]
+    inbox = told(rule(host="db", subsets=subsets))
+    assert (list(inbox.values(URL)), inbox.refused) == (["shop/db"], {})

@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshd.api.base import Object
+from meshd.api.write import to_json
+from meshd.base.json_values import JsonObject
 from meshd.config.admission import admit
 from meshd.config.store import Store
+from meshd.config.withheld import closed_object
+from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.workload import Workload
-from meshd.node.in_work import InWork
+from meshd.node import in_work
+from meshd.node.in_work import InWork, new_among
+from meshd.node.stages import Progress, Step
+from tests.waiting import eventually
 
 
 def service(name: str, port: int = 80) -> Object:
-    spec = {"ports": [{"port": port}], "selector": {"app": "x"}}
-    meta = {"name": name, "namespace": "shop"}
+    spec: JsonObject = {"ports": [{"port": port}], "selector": {"app": "x"}}
+    meta: JsonObject = {"name": name, "namespace": "shop"}
     return admit({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
+
+
+def policy(name: str, mode: str = "PERMISSIVE") -> Object:
+    meta: JsonObject = {"name": name, "namespace": "shop"}
+    return admit(
+        {
+            "apiVersion": "security.istio.io/v1",
+            "kind": "PeerAuthentication",
+            "metadata": meta,
+            "spec": {"mtls": {"mode": mode}},
+        }
+    )
+
+
+def workload_entry(name: str) -> Object:
+    meta: JsonObject = {"name": name, "namespace": "shop"}
+    return admit(
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "WorkloadEntry",
+            "metadata": meta,
+            "spec": {"address": "198.18.0.9", "labels": {"app": "x"}},
+        }
+    )
 
 
 def remote(name: str, node: str = "n", **labels: str) -> Workload:
@@ -92,3 +128,227 @@ def test_a_workload_of_another_node_that_kills_is_left_out_whatever_else_it_says
     assert role.hear(remote("killer", node="other")) == {"killer"}
     (problem,) = role.work.problems
     assert problem.startswith("workload n/shop.killer is left out")
+
+
+def test_a_policy_that_is_left_out_stays_so_when_other_objects_change(directory: Path) -> None:
+    Role(directory).store.put([policy("killer")])
+    for _ in range(2):
+        Role(directory)
+    for number in range(3):
+        role = Role(directory)
+        assert isinstance(role.store.objects[policy("killer").key], ClosedPolicy)
+        role.store.put([service("good", port=90 + number)])
+        assert isinstance(role.store.objects[policy("killer").key], ClosedPolicy)
+        role.work.ended()
+
+
+@pytest.mark.parametrize(
+    "killer",
+    [policy("killer"), service("killer"), workload_entry("killer")],
+    ids=lambda one: one.KIND,
+)
+def test_a_replacement_is_left_out_too_if_processes_die_of_it(
+    directory: Path, killer: Object
+) -> None:
+    Role(directory).store.put([killer])
+    for _ in range(2):
+        Role(directory)
+    for _ in range(3):
+        role = Role(directory)
+        assert [one.key for one in role.store.standing] == [killer.key]
+        assert not role.store.lost
+    role = Role(directory)
+    for _ in range(2):
+        assert role.names == {"good"}
+        assert not role.store.standing
+        assert [one.key for one in role.store.given_up] == [killer.key]
+        assert role.store.lost == (str(killer.key),)
+        (said,) = role.store.findings
+        assert said.message.startswith(
+            f"{killer.key} is not in force, nor is its closed replacement"
+        )
+        assert any(one.startswith(f"replacement of {killer.key}") for one in role.work.problems)
+        role.store.put([service("good", port=70)])
+        role.work.ended()
+        role = Role(directory)
+    role.store.delete([killer.key])
+    assert not role.store.lost
+    assert not role.work.problems
+
+
+def test_a_replacement_of_an_earlier_start_is_no_suspect(directory: Path) -> None:
+    Role(directory).store.put([service("killer")])
+    for _ in range(2):
+        Role(directory)
+    Role(directory).work.ended()
+    for _ in range(5):
+        role = Role(directory)
+        assert [one.key for one in role.store.standing] == [service("killer").key]
+        role.store.put([service("other")])
+        role.work.attempts.done()
+
+
+def test_a_replacement_from_a_server_is_left_out_if_processes_die_of_it(tmp_path: Path) -> None:
+    (tmp_path / "config.d").mkdir()
+    closed = closed_object(service("killer"))
+    assert closed
+    store = Store(tmp_path / "config.d", tmp_path)
+    for deaths in range(5):
+        store = Store(tmp_path / "config.d", tmp_path)
+        InWork(tmp_path / "attempts.json", store, own=False)
+        store.follow({}, (closed,))
+        assert bool(store.closed) == (deaths < 4)  # nothing is known of it at the first
+    assert store.lost == (str(closed.key),)
+
+
+def test_an_object_that_kills_at_the_first_start_with_it_is_found(directory: Path) -> None:
+    for name in ("a", "b", "killer", "z"):
+        text = msgspec.json.encode(to_json(service(name))).decode()
+        (directory / "config.d" / f"{name}.yaml").write_text(text)
+    for _ in range(20):
+        role = Role(directory)
+        if "killer" in role.names:
+            continue  # it dies
+        role.work.attempts.done()
+        if not role.work.attempts.is_narrowing:
+            break
+    assert Role(directory).names == {"good", "a", "b", "z"}
+
+
+READS, COMPILES = Progress(reads=True), Progress(compiles=True)
+BUSY = Progress(reads=True, compiles=True)
+
+
+def test_only_what_is_being_compiled_is_blamed(directory: Path) -> None:
+    role = Role(directory)
+    step, settled = role.work.step, role.work.settled
+    role.work.attempts.done()
+    for name, is_idle in (("first", True), ("second", False)):
+        role.store.put([service(name)])
+        step(Step.READING)
+        step(Step.READ)
+        settled(COMPILES)
+        if is_idle:
+            step(Step.COMPILING)
+    role.store.put([service("third")])
+    step(Step.READING)
+    role.store.put([service("fourth")])
+    settled(BUSY)
+    assert working(role) == {"first", "third"}
+    step(Step.READ)
+    assert working(role) == {"first", "third"}
+    settled(BUSY)
+    assert working(role) == {"first"}
+    again = Role(directory)
+    suspects = json.loads((directory / "attempts.json").read_bytes())
+    assert {name for name, one in suspects.items() if one["deaths"]} == {"Service shop/first"}
+    assert working(again) >= {"first", "second", "third", "fourth"}
+
+
+def test_objects_are_struck_off_under_steady_change(directory: Path) -> None:
+    async def check() -> None:
+        role = Role(directory)
+        step, settled = role.work.step, role.work.settled
+        role.work.attempts.done()
+        role.store.put([service("first")])
+        step(Step.READING)
+        role.store.put([service("second")])
+        step(Step.READ)
+        settled(BUSY)
+        step(Step.COMPILING)
+        step(Step.READING)
+        step(Step.COMPILED)
+        settled(BUSY)
+        step(Step.COMPILING)
+        assert working(role) == {"first", "second"}
+        await until(role, {"second"})
+
+    asyncio.run(check())
+
+
+def test_an_object_that_changed_meanwhile_is_not_struck_off(directory: Path) -> None:
+    async def check() -> None:
+        role = Role(directory)
+        role.work.attempts.done()
+        for name, port in (("a", 1), ("b", 1), ("a", 2)):
+            role.store.put([service(name, port=port)])
+            if port == 1:
+                for step in (Step.READING, Step.READ):
+                    role.work.step(step)
+        role.work.settled(READS)
+        await until(role, {"a"})
+
+    asyncio.run(check())
+
+
+def test_until_something_is_published_nothing_is_struck_off(directory: Path) -> None:
+    role = Role(directory)
+    role.work.attempts.done()
+    role.store.put([service("a")])
+    role.work.step(Step.READING)
+    role.work.step(Step.READ)
+    role.work.settled(Progress(publishes=False))
+    assert not working(role)
+    role.work.step(Step.COMPILING)
+    assert working(role) == {"a"}
+
+
+def test_a_node_that_dies_at_each_start_comes_back_with_nothing_in_force(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = Role(directory)
+    for _ in range(40):
+        if role.work.attempts.gives_up:
+            break
+        role = Role(directory)
+    assert (role.names, role.store.closed, role.hear(remote("good"))) == (set(), (), set())
+    assert [one.startswith("no configuration is in force") for one in role.store.lost] == [True]
+    assert role.store.findings
+    ended: list[float] = []
+
+    def end_later(seconds: float, _: object) -> None:
+        ended.append(seconds)
+
+    async def change() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", end_later)
+        role.store.put([service("good", port=80)])
+        assert not ended  # what is found at the start is no change
+        role.work.settled(Progress())
+        role.work.settled(Progress())
+        assert ended == [3600.0]
+        role.store.put([service("good", port=81)])
+        assert ended == [3600.0, 1.0]
+
+    asyncio.run(change())
+    assert Role(directory).names == {"good"}
+
+
+def working(role: Role) -> set[str]:
+    return {name.rpartition("/")[2] for name, _ in role.work.attempts.working}
+
+
+async def until(role: Role, names: set[str]) -> None:
+    """Wait until these are all that is being worked with."""
+    await asyncio.to_thread(eventually, lambda: working(role) == names, "they are struck off")
+
+
+@given(st.lists(st.integers(0, 5)), st.lists(st.integers(0, 5)))
+def test_workloads_are_new_if_none_before_was_the_same(now: list[int], then: list[int]) -> None:
+    told, before = ([remote(f"w{one}", label=str(one)) for one in some] for some in (now, then))
+    names = {one.name for one in before}
+    found = new_among(told, before)
+    assert {one.name for one in found} >= {one.name for one in told} - names
+
+
+def test_of_a_large_report_only_what_differs_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [remote(f"w{number:04}") for number in range(1000)]
+    told = [*before[:500], remote("new"), remote("w0500", app="b"), *before[501:]]
+    named: list[str] = []
+
+    def name(workload: Workload) -> str:
+        named.append(workload.name)
+        return workload.name
+
+    monkeypatch.setattr(in_work, "_name", name)
+    assert [one.name for one in new_among(told, before)] == ["new", "w0500"]
+    assert len(named) < 10

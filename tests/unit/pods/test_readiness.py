@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.api.kubernetes.types import Probe
-from meshd.pods.readiness import Backoff, Readiness
+from meshd.pods.readiness import Readiness, Restarts
 
 RESULTS = st.lists(st.booleans(), max_size=30)
 
@@ -43,17 +43,17 @@ def test_nobody_waits_a_whole_period_for_the_first_success() -> None:
 def test_a_container_that_keeps_crashing_waits_longer_each_time_up_to_a_limit(
     lives: list[float],
 ) -> None:
-    backoff, pauses = Backoff(), [0.0]
+    restarts, pauses = Restarts(), [0.0]
     for lived in lives:
-        backoff = backoff.after(lived)
-        pauses.append(backoff.pause)
+        restarts = restarts.after(lived)
+        pauses.append(restarts.pause)
     assert pauses == sorted(pauses)
     assert pauses[1] > 0
     assert pauses[-1] <= 30
 
 
 def test_a_container_that_ran_well_begins_again_with_the_shortest_pause() -> None:
-    backoff = Backoff()
+    restarts = Restarts()
     for _ in range(5):
-        backoff = backoff.after(1)
-    assert backoff.after(3600) == Backoff().after(1)
+        restarts = restarts.after(1)
+    assert restarts.after(3600) == Restarts().after(1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from meshd import wire
+from meshd.base.backoff import Backoff
 from meshd.base.errors import SystemRefusedError
 from meshd.model.workload import Workload
 from meshd.pods import registrar
@@ -58,7 +59,7 @@ def test_what_becomes_ready_while_it_is_told_that_it_is_not_is_told_next(tmp_pat
 
         found = Registrar(tmp_path / "mesh.sock", workloads)
         async with await channel.listen(
-            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids={os.geteuid()}
+            tmp_path / "mesh.sock", wire.ANY, channel.answering(mesh.handle), uids={os.geteuid()}
         ):
             running = asyncio.create_task(found.run())
             await mesh.until_ready()
@@ -70,13 +71,13 @@ def test_what_becomes_ready_while_it_is_told_that_it_is_not_is_told_next(tmp_pat
 def test_what_the_mesh_refused_is_told_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registrar, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(registrar, "_BACKOFF", Backoff(0.01, 0.01))
 
     async def run() -> None:
         mesh = Mesh(full=True)
         found = Registrar(tmp_path / "mesh.sock", lambda: (pod(ready=True),))
         async with await channel.listen(
-            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids={os.geteuid()}
+            tmp_path / "mesh.sock", wire.ANY, channel.answering(mesh.handle), uids={os.geteuid()}
         ):
             running = asyncio.create_task(found.run())
             async with asyncio.timeout(PATIENCE):
@@ -93,7 +94,7 @@ def test_what_a_pod_was_when_it_joined_does_not_stay(tmp_path: Path) -> None:
         mesh = Mesh()
         found = Registrar(tmp_path / "mesh.sock", lambda: (pod(ready=True),))
         async with await channel.listen(
-            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids={os.geteuid()}
+            tmp_path / "mesh.sock", wire.ANY, channel.answering(mesh.handle), uids={os.geteuid()}
         ):
             running = asyncio.create_task(found.run())
             await mesh.until_ready()
@@ -110,7 +111,7 @@ def test_a_pod_that_the_mesh_refuses_holds_up_no_other(tmp_path: Path) -> None:
         bad = Workload(uid="n.\x1b", name="a", namespace="n", netns="/ns", ready=True)
         found = Registrar(tmp_path / "mesh.sock", lambda: (bad, pod(ready=True)))
         async with await channel.listen(
-            tmp_path / "mesh.sock", channel.answering(mesh.handle), uids={os.geteuid()}
+            tmp_path / "mesh.sock", wire.ANY, channel.answering(mesh.handle), uids={os.geteuid()}
         ):
             running = asyncio.create_task(found.run())
             await mesh.until_ready()

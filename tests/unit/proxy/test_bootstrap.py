@@ -12,6 +12,7 @@ from meshd.api.base import Duration
 from meshd.model.buffers import CONNECTION_BUFFER
 from meshd.model.capacity import Capacity
 from meshd.model.pool import Pool, pool_of
+from meshd.model.pool_size import PoolSize
 from meshd.proxy import binary
 from meshd.proxy.bootstrap import arguments, bootstrap, config_of, member_name, node_id
 from meshd.proxy.pool import Member
@@ -20,7 +21,7 @@ from meshd.settings import Paths, ProxySettings, Settings
 PATHS = Paths.from_environment({"MESHD_HOME": "/tmp/meshd-none"})
 MEMBER = Member(Pool.TRAFFIC, 3)
 SETTINGS = Settings(node="n1")
-CAPACITY = Capacity(300 * 1024 * 1024, 77, 11, 1000)
+CAPACITY = Capacity(PoolSize(2, 1), 2, 300 * 1024 * 1024, 77, 11, 1000)
 
 
 @pytest.mark.parametrize("pool", Pool)

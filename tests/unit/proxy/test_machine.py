@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -52,6 +53,83 @@ def test_memory_is_the_least_of_what_machine_and_control_groups_have(
     tmp_path: Path, files: dict[str, str], memory: int
 ) -> None:
     assert read(place(tmp_path, files)).memory == memory * MIB
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 16),
+        ({"sys/fs/cgroup/a.slice/a.service/cpu.max": "max 100000\n"}, 16),
+        ({"sys/fs/cgroup/a.slice/cpu.max": "250000 100000\n"}, 3),
+        ({"sys/fs/cgroup/a.slice/cpu.max": "20000 100000\n"}, 1),
+        ({"sys/fs/cgroup/a.slice/cpu.max": "6400000 100000\n"}, 16),
+        (
+            {
+                "sys/fs/cgroup/a.slice/cpu.max": "400000 100000\n",
+                "sys/fs/cgroup/a.slice/a.service/cpu.max": "800000 100000\n",
+            },
+            4,
+        ),
+        ({"sys/fs/cgroup/other.slice/cpu.max": "100000 100000\n"}, 16),
+        (
+            {
+                "proc/self/cgroup": "4:cpu,cpuacct:/a\n0::/b\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us": "200000\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000\n",
+            },
+            2,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:cpu,cpuacct:/a\n0::/b\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000\n",
+            },
+            16,
+        ),
+    ],
+)
+def test_cores_are_those_that_every_control_group_leaves(
+    tmp_path: Path, files: dict[str, str], cores: int
+) -> None:
+    own = {"proc/self/cgroup": "0::/a.slice/a.service\n"}
+    assert read(place(tmp_path, own | files), usable=16).cores == cores
+
+
+@pytest.mark.parametrize(
+    ("line", "group"),
+    [
+        ("0::/a.slice/b@c:d.service", "a.slice/b@c:d.service"),
+        ("0::/a\udcff/b", "a\udcff/b"),
+        ("0::/../../a", ""),
+        ("4:cpuacct,cpu:/a\n5:cpuacct,memory:/a", "cpu/a memory/a"),
+        ("5:cpuset:/x:cpu:y\n4:cpu:/a\n3:memory:/a", "cpu/a memory/a"),
+        ("4:cpu,cpuacct:/docker/a\n5:memory:/docker/a", "cpu,cpuacct memory"),
+    ],
+)
+def test_control_groups_have_any_names_and_any_controllers_beside_theirs(
+    tmp_path: Path, line: str, group: str
+) -> None:
+    limits = {"memory.limit_in_bytes": 512 * MIB, "cpu.cfs_quota_us": 3, "cpu.cfs_period_us": 1}
+    if line.startswith("0::"):
+        limits = {"memory.max": 512 * MIB, "cpu.max": "3 1"}
+    for name in group.split(" "):
+        place(tmp_path, {f"sys/fs/cgroup/{name}/{limit}": f"{limits[limit]}\n" for limit in limits})
+    (tmp_path / "proc/self").mkdir()
+    (tmp_path / "proc/self/cgroup").write_bytes(os.fsencode(f"{line}\n"))
+    found = read(tmp_path, usable=16)
+    assert (found.cores, found.memory) == (3, 512 * MIB)
+
+
+def test_cores_are_no_more_than_the_process_may_run_on() -> None:
+    program = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from meshd.proxy.machine import read; print(read().cores)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "1"
 
 
 def test_what_is_not_there_is_not_known(tmp_path: Path) -> None:

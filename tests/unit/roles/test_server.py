@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,19 @@ from typing import Any
 import pytest
 
 from meshd import wire
+from meshd.base.json_values import JsonObject
+from meshd.fleet.server import mcp
 from meshd.roles.server import Server
 from meshd.settings import Paths, Settings
-from meshd.xds.resources import Resources
+from meshd.xds.resources import Resource, Resources
+from tests.waiting import PATIENCE
 
 
 def namespace(name: str, **metadata: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name} | metadata}
 
 
-def test_an_object_that_no_message_can_hold_is_left_out_and_named(
+def test_an_object_that_no_message_can_hold_costs_itself_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MESHD_HOME", str(tmp_path))
@@ -33,10 +37,87 @@ def test_an_object_that_no_message_can_hold_is_left_out_and_named(
         monkeypatch.setattr(server.plane, "publish", publish)
         objects = (namespace("bad", creationTimestamp="never"), namespace("good"))
         server.shared(wire.Shared((), objects))
+        server.packing.finish()
         return await server.answer(wire.Nodes())
 
     answer = asyncio.run(run())
-    assert list(published[0].of_type("core/v1/Namespace")) == ["good"]
+    assert "good" in published[0].of_type("core/v1/Namespace")
     assert isinstance(answer, wire.NodeStatuses)
     (problem,) = answer.problems
     assert "Namespace bad" in problem
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_nodes_keep_what_a_server_has_lost_but_for_policies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lost: bool
+) -> None:
+    monkeypatch.setenv("MESHD_HOME", str(tmp_path))
+    published: list[Resources] = []
+
+    def publish(shared: Resources, _: Callable[[str], Resources]) -> None:
+        published.append(shared)
+
+    async def run() -> None:
+        server = Server(Settings(role="server"), Paths.from_environment())
+        monkeypatch.setattr(server.plane, "publish", publish)
+        server.shared(wire.Shared((), (), lost=lost))
+        server.packing.finish()
+
+    asyncio.run(run())
+    (shared,) = published
+    assert shared.removes("security.istio.io/v1/PeerAuthentication")
+    assert shared.removes("meshd.io/v1/Workload")
+    assert shared.removes("networking.istio.io/v1/VirtualService") is not lost
+
+
+def test_what_nodes_are_told_is_packed_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHD_HOME", str(tmp_path))
+    threads: list[threading.Thread] = []
+    encode = mcp.encode
+
+    def seen(value: JsonObject) -> Resource:
+        threads.append(threading.current_thread())
+        return encode(value)
+
+    monkeypatch.setattr(mcp, "encode", seen)
+
+    async def run() -> None:
+        server = Server(Settings(role="server"), Paths.from_environment())
+        published = asyncio.Event()
+
+        def publish(*_: object) -> None:
+            published.set()
+
+        monkeypatch.setattr(server.plane, "publish", publish)
+        packing = asyncio.ensure_future(server.packing.run())
+        server.shared(wire.Shared((), (namespace("good"),)))
+        async with asyncio.timeout(PATIENCE):
+            await published.wait()
+        packing.cancel()
+
+    asyncio.run(run())
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+def test_a_server_that_ends_while_it_packs_has_not_died_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHD_HOME", str(tmp_path))
+
+    def ends(_: JsonObject) -> Resource:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mcp, "encode", ends)
+
+    async def run() -> None:
+        server = Server(Settings(role="server"), Paths.from_environment())
+        server.shared(wire.Shared((), (namespace("good"),)))
+        with pytest.raises(KeyboardInterrupt):
+            server.packing.finish()
+        server.ended()
+
+    asyncio.run(run())
+    assert not list(tmp_path.rglob("attempts.json"))

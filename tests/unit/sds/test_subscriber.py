@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from meshd.sds.subscriber import Request, Secret, Secrets, Subscriber
+from meshd.sds.subscriber import Secret, Secrets, Subscriber
+from meshd.xds.resources import SECRET
+from meshd.xds.subscription import Request
 
 _A1, _A2, _B1 = Secret("a1", b"A1"), Secret("a2", b"A2"), Secret("b1", b"B1")
 
@@ -14,17 +16,24 @@ def _secrets(*awaited: str, **served: Secret) -> Secrets:
 
 
 def _told(subscriber: Subscriber, secrets: Secrets) -> tuple[dict[str, bytes], tuple[str, ...]]:
-    """What is sent now, which ends it."""
+    """What is sent now, which the client accepts and which ends it."""
     response = subscriber.next(secrets)
     assert subscriber.next(secrets) is None
     if response is None:
         return {}, ()
-    return {name: secret.body for name, secret in response.secrets}, response.removed
+    subscriber.receive(Request(SECRET, _asked(subscriber), nonce=response.nonce))
+    assert subscriber.next(secrets) is None
+    return {one.name: one.body for one in response.resources}, response.removed
+
+
+def _asked(subscriber: Subscriber) -> tuple[str, ...]:
+    """Each request of the older variant lists all names again."""
+    return tuple(subscriber.names) if subscriber.whole else ()
 
 
 def _subscriber(*names: str, **has: str) -> Subscriber:
     subscriber = Subscriber()
-    subscriber.receive(Request(subscribe=names, versions=has))
+    subscriber.receive(Request(SECRET, subscribe=names, initial_versions=has))
     return subscriber
 
 
@@ -33,10 +42,10 @@ def test_secrets_in_files_are_sent_alone() -> None:
     files = {f"file-root:/etc/{name}": Secret("1", name.encode()) for name in ("x", "y")}
     subscriber = _subscriber("a", *files)
     secrets = dataclasses.replace(_secrets(a=_A1), files=files)
-    sent = [
-        [name for name, _ in response.secrets]
-        for response in iter(lambda: subscriber.next(secrets), None)
-    ]
+    sent: list[list[str]] = []
+    while response := subscriber.next(secrets):
+        sent.append([one.name for one in response.resources])
+        subscriber.receive(Request(SECRET, nonce=response.nonce))
     assert sent == [["a"], ["file-root:/etc/x"], ["file-root:/etc/y"]]
 
 
@@ -101,14 +110,14 @@ def test_what_a_client_brings_from_an_earlier_stream_is_not_sent_again() -> None
 def test_who_asks_again_is_answered_again() -> None:
     subscriber = _subscriber("a")
     _told(subscriber, _secrets(a=_A1))
-    subscriber.receive(Request(subscribe=("a",)))
+    subscriber.receive(Request(SECRET, subscribe=("a",)))
     assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
 
 
 def test_who_unsubscribes_hears_no_more() -> None:
     subscriber = _subscriber("a")
     _told(subscriber, _secrets(a=_A1))
-    subscriber.receive(Request(unsubscribe=("a",)))
+    subscriber.receive(Request(SECRET, unsubscribe=("a",)))
     assert _told(subscriber, _secrets(a=_A2)) == ({}, ())
 
 
@@ -116,7 +125,7 @@ def test_a_refused_secret_is_named_and_not_sent_again_until_it_changes() -> None
     subscriber = _subscriber("a")
     response = subscriber.next(_secrets(a=_A1))
     assert response is not None
-    refusal = subscriber.receive(Request(nonce=response.nonce, error="no good"))
+    refusal = subscriber.receive(Request(SECRET, nonce=response.nonce, error="no good"))
     assert refusal is not None
     assert (refusal.names, refusal.reason) == (("a",), "no good")
     assert _told(subscriber, _secrets(a=_A1)) == ({}, ())
@@ -125,26 +134,55 @@ def test_a_refused_secret_is_named_and_not_sent_again_until_it_changes() -> None
 
 def test_an_answer_to_nothing_that_was_sent_is_no_refusal() -> None:
     subscriber = _subscriber("a")
-    assert subscriber.receive(Request(nonce="77", error="what")) is None
+    assert subscriber.receive(Request(SECRET, nonce="77", error="what")) is None
 
 
 def test_the_older_variant_lists_all_that_exists_at_each_change() -> None:
     subscriber = Subscriber(whole=True)
-    subscriber.receive(Request(subscribe=("a", "b")))
+    subscriber.receive(Request(SECRET, subscribe=("a", "b")))
     assert _told(subscriber, _secrets(a=_A1))[0] == {"a": b"A1"}
     assert _told(subscriber, _secrets(a=_A1, b=_B1))[0] == {"a": b"A1", "b": b"B1"}
-    subscriber.receive(Request(subscribe=("a", "b"), nonce="2"))
+    subscriber.receive(Request(SECRET, subscribe=("a", "b"), nonce="2"))
     assert _told(subscriber, _secrets(a=_A1, b=_B1)) == ({}, ())
-    subscriber.receive(Request(subscribe=("b",), nonce="2"))
+    subscriber.receive(Request(SECRET, subscribe=("b",), nonce="2"))
     assert _told(subscriber, _secrets(a=_A2, b=_B1)) == ({}, ())
 
 
 def test_the_older_variant_says_nothing_of_what_never_existed() -> None:
     subscriber = Subscriber(whole=True)
-    subscriber.receive(Request(subscribe=("a",)))
+    subscriber.receive(Request(SECRET, subscribe=("a",)))
     assert _told(subscriber, _secrets()) == ({}, ())
     assert _told(subscriber, _secrets(a=_A1))[0] == {"a": b"A1"}
 
 
 def test_keys_are_not_shown() -> None:
     assert "A1" not in repr(_secrets(a=_A1))
+
+
+def test_nobody_is_given_all_there_is() -> None:
+    for whole in (False, True):
+        subscriber = Subscriber(whole=whole)
+        subscriber.receive(Request(SECRET))
+        subscriber.receive(Request(SECRET, subscribe=("*",)))
+        assert _told(subscriber, _secrets(a=_A1)) == ({}, ())
+
+
+def test_a_refusal_is_about_all_of_a_response_which_is_not_sent_in_parts() -> None:
+    """Envoy accepts a secret that it has just refused."""
+    subscriber = _subscriber("a", "b")
+    response = subscriber.next(_secrets(a=_A1, b=_B1))
+    assert response is not None
+    refused = subscriber.receive(Request(SECRET, nonce=response.nonce, error="no good"))
+    assert refused is not None
+    assert set(refused.names) == {"a", "b"}
+    assert _told(subscriber, _secrets(a=_A1, b=_B1)) == ({}, ())
+    assert _told(subscriber, _secrets(a=_A2, b=_B1)) == ({"a": b"A2"}, ())
+
+
+def test_what_changes_before_the_client_has_answered_is_sent_after_that() -> None:
+    subscriber = _subscriber("a")
+    response = subscriber.next(_secrets(a=_A1))
+    assert response is not None
+    assert subscriber.next(_secrets(a=_A2)) is None
+    subscriber.receive(Request(SECRET, nonce=response.nonce))
+    assert _told(subscriber, _secrets(a=_A2)) == ({"a": b"A2"}, ())

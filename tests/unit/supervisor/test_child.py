@@ -7,12 +7,12 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.supervisor.child import Act, Child, Event, Policy, State, Step, pause, step
+from meshd.base.backoff import Backoff
+from meshd.supervisor.child import Act, Child, Event, Policy, State, Step, step
 
 POLICIES = st.builds(
     Policy,
-    first_pause=st.floats(0.001, 5),
-    longest_pause=st.floats(0.001, 60),
+    restarts=st.builds(Backoff, st.floats(0.001, 5), st.floats(0.001, 60)),
     settled=st.floats(0.1, 60),
     drain=st.sampled_from([0.0, 3.0]),
     grace=st.floats(0.1, 5),
@@ -86,16 +86,8 @@ def test_after_stop_no_process_is_started_and_time_alone_ends_it(
     assert world.processes == 0
 
 
-@given(POLICIES)
-def test_pauses_grow_up_to_the_longest(policy: Policy) -> None:
-    pauses = [pause(failures, policy) for failures in range(1, 100)]
-    assert pauses == sorted(pauses)
-    assert pauses[0] == min(policy.first_pause, policy.longest_pause)
-    assert pauses[-1] == policy.longest_pause
-
-
 def test_failures_in_a_row_are_counted_until_one_has_settled() -> None:
-    policy = Policy(first_pause=0.1, settled=10)
+    policy = Policy(restarts=Backoff(0.1, 10.0), settled=10)
     world = World(policy)
     world.feed(Event.START)
     timers: list[float | None] = []

@@ -13,7 +13,7 @@ import pytest
 from meshd.resolver.command import NAME, NAMES, WILDCARDS_NAME, arguments
 from meshd.resolver.files import NOBODY, WILDCARDS
 from meshd.settings import MeshSettings, Paths, Settings
-from meshd.supervisor.child import Child, Event, State, pause, step
+from meshd.supervisor.child import Child, Event, State, step
 from meshd.supervisor.home import Home
 from meshd.supervisor.process import command_line, identify
 from meshd.supervisor.record import Entry, is_ours
@@ -119,7 +119,7 @@ def test_one_that_is_kept_may_not_know_the_newest_wildcards(home: Home, running:
 def test_it_is_soon_started_again_however_often_it_failed() -> None:
     """glibc asks twice, five seconds apart: a longer pause would make names unknown."""
     policy = Resolver.policy
-    assert pause(1000, policy) <= 1
+    assert policy.restarts.pause(1000) <= 1
     following = step(Child(State.RUNNING, 1000), Event.EXITED, policy, lived=policy.settled)
     assert following
-    assert following.timer == policy.first_pause
+    assert following.timer == policy.restarts.first

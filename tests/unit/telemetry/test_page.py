@@ -51,7 +51,9 @@ async def node(paths: Paths) -> AsyncGenerator[None]:
         return children()
 
     servers = [
-        await channel.listen(paths.socket(name), channel.answering(answer), uids={os.geteuid()})
+        await channel.listen(
+            paths.socket(name), wire.ANY, channel.answering(answer), uids={os.geteuid()}
+        )
         for name, answer in (("mesh", mesh), ("supervisor", supervisor))
     ]
     yield

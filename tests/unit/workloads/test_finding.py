@@ -42,6 +42,9 @@ def names(asked: str, namespace: str = "shop") -> list[str]:
         ("pod/till-1.bank", ["bank/till-1"]),
         ("a.b", ["shop/a.b"]),
         ("a.b.shop", ["shop/a.b"]),
+        ("bank/till-1", ["bank/till-1"]),
+        ("bank/till", ["bank/till-1"]),
+        ("shop/web", ["shop/web"]),
     ],
 )
 def test_a_workload_is_found_by_name_type_and_namespace(asked: str, found: list[str]) -> None:
@@ -54,7 +57,12 @@ def test_a_workload_is_found_by_name_type_and_namespace(asked: str, found: list[
         ("nobody", "workload shop/nobody not found: see meshctl status"),
         ("deploy/db", "workload shop/deploy/db not found: see meshctl status"),
         ("deploy/we", "workload shop/deploy/we not found: see meshctl status"),
-        ("svc/web", '"svc/web" is not a workload: before the / stands one of pod, deploy, sts, ds'),
+        ("bank/web", "workload bank/web not found: see meshctl status"),
+        (
+            "svc/web",
+            '"svc/web" is not a workload: before the / stands a namespace in which workloads run,'
+            " or one of pod, deploy, sts, ds",
+        ),
     ],
 )
 def test_what_is_not_found_is_named(asked: str, problem: str) -> None:

@@ -4,12 +4,13 @@ import json
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from meshd.base.errors import SystemRefusedError
 from meshd.model.workload import NamedPort, Workload
 from meshd.workloads.lifecycle import Life, Phase
-from meshd.workloads.record import Loaded, Record, load, save
+from meshd.workloads.record import Loaded, Record, Renamed, load, save
 
 _WORKLOAD = Workload(
     uid="default.reviews",
@@ -80,3 +81,18 @@ def test_a_workload_that_cannot_be_used_costs_itself_and_is_named(tmp_path: Path
     assert all(problem.startswith(f"{path}: ") for problem in found.problems.values())
     assert json.loads((tmp_path / "workloads.json.damaged-1").read_text()) == content
     assert found.unusable["mesh.bad"].netns == _WORKLOAD.netns
+
+
+def test_a_workload_of_another_node_that_has_not_changed_stays_the_same_object() -> None:
+    """So that what follows from it can be told to be the same without a look at it."""
+    web, db = (
+        Workload(uid=f"shop.{name}", name=name, namespace="shop", netns="", node="other")
+        for name in ("web", "db")
+    )
+    renamed = Renamed()
+    before = renamed.all([web, db])
+    changed = msgspec.structs.replace(db, addresses=("198.18.5.3",))
+    after = renamed.all([changed, msgspec.structs.replace(web)])
+    assert after[1] is before[0]
+    assert after[0].addresses == ("198.18.5.3",)
+    assert [one.uid for one in before] == ["other/shop.web", "other/shop.db"]

@@ -93,7 +93,7 @@ async def test_a_server_that_is_away_is_named_and_found_again(mesh: Mesh) -> Non
 async def test_a_removed_node_is_told_why_it_is_refused(mesh: Mesh) -> None:
     async with mesh.serving(), Agent(mesh, await mesh.credentials("a")).running() as agent:
         await eventually(lambda: agent.client.connected)
-        await mesh.desk.answer(wire.RemoveNode("a"))
+        await mesh.registration.answer(wire.RemoveNode("a"))
         await mesh.plane.expel("a")
         await eventually(lambda: "does not belong to this mesh any more" in agent.client.problem)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import re
 from http.cookies import CookieError, SimpleCookie
@@ -59,7 +58,7 @@ def signed_in(request: Request) -> str:
         cookie = SimpleCookie(request.headers.get("cookie", ""))
         text = cookie["session"].value if "session" in cookie else ""
         user = base64.urlsafe_b64decode(text).decode()
-    except (CookieError, binascii.Error, UnicodeDecodeError, ValueError):
+    except (CookieError, ValueError):
         return ""
     return user if _USER.fullmatch(user) else ""
 

@@ -107,6 +107,8 @@ def test_new_connections_above_the_share_of_a_service_wait() -> None:
         f"-p tcp -m tcp --dport 15101 {new} -m limit --limit 100/sec --limit-burst 200 -j RETURN",
         f"-p tcp -m tcp --dport 15101 {new} -j NFLOG --nflog-group 15101",
         f"-p tcp -m tcp --dport 15101 {new} -j DROP",
+        f"-p tcp -m tcp --sport 61000:61999 --dport 15102 {new}"
+        " -m limit --limit 50/sec --limit-burst 100 -j RETURN",
         f"-p tcp -m tcp --dport 15102 {new} -m limit --limit 200/sec --limit-burst 400 -j RETURN",
         f"-p tcp -m tcp --dport 15102 {new} -j NFLOG --nflog-group 15102",
         f"-p tcp -m tcp --dport 15102 {new} -j DROP",

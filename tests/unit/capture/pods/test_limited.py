@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import struct
+from collections.abc import Callable
 
 import pytest
 
-from meshd.capture.pods.limited import Limit, State, after
+from meshd.capture.pods import limited
+from meshd.capture.pods.limited import Limit, Limited, State, after
 from meshd.capture.rules.nflog import counts
 from meshd.model.workload import DroppedConnections
 
@@ -53,3 +56,33 @@ def test_what_was_dropped_of_others_at_the_same_ports_is_not_counted() -> None:
     begun = State(others=(50, 7))
     assert after(begun, LIMIT, (50, 7), 100.0, SINCE) == begun
     assert after(begun, LIMIT, (51, 7), 100.0, SINCE).dropped.opened == 1
+
+
+def test_a_workload_is_told_when_what_is_dropped_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limited, "PacketCounts", Counts)
+
+    async def story() -> None:
+        counting = Limited(lambda _: None)
+        assert counting.watch([LIMIT])
+        assert counting.of(LIMIT.uid).uncounted == ""
+        counting.refuse("no target NFLOG")
+        assert not counting.watch([LIMIT])
+        assert "uncounted: no target NFLOG" in counting.of(LIMIT.uid).uncounted
+        assert counting.of("shop.unlimited").uncounted == ""
+        monkeypatch.setattr(limited, "_TRY_AGAIN", 0.0)
+        assert counting.watch([LIMIT])
+        assert counting.of(LIMIT.uid).uncounted == ""
+
+    asyncio.run(story())
+
+
+class Counts:
+    """A kernel that logs."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.changed = changed
+
+    def count(self, group: int) -> int:
+        return group - group

@@ -11,6 +11,7 @@ import pytest
 from meshd.capture.pods.keeper import Keeper
 from meshd.capture.pods.namespaces import Pin, Pins
 from meshd.settings import CaptureSettings
+from tests.waiting import PATIENCE
 
 UID = "mesh.web"
 
@@ -41,7 +42,7 @@ async def released(pins: Refusing, *, rounds: int = 1) -> None:
         for _ in range(rounds):
             keeper.place([], host=False)
             await asyncio.sleep(0.01)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await pins.released.wait()
     finally:
         await keeper.close()

@@ -10,7 +10,7 @@ import pytest
 
 from meshd.capture.host.host_service import HostWorkload
 from meshd.capture.probes import inbound
-from meshd.capture.probes.inbound import Verdict, Way, probe_each
+from meshd.capture.probes.inbound import Verdict, Way, probe_service
 from meshd.capture.probes.outpost import Outpost
 from meshd.capture.rules.options import CaptureOptions
 
@@ -29,15 +29,15 @@ PAST = Verdict("past the proxy")
 class Ready(Outpost):
     """It is as if the wire were there."""
 
-    def __init__(self) -> None:
+    def __init__(self, lacks: str = "") -> None:
         super().__init__()
-        self.closed = False
+        self.lacks = lacks
 
     def open(self) -> None:
         pass
 
-    def close(self) -> None:
-        self.closed = True
+    def lack(self, version: int) -> str:
+        return self.lacks if version == 6 else ""
 
 
 async def try_only_ipv4(way: Way, *_: object) -> Verdict:
@@ -47,7 +47,7 @@ async def try_only_ipv4(way: Way, *_: object) -> Verdict:
 
 
 def probed(outpost: Outpost, addresses: Sequence[str]) -> Verdict:
-    return asyncio.run(probe_each(outpost, addresses, [WEB]))[WEB.uid]
+    return asyncio.run(probe_service(outpost, addresses, WEB))
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +62,17 @@ def test_an_address_that_cannot_be_probed_hides_no_problem(addresses: Sequence[s
     assert "2001:db8::1 cannot be probed" in found.unseen
 
 
-def test_an_outpost_from_which_nothing_can_be_sent_is_made_anew() -> None:
+def test_an_outpost_from_which_nothing_can_be_sent_is_doubted() -> None:
     outpost = Ready()
     probed(outpost, ["192.0.2.1"])
-    assert not outpost.closed
+    assert not outpost.is_doubted
     probed(outpost, ["2001:db8::1"])
-    assert outpost.closed
+    assert outpost.is_doubted
+
+
+def test_an_outpost_where_ipv6_is_off_is_kept() -> None:
+    outpost = Ready("IPv6 is switched off")
+    found = probed(outpost, ["192.0.2.1", "2001:db8::1"])
+    assert found.problem == PAST.problem
+    assert "2001:db8::1 cannot be probed from outside: IPv6 is switched off" in found.unseen
+    assert not outpost.is_doubted

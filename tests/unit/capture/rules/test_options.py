@@ -91,7 +91,7 @@ def test_queries_are_limited_by_the_setting_and_by_the_workloads_annotation() ->
     assert read(settings=few).dns_rate == 100
     assert read({QUERIES_ANNOTATION: "0"}, settings=few, prefix="").dns_rate == 0
     for wrong in ("", "-1", "1.5", "many", "10001", "٣"):
-        with pytest.raises(InvalidInputError, match=r"default\.reviews.*not a number a second"):
+        with pytest.raises(InvalidInputError, match=r"default/reviews.*not a number a second"):
             read({QUERIES_ANNOTATION: wrong}, prefix="")
 
 
@@ -99,7 +99,7 @@ def test_new_connections_are_limited_by_the_setting_and_by_the_workloads_annotat
     few = CaptureSettings(connections_per_second=20)
     assert read(settings=few).connection_rate == 20
     assert read({CONNECTIONS_ANNOTATION: "250"}, settings=few, prefix="").connection_rate == 250
-    with pytest.raises(InvalidInputError, match=r"default\.reviews.*not a number a second"):
+    with pytest.raises(InvalidInputError, match=r"default/reviews.*not a number a second"):
         read({CONNECTIONS_ANNOTATION: "many"}, prefix="")
 
 
@@ -144,7 +144,7 @@ def test_a_wrong_value_is_named_with_its_workload_and_annotation(
     with pytest.raises(InvalidInputError) as caught:
         read({name: value})
     message = str(caught.value)
-    assert message.startswith(f'workload default.reviews: annotation {PREFIX}{name}: "{value}": ')
+    assert message.startswith(f'workload default/reviews: annotation {PREFIX}{name}: "{value}": ')
     assert item in message
 
 

@@ -153,12 +153,14 @@ def test_new_connections_above_a_workloads_share_wait_and_probes_do_not(
     opened, sent = (
         f"-p tcp -m tcp --dport {port} --tcp-flags FIN,SYN,RST,ACK SYN" for port in (15001, 15006)
     )
+    own = "-p tcp -m tcp --sport 61000:61999 --dport 15006 --tcp-flags FIN,SYN,RST,ACK SYN"
     assert lines(CaptureOptions(connection_rate=100), family, "mangle", "MESHD_INPUT") == [
         f"{opened} -m conntrack --ctorigdst {probed} -m limit --limit 50/sec --limit-burst 100"
         " -j RETURN",
         f"{opened} -m limit --limit 100/sec --limit-burst 200 -j RETURN",
         f"{opened} -j NFLOG --nflog-group 15001",
         f"{opened} -j DROP",
+        f"{own} -m limit --limit 50/sec --limit-burst 100 -j RETURN",
         f"{sent} -m limit --limit 200/sec --limit-burst 400 -j RETURN",
         f"{sent} -j NFLOG --nflog-group 15006",
         f"{sent} -j DROP",

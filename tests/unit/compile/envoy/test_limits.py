@@ -12,7 +12,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from meshd.api.read import read_objects
-from meshd.compile.compiler import Compiled, Compiler, Kind
+from meshd.compile.compiled import Compiled, Kind
+from meshd.compile.compiler import Compiler
 from meshd.model.buffers import CONNECTION_BUFFER, CONNECTION_WINDOW, STREAM_WINDOW
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions

@@ -10,9 +10,11 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from meshd.api.gateway.types import ServerTLSSettings
 from meshd.api.kubernetes.types import Secret
+from meshd.compile.envoy.secrets import secret as printed
 from meshd.compile.gateway.secrets import Credential, Credentials, Need, credential
 from meshd.compile.gateway.tls import secrets_needed
 from meshd.compile.memo import Memo
+from meshd.compile.plan.secrets import ServedSecret
 from tests.pem import certificate_pem, key_pem, new_key, revocations_pem
 
 KEY = new_key()
@@ -31,9 +33,9 @@ def made(found: Secret, beside: Secret | None = None) -> Credential:
     return credential("edge/site", found, beside)
 
 
-def _message(found: secret_pb2.Secret | None) -> secret_pb2.Secret:
+def _message(found: ServedSecret | None) -> secret_pb2.Secret:
     assert found
-    return found
+    return printed(found)
 
 
 @pytest.mark.parametrize(("chain", "key"), [("tls_crt", "tls_key"), ("cert", "key")])
@@ -45,6 +47,12 @@ def test_a_certificate_has_either_of_two_pairs_of_names(chain: str, key: str) ->
     assert _message(found.certificate).tls_certificate.certificate_chain.inline_bytes == CERTIFICATE
     assert _message(found.certificate).tls_certificate.private_key.inline_bytes == PRIVATE
     assert found.authority is None
+
+
+def test_a_key_is_not_in_the_text_of_a_value() -> None:
+    found = made(secret(tls_crt=CERTIFICATE, tls_key=PRIVATE))
+    assert "kubernetes://edge/site" in repr(found)
+    assert "PRIVATE KEY" not in repr(found)
 
 
 def test_data_is_base64() -> None:
@@ -82,7 +90,7 @@ def test_the_secret_of_an_authority_is_not_taken_for_a_certificate_of_that_name(
     for name in secrets:
         credentials.need(Need(name, "x", certificate=True, authority=False))
 
-    names = [message.name for message in credentials.messages()]
+    names = [served.name for served in credentials.served()]
     assert len(names) == len(set(names)) == 3
 
 

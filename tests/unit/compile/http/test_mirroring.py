@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshd.compile.compiler import Compiled, Kind
+from meshd.compile.compiled import Compiled, Kind
 from meshd.compile.envoy.wellknown import HOST_STATE, NETNS_STATE
-from meshd.compile.http.mirroring import MIRROR
+from meshd.compile.names import MIRROR
 from meshd.model.workload import HostService
 from tests.unit.compile.messages import messages_in
 from tests.unit.compile.test_compiler import compiled, snapshot, workload

@@ -14,9 +14,9 @@ from meshd.api.destination_rule.types import ConsistentHash
 from meshd.api.gateway.types import gateway_name
 from meshd.api.protocol import Protocol
 from meshd.api.traffic import HTTPRetry, VirtualService
-from meshd.compile.http.route_actions import retry_policy, to_cluster
+from meshd.compile.http.route_actions import retries, to_cluster
 from meshd.compile.http.route_headers import header_value
-from meshd.compile.http.routes import http_ports, route_configuration
+from meshd.compile.http.routes import http_ports, route_table
 from meshd.compile.names import OutboundCluster
 from meshd.compile.scope import Scope
 from meshd.compile.visibility import MeshIndex, View
@@ -81,7 +81,7 @@ def view(*virtual_services: VirtualService, services: list[ServiceRecord] | None
 
 
 def route_names(found: View) -> list[str]:
-    return [route.name for route in route_configuration(found, 80).virtual_hosts[0].routes]
+    return [route.name for route in route_table(found, 80).hosts[0].routes]
 
 
 @given(SERVICES, st.lists(HOSTS, max_size=4))
@@ -93,15 +93,15 @@ def test_no_domain_is_given_twice_and_one_is_for_all_others(
         services=services,
     )
     for port in (80, *http_ports(found)):
-        made = route_configuration(found, port)
-        domains = [domain for host in made.virtual_hosts for domain in host.domains]
-        names = [host.name for host in made.virtual_hosts]
+        made = route_table(found, port)
+        domains = [domain for host in made.hosts for domain in host.domains]
+        names = [host.name for host in made.hosts]
 
         assert len(domains) == len(set(domains))
         assert len(names) == len(set(names))
         assert all(domain == domain.lower() for domain in domains)
         assert domains.count("*") == 1
-        assert all(host.routes for host in made.virtual_hosts)
+        assert all(host.routes for host in made.hosts)
 
 
 def test_ports_that_cannot_carry_http_have_no_routes() -> None:
@@ -162,8 +162,30 @@ def test_each_match_is_a_route_with_its_own_name_and_statistics() -> None:
     found = view(virtual_service("vs", ["a"], [{"match": matches, **to("v1")}]))
 
     assert route_names(found) == ["v1.one", "v1"]
-    routes = route_configuration(found, 80).virtual_hosts[0].routes
-    assert [route.stat_prefix for route in routes] == ["x", ""]
+    routes = route_table(found, 80).hosts[0].routes
+    assert [route.statistics for route in routes] == ["x", ""]
+
+
+def test_a_route_names_the_match_of_the_object_that_it_comes_from() -> None:
+    elsewhere = {"uri": {"exact": "/0"}, "port": 81}
+    matches = [elsewhere, {"uri": {"exact": "/1"}}, {"uri": {"exact": "/2"}}]
+    routed = virtual_service("vs", ["a"], [{"match": matches, **to("v1")}, to("v2")])
+    routes = route_table(view(routed), 80).hosts[0].routes
+
+    assert {route.origin.key for route in routes if route.origin} == {routed.key}
+    assert [route.origin.field for route in routes if route.origin] == [
+        "spec.http[0].match[1]",
+        "spec.http[0].match[2]",
+        "spec.http[1]",
+    ]
+
+
+def test_a_route_of_no_object_says_so() -> None:
+    routes = [route for host in route_table(view(), 80).hosts for route in host.routes]
+    assert [(route.name, route.origin) for route in routes] == [
+        ("default", None),
+        ("allow_any", None),
+    ]
 
 
 def test_retries_wait_as_asked_and_may_try_an_endpoint_again() -> None:
@@ -172,15 +194,15 @@ def test_retries_wait_as_asked_and_may_try_an_endpoint_again() -> None:
         HTTPRetry,
         dec_hook=decode_scalar,
     )
-    made = retry_policy(asked)
-    usual = retry_policy(HTTPRetry(attempts=1))
+    made = retries(asked)
+    usual = retries(HTTPRetry(attempts=1))
 
     assert made
     assert usual
-    assert made.retry_back_off.base_interval.ToMilliseconds() == 200
-    assert not made.retry_host_predicate
-    assert not usual.HasField("retry_back_off")
-    assert usual.retry_host_predicate
+    assert made.backoff == 0.2
+    assert made.elsewhere is False
+    assert usual.backoff is None
+    assert usual.elsewhere
 
 
 @pytest.mark.parametrize(
@@ -224,6 +246,5 @@ def test_a_new_cookie_has_the_attributes_that_are_asked_for() -> None:
         ConsistentHash,
         dec_hook=decode_scalar,
     )
-    (policy,) = to_cluster(OutboundCluster(80, "", "a"), asked).hash_policy
-    found = [(one.name, one.value) for one in policy.cookie.attributes]
-    assert found == [("SameSite", "Lax"), ("Secure", "")]
+    (policy,) = to_cluster(OutboundCluster(80, "", "a"), asked).hashing
+    assert policy.attributes == (("SameSite", "Lax"), ("Secure", ""))

@@ -13,6 +13,7 @@ from meshd.api.peer_authentication.types import (
     PeerAuthenticationSpec,
 )
 from meshd.compile.policy.peer_authentication import Mode, peer_policy
+from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.workload import Workload
 
 REVIEWS = Workload(
@@ -91,3 +92,35 @@ def test_ports_may_differ_and_unset_ones_follow_the_rest() -> None:
 def test_ports_of_a_whole_namespace_do_not_count() -> None:
     found = peer_policy((policy("STRICT", ports={9080: "DISABLE"}),), REVIEWS, "istio-system")
     assert found.mode_of(9080) is Mode.STRICT
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        policy("PERMISSIVE", name="a"),
+        policy("DISABLE", name="a", created="2020-01-01T00:00:00Z"),
+        policy("PERMISSIVE", labels={"app": "reviews"}, ports={80: "DISABLE"}),
+        MESH,
+    ],
+    ids=["first by name", "older", "own, with ports", "of the mesh"],
+)
+def test_what_stands_for_a_policy_beats_all_others_of_its_namespace(
+    other: PeerAuthentication,
+) -> None:
+    closed = ClosedPolicy.named("default", "z")
+    found = peer_policy((other, closed), REVIEWS, "istio-system")
+    assert (found.mode, found.port_modes) == (Mode.STRICT, {})
+    said = "PeerAuthentication default/z: not in force, so mutual TLS only"
+    assert str(found.origin_of(80)) == said
+
+
+def test_what_stands_for_a_policy_of_the_mesh_beats_all_others_of_the_mesh() -> None:
+    closed = ClosedPolicy.named("istio-system", "z")
+    of_the_mesh = policy("PERMISSIVE", "istio-system", name="a")
+    assert peer_policy((of_the_mesh, closed), REVIEWS, "istio-system").mode is Mode.STRICT
+    assert peer_policy((closed, OWN_NAMESPACE), REVIEWS, "istio-system").mode is Mode.DISABLE
+
+
+def test_what_stands_for_a_policy_says_nothing_of_other_namespaces() -> None:
+    closed = ClosedPolicy.named("other", "z")
+    assert peer_policy((closed,), REVIEWS, "istio-system").mode is Mode.PERMISSIVE

@@ -10,7 +10,8 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
 
 from meshd.api.read import read_objects
-from meshd.compile.compiler import Compiled, Compiler, Kind
+from meshd.compile.compiled import Compiled, Kind
+from meshd.compile.compiler import Compiler
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
@@ -35,7 +36,7 @@ WORKLOAD = Workload(
 
 def compiled(resolvers: dict[str, str] | None = None) -> Mapping[Pool, Compiled]:
     objects = [read.object for read in read_objects(SERVICE, "test.yaml")]
-    addresses = {"web.mesh.svc.cluster.local": "198.19.0.1"}
+    addresses = {"web.mesh.svc.cluster.local": ("198.19.0.1",)}
     snapshot = build_snapshot(objects, [WORKLOAD], MeshOptions(dns_port=5353), addresses)
     snapshot = msgspec.structs.replace(snapshot, resolvers=resolvers or {})
     return Compiler().compile(snapshot, [WORKLOAD.uid])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import pytest
 from hypothesis import given
@@ -17,6 +15,10 @@ from meshd.api.peer_authentication.types import (
 )
 from meshd.api.protocol import Protocol
 from meshd.compile.acceptance import as_accepted
+from meshd.compile.envoy.listeners import listener as printed
+from meshd.compile.explain.chain_choice import Connection, choose
+from meshd.compile.plan.chains import Refusal
+from meshd.compile.plan.listeners import Listener
 from meshd.compile.policy import mutual_tls_timeout
 from meshd.compile.policy.peer_authentication import Mode, PeerPolicy
 from meshd.compile.policy.served import Spoken
@@ -24,7 +26,7 @@ from meshd.compile.traffic.inbound import workload_listener
 from meshd.model.service import Endpoint, Port, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Identity, Workload
-from meshd.settings import MeshSettings, Paths, Settings
+from meshd.settings import MeshSettings, Settings
 
 WORKLOAD = Workload(uid="default.a", name="a", namespace="default", netns="/run/meshd/netns/a")
 IDENTITY = Identity("cluster.local", "default", "a")
@@ -38,42 +40,16 @@ KINDS = st.sampled_from([MESH, APPLICATION_TLS, CLEAR])
 MODES = st.sampled_from(list(Mode))
 
 
-def chosen(listener: Any, port: int, alpn: str) -> Any | None:
-    """Envoy's way through the tree; what it does not name goes to a chain that says nothing.
-
-    https://www.envoyproxy.io/docs/envoy/v1.40.0/intro/arch_overview/advanced/matching/matching_api
-    """
-    chains = {chain.name: chain for chain in listener.filter_chains}
-    if not listener.HasField("filter_chain_matcher"):
-        (only,) = chains.values()
-        return only
-    named = led(listener.filter_chain_matcher, port, f"'{alpn}'" if alpn else "")
-    return chains[named] if named else None
-
-
-def led(matcher: Any, port: int, alpn: str) -> str:
-    """The chain's name, or nothing: then whoever asked goes on."""
-    taken: list[Any] = []
-    if matcher.HasField("matcher_tree"):
-        assert matcher.matcher_tree.input.name == "port"
-        ways = matcher.matcher_tree.exact_match_map.map
-        taken += [ways[str(port)]] if str(port) in ways else []
-    for one in matcher.matcher_list.matchers:
-        assert one.predicate.single_predicate.input.name == "protocols"
-        if one.predicate.single_predicate.value_match.contains in alpn:
-            taken.append(one.on_match)
-    for way in (*taken, matcher.on_no_match):
-        found = led(way.matcher, port, alpn) if way.HasField("matcher") else way.action.name
-        if found:
-            return found
-    return ""
-
-
-def fate(listener: Any, port: int, alpn: str) -> str:
-    chain = chosen(listener, port, alpn)
-    if chain is None or not chain.filters:
+def fate(listener: Listener, port: int, alpn: str) -> str:
+    """What becomes of a connection that offers this protocol."""
+    connection = Connection(
+        port=port, begins_as="tls" if alpn else "other", offers_mesh_tls=alpn == MESH
+    )
+    to = choose(listener.choice, connection)
+    chain = listener.chain(to.chain) if to else None
+    if chain is None or isinstance(chain.target, Refusal):
         return "refused"
-    return "mutual" if chain.HasField("transport_socket") else "plain"
+    return "mutual" if chain.tls else "plain"
 
 
 def expected(mode: Mode, kind: str) -> str:
@@ -94,17 +70,16 @@ def test_each_port_takes_what_its_mode_allows(
 def test_a_plain_client_that_says_nothing_waits_as_long_as_the_settings_say() -> None:
     policy = PeerPolicy(Mode.PERMISSIVE, {})
     settings = Settings(mesh=MeshSettings(mutual_tls_timeout=Duration(0.25)))
-    options = settings.mesh_options(Paths.from_environment({}))
+    options = settings.mesh_options()
     listener = workload_listener(WORKLOAD, IDENTITY, PORTS, policy, options)
-    assert listener.listener_filters_timeout.ToTimedelta().total_seconds() == 0.25
-    assert listener.continue_on_listener_filters_timeout
+    assert listener.patience == 0.25
+    assert printed(listener).continue_on_listener_filters_timeout
 
 
-def waiting(text: str) -> float:
+def waiting(text: str) -> float | None:
     workload = msgspec.structs.replace(WORKLOAD, annotations={mutual_tls_timeout.ANNOTATION: text})
     policy = PeerPolicy(Mode.PERMISSIVE, {})
-    listener = workload_listener(workload, IDENTITY, PORTS, policy, MeshOptions())
-    return listener.listener_filters_timeout.ToTimedelta().total_seconds()
+    return workload_listener(workload, IDENTITY, PORTS, policy, MeshOptions()).patience
 
 
 def test_a_workload_may_say_by_itself_how_long_plain_clients_wait() -> None:
@@ -118,7 +93,7 @@ def test_what_is_no_duration_is_told_and_changes_nothing(text: str) -> None:
     workload = msgspec.structs.replace(WORKLOAD, annotations={mutual_tls_timeout.ANNOTATION: text})
     (told,) = mutual_tls_timeout.problems([workload, WORKLOAD])
     assert "meshd.io/mutual-tls-timeout" in told
-    assert WORKLOAD.uid in told
+    assert "workload default/a: " in told
 
 
 @pytest.mark.parametrize(

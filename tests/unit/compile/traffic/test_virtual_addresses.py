@@ -5,13 +5,14 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from envoy.config.route.v3.route_components_pb2 import RouteList
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.api.protocol import Protocol
+from meshd.compile.envoy.routes import route_table as printed_routes
 from meshd.compile.explain.route_choice import Request, choose_host, choose_route
-from meshd.compile.http.routes import route_configuration
+from meshd.compile.http.routes import route_table
+from meshd.compile.plan.choices import ByAddress, ByBeginning, To
 from meshd.compile.scope import Scope
 from meshd.compile.traffic.virtual_addresses import refusal, sockets
 from meshd.compile.visibility import MeshIndex
@@ -33,8 +34,7 @@ def service(name: str, *addresses: str, kubernetes: bool = True, port: int = 80)
 
 def prefixes(cidr: str) -> list[str]:
     way = refusal((), MeshOptions(service_cidr=cidr), "refused")
-    matchers = way.matcher.matcher_list.matchers if way else ()
-    return [one.predicate.single_predicate.value_match.prefix for one in matchers]
+    return [*way.beginnings] if isinstance(way, ByBeginning) else []
 
 
 @given(st.ip_addresses(v=4), st.integers(1, 24), st.ip_addresses(v=4))
@@ -67,9 +67,8 @@ def test_a_service_has_no_ports_but_its_own_at_an_address_that_it_declares() -> 
         service("b", "10.96.0.2", kubernetes=False),
     )
     way = refusal(services, OPTIONS, "refused")
-    assert way
-    assert list(way.matcher.matcher_tree.exact_match_map.map) == ["10.96.0.1"]
-    assert way.matcher.on_no_match.matcher.matcher_list.matchers
+    refused = To("refused")
+    assert way == ByAddress({"10.96.0.1": refused}, ByBeginning(("198.19.",), refused))
 
 
 def test_a_service_answers_at_its_own_address_and_port() -> None:
@@ -86,19 +85,13 @@ def test_other_hosts_are_passed_through_as_the_policy_says(policy: str) -> None:
     options = MeshOptions(service_cidr="198.19.0.0/16", outbound_policy=policy)  # pyright: ignore[reportArgumentType]
     services = {"a.test": service("a", "198.19.0.1"), "b.test": service("b", "198.19.0.2")}
     view = MeshIndex.of(Snapshot(options=options, services=services)).view(Scope("shop"))
-    configuration = route_configuration(view, 80)
-    host = choose_host(configuration, Request("foreign.test"))
+    table = route_table(view, 80)
+    host = choose_host(table, Request("foreign.test"))
     assert host
     route = choose_route(host, Request("foreign.test"))
     assert route
     assert route.name == ("allow_any" if policy == "ALLOW_ANY" else "block_all")
     # Envoy warns of messages that are not finished, each time.
-    assert b"xds.core.v3.CidrRange" not in configuration.SerializeToString()
-    assert not any(
-        one.HasField("address_match")
-        for listed in (RouteList.FromString(host.matcher.on_no_match.action.typed_config.value),)
-        for route in listed.routes
-        for one in route.match.filter_state
-    )
-    answered = set(host.matcher.matcher_tree.exact_match_map.map)
+    assert b"xds.core.v3.CidrRange" not in printed_routes(table).SerializeToString()
+    answered = {address for address, _ in host.addresses.routes} if host.addresses else set[str]()
     assert answered == ({"198.19.0.1:80", "198.19.0.2:80"} if policy == "ALLOW_ANY" else set())

@@ -19,7 +19,7 @@ from meshd.api.locality import locality_of, matches, parts, shared
 from meshd.api.protocol import Protocol
 from meshd.api.traffic import DestinationRule
 from meshd.compile.scope import Scope, scopes
-from meshd.compile.upstream.endpoints import service_assignments
+from meshd.compile.upstream.assignments import service_assignments
 from meshd.compile.upstream.nearness import Client, by_nearness, in_effect
 from meshd.compile.visibility import MeshIndex
 from meshd.model.service import Endpoint, Port, Preference, ServiceRecord

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from meshd.api.protocol import Protocol
 from meshd.api.traffic import DestinationRuleSpec, LoadBalancerSettings, Subset, TrafficPolicy
-from meshd.compile.http.routes import route_configuration
+from meshd.compile.http.routes import route_table
+from meshd.compile.plan.routes import RouteTable
+from meshd.compile.plan.upstreams import Upstream
 from meshd.compile.scope import Scope
-from meshd.compile.upstream.clusters import service_clusters
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.shape import shape
+from meshd.compile.upstream.upstreams import service_upstreams
 from meshd.compile.visibility import MeshIndex
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
@@ -55,21 +57,18 @@ SERVICES = st.builds(
 )
 
 
-def clusters(service: ServiceRecord) -> list[object]:
-    return [
-        (planned.name, planned.tls, planned.cluster.SerializeToString(deterministic=True))
-        for planned in service_clusters(service, RULES, MeshOptions())
-    ]
+def upstreams(service: ServiceRecord) -> tuple[Upstream, ...]:
+    return service_upstreams(service, RULES, MeshOptions())
 
 
-def routes(service: ServiceRecord) -> bytes:
+def routes(service: ServiceRecord) -> RouteTable:
     view = MeshIndex.of(Snapshot(services={service.host: service})).view(Scope("default"))
-    return route_configuration(view, 80).SerializeToString(deterministic=True)
+    return route_table(view, 80)
 
 
 @given(SERVICES)
 def test_shape_has_the_clusters_and_routes_of_the_service(service: ServiceRecord) -> None:
-    assert clusters(shape(service)) == clusters(service)
+    assert upstreams(shape(service)) == upstreams(service)
     assert routes(shape(service)) == routes(service)
 
 

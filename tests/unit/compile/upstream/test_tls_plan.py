@@ -10,7 +10,8 @@ import pytest
 from meshd.api.protocol import Protocol
 from meshd.api.traffic import ClientTLSSettings
 from meshd.compile.names import OutboundCluster
-from meshd.compile.upstream.tls_plan import TlsMode, TlsPlan, tls_plan
+from meshd.compile.plan.tls import TlsMode, TlsPlan
+from meshd.compile.upstream.tls_plan import tls_plan
 from meshd.model.service import Endpoint, ServiceRecord
 
 CLUSTER = OutboundCluster(80, "db.default.svc.cluster.local", "v1")

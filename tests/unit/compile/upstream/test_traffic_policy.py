@@ -6,16 +6,19 @@ from typing import Any
 
 import msgspec
 
-from meshd.api.base import decode_scalar
-from meshd.api.traffic import DestinationRuleSpec
-from meshd.compile.upstream.destination_rules import RuleSet
+from meshd.api.base import ObjectMeta, decode_scalar
+from meshd.api.traffic import DestinationRule, DestinationRuleSpec
+from meshd.compile.scope import Scope
+from meshd.compile.upstream.destination_rules import RuleIndex, RuleSet
 from meshd.compile.upstream.traffic_policy import (
-    UNLIMITED,
     Policy,
-    circuit_breakers,
     effective_policy,
+    policy_origins,
 )
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import Snapshot
 
+SHOP = Scope("shop")
 RANDOM = {"loadBalancer": {"simple": "RANDOM"}}
 ROUND_ROBIN = {"loadBalancer": {"simple": "ROUND_ROBIN"}}
 POOL = {"connectionPool": {"tcp": {"maxConnections": 3}}}
@@ -73,8 +76,37 @@ def test_settings_of_a_port_in_a_subset_replace_the_rules_too() -> None:
     assert policy(81, "v1", **spec).tcp.max_connections == 3
 
 
-def test_nothing_is_limited_unless_asked() -> None:
-    (limits,) = circuit_breakers(Policy()).thresholds
+def test_each_part_of_a_policy_has_the_field_that_sets_it() -> None:
+    spec: dict[str, Any] = {
+        "trafficPolicy": {
+            **RANDOM,
+            **POOL,
+            "proxyProtocol": {"version": "V1"},
+            "portLevelSettings": [
+                {"port": {"number": 80}, **ROUND_ROBIN},
+                {"port": {"number": 81}, **ROUND_ROBIN},
+            ],
+        },
+        "subsets": [{"name": "v1", "trafficPolicy": {"tls": {"mode": "DISABLE"}}}, {"name": "v2"}],
+    }
+    converted = msgspec.convert({"host": "a", **spec}, DestinationRuleSpec, dec_hook=decode_scalar)
+    rule = DestinationRule(metadata=ObjectMeta(name="a", namespace="shop"), spec=converted)
+    index = RuleIndex.of(Snapshot(destination_rules=(rule,)))
+    rules = index.rules(ServiceRecord(host="a.shop.svc.cluster.local", namespace="shop"), SHOP)
 
-    assert limits.max_connections.value == limits.max_requests.value == UNLIMITED
-    assert limits.track_remaining
+    def fields(port: int, subset: str = "") -> dict[str, str]:
+        found = policy_origins(rules, port, subset)
+        assert {origin.key for _, origin in found} == {rule.key}
+        return {part: origin.field for part, origin in found}
+
+    whole = {"proxyProtocol": "spec.trafficPolicy.proxyProtocol"}
+    level = {
+        "connectionPool": "spec.trafficPolicy.connectionPool",
+        "loadBalancer": "spec.trafficPolicy.loadBalancer",
+    }
+    at_port = {"loadBalancer": "spec.trafficPolicy.portLevelSettings[1].loadBalancer"}
+    assert fields(82) == whole | level
+    assert fields(81) == whole | at_port
+    assert fields(81, "v1") == whole | at_port | {"tls": "spec.subsets[0].trafficPolicy.tls"}
+    assert fields(82, "v2") == whole | level
+    assert policy_origins(RuleSet(), 80) == ()

@@ -10,6 +10,7 @@ from meshd import wire
 from meshd.api.base import Object
 from meshd.api.write import from_json, to_json
 from meshd.base.errors import InvalidInputError
+from meshd.base.json_values import JsonObject
 from meshd.config.store import Store
 from meshd.fleet.agent import following
 from meshd.model.service import ServiceRecord
@@ -26,7 +27,7 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 
 
 def parsed(name: str = "web") -> Object:
-    value = {
+    value: JsonObject = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
@@ -97,7 +98,9 @@ def test_anything_else_is_refused_with_the_servers_name(store: Store, text: str)
     with pytest.raises(InvalidInputError, match="server:15012"):
         apply(store, SERVICE, delete=True)
     with pytest.raises(InvalidInputError, match="server:15012"):
-        following.answer(store, wire.DeleteNamed("svc", ("web",), "shop"), "server:15012")
+        following.answer(
+            store, wire.DeleteNamed((wire.Named("svc", ("web",)),), "shop"), "server:15012"
+        )
 
 
 def test_what_is_no_manifest_is_rejected_as_anywhere(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -102,7 +103,7 @@ def test_what_an_older_version_kept_and_this_one_cannot_read_is_named() -> None:
 def test_what_a_process_died_of_is_refused_and_the_version_before_stays(tmp_path: Path) -> None:
     def taken(body: bytes, *, survives: bool) -> Inbox:
         attempts = Attempts(tmp_path / "attempts.json")
-        inbox = Inbox(lambda _type, _name, data: data, attempts)
+        inbox = Inbox(lambda _url, _name, body: body, attempts)
         if kept:
             inbox.load(kept[-1])
         inbox.take("t/Kind", [("a", Held(body.decode(), body))])
@@ -131,3 +132,89 @@ def test_what_was_refused_and_never_good_is_known_over_restarts() -> None:
         assert one.refused.keys() == {(URL, "a"), (URL, "b")}
     again.take(URL, [], ["b"])
     assert again.never_good(URL) == {}
+
+
+def test_a_refused_resource_is_named_to_the_server_so_that_its_removal_is_told() -> None:
+    inbox = taken(("a", "one"), ("b", "bad"))
+    inbox.take(URL, [("a", Held("2", b"bad"))])
+    again = Inbox(decode)
+    again.load(inbox.dump())
+    for one in (inbox, again):
+        assert one.versions(URL) == {"a": "v-one", "b": "refused"}
+        assert one.versions("test/v1/Other") == {}
+
+
+def test_the_end_of_a_refusal_is_a_change() -> None:
+    inbox = taken(("a", "one"), ("b", "bad"))
+    assert inbox.take(URL, [], ["b"]) == (True, "")
+    inbox.take(URL, [("a", Held("2", b"bad"))])
+    assert inbox.take(URL, [("a", Held("v-one", b"one"))]) == (True, "")
+
+
+def test_a_refused_resource_is_judged_again_after_a_restart() -> None:
+    inbox = taken(("a", "bad"))
+    lenient = Inbox(lambda _url, _name, body: body.decode())
+    lenient.load(inbox.dump())
+    assert (dict(lenient.values(URL)), lenient.refused) == ({"a": "bad"}, {})
+    strict = Inbox(decode)
+    strict.load(inbox.dump())
+    assert strict.never_good(URL) == {"a": b"bad"}
+
+
+class _Before(msgspec.Struct, forbid_unknown_fields=True):
+    """The state of a version that knew nothing of refusals."""
+
+    resources: dict[str, dict[str, Held]]
+
+
+class _Between(_Before, forbid_unknown_fields=True):
+    """The state of a version that kept refusals in a field of their own."""
+
+    refused: dict[str, dict[str, Held]]
+
+
+def test_an_older_version_reads_what_it_knows_of_the_state() -> None:
+    inbox = taken(("a", "one"), ("b", "bad"))
+    state = msgspec.msgpack.decode(inbox.dump(), type=_Before)
+    assert state.resources[URL] == {"a": Held("v-one", b"one")}
+
+
+def test_the_state_of_an_older_version_is_read() -> None:
+    held, refused = {"a": Held("1", b"one")}, {"b": Held("1", b"bad")}
+    inbox = Inbox(decode)
+    assert inbox.load(msgspec.msgpack.encode(_Before({URL: held}))) == ()
+    assert inbox.refused == {}
+    inbox.load(msgspec.msgpack.encode(_Between({URL: held}, {URL: refused})))
+    assert dict(inbox.values(URL)) == {"a": "one"}
+    assert inbox.never_good(URL) == {"b": b"bad"}
+
+
+@pytest.mark.parametrize("prefix", ["", "refused:", "refused:refused:"])
+def test_a_refusal_of_an_older_version_ends_with_the_resource(prefix: str) -> None:
+    refused = {f"{prefix}{URL}": {"b": Held("1", b"bad")}, f"{prefix}old": {"c": Held("1", b"bad")}}
+    inbox = Inbox(decode, types=(URL,))
+    inbox.load(msgspec.msgpack.encode(_Between({"old": {"d": Held("1", b"one")}}, refused)))
+    assert inbox.refused.keys() == {(URL, "b")}
+    assert inbox.take(URL, (), ["b"])[0]
+    assert inbox.refused == {}
+    assert msgspec.msgpack.decode(inbox.dump()) == {"resources": {URL: {}}}
+
+
+def test_what_is_being_decoded_is_not_struck_off_by_a_round_without_it(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path / "attempts.json")
+    inbox = Inbox(decode, attempts)
+    resources = [("a", Held("1", b"one"))]
+    inbox.begin(URL, resources)
+    assert not attempts.working
+    assert inbox.keep(URL, inbox.decoded(URL, resources)) == (True, "")
+    assert {name for name, _ in attempts.working} == {"Thing a"}
+
+
+def test_decoding_changes_nothing_until_its_result_is_kept(tmp_path: Path) -> None:
+    inbox = Inbox(decode, Attempts(tmp_path / "attempts.json"))
+    resources = [("a", Held("1", b"one")), ("b", Held("1", b"bad"))]
+    inbox.begin(URL, resources)
+    decoded = inbox.decoded(URL, resources)
+    assert (dict(inbox.values(URL)), inbox.refused) == ({}, {})
+    inbox.keep(URL, decoded)
+    assert (dict(inbox.values(URL)), set(inbox.refused)) == ({"a": "one"}, {(URL, "b")})

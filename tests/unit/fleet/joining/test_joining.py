@@ -19,12 +19,12 @@ from meshd.base.errors import InvalidInputError, MeshdError, UnreachableError
 from meshd.ca.standalone import Standalone
 from meshd.ca.store import Store
 from meshd.fleet.joining import join
-from meshd.fleet.joining.front import Front
 from meshd.fleet.joining.join import MeshFacts, Reception
 from meshd.fleet.joining.joining import join_mesh
 from meshd.fleet.joining.node import Credentials, NodeFile
+from meshd.fleet.joining.tls_terminator import TlsTerminator
 from meshd.fleet.membership import tokens
-from meshd.fleet.membership.desk import Desk
+from meshd.fleet.membership.registration_authority import RegistrationAuthority
 from meshd.fleet.membership.token_store import TokenStore
 from meshd.fleet.server import istio_ca
 from meshd.fleet.server.serving import ServingCertificate
@@ -54,10 +54,10 @@ FACTS = MeshFacts(
 class Served:
     address: tuple[str, int]
     tokens: TokenStore
-    desk: Desk
+    registration: RegistrationAuthority
 
     async def token(self) -> str:
-        answer = await self.desk.answer(wire.CreateToken(60))
+        answer = await self.registration.answer(wire.CreateToken(60))
         assert isinstance(answer, wire.TokenCreated)
         return answer.token
 
@@ -74,12 +74,12 @@ async def serving(
     directory.mkdir(mode=0o700, exist_ok=True)
     signer = Standalone(Store(directory, TD, 1000 * DAY), clock())
     kept = TokenStore(directory, clock)
-    desk = Desk(
+    registration = RegistrationAuthority(
         signer, kept, trust_domain=TD, node="s", lifetime=DAY, node_lifetime=DAY, clock=clock
     )
 
     async def certify(request: wire.Message) -> wire.Certified:
-        answer = await desk.answer(request)  # type: ignore[arg-type]
+        answer = await registration.answer(request)  # type: ignore[arg-type]
         assert isinstance(answer, wire.Certified)
         return answer
 
@@ -87,17 +87,17 @@ async def serving(
     await certificate.obtain()
     roots: Callable[[], bytes] = lambda: told.encode() or signer.roots()  # noqa: E731
     reception = Reception(certify, roots, FACTS)
-    front = Front(
+    terminator = TlsTerminator(
         certificate.context,
         (join.ALPN, reception.answer),
         lambda leaf: istio_ca.peer_of(leaf, TD),
         directory / "none.sock",
     )
-    port = await front.listen("127.0.0.1", 0)
+    port = await terminator.listen("127.0.0.1", 0)
     try:
-        yield Served(("127.0.0.1", port), kept, desk)
+        yield Served(("127.0.0.1", port), kept, registration)
     finally:
-        await front.stop()
+        await terminator.stop()
 
 
 async def failing(served: Served, token: str, node: str = "a", **more: Callable[[], float]) -> str:

@@ -14,6 +14,7 @@ from meshd.api.base import ObjectMeta
 from meshd.api.kubernetes.types import Namespace
 from meshd.api.write import from_json, to_json
 from meshd.base.errors import InvalidInputError
+from meshd.base.json_values import JsonObject
 from meshd.fleet.server import mcp
 from meshd.protos import mcp_resource_pb2
 
@@ -55,7 +56,7 @@ def test_versions_are_equal_exactly_when_objects_are(spec: dict[str, Any]) -> No
 
 
 def test_kubernetes_objects_have_all_their_parts() -> None:
-    secret = {
+    secret: JsonObject = {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "s", "namespace": "n", "creationTimestamp": "2026-01-02T03:04:05Z"},
@@ -129,7 +130,7 @@ def test_whatever_a_server_sends_is_a_resource_or_refused(data: bytes) -> None:
 
 
 def test_an_object_whose_spec_is_all_defaults_arrives() -> None:
-    policy = {
+    policy: JsonObject = {
         "apiVersion": "security.istio.io/v1",
         "kind": "PeerAuthentication",
         "metadata": {"name": "default", "namespace": "shop"},
@@ -148,7 +149,8 @@ def test_an_object_whose_spec_is_all_defaults_arrives() -> None:
     ],
 )
 def test_what_no_message_can_hold_is_refused_by_name(metadata: dict[str, Any]) -> None:
-    value = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"} | metadata}
+    whole: JsonObject = {"name": "shop", **metadata}
+    value: JsonObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": whole}
     with pytest.raises(InvalidInputError, match="Namespace shop"):
         mcp.encode(value)
 

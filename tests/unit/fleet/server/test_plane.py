@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import shutil
 import time
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshd import wire
 from meshd.base.errors import InvalidInputError, MeshdError
+from meshd.base.json_values import text_at
 from meshd.ca import authority
 from meshd.ca.standalone import Standalone
 from meshd.ca.store import Store
@@ -25,11 +27,11 @@ from meshd.fleet.agent.client import Client
 from meshd.fleet.agent.inbox import Inbox
 from meshd.fleet.agent.remote import Remote, diagnose, open_channel
 from meshd.fleet.joining import clocks
-from meshd.fleet.joining.front import Front
 from meshd.fleet.joining.join import ALPN, MeshFacts, Reception
 from meshd.fleet.joining.node import Credentials, NodeFile, new_request, node_uri, private_pem
+from meshd.fleet.joining.tls_terminator import TlsTerminator
 from meshd.fleet.membership import csr, members
-from meshd.fleet.membership.desk import Desk
+from meshd.fleet.membership.registration_authority import RegistrationAuthority
 from meshd.fleet.membership.token_store import TokenStore
 from meshd.fleet.server import holders, istio_ca, rosters
 from meshd.fleet.server.mcp import decode_body, encode_body
@@ -67,7 +69,7 @@ def things(**bodies: str) -> Resources:
 
 
 def decode(type_url: str, name: str, body: bytes) -> str:
-    says = decode_body(body)["says"]
+    says = text_at(decode_body(body), "says")
     if says == "bad":
         raise InvalidInputError(f"{name} of {type_url} is bad")
     return says
@@ -80,7 +82,7 @@ class Mesh:
         self.directory = directory
         directory.chmod(0o700)
         self.signer = Standalone(Store(directory, TD, 10_000_000), time.time())
-        self.desk = Desk(
+        self.registration = RegistrationAuthority(
             self.signer,
             TokenStore(directory),
             trust_domain=TD,
@@ -91,7 +93,7 @@ class Mesh:
         )
         self.ahead = 0.0
         """Seconds by which the server's clock, and no node's, is wrong."""
-        self.front: Front | None = None
+        self.terminator: TlsTerminator | None = None
         self.plane = self.new_plane()
         self.port = 0
 
@@ -101,23 +103,23 @@ class Mesh:
         return plane
 
     def peer(self, context: Any) -> Peer:
-        assert self.front
-        found = self.front.peer(context.peer())
+        assert self.terminator
+        found = self.terminator.peer(context.peer())
         return msgspec.structs.replace(found, machine=machine_of(context))
 
     async def admit(self, peer: Peer) -> tuple[str, ...]:
-        answer = await self.desk.answer(wire.Admit(peer))
+        answer = await self.registration.answer(wire.Admit(peer))
         assert isinstance(answer, wire.Admitted)
-        assert self.front
+        assert self.terminator
         if answer.conflict:
             self.plane.holders.note(peer.node, answer.conflict)
         if answer.refusal:
             raise InvalidInputError(answer.refusal)
-        self.front.admitted(msgspec.structs.replace(peer, machine=""))
+        self.terminator.admitted(msgspec.structs.replace(peer, machine=""))
         return answer.bounds
 
     async def certify(self, request: wire.Message) -> wire.Certified:
-        answer = await self.desk.answer(request)  # type: ignore[arg-type]
+        answer = await self.registration.answer(request)  # type: ignore[arg-type]
         assert isinstance(answer, wire.Certified)
         return answer
 
@@ -136,13 +138,13 @@ class Mesh:
         reception = Reception(
             self.certify, lambda: b"", facts, clock=lambda: time.time() + self.ahead
         )
-        self.front = front = Front(
+        self.terminator = terminator = TlsTerminator(
             certificate.context,
             (ALPN, reception.answer),
             lambda leaf: istio_ca.peer_of(leaf, TD),
             nodes,
         )
-        self.port = await front.listen("127.0.0.1", self.port)
+        self.port = await terminator.listen("127.0.0.1", self.port)
         tasks = [
             asyncio.create_task(self.plane.forget_for_ever()),
             asyncio.create_task(self.plane.streams.cut_ended_for_ever()),
@@ -152,7 +154,7 @@ class Mesh:
         finally:
             for task in tasks:
                 task.cancel()
-            await front.stop()
+            await terminator.stop()
             await self.plane.stop()
 
     @property
@@ -161,11 +163,11 @@ class Mesh:
 
     async def credentials(self, node: str, *bounds: str) -> Credentials:
         """Of a node that joins, in the place of any that did by that name."""
-        made = await self.desk.answer(wire.CreateToken(60, node, bounds=bounds))
+        made = await self.registration.answer(wire.CreateToken(60, node, bounds=bounds))
         assert isinstance(made, wire.TokenCreated)
         key = authority.new_key()
         asked = new_request(key, node_uri(TD, node)).public_bytes(Encoding.PEM)
-        certified = await self.desk.answer(wire.Enlist(made.token, node, asked))
+        certified = await self.registration.answer(wire.Enlist(made.token, node, asked))
         assert isinstance(certified, wire.Certified)
         return Credentials(private_pem(key), certified.chain, certified.roots)
 
@@ -229,6 +231,18 @@ async def test_a_node_has_what_is_published_and_each_change_of_it(mesh: Mesh) ->
         await eventually(lambda: dict(one.inbox.values(URL)) == {"a": "one", "b": "two"})
         mesh.plane.publish(things(b="three", c="four"))
         await eventually(lambda: dict(one.inbox.values(URL)) == {"b": "three", "c": "four"})
+
+
+@running
+async def test_a_node_keeps_what_it_cannot_be_told_of_until_it_is_gone(mesh: Mesh) -> None:
+    mesh.plane.publish(things(a="one", b="two"))
+    async with mesh.serving(), node(mesh) as one:
+        await eventually(lambda: dict(one.inbox.values(URL)) == {"a": "one", "b": "two"})
+        without = things(a="three")
+        mesh.plane.publish(dataclasses.replace(without, untold=frozenset({(URL, "b")})))
+        await eventually(lambda: dict(one.inbox.values(URL)) == {"a": "three", "b": "two"})
+        mesh.plane.publish(without)
+        await eventually(lambda: dict(one.inbox.values(URL)) == {"a": "three"})
 
 
 @running
@@ -424,7 +438,7 @@ async def test_a_node_that_is_removed_is_cut_off_at_once_and_not_let_in_again(me
             each.client.tell((WEB,))
         await eventually(lambda: len(rosters.workloads_of(mesh.plane.rosters)) == 2)
         await eventually(lambda: one.inbox.values(URL))
-        await mesh.desk.answer(wire.RemoveNode("a"))
+        await mesh.registration.answer(wire.RemoveNode("a"))
         await mesh.plane.expel("a")
         assert mesh.plane.rosters.keys() == {"b"}
         await eventually(lambda: "it was removed" in one.client.problem)
@@ -453,7 +467,7 @@ async def test_who_is_removed_while_it_is_being_admitted_does_not_slip_in(mesh: 
     mesh.plane.publish(things(a="one"))
     async with mesh.serving(), node(mesh) as one:
         await asked.wait()
-        await mesh.desk.answer(wire.RemoveNode("a"))
+        await mesh.registration.answer(wire.RemoveNode("a"))
         await mesh.plane.expel("a")
         goes_on.set()
         await eventually(lambda: "it was removed" in one.client.problem)

@@ -23,7 +23,7 @@ def gateway(selector: dict[str, str], *credentials: str) -> dict[str, Any]:
 
 def rule(export_to: tuple[str, ...] = (), **selector: str) -> dict[str, Any]:
     spec: dict[str, Any] = {"subsets": [{"trafficPolicy": {"tls": {"credentialName": "client"}}}]}
-    spec |= {"exportTo": export_to} if export_to else {}
+    spec |= {"exportTo": [*export_to]} if export_to else {}
     spec |= {"workloadSelector": {"matchLabels": selector}} if selector else {}
     metadata = {"name": "r", "namespace": "shop"}
     return {"kind": "DestinationRule", "metadata": metadata, "spec": spec}

@@ -53,7 +53,7 @@ def test_when_all_are_taken_it_says_so() -> None:
     many = [service(f"s{index}") for index in range(len(HOST_PORTS) // 2)]
     known = {one.uid: one for one in with_ports(many, {})}
     assert len({port for one in known.values() for port in ports(one)}) == 2 * len(many)
-    with pytest.raises(NotReadyError, match=r"mesh\.late cannot be enrolled"):
+    with pytest.raises(NotReadyError, match=r"mesh/late cannot be enrolled"):
         with_ports([service("late")], known)
 
 
@@ -71,7 +71,8 @@ def test_the_record_is_of_services_only_and_is_found_again(tmp_path: Path) -> No
 
 
 def test_what_changes_about_pods_needs_no_disk(tmp_path: Path) -> None:
-    path = tmp_path / "there is no such directory" / host_services.RECORD
+    (tmp_path / "no directory").touch()
+    path = tmp_path / "no directory" / host_services.RECORD
     placed = {one.uid: one for one in with_ports([service("a")], {})}
     host_services.save(path, placed | {"mesh.c": pod("c")}, placed)
     with pytest.raises(SystemRefusedError):
@@ -90,7 +91,7 @@ def test_a_port_of_another_service_is_refused_at_once_and_the_other_is_named() -
     old = serving("old", 80)
     known = {old.uid: old}
     with pytest.raises(InvalidInputError, match="port 80 is captured for mesh/old already") as told:
-        refuse_taken_ports([serving("new", 80)], known)
+        refuse_taken_ports([serving("new", 80)], known.values())
     assert "meshctl unenroll --cgroup s/old" in str(told.value)
     for fine in (old, serving("new", 81), serving("new", 80, "80, 81"), pod("new")):
-        refuse_taken_ports([fine], known)
+        refuse_taken_ports([fine], known.values())

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshd.model.workload import HostService, NamedPort, Stage, Workload
+from meshd.model.workload import HostService, NamedPort, Stage, Workload, shown
 from meshd.workloads import record
 from meshd.workloads.host.restoring import Restored, restore
 from meshd.workloads.lifecycle import Facts, Life, Phase, known_again, step
@@ -79,7 +79,7 @@ def test_a_registration_that_cannot_be_used_leaves_it_as_it_was_served(
     assert stages(found) == dict.fromkeys(ALL, Stage.CAPTURED)
     assert found.registered == ALL
     assert found.problems.keys() == {POD.uid}
-    assert POD.uid in found.problems[POD.uid]
+    assert f"workload {shown(POD.uid)}: " in found.problems[POD.uid]
 
 
 @pytest.mark.parametrize("where", [(), ("workload",), ("phase",), ("workload", "labels")])

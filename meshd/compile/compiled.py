@@ -1,0 +1,130 @@
+"""The result of a compilation, and how the next one goes on from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
+
+from meshd.compile import messages
+from meshd.compile.acceptance import Acceptance
+from meshd.compile.client_tables import rerouted_tables
+from meshd.compile.endpoint_changes import Changed, changed_endpoints
+from meshd.compile.envoy.printed_tables import PrintedTable
+from meshd.compile.memo import Memo
+from meshd.compile.readiness import with_readiness
+from meshd.compile.rerouting import Rerouted, hosts
+from meshd.compile.scope import Scope
+from meshd.compile.upstream.destination_rules import RuleSet
+from meshd.compile.upstream.shape import shape
+from meshd.compile.visibility import MeshIndex, View
+from meshd.model.pool import Pool
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import MeshOptions, Snapshot
+
+
+class Kind(enum.Enum):
+    """The kinds of resources, in the order in which Envoy wants to learn of them."""
+
+    RUNTIME = "envoy.service.runtime.v3.Runtime"
+    CLUSTER = "envoy.config.cluster.v3.Cluster"
+    ENDPOINT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+    SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
+    LISTENER = "envoy.config.listener.v3.Listener"
+    ROUTE = "envoy.config.route.v3.RouteConfiguration"
+
+
+Printed = Message | PrintedTable
+"""A resource: the route tables of clients consist of parts that they share."""
+Messages = dict[str, Any]
+"""Resources of one kind, by name."""
+Compiled = dict[Kind, Messages]
+"""What a pool is told. Which type of message it is follows from the kind."""
+
+
+def by_name(kind: Kind, made: Iterable[Printed]) -> Messages:
+    """Return resources of one kind by their names."""
+    field = "cluster_name" if kind is Kind.ENDPOINT else "name"
+    return {getattr(message, field): message for message in made}
+
+
+Place = tuple[str, str]
+"""A service's host, and the namespace that tells it from others of this host, if there are any."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ruled:
+    """A service that clients see, with rules that hold for some of them."""
+
+    service: ServiceRecord
+    """The service, with mutual TLS only for endpoints that accept it."""
+    rules: RuleSet
+    secrets: frozenset[str]
+    """The names of secrets that its clusters need and that can be served."""
+
+    def clusters(self, options: MeshOptions) -> messages.Messages:
+        return messages.service_clusters(shape(self.service), self.rules, options, self.secrets)
+
+    def assignments(self) -> messages.Messages:
+        return messages.service_assignments(self.service, self.rules)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Last:
+    """What was compiled last."""
+
+    snapshot: Snapshot
+    serving: frozenset[str]
+    compiled: Mapping[Pool, Compiled]
+    index: MeshIndex
+    views: Mapping[Scope, View]
+    """Of the index. What they say of endpoints may be old."""
+    acceptance: Acceptance
+    ruled: Mapping[Place, Sequence[Ruled]]
+    """Each service that clients see, with each set of rules for it."""
+
+    def with_endpoints(self, snapshot: Snapshot) -> Last | None:
+        """Return the result for a snapshot that differs in endpoints of some services; None if more
+        than the clusters and assignments of these depends on the difference."""
+        changed = changed_endpoints(self.snapshot, snapshot)
+        if changed is None or not all(map(self._is_of_service, changed)):
+            return None
+        ruled, kinds = dict(self.ruled), dict(self.compiled[Pool.TRAFFIC])
+        assignments, clusters = Messages(), Messages()
+        for _, _, after in changed:
+            service, place = self.acceptance.accepted(after), (after.host, after.apart)
+            before = ruled.get(place, ())
+            ruled[place] = [dataclasses.replace(one, service=service) for one in before]
+            for old, new in zip(before, ruled[place], strict=True):
+                assignments |= by_name(Kind.ENDPOINT, new.assignments())
+                if old.service.accounts != new.service.accounts:
+                    clusters |= by_name(Kind.CLUSTER, new.clusters(snapshot.options))
+        for kind, made in ((Kind.ENDPOINT, assignments), (Kind.CLUSTER, clusters)):
+            if made:
+                kinds[kind] = kinds[kind] | made
+        compiled = {**self.compiled, Pool.TRAFFIC: kinds}
+        return dataclasses.replace(self, snapshot=snapshot, compiled=compiled, ruled=ruled)
+
+    def _is_of_service(self, changed: Changed) -> bool:
+        """Return whether all other services accept mutual TLS as before."""
+        if with_readiness(changed.before, changed.after) == changed.after:
+            return True
+        return not any(map(self.acceptance.depends_on, (changed.before, changed.after)))
+
+    def with_routes(self, found: Rerouted, memo: Memo) -> Last:
+        """Return the result after a change of routes of some hosts, for the same snapshot."""
+        if found.virtual_services == self.index.virtual_services:
+            return self
+        made = dict(self.compiled[Pool.TRAFFIC][Kind.ROUTE])
+        index = self.index.routed(found.virtual_services, found.difference)
+        views = {scope: view.routed(index) for scope, view in self.views.items()}
+        changed = found.routings(self.index, index)
+        for view in views.values():
+            tables = rerouted_tables(view, hosts(changed, view), made, memo)
+            made.update((table.name, table) for table in tables)
+        traffic = self.compiled[Pool.TRAFFIC] | {Kind.ROUTE: made}
+        compiled = {**self.compiled, Pool.TRAFFIC: traffic}
+        return dataclasses.replace(self, compiled=compiled, index=index, views=views)

@@ -1,0 +1,181 @@
+"""Prints how a listener chooses a chain, as one of Envoy's trees of matchers.
+
+A match in each chain says the same, but Envoy builds tables for it that take kilobytes for each
+address and protocol. What no question leads to a chain goes to the listener's default one:
+https://www.envoyproxy.io/docs/envoy/v1.40.0/intro/arch_overview/advanced/matching/matching_api
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Mapping
+from typing import Final
+
+from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
+from google.protobuf import wrappers_pb2
+from google.protobuf.message import Message
+from xds.core.v3 import cidr_pb2, extension_pb2
+from xds.type.matcher.v3 import ip_pb2, matcher_pb2
+
+from meshd.compile.envoy.wellknown import HTTP10_FIRST_LINE, HTTP_FIRST_LINE, WORKLOAD_STATE, packed
+from meshd.compile.plan.choices import (
+    ByAddress,
+    ByBeginning,
+    ByHttp,
+    ByMeshTls,
+    ByNetwork,
+    ByPort,
+    ByServerName,
+    ByTls,
+    ByWorkload,
+    To,
+    Way,
+)
+
+_Matcher = matcher_pb2.Matcher
+_OnMatch = matcher_pb2.Matcher.OnMatch
+_Extension = extension_pb2.TypedExtensionConfig
+
+
+def _input(name: str, message: Message) -> extension_pb2.TypedExtensionConfig:
+    return _Extension(name=name, typed_config=packed(message))
+
+
+_PORT: Final = _input("port", network_inputs_pb2.DestinationPortInput())
+_ADDRESS: Final = _input("address", network_inputs_pb2.DestinationIPInput())
+_WORKLOAD: Final = _input("state", network_inputs_pb2.FilterStateInput(key=WORKLOAD_STATE))
+_TRANSPORT: Final = _input("transport", network_inputs_pb2.TransportProtocolInput())
+_SERVER_NAME: Final = _input("server name", network_inputs_pb2.ServerNameInput())
+_PROTOCOLS: Final = _input("protocols", network_inputs_pb2.ApplicationProtocolInput())
+_MESH_PROTOCOL: Final = "'istio"
+"""How each protocol begins that the mesh's mutual TLS may offer, in Envoy's list of what a client
+does: ``'istio-http/1.1','istio'``."""
+
+
+def matcher(way: Way) -> matcher_pb2.Matcher:
+    """Return the tree; one without a question is a tree, too."""
+    out = _OnMatch()
+    _write(out, way)
+    return out.matcher if out.HasField("matcher") else _Matcher(on_no_match=out)
+
+
+def _write(out: matcher_pb2.Matcher.OnMatch, way: Way) -> None:
+    """Write into ``out``, rather than copy what is made from level to level."""
+    match way:
+        case To():
+            out.action.CopyFrom(_action(way.chain))
+        case ByPort(ways, otherwise):
+            named = {str(port): way for port, way in ways.items()}
+            _exact(out.matcher, _PORT, named, otherwise)
+        case ByAddress(ways, otherwise):
+            _exact(out.matcher, _ADDRESS, ways, otherwise)
+        case ByNetwork(ways, otherwise):
+            _networks(out.matcher, ways, otherwise)
+        case ByBeginning(beginnings, then):
+            for beginning in beginnings:
+                _if(out.matcher, _ADDRESS, then, prefix=beginning)
+        case ByWorkload(ways):
+            _exact(out.matcher, _WORKLOAD, ways, None)
+        case ByTls(tls, plain):
+            _tls(out, tls, plain)
+        case ByServerName():
+            _server_name(out.matcher, way)
+        case ByHttp(http, otherwise, http10):
+            protocols = (*HTTP_FIRST_LINE, HTTP10_FIRST_LINE) if http10 else HTTP_FIRST_LINE
+            ways = {f"'{protocol}'": http for protocol in protocols}
+            _exact(out.matcher, _PROTOCOLS, ways, otherwise)
+        case ByMeshTls(offered, otherwise):
+            _if(out.matcher, _PROTOCOLS, offered, contains=_MESH_PROTOCOL)
+            _otherwise(out.matcher, otherwise)
+
+
+@functools.lru_cache(maxsize=16384)
+def _action(chain: str) -> extension_pb2.TypedExtensionConfig:
+    return _Extension(name=chain, typed_config=packed(wrappers_pb2.StringValue(value=chain)))
+
+
+def _otherwise(out: matcher_pb2.Matcher, way: Way | None) -> None:
+    if way is not None:
+        _write(out.on_no_match, way)
+
+
+def _exact(
+    out: matcher_pb2.Matcher,
+    asked: extension_pb2.TypedExtensionConfig,
+    ways: Mapping[str, Way],
+    otherwise: Way | None,
+) -> None:
+    out.matcher_tree.input.CopyFrom(asked)
+    answers = out.matcher_tree.exact_match_map.map
+    for value, way in ways.items():
+        _write(answers[value], way)
+    _otherwise(out, otherwise)
+
+
+def _if(
+    out: matcher_pb2.Matcher,
+    asked: extension_pb2.TypedExtensionConfig,
+    way: Way,
+    *,
+    prefix: str = "",
+    suffix: str = "",
+    contains: str = "",
+) -> None:
+    """Add a question to a list, of which the first that is answered leads on."""
+    question = out.matcher_list.matchers.add()
+    single = question.predicate.single_predicate
+    single.input.CopyFrom(asked)
+    if prefix:
+        single.value_match.prefix = prefix
+    elif suffix:
+        single.value_match.suffix = suffix
+    else:
+        single.value_match.contains = contains
+    _write(question.on_match, way)
+
+
+def _tls(out: matcher_pb2.Matcher.OnMatch, tls: Way | None, plain: Way | None) -> None:
+    """Ask whether the client speaks TLS, unless that makes no difference."""
+    if isinstance(tls, To) and isinstance(plain, To) and tls.chain == plain.chain:
+        _write(out, plain)
+    elif plain is None:
+        _exact(out.matcher, _TRANSPORT, {} if tls is None else {"tls": tls}, None)
+    else:
+        question = out.matcher.matcher_list.matchers.add()
+        single = question.predicate.not_matcher.single_predicate
+        single.input.CopyFrom(_TRANSPORT)
+        single.value_match.exact = "tls"
+        _write(question.on_match, plain)
+        _otherwise(out.matcher, tls)
+
+
+def _server_name(out: matcher_pb2.Matcher, way: ByServerName) -> None:
+    if way.ways:
+        wild = ByServerName({}, way.suffixes, way.otherwise) if way.suffixes else way.otherwise
+        _exact(out, _SERVER_NAME, way.ways, wild)
+        return
+    for suffix, then in way.suffixes:
+        _if(out, _SERVER_NAME, then, suffix=suffix)
+    _otherwise(out, way.otherwise)
+
+
+def _networks(out: matcher_pb2.Matcher, ways: Mapping[str, Way], otherwise: Way | None) -> None:
+    """Ask for networks of several addresses: Envoy calls the matcher for them work in progress."""
+    networks = ip_pb2.IPMatcher()
+    for network, way in ways.items():
+        made = networks.range_matchers.add()
+        made.ranges.append(_range(network))
+        _write(made.on_match, way)
+    tree = out.matcher_tree
+    tree.input.CopyFrom(_ADDRESS)
+    tree.custom_match.name = "envoy.matching.custom_matchers.ip_range_matcher"
+    tree.custom_match.typed_config.CopyFrom(packed(networks))
+    _otherwise(out, otherwise)
+
+
+def _range(text: str) -> cidr_pb2.CidrRange:
+    network = ipaddress.ip_network(text)
+    return cidr_pb2.CidrRange(
+        address_prefix=str(network.network_address), prefix_len={"value": network.prefixlen}
+    )

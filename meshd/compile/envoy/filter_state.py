@@ -1,0 +1,91 @@
+"""Prints filter state: what is noted of a connection for those that come after.
+
+What goes on to an internal listener is shared with it, and there with the upstream connection
+(``TRANSITIVE``). What a chain notes that connects by itself is shared once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from envoy.config.listener.v3 import listener_components_pb2
+
+from meshd.compile.envoy.wellknown import (
+    ALPN_STATE,
+    CLIENT_CERTIFICATE_STATE,
+    HOST_STATE,
+    LOCAL_ADDRESS_STATE,
+    NETNS_STATE,
+    ONCE,
+    PEER_STATE,
+    REMOTE_ADDRESS_STATE,
+    SECRET_STATE,
+    TRANSITIVE,
+    UNHASHED,
+    WORKLOAD_STATE,
+    Sharing,
+    StateValue,
+    set_filter_state,
+    state_on_accept,
+    state_value,
+)
+from meshd.compile.plan.chains import Chain, MeshTls, Owner
+from meshd.model.workload import Identity
+
+_HTTP: Final = "istio-http/1.1"
+"""How detected HTTP is announced to the other end."""
+
+
+def of_listener(owner: Owner) -> listener_components_pb2.ListenerFilter:
+    """Return the filter that notes the owner for all of a listener's chains."""
+    return state_on_accept(*_owner(owner, TRANSITIVE), *_handover())
+
+
+def of_chain(chain: Chain) -> listener_components_pb2.Filter | None:
+    """Return the filter that notes what a chain adds; None: it adds nothing."""
+    noted = [*_owner(chain.owner, ONCE)] if chain.owner else []
+    if chain.announces_http:
+        noted.append(state_value(ALPN_STATE, _HTTP, ONCE, factory=ALPN_STATE))
+    if chain.hands_over:
+        noted += _handover()
+    peer: list[StateValue] = []
+    if chain.notes_peer and isinstance(chain.tls, MeshTls):
+        peer += _peer(chain.tls.identity)
+    return set_filter_state(*noted, after_handshake=peer) if noted or peer else None
+
+
+def _owner(owner: Owner, sharing: Sharing) -> Iterator[StateValue]:
+    """Yield on whose behalf upstream connections are made, and from which namespace.
+
+    For services of the host that is the proxy's own, which is not named.
+    """
+    if owner.certificate:
+        yield state_value(SECRET_STATE, owner.certificate, sharing)
+    yield state_value(WORKLOAD_STATE, owner.uid, sharing, factory=UNHASHED)
+    if owner.netns:
+        yield state_value(NETNS_STATE, owner.netns, sharing)
+    else:
+        yield state_value(HOST_STATE, "true", sharing, factory=UNHASHED)
+
+
+def _handover() -> Iterator[StateValue]:
+    """Yield state that lets the internal listener see the connection's own addresses.
+
+    Shared once: the client's port in it would else give each connection upstream pools of its own.
+    """
+    yield state_value(LOCAL_ADDRESS_STATE, "%DOWNSTREAM_LOCAL_ADDRESS%", ONCE, LOCAL_ADDRESS_STATE)
+    yield state_value(
+        REMOTE_ADDRESS_STATE, "%DOWNSTREAM_REMOTE_ADDRESS%", ONCE, REMOTE_ADDRESS_STATE
+    )
+
+
+def _peer(identity: Identity) -> Iterator[StateValue]:
+    """Yield who called, known once the handshake is done."""
+    yield state_value(PEER_STATE, "%DOWNSTREAM_PEER_URI_SAN%", TRANSITIVE)
+    yield state_value(
+        CLIENT_CERTIFICATE_STATE,
+        f"By={identity.uri};Hash=%DOWNSTREAM_PEER_FINGERPRINT_256%;"
+        'Subject="%DOWNSTREAM_PEER_SUBJECT%";URI=%DOWNSTREAM_PEER_URI_SAN%',
+        TRANSITIVE,
+    )

@@ -1,0 +1,79 @@
+"""Print the routes of the server's side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.type.matcher.v3 import filter_state_pb2, regex_pb2, string_pb2
+
+from meshd.compile.envoy.idempotence import NOT_SENT, PATTERN
+from meshd.compile.envoy.wellknown import CLIENT_CERTIFICATE_STATE, PEER_STATE, seconds
+from meshd.compile.plan.inbound_routes import InboundRoute, InboundRoutes
+
+CLIENT_CERTIFICATE: Final = "x-forwarded-client-cert"
+_Option: Final = base_pb2.HeaderValueOption
+_ACTIONS: Final = {
+    "replace": _Option.OVERWRITE_IF_EXISTS_OR_ADD,
+    "append": _Option.APPEND_IF_EXISTS_OR_ADD,
+}
+
+
+def inbound_routes(planned: InboundRoutes) -> route_pb2.RouteConfiguration:
+    host = route_components_pb2.VirtualHost(
+        name=f"inbound|{planned.application.port}||",
+        domains=["*"],
+        routes=[made for route in planned.routes for made in _routes(planned, route)],
+    )
+    return route_pb2.RouteConfiguration(
+        name=str(planned.application),
+        virtual_hosts=[host],
+        validate_clusters={"value": False},
+        # The proxy's own to say, not the application's.
+        response_headers_to_remove=[NOT_SENT],
+    )
+
+
+def _routes(planned: InboundRoutes, route: InboundRoute) -> Iterator[route_components_pb2.Route]:
+    """Yield the route of requests that may be repeated, and that of the others."""
+    retries = route_components_pb2.RetryPolicy(
+        retry_on="reset", num_retries={"value": planned.repeats}
+    )
+    callers = [_called_by(route.callers)] if route.callers else []
+    for methods, policy in (([_idempotent()], retries), ([], None)):
+        yield route_components_pb2.Route(
+            name=route.name,
+            match=route_components_pb2.RouteMatch(
+                prefix="/", headers=methods, filter_state=callers
+            ),
+            route=route_components_pb2.RouteAction(
+                cluster=str(planned.application), timeout=seconds(0), retry_policy=policy
+            ),
+            request_headers_to_add=_certificate(route),
+        )
+
+
+def _idempotent() -> route_components_pb2.HeaderMatcher:
+    matcher = string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=PATTERN))
+    return route_components_pb2.HeaderMatcher(name=":method", string_match=matcher)
+
+
+def _called_by(names: Sequence[str]) -> filter_state_pb2.FilterStateMatcher:
+    regex = "|".join(map(re.escape, names))
+    return filter_state_pb2.FilterStateMatcher(
+        key=PEER_STATE,
+        string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=regex)),
+    )
+
+
+def _certificate(route: InboundRoute) -> list[base_pb2.HeaderValueOption]:
+    """Return what writes the caller's element, if anything does."""
+    if route.certificate == "keep":
+        return []
+    element = base_pb2.HeaderValue(
+        key=CLIENT_CERTIFICATE, value=f"%FILTER_STATE({CLIENT_CERTIFICATE_STATE}:PLAIN)%"
+    )
+    return [_Option(header=element, append_action=_ACTIONS[route.certificate])]

@@ -1,0 +1,97 @@
+"""Explains a connection: what its client says first, and the chains at both of its ends. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from meshd import wire
+from meshd.api.protocol import Protocol
+from meshd.compile.compiler import identity_of
+from meshd.compile.explain.chain_choice import Chosen, Connection, chosen_at, follow
+from meshd.compile.explain.wanted import Wanted, server_name_of
+from meshd.compile.plan.chains import Refusal
+from meshd.compile.policy.peer_authentication import PeerPolicy
+from meshd.compile.policy.served import Ports
+from meshd.compile.traffic import dns, inbound
+from meshd.compile.traffic.scope_listeners import scope_listeners
+from meshd.compile.visibility import View
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import MeshOptions
+from meshd.model.workload import Workload
+
+
+def client_connection(view: View, wanted: Wanted, request: wire.Explain) -> Connection:
+    """Return the connection of a client that speaks what it is said to speak, or what the port of
+    the service is for."""
+    begins_as = request.begins_as or _expected(view, wanted.service, wanted.port)
+    is_tls = begins_as == "tls"
+    return Connection(
+        address=wanted.address,
+        port=wanted.port,
+        begins_as=begins_as,
+        server_name=(request.server_name or server_name_of(wanted.host)) if is_tls else "",
+    )
+
+
+def _expected(
+    view: View, service: ServiceRecord | None, port: int
+) -> Literal["tls", "http", "other"]:
+    own = service.protocols.get(port) if service else None
+    spoken = own or view.protocols(port)
+    if any(one.is_for("http") for one in spoken):
+        return "http"
+    return "tls" if spoken & {Protocol.TLS, Protocol.HTTPS} else "other"
+
+
+def at_client(view: View, connection: Connection, resolver: str) -> tuple[Chosen, ...]:
+    """Return the chains at the listeners of the client's scope, in order."""
+    direct, inspecting = scope_listeners(view, resolver, view.options)
+    return tuple(follow(direct, (inspecting,), connection))
+
+
+def tell_chain(chosen: tuple[Chosen, ...], connection: Connection) -> str:
+    """Say which chain was chosen, and why."""
+    last = chosen[-1]
+    parts = [last.chain.name]
+    if len(chosen) > 1:
+        name = f" with the server name {connection.server_name}" if connection.server_name else ""
+        parts.append(f"by its first bytes ({connection.begins_as}{name})")
+    if last.origin:
+        parts.append(f"of {last.origin}")
+    return ", ".join(parts)
+
+
+def is_query(chosen: tuple[Chosen, ...]) -> bool:
+    """Return whether a connection goes to the resolver of the mesh's names."""
+    return chosen[-1].chain.name == dns.DNS_CHAIN
+
+
+def tell_destination(
+    workload: Workload,
+    ports: Ports,
+    policy: PeerPolicy,
+    options: MeshOptions,
+    connection: Connection,
+    *,
+    mutual_tls: bool,
+) -> str:
+    """Say what a workload's own proxy does with a connection; ``mutual_tls``: it comes inside the
+    mesh's."""
+    arriving = connection
+    if mutual_tls:
+        arriving = msgspec.structs.replace(connection, begins_as="tls", offers_mesh_tls=True)
+    identity = identity_of(workload, options)
+    listener = inbound.workload_listener(workload, identity, ports, policy, options)
+    mode = f"{policy.mode_of(connection.port)} ({policy.origin_of(connection.port) or 'default'})"
+    chosen = chosen_at(listener, arriving)
+    said = f"{listener.name} port {connection.port}: mutual TLS {mode}"
+    if chosen is None or isinstance(chosen.chain.target, Refusal):
+        return f"{said}, refused: the client does not begin mutual TLS"
+    entry = next(entry for entry in inbound.ENTRIES if entry.chain == chosen.chain.name)
+    shared = inbound.shared_listeners({workload.uid: ports}, options)
+    inside = next(one for one in shared if one.name == entry.listener)
+    served = chosen_at(inside, connection)
+    onward = f" → {served.chain.name}" if served else ""
+    return f"{said}, chain {chosen.chain.name}{onward}"

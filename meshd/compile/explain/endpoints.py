@@ -1,0 +1,100 @@
+"""Tells which endpoints an upstream has for its clients, in their order, from the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from meshd.compile.plan.tls import TlsMode, TlsPlan
+from meshd.compile.plan.upstreams import (
+    Assignment,
+    Dns,
+    DynamicDns,
+    Eds,
+    Group,
+    Order,
+    OriginalDestination,
+    Place,
+    Upstream,
+)
+from meshd.model.workload import shown
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One stage of the way to an endpoint."""
+
+    stage: str
+    detail: str
+    endpoint: str = ""
+    """ADDRESS:PORT to which requests may go."""
+
+
+def tell_tls(tls: TlsPlan, identity: str) -> Told:
+    if tls.mode is TlsMode.PLAIN:
+        return Told("tls", "plain")
+    accepted = ", ".join(tls.subject_alt_names) or "any identity"
+    return Told("tls", f"{tls.mode} TLS as {identity}, to one of {accepted}")
+
+
+def tell_endpoints(
+    upstream: Upstream, assignments: Mapping[str, Assignment], asked: str, chosen: str
+) -> Iterator[Told]:
+    """Yield the endpoints of an upstream.
+
+    ``asked``: HOST:PORT that the client wants. ``chosen``: ADDRESS:PORT to which it connects, if it
+    wants no other; empty: it may be any that the name has.
+    """
+    match upstream.discovery:
+        case DynamicDns():
+            host = asked.rpartition(":")[0]
+            yield Told("endpoint", f"{host} is looked up by the proxy, for each request", asked)
+        case OriginalDestination():
+            found = assignments.get(getattr(upstream.name, "endpoints", ""))
+            known = tuple(_assigned(found)) if found else ()
+            if chosen:
+                known = tuple(told for told in known if told.endpoint == chosen)
+            if not known:
+                where = chosen or asked
+                known = (
+                    Told("endpoint", f"{where}, the address that the client has chosen", where),
+                )
+            yield from known
+        case Dns(assignment):
+            yield from _assigned(assignment)
+        case Eds(name):
+            yield from _assigned(assignments[name])
+        case _:
+            pass
+
+
+def _assigned(assignment: Assignment) -> Iterator[Told]:
+    order = assignment.order
+    if order:
+        yield Told("near", _ordered(order))
+    for group in assignment.groups:
+        where = _distance(group) if order else ""
+        yield from (_place(place, where) for place in group.places)
+    yield from (_place(place, " (not ready)", is_ready=False) for place in assignment.resting)
+
+
+def _place(place: Place, suffix: str, *, is_ready: bool = True) -> Told:
+    endpoint = f"{place.address}:{place.port}"
+    workload = f" {shown(place.workload)}" if place.workload else ""
+    mutual = " (mutual TLS)" if place.mutual_tls else ""
+    detail = f"{endpoint}{workload}{mutual}{suffix}"
+    return Told("endpoint", detail, endpoint if is_ready else "")
+
+
+def _distance(group: Group) -> str:
+    share = f"weight {group.weight}" if group.weight else f"priority {group.priority}"
+    return f", {share}, {group.locality or 'locality unknown'}"
+
+
+def _ordered(order: Order) -> str:
+    place = f"from {order.locality or 'an unknown locality'}"
+    if order.distributed:
+        return f"{place}: distributed over localities"
+    if order.labels:
+        return f"{place}: the same {', then '.join(reversed(order.labels))} first"
+    return f"{place}: near endpoints first, others when those fail"

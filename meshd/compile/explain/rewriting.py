@@ -1,0 +1,76 @@
+"""Tells what an upstream receives of a request, and where a redirect leads, as the proxy would.
+Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import re2
+
+from meshd.compile.explain.wanted import DEFAULT_PORTS
+from meshd.compile.plan.routes import Forward, Redirect, RegexRewrite, Target
+from meshd.matching.conditions import TextMatch
+from meshd.matching.request import FORWARDED_PROTO, Request
+
+
+def forwarded(action: Forward, target: Target, match: TextMatch, request: Request) -> Request:
+    """Return a request as an upstream receives it; ``request`` is normalized."""
+    path, mark, query = request.path.partition("?")
+    if action.prefix_rewrite:
+        path = _with_prefix(path, match, action.prefix_rewrite)
+    elif action.regex_rewrite:
+        path = _substituted(action.regex_rewrite, path)
+    host = action.host or target.host or request.host  # the route's wins over its destination's
+    return request.with_(host=host, path=path + mark + query)
+
+
+def location(action: Redirect, match: TextMatch, request: Request) -> str:
+    """Return the URL of a redirect; ``request`` is normalized."""
+    scheme = action.scheme or request.scheme
+    port = f":{action.port}" if action.port else ""
+    host = action.host or _without_old_port(request, scheme, port)
+    path, mark, query = request.path.partition("?")
+    if action.path:
+        path = action.path
+        if "?" in path:
+            mark = query = ""
+    elif action.prefix:
+        path = _with_prefix(path, match, action.prefix)
+    return f"{scheme}://{host}{port}{path}{mark}{query}"
+
+
+def _with_prefix(path: str, match: TextMatch, prefix: str) -> str:
+    """Return a path with what has matched replaced: all of it, but for a prefix."""
+    return prefix + path[len(match.value) :] if match.kind == "prefix" else prefix
+
+
+def _substituted(rewrite: RegexRewrite, path: str) -> str:
+    """Return a path with each match replaced, but for empty ones right behind another: the proxy
+    passes those over."""
+    parts: list[str] = []
+    done = 0
+    for found in re2.finditer(rewrite.pattern, path):
+        if found.start() == found.end() == done and parts:
+            continue
+        groups = [path[slice(*found.span(number))] for number in range(found.re.groups + 1)]
+        parts += path[done : found.start()], _expanded(rewrite.substitution, groups)
+        done = found.end()
+    return "".join(parts) + path[done:]
+
+
+def _expanded(substitution: str, groups: Sequence[str]) -> str:
+    def text(part: re.Match[str]) -> str:
+        return "\\" if part[1] == "\\" else groups[int(part[1])]
+
+    return re.sub(r"\\([0-9\\])", text, substitution)
+
+
+def _without_old_port(request: Request, scheme: str, port: str) -> str:
+    """Return the request's host, without a port that another one, or another scheme, replaces."""
+    host, colon, number = request.host.rpartition(":")
+    if not colon or request.host.endswith("]"):
+        return request.host
+    before = next(iter(request.values(FORWARDED_PROTO)), request.scheme)
+    is_old = scheme != before and number == str(DEFAULT_PORTS.get(before, ""))
+    return host if port or is_old else request.host

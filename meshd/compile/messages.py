@@ -1,0 +1,135 @@
+"""The messages for each part of the mesh: what is planned for it, as Envoy is told.
+
+Each function is pure and looks at nothing but its arguments, so that its result can be remembered
+by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf.message import Message
+
+from meshd.compile.envoy import runtime
+from meshd.compile.envoy.assignments import load_assignment
+from meshd.compile.envoy.clusters import cluster
+from meshd.compile.envoy.inbound_routes import inbound_routes as printed_inbound_routes
+from meshd.compile.envoy.listeners import listener
+from meshd.compile.http.mirroring import mirror_listener
+from meshd.compile.policy import mutual_tls_timeout
+from meshd.compile.policy.peer_authentication import PeerPolicy
+from meshd.compile.policy.served import Ports
+from meshd.compile.traffic import dns, inbound, outbound, shares
+from meshd.compile.traffic.inbound_routes import inbound_routes
+from meshd.compile.traffic.scope_listeners import scope_listeners
+from meshd.compile.upstream import assignments
+from meshd.compile.upstream.destination_rules import RuleSet
+from meshd.compile.upstream.fixed import inbound_upstreams, internal, resolver_upstreams
+from meshd.compile.upstream.upstreams import black_hole, passthrough, service_upstreams
+from meshd.compile.visibility import View
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import MeshOptions
+from meshd.model.workload import HostService, Identity, Workload
+
+Messages = tuple[Message, ...]
+
+
+def limits(listeners: tuple[str, ...], counts: Mapping[str, int]) -> Message:
+    """Return the limits of all workloads."""
+    return runtime.limits(shares.limits(listeners, counts))
+
+
+def dns_clusters(options: MeshOptions, resolvers: Mapping[str, str]) -> Messages:
+    """Return the clusters of the resolvers."""
+    return tuple(map(cluster, resolver_upstreams(options, resolvers, udp=True)))
+
+
+def dns_listeners(workload: Workload, resolver: str, options: MeshOptions) -> Messages:
+    """Return the listener for a workload's queries; ``workload``: see ``placed``."""
+    return (listener(dns.workload_listener(workload, resolver, options)),)
+
+
+def fixed_clusters(
+    served: Mapping[str, Ports], resolvers: Mapping[str, str], options: MeshOptions
+) -> Messages:
+    """Return the clusters that do not depend on services."""
+    upstreams = (
+        black_hole(options),
+        passthrough(options),
+        *resolver_upstreams(options, resolvers, udp=False),
+        *inbound_upstreams(served.values(), options),
+        *(internal(entry.listener) for entry in inbound.ENTRIES),
+    )
+    return tuple(map(cluster, upstreams))
+
+
+def shared_listeners(served: Mapping[str, Ports], options: MeshOptions) -> Messages:
+    """Return the inbound listeners that workloads share."""
+    return tuple(map(listener, inbound.shared_listeners(served, options)))
+
+
+def inbound_tables(
+    served: Mapping[str, Ports], accounts: tuple[tuple[str, str], ...], options: MeshOptions
+) -> Messages:
+    """Return the route tables of inbound traffic."""
+    tables = inbound_routes(served.values(), accounts, options)
+    return tuple(map(printed_inbound_routes, tables))
+
+
+def copy_listeners(options: MeshOptions) -> Messages:
+    """Return the listener through which copies of requests go."""
+    return (listener(mirror_listener(options)),)
+
+
+def workload_listeners(  # noqa: PLR0917 - all that one workload's listeners depend on
+    workload: Workload,
+    identity: Identity,
+    scope: str,
+    ports: Ports,
+    policy: PeerPolicy,
+    options: MeshOptions,
+) -> Messages:
+    """Return a workload's own listeners; ``workload``: see ``placed``."""
+    return (
+        listener(outbound.workload_listener(workload, identity, scope, options)),
+        listener(inbound.workload_listener(workload, identity, ports, policy, options)),
+    )
+
+
+def client_listeners(view: View, resolver: str, options: MeshOptions) -> Messages:
+    """Return the listeners that the clients of a scope share."""
+    return tuple(map(listener, scope_listeners(view, resolver, options)))
+
+
+def service_clusters(
+    shaped: ServiceRecord, rules: RuleSet, options: MeshOptions, served: frozenset[str]
+) -> Messages:
+    """Return the clusters of a service for some rules; ``shaped``: see ``shape``."""
+    return tuple(map(cluster, service_upstreams(shaped, rules, options, served)))
+
+
+def service_assignments(service: ServiceRecord, rules: RuleSet) -> Messages:
+    """Return the load assignments of a service for some rules."""
+    return tuple(map(load_assignment, assignments.service_assignments(service, rules).values()))
+
+
+def placed(workload: Workload) -> Workload:
+    """Return a workload with no more than what its listeners depend on: neither readiness, labels
+    nor addresses, which may change as they like."""
+    host = workload.host
+    return Workload(
+        uid=workload.uid,
+        name=workload.name,
+        namespace=workload.namespace,
+        netns=workload.netns,
+        service_account=workload.service_account,
+        annotations={
+            name: text
+            for name, text in workload.annotations.items()
+            if name == mutual_tls_timeout.ANNOTATION
+        },
+        host=host
+        and HostService(
+            cgroup="", outbound_port=host.outbound_port, inbound_port=host.inbound_port
+        ),
+    )

@@ -1,0 +1,30 @@
+"""The server's side of HTTP: who may say for whom a request is, on its way to the application."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from meshd.compile.names import InboundCluster
+
+
+class InboundRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """The requests of some callers."""
+
+    name: str
+    callers: tuple[str, ...] = ()
+    """SPIFFE URIs; empty: anybody's requests."""
+    certificate: Literal["keep", "replace", "append"] = "keep"
+    """What becomes of ``x-forwarded-client-cert``: it stays as it is, or the caller's certificate
+    stands in its place or at its end."""
+
+
+class InboundRoutes(msgspec.Struct, frozen=True):
+    """The routes to a port of applications. The first that fits the caller is taken."""
+
+    application: InboundCluster
+    routes: tuple[InboundRoute, ...]
+    repeats: int
+    """How often a request that may be made twice is made again, when the application's connection
+    ends before the answer."""

@@ -1,0 +1,58 @@
+"""Listeners: where connections arrive, what is found out of them, and the chains that wait."""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshd.compile.plan.chains import Chain, Owner
+from meshd.compile.plan.choices import Way
+
+
+class Socket(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of some addresses in a network namespace."""
+
+    addresses: tuple[str, ...]
+    port: int
+    netns: str
+    """Path; empty: the host's."""
+    near: bool = False
+    """Clients are in the proxy's own host."""
+
+
+class Listener(msgspec.Struct, frozen=True, kw_only=True):
+    """A place where connections arrive; without a socket, those that other listeners hand over."""
+
+    name: str
+    statistics: str = ""
+    """Name in statistics."""
+    socket: Socket | None = None
+    original_destination: bool = False
+    """Connections were redirected here: the address that the client wanted is looked up."""
+    owner: Owner | None = None
+    """Noted, with the connection's own addresses, for the listener that is next."""
+    as_the_client: bool = False
+    """Upstream connections have the client's own address."""
+    inspects_tls: bool = False
+    inspects_http: bool = False
+    patience: float | None = None
+    """Seconds to wait for the first bytes (0: any time), after which the connection goes on as it
+    is; None: nothing is waited for."""
+    choice: Way | None = None
+    """None: there is one chain only."""
+    chains: tuple[Chain, ...]
+    default: Chain | None = None
+
+    def chain(self, name: str) -> Chain | None:
+        """Return the chain of a name."""
+        return next((chain for chain in self.chains if chain.name == name), None)
+
+
+class DatagramListener(msgspec.Struct, frozen=True, kw_only=True):
+    """A place where datagrams arrive, all of which go to one upstream."""
+
+    name: str
+    statistics: str
+    socket: Socket
+    upstream: str
+    idle_timeout: float
+    """Seconds that a sender may wait for an answer."""

@@ -1,0 +1,1 @@
+"""What requests and connections a match takes, and which match takes them before another."""

@@ -1,0 +1,79 @@
+"""Connections with the processes that act on this node's workloads, as ports of the reconciler."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from meshd import wire
+from meshd.compile.names import workload_of
+from meshd.model.workload import Identity, Observation, Placement
+from meshd.node.ports import Listeners
+from meshd.wire.link import Link
+from meshd.workloads.lifecycle import owners_accepted, owners_present
+from meshd.xds.server import Server
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Capture:
+    """The capture role. ``observed`` is called with all that it sees."""
+
+    def __init__(self, socket: Path, observed: Callable[[tuple[Observation, ...]], None]) -> None:
+        self._link = Link(socket, self._receive)
+        self._observed = observed
+        self.run = self._link.run
+
+    def place(self, placements: tuple[Placement, ...], host_is_known: bool) -> None:
+        self._link.tell(wire.Place(placements, host_is_known))
+
+    def _receive(self, message: wire.AnyMessage) -> None:
+        if isinstance(message, wire.Observed):
+            self._observed(message.observations)
+        elif isinstance(message, wire.Failed):
+            _log.error("capture: %s", message.reason, extra={"MESHD_EVENT": "capture-failed"})
+
+
+class Certificates:
+    """The identity role, and the certificates that it has. ``changed`` is called when it tells of
+    others."""
+
+    def __init__(self, socket: Path, changed: Callable[[], None]) -> None:
+        self._link = Link(socket, self._receive)
+        self._changed = changed
+        self.run = self._link.run
+        self.states: Mapping[str, wire.CertificateState] = {}
+        """By URI."""
+        self.problem = ""
+        self.files: Mapping[str, str] = {}
+        """Why secrets in files cannot be served, by name."""
+
+    def allow(self, identities: tuple[Identity, ...], contacts: int) -> None:
+        self._link.tell(wire.Allow(identities, contacts))
+
+    def _receive(self, message: wire.AnyMessage) -> None:
+        if isinstance(message, wire.Certificates):
+            self.states = {state.uri: state for state in message.certificates}
+            self.problem = message.problem
+            self.files = {state.name: state.problem for state in message.files}
+            self._changed()
+        elif isinstance(message, wire.Failed):
+            _log.error("identity: %s", message.reason, extra={"MESHD_EVENT": "identity-failed"})
+
+
+class Proxies:
+    """The proxies, as clients of the xDS server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def listeners(self) -> Listeners:
+        server = self._server
+        published, accepted = server.published_names(), server.accepted_names()
+        return Listeners(
+            missing=server.missing,
+            accepted=owners_accepted(published, accepted, workload_of),
+            present=owners_present(server.present_names(), workload_of),
+        )

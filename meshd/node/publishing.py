@@ -1,0 +1,351 @@
+"""Takes snapshots of the mesh, compiles them, and publishes the result to the proxies.
+
+Both take seconds in a large mesh, so that each is done in a thread (``background``); nothing here
+waits for either. A snapshot is taken when something has changed since the last one; it is compiled
+when it, the served workloads or the resolvers differ from those of the last compilation. What
+changes during either is part of the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from meshd.api.base import Key, Object
+from meshd.base.errors import InvalidInputError
+from meshd.base.once import SaidOnce
+from meshd.compile.compiler import Compiler
+from meshd.compile.gateway.secrets import UsedCredential
+from meshd.compile.isolation import Isolating
+from meshd.compile.lost_configuration import closed_for_lost
+from meshd.compile.names import workload_of
+from meshd.config.accepted_before import AcceptedBefore
+from meshd.config.store import Store, WrittenAddresses
+from meshd.model.pool import Pool
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.workload import Workload
+from meshd.node.background import Background
+from meshd.node.packing import Packer
+from meshd.node.stages import Progress, Step
+from meshd.node.trying import refused
+from meshd.registry import snapshots
+from meshd.registry.registry import Registry, build_snapshot
+from meshd.registry.snapshots import Given
+from meshd.workloads.record import Renamed
+from meshd.xds.resources import Resources, without_listeners
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    """The workloads of a snapshot; its objects are those of the store."""
+
+    members: tuple[Workload, ...] = ()
+    """The workloads of this node."""
+    elsewhere: tuple[Workload, ...] = ()
+    """The workloads of other nodes, as those name them."""
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a publication is compiled from."""
+
+    snapshot: Snapshot
+    served: Mapping[str, Workload]
+    """The workloads for which proxies can open listeners, by uid, each with the path at which its
+    namespace is pinned."""
+    resolvers: Mapping[str, str]
+
+    @property
+    def seen(self) -> Snapshot:
+        """Return the snapshot with the workloads that are served, and no others."""
+        return msgspec.structs.replace(
+            self.snapshot, workloads=dict(self.served), resolvers=dict(self.resolvers)
+        )
+
+
+class _Taken(msgspec.Struct, frozen=True):
+    """A snapshot, and the problems that were found on taking it."""
+
+    snapshot: Snapshot
+    problems: tuple[str, ...]
+    written: WrittenAddresses
+    """The virtual addresses of its services."""
+
+
+class _Compiled(msgspec.Struct, frozen=True):
+    """What was compiled, or why that cannot be."""
+
+    wanted: Wanted
+    resources: Mapping[Pool, Resources] = {}
+    problems: tuple[str, ...] = ()
+    """What is left out because it cannot be compiled, a line each."""
+    credentials: tuple[UsedCredential, ...] = ()
+    in_force: Snapshot | None = None
+    """The snapshot without what is left out."""
+    error: InvalidInputError | None = None
+
+
+class Publishing:
+    """The snapshot and its publication. ``publish`` hands resources to the proxies; ``changed`` is
+    called when there is another snapshot, or another publication; ``step`` at each step towards
+    either."""
+
+    def __init__(
+        self,
+        store: Store,
+        options: MeshOptions,
+        service_cidr: str,
+        publish: Callable[[Mapping[Pool, Resources]], None],
+        changed: Callable[[], None] = lambda: None,
+        *,
+        step: Callable[[Step], None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._service_cidr = service_cidr
+        self._publish = publish
+        self._changed = changed
+        self._step = step
+        self._inputs: Callable[[], Inputs] = Inputs
+        self._taking = Background("taking a snapshot", self._begin_taking, self._take)
+        self._compiling = Background("compiling", self._begin_compiling, self._compiled)
+        # Each belongs to the job that runs, and to nothing else.
+        self._renamed = Renamed()
+        self._registry = Registry()
+        self._accepted = AcceptedBefore()
+        self._compiler = Compiler()
+        self._isolating = Isolating(self._compiler, Compiler)
+        self._packer = Packer()
+        # What is so, and what is wanted.
+        self.snapshot: Snapshot | None = None
+        """The newest; None until the first was taken."""
+        self.published: Wanted | None = None
+        """What proxies are told was compiled from this, but for workloads that left since."""
+        self._wanted: Wanted | None = None
+        self._last: _Compiled | None = None
+        self._refused: _Compiled | None = None
+        self._uncompiled = SaidOnce({"MESHD_EVENT": "not-compiled"})
+        self._unusable = SaidOnce({"MESHD_EVENT": "credential"})
+        self.problems: tuple[str, ...] = ()
+        """What is wrong with the configuration, a line each."""
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._taking.run())
+            tasks.create_task(self._compiling.run())
+
+    @property
+    def busy(self) -> bool:
+        """Return whether a snapshot or a publication is under way."""
+        return self._taking.busy or self._compiling.busy
+
+    @property
+    def progress(self) -> Progress:
+        """Return the work that there is still to do."""
+        return Progress(
+            reads=self._taking.busy,
+            compiles=self._compiling.busy,
+            publishes=self.published is not None,
+        )
+
+    @property
+    def asked(self) -> int:
+        """Return how often a snapshot was asked for: each has all that was known at its number."""
+        return self._taking.asked
+
+    @property
+    def newest(self) -> int:
+        """Return the number of the newest snapshot."""
+        return self._taking.finished
+
+    @property
+    def compilation(self) -> int:
+        """Return the number of the last compilation that was asked for."""
+        return self._compiling.asked
+
+    @property
+    def compiled(self) -> int:
+        """Return the number of the compilation whose result is published."""
+        return self._compiling.finished
+
+    # ---- the snapshot
+
+    def retake(self, inputs: Callable[[], Inputs]) -> None:
+        """Have a snapshot taken of ``inputs`` as they are when that begins.
+
+        Taking it allocates virtual addresses to services that have none, and stores them.
+        """
+        self._inputs = inputs
+        self._taking.ask()
+
+    def finish_snapshot(self) -> None:
+        """Take here and now the snapshot that was asked for."""
+        self._taking.finish()
+
+    def _begin_taking(self) -> Callable[[], _Taken]:
+        self._step(Step.READING)
+        return functools.partial(self._taken, Given.of(self._store), self._inputs())
+
+    def _taken(self, given: Given, inputs: Inputs) -> _Taken:
+        taken = snapshots.take(
+            given,
+            inputs.members,
+            self._options,
+            self._service_cidr,
+            self._renamed.all(inputs.elsewhere),
+            registry=self._registry,
+        )
+        snapshot = _closed(taken.snapshot, given)
+        accepted = self._accepted.findings(given.stored, given.stored_in)
+        # The addresses are on disk before anything uses them.
+        written = self._store.write_addresses(taken.addresses)
+        return _Taken(snapshot, (*taken.problems, *map(str, accepted)), written)
+
+    def _take(self, taken: _Taken) -> None:
+        """Make a snapshot the newest."""
+        self._step(Step.READ)
+        self._store.take_addresses(taken.written)
+        for problem in sorted(set(taken.problems) - set(self.problems)):
+            _log.warning("%s", problem, extra={"MESHD_EVENT": "config"})
+        self.problems, self.snapshot = taken.problems, taken.snapshot
+        self._changed()
+
+    def refusals(
+        self,
+        inputs: Inputs,
+        given: Given,
+        after: Mapping[Key, Object],
+        changed: Collection[Key],
+    ) -> tuple[str, ...]:
+        """Return what cannot be compiled of a configuration that is wanted, a line each, as far as
+        what is changed matters to it.
+
+        Nothing is stored or put in force: a thread may call it. Raises InvalidInputError.
+        """
+        given = given.with_objects(after)
+        snapshot = build_snapshot(
+            given.every,
+            inputs.members,
+            self._options,
+            given.addresses,
+            elsewhere=Renamed().all(inputs.elsewhere),
+        )
+        return refused(_closed(snapshot, given), after, changed)
+
+    def wanted(self, inputs: Inputs, given: Given) -> Snapshot:
+        """Return the snapshot of a configuration, with the workloads of all nodes as its own."""
+        found = build_snapshot(
+            given.every,
+            (*inputs.members, *Renamed().all(inputs.elsewhere)),
+            self._options,
+            given.addresses,
+        )
+        return _closed(found, given)
+
+    # ---- its publication
+
+    def publish(
+        self, snapshot: Snapshot, served: Mapping[str, Workload], resolvers: Mapping[str, str]
+    ) -> None:
+        """Have this compiled and published, if anything has changed on which the result depends.
+
+        Listeners of workloads that are served no more go at once: nothing else is to be compiled
+        for that. Raises InvalidInputError if this was compiled, and cannot be; what is published
+        stays.
+        """
+        wanted = Wanted(snapshot, served, resolvers)
+        if self._refused and self._refused.error and wanted == self._refused.wanted:
+            raise self._refused.error
+        if wanted == self._wanted:
+            return
+        self._wanted = wanted
+        if self._last and not self._last.wanted.served.keys() <= served.keys():
+            self._put_in_force(self._last)
+        self._compiling.ask()
+
+    def finish_publication(self) -> None:
+        """Compile and publish here and now what is wanted."""
+        self._compiling.finish()
+
+    def _begin_compiling(self) -> Callable[[], _Compiled]:
+        if self._wanted is None:
+            raise RuntimeError("a compilation was asked for, but nothing to compile")
+        self._step(Step.COMPILING)
+        return functools.partial(self._compile, self._wanted)
+
+    def _compile(self, wanted: Wanted) -> _Compiled:
+        try:
+            compiled = self._isolating.compile(wanted.seen, wanted.served)
+        except InvalidInputError as error:
+            return _Compiled(wanted, error=error.with_traceback(None))
+        resources = self._packer.pack(compiled)
+        isolating, credentials = self._isolating, self._compiler.credentials
+        return _Compiled(wanted, resources, isolating.problems, credentials, isolating.compiled)
+
+    def _compiled(self, compiled: _Compiled) -> None:
+        self._step(Step.COMPILED)
+        self._refused = compiled if compiled.error else None
+        if not compiled.error:
+            self._put_in_force(compiled)
+            self._uncompiled.say(compiled.problems)
+            self._unusable.say(self.credential_problems())
+        self._changed()
+
+    def _put_in_force(self, compiled: _Compiled) -> None:
+        """Publish what was compiled, but for workloads that have left since."""
+        wanted, resources = compiled.wanted, compiled.resources
+        served = self._wanted.served if self._wanted else wanted.served
+        if gone := wanted.served.keys() - served.keys():
+            here = {uid: one for uid, one in wanted.served.items() if uid not in gone}
+            wanted = msgspec.structs.replace(wanted, served=here)
+            resources = {
+                pool: without_listeners(of_pool, lambda name: workload_of(name) in gone)
+                for pool, of_pool in resources.items()
+            }
+        self._last = msgspec.structs.replace(compiled, wanted=wanted, resources=resources)
+        self.published = wanted
+        self._publish(resources)
+
+    def credential_problems(self) -> tuple[str, ...]:
+        now = time.time()
+        return tuple(filter(None, (used.problem(now) for used in self._credentials)))
+
+    @property
+    def _credentials(self) -> tuple[UsedCredential, ...]:
+        return self._last.credentials if self._last else ()
+
+    @property
+    def in_force(self) -> Snapshot | None:
+        """Return the snapshot that was compiled last, without what was left out of it."""
+        return self._last.in_force if self._last else None
+
+    @property
+    def uncompiled(self) -> tuple[str, ...]:
+        """Return what is left out because it cannot be compiled, a line each."""
+        return self._last.problems if self._last else ()
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Return why there is no newer snapshot or publication, by a fault of meshd, a line
+        each."""
+        return tuple(filter(None, (self._taking.problem, self._compiling.problem)))
+
+    def not_in_force(self) -> Iterator[str]:
+        """Yield what is left out or cannot be used, a line each; not what is missing, which may
+        come."""
+        yield from self.uncompiled
+        for used in self._credentials:
+            if not used.credential.missing and used.unusable:
+                yield used.unusable
+
+
+def _closed(snapshot: Snapshot, given: Given) -> Snapshot:
+    """Return the snapshot, closed if configuration that was in force cannot be read."""
+    return closed_for_lost(snapshot, given.given_up) if given.is_partly_lost else snapshot

@@ -1,0 +1,87 @@
+"""Registers workloads with the reconciler, and waits for what becomes of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from meshd.base import journal
+from meshd.base.errors import NotReadyError
+from meshd.model.workload import Workload, shown
+from meshd.node.reconciler import Reconciler
+from meshd.node.settling import Settling
+from meshd.workloads.host import host_services
+from meshd.workloads.lifecycle import Phase
+
+GONE_TIMEOUT: Final = 30.0
+"""Seconds for a workload to leave the kernel."""
+_log: Final = logging.getLogger(__name__)
+
+
+class Registration:
+    """``problem_of`` returns why a workload is not proven; ``fails_open``: it may go on so."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        settling: Settling,
+        problem_of: Callable[[str], str],
+        *,
+        fails_open: bool,
+    ) -> None:
+        self._reconciler = reconciler
+        self._settling = settling
+        self._problem_of = problem_of
+        self._fails_open = fails_open
+
+    @property
+    def registered(self) -> Mapping[str, Workload]:
+        return self._reconciler.known.registered
+
+    def register(self, workloads: Sequence[Workload]) -> None:
+        """Raises MeshdError when that cannot be, or cannot be recorded: nothing has changed."""
+        for workload in workloads:
+            host_services.refuse_taken(workload, self.registered.values())
+        self._reconciler.register(workloads)
+
+    async def prove(self, uids: Sequence[str], seconds: float) -> None:
+        """Wait until those of the workloads that are in the mesh are proven. Raises
+        NotReadyError."""
+
+        def unproven() -> list[str]:
+            inside = self._reconciler.inside()
+            return [uid for uid in uids if uid in inside and not self.is_proven(uid)]
+
+        if await self._settling.wait(lambda: not unproven(), seconds):
+            return
+        late = unproven()
+        reasons = "; ".join(
+            f"{shown(uid)}: {self._problem_of(uid) or 'no reason yet'}" for uid in late
+        )
+        told = f"not in the mesh after {seconds:g} s: {reasons}"
+        if not self._fails_open:
+            raise NotReadyError(told)
+        text = "%s; started UNPROTECTED (failure_policy: open)"
+        for uid in late:
+            journal.event(_log, logging.ERROR, "unprotected", text, told, workload=uid)
+
+    def is_proven(self, uid: str) -> bool:
+        known = self._reconciler.known
+        life, seen = known.lives.get(uid), known.observations.get(uid)
+        return bool(life and life.phase is Phase.CAPTURED and seen and seen.proven)
+
+    async def unregister(self, uids: Sequence[str]) -> None:
+        """Wait until nothing of the workloads is left in the kernel.
+
+        Raises SystemRefusedError when that cannot be recorded, NotReadyError when it takes longer.
+        """
+        self._reconciler.unregister(uids)
+
+        def left() -> list[str]:
+            return [uid for uid in uids if uid in self._reconciler.known.lives]
+
+        if not await self._settling.wait(lambda: not left(), GONE_TIMEOUT):
+            lives = self._reconciler.known.lives
+            waits = ", ".join(f"{shown(uid)} ({lives[uid].phase})" for uid in left())
+            raise NotReadyError(f"still being let go after {GONE_TIMEOUT:g} s: {waits}")

@@ -1,0 +1,95 @@
+"""The objects of a configuration by kind, oldest first. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from meshd.api.base import Object
+from meshd.api.kubernetes.types import Namespace, Secret, Service
+from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.api.service_entry.types import ServiceEntry, WorkloadEntry
+from meshd.api.traffic import DestinationRule, Gateway, VirtualService
+from meshd.model.closed_workload import ClosedWorkload
+
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SortedObjects:
+    """The objects by kind. A kind of which no object has changed since the last time is the very
+    tuple, or dictionary, that it was."""
+
+    all: tuple[Object, ...]
+    """As they were given."""
+    services: tuple[Service | ServiceEntry, ...]
+    namespaces: dict[str, Namespace]
+    workload_entries: tuple[WorkloadEntry, ...]
+    closed_workloads: tuple[ClosedWorkload, ...]
+    virtual_services: tuple[VirtualService, ...]
+    destination_rules: tuple[DestinationRule, ...]
+    gateways: tuple[Gateway, ...]
+    peer_authentications: tuple[PeerAuthentication, ...]
+    secrets: dict[str, Secret]
+    """By ``NAMESPACE/NAME``."""
+
+    @classmethod
+    def of(cls, objects: Iterable[Object], before: SortedObjects | None = None) -> SortedObjects:
+        given = tuple(objects)
+        if before is not None and are_the_same(before.all, given):
+            return before
+        ordered = sorted(given, key=_age)
+        found = cls(
+            all=given,
+            services=tuple(one for one in ordered if isinstance(one, Service | ServiceEntry)),
+            namespaces={one.metadata.name: one for one in ordered if isinstance(one, Namespace)},
+            workload_entries=tuple(
+                one
+                for one in ordered
+                if isinstance(one, WorkloadEntry) and not isinstance(one, ClosedWorkload)
+            ),
+            closed_workloads=tuple(one for one in ordered if isinstance(one, ClosedWorkload)),
+            virtual_services=tuple(one for one in ordered if isinstance(one, VirtualService)),
+            destination_rules=tuple(one for one in ordered if isinstance(one, DestinationRule)),
+            gateways=tuple(one for one in ordered if isinstance(one, Gateway)),
+            peer_authentications=tuple(
+                one for one in ordered if isinstance(one, PeerAuthentication)
+            ),
+            secrets={
+                f"{one.metadata.namespace}/{one.metadata.name}": one
+                for one in ordered
+                if isinstance(one, Secret)
+            },
+        )
+        return found if before is None else _with_known(found, before)
+
+
+def _with_known(found: SortedObjects, before: SortedObjects) -> SortedObjects:
+    return dataclasses.replace(
+        found,
+        services=_kept(before.services, found.services),
+        namespaces=before.namespaces if before.namespaces == found.namespaces else found.namespaces,
+        workload_entries=_kept(before.workload_entries, found.workload_entries),
+        virtual_services=_kept(before.virtual_services, found.virtual_services),
+        destination_rules=_kept(before.destination_rules, found.destination_rules),
+        gateways=_kept(before.gateways, found.gateways),
+        peer_authentications=_kept(before.peer_authentications, found.peer_authentications),
+        secrets=before.secrets if before.secrets == found.secrets else found.secrets,
+    )
+
+
+def _kept(before: tuple[_T, ...], found: tuple[_T, ...]) -> tuple[_T, ...]:
+    return before if are_the_same(before, found) else found
+
+
+def are_the_same(one: Sequence[object], other: Sequence[object]) -> bool:
+    """Return whether two sequences consist of the very same objects."""
+    return len(one) == len(other) and all(map(operator.is_, one, other))
+
+
+def _age(found: Object) -> tuple[str, str, str]:
+    """Return a key that sorts oldest first; an object without a time counts as oldest."""
+    meta = found.metadata
+    return meta.creation_timestamp or "", meta.namespace, meta.name

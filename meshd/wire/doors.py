@@ -1,0 +1,72 @@
+"""What each process may be asked: it takes the requests of its conversations, and no others."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec.msgpack import Decoder
+
+from meshd.wire import (
+    certificates,
+    children,
+    configuring,
+    enrolling,
+    joining,
+    looking,
+    nodes,
+    placing,
+    pods,
+    registering,
+    sharing,
+    status,
+    tokens,
+    unit_changes,
+)
+
+ToSupervisor = (
+    children.Children
+    | children.RestartRoles
+    | children.ReloadNames
+    | children.ReplacePool
+    | children.RunProbe
+)
+ToCapture = placing.Place | unit_changes.UnitRequest
+ToAuthority = (
+    tokens.CreateToken
+    | tokens.ListTokens
+    | tokens.DeleteToken
+    | nodes.ListNodes
+    | nodes.RemoveNode
+    | nodes.BindNode
+    | joining.Admit
+    | joining.Enlist
+    | joining.Certify
+)
+"""The identity role of a server, about other nodes."""
+AboutSecrets = certificates.CheckFiles | ToAuthority
+ToIdentity = certificates.Allow | AboutSecrets
+ToMesh = (
+    registering.Register
+    | registering.Unregister
+    | enrolling.Enroll
+    | enrolling.EnrollAgain
+    | enrolling.Unenroll
+    | enrolling.Await
+    | configuring.Apply
+    | configuring.DeleteNamed
+    | configuring.Get
+    | status.Status
+    | looking.ProxyConfig
+    | looking.Explain
+)
+ToMeshOfServer = sharing.Follow | ToMesh
+ToServer = sharing.Nodes | nodes.RemoveNode | nodes.BindNode
+ToTestbed = pods.ListPods | pods.RunPods
+
+SUPERVISOR: Final[Decoder[ToSupervisor]] = Decoder(ToSupervisor)
+CAPTURE: Final[Decoder[ToCapture]] = Decoder(ToCapture)
+IDENTITY: Final[Decoder[ToIdentity]] = Decoder(ToIdentity)
+MESH: Final[Decoder[ToMesh]] = Decoder(ToMesh)
+MESH_OF_SERVER: Final[Decoder[ToMeshOfServer]] = Decoder(ToMeshOfServer)
+SERVER: Final[Decoder[ToServer]] = Decoder(ToServer)
+TESTBED: Final[Decoder[ToTestbed]] = Decoder(ToTestbed)

@@ -1,0 +1,389 @@
+"""A compiler that goes on from its last result gives what one gives that begins anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshd.api.base import Object
+from meshd.api.read import read_objects
+from meshd.api.virtual_service.types import VirtualService, VirtualServiceSpec
+from meshd.compile.compiled import Compiled, Kind
+from meshd.compile.compiler import Compiler
+from meshd.model.pool import Pool
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.workload import NamedPort, Workload
+from meshd.node.packing import Packer
+from meshd.registry.registry import build_snapshot
+from meshd.xds.resources import difference
+from tests.unit.compile.messages import as_messages
+
+SERVICES = """
+apiVersion: v1
+kind: Service
+metadata: {name: lone, namespace: lone}
+spec: {clusterIP: 198.18.1.8, selector: {app: lone}, ports: [{port: 80, name: http}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: front}
+spec: {clusterIP: 198.18.1.1, selector: {app: web}, ports: [{port: 80, name: http}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: back}
+spec:
+  clusterIP: None
+  selector: {app: db}
+  ports: [{port: 5432, name: tcp}, {port: 8080, name: http, targetPort: admin}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: back}
+spec:
+  clusterIP: 198.18.1.2
+  selector: {tier: api}
+  trafficDistribution: PreferClose
+  ports: [{port: 80, name: http}, {port: 9000}]
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: hidden
+  namespace: back
+  annotations: {networking.istio.io/exportTo: "."}
+spec: {clusterIP: 198.18.1.3, selector: {app: db}, ports: [{port: 80, name: http}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside, namespace: front}
+spec:
+  hosts: [outside.example.com]
+  resolution: DNS
+  ports: [{number: 443, name: tls, protocol: TLS}]
+  endpoints: [{address: one.example.com, weight: 2}, {address: two.example.com}]
+"""
+RULES = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: front}
+spec:
+  hosts: [web]
+  http:
+  - match: [{uri: {prefix: /api}}]
+    route: [{destination: {host: api.back.svc.cluster.local, port: {number: 80}}}]
+    mirror: {host: db.back.svc.cluster.local, port: {number: 8080}}
+  - route: [{destination: {host: web, subset: v1}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: to-hidden, namespace: front}
+spec:
+  hosts: [elsewhere.test]
+  http: [{route: [{destination: {host: hidden.back.svc.cluster.local}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: api, namespace: back}
+spec:
+  hosts: [api, db]
+  http:
+  - match: [{uri: {prefix: /db}}]
+    route: [{destination: {host: db, port: {number: 8080}}}]
+  - route: [{destination: {host: api}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: front}
+spec:
+  host: web
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: near, namespace: back}
+spec:
+  host: api
+  trafficPolicy:
+    loadBalancer: {localityLbSetting: {enabled: true, failoverPriority: [zone]}}
+    outlierDetection: {consecutive5xxErrors: 3}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: entry, namespace: edge}
+spec:
+  selector: {app: web}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: plain, namespace: back}
+spec: {selector: {matchLabels: {app: db}}, mtls: {mode: DISABLE}}
+"""
+OPTIONS = MeshOptions(node="here", locality="r/z/s")
+
+
+def objects(text: str) -> list[Object]:
+    return [read.object for read in read_objects(text, "test.yaml")]
+
+
+WHOLE = (*objects(SERVICES), *objects(RULES))
+ROUTED = [place for place, one in enumerate(WHOLE) if isinstance(one, VirtualService)]
+
+
+def workload(number: int, namespace: str, **labels: str) -> Workload:
+    return Workload(
+        uid=f"{namespace}.w{number}",
+        name=f"w{number}",
+        namespace=namespace,
+        netns=f"/run/netns/w{number}",
+        labels=labels,
+        addresses=(f"198.18.9.{number}",),
+        ports=(NamedPort("admin", 8081),),
+    )
+
+
+OWN = {
+    one.uid: one
+    for one in (
+        workload(1, "front", app="web", version="v1"),
+        workload(2, "back", app="db"),
+        workload(3, "edge", app="web", zone="z"),
+    )
+}
+OTHERS = {
+    one.uid: msgspec.structs.replace(one, node="there")
+    for one in (
+        workload(11, "front", app="web", version="v2"),
+        workload(12, "back", app="db", version="v1"),
+        workload(13, "back", tier="api", zone="z"),
+        workload(14, "back", tier="api", zone="y"),
+        workload(15, "back", tier="api", zone="z"),
+        workload(16, "lone", app="lone"),
+    )
+}
+
+
+class Mesh(msgspec.Struct):
+    """What may change."""
+
+    objects: dict[int, Object] = msgspec.field(default_factory=lambda: dict(enumerate(WHOLE)))
+    workloads: dict[str, Workload] = msgspec.field(default_factory=lambda: {**OWN, **OTHERS})
+    serving: frozenset[str] = frozenset(OWN)
+
+    def edit(self, edit: tuple[str, Any]) -> None:
+        what, value = edit
+        if what in _ROUTINGS:
+            if isinstance(one := self.objects.get(value), VirtualService):
+                self.objects[value] = msgspec.structs.replace(one, spec=_ROUTINGS[what](one.spec))
+        elif what == "object":
+            if value in self.objects:
+                del self.objects[value]
+            else:
+                self.objects[value] = WHOLE[value]
+        elif what == "serving":
+            self.serving = self.serving ^ {value}
+        elif what == "presence":
+            if value in self.workloads:
+                del self.workloads[value]
+            else:
+                self.workloads[value] = (OWN | OTHERS)[value]
+        elif (known := self.workloads.get(value)) is not None:
+            self.workloads[value] = _CHANGES[what](known)
+
+    def snapshot(self) -> Snapshot:
+        return build_snapshot(
+            [one for _, one in sorted(self.objects.items())],
+            [one for uid, one in self.workloads.items() if uid in OWN],
+            OPTIONS,
+            {"outside.example.com": ("198.18.1.9",)},
+            elsewhere=[one for uid, one in self.workloads.items() if uid in OTHERS],
+        )
+
+
+_CHANGES: dict[str, Callable[[Workload], Workload]] = {
+    "ready": lambda one: msgspec.structs.replace(one, ready=not one.ready),
+    "labels": lambda one: msgspec.structs.replace(one, labels=one.labels | {"zone": "z2"}),
+    "address": lambda one: msgspec.structs.replace(one, addresses=("198.18.9.99",)),
+    "account": lambda one: msgspec.structs.replace(one, service_account="other"),
+}
+_ELSEWHERE = objects("""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: parts, namespace: front}
+spec:
+  hosts: [parts]
+  http:
+  - match: [{sourceLabels: {app: web}}]
+    route: [{destination: {host: db.back.svc.cluster.local}}]
+  - match: [{sourceNamespace: back}]
+    route: [{destination: {host: db.back.svc.cluster.local}}]
+  - route: [{destination: {host: web}}]
+    mirror: {host: api.back.svc.cluster.local}
+  - {delegate: {name: api, namespace: back}}
+  tcp:
+  - route: [{destination: {host: web}}]
+""")[0]
+assert isinstance(_ELSEWHERE, VirtualService)
+_HTTP = _ELSEWHERE.spec.http
+
+
+def _with(**values: Any) -> Callable[[VirtualServiceSpec], VirtualServiceSpec]:
+    return lambda spec: msgspec.structs.replace(spec, **values)
+
+
+_ROUTINGS: dict[str, Callable[[VirtualServiceSpec], VirtualServiceSpec]] = {
+    "reversed": lambda spec: msgspec.structs.replace(spec, http=spec.http[::-1]),
+    "by labels": lambda spec: msgspec.structs.replace(spec, http=(_HTTP[0], *spec.http)),
+    "by namespace": lambda spec: msgspec.structs.replace(spec, http=(_HTTP[1], *spec.http)),
+    "mirrored": lambda spec: msgspec.structs.replace(spec, http=(_HTTP[2],)),
+    "delegated": lambda spec: msgspec.structs.replace(spec, http=(_HTTP[3], *spec.http)),
+    "no requests": _with(http=()),
+    "connections": _with(tcp=_ELSEWHERE.spec.tcp),
+    "private": _with(export_to=(".",)),
+    "public": _with(export_to=()),
+    "a gateway's": _with(gateways=("edge/entry",)),
+    "both's": _with(gateways=("edge/entry", "mesh")),
+    "one host": lambda spec: msgspec.structs.replace(spec, hosts=spec.hosts[:1]),
+    "no service's": lambda spec: msgspec.structs.replace(spec, hosts=(*spec.hosts, "no.test")),
+    "all": _with(hosts=("*",)),
+}
+uids = st.sampled_from(sorted(OWN | OTHERS))
+edits = st.one_of(
+    st.tuples(st.just("ready"), uids),
+    st.tuples(st.just("presence"), st.sampled_from(sorted(OTHERS))),
+    st.tuples(st.sampled_from(["ready", "presence", *_CHANGES]), uids),
+    st.tuples(st.just("object"), st.integers(0, len(WHOLE) - 1)),
+    st.tuples(st.sampled_from(sorted(_ROUTINGS)), st.sampled_from(ROUTED)),
+    st.tuples(
+        st.sampled_from(["reversed", "private", "one host", "no service's"]),
+        st.sampled_from(ROUTED),
+    ),
+    st.tuples(st.just("serving"), st.sampled_from(sorted(OWN))),
+)
+
+
+def serialized(compiled: Mapping[Pool, Compiled]) -> dict[tuple[Pool, Kind, str], bytes]:
+    return {
+        (pool, kind, name): message.SerializeToString(deterministic=True)
+        for pool, of_pool in as_messages(compiled).items()
+        for kind, messages in of_pool.items()
+        for name, message in messages.items()
+    }
+
+
+@settings(max_examples=60)
+@given(st.lists(edits, max_size=12))
+def test_after_each_edit_the_result_is_that_of_a_fresh_compiler(
+    sequence: list[tuple[str, Any]],
+) -> None:
+    mesh, compiler, packer = Mesh(), Compiler(), Packer()
+    published = packer.pack(compiler.compile(mesh.snapshot(), mesh.serving))
+    for edit in sequence:
+        mesh.edit(edit)
+        snapshot = mesh.snapshot()
+        compiled, fresh = (one.compile(snapshot, mesh.serving) for one in (compiler, Compiler()))
+        assert serialized(compiled) == serialized(fresh), edit
+        before, published = published, packer.pack(compiled)
+        for pool in Pool:
+            assert not difference(published[pool], Packer().pack(fresh)[pool])
+            changed = difference(before[pool], published[pool])
+            assert all(changed.values())
+
+
+def test_a_service_that_clients_do_not_see_changes_where_their_routes_lead() -> None:
+    mesh, compiler = Mesh(), Compiler()
+    hidden = next(place for place, one in mesh.objects.items() if one.metadata.name == "hidden")
+    for _ in range(2):
+        compiled, fresh = (
+            one.compile(mesh.snapshot(), mesh.serving) for one in (compiler, Compiler())
+        )
+        assert serialized(compiled) == serialized(fresh)
+        mesh.edit(("object", hidden))
+
+
+def test_readiness_makes_load_assignments_and_nothing_else() -> None:
+    mesh, compiler = Mesh(), Compiler()
+    before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+    mesh.edit(("ready", "back.w13"))
+    after = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+    assert [kind for kind in Kind if after[kind] is not before[kind]] == [Kind.ENDPOINT]
+    made = {
+        name for name, one in after[Kind.ENDPOINT].items() if before[Kind.ENDPOINT][name] is not one
+    }
+    assert made
+    assert all("api.back" in name for name in made)
+
+
+@pytest.mark.parametrize(
+    ("uid", "kinds"), [("back.w15", {Kind.ENDPOINT}), ("lone.w16", {Kind.CLUSTER, Kind.ENDPOINT})]
+)
+def test_only_its_service_is_compiled_when_a_workload_elsewhere_comes_or_goes(
+    uid: str, kinds: set[Kind]
+) -> None:
+    """The cluster names the accounts of servers, so that the first and the last of one change
+    it."""
+    mesh, compiler = Mesh(), Compiler()
+    for _ in range(3):
+        before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+        mesh.edit(("presence", uid))
+        after = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+        assert {kind for kind in Kind if after[kind] is not before[kind]} == kinds
+        made = {
+            name
+            for kind in kinds
+            for name, one in after[kind].items()
+            if before[kind][name] is not one
+        }
+        service = {"back.w15": "api.back", "lone.w16": "lone.lone"}[uid]
+        assert made
+        assert all(service in name for name in made)
+        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
+        assert serialized({Pool.TRAFFIC: after}).items() <= serialized(fresh).items()
+
+
+def test_all_is_compiled_when_a_workload_ends_whose_labels_rules_compare() -> None:
+    mesh, compiler = Mesh(), Compiler()
+    before = compiler.compile(mesh.snapshot(), mesh.serving)
+    mesh.edit(("presence", "back.w14"))
+    after = compiler.compile(mesh.snapshot(), mesh.serving)
+    assert after[Pool.TRAFFIC][Kind.LISTENER] is not before[Pool.TRAFFIC][Kind.LISTENER]
+
+
+def test_a_route_makes_the_tables_of_its_hosts_and_nothing_else() -> None:
+    mesh, compiler, packer = Mesh(), Compiler(), Packer()
+    published = packer.pack(compiler.compile(mesh.snapshot(), mesh.serving))
+    api = next(place for place in ROUTED if WHOLE[place].metadata.name == "api")
+    for edit in ("reversed", "private", "one host", "no requests"):
+        before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+        mesh.edit((edit, api))
+        compiled = compiler.compile(mesh.snapshot(), mesh.serving)
+        after = compiled[Pool.TRAFFIC]
+        assert [kind for kind in Kind if after[kind] is not before[kind]] == [Kind.ROUTE], edit
+        published, last = packer.pack(compiled), published
+        (changed,) = difference(last[Pool.TRAFFIC], published[Pool.TRAFFIC]).values()
+        assert {name.partition("@")[0] for name in changed} <= {"80", "8080", "9000"}, edit
+
+
+def test_routes_and_readiness_may_change_at_once() -> None:
+    mesh, compiler = Mesh(), Compiler()
+    before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+    mesh.edit(("reversed", ROUTED[-1]))
+    mesh.edit(("ready", "back.w13"))
+    after = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+    changed = {kind for kind in Kind if after[kind] is not before[kind]}
+    assert changed == {Kind.ENDPOINT, Kind.ROUTE}
+
+
+def test_a_packer_looks_at_no_message_of_a_mapping_that_it_has_packed() -> None:
+    mesh, compiler, packer = Mesh(), Compiler(), Packer()
+    before = packer.pack(compiler.compile(mesh.snapshot(), mesh.serving))[Pool.TRAFFIC]
+    mesh.edit(("ready", "back.w13"))
+    after = packer.pack(compiler.compile(mesh.snapshot(), mesh.serving))[Pool.TRAFFIC]
+    same = [url for url in after.by_type if after.by_type[url] is before.by_type[url]]
+    assert len(same) == len(after.by_type) - 1
