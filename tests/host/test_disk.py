@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.full_disk import full
 from tests.host.node import Node
 from tests.host.traffic import is_lossless
 from tests.waiting import eventually
@@ -43,16 +45,14 @@ def small(node: Node) -> Iterator[Node]:
 @contextlib.contextmanager
 def broken(node: Node, how: str) -> Generator[None]:
     if how == FULL:
-        begin = f"dd if=/dev/zero of={STATE}/fills bs=4k 2>/dev/null || :"
-        end = f"rm {STATE}/fills"
-    else:
-        begin = f"mount -o remount,ro {STATE}"
-        end = f"mount -o remount,rw {STATE}"
-    node.machine.ask("sh", "-c", begin)
+        with full(Path(f"/proc/{node.machine.leader}/root{STATE}")):
+            yield
+        return
+    node.machine.ask("mount", "-o", "remount,ro", STATE)
     try:
         yield
     finally:
-        node.machine.ask("sh", "-c", end)
+        node.machine.ask("mount", "-o", "remount,rw", STATE)
 
 
 def worries(node: Node) -> list[str]:

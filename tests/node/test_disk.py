@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meshd import wire
+from tests.full_disk import full
 from tests.node.endpoints import endpoints
 from tests.node.test_two_nodes import address, is_connected, join, new_token, set_role, state_of
 
@@ -42,7 +42,7 @@ class Disk:
     @contextlib.contextmanager
     def broken(self, how: str) -> Generator[None]:
         if how == FULL:
-            with self._full():
+            with full(self.path):
                 yield
             return
         self._remount("ro")
@@ -50,33 +50,6 @@ class Disk:
             yield
         finally:
             self._remount("rw")
-
-    @contextlib.contextmanager
-    def _full(self) -> Generator[None]:
-        """Full, and full again when a file that somebody takes away gives a page back."""
-        filling, over = self.path / "fills", threading.Event()
-        descriptor = os.open(filling, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
-
-        def fill() -> None:
-            for size in (64 * 1024, 1):
-                with contextlib.suppress(OSError):
-                    while True:
-                        os.write(descriptor, b"x" * size)
-
-        def keep_full() -> None:
-            while not over.wait(0.005):
-                fill()
-
-        fill()
-        keeper = threading.Thread(target=keep_full)
-        keeper.start()
-        try:
-            yield
-        finally:
-            over.set()
-            keeper.join()
-            os.close(descriptor)
-            filling.unlink()
 
     def _remount(self, mode: str) -> None:
         command = ["mount", "-o", f"remount,{mode}", str(self.path)]
