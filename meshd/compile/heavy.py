@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -12,6 +14,7 @@ from meshd.api.gateway.types import Server
 from meshd.api.hosts import HostIndex, resolve
 from meshd.api.traffic import DestinationRule
 from meshd.api.virtual_service.types import VirtualService
+from meshd.base.sequence_difference import SequenceDifference
 from meshd.model.bounded import BoundedRoutes, BoundedRule
 from meshd.model.closed_routes import ClosedRoutes
 from meshd.model.excess import NOTHING, Excess
@@ -21,6 +24,7 @@ from meshd.model.weight import Weighed, weigh
 
 Heavy = VirtualService | DestinationRule
 """The kinds of objects whose configuration can be too large."""
+_Weighty = TypeVar("_Weighty", VirtualService, DestinationRule)
 
 
 class _Looked(msgspec.Struct, frozen=True):
@@ -39,9 +43,14 @@ class Weighing:
     """
 
     def __init__(self) -> None:
+        self._services = _Services({})
         self._surroundings: tuple[object, ...] = ()
+        self._given: tuple[Sequence[Heavy], Sequence[Heavy]] = (), ()
+        """The VirtualServices and DestinationRules that were weighed last."""
         self._weighed: dict[int, _Looked] = {}
         """Each object in these surroundings, by its id."""
+        self._lighter: tuple[tuple[VirtualService, ...], tuple[DestinationRule, ...]] | None = None
+        """The lists with replacements; None: there are none."""
         self.problems: tuple[str, ...] = ()
         """The objects of which something is left out, each with the reason."""
 
@@ -52,24 +61,30 @@ class Weighing:
         subsets and keeps its other settings. Where services, Gateways or delegates of other
         namespaces make too much, an object loses only its parts that are for these.
         """
-        mesh = _Mesh(snapshot)
+        self._services = self._services.followed(snapshot.services)
+        given = snapshot.virtual_services, snapshot.destination_rules
+        mesh = _Mesh(snapshot, self._services)
         surroundings = mesh.surroundings
-        known = self._weighed if surroundings == self._surroundings else {}
-        self._surroundings, self._weighed = surroundings, _weighed(snapshot, mesh, known)
-        heavy = [one for one in self._weighed.values() if one.excess is not NOTHING]
-        self.problems = tuple(line for one in heavy for line in _said(one))
-        if not heavy:
+        if surroundings != self._surroundings or not all(map(operator.is_, given, self._given)):
+            known = self._weighed if surroundings == self._surroundings else {}
+            self._weighed = _weighed(snapshot, mesh, known)
+            self._surroundings, self._given = surroundings, given
+            heavy = [one for one in self._weighed.values() if one.excess is not NOTHING]
+            self.problems = tuple(line for one in heavy for line in _said(one))
+            self._lighter = (
+                (tuple(self._in_place_of(given[0])), tuple(self._in_place_of(given[1])))
+                if heavy
+                else None
+            )
+        if self._lighter is None:
             return snapshot
-        return msgspec.structs.replace(
-            snapshot,
-            virtual_services=tuple(self._in_place_of(snapshot.virtual_services)),
-            destination_rules=tuple(self._in_place_of(snapshot.destination_rules)),
-        )
+        routes, rules = self._lighter
+        return msgspec.structs.replace(snapshot, virtual_services=routes, destination_rules=rules)
 
-    def _in_place_of(self, objects: Iterable[Heavy]) -> Iterator[Heavy]:
+    def _in_place_of(self, objects: Iterable[_Weighty]) -> Iterator[_Weighty]:
         for one in objects:
             looked = self._weighed.get(id(one))
-            yield looked.instead if looked else one
+            yield cast("_Weighty", looked.instead) if looked else one
 
 
 def _instead(found: Heavy, excess: Excess) -> Heavy:
@@ -110,9 +125,9 @@ def _look(found: Heavy, mesh: _Mesh) -> _Looked:
 class _Mesh:
     """The parts of a snapshot on which the weights of its objects depend."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, services: _Services) -> None:
         self._snapshot = snapshot
-        self._services = _Services(snapshot.services.values())
+        self._services = services
         self._gateways = {
             (found.metadata.namespace, found.metadata.name): found for found in snapshot.gateways
         }
@@ -147,16 +162,29 @@ class _Mesh:
         return self._delegates.get((namespace, name))
 
 
+def _counted(record: ServiceRecord) -> tuple[str, str, tuple[int, ...]]:
+    return record.namespace, record.host, record.routed_ports
+
+
 class _Services:
     """Services by host, of all namespaces, whomever they are shown to."""
 
-    def __init__(self, records: Iterable[ServiceRecord]) -> None:
-        self.counted = tuple(
-            (record.namespace, record.host, record.routed_ports) for record in records
-        )
+    def __init__(self, services: Mapping[str, ServiceRecord]) -> None:
+        self._records = tuple(services.values())
+        self.counted = tuple(map(_counted, self._records))
         """All that decides how much the services weigh."""
         self._by_host: dict[str, list[Weighed]] | None = None
         self._hosts = HostIndex(())
+
+    def followed(self, services: Mapping[str, ServiceRecord]) -> _Services:
+        """Return the services of another snapshot: these, if they weigh the same."""
+        records = tuple(services.values())
+        difference = SequenceDifference.between(self._records, records)
+        come = map(_counted, difference.of_new(records))
+        if tuple(come) != difference.of_old(self.counted):
+            return _Services(services)
+        self._records = records
+        return self
 
     def of(self, host: str) -> Iterator[Weighed]:
         by_host = self._indexed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import operator
 from collections.abc import Iterable, Sequence
@@ -12,9 +13,10 @@ from meshd.api.kubernetes.types import Namespace, Secret, Service
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.service_entry.types import ServiceEntry, WorkloadEntry
 from meshd.api.traffic import DestinationRule, Gateway, VirtualService
+from meshd.base.sequence_difference import SequenceDifference
 from meshd.model.closed_workload import ClosedWorkload
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=Object)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,8 +40,13 @@ class SortedObjects:
     @classmethod
     def of(cls, objects: Iterable[Object], before: SortedObjects | None = None) -> SortedObjects:
         given = tuple(objects)
-        if before is not None and are_the_same(before.all, given):
-            return before
+        if before is not None:
+            difference = SequenceDifference.between(before.all, given)
+            changes = _Changes(difference.of_old(before.all), difference.of_new(given))
+            if changes.are_none:
+                return before
+            if (found := before._changed(changes)) is not None:
+                return dataclasses.replace(found, all=difference.replaced(before.all, changes.come))
         ordered = sorted(given, key=_age)
         found = cls(
             all=given,
@@ -64,6 +71,61 @@ class SortedObjects:
             },
         )
         return found if before is None else _with_known(found, before)
+
+    def _changed(self, changes: _Changes) -> SortedObjects | None:
+        """Return the objects after changes, but for ``all``; None: they have to be sorted anew."""
+        if any(isinstance(one, Namespace | Secret) for one in (*changes.gone, *changes.come)):
+            return None
+        try:
+            return dataclasses.replace(
+                self,
+                services=changes.applied(self.services, Service, ServiceEntry),
+                workload_entries=changes.applied(
+                    self.workload_entries, WorkloadEntry, but=ClosedWorkload
+                ),
+                closed_workloads=changes.applied(self.closed_workloads, ClosedWorkload),
+                virtual_services=changes.applied(self.virtual_services, VirtualService),
+                destination_rules=changes.applied(self.destination_rules, DestinationRule),
+                gateways=changes.applied(self.gateways, Gateway),
+                peer_authentications=changes.applied(self.peer_authentications, PeerAuthentication),
+            )
+        except _SameAgeError:
+            return None
+
+
+class _SameAgeError(Exception):
+    """Objects of one kind have the same age and name: their order follows from that in which they
+    were given."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Changes:
+    gone: tuple[Object, ...]
+    come: tuple[Object, ...]
+
+    @property
+    def are_none(self) -> bool:
+        return not self.gone and not self.come
+
+    def applied(
+        self, before: tuple[_T, ...], *kinds: type[_T], but: type[object] | tuple[()] = ()
+    ) -> tuple[_T, ...]:
+        """Return the objects of one list after the changes: the very list if none is of its kinds.
+
+        Raises _SameAgeError.
+        """
+        come = [one for one in self.come if isinstance(one, kinds) and not isinstance(one, but)]
+        if not come and not any(isinstance(one, kinds) for one in self.gone):
+            return before
+        gone = set(map(id, self.gone))
+        kept = [one for one in before if id(one) not in gone]
+        for one in come:
+            age = _age(one)
+            place = bisect.bisect_left(kept, age, key=_age)
+            if place < len(kept) and _age(kept[place]) == age:
+                raise _SameAgeError
+            kept.insert(place, one)
+        return tuple(kept)
 
 
 def _with_known(found: SortedObjects, before: SortedObjects) -> SortedObjects:

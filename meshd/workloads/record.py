@@ -70,8 +70,9 @@ class Renamed:
         is_taken = any(uid in self._uids and uid not in known for uid in come)
         if is_taken or len(come) < len(new):
             return Renamed().all({_uid_elsewhere(one): one for one in given}.values())
-        self._uids -= known.keys()
-        self._uids |= come.keys()
+        # Operators on a set and a view of keys would copy the set.
+        self._uids.difference_update(known)
+        self._uids.update(come)
         made = (_renamed(one, known.get(uid)) for uid, one in come.items())
         self._told, self._renamed = given, difference.replaced(self._renamed, made)
         return self._renamed

@@ -1,4 +1,4 @@
-"""The part in which two sequences differ, by the identity of what they consist of."""
+"""The part in which two sequences differ."""
 
 from __future__ import annotations
 
@@ -25,6 +25,24 @@ def test_both_parts_begin_and_end_with_what_the_other_does_not(
     gone, come = difference.of_old(old), difference.of_new(new)
     assert not (gone and come) or (gone[0] != come[0] and gone[-1] != come[-1])
     assert (old == new) == (not gone and not come)
+
+
+@given(
+    st.integers(0, 1200),
+    st.sets(st.integers(0, 1200), max_size=3),
+    st.integers(0, 1200),
+    st.integers(0, 3),
+)
+def test_what_has_changed_is_found_wherever_it_is(
+    length: int, changed: set[int], place: int, more: int
+) -> None:
+    old = tuple(range(length))
+    edited = [-1 - one if one in changed else one for one in old]
+    new = (*edited[:place], *[-5000] * more, *edited[place:])
+    difference = SequenceDifference.between(old, new)
+    assert difference.replaced(old, difference.of_new(new)) == new
+    gone, come = difference.of_old(old), difference.of_new(new)
+    assert not (gone and come) or (gone[0] != come[0] and gone[-1] != come[-1])
 
 
 def test_one_that_has_changed_is_all_of_the_part() -> None:
