@@ -12,16 +12,17 @@ from google.protobuf.message import Message
 from meshd.compile import messages
 from meshd.compile.acceptance import Acceptance
 from meshd.compile.client_tables import rerouted_tables
-from meshd.compile.endpoint_changes import Changed, changed_endpoints
+from meshd.compile.clients import Clients, OfClients
+from meshd.compile.endpoint_changes import Changed
 from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.compile.memo import Memo
-from meshd.compile.readiness import with_readiness
+from meshd.compile.names import workload_of
 from meshd.compile.rerouting import Rerouted, hosts
 from meshd.compile.scope import Scope
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.shape import shape
 from meshd.compile.visibility import MeshIndex, View
-from meshd.model.pool import Pool
+from meshd.model.pool import LIMITS, Pool
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 
@@ -49,6 +50,16 @@ def by_name(kind: Kind, made: Iterable[Printed]) -> Messages:
     """Return resources of one kind by their names."""
     field = "cluster_name" if kind is Kind.ENDPOINT else "name"
     return {getattr(message, field): message for message in made}
+
+
+def replaced(messages: Messages, gone: Iterable[str], made: Messages) -> Messages:
+    """Return the messages without those that are gone, and with those that were made; the very ones
+    of before where nothing differs."""
+    lost = set(gone) - made.keys()
+    new = {name: one for name, one in made.items() if messages.get(name) != one}
+    if not new and lost.isdisjoint(messages):
+        return messages
+    return {name: one for name, one in messages.items() if name not in lost} | new
 
 
 Place = tuple[str, str]
@@ -86,12 +97,11 @@ class Last:
     ruled: Mapping[Place, Sequence[Ruled]]
     """Each service that clients see, with each set of rules for it."""
 
-    def with_endpoints(self, snapshot: Snapshot) -> Last | None:
-        """Return the result for a snapshot that differs in endpoints of some services; None if more
-        than the clusters and assignments of these depends on the difference."""
-        changed = changed_endpoints(self.snapshot, snapshot)
-        if changed is None or not all(map(self._is_of_service, changed)):
-            return None
+    clients: Clients
+    """The workloads that are served."""
+
+    def with_endpoints(self, changed: Iterable[Changed], snapshot: Snapshot) -> Last:
+        """Return the result for a snapshot that differs in endpoints of these services."""
         ruled, kinds = dict(self.ruled), dict(self.compiled[Pool.TRAFFIC])
         assignments, clusters = Messages(), Messages()
         for _, _, after in changed:
@@ -108,12 +118,6 @@ class Last:
         compiled = {**self.compiled, Pool.TRAFFIC: kinds}
         return dataclasses.replace(self, snapshot=snapshot, compiled=compiled, ruled=ruled)
 
-    def _is_of_service(self, changed: Changed) -> bool:
-        """Return whether all other services accept mutual TLS as before."""
-        if with_readiness(changed.before, changed.after) == changed.after:
-            return True
-        return not any(map(self.acceptance.depends_on, (changed.before, changed.after)))
-
     def with_routes(self, found: Rerouted, memo: Memo) -> Last:
         """Return the result after a change of routes of some hosts, for the same snapshot."""
         if found.virtual_services == self.index.virtual_services:
@@ -128,3 +132,33 @@ class Last:
         traffic = self.compiled[Pool.TRAFFIC] | {Kind.ROUTE: made}
         compiled = {**self.compiled, Pool.TRAFFIC: traffic}
         return dataclasses.replace(self, compiled=compiled, index=index, views=views)
+
+    def with_clients(self, clients: Clients, serving: frozenset[str], memo: Memo) -> Last:
+        """Return the result after a change of workloads in scopes that there are, for the same
+        snapshot."""
+        if clients is self.clients:
+            return dataclasses.replace(self, serving=serving)
+        old, new = (OfClients(self.snapshot, these, memo) for these in (self.clients, clients))
+        changed = {
+            uid
+            for uid in self.clients.keys() | clients.keys()
+            if self.clients.get(uid) != clients.get(uid)
+        }
+        come = [client for uid, client in clients.items() if uid in changed]
+        traffic, dns = dict(self.compiled[Pool.TRAFFIC]), dict(self.compiled[Pool.DNS])
+
+        def replace(kind: Kind, before: Iterable[Message], after: Iterable[Message]) -> None:
+            gone = by_name(kind, before).keys()
+            traffic[kind] = replaced(traffic[kind], gone, by_name(kind, after))
+
+        replace(Kind.CLUSTER, old.fixed_clusters(), new.fixed_clusters())
+        replace(Kind.LISTENER, old.inbound(), new.inbound())
+        replace(Kind.ROUTE, old.inbound_routes(), new.inbound_routes())
+        for kinds, listeners in ((traffic, new.listeners), (dns, new.dns_listeners)):
+            gone = {name for name in kinds[Kind.LISTENER] if workload_of(name) in changed}
+            made = by_name(Kind.LISTENER, (one for each in come for one in listeners(each)))
+            kinds[Kind.LISTENER] = replaced(kinds[Kind.LISTENER], gone, made)
+        limits = {LIMITS: new.limits(traffic[Kind.LISTENER])}
+        traffic[Kind.RUNTIME] = replaced(traffic[Kind.RUNTIME], (), limits)
+        compiled = {**self.compiled, Pool.TRAFFIC: traffic, Pool.DNS: dns}
+        return dataclasses.replace(self, compiled=compiled, clients=clients, serving=serving)

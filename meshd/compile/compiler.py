@@ -6,15 +6,16 @@ so that later steps can tell by identity what has not changed.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from google.protobuf.message import Message
 
 from meshd.compile import messages
 from meshd.compile.acceptance import Acceptance
+from meshd.compile.changes import change
 from meshd.compile.client_tables import client_tables
+from meshd.compile.clients import Client, Clients, OfClients, identity_of
 from meshd.compile.compiled import Compiled, Kind, Last, Place, Printed, Ruled, by_name
 from meshd.compile.envoy.clusters import cluster
 from meshd.compile.envoy.listeners import listener
@@ -28,12 +29,9 @@ from meshd.compile.http.delegation import delegated
 from meshd.compile.http.mirroring import mirror_upstream
 from meshd.compile.memo import Memo
 from meshd.compile.names import authority_secret, certificate_secret
-from meshd.compile.policy.peer_authentication import peer_policy
-from meshd.compile.policy.served import Ports, served_ports
-from meshd.compile.rerouting import rerouted
-from meshd.compile.scope import scopes
+from meshd.compile.policy.served import served_ports
+from meshd.compile.scope import Scope, scopes
 from meshd.compile.tables_of_scopes import CommonTables
-from meshd.compile.traffic import shares
 from meshd.compile.traffic.scope_listeners import scope_upstreams
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.fixed import (
@@ -44,12 +42,7 @@ from meshd.compile.upstream.shape import shape
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.pool import LIMITS, Pool
 from meshd.model.service import ServiceRecord
-from meshd.model.snapshot import MeshOptions, Snapshot
-from meshd.model.workload import Identity, Workload
-
-
-def identity_of(workload: Workload, options: MeshOptions) -> Identity:
-    return Identity(options.trust_domain, workload.namespace, workload.service_account)
+from meshd.model.snapshot import Snapshot
 
 
 class Compiler:
@@ -65,32 +58,26 @@ class Compiler:
         ``serving``: uids of the workloads whose namespaces are pinned, so that listeners can be
         opened there. Uids that the snapshot does not know are ignored.
 
-        If nothing but endpoints of some services and routes of some hosts have changed since the
-        last compilation, only their load assignments and route tables are made; the mappings of all
-        other kinds are those of the last compilation.
+        If nothing has changed since the last compilation but endpoints of some services, routes of
+        some hosts and some workloads of this node, only what depends on these is made; the mappings
+        of all other kinds are those of the last compilation. ``changes`` decides it.
         """
         wanted = frozenset(serving)
-        last, self._last = (
-            self._last,
-            None,
-        )  # after an exception, the next compilation is a full one
-        if last is not None and last.serving == wanted:
-            self._last = self._gone_on(last, snapshot)
+        last, self._last = self._last, None  # An exception leaves nothing to go on from.
+        if last is not None:
+            self._last = self._gone_on(last, snapshot, wanted)
         if self._last is None:
             self._last = self._compiled(snapshot, wanted)
         return self._last.compiled
 
-    def _gone_on(self, last: Last, snapshot: Snapshot) -> Last | None:
-        """Return the result if only endpoints and routes have changed since the last compilation;
-        None if more has changed."""
-        made = last.with_endpoints(snapshot)
-        if made is None:
-            return None
-        now = delegated(snapshot).virtual_services
-        found = rerouted(last.index.virtual_services, now)
+    def _gone_on(self, last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Last | None:
+        """Return the result after a change of which not everything depends; None: all does."""
+        found = change(last, snapshot, serving)
         if found is None:
             return None
-        return made.with_routes(found, self._memo.aside())
+        memo = self._memo.aside()
+        made = last.with_endpoints(found.endpoints, snapshot).with_routes(found.routes, memo)
+        return made.with_clients(found.clients, serving, memo)
 
     def _compiled(self, snapshot: Snapshot, serving: frozenset[str]) -> Last:
         acceptance = Acceptance.of(snapshot)
@@ -103,7 +90,16 @@ class Compiler:
         for one in round_.ruled:
             ruled[one.service.host, one.service.apart].append(one)
         compiled = {Pool.TRAFFIC: traffic, Pool.DNS: dns_}
-        return Last(snapshot, serving, compiled, round_.index, round_.views, acceptance, ruled)
+        return Last(
+            snapshot,
+            serving,
+            compiled,
+            round_.index,
+            round_.views,
+            acceptance,
+            ruled,
+            round_.clients,
+        )
 
 
 def _by_kind(found: Iterable[tuple[Kind, Iterable[Printed]]]) -> Compiled:
@@ -111,15 +107,6 @@ def _by_kind(found: Iterable[tuple[Kind, Iterable[Printed]]]) -> Compiled:
     for kind, made in found:
         compiled[kind] |= by_name(kind, made)
     return compiled
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Client:
-    """A workload that is served, with its view of the mesh."""
-
-    workload: Workload
-    view: View
-    gateway: GatewayPorts
 
 
 class _Round:
@@ -138,16 +125,8 @@ class _Round:
         }
         several = len({scope.namespace for scope in self.views}) > 1
         self._tables = CommonTables(index, memo) if several and index.is_seen_alike else None
-        gateways = gateway_ports(snapshot)
-        self._clients = [
-            _Client(workload, self.views[found[uid]], gateways.get(uid, GatewayPorts("", {})))
-            for uid, workload in sorted(snapshot.workloads.items())
-            if uid in serving
-        ]
-        served = served_ports(snapshot.services, index.rules)
-        self._served: dict[str, Ports] = {
-            client.workload.uid: served.get(client.workload.uid, {}) for client in self._clients
-        }
+        self.clients = _clients(snapshot, serving, found, index)
+        self._of_clients = OfClients(snapshot, self.clients, memo)
         ruled = tuple(self._ruled_services())
         self._need_secrets(ruled)
         self.ruled = tuple(
@@ -156,7 +135,7 @@ class _Round:
         """Each service with each set of rules that holds for it in the view of some client."""
 
     def _need_secrets(self, ruled: Iterable[tuple[ServiceRecord, RuleSet]]) -> None:
-        for client in self._clients:
+        for client in self.clients.values():
             for need in client.gateway.secrets_needed(client.workload.namespace):
                 self.credentials.need(need)
         for service, rules in ruled:
@@ -164,14 +143,17 @@ class _Round:
                 self.credentials.need(need)
 
     def resources(self) -> Iterator[tuple[Kind, Iterable[Printed]]]:
-        yield Kind.CLUSTER, self._fixed_clusters()
-        for client in self._clients:
-            yield Kind.LISTENER, self._workload_listeners(client)
+        made = self._of_clients
+        yield Kind.CLUSTER, made.fixed_clusters()
+        for client in self.clients.values():
+            yield Kind.LISTENER, made.listeners(client)
+            if client.gateway.ports:
+                yield Kind.LISTENER, self._gateway_listeners(client)
             yield Kind.ROUTE, self._gateway_routes(client)
         for view in self.views.values():
             yield from self._scope(view)
-        yield Kind.LISTENER, self._inbound()
-        yield Kind.ROUTE, self._inbound_routes()
+        yield Kind.LISTENER, made.inbound()
+        yield Kind.ROUTE, made.inbound_routes()
         if self._mirrors:
             yield Kind.CLUSTER, (cluster(mirror_upstream()),)
             yield Kind.LISTENER, self._mirror_listener()
@@ -185,12 +167,7 @@ class _Round:
 
     def limits(self, listeners: Iterable[str]) -> Message:
         """Return the limits of connections. ``listeners``: the names of all listeners."""
-        names = tuple(listeners)
-        counts = {
-            client.workload.uid: shares.connections(client.workload, self._options)
-            for client in self._clients
-        }
-        return self._memo.call("limits", messages.limits, names, counts)
+        return self._of_clients.limits(listeners)
 
     def dns_resources(self) -> Iterator[tuple[Kind, Iterable[Message]]]:
         options = self._options
@@ -199,66 +176,28 @@ class _Round:
             Kind.CLUSTER,
             self._memo.call("dns clusters", messages.dns_clusters, options, resolvers),
         )
-        for workload in (client.workload for client in self._clients):
-            yield Kind.LISTENER, self._dns_listener(workload)
-
-    def _dns_listener(self, workload: Workload) -> Iterable[Message]:
-        options = self._options
-        resolver = resolver_of(workload.namespace, self._snapshot.resolvers)
-        name = ("workload dns", workload.uid)
-        return self._memo.call(
-            name, messages.dns_listeners, messages.placed(workload), resolver, options
-        )
-
-    def _fixed_clusters(self) -> Iterable[Message]:
-        resolvers = self._snapshot.resolvers
-        return self._memo.call(
-            "fixed clusters", messages.fixed_clusters, self._served, resolvers, self._options
-        )
-
-    def _inbound(self) -> Iterable[Message]:
-        return self._memo.call("inbound", messages.shared_listeners, self._served, self._options)
-
-    def _inbound_routes(self) -> Iterable[Message]:
-        accounts = self._snapshot.gateway_accounts
-        return self._memo.call(
-            "inbound routes", messages.inbound_tables, self._served, accounts, self._options
-        )
+        for client in self.clients.values():
+            yield Kind.LISTENER, self._of_clients.dns_listeners(client)
 
     def _mirror_listener(self) -> Iterable[Message]:
         return self._memo.call("mirror", messages.copy_listeners, self._options)
 
-    def _workload_listeners(self, client: _Client) -> Iterable[Message]:
+    def _gateway_listeners(self, client: Client) -> Iterator[Message]:
         workload, options = client.workload, self._options
-        identity = identity_of(workload, options)
-        policy = peer_policy(self._snapshot.peer_authentications, workload, options.root_namespace)
-        yield from self._memo.call(
-            ("workload", workload.uid),
-            messages.workload_listeners,
-            messages.placed(workload),
-            identity,
-            client.view.scope.name,
-            self._served[workload.uid],
-            policy,
+        plans = gateway.workload_listeners(
+            workload,
+            identity_of(workload, options),
+            client.gateway,
+            self.views[client.scope].as_gateway(),
             options,
+            self.credentials.is_served,
         )
-        if client.gateway.ports:
-            yield from map(
-                listener,
-                gateway.workload_listeners(
-                    workload,
-                    identity,
-                    client.gateway,
-                    client.view.as_gateway(),
-                    options,
-                    self.credentials.is_served,
-                ),
-            )
+        return map(listener, plans)
 
-    def _gateway_routes(self, client: _Client) -> Iterator[Message]:
+    def _gateway_routes(self, client: Client) -> Iterator[Message]:
+        view = self.views[client.scope].as_gateway()
         for name, port, servers in client.gateway.route_configurations():
-            table = gateway_route_table(client.view.as_gateway(), name, port, servers)
-            yield printed_routes(table)
+            yield printed_routes(gateway_route_table(view, name, port, servers))
 
     def _scope(self, view: View) -> Iterator[tuple[Kind, Iterable[Printed]]]:
         name = view.scope.name
@@ -280,8 +219,8 @@ class _Round:
     def _ruled_services(self) -> Iterator[tuple[ServiceRecord, RuleSet]]:
         seen: set[tuple[str, str, str]] = set()
         gateways = {
-            client.view.scope: client.view.as_gateway()
-            for client in self._clients
+            client.scope: self.views[client.scope].as_gateway()
+            for client in self.clients.values()
             if client.gateway.ports
         }
         views = (*self.views.values(), *gateways.values())
@@ -322,6 +261,20 @@ class _Round:
             for name in (certificate_secret(need.name), authority_secret(need.name))
             if self.credentials.is_served(name)
         )
+
+
+def _clients(
+    snapshot: Snapshot, serving: Collection[str], found: Mapping[str, Scope], index: MeshIndex
+) -> Clients:
+    gateways = gateway_ports(snapshot)
+    served = served_ports(snapshot.services, index.rules, serving)
+    return {
+        uid: Client(
+            workload, found[uid], gateways.get(uid, GatewayPorts("", {})), served.get(uid, {})
+        )
+        for uid, workload in sorted(snapshot.workloads.items())
+        if uid in serving
+    }
 
 
 def _secrets_needed(service: ServiceRecord, rules: RuleSet) -> Iterator[Need]:

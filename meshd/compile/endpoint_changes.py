@@ -2,24 +2,21 @@
 
 Such changes are the most frequent ones: endpoints come and go, and become ready or unready. Only
 load assignments of their services, and the accounts in the clusters of these, depend on them as
-long as other facts about endpoints stay: the addresses of headless services, the ports of this
-node's workloads, and labels that rules compare with those of clients.
+long as other facts about endpoints stay: the addresses of headless services, and labels that rules
+compare with those of clients. What the ports of this node's workloads decide is told elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
 
 from meshd.api.locality import NETWORK
-from meshd.compile.readiness import is_the_same
 from meshd.compile.upstream.nearness import compared_labels
 from meshd.compile.upstream.shape import outline
 from meshd.model.service import Preference, Resolution, ServiceRecord
 from meshd.model.snapshot import Snapshot
-from meshd.model.workload import Workload
 
 _ELSEWHERE: Final = frozenset({"revision", "services", "virtual_services", "workloads"})
 _SAME: Final = tuple(
@@ -42,11 +39,12 @@ class Changed(NamedTuple):
 def changed_endpoints(old: Snapshot, new: Snapshot) -> tuple[Changed, ...] | None:
     """Return the services whose endpoints have changed; None if anything else has.
 
-    VirtualServices are not compared, nor which endpoints accept mutual TLS.
+    VirtualServices and workloads of this node are not compared, nor which endpoints accept mutual
+    TLS.
     """
     if any(getattr(old, name) != getattr(new, name) for name in _SAME):
         return None
-    if not _are_the_same(old.workloads, new.workloads) or list(old.services) != list(new.services):
+    if list(old.services) != list(new.services):
         return None
     pairs = zip(old.services.items(), new.services.values(), strict=True)
     changed = tuple(
@@ -54,35 +52,20 @@ def changed_endpoints(old: Snapshot, new: Snapshot) -> tuple[Changed, ...] | Non
         for (key, before), after in pairs
         if before is not after and before != after
     )
-    if not all(_differ_in_endpoints(one.before, one.after, new.workloads) for one in changed):
+    if not all(_differ_in_endpoints(one.before, one.after) for one in changed):
         return None
     relabelled = {key for one in changed for key, _ in _labels(one.before) ^ _labels(one.after)}
     return None if relabelled and relabelled & _compared(new) else changed
 
 
-def _are_the_same(old: Mapping[str, Workload], new: Mapping[str, Workload]) -> bool:
-    """Return whether workloads differ in their own readiness only."""
-    return list(old) == list(new) and all(
-        one is two or is_the_same(one, two)
-        for one, two in zip(old.values(), new.values(), strict=True)
-    )
-
-
-def _differ_in_endpoints(before: ServiceRecord, after: ServiceRecord, own: Container[str]) -> bool:
-    """Return whether the difference concerns only the service's assignments and clusters."""
+def _differ_in_endpoints(before: ServiceRecord, after: ServiceRecord) -> bool:
+    """Return whether the difference concerns only the service's assignments and clusters, and the
+    ports of workloads."""
     return (
         before.resolution not in _IN_CLUSTERS
         and outline(before) == outline(after)
         and (not before.headless or before.endpoint_addresses == after.endpoint_addresses)
-        and set(_served(before, own)) == set(_served(after, own))
     )
-
-
-def _served(record: ServiceRecord, own: Container[str]) -> Iterator[tuple[str, int, int]]:
-    """Yield the ports of this node's workloads that serve a service."""
-    for endpoint in record.endpoints:
-        if endpoint.workload in own:
-            yield endpoint.workload, endpoint.service_port, endpoint.port
 
 
 def _labels(record: ServiceRecord) -> set[tuple[str, str]]:

@@ -83,15 +83,16 @@ def matches_of(service: VirtualService) -> Iterator[Match]:
         yield from route.match
 
 
-def scopes(snapshot: Snapshot) -> dict[str, Scope]:
-    """Return the scope of each workload, by uid."""
-    namespaces = {workload.namespace for workload in snapshot.workloads.values()}
+def scopes(snapshot: Snapshot, of: Mapping[str, Workload] | None = None) -> dict[str, Scope]:
+    """Return the scope of each of some workloads, by uid; None is all of the snapshot."""
+    workloads = snapshot.workloads if of is None else of
+    namespaces = {workload.namespace for workload in workloads.values()}
     relevant = {namespace: _relevant_labels(snapshot, namespace) for namespace in namespaces}
     compared = {namespace: _compared(snapshot, namespace) for namespace in namespaces}
     by_locality = _is_anything_by_locality(snapshot)
     here = snapshot.options.locality
     found: dict[str, Scope] = {}
-    for uid, workload in snapshot.workloads.items():
+    for uid, workload in workloads.items():
         labels = _labels(workload, relevant[workload.namespace], compared[workload.namespace])
         place = locality_of(workload.labels, workload.locality or here) if by_locality else here
         own = uid if counts_for_itself(workload.annotations) else ""

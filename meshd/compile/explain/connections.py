@@ -8,7 +8,7 @@ import msgspec
 
 from meshd import wire
 from meshd.api.protocol import Protocol
-from meshd.compile.compiler import identity_of
+from meshd.compile.clients import identity_of
 from meshd.compile.explain.chain_choice import Chosen, Connection, chosen_at, follow
 from meshd.compile.explain.wanted import Wanted, server_name_of
 from meshd.compile.plan.chains import Refusal

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from meshd import wire
-from meshd.compile.compiler import identity_of
+from meshd.compile.clients import identity_of
 from meshd.compile.explain.chain_choice import Chosen, Connection, chosen_at
 from meshd.compile.explain.wanted import server_name_of, split
 from meshd.compile.gateway import gateway

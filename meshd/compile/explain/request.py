@@ -15,7 +15,7 @@ import msgspec
 from meshd import wire
 from meshd.api.base import Key
 from meshd.compile.acceptance import as_accepted
-from meshd.compile.compiler import identity_of
+from meshd.compile.clients import identity_of
 from meshd.compile.explain import route_choice
 from meshd.compile.explain.closed import of_service, why_closed
 from meshd.compile.explain.connections import (

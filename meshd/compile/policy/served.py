@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from meshd.api.protocol import Protocol
 from meshd.compile.scope import Scope
@@ -38,13 +38,17 @@ Ports = Mapping[int, Spoken]
 
 
 def served_ports(
-    services: Mapping[str, ServiceRecord], rules: RuleIndex
+    services: Mapping[str, ServiceRecord], rules: RuleIndex, uids: Container[str] | None = None
 ) -> dict[str, dict[int, Spoken]]:
-    """Return the ports of each workload, by uid, to which services send, and their protocols."""
+    """Return the ports to which services send, and their protocols, of each of some workloads; None
+    is all. Workloads to which no service sends are left out."""
     found: dict[str, dict[int, set[Spoken]]] = defaultdict(lambda: defaultdict(set))
     for service in services.values():
-        spoken = dict(_spoken(service, rules))
-        for endpoint in service.endpoints:
+        places = service.endpoints
+        if uids is not None:
+            places = [endpoint for endpoint in places if endpoint.workload in uids]
+        spoken = dict(_spoken(service, rules)) if places else {}
+        for endpoint in places:
             if endpoint.workload and endpoint.service_port in spoken:
                 ports = found[endpoint.workload]
                 ports[endpoint.port].add(spoken[endpoint.service_port])

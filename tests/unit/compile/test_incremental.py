@@ -15,6 +15,7 @@ from meshd.api.read import read_objects
 from meshd.api.virtual_service.types import VirtualService, VirtualServiceSpec
 from meshd.compile.compiled import Compiled, Kind
 from meshd.compile.compiler import Compiler
+from meshd.compile.names import workload_of
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import NamedPort, Workload
@@ -199,7 +200,7 @@ class Mesh(msgspec.Struct):
     def snapshot(self) -> Snapshot:
         return build_snapshot(
             [one for _, one in sorted(self.objects.items())],
-            [one for uid, one in self.workloads.items() if uid in OWN],
+            [one for uid, one in self.workloads.items() if uid not in OTHERS],
             OPTIONS,
             {"outside.example.com": ("198.18.1.9",)},
             elsewhere=[one for uid, one in self.workloads.items() if uid in OTHERS],
@@ -368,6 +369,40 @@ def test_a_route_makes_the_tables_of_its_hosts_and_nothing_else() -> None:
         published, last = packer.pack(compiled), published
         (changed,) = difference(last[Pool.TRAFFIC], published[Pool.TRAFFIC]).values()
         assert {name.partition("@")[0] for name in changed} <= {"80", "8080", "9000"}, edit
+
+
+BESIDE = workload(4, "front", app="web", version="v1")
+"""A pod of this node, in a namespace that has another."""
+
+
+@pytest.mark.parametrize("gateway", [True, False])
+def test_of_this_nodes_pods_only_the_one_that_comes_or_goes_is_compiled(gateway: bool) -> None:
+    mesh, compiler = Mesh(), Compiler()
+    if not gateway:
+        mesh.objects = {
+            place: one for place, one in mesh.objects.items() if one.metadata.name != "entry"
+        }
+    for come in (True, False, True):
+        before = compiler.compile(mesh.snapshot(), mesh.serving)
+        if come:
+            mesh.workloads[BESIDE.uid] = BESIDE
+        else:
+            del mesh.workloads[BESIDE.uid]
+        mesh.serving ^= {BESIDE.uid}
+        after = compiler.compile(mesh.snapshot(), mesh.serving)
+        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
+        assert serialized(after) == serialized(fresh)
+        was, now = before[Pool.TRAFFIC], after[Pool.TRAFFIC]
+        listeners = {
+            name
+            for name in was[Kind.LISTENER].keys() | now[Kind.LISTENER].keys()
+            if was[Kind.LISTENER].get(name) is not now[Kind.LISTENER].get(name)
+        }
+        if gateway:  # which selects it, so that all is compiled
+            assert now[Kind.CLUSTER] is not was[Kind.CLUSTER]
+        else:
+            assert {workload_of(name) for name in listeners} == {BESIDE.uid, ""}
+            assert now[Kind.ROUTE] is was[Kind.ROUTE]
 
 
 def test_routes_and_readiness_may_change_at_once() -> None:

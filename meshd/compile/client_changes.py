@@ -1,0 +1,71 @@
+"""Tells which workloads of this node come, go or change, where no more depends on that than the
+listeners of these and what all of the node's workloads share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Iterable, Iterator
+
+from meshd.compile.clients import Client, Clients
+from meshd.compile.endpoint_changes import Changed
+from meshd.compile.gateway.ports import GatewayPorts, selecting
+from meshd.compile.policy.served import served_ports
+from meshd.compile.readiness import is_the_same
+from meshd.compile.scope import scopes
+from meshd.compile.upstream.destination_rules import RuleIndex
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import Snapshot
+
+
+def changed_clients(
+    before: Clients,
+    snapshot: Snapshot,
+    serving: Collection[str],
+    endpoints: Iterable[Changed],
+    rules: RuleIndex,
+) -> Clients | None:
+    """Return all workloads that are served, those of ``before`` that have not changed; None: a
+    gateway may be among the others.
+
+    ``endpoints``: the services whose endpoints have changed since ``before``; else the snapshots
+    differ in workloads and routes only.
+    """
+    wanted = {uid: one for uid, one in sorted(snapshot.workloads.items()) if uid in serving}
+    moved = {
+        uid: one
+        for uid, one in wanted.items()
+        if uid not in before or not is_the_same(before[uid].workload, one)
+    }
+    sent = {uid for one in endpoints for uid in _sent_otherwise(one, wanted)} - moved.keys()
+    if not moved and not sent and wanted.keys() == before.keys():
+        return before
+    lost = [client for uid, client in before.items() if uid not in wanted or uid in moved]
+    if any(client.gateway.ports for client in (*lost, *(before[uid] for uid in sent))):
+        return None
+    if any(selecting(snapshot.gateways, one.labels) for one in moved.values()):
+        return None
+    found = scopes(snapshot, moved)
+    served = served_ports(snapshot.services, rules, moved.keys() | sent)
+    return {
+        uid: before[uid]
+        if uid not in moved and uid not in sent
+        else Client(
+            workload,
+            found[uid] if uid in moved else before[uid].scope,
+            GatewayPorts("", {}),
+            served.get(uid, {}),
+        )
+        for uid, workload in wanted.items()
+    }
+
+
+def _sent_otherwise(changed: Changed, own: Container[str]) -> Iterator[str]:
+    """Yield the workloads of this node to which a service sends otherwise than before."""
+    before, after = (set(_served(one, own)) for one in (changed.before, changed.after))
+    return (uid for uid, _, _ in before ^ after)
+
+
+def _served(record: ServiceRecord, own: Container[str]) -> Iterator[tuple[str, int, int]]:
+    """Yield the ports of this node's workloads that serve a service."""
+    for endpoint in record.endpoints:
+        if endpoint.workload in own:
+            yield endpoint.workload, endpoint.service_port, endpoint.port

@@ -1,0 +1,104 @@
+"""The workloads of this node that are served, and the resources that they alone decide."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+
+from google.protobuf.message import Message
+
+from meshd.compile import messages
+from meshd.compile.gateway.ports import GatewayPorts
+from meshd.compile.memo import Memo
+from meshd.compile.policy.peer_authentication import peer_policy
+from meshd.compile.policy.served import Ports
+from meshd.compile.scope import Scope
+from meshd.compile.traffic import shares
+from meshd.compile.upstream.fixed import resolver_of
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.workload import Identity, Workload
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Client:
+    """A workload that is served."""
+
+    workload: Workload
+    """Its readiness may be old."""
+    scope: Scope
+    gateway: GatewayPorts
+    served: Ports
+    """Its ports to which services send."""
+
+
+Clients = Mapping[str, Client]
+"""By uid, in order."""
+
+
+def identity_of(workload: Workload, options: MeshOptions) -> Identity:
+    return Identity(options.trust_domain, workload.namespace, workload.service_account)
+
+
+class OfClients:
+    """Makes what depends on the node's own workloads, and on no service but by the ports that it
+    sends to."""
+
+    def __init__(self, snapshot: Snapshot, clients: Clients, memo: Memo) -> None:
+        self._snapshot = snapshot
+        self._options = snapshot.options
+        self._clients = clients
+        self._served = {uid: client.served for uid, client in clients.items()}
+        self._memo = memo
+
+    def listeners(self, client: Client) -> Iterator[Message]:
+        """Yield a client's listeners, but for a gateway's."""
+        workload, options = client.workload, self._options
+        policy = peer_policy(self._snapshot.peer_authentications, workload, options.root_namespace)
+        yield from self._memo.call(
+            ("workload", workload.uid),
+            messages.workload_listeners,
+            messages.placed(workload),
+            identity_of(workload, options),
+            client.scope.name,
+            client.served,
+            policy,
+            options,
+        )
+
+    def dns_listeners(self, client: Client) -> messages.Messages:
+        """Return the listener for a client's queries."""
+        workload = client.workload
+        return self._memo.call(
+            ("workload dns", workload.uid),
+            messages.dns_listeners,
+            messages.placed(workload),
+            resolver_of(workload.namespace, self._snapshot.resolvers),
+            self._options,
+        )
+
+    def fixed_clusters(self) -> messages.Messages:
+        """Return the clusters that do not depend on services."""
+        resolvers = self._snapshot.resolvers
+        return self._memo.call(
+            "fixed clusters", messages.fixed_clusters, self._served, resolvers, self._options
+        )
+
+    def inbound(self) -> messages.Messages:
+        """Return the inbound listeners that workloads share."""
+        return self._memo.call("inbound", messages.shared_listeners, self._served, self._options)
+
+    def inbound_routes(self) -> messages.Messages:
+        """Return the route tables of inbound traffic."""
+        accounts = self._snapshot.gateway_accounts
+        return self._memo.call(
+            "inbound routes", messages.inbound_tables, self._served, accounts, self._options
+        )
+
+    def limits(self, listeners: Iterable[str]) -> Message:
+        """Return the limits of connections. ``listeners``: the names of all listeners."""
+        names = tuple(listeners)
+        counts = {
+            uid: shares.connections(client.workload, self._options)
+            for uid, client in self._clients.items()
+        }
+        return self._memo.call("limits", messages.limits, names, counts)
