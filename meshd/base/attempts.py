@@ -2,8 +2,8 @@
 
 A record is noted on disk before it is put in force, and struck off once that has gone well. The
 next start finds what was left. A record that was there at three deaths in a row is left out, and
-reported, until it changes or an hour has passed. When there were several, half of them are set
-aside at each further start, until one is left without which no process dies.
+reported, until it changes or an hour has passed. How the one at fault is found among several says
+``suspects``.
 
 A process that dies at its start while no record is noted may have died of any record: the next
 process notes all of them.
@@ -12,7 +12,6 @@ process notes all of them.
 from __future__ import annotations
 
 import contextlib
-import enum
 import logging
 import threading
 import time
@@ -22,26 +21,11 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from meshd.base import journal, kept_file
+from meshd.base import journal, kept_file, suspects
 from meshd.base.disk import Disk, write_whole
-from meshd.base.json_values import Json
+from meshd.base.suspects import LEFT_OUT_FOR, START, Aside, Content, State, Suspect
 
-_DEATHS: Final = 3
-_WINDOW: Final = 600.0
-"""Seconds within which deaths count."""
-LEFT_OUT_FOR: Final = 3600.0
-"""Seconds after which it is tried again."""
-_MOST: Final = 1
-"""Records that are left out for good at once; among more, the search goes on."""
-_KEPT: Final = 16
-"""The content of records is kept if no more than these come at once."""
-_START: Final = "start"
-"""The name of the record that stands for the start of a process itself."""
 _log = logging.getLogger(__name__)
-
-
-Content: TypeAlias = Json | bytes
-"""The content of a record: a JSON value, or what has not been decoded yet."""
 
 
 Begun: TypeAlias = tuple[str, int]
@@ -50,144 +34,8 @@ Begun: TypeAlias = tuple[str, int]
 
 _LAST: Final = 24
 """Successive deaths at the start after which nothing is put in force."""
-
-
-class Aside(enum.StrEnum):
-    """The reason why a record is left out: it is at fault, or others are being tried without it."""
-
-    NOT = "no"
-    SUSPECTED = "suspected"
-    """It is at fault, alone or with others, if no process dies meanwhile."""
-    WAITING = "waiting"
-    """Processes died without it. It is tried again once it is known what those died of."""
-
-
-class Suspect(msgspec.Struct, frozen=True):
-    fingerprint: str
-    """Of its content: another one begins anew."""
-    content: Content = None
-    """So that it is not lost."""
-    deaths: tuple[float, ...] = ()
-    """When, in Unix seconds."""
-    began: float = 0.0
-    """When this content came first, in Unix seconds."""
-    works: bool = True
-    """It is being put in force."""
-    waits: bool = False
-    """It is to be put in force later: no process can die of it now."""
-    aside: Aside = Aside.NOT
-
-    @property
-    def is_left_out(self) -> bool:
-        return self.aside is not Aside.NOT or len(self.deaths) >= _DEATHS
-
-
-State = Mapping[str, Suspect]
 _suspects: Final = msgspec.json.Decoder(dict[str, Suspect])
 _FORGOTTEN: Final = "records that processes died of are tried again"
-"""By the name of the record."""
-
-
-def died(state: State, now: float) -> dict[str, Suspect]:
-    """Return the suspects after a process has ended with this state."""
-    # A start that takes minutes counts as others do: one that goes well ends the row.
-    windows = {_START: LEFT_OUT_FOR}
-    ended = {name: _ended(one, now, windows.get(name, _WINDOW)) for name, one in state.items()}
-    after = {name: one for name, one in ended.items() if one.deaths or one.waits}
-    working = {
-        name
-        for name, one in state.items()
-        if one.works and after[name].is_left_out and name != _START
-    }
-    aside = {name for name, one in after.items() if one.aside is Aside.SUSPECTED}
-    if working:
-        newest = max(after[name].began for name in working)
-        # What came first may only have been there: it is the next one, if they die without.
-        older = {name for name in working if after[name].began < newest}
-        after |= _on_trial(after, older) | _put(after, aside, Aside.WAITING)
-        return _narrowed(after, working - older)
-    if any(one.works for one in state.values()) or not aside:
-        return after
-    return _narrowed(after, aside)  # nobody died without them
-
-
-def _narrowed(state: State, suspects: Collection[str]) -> dict[str, Suspect]:
-    """Return few suspects as left out; of more, half are tried without the others."""
-    names, half = sorted(suspects), len(suspects) // 2
-    if len(names) > _MOST:
-        rest = _put(state, names[half:], Aside.SUSPECTED)
-        return {**state, **rest, **_on_trial(state, names[:half])}
-    waiting = [name for name, one in state.items() if one.aside is Aside.WAITING]
-    out = _put(state, names, Aside.NOT)
-    return {**state, **out, **_on_trial(state, waiting, deaths=1)}
-
-
-def _put(state: State, names: Iterable[str], aside: Aside) -> dict[str, Suspect]:
-    return {name: msgspec.structs.replace(state[name], aside=aside) for name in names}
-
-
-def _on_trial(state: State, names: Iterable[str], deaths: int = _DEATHS - 1) -> dict[str, Suspect]:
-    """Return records that are put in force again, with this number of deaths counted."""
-    return {
-        name: msgspec.structs.replace(one, deaths=one.deaths[-deaths:], aside=Aside.NOT)
-        for name in names
-        if (one := state[name])
-    }
-
-
-def _ended(one: Suspect, now: float, window: float) -> Suspect:
-    if one.works:
-        recent = tuple(moment for moment in one.deaths if moment > now - window)
-        return msgspec.structs.replace(one, deaths=(*recent, now), works=False)
-    if one.waits:
-        return one
-    lasts = LEFT_OUT_FOR if one.is_left_out else window
-    return one if one.deaths and now < one.deaths[-1] + lasts else Suspect(one.fingerprint)
-
-
-def _at_fault(state: State) -> frozenset[str]:
-    """Return the records that are left out for good."""
-    return frozenset(
-        name
-        for name, one in state.items()
-        if one.is_left_out and one.aside is Aside.NOT and name != _START
-    )
-
-
-def _died_of_nothing_known(state: State) -> bool:
-    """Return whether a process has ended at its start while no record was noted."""
-    return {name for name, one in state.items() if one.works} == {_START}
-
-
-def begun(
-    state: State, records: Mapping[str, tuple[str, Content]], now: float
-) -> dict[str, Suspect]:
-    """Return the suspects when work begins; ``records``: fingerprint and content by name."""
-    after = dict(state)
-    for name, (fingerprint, content) in records.items():
-        before = state.get(name)
-        same = before if before and before.fingerprint == fingerprint else None
-        deaths, began = (same.deaths, same.began) if same else ((), now)
-        kept = content if len(records) <= _KEPT else None
-        after[name] = Suspect(fingerprint, kept, deaths, began)
-    return after
-
-
-def done(state: State, names: Collection[str]) -> dict[str, Suspect]:
-    """Return the suspects after records were put in force without a death."""
-    return {
-        name: one for name, one in state.items() if not ((one.works or one.waits) and name in names)
-    }
-
-
-def resting(state: State, idle: Collection[str]) -> dict[str, Suspect]:
-    """Return the suspects while the records in ``idle`` wait."""
-    return {
-        name: msgspec.structs.replace(one, works=name not in idle, waits=name in idle)
-        if (one.works and name in idle) or (one.waits and name not in idle)
-        else one
-        for name, one in state.items()
-    }
 
 
 class Attempts:
@@ -201,10 +49,10 @@ class Attempts:
         self.in_hand: Collection[str] = ()
         """Names of records that are being read, and cannot be put in force yet."""
         before = kept_file.load(path, _suspects.decode, _FORGOTTEN) or {}
-        self._state: State = died(before, clock())
-        self.newly_left_out: Final = _at_fault(self._state) - _at_fault(before)
+        self._state: State = suspects.died(before, clock())
+        self.newly_left_out: Final = suspects.at_fault(self._state) - suspects.at_fault(before)
         """The names of records that are left out from this start on."""
-        self._suspects_all = _died_of_nothing_known(before)
+        self._suspects_all = suspects.died_of_nothing_known(before)
         self._turns: dict[str, int] = {}
         self._has_ended = False
         self._write()
@@ -217,7 +65,7 @@ class Attempts:
         return tuple(
             f"{name} is left out: {why}"
             for name, one in sorted(self._state.items())
-            if name != _START and (why := self.why_left_out(name, one.fingerprint))
+            if name != START and (why := self.why_left_out(name, one.fingerprint))
         )
 
     @property
@@ -241,8 +89,17 @@ class Attempts:
     @property
     def is_narrowing(self) -> bool:
         """Return whether the next start would find out more about what is left out."""
-        is_working = any(one.works for one in self._state.values())
-        return not is_working and any(one.aside is Aside.SUSPECTED for one in self._state.values())
+        return suspects.is_narrowing(self._state)
+
+    def narrow(self) -> None:
+        """Choose what the next start is to try. This one has shown that it lives as it is."""
+        with self._lock:
+            self._replace(suspects.narrowed(self._state))
+
+    def is_bare(self, name: str) -> bool:
+        """Return whether nothing is to be in force in place of a record that is left out."""
+        one = self._state.get(name)
+        return one is not None and one.bare and bool(self.why_left_out(name, one.fingerprint))
 
     def knows(self, name: str, fingerprint: str | None = None) -> bool:
         """Return whether a process has died with a record, or before the record was tried; without
@@ -263,7 +120,7 @@ class Attempts:
             return ""
         if self._clock() >= one.deaths[-1] + LEFT_OUT_FOR:
             return ""
-        if one.aside is not Aside.NOT:
+        if not (one.is_at_fault or one.aside is Aside.FOUND):
             return (
                 f"processes of meshd died {len(one.deaths)} times while they took up many records;"
                 " it is set aside until it is known which of them are at fault"
@@ -276,50 +133,50 @@ class Attempts:
 
     def start(self) -> None:
         """Note that a process begins, before anything is in force."""
-        self.begin({_START: ("", None)})
+        self.begin({START: ("", None)})
 
     def begin(self, records: Mapping[str, tuple[str, Content]]) -> None:
         """Note records, before anything is done with them; ``records``: see ``begun``."""
         with self._lock:
             if records and not self._has_ended:
-                self._state = begun(self._state, records, self._clock())
+                self._state = suspects.begun(self._state, records, self._clock())
                 self._turns |= {name: self._turns.get(name, 0) + 1 for name in records}
                 self._write()
 
     @property
     def gives_up(self) -> bool:
         """Return whether too many starts in a row have failed, whatever was left out."""
-        start = self._state.get(_START)
+        start = self._state.get(START)
         return start is not None and len(start.deaths) >= _LAST
 
     def start_anew(self) -> None:
         """Forget the failed starts."""
         with self._lock:
-            self._state = {name: one for name, one in self._state.items() if name != _START}
+            self._state = {name: one for name, one in self._state.items() if name != START}
             self._write()
 
     def rest(self, idle: Collection[str]) -> None:
         """Note which of the records that are to be put in force wait."""
         with self._lock:
-            self._replace(resting(self._state, idle))
+            self._replace(suspects.resting(self._state, idle))
 
     def done(self, names: Collection[str] | None = None) -> None:
         """Strike off records; None: all that are being put in force."""
         with self._lock:
-            self._replace(done(self._state, self._state if names is None else names))
+            self._replace(suspects.done(self._state, self._state if names is None else names))
 
     def end(self) -> None:
         """Note that the process ends as it was told to: it dies of nothing, and notes nothing more,
         although its threads may go on until it is gone."""
         with self._lock:
             self._has_ended = True
-            self.done()
+            self._replace(suspects.ended(self._state))
 
     def keep_only(self, is_there: Callable[[str], bool]) -> None:
         """Forget records that no longer exist."""
         with self._lock:
             kept = {
-                name: one for name, one in self._state.items() if name == _START or is_there(name)
+                name: one for name, one in self._state.items() if name == START or is_there(name)
             }
             self._replace(kept)
 

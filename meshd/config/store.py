@@ -316,7 +316,7 @@ class Store:
         for key in sorted(given_up):
             reason = (
                 f"{key} is not in force, nor is its closed replacement, because processes of meshd"
-                f" died of both. {applied.LOST}, but for those that it may have been about;"
+                f" died with both. {applied.LOST}, but for those that it may have been about;"
                 f" {_CORRECT}"
             )
             yield Finding("", 0, reason)

@@ -20,8 +20,9 @@ import msgspec
 
 from meshd.api.base import Key, Object
 from meshd.api.write import to_json
-from meshd.base.attempts import LEFT_OUT_FOR, Attempts, Begun, Content
+from meshd.base.attempts import Attempts, Begun
 from meshd.base.json_values import JsonObject
+from meshd.base.suspects import LEFT_OUT_FOR, Content
 from meshd.config.store import Store
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.workload import Workload
@@ -89,6 +90,7 @@ class InWork:
     def _done(self, records: Collection[Begun]) -> None:
         self.attempts.done(self.attempts.newest(records))
         if self.attempts.is_narrowing:
+            self.attempts.narrow()
             _log.warning(
                 "this role starts anew to find out which of the records that are set aside is at"
                 " fault",
@@ -98,7 +100,7 @@ class InWork:
 
     def ended(self) -> None:
         """Note that the role ends as it was told to."""
-        self.attempts.done()
+        self.attempts.end()
 
     # ---- objects
 
@@ -145,6 +147,8 @@ class InWork:
 
     def _why_closed(self, closed: Object) -> str:
         name = _closed_name(closed)
+        if self.attempts.is_bare(str(closed.key)):
+            return "processes of meshd died while they took up such replacements"
         if not self.attempts.knows(name):
             return ""
         return self.attempts.why_left_out(name, _fingerprint(to_json(closed)))

@@ -212,7 +212,29 @@ def test_an_object_that_kills_at_the_first_start_with_it_is_found(directory: Pat
         role.work.attempts.done()
         if not role.work.attempts.is_narrowing:
             break
+        role.work.attempts.narrow()
     assert Role(directory).names == {"good", "a", "b", "z"}
+
+
+def test_one_of_many_objects_is_found_though_its_replacement_kills_too(directory: Path) -> None:
+    first = Role(directory)
+    first.store.put([service(f"s{number}") for number in range(6)])
+    killer, others = "s3", {"good", "s0", "s1", "s2", "s4", "s5"}
+    for _ in range(40):
+        role = Role(directory)
+        if killer in role.names | {one.key.name for one in role.store.standing}:
+            continue  # it dies
+        role.work.attempts.done()
+        if not role.work.attempts.is_narrowing:
+            break
+        assert role.store.lost  # nothing opens meanwhile
+        role.work.attempts.narrow()
+        role.work.ended()
+    role = Role(directory)
+    assert role.names == others
+    assert not role.store.standing
+    assert role.store.lost == (f"Service shop/{killer}",)
+    assert len(role.work.problems) == 2
 
 
 READS, COMPILES = Progress(reads=True), Progress(compiles=True)
