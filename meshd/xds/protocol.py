@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import grpc
 import grpc.aio
 from envoy.service.discovery.v3 import discovery_pb2
 
+from meshd.base.threads import in_thread
+from meshd.xds.resources import ROUTES
 from meshd.xds.subscription import Request, Response
 
 DeltaRequest: TypeAlias = discovery_pb2.DeltaDiscoveryRequest
@@ -17,7 +20,11 @@ WholeRequest: TypeAlias = discovery_pb2.DiscoveryRequest
 WholeResponse: TypeAlias = discovery_pb2.DiscoveryResponse
 
 DeltaContext: TypeAlias = "grpc.aio.ServicerContext[DeltaRequest, DeltaResponse]"
+EncodedContext: TypeAlias = "grpc.aio.ServicerContext[DeltaRequest, bytes]"
 WholeContext: TypeAlias = "grpc.aio.ServicerContext[WholeRequest, WholeResponse]"
+
+_FEW: Final = 20
+"""Resources whose encoding takes no longer than the start of a thread does."""
 
 
 def delta_handler(
@@ -27,6 +34,14 @@ def delta_handler(
     return grpc.stream_stream_rpc_method_handler(
         serve, DeltaRequest.FromString, DeltaResponse.SerializeToString
     )
+
+
+def encoded_handler(
+    serve: Callable[[object, EncodedContext], Awaitable[None]],
+) -> grpc.RpcMethodHandler[DeltaRequest, bytes]:
+    """Return the gRPC handler of a method of the incremental variant whose responses are given as
+    bytes: see ``encoded``."""
+    return grpc.stream_stream_rpc_method_handler(serve, DeltaRequest.FromString)
 
 
 def whole_handler(
@@ -76,6 +91,29 @@ def encode(response: Response) -> DeltaResponse:
         part.resource.type_url = resource.type_url
         part.resource.value = resource.body
     return message
+
+
+def encoded(response: Response) -> bytes:
+    """Return the bytes of a response. With a large mesh that takes long: see ``Encoding``."""
+    return encode(response).SerializeToString()
+
+
+class Encoding:
+    """A client's context that takes responses, and encodes large ones in threads."""
+
+    def __init__(self, context: EncodedContext) -> None:
+        self._context = context
+
+    async def read(self) -> DeltaRequest:
+        return await self._context.read()
+
+    async def write(self, response: Response, /) -> None:
+        # One route configuration may be of megabytes.
+        if response.type_url == ROUTES or len(response.resources) > _FEW:
+            work = functools.partial(encoded, response)
+            await self._context.write(await in_thread("encoding a response", work))
+        else:
+            await self._context.write(encoded(response))
 
 
 def encode_whole(response: Response) -> WholeResponse:

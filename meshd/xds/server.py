@@ -23,18 +23,17 @@ from meshd.model.pool import Pool, pool_of
 from meshd.wire import channel
 from meshd.xds.connection import Connection
 from meshd.xds.protocol import (
-    DeltaContext,
     DeltaRequest,
-    DeltaResponse,
+    EncodedContext,
+    Encoding,
     WholeContext,
     decode,
-    delta_handler,
-    encode,
+    encoded_handler,
     whole_handler,
 )
 from meshd.xds.resources import EMPTY, LISTENER, Resources, difference
 from meshd.xds.stream import Stream
-from meshd.xds.subscription import Accepted, Refused, Rejection
+from meshd.xds.subscription import Accepted, Refused, Rejection, Response
 
 _SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _OPTIONS: Final = (
@@ -63,10 +62,6 @@ class Member:
         self.ring: Callable[[], None] = lambda: None
         """Called when there may be something to send."""
 
-    def following(self) -> DeltaResponse | None:
-        response = self.stream.next()
-        return encode(response) if response else None
-
     def timers(self) -> dict[Callable[[], None], float]:
         """Return what is to be done though nobody asks for it, and after how many seconds."""
         stream = self.stream
@@ -92,7 +87,7 @@ class Server:
         self._changed = changed
         self._waiters: set[asyncio.Future[None]] = set()
         self._server: grpc.aio.Server | None = None
-        self._connections: set[Connection[DeltaRequest, DeltaResponse]] = set()
+        self._connections: set[Connection[DeltaRequest, Response]] = set()
 
     async def start(self, path: Path) -> None:
         """Listen. Raises InvalidInputError or SystemRefusedError when that cannot be.
@@ -102,7 +97,7 @@ class Server:
         channel.check_length(path)
         server = grpc.aio.server(options=_OPTIONS)
         handlers = {
-            "DeltaAggregatedResources": delta_handler(self._delta),
+            "DeltaAggregatedResources": encoded_handler(self._delta),
             "StreamAggregatedResources": whole_handler(_state_of_the_world),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
@@ -246,9 +241,9 @@ class Server:
 
     # ---- one client
 
-    async def _delta(self, _: object, context: DeltaContext) -> None:
+    async def _delta(self, _: object, context: EncodedContext) -> None:
         member = Member()
-        connection = Connection(context, member.following, member.timers)
+        connection = Connection(Encoding(context), member.stream.next, member.timers)
         member.ring = connection.ring
         self._members.add(member)
         self._connections.add(connection)
@@ -264,7 +259,9 @@ class Server:
             )
             self._tell()
 
-    async def _receive(self, member: Member, context: DeltaContext, message: DeltaRequest) -> None:
+    async def _receive(
+        self, member: Member, context: EncodedContext, message: DeltaRequest
+    ) -> None:
         if not member.name:
             pool = pool_of(message.node.cluster)
             if pool is None:
