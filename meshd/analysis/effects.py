@@ -27,6 +27,7 @@ from meshd.api.virtual_service.types import (
     VirtualService,
 )
 from meshd.matching.entrances import bound_gateways, full_names
+from meshd.model.interception import OWN_PORTS
 
 Said = Iterator[tuple[Path, str]]
 
@@ -39,6 +40,10 @@ def without_effect(found: Object, world: World) -> Said:
             yield from _of_destination_rule(found, world)
         case Gateway():
             yield from _of_selector(found.spec.selector, ("spec", "selector"), world, "")
+            for index, server in enumerate(found.spec.servers):
+                if server.port.number in OWN_PORTS:
+                    path = ("spec", "servers", index, "port", "number")
+                    yield path, f"has no effect: proxies need {server.port.number} for themselves"
         case PeerAuthentication():
             labels = found.spec.selector.match_labels if found.spec.selector else {}
             path = ("spec", "selector", "matchLabels")

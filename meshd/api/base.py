@@ -18,8 +18,9 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|us|µs|ns|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
-LONGEST: Final = 9_223_372_036
-"""Seconds: 64 bits of nanoseconds, which is what Go, and so Istio's API, and Envoy can hold."""
+LONGEST: Final = 9_223_372_035
+"""Seconds: 64 bits of nanoseconds, which is what Go, and so Istio's API, can hold; Envoy refuses
+the last of these seconds."""
 _LONGEST_TEXT: Final = 128
 """Characters of a duration: Go, which has hours at most, needs 40 for any."""
 _MOST_SHOWN: Final = 64

@@ -33,6 +33,11 @@ _QUIET: Final = re2.Options()
 _QUIET.log_errors = False
 _QUIET.max_mem = 1024 * 1024
 """Bytes: enough for a third more than ``MAX_REGEX_PROGRAM``; larger expressions fail sooner."""
+_OF_BYTES: Final = re2.Options()
+_OF_BYTES.log_errors = False
+_OF_BYTES.encoding = re2.Options.Encoding.LATIN1
+"""Envoy compares bytes, so that the number of a character is at most ``\\xff``."""
+_NUMBERED: Final = re.compile(r"\\[x0-9]")
 
 
 class Report:
@@ -269,6 +274,8 @@ def _judged(pattern: str) -> tuple[str, int]:
         return f"a regular expression is at most {_LONGEST_REGEX} characters long", 0
     try:
         compiled = re2.compile(pattern, _QUIET)
+        if _NUMBERED.search(pattern):
+            re2.compile(pattern.encode(), _OF_BYTES)
     except re2.error as error:
         reason = error.args[0].decode(errors="replace")
         problem = f'"{pattern}" is not an RE2 regular expression: {reason}'

@@ -11,6 +11,8 @@ from typing import Final
 OUTBOUND_PORT: Final = 15001
 INBOUND_PORT: Final = 15006
 DNS_PORT: Final = 15053
+OWN_PORTS: Final = frozenset({OUTBOUND_PORT, INBOUND_PORT, DNS_PORT})
+"""In a workload's namespace, of the proxies."""
 REFUSING_PORT: Final = 15054
 """Nobody listens there: who is sent to it is refused at once."""
 DNS_SERVICE_PORT: Final = 53

@@ -18,6 +18,8 @@ from meshd.api.checks import (
 from meshd.api.decode import Path
 from meshd.api.destination_rule.localities import check_failover, check_locality_setting
 from meshd.api.destination_rule.types import (
+    LARGEST_RING,
+    LARGEST_TABLE,
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHash,
@@ -32,7 +34,8 @@ from meshd.api.virtual_service.destination_checks import subset_problem
 
 _MAX_TABLE = 5_000_011
 """Envoy's own limit for Maglev tables."""
-
+_LONGEST_SNI = 255
+"""Characters: Envoy refuses more, and the host with it."""
 
 _MOST_KEEPALIVE_PROBES = 127
 _LONGEST_KEEPALIVE = 32767
@@ -162,7 +165,9 @@ def _check_hash(report: Report, path: Path, settings: ConsistentHash) -> None:
     if settings.ring_hash:
         size = settings.ring_hash.minimum_ring_size
         check_range(report, (*path, "ringHash", "minimumRingSize"), size, 1, 8 * 1024 * 1024)
+        _check_size(report, (*path, "ringHash", "minimumRingSize"), size, LARGEST_RING)
     check_range(report, (*path, "minimumRingSize"), settings.minimum_ring_size, 0, 8 * 1024 * 1024)
+    _check_size(report, (*path, "minimumRingSize"), settings.minimum_ring_size, LARGEST_RING)
     if settings.minimum_ring_size:
         report.warning((*path, "minimumRingSize"), "is deprecated; write ringHash.minimumRingSize")
         if settings.ring_hash or settings.maglev:
@@ -172,6 +177,13 @@ def _check_hash(report: Report, path: Path, settings: ConsistentHash) -> None:
         if size is None or size >= _MAX_TABLE or not _is_prime(size):
             message = f"must be a prime number below {_MAX_TABLE}"
             report.error((*path, "maglev", "tableSize"), message)
+        _check_size(report, (*path, "maglev", "tableSize"), size, LARGEST_TABLE)
+
+
+def _check_size(report: Report, path: Path, size: int | None, largest: int) -> None:
+    if size and size > largest:
+        message = f"is taken for {largest}: all workloads share the proxies that hold the entries"
+        report.warning(path, message)
 
 
 def _check_attributes(report: Report, path: Path, cookie: HTTPCookie) -> None:
@@ -271,6 +283,8 @@ def _check_tls(report: Report, path: Path, tls: ClientTLSSettings) -> None:
     check_path(report, (*path, "privateKey"), tls.private_key)
     check_path(report, (*path, "caCertificates"), tls.ca_certificates)
     check_path(report, (*path, "caCrl"), tls.ca_crl)
+    if len((tls.sni or "").encode()) > _LONGEST_SNI:
+        report.error((*path, "sni"), f"is longer than {_LONGEST_SNI} characters")
     files = {"clientCertificate": tls.client_certificate, "privateKey": tls.private_key}
     given = [name for name, value in files.items() if value]
     if tls.mode == "ISTIO_MUTUAL":

@@ -6,7 +6,7 @@ After https://istio.io/latest/docs/reference/config/networking/destination-rule/
 from __future__ import annotations
 
 import functools
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
@@ -30,6 +30,13 @@ class HTTPCookie(Strict, frozen=True):
     path: str | None = None
     ttl: Duration | None = None
     attributes: tuple[CookieAttribute, ...] = ()
+
+
+LARGEST_RING: Final = 8192
+"""Entries of a ring: enough for as many endpoints as a ServiceEntry has. A ring of 8 Mi, which
+Envoy allows, takes 400 MB and stops a proxy, which all workloads share, for 8 s."""
+LARGEST_TABLE: Final = 65_537
+"""Entries of a Maglev table: as many as it has by default."""
 
 
 class RingHash(Strict, frozen=True):

@@ -39,7 +39,10 @@ def check_http_match(
         for name, pattern in patterns.items():
             if pattern.regex != _ANY or field == "queryParams":
                 check_string_match(report, (*path, field, name), pattern, may_be_empty=True)
-            if field != "queryParams":
+            if field == "queryParams":
+                if not name:
+                    report.error((*path, field), "a parameter needs a name")
+            else:
                 _check_matched_header(report, (*path, field, name), name, gateways)
     if match.uri and match.uri.prefix == "":
         report.warning((*path, "uri", "prefix"), "matches every path; leave it out")

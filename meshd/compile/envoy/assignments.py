@@ -8,6 +8,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from google.protobuf import struct_pb2
 
 from meshd.api.locality import parts
+from meshd.compile.envoy.weights import summable
 from meshd.compile.plan.upstreams import Assignment, Group, Place
 
 TLS_MATCH: Final = "envoy.transport_socket_match"
@@ -23,8 +24,9 @@ def load_assignment(assignment: Assignment) -> endpoint_pb2.ClusterLoadAssignmen
         put = made.endpoints.add()
         if assignment.order:
             _put_distance(put, group)
-        for place in group.places:
-            _put_place(put.lb_endpoints.add(), place)
+        weights = summable([place.weight for place in group.places])
+        for place, weight in zip(group.places, weights, strict=True):
+            _put_place(put.lb_endpoints.add(), place, weight)
     return made
 
 
@@ -36,11 +38,11 @@ def _put_distance(made: endpoint_components_pb2.LocalityLbEndpoints, group: Grou
         made.load_balancing_weight.value = group.weight
 
 
-def _put_place(made: endpoint_components_pb2.LbEndpoint, place: Place) -> None:
+def _put_place(made: endpoint_components_pb2.LbEndpoint, place: Place, weight: int) -> None:
     # Written in place: a message that is made apart is copied by way of its bytes.
     address = made.endpoint.address.socket_address
     address.address = place.address
     address.port_value = place.port
-    made.load_balancing_weight.value = place.weight
+    made.load_balancing_weight.value = weight
     if place.mutual_tls:
         made.metadata.filter_metadata[TLS_MATCH].CopyFrom(MUTUAL_TLS)

@@ -11,6 +11,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from envoy.type.v3 import percent_pb2
 from google.protobuf import any_pb2, wrappers_pb2
 
+from meshd.api.destination_rule.types import LARGEST_RING
 from meshd.compile.envoy import limits
 from meshd.compile.envoy.wellknown import from_namespace, packed, seconds
 from meshd.compile.plan.upstreams import (
@@ -72,6 +73,8 @@ def _balancing(asked: Balancing) -> cluster_pb2.Cluster:
         case RingHash(size):
             made.lb_policy = _CLUSTER.RING_HASH
             made.ring_hash_lb_config.minimum_ring_size.value = size
+            # Weights of endpoints that differ much would make any ring as large as is allowed.
+            made.ring_hash_lb_config.maximum_ring_size.value = LARGEST_RING
         case Maglev(size):
             made.lb_policy = _CLUSTER.MAGLEV
             made.maglev_lb_config.SetInParent()

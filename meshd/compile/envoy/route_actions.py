@@ -15,6 +15,7 @@ from envoy.type.matcher.v3 import regex_pb2
 from meshd.compile.envoy.copies import DESTINATION, HEADERS, LOOKED_UP, STATES
 from meshd.compile.envoy.idempotence import NOT_SENT
 from meshd.compile.envoy.route_filters import fraction
+from meshd.compile.envoy.weights import summable
 from meshd.compile.envoy.wellknown import packed, seconds
 from meshd.compile.names import MIRROR
 from meshd.compile.plan.routes import (
@@ -84,14 +85,15 @@ def forward(planned: Forward) -> route_components_pb2.RouteAction:
     if len(planned.targets) == 1:
         action.cluster = planned.targets[0].upstream
     else:
-        action.weighted_clusters.clusters.extend(map(_weight, planned.targets))
+        weights = summable([target.weight for target in planned.targets])
+        action.weighted_clusters.clusters.extend(map(_weight, planned.targets, weights))
     return action
 
 
-def _weight(target: Target) -> route_components_pb2.WeightedCluster.ClusterWeight:
+def _weight(target: Target, weight: int) -> route_components_pb2.WeightedCluster.ClusterWeight:
     return route_components_pb2.WeightedCluster.ClusterWeight(
         name=target.upstream,
-        weight={"value": target.weight},
+        weight={"value": weight},
         host_rewrite_literal=target.host or None,
         request_headers_to_add=header_options(target.changes.request_additions),
         request_headers_to_remove=target.changes.request_removals,

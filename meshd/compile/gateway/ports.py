@@ -14,6 +14,7 @@ from meshd.compile.gateway.secrets import Need
 from meshd.compile.gateway.tls import secrets_needed
 from meshd.compile.names import gateway_routes
 from meshd.compile.plan.origin import Origin
+from meshd.model.interception import HOST_PORTS, OWN_PORTS
 from meshd.model.service import Endpoint
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
@@ -107,10 +108,19 @@ def _of_workload(
         for index, server in enumerate(gateway.spec.servers):
             number, name = server.port.number, server.port.name
             bound = BoundServer(gateway, server, index, again=name in names)
-            ports[listening.get(number, number)].append(bound)
             names.add(name)
+            if (port := listening.get(number, number)) not in _of_proxies(workload):
+                ports[port].append(bound)
     by_port = {port: tuple(servers) for port, servers in sorted(ports.items())}
     return GatewayPorts(workload.uid, by_port)
+
+
+def _of_proxies(workload: Workload) -> Container[int]:
+    """Return the ports on which proxies take the workload's traffic, or that of others beside it.
+
+    A server on one of these would keep them from it.
+    """
+    return {*OWN_PORTS, *HOST_PORTS} if workload.host else OWN_PORTS
 
 
 def opened_ports(snapshot: Snapshot) -> dict[str, frozenset[int]]:

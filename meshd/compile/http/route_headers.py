@@ -6,21 +6,13 @@ colon, and ``Host``, which is rewritten by a field of its own.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from meshd.api.traffic import HeaderOperations, Headers
+from meshd.compile.http.header_formats import header_value
 from meshd.compile.plan.routes import HeaderAddition, HeaderChanges
 
 _HOST: Final = frozenset({"host", ":authority"})
-
-_COMMANDS: Final = (
-    "DOWNSTREAM_[A-Z_]+|UPSTREAM_[A-Z_]+|REQ|RESP|TRAILER|PROTOCOL|START_TIME|HOSTNAME|RESPONSE_CODE"
-    "|RESPONSE_FLAGS|RESPONSE_CODE_DETAILS|REQUESTED_SERVER_NAME|ROUTE_NAME|VIRTUAL_CLUSTER_NAME"
-    "|DYNAMIC_METADATA|CLUSTER_METADATA|FILTER_STATE|STREAM_ID|ENVIRONMENT|CONNECTION_ID"
-    "|BYTES_RECEIVED|BYTES_SENT|DURATION|TRACE_ID"
-)
-_FORMATTED: Final = re.compile(rf"(?:[^%]|%%|%(?:{_COMMANDS})(?:\([^()%]*\))?(?::\d+)?%)*")
 
 
 def header_changes(headers: Headers | None) -> HeaderChanges:
@@ -57,9 +49,3 @@ def _additions(operations: HeaderOperations | None) -> tuple[HeaderAddition, ...
 
 def _removals(operations: HeaderOperations | None) -> tuple[str, ...]:
     return tuple(name for name in operations.remove if _modifiable(name)) if operations else ()
-
-
-def header_value(text: str) -> str:
-    """Return a header's value, in which Envoy's format commands work
-    (``%DOWNSTREAM_REMOTE_ADDRESS%``); any other ``%`` is literal."""
-    return text if _FORMATTED.fullmatch(text) else text.replace("%", "%%")

@@ -9,6 +9,8 @@ import math
 from typing import Final, Literal
 
 from meshd.api.destination_rule.types import (
+    LARGEST_RING,
+    LARGEST_TABLE,
     ConnectionPoolSettings,
     ConsistentHash,
     HTTPSettings,
@@ -67,9 +69,11 @@ def balancing(policy: Policy) -> plan.Balancing:
 
 def _hashing(asked: ConsistentHash) -> plan.Balancing:
     if asked.maglev:
-        return plan.Maglev(asked.maglev.table_size or None)
+        size = asked.maglev.table_size
+        return plan.Maglev(min(size, LARGEST_TABLE) if size else None)
     ring = asked.ring_hash.minimum_ring_size if asked.ring_hash else None
-    return plan.RingHash(ring or asked.minimum_ring_size or _DEFAULT_RING)
+    size = ring or asked.minimum_ring_size or _DEFAULT_RING
+    return plan.RingHash(min(size, LARGEST_RING))
 
 
 def _slow_start(asked: LoadBalancerSettings) -> plan.SlowStart | None:

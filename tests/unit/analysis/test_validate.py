@@ -173,6 +173,14 @@ def test_a_virtual_service_with_every_field_is_valid() -> None:
             'spec.http[0].match[0].uri.regex: "(?=a)" is not an RE2 regular expression',
         ),
         (
+            http(TO + r"match: [{uri: {regex: '\x{100}'}}]"),
+            r'spec.http[0].match[0].uri.regex: "\x{100}" is not an RE2 regular expression',
+        ),
+        (
+            http(TO + "match: [{queryParams: {'': {exact: c}}}]"),
+            "spec.http[0].match[0].queryParams: a parameter needs a name",
+        ),
+        (
             http(TO + "match: [{headers: {'a b': {exact: c}}}]"),
             'spec.http[0].match[0].headers.a b: "a b" is not a header\'s name',
         ),
@@ -532,6 +540,10 @@ def policy(text: str) -> str:
             "spec.trafficPolicy.tls.credentialName: stands in place of files",
         ),
         (
+            policy(f"tls: {{mode: SIMPLE, sni: {'x' * 256}}}"),
+            "spec.trafficPolicy.tls.sni: is longer than 255 characters",
+        ),
+        (
             policy("tls: {mode: SIMPLE, caCertificates: etc/ca.pem}"),
             'spec.trafficPolicy.tls.caCertificates: "etc/ca.pem" is not an absolute path',
         ),
@@ -548,6 +560,24 @@ def policy(text: str) -> str:
 def test_a_destination_rule_that_breaks_a_rule(spec: str, message: str) -> None:
     (found,) = said("DestinationRule", spec)
     assert found.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "size"),
+    [
+        ("ringHash: {minimumRingSize: 8388608}", "ringHash.minimumRingSize", 8192),
+        ("maglev: {tableSize: 4999999}", "maglev.tableSize", 65537),
+    ],
+)
+def test_a_table_that_would_fill_the_proxies_is_made_smaller(
+    written: str, field: str, size: int
+) -> None:
+    spec = policy(f"loadBalancer: {{consistentHash: {{useSourceIp: true, {written}}}}}")
+    assert said("DestinationRule", spec) == []
+    (found,) = said("DestinationRule", spec, "warning")
+    assert found.startswith(
+        f"spec.trafficPolicy.loadBalancer.consistentHash.{field}: is taken for {size}"
+    )
 
 
 def test_a_client_may_show_the_certificate_of_a_secret_and_verify_nothing() -> None:

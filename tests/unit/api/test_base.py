@@ -47,6 +47,12 @@ def test_keys_are_shown_as_people_write_them() -> None:
     assert str(Key("Namespace", "", "shop")) == "Namespace shop"
 
 
+def test_the_longest_duration_is_one_that_envoy_takes() -> None:
+    assert Duration.parse("9223372035s") == 9_223_372_035
+    with pytest.raises(ValueError, match="is longer than 9223372035s"):
+        Duration.parse("9223372036s")
+
+
 def test_a_text_of_a_million_digits_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="is not a duration such as"):
         Duration.parse("9" * 10**6)

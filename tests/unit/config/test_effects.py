@@ -195,6 +195,12 @@ spec:
 """
 
 
+def test_a_port_that_proxies_need_is_named() -> None:
+    assert said(GATEWAY.replace("number: 444", "number: 15006")) == [
+        "spec.servers[2].port.number: has no effect: proxies need 15006 for themselves"
+    ]
+
+
 def test_a_rule_for_a_host_that_is_nothing_is_named() -> None:
     assert said(RULE.replace("HOST", "wen").replace("PORT", "80"), SERVICE) == [
         'spec.host: has no effect: "wen" is not a Service or ServiceEntry '

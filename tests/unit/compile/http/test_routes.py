@@ -15,7 +15,6 @@ from meshd.api.gateway.types import gateway_name
 from meshd.api.protocol import Protocol
 from meshd.api.traffic import HTTPRetry, VirtualService
 from meshd.compile.http.route_actions import retries, to_cluster
-from meshd.compile.http.route_headers import header_value
 from meshd.compile.http.routes import http_ports, route_table
 from meshd.compile.names import OutboundCluster
 from meshd.compile.scope import Scope
@@ -217,21 +216,6 @@ def test_retries_wait_as_asked_and_may_try_an_endpoint_again() -> None:
 )
 def test_gateway_is_named_from_the_virtual_services_namespace(written: str, name: str) -> None:
     assert gateway_name(written, "shop") == name
-
-
-@pytest.mark.parametrize(
-    ("text", "sent"),
-    [
-        ("plain", "plain"),
-        ("%DOWNSTREAM_REMOTE_ADDRESS%", "%DOWNSTREAM_REMOTE_ADDRESS%"),
-        ("%REQ(x-a)%/%START_TIME(%s)%", "%%REQ(x-a)%%/%%START_TIME(%%s)%%"),
-        ("100%%", "100%%"),
-        ("100%", "100%%"),
-        ("%NO_SUCH_COMMAND%", "%%NO_SUCH_COMMAND%%"),
-    ],
-)
-def test_percent_signs_that_are_no_command_of_envoys_stay_themselves(text: str, sent: str) -> None:
-    assert header_value(text) == sent
 
 
 def test_a_new_cookie_has_the_attributes_that_are_asked_for() -> None:

@@ -64,6 +64,9 @@ def test_each_member_of_the_pool_has_its_part_of_a_limit() -> None:
         ({"consistentHash": {"useSourceIp": True}}, plan.RingHash(1024)),
         ({"consistentHash": {"ringHash": {"minimumRingSize": 7}}}, plan.RingHash(7)),
         ({"consistentHash": {"maglev": {"tableSize": 11}}}, plan.Maglev(11)),
+        ({"consistentHash": {"ringHash": {"minimumRingSize": 8388608}}}, plan.RingHash(8192)),
+        ({"consistentHash": {"minimumRingSize": 8388608}}, plan.RingHash(8192)),
+        ({"consistentHash": {"maglev": {"tableSize": 4999999}}}, plan.Maglev(65537)),
     ],
 )
 def test_an_endpoint_is_chosen_as_the_rule_asks(
