@@ -263,6 +263,11 @@ def regex_problem(pattern: str) -> str:
     return _judged(pattern)[0]
 
 
+def accepts(pattern: str, text: str) -> bool:
+    """Return whether a pattern that Envoy takes matches the whole text."""
+    return not regex_problem(pattern) and re2.compile(pattern, _QUIET).fullmatch(text) is not None
+
+
 def _judged(pattern: str) -> tuple[str, int]:
     """Return why Envoy would refuse a pattern, if it would, and its number of instructions.
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from meshd.api.checks import (
     Report,
+    accepts,
     check_duration,
     check_header_names,
     check_port,
@@ -45,6 +46,7 @@ _STATUSES: Final = frozenset(int(status) for status in http.HTTPStatus)
 _LARGEST_BODY: Final = 1024 * 1024
 _LARGE_BODY: Final = 100 * 1024
 """Bytes."""
+_EVERY_TEXT: Final = {".*", ".+"}
 _LEAST_SHARE: Final = 0.0001
 """Per cent: proxies count in millionths."""
 _GRPC_STATUS: Final = {
@@ -106,6 +108,7 @@ def _check_action(report: Report, path: Path, route: HTTPRoute) -> None:
             ("mirror", route.mirror, False),
             ("mirrors", route.mirrors, False),
             ("timeout", route.timeout, False),
+            ("corsPolicy", route.cors_policy, False),
         ):
             if given:
                 say = report.error if refused else report.warning
@@ -236,12 +239,18 @@ def _check_mirrors(report: Report, path: Path, route: HTTPRoute) -> None:
         report.warning((*path, "mirrorPercent"), "is deprecated; write mirrorPercentage")
     check_range(report, (*path, "mirrorPercent"), route.mirror_percent, 0, 100)
     if route.mirror_percentage:
-        value = route.mirror_percentage.value
-        check_range(report, (*path, "mirrorPercentage", "value"), value, 0, 100)
+        place: Path = (*path, "mirrorPercentage", "value")
+        _check_copied(report, place, route.mirror_percentage.value)
     for index, mirror in enumerate(route.mirrors):
         if mirror.percentage:
             place = (*path, "mirrors", index, "percentage", "value")
-            check_range(report, place, mirror.percentage.value, 0, 100)
+            _check_copied(report, place, mirror.percentage.value)
+
+
+def _check_copied(report: Report, path: Path, value: float) -> None:
+    check_range(report, path, value, 0, 100)
+    if 0 < value < _LEAST_SHARE:
+        report.warning(path, f"is below {_LEAST_SHARE:g}, the least share: nothing is copied")
 
 
 def _check_cors(report: Report, path: Path, cors: CorsPolicy) -> None:
@@ -251,6 +260,9 @@ def _check_cors(report: Report, path: Path, cors: CorsPolicy) -> None:
         check_string_match(report, (*path, "allowOrigins", index), origin)
         if not (origin.exact or origin.prefix or origin.regex):
             report.error((*path, "allowOrigins", index), "needs one of exact, prefix, regex")
+        elif origin.regex and origin.regex not in _EVERY_TEXT and accepts(origin.regex, "*"):
+            message = f'"{origin.regex}" matches "*", and therefore allows every origin'
+            report.warning((*path, "allowOrigins", index, "regex"), message)
     for index, method in enumerate(cors.allow_methods):
         if method not in _METHODS:
             place = (*path, "allowMethods", index)

@@ -74,6 +74,8 @@ def copies_manager(target: Copies) -> listener_components_pb2.Filter:
         preserve_external_request_id=True,
     )
     manager.MergeFrom(base_manager(target.access_log))
+    # They are as their upstream is to receive them: what a rewrite has put in stays.
+    manager.normalize_path.value = manager.strip_trailing_host_dot = False
     return filter_("envoy.filters.network.http_connection_manager", manager)
 
 

@@ -17,6 +17,7 @@ from meshd.api.base import Key
 from meshd.compile.acceptance import as_accepted
 from meshd.compile.clients import identity_of
 from meshd.compile.explain import route_choice
+from meshd.compile.explain.answers import aborted, answer, cross_origin
 from meshd.compile.explain.closed import of_service, why_closed
 from meshd.compile.explain.connections import (
     at_client,
@@ -28,7 +29,7 @@ from meshd.compile.explain.connections import (
 from meshd.compile.explain.endpoints import tell_endpoints, tell_tls
 from meshd.compile.explain.entrances import entrance
 from meshd.compile.explain.entrances import tell_tls as tell_server_tls
-from meshd.compile.explain.rewriting import forwarded, location
+from meshd.compile.explain.rewriting import copied, forwarded, location, told_changes
 from meshd.compile.explain.wanted import Wanted, socket_text, wanted
 from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.http.delegation import delegated
@@ -42,7 +43,7 @@ from meshd.compile.names import (
 )
 from meshd.compile.plan.chains import Http, Target, Tcp
 from meshd.compile.plan.origin import Origin
-from meshd.compile.plan.routes import DirectResponse, Forward, Redirect, Route, RouteTable
+from meshd.compile.plan.routes import DirectResponse, Fault, Forward, Redirect, Route, RouteTable
 from meshd.compile.plan.tls import TlsMode
 from meshd.compile.plan.upstreams import Upstream
 from meshd.compile.policy.peer_authentication import peer_policy
@@ -219,7 +220,7 @@ class _Journey:
             if in_clear and virtual_host.only_tls:
                 return self._end("redirected to https")
         if route is None:
-            return self._end("no route: 404")
+            return self._end(f"no route: {answer(404, asked)}")
         self._tell("route", _describe(route), route.delegate or route.origin)
         return self._act(route, asked)
 
@@ -227,19 +228,42 @@ class _Journey:
         """Explain what becomes of a request on its route."""
         action, path = route.action, route.match.path
         seen = route_choice.normalized(asked)
+        if origin := cross_origin(route, seen):
+            self._tell("cors", str(origin))
+            if origin.answered:
+                return self._end("preflight answered 200 by the proxy")
+        if route.fault and (ended := self._inject(route.fault, seen)):
+            return ended
         if isinstance(action, DirectResponse):
-            return self._end(f"answered {action.status} by the proxy")
+            return self._end(f"answered {answer(action.status, seen)} by the proxy")
         if isinstance(action, Redirect):
-            self._tell("redirect", f"{action.status} to {location(action, path, seen)}")
+            told = answer(action.status, seen)
+            self._tell("redirect", f"{told} to {location(action, path, seen)}")
             return self._end("redirected")
+        sent = {target: forwarded(route, action, target, seen) for target in action.targets}
         for copy in action.mirrors:
-            self._tell("mirror", f"{copy.upstream}: a copy of {copy.percent:g} % of the requests")
-        for target in action.targets:
-            sent = forwarded(action, target, path, seen)
-            if sent != seen:
-                self._tell("rewrite", f"{target.upstream}: {sent.host}{sent.path}")
+            arriving = (copied(one, copy) for one in sent.values())
+            places = " or ".join(dict.fromkeys(f"{one.host}{one.path}" for one in arriving))
+            share = f"a copy of {copy.percent:g} % of the requests"
+            self._tell("mirror", f"{copy.upstream}: {share}, as {places}")
+        for target, received in sent.items():
+            if received.host + received.path != seen.host + seen.path:
+                self._tell("rewrite", f"{target.upstream}: {received.host}{received.path}")
+            if changes := told_changes(seen, received):
+                self._tell("headers", f"{target.upstream}: {changes}")
         targets = [(target.upstream, target.weight) for target in action.targets]
-        return self._clusters(targets, "no healthy endpoint: 503")
+        return self._clusters(targets, f"no healthy endpoint: {answer(503, seen)}")
+
+    def _inject(self, fault: Fault, asked: Request) -> wire.Explanation | None:
+        """Tell of faults; return the end if every request is aborted."""
+        if (delay := fault.delay) and delay.percent > 0:
+            self._tell("fault", f"{delay.percent:g} % of the requests wait {delay.seconds:g} s")
+        if (abort := fault.abort) and abort.percent > 0:
+            told = f"answered {aborted(abort, asked)} by the proxy"
+            self._tell("fault", f"{abort.percent:g} % of the requests are {told}")
+            if abort.percent >= 100:
+                return self._end(told)
+        return None
 
     def _clusters(self, clusters: list[tuple[str, int]], nothing: str) -> wire.Explanation:
         """Explain where requests or connections go; ``nothing``: the verdict without an

@@ -1,28 +1,80 @@
-"""Tells what an upstream receives of a request, and where a redirect leads, as the proxy would.
-Pure."""
+"""Tells what an upstream receives of a request, or of its copy, and where a redirect leads, as the
+proxy would. Pure."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
 import re2
 
 from meshd.compile.explain.wanted import DEFAULT_PORTS
-from meshd.compile.plan.routes import Forward, Redirect, RegexRewrite, Target
+from meshd.compile.plan.routes import (
+    Forward,
+    HeaderChanges,
+    Mirror,
+    Redirect,
+    RegexRewrite,
+    Route,
+    Target,
+)
 from meshd.matching.conditions import TextMatch
 from meshd.matching.request import FORWARDED_PROTO, Request
 
+Lines = tuple[tuple[str, str], ...]
+"""Headers: names and values, line by line."""
 
-def forwarded(action: Forward, target: Target, match: TextMatch, request: Request) -> Request:
-    """Return a request as an upstream receives it; ``request`` is normalized."""
+
+def forwarded(route: Route, action: Forward, target: Target, request: Request) -> Request:
+    """Return a request as an upstream receives it; ``request`` is normalized, ``action`` the
+    route's."""
     path, mark, query = request.path.partition("?")
     if action.prefix_rewrite:
-        path = _with_prefix(path, match, action.prefix_rewrite)
+        path = _with_prefix(path, route.match.path, action.prefix_rewrite)
     elif action.regex_rewrite:
         path = _substituted(action.regex_rewrite, path)
     host = action.host or target.host or request.host  # the route's wins over its destination's
-    return request.with_(host=host, path=path + mark + query)
+    headers = _changed(_changed(request.headers, target.changes), route.changes)
+    return dataclasses.replace(request, host=host, path=path + mark + query, headers=headers)
+
+
+def copied(sent: Request, copy: Mirror) -> Request:
+    """Return a copy of what an upstream receives, as it arrives: its host says that it is one."""
+    if copy.looked_up:
+        return sent
+    # As the proxy has it, which takes everything but one colon for a name.
+    name, colon, port = (
+        sent.host.partition(":") if sent.host.count(":") == 1 else (sent.host, "", "")
+    )
+    return sent.with_(host=f"{name}-shadow{colon}{port}", path=sent.path)
+
+
+def told_changes(asked: Request, received: Request) -> str:
+    """Say which headers of a request an upstream receives otherwise than they are asked."""
+    kept = {name.lower() for name, _ in received.headers}
+    gone = {name.lower() for name, _ in asked.headers} - kept
+    new = [line for line in received.headers if line not in asked.headers]
+    told = [*(f"{name}: {value}" for name, value in new), *(f"no {name}" for name in sorted(gone))]
+    return ", ".join(told)
+
+
+def _changed(lines: Lines, changes: HeaderChanges) -> Lines:
+    """Return headers after changes, in the proxy's order: what is removed, what is set, what is
+    added. An empty value changes nothing."""
+    added = [one for one in changes.request_additions if one.value]
+    replaced = {one.name.lower(): _literal(one.value) for one in added if not one.append}
+    gone = {*replaced, *map(str.lower, changes.request_removals)}
+    return (
+        *(line for line in lines if line[0].lower() not in gone),
+        *replaced.items(),
+        *((one.name.lower(), _literal(one.value)) for one in added if one.append),
+    )
+
+
+def _literal(value: str) -> str:
+    """Return a header's value as it is sent, but for what the proxy puts in itself."""
+    return value.replace("%%", "%")
 
 
 def location(action: Redirect, match: TextMatch, request: Request) -> str:

@@ -19,7 +19,7 @@ from meshd.api.traffic import (
     HTTPRouteDestination,
     Percent,
 )
-from meshd.compile.http.route_filters import asked_percentage
+from meshd.compile.http.route_filters import asked_percentage, is_some
 from meshd.compile.http.route_headers import header_changes, new_host
 from meshd.compile.http.route_match import Entrance
 from meshd.compile.names import OutboundCluster
@@ -91,14 +91,16 @@ def forward(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> Rou
     places = [route.route[index] for index in indices]
     clusters = [view.destination(place.destination, owner, entrance.port) for place in places]
     asked = [_asked_hashing(view, cluster) for cluster in clusters]
-    changes, host = header_changes(route.headers), new_host(route.headers)
+    rewrite = route.rewrite or HTTPRewrite()
+    changes, host = header_changes(route.headers), new_host(route.headers) or rewrite.authority
     if len(places) == 1:
-        host = new_host(places[0].headers) or host
-        changes = header_changes(places[0].headers) + changes
+        # As in Istio: a single destination's headers come last, and its host counts where the route
+        # sets none, as it does among several.
+        host = host or new_host(places[0].headers)
+        changes += header_changes(places[0].headers)
         targets = (Target(str(clusters[0]), index=indices[0]),)
     else:
         targets = tuple(map(_target, places, clusters, indices))
-    rewrite = route.rewrite or HTTPRewrite()
     regex = rewrite.uri_regex_rewrite
     action = Forward(
         targets=targets,
@@ -106,7 +108,7 @@ def forward(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> Rou
         retries=retries(route.retries, hashing=any(asked)),
         hashing=tuple(part for each in asked for part in _hashing(each)),
         mirrors=_mirrors(route, view, entrance, owner),
-        host=host or rewrite.authority or "",
+        host=host or "",
         prefix_rewrite="" if regex else rewrite.uri or "",
         regex_rewrite=RegexRewrite(regex.match, regex.rewrite) if regex else None,
     )
@@ -181,7 +183,7 @@ def _mirrors(route: HTTPRoute, view: View, entrance: Entrance, owner: str) -> tu
     targets = [
         (copies.destination(destination, owner, entrance.port), percentage.value)
         for destination, percentage in asked
-        if percentage.value > 0
+        if is_some(percentage.value)
     ]
     return tuple(
         Mirror(str(cluster), percentage, view.is_looked_up(cluster))

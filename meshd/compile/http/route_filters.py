@@ -9,6 +9,8 @@ from meshd.compile.plan.routes import Abort, Cors, Delay, Fault
 from meshd.matching.conditions import TextMatch
 from meshd.matching.reading import text_match
 
+_LEAST_SHARE: Final = 0.0001
+"""Per cent."""
 _GRPC_STATUS: Final = (
     "OK",
     "CANCELLED",
@@ -34,6 +36,11 @@ def asked_percentage(percentage: Percent | None, deprecated: int | None, default
     if percentage is not None:
         return percentage.value
     return default if deprecated is None else float(deprecated)
+
+
+def is_some(percent: float) -> bool:
+    """Return whether a share is one for proxies, which count in millionths."""
+    return percent >= _LEAST_SHARE
 
 
 def fault(asked: HTTPFaultInjection | None) -> Fault | None:

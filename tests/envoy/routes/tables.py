@@ -41,6 +41,9 @@ REGEX_REWRITES: Final = (
     ("(x)?/", r"/\1"),
     ("b*", r"/\0"),
 )
+ORIGINS: Final = ("https://a.test", "https://b.test", "http://a.test:8080", "null", "")
+UPSTREAMS: Final = ("svc", "other.test", "third.test")
+PERCENTAGES: Final = (0, 0.00001, 50, 100, 100)
 DESTINATIONS: Final = ("198.19.0.1:80", "198.19.9.9:80", "198.18.0.1:80")
 EDGE: Final = Workload(
     uid="default.edge", name="edge", namespace="default", netns="", labels={"app": "edge"}
@@ -185,15 +188,20 @@ def route(chance: random.Random, name: str, delegates: tuple[str, ...]) -> Writt
         for place in range(chance.choice((0, 1, 1, 2, 2)))
     ]
     made: Written = {"name": name, **({"match": matches} if matches else {})}
+    if chance.random() < 0.25:
+        made["corsPolicy"] = cors(chance)
+    if chance.random() < 0.25:
+        made["headers"] = {"request": changes(chance)}
     if delegates and chance.random() < 0.4:
-        return {**made, "delegate": {"name": chance.choice(delegates), "namespace": "default"}}
+        made["delegate"] = {"name": chance.choice(delegates), "namespace": "default"}
+        return {**made, **beside(chance)}
     kind = chance.choice(("forward", "forward", "redirect", "answer"))
     if kind == "redirect":
         return {**made, "redirect": redirect(chance)}
     if kind == "answer":
         status, text = chance.choice((200, 418, 503)), chance.choice(("", "x"))
         return {**made, "directResponse": {"status": status, "body": {"string": text}}}
-    return {**made, **forwarding(chance)}
+    return {**made, **forwarding(chance), **beside(chance)}
 
 
 def forwarding(chance: random.Random) -> Written:
@@ -202,21 +210,92 @@ def forwarding(chance: random.Random) -> Written:
             "destination": {"host": host, "port": {"number": 80}},
             "weight": chance.choice((0, 1, 3, 50)),
         }
-        for host in chance.sample(("svc", "other.test", "third.test"), chance.choice((1, 2, 3)))
+        for host in chance.sample(UPSTREAMS, chance.choice((1, 2, 3)))
     ]
     for place in places:
-        if chance.random() < 0.2:
-            place["headers"] = {"request": {"set": {"host": "by-place.test"}}}
+        if chance.random() < 0.3:
+            place["headers"] = {"request": changes(chance)}
     made: Written = {"route": places}
     if chance.random() < 0.4:
         made["rewrite"] = rewrite(chance)
     return made
 
 
+def changes(chance: random.Random) -> Written:
+    """Return operations on headers of requests, maybe on the host."""
+    made: Written = {}
+    if chance.random() < 0.6:
+        made["set"] = {chance.choice(NAMES): chance.choice((*VALUES, "100%"))}
+    if chance.random() < 0.2:
+        made.setdefault("set", {})["host"] = chance.choice(
+            ("by-headers.test", "by-headers.test:99")
+        )
+    if chance.random() < 0.4:
+        made["add"] = {chance.choice(NAMES): chance.choice(VALUES)}
+    if chance.random() < 0.4:
+        made["remove"] = [chance.choice(NAMES)]
+    return made
+
+
+def beside(chance: random.Random) -> Written:
+    """Return what a route may do beside forwarding: faults and copies."""
+    made: Written = {}
+    if chance.random() < 0.2:
+        made["fault"] = fault(chance)
+    if chance.random() < 0.1:
+        made["mirror"] = {"host": chance.choice(UPSTREAMS), "port": {"number": 80}}
+        if chance.random() < 0.6:
+            made["mirrorPercentage"] = {"value": chance.choice(PERCENTAGES)}
+    elif chance.random() < 0.15:
+        made["mirrors"] = [
+            {
+                "destination": {"host": chance.choice(UPSTREAMS), "port": {"number": 80}},
+                **share(chance),
+            }
+            for _ in range(chance.choice((1, 2)))
+        ]
+    return made
+
+
+def fault(chance: random.Random) -> Written:
+    made: Written = {}
+    if chance.random() < 0.4:
+        made["delay"] = {"fixedDelay": "0.001s", **share(chance)}
+    if chance.random() < 0.7 or not made:
+        how: Written = {"httpStatus": chance.choice((200, 429, 503, 555))}
+        if chance.random() < 0.4:
+            how = {"grpcStatus": chance.choice(("OK", "UNAVAILABLE", "NOT_FOUND"))}
+        made["abort"] = {**how, **share(chance)}
+    return made
+
+
+def share(chance: random.Random) -> Written:
+    if chance.random() < 0.2:
+        return {}
+    return {"percentage": {"value": chance.choice(PERCENTAGES)}}
+
+
+def cors(chance: random.Random) -> Written:
+    origins = [{"exact": "*"}, {"prefix": ""}, {"prefix": "http:"}, {"regex": "https://[ab].test"}]
+    origins += [{"exact": origin} for origin in ORIGINS[:2]] + [{"regex": "."}, {"regex": "[^:]+"}]
+    made: Written = {"allowOrigins": chance.sample(origins, chance.choice((0, 1, 1, 2)))}
+    for field, values in (
+        ("allowMethods", ["GET", "PUT"]),
+        ("allowHeaders", ["x-a", "*"]),
+        ("exposeHeaders", ["x-b"]),
+        ("maxAge", "60s"),
+        ("allowCredentials", chance.random() < 0.5),
+        ("unmatchedPreflights", chance.choice(("UNSPECIFIED", "FORWARD", "IGNORE", "IGNORE"))),
+    ):
+        if chance.random() < 0.5:
+            made[field] = values
+    return made
+
+
 def rewrite(chance: random.Random) -> Written:
     made: Written = {}
     if chance.random() < 0.5:
-        made["authority"] = chance.choice(("inner.test", "inner.test:99"))
+        made["authority"] = chance.choice(("inner.test", "inner.test:99", "inner.test."))
     if chance.random() < 0.3:
         pattern, text = chance.choice(REGEX_REWRITES)
         made["uriRegexRewrite"] = {"match": pattern, "rewrite": text}
@@ -277,14 +356,22 @@ def request(chance: random.Random, case: Case) -> Request:
     )
     hosts = ("a.test", "A.Test", "b.test:80", "x.b.test", "c.test.", "svc", "else", "a.test:443")
     names = NAMES if case.is_gateways else (*NAMES, "x-forwarded-proto")
+    further = (
+        ("origin", chance.choice(ORIGINS), 0.4),
+        ("access-control-request-method", chance.choice(("PUT", "")), 0.4),
+        ("content-type", chance.choice(("application/grpc", "application/grpc+json", "a/b")), 0.2),
+    )
     asked = Request(
         host=chance.choice(hosts),
         path=chance.choice(ODD_PATHS) + (f"?{query}" if query else ""),
-        method=chance.choice(("GET", "POST", "PUT")),
-        headers=tuple(
-            (chance.choice((name, name.lower())), value)
-            for name in names
-            for value in chance.choices((*VALUES, "https"), k=chance.choice((0, 0, 0, 1, 1, 2)))
+        method=chance.choice(("GET", "POST", "PUT", "OPTIONS")),
+        headers=(
+            *(
+                (chance.choice((name, name.lower())), value)
+                for name in names
+                for value in chance.choices((*VALUES, "https"), k=chance.choice((0, 0, 0, 1, 1, 2)))
+            ),
+            *((name, value) for name, value, likely in further if chance.random() < likely),
         ),
         scheme=case.scheme,
         destination=case.destination,

@@ -295,6 +295,35 @@ def test_a_virtual_service_that_breaks_a_rule(spec: str, message: str) -> None:
     assert found.startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("route", "message"),
+    [
+        (
+            "directResponse: {status: 200}\ncorsPolicy: {allowOrigins: [{exact: 'https://a'}]}",
+            "corsPolicy: has no meaning beside directResponse",
+        ),
+        (
+            TO + "corsPolicy: {allowOrigins: [{regex: '[^:]+'}]}",
+            'corsPolicy.allowOrigins[0].regex: "[^:]+" matches "*", and therefore allows every',
+        ),
+        (
+            TO + "mirror: {host: a}\nmirrorPercentage: {value: 0.00001}",
+            "mirrorPercentage.value: is below 0.0001, the least share: nothing is copied",
+        ),
+        (
+            TO + "mirrors: [{destination: {host: a}, percentage: {value: 0.00001}}]",
+            "mirrors[0].percentage.value: is below 0.0001",
+        ),
+    ],
+)
+def test_what_has_no_effect_or_another_one_than_it_seems_is_a_warning(
+    route: str, message: str
+) -> None:
+    assert said("VirtualService", http(route)) == []
+    (found,) = said("VirtualService", http(route), "warning")
+    assert found.startswith(f"spec.http[0].{message}")
+
+
 def test_a_source_subnet_is_passed_over_with_a_warning() -> None:
     spec = "hosts: [a]\ntcp: [{match: [{sourceSubnet: 198.18.0.0/16}], " + TO.strip() + "}]"
     assert said("VirtualService", spec, "warning") == [

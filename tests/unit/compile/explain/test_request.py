@@ -101,6 +101,7 @@ def ask(
     begins_as: Literal["", "http", "tls", "other"] = "",
     server_name: str = "",
     *,
+    method: str = "GET",
     from_outside: bool = False,
     service_cidr: str = "",
     place_of: Callable[[Key, str], str] = lambda _key, _field: "",
@@ -119,6 +120,7 @@ def ask(
         "client",
         destination,
         path=path,
+        method=method,
         headers=headers,
         begins_as=begins_as,
         server_name=server_name,
@@ -209,9 +211,56 @@ spec:
 def test_where_copies_of_requests_go_is_told() -> None:
     steps = ask("nobody:8000", more=MIRRORED).stages
     assert {step.detail for step in steps if step.stage == "mirror"} == {
-        "outbound|9080|v2|reviews.default.svc.cluster.local: a copy of 50 % of the requests",
-        "outbound|8000||nobody.default.svc.cluster.local: a copy of 0.5 % of the requests",
+        "outbound|9080|v2|reviews.default.svc.cluster.local: a copy of 50 % of the requests,"
+        " as nobody-shadow:8000/",
+        "outbound|8000||nobody.default.svc.cluster.local: a copy of 0.5 % of the requests,"
+        " as nobody-shadow:8000/",
     }
+
+
+TREATED = """
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: nobody}
+spec:
+  hosts: [nobody]
+  http:
+  - match: [{uri: {prefix: /aborted}}]
+    fault: {abort: {httpStatus: 555, percentage: {value: 100}}}
+    route: [{destination: {host: reviews, subset: v1}}]
+  - fault:
+      delay: {fixedDelay: 2s, percentage: {value: 50}}
+      abort: {grpcStatus: UNAVAILABLE, percentage: {value: 5}}
+    corsPolicy: {allowOrigins: [{exact: "https://a.test"}]}
+    headers: {request: {set: {x-user: somebody}}}
+    route: [{destination: {host: reviews, subset: v1}}]
+"""
+
+
+def test_a_request_that_is_aborted_goes_nowhere() -> None:
+    found = ask("nobody:8000", "/aborted", more=TREATED)
+    assert (found.verdict, found.endpoints) == ("answered 555 by the proxy", ())
+    assert stages(found)["fault"] == "100 % of the requests are answered 555 by the proxy"
+
+
+def test_faults_of_some_requests_and_changes_of_headers_are_told() -> None:
+    found = ask("nobody:8000", "/", (("origin", "https://b.test"),), more=TREATED)
+    faults = [step.detail for step in found.stages if step.stage == "fault"]
+    assert faults == [
+        "50 % of the requests wait 2 s",
+        "5 % of the requests are answered 200 by the proxy",
+    ]
+    assert stages(found)["cors"] == "request of origin https://b.test: not allowed"
+    assert stages(found)["headers"].endswith(".cluster.local: x-user: somebody")
+    assert found.verdict == "routed"
+
+
+def test_a_preflight_is_answered_by_the_proxy() -> None:
+    headers = (("origin", "https://a.test"), ("access-control-request-method", "PUT"))
+    found = ask("nobody:8000", "/", headers, more=TREATED, method="OPTIONS")
+    assert found.verdict == "preflight answered 200 by the proxy"
+    assert "cluster" not in stages(found)
 
 
 def test_the_order_of_endpoints_by_locality_is_told() -> None:

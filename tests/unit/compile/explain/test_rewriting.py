@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.compile.explain.rewriting import forwarded, location
-from meshd.compile.plan.routes import Forward, Redirect, RegexRewrite, Target
-from meshd.matching.conditions import EVERY_PATH, TextMatch
+from meshd.compile.explain.rewriting import copied, forwarded, location, told_changes
+from meshd.compile.plan.routes import (
+    Forward,
+    HeaderAddition,
+    HeaderChanges,
+    Mirror,
+    Redirect,
+    RegexRewrite,
+    Route,
+    Target,
+)
+from meshd.matching.conditions import EVERY_PATH, RouteMatch, TextMatch
 from meshd.matching.request import Request
+
+
+def sent_by(action: Forward, request: Request, match: TextMatch = EVERY_PATH) -> Request:
+    route = Route(name="", match=RouteMatch(path=match), action=action)
+    return forwarded(route, action, action.targets[0], request)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +36,7 @@ from meshd.matching.request import Request
 )
 def test_a_prefix_is_replaced_and_the_query_stays(match: TextMatch, prefix: str, path: str) -> None:
     action = Forward(targets=(Target("up"),), prefix_rewrite=prefix)
-    sent = forwarded(action, action.targets[0], match, Request("a.test", "/a/b?c"))
+    sent = sent_by(action, Request("a.test", "/a/b?c"), match)
     assert (sent.host, sent.path) == ("a.test", path)
 
 
@@ -39,7 +53,7 @@ def test_a_pattern_is_replaced_wherever_it_matches(
 ) -> None:
     rewrite = RegexRewrite(pattern, substitution)
     action = Forward(targets=(Target("up"),), regex_rewrite=rewrite)
-    sent = forwarded(action, action.targets[0], EVERY_PATH, Request("a.test", "/aba?a"))
+    sent = sent_by(action, Request("a.test", "/aba?a"))
     assert sent.path == path
 
 
@@ -48,7 +62,37 @@ def test_the_host_of_a_route_wins_over_that_of_its_destination() -> None:
     asked = Request("a.test")
     for host, received in (("route.test", "route.test"), ("", "target.test")):
         action = Forward(targets=(target,), host=host)
-        assert forwarded(action, target, EVERY_PATH, asked).host == received
+        assert sent_by(action, asked).host == received
+
+
+def test_headers_are_changed_by_the_destination_and_then_by_the_route() -> None:
+    def to(name: str, value: str, *, append: bool = False) -> HeaderAddition:
+        return HeaderAddition(name, value, append)
+
+    of_target = HeaderChanges((to("X-A", "target"), to("x-b", "b%%"), to("x-c", "")), ("x-gone",))
+    of_route = HeaderChanges((to("x-a", "more", append=True), to("x-new", "1")), ("x-b",))
+    action = Forward(targets=(Target("up", changes=of_target),))
+    route = Route(name="", action=action, changes=of_route)
+    asked = Request("a.test", headers=(("x-a", "old"), ("x-gone", "1"), ("x-c", "kept")))
+
+    sent = forwarded(route, action, action.targets[0], asked)
+
+    assert sent.headers == (("x-c", "kept"), ("x-a", "target"), ("x-new", "1"), ("x-a", "more"))
+    assert told_changes(asked, sent) == "x-a: target, x-new: 1, x-a: more, no x-gone"
+    assert told_changes(asked, asked) == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "copy", "received"),
+    [
+        ("a.test", Mirror("up", 100), "a.test-shadow"),
+        ("a.test:80", Mirror("up", 100), "a.test-shadow:80"),
+        ("a.test:80", Mirror("up", 100, looked_up=True), "a.test:80"),
+    ],
+)
+def test_the_host_of_a_copy_says_that_it_is_one(host: str, copy: Mirror, received: str) -> None:
+    arrived = copied(Request(host, "/x"), copy)
+    assert (arrived.host, arrived.path) == (received, "/x")
 
 
 @pytest.mark.parametrize(

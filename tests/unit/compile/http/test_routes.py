@@ -17,6 +17,7 @@ from meshd.api.traffic import HTTPRetry, VirtualService
 from meshd.compile.http.route_actions import retries, to_cluster
 from meshd.compile.http.routes import http_ports, route_table
 from meshd.compile.names import OutboundCluster
+from meshd.compile.plan.routes import Forward, Route
 from meshd.compile.scope import Scope
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.service import Port, ServiceRecord
@@ -202,6 +203,34 @@ def test_retries_wait_as_asked_and_may_try_an_endpoint_again() -> None:
     assert made.elsewhere is False
     assert usual.backoff is None
     assert usual.elsewhere
+
+
+def test_a_single_destination_sets_headers_last_and_the_host_where_the_route_does_not() -> None:
+    def forwarded(**route: Any) -> Route:
+        asked = {"host": "by-place.test", "x-a": "place"}
+        place = {"destination": {"host": "a"}, "headers": {"request": {"set": asked}}}
+        made = virtual_service("v", ["a"], [{"route": [place], **route}])
+        return route_table(view(made), 80).hosts[0].routes[0]
+
+    def host_of(route: Route) -> str:
+        assert isinstance(route.action, Forward)
+        return route.action.host
+
+    by_route = forwarded(headers={"request": {"set": {"Host": "by-route.test", "x-a": "route"}}})
+    values = [each.value for each in by_route.changes.request_additions if each.name == "x-a"]
+    assert values == ["route", "place"]
+    assert host_of(by_route) == "by-route.test"
+    assert host_of(forwarded(rewrite={"authority": "rewritten.test"})) == "rewritten.test"
+    assert host_of(forwarded()) == "by-place.test"
+
+
+@pytest.mark.parametrize(("percentage", "copies"), [(0, 0), (0.00001, 0), (0.0001, 1), (100, 1)])
+def test_a_share_of_copies_below_the_least_is_none(percentage: float, copies: int) -> None:
+    mirror = {"mirror": {"host": "a"}, "mirrorPercentage": {"value": percentage}}
+    made = virtual_service("v", ["a"], [{**to("v1"), **mirror}])
+    action = route_table(view(made), 80).hosts[0].routes[0].action
+    assert isinstance(action, Forward)
+    assert len(action.mirrors) == copies
 
 
 @pytest.mark.parametrize(
