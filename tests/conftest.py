@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Generator, Iterator
@@ -86,6 +87,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         longest = sorted(spent.items(), key=lambda lane: -lane[1])
         told = ", ".join(f"{lane} {seconds:.0f} s" for lane, seconds in longest)
         terminalreporter.line(f"lanes: {told}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    def write_to_what_is_kept() -> None:
+        """A child that meshd forks keeps the descriptors 0 to 2 and closes all others. Those that
+        pytest writes to have other numbers, which the child may give to sockets."""
+        sys.stdout, sys.stderr = (
+            open(number, "w", buffering=1, closefd=False, encoding="utf-8")  # noqa: SIM115
+            for number in (1, 2)
+        )
+        if logs := config.pluginmanager.get_plugin("logging-plugin"):
+            logs.log_file_handler.setStream(sys.stderr)
+
+    os.register_at_fork(after_in_child=write_to_what_is_kept)
 
 
 @pytest.hookimpl(wrapper=True)
