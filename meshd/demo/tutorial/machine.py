@@ -15,6 +15,9 @@ from meshd.pods import kernel
 from meshd.pods.network import host_link
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
+_OWN_CGROUP: Final = "meshd-exec-"
+"""Names of the cgroups that a node makes begin with it. Those of units belong to systemd, maybe to
+that of a machine that boots beside the node."""
 _SAVERS: Final = (
     "iptables-nft-save",
     "ip6tables-nft-save",
@@ -34,8 +37,15 @@ class Machine:
     @classmethod
     def look(cls) -> Machine:
         # Not rglob: others' cgroups come and go while we look.
-        cgroups = (path for path, _, _ in os.walk(_CGROUPS) if "meshd" in path.rpartition("/")[2])
-        return cls(frozenset(_rules()), frozenset(cgroups))
+        cgroups = cgroups_of(path for path, _, _ in os.walk(_CGROUPS))
+        return cls(frozenset(_rules()), cgroups)
+
+
+def cgroups_of(directories: Iterable[str]) -> frozenset[str]:
+    """Return the cgroups that a node has made. Pure."""
+    return frozenset(
+        path for path in directories if path.rpartition("/")[2].startswith(_OWN_CGROUP)
+    )
 
 
 def _rules() -> Iterator[str]:

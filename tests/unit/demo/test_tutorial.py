@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from meshd.base.errors import InvalidInputError
 from meshd.demo.tutorial.counting import likely, status_counts, timed, uniq_counts
-from meshd.demo.tutorial.machine import descendants, rules_of
+from meshd.demo.tutorial.machine import cgroups_of, descendants, rules_of
 from meshd.demo.tutorial.node import free_networks
 from meshd.demo.tutorial.packets import Direction, streams, tls_records
 from meshd.demo.tutorial.terminal import trimmed
@@ -140,6 +140,13 @@ def test_long_output_is_cut_and_says_so() -> None:
 def test_rules_are_compared_without_counters_and_comments() -> None:
     text = "# Generated\n*nat\n:OUTPUT ACCEPT [3:180]\n-A OUTPUT -j MESHD_OUTPUT\nCOMMIT\n"
     assert list(rules_of(text)) == ["nat :OUTPUT ACCEPT", "nat -A OUTPUT -j MESHD_OUTPUT"]
+
+
+def test_cgroups_of_units_are_no_traces_of_a_node() -> None:
+    """Those of a meshd that systemd starts, maybe in a container that boots beside the node."""
+    made = "/sys/fs/cgroup/shop/meshd-exec-4711-2"
+    units = ("/sys/fs/cgroup/box/system.slice/meshd.service", "/sys/fs/cgroup/meshd.slice")
+    assert cgroups_of((made, *units, "/sys/fs/cgroup")) == {made}
 
 
 def networks(*texts: str) -> list[ipaddress.IPv4Network]:
