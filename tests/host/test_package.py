@@ -159,16 +159,23 @@ def test_its_shell_completion_knows_the_verbs(installed: Machine) -> None:
     assert "#compdef meshctl" in installed.ask("cat", "/usr/share/zsh/vendor-completions/_meshctl")
 
 
-def test_up_and_down_replace_the_daemon_and_keep_the_proxies_and_what_people_wrote(
+def test_up_and_down_fail_nothing_and_keep_the_proxies_and_what_people_wrote(
     installed: Machine,
 ) -> None:
+    """300 requests a second of one service of the host to another, and a connection that stays."""
     installed.ask("meshctl", "apply", "-f", "-", text=STORED)
     serving, first = proxies(installed), version(installed)
-    replaced(installed, NEXT, packages.NEXT)
-    assert installed.ask("cat", SETTINGS).endswith(packages.CHANGE)
-    installed.ask("sh", "-c", f"echo 'log_level: debug' >> {SETTINGS}")
-    edited = installed.ask("cat", SETTINGS)
-    replaced(installed, THIS, first)
+    with (
+        enrolled(installed, "shop", "server.py", "--service", "shop", *OFFERS),
+        enrolled(installed, "buyer"),
+        under_load_from(installed, "buyer") as reports,
+    ):
+        replaced(installed, NEXT, packages.NEXT)
+        assert installed.ask("cat", SETTINGS).endswith(packages.CHANGE)
+        installed.ask("sh", "-c", f"echo 'log_level: debug' >> {SETTINGS}")
+        edited = installed.ask("cat", SETTINGS)
+        replaced(installed, THIS, first)
+    is_lossless(*reports)
     assert installed.ask("cat", SETTINGS) == edited
     assert packages.CHANGE not in installed.ask("cat", f"{SETTINGS}.dpkg-dist")
     assert proxies(installed) == serving
@@ -183,19 +190,6 @@ def replaced(machine: Machine, package: str, expected: str) -> None:
     assert daemon(machine) != before
     assert version(machine) == expected
     assert proxies(machine) == serving
-
-
-def test_nothing_fails_while_it_is_upgraded_and_downgraded(installed: Machine) -> None:
-    """300 requests a second of one service of the host to another, and a connection that stays."""
-    first = version(installed)
-    with (
-        enrolled(installed, "shop", "server.py", "--service", "shop", *OFFERS),
-        enrolled(installed, "buyer"),
-        under_load_from(installed, "buyer") as reports,
-    ):
-        replaced(installed, NEXT, packages.NEXT)
-        replaced(installed, THIS, first)
-    is_lossless(*reports)
 
 
 def test_a_service_that_was_disabled_stays_so(installed: Machine) -> None:
