@@ -28,8 +28,6 @@ from meshd.demo.tutorial.terminal import Terminal
 from meshd.demo.tutorial.tutorial import Tutorial
 from meshd.pods import kernel
 
-_LIMIT: Final = 170.0
-"""Seconds for all steps together."""
 _PROGRAMS: Final = {
     "meshctl": "meshd itself",
     "curl": "the package curl",
@@ -71,8 +69,11 @@ def steps(node: Node, before: Machine) -> tuple[Step, ...]:
     )
 
 
-def main(*, once: bool) -> int:
-    """Run the demo and return its exit status."""
+def main(*, once: bool, limit: float) -> int:
+    """Run the demo and return its exit status.
+
+    ``once``: it does not stay, and all steps together may take ``limit`` seconds.
+    """
     terminal = Terminal()
     for number in _ENDING:
         signal.signal(number, _interrupt)
@@ -83,7 +84,7 @@ def main(*, once: bool) -> int:
         return 1
     kernel.become_subreaper()  # so that all that is started here stays below this process
     before = Machine.look()
-    deadline = time.monotonic() + _LIMIT if once else float("inf")
+    deadline = time.monotonic() + limit if once else float("inf")
     tutorial = Tutorial(terminal, node.environment, DIRECTORY, deadline)
     try:
         return _walk(tutorial, node, before, once=once)
