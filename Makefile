@@ -22,7 +22,7 @@ SLOWEST := --durations=40 --durations-min=5
 # Which tests go together says tests/conftest.py. A test that hangs still ends the run.
 LANES  := --numprocesses=2 --dist=loadscope --no-loadscope-reorder --max-worker-restart=0
 
-.PHONY: help demo demo-once test vagrant-test check format protos fuzz bench wheel deb clean setup setup-demo setup-test setup-bench setup-check setup-deb
+.PHONY: help demo demo-once test vagrant-test check format protos fuzz bench wheel deb clean setup setup-demo setup-test setup-images setup-bench setup-check setup-deb
 
 help:
 	@awk -F': |## ' '/^[a-z-]+:.*## /{printf "  make %-13s%s\n", $$1, $$3}' $(MAKEFILE_LIST)
@@ -82,6 +82,10 @@ setup-demo: $(VENV)/installed
 setup-test: $(VENV)/installed-dev $(STUBS)
 	@$(SETUP) packages run test deb
 	@$(SETUP) users
+
+setup-images: # what hosts of the tests are made of; the tests build what is missing
+	@$(SETUP) packages build run test deb
+	@$(PYTHON) -m tests.host.images
 
 setup-bench: $(VENV)/installed-dev
 	@$(SETUP) packages run bench
