@@ -19,8 +19,8 @@ SETUP  := .ci/setup
 STUBS  := build/stubs/descriptors
 PROTOC := $(BIN)/python -m grpc_tools.protoc --descriptor_set_in=$(STUBS)
 SLOWEST := --durations=40 --durations-min=5
-# Which tests go together says tests/conftest.py. A test that hangs still ends the run.
-LANES  := --numprocesses=2 --dist=loadscope --no-loadscope-reorder --max-worker-restart=0
+# Which tests go together says tests/lanes.py. A test that hangs still ends the run.
+LANES  := --numprocesses=3 --dist=loadscope --no-loadscope-reorder --max-worker-restart=0
 
 .PHONY: help demo demo-once test vagrant-test check format protos fuzz bench wheel deb clean setup setup-demo setup-test setup-images setup-bench setup-check setup-deb
 

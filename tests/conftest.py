@@ -1,8 +1,4 @@
-"""What holds for all tests: one that lacks what it needs fails; nothing is skipped in silence.
-
-Two processes run them (see the Makefile), each a lane after the other. Tests of one lane share the
-machines that are made for a session, and never run beside each other.
-"""
+"""What holds for all tests: one that lacks what it needs fails; nothing is skipped in silence."""
 
 from __future__ import annotations
 
@@ -13,14 +9,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 # Tests of capture fork in a process in which others have used gRPC, whose handlers of forks abort.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
@@ -30,63 +23,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 hypothesis.settings.register_profile("meshd", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("meshd")
 
-pytest_plugins = ["tests.second_try", "tests.unit_coverage"]
-
-ROOT = Path(__file__).parent
-LONGEST = ("whole machines", "attacks", "node", "envoy", "netns", "unit/doors")
-"""The lanes that begin first, the longest before all others: the two processes then end together,
-since what is left by then is short. A run ends with what each lane took."""
-TOGETHER: dict[str, str] = dict.fromkeys(("host", "node"), "whole machines")
-"""Directories of one lane. Of the tests that watch what happens under load there is one at a time,
-and the demo takes the control groups of hosts that boot beside it for its own."""
-APART = frozenset(
-    f"test_{name}.py"
-    for name in (
-        *("config", "damaged_records", "enroll_namespace", "external", "gateway"),
-        *("gateway_secrets", "gateway_tasks", "identities", "isolation", "killing_records"),
-        *("leaving", "localities", "mirroring", "policies", "protocols"),
-    )
-)
-"""Tests of nodes that are a lane of their own: what they look for comes, however late. With all of
-them among the whole machines, that lane would last longer than all others together."""
-
-
-def lane_of(path: str) -> str:
-    """Return the directory, of unit tests the one below ``unit``.
-
-    ``path`` is below ``tests``; what follows the file's name does no harm.
-    """
-    parts = path.removeprefix("tests/").partition("::")[0].split("/")
-    if parts[0] == "node" and parts[-1] in APART:
-        return "node"
-    return TOGETHER.get(parts[0], "/".join(parts[: 2 if parts[0] == "unit" else 1]))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the lanes into the order in which they begin."""
-    order = {lane: place for place, lane in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(lane_of(str(item.path.relative_to(ROOT))), len(order)))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    class Lanes(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return lane_of(nodeid)
-
-    return Lanes(config, log)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    spent: defaultdict[str, float] = defaultdict(float)
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if isinstance(report, pytest.TestReport):
-                spent[lane_of(report.nodeid)] += report.duration
-    if len(spent) > len(LONGEST):
-        longest = sorted(spent.items(), key=lambda lane: -lane[1])
-        told = ", ".join(f"{lane} {seconds:.0f} s" for lane, seconds in longest)
-        terminalreporter.line(f"lanes: {told}")
+pytest_plugins = ["tests.second_try", "tests.lanes", "tests.unit_coverage"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

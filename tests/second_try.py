@@ -43,13 +43,14 @@ def pytest_runtest_protocol(
     failed = item.stash[_FIRST] = []
     result = yield
     if failed:
-        _tear_down_all(item)
+        tear_down_all(item)
         item.config.stash[_AGAIN] = again + 1
     del item.stash[_FIRST]
     return _try_again(item, nextitem) if failed else result
 
 
-def _tear_down_all(item: pytest.Item) -> None:
+def tear_down_all(item: pytest.Item) -> None:
+    """Tear down all fixtures, those of the session too; what fails then counts as the test's."""
     # As when a run is about to stop; no hook does it, and pytest-rerunfailures takes the same way.
     state = item.session._setupstate  # pyright: ignore[reportPrivateUsage]
     call = pytest.CallInfo.from_call(lambda: state.teardown_exact(None), when="teardown")
