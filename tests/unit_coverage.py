@@ -1,9 +1,10 @@
 """The line coverage of the unit tests alone, as a gate: ``pytest --unit-coverage PERCENT``.
 
 Lines count that ran during a test below ``tests/unit``. A module that was only imported, by
-whichever test, counts as not covered at all, unless nothing more can run of it. Property tests are
-not traced: each example would pay for it, and what they reach other tests reach as well. Which
-modules do not count, and why, says ``tool.coverage`` in pyproject.toml.
+whichever test, counts as not covered at all, unless nothing more can run of it. Property tests and
+those of altered inputs at doors are not traced: each example would pay for it, and what they reach
+other tests reach as well. Which modules do not count, and why, says ``tool.coverage`` in
+pyproject.toml.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pytest
 
 _ROOT: Final = Path(__file__).parent.parent
 _UNIT: Final = _ROOT / "tests/unit"
+_DOORS: Final = _UNIT / "doors"
 _DATA: Final = _ROOT / "build/coverage"
 _IMPORTED, _TESTED = "imported", "tested"
 _SHOWN: Final = 10
@@ -78,7 +80,8 @@ class _Tracer:
 
 def _is_traced(item: pytest.Item) -> bool:
     function = getattr(item, "obj", None)
-    return item.path.is_relative_to(_UNIT) and not hasattr(function, "hypothesis")
+    has_examples = hasattr(function, "hypothesis") or item.path.is_relative_to(_DOORS)
+    return item.path.is_relative_to(_UNIT) and not has_examples
 
 
 def _coverage() -> coverage.Coverage:
