@@ -30,6 +30,7 @@ from meshd.compile.explain.endpoints import tell_endpoints, tell_tls
 from meshd.compile.explain.entrances import entrance
 from meshd.compile.explain.entrances import tell_tls as tell_server_tls
 from meshd.compile.explain.rewriting import copied, forwarded, location, told_changes
+from meshd.compile.explain.shares import shares
 from meshd.compile.explain.wanted import Wanted, socket_text, wanted
 from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.http.delegation import delegated
@@ -268,20 +269,16 @@ class _Journey:
     def _clusters(self, clusters: list[tuple[str, int]], nothing: str) -> wire.Explanation:
         """Explain where requests or connections go; ``nothing``: the verdict without an
         endpoint."""
-        names = [name for name, _ in clusters]
+        found = shares(clusters)
+        names = list(found)
         if names == [PASSTHROUGH_CLUSTER]:
             return self._end("passed through as it is", PASSTHROUGH_CLUSTER)
         if names == [BLACK_HOLE_CLUSTER]:
             return self._end("refused: not in the registry")
-        alone = len(clusters) == 1
-        whole = sum(weight for _, weight in clusters) or 1
-        for name, weight in clusters:
-            share = "" if alone else f" ({round(100 * weight / whole, 1):g} %)"
-            self._tell("cluster", f"{name}{share}")
-        endpoints: list[str] = []
-        for name, weight in clusters:
-            if alone or weight > 0:
-                endpoints += self._endpoints(name)
+        for name, share in found.items():
+            told = "" if len(found) == 1 else f" ({round(share, 1):g} %)"
+            self._tell("cluster", f"{name}{told}")
+        endpoints = [place for name in names if found[name] > 0 for place in self._endpoints(name)]
         if self._closed:
             nothing = f"refused: {self._closed} is not in force"
         verdict = "routed" if endpoints else nothing

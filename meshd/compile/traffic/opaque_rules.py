@@ -112,9 +112,12 @@ def _of_route(
 
 
 def _target(found: tuple[tuple[OutboundCluster, int], ...], view: View) -> Target:
-    """Return a target: one destination gets everything; of several, those with a weight."""
+    """Return a target: one destination gets everything; of several, those with a weight, or each
+    the same if none has one."""
     first = found[0][0]
-    clusters = ((str(first), 1),) if len(found) == 1 else tuple((str(c), w) for c, w in found)
+    if len(found) == 1 or not any(weight for _, weight in found):
+        found = tuple((cluster, 1) for cluster, _ in found)
+    clusters = tuple((str(cluster), weight) for cluster, weight in found)
     looked_up = (cluster.port for cluster, _ in found if view.is_looked_up(cluster))
     return Target(clusters, policy_of(view, first), next(looked_up, 0))
 

@@ -182,7 +182,7 @@ def routing(
     """Return a VirtualService with rules for TCP and for TLS."""
 
     def destinations() -> tuple[RouteDestination, ...]:
-        count = chance.choice([1, 1, 2])
+        count = chance.choice([1, 1, 2, 3])
         return tuple(
             RouteDestination(
                 destination=Destination(

@@ -3,6 +3,9 @@
 Meshes by chance are compiled, each to the two listeners of its scope, and servers to the listeners
 of what they are sent. In these every chain ends nowhere, and the access log of the listener says
 which one it was. A connection comes with the PROXY protocol, which says where it wanted to go.
+
+Chains with several upstreams are there once more, and each upstream says its name: they get the
+shares that explain tells.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
+import math
 import random
 import socket
 import ssl
 import struct
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -32,14 +37,14 @@ from envoy.extensions.bootstrap.internal_listener.v3 import internal_listener_pb
 from envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_pb2
 from envoy.extensions.transport_sockets.internal_upstream.v3 import internal_upstream_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
-from google.protobuf import json_format
 
 from meshd.compile.envoy.listeners import listener as printed
 from meshd.compile.envoy.wellknown import extension, packed
 from meshd.compile.explain.chain_choice import Connection, follow
+from meshd.compile.explain.shares import shares
 from meshd.compile.gateway.gateway import workload_listeners
 from meshd.compile.gateway.ports import gateway_ports
-from meshd.compile.plan.chains import Chain, Owner, Refusal, Tcp
+from meshd.compile.plan.chains import Answer, Chain, Owner, Refusal, Target, Tcp
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.tls import TCP_ALPN
 from meshd.compile.scope import Scope
@@ -58,6 +63,10 @@ CONNECTIONS: Final = 20
 """For each of them."""
 SERVERS: Final = 15
 GATEWAYS: Final = 25
+SHARED: Final = 8
+"""Chains with several upstreams."""
+SAMPLE: Final = 150
+"""Connections to each of them."""
 NO_CHAIN: Final = "-"
 """What the log says where a listener has no chain for a connection."""
 NOWHERE: Final = Tcp(statistics="nowhere", upstreams=(("nowhere", 1),))
@@ -202,6 +211,36 @@ def front(number: int, site: Site, path: Path) -> Any:
     return made
 
 
+def shared_targets() -> list[Tcp]:
+    """Return the targets of chains with several upstreams."""
+    found = [
+        chain.target
+        for site in sites()
+        for listener in (site.start, *site.further)
+        for chain in listener.chains
+        if isinstance(chain.target, Tcp) and len(chain.target.upstreams) > 1
+    ]
+    return [msgspec.structs.replace(target, lookup_port=0) for target in dict.fromkeys(found)][
+        :SHARED
+    ]
+
+
+def at_pipe(path: Path, target: Target) -> Any:
+    """Return a listener that does one thing with all connections."""
+    made = printed(Listener(name=path.name, chains=(Chain(name="all", target=target),)))
+    made.ClearField("internal_listener")
+    made.address.pipe.path = str(path)
+    return made
+
+
+def at_end(name: str, path: Path) -> Any:
+    """Return the cluster of an upstream that says its name."""
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(path)}}}}]}]
+    return cluster_pb2.Cluster(
+        name=name, load_assignment={"cluster_name": name, "endpoints": endpoints}
+    )
+
+
 def internal(name: str) -> Any:
     raw = {
         "name": "envoy.transport_sockets.raw_buffer",
@@ -222,6 +261,9 @@ def internal(name: str) -> Any:
 
 def bootstrap(directory: Path) -> Any:
     listeners = [listener for site in sites() for listener in (site.start, *site.further)]
+    shared = shared_targets()
+    names = sorted({name for target in shared for name, _ in target.upstreams})
+    ends = {name: directory / f"end {number}" for number, name in enumerate(names)}
     return bootstrap_pb2.Bootstrap(
         node={"id": "chains", "cluster": "chains"},
         bootstrap_extensions=[
@@ -234,10 +276,16 @@ def bootstrap(directory: Path) -> Any:
                     for number, site in enumerate(sites())
                 ),
                 *(logged(listener, directory / "log") for listener in listeners),
+                *(
+                    at_pipe(directory / f"shared {number}", target)
+                    for number, target in enumerate(shared)
+                ),
+                *(at_pipe(path, Answer(name)) for name, path in ends.items()),
             ],
             clusters=[
                 *(internal(listener.name) for listener in listeners),
                 cluster_pb2.Cluster(name="nowhere"),
+                *(at_end(name, path) for name, path in ends.items()),
             ],
         ),
     )
@@ -269,10 +317,10 @@ def announced(client_port: int, connection: Connection) -> bytes:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("chains")
-    (directory / "envoy.json").write_text(json_format.MessageToJson(bootstrap(directory)))
+    (directory / "envoy.pb").write_bytes(bootstrap(directory).SerializeToString())
     command = [
         str(ENVOY),
-        *("--config-path", str(directory / "envoy.json")),
+        *("--config-path", str(directory / "envoy.pb")),
         *("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"),
         *("--file-flush-interval-msec", "20"),
     ]
@@ -290,7 +338,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def fronts(directory: Path) -> list[Path]:
-    return [directory / str(number) for number, _ in enumerate(sites())]
+    return [
+        *(directory / str(number) for number, _ in enumerate(sites())),
+        *(directory / f"shared {number}" for number, _ in enumerate(shared_targets())),
+    ]
 
 
 def takes(path: Path) -> bool:
@@ -339,6 +390,32 @@ def test_explain_and_the_proxy_choose_the_same_chain(directory: Path) -> None:
         if chosen[client_port] != (case.listener, case.chain)
     }
     assert wrong == {}
+
+
+def test_upstreams_get_the_shares_of_connections_that_explain_tells(directory: Path) -> None:
+    for number, target in enumerate(shared_targets()):
+        got = Counter(reached(directory / f"shared {number}") for _ in range(SAMPLE))
+        told = shares(target.upstreams)
+        assert set(got) <= {name for name, share in told.items() if share}, target
+        for name, share in told.items():
+            assert is_likely(got[name], share / 100), (target, got)
+
+
+def reached(path: Path) -> str:
+    """Return the name of the upstream that a connection comes to."""
+    with socket.socket(socket.AF_UNIX) as client, client.makefile() as answer:
+        client.settimeout(PATIENCE)
+        client.connect(str(path))
+        return answer.read()
+
+
+def is_likely(count: int, share: float) -> bool:
+    """Return whether so many of all would differ as much in one of 10¹² tests, by chance."""
+    by_count = [
+        math.comb(SAMPLE, each) * share**each * (1 - share) ** (SAMPLE - each)
+        for each in range(SAMPLE + 1)
+    ]
+    return min(sum(by_count[: count + 1]), sum(by_count[count:])) > 1e-12
 
 
 def test_all_kinds_of_chains_are_chosen() -> None:
