@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 
 from meshd.api import kinds, retired
-from meshd.api.base import ObjectMeta
+from meshd.api.base import Key, ObjectMeta
 from meshd.api.decode import Path
 from meshd.api.finding import Finding
-from meshd.api.yaml import Document, show_path
+from meshd.api.yaml import Document
 from meshd.base.json_values import Json, JsonObject, mapping_in, text_in
 
 
@@ -43,16 +43,8 @@ class Entry:
     ) -> Finding:
         """Return a finding; ``meta`` is the object's metadata as far as it is known."""
         meta = meta or self.rough_meta()
-        return Finding(
-            file=self.document.source,
-            line=self.document.line_of((*self.at, *path)),
-            message=message,
-            kind=self.kind,
-            namespace=meta.namespace,
-            name=meta.name,
-            field=show_path(path),
-            severity=severity,
-        )
+        about = Key(self.kind, meta.namespace, meta.name)
+        return self.document.finding(self.at, path, message, about, severity)
 
     def rough_meta(self) -> ObjectMeta:
         """Return the name, as far as it can be read, for messages."""

@@ -23,7 +23,7 @@ from meshd.api.entries import Entry, entries_of
 from meshd.api.finding import Finding
 from meshd.api.kubernetes.types import Namespace, Service
 from meshd.api.unread import MEANINGLESS, NOT_READ
-from meshd.api.yaml import Document, ManifestError, read_documents, show_path
+from meshd.api.yaml import Document, ManifestError, read_documents
 from meshd.base.errors import InvalidInputError
 from meshd.base.json_values import Json, JsonObject, text_in
 
@@ -59,17 +59,7 @@ class Read:
 
     def finding(self, path: Path, message: str, severity: str = "error") -> Finding:
         """Return a finding about the field at ``path`` of the object."""
-        key = self.object.key
-        return Finding(
-            file=self.document.source,
-            line=self.document.line_of((*self.at, *path)),
-            message=message,
-            kind=key.kind,
-            namespace=key.namespace,
-            name=key.name,
-            field=show_path(path),
-            severity=severity,
-        )
+        return self.document.finding(self.at, path, message, self.object.key, severity)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from typing import Final, TypeVar, cast
 
 import yaml
 
+from meshd.api.base import Key
 from meshd.api.decode import Path, decode_all
+from meshd.api.finding import Finding
 from meshd.base.errors import InvalidInputError
 from meshd.base.json_values import Json, JsonObject
 from meshd.base.printable import printable
@@ -64,6 +66,21 @@ class Document:
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, self.line)
+
+    def finding(
+        self, at: Path, path: Path, message: str, about: Key, severity: str = "error"
+    ) -> Finding:
+        """Return a finding about the field at ``path`` of the object that stands at ``at``."""
+        return Finding(
+            file=self.source,
+            line=self.line_of((*at, *path)),
+            message=message,
+            kind=about.kind,
+            namespace=about.namespace,
+            name=about.name,
+            field=show_path(path),
+            severity=severity,
+        )
 
     def error(self, path: Path, reason: str) -> ManifestError:
         return ManifestError(self.source, self.line_of(path), reason, show_path(path))

@@ -21,7 +21,6 @@ from meshd.base.json_values import Json, mapping_in, text_in
 from meshd.config import withheld
 from meshd.config.moment import Moment, Transaction
 from meshd.config.service_status import as_asked
-from meshd.config.store import Store
 from meshd.model.service import ServiceRecord
 from meshd.model.workload import Workload
 from meshd.wire import Apply, Changed, DeleteNamed, Get, Objects, Rejected
@@ -48,24 +47,6 @@ class Judged:
     @property
     def answer(self) -> Changed:
         return Changed(self.transaction.changes, self.warnings)
-
-
-def apply(
-    store: Store,
-    request: Apply,
-    refusals: Refusals = _accept,
-    workloads: Sequence[Workload] | None = None,
-    services: Iterable[ServiceRecord] = (),
-) -> Changed | Rejected:
-    """Apply objects, or delete those of ``delete -f``: all of them or none; see ``judged``.
-
-    Raises SystemRefusedError if the store cannot be written.
-    """
-    found = judged(store.moment, request, refusals, workloads, services)
-    if isinstance(found, Rejected):
-        return found
-    store.commit(found.transaction, dry_run=request.dry_run)
-    return found.answer
 
 
 def judged(
@@ -130,15 +111,6 @@ def outcome(
     return {**left, **{key: store.dated(read.object) for key, read in applied.items()}}, applied
 
 
-def delete(
-    store: Store, request: DeleteNamed, workloads: Sequence[Workload] | None = None
-) -> Changed:
-    """Delete objects by name; see ``judged_deletion``. Raises SystemRefusedError, too."""
-    found = judged_deletion(store.moment, request, workloads)
-    store.commit(found.transaction, dry_run=request.dry_run)
-    return found.answer
-
-
 def judged_deletion(
     store: Moment, request: DeleteNamed, workloads: Sequence[Workload] | None = None
 ) -> Judged:
@@ -177,7 +149,7 @@ def _lost(
     return validate.newly_dangling(store.objects, after, changed, workloads)
 
 
-def get(store: Store | Moment, request: Get, made: Mapping[Key, Object] = _NONE) -> Objects:
+def get(store: Moment, request: Get, made: Mapping[Key, Object] = _NONE) -> Objects:
     """Return the stored objects that match a request.
 
     ``made``: further objects, which are not stored. Raises InvalidInputError if the kind is unknown

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,6 @@ from meshd.config.files import ConfigDirectory
 from meshd.config.moment import Moment, Transaction
 from meshd.config.withheld import Closed
 from meshd.model.closed_policy import ClosedPolicy
-from meshd.wire import Change
 
 _CORRECT: Final = "correct the object, or delete it"
 _UNTIL_TOLD: Final = "this ends when the server answers, and has lost nothing itself"
@@ -134,22 +133,6 @@ class Store:
         read = self._files.reads.get(key)
         return read.place_of(read_path(field)) if read else ""
 
-    def put(self, objects: Iterable[Object], *, dry_run: bool = False) -> tuple[Change, ...]:
-        """Create or replace objects, all of them or none.
-
-        Raises InvalidInputError if an object is in a file, SystemRefusedError if the disk refuses;
-        then nothing is changed.
-        """
-        return self.commit(self.moment.put(objects), dry_run=dry_run)
-
-    def delete(self, keys: Iterable[Key], *, dry_run: bool = False) -> tuple[Change, ...]:
-        """Delete objects, all of them or none.
-
-        Raises InvalidInputError if an object is not found or is in a file, SystemRefusedError if
-        the disk refuses; then nothing is changed.
-        """
-        return self.commit(self.moment.delete(keys), dry_run=dry_run)
-
     def follow(
         self,
         objects: Mapping[Key, Object],
@@ -240,13 +223,6 @@ class Store:
     def subscribe(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called after each change, once the change is in force."""
         self._callbacks.append(callback)
-
-    def commit(self, transaction: Transaction, *, dry_run: bool = False) -> tuple[Change, ...]:
-        """Write what is not written yet and put it in force, here and now. Raises
-        SystemRefusedError."""
-        if not (dry_run or transaction.changes_nothing):
-            self.adopt(self.write(transaction))
-        return transaction.changes
 
     def write(self, transaction: Transaction) -> Applied:
         """Write the result of a transaction, and return it for ``adopt``.

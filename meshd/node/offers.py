@@ -25,7 +25,9 @@ class Offers:
         self.is_own = is_own
 
     def of(self, namespace: str) -> Iterable[JsonObject]:
-        return requests.get(self._mesh.store, wire.Get("Service", namespace=namespace)).objects
+        return requests.get(
+            self._mesh.store.moment, wire.Get("Service", namespace=namespace)
+        ).objects
 
     async def apply(self, service: JsonObject) -> None:
         """Raises InvalidInputError, SystemRefusedError, NotReadyError.

@@ -19,6 +19,7 @@ from meshd.config.accepted_before import AcceptedBefore
 from meshd.config.admission import admit
 from meshd.config.store import Store
 from meshd.model.closed_services import ClosedEntry
+from tests.unit import storing
 
 RULE = Key("DestinationRule", "shop", "db")
 
@@ -103,16 +104,17 @@ def test_what_only_new_checks_refuse_stays_in_force_and_is_said(
         assert list(found.objects) == [key]
         (finding,) = AcceptedBefore().findings(*found.stored)
         assert str(finding).startswith(f"{tmp_path}/state/applied.json:1: {key} is in force, as")
-        found.put(
+        storing.put(
+            found,
             [
                 read.object
                 for read in read_objects(
                     json.dumps(value("DestinationRule", "other", {"host": "other"})), "b.json"
                 )
-            ]
+            ],
         )
-        found.delete([Key("DestinationRule", "shop", "other")])
-    found.delete([key])
+        storing.delete(found, [Key("DestinationRule", "shop", "other")])
+    storing.delete(found, [key])
     assert not list(AcceptedBefore().findings(*found.stored))
     assert not list(tmp_path.glob("state/*damaged*"))
 
@@ -134,11 +136,11 @@ def test_a_rule_that_this_version_cannot_read_closes_and_is_kept_until_it_is_rep
         assert [rule.key for rule in found.closed] == [RULE]
         (finding,) = found.findings
         assert f"{RULE} is not in force, but kept: " in str(finding)
-        found.put([read.object])
+        storing.put(found, [read.object])
     assert UNREADABLE in json.loads((tmp_path / "state" / "applied.json").read_text())["objects"]
     good = value("DestinationRule", "db", {"host": "db"})
     (mended,) = read_objects(json.dumps(good), "b.json")
-    assert [one.result for one in found.put([mended.object])] == ["configured"]
+    assert [one.result for one in storing.put(found, [mended.object])] == ["configured"]
     for now in (found, store(tmp_path)):
         assert (now.closed, now.findings) == ((), ())
         assert RULE in now.objects
@@ -146,11 +148,11 @@ def test_a_rule_that_this_version_cannot_read_closes_and_is_kept_until_it_is_rep
 
 def test_what_cannot_be_read_can_be_deleted(tmp_path: Path) -> None:
     found = store(tmp_path, UNREADABLE)
-    assert [one.result for one in found.delete([RULE])] == ["deleted"]
+    assert [one.result for one in storing.delete(found, [RULE])] == ["deleted"]
     for now in (found, store(tmp_path)):
         assert (now.closed, now.findings) == ((), ())
     with pytest.raises(InvalidInputError, match="not found"):
-        found.delete([RULE])
+        storing.delete(found, [RULE])
 
 
 def test_so_does_a_policy_which_is_strict_meanwhile_and_comes_back_as_it_was(
@@ -226,7 +228,7 @@ def test_an_object_with_hosts_that_cannot_be_used_is_closed_and_named(
     (finding,) = found.findings
     assert f"{key} is not in force, but kept: " in str(finding)
     assert "what it is about is refused" in str(finding)
-    found.delete([key])
+    storing.delete(found, [key])
     assert (found.closed, found.findings) == ((), ())
 
 

@@ -10,6 +10,7 @@ import pytest
 from meshd.api.read import read_objects
 from meshd.base.json_values import Json, JsonObject
 from meshd.config.store import Store
+from tests.unit import storing
 
 GOOD = """
 apiVersion: security.istio.io/v1
@@ -24,7 +25,7 @@ def policy(namespace: str, mode: str) -> str:
 
 
 def put(store: Store, text: str) -> None:
-    store.put([read.object for read in read_objects(text, "a.yaml")])
+    storing.put(store, [read.object for read in read_objects(text, "a.yaml")])
 
 
 def damaged(home: Path, content: str) -> Path:

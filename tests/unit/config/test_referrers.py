@@ -9,10 +9,10 @@ import pytest
 
 from meshd.analysis.validate import check_references
 from meshd.api.read import read_objects
-from meshd.config import requests
 from meshd.config.store import Store
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.wire import Apply, Changed, DeleteNamed, Named
+from tests.unit import storing
 
 SERVICES = """
 apiVersion: v1
@@ -74,12 +74,12 @@ EVERYTHING = SERVICES + RULE + EDGE + PARTS + ROUTE
 def store(tmp_path: Path) -> Store:
     (tmp_path / "config.d").mkdir()
     store = Store(tmp_path / "config.d", tmp_path / "lib")
-    requests.apply(store, Apply((("f.yaml", EVERYTHING),)))
+    storing.apply(store, Apply((("f.yaml", EVERYTHING),)))
     return store
 
 
 def apply(store: Store, text: str) -> list[str]:
-    answer = requests.apply(store, Apply((("f.yaml", text),)))
+    answer = storing.apply(store, Apply((("f.yaml", text),)))
     assert isinstance(answer, Changed)
     return of_route(answer.warnings)
 
@@ -102,7 +102,7 @@ def of_route(warnings: Iterable[str]) -> list[str]:
 def test_what_is_deleted_is_said_to_be_in_use(
     store: Store, kind: str, namespace: str, name: str, message: str
 ) -> None:
-    answer = requests.delete(store, DeleteNamed((Named(kind, (name,)),), namespace))
+    answer = storing.delete_named(store, DeleteNamed((Named(kind, (name,)),), namespace))
     assert any(one.startswith(message) for one in of_route(answer.warnings)), answer.warnings
 
 
@@ -110,13 +110,13 @@ def test_what_is_deleted_is_said_to_be_in_use(
 @pytest.mark.parametrize("kind", ["dr", "svc"])
 def test_a_host_is_in_use_by_each_name_that_is_compiled(store: Store, host: str, kind: str) -> None:
     apply(store, ROUTE.replace("web.shop.svc.cluster.local", host))
-    answer = requests.delete(store, DeleteNamed((Named(kind, ("web",)),), "shop"))
+    answer = storing.delete_named(store, DeleteNamed((Named(kind, ("web",)),), "shop"))
     start = "spec.http[1].route[0].destination."
     assert any(one.startswith(start) for one in of_route(answer.warnings)), answer.warnings
 
 
 def test_what_is_deleted_by_file_is_said_to_be_in_use(store: Store) -> None:
-    answer = requests.apply(store, Apply((("f.yaml", EDGE),), delete=True))
+    answer = storing.apply(store, Apply((("f.yaml", EDGE),), delete=True))
     assert isinstance(answer, Changed)
     assert of_route(answer.warnings) == ["spec.gateways[0]: Gateway infra/edge not found"]
 
@@ -142,7 +142,7 @@ def test_what_a_change_takes_away_is_said(store: Store, old: str, new: str, mess
 
 
 def test_what_was_missing_before_is_not_said_again(store: Store) -> None:
-    requests.delete(store, DeleteNamed((Named("dr", ("web",)),), "shop"))
+    storing.delete_named(store, DeleteNamed((Named("dr", ("web",)),), "shop"))
     assert apply(store, SERVICES) == []
     assert apply(store, RULE) == []
 

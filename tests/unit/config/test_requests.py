@@ -13,6 +13,7 @@ from meshd.config.store import Store
 from meshd.model.snapshot import MeshOptions
 from meshd.registry import snapshots
 from meshd.wire import Apply, Changed, DeleteNamed, Get, Named, Rejected
+from tests.unit import storing
 
 SERVICE = (
     "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\nspec: {ports: [{port: 9080}]}\n"
@@ -46,14 +47,14 @@ def store(tmp_path: Path) -> Store:
 
 def apply(store: Store, *texts: str, delete: bool = False, dry_run: bool = False) -> Changed:
     request = Apply((("-", "---\n".join(texts)),), delete=delete, dry_run=dry_run)
-    answer = requests.apply(store, request)
+    answer = storing.apply(store, request)
     assert isinstance(answer, Changed), answer
     return answer
 
 
 def rejection(store: Store, *texts: str, delete: bool = False) -> list[str]:
     request = Apply((("f.yaml", "---\n".join(texts)),), delete=delete)
-    answer = requests.apply(store, request)
+    answer = storing.apply(store, request)
     assert isinstance(answer, Rejected), answer
     return [str(finding) for finding in answer.findings]
 
@@ -71,7 +72,7 @@ def test_applying_stores_and_says_what_changed(store: Store) -> None:
 def test_the_outcome_of_a_dry_run_is_what_applying_stores(store: Store) -> None:
     apply(store, SERVICE, RULE, ROUTE)
     request = Apply((("f.yaml", ROUTE.replace("500ms", "2s") + "---\n" + RULE),), dry_run=True)
-    answer = requests.apply(store, request)
+    answer = storing.apply(store, request)
     assert isinstance(answer, Changed)
     changed = {Key(one.kind, one.namespace, one.name) for one in answer.changes[:1]}
     after, reads = requests.outcome(store.moment, request, changed)
@@ -105,7 +106,7 @@ def test_an_object_of_another_namespace_than_asked_for_is_refused(store: Store) 
     head = "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\n"
     text = head + "spec: {ports: [{port: 80}]}"
     request = Apply((("-", text),), namespace="other", only_namespace=True)
-    answer = requests.apply(store, request)
+    answer = storing.apply(store, request)
     assert isinstance(answer, Rejected)
     assert "metadata.namespace: is not other, which -n says" in str(answer.findings[0])
     assert not store.objects
@@ -137,7 +138,7 @@ def test_deleting_by_file_and_by_name(store: Store) -> None:
     assert rejection(store, ROUTE, delete=True) == [
         "f.yaml:1: VirtualService default/reviews: not found"
     ]
-    named = requests.delete(store, DeleteNamed((Named("svc", ("reviews",)),)))
+    named = storing.delete_named(store, DeleteNamed((Named("svc", ("reviews",)),)))
     assert [(change.kind, change.result) for change in named.changes] == [("Service", "deleted")]
     assert [key.kind for key in store.objects] == ["DestinationRule"]
 
@@ -167,7 +168,7 @@ def test_a_manifest_of_another_api_group_deletes_nothing(store: Store) -> None:
 
 
 def test_an_empty_namespace_is_the_default_one(store: Store) -> None:
-    requests.apply(store, Apply((("-", SERVICE),), namespace=""))
+    storing.apply(store, Apply((("-", SERVICE),), namespace=""))
     assert [key.namespace for key in store.objects] == ["default"]
 
 
@@ -181,10 +182,10 @@ def test_what_is_not_in_force_can_be_deleted_in_each_way(
     assert store.objects == {}
     if is_named:
         named = (Named("vs", ("reviews",)),)
-        answer = requests.delete(store, DeleteNamed(named, ignore_missing=ignore_missing))
+        answer = storing.delete_named(store, DeleteNamed(named, ignore_missing=ignore_missing))
     else:
         written = Apply((("-", ROUTE),), delete=True, ignore_missing=ignore_missing)
-        answer = requests.apply(store, written)
+        answer = storing.apply(store, written)
     assert isinstance(answer, Changed)
     assert [change.result for change in answer.changes] == ["deleted"]
 
@@ -193,9 +194,9 @@ def test_objects_of_several_kinds_are_deleted_together_or_not_at_all(store: Stor
     apply(store, SERVICE, RULE, ROUTE)
     several = (Named("svc", ("reviews",)), Named("dr", ("reviews", "reviews", "ratings")))
     with pytest.raises(InvalidInputError, match="DestinationRule default/ratings"):
-        requests.delete(store, DeleteNamed(several))
+        storing.delete_named(store, DeleteNamed(several))
     assert len(store.objects) == 3
-    answer = requests.delete(store, DeleteNamed(several, ignore_missing=True))
+    answer = storing.delete_named(store, DeleteNamed(several, ignore_missing=True))
     assert [change.kind for change in answer.changes] == ["Service", "DestinationRule"]
 
 
@@ -208,26 +209,26 @@ def test_an_object_that_lives_in_a_file_names_it(store: Store, tmp_path: Path) -
 
 def test_objects_are_got_by_kind_name_and_namespace(store: Store) -> None:
     apply(store, SERVICE, RULE, ROUTE, SERVICE.replace("name: reviews", "name: a, namespace: b"))
-    (route,) = requests.get(store, Get("vs", "reviews", "default")).objects
+    (route,) = requests.get(store.moment, Get("vs", "reviews", "default")).objects
     assert route["apiVersion"] == "networking.istio.io/v1"
     assert list_at(route, "spec", "http")[0] == {
         "route": [{"destination": {"host": "reviews", "subset": "v1"}, "weight": 100}],
         "timeout": "0.5s",
     }
-    assert len(requests.get(store, Get("services")).objects) == 2
-    assert len(requests.get(store, Get("services", namespace="b")).objects) == 1
+    assert len(requests.get(store.moment, Get("services")).objects) == 2
+    assert len(requests.get(store.moment, Get("services", namespace="b")).objects) == 1
     with pytest.raises(InvalidInputError, match="VirtualService default/x not found"):
-        requests.get(store, Get("vs", "x", "default"))
+        requests.get(store.moment, Get("vs", "x", "default"))
     with pytest.raises(
         InvalidInputError, match=r"unknown kind servces \(did you mean services\?\)"
     ):
-        requests.get(store, Get("servces"))
+        requests.get(store.moment, Get("servces"))
 
 
 def test_what_is_got_can_be_applied_again_and_changes_nothing(store: Store) -> None:
     apply(store, SERVICE, RULE, ROUTE)
     texts = [json.dumps(found) for kind in ("svc", "dr", "vs")
-             for found in requests.get(store, Get(kind)).objects]  # fmt: skip
+             for found in requests.get(store.moment, Get(kind)).objects]  # fmt: skip
     answer = apply(store, *(text + "\n" for text in texts))
     assert {change.result for change in answer.changes} == {"unchanged"}
 

@@ -13,6 +13,7 @@ from meshd.config import requests
 from meshd.config.store import Store
 from meshd.wire import Apply, Rejected
 from tests.pem import certificate_pem, key_pem, new_key, revocations_pem
+from tests.unit import storing
 
 KEY = new_key()
 CERTIFICATE, PRIVATE, OTHER = certificate_pem(KEY), key_pem(KEY), key_pem(new_key())
@@ -92,10 +93,10 @@ def test_applying_says_the_same(tmp_path: Path) -> None:
     (tmp_path / "config.d").mkdir()
     store = Store(tmp_path / "config.d", tmp_path / "lib")
     bad = secret("kubernetes.io/tls", tls_crt=CERTIFICATE, tls_key=OTHER)
-    answer = requests.apply(store, Apply((("-", bad),)))
+    answer = storing.apply(store, Apply((("-", bad),)))
     assert isinstance(answer, Rejected)
     assert not store.objects
     late = secret("kubernetes.io/tls", tls_crt=certificate_pem(KEY, ends=-1), tls_key=PRIVATE)
-    answer = requests.apply(store, Apply((("-", late),)))
+    answer = storing.apply(store, Apply((("-", late),)))
     assert not isinstance(answer, Rejected)
     assert "expired on" in answer.warnings[0]

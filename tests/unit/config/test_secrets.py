@@ -10,11 +10,11 @@ import pytest
 
 from meshd.analysis.validate import check_references
 from meshd.api.read import read_sources
-from meshd.config import requests
 from meshd.config.store import Store
 from meshd.model.workload import Workload
 from meshd.wire import Apply, Changed, DeleteNamed, Named
 from tests.pem import certificate_pem, key_pem, new_key
+from tests.unit import storing
 
 GATEWAY = """\
 apiVersion: networking.istio.io/v1
@@ -126,7 +126,7 @@ def test_taking_from_a_secret_what_its_user_needs_is_told_to_the_one_who_does_it
     store: Store,
 ) -> None:
     text = secret("shop", "edge", **AUTHORITY)
-    answer = requests.apply(store, Apply((("-", text),)), workloads=(EDGE,))
+    answer = storing.apply(store, Apply((("-", text),)), workloads=(EDGE,))
     assert isinstance(answer, Changed)
     (warning,) = answer.warnings
     assert "has no tls.crt and tls.key, which Gateway config/edge needs" in warning
@@ -137,14 +137,14 @@ def store(tmp_path: Path) -> Store:
     (tmp_path / "config.d").mkdir()
     store = Store(tmp_path / "config.d", tmp_path / "lib")
     text = "---\n".join((GATEWAY, secret("shop", "edge"), secret("shop", "config")))
-    requests.apply(store, Apply((("-", text),)))
+    storing.apply(store, Apply((("-", text),)))
     return store
 
 
 def test_deleting_a_secret_in_use_is_told_to_the_one_who_does_it(store: Store) -> None:
     def deleted(namespace: str) -> tuple[str, ...]:
         request = DeleteNamed((Named("secret", ("shop",)),), namespace, dry_run=True)
-        return requests.delete(store, request, (EDGE,)).warnings
+        return storing.delete_named(store, request, (EDGE,)).warnings
 
     assert deleted("config") == ()
     assert deleted("edge") == (
@@ -156,7 +156,7 @@ def test_deleting_a_secret_in_use_is_told_to_the_one_who_does_it(store: Store) -
 def test_deleting_a_secret_together_with_its_user_is_no_matter(store: Store) -> None:
     def warnings(*texts: str) -> tuple[str, ...]:
         request = Apply((("-", "---\n".join(texts)),), delete=True, dry_run=True)
-        answer = requests.apply(store, request, workloads=(EDGE,))
+        answer = storing.apply(store, request, workloads=(EDGE,))
         assert not hasattr(answer, "findings"), answer
         return answer.warnings  # pyright: ignore[reportAttributeAccessIssue]
 

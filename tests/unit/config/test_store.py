@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from meshd.base.errors import InvalidInputError, SystemRefusedError
 from meshd.config import applied
 from meshd.config.store import Store
 from meshd.wire import Change
+from tests.unit import storing
 
 
 def service(name: str, port: int = 80) -> str:
@@ -68,7 +70,7 @@ def test_the_place_of_a_field_is_its_file_and_line(place: Place) -> None:
         "a.yaml", f"{text}spec:\n  ports:\n  - port: 80\n    name: a\n  - port: 81\n    name: b\n"
     )
     store = place.store()
-    store.put(objects(service("c")))
+    storing.put(store, objects(service("c")))
     file = f"{place.files}/a.yaml"
     assert store.place_of(key("a"), "") == f"{file}:1"
     assert store.place_of(key("b"), "spec.ports[1].name") == f"{file}:15"
@@ -82,21 +84,21 @@ def test_the_place_of_a_field_is_its_file_and_line(place: Place) -> None:
 
 def test_put_says_what_it_did(place: Place) -> None:
     store = place.store()
-    assert results(store.put(objects(service("a")))) == [("a", "created")]
-    changes = store.put(objects(service("a", 81), service("b")))
+    assert results(storing.put(store, objects(service("a")))) == [("a", "created")]
+    changes = storing.put(store, objects(service("a", 81), service("b")))
     assert results(changes) == [("a", "configured"), ("b", "created")]
-    assert results(store.put(objects(service("a", 81)))) == [("a", "unchanged")]
-    assert results(store.delete([key("a")])) == [("a", "deleted")]
+    assert results(storing.put(store, objects(service("a", 81)))) == [("a", "unchanged")]
+    assert results(storing.delete(store, [key("a")])) == [("a", "deleted")]
     assert set(store.objects) == {key("b")}
 
 
 def test_the_revision_grows_with_changes_only(place: Place) -> None:
     store = place.store()
-    store.put(objects(service("a")))
+    storing.put(store, objects(service("a")))
     before = store.revision
-    store.put(objects(service("a")))
+    storing.put(store, objects(service("a")))
     assert store.revision == before
-    store.put(objects(service("a", 81)))
+    storing.put(store, objects(service("a", 81)))
     assert store.revision == before + 1
     assert place.store().revision == before + 1
 
@@ -105,7 +107,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(place: Place) -> None:
     store = place.store()
     called: list[int] = []
     store.subscribe(lambda: called.append(1))
-    assert results(store.put(objects(service("a")), dry_run=True)) == [("a", "created")]
+    assert results(store.moment.put(objects(service("a"))).changes) == [("a", "created")]
     assert dict(store.objects) == {}
     assert called == []
     assert not (place.state / "applied.json").exists()
@@ -113,7 +115,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(place: Place) -> None:
 
 def test_what_was_applied_is_there_after_a_restart(place: Place) -> None:
     store = place.store()
-    store.put(objects(service("a"), service("b")))
+    storing.put(store, objects(service("a"), service("b")))
     store.keep_addresses({"a.default.svc.cluster.local": ("198.19.0.1",)})
     again = place.store()
     assert again.objects == store.objects
@@ -143,18 +145,18 @@ def test_addresses_that_cannot_be_written_are_in_force_and_written_when_they_can
 
 def test_an_object_keeps_the_time_of_its_making(place: Place) -> None:
     store = place.store()
-    store.put(objects(service("a")))
-    store.put(objects(service("b")))
-    store.put(objects(service("a", 81)))
+    storing.put(store, objects(service("a")))
+    storing.put(store, objects(service("b")))
+    storing.put(store, objects(service("a", 81)))
     made = {name: store.objects[key(name)].metadata.creation_timestamp for name in "ab"}
     assert made == {"a": "2024-01-01T00:00:00Z", "b": "2024-01-01T00:00:01Z"}
 
 
 def test_deleting_is_all_or_nothing(place: Place) -> None:
     store = place.store()
-    store.put(objects(service("a")))
+    storing.put(store, objects(service("a")))
     with pytest.raises(InvalidInputError, match="Service default/b not found"):
-        store.delete([key("a"), key("b")])
+        storing.delete(store, [key("a"), key("b")])
     assert set(store.objects) == {key("a")}
     assert set(place.store().objects) == {key("a")}
 
@@ -162,7 +164,7 @@ def test_deleting_is_all_or_nothing(place: Place) -> None:
 def test_a_mapping_that_was_handed_out_never_changes(place: Place) -> None:
     store = place.store()
     before = store.objects
-    store.put(objects(service("a")))
+    storing.put(store, objects(service("a")))
     assert dict(before) == {}
 
 
@@ -170,7 +172,7 @@ def test_subscribers_see_what_is_in_force(place: Place) -> None:
     store = place.store()
     seen: list[set[Key]] = []
     store.subscribe(lambda: seen.append(set(store.objects)))
-    store.put(objects(service("a")))
+    storing.put(store, objects(service("a")))
     place.write("b.yaml", service("b"))
     store.refresh()
     store.refresh()
@@ -192,17 +194,17 @@ def test_a_disk_that_refuses_leaves_the_old_content(
     place: Place, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     store = place.store()
-    store.put(objects(service("a")))
+    storing.put(store, objects(service("a")))
     with monkeypatch.context() as patched:
         patched.setattr(step, broken(step))
         with pytest.raises(SystemRefusedError, match=r"applied\.json: cannot be written: No space"):
-            store.put(objects(service("a", 81), service("b")))
+            storing.put(store, objects(service("a", 81), service("b")))
     assert set(store.objects) == {key("a")}
     assert place.store().objects == store.objects
     assert [path.name for path in place.state.iterdir() if path.name.startswith(".")] == []
 
 
-def _killed_at(line: int, act: Callable[[], None]) -> bool:
+def _killed_at(line: int, act: Callable[[], object]) -> bool:
     """Run ``act`` in a child that kills itself at its n-th line of ``applied``.
 
     False when it had fewer lines, so that it ended by itself.
@@ -229,21 +231,21 @@ def _killed_at(line: int, act: Callable[[], None]) -> bool:
 
 
 def test_kill_9_at_any_line_leaves_the_old_or_the_new_content(place: Place) -> None:
-    place.store().put(objects(service("a")))
+    storing.put(place.store(), objects(service("a")))
     old = {key("a")}
     new = {key("a"), key("b")}
+    to_put = objects(service("b"))
     seen: list[set[Key]] = []
     killed = True
     for line in range(200):
-        store = place.store()
-        killed = _killed_at(line, lambda store=store: (store.put(objects(service("b"))), None)[1])
+        killed = _killed_at(line, functools.partial(storing.put, place.store(), to_put))
         after = place.store()
         assert after.findings == ()
         assert set(after.objects) in (old, new)
         assert [path for path in place.state.iterdir() if path.name.startswith(".")] == []
         seen.append(set(after.objects))
         if set(after.objects) == new:
-            after.delete([key("b")])
+            storing.delete(after, [key("b")])
         if not killed:
             break
     assert not killed
@@ -264,12 +266,12 @@ def test_a_damaged_file_is_set_aside_with_one_clear_line(place: Place, content: 
     assert "\n" not in str(finding)
     assert (place.state / "applied.json.damaged-1").read_bytes() == content
     assert set(store.objects) == {key("f")}
-    store.put(objects(service("a")))
+    storing.put(store, objects(service("a")))
     assert set(place.store().objects) == {key("a"), key("f")}
 
 
 def test_one_object_that_cannot_be_read_leaves_the_others_in_force(place: Place) -> None:
-    place.store().put(objects(service("a"), service("b")))
+    storing.put(place.store(), objects(service("a"), service("b")))
     path = place.state / "applied.json"
     path.write_text(path.read_text().replace('"name": "b"', '"name": 5'))
     store = place.store()
@@ -372,14 +374,17 @@ def test_an_object_in_two_files_is_that_of_the_first(place: Place) -> None:
 def test_an_object_of_a_file_cannot_be_changed_by_applying(place: Place) -> None:
     place.write("a.yaml", "# mine\n" + service("a"))
     store = place.store()
-    for act in (lambda: store.put(objects(service("a", 9))), lambda: store.delete([key("a")])):
+    for act in (
+        lambda: storing.put(store, objects(service("a", 9))),
+        lambda: storing.delete(store, [key("a")]),
+    ):
         with pytest.raises(InvalidInputError, match=r"is in the file .*a\.yaml:2; change it there"):
             act()
 
 
 def test_a_file_hides_what_was_applied_and_says_so(place: Place) -> None:
     store = place.store()
-    store.put(objects(service("a", 1)))
+    storing.put(store, objects(service("a", 1)))
     place.write("a.yaml", service("a", 2))
     store.refresh()
     assert store.objects[key("a")] == objects(service("a", 2))[0]

@@ -19,7 +19,6 @@ from meshd.api.write import from_json
 from meshd.base.errors import InvalidInputError
 from meshd.compile.compiler import Compiler
 from meshd.compile.isolation import Isolating
-from meshd.config import requests
 from meshd.config.store import Store
 from meshd.fleet.server import rosters
 from meshd.model.snapshot import MeshOptions
@@ -27,6 +26,7 @@ from meshd.registry.registry import build_snapshot
 from meshd.wire import Apply, Rejected
 from tests.fuzz.doors.configuration import DOORS
 from tests.fuzz.many import MANY, NAMES, TOGETHER, Make
+from tests.unit import storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,10 +119,10 @@ def test_names_that_lead_to_many_names_multiply_no_endpoints() -> None:
 def test_what_is_too_much_together_is_refused_where_it_is_applied(tmp_path: Path) -> None:
     store = Store(tmp_path / "config.d", tmp_path / "lib")
     put = Apply((("-", _text(MANY["HTTP ports"](100)).decode()),), "shop")
-    assert not isinstance(requests.apply(store, put), Rejected)
+    assert not isinstance(storing.apply(store, put), Rejected)
     for name, what in (("subsets", "1100 clusters"), ("routes", "values")):
         put = Apply((("-", _text(MANY[name](11 if name == "subsets" else 400)).decode()),), "shop")
-        answer = requests.apply(store, put)
+        answer = storing.apply(store, put)
         assert isinstance(answer, Rejected)
         assert [what in str(one) and "at most" in str(one) for one in answer.findings] == [True]
 

@@ -18,6 +18,7 @@ from meshd.roles.mesh import assembled
 from meshd.settings import Paths, Settings
 from meshd.workloads.host.units import cgroup_of
 from meshd.workloads.intent import Action, Intent
+from tests.unit import storing
 from tests.unit.node.enrolling_world import contained, hosted
 
 WEB = hosted()
@@ -178,14 +179,14 @@ def test_a_declared_service_stays_in_the_mesh_until_its_entry_is_deleted(
         directory.mkdir(parents=True)
     mesh = assembled(Settings(), paths)
     paths.workloads.parent.mkdir(parents=True, exist_ok=True)
-    mesh.store.put([ENTRY])
+    storing.put(mesh.store, [ENTRY])
     mesh.reconciler.register([declared("a.service", 80)])
     declarations = Declarations(mesh, dict)
     missing(mesh)
     declarations.follow()
     assert list(mesh.reconciler.known.registered) == ["attacker.a0"]
     assert any(f"{ENTRY.key} is not in force" in one for one in mesh.all_problems())
-    mesh.store.delete([ENTRY.key])
+    storing.delete(mesh.store, [ENTRY.key])
     told(mesh)
     declarations.follow()
     assert mesh.reconciler.known.registered == {}

@@ -22,6 +22,7 @@ from meshd.model.workload import Workload
 from meshd.node import in_work
 from meshd.node.in_work import InWork, new_among
 from meshd.node.stages import Progress, Step
+from tests.unit import storing
 from tests.waiting import eventually
 
 
@@ -82,7 +83,7 @@ class Role:
 def directory(tmp_path: Path) -> Path:
     (tmp_path / "config.d").mkdir()
     role = Role(tmp_path)
-    role.store.put([service("good")])
+    storing.put(role.store, [service("good")])
     role.work.ended()
     return tmp_path
 
@@ -90,7 +91,7 @@ def directory(tmp_path: Path) -> Path:
 def test_an_object_that_kills_is_left_out_at_the_fourth_start_and_stays_on_disk(
     directory: Path,
 ) -> None:
-    Role(directory).store.put([service("killer")])
+    storing.put(Role(directory).store, [service("killer")])
     for _ in range(2):
         assert Role(directory).names == {"good", "killer"}
     role = Role(directory)
@@ -98,7 +99,7 @@ def test_an_object_that_kills_is_left_out_at_the_fourth_start_and_stays_on_disk(
     (problem,) = role.work.problems
     assert problem.startswith("Service shop/killer is left out")
     assert "killer" in (directory / "applied.json").read_text()
-    role.store.put([service("killer", port=81)])
+    storing.put(role.store, [service("killer", port=81)])
     role.work.ended()
     again = Role(directory)
     assert again.names == {"good", "killer"}
@@ -106,11 +107,11 @@ def test_an_object_that_kills_is_left_out_at_the_fourth_start_and_stays_on_disk(
 
 
 def test_an_object_that_kills_can_be_deleted(directory: Path) -> None:
-    Role(directory).store.put([service("killer")])
+    storing.put(Role(directory).store, [service("killer")])
     for _ in range(2):
         Role(directory)
     role = Role(directory)
-    role.store.delete([service("killer").key])
+    storing.delete(role.store, [service("killer").key])
     assert "killer" not in (directory / "applied.json").read_text()
     assert not role.work.problems
 
@@ -131,13 +132,13 @@ def test_a_workload_of_another_node_that_kills_is_left_out_whatever_else_it_says
 
 
 def test_a_policy_that_is_left_out_stays_so_when_other_objects_change(directory: Path) -> None:
-    Role(directory).store.put([policy("killer")])
+    storing.put(Role(directory).store, [policy("killer")])
     for _ in range(2):
         Role(directory)
     for number in range(3):
         role = Role(directory)
         assert isinstance(role.store.objects[policy("killer").key], ClosedPolicy)
-        role.store.put([service("good", port=90 + number)])
+        storing.put(role.store, [service("good", port=90 + number)])
         assert isinstance(role.store.objects[policy("killer").key], ClosedPolicy)
         role.work.ended()
 
@@ -150,7 +151,7 @@ def test_a_policy_that_is_left_out_stays_so_when_other_objects_change(directory:
 def test_a_replacement_is_left_out_too_if_processes_die_of_it(
     directory: Path, killer: Object
 ) -> None:
-    Role(directory).store.put([killer])
+    storing.put(Role(directory).store, [killer])
     for _ in range(2):
         Role(directory)
     for _ in range(3):
@@ -168,23 +169,23 @@ def test_a_replacement_is_left_out_too_if_processes_die_of_it(
             f"{killer.key} is not in force, nor is its closed replacement"
         )
         assert any(one.startswith(f"replacement of {killer.key}") for one in role.work.problems)
-        role.store.put([service("good", port=70)])
+        storing.put(role.store, [service("good", port=70)])
         role.work.ended()
         role = Role(directory)
-    role.store.delete([killer.key])
+    storing.delete(role.store, [killer.key])
     assert not role.store.lost
     assert not role.work.problems
 
 
 def test_a_replacement_of_an_earlier_start_is_no_suspect(directory: Path) -> None:
-    Role(directory).store.put([service("killer")])
+    storing.put(Role(directory).store, [service("killer")])
     for _ in range(2):
         Role(directory)
     Role(directory).work.ended()
     for _ in range(5):
         role = Role(directory)
         assert [one.key for one in role.store.standing] == [service("killer").key]
-        role.store.put([service("other")])
+        storing.put(role.store, [service("other")])
         role.work.attempts.done()
 
 
@@ -218,7 +219,7 @@ def test_an_object_that_kills_at_the_first_start_with_it_is_found(directory: Pat
 
 def test_one_of_many_objects_is_found_though_its_replacement_kills_too(directory: Path) -> None:
     first = Role(directory)
-    first.store.put([service(f"s{number}") for number in range(6)])
+    storing.put(first.store, [service(f"s{number}") for number in range(6)])
     killer, others = "s3", {"good", "s0", "s1", "s2", "s4", "s5"}
     for _ in range(40):
         role = Role(directory)
@@ -246,15 +247,15 @@ def test_only_what_is_being_compiled_is_blamed(directory: Path) -> None:
     step, settled = role.work.step, role.work.settled
     role.work.attempts.done()
     for name, is_idle in (("first", True), ("second", False)):
-        role.store.put([service(name)])
+        storing.put(role.store, [service(name)])
         step(Step.READING)
         step(Step.READ)
         settled(COMPILES)
         if is_idle:
             step(Step.COMPILING)
-    role.store.put([service("third")])
+    storing.put(role.store, [service("third")])
     step(Step.READING)
-    role.store.put([service("fourth")])
+    storing.put(role.store, [service("fourth")])
     settled(BUSY)
     assert working(role) == {"first", "third"}
     step(Step.READ)
@@ -272,9 +273,9 @@ def test_objects_are_struck_off_under_steady_change(directory: Path) -> None:
         role = Role(directory)
         step, settled = role.work.step, role.work.settled
         role.work.attempts.done()
-        role.store.put([service("first")])
+        storing.put(role.store, [service("first")])
         step(Step.READING)
-        role.store.put([service("second")])
+        storing.put(role.store, [service("second")])
         step(Step.READ)
         settled(BUSY)
         step(Step.COMPILING)
@@ -293,7 +294,7 @@ def test_an_object_that_changed_meanwhile_is_not_struck_off(directory: Path) -> 
         role = Role(directory)
         role.work.attempts.done()
         for name, port in (("a", 1), ("b", 1), ("a", 2)):
-            role.store.put([service(name, port=port)])
+            storing.put(role.store, [service(name, port=port)])
             if port == 1:
                 for step in (Step.READING, Step.READ):
                     role.work.step(step)
@@ -306,7 +307,7 @@ def test_an_object_that_changed_meanwhile_is_not_struck_off(directory: Path) -> 
 def test_until_something_is_published_nothing_is_struck_off(directory: Path) -> None:
     role = Role(directory)
     role.work.attempts.done()
-    role.store.put([service("a")])
+    storing.put(role.store, [service("a")])
     role.work.step(Step.READING)
     role.work.step(Step.READ)
     role.work.settled(Progress(publishes=False))
@@ -333,12 +334,12 @@ def test_a_node_that_dies_at_each_start_comes_back_with_nothing_in_force(
 
     async def change() -> None:
         monkeypatch.setattr(asyncio.get_running_loop(), "call_later", end_later)
-        role.store.put([service("good", port=80)])
+        storing.put(role.store, [service("good", port=80)])
         assert not ended  # what is found at the start is no change
         role.work.settled(Progress())
         role.work.settled(Progress())
         assert ended == [3600.0]
-        role.store.put([service("good", port=81)])
+        storing.put(role.store, [service("good", port=81)])
         assert ended == [3600.0, 1.0]
 
     asyncio.run(change())

@@ -23,6 +23,7 @@ from meshd.model.snapshot import MeshOptions
 from meshd.node.settling import Settling
 from meshd.node.sharing import Sharing
 from meshd.wire.channel import IsWaiting
+from tests.unit import storing
 from tests.unit.node.agent_role import ROOT, AgentRole
 
 
@@ -74,7 +75,7 @@ def test_agents_stay_closed_while_their_server_has_lost_what_was_applied(
     (tmp_path / "server" / "lib").mkdir(parents=True)
     (tmp_path / "server" / "files").mkdir()
     store = server(tmp_path)
-    store.put(before)
+    storing.put(store, before)
     known = AgentRole(tmp_path / "known")
     known.hear(told(store, tmp_path))
     assert (known.mode(), known.store.lost) == (Mode.STRICT, ())
@@ -97,7 +98,7 @@ def test_agents_stay_closed_while_their_server_has_lost_what_was_applied(
         assert agent.mode(knows_the_mark=knows_the_mark) is Mode.STRICT
         assert agent.store.lost == (f"{path}.damaged-1 of boss",)
 
-    lost.put((policy("default", "PERMISSIVE", ROOT),))
+    storing.put(lost, (policy("default", "PERMISSIVE", ROOT),))
     for agent in (known, fresh):
         agent.hear(told(lost, tmp_path))
         assert (agent.mode(), agent.store.lost) == (Mode.PERMISSIVE, ())
@@ -108,7 +109,7 @@ def test_agents_are_told_that_a_policy_is_out_of_force_and_keep_the_one_before(
 ) -> None:
     (tmp_path / "server" / "lib").mkdir(parents=True)
     store = server(tmp_path)
-    store.put((policy("a", "PERMISSIVE"), policy("db", "STRICT", app="db")))
+    storing.put(store, (policy("a", "PERMISSIVE"), policy("db", "STRICT", app="db")))
     known, fresh = AgentRole(tmp_path / "known"), AgentRole(tmp_path / "fresh")
     known.hear(told(store, tmp_path))
     before = known.store.objects

@@ -16,6 +16,7 @@ from meshd.roles.mesh import assembled
 from meshd.settings import Paths, Settings
 from meshd.wire import OfferedPort
 from meshd.workloads import offer
+from tests.unit import storing
 
 SERVICE = admit(
     {
@@ -32,7 +33,7 @@ def test_a_service_that_is_not_in_force_is_not_replaced_by_a_new_one(tmp_path: P
     for directory in (paths.config_directory, paths.lib, paths.resolver_run):
         directory.mkdir(parents=True)
     mesh = assembled(Settings(), paths)
-    mesh.store.put([SERVICE])
+    storing.put(mesh.store, [SERVICE])
     stored = mesh.store.objects[SERVICE.key]
     mesh.store.withhold(str)
     offers = Offers(mesh, Changing(mesh), is_own=True)

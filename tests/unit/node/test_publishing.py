@@ -18,6 +18,7 @@ from meshd.model.workload import Workload
 from meshd.node.publishing import Inputs, Publishing
 from meshd.registry.snapshots import Given
 from meshd.xds.resources import LISTENER
+from tests.unit import storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +74,7 @@ class Mesh:
             self.publishing.finish_publication()
 
     def apply(self, text: str) -> None:
-        self.store.put(read.object for read in read_objects(text, "test.yaml"))
+        storing.put(self.store, [read.object for read in read_objects(text, "test.yaml")])
 
 
 @pytest.fixture

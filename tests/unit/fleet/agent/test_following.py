@@ -17,6 +17,7 @@ from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 from meshd.registry.registry import build_snapshot
+from tests.unit import storing
 
 SERVICE = """
 apiVersion: v1
@@ -43,7 +44,7 @@ def parsed(name: str = "web") -> Object:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "config.d", tmp_path / "lib")
-    made.put([parsed("applied-before")])
+    storing.put(made, [parsed("applied-before")])
     found = parsed()
     made.follow({found.key: found})
     return made
