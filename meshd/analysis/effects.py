@@ -32,38 +32,31 @@ from meshd.model.interception import OWN_PORTS
 Said = Iterator[tuple[Path, str]]
 
 
-def without_effect(found: Object, world: World) -> Said:
-    match found:
-        case VirtualService():
-            yield from _of_virtual_service(found, world)
-        case DestinationRule():
-            yield from _of_destination_rule(found, world)
-        case Gateway():
-            yield from _of_selector(found.spec.selector, ("spec", "selector"), world, "")
-            for index, server in enumerate(found.spec.servers):
-                if server.port.number in OWN_PORTS:
-                    path = ("spec", "servers", index, "port", "number")
-                    yield path, f"has no effect: proxies need {server.port.number} for themselves"
-        case PeerAuthentication():
-            labels = found.spec.selector.match_labels if found.spec.selector else {}
-            path = ("spec", "selector", "matchLabels")
-            yield from _of_selector(labels, path, world, found.metadata.namespace)
-        case ServiceEntry():
-            yield from _of_service_entry(found, world)
-        case Service() if found.spec.type == "ExternalName" and not found.spec.ports:
-            if not world.is_host((found.spec.external_name or "").lower().rstrip(".")):
-                yield (
-                    ("spec", "ports"),
-                    "has no effect: outside the mesh, only listed ports lead there",
-                )
-        case _:
-            pass
+def of_gateway(found: Gateway, world: World) -> Said:
+    yield from _of_selector(found.spec.selector, ("spec", "selector"), world, "")
+    for index, server in enumerate(found.spec.servers):
+        if server.port.number in OWN_PORTS:
+            path = ("spec", "servers", index, "port", "number")
+            yield path, f"has no effect: proxies need {server.port.number} for themselves"
+
+
+def of_peer_authentication(found: PeerAuthentication, world: World) -> Said:
+    labels = found.spec.selector.match_labels if found.spec.selector else {}
+    path = ("spec", "selector", "matchLabels")
+    yield from _of_selector(labels, path, world, found.metadata.namespace)
+
+
+def of_service(found: Service, world: World) -> Said:
+    if found.spec.type != "ExternalName" or found.spec.ports:
+        return
+    if not world.is_host((found.spec.external_name or "").lower().rstrip(".")):
+        yield ("spec", "ports"), "has no effect: outside the mesh, only listed ports lead there"
 
 
 # ---- VirtualService
 
 
-def _of_virtual_service(found: VirtualService, world: World) -> Said:
+def of_virtual_service(found: VirtualService, world: World) -> Said:
     if found.is_delegate:
         if not any(_delegates_to(found, other) for other in world.objects.values()):
             yield ("spec",), "has no hosts, and no VirtualService delegates to it"
@@ -190,7 +183,7 @@ class _AnyDoor(_GatewayDoor):
 # ---- the others
 
 
-def _of_destination_rule(found: DestinationRule, world: World) -> Said:
+def of_destination_rule(found: DestinationRule, world: World) -> Said:
     host = world.full(found.spec.host, found)
     services = world.covered(host)
     if not services and not world.is_host(host):
@@ -238,7 +231,7 @@ def destinations(found: VirtualService) -> Iterator[Destination]:
         yield from (one.destination for one in route.mirrors)
 
 
-def _of_service_entry(found: ServiceEntry, world: World) -> Said:
+def of_service_entry(found: ServiceEntry, world: World) -> Said:
     """Return remarks about an entry without effect.
 
     The first entry of a namespace that declares a host has it, and one of the same kind adds to it;

@@ -5,22 +5,24 @@ the order of applying must not matter. Errors are only what objects come to toge
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
-from meshd.analysis.effects import Said, without_effect
+from meshd.analysis import effects
+from meshd.analysis.effects import Said
 from meshd.analysis.reachability import unreached
 from meshd.analysis.secret_references import of_secrets
 from meshd.analysis.world import World, bare_host
 from meshd.api.base import Key, Object
 from meshd.api.counts import too_many
 from meshd.api.decode import Path
+from meshd.api.destination_rule.types import DestinationRule
 from meshd.api.finding import Finding
 from meshd.api.gateway.types import MESH, Gateway, gateway_name
-from meshd.api.kubernetes.types import Service
+from meshd.api.kubernetes.types import Namespace, Secret, Service, ServiceAccount
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import Read
-from meshd.api.service_entry.types import ServiceEntry
+from meshd.api.service_entry.types import ServiceEntry, WorkloadEntry, WorkloadGroup
 from meshd.api.virtual_service.delegation import delegate_key, merge_route, why_not
 from meshd.api.virtual_service.types import Destination, VirtualService
 from meshd.model.closed_policy import ClosedPolicy
@@ -51,22 +53,10 @@ def check_references(
             findings.append(read.finding(("spec",), excess.why))
             continue
         findings += (read.finding(("spec",), line, "warning") for line in excess.lines())
-        match read.object:
-            case VirtualService() as found:
-                said = of_virtual_service(found, world)
-            case Gateway() as found:
-                said = _of_gateway(found, world)
-            case Service() as found:
-                said = itertools.chain(_of_service(found, world), _beyond(found, world))
-            case ServiceEntry() as found:
-                said = _beyond(found, world)
-            case PeerAuthentication() as found:
-                said = _of_peer_authentication(found, world)
-            case _:
-                said = iter(())
-        named = of_secrets(read.object, objects, workloads)
         said = itertools.chain(
-            said, named, without_effect(read.object, world), unreached(read.object, world)
+            *(about(read.object, world) for about in ABOUT.get(type(read.object), ())),
+            of_secrets(read.object, objects, workloads),
+            unreached(read.object, world),
         )
         findings += (read.finding(path, message, "warning") for path, message in said)
     return tuple(findings)
@@ -233,3 +223,19 @@ def _of_peer_authentication(found: PeerAuthentication, world: World) -> Said:
         ):
             yield ("spec",), f"{key} is for the whole namespace too; only the oldest counts"
             return
+
+
+ABOUT: Final[dict[type[Object], tuple[Callable[[Any, World], Said], ...]]] = {
+    Namespace: (),
+    ServiceAccount: (),
+    Service: (_of_service, _beyond, effects.of_service),
+    Secret: (),
+    VirtualService: (of_virtual_service, effects.of_virtual_service),
+    DestinationRule: (effects.of_destination_rule,),
+    Gateway: (_of_gateway, effects.of_gateway),
+    ServiceEntry: (_beyond, effects.of_service_entry),
+    WorkloadEntry: (),
+    WorkloadGroup: (),
+    PeerAuthentication: (_of_peer_authentication, effects.of_peer_authentication),
+}
+"""What is said of each kind that is stored, in view of all other objects."""

@@ -21,7 +21,17 @@ from meshd.api.kubernetes.controller_checks import (
     check_pod,
     check_stateful_set,
 )
-from meshd.api.kubernetes.types import DaemonSet, Deployment, Pod, Secret, Service, StatefulSet
+from meshd.api.kubernetes.types import (
+    ConfigMap,
+    DaemonSet,
+    Deployment,
+    Namespace,
+    Pod,
+    Secret,
+    Service,
+    ServiceAccount,
+    StatefulSet,
+)
 from meshd.api.peer_authentication.checks import check_peer_authentication
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import Read
@@ -32,7 +42,14 @@ from meshd.api.texts import check_texts
 from meshd.api.traffic import DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry
 from meshd.api.virtual_service.checks import check_virtual_service
 
-_CHECKS: Final[dict[type[Object], Callable[[Report, Any], None]]] = {
+
+def _nothing_more(_report: Report, _found: Object) -> None:
+    """Find nothing: the metadata is all that there is to check."""
+
+
+CHECKS: Final[dict[type[Object], Callable[[Report, Any], None]]] = {
+    Namespace: _nothing_more,
+    ServiceAccount: _nothing_more,
     VirtualService: check_virtual_service,
     DestinationRule: check_destination_rule,
     Gateway: check_gateway,
@@ -46,7 +63,9 @@ _CHECKS: Final[dict[type[Object], Callable[[Report, Any], None]]] = {
     Deployment: check_deployment,
     StatefulSet: check_stateful_set,
     DaemonSet: check_daemon_set,
+    ConfigMap: _nothing_more,
 }
+"""The check of each kind."""
 
 
 def check_fields(reads: Iterable[Read]) -> tuple[Finding, ...]:
@@ -74,7 +93,7 @@ def check_accepted(read: Read) -> tuple[Finding, ...]:
 
 def _check(report: Report, found: Object) -> None:
     check_metadata(report, found.metadata)
-    if check := _CHECKS.get(type(found)):
+    if check := CHECKS.get(type(found)):  # not of replacements, which are kinds of meshd's own
         check(report, found)
 
 

@@ -21,7 +21,7 @@ def table(
     now = time.time()
     columns: list[tuple[str, _Cell]] = [
         ("NAME", lambda one: prefix + name_of(one)),
-        *_COLUMNS.get(kind_of(found[0]), ()),
+        *COLUMNS.get(kind_of(found[0]), ()),
         ("AGE", lambda one: age_of(text_at(one, "metadata", "creationTimestamp"), now)),
     ]
     if with_namespace and any(map(namespace_of, found)):
@@ -72,7 +72,10 @@ def _mtls(one: JsonObject) -> str:
     return text_at(one, "spec", "mtls", "mode") or "UNSET"
 
 
-_COLUMNS: Final[dict[str, tuple[tuple[str, _Cell], ...]]] = {
+COLUMNS: Final[dict[str, tuple[tuple[str, _Cell], ...]]] = {
+    "Namespace": (),
+    "ServiceAccount": (),
+    "Secret": (),
     "VirtualService": (("GATEWAYS", _list("gateways")), ("HOSTS", _list("hosts"))),
     "DestinationRule": (("HOST", _text("host")),),
     "Gateway": (("SELECTOR", lambda one: _pairs(mapping_in(_spec(one, "selector")))),),
@@ -82,6 +85,7 @@ _COLUMNS: Final[dict[str, tuple[tuple[str, _Cell], ...]]] = {
         ("RESOLUTION", _text("resolution", "NONE")),
     ),
     "WorkloadEntry": (("ADDRESS", _text("address")),),
+    "WorkloadGroup": (),
     "PeerAuthentication": (("MODE", _mtls),),
     "Service": (
         ("TYPE", _text("type", "ClusterIP")),
@@ -90,3 +94,4 @@ _COLUMNS: Final[dict[str, tuple[tuple[str, _Cell], ...]]] = {
         ("PORT(S)", _service_ports),
     ),
 }
+"""Beside name and age, of each kind that is stored."""

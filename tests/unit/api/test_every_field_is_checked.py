@@ -152,7 +152,7 @@ def nothing(*_: object) -> None:
 
 def test_a_kind_that_is_not_checked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     before = refused()
-    monkeypatch.setattr(dispatch, "_CHECKS", {})
+    monkeypatch.setattr(dispatch, "CHECKS", {})
     monkeypatch.setattr(dispatch, "check_texts", nothing)
 
     assert len(refused()) < len(before) / 4
