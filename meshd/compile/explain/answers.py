@@ -77,8 +77,8 @@ class CrossOrigin(msgspec.Struct, frozen=True):
         given: dict[str, str] = {}
         if self.allowed:
             given |= {"allow-origin": self.origin, "expose-headers": cors.exposed}
-            if cors.credentials:
-                given["allow-credentials"] = "true"
+        if cors.credentials and (self.allowed or self.answered):
+            given["allow-credentials"] = "true"
         if self.answered:
             given["allow-methods"] = cors.methods
             given["allow-headers"] = cors.headers

@@ -361,10 +361,11 @@ def request(chance: random.Random, case: Case) -> Request:
         ("access-control-request-method", chance.choice(("PUT", "")), 0.4),
         ("content-type", chance.choice(("application/grpc", "application/grpc+json", "a/b")), 0.2),
     )
+    is_preflight = chance.random() < 0.15
     asked = Request(
         host=chance.choice(hosts),
         path=chance.choice(ODD_PATHS) + (f"?{query}" if query else ""),
-        method=chance.choice(("GET", "POST", "PUT", "OPTIONS")),
+        method="OPTIONS" if is_preflight else chance.choice(("GET", "POST", "PUT", "OPTIONS")),
         headers=(
             *(
                 (chance.choice((name, name.lower())), value)
@@ -372,6 +373,7 @@ def request(chance: random.Random, case: Case) -> Request:
                 for value in chance.choices((*VALUES, "https"), k=chance.choice((0, 0, 0, 1, 1, 2)))
             ),
             *((name, value) for name, value, likely in further if chance.random() < likely),
+            *((("access-control-request-method", "PUT"),) if is_preflight else ()),
         ),
         scheme=case.scheme,
         destination=case.destination,

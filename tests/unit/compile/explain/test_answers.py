@@ -84,10 +84,10 @@ def test_an_abort_is_answered_in_the_clients_protocol(
             set[str](),
         ),
         (
-            Cors(origins=ONE, methods="GET", forward_unmatched=False),
+            Cors(origins=ONE, methods="GET", credentials=True, forward_unmatched=False),
             of_page("https://b.test", "OPTIONS", "PUT"),
             "preflight of origin https://b.test: not allowed",
-            {"allow-methods"},
+            {"allow-methods", "allow-credentials"},
         ),
         (
             Cors(origins=(TextMatch("regex", "."),)),
