@@ -89,12 +89,15 @@ class Attempts:
     @property
     def is_narrowing(self) -> bool:
         """Return whether the next start would find out more about what is left out."""
-        return suspects.is_narrowing(self._state)
+        return not self._has_ended and suspects.is_narrowing(self._state)
 
     def narrow(self) -> None:
-        """Choose what the next start is to try. This one has shown that it lives as it is."""
+        """Choose what the next start is to try. This one has shown that it lives as it is, and is
+        to end now: it notes nothing more."""
         with self._lock:
-            self._replace(suspects.narrowed(self._state))
+            if self.is_narrowing:
+                self._has_ended = True
+                self._replace(suspects.narrowed(self._state))
 
     def is_bare(self, name: str) -> bool:
         """Return whether nothing is to be in force in place of a record that is left out."""
@@ -169,8 +172,9 @@ class Attempts:
         """Note that the process ends as it was told to: it dies of nothing, and notes nothing more,
         although its threads may go on until it is gone."""
         with self._lock:
-            self._has_ended = True
-            self._replace(suspects.ended(self._state))
+            if not self._has_ended:
+                self._has_ended = True
+                self._replace(suspects.ended(self._state))
 
     def keep_only(self, is_there: Callable[[str], bool]) -> None:
         """Forget records that no longer exist."""

@@ -13,7 +13,7 @@ search has ended.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from typing import Final, TypeAlias
 
 import msgspec
@@ -172,14 +172,25 @@ def is_narrowing(state: State) -> bool:
 
 
 def narrowed(state: State) -> dict[str, Suspect]:
-    """Return the suspects for the next start, when no process has died with this state."""
-    harmless = _of(state, Aside.TRIED)  # or it was not there to be tried
-    left = {name: one for name, one in state.items() if name not in harmless}
-    return _next(left) if _is_open(left) else left
+    """Return the suspects for the next start, when no process has died with this state.
+
+    A record on trial that has not come yet stays a suspect, of which one more death is enough.
+    """
+    after = {**state, **_on_trial(state, _of(state, Aside.TRIED))}
+    return _next(after) if _is_open(after) else after
+
+
+def _on_trial(state: State, names: Collection[str]) -> dict[str, Suspect]:
+    new = msgspec.structs.replace
+    return {
+        name: new(one, deaths=one.deaths[1 - DEATHS :], aside=Aside.NOT, bare=False)
+        for name in names
+        if (one := state[name])
+    }
 
 
 def _accused(
-    state: State, accused: Collection[str], *, is_trial: bool, is_start: bool
+    state: State, accused: Set[str], *, is_trial: bool, is_start: bool
 ) -> dict[str, Suspect]:
     """Return the suspects after a process has died that worked with records of which it may have
     died. ``is_trial``: the search had put them in force; ``is_start``: this was a start."""
@@ -195,11 +206,7 @@ def _accused(
     # What came first may only have been there: it is the next one, if processes die without.
     newest = max(state[name].began for name in accused)
     last = {name for name in accused if state[name].began == newest}
-    older = {
-        name: msgspec.structs.replace(state[name], deaths=state[name].deaths[1 - DEATHS :])
-        for name in accused
-        if name not in last
-    }
+    older = _on_trial(state, accused - last)
     is_known = len(accused) == 1
     return {**state, **older, **_put(state, last, Aside.NOT if is_known else Aside.SUSPECTED)}
 

@@ -63,13 +63,14 @@ class Sharing:
     ) -> None:
         self._mesh = mesh
         self._node = node
-        self.kept = KeptFile(
-            record, lambda: msgspec.json.encode(mesh.elsewhere), mesh.settling.touch
-        )
+        self._told: tuple[Workload, ...] = ()
+        """Also of workloads that are left out, because processes died of them."""
+        self.kept = KeptFile(record, lambda: msgspec.json.encode(self._told), mesh.settling.touch)
         self._handle = handle
         self._encoded = Encoded()
         mesh.further_problems.append(lambda: self.kept.problem)
-        mesh.hear_of(tuple(one for one in self._load() if one.node != node))
+        self._told = tuple(one for one in self._load() if one.node != node)
+        mesh.hear_of(self._told)
 
     async def session(self, connection: channel.Connection[wire.ToMeshOfServer]) -> None:
         """Answer requests, and tell whoever follows of each change.
@@ -127,7 +128,8 @@ class Sharing:
     # ---- what other nodes told
 
     def _hear_of(self, workloads: tuple[Workload, ...]) -> None:
-        if workloads != self._mesh.elsewhere:
+        if workloads != self._told:
+            self._told = workloads
             self._mesh.hear_of(workloads)
             self.kept.touch()
 

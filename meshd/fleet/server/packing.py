@@ -147,9 +147,12 @@ class Packing:
         if isinstance(one.value, Workload):
             return None
         for name, form in stand_ins.FORMS:
+            key = f"{name} {one.key}"
+            if self._attempts.knows(key, one.fingerprint):
+                continue  # of a form of what is known to kill, one death is enough
             try:
                 encode = functools.partial(_encoded_as, form, one.value)
-                return self._encoded(one, f"{name} {one.key}", encode)
+                return self._encoded(one, key, encode)
             except InvalidInputError:
                 continue
         return None

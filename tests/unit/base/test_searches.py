@@ -152,18 +152,52 @@ def test_nothing_is_in_force_if_processes_die_whatever_is_left_out(many: int) ->
     assert run(World(names(many), is_hopeless=True)).gave_up
 
 
-def test_an_end_that_was_told_shows_nothing_about_what_is_tried(tmp_path: Path) -> None:
-    world = World(["a", "b"], ["a"], path=tmp_path / "attempts.json")
+def narrowed(path: Path) -> World:
+    """A world in which the next start tries the culprit ``a``, and leaves out ``b``."""
+    world = World(["a", "b"], ["a"], path=path)
     for _ in range(3):
         world.started().begin(dict.fromkeys(world.names, ("1", None)))
     living = world.started()
     living.start()
     living.done()
     living.narrow()
+    return world
+
+
+def left_out(world: World, attempts: Attempts) -> set[str]:
+    return {name for name in world.names if attempts.why_left_out(name, "1")}
+
+
+def test_an_end_that_was_told_shows_nothing_about_what_is_tried(tmp_path: Path) -> None:
+    world = narrowed(tmp_path / "attempts.json")
     for _ in range(2):
         told = world.started()
-        assert {name for name in world.names if told.why_left_out(name, "1")} == {"b"}
+        assert left_out(world, told) == {"b"}
         told.start()
         told.begin({"a": ("1", None)})
         told.end()
     assert world.run().out == {"a"}
+
+
+def test_a_start_that_has_chosen_the_next_notes_nothing_more(tmp_path: Path) -> None:
+    world = World(["a", "b"], ["a"], path=tmp_path / "attempts.json")
+    for _ in range(3):
+        world.started().begin(dict.fromkeys(world.names, ("1", None)))
+    living = world.started()
+    for _ in range(2):
+        living.narrow()  # two of its records have turned out well at the same time
+        assert not living.is_narrowing
+    living.begin({"a": ("1", None)})
+    assert left_out(world, world.started()) == {"b"}
+
+
+def test_what_has_not_come_while_it_was_tried_is_a_suspect_still(tmp_path: Path) -> None:
+    world = narrowed(tmp_path / "attempts.json")
+    without_it = world.started()
+    without_it.start()
+    without_it.done()
+    without_it.narrow()
+    late = world.started()
+    assert "a" not in left_out(world, late)
+    late.begin({"a": ("1", None)})
+    assert "a" in left_out(world, world.started())

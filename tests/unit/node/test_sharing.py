@@ -18,7 +18,7 @@ from meshd.node.settling import Settling
 from meshd.node.sharing import Encoded, Sharing
 from meshd.wire.channel import IsWaiting
 from tests.unit.node.world import remote, service
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,3 +127,34 @@ def test_a_session_ends_when_it_cannot_tell_its_follower(tmp_path: Path) -> None
 
     with pytest.raises(InvalidInputError, match="too long"):
         asyncio.run(scenario())
+
+
+def test_a_workload_that_is_left_out_is_kept_for_the_next_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        mesh, told = _Mesh(), (remote("good"), remote("deadly"))
+        heard: list[tuple[Workload, ...]] = []
+
+        def hear_of(told: tuple[Workload, ...]) -> None:
+            heard.append(told)
+            mesh.elsewhere = told[:1]
+
+        mesh.hear_of = hear_of
+        sharing = _sharing(mesh, tmp_path)
+        requests: list[wire.Message | None] = [wire.Follow(told), wire.Follow(told), None]
+
+        async def receive() -> wire.Message | None:
+            return requests.pop(0)
+
+        follower: Any = _Follower()
+        follower.receive = receive
+        await sharing.session(follower)
+        assert heard == [(), told]
+        writing = asyncio.create_task(sharing.kept.run())
+        written = (tmp_path / "elsewhere.json").exists
+        await asyncio.to_thread(eventually, written, "the workloads are written")
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        _sharing(mesh, tmp_path)
+        assert heard[2:] == [told]
+
+    asyncio.run(scenario())

@@ -9,9 +9,11 @@ import pytest
 from meshd import wire
 from meshd.base.attempts import Attempts
 from meshd.base.json_values import JsonObject
-from meshd.fleet.server.packing import Packing
+from meshd.fleet.server import mcp
+from meshd.fleet.server.packing import Packed, Packing
 from meshd.fleet.server.private import SECRET
 from meshd.model.workload import Workload
+from meshd.xds.resources import Resource
 
 
 def secret(name: str, created: str) -> JsonObject:
@@ -44,3 +46,41 @@ def test_a_node_keeps_a_secret_that_it_needs_and_cannot_be_told_of(
     assert kept == ({"far": {(SECRET, "edge/cert")}} if name == "cert" else {})
     assert packed.shared.untold == frozenset()
     assert len(packed.problems) == 1
+
+
+class Killed(BaseException):
+    """In place of the end of the process."""
+
+
+def test_an_object_of_which_every_form_kills_costs_few_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = mcp.encode
+
+    def deadly(value: JsonObject) -> Resource:
+        if mcp.resource_name(value) == "edge/killer":
+            raise Killed
+        return encode(value)
+
+    monkeypatch.setattr(mcp, "encode", deadly)
+    killer: JsonObject = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "killer", "namespace": "edge"},
+        "spec": {"hosts": ["a"], "http": [{"route": [{"destination": {"host": "a"}}]}]},
+    }
+    told = wire.Shared((), (GATEWAY, killer))
+
+    def packed() -> Packed | None:
+        try:
+            return Packing(Attempts(tmp_path / "attempts.json"), "root").pack(told)
+        except Killed:
+            return None
+
+    lives = [packed() for _ in range(9)]
+    last = lives[-1]
+    assert last
+    assert lives.count(None) == 7  # one of all, three of the object, one of each form
+    (problem,) = last.problems
+    assert "VirtualService edge/killer, which is left out" in problem
+    assert last.shared.of_type(mcp.url_of(GATEWAY))
