@@ -181,6 +181,7 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_connections_per_workload: int = 0
     """Of them, those that one workload opens, over all members; it may be sent twice as many. 0: as
     many as fill a quarter of the memory if nobody reads them."""
+    short_way: bool = False
     drain_time: Duration = Duration(5)
     log_level: Literal["trace", "debug", "info", "warning", "error"] = "warning"
 
@@ -369,6 +370,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             captures_dns=self.capture.dns,
             access_log=self.mesh.access_log,
             ipv6=_IPV6.exists(),
+            short_way=self.proxy.short_way,
         )
         if capacity is None:
             return options

@@ -141,4 +141,6 @@ def _address(address: _Entry) -> str:
         return f"{f'[{host}]' if ':' in host else host}:{socket.get('port_value', '')}"
     if pipe := address.get("pipe"):
         return str(pipe.get("path", ""))
-    return str(address.get("envoy_internal_address", {}).get("server_listener_name", ""))
+    internal = address.get("envoy_internal_address", {})
+    listener, place = internal.get("server_listener_name", ""), internal.get("endpoint_id", "")
+    return f"{listener}/{place}" if place else str(listener)

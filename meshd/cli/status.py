@@ -28,7 +28,14 @@ _COLUMNS: Final = (
     "PROVEN",
     "PROBLEM",
 )
-_MORE_COLUMNS: Final = ("NODE", "PROXY", "NETNS", "LAST INTERRUPTION", "INBOUND NOT PROVEN")
+_MORE_COLUMNS: Final = (
+    "NODE",
+    "PROXY",
+    "NETNS",
+    "SHORT WAY",
+    "LAST INTERRUPTION",
+    "INBOUND NOT PROVEN",
+)
 _ONE_DIRECTION: Final = "outbound"
 
 
@@ -153,8 +160,8 @@ def workload_table(rows: list[wire.WorkloadStatus], wide: bool) -> Table:
     )
 
 
-def _notes(row: wire.WorkloadStatus) -> tuple[str, str]:
-    return row.interruptions.last, row.unseen
+def _notes(row: wire.WorkloadStatus) -> tuple[str, str, str]:
+    return row.short_way, row.interruptions.last, row.unseen
 
 
 def proxy_table(proxies: tuple[wire.ProxyStatus, ...]) -> Table:

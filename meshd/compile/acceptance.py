@@ -16,6 +16,7 @@ from meshd.api.gateway.types import Gateway
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.compile.gateway.ports import opened_ports, place_of, selecting
 from meshd.compile.policy.peer_authentication import Mode, is_disabled_somewhere, peer_policy
+from meshd.compile.policy.short_way import Near, reachable, with_short_way
 from meshd.model.service import MUTUAL_TLS, TLS_MODE, Endpoint, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
@@ -36,6 +37,8 @@ class Acceptance:
     """Ports of gateways, by place."""
     disabled: bool
     """Some policy disables mutual TLS for somebody."""
+    near: Mapping[str, Near]
+    """Workloads that may be reached by the short way, by uid."""
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Acceptance:
@@ -46,21 +49,28 @@ class Acceptance:
             snapshot.gateways,
             opened_ports(snapshot),
             is_disabled_somewhere(policies),
+            reachable(snapshot),
         )
 
     def applied(self, snapshot: Snapshot) -> Snapshot:
-        """Return the snapshot with plaintext for endpoints that do not accept mutual TLS."""
-        if not self.opened and not self.disabled:
+        """Return the snapshot with plaintext for endpoints that do not accept mutual TLS, and with
+        the short way to those that are reached by it."""
+        if not self.opened and not self.disabled and not self.near:
             return snapshot
         services = {host: self.accepted(service) for host, service in snapshot.services.items()}
         return msgspec.structs.replace(snapshot, services=services)
 
     def accepted(self, service: ServiceRecord) -> ServiceRecord:
-        """Return a service with plaintext for endpoints that do not accept mutual TLS."""
+        """Return a service with plaintext for endpoints that do not accept mutual TLS, and with the
+        short way to those that are reached by it."""
         places = service.endpoints
-        if not any(map(self.hold, places)):
+        if any(map(self.hold, places)):
+            places = tuple(map(self.apply, places))
+        if self.near:
+            places = with_short_way(places, self.near)
+        if places is service.endpoints:
             return service
-        return msgspec.structs.replace(service, endpoints=tuple(map(self.apply, places)))
+        return msgspec.structs.replace(service, endpoints=places)
 
     def depends_on(self, service: ServiceRecord) -> bool:
         """Return whether ports of gateways may depend on the endpoints of a service."""

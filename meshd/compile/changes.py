@@ -1,6 +1,6 @@
 """Decides which way a compilation takes: on from the last one, or anew.
 
-What has changed is told part by part. Each part is a short way of its own, which makes no more than
+What has changed is told part by part. Each part is a shortcut of its own, which makes no more than
 what depends on it. Where it is not certain that nothing else does, all is compiled.
 """
 
@@ -14,6 +14,7 @@ from meshd.compile.clients import Clients
 from meshd.compile.compiled import Last
 from meshd.compile.endpoint_changes import Changed, changed_endpoints
 from meshd.compile.http.delegation import delegated
+from meshd.compile.policy.short_way import reachable
 from meshd.compile.readiness import with_readiness
 from meshd.compile.rerouting import Rerouted, rerouted
 from meshd.compile.scope import Scope
@@ -22,7 +23,7 @@ from meshd.model.snapshot import Snapshot
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:
-    """What differs from the last compilation, each with a short way of its own."""
+    """What differs from the last compilation, each with a shortcut of its own."""
 
     endpoints: tuple[Changed, ...]
     """The services whose endpoints have changed."""
@@ -32,11 +33,13 @@ class Change:
 
 
 def change(last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Change | None:
-    """Return what has changed since the last compilation; None: more has than there are short ways
+    """Return what has changed since the last compilation; None: more has than there are shortcuts
     for.
 
     ``serving``: uids of the workloads that are to be served.
     """
+    if reachable(snapshot) != last.acceptance.near:
+        return None
     endpoints = changed_endpoints(last.snapshot, snapshot)
     if endpoints is None or not all(_is_of_service(one, last.acceptance) for one in endpoints):
         return None

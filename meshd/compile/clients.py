@@ -57,7 +57,7 @@ class OfClients:
         yield from self._memo.call(
             ("workload", workload.uid),
             messages.workload_listeners,
-            messages.placed(workload),
+            messages.placed(workload, short_way=options.short_way),
             identity_of(workload, options),
             client.scope.name,
             client.served,
@@ -86,6 +86,15 @@ class OfClients:
     def inbound(self) -> messages.Messages:
         """Return the inbound listeners that workloads share."""
         return self._memo.call("inbound", messages.shared_listeners, self._served, self._options)
+
+    def local(self) -> messages.Messages:
+        """Return the listeners of the short way, where the options allow it."""
+        if not self._options.short_way:
+            return ()
+        callers = self._snapshot.short_way.callers
+        return self._memo.call(
+            "local", messages.local_listeners, self._served, callers, self._options
+        )
 
     def inbound_routes(self) -> messages.Messages:
         """Return the route tables of inbound traffic."""

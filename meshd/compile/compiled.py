@@ -79,8 +79,8 @@ class Ruled:
     def clusters(self, options: MeshOptions) -> messages.Messages:
         return messages.service_clusters(shape(self.service), self.rules, options, self.secrets)
 
-    def assignments(self) -> messages.Messages:
-        return messages.service_assignments(self.service, self.rules)
+    def assignments(self, options: MeshOptions) -> messages.Messages:
+        return messages.service_assignments(self.service, self.rules, options)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Last:
             before = ruled.get(place, ())
             ruled[place] = [dataclasses.replace(one, service=service) for one in before]
             for old, new in zip(before, ruled[place], strict=True):
-                assignments |= by_name(Kind.ENDPOINT, new.assignments())
+                assignments |= by_name(Kind.ENDPOINT, new.assignments(snapshot.options))
                 if old.service.accounts != new.service.accounts:
                     clusters |= by_name(Kind.CLUSTER, new.clusters(snapshot.options))
         for kind, made in ((Kind.ENDPOINT, assignments), (Kind.CLUSTER, clusters)):
@@ -153,6 +153,7 @@ class Last:
 
         replace(Kind.CLUSTER, old.fixed_clusters(), new.fixed_clusters())
         replace(Kind.LISTENER, old.inbound(), new.inbound())
+        replace(Kind.LISTENER, old.local(), new.local())
         replace(Kind.ROUTE, old.inbound_routes(), new.inbound_routes())
         for kinds, listeners in ((traffic, new.listeners), (dns, new.dns_listeners)):
             gone = {name for name in kinds[Kind.LISTENER] if workload_of(name) in changed}

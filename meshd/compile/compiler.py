@@ -153,6 +153,7 @@ class _Round:
         for view in self.views.values():
             yield from self._scope(view)
         yield Kind.LISTENER, made.inbound()
+        yield Kind.LISTENER, made.local()
         yield Kind.ROUTE, made.inbound_routes()
         if self._mirrors:
             yield Kind.CLUSTER, (cluster(mirror_upstream()),)
@@ -251,7 +252,7 @@ class _Round:
         )
         yield (
             Kind.ENDPOINT,
-            call(("endpoints", *key), messages.service_assignments, service, rules),
+            call(("endpoints", *key), messages.service_assignments, service, rules, options),
         )
 
     def _served_secrets(self, service: ServiceRecord, rules: RuleSet) -> frozenset[str]:

@@ -19,7 +19,7 @@ from meshd.compile.http.mirroring import mirror_listener
 from meshd.compile.policy import mutual_tls_timeout
 from meshd.compile.policy.peer_authentication import PeerPolicy
 from meshd.compile.policy.served import Ports
-from meshd.compile.traffic import dns, inbound, outbound, shares
+from meshd.compile.traffic import dns, inbound, local, outbound, shares
 from meshd.compile.traffic.inbound_routes import inbound_routes
 from meshd.compile.traffic.scope_listeners import scope_listeners
 from meshd.compile.upstream import assignments
@@ -28,6 +28,7 @@ from meshd.compile.upstream.fixed import inbound_upstreams, internal, resolver_u
 from meshd.compile.upstream.upstreams import black_hole, passthrough, service_upstreams
 from meshd.compile.visibility import View
 from meshd.model.service import ServiceRecord
+from meshd.model.short_way import own_address
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import HostService, Identity, Workload
 
@@ -59,6 +60,7 @@ def fixed_clusters(
         *resolver_upstreams(options, resolvers, udp=False),
         *inbound_upstreams(served.values(), options),
         *(internal(entry.listener) for entry in inbound.ENTRIES),
+        *(local.local_upstreams() if options.short_way else ()),
     )
     return tuple(map(cluster, upstreams))
 
@@ -66,6 +68,13 @@ def fixed_clusters(
 def shared_listeners(served: Mapping[str, Ports], options: MeshOptions) -> Messages:
     """Return the inbound listeners that workloads share."""
     return tuple(map(listener, inbound.shared_listeners(served, options)))
+
+
+def local_listeners(
+    served: Mapping[str, Ports], callers: tuple[str, ...], options: MeshOptions
+) -> Messages:
+    """Return the listeners of the short way."""
+    return tuple(map(listener, local.local_listeners(served, callers, options)))
 
 
 def inbound_tables(
@@ -108,21 +117,27 @@ def service_clusters(
     return tuple(map(cluster, service_upstreams(shaped, rules, options, served)))
 
 
-def service_assignments(service: ServiceRecord, rules: RuleSet) -> Messages:
+def service_assignments(service: ServiceRecord, rules: RuleSet, options: MeshOptions) -> Messages:
     """Return the load assignments of a service for some rules."""
-    return tuple(map(load_assignment, assignments.service_assignments(service, rules).values()))
+    planned = assignments.service_assignments(service, rules, options)
+    return tuple(map(load_assignment, planned.values()))
 
 
-def placed(workload: Workload) -> Workload:
+def placed(workload: Workload, *, short_way: bool = False) -> Workload:
     """Return a workload with no more than what its listeners depend on: neither readiness, labels
-    nor addresses, which may change as they like."""
+    nor addresses, which may change as they like.
+
+    ``short_way``: they depend on the address that others see on the short way, too.
+    """
     host = workload.host
+    address = own_address(workload) if short_way else ""
     return Workload(
         uid=workload.uid,
         name=workload.name,
         namespace=workload.namespace,
         netns=workload.netns,
         service_account=workload.service_account,
+        addresses=(address,) if address else (),
         annotations={
             name: text
             for name, text in workload.annotations.items()

@@ -15,6 +15,10 @@ from meshd.base.numbers import whole
 BLACK_HOLE_CLUSTER: Final = "BlackHoleCluster"
 MIRROR: Final = "mirror"
 """Name of the internal listener for copies of requests, and of the cluster that leads there."""
+LOCAL: Final = "local"
+"""Name of the internal listener for connections between workloads of this node."""
+LOCAL_INSPECTED: Final = "local-inspected"
+"""Name of the one behind it that reads first bytes, and of the cluster that leads there."""
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"
 
 KUBERNETES: Final = "kubernetes://"
@@ -57,6 +61,12 @@ class OutboundCluster(msgspec.Struct, frozen=True):
     def near_endpoints(self) -> str:
         """Return the EDS name of endpoints ordered by distance, for the clients of one variant."""
         return f"{self};near"
+
+    def assigned(self, *, near: bool, inside: bool) -> str:
+        """Return the EDS name of endpoints; ``inside``: those of this node may be reached by the
+        short way."""
+        name = self.near_endpoints if near else self.endpoints
+        return f"{name};{LOCAL}" if inside else name
 
 
 class InboundCluster(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 
 from meshd.api.base import exported
 from meshd.api.protocol import Protocol
+from meshd.model.short_way import Inside
 
 TLS_MODE: Final = "security.istio.io/tlsMode"
 """Label that says whether mutual TLS of the mesh is spoken to a workload."""
@@ -73,6 +74,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     weight: int = 1
     ready: bool = True
     """It may be sent traffic. One that is not is known all the same: it will be."""
+    inside: Inside | None = None
+    """Where it is reached by the short way; None: over the network only."""
 
 
 class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):

@@ -11,6 +11,7 @@ from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.traffic import DestinationRule, Gateway, VirtualService
 from meshd.model.closed_workload import ClosedAddress
 from meshd.model.service import ServiceRecord
+from meshd.model.short_way import ShortWay
 from meshd.model.workload import Workload
 
 UNLIMITED: Final = 2**32 - 1
@@ -52,6 +53,8 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How many of them each member takes that one workload opens; 0: any number."""
     upstream_connections: int = UNLIMITED
     """How many each of them opens to one cluster."""
+    short_way: bool = False
+    """Connections between workloads of this node may stay inside a proxy, without TLS."""
     closed_addresses: tuple[ClosedAddress, ...] = ()
     """Clients of the mesh do not reach them on any port, whatever ``outbound_policy`` says."""
 
@@ -80,3 +83,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     workloads: dict[str, Workload] = {}
     """Workloads of this node that are to be served, by uid. What is compiled takes their ``netns``
     to be the path at which it is pinned."""
+    short_way: ShortWay = ShortWay()
+    """Who takes the short way, where the options allow it."""

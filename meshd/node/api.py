@@ -206,6 +206,7 @@ class Control:
             proxy=",".join(member.name for member in mesh.xds.members()),
             rejected=next(refused, ""),
             outside=f"not in the mesh: {why}" if why else "",
+            certified=mesh.certificates.valid if mesh.options.short_way else None,
         )
 
     async def _roles(self) -> tuple[wire.RoleStatus, ...]:

@@ -113,6 +113,11 @@ class Certificates(Protocol):
 
     def allow(self, identities: tuple[Identity, ...], contacts: int) -> None: ...
 
+    @property
+    def valid(self) -> Collection[str]:
+        """Return the identities that have a valid certificate now, as SPIFFE URIs."""
+        ...
+
 
 class Resolver(Protocol):
     """The names of services."""

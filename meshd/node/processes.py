@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -12,6 +14,7 @@ from meshd.compile.names import workload_of
 from meshd.model.workload import Identity, Observation, Placement
 from meshd.node.ports import Listeners
 from meshd.wire.link import Link
+from meshd.workloads import short_way
 from meshd.workloads.lifecycle import owners_accepted, owners_present
 from meshd.xds.server import Server
 
@@ -49,6 +52,12 @@ class Certificates:
         self.problem = ""
         self.files: Mapping[str, str] = {}
         """Why secrets in files cannot be served, by name."""
+        self._expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def valid(self) -> frozenset[str]:
+        """Return the identities that have a valid certificate now, as SPIFFE URIs."""
+        return short_way.certified(self.states.values(), time.time())
 
     def allow(self, identities: tuple[Identity, ...], contacts: int) -> None:
         self._link.tell(wire.Allow(identities, contacts))
@@ -58,9 +67,25 @@ class Certificates:
             self.states = {state.uri: state for state in message.certificates}
             self.problem = message.problem
             self.files = {state.name: state.problem for state in message.files}
+            self._await_expiry()
             self._changed()
         elif isinstance(message, wire.Failed):
             _log.error("identity: %s", message.reason, extra={"MESHD_EVENT": "identity-failed"})
+
+    def _await_expiry(self) -> None:
+        """Tell of a change when the first certificate expires, too."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        now = time.time()
+        first = short_way.next_expiry(self.states.values(), now)
+        if first is not None:
+            self._expiry = asyncio.get_running_loop().call_later(first - now, self._expired)
+
+    def _expired(self) -> None:
+        self._expiry = None
+        self._await_expiry()
+        self._changed()
 
 
 class Proxies:

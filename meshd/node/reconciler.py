@@ -28,7 +28,7 @@ from meshd.node.publishing import Inputs
 from meshd.node.telling import Telling
 from meshd.registry import membership
 from meshd.registry.membership import Enrolment
-from meshd.workloads import addressing, groups
+from meshd.workloads import addressing, groups, short_way
 from meshd.workloads.lifecycle import Facts, Plan, step
 
 
@@ -216,6 +216,11 @@ class Reconciler:
                 acting,
                 {uid for uid, one in self._since.items() if one > ports.publisher.newest},
             )
+            if self._options.short_way:
+                open_to = short_way.open_to(
+                    served, known.observations, ports.certificates.valid, self._options.trust_domain
+                )
+                snapshot = msgspec.structs.replace(snapshot, short_way=open_to)
             resolvers = ports.resolver.resolvers
             self._telling.repeat(ports.publisher.publish, snapshot, served, resolvers)
         placements = oldest_first(plan.placements, known.registered)

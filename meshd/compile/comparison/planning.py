@@ -163,7 +163,7 @@ def _of_service(service: ServiceRecord, rules: RuleSet, options: MeshOptions) ->
     """Return the upstreams of a service and their endpoints."""
     return (
         *map(_of_upstream, service_upstreams(service, rules, options)),
-        *map(_of_assignment, service_assignments(service, rules).values()),
+        *map(_of_assignment, service_assignments(service, rules, options).values()),
     )
 
 

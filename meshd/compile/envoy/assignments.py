@@ -9,13 +9,22 @@ from google.protobuf import struct_pb2
 
 from meshd.api.locality import parts
 from meshd.compile.envoy.weights import summable
+from meshd.compile.names import LOCAL
 from meshd.compile.plan.upstreams import Assignment, Group, Place
+from meshd.model.short_way import Inside
 
 TLS_MATCH: Final = "envoy.transport_socket_match"
 """Metadata by which Envoy chooses a transport socket for each endpoint."""
 MUTUAL_TLS: Final = struct_pb2.Struct()
 MUTUAL_TLS.update({"tlsMode": "istio"})
 """Its value for endpoints that speak mutual TLS of the mesh."""
+SHORT_WAY: Final = struct_pb2.Struct()
+SHORT_WAY.update({"tlsMode": LOCAL})
+"""Its value for endpoints of this node that are reached by the short way."""
+ORIGINAL_DESTINATION: Final = "envoy.filters.listener.original_dst"
+"""Metadata that tells an internal listener where a connection wants to go."""
+INSIDE: Final = "meshd"
+"""Metadata of an endpoint that is reached by the short way: its namespace, identity and uid."""
 
 
 def load_assignment(assignment: Assignment) -> endpoint_pb2.ClusterLoadAssignment:
@@ -40,9 +49,25 @@ def _put_distance(made: endpoint_components_pb2.LocalityLbEndpoints, group: Grou
 
 def _put_place(made: endpoint_components_pb2.LbEndpoint, place: Place, weight: int) -> None:
     # Written in place: a message that is made apart is copied by way of its bytes.
+    made.load_balancing_weight.value = weight
+    if place.inside is not None:
+        _put_inside(made, place, place.inside)
+        return
     address = made.endpoint.address.socket_address
     address.address = place.address
     address.port_value = place.port
-    made.load_balancing_weight.value = weight
     if place.mutual_tls:
         made.metadata.filter_metadata[TLS_MATCH].CopyFrom(MUTUAL_TLS)
+
+
+def _put_inside(made: endpoint_components_pb2.LbEndpoint, place: Place, inside: Inside) -> None:
+    """Write the internal listener of the short way, and what it is to know of this endpoint."""
+    where = f"{place.address}:{place.port}"
+    made.endpoint.address.envoy_internal_address.server_listener_name = LOCAL
+    made.endpoint.address.envoy_internal_address.endpoint_id = where
+    known = made.metadata.filter_metadata
+    known[TLS_MATCH].CopyFrom(SHORT_WAY)
+    known[ORIGINAL_DESTINATION].update({"local": where})
+    known[INSIDE].update(
+        {"netns": inside.netns, "identity": inside.identity, "workload": place.workload}
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
@@ -18,7 +18,13 @@ from google.protobuf.message import Message
 from xds.core.v3 import cidr_pb2, extension_pb2
 from xds.type.matcher.v3 import ip_pb2, matcher_pb2
 
-from meshd.compile.envoy.wellknown import HTTP10_FIRST_LINE, HTTP_FIRST_LINE, WORKLOAD_STATE, packed
+from meshd.compile.envoy.wellknown import (
+    CALLER_STATE,
+    HTTP10_FIRST_LINE,
+    HTTP_FIRST_LINE,
+    WORKLOAD_STATE,
+    packed,
+)
 from meshd.compile.plan.choices import (
     ByAddress,
     ByBeginning,
@@ -44,6 +50,7 @@ def _input(name: str, message: Message) -> extension_pb2.TypedExtensionConfig:
 
 _PORT: Final = _input("port", network_inputs_pb2.DestinationPortInput())
 _ADDRESS: Final = _input("address", network_inputs_pb2.DestinationIPInput())
+_CALLER: Final = _input("caller", network_inputs_pb2.FilterStateInput(key=CALLER_STATE))
 _WORKLOAD: Final = _input("state", network_inputs_pb2.FilterStateInput(key=WORKLOAD_STATE))
 _TRANSPORT: Final = _input("transport", network_inputs_pb2.TransportProtocolInput())
 _SERVER_NAME: Final = _input("server name", network_inputs_pb2.ServerNameInput())
@@ -58,6 +65,29 @@ def matcher(way: Way) -> matcher_pb2.Matcher:
     out = _OnMatch()
     _write(out, way)
     return out.matcher if out.HasField("matcher") else _Matcher(on_no_match=out)
+
+
+def of_callers(
+    callers: Iterable[str], tree: matcher_pb2.Matcher, refused: str
+) -> matcher_pb2.Matcher:
+    """Return a tree for these callers only; the connections of all others go to one chain."""
+    made = _Matcher()
+    if known := [_is_caller(caller) for caller in callers]:
+        question = made.matcher_list.matchers.add()
+        question.on_match.matcher.CopyFrom(tree)
+        if len(known) == 1:  # of fewer than two, there is no list
+            question.predicate.CopyFrom(known[0])
+        else:
+            question.predicate.or_matcher.predicate.extend(known)
+    made.on_no_match.action.CopyFrom(_action(refused))
+    return made
+
+
+def _is_caller(caller: str) -> matcher_pb2.Matcher.MatcherList.Predicate:
+    made = _Matcher.MatcherList.Predicate()
+    made.single_predicate.input.CopyFrom(_CALLER)
+    made.single_predicate.value_match.exact = caller
+    return made
 
 
 def _write(out: matcher_pb2.Matcher.OnMatch, way: Way) -> None:

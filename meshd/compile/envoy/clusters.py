@@ -19,7 +19,12 @@ from google.protobuf import any_pb2
 from meshd.compile.envoy.assignments import load_assignment
 from meshd.compile.envoy.cluster_settings import common_part
 from meshd.compile.envoy.dynamic_dns import dynamic_discovery
-from meshd.compile.envoy.transport_sockets import announce_clients, internal_socket, secure
+from meshd.compile.envoy.transport_sockets import (
+    allow_short_way,
+    announce_clients,
+    internal_socket,
+    secure,
+)
 from meshd.compile.envoy.wellknown import over_ads, packed, seconds, socket_address
 from meshd.compile.plan.upstreams import (
     Dns,
@@ -68,6 +73,8 @@ def cluster(upstream: Upstream) -> cluster_pb2.Cluster:
         case _:
             assert_never(upstream.discovery)
     secure(made, upstream.tls, upstream.trust_domain)
+    if upstream.short_way:
+        allow_short_way(made)
     if upstream.proxy_protocol:
         announce_clients(made, upstream.proxy_protocol)
     return made

@@ -21,11 +21,13 @@ from google.protobuf import any_pb2
 from meshd.compile.envoy import dynamic_dns
 from meshd.compile.envoy.http_connections import ROUTER, base_manager
 from meshd.compile.envoy.wellknown import (
+    CALLER_STATE,
     HASHED,
     HOST_STATE,
     NETNS_STATE,
     ONCE,
     SECRET_STATE,
+    SOURCE_STATE,
     UNHASHED,
     WORKLOAD_STATE,
     filter_,
@@ -45,6 +47,8 @@ STATES: Final = {
     NETNS_STATE: _NETNS,
     HOST_STATE: _HOST,
     WORKLOAD_STATE: "x-meshd-copy-workload",
+    CALLER_STATE: "x-meshd-copy-caller",
+    SOURCE_STATE: "x-meshd-copy-source",
 }
 """Filter state that goes along, and the header that has it meanwhile."""
 HEADERS: Final = (DESTINATION, LOOKED_UP, *STATES.values())

@@ -11,8 +11,10 @@ from typing import Final
 
 from envoy.config.listener.v3 import listener_components_pb2
 
+from meshd.compile.envoy.assignments import INSIDE
 from meshd.compile.envoy.wellknown import (
     ALPN_STATE,
+    CALLER_STATE,
     CLIENT_CERTIFICATE_STATE,
     HOST_STATE,
     LOCAL_ADDRESS_STATE,
@@ -21,6 +23,7 @@ from meshd.compile.envoy.wellknown import (
     PEER_STATE,
     REMOTE_ADDRESS_STATE,
     SECRET_STATE,
+    SOURCE_STATE,
     TRANSITIVE,
     UNHASHED,
     WORKLOAD_STATE,
@@ -63,6 +66,9 @@ def _owner(owner: Owner, sharing: Sharing) -> Iterator[StateValue]:
     if owner.certificate:
         yield state_value(SECRET_STATE, owner.certificate, sharing)
     yield state_value(WORKLOAD_STATE, owner.uid, sharing, factory=UNHASHED)
+    if owner.caller:
+        yield state_value(CALLER_STATE, owner.caller, sharing)
+        yield state_value(SOURCE_STATE, owner.address, sharing)
     if owner.netns:
         yield state_value(NETNS_STATE, owner.netns, sharing)
     else:
@@ -89,3 +95,27 @@ def _peer(identity: Identity) -> Iterator[StateValue]:
         'Subject="%DOWNSTREAM_PEER_SUBJECT%";URI=%DOWNSTREAM_PEER_URI_SAN%',
         TRANSITIVE,
     )
+
+
+def of_short_way() -> listener_components_pb2.ListenerFilter:
+    """Return the filter that notes of a connection by the short way what is known of others once
+    their handshake is done. It replaces what was noted of the caller's own namespace."""
+    caller = f"%FILTER_STATE({CALLER_STATE}:PLAIN)%"
+    return state_on_accept(
+        state_value(
+            REMOTE_ADDRESS_STATE,
+            f"%FILTER_STATE({SOURCE_STATE}:PLAIN)%:0",
+            ONCE,
+            REMOTE_ADDRESS_STATE,
+        ),
+        state_value(WORKLOAD_STATE, _of_endpoint("workload"), TRANSITIVE, factory=UNHASHED),
+        state_value(NETNS_STATE, _of_endpoint("netns"), TRANSITIVE),
+        state_value(PEER_STATE, caller, TRANSITIVE),
+        state_value(
+            CLIENT_CERTIFICATE_STATE, f"By={_of_endpoint('identity')};URI={caller}", TRANSITIVE
+        ),
+    )
+
+
+def _of_endpoint(key: str) -> str:
+    return f"%DYNAMIC_METADATA({INSIDE}:{key})%"

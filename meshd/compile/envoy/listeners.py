@@ -11,10 +11,11 @@ from envoy.config.listener.v3 import (
 )
 from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2
 from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
+from xds.type.matcher.v3 import matcher_pb2
 
 from meshd.compile.envoy import filter_state, limits, wellknown
 from meshd.compile.envoy.chains import chain
-from meshd.compile.envoy.choices import matcher
+from meshd.compile.envoy.choices import matcher, of_callers
 from meshd.compile.envoy.wellknown import packed, seconds, socket_address
 from meshd.compile.plan.listeners import DatagramListener, Listener, Socket
 from meshd.model.interception import PROXY_INBOUND_MARK
@@ -30,7 +31,7 @@ def listener(plan: Listener | DatagramListener) -> listener_pb2.Listener:
         stat_prefix=plan.statistics,
         listener_filters=_listener_filters(plan),
         per_connection_buffer_limit_bytes=limits.connection_buffer(),
-        filter_chain_matcher=None if plan.choice is None else matcher(plan.choice),
+        filter_chain_matcher=_choice(plan),
         filter_chains=[chain(each) for each in plan.chains],
         default_filter_chain=None if plan.default is None else chain(plan.default),
     )
@@ -49,6 +50,15 @@ def listener(plan: Listener | DatagramListener) -> listener_pb2.Listener:
     return made
 
 
+def _choice(plan: Listener) -> matcher_pb2.Matcher | None:
+    if plan.choice is None:
+        return None
+    made = matcher(plan.choice)
+    if plan.callers is None:
+        return made
+    return of_callers(plan.callers.known, made, plan.callers.refused)
+
+
 def _open(made: listener_pb2.Listener, socket: Socket, *, udp: bool = False) -> None:
     """Write on which addresses it listens, also later ones of IPv6."""
     first, *others = (
@@ -64,6 +74,8 @@ def _open(made: listener_pb2.Listener, socket: Socket, *, udp: bool = False) -> 
 
 
 def _listener_filters(plan: Listener) -> Iterator[listener_components_pb2.ListenerFilter]:
+    if plan.notes_inside:
+        yield filter_state.of_short_way()
     if plan.original_destination:
         yield wellknown.original_destination()
     if plan.owner is not None:

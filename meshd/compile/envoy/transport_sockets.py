@@ -12,9 +12,15 @@ from envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
+from envoy.type.metadata.v3 import metadata_pb2
 from google.protobuf.message import Message
 
-from meshd.compile.envoy.assignments import MUTUAL_TLS
+from meshd.compile.envoy.assignments import (
+    INSIDE,
+    MUTUAL_TLS,
+    ORIGINAL_DESTINATION,
+    SHORT_WAY,
+)
 from meshd.compile.envoy.wellknown import extension, over_ads, packed, true
 from meshd.compile.plan.tls import TlsMode, TlsPlan
 from meshd.model.workload import Identity
@@ -141,6 +147,36 @@ def secure(cluster: cluster_pb2.Cluster, plan: TlsPlan, trust_domain: str) -> No
             plain.transport_socket.CopyFrom(_PLAIN)
         case TlsMode.SIMPLE | TlsMode.MUTUAL:
             cluster.transport_socket.CopyFrom(_external_client(plan))
+
+
+def allow_short_way(cluster: cluster_pb2.Cluster) -> None:
+    """Put the socket to endpoints that are reached by the short way before all others."""
+    others = list(cluster.transport_socket_matches)
+    del cluster.transport_socket_matches[:]
+    inside = cluster.transport_socket_matches.add(name="tlsMode-local")
+    inside.match.CopyFrom(SHORT_WAY)
+    inside.transport_socket.CopyFrom(_short_way_socket())
+    if cluster.HasField("transport_socket"):
+        other = cluster.transport_socket_matches.add(name="other")
+        other.transport_socket.CopyFrom(cluster.transport_socket)
+        cluster.ClearField("transport_socket")
+    cluster.transport_socket_matches.extend(others)
+
+
+@functools.cache
+def _short_way_socket() -> base_pb2.TransportSocket:
+    """Return the socket that takes along what its endpoint's metadata says."""
+    passed = internal_upstream_pb2.InternalUpstreamTransport.MetadataValueSource
+    host = metadata_pb2.MetadataKind(host=metadata_pb2.MetadataKind.Host())
+    config = internal_upstream_pb2.InternalUpstreamTransport(
+        passthrough_metadata=[
+            passed(kind=host, name=name) for name in (ORIGINAL_DESTINATION, INSIDE)
+        ],
+        transport_socket=_PLAIN,
+    )
+    return base_pb2.TransportSocket(
+        name="envoy.transport_sockets.internal_upstream", typed_config=packed(config)
+    )
 
 
 def announce_clients(cluster: cluster_pb2.Cluster, version: Literal["V1", "V2"]) -> None:

@@ -43,6 +43,11 @@ PEER_STATE: Final = "io.istio.peer_principal"
 """Filter state: the SPIFFE URI of the client whose mutual TLS ended here."""
 CLIENT_CERTIFICATE_STATE: Final = "meshd.client_certificate"
 """Filter state: what ``x-forwarded-client-cert`` says of that client."""
+CALLER_STATE: Final = "meshd.caller"
+"""Filter state: the SPIFFE URI in whose name the short way is taken."""
+SOURCE_STATE: Final = "meshd.source"
+"""Filter state: the caller's address, without a port, which would give each of its connections
+upstream pools of its own."""
 
 WORKLOAD_STATE: Final = "meshd.workload"
 """Filter state: the workload's uid, for logs. No part of the key of connection pools."""

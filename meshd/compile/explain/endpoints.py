@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from meshd.compile.names import OutboundCluster
 from meshd.compile.plan.tls import TlsMode, TlsPlan
 from meshd.compile.plan.upstreams import (
     Assignment,
@@ -50,7 +51,7 @@ def tell_endpoints(
             host = asked.rpartition(":")[0]
             yield Told("endpoint", f"{host} is looked up by the proxy, for each request", asked)
         case OriginalDestination():
-            found = assignments.get(getattr(upstream.name, "endpoints", ""))
+            found = _of_original_destination(upstream, assignments)
             known = tuple(_assigned(found)) if found else ()
             if chosen:
                 known = tuple(told for told in known if told.endpoint == chosen)
@@ -68,6 +69,16 @@ def tell_endpoints(
             pass
 
 
+def _of_original_destination(
+    upstream: Upstream, assignments: Mapping[str, Assignment]
+) -> Assignment | None:
+    """Return the endpoints that the client may have chosen from, as far as they are known."""
+    if not isinstance(upstream.name, OutboundCluster):
+        return None
+    names = (upstream.name.assigned(near=False, inside=inside) for inside in (False, True))
+    return next((assignments[name] for name in names if name in assignments), None)
+
+
 def _assigned(assignment: Assignment) -> Iterator[Told]:
     order = assignment.order
     if order:
@@ -81,8 +92,8 @@ def _assigned(assignment: Assignment) -> Iterator[Told]:
 def _place(place: Place, suffix: str, *, is_ready: bool = True) -> Told:
     endpoint = f"{place.address}:{place.port}"
     workload = f" {shown(place.workload)}" if place.workload else ""
-    mutual = " (mutual TLS)" if place.mutual_tls else ""
-    detail = f"{endpoint}{workload}{mutual}{suffix}"
+    secured = " (short way)" if place.inside else " (mutual TLS)" if place.mutual_tls else ""
+    detail = f"{endpoint}{workload}{secured}{suffix}"
     return Told("endpoint", detail, endpoint if is_ready else "")
 
 

@@ -310,7 +310,7 @@ class _Journey:
             return
         for _, origin in upstream.set_at:
             self._tell("policy", str(origin), origin)
-        assignments = service_assignments(service, rules)
+        assignments = service_assignments(service, rules, self._view.options)
         asked = f"{self._wanted.host}:{getattr(parsed, 'port', self._wanted.port)}"
         for told in (
             tell_tls(upstream.tls, self._identity),

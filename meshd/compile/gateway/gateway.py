@@ -68,7 +68,7 @@ def workload_listeners(  # noqa: PLR0917
     ``is_served``: whether proxies are sent a secret of this name. The hosts of servers are in the
     choice and in the routes: no chain depends on them.
     """
-    whose = owner(workload, identity)
+    whose = owner(workload, identity, options)
     for number, servers in bound.ports.items():
         port = _Port(number, servers, bound.owner, whose, identity, view, options, is_served)
         chains, way = _chains(port)

@@ -122,6 +122,10 @@ class Owner(msgspec.Struct, frozen=True):
     """Where upstream connections are opened; empty: it is a service of the host."""
     certificate: str = ""
     """Name of the secret that upstream connections present; empty: that is not said here."""
+    caller: str = ""
+    """Identity in whose name the short way is taken, as a SPIFFE URI; empty: it is not."""
+    address: str = ""
+    """Address that those see who are reached by the short way."""
 
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,15 @@ class Socket(msgspec.Struct, frozen=True, kw_only=True):
     """Clients are in the proxy's own host."""
 
 
+class Callers(msgspec.Struct, frozen=True):
+    """The callers whose connections a listener takes."""
+
+    known: tuple[str, ...]
+    """SPIFFE URIs."""
+    refused: str
+    """The chain for the connections of all others."""
+
+
 class Listener(msgspec.Struct, frozen=True, kw_only=True):
     """A place where connections arrive; without a socket, those that other listeners hand over."""
 
@@ -30,6 +39,11 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     """Connections were redirected here: the address that the client wanted is looked up."""
     owner: Owner | None = None
     """Noted, with the connection's own addresses, for the listener that is next."""
+    notes_inside: bool = False
+    """Connections come by the short way: what upstreams say of the endpoint, and listeners of the
+    caller, is noted as it is of connections whose mutual TLS has ended here."""
+    callers: Callers | None = None
+    """Whose connections by the short way are taken; None: everybody's."""
     as_the_client: bool = False
     """Upstream connections have the client's own address."""
     inspects_tls: bool = False

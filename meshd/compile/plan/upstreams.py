@@ -13,6 +13,7 @@ import msgspec
 from meshd.compile.names import InboundCluster, OutboundCluster
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.tls import PLAIN, TlsPlan
+from meshd.model.short_way import Inside
 from meshd.model.snapshot import UNLIMITED
 
 UpstreamName = OutboundCluster | InboundCluster | str
@@ -29,6 +30,8 @@ class Place(msgspec.Struct, frozen=True):
     mutual_tls: bool = False
     workload: str = ""
     """uid of the workload behind it; empty outside the mesh."""
+    inside: Inside | None = None
+    """Where it is reached by the short way; None: over the network only."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -248,6 +251,8 @@ class Upstream(msgspec.Struct, frozen=True):
     """Whose identities endpoints may have, where the plan of TLS names none."""
     proxy_protocol: Literal["", "V1", "V2"] = ""
     """The version in which endpoints are told first who the client is."""
+    short_way: bool = False
+    """Endpoints that are reached by the short way may be among the others."""
     origin: Origin | None = None
     """The service's port, or the rule's subset; None: no object asks for it."""
     set_at: tuple[tuple[str, Origin], ...] = ()

@@ -132,26 +132,33 @@ def shared_listeners(served: Mapping[str, Ports], options: MeshOptions) -> Itera
 
     ``served``: the ports of each workload, by uid.
     """
+    for entry in ENTRIES:
+        yield shared_listener(entry, entry.listener, served, options)
+
+
+def shared_listener(
+    entry: Entry, name: str, served: Mapping[str, Ports], options: MeshOptions
+) -> Listener:
+    """Return the internal listener of a name behind those that have decided this."""
+    chains: dict[str, Chain] = {}
+    ways = (_inspected_ways if entry.inspected else known_ways)(served, entry, options, chains)
     undeclared = Tcp(
         statistics=UNDECLARED, upstreams=((UNDECLARED, 1),), access_log=options.access_log
     )
-    for entry in ENTRIES:
-        chains: dict[str, Chain] = {}
-        ways = (_inspected_ways if entry.inspected else _known_ways)(served, entry, options, chains)
-        yield Listener(
-            name=entry.listener,
-            statistics="inbound_shared",
-            original_destination=True,
-            as_the_client=True,
-            inspects_http=entry.inspected,
-            patience=options.protocol_detection_timeout,
-            choice=ByPort({**ways, INBOUND_PORT: To(LOOP)}),
-            chains=(LOOP_TRAP, *(chains[name] for name in sorted(chains))),
-            default=Chain(name="undeclared", target=undeclared),
-        )
+    return Listener(
+        name=name,
+        statistics="inbound_shared",
+        original_destination=True,
+        as_the_client=True,
+        inspects_http=entry.inspected,
+        patience=options.protocol_detection_timeout,
+        choice=ByPort({**ways, INBOUND_PORT: To(LOOP)}),
+        chains=(LOOP_TRAP, *(chains[name] for name in sorted(chains))),
+        default=Chain(name="undeclared", target=undeclared),
+    )
 
 
-def _known_ways(
+def known_ways(
     served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: dict[str, Chain]
 ) -> dict[int, Way]:
     """Return the ways by port and workload.

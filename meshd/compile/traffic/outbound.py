@@ -21,15 +21,23 @@ from meshd.model.interception import (
     CAPTURE_PROBE_PORT,
     OUTBOUND_PORT,
 )
+from meshd.model.short_way import own_address
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 
 _PROBE: Final = "probe"
 
 
-def owner(workload: Workload, identity: Identity) -> Owner:
+def owner(workload: Workload, identity: Identity, options: MeshOptions) -> Owner:
     """Return on whose behalf a workload's connections are made, and from where."""
-    return Owner(workload.uid, workload.netns, identity.client_secret)
+    address = own_address(workload) if options.short_way else ""
+    return Owner(
+        workload.uid,
+        workload.netns,
+        identity.client_secret,
+        caller=identity.uri if address else "",
+        address=address,
+    )
 
 
 def workload_listener(
@@ -43,7 +51,7 @@ def workload_listener(
         statistics="outbound",
         socket=socket_in_namespace(workload, OUTBOUND_PORT, options),
         original_destination=True,
-        owner=owner(workload, identity),
+        owner=owner(workload, identity, options),
         choice=ByPort({CAPTURE_PROBE_PORT: probe, **traps}),
         # The answer to capture's probe is here, not behind the hop: closing at once a connection
         # that came over an internal one resets it before the answer is through.

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from meshd.api.destination_rule.types import LocalityLbSetting
 from meshd.api.protocol import Protocol
 from meshd.compile.names import OutboundCluster
 from meshd.compile.plan.upstreams import Assignment, Group, Order, Place
+from meshd.compile.upstream import short_way
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.nearness import Client, by_nearness
 from meshd.compile.upstream.traffic_policy import effective_policy
 from meshd.model.service import Endpoint, ServiceRecord
+from meshd.model.snapshot import MeshOptions
+
+_OPTIONS: Final = MeshOptions()
 
 
-def place(endpoint: Endpoint) -> Place:
+def place(endpoint: Endpoint, *, inside: bool = False) -> Place:
+    """Return an endpoint as clients see it; ``inside``: they may take the short way to it."""
     return Place(
         endpoint.address,
         endpoint.port,
         max(endpoint.weight, 1),
         endpoint.mutual_tls,
         endpoint.workload,
+        endpoint.inside if inside else None,
     )
 
 
@@ -45,14 +53,16 @@ def assignment(
     nearness: LocalityLbSetting | None = None,
     client: Client | None = None,
     resting: Iterable[Endpoint] = (),
+    *,
+    inside: bool = False,
 ) -> Assignment:
     """Return endpoints in groups by their distance from a client, or in one in the order given."""
-    order = None
+    order, seen = None, functools.partial(place, inside=inside)
     if nearness and client:
         order = Order(client.locality, bool(nearness.distribute), nearness.failover_priority)
         groups = tuple(
             Group(
-                places=tuple(map(place, near.endpoints)),
+                places=tuple(map(seen, near.endpoints)),
                 locality=near.locality,
                 priority=near.priority,
                 weight=near.weight,
@@ -60,12 +70,14 @@ def assignment(
             for near in by_nearness(endpoints, nearness, client)
         )
     else:
-        places = tuple(map(place, endpoints))
+        places = tuple(map(seen, endpoints))
         groups = (Group(places),) if places else ()
-    return Assignment(name, groups, order, tuple(map(place, resting)))
+    return Assignment(name, groups, order, tuple(map(seen, resting)))
 
 
-def service_assignments(service: ServiceRecord, rules: RuleSet) -> dict[str, Assignment]:
+def service_assignments(
+    service: ServiceRecord, rules: RuleSet, options: MeshOptions = _OPTIONS
+) -> dict[str, Assignment]:
     """Return the assignments of all upstreams of a service under these rules, by name.
 
     Those without a subset are the same for every variant of the rules, unless they are ordered for
@@ -80,13 +92,13 @@ def service_assignments(service: ServiceRecord, rules: RuleSet) -> dict[str, Ass
             continue
         for subset in subsets:
             name = OutboundCluster(port.number, service.host, subset, rules.variant, service.apart)
-            made = _upstream_assignment(service, rules, name)
+            made = _upstream_assignment(service, rules, name, options)
             found[made.name] = made
     return found
 
 
 def _upstream_assignment(
-    service: ServiceRecord, rules: RuleSet, upstream: OutboundCluster
+    service: ServiceRecord, rules: RuleSet, upstream: OutboundCluster, options: MeshOptions
 ) -> Assignment:
     endpoints = chosen_endpoints(service, rules, upstream)
     ready = [endpoint for endpoint in endpoints if endpoint.ready]
@@ -95,9 +107,10 @@ def _upstream_assignment(
         if len(ready) < len(endpoints)
         else []
     )
-    nearness = None
-    if rules.client:
+    nearness, inside = None, False
+    if rules.client or options.short_way:
         policy = effective_policy(rules, upstream.port, upstream.subset)
         nearness = policy.nearness(service, rules.client)
-    name = upstream.near_endpoints if nearness else upstream.endpoints
-    return assignment(name, ready, nearness, rules.client, resting)
+        inside = options.short_way and not short_way.obstacle(policy)
+    name = upstream.assigned(near=nearness is not None, inside=inside)
+    return assignment(name, ready, nearness, rules.client, resting, inside=inside)

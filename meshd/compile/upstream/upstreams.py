@@ -29,6 +29,7 @@ from meshd.compile.plan.upstreams import (
     Settings,
     Upstream,
 )
+from meshd.compile.upstream import short_way
 from meshd.compile.upstream.assignments import assignment, chosen_endpoints
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.settings import http_of_upstream, is_verified, limits, settings
@@ -77,12 +78,13 @@ def _upstream(
     dynamic = service.resolution is Resolution.DYNAMIC_DNS
     balanced = not (direct or dynamic)
     nearness = policy.nearness(service, rules.client) if balanced else None
+    inside = options.short_way and not short_way.obstacle(policy)
     if direct:
         discovery: Discovery = OriginalDestination()
     elif dynamic:
         discovery = DynamicDns(is_verified(policy))
     else:
-        discovery = _known_endpoints(name, service, port, rules, nearness)
+        discovery = _known_endpoints(name, service, port, rules, nearness, inside=inside)
     http = http_of_upstream(protocol, policy, service.host, as_asked=not rules.at_gateway)
     tls = tls_plan(
         name,
@@ -100,6 +102,7 @@ def _upstream(
         tls=tls,
         trust_domain=options.trust_domain,
         proxy_protocol=policy.proxy_protocol.version if policy.proxy_protocol else "",
+        short_way=inside and isinstance(discovery, Eds),
         origin=rules.origin_of(subset) if subset else of_port(service, port.number),
         set_at=policy_origins(rules, port.number, subset),
     )
@@ -117,10 +120,12 @@ def _known_endpoints(
     port: Port,
     rules: RuleSet,
     nearness: LocalityLbSetting | None,
+    *,
+    inside: bool,
 ) -> Eds | Dns:
     """Return how endpoints are found; a service of DNS without any is one itself."""
     if service.resolution not in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
-        return Eds(name.near_endpoints if nearness else name.endpoints)
+        return Eds(name.assigned(near=nearness is not None, inside=inside))
     places = chosen_endpoints(service, rules, name)
     if not service.endpoints and not service.host.startswith("*"):
         places = [Endpoint(address=service.host, port=port.number, service_port=port.number)]

@@ -22,19 +22,34 @@ class Application:
     def __init__(self, netns: str, http: tuple[int, ...], server_first: tuple[int, ...]) -> None:
         self.heads: list[str] = []
         """Of the requests that arrived."""
+        self.peers: list[str] = []
+        """Addresses from which connections came."""
         self._listeners: list[socket.socket] = []
         for ports, serve in ((http, self._serve_http), (server_first, _serve_first)):
             for port in ports:
                 with inside.entered(Path(netns)):
                     listener = socket.create_server(("0.0.0.0", port))
                 self._listeners.append(listener)
-                threading.Thread(target=_accept, args=(listener, serve), daemon=True).start()
+                threading.Thread(target=self._accept, args=(listener, serve), daemon=True).start()
 
     def close(self) -> None:
         for listener in self._listeners:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
+
+    def _accept(self, listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+        def handle(connection: socket.socket) -> None:
+            with connection, contextlib.suppress(OSError):
+                serve(connection)
+
+        while True:
+            try:
+                connection, peer = listener.accept()
+            except OSError:
+                return
+            self.peers.append(peer[0])
+            threading.Thread(target=handle, args=(connection,), daemon=True).start()
 
     def requests(self, path: str) -> int:
         return sum(head.split(" ")[1] == path for head in self.heads)
@@ -86,16 +101,3 @@ def _serve_first(connection: socket.socket) -> None:
     connection.sendall(BANNER)
     while data := connection.recv(4096):
         connection.sendall(data)
-
-
-def _accept(listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
-    def handle(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            serve(connection)
-
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        threading.Thread(target=handle, args=(connection,), daemon=True).start()

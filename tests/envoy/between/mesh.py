@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
@@ -28,6 +29,7 @@ from meshd.capture.rules import inside
 from meshd.compile.compiled import Kind
 from meshd.compile.compiler import Compiler
 from meshd.model.pool import Pool
+from meshd.model.short_way import ShortWay
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 from meshd.node.packing import Packer
@@ -171,13 +173,25 @@ class Mesh:
             labels={"app": name, **labels},
         )
 
-    def load(self, text: str, *workloads: Workload, options: MeshOptions | None = None) -> None:
-        """Until Envoy has it."""
+    def load(
+        self,
+        text: str,
+        *workloads: Workload,
+        options: MeshOptions | None = None,
+        short_way: ShortWay | None = None,
+    ) -> None:
+        """Until Envoy has it. ``short_way``: for whom it is open; without, for all, where the
+        options allow it."""
         objects = [read.object for read in read_objects(text, "test.yaml")]
         snapshot = build_snapshot(objects, workloads, options or MeshOptions(), {})
+        open_to = short_way or ShortWay(
+            tuple(sorted({_identity(one).uri for one in workloads})),
+            tuple(sorted(one.uid for one in workloads)),
+        )
+        snapshot = msgspec.structs.replace(snapshot, short_way=open_to)
         compiled = self._compiler.compile(snapshot, [one.uid for one in workloads])
         for workload in workloads:
-            self._certify(Identity("cluster.local", workload.namespace, workload.service_account))
+            self._certify(_identity(workload))
         compiled[Pool.TRAFFIC][Kind.SECRET].update(self._secrets)
         try:
             self._publisher.publish(self._packer.pack(compiled))
@@ -221,6 +235,10 @@ class Mesh:
         context.load_cert_chain(file)
         context.set_alpn_protocols(["istio-http/1.1", "istio"])
         return context
+
+
+def _identity(workload: Workload) -> Identity:
+    return Identity("cluster.local", workload.namespace, workload.service_account)
 
 
 def _authority() -> authority.Authority:

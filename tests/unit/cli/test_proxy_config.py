@@ -90,6 +90,20 @@ LIVE_ENDPOINTS: JsonObject = {
         }
     ],
 }
+INSIDE: JsonObject = {
+    "name": "c",
+    "host_statuses": [
+        {
+            "address": {
+                "envoy_internal_address": {
+                    "server_listener_name": "local",
+                    "endpoint_id": "198.18.0.7:9080",
+                }
+            },
+            "weight": 1,
+        }
+    ],
+}
 SECRET: JsonObject = {
     "name": "ROOTCA",
     "last_updated": "2030-01-01T00:00:00Z",
@@ -124,6 +138,7 @@ SECRET: JsonObject = {
         ),
         ("endpoints", DUMPED_ENDPOINTS, [["[fd00:198::1]:1", "HEALTHY", "1", "c"]]),
         ("endpoints", LIVE_ENDPOINTS, [["198.18.0.7:9080", "failed_outlier_check", "1", "c"]]),
+        ("endpoints", INSIDE, [["local/198.18.0.7:9080", "HEALTHY", "1", "c"]]),
         ("secrets", SECRET, [["ROOTCA", "trust bundle", "2030-01-01T00:00:00Z"]]),
     ],
 )

@@ -6,6 +6,8 @@ import pytest
 
 from meshd.base.errors import InvalidInputError, NotReadyError, SystemRefusedError
 from meshd.model.interception import HOST_PORTS
+from meshd.model.short_way import ShortWay
+from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Stage
 from meshd.node.known import Known
 from meshd.workloads.lifecycle import Life, Phase
@@ -477,3 +479,24 @@ def test_while_services_of_the_host_are_not_known_capture_is_told_so_until_one_i
     world.reconciler.register([host_service("ssh")])
     world.rest()
     assert world.host_is_known
+
+
+# ---- the short way
+
+
+def test_the_short_way_is_open_to_workloads_that_are_captured_and_certified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.unit.node.world.OPTIONS", MeshOptions(short_way=True))
+    world = World()
+    world.configure(service("web"))
+    world.reconciler.register([WEB])
+    world.rest()
+    assert world.published
+    uri = Identity("cluster.local", WEB.namespace, "web").uri
+    assert world.published[0].short_way == ShortWay((uri,), (UID,))
+
+
+def test_without_the_setting_nobody_takes_the_short_way(world: World) -> None:
+    assert world.published
+    assert world.published[0].short_way == ShortWay()

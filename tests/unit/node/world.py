@@ -176,6 +176,10 @@ class World:
         self.allowed, self.contacts = identities, contacts
 
     @property
+    def valid(self) -> frozenset[str]:
+        return frozenset(identity.uri for identity in self.allowed)
+
+    @property
     def resolvers(self) -> dict[str, str]:
         return dict.fromkeys(self.answering, "127.0.0.1")
 

@@ -1,0 +1,88 @@
+"""Plans the short way: connections between workloads of this node that stay inside a proxy.
+
+Where endpoints of a service are told, those of this node are the internal listener ``local``, and
+what is particular to each travels in its metadata. So they are balanced, ejected and retried with
+all others. The listener has no socket: only clusters lead there, and only by endpoints that say
+where and to whom. Behind it is what is behind mutual TLS, in the same form: the ports and protocols
+of each workload, the caller in ``x-forwarded-client-cert``, and the application that sees the
+caller's own address.
+
+A caller that the listener does not know is refused: its identity has no valid certificate now, so
+that it could not take the long way either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from meshd.compile.names import LOCAL, LOCAL_INSPECTED
+from meshd.compile.plan.chains import Chain, Tcp
+from meshd.compile.plan.choices import ByPort, ByWorkload, To, Way
+from meshd.compile.plan.listeners import Callers, Listener
+from meshd.compile.plan.upstreams import Upstream
+from meshd.compile.policy.served import Ports, Spoken
+from meshd.compile.traffic import inbound
+from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, hop
+from meshd.compile.upstream.fixed import UNDECLARED, internal
+from meshd.model.interception import INBOUND_PORT
+from meshd.model.snapshot import MeshOptions
+
+_INSPECT: Final = "inspect"
+_UNDECLARED: Final = "undeclared"
+_BEHIND_TLS: Final = inbound.Entry(mutual_tls=True, inspected=False)
+
+
+def local_upstreams() -> Iterator[Upstream]:
+    """Yield the upstream that leads to the listener that reads first bytes."""
+    yield internal(LOCAL_INSPECTED)
+
+
+def local_listeners(
+    served: Mapping[str, Ports], callers: tuple[str, ...], options: MeshOptions
+) -> tuple[Listener, Listener]:
+    """Return the listener that all take, and the one behind it that reads first bytes.
+
+    ``served``: the ports of each workload, by uid; ``callers``: see ``ShortWay``.
+    """
+    chains: dict[str, Chain] = {}
+    ways: dict[int, Way] = dict(inbound.known_ways(served, _BEHIND_TLS, options, chains))
+    for port, uids in sorted(_inspected(served).items()):
+        known = ways.get(port)
+        further = known.ways if isinstance(known, ByWorkload) else {}
+        ways[port] = ByWorkload({**further, **dict.fromkeys(uids, To(_INSPECT))})
+    undeclared = Tcp(
+        statistics=UNDECLARED, upstreams=((UNDECLARED, 1),), access_log=options.access_log
+    )
+    first = Listener(
+        name=LOCAL,
+        statistics=LOCAL,
+        notes_inside=True,
+        original_destination=True,
+        as_the_client=True,
+        callers=Callers(callers, REFUSED),
+        choice=ByPort({**ways, INBOUND_PORT: To(LOOP)}, To(_UNDECLARED)),
+        chains=(
+            LOOP_TRAP,
+            REFUSING,
+            Chain(name=_INSPECT, target=hop("inspected", LOCAL_INSPECTED), hands_over=True),
+            Chain(name=_UNDECLARED, target=undeclared),
+            *(chains[name] for name in sorted(chains)),
+        ),
+    )
+    return first, _inspecting(served, options)
+
+
+def _inspected(served: Mapping[str, Ports]) -> dict[int, list[str]]:
+    """Return the workloads by each port whose protocol is found out for each connection."""
+    found: dict[int, list[str]] = {}
+    for uid, ports in sorted(served.items()):
+        for port, spoken in ports.items():
+            if spoken is Spoken.SNIFFED:
+                found.setdefault(port, []).append(uid)
+    return found
+
+
+def _inspecting(served: Mapping[str, Ports], options: MeshOptions) -> Listener:
+    entry = inbound.Entry(mutual_tls=True, inspected=True)
+    return inbound.shared_listener(entry, LOCAL_INSPECTED, served, options)

@@ -1,0 +1,64 @@
+"""Decides who takes the short way, and to whom, from what is known of the workloads. Pure.
+
+Whatever is missing closes it: connections then go over the network, or nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from meshd.model.short_way import ShortWay, obstacle
+from meshd.model.workload import Identity, Observation, Stage, Workload
+from meshd.wire import CertificateState
+
+
+def certified(states: Iterable[CertificateState], now: float) -> frozenset[str]:
+    """Return the identities that have a valid certificate at a moment, in Unix seconds, as URIs."""
+    return frozenset(one.uri for one in states if _is_valid(one, now))
+
+
+def next_expiry(states: Iterable[CertificateState], now: float) -> float | None:
+    """Return when the first of the valid certificates expires, in Unix seconds; None: there are
+    none."""
+    return min((one.expires for one in states if _is_valid(one, now)), default=None)
+
+
+def _is_valid(state: CertificateState, now: float) -> bool:
+    return bool(state.serial) and state.expires > now
+
+
+def open_to(
+    served: Mapping[str, Workload],
+    observations: Mapping[str, Observation],
+    certified: Collection[str],
+    trust_domain: str,
+) -> ShortWay:
+    """Return who takes the short way. ``served``: the workloads whose listeners are to be in the
+    proxies, by uid; ``certified``: URIs of identities that have a valid certificate."""
+    callers = {uri for one in served.values() if (uri := _uri(one, trust_domain)) in certified}
+    destinations = (
+        uid
+        for uid, one in served.items()
+        if not closed(one, observations.get(uid), certified, trust_domain)
+    )
+    return ShortWay(tuple(sorted(callers)), tuple(sorted(destinations)))
+
+
+def closed(
+    workload: Workload,
+    seen: Observation | None,
+    certified: Collection[str],
+    trust_domain: str,
+) -> str:
+    """Return why a workload is not called by the short way; empty: it is."""
+    if problem := obstacle(workload):
+        return problem
+    if seen is None or seen.stage is not Stage.CAPTURED or seen.unprotected:
+        return "it is not captured"
+    if _uri(workload, trust_domain) not in certified:
+        return "its identity has no valid certificate"
+    return ""
+
+
+def _uri(workload: Workload, trust_domain: str) -> str:
+    return Identity(trust_domain, workload.namespace, workload.service_account).uri

@@ -1,0 +1,208 @@
+"""The short way means what mutual TLS over the network means, and is open to nobody else."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from meshd.model.short_way import ShortWay
+from meshd.model.snapshot import MeshOptions
+from tests.envoy.between import http2
+from tests.envoy.between.application import BANNER, Application
+from tests.envoy.between.conftest import ADDRESS, MANIFEST
+from tests.envoy.between.mesh import Mesh, answer
+
+NAMES = ("client", "other", "server")
+REQUEST = "GET / HTTP/1.1\nhost: server.test"
+STRICT = """
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: default}
+spec: {mtls: {mode: STRICT}}
+"""
+CLAIMED = "198.19.77.9"
+CLAIM = f"""
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {{name: claim, namespace: default}}
+spec: {{address: 198.18.77.4, labels: {{app: claim}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: claim, namespace: default}}
+spec:
+  hosts: [claim.test]
+  addresses: [{CLAIMED}]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  workloadSelector: {{labels: {{app: claim}}}}
+  ports:
+  - {{number: 8080, name: http, protocol: HTTP}}
+  - {{number: 9000, name: tcp, protocol: TCP}}
+"""
+RULE = """
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: server, namespace: default}
+spec: {host: server.test, trafficPolicy: {tls: {mode: %s}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with Mesh(tmp_path_factory.mktemp("short"), NAMES) as made:
+        load(made)
+        for name in NAMES:
+            made.capture(name)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def application(mesh: Mesh) -> Iterator[Application]:
+    made = Application(mesh.hosts["server"].netns, (8080, 7000), (9000, 7001))
+    yield made
+    made.close()
+
+
+def load(
+    mesh: Mesh,
+    more: str = "",
+    *,
+    on: bool = True,
+    without_caller: str = "",
+    without_destination: str = "",
+) -> None:
+    workloads = [mesh.workload(name) for name in NAMES]
+    callers = tuple(of(name) for name in NAMES if name != without_caller)
+    uids = tuple(one.uid for one in workloads if one.name != without_destination)
+    mesh.load(
+        MANIFEST + more,
+        *workloads,
+        options=MeshOptions(short_way=on, outbound_policy="REGISTRY_ONLY"),
+        short_way=ShortWay(callers, uids),
+    )
+
+
+def of(name: str) -> str:
+    return f"spiffe://cluster.local/ns/default/sa/{name}"
+
+
+def received(mesh: Mesh) -> int:
+    """Packets that have come to the server over the network."""
+    command = ("ip", "netns", "exec", mesh.hosts["server"].name, "cat")
+    found = subprocess.check_output((*command, "/sys/class/net/eth0/statistics/rx_packets"))
+    return int(found)
+
+
+def names_seen(mesh: Mesh, client: str) -> list[str]:
+    """Whom the application is told to be called by: over HTTP/1.1, where the protocol is detected,
+    and over HTTP/2."""
+    host = mesh.hosts[client]
+    seen = host.ask(ADDRESS, 8080, REQUEST).body + host.ask(ADDRESS, 7000, REQUEST).body
+    with host.connect(ADDRESS, 8080) as connection:
+        connection.sendall(http2.request(b"/seen"))
+        while (data := connection.recv(65536)) and b"URI=" not in data:
+            pass
+    return re.findall(r"URI=([^\s;,]+)", seen + data.decode("latin-1"))
+
+
+def first_words(mesh: Mesh, client: str, address: str = ADDRESS) -> bytes:
+    """What a TCP service says; nothing when the connection ends before."""
+    try:
+        with mesh.hosts[client].connect(address, 9000) as connection:
+            return connection.makefile("rb").readline()
+    except ConnectionError:
+        return b""
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_application_sees_each_callers_own_name_and_address(
+    mesh: Mesh, application: Application, on: bool
+) -> None:
+    load(mesh, STRICT, on=on)
+    for name in ("client", "other", "client", "other"):
+        before = len(application.peers)
+        assert names_seen(mesh, name) == [of(name)] * 3
+        assert first_words(mesh, name) == BANNER
+        assert set(application.peers[before:]) <= {mesh.hosts[name].address}
+        assert len(application.peers) > before
+
+
+@pytest.mark.usefixtures("application")
+def test_no_packet_crosses_the_network(mesh: Mesh) -> None:
+    load(mesh)
+    before = received(mesh)
+    assert names_seen(mesh, "client") == [of("client")] * 3
+    assert first_words(mesh, "client") == BANNER
+    assert received(mesh) == before
+
+
+@pytest.mark.usefixtures("application")
+@pytest.mark.parametrize("on", [True, False])
+def test_a_workload_that_calls_itself_is_named(mesh: Mesh, on: bool) -> None:
+    load(mesh, on=on)
+    assert names_seen(mesh, "server") == [of("server")] * 3
+    assert first_words(mesh, "server") == BANNER
+
+
+@pytest.mark.usefixtures("application")
+def test_callers_whose_requests_alternate_share_no_connection(mesh: Mesh) -> None:
+    load(mesh)
+    with (
+        mesh.hosts["client"].connect(ADDRESS, 8080) as one,
+        mesh.hosts["other"].connect(ADDRESS, 8080) as two,
+    ):
+        for _ in range(10):
+            assert f"URI={of('client')}\r\n" in answer(one, REQUEST).body
+            assert f"URI={of('other')}\r\n" in answer(two, REQUEST).body
+
+
+@pytest.mark.usefixtures("application")
+def test_a_caller_without_a_certificate_is_refused(mesh: Mesh) -> None:
+    load(mesh, without_caller="other")
+    assert mesh.hosts["other"].ask(ADDRESS, 8080, REQUEST).status == 503
+    assert first_words(mesh, "other") == b""
+    assert names_seen(mesh, "client") == [of("client")] * 3
+
+
+@pytest.mark.usefixtures("application")
+def test_no_caller_at_all_is_a_closed_way(mesh: Mesh) -> None:
+    workloads = [mesh.workload(name) for name in NAMES]
+    options = MeshOptions(short_way=True, outbound_policy="REGISTRY_ONLY")
+    uids = tuple(one.uid for one in workloads)
+    mesh.load(MANIFEST, *workloads, options=options, short_way=ShortWay((), uids))
+    assert first_words(mesh, "client") == b""
+
+
+@pytest.mark.usefixtures("application")
+@pytest.mark.parametrize(
+    ("more", "without_destination"),
+    [("", "server"), (RULE % "DISABLE", ""), (STRICT.replace("STRICT", "DISABLE"), "")],
+    ids=["not captured", "plaintext by rule", "plaintext by policy"],
+)
+def test_what_is_not_meant_for_the_short_way_crosses_the_network(
+    mesh: Mesh, more: str, without_destination: str
+) -> None:
+    load(mesh, more, without_destination=without_destination)
+    before = received(mesh)
+    assert first_words(mesh, "client") == BANNER
+    assert received(mesh) > before
+
+
+@pytest.mark.usefixtures("application")
+@pytest.mark.parametrize("on", [True, False])
+def test_an_entry_that_claims_a_workloads_address_does_not_pass_for_it(
+    mesh: Mesh, on: bool
+) -> None:
+    load(mesh, CLAIM, on=on)
+    assert first_words(mesh, "client", CLAIMED) == BANNER
+    load(mesh, CLAIM + STRICT, on=on)
+    assert first_words(mesh, "client", CLAIMED) == b""
+    refused = mesh.hosts["client"].ask(CLAIMED, 8080, "GET / HTTP/1.1\nhost: claim.test")
+    assert refused.status == 503

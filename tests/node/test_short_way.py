@@ -1,0 +1,78 @@
+"""A whole node on which connections between its workloads take the short way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.node.manifests import POPULATION, Write
+
+if TYPE_CHECKING:
+    from tests.node.node import Node
+
+CLIENTS = ("alice", "bob")
+STRICT = Write.manifest(
+    "PeerAuthentication",
+    "default",
+    "mesh",
+    spec={"mtls": {"mode": "STRICT"}},
+) | {"apiVersion": "security.istio.io/v1"}
+
+
+@pytest.fixture(scope="module")
+def short(make: Callable[..., Node]) -> Iterator[Node]:
+    node = make(proxy={"short_way": True})
+    node.start()
+    node.up(node.write.dump(*POPULATION))
+    node.eventually(lambda: ways(node)["server"] == "open", "the short way is open")
+    yield node
+    node.close()
+
+
+def ways(node: Node) -> dict[str, str]:
+    return {
+        row.workload.split("-")[0]: row.short_way
+        for row in node.statuses().workloads
+        if row.namespace == "mesh"
+    }
+
+
+def named_by(answer: dict[str, Any]) -> str:
+    (value,) = answer["xfcc"]
+    (uri,) = re.findall(r"URI=([^;,]+)", value)
+    return uri
+
+
+def test_callers_of_several_accounts_never_share_a_connection(short: Node) -> None:
+    with ThreadPoolExecutor() as threads:
+        asked = {
+            client: threads.submit(short.answers, client, "http", "server:80", 50, 6)
+            for client in CLIENTS
+        }
+        answers = {client: future.result() for client, future in asked.items()}
+    seen: dict[Any, set[str]] = {}
+    for client, got in answers.items():
+        assert got
+        for answer in got:
+            assert named_by(answer) == f"spiffe://cluster.local/ns/mesh/sa/{client}"
+            assert short.pod(client).plan.address in str(answer["peer"])
+            seen.setdefault(answer["connection"], set()).add(client)
+    assert all(len(names) == 1 for names in seen.values())
+
+
+def test_plaintext_from_outside_of_the_mesh_is_refused_under_strict(short: Node) -> None:
+    address = short.pod("server").plan.address
+    with short.applied(short.write.dump(STRICT)):
+        assert short.status_of("alice", "http://server/") == "200"
+        assert short.status_of("stranger.outside", f"http://{address}:8080/") == "000"
+
+
+def test_explain_and_status_say_which_way_is_taken(short: Node) -> None:
+    done = short.meshctl("explain", "alice", "server:80", "-n", "mesh")
+    assert "(short way)" in done.output, done.output + done.errors
+    shown = short.meshctl("status", "-o", "wide").output
+    assert "SHORT WAY" in shown

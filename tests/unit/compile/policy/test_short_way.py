@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshd.compile.policy.short_way import reachable, with_short_way
+from meshd.model.service import Endpoint
+from meshd.model.short_way import Inside, ShortWay
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.workload import HostService, Workload
+
+_WEB = Workload(
+    uid="default.web",
+    name="web",
+    namespace="default",
+    netns="/pins/web",
+    service_account="web",
+    addresses=("198.18.0.1", "fd00::1"),
+)
+_URI = "spiffe://cluster.local/ns/default/sa/web"
+_PLACE = Endpoint(
+    address="198.18.0.1",
+    port=8080,
+    service_port=80,
+    namespace="default",
+    service_account="web",
+    workload="default.web",
+    mutual_tls=True,
+)
+
+
+def of(workload: Workload = _WEB, *, on: bool = True, listed: bool = True) -> Snapshot:
+    return Snapshot(
+        options=MeshOptions(short_way=on),
+        workloads={workload.uid: workload},
+        short_way=ShortWay((_URI,), (workload.uid,) if listed else ()),
+    )
+
+
+def test_an_endpoint_that_is_the_workload_itself_is_reached_inside() -> None:
+    (place,) = with_short_way((_PLACE,), reachable(of()))
+    assert place == msgspec.structs.replace(_PLACE, inside=Inside("/pins/web", _URI))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"workload": ""},
+        {"workload": "default.other"},
+        {"address": "198.18.0.2"},
+        {"address": "fd00::1"},
+        {"mutual_tls": False},
+        {"service_account": "king"},
+        {"namespace": "other"},
+    ],
+    ids=str,
+)
+def test_what_claims_to_be_a_workload_is_not_reached_inside(changed: dict[str, object]) -> None:
+    place = msgspec.structs.replace(_PLACE, **changed)
+    assert with_short_way((place,), reachable(of())) == (place,)
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        of(on=False),
+        of(listed=False),
+        of(msgspec.structs.replace(_WEB, addresses=("fd00::1",))),
+        of(msgspec.structs.replace(_WEB, netns="", host=HostService(cgroup="web"))),
+        msgspec.structs.replace(of(), workloads={}),
+    ],
+    ids=["off", "not listed", "IPv6 only", "of the host", "gone"],
+)
+def test_a_workload_that_cannot_be_reached_inside_is_not(snapshot: Snapshot) -> None:
+    assert reachable(snapshot) == {}
+
+
+@given(st.lists(st.sampled_from(["198.18.0.1", "198.18.0.9", "fd00::1"]), max_size=4))
+def test_endpoints_are_the_very_same_where_none_is_reached_inside(addresses: list[str]) -> None:
+    places = tuple(
+        msgspec.structs.replace(_PLACE, address=address, workload="") for address in addresses
+    )
+    assert with_short_way(places, reachable(of())) is places

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pytest
+
+from meshd.api.protocol import Protocol
+from meshd.api.read import read_objects
+from meshd.compile.envoy.assignments import load_assignment
+from meshd.compile.envoy.clusters import cluster
+from meshd.compile.upstream.assignments import service_assignments
+from meshd.compile.upstream.destination_rules import RuleSet
+from meshd.compile.upstream.upstreams import service_upstreams
+from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
+from meshd.model.short_way import Inside
+from meshd.model.snapshot import MeshOptions
+
+_ON = MeshOptions(short_way=True)
+_INSIDE = Inside("/pins/web", "spiffe://cluster.local/ns/default/sa/web")
+_HERE = Endpoint(
+    address="198.18.0.1",
+    port=8080,
+    service_port=80,
+    namespace="default",
+    service_account="web",
+    workload="default.web",
+    mutual_tls=True,
+    inside=_INSIDE,
+)
+_THERE = Endpoint(
+    address="198.18.0.2",
+    port=8080,
+    service_port=80,
+    namespace="default",
+    service_account="web",
+    mutual_tls=True,
+)
+_SERVICE = ServiceRecord(
+    host="web.default.svc.cluster.local",
+    namespace="default",
+    ports=(Port(80, "http", Protocol.HTTP),),
+    endpoints=(_HERE, _THERE),
+    resolution=Resolution.STATIC,
+)
+
+
+def rules(policy: str = "") -> RuleSet:
+    if not policy:
+        return RuleSet()
+    text = f"""
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: web, namespace: default}}
+spec: {{host: web, trafficPolicy: {{{policy}}}}}
+"""
+    (read,) = read_objects(text, "test.yaml")
+    return RuleSet("r", getattr(read.object, "spec", None))
+
+
+def made(found: RuleSet, options: MeshOptions) -> tuple[str, list[str], list[str]]:
+    """Name and kinds of sockets of the cluster, and the kinds of its endpoints' addresses."""
+    (upstream,) = service_upstreams(_SERVICE, found, options)
+    (assigned,) = service_assignments(_SERVICE, found, options).values()
+    printed, places = cluster(upstream), load_assignment(assigned)
+    assert printed.eds_cluster_config.service_name == places.cluster_name
+    return (
+        places.cluster_name,
+        [match.name for match in printed.transport_socket_matches],
+        [
+            str(place.endpoint.address.WhichOneof("address"))
+            for place in places.endpoints[0].lb_endpoints
+        ],
+    )
+
+
+_NAME = "outbound|80||web.default.svc.cluster.local"
+
+
+def test_endpoints_of_this_node_stand_among_the_others() -> None:
+    assert made(rules(), _ON) == (
+        f"{_NAME};local",
+        ["tlsMode-local", "tlsMode-istio", "tlsMode-disabled"],
+        ["envoy_internal_address", "socket_address"],
+    )
+
+
+def test_a_rule_for_mutual_tls_of_the_mesh_changes_nothing_of_that() -> None:
+    assert made(rules("tls: {mode: ISTIO_MUTUAL}"), _ON) == (
+        f"{_NAME};local",
+        ["tlsMode-local", "other"],
+        ["envoy_internal_address", "socket_address"],
+    )
+
+
+def test_without_the_setting_all_goes_over_the_network() -> None:
+    assert made(rules(), MeshOptions()) == (
+        _NAME,
+        ["tlsMode-istio", "tlsMode-disabled"],
+        ["socket_address", "socket_address"],
+    )
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "tls: {mode: DISABLE}",
+        "tls: {mode: SIMPLE}",
+        "tls: {mode: ISTIO_MUTUAL, subjectAltNames: [other]}",
+        "proxyProtocol: {version: V2}",
+    ],
+)
+def test_a_rule_that_the_short_way_cannot_keep_has_all_go_over_the_network(policy: str) -> None:
+    name, sockets, addresses = made(rules(policy), _ON)
+    assert (name, set(addresses)) == (_NAME, {"socket_address"})
+    assert "tlsMode-local" not in sockets
+
+
+def test_a_connection_is_told_where_to_go_and_to_whom() -> None:
+    (assigned,) = service_assignments(_SERVICE, rules(), _ON).values()
+    known = load_assignment(assigned).endpoints[0].lb_endpoints[0].metadata.filter_metadata
+    assert {name: dict(value) for name, value in known.items()} == {
+        "envoy.transport_socket_match": {"tlsMode": "local"},
+        "envoy.filters.listener.original_dst": {"local": "198.18.0.1:8080"},
+        "meshd": {
+            "netns": "/pins/web",
+            "identity": _INSIDE.identity,
+            "workload": "default.web",
+        },
+    }

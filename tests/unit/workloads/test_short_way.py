@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from meshd.model.short_way import ShortWay
+from meshd.model.workload import HostService, Observation, Stage, Workload
+from meshd.wire import CertificateState
+from meshd.workloads.short_way import certified, closed, next_expiry, open_to
+
+_DOMAIN = "cluster.local"
+_WEB = Workload(
+    uid="default.web",
+    name="web",
+    namespace="default",
+    netns="/pins/web",
+    service_account="web",
+    addresses=("198.18.0.1", "fd00::1"),
+)
+_URI = "spiffe://cluster.local/ns/default/sa/web"
+_CAPTURED = Observation("default.web", Stage.CAPTURED, True)
+
+
+def of(workload: Workload, seen: Observation | None, *certified: str) -> ShortWay:
+    observations = {seen.uid: seen} if seen else {}
+    return open_to({workload.uid: workload}, observations, certified, _DOMAIN)
+
+
+def test_it_is_open_to_a_captured_workload_with_a_valid_certificate() -> None:
+    assert of(_WEB, _CAPTURED, _URI) == ShortWay((_URI,), ("default.web",))
+    assert closed(_WEB, _CAPTURED, {_URI}, _DOMAIN) == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "seen", "certified", "why"),
+    [
+        ({}, None, {_URI}, "it is not captured"),
+        ({}, Observation("default.web", Stage.PINNED), {_URI}, "it is not captured"),
+        (
+            {},
+            Observation("default.web", Stage.CAPTURED, unprotected=True),
+            {_URI},
+            "it is not captured",
+        ),
+        ({}, _CAPTURED, {_URI + "2"}, "its identity has no valid certificate"),
+        ({"addresses": ("fd00::1",)}, _CAPTURED, {_URI}, "it has no IPv4 address"),
+        (
+            {"host": HostService(cgroup="a"), "netns": ""},
+            _CAPTURED,
+            {_URI},
+            "a service of the host has no namespace of its own",
+        ),
+    ],
+)
+def test_whatever_is_missing_closes_it(
+    changed: dict[str, object], seen: Observation | None, certified: set[str], why: str
+) -> None:
+    workload = msgspec.structs.replace(_WEB, **changed)
+    assert closed(workload, seen, certified, _DOMAIN) == why
+    assert of(workload, seen, *certified).destinations == ()
+
+
+def test_a_caller_needs_a_valid_certificate_and_nothing_else() -> None:
+    assert of(_WEB, None, _URI).callers == (_URI,)
+    assert of(_WEB, _CAPTURED).callers == ()
+
+
+def test_a_certificate_that_is_missing_or_has_expired_is_none() -> None:
+    states = [
+        CertificateState("a", 30.0, "1"),
+        CertificateState("b", 20.0, "2"),
+        CertificateState("c", 10.0, "3"),
+        CertificateState("d", 40.0, "", "the authority does not answer"),
+    ]
+    assert certified(states, 10.0) == {"a", "b"}
+    assert next_expiry(states, 10.0) == 20.0
+    assert (certified(states, 30.0), next_expiry(states, 30.0)) == (frozenset(), None)
