@@ -46,8 +46,8 @@ class Attempts:
         self._path = path
         self._clock = clock
         self._lock = threading.RLock()
-        self.in_hand: Collection[str] = ()
-        """Names of records that are being read, and cannot be put in force yet."""
+        self.in_hand: frozenset[Begun] = frozenset()
+        """Records that are being read, and cannot be put in force yet."""
         before = kept_file.load(path, _suspects.decode, _FORGOTTEN) or {}
         self._state: State = suspects.died(before, clock())
         self.newly_left_out: Final = suspects.at_fault(self._state) - suspects.at_fault(before)
@@ -71,11 +71,10 @@ class Attempts:
     @property
     def working(self) -> frozenset[Begun]:
         """Return the records that are being put in force, without those ``in_hand``."""
-        return frozenset(
-            (name, self._turns.get(name, 0))
-            for name, one in self._state.items()
-            if one.works and name not in self.in_hand
-        )
+        return self._begun(name for name, one in self._state.items() if one.works) - self.in_hand
+
+    def _begun(self, names: Iterable[str]) -> frozenset[Begun]:
+        return frozenset((name, self._turns.get(name, 0)) for name in names)
 
     def newest(self, begun: Iterable[Begun]) -> frozenset[str]:
         """Return the names of records that have not been begun anew since."""
@@ -138,13 +137,15 @@ class Attempts:
         """Note that a process begins, before anything is in force."""
         self.begin({START: ("", None)})
 
-    def begin(self, records: Mapping[str, tuple[str, Content]]) -> None:
-        """Note records, before anything is done with them; ``records``: see ``begun``."""
+    def begin(self, records: Mapping[str, tuple[str, Content]]) -> frozenset[Begun]:
+        """Note records, before anything is done with them, and return them; ``records``: see
+        ``suspects.begun``."""
         with self._lock:
             if records and not self._has_ended:
                 self._state = suspects.begun(self._state, records, self._clock())
                 self._turns |= {name: self._turns.get(name, 0) + 1 for name in records}
                 self._write()
+            return self._begun(records)
 
     @property
     def gives_up(self) -> bool:

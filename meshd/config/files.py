@@ -78,20 +78,27 @@ class ConfigDirectory:
 
     def _scan(self) -> dict[str, _File]:
         try:
-            names = sorted(
-                entry.name
-                for entry in os.scandir(self._directory)
-                if entry.name.endswith((".yaml", ".yml")) and not entry.name.startswith(".")
-            )
+            names = _manifests_in(self._directory)
         except FileNotFoundError:
             names = []
         except OSError as error:
             reason = f"cannot be listed: {error.strerror}"
             self._trouble = (Finding(str(self._directory), 1, reason),)
-            return self._files
+            return self._files or self._last_good_files()
         self._trouble = ()
         self._forget(self._files.keys() - set(names))
         return {name: self._look_at(name) for name in names}
+
+    def _last_good_files(self) -> dict[str, _File]:
+        """Return all files as they were last good, for a start at which none can be listed."""
+        unseen = (0, 0, 0, 0)
+        try:
+            names = _manifests_in(self._kept)
+        except FileNotFoundError:
+            return {}
+        except OSError:
+            return {"": _File(unseen, lost=str(self._kept))}
+        return {name: self._last_good(name, None, unseen, ()) for name in names}
 
     def _forget(self, names: set[str]) -> None:
         for name in names:
@@ -152,6 +159,15 @@ class ConfigDirectory:
             reason = f"no copy for bad times can be kept: {error}"
             return (Finding(str(copy), 1, reason, severity="warning"),)
         return ()
+
+
+def _manifests_in(directory: Path) -> list[str]:
+    """Return the names of a directory's manifests. Raises OSError."""
+    return sorted(
+        entry.name
+        for entry in os.scandir(directory)
+        if entry.name.endswith((".yaml", ".yml")) and not entry.name.startswith(".")
+    )
 
 
 def _policy(unread: Unread) -> Read | None:

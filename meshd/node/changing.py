@@ -135,7 +135,7 @@ class Changing:
                 return read.place_of(read_path(field)) if read else ""
 
             before = mesh.publishing.wanted(inputs, given)
-            wanted = mesh.publishing.wanted(inputs, given.with_objects(after))
+            wanted = mesh.publishing.wanted(inputs, given.with_objects(after, changed))
             return dry_run(before, wanted, changed, place_of)
 
         # A large mesh takes seconds.

@@ -229,7 +229,7 @@ class Publishing:
 
         Nothing is stored or put in force: a thread may call it. Raises InvalidInputError.
         """
-        given = given.with_objects(after)
+        given = given.with_objects(after, changed)
         snapshot = build_snapshot(
             given.every,
             inputs.members,

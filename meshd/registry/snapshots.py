@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -25,8 +25,9 @@ class Given(msgspec.Struct, frozen=True):
     """Virtual addresses by host, as they were stored last."""
     revision: int
     findings: tuple[Finding, ...]
-    is_partly_lost: bool
-    """Configuration that was in force cannot be read."""
+    lost: tuple[str, ...]
+    """Paths of configuration that was in force and cannot be read, and objects that are
+    ``given_up``."""
     stored: Mapping[Key, Object]
     """The objects that are in no file of the administrator."""
     stored_in: str
@@ -38,17 +39,29 @@ class Given(msgspec.Struct, frozen=True):
     def of(cls, store: Store) -> Given:
         objects = tuple(store.objects.values())
         given = objects, tuple(store.closed), store.addresses, store.revision, store.findings
-        return cls(*given, bool(store.lost), *store.stored, tuple(store.given_up))
+        return cls(*given, store.lost, *store.stored, tuple(store.given_up))
 
     @property
     def every(self) -> tuple[Object, ...]:
         """Return the objects in force, and the replacements of others."""
         return (*self.objects, *self.closed)
 
-    def with_objects(self, objects: Mapping[Key, Object]) -> Given:
-        """Return the same with these objects, in place of their replacements."""
-        closed = tuple(one for one in self.closed if one.key not in objects)
-        return msgspec.structs.replace(self, objects=tuple(objects.values()), closed=closed)
+    @property
+    def is_partly_lost(self) -> bool:
+        return bool(self.lost)
+
+    def with_objects(self, objects: Mapping[Key, Object], changed: Collection[Key]) -> Given:
+        """Return the same with these objects; those ``changed`` are among them or deleted, so that
+        nothing is in force in place of them any more."""
+        given_up = tuple(one for one in self.given_up if one.key not in changed)
+        found = {str(one.key) for one in self.given_up} - {str(one.key) for one in given_up}
+        return msgspec.structs.replace(
+            self,
+            objects=tuple(objects.values()),
+            closed=tuple(one for one in self.closed if one.key not in {*objects, *changed}),
+            given_up=given_up,
+            lost=tuple(one for one in self.lost if one not in found),
+        )
 
 
 class Taken(msgspec.Struct, frozen=True):

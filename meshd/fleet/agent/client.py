@@ -196,10 +196,15 @@ class Client:
         resources = [
             (one.name, Held(one.version, one.resource.value)) for one in response.resources
         ]
-        self._inbox.begin(url, resources)
+        begun = self._inbox.begin(url, resources)
         # Hundreds of objects would keep the event loop busy for too long.
         decode = functools.partial(self._inbox.decoded, url, resources)
-        decoded = await in_thread("decoding what the server tells", decode)
+        decoding = in_thread("decoding what the server tells", decode)
+        try:
+            decoded = await asyncio.shield(decoding)
+        except asyncio.CancelledError:  # the stream has ended, and the thread goes on
+            decoding.add_done_callback(lambda _: self._inbox.drop(begun))
+            raise
         changed, refused = self._inbox.keep(url, decoded, response.removed_resources)
         if changed or refused:
             self._taken()

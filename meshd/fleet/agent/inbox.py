@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Final
 
 import msgspec
 
-from meshd.base.attempts import Attempts
+from meshd.base.attempts import Attempts, Begun
 from meshd.base.errors import UNDECODABLE, InvalidInputError, MeshdError
 
 
@@ -122,8 +122,8 @@ class Inbox:
         values = self._values.setdefault(type_url, {})
         changed = False
         reasons: list[str] = []
-        if self._attempts is not None:
-            self._attempts.in_hand = ()
+        resources = list(resources)
+        self._let_go({_shown(type_url, one.name) for one in resources})
         for one in resources:
             name, resource = one.name, one.resource
             ended = self._forget_refusal(type_url, name)
@@ -156,19 +156,32 @@ class Inbox:
 
     def begin(
         self, type_url: str, resources: Iterable[tuple[str, Held]], *, starting: bool = False
-    ) -> None:
-        """Note resources before they are decoded, since decoding may kill the process."""
+    ) -> frozenset[Begun]:
+        """Note resources before they are decoded, since decoding may kill the process, and return
+        what is noted, for ``drop``."""
         attempts, held = self._attempts, self._held.get(type_url, {})
         if attempts is None:
-            return
+            return frozenset()
         records: dict[str, tuple[str, Any]] = {}
         for name, one in resources:
             shown, fingerprint = _shown(type_url, name), _fingerprint(one)
             suspected = attempts.suspects(shown, fingerprint) if starting else held.get(name) != one
             if suspected and not attempts.why_left_out(shown, fingerprint):
                 records[shown] = fingerprint, one.body
-        attempts.begin(records)
-        attempts.in_hand = records.keys()
+        begun = attempts.begin(records)
+        attempts.in_hand |= begun
+        return begun
+
+    def drop(self, begun: frozenset[Begun]) -> None:
+        """Note that resources were decoded that nobody waits for any more, without a death."""
+        if self._attempts is not None:
+            self._attempts.in_hand -= begun
+            self._attempts.done(self._attempts.newest(begun))
+
+    def _let_go(self, names: Set[str]) -> None:
+        """Note that records have been read, and are to be put in force."""
+        if attempts := self._attempts:
+            attempts.in_hand = frozenset(one for one in attempts.in_hand if one[0] not in names)
 
     def _check(self, type_url: str, name: str, resource: Held) -> None:
         """Refuse a resource that made a process die. Raises InvalidInputError."""

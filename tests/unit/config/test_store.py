@@ -448,3 +448,30 @@ def test_what_is_never_reached_in_files_is_a_finding(place: Place) -> None:
     (finding,) = place.store().findings
     assert (Path(finding.file).name, finding.severity) == ("root.yaml", "warning")
     assert finding.message.startswith("is never reached: http[0] of VirtualService default/d takes")
+
+
+def test_files_that_cannot_be_listed_at_a_start_are_in_force_as_they_were(place: Place) -> None:
+    place.write("a.yaml", service("a"))
+    place.store()
+    hidden = place.files.rename(place.files.with_name("hidden"))
+    place.files.write_text("in the way")
+    store = place.store()
+    assert set(store.objects) == {key("a")}
+    assert [one.message for one in store.findings] == ["cannot be listed: Not a directory"]
+    assert not store.lost
+    place.files.unlink()
+    hidden.rename(place.files)
+    place.write("a.yaml", service("b"))
+    assert store.refresh()
+    assert set(store.objects) == {key("b")}
+    assert not store.findings
+
+
+def test_files_of_which_no_copies_can_be_listed_either_are_lost(place: Place) -> None:
+    for path in (place.files, place.state / "config.d"):
+        if path.exists():
+            path.rmdir()
+        path.write_text("in the way")
+    store = place.store()
+    assert store.lost == (str(place.state / "config.d"),)
+    assert len(store.findings) == 2

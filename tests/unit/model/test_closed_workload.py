@@ -165,7 +165,7 @@ def test_it_is_open_again_once_another_object_declares_it_and_closed_when_that_i
 
 
 def test_status_names_what_is_refused_and_why() -> None:
-    given = Given((), (stands_for("198.18.0.9"),), {}, 1, (), False, {}, "")
+    given = Given((), (stands_for("198.18.0.9"),), {}, 1, (), (), {}, "")
     (problem,) = take(given, (), MeshOptions(), "").problems
     assert problem == (
         "connections to 198.18.0.9 are refused, because WorkloadEntry shop/vm is not in force"

@@ -218,3 +218,18 @@ def test_decoding_changes_nothing_until_its_result_is_kept(tmp_path: Path) -> No
     assert (dict(inbox.values(URL)), inbox.refused) == ({}, {})
     inbox.keep(URL, decoded)
     assert (dict(inbox.values(URL)), set(inbox.refused)) == ({"a": "one"}, {(URL, "b")})
+
+
+def test_what_is_decoded_after_its_stream_has_ended_is_in_hand_until_then(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path / "attempts.json")
+    inbox, things = Inbox(decode, attempts), [("a", Held("1", b"one")), ("b", Held("1", b"two"))]
+    begun = inbox.begin(URL, things)
+    assert not attempts.working
+    again = inbox.begin(URL, things[:1])  # it comes once more, over another stream
+    inbox.drop(begun)
+    assert attempts.in_hand == again
+    assert not attempts.working
+    inbox.keep(URL, inbox.decoded(URL, things[:1]))
+    assert attempts.working == again
+    attempts.done()
+    assert not (tmp_path / "attempts.json").exists()
