@@ -52,16 +52,22 @@ class OfClients:
 
     def listeners(self, client: Client) -> Iterator[Message]:
         """Yield a client's listeners, but for a gateway's."""
-        workload, options = client.workload, self._options
-        policy = peer_policy(self._snapshot.peer_authentications, workload, options.root_namespace)
         yield from self._memo.call(
-            ("workload", workload.uid),
+            ("workload", client.workload.uid),
             messages.workload_listeners,
+            self.entrance(client),
+            client.scope.name,
+        )
+
+    def entrance(self, client: Client) -> messages.Entrance:
+        """Return what a client's listener for incoming connections depends on."""
+        workload, options = client.workload, self._options
+        policies = self._snapshot.peer_authentications
+        return messages.Entrance(
             messages.placed(workload, short_way=options.short_way),
             identity_of(workload, options),
-            client.scope.name,
             client.served,
-            policy,
+            peer_policy(policies, workload, options.root_namespace),
             options,
         )
 

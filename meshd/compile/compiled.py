@@ -99,6 +99,8 @@ class Last:
 
     clients: Clients
     """The workloads that are served."""
+    entrances: Mapping[str, messages.Entrance]
+    """What their listeners for incoming connections depend on, by uid."""
 
     def with_endpoints(self, changed: Iterable[Changed], snapshot: Snapshot) -> Last:
         """Return the result for a snapshot that differs in endpoints of these services."""
@@ -162,4 +164,10 @@ class Last:
         limits = {LIMITS: new.limits(traffic[Kind.LISTENER])}
         traffic[Kind.RUNTIME] = replaced(traffic[Kind.RUNTIME], (), limits)
         compiled = {**self.compiled, Pool.TRAFFIC: traffic, Pool.DNS: dns}
-        return dataclasses.replace(self, compiled=compiled, clients=clients, serving=serving)
+        entrances = {
+            uid: new.entrance(client) if uid in changed else self.entrances[uid]
+            for uid, client in clients.items()
+        }
+        return dataclasses.replace(
+            self, compiled=compiled, clients=clients, entrances=entrances, serving=serving
+        )

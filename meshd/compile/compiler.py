@@ -52,6 +52,12 @@ class Compiler:
         self.credentials: tuple[UsedCredential, ...] = ()
         """The credentials that the last compiled configuration needs, usable or not."""
 
+    @property
+    def entrances(self) -> Mapping[str, messages.Entrance]:
+        """Return what the listeners for incoming connections depend on that were compiled last, by
+        the workloads' uids. A compilation after which none differs leaves the very mapping."""
+        return self._last.entrances if self._last else {}
+
     def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Mapping[Pool, Compiled]:
         """Return the resources of each pool.
 
@@ -99,6 +105,7 @@ class Compiler:
             acceptance,
             ruled,
             round_.clients,
+            round_.entrances(),
         )
 
 
@@ -133,6 +140,9 @@ class _Round:
             Ruled(service, rules, self._served_secrets(service, rules)) for service, rules in ruled
         )
         """Each service with each set of rules that holds for it in the view of some client."""
+
+    def entrances(self) -> Mapping[str, messages.Entrance]:
+        return {uid: self._of_clients.entrance(one) for uid, one in self.clients.items()}
 
     def _need_secrets(self, ruled: Iterable[tuple[ServiceRecord, RuleSet]]) -> None:
         for client in self.clients.values():

@@ -32,9 +32,14 @@ def closed_for_lost(snapshot: Snapshot, given_up: Collection[Object] = ()) -> Sn
     """
     return msgspec.structs.replace(
         _without(snapshot, given_up),
-        peer_authentications=(ClosedPolicy.named(snapshot.options.root_namespace, "lost"),),
+        peer_authentications=policies_for_lost(snapshot.options.root_namespace),
         options=msgspec.structs.replace(snapshot.options, outbound_policy="REGISTRY_ONLY"),
     )
+
+
+def policies_for_lost(root_namespace: str) -> tuple[ClosedPolicy, ...]:
+    """Return the policies that replace all others."""
+    return (ClosedPolicy.named(root_namespace, "lost"),)
 
 
 def _without(snapshot: Snapshot, given_up: Collection[Object]) -> Snapshot:

@@ -6,6 +6,7 @@ by them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from google.protobuf.message import Message
@@ -90,18 +91,35 @@ def copy_listeners(options: MeshOptions) -> Messages:
     return (listener(mirror_listener(options)),)
 
 
-def workload_listeners(  # noqa: PLR0917 - all that one workload's listeners depend on
-    workload: Workload,
-    identity: Identity,
-    scope: str,
-    ports: Ports,
-    policy: PeerPolicy,
-    options: MeshOptions,
-) -> Messages:
-    """Return a workload's own listeners; ``workload``: see ``placed``."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entrance:
+    """All that a workload's listener for incoming connections depends on."""
+
+    workload: Workload
+    """See ``placed``."""
+    identity: Identity
+    ports: Ports
+    policy: PeerPolicy
+    options: MeshOptions
+
+    def under(self, policy: PeerPolicy) -> Entrance:
+        return dataclasses.replace(self, policy=policy)
+
+
+def entrance_listener(entrance: Entrance) -> Message:
+    """Return a workload's listener for incoming connections."""
+    identity, ports, options = entrance.identity, entrance.ports, entrance.options
+    return listener(
+        inbound.workload_listener(entrance.workload, identity, ports, entrance.policy, options)
+    )
+
+
+def workload_listeners(entrance: Entrance, scope: str) -> Messages:
+    """Return a workload's own listeners."""
+    workload, identity, options = entrance.workload, entrance.identity, entrance.options
     return (
         listener(outbound.workload_listener(workload, identity, scope, options)),
-        listener(inbound.workload_listener(workload, identity, ports, policy, options)),
+        entrance_listener(entrance),
     )
 
 

@@ -12,8 +12,9 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, Final
 
 import msgspec
 
@@ -24,21 +25,22 @@ from meshd.compile.compiler import Compiler
 from meshd.compile.gateway.secrets import UsedCredential
 from meshd.compile.isolation import Isolating
 from meshd.compile.lost_configuration import closed_for_lost
-from meshd.compile.names import workload_of
 from meshd.config.accepted_before import AcceptedBefore
 from meshd.config.store import Store, WrittenAddresses
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
 from meshd.node.background import Background
+from meshd.node.closing import Known
 from meshd.node.packing import Packer
+from meshd.node.publication import Compiled, Publication, Wanted
 from meshd.node.stages import Progress, Step
 from meshd.node.trying import refused
 from meshd.registry import snapshots
 from meshd.registry.registry import Registry, build_snapshot
 from meshd.registry.snapshots import Given
 from meshd.workloads.record import Renamed
-from meshd.xds.resources import Resources, without_listeners
+from meshd.xds.resources import Resources
 
 _log: Final = logging.getLogger(__name__)
 
@@ -52,23 +54,6 @@ class Inputs(msgspec.Struct, frozen=True):
     """The workloads of other nodes, as those name them."""
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """What a publication is compiled from."""
-
-    snapshot: Snapshot
-    served: Mapping[str, Workload]
-    """The workloads for which proxies can open listeners, by uid, each with the path at which its
-    namespace is pinned."""
-    resolvers: Mapping[str, str]
-
-    @property
-    def seen(self) -> Snapshot:
-        """Return the snapshot with the workloads that are served, and no others."""
-        return msgspec.structs.replace(
-            self.snapshot, workloads=dict(self.served), resolvers=dict(self.resolvers)
-        )
-
-
 class _Taken(msgspec.Struct, frozen=True):
     """A snapshot, and the problems that were found on taking it."""
 
@@ -76,19 +61,6 @@ class _Taken(msgspec.Struct, frozen=True):
     problems: tuple[str, ...]
     written: WrittenAddresses
     """The virtual addresses of its services."""
-
-
-class _Compiled(msgspec.Struct, frozen=True):
-    """What was compiled, or why that cannot be."""
-
-    wanted: Wanted
-    resources: Mapping[Pool, Resources] = {}
-    problems: tuple[str, ...] = ()
-    """What is left out because it cannot be compiled, a line each."""
-    credentials: tuple[UsedCredential, ...] = ()
-    in_force: Snapshot | None = None
-    """The snapshot without what is left out."""
-    error: InvalidInputError | None = None
 
 
 class Publishing:
@@ -109,12 +81,12 @@ class Publishing:
         self._store = store
         self._options = options
         self._service_cidr = service_cidr
-        self._publish = publish
         self._changed = changed
         self._step = step
         self._inputs: Callable[[], Inputs] = Inputs
         self._taking = Background("taking a snapshot", self._begin_taking, self._take)
         self._compiling = Background("compiling", self._begin_compiling, self._compiled)
+        self._publication = Publication(publish, self._served, self._known, changed, step=step)
         # Each belongs to the job that runs, and to nothing else.
         self._renamed = Renamed()
         self._registry = Registry()
@@ -125,11 +97,10 @@ class Publishing:
         # What is so, and what is wanted.
         self.snapshot: Snapshot | None = None
         """The newest; None until the first was taken."""
-        self.published: Wanted | None = None
-        """What proxies are told was compiled from this, but for workloads that left since."""
         self._wanted: Wanted | None = None
-        self._last: _Compiled | None = None
-        self._refused: _Compiled | None = None
+        self._wanted_number = 0
+        """The number of its snapshot, or of a newer one that is equal."""
+        self._refused: Compiled | None = None
         self._uncompiled = SaidOnce({"MESHD_EVENT": "not-compiled"})
         self._unusable = SaidOnce({"MESHD_EVENT": "credential"})
         self.problems: tuple[str, ...] = ()
@@ -140,18 +111,23 @@ class Publishing:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._taking.run())
             tasks.create_task(self._compiling.run())
+            tasks.create_task(self._publication.closing.run())
 
     @property
     def busy(self) -> bool:
         """Return whether a snapshot or a publication is under way."""
-        return self._taking.busy or self._compiling.busy
+        return any(job.busy for job in self._jobs)
+
+    @property
+    def _jobs(self) -> tuple[Background[Any], ...]:
+        return self._taking, self._compiling, self._publication.closing
 
     @property
     def progress(self) -> Progress:
         """Return the work that there is still to do."""
         return Progress(
             reads=self._taking.busy,
-            compiles=self._compiling.busy,
+            compiles=self._compiling.busy or self._publication.is_pending,
             publishes=self.published is not None,
         )
 
@@ -172,8 +148,14 @@ class Publishing:
 
     @property
     def compiled(self) -> int:
-        """Return the number of the compilation whose result is published."""
-        return self._compiling.finished
+        """Return the number of the compilation whose result is published, or was refused."""
+        last, refused = self._publication.last, self._refused
+        return max(one.compilation if one else 0 for one in (last, refused))
+
+    @property
+    def published(self) -> Wanted | None:
+        """Return what that was compiled from, but for workloads that have left since."""
+        return self._publication.last.wanted if self._publication.last else None
 
     # ---- the snapshot
 
@@ -184,6 +166,7 @@ class Publishing:
         """
         self._inputs = inputs
         self._taking.ask()
+        self._publication.closing.ask()
 
     def finish_snapshot(self) -> None:
         """Take here and now the snapshot that was asked for."""
@@ -261,81 +244,91 @@ class Publishing:
         stays.
         """
         wanted = Wanted(snapshot, served, resolvers)
+        before, self._wanted_number = self._wanted_number, self.newest
         if self._refused and self._refused.error and wanted == self._refused.wanted:
             raise self._refused.error
         if wanted == self._wanted:
+            if self.newest > before and self.published is self._wanted:
+                self._publication.renumber(self.newest)
             return
         self._wanted = wanted
-        if self._last and not self._last.wanted.served.keys() <= served.keys():
-            self._put_in_force(self._last)
+        self._publication.leave()
         self._compiling.ask()
 
     def finish_publication(self) -> None:
         """Compile and publish here and now what is wanted."""
         self._compiling.finish()
+        self.finish_closing()
 
-    def _begin_compiling(self) -> Callable[[], _Compiled]:
+    def finish_closing(self) -> None:
+        """Close here and now what has become stricter."""
+        self._publication.closing.finish()
+
+    def _begin_compiling(self) -> Callable[[], Compiled]:
         if self._wanted is None:
             raise RuntimeError("a compilation was asked for, but nothing to compile")
         self._step(Step.COMPILING)
-        return functools.partial(self._compile, self._wanted)
+        numbers = self._wanted_number, self._compiling.asked
+        return functools.partial(self._compile, self._wanted, *numbers)
 
-    def _compile(self, wanted: Wanted) -> _Compiled:
+    def _compile(self, wanted: Wanted, number: int, compilation: int) -> Compiled:
         try:
             compiled = self._isolating.compile(wanted.seen, wanted.served)
         except InvalidInputError as error:
-            return _Compiled(wanted, error=error.with_traceback(None))
-        resources = self._packer.pack(compiled)
-        isolating, credentials = self._isolating, self._compiler.credentials
-        return _Compiled(wanted, resources, isolating.problems, credentials, isolating.compiled)
+            return Compiled(wanted, number, compilation, error=error.with_traceback(None))
+        return Compiled(
+            wanted,
+            number,
+            compilation,
+            self._packer.pack(compiled),
+            self._compiler.entrances,
+            self._isolating.problems,
+            self._compiler.credentials,
+            self._isolating.compiled,
+        )
 
-    def _compiled(self, compiled: _Compiled) -> None:
+    def _compiled(self, compiled: Compiled) -> None:
         self._step(Step.COMPILED)
+        if compiled.wanted is self._wanted:
+            compiled = msgspec.structs.replace(compiled, number=self._wanted_number)
         self._refused = compiled if compiled.error else None
         if not compiled.error:
-            self._put_in_force(compiled)
+            self._publication.take(compiled, is_newest=compiled.number >= self.asked)
             self._uncompiled.say(compiled.problems)
-            self._unusable.say(self.credential_problems())
+            self._unusable.say(_unusable(compiled.credentials))
         self._changed()
 
-    def _put_in_force(self, compiled: _Compiled) -> None:
-        """Publish what was compiled, but for workloads that have left since."""
-        wanted, resources = compiled.wanted, compiled.resources
-        served = self._wanted.served if self._wanted else wanted.served
-        if gone := wanted.served.keys() - served.keys():
-            here = {uid: one for uid, one in wanted.served.items() if uid not in gone}
-            wanted = msgspec.structs.replace(wanted, served=here)
-            resources = {
-                pool: without_listeners(of_pool, lambda name: workload_of(name) in gone)
-                for pool, of_pool in resources.items()
-            }
-        self._last = msgspec.structs.replace(compiled, wanted=wanted, resources=resources)
-        self.published = wanted
-        self._publish(resources)
+    def _served(self) -> AbstractSet[str]:
+        return self._wanted.served.keys() if self._wanted else frozenset()
+
+    def _known(self) -> Known:
+        """Return what may close something, before there is a snapshot with it."""
+        store = self._store
+        objects, root = (store.objects.values(), store.closed), self._options.root_namespace
+        return Known(self.asked, objects, bool(store.lost), self._inputs().members, root)
 
     def credential_problems(self) -> tuple[str, ...]:
-        now = time.time()
-        return tuple(filter(None, (used.problem(now) for used in self._credentials)))
+        return _unusable(self._credentials)
 
     @property
     def _credentials(self) -> tuple[UsedCredential, ...]:
-        return self._last.credentials if self._last else ()
+        return self._publication.last.credentials if self._publication.last else ()
 
     @property
     def in_force(self) -> Snapshot | None:
         """Return the snapshot that was compiled last, without what was left out of it."""
-        return self._last.in_force if self._last else None
+        return self._publication.last.in_force if self._publication.last else None
 
     @property
     def uncompiled(self) -> tuple[str, ...]:
         """Return what is left out because it cannot be compiled, a line each."""
-        return self._last.problems if self._last else ()
+        return self._publication.last.problems if self._publication.last else ()
 
     @property
     def faults(self) -> tuple[str, ...]:
         """Return why there is no newer snapshot or publication, by a fault of meshd, a line
         each."""
-        return tuple(filter(None, (self._taking.problem, self._compiling.problem)))
+        return tuple(job.problem for job in self._jobs if job.problem)
 
     def not_in_force(self) -> Iterator[str]:
         """Yield what is left out or cannot be used, a line each; not what is missing, which may
@@ -344,6 +337,11 @@ class Publishing:
         for used in self._credentials:
             if not used.credential.missing and used.unusable:
                 yield used.unusable
+
+
+def _unusable(credentials: Iterable[UsedCredential]) -> tuple[str, ...]:
+    now = time.time()
+    return tuple(filter(None, (used.problem(now) for used in credentials)))
 
 
 def _closed(snapshot: Snapshot, given: Given) -> Snapshot:

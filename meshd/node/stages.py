@@ -10,6 +10,7 @@ import enum
 
 import msgspec
 
+from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.base.attempts import Begun
 
 _NONE: frozenset[Begun] = frozenset()
@@ -24,6 +25,9 @@ class Step(enum.Enum):
     COMPILING = "compiling"
     """A compilation of the newest snapshot begins."""
     COMPILED = "compiled"
+    CLOSING = "closing"
+    """A look at the policies begins, to close what they close before it is compiled."""
+    CLOSED = "closed"
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -49,17 +53,34 @@ class Stages(msgspec.Struct, frozen=True):
     """They are read, while a compilation without them is under way."""
     compiling: frozenset[Begun] = _NONE
     compiled: frozenset[Begun] = _NONE
+    closing: frozenset[Begun] = _NONE
+    """They are policies that are looked at, whatever else they have reached or wait for."""
     is_reading: bool = False
     is_compiling: bool = False
 
     @property
     def idle(self) -> frozenset[Begun]:
         """Return the records that no job is working on."""
+        return self._stay - self.closing
+
+    @property
+    def _stay(self) -> frozenset[Begun]:
+        """Return the records that wait for the next snapshot or compilation."""
         return self.waiting | self.resting
 
     def come(self, working: frozenset[Begun]) -> frozenset[Begun]:
         """Return the records of ``working`` that have not reached any stage."""
-        return working - self.reading - self.read - self.compiling - self.compiled - self.idle
+        return working - self.reading - self.read - self.compiling - self.compiled - self._stay
+
+    def policies(self, working: frozenset[Begun]) -> frozenset[Begun]:
+        """Return the policies among all records."""
+        return frozenset(one for one in working | self._stay if _is_policy(one))
+
+
+def _is_policy(record: Begun) -> bool:
+    """Return whether a record is a policy, or the replacement of one."""
+    name, _ = record
+    return f" {PeerAuthentication.KIND} " in f" {name}"
 
 
 def stepped(stages: Stages, step: Step, working: frozenset[Begun]) -> Stages:
@@ -78,6 +99,10 @@ def stepped(stages: Stages, step: Step, working: frozenset[Begun]) -> Stages:
         case Step.COMPILED:
             done = stages.compiled | stages.compiling
             return new(stages, compiled=done, compiling=_NONE, is_compiling=False)
+        case Step.CLOSING:
+            return new(stages, closing=stages.policies(working))
+        case Step.CLOSED:
+            return new(stages, closing=_NONE)
 
 
 def settled(

@@ -117,6 +117,15 @@ def without_listeners(resources: Resources, goes: Callable[[str], bool]) -> Reso
     return Resources({**resources.by_type, LISTENER: kept})
 
 
+def with_listeners(resources: Resources, others: Mapping[str, Resource]) -> Resources:
+    """Return resources with other listeners in place of those of the same names."""
+    listeners = resources.of_type(LISTENER)
+    found = {name: one for name, one in others.items() if name in listeners}
+    if not found:
+        return resources
+    return Resources({**resources.by_type, LISTENER: {**listeners, **found}})
+
+
 def difference(old: Resources, new: Resources) -> dict[str, frozenset[str]]:
     """Return the names that were added, changed or removed, by type; a type without any is not
     listed."""

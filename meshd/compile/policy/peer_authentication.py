@@ -68,6 +68,34 @@ def peer_policy(
     return PeerPolicy(mode, ports, by and _origin(by), origins)
 
 
+def closed_by(policy: PeerPolicy, other: PeerPolicy) -> PeerPolicy:
+    """Return a policy with mutual TLS only where it or the other one wants that, and else as it is.
+
+    It is the very policy that was given if the other one closes nothing.
+    """
+    ports = sorted(policy.port_modes.keys() | other.port_modes.keys())
+    by_port = {port: _closing(policy, other, port) for port in ports}
+    default = other if Mode.STRICT is other.mode is not policy.mode else policy
+    if default is policy and all(one is policy for one in by_port.values()):
+        return policy
+    told = {
+        port: one
+        for port, one in by_port.items()
+        if port in one.port_modes or one.mode is not default.mode
+    }
+    return PeerPolicy(
+        default.mode,
+        {port: one.mode_of(port) for port, one in told.items()},
+        default.origin,
+        {port: origin for port, one in told.items() if (origin := one.origin_of(port))},
+    )
+
+
+def _closing(policy: PeerPolicy, other: PeerPolicy, port: int) -> PeerPolicy:
+    """Return which of two policies says the mode of a port."""
+    return other if Mode.STRICT is other.mode_of(port) is not policy.mode_of(port) else policy
+
+
 def _origin(policy: PeerAuthentication) -> Origin:
     closed = isinstance(policy, ClosedPolicy)
     return Origin(policy.key, _CLOSED if closed else "spec.mtls.mode")

@@ -288,8 +288,10 @@ def test_after_each_edit_the_result_is_that_of_a_fresh_compiler(
     for edit in sequence:
         mesh.edit(edit)
         snapshot = mesh.snapshot()
-        compiled, fresh = (one.compile(snapshot, mesh.serving) for one in (compiler, Compiler()))
+        new = Compiler()
+        compiled, fresh = (one.compile(snapshot, mesh.serving) for one in (compiler, new))
         assert serialized(compiled) == serialized(fresh), edit
+        assert compiler.entrances == new.entrances, edit
         before, published = published, packer.pack(compiled)
         for pool in Pool:
             assert not difference(published[pool], Packer().pack(fresh)[pool])

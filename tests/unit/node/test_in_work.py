@@ -19,7 +19,7 @@ from meshd.config.store import Store
 from meshd.config.withheld import closed_object
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.workload import Workload
-from meshd.node import in_work
+from meshd.node import in_work, stages
 from meshd.node.in_work import InWork, new_among
 from meshd.node.stages import Progress, Step
 from tests.unit import storing
@@ -266,6 +266,39 @@ def test_only_what_is_being_compiled_is_blamed(directory: Path) -> None:
     suspects = json.loads((directory / "attempts.json").read_bytes())
     assert {name for name, one in suspects.items() if one["deaths"]} == {"Service shop/first"}
     assert working(again) >= {"first", "second", "third", "fourth"}
+
+
+def test_a_policy_that_waits_is_blamed_while_it_is_looked_at_and_nothing_else_that_waits(
+    directory: Path,
+) -> None:
+    role = Role(directory)
+    step, settled = role.work.step, role.work.settled
+    role.work.attempts.done()
+    step(Step.READING)
+    storing.put(role.store, [service("first"), policy("strict", "STRICT")])
+    settled(BUSY)
+    assert not role.work.attempts.working
+    step(Step.CLOSING)
+    name = "PeerAuthentication shop/strict"
+    assert {found for found, _ in role.work.attempts.working} == {name}
+    settled(BUSY)
+    step(Step.READ)
+    step(Step.READING)
+    assert working(role) >= {"first"}
+    step(Step.CLOSED)
+    step(Step.READ)
+    settled(COMPILES)
+    step(Step.COMPILING)
+    step(Step.CLOSING)
+    step(Step.CLOSED)
+    assert {found for found, _ in role.work.attempts.working} == {"Service shop/first", name}
+
+
+def test_the_replacement_of_a_policy_is_blamed_while_it_is_looked_at() -> None:
+    records = frozenset({("replacement of PeerAuthentication shop/a", 1), ("Service shop/b", 1)})
+    begun = stages.stepped(stages.Stages(waiting=records), Step.CLOSING, frozenset())
+    assert begun.idle == {("Service shop/b", 1)}
+    assert stages.stepped(begun, Step.CLOSED, frozenset()).idle == records
 
 
 def test_objects_are_struck_off_under_steady_change(directory: Path) -> None:
