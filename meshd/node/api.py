@@ -36,7 +36,7 @@ from meshd.proxy import config_dump
 from meshd.settings import Paths, Settings
 from meshd.wire import channel
 from meshd.wire.channel import IsWaiting
-from meshd.workloads import finding, groups, status
+from meshd.workloads import finding, groups, short_way, status
 from meshd.workloads.lifecycle import Facts
 
 if TYPE_CHECKING:
@@ -206,8 +206,15 @@ class Control:
             proxy=",".join(member.name for member in mesh.xds.members()),
             rejected=next(refused, ""),
             outside=f"not in the mesh: {why}" if why else "",
-            certified=mesh.certificates.valid if mesh.options.short_way else None,
+            short_way=self._short_way(workload, facts) if mesh.options.short_way else "",
         )
+
+    def _short_way(self, workload: Workload, facts: Facts) -> str:
+        """Return whether a workload is called by the short way, or why not."""
+        published, valid = self._mesh.publishing.published, self._mesh.certificates.valid
+        served = published.served if published else {}
+        seen = facts.observations.get(workload.uid)
+        return short_way.closed(workload, served, seen, valid, facts.trust_domain) or "open"
 
     async def _roles(self) -> tuple[wire.RoleStatus, ...]:
         """Return the states of the roles; none if the supervisor does not answer.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from meshd.model.short_way import ShortWay, obstacle
-from meshd.model.workload import Identity, Observation, Stage, Workload
+from meshd.model.short_way import ShortWay, obstacle, own_address
+from meshd.model.workload import Identity, Observation, Stage, Workload, shown
 from meshd.wire import CertificateState
 
 
@@ -39,20 +39,27 @@ def open_to(
     destinations = (
         uid
         for uid, one in served.items()
-        if not closed(one, observations.get(uid), certified, trust_domain)
+        if not closed(one, served, observations.get(uid), certified, trust_domain)
     )
     return ShortWay(tuple(sorted(callers)), tuple(sorted(destinations)))
 
 
 def closed(
     workload: Workload,
+    served: Mapping[str, Workload],
     seen: Observation | None,
     certified: Collection[str],
     trust_domain: str,
 ) -> str:
-    """Return why a workload is not called by the short way; empty: it is."""
+    """Return why a workload is not called by the short way; empty: it is.
+
+    Endpoints are the same for all callers: one that the application could not be shown by its
+    address closes the short way for all.
+    """
     if problem := obstacle(workload):
         return problem
+    if unseen := [shown(uid) for uid, one in sorted(served.items()) if not own_address(one)]:
+        return f"{unseen[0]} of this node has no IPv4 address to be seen by"
     if seen is None or seen.stage is not Stage.CAPTURED or seen.unprotected:
         return "it is not captured"
     if _uri(workload, trust_domain) not in certified:

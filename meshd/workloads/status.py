@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from meshd import wire
 from meshd.base.moments import rfc3339
 from meshd.model.pool import lack
 from meshd.model.workload import Identity, Observation, Stage, Workload
 from meshd.workloads.lifecycle import Facts, Life, Phase
-from meshd.workloads.short_way import closed
 
 _ABSENT = Observation("", Stage.ABSENT)
 
@@ -24,13 +23,12 @@ def row(
     proxy: str = "",
     rejected: str = "",
     outside: str = "",
-    certified: Collection[str] | None = None,
+    short_way: str = "",
 ) -> wire.WorkloadStatus:
     """Return the row of one workload.
 
     ``certificates`` are by URI. ``rejected`` says why a proxy refused the workload's listeners;
-    ``outside`` why the workload is not enrolled. ``certified``: URIs of identities that have a
-    valid certificate; None: nobody takes the short way.
+    ``outside`` why the workload is not enrolled. ``short_way``: as the status has it.
     """
     seen = facts.observations.get(workload.uid, _ABSENT)
     identity = Identity(facts.trust_domain, workload.namespace, workload.service_account)
@@ -59,9 +57,7 @@ def row(
         unit=workload.host.unit if workload.host else "",
         declared=workload.host is not None and workload.host.declared,
         problem=_problem(life, seen, facts, certificate, rejected) if life else outside,
-        short_way=""
-        if certified is None or not life
-        else closed(workload, seen, certified, facts.trust_domain) or "open",
+        short_way=short_way,
     )
 
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import http.client
+import itertools
 import json
 import os
 import socket
@@ -42,6 +43,7 @@ from tests.envoy.captured.place import ENVOY, Publisher, run
 from tests.waiting import PATIENCE
 
 BRIDGE = "198.18.77.1"
+_numbers = itertools.count()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,16 +91,19 @@ def answer(client: socket.socket, request: str, *, after: float = 0) -> Answer:
 
 
 class Mesh:
-    """The stranger is the host ``outside``."""
+    """The stranger is the host ``outside``. ``on_host``: the proxy runs in the stranger's
+    namespace, as if that were the machine's own."""
 
-    def __init__(self, home: Path, names: Iterable[str]) -> None:
+    def __init__(self, home: Path, names: Iterable[str], *, on_host: bool = False) -> None:
         self._home = home
+        self._on_host = on_host
         self._stack = contextlib.ExitStack()
+        own = f"between-{os.getpid()}-{next(_numbers)}"
         self.hosts = {
-            name: Host(f"between-{os.getpid()}-{name}", f"198.18.77.{2 + index}")
+            name: Host(f"{own}-{name}", f"198.18.77.{2 + index}")
             for index, name in enumerate(names)
         }
-        self.outside = Host(f"between-{os.getpid()}-outside", BRIDGE)
+        self.outside = Host(f"{own}-outside", BRIDGE)
         self._compiler, self._packer = Compiler(), Packer()
         self._authority = _authority()
         self._secrets: dict[str, Any] = {}
@@ -147,6 +152,7 @@ class Mesh:
         with self.log.open("wb") as output:
             process = subprocess.Popen(
                 [
+                    *(("ip", "netns", "exec", self.outside.name) if self._on_host else ()),
                     *(str(ENVOY), "-c", str(self._home / "envoy.json"), "--concurrency", "1"),
                     *("--disable-hot-restart", "-l", "warning", "--drain-time-s", "1"),
                     *("--drain-strategy", "immediate"),

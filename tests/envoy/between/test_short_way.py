@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from meshd.model.short_way import ShortWay
 from meshd.model.snapshot import MeshOptions
+from meshd.model.workload import HostService, Workload
 from tests.envoy.between import http2
 from tests.envoy.between.application import BANNER, Application
 from tests.envoy.between.conftest import ADDRESS, MANIFEST
-from tests.envoy.between.mesh import Mesh, answer
+from tests.envoy.between.mesh import BRIDGE, Mesh, answer
+from tests.envoy.captured.place import run
 
 NAMES = ("client", "other", "server")
 REQUEST = "GET / HTTP/1.1\nhost: server.test"
@@ -60,6 +63,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         load(made)
         for name in NAMES:
             made.capture(name)
+        count_received(made)
         yield made
 
 
@@ -93,11 +97,21 @@ def of(name: str) -> str:
     return f"spiffe://cluster.local/ns/default/sa/{name}"
 
 
+def count_received(mesh: Mesh) -> None:
+    """From now on, count the connections that come to the server over the network."""
+    run(*_tables(mesh), "-I", "PREROUTING", "-i", "eth0", "-p", "tcp", "--syn")
+
+
 def received(mesh: Mesh) -> int:
-    """Packets that have come to the server over the network."""
-    command = ("ip", "netns", "exec", mesh.hosts["server"].name, "cat")
-    found = subprocess.check_output((*command, "/sys/class/net/eth0/statistics/rx_packets"))
-    return int(found)
+    """How many that are: no other packets, which come at any time."""
+    listed = subprocess.check_output((*_tables(mesh), "-nvxL", "PREROUTING"), text=True)
+    (rule,) = [line for line in listed.splitlines() if "eth0" in line and "flags" in line]
+    return int(rule.split()[0])
+
+
+def _tables(mesh: Mesh) -> tuple[str, ...]:
+    server = mesh.hosts["server"].name
+    return ("ip", "netns", "exec", server, "iptables", "-w", "-t", "raw")
 
 
 def names_seen(mesh: Mesh, client: str) -> list[str]:
@@ -135,7 +149,7 @@ def test_the_application_sees_each_callers_own_name_and_address(
 
 
 @pytest.mark.usefixtures("application")
-def test_no_packet_crosses_the_network(mesh: Mesh) -> None:
+def test_no_connection_crosses_the_network(mesh: Mesh) -> None:
     load(mesh)
     before = received(mesh)
     assert names_seen(mesh, "client") == [of("client")] * 3
@@ -206,3 +220,41 @@ def test_an_entry_that_claims_a_workloads_address_does_not_pass_for_it(
     assert first_words(mesh, "client", CLAIMED) == b""
     refused = mesh.hosts["client"].ask(CLAIMED, 8080, "GET / HTTP/1.1\nhost: claim.test")
     assert refused.status == 503
+
+
+def test_a_service_of_the_host_calls_a_workload_with_its_own_name_and_address(
+    tmp_path: Path,
+) -> None:
+    """It has no namespace to be named, and the connection is opened in the other's all the same."""
+    with Mesh(tmp_path, ("client", "server"), on_host=True) as mesh:
+        service = Workload(
+            uid="default.service",
+            name="service",
+            namespace="default",
+            netns="",
+            service_account="service",
+            addresses=(BRIDGE,),
+            host=HostService(cgroup="service", outbound_port=15101, inbound_port=15102),
+        )
+        workloads = (mesh.workload("client"), mesh.workload("server"), service)
+        mesh.load(MANIFEST, *workloads, options=MeshOptions(short_way=True))
+        for name in mesh.hosts:
+            mesh.capture(name)
+        count_received(mesh)
+        redirect = f"-p tcp -d {ADDRESS} -j REDIRECT --to-ports 15101"
+        inside = ("ip", "netns", "exec", mesh.outside.name)
+        run("ip", "-n", mesh.outside.name, "route", "add", f"{ADDRESS}/32", "dev", "br0")
+        run(*inside, "iptables", "-w", "-t", "nat", "-A", "OUTPUT", *redirect.split())
+        made = Application(mesh.hosts["server"].netns, (8080,), (9000,))
+        try:
+            callers = {"service": mesh.outside, "client": mesh.hosts["client"]}
+            for name, host in (*callers.items(), *callers.items()):
+                before, crossed = len(made.peers), received(mesh)
+                seen = host.ask(ADDRESS, 8080, REQUEST).body
+                assert f"URI={of(name)}\r\n" in seen
+                with host.connect(ADDRESS, 9000) as connection:
+                    assert connection.makefile("rb").readline() == BANNER
+                assert set(made.peers[before:]) == {host.address}
+                assert received(mesh) == crossed
+        finally:
+            made.close()

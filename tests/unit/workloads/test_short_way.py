@@ -28,7 +28,7 @@ def of(workload: Workload, seen: Observation | None, *certified: str) -> ShortWa
 
 def test_it_is_open_to_a_captured_workload_with_a_valid_certificate() -> None:
     assert of(_WEB, _CAPTURED, _URI) == ShortWay((_URI,), ("default.web",))
-    assert closed(_WEB, _CAPTURED, {_URI}, _DOMAIN) == ""
+    assert closed(_WEB, {}, _CAPTURED, {_URI}, _DOMAIN) == ""
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_whatever_is_missing_closes_it(
     changed: dict[str, object], seen: Observation | None, certified: set[str], why: str
 ) -> None:
     workload = msgspec.structs.replace(_WEB, **changed)
-    assert closed(workload, seen, certified, _DOMAIN) == why
+    assert closed(workload, {}, seen, certified, _DOMAIN) == why
     assert of(workload, seen, *certified).destinations == ()
 
 
@@ -75,3 +75,11 @@ def test_a_certificate_that_is_missing_or_has_expired_is_none() -> None:
     assert certified(states, 10.0) == {"a", "b"}
     assert next_expiry(states, 10.0) == 20.0
     assert (certified(states, 30.0), next_expiry(states, 30.0)) == (frozenset(), None)
+
+
+def test_a_caller_without_an_address_to_be_seen_by_closes_it_for_all() -> None:
+    other = msgspec.structs.replace(_WEB, uid="default.other", name="other", addresses=())
+    served = {_WEB.uid: _WEB, other.uid: other}
+    why = closed(_WEB, served, _CAPTURED, {_URI}, _DOMAIN)
+    assert why == "default/other of this node has no IPv4 address to be seen by"
+    assert open_to(served, {_WEB.uid: _CAPTURED}, {_URI}, _DOMAIN) == ShortWay((_URI,), ())

@@ -83,13 +83,3 @@ def test_a_workload_above_its_limit_of_connections_is_in_the_mesh_and_has_a_prob
     found = row(_WORKLOAD, _LIFE, facts, _CERTIFICATES, node="n")
     assert found.proven
     assert (found.problem, found.dropped) == ("it opens too many", dropped)
-
-
-def test_the_short_way_is_told_where_it_is_wanted() -> None:
-    def told(*certified: str) -> str:
-        found = row(_WORKLOAD, _LIFE, _GOOD, _CERTIFICATES, node="n", certified=certified)
-        return found.short_way
-
-    assert told(_URI) == "open"
-    assert told() == "its identity has no valid certificate"
-    assert row(_WORKLOAD, _LIFE, _GOOD, _CERTIFICATES, node="n").short_way == ""
