@@ -25,10 +25,11 @@ PROXY_INBOUND_MARK: Final = 0x53A
 calls itself does so over the loopback interface, where only the mark tells the two hops apart."""
 INBOUND_CONNMARK: Final = 0x111
 """Connection mark of what a proxy opens to the application with the client's own address."""
-INBOUND_ROUTE_TABLE: Final = 100
-"""Routing table that brings the application's replies to those connections back to the proxy."""
-HOST_INBOUND_ROUTE_TABLE: Final = 15100
-"""The same in the host's own namespace, where other programs may have a table 100."""
+INBOUND_ROUTE_TABLE: Final = 15100
+"""Routing table that brings the application's replies to those connections back to the proxy. Istio's
+is 100, which others have, too: it is the first that the CNI plugin for source routing takes."""
+FORMER_ROUTE_TABLE: Final = 100
+"""That of namespaces that earlier versions captured."""
 HOST_PORTS: Final = range(15101, 15901)
 """Ports of the host on which proxies take the traffic of its own services, two for each."""
 

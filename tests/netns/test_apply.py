@@ -66,7 +66,7 @@ def _routing(host: Any) -> list[str]:
     for version in ("-4", "-6"):
         lines += host.run("ip", version, "rule").splitlines()
         routes = host.run("ip", version, "route", "show", "table", "all").splitlines()
-        lines += [line for line in routes if "table 100 " in line]
+        lines += [line for line in routes if "table 15100 " in line]
     return lines
 
 
@@ -123,6 +123,23 @@ def test_applying_twice_changes_nothing(network: Any, backend: str) -> None:
     assert network.workload.save() == written
 
 
+def test_what_an_earlier_version_has_put_into_another_routing_table_is_removed(
+    network: Any,
+) -> None:
+    former = ("fwmark", "0x111/0xfff", "lookup", "100", "priority", "0")
+    route = ("local", "default", "dev", "lo", "table", "100")
+    network.workload.run("ip", "route", "add", *route)
+    network.apply(CaptureOptions())
+    assert "local default" in network.workload.run("ip", "route", "show", "table", "100")
+
+    network.workload.run("ip", "rule", "add", *former)
+    network.workload.run("ip", "rule", "del", "fwmark", "0x111/0xfff", "lookup", "15100")
+    network.apply(CaptureOptions())
+
+    assert "lookup 100\n" not in network.workload.run("ip", "rule").replace(" \n", "\n")
+    assert "table 100 " not in network.workload.run("ip", "route", "show", "table", "all")
+
+
 def test_what_others_broke_is_mended(network: Any, backend: str) -> None:
     options = CaptureOptions(backend=backend)
     network.apply(options)
@@ -135,7 +152,7 @@ def test_what_others_broke_is_mended(network: Any, backend: str) -> None:
     assert [step.change for step in mended.steps if "GUARD" not in step.change] == [
         "nat: add jump OUTPUT → MESHD_OUTPUT",
         "raw: fill chain MESHD_OUTPUT",
-        "add rule fwmark 0x111/0xfff lookup 100",
+        "add rule fwmark 0x111/0xfff lookup 15100",
     ]
 
 

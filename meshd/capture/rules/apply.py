@@ -21,7 +21,7 @@ from meshd.capture.rules.options import CaptureOptions
 from meshd.capture.rules.rule import Family
 from meshd.capture.rules.rules import Ruleset, desired_rules, guard_rules
 from meshd.capture.rules.tables import Backend, LegacyTables, NftTables, is_installed
-from meshd.model.interception import HOST_INBOUND_ROUTE_TABLE, INBOUND_ROUTE_TABLE
+from meshd.model.interception import INBOUND_ROUTE_TABLE
 
 _IPV6: Final = Path("/proc/thread-self/net/if_inet6")
 _LOOPBACK_WITHOUT_IPV6: Final = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
@@ -202,7 +202,7 @@ class _Workload:
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Host:
     capture: HostCapture
-    route_table: int = HOST_INBOUND_ROUTE_TABLE
+    route_table: int = INBOUND_ROUTE_TABLE
 
     @property
     def backend(self) -> str:

@@ -16,7 +16,7 @@ import msgspec
 
 from meshd.base.errors import SystemRefusedError
 from meshd.capture.rules.rule import Family
-from meshd.model.interception import INBOUND_CONNMARK
+from meshd.model.interception import FORMER_ROUTE_TABLE, INBOUND_CONNMARK
 
 _PREFERENCE: Final = 0
 """Behind the kernel's own of local addresses only, and before whatever rules others add later, such
@@ -76,9 +76,26 @@ def _change(verb: str, family: Family, table: int, lines: tuple[str, ...]) -> No
     if rule_line(table) in lines:
         mark = f"fwmark {_MARK}/{_MASK}"
         former = [f"rule del priority {one} {mark} table {table}" for one in _FORMER]
-        _ip(family, [f"rule {verb} priority {_PREFERENCE} {mark} table {table}", *former])
+        ours = f"rule {verb} priority {_PREFERENCE} {mark} table {table}"
+        _ip(family, [ours, *former, *_in_former_table(family)])
     if route_line(table) in lines:
         _ip(family, [f"route {verb} local default dev lo table {table}"])
+
+
+def _in_former_table(family: Family) -> tuple[str, ...]:
+    """Return the commands that remove what an earlier version has put into another table.
+
+    Without its rule, the route is somebody else's.
+    """
+    mark = f"fwmark {_MARK}/{_MASK}"
+    (found, *_) = [*_ip(family, [f"rule show {mark}"]), []]
+    former = str(FORMER_ROUTE_TABLE)
+    rules = tuple(
+        f"rule del priority {one['priority']} {mark} table {former}"
+        for one in found
+        if (one.get("fwmark"), one.get("fwmask"), one.get("table")) == (_MARK, _MASK, former)
+    )
+    return (*rules, f"route del local default dev lo table {former}") if rules else ()
 
 
 def migrate_requests() -> None:

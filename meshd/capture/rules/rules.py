@@ -7,7 +7,7 @@ to the application with the client's own address; answers find their way back as
 - the proxy's SYN carries SO_MARK 0x53a and loops over ``lo``, where mangle PREROUTING notes 0x111
   on the *connection*;
 - the application's answer, addressed to the far client, gets that mark in mangle OUTPUT and is
-  routed again: ``fwmark 0x111 lookup 100``, and table 100 says that every address is local.
+  routed again: ``fwmark 0x111 lookup 15100``, and table 15100 says that every address is local.
 """
 
 from __future__ import annotations
