@@ -12,7 +12,7 @@ from meshd.analysis.world import Declared, World
 from meshd.api.base import Key, Object
 from meshd.api.decode import Path
 from meshd.api.destination_rule.types import DestinationRule
-from meshd.api.gateway.types import MESH, Gateway, Server, gateway_name
+from meshd.api.gateway.types import GATEWAY_LABELS, MESH, Gateway, Server, gateway_name
 from meshd.api.hosts import HostIndex, covers
 from meshd.api.kubernetes.types import Service
 from meshd.api.peer_authentication.types import PeerAuthentication
@@ -34,6 +34,7 @@ Said = Iterator[tuple[Path, str]]
 
 def of_gateway(found: Gateway, world: World) -> Said:
     yield from _of_selector(found.spec.selector, ("spec", "selector"), world, "")
+    yield from _of_others(found, ("spec", "selector"), world)
     for index, server in enumerate(found.spec.servers):
         if server.port.number in OWN_PORTS:
             path = ("spec", "servers", index, "port", "number")
@@ -258,6 +259,24 @@ def of_service_entry(found: ServiceEntry, world: World) -> Said:
                 f'"{host}" is declared by {other.key} too; {consequence}',
             )
             break
+
+
+def _of_others(found: Gateway, path: Path, world: World) -> Said:
+    """Name a namespace whose workload becomes a gateway though no label of it says that it is one.
+
+    Whoever may have it serve a Gateway sends requests in its name.
+    """
+    for workload in world.workloads or ():
+        if not found.selects(workload.labels) or workload.namespace == found.metadata.namespace:
+            continue
+        if GATEWAY_LABELS.isdisjoint(workload.labels):
+            yield (
+                path,
+                f"makes a gateway of {workload.name} of namespace {workload.namespace}: requests"
+                " through this Gateway are sent in its name; if it is one, give it the label"
+                " meshd.io/gateway",
+            )
+            return
 
 
 def _of_selector(labels: Mapping[str, str], path: Path, world: World, namespace: str) -> Said:

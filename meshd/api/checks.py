@@ -292,6 +292,17 @@ def _judged(pattern: str) -> tuple[str, int]:
     return "", compiled.programsize
 
 
+def substitution_problem(pattern: str, substitution: str) -> str:
+    """Return why a substitution for what a valid pattern matches changes nothing."""
+    asked = max(map(int, re.findall(r"\\([0-9])", substitution.replace("\\\\", ""))), default=0)
+    if asked == 0 or regex_problem(pattern):
+        return ""
+    groups = re2.compile(pattern, _QUIET).groups
+    if asked <= groups:
+        return ""
+    return f"names the group \\{asked}, and match has {groups}: no path is changed"
+
+
 def check_regex(report: Report, path: Path, pattern: str) -> None:
     if report.instructions > _MOST_INSTRUCTIONS:
         message = (

@@ -42,6 +42,7 @@ _NUMBERS: Final[dict[tuple[str, ...], int]] = {
     ("ServiceEntry", "spec", "endpoints"): 8192,
     ("Gateway", "spec", "servers", "hosts"): 4096,
     ("VirtualService", "spec", "gateways"): 256,
+    ("VirtualService", "spec", "http", "mirrors"): 32,
     ("DestinationRule", "spec", "subsets"): 512,
 }
 """By kind and place, without indices."""

@@ -26,8 +26,8 @@ calls itself does so over the loopback interface, where only the mark tells the 
 INBOUND_CONNMARK: Final = 0x111
 """Connection mark of what a proxy opens to the application with the client's own address."""
 INBOUND_ROUTE_TABLE: Final = 15100
-"""Routing table that brings the application's replies to those connections back to the proxy. Istio's
-is 100, which others have, too: it is the first that the CNI plugin for source routing takes."""
+"""Routing table that brings the application's replies to those connections back to the proxy. That
+of Istio is 100, which others have, too: the CNI plugin for source routing takes it first."""
 FORMER_ROUTE_TABLE: Final = 100
 """That of namespaces that earlier versions captured."""
 HOST_PORTS: Final = range(15101, 15901)

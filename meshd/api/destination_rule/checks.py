@@ -20,6 +20,7 @@ from meshd.api.destination_rule.localities import check_failover, check_locality
 from meshd.api.destination_rule.types import (
     LARGEST_RING,
     LARGEST_TABLE,
+    SHORTEST_LOOK,
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHash,
@@ -253,6 +254,8 @@ def _check_outliers(report: Report, path: Path, outliers: OutlierDetection) -> N
         message = "is ignored: answers with a status from 500 count as errors"
         report.warning((*path, "outlierDetectionHttpErrorCodes"), message)
     check_duration(report, (*path, "interval"), outliers.interval)
+    if outliers.interval and 0.001 <= outliers.interval < SHORTEST_LOOK:
+        report.warning((*path, "interval"), f"is taken for {SHORTEST_LOOK * 1000:.0f}ms")
     check_duration(report, (*path, "baseEjectionTime"), outliers.base_ejection_time)
     check_range(report, (*path, "maxEjectionPercent"), outliers.max_ejection_percent, 0, 100)
     check_range(report, (*path, "minHealthPercent"), outliers.min_health_percent, 0, 100)

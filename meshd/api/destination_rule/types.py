@@ -35,6 +35,9 @@ class HTTPCookie(Strict, frozen=True):
 LARGEST_RING: Final = 8192
 """Entries of a ring: enough for as many endpoints as a ServiceEntry has. A ring of 8 Mi, which
 Envoy allows, takes 400 MB and stops a proxy, which all workloads share, for 8 s."""
+SHORTEST_LOOK: Final = 0.1
+"""Seconds between looks at all endpoints for those that fail: each costs time of the proxies' one
+thread that nothing else is to wait for."""
 LARGEST_TABLE: Final = 65_537
 """Entries of a Maglev table: as many as it has by default."""
 

@@ -13,6 +13,11 @@ from meshd.api.protocol import Routes
 
 _CLEAR_TEXT: Final = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB"})
 _ENCRYPTED: Final = frozenset({"HTTPS", "TLS"})
+GATEWAY_LABELS: Final = frozenset(
+    {"istio", "meshd.io/gateway", "gateway.networking.k8s.io/gateway-name"}
+)
+"""Labels by which workloads say that they are gateways. The first is that of Istio's own gateways
+(``istio: ingressgateway``)."""
 MESH: Final = "mesh"
 """The reserved gateway name that stands for all workloads of the mesh."""
 

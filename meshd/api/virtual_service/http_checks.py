@@ -15,6 +15,7 @@ from meshd.api.checks import (
     check_range,
     check_regex,
     check_string_match,
+    substitution_problem,
 )
 from meshd.api.decode import Path, nearest
 from meshd.api.virtual_service.header_checks import check_authority, check_headers
@@ -165,6 +166,8 @@ def _check_rewrite(report: Report, path: Path, rewrite: HTTPRewrite) -> None:
     if rewrite.uri_regex_rewrite:
         pattern = rewrite.uri_regex_rewrite.match
         check_regex(report, (*path, "uriRegexRewrite", "match"), pattern)
+        if problem := substitution_problem(pattern, rewrite.uri_regex_rewrite.rewrite):
+            report.warning((*path, "uriRegexRewrite", "rewrite"), problem)
 
 
 def _check_retries(report: Report, path: Path, retries: HTTPRetry) -> None:

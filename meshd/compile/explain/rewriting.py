@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import re2
 
+from meshd.api.checks import substitution_problem
 from meshd.compile.explain.wanted import DEFAULT_PORTS
 from meshd.compile.plan.routes import (
     Forward,
@@ -100,6 +101,8 @@ def _with_prefix(path: str, match: TextMatch, prefix: str) -> str:
 def _substituted(rewrite: RegexRewrite, path: str) -> str:
     """Return a path with each match replaced, but for empty ones right behind another: the proxy
     passes those over."""
+    if substitution_problem(rewrite.pattern, rewrite.substitution):
+        return path
     parts: list[str] = []
     done = 0
     for found in re2.finditer(rewrite.pattern, path):

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from meshd.api.destination_rule.types import (
     LARGEST_RING,
     LARGEST_TABLE,
+    SHORTEST_LOOK,
     ConnectionPoolSettings,
     ConsistentHash,
     HTTPSettings,
@@ -143,7 +144,7 @@ def ejection(asked: OutlierDetection | None) -> plan.Ejection | None:
         gateway_errors=asked.consecutive_gateway_errors or asked.consecutive_errors,
         local_failures=asked.consecutive_local_origin_failures if separates_local else None,
         separates_local=separates_local,
-        interval=asked.interval or None,
+        interval=max(asked.interval, SHORTEST_LOOK) if asked.interval else None,
         duration=asked.base_ejection_time or None,
         most_percent=asked.max_ejection_percent or None,
         minimum_healthy_percent=asked.min_health_percent or 0,

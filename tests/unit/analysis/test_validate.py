@@ -591,6 +591,22 @@ def test_a_destination_rule_that_breaks_a_rule(spec: str, message: str) -> None:
     assert found.startswith(message)
 
 
+def test_a_substitution_by_a_group_that_is_none_is_named() -> None:
+    written = r"rewrite: {uriRegexRewrite: {match: '^/(a)', rewrite: '/\2'}}"
+    assert said("VirtualService", http(TO + written), "warning") == [
+        r"spec.http[0].rewrite.uriRegexRewrite.rewrite: names the group \2, and match has 1: "
+        "no path is changed"
+    ]
+    written = r"rewrite: {uriRegexRewrite: {match: '^/(a)', rewrite: '/\1\\2'}}"
+    assert said("VirtualService", http(TO + written), "warning") == []
+
+
+def test_endpoints_are_looked_at_ten_times_a_second_at_most() -> None:
+    assert said("DestinationRule", policy("outlierDetection: {interval: 1ms}"), "warning") == [
+        "spec.trafficPolicy.outlierDetection.interval: is taken for 100ms"
+    ]
+
+
 @pytest.mark.parametrize(
     ("written", "field", "size"),
     [

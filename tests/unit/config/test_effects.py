@@ -269,6 +269,27 @@ def test_a_name_outside_the_mesh_that_lists_no_ports_is_named() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("label", "namespace", "is_named"),
+    [
+        ("app", "shop", True),
+        ("app", "istio-system", False),
+        ("istio", "shop", False),
+        ("meshd.io/gateway", "shop", False),
+    ],
+)
+def test_a_workload_of_others_that_becomes_a_gateway_unasked_is_named(
+    label: str, namespace: str, is_named: bool
+) -> None:
+    """What its Gateways let in is sent on in its name."""
+    workload = Workload(uid="x", name="till", namespace=namespace, netns="", labels={label: "edge"})
+    found = said(GATEWAY.replace("{istio: edge}", f"{{{label}: edge}}"), running=[workload])
+    wanted = (
+        "spec.selector: makes a gateway of till of namespace shop: requests through this Gateway"
+    )
+    assert [one.startswith(wanted) for one in found] == ([True] if is_named else [])
+
+
 POLICY = """
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication

@@ -46,6 +46,7 @@ def test_a_prefix_is_replaced_and_the_query_stays(match: TextMatch, prefix: str,
         ("a", "z", "/zbz?a"),
         ("^/(.)(x)?.*$", r"/\1\2\\", "/a\\?a"),
         ("b*", "-", "-/-a-a-?a"),
+        ("(a)", r"\2", "/aba?a"),
     ],
 )
 def test_a_pattern_is_replaced_wherever_it_matches(

@@ -90,6 +90,7 @@ def test_an_endpoint_is_chosen_as_the_rule_asks(
             {"baseEjectionTime": "9s", "maxEjectionPercent": 20, "minHealthPercent": 50},
             plan.Ejection(duration=9, most_percent=20, minimum_healthy_percent=50),
         ),
+        ({"interval": "1ms"}, plan.Ejection(interval=0.1)),
     ],
 )
 def test_endpoints_are_ejected_as_the_rule_asks(
