@@ -143,6 +143,11 @@ class Choice:
             return True
         return any(level.is_inspected for level in self._levels.values())
 
+    @property
+    def has_networks(self) -> bool:
+        """Return whether a chain wants connections to a network of several addresses."""
+        return any("/" in network for network in self._levels)
+
     def way(self) -> Way | None:
         """Return the tree; None if it leads nowhere."""
         ways: dict[str, Way] = {}

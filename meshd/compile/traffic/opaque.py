@@ -16,6 +16,7 @@ from meshd.compile.origins import of_service
 from meshd.compile.plan.origin import Origin
 from meshd.compile.traffic.opaque_rules import Target, tcp_rules, tls_rules, to_cluster
 from meshd.compile.visibility import View
+from meshd.matching.connections import canonical
 from meshd.model.service import Port, Resolution, ServiceRecord
 
 
@@ -47,17 +48,49 @@ def destinations(service: ServiceRecord) -> tuple[str, ...]:
 
 
 def opaque_routes(view: View) -> Iterator[OpaqueRoute]:
-    """Yield routes, the most specific first where two could match the same connection."""
-    for _, service in sorted(view.services.items()):
+    """Yield routes, the most specific first where two could match the same connection.
+
+    Services of Kubernetes come first: no ServiceEntry takes their connections by writing their
+    addresses.
+    """
+    owned = _owned_sockets(view)
+    for service in sorted(view.services.values(), key=lambda one: (not one.name, one.host)):
         for index, port in enumerate(service.ports):
             if not port.protocol.is_for("tcp"):
                 continue
-            prefixes = destinations(service)
+            declared = destinations(service)
+            prefixes = declared if service.name else _left_by(owned, declared, port.number)
             by_name = port.protocol in {Protocol.TLS, Protocol.HTTPS}
+            if declared and not prefixes:
+                continue
             if prefixes or by_name or _is_reached_by_port(service):
                 yield from _declared(view, service, port, prefixes)
                 origin = of_service(service, f"spec.ports[{index}]")
                 yield from _default(view, service, port, prefixes, origin)
+
+
+def _owned_sockets(view: View) -> frozenset[tuple[str, int]]:
+    """Return the addresses that Services of Kubernetes declare, each with its ports; nothing where
+    no ServiceEntry could write one of them."""
+    if not any(service.addresses for service in view.services.values() if not service.name):
+        return frozenset()
+    return frozenset(
+        (canonical(address), port.number)
+        for service in view.services.values()
+        if service.name and not service.headless
+        for address in service.addresses
+        for port in service.ports
+        if port.protocol is not Protocol.UDP
+    )
+
+
+def _left_by(
+    owned: frozenset[tuple[str, int]], declared: tuple[str, ...], port: int
+) -> tuple[str, ...]:
+    """Return the addresses and networks of a ServiceEntry that no Service has on this port."""
+    if not owned:
+        return declared
+    return tuple(one for one in declared if (canonical(one), port) not in owned)
 
 
 def _is_reached_by_port(service: ServiceRecord) -> bool:

@@ -168,6 +168,18 @@ def _of_only_service(view: View, port: int) -> Origin | None:
     return of_port(records[0], port) if len(records) == 1 else None
 
 
+def _own_addresses(view: View, port: int) -> tuple[str, ...]:
+    """Return the addresses of Services of Kubernetes that speak HTTP on a port: no network that a
+    ServiceEntry writes takes them."""
+    return tuple(
+        address
+        for record in view.by_port[port]
+        if record.name and not record.headless
+        if any(protocol.is_http for protocol in record.protocols[port])
+        for address in record.addresses
+    )
+
+
 def _choices(view: View, chains: _Chains) -> Iterator[tuple[int, Choice]]:
     """Yield the choice of each port that some service has."""
     found: dict[int, Choice] = {}
@@ -186,7 +198,10 @@ def _choices(view: View, chains: _Chains) -> Iterator[tuple[int, Choice]]:
         spoken = view.protocols(port)
         if any(protocol.is_http for protocol in spoken):
             origin = _of_only_service(view, port)
-            found.setdefault(port, Choice()).add_http(To(chains.http(port), origin))
+            choice = found.setdefault(port, Choice())
+            choice.add_http(To(chains.http(port), origin))
+            if choice.has_networks:
+                choice.add_http(To(chains.http(port), origin), _own_addresses(view, port))
         if spoken & {Protocol.TLS, Protocol.HTTPS}:
             found.setdefault(port, Choice()).expect_tls()
     for port, choice in found.items():
