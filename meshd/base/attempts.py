@@ -15,7 +15,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -23,6 +23,7 @@ import msgspec
 
 from meshd.base import journal, kept_file, suspects
 from meshd.base.disk import Disk, write_whole
+from meshd.base.errors import InvalidInputError
 from meshd.base.suspects import LEFT_OUT_FOR, START, Aside, Content, State, Suspect
 
 _log = logging.getLogger(__name__)
@@ -146,6 +147,20 @@ class Attempts:
                 self._turns |= {name: self._turns.get(name, 0) + 1 for name in records}
                 self._write()
             return self._begun(records)
+
+    @contextlib.contextmanager
+    def noted(self, name: str) -> Generator[None]:
+        """Note a record while the block works on it, whatever its content is.
+
+        Raises InvalidInputError if it is left out.
+        """
+        if why := self.why_left_out(name, ""):
+            raise InvalidInputError(f"{name} is left out: {why}")
+        self.begin({name: ("", None)})
+        try:
+            yield
+        finally:
+            self.done({name})
 
     @property
     def gives_up(self) -> bool:

@@ -156,7 +156,9 @@ class Server:
 
     async def sign(self, peer: Peer, request: bytes, lifetime: float) -> wire.Certified:
         """Raises InvalidInputError when the node may not have it."""
-        asked, node = csr.read(request), peer.node
+        node = peer.node
+        with self._attempts.noted(f"the certificate request of node {node}"):
+            asked = csr.read(request)
         csr.check_node_may_ask(node, asked, await self._admit(peer), self._trust_domain)
         registered = rosters.identities_of(self.plane.rosters, node, self._trust_domain)
         csr.check_registered(node, asked, registered)

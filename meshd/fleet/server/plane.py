@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -255,26 +255,15 @@ class Plane:
         _log.info("node %s connected", node, extra={"MESHD_EVENT": "node"})
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
-                with self._attempt(f"what node {node} reports"):
+                with self._noted(f"what node {node} reports"):
                     refused = self._told(node, rosters.decode(message))
                 await context.write(msgspec.json.encode(Taken(refused, self._clock())))
         finally:
             self._set(rosters.disconnected(self.rosters, node, self._clock()))
             _log.info("node %s disconnected", node, extra={"MESHD_EVENT": "node-gone"})
 
-    @contextlib.contextmanager
-    def _attempt(self, name: str) -> Generator[None]:
-        """Raises InvalidInputError when processes have died of it, whatever it is now."""
-        if self._attempts is None:
-            yield
-            return
-        if why := self._attempts.why_left_out(name, ""):
-            raise InvalidInputError(f"{name} is left out: {why}")
-        self._attempts.begin({name: ("", None)})
-        try:
-            yield
-        finally:
-            self._attempts.done({name})
+    def _noted(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return self._attempts.noted(name) if self._attempts else contextlib.nullcontext()
 
     def _told(self, node: str, report: rosters.Report) -> Mapping[str, str]:
         """Take a report; return why workloads of it were rejected, by uid."""

@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 
 from meshd import wire
+from meshd.base.attempts import Attempts
+from meshd.base.errors import InvalidInputError
 from meshd.base.json_values import JsonObject
+from meshd.fleet.membership import csr
 from meshd.fleet.server import mcp
 from meshd.roles.server import Server
 from meshd.settings import Paths, Settings
+from meshd.wire.joining import Peer
 from meshd.xds.resources import Resource, Resources
 from tests.waiting import PATIENCE
 
@@ -121,3 +125,36 @@ def test_a_server_that_ends_while_it_packs_has_not_died_of_it(
 
     asyncio.run(run())
     assert not list(tmp_path.rglob("attempts.json"))
+
+
+def test_a_node_whose_certificate_request_kills_the_role_is_refused_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHD_HOME", str(tmp_path))
+    path = Paths.from_environment().own("server") / "attempts.json"
+    path.parent.mkdir(parents=True)
+    seen: list[bytes] = []
+
+    def read(request: bytes) -> csr.Asked:
+        seen.append(path.read_bytes())
+        raise InvalidInputError(request.decode())
+
+    monkeypatch.setattr(csr, "read", read)
+    name = "the certificate request of node deadly"
+    for _ in range(3):
+        Attempts(path).begin({name: ("", None)})
+
+    async def run() -> wire.Message:
+        server = Server(Settings(role="server"), Paths.from_environment())
+        with pytest.raises(InvalidInputError, match=f"{name} is left out"):
+            await server.sign(Peer("deadly", "1", 0), b"none", 0)
+        assert not seen
+        with pytest.raises(InvalidInputError, match="none"):
+            await server.sign(Peer("other", "1", 0), b"none", 0)
+        return await server.answer(wire.Nodes())
+
+    answer = asyncio.run(run())
+    assert b"the certificate request of node other" in seen[0]
+    assert b"node other" not in path.read_bytes()
+    assert isinstance(answer, wire.NodeStatuses)
+    assert any(name in problem for problem in answer.problems)
