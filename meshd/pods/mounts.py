@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
+import stat
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from meshd.pods import kernel
@@ -30,9 +32,26 @@ class Mount:
 
 def open_sources(mounts: Iterable[Mount]) -> tuple[tuple[Mount, int], ...]:
     """Open the sources, as the volumes' directories are hidden later. Raises OSError."""
-    return tuple(
-        (each, os.open(each.source / each.sub_path, os.O_PATH | os.O_CLOEXEC)) for each in mounts
-    )
+    return tuple((each, _open_inside(each.source, each.sub_path)) for each in mounts)
+
+
+def _open_inside(volume: Path, sub_path: str) -> int:
+    """Open a part of a volume without following symbolic links.
+
+    A container that ran before may have put one there that leads to files of the host, or of
+    another pod. Raises OSError.
+    """
+    found = os.open(volume, os.O_PATH | os.O_CLOEXEC)
+    for part in PurePosixPath(sub_path).parts:
+        directory = found
+        try:
+            found = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        finally:
+            os.close(directory)
+        if stat.S_ISLNK(os.fstat(found).st_mode):
+            os.close(found)
+            raise OSError(errno.ELOOP, f"{part} of subPath {sub_path} is a symbolic link")
+    return found
 
 
 def mount_volumes(opened: Iterable[tuple[Mount, int]]) -> None:

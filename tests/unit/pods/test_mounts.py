@@ -1,0 +1,45 @@
+"""Which part of a volume a container gets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from meshd.pods.mounts import Mount, open_sources
+
+
+def opened(volume: Path, sub_path: str) -> Path:
+    ((_, descriptor),) = open_sources([Mount("/anywhere", volume, sub_path)])
+    try:
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("sub_path", ["", "a", "a/b", "./a//b/"])
+def test_a_part_of_a_volume_is_what_its_path_says(tmp_path: Path, sub_path: str) -> None:
+    tmp_path.joinpath("a", "b").mkdir(parents=True)
+    assert opened(tmp_path, sub_path) == tmp_path / sub_path
+
+
+@pytest.mark.parametrize("sub_path", ["link", "link/passwd", "a/link", "a/up/etc"])
+def test_no_link_that_a_container_has_left_leads_out_of_its_volume(
+    tmp_path: Path, sub_path: str
+) -> None:
+    """The next container would have any directory of the host, mounted by root."""
+    volume = tmp_path / "volume"
+    volume.joinpath("a").mkdir(parents=True)
+    volume.joinpath("link").symlink_to("/etc")
+    volume.joinpath("a", "link").symlink_to("/etc/passwd")
+    volume.joinpath("a", "up").symlink_to("../..")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="is a symbolic link"):
+        opened(volume, sub_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        opened(tmp_path, "a/b")
