@@ -29,6 +29,11 @@ def short(make: Callable[..., Node]) -> Iterator[Node]:
     node.start()
     node.up(node.write.dump(*POPULATION))
     node.eventually(lambda: ways(node)["server"] == "open", "the short way is open")
+    for client in CLIENTS:
+        node.eventually(
+            lambda client=client: node.status_of(client, "http://server/") == "200",
+            f"{client} is known to the proxies",
+        )
     yield node
     node.close()
 
@@ -72,7 +77,9 @@ def test_plaintext_from_outside_of_the_mesh_is_refused_under_strict(short: Node)
 
 
 def test_explain_and_status_say_which_way_is_taken(short: Node) -> None:
-    done = short.meshctl("explain", "alice", "server:80", "-n", "mesh")
-    assert "(short way)" in done.output, done.output + done.errors
+    def explained() -> str:
+        return short.meshctl("explain", "alice", "server:80", "-n", "mesh").output
+
+    short.eventually(lambda: "(short way)" in explained(), "explain tells what is published")
     shown = short.meshctl("status", "-o", "wide").output
     assert "SHORT WAY" in shown
