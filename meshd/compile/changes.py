@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from meshd.compile.acceptance import Acceptance
+from meshd.compile.alone import are_alone
 from meshd.compile.client_changes import changed_clients
 from meshd.compile.clients import Clients
 from meshd.compile.compiled import Last
-from meshd.compile.endpoint_changes import Changed, changed_endpoints
 from meshd.compile.http.delegation import delegated
 from meshd.compile.policy.short_way import reachable
-from meshd.compile.readiness import with_readiness
 from meshd.compile.rerouting import Rerouted, rerouted
 from meshd.compile.scope import Scope
+from meshd.compile.service_changes import ServiceChanges, changed_services
 from meshd.model.snapshot import Snapshot
 
 
@@ -25,8 +24,7 @@ from meshd.model.snapshot import Snapshot
 class Change:
     """What differs from the last compilation, each with a shortcut of its own."""
 
-    endpoints: tuple[Changed, ...]
-    """The services whose endpoints have changed."""
+    services: ServiceChanges
     routes: Rerouted
     clients: Clients
     """The workloads that are served now."""
@@ -40,21 +38,14 @@ def change(last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Change | 
     """
     if reachable(snapshot) != last.acceptance.near:
         return None
-    endpoints = changed_endpoints(last.snapshot, snapshot)
-    if endpoints is None or not all(_is_of_service(one, last.acceptance) for one in endpoints):
+    services = changed_services(last.snapshot, snapshot)
+    if services is None or not are_alone(services, last, snapshot):
         return None
     routes = rerouted(last.index.virtual_services, delegated(snapshot).virtual_services)
-    clients = changed_clients(last.clients, snapshot, serving, endpoints, last.index.rules)
+    clients = changed_clients(last.clients, snapshot, serving, services, last.index.rules)
     if routes is None or clients is None or _scopes(clients) != set(last.views):
         return None
-    return Change(endpoints, routes, clients)
-
-
-def _is_of_service(changed: Changed, acceptance: Acceptance) -> bool:
-    """Return whether all other services accept mutual TLS as before."""
-    if with_readiness(changed.before, changed.after) == changed.after:
-        return True
-    return not any(map(acceptance.depends_on, (changed.before, changed.after)))
+    return Change(services, routes, clients)
 
 
 def _scopes(clients: Clients) -> set[Scope]:

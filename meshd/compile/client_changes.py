@@ -3,14 +3,14 @@ listeners of these and what all of the node's workloads share."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterator
 
 from meshd.compile.clients import Client, Clients
-from meshd.compile.endpoint_changes import Changed
 from meshd.compile.gateway.ports import GatewayPorts, selecting
 from meshd.compile.policy.served import served_ports
 from meshd.compile.readiness import is_the_same
 from meshd.compile.scope import scopes
+from meshd.compile.service_changes import ServiceChanges
 from meshd.compile.upstream.destination_rules import RuleIndex
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
@@ -20,14 +20,14 @@ def changed_clients(
     before: Clients,
     snapshot: Snapshot,
     serving: Collection[str],
-    endpoints: Iterable[Changed],
+    services: ServiceChanges,
     rules: RuleIndex,
 ) -> Clients | None:
     """Return all workloads that are served, those of ``before`` that have not changed; None: a
     gateway may be among the others.
 
-    ``endpoints``: the services whose endpoints have changed since ``before``; else the snapshots
-    differ in workloads and routes only.
+    ``services``: those that have changed since ``before``; else the snapshots differ in workloads
+    and routes only.
     """
     wanted = {uid: one for uid, one in sorted(snapshot.workloads.items()) if uid in serving}
     moved = {
@@ -35,7 +35,7 @@ def changed_clients(
         for uid, one in wanted.items()
         if uid not in before or not is_the_same(before[uid].workload, one)
     }
-    sent = {uid for one in endpoints for uid in _sent_otherwise(one, wanted)} - moved.keys()
+    sent = {uid for uid in _sent_otherwise(services, wanted) if uid not in moved}
     if not moved and not sent and wanted.keys() == before.keys():
         return before
     lost = [client for uid, client in before.items() if uid not in wanted or uid in moved]
@@ -58,10 +58,14 @@ def changed_clients(
     }
 
 
-def _sent_otherwise(changed: Changed, own: Container[str]) -> Iterator[str]:
-    """Yield the workloads of this node to which a service sends otherwise than before."""
-    before, after = (set(_served(one, own)) for one in (changed.before, changed.after))
-    return (uid for uid, _, _ in before ^ after)
+def _sent_otherwise(changes: ServiceChanges, own: Container[str]) -> Iterator[str]:
+    """Yield the workloads of this node to which services may send otherwise than before."""
+    for changed in changes.endpoints:
+        before, after = (set(_served(one, own)) for one in changed)
+        yield from (uid for uid, _, _ in before ^ after)
+    for replaced in changes.services:
+        for record in replaced.records:
+            yield from (uid for uid, _, _ in _served(record, own))
 
 
 def _served(record: ServiceRecord, own: Container[str]) -> Iterator[tuple[str, int, int]]:

@@ -23,13 +23,14 @@ def client_tables(view: View, memo: Memo) -> Iterator[PrintedTable]:
 
 def client_table(view: View, port: int, memo: Memo) -> PrintedTable:
     name = client_routes(port, view.scope.name)
+    wanted = tuple(_hosts(view, port, memo))
     hosts = tuple(
         host
         if domains == host.domains
         else memo.call(("with_domains", name, host.name), with_domains, host, domains)
-        for host, domains in distinct(_hosts(view, port, memo))
+        for host, domains in distinct(wanted)
     )
-    return memo.call(("routes", name), PrintedTable.of, name, hosts)
+    return memo.call(("routes", name), PrintedTable.of, name, hosts, is_distinct=wanted == hosts)
 
 
 def _hosts(view: View, port: int, memo: Memo) -> Iterator[PrintedHost]:
@@ -72,6 +73,34 @@ def rerouted_tables(
         yield client_table(view, DEFAULT_HTTP_PORT, memo)
     for port, made in changed.items():
         yield before[client_routes(port, view.scope.name)].replaced(made)
+
+
+def edited_table(
+    view: View, port: int, changed: Iterable[str], before: PrintedTable, memo: Memo
+) -> PrintedTable | None:
+    """Return the table of a port after services of these hosts have changed; None if hosts of the
+    table may have domains in common."""
+    rest = rest_of(view, port, memo)
+    made: dict[str, PrintedHost | None] = {rest.name: rest}
+    for host in changed:
+        made[f"{host}:{port}"] = host_of(view, host, port, memo) if _has(view, host, port) else None
+    return before.edited((*_names(view, port), rest.name), made)
+
+
+def _has(view: View, host: str, port: int) -> bool:
+    """Return whether a host may be in the table of a port."""
+    if (record := view.services.get(host)) is not None:
+        return port in record.http_ports
+    return port == DEFAULT_HTTP_PORT and host in view.mesh_routings.exact
+
+
+def _names(view: View, port: int) -> Iterator[str]:
+    """Yield the names of all hosts that may be in the table of a port, in order."""
+    for record in services(view, port):
+        yield f"{record.host}:{port}"
+    for host in view.mesh_routings.hosts() if port == DEFAULT_HTTP_PORT else ():
+        if host not in view.services:
+            yield f"{host}:{port}"
 
 
 def _printed(by: Deciding) -> PrintedHost | None:

@@ -13,12 +13,13 @@ from meshd.compile import messages
 from meshd.compile.acceptance import Acceptance
 from meshd.compile.client_tables import rerouted_tables
 from meshd.compile.clients import Clients, OfClients
-from meshd.compile.endpoint_changes import Changed
+from meshd.compile.envoy.printed_listeners import PrintedListener
 from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.compile.memo import Memo
 from meshd.compile.names import workload_of
 from meshd.compile.rerouting import Rerouted, hosts
 from meshd.compile.scope import Scope
+from meshd.compile.service_changes import Changed
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.shape import shape
 from meshd.compile.visibility import MeshIndex, View
@@ -38,8 +39,8 @@ class Kind(enum.Enum):
     ROUTE = "envoy.config.route.v3.RouteConfiguration"
 
 
-Printed = Message | PrintedTable
-"""A resource: the route tables of clients consist of parts that they share."""
+Printed = Message | PrintedTable | PrintedListener
+"""A resource: the route tables and listeners of clients consist of parts that they share."""
 Messages = dict[str, Any]
 """Resources of one kind, by name."""
 Compiled = dict[Kind, Messages]
@@ -56,10 +57,20 @@ def replaced(messages: Messages, gone: Iterable[str], made: Messages) -> Message
     """Return the messages without those that are gone, and with those that were made; the very ones
     of before where nothing differs."""
     lost = set(gone) - made.keys()
-    new = {name: one for name, one in made.items() if messages.get(name) != one}
+    new = {
+        name: one
+        for name, one in made.items()
+        if name not in messages or not _is_same(messages[name], one)
+    }
     if not new and lost.isdisjoint(messages):
         return messages
     return {name: one for name, one in messages.items() if name not in lost} | new
+
+
+def _is_same(old: Printed, new: Printed) -> bool:
+    if isinstance(old, PrintedListener) and isinstance(new, PrintedListener):
+        return old.version == new.version
+    return old == new
 
 
 Place = tuple[str, str]
@@ -106,7 +117,7 @@ class Last:
         """Return the result for a snapshot that differs in endpoints of these services."""
         ruled, kinds = dict(self.ruled), dict(self.compiled[Pool.TRAFFIC])
         assignments, clusters = Messages(), Messages()
-        for _, _, after in changed:
+        for _, after in changed:
             service, place = self.acceptance.accepted(after), (after.host, after.apart)
             before = ruled.get(place, ())
             ruled[place] = [dataclasses.replace(one, service=service) for one in before]

@@ -27,16 +27,15 @@ from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.gateway.secrets import Credentials, Need, UsedCredential
 from meshd.compile.http.delegation import delegated
 from meshd.compile.http.mirroring import mirror_upstream
+from meshd.compile.listeners_of_scopes import ScopeListeners
 from meshd.compile.memo import Memo
 from meshd.compile.names import authority_secret, certificate_secret
 from meshd.compile.policy.served import served_ports
+from meshd.compile.replaced_services import with_services
 from meshd.compile.scope import Scope, scopes
 from meshd.compile.tables_of_scopes import CommonTables
 from meshd.compile.traffic.scope_listeners import scope_upstreams
 from meshd.compile.upstream.destination_rules import RuleSet
-from meshd.compile.upstream.fixed import (
-    resolver_of,
-)
 from meshd.compile.upstream.rule_credentials import secrets_needed
 from meshd.compile.upstream.shape import shape
 from meshd.compile.visibility import MeshIndex, View
@@ -82,8 +81,11 @@ class Compiler:
         if found is None:
             return None
         memo = self._memo.aside()
-        made = last.with_endpoints(found.endpoints, snapshot).with_routes(found.routes, memo)
-        return made.with_clients(found.clients, serving, memo)
+        made = with_services(last, found.services.services, snapshot, memo)
+        if made is None:
+            return None
+        made = made.with_endpoints(found.services.endpoints, snapshot)
+        return made.with_routes(found.routes, memo).with_clients(found.clients, serving, memo)
 
     def _compiled(self, snapshot: Snapshot, serving: frozenset[str]) -> Last:
         acceptance = Acceptance.of(snapshot)
@@ -132,6 +134,7 @@ class _Round:
         }
         several = len({scope.namespace for scope in self.views}) > 1
         self._tables = CommonTables(index, memo) if several and index.is_seen_alike else None
+        self._listeners = ScopeListeners(index, snapshot, memo)
         self.clients = _clients(snapshot, serving, found, index)
         self._of_clients = OfClients(snapshot, self.clients, memo)
         ruled = tuple(self._ruled_services())
@@ -211,19 +214,8 @@ class _Round:
             yield printed_routes(gateway_route_table(view, name, port, servers))
 
     def _scope(self, view: View) -> Iterator[tuple[Kind, Iterable[Printed]]]:
-        name = view.scope.name
-        resolver = resolver_of(view.scope.namespace, self._snapshot.resolvers)
-        yield Kind.CLUSTER, map(cluster, scope_upstreams(name))
-        yield (
-            Kind.LISTENER,
-            self._memo.call(
-                ("scope", name),
-                messages.client_listeners,
-                view.of_connections(),
-                resolver,
-                self._options,
-            ),
-        )
+        yield Kind.CLUSTER, map(cluster, scope_upstreams(view.scope.name))
+        yield Kind.LISTENER, self._listeners.of(view)
         tables = self._tables
         yield Kind.ROUTE, tables.tables(view) if tables else client_tables(view, self._memo)
 

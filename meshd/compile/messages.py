@@ -16,13 +16,14 @@ from meshd.compile.envoy.assignments import load_assignment
 from meshd.compile.envoy.clusters import cluster
 from meshd.compile.envoy.inbound_routes import inbound_routes as printed_inbound_routes
 from meshd.compile.envoy.listeners import listener
+from meshd.compile.envoy.printed_listeners import PrintedChoice, PrintedListener, printed_choice
 from meshd.compile.http.mirroring import mirror_listener
 from meshd.compile.policy import mutual_tls_timeout
 from meshd.compile.policy.peer_authentication import PeerPolicy
 from meshd.compile.policy.served import Ports
 from meshd.compile.traffic import dns, inbound, local, outbound, shares
 from meshd.compile.traffic.inbound_routes import inbound_routes
-from meshd.compile.traffic.scope_listeners import scope_listeners
+from meshd.compile.traffic.scope_listeners import ScopeChoices, scope_choices, scope_listeners
 from meshd.compile.upstream import assignments
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.fixed import inbound_upstreams, internal, resolver_upstreams
@@ -123,9 +124,30 @@ def workload_listeners(entrance: Entrance, scope: str) -> Messages:
     )
 
 
-def client_listeners(view: View, resolver: str, options: MeshOptions) -> Messages:
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Choices:
+    """How a scope's connections find their chains, planned and printed. Told by identity."""
+
+    planned: ScopeChoices
+    direct: PrintedChoice
+    inspected: PrintedChoice
+
+
+def client_choices(view: View, options: MeshOptions) -> Choices:
+    """Return how connections of a view's clients find their chains."""
+    planned = scope_choices(view, options)
+    return Choices(planned, printed_choice(planned.direct), printed_choice(planned.inspected))
+
+
+def client_listeners(
+    scope: str, choices: Choices, resolver: str, options: MeshOptions
+) -> tuple[PrintedListener, ...]:
     """Return the listeners that the clients of a scope share."""
-    return tuple(map(listener, scope_listeners(view, resolver, options)))
+    direct, inspected = scope_listeners(scope, choices.planned, resolver, options)
+    return (
+        PrintedListener.of(direct, choices.direct),
+        PrintedListener.of(inspected, choices.inspected),
+    )
 
 
 def service_clusters(

@@ -63,6 +63,12 @@ class Routing:
     def _closed(self) -> Routing:
         return Routing(self.hosts, ClosedRoutes.of(self.service))
 
+    def names_shortly(self, short: str) -> bool:
+        """Return whether it calls a service ``NAME.NAMESPACE``, which is ``short``."""
+        places = (place.destination for route in self.service.spec.http for place in route.route)
+        named = (one.host for one in (*places, *self.service.mirrors()))
+        return any(name.lower() == short for name in (*self.service.spec.hosts, *named))
+
     @property
     def namespace(self) -> str:
         return self.service.metadata.namespace
@@ -90,6 +96,16 @@ class Routing:
     def is_of_mesh(self) -> bool:
         """Return whether it is for requests that workloads send."""
         return not self.service.spec.gateways or MESH in self.service.spec.gateways
+
+
+def mentioning(routings: Iterable[Routing]) -> dict[str, tuple[Routing, ...]]:
+    """Return VirtualServices by the full hosts that they are for and that their HTTP routes lead
+    to."""
+    found: dict[str, list[Routing]] = defaultdict(list)
+    for routing in routings:
+        for host in {*routing.hosts, *routing.destinations, *routing.copies}:
+            found[host].append(routing)
+    return {host: tuple(those) for host, those in found.items()}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -70,6 +70,10 @@ class Scope(msgspec.Struct, frozen=True, order=True):
         return wanted in {None, "", self.namespace} and self.has(match.source_labels)
 
 
+NOBODY: Final = Scope("")
+"""Clients of no namespace, for which no service has a short name."""
+
+
 def _digested(namespace: str, text: str) -> str:
     """Return a name for which nobody can find another text: otherwise clients of one scope could
     be given another's routes."""

@@ -16,11 +16,9 @@ from meshd.compile.envoy.printed_tables import CommonHosts, PrintedHost, Printed
 from meshd.compile.http.routes import domains, http_ports, services
 from meshd.compile.memo import Memo
 from meshd.compile.names import client_routes
-from meshd.compile.scope import Scope
+from meshd.compile.scope import NOBODY
 from meshd.compile.visibility import MeshIndex, View
 
-_NOBODY = Scope("")
-"""Clients of no namespace, for which no service has a short name."""
 _REST = ""
 
 
@@ -40,7 +38,7 @@ class CommonTables:
     """The tables of a mesh that all clients see alike."""
 
     def __init__(self, index: MeshIndex, memo: Memo) -> None:
-        self._view = index.view(_NOBODY)
+        self._view = index.view(NOBODY)
         self._memo = memo
         self._ports: dict[int, _OfPort | None] = {}
         self._alike: dict[str, bool] = {}

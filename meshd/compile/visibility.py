@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections import defaultdict
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 
@@ -18,8 +16,9 @@ from meshd.api.traffic import Destination, DestinationRule, VirtualService
 from meshd.base.sequence_difference import SequenceDifference
 from meshd.compile.memo import Memo
 from meshd.compile.names import HIDDEN, OutboundCluster
-from meshd.compile.routings import GatewayRoutings, Routing, RoutingTable
+from meshd.compile.routings import GatewayRoutings, Routing, RoutingTable, mentioning
 from meshd.compile.scope import Scope
+from meshd.compile.seen import Place, Seen, SeenServices, Settings, seen_services
 from meshd.compile.upstream.destination_rules import AT_GATEWAY, NO_RULES, RuleIndex, RuleSet
 from meshd.compile.upstream.shape import outline, shape
 from meshd.compile.upstream.traffic_policy import is_different_at_gateways
@@ -27,47 +26,10 @@ from meshd.model.closed_rule import ClosedRule
 from meshd.model.service import Resolution, ServiceRecord, seen_from
 from meshd.model.snapshot import MeshOptions, Snapshot
 
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Settings:
-    """The options of a mesh, told by identity."""
-
-    options: MeshOptions
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """A host as clients see it, without what only its endpoints depend on.
-
-    The same where the same is seen, in whichever scope, so that it is told by identity.
-    """
-
-    host: str
-    record: ServiceRecord | None
-    """Without endpoints. None: they see no such service."""
-    is_known: bool
-    """There is such a service, for somebody."""
-    rules: RuleSet
-    of_copies: RuleSet
-    """The rules for copies of requests."""
-
-
-_Place = tuple[str, str]
-"""A service's host, and the namespace that tells it from others of this host, if there are any."""
-
-
 _Content = tuple[
     tuple[str, ...], tuple[VirtualService, ...], tuple[DestinationRule, ...], MeshOptions
 ]
 """Names of services, VirtualServices, DestinationRules, options."""
-
-
-class _Services(NamedTuple):
-    """The services that clients see."""
-
-    by_host: Mapping[str, ServiceRecord]
-    by_port: Mapping[int, tuple[ServiceRecord, ...]]
-    shapes: tuple[ServiceRecord, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +40,7 @@ class MeshIndex:
     services: Mapping[str, ServiceRecord]
     routings: tuple[Routing, ...]
     rules: RuleIndex
-    shapes: Mapping[_Place, ServiceRecord]
+    shapes: Mapping[Place, ServiceRecord]
     """Services without what only their load assignments depend on."""
     content: _Content
     """What decides on the index, but for the services that clients see: names of others count."""
@@ -140,6 +102,38 @@ class MeshIndex:
             content=(names, virtual_services, rules, options),
         )
 
+    def with_services(
+        self, names: Iterable[str], accepted: Mapping[str, ServiceRecord]
+    ) -> MeshIndex:
+        """Return the index of a snapshot with others for some of its services, each the only one
+        of its host. ``names``: all that there are now, in order; ``accepted``: the changed ones."""
+        services = {
+            name: accepted[name] if name in accepted else self.services[name] for name in names
+        }
+        shapes = {
+            (record.host, record.apart): self.shapes[record.host, record.apart]
+            if name not in accepted
+            else record
+            if record.headless
+            else shape(record)
+            for name, record in services.items()
+        }
+        changed = accepted.keys() | self.services.keys() - services.keys()
+        seen = {key: one for key, one in self.known_hosts.items() if key[0] not in changed}
+        return dataclasses.replace(
+            self,
+            services=services,
+            shapes=shapes,
+            content=(tuple(services), *self.content[1:]),
+            known_hosts=seen,
+        )
+
+    @functools.cached_property
+    def mentions(self) -> Mapping[str, tuple[Routing, ...]]:
+        """Return the VirtualServices by the full hosts that they are for and that their HTTP routes
+        lead to."""
+        return mentioning(self.routings)
+
     @functools.cached_property
     def settings(self) -> Settings:
         return self.memo.call("settings", Settings, self.options)
@@ -185,7 +179,7 @@ class MeshIndex:
         return found
 
     @functools.cached_property
-    def _services(self) -> _Services | None:
+    def _services(self) -> SeenServices | None:
         """Return the services that all clients see; None: it is not for all the same."""
         records = self.services.values()
         by_host = {record.host: record for record in records}
@@ -193,23 +187,14 @@ class MeshIndex:
             return None
         if not all(exported_to_all(record.export_to) for record in records):
             return None
-        return self._services_of(by_host)
-
-    def _services_of(self, by_host: Mapping[str, ServiceRecord]) -> _Services:
-        by_port: dict[int, list[ServiceRecord]] = defaultdict(list)
-        for record in by_host.values():
-            for number in record.protocols:
-                by_port[number].append(record)
-        return _Services(
-            by_host,
-            {number: tuple(records) for number, records in by_port.items()},
-            tuple(self.shapes[record.host, record.apart] for record in by_host.values()),
-        )
+        return seen_services(by_host, self.shapes)
 
     def view(self, scope: Scope) -> View:
         """Return the view of a scope."""
         client = scope.namespace
-        found = self._services or self._services_of(seen_from(client, self.services.values()))
+        found = self._services or seen_services(
+            seen_from(client, self.services.values()), self.shapes
+        )
         visible, of_mesh = self.visible(client)
         return View(
             scope=scope,
@@ -341,6 +326,17 @@ class View:
             content=(scope, index.content, shapes),
             known_gateways={},
         )
+
+    def replaced(self, index: MeshIndex, changed: Container[str]) -> View:
+        """Return the view after a change of some services, which are those of these hosts."""
+        made = index.view(self.scope)
+        made.known_rules.update(
+            (key, rules) for key, rules in self.known_rules.items() if key[0] not in changed
+        )
+        made.known_hosts.update(
+            (host, seen) for host, seen in self.known_hosts.items() if host not in changed
+        )
+        return made
 
     def of_connections(self) -> View:
         """Return the view without VirtualServices for nothing but requests."""

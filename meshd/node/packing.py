@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from meshd.compile.compiled import Compiled, Kind, Messages, Printed
+from meshd.compile.envoy.printed_listeners import PrintedListener
 from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.model.pool import Pool
 from meshd.xds.resources import Resource, Resources, pack, type_url
@@ -57,7 +58,10 @@ class Packer:
 
 
 def _resource(name: str, printed: Printed) -> Resource:
-    if isinstance(printed, PrintedTable):
-        url = type_url(Kind.ROUTE.value)
-        return Resource(url, name, printed.version, printed)
-    return pack(name, printed)
+    match printed:
+        case PrintedTable():
+            return Resource(type_url(Kind.ROUTE.value), name, printed.version, printed)
+        case PrintedListener():
+            return Resource(type_url(Kind.LISTENER.value), name, printed.version, printed)
+        case _:
+            return pack(name, printed)

@@ -22,7 +22,7 @@ from meshd.compile.plan.upstreams import Assignment, Upstream
 from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import Ports, served_ports
 from meshd.compile.scope import Scope, scopes
-from meshd.compile.traffic.scope_listeners import scope_listeners
+from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
 from meshd.compile.upstream.assignments import service_assignments
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.rule_credentials import secrets_needed
@@ -125,7 +125,7 @@ def _parts_of_view(view: View, of_services: _Listed, options: MeshOptions) -> It
         yield part
     for port in http_ports(view):
         yield from of_table(route_table(view, port), upstreams)
-    for listener in scope_listeners(view, "", options):
+    for listener in scope_listeners(view.scope.name, scope_choices(view, options), "", options):
         yield from with_missing(connections(listener), upstreams)
 
 

@@ -64,11 +64,37 @@ class PrintedTable:
     """A digest of all but the hosts' own bytes."""
     content: int
     """The sum of the hosts' digests: so a table with one other host is no new sum over all."""
+    is_distinct: bool = False
+    """No host has given up a domain, or its place, to another: True only if that is certain."""
 
     @classmethod
-    def of(cls, name: str, hosts: Iterable[PrintedHost]) -> PrintedTable:
+    def of(
+        cls, name: str, hosts: Iterable[PrintedHost], *, is_distinct: bool = False
+    ) -> PrintedTable:
         found = {host.name: host for host in hosts}
-        return cls(name, found, _order(name, found), sum(host.digest for host in found.values()))
+        content = sum(host.digest for host in found.values())
+        return cls(name, found, _order(name, found), content, is_distinct)
+
+    def edited(
+        self, order: Iterable[str], made: Mapping[str, PrintedHost | None]
+    ) -> PrintedTable | None:
+        """Return the table in which ``made`` replace hosts of the same names, join them, or remove
+        them; None if domains may not be distinct then. ``order``: the names of all hosts."""
+        kept = {name: host for name, host in self.hosts.items() if name not in made}
+        come = {name: host for name, host in made.items() if host is not None}
+        domains = [one for host in come.values() for one in host.domains]
+        wanted = frozenset(domains)
+        if not self.is_distinct or len(wanted) < len(domains):
+            return None
+        if not all(wanted.isdisjoint(host.domains) for host in kept.values()):
+            return None
+        both = kept | come
+        hosts = {name: both[name] for name in order if name in both}
+        if len(hosts) < len(both):
+            return None
+        content = self.content + sum(host.digest for host in come.values())
+        content -= sum(self.hosts[name].digest for name in made if name in self.hosts)
+        return PrintedTable(self.name, hosts, _order(self.name, hosts), content, is_distinct=True)
 
     def replaced(self, made: Iterable[PrintedHost]) -> PrintedTable:
         """Return the table with others in place of hosts that have the same names, if it has them,
@@ -78,7 +104,7 @@ class PrintedTable:
             if (kept := hosts.get(host.name)) is not None:
                 hosts[host.name] = new = with_domains(host, kept.domains)
                 content += new.digest - kept.digest
-        return PrintedTable(self.name, hosts, self.order, content)
+        return PrintedTable(self.name, hosts, self.order, content, self.is_distinct)
 
     def __bytes__(self) -> bytes:
         bodies = [host.body for host in self.hosts.values()]
@@ -130,7 +156,7 @@ class CommonHosts:
                     return None
                 taken |= domains
         found = {key: host for key, host in hosts.items() if host is not None}
-        return PrintedTable(name, found, _order(name, found), content)
+        return PrintedTable(name, found, _order(name, found), content, is_distinct=True)
 
 
 def _order(name: str, hosts: Iterable[str]) -> bytes:

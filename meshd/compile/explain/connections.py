@@ -15,7 +15,7 @@ from meshd.compile.plan.chains import Refusal
 from meshd.compile.policy.peer_authentication import PeerPolicy
 from meshd.compile.policy.served import Ports
 from meshd.compile.traffic import dns, inbound
-from meshd.compile.traffic.scope_listeners import scope_listeners
+from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
 from meshd.compile.visibility import View
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions
@@ -47,7 +47,9 @@ def _expected(
 
 def at_client(view: View, connection: Connection, resolver: str) -> tuple[Chosen, ...]:
     """Return the chains at the listeners of the client's scope, in order."""
-    direct, inspecting = scope_listeners(view, resolver, view.options)
+    direct, inspecting = scope_listeners(
+        view.scope.name, scope_choices(view, view.options), resolver, view.options
+    )
     return tuple(follow(direct, (inspecting,), connection))
 
 

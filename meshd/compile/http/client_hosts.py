@@ -13,8 +13,9 @@ from meshd.compile.http import routes
 from meshd.compile.plan.routes import VirtualHost
 from meshd.compile.routings import Routing, RoutingTable
 from meshd.compile.scope import Scope
+from meshd.compile.seen import Seen, Settings
 from meshd.compile.upstream.destination_rules import RuleSet
-from meshd.compile.visibility import MeshIndex, Seen, Settings, View
+from meshd.compile.visibility import MeshIndex, View
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 

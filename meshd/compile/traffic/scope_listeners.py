@@ -7,7 +7,8 @@ its port and address do not need.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from meshd.api.protocol import Protocol
@@ -29,7 +30,7 @@ from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSIN
 from meshd.compile.traffic.opaque import OpaqueRoute, opaque_routes
 from meshd.compile.traffic.virtual_addresses import refusal, unless_closed
 from meshd.compile.upstream.fixed import internal
-from meshd.compile.visibility import View
+from meshd.compile.visibility import MeshIndex, View
 from meshd.model.interception import DNS_SERVICE_PORT, OUTBOUND_PORT
 from meshd.model.snapshot import MeshOptions
 
@@ -43,12 +44,41 @@ def scope_upstreams(scope: str) -> Iterator[Upstream]:
         yield internal(scope_listener_name(scope, inspecting=inspecting))
 
 
-def scope_listeners(view: View, resolver: str, options: MeshOptions) -> tuple[Listener, Listener]:
-    """Return the listener that chooses by port and address, and the one that inspects.
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class ScopeChoices:
+    """How a scope's connections find their chains: told by identity, for many scopes share it."""
 
-    ``resolver``: the cluster for queries over TCP.
-    """
-    chains = _Chains(view, options)
+    direct: Way
+    """By port and address."""
+    inspected: Way
+    """By the first bytes, too."""
+    direct_chains: tuple[str, ...]
+    inspected_chains: tuple[str, ...]
+    """The names of the chains to which each leads, but for those that all scopes have."""
+    http: Mapping[str, tuple[int, bool]]
+    """Of chains for HTTP, which are a scope's own: the port, and whether it is detected."""
+    others: Mapping[str, Chain]
+    """All other chains."""
+
+
+def choices_are_alike(index: MeshIndex) -> bool:
+    """Return whether connections of all scopes' clients find the same chains: True only if that is
+    certain without looking at the clients."""
+    opaque = (
+        record
+        for record in index.services.values()
+        if any(port.protocol.is_for("tcp") for port in record.ports)
+    )
+    return (
+        index.is_seen_alike
+        and not any(routing.is_of_connections for routing in index.routings)
+        and all(map(index.rules.are_the_same_for_all, opaque))
+    )
+
+
+def scope_choices(view: View, options: MeshOptions) -> ScopeChoices:
+    """Return how connections of a view's clients find their chains."""
+    chains = _Chains(options)
     choices = dict(_choices(view, chains))
     if options.captures_dns:
         # As its datagrams do: the name of a service with this port is the resolver's to answer.
@@ -57,105 +87,133 @@ def scope_listeners(view: View, resolver: str, options: MeshOptions) -> tuple[Li
     inspected = {
         port: choice.inspected() for port, choice in choices.items() if choice.is_inspected
     }
-    queries = dns.tcp_chain(resolver) if options.captures_dns else None
     refused = refusal(view.services.values(), options, REFUSED)
+    return ScopeChoices(
+        _tree(direct, options, refused, queries=options.captures_dns),
+        _tree(inspected, options, refused),
+        _wanted(direct),
+        _wanted(inspected),
+        chains.requests,
+        chains.others,
+    )
+
+
+def scope_listeners(
+    scope: str, choices: ScopeChoices, resolver: str, options: MeshOptions
+) -> tuple[Listener, Listener]:
+    """Return the listener that chooses by port and address, and the one that inspects.
+
+    ``resolver``: the cluster for queries over TCP.
+    """
     return (
-        _listener(view, options, chains, direct, refused, queries=queries),
-        _listener(view, options, chains, inspected, refused, inspecting=True),
+        _listener(scope, choices, options, resolver),
+        _listener(scope, choices, options, resolver, inspecting=True),
     )
 
 
 def _listener(
-    view: View,
+    scope: str,
+    choices: ScopeChoices,
     options: MeshOptions,
-    chains: _Chains,
-    choices: dict[int, Choice],
-    refused: Way | None,
+    resolver: str,
     *,
     inspecting: bool = False,
-    queries: Chain | None = None,
 ) -> Listener:
     """Return a listener, of which only chains and the choice depend on the services."""
-    ways = {
-        port: way for port, choice in sorted(choices.items()) if (way := choice.way()) is not None
-    }
-    ways[OUTBOUND_PORT] = To(LOOP)
-    resolved: dict[int, Way] = {}
-    if queries is not None:
-        ways[DNS_SERVICE_PORT] = resolved[DNS_SERVICE_PORT] = To(dns.DNS_CHAIN)
-    wanted = {name for choice in choices.values() for name in choice.chains()}
+    wanted = choices.inspected_chains if inspecting else choices.direct_chains
+    queries = options.captures_dns and not inspecting
     return Listener(
-        name=scope_listener_name(view.scope.name, inspecting=inspecting),
+        name=scope_listener_name(scope, inspecting=inspecting),
         statistics="scope",
         original_destination=True,
         inspects_tls=inspecting,
         inspects_http=inspecting,
         patience=options.protocol_detection_timeout,
-        choice=unless_closed(ByPort(ways, refused), options, REFUSED, resolved),
+        choice=choices.inspected if inspecting else choices.direct,
         chains=(
             LOOP_TRAP,
             REFUSING,
-            *(() if queries is None else (queries,)),
-            *(chains[name] for name in sorted(wanted)),
+            *((dns.tcp_chain(resolver),) if queries else ()),
+            *(_chain(scope, choices, name, options) for name in wanted),
         ),
-        default=chains.rest(),
+        default=_rest(options),
     )
+
+
+def _tree(
+    choices: Mapping[int, Choice],
+    options: MeshOptions,
+    refused: Way | None,
+    *,
+    queries: bool = False,
+) -> Way:
+    ways = {
+        port: way for port, choice in sorted(choices.items()) if (way := choice.way()) is not None
+    }
+    ways[OUTBOUND_PORT] = To(LOOP)
+    resolved: dict[int, Way] = {}
+    if queries:
+        ways[DNS_SERVICE_PORT] = resolved[DNS_SERVICE_PORT] = To(dns.DNS_CHAIN)
+    return unless_closed(ByPort(ways, refused), options, REFUSED, resolved)
+
+
+def _wanted(choices: Mapping[int, Choice]) -> tuple[str, ...]:
+    return tuple(sorted({name for choice in choices.values() for name in choice.chains()}))
+
+
+def _chain(scope: str, choices: ScopeChoices, name: str, options: MeshOptions) -> Chain:
+    if name == _INSPECT:
+        target = hop("inspected", scope_listener_name(scope, inspecting=True))
+        return Chain(name=_INSPECT, target=target, hands_over=True)
+    if name in choices.others:
+        return choices.others[name]
+    port, is_detected = choices.http[name]
+    target = Http(
+        statistics=f"outbound_{port}",
+        routes=client_routes(port, scope),
+        access_log=options.access_log,
+        applies_routes=True,
+        certificate="remove",
+        http10=options.accept_http_10,
+    )
+    return Chain(name=name, target=target, announces_http=is_detected)
+
+
+def _rest(options: MeshOptions) -> Chain:
+    """Return the chain of what no service wants."""
+    is_closed = options.outbound_policy == "REGISTRY_ONLY"
+    rest = BLACK_HOLE_CLUSTER if is_closed else PASSTHROUGH_CLUSTER
+    target = Tcp(statistics=rest, upstreams=((rest, 1),), access_log=options.access_log)
+    return Chain(name=_REST, target=target)
 
 
 class _Chains:
     """Chains by name. A chain depends on no other service than those that it leads to."""
 
-    def __init__(self, view: View, options: MeshOptions) -> None:
-        self._view = view
+    def __init__(self, options: MeshOptions) -> None:
         self._options = options
-        self._made = {_INSPECT: self._inspect()}
-
-    def __getitem__(self, name: str) -> Chain:
-        return self._made[name]
+        self.requests: dict[str, tuple[int, bool]] = {}
+        """Those for HTTP, with the port, and whether it is detected."""
+        self.others: dict[str, Chain] = {}
 
     def http(self, port: int) -> str:
         """Add the chain for HTTP, which goes by host, so that it serves all services on a port."""
         name = f"http|{port}"
-        if name not in self._made:
-            self._made[name] = Chain(name=name, target=self._requests(port))
+        self.requests[name] = port, False
         return name
 
     def sniffed(self, port: int) -> str:
         """Add the chain for detected HTTP, which is announced to the other end."""
         name = f"sniffed|{port}"
-        if name not in self._made:
-            target = self._requests(port)
-            self._made[name] = Chain(name=name, target=target, announces_http=True)
+        self.requests[name] = port, True
         return name
 
     def opaque(self, route: OpaqueRoute) -> str:
         name = route.target.name
-        if name not in self._made:
+        if name not in self.others:
             target = route.target.tcp(self._options.access_log)
-            self._made[name] = Chain(name=name, target=target)
+            self.others[name] = Chain(name=name, target=target)
         return name
-
-    def rest(self) -> Chain:
-        """Return the chain of what no service wants."""
-        options = self._options
-        is_closed = options.outbound_policy == "REGISTRY_ONLY"
-        rest = BLACK_HOLE_CLUSTER if is_closed else PASSTHROUGH_CLUSTER
-        target = Tcp(statistics=rest, upstreams=((rest, 1),), access_log=options.access_log)
-        return Chain(name=_REST, target=target)
-
-    def _inspect(self) -> Chain:
-        name = scope_listener_name(self._view.scope.name, inspecting=True)
-        return Chain(name=_INSPECT, target=hop("inspected", name), hands_over=True)
-
-    def _requests(self, port: int) -> Http:
-        return Http(
-            statistics=f"outbound_{port}",
-            routes=client_routes(port, self._view.scope.name),
-            access_log=self._options.access_log,
-            applies_routes=True,
-            certificate="remove",
-            http10=self._options.accept_http_10,
-        )
 
 
 def _of_only_service(view: View, port: int) -> Origin | None:

@@ -50,7 +50,7 @@ from meshd.compile.plan.tls import TCP_ALPN
 from meshd.compile.scope import Scope
 from meshd.compile.traffic import inbound
 from meshd.compile.traffic.fixed_chains import hop
-from meshd.compile.traffic.scope_listeners import scope_listeners
+from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
 from meshd.compile.visibility import MeshIndex
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
@@ -105,7 +105,12 @@ def _scopes() -> Iterator[Site]:
         chance = random.Random(number)  # noqa: S311
         made = meshes.mesh(chance, f"n{number}")
         view = MeshIndex.of(made.snapshot).view(made.scope)
-        direct, inspecting = scope_listeners(view, "dns", made.snapshot.options)
+        direct, inspecting = scope_listeners(
+            view.scope.name,
+            scope_choices(view, made.snapshot.options),
+            "dns",
+            made.snapshot.options,
+        )
         yield Site(direct, (inspecting,), meshes.connection)
 
 

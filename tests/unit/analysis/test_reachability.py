@@ -16,7 +16,7 @@ from meshd.api.virtual_service.types import VirtualService
 from meshd.compile.explain.route_choice import choose_host, choose_route
 from meshd.compile.plan.choices import To
 from meshd.compile.plan.origin import Origin
-from meshd.compile.traffic.scope_listeners import scope_listeners
+from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
 from meshd.compile.visibility import MeshIndex
 from tests.envoy.chains import meshes
 from tests.envoy.routes import tables
@@ -210,7 +210,12 @@ def test_no_connection_takes_a_rule_that_is_said_to_be_never_reached() -> None:
         objects: dict[Key, Object] = {one.key: one for one in mesh.snapshot.virtual_services}
         dead = {place for one in mesh.snapshot.virtual_services for place in origins(one, objects)}
         said += len(dead)
-        for listener in scope_listeners(view, "dns", mesh.snapshot.options):
+        for listener in scope_listeners(
+            view.scope.name,
+            scope_choices(view, mesh.snapshot.options),
+            "dns",
+            mesh.snapshot.options,
+        ):
             assert not dead & set(asked_for(listener.choice))
     assert said > 20
 

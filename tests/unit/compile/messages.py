@@ -10,6 +10,7 @@ from google.protobuf import symbol_database
 from google.protobuf.message import DecodeError, Message
 
 from meshd.compile.compiled import Compiled, Printed
+from meshd.compile.envoy.printed_listeners import PrintedListener
 from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.model.pool import Pool
 
@@ -42,7 +43,7 @@ def messages_in(message: Message) -> Iterator[Any]:
 
 
 def as_messages(compiled: Mapping[Pool, Compiled]) -> dict[Pool, Compiled]:
-    """What is compiled, with route tables that consist of parts as messages."""
+    """What is compiled, with what consists of parts as messages."""
     return {
         pool: {
             kind: {name: _message(one) for name, one in found.items()}
@@ -53,10 +54,12 @@ def as_messages(compiled: Mapping[Pool, Compiled]) -> dict[Pool, Compiled]:
 
 
 @functools.cache
-def _of_table(table: PrintedTable) -> Message:
-    return table.message()
+def _put_together(printed: PrintedTable | PrintedListener) -> Message:
+    return printed.message()
 
 
 def _message(printed: Printed) -> Message:
     """The same message for the same thing, so that identity tells what is new."""
-    return _of_table(printed) if isinstance(printed, PrintedTable) else printed
+    if isinstance(printed, PrintedTable | PrintedListener):
+        return _put_together(printed)
+    return printed

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.api.base import Object
+from meshd.api.kubernetes.types import Service, ServiceSpec
 from meshd.api.read import read_objects
 from meshd.api.virtual_service.types import VirtualService, VirtualServiceSpec
 from meshd.compile.compiled import Compiled, Kind
@@ -176,12 +177,20 @@ class Mesh(msgspec.Struct):
     objects: dict[int, Object] = msgspec.field(default_factory=lambda: dict(enumerate(WHOLE)))
     workloads: dict[str, Workload] = msgspec.field(default_factory=lambda: {**OWN, **OTHERS})
     serving: frozenset[str] = frozenset(OWN)
+    options: MeshOptions = OPTIONS
+
+    @classmethod
+    def without_gateway(cls, **options: Any) -> Mesh:
+        """Return one that no workload of this node is a gateway of."""
+        mesh = cls(options=msgspec.structs.replace(OPTIONS, **options))
+        mesh.objects = {place: one for place, one in mesh.objects.items() if one.KIND != "Gateway"}
+        return mesh
 
     def edit(self, edit: tuple[str, Any]) -> None:
         what, value = edit
-        if what in _ROUTINGS:
-            if isinstance(one := self.objects.get(value), VirtualService):
-                self.objects[value] = msgspec.structs.replace(one, spec=_ROUTINGS[what](one.spec))
+        if what in _OBJECTS:
+            if (one := self.objects.get(value)) is not None:
+                self.objects[value] = _OBJECTS[what](one)
         elif what == "object":
             if value in self.objects:
                 del self.objects[value]
@@ -201,7 +210,7 @@ class Mesh(msgspec.Struct):
         return build_snapshot(
             [one for _, one in sorted(self.objects.items())],
             [one for uid, one in self.workloads.items() if uid not in OTHERS],
-            OPTIONS,
+            self.options,
             {"outside.example.com": ("198.18.1.9",)},
             elsewhere=[one for uid, one in self.workloads.items() if uid in OTHERS],
         )
@@ -210,7 +219,7 @@ class Mesh(msgspec.Struct):
 _CHANGES: dict[str, Callable[[Workload], Workload]] = {
     "ready": lambda one: msgspec.structs.replace(one, ready=not one.ready),
     "labels": lambda one: msgspec.structs.replace(one, labels=one.labels | {"zone": "z2"}),
-    "address": lambda one: msgspec.structs.replace(one, addresses=("198.18.9.99",)),
+    "own address": lambda one: msgspec.structs.replace(one, addresses=("198.18.9.99",)),
     "account": lambda one: msgspec.structs.replace(one, service_account="other"),
 }
 _ELSEWHERE = objects("""
@@ -254,6 +263,55 @@ _ROUTINGS: dict[str, Callable[[VirtualServiceSpec], VirtualServiceSpec]] = {
     "no service's": lambda spec: msgspec.structs.replace(spec, hosts=(*spec.hosts, "no.test")),
     "all": _with(hosts=("*",)),
 }
+_PORTS = objects("""
+apiVersion: v1
+kind: Service
+metadata: {name: ports, namespace: front}
+spec:
+  ports: [{port: 80, name: http}, {port: 8443, name: tls}, {port: 7000, name: tcp}, {port: 9000}]
+""")[0]
+assert isinstance(_PORTS, Service)
+
+
+def _of_service(**values: Any) -> Callable[[ServiceSpec], ServiceSpec]:
+    return lambda spec: msgspec.structs.replace(spec, **values)
+
+
+def _exported(service: Service) -> Service:
+    """Show a service to its own namespace only, or to all again."""
+    known = service.metadata.annotations
+    annotations = {} if known else {"networking.istio.io/exportTo": "."}
+    meta = msgspec.structs.replace(service.metadata, annotations=annotations)
+    return msgspec.structs.replace(service, metadata=meta)
+
+
+_SERVICES: dict[str, Callable[[ServiceSpec], ServiceSpec]] = {
+    "more ports": _of_service(ports=_PORTS.spec.ports),
+    "one port": lambda spec: msgspec.structs.replace(spec, ports=spec.ports[:1]),
+    "opaque": _of_service(ports=_PORTS.spec.ports[2:3]),
+    "selector": _of_service(selector={"app": "web"}),
+    "headless": _of_service(cluster_ip="None"),
+    "address": _of_service(cluster_ip="198.18.1.77"),
+    "taken address": _of_service(cluster_ip="198.18.1.1"),
+    "near": _of_service(traffic_distribution="PreferClose"),
+    "anywhere": _of_service(traffic_distribution=None),
+}
+
+
+def _of_kind(kind: type[Object], edit: Callable[[Any], Object]) -> Callable[[Object], Object]:
+    return lambda one: edit(one) if isinstance(one, kind) else one
+
+
+def _with_spec(edit: Callable[[Any], Any]) -> Callable[[Any], Object]:
+    return lambda one: msgspec.structs.replace(one, spec=edit(one.spec))
+
+
+_OBJECTS: dict[str, Callable[[Object], Object]] = {
+    **{name: _of_kind(VirtualService, _with_spec(edit)) for name, edit in _ROUTINGS.items()},
+    **{name: _of_kind(Service, _with_spec(edit)) for name, edit in _SERVICES.items()},
+    "exported": _of_kind(Service, _exported),
+}
+SERVED = [place for place, one in enumerate(WHOLE) if isinstance(one, Service)]
 uids = st.sampled_from(sorted(OWN | OTHERS))
 edits = st.one_of(
     st.tuples(st.just("ready"), uids),
@@ -265,6 +323,8 @@ edits = st.one_of(
         st.sampled_from(["reversed", "private", "one host", "no service's"]),
         st.sampled_from(ROUTED),
     ),
+    st.tuples(st.sampled_from(sorted({*_SERVICES, "exported"})), st.sampled_from(SERVED)),
+    st.tuples(st.just("object"), st.sampled_from(SERVED)),
     st.tuples(st.just("serving"), st.sampled_from(sorted(OWN))),
 )
 
@@ -278,12 +338,20 @@ def serialized(compiled: Mapping[Pool, Compiled]) -> dict[tuple[Pool, Kind, str]
     }
 
 
-@settings(max_examples=60)
-@given(st.lists(edits, max_size=12))
+MESHES = (
+    Mesh,
+    Mesh.without_gateway,
+    lambda: Mesh.without_gateway(service_cidr="198.18.0.0/16"),
+    lambda: Mesh.without_gateway(outbound_policy="REGISTRY_ONLY", captures_dns=False),
+)
+
+
+@settings(max_examples=80)
+@given(st.sampled_from(MESHES), st.lists(edits, max_size=12))
 def test_after_each_edit_the_result_is_that_of_a_fresh_compiler(
-    sequence: list[tuple[str, Any]],
+    made: Callable[[], Mesh], sequence: list[tuple[str, Any]]
 ) -> None:
-    mesh, compiler, packer = Mesh(), Compiler(), Packer()
+    mesh, compiler, packer = made(), Compiler(), Packer()
     published = packer.pack(compiler.compile(mesh.snapshot(), mesh.serving))
     for edit in sequence:
         mesh.edit(edit)
@@ -373,17 +441,50 @@ def test_a_route_makes_the_tables_of_its_hosts_and_nothing_else() -> None:
         assert {name.partition("@")[0] for name in changed} <= {"80", "8080", "9000"}, edit
 
 
+def place_of(name: str) -> int:
+    return next(place for place, one in enumerate(WHOLE) if one.metadata.name == name)
+
+
+@pytest.mark.parametrize("edit", ["object", "more ports", "address", "exported", "headless"])
+def test_a_service_makes_what_is_its_own_and_the_listeners_and_tables_that_have_it(
+    edit: str,
+) -> None:
+    mesh, compiler = Mesh.without_gateway(), Compiler()
+    for _ in range(2):
+        before = compiler.compile(mesh.snapshot(), mesh.serving)
+        mesh.edit((edit, place_of("lone")))
+        after = compiler.compile(mesh.snapshot(), mesh.serving)
+        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
+        assert serialized(after) == serialized(fresh)
+        was, now = before[Pool.TRAFFIC], after[Pool.TRAFFIC]
+        for kind in (Kind.CLUSTER, Kind.ENDPOINT):
+            names = was[kind].keys() | now[kind].keys()
+            other = {name for name in names if was[kind].get(name) is not now[kind].get(name)}
+            assert all("lone.lone" in name for name in other)
+        assert all(
+            one is now[Kind.LISTENER][name]
+            for name, one in was[Kind.LISTENER].items()
+            if not name.startswith("outbound")
+        )
+        assert after[Pool.DNS] is before[Pool.DNS]
+
+
+def test_a_listener_stays_when_a_service_changes_that_it_does_not_choose_by() -> None:
+    mesh, compiler = Mesh.without_gateway(service_cidr="198.18.0.0/16"), Compiler()
+    before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+    mesh.edit(("object", place_of("lone")))
+    after = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+    assert after[Kind.LISTENER] is before[Kind.LISTENER]
+    assert after[Kind.ROUTE] is not before[Kind.ROUTE]
+
+
 BESIDE = workload(4, "front", app="web", version="v1")
 """A pod of this node, in a namespace that has another."""
 
 
 @pytest.mark.parametrize("gateway", [True, False])
 def test_of_this_nodes_pods_only_the_one_that_comes_or_goes_is_compiled(gateway: bool) -> None:
-    mesh, compiler = Mesh(), Compiler()
-    if not gateway:
-        mesh.objects = {
-            place: one for place, one in mesh.objects.items() if one.metadata.name != "entry"
-        }
+    mesh, compiler = Mesh() if gateway else Mesh.without_gateway(), Compiler()
     for come in (True, False, True):
         before = compiler.compile(mesh.snapshot(), mesh.serving)
         if come:

@@ -19,6 +19,7 @@ from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import HostService, Workload
 from meshd.registry.registry import build_snapshot
+from tests.unit.compile.messages import as_messages
 
 TCP_NOTSENT_LOWAT = 25
 """linux/tcp.h"""
@@ -127,7 +128,7 @@ def everything(request: pytest.FixtureRequest) -> Compiled:
 def compiled(pool: Pool = Pool.TRAFFIC) -> Compiled:
     objects = [read.object for read in read_objects(CONFIGURATION, "test.yaml")]
     snapshot = build_snapshot(objects, WORKLOADS, MeshOptions(), {})
-    return Compiler().compile(snapshot, snapshot.workloads)[pool]
+    return as_messages(Compiler().compile(snapshot, snapshot.workloads))[pool]
 
 
 def chains(found: Compiled) -> Iterator[Any]:

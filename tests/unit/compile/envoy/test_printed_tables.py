@@ -52,3 +52,42 @@ def test_a_host_without_some_of_its_domains_is_otherwise_the_same() -> None:
     found = with_domains(printed_host(ONE), ("1.test",))
     wanted = printed_host(host("one", "1.test"))
     assert (found.body, found.domains, found.digest) == (wanted.body, ("1.test",), wanted.digest)
+
+
+def distinct(name: str, *hosts: VirtualHost) -> PrintedTable:
+    return PrintedTable.of(name, map(printed_host, hosts), is_distinct=True)
+
+
+THREE = host("three", "three.test")
+
+
+@pytest.mark.parametrize(
+    ("order", "made", "wanted"),
+    [
+        (("one", "three", "two"), {"three": THREE}, (ONE, THREE, TWO)),
+        (("two",), {"one": None}, (TWO,)),
+        (("one", "two"), {"two": host("two", "2.test")}, (ONE, host("two", "2.test"))),
+        (("two", "one"), {"one": ONE}, (TWO, ONE)),
+        (("one", "two"), {"four": None}, (ONE, TWO)),
+    ],
+)
+def test_an_edited_table_is_the_one_that_is_made_of_its_hosts(
+    order: tuple[str, ...], made: dict[str, VirtualHost | None], wanted: tuple[VirtualHost, ...]
+) -> None:
+    parts = {name: one and printed_host(one) for name, one in made.items()}
+    found = distinct("80@shop", ONE, TWO).edited(order, parts)
+    assert found is not None
+    assert found.is_distinct
+    whole = printed("80@shop", *wanted)
+    assert (bytes(found), found.version) == (bytes(whole), whole.version)
+
+
+def test_no_table_is_edited_whose_hosts_may_have_a_domain_in_common() -> None:
+    three = printed_host(THREE)
+    order = ("one", "two", "three")
+    table = distinct("80@shop", ONE, TWO)
+    assert table.edited(order, {"three": printed_host(host("three", "3.test", "2.test"))})
+    assert table.edited(order, {"three": printed_host(host("three", "1.test"))}) is None
+    assert table.edited(("one", "two"), {"three": three}) is None  # it has no place
+    assert printed("80@shop", ONE, TWO).edited(order, {"three": three}) is None
+    assert table.replaced([three]).is_distinct

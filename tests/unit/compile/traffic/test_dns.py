@@ -16,6 +16,7 @@ from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 from meshd.registry.registry import build_snapshot
+from tests.unit.compile.messages import as_messages
 
 SERVICE = """
 apiVersion: v1
@@ -39,7 +40,7 @@ def compiled(resolvers: dict[str, str] | None = None) -> Mapping[Pool, Compiled]
     addresses = {"web.mesh.svc.cluster.local": ("198.19.0.1",)}
     snapshot = build_snapshot(objects, [WORKLOAD], MeshOptions(dns_port=5353), addresses)
     snapshot = msgspec.structs.replace(snapshot, resolvers=resolvers or {})
-    return Compiler().compile(snapshot, [WORKLOAD.uid])
+    return as_messages(Compiler().compile(snapshot, [WORKLOAD.uid]))
 
 
 def test_queries_go_from_the_namespace_to_the_resolvers_port() -> None:

@@ -13,6 +13,7 @@ from meshd.compile.traffic.shares import ANNOTATION, connections, problems
 from meshd.model.pool import LIMITS, Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
+from tests.unit.compile.messages import as_messages
 
 OPTIONS = MeshOptions(proxies=2, workload_connections=1024)
 
@@ -26,7 +27,7 @@ def workload(name: str, *, asked: str | None = None) -> Workload:
 
 def told(options: MeshOptions, *workloads: Workload) -> tuple[dict[str, float], Any]:
     snapshot = Snapshot(options=options, workloads={one.uid: one for one in workloads})
-    compiled = Compiler().compile(snapshot, snapshot.workloads)
+    compiled = as_messages(Compiler().compile(snapshot, snapshot.workloads))
     assert LIMITS not in compiled[Pool.DNS][Kind.RUNTIME]
     layer = compiled[Pool.TRAFFIC][Kind.RUNTIME][LIMITS].layer.fields
     limits = {name: value.number_value for name, value in layer.items()}

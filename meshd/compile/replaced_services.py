@@ -1,0 +1,108 @@
+"""Goes on from the last compilation after services have come, gone or changed.
+
+Made anew are their own clusters and assignments, the virtual hosts that are theirs or lead to them,
+and the listeners of clients that choose by the services that they see.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator
+
+from meshd.api.protocol import DEFAULT_HTTP_PORT
+from meshd.compile.client_tables import client_table, edited_table, rerouted_tables
+from meshd.compile.compiled import Kind, Last, Messages, Ruled, by_name, replaced
+from meshd.compile.http.routes import http_ports
+from meshd.compile.listeners_of_scopes import ScopeListeners
+from meshd.compile.memo import Memo
+from meshd.compile.names import client_routes
+from meshd.compile.rerouting import hosts as hosts_of
+from meshd.compile.service_changes import Replaced
+from meshd.compile.upstream.rule_credentials import credential_names
+from meshd.compile.visibility import View
+from meshd.model.pool import Pool
+from meshd.model.service import ServiceRecord
+from meshd.model.snapshot import Snapshot
+
+
+def with_services(
+    last: Last, changed: Collection[Replaced], snapshot: Snapshot, memo: Memo
+) -> Last | None:
+    """Return the result after a change of services on which nothing else depends than what the head
+    of this module names; None: hosts may have domains in common, or clusters need secrets."""
+    if not changed:
+        return last
+    accepted = {one.after.host: last.acceptance.accepted(one.after) for one in changed if one.after}
+    names = {record.host for one in changed for record in one.records}
+    index = last.index.with_services(snapshot.services, accepted)
+    views = {scope: view.replaced(index, names) for scope, view in last.views.items()}
+    now = dataclasses.replace(last, index=index, views=views)
+    ruled = {name: tuple(_ruled(index.services.get(name), views.values())) for name in names}
+    traffic = dict(last.compiled[Pool.TRAFFIC])
+    routes = dict(traffic[Kind.ROUTE])
+    if any(map(_needs_secrets, (one for those in ruled.values() for one in those))):
+        return None
+    for scope, view in views.items():
+        if not _edit(routes, last.views[scope], view, names, memo):
+            return None
+    traffic[Kind.ROUTE] = routes
+    listeners = ScopeListeners(index, snapshot, memo)
+    made = by_name(Kind.LISTENER, (one for view in views.values() for one in listeners.of(view)))
+    traffic[Kind.LISTENER] = replaced(traffic[Kind.LISTENER], (), made)
+    for kind in (Kind.CLUSTER, Kind.ENDPOINT):
+        old = (one for name in names for one in last.ruled.get((name, ""), ()))
+        new = (one for name in names for one in ruled[name])
+        gone, come = (_made(kind, those, snapshot) for those in (old, new))
+        traffic[kind] = replaced(traffic[kind], gone, come)
+    return dataclasses.replace(
+        now,
+        compiled={**last.compiled, Pool.TRAFFIC: traffic},
+        ruled={**last.ruled, **{(name, ""): those for name, those in ruled.items()}},
+    )
+
+
+def _ruled(service: ServiceRecord | None, views: Iterable[View]) -> Iterator[Ruled]:
+    """Yield a service with each set of rules that holds for it in some view."""
+    seen: set[str] = set()
+    for view in views:
+        if service is not None and service.host in view.services:
+            rules = view.rules(service.host)
+            if rules.variant not in seen:
+                seen.add(rules.variant)
+                yield Ruled(service, rules, frozenset())
+
+
+def _needs_secrets(ruled: Ruled) -> bool:
+    spec = ruled.rules.spec
+    return spec is not None and any(True for _ in credential_names(spec))
+
+
+def _made(kind: Kind, ruled: Iterable[Ruled], snapshot: Snapshot) -> Messages:
+    found = Messages()
+    for one in ruled:
+        made = one.assignments(snapshot.options) if kind is Kind.ENDPOINT else one.clusters(snapshot.options)
+        found |= by_name(kind, made)
+    return found
+
+
+def _edit(routes: Messages, before: View, view: View, names: Collection[str], memo: Memo) -> bool:
+    """Write the tables of a scope that depend on services; return whether that was possible."""
+    ports = {DEFAULT_HTTP_PORT}
+    for name in names:
+        for one in (before, view):
+            ports.update(record.http_ports if (record := one.services.get(name)) else ())
+    there = set(http_ports(view))
+    for port in ports:
+        table = client_routes(port, view.scope.name)
+        if port not in there:
+            routes.pop(table, None)
+        elif table not in routes:
+            routes[table] = client_table(view, port, memo)
+        elif (made := edited_table(view, port, names, routes[table], memo)) is None:
+            return False
+        else:
+            routes[table] = made
+    mentions = {routing: None for name in names for routing in view.index.mentions.get(name, ())}
+    others = (host for host in hosts_of(tuple(mentions), view) if host not in names)
+    routes.update((one.name, one) for one in rerouted_tables(view, tuple(others), routes, memo))
+    return True
