@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar, cast
 
 import msgspec
@@ -61,12 +61,20 @@ class Weighing:
         subsets and keeps its other settings. Where services, Gateways or delegates of other
         namespaces make too much, an object loses only its parts that are for these.
         """
-        self._services = self._services.followed(snapshot.services)
+        before, self._services = self._services, self._services.followed(snapshot.services)
         given = snapshot.virtual_services, snapshot.destination_rules
         mesh = _Mesh(snapshot, self._services)
         surroundings = mesh.surroundings
-        if surroundings != self._surroundings or not all(map(operator.is_, given, self._given)):
-            known = self._weighed if surroundings == self._surroundings else {}
+        is_same = surroundings == self._surroundings
+        touched = self._services.others_than(before)
+        if not is_same or touched or not all(map(operator.is_, given, self._given)):
+            known = self._weighed if is_same else {}
+            if touched:
+                known = {
+                    key: looked
+                    for key, looked in known.items()
+                    if not _may_name(looked.found, touched, snapshot.options.domain)
+                }
             self._weighed = _weighed(snapshot, mesh, known)
             self._surroundings, self._given = surroundings, given
             heavy = [one for one in self._weighed.values() if one.excess is not NOTHING]
@@ -139,9 +147,8 @@ class _Mesh:
 
     @property
     def surroundings(self) -> tuple[object, ...]:
-        """Return all but the object itself on which its weight depends."""
+        """Return all but the object itself and services on which its weight depends."""
         return (
-            self._services.counted,
             self._gateways,
             self._delegates,
             self._snapshot.options.domain,
@@ -160,6 +167,17 @@ class _Mesh:
 
     def delegate(self, namespace: str, name: str) -> VirtualService | None:
         return self._delegates.get((namespace, name))
+
+
+def _may_name(found: Heavy, hosts: Container[str], domain: str) -> bool:
+    """Return whether an object may be for one of these hosts, however it names them."""
+    namespace = found.metadata.namespace
+    for written in (found.spec.host,) if isinstance(found, DestinationRule) else found.spec.hosts:
+        host = written.lower()
+        full = f"{host}.{namespace}.svc.{domain}", f"{host}.svc.{domain}", f"{host}.{domain}"
+        if host.startswith("*") or any(name in hosts for name in (host, *full)):
+            return True
+    return False
 
 
 def _counted(record: ServiceRecord) -> tuple[str, str, tuple[int, ...]]:
@@ -185,6 +203,14 @@ class _Services:
             return _Services(services)
         self._records = records
         return self
+
+    def others_than(self, before: _Services) -> frozenset[str]:
+        """Return the hosts of services that weigh something else than before."""
+        if before is self:
+            return frozenset()
+        difference = SequenceDifference.between(before._records, self._records)
+        old, new = difference.of_old(before.counted), difference.of_new(self.counted)
+        return frozenset(host for _, host, _ in {*old} ^ {*new})
 
     def of(self, host: str) -> Iterator[Weighed]:
         by_host = self._indexed()

@@ -7,6 +7,7 @@ other services come and go; only where the addresses of two names meet does the 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -93,11 +94,18 @@ def _usable(network: Network) -> tuple[int, int]:
 
 def _offset(network: Network, address: str, first: int, count: int) -> int | None:
     """Return the number of a usable address; None if it is not one."""
+    found = _single(address)
+    if found is None or found[0] != network.version:
+        return None
+    offset = found[1] - int(network.network_address) - first
+    return offset if 0 <= offset < count else None
+
+
+@functools.lru_cache(maxsize=65536)
+def _single(text: str) -> tuple[int, int] | None:
+    """Return the version and the number of an address; None if it is not a single one."""
     try:
-        found = ipaddress.ip_network(address)  # of one address, too
+        found = ipaddress.ip_network(text)  # of one address, too
     except ValueError:
         return None
-    if found.num_addresses > 1 or found.version != network.version:
-        return None
-    offset = int(found.network_address) - int(network.network_address) - first
-    return offset if 0 <= offset < count else None
+    return (found.version, int(found.network_address)) if found.num_addresses == 1 else None

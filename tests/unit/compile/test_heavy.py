@@ -105,6 +105,17 @@ def subsets(host: str = HOST) -> Read:
     )
 
 
+SUBSETS = ", ".join(f"{{name: v{number}, labels: {{v: a}}}}" for number in range(200))
+
+
+def service(namespace: str, ports: int) -> Read:
+    listed = ", ".join(f"{{port: {1 + n}, name: http-{n}}}" for n in range(ports))
+    return read(
+        f"{{apiVersion: v1, kind: Service, metadata: {{name: api, namespace: {namespace}}},"
+        f" spec: {{clusterIP: 198.18.0.1, ports: [{listed}]}}}}"
+    )
+
+
 def read(text: str) -> Read:
     (found,) = read_objects(text, "a.yaml")
     return found
@@ -326,6 +337,25 @@ def test_an_object_is_weighed_again_when_a_service_has_more_ports() -> None:
     for ports, is_bounded in [(1, False), (250, True), (1, False)]:
         (left,) = lightened(entry("a", ports), weighed, weighing=weighing)
         assert isinstance(left, BoundedRoutes) is is_bounded
+
+
+@pytest.mark.parametrize(
+    "written", ["api", "API", "api.b", "api.b.svc", "api.b.svc.cluster.local", "*.local", "*"]
+)
+def test_an_object_is_weighed_again_by_whatever_name_it_has_for_a_service(written: str) -> None:
+    weighing = Weighing()
+    weighed = read(
+        "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: api,"
+        f" namespace: b}}, spec: {{host: '{written}', subsets: [{SUBSETS}]}}}}"
+    )
+    for ports in (None, 1, 40, 1, None, 40):
+        services = () if ports is None else (service("b", ports),)
+        (left,), (anew,) = (
+            lightened(service("c", 1), *services, weighed, weighing=one)
+            for one in (weighing, Weighing())
+        )
+        assert left == anew
+        assert type(left) is type(anew)
 
 
 def test_a_replacement_is_the_same_object_while_nothing_changes() -> None:
