@@ -29,6 +29,11 @@ class Change:
     clients: Clients
     """The workloads that are served now."""
 
+    @property
+    def scopes(self) -> set[Scope]:
+        """Return the scopes that have clients now."""
+        return {client.scope for client in self.clients.values()}
+
 
 def change(last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Change | None:
     """Return what has changed since the last compilation; None: more has than there are shortcuts
@@ -43,10 +48,19 @@ def change(last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Change | 
         return None
     routes = rerouted(last.index.virtual_services, delegated(snapshot).virtual_services)
     clients = changed_clients(last.clients, snapshot, serving, services, last.index.rules)
-    if routes is None or clients is None or _scopes(clients) != set(last.views):
+    if routes is None or clients is None:
         return None
-    return Change(services, routes, clients)
+    found = Change(services, routes, clients)
+    is_scoped_alike = found.scopes == set(last.views)
+    return found if is_scoped_alike or _may_change_scopes(found, last) else None
 
 
-def _scopes(clients: Clients) -> set[Scope]:
-    return {client.scope for client in clients.values()}
+def _may_change_scopes(found: Change, last: Last) -> bool:
+    """Return whether scopes may come and go with their clients: a gateway's clients have rules of
+    their own, and so have copies of requests."""
+    return (
+        not found.services.services
+        and found.routes.virtual_services == last.index.virtual_services
+        and not last.index.copied
+        and not any(client.gateway.ports for client in last.clients.values())
+    )

@@ -75,16 +75,28 @@ def rerouted_tables(
         yield before[client_routes(port, view.scope.name)].replaced(made)
 
 
-def edited_table(
-    view: View, port: int, changed: Iterable[str], before: PrintedTable, memo: Memo
-) -> PrintedTable | None:
-    """Return the table of a port after services of these hosts have changed; None if hosts of the
-    table may have domains in common."""
-    rest = rest_of(view, port, memo)
-    made: dict[str, PrintedHost | None] = {rest.name: rest}
-    for host in changed:
-        made[f"{host}:{port}"] = host_of(view, host, port, memo) if _has(view, host, port) else None
-    return before.edited((*_names(view, port), rest.name), made)
+class TableEdits:
+    """Edits tables after services of some hosts have changed."""
+
+    def __init__(self, changed: Iterable[str], memo: Memo) -> None:
+        self._changed = tuple(changed)
+        self._memo = memo
+        self._orders: dict[tuple[int, int, int], tuple[str, ...]] = {}
+        """The names of all hosts of a port, for each of the views that see the same."""
+
+    def edited(self, view: View, port: int, before: PrintedTable) -> PrintedTable | None:
+        """Return the table of a port in a view; None if hosts of the table may have domains in
+        common."""
+        rest = rest_of(view, port, self._memo)
+        made: dict[str, PrintedHost | None] = {rest.name: rest}
+        for host in self._changed:
+            has = _has(view, host, port)
+            made[f"{host}:{port}"] = host_of(view, host, port, self._memo) if has else None
+        # The views live as long as the edits do, so that ids stay theirs.
+        key = id(view.by_port), id(view.mesh_routings), port
+        if (order := self._orders.get(key)) is None:
+            order = self._orders[key] = *_names(view, port), rest.name
+        return before.edited(order, made)
 
 
 def _has(view: View, host: str, port: int) -> bool:

@@ -21,6 +21,7 @@ from meshd.compile.rerouting import Rerouted, hosts
 from meshd.compile.scope import Scope
 from meshd.compile.service_changes import Changed
 from meshd.compile.upstream.destination_rules import RuleSet
+from meshd.compile.upstream.rule_credentials import credential_names
 from meshd.compile.upstream.shape import shape
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.pool import LIMITS, Pool
@@ -92,6 +93,21 @@ class Ruled:
 
     def assignments(self, options: MeshOptions) -> messages.Messages:
         return messages.service_assignments(self.service, self.rules, options)
+
+    @property
+    def needs_secrets(self) -> bool:
+        """Return whether its clusters may need secrets."""
+        spec = self.rules.spec
+        return spec is not None and any(True for _ in credential_names(spec))
+
+
+def made_of(kind: Kind, ruled: Iterable[Ruled], options: MeshOptions) -> Messages:
+    """Return the clusters or the assignments of services."""
+    found = Messages()
+    for one in ruled:
+        made = one.assignments(options) if kind is Kind.ENDPOINT else one.clusters(options)
+        found |= by_name(kind, made)
+    return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from meshd.compile.listeners_of_scopes import ScopeListeners
 from meshd.compile.memo import Memo
 from meshd.compile.names import authority_secret, certificate_secret
 from meshd.compile.policy.served import served_ports
+from meshd.compile.replaced_scopes import with_scopes
 from meshd.compile.replaced_services import with_services
 from meshd.compile.scope import Scope, scopes
 from meshd.compile.tables_of_scopes import CommonTables
@@ -85,7 +86,8 @@ class Compiler:
         if made is None:
             return None
         made = made.with_endpoints(found.services.endpoints, snapshot)
-        return made.with_routes(found.routes, memo).with_clients(found.clients, serving, memo)
+        made = with_scopes(made.with_routes(found.routes, memo), found.scopes, memo)
+        return made and made.with_clients(found.clients, serving, memo)
 
     def _compiled(self, snapshot: Snapshot, serving: frozenset[str]) -> Last:
         acceptance = Acceptance.of(snapshot)

@@ -10,15 +10,14 @@ import dataclasses
 from collections.abc import Collection, Iterable, Iterator
 
 from meshd.api.protocol import DEFAULT_HTTP_PORT
-from meshd.compile.client_tables import client_table, edited_table, rerouted_tables
-from meshd.compile.compiled import Kind, Last, Messages, Ruled, by_name, replaced
+from meshd.compile.client_tables import TableEdits, client_table, rerouted_tables
+from meshd.compile.compiled import Kind, Last, Messages, Ruled, by_name, made_of, replaced
 from meshd.compile.http.routes import http_ports
 from meshd.compile.listeners_of_scopes import ScopeListeners
 from meshd.compile.memo import Memo
 from meshd.compile.names import client_routes
 from meshd.compile.rerouting import hosts as hosts_of
 from meshd.compile.service_changes import Replaced
-from meshd.compile.upstream.rule_credentials import credential_names
 from meshd.compile.visibility import View
 from meshd.model.pool import Pool
 from meshd.model.service import ServiceRecord
@@ -40,10 +39,11 @@ def with_services(
     ruled = {name: tuple(_ruled(index.services.get(name), views.values())) for name in names}
     traffic = dict(last.compiled[Pool.TRAFFIC])
     routes = dict(traffic[Kind.ROUTE])
-    if any(map(_needs_secrets, (one for those in ruled.values() for one in those))):
+    if any(one.needs_secrets for those in ruled.values() for one in those):
         return None
+    edits = TableEdits(names, memo)
     for scope, view in views.items():
-        if not _edit(routes, last.views[scope], view, names, memo):
+        if not _edit(routes, last.views[scope], view, names, edits, memo):
             return None
     traffic[Kind.ROUTE] = routes
     listeners = ScopeListeners(index, snapshot, memo)
@@ -52,7 +52,7 @@ def with_services(
     for kind in (Kind.CLUSTER, Kind.ENDPOINT):
         old = (one for name in names for one in last.ruled.get((name, ""), ()))
         new = (one for name in names for one in ruled[name])
-        gone, come = (_made(kind, those, snapshot) for those in (old, new))
+        gone, come = (made_of(kind, those, snapshot.options) for those in (old, new))
         traffic[kind] = replaced(traffic[kind], gone, come)
     return dataclasses.replace(
         now,
@@ -72,20 +72,14 @@ def _ruled(service: ServiceRecord | None, views: Iterable[View]) -> Iterator[Rul
                 yield Ruled(service, rules, frozenset())
 
 
-def _needs_secrets(ruled: Ruled) -> bool:
-    spec = ruled.rules.spec
-    return spec is not None and any(True for _ in credential_names(spec))
-
-
-def _made(kind: Kind, ruled: Iterable[Ruled], snapshot: Snapshot) -> Messages:
-    found = Messages()
-    for one in ruled:
-        made = one.assignments(snapshot.options) if kind is Kind.ENDPOINT else one.clusters(snapshot.options)
-        found |= by_name(kind, made)
-    return found
-
-
-def _edit(routes: Messages, before: View, view: View, names: Collection[str], memo: Memo) -> bool:
+def _edit(  # noqa: PLR0917 - a scope before and after, and what all scopes have in common
+    routes: Messages,
+    before: View,
+    view: View,
+    names: Collection[str],
+    edits: TableEdits,
+    memo: Memo,
+) -> bool:
     """Write the tables of a scope that depend on services; return whether that was possible."""
     ports = {DEFAULT_HTTP_PORT}
     for name in names:
@@ -98,7 +92,7 @@ def _edit(routes: Messages, before: View, view: View, names: Collection[str], me
             routes.pop(table, None)
         elif table not in routes:
             routes[table] = client_table(view, port, memo)
-        elif (made := edited_table(view, port, names, routes[table], memo)) is None:
+        elif (made := edits.edited(view, port, routes[table])) is None:
             return False
         else:
             routes[table] = made

@@ -127,6 +127,7 @@ kind: PeerAuthentication
 metadata: {name: plain, namespace: back}
 spec: {selector: {matchLabels: {app: db}}, mtls: {mode: DISABLE}}
 """
+
 OPTIONS = MeshOptions(node="here", locality="r/z/s")
 
 
@@ -136,6 +137,14 @@ def objects(text: str) -> list[Object]:
 
 WHOLE = (*objects(SERVICES), *objects(RULES))
 ROUTED = [place for place, one in enumerate(WHOLE) if isinstance(one, VirtualService)]
+
+
+def place_of(name: str, kind: type[Object] = Service) -> int:
+    return next(
+        place
+        for place, one in enumerate(WHOLE)
+        if one.metadata.name == name and isinstance(one, kind)
+    )
 
 
 def workload(number: int, namespace: str, **labels: str) -> Workload:
@@ -184,6 +193,13 @@ class Mesh(msgspec.Struct):
         """Return one that no workload of this node is a gateway of."""
         mesh = cls(options=msgspec.structs.replace(OPTIONS, **options))
         mesh.objects = {place: one for place, one in mesh.objects.items() if one.KIND != "Gateway"}
+        return mesh
+
+    @classmethod
+    def without_copies(cls) -> Mesh:
+        """Return one without a gateway that sends no copies of requests, either."""
+        mesh = cls.without_gateway(service_cidr="198.18.0.0/16")
+        del mesh.objects[place_of("web", VirtualService)]
         return mesh
 
     def edit(self, edit: tuple[str, Any]) -> None:
@@ -342,11 +358,12 @@ MESHES = (
     Mesh,
     Mesh.without_gateway,
     lambda: Mesh.without_gateway(service_cidr="198.18.0.0/16"),
+    Mesh.without_copies,
     lambda: Mesh.without_gateway(outbound_policy="REGISTRY_ONLY", captures_dns=False),
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=60)
 @given(st.sampled_from(MESHES), st.lists(edits, max_size=12))
 def test_after_each_edit_the_result_is_that_of_a_fresh_compiler(
     made: Callable[[], Mesh], sequence: list[tuple[str, Any]]
@@ -441,10 +458,6 @@ def test_a_route_makes_the_tables_of_its_hosts_and_nothing_else() -> None:
         assert {name.partition("@")[0] for name in changed} <= {"80", "8080", "9000"}, edit
 
 
-def place_of(name: str) -> int:
-    return next(place for place, one in enumerate(WHOLE) if one.metadata.name == name)
-
-
 @pytest.mark.parametrize("edit", ["object", "more ports", "address", "exported", "headless"])
 def test_a_service_makes_what_is_its_own_and_the_listeners_and_tables_that_have_it(
     edit: str,
@@ -506,6 +519,31 @@ def test_of_this_nodes_pods_only_the_one_that_comes_or_goes_is_compiled(gateway:
         else:
             assert {workload_of(name) for name in listeners} == {BESIDE.uid, ""}
             assert now[Kind.ROUTE] is was[Kind.ROUTE]
+
+
+@pytest.mark.parametrize("namespace", ["lone", "back"])
+def test_the_first_pod_of_a_namespace_makes_what_its_clients_have_to_themselves(
+    namespace: str,
+) -> None:
+    mesh, compiler = Mesh.without_copies(), Compiler()
+    uid = next((uid for uid in OWN if uid.startswith(namespace)), "lone.w5")
+    mesh.workloads[uid] = OWN.get(uid, workload(5, namespace, app="client"))
+    for come in (False, True, False):
+        before = compiler.compile(mesh.snapshot(), mesh.serving - {uid})
+        serving = mesh.serving | {uid} if come else mesh.serving - {uid}
+        after = compiler.compile(mesh.snapshot(), serving)
+        fresh = Compiler().compile(mesh.snapshot(), serving)
+        assert serialized(after) == serialized(fresh)
+        was, now = before[Pool.TRAFFIC], after[Pool.TRAFFIC]
+        made = {
+            (kind, name)
+            for kind in (Kind.ROUTE, Kind.LISTENER)
+            for name, one in now[kind].items()
+            if was[kind].get(name) is not one
+        }
+        own = {(kind, name) for kind, name in made if name.endswith(f"@{namespace}")}
+        assert {kind for kind, _ in own} == ({Kind.ROUTE, Kind.LISTENER} if come else set())
+        assert all(name.startswith(("inbound", uid)) for _, name in made - own)
 
 
 def test_routes_and_readiness_may_change_at_once() -> None:
