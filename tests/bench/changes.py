@@ -38,6 +38,9 @@ _WANTED: Final = {
         "whole": 1.5,
         "readiness": 0.01,
         "workload_elsewhere": 0.01,
+        "own_workload": 0.03,
+        "namespace": 0.05,
+        "service": 0.05,
         "virtual_service": 0.03,
         "resident": 150 * _MIB,
     },
@@ -45,6 +48,9 @@ _WANTED: Final = {
         "whole": 15.0,
         "readiness": 0.03,
         "workload_elsewhere": 0.03,
+        "own_workload": 0.1,
+        "namespace": 0.5,
+        "service": 0.5,
         "virtual_service": 0.06,
         "resident": 600 * _MIB,
     },
@@ -150,6 +156,30 @@ class Mesh:
             one = workload(len(self._others), number, "there", "10.255.0.1")
             self._others = [*self._others, one]
 
+    def own(self, number: int) -> None:
+        """Have a workload of this node come, and the next time go again."""
+        one = workload(len(self._others) + number, number, "", "198.18.1.1")
+        self._turn_own(one, come=not number % 2)
+
+    def namespace(self, number: int) -> None:
+        """Have the first workload of a namespace come to this node, and the next time go again."""
+        one = msgspec.structs.replace(
+            workload(number, number, "", "198.18.1.2"), uid="new.w", namespace="new"
+        )
+        self._turn_own(one, come=not number % 2)
+
+    def _turn_own(self, one: Workload, *, come: bool) -> None:
+        self._own = (*self._own, one) if come else self._own[:-1]
+
+    def service(self, number: int) -> None:
+        """Have a Service come, and the next time go again."""
+        one = named(_object(_SERVICE), len(self._others), selector={"app": "new"})
+        if number % 2:
+            del self._objects[one.key]
+        else:
+            self._objects[one.key] = one
+        self._store.follow(dict(self._objects))
+
     def route(self, number: int) -> None:
         """Change a VirtualService."""
         key = Key("VirtualService", f"n{number % CLIENTS}", f"s{number}")
@@ -200,16 +230,21 @@ def measure_one(services: int, routes: int) -> Json:
         whole = _seconds(mesh.publish)
         gc.collect()
         gc.freeze()
-        changes = mesh.turn, mesh.come, mesh.route
-        readiness, elsewhere, routing = (_each(mesh, change) for change in changes)
+        changes = {
+            "readiness": mesh.turn,
+            "workload_elsewhere": mesh.come,
+            "own_workload": mesh.own,
+            "namespace": mesh.namespace,
+            "service": mesh.service,
+            "virtual_service": mesh.route,
+        }
+        medians = {name: statistics.median(_each(mesh, change)) for name, change in changes.items()}
         gc.unfreeze()
     return {
         "services": services,
         "virtual_services": routes,
         "whole": whole,
-        "readiness": statistics.median(readiness),
-        "workload_elsewhere": statistics.median(elsewhere),
-        "virtual_service": statistics.median(routing),
+        **medians,
         "resident": _resident(),
         "wanted": _WANTED[services],
     }

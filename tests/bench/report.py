@@ -122,7 +122,7 @@ def _ratios(rows: list[Json]) -> Table:
 def _changes(rows: list[Json]) -> Table:
     title = "The mesh role's CPU time in ms, to the resources that differ (wanted, ratio)"
     table = _table(title, "", *(f"{row['services']:,} services" for row in rows))
-    for name in ("whole", "readiness", "workload_elsewhere", "virtual_service"):
+    for name in (name for name in rows[0]["wanted"] if name != "resident"):
         table.add_row(name.replace("_", " "), *(_beside(row, name, 1000) for row in rows))
     table.add_row("resident, MiB", *(_beside(row, "resident", 1 / MIB) for row in rows))
     return table
