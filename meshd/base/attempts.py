@@ -24,7 +24,7 @@ import msgspec
 from meshd.base import journal, kept_file, suspects
 from meshd.base.disk import Disk, write_whole
 from meshd.base.errors import InvalidInputError
-from meshd.base.suspects import LEFT_OUT_FOR, START, Aside, Content, State, Suspect
+from meshd.base.suspects import START, Aside, Content, State, Suspect
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Attempts:
         with self._lock:
             if self.is_narrowing:
                 self._has_ended = True
-                self._replace(suspects.narrowed(self._state))
+                self._replace(suspects.narrowed(self._state, self._clock()))
 
     def is_bare(self, name: str) -> bool:
         """Return whether nothing is to be in force in place of a record that is left out."""
@@ -121,7 +121,7 @@ class Attempts:
         one = self._state.get(name)
         if one is None or not one.is_left_out or one.fingerprint != fingerprint:
             return ""
-        if self._clock() >= one.deaths[-1] + LEFT_OUT_FOR:
+        if self._clock() >= one.lasts_until:
             return ""
         if not (one.is_at_fault or one.aside is Aside.FOUND):
             return (

@@ -69,10 +69,17 @@ class Suspect(msgspec.Struct, frozen=True):
     aside: Aside = Aside.NOT
     bare: bool = False
     """Nothing is in force in place of it while it is set aside."""
+    learned: float = 0.0
+    """When the search that it is a part of found out something last, in Unix seconds."""
 
     @property
     def is_left_out(self) -> bool:
         return self.aside in _OUT or self.is_at_fault
+
+    @property
+    def lasts_until(self) -> float:
+        """Return when it is tried again if it is left out, in Unix seconds."""
+        return max(self.deaths[-1], self.learned) + LEFT_OUT_FOR
 
     @property
     def is_at_fault(self) -> bool:
@@ -160,7 +167,19 @@ def died(state: State, now: float) -> dict[str, Suspect]:
         after = _accused(after, accused, is_trial=bool(accused & tried), is_start=is_start)
     elif is_start and not tried and any(one.aside in _OUT for one in after.values()):
         after = _died_without(after, is_alone=not worked)
-    return after if _is_open(after) else after | _put(after, _of(after, Aside.FOUND), Aside.NOT)
+    learned = _learned(after, now) if accused or is_start else after
+    return (
+        learned if _is_open(after) else learned | _put(learned, _of(after, Aside.FOUND), Aside.NOT)
+    )
+
+
+def _learned(state: State, now: float) -> dict[str, Suspect]:
+    """Return the suspects with those of the search kept for as long as it goes on."""
+    new = msgspec.structs.replace
+    return {
+        name: one if one.aside is Aside.NOT else new(one, learned=now)
+        for name, one in state.items()
+    }
 
 
 # ---- the search
@@ -171,13 +190,13 @@ def is_narrowing(state: State) -> bool:
     return not _is_busy(state) and any(one.aside in _OUT for one in state.values())
 
 
-def narrowed(state: State) -> dict[str, Suspect]:
+def narrowed(state: State, now: float) -> dict[str, Suspect]:
     """Return the suspects for the next start, when no process has died with this state.
 
     A record on trial that has not come yet stays a suspect, of which one more death is enough.
     """
     after = {**state, **_on_trial(state, _of(state, Aside.TRIED))}
-    return _next(after) if _is_open(after) else after
+    return _learned(_next(after) if _is_open(after) else after, now)
 
 
 def _on_trial(state: State, names: Collection[str]) -> dict[str, Suspect]:
@@ -282,8 +301,11 @@ def _ended(one: Suspect, now: float, window: float) -> Suspect:
         return msgspec.structs.replace(one, deaths=(*recent, now), works=False)
     if one.waits:
         return one
-    lasts = LEFT_OUT_FOR if one.is_left_out else window
-    return one if one.deaths and now < one.deaths[-1] + lasts else Suspect(one.fingerprint)
+    if not one.deaths:
+        return Suspect(one.fingerprint)
+    is_kept = one.is_left_out or one.aside is Aside.TRIED
+    ends = one.lasts_until if is_kept else one.deaths[-1] + window
+    return one if now < ends else Suspect(one.fingerprint)
 
 
 def at_fault(state: State) -> frozenset[str]:

@@ -147,6 +147,15 @@ def test_a_culprit_among_a_thousand_costs_ten_deaths_more(many: int, *, deadly: 
     assert found.deaths <= 5 + 4 * deadly + math.ceil(math.log2(many))
 
 
+@pytest.mark.parametrize("seconds", [60.0, 120.0])
+def test_a_search_that_takes_longer_than_an_hour_comes_to_its_end(seconds: float) -> None:
+    every = names(40)
+    culprits = {every[number] for number in (14, 35, 39)}
+    found = run(World(every, culprits, culprits, seconds=seconds))
+    assert not found.gave_up
+    assert found.out == found.given_up == culprits
+
+
 @pytest.mark.parametrize("many", [1, 2, 40])
 def test_nothing_is_in_force_if_processes_die_whatever_is_left_out(many: int) -> None:
     assert run(World(names(many), is_hopeless=True)).gave_up
