@@ -9,6 +9,7 @@ import itertools
 import logging
 import random
 import resource
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -62,15 +63,21 @@ def test_twice_the_input_costs_twice_the_time(doors: Mapping[str, Door], name: s
     assert not account.findings, "\n".join(map(str, account.findings.values()))
 
 
-def test_growth_that_is_there_each_time_is_found() -> None:
-    def enter(data: bytes) -> None:
-        if data.startswith(b"(("):
-            assert sum(1 for _ in range(len(data) ** 3 >> 25)) >= 0
+@pytest.mark.parametrize(("power", "found"), [(1, set[str]()), (3, {"steep"})])
+def test_growth_that_is_there_each_time_is_found(
+    power: int, found: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = 0.0
 
+    def enter(data: bytes) -> None:
+        nonlocal spent
+        spent += (len(data) / 2**15) ** power
+
+    monkeypatch.setattr(time, "process_time", lambda: spent)
     account = Account()
     with interruptible():
         check_growth(Door("planted", enter, seeds=(b"a",)), account, _CPU_LIMIT)
-    assert "steep" in account.findings
+    assert account.findings.keys() == found
 
 
 def _resident() -> int:
