@@ -15,6 +15,7 @@ from meshd.model.short_way import ShortWay
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
 from meshd.registry.registry import build_snapshot
+from tests.unit.compile.messages import as_messages
 
 _MANIFEST = """
 apiVersion: v1
@@ -54,7 +55,7 @@ def _snapshot(*destinations: str, on: bool = True, **changed: object) -> Snapsho
 
 def _compiled(compiler: Compiler, snapshot: Snapshot) -> dict[Kind, Mapping[str, object]]:
     """All but routes, which know nothing of the short way."""
-    made = compiler.compile(snapshot, snapshot.workloads)[Pool.TRAFFIC]
+    made = as_messages(compiler.compile(snapshot, snapshot.workloads))[Pool.TRAFFIC]
     return {kind: dict(found) for kind, found in made.items() if kind is not Kind.ROUTE}
 
 
