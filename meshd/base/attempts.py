@@ -55,6 +55,8 @@ class Attempts:
         """The names of records that are left out from this start on."""
         self._suspects_all = suspects.died_of_nothing_known(before)
         self._turns: dict[str, int] = {}
+        self._working: tuple[State, frozenset[Begun]] = {}, frozenset()
+        """The records that are being put in force or read, and the state that says so."""
         self._has_ended = False
         self._write()
         for problem in self.problems:
@@ -72,7 +74,12 @@ class Attempts:
     @property
     def working(self) -> frozenset[Begun]:
         """Return the records that are being put in force, without those ``in_hand``."""
-        return self._begun(name for name, one in self._state.items() if one.works) - self.in_hand
+        state, working = self._working
+        if state is not self._state:
+            state = self._state
+            working = self._begun(name for name, one in state.items() if one.works)
+            self._working = state, working
+        return working - self.in_hand
 
     def _begun(self, names: Iterable[str]) -> frozenset[Begun]:
         return frozenset((name, self._turns.get(name, 0)) for name in names)
@@ -143,8 +150,9 @@ class Attempts:
         ``suspects.begun``."""
         with self._lock:
             if records and not self._has_ended:
+                for name in records:
+                    self._turns[name] = self._turns.get(name, 0) + 1
                 self._state = suspects.begun(self._state, records, self._clock())
-                self._turns |= {name: self._turns.get(name, 0) + 1 for name in records}
                 self._write()
             return self._begun(records)
 
@@ -191,6 +199,11 @@ class Attempts:
             if not self._has_ended:
                 self._has_ended = True
                 self._replace(suspects.ended(self._state))
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no record is noted."""
+        return self._state.keys() <= {START}
 
     def keep_only(self, is_there: Callable[[str], bool]) -> None:
         """Forget records that no longer exist."""

@@ -93,16 +93,23 @@ State: TypeAlias = Mapping[str, Suspect]
 # ---- what happens to a process
 
 
+def keeps_content(count: int) -> bool:
+    """Return whether the content of so many records that come at once is kept."""
+    return count <= _KEPT
+
+
 def begun(
     state: State, records: Mapping[str, tuple[str, Content]], now: float
 ) -> dict[str, Suspect]:
     """Return the suspects when work begins; ``records``: fingerprint and content by name."""
     after = dict(state)
+    keeps, new = keeps_content(len(records)), Suspect("", began=now)
     for name, (fingerprint, content) in records.items():
         before = state.get(name)
-        kept = content if len(records) <= _KEPT else None
+        kept = content if keeps else None
         if before is None or before.fingerprint != fingerprint:
-            after[name] = Suspect(fingerprint, kept, began=now)
+            says_nothing = not fingerprint and kept is None
+            after[name] = new if says_nothing else Suspect(fingerprint, kept, began=now)
             continue
         is_tried = before.aside is Aside.TRIED
         after[name] = msgspec.structs.replace(
@@ -119,19 +126,22 @@ def begun(
 def done(state: State, names: Collection[str]) -> dict[str, Suspect]:
     """Return the suspects after records were put in force without a death."""
     after = _without(state, names)
-    suspected, is_bare = _of(after, Aside.SUSPECTED), any(one.bare for one in after.values())
-    undecided = {Aside.WAITING, Aside.TRIED}
-    if _is_busy(after) or is_bare or any(one.aside in undecided for one in after.values()):
+    if _is_busy(after) or any(one.bare for one in after.values()):
         return after
-    if len(suspected) > 1:
+    suspected = _of(after, Aside.SUSPECTED)
+    undecided = {Aside.WAITING, Aside.TRIED}
+    if len(suspected) > 1 or any(one.aside in undecided for one in after.values()):
         return after
     return after | _put(after, (*suspected, *_of(after, Aside.FOUND)), Aside.NOT)
 
 
 def _without(state: State, names: Collection[str]) -> dict[str, Suspect]:
-    return {
-        name: one for name, one in state.items() if not ((one.works or one.waits) and name in names)
-    }
+    after = dict(state)
+    for name in names:
+        one = state.get(name)
+        if one is not None and (one.works or one.waits):
+            del after[name]
+    return after
 
 
 def resting(state: State, idle: Collection[str]) -> dict[str, Suspect]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-import itertools
 import logging
 import os
 import signal
@@ -22,7 +21,8 @@ from meshd.api.base import Key, Object
 from meshd.api.write import to_json
 from meshd.base.attempts import Attempts, Begun
 from meshd.base.json_values import JsonObject
-from meshd.base.suspects import LEFT_OUT_FOR, Content
+from meshd.base.sequence_difference import SequenceDifference
+from meshd.base.suspects import LEFT_OUT_FOR, Content, keeps_content
 from meshd.config.store import Store
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.workload import Workload
@@ -117,13 +117,18 @@ class InWork:
             return
         before, self._before = self._before, self._store.objects
         if self._own:
-            news = {key: one for key, one in self._before.items() if before.get(key) is not one}
-            self._begin_objects(news)
-            kept = {str(key) for key in (*self._store.known, *self._store.closed_keys)}
-            self.attempts.keep_only(
-                lambda name: name.removeprefix(_CLOSED) in kept or name.startswith(_WORKLOAD)
-            )
+            self._keep_known()
+            self._begin_objects(_news(before, self._before))
         self._begin_closed()
+
+    def _keep_known(self) -> None:
+        """Forget records of objects that are gone."""
+        if self.attempts.is_empty:
+            return
+        kept = {str(key) for key in (*self._store.known, *self._store.closed_keys)}
+        self.attempts.keep_only(
+            lambda name: name.startswith(_WORKLOAD) or name.removeprefix(_CLOSED) in kept
+        )
 
     def _begin_objects(self, objects: Mapping[Key, Object], *, starting: bool = False) -> None:
         """Note objects. ``starting``: this process has read them at its start."""
@@ -194,8 +199,19 @@ class InWork:
             news = [one for one in kept if self.attempts.suspects(_name(one))]
         else:
             news = new_among(kept, before)
-        self.attempts.begin({_name(one): ("", msgspec.to_builtins(one)) for one in news})
+        keeps = keeps_content(len(news))
+        self.attempts.begin(
+            {_name(one): ("", msgspec.to_builtins(one) if keeps else None) for one in news}
+        )
         return kept
+
+
+def _news(before: Mapping[Key, Object], after: Mapping[Key, Object]) -> dict[Key, Object]:
+    """Return the objects that are new or have changed."""
+    old, new = tuple(before.values()), tuple(after.values())
+    difference = SequenceDifference.between(old, new)
+    known = {id(one) for one in difference.of_old(old)}
+    return {one.key: one for one in difference.of_new(new) if id(one) not in known}
 
 
 def _closed_name(closed: Object) -> str:
@@ -212,14 +228,10 @@ def new_among(told: Sequence[Workload], before: Sequence[Workload]) -> list[Work
     A report of a large mesh differs from the one before in few places: equal parts at the
     beginning and at the end are skipped.
     """
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(told, before, strict=False))
-    first = sum(1 for _ in same)
-    most = min(len(told), len(before)) - first
-    ends = zip(reversed(told), reversed(before), strict=False)
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], itertools.islice(ends, most))
-    last = sum(1 for _ in same)
-    old = {_name(one): one for one in before[first : len(before) - last]}
-    return [one for one in told[first : len(told) - last] if old.get(_name(one)) != one]
+    given, known = tuple(told), tuple(before)
+    difference = SequenceDifference.between(known, given)
+    old = {_name(one): one for one in difference.of_old(known)}
+    return [one for one in difference.of_new(given) if old.get(_name(one)) != one]
 
 
 def _name(workload: Workload) -> str:
