@@ -115,8 +115,9 @@ class Subscription:
         self._unanswered = False
         """It asked for all there is, has nothing, and was told nothing yet."""
         self._named: set[str] = set()
-        self._unsure: set[str] = set()
-        """Names that may have to be sent. All others are known to need nothing."""
+        self._unsure: dict[str, None] = {}
+        """Names that may have to be sent, in the order in which they are looked at. All others are
+        known to need nothing."""
         self._doubts: dict[str, _Doubt] = {}
         """About what was in a response that was refused as a whole."""
         self._again: set[str] = set()
@@ -141,12 +142,12 @@ class Subscription:
         if EVERYTHING in request.subscribe or (first and self._asks_for_all(request)):
             self._wildcard = True
             self._unanswered = first and not request.initial_versions
-            self._unsure.update(published, self.held)
+            self._unsure.update(dict.fromkeys((*published, *self.held)))
         known = request.initial_versions if first else _NO_VERSIONS
         for name in request.subscribe:
             if name != EVERYTHING:
                 self._named.add(name)
-                self._unsure.add(name)
+                self._unsure[name] = None
                 if name not in known or self.type_url == ENDPOINTS:
                     self._again.add(name)
         self._unsubscribe(request.unsubscribe)
@@ -174,7 +175,7 @@ class Subscription:
             self.held.pop(name, None)
             self.rejected.pop(name, None)
             self._doubts.pop(name, None)
-            self._unsure.discard(name)
+            self._unsure.pop(name, None)
             self._again.discard(name)
 
     @property
@@ -193,10 +194,10 @@ class Subscription:
             if rejection and (resource is None or resource.version != rejection.version):
                 del self.rejected[name]
             if self.wants(name):
-                self._unsure.add(name)
+                self._unsure[name] = None
 
     def send_again(self, name: str) -> None:
-        self._unsure.add(name)
+        self._unsure[name] = None
         self._again.add(name)
 
     def is_to_be_sent_again(self, name: str) -> bool:
@@ -222,20 +223,28 @@ class Subscription:
         updates: bool = True,
         removals: bool = True,
         undecided: Callable[[str], bool] = _none,
+        most: int | None = 1,
     ) -> list[str]:
-        """Return the names to send as soon as possible, and forget the names that need nothing.
+        """Return the first names to send as soon as possible, and forget names that need nothing.
 
         ``undecided``: of which names it is not known yet whether there are such resources.
+        ``most``: how many to return; None: all. Of a large mesh, only as many names are looked at.
         """
-        waiting = {name for name in self._unsure if undecided(name)}
-        due = {name for name in self._unsure - waiting if self.is_due(name, published)}
-        self._unsure = due | waiting
-        return [
-            name
-            for name in due
+        due: list[str] = []
+        idle: list[str] = []
+        for name in self._unsure:
+            if undecided(name):
+                continue
+            if not self.is_due(name, published):
+                idle.append(name)
             # Who asks is answered at once, also that there is no such thing.
-            if (updates if name in published or name in self._again else removals)
-        ]
+            elif updates if name in published or name in self._again else removals:
+                due.append(name)
+                if len(due) == most:
+                    break
+        for name in idle:
+            del self._unsure[name]
+        return due
 
     @property
     def waiting(self) -> bool:
@@ -260,8 +269,15 @@ class Subscription:
             return None
         names = self._next_part(published)
         if not names:
-            due = self.due(published, updates=updates, removals=removals, undecided=undecided)
-            names = self._batch(due)
+            names = self._batch(
+                self.due(
+                    published,
+                    updates=updates,
+                    removals=removals,
+                    undecided=undecided,
+                    most=self._most if self._alone is _none else None,
+                )
+            )
         if not names and not (nothing and self._unanswered and not published):
             return None
         return self._send(nonce, names, published)
@@ -269,8 +285,11 @@ class Subscription:
     def _batch(self, names: Iterable[str]) -> list[str]:
         """Return the names of one response: no more than are made and taken in a short time."""
         ordered = sorted(names)
-        most = _MOST_ROUTES if self.type_url == ROUTES else _MOST
-        return [name for name in ordered if not self._alone(name)][:most] or ordered[:1]
+        return [name for name in ordered if not self._alone(name)][: self._most] or ordered[:1]
+
+    @property
+    def _most(self) -> int:
+        return _MOST_ROUTES if self.type_url == ROUTES else _MOST
 
     def _next_part(self, published: Mapping[str, Resource]) -> list[str]:
         while self._parts:
@@ -293,7 +312,7 @@ class Subscription:
             else:
                 removed.append(name)
             self._flight[name] = resource.version if resource else None
-            self._unsure.discard(name)
+            self._unsure.pop(name, None)
             self._again.discard(name)
         return Response(self.type_url, nonce, tuple(resources), tuple(removed))
 
@@ -323,7 +342,7 @@ class Subscription:
         doubt = self._doubts.pop(name, None)
         if not self.wants(name):
             return
-        self._unsure.add(name)  # it may have changed since
+        self._unsure[name] = None  # it may have changed since
         if version is None:
             self._set_held(name, None)
         elif error is None:
@@ -349,7 +368,7 @@ class Subscription:
         is good of a response that it refuses.
         """
         wanted = {name: version for name, version in flight.items() if self.wants(name)}
-        self._unsure.update(wanted)
+        self._unsure.update(dict.fromkeys(wanted))
         updates = [name for name, version in wanted.items() if version is not None]
         for name in updates:
             earlier = self._doubts.get(name)
