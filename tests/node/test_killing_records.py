@@ -63,6 +63,8 @@ def mortal_node(make: Callable[..., Node], program: str) -> Node:
 def test_a_node_comes_back_without_the_object_that_kills_it(mortal: Node) -> None:
     write = mortal.write
     mortal.apply(write.dump(write.namespace("mesh", enrolled=True), write.service("good")))
+    noted = mortal.paths.lib / "attempts.json"
+    mortal.eventually(lambda: not noted.exists(), "what was applied has killed nobody")
     done = mortal.meshctl("apply", "-f", "-", text=write.dump(write.service("killer")))
     said = "Service mesh/killer is left out"
 
@@ -72,6 +74,8 @@ def test_a_node_comes_back_without_the_object_that_kills_it(mortal: Node) -> Non
 
     nothing = "Service mesh/killer is not in force, nor is its closed replacement"
     mortal.eventually(is_told, f"status names it: {done}")
+    found = f"replacement of {said}: a process"
+    mortal.eventually(lambda: is_told(found), "status names what replaced it")
     mortal.eventually(lambda: said in mortal.log, "the log names it")
     mortal.eventually(lambda: is_told(nothing), "status says what holds")
     mortal.eventually(mortal.is_well, "all else is in force")
