@@ -113,9 +113,11 @@ SEEN_ALIKE: list[tuple[str, Any]] = [
     ("object", place) for place, one in enumerate(WHOLE) if one.metadata.name == "hidden"
 ]
 """Removes the service that only its own namespace sees."""
+HIDING = {"private", "exported"}
+"""Edits after which not all clients see the same."""
 alike = st.one_of(
     st.tuples(st.just("more"), st.sampled_from([0, 1, 3, 4])),
-    edits.filter(lambda edit: edit[0] != "private" and edit not in SEEN_ALIKE),
+    edits.filter(lambda edit: edit[0] not in HIDING and edit not in SEEN_ALIKE),
 )
 
 

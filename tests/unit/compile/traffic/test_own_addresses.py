@@ -7,7 +7,7 @@ import pytest
 from meshd.api.protocol import Protocol
 from meshd.compile.explain.chain_choice import Connection, chosen_at
 from meshd.compile.scope import Scope
-from meshd.compile.traffic.scope_listeners import scope_listeners
+from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
 from meshd.compile.visibility import MeshIndex
 from meshd.model.service import Port, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
@@ -38,7 +38,9 @@ def entry(address: str, protocol: Protocol) -> ServiceRecord:
 def chain(connection: Connection, *services: ServiceRecord) -> str:
     snapshot = Snapshot(services={one.host: one for one in services})
     view = MeshIndex.of(snapshot).view(Scope("shop"))
-    direct, inspected = scope_listeners(view, "", MeshOptions())
+    options = MeshOptions()
+    choices = scope_choices(view, options)
+    direct, inspected = scope_listeners(view.scope.name, choices, "", options)
     chosen = chosen_at(direct, connection)
     if chosen and chosen.chain.name == "inspect":
         chosen = chosen_at(inspected, connection)
