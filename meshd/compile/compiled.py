@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
@@ -14,6 +14,7 @@ from meshd.compile.acceptance import Acceptance
 from meshd.compile.client_tables import rerouted_tables
 from meshd.compile.clients import Clients, OfClients
 from meshd.compile.envoy.printed_listeners import PrintedListener
+from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.compile.memo import Memo
 from meshd.compile.names import workload_of
@@ -40,18 +41,20 @@ class Kind(enum.Enum):
     ROUTE = "envoy.config.route.v3.RouteConfiguration"
 
 
-Printed = Message | PrintedTable | PrintedListener
-"""A resource: the route tables and listeners of clients consist of parts that they share."""
+Printed = Message | PrintedMessage | PrintedTable | PrintedListener
+"""A resource: the route tables and listeners of clients consist of parts that they share, and of
+what there is much, only the bytes are kept."""
+_NAME: Final = "name"
+"""The field of a resource's name: all kinds of messages have one."""
 Messages = dict[str, Any]
 """Resources of one kind, by name."""
 Compiled = dict[Kind, Messages]
 """What a pool is told. Which type of message it is follows from the kind."""
 
 
-def by_name(kind: Kind, made: Iterable[Printed]) -> Messages:
+def by_name(made: Iterable[Printed]) -> Messages:
     """Return resources of one kind by their names."""
-    field = "cluster_name" if kind is Kind.ENDPOINT else "name"
-    return {getattr(message, field): message for message in made}
+    return {getattr(message, _NAME): message for message in made}
 
 
 def replaced(messages: Messages, gone: Iterable[str], made: Messages) -> Messages:
@@ -88,10 +91,10 @@ class Ruled:
     secrets: frozenset[str]
     """The names of secrets that its clusters need and that can be served."""
 
-    def clusters(self, options: MeshOptions) -> messages.Messages:
+    def clusters(self, options: MeshOptions) -> messages.PrintedMessages:
         return messages.service_clusters(shape(self.service), self.rules, options, self.secrets)
 
-    def assignments(self, options: MeshOptions) -> messages.Messages:
+    def assignments(self, options: MeshOptions) -> messages.PrintedMessages:
         return messages.service_assignments(self.service, self.rules, options)
 
     @property
@@ -106,7 +109,7 @@ def made_of(kind: Kind, ruled: Iterable[Ruled], options: MeshOptions) -> Message
     found = Messages()
     for one in ruled:
         made = one.assignments(options) if kind is Kind.ENDPOINT else one.clusters(options)
-        found |= by_name(kind, made)
+        found |= by_name(made)
     return found
 
 
@@ -138,9 +141,9 @@ class Last:
             before = ruled.get(place, ())
             ruled[place] = [dataclasses.replace(one, service=service) for one in before]
             for old, new in zip(before, ruled[place], strict=True):
-                assignments |= by_name(Kind.ENDPOINT, new.assignments(snapshot.options))
+                assignments |= by_name(new.assignments(snapshot.options))
                 if old.service.accounts != new.service.accounts:
-                    clusters |= by_name(Kind.CLUSTER, new.clusters(snapshot.options))
+                    clusters |= by_name(new.clusters(snapshot.options))
         for kind, made in ((Kind.ENDPOINT, assignments), (Kind.CLUSTER, clusters)):
             if made:
                 kinds[kind] = kinds[kind] | made
@@ -177,8 +180,8 @@ class Last:
         traffic, dns = dict(self.compiled[Pool.TRAFFIC]), dict(self.compiled[Pool.DNS])
 
         def replace(kind: Kind, before: Iterable[Message], after: Iterable[Message]) -> None:
-            gone = by_name(kind, before).keys()
-            traffic[kind] = replaced(traffic[kind], gone, by_name(kind, after))
+            gone = by_name(before).keys()
+            traffic[kind] = replaced(traffic[kind], gone, by_name(after))
 
         replace(Kind.CLUSTER, old.fixed_clusters(), new.fixed_clusters())
         replace(Kind.LISTENER, old.inbound(), new.inbound())
@@ -186,7 +189,7 @@ class Last:
         replace(Kind.ROUTE, old.inbound_routes(), new.inbound_routes())
         for kinds, listeners in ((traffic, new.listeners), (dns, new.dns_listeners)):
             gone = {name for name in kinds[Kind.LISTENER] if workload_of(name) in changed}
-            made = by_name(Kind.LISTENER, (one for each in come for one in listeners(each)))
+            made = by_name(one for each in come for one in listeners(each))
             kinds[Kind.LISTENER] = replaced(kinds[Kind.LISTENER], gone, made)
         limits = {LIMITS: new.limits(traffic[Kind.LISTENER])}
         traffic[Kind.RUNTIME] = replaced(traffic[Kind.RUNTIME], (), limits)

@@ -116,7 +116,7 @@ class Compiler:
 def _by_kind(found: Iterable[tuple[Kind, Iterable[Printed]]]) -> Compiled:
     compiled: Compiled = {kind: {} for kind in Kind}
     for kind, made in found:
-        compiled[kind] |= by_name(kind, made)
+        compiled[kind] |= by_name(made)
     return compiled
 
 
@@ -245,7 +245,7 @@ class _Round:
                     seen.add(key)
                     yield service, rules
 
-    def _service(self, ruled: Ruled) -> Iterator[tuple[Kind, Iterable[Message]]]:
+    def _service(self, ruled: Ruled) -> Iterator[tuple[Kind, Iterable[Printed]]]:
         service, rules = ruled.service, ruled.rules
         key = (service.host, service.apart, rules.variant)
         options, call = self._options, self._memo.call

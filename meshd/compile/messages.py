@@ -17,6 +17,7 @@ from meshd.compile.envoy.clusters import cluster
 from meshd.compile.envoy.inbound_routes import inbound_routes as printed_inbound_routes
 from meshd.compile.envoy.listeners import listener
 from meshd.compile.envoy.printed_listeners import PrintedChoice, PrintedListener, printed_choice
+from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.http.mirroring import mirror_listener
 from meshd.compile.policy import mutual_tls_timeout
 from meshd.compile.policy.peer_authentication import PeerPolicy
@@ -35,6 +36,7 @@ from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import HostService, Identity, Workload
 
 Messages = tuple[Message, ...]
+PrintedMessages = tuple[PrintedMessage, ...]
 
 
 def limits(listeners: tuple[str, ...], counts: Mapping[str, int]) -> Message:
@@ -152,15 +154,18 @@ def client_listeners(
 
 def service_clusters(
     shaped: ServiceRecord, rules: RuleSet, options: MeshOptions, served: frozenset[str]
-) -> Messages:
+) -> PrintedMessages:
     """Return the clusters of a service for some rules; ``shaped``: see ``shape``."""
-    return tuple(map(cluster, service_upstreams(shaped, rules, options, served)))
+    made = map(cluster, service_upstreams(shaped, rules, options, served))
+    return tuple(map(PrintedMessage.of, made))
 
 
-def service_assignments(service: ServiceRecord, rules: RuleSet, options: MeshOptions) -> Messages:
+def service_assignments(
+    service: ServiceRecord, rules: RuleSet, options: MeshOptions
+) -> PrintedMessages:
     """Return the load assignments of a service for some rules."""
     planned = assignments.service_assignments(service, rules, options)
-    return tuple(map(load_assignment, planned.values()))
+    return tuple(map(PrintedMessage.of, map(load_assignment, planned.values())))
 
 
 def placed(workload: Workload, *, short_way: bool = False) -> Workload:

@@ -50,7 +50,7 @@ def with_scopes(last: Last, scopes: Collection[Scope], memo: Memo) -> Last | Non
     for kind in (Kind.CLUSTER, Kind.LISTENER, Kind.ROUTE):
         parts = (one for view in come for one in _parts(kind, view, listeners, memo))
         lost = (name for view in gone for name in _names(kind, view))
-        traffic[kind] = replaced(traffic[kind], lost, by_name(kind, parts))
+        traffic[kind] = replaced(traffic[kind], lost, by_name(parts))
     return dataclasses.replace(
         last,
         views=views,

@@ -47,7 +47,7 @@ def with_services(
             return None
     traffic[Kind.ROUTE] = routes
     listeners = ScopeListeners(index, snapshot, memo)
-    made = by_name(Kind.LISTENER, (one for view in views.values() for one in listeners.of(view)))
+    made = by_name(one for view in views.values() for one in listeners.of(view))
     traffic[Kind.LISTENER] = replaced(traffic[Kind.LISTENER], (), made)
     for kind in (Kind.CLUSTER, Kind.ENDPOINT):
         old = (one for name in names for one in last.ruled.get((name, ""), ()))

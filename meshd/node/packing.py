@@ -8,9 +8,10 @@ from typing import Final
 
 from meshd.compile.compiled import Compiled, Kind, Messages, Printed
 from meshd.compile.envoy.printed_listeners import PrintedListener
+from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.model.pool import Pool
-from meshd.xds.resources import Resource, Resources, pack, type_url
+from meshd.xds.resources import Resource, Resources, pack, pack_bytes, type_url
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,5 +64,7 @@ def _resource(name: str, printed: Printed) -> Resource:
             return Resource(type_url(Kind.ROUTE.value), name, printed.version, printed)
         case PrintedListener():
             return Resource(type_url(Kind.LISTENER.value), name, printed.version, printed)
+        case PrintedMessage():
+            return pack_bytes(name, printed.kind, printed.body)
         case _:
             return pack(name, printed)

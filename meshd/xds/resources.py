@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, SupportsBytes
@@ -56,10 +57,17 @@ def type_url(full_name: str) -> str:
 
 def pack(name: str, message: Message) -> Resource:
     """Return a protobuf message as a resource. Equal messages have equal versions."""
-    body = message.SerializeToString(deterministic=True)
-    url = type_url(message.DESCRIPTOR.full_name)
+    return _packed(name, message, message.SerializeToString(deterministic=True))
+
+
+def pack_bytes(name: str, kind: type[Message], body: bytes) -> Resource:
+    """Return the bytes of a message of a kind as a resource."""
+    return _packed(name, kind.FromString(body), body)
+
+
+def _packed(name: str, message: Message, body: bytes) -> Resource:
     return Resource(
-        url,
+        sys.intern(type_url(message.DESCRIPTOR.full_name)),
         name,
         hashlib.blake2b(body, digest_size=8).hexdigest(),
         body,

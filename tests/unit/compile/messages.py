@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from meshd.compile.compiled import Compiled, Printed
 from meshd.compile.envoy.printed_listeners import PrintedListener
+from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.model.pool import Pool
 
@@ -54,12 +55,12 @@ def as_messages(compiled: Mapping[Pool, Compiled]) -> dict[Pool, Compiled]:
 
 
 @functools.cache
-def _put_together(printed: PrintedTable | PrintedListener) -> Message:
+def _put_together(printed: PrintedTable | PrintedListener | PrintedMessage) -> Message:
     return printed.message()
 
 
 def _message(printed: Printed) -> Message:
     """The same message for the same thing, so that identity tells what is new."""
-    if isinstance(printed, PrintedTable | PrintedListener):
+    if isinstance(printed, PrintedTable | PrintedListener | PrintedMessage):
         return _put_together(printed)
     return printed

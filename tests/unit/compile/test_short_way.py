@@ -61,7 +61,7 @@ def _compiled(compiler: Compiler, snapshot: Snapshot) -> dict[Kind, Mapping[str,
 
 def _inside(snapshot: Snapshot) -> list[str]:
     """The endpoints that are reached by the short way."""
-    compiled = Compiler().compile(snapshot, snapshot.workloads)[Pool.TRAFFIC]
+    compiled = as_messages(Compiler().compile(snapshot, snapshot.workloads))[Pool.TRAFFIC]
     assigned = compiled[Kind.ENDPOINT][_ASSIGNED]
     found = (place.endpoint.address for group in assigned.endpoints for place in group.lb_endpoints)
     return sorted(
