@@ -201,7 +201,7 @@ def test_a_start_is_never_left_out(life: Life) -> None:
         started.start()
 
 
-_CHANGES: dict[str, Callable[[Attempts], None]] = {
+_CHANGES: dict[str, Callable[[Attempts], object]] = {
     "begin": lambda attempts: attempts.begin({"new": ("f", None)}),
     "done": lambda attempts: attempts.done({"former"}),
     "rest": lambda attempts: attempts.rest({"former"}),
@@ -213,7 +213,7 @@ _CHANGES: dict[str, Callable[[Attempts], None]] = {
 
 @pytest.mark.parametrize("change", _CHANGES.values(), ids=_CHANGES)
 def test_a_change_is_kept_that_comes_while_another_thread_makes_one(
-    tmp_path: Path, change: Callable[[Attempts], None]
+    tmp_path: Path, change: Callable[[Attempts], object]
 ) -> None:
     threads: list[threading.Thread] = []
 
