@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,8 @@ all but the first, and what has the same one behind those that are there. It is 
 mark and no others."""
 _FORMER: Final = (1, 32764)
 _LOCAL: Final = "from all lookup 255"
+_LOCAL_ROUTE: Final = "2"
+"""The type ``local`` as a number; rtnetlink(7), RTN_LOCAL."""
 _MARK: Final = f"{INBOUND_CONNMARK:#x}"
 _MASK: Final = "0xfff"
 _MIGRATE: Final = Path("/proc/sys/net/ipv4/tcp_migrate_req")
@@ -41,15 +43,25 @@ def route_line(table: int) -> str:
 
 
 def missing(family: Family, table: int) -> tuple[str, ...]:
-    """Return which of ``rule_line`` and ``route_line`` are missing."""
-    present = present_in(family, table)
+    """Return which of ``rule_line`` and ``route_line`` are missing.
+
+    The first is while a rule of an earlier version is there: ``add`` replaces that. An earlier
+    version may have written its rule again after a later one. Raises SystemRefusedError.
+    """
+    answers = _shown(family, table)
+    present = set(_present(answers, table))
+    if any(_is_former(rule) for answer in answers for rule in answer):
+        present.discard(rule_line(table))
     return tuple(line for line in (rule_line(table), route_line(table)) if line not in present)
 
 
 def present_in(family: Family, table: int) -> tuple[str, ...]:
     """Return which of ``rule_line`` and ``route_line`` exist. Raises SystemRefusedError."""
-    answers = _ip(family, [f"rule show fwmark {_MARK}/{_MASK}", f"route show table {table}"])
-    return tuple(_present(answers, table))
+    return tuple(_present(_shown(family, table), table))
+
+
+def _shown(family: Family, table: int) -> list[Any]:
+    return _ip(family, [f"rule show fwmark {_MARK}/{_MASK}", f"route show table {table}"])
 
 
 def before_ours(family: Family, table: int) -> tuple[str, ...]:
@@ -88,14 +100,19 @@ def _in_former_table(family: Family) -> tuple[str, ...]:
     Without its rule, the route is somebody else's.
     """
     mark = f"fwmark {_MARK}/{_MASK}"
-    (found, *_) = [*_ip(family, [f"rule show {mark}"]), []]
-    former = str(FORMER_ROUTE_TABLE)
     rules = tuple(
-        f"rule del priority {one['priority']} {mark} table {former}"
-        for one in found
-        if (one.get("fwmark"), one.get("fwmask"), one.get("table")) == (_MARK, _MASK, former)
+        f"rule del priority {rule['priority']} {mark} table {FORMER_ROUTE_TABLE}"
+        for answer in _ip(family, [f"rule show {mark}"])
+        for rule in answer
+        if _is_former(rule)
     )
-    return (*rules, f"route del local default dev lo table {former}") if rules else ()
+    return (*rules, f"route del local default dev lo table {FORMER_ROUTE_TABLE}") if rules else ()
+
+
+def _is_former(rule: Mapping[str, object]) -> bool:
+    """Return whether a routing rule is that of an earlier version, with another table."""
+    marked = rule.get("fwmark") == _MARK and rule.get("fwmask") == _MASK
+    return marked and rule.get("table") == str(FORMER_ROUTE_TABLE)
 
 
 def migrate_requests() -> None:
@@ -114,14 +131,17 @@ def _present(answers: Sequence[Any], table: int) -> Iterator[str]:
         if found.get("fwmark") == _MARK and found.get("fwmask") == _MASK:
             if found.get("table") == str(table) and found.get("priority") == _PREFERENCE:
                 yield rule_line(table)
-        elif found.get("type") == "local" and found.get("dst") == "default":
+        elif found.get("type") == _LOCAL_ROUTE and found.get("dst") == "default":
             yield route_line(table)
 
 
 def _ip(family: Family, commands: Sequence[str]) -> list[Any]:
-    """Return the answers of ``ip``, of each command that answers anything."""
+    """Return the answers of ``ip``, of each command that answers anything.
+
+    All is in numbers: administrators name tables in /etc/iproute2/rt_tables.
+    """
     done = subprocess.run(
-        ["ip", "-json", f"-{family.value}", "-force", "-batch", "-"],
+        ["ip", "-N", "-json", f"-{family.value}", "-force", "-batch", "-"],
         input="".join(f"{command}\n" for command in commands),
         capture_output=True,
         text=True,
