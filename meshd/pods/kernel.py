@@ -22,10 +22,25 @@ MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 0x40000
 _MNT_DETACH: Final = 0x2
+_OPENAT2: Final = 437
+"""The number of openat2(2) on all machines; libc has no function for it."""
+_RESOLVE_NO_MAGICLINKS: Final = 0x2
+_RESOLVE_BENEATH: Final = 0x8
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+class _OpenHow(ctypes.Structure):
+    """How openat2(2) opens: ``struct open_how``."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
 
 
 def _checked(result: int, what: str) -> None:
@@ -64,6 +79,18 @@ def forbid_new_privileges() -> None:
     """Forbid this process and its children to gain anything from set-uid bits or file
     capabilities."""
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+
+
+def open_beneath(directory: int, path: str) -> int:
+    """Open a place (O_PATH) of an open directory, whatever links others may have put there: it is
+    EXDEV where one leads out of the directory, openat2(2)."""
+    flags = os.O_PATH | os.O_CLOEXEC
+    how = _OpenHow(flags=flags, resolve=_RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    size = ctypes.c_size_t(ctypes.sizeof(how))
+    number = ctypes.c_long(_OPENAT2)
+    found = _libc.syscall(number, directory, os.fsencode(path), ctypes.byref(how), size)
+    _checked(min(found, 0), f"open {path}")
+    return found
 
 
 def mounts_below(directory: Path) -> tuple[str, ...]:

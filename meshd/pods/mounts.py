@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -36,22 +35,21 @@ def open_sources(mounts: Iterable[Mount]) -> tuple[tuple[Mount, int], ...]:
 
 
 def _open_inside(volume: Path, sub_path: str) -> int:
-    """Open a part of a volume without following symbolic links.
+    """Open a part of a volume.
 
-    A container that ran before may have put one there that leads to files of the host, or of
-    another pod. Raises OSError.
+    As in Kubernetes, symbolic links are followed inside the volume, and not out of it: a container
+    may have put one there that leads to files of the host, or of another pod. Raises OSError.
     """
-    found = os.open(volume, os.O_PATH | os.O_CLOEXEC)
-    for part in PurePosixPath(sub_path).parts:
-        directory = found
-        try:
-            found = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        finally:
-            os.close(directory)
-        if stat.S_ISLNK(os.fstat(found).st_mode):
-            os.close(found)
-            raise OSError(errno.ELOOP, f"{part} of subPath {sub_path} is a symbolic link")
-    return found
+    directory = os.open(volume, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return kernel.open_beneath(directory, str(PurePosixPath(sub_path)))
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        message = f"subPath {sub_path} leads out of the volume by a symbolic link"
+        raise OSError(error.errno, message) from None
+    finally:
+        os.close(directory)
 
 
 def mount_volumes(opened: Iterable[tuple[Mount, int]]) -> None:
