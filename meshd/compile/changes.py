@@ -12,7 +12,6 @@ from meshd.compile.alone import are_alone
 from meshd.compile.client_changes import changed_clients
 from meshd.compile.clients import Clients
 from meshd.compile.compiled import Last
-from meshd.compile.http.delegation import delegated
 from meshd.compile.policy.short_way import reachable
 from meshd.compile.rerouting import Rerouted, rerouted
 from meshd.compile.scope import Scope
@@ -39,14 +38,14 @@ def change(last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Change | 
     """Return what has changed since the last compilation; None: more has than there are shortcuts
     for.
 
-    ``serving``: uids of the workloads that are to be served.
+    ``snapshot``: see ``Last.snapshot``; ``serving``: uids of the workloads that are to be served.
     """
     if reachable(snapshot) != last.acceptance.near:
         return None
     services = changed_services(last.snapshot, snapshot)
     if services is None or not are_alone(services, last, snapshot):
         return None
-    routes = rerouted(last.index.virtual_services, delegated(snapshot).virtual_services)
+    routes = rerouted(last.index.virtual_services, snapshot.virtual_services)
     clients = changed_clients(last.clients, snapshot, serving, services, last.index.rules)
     if routes is None or clients is None:
         return None

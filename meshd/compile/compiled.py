@@ -118,6 +118,7 @@ class Last:
     """What was compiled last."""
 
     snapshot: Snapshot
+    """With the VirtualServices that are in force, as ``delegated`` returns it."""
     serving: frozenset[str]
     compiled: Mapping[Pool, Compiled]
     index: MeshIndex

@@ -68,7 +68,7 @@ class Compiler:
         some hosts and some workloads of this node, only what depends on these is made; the mappings
         of all other kinds are those of the last compilation. ``changes`` decides it.
         """
-        wanted = frozenset(serving)
+        snapshot, wanted = delegated(snapshot), frozenset(serving)
         last, self._last = self._last, None  # An exception leaves nothing to go on from.
         if last is not None:
             self._last = self._gone_on(last, snapshot, wanted)
@@ -91,7 +91,7 @@ class Compiler:
 
     def _compiled(self, snapshot: Snapshot, serving: frozenset[str]) -> Last:
         acceptance = Acceptance.of(snapshot)
-        round_ = _Round(delegated(acceptance.applied(snapshot)), self._memo, serving)
+        round_ = _Round(acceptance.applied(snapshot), self._memo, serving)
         traffic, dns_ = _by_kind(round_.resources()), _by_kind(round_.dns_resources())
         traffic[Kind.RUNTIME][LIMITS] = round_.limits(traffic[Kind.LISTENER])
         self._memo.end_round()

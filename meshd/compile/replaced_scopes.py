@@ -42,9 +42,13 @@ def with_scopes(last: Last, scopes: Collection[Scope], memo: Memo) -> Last | Non
     new = [Ruled(service, begun[key], frozenset()) for key, service in _services(last, begun)]
     if any(one.needs_secrets for one in (*old, *new)):
         return None
+    ruled = _ruled(last.ruled, old, new)
     traffic = dict(last.compiled[Pool.TRAFFIC])
+    # Rules that stay may have assignments in common with those that end.
+    places = {place for place, _ in (*ended, *begun)}
+    now = [one for place in places for one in ruled[place]]
     for kind in (Kind.CLUSTER, Kind.ENDPOINT):
-        lost, made = (made_of(kind, those, last.snapshot.options) for those in (old, new))
+        lost, made = (made_of(kind, those, last.snapshot.options) for those in (old, now))
         traffic[kind] = replaced(traffic[kind], lost, made)
     listeners = ScopeListeners(last.index, last.snapshot, memo)
     for kind in (Kind.CLUSTER, Kind.LISTENER, Kind.ROUTE):
@@ -55,7 +59,7 @@ def with_scopes(last: Last, scopes: Collection[Scope], memo: Memo) -> Last | Non
         last,
         views=views,
         compiled={**last.compiled, Pool.TRAFFIC: traffic},
-        ruled=_ruled(last.ruled, old, new),
+        ruled=ruled,
     )
 
 

@@ -39,7 +39,9 @@ def with_services(
     ruled = {name: tuple(_ruled(index.services.get(name), views.values())) for name in names}
     traffic = dict(last.compiled[Pool.TRAFFIC])
     routes = dict(traffic[Kind.ROUTE])
-    if any(one.needs_secrets for those in ruled.values() for one in those):
+    old = [one for name in names for one in last.ruled.get((name, ""), ())]
+    new = [one for those in ruled.values() for one in those]
+    if any(one.needs_secrets for one in (*old, *new)):
         return None
     edits = TableEdits(names, memo)
     for scope, view in views.items():
@@ -50,8 +52,6 @@ def with_services(
     made = by_name(one for view in views.values() for one in listeners.of(view))
     traffic[Kind.LISTENER] = replaced(traffic[Kind.LISTENER], (), made)
     for kind in (Kind.CLUSTER, Kind.ENDPOINT):
-        old = (one for name in names for one in last.ruled.get((name, ""), ()))
-        new = (one for name in names for one in ruled[name])
         gone, come = (made_of(kind, those, snapshot.options) for those in (old, new))
         traffic[kind] = replaced(traffic[kind], gone, come)
     return dataclasses.replace(
