@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meshd.api.checks import Report, header_problem, header_value_problem
 from meshd.api.decode import Path
+from meshd.api.header_formats import is_known
 from meshd.api.virtual_service.types import Headers, HTTPRoute
 
 
@@ -30,6 +31,11 @@ def check_headers(report: Report, path: Path, headers: Headers | None) -> None:
             for name, value in values.items():
                 if problem := header_value_problem(value):
                     report.error((*path, field, verb, name), problem)
+                elif not is_known(value):
+                    message = (
+                        f'"{value}" has a variable that proxies do not fill in; it is sent as it is'
+                    )
+                    report.warning((*path, field, verb, name), message)
 
 
 def _is_authority(header: str) -> bool:

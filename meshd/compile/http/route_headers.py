@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshd.api.header_formats import header_value
 from meshd.api.traffic import HeaderOperations, Headers
-from meshd.compile.http.header_formats import header_value
 from meshd.compile.plan.routes import HeaderAddition, HeaderChanges
 
 _HOST: Final = frozenset({"host", ":authority"})

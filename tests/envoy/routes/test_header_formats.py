@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import envoy
 
-from meshd.compile.http.header_formats import header_value
+from meshd.api.header_formats import header_value
 
 ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
 _TYPE = "type.googleapis.com/envoy.extensions.filters"

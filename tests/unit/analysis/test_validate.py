@@ -314,6 +314,14 @@ def test_a_virtual_service_that_breaks_a_rule(spec: str, message: str) -> None:
             TO + "mirrors: [{destination: {host: a}, percentage: {value: 0.00001}}]",
             "mirrors[0].percentage.value: is below 0.0001",
         ),
+        (
+            TO + "headers: {request: {set: {a: '%ENVIRONMENT(HOME)%'}}}",
+            'headers.request.set.a: "%ENVIRONMENT(HOME)%" has a variable that proxies do not',
+        ),
+        (
+            TO + "headers: {response: {add: {a: '%PROTOCOL% %SUCH%'}}}",
+            'headers.response.add.a: "%PROTOCOL% %SUCH%" has a variable that proxies do not fill',
+        ),
     ],
 )
 def test_what_has_no_effect_or_another_one_than_it_seems_is_a_warning(

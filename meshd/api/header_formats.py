@@ -55,9 +55,14 @@ _FORMATTED: Final = re.compile(rf"(?:[^%]|%%|%(?:{'|'.join(_VARIABLES)})%)*")
 
 def header_value(text: str) -> str:
     """Return a header's value, in which Envoy's variables work (``%DOWNSTREAM_REMOTE_ADDRESS%``);
-    any other ``%`` is literal.
+    with any other ``%``, all are literal.
 
     Envoy refuses all routes of a port for one variable that it does not know, or that is written in
     another way than here.
     """
-    return text if _FORMATTED.fullmatch(text) else text.replace("%", "%%")
+    return text if is_known(text) else text.replace("%", "%%")
+
+
+def is_known(text: str) -> bool:
+    """Return whether a header's value has no variables but those that work."""
+    return _FORMATTED.fullmatch(text) is not None

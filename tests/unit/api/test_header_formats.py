@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.compile.http.header_formats import header_value
+from meshd.api.header_formats import header_value
 
 
 @pytest.mark.parametrize(
