@@ -27,7 +27,7 @@ from meshd.api.virtual_service.types import (
     VirtualService,
 )
 from meshd.matching.entrances import bound_gateways, full_names
-from meshd.model.interception import OWN_PORTS
+from meshd.model.interception import HOST_PORTS, OWN_PORTS
 
 Said = Iterator[tuple[Path, str]]
 
@@ -36,9 +36,18 @@ def of_gateway(found: Gateway, world: World) -> Said:
     yield from _of_selector(found.spec.selector, ("spec", "selector"), world, "")
     yield from _of_others(found, ("spec", "selector"), world)
     for index, server in enumerate(found.spec.servers):
+        path = ("spec", "servers", index, "port", "number")
         if server.port.number in OWN_PORTS:
-            path = ("spec", "servers", index, "port", "number")
             yield path, f"has no effect: proxies need {server.port.number} for themselves"
+        elif server.port.number in HOST_PORTS and (host := _host_selected(found, world)):
+            ports = f"{HOST_PORTS[0]} to {HOST_PORTS[-1]}"
+            yield path, f"has no effect at {host}: proxies need {ports} for services of hosts"
+
+
+def _host_selected(found: Gateway, world: World) -> str:
+    """Return a service of a host that a Gateway selects; empty: there is none."""
+    selected = (one for one in world.workloads or () if one.host and found.selects(one.labels))
+    return next((f"{one.namespace}/{one.name}" for one in selected), "")
 
 
 def of_peer_authentication(found: PeerAuthentication, world: World) -> Said:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from meshd.analysis.validate import check_references
 from meshd.api.read import read_objects
-from meshd.model.workload import Workload
+from meshd.model.workload import HostService, Workload
 
 SERVICE = """
 apiVersion: v1
@@ -198,6 +199,18 @@ spec:
 def test_a_port_that_proxies_need_is_named() -> None:
     assert said(GATEWAY.replace("number: 444", "number: 15006")) == [
         "spec.servers[2].port.number: has no effect: proxies need 15006 for themselves"
+    ]
+
+
+def test_a_port_that_proxies_need_on_hosts_is_named_where_a_host_is_a_gateway() -> None:
+    gateway = GATEWAY.replace("number: 444", "number: 15443")
+    labels = {"istio": "edge"}
+    edge = Workload(uid="e", name="e", namespace="istio-system", netns="/run/e", labels=labels)
+    host = msgspec.structs.replace(edge, host=HostService(cgroup="edge.slice"))
+    assert said(gateway, running=[edge]) == []
+    assert said(gateway, running=[host]) == [
+        "spec.servers[2].port.number: has no effect at istio-system/e: proxies need 15101 to 15900"
+        " for services of hosts"
     ]
 
 
