@@ -14,13 +14,17 @@ from typing import Final
 
 from meshd.api.base import Key, Object
 from meshd.api.finding import Finding
+from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.api.write import to_json
 from meshd.api.yaml import read_path
 from meshd.base.errors import SystemRefusedError
+from meshd.base.json_values import mapping_in
 from meshd.base.moments import rfc3339
 from meshd.config import applied, withheld
 from meshd.config.applied import Applied, AppliedFile
 from meshd.config.files import ConfigDirectory
 from meshd.config.moment import Moment, Transaction
+from meshd.config.policy_digest import digest_of
 from meshd.config.withheld import Closed
 from meshd.model.closed_policy import ClosedPolicy
 
@@ -73,6 +77,8 @@ class Store:
         self._why_withheld: Callable[[Object], str] = lambda _: ""
         self._why_given_up: Callable[[Object], str] = lambda _: ""
         self._why_nothing = ""
+        self._whole: Mapping[Key, Object] = {}
+        """All that is stored, in force or not."""
         self.known: Collection[Key] = ()
         """The keys of all objects that are stored or in files, in force or not, readable or not."""
         self.closed: Collection[Closed] = ()
@@ -181,6 +187,15 @@ class Store:
         """Return the keys of all objects that have a replacement, in force or not."""
         return frozenset(one.key for one in (*self.standing, *self.given_up))
 
+    def digest_of(self, key: Key) -> str:
+        """Return the digest of a policy that is stored, although it is not in force; empty if it is
+        not known."""
+        found = self._whole.get(key)
+        if isinstance(found, PeerAuthentication) and not isinstance(found, ClosedPolicy):
+            return digest_of(to_json(found))
+        unusable = self._applied.unusable.get(key) if self._followed is None else None
+        return digest_of(mapping_in(unusable.value)) if unusable else ""
+
     def keep_addresses(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
         """Keep virtual addresses across restarts, or until the next restart if the disk refuses."""
         self.take_addresses(self.write_addresses(addresses))
@@ -243,7 +258,7 @@ class Store:
     def _merge(self) -> None:
         from_files = {key: read.object for key, read in self._files.reads.items()}
         stored = self._applied.objects if self._followed is None else self._followed
-        whole = {**stored, **from_files}
+        whole = self._whole = {**stored, **from_files}
         unread = self._unread_elsewhere if self._followed is not None else self._applied.unusable
         self.known = {*whole, *unread, *self._files.unread}
         self._objects = withheld.without(whole, self._why_withheld)

@@ -21,6 +21,7 @@ from meshd.api.virtual_service.types import VirtualService, VirtualServiceSpec
 from meshd.api.write import to_json
 from meshd.base.errors import UNDECODABLE
 from meshd.base.json_values import Json, JsonObject, mapping_at, mapping_in, value_at
+from meshd.config.policy_digest import DIGEST, NOT_IN_FORCE
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.closed_routes import ClosedRoutes
 from meshd.model.closed_rule import ClosedRule
@@ -30,8 +31,6 @@ from meshd.model.closed_workload import ClosedWorkload
 Closed = ClosedRule | ClosedRoutes | ClosedEntry | ClosedService | ClosedWorkload
 """The replacements of objects that have hosts, or an address, and are not in force."""
 T = TypeVar("T")
-NOT_IN_FORCE: Final = "notInForce"
-"""The field of a specification that no version of ours takes: a server has closed the object."""
 WITH_PLACES: Final = frozenset(
     {
         DestinationRule.KIND,
@@ -114,16 +113,18 @@ def closed_value(value: Json) -> Closed | None:
     return closed
 
 
-def unusable_json(closed: Object) -> JsonObject:
+def unusable_json(closed: Object, digest: str = "") -> JsonObject:
     """Return the JSON of a closed object in a form that no node takes.
 
-    A node that has a version of the object from before keeps that one; any other node closes what
-    the object is about, or the namespace of a policy. If nothing were told, its traffic would pass
-    as if there were none.
+    A node that has a version of the object from before keeps that one, unless it is a policy and
+    ``digest``, if given, is that of another one; any other node closes what the object is about, or
+    the namespace of a policy. If nothing were told, its traffic would pass as if there were none.
     """
     value = to_json(closed)
     # Unknown fields of Kubernetes' own kinds are ignored.
     wrong: JsonObject = {_NO_TEXT: NOT_IN_FORCE} if isinstance(closed, Service) else {}
+    if digest:
+        wrong = {DIGEST: digest}
     return {**value, "spec": {**mapping_at(value, "spec"), NOT_IN_FORCE: True, **wrong}}
 
 

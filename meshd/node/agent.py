@@ -23,7 +23,7 @@ from meshd.base import kept_file
 from meshd.base.errors import InvalidInputError
 from meshd.base.kept_file import KeptFile
 from meshd.base.moments import rfc3339
-from meshd.config import admission, lost_configuration, withheld
+from meshd.config import admission, lost_configuration, policy_digest, withheld
 from meshd.config.withheld import Closed
 from meshd.fleet.agent import following, uplink
 from meshd.fleet.agent.client import Client
@@ -81,6 +81,21 @@ def _is_lost(url: str, body: bytes) -> bool:
         return withheld.is_lost(mcp.decode(url, body))
     except InvalidInputError:
         return True
+
+
+def is_superseded(held: bytes, refused: bytes | None) -> bool:
+    """Return whether a policy is to be closed of which one version is held and another one was
+    refused: unless both are known to ask for the same, the refused one may be stricter.
+
+    ``refused``: None if it is not to be read.
+    """
+    if refused is None:
+        return True
+    try:
+        told = mcp.decode(_POLICY, refused)
+    except InvalidInputError:
+        return True
+    return policy_digest.is_superseded(mcp.decode(_POLICY, held), told)
 
 
 def _key(url: str, full_name: str) -> Key:
@@ -149,17 +164,18 @@ class Agent:
         self._kept.touch()
 
     def _use(self) -> None:
-        found = (found for url in _KINDS for found in self._inbox.values(url).values())
+        held = {one.key: one for url in _KINDS for one in self._inbox.values(url).values()}
         closed = {one.key: one for one in self._closed()}
         unserved = tuple(
             one for url in _KINDS for one in closed_objects(url, self._inbox.never_good(url))
         )
-        objects = {**closed, **{one.key: one for one in found}}
+        superseded = {key: closed[key] for key in self._superseded() if key in closed}
+        objects = {**closed, **held, **superseded}
         unknown = tuple(
             one for url in _KINDS for one in lost_objects(url, self._inbox.never_good(url))
         )
         elsewhere = (
-            f"{path} of {self._server}" for path in lost_configuration.heard(objects.values())
+            f"{path} of {self._server}" for path in lost_configuration.heard(held.values())
         )
         unread = tuple(_key(url, name) for url, name in self._inbox.refused if url in _KINDS)
         self._mesh.store.follow(objects, unserved, (*self._lost, *elsewhere, *unknown), unread)
@@ -172,6 +188,13 @@ class Agent:
             key = _key(url, full_name)
             if found := withheld.in_place_of(key.kind, key.namespace, key.name):
                 yield found
+
+    def _superseded(self) -> Iterator[Key]:
+        """Yield the policies of which the version that is held is not the one that was asked
+        for."""
+        for name, (held, refused) in self._inbox.kept(_POLICY).items():
+            if is_superseded(held, refused):
+                yield _key(_POLICY, name)
 
     def _load(self) -> None:
         consequence = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -33,9 +33,13 @@ _log = logging.getLogger(__name__)
 
 
 class Encoded:
-    """The objects' JSON, which is made once for each version, and kept as long as that is told."""
+    """The objects' JSON, which is made once for each version, and kept as long as that is told.
 
-    def __init__(self) -> None:
+    ``digest_of``: see ``Store.digest_of``.
+    """
+
+    def __init__(self, digest_of: Callable[[Key], str] = lambda _: "") -> None:
+        self._digest_of = digest_of
         self._known: Mapping[Key, tuple[Object, JsonObject]] = {}
 
     def all(self, objects: Mapping[Key, Object]) -> tuple[JsonObject, ...]:
@@ -44,11 +48,12 @@ class Encoded:
 
     def _one(self, wanted: Object) -> tuple[Object, JsonObject]:
         known = self._known.get(wanted.key)
-        return known if known and known[0] is wanted else (wanted, _json(wanted))
+        return known if known and known[0] is wanted else (wanted, self._json(wanted))
 
-
-def _json(found: Object) -> JsonObject:
-    return unusable_json(found) if isinstance(found, ClosedPolicy) else to_json(found)
+    def _json(self, found: Object) -> JsonObject:
+        if isinstance(found, ClosedPolicy):
+            return unusable_json(found, self._digest_of(found.key))
+        return to_json(found)
 
 
 class Sharing:
@@ -67,7 +72,7 @@ class Sharing:
         """Also of workloads that are left out, because processes died of them."""
         self.kept = KeptFile(record, lambda: msgspec.json.encode(self._told), mesh.settling.touch)
         self._handle = handle
-        self._encoded = Encoded()
+        self._encoded = Encoded(mesh.store.digest_of)
         mesh.further_problems.append(lambda: self.kept.problem)
         self._told = tuple(one for one in self._load() if one.node != node)
         mesh.hear_of(self._told)

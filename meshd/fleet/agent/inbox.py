@@ -29,6 +29,8 @@ class Decoded(msgspec.Struct, frozen=True):
     resource: Held
     value: Any = None
     refused: str = ""
+    kills: bool = False
+    """Processes died of it: it was not even read."""
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -74,14 +76,18 @@ class Inbox:
         self._values: dict[str, dict[str, Any]] = {}
         self.refused: dict[tuple[str, str], str] = {}
         """Why resources were refused, by type URL and name."""
-        self._not_taken: dict[tuple[str, str], Held] = {}
+        self._not_taken: dict[tuple[str, str], Decoded] = {}
         """The refused resources, by type URL and name."""
 
     def versions(self, type_url: str) -> dict[str, str]:
-        """Return the version of each resource of a type, by name, as the server is to be told."""
+        """Return the version of each resource of a type, by name, as the server is to be told.
+
+        Of what was refused it is to send its own, also if that is the version that is held again:
+        the refusal would never end otherwise.
+        """
         refused = {name: _NO_VERSION for url, name in self._not_taken if url == type_url}
         held = {name: held.version for name, held in self._held.get(type_url, {}).items()}
-        return refused | held
+        return held | refused
 
     def values(self, type_url: str) -> Mapping[str, Any]:
         """Return the decoded resources of a type by name."""
@@ -105,14 +111,15 @@ class Inbox:
 
     def decoded(self, type_url: str, resources: Iterable[tuple[str, Held]]) -> Sequence[Decoded]:
         """Decode resources after ``begin``, for ``keep``. A thread may do it: no state changes."""
-        return [Decoded(name, one, *self._decoded(type_url, name, one)) for name, one in resources]
+        return [self._decoded(type_url, name, one) for name, one in resources]
 
-    def _decoded(self, type_url: str, name: str, resource: Held) -> tuple[Any, str]:
+    def _decoded(self, type_url: str, name: str, resource: Held) -> Decoded:
+        if why := self._why_left_out(type_url, name, resource):
+            return Decoded(name, resource, refused=f"left out: {why}", kills=True)
         try:
-            self._check(type_url, name, resource)
-            return self._decode(type_url, name, resource.body), ""
+            return Decoded(name, resource, self._decode(type_url, name, resource.body))
         except MeshdError as error:
-            return None, str(error) or repr(error)
+            return Decoded(name, resource, refused=str(error) or repr(error))
 
     def keep(
         self, type_url: str, resources: Iterable[Decoded], removed: Iterable[str] = ()
@@ -129,7 +136,7 @@ class Inbox:
             ended = self._forget_refusal(type_url, name)
             if one.refused:
                 self.refused[type_url, name] = one.refused
-                self._not_taken[type_url, name] = resource
+                self._not_taken[type_url, name] = one
                 reasons.append(f"{name}: {one.refused}")
                 continue
             changed = changed or ended or held.get(name) != resource
@@ -144,9 +151,19 @@ class Inbox:
         """Return the refused resources of which no version was ever taken, by name."""
         values = self.values(type_url)
         return {
-            name: one.body
+            name: one.resource.body
             for (url, name), one in self._not_taken.items()
             if url == type_url and name not in values
+        }
+
+    def kept(self, type_url: str) -> dict[str, tuple[bytes, bytes | None]]:
+        """Return the resources of which a version is kept because another one was refused, by name:
+        both bodies. The refused one is None if processes died of it: nobody is to read it."""
+        held = self._held.get(type_url, {})
+        return {
+            name: (held[name].body, None if one.kills else one.resource.body)
+            for (url, name), one in self._not_taken.items()
+            if url == type_url and name in held
         }
 
     def _forget_refusal(self, type_url: str, name: str) -> bool:
@@ -183,13 +200,11 @@ class Inbox:
         if attempts := self._attempts:
             attempts.in_hand = frozenset(one for one in attempts.in_hand if one[0] not in names)
 
-    def _check(self, type_url: str, name: str, resource: Held) -> None:
-        """Refuse a resource that made a process die. Raises InvalidInputError."""
+    def _why_left_out(self, type_url: str, name: str, resource: Held) -> str:
+        """Return why a resource is not to be read, because a process died of it; empty: it is."""
         if self._attempts is None:
-            return
-        shown = _shown(type_url, name)
-        if why := self._attempts.why_left_out(shown, _fingerprint(resource)):
-            raise InvalidInputError(f"left out: {why}")
+            return ""
+        return self._attempts.why_left_out(_shown(type_url, name), _fingerprint(resource))
 
     def _is_known(self, type_url: str) -> bool:
         """Return whether the server is asked for a type.
@@ -201,7 +216,7 @@ class Inbox:
     def dump(self) -> bytes:
         resources = dict(self._held)
         for (type_url, name), one in self._not_taken.items():
-            resources.setdefault(_REFUSED + type_url, {})[name] = one
+            resources.setdefault(_REFUSED + type_url, {})[name] = one.resource
         return msgspec.msgpack.encode(_State(resources))
 
     def load(self, data: bytes) -> tuple[str, ...]:

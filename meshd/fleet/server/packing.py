@@ -172,8 +172,8 @@ class Packing:
 
 
 _CONSEQUENCE: Final = (
-    "those that know it as it was before keep that, and others refuse what it may be about;"
-    " correct or delete it"
+    "those that know it as it was before keep that (a PeerAuthentication only if it is unchanged),"
+    " and others refuse what it may be about; correct or delete it"
 )
 
 

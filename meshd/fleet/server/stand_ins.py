@@ -3,13 +3,14 @@
 If nothing were told of it, nodes would take it for deleted: a policy would close nothing any more,
 and hosts would be reached past their routes and TLS settings. Of most kinds, a form is told that no
 node takes: a node that has a version from before keeps that one, and any other node closes what the
-object is about, as far as the form tells that.
+object is about, as far as the form tells that. Of a policy, a node keeps its version only if that
+has the digest that each form carries: one that has changed may be stricter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from meshd.api.gateway.types import Gateway
 from meshd.api.kubernetes.types import Namespace
@@ -19,8 +20,10 @@ from meshd.api.service_entry.types import WorkloadGroup
 from meshd.base.errors import InvalidInputError
 from meshd.base.json_values import JsonObject, mapping_at
 from meshd.config import withheld
-from meshd.config.withheld import NOT_IN_FORCE, unusable_json
+from meshd.config.policy_digest import DIGEST, NOT_IN_FORCE, digest_of
+from meshd.config.withheld import unusable_json
 
+Form: TypeAlias = Callable[[JsonObject], JsonObject]
 _KEPT: Final = frozenset({PeerAuthentication.KIND, *withheld.WITH_PLACES})
 """The kinds of which absence opens something."""
 _REFUSED: Final = _KEPT | {Gateway.KIND, WorkloadGroup.KIND}
@@ -31,8 +34,9 @@ _NAME: Final = ("name", "namespace")
 def closed(value: JsonObject) -> JsonObject:
     """Return an object that is closed. Raises InvalidInputError if there is none."""
     key = withheld.key_of(value)
-    policy = withheld.in_place_of(key.kind, key.namespace, key.name) if key else None
-    if found := policy or withheld.closed_value(value):
+    if key and (policy := withheld.in_place_of(key.kind, key.namespace, key.name)):
+        return unusable_json(policy, digest_of(value))
+    if found := withheld.closed_value(value):
         return unusable_json(found)
     raise InvalidInputError("nothing stands for it")
 
@@ -53,12 +57,14 @@ def named(value: JsonObject) -> JsonObject:
     if kind_of(value) not in _REFUSED:
         raise InvalidInputError("nothing stands for it")
     metadata = mapping_at(value, "metadata")
+    is_policy = kind_of(value) == PeerAuthentication.KIND
+    digest: JsonObject = {DIGEST: digest_of(value)} if is_policy else {}
     return {
         "apiVersion": value["apiVersion"],
         "kind": kind_of(value),
         "metadata": {name: metadata[name] for name in _NAME if name in metadata},
         # Neither hosts nor ports can be read from it: they may have been any.
-        "spec": {NOT_IN_FORCE: True, "hosts": True, "ports": True},
+        "spec": {NOT_IN_FORCE: True, "hosts": True, "ports": True, **digest},
     }
 
 
@@ -68,7 +74,7 @@ def opens_if_absent(value: JsonObject) -> bool:
     return kind_of(value) in _KEPT
 
 
-FORMS: Final[tuple[tuple[str, Callable[[JsonObject], JsonObject]], ...]] = (
+FORMS: Final[tuple[tuple[str, Form], ...]] = (
     ("what stands for", closed),
     ("what stands, without its metadata, for", without_metadata),
     ("the name of", named),

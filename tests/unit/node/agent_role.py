@@ -31,7 +31,8 @@ class AgentRole:
 
     def __init__(self, home: Path) -> None:
         lib = home / "lib"
-        lib.mkdir(parents=True)
+        lib.mkdir(parents=True, exist_ok=True)
+        self._home = home
         self.store = Store(home / "files", lib)
         mesh = types.SimpleNamespace(
             store=self.store,
@@ -71,6 +72,11 @@ class AgentRole:
             error = reason or None
             stream.receive(Request(response.type_url, nonce=response.nonce, error=error))
         self._agent._take()
+
+    def restarted(self) -> AgentRole:
+        """Return the next role of this node, which reads what this one has kept on disk."""
+        self._agent._kept.path.write_bytes(self._agent._inbox.dump())
+        return AgentRole(self._home)
 
     @property
     def workloads(self) -> list[str]:

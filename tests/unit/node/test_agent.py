@@ -16,7 +16,7 @@ from meshd.fleet.agent.inbox import Held, Inbox
 from meshd.fleet.server import mcp
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.closed_workload import ClosedWorkload
-from meshd.node.agent import closed_objects, decode, lost_objects
+from meshd.node.agent import closed_objects, decode, is_superseded, lost_objects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +70,23 @@ def test_the_last_good_version_stays_and_closes_nothing() -> None:
     inbox = told(rule(host="db"), UNUSABLE)
     assert closed_objects(URL, inbox.never_good(URL)) == ()
     assert list(inbox.values(URL)) == ["shop/db"]
+
+
+def policy(mode: str, **metadata: Any) -> bytes:
+    value: JsonObject = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": {"name": "a", "namespace": "shop", **metadata},
+        "spec": {"mtls": {"mode": mode}},
+    }
+    return mcp.encode(value).body
+
+
+def test_a_policy_is_superseded_by_whatever_is_not_known_to_ask_for_the_same() -> None:
+    held = policy("PERMISSIVE")
+    assert not is_superseded(held, policy("PERMISSIVE", annotations={"a": "b"}))
+    for refused in (policy("STRICT"), b"\xff", None):
+        assert is_superseded(held, refused)
 
 
 def test_what_says_nothing_of_itself_closes_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 from pathlib import Path
 from typing import Any, cast
@@ -16,8 +17,10 @@ from meshd.api.peer_authentication.types import (
     PeerAuthentication,
     PeerAuthenticationSpec,
 )
-from meshd.base.json_values import Json, JsonObject
+from meshd.api.write import to_json
+from meshd.base.json_values import Json, JsonObject, mapping_at
 from meshd.compile.policy.peer_authentication import Mode
+from meshd.config import lost_configuration
 from meshd.config.store import Store
 from meshd.model.snapshot import MeshOptions
 from meshd.node.settling import Settling
@@ -118,6 +121,51 @@ def test_agents_are_told_that_a_policy_is_out_of_force_and_keep_the_one_before(
         agent.hear(told(store, tmp_path))
         assert agent.mode() is Mode.STRICT
     assert known.store.objects == before
+
+
+def test_agents_are_closed_by_a_changed_policy_that_is_out_of_force_on_their_server(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "server" / "lib").mkdir(parents=True)
+    store = server(tmp_path)
+    storing.put(store, (policy("a", "PERMISSIVE"),))
+    known = AgentRole(tmp_path / "known")
+    known.hear(told(store, tmp_path))
+    storing.put(store, (policy("a", "STRICT"),))
+    store.withhold(lambda _: "it kills")
+    known.hear(told(store, tmp_path))
+    assert known.mode() is Mode.STRICT
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_agents_keep_a_policy_that_their_server_cannot_read_only_if_it_is_the_same(
+    tmp_path: Path, *, changed: bool
+) -> None:
+    (tmp_path / "server" / "lib").mkdir(parents=True)
+    opened = to_json(policy("a", "PERMISSIVE"))
+    newer: JsonObject = {**opened, "spec": {"mtls": {"mode": "PERMISSIVE"}, "newer": {"x": 1}}}
+    known = AgentRole(tmp_path / "known")
+    known.hear((opened,))
+    written = (
+        newer
+        if changed
+        else {**opened, "metadata": {**mapping_at(opened, "metadata"), "labels": 7}}
+    )
+    content = {"revision": 1, "objects": [written], "addresses": {}}
+    (tmp_path / "server" / "lib" / "applied.json").write_text(json.dumps(content))
+    known.hear(told(server(tmp_path), tmp_path))
+    assert known.mode() is (Mode.STRICT if changed else Mode.PERMISSIVE)
+
+
+def test_an_agent_knows_that_its_server_has_lost_configuration_whatever_it_is_told_of_it_next(
+    tmp_path: Path,
+) -> None:
+    agent = AgentRole(tmp_path)
+    lost = lost_configuration.told({}, ("applied.json",), ROOT)
+    agent.hear(tuple(map(to_json, lost.values())))
+    assert agent.store.lost == ("applied.json of boss",)
+    agent.hear(tuple({**to_json(one), "spec": {"newer": 1}} for one in lost.values()))
+    assert agent.store.lost == ("applied.json of boss",)
 
 
 @pytest.mark.parametrize(("hosts", "is_lost"), [([7], True), ([7, "a.test"], False)])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from meshd.api.base import Key
     from meshd.model.workload import Workload
 
 
@@ -47,12 +48,18 @@ def test_former_versions_of_an_object_are_forgotten() -> None:
     assert sys.getrefcount(former) == references
 
 
+def no_digest(_: Key) -> str:
+    return ""
+
+
 class _Mesh:
     """The parts of a mesh role that sharing asks; ``failing``: the snapshot cannot be taken."""
 
     def __init__(self) -> None:
         self.settling = Settling()
-        self.store = types.SimpleNamespace(objects={}, closed=(), given_up=(), lost=())
+        self.store = types.SimpleNamespace(
+            objects={}, closed=(), given_up=(), lost=(), digest_of=no_digest
+        )
         self.elsewhere: tuple[Workload, ...] = ()
         self.further_problems: list[Callable[[], str]] = []
         self.failing = False

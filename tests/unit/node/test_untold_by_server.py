@@ -14,6 +14,7 @@ from meshd.base.attempts import Attempts
 from meshd.base.json_values import JsonObject
 from meshd.compile.policy.peer_authentication import Mode
 from meshd.config import withheld
+from meshd.config.policy_digest import DIGEST, NOT_IN_FORCE
 from meshd.fleet.server import mcp, packing
 from meshd.fleet.server.packing import Packed, Packing
 from meshd.model.closed_policy import ClosedPolicy
@@ -32,6 +33,7 @@ def value(api_version: str, kind: str, spec: JsonObject | None = None) -> JsonOb
 
 _PORTS: JsonObject = {"ports": [{"number": 80, "name": "http", "protocol": "HTTP"}]}
 POLICY = value("security.istio.io/v1", "PeerAuthentication", {"mtls": {"mode": "STRICT"}})
+OPEN: JsonObject = {**POLICY, "spec": {"mtls": {"mode": "PERMISSIVE"}}}
 WITH_PLACES = [
     value(_NETWORKING, "DestinationRule", {"host": "b.shop.svc.cluster.local"}),
     value(
@@ -109,7 +111,7 @@ def kills(of: str, depth: int = 1) -> Callable[[JsonObject], None]:
 
     def tells(found: JsonObject) -> None:
         spec: Any = found.get("spec", {})
-        is_closed = withheld.NOT_IN_FORCE in spec
+        is_closed = NOT_IN_FORCE in spec
         form = "bare" if is_closed and spec.get("hosts") is True else "closed"
         is_of_server = withheld.key_of(found) == Key("PeerAuthentication", ROOT, "meshd-lost")
         if kind(found) == of and not is_of_server and (form if is_closed else "spec") in forms:
@@ -147,8 +149,8 @@ def cause(request: pytest.FixtureRequest) -> Cause:
     return found
 
 
-@pytest.mark.parametrize("told", [POLICY, *WITH_PLACES, *OTHERS], ids=kind)
-def test_agents_keep_what_their_server_cannot_tell_them_any_more(
+@pytest.mark.parametrize("told", [POLICY, OPEN, *WITH_PLACES, *OTHERS], ids=kind)
+def test_agents_keep_what_has_not_changed_and_their_server_cannot_tell_them_any_more(
     tmp_path: Path, cause: Cause, told: JsonObject
 ) -> None:
     known = AgentRole(tmp_path / "known")
@@ -163,6 +165,68 @@ def test_agents_keep_what_their_server_cannot_tell_them_any_more(
     known.follow(Server(tmp_path / "last", tells_all).pack().shared)
     assert not known.store.objects
     assert not known.store.lost
+
+
+def test_an_agent_is_closed_by_a_changed_policy_that_its_server_cannot_tell(
+    tmp_path: Path, cause: Cause
+) -> None:
+    known = AgentRole(tmp_path / "known")
+    known.follow(Server(tmp_path / "before", tells_all).pack(OPEN).shared)
+    assert known.mode() is Mode.PERMISSIVE
+    untold, tells = cause(POLICY)
+    published = Server(tmp_path / "after", tells).pack(untold).shared
+    known.follow(published)
+    assert known.mode() is Mode.STRICT
+    again = known.restarted()
+    assert again.mode() is Mode.STRICT
+    again.follow(published)
+    assert again.mode() is Mode.STRICT
+    again.follow(Server(tmp_path / "last", tells_all).pack(OPEN).shared)
+    assert (again.mode(), again.store.lost) == (Mode.PERMISSIVE, ())
+
+
+def test_a_changed_policy_for_some_workloads_closes_its_namespace_whatever_others_say(
+    tmp_path: Path,
+) -> None:
+    everywhere: JsonObject = {**OPEN, "metadata": {"name": "default", "namespace": "shop"}}
+    selector: JsonObject = {"matchLabels": {"app": "db"}}
+    before: JsonObject = {**POLICY, "spec": {"selector": selector, "mtls": {"mode": "DISABLE"}}}
+    after: JsonObject = {**POLICY, "spec": {"selector": selector, "mtls": {"mode": "PERMISSIVE"}}}
+    known = AgentRole(tmp_path / "known")
+    known.follow(Server(tmp_path / "before", tells_all).pack(everywhere, before).shared)
+    assert known.mode() is Mode.DISABLE
+
+    def tells(found: JsonObject) -> None:
+        if found == after:
+            raise _Killed
+
+    known.follow(Server(tmp_path / "after", tells).pack(everywhere, after).shared)
+    assert known.mode() is Mode.STRICT
+    known.follow(Server(tmp_path / "last", tells_all).pack(everywhere).shared)
+    assert known.mode() is Mode.PERMISSIVE
+
+
+def test_an_agent_of_a_server_that_tells_no_digest_keeps_its_policy(tmp_path: Path) -> None:
+    known = AgentRole(tmp_path / "known")
+    known.hear((OPEN,))
+    without: JsonObject = {"mtls": {"mode": "STRICT"}, NOT_IN_FORCE: True}
+    known.hear(({**POLICY, "spec": without},))
+    assert known.mode() is Mode.PERMISSIVE
+    known.hear(({**POLICY, "spec": {**without, DIGEST: "another"}},))
+    assert known.mode() is Mode.STRICT
+
+
+@pytest.mark.parametrize("mode", ["STRICT", "PERMISSIVE"])
+def test_an_agent_is_closed_by_a_changed_policy_that_it_cannot_take_itself(
+    tmp_path: Path, mode: str
+) -> None:
+    known = AgentRole(tmp_path / "known")
+    known.hear((OPEN,))
+    known.hear(({**POLICY, "spec": {"mtls": {"mode": mode}, "newer": 1}},))
+    assert known.mode() is Mode.STRICT
+    assert known.restarted().mode() is Mode.STRICT
+    known.hear((OPEN,))
+    assert known.mode() is Mode.PERMISSIVE
 
 
 @pytest.mark.parametrize("told", [POLICY, *WITH_PLACES], ids=kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -39,7 +40,7 @@ def test_a_bad_one_is_refused_by_name_and_keeps_nobody_else_out() -> None:
     changed, reason = inbox.take(URL, [("a", Held("9", b"bad")), ("b", Held("9", b"new"))])
     assert (changed, reason) == (True, "a: bad is no value")
     assert dict(inbox.values(URL)) == {"a": "one", "b": "new"}
-    assert inbox.versions(URL) == {"a": "v-one", "b": "9"}
+    assert inbox.versions(URL) == {"a": "refused", "b": "9"}
     assert inbox.refused == {(URL, "a"): "bad is no value"}
 
 
@@ -122,6 +123,26 @@ def test_what_a_process_died_of_is_refused_and_the_version_before_stays(tmp_path
     assert taken(b"better", survives=True).values("t/Kind") == {"a": b"better"}
 
 
+def test_both_versions_are_known_of_what_is_kept_unless_processes_died_of_the_newer_one(
+    tmp_path: Path,
+) -> None:
+    inbox = taken(("a", "one"), ("b", "bad"))
+    assert inbox.kept(URL) == {}
+    inbox.take(URL, [("a", Held("2", b"bad 2"))])
+    again = Inbox(decode)
+    again.load(inbox.dump())
+    assert inbox.kept(URL) == again.kept(URL) == {"a": (b"one", b"bad 2")}
+    for _ in range(3):
+        Attempts(tmp_path / "attempts.json").begin(
+            {"Thing a": (blake2b(b"bad 2", digest_size=8).hexdigest(), b"")}
+        )
+    deadly = Inbox(decode, Attempts(tmp_path / "attempts.json"))
+    deadly.load(inbox.dump())
+    assert deadly.kept(URL) == {"a": (b"one", None)}
+    deadly.take(URL, [("a", Held("v-one", b"one"))])
+    assert deadly.kept(URL) == {}
+
+
 def test_what_was_refused_and_never_good_is_known_over_restarts() -> None:
     inbox = taken(("a", "one"), ("b", "bad"))
     inbox.take(URL, [("a", Held("2", b"bad"))])
@@ -134,13 +155,13 @@ def test_what_was_refused_and_never_good_is_known_over_restarts() -> None:
     assert again.never_good(URL) == {}
 
 
-def test_a_refused_resource_is_named_to_the_server_so_that_its_removal_is_told() -> None:
+def test_the_server_is_to_tell_again_of_whatever_was_refused_or_that_it_is_gone() -> None:
     inbox = taken(("a", "one"), ("b", "bad"))
     inbox.take(URL, [("a", Held("2", b"bad"))])
     again = Inbox(decode)
     again.load(inbox.dump())
     for one in (inbox, again):
-        assert one.versions(URL) == {"a": "v-one", "b": "refused"}
+        assert one.versions(URL) == {"a": "refused", "b": "refused"}
         assert one.versions("test/v1/Other") == {}
 
 

@@ -6,11 +6,13 @@ import pytest
 
 from meshd.api import kinds
 from meshd.api.base import Object
+from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.write import api_version
 from meshd.base.errors import InvalidInputError
 from meshd.base.json_values import JsonObject
 from meshd.config import withheld
 from meshd.config.admission import admit
+from meshd.config.policy_digest import digest_of
 from meshd.fleet.server import mcp, stand_ins
 
 
@@ -39,6 +41,16 @@ def test_no_node_takes_an_object_of_which_only_the_name_is_told(kind: type[Objec
     if stand_ins.opens_if_absent(value(kind)):
         is_policy = withheld.in_place_of(kind.KIND, "shop", "a") is not None
         assert withheld.is_lost(received) is not is_policy
+
+
+@pytest.mark.parametrize("form", [form for _, form in stand_ins.FORMS])
+def test_whatever_stands_for_a_policy_carries_its_digest(form: stand_ins.Form) -> None:
+    spec: JsonObject = {"portLevelMtls": {"80": {"mode": "STRICT"}}}
+    whole: JsonObject = {**value(PeerAuthentication), "spec": spec}
+    told = mcp.encode(form(whole))
+    received = mcp.decode(told.type_url, told.body)
+    assert digest_of(received) == digest_of(whole)
+    assert digest_of(form(received)) == digest_of(whole)
 
 
 def test_a_namespace_keeps_the_labels_that_tell_whether_its_workloads_are_in_the_mesh() -> None:
