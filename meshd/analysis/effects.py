@@ -247,6 +247,7 @@ def of_service_entry(found: ServiceEntry, world: World) -> Said:
     The first entry of a namespace that declares a host has it, and one of the same kind adds to it;
     a client's own namespace comes before others.
     """
+    yield from _of_owned_addresses(found, world)
     own = found.metadata.namespace
     for index, host in enumerate(found.spec.hosts):
         for other in world.declared[host.lower()]:
@@ -268,6 +269,27 @@ def of_service_entry(found: ServiceEntry, world: World) -> Said:
                 f'"{host}" is declared by {other.key} too; {consequence}',
             )
             break
+
+
+def _of_owned_addresses(found: ServiceEntry, world: World) -> Said:
+    """Name addresses of Services, which keep their connections.
+
+    Requests are told by their hosts, whoever has the address.
+    """
+    opaque = {
+        port
+        for declared in world.declarations(found)
+        for port, spoken in declared.protocols.items()
+        if spoken.is_for("tcp")
+    }
+    for index, address in enumerate(found.spec.addresses):
+        for key in world.addresses.get(address, ()):
+            owner = world.objects[key]
+            declared = world.declarations(owner) if isinstance(owner, Service) else ()
+            theirs = {port for one in declared for port in one.routed_ports}
+            for port in sorted(opaque & theirs):
+                message = f"has no effect on port {port}: it is an address of {key}"
+                yield ("spec", "addresses", index), message
 
 
 def _of_others(found: Gateway, path: Path, world: World) -> Said:

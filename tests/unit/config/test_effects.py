@@ -251,6 +251,24 @@ def test_a_subset_that_only_some_clients_know_is_named() -> None:
         assert said(route, SERVICE, seen) == []
 
 
+@pytest.mark.parametrize(
+    ("port", "protocol", "message"),
+    [
+        (9000, "TCP", "has no effect on port 9000: it is an address of Service shop/web"),
+        (443, "TLS", "has no effect on port 443: it is an address of Service shop/web"),
+        (80, "HTTP", None),  # told by the host
+        (9001, "TCP", None),
+    ],
+)
+def test_the_address_of_a_service_that_an_entry_writes_is_named(
+    port: int, protocol: str, message: str | None
+) -> None:
+    service = SERVICE.replace("spec: {", "spec: {clusterIP: 10.96.0.7, ")
+    ports = f"addresses: [198.18.0.1, 10.96.0.7]\n  ports: [{{number: {port}, name: p, protocol: "
+    text = OUTSIDE.replace("ports: [{number: 443, name: tls, protocol: TLS", ports + protocol)
+    assert said(text, service) == ([f"spec.addresses[1]: {message}"] if message else [])
+
+
 def test_an_entry_for_a_host_that_another_has_is_named() -> None:
     again = OUTSIDE.replace("namespace: shop", "namespace: other")
     assert said(again, OUTSIDE) == [
