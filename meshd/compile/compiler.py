@@ -6,8 +6,10 @@ so that later steps can tell by identity what has not changed.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
 
 from google.protobuf.message import Message
 
@@ -44,11 +46,15 @@ from meshd.model.pool import LIMITS, Pool
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
 
+_log: Final = logging.getLogger(__name__)
+
 
 class Compiler:
     def __init__(self) -> None:
         self._memo = Memo()
         self._last: Last | None = None
+        self._fault = ""
+        """The fault of a shortcut that was logged last."""
         self.credentials: tuple[UsedCredential, ...] = ()
         """The credentials that the last compiled configuration needs, usable or not."""
 
@@ -64,17 +70,29 @@ class Compiler:
         ``serving``: uids of the workloads whose namespaces are pinned, so that listeners can be
         opened there. Uids that the snapshot does not know are ignored.
 
-        If nothing has changed since the last compilation but endpoints of some services, routes of
-        some hosts and some workloads of this node, only what depends on these is made; the mappings
-        of all other kinds are those of the last compilation. ``changes`` decides it.
+        If nothing has changed since the last compilation but some services, routes of some hosts
+        and some workloads of this node, only what depends on these is made; the mappings of all
+        other kinds are those of the last compilation. ``changes`` decides it. Where a shortcut
+        fails, that is logged, and all is compiled.
         """
         snapshot, wanted = delegated(snapshot), frozenset(serving)
         last, self._last = self._last, None  # An exception leaves nothing to go on from.
-        if last is not None:
-            self._last = self._gone_on(last, snapshot, wanted)
-        if self._last is None:
-            self._last = self._compiled(snapshot, wanted)
+        try:
+            made = last and self._gone_on(last, snapshot, wanted)
+        except Exception as error:
+            # If this fails, too, it is no fault of the shortcut.
+            made = self._compiled(snapshot, wanted)
+            self._say(error)
+        self._last = made or self._compiled(snapshot, wanted)
         return self._last.compiled
+
+    def _say(self, error: Exception) -> None:
+        """Log a fault of a shortcut, unless it is the one that was logged last."""
+        fault = f"a shortcut of the compiler failed, by a fault of meshd: {error!r}"
+        if fault != self._fault:
+            self._fault = fault
+            extra = {"MESHD_EVENT": "shortcut-failed"}
+            _log.error("%s; all was compiled instead", fault, exc_info=error, extra=extra)
 
     def _gone_on(self, last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Last | None:
         """Return the result after a change of which not everything depends; None: all does."""

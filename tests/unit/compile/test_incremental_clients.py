@@ -156,3 +156,39 @@ def test_any_of_them_may_come_or_go(there: set[str], changes: list[set[str]]) ->
     for changed in changes:
         mesh.there ^= changed
         mesh.check(compiler)
+
+
+def test_a_shortcut_that_fails_leads_to_a_full_compilation_and_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("of a shortcut")
+
+    mesh, compiler = Mesh({"web", "front.w1"}), Compiler()
+    mesh.check(compiler)
+    monkeypatch.setattr("meshd.compile.compiler.with_services", broken)
+    for _ in range(2):
+        mesh.there ^= {"db"}
+        mesh.check(compiler)
+    (record,) = caplog.records
+    assert vars(record)["MESHD_EVENT"] == "shortcut-failed"
+    assert record.exc_info
+    assert "by a fault of meshd: KeyError('of a shortcut')" in record.getMessage()
+
+
+def test_what_no_compilation_can_hold_is_no_fault_of_a_shortcut(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise ValueError("no message holds this")
+
+    mesh, compiler = Mesh({"web", "front.w1"}), Compiler()
+    mesh.check(compiler)
+    mesh.there ^= {"db"}
+    with monkeypatch.context() as patched:
+        for name in ("with_services", "scopes"):
+            patched.setattr(f"meshd.compile.compiler.{name}", refused)
+        with pytest.raises(ValueError, match="no message holds this"):
+            mesh.compile(compiler)
+    assert not caplog.records
+    mesh.check(compiler)
