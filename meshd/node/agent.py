@@ -21,6 +21,7 @@ from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.write import api_version
 from meshd.base import kept_file
 from meshd.base.errors import InvalidInputError
+from meshd.base.json_values import mapping_at
 from meshd.base.kept_file import KeptFile
 from meshd.base.moments import rfc3339
 from meshd.config import admission, lost_configuration, policy_digest, withheld
@@ -43,13 +44,20 @@ _POLICY: Final = mcp.type_url(api_version(PeerAuthentication), PeerAuthenticatio
 TYPES: Final = (_POLICY, *(url for url in _KINDS if url != _POLICY), mcp.WORKLOAD)
 """The types that the server is asked for. Policies come first, so that they are known before any
 other object is received."""
+_IN_PLACE: Final = (
+    "it is not in force on the server, or the server cannot tell it: correct or delete it there"
+    " (meshctl status on the server says why)"
+)
 _log = logging.getLogger(__name__)
 
 
 def decode(type_url: str, name: str, body: bytes) -> Any:
     """Return an object of the configuration, or a workload. Raises InvalidInputError."""
     if type_url != mcp.WORKLOAD:
-        return admission.admit(mcp.decode(type_url, body))
+        value = mcp.decode(type_url, body)
+        if policy_digest.NOT_IN_FORCE in mapping_at(value, "spec"):
+            raise InvalidInputError(_IN_PLACE)
+        return admission.admit(value)
     try:
         return checked.convert(mcp.decode_body(body), Workload)
     except InvalidInputError as error:

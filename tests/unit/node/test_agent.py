@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from meshd.api.base import ObjectMeta, WorkloadSelector
+from meshd.api.base import Object, ObjectMeta, WorkloadSelector
 from meshd.api.destination_rule.types import DestinationRule, DestinationRuleSpec
+from meshd.api.kubernetes.types import Service
+from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.service_entry.types import WorkloadEntry
 from meshd.api.write import api_version
+from meshd.base.errors import InvalidInputError
 from meshd.base.json_values import JsonObject
 from meshd.config.store import Store
+from meshd.config.withheld import unusable_json
 from meshd.fleet.agent.inbox import Held, Inbox
 from meshd.fleet.server import mcp
 from meshd.model.closed_rule import ClosedRule
@@ -87,6 +91,15 @@ def test_a_policy_is_superseded_by_whatever_is_not_known_to_ask_for_the_same() -
     assert not is_superseded(held, policy("PERMISSIVE", annotations={"a": "b"}))
     for refused in (policy("STRICT"), b"\xff", None):
         assert is_superseded(held, refused)
+
+
+@pytest.mark.parametrize("kind", [Service, PeerAuthentication], ids=lambda kind: kind.KIND)
+def test_an_agent_says_of_what_its_server_cannot_tell_that_the_server_is_to_be_asked(
+    kind: type[Object],
+) -> None:
+    told = mcp.encode(unusable_json(kind(metadata=ObjectMeta(name="a", namespace="shop"))))
+    with pytest.raises(InvalidInputError, match="meshctl status on the server says why"):
+        decode(told.type_url, told.name, told.body)
 
 
 def test_what_says_nothing_of_itself_closes_nothing() -> None:
