@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from meshd import wire
 from meshd.api.base import Key
 from meshd.base.attempts import Attempts
-from meshd.base.json_values import JsonObject
+from meshd.base.json_values import JsonObject, mapping_at
 from meshd.compile.policy.peer_authentication import Mode
 from meshd.config import withheld
 from meshd.config.policy_digest import DIGEST, NOT_IN_FORCE
-from meshd.fleet.server import mcp, packing
+from meshd.fleet.server import mcp, packing, stand_ins
 from meshd.fleet.server.packing import Packed, Packing
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.workload import Workload
-from meshd.xds.resources import Resource
+from meshd.xds.resources import Resource, Resources
 from tests.unit.node.agent_role import ROOT, AgentRole
 
 _NETWORKING = "networking.istio.io/v1"
@@ -204,6 +207,48 @@ def test_a_changed_policy_for_some_workloads_closes_its_namespace_whatever_other
     assert known.mode() is Mode.STRICT
     known.follow(Server(tmp_path / "last", tells_all).pack(everywhere).shared)
     assert known.mode() is Mode.PERMISSIVE
+
+
+def newer(found: JsonObject) -> JsonObject:
+    """Return an object as a later version may have it."""
+    return {**found, "spec": {**mapping_at(found, "spec"), "newer": 1}}
+
+
+histories = st.lists(
+    st.tuples(
+        st.sampled_from(Mode) | st.none(),
+        st.sampled_from((None, newer, *(form for _, form in stand_ins.FORMS))),
+        st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@given(histories)
+@example([(Mode.PERMISSIVE, None, False), (Mode.PERMISSIVE, stand_ins.closed, True)])
+@example(
+    [
+        (Mode.PERMISSIVE, None, False),
+        (Mode.STRICT, stand_ins.named, True),
+        (Mode.PERMISSIVE, None, False),
+    ]
+)
+def test_an_agent_is_never_more_open_than_its_policy_nor_closed_by_one_that_it_has(
+    history: list[tuple[Mode | None, stand_ins.Form | None, bool]],
+) -> None:
+    """Each step: the policy, if there is any; how it is told; and whether the agent restarts."""
+    with tempfile.TemporaryDirectory() as home:
+        agent, held = AgentRole(Path(home)), None
+        for asked, form, restarts in history:
+            whole: JsonObject = {**POLICY, "spec": {"mtls": {"mode": asked}}}
+            told = [] if asked is None else [mcp.encode(form(whole) if form else whole)]
+            agent.follow(Resources.of(told))
+            if asked is None or form is None:
+                held = asked
+            is_known = asked is None or form is None or (held is asked and form is not newer)
+            expected = (asked or Mode.PERMISSIVE) if is_known else Mode.STRICT
+            agent = agent.restarted() if restarts else agent
+            assert (agent.mode(), agent.store.lost) == (expected, ())
 
 
 def test_an_agent_of_a_server_that_tells_no_digest_keeps_its_policy(tmp_path: Path) -> None:
