@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import re
@@ -279,17 +280,29 @@ def _judged(pattern: str) -> tuple[str, int]:
         return f"a regular expression is at most {_LONGEST_REGEX} characters long", 0
     try:
         compiled = re2.compile(pattern, _QUIET)
-        if _NUMBERED.search(pattern):
-            re2.compile(pattern.encode(), _OF_BYTES)
     except re2.error as error:
         reason = error.args[0].decode(errors="replace")
         problem = f'"{pattern}" is not an RE2 regular expression: {reason}'
         # An expression that RE2 finds too large has taken as long as the largest valid expression.
         return problem, MAX_REGEX_PROGRAM if "too large" in reason else 0
+    if _NUMBERED.search(pattern) and not _is_of_bytes(pattern):
+        problem = (
+            f'"{pattern}" has a character above \\xff by its number, and proxies compare bytes;'
+            " write its bytes in UTF-8, such as \\xc4\\x80"
+        )
+        return problem, compiled.programsize
     if compiled.programsize > MAX_REGEX_PROGRAM:
         problem = f'"{pattern}" is too large a regular expression; repeat less in it'
         return problem, compiled.programsize
     return "", compiled.programsize
+
+
+def _is_of_bytes(pattern: str) -> bool:
+    """Return whether a valid pattern is also one for bytes."""
+    with contextlib.suppress(re2.error):
+        re2.compile(pattern.encode(), _OF_BYTES)
+        return True
+    return False
 
 
 def substitution_problem(pattern: str, substitution: str) -> str:
