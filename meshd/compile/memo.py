@@ -44,7 +44,11 @@ class Memo:
         return cast("_T", entry[1])
 
     def aside(self) -> Memo:
-        """Return a memory of what the last round has, which itself keeps nothing of the other."""
+        """Return a memory of what the last round has, which itself keeps nothing of the other.
+
+        What was added since the round is forgotten: it may be long until the next one.
+        """
+        self._now = {}
         made = Memo()
         made._before = self._before
         return made

@@ -54,10 +54,11 @@ def with_services(
     for kind in (Kind.CLUSTER, Kind.ENDPOINT):
         gone, come = (made_of(kind, those, snapshot.options) for those in (old, new))
         traffic[kind] = replaced(traffic[kind], gone, come)
+    every = {**last.ruled, **{(name, ""): those for name, those in ruled.items()}}
     return dataclasses.replace(
         now,
         compiled={**last.compiled, Pool.TRAFFIC: traffic},
-        ruled={**last.ruled, **{(name, ""): those for name, those in ruled.items()}},
+        ruled={place: those for place, those in every.items() if those},
     )
 
 

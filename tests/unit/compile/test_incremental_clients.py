@@ -3,6 +3,8 @@ give it: rules of single clients, delegates' conditions, and secrets."""
 
 from __future__ import annotations
 
+import gc
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from meshd.compile.compiled import Kind
 from meshd.compile.compiler import Compiler
+from meshd.compile.seen import Seen
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
@@ -192,3 +195,17 @@ def test_what_no_compilation_can_hold_is_no_fault_of_a_shortcut(
             mesh.compile(compiler)
     assert not caplog.records
     mesh.check(compiler)
+
+
+def test_services_that_have_come_and_gone_leave_nothing_behind() -> None:
+    compiler, counts = Compiler(), list[int]()
+    own = CLIENTS["front.w1"]
+    for number in range(9):
+        name = f"passing{number}"
+        meta = msgspec.structs.replace(OBJECTS["web"].metadata, name=name)
+        passing = msgspec.structs.replace(OBJECTS["web"], metadata=meta)
+        for found in ([OBJECTS["db"], passing], [OBJECTS["db"]]):
+            compiler.compile(build_snapshot(found, [own], MeshOptions(), {}), {own.uid})
+        gc.collect()
+        counts.append(sum(isinstance(one, Seen) for one in gc.get_objects()))
+    assert counts[2] == counts[-1]

@@ -53,3 +53,15 @@ def test_the_newest_of_equal_arguments_are_kept() -> None:
     assert calls == []
     ((given, _),) = memo._before.values()  # type: ignore[reportPrivateUsage]
     assert given[1][0] is new  # type: ignore[index]
+
+
+def test_a_memory_aside_has_the_last_round_and_nothing_that_came_since() -> None:
+    memo = Memo()
+    first = memo.call("name", doubled, (1,))
+    memo.end_round()
+    memo.call("since", doubled, (2,))
+    aside = memo.aside()
+    assert aside.call("name", doubled, (1,)) is first
+    calls.clear()
+    memo.call("since", doubled, (2,))
+    assert calls == [(2,)]
