@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -20,6 +20,7 @@ from meshd.compile.memo import Memo
 from meshd.compile.names import workload_of
 from meshd.compile.rerouting import Rerouted, hosts
 from meshd.compile.scope import Scope
+from meshd.compile.seen import Place
 from meshd.compile.service_changes import Changed
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.rule_credentials import credential_names
@@ -77,10 +78,6 @@ def _is_same(old: Printed, new: Printed) -> bool:
     return old == new
 
 
-Place = tuple[str, str]
-"""A service's host, and the namespace that tells it from others of this host, if there are any."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ruled:
     """A service that clients see, with rules that hold for some of them."""
@@ -104,7 +101,20 @@ class Ruled:
         return spec is not None and any(True for _ in credential_names(spec))
 
 
-def made_of(kind: Kind, ruled: Iterable[Ruled], options: MeshOptions) -> Messages:
+def reruled(
+    traffic: Compiled, old: Collection[Ruled], new: Collection[Ruled], options: MeshOptions
+) -> Compiled:
+    """Return the resources with the clusters and assignments of the new ones in place of those of
+    the old ones. ``new``: with all that stay of a service of which one has gone, for they may have
+    assignments in common."""
+    found = dict(traffic)
+    for kind in (Kind.CLUSTER, Kind.ENDPOINT):
+        gone, come = (_made_of(kind, those, options) for those in (old, new))
+        found[kind] = replaced(traffic[kind], gone, come)
+    return found
+
+
+def _made_of(kind: Kind, ruled: Iterable[Ruled], options: MeshOptions) -> Messages:
     """Return the clusters or the assignments of services."""
     found = Messages()
     for one in ruled:

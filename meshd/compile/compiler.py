@@ -18,7 +18,7 @@ from meshd.compile.acceptance import Acceptance
 from meshd.compile.changes import change
 from meshd.compile.client_tables import client_tables
 from meshd.compile.clients import Client, Clients, OfClients, identity_of
-from meshd.compile.compiled import Compiled, Kind, Last, Place, Printed, Ruled, by_name
+from meshd.compile.compiled import Compiled, Kind, Last, Printed, Ruled, by_name
 from meshd.compile.envoy.clusters import cluster
 from meshd.compile.envoy.listeners import listener
 from meshd.compile.envoy.routes import route_table as printed_routes
@@ -36,6 +36,7 @@ from meshd.compile.policy.served import served_ports
 from meshd.compile.replaced_scopes import with_scopes
 from meshd.compile.replaced_services import with_services
 from meshd.compile.scope import Scope, scopes
+from meshd.compile.seen import Place
 from meshd.compile.tables_of_scopes import CommonTables
 from meshd.compile.traffic.scope_listeners import scope_upstreams
 from meshd.compile.upstream.destination_rules import RuleSet

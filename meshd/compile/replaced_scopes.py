@@ -11,13 +11,14 @@ import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from meshd.compile.client_tables import client_tables
-from meshd.compile.compiled import Kind, Last, Place, Printed, Ruled, by_name, made_of, replaced
+from meshd.compile.compiled import Kind, Last, Printed, Ruled, by_name, replaced, reruled
 from meshd.compile.envoy.clusters import cluster
 from meshd.compile.http.routes import http_ports
 from meshd.compile.listeners_of_scopes import ScopeListeners
 from meshd.compile.memo import Memo
 from meshd.compile.names import client_routes, scope_listener_name
 from meshd.compile.scope import Scope
+from meshd.compile.seen import Place
 from meshd.compile.traffic.scope_listeners import scope_upstreams
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.visibility import View
@@ -43,13 +44,9 @@ def with_scopes(last: Last, scopes: Collection[Scope], memo: Memo) -> Last | Non
     if any(one.needs_secrets for one in (*old, *new)):
         return None
     ruled = _ruled(last.ruled, old, new)
-    traffic = dict(last.compiled[Pool.TRAFFIC])
-    # Rules that stay may have assignments in common with those that end.
     places = {place for place, _ in (*ended, *begun)}
     now = [one for place in places for one in ruled[place]]
-    for kind in (Kind.CLUSTER, Kind.ENDPOINT):
-        lost, made = (made_of(kind, those, last.snapshot.options) for those in (old, now))
-        traffic[kind] = replaced(traffic[kind], lost, made)
+    traffic = reruled(last.compiled[Pool.TRAFFIC], old, now, last.snapshot.options)
     listeners = ScopeListeners(last.index, last.snapshot, memo)
     for kind in (Kind.CLUSTER, Kind.LISTENER, Kind.ROUTE):
         parts = (one for view in come for one in _parts(kind, view, listeners, memo))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from meshd.api.protocol import DEFAULT_HTTP_PORT
 from meshd.compile.client_tables import TableEdits, client_table, rerouted_tables
-from meshd.compile.compiled import Kind, Last, Messages, Ruled, by_name, made_of, replaced
+from meshd.compile.compiled import Kind, Last, Messages, Ruled, by_name, replaced, reruled
 from meshd.compile.http.routes import http_ports
 from meshd.compile.listeners_of_scopes import ScopeListeners
 from meshd.compile.memo import Memo
@@ -51,9 +51,7 @@ def with_services(
     listeners = ScopeListeners(index, snapshot, memo)
     made = by_name(one for view in views.values() for one in listeners.of(view))
     traffic[Kind.LISTENER] = replaced(traffic[Kind.LISTENER], (), made)
-    for kind in (Kind.CLUSTER, Kind.ENDPOINT):
-        gone, come = (made_of(kind, those, snapshot.options) for those in (old, new))
-        traffic[kind] = replaced(traffic[kind], gone, come)
+    traffic = reruled(traffic, old, new, snapshot.options)
     every = {**last.ruled, **{(name, ""): those for name, those in ruled.items()}}
     return dataclasses.replace(
         now,
