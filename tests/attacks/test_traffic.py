@@ -121,6 +121,7 @@ for data in (b"\\0", b"\\xff\\xff", b"\\0\\0", b"\\0\\x20" + question, b"\\0\\5a
 
 
 def test_malformed_queries_end_no_process_and_cost_no_answer(node: Node) -> None:
+    node.eventually(node.is_well, "all is well")
     before = _answering(node.home)
     assert before
     done = node.exec("alice", sys.executable, "-c", MALFORMED)
@@ -128,7 +129,8 @@ def test_malformed_queries_end_no_process_and_cost_no_answer(node: Node) -> None
     node.eventually(
         lambda: node.exec("bob", "getent", "hosts", "server").status == 0, "it is answered"
     )
-    assert _answering(node.home) == before
+    # A resolver that has got other tables may just have been started anew.
+    assert _answering(node.home) >= before
 
 
 def _answering(home: Path) -> set[tuple[str, str]]:
