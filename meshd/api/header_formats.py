@@ -41,10 +41,12 @@ _HEADER: Final = r":?[A-Za-z0-9_-]+"
 _TEXT: Final = r"[A-Za-z0-9_./:-]*[A-Za-z0-9_]"
 _KEY: Final = r"[A-Za-z0-9_./-]+"
 _LENGTH: Final = r"(?::[0-9]{1,9})?"
+_MOMENT: Final = r"(?:[^()%\n]|%(?:[1-9]?f|[aAbBcCdDeFgGhHIjmMprRsSTuUVwWxXyYzZ]))*"
+"""As strftime(3) has it, and with fractions of seconds. Envoy refuses the end of a line."""
 _VARIABLES: Final = (
     "|".join(_PLAIN),
     rf"(?:REQ|RESP|TRAILER)\({_HEADER}(?:\?{_HEADER})?\){_LENGTH}",
-    r"START_TIME(?:\([^()%]*\))?",
+    rf"START_TIME(?:\({_MOMENT}\))?",
     rf"DYNAMIC_METADATA\({_TEXT}\){_LENGTH}",
     rf"CLUSTER_METADATA\({_TEXT}\)",
     r"UPSTREAM_METADATA\((?:" + _TEXT + r'|\["[^"()%\\]+"(?:, ?"[^"()%\\]+")*\])\)',

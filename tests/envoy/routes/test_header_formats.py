@@ -31,7 +31,8 @@ WRITTEN: Final = """
 NAME NAME() NAME(a) NAME(:a) NAME(a?b) NAME(a?b?c) NAME(a:b) NAME(a:b:c) NAME(:a?:b):5
 NAME(a:PLAIN) NAME(a:TYPED):5 NAME(a:FIELD) NAME(:PLAIN) NAME(["a","b"]) NAME(["a"]) NAME([])
 NAME(:) NAME(a,b) NAME(a;b) NAME(/) NAME({}) NAME:5 NAME(a):5 NAME(a):0 NAME(a):99999999999999999999
-NAME(é) NAME(a):x NAME(
+NAME(é) NAME(a):x NAME( NAME(%s.%3f) NAME(%Y-%m-%dT%H:%M:%S.%9fZ) NAME(%n) NAME(%)
+NAME(%a%A%b%B%c%C%d%D%e%F%g%G%h%H%I%j%m%M%p%r%R%s%S%T%u%U%V%w%W%x%X%y%Y%z%Z)
 """
 
 
