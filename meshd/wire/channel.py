@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 import struct
@@ -25,12 +26,15 @@ from meshd.base.errors import (
     UnansweredError,
     UnreachableError,
 )
+from meshd.base.threads import in_thread
 
 T = TypeVar("T", bound=wire.Message)
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 _LONGEST_PATH: Final = 107
 """Bytes of a unix socket's path: unix(7)."""
+_LARGE: Final = 256 * 1024
+"""Bytes of a message above which a thread decodes it: as many take about 10 ms."""
 
 
 def peer_uid(connection: socket.socket) -> int:
@@ -84,12 +88,21 @@ class Connection(Generic[T]):
             return None
         try:
             size = self._size(await self._reader.readexactly(wire.HEADER_SIZE))
-            message = wire.decode(await self._reader.readexactly(size), self._takes)
+            body = await self._reader.readexactly(size)
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
+        message = await self._decoded(body)
         if not isinstance(message, self._only):
             raise InvalidInputError(f"{type(message).__name__} is not for this process to ask")
         return message
+
+    async def _decoded(self, body: bytes) -> T:
+        if len(body) <= _LARGE:
+            return wire.decode(body, self._takes)
+        # All workloads of a large mesh would keep the event loop busy for a second.
+        return await in_thread(
+            "decoding a message", functools.partial(wire.decode, body, self._takes)
+        )
 
     def _size(self, header: bytes) -> int:
         try:

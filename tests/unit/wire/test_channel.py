@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import math
 import os
+import threading
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -67,6 +69,37 @@ def test_a_request_that_cannot_be_read_costs_itself_and_not_the_connection(tmp_p
     assert isinstance(read, wire.Done)
     assert isinstance(too_large, wire.Failed)
     assert after is None
+
+
+class _Noting:
+    """Decodes, and notes by which thread."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+
+    def decode(self, body: bytes) -> wire.AnyMessage:
+        self.threads.append(threading.current_thread())
+        return wire.ANY.decode(body)
+
+
+def test_a_large_message_is_decoded_beside_the_loop_and_in_its_turn() -> None:
+    large, noting = wire.Failed("x" * 300_000), _Noting()
+    unreadable = b"\0\x04\0\1" + b"x" * (256 * 1024 + 1)
+
+    async def run() -> list[object]:
+        reader = asyncio.StreamReader()
+        for frame in (wire.encode(large), wire.encode(wire.Done()), unreadable):
+            reader.feed_data(frame)
+        reader.feed_data(wire.encode(wire.Status()))
+        connection = channel.Connection(reader, cast("Any", None), cast("Any", noting))
+        first = [await connection.receive(), await connection.receive()]
+        with pytest.raises(InvalidInputError, match="not a message of this version"):
+            await connection.receive()
+        return [*first, await connection.receive()]
+
+    assert asyncio.run(run()) == [large, wire.Done(), wire.Status()]
+    own = threading.current_thread()
+    assert [one is own for one in noting.threads] == [False, True, False, True]
 
 
 def test_a_message_of_another_conversation_is_refused_and_the_next_is_answered(
