@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
+import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -25,10 +26,20 @@ from meshd.api.values import (
     Uid,
 )
 
+_BYTE: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_FIRST_BYTE: Final = "(?:22[0-3]|2[01][0-9]|1[3-9][0-9]|12[0-689]|1[01][0-9]|[1-9][0-9]?)"
+_PLAIN: Final = re.compile(rf"{_FIRST_BYTE}(?:\.{_BYTE}){{3}}")
+"""What most addresses of workloads look like: IPv4, not unspecified, loopback or multicast."""
 
-@functools.lru_cache(maxsize=65536)
+
 def address_problem(text: str) -> str:
     """Return why a text is no address of a workload; empty if it can be one."""
+    # Each message of a large mesh has more addresses than a cache holds.
+    return "" if _PLAIN.fullmatch(text) else _address_problem(text)
+
+
+@functools.lru_cache(maxsize=65536)
+def _address_problem(text: str) -> str:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

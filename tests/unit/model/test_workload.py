@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 from typing import Any
 
 import msgspec
@@ -101,3 +102,23 @@ _JSON = st.recursive(
 def test_whatever_is_written_is_a_workload_or_undecodable(changed: dict[str, Any]) -> None:
     with contextlib.suppress(*UNDECODABLE):
         decode(_GOOD | changed)
+
+
+def _may_be_of_a_workload(text: str) -> bool:
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_multicast or address.is_unspecified)
+
+
+def test_every_network_of_ipv4_is_judged_as_python_does() -> None:
+    texts = [f"{first}.0.0.{last}" for first in range(260) for last in (0, 1, 255, 256)]
+    texts += [f"10.{'.'.join([byte] * 3)}" for byte in map(str, range(260))]
+    wrong = [one for one in texts if (not address_problem(one)) != _may_be_of_a_workload(one)]
+    assert wrong == []
+
+
+@given(st.text("0123456789.\n \u0661", max_size=16))
+def test_what_is_almost_ipv4_is_judged_as_python_does(text: str) -> None:
+    assert (not address_problem(text)) == _may_be_of_a_workload(text)
