@@ -77,11 +77,12 @@ class Attempts:
         state, working = self._working
         if state is not self._state:
             state = self._state
-            working = self._begun(name for name, one in state.items() if one.works)
+            working = self.begun(name for name, one in state.items() if one.works)
             self._working = state, working
         return working - self.in_hand
 
-    def _begun(self, names: Iterable[str]) -> frozenset[Begun]:
+    def begun(self, names: Iterable[str]) -> frozenset[Begun]:
+        """Return records as they were begun last."""
         return frozenset((name, self._turns.get(name, 0)) for name in names)
 
     def newest(self, begun: Iterable[Begun]) -> frozenset[str]:
@@ -154,7 +155,7 @@ class Attempts:
                     self._turns[name] = self._turns.get(name, 0) + 1
                 self._state = suspects.begun(self._state, records, self._clock())
                 self._write()
-            return self._begun(records)
+            return self.begun(records)
 
     @contextlib.contextmanager
     def noted(self, name: str) -> Generator[None]:

@@ -64,12 +64,20 @@ def _moved(path: Path) -> str:
         return f"; it will be written over, since it cannot be moved: {error.strerror}"
 
 
+def _write(path: Path, content: Callable[[], bytes]) -> None:
+    """Raises SystemRefusedError."""
+    replace(path, content())
+
+
 class KeptFile:
-    """The file. ``content`` returns what is to be in it; ``changed`` is called when ``problem`` has
-    changed."""
+    """The file. ``content`` returns what makes its bytes, which a thread calls, and which looks at
+    nothing that changes. ``changed`` is called when ``problem`` has changed."""
 
     def __init__(
-        self, path: Path, content: Callable[[], bytes], changed: Callable[[], None] = lambda: None
+        self,
+        path: Path,
+        content: Callable[[], Callable[[], bytes]],
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
         self._content = content
@@ -92,7 +100,7 @@ class KeptFile:
             await self._stale.wait()
             self._stale.clear()
             try:
-                await asyncio.to_thread(replace, self.path, self._content())
+                await asyncio.to_thread(_write, self.path, self._content())
             except MeshdError as error:
                 self._note(f"{error}; the current state would be lost on restart")
                 with contextlib.suppress(TimeoutError):

@@ -40,6 +40,8 @@ _KINDS: Final = tuple(mcp.type_url(api_version(kind), kind.KIND) for kind in kin
 _CONTACT: Final = 10.0
 """Seconds between updates of the kept file's time, and between checks of the clock: how exactly the
 time of the last contact is known after a restart, and how soon a wrong clock is noticed."""
+_PAUSE: Final = 10.0
+"""The pause after the use of what the server tells, as a multiple of the time that this took."""
 _POLICY: Final = mcp.type_url(api_version(PeerAuthentication), PeerAuthentication.KIND)
 TYPES: Final = (_POLICY, *(url for url in _KINDS if url != _POLICY), mcp.WORKLOAD)
 """The types that the server is asked for. Policies come first, so that they are known before any
@@ -126,8 +128,10 @@ class Agent:
         self._node = settings.node_name
         self._uri = node_uri(settings.identity.trust_domain, self._node)
         self._inbox = Inbox(decode, mesh.work.attempts, TYPES)
-        self._kept = KeptFile(paths.lib / "server-state", self._inbox.dump, mesh.settling.touch)
+        self._kept = KeptFile(paths.lib / "server-state", self._inbox.dumping, mesh.settling.touch)
         self._lost: tuple[str, ...] = ()
+        self._news = asyncio.Event()
+        """The server has told something that is not used yet."""
         self._load()
         self._client = Client(
             self._node,
@@ -135,7 +139,7 @@ class Agent:
             self._inbox,
             connect=lambda: uplink.open_channel(paths.uplink),
             explain=lambda error: uplink.explain(error, paths.uplink, self._server, time.time()),
-            taken=self._take,
+            taken=self._news.set,
             changed=mesh.settling.touch,
             heard=mesh.reconciler.contacted,
         )
@@ -152,6 +156,7 @@ class Agent:
         """Run until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._client.run())
+            tasks.create_task(self._use_for_ever())
             tasks.create_task(self._tell_for_ever())
             tasks.create_task(self._kept.run())
             tasks.create_task(self._look_for_ever())
@@ -166,12 +171,23 @@ class Agent:
 
     # ---- from the server
 
+    async def _use_for_ever(self) -> None:
+        """Use what the server tells, at once or, while it tells a large mesh in hundreds of
+        responses, for a small share of the time. Runs until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            began = time.monotonic()
+            self._take()
+            await asyncio.sleep((time.monotonic() - began) * _PAUSE)
+
     def _take(self) -> None:
         self._lost = ()
         self._use()
         self._kept.touch()
 
     def _use(self) -> None:
+        self._inbox.used()
         held = {one.key: one for url in _KINDS for one in self._inbox.values(url).values()}
         closed = {one.key: one for one in self._closed()}
         unserved = tuple(

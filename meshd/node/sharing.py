@@ -7,6 +7,7 @@ Their last reports are kept on disk here, so that endpoints on other nodes outli
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -70,7 +71,11 @@ class Sharing:
         self._node = node
         self._told: tuple[Workload, ...] = ()
         """Also of workloads that are left out, because processes died of them."""
-        self.kept = KeptFile(record, lambda: msgspec.json.encode(self._told), mesh.settling.touch)
+        self.kept = KeptFile(
+            record,
+            lambda: functools.partial(msgspec.json.encode, self._told),
+            mesh.settling.touch,
+        )
         self._handle = handle
         self._encoded = Encoded(mesh.store.digest_of)
         mesh.further_problems.append(lambda: self.kept.problem)

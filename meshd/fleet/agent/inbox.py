@@ -6,9 +6,10 @@ resources are accepted.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -76,6 +77,8 @@ class Inbox:
         self._values: dict[str, dict[str, Any]] = {}
         self.refused: dict[tuple[str, str], str] = {}
         """Why resources were refused, by type URL and name."""
+        self._unused: frozenset[Begun] = frozenset()
+        """What was kept and is not put in force yet, among the attempts."""
         self._not_taken: dict[tuple[str, str], Decoded] = {}
         """The refused resources, by type URL and name."""
 
@@ -130,7 +133,8 @@ class Inbox:
         changed = False
         reasons: list[str] = []
         resources = list(resources)
-        self._let_go({_shown(type_url, one.name) for one in resources})
+        if attempts := self._attempts:
+            self._unused |= attempts.begun(_shown(type_url, one.name) for one in resources)
         for one in resources:
             name, resource = one.name, one.resource
             ended = self._forget_refusal(type_url, name)
@@ -146,6 +150,12 @@ class Inbox:
             changed = held.pop(name, None) is not None or ended or changed
             values.pop(name, None)
         return changed, "; ".join(reasons)
+
+    def used(self) -> None:
+        """Note that all that was kept is put in force now."""
+        if self._attempts:
+            self._attempts.in_hand -= self._unused
+        self._unused = frozenset()
 
     def never_good(self, type_url: str) -> dict[str, bytes]:
         """Return the refused resources of which no version was ever taken, by name."""
@@ -175,7 +185,7 @@ class Inbox:
         self, type_url: str, resources: Iterable[tuple[str, Held]], *, starting: bool = False
     ) -> frozenset[Begun]:
         """Note resources before they are decoded, since decoding may kill the process, and return
-        what is noted, for ``drop``."""
+        what is noted, for ``drop``. They are in hand until ``used`` is called."""
         attempts, held = self._attempts, self._held.get(type_url, {})
         if attempts is None:
             return frozenset()
@@ -195,11 +205,6 @@ class Inbox:
             self._attempts.in_hand -= begun
             self._attempts.done(self._attempts.newest(begun))
 
-    def _let_go(self, names: Set[str]) -> None:
-        """Note that records have been read, and are to be put in force."""
-        if attempts := self._attempts:
-            attempts.in_hand = frozenset(one for one in attempts.in_hand if one[0] not in names)
-
     def _why_left_out(self, type_url: str, name: str, resource: Held) -> str:
         """Return why a resource is not to be read, because a process died of it; empty: it is."""
         if self._attempts is None:
@@ -214,10 +219,14 @@ class Inbox:
         return self._types is None or type_url in self._types
 
     def dump(self) -> bytes:
-        resources = dict(self._held)
+        return self.dumping()()
+
+    def dumping(self) -> Callable[[], bytes]:
+        """Return what dumps the present state, whatever changes meanwhile."""
+        resources = {type_url: dict(held) for type_url, held in self._held.items()}
         for (type_url, name), one in self._not_taken.items():
             resources.setdefault(_REFUSED + type_url, {})[name] = one.resource
-        return msgspec.msgpack.encode(_State(resources))
+        return functools.partial(msgspec.msgpack.encode, _State(resources))
 
     def load(self, data: bytes) -> tuple[str, ...]:
         """Load what ``dump`` returned; return why parts of it are unusable.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def test_the_newest_is_written_as_soon_as_it_can_be_and_trouble_is_told_once(
     path = tmp_path / "state"
 
     async def scenario() -> None:
-        kept = KeptFile(path, lambda: state[0], lambda: told.append(kept.problem))
+        kept = KeptFile(
+            path, lambda: functools.partial(bytes, state[0]), lambda: told.append(kept.problem)
+        )
         task = asyncio.create_task(kept.run())
         kept.touch()
         await until(path, b"one")

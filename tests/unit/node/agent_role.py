@@ -46,10 +46,10 @@ class AgentRole:
             server="boss", node_name="n", identity=types.SimpleNamespace(trust_domain="mesh")
         )
         paths = Paths(home / "etc", lib, home / "run")
-        self._agent: Any = Agent(cast("Any", mesh), cast("Any", settings), paths)
+        self.agent: Any = Agent(cast("Any", mesh), cast("Any", settings), paths)
 
     def hear(self, objects: tuple[JsonObject, ...]) -> None:
-        inbox = self._agent._inbox
+        inbox = self.agent._inbox
         for url in TYPES:
             found = {
                 one.name: Held(one.version, one.body)
@@ -58,12 +58,12 @@ class AgentRole:
             }
             removed = [name for name in inbox.versions(url) if name not in found]
             inbox.take(url, found.items(), removed)
-            self._agent._take()
+            self.agent._take()
 
     def follow(self, published: Resources) -> None:
         """Come back to a server that publishes this, and take all that it tells."""
         stream = UnorderedStream(published)
-        inbox = self._agent._inbox
+        inbox = self.agent._inbox
         for url in TYPES:
             stream.receive(Request(url, ("*",), initial_versions=inbox.versions(url)))
         while response := stream.next():
@@ -71,16 +71,16 @@ class AgentRole:
             _, reason = inbox.take(response.type_url, found, response.removed)
             error = reason or None
             stream.receive(Request(response.type_url, nonce=response.nonce, error=error))
-        self._agent._take()
+        self.agent._take()
 
     def restarted(self) -> AgentRole:
         """Return the next role of this node, which reads what this one has kept on disk."""
-        self._agent._kept.path.write_bytes(self._agent._inbox.dump())
+        self.agent._kept.path.write_bytes(self.agent._inbox.dump())
         return AgentRole(self._home)
 
     @property
     def workloads(self) -> list[str]:
-        return list(self._agent._inbox.values(mcp.WORKLOAD))
+        return list(self.agent._inbox.values(mcp.WORKLOAD))
 
     def mode(self, *, knows_the_mark: bool = True) -> Mode:
         policies = (one for one in self.store.objects.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,8 @@ from meshd.fleet.server import mcp
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.closed_workload import ClosedWorkload
 from meshd.node.agent import closed_objects, decode, is_superseded, lost_objects
+from tests.unit.node.agent_role import AgentRole
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,3 +156,30 @@ def test_what_a_server_has_in_force_is_taken_whatever_it_counts() -> None:
     subsets = [{"name": f"v{number}", "labels": {"v": str(number)}} for number in range(5000)]
     inbox = told(rule(host="db", subsets=subsets))
     assert (list(inbox.values(URL)), inbox.refused) == (["shop/db"], {})
+
+
+def test_what_comes_while_something_is_used_is_used_at_once_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = AgentRole(tmp_path).agent
+    used: list[list[str]] = []
+    told: list[str] = []
+    again = asyncio.Event()
+
+    def use() -> None:
+        used.append(told.copy())
+        again.set()
+
+    async def scenario() -> None:
+        using = asyncio.create_task(agent._use_for_ever())
+        for several in (["a", "b"], ["c", "d"]):
+            for one in several:
+                told.append(one)
+                agent._news.set()
+            await asyncio.wait_for(again.wait(), PATIENCE)
+            again.clear()
+        using.cancel()
+
+    monkeypatch.setattr(agent, "_take", use)
+    asyncio.run(scenario())
+    assert used == [["a", "b"], ["a", "b", "c", "d"]]

@@ -228,6 +228,8 @@ def test_what_is_being_decoded_is_not_struck_off_by_a_round_without_it(tmp_path:
     inbox.begin(URL, resources)
     assert not attempts.working
     assert inbox.keep(URL, inbox.decoded(URL, resources)) == (True, "")
+    assert not attempts.working  # it is kept, and not in force yet
+    inbox.used()
     assert {name for name, _ in attempts.working} == {"Thing a"}
 
 
@@ -251,6 +253,28 @@ def test_what_is_decoded_after_its_stream_has_ended_is_in_hand_until_then(tmp_pa
     assert attempts.in_hand == again
     assert not attempts.working
     inbox.keep(URL, inbox.decoded(URL, things[:1]))
+    inbox.used()
     assert attempts.working == again
     attempts.done()
     assert not (tmp_path / "attempts.json").exists()
+
+
+def test_what_is_used_does_not_let_go_of_what_has_come_in_its_place(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path / "attempts.json")
+    inbox, newer = Inbox(decode, attempts), [("a", Held("2", b"two"))]
+    inbox.take(URL, [("a", Held("1", b"one"))])
+    begun = inbox.begin(URL, newer)
+    inbox.used()  # of the first, while the second is being decoded
+    assert attempts.in_hand == begun
+    assert not attempts.working
+    inbox.keep(URL, inbox.decoded(URL, newer))
+    inbox.used()
+    assert attempts.working == begun
+
+
+def test_a_dump_is_of_the_moment_at_which_it_began() -> None:
+    inbox = Inbox(decode)
+    inbox.take(URL, [("a", Held("1", b"one")), ("b", Held("1", b"bad"))])
+    before, dump = inbox.dump(), inbox.dumping()
+    inbox.take(URL, [("a", Held("2", b"two")), ("b", Held("2", b"two"))])
+    assert dump() == before != inbox.dump()
