@@ -184,6 +184,7 @@ class Agent:
     def _take(self) -> None:
         self._lost = ()
         self._use()
+        self._client.used()
         self._kept.touch()
 
     def _use(self) -> None:

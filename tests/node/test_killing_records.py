@@ -120,11 +120,14 @@ class Joined:
             self.inbox,
             connect=lambda: open_channel(address(server), credentials),
             explain=self._explained,
-            taken=lambda: None,
+            taken=self._used,
             changed=lambda: None,
             heard=lambda: None,
         )
         self.client.tell((workload(name, name), workload(name, f"{name}-too")))
+
+    def _used(self) -> None:
+        self.client.used()
 
     async def _explained(self, error: grpc.aio.AioRpcError) -> MeshdError:
         return explain(error, "the server")

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 import grpc.aio
@@ -24,6 +24,7 @@ from meshd.base.tasks import first_of
 from meshd.base.threads import in_thread
 from meshd.fleet.agent.inbox import Held, Inbox
 from meshd.fleet.server.holders import METADATA
+from meshd.fleet.server.in_force import IN_FORCE, NOTHING_YET
 from meshd.fleet.server.plane import NODES, Taken
 from meshd.model.workload import Workload, shown
 from meshd.xds.protocol import DeltaRequest, DeltaResponse
@@ -37,6 +38,8 @@ _LONGEST_REASON: Final = 4000
 _ENDED: Final = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 """What gRPC raises, beside its usual errors, when the other end is done while we write or read."""
 
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[DeltaRequest, DeltaResponse]"
+
 _log = logging.getLogger(__name__)
 _taken: Final[msgspec.json.Decoder[Taken]] = msgspec.json.Decoder(Taken)
 
@@ -46,8 +49,8 @@ class Client:
 
     ``connect`` opens a channel and raises MeshdError; ``explain`` makes gRPC's errors ours.
     ``instance``: which running machine this is, unless others add it. ``taken`` is called when the
-    inbox has changed, ``changed`` when the connection has, ``heard`` when the server knows what
-    runs here.
+    inbox has changed, and makes somebody call ``used``; ``changed`` when the connection has,
+    ``heard`` when the server knows what runs here.
     """
 
     def __init__(
@@ -74,6 +77,14 @@ class Client:
         self._heard = heard
         self._workloads: tuple[Workload, ...] | None = None
         self._news = asyncio.Event()
+        self._kept = ""
+        """The nonce of the stream's newest response that the inbox has."""
+        self._is_used = True
+        """All that the inbox has is used."""
+        self._in_force = ""
+        """The nonce of the newest response that is used, as the server is to know."""
+        self._uses = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._was_connected = False
         self.connected = False
         self.since = 0.0
@@ -96,6 +107,11 @@ class Client:
         if workloads != self._workloads:
             self._workloads = workloads
             self._news.set()
+
+    def used(self) -> None:
+        """Tell the server that all that the inbox has is in force from now on."""
+        self._is_used, self._in_force = True, self._kept
+        self._uses.set()
 
     async def run(self) -> None:
         """Keep the connection until cancelled."""
@@ -177,11 +193,34 @@ class Client:
         )(metadata=self._metadata)
         await _connected(call)
         self._found()
+        self._kept, self._in_force = "", "" if self._is_used else NOTHING_YET
+        await call.write(self._use())
         for url in self._types:
             await call.write(self._first_request(url))
+        await first_of(self._follow(call), self._tell_uses(call))
+
+    async def _follow(self, call: _Call) -> None:
         async for response in call:
-            await call.write(await self._take(response))
+            await self._write(call, await self._take(response))
         raise await _failure(call)
+
+    async def _tell_uses(self, call: _Call) -> None:
+        while True:
+            await self._uses.wait()
+            self._uses.clear()
+            try:
+                await self._write(call, self._use())
+            except _ENDED:
+                raise await _failure(call) from None
+
+    async def _write(self, call: _Call, request: DeltaRequest) -> None:
+        async with self._writing:  # gRPC takes one at a time
+            await call.write(request)
+
+    def _use(self) -> DeltaRequest:
+        return DeltaRequest(
+            node={"id": self._node}, type_url=IN_FORCE, response_nonce=self._in_force
+        )
 
     def _first_request(self, url: str) -> DeltaRequest:
         return DeltaRequest(
@@ -206,8 +245,12 @@ class Client:
             decoding.add_done_callback(lambda _: self._inbox.drop(begun))
             raise
         changed, refused = self._inbox.keep(url, decoded, response.removed_resources)
+        self._kept = response.nonce
         if changed or refused:
+            self._is_used = False
             self._taken()
+        elif self._is_used:
+            self.used()
         answer = DeltaRequest(type_url=response.type_url, response_nonce=response.nonce)
         if refused:
             _log.warning("refused: %s", refused, extra={"MESHD_EVENT": "refused"})

@@ -29,6 +29,7 @@ from meshd.fleet.server import rosters
 from meshd.fleet.server.asking import Asking
 from meshd.fleet.server.caller import Caller
 from meshd.fleet.server.holders import MACHINE, METADATA, Holders
+from meshd.fleet.server.in_force import InForce
 from meshd.fleet.server.open_streams import OpenStreams, Stream
 from meshd.model.bounds import Bounds
 from meshd.model.workload import Workload, shown
@@ -89,13 +90,22 @@ class _Node:
     ring: Callable[[], None] = lambda: None
     """Called when there may be something to send."""
     asking: Asking = dataclasses.field(default_factory=Asking)
+    in_force: InForce = dataclasses.field(default_factory=InForce)
 
     def following(self) -> DeltaResponse | None:
-        response = self.stream.next()
-        return encode(response) if response else None
+        if (response := self.stream.next()) is None:
+            return None
+        self.in_force.sent(response.nonce)
+        return encode(response)
+
+    @property
+    def synced(self) -> bool:
+        """Return whether all that the node asked for is in force there."""
+        return self.stream.synced and self.in_force.is_newest
 
     async def receive(self, message: DeltaRequest) -> None:
-        if (request := self.asking.bounded(decode(message))) is None:
+        said = decode(message)
+        if self.in_force.hears(said) or (request := self.asking.bounded(said)) is None:
             return
         answered = self.stream.receive(request)
         if isinstance(answered, Refused) and answered.final:
@@ -311,19 +321,19 @@ class Plane:
             self._set(left)
 
     def statuses(self) -> tuple[wire.NodeStatus, ...]:
-        streams = {node.name: node.stream for node in self._nodes}
+        nodes = {node.name: node for node in self._nodes}
         return tuple(
             wire.NodeStatus(
                 name=name,
                 connected=roster.connections > 0,
                 since=roster.since,
                 workloads=len(roster.workloads),
-                synced=name in streams and streams[name].synced,
+                synced=name in nodes and nodes[name].synced,
                 rejected=tuple(
                     f"{url.rpartition('/')[2]} {of}: {rejection.reason}"
-                    for (url, of), rejection in streams[name].rejections.items()
+                    for (url, of), rejection in nodes[name].stream.rejections.items()
                 )
-                if name in streams
+                if name in nodes
                 else (),
                 kept_out=tuple(f"{shown(uid)}: {why}" for uid, why in roster.refused.items()),
                 conflict=self.holders.problem(name),

@@ -183,3 +183,19 @@ def test_what_comes_while_something_is_used_is_used_at_once_afterwards(
     monkeypatch.setattr(agent, "_take", use)
     asyncio.run(scenario())
     assert used == [["a", "b"], ["a", "b", "c", "d"]]
+
+
+def test_the_server_is_told_what_is_used_once_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = AgentRole(tmp_path)
+    there: list[bool] = []
+
+    def used() -> None:
+        there.append(bool(role.store.objects))
+
+    monkeypatch.setattr(role.agent._client, "used", used)
+    role.agent._inbox.take(URL, [("shop/db", Held("1", rule(host="db")))])
+    assert there == []
+    role.agent._take()
+    assert there == [True]

@@ -42,10 +42,13 @@ class Agent:
             self.inbox,
             connect=lambda: uplink.open_channel(self.socket),
             explain=lambda error: uplink.explain(error, self.socket, mesh.server, time.time()),
-            taken=lambda: None,
+            taken=self._used,
             changed=lambda: None,
             heard=lambda: None,
         )
+
+    def _used(self) -> None:
+        self.client.used()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[Agent]:

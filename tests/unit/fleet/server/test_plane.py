@@ -188,6 +188,8 @@ class Node:
         credentials_now: Callable[[], Credentials] | None = None,
     ) -> None:
         now = credentials_now or (lambda: credentials)
+        self.uses = True
+        """It uses at once what it hears."""
         self.inbox = Inbox(decode)
         self.client = Client(
             "n",
@@ -195,7 +197,7 @@ class Node:
             self.inbox,
             connect=lambda: open_channel(mesh.server, now()),
             explain=lambda error: diagnose(error, mesh.server, time.time()),
-            taken=lambda: None,
+            taken=lambda: self.client.used() if self.uses else None,
             changed=lambda: None,
             heard=lambda: None,
             instance=instance,
@@ -264,6 +266,35 @@ async def test_a_bad_resource_is_refused_by_name_and_holds_up_no_other(mesh: Mes
         await eventually(lambda: one.inbox.values(URL).get("n4") == "mended")
         await eventually(lambda: mesh.plane.statuses()[0].synced)
         assert one.inbox.refused == {}
+
+
+@running
+async def test_a_node_that_has_not_used_all_yet_is_told_all_and_is_not_synced(mesh: Mesh) -> None:
+    names = {f"n{number}": "good" for number in range(1200)}  # in three responses
+    mesh.plane.publish(things(**names))
+
+    def is_synced() -> bool:
+        return any(one.synced for one in mesh.plane.statuses())
+
+    nodes = mesh.plane._nodes  # pyright: ignore[reportPrivateUsage]
+
+    def has_acknowledged() -> bool:
+        return all(one.stream.synced for one in nodes)
+
+    async with mesh.serving(), node(mesh, "a", URL, OTHER) as one:
+        one.uses = False
+        one.client.tell(())
+        await eventually(lambda: mesh.plane.statuses() and dict(one.inbox.values(URL)) == names)
+        await eventually(has_acknowledged)
+        assert not is_synced()
+        one.client.used()
+        await eventually(is_synced)
+        mesh.plane.publish(things(**names | {"n7": "better"}))
+        await eventually(lambda: one.inbox.values(URL)["n7"] == "better")
+        await eventually(has_acknowledged)
+        assert not is_synced()
+        one.client.used()
+        await eventually(is_synced)
 
 
 @running
