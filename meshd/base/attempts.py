@@ -12,6 +12,7 @@ process notes all of them.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 Begun: TypeAlias = tuple[str, int]
-"""The name of a record, and the number of times that it had been begun then."""
+"""The name of a record, and its turn: which of all beginnings this was."""
 
 
 _LAST: Final = 24
@@ -55,6 +56,9 @@ class Attempts:
         """The names of records that are left out from this start on."""
         self._suspects_all = suspects.died_of_nothing_known(before)
         self._turns: dict[str, int] = {}
+        self._count = itertools.count(1)
+        self._former: dict[str, list[tuple[int, Suspect]]] = {}
+        """What was noted in place of tentative records, with its turns, the oldest first."""
         self._working: tuple[State, frozenset[Begun]] = {}, frozenset()
         """The records that are being put in force or read, and the state that says so."""
         self._has_ended = False
@@ -146,13 +150,21 @@ class Attempts:
         """Note that a process begins, before anything is in force."""
         self.begin({START: ("", None)})
 
-    def begin(self, records: Mapping[str, tuple[str, Content]]) -> frozenset[Begun]:
+    def begin(
+        self, records: Mapping[str, tuple[str, Content]], *, tentative: bool = False
+    ) -> frozenset[Begun]:
         """Note records, before anything is done with them, and return them; ``records``: see
-        ``suspects.begun``."""
+        ``suspects.begun``. ``tentative``: what was noted before is kept until they are withdrawn or
+        ``taken``."""
         with self._lock:
             if records and not self._has_ended:
-                for name in records:
-                    self._turns[name] = self._turns.get(name, 0) + 1
+                for name, (fingerprint, _) in records.items():
+                    one, turn = self._state.get(name), self._turns.get(name)
+                    if not tentative:
+                        self._former.pop(name, None)
+                    elif one and turn and one.is_unproven and one.fingerprint != fingerprint:
+                        self._former.setdefault(name, []).append((turn, one))
+                    self._turns[name] = next(self._count)
                 self._state = suspects.begun(self._state, records, self._clock())
                 self._write()
             return self.begun(records)
@@ -188,9 +200,40 @@ class Attempts:
         with self._lock:
             self._replace(suspects.resting(self._state, idle))
 
+    def taken(self, names: Iterable[str]) -> None:
+        """Note that tentative records replace what was noted before."""
+        with self._lock:
+            for name in names:
+                self._former.pop(name, None)
+
+    def withdraw(self, begun: Collection[Begun]) -> None:
+        """Strike off tentative records of which nothing comes: what was noted before, and has not
+        been proven since, is noted again."""
+        with self._lock:
+            again: dict[str, Suspect] = {}
+            newest = self.newest(begun)
+            self._forget_former(begun, lambda noted, turn: noted == turn)
+            for name in newest & self._former.keys():
+                self._turns[name], again[name] = self._former[name].pop()
+            self._replace(suspects.done({**self._state, **again}, newest - again.keys()))
+
+    def proven(self, begun: Collection[Begun]) -> None:
+        """Strike off records that have been put in force without a death, if they have not been
+        begun anew since, and what was noted before them."""
+        with self._lock:
+            self._forget_former(begun, lambda noted, turn: noted <= turn)
+            self._replace(suspects.done(self._state, self.newest(begun)))
+
+    def _forget_former(self, begun: Iterable[Begun], is_gone: Callable[[int, int], bool]) -> None:
+        for name, turn in begun:
+            kept = [one for one in self._former.pop(name, ()) if not is_gone(one[0], turn)]
+            if kept:
+                self._former[name] = kept
+
     def done(self, names: Collection[str] | None = None) -> None:
         """Strike off records; None: all that are being put in force."""
         with self._lock:
+            self.taken(tuple(self._former) if names is None else names)
             self._replace(suspects.done(self._state, self._state if names is None else names))
 
     def end(self) -> None:
@@ -212,6 +255,7 @@ class Attempts:
             kept = {
                 name: one for name, one in self._state.items() if name == START or is_there(name)
             }
+            self.taken([name for name in self._former if not is_there(name)])
             self._replace(kept)
 
     def _replace(self, after: State) -> None:

@@ -73,6 +73,11 @@ class Suspect(msgspec.Struct, frozen=True):
     """When the search that it is a part of found out something last, in Unix seconds."""
 
     @property
+    def is_unproven(self) -> bool:
+        """Return whether it is to be put in force, and has not been without a death."""
+        return self.works or self.waits
+
+    @property
     def is_left_out(self) -> bool:
         return self.aside in _OUT or self.is_at_fault
 
@@ -139,7 +144,7 @@ def _without(state: State, names: Collection[str]) -> dict[str, Suspect]:
     after = dict(state)
     for name in names:
         one = state.get(name)
-        if one is not None and (one.works or one.waits):
+        if one is not None and one.is_unproven:
             del after[name]
     return after
 

@@ -88,7 +88,7 @@ class InWork:
         self.attempts.rest(self.attempts.newest(self._stages.idle))
 
     def _done(self, records: Collection[Begun]) -> None:
-        self.attempts.done(self.attempts.newest(records))
+        self.attempts.proven(records)
         if self.attempts.is_narrowing:
             self.attempts.narrow()
             _log.warning(

@@ -134,7 +134,9 @@ class Inbox:
         reasons: list[str] = []
         resources = list(resources)
         if attempts := self._attempts:
-            self._unused |= attempts.begun(_shown(type_url, one.name) for one in resources)
+            names = [_shown(type_url, one.name) for one in resources]
+            attempts.taken(names)
+            self._unused |= attempts.begun(names)
         for one in resources:
             name, resource = one.name, one.resource
             ended = self._forget_refusal(type_url, name)
@@ -195,7 +197,7 @@ class Inbox:
             suspected = attempts.suspects(shown, fingerprint) if starting else held.get(name) != one
             if suspected and not attempts.why_left_out(shown, fingerprint):
                 records[shown] = fingerprint, one.body
-        begun = attempts.begin(records)
+        begun = attempts.begin(records, tentative=True)
         attempts.in_hand |= begun
         return begun
 
@@ -203,7 +205,7 @@ class Inbox:
         """Note that resources were decoded that nobody waits for any more, without a death."""
         if self._attempts is not None:
             self._attempts.in_hand -= begun
-            self._attempts.done(self._attempts.newest(begun))
+            self._attempts.withdraw(begun)
 
     def _why_left_out(self, type_url: str, name: str, resource: Held) -> str:
         """Return why a resource is not to be read, because a process died of it; empty: it is."""

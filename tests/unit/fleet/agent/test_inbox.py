@@ -278,3 +278,48 @@ def test_a_dump_is_of_the_moment_at_which_it_began() -> None:
     before, dump = inbox.dump(), inbox.dumping()
     inbox.take(URL, [("a", Held("2", b"two")), ("b", Held("2", b"two"))])
     assert dump() == before != inbox.dump()
+
+
+def test_what_is_in_force_stays_noted_if_its_next_version_never_comes_to_be(tmp_path: Path) -> None:
+    attempts = Attempts(path := tmp_path / "attempts.json")
+    inbox = Inbox(decode, attempts)
+    versions = [[("a", Held(version, version.encode()))] for version in ("1", "2", "3")]
+    inbox.take(URL, versions[0])
+    inbox.used()
+    first = attempts.working
+    for begun in ([1], [1, 2]):
+        decoding = [inbox.begin(URL, versions[each]) for each in begun]
+        assert not attempts.working
+        for one in decoding:
+            inbox.drop(one)
+        assert attempts.working == first
+    inbox.drop(inbox.begin(URL, versions[1]))
+    found = Attempts(path)
+    assert found.knows("Thing a", blake2b(b"1", digest_size=8).hexdigest())
+
+
+def test_what_has_proven_harmless_meanwhile_is_not_noted_again(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path / "attempts.json")
+    inbox = Inbox(decode, attempts)
+    inbox.take(URL, [("a", Held("1", b"one"))])
+    inbox.used()
+    first = attempts.working
+    second = inbox.begin(URL, [("a", Held("2", b"two"))])
+    attempts.proven(first)
+    assert attempts.in_hand == second
+    inbox.drop(second)
+    assert not (tmp_path / "attempts.json").exists()
+
+
+def test_what_was_replaced_is_not_noted_again(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path / "attempts.json")
+    inbox = Inbox(decode, attempts)
+    for version in ("1", "2"):
+        inbox.take(URL, [("a", Held(version, version.encode()))])
+    inbox.used()
+    second = attempts.working
+    third = inbox.begin(URL, [("a", Held("3", b"three"))])
+    inbox.drop(third)
+    assert attempts.working == second
+    attempts.proven(second)
+    assert not (tmp_path / "attempts.json").exists()
