@@ -17,6 +17,7 @@ from typing import Final, Literal
 import msgspec
 
 from meshd.api.base import Duration
+from meshd.api.gateway.types import GatewaySelection
 from meshd.api.values import Label, Locality, Name, NodeName, Port, PortNumber
 from meshd.api.yaml import decode, read_documents
 from meshd.base.errors import InvalidInputError
@@ -109,8 +110,7 @@ class Paths:
 
     @property
     def workloads(self) -> Path:
-        """Return the record of the workloads on this node, which do not outlive a reboot, nor does
-        it."""
+        """Return the record of this node's workloads; neither outlives a reboot."""
         return self.own("mesh") / "workloads.json"
 
     @property
@@ -130,8 +130,7 @@ class Paths:
 
     @property
     def plane(self) -> Path:
-        """Return the socket over which the mesh role serves the identity role with
-        configuration."""
+        """Return the socket over which the mesh role gives the identity role configuration."""
         return self.run / "plane" / "plane.sock"
 
     @property
@@ -239,6 +238,7 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     domain: Name = "cluster.local"
     root_namespace: Label = "istio-system"
     outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
+    gateway_selection: GatewaySelection = "any-namespace"
     service_cidr: str = "240.240.0.0/16"
     """Where virtual addresses of services that declare none are taken from; nobody else has any.
     Two networks, of IPv4 and of IPv6, have a comma between them."""
@@ -361,6 +361,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             domain=self.mesh.domain,
             root_namespace=self.mesh.root_namespace,
             outbound_policy=self.mesh.outbound_policy,
+            gateway_selection=self.mesh.gateway_selection,
             protocol_detection_timeout=self.mesh.protocol_detection_timeout,
             mutual_tls_timeout=self.mesh.mutual_tls_timeout,
             accept_http_10=self.mesh.accept_http_10,

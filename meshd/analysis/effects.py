@@ -12,7 +12,15 @@ from meshd.analysis.world import Declared, World
 from meshd.api.base import Key, Object
 from meshd.api.decode import Path
 from meshd.api.destination_rule.types import DestinationRule
-from meshd.api.gateway.types import GATEWAY_LABELS, MESH, Gateway, Server, gateway_name
+from meshd.api.gateway.types import (
+    GATEWAY_LABELS,
+    MESH,
+    Gateway,
+    Server,
+    fits,
+    gateway_name,
+    may_serve,
+)
 from meshd.api.hosts import HostIndex, covers
 from meshd.api.kubernetes.types import Service
 from meshd.api.peer_authentication.types import PeerAuthentication
@@ -28,12 +36,13 @@ from meshd.api.virtual_service.types import (
 )
 from meshd.matching.entrances import bound_gateways, full_names
 from meshd.model.interception import HOST_PORTS, OWN_PORTS
+from meshd.model.workload import Workload
 
 Said = Iterator[tuple[Path, str]]
 
 
 def of_gateway(found: Gateway, world: World) -> Said:
-    yield from _of_selector(found.spec.selector, ("spec", "selector"), world, "")
+    yield from _of_gateway_selector(found, ("spec", "selector"), world)
     yield from _of_others(found, ("spec", "selector"), world)
     for index, server in enumerate(found.spec.servers):
         path = ("spec", "servers", index, "port", "number")
@@ -46,8 +55,15 @@ def of_gateway(found: Gateway, world: World) -> Said:
 
 def _host_selected(found: Gateway, world: World) -> str:
     """Return a service of a host that a Gateway selects; empty: there is none."""
-    selected = (one for one in world.workloads or () if one.host and found.selects(one.labels))
-    return next((f"{one.namespace}/{one.name}" for one in selected), "")
+    hosts = (one for one in _selected(found, world) if one.host)
+    return next((f"{one.namespace}/{one.name}" for one in hosts), "")
+
+
+def _selected(found: Gateway, world: World) -> Iterator[Workload]:
+    """Yield the workloads, as far as they are known, that a Gateway selects."""
+    for one in world.workloads or ():
+        if found.selects(one.labels, one.namespace, world.gateway_selection):
+            yield one
 
 
 def of_peer_authentication(found: PeerAuthentication, world: World) -> Said:
@@ -297,8 +313,8 @@ def _of_others(found: Gateway, path: Path, world: World) -> Said:
 
     Whoever may have it serve a Gateway sends requests in its name.
     """
-    for workload in world.workloads or ():
-        if not found.selects(workload.labels) or workload.namespace == found.metadata.namespace:
+    for workload in _selected(found, world):
+        if workload.namespace == found.metadata.namespace:
             continue
         if GATEWAY_LABELS.isdisjoint(workload.labels):
             yield (
@@ -308,6 +324,22 @@ def _of_others(found: Gateway, path: Path, world: World) -> Said:
                 " meshd.io/gateway",
             )
             return
+
+
+def _of_gateway_selector(found: Gateway, path: Path, world: World) -> Said:
+    """Return a remark about a Gateway that selects nothing: there is nothing, or the settings do
+    not let it."""
+    selector, namespace = found.spec.selector, found.metadata.namespace
+    owners = {one.namespace for one in world.workloads or () if fits(selector, one.labels)}
+    if owners and not any(may_serve(namespace, one, world.gateway_selection) for one in owners):
+        shown = ", ".join([*sorted(owners)[:3], *(["…"] if len(owners) > 3 else [])])
+        yield (
+            path,
+            f"has no effect: the workloads with these labels are in other namespaces ({shown}), and"
+            " mesh.gateway_selection is own-namespace; move the Gateway to theirs",
+        )
+        return
+    yield from _of_selector(selector, path, world, "")
 
 
 def _of_selector(labels: Mapping[str, str], path: Path, world: World, namespace: str) -> Said:

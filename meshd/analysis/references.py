@@ -18,7 +18,7 @@ from meshd.api.counts import too_many
 from meshd.api.decode import Path
 from meshd.api.destination_rule.types import DestinationRule
 from meshd.api.finding import Finding
-from meshd.api.gateway.types import MESH, Gateway, gateway_name
+from meshd.api.gateway.types import MESH, Gateway, GatewaySelection, gateway_name, may_serve
 from meshd.api.kubernetes.types import Namespace, Secret, Service, ServiceAccount
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import Read
@@ -37,6 +37,7 @@ def check_references(
     known: Mapping[Key, Object],
     domain: str = "cluster.local",
     workloads: Sequence[Workload] | None = None,
+    gateway_selection: GatewaySelection = "any-namespace",
 ) -> tuple[Finding, ...]:
     """Return warnings about references.
 
@@ -45,7 +46,7 @@ def check_references(
     """
     reads = tuple(read for read in reads if not any(too_many(read.object)))
     objects = {**known, **{read.object.key: read.object for read in reads}}
-    world = World(objects, domain, workloads)
+    world = World(objects, domain, workloads, gateway_selection=gateway_selection)
     findings: list[Finding] = []
     for read in reads:
         excess = weigh(read.object, world)
@@ -55,7 +56,7 @@ def check_references(
         findings += (read.finding(("spec",), line, "warning") for line in excess.lines())
         said = itertools.chain(
             *(about(read.object, world) for about in ABOUT.get(type(read.object), ())),
-            of_secrets(read.object, objects, workloads),
+            of_secrets(read.object, objects, workloads, gateway_selection),
             unreached(read.object, world),
         )
         findings += (read.finding(path, message, "warning") for path, message in said)
@@ -187,16 +188,19 @@ def _of_gateway(found: Gateway, world: World) -> Said:
     for index, server in enumerate(found.spec.servers):
         for number, host in enumerate(server.hosts):
             others = world.served.get((server.port.number, bare_host(host)), ())
-            rivals = (one for one in others if one.key != found.key and _meet(found, one))
+            rivals = (one for one in others if one.key != found.key and _meet(found, one, world))
             if rival := next(rivals, None):
                 path: Path = ("spec", "servers", index, "hosts", number)
                 yield path, f'"{host}" is on port {server.port.number} of {rival.key} too'
 
 
-def _meet(one: Gateway, other: Gateway) -> bool:
+def _meet(one: Gateway, other: Gateway, world: World) -> bool:
     """Return whether the same workload may serve both."""
     mine, theirs = one.spec.selector, other.spec.selector
-    return all(theirs.get(key, value) == value for key, value in mine.items())
+    owners = one.metadata.namespace, other.metadata.namespace
+    return may_serve(*owners, world.gateway_selection) and all(
+        theirs.get(key, value) == value for key, value in mine.items()
+    )
 
 
 def _of_peer_authentication(found: PeerAuthentication, world: World) -> Said:

@@ -12,7 +12,7 @@ from meshd.api.base import Key, Object, exported
 from meshd.api.decode import Path
 from meshd.api.destination_rule.types import ClientTLSSettings, DestinationRule
 from meshd.api.file_references import tls_settings
-from meshd.api.gateway.types import Gateway, ServerTLSSettings
+from meshd.api.gateway.types import Gateway, GatewaySelection, ServerTLSSettings
 from meshd.api.kubernetes.types import Secret
 from meshd.api.yaml import show_path
 from meshd.model.workload import Workload
@@ -52,13 +52,18 @@ class Named:
         return ""
 
 
-def of_secrets(found: Object, objects: Objects, workloads: Sequence[Workload] | None) -> Said:
+def of_secrets(
+    found: Object,
+    objects: Objects,
+    workloads: Sequence[Workload] | None,
+    selection: GatewaySelection,
+) -> Said:
     """Return remarks about Secrets that one object names and that are missing or incomplete."""
     if isinstance(found, Secret):
-        for user, named in _users(found.key, objects, workloads):
+        for user, named in _users(found.key, objects, workloads, selection):
             if lack := named.lack(found.key, objects):
                 yield (), f"{lack}, which {user.key} needs: {show_path(named.path)}; {_ENDS}"
-    for named in _named(found, objects, workloads):
+    for named in _named(found, objects, workloads, selection):
         if isinstance(found, DestinationRule) and found.spec.workload_selector is None:
             text = (
                 "is for gateways: the rule has no workloadSelector, so other clients connect in"
@@ -86,37 +91,46 @@ def of_secrets(found: Object, objects: Objects, workloads: Sequence[Workload] | 
 
 
 def left_without(
-    deleted: Collection[Key], objects: Objects, workloads: Sequence[Workload] | None
+    deleted: Collection[Key],
+    objects: Objects,
+    workloads: Sequence[Workload] | None,
+    selection: GatewaySelection,
 ) -> tuple[str, ...]:
     """Return a line for each deleted Secret that the remaining ``objects`` name."""
     gone = [key for key in deleted if key.kind == "Secret"]
     return tuple(
         f"{key} is in use: {found.key}: {show_path(named.path)}; {_ENDS}"
         for key in gone
-        for found, named in _users(key, objects, workloads)
+        for found, named in _users(key, objects, workloads, selection)
     )
 
 
 def _users(
-    key: Key, objects: Objects, workloads: Sequence[Workload] | None
+    key: Key,
+    objects: Objects,
+    workloads: Sequence[Workload] | None,
+    selection: GatewaySelection,
 ) -> Iterator[tuple[Object, Named]]:
     """Yield the objects that name a Secret, or the one whose authority it is."""
     for found in objects.values():
-        for named in _named(found, objects, workloads):
+        for named in _named(found, objects, workloads, selection):
             is_it = key.name in {named.name, named.name + _AUTHORITY}
             if is_it and key.namespace in (named.namespaces or ()):
                 yield found, named
 
 
 def _named(
-    found: Object, objects: Objects, workloads: Sequence[Workload] | None
+    found: Object,
+    objects: Objects,
+    workloads: Sequence[Workload] | None,
+    selection: GatewaySelection,
 ) -> Iterator[Named]:
     if not isinstance(found, Gateway | DestinationRule):
         return
     fields = [field for path, tls in tls_settings(found) for field in _fields(path, tls)]
     if not fields:
         return
-    namespaces = None if workloads is None else _namespaces(found, objects, workloads)
+    namespaces = None if workloads is None else _namespaces(found, objects, workloads, selection)
     for named in fields:
         owner, _, short = named.name.rpartition("/")
         own = None if namespaces is None else tuple(n for n in namespaces if owner in {"", n})
@@ -140,17 +154,20 @@ def _fields(path: Path, tls: ClientTLSSettings | ServerTLSSettings) -> Iterator[
 
 
 def _namespaces(
-    found: Gateway | DestinationRule, objects: Objects, workloads: Sequence[Workload]
+    found: Gateway | DestinationRule,
+    objects: Objects,
+    workloads: Sequence[Workload],
+    selection: GatewaySelection,
 ) -> tuple[str, ...] | None:
     """Return the namespaces of workloads whose proxies read what the object names; None: there is
     none yet."""
     if isinstance(found, Gateway):
-        return _of(_selected(found.spec.selector, workloads))
+        return _of(_selected([found], workloads, selection))
     spec, owner = found.spec, found.metadata.namespace
     if spec.workload_selector:
         return (owner,)
-    gateways = (one.spec.selector for one in objects.values() if isinstance(one, Gateway))
-    chosen = [workload for selector in gateways for workload in _selected(selector, workloads)]
+    gateways = [one for one in objects.values() if isinstance(one, Gateway)]
+    chosen = _selected(gateways, workloads, selection)
     return _of(one for one in chosen if exported(spec.export_to, owner, one.namespace))
 
 
@@ -158,7 +175,9 @@ def _of(workloads: Iterable[Workload]) -> tuple[str, ...] | None:
     return tuple(sorted({workload.namespace for workload in workloads})) or None
 
 
-def _selected(selector: Mapping[str, str], workloads: Sequence[Workload]) -> Iterator[Workload]:
-    for workload in workloads:
-        if selector and selector.items() <= workload.labels.items():
-            yield workload
+def _selected(
+    gateways: Sequence[Gateway], workloads: Iterable[Workload], selection: GatewaySelection
+) -> Iterator[Workload]:
+    for one in workloads:
+        if any(gateway.selects(one.labels, one.namespace, selection) for gateway in gateways):
+            yield one

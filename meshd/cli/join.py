@@ -112,18 +112,28 @@ def _write(
     credentials, facts = joined
     NodeFile(paths.node_file).save(credentials, owner)
     wanted: dict[tuple[str, ...], str] = {("role",): "agent", ("server",): server}
-    shared = {
-        ("identity", "trust_domain"): (settings.identity.trust_domain, facts.trust_domain),
-        ("mesh", "domain"): (settings.mesh.domain, facts.domain),
-        ("mesh", "root_namespace"): (settings.mesh.root_namespace, facts.root_namespace),
-        ("mesh", "service_cidr"): (settings.mesh.service_cidr, facts.service_cidr),
-    }
-    wanted |= {path: theirs for path, (ours, theirs) in shared.items() if ours != theirs}
+    wanted |= taken_over(settings, facts)
     if name != settings.node_name:
         wanted["node",] = name
     path = paths.settings
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     _replace_checked(path, with_values(before, wanted), _with(settings, wanted))
+
+
+def taken_over(settings: Settings, facts: MeshFacts) -> dict[tuple[str, ...], str]:
+    """Return the settings that differ from the server's, by path, with the server's values."""
+    ours = settings.mesh
+    shared = {
+        ("identity", "trust_domain"): (settings.identity.trust_domain, facts.trust_domain),
+        ("mesh", "domain"): (ours.domain, facts.domain),
+        ("mesh", "root_namespace"): (ours.root_namespace, facts.root_namespace),
+        ("mesh", "service_cidr"): (ours.service_cidr, facts.service_cidr),
+        ("mesh", "gateway_selection"): (
+            ours.gateway_selection,
+            facts.gateway_selection or ours.gateway_selection,
+        ),
+    }
+    return {path: theirs for path, (own, theirs) in shared.items() if own != theirs}
 
 
 def _with(settings: Settings, wanted: dict[tuple[str, ...], str]) -> Settings:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from meshd.api.gateway.types import Gateway
+from meshd.api.gateway.types import Gateway, GatewaySelection
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.compile.gateway.ports import opened_ports, place_of, selecting
 from meshd.compile.policy.peer_authentication import Mode, is_disabled_somewhere, peer_policy
@@ -33,6 +33,7 @@ class Acceptance:
     policies: tuple[PeerAuthentication, ...]
     root_namespace: str
     gateways: tuple[Gateway, ...]
+    gateway_selection: GatewaySelection
     opened: Mapping[str, frozenset[int]]
     """Ports of gateways, by place."""
     disabled: bool
@@ -47,6 +48,7 @@ class Acceptance:
             policies,
             snapshot.options.root_namespace,
             snapshot.gateways,
+            snapshot.options.gateway_selection,
             opened_ports(snapshot),
             is_disabled_somewhere(policies),
             reachable(snapshot),
@@ -75,7 +77,7 @@ class Acceptance:
     def depends_on(self, service: ServiceRecord) -> bool:
         """Return whether ports of gateways may depend on the endpoints of a service."""
         return bool(self.gateways) and any(
-            not place.workload or selecting(self.gateways, place.labels)
+            not place.workload or selecting(self.gateways, place, self.gateway_selection)
             for place in service.endpoints
         )
 

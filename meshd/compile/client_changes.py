@@ -41,7 +41,8 @@ def changed_clients(
     lost = [client for uid, client in before.items() if uid not in wanted or uid in moved]
     if any(client.gateway.ports for client in (*lost, *(before[uid] for uid in sent))):
         return None
-    if any(selecting(snapshot.gateways, one.labels) for one in moved.values()):
+    selection = snapshot.options.gateway_selection
+    if any(selecting(snapshot.gateways, one, selection) for one in moved.values()):
         return None
     found = scopes(snapshot, moved)
     served = served_ports(snapshot.services, rules, moved.keys() | sent)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from meshd.api.base import Key, Object
+from meshd.api.gateway.types import GatewaySelection
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import Read
 from meshd.base.errors import InvalidInputError
@@ -37,6 +38,7 @@ class Moment:
     applied: Applied
     now: Callable[[], str]
     root_namespace: str
+    gateway_selection: GatewaySelection
 
     def has(self, key: Key) -> bool:
         """Return whether there is an object, in force or not."""

@@ -80,7 +80,12 @@ def judged(
     else:
         findings += validate.check_damaged(reading.damaged)
         findings += validate.check_fields(reads)
-        findings += validate.check_references(reads, store.objects, workloads=workloads)
+        findings += validate.check_references(
+            reads,
+            store.objects,
+            workloads=workloads,
+            gateway_selection=store.gateway_selection,
+        )
         findings += validate.out_of_date(reads, time.time())
     errors = tuple(finding for finding in findings if finding.severity == "error")
     if errors:
@@ -146,7 +151,9 @@ def _lost(
     for key in changed:
         left.pop(key, None)
     after = {**left, **{found.key: found for found in applied}}
-    return validate.newly_dangling(store.objects, after, changed, workloads)
+    return validate.newly_dangling(
+        store.objects, after, changed, workloads, gateway_selection=store.gateway_selection
+    )
 
 
 def get(store: Moment, request: Get, made: Mapping[Key, Object] = _NONE) -> Objects:

@@ -14,6 +14,7 @@ from typing import Final
 
 from meshd.api.base import Key, Object
 from meshd.api.finding import Finding
+from meshd.api.gateway.types import GatewaySelection
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.write import to_json
 from meshd.api.yaml import read_path
@@ -54,6 +55,7 @@ class Store:
         state: Path,
         now: Callable[[], str] = _now,
         root_namespace: str = "istio-system",
+        gateway_selection: GatewaySelection = "any-namespace",
     ) -> None:
         """Open the store.
 
@@ -61,6 +63,7 @@ class Store:
         0700. Raises SystemRefusedError if ``state`` cannot be read.
         """
         self._root = root_namespace
+        self._gateway_selection: GatewaySelection = gateway_selection
         self._path = state / "applied.json"
         self._files = ConfigDirectory(directory, state / "config.d")
         self._file = AppliedFile(self._path)
@@ -118,7 +121,14 @@ class Store:
     @property
     def moment(self) -> Moment:
         """Return the present content."""
-        return Moment(self._objects, self._files.reads, self._applied, self._now, self._root)
+        return Moment(
+            self._objects,
+            self._files.reads,
+            self._applied,
+            self._now,
+            self._root,
+            self._gateway_selection,
+        )
 
     def is_current(self, moment: Moment) -> bool:
         """Return whether the configuration is as it was at a moment."""

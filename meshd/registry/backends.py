@@ -119,11 +119,13 @@ class Registered:
 
     def _selected(self, workloads: Iterable[Workload]) -> Iterator[tuple[str, str]]:
         """Yield the accounts of those of the mesh that a Gateway selects."""
+        selection = self._options.gateway_selection
         for one in workloads if self._gateways else ():
-            if any(gateway.selects(one.labels) for gateway in self._gateways) and (
+            labels, namespace = one.labels, one.namespace
+            if any(found.selects(labels, namespace, selection) for found in self._gateways) and (
                 self._is_enrolled(one)
             ):
-                yield one.namespace, one.service_account
+                yield namespace, one.service_account
 
     def gateway_accounts(self, gateways: tuple[Gateway, ...]) -> tuple[tuple[str, str], ...]:
         """Return namespace and service account of each workload of the mesh that a Gateway

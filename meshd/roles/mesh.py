@@ -91,8 +91,10 @@ async def run(settings: Settings, paths: Paths) -> None:
 def assembled(settings: Settings, paths: Paths) -> Mesh:
     """Connect the parts of the role; each tells the others what has changed."""
     settling = Settling()
-    root = settings.mesh.root_namespace
-    store = Store(paths.config_directory, paths.lib, root_namespace=root)
+    root, selection = settings.mesh.root_namespace, settings.mesh.gateway_selection
+    store = Store(
+        paths.config_directory, paths.lib, root_namespace=root, gateway_selection=selection
+    )
     work = InWork(paths.lib / "attempts.json", store, own=settings.role != "agent")
     capacity = capacity_here(settings.proxy)
     options = settings.mesh_options(capacity)

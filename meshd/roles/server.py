@@ -81,7 +81,8 @@ class Server:
         self._told = wire.Shared(())
         self.certificate = ServingCertificate(self._trust_domain, settings.node_name, self._certify)
         self._attempts = Attempts(paths.own("server") / "attempts.json")
-        self._packing = Packing(self._attempts, settings.mesh.root_namespace)
+        mesh = settings.mesh
+        self._packing = Packing(self._attempts, mesh.root_namespace, mesh.gateway_selection)
         self.packing = Background("packing what nodes are told", self._begin_packing, self._publish)
         self.plane = Plane(
             self.peer,
@@ -97,9 +98,10 @@ class Server:
             lambda: self.certificate.held.roots,
             MeshFacts(
                 trust_domain=self._trust_domain,
-                domain=settings.mesh.domain,
-                root_namespace=settings.mesh.root_namespace,
-                service_cidr=settings.mesh.service_cidr,
+                domain=mesh.domain,
+                root_namespace=mesh.root_namespace,
+                service_cidr=mesh.service_cidr,
+                gateway_selection=mesh.gateway_selection,
             ),
         )
 

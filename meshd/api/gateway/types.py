@@ -6,7 +6,7 @@ After https://istio.io/latest/docs/reference/config/networking/gateway/.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from meshd.api.base import NETWORKING_VERSIONS, Object, Strict
 from meshd.api.protocol import Routes
@@ -18,6 +18,9 @@ GATEWAY_LABELS: Final = frozenset(
 )
 """Labels by which workloads say that they are gateways. The first is that of Istio's own gateways
 (``istio: ingressgateway``)."""
+GatewaySelection: TypeAlias = Literal["any-namespace", "own-namespace"]
+"""The namespaces of which a Gateway selects workloads. ``own-namespace`` is what Istio's
+PILOT_SCOPE_GATEWAY_TO_NAMESPACE asks for."""
 MESH: Final = "mesh"
 """The reserved gateway name that stands for all workloads of the mesh."""
 
@@ -192,10 +195,26 @@ class Gateway(Object, frozen=True):
 
     spec: GatewaySpec
 
-    def selects(self, labels: Mapping[str, str]) -> bool:
-        """Return whether a workload with these labels serves the Gateway; without a selector none
-        does."""
-        return bool(self.spec.selector) and self.spec.selector.items() <= labels.items()
+    def selects(
+        self, labels: Mapping[str, str], namespace: str, selection: GatewaySelection
+    ) -> bool:
+        """Return whether a workload with these labels in this namespace serves the Gateway."""
+        own = self.metadata.namespace
+        return may_serve(own, namespace, selection) and fits(self.spec.selector, labels)
+
+
+def may_serve(gateway_namespace: str, namespace: str, selection: GatewaySelection) -> bool:
+    """Return whether workloads of a namespace may serve a Gateway of ``gateway_namespace``.
+
+    Whoever has a workload serve a Gateway sends requests in its name.
+    """
+    return selection == "any-namespace" or gateway_namespace == namespace
+
+
+def fits(selector: Mapping[str, object], labels: Mapping[str, str]) -> bool:
+    """Return whether labels have all that a Gateway's selector asks for; an empty one selects
+    nothing."""
+    return bool(selector) and selector.items() <= labels.items()
 
 
 def gateway_name(name: str, namespace: str) -> str:

@@ -9,7 +9,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 
-from meshd.api.gateway.types import Gateway, Server
+from meshd.api.gateway.types import Gateway, GatewaySelection, Server
 from meshd.compile.gateway.secrets import Need
 from meshd.compile.gateway.tls import secrets_needed
 from meshd.compile.names import gateway_routes
@@ -92,18 +92,27 @@ def gateway_ports(snapshot: Snapshot) -> dict[str, GatewayPorts]:
     if not snapshot.gateways:
         return {}
     listening = _target_ports(snapshot, snapshot.workloads)
+    selection = snapshot.options.gateway_selection
     found = (
-        (uid, _of_workload(snapshot.gateways, workload, listening.get(uid, {})))
+        (
+            uid,
+            _of_workload(
+                selecting(snapshot.gateways, workload, selection),
+                workload,
+                listening.get(uid, {}),
+            ),
+        )
         for uid, workload in snapshot.workloads.items()
     )
     return {uid: ports for uid, ports in found if ports.ports}
 
 
 def _of_workload(
-    gateways: Iterable[Gateway], workload: Workload, listening: Mapping[int, int]
+    chosen: Iterable[Gateway], workload: Workload, listening: Mapping[int, int]
 ) -> GatewayPorts:
+    """Return the ports of a workload that ``chosen`` select."""
     ports: dict[int, list[BoundServer]] = defaultdict(list)
-    for gateway in selecting(gateways, workload.labels):
+    for gateway in chosen:
         names: set[str | None] = set()
         for index, server in enumerate(gateway.spec.servers):
             number, name = server.port.number, server.port.name
@@ -126,10 +135,11 @@ def _of_proxies(workload: Workload) -> Container[int]:
 def opened_ports(snapshot: Snapshot) -> dict[str, frozenset[int]]:
     """Return the ports that Gateways open, on any node, by the place that each endpoint names."""
     selected: dict[str, tuple[Gateway, ...]] = {}
+    selection = snapshot.options.gateway_selection
     for service in snapshot.services.values() if snapshot.gateways else ():
         for endpoint in service.endpoints:
             if place_of(endpoint) not in selected:
-                selected[place_of(endpoint)] = selecting(snapshot.gateways, endpoint.labels)
+                selected[place_of(endpoint)] = selecting(snapshot.gateways, endpoint, selection)
     gateways = {place: chosen for place, chosen in selected.items() if chosen}
     listening = _target_ports(snapshot, gateways)
     return {
@@ -142,9 +152,12 @@ def opened_ports(snapshot: Snapshot) -> dict[str, frozenset[int]]:
     }
 
 
-def selecting(gateways: Iterable[Gateway], labels: Mapping[str, str]) -> tuple[Gateway, ...]:
-    """Return the Gateways that select a workload with these labels."""
-    return tuple(gateway for gateway in gateways if gateway.selects(labels))
+def selecting(
+    gateways: Iterable[Gateway], one: Workload | Endpoint, selection: GatewaySelection
+) -> tuple[Gateway, ...]:
+    """Return the Gateways that select a workload, or that of an endpoint."""
+    labels, namespace = one.labels, one.namespace
+    return tuple(gateway for gateway in gateways if gateway.selects(labels, namespace, selection))
 
 
 def place_of(endpoint: Endpoint) -> str:

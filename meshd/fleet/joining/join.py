@@ -15,6 +15,7 @@ import msgspec
 
 from meshd import wire
 from meshd.api.base import UnixSeconds
+from meshd.api.gateway.types import GatewaySelection
 from meshd.base.errors import UNDECODABLE, InvalidInputError, MeshdError
 
 ALPN: Final = "meshd-join"
@@ -47,6 +48,8 @@ class MeshFacts(msgspec.Struct, frozen=True, kw_only=True):
     domain: str
     root_namespace: str
     service_cidr: str
+    gateway_selection: GatewaySelection | None = None
+    """None: the server's version does not say."""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag=True):

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from meshd import wire
+from meshd.api.gateway.types import GatewaySelection
 from meshd.api.object_fields import kind_of
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.write import api_version, to_json
@@ -75,9 +76,15 @@ class Packing:
     ``attempts``: what made processes die is not packed again.
     """
 
-    def __init__(self, attempts: Attempts, root_namespace: str) -> None:
+    def __init__(
+        self,
+        attempts: Attempts,
+        root_namespace: str,
+        gateway_selection: GatewaySelection = "any-namespace",
+    ) -> None:
         self._attempts = attempts
         self._root_namespace = root_namespace
+        self._gateway_selection: GatewaySelection = gateway_selection
         self._packed: dict[str, tuple[_Value, Resource]] = {}
 
     def pack(self, told: wire.Shared) -> Packed:
@@ -115,8 +122,26 @@ class Packing:
             removed_types=_REMOVED if told.lost else None,
             untold=frozenset(one for one in others if one[0] != SECRET),
         )
-        private = _private(objects, told.workloads, secrets, others - shared.untold)
+        private = self._private(objects, told.workloads, secrets, others - shared.untold)
         return Packed(shared, private, tuple(problems))
+
+    def _private(
+        self,
+        objects: Iterable[JsonObject],
+        workloads: Iterable[Workload],
+        secrets: Collection[Resource],
+        untold: Collection[tuple[str, str]],
+    ) -> dict[str, Resources]:
+        """Return the Secrets of each node that needs any; ``untold``: those that cannot be told."""
+        running: dict[str, list[Workload]] = {}
+        for one in workloads if secrets or untold else ():
+            running.setdefault(one.node, []).append(one)
+        naming = [one for one in objects if may_name_secrets(one)]
+        needed = {
+            node: needed_secrets(naming, here, self._gateway_selection)
+            for node, here in running.items()
+        }
+        return dict(_of_nodes(needed, {one.name: one for one in secrets}, untold))
 
     def _known(self, one: _Told) -> tuple[_Value, Resource] | None:
         known = self._packed.get(one.key)
@@ -199,28 +224,12 @@ def _encoded_as(form: Callable[[JsonObject], JsonObject], value: JsonObject) -> 
         raise InvalidInputError(f"{kind_of(value)}: {error}") from None
 
 
-def _private(
-    objects: Iterable[JsonObject],
-    workloads: Iterable[Workload],
-    secrets: Collection[Resource],
-    untold: Collection[tuple[str, str]],
-) -> dict[str, Resources]:
-    """Return the Secrets of each node that needs any; ``untold``: those that cannot be told."""
-    running: dict[str, list[Workload]] = {}
-    for one in workloads if secrets or untold else ():
-        running.setdefault(one.node, []).append(one)
-    naming = [one for one in objects if may_name_secrets(one)]
-    return dict(_of_nodes(naming, running, {one.name: one for one in secrets}, untold))
-
-
 def _of_nodes(
-    naming: Collection[JsonObject],
-    running: Mapping[str, Collection[Workload]],
+    needed_by: Mapping[str, Collection[str]],
     secrets: Mapping[str, Resource],
     untold: Collection[tuple[str, str]],
 ) -> Iterator[tuple[str, Resources]]:
-    for node, workloads in running.items():
-        needed = needed_secrets(naming, workloads)
+    for node, needed in needed_by.items():
         own = Resources.of(secrets[name] for name in needed & secrets.keys())
         kept = frozenset(one for one in untold if one[1] in needed)
         if own.by_type or kept:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from meshd.api.base import exported
+from meshd.api.gateway.types import GatewaySelection, fits, may_serve
 from meshd.api.object_fields import kind_of, namespace_of
 from meshd.base.json_values import Json, JsonObject, list_at, mapping_at, text_in
 from meshd.model.workload import Workload
@@ -21,14 +22,20 @@ _AUTHORITY = "-cacert"
 
 
 def needed_secrets(
-    objects: Collection[JsonObject], workloads: Iterable[Workload]
+    objects: Collection[JsonObject],
+    workloads: Iterable[Workload],
+    selection: GatewaySelection = "any-namespace",
 ) -> frozenset[str]:
     """Return ``NAMESPACE/NAME`` of the Secrets that the workloads of one node need."""
     running = list(workloads)
-    gateways = _gateways(objects, running)
+    gateways = [
+        one
+        for one in running
+        if any(_serves(one, found, selection) for found in objects if kind_of(found) == "Gateway")
+    ]
     names: set[str] = set()
     for found in objects:
-        namespaces = _namespaces(found, running, gateways)
+        namespaces = _namespaces(found, running, gateways, selection)
         for name in _credentials(found.get("spec")) if namespaces else ():
             owner, slash, short = name.rpartition("/")
             names.update(f"{one}/{short}" for one in namespaces if not slash or owner == one)
@@ -41,35 +48,30 @@ def may_name_secrets(found: JsonObject) -> bool:
 
 
 def _namespaces(
-    found: JsonObject, running: list[Workload], gateways: list[Workload]
+    found: JsonObject,
+    running: list[Workload],
+    gateways: list[Workload],
+    selection: GatewaySelection,
 ) -> frozenset[str]:
     """Return the namespaces of workloads whose proxies read an object's Secrets."""
     namespace, spec = namespace_of(found), mapping_at(found, "spec")
     if kind_of(found) == "Gateway":
-        return frozenset(one.namespace for one in _selected(mapping_at(spec, "selector"), running))
+        return frozenset(one.namespace for one in running if _serves(one, found, selection))
     if kind_of(found) != "DestinationRule":
         return frozenset()
     if selector := mapping_at(spec, "workloadSelector"):
-        chosen = _selected(mapping_at(selector, "matchLabels"), running)
-        return frozenset({namespace} & {one.namespace for one in chosen})
+        wanted = mapping_at(selector, "matchLabels")
+        chosen = (one.namespace for one in running if fits(wanted, one.labels))
+        return frozenset({namespace} & {*chosen})
     seen_by = (one.namespace for one in gateways)
     export = tuple(text_in(one) for one in list_at(spec, "exportTo"))
     return frozenset(one for one in seen_by if exported(export, namespace, one))
 
 
-def _gateways(objects: Iterable[JsonObject], running: list[Workload]) -> list[Workload]:
-    selectors = [
-        mapping_at(one, "spec", "selector") for one in objects if kind_of(one) == "Gateway"
-    ]
-    return [one for one in running if any(_selects(selector, one) for selector in selectors)]
-
-
-def _selected(selector: JsonObject, running: list[Workload]) -> Iterator[Workload]:
-    return (one for one in running if _selects(selector, one))
-
-
-def _selects(selector: JsonObject, workload: Workload) -> bool:
-    return bool(selector) and selector.items() <= workload.labels.items()
+def _serves(workload: Workload, gateway: JsonObject, selection: GatewaySelection) -> bool:
+    """Return what ``Gateway.selects`` does, of an object that was not decoded."""
+    within = may_serve(namespace_of(gateway), workload.namespace, selection)
+    return within and fits(mapping_at(gateway, "spec", "selector"), workload.labels)
 
 
 def _credentials(value: Json) -> Iterator[str]:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from meshd.analysis.validate import check_references
+from meshd.api.gateway.types import GatewaySelection
 from meshd.api.read import read_objects
 from meshd.model.workload import HostService, Workload
 
@@ -50,7 +51,12 @@ TLS = "tls: [{match: [{sniHosts: ['SNI'] MORE}], TO}]".replace(
 )
 
 
-def said(text: str, *known: str, running: Sequence[Workload] | None = None) -> list[str]:
+def said(
+    text: str,
+    *known: str,
+    running: Sequence[Workload] | None = None,
+    selection: GatewaySelection = "any-namespace",
+) -> list[str]:
     """Of the first object, where others are in force."""
     first, *more = read_objects(text, "f.yaml")
     others = {
@@ -58,7 +64,7 @@ def said(text: str, *known: str, running: Sequence[Workload] | None = None) -> l
         for one in ("".join(known),)
         for read in (*more, *read_objects(one, "f.yaml"))
     }
-    found = check_references([first], others, workloads=running)
+    found = check_references([first], others, workloads=running, gateway_selection=selection)
     assert all(finding.severity == "warning" for finding in found)
     return [f"{finding.field}: {finding.message}" for finding in found]
 
@@ -319,6 +325,29 @@ def test_a_workload_of_others_that_becomes_a_gateway_unasked_is_named(
         "spec.selector: makes a gateway of till of namespace shop: requests through this Gateway"
     )
     assert [one.startswith(wanted) for one in found] == ([True] if is_named else [])
+
+
+def test_a_gateway_that_the_settings_keep_from_its_workloads_is_told_so() -> None:
+    def named(*namespaces: str) -> list[str]:
+        running = [
+            Workload(uid=one, name="till", namespace=one, netns="", labels={"istio": "edge"})
+            for one in namespaces
+        ]
+        return said(GATEWAY, running=running, selection="own-namespace")
+
+    assert named("shop", "istio-system") == []
+    assert named("shop", "bank") == [
+        "spec.selector: has no effect: the workloads with these labels are in other namespaces"
+        " (bank, shop), and mesh.gateway_selection is own-namespace; move the Gateway to theirs"
+    ]
+    assert "(a, b, c, …)" in named(*"dcba")[0]
+    assert named() == ["spec.selector: has no effect: it selects no workload that runs now"]
+
+
+def test_gateways_that_share_no_workload_are_no_rivals() -> None:
+    other = GATEWAY.replace("namespace: istio-system", "namespace: shop")
+    assert any("of Gateway shop/edge too" in one for one in said(GATEWAY, other))
+    assert said(GATEWAY, other, selection="own-namespace") == []
 
 
 POLICY = """

@@ -94,6 +94,23 @@ def test_each_namespace_with_such_gateways_needs_its_own() -> None:
     assert "Secret second/shop" in found
 
 
+def test_a_gateway_that_selects_its_own_namespace_needs_no_secret_of_others(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.d").mkdir()
+    store = Store(tmp_path / "config.d", tmp_path / "lib", gateway_selection="own-namespace")
+
+    def applied(*texts: str) -> list[str]:
+        answer = storing.apply(store, Apply((("-", "---\n".join(texts)),)), workloads=(EDGE,))
+        assert isinstance(answer, Changed)
+        return [one for one in answer.warnings if "Secret" in one or "has no effect" in one]
+
+    (warning,) = applied(GATEWAY, secret("shop", "edge"))
+    assert "mesh.gateway_selection is own-namespace" in warning
+    deletion = DeleteNamed((Named("secret", ("shop",)),), "edge", dry_run=True)
+    assert storing.delete_named(store, deletion, (EDGE,)).warnings == ()
+
+
 def test_a_rule_without_a_selector_is_for_gateways_and_says_so() -> None:
     warning, missing = said(HOST, GATEWAY, RULE, secret("shop", "edge"), secret("client", "config"))
     assert "other clients connect in plaintext" in warning

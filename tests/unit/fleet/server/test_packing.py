@@ -48,6 +48,16 @@ def test_a_node_keeps_a_secret_that_it_needs_and_cannot_be_told_of(
     assert len(packed.problems) == 1
 
 
+def test_a_node_is_told_no_secret_of_a_gateway_that_may_not_select_its_workloads(
+    tmp_path: Path,
+) -> None:
+    elsewhere: JsonObject = {**GATEWAY, "metadata": {"name": "gate", "namespace": "thief"}}
+    told = wire.Shared((NEEDS_IT,), (elsewhere, secret("cert", "2026-01-01T00:00:00Z")))
+    attempts = Attempts(tmp_path / "attempts.json")
+    assert Packing(attempts, "root").pack(told).private.keys() == {"far"}
+    assert Packing(attempts, "root", "own-namespace").pack(told).private == {}
+
+
 class Killed(BaseException):
     """In place of the end of the process."""
 

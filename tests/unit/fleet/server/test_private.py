@@ -40,6 +40,17 @@ def test_a_gateways_are_those_of_the_namespaces_of_workloads_that_it_selects() -
     assert needed_secrets([EDGE], []) == frozenset()
 
 
+def test_a_gateway_that_may_not_select_a_workload_has_its_node_told_nothing() -> None:
+    """Neither its own Secrets nor those of rules for gateways."""
+    there = [workload("istio-system", app="edge"), workload("shop")]
+    assert needed_secrets([EDGE, rule()], there)
+    assert needed_secrets([EDGE, rule()], there, "own-namespace") == frozenset()
+    own = [workload("edge", app="edge")]
+    assert needed_secrets([EDGE, rule()], own, "own-namespace") == needed_secrets(
+        [EDGE, rule()], own
+    )
+
+
 def test_a_gateway_that_selects_nothing_gives_nothing_away() -> None:
     assert needed_secrets([gateway({}, "site")], [workload("edge")]) == frozenset()
 
