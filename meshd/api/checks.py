@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import math
 import re
@@ -48,11 +49,22 @@ class Report:
         self._read = read
         self.namespace = read.object.metadata.namespace
         self.findings: list[Finding] = []
+        self.refused_by_proxies: list[Finding] = []
+        """Those of the findings for which proxies would refuse also what is beside the object."""
         self.instructions = 0
         """The number of RE2's instructions in the regular expressions that were checked so far."""
 
     def error(self, path: Path, message: str) -> None:
         self.findings.append(self._read.finding(path, message))
+
+    def refused(self, path: Path, message: str) -> None:
+        """Report an error that proxies do not bear: they would refuse all routes of a port, or
+        settings of a service, for it.
+
+        What was stored with it is closed, so that it costs nobody else.
+        """
+        self.error(path, message)
+        self.refused_by_proxies.append(self.findings[-1])
 
     def warning(self, path: Path, message: str) -> None:
         self.findings.append(self._read.finding(path, message, severity="warning"))
@@ -64,28 +76,42 @@ def check_port(report: Report, path: Path, port: int | None) -> None:
 
 
 def check_range(
-    report: Report, path: Path, value: float | None, low: float, high: float = math.inf
+    report: Report,
+    path: Path,
+    value: float | None,
+    low: float,
+    high: float = math.inf,
+    *,
+    by_proxies: bool = False,
 ) -> None:
-    """Check that a value is in a range; NaN is in none."""
+    """Check that a value is in a range; NaN is in none. ``by_proxies``: proxies refuse any
+    other."""
     if value is None or low <= value <= high:
         return
     limits = f"{low:.12g} or more" if high == math.inf else f"from {low:.12g} to {high:.12g}"
-    report.error(path, f"{value:.12g} is out of range; it must be {limits}")
+    say = report.refused if by_proxies else report.error
+    say(path, f"{value:.12g} is out of range; it must be {limits}")
 
 
 def check_duration(
-    report: Report, path: Path, duration: Duration | None, *, zero: bool = False
+    report: Report,
+    path: Path,
+    duration: Duration | None,
+    *,
+    zero: bool = False,
+    by_proxies: bool = False,
 ) -> None:
     """Check that a duration is in whole milliseconds, the resolution of a proxy's timers.
 
-    ``zero`` allows 0, which means never.
+    ``zero`` allows 0, which means never. ``by_proxies``: proxies refuse less than a millisecond.
     """
     if duration is None or (zero and duration == 0):
         return
     milliseconds = duration * 1000
     if duration < 0.001:
         or_zero = ", or 0s for none" if zero else ""
-        report.error(path, f"must be 1ms or more{or_zero}")
+        say = report.refused if by_proxies else report.error
+        say(path, f"must be 1ms or more{or_zero}")
     elif not math.isclose(milliseconds, round(milliseconds), rel_tol=1e-12):
         report.error(path, "must be whole milliseconds, such as 1500ms")
 
@@ -269,6 +295,7 @@ def accepts(pattern: str, text: str) -> bool:
     return not regex_problem(pattern) and re2.compile(pattern, _QUIET).fullmatch(text) is not None
 
 
+@functools.lru_cache(maxsize=1024)
 def _judged(pattern: str) -> tuple[str, int]:
     """Return why Envoy would refuse a pattern, if it would, and its number of instructions.
 
@@ -322,12 +349,12 @@ def check_regex(report: Report, path: Path, pattern: str) -> None:
             f"all regular expressions before this one take {report.instructions} instructions of"
             f" RE2, and at most {_MOST_INSTRUCTIONS} are taken; repeat less in them"
         )
-        report.error(path, message)
+        report.refused(path, message)  # which nobody has judged
         return
     problem, instructions = _judged(pattern)
     report.instructions += instructions
     if problem:
-        report.error(path, problem)
+        report.refused(path, problem)
 
 
 def check_string_match(
@@ -357,4 +384,4 @@ def check_string_match(
     if match.regex is not None:
         check_regex(report, (*path, "regex"), match.regex)
     if match.prefix == "":
-        report.error((*path, "prefix"), "an empty prefix matches all; leave it out")
+        report.refused((*path, "prefix"), "an empty prefix matches all; leave it out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from meshd.api import kinds
@@ -38,9 +38,10 @@ from meshd.api.read import Read
 from meshd.api.service_entry.checks import check_service_entry, check_workload_entry
 from meshd.api.service_entry.group_checks import check_workload_group
 from meshd.api.service_entry.types import WorkloadGroup
-from meshd.api.texts import check_texts
+from meshd.api.texts import check_texts, sent
 from meshd.api.traffic import DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry
 from meshd.api.virtual_service.checks import check_virtual_service
+from meshd.api.yaml import Document, show_path
 
 
 def _nothing_more(_report: Report, _found: Object) -> None:
@@ -89,6 +90,19 @@ def check_accepted(read: Read) -> tuple[Finding, ...]:
     report = Report(read)
     _check(report, read.object)
     return tuple(report.findings)
+
+
+def refused_by_proxies(found: Object) -> Iterator[tuple[str, str]]:
+    """Yield the fields for which proxies would refuse also what is beside the object, and why.
+
+    These are errors of its checks, which keep new objects from having them.
+    """
+    report = Report(Read(found, Document("", 0, None, {})))
+    _check(report, found)
+    for finding in report.refused_by_proxies:
+        yield finding.field, finding.message
+    for path, message in sent(found):
+        yield show_path(path), message
 
 
 def _check(report: Report, found: Object) -> None:

@@ -27,6 +27,9 @@ _LINES: Final = (
 """Where texts may have several lines: answers of the proxy, commands, people's notes."""
 _PATTERNS: Final = frozenset({"exact", "prefix", "regex"})
 """What is compared with a request: it may be any text, and one with such a character never fits."""
+_SENT: Final = frozenset({"consistentHash", "headers", "redirect", "rewrite", "withoutHeaders"})
+"""Parts of objects whose texts stand in requests and answers, or name headers. Proxies take any
+text elsewhere."""
 
 
 def check_texts(report: Report, found: Object) -> None:
@@ -42,6 +45,18 @@ def controlled(found: Object) -> Iterator[tuple[Path, str]]:
     if found.GROUP.endswith(".istio.io"):
         for path in _controlled(to_json(found).get("spec"), ("spec",)):
             yield path, "has control characters, such as the end of a line"
+
+
+def sent(found: Object) -> Iterator[tuple[Path, str]]:
+    """Return those of these places for which proxies refuse also what is beside the object."""
+    for path, message in controlled(found):
+        if is_sent(path):
+            yield path, message
+
+
+def is_sent(path: Path) -> bool:
+    """Return whether proxies refuse a text with control characters at a place."""
+    return not _SENT.isdisjoint(path)
 
 
 def _controlled(value: Json, path: Path) -> Iterator[Path]:

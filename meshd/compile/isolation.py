@@ -20,9 +20,9 @@ import msgspec
 
 from meshd.api.traffic import DestinationRule, VirtualService
 from meshd.base.errors import InvalidInputError
-from meshd.compile.control_characters import ControlCharacters
 from meshd.compile.heavy import Weighing
 from meshd.compile.readiness import is_the_same
+from meshd.compile.refused_objects import RefusedObjects
 from meshd.model.closed_routes import ClosedRoutes
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.closed_services import closed_record
@@ -80,7 +80,7 @@ class Isolating(Generic[_Result_co]):
         self._weighing = Weighing()
         self.compiled: Snapshot | None = None
         """The snapshot that was compiled last, without what was left out; None: there was none."""
-        self._control_characters = ControlCharacters()
+        self._refused = RefusedObjects()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ class Isolating(Generic[_Result_co]):
             + (closed if _stands_for(part) else "")
             for part, why in self._left_out
         )
-        return (*self._control_characters.problems, *self._weighing.problems, *left_out)
+        return (*self._refused.problems, *self._weighing.problems, *left_out)
 
     def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> _Result_co:
         """Return the compiler's result, without the objects that cannot be compiled.
@@ -99,7 +99,7 @@ class Isolating(Generic[_Result_co]):
         """
         uids = tuple(serving)
         self._left_out = list(self._still_left_out(snapshot))
-        snapshot = self._weighing.lighten(self._control_characters.close(snapshot))
+        snapshot = self._weighing.lighten(self._refused.close(snapshot))
         while True:
             left = without(snapshot, [part for part, _ in self._left_out])
             try:

@@ -10,7 +10,7 @@ from meshd.api.base import Key, Object
 from meshd.api.counts import too_many
 from meshd.api.decode import Path
 from meshd.api.finding import Finding
-from meshd.api.texts import controlled
+from meshd.api.texts import controlled, is_sent
 from meshd.api.yaml import show_path
 from meshd.base.sequence_difference import SequenceDifference
 
@@ -53,5 +53,8 @@ class AcceptedBefore:
 
 def _refused_today(found: Object) -> _Refused:
     """Return the first place of an object that would be refused today, and why; None if there is
-    no such place."""
-    return next(itertools.chain(too_many(found), controlled(found)), None)
+    no such place, or if the object is closed for one, which is said where that is done."""
+    unprintable = tuple(controlled(found))
+    if any(is_sent(path) for path, _ in unprintable):
+        return None
+    return next(itertools.chain(too_many(found), unprintable), None)

@@ -35,6 +35,8 @@ from meshd.api.virtual_service.destination_checks import subset_problem
 
 _MAX_TABLE = 5_000_011
 """Envoy's own limit for Maglev tables."""
+_LONGEST = 16_384
+"""Bytes of the name or the value of a cookie's attribute: Envoy refuses more."""
 _LONGEST_SNI = 255
 """Characters: Envoy refuses more, and the host with it."""
 
@@ -81,7 +83,7 @@ def _check_policy(report: Report, path: Path, policy: TrafficPolicy) -> None:
         check_port(report, (*path, "tunnel", "targetPort"), tunnel.target_port)
     if budget := policy.retry_budget:
         place = (*path, "retryBudget")
-        check_range(report, (*place, "percent"), budget.percent, 0, 100)
+        check_range(report, (*place, "percent"), budget.percent, 0, 100, by_proxies=True)
         least = budget.min_retry_concurrency
         check_range(report, (*place, "minRetryConcurrency"), least, 0, 2**32 - 1)
         if budget.budget_interval:
@@ -136,7 +138,8 @@ def _check_load_balancer(report: Report, path: Path, settings: LoadBalancerSetti
     if settings.warmup:
         check_duration(report, (*path, "warmup", "duration"), settings.warmup.duration)
         share = settings.warmup.minimum_percent
-        check_range(report, (*path, "warmup", "minimumPercent"), share, 0, 100)
+        place = (*path, "warmup", "minimumPercent")
+        check_range(report, place, share, 0, 100, by_proxies=True)
         check_range(report, (*path, "warmup", "aggression"), settings.warmup.aggression, 1)
 
 
@@ -158,7 +161,7 @@ def _check_hash(report: Report, path: Path, settings: ConsistentHash) -> None:
         report.warning(path, f"has no effect: it has none of {known}")
     if settings.http_cookie:
         if not settings.http_cookie.name:
-            report.error((*path, "httpCookie", "name"), "is required")
+            report.refused((*path, "httpCookie", "name"), "is required")
         check_range(report, (*path, "httpCookie", "ttl"), settings.http_cookie.ttl, 0)
         _check_attributes(report, (*path, "httpCookie", "attributes"), settings.http_cookie)
     if settings.ring_hash and settings.maglev:
@@ -177,7 +180,7 @@ def _check_hash(report: Report, path: Path, settings: ConsistentHash) -> None:
         size = settings.maglev.table_size
         if size is None or size >= _MAX_TABLE or not _is_prime(size):
             message = f"must be a prime number below {_MAX_TABLE}"
-            report.error((*path, "maglev", "tableSize"), message)
+            report.refused((*path, "maglev", "tableSize"), message)
         _check_size(report, (*path, "maglev", "tableSize"), size, LARGEST_TABLE)
 
 
@@ -192,7 +195,9 @@ def _check_attributes(report: Report, path: Path, cookie: HTTPCookie) -> None:
     for index, attribute in enumerate(cookie.attributes):
         place = (*path, index, "name")
         if not attribute.name:
-            report.error(place, "is required")
+            report.refused(place, "is required")
+        if max(len((text or "").encode()) for text in (attribute.name, attribute.value)) > _LONGEST:
+            report.refused((*path, index), f"is longer than {_LONGEST} bytes")
         if attribute.name.lower() in seen:
             report.error(place, f'"{attribute.name}" is written twice')
         seen.add(attribute.name.lower())
@@ -224,13 +229,15 @@ def _check_pool(report: Report, path: Path, pool: ConnectionPoolSettings) -> Non
             ("http2MaxRequests", http.http2_max_requests),
             ("maxRequestsPerConnection", http.max_requests_per_connection),
             ("maxRetries", http.max_retries),
-            ("maxConcurrentStreams", http.max_concurrent_streams),
         ):
             check_range(report, (*place, name), value, 0, 2**31 - 1)
+        streams = http.max_concurrent_streams
+        at = (*place, "maxConcurrentStreams")
+        check_range(report, at, streams, 0, 2**31 - 1, by_proxies=True)
         check_duration(report, (*place, "idleTimeout"), http.idle_timeout)
         if alive := http.http2_keep_alive:
             for name, value in (("interval", alive.interval), ("timeout", alive.timeout)):
-                check_duration(report, (*place, "http2KeepAlive", name), value)
+                check_duration(report, (*place, "http2KeepAlive", name), value, by_proxies=True)
             if alive.interval is None or alive.timeout is None:
                 report.error((*place, "http2KeepAlive"), "needs interval and timeout")
         if http.use_client_protocol and http.h2_upgrade_policy == "UPGRADE":
@@ -257,8 +264,11 @@ def _check_outliers(report: Report, path: Path, outliers: OutlierDetection) -> N
     if outliers.interval and 0.001 <= outliers.interval < SHORTEST_LOOK:
         report.warning((*path, "interval"), f"is taken for {SHORTEST_LOOK * 1000:.0f}ms")
     check_duration(report, (*path, "baseEjectionTime"), outliers.base_ejection_time)
-    check_range(report, (*path, "maxEjectionPercent"), outliers.max_ejection_percent, 0, 100)
-    check_range(report, (*path, "minHealthPercent"), outliers.min_health_percent, 0, 100)
+    for name, share in (
+        ("maxEjectionPercent", outliers.max_ejection_percent),
+        ("minHealthPercent", outliers.min_health_percent),
+    ):
+        check_range(report, (*path, name), share, 0, 100, by_proxies=True)
     local = outliers.consecutive_local_origin_failures
     if local and not outliers.split_external_local_origin_errors:
         report.error(
@@ -287,7 +297,7 @@ def _check_tls(report: Report, path: Path, tls: ClientTLSSettings) -> None:
     check_path(report, (*path, "caCertificates"), tls.ca_certificates)
     check_path(report, (*path, "caCrl"), tls.ca_crl)
     if len((tls.sni or "").encode()) > _LONGEST_SNI:
-        report.error((*path, "sni"), f"is longer than {_LONGEST_SNI} characters")
+        report.refused((*path, "sni"), f"is longer than {_LONGEST_SNI} characters")
     files = {"clientCertificate": tls.client_certificate, "privateKey": tls.private_key}
     given = [name for name, value in files.items() if value]
     if tls.mode == "ISTIO_MUTUAL":

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from meshd.api.checks import Report, header_problem, header_value_problem
 from meshd.api.decode import Path
-from meshd.api.header_formats import is_known
-from meshd.api.virtual_service.types import Headers, HTTPRoute
+from meshd.api.header_formats import header_value, is_known
+from meshd.api.virtual_service.types import HeaderOperations, Headers, HTTPRoute
+
+_LONGEST: Final = 16_384
+"""Bytes of a header's name, and of its value: Envoy refuses more."""
+_MOST: Final = 1000
+"""Headers that a route sets and adds: Envoy refuses more."""
+_SHOWN: Final = 64
+"""Characters of a header's name that are shown."""
 
 
 def check_headers(report: Report, path: Path, headers: Headers | None) -> None:
@@ -14,19 +23,15 @@ def check_headers(report: Report, path: Path, headers: Headers | None) -> None:
     for field, operations in (("request", headers.request), ("response", headers.response)):
         if operations is None:
             continue
+        _check_sizes(report, (*path, field), operations)
         for verb, names in (
             ("set", operations.set),
             ("add", operations.add),
             ("remove", operations.remove),
         ):
             for name in names:
-                place = (*path, field, verb, name)
-                if problem := header_problem(name.removeprefix(":")):
-                    report.error(place, problem)
-                elif _is_authority(name) and (field == "response" or verb == "remove"):
-                    report.error(place, f'"{name}" can be set in requests only')
-                elif name.startswith(":") and not _is_authority(name):
-                    report.error(place, f'"{name}" cannot be changed')
+                can_be_authority = field == "request" and verb != "remove"
+                _check_name(report, (*path, field, verb, name), name, authority=can_be_authority)
         for verb, values in (("set", operations.set), ("add", operations.add)):
             for name, value in values.items():
                 if problem := header_value_problem(value):
@@ -36,6 +41,28 @@ def check_headers(report: Report, path: Path, headers: Headers | None) -> None:
                         f'"{value}" has a variable that proxies do not fill in; it is sent as it is'
                     )
                     report.warning((*path, field, verb, name), message)
+
+
+def _check_name(report: Report, path: Path, name: str, *, authority: bool) -> None:
+    if not name:
+        report.refused(path, "a header needs a name")
+    elif problem := header_problem(name.removeprefix(":")):
+        report.error(path, problem)
+    elif _is_authority(name) and not authority:
+        report.error(path, f'"{name}" can be set in requests only')
+    elif name.startswith(":") and not _is_authority(name):
+        report.error(path, f'"{name}" cannot be changed')
+
+
+def _check_sizes(report: Report, path: Path, operations: HeaderOperations) -> None:
+    count = len(operations.set) + len(operations.add)
+    if count > _MOST:
+        report.refused(path, f"sets and adds {count} headers, and at most {_MOST} are taken")
+    for verb, values in (("set", operations.set), ("add", operations.add)):
+        for name, value in values.items():
+            if max(len(name.encode()), len(header_value(value).encode())) > _LONGEST:
+                message = f"is longer than {_LONGEST} bytes (a % that begins no variable is two)"
+                report.refused((*path, verb, name[:_SHOWN]), message)
 
 
 def _is_authority(header: str) -> bool:

@@ -139,7 +139,7 @@ def _check_redirect(report: Report, path: Path, redirect: HTTPRedirect) -> None:
 
 
 def _check_direct_response(report: Report, path: Path, response: HTTPDirectResponse) -> None:
-    check_range(report, (*path, "status"), response.status, 200, 599)
+    check_range(report, (*path, "status"), response.status, 200, 599, by_proxies=True)
     body = response.body
     if body is None:
         return
@@ -152,7 +152,7 @@ def _check_direct_response(report: Report, path: Path, response: HTTPDirectRespo
             report.error((*path, "body", "bytes"), "is not base64")
     size = len((body.string or body.bytes or "").encode())
     if size > _LARGEST_BODY:
-        report.error((*path, "body"), "is longer than 1 MiB")
+        report.refused((*path, "body"), "is longer than 1 MiB")
     elif size > _LARGE_BODY:
         message = f"is {size // 1024} KiB long, and each proxy holds a copy; serve it from a server"
         report.warning((*path, "body"), message)
@@ -199,7 +199,8 @@ def _check_fault(report: Report, path: Path, fault: HTTPFaultInjection) -> None:
             report.error((*path, "delay", "exponentialDelay"), "is not supported; use fixedDelay")
         elif fault.delay.fixed_delay is None:
             report.warning((*path, "delay"), "delays nothing without fixedDelay")
-        check_duration(report, (*path, "delay", "fixedDelay"), fault.delay.fixed_delay)
+        delay = fault.delay.fixed_delay
+        check_duration(report, (*path, "delay", "fixedDelay"), delay, by_proxies=True)
         _check_share(report, (*path, "delay"), fault.delay)
     if fault.abort:
         _check_abort(report, (*path, "abort"), fault.abort)
@@ -212,7 +213,7 @@ def _check_abort(report: Report, path: Path, abort: FaultAbort) -> None:
         report.error(path, "has httpStatus and grpcStatus; only one of them is possible")
     elif abort.http_status is None and abort.grpc_status is None:
         report.warning(path, "aborts nothing: it needs one of httpStatus, grpcStatus")
-    check_range(report, (*path, "httpStatus"), abort.http_status, 200, 599)
+    check_range(report, (*path, "httpStatus"), abort.http_status, 200, 599, by_proxies=True)
     if abort.grpc_status is not None and abort.grpc_status not in _GRPC_STATUS:
         hint = nearest(abort.grpc_status.upper(), _GRPC_STATUS)
         report.error((*path, "grpcStatus"), f'"{abort.grpc_status}" is not a gRPC status{hint}')

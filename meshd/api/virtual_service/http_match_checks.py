@@ -18,6 +18,8 @@ from meshd.api.virtual_service.types import HTTPMatchRequest, is_claim
 
 _ANY: Final = "*"
 """As a header's regular expression, it asks that the header is there."""
+_LONGEST_PARAMETER: Final = 1024
+"""Bytes of a query parameter's name: Envoy refuses more."""
 
 
 def check_http_match(
@@ -40,8 +42,7 @@ def check_http_match(
             if pattern.regex != _ANY or field == "queryParams":
                 check_string_match(report, (*path, field, name), pattern, may_be_empty=True)
             if field == "queryParams":
-                if not name:
-                    report.error((*path, field), "a parameter needs a name")
+                _check_parameter(report, (*path, field), name)
             else:
                 _check_matched_header(report, (*path, field, name), name, gateways)
     if match.uri and match.uri.prefix == "":
@@ -52,8 +53,17 @@ def check_http_match(
     check_match_gateways(report, (*path, "gateways"), match.gateways, gateways)
 
 
+def _check_parameter(report: Report, path: Path, name: str) -> None:
+    if not name:
+        report.refused(path, "a parameter needs a name")
+    elif len(name.encode()) > _LONGEST_PARAMETER:
+        report.refused(path, f"a parameter's name is at most {_LONGEST_PARAMETER} bytes long")
+
+
 def _check_matched_header(report: Report, path: Path, name: str, gateways: tuple[str, ...]) -> None:
-    if not is_claim(name):
+    if not name:
+        report.refused(path, "a header needs a name")
+    elif not is_claim(name):
         check_header_names(report, path, [name])
     elif MESH in gateways:
         report.error(path, "claims of tokens can be matched at gateways only; name one")

@@ -14,11 +14,16 @@ from meshd.api.base import Key
 from meshd.api.peer_authentication.types import MutualTLS, PeerAuthentication
 from meshd.api.read import read_objects
 from meshd.base.errors import InvalidInputError
+from meshd.compile.refused_objects import RefusedObjects
 from meshd.config import withheld
 from meshd.config.accepted_before import AcceptedBefore
 from meshd.config.admission import admit
 from meshd.config.store import Store
+from meshd.model.closed_routes import ClosedRoutes
+from meshd.model.closed_rule import ClosedRule
 from meshd.model.closed_services import ClosedEntry
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.registry.registry import build_snapshot
 from tests.unit import storing
 
 RULE = Key("DestinationRule", "shop", "db")
@@ -70,15 +75,15 @@ UNPRINTABLE = {
             "subjectAltNames": ["a\n"],
         },
     ),
-    "rule": value(
-        "DestinationRule",
-        "db",
-        {
-            "host": "db",
-            "trafficPolicy": TLS | {"loadBalancer": {"consistentHash": {"httpHeaderName": "a\n"}}},
-        },
-    ),
 }
+CLOSED = value(
+    "DestinationRule",
+    "db",
+    {
+        "host": "db",
+        "trafficPolicy": TLS | {"loadBalancer": {"consistentHash": {"httpHeaderName": "a\n"}}},
+    },
+)
 BEFORE = HEAVY | UNPRINTABLE
 UNREADABLE = value("DestinationRule", "db", {"host": "db", "trafficPolicy": TLS, "newer": 1})
 
@@ -117,6 +122,14 @@ def test_what_only_new_checks_refuse_stays_in_force_and_is_said(
     storing.delete(found, [key])
     assert not list(AcceptedBefore().findings(*found.stored))
     assert not list(tmp_path.glob("state/*damaged*"))
+
+
+def test_nothing_is_said_to_be_in_force_that_proxies_refuse(tmp_path: Path) -> None:
+    found = store(tmp_path, CLOSED)
+    assert list(found.objects) == [RULE]
+    assert not list(AcceptedBefore().findings(*found.stored))
+    (closed,) = RefusedObjects().close(_snapshot(found)).destination_rules
+    assert isinstance(closed, ClosedRule)
 
 
 def test_what_counts_more_and_is_wrong_besides_is_not_in_force(tmp_path: Path) -> None:
@@ -174,6 +187,28 @@ def kept(home: Path, *values: Any) -> Store:
         directory.mkdir(parents=True)
         (directory / "a.yaml").write_text("\n---\n".join(map(json.dumps, values)))
     return store(home)
+
+
+def test_one_object_of_a_file_that_was_good_once_is_closed_and_no_other(tmp_path: Path) -> None:
+    pattern = {"uri": {"regex": r"\x{100}"}}
+    bad = value(
+        "VirtualService", "bad", {"hosts": ["b.test"], "http": [{"match": [pattern], "route": TO}]}
+    )
+    good = value("VirtualService", "good", {"hosts": ["a.test"], "http": [{"route": TO}]})
+    found = kept(tmp_path, bad, good)
+    assert any("spec.http[0].match[0].uri.regex" in str(one) for one in found.findings)
+    closing = RefusedObjects()
+    stands = closing.close(_snapshot(found)).virtual_services
+    assert {one.metadata.name: isinstance(one, ClosedRoutes) for one in stands} == {
+        "bad": True,
+        "good": False,
+    }
+    (problem,) = closing.problems
+    assert problem.startswith("VirtualService shop/bad is closed: spec.http[0].match[0].uri.regex:")
+
+
+def _snapshot(found: Store) -> Snapshot:
+    return build_snapshot(found.objects.values(), (), MeshOptions(), {})
 
 
 @pytest.mark.parametrize("heavy", BEFORE.values(), ids=BEFORE)

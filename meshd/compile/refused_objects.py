@@ -1,31 +1,25 @@
-"""Objects of a snapshot with control characters where proxies refuse them. Pure.
+"""Objects of a snapshot that proxies would refuse, and with them what is beside them. Pure.
 
-New objects are refused for these; those that were accepted before stay in force, and proxies would
-refuse whole route configurations for some of them.
+The checks refuse new objects with such a value, and say of each finding whether it is one. Objects
+that were accepted before, by another version, are closed: nobody else's routes depend on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 import msgspec
 
 from meshd.api.base import Object
-from meshd.api.decode import Path
-from meshd.api.texts import controlled
+from meshd.api.dispatch import refused_by_proxies
 from meshd.api.traffic import DestinationRule
 from meshd.api.virtual_service.types import VirtualService
-from meshd.api.yaml import show_path
 from meshd.model.closed_routes import ClosedRoutes
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.snapshot import Snapshot
 
-_SENT: Final = frozenset({"consistentHash", "headers", "redirect", "rewrite"})
-"""Parts of objects whose texts stand in requests and answers. Proxies take any text elsewhere."""
 
-
-class ControlCharacters:
+class RefusedObjects:
     """Looks again only at what has changed."""
 
     def __init__(self) -> None:
@@ -78,17 +72,12 @@ class ControlCharacters:
 
 
 def _refused(found: Object) -> str:
+    """Return what proxies would refuse of an object; empty: nothing."""
     if isinstance(found, ClosedRoutes | ClosedRule):
         return ""
-    return next((_said(*problem) for problem in controlled(found) if _is_sent(problem[0])), "")
-
-
-def _is_sent(path: Path) -> bool:
-    return not _SENT.isdisjoint(path)
-
-
-def _said(path: Path, message: str) -> str:
-    return (
-        f"{show_path(path)}: {message}, so proxies refuse it; correct it (until then its hosts are"
-        " not reached)"
-    )
+    for field, message in refused_by_proxies(found):
+        return (
+            f"{field}: {message}. Proxies refuse it; correct it (until then its hosts are not"
+            " reached)"
+        )
+    return ""
