@@ -19,7 +19,6 @@ from meshd.api.gateway.types import (
     Server,
     fits,
     gateway_name,
-    may_serve,
 )
 from meshd.api.hosts import HostIndex, covers
 from meshd.api.kubernetes.types import Service
@@ -329,9 +328,10 @@ def _of_others(found: Gateway, path: Path, world: World) -> Said:
 def _of_gateway_selector(found: Gateway, path: Path, world: World) -> Said:
     """Return a remark about a Gateway that selects nothing: there is nothing, or the settings do
     not let it."""
-    selector, namespace = found.spec.selector, found.metadata.namespace
-    owners = {one.namespace for one in world.workloads or () if fits(selector, one.labels)}
-    if owners and not any(may_serve(namespace, one, world.gateway_selection) for one in owners):
+    if next(_selected(found, world), None):
+        return
+    selector = found.spec.selector
+    if owners := {one.namespace for one in world.workloads or () if fits(selector, one.labels)}:
         shown = ", ".join([*sorted(owners)[:3], *(["…"] if len(owners) > 3 else [])])
         yield (
             path,

@@ -28,10 +28,9 @@ def needed_secrets(
 ) -> frozenset[str]:
     """Return ``NAMESPACE/NAME`` of the Secrets that the workloads of one node need."""
     running = list(workloads)
+    entrances = [found for found in objects if kind_of(found) == "Gateway"]
     gateways = [
-        one
-        for one in running
-        if any(_serves(one, found, selection) for found in objects if kind_of(found) == "Gateway")
+        one for one in running if any(_serves(one, found, selection) for found in entrances)
     ]
     names: set[str] = set()
     for found in objects:
