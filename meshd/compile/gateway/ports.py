@@ -161,8 +161,11 @@ def selecting(
 
 
 def place_of(endpoint: Endpoint) -> str:
-    """Return a key that all endpoints of one workload share: its uid, or its address elsewhere."""
-    return endpoint.workload or endpoint.address
+    """Return a key that all endpoints of one workload share: its uid, or its address elsewhere.
+
+    Another namespace may list the same address, under labels that its own Gateways select.
+    """
+    return endpoint.workload or f"{endpoint.namespace}/{endpoint.address}"
 
 
 def _target_ports(snapshot: Snapshot, places: Container[str]) -> dict[str, dict[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from meshd.api.gateway.types import GatewaySelection
 from meshd.api.read import read_objects
 from meshd.compile.acceptance import as_accepted
 from meshd.model.service import Endpoint
@@ -78,6 +79,25 @@ def test_a_listed_endpoint_may_be_a_gateway_too() -> None:
 def test_a_gateway_that_selects_another_workload_opens_nothing_here() -> None:
     other = GATEWAY.replace("selector: {istio: edge}\n  servers", "selector: {x: y}\n  servers")
     assert mutual(other, EDGE) == {80: True, 443: True, 15020: True}
+
+
+@pytest.mark.parametrize("namespace", ["a-thief", "z-thief"])
+@pytest.mark.parametrize("selection", ["any-namespace", "own-namespace"])
+def test_who_lists_the_address_of_others_opens_none_of_their_ports(
+    namespace: str, selection: GatewaySelection
+) -> None:
+    """Their clients would speak plaintext there. Services before and behind theirs are tried."""
+    theirs = ENTRY.replace("labels: {istio: edge}", "labels: {app: far}")
+    listed = ENTRY.replace("far.test", "x.test").replace("istio-system", namespace)
+    gateway = GATEWAY.partition("---")[2].replace("default", namespace)
+    objects = [read.object for read in read_objects(theirs + listed + gateway, "test.yaml")]
+    options = MeshOptions(gateway_selection=selection)
+    services = as_accepted(build_snapshot(objects, (), options, {})).services
+    found = {
+        host: [endpoint.mutual_tls for endpoint in service.endpoints]
+        for host, service in services.items()
+    }
+    assert found == {"far.test": [True, True], "x.test": [False, True]}
 
 
 @pytest.mark.parametrize(("mode", "wanted"), [("istio", True), ("disabled", False)])
