@@ -68,11 +68,15 @@ class Part(msgspec.Struct, frozen=True):
 class Isolating(Generic[_Result_co]):
     """A compiler that leaves objects out.
 
-    ``fresh`` returns a compiler without memory, for trials.
+    ``fresh`` returns a compiler without memory, for trials. ``before``: one that has judged most
+    of the objects already; it may be in use in another thread.
     """
 
     def __init__(
-        self, compiler: Compiles[_Result_co], fresh: Callable[[], Compiles[_Result_co]]
+        self,
+        compiler: Compiles[_Result_co],
+        fresh: Callable[[], Compiles[_Result_co]],
+        before: Isolating[_Result_co] | None = None,
     ) -> None:
         self._compiler = compiler
         self._fresh = fresh
@@ -80,7 +84,7 @@ class Isolating(Generic[_Result_co]):
         self._weighing = Weighing()
         self.compiled: Snapshot | None = None
         """The snapshot that was compiled last, without what was left out; None: there was none."""
-        self._refused = RefusedObjects()
+        self._refused = RefusedObjects(before and before._refused)
 
     @property
     def problems(self) -> tuple[str, ...]:

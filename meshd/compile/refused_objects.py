@@ -6,7 +6,7 @@ that were accepted before, by another version, are closed: nobody else's routes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -20,13 +20,17 @@ from meshd.model.snapshot import Snapshot
 
 
 class RefusedObjects:
-    """Looks again only at what has changed."""
+    """Looks again only at what has changed.
 
-    def __init__(self) -> None:
+    ``before``: those whose last look this one goes on from. They may be in use in another thread.
+    """
+
+    def __init__(self, before: RefusedObjects | None = None) -> None:
         self._given: tuple[tuple[Object, ...], ...] = ()
         """The lists of objects that were looked at last."""
-        self._known: dict[int, tuple[Object, str]] = {}
-        """By its id each object, and what proxies would refuse of it."""
+        self._known: Mapping[int, tuple[Object, str]] = before._known if before else {}
+        """By its id each object, and what proxies would refuse of it. It is replaced, and never
+        changed."""
         self._refused: dict[int, tuple[Object, str]] = {}
         """Those of which proxies would refuse anything."""
         self._closed: dict[str, tuple[Object, ...]] = {}

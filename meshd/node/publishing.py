@@ -220,7 +220,7 @@ class Publishing:
             given.addresses,
             elsewhere=Renamed().all(inputs.elsewhere),
         )
-        return refused(_closed(snapshot, given), after, changed)
+        return refused(_closed(snapshot, given), after, changed, self._isolating)
 
     def wanted(self, inputs: Inputs, given: Given) -> Snapshot:
         """Return the snapshot of a configuration, with the workloads of all nodes as its own."""

@@ -179,6 +179,7 @@ def test_objects_that_were_judged_are_not_judged_again(monkeypatch: pytest.Monke
     other = made("VirtualService", "other", {"hosts": ["c.test"], "http": [TO_A]})
     closing.close(snapshot(GOOD, other))
     closing.close(snapshot(GOOD, other))
+    RefusedObjects(closing).close(snapshot(GOOD, other))
     assert judged == [GOOD, other]
 
 
