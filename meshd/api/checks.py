@@ -384,4 +384,4 @@ def check_string_match(
     if match.regex is not None:
         check_regex(report, (*path, "regex"), match.regex)
     if match.prefix == "":
-        report.refused((*path, "prefix"), "an empty prefix matches all; leave it out")
+        report.error((*path, "prefix"), "an empty prefix matches all; leave it out")

@@ -199,8 +199,7 @@ def _check_fault(report: Report, path: Path, fault: HTTPFaultInjection) -> None:
             report.error((*path, "delay", "exponentialDelay"), "is not supported; use fixedDelay")
         elif fault.delay.fixed_delay is None:
             report.warning((*path, "delay"), "delays nothing without fixedDelay")
-        delay = fault.delay.fixed_delay
-        check_duration(report, (*path, "delay", "fixedDelay"), delay, by_proxies=True)
+        check_duration(report, (*path, "delay", "fixedDelay"), fault.delay.fixed_delay)
         _check_share(report, (*path, "delay"), fault.delay)
     if fault.abort:
         _check_abort(report, (*path, "abort"), fault.abort)
