@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from meshd import wire
+from meshd import settings, wire
 from meshd.base.errors import MeshdError
 from meshd.fleet.membership import tokens
 from tests.node.endpoints import endpoints
@@ -96,9 +96,9 @@ def _inside(netns: Path, *arguments: str, fds: tuple[int, ...] = ()) -> None:
     subprocess.run(command, check=True, timeout=PATIENCE, pass_fds=fds)
 
 
-def start_server(make: Callable[..., Node], grace: str) -> Node:
+def start_server(make: Callable[..., Node], grace: str, **sections: Any) -> Node:
     """``grace``: for how long a node that is away is not taken for gone."""
-    made = make()
+    made = make(**sections)
     set_role(
         made,
         node="server",
@@ -113,7 +113,7 @@ def start_server(make: Callable[..., Node], grace: str) -> Node:
 @pytest.fixture(scope="module")
 def server(make: Callable[..., Node]) -> Node:
     # An agent tries every three seconds or so to reach a server that was away for longer.
-    return start_server(make, grace="5s")
+    return start_server(make, grace="5s", mesh={"gateway_selection": "own-namespace"})
 
 
 def start_agent(make: Callable[..., Node], server: Node) -> Node:
@@ -215,6 +215,8 @@ def test_a_node_that_does_not_run_yet_joins_and_then_starts_as_an_agent(
     token = new_token(server, "--node", "late")
     done = late.meshctl("join", address(server), "--token", token, "--node", "late")
     assert (done.status, "start it" in done.output) == (0, True), done.errors
+    taken_over = settings.load(late.paths.settings).mesh.gateway_selection
+    assert taken_over == "own-namespace"
     again = late.meshctl("join", address(server), "--token", new_token(server), "--node", "late")
     assert "a node late has joined already" in again.errors
     late.start()
