@@ -27,9 +27,11 @@ _LINES: Final = (
 """Where texts may have several lines: answers of the proxy, commands, people's notes."""
 _PATTERNS: Final = frozenset({"exact", "prefix", "regex"})
 """What is compared with a request: it may be any text, and one with such a character never fits."""
-_SENT: Final = frozenset({"consistentHash", "headers", "redirect", "rewrite", "withoutHeaders"})
-"""Parts of objects whose texts stand in requests and answers, or name headers. Proxies take any
-text elsewhere."""
+_SENT: Final = frozenset(
+    {"consistentHash", "headers", "host", "hosts", "redirect", "rewrite", "withoutHeaders"}
+)
+"""Parts of objects whose texts stand in requests and answers, or name headers or hosts. Proxies
+take any text elsewhere."""
 
 
 def check_texts(report: Report, found: Object) -> None:

@@ -84,6 +84,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "headers.response.set.": TO_A | {"headers": {"response": {"set": {"": "a"}}}},
     "headers.request": TO_A
     | {"headers": {"request": {"set": {f"a-{number}": "a" for number in range(1001)}}}},
+    "mirror.host": TO_A | {"mirror": {"host": "a\n"}},
     "directResponse.status": {"directResponse": {"status": 600}},
     "directResponse.body": {"directResponse": {"status": 200, "body": {"string": "a" * 1048577}}},
     "fault.abort.httpStatus": TO_A | {"fault": {"abort": {"httpStatus": 100}}},
@@ -122,13 +123,19 @@ OF_RULES: dict[str, dict[str, Any]] = {
     "retryBudget.percent": policy(retryBudget={"percent": 101}),
 }
 """By field a rule that proxies refuse."""
-OBJECTS = {
-    f"spec.http[0].{field}": made("VirtualService", "bad", {"hosts": ["b.test"], "http": [route]})
-    for field, route in (MEMBERS | SENT).items()
-} | {
-    f"spec.trafficPolicy.{field}": made("DestinationRule", "bad", spec)
-    for field, spec in OF_RULES.items()
-}
+OBJECTS = (
+    {
+        f"spec.http[0].{field}": made(
+            "VirtualService", "bad", {"hosts": ["b.test"], "http": [route]}
+        )
+        for field, route in (MEMBERS | SENT).items()
+    }
+    | {
+        f"spec.trafficPolicy.{field}": made("DestinationRule", "bad", spec)
+        for field, spec in OF_RULES.items()
+    }
+    | {"spec.hosts[1]": made("VirtualService", "bad", {"hosts": ["b.test", "a\n"], "http": [TO_A]})}
+)
 
 
 @pytest.mark.parametrize(("field", "bad"), OBJECTS.items(), ids=OBJECTS)
