@@ -124,6 +124,14 @@ class Attempts:
             return False
         return fingerprint in {None, one.fingerprint}
 
+    @property
+    def suspected(self) -> dict[str, str]:
+        """Return the fingerprints of what processes have died with, or before it was tried, by
+        name."""
+        return {
+            name: one.fingerprint for name, one in self._state.items() if one.deaths or one.waits
+        }
+
     def suspects(self, name: str, fingerprint: str | None = None) -> bool:
         """Return whether a record may end this process at its start."""
         return self._suspects_all or self.knows(name, fingerprint)

@@ -228,6 +228,7 @@ class Agent:
         for reason in kept_file.load(self._kept.path, self._inbox.load, consequence) or ():
             _log.warning("%s: %s", self._kept.path, reason, extra={"MESHD_EVENT": "record"})
         self._lost = kept_file.lost(self._kept.path)
+        self._inbox.doubt(_POLICY)
         self._use()
 
     async def _look_for_ever(self) -> None:

@@ -32,6 +32,8 @@ class Decoded(msgspec.Struct, frozen=True):
     refused: str = ""
     kills: bool = False
     """Processes died of it: it was not even read."""
+    is_there: bool = True
+    """Its body is known. Otherwise, only that a process died with it."""
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -51,6 +53,10 @@ _REFUSED: Final = "refused:"
 _NO_VERSION: Final = "refused"
 """The version of a resource of which no version was taken. No server has this version, so that the
 server sends its own version, or says that there is none."""
+_UNRECORDED: Final = (
+    "a process of meshd died before it had kept this version; the server is asked which version is"
+    " in force"
+)
 
 
 Decode = Callable[[str, str, bytes], Any]
@@ -148,6 +154,7 @@ class Inbox:
             changed = changed or ended or held.get(name) != resource
             held[name], values[name] = resource, one.value
         for name in removed:
+            self._forget_doubt(type_url, name)
             ended = self._forget_refusal(type_url, name)
             changed = held.pop(name, None) is not None or ended or changed
             values.pop(name, None)
@@ -165,7 +172,7 @@ class Inbox:
         return {
             name: one.resource.body
             for (url, name), one in self._not_taken.items()
-            if url == type_url and name not in values
+            if url == type_url and name not in values and one.is_there
         }
 
     def kept(self, type_url: str) -> dict[str, tuple[bytes, bytes | None]]:
@@ -183,6 +190,12 @@ class Inbox:
         self.refused.pop((type_url, name), None)
         return self._not_taken.pop((type_url, name), None) is not None
 
+    def _forget_doubt(self, type_url: str, name: str) -> None:
+        """Forget what processes have died with, if that is all that is known of a resource."""
+        one, gone = self._not_taken.get((type_url, name)), _shown(type_url, name)
+        if self._attempts and one and not one.is_there:
+            self._attempts.keep_only(lambda noted: noted != gone)
+
     def begin(
         self, type_url: str, resources: Iterable[tuple[str, Held]], *, starting: bool = False
     ) -> frozenset[Begun]:
@@ -194,7 +207,8 @@ class Inbox:
         records: dict[str, tuple[str, Any]] = {}
         for name, one in resources:
             shown, fingerprint = _shown(type_url, name), _fingerprint(one)
-            suspected = attempts.suspects(shown, fingerprint) if starting else held.get(name) != one
+            is_new = held.get(name) != one or (type_url, name) in self._not_taken
+            suspected = attempts.suspects(shown, fingerprint) if starting else is_new
             if suspected and not attempts.why_left_out(shown, fingerprint):
                 records[shown] = fingerprint, one.body
         begun = attempts.begin(records, tentative=True)
@@ -227,8 +241,27 @@ class Inbox:
         """Return what dumps the present state, whatever changes meanwhile."""
         resources = {type_url: dict(held) for type_url, held in self._held.items()}
         for (type_url, name), one in self._not_taken.items():
-            resources.setdefault(_REFUSED + type_url, {})[name] = one.resource
+            if one.is_there:
+                resources.setdefault(_REFUSED + type_url, {})[name] = one.resource
         return functools.partial(msgspec.msgpack.encode, _State(resources))
+
+    def doubt(self, type_url: str) -> None:
+        """Count resources of a type as refused, after ``load``, of which processes died with
+        another version than the one that was kept, if any: until the server has answered which
+        version is in force, since it is asked for these."""
+        held, prefix = self._held.get(type_url, {}), _shown(type_url, "")
+        suspected = self._attempts.suspected if self._attempts else {}
+        for shown, fingerprint in suspected.items():
+            name = shown.removeprefix(prefix)
+            key, known = (type_url, name), held.get(name)
+            if name == shown or key in self._not_taken:
+                continue
+            if known is None or _fingerprint(known) != fingerprint:
+                self.refused[key] = _UNRECORDED
+                unknown = Held(_NO_VERSION, b"")
+                self._not_taken[key] = Decoded(
+                    name, unknown, refused=_UNRECORDED, kills=True, is_there=False
+                )
 
     def load(self, data: bytes) -> tuple[str, ...]:
         """Load what ``dump`` returned; return why parts of it are unusable.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.base.attempts import Attempts
 from meshd.base.json_values import JsonObject
 from meshd.compile.lost_configuration import closed_for_lost
 from meshd.compile.policy.peer_authentication import Mode, peer_policy
@@ -29,7 +30,7 @@ ROOT = "istio-system"
 class AgentRole:
     """The role. ``hear`` has it told the whole configuration, ``follow`` all that is published."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, attempts: Attempts | None = None) -> None:
         lib = home / "lib"
         lib.mkdir(parents=True, exist_ok=True)
         self._home = home
@@ -37,7 +38,7 @@ class AgentRole:
         mesh = types.SimpleNamespace(
             store=self.store,
             settling=Settling(),
-            work=types.SimpleNamespace(attempts=None),
+            work=types.SimpleNamespace(attempts=attempts),
             reconciler=types.SimpleNamespace(contacted=lambda: None),
             hear_of=print,
             further_problems=[],
@@ -81,6 +82,10 @@ class AgentRole:
     @property
     def workloads(self) -> list[str]:
         return list(self.agent._inbox.values(mcp.WORKLOAD))
+
+    @property
+    def refused(self) -> list[str]:
+        return list(self.agent._inbox.refused.values())
 
     def mode(self, *, knows_the_mark: bool = True) -> Mode:
         policies = (one for one in self.store.objects.values())
