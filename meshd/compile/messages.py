@@ -19,6 +19,7 @@ from meshd.compile.envoy.listeners import listener
 from meshd.compile.envoy.printed_listeners import PrintedChoice, PrintedListener, printed_choice
 from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.http.mirroring import mirror_listener
+from meshd.compile.plan.upstreams import Assignment
 from meshd.compile.policy import mutual_tls_timeout
 from meshd.compile.policy.peer_authentication import PeerPolicy
 from meshd.compile.policy.served import Ports
@@ -165,7 +166,16 @@ def service_assignments(
 ) -> PrintedMessages:
     """Return the load assignments of a service for some rules."""
     planned = assignments.service_assignments(service, rules, options)
-    return tuple(map(PrintedMessage.of, map(load_assignment, planned.values())))
+    return tuple(map(_printed_assignment, planned.values()))
+
+
+def _printed_assignment(planned: Assignment) -> PrintedMessage:
+    printed = PrintedMessage.of(load_assignment(planned))
+    over_network = planned.over_network()
+    if over_network is planned:
+        return printed
+    otherwise = PrintedMessage.of(load_assignment(over_network))
+    return dataclasses.replace(printed, over_network=otherwise.body)
 
 
 def placed(workload: Workload, *, short_way: bool = False) -> Workload:

@@ -10,8 +10,9 @@ from meshd.compile.compiled import Compiled, Kind, Messages, Printed
 from meshd.compile.envoy.printed_listeners import PrintedListener
 from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.envoy.printed_tables import PrintedTable
+from meshd.compile.names import LOCAL
 from meshd.model.pool import Pool
-from meshd.xds.resources import Resource, Resources, pack, pack_bytes, type_url
+from meshd.xds.resources import Detour, Resource, Resources, pack, pack_bytes, type_url
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,6 +66,14 @@ def _resource(name: str, printed: Printed) -> Resource:
         case PrintedListener():
             return Resource(type_url(Kind.LISTENER.value), name, printed.version, printed)
         case PrintedMessage():
-            return pack_bytes(name, printed.kind, printed.body)
+            return _packed(name, printed)
         case _:
             return pack(name, printed)
+
+
+def _packed(name: str, printed: PrintedMessage) -> Resource:
+    resource = pack_bytes(name, printed.kind, printed.body)
+    if not printed.over_network:
+        return resource
+    detour = Detour(LOCAL, pack_bytes(name, printed.kind, printed.over_network))
+    return dataclasses.replace(resource, detour=detour)

@@ -98,7 +98,7 @@ def assembled(settings: Settings, paths: Paths) -> Mesh:
     work = InWork(paths.lib / "attempts.json", store, own=settings.role != "agent")
     capacity = capacity_here(settings.proxy)
     options = settings.mesh_options(capacity)
-    xds = Server(settling.touch)
+    xds = Server(settling.touch, drain_time=settings.proxy.drain_time)
     publishing = Publishing(
         store, options, settings.mesh.service_cidr, xds.publish, settling.touch, step=work.step
     )

@@ -44,10 +44,21 @@ class Resource:
     shown."""
     endpoints: str = ""
     """Of a cluster that takes its endpoints from EDS: under which name."""
+    detour: Detour | None = None
+    """Of endpoints some of which are an internal listener."""
 
     @property
     def body(self) -> bytes:
         return bytes(self.content)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Detour:
+    """What a client is told of endpoints instead, as long as it cannot use an internal listener."""
+
+    listener: str
+    resource: Resource
+    """The same endpoints, none of which is that listener. It follows from the endpoints' bytes."""
 
 
 def type_url(full_name: str) -> str:

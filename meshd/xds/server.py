@@ -44,6 +44,8 @@ _ENDPOINTS_TIMEOUT: Final = 5.0
 """Seconds after which listeners no longer wait for a client to ask for a cluster's endpoints."""
 _OFFER_AGAIN: Final = 5.0
 """Seconds after which a client is offered again the listeners that it refused."""
+_DRAIN_MARGIN: Final = 1.0
+"""Seconds by which a client may be late with closing connections of former listeners."""
 _HANG_UP: Final = 0.3
 """Seconds."""
 _STOP_TIMEOUT: Final = 1.0
@@ -55,8 +57,9 @@ _log = logging.getLogger(__name__)
 class Member:
     """A connected client. Until it has said which it is, nothing is for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, drain_time: float = 0.0) -> None:
         self.name = ""
+        self._drain_time = drain_time
         self.pool = Pool.TRAFFIC
         self.stream = Stream()
         self.ring: Callable[[], None] = lambda: None
@@ -70,6 +73,8 @@ class Member:
             timers[stream.stop_waiting] = _ENDPOINTS_TIMEOUT
         if stream.lacks_listeners:
             timers[stream.offer_again] = _OFFER_AGAIN
+        if stream.distrusts_listeners:
+            timers[stream.trust_listeners] = self._drain_time + _DRAIN_MARGIN
         return timers
 
     def status(self) -> wire.ProxyStatus:
@@ -79,12 +84,16 @@ class Member:
 
 class Server:
     """The xDS server. ``changed`` is called when a client connects, goes, accepts or refuses
-    something."""
+    something. ``drain_time``: the seconds for which clients keep connections of listeners that
+    were replaced."""
 
-    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, changed: Callable[[], None] = lambda: None, *, drain_time: float = 0.0
+    ) -> None:
         self._published: Mapping[Pool, Resources] | None = None
         self._members: set[Member] = set()
         self._changed = changed
+        self._drain_time = drain_time
         self._waiters: set[asyncio.Future[None]] = set()
         self._server: grpc.aio.Server | None = None
         self._connections: set[Connection[DeltaRequest, Response]] = set()
@@ -242,7 +251,7 @@ class Server:
     # ---- one client
 
     async def _delta(self, _: object, context: EncodedContext) -> None:
-        member = Member()
+        member = Member(self._drain_time)
         connection = Connection(Encoding(context), member.stream.next, member.timers)
         member.ring = connection.ring
         self._members.add(member)

@@ -2,7 +2,8 @@
 
 Make before break: a client hears of clusters and their endpoints first, of listeners and routes
 that name them when it has accepted those, and of removed clusters when it has accepted listeners
-and routes that do not name them any more.
+and routes that do not name them any more. Endpoints that lead to an internal listener, which only
+comes after them, take a detour until the client has it: see ``detours``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from meshd.xds.detours import Detours
 from meshd.xds.resources import (
     CLUSTER,
     EMPTY,
@@ -17,6 +19,7 @@ from meshd.xds.resources import (
     LISTENER,
     ROUTES,
     TYPES,
+    Resource,
     Resources,
     difference,
 )
@@ -34,13 +37,18 @@ class Stream(UnorderedStream):
         super().__init__(resources, TYPES)
         self._warming: dict[str, str] = {}
         """Clusters that were sent and wait for their endpoints, with the endpoints' name."""
+        self._detours = Detours()
 
     # ---- what happens
 
     def receive(self, request: Request) -> Accepted | Refused | None:
+        is_new = not self._subscriptions[LISTENER].held
         answered = super().receive(request)
         if answered:
             self._after_answer(answered)
+        if is_new and isinstance(answered, Accepted) and answered.type_url == LISTENER:
+            self._detours.note_known(answered.names)
+        self._end_detours()
         return answered
 
     def publish(self, resources: Resources, changed: Mapping[str, Iterable[str]]) -> None:
@@ -51,6 +59,8 @@ class Stream(UnorderedStream):
             for cluster, name in self._warming.items()
             if name in published and cluster in resources.of_type(CLUSTER)
         }
+        self._detours.note_published(published)
+        self._end_detours()
 
     def replace(self, resources: Resources) -> None:
         """Publish as ``publish`` does, for a caller that does not know what changed."""
@@ -59,6 +69,23 @@ class Stream(UnorderedStream):
     def stop_waiting(self) -> None:
         """Go on though the client never asked for the endpoints of clusters that it accepted."""
         self._warming.clear()
+
+    def trust_listeners(self) -> None:
+        """Lead endpoints to the internal listeners that the client has: no connection is left of
+        the listeners that it had before those."""
+        if self.distrusts_listeners:
+            self._detours.note_known(self._detours.awaited(self._subscriptions[LISTENER].held))
+            self._end_detours()
+
+    @property
+    def distrusts_listeners(self) -> bool:
+        """Return whether endpoints take a detour though the client has the internal listener.
+
+        Connections that the client's former listeners took do not say whose they are, which the
+        internal listener asks. Envoy keeps them for the drain time.
+        """
+        awaited = self._detours.awaited(self._subscriptions[LISTENER].held)
+        return bool(awaited) and not self._stale
 
     def offer_again(self) -> None:
         """Offer refused listeners again, since their address may be free by now."""
@@ -130,7 +157,33 @@ class Stream(UnorderedStream):
         response = super()._send(type_url, updates=updates, removals=removals, nothing=nothing)
         if response and type_url == CLUSTER:
             self._expect_endpoints(response)
+        elif response and type_url == ENDPOINTS:
+            self._detours.note_sent(response, super()._published(ENDPOINTS))
         return response
+
+    def _published(self, type_url: str) -> Mapping[str, Resource]:
+        published = super()._published(type_url)
+        if type_url != ENDPOINTS:
+            return published
+        held = self._subscriptions[ENDPOINTS].held
+        return self._detours.passable(published, self._may_have_listener, held)
+
+    def _may_have_listener(self, name: str) -> bool:
+        listeners = self._subscriptions[LISTENER]
+        return name in listeners.held or not listeners.seen
+
+    def _end_detours(self) -> None:
+        """Lead endpoints to internal listeners that the client has by now.
+
+        A listener that it keeps in a former version may be one that does not say whose its
+        connections are.
+        """
+        held = self._subscriptions[LISTENER].held
+        if self._subscriptions[LISTENER].seen:
+            self._detours.note_lost(held)
+        if not self._stale and all(map(self._is_through, _LAST)):
+            names = self._detours.end(held)
+            self._subscriptions[ENDPOINTS].changed(names, self._published(ENDPOINTS))
 
     def _expect_endpoints(self, response: Response) -> None:
         """Note clusters that wait for endpoints.
@@ -190,7 +243,7 @@ class Stream(UnorderedStream):
     @property
     def settled(self) -> bool:
         """Return whether the client has all that is published except what it refused."""
-        if self._resources is None or self._warming:
+        if self._resources is None or self._warming or self.distrusts_listeners:
             return False
         if not (self._subscriptions[CLUSTER].seen and self._subscriptions[LISTENER].seen):
             return False

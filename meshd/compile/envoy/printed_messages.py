@@ -19,6 +19,8 @@ class PrintedMessage:
     name: str
     kind: type[Message]
     body: bytes
+    over_network: bytes = b""
+    """Of endpoints with the short way: the same endpoints without it; empty: there is none."""
 
     @classmethod
     def of(cls, message: Message) -> PrintedMessage:

@@ -68,6 +68,19 @@ class Assignment(msgspec.Struct, frozen=True):
     resting: tuple[Place, ...] = ()
     """Endpoints that are not ready: they are known, and sent nothing."""
 
+    def over_network(self) -> Assignment:
+        """Return the assignment without the short way; the very same if nothing takes it."""
+        if not any(place.inside for group in self.groups for place in group.places):
+            return self
+        groups = (
+            msgspec.structs.replace(
+                group,
+                places=tuple(msgspec.structs.replace(one, inside=None) for one in group.places),
+            )
+            for group in self.groups
+        )
+        return msgspec.structs.replace(self, groups=tuple(groups))
+
 
 class Eds(msgspec.Struct, frozen=True, tag="eds"):
     """Endpoints come by themselves, and change without their upstream."""

@@ -39,7 +39,7 @@ from meshd.proxy.machine import capacity_here
 from meshd.proxy.pool import Member
 from meshd.registry.registry import build_snapshot
 from meshd.settings import Paths, ProxySettings, Settings
-from tests.envoy.captured.place import ENVOY, Publisher, run
+from tests.envoy.captured.place import DRAIN_TIME, ENVOY, Publisher, run
 from tests.waiting import PATIENCE
 
 BRIDGE = "198.18.77.1"
@@ -154,7 +154,7 @@ class Mesh:
                 [
                     *(("ip", "netns", "exec", self.outside.name) if self._on_host else ()),
                     *(str(ENVOY), "-c", str(self._home / "envoy.json"), "--concurrency", "1"),
-                    *("--disable-hot-restart", "-l", "warning", "--drain-time-s", "1"),
+                    *("--disable-hot-restart", "-l", "warning", "--drain-time-s", str(DRAIN_TIME)),
                     *("--drain-strategy", "immediate"),
                 ],
                 stdout=output,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from tests.envoy.between import http2
 from tests.envoy.between.application import BANNER, Application
 from tests.envoy.between.conftest import ADDRESS, MANIFEST
 from tests.envoy.between.mesh import BRIDGE, Mesh, answer
-from tests.envoy.captured.place import run
+from tests.envoy.captured.place import eventually, run
 
 NAMES = ("client", "other", "server")
 REQUEST = "GET / HTTP/1.1\nhost: server.test"
@@ -135,6 +138,13 @@ def first_words(mesh: Mesh, client: str, address: str = ADDRESS) -> bytes:
         return b""
 
 
+def stays_inside(mesh: Mesh) -> bool:
+    """Whether a new TCP connection takes the short way."""
+    before = received(mesh)
+    assert first_words(mesh, "client") == BANNER
+    return received(mesh) == before
+
+
 @pytest.mark.parametrize("on", [True, False])
 def test_the_application_sees_each_callers_own_name_and_address(
     mesh: Mesh, application: Application, on: bool
@@ -155,6 +165,37 @@ def test_no_connection_crosses_the_network(mesh: Mesh) -> None:
     assert names_seen(mesh, "client") == [of("client")] * 3
     assert first_words(mesh, "client") == BANNER
     assert received(mesh) == before
+
+
+@pytest.mark.usefixtures("application")
+def test_no_request_fails_while_it_is_turned_on_and_off(mesh: Mesh) -> None:
+    load(mesh, on=False)
+    client, done, statuses = mesh.hosts["client"], threading.Event(), list[int]()
+
+    def ask() -> None:
+        while not done.is_set():
+            statuses.append(client.ask(ADDRESS, 8080, REQUEST).status)
+
+    def ask_on_one_connection() -> None:
+        """Until it is closed, which it is when the listener that took it is drained."""
+        while not done.is_set():
+            with contextlib.suppress(ConnectionError), client.connect(ADDRESS, 8080) as one:
+                while not done.is_set():
+                    statuses.append(answer(one, REQUEST).status)
+
+    with ThreadPoolExecutor() as threads:
+        asking = [threads.submit(one) for one in (ask, ask_on_one_connection)]
+        try:
+            for on in (True, False):
+                load(mesh, on=on)
+                eventually(lambda on=on: stays_inside(mesh) == on, f"the short way: {on}")
+                before = len(statuses)
+                eventually(lambda before=before: len(statuses) > before + 10, "requests go on")
+        finally:
+            done.set()
+        for one in asking:
+            one.result()
+    assert set(statuses) == {200}
 
 
 @pytest.mark.usefixtures("application")

@@ -44,6 +44,8 @@ from tests.waiting import PATIENCE
 
 T = TypeVar("T")
 ENVOY = Path(envoy.__path__[0]) / "_bin" / "envoy"
+DRAIN_TIME = 1
+"""Of Envoy, in seconds: the shortest there is."""
 _TYPE = "type.googleapis.com/envoy"
 ADDRESS = "198.18.75.2"
 """Of the workload."""
@@ -68,7 +70,7 @@ class Publisher:
         self.server = self._call(self._start(path))
 
     async def _start(self, path: Path) -> Server:
-        server = Server()
+        server = Server(drain_time=DRAIN_TIME)
         await server.start(path)
         return server
 

@@ -4,14 +4,20 @@ import pytest
 
 from meshd.api.protocol import Protocol
 from meshd.api.read import read_objects
+from meshd.compile import messages
+from meshd.compile.compiled import Kind
 from meshd.compile.envoy.assignments import load_assignment
 from meshd.compile.envoy.clusters import cluster
+from meshd.compile.names import LOCAL
 from meshd.compile.upstream.assignments import service_assignments
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.upstreams import service_upstreams
+from meshd.model.pool import Pool
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 from meshd.model.short_way import Inside
 from meshd.model.snapshot import MeshOptions
+from meshd.node.packing import Packer
+from meshd.xds.resources import ENDPOINTS
 
 _ON = MeshOptions(short_way=True)
 _INSIDE = Inside("/pins/web", "spiffe://cluster.local/ns/default/sa/web")
@@ -125,3 +131,23 @@ def test_a_connection_is_told_where_to_go_and_to_whom() -> None:
             "workload": "default.web",
         },
     }
+
+
+def test_beside_endpoints_with_the_short_way_are_the_same_over_the_network() -> None:
+    (printed,) = messages.service_assignments(_SERVICE, rules(), _ON)
+    (assignment,) = service_assignments(_SERVICE, rules()).values()
+    plain = load_assignment(assignment)
+    plain.cluster_name = printed.name
+    assert printed.over_network == plain.SerializeToString(deterministic=True)
+    (without,) = messages.service_assignments(_SERVICE, rules(), MeshOptions())
+    assert without.over_network == b""
+
+
+def test_proxies_without_the_listener_of_the_short_way_are_told_of_the_network() -> None:
+    (printed,) = messages.service_assignments(_SERVICE, rules(), _ON)
+    packed = Packer().pack({Pool.TRAFFIC: {Kind.ENDPOINT: {printed.name: printed}}})
+    (resource,) = packed[Pool.TRAFFIC].of_type(ENDPOINTS).values()
+    assert resource.detour
+    assert resource.detour.listener == LOCAL
+    assert resource.detour.resource.body == printed.over_network
+    assert resource.detour.resource.version != resource.version
