@@ -1,4 +1,4 @@
-"""Objects that were accepted with control characters before cost themselves and no other object."""
+"""Objects that were accepted with what proxies refuse cost themselves and no other object."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ REFUSED = (
     rf'rewrite: {{uri: "/a\n"}}, {TO_B}',
     rf'rewrite: {{authority: "a\n"}}, {TO_B}',
     rf'rewrite: {{uriRegexRewrite: {{match: a, rewrite: "a\n"}}}}, {TO_B}',
+    rf"match: [{{uri: {{regex: '\x{{100}}'}}}}], {TO_B}",
+    f"match: [{{queryParams: {{'': {{exact: a}}}}}}], {TO_B}",
+    f"headers: {{request: {{set: {{a: {'x' * 16_385}}}}}}}, {TO_B}",
+    "directResponse: {status: 600}",
 )
 TAKEN = (
     rf'name: "a\n", {TO_B}',
@@ -68,7 +72,7 @@ TAKEN = (
 )
 
 
-def test_texts_that_proxies_refuse_close_their_own_hosts_only(place: Place) -> None:
+def test_values_that_proxies_refuse_close_their_own_hosts_only(place: Place) -> None:
     place.load(
         entry("a", A)
         + entry("b", B)
