@@ -6,6 +6,7 @@ that were accepted before, by another version, are closed: nobody else's routes 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
@@ -26,8 +27,8 @@ class RefusedObjects:
     """
 
     def __init__(self, before: RefusedObjects | None = None) -> None:
-        self._given: tuple[tuple[Object, ...], ...] = ()
-        """The lists of objects that were looked at last."""
+        self._given: tuple[tuple[VirtualService, ...], tuple[DestinationRule, ...]] = (), ()
+        """The VirtualServices and DestinationRules that were looked at last."""
         self._known: Mapping[int, tuple[Object, str]] = before._known if before else {}
         """By its id each object, and what proxies would refuse of it. It is replaced, and never
         changed."""
@@ -47,9 +48,9 @@ class RefusedObjects:
 
         Their hosts are not reached, and all others are.
         """
-        routes, rules = snapshot.virtual_services, snapshot.destination_rules
-        if len(self._given) == 0 or routes is not self._given[0] or rules is not self._given[1]:
-            self._given = routes, rules
+        routes, rules = given = snapshot.virtual_services, snapshot.destination_rules
+        if not all(map(operator.is_, given, self._given)):
+            self._given = given
             self._look((*routes, *rules))
             self._closed = (
                 {

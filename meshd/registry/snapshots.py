@@ -58,7 +58,9 @@ class Given(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(
             self,
             objects=tuple(objects.values()),
-            closed=tuple(one for one in self.closed if one.key not in {*objects, *changed}),
+            closed=tuple(
+                one for one in self.closed if one.key not in objects and one.key not in changed
+            ),
             given_up=given_up,
             lost=tuple(one for one in self.lost if one not in found),
         )

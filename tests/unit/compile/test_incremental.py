@@ -19,11 +19,12 @@ from meshd.compile.compiler import Compiler
 from meshd.compile.names import workload_of
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
-from meshd.model.workload import NamedPort, Workload
+from meshd.model.workload import Workload
 from meshd.node.packing import Packer
 from meshd.registry.registry import build_snapshot
 from meshd.xds.resources import difference
 from tests.unit.compile.messages import as_messages
+from tests.unit.numbered import workload
 
 SERVICES = """
 apiVersion: v1
@@ -144,18 +145,6 @@ def place_of(name: str, kind: type[Object] = Service) -> int:
         place
         for place, one in enumerate(WHOLE)
         if one.metadata.name == name and isinstance(one, kind)
-    )
-
-
-def workload(number: int, namespace: str, **labels: str) -> Workload:
-    return Workload(
-        uid=f"{namespace}.w{number}",
-        name=f"w{number}",
-        namespace=namespace,
-        netns=f"/run/netns/w{number}",
-        labels=labels,
-        addresses=(f"198.18.9.{number}",),
-        ports=(NamedPort("admin", 8081),),
     )
 
 

@@ -17,7 +17,8 @@ from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 from meshd.registry.registry import build_snapshot
-from tests.unit.compile.test_incremental import objects, serialized, workload
+from tests.unit.compile.test_incremental import objects, serialized
+from tests.unit.numbered import workload
 
 OBJECTS = {
     one.metadata.name: one

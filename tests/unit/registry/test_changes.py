@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from meshd.api.base import Object
 from meshd.api.read import read_objects
 from meshd.model.snapshot import MeshOptions, Snapshot
-from meshd.model.workload import HostService, NamedPort, Workload
+from meshd.model.workload import HostService, Workload
 from meshd.registry.registry import Registry
 from meshd.registry.selection import Backend
+from tests.unit.numbered import workload
 
 TEXT = """
 apiVersion: v1
@@ -78,18 +79,6 @@ spec:
   servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
 """
 OBJECTS: list[Object] = [read.object for read in read_objects(TEXT, "test.yaml")]
-
-
-def workload(number: int, namespace: str, **labels: str) -> Workload:
-    return Workload(
-        uid=f"{namespace}.w{number}",
-        name=f"w{number}",
-        namespace=namespace,
-        netns=f"/run/netns/w{number}",
-        labels=labels,
-        addresses=(f"198.18.9.{number}",),
-        ports=(NamedPort("admin", 8081),),
-    )
 
 
 OWN = [workload(1, "front", app="web", version="v1"), workload(2, "back", app="db")]
