@@ -18,7 +18,7 @@ def main() -> int:
         parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
         parser.add_argument("doors", nargs="*", metavar="DOOR", help=", ".join(doors))
         parser.add_argument("--inputs", type=int, default=1_000_000, help="of each door")
-        parser.add_argument("--seconds", type=float, default=600.0, help="of each door, at most")
+        parser.add_argument("--seconds", type=float, default=7200.0, help="of each door, at most")
         parser.add_argument("--seed", type=int, default=1)
         asked = parser.parse_args()
         if unknown := set(asked.doors) - doors.keys():

@@ -19,7 +19,8 @@ HEAD: Final = "door                   inputs  refused  µs each  slowest   MiB"
 
 
 def run(name: str, count: int, seconds: float, seed: int) -> None:
-    """Print a line, and what was found. Ends the process, with 1 when anything was."""
+    """Print what is found, at once, and a line at the end. Ends the process: with 1 if anything
+    was."""
     logging.disable()
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     account = Account()
@@ -28,15 +29,20 @@ def run(name: str, count: int, seconds: float, seed: int) -> None:
         before, began = _resident(), time.process_time()
         rng = random.Random(seed)  # noqa: S311 - the same inputs each time
         for data in itertools.islice(inputs(door, rng), count):
+            known = len(account.findings)
             judge(door, data, account)
+            if len(account.findings) > known:
+                print(f"    {[*account.findings.values()][-1]}", flush=True)
             if time.process_time() - began > seconds:
                 break
         each = (time.process_time() - began) / account.inputs * 1e6
+        found = set(account.findings)
         check_growth(door, account)
+    for what in account.findings.keys() - found:
+        print(f"    {account.findings[what]}", flush=True)
     print(
         f"{name:20} {account.inputs:8} {account.refused:8} {each:8.0f} {account.slowest:7.3f}s"
         f" {_resident() - before:5}",
-        *(f"\n    {found}" for found in account.findings.values()),
         flush=True,
     )
     sys.exit(1 if account.findings else 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,34 +13,25 @@ import yaml
 
 from meshd.analysis import validate
 from meshd.api import checked, kinds
-from meshd.api.base import Key, Object
 from meshd.api.read import read_sources
 from meshd.api.write import api_version, to_json
 from meshd.base.errors import InvalidInputError, MeshdError
 from meshd.capture.rules.options import ANNOTATION_PREFIX, QUERIES_ANNOTATION, options_for
-from meshd.compile.compiler import Compiler
 from meshd.compile.explain.request import explain
-from meshd.compile.isolation import Isolating
 from meshd.compile.traffic import shares
-from meshd.compile.trial import trial_clients
 from meshd.config.admission import admit
 from meshd.fleet.server import mcp, rosters
-from meshd.fleet.server.private import needed_secrets
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Placement, Stage, Workload
 from meshd.node.agent import TYPES, decode
-from meshd.node.packing import Packer
-from meshd.registry.addresses import allocate
-from meshd.registry.registry import build_snapshot, declared_addresses, hosts_without_address
-from meshd.resolver.tables import tables
+from meshd.registry.registry import build_snapshot
 from meshd.settings import CaptureSettings
 from meshd.wire import Explain, Objects, encode
-from meshd.workloads import groups
 from tests.fuzz.door import Door
+from tests.fuzz.node import Node
 from tests.fuzz.values import Maker
 
 _MANIFEST: Final = (Path(__file__).parents[1] / "mesh.yaml").read_text(encoding="utf-8")
-_CIDR: Final = "198.19.0.0/16"
 _OPTIONS: Final = MeshOptions()
 _OBJECTS: Final = {
     read.object.key: read.object for read in read_sources([("-", _MANIFEST)]).objects
@@ -62,19 +52,8 @@ _WORKLOADS: Final = (
 _REGISTERED: Final = msgspec.json.encode(_WORKLOADS)
 
 
-def _in_force(objects: Iterable[Object], elsewhere: Iterable[Workload] = ()) -> None:
-    """What the mesh role does with what it has let in, up to the proxies' resources."""
-    changed = {one.key: one for one in objects}
-    after: dict[Key, Object] = {**_OBJECTS, **changed}
-    hosts = hosts_without_address(after.values(), _OPTIONS)
-    given = allocate({}, hosts, _CIDR, declared_addresses(after.values())).addresses
-    members = [groups.as_member(one, after, lambda _: True) for one in _WORKLOADS]
-    snapshot = build_snapshot(after.values(), members, _OPTIONS, given, elsewhere=elsewhere)
-    clients = dict(trial_clients(snapshot, list(changed))) | {one.uid: one for one in members}
-    served = msgspec.structs.replace(snapshot, workloads=clients)
-    Packer().pack(Isolating(Compiler(), Compiler).compile(served, clients))
-    tables(snapshot.services.values(), _OPTIONS.domain, "127.0.0.1#5")
-    needed_secrets([to_json(one) for one in changed.values()], _WORKLOADS)
+_NODE: Final = Node(_OBJECTS, _WORKLOADS, _OPTIONS)
+_in_force: Final = _NODE.put_in_force
 
 
 def _apply(text: bytes) -> None:
@@ -94,14 +73,20 @@ def _apply(text: bytes) -> None:
 
 
 def _make_manifest(rng: random.Random) -> bytes:
-    """One object, as JSON, which is YAML; most of it is valid."""
+    """Objects as JSON, which is YAML; most of each is valid."""
+    return b"\n---\n".join(_make_object(rng) for _ in range(rng.choice((1, 1, 1, 2, 3))))
+
+
+def _make_object(rng: random.Random) -> bytes:
     maker = Maker(rng, rng.choice((0.0, 0.02, 0.3)))
     value = rng.choice(_VALUES)
     kind = kinds.find_kind(value["apiVersion"].rpartition("/")[0], value["kind"])
     assert kind is not None
-    altered = maker.altered(kind, value)
-    if not isinstance(altered, dict):
-        return _written(altered)
+    altered: Any = value
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        altered = maker.altered(kind, altered)
+        if not isinstance(altered, dict):
+            return _written(altered)
     metadata = altered.get("metadata")
     named = metadata if isinstance(metadata, dict) and metadata.get("name") else value["metadata"]
     head = {"apiVersion": api_version(kind), "kind": kind.KIND}
@@ -141,7 +126,7 @@ def _make_resource(rng: random.Random) -> bytes:
         if rng.random() < 0.3:
             body = maker.altered(Workload, msgspec.to_builtins(_WORKLOADS[0]))
             return bytes([len(TYPES) - 1]) + mcp.encode_body(mcp.WORKLOAD, "a/b", body).body
-        sent = mcp.encode(json.loads(_make_manifest(rng)))
+        sent = mcp.encode(json.loads(_make_object(rng)))
         return bytes([TYPES.index(sent.type_url)]) + sent.body
     except (MeshdError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
         return bytes([rng.randrange(256)])
@@ -161,7 +146,14 @@ def _register(data: bytes) -> None:
 def _make_registration(rng: random.Random) -> bytes:
     maker = Maker(rng, rng.choice((0.02, 0.3)))
     value = msgspec.to_builtins(_WORKLOADS[0])
-    return _written([maker.altered(Workload, value) for _ in range(rng.choice((1, 1, 3)))])
+
+    def altered() -> Any:
+        found: Any = value
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            found = maker.altered(Workload, found)
+        return found
+
+    return _written([altered() for _ in range(rng.choice((1, 1, 3)))])
 
 
 _ANNOTATIONS: Final = (
@@ -209,9 +201,9 @@ _DOCUMENTS: Final = tuple(yaml.safe_dump(value).encode() for value in _VALUES)
 _BOMB: Final = b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: {<<: {e: *c}, f: !!int '1'}\n"
 
 DOORS: Final = (
-    Door("manifest", _apply, (_BOMB, *_DOCUMENTS), make=_make_manifest, costly=True),
-    Door("server-resource", _hear, _resources(), make=_make_resource, costly=True),
-    Door("registration", _register, (_REGISTERED,), make=_make_registration, costly=True),
+    Door("manifest", _apply, (_BOMB, *_DOCUMENTS), make=_make_manifest),
+    Door("server-resource", _hear, _resources(), make=_make_resource),
+    Door("registration", _register, (_REGISTERED,), make=_make_registration),
     Door(
         "annotation", _annotate, (b"*", b"80,443", b"198.18.0.0/16, fd00:198::/64", b"eth0", b"500")
     ),
