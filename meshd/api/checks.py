@@ -343,6 +343,12 @@ def substitution_problem(pattern: str, substitution: str) -> str:
     return f"names the group \\{asked}, and match has {groups}: no path is changed"
 
 
+def known_part(substitution: str) -> str:
+    """Return what proxies use of a substitution: all before a backslash that stands for nothing."""
+    found = re.match(r"(?:[^\\]|\\[0-9\\])*", substitution)
+    return found[0] if found else ""
+
+
 def check_regex(report: Report, path: Path, pattern: str) -> None:
     if report.instructions > _MOST_INSTRUCTIONS:
         message = (

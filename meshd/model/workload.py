@@ -26,6 +26,8 @@ from meshd.api.values import (
     Uid,
 )
 
+LONGEST_PINNED: Final = 237
+"""Characters of a uid; the file that pins its namespace has a name of 18 more, and at most 255."""
 _BYTE: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _FIRST_BYTE: Final = "(?:22[0-3]|2[01][0-9]|1[3-9][0-9]|12[0-689]|1[01][0-9]|[1-9][0-9]?)"
 _PLAIN: Final = re.compile(rf"{_FIRST_BYTE}(?:\.{_BYTE}){{3}}")

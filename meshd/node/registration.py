@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from meshd.base import journal
-from meshd.base.errors import NotReadyError
-from meshd.model.workload import Workload, shown
+from meshd.base.errors import InvalidInputError, NotReadyError
+from meshd.model.workload import LONGEST_PINNED, Workload, shown
 from meshd.node.reconciler import Reconciler
 from meshd.node.settling import Settling
 from meshd.workloads.host import host_services
@@ -42,6 +42,7 @@ class Registration:
     def register(self, workloads: Sequence[Workload]) -> None:
         """Raises MeshdError when that cannot be, or cannot be recorded: nothing has changed."""
         for workload in workloads:
+            _refuse_long(workload)
             host_services.refuse_taken(workload, self.registered.values())
         self._reconciler.register(workloads)
 
@@ -85,3 +86,13 @@ class Registration:
             lives = self._reconciler.known.lives
             waits = ", ".join(f"{shown(uid)} ({lives[uid].phase})" for uid in left())
             raise NotReadyError(f"still being let go after {GONE_TIMEOUT:g} s: {waits}")
+
+
+def _refuse_long(workload: Workload) -> None:
+    """Raises InvalidInputError if the workload's namespace could never be pinned."""
+    uid = workload.uid
+    if workload.netns and len(uid) > LONGEST_PINNED:
+        raise InvalidInputError(
+            f"{shown(uid)[:64]}…: the uid has {len(uid)} characters, and at most {LONGEST_PINNED}"
+            " for a network namespace; choose a shorter name"
+        )

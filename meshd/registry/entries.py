@@ -70,7 +70,8 @@ def _endpoints(entry: ServiceEntry, host: str, backends: Backends) -> tuple[Endp
     if spec.workload_selector:
         found = backends.select(entry.metadata.namespace, spec.workload_selector.labels)
     elif spec.endpoints:
-        found = [Backend.of_listed(one, entry.metadata.namespace) for one in spec.endpoints]
+        listed = (one for one in spec.endpoints if one.address)  # others are in other networks
+        found = [Backend.of_listed(one, entry.metadata.namespace) for one in listed]
     elif spec.resolution != "STATIC":
         found = [Backend(entry.metadata.namespace, host, {}, "", {}, mutual_tls=False)]
     else:

@@ -12,6 +12,7 @@ import pytest
 from meshd.base.errors import InvalidInputError, NotReadyError
 from meshd.capture.pods.namespaces import Pins, is_elsewhere
 from meshd.capture.rules.inside import cookie_of
+from meshd.model.workload import LONGEST_PINNED
 
 
 @pytest.fixture
@@ -104,6 +105,16 @@ def test_a_pin_that_somebody_takes_away_is_made_anew(network: Any, pins: Pins) -
     again = pins.pin("default.reviews", network.workload.netns)
     assert _inode(again.path) == again.inode == _inode(network.workload.netns)
     assert _mounts(again.path) == 1
+
+
+@pytest.mark.parametrize("uid", ["shop.web:1", "_x", "n." + "a" * (LONGEST_PINNED - 2)])
+def test_each_uid_that_a_workload_of_a_namespace_may_have_is_pinned(
+    network: Any, pins: Pins, uid: str
+) -> None:
+    assert pins.find(uid) is None
+    pin = pins.pin(uid, network.workload.netns)
+    assert pins.find(uid) == pin
+    assert pins.list_pins() == (uid,)
 
 
 def test_unpinning_leaves_nothing_and_may_be_repeated(network: Any, pins: Pins) -> None:

@@ -15,6 +15,7 @@ from meshd.api.checks import (
     check_range,
     check_regex,
     check_string_match,
+    known_part,
     substitution_problem,
 )
 from meshd.api.decode import Path, nearest
@@ -166,8 +167,14 @@ def _check_rewrite(report: Report, path: Path, rewrite: HTTPRewrite) -> None:
     if rewrite.uri_regex_rewrite:
         pattern = rewrite.uri_regex_rewrite.match
         check_regex(report, (*path, "uriRegexRewrite", "match"), pattern)
-        if problem := substitution_problem(pattern, rewrite.uri_regex_rewrite.rewrite):
-            report.warning((*path, "uriRegexRewrite", "rewrite"), problem)
+        place, written = (*path, "uriRegexRewrite", "rewrite"), rewrite.uri_regex_rewrite.rewrite
+        if problem := substitution_problem(pattern, written):
+            report.warning(place, problem)
+        elif unknown := written.removeprefix(known_part(written)):
+            message = (
+                rf'"{unknown[:2]}" stands for nothing (\0 to \9 and \\ do): "{unknown}" is lost'
+            )
+            report.warning(place, message)
 
 
 def _check_retries(report: Report, path: Path, retries: HTTPRetry) -> None:

@@ -20,10 +20,11 @@ from typing import Final
 
 from meshd.base.errors import InvalidInputError, NotReadyError, SystemRefusedError
 from meshd.capture.rules.inside import cookie_of, open_namespace
+from meshd.model.workload import LONGEST_PINNED
 
 _MS_BIND: Final = 4096
 _MNT_DETACH: Final = 2
-_UID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}")
+_UID: Final = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._:-]{{0,{LONGEST_PINNED - 1}}}")
 _SEPARATOR: Final = "@"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -100,7 +101,8 @@ class Pins:
     def _paths(self, uid: str) -> tuple[Path, ...]:
         if not _UID.fullmatch(uid):
             raise InvalidInputError(
-                f"workload uid {uid!r} is not usable as a file name; use letters, digits, . _ and -"
+                f"workload uid {uid!r} is not usable as a file name; use at most {LONGEST_PINNED}"
+                " letters, digits, . _ : and -"
             )
         return tuple(self.directory.glob(f"{uid}{_SEPARATOR}*"))
 

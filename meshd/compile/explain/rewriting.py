@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import re2
 
-from meshd.api.checks import substitution_problem
+from meshd.api.checks import known_part, substitution_problem
 from meshd.compile.explain.wanted import DEFAULT_PORTS
 from meshd.compile.plan.routes import (
     Forward,
@@ -118,7 +118,7 @@ def _expanded(substitution: str, groups: Sequence[str]) -> str:
     def text(part: re.Match[str]) -> str:
         return "\\" if part[1] == "\\" else groups[int(part[1])]
 
-    return re.sub(r"\\([0-9\\])", text, substitution)
+    return re.sub(r"\\([0-9\\])", text, known_part(substitution))
 
 
 def _without_old_port(request: Request, scheme: str, port: str) -> str:

@@ -609,6 +609,15 @@ def test_a_substitution_by_a_group_that_is_none_is_named() -> None:
     assert said("VirtualService", http(TO + written), "warning") == []
 
 
+@pytest.mark.parametrize(("written", "unknown"), [(r"/a\q/b", r"\q"), ("/a\\\\\\", "\\")])
+def test_an_escape_that_stands_for_nothing_is_named(written: str, unknown: str) -> None:
+    rewrite = f"rewrite: {{uriRegexRewrite: {{match: '^/(a)', rewrite: '{written}'}}}}"
+    (warning,) = said("VirtualService", http(TO + rewrite), "warning")
+    assert warning.startswith(
+        f'spec.http[0].rewrite.uriRegexRewrite.rewrite: "{unknown}" stands for nothing'
+    )
+
+
 def test_endpoints_are_looked_at_ten_times_a_second_at_most() -> None:
     assert said("DestinationRule", policy("outlierDetection: {interval: 1ms}"), "warning") == [
         "spec.trafficPolicy.outlierDetection.interval: is taken for 100ms"

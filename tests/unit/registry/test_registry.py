@@ -394,6 +394,16 @@ def test_a_dns_entry_may_be_one_name_of_which_the_first_address_counts() -> None
     assert [one.address for one in record.endpoints] == ["a.test"]
 
 
+@pytest.mark.parametrize("resolution", ["DNS", "STATIC"])
+def test_an_endpoint_that_has_a_network_and_no_address_is_left_out(resolution: str) -> None:
+    text = entry(
+        f"{{hosts: [a.test], resolution: {resolution}, ports: [{{number: 80, name: http}}],"
+        " endpoints: [{address: 198.18.0.1}, {network: far}]}"
+    )
+    record = snapshot(text).services["a.test"]
+    assert [one.address for one in record.endpoints] == ["198.18.0.1"]
+
+
 def test_an_entry_without_resolution_keeps_the_client_s_destination() -> None:
     text = entry("{hosts: ['*.example.com'], ports: [{number: 80, name: http}]}")
     record = snapshot(text).services["*.example.com"]

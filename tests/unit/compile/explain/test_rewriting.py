@@ -47,6 +47,8 @@ def test_a_prefix_is_replaced_and_the_query_stays(match: TextMatch, prefix: str,
         ("^/(.)(x)?.*$", r"/\1\2\\", "/a\\?a"),
         ("b*", "-", "-/-a-a-?a"),
         ("(a)", r"\2", "/aba?a"),
+        ("^/a", r"/z\q/y", "/zba?a"),
+        ("^/a", "/z\\", "/zba?a"),
     ],
 )
 def test_a_pattern_is_replaced_wherever_it_matches(
