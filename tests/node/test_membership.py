@@ -8,7 +8,6 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -128,14 +127,13 @@ def test_a_node_that_is_removed_is_out_at_once_and_comes_back_with_a_new_token_o
 
 
 def test_an_agent_whose_clock_is_a_day_off_says_so_and_keeps_what_it_has(
-    server: Node, agent: Node, tmp_path: Path
+    server: Node, agent: Node
 ) -> None:
     """The clock of its processes, that is: the machine's is not touched."""
     shift = "import time\nreal = time.time\ntime.time = lambda: real() + {}\n"
-    customized = tmp_path / "sitecustomize.py"
-    for directory in (tmp_path, *tmp_path.parents[:3]):
-        directory.chmod(0o755)
-    agent.prefix = ("env", f"PYTHONPATH={tmp_path}")
+    customized = agent.home / "clock" / "sitecustomize.py"
+    customized.parent.mkdir(mode=0o755)
+    agent.prefix = ("env", f"PYTHONPATH={customized.parent}")
     leaves = agent.paths.lib / "identity" / "leaves"
     before = {path.name for path in leaves.iterdir()}
     for days, words in (

@@ -3,7 +3,8 @@
 Ports 8080 and 8081 are declared HTTP, and nobody listens at the second; 9000 is declared TCP, 7000
 and 7001 are not declared; at 9000 and 7001 the application speaks first. On the way to port 8080
 the path ``/guarded`` is refused, in the mesh and by the gateway; the gateway refuses the host
-``guarded.test``, too.
+``guarded.test``, too. All objects are in the server's namespace, and neither the client nor the
+gateway is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ADDRESS = "198.19.77.1"
 MANIFEST = f"""
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
-metadata: {{name: server, namespace: default}}
+metadata: {{name: server, namespace: servers}}
 spec:
   hosts: [server.test]
   addresses: [{ADDRESS}]
@@ -35,7 +36,7 @@ spec:
 ---
 apiVersion: networking.istio.io/v1
 kind: Gateway
-metadata: {{name: edge, namespace: default}}
+metadata: {{name: edge, namespace: servers}}
 spec:
   selector: {{role: edge}}
   servers:
@@ -43,7 +44,7 @@ spec:
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: {{name: edge, namespace: default}}
+metadata: {{name: edge, namespace: servers}}
 spec:
   hosts: ["*"]
   gateways: [edge]
@@ -53,7 +54,7 @@ spec:
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: {{name: guarded, namespace: default}}
+metadata: {{name: guarded, namespace: servers}}
 spec:
   hosts: [guarded.test]
   gateways: [edge]
@@ -61,7 +62,7 @@ spec:
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: {{name: server, namespace: default}}
+metadata: {{name: server, namespace: servers}}
 spec:
   hosts: [server.test]
   http:

@@ -43,6 +43,7 @@ from tests.envoy.captured.place import DRAIN_TIME, ENVOY, Publisher, run
 from tests.waiting import PATIENCE
 
 BRIDGE = "198.18.77.1"
+_NAMESPACES = {"gateway": "gateways", "server": "servers"}
 _numbers = itertools.count()
 
 
@@ -72,6 +73,16 @@ class Host:
         """The answer to a request as it is written here, lines apart, without the empty one."""
         with self.connect(address, port) as client:
             return answer(client, request)
+
+
+def namespace_of(name: str) -> str:
+    """In Kubernetes' sense, of the workload or the service account of that name."""
+    return _NAMESPACES.get(name, "clients")
+
+
+def uri_of(name: str) -> str:
+    """The identity that the workload or the service account of that name has."""
+    return _identity(name).uri
 
 
 class Answer(NamedTuple):
@@ -166,12 +177,13 @@ class Mesh:
     # ---- what is configured
 
     def workload(self, name: str, **labels: str) -> Workload:
-        """Of the host of that name; its service account has the name, too."""
+        """Of the host of that name; its service account has the name, too. Clients, servers and
+        gateways are in three namespaces."""
         host = self.hosts[name]
         return Workload(
-            uid=f"default.{name}",
+            uid=f"{namespace_of(name)}.{name}",
             name=name,
-            namespace="default",
+            namespace=namespace_of(name),
             netns=host.netns,
             service_account=name,
             addresses=(host.address,),
@@ -191,13 +203,13 @@ class Mesh:
         objects = [read.object for read in read_objects(text, "test.yaml")]
         snapshot = build_snapshot(objects, workloads, options or MeshOptions(), {})
         open_to = short_way or ShortWay(
-            tuple(sorted({_identity(one).uri for one in workloads})),
+            tuple(sorted({uri_of(one.service_account) for one in workloads})),
             tuple(sorted(one.uid for one in workloads)),
         )
         snapshot = msgspec.structs.replace(snapshot, short_way=open_to)
         compiled = self._compiler.compile(snapshot, [one.uid for one in workloads])
         for workload in workloads:
-            self._certify(_identity(workload))
+            self._certify(_identity(workload.service_account))
         compiled[Pool.TRAFFIC][Kind.SECRET].update(self._secrets)
         try:
             self._publisher.publish(self._packer.pack(compiled))
@@ -233,7 +245,7 @@ class Mesh:
 
     def holder(self, service_account: str) -> ssl.SSLContext:
         """What a program has that holds a certificate of the mesh and speaks for itself."""
-        chain, key = self.certificate(Identity("cluster.local", "default", service_account))
+        chain, key = self.certificate(_identity(service_account))
         file = self._home / f"{service_account}.pem"
         file.write_bytes(chain + key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -243,8 +255,8 @@ class Mesh:
         return context
 
 
-def _identity(workload: Workload) -> Identity:
-    return Identity("cluster.local", workload.namespace, workload.service_account)
+def _identity(service_account: str) -> Identity:
+    return Identity("cluster.local", namespace_of(service_account), service_account)
 
 
 def _authority() -> authority.Authority:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.envoy.between.application import Application
 from tests.envoy.between.conftest import ADDRESS
-from tests.envoy.between.mesh import Mesh, answer, headers
+from tests.envoy.between.mesh import Mesh, answer, headers, uri_of
 
 PORTS = [8080, 7000]
 
@@ -85,13 +85,13 @@ def test_http_1_0_passes_on_an_undeclared_port_with_the_callers_name(
     source, address = mesh.outside, mesh.hosts["server"].address
     if caller == "client":
         source, address = mesh.hosts["client"], ADDRESS
-    forged = "x-forwarded-client-cert: By=a;URI=spiffe://cluster.local/ns/default/sa/king"
+    forged = f"x-forwarded-client-cert: By=a;URI={uri_of('king')}"
     with source.connect(address, 7000) as client:
         given = answer(client, f"GET / HTTP/1.0\n{host}\n{forged}")
     assert given.status == 200
     named = headers(given.body).get("x-forwarded-client-cert", [])
     assert len(named) == (caller == "client")
-    assert all(one.endswith("URI=spiffe://cluster.local/ns/default/sa/client") for one in named)
+    assert all(one.endswith(f"URI={uri_of('client')}") for one in named)
 
 
 def test_http_1_0_is_refused_on_a_port_declared_http(mesh: Mesh) -> None:

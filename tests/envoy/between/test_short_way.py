@@ -18,7 +18,7 @@ from meshd.model.workload import HostService, Workload
 from tests.envoy.between import http2
 from tests.envoy.between.application import BANNER, Application
 from tests.envoy.between.conftest import ADDRESS, MANIFEST
-from tests.envoy.between.mesh import BRIDGE, Mesh, answer
+from tests.envoy.between.mesh import BRIDGE, Mesh, answer, uri_of
 from tests.envoy.captured.place import eventually, run
 
 NAMES = ("client", "other", "server")
@@ -27,7 +27,7 @@ STRICT = """
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
-metadata: {name: default, namespace: default}
+metadata: {name: default, namespace: servers}
 spec: {mtls: {mode: STRICT}}
 """
 CLAIMED = "198.19.77.9"
@@ -35,12 +35,12 @@ CLAIM = f"""
 ---
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
-metadata: {{name: claim, namespace: default}}
+metadata: {{name: claim, namespace: clients}}
 spec: {{address: 198.18.77.4, labels: {{app: claim}}}}
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
-metadata: {{name: claim, namespace: default}}
+metadata: {{name: claim, namespace: clients}}
 spec:
   hosts: [claim.test]
   addresses: [{CLAIMED}]
@@ -55,7 +55,7 @@ RULE = """
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
-metadata: {name: server, namespace: default}
+metadata: {name: server, namespace: servers}
 spec: {host: server.test, trafficPolicy: {tls: {mode: %s}}}
 """
 
@@ -86,7 +86,7 @@ def load(
     without_destination: str = "",
 ) -> None:
     workloads = [mesh.workload(name) for name in NAMES]
-    callers = tuple(of(name) for name in NAMES if name != without_caller)
+    callers = tuple(uri_of(name) for name in NAMES if name != without_caller)
     uids = tuple(one.uid for one in workloads if one.name != without_destination)
     mesh.load(
         MANIFEST + more,
@@ -94,10 +94,6 @@ def load(
         options=MeshOptions(short_way=on, outbound_policy="REGISTRY_ONLY"),
         short_way=ShortWay(callers, uids),
     )
-
-
-def of(name: str) -> str:
-    return f"spiffe://cluster.local/ns/default/sa/{name}"
 
 
 def count_received(mesh: Mesh) -> None:
@@ -152,7 +148,7 @@ def test_the_application_sees_each_callers_own_name_and_address(
     load(mesh, STRICT, on=on)
     for name in ("client", "other", "client", "other"):
         before = len(application.peers)
-        assert names_seen(mesh, name) == [of(name)] * 3
+        assert names_seen(mesh, name) == [uri_of(name)] * 3
         assert first_words(mesh, name) == BANNER
         assert set(application.peers[before:]) <= {mesh.hosts[name].address}
         assert len(application.peers) > before
@@ -162,7 +158,7 @@ def test_the_application_sees_each_callers_own_name_and_address(
 def test_no_connection_crosses_the_network(mesh: Mesh) -> None:
     load(mesh)
     before = received(mesh)
-    assert names_seen(mesh, "client") == [of("client")] * 3
+    assert names_seen(mesh, "client") == [uri_of("client")] * 3
     assert first_words(mesh, "client") == BANNER
     assert received(mesh) == before
 
@@ -202,7 +198,7 @@ def test_no_request_fails_while_it_is_turned_on_and_off(mesh: Mesh) -> None:
 @pytest.mark.parametrize("on", [True, False])
 def test_a_workload_that_calls_itself_is_named(mesh: Mesh, on: bool) -> None:
     load(mesh, on=on)
-    assert names_seen(mesh, "server") == [of("server")] * 3
+    assert names_seen(mesh, "server") == [uri_of("server")] * 3
     assert first_words(mesh, "server") == BANNER
 
 
@@ -214,8 +210,8 @@ def test_callers_whose_requests_alternate_share_no_connection(mesh: Mesh) -> Non
         mesh.hosts["other"].connect(ADDRESS, 8080) as two,
     ):
         for _ in range(10):
-            assert f"URI={of('client')}\r\n" in answer(one, REQUEST).body
-            assert f"URI={of('other')}\r\n" in answer(two, REQUEST).body
+            assert f"URI={uri_of('client')}\r\n" in answer(one, REQUEST).body
+            assert f"URI={uri_of('other')}\r\n" in answer(two, REQUEST).body
 
 
 @pytest.mark.usefixtures("application")
@@ -223,7 +219,7 @@ def test_a_caller_without_a_certificate_is_refused(mesh: Mesh) -> None:
     load(mesh, without_caller="other")
     assert mesh.hosts["other"].ask(ADDRESS, 8080, REQUEST).status == 503
     assert first_words(mesh, "other") == b""
-    assert names_seen(mesh, "client") == [of("client")] * 3
+    assert names_seen(mesh, "client") == [uri_of("client")] * 3
 
 
 @pytest.mark.usefixtures("application")
@@ -269,9 +265,9 @@ def test_a_service_of_the_host_calls_a_workload_with_its_own_name_and_address(
     """It has no namespace to be named, and the connection is opened in the other's all the same."""
     with Mesh(tmp_path, ("client", "server"), on_host=True) as mesh:
         service = Workload(
-            uid="default.service",
+            uid="clients.service",
             name="service",
-            namespace="default",
+            namespace="clients",
             netns="",
             service_account="service",
             addresses=(BRIDGE,),
@@ -292,7 +288,7 @@ def test_a_service_of_the_host_calls_a_workload_with_its_own_name_and_address(
             for name, host in (*callers.items(), *callers.items()):
                 before, crossed = len(made.peers), received(mesh)
                 seen = host.ask(ADDRESS, 8080, REQUEST).body
-                assert f"URI={of(name)}\r\n" in seen
+                assert f"URI={uri_of(name)}\r\n" in seen
                 with host.connect(ADDRESS, 9000) as connection:
                     assert connection.makefile("rb").readline() == BANNER
                 assert set(made.peers[before:]) == {host.address}

@@ -18,10 +18,10 @@ import pytest
 from tests.envoy.between import http2
 from tests.envoy.between.application import Application
 from tests.envoy.between.conftest import ADDRESS
-from tests.envoy.between.mesh import Mesh
+from tests.envoy.between.mesh import Mesh, uri_of
 
 NAME: Final = b"x-forwarded-client-cert"
-FORGED: Final = b"By=a;URI=spiffe://cluster.local/ns/default/sa/king"
+FORGED: Final = b"By=a;URI=" + uri_of("king").encode()
 LINE: Final = NAME + b": " + FORGED
 HIDDEN: Final = b"GET /hidden HTTP/1.1\r\nhost: server.test\r\n" + LINE + b"\r\n\r\n"
 UPGRADE: Final = (b"connection: upgrade", b"upgrade: websocket")
