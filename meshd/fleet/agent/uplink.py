@@ -29,6 +29,9 @@ _METHODS: Final = {
 _UNUSABLE: Final = grpc.StatusCode.FAILED_PRECONDITION
 """Of an answer that does not come from the server: why it was not even asked."""
 _OPTIONS: Final = (("grpc.max_receive_message_length", -1),)
+_OF_ITS_OWN: Final = ("grpc.use_local_subchannel_pool", 1)
+"""Otherwise a channel shares the pauses between attempts with earlier ones that Python has not
+collected yet: while the identity role is away they grow up to two minutes."""
 _HUNG_UP: Final = (grpc.aio.BaseError, grpc.RpcError, asyncio.InvalidStateError)
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -39,7 +42,7 @@ _STOP_TIMEOUT: Final = 1.0
 
 def open_channel(path: Path) -> grpc.aio.Channel:
     """Open the mesh role's end; the caller closes it."""
-    return grpc.aio.insecure_channel(f"unix:{path}", _OPTIONS)
+    return grpc.aio.insecure_channel(f"unix:{path}", (*_OPTIONS, _OF_ITS_OWN))
 
 
 async def explain(error: grpc.aio.AioRpcError, path: Path, server: str, now: float) -> MeshdError:
