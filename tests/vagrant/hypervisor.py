@@ -111,7 +111,7 @@ class Hypervisor:
     def overheard(self) -> Generator[list[bytes]]:
         """All TCP between the virtual machines, as it was on the wire; in the list after it."""
         which = "tcp and net 192.168.56.0/24 or net 198.18.0.0/16"
-        with listening.overheard(self.machine, which, patience=30) as heard:
+        with listening.overheard(self.machine, which, patience=PATIENCE) as heard:
             yield heard
 
     def packets(self, which: str) -> list[str]:
