@@ -26,7 +26,8 @@ METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAgg
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Despite its name: for HTTP/2 to begin, which a busy machine may hold up.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 _AGAIN: Final = 0.2

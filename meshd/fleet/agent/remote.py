@@ -39,7 +39,8 @@ _NOT_VERIFIED: Final = "its certificate is not valid for this node"
 _OPTIONS: Final = (
     ("grpc.ssl_target_name_override", SERVER_NAME),
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
+    # Despite its name: for TCP, TLS and HTTP/2 to begin, which takes four round trips.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 3000),
     # A peer that vanished without a word is noticed in seconds, not when TCP gives up.
     ("grpc.keepalive_time_ms", 10_000),

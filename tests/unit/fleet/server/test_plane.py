@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from meshd import wire
 from meshd.base.errors import InvalidInputError, MeshdError
 from meshd.base.json_values import text_at
+from meshd.base.tasks import first_of
 from meshd.ca import authority
 from meshd.ca.standalone import Standalone
 from meshd.ca.store import Store
@@ -179,6 +180,8 @@ class Mesh:
 
 
 class Node:
+    """``way``: the address by which it reaches the server, unless that is the server's own."""
+
     def __init__(
         self,
         mesh: Mesh,
@@ -186,6 +189,7 @@ class Node:
         *types: str,
         instance: str = "",
         credentials_now: Callable[[], Credentials] | None = None,
+        way: str = "",
     ) -> None:
         now = credentials_now or (lambda: credentials)
         self.uses = True
@@ -195,7 +199,7 @@ class Node:
             "n",
             types or (URL,),
             self.inbox,
-            connect=lambda: open_channel(mesh.server, now()),
+            connect=lambda: open_channel(way or mesh.server, now()),
             explain=lambda error: diagnose(error, mesh.server, time.time()),
             taken=lambda: self.client.used() if self.uses else None,
             changed=lambda: None,
@@ -379,6 +383,39 @@ async def test_a_clone_is_refused_while_the_first_is_connected_and_both_sides_sa
             assert (first.client.connected, first.client.problem) == (True, "")
             with pytest.raises(InvalidInputError, match="another machine"):
                 mesh.plane.holders.check("a", "clone")
+
+
+@contextlib.asynccontextmanager
+async def slow_way(mesh: Mesh) -> AsyncGenerator[str]:
+    """An address from which the server is reached after as long as some round trips take, when it
+    is far away or has much to do."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            await asyncio.sleep(0.5)
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", mesh.port)
+            with contextlib.closing(to_server):
+                await first_of(copy(reader, to_server), copy(from_server, writer))
+
+    async with await asyncio.start_server(relay, "127.0.0.1") as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@running
+async def test_a_server_that_is_far_away_is_reached(mesh: Mesh) -> None:
+    mesh.plane.publish(things(a="one"))
+    credentials = await mesh.credentials("a")
+    async with (
+        mesh.serving(),
+        slow_way(mesh) as way,
+        Node(mesh, credentials, way=way).running() as node,
+    ):
+        await eventually(lambda: node.inbox.values(URL))
 
 
 @running
