@@ -61,6 +61,8 @@ class Attempts:
         """What was noted in place of tentative records, with its turns, the oldest first."""
         self._working: tuple[State, frozenset[Begun]] = {}, frozenset()
         """The records that are being put in force or read, and the state that says so."""
+        self._leaving: tuple[State, bool] = {}, False
+        """Whether any record of a state may be left out."""
         self._has_ended = False
         self._write()
         for problem in self.problems:
@@ -96,7 +98,12 @@ class Attempts:
     @property
     def leaves_out(self) -> bool:
         """Return whether any record may be left out."""
-        return any(one.is_left_out for one in self._state.values())
+        state, leaves_out = self._leaving
+        if state is not self._state:
+            state = self._state
+            leaves_out = any(one.is_left_out for one in state.values())
+            self._leaving = state, leaves_out
+        return leaves_out
 
     @property
     def is_narrowing(self) -> bool:
@@ -159,11 +166,15 @@ class Attempts:
         self.begin({START: ("", None)})
 
     def begin(
-        self, records: Mapping[str, tuple[str, Content]], *, tentative: bool = False
+        self,
+        records: Mapping[str, tuple[str, Content]],
+        *,
+        tentative: bool = False,
+        noted: Callable[[frozenset[Begun]], None] = lambda _: None,
     ) -> frozenset[Begun]:
         """Note records, before anything is done with them, and return them; ``records``: see
         ``suspects.begun``. ``tentative``: what was noted before is kept until they are withdrawn or
-        ``taken``."""
+        ``taken``. ``noted`` is called before they count as ``working``."""
         with self._lock:
             if records and not self._has_ended:
                 for name, (fingerprint, _) in records.items():
@@ -173,6 +184,7 @@ class Attempts:
                     elif one and turn and one.is_unproven and one.fingerprint != fingerprint:
                         self._former.setdefault(name, []).append((turn, one))
                     self._turns[name] = next(self._count)
+                noted(self.begun(records))
                 self._state = suspects.begun(self._state, records, self._clock())
                 self._write()
             return self.begun(records)

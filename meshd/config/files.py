@@ -1,5 +1,7 @@
 """The directory of configuration files: read-only for meshd, read again where a file changed.
 
+Reading thousands of objects takes seconds, so that a thread may do it: its result is frozen.
+
 A bad file never takes the others down: its last good content stays in force, over restarts too (a
 copy is kept), and its errors are reported.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from meshd.analysis import validate
@@ -39,55 +42,73 @@ class _File:
     """The objects of the last good content that can be read no more."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Content:
+    """The content of the directory at one moment."""
+
+    files: Mapping[str, _File]
+    trouble: tuple[Finding, ...]
+    """Why the directory cannot be listed."""
+    reads: Mapping[Key, Read]
+    findings: tuple[Finding, ...]
+
+    @classmethod
+    def of(cls, files: Mapping[str, _File], trouble: tuple[Finding, ...]) -> Content:
+        reads: dict[Key, Read] = {}
+        findings = [*trouble]
+        for file in files.values():
+            findings += file.findings
+            for read in file.reads:
+                first = reads.setdefault(read.object.key, read)
+                if first is not read:
+                    message = f"is ignored: {first.place} has it already; remove one"
+                    findings.append(read.finding((), message))
+        findings += validate.check_reachable(reads.values())
+        return cls(files, trouble, reads, tuple(findings))
+
+    @property
+    def closed(self) -> tuple[Closed, ...]:
+        return tuple(rule for file in self.files.values() for rule in file.closed)
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        return tuple(file.lost for file in self.files.values() if file.lost)
+
+    @property
+    def unread(self) -> tuple[Key, ...]:
+        return tuple(key for file in self.files.values() for key in file.unread)
+
+
 class ConfigDirectory:
-    """The files of one directory at the last ``refresh``."""
+    """The files of one directory, and their content as it was taken last."""
 
     def __init__(self, directory: Path, kept: Path) -> None:
         """Read nothing yet; ``kept`` is our directory for copies of files when they were last
         good."""
         self._directory = directory
         self._kept = kept
-        self._files: dict[str, _File] = {}
-        self._trouble: tuple[Finding, ...] = ()
-        self._merge()
+        self.content = Content.of({}, ())
 
-    def refresh(self) -> bool:
-        """Look again. Whether anything that we say has changed."""
-        before = (self._files, self._trouble)
-        self._files = self._scan()
-        if (self._files, self._trouble) == before:
-            return False
-        self._merge()
-        return True
+    def look(self) -> Content | None:
+        """Read the files that have changed since the content was taken; None: nothing is
+        different. This may be called in a thread, one at a time."""
+        known = self.content
+        files, trouble = self._scan(known.files)
+        if (files, trouble) == (known.files, known.trouble):
+            return None
+        return Content.of(files, trouble)
 
-    def _merge(self) -> None:
-        self.reads: dict[Key, Read] = {}
-        findings = [*self._trouble]
-        for file in self._files.values():
-            findings += file.findings
-            for read in file.reads:
-                first = self.reads.setdefault(read.object.key, read)
-                if first is not read:
-                    message = f"is ignored: {first.place} has it already; remove one"
-                    findings.append(read.finding((), message))
-        findings += validate.check_reachable(self.reads.values())
-        self.findings = tuple(findings)
-        self.closed = tuple(rule for file in self._files.values() for rule in file.closed)
-        self.lost = tuple(file.lost for file in self._files.values() if file.lost)
-        self.unread = tuple(key for file in self._files.values() for key in file.unread)
-
-    def _scan(self) -> dict[str, _File]:
+    def _scan(self, known: Mapping[str, _File]) -> tuple[Mapping[str, _File], tuple[Finding, ...]]:
+        """Return the files, and why they cannot be listed."""
         try:
             names = _manifests_in(self._directory)
         except FileNotFoundError:
             names = []
         except OSError as error:
             reason = f"cannot be listed: {error.strerror}"
-            self._trouble = (Finding(str(self._directory), 1, reason),)
-            return self._files or self._last_good_files()
-        self._trouble = ()
-        self._forget(self._files.keys() - set(names))
-        return {name: self._look_at(name) for name in names}
+            return known or self._last_good_files(), (Finding(str(self._directory), 1, reason),)
+        self._forget(known.keys() - set(names))
+        return {name: self._look_at(name, known.get(name)) for name in names}, ()
 
     def _last_good_files(self) -> dict[str, _File]:
         """Return all files as they were last good, for a start at which none can be listed."""
@@ -105,8 +126,7 @@ class ConfigDirectory:
             with contextlib.suppress(OSError):  # at worst it comes back as last good content
                 (self._kept / name).unlink()
 
-    def _look_at(self, name: str) -> _File:
-        known = self._files.get(name)
+    def _look_at(self, name: str, known: _File | None) -> _File:
         path = self._directory / name
         said = printable(str(path))
         stamp = _stamp(path)

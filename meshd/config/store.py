@@ -21,9 +21,10 @@ from meshd.api.yaml import read_path
 from meshd.base.errors import SystemRefusedError
 from meshd.base.json_values import mapping_in
 from meshd.base.moments import rfc3339
+from meshd.base.threads import in_thread
 from meshd.config import applied, withheld
 from meshd.config.applied import Applied, AppliedFile
-from meshd.config.files import ConfigDirectory
+from meshd.config.files import ConfigDirectory, Content
 from meshd.config.moment import Moment, Transaction
 from meshd.config.policy_digest import digest_of
 from meshd.config.withheld import Closed
@@ -72,6 +73,7 @@ class Store:
         self._now = now
         self._unsaved: tuple[Finding, ...] = ()
         self._callbacks: list[Callable[[], None]] = []
+        self._announce: Callable[[Mapping[Key, Object]], None] = lambda _: None
         self._followed: Mapping[Key, Object] | None = None
         self._closed_elsewhere: Collection[Closed] = ()
         self._lost_elsewhere: tuple[str, ...] = ()
@@ -80,6 +82,8 @@ class Store:
         self._why_withheld: Callable[[Object], str] = lambda _: ""
         self._why_given_up: Callable[[Object], str] = lambda _: ""
         self._why_nothing = ""
+        self._policies: tuple[object, tuple[ClosedPolicy, ...]] = None, ()
+        """The replacements of policies among some objects, and these objects."""
         self._whole: Mapping[Key, Object] = {}
         """All that is stored, in force or not."""
         self.known: Collection[Key] = ()
@@ -92,7 +96,7 @@ class Store:
         """Paths of content that was in force and cannot be read, and objects without a replacement
         in force."""
         self.revision = self._applied.revision
-        self._files.refresh()
+        self._files.content = self._files.look() or self._files.content
         self._merge()
 
     @property
@@ -123,7 +127,7 @@ class Store:
         """Return the present content."""
         return Moment(
             self._objects,
-            self._files.reads,
+            self._files.content.reads,
             self._applied,
             self._now,
             self._root,
@@ -132,7 +136,7 @@ class Store:
 
     def is_current(self, moment: Moment) -> bool:
         """Return whether the configuration is as it was at a moment."""
-        return moment.objects is self._objects and moment.reads is self._files.reads
+        return moment.objects is self._objects and moment.reads is self._files.content.reads
 
     def file_of(self, key: Key) -> str:
         """Return ``file:line`` of an object; empty if the object is in no file."""
@@ -146,7 +150,7 @@ class Store:
     def place_of(self, key: Key, field: str) -> str:
         """Return ``file:line`` of a field, such as ``spec.http[1]``; empty if the object is in no
         file."""
-        read = self._files.reads.get(key)
+        read = self._files.content.reads.get(key)
         return read.place_of(read_path(field)) if read else ""
 
     def follow(
@@ -189,8 +193,10 @@ class Store:
     @property
     def standing(self) -> tuple[Object, ...]:
         """Return all replacements of objects that are in force."""
-        policies = (one for one in self._objects.values() if isinstance(one, ClosedPolicy))
-        return (*policies, *self.closed)
+        if self._policies[0] is not self._objects:
+            found = (one for one in self._objects.values() if isinstance(one, ClosedPolicy))
+            self._policies = self._objects, tuple(found)
+        return (*self._policies[1], *self.closed)
 
     @property
     def closed_keys(self) -> frozenset[Key]:
@@ -230,33 +236,63 @@ class Store:
         unsaved = self._unsaved
         if unsaved:
             self.keep_addresses(self._addresses)
-        if not self._files.refresh():
-            if self._unsaved != unsaved:
-                self._notify()
-            return False
-        self.revision += 1
-        self._merge()
-        self._notify()
-        return True
+        return self._take(self._look(), is_new=self._unsaved != unsaved)
+
+    def _look(self) -> Content | None:
+        """Return the content of the files if it is another one, announced."""
+        if content := self._files.look():
+            before = self._files.content.reads
+            reads = content.reads.items()
+            self._announce({key: one.object for key, one in reads if before.get(key) is not one})
+        return content
+
+    def _take(self, content: Content | None, *, is_new: bool = False) -> bool:
+        """Put in force what the files have. ``is_new``: there is news in any case."""
+        if content:
+            self._files.content = content
+            self.revision += 1
+            self._merge()
+        if content or is_new:
+            self._notify()
+        return content is not None
 
     async def watch(self, interval: float = 1.0) -> None:
-        """Run ``refresh`` every ``interval`` seconds until cancelled."""
+        """Run ``refresh`` every ``interval`` seconds until cancelled, with the files read in a
+        thread."""
         while True:
             await asyncio.sleep(interval)
-            self.refresh()
+            unsaved = self._unsaved
+            if unsaved:
+                self.keep_addresses(self._addresses)
+            content = await in_thread("reading the files of the configuration", self._look)
+            self._take(content, is_new=self._unsaved != unsaved)
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called after each change, once the change is in force."""
         self._callbacks.append(callback)
 
+    def announce(self, callback: Callable[[Mapping[Key, Object]], None]) -> None:
+        """Have ``callback`` called with new objects before they are in force, in whichever thread
+        has read or written them; ``has`` tells when they have been taken."""
+        self._announce = callback
+
+    def has(self, key: Key, found: Object) -> bool:
+        """Return whether this very object is stored or in a file, in force or not."""
+        read = self._files.content.reads.get(key)
+        return self._applied.objects.get(key) is found or (read and read.object) is found
+
     def write(self, transaction: Transaction) -> Applied:
-        """Write the result of a transaction, and return it for ``adopt``.
+        """Write the result of a transaction, announce it, and return it for ``adopt``.
 
         This may be called in a thread: nothing but the file changes. Raises SystemRefusedError if
         the disk refuses; then the file is as it was.
         """
         after = dataclasses.replace(transaction.after, revision=self.revision + 1)
-        return self._file.replace(after)
+        before = self._applied.objects
+        written = self._file.replace(after)
+        objects = written.objects.items()
+        self._announce({key: one for key, one in objects if before.get(key) != one})
+        return written
 
     def adopt(self, written: Applied) -> None:
         """Put in force what was written."""
@@ -266,23 +302,26 @@ class Store:
         self._notify()
 
     def _merge(self) -> None:
-        from_files = {key: read.object for key, read in self._files.reads.items()}
+        from_files = {key: read.object for key, read in self._files.content.reads.items()}
         stored = self._applied.objects if self._followed is None else self._followed
         whole = self._whole = {**stored, **from_files}
         unread = self._unread_elsewhere if self._followed is not None else self._applied.unusable
-        self.known = {*whole, *unread, *self._files.unread}
+        self.known = {*whole, *unread, *self._files.content.unread}
         self._objects = withheld.without(whole, self._why_withheld)
         unusable = applied.closed(self._applied) if self._followed is None else ()
         closed = (
             *withheld.closed(whole, self._objects),
-            *self._files.closed,
+            *self._files.content.closed,
             *unusable,
             *self._closed_elsewhere,
         )
         self.closed = tuple(one for one in closed if one.key not in self._objects)
         self._give_up()
         own = (self._applied.lost,) if self._applied.lost else ()
-        content = (*self._files.lost, *(own if self._followed is None else self._lost_elsewhere))
+        content = (
+            *self._files.content.lost,
+            *(own if self._followed is None else self._lost_elsewhere),
+        )
         self._is_content_lost = bool(content)
         self.lost = (
             *content,
@@ -293,14 +332,14 @@ class Store:
             self.lost = (self._why_nothing,)
         hidden = tuple(
             read.finding((), "an applied object of this name is hidden by this file", "warning")
-            for key, read in self._files.reads.items()
+            for key, read in self._files.content.reads.items()
             if key in stored
         )
         self._findings = (
             *self._load_findings,
             *self._about_lost(),
             *self._unusable_findings(),
-            *self._files.findings,
+            *self._files.content.findings,
             *hidden,
         )
 

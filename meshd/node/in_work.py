@@ -11,7 +11,8 @@ import hashlib
 import logging
 import os
 import signal
-from collections.abc import Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,9 @@ _NOTHING: Final = (
     "no configuration is in force, because meshd died at each start, whatever was left out; it is"
     " tried again when the configuration changes, or after an hour"
 )
+_PART: Final = 1000
+"""Objects that are noted at once, unless that makes more than ``_PARTS``."""
+_PARTS: Final = 20
 _PROVEN: Final = 1.0
 """Seconds after which what was put in force has killed nobody."""
 
@@ -50,6 +54,12 @@ class InWork:
         self._starting = True
         self._stages = Stages()
         self._gives_up = self.attempts.gives_up
+        self._kept: set[Key] | None = None
+        """The objects whose records were kept last."""
+        self._coming_ones: dict[Key, tuple[Object, Begun]] = {}
+        """Objects that were noted and are not in force yet."""
+        self._lock = threading.Lock()
+        """The lock of those, and of ``attempts.in_hand``, which is held for a moment only."""
         if self._gives_up:
             store.withhold_all(_NOTHING)
         else:
@@ -61,6 +71,9 @@ class InWork:
         self._closed: Mapping[Key, Object] = {}
         self._begin_closed()
         store.subscribe(self._changed)
+        if own:
+            self._keep_known()
+            store.announce(self._coming)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -105,10 +118,39 @@ class InWork:
     # ---- objects
 
     def _why(self, found: Object) -> str:
-        name = str(found.key)
-        if not self.attempts.knows(name):
+        if not self.attempts.leaves_out or not self.attempts.knows(name := str(found.key)):
             return ""
         return self.attempts.why_left_out(name, _fingerprint(to_json(found)))
+
+    def _coming(self, objects: Mapping[Key, Object]) -> None:
+        """Note objects that are in force soon, in whichever thread: of a large mesh, that takes
+        long."""
+        if not self._gives_up:
+            for part in _parts(objects):
+                self._begin_objects(part, noted=functools.partial(self._hold, part))
+
+    def _hold(self, objects: Mapping[Key, Object], begun: frozenset[Begun]) -> None:
+        """Take note that objects have been noted, and cannot be put in force yet."""
+        by_name = {name: (name, turn) for name, turn in begun}
+        noted = {
+            key: (one, by_name[name])
+            for key, one in objects.items()
+            if (name := str(key)) in by_name
+        }
+        with self._lock:
+            former = [self._coming_ones[key][1] for key in noted if key in self._coming_ones]
+            self._coming_ones |= noted
+            self.attempts.in_hand = (self.attempts.in_hand | begun).difference(former)
+
+    def _arrived(self, news: Mapping[Key, Object]) -> dict[Key, Object]:
+        """Return those of the objects, which are in force now, that were not noted before."""
+        coming = self._coming_ones
+        come = {key: one for key, one in tuple(coming.items()) if self._store.has(key, one[0])}
+        with self._lock:
+            for key in come:
+                del coming[key]
+            self.attempts.in_hand -= frozenset(begun for _, begun in come.values())
+        return {key: one for key, one in news.items() if key not in come or come[key][0] is not one}
 
     def _changed(self) -> None:
         if self._gives_up:
@@ -118,20 +160,30 @@ class InWork:
         before, self._before = self._before, self._store.objects
         if self._own:
             self._keep_known()
-            self._begin_objects(_news(before, self._before))
+            self._begin_objects(self._arrived(_news(before, self._before)))
         self._begin_closed()
 
     def _keep_known(self) -> None:
         """Forget records of objects that are gone."""
-        if self.attempts.is_empty:
-            return
-        kept = {str(key) for key in (*self._store.known, *self._store.closed_keys)}
-        self.attempts.keep_only(
-            lambda name: name.startswith(_WORKLOAD) or name.removeprefix(_CLOSED) in kept
-        )
+        kept = {*self._store.known, *self._store.closed_keys, *self._coming_ones}
+        if self._kept is None:  # they may have gone before this process began
+            names = frozenset(map(str, kept))
+            self.attempts.keep_only(
+                lambda name: name.startswith(_WORKLOAD) or name.removeprefix(_CLOSED) in names
+            )
+        elif gone := frozenset(map(str, self._kept - kept)):
+            self.attempts.keep_only(lambda name: name.removeprefix(_CLOSED) not in gone)
+        self._kept = kept
 
-    def _begin_objects(self, objects: Mapping[Key, Object], *, starting: bool = False) -> None:
-        """Note objects. ``starting``: this process has read them at its start."""
+    def _begin_objects(
+        self,
+        objects: Mapping[Key, Object],
+        *,
+        starting: bool = False,
+        noted: Callable[[frozenset[Begun]], None] = lambda _: None,
+    ) -> None:
+        """Note objects. ``starting``: this process has read them at its start; ``noted``: see
+        ``Attempts.begin``."""
         records: dict[str, tuple[str, Content]] = {}
         for key, one in objects.items():
             if isinstance(one, ClosedPolicy) or (starting and not self.attempts.suspects(str(key))):
@@ -140,7 +192,7 @@ class InWork:
             fingerprint = _fingerprint(value)
             if not starting or self.attempts.suspects(str(key), fingerprint):
                 records[str(key)] = fingerprint, value
-        self.attempts.begin(records)
+        self.attempts.begin(records, noted=noted)
 
     def _start_anew(self) -> None:
         """End this process, so that the next one tries all of the configuration again."""
@@ -204,6 +256,14 @@ class InWork:
             {_name(one): ("", msgspec.to_builtins(one) if keeps else None) for one in news}
         )
         return kept
+
+
+def _parts(objects: Mapping[Key, Object]) -> Iterator[dict[Key, Object]]:
+    """Yield the objects in parts, so that others who note something do not wait for all of them."""
+    items = tuple(objects.items())
+    size = max(_PART, len(items) // _PARTS)
+    for start in range(0, len(items), size):
+        yield dict(items[start : start + size])
 
 
 def _news(before: Mapping[Key, Object], after: Mapping[Key, Object]) -> dict[Key, Object]:

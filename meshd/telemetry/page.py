@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.resources
 
 import msgspec
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from meshd.base.threads import in_thread
 from meshd.settings import Paths, Settings
 from meshd.telemetry import envoy_stats, metrics
 from meshd.telemetry.facts import gather, unready
@@ -30,7 +32,7 @@ _PAGE_HEADERS = {
 
 
 def make_app(settings: Settings, paths: Paths) -> Starlette:
-    lost, tally = Journal(), Tally()
+    lost, tally, taking = Journal(), Tally(), asyncio.Lock()
     html = importlib.resources.files("meshd.telemetry").joinpath("page.html").read_text("utf-8")
 
     async def show_page(_: Request) -> Response:
@@ -58,8 +60,13 @@ def make_app(settings: Settings, paths: Paths) -> Starlette:
         facts = await gather(paths)
         costs = measure(process.pid for process in facts.processes if process.pid)
         sockets = {path.stem: path for path in sorted(paths.admin_run.glob("*.sock"))}
-        tally.add(lost.entries())
-        own = metrics.render(facts, costs, settings.identity.trust_domain, tally.rows)
+
+        def render() -> bytes:
+            tally.add(lost.entries())
+            return metrics.render(facts, costs, settings.identity.trust_domain, tally.rows)
+
+        async with taking:  # the journal is read once at a time
+            own = await in_thread("rendering metrics", render)
         return Response(own + await envoy_stats.collect(sockets), media_type=_METRICS_TYPE)
 
     async def show_readiness(_: Request) -> Response:

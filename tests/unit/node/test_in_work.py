@@ -322,6 +322,58 @@ def test_objects_are_struck_off_under_steady_change(directory: Path) -> None:
     asyncio.run(check())
 
 
+def test_an_object_is_noted_before_it_is_in_force_and_works_from_then_on(directory: Path) -> None:
+    role = Role(directory)
+    role.work.attempts.done()
+    written = role.store.write(role.store.moment.put([service("coming")]))
+    assert "Service shop/coming" in (directory / "attempts.json").read_text()
+    for step in (Step.READING, Step.READ, Step.COMPILING, Step.COMPILED):
+        role.work.step(step)
+        assert not working(role)
+    role.work.settled(Progress())
+    role.store.adopt(written)
+    assert working(role) == {"coming"}
+    role.work.step(Step.READING)
+    assert working(role) == {"coming"}
+
+
+def test_an_object_of_a_file_is_noted_before_it_is_in_force(directory: Path) -> None:
+    role = Role(directory)
+    role.work.attempts.done()
+    noted: list[set[str]] = []
+    role.store.subscribe(lambda: noted.append(working(role)))
+    found = json.dumps(to_json(service("of-file")))
+    (directory / "config.d" / "a.yaml").write_text(found)
+    role.store.refresh()
+    assert working(role) == {"of-file"}
+    role.store.refresh()
+    (directory / "config.d" / "b.yaml").write_text(found.replace("of-file", "other"))
+    role.store.refresh()
+    assert noted == [{"of-file"}, {"of-file", "other"}]
+
+
+def test_an_object_that_a_file_hides_meanwhile_does_not_stay_in_hand(directory: Path) -> None:
+    role = Role(directory)
+    role.work.attempts.done()
+    written = role.store.write(role.store.moment.put([service("a")]))
+    (directory / "config.d" / "a.yaml").write_text(json.dumps(to_json(service("a", port=81))))
+    role.store.refresh()
+    role.store.adopt(written)
+    assert not role.work.attempts.in_hand
+    assert working(role) == {"a"}
+
+
+def test_an_object_that_is_left_out_is_not_tried_because_others_change(directory: Path) -> None:
+    storing.put(Role(directory).store, [service("killer")])
+    for _ in range(2):
+        Role(directory)
+    role = Role(directory)
+    storing.put(role.store, [service("killer"), service("other")])
+    assert role.names == {"good", "other"}
+    names = {name for name, _ in role.work.attempts.working}
+    assert names == {"start", "Service shop/other", "replacement of Service shop/killer"}
+
+
 def test_an_object_that_changed_meanwhile_is_not_struck_off(directory: Path) -> None:
     async def check() -> None:
         role = Role(directory)

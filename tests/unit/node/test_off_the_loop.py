@@ -22,9 +22,10 @@ from meshd.base.json_values import JsonObject
 from meshd.compile.explain import request as explain
 from meshd.compile.isolation import Isolating
 from meshd.config import accepted_before, applied, requests
+from meshd.config import files as config_files
 from meshd.config.store import Store
 from meshd.model.workload import Workload
-from meshd.node import changing, publishing
+from meshd.node import changing, in_work, publishing
 from meshd.node.api import Control
 from meshd.node.changing import Changing
 from meshd.node.mesh import Mesh
@@ -61,6 +62,8 @@ EXPENSIVE: tuple[tuple[Any, str], ...] = (
     (counts, "too_many"),
     (explain, "explain"),
     (files, "write"),
+    (in_work, "_fingerprint"),
+    (config_files, "read_sources"),
     (Isolating, "compile"),
     (publishing, "build_snapshot"),
     (requests, "get"),
@@ -154,6 +157,24 @@ def test_no_enrollment_does_work_that_grows_with_the_mesh_on_the_event_loop(
 
     asyncio.run(offer())
     assert {"judged", "judged_deletion", "save"} <= done
+    assert wrong == []
+
+
+def test_no_file_is_read_on_the_event_loop(
+    on_the_loop: tuple[Mesh, list[str], set[str]], paths: Paths
+) -> None:
+    mesh, wrong, done = on_the_loop
+
+    async def change() -> None:
+        async with running(mesh), asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(mesh.store.watch(0.0))
+            paths.config_directory.mkdir(parents=True, exist_ok=True)
+            (paths.config_directory / "a.yaml").write_text(OBJECTS)
+            await mesh.settling.wait(lambda: bool(mesh.store.objects), PATIENCE)
+            watching.cancel()
+
+    asyncio.run(change())
+    assert {"read_sources", "_fingerprint"} <= done
     assert wrong == []
 
 
