@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -22,39 +23,42 @@ from meshd.base.errors import MeshdError
 from meshd.base.json_values import JsonObject
 from meshd.base.kept_file import KeptFile
 from meshd.base.tasks import first_of
+from meshd.base.threads import in_thread
 from meshd.config import lost_configuration
 from meshd.config.withheld import unusable_json
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.workload import Workload
 from meshd.node.mesh import Mesh
 from meshd.wire import channel
+from meshd.wire.parts import Gathering, Splitting
 from meshd.workloads import record as workloads
 
 _log = logging.getLogger(__name__)
+_NO_DIGESTS: Final[Mapping[Key, str]] = {}
 
 
 class Encoded:
-    """The objects' JSON, which is made once for each version, and kept as long as that is told.
+    """The objects' JSON, which is made once for each version, and kept as long as that is told."""
 
-    ``digest_of``: see ``Store.digest_of``.
-    """
-
-    def __init__(self, digest_of: Callable[[Key], str] = lambda _: "") -> None:
-        self._digest_of = digest_of
+    def __init__(self) -> None:
         self._known: Mapping[Key, tuple[Object, JsonObject]] = {}
 
-    def all(self, objects: Mapping[Key, Object]) -> tuple[JsonObject, ...]:
-        self._known = {key: self._one(one) for key, one in objects.items()}
-        return tuple(value for _, value in self._known.values())
+    def all(
+        self, objects: Mapping[Key, Object], digests: Mapping[Key, str] = _NO_DIGESTS
+    ) -> tuple[JsonObject, ...]:
+        """Return the JSON of objects; ``digests``: see ``Store.digest_of``."""
+        before, known = self._known, dict[Key, tuple[Object, JsonObject]]()
+        for key, one in objects.items():
+            kept = before.get(key)
+            if kept is None or kept[0] is not one:
+                kept = one, _json(one, digests.get(key, ""))
+            known[key] = kept
+        self._known = known
+        return tuple(value for _, value in known.values())
 
-    def _one(self, wanted: Object) -> tuple[Object, JsonObject]:
-        known = self._known.get(wanted.key)
-        return known if known and known[0] is wanted else (wanted, self._json(wanted))
 
-    def _json(self, found: Object) -> JsonObject:
-        if isinstance(found, ClosedPolicy):
-            return unusable_json(found, self._digest_of(found.key))
-        return to_json(found)
+def _json(found: Object, digest: str) -> JsonObject:
+    return unusable_json(found, digest) if isinstance(found, ClosedPolicy) else to_json(found)
 
 
 class Sharing:
@@ -77,7 +81,7 @@ class Sharing:
             mesh.settling.touch,
         )
         self._handle = handle
-        self._encoded = Encoded(mesh.store.digest_of)
+        self._encoded = Encoded()
         mesh.further_problems.append(lambda: self.kept.problem)
         self._told = tuple(one for one in self._load() if one.node != node)
         mesh.hear_of(self._told)
@@ -93,10 +97,13 @@ class Sharing:
     async def _receive(
         self, connection: channel.Connection[wire.ToMeshOfServer], followed: asyncio.Event
     ) -> None:
+        gathering = Gathering()
         while (request := await connection.receive()) is not None:
             if isinstance(request, wire.Follow):
-                if request.workloads is not None:
-                    self._hear_of(request.workloads)
+                if (whole := gathering.follow(request)) is None:
+                    continue
+                if whole.workloads is not None:
+                    self._hear_of(whole.workloads)
                 followed.set()
             else:
                 await connection.send(await self._answer(request, connection.is_waiting))
@@ -113,6 +120,7 @@ class Sharing:
         await followed.wait()
         told: tuple[Workload, ...] | None = None
         objects: Mapping[Key, Object] | None = None
+        splitting = Splitting()
         while True:
             count = self._mesh.settling.count
             workloads = self._mesh.settling.answer(self._workloads)
@@ -120,20 +128,35 @@ class Sharing:
             if workloads is not None and (changed or workloads != told):
                 told, objects = workloads, self._mesh.store.objects
                 lost = bool(self._mesh.store.lost)
-                told_of = self._objects() if changed else None
-                await connection.send(wire.Shared(workloads, told_of, lost))
+                told_of = (
+                    await in_thread("encoding what nodes are told", self._telling())
+                    if changed
+                    else None
+                )
+                await connection.send_all(splitting.split(wire.Shared(workloads, told_of, lost)))
             await self._mesh.settling.after(count)
 
     def _workloads(self) -> tuple[Workload, ...]:
         return (*self._mesh.roster(self._node), *self._mesh.elsewhere)
 
-    def _objects(self) -> tuple[JsonObject, ...]:
+    def _telling(self) -> Callable[[], tuple[JsonObject, ...]]:
+        """Return what returns the objects that are told now, whatever changes meanwhile."""
         store = self._mesh.store
         told = store.objects
         if store.lost:
             told = lost_configuration.told(told, store.lost, self._mesh.options.root_namespace)
-        given_up = (one for one in store.given_up if not isinstance(one, ClosedPolicy))
-        return (*self._encoded.all(told), *map(unusable_json, (*store.closed, *given_up)))
+        given_up = [one for one in store.given_up if not isinstance(one, ClosedPolicy)]
+        digests = {
+            one.key: store.digest_of(one.key)
+            for one in store.standing
+            if isinstance(one, ClosedPolicy)
+        }
+        return functools.partial(self._encode, told, (*store.closed, *given_up), digests)
+
+    def _encode(
+        self, told: Mapping[Key, Object], closed: Iterable[Object], digests: Mapping[Key, str]
+    ) -> tuple[JsonObject, ...]:
+        return (*self._encoded.all(told, digests), *map(unusable_json, closed))
 
     # ---- what other nodes told
 

@@ -34,6 +34,7 @@ from meshd.settings import Paths, Settings
 from meshd.wire import channel
 from meshd.wire.joining import Peer
 from meshd.wire.link import Link
+from meshd.wire.parts import Gathering, Splitting
 from meshd.xds.resources import EMPTY
 
 T = TypeVar("T", bound=wire.Message)
@@ -91,7 +92,8 @@ class Server:
             settings.control.disconnect_grace,
             attempts=self._attempts,
         )
-        self.mesh = Link(paths.socket("mesh"), self.shared)
+        self._gathering = Gathering()
+        self.mesh = Link(paths.socket("mesh"), self.shared, lambda: Splitting().split)
         self.mesh.tell(wire.Follow())
         self.reception = Reception(
             self._enlist,
@@ -172,15 +174,19 @@ class Server:
         self.mesh.tell(wire.Follow(rosters.workloads_of(self.plane.rosters)))
 
     def shared(self, message: wire.AnyMessage) -> None:
-        """Take what nodes are to know from the mesh role."""
+        """Take what nodes are to know from the mesh role. Raises InvalidInputError for a part of it
+        that belongs to nothing."""
         if not isinstance(message, wire.Shared):
             return
-        if message.objects is None:
-            message = msgspec.structs.replace(message, objects=self._told.objects)
-        if message.objects is None:
+        whole = self._gathering.shared(message)
+        if whole is None:
             return
-        self.plane.restore(message.workloads, self._node)
-        self._told = message
+        if whole.objects is None:
+            whole = msgspec.structs.replace(whole, objects=self._told.objects)
+        if whole.objects is None:
+            return
+        self.plane.restore(whole.workloads, self._node)
+        self._told = whole
         self.packing.ask()
 
     def _begin_packing(self) -> Callable[[], Packed]:

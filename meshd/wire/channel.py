@@ -11,7 +11,7 @@ import functools
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Generic, TypeVar
@@ -118,6 +118,13 @@ class Connection(Generic[T]):
             await self._writer.drain()
         except ConnectionError as error:
             raise UnreachableError(f"the other process closed the connection: {error}") from None
+
+    async def send_all(self, messages: Iterable[wire.Message]) -> None:
+        """Send one after the other, so that others have their turn meanwhile. Raises
+        UnreachableError when the peer is gone."""
+        for message in messages:
+            await self.send(message)
+            await asyncio.sleep(0)
 
     def is_waiting(self) -> bool:
         """Return whether the peer still waits for an answer: it has not closed the connection.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -19,16 +19,27 @@ from meshd.base.once import SaidOnce
 from meshd.base.tasks import first_of
 from meshd.wire import channel
 
+Split = Callable[[wire.Message], Iterable[wire.Message]]
+"""Returns the messages to send for one that has all."""
 _BACKOFF: Final = Backoff(0.05, 2.0)
 """Between attempts to reach a role that does not answer, or not with messages."""
 
 
 class Link:
-    """Sends a role what is wanted, and passes on its answers."""
+    """Sends a role what is wanted, and passes on its answers.
 
-    def __init__(self, path: Path, receive: Callable[[wire.AnyMessage], None]) -> None:
+    ``splitting``: returns what splits the messages of one connection.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        receive: Callable[[wire.AnyMessage], None],
+        splitting: Callable[[], Split] = lambda: _whole,
+    ) -> None:
         self._path = path
         self._receive = receive
+        self._splitting = splitting
         self._wanted: wire.Message | None = None
         self._changed = asyncio.Event()
 
@@ -73,8 +84,13 @@ class Link:
         return answered
 
     async def _send(self, connection: channel.Connection[wire.AnyMessage]) -> None:
+        split = self._splitting()
         while True:
             await self._changed.wait()
             self._changed.clear()
             if self._wanted is not None:
-                await connection.send(self._wanted)
+                await connection.send_all(split(self._wanted))
+
+
+def _whole(message: wire.Message) -> Iterable[wire.Message]:
+    return (message,)

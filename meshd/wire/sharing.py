@@ -1,6 +1,11 @@
-"""server ↔ mesh, one connection for as long as both live: what nodes are told."""
+"""server ↔ mesh, one connection for as long as both live: what nodes are told.
+
+``parts`` splits long messages, and puts them together again.
+"""
 
 from __future__ import annotations
+
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -9,12 +14,26 @@ from meshd.base.json_values import JsonObject
 from meshd.model.workload import Workload
 from meshd.wire.message import Message
 
+_Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Splice(msgspec.Struct, frozen=True):
+    """The place of a part of a sequence in the sequence that was told before."""
+
+    begin: _Number
+    removed: _Number
+    """How many items from ``begin`` on the part replaces."""
+
 
 class Follow(Message, frozen=True):
     """A question for what other nodes are told, answered again at each change."""
 
     workloads: tuple[Workload, ...] | None = None
     """All workloads of other nodes, from now on; None: as they were."""
+    at: Splice | None = None
+    """Where the workloads belong in those that were told before; None: they are all."""
+    more: bool = False
+    """The next message belongs to this one."""
 
 
 class Shared(Message, frozen=True):
@@ -26,6 +45,12 @@ class Shared(Message, frozen=True):
     """The whole configuration; None: as it was told last on this connection."""
     lost: bool = False
     """Some of it was lost, so a missing object may not have been deleted."""
+    workloads_at: Splice | None = None
+    """Where the workloads belong in those that were told before; None: they are all."""
+    objects_at: Splice | None = None
+    """The same of the objects, if there are any."""
+    more: bool = False
+    """The next message belongs to this one."""
 
 
 class Nodes(Message, frozen=True):

@@ -1,8 +1,8 @@
 """Notes how long the steps of a role's event loop take, and the pauses of its garbage collector.
 
-Python imports it at its start where ``PYTHONPATH`` names this directory, which the supervisor passes
-on to roles. Each process has a file below ``MESHD_HOME/holds`` with a line for each of its longest
-steps so far: CPU time of the thread in seconds, and what it was.
+Python imports it at its start where ``PYTHONPATH`` names this directory, which the supervisor
+passes on to roles. Each process has a file below ``MESHD_HOME/holds`` with a line for each long
+step: when it ended, CPU time of the thread in seconds, and what it was.
 """
 
 from __future__ import annotations

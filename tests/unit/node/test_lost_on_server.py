@@ -60,7 +60,7 @@ def told(store: Store, home: Path) -> tuple[JsonObject, ...]:
         return wire.Done()
 
     sharing: Any = Sharing(cast("Any", mesh), "here", home / "elsewhere.json", handle)
-    return sharing._objects()
+    return sharing._telling()()
 
 
 @pytest.mark.parametrize(
