@@ -273,13 +273,18 @@ class Store:
 
     def announce(self, callback: Callable[[Mapping[Key, Object]], None]) -> None:
         """Have ``callback`` called with new objects before they are in force, in whichever thread
-        has read or written them; ``has`` tells when they have been taken."""
+        has read or written them; ``taken`` tells when they have been taken."""
         self._announce = callback
 
-    def has(self, key: Key, found: Object) -> bool:
-        """Return whether this very object is stored or in a file, in force or not."""
-        read = self._files.content.reads.get(key)
-        return self._applied.objects.get(key) is found or (read and read.object) is found
+    def taken(self, objects: Mapping[Key, Object]) -> frozenset[Key]:
+        """Return the keys of the objects that are stored or in a file, in force or not: these very
+        ones, not equal ones."""
+        stored, reads = self._applied.objects, self._files.content.reads
+        return frozenset(
+            key
+            for key, one in objects.items()
+            if stored.get(key) is one or (key in reads and reads[key].object is one)
+        )
 
     def write(self, transaction: Transaction) -> Applied:
         """Write the result of a transaction, announce it, and return it for ``adopt``.

@@ -56,7 +56,7 @@ class InWork:
         self._gives_up = self.attempts.gives_up
         self._kept: set[Key] | None = None
         """The objects whose records were kept last."""
-        self._coming_ones: dict[Key, tuple[Object, Begun]] = {}
+        self._coming_ones: dict[Key, Object] = {}
         """Objects that were noted and are not in force yet."""
         self._lock = threading.Lock()
         """The lock of those, and of ``attempts.in_hand``, which is held for a moment only."""
@@ -131,26 +131,22 @@ class InWork:
 
     def _hold(self, objects: Mapping[Key, Object], begun: frozenset[Begun]) -> None:
         """Take note that objects have been noted, and cannot be put in force yet."""
-        by_name = {name: (name, turn) for name, turn in begun}
-        noted = {
-            key: (one, by_name[name])
-            for key, one in objects.items()
-            if (name := str(key)) in by_name
-        }
+        noted = {name for name, _ in begun}
+        coming = {key: one for key, one in objects.items() if str(key) in noted}
         with self._lock:
-            former = [self._coming_ones[key][1] for key in noted if key in self._coming_ones]
-            self._coming_ones |= noted
-            self.attempts.in_hand = (self.attempts.in_hand | begun).difference(former)
+            self._coming_ones |= coming
+            self.attempts.in_hand |= begun
 
     def _arrived(self, news: Mapping[Key, Object]) -> dict[Key, Object]:
         """Return those of the objects, which are in force now, that were not noted before."""
-        coming = self._coming_ones
-        come = {key: one for key, one in tuple(coming.items()) if self._store.has(key, one[0])}
         with self._lock:
-            for key in come:
-                del coming[key]
-            self.attempts.in_hand -= frozenset(begun for _, begun in come.values())
-        return {key: one for key, one in news.items() if key not in come or come[key][0] is not one}
+            coming = self._coming_ones
+            taken = self._store.taken(coming)
+            self._coming_ones = {key: one for key, one in coming.items() if key not in taken}
+            left = set(map(str, self._coming_ones))
+            hand = self.attempts.in_hand
+            self.attempts.in_hand = frozenset(one for one in hand if one[0] in left)
+        return {key: one for key, one in news.items() if key not in taken or coming[key] is not one}
 
     def _changed(self) -> None:
         if self._gives_up:

@@ -17,11 +17,12 @@ from meshd.node.in_work import InWork
 from meshd.node.settling import Settling
 from meshd.node.sharing import Encoded, Sharing
 from meshd.wire.channel import IsWaiting
+from meshd.wire.parts import Gathering
 from tests.unit.node.world import remote, service
 from tests.waiting import PATIENCE, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from meshd.api.base import Key
@@ -58,7 +59,7 @@ class _Mesh:
     def __init__(self) -> None:
         self.settling = Settling()
         self.store = types.SimpleNamespace(
-            objects={}, closed=(), given_up=(), lost=(), digest_of=no_digest
+            objects={}, closed=(), given_up=(), standing=(), lost=(), digest_of=no_digest
         )
         self.elsewhere: tuple[Workload, ...] = ()
         self.further_problems: list[Callable[[], str]] = []
@@ -80,6 +81,7 @@ class _Follower:
         self.told: asyncio.Queue[wire.Message] = asyncio.Queue()
         self.refuses = False
         self._asked = False
+        self._gathering = Gathering()
 
     async def receive(self) -> wire.Message:
         if self._asked:
@@ -90,7 +92,13 @@ class _Follower:
     async def send(self, message: wire.Message) -> None:
         if self.refuses:
             raise InvalidInputError("the message is too long")
-        self.told.put_nowait(message)
+        assert isinstance(message, wire.Shared)
+        if whole := self._gathering.shared(message):
+            self.told.put_nowait(whole)
+
+    async def send_all(self, messages: Iterable[wire.Message]) -> None:
+        for message in messages:
+            await self.send(message)
 
 
 def _sharing(mesh: _Mesh, directory: Path) -> Sharing:
