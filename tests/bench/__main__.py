@@ -22,7 +22,7 @@ from rich.console import Console
 
 from meshd.base.errors import MeshdError
 from meshd.demo.tutorial.node import free_port
-from tests.bench import attacks, changes, cost, enrolment, holds, report, throughput
+from tests.bench import attacks, changes, cost, enrolment, holds, report, role_holds, throughput
 from tests.bench.figures import Json
 from tests.bench.ground import ground
 from tests.bench.node import namespace, running
@@ -151,9 +151,14 @@ def _holds(scale: Scale, progress: Callable[[str], None]) -> Json:
     return {"holds": holds.measure(progress, small=scale is _QUICK)}
 
 
+def _role_holds(scale: Scale, progress: Callable[[str], None]) -> Json:
+    return {"role_holds": role_holds.measure(progress, small=scale is _QUICK)}
+
+
 _PARTS: Final = {
     "changes": _changes,
     "holds": _holds,
+    "role-holds": _role_holds,
     "load": _throughput,
     "attacks": _attacks,
     "costs": _costs,

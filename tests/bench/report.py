@@ -140,6 +140,34 @@ def _holds(rows: list[Json]) -> Table:
     return table
 
 
+def _role_holds(rows: list[Json]) -> Table:
+    title = "The longest step of each role's loop in a whole mesh, CPU time in ms (wanted)"
+    table = _table(title, "", *(f"{row['services']:,} services" for row in rows))
+    steps = {name: None for row in rows for name in row["holds"]}
+    for step in steps:
+        roles = {_role(one): None for row in rows for one in row["holds"].get(step, {})}
+        for role in roles:
+            held = (
+                max(
+                    (
+                        one["seconds"] * 1000
+                        for name, one in row["holds"].get(step, {}).items()
+                        if _role(name) == role
+                    ),
+                    default=0.0,
+                )
+                for row in rows
+            )
+            wanted = rows[0]["wanted"] * 1000
+            table.add_row(f"{step}, {role}", *(f"{one:,.0f} ({wanted:,.0f})" for one in held))
+    return table
+
+
+def _role(name: str) -> str:
+    """Return the node and the role, without the process."""
+    return name.rpartition("-")[0]
+
+
 def _beside(row: Json, name: str, scale: float) -> str:
     measured, wanted = row[name], row["wanted"][name]
     return f"{measured * scale:,.0f} ({wanted * scale:,.0f}, {measured / wanted:.2f})"
@@ -226,6 +254,7 @@ def _attacks(rows: list[Json]) -> Table:
 _TABLES: Final[dict[str, tuple[Callable[[list[Json]], Table], ...]]] = {
     "changes": (_changes,),
     "holds": (_holds,),
+    "role_holds": (_role_holds,),
     "throughput": (_throughput, _ratios),
     "attacks": (_attacks,),
     "memory": (_memory,),
