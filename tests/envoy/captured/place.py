@@ -228,6 +228,11 @@ class Place:
         )
         self.certificate.write_text(self.certificate.read_text() + Path(file + "~").read_text())
 
+    @property
+    def admin_socket(self) -> Path:
+        paths = Paths.from_environment({"MESHD_HOME": str(self._home)})
+        return paths.admin_run / f"{Member(Pool.TRAFFIC, 0).name}.sock"
+
     def _start_envoy(self, paths: Paths) -> None:
         config = bootstrap(
             Settings(), paths, Member(Pool.TRAFFIC, 0), capacity_here(ProxySettings())
