@@ -149,6 +149,24 @@ class Edge(NamedTuple):
         except (ssl.SSLError, ConnectionError):
             return False
 
+    def is_resumed(self, server: str, context: ssl.SSLContext) -> bool:
+        """Whether a second connection goes on with the session of the first."""
+        context.load_cert_chain(self.clients["good"].file)
+        first, _ = self._ask(server, context)
+        return self._ask(server, context, first)[1]
+
+    def _ask(
+        self, server: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+    ) -> tuple[ssl.SSLSession | None, bool]:
+        """The session, and whether it was resumed. TLS 1.3 tells of it after the handshake."""
+        with (
+            socket.create_connection(("127.0.0.1", self.ports[server]), PATIENCE) as plain,
+            context.wrap_socket(plain, session=session) as connection,
+        ):
+            connection.sendall(REQUEST)
+            assert connection.recv(1024).startswith(b"HTTP/1.1 200 ")
+            return connection.session, bool(connection.session_reused)
+
     def key_shown(self, server: str, context: ssl.SSLContext) -> type[Any]:
         with (
             socket.create_connection(("127.0.0.1", self.ports[server]), PATIENCE) as plain,
@@ -335,6 +353,15 @@ def test_only_clients_with_the_certificates_that_are_asked_for_are_let_in(
     assert {
         client for client in everyone if edge.is_let_in(server, client, context(newest=newest))
     } == let_in
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("server", ["mutual", "optional", "spki", "hash", "names", "crl", "two"])
+def test_a_session_is_resumed_only_where_no_client_is_verified(
+    edge: Edge, server: str, newest: ssl.TLSVersion
+) -> None:
+    """The client's certificate may have ended or been revoked since the session began."""
+    assert edge.is_resumed(server, context(newest=newest)) == (server == "two")
 
 
 def test_of_two_certificates_the_one_is_shown_that_the_client_can_verify(edge: Edge) -> None:

@@ -26,12 +26,14 @@ def server_tls(plan: MeshTls | ServerTls) -> base_pb2.TransportSocket:
         ),
         tls_certificate_sds_secret_configs=[secret(name) for name in plan.certificates],
     )
+    server = tls_pb2.DownstreamTlsContext(require_client_certificate={"value": False})
     if plan.clients is not None:
         _verify_clients(context, plan.clients)
-    server = tls_pb2.DownstreamTlsContext(
-        common_tls_context=context,
-        require_client_certificate={"value": plan.clients is not None and plan.clients.required},
-    )
+        server.require_client_certificate.value = plan.clients.required
+        # A session is resumed without its certificate being looked at, which may have ended since.
+        server.disable_stateless_session_resumption = True
+        server.disable_stateful_session_resumption = True
+    server.common_tls_context.CopyFrom(context)
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(server))
 
 
