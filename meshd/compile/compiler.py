@@ -226,6 +226,7 @@ class _Round:
             self.views[client.scope].as_gateway(),
             options,
             self.credentials.is_served,
+            self._of_clients.guards.get(workload.uid),
         )
         return map(listener, plans)
 

@@ -532,7 +532,7 @@ def test_the_first_pod_of_a_namespace_makes_what_its_clients_have_to_themselves(
         }
         own = {(kind, name) for kind, name in made if name.endswith(f"@{namespace}")}
         assert {kind for kind, _ in own} == ({Kind.ROUTE, Kind.LISTENER} if come else set())
-        assert all(name.startswith(("inbound", uid)) for _, name in made - own)
+        assert all(name.startswith(("inbound", "plain|inbound", uid)) for _, name in made - own)
 
 
 def test_routes_and_readiness_may_change_at_once() -> None:
