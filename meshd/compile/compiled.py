@@ -20,14 +20,13 @@ from meshd.compile.memo import Memo
 from meshd.compile.names import workload_of
 from meshd.compile.rerouting import Rerouted, hosts
 from meshd.compile.scope import Scope
-from meshd.compile.seen import Place
 from meshd.compile.service_changes import Changed
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.rule_credentials import credential_names
 from meshd.compile.upstream.shape import shape
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.pool import LIMITS, Pool
-from meshd.model.service import ServiceRecord
+from meshd.model.service import Place, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 
 
@@ -148,7 +147,7 @@ class Last:
         ruled, kinds = dict(self.ruled), dict(self.compiled[Pool.TRAFFIC])
         assignments, clusters = Messages(), Messages()
         for _, after in changed:
-            service, place = self.acceptance.accepted(after), (after.host, after.apart)
+            service, place = self.acceptance.accepted(after), after.place
             before = ruled.get(place, ())
             ruled[place] = [dataclasses.replace(one, service=service) for one in before]
             for old, new in zip(before, ruled[place], strict=True):

@@ -36,7 +36,6 @@ from meshd.compile.policy.served import served_ports
 from meshd.compile.replaced_scopes import with_scopes
 from meshd.compile.replaced_services import with_services
 from meshd.compile.scope import Scope, scopes
-from meshd.compile.seen import Place
 from meshd.compile.tables_of_scopes import CommonTables
 from meshd.compile.traffic.scope_listeners import scope_upstreams
 from meshd.compile.upstream.destination_rules import RuleSet
@@ -44,7 +43,7 @@ from meshd.compile.upstream.rule_credentials import secrets_needed
 from meshd.compile.upstream.shape import shape
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.pool import LIMITS, Pool
-from meshd.model.service import ServiceRecord
+from meshd.model.service import Place, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
 _log: Final = logging.getLogger(__name__)
@@ -117,7 +116,7 @@ class Compiler:
         self.credentials = round_.credentials.used()
         ruled: dict[Place, list[Ruled]] = defaultdict(list)
         for one in round_.ruled:
-            ruled[one.service.host, one.service.apart].append(one)
+            ruled[one.service.place].append(one)
         compiled = {Pool.TRAFFIC: traffic, Pool.DNS: dns_}
         return Last(
             snapshot,
@@ -261,13 +260,13 @@ class _Round:
                 if (same := (id(service), id(rules))) in known:
                     continue
                 known.add(same)  # The view keeps both alive, so their ids stay theirs.
-                if (key := (host, service.apart, rules.variant)) not in seen:
+                if (key := (*service.place, rules.variant)) not in seen:
                     seen.add(key)
                     yield service, rules
 
     def _service(self, ruled: Ruled) -> Iterator[tuple[Kind, Iterable[Printed]]]:
         service, rules = ruled.service, ruled.rules
-        key = (service.host, service.apart, rules.variant)
+        key = (*service.place, rules.variant)
         options, call = self._options, self._memo.call
         shaped, secrets = shape(service), ruled.secrets
         yield (

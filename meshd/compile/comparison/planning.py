@@ -81,7 +81,7 @@ class Planner:
             for host, service in view.services.items()
             for rules in (view.rules(host),)
             for part in self._memo.call(
-                ("service", host, service.apart, rules.variant),
+                ("service", *service.place, rules.variant),
                 _of_service,
                 service,
                 rules,
