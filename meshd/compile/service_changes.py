@@ -22,7 +22,7 @@ from meshd.model.service import Preference, Resolution, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
 _ELSEWHERE: Final = frozenset(
-    {"destination_rules", "revision", "services", "virtual_services", "workloads"}
+    {"destination_rules", "revision", "secrets", "services", "virtual_services", "workloads"}
 )
 _SAME: Final = tuple(
     field.name for field in msgspec.structs.fields(Snapshot) if field.name not in _ELSEWHERE
