@@ -35,6 +35,7 @@ _MORE_COLUMNS: Final = (
     "SHORT WAY",
     "LAST INTERRUPTION",
     "INBOUND NOT PROVEN",
+    "REPLIES ROUTED TWICE",
 )
 _ONE_DIRECTION: Final = "outbound"
 
@@ -160,8 +161,8 @@ def workload_table(rows: list[wire.WorkloadStatus], wide: bool) -> Table:
     )
 
 
-def _notes(row: wire.WorkloadStatus) -> tuple[str, str, str]:
-    return row.short_way, row.interruptions.last, row.unseen
+def _notes(row: wire.WorkloadStatus) -> tuple[str, str, str, str]:
+    return row.short_way, row.interruptions.last, row.unseen, row.slower
 
 
 def proxy_table(proxies: tuple[wire.ProxyStatus, ...]) -> Table:

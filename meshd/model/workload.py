@@ -217,6 +217,8 @@ class Observation(msgspec.Struct, frozen=True):
     unseen: str = ""
     """Why no probe has shown that traffic to the workload reaches the proxy; empty: one has."""
     dropped: DroppedConnections = DroppedConnections()
+    slower: str = ""
+    """Why replies of the application are routed twice, which takes time; empty: they are not."""
 
 
 def shown(uid: str) -> str:

@@ -49,6 +49,8 @@ class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     short_way: str = ""
     """Whether other workloads of the node call the workload by the short way: ``open``, or why
     not; empty where the setting ``proxy.short_way`` is off."""
+    slower: str = ""
+    """Why replies of the application are routed twice, which takes time; empty: they are not."""
 
 
 class Statuses(Message, frozen=True):

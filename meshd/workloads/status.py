@@ -53,6 +53,7 @@ def row(
         interruptions=seen.interruptions,
         unseen=seen.unseen if seen.proven else "",
         dropped=seen.dropped,
+        slower=seen.slower,
         uid=workload.uid,
         unit=workload.host.unit if workload.host else "",
         declared=workload.host is not None and workload.host.declared,

@@ -81,7 +81,7 @@ def test_removal_leaves_the_tables_byte_for_byte_as_they_were(
     tables, routing = host.save(), _routing(host)
     network.apply(CaptureOptions(backend=backend, connection_rate=100))
     assert host.save() != tables
-    assert len(_routing(host)) == len(routing) + 4
+    assert len(_routing(host)) == len(routing) + 6
     network.apply(CaptureOptions(backend=backend, connection_rate=100, exclude_outbound_ports=(1,)))
     network.inside(apply.remove)
     assert host.save() == tables
@@ -176,7 +176,7 @@ def test_the_kind_of_tables_that_is_in_use_is_chosen(
     if foreign:
         _load_foreign(network.workload, foreign)
     outcome = network.apply(CaptureOptions())
-    assert {step.backend for step in outcome.steps} == {chosen, "routing"}
+    assert {step.backend for step in outcome.steps} == {chosen, "routing", "replies"}
     # And it stays where it is, whatever the others do from now on.
     _load_foreign(network.workload, "legacy")
     assert network.apply(CaptureOptions()).steps == ()

@@ -30,7 +30,7 @@ from meshd.model.workload import (
 )
 from meshd.settings import CaptureSettings
 from meshd.wire import channel
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, eventually
 
 UID = "default.reviews"
 SETTINGS = CaptureSettings(probe_interval=Duration(0.1))
@@ -93,6 +93,7 @@ def _unpinned(observation: Observation) -> Observation:
         interruptions=Interruptions(),
         dropped=DroppedConnections(),
         unseen="",
+        slower="",
     )
 
 
@@ -596,5 +597,65 @@ def test_a_legacy_rule_that_is_replaced_by_one_of_the_same_size_is_put_back(
             await mesh.sees_exactly(PROVEN)
             saved = network.workload.run(f"{program}-save", "-t", "nat")
             assert saved.index("-A OUTPUT -j MESHD_OUTPUT") < saved.index("-A OUTPUT -j RETURN")
+
+    asyncio.run(story())
+
+
+def test_marks_of_accepted_sockets_that_others_switch_off_are_reported(
+    network: Any, directory: Path
+) -> None:
+    """Replies take the slower way then, so it is no problem, and nobody is fought about it."""
+
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+            network.workload.run("sysctl", "-qw", "net.ipv4.tcp_fwmark_accept=0")
+            await mesh.sees(lambda seen: "somebody has set" in seen[0].slower)
+            assert mesh.seen[-1][0].proven
+            network.workload.run("sysctl", "-qw", "net.ipv4.tcp_fwmark_accept=1")
+            await mesh.sees(lambda seen: seen[0].slower == "")
+
+    asyncio.run(story())
+
+
+def test_rules_of_others_that_use_marks_end_the_marking_of_replies_at_once(
+    network: Any, directory: Path
+) -> None:
+    """That leads nothing around the mesh, so it counts as no interruption."""
+    theirs = ("ip", "rule", "add", "fwmark", "1", "lookup", "200")
+
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory, SELDOM) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+            network.workload.run(*theirs)
+            await mesh.sees(lambda seen: "rule fwmark 0x1 lookup 200" in seen[0].slower)
+            assert "0x53a" not in network.workload.run("ip", "rule")
+            assert mesh.seen[-1][0].proven
+            network.workload.run(*(word.replace("add", "del") for word in theirs))
+            await mesh.sees(lambda seen: seen[0].slower == "")
+            assert "0x53a" in network.workload.run("ip", "rule")
+            assert mesh.seen[-1][0].interruptions == Interruptions()
+
+    asyncio.run(story())
+
+
+def test_the_rule_for_marked_replies_that_others_remove_is_written_again(
+    network: Any, directory: Path
+) -> None:
+    async def story() -> None:
+        async with proxy(network.workload), serving(directory, SELDOM) as connect:
+            mesh = await connect()
+            await mesh.place(place(network.workload))
+            await mesh.sees_exactly(PROVEN)
+            network.workload.run("ip", "rule", "del", "fwmark", "0x53a/0xfff")
+            await asyncio.to_thread(
+                eventually,
+                lambda: "0x53a" in network.workload.run("ip", "rule"),
+                "the rule is there again",
+            )
 
     asyncio.run(story())

@@ -26,7 +26,7 @@ from meshd.capture.pods.limited import OwnLimit
 from meshd.capture.pods.namespaces import Pin, Pins, is_elsewhere, moved
 from meshd.capture.probes import inbound as inbound_probe
 from meshd.capture.probes.outbound import listens, probe
-from meshd.capture.rules import apply, fingerprint, inside
+from meshd.capture.rules import apply, fingerprint, inside, replies
 from meshd.capture.rules.events import Rules
 from meshd.capture.rules.fingerprint import Fingerprint
 from meshd.capture.rules.nfnetlink import Change
@@ -95,6 +95,9 @@ class Worker:
         self._interruptions = Interruptions()
         self._preceding = interruption.Precedence()
         self._unseen = ""
+        self._slower = ""
+        self._replies = ""
+        """Why replies are routed twice, by the rules as they were last looked at."""
         self._again = rounds.Again()
         self._seen: Observation | None = None
         """The observation that was reported last."""
@@ -192,12 +195,15 @@ class Worker:
             planned = await self._run(pin, functools.partial(apply.plan, options))
             changes = self._rules.between(self._applied[2], planned.found)
             interrupted = interruption.found(changes, planned.changes, self._noticed)
-            if not interrupted:
+            if not planned.steps:
+                self._replies = planned.replies
                 self._precede(planned, changes)
                 self._applied, self._noticed = (pin, options, planned.fingerprint), 0.0
                 return
-            self._tell(Stage.CAPTURED, problem=f"{interrupted.text}; putting them back")
+            if interrupted:
+                self._tell(Stage.CAPTURED, problem=f"{interrupted.text}; putting them back")
         outcome = await self._write(pin, options)
+        self._replies = outcome.replies
         if outcome.unlogged:
             self._limit.refuse(outcome.unlogged)
             options = self._limit.counted(options)
@@ -245,6 +251,7 @@ class Worker:
             inbound = await self._probe_inbound(pin, ports, options)
         told = replaced or problem or inbound.problem or self._preceding.problem
         self._unseen = inbound.unseen
+        self._slower = self._replies or replies.set_back(pin.path)
         self._tell(Stage.CAPTURED, proven=not told, problem=told)
         interval = self._node.settings.probe_interval
         if problem and self._node.fail_open and self._failures >= _FAILURES_TO_OPEN:
@@ -307,6 +314,7 @@ class Worker:
             interruptions=self._interruptions,
             dropped=self._limit.dropped,
             unseen=self._unseen if proven else "",
+            slower=self._slower if stage is Stage.CAPTURED else "",
         )
         self._seen = seen
         self._node.observe(self.uid, seen)

@@ -9,21 +9,37 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from meshd.base.errors import SystemRefusedError
 from meshd.capture.host import cgroups
 from meshd.capture.host.rules import HostWorkload, held_workloads, host_changes
-from meshd.capture.rules import fingerprint, foreign, locks, nftables, routing
+from meshd.capture.rules import (
+    fingerprint,
+    foreign,
+    locks,
+    mark_users,
+    nftables,
+    replies,
+    routing,
+)
 from meshd.capture.rules.delta import Change, Tables, changes_to, guarded, is_captured
 from meshd.capture.rules.fingerprint import Fingerprint
 from meshd.capture.rules.options import CaptureOptions
 from meshd.capture.rules.rule import Family
 from meshd.capture.rules.rules import Ruleset, desired_rules, guard_rules
-from meshd.capture.rules.tables import Backend, LegacyTables, NftTables, is_installed
+from meshd.capture.rules.tables import (
+    Backend,
+    ByFamily,
+    LegacyTables,
+    NftTables,
+    is_installed,
+)
 from meshd.model.interception import INBOUND_ROUTE_TABLE
 
 _IPV6: Final = Path("/proc/thread-self/net/if_inet6")
+_REPLIES: Final = "replies"
+"""In place of the tables that a step changes: the step is one of ``replies``."""
 _LOOPBACK_WITHOUT_IPV6: Final = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
 
 
@@ -48,10 +64,14 @@ class Outcome:
     """Rules of others that come before ours whatever we do, and may lead around the mesh."""
     unlogged: str = ""
     """Why dropped connections are not logged, though they should be."""
+    replies: str = ""
+    """Why replies of the application are routed twice; empty: they are not, or nothing is
+    captured."""
 
     @property
     def changes(self) -> list[str]:
-        return [f"{step.family} {step.change}" for step in self.steps]
+        """Return the steps without which traffic would not take its way."""
+        return [f"{one.family} {one.change}" for one in self.steps if one.backend != _REPLIES]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -160,6 +180,11 @@ class _Target(Protocol):
     @property
     def route_table(self) -> int: ...
 
+    @property
+    def marks_replies(self) -> bool:
+        """Return whether the namespace's sysctls are ours to change, see ``replies``."""
+        ...
+
     def is_routed(self, family: Family) -> bool:
         """Return whether replies need the routing rule."""
         ...
@@ -177,6 +202,7 @@ class _Workload:
 
     options: CaptureOptions | None
     route_table: int = INBOUND_ROUTE_TABLE
+    marks_replies: bool = True
 
     @property
     def backend(self) -> str:
@@ -203,6 +229,7 @@ class _Workload:
 class _Host:
     capture: HostCapture
     route_table: int = INBOUND_ROUTE_TABLE
+    marks_replies: bool = False
 
     @property
     def backend(self) -> str:
@@ -242,17 +269,44 @@ def _bring_about(target: _Target, *, act: bool) -> Outcome:
         if act and any(changes.values()):
             backend.write(changes, there[backend])
         steps += _steps(backend, changes)
-    steps += _routing(target, families, act=act)
+    shown = {one: routing.shown(one, target.route_table) for one in families}
+    steps += _routing(target, shown, act=act)
+    is_routed = target.is_routed(Family.IPV4)
+    rules = nftables.rules() if is_routed else ()
+    taken, lack = _replies(target, shown, there, rules, act=act)
+    steps += taken
     if act:
         target.finish()
-    rules = tuple(_foreign(target, families, there)) if target.is_routed(Family.IPV4) else ()
-    return Outcome(tuple(steps), fingerprint.take(), found, rules)
+    before = tuple(_foreign(target, families, there, rules)) if is_routed else ()
+    return Outcome(tuple(steps), fingerprint.take(), found, before, replies=lack)
+
+
+def _replies(
+    target: _Target,
+    shown: Mapping[Family, Sequence[Any]],
+    there: Mapping[Backend, ByFamily],
+    rules: Sequence[nftables.Rule],
+    *,
+    act: bool,
+) -> tuple[list[Step], str]:
+    """Have replies marked where nothing objects; return the steps, and why they are not marked."""
+    if not target.marks_replies:
+        return [], ""
+    user = next(filter(None, map(routing.rule_by_marks, shown.values())), "") or mark_users.first(
+        (tables for by_family in there.values() for tables in by_family.values()), rules
+    )
+    routed = [one for one in shown if target.is_routed(one) and _has_loopback(one)]
+    taken, lack = replies.bring_about(shown, routed, user, act=act)
+    return [Step((one.family or Family.IPV4).label, _REPLIES, str(one)) for one in taken], lack
 
 
 def _foreign(
-    target: _Target, families: tuple[Family, ...], there: Mapping[Backend, Mapping[Family, Tables]]
+    target: _Target,
+    families: tuple[Family, ...],
+    there: Mapping[Backend, ByFamily],
+    rules: Sequence[nftables.Rule],
 ) -> Iterator[str]:
-    found = tuple(foreign.chains_before(nftables.chains(), nftables.rules()))
+    found = tuple(foreign.chains_before(nftables.chains(), rules))
     texts = nftables.texts_of([rule for _, rule in found])
     for (chain, _), text in zip(found, texts, strict=True):
         yield foreign.described(chain, text)
@@ -321,12 +375,12 @@ def _has_loopback(family: Family) -> bool:
     return _LOOPBACK_WITHOUT_IPV6.read_text(encoding="ascii").strip() == "0"
 
 
-def _routing(target: _Target, families: tuple[Family, ...], *, act: bool) -> list[Step]:
+def _routing(target: _Target, shown: Mapping[Family, Sequence[Any]], *, act: bool) -> list[Step]:
     steps: list[Step] = []
     table = target.route_table
-    for family in families:
+    for family, answers in shown.items():
         wanted = target.is_routed(family) and _has_loopback(family)
-        lines = routing.missing(family, table) if wanted else routing.present_in(family, table)
+        lines = (routing.missing if wanted else routing.present_in)(answers, table)
         if act and lines:
             (routing.add if wanted else routing.remove)(family, table, lines)
         verb = "add" if wanted else "drop"

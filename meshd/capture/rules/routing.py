@@ -1,4 +1,4 @@
-"""The route that brings an application's replies back to the proxy, and the namespace's sysctls.
+"""The routes that bring an application's replies back to the proxy, and the namespace's sysctls.
 
 Acts on the namespace in which the process is; see ``rules`` for what the route is for. It runs
 ``ip``: a netlink library would be a third of what the capture role holds in memory.
@@ -16,7 +16,12 @@ import msgspec
 
 from meshd.base.errors import SystemRefusedError
 from meshd.capture.rules.rule import Family
-from meshd.model.interception import FORMER_ROUTE_TABLE, INBOUND_CONNMARK
+from meshd.model.interception import (
+    FORMER_ROUTE_TABLE,
+    INBOUND_CONNMARK,
+    INBOUND_ROUTE_TABLE,
+    PROXY_INBOUND_MARK,
+)
 
 _PREFERENCE: Final = 0
 """Behind the kernel's own of local addresses only, and before whatever rules others add later, such
@@ -28,7 +33,11 @@ _LOCAL: Final = "from all lookup 255"
 _LOCAL_ROUTE: Final = "2"
 """The type ``local`` as a number; rtnetlink(7), RTN_LOCAL."""
 _MARK: Final = f"{INBOUND_CONNMARK:#x}"
+_REPLY_MARK: Final = f"{PROXY_INBOUND_MARK:#x}"
 _MASK: Final = "0xfff"
+_NOTE: Final = 97
+"""The protocol of a rule that notes something, see ``replies``; below 4 are the kernel's own, and
+from 186 on those of routing daemons."""
 _MIGRATE: Final = Path("/proc/sys/net/ipv4/tcp_migrate_req")
 _NO_SUCH_TABLE: Final = "FIB table does not exist"
 _SOMEBODY_WAS_FASTER: Final = ("File exists", "No such file or directory", "No such process")
@@ -42,26 +51,65 @@ def route_line(table: int) -> str:
     return f"route local default dev lo table {table}"
 
 
-def missing(family: Family, table: int) -> tuple[str, ...]:
+def reply_line() -> str:
+    return f"rule fwmark {_REPLY_MARK}/{_MASK} lookup {INBOUND_ROUTE_TABLE}"
+
+
+def missing(answers: Sequence[Any], table: int) -> tuple[str, ...]:
     """Return which of ``rule_line`` and ``route_line`` are missing.
 
     The first is while a rule of an earlier version is there: ``add`` replaces that. An earlier
-    version may have written its rule again after a later one. Raises SystemRefusedError.
+    version may have written its rule again after a later one. ``answers``: see ``shown``. Pure.
     """
-    answers = _shown(family, table)
     present = set(_present(answers, table))
     if any(_is_former(rule) for answer in answers for rule in answer):
         present.discard(rule_line(table))
     return tuple(line for line in (rule_line(table), route_line(table)) if line not in present)
 
 
-def present_in(family: Family, table: int) -> tuple[str, ...]:
-    """Return which of ``rule_line`` and ``route_line`` exist. Raises SystemRefusedError."""
-    return tuple(_present(_shown(family, table), table))
+def present_in(answers: Sequence[Any], table: int) -> tuple[str, ...]:
+    """Return which of ``rule_line`` and ``route_line`` exist. ``answers``: see ``shown``. Pure."""
+    return tuple(_present(answers, table))
 
 
-def _shown(family: Family, table: int) -> list[Any]:
-    return _ip(family, [f"rule show fwmark {_MARK}/{_MASK}", f"route show table {table}"])
+def shown(family: Family, table: int) -> list[Any]:
+    """Return what ``ip`` shows: all routing rules, and the routes of the table.
+
+    Raises SystemRefusedError.
+    """
+    return _ip(family, ["rule show", f"route show table {table}"])
+
+
+def noted_reply_rule(answers: Sequence[Any]) -> bool | None:
+    """Return whether ``reply_line`` has the note, see ``replies``; None: there is no such rule.
+
+    Pure.
+    """
+    for found in (entry for answer in answers for entry in answer):
+        if _is_for_replies(found):
+            return found.get("protocol") == str(_NOTE)
+    return None
+
+
+def rule_by_marks(answers: Sequence[Any]) -> str:
+    """Return a foreign routing rule that chooses by marks; empty: there is none. Pure."""
+    for found in (entry for answer in answers for entry in answer):
+        if "fwmark" in found and not _is_for_replies(found) and found["fwmark"] != _MARK:
+            return f"rule fwmark {found['fwmark']} lookup {found.get('table', '?')}"
+    return ""
+
+
+def _is_for_replies(found: Mapping[str, object]) -> bool:
+    marked = found.get("fwmark") == _REPLY_MARK and found.get("fwmask") == _MASK
+    return marked and found.get("table") == str(INBOUND_ROUTE_TABLE)
+
+
+def change_reply_rule(family: Family, *, add: bool, notes: bool) -> None:
+    """Add or remove ``reply_line``, with or without the note. Raises SystemRefusedError."""
+    note = f" protocol {_NOTE}" if notes else ""
+    mark = f"fwmark {_REPLY_MARK}/{_MASK} table {INBOUND_ROUTE_TABLE}"
+    verb = "add" if add else "del"
+    _ip(family, [f"rule {verb} priority {_PREFERENCE} {mark}{note if add else ''}"])
 
 
 def before_ours(family: Family, table: int) -> tuple[str, ...]:
@@ -71,7 +119,10 @@ def before_ours(family: Family, table: int) -> tuple[str, ...]:
     listed = [" ".join(line.split()) for line in done.stdout.splitlines()]
     ours = f"from all fwmark {_MARK}/{_MASK} lookup {table}"
     place = next((at for at, line in enumerate(listed) if line.endswith(ours)), 0)
-    return tuple(line for line in listed[:place] if not line.endswith(_LOCAL))
+    replies = f"from all fwmark {_REPLY_MARK}/{_MASK} lookup {INBOUND_ROUTE_TABLE}"
+    return tuple(
+        line for line in listed[:place] if not line.endswith(_LOCAL) and replies not in line
+    )
 
 
 def add(family: Family, table: int, lines: tuple[str, ...]) -> None:

@@ -6,8 +6,10 @@ to the application with the client's own address; answers find their way back as
 
 - the proxy's SYN carries SO_MARK 0x53a and loops over ``lo``, where mangle PREROUTING notes 0x111
   on the *connection*;
-- the application's answer, addressed to the far client, gets that mark in mangle OUTPUT and is
-  routed again: ``fwmark 0x111 lookup 15100``, and table 15100 says that every address is local.
+- the application's answer, addressed to the far client, carries 0x53a, too, where ``replies`` has
+  seen to that, and is routed to ``lo``: ``fwmark 0x53a lookup 15100``, and table 15100 says that
+  every address is local;
+- an answer that would leave the namespace gets 0x111 in mangle OUTPUT and is routed again by it.
 """
 
 from __future__ import annotations
@@ -90,6 +92,7 @@ def desired_rules(options: CaptureOptions, family: Family) -> Ruleset:
             OUTPUT_CHAIN: (
                 Rule(
                     protocol="tcp",
+                    out_interface="!lo",
                     matches=(Extension("connmark", (Option("mark", (CONNMARK,)),)),),
                     target=RESTORE_MARK,
                 ),

@@ -6,10 +6,8 @@ same holds for what is known from before this account began.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -54,32 +52,17 @@ Rosters = Mapping[str, Roster]
 """By node."""
 
 
-Noted = Callable[[str], contextlib.AbstractContextManager[None]]
-"""Notes the work on a record of this name; raises InvalidInputError if it is left out."""
-
-
-def decode(message: bytes, noted: Noted | None = None) -> Report:
+def decode(message: bytes) -> Report:
     """Decode a node's list of workloads in JSON; an invalid one affects no other.
 
-    ``noted``: notes the work on each record by itself. Raises InvalidInputError if it is not a
-    list, or too long.
+    Raises InvalidInputError if it is not a list, or too long.
     """
-    return decode_each(listed(message), noted)
-
-
-def listed(message: bytes) -> list[msgspec.Raw]:
-    """Return a node's list of workloads, before they are decoded. Raises as ``decode`` does."""
     try:
-        found = msgspec.json.decode(message, type=list[msgspec.Raw])
+        listed = msgspec.json.decode(message, type=list[msgspec.Raw])
     except UNDECODABLE as error:
         raise InvalidInputError(f"not a list of workloads: {error}") from None
-    if len(found) > _MOST_WORKLOADS:
+    if len(listed) > _MOST_WORKLOADS:
         raise InvalidInputError(f"more than {_MOST_WORKLOADS} workloads on one node")
-    return found
-
-
-def decode_each(listed: Iterable[msgspec.Raw], noted: Noted | None = None) -> Report:
-    """Decode a node's workloads, as ``decode`` does."""
     found: dict[str, Workload] = {}
     unusable: dict[str, str] = {}
     for index, raw in enumerate(listed):
@@ -88,8 +71,7 @@ def decode_each(listed: Iterable[msgspec.Raw], noted: Noted | None = None) -> Re
             if len(bytes(raw)) > _MOST_BYTES:
                 problem = f"larger than {_MOST_BYTES} bytes"
             else:
-                with noted(_digest(raw)) if noted else contextlib.nullcontext():
-                    one = checked.decode(raw, Workload)
+                one = checked.decode(raw, Workload)
                 if one.uid in found:
                     name, problem = one.uid, "its uid is used twice"
                 else:
@@ -99,10 +81,6 @@ def decode_each(listed: Iterable[msgspec.Raw], noted: Noted | None = None) -> Re
         if problem:
             unusable[name] = problem
     return Report(tuple(found.values()), unusable)
-
-
-def _digest(raw: msgspec.Raw) -> str:
-    return hashlib.blake2b(raw, digest_size=8).hexdigest()
 
 
 def _uid_of(raw: msgspec.Raw, index: int) -> str:

@@ -48,7 +48,8 @@ def ip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ip:
 
 
 def mend() -> None:
-    lines = routing.missing(Family.IPV4, INBOUND_ROUTE_TABLE)
+    shown = routing.shown(Family.IPV4, INBOUND_ROUTE_TABLE)
+    lines = routing.missing(shown, INBOUND_ROUTE_TABLE)
     routing.add(Family.IPV4, INBOUND_ROUTE_TABLE, lines)
 
 

@@ -30,7 +30,7 @@ RULES = {
         "MESHD_PREROUTING": """
             -i lo -p tcp -m mark --mark 0x53a/0xfff -j CONNMARK --set-xmark 0x111/0xfff""",
         "MESHD_OUTPUT": """
-            -p tcp -m connmark --mark 0x111/0xfff -j CONNMARK --restore-mark
+            ! -o lo -p tcp -m connmark --mark 0x111/0xfff -j CONNMARK --restore-mark
               --nfmask 0xfff --ctmask 0xfff""",
     },
     "nat": {

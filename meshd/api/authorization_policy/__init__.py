@@ -1,1 +1,0 @@
-"""Kind security.istio.io AuthorizationPolicy."""

@@ -1,1 +1,0 @@
-"""What proxies take, and what the plan says that they take."""
