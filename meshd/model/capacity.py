@@ -74,10 +74,13 @@ class Capacity:
     """To one cluster."""
     warnings: tuple[str, ...] = ()
     """What was asked for, and what this machine has in its place."""
+    memory: int = 0
+    """Bytes that there are for all that meshd runs; 0: not known."""
 
     def __str__(self) -> str:
+        memory = f" and {self.memory // _MIB} MiB" if self.memory else ""
         return (
-            f"{self.size}, for {counted(self.cores, 'core')}; {self.heap // _MIB} MiB and"
+            f"{self.size}, for {counted(self.cores, 'core')}{memory}; {self.heap // _MIB} MiB and"
             f" {self.connections} connections for each proxy,"
             f" {self.workload_connections} of which one workload may open"
         )
@@ -100,7 +103,7 @@ def capacity(asked: Asked, machine: Machine) -> Capacity:
         *_of_connections(asked, machine, count, by_memory, by_files),
         *_of_kernel(machine, workload_connections * count),
     )
-    return dataclasses.replace(found, warnings=warnings)
+    return dataclasses.replace(found, warnings=warnings, memory=machine.memory)
 
 
 def _heap(asked: Asked, machine: Machine, size: PoolSize) -> int:

@@ -459,7 +459,7 @@ def test_the_pool_follows_the_cores_that_meshd_may_run_on(node: Node) -> None:
     process.send_signal(signal.SIGHUP)
     eventually(lambda: "proxy-0.1" in node.live(2))
     assert threads(node, "proxy-0.1") == 1
-    assert "limits: 2 proxies with 1 worker thread each, for 1 core; " in node.output
+    assert "limits: 2 proxies with 1 worker thread each, for 1 core and " in node.output
 
 
 def test_the_pool_follows_the_settings(node: Node) -> None:

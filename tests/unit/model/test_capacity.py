@@ -48,14 +48,21 @@ def test_a_proxy_with_more_threads_may_hold_more() -> None:
     assert found.size == PoolSize(4, 4)
     assert found.heap == 4 * GIB
     assert str(found).startswith(
-        "4 proxies with 4 worker threads each, for 16 cores; 4096 MiB and "
+        "4 proxies with 4 worker threads each, for 16 cores and 65536 MiB; 4096 MiB and "
     )
 
 
 def test_a_machine_with_one_core_has_two_proxies_of_one_thread() -> None:
     found = capacity(Asked(0), Machine(512 * MIB, 1_048_576, cores=1))
     assert (found.size, found.heap) == (PoolSize(2, 1), 128 * MIB)
-    assert str(found).startswith("2 proxies with 1 worker thread each, for 1 core; 128 MiB and ")
+    assert str(found).startswith(
+        "2 proxies with 1 worker thread each, for 1 core and 512 MiB; 128 MiB and "
+    )
+
+
+def test_memory_that_is_not_known_is_not_named() -> None:
+    found = capacity(Asked(0), Machine(files=1_048_576, cores=4))
+    assert str(found).startswith("2 proxies with 2 worker threads each, for 4 cores; ")
 
 
 def test_a_large_machine_has_what_is_documented() -> None:
