@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from meshd.analysis.world import Declared, World
+from meshd.api.authorization_policy.conditions import header_of
+from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Key, Object
 from meshd.api.decode import Path
 from meshd.api.destination_rule.types import DestinationRule
@@ -38,6 +41,8 @@ from meshd.model.interception import HOST_PORTS, OWN_PORTS
 from meshd.model.workload import Workload
 
 Said = Iterator[tuple[Path, str]]
+ROOT: Final = "istio-system"
+"""The root namespace, where nothing else is set."""
 
 
 def of_gateway(found: Gateway, world: World) -> Said:
@@ -69,6 +74,26 @@ def of_peer_authentication(found: PeerAuthentication, world: World) -> Said:
     labels = found.spec.selector.match_labels if found.spec.selector else {}
     path = ("spec", "selector", "matchLabels")
     yield from _of_selector(labels, path, world, found.metadata.namespace)
+
+
+def of_authorization_policy(found: AuthorizationPolicy, world: World) -> Said:
+    labels = found.spec.selector.match_labels if found.spec.selector else {}
+    path: Path = ("spec", "selector", "matchLabels")
+    namespace = found.metadata.namespace
+    yield from _of_selector(labels, path, world, "" if namespace == ROOT else namespace)
+    if found.spec.action != "DENY":
+        return
+    for index, rule in enumerate(found.spec.rules or ()):
+        operations = [one.operation for one in rule.to or () if one.operation]
+        asks = any(one.hosts or one.methods or one.paths for one in operations) or any(
+            header_of(one.key) for one in rule.when or ()
+        )
+        if asks and not any(one.ports for one in operations):
+            message = (
+                "asks for what only HTTP has, so that it denies all connections that are not HTTP;"
+                " name the ports that it is for"
+            )
+            yield ("spec", "rules", index), message
 
 
 def of_service(found: Service, world: World) -> Said:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from meshd.analysis import effects
-from meshd.analysis.effects import Said
+from meshd.analysis.effects import ROOT, Said
 from meshd.analysis.reachability import unreached
 from meshd.analysis.secret_references import of_secrets
 from meshd.analysis.world import World, bare_host
+from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Key, Object
 from meshd.api.counts import too_many
 from meshd.api.decode import Path
@@ -28,8 +29,6 @@ from meshd.api.virtual_service.types import Destination, VirtualService
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.weight import weigh
 from meshd.model.workload import Workload
-
-_ROOT: Final = "istio-system"
 
 
 def check_references(
@@ -95,7 +94,7 @@ def _of_subset(path: Path, destination: Destination, host: str, world: World) ->
         )
         yield path, text
         return
-    everywhere = {declared.key.namespace for declared in world.covered(host)} | {_ROOT}
+    everywhere = {declared.key.namespace for declared in world.covered(host)} | {ROOT}
     rules = sorted(known[destination.subset])
     if not {rule.namespace for rule in rules} & everywhere and len(everywhere) > 1:
         yield (
@@ -241,5 +240,6 @@ ABOUT: Final[dict[type[Object], tuple[Callable[[Any, World], Said], ...]]] = {
     WorkloadEntry: (),
     WorkloadGroup: (),
     PeerAuthentication: (_of_peer_authentication, effects.of_peer_authentication),
+    AuthorizationPolicy: (effects.of_authorization_policy,),
 }
 """What is said of each kind that is stored, in view of all other objects."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from meshd.api import kinds
+from meshd.api.authorization_policy.checks import check_authorization_policy
+from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Object
 from meshd.api.checks import Report
 from meshd.api.counts import check_counts
@@ -58,6 +60,7 @@ CHECKS: Final[dict[type[Object], Callable[[Report, Any], None]]] = {
     WorkloadEntry: check_workload_entry,
     WorkloadGroup: check_workload_group,
     PeerAuthentication: check_peer_authentication,
+    AuthorizationPolicy: check_authorization_policy,
     Service: check_service,
     Secret: check_secret,
     Pod: check_pod,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Object
 from meshd.api.kubernetes.types import (
     ConfigMap,
@@ -32,6 +33,7 @@ STORED: Final[tuple[type[Object], ...]] = (
     WorkloadEntry,
     WorkloadGroup,
     PeerAuthentication,
+    AuthorizationPolicy,
 )
 """Kinds that the mesh's configuration consists of, in the order in which they are applied."""
 

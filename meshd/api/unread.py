@@ -27,7 +27,6 @@ MEANINGLESS: Final = {
 }
 """Kubernetes' kinds that many manifests have, and that mean nothing to a mesh."""
 NOT_READ: Final = {
-    "AuthorizationPolicy",
     "EnvoyFilter",
     "ProxyConfig",
     "RequestAuthentication",

@@ -66,7 +66,7 @@ class Identities:
     ``lifetime`` in seconds, ``renew_at`` a fraction of it; ``record``: the file of allowed
     identities. ``kept``: leaves on disk, for a node that cannot get new ones at any time.
     ``others``: certificates to report that are not served. ``files``: the states of secrets in
-    files. ``answer``: handles all other requests.
+    files. ``answer``: handles all other requests. ``problems``: further ones to report.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Identities:
         others: Callable[[], Iterable[wire.CertificateState]] = tuple,
         files: Callable[[], tuple[wire.FileState, ...]] = tuple,
         answer: Callable[[wire.AboutSecrets], Awaitable[wire.Message]] = _refuse,
+        problems: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._signer = signer
         self._publish = publish
@@ -94,6 +95,7 @@ class Identities:
         self._others = others
         self._files = files
         self._answer = answer
+        self._problems = problems
         self._allowed: frozenset[Identity] | None = None
         self._leaves: dict[Identity, _Leaf] = {}
         self._failed: dict[Identity, Failure] = {}
@@ -294,7 +296,9 @@ class Identities:
         ]
         states += [wire.CertificateState(uri, 0.0, "", why) for uri, why in problems.items()]
         states += self._others()
-        problem = self._kept.problem if self._kept else ""
+        problem = "; ".join(
+            filter(None, (self._kept.problem if self._kept else "", *self._problems()))
+        )
         listed = tuple(sorted(states, key=lambda state: state.uri))
         return wire.Certificates(listed, problem, self._files())
 

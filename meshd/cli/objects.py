@@ -87,6 +87,7 @@ COLUMNS: Final[dict[str, tuple[tuple[str, _Cell], ...]]] = {
     "WorkloadEntry": (("ADDRESS", _text("address")),),
     "WorkloadGroup": (),
     "PeerAuthentication": (("MODE", _mtls),),
+    "AuthorizationPolicy": (("ACTION", _text("action", "ALLOW")),),
     "Service": (
         ("TYPE", _text("type", "ClusterIP")),
         ("CLUSTER-IP", _text("clusterIP")),

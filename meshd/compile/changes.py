@@ -46,7 +46,8 @@ def change(last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Change | 
     if services is None or not are_alone(services, last, snapshot):
         return None
     routes = rerouted(last.index.virtual_services, snapshot.virtual_services)
-    clients = changed_clients(last.clients, snapshot, serving, services, last.index.rules)
+    rules = last.index.with_rules(snapshot).rules
+    clients = changed_clients(last.clients, snapshot, serving, services, rules)
     if routes is None or clients is None:
         return None
     found = Change(services, routes, clients)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 
 from google.protobuf.message import Message
@@ -10,10 +11,12 @@ from google.protobuf.message import Message
 from meshd.compile import messages
 from meshd.compile.gateway.ports import GatewayPorts
 from meshd.compile.memo import Memo
+from meshd.compile.policy.authorization import asks_server_name, authorization, by_namespace
 from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import Ports
 from meshd.compile.scope import Scope
 from meshd.compile.traffic import shares
+from meshd.compile.traffic.inbound_routes import Guards
 from meshd.compile.upstream.fixed import resolver_of
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Identity, Workload
@@ -50,6 +53,17 @@ class OfClients:
         self._served = {uid: client.served for uid, client in clients.items()}
         self._memo = memo
 
+    @functools.cached_property
+    def guards(self) -> Guards:
+        """Return who may send what to the clients that policies are about."""
+        policies = by_namespace(self._snapshot.authorization_policies)
+        found = (
+            (uid, authorization(policies, client.workload, self._options))
+            for uid, client in self._clients.items()
+            if policies
+        )
+        return {uid: guard for uid, guard in found if guard is not None}
+
     def listeners(self, client: Client) -> Iterator[Message]:
         """Yield a client's listeners, but for a gateway's."""
         yield from self._memo.call(
@@ -69,6 +83,7 @@ class OfClients:
             client.served,
             peer_policy(policies, workload, options.root_namespace),
             options,
+            guard if asks_server_name(guard := self.guards.get(workload.uid)) else None,
         )
 
     def dns_listeners(self, client: Client) -> messages.Messages:
@@ -91,7 +106,9 @@ class OfClients:
 
     def inbound(self) -> messages.Messages:
         """Return the inbound listeners that workloads share."""
-        return self._memo.call("inbound", messages.shared_listeners, self._served, self._options)
+        return self._memo.call(
+            "inbound", messages.shared_listeners, self._served, self._options, self.guards
+        )
 
     def local(self) -> messages.Messages:
         """Return the listeners of the short way, where the options allow it."""
@@ -99,14 +116,24 @@ class OfClients:
             return ()
         callers = self._snapshot.short_way.callers
         return self._memo.call(
-            "local", messages.local_listeners, self._served, callers, self._options
+            "local",
+            messages.local_listeners,
+            self._served,
+            callers,
+            self._options,
+            self.guards,
         )
 
     def inbound_routes(self) -> messages.Messages:
         """Return the route tables of inbound traffic."""
         accounts = self._snapshot.gateway_accounts
         return self._memo.call(
-            "inbound routes", messages.inbound_tables, self._served, accounts, self._options
+            "inbound routes",
+            messages.inbound_tables,
+            self._served,
+            accounts,
+            self._options,
+            self.guards,
         )
 
     def limits(self, listeners: Iterable[str]) -> Message:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from meshd.api.kubernetes.types import Secret
 from meshd.compile import messages
 from meshd.compile.acceptance import Acceptance
 from meshd.compile.client_tables import rerouted_tables
@@ -16,18 +17,19 @@ from meshd.compile.clients import Clients, OfClients
 from meshd.compile.envoy.printed_listeners import PrintedListener
 from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.envoy.printed_tables import PrintedTable
+from meshd.compile.envoy.secrets import secret
+from meshd.compile.gateway.secrets import Credentials
 from meshd.compile.memo import Memo
 from meshd.compile.names import workload_of
 from meshd.compile.rerouting import Rerouted, hosts
 from meshd.compile.scope import Scope
-from meshd.compile.seen import Place
 from meshd.compile.service_changes import Changed
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.rule_credentials import credential_names
 from meshd.compile.upstream.shape import shape
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.pool import LIMITS, Pool
-from meshd.model.service import ServiceRecord
+from meshd.model.service import Place, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 
 
@@ -123,6 +125,12 @@ def _made_of(kind: Kind, ruled: Iterable[Ruled], options: MeshOptions) -> Messag
     return found
 
 
+def served_secrets(credentials: Credentials, memo: Memo) -> Iterator[Message]:
+    """Yield the secrets that proxies are sent."""
+    for plan in credentials.served():
+        yield memo.call(("secret", plan.name), secret, plan)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Last:
     """What was compiled last."""
@@ -142,13 +150,27 @@ class Last:
     """The workloads that are served."""
     entrances: Mapping[str, messages.Entrance]
     """What their listeners for incoming connections depend on, by uid."""
+    credentials: Credentials
+
+    def with_secrets(self, secrets: Mapping[str, Secret], memo: Memo) -> Last | None:
+        """Return the result after a change of Secrets; None: other things may name them now."""
+        if secrets == self.snapshot.secrets:
+            return self
+        credentials = self.credentials.renewed(secrets, memo)
+        if credentials is None:
+            return None
+        traffic = dict(self.compiled[Pool.TRAFFIC])
+        before = traffic[Kind.SECRET]
+        traffic[Kind.SECRET] = replaced(before, before, by_name(served_secrets(credentials, memo)))
+        compiled = {**self.compiled, Pool.TRAFFIC: traffic}
+        return dataclasses.replace(self, compiled=compiled, credentials=credentials)
 
     def with_endpoints(self, changed: Iterable[Changed], snapshot: Snapshot) -> Last:
         """Return the result for a snapshot that differs in endpoints of these services."""
         ruled, kinds = dict(self.ruled), dict(self.compiled[Pool.TRAFFIC])
         assignments, clusters = Messages(), Messages()
         for _, after in changed:
-            service, place = self.acceptance.accepted(after), (after.host, after.apart)
+            service, place = self.acceptance.accepted(after), after.place
             before = ruled.get(place, ())
             ruled[place] = [dataclasses.replace(one, service=service) for one in before]
             for old, new in zip(before, ruled[place], strict=True):

@@ -18,11 +18,10 @@ from meshd.compile.acceptance import Acceptance
 from meshd.compile.changes import change
 from meshd.compile.client_tables import client_tables
 from meshd.compile.clients import Client, Clients, OfClients, identity_of
-from meshd.compile.compiled import Compiled, Kind, Last, Printed, Ruled, by_name
+from meshd.compile.compiled import Compiled, Kind, Last, Printed, Ruled, by_name, served_secrets
 from meshd.compile.envoy.clusters import cluster
 from meshd.compile.envoy.listeners import listener
 from meshd.compile.envoy.routes import route_table as printed_routes
-from meshd.compile.envoy.secrets import secret
 from meshd.compile.gateway import gateway
 from meshd.compile.gateway.ports import GatewayPorts, gateway_ports
 from meshd.compile.gateway.routes import gateway_route_table
@@ -36,7 +35,6 @@ from meshd.compile.policy.served import served_ports
 from meshd.compile.replaced_scopes import with_scopes
 from meshd.compile.replaced_services import with_services
 from meshd.compile.scope import Scope, scopes
-from meshd.compile.seen import Place
 from meshd.compile.tables_of_scopes import CommonTables
 from meshd.compile.traffic.scope_listeners import scope_upstreams
 from meshd.compile.upstream.destination_rules import RuleSet
@@ -44,7 +42,7 @@ from meshd.compile.upstream.rule_credentials import secrets_needed
 from meshd.compile.upstream.shape import shape
 from meshd.compile.visibility import MeshIndex, View
 from meshd.model.pool import LIMITS, Pool
-from meshd.model.service import ServiceRecord
+from meshd.model.service import Place, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
 _log: Final = logging.getLogger(__name__)
@@ -56,8 +54,11 @@ class Compiler:
         self._last: Last | None = None
         self._fault = ""
         """The fault of a shortcut that was logged last."""
-        self.credentials: tuple[UsedCredential, ...] = ()
-        """The credentials that the last compiled configuration needs, usable or not."""
+
+    @property
+    def credentials(self) -> tuple[UsedCredential, ...]:
+        """Return the credentials that the last compiled configuration needs, usable or not."""
+        return self._last.credentials.used() if self._last else ()
 
     @property
     def entrances(self) -> Mapping[str, messages.Entrance]:
@@ -101,7 +102,8 @@ class Compiler:
         if found is None:
             return None
         memo = self._memo.aside()
-        made = with_services(last, found.services.services, snapshot, memo)
+        made = last.with_secrets(snapshot.secrets, memo)
+        made = made and with_services(made, found.services.services, snapshot, memo)
         if made is None:
             return None
         made = made.with_endpoints(found.services.endpoints, snapshot)
@@ -114,10 +116,9 @@ class Compiler:
         traffic, dns_ = _by_kind(round_.resources()), _by_kind(round_.dns_resources())
         traffic[Kind.RUNTIME][LIMITS] = round_.limits(traffic[Kind.LISTENER])
         self._memo.end_round()
-        self.credentials = round_.credentials.used()
         ruled: dict[Place, list[Ruled]] = defaultdict(list)
         for one in round_.ruled:
-            ruled[one.service.host, one.service.apart].append(one)
+            ruled[one.service.place].append(one)
         compiled = {Pool.TRAFFIC: traffic, Pool.DNS: dns_}
         return Last(
             snapshot,
@@ -129,6 +130,7 @@ class Compiler:
             ruled,
             round_.clients,
             round_.entrances(),
+            round_.credentials,
         )
 
 
@@ -194,11 +196,7 @@ class _Round:
             yield Kind.LISTENER, self._mirror_listener()
         for ruled in self.ruled:
             yield from self._service(ruled)
-        yield Kind.SECRET, self._secrets()
-
-    def _secrets(self) -> Iterator[Message]:
-        for plan in self.credentials.served():
-            yield self._memo.call(("secret", plan.name), secret, plan)
+        yield Kind.SECRET, served_secrets(self.credentials, self._memo)
 
     def limits(self, listeners: Iterable[str]) -> Message:
         """Return the limits of connections. ``listeners``: the names of all listeners."""
@@ -226,6 +224,7 @@ class _Round:
             self.views[client.scope].as_gateway(),
             options,
             self.credentials.is_served,
+            self._of_clients.guards.get(workload.uid),
         )
         return map(listener, plans)
 
@@ -260,13 +259,13 @@ class _Round:
                 if (same := (id(service), id(rules))) in known:
                     continue
                 known.add(same)  # The view keeps both alive, so their ids stay theirs.
-                if (key := (host, service.apart, rules.variant)) not in seen:
+                if (key := (*service.place, rules.variant)) not in seen:
                     seen.add(key)
                     yield service, rules
 
     def _service(self, ruled: Ruled) -> Iterator[tuple[Kind, Iterable[Printed]]]:
         service, rules = ruled.service, ruled.rules
-        key = (service.host, service.apart, rules.variant)
+        key = (*service.place, rules.variant)
         options, call = self._options, self._memo.call
         shaped, secrets = shape(service), ruled.secrets
         yield (

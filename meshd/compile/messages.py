@@ -19,12 +19,13 @@ from meshd.compile.envoy.listeners import listener
 from meshd.compile.envoy.printed_listeners import PrintedChoice, PrintedListener, printed_choice
 from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.http.mirroring import mirror_listener
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.upstreams import Assignment
 from meshd.compile.policy import mutual_tls_timeout
 from meshd.compile.policy.peer_authentication import PeerPolicy
 from meshd.compile.policy.served import Ports
 from meshd.compile.traffic import dns, inbound, local, outbound, shares
-from meshd.compile.traffic.inbound_routes import inbound_routes
+from meshd.compile.traffic.inbound_routes import Guards, inbound_routes
 from meshd.compile.traffic.scope_listeners import ScopeChoices, scope_choices, scope_listeners
 from meshd.compile.upstream import assignments
 from meshd.compile.upstream.destination_rules import RuleSet
@@ -70,23 +71,26 @@ def fixed_clusters(
     return tuple(map(cluster, upstreams))
 
 
-def shared_listeners(served: Mapping[str, Ports], options: MeshOptions) -> Messages:
+def shared_listeners(served: Mapping[str, Ports], options: MeshOptions, guards: Guards) -> Messages:
     """Return the inbound listeners that workloads share."""
-    return tuple(map(listener, inbound.shared_listeners(served, options)))
+    return tuple(map(listener, inbound.shared_listeners(served, options, guards)))
 
 
 def local_listeners(
-    served: Mapping[str, Ports], callers: tuple[str, ...], options: MeshOptions
+    served: Mapping[str, Ports], callers: tuple[str, ...], options: MeshOptions, guards: Guards
 ) -> Messages:
     """Return the listeners of the short way."""
-    return tuple(map(listener, local.local_listeners(served, callers, options)))
+    return tuple(map(listener, local.local_listeners(served, callers, options, guards)))
 
 
 def inbound_tables(
-    served: Mapping[str, Ports], accounts: tuple[tuple[str, str], ...], options: MeshOptions
+    served: Mapping[str, Ports],
+    accounts: tuple[tuple[str, str], ...],
+    options: MeshOptions,
+    guards: Guards,
 ) -> Messages:
     """Return the route tables of inbound traffic."""
-    tables = inbound_routes(served.values(), accounts, options)
+    tables = inbound_routes(served, accounts, options, guards)
     return tuple(map(printed_inbound_routes, tables))
 
 
@@ -105,6 +109,7 @@ class Entrance:
     ports: Ports
     policy: PeerPolicy
     options: MeshOptions
+    guard: Authorization | None = None
 
     def under(self, policy: PeerPolicy) -> Entrance:
         return dataclasses.replace(self, policy=policy)
@@ -113,9 +118,10 @@ class Entrance:
 def entrance_listener(entrance: Entrance) -> Message:
     """Return a workload's listener for incoming connections."""
     identity, ports, options = entrance.identity, entrance.ports, entrance.options
-    return listener(
-        inbound.workload_listener(entrance.workload, identity, ports, entrance.policy, options)
+    planned = inbound.workload_listener(
+        entrance.workload, identity, ports, entrance.policy, options, entrance.guard
     )
+    return listener(planned)
 
 
 def workload_listeners(entrance: Entrance, scope: str) -> Messages:

@@ -18,12 +18,11 @@ from meshd.compile.listeners_of_scopes import ScopeListeners
 from meshd.compile.memo import Memo
 from meshd.compile.names import client_routes, scope_listener_name
 from meshd.compile.scope import Scope
-from meshd.compile.seen import Place
 from meshd.compile.traffic.scope_listeners import scope_upstreams
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.visibility import View
 from meshd.model.pool import Pool
-from meshd.model.service import ServiceRecord
+from meshd.model.service import Place, ServiceRecord
 
 _Rules = Mapping[tuple[Place, str], RuleSet]
 """By the service and the variant."""
@@ -65,7 +64,7 @@ def _rules_apart(views: Iterable[View], others: Collection[View]) -> _Rules:
     found: dict[tuple[Place, str], RuleSet] = {}
     for view in views:
         for host, record in view.services.items():
-            rules, place = view.rules(host), (host, record.apart)
+            rules, place = view.rules(host), record.place
             if not any(_holds(place, rules, other) for other in others):
                 found[place, rules.variant] = rules
     return found
@@ -73,9 +72,9 @@ def _rules_apart(views: Iterable[View], others: Collection[View]) -> _Rules:
 
 def _holds(place: Place, rules: RuleSet, view: View) -> bool:
     """Return whether a service has these rules in a view, too."""
-    host, apart = place
+    host, _ = place
     record = view.services.get(host)
-    if record is None or record.apart != apart:
+    if record is None or record.place != place:
         return False
     return view.rules(host).variant == rules.variant
 
@@ -84,7 +83,7 @@ def _services(last: Last, rules: _Rules) -> Iterator[tuple[tuple[Place, str], Se
     """Yield the services for which rules hold, as they are now."""
     if not rules:
         return
-    records = {(one.host, one.apart): one for one in last.snapshot.services.values()}
+    records = {one.place: one for one in last.snapshot.services.values()}
     for key in rules:
         yield key, last.acceptance.accepted(records[key[0]])
 
@@ -94,7 +93,7 @@ def _all(ruled: Mapping[Place, Iterable[Ruled]]) -> Iterator[Ruled]:
 
 
 def _key(ruled: Ruled) -> tuple[Place, str]:
-    return (ruled.service.host, ruled.service.apart), ruled.rules.variant
+    return ruled.service.place, ruled.rules.variant
 
 
 def _ruled(

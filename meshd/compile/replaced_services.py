@@ -1,4 +1,4 @@
-"""Goes on from the last compilation after services have come, gone or changed.
+"""Goes on from the last compilation after services, or rules for them, have come, gone or changed.
 
 Made anew are their own clusters and assignments, the virtual hosts that are theirs or lead to them,
 and the listeners of clients that choose by the services that they see.
@@ -29,11 +29,12 @@ def with_services(
 ) -> Last | None:
     """Return the result after a change of services on which nothing else depends than what the head
     of this module names; None: hosts may have domains in common, or clusters need secrets."""
-    if not changed:
+    index = last.index.with_rules(snapshot)
+    if not changed and index is last.index:
         return last
     accepted = {one.after.host: last.acceptance.accepted(one.after) for one in changed if one.after}
     names = {record.host for one in changed for record in one.records}
-    index = last.index.with_services(snapshot.services, accepted)
+    index = index.with_services(snapshot.services, accepted)
     views = {scope: view.replaced(index, names) for scope, view in last.views.items()}
     now = dataclasses.replace(last, index=index, views=views)
     ruled = {name: tuple(_ruled(index.services.get(name), views.values())) for name in names}

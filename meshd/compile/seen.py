@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from meshd.compile.upstream.destination_rules import RuleSet
-from meshd.model.service import ServiceRecord
+from meshd.model.service import Place, ServiceRecord
 from meshd.model.snapshot import MeshOptions
-
-Place = tuple[str, str]
-"""A service's host, and the namespace that tells it from others of this host, if there are any."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -58,5 +55,5 @@ def seen_services(
     return SeenServices(
         by_host,
         {number: tuple(records) for number, records in by_port.items()},
-        tuple(shapes[record.host, record.apart] for record in by_host.values()),
+        tuple(shapes[record.place] for record in by_host.values()),
     )

@@ -15,12 +15,15 @@ from typing import Final, NamedTuple
 import msgspec
 
 from meshd.api.locality import NETWORK
+from meshd.compile.rule_changes import reruled_hosts
 from meshd.compile.upstream.nearness import compared_labels
 from meshd.compile.upstream.shape import outline
 from meshd.model.service import Preference, Resolution, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
-_ELSEWHERE: Final = frozenset({"revision", "services", "virtual_services", "workloads"})
+_ELSEWHERE: Final = frozenset(
+    {"destination_rules", "revision", "secrets", "services", "virtual_services", "workloads"}
+)
 _SAME: Final = tuple(
     field.name for field in msgspec.structs.fields(Snapshot) if field.name not in _ELSEWHERE
 )
@@ -37,7 +40,8 @@ class Changed(NamedTuple):
 
 
 class Replaced(NamedTuple):
-    """A service that has come, gone, or changed in more than endpoints."""
+    """A service that has come, gone, or changed in more than endpoints, or in its DestinationRules:
+    then the service itself may be the same."""
 
     before: ServiceRecord | None
     after: ServiceRecord | None
@@ -58,19 +62,25 @@ def changed_services(old: Snapshot, new: Snapshot) -> ServiceChanges | None:
     """Return the services that differ; None if anything else does, or the order of the others.
 
     VirtualServices and workloads of this node are not compared, nor which endpoints accept mutual
-    TLS.
+    TLS. DestinationRules count as a part of their service.
     """
     if any(getattr(old, name) != getattr(new, name) for name in _SAME):
         return None
-    pairs = _pairs(old.services, new.services)
-    if pairs is None:
+    pairs, hosts = _pairs(old.services, new.services), reruled_hosts(old, new)
+    if pairs is None or hosts is None:
         return None
     endpoints, services = list[Changed](), list[Replaced]()
     for before, after in pairs:
-        if before is not None and after is not None and _differ_in_endpoints(before, after):
+        if before is None or after is None or after.host in hosts:
+            services.append(Replaced(before, after))
+        elif _differ_in_endpoints(before, after):
             endpoints.append(Changed(before, after))
         else:
             services.append(Replaced(before, after))
+    if hosts:
+        known = {record.host for one in services for record in one.records}
+        same = (one for one in new.services.values() if one.host in hosts - known)
+        services += [Replaced(one, one) for one in same]
     found = ServiceChanges(tuple(endpoints), tuple(services))
     return None if _are_compared(found, old, new) else found
 

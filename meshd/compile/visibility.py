@@ -18,12 +18,12 @@ from meshd.compile.memo import Memo
 from meshd.compile.names import HIDDEN, OutboundCluster
 from meshd.compile.routings import GatewayRoutings, Routing, RoutingTable, mentioning
 from meshd.compile.scope import Scope
-from meshd.compile.seen import Place, Seen, SeenServices, Settings, seen_services
+from meshd.compile.seen import Seen, SeenServices, Settings, seen_services
 from meshd.compile.upstream.destination_rules import AT_GATEWAY, NO_RULES, RuleIndex, RuleSet
 from meshd.compile.upstream.shape import outline, shape
 from meshd.compile.upstream.traffic_policy import is_different_at_gateways
 from meshd.model.closed_rule import ClosedRule
-from meshd.model.service import Resolution, ServiceRecord, seen_from
+from meshd.model.service import Place, Resolution, ServiceRecord, seen_from
 from meshd.model.snapshot import MeshOptions, Snapshot
 
 _Content = tuple[
@@ -68,9 +68,9 @@ class MeshIndex:
             RuleIndex.of(snapshot),
             {
                 # A headless service's endpoints are what its listener matches.
-                (record.host, record.apart): record
+                record.place: record
                 if record.headless
-                else memo.call(("shape", record.host, record.apart), shape, record)
+                else memo.call(("shape", *record.place), shape, record)
                 for record in snapshot.services.values()
             },
             (
@@ -102,6 +102,14 @@ class MeshIndex:
             content=(names, virtual_services, rules, options),
         )
 
+    def with_rules(self, snapshot: Snapshot) -> MeshIndex:
+        """Return the index of a snapshot with other DestinationRules."""
+        names, routes, rules, options = self.content
+        if snapshot.destination_rules == rules:
+            return self
+        content = (names, routes, snapshot.destination_rules, options)
+        return dataclasses.replace(self, rules=RuleIndex.of(snapshot), content=content)
+
     def with_services(
         self, names: Iterable[str], accepted: Mapping[str, ServiceRecord]
     ) -> MeshIndex:
@@ -111,7 +119,7 @@ class MeshIndex:
             name: accepted[name] if name in accepted else self.services[name] for name in names
         }
         shapes = {
-            (record.host, record.apart): self.shapes[record.host, record.apart]
+            record.place: self.shapes[record.place]
             if name not in accepted
             else record
             if record.headless
@@ -120,12 +128,9 @@ class MeshIndex:
         }
         changed = accepted.keys() | self.services.keys() - services.keys()
         seen = {key: one for key, one in self.known_hosts.items() if key[0] not in changed}
+        content = (tuple(services), *self.content[1:])
         return dataclasses.replace(
-            self,
-            services=services,
-            shapes=shapes,
-            content=(tuple(services), *self.content[1:]),
-            known_hosts=seen,
+            self, services=services, shapes=shapes, content=content, known_hosts=seen
         )
 
     @functools.cached_property
@@ -169,11 +174,10 @@ class MeshIndex:
 
     def seen(self, record: ServiceRecord, rules: RuleSet, copies: RuleSet) -> Seen:
         """Return a service as clients see it for which these rules hold."""
-        key = (record.host, record.apart, rules.variant, copies.variant)
+        key = (*record.place, rules.variant, copies.variant)
         found = self.known_hosts.get(key)
         if found is None or (found.rules, found.of_copies) != (rules, copies):
-            place = key[:2]
-            shown = self.memo.call(("outline", *place), outline, record)
+            shown = self.memo.call(("outline", *record.place), outline, record)
             found = self.memo.call(("seen", *key), Seen, record.host, shown, True, rules, copies)
             self.known_hosts[key] = found
         return found

@@ -15,7 +15,6 @@ from typing import Final
 from meshd.api.base import Key, Object
 from meshd.api.finding import Finding
 from meshd.api.gateway.types import GatewaySelection
-from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.write import to_json
 from meshd.api.yaml import read_path
 from meshd.base.errors import SystemRefusedError
@@ -27,8 +26,7 @@ from meshd.config.applied import Applied, AppliedFile
 from meshd.config.files import ConfigDirectory, Content
 from meshd.config.moment import Moment, Transaction
 from meshd.config.policy_digest import digest_of
-from meshd.config.withheld import Closed
-from meshd.model.closed_policy import ClosedPolicy
+from meshd.config.withheld import Closed, Replacement
 
 _CORRECT: Final = "correct the object, or delete it"
 _UNTIL_TOLD: Final = "this ends when the server answers, and has lost nothing itself"
@@ -82,7 +80,7 @@ class Store:
         self._why_withheld: Callable[[Object], str] = lambda _: ""
         self._why_given_up: Callable[[Object], str] = lambda _: ""
         self._why_nothing = ""
-        self._policies: tuple[object, tuple[ClosedPolicy, ...]] = None, ()
+        self._policies: tuple[object, tuple[Replacement, ...]] = None, ()
         """The replacements of policies among some objects, and these objects."""
         self._whole: Mapping[Key, Object] = {}
         """All that is stored, in force or not."""
@@ -194,7 +192,7 @@ class Store:
     def standing(self) -> tuple[Object, ...]:
         """Return all replacements of objects that are in force."""
         if self._policies[0] is not self._objects:
-            found = (one for one in self._objects.values() if isinstance(one, ClosedPolicy))
+            found = (one for one in self._objects.values() if isinstance(one, Replacement))
             self._policies = self._objects, tuple(found)
         return (*self._policies[1], *self.closed)
 
@@ -207,7 +205,7 @@ class Store:
         """Return the digest of a policy that is stored, although it is not in force; empty if it is
         not known."""
         found = self._whole.get(key)
-        if isinstance(found, PeerAuthentication) and not isinstance(found, ClosedPolicy):
+        if key.kind in withheld.POLICIES and found and not isinstance(found, Replacement):
             return digest_of(to_json(found))
         unusable = self._applied.unusable.get(key) if self._followed is None else None
         return digest_of(mapping_in(unusable.value)) if unusable else ""

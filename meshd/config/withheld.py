@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from meshd.api import kinds
+from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Key, Object, ObjectMeta, WorkloadSelector
 from meshd.api.checks import host_problem
 from meshd.api.damaged import readable_items
@@ -22,12 +23,20 @@ from meshd.api.write import to_json
 from meshd.base.errors import UNDECODABLE
 from meshd.base.json_values import Json, JsonObject, mapping_at, mapping_in, value_at
 from meshd.config.policy_digest import DIGEST, NOT_IN_FORCE
+from meshd.model.closed_authorization import ClosedAuthorization
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.closed_routes import ClosedRoutes
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.closed_services import ClosedEntry, ClosedService
 from meshd.model.closed_workload import ClosedWorkload
 
+Replacement = ClosedPolicy | ClosedAuthorization
+"""The replacements of policies, which are objects in force."""
+POLICIES: Final[Mapping[str, type[Replacement]]] = {
+    PeerAuthentication.KIND: ClosedPolicy,
+    AuthorizationPolicy.KIND: ClosedAuthorization,
+}
+"""The kinds of policies about who may come in, and how each is replaced by its name alone."""
 Closed = ClosedRule | ClosedRoutes | ClosedEntry | ClosedService | ClosedWorkload
 """The replacements of objects that have hosts, or an address, and are not in force."""
 T = TypeVar("T")
@@ -51,7 +60,8 @@ def without(objects: Mapping[Key, Object], why: Callable[[Object], str]) -> dict
     """Return the objects in force; ``why`` returns an empty text for objects that stay.
 
     A PeerAuthentication may be all that requires mutual TLS in its namespace, so it is replaced by
-    one that requires mutual TLS in the whole namespace. Withheld objects of other kinds are left
+    one that requires mutual TLS in the whole namespace; an AuthorizationPolicy by one that denies
+    everything there. Withheld objects of other kinds are left
     out; ``closed`` keeps their hosts and addresses from being reached without them.
     """
     return {
@@ -152,7 +162,7 @@ def is_lost(value: Json) -> bool:
     what."""
     if (key := key_of(value)) is None:
         return True
-    if key.kind == PeerAuthentication.KIND:
+    if key.kind in POLICIES:
         return in_place_of(key.kind, key.namespace, key.name) is None
     return is_unknown(value) or _hides_ports(key.kind, value)
 
@@ -299,14 +309,14 @@ class _Rule(msgspec.Struct, frozen=True):
     spec: _About
 
 
-def in_place_of(kind: str, namespace: str, name: str) -> ClosedPolicy | None:
+def in_place_of(kind: str, namespace: str, name: str) -> Replacement | None:
     """Return the replacement of an object of which only kind and name are known; None: none."""
-    if kind != PeerAuthentication.KIND or label_problem(namespace) or subdomain_problem(name):
+    if kind not in POLICIES or label_problem(namespace) or subdomain_problem(name):
         return None
-    return ClosedPolicy.named(namespace, name)
+    return POLICIES[kind].named(namespace, name)
 
 
-def in_place_of_object(found: Object) -> ClosedPolicy | None:
+def in_place_of_object(found: Object) -> Replacement | None:
     """Return the replacement of an object; None if there is none."""
     meta = found.metadata
     return in_place_of(found.KIND, meta.namespace, meta.name)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
 from meshd.api.base import Key, ObjectMeta
 from meshd.api.service_entry.types import WorkloadEntry, WorkloadEntrySpec
 
+UNIT: Final = "meshd.io/unit"
+"""The annotation by which an entry declares a service of a host: its unit."""
+
 
 class ClosedWorkload(WorkloadEntry, frozen=True):
     """A WorkloadEntry that cannot be used: its address is known, and nobody reaches it.
 
     It is no endpoint of a service. Connections to its address would otherwise be taken for those to
-    any place outside of the mesh: in plaintext, and past the routes and rules of its services.
+    any place outside of the mesh: in plaintext, and past the routes and rules of its services. One
+    that declares a service of a host says what it takes to keep that in the mesh.
     """
 
     @classmethod
@@ -29,11 +34,16 @@ class ClosedWorkload(WorkloadEntry, frozen=True):
         address = plain_address(entry.spec.address)
         if not address:
             return None
-        meta = entry.metadata
-        return cls(
-            metadata=ObjectMeta(name=meta.name, namespace=meta.namespace),
-            spec=WorkloadEntrySpec(address=address),
+        meta, spec = entry.metadata, entry.spec
+        unit = meta.annotations.get(UNIT)
+        if not unit:
+            named = ObjectMeta(name=meta.name, namespace=meta.namespace)
+            return cls(metadata=named, spec=WorkloadEntrySpec(address=address))
+        declared = ObjectMeta(name=meta.name, namespace=meta.namespace, annotations={UNIT: unit})
+        captured = WorkloadEntrySpec(
+            address=address, ports=spec.ports, service_account=spec.service_account
         )
+        return cls(metadata=declared, spec=captured)
 
 
 class ClosedAddress(msgspec.Struct, frozen=True):

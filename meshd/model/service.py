@@ -6,7 +6,7 @@ import enum
 import functools
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -78,6 +78,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where it is reached by the short way; None: over the network only."""
 
 
+Place: TypeAlias = tuple[str, str]
+"""A service's host, and the namespace that tells it from others of this host, if there are any."""
+
+
 class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A host name with its addresses, its ports, and its endpoints."""
 
@@ -106,6 +110,11 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Nobody reaches it: what declares it is not in force, or cannot be compiled."""
     apart: str = ""
     """Its namespace, where the plain name of the host stands for another namespace's service."""
+
+    @property
+    def place(self) -> Place:
+        """Return what tells it from all other services of a mesh."""
+        return self.host, self.apart
 
     @functools.cached_property
     def endpoints_by_port(self) -> dict[int, tuple[Endpoint, ...]]:

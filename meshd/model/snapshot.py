@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.gateway.types import GatewaySelection
 from meshd.api.kubernetes.types import Namespace, Secret
 from meshd.api.peer_authentication.types import PeerAuthentication
@@ -78,6 +79,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Namespace and service account of each workload of the mesh that a Gateway selects, whichever
     node it runs on."""
     peer_authentications: tuple[PeerAuthentication, ...] = ()
+    authorization_policies: tuple[AuthorizationPolicy, ...] = ()
     secrets: dict[str, Secret] = {}
     """TLS secrets by ``namespace/name``."""
     resolvers: dict[str, str] = {}

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from meshd import wire
 from meshd.api import checked, kinds
+from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Key, Object
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.write import api_version
@@ -42,8 +43,10 @@ _CONTACT: Final = 10.0
 time of the last contact is known after a restart, and how soon a wrong clock is noticed."""
 _PAUSE: Final = 10.0
 """The pause after the use of what the server tells, as a multiple of the time that this took."""
-_POLICY: Final = mcp.type_url(api_version(PeerAuthentication), PeerAuthentication.KIND)
-TYPES: Final = (_POLICY, *(url for url in _KINDS if url != _POLICY), mcp.WORKLOAD)
+_POLICIES: Final = tuple(
+    mcp.type_url(api_version(kind), kind.KIND) for kind in (PeerAuthentication, AuthorizationPolicy)
+)
+TYPES: Final = (*_POLICIES, *(url for url in _KINDS if url not in _POLICIES), mcp.WORKLOAD)
 """The types that the server is asked for. Policies come first, so that they are known before any
 other object is received."""
 _IN_PLACE: Final = (
@@ -93,7 +96,7 @@ def _is_lost(url: str, body: bytes) -> bool:
         return True
 
 
-def is_superseded(held: bytes, refused: bytes | None) -> bool:
+def is_superseded(url: str, held: bytes, refused: bytes | None) -> bool:
     """Return whether a policy is to be closed of which one version is held and another one was
     refused: unless both are known to ask for the same, the refused one may be stricter.
 
@@ -102,10 +105,10 @@ def is_superseded(held: bytes, refused: bytes | None) -> bool:
     if refused is None:
         return True
     try:
-        told = mcp.decode(_POLICY, refused)
+        told = mcp.decode(url, refused)
     except InvalidInputError:
         return True
-    return policy_digest.is_superseded(mcp.decode(_POLICY, held), told)
+    return policy_digest.is_superseded(mcp.decode(url, held), told)
 
 
 def _key(url: str, full_name: str) -> Key:
@@ -217,9 +220,10 @@ class Agent:
     def _superseded(self) -> Iterator[Key]:
         """Yield the policies of which the version that is held is not the one that was asked
         for."""
-        for name, (held, refused) in self._inbox.kept(_POLICY).items():
-            if is_superseded(held, refused):
-                yield _key(_POLICY, name)
+        for url in _POLICIES:
+            for name, (held, refused) in self._inbox.kept(url).items():
+                if is_superseded(url, held, refused):
+                    yield _key(url, name)
 
     def _load(self) -> None:
         consequence = (
@@ -228,7 +232,8 @@ class Agent:
         for reason in kept_file.load(self._kept.path, self._inbox.load, consequence) or ():
             _log.warning("%s: %s", self._kept.path, reason, extra={"MESHD_EVENT": "record"})
         self._lost = kept_file.lost(self._kept.path)
-        self._inbox.doubt(_POLICY)
+        for url in _POLICIES:
+            self._inbox.doubt(url)
         self._use()
 
     async def _look_for_ever(self) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from meshd.api.base import Key
 from meshd.api.service_entry.types import WorkloadEntry
 from meshd.base.errors import InvalidInputError, MeshdError
+from meshd.model.closed_workload import ClosedWorkload
 from meshd.model.workload import Workload, shown
 from meshd.node.mesh import Mesh
 from meshd.workloads.host import declared, host_services
@@ -53,6 +54,9 @@ class Declarations:
         registered = reconciler.known.registered
         found = mesh.store.objects.values()
         entries = [one for one in found if isinstance(one, WorkloadEntry)]
+        # After a reboot, what is not in force would leave its unit outside of the mesh.
+        closed = (one for one in mesh.store.closed if isinstance(one, ClosedWorkload))
+        entries += (one for one in closed if _uid_of(one) not in registered)
         if not any(declared.ANNOTATION in one.metadata.annotations for one in entries) and not any(
             one.host and one.host.declared for one in registered.values()
         ):
@@ -77,6 +81,10 @@ class Declarations:
         for problem in set(problems) - set(self._problems):
             _log.warning("%s", problem, extra={"MESHD_EVENT": "declared"})
         self._problems = problems
+
+
+def _uid_of(entry: WorkloadEntry) -> str:
+    return f"{entry.metadata.namespace}.{entry.metadata.name}"
 
 
 def _key_of(workload: Workload) -> Key:

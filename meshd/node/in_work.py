@@ -25,7 +25,7 @@ from meshd.base.json_values import JsonObject
 from meshd.base.sequence_difference import SequenceDifference
 from meshd.base.suspects import LEFT_OUT_FOR, Content, keeps_content
 from meshd.config.store import Store
-from meshd.model.closed_policy import ClosedPolicy
+from meshd.config.withheld import Replacement
 from meshd.model.workload import Workload
 from meshd.node import stages
 from meshd.node.stages import Progress, Stages, Step
@@ -182,7 +182,7 @@ class InWork:
         ``Attempts.begin``."""
         records: dict[str, tuple[str, Content]] = {}
         for key, one in objects.items():
-            if isinstance(one, ClosedPolicy) or (starting and not self.attempts.suspects(str(key))):
+            if isinstance(one, Replacement) or (starting and not self.attempts.suspects(str(key))):
                 continue
             value = to_json(one)
             fingerprint = _fingerprint(value)

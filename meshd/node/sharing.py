@@ -25,8 +25,7 @@ from meshd.base.kept_file import KeptFile
 from meshd.base.tasks import first_of
 from meshd.base.threads import in_thread
 from meshd.config import lost_configuration
-from meshd.config.withheld import unusable_json
-from meshd.model.closed_policy import ClosedPolicy
+from meshd.config.withheld import Replacement, unusable_json
 from meshd.model.workload import Workload
 from meshd.node.mesh import Mesh
 from meshd.wire import channel
@@ -58,7 +57,7 @@ class Encoded:
 
 
 def _json(found: Object, digest: str) -> JsonObject:
-    return unusable_json(found, digest) if isinstance(found, ClosedPolicy) else to_json(found)
+    return unusable_json(found, digest) if isinstance(found, Replacement) else to_json(found)
 
 
 class Sharing:
@@ -145,11 +144,11 @@ class Sharing:
         told = store.objects
         if store.lost:
             told = lost_configuration.told(told, store.lost, self._mesh.options.root_namespace)
-        given_up = [one for one in store.given_up if not isinstance(one, ClosedPolicy)]
+        given_up = [one for one in store.given_up if not isinstance(one, Replacement)]
         digests = {
             one.key: store.digest_of(one.key)
             for one in store.standing
-            if isinstance(one, ClosedPolicy)
+            if isinstance(one, Replacement)
         }
         return functools.partial(self._encode, told, (*store.closed, *given_up), digests)
 

@@ -10,8 +10,8 @@ import enum
 
 import msgspec
 
-from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.base.attempts import Begun
+from meshd.config import withheld
 
 _NONE: frozenset[Begun] = frozenset()
 
@@ -80,7 +80,7 @@ class Stages(msgspec.Struct, frozen=True):
 def _is_policy(record: Begun) -> bool:
     """Return whether a record is a policy, or the replacement of one."""
     name, _ = record
-    return f" {PeerAuthentication.KIND} " in f" {name}"
+    return any(f" {kind} " in f" {name}" for kind in withheld.POLICIES)
 
 
 def stepped(stages: Stages, step: Step, working: frozenset[Begun]) -> Stages:

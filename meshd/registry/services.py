@@ -23,7 +23,7 @@ def host_of(service: Service, domain: str) -> str:
 
 
 def is_headless(service: Service) -> bool:
-    return (service.spec.cluster_ip or "").lower() == "none"
+    return (service.spec.cluster_ip or "").lower() == "none" and not is_alias(service)
 
 
 def is_alias(service: Service) -> bool:

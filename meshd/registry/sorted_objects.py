@@ -8,6 +8,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Object
 from meshd.api.kubernetes.types import Namespace, Secret, Service
 from meshd.api.peer_authentication.types import PeerAuthentication
@@ -34,6 +35,7 @@ class SortedObjects:
     destination_rules: tuple[DestinationRule, ...]
     gateways: tuple[Gateway, ...]
     peer_authentications: tuple[PeerAuthentication, ...]
+    authorization_policies: tuple[AuthorizationPolicy, ...]
     secrets: dict[str, Secret]
     """By ``NAMESPACE/NAME``."""
 
@@ -64,6 +66,9 @@ class SortedObjects:
             peer_authentications=tuple(
                 one for one in ordered if isinstance(one, PeerAuthentication)
             ),
+            authorization_policies=tuple(
+                one for one in ordered if isinstance(one, AuthorizationPolicy)
+            ),
             secrets={
                 f"{one.metadata.namespace}/{one.metadata.name}": one
                 for one in ordered
@@ -88,6 +93,9 @@ class SortedObjects:
                 destination_rules=changes.applied(self.destination_rules, DestinationRule),
                 gateways=changes.applied(self.gateways, Gateway),
                 peer_authentications=changes.applied(self.peer_authentications, PeerAuthentication),
+                authorization_policies=changes.applied(
+                    self.authorization_policies, AuthorizationPolicy
+                ),
             )
         except _SameAgeError:
             return None
@@ -138,6 +146,7 @@ def _with_known(found: SortedObjects, before: SortedObjects) -> SortedObjects:
         destination_rules=_kept(before.destination_rules, found.destination_rules),
         gateways=_kept(before.gateways, found.gateways),
         peer_authentications=_kept(before.peer_authentications, found.peer_authentications),
+        authorization_policies=_kept(before.authorization_policies, found.authorization_policies),
         secrets=before.secrets if before.secrets == found.secrets else found.secrets,
     )
 

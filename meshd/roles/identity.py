@@ -11,6 +11,7 @@ from typing import Final
 from meshd import wire
 from meshd.api.secret_files import path_problem
 from meshd.base import accounts
+from meshd.base.attempts import Attempts
 from meshd.base.errors import InvalidInputError
 from meshd.ca.leaf_files import LeafFiles
 from meshd.ca.leaves import Identities
@@ -20,6 +21,7 @@ from meshd.fleet.agent.remote import Remote
 from meshd.fleet.agent.uplink import Uplink
 from meshd.fleet.joining.node import NodeFile
 from meshd.fleet.membership.registration_authority import RegistrationAuthority
+from meshd.fleet.membership.requests import noting
 from meshd.fleet.membership.token_store import TokenStore
 from meshd.fleet.server.holders import MACHINE, METADATA
 from meshd.node.instance import instance_of, machine
@@ -92,6 +94,7 @@ def _authority(settings: Settings, paths: Paths, server: Server, files: FileSecr
     chosen = settings.identity
     directory = paths.keys
     signer = Standalone(Store(directory, chosen.trust_domain, chosen.ca_lifetime), time.time())
+    attempts = Attempts(paths.own("identity") / "attempts.json")
     registration = RegistrationAuthority(
         signer,
         TokenStore(directory),
@@ -107,7 +110,11 @@ def _authority(settings: Settings, paths: Paths, server: Server, files: FileSecr
         lifetime=chosen.certificate_lifetime,
         renew_at=chosen.renew_at,
         files=files.states,
-        answer=_answering(files, registration.answer if settings.role == "server" else _no_server),
+        answer=_answering(
+            files,
+            noting(attempts, registration.answer) if settings.role == "server" else _no_server,
+        ),
+        problems=lambda: attempts.problems,
     )
 
 

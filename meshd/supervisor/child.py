@@ -33,6 +33,8 @@ class Event(enum.Enum):
     ADOPT = enum.auto()
     """It runs already, started by a supervisor before this one."""
     EXITED = enum.auto()
+    ENDED = enum.auto()
+    """It exited in good order, though nobody had asked it to."""
     STOP = enum.auto()
     DRAINED = enum.auto()
     TIMER = enum.auto()
@@ -55,6 +57,8 @@ class Policy:
     """Who lived that long is started again as if it had never failed."""
     drain: float = 0.0
     """Time to finish what it is doing before it is asked to end; 0: it is asked at once."""
+    orderly: float | None = None
+    """Who lived that long and ENDED did so to begin anew, and has not failed; None: nobody."""
     grace: float = 1.0
     """Time to end by itself before it is killed."""
 
@@ -102,7 +106,9 @@ def step(  # noqa: PLR0911 - one line for each transition is how a table reads b
             return Step(Child(State.RUNNING), Act.SPAWN)
         case State.IDLE, Event.ADOPT:
             return Step(Child(State.RUNNING))
-        case State.RUNNING, Event.EXITED:
+        case State.RUNNING, Event.ENDED if policy.orderly is not None and lived >= policy.orderly:
+            return Step(Child(State.WAITING, child.failures), timer=policy.restarts.pause(1))
+        case State.RUNNING, Event.EXITED | Event.ENDED:
             failures = 1 if lived >= policy.settled else child.failures + 1
             return Step(Child(State.WAITING, failures), timer=policy.restarts.pause(failures))
         case State.WAITING, Event.TIMER:

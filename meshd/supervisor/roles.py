@@ -25,6 +25,9 @@ from meshd.supervisor.runner import Runner
 _GRACE: Final = 1.2
 """Seconds for a role to end by itself. With what the proxies have, all have ended within five."""
 
+_POLICY: Final = Policy(grace=_GRACE, orderly=1.0)
+"""A role that ends by itself to begin anew does so when what it put in force has killed nobody."""
+
 
 class Roles:
     """The children that are not proxies.
@@ -63,7 +66,7 @@ class Roles:
             command=lambda: self._command(name),
             environment=self._environment,
             output=self._output(name),
-            policy=self._resolver.policy if is_resolver(name) else Policy(grace=_GRACE),
+            policy=self._resolver.policy if is_resolver(name) else _POLICY,
             changed=self._changed,
         )
 

@@ -169,9 +169,9 @@ class Runner:
         said = self._output.last.removeprefix(f"meshd {self.name}: ").removeprefix("meshd proxy: ")
         own = said if said and status is not None and status > 0 else describe(status)
         reason, self._killed_for = self._killed_for or own, ""
-        self._exited(reason)
+        self._exited(reason, Event.ENDED if status == 0 else Event.EXITED)
 
-    def _exited(self, reason: str) -> None:
+    def _exited(self, reason: str, event: Event = Event.EXITED) -> None:
         pid, lived = self.identity.pid, time.time() - self.since
         self._process, self.identity = None, _NOT_RUNNING
         if self._draining:
@@ -181,7 +181,7 @@ class Runner:
             told = not pid and reason == self.problem
             self.problem = reason
             self.restarts += 1
-            self._feed(Event.EXITED, lived)
+            self._feed(event, lived)
             journal.event(
                 *(_log, logging.DEBUG if told else logging.ERROR),
                 *("failed", "%s (pid %d) is started again: %s"),

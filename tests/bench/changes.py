@@ -42,6 +42,7 @@ _WANTED: Final = {
         "namespace": 0.05,
         "service": 0.05,
         "virtual_service": 0.03,
+        "destination_rule": 0.05,
         "resident": 150 * _MIB,
     },
     10_000: {
@@ -52,6 +53,7 @@ _WANTED: Final = {
         "namespace": 0.5,
         "service": 0.5,
         "virtual_service": 0.06,
+        "destination_rule": 0.5,
         "resident": 600 * _MIB,
     },
 }
@@ -73,6 +75,14 @@ spec:
     timeout: 1s
     route: [{destination: {host: s0}}]
   - route: [{destination: {host: s0}}]
+"""
+_RULE: Final = """\
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: s0, namespace: n0}
+spec:
+  host: s0
+  subsets: [{name: v1, labels: {version: v1}}]
 """
 
 
@@ -189,6 +199,15 @@ class Mesh:
         self._objects[key] = named(changed, number, http=(first, *others))
         self._store.follow(dict(self._objects))
 
+    def rule(self, number: int) -> None:
+        """Have a DestinationRule come, and the next time go again."""
+        one = _object(_RULE)
+        if number % 2:
+            self._objects.pop(one.key, None)
+        else:
+            self._objects[one.key] = one
+        self._store.follow(dict(self._objects))
+
 
 def _seconds(work: Callable[[], None]) -> float:
     """Return the CPU time of the work, which other programs on the machine do not lengthen."""
@@ -237,6 +256,7 @@ def measure_one(services: int, routes: int) -> Json:
             "namespace": mesh.namespace,
             "service": mesh.service,
             "virtual_service": mesh.route,
+            "destination_rule": mesh.rule,
         }
         medians = {name: statistics.median(_each(mesh, change)) for name, change in changes.items()}
         gc.unfreeze()

@@ -98,7 +98,7 @@ if sys.orig_argv[-1] == "mesh":
     deadly(snapshots, "take", lambda *given: any(one.name == "kills-mesh" for one in given[4]))
 if sys.orig_argv[-1] == "server":
     from meshd.fleet.server import mcp, rosters
-    deadly(rosters, "decode", lambda report: b"kills-server" in report)
+    deadly(rosters.checked, "decode", lambda one, _: b'"name":"kills-server"' in bytes(one))
     deadly(
         mcp,
         "encode",
@@ -171,7 +171,7 @@ def test_a_server_comes_back_without_what_kills_its_roles_and_serves_all_others(
     assert done.status == 0, done.errors
     said = (
         "Service mesh/kills-packing, which is left out",
-        "what node kills-server reports is left out",
+        "what node kills-server reports, workload ",
         "workload kills-mesh/mesh.kills-mesh is left out: a process",
     )
 
@@ -193,7 +193,8 @@ def test_a_server_comes_back_without_what_kills_its_roles_and_serves_all_others(
         async with running((witness, kills_server)):
             await later(lambda: is_told(*said[:2]), "status names what killed the server role")
             own = "witness/mesh.witness"
-            await later(lambda: hears(own), "others are served")
+            beside = "kills-server/mesh.kills-server-too"
+            await later(lambda: hears(own, beside), "others are served, also of the same node")
             async with running((kills_mesh,)):
                 await later(lambda: is_told(*said), "status names what killed the mesh role")
                 await later(lambda: hears(own, "kills-mesh/mesh.kills-mesh-too"), "others are too")

@@ -64,6 +64,8 @@ def check_service(report: Report, found: Service) -> None:
             report.error(("spec", "externalName"), "type: ExternalName needs it")
         else:
             check_host(report, ("spec", "externalName"), spec.external_name)
+        if headless:
+            report.warning(("spec", "clusterIP"), "is ignored: type: ExternalName is another name")
     elif not spec.ports and not headless:
         report.error(("spec", "ports"), "needs at least one port")
     for ip in filter(None, (spec.cluster_ip, *spec.cluster_ips)):

@@ -19,6 +19,7 @@ from meshd.compile.memo import Memo
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.routes import RouteTable, VirtualHost
 from meshd.compile.plan.upstreams import Assignment, Upstream
+from meshd.compile.policy.authorization import authorization, by_namespace
 from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import Ports, served_ports
 from meshd.compile.scope import Scope, scopes
@@ -80,7 +81,7 @@ class Planner:
             for host, service in view.services.items()
             for rules in (view.rules(host),)
             for part in self._memo.call(
-                ("service", host, service.apart, rules.variant),
+                ("service", *service.place, rules.variant),
                 _of_service,
                 service,
                 rules,
@@ -184,6 +185,14 @@ def _of_workload(workload: Workload, snapshot: Snapshot, ports: Ports) -> Iterat
     yield Part("policy", "mutual TLS", str(policy.mode), policy.origin)
     for port, mode in policy.port_modes.items():
         yield Part("policy", f"mutual TLS of port {port}", str(mode), policy.origin_of(port))
+    guard = authorization(by_namespace(snapshot.authorization_policies), workload, snapshot.options)
+    if guard is not None:
+        for rule in guard.deny:
+            yield Part("authorization", f"denied by {rule.origin}", rule.clauses, rule.origin)
+        for rule in guard.allow or ():
+            yield Part("authorization", f"allowed by {rule.origin}", rule.clauses, rule.origin)
+        others = "denied" if guard.allow is not None else "allowed"
+        yield Part("authorization", "whatever no rule fits", others)
     for port, spoken in ports.items():
         yield Part("port", f"{port}", str(spoken))
 

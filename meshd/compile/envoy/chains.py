@@ -10,7 +10,7 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.direct_response.v3 import config_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from meshd.compile.envoy import dynamic_dns, filter_state, limits
+from meshd.compile.envoy import authorization, dynamic_dns, filter_state, limits
 from meshd.compile.envoy.access_log import access_logs
 from meshd.compile.envoy.copies import copies_manager
 from meshd.compile.envoy.http_connections import connection_manager
@@ -47,6 +47,7 @@ def _filters(plan: Chain) -> Iterator[listener_components_pb2.Filter]:
         case Tcp():
             if target.lookup_port:
                 yield dynamic_dns.by_server_name(target.lookup_port)
+            yield from authorization.connection_filters(target.rules)
             yield tcp_proxy(target)
         case Http():
             yield connection_manager(target)

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from xds.core.v3 import cidr_pb2, extension_pb2
 from xds.type.matcher.v3 import ip_pb2, matcher_pb2
 
+from meshd.compile.envoy import authorization
 from meshd.compile.envoy.wellknown import (
     CALLER_STATE,
     HTTP10_FIRST_LINE,
@@ -32,6 +33,7 @@ from meshd.compile.plan.choices import (
     ByMeshTls,
     ByNetwork,
     ByPort,
+    ByRules,
     ByServerName,
     ByTls,
     ByWorkload,
@@ -105,8 +107,10 @@ def _write(out: matcher_pb2.Matcher.OnMatch, way: Way) -> None:
         case ByBeginning(beginnings, then):
             for beginning in beginnings:
                 _if(out.matcher, _ADDRESS, then, prefix=beginning)
-        case ByWorkload(ways):
-            _exact(out.matcher, _WORKLOAD, ways, None)
+        case ByWorkload(ways, otherwise):
+            _exact(out.matcher, _WORKLOAD, ways, otherwise)
+        case ByRules():
+            _rules(out, way)
         case ByTls(tls, plain):
             _tls(out, tls, plain)
         case ByServerName():
@@ -163,6 +167,30 @@ def _if(
     else:
         single.value_match.contains = contains
     _write(question.on_match, way)
+
+
+def _rules(out: matcher_pb2.Matcher.OnMatch, way: ByRules) -> None:
+    """Ask what denies, then what allows. A rule that always fits ends the list."""
+    rules, refused = way.rules, To(way.refused)
+    asked: list[tuple[authorization.Predicate, Way]] = []
+    last = way.allowed if rules.allow is None else refused
+    for rule, then in (
+        *((rule, refused) for rule in rules.deny),
+        *((rule, way.allowed) for rule in rules.allow or ()),
+    ):
+        predicate = authorization.fits(rule)
+        if predicate is None:
+            last = then
+            break
+        asked.append((predicate, then))
+    if not asked:
+        _write(out, last)
+        return
+    for predicate, then in asked:
+        question = out.matcher.matcher_list.matchers.add()
+        question.predicate.CopyFrom(predicate)
+        _write(question.on_match, then)
+    _write(out.matcher.on_no_match, last)
 
 
 def _tls(out: matcher_pb2.Matcher.OnMatch, tls: Way | None, plain: Way | None) -> None:

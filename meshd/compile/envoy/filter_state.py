@@ -23,6 +23,7 @@ from meshd.compile.envoy.wellknown import (
     PEER_STATE,
     REMOTE_ADDRESS_STATE,
     SECRET_STATE,
+    SERVER_NAME_STATE,
     SOURCE_STATE,
     TRANSITIVE,
     UNHASHED,
@@ -50,6 +51,9 @@ def of_chain(chain: Chain) -> listener_components_pb2.Filter | None:
     noted = [*_owner(chain.owner, ONCE)] if chain.owner else []
     if chain.announces_http:
         noted.append(state_value(ALPN_STATE, _HTTP, ONCE, factory=ALPN_STATE))
+    if chain.notes_server_name:
+        name = "%REQUESTED_SERVER_NAME%"
+        noted.append(state_value(SERVER_NAME_STATE, name, TRANSITIVE, factory=UNHASHED))
     if chain.hands_over:
         noted += _handover()
     peer: list[StateValue] = []

@@ -18,10 +18,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
-from meshd.compile.envoy import dynamic_dns, limits
+from meshd.compile.envoy import authorization, dynamic_dns, limits
 from meshd.compile.envoy.access_log import access_logs
 from meshd.compile.envoy.idempotence import FILTER, NOT_SENT, idempotence_filter
-from meshd.compile.envoy.inbound_routes import inbound_routes
 from meshd.compile.envoy.wellknown import extension, filter_, over_ads, packed, seconds, true
 from meshd.compile.plan.chains import AccessLog, Http
 
@@ -62,16 +61,16 @@ def connection_manager(target: Http) -> listener_components_pb2.Filter:
         _alike(target.access_log, target.certificate, target.scheme, target.applies_routes)
     )
     manager.stat_prefix = target.statistics
+    if target.by_server or target.rules:
+        judging = authorization.filters(target.rules)
+        others = list(manager.http_filters)
+        del manager.http_filters[:]
+        manager.http_filters.extend((*judging, *others))
     if target.by_server:
         manager.MergeFrom(_of_server())
-    if target.routes:
-        manager.rds.CopyFrom(
-            http_connection_manager_pb2.Rds(
-                config_source=over_ads(), route_config_name=target.routes
-            )
-        )
-    elif target.inbound is not None:
-        manager.route_config.CopyFrom(inbound_routes(target.inbound))
+    manager.rds.CopyFrom(
+        http_connection_manager_pb2.Rds(config_source=over_ads(), route_config_name=target.routes)
+    )
     if target.http10:
         manager.http_protocol_options.accept_http_10 = True
         manager.http_protocol_options.default_host_for_http_10 = "localhost"

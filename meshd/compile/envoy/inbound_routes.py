@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
 from envoy.type.matcher.v3 import filter_state_pb2, regex_pb2, string_pb2
+from xds.core.v3 import extension_pb2
+from xds.type.matcher.v3 import matcher_pb2
 
+from meshd.compile.envoy import authorization
 from meshd.compile.envoy.idempotence import NOT_SENT, PATTERN
-from meshd.compile.envoy.wellknown import CLIENT_CERTIFICATE_STATE, PEER_STATE, seconds
+from meshd.compile.envoy.wellknown import (
+    CLIENT_CERTIFICATE_STATE,
+    PEER_STATE,
+    WORKLOAD_STATE,
+    packed,
+    seconds,
+)
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.inbound_routes import InboundRoute, InboundRoutes
 
+_WORKLOAD: Final = extension_pb2.TypedExtensionConfig(
+    name="workload",
+    typed_config=packed(network_inputs_pb2.FilterStateInput(key=WORKLOAD_STATE)),
+)
 CLIENT_CERTIFICATE: Final = "x-forwarded-client-cert"
 _Option: Final = base_pb2.HeaderValueOption
 _ACTIONS: Final = {
@@ -23,18 +38,42 @@ _ACTIONS: Final = {
 
 
 def inbound_routes(planned: InboundRoutes) -> route_pb2.RouteConfiguration:
+    routes = [made for route in planned.routes for made in _routes(planned, route)]
     host = route_components_pb2.VirtualHost(
         name=f"inbound|{planned.application.port}||",
         domains=["*"],
-        routes=[made for route in planned.routes for made in _routes(planned, route)],
+        routes=() if planned.guards else routes,
+        matcher=_by_workload(planned.guards, routes) if planned.guards else None,
     )
     return route_pb2.RouteConfiguration(
-        name=str(planned.application),
+        name=planned.name,
         virtual_hosts=[host],
         validate_clusters={"value": False},
         # The proxy's own to say, not the application's.
         response_headers_to_remove=[NOT_SENT],
     )
+
+
+def _by_workload(
+    guards: Mapping[str, Authorization], routes: Sequence[route_components_pb2.Route]
+) -> matcher_pb2.Matcher:
+    """Return a tree that gives the requests of guarded workloads the same routes with what they are
+    judged by."""
+    made = matcher_pb2.Matcher()
+    made.matcher_tree.input.CopyFrom(_WORKLOAD)
+    for uid, rules in guards.items():
+        judged = authorization.per_route(rules)
+        found = route_components_pb2.RouteList(routes=routes)
+        for route in found.routes:
+            for name, rule in judged.items():
+                route.typed_per_filter_config[name].CopyFrom(rule)
+        made.matcher_tree.exact_match_map.map[uid].action.CopyFrom(_action(found))
+    made.on_no_match.action.CopyFrom(_action(route_components_pb2.RouteList(routes=routes)))
+    return made
+
+
+def _action(routes: route_components_pb2.RouteList) -> extension_pb2.TypedExtensionConfig:
+    return extension_pb2.TypedExtensionConfig(name="routes", typed_config=packed(routes))
 
 
 def _routes(planned: InboundRoutes, route: InboundRoute) -> Iterator[route_components_pb2.Route]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from meshd.compile.explain.authorization import Facts, judge
 from meshd.compile.plan.chains import Chain, Tcp
 from meshd.compile.plan.choices import (
     ByAddress,
@@ -16,6 +17,7 @@ from meshd.compile.plan.choices import (
     ByMeshTls,
     ByNetwork,
     ByPort,
+    ByRules,
     ByServerName,
     ByTls,
     ByWorkload,
@@ -39,6 +41,21 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     server_name: str = ""
     """In the TLS hello; empty: there is none."""
     offers_mesh_tls: bool = False
+    peer: str = ""
+    """SPIFFE URI of the client whose mutual TLS ended here; empty: there was none."""
+    client: str = ""
+    """Address of the client; empty: it is not known."""
+
+    @property
+    def facts(self) -> Facts:
+        """Return what the connection is judged by."""
+        return Facts(
+            peer=self.peer,
+            client=self.client,
+            server=self.address,
+            port=self.port,
+            server_name=self.server_name,
+        )
 
 
 class Chosen(msgspec.Struct, frozen=True):
@@ -111,8 +128,13 @@ def _further(way: Way, connection: Connection) -> Iterator[Way | None]:
             yield otherwise
         case ByBeginning(beginnings, then):
             yield then if connection.address.startswith(beginnings) else None
-        case ByWorkload(ways):
+        case ByWorkload(ways, otherwise):
             yield ways.get(connection.workload)
+            yield otherwise
+        case ByRules(rules, allowed, refused):
+            verdict = judge(rules, connection.facts)
+            rule = verdict.rule
+            yield allowed if verdict.allowed else To(refused, rule.origin if rule else None)
         case ByTls(tls, plain):
             yield tls if connection.begins_as == "tls" else plain
         case ByServerName(ways, suffixes, otherwise):

@@ -11,10 +11,12 @@ from meshd.api.protocol import Protocol
 from meshd.compile.clients import identity_of
 from meshd.compile.explain.chain_choice import Chosen, Connection, chosen_at, follow
 from meshd.compile.explain.wanted import Wanted, server_name_of
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.chains import Refusal
 from meshd.compile.policy.peer_authentication import PeerPolicy
 from meshd.compile.policy.served import Ports
 from meshd.compile.traffic import dns, inbound
+from meshd.compile.traffic.inbound_routes import NOBODY
 from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
 from meshd.compile.visibility import View
 from meshd.model.service import ServiceRecord
@@ -70,17 +72,18 @@ def is_query(chosen: tuple[Chosen, ...]) -> bool:
     return chosen[-1].chain.name == dns.DNS_CHAIN
 
 
-def tell_destination(
+def tell_destination(  # noqa: PLR0917
     workload: Workload,
     ports: Ports,
     policy: PeerPolicy,
     options: MeshOptions,
     connection: Connection,
+    guard: Authorization | None = None,
     *,
     mutual_tls: bool,
 ) -> str:
     """Say what a workload's own proxy does with a connection; ``mutual_tls``: it comes inside the
-    mesh's."""
+    mesh's; ``guard``: who may connect."""
     arriving = connection
     if mutual_tls:
         arriving = msgspec.structs.replace(connection, begins_as="tls", offers_mesh_tls=True)
@@ -92,7 +95,8 @@ def tell_destination(
     if chosen is None or isinstance(chosen.chain.target, Refusal):
         return f"{said}, refused: the client does not begin mutual TLS"
     entry = next(entry for entry in inbound.ENTRIES if entry.chain == chosen.chain.name)
-    shared = inbound.shared_listeners({workload.uid: ports}, options)
+    guards = {workload.uid: guard} if guard else NOBODY
+    shared = inbound.shared_listeners({workload.uid: ports}, options, guards)
     inside = next(one for one in shared if one.name == entry.listener)
     served = chosen_at(inside, connection)
     onward = f" → {served.chain.name}" if served else ""

@@ -29,6 +29,7 @@ from meshd.compile.explain.connections import (
 from meshd.compile.explain.endpoints import tell_endpoints, tell_tls
 from meshd.compile.explain.entrances import entrance
 from meshd.compile.explain.entrances import tell_tls as tell_server_tls
+from meshd.compile.explain.judging import arriving, is_certified, judged
 from meshd.compile.explain.rewriting import copied, forwarded, location, told_changes
 from meshd.compile.explain.shares import shares
 from meshd.compile.explain.wanted import Wanted, socket_text, wanted
@@ -120,6 +121,10 @@ class _Journey:
         self._steps: list[wire.Step] = []
         self._closed = ""
         """A rule that is not in force, and therefore closes what it is about."""
+        self._received: dict[str, Request] = {}
+        """The request as it arrives, by upstream; empty: it is not HTTP."""
+        self._judged: list[bool] = []
+        """Whether each endpoint takes it."""
         self._identity = identity_of(source, snapshot.options).uri
         self._wanted = wanted(view, request.destination, source.namespace)
         self._connection = client_connection(view, self._wanted, request)
@@ -247,6 +252,7 @@ class _Journey:
             places = " or ".join(dict.fromkeys(f"{one.host}{one.path}" for one in arriving))
             share = f"a copy of {copy.percent:g} % of the requests"
             self._tell("mirror", f"{copy.upstream}: {share}, as {places}")
+        self._received = {target.upstream: received for target, received in sent.items()}
         for target, received in sent.items():
             if received.host + received.path != seen.host + seen.path:
                 self._tell("rewrite", f"{target.upstream}: {received.host}{received.path}")
@@ -282,6 +288,8 @@ class _Journey:
         if self._closed:
             nothing = f"refused: {self._closed} is not in force"
         verdict = "routed" if endpoints else nothing
+        if self._judged and not any(self._judged):
+            verdict = "denied: 403" if self._received else "denied: the connection is closed"
         return self._end(verdict, next(iter(names), ""), tuple(endpoints))
 
     def _endpoints(self, name: str) -> Iterator[str]:
@@ -319,6 +327,7 @@ class _Journey:
             self._tell(told.stage, told.detail)
             if told.endpoint:
                 self._tell_destination(service, upstream, told.endpoint)
+                self._judge(service, upstream, told.endpoint)
                 yield told.endpoint
 
     def _tell_destination(self, service: ServiceRecord, upstream: Upstream, chosen: str) -> None:
@@ -327,6 +336,19 @@ class _Journey:
             workload = self._snapshot.workloads.get(place.workload)
             if workload is not None and f"{place.address}:{place.port}" == chosen:
                 self._tell("inbound", self._accepted(workload, place, upstream.tls.mode))
+
+    def _judge(self, service: ServiceRecord, upstream: Upstream, chosen: str) -> None:
+        """Tell what policies about the endpoint make of it, whichever node it runs on."""
+        received = self._received.get(str(upstream.name))
+        for place in service.endpoints_by_port.get(getattr(upstream.name, "port", 0), ()):
+            if f"{place.address}:{place.port}" != chosen:
+                continue
+            peer = self._identity if is_certified(upstream.tls.mode, place) else ""
+            facts = arriving(self._source, place, peer, self._connection.server_name)
+            verdict = judged(self._snapshot, place, facts, received)
+            self._judged.append(verdict.allowed)
+            if verdict.why != "no policy":
+                self._tell("authorization", str(verdict), verdict.rule and verdict.rule.origin)
 
     def _accepted(self, workload: Workload, place: Endpoint, tls: TlsMode) -> str:
         options = self._view.options
@@ -339,7 +361,7 @@ class _Journey:
             peer_policy(self._snapshot.peer_authentications, workload, options.root_namespace),
             options,
             connection,
-            mutual_tls=tls is TlsMode.MESH or (tls is TlsMode.AUTO and place.mutual_tls),
+            mutual_tls=is_certified(tls, place),
         )
 
     @functools.cached_property

@@ -9,15 +9,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
+
 from meshd.compile.gateway.hosts import bound
 from meshd.compile.gateway.ports import BoundServer, GatewayPorts
 from meshd.compile.gateway.tls import gateway_server
 from meshd.compile.http.route_match import Entrance
 from meshd.compile.names import gateway_routes, listener_name
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.chains import Chain, Http, MeshTls, Owner, ServerTls, Target
 from meshd.compile.plan.choices import To, Way
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.tls import PLAIN_ALPN
+from meshd.compile.policy.authorization import asks_server_name, of_connections
 from meshd.compile.traffic.choice import Choice
 from meshd.compile.traffic.opaque_rules import Rule, tcp_rules, tls_rules
 from meshd.compile.traffic.outbound import owner
@@ -40,6 +44,7 @@ class _Port:
     view: View
     options: MeshOptions
     is_served: Callable[[str], bool]
+    guard: Authorization | None
 
     def requests(self, server: str = "") -> Http:
         """Return the target of requests from outside the mesh: the client's claims are not
@@ -52,6 +57,7 @@ class _Port:
             certificate="replace",
             http10=self.options.accept_http_10,
             scheme="https" if server else "http",
+            rules=self.guard,
         )
 
 
@@ -62,15 +68,17 @@ def workload_listeners(  # noqa: PLR0917
     view: View,
     options: MeshOptions,
     is_served: Callable[[str], bool],
+    guard: Authorization | None = None,
 ) -> Iterator[Listener]:
     """Yield a listener for each port.
 
-    ``is_served``: whether proxies are sent a secret of this name. The hosts of servers are in the
+    ``is_served``: whether proxies are sent a secret of this name. ``guard``: who may send what to
+    the gateway; None: no policy is about it. The hosts of servers are in the
     choice and in the routes: no chain depends on them.
     """
     whose = owner(workload, identity, options)
     for number, servers in bound.ports.items():
-        port = _Port(number, servers, bound.owner, whose, identity, view, options, is_served)
+        port = _Port(number, servers, bound.owner, whose, identity, view, options, is_served, guard)
         chains, way = _chains(port)
         if way is not None:
             what = f"gateway|{number}"
@@ -92,7 +100,12 @@ def _chains(port: _Port) -> tuple[dict[str, Chain], Way | None]:
     """
     clear = next((server for server in port.servers if server.server.is_clear_text), None)
     if clear is not None:
-        chain = Chain(name="http", target=port.requests(), owner=port.owner)
+        chain = Chain(
+            name="http",
+            target=port.requests(),
+            owner=port.owner,
+            notes_server_name=asks_server_name(port.guard),
+        )
         return {chain.name: chain}, To(chain.name, clear.origin)
     chains: dict[str, Chain] = {}
     choice = Choice()
@@ -102,7 +115,8 @@ def _chains(port: _Port) -> tuple[dict[str, Chain], Way | None]:
             chains[made.name] = made
             _offer(choice, To(made.name, server.origin), server.server_names)
     for server, names, rule in _opaque(port):
-        target = rule.target.tcp(port.options.access_log)
+        rules = port.guard and of_connections(port.guard)
+        target = msgspec.structs.replace(rule.target.tcp(port.options.access_log), rules=rules)
         made = _chain(port, server, rule.target.name, target)
         chains[made.name] = made
         to = To(made.name, rule.origin)
@@ -157,10 +171,19 @@ def _rules(
 
 def _chain(port: _Port, server: BoundServer, name: str, target: Target) -> Chain:
     """Return a chain, whose name tells all that it is made from."""
+    asked = asks_server_name(port.guard)
     if not server.server.terminates_tls:
-        return Chain(name=name, target=target, owner=port.owner)
+        return Chain(name=name, target=target, owner=port.owner, notes_server_name=asked)
     named = name if name == server.name else f"{server.name}|{name}"
-    return Chain(name=named, target=target, owner=port.owner, tls=_tls(port, server))
+    tls = _tls(port, server)
+    return Chain(
+        name=named,
+        target=target,
+        owner=port.owner,
+        tls=tls,
+        notes_peer=port.guard is not None and isinstance(tls, MeshTls),
+        notes_server_name=asked,
+    )
 
 
 def _tls(port: _Port, server: BoundServer) -> MeshTls | ServerTls:

@@ -103,6 +103,15 @@ class Credentials:
             self._found[name] = made
             self._served |= {served.name for served in _served(made)}
 
+    def renewed(self, secrets: Mapping[str, Secret], memo: Memo) -> Credentials | None:
+        """Return the credentials that the same uses make of other Secrets; None: proxies are sent
+        secrets of other names."""
+        found = Credentials(secrets, memo)
+        for need in self._needs:
+            found.need(need)
+        found._memo = self._memo  # the other one is for this compilation
+        return found if found._served == self._served else None
+
     def of(self, name: str) -> Credential:
         """Return a credential that is needed."""
         return self._found[name]

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from meshd.compile.plan.inbound_routes import InboundRoutes
+from meshd.compile.plan.authorization import Authorization
 from meshd.model.workload import Identity
 
 AccessLog = Literal["off", "errors", "all"]
@@ -38,15 +38,16 @@ class Tcp(msgspec.Struct, frozen=True, kw_only=True, tag="tcp"):
     """The name of the TLS hello is looked up and connected to on this port; 0: it is not."""
     after_handshake: bool = False
     """Connect no sooner than the client's certificate is known."""
+    rules: Authorization | None = None
+    """Who may connect, once the client has sent something; None: anybody."""
 
 
 class Http(msgspec.Struct, frozen=True, kw_only=True, tag="http"):
     """Requests are routed one by one."""
 
     statistics: str
-    routes: str = ""
-    """Name of the route table; empty: the routes are ``inbound``."""
-    inbound: InboundRoutes | None = None
+    routes: str
+    """Name of the route table."""
     access_log: AccessLog
     applies_routes: bool = False
     """Routes say more than where to go: CORS, faults, retries, lookups."""
@@ -54,7 +55,10 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, tag="http"):
     """What becomes of ``x-forwarded-client-cert``, which says who called."""
     http10: bool = False
     by_server: bool = False
-    """They arrive at the workload that serves them: its answers stay as they are."""
+    """They arrive at the workload that serves them: its answers stay as they are, and the routes
+    may say who may send them."""
+    rules: Authorization | None = None
+    """Who may send them, where the routes do not say it; None: anybody."""
     scheme: Literal["", "http", "https"] = ""
     """How they came from outside the mesh; empty: they came from inside."""
 
@@ -142,3 +146,5 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
     """The next listener learns the connection's own addresses."""
     notes_peer: bool = False
     """The client's certificate is noted once the handshake is done."""
+    notes_server_name: bool = False
+    """The name in the client's TLS hello is noted, for policies."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.origin import Origin
 
 
@@ -53,6 +54,16 @@ class ByWorkload(msgspec.Struct, frozen=True, tag="workload"):
     """The uid of the connection's workload."""
 
     ways: Mapping[str, Way]
+    otherwise: Way | None = None
+
+
+class ByRules(msgspec.Struct, frozen=True, tag="rules"):
+    """Whether the workload takes the connection. ``rules``: those of connections."""
+
+    rules: Authorization
+    allowed: Way
+    refused: str
+    """The chain of all others."""
 
 
 class ByTls(msgspec.Struct, frozen=True, tag="tls"):
@@ -93,6 +104,7 @@ Way = (
     | ByNetwork
     | ByBeginning
     | ByWorkload
+    | ByRules
     | ByTls
     | ByServerName
     | ByHttp

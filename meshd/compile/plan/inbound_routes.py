@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from meshd.compile.names import InboundCluster
+from meshd.compile.plan.authorization import Authorization
 
 
 class InboundRoute(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +25,11 @@ class InboundRoute(msgspec.Struct, frozen=True, kw_only=True):
 class InboundRoutes(msgspec.Struct, frozen=True):
     """The routes to a port of applications. The first that fits the caller is taken."""
 
+    name: str
     application: InboundCluster
     routes: tuple[InboundRoute, ...]
     repeats: int
     """How often a request that may be made twice is made again, when the application's connection
     ends before the answer."""
+    guards: Mapping[str, Authorization] = {}
+    """Who may send requests to a workload, by uid; to all others, anybody may."""

@@ -3,7 +3,8 @@
 It is for what mutual TLS of the mesh is for, between workloads of this node, and for nothing else:
 an endpoint that does not accept mutual TLS is reached as before, and so is an address of this
 node's that a WorkloadEntry claims, or one that a workload does not have. Whatever is missing, a
-certificate or a part of capture, closes the short way.
+certificate or a part of capture, closes the short way. So does an AuthorizationPolicy, since the
+workload's own listeners are those that judge.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from meshd.compile.policy.authorization import by_namespace, is_guarded
 from meshd.model.service import Endpoint
 from meshd.model.short_way import Inside, obstacle, own_addresses
 from meshd.model.snapshot import Snapshot
@@ -32,10 +34,14 @@ def reachable(snapshot: Snapshot) -> dict[str, Near]:
     options = snapshot.options
     destinations = snapshot.short_way.destinations if options.short_way else ()
     found = ((uid, snapshot.workloads.get(uid)) for uid in destinations)
+    policies = by_namespace(snapshot.authorization_policies)
+    root = options.root_namespace
     return {
         uid: _near(workload, options.trust_domain)
         for uid, workload in found
-        if workload is not None and not obstacle(workload)
+        if workload is not None
+        and not obstacle(workload)
+        and not is_guarded(policies, workload, root)
     }
 
 

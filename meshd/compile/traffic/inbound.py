@@ -18,16 +18,18 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from meshd.compile.names import InboundCluster, listener_name
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.chains import Chain, Http, MeshTls, Owner, Tcp
-from meshd.compile.plan.choices import ByHttp, ByMeshTls, ByPort, ByWorkload, To, Way
+from meshd.compile.plan.choices import ByHttp, ByMeshTls, ByPort, ByRules, ByWorkload, To, Way
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.tls import HTTP_ALPN, TCP_ALPN
 from meshd.compile.policy import mutual_tls_timeout
+from meshd.compile.policy.authorization import asks_server_name, of_connections
 from meshd.compile.policy.peer_authentication import Mode, PeerPolicy
 from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, hop
-from meshd.compile.traffic.inbound_routes import plain_routes
+from meshd.compile.traffic.inbound_routes import NOBODY, Guards, plain_name
 from meshd.compile.traffic.sockets import own_traps, socket_in_namespace
 from meshd.compile.upstream.fixed import UNDECLARED, inbound_name
 from meshd.model.interception import INBOUND_PORT
@@ -57,17 +59,23 @@ class Entry(NamedTuple):
         return f"inbound{plain}{'-inspected' if self.inspected else ''}"
 
 
+UNDECLARED_CHAIN: Final = "undeclared"
 ENTRIES: Final = tuple(itertools.starmap(Entry, itertools.product((True, False), repeat=2)))
 
 
-def workload_listener(
-    workload: Workload, identity: Identity, ports: Ports, policy: PeerPolicy, options: MeshOptions
+def workload_listener(  # noqa: PLR0917
+    workload: Workload,
+    identity: Identity,
+    ports: Ports,
+    policy: PeerPolicy,
+    options: MeshOptions,
+    guard: Authorization | None = None,
 ) -> Listener:
     """Return the listener for what the namespace's rules redirect to port 15006.
 
     A connection that begins like the mesh's mutual TLS is taken as such, wherever mutual TLS is
     allowed; any other connection is plaintext, and goes on only where plaintext is allowed. Only
-    the chains and the choice depend on what is served.
+    the chains and the choice depend on what is served. ``guard``: who may send what.
     """
     traps = own_traps(workload, INBOUND_PORT)
     inspected = frozenset(port for port, spoken in ports.items() if spoken is Spoken.SNIFFED)
@@ -92,7 +100,7 @@ def workload_listener(
         # a choice are of two kinds.
         choice=ByPort(ways, otherwise) if ways else otherwise,
         chains=(
-            *_chains(identity, modes, inspected=bool(inspected)),
+            *_chains(identity, modes, inspected=bool(inspected), named=asks_server_name(guard)),
             *((REFUSING,) if traps or Mode.STRICT in modes else ()),
         ),
     )
@@ -111,8 +119,13 @@ def _way(mode: Mode, origin: Origin | None, *, inspected: bool) -> Way:
             return ByMeshTls(mutual, To(REFUSED, origin))
 
 
-def _chains(identity: Identity, modes: set[Mode], *, inspected: bool) -> Iterator[Chain]:
-    """Yield the chains to which any of these modes leads; others would only take memory."""
+def _chains(
+    identity: Identity, modes: set[Mode], *, inspected: bool, named: bool
+) -> Iterator[Chain]:
+    """Yield the chains to which any of these modes leads; others would only take memory.
+
+    ``named``: they note the names in TLS hellos.
+    """
     for entry in ENTRIES:
         if entry.inspected and not inspected:
             continue
@@ -122,26 +135,39 @@ def _chains(identity: Identity, modes: set[Mode], *, inspected: bool) -> Iterato
                 target=hop("inbound", entry.listener, after_handshake=True),
                 tls=MeshTls(identity, (*HTTP_ALPN, *TCP_ALPN)),
                 notes_peer=True,
+                notes_server_name=named,
             )
         if not entry.mutual_tls and modes - {Mode.STRICT}:
-            yield Chain(name=entry.chain, target=hop("inbound", entry.listener))
+            yield Chain(
+                name=entry.chain,
+                target=hop("inbound", entry.listener),
+                notes_server_name=named,
+            )
 
 
-def shared_listeners(served: Mapping[str, Ports], options: MeshOptions) -> Iterator[Listener]:
+def shared_listeners(
+    served: Mapping[str, Ports], options: MeshOptions, guards: Guards = NOBODY
+) -> Iterator[Listener]:
     """Yield the internal listeners behind the thin ones.
 
-    ``served``: the ports of each workload, by uid.
+    ``served``: the ports of each workload, by uid; ``guards``: who may connect to it.
     """
     for entry in ENTRIES:
-        yield shared_listener(entry, entry.listener, served, options)
+        yield shared_listener(entry, entry.listener, served, options, guards)
 
 
 def shared_listener(
-    entry: Entry, name: str, served: Mapping[str, Ports], options: MeshOptions
+    entry: Entry,
+    name: str,
+    served: Mapping[str, Ports],
+    options: MeshOptions,
+    guards: Guards = NOBODY,
 ) -> Listener:
     """Return the internal listener of a name behind those that have decided this."""
     chains: dict[str, Chain] = {}
-    ways = (_inspected_ways if entry.inspected else known_ways)(served, entry, options, chains)
+    guards = connection_guards(served, guards)
+    made = _inspected_ways if entry.inspected else known_ways
+    ways = made(served, entry, options, chains, guards)
     undeclared = Tcp(
         statistics=UNDECLARED, upstreams=((UNDECLARED, 1),), access_log=options.access_log
     )
@@ -152,29 +178,60 @@ def shared_listener(
         as_the_client=True,
         inspects_http=entry.inspected,
         patience=options.protocol_detection_timeout,
-        choice=ByPort({**ways, INBOUND_PORT: To(LOOP)}),
-        chains=(LOOP_TRAP, *(chains[name] for name in sorted(chains))),
-        default=Chain(name="undeclared", target=undeclared),
+        choice=ByPort({**ways, INBOUND_PORT: To(LOOP)}, guarded_rest(guards)),
+        chains=(
+            LOOP_TRAP,
+            *((REFUSING, Chain(name=UNDECLARED_CHAIN, target=undeclared)) if guards else ()),
+            *(chains[name] for name in sorted(chains)),
+        ),
+        default=Chain(name=UNDECLARED_CHAIN, target=undeclared),
     )
 
 
+def connection_guards(served: Mapping[str, Ports], guards: Guards) -> Guards:
+    """Return who may connect to workloads without speaking HTTP."""
+    return {uid: of_connections(guards[uid]) for uid in sorted(served) if uid in guards}
+
+
+def guarded_rest(guards: Guards, otherwise: Way | None = None) -> Way | None:
+    """Return the way of connections to ports that no service names: of guarded workloads those that
+    they take, of all others ``otherwise``."""
+    ways = {uid: _guarded(uid, To(UNDECLARED_CHAIN), guards) for uid in guards}
+    return ByWorkload(ways, otherwise) if ways else otherwise
+
+
+def _guarded(uid: str, way: Way, guards: Guards) -> Way:
+    """Return the way of connections that a workload takes, while all others are refused."""
+    return ByRules(guards[uid], way, REFUSED) if uid in guards else way
+
+
 def known_ways(
-    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: dict[str, Chain]
+    served: Mapping[str, Ports],
+    entry: Entry,
+    options: MeshOptions,
+    chains: dict[str, Chain],
+    guards: Guards,
 ) -> dict[int, Way]:
     """Return the ways by port and workload.
 
-    Workloads may serve different protocols on the same port, or nothing.
+    Workloads may serve different protocols on the same port, or nothing. ``guards``: see
+    ``connection_guards``. Requests are judged by what their routes say.
     """
     ways: dict[int, dict[str, Way]] = defaultdict(dict)
     for uid, ports in sorted(served.items()):
         for port, spoken in ports.items():
             if spoken is not Spoken.SNIFFED:
-                ways[port][uid] = _to(chains, port, spoken, entry, options)
+                to = _to(chains, port, spoken, entry, options)
+                ways[port][uid] = _guarded(uid, to, guards) if spoken is Spoken.OPAQUE else to
     return {port: ByWorkload(of_workload) for port, of_workload in sorted(ways.items())}
 
 
 def _inspected_ways(
-    served: Mapping[str, Ports], entry: Entry, options: MeshOptions, chains: dict[str, Chain]
+    served: Mapping[str, Ports],
+    entry: Entry,
+    options: MeshOptions,
+    chains: dict[str, Chain],
+    guards: Guards,
 ) -> dict[int, Way]:
     """Return the ways by port; the thin listeners send connections to no other ports here."""
     inspected = {
@@ -183,14 +240,18 @@ def _inspected_ways(
         for port, spoken in ports.items()
         if spoken is Spoken.SNIFFED
     }
-    return {
-        port: ByHttp(
-            _to(chains, port, Spoken.EITHER, entry, options),
-            _to(chains, port, Spoken.OPAQUE, entry, options),
-            http10=True,
-        )
-        for port in sorted(inspected)
-    }
+    ways: dict[int, Way] = {}
+    for port in sorted(inspected):
+        http = _to(chains, port, Spoken.EITHER, entry, options)
+        opaque = _to(chains, port, Spoken.OPAQUE, entry, options)
+        anybody = ByHttp(http, opaque, http10=True)
+        guarded = {
+            uid: ByHttp(http, _guarded(uid, opaque, guards), http10=True)
+            for uid in guards
+            if served[uid].get(port) is Spoken.SNIFFED
+        }
+        ways[port] = ByWorkload(guarded, anybody) if guarded else anybody
+    return ways
 
 
 def _to(
@@ -221,8 +282,7 @@ def _requests(cluster: InboundCluster, entry: Entry, options: MeshOptions) -> Ht
     """
     return Http(
         statistics=f"inbound_{cluster.port}",
-        routes=str(cluster) if entry.mutual_tls else "",
-        inbound=None if entry.mutual_tls else plain_routes(cluster),
+        routes=str(cluster) if entry.mutual_tls else plain_name(cluster),
         access_log=options.access_log,
         certificate="keep" if entry.mutual_tls else "remove",
         http10=entry.inspected or options.accept_http_10,

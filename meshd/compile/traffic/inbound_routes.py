@@ -11,10 +11,11 @@ be made twice is repeated here when the application's connection ends before the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from meshd.compile.names import InboundCluster
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.inbound_routes import InboundRoute, InboundRoutes
 from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.upstream.fixed import inbound_name
@@ -22,32 +23,49 @@ from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity
 
 _REPEATS: Final = 2
+Guards = Mapping[str, Authorization]
+"""Who may send requests to a workload, by uid, of workloads that policies are about."""
+NOBODY: Final[Guards] = {}
+"""No policy is about any workload."""
 
 
 def inbound_routes(
-    served: Iterable[Ports], accounts: Iterable[tuple[str, str]], options: MeshOptions
+    served: Mapping[str, Ports],
+    accounts: Iterable[tuple[str, str]],
+    options: MeshOptions,
+    guards: Guards = NOBODY,
 ) -> Iterator[InboundRoutes]:
-    """Yield the tables for requests that come over mutual TLS. ``accounts``: those of gateways."""
+    """Yield the tables. ``accounts``: those of gateways; ``guards``: who may send what, by uid."""
     gateways = tuple(Identity(options.trust_domain, *account).uri for account in accounts)
-    clusters = {
-        inbound_name(port, spoken)
-        for ports in served
-        for port, spoken in ports.items()
-        if spoken is not Spoken.OPAQUE
-    }
-    for cluster in sorted(clusters, key=str):
-        yield certified_routes(cluster, gateways)
+    guarded: dict[InboundCluster, dict[str, Authorization]] = {}
+    for uid, ports in served.items():
+        for port, spoken in ports.items():
+            if spoken is not Spoken.OPAQUE:
+                of_cluster = guarded.setdefault(inbound_name(port, spoken), {})
+                if uid in guards:
+                    of_cluster[uid] = guards[uid]
+    for cluster in sorted(guarded, key=str):
+        yield certified_routes(cluster, gateways, guarded[cluster])
+        yield plain_routes(cluster, guarded[cluster])
 
 
-def plain_routes(cluster: InboundCluster) -> InboundRoutes:
+def plain_name(cluster: InboundCluster) -> str:
+    """Return the name of the table for callers without a certificate."""
+    return f"plain|{cluster}"
+
+
+def plain_routes(cluster: InboundCluster, guards: Guards = NOBODY) -> InboundRoutes:
     """Return routes for callers without a certificate."""
-    return InboundRoutes(cluster, (InboundRoute(name="default"),), _REPEATS)
+    route = InboundRoute(name="default")
+    return InboundRoutes(plain_name(cluster), cluster, (route,), _REPEATS, guards)
 
 
-def certified_routes(cluster: InboundCluster, gateways: tuple[str, ...]) -> InboundRoutes:
+def certified_routes(
+    cluster: InboundCluster, gateways: tuple[str, ...], guards: Guards = NOBODY
+) -> InboundRoutes:
     """Return routes for callers with a certificate of the mesh; ``gateways``: their identities."""
-    others = InboundRoute(name="default", certificate="replace")
+    name, others = str(cluster), InboundRoute(name="default", certificate="replace")
     if not gateways:
-        return InboundRoutes(cluster, (others,), _REPEATS)
+        return InboundRoutes(name, cluster, (others,), _REPEATS, guards)
     of_gateways = InboundRoute(name="gateway", callers=gateways, certificate="append")
-    return InboundRoutes(cluster, (of_gateways, others), _REPEATS)
+    return InboundRoutes(name, cluster, (of_gateways, others), _REPEATS, guards)

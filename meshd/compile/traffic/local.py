@@ -24,12 +24,13 @@ from meshd.compile.plan.upstreams import Upstream
 from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.traffic import inbound
 from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, hop
+from meshd.compile.traffic.inbound_routes import NOBODY, Guards
 from meshd.compile.upstream.fixed import UNDECLARED, internal
 from meshd.model.interception import INBOUND_PORT
 from meshd.model.snapshot import MeshOptions
 
 _INSPECT: Final = "inspect"
-_UNDECLARED: Final = "undeclared"
+_UNDECLARED: Final = inbound.UNDECLARED_CHAIN
 _BEHIND_TLS: Final = inbound.Entry(mutual_tls=True, inspected=False)
 
 
@@ -39,14 +40,22 @@ def local_upstreams() -> Iterator[Upstream]:
 
 
 def local_listeners(
-    served: Mapping[str, Ports], callers: tuple[str, ...], options: MeshOptions
+    served: Mapping[str, Ports],
+    callers: tuple[str, ...],
+    options: MeshOptions,
+    guards: Guards = NOBODY,
 ) -> tuple[Listener, Listener]:
     """Return the listener that all take, and the one behind it that reads first bytes.
 
-    ``served``: the ports of each workload, by uid; ``callers``: see ``ShortWay``.
+    ``served``: the ports of each workload, by uid; ``callers``: see ``ShortWay``; ``guards``: who
+    may connect to a workload.
     """
     chains: dict[str, Chain] = {}
-    ways: dict[int, Way] = dict(inbound.known_ways(served, _BEHIND_TLS, options, chains))
+    connections = inbound.connection_guards(served, guards)
+    rest = inbound.guarded_rest(connections, To(_UNDECLARED))
+    ways: dict[int, Way] = dict(
+        inbound.known_ways(served, _BEHIND_TLS, options, chains, connections)
+    )
     for port, uids in sorted(_inspected(served).items()):
         known = ways.get(port)
         further = known.ways if isinstance(known, ByWorkload) else {}
@@ -61,7 +70,7 @@ def local_listeners(
         original_destination=True,
         as_the_client=True,
         callers=Callers(callers, REFUSED),
-        choice=ByPort({**ways, INBOUND_PORT: To(LOOP)}, To(_UNDECLARED)),
+        choice=ByPort({**ways, INBOUND_PORT: To(LOOP)}, rest),
         chains=(
             LOOP_TRAP,
             REFUSING,
@@ -70,7 +79,7 @@ def local_listeners(
             *(chains[name] for name in sorted(chains)),
         ),
     )
-    return first, _inspecting(served, options)
+    return first, _inspecting(served, options, guards)
 
 
 def _inspected(served: Mapping[str, Ports]) -> dict[int, list[str]]:
@@ -83,6 +92,6 @@ def _inspected(served: Mapping[str, Ports]) -> dict[int, list[str]]:
     return found
 
 
-def _inspecting(served: Mapping[str, Ports], options: MeshOptions) -> Listener:
+def _inspecting(served: Mapping[str, Ports], options: MeshOptions, guards: Guards) -> Listener:
     entry = inbound.Entry(mutual_tls=True, inspected=True)
-    return inbound.shared_listener(entry, LOCAL_INSPECTED, served, options)
+    return inbound.shared_listener(entry, LOCAL_INSPECTED, served, options, guards)

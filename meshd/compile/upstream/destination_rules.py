@@ -165,7 +165,7 @@ class RuleIndex:
         if service.prefers is not Preference.ANY:
             return False
         return all(
-            namespace == service.namespace and all(map(_is_for_all, rules))
+            namespace == service.namespace and all(map(is_for_all, rules))
             for namespace, table in self.tables.items()
             for rules in table.candidates(service.host)
         )
@@ -230,8 +230,9 @@ def _as_it_holds(rule: DestinationRule, service: ServiceRecord) -> DestinationRu
     return rule
 
 
-def _is_for_all(rule: DestinationRule) -> bool:
-    """Return whether a rule, in the namespace of its service, is one for all clients alike."""
+def is_for_all(rule: DestinationRule) -> bool:
+    """Return whether a rule, in the namespace of its service, is one for all clients alike, and
+    needs nothing else than the service."""
     spec = rule.spec
     return (
         exported_to_all(spec.export_to)

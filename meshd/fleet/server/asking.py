@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from meshd.xds.protocol import DeltaRequest
 from meshd.xds.subscription import Request
 
 EVERYTHING: Final = "*"
@@ -41,3 +42,13 @@ class Asking:
 
 def _everything(names: tuple[str, ...]) -> tuple[str, ...]:
     return (EVERYTHING,) if EVERYTHING in names else ()
+
+
+def is_plain(message: DeltaRequest) -> bool:
+    """Return whether a request only accepts a response, as most do."""
+    return not (
+        message.resource_names_subscribe
+        or message.resource_names_unsubscribe
+        or message.initial_resource_versions
+        or message.HasField("error_detail")
+    )

@@ -25,8 +25,8 @@ from meshd.api.base import UnixSeconds
 from meshd.base.attempts import Attempts
 from meshd.base.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
 from meshd.base.tasks import first_of
-from meshd.fleet.server import rosters
-from meshd.fleet.server.asking import Asking
+from meshd.fleet.server import reports, rosters
+from meshd.fleet.server.asking import Asking, is_plain
 from meshd.fleet.server.caller import Caller
 from meshd.fleet.server.holders import MACHINE, METADATA, Holders
 from meshd.fleet.server.in_force import InForce
@@ -91,6 +91,7 @@ class _Node:
     """Called when there may be something to send."""
     asking: Asking = dataclasses.field(default_factory=Asking)
     in_force: InForce = dataclasses.field(default_factory=InForce)
+    noted: rosters.Noted = lambda _: contextlib.nullcontext()
 
     def following(self) -> DeltaResponse | None:
         if (response := self.stream.next()) is None:
@@ -104,6 +105,13 @@ class _Node:
         return self.stream.synced and self.in_force.is_newest
 
     async def receive(self, message: DeltaRequest) -> None:
+        if is_plain(message):
+            self._hear(message)
+            return
+        with self.noted(f"what node {self.name} asks for"):
+            self._hear(message)
+
+    def _hear(self, message: DeltaRequest) -> None:
         said = decode(message)
         if self.in_force.hears(said) or (request := self.asking.bounded(said)) is None:
             return
@@ -196,7 +204,7 @@ class Plane:
     async def _delta(self, name: str, _bounds: Bounds, context: DeltaContext) -> None:
         own = self._private(name)
         all_of_it = _together(self._resources, own) if self._resources is not None else None
-        node = _Node(name, UnorderedStream(all_of_it), own)
+        node = _Node(name, UnorderedStream(all_of_it), own, noted=reports.noting(self._attempts))
         connection = Connection(context, node.following)
         node.ring = connection.ring
         self._nodes.add(node)
@@ -265,15 +273,13 @@ class Plane:
         _log.info("node %s connected", node, extra={"MESHD_EVENT": "node"})
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
-                with self._noted(f"what node {node} reports"):
-                    refused = self._told(node, rosters.decode(message))
+                report = reports.read(self._attempts, node, message)
+                with reports.noting(self._attempts)(reports.name_of(node)):
+                    refused = self._told(node, report)
                 await context.write(msgspec.json.encode(Taken(refused, self._clock())))
         finally:
             self._set(rosters.disconnected(self.rosters, node, self._clock()))
             _log.info("node %s disconnected", node, extra={"MESHD_EVENT": "node-gone"})
-
-    def _noted(self, name: str) -> contextlib.AbstractContextManager[None]:
-        return self._attempts.noted(name) if self._attempts else contextlib.nullcontext()
 
     def _told(self, node: str, report: rosters.Report) -> Mapping[str, str]:
         """Take a report; return why workloads of it were rejected, by uid."""

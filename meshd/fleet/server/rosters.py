@@ -6,8 +6,10 @@ same holds for what is known from before this account began.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -52,17 +54,32 @@ Rosters = Mapping[str, Roster]
 """By node."""
 
 
-def decode(message: bytes) -> Report:
+Noted = Callable[[str], contextlib.AbstractContextManager[None]]
+"""Notes the work on a record of this name; raises InvalidInputError if it is left out."""
+
+
+def decode(message: bytes, noted: Noted | None = None) -> Report:
     """Decode a node's list of workloads in JSON; an invalid one affects no other.
 
-    Raises InvalidInputError if it is not a list, or too long.
+    ``noted``: notes the work on each record by itself. Raises InvalidInputError if it is not a
+    list, or too long.
     """
+    return decode_each(listed(message), noted)
+
+
+def listed(message: bytes) -> list[msgspec.Raw]:
+    """Return a node's list of workloads, before they are decoded. Raises as ``decode`` does."""
     try:
-        listed = msgspec.json.decode(message, type=list[msgspec.Raw])
+        found = msgspec.json.decode(message, type=list[msgspec.Raw])
     except UNDECODABLE as error:
         raise InvalidInputError(f"not a list of workloads: {error}") from None
-    if len(listed) > _MOST_WORKLOADS:
+    if len(found) > _MOST_WORKLOADS:
         raise InvalidInputError(f"more than {_MOST_WORKLOADS} workloads on one node")
+    return found
+
+
+def decode_each(listed: Iterable[msgspec.Raw], noted: Noted | None = None) -> Report:
+    """Decode a node's workloads, as ``decode`` does."""
     found: dict[str, Workload] = {}
     unusable: dict[str, str] = {}
     for index, raw in enumerate(listed):
@@ -71,7 +88,8 @@ def decode(message: bytes) -> Report:
             if len(bytes(raw)) > _MOST_BYTES:
                 problem = f"larger than {_MOST_BYTES} bytes"
             else:
-                one = checked.decode(raw, Workload)
+                with noted(_digest(raw)) if noted else contextlib.nullcontext():
+                    one = checked.decode(raw, Workload)
                 if one.uid in found:
                     name, problem = one.uid, "its uid is used twice"
                 else:
@@ -81,6 +99,10 @@ def decode(message: bytes) -> Report:
         if problem:
             unusable[name] = problem
     return Report(tuple(found.values()), unusable)
+
+
+def _digest(raw: msgspec.Raw) -> str:
+    return hashlib.blake2b(raw, digest_size=8).hexdigest()
 
 
 def _uid_of(raw: msgspec.Raw, index: int) -> str:

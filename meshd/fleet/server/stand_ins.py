@@ -15,7 +15,6 @@ from typing import Final, TypeAlias
 from meshd.api.gateway.types import Gateway
 from meshd.api.kubernetes.types import Namespace
 from meshd.api.object_fields import kind_of
-from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.service_entry.types import WorkloadGroup
 from meshd.base.errors import InvalidInputError
 from meshd.base.json_values import JsonObject, mapping_at
@@ -24,7 +23,7 @@ from meshd.config.policy_digest import DIGEST, NOT_IN_FORCE, digest_of
 from meshd.config.withheld import unusable_json
 
 Form: TypeAlias = Callable[[JsonObject], JsonObject]
-_KEPT: Final = frozenset({PeerAuthentication.KIND, *withheld.WITH_PLACES})
+_KEPT: Final = frozenset({*withheld.POLICIES, *withheld.WITH_PLACES})
 """The kinds of which absence opens something."""
 _REFUSED: Final = _KEPT | {Gateway.KIND, WorkloadGroup.KIND}
 """The kinds whose specification has no unknown field: no node takes them with one."""
@@ -57,7 +56,7 @@ def named(value: JsonObject) -> JsonObject:
     if kind_of(value) not in _REFUSED:
         raise InvalidInputError("nothing stands for it")
     metadata = mapping_at(value, "metadata")
-    is_policy = kind_of(value) == PeerAuthentication.KIND
+    is_policy = kind_of(value) in withheld.POLICIES
     digest: JsonObject = {DIGEST: digest_of(value)} if is_policy else {}
     return {
         "apiVersion": value["apiVersion"],

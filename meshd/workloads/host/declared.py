@@ -11,10 +11,11 @@ import msgspec
 from meshd.api import checked
 from meshd.api.service_entry.types import WorkloadEntry
 from meshd.base.errors import InvalidInputError
+from meshd.model.closed_workload import UNIT
 from meshd.model.workload import HostService, NamedPort, Workload
 from meshd.workloads.host import units
 
-ANNOTATION: Final = "meshd.io/unit"
+ANNOTATION: Final = UNIT
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""``flood.py LOG SECONDS RATE``: writes access log lines as a proxy does, of two workloads.
+"""``flood.py LOG SECONDS RATE LEAST``: writes access log lines as a proxy does, of two workloads.
 
 One floods, RATE lines a second, or as many as fit; the other writes ten lines a second, each
-another. Prints how many lines each of them wrote.
+another. It goes on until the first has written LEAST lines. Prints how many lines each of them
+wrote.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ BATCH = 0.02
 
 def main() -> None:
     path, seconds, rate = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+    least = int(sys.argv[4])
     begun, loud, quiet = time.monotonic(), 0, 0
     log = os.open(path, os.O_WRONLY | os.O_APPEND)
-    while (passed := time.monotonic() - begun) < seconds:
+    while (passed := time.monotonic() - begun) < seconds or loud < least:
         lines: list[str] = []
         while quiet < passed * 10:
             lines.append(LINE.format("quiet", quiet))

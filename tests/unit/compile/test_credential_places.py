@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
 import pytest
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from meshd.api.kubernetes.types import Secret
 from meshd.api.read import read_objects
 from meshd.compile.compiled import Compiled, Kind
 from meshd.compile.compiler import Compiler
+from meshd.compile.names import certificate_secret
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
@@ -236,3 +240,59 @@ def test_a_secret_of_another_namespace_is_nobodys() -> None:
 
     assert shown(cluster)
     assert not shown(cluster) & there[Kind.SECRET].keys()
+
+
+RENEWED = new_key()
+
+
+def renewed(one: Secret) -> Secret:
+    """Return a Secret with another certificate and its key."""
+    entries = one.string_data | {
+        "tls.crt": certificate_pem(RENEWED).decode(),
+        "tls.key": key_pem(RENEWED).decode(),
+    }
+    return msgspec.structs.replace(one, string_data=entries)
+
+
+def test_a_renewed_secret_makes_what_proxies_are_sent_of_it_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good, other = secret("edge", "good"), secret("edge", "other")
+    new, world = renewed(good), World()
+    before = world.compiled(good, other)
+    with monkeypatch.context() as patched:
+        patched.delattr(Compiler, "_compiled")  # all is compiled no more
+        after = world.compiled(new, other)
+    assert after == World().compiled(new, other)
+    assert [kind for kind in Kind if after[kind] != before[kind]] == [Kind.SECRET]
+    names = before[Kind.SECRET].keys()
+    changed = {name for name in names if before[Kind.SECRET][name] != after[Kind.SECRET][name]}
+    assert changed == {certificate_secret("edge/good")}
+    assert not [one.problem(0.0) for one in world.compiler.credentials if one.need.name == "good"]
+
+
+@functools.cache
+def versions(name: str) -> tuple[tuple[Secret, ...], ...]:
+    """Return what there may be of a Secret."""
+    beside = secret("edge", f"{name}-cacert")
+    whole, bare = secret("edge", name), secret("edge", name, root=False)
+    return (), (whole,), (renewed(whole),), (bare,), (secret("edge", name, CA),), (bare, beside)
+
+
+NAMES = ("good", "other", "client")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(*(st.integers(0, 5) for _ in NAMES)), max_size=6))
+def test_after_each_change_of_secrets_the_result_is_that_of_a_fresh_compiler(
+    sequence: list[tuple[int, ...]],
+) -> None:
+    world = World()
+    for which in sequence:
+        there = [
+            one for name, number in zip(NAMES, which, strict=True) for one in versions(name)[number]
+        ]
+        fresh = World()
+        compiled, wanted = (one.compiled(*there, clients=(EDGE, CLIENT)) for one in (world, fresh))
+        assert compiled == wanted
+        assert world.compiler.credentials == fresh.compiler.credentials

@@ -14,6 +14,11 @@ from typing import Final
 import msgspec
 import pytest
 
+from meshd.api.authorization_policy.types import (
+    AuthorizationPolicySpec,
+    Provider,
+    TargetReference,
+)
 from meshd.api.base import Object, ObjectMeta
 from meshd.api.destination_rule.types import (
     HTTPSettings,
@@ -64,6 +69,9 @@ NO_EFFECT: Final[Mapping[Field, str]] = {
     (FaultDelay, "exponential_delay"): TOLD,
     (FaultAbort, "http2_error"): TOLD,
     (L4MatchAttributes, "source_subnet"): TOLD,
+    (AuthorizationPolicySpec, "provider"): TOLD,
+    (Provider, "name"): TOLD,
+    **{(TargetReference, name): TOLD for name in ("group", "kind", "name", "namespace")},
 }
 """Fields that proxies are told nothing of, and why."""
 OF_HOSTS: Final = every_field([WorkloadGroup]).keys() - every_field([WorkloadEntry]).keys()

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshd.api.base import Object
+from meshd.api.base import Object, WorkloadSelector
+from meshd.api.destination_rule.types import DestinationRule, DestinationRuleSpec, TrafficPolicy
 from meshd.api.kubernetes.types import Service, ServiceSpec
 from meshd.api.read import read_objects
 from meshd.api.virtual_service.types import VirtualService, VirtualServiceSpec
@@ -311,11 +312,73 @@ def _with_spec(edit: Callable[[Any], Any]) -> Callable[[Any], Object]:
     return lambda one: msgspec.structs.replace(one, spec=edit(one.spec))
 
 
+_RULE = objects("""
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: all, namespace: front}
+spec:
+  host: web
+  trafficPolicy:
+    connectionPool: {http: {useClientProtocol: true}}
+    loadBalancer: {simple: RANDOM}
+    tls: {mode: SIMPLE}
+  subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {loadBalancer: {simple: RANDOM}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: near, namespace: front}
+spec:
+  host: web
+  trafficPolicy:
+    loadBalancer: {localityLbSetting: {enabled: true, failoverPriority: [zone]}}
+    outlierDetection: {consecutive5xxErrors: 3}
+    tls: {mode: MUTUAL, credentialName: secret}
+    connectionPool: {http: {http1MaxPendingRequests: 7}}
+""")
+_FIRST, _SECOND = (one.spec for one in _RULE if isinstance(one, DestinationRule))
+_BALANCED, _NEAR = _FIRST.traffic_policy, _SECOND.traffic_policy
+assert _BALANCED
+assert _NEAR
+
+
+def _for(host: str) -> Callable[[DestinationRuleSpec], DestinationRuleSpec]:
+    return lambda spec: msgspec.structs.replace(spec, host=host)
+
+
+def _ruled(**values: Any) -> Callable[[DestinationRuleSpec], DestinationRuleSpec]:
+    return lambda spec: msgspec.structs.replace(spec, **values)
+
+
+_RULINGS: dict[str, Callable[[DestinationRuleSpec], DestinationRuleSpec]] = {
+    "no subsets": _ruled(subsets=()),
+    "one subset": _ruled(subsets=_FIRST.subsets),
+    "as asked": _ruled(traffic_policy=TrafficPolicy(connection_pool=_BALANCED.connection_pool)),
+    "balanced": _ruled(traffic_policy=TrafficPolicy(load_balancer=_BALANCED.load_balancer)),
+    "with TLS": _ruled(traffic_policy=TrafficPolicy(tls=_BALANCED.tls)),
+    "with a secret": _ruled(traffic_policy=TrafficPolicy(tls=_NEAR.tls)),
+    "nearest": _ruled(
+        traffic_policy=msgspec.structs.replace(_NEAR, tls=None, connection_pool=None)
+    ),
+    "counted": _ruled(traffic_policy=TrafficPolicy(connection_pool=_NEAR.connection_pool)),
+    "no policy": _ruled(traffic_policy=None),
+    "for its namespace": _ruled(export_to=(".",)),
+    "for everybody": _ruled(export_to=()),
+    "for some": _ruled(workload_selector=WorkloadSelector(match_labels={"app": "web"})),
+    "for nobody less": _ruled(workload_selector=None),
+    "for db": _for("db.back.svc.cluster.local"),
+    "for lone": _for("lone.lone.svc.cluster.local"),
+    "for web": _for("web.front.svc.cluster.local"),
+    "for what is outside": _for("outside.example.com"),
+    "for many": _for("*.svc.cluster.local"),
+    "for none": _for("nothing.example.com"),
+}
 _OBJECTS: dict[str, Callable[[Object], Object]] = {
     **{name: _of_kind(VirtualService, _with_spec(edit)) for name, edit in _ROUTINGS.items()},
     **{name: _of_kind(Service, _with_spec(edit)) for name, edit in _SERVICES.items()},
+    **{name: _of_kind(DestinationRule, _with_spec(edit)) for name, edit in _RULINGS.items()},
     "exported": _of_kind(Service, _exported),
 }
+RULED = [place for place, one in enumerate(WHOLE) if isinstance(one, DestinationRule)]
 SERVED = [place for place, one in enumerate(WHOLE) if isinstance(one, Service)]
 uids = st.sampled_from(sorted(OWN | OTHERS))
 edits = st.one_of(
@@ -329,7 +392,8 @@ edits = st.one_of(
         st.sampled_from(ROUTED),
     ),
     st.tuples(st.sampled_from(sorted({*_SERVICES, "exported"})), st.sampled_from(SERVED)),
-    st.tuples(st.just("object"), st.sampled_from(SERVED)),
+    st.tuples(st.sampled_from(sorted(_RULINGS)), st.sampled_from(RULED)),
+    st.tuples(st.just("object"), st.sampled_from([*SERVED, *RULED])),
     st.tuples(st.just("serving"), st.sampled_from(sorted(OWN))),
 )
 
@@ -471,6 +535,49 @@ def test_a_service_makes_what_is_its_own_and_the_listeners_and_tables_that_have_
         assert after[Pool.DNS] is before[Pool.DNS]
 
 
+@pytest.mark.parametrize("edit", ["object", "one subset", "as asked", "balanced", "with TLS"])
+def test_a_rule_of_a_service_makes_what_is_that_services(
+    edit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh, compiler = Mesh.without_gateway(), Compiler()
+    del mesh.objects[place_of("web", VirtualService)]
+    compiler.compile(mesh.snapshot(), mesh.serving)
+    for _ in range(2):
+        before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+        mesh.edit((edit, place_of("web", DestinationRule)))
+        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
+        with monkeypatch.context() as patched:
+            patched.delattr(Compiler, "_compiled")  # all is compiled no more
+            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
+        assert serialized(compiled) == serialized(fresh)
+        after = compiled[Pool.TRAFFIC]
+        for kind in (Kind.CLUSTER, Kind.ENDPOINT):
+            names = before[kind].keys() | after[kind].keys()
+            other = {name for name in names if before[kind].get(name) is not after[kind].get(name)}
+            assert all("web.front" in name for name in other if name.startswith("outbound"))
+
+
+@pytest.mark.parametrize(
+    "edit", ["for some", "nearest", "counted", "with a secret", "for its namespace", "for many"]
+)
+def test_all_is_compiled_for_a_rule_that_may_reach_further(
+    edit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh, compiler = Mesh.without_gateway(), Compiler()
+    compiler.compile(mesh.snapshot(), mesh.serving)
+    mesh.edit((edit, place_of("web", DestinationRule)))
+    compiled: list[object] = []
+    whole: Any = Compiler._compiled  # type: ignore[reportPrivateUsage]
+
+    def counted(*arguments: Any) -> Any:
+        compiled.append(arguments)
+        return whole(*arguments)
+
+    monkeypatch.setattr(Compiler, "_compiled", counted)
+    compiler.compile(mesh.snapshot(), mesh.serving)
+    assert len(compiled) == 1
+
+
 def test_a_listener_stays_when_a_service_changes_that_it_does_not_choose_by() -> None:
     mesh, compiler = Mesh.without_gateway(service_cidr="198.18.0.0/16"), Compiler()
     before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
@@ -532,7 +639,7 @@ def test_the_first_pod_of_a_namespace_makes_what_its_clients_have_to_themselves(
         }
         own = {(kind, name) for kind, name in made if name.endswith(f"@{namespace}")}
         assert {kind for kind, _ in own} == ({Kind.ROUTE, Kind.LISTENER} if come else set())
-        assert all(name.startswith(("inbound", uid)) for _, name in made - own)
+        assert all(name.startswith(("inbound", "plain|inbound", uid)) for _, name in made - own)
 
 
 def test_routes_and_readiness_may_change_at_once() -> None:

@@ -302,7 +302,7 @@ def test_all_is_closed_that_can_be_read_of_an_object_of_a_file_that_was_good_onc
         (value("DestinationRule", "db", {"host": 7}), True),
         ({"kind": "PeerAuthentication", "apiVersion": "security.istio.io/v1"}, True),
         ("text", True),
-        (value("AuthorizationPolicy", "db", {}), False),
+        (value("Telemetry", "db", {}), False),
         (value("WorkloadEntry", "db", {"address": 7}), True),
         (value("WorkloadEntry", "db", {"address": "198.18.0.9", "newer": 1}), False),
     ],

@@ -91,9 +91,9 @@ def policy(mode: str, **metadata: Any) -> bytes:
 
 def test_a_policy_is_superseded_by_whatever_is_not_known_to_ask_for_the_same() -> None:
     held = policy("PERMISSIVE")
-    assert not is_superseded(held, policy("PERMISSIVE", annotations={"a": "b"}))
+    assert not is_superseded(URL, held, policy("PERMISSIVE", annotations={"a": "b"}))
     for refused in (policy("STRICT"), b"\xff", None):
-        assert is_superseded(held, refused)
+        assert is_superseded(URL, held, refused)
 
 
 @pytest.mark.parametrize("kind", [Service, PeerAuthentication], ids=lambda kind: kind.KIND)

@@ -164,8 +164,34 @@ def not_taken_from_a_server(mesh: Mesh) -> None:
     mesh.store.follow({}, unread=(ENTRY.key,))
 
 
+def new_mesh(place: Path) -> Mesh:
+    paths = Paths(place / "etc", place / "lib", place / "run")
+    for directory in (paths.config_directory, paths.lib, paths.resolver_run):
+        directory.mkdir(parents=True)
+    paths.workloads.parent.mkdir(parents=True, exist_ok=True)
+    return assembled(Settings(), paths)
+
+
 def told(mesh: Mesh, *objects: Object) -> None:
     mesh.store.follow({one.key: one for one in objects})
+
+
+def test_a_service_is_in_the_mesh_after_a_reboot_although_its_entry_is_not_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of workloads does not outlive a reboot."""
+    mesh = new_mesh(tmp_path)
+    storing.put(mesh.store, [ENTRY])
+    monkeypatch.setattr(mesh.own, "every", ("198.18.0.9",))
+    declarations = Declarations(mesh, dict)
+    withheld(mesh)
+    for _ in range(2):
+        declarations.follow()
+        (registered,) = mesh.reconciler.known.registered.values()
+        assert (registered.uid, registered.labels) == ("attacker.a0", {})
+        assert registered.host
+        assert (registered.host.unit, registered.ports) == ("a.service", (NamedPort("http", 80),))
+    assert any(f"{ENTRY.key} is not in force" in one for one in mesh.all_problems())
 
 
 @pytest.mark.parametrize(
@@ -174,11 +200,7 @@ def told(mesh: Mesh, *objects: Object) -> None:
 def test_a_declared_service_stays_in_the_mesh_until_its_entry_is_deleted(
     tmp_path: Path, missing: Callable[[Mesh], None]
 ) -> None:
-    paths = Paths(tmp_path / "etc", tmp_path / "lib", tmp_path / "run")
-    for directory in (paths.config_directory, paths.lib, paths.resolver_run):
-        directory.mkdir(parents=True)
-    mesh = assembled(Settings(), paths)
-    paths.workloads.parent.mkdir(parents=True, exist_ok=True)
+    mesh = new_mesh(tmp_path)
     storing.put(mesh.store, [ENTRY])
     mesh.reconciler.register([declared("a.service", 80)])
     declarations = Declarations(mesh, dict)

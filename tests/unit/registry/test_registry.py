@@ -394,6 +394,14 @@ def test_a_dns_entry_may_be_one_name_of_which_the_first_address_counts() -> None
     assert [one.address for one in record.endpoints] == ["a.test"]
 
 
+def test_an_alias_is_not_headless() -> None:
+    text = service(
+        "{type: ExternalName, externalName: a.test, clusterIP: None, ports: [{port: 80}]}"
+    )
+    (record,) = snapshot(text).services.values()
+    assert not record.headless
+
+
 @pytest.mark.parametrize("resolution", ["DNS", "STATIC"])
 def test_an_endpoint_that_has_a_network_and_no_address_is_left_out(resolution: str) -> None:
     text = entry(

@@ -98,6 +98,20 @@ def test_failures_in_a_row_are_counted_until_one_has_settled() -> None:
     assert timers == [0.1, 0.2, 0.4, 0.1, 0.2]
 
 
+def test_one_that_ends_in_good_order_to_begin_anew_has_not_failed() -> None:
+    world = World(Policy(restarts=Backoff(0.1, 10.0), settled=10, orderly=1))
+    world.feed(Event.START)
+    timers: list[float | None] = []
+    for event, lived in (
+        *((Event.EXITED, 0.0), (Event.EXITED, 0.0), (Event.ENDED, 1.0), (Event.ENDED, 1.0)),
+        *((Event.EXITED, 0.0), (Event.ENDED, 0.9)),
+    ):
+        world.feed(event, lived)
+        timers.append(world.timer)
+        world.feed(Event.TIMER)
+    assert timers == [0.1, 0.2, 0.1, 0.1, 0.4, 0.8]
+
+
 def test_an_adopted_process_is_not_started_again() -> None:
     following = step(Child(), Event.ADOPT, Policy())
     assert following

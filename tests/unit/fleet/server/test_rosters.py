@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.api import checked
+from meshd.base.attempts import Attempts
 from meshd.base.errors import InvalidInputError
-from meshd.fleet.server import rosters
+from meshd.fleet.server import reports, rosters
 from meshd.model.workload import Identity, Workload
 
 GRACE = 10.0
@@ -161,3 +166,50 @@ def test_a_workload_of_megabytes_is_not_taken() -> None:
 def test_whatever_a_node_sends_is_a_report_or_refused(message: bytes) -> None:
     with contextlib.suppress(InvalidInputError):
         rosters.decode(message)
+
+
+def test_of_a_report_that_kills_only_the_workload_at_fault_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each death is a new process that finds what the one before has noted."""
+
+    class Death(BaseException):
+        pass
+
+    decode = checked.decode
+
+    def deadly(raw: msgspec.Raw, kind: type[Workload]) -> Workload:
+        if b"killer" in bytes(raw):
+            raise Death
+        return decode(raw, kind)
+
+    monkeypatch.setattr(checked, "decode", deadly)
+    monkeypatch.setattr(Attempts, "done", _unless_dying(Attempts.done, Death))
+    sent = report(_TILL, _TILL | {"uid": "bank.killer"}, _TILL | {"uid": "bank.last"})
+    deaths = 0
+    while True:
+        attempts = Attempts(tmp_path / "attempts.json")
+        try:
+            told = reports.read(attempts, "a", sent)
+        except Death:
+            deaths += 1
+            assert deaths < 6
+        else:
+            break
+    assert [one.uid for one in told.workloads] == ["bank.till", "bank.last"]
+    assert "is left out" in told.unusable["bank.killer"]
+    assert "what node a reports, workload " in attempts.problems[0]
+    assert reports.read(attempts, "a", report(_TILL)).unusable == {}
+    assert [one.uid for one in reports.read(attempts, "b", report(_TILL)).workloads] == [
+        "bank.till"
+    ]
+
+
+def _unless_dying(done: Any, death: type[BaseException]) -> Any:
+    """A process that has died strikes nothing off."""
+
+    def only_alive(attempts: Attempts, *names: object) -> None:
+        if not isinstance(sys.exc_info()[1], death):
+            done(attempts, *names)
+
+    return only_alive

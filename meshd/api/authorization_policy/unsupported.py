@@ -1,0 +1,54 @@
+"""What meshd does not carry out yet of AuthorizationPolicies. Pure.
+
+It is refused when a policy is applied. A policy that came on another way denies all that it could
+be about: a part of it that was left out could open something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from meshd.api.authorization_policy.conditions import KNOWN, OF_TOKENS, header_of
+from meshd.api.authorization_policy.types import AuthorizationPolicy, Rule
+from meshd.api.decode import Path, nearest
+
+DRY_RUN: Final = "istio.io/dry-run"
+_NO_TARGETS: Final = (
+    "is not carried out yet, whatever group, kind, name and namespace; choose workloads by selector"
+)
+_NO_TOKENS: Final = "tokens are not checked yet; leave the rule out"
+
+
+def unsupported(found: AuthorizationPolicy) -> Iterator[tuple[Path, str]]:
+    """Yield the fields of a policy that are not carried out, and why."""
+    spec = found.spec
+    if spec.action == "CUSTOM":
+        yield ("spec", "action"), "CUSTOM is not carried out yet: no provider is asked"
+    for name, given in (("targetRef", spec.target_ref), ("targetRefs", spec.target_refs)):
+        if given is not None:
+            yield ("spec", name), _NO_TARGETS
+    if found.metadata.annotations.get(DRY_RUN, "false").lower() != "false":
+        path = ("metadata", "annotations", DRY_RUN)
+        yield path, "dry runs are not carried out yet; leave it out, or the policy"
+    for index, rule in enumerate(spec.rules or ()):
+        yield from _of_rule(("spec", "rules", index), rule)
+
+
+def _of_rule(path: Path, rule: Rule) -> Iterator[tuple[Path, str]]:
+    for index, each in enumerate(rule.from_ or ()):
+        if (source := each.source) is None:
+            continue
+        for name, given in (
+            ("requestPrincipals", source.request_principals),
+            ("notRequestPrincipals", source.not_request_principals),
+        ):
+            if given is not None:
+                yield (*path, "from", index, "source", name), _NO_TOKENS
+    for index, condition in enumerate(rule.when or ()):
+        key, at = condition.key, (*path, "when", index, "key")
+        if key.startswith(OF_TOKENS):
+            yield at, _NO_TOKENS
+        elif key not in KNOWN and not header_of(key):
+            hint = nearest(key, [*KNOWN, "request.headers[NAME]"])
+            yield at, f'"{key}" is no attribute that conditions have{hint}'

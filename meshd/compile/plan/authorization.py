@@ -1,0 +1,99 @@
+"""Who may send what to a workload: rules, each with the object that it comes from.
+
+A rule is a list of clauses, all of which have to hold. A clause is a list of alternatives, each a
+list of tests that hold together.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from meshd.compile.plan.origin import Origin
+
+Form = Literal["exact", "prefix", "suffix", "present", "regex"]
+Side = Literal["client", "forwarded", "server"]
+
+
+class Text(msgspec.Struct, frozen=True):
+    """What a text has to be like; ``present`` takes any that is not empty."""
+
+    form: Form
+    value: str = ""
+    ignore_case: bool = False
+
+
+class Peer(msgspec.Struct, frozen=True, tag="peer"):
+    """The SPIFFE URI in the client's certificate. A client without one has none."""
+
+    text: Text
+
+
+class Address(msgspec.Struct, frozen=True, tag="address"):
+    """An address of the connection, in one of these networks."""
+
+    of: Side
+    """``forwarded``: that of the client as ``x-forwarded-for`` tells it."""
+    networks: tuple[str, ...]
+
+
+class Port(msgspec.Struct, frozen=True, tag="port"):
+    """The workload's port."""
+
+    number: int
+
+
+class ServerName(msgspec.Struct, frozen=True, tag="server_name"):
+    """The name in the TLS hello."""
+
+    text: Text
+
+
+class Header(msgspec.Struct, frozen=True, tag="header"):
+    """A header of the request, in small letters; ``:authority`` and ``:method`` are headers."""
+
+    name: str
+    text: Text
+
+
+class Path(msgspec.Struct, frozen=True, tag="path"):
+    """The request's path, without its query."""
+
+    text: Text
+
+
+Test = Peer | Address | Port | ServerName | Header | Path
+OF_REQUESTS = (Header, Path)
+"""The tests of which a connection knows nothing."""
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A field of a rule: one of several tests holds, or none of them does."""
+
+    tests: tuple[Test, ...]
+    negated: bool = False
+
+
+Alternative = tuple[Field, ...]
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule of a policy."""
+
+    origin: Origin
+    clauses: tuple[tuple[Alternative, ...], ...] = ()
+    """Without any, the rule fits everything."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return tuple(one for clause in self.clauses for group in clause for one in group)
+
+
+class Authorization(msgspec.Struct, frozen=True, kw_only=True):
+    """What a workload takes: nothing that a rule of ``deny`` fits; then what one of ``allow`` fits,
+    or all if no policy allows anything in particular."""
+
+    deny: tuple[Rule, ...] = ()
+    allow: tuple[Rule, ...] | None = None
+    """None: there is no such policy."""

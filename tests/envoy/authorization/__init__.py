@@ -1,0 +1,1 @@
+"""What proxies take, and what the plan says that they take."""

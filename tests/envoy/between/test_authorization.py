@@ -1,0 +1,294 @@
+"""AuthorizationPolicies hold for whoever calls, on whatever way: over mutual TLS, in plaintext, by
+the short way where the options allow it, and through a gateway.
+
+Clients, server and gateway are in namespaces of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from meshd.model.snapshot import MeshOptions
+from tests.envoy.between import http2
+from tests.envoy.between.application import BANNER, Application
+from tests.envoy.between.conftest import ADDRESS
+from tests.envoy.between.mesh import BRIDGE, Mesh, answer
+
+NAMES = ("client", "other", "server", "gateway")
+MANIFEST = f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: server, namespace: servers}}
+spec:
+  hosts: [server.test]
+  addresses: [{ADDRESS}]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  workloadSelector: {{labels: {{app: server}}}}
+  ports:
+  - {{number: 8080, name: http, protocol: HTTP}}
+  - {{number: 9000, name: tcp, protocol: TCP}}
+  - {{number: 7000, name: any}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: gateways}}
+spec:
+  selector: {{role: edge}}
+  servers:
+  - {{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ["*"]}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: edge, namespace: gateways}}
+spec:
+  hosts: ["*"]
+  gateways: [edge]
+  http: [{{route: [{{destination: {{host: server.test, port: {{number: 8080}}}}}}]}}]
+"""
+REQUEST = "GET {} HTTP/1.1\nhost: server.test"
+
+
+def policy(spec: str, namespace: str = "servers", name: str = "p") -> str:
+    """A policy by its specification in flow style."""
+    return f"""
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {spec}
+"""
+
+
+def load(mesh: Mesh, *policies: str, short_way: bool = False) -> None:
+    mesh.load(
+        MANIFEST + "".join(policies),
+        mesh.workload("client"),
+        mesh.workload("other"),
+        mesh.workload("server"),
+        mesh.workload("gateway", role="edge"),
+        options=MeshOptions(short_way=short_way),
+    )
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with Mesh(tmp_path_factory.mktemp("authorization"), NAMES) as made:
+        load(made)
+        for name in ("client", "other", "server"):
+            made.capture(name)
+        yield made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def application(mesh: Mesh) -> Iterator[Application]:
+    made = Application(mesh.hosts["server"].netns, (8080, 7000), (9000, 7001))
+    yield made
+    made.close()
+
+
+def status(mesh: Mesh, caller: str, path: str = "/", port: int = 8080) -> int:
+    """``outside``: a client without a certificate; ``edge``: it comes through the gateway."""
+    if caller == "edge":
+        return mesh.outside.ask(mesh.hosts["gateway"].address, 80, REQUEST.format(path)).status
+    if caller == "outside":
+        return mesh.outside.ask(mesh.hosts["server"].address, port, REQUEST.format(path)).status
+    return mesh.hosts[caller].ask(ADDRESS, port, REQUEST.format(path)).status
+
+
+def first_words(mesh: Mesh, caller: str, port: int = 9000) -> bytes:
+    """What the application says without being asked; nothing if it is not reached."""
+    host, address = (
+        (mesh.outside, mesh.hosts["server"].address)
+        if caller == "outside"
+        else (mesh.hosts[caller], ADDRESS if port == 9000 else mesh.hosts["server"].address)
+    )
+    with contextlib.suppress(ConnectionError), host.connect(address, port) as connection:
+        return connection.makefile("rb").readline()
+    return b""
+
+
+CALLERS = ("client", "other", "edge", "outside")
+
+
+@pytest.mark.parametrize("short_way", [False, True])
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("{}", ()),
+        ("{rules: [{}]}", CALLERS),
+        ("{action: DENY, rules: [{}]}", ()),
+        ("{rules: [{from: [{source: {namespaces: [clients]}}]}]}", ("client", "other")),
+        ("{rules: [{from: [{source: {notNamespaces: [clients]}}]}]}", ("edge", "outside")),
+        (
+            "{rules: [{from: [{source: {principals: [cluster.local/ns/clients/sa/other]}}]}]}",
+            ("other",),
+        ),
+        ('{rules: [{from: [{source: {principals: ["*"]}}]}]}', ("client", "other", "edge")),
+        ("{rules: [{from: [{source: {serviceAccounts: [gateways/gateway]}}]}]}", ("edge",)),
+        (f"{{rules: [{{from: [{{source: {{ipBlocks: [{BRIDGE}]}}}}]}}]}}", ("outside",)),
+        (
+            "{action: DENY, rules: [{from: [{source: {namespaces: [c*]}}]}]}",
+            ("edge", "outside"),
+        ),
+        ("{selector: {matchLabels: {app: else}}, action: DENY, rules: [{}]}", CALLERS),
+        ("{selector: {matchLabels: {app: server}}, action: DENY, rules: [{}]}", ()),
+        ("{rules: [{when: [{key: destination.port, values: ['8080']}]}]}", CALLERS),
+        ("{rules: [{when: [{key: 'request.headers[x-none]', values: ['*']}]}]}", ()),
+    ],
+)
+def test_a_policy_holds_on_every_way(
+    mesh: Mesh, spec: str, expected: tuple[str, ...], short_way: bool
+) -> None:
+    load(mesh, policy(spec), short_way=short_way)
+    statuses = {caller: status(mesh, caller) for caller in CALLERS}
+    assert statuses == {caller: 200 if caller in expected else 403 for caller in CALLERS}
+
+
+@pytest.mark.parametrize("short_way", [False, True])
+@pytest.mark.parametrize("port", [9000, 7001])
+def test_a_connection_that_is_refused_is_not_told_anything(
+    mesh: Mesh, port: int, short_way: bool
+) -> None:
+    """Also where the application speaks first, and where no service names the port."""
+    sources = f"[{{source: {{ipBlocks: [{mesh.hosts['client'].address}]}}}}]"
+    load(mesh, policy(f"{{rules: [{{from: {sources}}}]}}"), short_way=short_way)
+    said = {caller: first_words(mesh, caller, port) for caller in ("client", "other", "outside")}
+    assert said == {"client": BANNER, "other": b"", "outside": b""}
+
+
+def test_what_only_requests_have_allows_no_other_connection_and_denies_all(mesh: Mesh) -> None:
+    load(mesh, policy("{rules: [{to: [{operation: {methods: [GET]}}]}]}"))
+    assert (status(mesh, "client"), first_words(mesh, "client")) == (200, b"")
+    load(mesh, policy("{action: DENY, rules: [{to: [{operation: {methods: [PUT]}}]}]}"))
+    assert (status(mesh, "client"), first_words(mesh, "client")) == (200, b"")
+    load(mesh, policy("{action: DENY, rules: [{to: [{operation: {ports: ['9000']}}]}]}"))
+    assert (status(mesh, "client"), first_words(mesh, "client")) == (200, b"")
+    load(mesh, policy("{action: DENY, rules: [{to: [{operation: {ports: ['8080']}}]}]}"))
+    assert (status(mesh, "client"), first_words(mesh, "client")) == (403, BANNER)
+
+
+def test_a_port_whose_protocol_is_detected_is_judged_as_what_it_speaks(mesh: Mesh) -> None:
+    load(mesh, policy("{rules: [{to: [{operation: {paths: [/yes]}}]}]}"))
+    assert status(mesh, "client", "/yes", 7000) == 200
+    assert status(mesh, "client", "/no", 7000) == 403
+    with mesh.hosts["client"].connect(ADDRESS, 7000) as connection:
+        connection.sendall(b"\x01\x02 no HTTP\r\n" * 10)
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(100) == b""
+
+
+def test_the_root_namespace_is_for_all_and_what_one_denies_is_denied(mesh: Mesh) -> None:
+    everything = policy("{rules: [{}]}")
+    load(mesh, everything, policy("{action: DENY, rules: [{}]}", "istio-system"))
+    assert [status(mesh, caller) for caller in CALLERS] == [403] * 4
+    load(mesh, everything, policy("{}", "istio-system", "none"))
+    assert status(mesh, "client") == 200
+
+
+def test_a_change_holds_for_the_next_request_of_a_connection_that_is_open(mesh: Mesh) -> None:
+    load(mesh)
+    with mesh.hosts["client"].connect(ADDRESS, 8080) as connection:
+        for spec, expected in (
+            (None, 200),
+            ("{action: DENY, rules: [{to: [{operation: {methods: [GET]}}]}]}", 403),
+            ("{rules: [{from: [{source: {principals: ['*/sa/client']}}]}]}", 200),
+            ("{}", 403),
+            (None, 200),
+        ):
+            load(mesh, *([policy(spec)] if spec else []))
+            assert answer(connection, REQUEST.format("/")).status == expected
+
+
+def test_gateways_have_policies_of_their_own(mesh: Mesh) -> None:
+    load(
+        mesh,
+        policy(
+            "{selector: {matchLabels: {role: edge}}, action: DENY,"
+            " rules: [{to: [{operation: {paths: [/admin*]}}]}]}",
+            "gateways",
+        ),
+    )
+    assert (status(mesh, "edge", "/admin/x"), status(mesh, "edge", "/x")) == (403, 200)
+    assert status(mesh, "client", "/admin/x") == 200
+    for field, expected in (("ipBlocks", 200), ("notIpBlocks", 403)):
+        sources = f"[{{source: {{{field}: [{BRIDGE}]}}}}]"
+        load(mesh, policy(f"{{rules: [{{from: {sources}}}]}}", "gateways"))
+        assert status(mesh, "edge") == expected
+
+
+def raw(client: socket.socket, head: str) -> int:
+    return answer(client, head).status
+
+
+DENIED = [
+    "/admin",
+    "/./admin",
+    "/%2e/admin",
+    "/x/../admin",
+    "/x/%2e%2e/admin",
+    "/x\\..\\admin",
+    "/%61dmin",
+    "/admin?x=/ok",
+    "/admin/",
+    "/admin;x",
+    "/admin%2Fx",
+    "http://server.test/admin",
+    "http://server.test/x/../admin",
+]
+NOT_DENIED = ["//admin", "/Admin", "/%2Fadmin", "/ok?/admin"]
+"""Other paths, to Istio, too, unless applications take them for the same."""
+
+
+def test_a_path_is_judged_in_its_normal_form(mesh: Mesh) -> None:
+    load(mesh, policy('{action: DENY, rules: [{to: [{operation: {paths: ["/admin*"]}}]}]}'))
+    for paths, expected in ((DENIED, 403), (NOT_DENIED, 200)):
+        found = {path: status(mesh, "client", path) for path in paths}
+        assert found == dict.fromkeys(paths, expected)
+    assert status(mesh, "client", "/ok#/admin") == 400
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("secret.test", 403),
+        ("SECRET.test", 403),
+        ("secret.test.", 403),
+        ("secret.test:8080", 403),
+        ("secret.test.:8080", 403),
+        ("other.test", 200),
+    ],
+)
+def test_a_host_is_judged_whatever_its_case_dot_and_port(
+    mesh: Mesh, host: str, expected: int
+) -> None:
+    hosts = "[{operation: {hosts: [secret.test, 'secret.test:*']}}]"
+    load(mesh, policy(f"{{action: DENY, rules: [{{to: {hosts}}}]}}"))
+    with mesh.hosts["client"].connect(mesh.hosts["server"].address, 8080) as client:
+        assert raw(client, f"GET / HTTP/1.1\nhost: {host}") == expected
+    with mesh.hosts["client"].connect(mesh.hosts["server"].address, 8080) as client:
+        assert raw(client, f"GET http://{host}/ HTTP/1.1\nhost: other.test") == expected
+
+
+def test_http2_is_judged_as_well(mesh: Mesh) -> None:
+    load(mesh, policy("{rules: [{to: [{operation: {paths: [/yes]}}]}]}"))
+    for path, word in ((b"/yes", b"GET /yes"), (b"/no", b"RBAC: access denied")):
+        with mesh.hosts["client"].connect(ADDRESS, 8080) as connection:
+            connection.sendall(http2.request(path))
+            data = b""
+            while word not in data:
+                more = connection.recv(65536)
+                assert more, data
+                data += more
+
+
+def test_a_caller_cannot_say_who_it_is(mesh: Mesh) -> None:
+    load(mesh, policy("{rules: [{from: [{source: {principals: ['*/sa/client']}}]}]}"))
+    claim = "x-forwarded-client-cert: By=x;URI=spiffe://cluster.local/ns/clients/sa/client"
+    for host in (mesh.outside, mesh.hosts["other"]):
+        with host.connect(mesh.hosts["server"].address, 8080) as client:
+            assert raw(client, f"GET / HTTP/1.1\nhost: server.test\n{claim}") == 403
