@@ -1,7 +1,7 @@
 """All kinds and values of networking.istio.io under one name.
 
-The kinds themselves live with what they are about: ``routes``, ``destinations``, ``gateways``,
-``entries``.
+Each kind has a folder of its own: ``virtual_service``, ``destination_rule``, ``gateway``,
+``service_entry``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar, cast
 
 import msgspec
 
@@ -15,6 +14,8 @@ from meshd.api.hosts import HostIndex, resolve
 from meshd.api.traffic import DestinationRule
 from meshd.api.virtual_service.types import VirtualService
 from meshd.base.sequence_difference import SequenceDifference
+from meshd.compile.replacements import NOTHING as NO_REPLACEMENTS
+from meshd.compile.replacements import Replaceable, Replacements
 from meshd.model.bounded import BoundedRoutes, BoundedRule
 from meshd.model.closed_routes import ClosedRoutes
 from meshd.model.excess import NOTHING, Excess
@@ -22,9 +23,8 @@ from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
 from meshd.model.weight import Weighed, weigh
 
-Heavy = VirtualService | DestinationRule
+Heavy = Replaceable
 """The kinds of objects whose configuration can be too large."""
-_Weighty = TypeVar("_Weighty", VirtualService, DestinationRule)
 
 
 class _Looked(msgspec.Struct, frozen=True):
@@ -49,8 +49,8 @@ class Weighing:
         """The VirtualServices and DestinationRules that were weighed last."""
         self._weighed: dict[int, _Looked] = {}
         """Each object in these surroundings, by its id."""
-        self._lighter: tuple[tuple[VirtualService, ...], tuple[DestinationRule, ...]] | None = None
-        """The lists with replacements; None: there are none."""
+        self._lighter = NO_REPLACEMENTS
+        """The replacements."""
         self.problems: tuple[str, ...] = ()
         """The objects of which something is left out, each with the reason."""
 
@@ -79,20 +79,9 @@ class Weighing:
             self._surroundings, self._given = surroundings, given
             heavy = [one for one in self._weighed.values() if one.excess is not NOTHING]
             self.problems = tuple(line for one in heavy for line in _said(one))
-            self._lighter = (
-                (tuple(self._in_place_of(given[0])), tuple(self._in_place_of(given[1])))
-                if heavy
-                else None
-            )
-        if self._lighter is None:
-            return snapshot
-        routes, rules = self._lighter
-        return msgspec.structs.replace(snapshot, virtual_services=routes, destination_rules=rules)
-
-    def _in_place_of(self, objects: Iterable[_Weighty]) -> Iterator[_Weighty]:
-        for one in objects:
-            looked = self._weighed.get(id(one))
-            yield cast("_Weighty", looked.instead) if looked else one
+            instead = {id(one.found): one.instead for one in heavy}
+            self._lighter = Replacements(snapshot, instead)
+        return self._lighter.put_into(snapshot)
 
 
 def _instead(found: Heavy, excess: Excess) -> Heavy:

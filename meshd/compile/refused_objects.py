@@ -7,14 +7,13 @@ that were accepted before, by another version, are closed: nobody else's routes 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
-
-import msgspec
+from collections.abc import Mapping
 
 from meshd.api.base import Object
 from meshd.api.dispatch import refused_by_proxies
 from meshd.api.traffic import DestinationRule
 from meshd.api.virtual_service.types import VirtualService
+from meshd.compile.replacements import NOTHING, Replaceable, Replacements
 from meshd.model.closed_routes import ClosedRoutes
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.snapshot import Snapshot
@@ -29,14 +28,13 @@ class RefusedObjects:
     def __init__(self, before: RefusedObjects | None = None) -> None:
         self._given: tuple[tuple[VirtualService, ...], tuple[DestinationRule, ...]] = (), ()
         """The VirtualServices and DestinationRules that were looked at last."""
-        self._known: Mapping[int, tuple[Object, str]] = before._known if before else {}
+        self._known: Mapping[int, tuple[Replaceable, str]] = before._known if before else {}
         """By its id each object, and what proxies would refuse of it. It is replaced, and never
         changed."""
-        self._refused: dict[int, tuple[Object, str]] = {}
+        self._refused: dict[int, tuple[Replaceable, str]] = {}
         """Those of which proxies would refuse anything."""
-        self._closed: dict[str, tuple[Object, ...]] = {}
-        """The lists with closed routes and rules, by field of the snapshot; empty: none is
-        closed."""
+        self._closed = NOTHING
+        """Closed routes and rules."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -52,28 +50,18 @@ class RefusedObjects:
         if not all(map(operator.is_, given, self._given)):
             self._given = given
             self._look((*routes, *rules))
-            self._closed = (
-                {
-                    "virtual_services": tuple(self._routes(routes)),
-                    "destination_rules": tuple(self._rules(rules)),
-                }
-                if self._refused
-                else {}
-            )
-        return msgspec.structs.replace(snapshot, **self._closed) if self._closed else snapshot
+            closed = {key: _closed(one) for key, (one, _) in self._refused.items()}
+            self._closed = Replacements(snapshot, closed)
+        return self._closed.put_into(snapshot)
 
-    def _look(self, objects: tuple[Object, ...]) -> None:
+    def _look(self, objects: tuple[Replaceable, ...]) -> None:
         before = self._known
         self._known = {id(one): before.get(id(one)) or (one, _refused(one)) for one in objects}
         self._refused = {key: one for key, one in self._known.items() if one[1]}
 
-    def _routes(self, objects: Iterable[VirtualService]) -> Iterator[VirtualService]:
-        for one in objects:
-            yield ClosedRoutes.of(one) if id(one) in self._refused else one
 
-    def _rules(self, objects: Iterable[DestinationRule]) -> Iterator[DestinationRule]:
-        for one in objects:
-            yield ClosedRule.of(one) if id(one) in self._refused else one
+def _closed(found: Replaceable) -> Replaceable:
+    return ClosedRoutes.of(found) if isinstance(found, VirtualService) else ClosedRule.of(found)
 
 
 def _refused(found: Object) -> str:

@@ -137,7 +137,7 @@ def test_captured_traffic_stays_captured_while_no_role_runs(network: Any, paths:
     asyncio.run(story())
 
 
-def test_it_holds_no_grpc() -> None:
+def test_the_capture_role_does_not_import_grpc() -> None:
     """gRPC's core does not survive the fork by which the role enters namespaces."""
     code = "import sys; from meshd.roles import capture; print('grpc' in sys.modules)"
     done = subprocess.run(

@@ -207,7 +207,7 @@ def ended(node: Node, holders: list[Holder]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_connections_outlive(node: Node, holders: list[Holder], change: str) -> None:
+def test_open_connections_outlive_a_change(node: Node, holders: list[Holder], change: str) -> None:
     """The change, and that it is undone."""
     if change == "a host of the gateway":
         node.apply(CHANGES[change])

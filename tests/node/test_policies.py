@@ -67,7 +67,7 @@ def test_strict_refuses_a_port_that_no_service_names(node: Node) -> None:
         becomes(node, 5555, REFUSED)
 
 
-def test_one_port_may_differ(node: Node) -> None:
+def test_a_policy_may_have_another_mode_for_one_port(node: Node) -> None:
     with node.applied(policy("STRICT") + "  portLevelMtls: {8080: {mode: PERMISSIVE}}\n"):
         becomes(node, 7000, REFUSED)
         assert from_outside(node, 8080) == WELL

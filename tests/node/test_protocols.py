@@ -53,7 +53,7 @@ def test_the_application_sees_its_clients_own_address(node: Node, how: str) -> N
 
 @pytest.mark.parametrize("how", ["http", "tcp"])
 @pytest.mark.parametrize("client", ["bob", "stranger.outside"])
-def test_at_a_pods_own_addresses_too(node: Node, how: str, client: str) -> None:
+def test_a_pod_is_reached_at_its_own_addresses(node: Node, how: str, client: str) -> None:
     server, own = node.pod("server").plan, node.pod(client).plan
     port = {"http": 8080, "tcp": 9000}[how]
     assert _peers(node.answers(client, how, f"{server.address}:{port}")) == {own.address}

@@ -38,7 +38,7 @@ READS = read_objects(f"{RULE}---{GATEWAY}", "f.yaml")
 OBJECTS = [read.object for read in READS]
 
 
-def test_all_of_them_are_found() -> None:
+def test_every_certificate_file_that_objects_name_is_found() -> None:
     assert file_references.names_of(OBJECTS) == (
         "file-root:/certs/ca.pem~/certs/crl.pem",
         "file-cert:/certs/c.crt~/certs/c.key",

@@ -36,7 +36,7 @@ def test_any_other_name_is_none_of_files(name: str) -> None:
 @pytest.mark.parametrize(
     "path", ["a.pem", "", "/a/../b", "/a\nb", "/a\x00", "/" + "a" * 1024, "~/a", "/\x1b[0m"]
 )
-def test_no_file_is_named_so(path: str) -> None:
+def test_a_path_that_cannot_be_a_certificate_file_is_refused(path: str) -> None:
     assert path_problem(path)
 
 

@@ -17,7 +17,7 @@ def test_decimal_digits_are_a_number(text: str, number: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "-1", "+1", " 1", "1 ", "1_0", "0x1", "1.0", "\u00b2", "\u0663", "9" * 9000]
 )
-def test_anything_else_is_none(text: str) -> None:
+def test_a_text_that_is_no_whole_number_gives_none(text: str) -> None:
     assert whole(text) is None
 
 

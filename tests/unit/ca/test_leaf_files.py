@@ -23,7 +23,7 @@ NOW = 1_700_000_000.0
 KEPT = Kept(NOW, Issued(b"chain", 0xABC, NOW - 60, NOW + 100), b"key")
 
 
-def test_what_is_put_is_what_is_had(tmp_path: Path) -> None:
+def test_a_kept_certificate_is_read_back_by_its_identity(tmp_path: Path) -> None:
     files = LeafFiles(tmp_path / "leaves")
     assert files.get(WEB) is None
     files.put(WEB, KEPT)

@@ -122,7 +122,7 @@ def _run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-def test_who_is_allowed_is_served_and_who_is_not_any_more_is_not(tmp_path: Path) -> None:
+def test_an_allowed_identity_is_served_until_it_is_revoked(tmp_path: Path) -> None:
     async def scenario() -> None:
         node = _Node(tmp_path)
         async with node.running():

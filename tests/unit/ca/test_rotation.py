@@ -57,12 +57,12 @@ def test_renewal_is_never_after_the_setting_and_differs_between_identities(
     assert renewal(_A, held, renew_at) != renewal(_B, held, renew_at) or lifetime * renew_at < 0.3
 
 
-def test_who_has_none_comes_first_then_who_expires_first() -> None:
+def test_identities_without_a_certificate_come_first_then_those_that_expire_first() -> None:
     held = {_A: Held(0, 0, 40), _B: Held(0, 0, 20)}
     assert plan([_A, _B, _C], held, {}, 30, 0.5).issue == (_C, _B, _A)
 
 
-def test_who_is_not_allowed_any_more_is_not_renewed() -> None:
+def test_a_revoked_identity_is_not_renewed() -> None:
     decided = plan([_A], {_A: Held(0, 0, 100), _B: Held(0, 0, 10)}, {}, 9, 0.5)
     assert decided.issue == ()
     assert decided.wake is not None

@@ -215,7 +215,7 @@ def test_an_agent_joins_a_service_that_its_server_has(
     assert request.service == "front"
 
 
-def test_who_cannot_be_enrolled_is_not(meshctl: Any, mesh: Mesh) -> None:
+def test_a_refused_enrollment_enrolls_nothing(meshctl: Any, mesh: Mesh) -> None:
     mesh.refusal = f"not in the mesh after 30 s: shop.web: no proxy; {CGROUP} was not enrolled"
     result = enroll(meshctl, "--port", "80")
     assert (result.code, result.err) == (1, f"{mesh.refusal}\n")

@@ -45,7 +45,7 @@ def test_the_request_is_described_in_full(daemon: Any, meshctl: Any) -> None:
         ("http://[fd00::1]/a", "[fd00::1]:80", "/a"),
     ],
 )
-def test_a_url_is_taken_apart(
+def test_explain_takes_destination_and_path_from_a_url(
     daemon: Any, meshctl: Any, written: str, destination: str, path: str
 ) -> None:
     meshctl("explain", "web", written)

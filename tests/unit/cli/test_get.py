@@ -61,11 +61,11 @@ def test_several_kinds_are_several_tables(meshctl: Any) -> None:
     ]
 
 
-def test_wide_adds_labels(meshctl: Any) -> None:
+def test_wide_output_of_get_has_labels(meshctl: Any) -> None:
     assert meshctl("get", "vs", "-o", "wide").lines[1].endswith("team=books")
 
 
-def test_all_namespaces(daemon: Any, meshctl: Any) -> None:
+def test_get_of_all_namespaces_has_a_column_for_them(daemon: Any, meshctl: Any) -> None:
     result = meshctl("get", "vs", "-A")
     assert daemon.asked == [wire.Get("VirtualService", "", "")]
     assert result.lines[0].startswith("NAMESPACE")
@@ -158,7 +158,7 @@ def test_a_watch_tells_what_changes_and_what_is_deleted(
     assert result.err == "virtualservice.networking.istio.io/reviews deleted\n"
 
 
-def test_labels_choose(meshctl: Any) -> None:
+def test_get_lists_the_objects_that_a_label_selector_chooses(meshctl: Any) -> None:
     assert meshctl("get", "vs,svc", "-l", "team=books", "-o", "name").lines == [
         "virtualservice.networking.istio.io/reviews"
     ]

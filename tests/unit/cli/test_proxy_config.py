@@ -166,6 +166,6 @@ def test_istioctls_short_names(daemon: Any, meshctl: Any, word: str) -> None:
     assert result.err == "the proxy has no endpoints\n"
 
 
-def test_names_only(daemon: Any, meshctl: Any) -> None:
+def test_output_of_names_has_a_line_for_each_resource(daemon: Any, meshctl: Any) -> None:
     daemon.says(wire.Objects((DUMPED_ENDPOINTS, LIVE_ENDPOINTS)))
     assert meshctl("pc", "ep", "-o", "name").lines == ["c", "c"]

@@ -117,7 +117,7 @@ def test_one_namespace_is_judged_alone(daemon: Any, meshctl: Any) -> None:
     assert meshctl("status", "-n", "shop").code == 1
 
 
-def test_no_workloads(daemon: Any, meshctl: Any) -> None:
+def test_status_says_that_no_workloads_are_registered(daemon: Any, meshctl: Any) -> None:
     answer(daemon)
     assert meshctl("status").out == "no workloads are registered\n"
 

@@ -156,7 +156,7 @@ def test_a_rule_that_nothing_reaches_is_named_with_the_reason(text: str, wanted:
         routing("a.test", TCP.replace("MATCH", ""), "mesh, istio-system/edge"),
     ],
 )
-def test_a_rule_that_something_reaches_is_not(text: str) -> None:
+def test_a_route_that_a_request_may_reach_has_an_effect(text: str) -> None:
     found = said(text, SERVICE, OUTSIDE, GATEWAY)
     assert not [one for one in found if "no effect" in one]
 

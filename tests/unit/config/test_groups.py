@@ -20,7 +20,7 @@ def findings(text: str) -> list[str]:
     return [f"{one.field}: {one.message}" for one in validate_sources([("f.yaml", text)])]
 
 
-def test_a_good_one_is_fine() -> None:
+def test_a_valid_workload_group_has_no_findings() -> None:
     assert findings(GROUP) == []
 
 

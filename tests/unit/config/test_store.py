@@ -82,7 +82,7 @@ def test_the_place_of_a_field_is_its_file_and_line(place: Place) -> None:
 # ---- applied objects
 
 
-def test_put_says_what_it_did(place: Place) -> None:
+def test_a_change_says_of_each_object_what_became_of_it(place: Place) -> None:
     store = place.store()
     assert results(storing.put(store, objects(service("a")))) == [("a", "created")]
     changes = storing.put(store, objects(service("a", 81), service("b")))

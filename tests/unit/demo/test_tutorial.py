@@ -52,7 +52,9 @@ def record(kind: int, length: int, version: int = 0x0303) -> bytes:
     ("count", "share", "first", "last"),
     [(1000, 0.1, 53, 147), (1000, 0.5, 421, 579), (10, 1.0, 10, 10), (10, 0.5, 0, 10)],
 )
-def test_chance_has_bounds(count: int, share: float, first: int, last: int) -> None:
+def test_the_tutorial_knows_which_counts_a_share_of_requests_may_give(
+    count: int, share: float, first: int, last: int
+) -> None:
     assert likely(count, share) == range(first, last + 1)
 
 

@@ -63,7 +63,7 @@ spec: {clusterIP: None, selector: {app: db}, ports: [{name: tcp, port: 5432}]}
 """
 
 
-def test_it_is_no_endpoint_of_a_service() -> None:
+def test_a_closed_workload_is_no_endpoint_of_a_service() -> None:
     (record,) = snapshot(*objects(HEADLESS), stands_for("198.18.0.9")).services.values()
     assert record.endpoints == ()
 
@@ -154,7 +154,7 @@ def test_an_object_that_is_closed_itself_does_not_open_the_address() -> None:
     assert closed(snapshot(service, stands_for("198.18.0.9"))).keys() == {"198.18.0.9"}
 
 
-def test_it_is_open_again_once_another_object_declares_it_and_closed_when_that_is_gone() -> None:
+def test_a_closed_workload_is_open_while_another_object_declares_it() -> None:
     registry = Registry()
     vm, others = stands_for("198.18.0.9"), objects(ENTRY.replace("ADDRESS", "198.18.0.9"))
     closings = [

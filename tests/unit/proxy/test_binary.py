@@ -24,12 +24,12 @@ def test_the_packages_own_is_found_without_importing_it() -> None:
 
 
 @pytest.mark.parametrize("version", ["1.40.0", "1.41.2", "2.0.0"])
-def test_newer_ones_are_taken(tmp_path: Path, version: str) -> None:
+def test_a_newer_envoy_is_accepted(tmp_path: Path, version: str) -> None:
     binary.check_version(program(tmp_path / "envoy", version))
 
 
 @pytest.mark.parametrize("version", ["1.39.9", "0.99.0"])
-def test_older_ones_are_not(tmp_path: Path, version: str) -> None:
+def test_an_older_envoy_is_refused(tmp_path: Path, version: str) -> None:
     path = program(tmp_path / "envoy", version)
     with pytest.raises(InvalidInputError, match=f"{path} is Envoy .* older than 1.40; install"):
         binary.check_version(path)

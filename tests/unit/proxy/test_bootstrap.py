@@ -25,7 +25,7 @@ CAPACITY = Capacity(PoolSize(2, 1), 2, 300 * 1024 * 1024, 77, 11, 1000)
 
 
 @pytest.mark.parametrize("pool", Pool)
-def test_envoy_takes_it(tmp_path: Path, pool: Pool) -> None:
+def test_envoy_accepts_the_bootstrap_of_each_pool(tmp_path: Path, pool: Pool) -> None:
     config = tmp_path / "bootstrap.json"
     config.write_text(json.dumps(bootstrap(SETTINGS, PATHS, Member(pool, 3), CAPACITY)))
     command = [binary.find(SETTINGS.proxy), *arguments(SETTINGS.proxy, pool, config)]

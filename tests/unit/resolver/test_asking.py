@@ -44,7 +44,7 @@ def ask(reply: Callable[[bytes], bytes | None]) -> bool:
     return asyncio.run(scenario())
 
 
-def test_an_address_is_a_yes() -> None:
+def test_a_resolver_that_answers_an_address_knows_the_name() -> None:
     assert ask(answer)
 
 
@@ -69,11 +69,13 @@ def silence(_: bytes) -> None:
 
 
 @pytest.mark.parametrize("reply", [no_such_name, no_address, anothers, cut_short, silence])
-def test_anything_else_is_a_no(reply: Callable[[bytes], bytes | None]) -> None:
+def test_a_resolver_that_answers_anything_else_does_not_know_the_name(
+    reply: Callable[[bytes], bytes | None],
+) -> None:
     assert not ask(reply)
 
 
-def test_nobody_there_is_a_no() -> None:
+def test_a_resolver_that_does_not_run_does_not_know_the_name() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

@@ -22,7 +22,7 @@ def of(name: str, *upstreams: str) -> tuple[str, ...]:
     return command.arguments(name, MeshSettings(dns_upstreams=upstreams, dns_port=5353), DIRECTORY)
 
 
-def test_it_is_the_hosts_own_resolvers_that_are_asked_when_none_is_named() -> None:
+def test_the_hosts_own_resolvers_are_asked_when_the_settings_name_none() -> None:
     assert "--resolv-file=/etc/resolv.conf" in arguments()
     assert "--no-resolv" not in arguments()
 
@@ -48,7 +48,7 @@ def test_a_resolver_that_is_none_is_named(text: str) -> None:
         MeshSettings(dns_upstreams=(text,))
 
 
-def test_it_is_told_from_another_nodes() -> None:
+def test_a_resolver_is_told_from_that_of_another_node() -> None:
     for name in command.NAMES:
         started = ("dnsmasq", *of(name))
         assert command.is_started_for(name, DIRECTORY, started)

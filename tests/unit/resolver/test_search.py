@@ -15,9 +15,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "resolv.conf"
 
 
-def test_they_are_those_of_the_host_of_namespaces_and_of_the_settings(
-    host: Path, tmp_path: Path
-) -> None:
+def test_search_domains_come_from_host_namespaces_and_settings(host: Path, tmp_path: Path) -> None:
     host.write_text("nameserver 192.0.2.1\nsearch old.test\nsearch Corp.test. lab.test\n")
     (tmp_path / "blue").mkdir()
     (tmp_path / "blue" / "resolv.conf").write_text("domain blue.test\n")

@@ -22,7 +22,7 @@ def silent() -> Iterator[Upstream]:
         yield listening.getsockname()
 
 
-def test_they_are_those_of_the_settings_or_else_the_hosts(tmp_path: Path) -> None:
+def test_upstream_resolvers_are_those_of_the_settings_or_else_the_hosts(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     assert upstreams(MeshSettings(), path) == ()
     path.write_text("search a.test\nnameserver 192.0.2.1\nnameserver\nnameserver fe80::1%eth0\n\n")
@@ -50,7 +50,7 @@ def test_a_port_where_nobody_is_refuses(silent: Upstream) -> None:
         (["some", "some", "some", "some"], [False] * 4),
     ],
 )
-def test_it_is_said_when_all_refuse_several_times_in_a_row(
+def test_a_problem_is_reported_when_all_upstreams_refuse_several_times_in_a_row(
     monkeypatch: pytest.MonkeyPatch, looks: list[str], told: list[bool]
 ) -> None:
     monkeypatch.setattr(under_test, "_SOON", 0)

@@ -112,7 +112,7 @@ def test_a_client_gets_what_it_asks_for_and_each_renewal(tmp_path: Path, method:
     _run(scenario)
 
 
-def test_the_older_variant_works_too(tmp_path: Path) -> None:
+def test_secrets_are_served_over_state_of_the_world_sds(tmp_path: Path) -> None:
     async def scenario() -> None:
         method = f"{_SDS}/StreamSecrets"
         async with _serving(tmp_path) as server, _stream(tmp_path, method) as stream:

@@ -63,7 +63,7 @@ def test_a_name_that_is_awaited_is_held_until_it_is_there() -> None:
     assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
 
 
-def test_what_is_late_is_denied_to_who_has_none_until_it_is_there() -> None:
+def test_a_late_secret_is_denied_to_proxies_without_one_until_it_exists() -> None:
     subscriber = _subscriber("a")
     assert _told(subscriber, _secrets("a")) == ({}, ())
     late = dataclasses.replace(_secrets("a"), late=frozenset("a"))
@@ -73,7 +73,7 @@ def test_what_is_late_is_denied_to_who_has_none_until_it_is_there() -> None:
     assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
 
 
-def test_who_has_what_is_late_keeps_it() -> None:
+def test_a_proxy_keeps_a_secret_whose_renewal_is_late() -> None:
     late = dataclasses.replace(_secrets("a"), late=frozenset("a"))
     assert _told(_subscriber("a", a="a0"), late) == ({}, ())
     subscriber = _subscriber("a")

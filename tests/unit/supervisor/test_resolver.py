@@ -48,14 +48,14 @@ def resolver(home: Home) -> Resolver:
     return Resolver(home.paths.resolver_run, "")
 
 
-def test_it_is_nobody_and_has_no_capability(home: Home) -> None:
+def test_a_resolver_runs_as_nobody_without_capabilities(home: Home) -> None:
     command = resolver(home).command(NAME, SETTINGS)
     setpriv = command[: command.index("--")]
     assert {"--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"} <= {*setpriv}
     assert "--no-new-privs" in setpriv
 
 
-def test_it_has_a_scope_where_proxies_have_one(home: Home) -> None:
+def test_a_resolver_has_a_scope_where_proxies_have_one(home: Home) -> None:
     command = Resolver(home.paths.resolver_run, "x.slice").command(NAME, SETTINGS)
     assert command[:3] == ("env", "--ignore-signal=HUP", "systemd-run")
     assert "--slice=x.slice" in command
@@ -116,7 +116,7 @@ def test_one_that_is_kept_may_not_know_the_newest_wildcards(home: Home, running:
             assert one.is_outdated(WILDCARDS_NAME) is outdated
 
 
-def test_it_is_soon_started_again_however_often_it_failed() -> None:
+def test_a_resolver_is_restarted_soon_however_often_it_failed() -> None:
     """glibc asks twice, five seconds apart: a longer pause would make names unknown."""
     policy = Resolver.policy
     assert policy.restarts.pause(1000) <= 1

@@ -26,7 +26,7 @@ def test_own_names_and_addresses_are_served(header: str) -> None:
      "localhost:x", "localhost@evil.example", "[::1", "[evil]", "", "127.0.0.1:1:2", "a localhost",
      "mesh.example.com.evil"],
 )  # fmt: skip
-def test_other_names_are_not(header: str) -> None:
+def test_a_host_header_with_another_name_is_not_ours(header: str) -> None:
     assert not is_ours(header, NAMES)
 
 

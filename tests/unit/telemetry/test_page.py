@@ -124,7 +124,7 @@ def test_the_page_asks_nobody_else(paths: Paths) -> None:
     serving(paths, look)
 
 
-def test_the_pages_data(paths: Paths) -> None:
+def test_the_page_is_given_problems_processes_and_their_costs(paths: Paths) -> None:
     async def look(base: str) -> None:
         status, _, body = await get(f"{base}/api/state")
         state = json.loads(body)
@@ -136,7 +136,7 @@ def test_the_pages_data(paths: Paths) -> None:
     serving(paths, look)
 
 
-def test_it_is_ready_when_a_proxy_has_the_configuration(paths: Paths) -> None:
+def test_a_node_is_ready_when_a_proxy_has_the_configuration(paths: Paths) -> None:
     async def look(base: str) -> None:
         assert (await get(f"{base}/healthz/ready"))[0] == 200
 

@@ -88,7 +88,7 @@ def test_what_it_says_itself_wins() -> None:
         (workload(), group(namespace="elsewhere")),
     ],
 )
-def test_others_stay_as_they_are(found: Workload, of: WorkloadGroup) -> None:
+def test_a_workload_of_no_group_stays_as_it_is(found: Workload, of: WorkloadGroup) -> None:
     assert member(found, of) == found
 
 

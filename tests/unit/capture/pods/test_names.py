@@ -64,7 +64,9 @@ class Answering(asyncio.DatagramProtocol):
 
 
 @pytest.mark.parametrize(("after", "problem"), [(1, ""), (2, ""), (9, "not answered")])
-def test_one_answer_is_enough(after: int, problem: str) -> None:
+def test_a_name_server_works_if_it_answers_one_of_several_questions(
+    after: int, problem: str
+) -> None:
     async def scenario() -> str:
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(

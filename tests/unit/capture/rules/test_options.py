@@ -39,7 +39,7 @@ def test_without_annotations_everything_is_captured() -> None:
 
 
 @pytest.mark.parametrize("value", ["*", " * "])
-def test_a_star_is_everything(value: str) -> None:
+def test_an_include_of_a_star_includes_everything(value: str) -> None:
     options = read({"includeOutboundIPRanges": value, "includeInboundPorts": value})
     assert options.include_outbound is None
     assert options.include_inbound_ports is None

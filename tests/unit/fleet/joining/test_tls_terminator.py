@@ -259,7 +259,7 @@ async def test_what_comes_to_grpc_in_another_way_is_nobody(mesh: Mesh) -> None:
 
 
 @running
-async def test_much_passes_whole(mesh: Mesh) -> None:
+async def test_megabytes_of_configuration_pass_the_tls_terminator_whole(mesh: Mesh) -> None:
     values = {f"n{number}": f"{number}" * 200_000 for number in range(10, 30)}
     mesh.plane.publish(things(**values))
     async with mesh.serving(), node(mesh) as one:

@@ -38,7 +38,7 @@ def test_each_service_gets_two_ports_of_its_own() -> None:
     assert other == pod("c")
 
 
-def test_who_is_known_keeps_them_and_gaps_are_filled() -> None:
+def test_a_known_service_keeps_its_ports_and_a_new_one_fills_gaps() -> None:
     known = {one.uid: one for one in with_ports([service("a"), service("b")], {})}
     (again,) = with_ports([service("b", cgroup="elsewhere")], known)
     assert ports(again) == (15103, 15104)
