@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import random
+import re
 import signal
 import time
 import traceback
@@ -57,7 +58,7 @@ class Finding:
     data: bytes
 
     def __str__(self) -> str:
-        shown = repr(self.data[:200]) + ("…" if len(self.data) > 200 else "")
+        shown = repr(self.data[:600]) + ("…" if len(self.data) > 600 else "")
         return f"{self.door}: {self.what}: {shown} ({len(self.data)} bytes)"
 
 
@@ -129,7 +130,8 @@ def _enter(door: Door, data: bytes, account: Account) -> float:
         refused = True
     except Exception as error:
         what = f"{type(error).__name__} at {_place(error)}"
-        account.findings.setdefault(what, Finding(door.name, f"{what}: {str(error)[:100]}", data))
+        said = f"{what}: {str(error)[:300]}"
+        account.findings.setdefault(_kind_of(said), Finding(door.name, said, data))
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     took = time.process_time() - began
@@ -158,6 +160,11 @@ def _check_series(door: Door, series: tuple[bytes, ...], account: Account, limit
             return
     what = f"more than linear: {', '.join(f'{took:.3f}' for took in times)} s"
     account.findings.setdefault("steep", Finding(door.name, what, series[-1]))
+
+
+def _kind_of(said: str) -> str:
+    """Return what is said without what differs from input to input of one kind."""
+    return re.sub(r"\[.*?\]|'.*?'|\".*?\"|[0-9]+", "", said)[:150]
 
 
 def _place(error: Exception) -> str:

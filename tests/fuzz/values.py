@@ -18,6 +18,8 @@ TEXTS: Final = (
     *("HTTP", "HTTPS", "TLS", "GET", "spiffe://cluster.local/ns/shop/sa/web", "x-user", "https"),
     *("5xx,reset", "UNAVAILABLE", "a.*[0-9]+", "(?i)x", "topology.kubernetes.io/zone", "None"),
     *("2026-11-29T00:00:00Z", "kubernetes.io/tls", "aGFsbG8=", "%REQ(:path)%", "{a}", "host:80"),
+    *("cluster.local/ns/shop/sa/web", "/a/{*}/b", "/{**}", "source.ip", "request.headers[x-a]"),
+    *("destination.port", "source.principal", "remote.ip", "x*", "*x"),
 )
 BAD_TEXTS: Final = (
     *("", " ", "\0", "\n", "a\nb", "\x1b]0;x\x07", "\u202e", "\x9b31m", "\x7f", "\ud800", "\udcff"),
