@@ -55,8 +55,9 @@ async def run(client: Client, network: str) -> tuple[PodState, ...]:
     return await client.wait_ready(plan, PATIENCE, lambda _: None)
 
 
-def whole(url: str) -> str:
+def whole(address: str) -> str:
     """Return the page; nothing if the services had to wait for each other for too long."""
+    url = f"http://{address}:9080/productpage"
     with urllib.request.urlopen(url, timeout=PATIENCE) as response:
         text = response.read().decode()
     return "" if "Error fetching" in text else text
@@ -68,7 +69,7 @@ def test_bookinfo_puts_its_page_together(home: Path) -> None:
         pods = asyncio.run(run(client, f"198.18.{random.randrange(32, 64)}"))  # noqa: S311
         by_deployment = dict(zip(ORDER, pods, strict=True))
         page = by_deployment["productpage-v1"].plan.address
-        text = eventually(lambda: whole(f"http://{page}:9080/productpage"), "the page is whole")
+        text = eventually(lambda: whole(page), "the page is whole")
     finally:
         asyncio.run(client.down())
     assert "<title>Simple Bookstore App</title>" in text
