@@ -181,6 +181,7 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of them, those that one workload opens, over all members; it may be sent twice as many. 0: as
     many as fill a quarter of the memory if nobody reads them."""
     short_way: bool = False
+    hbone: bool = False
     drain_time: Duration = Duration(5)
     log_level: Literal["trace", "debug", "info", "warning", "error"] = "warning"
 
@@ -352,8 +353,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.node or socket.gethostname()
 
     def mesh_options(self, capacity: Capacity | None = None) -> MeshOptions:
-        """Return the compiler's part of the settings; ``capacity``: of each proxy, None:
-        unlimited."""
+        """Return the compiler's part of the settings; ``capacity``: of each proxy, if limited."""
         options = MeshOptions(
             node=self.node_name,
             locality=self.locality,
@@ -372,6 +372,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             access_log=self.mesh.access_log,
             ipv6=_IPV6.exists(),
             short_way=self.proxy.short_way,
+            hbone=self.proxy.hbone,
         )
         if capacity is None:
             return options

@@ -33,6 +33,7 @@ _MORE_COLUMNS: Final = (
     "PROXY",
     "NETNS",
     "SHORT WAY",
+    "TUNNELS",
     "LAST INTERRUPTION",
     "INBOUND NOT PROVEN",
     "REPLIES ROUTED TWICE",
@@ -161,8 +162,8 @@ def workload_table(rows: list[wire.WorkloadStatus], wide: bool) -> Table:
     )
 
 
-def _notes(row: wire.WorkloadStatus) -> tuple[str, str, str, str]:
-    return row.short_way, row.interruptions.last, row.unseen, row.slower
+def _notes(row: wire.WorkloadStatus) -> tuple[str, ...]:
+    return row.short_way, row.hbone, row.interruptions.last, row.unseen, row.slower
 
 
 def proxy_table(proxies: tuple[wire.ProxyStatus, ...]) -> Table:

@@ -16,6 +16,7 @@ from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import Ports
 from meshd.compile.scope import Scope
 from meshd.compile.traffic import shares
+from meshd.compile.traffic.hbone import Receiver, receiver
 from meshd.compile.traffic.inbound_routes import Guards
 from meshd.compile.upstream.fixed import resolver_of
 from meshd.model.snapshot import MeshOptions, Snapshot
@@ -123,6 +124,34 @@ class OfClients:
             self._options,
             self.guards,
         )
+
+    def tunneling(self) -> messages.Messages:
+        """Return the listener of tunnels to other nodes, where the options allow them."""
+        if not self._options.hbone:
+            return ()
+        return self._memo.call("tunneling", messages.tunneling_listeners, self._options)
+
+    def tunneled_clusters(self) -> messages.Messages:
+        """Return the clusters to which tunnels to this node's workloads lead."""
+        receivers = self._receivers()
+        return self._memo.call("tunneled clusters", messages.receiving_clusters, receivers)
+
+    def tunneled_routes(self) -> messages.Messages:
+        """Return the route table of these tunnels, where the options allow them."""
+        if not self._options.hbone:
+            return ()
+        return self._memo.call("tunneled routes", messages.receiving_tables, self._receivers())
+
+    def _receivers(self) -> tuple[Receiver, ...]:
+        """Return the workloads to which tunnels lead. Each is sent as many connections as its
+        listener takes."""
+        if not self._options.hbone:
+            return ()
+        found = (
+            receiver(one.workload, one.served, shares.received(one.workload, self._options))
+            for one in self._clients.values()
+        )
+        return tuple(one for one in found if one is not None)
 
     def inbound_routes(self) -> messages.Messages:
         """Return the route tables of inbound traffic."""

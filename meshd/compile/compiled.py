@@ -218,7 +218,9 @@ class Last:
 
         replace(Kind.CLUSTER, old.fixed_clusters(), new.fixed_clusters())
         replace(Kind.LISTENER, old.inbound(), new.inbound())
+        replace(Kind.CLUSTER, old.tunneled_clusters(), new.tunneled_clusters())
         replace(Kind.LISTENER, old.local(), new.local())
+        replace(Kind.ROUTE, old.tunneled_routes(), new.tunneled_routes())
         replace(Kind.ROUTE, old.inbound_routes(), new.inbound_routes())
         for kinds, listeners in ((traffic, new.listeners), (dns, new.dns_listeners)):
             gone = {name for name in kinds[Kind.LISTENER] if workload_of(name) in changed}

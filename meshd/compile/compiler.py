@@ -181,6 +181,7 @@ class _Round:
     def resources(self) -> Iterator[tuple[Kind, Iterable[Printed]]]:
         made = self._of_clients
         yield Kind.CLUSTER, made.fixed_clusters()
+        yield Kind.CLUSTER, made.tunneled_clusters()
         for client in self.clients.values():
             yield Kind.LISTENER, made.listeners(client)
             if client.gateway.ports:
@@ -190,6 +191,8 @@ class _Round:
             yield from self._scope(view)
         yield Kind.LISTENER, made.inbound()
         yield Kind.LISTENER, made.local()
+        yield Kind.LISTENER, made.tunneling()
+        yield Kind.ROUTE, made.tunneled_routes()
         yield Kind.ROUTE, made.inbound_routes()
         if self._mirrors:
             yield Kind.CLUSTER, (cluster(mirror_upstream()),)

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from meshd.compile.envoy import runtime
 from meshd.compile.envoy.assignments import load_assignment
 from meshd.compile.envoy.clusters import cluster
+from meshd.compile.envoy.hbone import hbone_routes as printed_hbone_routes
 from meshd.compile.envoy.inbound_routes import inbound_routes as printed_inbound_routes
 from meshd.compile.envoy.listeners import listener
 from meshd.compile.envoy.printed_listeners import PrintedChoice, PrintedListener, printed_choice
@@ -24,12 +25,15 @@ from meshd.compile.plan.upstreams import Assignment
 from meshd.compile.policy import mutual_tls_timeout
 from meshd.compile.policy.peer_authentication import PeerPolicy
 from meshd.compile.policy.served import Ports
-from meshd.compile.traffic import dns, inbound, local, outbound, shares
+from meshd.compile.traffic import dns, hbone, inbound, local, outbound, shares
+from meshd.compile.traffic.entries import ENTRIES
+from meshd.compile.traffic.hbone import Receiver
 from meshd.compile.traffic.inbound_routes import Guards, inbound_routes
 from meshd.compile.traffic.scope_listeners import ScopeChoices, scope_choices, scope_listeners
 from meshd.compile.upstream import assignments
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.fixed import inbound_upstreams, internal, resolver_upstreams
+from meshd.compile.upstream.hbone import tunnels
 from meshd.compile.upstream.upstreams import black_hole, passthrough, service_upstreams
 from meshd.compile.visibility import View
 from meshd.model.service import ServiceRecord
@@ -65,8 +69,9 @@ def fixed_clusters(
         passthrough(options),
         *resolver_upstreams(options, resolvers, udp=False),
         *inbound_upstreams(served.values(), options),
-        *(internal(entry.listener) for entry in inbound.ENTRIES),
+        *(internal(entry.listener) for entry in ENTRIES),
         *(local.local_upstreams() if options.short_way else ()),
+        *(tunnels(options) if options.hbone else ()),
     )
     return tuple(map(cluster, upstreams))
 
@@ -81,6 +86,21 @@ def local_listeners(
 ) -> Messages:
     """Return the listeners of the short way."""
     return tuple(map(listener, local.local_listeners(served, callers, options, guards)))
+
+
+def tunneling_listeners(options: MeshOptions) -> Messages:
+    """Return the listener from which connections go into tunnels."""
+    return (listener(hbone.tunneling_listener(options)),)
+
+
+def receiving_clusters(receivers: tuple[Receiver, ...]) -> Messages:
+    """Return the clusters to which tunnels to workloads lead."""
+    return tuple(map(cluster, hbone.receiving_upstreams(receivers)))
+
+
+def receiving_tables(receivers: tuple[Receiver, ...]) -> Messages:
+    """Return the route table of tunnels to workloads."""
+    return (printed_hbone_routes(hbone.receiving_routes(receivers)),)
 
 
 def inbound_tables(
@@ -177,11 +197,10 @@ def service_assignments(
 
 def _printed_assignment(planned: Assignment) -> PrintedMessage:
     printed = PrintedMessage.of(load_assignment(planned))
-    over_network = planned.over_network()
-    if over_network is planned:
+    if not (listeners := planned.listeners):
         return printed
-    otherwise = PrintedMessage.of(load_assignment(over_network))
-    return dataclasses.replace(printed, over_network=otherwise.body)
+    directly = PrintedMessage.of(load_assignment(planned.directly()))
+    return dataclasses.replace(printed, listeners=listeners, directly=directly.body)
 
 
 def placed(workload: Workload, *, short_way: bool = False) -> Workload:

@@ -19,6 +19,9 @@ LOCAL: Final = "local"
 """Name of the internal listener for connections between workloads of this node."""
 LOCAL_INSPECTED: Final = "local-inspected"
 """Name of the one behind it that reads first bytes, and of the cluster that leads there."""
+HBONE: Final = "hbone"
+"""Name of the internal listener for connections to other nodes that share tunnels, of the cluster
+of these tunnels, and of the route table of those that arrive."""
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"
 
 KUBERNETES: Final = "kubernetes://"
@@ -62,11 +65,11 @@ class OutboundCluster(msgspec.Struct, frozen=True):
         """Return the EDS name of endpoints ordered by distance, for the clients of one variant."""
         return f"{self};near"
 
-    def assigned(self, *, near: bool, inside: bool) -> str:
+    def assigned(self, *, near: bool, inside: bool, tunneled: bool = False) -> str:
         """Return the EDS name of endpoints; ``inside``: those of this node may be reached by the
-        short way."""
+        short way; ``tunneled``: those of others by tunnels."""
         name = self.near_endpoints if near else self.endpoints
-        return f"{name};{LOCAL}" if inside else name
+        return name + (f";{LOCAL}" if inside else "") + (f";{HBONE}" if tunneled else "")
 
 
 class InboundCluster(msgspec.Struct, frozen=True):
@@ -80,6 +83,11 @@ class InboundCluster(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"inbound|{self.port}||" + (f"@{self.variant}" if self.variant else "")
+
+
+def hbone_cluster(uid: str, *, inspecting: bool) -> str:
+    """Return the name of the cluster that tunnels to a workload lead to."""
+    return f"{HBONE}{'-inspected' if inspecting else ''}@{uid}"
 
 
 def parse_cluster(name: str) -> OutboundCluster | InboundCluster | None:

@@ -15,5 +15,9 @@ CONNECTION_BUFFER: Final = 32 * KIB
 """Bytes of each buffer of a connection, whether it has a socket or stays inside the proxy."""
 STREAM_WINDOW: Final = 64 * KIB
 """Bytes of one HTTP/2 stream that its sender may send before the receiver has taken any."""
+TUNNELED_WINDOW: Final = 512 * KIB
+"""The same of a stream that is a user's connection between two nodes."""
+TUNNEL_WINDOW: Final = 4 * 1024 * KIB
+"""And of all such streams of a connection together."""
 CONNECTION_WINDOW: Final = 1024 * KIB
 """The same of all streams of a connection together."""

@@ -13,6 +13,9 @@ INBOUND_PORT: Final = 15006
 DNS_PORT: Final = 15053
 OWN_PORTS: Final = frozenset({OUTBOUND_PORT, INBOUND_PORT, DNS_PORT})
 """In a workload's namespace, of the proxies."""
+HBONE_PORT: Final = 15008
+"""Where a workload is sent tunnels: connections that travel inside requests of HTTP/2. They arrive
+at the listener of ``INBOUND_PORT`` as all that is sent to a workload."""
 REFUSING_PORT: Final = 15054
 """Nobody listens there: who is sent to it is refused at once."""
 DNS_SERVICE_PORT: Final = 53
@@ -30,6 +33,13 @@ INBOUND_ROUTE_TABLE: Final = 15100
 of Istio is 100, which others have, too: the CNI plugin for source routing takes it first."""
 FORMER_ROUTE_TABLE: Final = 100
 """That of namespaces that earlier versions captured."""
+UNTUNNELED_PORTS: Final = OWN_PORTS | {
+    HBONE_PORT,
+    REFUSING_PORT,
+    *(15000, 15004, 15009, 15020, 15021, 15090),
+}
+"""Ports of proxies, meshd's and Istio's, to which no tunnel leads:
+https://istio.io/latest/docs/ops/deployment/application-requirements/."""
 HOST_PORTS: Final = range(15101, 15901)
 """Ports of the host on which proxies take the traffic of its own services, two for each."""
 

@@ -74,6 +74,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     weight: int = 1
     ready: bool = True
     """It may be sent traffic. One that is not is known all the same: it will be."""
+    hbone: bool = False
+    """Its node, another one, says that it can be reached by a tunnel."""
     inside: Inside | None = None
     """Where it is reached by the short way; None: over the network only."""
 

@@ -58,6 +58,8 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How many each of them opens to one cluster."""
     short_way: bool = False
     """Connections between workloads of this node may stay inside a proxy, without TLS."""
+    hbone: bool = False
+    """Connections between nodes may share tunnels."""
     closed_addresses: tuple[ClosedAddress, ...] = ()
     """Clients of the mesh do not reach them on any port, whatever ``outbound_policy`` says."""
 

@@ -115,6 +115,11 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeName = ""
     locality: Locality = ""
     """``region/zone/subzone``, unless labels of the workload tell it; empty: that of the node."""
+    protocols: Annotated[
+        tuple[Annotated[str, msgspec.Meta(max_length=32)], ...], msgspec.Meta(max_length=16)
+    ] = ()
+    """What its proxies are spoken to in besides mutual TLS, as its node tells other nodes. Names
+    that are not known mean nothing."""
     ready: bool = True
     """Whether the workload may receive traffic (its readiness probe passes)."""
     enrolled: bool = True

@@ -207,6 +207,7 @@ class Control:
             rejected=next(refused, ""),
             outside=f"not in the mesh: {why}" if why else "",
             short_way=self._short_way(workload, facts) if mesh.options.short_way else "",
+            hbone=self._hbone(workload) if mesh.options.hbone else "",
         )
 
     def _short_way(self, workload: Workload, facts: Facts) -> str:
@@ -215,6 +216,14 @@ class Control:
         served = published.served if published else {}
         seen = facts.observations.get(workload.uid)
         return short_way.closed(workload, served, seen, valid, facts.trust_domain) or "open"
+
+    def _hbone(self, workload: Workload) -> str:
+        """Return whether other nodes are told to reach a workload by tunnels, or why not."""
+        life = self._mesh.reconciler.known.lives.get(workload.uid)
+        if problem := self._mesh.tunneled.closed(workload, life):
+            return problem
+        told = workload.uid in self._mesh.tunneled.told
+        return "open" if told else "proxies do not have its listener yet"
 
     async def _roles(self) -> tuple[wire.RoleStatus, ...]:
         """Return the states of the roles; none if the supervisor does not answer.

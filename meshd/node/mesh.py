@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from meshd.api import file_references
@@ -26,6 +26,7 @@ from meshd.node.publishing import Publishing
 from meshd.node.reconciler import Reconciler
 from meshd.node.resolving import Resolving
 from meshd.node.settling import Settling
+from meshd.node.tunneled import Tunneled
 from meshd.registry.snapshots import Given
 from meshd.workloads import addressing, record
 from meshd.workloads.health import Checker
@@ -52,6 +53,7 @@ class Mesh:
     own: OwnAddresses
     checker: Checker
     work: InWork
+    tunneled: Tunneled
     further_problems: list[Callable[[], str]] = dataclasses.field(default_factory=list)
     """Problems of others than these parts; each gives a line, or nothing."""
 
@@ -74,14 +76,21 @@ class Mesh:
 
     def roster(self, node: str) -> tuple[Workload, ...]:
         """Return this node's workloads as other nodes are to know them."""
-        reconciler = self.reconciler
+        reconciler, inside = self.reconciler, self.reconciler.inside()
         return record.roster(
             node,
             reconciler.members(),
             reconciler.known.lives,
-            reconciler.inside(),
+            inside,
             self.options.locality,
+            tunneled=self._tunneled(inside),
         )
+
+    def _tunneled(self, inside: Mapping[str, Workload]) -> frozenset[str]:
+        if not self.options.hbone:
+            return frozenset()
+        accepted = self.reconciler.facts(inside).accepted
+        return self.tunneled.of(inside, self.reconciler.known.lives, accepted)
 
     # ---- how far it is
 

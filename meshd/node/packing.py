@@ -10,7 +10,6 @@ from meshd.compile.compiled import Compiled, Kind, Messages, Printed
 from meshd.compile.envoy.printed_listeners import PrintedListener
 from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.envoy.printed_tables import PrintedTable
-from meshd.compile.names import LOCAL
 from meshd.model.pool import Pool
 from meshd.xds.resources import Detour, Resource, Resources, pack, pack_bytes, type_url
 
@@ -73,7 +72,7 @@ def _resource(name: str, printed: Printed) -> Resource:
 
 def _packed(name: str, printed: PrintedMessage) -> Resource:
     resource = pack_bytes(name, printed.kind, printed.body)
-    if not printed.over_network:
+    if not printed.listeners:
         return resource
-    detour = Detour(LOCAL, pack_bytes(name, printed.kind, printed.over_network))
+    detour = Detour(printed.listeners, pack_bytes(name, printed.kind, printed.directly))
     return dataclasses.replace(resource, detour=detour)

@@ -14,6 +14,7 @@ import msgspec
 
 from meshd.api.locality import NETWORK, locality_of
 from meshd.api.service_entry.types import WorkloadEntry, WorkloadEntrySpec
+from meshd.model.hbone import is_told
 from meshd.model.service import MUTUAL_TLS, TLS_MODE, Endpoint
 from meshd.model.workload import Workload
 
@@ -50,6 +51,8 @@ class Backend(msgspec.Struct, frozen=True):
     node: str = ""
     captured_ports: frozenset[int] | None = None
     """Ports on which mutual TLS is spoken at all; None: all."""
+    hbone: bool = False
+    """It runs on another node, which says that it can be reached by a tunnel."""
     source: Source = Source.HERE
     order: str = ""
     """The text by which it is ordered among those of its source."""
@@ -83,6 +86,7 @@ class Backend(msgspec.Struct, frozen=True):
             captured_ports=frozenset(port.number for port in workload.ports)
             if workload.host
             else None,
+            hbone=source is Source.ELSEWHERE and is_told(workload),
             source=source,
             order=workload.uid,
         )
@@ -139,6 +143,7 @@ class Backend(msgspec.Struct, frozen=True):
             ready=self.ready,
             locality=self.locality,
             node=self.node,
+            hbone=self.hbone and self.mutual_tls,
         )
 
 

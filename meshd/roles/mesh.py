@@ -26,6 +26,7 @@ from meshd.node.resolving import Resolving
 from meshd.node.settling import Settling
 from meshd.node.sharing import Sharing
 from meshd.node.state_directory import StateDirectory
+from meshd.node.tunneled import Tunneled
 from meshd.proxy.machine import capacity_here
 from meshd.settings import Paths, Settings
 from meshd.wire import channel
@@ -146,6 +147,7 @@ def assembled(settings: Settings, paths: Paths) -> Mesh:
         own=own,
         checker=checker,
         work=work,
+        tunneled=Tunneled(settings.capture, allowed=settings.proxy.hbone),
     )
 
 

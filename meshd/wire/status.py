@@ -46,6 +46,9 @@ class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     unseen: str = ""
     """Why the workload is proven for outbound traffic only, and not for inbound."""
     dropped: DroppedConnections = DroppedConnections()
+    hbone: str = ""
+    """``open`` if other nodes are told to reach the workload by tunnels, or else why they are not;
+    empty where the setting ``proxy.hbone`` is off."""
     short_way: str = ""
     """Whether other workloads of the node call the workload by the short way: ``open``, or why
     not; empty where the setting ``proxy.short_way`` is off."""

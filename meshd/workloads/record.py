@@ -6,7 +6,7 @@ It outlives the process that keeps it, but not a reboot: neither do network name
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from meshd.base.aside import set_aside
 from meshd.base.disk import replace
 from meshd.base.errors import UNDECODABLE, InvalidInputError
 from meshd.base.sequence_difference import SequenceDifference
+from meshd.model import hbone
 from meshd.model.workload import Workload
 from meshd.workloads import remains
 from meshd.workloads.lifecycle import Life, Phase
@@ -88,11 +89,14 @@ def roster(
     lives: Mapping[str, Life],
     enrolled: Collection[str],
     locality: str = "",
+    *,
+    tunneled: Container[str] = (),
 ) -> tuple[Workload, ...]:
     """Return a node's workloads as other nodes are told of them, always in the same order.
 
-    ``locality`` is the node's. An enrolled workload is ready for mutual TLS, which others then
-    speak to it, only when its traffic is captured.
+    ``locality`` is the node's; ``tunneled``: uids of those that are reached by tunnels. An enrolled
+    workload is ready for mutual TLS, which others then speak to it, only when its traffic is
+    captured.
     """
     return tuple(
         msgspec.structs.replace(
@@ -101,6 +105,7 @@ def roster(
             netns="",
             netns_cookie=0,
             locality=one.locality or locality,
+            protocols=(hbone.PROTOCOL,) if uid in tunneled else (),
             ready=one.ready and (uid not in enrolled or _is_captured(lives.get(uid))),
         )
         for uid, one in sorted(registered.items())

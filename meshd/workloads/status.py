@@ -24,11 +24,12 @@ def row(
     rejected: str = "",
     outside: str = "",
     short_way: str = "",
+    hbone: str = "",
 ) -> wire.WorkloadStatus:
     """Return the row of one workload.
 
     ``certificates`` are by URI. ``rejected`` says why a proxy refused the workload's listeners;
-    ``outside`` why the workload is not enrolled. ``short_way``: as the status has it.
+    ``outside`` why the workload is not enrolled. ``short_way``, ``hbone``: as the status has them.
     """
     seen = facts.observations.get(workload.uid, _ABSENT)
     identity = Identity(facts.trust_domain, workload.namespace, workload.service_account)
@@ -59,6 +60,7 @@ def row(
         declared=workload.host is not None and workload.host.declared,
         problem=_problem(life, seen, facts, certificate, rejected) if life else outside,
         short_way=short_way,
+        hbone=hbone,
     )
 
 

@@ -7,7 +7,7 @@ connection is led to where nobody listens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 from meshd.xds.resources import Resource
 from meshd.xds.subscription import UNKNOWN, Response
@@ -24,7 +24,7 @@ class Passable(Mapping[str, Resource]):
     def __init__(
         self,
         published: Mapping[str, Resource],
-        open_listeners: Set[str],
+        open_listeners: set[str],
         may_have: Callable[[str], bool],
         held: Mapping[str, str],
     ) -> None:
@@ -36,10 +36,11 @@ class Passable(Mapping[str, Resource]):
     def __getitem__(self, name: str) -> Resource:
         resource = self._published[name]
         detour = resource.detour
-        if detour is None or detour.listener in self._open:
+        if detour is None or self._open.issuperset(detour.listeners):
             return resource
         is_there = self._held.get(name, UNKNOWN) == resource.version
-        return resource if is_there and self._may_have(detour.listener) else detour.resource
+        may_stay = is_there and all(map(self._may_have, detour.listeners))
+        return resource if may_stay else detour.resource
 
     def __contains__(self, name: object) -> bool:
         return name in self._published
@@ -59,7 +60,7 @@ class Detours:
         self._known: set[str] = set()
         """Listeners that the client has had for so long that no connection is left of listeners
         before them, which would not know whose it is."""
-        self._taken: dict[str, str] = {}
+        self._taken: dict[str, tuple[str, ...]] = {}
         """The internal listeners that endpoints will lead to, by the name of endpoints that were
         told by a detour."""
 
@@ -77,9 +78,9 @@ class Detours:
         for sent in response.resources:
             self._taken.pop(sent.name, None)
             if sent.detour:
-                self._open.add(sent.detour.listener)
+                self._open.update(sent.detour.listeners)
             elif detour := published[sent.name].detour:
-                self._taken[sent.name] = detour.listener
+                self._taken[sent.name] = detour.listeners
 
     def note_published(self, published: Mapping[str, Resource]) -> None:
         """Forget endpoints that are not published any more."""
@@ -96,13 +97,17 @@ class Detours:
 
     def awaited(self, held: Mapping[str, str]) -> frozenset[str]:
         """Return the listeners that the client has, and that are not known for long enough."""
-        return frozenset(name for name in self._taken.values() if held.get(name)) - self._known
+        return self._led_to(held) - self._known
 
     def end(self, held: Mapping[str, str]) -> list[str]:
         """Open what the client has and knows; return the endpoints that need no detour now."""
-        ready = {name for name in self._taken.values() if held.get(name)} & self._known
-        self._open |= ready
-        ended = [name for name, listener in self._taken.items() if listener in ready]
+        self._open |= self._led_to(held) & self._known
+        ended = [name for name, those in self._taken.items() if self._open.issuperset(those)]
         for name in ended:
             del self._taken[name]
         return ended
+
+    def _led_to(self, held: Mapping[str, str]) -> frozenset[str]:
+        """Return the listeners that the client has and endpoints will lead to."""
+        found = {name for those in self._taken.values() for name in those}
+        return frozenset(name for name in found if held.get(name))

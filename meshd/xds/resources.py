@@ -54,11 +54,12 @@ class Resource:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Detour:
-    """What a client is told of endpoints instead, as long as it cannot use an internal listener."""
+    """What a client is told of endpoints instead, as long as it cannot use internal listeners."""
 
-    listener: str
+    listeners: tuple[str, ...]
     resource: Resource
-    """The same endpoints, none of which is that listener. It follows from the endpoints' bytes."""
+    """The same endpoints, none of which is one of those listeners. It follows from the endpoints'
+    bytes."""
 
 
 def type_url(full_name: str) -> str:

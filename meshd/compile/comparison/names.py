@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 
-from meshd.compile.names import LOCAL, OutboundCluster, parse_cluster
+from meshd.compile.names import HBONE, LOCAL, OutboundCluster, parse_cluster
 from meshd.matching.conditions import RouteMatch, TextMatch
 
 
 @functools.lru_cache(maxsize=65536)
 def of_upstream(name: str) -> str:
     """Return ``HOST:PORT``, with the subset if there is one; other names stay."""
-    text = name.removesuffix(f";{LOCAL}").removesuffix(";near")
+    text = name.removesuffix(f";{HBONE}").removesuffix(f";{LOCAL}").removesuffix(";near")
     found = parse_cluster(text)
     if not isinstance(found, OutboundCluster):
         return text

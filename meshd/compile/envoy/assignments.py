@@ -9,8 +9,10 @@ from google.protobuf import struct_pb2
 
 from meshd.api.locality import parts
 from meshd.compile.envoy.weights import summable
-from meshd.compile.names import LOCAL
+from meshd.compile.names import HBONE, LOCAL
 from meshd.compile.plan.upstreams import Assignment, Group, Place
+from meshd.model.hbone import Tunnel
+from meshd.model.interception import HBONE_PORT
 from meshd.model.short_way import Inside
 
 TLS_MATCH: Final = "envoy.transport_socket_match"
@@ -21,10 +23,16 @@ MUTUAL_TLS.update({"tlsMode": "istio"})
 SHORT_WAY: Final = struct_pb2.Struct()
 SHORT_WAY.update({"tlsMode": LOCAL})
 """Its value for endpoints of this node that are reached by the short way."""
+TUNNELED: Final = struct_pb2.Struct()
+TUNNELED.update({"tlsMode": HBONE})
+"""Its value for endpoints of other nodes that are reached by tunnels."""
 ORIGINAL_DESTINATION: Final = "envoy.filters.listener.original_dst"
 """Metadata that tells an internal listener where a connection wants to go."""
 INSIDE: Final = "meshd"
 """Metadata of an endpoint that is reached by the short way: its namespace, identity and uid."""
+TUNNEL: Final = "tunnel"
+"""Metadata of an endpoint that is reached by a tunnel: where this ends, whose certificate must be
+there, and where the connection goes from there."""
 
 
 def load_assignment(assignment: Assignment) -> endpoint_pb2.ClusterLoadAssignment:
@@ -53,6 +61,9 @@ def _put_place(made: endpoint_components_pb2.LbEndpoint, place: Place, weight: i
     if place.inside is not None:
         _put_inside(made, place, place.inside)
         return
+    if place.tunnel is not None:
+        _put_tunnel(made, place, place.tunnel)
+        return
     address = made.endpoint.address.socket_address
     address.address = place.address
     address.port_value = place.port
@@ -70,4 +81,17 @@ def _put_inside(made: endpoint_components_pb2.LbEndpoint, place: Place, inside: 
     known[ORIGINAL_DESTINATION].update({"local": where})
     known[INSIDE].update(
         {"netns": inside.netns, "identity": inside.identity, "workload": place.workload}
+    )
+
+
+def _put_tunnel(made: endpoint_components_pb2.LbEndpoint, place: Place, tunnel: Tunnel) -> None:
+    """Write the internal listener of tunnels, and what it is to know of this endpoint."""
+    host = f"[{place.address}]" if ":" in place.address else place.address
+    where = f"{host}:{place.port}"
+    made.endpoint.address.envoy_internal_address.server_listener_name = HBONE
+    made.endpoint.address.envoy_internal_address.endpoint_id = where
+    known = made.metadata.filter_metadata
+    known[TLS_MATCH].CopyFrom(TUNNELED)
+    known[TUNNEL].update(
+        {"address": f"{host}:{HBONE_PORT}", "identity": tunnel.identity, "destination": where}
     )

@@ -10,13 +10,23 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.network.direct_response.v3 import config_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
-from meshd.compile.envoy import authorization, dynamic_dns, filter_state, limits
+from meshd.compile.envoy import authorization, dynamic_dns, filter_state, hbone, limits
 from meshd.compile.envoy.access_log import access_logs
 from meshd.compile.envoy.copies import copies_manager
 from meshd.compile.envoy.http_connections import connection_manager
 from meshd.compile.envoy.server_tls import server_tls
 from meshd.compile.envoy.wellknown import filter_, seconds
-from meshd.compile.plan.chains import Answer, Chain, Copies, Http, Refusal, Tcp, Tunnel
+from meshd.compile.plan.chains import (
+    Answer,
+    Chain,
+    Copies,
+    Hbone,
+    Http,
+    Refusal,
+    Tcp,
+    Tunnel,
+    Tunneled,
+)
 
 _Proxy = tcp_proxy_pb2.TcpProxy
 _Filter = listener_components_pb2.Filter
@@ -51,6 +61,8 @@ def _filters(plan: Chain) -> Iterator[listener_components_pb2.Filter]:
             yield tcp_proxy(target)
         case Http():
             yield connection_manager(target)
+        case Tunneled():
+            yield hbone.tunnel_manager(target)
         case Copies():
             yield copies_manager(target)
         case Answer(text):
@@ -76,9 +88,14 @@ def tcp_proxy(target: Tcp) -> listener_components_pb2.Filter:
             for name, weight in target.upstreams
             if weight > 0
         )
-    if target.tunnel:
-        proxy.tunneling_config.hostname = _authority(target.tunnel)
-        proxy.tunneling_config.use_post = target.tunnel.use_post
+    match target.tunnel:
+        case Hbone():
+            hbone.put_tunnel(proxy.tunneling_config)
+        case Tunnel():
+            proxy.tunneling_config.hostname = _authority(target.tunnel)
+            proxy.tunneling_config.use_post = target.tunnel.use_post
+        case None:
+            pass
     if target.after_handshake:
         proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
         proxy.max_early_data_bytes.value = _MAX_EARLY_DATA

@@ -185,7 +185,7 @@ def _http(asked: Http | None) -> dict[str, any_pb2.Any]:
         common_http_protocol_options=_common_http_options(asked),
         upstream_http_protocol_options=_names_from_requests(asked),
     )
-    http2 = limits.http2(asked.max_streams, keep_alive=_ping(asked.ping))
+    http2 = limits.http2(asked.max_streams, keep_alive=_ping(asked.ping), tunnels=asked.tunnels)
     match asked.version:
         case HttpVersion.HTTP1:
             options.explicit_http_config.http_protocol_options.SetInParent()

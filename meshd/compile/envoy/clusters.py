@@ -14,13 +14,14 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2
 from envoy.extensions.clusters.common.dns.v3 import dns_pb2
 from envoy.extensions.clusters.dns.v3 import dns_cluster_pb2
+from envoy.type.metadata.v3 import metadata_pb2
 from google.protobuf import any_pb2
 
-from meshd.compile.envoy.assignments import load_assignment
+from meshd.compile.envoy.assignments import TUNNEL, load_assignment
 from meshd.compile.envoy.cluster_settings import common_part
 from meshd.compile.envoy.dynamic_dns import dynamic_discovery
 from meshd.compile.envoy.transport_sockets import (
-    allow_short_way,
+    allow_internal,
     announce_clients,
     internal_socket,
     secure,
@@ -33,6 +34,7 @@ from meshd.compile.plan.upstreams import (
     Fixed,
     InternalListener,
     OriginalDestination,
+    TunnelEnd,
     Upstream,
 )
 
@@ -53,6 +55,11 @@ def cluster(upstream: Upstream) -> cluster_pb2.Cluster:
         case OriginalDestination():
             made.type = _CLUSTER.ORIGINAL_DST
             made.lb_policy = _CLUSTER.CLUSTER_PROVIDED
+        case TunnelEnd():
+            made.type = _CLUSTER.ORIGINAL_DST
+            made.lb_policy = _CLUSTER.CLUSTER_PROVIDED
+            made.original_dst_lb_config.metadata_key.CopyFrom(_TUNNEL_END)
+            made.cleanup_interval.CopyFrom(seconds(_TUNNEL_IDLE))
         case Dns():
             made.cluster_type.name = "envoy.clusters.dns"
             made.cluster_type.typed_config.CopyFrom(
@@ -73,13 +80,18 @@ def cluster(upstream: Upstream) -> cluster_pb2.Cluster:
         case _:
             assert_never(upstream.discovery)
     secure(made, upstream.tls, upstream.trust_domain)
-    if upstream.short_way:
-        allow_short_way(made)
+    if upstream.short_way or upstream.tunneled:
+        allow_internal(made, inside=upstream.short_way, tunneled=upstream.tunneled)
     if upstream.proxy_protocol:
         announce_clients(made, upstream.proxy_protocol)
     return made
 
 
+_TUNNEL_END: Final = metadata_pb2.MetadataKey(
+    key=TUNNEL, path=[metadata_pb2.MetadataKey.PathSegment(key="address")]
+)
+_TUNNEL_IDLE: Final = 60.0
+"""Seconds between two looks at which ends of tunnels are still used."""
 _EDS: Final = _CLUSTER.EdsClusterConfig(eds_config=over_ads())
 
 

@@ -1,7 +1,7 @@
 """Prints filter state: what is noted of a connection for those that come after.
 
 What goes on to an internal listener is shared with it, and there with the upstream connection
-(``TRANSITIVE``). What a chain notes that connects by itself is shared once.
+(``TRANSITIVE``): a connection may pass several of them. What is of one hop only is shared once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 from envoy.config.listener.v3 import listener_components_pb2
 
-from meshd.compile.envoy.assignments import INSIDE
+from meshd.compile.envoy.assignments import INSIDE, TUNNEL
 from meshd.compile.envoy.wellknown import (
     ALPN_STATE,
     CALLER_STATE,
@@ -24,11 +24,11 @@ from meshd.compile.envoy.wellknown import (
     REMOTE_ADDRESS_STATE,
     SECRET_STATE,
     SERVER_NAME_STATE,
+    SERVER_NAMES_STATE,
     SOURCE_STATE,
     TRANSITIVE,
     UNHASHED,
     WORKLOAD_STATE,
-    Sharing,
     StateValue,
     set_filter_state,
     state_on_accept,
@@ -41,14 +41,38 @@ _HTTP: Final = "istio-http/1.1"
 """How detected HTTP is announced to the other end."""
 
 
-def of_listener(owner: Owner) -> listener_components_pb2.ListenerFilter:
-    """Return the filter that notes the owner for all of a listener's chains."""
-    return state_on_accept(*_owner(owner, TRANSITIVE), *_handover())
+def of_listener(owner: Owner, *, hands_over: bool) -> listener_components_pb2.ListenerFilter:
+    """Return the filter that notes the owner for all of a listener's chains; ``hands_over``: with
+    the connection's own addresses."""
+    return state_on_accept(*_owner(owner), *(_handover() if hands_over else ()))
+
+
+def of_tunneled() -> listener_components_pb2.ListenerFilter:
+    """Return the filter that notes whose certificate the end of the connection's tunnel must
+    show."""
+    expected = f"%DYNAMIC_METADATA({TUNNEL}:identity)%"
+    return state_on_accept(
+        state_value(SERVER_NAMES_STATE, expected, ONCE, factory=SERVER_NAMES_STATE)
+    )
+
+
+def of_request() -> list[StateValue]:
+    """Return what is noted of a request that is a connection itself: who opened the tunnel that it
+    came by, and the port of this workload that it asks for.
+
+    The client's address is that of the tunnel's own connection: headers may claim any.
+    """
+    return [
+        state_value(LOCAL_ADDRESS_STATE, "%REQ(:AUTHORITY)%", ONCE, LOCAL_ADDRESS_STATE),
+        state_value(
+            REMOTE_ADDRESS_STATE, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", ONCE, REMOTE_ADDRESS_STATE
+        ),
+    ]
 
 
 def of_chain(chain: Chain) -> listener_components_pb2.Filter | None:
     """Return the filter that notes what a chain adds; None: it adds nothing."""
-    noted = [*_owner(chain.owner, ONCE)] if chain.owner else []
+    noted = [*_owner(chain.owner)] if chain.owner else []
     if chain.announces_http:
         noted.append(state_value(ALPN_STATE, _HTTP, ONCE, factory=ALPN_STATE))
     if chain.notes_server_name:
@@ -62,21 +86,21 @@ def of_chain(chain: Chain) -> listener_components_pb2.Filter | None:
     return set_filter_state(*noted, after_handshake=peer) if noted or peer else None
 
 
-def _owner(owner: Owner, sharing: Sharing) -> Iterator[StateValue]:
+def _owner(owner: Owner) -> Iterator[StateValue]:
     """Yield on whose behalf upstream connections are made, and from which namespace.
 
     For services of the host that is the proxy's own, which is not named.
     """
     if owner.certificate:
-        yield state_value(SECRET_STATE, owner.certificate, sharing)
-    yield state_value(WORKLOAD_STATE, owner.uid, sharing, factory=UNHASHED)
+        yield state_value(SECRET_STATE, owner.certificate, TRANSITIVE)
+    yield state_value(WORKLOAD_STATE, owner.uid, TRANSITIVE, factory=UNHASHED)
     if owner.caller:
-        yield state_value(CALLER_STATE, owner.caller, sharing)
-        yield state_value(SOURCE_STATE, owner.address, sharing)
+        yield state_value(CALLER_STATE, owner.caller, TRANSITIVE)
+        yield state_value(SOURCE_STATE, owner.address, TRANSITIVE)
     if owner.netns:
-        yield state_value(NETNS_STATE, owner.netns, sharing)
+        yield state_value(NETNS_STATE, owner.netns, TRANSITIVE)
     else:
-        yield state_value(HOST_STATE, "true", sharing, factory=UNHASHED)
+        yield state_value(HOST_STATE, "true", TRANSITIVE, factory=UNHASHED)
 
 
 def _handover() -> Iterator[StateValue]:

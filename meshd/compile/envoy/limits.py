@@ -8,7 +8,14 @@ from typing import Final
 from envoy.config.core.v3 import protocol_pb2, socket_option_pb2
 from google.protobuf import wrappers_pb2
 
-from meshd.model.buffers import CONNECTION_BUFFER, CONNECTION_WINDOW, KIB, STREAM_WINDOW
+from meshd.model.buffers import (
+    CONNECTION_BUFFER,
+    CONNECTION_WINDOW,
+    KIB,
+    STREAM_WINDOW,
+    TUNNEL_WINDOW,
+    TUNNELED_WINDOW,
+)
 
 MAX_STREAMS: Final = 1024
 """Requests under way at once on one HTTP/2 connection from a client."""
@@ -50,13 +57,14 @@ def http2(
     *,
     allow_connect: bool = False,
     keep_alive: protocol_pb2.KeepaliveSettings | None = None,
+    tunnels: bool = False,
 ) -> protocol_pb2.Http2ProtocolOptions:
-    """Options of HTTP/2, whichever side it is spoken to."""
+    """Options of HTTP/2, whichever side it is spoken to; ``tunnels``: streams are connections."""
     streams = max_concurrent_streams
     return protocol_pb2.Http2ProtocolOptions(
         max_concurrent_streams={"value": streams} if streams else None,
         allow_connect=allow_connect,
         connection_keepalive=keep_alive,
-        initial_stream_window_size={"value": STREAM_WINDOW},
-        initial_connection_window_size={"value": CONNECTION_WINDOW},
+        initial_stream_window_size={"value": TUNNELED_WINDOW if tunnels else STREAM_WINDOW},
+        initial_connection_window_size={"value": TUNNEL_WINDOW if tunnels else CONNECTION_WINDOW},
     )

@@ -76,10 +76,12 @@ def _open(made: listener_pb2.Listener, socket: Socket, *, udp: bool = False) -> 
 def _listener_filters(plan: Listener) -> Iterator[listener_components_pb2.ListenerFilter]:
     if plan.notes_inside:
         yield filter_state.of_short_way()
+    if plan.into_tunnels:
+        yield filter_state.of_tunneled()
     if plan.original_destination:
         yield wellknown.original_destination()
     if plan.owner is not None:
-        yield filter_state.of_listener(plan.owner)
+        yield filter_state.of_listener(plan.owner, hands_over=plan.hands_over)
     if plan.as_the_client:
         config = original_src_pb2.OriginalSrc(mark=PROXY_INBOUND_MARK)
         yield _Filter(name="envoy.filters.listener.original_src", typed_config=packed(config))

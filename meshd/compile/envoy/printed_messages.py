@@ -19,8 +19,10 @@ class PrintedMessage:
     name: str
     kind: type[Message]
     body: bytes
-    over_network: bytes = b""
-    """Of endpoints with the short way: the same endpoints without it; empty: there is none."""
+    listeners: tuple[str, ...] = ()
+    """The internal listeners to which endpoints lead."""
+    directly: bytes = b""
+    """If there are some: the same endpoints without them."""
 
     @classmethod
     def of(cls, message: Message) -> PrintedMessage:

@@ -20,6 +20,8 @@ from meshd.compile.envoy.assignments import (
     MUTUAL_TLS,
     ORIGINAL_DESTINATION,
     SHORT_WAY,
+    TUNNEL,
+    TUNNELED,
 )
 from meshd.compile.envoy.wellknown import extension, over_ads, packed, true
 from meshd.compile.plan.tls import TlsMode, TlsPlan
@@ -149,13 +151,20 @@ def secure(cluster: cluster_pb2.Cluster, plan: TlsPlan, trust_domain: str) -> No
             cluster.transport_socket.CopyFrom(_external_client(plan))
 
 
-def allow_short_way(cluster: cluster_pb2.Cluster) -> None:
-    """Put the socket to endpoints that are reached by the short way before all others."""
+def allow_internal(cluster: cluster_pb2.Cluster, *, inside: bool, tunneled: bool) -> None:
+    """Put the sockets to endpoints that are reached by the short way, and by tunnels, before all
+    others."""
     others = list(cluster.transport_socket_matches)
     del cluster.transport_socket_matches[:]
-    inside = cluster.transport_socket_matches.add(name="tlsMode-local")
-    inside.match.CopyFrom(SHORT_WAY)
-    inside.transport_socket.CopyFrom(_short_way_socket())
+    ways = (
+        (inside, "tlsMode-local", SHORT_WAY, (ORIGINAL_DESTINATION, INSIDE)),
+        (tunneled, "tlsMode-hbone", TUNNELED, (TUNNEL,)),
+    )
+    for is_open, name, wanted, passed in ways:
+        if is_open:
+            match = cluster.transport_socket_matches.add(name=name)
+            match.match.CopyFrom(wanted)
+            match.transport_socket.CopyFrom(_socket_with(passed))
     if cluster.HasField("transport_socket"):
         other = cluster.transport_socket_matches.add(name="other")
         other.transport_socket.CopyFrom(cluster.transport_socket)
@@ -164,14 +173,13 @@ def allow_short_way(cluster: cluster_pb2.Cluster) -> None:
 
 
 @functools.cache
-def _short_way_socket() -> base_pb2.TransportSocket:
-    """Return the socket that takes along what its endpoint's metadata says."""
+def _socket_with(names: tuple[str, ...]) -> base_pb2.TransportSocket:
+    """Return the socket to an internal listener that takes along what its endpoint's metadata of
+    these names says."""
     passed = internal_upstream_pb2.InternalUpstreamTransport.MetadataValueSource
     host = metadata_pb2.MetadataKind(host=metadata_pb2.MetadataKind.Host())
     config = internal_upstream_pb2.InternalUpstreamTransport(
-        passthrough_metadata=[
-            passed(kind=host, name=name) for name in (ORIGINAL_DESTINATION, INSIDE)
-        ],
+        passthrough_metadata=[passed(kind=host, name=name) for name in names],
         transport_socket=_PLAIN,
     )
     return base_pb2.TransportSocket(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -75,7 +76,11 @@ def _of_original_destination(
     """Return the endpoints that the client may have chosen from, as far as they are known."""
     if not isinstance(upstream.name, OutboundCluster):
         return None
-    names = (upstream.name.assigned(near=False, inside=inside) for inside in (False, True))
+    ways = itertools.product((False, True), repeat=2)
+    names = (
+        upstream.name.assigned(near=False, inside=inside, tunneled=tunneled)
+        for inside, tunneled in ways
+    )
     return next((assignments[name] for name in names if name in assignments), None)
 
 
@@ -92,9 +97,16 @@ def _assigned(assignment: Assignment) -> Iterator[Told]:
 def _place(place: Place, suffix: str, *, is_ready: bool = True) -> Told:
     endpoint = f"{place.address}:{place.port}"
     workload = f" {shown(place.workload)}" if place.workload else ""
-    secured = " (short way)" if place.inside else " (mutual TLS)" if place.mutual_tls else ""
-    detail = f"{endpoint}{workload}{secured}{suffix}"
+    detail = f"{endpoint}{workload}{_way_to(place)}{suffix}"
     return Told("endpoint", detail, endpoint if is_ready else "")
+
+
+def _way_to(place: Place) -> str:
+    if place.inside:
+        return " (short way)"
+    if place.tunnel:
+        return f" (tunnel, to {place.tunnel.identity})"
+    return " (mutual TLS)" if place.mutual_tls else ""
 
 
 def _distance(group: Group) -> str:

@@ -20,6 +20,10 @@ class Tunnel(msgspec.Struct, frozen=True):
     use_post: bool
 
 
+class Hbone(msgspec.Struct, frozen=True):
+    """Connections travel inside requests of HTTP/2 to other nodes, as their metadata says."""
+
+
 class Tcp(msgspec.Struct, frozen=True, kw_only=True, tag="tcp"):
     """The bytes go on to one upstream, or to one of several by weight."""
 
@@ -33,7 +37,7 @@ class Tcp(msgspec.Struct, frozen=True, kw_only=True, tag="tcp"):
     """Seconds; None: the proxy's default."""
     by_client_address: bool = False
     """Connections of one address go to one endpoint."""
-    tunnel: Tunnel | None = None
+    tunnel: Tunnel | Hbone | None = None
     lookup_port: int = 0
     """The name of the TLS hello is looked up and connected to on this port; 0: it is not."""
     after_handshake: bool = False
@@ -63,6 +67,15 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, tag="http"):
     """How they came from outside the mesh; empty: they came from inside."""
 
 
+class Tunneled(msgspec.Struct, frozen=True, kw_only=True, tag="tunneled"):
+    """Each request of HTTP/2 is a connection, and goes where the route table lets it."""
+
+    statistics: str
+    routes: str
+    """Name of the route table."""
+    access_log: AccessLog
+
+
 class Copies(msgspec.Struct, frozen=True, tag="copies"):
     """Copies of requests go where their headers say, in the name of whose connection it was."""
 
@@ -80,7 +93,7 @@ class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
     """The proxy hangs up at once."""
 
 
-Target = Tcp | Http | Copies | Answer | Refusal
+Target = Tcp | Http | Tunneled | Copies | Answer | Refusal
 
 
 class MeshTls(msgspec.Struct, frozen=True, tag="mesh"):

@@ -42,6 +42,10 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     notes_inside: bool = False
     """Connections come by the short way: what upstreams say of the endpoint, and listeners of the
     caller, is noted as it is of connections whose mutual TLS has ended here."""
+    hands_over: bool = True
+    """The owner is noted with the connection's own addresses; otherwise chains do that."""
+    into_tunnels: bool = False
+    """Connections go into tunnels: of each, upstreams say where its tunnel ends."""
     callers: Callers | None = None
     """Whose connections by the short way are taken; None: everybody's."""
     as_the_client: bool = False

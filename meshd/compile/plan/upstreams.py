@@ -10,9 +10,10 @@ from typing import Literal
 
 import msgspec
 
-from meshd.compile.names import InboundCluster, OutboundCluster
+from meshd.compile.names import HBONE, LOCAL, InboundCluster, OutboundCluster
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.tls import PLAIN, TlsPlan
+from meshd.model.hbone import Tunnel
 from meshd.model.short_way import Inside
 from meshd.model.snapshot import UNLIMITED
 
@@ -32,6 +33,8 @@ class Place(msgspec.Struct, frozen=True):
     """uid of the workload behind it; empty outside the mesh."""
     inside: Inside | None = None
     """Where it is reached by the short way; None: over the network only."""
+    tunnel: Tunnel | None = None
+    """How it is reached by a tunnel; None: each connection is one to it."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -68,14 +71,24 @@ class Assignment(msgspec.Struct, frozen=True):
     resting: tuple[Place, ...] = ()
     """Endpoints that are not ready: they are known, and sent nothing."""
 
-    def over_network(self) -> Assignment:
-        """Return the assignment without the short way; the very same if nothing takes it."""
-        if not any(place.inside for group in self.groups for place in group.places):
-            return self
+    @property
+    def listeners(self) -> tuple[str, ...]:
+        """Return the names of the internal listeners to which endpoints lead."""
+        places = [place for group in self.groups for place in group.places]
+        local = any(place.inside for place in places)
+        return ((LOCAL,) if local else ()) + (
+            (HBONE,) if any(place.tunnel for place in places) else ()
+        )
+
+    def directly(self) -> Assignment:
+        """Return the assignment with connections to the endpoints themselves: neither by the short
+        way nor by tunnels."""
         groups = (
             msgspec.structs.replace(
                 group,
-                places=tuple(msgspec.structs.replace(one, inside=None) for one in group.places),
+                places=tuple(
+                    msgspec.structs.replace(one, inside=None, tunnel=None) for one in group.places
+                ),
             )
             for group in self.groups
         )
@@ -101,6 +114,10 @@ class OriginalDestination(msgspec.Struct, frozen=True, tag="original_destination
     """The client's own destination is the endpoint."""
 
 
+class TunnelEnd(msgspec.Struct, frozen=True, tag="tunnel_end"):
+    """The end of the tunnel that a connection's metadata names is the endpoint."""
+
+
 class DynamicDns(msgspec.Struct, frozen=True, tag="dynamic_dns"):
     """The proxy looks up the host that each request names."""
 
@@ -122,7 +139,7 @@ class InternalListener(msgspec.Struct, frozen=True, tag="internal_listener"):
     name: str
 
 
-Discovery = Eds | Dns | OriginalDestination | DynamicDns | Fixed | InternalListener
+Discovery = Eds | Dns | OriginalDestination | TunnelEnd | DynamicDns | Fixed | InternalListener
 
 
 class SlowStart(msgspec.Struct, frozen=True):
@@ -233,6 +250,8 @@ class Http(msgspec.Struct, frozen=True):
     names_from_requests: Literal["", "unverified", "verified"] = ""
     """Each request's host is the server name of its connection, and may have to be the name in
     the server's certificate."""
+    tunnels: bool = False
+    """Requests are connections of users, with windows of a size for these."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -266,6 +285,8 @@ class Upstream(msgspec.Struct, frozen=True):
     """The version in which endpoints are told first who the client is."""
     short_way: bool = False
     """Endpoints that are reached by the short way may be among the others."""
+    tunneled: bool = False
+    """And such that are reached by tunnels."""
     origin: Origin | None = None
     """The service's port, or the rule's subset; None: no object asks for it."""
     set_at: tuple[tuple[str, Origin], ...] = ()

@@ -12,10 +12,9 @@ the replies back.
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from meshd.compile.names import InboundCluster, listener_name
 from meshd.compile.plan.authorization import Authorization
@@ -28,39 +27,18 @@ from meshd.compile.policy import mutual_tls_timeout
 from meshd.compile.policy.authorization import asks_server_name, of_connections
 from meshd.compile.policy.peer_authentication import Mode, PeerPolicy
 from meshd.compile.policy.served import Ports, Spoken
+from meshd.compile.traffic import hbone
+from meshd.compile.traffic.entries import ENTRIES, Entry
 from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, hop
 from meshd.compile.traffic.inbound_routes import NOBODY, Guards, plain_name
 from meshd.compile.traffic.sockets import own_traps, socket_in_namespace
 from meshd.compile.upstream.fixed import UNDECLARED, inbound_name
-from meshd.model.interception import INBOUND_PORT
+from meshd.model.hbone import obstacle
+from meshd.model.interception import HBONE_PORT, INBOUND_PORT
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 
-
-class Entry(NamedTuple):
-    """The thin listener's decision about a connection."""
-
-    mutual_tls: bool
-    inspected: bool
-    """The protocol is detected from the first bytes."""
-
-    @property
-    def chain(self) -> str:
-        return ("mtls" if self.mutual_tls else "plain") + ("-inspected" if self.inspected else "")
-
-    @property
-    def listener(self) -> str:
-        """Return the name of the internal listener behind the thin ones, and of the cluster that
-        leads there.
-
-        All workloads of the node share it, so that no thin listener depends on the ports served.
-        """
-        plain = "" if self.mutual_tls else "-plain"
-        return f"inbound{plain}{'-inspected' if self.inspected else ''}"
-
-
 UNDECLARED_CHAIN: Final = "undeclared"
-ENTRIES: Final = tuple(itertools.starmap(Entry, itertools.product((True, False), repeat=2)))
 
 
 def workload_listener(  # noqa: PLR0917
@@ -84,6 +62,9 @@ def workload_listener(  # noqa: PLR0917
         for port in sorted({*policy.port_modes, *inspected})
     }
     ways |= traps
+    tunneled = options.hbone and not obstacle(workload)
+    if tunneled:
+        ways[HBONE_PORT] = To(hbone.CHAIN)
     otherwise = _way(policy.mode, policy.origin, inspected=False)
     modes = {policy.mode, *policy.port_modes.values()}
     return Listener(
@@ -92,6 +73,8 @@ def workload_listener(  # noqa: PLR0917
         socket=socket_in_namespace(workload, INBOUND_PORT, options),
         original_destination=True,
         owner=Owner(workload.uid, workload.netns),
+        # What a tunnel carries has addresses of its own.
+        hands_over=not tunneled,
         inspects_tls=True,
         # A busy proxy of a client may begin its handshake late, so the timeout is long, although
         # a plaintext client that waits for the server to speak first waits for all of it.
@@ -100,7 +83,14 @@ def workload_listener(  # noqa: PLR0917
         # a choice are of two kinds.
         choice=ByPort(ways, otherwise) if ways else otherwise,
         chains=(
-            *_chains(identity, modes, inspected=bool(inspected), named=asks_server_name(guard)),
+            *_chains(
+                identity,
+                modes,
+                inspected=bool(inspected),
+                named=asks_server_name(guard),
+                hands_over=tunneled,
+            ),
+            *((hbone.receiving_chain(identity, options),) if tunneled else ()),
             *((REFUSING,) if traps or Mode.STRICT in modes else ()),
         ),
     )
@@ -120,11 +110,11 @@ def _way(mode: Mode, origin: Origin | None, *, inspected: bool) -> Way:
 
 
 def _chains(
-    identity: Identity, modes: set[Mode], *, inspected: bool, named: bool
+    identity: Identity, modes: set[Mode], *, inspected: bool, named: bool, hands_over: bool
 ) -> Iterator[Chain]:
     """Yield the chains to which any of these modes leads; others would only take memory.
 
-    ``named``: they note the names in TLS hellos.
+    ``named``: they note the names in TLS hellos; ``hands_over``: and a connection's own addresses.
     """
     for entry in ENTRIES:
         if entry.inspected and not inspected:
@@ -136,12 +126,14 @@ def _chains(
                 tls=MeshTls(identity, (*HTTP_ALPN, *TCP_ALPN)),
                 notes_peer=True,
                 notes_server_name=named,
+                hands_over=hands_over,
             )
         if not entry.mutual_tls and modes - {Mode.STRICT}:
             yield Chain(
                 name=entry.chain,
                 target=hop("inbound", entry.listener),
                 notes_server_name=named,
+                hands_over=hands_over,
             )
 
 

@@ -23,6 +23,7 @@ from meshd.compile.plan.listeners import Callers, Listener
 from meshd.compile.plan.upstreams import Upstream
 from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.traffic import inbound
+from meshd.compile.traffic.entries import Entry
 from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, hop
 from meshd.compile.traffic.inbound_routes import NOBODY, Guards
 from meshd.compile.upstream.fixed import UNDECLARED, internal
@@ -31,7 +32,7 @@ from meshd.model.snapshot import MeshOptions
 
 _INSPECT: Final = "inspect"
 _UNDECLARED: Final = inbound.UNDECLARED_CHAIN
-_BEHIND_TLS: Final = inbound.Entry(mutual_tls=True, inspected=False)
+_BEHIND_TLS: Final = Entry(mutual_tls=True, inspected=False)
 
 
 def local_upstreams() -> Iterator[Upstream]:
@@ -93,5 +94,5 @@ def _inspected(served: Mapping[str, Ports]) -> dict[int, list[str]]:
 
 
 def _inspecting(served: Mapping[str, Ports], options: MeshOptions, guards: Guards) -> Listener:
-    entry = inbound.Entry(mutual_tls=True, inspected=True)
+    entry = Entry(mutual_tls=True, inspected=True)
     return inbound.shared_listener(entry, LOCAL_INSPECTED, served, options, guards)

@@ -48,6 +48,11 @@ def connections(workload: Workload, options: MeshOptions) -> int:
     return math.ceil(asked / options.proxies) if asked else options.workload_connections
 
 
+def received(workload: Workload, options: MeshOptions) -> int:
+    """Return how many connections to a workload each member accepts; 0: any number."""
+    return _OF_OTHERS * connections(workload, options)
+
+
 def problems(workloads: Iterable[Workload]) -> list[str]:
     """Return what is wrong with the annotations."""
     found: list[str] = []

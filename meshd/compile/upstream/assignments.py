@@ -10,7 +10,7 @@ from meshd.api.destination_rule.types import LocalityLbSetting
 from meshd.api.protocol import Protocol
 from meshd.compile.names import OutboundCluster
 from meshd.compile.plan.upstreams import Assignment, Group, Order, Place
-from meshd.compile.upstream import short_way
+from meshd.compile.upstream import hbone, short_way
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.nearness import Client, by_nearness
 from meshd.compile.upstream.traffic_policy import effective_policy
@@ -20,8 +20,11 @@ from meshd.model.snapshot import MeshOptions
 _OPTIONS: Final = MeshOptions()
 
 
-def place(endpoint: Endpoint, *, inside: bool = False) -> Place:
-    """Return an endpoint as clients see it; ``inside``: they may take the short way to it."""
+def place(
+    endpoint: Endpoint, *, inside: bool = False, tunneled: MeshOptions | None = None
+) -> Place:
+    """Return an endpoint as clients see it; ``inside``: they may take the short way to it;
+    ``tunneled``: and a tunnel, under these options."""
     return Place(
         endpoint.address,
         endpoint.port,
@@ -29,6 +32,7 @@ def place(endpoint: Endpoint, *, inside: bool = False) -> Place:
         endpoint.mutual_tls,
         endpoint.workload,
         endpoint.inside if inside else None,
+        hbone.tunnel_to(endpoint, tunneled) if tunneled else None,
     )
 
 
@@ -55,9 +59,10 @@ def assignment(
     resting: Iterable[Endpoint] = (),
     *,
     inside: bool = False,
+    tunneled: MeshOptions | None = None,
 ) -> Assignment:
     """Return endpoints in groups by their distance from a client, or in one in the order given."""
-    order, seen = None, functools.partial(place, inside=inside)
+    order, seen = None, functools.partial(place, inside=inside, tunneled=tunneled)
     if nearness and client:
         order = Order(client.locality, bool(nearness.distribute), nearness.failover_priority)
         groups = tuple(
@@ -92,13 +97,17 @@ def service_assignments(
             continue
         for subset in subsets:
             name = OutboundCluster(port.number, service.host, subset, rules.variant, service.apart)
-            made = _upstream_assignment(service, rules, name, options)
+            made = _upstream_assignment(service, rules, name, port.protocol, options)
             found[made.name] = made
     return found
 
 
 def _upstream_assignment(
-    service: ServiceRecord, rules: RuleSet, upstream: OutboundCluster, options: MeshOptions
+    service: ServiceRecord,
+    rules: RuleSet,
+    upstream: OutboundCluster,
+    protocol: Protocol,
+    options: MeshOptions,
 ) -> Assignment:
     endpoints = chosen_endpoints(service, rules, upstream)
     ready = [endpoint for endpoint in endpoints if endpoint.ready]
@@ -107,10 +116,19 @@ def _upstream_assignment(
         if len(ready) < len(endpoints)
         else []
     )
-    nearness, inside = None, False
-    if rules.client or options.short_way:
+    nearness, inside, tunneled = None, False, False
+    if rules.client or options.short_way or options.hbone:
         policy = effective_policy(rules, upstream.port, upstream.subset)
         nearness = policy.nearness(service, rules.client)
         inside = options.short_way and not short_way.obstacle(policy)
-    name = upstream.assigned(near=nearness is not None, inside=inside)
-    return assignment(name, ready, nearness, rules.client, resting, inside=inside)
+        tunneled = not hbone.obstacle(protocol, policy, options)
+    name = upstream.assigned(near=nearness is not None, inside=inside, tunneled=tunneled)
+    return assignment(
+        name,
+        ready,
+        nearness,
+        rules.client,
+        resting,
+        inside=inside,
+        tunneled=options if tunneled else None,
+    )

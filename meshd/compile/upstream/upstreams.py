@@ -29,7 +29,7 @@ from meshd.compile.plan.upstreams import (
     Settings,
     Upstream,
 )
-from meshd.compile.upstream import short_way
+from meshd.compile.upstream import hbone, short_way
 from meshd.compile.upstream.assignments import assignment, chosen_endpoints
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.settings import http_of_upstream, is_verified, limits, settings
@@ -79,12 +79,14 @@ def _upstream(
     balanced = not (direct or dynamic)
     nearness = policy.nearness(service, rules.client) if balanced else None
     inside = options.short_way and not short_way.obstacle(policy)
+    tunneled = not hbone.obstacle(port.protocol, policy, options)
     if direct:
         discovery: Discovery = OriginalDestination()
     elif dynamic:
         discovery = DynamicDns(is_verified(policy))
     else:
-        discovery = _known_endpoints(name, service, port, rules, nearness, inside=inside)
+        assigned = name.assigned(near=nearness is not None, inside=inside, tunneled=tunneled)
+        discovery = _known_endpoints(name, service, port, rules, nearness, assigned)
     http = http_of_upstream(protocol, policy, service.host, as_asked=not rules.at_gateway)
     tls = tls_plan(
         name,
@@ -103,6 +105,7 @@ def _upstream(
         trust_domain=options.trust_domain,
         proxy_protocol=policy.proxy_protocol.version if policy.proxy_protocol else "",
         short_way=inside and isinstance(discovery, Eds),
+        tunneled=tunneled and isinstance(discovery, Eds),
         origin=rules.origin_of(subset) if subset else of_port(service, port.number),
         set_at=policy_origins(rules, port.number, subset),
     )
@@ -114,18 +117,18 @@ def _upstream_protocol(protocol: Protocol, policy: Policy) -> Protocol:
     return Protocol.HTTP2 if upgrade and protocol is Protocol.HTTP else protocol
 
 
-def _known_endpoints(
+def _known_endpoints(  # noqa: PLR0917 - what there is, from everywhere
     name: OutboundCluster,
     service: ServiceRecord,
     port: Port,
     rules: RuleSet,
     nearness: LocalityLbSetting | None,
-    *,
-    inside: bool,
+    assigned: str,
 ) -> Eds | Dns:
-    """Return how endpoints are found; a service of DNS without any is one itself."""
+    """Return how endpoints are found, ``assigned`` where they come by themselves; a service of DNS
+    without any is one itself."""
     if service.resolution not in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}:
-        return Eds(name.assigned(near=nearness is not None, inside=inside))
+        return Eds(assigned)
     places = chosen_endpoints(service, rules, name)
     if not service.endpoints and not service.host.startswith("*"):
         places = [Endpoint(address=service.host, port=port.number, service_port=port.number)]

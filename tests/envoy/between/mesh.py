@@ -43,7 +43,7 @@ from tests.envoy.captured.place import DRAIN_TIME, ENVOY, Publisher, run
 from tests.waiting import PATIENCE
 
 BRIDGE = "198.18.77.1"
-_NAMESPACES = {"gateway": "gateways", "server": "servers"}
+_NAMESPACES = {"gateway": "gateways", "server": "servers", "second": "servers"}
 _numbers = itertools.count()
 
 
@@ -103,20 +103,30 @@ def answer(client: socket.socket, request: str, *, after: float = 0) -> Answer:
 
 class Mesh:
     """The stranger is the host ``outside``. ``on_host``: the proxy runs in the stranger's
-    namespace, as if that were the machine's own."""
+    namespace, as if that were the machine's own. ``beside``: another node, with its network and its
+    authority."""
 
-    def __init__(self, home: Path, names: Iterable[str], *, on_host: bool = False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        names: Iterable[str],
+        *,
+        on_host: bool = False,
+        beside: Mesh | None = None,
+    ) -> None:
         self._home = home
         self._on_host = on_host
         self._stack = contextlib.ExitStack()
         own = f"between-{os.getpid()}-{next(_numbers)}"
+        self._beside = beside
+        first = 102 if beside else 2
         self.hosts = {
-            name: Host(f"{own}-{name}", f"198.18.77.{2 + index}")
+            name: Host(f"{own}-{name}", f"198.18.77.{first + index}")
             for index, name in enumerate(names)
         }
-        self.outside = Host(f"{own}-outside", BRIDGE)
+        self.outside = beside.outside if beside else Host(f"{own}-outside", BRIDGE)
         self._compiler, self._packer = Compiler(), Packer()
-        self._authority = _authority()
+        self._authority = beside._authority if beside else _authority()
         self._secrets: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -137,16 +147,17 @@ class Mesh:
         self._stack.close()
 
     def _make_namespaces(self) -> None:
-        for host in (self.outside, *self.hosts.values()):
+        outside = ("ip", "-n", self.outside.name)
+        for host in (*(() if self._beside else (self.outside,)), *self.hosts.values()):
             run("ip", "netns", "add", host.name)
             self._stack.callback(run, "ip", "netns", "del", host.name)
             run("ip", "-n", host.name, "link", "set", "lo", "up")
-        outside = ("ip", "-n", self.outside.name)
-        run(*outside, "link", "add", "br0", "type", "bridge")
-        run(*outside, "addr", "add", f"{BRIDGE}/24", "dev", "br0")
-        run(*outside, "link", "set", "br0", "up")
-        for index, host in enumerate(self.hosts.values()):
-            own, port = ("ip", "-n", host.name), f"port{index}"
+        if not self._beside:
+            run(*outside, "link", "add", "br0", "type", "bridge")
+            run(*outside, "addr", "add", f"{BRIDGE}/24", "dev", "br0")
+            run(*outside, "link", "set", "br0", "up")
+        for host in self.hosts.values():
+            own, port = ("ip", "-n", host.name), f"port{host.address.rpartition('.')[2]}"
             peer = ("peer", "name", port, "netns", self.outside.name)
             run(*own, "link", "add", "eth0", "type", "veth", *peer)
             run(*outside, "link", "set", port, "master", "br0", "up")
@@ -197,11 +208,14 @@ class Mesh:
         *workloads: Workload,
         options: MeshOptions | None = None,
         short_way: ShortWay | None = None,
+        elsewhere: Iterable[Workload] = (),
     ) -> None:
         """Until Envoy has it. ``short_way``: for whom it is open; without, for all, where the
-        options allow it."""
+        options allow it. ``elsewhere``: workloads of other nodes."""
         objects = [read.object for read in read_objects(text, "test.yaml")]
-        snapshot = build_snapshot(objects, workloads, options or MeshOptions(), {})
+        snapshot = build_snapshot(
+            objects, workloads, options or MeshOptions(), {}, elsewhere=elsewhere
+        )
         open_to = short_way or ShortWay(
             tuple(sorted({uri_of(one.service_account) for one in workloads})),
             tuple(sorted(one.uid for one in workloads)),

@@ -158,7 +158,7 @@ OWN = {
     )
 }
 OTHERS = {
-    one.uid: msgspec.structs.replace(one, node="there")
+    one.uid: msgspec.structs.replace(one, node="there", protocols=("hbone",))
     for one in (
         workload(11, "front", app="web", version="v2"),
         workload(12, "back", app="db", version="v1"),
@@ -417,11 +417,12 @@ MESHES = (
 
 
 @settings(max_examples=60)
-@given(st.sampled_from(MESHES), st.lists(edits, max_size=12))
+@given(st.sampled_from(MESHES), st.lists(edits, max_size=12), st.booleans())
 def test_after_each_edit_the_result_is_that_of_a_fresh_compiler(
-    made: Callable[[], Mesh], sequence: list[tuple[str, Any]]
+    made: Callable[[], Mesh], sequence: list[tuple[str, Any]], hbone: bool
 ) -> None:
     mesh, compiler, packer = made(), Compiler(), Packer()
+    mesh.options = msgspec.structs.replace(mesh.options, hbone=hbone)
     published = packer.pack(compiler.compile(mesh.snapshot(), mesh.serving))
     for edit in sequence:
         mesh.edit(edit)

@@ -111,6 +111,7 @@ class Mesh(msgspec.Struct):
     """The objects that there are, by name, and the workloads of this node, by uid."""
 
     there: set[str]
+    options: MeshOptions = MeshOptions()
 
     @property
     def serving(self) -> frozenset[str]:
@@ -119,7 +120,7 @@ class Mesh(msgspec.Struct):
     def compile(self, compiler: Compiler) -> dict[tuple[Pool, Kind, str], bytes]:
         own: list[Workload] = [one for uid, one in CLIENTS.items() if uid in self.there]
         found = [one for name, one in OBJECTS.items() if name in self.there]
-        snapshot = build_snapshot(found, own, MeshOptions(), {"web.front": ("198.18.1.9",)})
+        snapshot = build_snapshot(found, own, self.options, {"web.front": ("198.18.1.9",)})
         return serialized(compiler.compile(snapshot, self.serving))
 
     def check(self, compiler: Compiler) -> None:
@@ -153,9 +154,12 @@ def test_what_comes_or_goes_changes_what_it_would_change_afresh(
 @given(
     st.sets(st.sampled_from(sorted(OBJECTS | CLIENTS))),
     st.lists(st.sets(st.sampled_from(sorted(OBJECTS | CLIENTS)), min_size=1, max_size=2)),
+    st.builds(MeshOptions, hbone=st.booleans()),
 )
-def test_any_of_them_may_come_or_go(there: set[str], changes: list[set[str]]) -> None:
-    mesh, compiler = Mesh(there), Compiler()
+def test_any_of_them_may_come_or_go(
+    there: set[str], changes: list[set[str]], options: MeshOptions
+) -> None:
+    mesh, compiler = Mesh(there, options), Compiler()
     mesh.check(compiler)
     for changed in changes:
         mesh.there ^= changed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from meshd.model.workload import Workload
 from meshd.workloads.lifecycle import Life, Phase
 from meshd.workloads.record import elsewhere, roster
@@ -38,3 +40,11 @@ def test_the_order_never_changes() -> None:
 def test_uids_of_other_nodes_are_none_of_ours() -> None:
     (told,) = roster("far", {"w": workload("w")}, {}, ())
     assert elsewhere(told).uid == "far/w"
+
+
+def test_what_a_workload_speaks_is_its_nodes_word_not_its_own() -> None:
+    claims = msgspec.structs.replace(workload("w"), protocols=("hbone",))
+    (told,) = roster("n", {"w": claims}, {}, ())
+    assert told.protocols == ()
+    (told,) = roster("n", {"w": workload("w")}, {}, (), tunneled={"w"})
+    assert told.protocols == ("hbone",)

@@ -25,7 +25,7 @@ _CLUSTERS = (Resource(CLUSTER, "c", "1", b"", "c"),)
 def _leading(version: str = "1") -> Resource:
     """Endpoints that lead to the internal listener."""
     detour = Resource(ENDPOINTS, "c", f"detour-{version}", b"")
-    return Resource(ENDPOINTS, "c", version, b"", detour=Detour(_INSIDE, detour))
+    return Resource(ENDPOINTS, "c", version, b"", detour=Detour((_INSIDE,), detour))
 
 
 def _listener(name: str, version: str = "1") -> Resource:

@@ -35,7 +35,7 @@ class _Item:
         endpoints = self.name if self.type_url == CLUSTER else ""
         detour = None
         if self.type_url == ENDPOINTS and self.names:
-            detour = Detour(_INSIDE, Resource(ENDPOINTS, self.name, version + _DETOUR, b""))
+            detour = Detour((_INSIDE,), Resource(ENDPOINTS, self.name, version + _DETOUR, b""))
         return Resource(self.type_url, self.name, version, body.encode(), endpoints, detour)
 
 

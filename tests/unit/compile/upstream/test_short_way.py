@@ -138,9 +138,9 @@ def test_beside_endpoints_with_the_short_way_are_the_same_over_the_network() -> 
     (assignment,) = service_assignments(_SERVICE, rules()).values()
     plain = load_assignment(assignment)
     plain.cluster_name = printed.name
-    assert printed.over_network == plain.SerializeToString(deterministic=True)
+    assert printed.directly == plain.SerializeToString(deterministic=True)
     (without,) = messages.service_assignments(_SERVICE, rules(), MeshOptions())
-    assert without.over_network == b""
+    assert without.directly == b""
 
 
 def test_proxies_without_the_listener_of_the_short_way_are_told_of_the_network() -> None:
@@ -148,6 +148,6 @@ def test_proxies_without_the_listener_of_the_short_way_are_told_of_the_network()
     packed = Packer().pack({Pool.TRAFFIC: {Kind.ENDPOINT: {printed.name: printed}}})
     (resource,) = packed[Pool.TRAFFIC].of_type(ENDPOINTS).values()
     assert resource.detour
-    assert resource.detour.listener == LOCAL
-    assert resource.detour.resource.body == printed.over_network
+    assert resource.detour.listeners == (LOCAL,)
+    assert resource.detour.resource.body == printed.directly
     assert resource.detour.resource.version != resource.version
