@@ -175,10 +175,10 @@ def test_endless_headers_end_a_tunnel_and_no_other(nodes: Nodes, application: Ap
 def test_connections_in_tunnels_are_bounded_as_others_are(
     nodes: Nodes, application: Application
 ) -> None:
-    try:
-        nodes.load(STRICT, connections=10)
-        before = len(application.peers)
-        tunnels = [opened(nodes) for _ in range(4)]
+    nodes.load(STRICT, connections=10)
+    before = len(application.peers)
+    with contextlib.ExitStack() as open_now:
+        tunnels = [open_now.enter_context(contextlib.closing(opened(nodes))) for _ in range(4)]
         for tunnel in tunnels:
             tunnel.begin(f"{address(nodes)}:9000", 500)
         # Some wait for a place, as many as there are, and are answered when there is one.
@@ -187,14 +187,10 @@ def test_connections_in_tunnels_are_bounded_as_others_are(
         # Of each tunnel, one connection is beyond the limit: Envoy lets every pool have one.
         assert len(application.peers) - before <= 20 + len(tunnels)
         other = Tunnel.to(nodes.far, address(nodes, "second"), certified(nodes.near, "mallory"))
+        open_now.enter_context(contextlib.closing(other))
         assert other.connect(f"{address(nodes, 'second')}:9000")
-        other.close()
-        for tunnel in tunnels:
-            tunnel.close()
-        eventually(lambda: is_taken(nodes, certified(nodes.near, "mallory")), "there is room again")
-    finally:
-        nodes.load(STRICT)
-    assert application.peers
+    eventually(lambda: is_taken(nodes, certified(nodes.near, "mallory")), "there is room again")
+    nodes.load(STRICT)
 
 
 @pytest.mark.parametrize("mode", ["STRICT", "PERMISSIVE", "DISABLE"])

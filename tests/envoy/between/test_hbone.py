@@ -19,6 +19,17 @@ spec: {mtls: {mode: %s}}
 """
 
 
+DENIED = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: denied, namespace: servers}
+spec:
+  action: DENY
+  rules: [{from: [{source: {principals: [cluster.local/ns/clients/sa/client]}}]}]
+"""
+
+
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with two_nodes(tmp_path_factory) as made:
@@ -76,6 +87,14 @@ def test_policies_mean_what_they_mean_without_tunnels(nodes: Nodes, mode: str) -
     direct = nodes.received("server", 9000)
     assert nodes.first_words("client") == BANNER
     assert nodes.received("server", 9000) - direct == (1 if mode == "DISABLE" else 0)
+
+
+@pytest.mark.usefixtures("applications")
+def test_who_may_not_connect_may_not_by_a_tunnel(nodes: Nodes) -> None:
+    nodes.load(STRICT % "STRICT" + DENIED)
+    before = nodes.received("server", 9000)
+    assert [nodes.first_words(name) for name in ("client", "other")] == [b"", BANNER]
+    assert nodes.received("server", 9000) == before
 
 
 @pytest.mark.usefixtures("applications")
