@@ -136,11 +136,13 @@ class Tunnel:
     @classmethod
     def to(cls, mesh: Mesh, address: str, context: ssl.SSLContext | None) -> Tunnel:
         """From outside of the mesh, by a host of this network; None: without TLS."""
-        raw = mesh.outside.connect(address, HBONE_PORT)
+        connection = mesh.outside.connect(address, HBONE_PORT)
         try:
-            return cls(context.wrap_socket(raw) if context else raw)
+            if context:
+                connection = context.wrap_socket(connection)
+            return cls(connection)
         except BaseException:
-            raw.close()
+            connection.close()
             raise
 
     def close(self) -> None:
