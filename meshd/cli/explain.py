@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import urllib.parse
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -61,14 +62,8 @@ def explain(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show how a request would travel: each stage from the redirecting rule to the endpoint."""
-    host, url_path = _parts(destination)
-    request = wire.Explain(
-        source=source,
-        destination=host,
-        namespace=namespace,
-        path=path or url_path,
-        method=method,
-        headers=tuple(_header(text) for text in header or ()),
+    request = msgspec.structs.replace(
+        asked(source, destination, namespace, path, method, header or []),
         begins_as=_BEGINS_AS[speaks] if speaks else "",
         server_name=server_name,
         from_outside=from_outside,
@@ -90,6 +85,26 @@ def explain(
     ):
         if said:
             tell(f"{name + ':':<10} {said}")
+
+
+def asked(
+    source: str,
+    destination: str,
+    namespace: str,
+    path: str,
+    method: str,
+    headers: Sequence[str],
+) -> wire.Explain:
+    """Return the question for a request. Raises typer.BadParameter."""
+    host, url_path = _parts(destination)
+    return wire.Explain(
+        source=source,
+        destination=host,
+        namespace=namespace,
+        path=path or url_path,
+        method=method,
+        headers=tuple(map(_header, headers)),
+    )
 
 
 def _parts(destination: str) -> tuple[str, str]:

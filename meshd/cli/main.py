@@ -36,6 +36,7 @@ _VERBS: Final = {
     "proxies": ("proxies:app", "Replace the proxies of this node without losing a request."),
     "top": ("top:top", "Show what each workload uses: CPU, memory, disk, connections, bytes."),
     "explain": ("explain:explain", "Show how a request would travel, stage by stage."),
+    "authz": ("authz:app", "Show who may send what to a workload, and why."),
     "enroll": ("enroll:enroll", "Put a service or a namespace of this host into the mesh."),
     "unenroll": ("enroll:unenroll", "Remove it from the mesh."),
     "capture": ("capture:app", "Handle the redirecting rules without the daemon."),

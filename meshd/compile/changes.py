@@ -47,7 +47,7 @@ def change(last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Change | 
         return None
     routes = rerouted(last.index.virtual_services, snapshot.virtual_services)
     rules = last.index.with_rules(snapshot).rules
-    clients = changed_clients(last.clients, snapshot, serving, services, rules)
+    clients = changed_clients(last.clients, last.snapshot, snapshot, serving, services, rules)
     if routes is None or clients is None:
         return None
     found = Change(services, routes, clients)

@@ -3,10 +3,12 @@ listeners of these and what all of the node's workloads share."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Iterator, Mapping
 
 from meshd.compile.clients import Client, Clients
 from meshd.compile.gateway.ports import GatewayPorts, selecting
+from meshd.compile.plan.authorization import Authorization
+from meshd.compile.policy.authorization import authorization, by_namespace
 from meshd.compile.policy.served import served_ports
 from meshd.compile.readiness import is_the_same
 from meshd.compile.scope import scopes
@@ -14,10 +16,12 @@ from meshd.compile.service_changes import ServiceChanges
 from meshd.compile.upstream.destination_rules import RuleIndex
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
+from meshd.model.workload import Workload
 
 
-def changed_clients(
+def changed_clients(  # noqa: PLR0917
     before: Clients,
+    old: Snapshot,
     snapshot: Snapshot,
     serving: Collection[str],
     services: ServiceChanges,
@@ -26,8 +30,8 @@ def changed_clients(
     """Return all workloads that are served, those of ``before`` that have not changed; None: a
     gateway may be among the others.
 
-    ``services``: those that have changed since ``before``; else the snapshots differ in workloads
-    and routes only.
+    ``services``: those that have changed since ``before``, which is of ``old``; else the snapshots
+    differ in workloads, routes and policies about requests only.
     """
     wanted = {uid: one for uid, one in sorted(snapshot.workloads.items()) if uid in serving}
     moved = {
@@ -36,10 +40,12 @@ def changed_clients(
         if uid not in before or not is_the_same(before[uid].workload, one)
     }
     sent = {uid for uid in _sent_otherwise(services, wanted) if uid not in moved}
-    if not moved and not sent and wanted.keys() == before.keys():
+    guards = _guards(before, old, snapshot, wanted, moved)
+    judged = {uid for uid, guard in guards.items() if uid in before and before[uid].guard != guard}
+    if not moved and not sent and not judged and wanted.keys() == before.keys():
         return before
     lost = [client for uid, client in before.items() if uid not in wanted or uid in moved]
-    if any(client.gateway.ports for client in (*lost, *(before[uid] for uid in sent))):
+    if any(client.gateway.ports for client in (*lost, *(before[uid] for uid in sent | judged))):
         return None
     selection = snapshot.options.gateway_selection
     if any(selecting(snapshot.gateways, one, selection) for one in moved.values()):
@@ -48,14 +54,32 @@ def changed_clients(
     served = served_ports(snapshot.services, rules, moved.keys() | sent)
     return {
         uid: before[uid]
-        if uid not in moved and uid not in sent
+        if uid not in moved and uid not in sent and uid not in judged
         else Client(
             workload,
             found[uid] if uid in moved else before[uid].scope,
             GatewayPorts("", {}),
-            served.get(uid, {}),
+            served.get(uid, {}) if uid in moved or uid in sent else before[uid].served,
+            guards[uid] if uid in guards else before[uid].guard,
         )
         for uid, workload in wanted.items()
+    }
+
+
+def _guards(
+    before: Clients,
+    old: Snapshot,
+    new: Snapshot,
+    wanted: Mapping[str, Workload],
+    moved: Container[str],
+) -> dict[str, Authorization | None]:
+    """Return who may send what to workloads for which that may have changed."""
+    policies = by_namespace(new.authorization_policies)
+    is_same = new.authorization_policies == old.authorization_policies
+    return {
+        uid: authorization(policies, workload, new.options)
+        for uid, workload in wanted.items()
+        if not is_same or uid in moved or uid not in before
     }
 
 

@@ -11,7 +11,8 @@ from google.protobuf.message import Message
 from meshd.compile import messages
 from meshd.compile.gateway.ports import GatewayPorts
 from meshd.compile.memo import Memo
-from meshd.compile.policy.authorization import asks_server_name, authorization, by_namespace
+from meshd.compile.plan.authorization import Authorization
+from meshd.compile.policy.authorization import asks_server_name
 from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import Ports
 from meshd.compile.scope import Scope
@@ -33,6 +34,8 @@ class Client:
     gateway: GatewayPorts
     served: Ports
     """Its ports to which services send."""
+    guard: Authorization | None = None
+    """Who may send what to it; None: no policy is about it."""
 
 
 Clients = Mapping[str, Client]
@@ -57,13 +60,7 @@ class OfClients:
     @functools.cached_property
     def guards(self) -> Guards:
         """Return who may send what to the clients that policies are about."""
-        policies = by_namespace(self._snapshot.authorization_policies)
-        found = (
-            (uid, authorization(policies, client.workload, self._options))
-            for uid, client in self._clients.items()
-            if policies
-        )
-        return {uid: guard for uid, guard in found if guard is not None}
+        return {uid: one.guard for uid, one in self._clients.items() if one.guard is not None}
 
     def listeners(self, client: Client) -> Iterator[Message]:
         """Yield a client's listeners, but for a gateway's."""
@@ -84,7 +81,7 @@ class OfClients:
             client.served,
             peer_policy(policies, workload, options.root_namespace),
             options,
-            guard if asks_server_name(guard := self.guards.get(workload.uid)) else None,
+            client.guard if asks_server_name(client.guard) else None,
         )
 
     def dns_listeners(self, client: Client) -> messages.Messages:

@@ -31,6 +31,7 @@ from meshd.compile.http.mirroring import mirror_upstream
 from meshd.compile.listeners_of_scopes import ScopeListeners
 from meshd.compile.memo import Memo
 from meshd.compile.names import authority_secret, certificate_secret
+from meshd.compile.policy.authorization import authorization, by_namespace
 from meshd.compile.policy.served import served_ports
 from meshd.compile.replaced_scopes import with_scopes
 from meshd.compile.replaced_services import with_services
@@ -227,7 +228,7 @@ class _Round:
             self.views[client.scope].as_gateway(),
             options,
             self.credentials.is_served,
-            self._of_clients.guards.get(workload.uid),
+            client.guard,
         )
         return map(listener, plans)
 
@@ -294,9 +295,14 @@ def _clients(
 ) -> Clients:
     gateways = gateway_ports(snapshot)
     served = served_ports(snapshot.services, index.rules, serving)
+    policies, options = by_namespace(snapshot.authorization_policies), snapshot.options
     return {
         uid: Client(
-            workload, found[uid], gateways.get(uid, GatewayPorts("", {})), served.get(uid, {})
+            workload,
+            found[uid],
+            gateways.get(uid, GatewayPorts("", {})),
+            served.get(uid, {}),
+            authorization(policies, workload, options),
         )
         for uid, workload in sorted(snapshot.workloads.items())
         if uid in serving

@@ -22,7 +22,15 @@ from meshd.model.service import Preference, Resolution, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
 _ELSEWHERE: Final = frozenset(
-    {"destination_rules", "revision", "secrets", "services", "virtual_services", "workloads"}
+    {
+        "authorization_policies",
+        "destination_rules",
+        "revision",
+        "secrets",
+        "services",
+        "virtual_services",
+        "workloads",
+    }
 )
 _SAME: Final = tuple(
     field.name for field in msgspec.structs.fields(Snapshot) if field.name not in _ELSEWHERE
@@ -61,8 +69,8 @@ class ServiceChanges(NamedTuple):
 def changed_services(old: Snapshot, new: Snapshot) -> ServiceChanges | None:
     """Return the services that differ; None if anything else does, or the order of the others.
 
-    VirtualServices and workloads of this node are not compared, nor which endpoints accept mutual
-    TLS. DestinationRules count as a part of their service.
+    VirtualServices, AuthorizationPolicies and workloads of this node are not compared, nor which
+    endpoints accept mutual TLS. DestinationRules count as a part of their service.
     """
     if any(getattr(old, name) != getattr(new, name) for name in _SAME):
         return None

@@ -16,6 +16,7 @@ from meshd.api.kubernetes.types import Service
 from meshd.base.errors import MeshdError, NotReadyError
 from meshd.base.threads import in_thread
 from meshd.compile.explain import request as explain
+from meshd.compile.explain.judging import judging
 from meshd.compile.names import workload_of
 from meshd.config import requests
 from meshd.config.service_status import with_addresses
@@ -98,6 +99,8 @@ class Control:
                 return await self._proxy_config(request)
             case wire.Explain():
                 return await self._explain(request)
+            case wire.AboutWorkload():
+                return await self._judging(request)
 
     # ---- workloads
 
@@ -280,6 +283,12 @@ class Control:
     def _find(self, name: str, namespace: str) -> tuple[Workload, ...]:
         """Return the workloads of a name. Raises InvalidInputError if there are none."""
         return finding.find(self._mesh.reconciler.known.registered.values(), name, namespace)
+
+    async def _judging(self, request: wire.AboutWorkload) -> wire.Message:
+        found = sorted(self._find(request.workload, request.namespace), key=lambda one: one.uid)
+        snapshot = self._mesh.publishing.in_force or await self._mesh.snapshot()
+        place_of = self._mesh.store.place_of
+        return await in_thread("authz", functools.partial(judging, snapshot, found[0], place_of))
 
     async def _explain(self, request: wire.Explain) -> wire.Message:
         sources = sorted(self._find(request.source, request.namespace), key=lambda one: one.uid)

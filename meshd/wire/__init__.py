@@ -86,8 +86,11 @@ from meshd.wire.joining import (
     Peer,
 )
 from meshd.wire.looking import (
+    AboutWorkload,
     Explain,
     Explanation,
+    Judging,
+    JudgingRule,
     ProxyConfig,
     Step,
 )
@@ -159,6 +162,7 @@ __all__ = [
     "SUPERVISOR",
     "TESTBED",
     "AboutSecrets",
+    "AboutWorkload",
     "Admit",
     "Admitted",
     "Allow",
@@ -194,6 +198,8 @@ __all__ = [
     "Follow",
     "Foreseen",
     "Get",
+    "Judging",
+    "JudgingRule",
     "ListNodes",
     "ListPods",
     "ListTokens",

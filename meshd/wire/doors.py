@@ -58,6 +58,7 @@ ToMesh = (
     | status.Status
     | looking.ProxyConfig
     | looking.Explain
+    | looking.AboutWorkload
 )
 ToMeshOfServer = sharing.Follow | ToMesh
 ToServer = sharing.Nodes | nodes.RemoveNode | nodes.BindNode

@@ -37,6 +37,34 @@ class Explain(Message, frozen=True):
     """``source`` is a gateway, at which a client outside the mesh arrives."""
 
 
+class AboutWorkload(Message, frozen=True):
+    """A question for the AuthorizationPolicies about a workload."""
+
+    workload: str
+    namespace: str = "default"
+
+
+class JudgingRule(msgspec.Struct, frozen=True):
+    action: Literal["deny", "allow"]
+    policy: str
+    """``NAMESPACE/NAME``."""
+    field: str
+    """Such as ``spec.rules[0]``."""
+    fits: str
+    """What it fits, in words."""
+    place: str
+    """``file:line``; empty: the policy is in no file."""
+
+
+class Judging(Message, frozen=True):
+    """The rules about a workload, in the order in which they count."""
+
+    workload: str
+    rules: tuple[JudgingRule, ...]
+    otherwise: Literal["allow", "deny"]
+    """What becomes of what no rule fits."""
+
+
 class Step(msgspec.Struct, frozen=True):
     stage: str
     detail: str
@@ -50,4 +78,4 @@ class Explanation(Message, frozen=True):
     identity: str
 
 
-Messages = ProxyConfig | Explain | Explanation
+Messages = ProxyConfig | Explain | Explanation | AboutWorkload | Judging

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
+from meshd import wire
+from meshd.api.base import Key
 from meshd.compile.explain.authorization import Facts, Verdict, facts_of, judge
+from meshd.compile.explain.rule_text import describe
+from meshd.compile.plan.authorization import Authorization, Rule
 from meshd.compile.plan.tls import TlsMode
 from meshd.compile.policy.authorization import authorization, by_namespace, of_connections
 from meshd.matching.request import Request
 from meshd.model.service import Endpoint
 from meshd.model.snapshot import Snapshot
-from meshd.model.workload import Workload
+from meshd.model.workload import Workload, shown
+
+
+def judging(
+    snapshot: Snapshot, workload: Workload, place_of: Callable[[Key, str], str]
+) -> wire.Judging:
+    """Return the rules about a workload, in the order in which they count."""
+    policies = by_namespace(snapshot.authorization_policies)
+    rules = authorization(policies, workload, snapshot.options) or Authorization()
+
+    def listed(action: Literal["deny", "allow"], rule: Rule) -> wire.JudgingRule:
+        origin = rule.origin
+        name = f"{origin.key.namespace}/{origin.key.name}"
+        place = place_of(origin.key, origin.field)
+        return wire.JudgingRule(action, name, origin.field, describe(rule), place)
+
+    return wire.Judging(
+        shown(workload.uid),
+        (
+            *(listed("deny", rule) for rule in rules.deny),
+            *(listed("allow", rule) for rule in rules.allow or ()),
+        ),
+        "allow" if rules.allow is None else "deny",
+    )
 
 
 def is_certified(tls: TlsMode, place: Endpoint) -> bool:

@@ -82,6 +82,7 @@ _SENT: Final[tuple[wire.Message, ...]] = (
     wire.Register((_WORKLOAD,), 5.0),
     wire.Unregister(("shop.web",)),
     wire.Apply((("-", "kind: Service"),), "shop"),
+    wire.AboutWorkload("web", "shop"),
     wire.Explain("web", "db:80", "shop", headers=(("a", "b"),)),
     wire.CreateToken(3600.0),
     wire.Allow(()),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Object, WorkloadSelector
 from meshd.api.destination_rule.types import DestinationRule, DestinationRuleSpec, TrafficPolicy
 from meshd.api.kubernetes.types import Service, ServiceSpec
@@ -128,6 +129,19 @@ apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: plain, namespace: back}
 spec: {selector: {matchLabels: {app: db}}, mtls: {mode: DISABLE}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: some, namespace: back}
+spec: {rules: [{from: [{source: {namespaces: [front]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: none, namespace: istio-system}
+spec:
+  selector: {matchLabels: {zone: z2}}
+  action: DENY
+  rules: [{when: [{key: connection.sni, values: [a]}]}]
 """
 
 OPTIONS = MeshOptions(node="here", locality="r/z/s")
@@ -651,6 +665,24 @@ def test_routes_and_readiness_may_change_at_once() -> None:
     after = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
     changed = {kind for kind in Kind if after[kind] is not before[kind]}
     assert changed == {Kind.ENDPOINT, Kind.ROUTE}
+
+
+def test_a_policy_about_requests_makes_nothing_anew_but_what_knows_its_workloads() -> None:
+    mesh, compiler = Mesh.without_gateway(), Compiler()
+    before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+    mesh.edit(("object", place_of("some", AuthorizationPolicy)))
+    after = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+    changed = {
+        name
+        for kind in Kind
+        for name in before[kind].keys() | after[kind].keys()
+        if before[kind].get(name) is not after[kind].get(name)
+    }
+    assert changed
+    assert all(name.startswith(("inbound", "plain|inbound")) for name in changed)
+    assert serialized({Pool.TRAFFIC: after}) == serialized(
+        {Pool.TRAFFIC: Compiler().compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]}
+    )
 
 
 def test_a_packer_looks_at_no_message_of_a_mapping_that_it_has_packed() -> None:

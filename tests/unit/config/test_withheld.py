@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from meshd.api.authorization_policy.types import Rule
 from meshd.api.service_entry.types import WorkloadEntrySpec
 from meshd.base.json_values import Json, JsonObject
 from meshd.config import applied
 from meshd.config.admission import admit
 from meshd.config.store import Store
 from meshd.config.withheld import closed, without
+from meshd.model.closed_authorization import ClosedAuthorization
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.closed_workload import ClosedWorkload
@@ -118,3 +122,35 @@ def test_a_policy_that_the_last_good_copy_has_and_that_cannot_be_read_closes_its
         (directory / "a.yaml").write_text(bad)
     (found,) = Store(tmp_path / "files", tmp_path / "state").objects.values()
     assert is_strict(found)
+
+
+def test_a_policy_about_requests_that_is_left_out_denies_everything_in_its_namespace() -> None:
+    value = {**policy("a", rules=[{}]), "kind": "AuthorizationPolicy"}
+    found = admit(value)
+    (in_place,) = without({found.key: found}, lambda _: "it kills").values()
+    assert isinstance(in_place, ClosedAuthorization)
+    assert (in_place.key, in_place.spec.action) == (found.key, "DENY")
+    assert in_place.spec.selector is None
+    assert in_place.spec.rules == (Rule(),)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"rules": [{"form": []}]},
+        {"action": "CUSTOM", "rules": [{}]},
+        {"rules": [{"from": [{"source": {"requestPrincipals": ["*"]}}]}]},
+        {"newer": True},
+    ],
+)
+def test_a_stored_policy_about_requests_that_is_not_understood_denies(
+    tmp_path: Path, spec: JsonObject
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "state").mkdir(0o700)
+    value: Json = {**policy("a"), "kind": "AuthorizationPolicy", "spec": spec}
+    stored: Json = {"version": 1, "revision": 1, "objects": [value], "addresses": {}}
+    (tmp_path / "state" / "applied.json").write_text(json.dumps(stored))
+    store = Store(tmp_path / "files", tmp_path / "state")
+    assert [type(one) for one in store.objects.values()] == [ClosedAuthorization], store.findings
+    assert store.findings

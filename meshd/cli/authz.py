@@ -1,0 +1,77 @@
+"""``meshctl authz`` shows who may send what to a workload, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+import typer
+
+from meshd import wire
+from meshd.cli.arguments import NamespaceOption, Output, OutputOption
+from meshd.cli.daemon import Target
+from meshd.cli.explain import asked
+from meshd.cli.output import Table, emit, is_for_scripts, show, tell
+
+app: Final = typer.Typer(no_args_is_help=True, help="Show who may send what, and why.")
+_STAGE: Final = "authorization"
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="The called workload.")],
+    namespace: NamespaceOption = "default",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List the rules about a workload, in the order in which they count."""
+    target: Target = context.obj
+    found = target.ask(wire.AboutWorkload(workload, namespace), wire.Judging)
+    if is_for_scripts(output):
+        value: dict[str, object] = msgspec.to_builtins(found)
+        value.pop("type")  # the message's tag
+        emit(value, output)
+        return
+    rows = tuple(
+        (one.action, one.policy, one.field, one.fits + (f" ({one.place})" if one.place else ""))
+        for one in found.rules
+    )
+    if rows:
+        show(Table(("ACTION", "POLICY", "RULE", "FITS"), rows))
+        print()
+    else:
+        tell(f"no AuthorizationPolicy is about {found.workload}")
+    tell(f"otherwise: {found.otherwise}")
+
+
+@app.command(name="try")
+def try_(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The client workload.")],
+    destination: Annotated[
+        str, typer.Argument(metavar="TO[:PORT]", help="The requested host, address or URL.")
+    ],
+    namespace: NamespaceOption = "default",
+    path: Annotated[
+        str, typer.Option(metavar="PATH", help="Path of the request. Default: /.")
+    ] = "",
+    method: Annotated[str, typer.Option(metavar="METHOD", help="Method of the request.")] = "GET",
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="A header. May be repeated.")
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Say whether a request would be allowed, and why. Exit with 1 if it would not."""
+    target: Target = context.obj
+    request = asked(source, destination, namespace, path, method, header or [])
+    found = target.ask(request, wire.Explanation)
+    reasons = [step.detail for step in found.stages if step.stage == _STAGE]
+    denied = found.verdict.startswith("denied")
+    if is_for_scripts(output):
+        emit({"allowed": not denied, "verdict": found.verdict, "reasons": reasons}, output)
+    else:
+        for reason in reasons or ["no AuthorizationPolicy is about it"]:
+            tell(reason)
+        tell(f"verdict: {found.verdict}")
+    if denied:
+        raise typer.Exit(1)

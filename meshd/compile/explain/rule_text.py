@@ -1,0 +1,71 @@
+"""Says what a rule of an AuthorizationPolicy fits. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from meshd.compile.plan.authorization import (
+    Address,
+    Field,
+    Header,
+    Path,
+    Peer,
+    Port,
+    Rule,
+    ServerName,
+    Test,
+    Text,
+)
+
+_HEADERS: Final = {":authority": "host", ":method": "method"}
+_SIDES: Final = {
+    "client": "client address",
+    "forwarded": "forwarded address",
+    "server": "own address",
+}
+
+
+def describe(rule: Rule) -> str:
+    """Return what a rule fits, in words."""
+    clauses = (
+        " or ".join(" and ".join(map(_field, group)) or "anything" for group in clause)
+        for clause in rule.clauses
+    )
+    return "; ".join(clauses) or "everything"
+
+
+def _field(field: Field) -> str:
+    told = [_test(test) for test in field.tests]
+    names = list(dict.fromkeys(name for name, _ in told))
+    listed = " | ".join(value for _, value in told)
+    return f"{'/'.join(names)}{' not' if field.negated else ''} {listed}"
+
+
+def _test(test: Test) -> tuple[str, str]:
+    match test:
+        case Peer(text):
+            return "caller", _text(text)
+        case Address(of, networks):
+            return _SIDES[of], " | ".join(networks)
+        case Port(number):
+            return "port", str(number)
+        case ServerName(text):
+            return "server name", _text(text)
+        case Header(name, text):
+            return _HEADERS.get(name, f"header {name}"), _text(text)
+        case Path(text):
+            return "path", _text(text)
+
+
+def _text(text: Text) -> str:
+    match text.form:
+        case "present":
+            return "any"
+        case "prefix":
+            return f"{text.value}*"
+        case "suffix":
+            return f"*{text.value}"
+        case "regex":
+            return f"like {text.value}"
+        case "exact":
+            return text.value

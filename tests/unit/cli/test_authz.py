@@ -1,0 +1,64 @@
+"""authz: what is asked, and how the answer is shown."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from meshd import wire
+
+PATH = ("path", "/admin*", "(no.yaml:7)")
+RULES = wire.Judging(
+    "shop/web",
+    (
+        wire.JudgingRule("deny", "shop/no", "spec.rules[0]", "path /admin*", "no.yaml:7"),
+        wire.JudgingRule("allow", "shop/yes", "spec.rules[1]", "everything", ""),
+    ),
+    "deny",
+)
+
+
+def explanation(verdict: str) -> wire.Explanation:
+    told = "denied by AuthorizationPolicy shop/no: spec.rules[0]"
+    steps = (wire.Step("route", "web"), wire.Step("authorization", told))
+    return wire.Explanation(steps, verdict, "c", (), "spiffe://x")
+
+
+def test_the_rules_about_a_workload_are_listed_in_order(daemon: Any, meshctl: Any) -> None:
+    daemon.says(RULES)
+    result = meshctl("authz", "check", "web", "-n", "shop")
+    assert daemon.asked == [wire.AboutWorkload("web", "shop")]
+    lines = result.out.splitlines()
+    assert lines[0].split() == ["ACTION", "POLICY", "RULE", "FITS"]
+    assert lines[1].split() == ["deny", "shop/no", "spec.rules[0]", *PATH]
+    assert lines[2].split() == ["allow", "shop/yes", "spec.rules[1]", "everything"]
+    assert lines[-1] == "otherwise: deny"
+    value = json.loads(meshctl("authz", "check", "web", "-o", "json").out)
+    assert [one["policy"] for one in value["rules"]] == ["shop/no", "shop/yes"]
+
+
+def test_a_workload_without_policies_takes_everything(daemon: Any, meshctl: Any) -> None:
+    daemon.says(wire.Judging("shop/web", (), "allow"))
+    out = meshctl("authz", "check", "web").out
+    assert out == "no AuthorizationPolicy is about shop/web\notherwise: allow\n"
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("denied: 403", 1), ("routed", 0)])
+def test_a_trial_says_why_and_ends_with_1_if_denied(
+    daemon: Any, meshctl: Any, verdict: str, code: int
+) -> None:
+    daemon.says(explanation(verdict))
+    tried = ("authz", "try", "web", "http://db/x", "--method", "PUT", "--header", "a=b")
+    result = meshctl(*tried)
+    assert result.code == code
+    assert daemon.asked == [
+        wire.Explain("web", "db:80", "default", "/x", "PUT", (("a", "b"),)),
+    ]
+    assert result.out.splitlines() == [
+        "denied by AuthorizationPolicy shop/no: spec.rules[0]",
+        f"verdict: {verdict}",
+    ]
+    value = json.loads(meshctl(*tried, "-o", "json").out)
+    assert value["allowed"] is (code == 0)

@@ -1,0 +1,130 @@
+"""Which rules are told of a workload, and in which words; explain says which of them decides."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshd import wire
+from meshd.api.read import read_objects
+from meshd.compile.explain.judging import judging
+from meshd.compile.explain.request import explain
+from meshd.model.snapshot import MeshOptions, Snapshot
+from meshd.model.workload import Workload
+from meshd.registry.registry import build_snapshot
+
+CLIENT = Workload(
+    uid="front.client",
+    name="client",
+    namespace="front",
+    netns="/n/client",
+    service_account="client",
+    addresses=("198.18.1.1",),
+    enrolled=True,
+)
+SERVER = Workload(
+    uid="shop.web",
+    name="web",
+    namespace="shop",
+    netns="/n/web",
+    service_account="web",
+    labels={"app": "web"},
+    addresses=("198.18.1.2",),
+    enrolled=True,
+)
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  clusterIP: 198.19.0.1
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 90, targetPort: 9000}]
+"""
+POLICIES = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: some, namespace: shop}
+spec: {rules: [{from: [{source: {principals: [cluster.local/ns/front/sa/client]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: none, namespace: istio-system}
+spec:
+  action: DENY
+  rules:
+  - to: [{operation: {paths: [/admin*], notMethods: [GET, H*]}}, {operation: {ports: ["1"]}}]
+    when: [{key: "request.headers[X-A]", values: ["*"]}]
+"""
+
+
+def snapshot(policies: str = POLICIES) -> Snapshot:
+    objects = [read.object for read in read_objects(SERVICE + policies, "test.yaml")]
+    return build_snapshot(objects, [CLIENT, SERVER], MeshOptions(), {})
+
+
+def explained(
+    path: str = "/", *, method: str = "POST", port: int = 80, policies: str = POLICIES
+) -> tuple[str, list[str]]:
+    asked = wire.Explain(
+        "client", f"web.shop:{port}", "front", path, method, headers=(("x-a", "b"),)
+    )
+    found = explain(snapshot(policies), CLIENT, asked)
+    told = [step.detail for step in found.stages if step.stage == "authorization"]
+    return found.verdict, told
+
+
+def test_the_rules_about_a_workload_are_told_in_the_order_in_which_they_count() -> None:
+    found = judging(snapshot(), SERVER, lambda key, _: f"{key.name}.yaml:1")
+    told = [(one.action, one.policy, one.field, one.place) for one in found.rules]
+    assert told == [
+        ("deny", "istio-system/none", "spec.rules[0]", "none.yaml:1"),
+        ("allow", "shop/some", "spec.rules[0]", "some.yaml:1"),
+    ]
+    assert [one.fits for one in found.rules] == [
+        "method not GET | H* and path /admin* or port 1; header x-a any",
+        "caller spiffe://cluster.local/ns/front/sa/client",
+    ]
+    assert (found.workload, found.otherwise) == ("shop/web", "deny")
+
+
+def test_of_a_workload_without_policies_everything_is_allowed() -> None:
+    found = judging(snapshot(""), SERVER, lambda key, _: key.name)
+    assert (found.rules, found.otherwise) == ((), "allow")
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "verdict", "why"),
+    [
+        ("/admin/x", "POST", "denied: 403", "istio-system/none"),
+        ("/x/../admin", "POST", "denied: 403", "istio-system/none"),
+        ("/admin/x", "GET", "routed", "shop/some"),
+        ("/", "POST", "routed", "shop/some"),
+    ],
+)
+def test_explain_names_the_rule_that_decides(
+    path: str, method: str, verdict: str, why: str
+) -> None:
+    found, told = explained(path, method=method)
+    assert found == verdict
+    (line,) = told
+    assert why in line
+
+
+def test_explain_judges_connections_without_what_only_requests_have() -> None:
+    verdict, told = explained(port=90)
+    assert verdict == "denied: the connection is closed"
+    assert told == ["denied by AuthorizationPolicy istio-system/none: spec.rules[0]"]
+    allowing = POLICIES.split("---\n")[1]
+    assert explained(port=90, policies=f"---\n{allowing}") == (
+        "routed",
+        ["allowed by AuthorizationPolicy shop/some: spec.rules[0]"],
+    )
+    other = allowing.replace("principals: [cluster.local/ns/front/sa/client]", "namespaces: [x]")
+    verdict, told = explained(port=90, policies=f"---\n{other}")
+    assert verdict == "denied: the connection is closed"
+    assert told == ["denied: no rule of a policy that allows some fits"]
+
+
+def test_explain_tells_nothing_where_no_policy_is() -> None:
+    assert explained(policies="") == ("routed", [])
