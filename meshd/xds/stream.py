@@ -120,7 +120,8 @@ class Stream(UnorderedStream):
             return None
         if self._warming or not self._is_through(CLUSTER):
             return None
-        return self._send(LISTENER) or self._send(ROUTES)
+        # Routes say who may send requests to a workload: they come before its listeners.
+        return self._send(ROUTES, removals=False) or self._send(LISTENER) or self._send(ROUTES)
 
     def _break(self) -> Response | None:
         """Return removals of what nothing names any more."""

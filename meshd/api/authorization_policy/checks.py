@@ -8,6 +8,7 @@ something. What meshd does not carry out yet is one, too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -32,6 +33,8 @@ from meshd.api.checks import Report, check_header_names, check_labels, is_networ
 from meshd.api.decode import Path
 from meshd.api.read import label_problem, subdomain_problem
 
+_LENGTH: Final = re.compile("[0-9]{0,3}")
+"""Of a network, after the slash: no mask of addresses."""
 MOST_RULES: Final = 1000
 """Of one policy: each costs every request a look."""
 MOST_VALUES: Final = 10_000
@@ -190,7 +193,7 @@ def _check_account(report: Report, path: Path, value: str) -> None:
 
 
 def _check_network(report: Report, path: Path, value: str) -> None:
-    if not is_network(value):
+    if not is_network(value) or not _LENGTH.fullmatch(value.partition("/")[2]) or "%" in value:
         report.error(path, f'"{value}" is not an address or a network such as 10.0.0.0/8')
 
 

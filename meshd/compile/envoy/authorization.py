@@ -7,6 +7,7 @@ that is not HTTP is judged when a chain is chosen for it, before anything is con
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -235,8 +236,8 @@ def _xds_range(network: str) -> cidr_pb2.CidrRange:
 
 
 def _split(network: str) -> tuple[str, int]:
-    address, _, length = network.partition("/")
-    return address, int(length) if length else 128 if ":" in address else 32
+    found = ipaddress.ip_network(network, strict=False)
+    return str(found.network_address), found.prefixlen
 
 
 # ---- connections

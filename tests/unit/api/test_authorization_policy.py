@@ -76,6 +76,13 @@ def test_what_istio_takes_is_taken(spec: str) -> None:
             "{rules: [{from: [{source: {ipBlocks: [1.2.3]}}]}]}",
             "spec.rules[0].from[0].source.ipBlocks[0]",
         ),
+        *(
+            (
+                f"{{rules: [{{from: [{{source: {{ipBlocks: ['{network}']}}}}]}}]}}",
+                "spec.rules[0].from[0].source.ipBlocks[0]",
+            )
+            for network in ("10.0.0.0/33", "10.0.0.0/255.0.0.0", "fe80::1%eth0", "fe80::%a/64", "1")
+        ),
         (
             "{rules: [{to: [{operation: {ports: ['0']}}]}]}",
             "spec.rules[0].to[0].operation.ports[0]",

@@ -176,10 +176,19 @@ def test_clusters_go_after_the_routes_and_listeners_that_named_them() -> None:
     )
     assert _drain(stream) == [
         ("Cluster", ["new"], []),
-        ("Listener", ["l"], []),
         ("RouteConfiguration", ["r"], []),
+        ("Listener", ["l"], []),
         ("Cluster", [], ["old"]),
     ]
+
+
+def test_routes_are_told_before_listeners_and_go_after_them() -> None:
+    """They say who may send requests to a workload whose listener is new."""
+    stream = _synced(_resource(LISTENER, "l"), _resource(ROUTES, "r"), routes=("r",))
+    stream.replace(Resources.of([_resource(LISTENER, "new"), _resource(ROUTES, "r", "2")]))
+    assert _drain(stream) == [("RouteConfiguration", ["r"], []), ("Listener", ["new"], ["l"])]
+    stream.replace(Resources.of([]))
+    assert _drain(stream) == [("Listener", [], ["new"]), ("RouteConfiguration", [], ["r"])]
 
 
 def test_a_cluster_stays_while_a_refused_listener_may_still_name_it() -> None:
