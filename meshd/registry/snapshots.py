@@ -13,6 +13,7 @@ from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
 from meshd.registry.addresses import VirtualAddresses
 from meshd.registry.registry import Registry
+from meshd.registry.unserved_gateways import unserved
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -73,7 +74,8 @@ class Taken(msgspec.Struct, frozen=True):
     addresses: VirtualAddresses
     """Virtual addresses by host: they are to be stored before the snapshot is used."""
     problems: tuple[str, ...]
-    """Of files, of services without a free virtual address, and of addresses that are closed."""
+    """Of files, of services without a free virtual address, of addresses that are closed, and of
+    Gateways that nobody may serve."""
 
 
 def take(
@@ -90,12 +92,10 @@ def take(
     ``elsewhere``: workloads of other nodes, whose uids are none of this one. ``registry`` is the
     one that took the snapshot before. Raises ValueError if ``service_cidr`` is none.
     """
-    known = registry or Registry()
+    known, own, others = registry or Registry(), tuple(workloads), tuple(elsewhere)
     objects = given.every
     allocation = known.allocation(objects, given.addresses, options, service_cidr)
-    snapshot = known.snapshot(
-        objects, workloads, options, allocation.addresses, given.revision, elsewhere
-    )
+    snapshot = known.snapshot(objects, own, options, allocation.addresses, given.revision, others)
     wrong = (str(finding) for finding in given.findings if finding.severity == "error")
     left_out = (
         f"{host} has no virtual address: {service_cidr} is full; widen mesh.service_cidr"
@@ -105,4 +105,5 @@ def take(
         f"connections to {one.address} are refused, because {one.key} is not in force"
         for one in snapshot.options.closed_addresses
     )
-    return Taken(snapshot, allocation.addresses, (*wrong, *left_out, *refused))
+    idle = unserved(snapshot.gateways, (*own, *others), options.gateway_selection)
+    return Taken(snapshot, allocation.addresses, (*wrong, *left_out, *refused, *idle))

@@ -1,0 +1,34 @@
+"""Gateways that nobody serves, because ``mesh.gateway_selection`` keeps others from it. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from meshd.api.gateway.types import Gateway, GatewaySelection, fits
+from meshd.model.workload import Workload
+
+
+def unserved(
+    gateways: Sequence[Gateway], workloads: Iterable[Workload], selection: GatewaySelection
+) -> Iterator[str]:
+    """Yield a line for each Gateway that selects workloads of other namespaces only."""
+    if selection == "any-namespace" or not gateways:
+        return
+    by_namespace: dict[str, list[Workload]] = defaultdict(list)
+    for one in workloads:
+        by_namespace[one.namespace].append(one)
+    for found in gateways:
+        own, selector = found.metadata.namespace, found.spec.selector
+        if any(fits(selector, one.labels) for one in by_namespace.get(own, ())):
+            continue
+        others = sorted(
+            name
+            for name, listed in by_namespace.items()
+            if any(fits(selector, one.labels) for one in listed)
+        )
+        if others:
+            yield (
+                f"{found.key} is served by nobody: workloads with its labels are in {others[0]},"
+                " and mesh.gateway_selection is own-namespace; move the Gateway to theirs"
+            )
