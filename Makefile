@@ -88,8 +88,9 @@ setup-images: # what hosts of the tests are made of; the tests build what is mis
 	@$(PYTHON) -m tests.host.images
 
 setup-bench: $(VENV)/installed-dev
-	@$(SETUP) packages run bench
+	@$(SETUP) packages build run bench
 	@$(SETUP) server
+	@$(SETUP) generator
 	@$(SETUP) users
 
 setup-check: $(VENV)/installed-dev $(STUBS)

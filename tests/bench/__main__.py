@@ -1,12 +1,16 @@
-"""``python -m tests.bench [--quick] [--only PART]``: writes build/bench.json, prints tables.
+"""``python -m tests.bench [--quick] [--only PART …]``: writes build/bench.json and charts, prints
+tables.
 
-Needs root. Whatever it makes is gone when it ends, also when it fails or is interrupted.
+A part that fails is named, with its reason, and the others are measured all the same. ``--only``
+takes one part or several; what the file has of the others stays. Needs root. Whatever it makes is
+gone when it ends, also when it fails or is interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -14,26 +18,35 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
 from meshd.base.errors import MeshdError
 from meshd.demo.tutorial.node import free_port
-from tests.bench import attacks, changes, cost, enrolment, holds, report, role_holds, throughput
+from tests.bench import (
+    attacks,
+    changes,
+    connections,
+    cost,
+    enrolment,
+    holds,
+    latency,
+    report,
+    role_holds,
+    scheduling,
+    throughput,
+    transfer,
+)
 from tests.bench.figures import Json
 from tests.bench.ground import ground
 from tests.bench.node import namespace, running
 from tests.bench.population import Population, services
+from tests.bench.ways import SETTINGS, STAGES, Way
 
 _OUTPUT: Final = Path("build/bench.json")
-_SETTINGS: Final[dict[str, Any]] = {
-    "mesh": {"access_log": "off"},
-    "capture": {"connections_per_second": 0},
-}
-"""As the sidecars have it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,6 +54,8 @@ class Scale:
     """How much is measured."""
 
     rounds: int
+    fewer: int
+    """Rounds of what takes long."""
     seconds: float
     """Of one load."""
     few: int
@@ -55,10 +70,12 @@ class Scale:
     """Rounds."""
     attack: float
     """Seconds of one."""
+    idle_connections: int
 
 
 _FULL: Final = Scale(
     rounds=5,
+    fewer=3,
     seconds=3,
     few=10,
     some=50,
@@ -68,9 +85,11 @@ _FULL: Final = Scale(
     idle=20,
     attacks=2,
     attack=6,
+    idle_connections=10_000,
 )
 _QUICK: Final = Scale(
     rounds=1,
+    fewer=1,
     seconds=1,
     few=4,
     some=8,
@@ -80,6 +99,7 @@ _QUICK: Final = Scale(
     idle=3,
     attacks=1,
     attack=4,
+    idle_connections=1_000,
 )
 
 
@@ -88,7 +108,7 @@ def _costs(scale: Scale, progress: Callable[[str], None]) -> Json:
     memory: list[Json] = []
     idle: list[Json] = []
     enrolled: list[Json] = []
-    with ground() as place, running(_SETTINGS) as node:
+    with ground() as place, running(SETTINGS) as node:
         population = Population(place, node)
         many = tuple(services(scale.services))
         node.apply(namespace(), many[0])
@@ -124,16 +144,47 @@ def _costs(scale: Scale, progress: Callable[[str], None]) -> Json:
     }
 
 
-def _throughput(scale: Scale, progress: Callable[[str], None]) -> Json:
-    with ground() as place, running(_SETTINGS) as node:
-        progress("making the three pairs")
-        ways = throughput.prepare(place, node)
-        return {"throughput": throughput.measure(ways, scale.rounds, scale.seconds, progress)}
+def _load(scale: Scale, progress: Callable[[str], None]) -> Json:
+    return _staged(
+        "throughput",
+        progress,
+        lambda ways: throughput.measure(ways, scale.rounds, scale.seconds, progress),
+    )
+
+
+def _latency(scale: Scale, progress: Callable[[str], None]) -> Json:
+    return _staged(
+        "latency",
+        progress,
+        lambda ways: latency.measure(ways, scale.fewer, scale.seconds, progress),
+    )
+
+
+def _transfer(scale: Scale, progress: Callable[[str], None]) -> Json:
+    return _staged("transfer", progress, lambda ways: transfer.measure(ways, scale.fewer, progress))
+
+
+def _connections(scale: Scale, progress: Callable[[str], None]) -> Json:
+    progress("making the pairs")
+    with STAGES["same node"]() as ways:
+        return {"connections": connections.measure(ways, scale.idle_connections, progress)}
+
+
+def _staged(
+    name: str, progress: Callable[[str], None], measure: Callable[[Mapping[str, Way]], list[Json]]
+) -> Json:
+    """Return what is measured on one node, and across two."""
+    found: Json = {}
+    for place, stage in STAGES.items():
+        progress(f"making the pairs: {place}")
+        with stage() as ways:
+            found[place] = measure(ways)
+    return {name: found}
 
 
 def _attacks(scale: Scale, progress: Callable[[str], None]) -> Json:
     with ground() as place, attacks.upstream(free_port()) as resolver:
-        settings = {"mesh": _SETTINGS["mesh"] | {"dns_upstreams": [resolver]}}
+        settings = {"mesh": SETTINGS["mesh"] | {"dns_upstreams": [resolver]}}
         with running(settings) as node:
             rows = attacks.measure(place, node, scale.attacks, scale.attack, progress)
     return {"attacks": rows}
@@ -159,24 +210,59 @@ _PARTS: Final = {
     "changes": _changes,
     "holds": _holds,
     "role-holds": _role_holds,
-    "load": _throughput,
+    "load": _load,
+    "latency": _latency,
+    "transfer": _transfer,
+    "connections": _connections,
     "attacks": _attacks,
     "costs": _costs,
 }
 
 
-def _measure(scale: Scale, only: str | None, progress: Callable[[str], None]) -> Json:
-    start, before = time.monotonic(), _machine()
+def measured(parts: Mapping[str, Callable[[], Json]]) -> Json:
+    """Return what the parts give; those that fail are in ``failed``, with the reason."""
     found: Json = {}
-    for name, part in _PARTS.items():
-        if only in {None, name}:
-            found |= part(scale, progress)
+    failed: dict[str, str] = {}
+    for name, part in parts.items():
+        try:
+            found |= part()
+        except (MeshdError, OSError, ValueError, subprocess.SubprocessError) as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+    return {**found, "failed": failed}
+
+
+def _measure(scale: Scale, only: Collection[str], progress: Callable[[str], None]) -> Json:
+    start, before = time.monotonic(), _machine()
+    chosen = [name for name in _PARTS if not only or name in only]
+    with scheduling.one_group() as fair:
+        parts = {name: functools.partial(_PARTS[name], scale, progress) for name in chosen}
+        found = measured(parts)
+    machine = before | {"load_after": os.getloadavg(), "one_scheduling_group": fair}
     return {
         "scale": dataclasses.asdict(scale),
-        "machine": before | {"load_after": os.getloadavg()},
+        "machine": machine,
         "seconds": time.monotonic() - start,
         **found,
     }
+
+
+def _kept(only: Collection[str]) -> Json:
+    """Return what was measured before of parts that are not asked for."""
+    if not only or not _OUTPUT.exists():
+        return {}
+    try:
+        return json.loads(_OUTPUT.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+
+
+def _write(result: Json, only: Collection[str]) -> None:
+    _OUTPUT.parent.mkdir(exist_ok=True)
+    text = json.dumps(_kept(only) | result, indent=1)
+    _OUTPUT.write_text(text + "\n", encoding="utf-8")
+    for place, rows in result.get("latency", {}).items():
+        for name, drawing in latency.charts(rows, place).items():
+            (_OUTPUT.parent / name).write_text(drawing, encoding="utf-8")
 
 
 def _stop(*_: object) -> None:
@@ -185,8 +271,8 @@ def _stop(*_: object) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a minute rather than eight")
-    parser.add_argument("--only", choices=_PARTS, help="a part of it")
+    parser.add_argument("--quick", action="store_true", help="minutes rather than an hour")
+    parser.add_argument("--only", choices=_PARTS, nargs="+", default=(), help="parts of it")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     console = Console(highlight=False)
@@ -196,14 +282,12 @@ def main() -> int:
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130
-    except (MeshdError, OSError, subprocess.SubprocessError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    _OUTPUT.parent.mkdir(exist_ok=True)
-    _OUTPUT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    _write(result, asked.only)
     report.show(result, console)
     console.print(f"written to {_OUTPUT}, after {result['seconds']:.0f} s")
-    return 0
+    for name, reason in result["failed"].items():
+        print(f"bench: {name} failed: {reason}", file=sys.stderr)
+    return 1 if result["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -24,6 +24,12 @@ class Load:
     p99: float
     """Seconds."""
     failed: int
+    answered: int
+    """Requests, also before and after what the rate is taken of."""
+
+
+GRPC_MESSAGE: Final = b"\0\0\0\0\x05hello"
+"""Not compressed, and its length: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md."""
 
 
 def wrk(url: str, host: str, seconds: float, *, keep_alive: bool = True) -> list[str]:
@@ -42,6 +48,12 @@ def h2load(url: str, authority: str, seconds: float, log: str) -> list[str]:
     ]
 
 
+def grpc(h2load: Sequence[str], message: str) -> list[str]:
+    """Return the command with calls of a gRPC method in place of requests; ``message``: a file."""
+    headers = ("-H", "content-type: application/grpc", "-H", "te: trailers", "-d", message)
+    return [*h2load[:-1], *headers, f"{h2load[-1]}bench.Hello/Say"]
+
+
 def parse_wrk(text: str) -> Load:
     """Raises ValueError when it is not what wrk prints."""
     errors = re.search(
@@ -56,6 +68,7 @@ def parse_wrk(text: str) -> Load:
         p50=_seconds(_found(r"50%\s+([\d.]+)(us|ms|s|m)", text)),
         p99=_seconds(_found(r"99%\s+([\d.]+)(us|ms|s|m)", text)),
         failed=failed + sum(int(count) for count in (errors.groups() if errors else ())),
+        answered=total,
     )
 
 
@@ -73,6 +86,7 @@ def parse_h2load(text: str, log: str) -> Load:
         p50=quantile(latencies, 0.5),
         p99=quantile(latencies, 0.99),
         failed=refused + int(failed[1]),
+        answered=len(lines),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -61,7 +63,7 @@ class Node:
         self.paths = Paths.from_environment({"MESHD_HOME": str(self._node.home)})
         merged: dict[str, Any] = yaml.safe_load(self._node.settings)
         for key, value in settings.items():
-            merged[key] = {**merged.get(key, {}), **value}
+            merged[key] = {**merged.get(key, {}), **value} if isinstance(value, dict) else value
         self.paths.settings.write_text(yaml.safe_dump(merged), encoding="utf-8")
 
     def start(self) -> None:
@@ -116,6 +118,29 @@ class Node:
         """Until all are proven."""
         self.ask("mesh", wire.Register(workloads, wait=_PROVEN), _PROVEN + 5)
 
+    def meshctl(self, *arguments: str) -> str:
+        """Return what the command prints. Raises SystemRefusedError."""
+        done = subprocess.run(
+            [sys.executable, "-m", "meshd.cli.main", *arguments],
+            env=self._node.environment,
+            cwd=demo.DIRECTORY,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PROVEN,
+        )
+        if done.returncode:
+            raise SystemRefusedError(f"meshctl {arguments[0]}: {done.stderr.strip()}")
+        return done.stdout
+
+    def has(self, name: str) -> bool:
+        """Return whether there is an object such as ``svc/NAME``."""
+        try:
+            self.meshctl("get", name, "-n", SPACE)
+        except SystemRefusedError:
+            return False
+        return True
+
     def unregister(self, *uids: str) -> None:
         """Until nothing of them is left in the kernel."""
         self.ask("mesh", wire.Unregister(uids), _PROVEN)
@@ -136,7 +161,7 @@ class Node:
             resident=memory.rss,
             proportional=memory.pss,
             private=memory.uss,
-            cpu=_cpu(pid),
+            cpu=cpu_of(pid),
             allocated=self._allocated(name) if Member.parse(name) else 0,
         )
 
@@ -145,8 +170,8 @@ class Node:
         return asyncio.run(admin.stats(f"^{_HEAP}$"))[_HEAP]
 
 
-def _cpu(pid: int) -> float:
-    """Of all threads that live; finer than the hundredths of a second in /proc/PID/stat."""
+def cpu_of(pid: int) -> float:
+    """Return the seconds of all threads that live, which are finer than /proc/PID/stat has them."""
     found = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(path.read_text(encoding="ascii").split()[0]) for path in found) / 1e9
 

@@ -10,9 +10,10 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import attacks
+from tests.bench import attacks, traffic_report
 from tests.bench.cost import KIB, MIB, per_workload, product
 from tests.bench.figures import Json
+from tests.bench.tables import titled
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,47 +82,13 @@ def show(result: Json, console: Console) -> None:
     for part, tables in _TABLES.items():
         for table in tables if part in result else ():
             console.print(table(result[part]))
-
-
-def _table(title: str, first: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column(first)
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
-
-
-def _throughput(rows: list[Json]) -> Table:
-    table = _table("Load", "what", "way", "a second", "p50 ms", "p99 ms", "failed")
-    for row in rows:
-        for name, variant in row["variants"].items():
-            rate, p50, p99 = (figure["median"] for figure in variant["figures"])
-            table.add_row(
-                row["scenario"],
-                name,
-                f"{rate:,.0f}",
-                f"{p50 * 1000:.2f}",
-                f"{p99 * 1000:.2f}",
-                str(variant["failed"]),
-            )
-    return table
-
-
-def _ratios(rows: list[Json]) -> Table:
-    table = _table("Ratios, round by round", "what", "of", "median", "lowest", "highest")
-    for row in rows:
-        for ratio in row["ratios"]:
-            table.add_row(
-                row["scenario"],
-                ratio["name"],
-                *(f"{ratio[key]:.2f}" for key in ("median", "min", "max")),
-            )
-    return table
+    for table in traffic_report.tables(result):
+        console.print(table)
 
 
 def _changes(rows: list[Json]) -> Table:
     title = "The mesh role's CPU time in ms, to the resources that differ (wanted, ratio)"
-    table = _table(title, "", *(f"{row['services']:,} services" for row in rows))
+    table = titled(title, "", *(f"{row['services']:,} services" for row in rows))
     for name in (name for name in rows[0]["wanted"] if name != "resident"):
         table.add_row(name.replace("_", " "), *(_beside(row, name, 1000) for row in rows))
     table.add_row("resident, MiB", *(_beside(row, "resident", 1 / MIB) for row in rows))
@@ -130,7 +97,7 @@ def _changes(rows: list[Json]) -> Table:
 
 def _holds(rows: list[Json]) -> Table:
     title = "The longest step of the mesh role's loop, CPU time in ms (wanted)"
-    table = _table(title, "", *(f"{row['services']:,} services" for row in rows))
+    table = titled(title, "", *(f"{row['services']:,} services" for row in rows))
     for name in rows[0]["holds"]:
         held = (
             f"{row['holds'][name]['seconds'] * 1000:,.0f} ({row['wanted'] * 1000:,.0f})"
@@ -142,7 +109,7 @@ def _holds(rows: list[Json]) -> Table:
 
 def _role_holds(rows: list[Json]) -> Table:
     title = "The longest step of each role's loop in a whole mesh, CPU time in ms (wanted)"
-    table = _table(title, "", *(f"{row['services']:,} services" for row in rows))
+    table = titled(title, "", *(f"{row['services']:,} services" for row in rows))
     steps = {name: None for row in rows for name in row["holds"]}
     for step in steps:
         roles = {_role(one): None for row in rows for one in row["holds"].get(step, {})}
@@ -175,7 +142,7 @@ def _beside(row: Json, name: str, scale: float) -> str:
 
 def _memory(rows: list[Json]) -> Table:
     columns = [f"{row['workloads']} w, {row['services']} s" for row in rows]
-    table = _table("Memory in MiB by workloads and services: resident (private)", "", *columns)
+    table = titled("Memory in MiB by workloads and services: resident (private)", "", *columns)
     for at, process in enumerate(rows[0]["processes"]):
         table.add_row(process["name"], *(_sizes(row["processes"][at]) for row in rows))
     table.add_section()
@@ -191,7 +158,7 @@ def _sizes(sizes: Json) -> str:
 
 def _enrolment(rows: list[Json]) -> Table:
     columns = [f"among {row['workloads']}" for row in rows]
-    table = _table("Enrolment in ms: median (highest)", "", *columns)
+    table = titled("Enrolment in ms: median (highest)", "", *columns)
     for series in zip(*(_enrolment_series(row) for row in rows), strict=True):
         table.add_row(
             series[0]["name"],
@@ -209,7 +176,7 @@ def _enrolment_series(row: Json) -> Iterator[Json]:
 
 def _idle(rows: list[Json]) -> Table:
     columns = [f"{row['workloads']} workloads" for row in rows]
-    table = _table("Idle, % of a core", "", *columns)
+    table = titled("Idle, % of a core", "", *columns)
     for name in rows[0]["processes"]:
         table.add_row(name, *(f"{row['processes'][name]:.2f}" for row in rows))
     table.add_section()
@@ -219,7 +186,7 @@ def _idle(rows: list[Json]) -> Table:
 
 
 def _limits(rows: list[Json]) -> Table:
-    table = _table("What must hold", "what", "measured", "limit", "")
+    table = titled("What must hold", "what", "measured", "limit", "")
     for row in rows:
         table.add_row(
             row["name"],
@@ -232,7 +199,7 @@ def _limits(rows: list[Json]) -> Table:
 
 def _attacks(rows: list[Json]) -> Table:
     columns = ("by way of", "failed", "p50 ms", "p99 ms", "p99 before", "ratio", "new", "names", "")
-    table = _table("A neighbour of a hostile workload", "attack", *columns)
+    table = titled("A neighbour of a hostile workload", "attack", *columns)
     for row in rows:
         sides = {
             side: [one[side]["kept"] for one in row["rounds"]] for side in ("before", "during")
@@ -255,7 +222,6 @@ _TABLES: Final[dict[str, tuple[Callable[[list[Json]], Table], ...]]] = {
     "changes": (_changes,),
     "holds": (_holds,),
     "role_holds": (_role_holds,),
-    "throughput": (_throughput, _ratios),
     "attacks": (_attacks,),
     "memory": (_memory,),
     "enrolment": (_enrolment,),

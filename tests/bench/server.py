@@ -9,7 +9,7 @@ from meshd.base.errors import SystemRefusedError
 from tests.bench.ground import Ground, Host
 from tests.bench.node import eventually
 
-PORTS: Final = {"http": 8080, "tcp": 9000, "http2": 8090}
+PORTS: Final = {"http": 8080, "tcp": 9000, "http2": 8090, "grpc": 8091}
 """By what is spoken; TCP carries HTTP, unseen by the proxies."""
 _SERVER: Final = Path("build/nginx/usr/sbin/nginx")
 """Where ``make setup-bench`` puts it."""
@@ -28,20 +28,29 @@ http {{
   uwsgi_temp_path {directory}/uwsgi;
   scgi_temp_path {directory}/scgi;
   keepalive_requests 1000000000;
+  keepalive_timeout 600s;
   http2_max_requests 1000000000;
   server {{
     listen 8080 backlog=4096;
     listen 9000 backlog=4096;
     listen 8090 http2 backlog=4096;
+    listen 8091 http2 backlog=4096;
     location = /large {{ alias {directory}/large; }}
+    location = /gigabyte {{ alias {directory}/gigabyte; }}
+    location /bench.Hello/ {{
+      default_type application/grpc;
+      add_trailer grpc-status 0;
+      return 200 "hello";
+    }}
     location / {{ return 200 "hello, bench\\n"; }}
   }}
 }}
 """
-_CONNECTIONS: Final = 8192
+_CONNECTIONS: Final = 16384
 """Of each of its processes."""
 _LARGE: Final = 50 * 1000 * 1000
 """Bytes of the answer to a request for /large."""
+GIGABYTE: Final = 1000 * 1000 * 1000
 
 
 def start(ground: Ground, name: str, *, workers: int = 1, core: int | None = None) -> Host:
@@ -53,6 +62,8 @@ def start(ground: Ground, name: str, *, workers: int = 1, core: int | None = Non
     directory.mkdir()
     with (directory / "large").open("wb") as large:
         large.truncate(_LARGE)
+    with (directory / "gigabyte").open("wb") as gigabyte:
+        gigabyte.truncate(GIGABYTE)
     config = directory / "nginx.conf"
     limits = {"workers": workers, "connections": _CONNECTIONS}
     config.write_text(_NGINX.format(directory=directory, **limits), encoding="utf-8")

@@ -71,3 +71,12 @@ def test_anything_else_is_an_error(text: str) -> None:
 def test_a_new_connection_for_each_request_is_asked_for_by_a_header() -> None:
     assert "Connection: close" in load.wrk("http://x/", "x", 1, keep_alive=False)
     assert "Connection: close" not in load.wrk("http://x/", "x", 1)
+
+
+def test_a_grpc_call_is_a_request_with_a_framed_message() -> None:
+    command = load.grpc(load.h2load("http://x/", "x", 1, "log"), "body")
+
+    assert command[-1] == "http://x/bench.Hello/Say"
+    assert command[command.index("-d") + 1] == "body"
+    assert load.GRPC_MESSAGE[0] == 0
+    assert int.from_bytes(load.GRPC_MESSAGE[1:5]) == len(load.GRPC_MESSAGE) - 5
