@@ -46,6 +46,7 @@ from tests.bench.node import namespace, running
 from tests.bench.population import Population, services
 from tests.bench.ways import SETTINGS, STAGES, Way
 
+INTERRUPTED: Final = "interrupted"
 _OUTPUT: Final = Path("build/bench.json")
 
 
@@ -220,7 +221,8 @@ _PARTS: Final = {
 
 
 def measured(parts: Mapping[str, Callable[[], Json]]) -> Json:
-    """Return what the parts give; those that fail are in ``failed``, with the reason."""
+    """Return what the parts give; those that fail are in ``failed``, with the reason. None begins
+    after one that was interrupted."""
     found: Json = {}
     failed: dict[str, str] = {}
     for name, part in parts.items():
@@ -228,6 +230,9 @@ def measured(parts: Mapping[str, Callable[[], Json]]) -> Json:
             found |= part()
         except (MeshdError, OSError, ValueError, subprocess.SubprocessError) as error:
             failed[name] = f"{type(error).__name__}: {error}"
+        except KeyboardInterrupt:
+            failed[name] = INTERRUPTED
+            break
     return {**found, "failed": failed}
 
 
@@ -287,6 +292,8 @@ def main() -> int:
     console.print(f"written to {_OUTPUT}, after {result['seconds']:.0f} s")
     for name, reason in result["failed"].items():
         print(f"bench: {name} failed: {reason}", file=sys.stderr)
+    if INTERRUPTED in result["failed"].values():
+        return 130
     return 1 if result["failed"] else 0
 
 

@@ -31,6 +31,15 @@ def test_a_part_that_fails_is_named_and_those_after_it_are_measured() -> None:
     assert found == {"memory": [1], "failed": {"load": "SystemRefusedError: no nginx"}}
 
 
+def test_what_was_measured_before_an_interruption_is_kept() -> None:
+    def is_interrupted() -> Json:
+        raise KeyboardInterrupt
+
+    parts = {"load": lambda: {"x": 1}, "costs": is_interrupted, "holds": lambda: {"y": 2}}
+
+    assert measured(parts) == {"x": 1, "failed": {"costs": "interrupted"}}
+
+
 def test_a_scenario_that_failed_stands_beside_those_that_did_not() -> None:
     run = Run(Load(rate=100, p50=0.001, p99=0.002, failed=0, answered=200), cpu=0.02)
     found = {"direct": [Run(run.load, 0.0)], "meshd": [run], "sidecars": [run]}
