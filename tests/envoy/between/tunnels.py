@@ -38,6 +38,7 @@ spec:
   ports:
   - {{number: 8080, name: http, protocol: HTTP}}
   - {{number: 9000, name: tcp, protocol: TCP}}
+  - {{number: 9002, name: halves, protocol: TCP}}
   - {{number: 7000, name: any}}
   - {{number: 7001, name: other}}
 """
