@@ -73,10 +73,10 @@ class Compiler:
         ``serving``: uids of the workloads whose namespaces are pinned, so that listeners can be
         opened there. Uids that the snapshot does not know are ignored.
 
-        If nothing has changed since the last compilation but some services, routes of some hosts
-        and some workloads of this node, only what depends on these is made; the mappings of all
-        other kinds are those of the last compilation. ``changes`` decides it. Where a shortcut
-        fails, that is logged, and all is compiled.
+        If nothing has changed since the last compilation but some services and rules for them,
+        routes of some hosts, the content of Secrets and some workloads of this node, only what
+        depends on these is made; the mappings of all other kinds are those of the last compilation.
+        ``changes`` decides it. Where a shortcut fails, that is logged, and all is compiled.
         """
         snapshot, wanted = delegated(snapshot), frozenset(serving)
         last, self._last = self._last, None  # An exception leaves nothing to go on from.

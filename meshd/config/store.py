@@ -234,7 +234,11 @@ class Store:
         unsaved = self._unsaved
         if unsaved:
             self.keep_addresses(self._addresses)
-        return self._take(self._look(), is_new=self._unsaved != unsaved)
+        content = self._look()
+        self._take(content)
+        if content or self._unsaved != unsaved:
+            self._notify()
+        return content is not None
 
     def _look(self) -> Content | None:
         """Return the content of the files if it is another one, announced."""
@@ -244,15 +248,12 @@ class Store:
             self._announce({key: one.object for key, one in reads if before.get(key) is not one})
         return content
 
-    def _take(self, content: Content | None, *, is_new: bool = False) -> bool:
-        """Put in force what the files have. ``is_new``: there is news in any case."""
+    def _take(self, content: Content | None) -> None:
+        """Put in force what the files have."""
         if content:
             self._files.content = content
             self.revision += 1
             self._merge()
-        if content or is_new:
-            self._notify()
-        return content is not None
 
     async def watch(self, interval: float = 1.0) -> None:
         """Run ``refresh`` every ``interval`` seconds until cancelled, with the files read in a
@@ -263,7 +264,10 @@ class Store:
             if unsaved:
                 self.keep_addresses(self._addresses)
             content = await in_thread("reading the files of the configuration", self._look)
-            self._take(content, is_new=self._unsaved != unsaved)
+            self._take(content)
+            if content or self._unsaved != unsaved:
+                await asyncio.sleep(0)  # others have their turn: either step may be long
+                self._notify()
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called after each change, once the change is in force."""
