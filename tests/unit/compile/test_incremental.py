@@ -685,6 +685,20 @@ def test_a_policy_about_requests_makes_nothing_anew_but_what_knows_its_workloads
     )
 
 
+def test_policies_about_no_workload_of_this_node_add_nothing() -> None:
+    mesh = Mesh()
+    before = serialized(Compiler().compile(mesh.snapshot(), mesh.serving))
+    rules = ", ".join(f"{{to: [{{operation: {{paths: [/{number}]}}}}]}}" for number in range(10))
+    for number in range(100):
+        space, labels = ("else", "{}") if number % 2 else ("back", "{app: none}")
+        (mesh.objects[1000 + number],) = objects(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+            f"metadata: {{name: p{number}, namespace: {space}}}\n"
+            f"spec: {{selector: {{matchLabels: {labels}}}, rules: [{rules}]}}\n"
+        )
+    assert serialized(Compiler().compile(mesh.snapshot(), mesh.serving)) == before
+
+
 def test_a_packer_looks_at_no_message_of_a_mapping_that_it_has_packed() -> None:
     mesh, compiler, packer = Mesh(), Compiler(), Packer()
     before = packer.pack(compiler.compile(mesh.snapshot(), mesh.serving))[Pool.TRAFFIC]
