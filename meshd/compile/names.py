@@ -65,11 +65,14 @@ class OutboundCluster(msgspec.Struct, frozen=True):
         """Return the EDS name of endpoints ordered by distance, for the clients of one variant."""
         return f"{self};near"
 
-    def assigned(self, *, near: bool, inside: bool, tunneled: bool = False) -> str:
+    def assigned(
+        self, *, near: bool, inside: bool, tunneled: bool = False, requests: str = ""
+    ) -> str:
         """Return the EDS name of endpoints; ``inside``: those of this node may be reached by the
-        short way; ``tunneled``: those of others by tunnels."""
+        short way, ``requests``: with such requests; ``tunneled``: those of others by tunnels."""
         name = self.near_endpoints if near else self.endpoints
-        return name + (f";{LOCAL}" if inside else "") + (f";{HBONE}" if tunneled else "")
+        local = f";{LOCAL}{requests and ';'}{requests}" if inside else ""
+        return name + local + (f";{HBONE}" if tunneled else "")
 
 
 class InboundCluster(msgspec.Struct, frozen=True):

@@ -296,8 +296,9 @@ class View:
         if record is None:
             return NO_RULES
         rules = self.index.rules.rules(record, self.scope, at_gateway=self.of_gateway)
-        elsewhere = self.of_gateway or self.of_copy
-        if rules.is_closed or not elsewhere or not is_different_at_gateways(record, rules):
+        if rules.is_closed or not (self.of_gateway or self.of_copy):
+            return rules
+        if not is_different_at_gateways(record, rules, short_way=self.options.short_way):
             return rules
         variant = rules.variant + AT_GATEWAY
         return msgspec.structs.replace(rules, variant=variant, at_gateway=True)

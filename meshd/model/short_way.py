@@ -7,10 +7,15 @@ served by the same proxy, so that who calls is known without a certificate being
 from __future__ import annotations
 
 import ipaddress
+from typing import Literal
 
 import msgspec
 
 from meshd.model.workload import Workload
+
+Requests = Literal["", "http1", "http2"]
+"""The version of HTTP in which a client's side sends requests, each with its caller's name; empty:
+it does not, or that is found out for each connection."""
 
 
 class ShortWay(msgspec.Struct, frozen=True):

@@ -52,10 +52,13 @@ def named_by(answer: dict[str, Any]) -> str:
     return uri
 
 
-def test_callers_of_several_accounts_never_share_a_connection(short: Node) -> None:
+@pytest.mark.parametrize(("how", "port"), [("http", 80), ("http", 70), ("grpc", 90)])
+def test_callers_of_several_accounts_never_share_a_connection(
+    short: Node, how: str, port: int
+) -> None:
     with ThreadPoolExecutor() as threads:
         asked = {
-            client: threads.submit(short.answers, client, "http", "server:80", 50, 6)
+            client: threads.submit(short.answers, client, how, f"server:{port}", 50, 6)
             for client in CLIENTS
         }
         answers = {client: future.result() for client, future in asked.items()}

@@ -17,6 +17,8 @@ from meshd.compile.plan.choices import (
     ByMeshTls,
     ByNetwork,
     ByPort,
+    ByRequests,
+    ByRules,
     ByServerName,
     ByTls,
     ByWorkload,
@@ -75,6 +77,10 @@ def _answers(way: Way) -> Iterator[tuple[str, Way | None]]:
             yield f"to {' or '.join(way.beginnings)}", way.way
         case ByWorkload():
             yield from ((f"of {shown(uid)}", one) for uid, one in way.ways.items())
+        case ByRules():
+            yield "", way.allowed
+        case ByRequests():
+            yield from ((f"requests in {way.version}", way.way), ("others", way.otherwise))
         case ByTls():
             yield from (("TLS", way.tls), ("without TLS", way.plain))
         case ByServerName():

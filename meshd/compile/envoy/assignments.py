@@ -13,7 +13,7 @@ from meshd.compile.names import HBONE, LOCAL
 from meshd.compile.plan.upstreams import Assignment, Group, Place
 from meshd.model.hbone import Tunnel
 from meshd.model.interception import HBONE_PORT
-from meshd.model.short_way import Inside
+from meshd.model.short_way import Inside, Requests
 
 TLS_MATCH: Final = "envoy.transport_socket_match"
 """Metadata by which Envoy chooses a transport socket for each endpoint."""
@@ -29,7 +29,8 @@ TUNNELED.update({"tlsMode": HBONE})
 ORIGINAL_DESTINATION: Final = "envoy.filters.listener.original_dst"
 """Metadata that tells an internal listener where a connection wants to go."""
 INSIDE: Final = "meshd"
-"""Metadata of an endpoint that is reached by the short way: its namespace, identity and uid."""
+"""Metadata of an endpoint that is reached by the short way: its namespace, identity and uid, and
+the version of HTTP in which requests come."""
 TUNNEL: Final = "tunnel"
 """Metadata of an endpoint that is reached by a tunnel: where this ends, whose certificate must be
 there, and where the connection goes from there."""
@@ -43,7 +44,7 @@ def load_assignment(assignment: Assignment) -> endpoint_pb2.ClusterLoadAssignmen
             _put_distance(put, group)
         weights = summable([place.weight for place in group.places])
         for place, weight in zip(group.places, weights, strict=True):
-            _put_place(put.lb_endpoints.add(), place, weight)
+            _put_place(put.lb_endpoints.add(), place, weight, assignment.requests)
     return made
 
 
@@ -55,11 +56,13 @@ def _put_distance(made: endpoint_components_pb2.LocalityLbEndpoints, group: Grou
         made.load_balancing_weight.value = group.weight
 
 
-def _put_place(made: endpoint_components_pb2.LbEndpoint, place: Place, weight: int) -> None:
+def _put_place(
+    made: endpoint_components_pb2.LbEndpoint, place: Place, weight: int, requests: Requests
+) -> None:
     # Written in place: a message that is made apart is copied by way of its bytes.
     made.load_balancing_weight.value = weight
     if place.inside is not None:
-        _put_inside(made, place, place.inside)
+        _put_inside(made, place, place.inside, requests)
         return
     if place.tunnel is not None:
         _put_tunnel(made, place, place.tunnel)
@@ -71,7 +74,9 @@ def _put_place(made: endpoint_components_pb2.LbEndpoint, place: Place, weight: i
         made.metadata.filter_metadata[TLS_MATCH].CopyFrom(MUTUAL_TLS)
 
 
-def _put_inside(made: endpoint_components_pb2.LbEndpoint, place: Place, inside: Inside) -> None:
+def _put_inside(
+    made: endpoint_components_pb2.LbEndpoint, place: Place, inside: Inside, requests: Requests
+) -> None:
     """Write the internal listener of the short way, and what it is to know of this endpoint."""
     where = f"{place.address}:{place.port}"
     made.endpoint.address.envoy_internal_address.server_listener_name = LOCAL
@@ -82,6 +87,8 @@ def _put_inside(made: endpoint_components_pb2.LbEndpoint, place: Place, inside: 
     known[INSIDE].update(
         {"netns": inside.netns, "identity": inside.identity, "workload": place.workload}
     )
+    if requests:
+        known[INSIDE].update({"requests": requests})
 
 
 def _put_tunnel(made: endpoint_components_pb2.LbEndpoint, place: Place, tunnel: Tunnel) -> None:

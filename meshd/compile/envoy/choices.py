@@ -23,6 +23,8 @@ from meshd.compile.envoy.wellknown import (
     CALLER_STATE,
     HTTP10_FIRST_LINE,
     HTTP_FIRST_LINE,
+    REQUESTS,
+    REQUESTS_STATE,
     WORKLOAD_STATE,
     packed,
 )
@@ -33,6 +35,7 @@ from meshd.compile.plan.choices import (
     ByMeshTls,
     ByNetwork,
     ByPort,
+    ByRequests,
     ByRules,
     ByServerName,
     ByTls,
@@ -54,6 +57,7 @@ _PORT: Final = _input("port", network_inputs_pb2.DestinationPortInput())
 _ADDRESS: Final = _input("address", network_inputs_pb2.DestinationIPInput())
 _CALLER: Final = _input("caller", network_inputs_pb2.FilterStateInput(key=CALLER_STATE))
 _WORKLOAD: Final = _input("state", network_inputs_pb2.FilterStateInput(key=WORKLOAD_STATE))
+_REQUESTS: Final = _input("requests", network_inputs_pb2.FilterStateInput(key=REQUESTS_STATE))
 _TRANSPORT: Final = _input("transport", network_inputs_pb2.TransportProtocolInput())
 _SERVER_NAME: Final = _input("server name", network_inputs_pb2.ServerNameInput())
 _PROTOCOLS: Final = _input("protocols", network_inputs_pb2.ApplicationProtocolInput())
@@ -100,17 +104,18 @@ def _write(out: matcher_pb2.Matcher.OnMatch, way: Way) -> None:
         case ByPort(ways, otherwise):
             named = {str(port): way for port, way in ways.items()}
             _exact(out.matcher, _PORT, named, otherwise)
-        case ByAddress(ways, otherwise):
-            _exact(out.matcher, _ADDRESS, ways, otherwise)
+        case ByAddress(ways, otherwise) | ByWorkload(ways, otherwise):
+            asked = _ADDRESS if isinstance(way, ByAddress) else _WORKLOAD
+            _exact(out.matcher, asked, ways, otherwise)
         case ByNetwork(ways, otherwise):
             _networks(out.matcher, ways, otherwise)
         case ByBeginning(beginnings, then):
             for beginning in beginnings:
                 _if(out.matcher, _ADDRESS, then, prefix=beginning)
-        case ByWorkload(ways, otherwise):
-            _exact(out.matcher, _WORKLOAD, ways, otherwise)
         case ByRules():
             _rules(out, way)
+        case ByRequests(version, then, otherwise):
+            _exact(out.matcher, _REQUESTS, {f"{REQUESTS}-{version}": then}, otherwise)
         case ByTls(tls, plain):
             _tls(out, tls, plain)
         case ByServerName():

@@ -13,6 +13,7 @@ from google.protobuf import any_pb2, wrappers_pb2
 
 from meshd.api.destination_rule.types import LARGEST_RING
 from meshd.compile.envoy import limits
+from meshd.compile.envoy.callers import caller_filters
 from meshd.compile.envoy.wellknown import from_namespace, packed, seconds
 from meshd.compile.plan.upstreams import (
     Balancing,
@@ -184,6 +185,7 @@ def _http(asked: Http | None) -> dict[str, any_pb2.Any]:
     options = _HTTP_OPTIONS(
         common_http_protocol_options=_common_http_options(asked),
         upstream_http_protocol_options=_names_from_requests(asked),
+        http_filters=caller_filters() if asked.names_caller else (),
     )
     http2 = limits.http2(asked.max_streams, keep_alive=_ping(asked.ping), tunnels=asked.tunnels)
     match asked.version:

@@ -22,6 +22,8 @@ from meshd.compile.envoy.wellknown import (
     ONCE,
     PEER_STATE,
     REMOTE_ADDRESS_STATE,
+    REQUESTS,
+    REQUESTS_STATE,
     SECRET_STATE,
     SERVER_NAME_STATE,
     SERVER_NAMES_STATE,
@@ -29,6 +31,7 @@ from meshd.compile.envoy.wellknown import (
     TRANSITIVE,
     UNHASHED,
     WORKLOAD_STATE,
+    Sharing,
     StateValue,
     set_filter_state,
     state_on_accept,
@@ -78,6 +81,8 @@ def of_chain(chain: Chain) -> listener_components_pb2.Filter | None:
     if chain.notes_server_name:
         name = "%REQUESTED_SERVER_NAME%"
         noted.append(state_value(SERVER_NAME_STATE, name, TRANSITIVE, factory=UNHASHED))
+    if chain.names_callers:
+        noted.append(state_value(REQUESTS_STATE, REQUESTS, ONCE, factory=UNHASHED))
     if chain.hands_over:
         noted += _handover()
     peer: list[StateValue] = []
@@ -138,6 +143,12 @@ def of_short_way() -> listener_components_pb2.ListenerFilter:
         ),
         state_value(WORKLOAD_STATE, _of_endpoint("workload"), TRANSITIVE, factory=UNHASHED),
         state_value(NETNS_STATE, _of_endpoint("netns"), TRANSITIVE),
+        state_value(
+            REQUESTS_STATE,
+            f"%FILTER_STATE({REQUESTS_STATE}:PLAIN)%-{_of_endpoint('requests')}",
+            Sharing.NONE,
+            factory=UNHASHED,
+        ),
         state_value(PEER_STATE, caller, TRANSITIVE),
         state_value(
             CLIENT_CERTIFICATE_STATE, f"By={_of_endpoint('identity')};URI={caller}", TRANSITIVE

@@ -18,6 +18,8 @@ from meshd.compile.envoy.idempotence import NOT_SENT, PATTERN
 from meshd.compile.envoy.wellknown import (
     CLIENT_CERTIFICATE_STATE,
     PEER_STATE,
+    REQUESTS,
+    REQUESTS_STATE,
     WORKLOAD_STATE,
     packed,
     seconds,
@@ -82,6 +84,8 @@ def _routes(planned: InboundRoutes, route: InboundRoute) -> Iterator[route_compo
         retry_on="reset", num_retries={"value": planned.repeats}
     )
     callers = [_called_by(route.callers)] if route.callers else []
+    if route.names_caller:
+        callers.append(_NAMES_CALLER)
     for methods, policy in (([_idempotent()], retries), ([], None)):
         yield route_components_pb2.Route(
             name=route.name,
@@ -106,6 +110,11 @@ def _called_by(names: Sequence[str]) -> filter_state_pb2.FilterStateMatcher:
         key=PEER_STATE,
         string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=regex)),
     )
+
+
+_NAMES_CALLER: Final = filter_state_pb2.FilterStateMatcher(
+    key=REQUESTS_STATE, string_match=string_pb2.StringMatcher(prefix=f"{REQUESTS}-")
+)
 
 
 def _certificate(route: InboundRoute) -> list[base_pb2.HeaderValueOption]:

@@ -54,6 +54,11 @@ SOURCE_STATE: Final = "meshd.source"
 """Filter state: the caller's address, without a port, which would give each of its connections
 upstream pools of its own."""
 
+REQUESTS_STATE: Final = "meshd.requests"
+"""Filter state: the client's side sends requests that say who makes them; beyond the short way, in
+which version of HTTP."""
+REQUESTS: Final = "requests"
+
 WORKLOAD_STATE: Final = "meshd.workload"
 """Filter state: the workload's uid, for logs. No part of the key of connection pools."""
 HOST_STATE: Final = "meshd.of_host"

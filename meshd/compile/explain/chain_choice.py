@@ -17,6 +17,7 @@ from meshd.compile.plan.choices import (
     ByMeshTls,
     ByNetwork,
     ByPort,
+    ByRequests,
     ByRules,
     ByServerName,
     ByTls,
@@ -26,6 +27,7 @@ from meshd.compile.plan.choices import (
 )
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.origin import Origin
+from meshd.model.short_way import Requests
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +58,9 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
             port=self.port,
             server_name=self.server_name,
         )
+
+    requests: Requests = ""
+    """What comes by the short way."""
 
 
 class Chosen(msgspec.Struct, frozen=True):
@@ -135,6 +140,8 @@ def _further(way: Way, connection: Connection) -> Iterator[Way | None]:
             verdict = judge(rules, connection.facts)
             rule = verdict.rule
             yield allowed if verdict.allowed else To(refused, rule.origin if rule else None)
+        case ByRequests(version, then, otherwise):
+            yield then if connection.requests == version else otherwise
         case ByTls(tls, plain):
             yield tls if connection.begins_as == "tls" else plain
         case ByServerName(ways, suffixes, otherwise):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 import msgspec
 
@@ -11,17 +12,24 @@ from meshd.api.protocol import Protocol
 from meshd.compile.clients import identity_of
 from meshd.compile.explain.chain_choice import Chosen, Connection, chosen_at, follow
 from meshd.compile.explain.wanted import Wanted, server_name_of
+from meshd.compile.names import LOCAL
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.chains import Refusal
+from meshd.compile.plan.upstreams import Assignment, Eds, Upstream
+from meshd.compile.policy import straight
 from meshd.compile.policy.peer_authentication import PeerPolicy
-from meshd.compile.policy.served import Ports
+from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.traffic import dns, inbound
 from meshd.compile.traffic.inbound_routes import NOBODY
 from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
 from meshd.compile.visibility import View
 from meshd.model.service import ServiceRecord
+from meshd.model.short_way import Requests
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
+
+_NOT_READ: Final = frozenset({Spoken.OPAQUE, None})
+"""What is declared of ports whose bytes go on as they are."""
 
 
 def client_connection(view: View, wanted: Wanted, request: wire.Explain) -> Connection:
@@ -101,3 +109,20 @@ def tell_destination(  # noqa: PLR0917
     served = chosen_at(inside, connection)
     onward = f" → {served.chain.name}" if served else ""
     return f"{said}, chain {chosen.chain.name}{onward}"
+
+
+def requests_of(
+    upstream: Upstream, assignments: Mapping[str, Assignment], connection: Connection
+) -> Requests:
+    """Return what an upstream sends by the short way for a client's connection."""
+    if connection.begins_as != "http" or not isinstance(upstream.discovery, Eds):
+        return ""
+    return assignments[upstream.discovery.name].requests
+
+
+def tell_short_way(ports: Ports, port: int, sent: Requests) -> str:
+    """Say what becomes of what comes to a workload's port by the short way."""
+    spoken = ports.get(port)
+    why = "" if spoken in _NOT_READ else straight.obstacle(spoken, sent)
+    how = f"read once more, since {why}" if why else "straight to the application"
+    return f"{LOCAL} port {port}: {how}"

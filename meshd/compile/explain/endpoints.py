@@ -76,10 +76,10 @@ def _of_original_destination(
     """Return the endpoints that the client may have chosen from, as far as they are known."""
     if not isinstance(upstream.name, OutboundCluster):
         return None
-    ways = itertools.product((False, True), repeat=2)
+    sent = ((False, ""), (True, ""), (True, "http1"), (True, "http2"))
     names = (
-        upstream.name.assigned(near=False, inside=inside, tunneled=tunneled)
-        for inside, tunneled in ways
+        upstream.name.assigned(near=False, inside=inside, tunneled=tunneled, requests=requests)
+        for (inside, requests), tunneled in itertools.product(sent, (False, True))
     )
     return next((assignments[name] for name in names if name in assignments), None)
 

@@ -23,8 +23,10 @@ from meshd.compile.explain.connections import (
     at_client,
     client_connection,
     is_query,
+    requests_of,
     tell_chain,
     tell_destination,
+    tell_short_way,
 )
 from meshd.compile.explain.endpoints import tell_endpoints, tell_tls
 from meshd.compile.explain.entrances import entrance
@@ -32,7 +34,7 @@ from meshd.compile.explain.entrances import tell_tls as tell_server_tls
 from meshd.compile.explain.judging import arriving, is_certified, judged
 from meshd.compile.explain.rewriting import copied, forwarded, location, told_changes
 from meshd.compile.explain.shares import shares
-from meshd.compile.explain.wanted import Wanted, socket_text, wanted
+from meshd.compile.explain.wanted import socket_text, tell_name, wanted
 from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.http.delegation import delegated
 from meshd.compile.http.routes import route_table
@@ -46,12 +48,10 @@ from meshd.compile.names import (
 from meshd.compile.plan.chains import Http, Target, Tcp
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.routes import DirectResponse, Fault, Forward, Redirect, Route, RouteTable
-from meshd.compile.plan.tls import TlsMode
 from meshd.compile.plan.upstreams import Upstream
 from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import Ports, served_ports
 from meshd.compile.scope import scopes
-from meshd.compile.traffic.opaque import destinations
 from meshd.compile.upstream.assignments import service_assignments
 from meshd.compile.upstream.fixed import resolver_of
 from meshd.compile.upstream.upstreams import service_upstreams
@@ -59,6 +59,7 @@ from meshd.compile.visibility import MeshIndex, View
 from meshd.matching.request import FORWARDED_PROTO, Request, claimed
 from meshd.model.interception import OUTBOUND_PORT
 from meshd.model.service import Endpoint, ServiceRecord
+from meshd.model.short_way import Requests
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload, shown
 
@@ -181,7 +182,7 @@ class _Journey:
     def _introduce(self) -> None:
         source = self._source
         self._tell("source", f"{shown(source.uid)} acts as {self._identity}")
-        self._tell("name", _tell_name(self._wanted, source.namespace))
+        self._tell("name", tell_name(self._wanted, source.namespace))
         host = source.host
         where = f"{host.outbound_port} on the host" if host else f"{OUTBOUND_PORT} in its namespace"
         self._tell("capture", f"TCP to port {self._wanted.port} is redirected to {where}")
@@ -326,16 +327,19 @@ class _Journey:
         ):
             self._tell(told.stage, told.detail)
             if told.endpoint:
-                self._tell_destination(service, upstream, told.endpoint)
+                sent = requests_of(upstream, assignments, self._connection)
+                self._tell_destination(service, upstream, told.endpoint, sent)
                 self._judge(service, upstream, told.endpoint)
                 yield told.endpoint
 
-    def _tell_destination(self, service: ServiceRecord, upstream: Upstream, chosen: str) -> None:
+    def _tell_destination(
+        self, service: ServiceRecord, upstream: Upstream, chosen: str, sent: Requests
+    ) -> None:
         """Tell what the endpoint's own proxy does with it, where that is one of this node."""
         for place in service.endpoints_by_port.get(getattr(upstream.name, "port", 0), ()):
             workload = self._snapshot.workloads.get(place.workload)
             if workload is not None and f"{place.address}:{place.port}" == chosen:
-                self._tell("inbound", self._accepted(workload, place, upstream.tls.mode))
+                self._tell("inbound", self._accepted(workload, place, upstream, sent))
 
     def _judge(self, service: ServiceRecord, upstream: Upstream, chosen: str) -> None:
         """Tell what policies about the endpoint make of it, whichever node it runs on."""
@@ -350,18 +354,22 @@ class _Journey:
             if verdict.why != "no policy":
                 self._tell("authorization", str(verdict), verdict.rule and verdict.rule.origin)
 
-    def _accepted(self, workload: Workload, place: Endpoint, tls: TlsMode) -> str:
-        options = self._view.options
+    def _accepted(
+        self, workload: Workload, place: Endpoint, upstream: Upstream, sent: Requests
+    ) -> str:
+        options, ports = self._view.options, self._served.get(workload.uid, {})
+        if upstream.short_way and place.inside:
+            return tell_short_way(ports, place.port, sent)
         connection = msgspec.structs.replace(
             self._connection, address=place.address, port=place.port, workload=workload.uid
         )
         return tell_destination(
             workload,
-            self._served.get(workload.uid, {}),
+            ports,
             peer_policy(self._snapshot.peer_authentications, workload, options.root_namespace),
             options,
             connection,
-            mutual_tls=is_certified(tls, place),
+            mutual_tls=is_certified(upstream.tls.mode, place),
         )
 
     @functools.cached_property
@@ -372,15 +380,6 @@ class _Journey:
         self, verdict: str, cluster: str = "", endpoints: tuple[str, ...] = ()
     ) -> wire.Explanation:
         return wire.Explanation(tuple(self._steps), verdict, cluster, endpoints, self._identity)
-
-
-def _tell_name(found: Wanted, namespace: str) -> str:
-    service = found.service
-    if service is None:
-        return f"{found.host} is no service that {namespace} sees"
-    if found.endpoint:
-        return f"{found.host} is {found.address}, an endpoint of {service.host}"
-    return f"{service.host} is {', '.join(destinations(service)) or 'no address of its own'}"
 
 
 def _describe(route: Route) -> str:

@@ -120,3 +120,13 @@ def split(destination: str) -> tuple[str, int]:
     else:
         host, port = destination, ""
     return host, whole(port, 65535) or 0
+
+
+def tell_name(found: Wanted, namespace: str) -> str:
+    """Say which service a client means, and by which of its addresses."""
+    service = found.service
+    if service is None:
+        return f"{found.host} is no service that {namespace} sees"
+    if found.endpoint:
+        return f"{found.host} is {found.address}, an endpoint of {service.host}"
+    return f"{service.host} is {', '.join(destinations(service)) or 'no address of its own'}"

@@ -153,6 +153,8 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
     tls: MeshTls | ServerTls | None = None
     owner: Owner | None = None
     """Noted for upstream connections, where the listener has not done so."""
+    names_callers: bool = False
+    """On the short way it is known that requests come from here, which say who makes them."""
     announces_http: bool = False
     """The other end is told that HTTP was detected."""
     hands_over: bool = False

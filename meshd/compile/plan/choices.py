@@ -12,6 +12,7 @@ import msgspec
 
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.origin import Origin
+from meshd.model.short_way import Requests
 
 
 class To(msgspec.Struct, frozen=True, tag="chain"):
@@ -66,6 +67,15 @@ class ByRules(msgspec.Struct, frozen=True, tag="rules"):
     """The chain of all others."""
 
 
+class ByRequests(msgspec.Struct, frozen=True, tag="requests"):
+    """Whether the connection came by the short way with requests in this version of HTTP, each of
+    which says who makes it."""
+
+    version: Requests
+    way: Way
+    otherwise: Way
+
+
 class ByTls(msgspec.Struct, frozen=True, tag="tls"):
     """Whether the client speaks TLS. The way of one is never taken for the other."""
 
@@ -105,6 +115,7 @@ Way = (
     | ByBeginning
     | ByWorkload
     | ByRules
+    | ByRequests
     | ByTls
     | ByServerName
     | ByHttp

@@ -17,6 +17,8 @@ class InboundRoute(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     callers: tuple[str, ...] = ()
     """SPIFFE URIs; empty: anybody's requests."""
+    names_caller: bool = False
+    """Only requests by the short way that say who makes them, which no gateway's do."""
     certificate: Literal["keep", "replace", "append"] = "keep"
     """What becomes of ``x-forwarded-client-cert``: it stays as it is, or the caller's certificate
     stands in its place or at its end."""

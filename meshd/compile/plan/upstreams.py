@@ -14,7 +14,7 @@ from meshd.compile.names import HBONE, LOCAL, InboundCluster, OutboundCluster
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.tls import PLAIN, TlsPlan
 from meshd.model.hbone import Tunnel
-from meshd.model.short_way import Inside
+from meshd.model.short_way import Inside, Requests
 from meshd.model.snapshot import UNLIMITED
 
 UpstreamName = OutboundCluster | InboundCluster | str
@@ -70,6 +70,8 @@ class Assignment(msgspec.Struct, frozen=True):
     """By which groups are nearer or farther."""
     resting: tuple[Place, ...] = ()
     """Endpoints that are not ready: they are known, and sent nothing."""
+    requests: Requests = ""
+    """What their upstream sends by the short way."""
 
     @property
     def listeners(self) -> tuple[str, ...]:
@@ -252,6 +254,8 @@ class Http(msgspec.Struct, frozen=True):
     the server's certificate."""
     tunnels: bool = False
     """Requests are connections of users, with windows of a size for these."""
+    names_caller: bool = False
+    """Requests that go by the short way say who makes them, and others say nothing of it."""
 
 
 class Settings(msgspec.Struct, frozen=True):

@@ -45,7 +45,7 @@ def inbound_routes(
                 if uid in guards:
                     of_cluster[uid] = guards[uid]
     for cluster in sorted(guarded, key=str):
-        yield certified_routes(cluster, gateways, guarded[cluster])
+        yield certified_routes(cluster, gateways, guarded[cluster], short_way=options.short_way)
         yield plain_routes(cluster, guarded[cluster])
 
 
@@ -61,11 +61,20 @@ def plain_routes(cluster: InboundCluster, guards: Guards = NOBODY) -> InboundRou
 
 
 def certified_routes(
-    cluster: InboundCluster, gateways: tuple[str, ...], guards: Guards = NOBODY
+    cluster: InboundCluster,
+    gateways: tuple[str, ...],
+    guards: Guards = NOBODY,
+    *,
+    short_way: bool = False,
 ) -> InboundRoutes:
-    """Return routes for callers with a certificate of the mesh; ``gateways``: their identities."""
+    """Return routes for callers with a certificate of the mesh; ``gateways``: their identities.
+
+    ``short_way``: requests may come that say already who makes them.
+    """
     name, others = str(cluster), InboundRoute(name="default", certificate="replace")
     if not gateways:
         return InboundRoutes(name, cluster, (others,), _REPEATS, guards)
     of_gateways = InboundRoute(name="gateway", callers=gateways, certificate="append")
-    return InboundRoutes(name, cluster, (of_gateways, others), _REPEATS, guards)
+    named = InboundRoute(name="default", names_caller=True, certificate="replace")
+    routes = (named, of_gateways, others) if short_way else (of_gateways, others)
+    return InboundRoutes(name, cluster, routes, _REPEATS, guards)

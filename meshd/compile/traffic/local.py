@@ -5,7 +5,8 @@ what is particular to each travels in its metadata. So they are balanced, ejecte
 all others. The listener has no socket: only clusters lead there, and only by endpoints that say
 where and to whom. Behind it is what is behind mutual TLS, in the same form: the ports and protocols
 of each workload, the caller in ``x-forwarded-client-cert``, and the application that sees the
-caller's own address.
+caller's own address. Requests that the client's side has read, and that say who makes them, are not
+read again where nothing asks for that: their bytes go straight to the application.
 
 A caller that the listener does not know is refused: its identity has no valid certificate now, so
 that it could not take the long way either.
@@ -16,17 +17,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import msgspec
+
 from meshd.compile.names import LOCAL, LOCAL_INSPECTED
 from meshd.compile.plan.chains import Chain, Tcp
-from meshd.compile.plan.choices import ByPort, ByWorkload, To, Way
+from meshd.compile.plan.choices import ByPort, ByRequests, ByWorkload, To, Way
 from meshd.compile.plan.listeners import Callers, Listener
 from meshd.compile.plan.upstreams import Upstream
+from meshd.compile.policy import straight
 from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.traffic import inbound
 from meshd.compile.traffic.entries import Entry
 from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, hop
 from meshd.compile.traffic.inbound_routes import NOBODY, Guards
-from meshd.compile.upstream.fixed import UNDECLARED, internal
+from meshd.compile.upstream.fixed import UNDECLARED, inbound_name, internal
 from meshd.model.interception import INBOUND_PORT
 from meshd.model.snapshot import MeshOptions
 
@@ -61,6 +65,9 @@ def local_listeners(
         known = ways.get(port)
         further = known.ways if isinstance(known, ByWorkload) else {}
         ways[port] = ByWorkload({**further, **dict.fromkeys(uids, To(_INSPECT))})
+    # Who is guarded judges requests itself.
+    unguarded = {uid: ports for uid, ports in served.items() if uid not in guards}
+    ways |= _straight_ways(unguarded, ways, options, chains)
     undeclared = Tcp(
         statistics=UNDECLARED, upstreams=((UNDECLARED, 1),), access_log=options.access_log
     )
@@ -81,6 +88,45 @@ def local_listeners(
         ),
     )
     return first, _inspecting(served, options, guards)
+
+
+def _straight_ways(
+    served: Mapping[str, Ports],
+    ways: Mapping[int, Way],
+    options: MeshOptions,
+    chains: dict[str, Chain],
+) -> Mapping[int, Way]:
+    """Return the ways of ports to which requests may go straight; ``served``: by workloads that
+    take them so."""
+    found: dict[int, ByWorkload] = {}
+    for uid, ports in sorted(served.items()):
+        for port, spoken in ports.items():
+            known = found.get(port, ways[port])
+            version = straight.taken(spoken)
+            if not version or not isinstance(known, ByWorkload):
+                continue
+            chain = _straight(port, spoken, options)
+            chains[chain.name] = chain
+            way = ByRequests(version, To(chain.name), known.ways[uid])
+            found[port] = msgspec.structs.replace(known, ways={**known.ways, uid: way})
+    return found
+
+
+def _straight(port: int, spoken: Spoken, options: MeshOptions) -> Chain:
+    """Return the chain of requests that the client's side has read.
+
+    That side decides how long a request may stand still. An application that refuses the connection
+    has it closed before the client's side takes it for open, so that the request is known not to
+    have been sent.
+    """
+    cluster = str(inbound_name(port, spoken))
+    target = Tcp(
+        statistics=cluster,
+        upstreams=((cluster, 1),),
+        access_log=options.access_log,
+        idle_timeout=0,
+    )
+    return Chain(name=f"{port}|{spoken}|straight", target=target)
 
 
 def _inspected(served: Mapping[str, Ports]) -> dict[int, list[str]]:

@@ -176,7 +176,9 @@ def _chain(scope: str, choices: ScopeChoices, name: str, options: MeshOptions) -
         certificate="remove",
         http10=options.accept_http_10,
     )
-    return Chain(name=name, target=target, announces_http=is_detected)
+    return Chain(
+        name=name, target=target, names_callers=options.short_way, announces_http=is_detected
+    )
 
 
 def _rest(options: MeshOptions) -> Chain:

@@ -13,8 +13,9 @@ from meshd.compile.plan.upstreams import Assignment, Group, Order, Place
 from meshd.compile.upstream import hbone, short_way
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.nearness import Client, by_nearness
-from meshd.compile.upstream.traffic_policy import effective_policy
+from meshd.compile.upstream.traffic_policy import effective_policy, upstream_protocol
 from meshd.model.service import Endpoint, ServiceRecord
+from meshd.model.short_way import Requests
 from meshd.model.snapshot import MeshOptions
 
 _OPTIONS: Final = MeshOptions()
@@ -60,6 +61,7 @@ def assignment(
     *,
     inside: bool = False,
     tunneled: MeshOptions | None = None,
+    requests: Requests = "",
 ) -> Assignment:
     """Return endpoints in groups by their distance from a client, or in one in the order given."""
     order, seen = None, functools.partial(place, inside=inside, tunneled=tunneled)
@@ -77,7 +79,7 @@ def assignment(
     else:
         places = tuple(map(seen, endpoints))
         groups = (Group(places),) if places else ()
-    return Assignment(name, groups, order, tuple(map(seen, resting)))
+    return Assignment(name, groups, order, tuple(map(seen, resting)), requests)
 
 
 def service_assignments(
@@ -117,12 +119,18 @@ def _upstream_assignment(
         else []
     )
     nearness, inside, tunneled = None, False, False
+    requests: Requests = ""
     if rules.client or options.short_way or options.hbone:
         policy = effective_policy(rules, upstream.port, upstream.subset)
         nearness = policy.nearness(service, rules.client)
         inside = options.short_way and not short_way.obstacle(policy)
         tunneled = not hbone.obstacle(protocol, policy, options)
-    name = upstream.assigned(near=nearness is not None, inside=inside, tunneled=tunneled)
+        if inside:
+            spoken = upstream_protocol(protocol, policy)
+            requests = short_way.requests(spoken, policy, at_gateway=rules.at_gateway)
+    name = upstream.assigned(
+        near=nearness is not None, inside=inside, tunneled=tunneled, requests=requests
+    )
     return assignment(
         name,
         ready,
@@ -131,4 +139,5 @@ def _upstream_assignment(
         resting,
         inside=inside,
         tunneled=options if tunneled else None,
+        requests=requests,
     )

@@ -82,11 +82,22 @@ def connects_to_original_destination(service: ServiceRecord, port: Port, policy:
     return policy.passthrough or service.resolution is Resolution.NONE
 
 
-def is_different_at_gateways(service: ServiceRecord, rules: RuleSet) -> bool:
-    """Return whether a gateway may not share the clusters that workloads have."""
+def upstream_protocol(protocol: Protocol, policy: Policy) -> Protocol:
+    """Return the protocol that is spoken to a port's endpoints."""
+    http = policy.connection_pool and policy.connection_pool.http
+    upgrade = http is not None and http.h2_upgrade_policy == "UPGRADE"
+    return Protocol.HTTP2 if upgrade and protocol is Protocol.HTTP else protocol
+
+
+def is_different_at_gateways(
+    service: ServiceRecord, rules: RuleSet, *, short_way: bool = False
+) -> bool:
+    """Return whether a gateway may not share the clusters that workloads have. ``short_way``:
+    theirs write who calls."""
     subsets = ("", *(subset.name for subset in (rules.spec.subsets if rules.spec else ())))
     return any(
         port.protocol is Protocol.SNIFFED
+        or (short_way and port.protocol.is_http)
         or connects_to_original_destination(
             service, port, effective_policy(rules, port.number, subset)
         )

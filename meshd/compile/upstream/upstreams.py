@@ -25,6 +25,8 @@ from meshd.compile.plan.upstreams import (
     DynamicDns,
     Eds,
     Fixed,
+    Http,
+    HttpVersion,
     OriginalDestination,
     Settings,
     Upstream,
@@ -39,6 +41,7 @@ from meshd.compile.upstream.traffic_policy import (
     connects_to_original_destination,
     effective_policy,
     policy_origins,
+    upstream_protocol,
 )
 from meshd.model.interception import PROXY_MARK
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
@@ -73,21 +76,26 @@ def _upstream(
 ) -> Upstream:
     name = OutboundCluster(port.number, service.host, subset, rules.variant, service.apart)
     policy = effective_policy(rules, port.number, subset)
-    protocol = _upstream_protocol(port.protocol, policy)
+    protocol = upstream_protocol(port.protocol, policy)
     direct = not rules.at_gateway and connects_to_original_destination(service, port, policy)
     dynamic = service.resolution is Resolution.DYNAMIC_DNS
     balanced = not (direct or dynamic)
     nearness = policy.nearness(service, rules.client) if balanced else None
     inside = options.short_way and not short_way.obstacle(policy)
     tunneled = not hbone.obstacle(port.protocol, policy, options)
+    requests = short_way.requests(protocol, policy, at_gateway=rules.at_gateway) if inside else ""
     if direct:
         discovery: Discovery = OriginalDestination()
     elif dynamic:
         discovery = DynamicDns(is_verified(policy))
     else:
-        assigned = name.assigned(near=nearness is not None, inside=inside, tunneled=tunneled)
-        discovery = _known_endpoints(name, service, port, rules, nearness, assigned)
+        assigned = name.assigned(
+            near=nearness is not None, inside=inside, tunneled=tunneled, requests=requests
+        )
+        discovery = _known_endpoints(name, service, rules, nearness, assigned)
     http = http_of_upstream(protocol, policy, service.host, as_asked=not rules.at_gateway)
+    if requests and isinstance(discovery, Eds):
+        http = msgspec.structs.replace(http or Http(HttpVersion.HTTP1), names_caller=True)
     tls = tls_plan(
         name,
         service,
@@ -111,16 +119,9 @@ def _upstream(
     )
 
 
-def _upstream_protocol(protocol: Protocol, policy: Policy) -> Protocol:
-    http = policy.connection_pool.http if policy.connection_pool else None
-    upgrade = http is not None and http.h2_upgrade_policy == "UPGRADE"
-    return Protocol.HTTP2 if upgrade and protocol is Protocol.HTTP else protocol
-
-
-def _known_endpoints(  # noqa: PLR0917 - what there is, from everywhere
+def _known_endpoints(
     name: OutboundCluster,
     service: ServiceRecord,
-    port: Port,
     rules: RuleSet,
     nearness: LocalityLbSetting | None,
     assigned: str,
@@ -131,7 +132,7 @@ def _known_endpoints(  # noqa: PLR0917 - what there is, from everywhere
         return Eds(assigned)
     places = chosen_endpoints(service, rules, name)
     if not service.endpoints and not service.host.startswith("*"):
-        places = [Endpoint(address=service.host, port=port.number, service_port=port.number)]
+        places = [Endpoint(address=service.host, port=name.port, service_port=name.port)]
     # With all addresses in one endpoint there is exactly one, or Envoy refuses the cluster.
     first_only = service.resolution is Resolution.DNS_ROUND_ROBIN and len(places) == 1
     ordered = None if first_only else nearness

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from meshd.model.snapshot import MeshOptions
 from tests.envoy.between.application import Application
 from tests.envoy.between.mesh import Mesh
 
@@ -75,14 +76,17 @@ spec:
 """
 
 
-@pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+@pytest.fixture(scope="module", params=[False, True], ids=["network", "short way"])
+def mesh(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mesh]:
     with Mesh(tmp_path_factory.mktemp("between"), ("client", "server", "gateway")) as made:
         made.load(
             MANIFEST,
             made.workload("client"),
             made.workload("server"),
             made.workload("gateway", role="edge"),
+            options=MeshOptions(short_way=request.param),
         )
         for name in ("client", "server"):
             made.capture(name)

@@ -166,6 +166,7 @@ class Mesh:
             run(*own, "route", "add", "default", "via", BRIDGE)
 
     def _start_envoy(self, paths: Paths) -> None:
+        self.admin = paths.admin_run / f"{Member(Pool.TRAFFIC, 0).name}.sock"
         config = bootstrap(
             Settings(), paths, Member(Pool.TRAFFIC, 0), capacity_here(ProxySettings())
         )

@@ -27,7 +27,7 @@ spec:
   ports: [{name: http, port: 80, targetPort: 8080}]
 """
 _EVERY = ("default.client", "default.other", "default.web")
-_ASSIGNED = "outbound|80||web.default.svc.cluster.local;local"
+_ASSIGNED = "outbound|80||web.default.svc.cluster.local;local;http1"
 
 
 def _workload(name: str, number: int) -> Workload:

@@ -40,6 +40,14 @@ def test_a_gateway_is_told_by_its_whole_identity() -> None:
     assert (actions(gateway), actions(other)) == ([0], [2])
 
 
+def test_a_caller_that_is_named_already_is_not_named_again_as_a_gateway() -> None:
+    made = certified_routes(CLUSTER, (EDGE.uri,), short_way=True)
+    named, gateway, other = routes_of(inbound_routes(made))
+    (asked,) = named.match.filter_state
+    assert (asked.key, asked.string_match.prefix) == ("meshd.requests", "requests-")
+    assert [actions(route) for route in (named, gateway, other)] == [[2], [0], [2]]
+
+
 def test_nothing_is_written_of_callers_without_a_certificate() -> None:
     (only,) = routes_of(inbound_routes(plain_routes(CLUSTER)))
     assert actions(only) == []

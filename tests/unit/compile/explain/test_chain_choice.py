@@ -11,6 +11,7 @@ from meshd.compile.plan.choices import (
     ByHttp,
     ByNetwork,
     ByPort,
+    ByRequests,
     ByServerName,
     ByTls,
     ByWorkload,
@@ -27,6 +28,7 @@ TREE = ByPort(
         ),
         81: ByWorkload({"a": To("of a")}),
         82: To("dns"),
+        83: ByRequests("http1", To("straight"), To("read")),
     },
     ByBeginning(("198.19.",), To("refused")),
 )
@@ -50,6 +52,12 @@ def at(address: str, begins_as: str = "other", name: str = "", port: int = 80) -
 )
 def test_the_most_specific_server_name_wins_and_any_other_goes_on(name: str, chain: str) -> None:
     assert at("198.19.0.1", "tls", name) == chain
+
+
+def test_requests_are_told_apart_by_their_version() -> None:
+    assert led(TREE, Connection(port=83, requests="http1")) == "straight"
+    assert led(TREE, Connection(port=83, requests="http2")) == "read"
+    assert led(TREE, Connection(port=83)) == "read"
 
 
 def test_plaintext_is_told_apart_by_its_first_line() -> None:

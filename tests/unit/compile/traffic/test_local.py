@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.compile.envoy.listeners import listener as printed
 from meshd.compile.explain.chain_choice import Connection, choose
 from meshd.compile.names import LOCAL_INSPECTED
-from meshd.compile.plan.chains import Chain, Tcp
+from meshd.compile.plan.authorization import Authorization
+from meshd.compile.plan.chains import Chain, Http, Tcp
 from meshd.compile.plan.listeners import Listener
+from meshd.compile.policy import straight
 from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.traffic.inbound import shared_listeners
 from meshd.compile.traffic.local import local_listeners
+from meshd.model.short_way import Requests
 from meshd.model.snapshot import MeshOptions
 
 _OPTIONS = MeshOptions(short_way=True)
@@ -31,7 +35,7 @@ def end(listeners: dict[str, Listener], first: str, connection: Connection) -> C
     seen = (
         connection
         if listener.inspects_http
-        else Connection(port=connection.port, workload=connection.workload, begins_as="other")
+        else msgspec.structs.replace(connection, begins_as="other")
     )
     to = choose(listener.choice, seen)
     chain = listener.chain(to.chain) if to else listener.default
@@ -53,6 +57,36 @@ def test_a_connection_ends_where_one_over_mutual_tls_does(
     assert wanted
     assert found
     assert found.target == wanted.target
+
+
+@given(
+    st.dictionaries(_UIDS, _PORTS), _UIDS, st.integers(80, 84), st.sampled_from(["http1", "http2"])
+)
+def test_requests_in_the_version_that_an_application_takes_go_straight_to_the_same_port(
+    served: dict[str, Ports], uid: str, port: int, sent: Requests
+) -> None:
+    connection = Connection(port=port, workload=uid, begins_as="http")
+    named = msgspec.structs.replace(connection, requests=sent)
+    inside = {one.name: one for one in local_listeners(served, _CALLERS, _OPTIONS)}
+    read_again, found = end(inside, "local", connection), end(inside, "local", named)
+    assert read_again
+    assert found
+    if straight.obstacle(served.get(uid, {}).get(port), sent):
+        assert found is read_again
+    else:
+        assert isinstance(found.target, Tcp)
+        assert isinstance(read_again.target, Http)
+        assert [read_again.target.routes] == [name for name, _ in found.target.upstreams]
+
+
+def test_a_workload_that_policies_are_about_reads_all_requests_itself() -> None:
+    served: dict[str, Ports] = {"default.a": {80: Spoken.HTTP}, "default.b": {80: Spoken.HTTP}}
+    guards = {"default.a": Authorization()}
+    inside = {one.name: one for one in local_listeners(served, _CALLERS, _OPTIONS, guards)}
+    for uid, kind in (("default.a", Http), ("default.b", Tcp)):
+        chain = end(inside, "local", Connection(port=80, workload=uid, requests="http1"))
+        assert chain
+        assert isinstance(chain.target, kind)
 
 
 def test_whoever_is_not_known_is_refused_whatever_the_port() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf import any_pb2
 
 from meshd.api.protocol import Protocol
 from meshd.api.read import read_objects
@@ -11,6 +14,7 @@ from meshd.compile.envoy.clusters import cluster
 from meshd.compile.names import LOCAL
 from meshd.compile.upstream.assignments import service_assignments
 from meshd.compile.upstream.destination_rules import RuleSet
+from meshd.compile.upstream.traffic_policy import is_different_at_gateways
 from meshd.compile.upstream.upstreams import service_upstreams
 from meshd.model.pool import Pool
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
@@ -82,7 +86,7 @@ _NAME = "outbound|80||web.default.svc.cluster.local"
 
 def test_endpoints_of_this_node_stand_among_the_others() -> None:
     assert made(rules(), _ON) == (
-        f"{_NAME};local",
+        f"{_NAME};local;http1",
         ["tlsMode-local", "tlsMode-istio", "tlsMode-disabled"],
         ["envoy_internal_address", "socket_address"],
     )
@@ -90,7 +94,7 @@ def test_endpoints_of_this_node_stand_among_the_others() -> None:
 
 def test_a_rule_for_mutual_tls_of_the_mesh_changes_nothing_of_that() -> None:
     assert made(rules("tls: {mode: ISTIO_MUTUAL}"), _ON) == (
-        f"{_NAME};local",
+        f"{_NAME};local;http1",
         ["tlsMode-local", "other"],
         ["envoy_internal_address", "socket_address"],
     )
@@ -119,6 +123,45 @@ def test_a_rule_that_the_short_way_cannot_keep_has_all_go_over_the_network(polic
     assert "tlsMode-local" not in sockets
 
 
+@pytest.mark.parametrize(
+    ("protocol", "policy", "sent"),
+    [
+        (Protocol.HTTP, "", "http1"),
+        (Protocol.HTTP2, "", "http2"),
+        (Protocol.GRPC, "", "http2"),
+        (Protocol.HTTP, "connectionPool: {http: {h2UpgradePolicy: UPGRADE}}", "http2"),
+        (Protocol.HTTP, "connectionPool: {http: {useClientProtocol: true}}", ""),
+        (Protocol.SNIFFED, "", ""),
+        (Protocol.TCP, "", ""),
+        (Protocol.TLS, "", ""),
+    ],
+)
+@pytest.mark.parametrize("at_gateway", [False, True])
+def test_who_calls_is_written_where_requests_have_a_known_version_and_nobody_else_writes_it(
+    protocol: Protocol, policy: str, sent: str, at_gateway: bool
+) -> None:
+    found = msgspec.structs.replace(rules(policy), at_gateway=at_gateway)
+    service = msgspec.structs.replace(_SERVICE, ports=(Port(80, "port", protocol),))
+    (upstream,) = service_upstreams(service, found, _ON)
+    (assigned,) = service_assignments(service, found, _ON).values()
+    expected = "" if at_gateway else sent
+    assert assigned.requests == expected
+    printed = cluster(upstream)
+    assert printed.eds_cluster_config.service_name == assigned.name
+    (options,) = printed.typed_extension_protocol_options.values() or (any_pb2.Any(),)
+    written = http_protocol_options_pb2.HttpProtocolOptions.FromString(options.value)
+    assert [one.name.rpartition(".")[2] for one in written.http_filters] == (
+        ["header_mutation", "upstream_codec"] if expected else []
+    )
+
+
+@pytest.mark.parametrize("short_way", [False, True])
+def test_gateways_have_upstreams_of_their_own_where_others_write_who_calls(
+    short_way: bool,
+) -> None:
+    assert is_different_at_gateways(_SERVICE, rules(), short_way=short_way) == short_way
+
+
 def test_a_connection_is_told_where_to_go_and_to_whom() -> None:
     (assigned,) = service_assignments(_SERVICE, rules(), _ON).values()
     known = load_assignment(assigned).endpoints[0].lb_endpoints[0].metadata.filter_metadata
@@ -129,6 +172,7 @@ def test_a_connection_is_told_where_to_go_and_to_whom() -> None:
             "netns": "/pins/web",
             "identity": _INSIDE.identity,
             "workload": "default.web",
+            "requests": "http1",
         },
     }
 

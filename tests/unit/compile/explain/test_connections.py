@@ -1,0 +1,27 @@
+"""What explain says of the end of a connection."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshd.compile.explain.connections import tell_short_way
+from meshd.compile.policy.served import Spoken
+from meshd.model.short_way import Requests
+
+
+@pytest.mark.parametrize(
+    ("spoken", "sent", "told"),
+    [
+        (Spoken.HTTP, "http1", "straight to the application"),
+        (Spoken.OPAQUE, "", "straight to the application"),
+        (None, "", "straight to the application"),
+        (Spoken.HTTP, "http2", "clients send another version of HTTP"),
+        (Spoken.HTTP, "", "clients do not send it as requests"),
+        (Spoken.SNIFFED, "http1", "its port is not declared for one version"),
+    ],
+)
+def test_what_comes_by_the_short_way_is_read_again_for_a_reason(
+    spoken: Spoken | None, sent: Requests, told: str
+) -> None:
+    ports = {} if spoken is None else {80: spoken}
+    assert told in tell_short_way(ports, 80, sent)
