@@ -11,6 +11,7 @@ import grpc.aio
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd.base.threads import in_thread
+from meshd.xds.bounded import check_fields
 from meshd.xds.resources import ROUTES
 from meshd.xds.subscription import Request, Response
 
@@ -31,9 +32,13 @@ def delta_handler(
     serve: Callable[[object, DeltaContext], Awaitable[None]],
 ) -> grpc.RpcMethodHandler[DeltaRequest, DeltaResponse]:
     """Return the gRPC handler of a method of the incremental variant."""
-    return grpc.stream_stream_rpc_method_handler(
-        serve, DeltaRequest.FromString, DeltaResponse.SerializeToString
-    )
+    return grpc.stream_stream_rpc_method_handler(serve, _decoded, DeltaResponse.SerializeToString)
+
+
+def _decoded(message: bytes) -> DeltaRequest:
+    """Raises ValueError for one that is larger than requests are: the stream ends."""
+    check_fields(message)
+    return DeltaRequest.FromString(message)
 
 
 def encoded_handler(
