@@ -68,14 +68,18 @@ def test_no_header_takes_the_callers_identity_away(node: Node, tricks: tuple[str
 SOCKETS = """
 import json, socket, sys
 found = {}
+devices = {name: name for _, name in socket.if_nameindex()}
 for name, family, protocol, address in (
     ("usual", socket.AF_INET, 0, sys.argv[1]),
     ("mapped", socket.AF_INET6, 0, "::ffff:" + sys.argv[1]),
     ("mptcp", socket.AF_INET, 262, sys.argv[1]),
+    *((device, socket.AF_INET, 0, sys.argv[1]) for device in devices),
 ):
     try:
         with socket.socket(family, socket.SOCK_STREAM, protocol) as connection:
-            connection.settimeout(60)
+            connection.settimeout(15 if name in devices else 60)
+            if name in devices:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
             connection.connect((address, 8080))
             connection.sendall(b"GET /who HTTP/1.1\\r\\nhost: bare\\r\\n"
                                b"connection: close\\r\\n\\r\\n")
@@ -96,6 +100,11 @@ def test_other_kinds_of_sockets_go_through_the_proxy_too(node: Node) -> None:
     assert found["mapped"] == found["usual"]
     # A kernel without MPTCP knows no such socket.
     assert found["mptcp"] == found["usual"] or found["mptcp"][0].endswith("Error")
+    # Sockets that are bound to a device, among them the one that leads out of the namespace.
+    bound = {name: got for name, got in found.items() if name not in {"usual", "mapped", "mptcp"}}
+    assert len(bound) > 1
+    for got in bound.values():
+        assert got == found["usual"] or got[0].endswith("Error"), found
 
 
 MALFORMED = """

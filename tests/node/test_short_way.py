@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,56 @@ def test_plaintext_from_outside_of_the_mesh_is_refused_under_strict(short: Node)
     with short.applied(short.write.dump(STRICT)):
         assert short.status_of("alice", "http://server/") == "200"
         assert short.status_of("stranger.outside", f"http://{address}:8080/") == "000"
+
+
+MARKED = """
+import socket, sys
+with socket.socket() as connection:
+    connection.settimeout(15)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, int(sys.argv[3], 16))
+    try:
+        connection.connect((sys.argv[1], int(sys.argv[2])))
+        connection.sendall(b"GET / HTTP/1.1\\r\\nhost: a\\r\\nconnection: close\\r\\n\\r\\n")
+        print(connection.recv(100)[9:12].decode())
+    except OSError:
+        print("refused")
+"""
+
+
+@pytest.mark.parametrize("mark", ["0x539", "0x53a", "0x111"])
+@pytest.mark.parametrize("port", ["8080", "15006", "15001"])
+def test_no_mark_of_the_proxies_passes_strict(short: Node, mark: str, port: str) -> None:
+    """Root in a workload's namespace can send what its own proxies would send."""
+    address = short.pod("server").plan.address
+    with short.applied(short.write.dump(STRICT)):
+        done = short.exec("alice", sys.executable, "-c", MARKED, address, port, mark)
+        assert done.output.strip() in {"", "refused"}, (done.output, done.errors)
+
+
+def test_who_lists_anothers_address_does_not_get_its_identity(short: Node) -> None:
+    """A host of one's own may lead to the address of a workload of this node: its policy and the
+    caller's identity stay as they are."""
+    write, address = short.write, short.pod("server").plan.address
+    entry = write.manifest(
+        "ServiceEntry",
+        "mine",
+        "attacker",
+        spec={
+            "hosts": ["mine.test"],
+            "ports": [{"number": 8080, "name": "http", "protocol": "HTTP"}],
+            "resolution": "STATIC",
+            "location": "MESH_INTERNAL",
+            "exportTo": ["*"],
+            "endpoints": [{"address": address, "serviceAccount": "other"}],
+        },
+    ) | {"apiVersion": "networking.istio.io/v1"}
+    with short.applied(short.write.dump(STRICT, entry)):
+        short.eventually(
+            lambda: short.status_of("alice", "http://mine.test:8080/") in {"503", "000"},
+            "nobody is at the address who has the account that is listed",
+        )
+        assert short.status_of("stranger.outside", f"http://{address}:8080/") == "000"
+        assert short.status_of("alice", "http://server/") == "200"
 
 
 def test_explain_and_status_say_which_way_is_taken(short: Node) -> None:
