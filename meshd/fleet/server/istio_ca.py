@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import grpc
 import grpc.aio
 from cryptography import x509
+from google.protobuf.message import DecodeError
 
 from meshd import wire
 from meshd.base.credentials import UNREADABLE
@@ -23,6 +24,8 @@ from meshd.wire.joining import Peer
 
 SERVICE: Final = "istio.v1.auth.IstioCertificateService"
 METHOD: Final = f"/{SERVICE}/CreateCertificate"
+_MOST_BYTES: Final = 64 * 1024
+"""Of a request, which has one CSR and little else."""
 
 
 def peer_of(certificate: bytes, trust_domain: str) -> Peer:
@@ -47,7 +50,20 @@ def peer_of(certificate: bytes, trust_domain: str) -> Peer:
     return Peer(found[1], f"{leaf.serial_number:x}", leaf.not_valid_after_utc.timestamp())
 
 
-_Context: TypeAlias = "grpc.aio.ServicerContext[IstioCertificateRequest, IstioCertificateResponse]"
+def decode(message: bytes) -> IstioCertificateRequest:
+    """Decode a request. Raises InvalidInputError, also for one that is larger than requests are."""
+    if len(message) > _MOST_BYTES:
+        raise InvalidInputError(
+            f"the request has {len(message)} bytes; {_MOST_BYTES} are allowed: ask for one"
+            " certificate with each request"
+        )
+    try:
+        return IstioCertificateRequest.FromString(message)
+    except DecodeError:
+        raise InvalidInputError("not a request for a certificate") from None
+
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[bytes, IstioCertificateResponse]"
 Sign = Callable[[Peer, bytes, float], Awaitable[wire.Certified]]
 """For whom, CSR in PEM, life time in seconds. Raises MeshdError."""
 
@@ -59,11 +75,9 @@ def handler(sign: Sign, peer: Callable[[Caller], Peer]) -> grpc.GenericRpcHandle
     none.
     """
 
-    async def create(
-        request: IstioCertificateRequest, context: _Context
-    ) -> IstioCertificateResponse:
+    async def create(message: bytes, context: _Context) -> IstioCertificateResponse:
         try:
-            asking = peer(context)
+            asking, request = peer(context), decode(message)
             if request.validity_duration < 0:
                 raise InvalidInputError("validity_duration: a certificate lasts 0 seconds or more")
             certified = await sign(asking, request.csr.encode(), float(request.validity_duration))
@@ -76,10 +90,9 @@ def handler(sign: Sign, peer: Callable[[Caller], Peer]) -> grpc.GenericRpcHandle
                 cert_chain=[*split(certified.chain), certified.roots.decode()]
             )
 
+    method: grpc.RpcMethodHandler[bytes, IstioCertificateResponse]
     method = grpc.unary_unary_rpc_method_handler(
-        create,
-        request_deserializer=IstioCertificateRequest.FromString,
-        response_serializer=IstioCertificateResponse.SerializeToString,
+        create, response_serializer=IstioCertificateResponse.SerializeToString
     )
     return grpc.method_handlers_generic_handler(SERVICE, {"CreateCertificate": method})
 

@@ -24,6 +24,8 @@ _MOST_WORKLOADS: Final = 1000
 """Of one node; Kubernetes recommends at most 110 pods on one, and is run with up to 500."""
 _MOST_BYTES: Final = 16 * 1024
 """Of one workload as it is reported, so that all of a node's fit into the server's memory."""
+_MOST_COMMAS: Final = 1_000_000
+"""In a report, which has one less than elements, and some inside of each."""
 _NOTHING: Final[Mapping[str, str]] = {}
 _SHOWN: Final = 64
 """Characters of an unusable uid in what is said of it."""
@@ -69,6 +71,8 @@ def decode(message: bytes, noted: Noted | None = None) -> Report:
 
 def listed(message: bytes) -> list[msgspec.Raw]:
     """Return a node's list of workloads, before they are decoded. Raises as ``decode`` does."""
+    if message.count(b",") > _MOST_COMMAS:
+        raise InvalidInputError("more values than a report of workloads has")
     try:
         found = msgspec.json.decode(message, type=list[msgspec.Raw])
     except UNDECODABLE as error:

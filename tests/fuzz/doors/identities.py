@@ -18,6 +18,7 @@ from meshd.fleet.joining import node
 from meshd.fleet.membership import csr, tokens
 from meshd.fleet.server import istio_ca
 from meshd.model import bounds
+from meshd.protos.istio_ca_pb2 import IstioCertificateRequest
 from tests import pem
 from tests.fuzz.door import Door
 
@@ -116,6 +117,11 @@ _TOKEN: Final = tokens.make(bytes(range(tokens.RANDOM_BYTES)), bytes(32)).text
 DOORS: Final = (
     Door(
         "csr", _ask, (b"P" + _REQUEST, b"D" + _ASKED.public_bytes(Encoding.DER)), make=_make_request
+    ),
+    Door(
+        "certificate-request",
+        istio_ca.decode,
+        (IstioCertificateRequest(csr=_REQUEST, validity_duration=60).SerializeToString(),),
     ),
     Door("certificate", _check_credentials, (b"P" + _CERTIFICATE, b"D" + _DER)),
     Door(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,25 @@ def test_a_node_that_is_removed_leaves_nothing() -> None:
 def test_a_node_cannot_flood_the_rest() -> None:
     with pytest.raises(InvalidInputError, match="more than"):
         rosters.decode(report(*(_TILL | {"uid": f"bank.{number}"} for number in range(5001))))
+
+
+@pytest.mark.parametrize("element", [b"1", b"{}", b'"a"', b"[]"])
+def test_more_values_than_any_node_has_are_refused_before_they_are_decoded(element: bytes) -> None:
+    message = b"[" + b",".join([element] * 2_000_000) + b"]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInputError, match="more values"):
+            rosters.decode(message)
+        assert tracemalloc.get_traced_memory()[1] < len(message)
+    finally:
+        tracemalloc.stop()
+
+
+def test_as_many_workloads_as_a_node_may_have_are_taken_with_many_labels() -> None:
+    labels = {f"label-{number}": "value" for number in range(60)}
+    every = [_TILL | {"uid": f"bank.{number}", "labels": labels} for number in range(1000)]
+    found = rosters.decode(report(*every))
+    assert (len(found.workloads), found.unusable) == (1000, {})
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=20))
