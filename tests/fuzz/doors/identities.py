@@ -121,7 +121,7 @@ DOORS: Final = (
     Door(
         "certificate-request",
         istio_ca.decode,
-        (IstioCertificateRequest(csr=_REQUEST, validity_duration=60).SerializeToString(),),
+        (IstioCertificateRequest(csr=_REQUEST.decode(), validity_duration=60).SerializeToString(),),
     ),
     Door("certificate", _check_credentials, (b"P" + _CERTIFICATE, b"D" + _DER)),
     Door(
