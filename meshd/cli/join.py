@@ -18,7 +18,7 @@ from meshd.base.errors import InvalidInputError, MeshdError, NotReadyError, Syst
 from meshd.cli.output import tell
 from meshd.cli.settings_text import with_values
 from meshd.fleet.joining.address import address_of, split_address
-from meshd.fleet.joining.join import MeshFacts
+from meshd.fleet.joining.facts import MeshFacts, SettingPath, differing
 from meshd.fleet.joining.joining import join_mesh
 from meshd.fleet.joining.node import Credentials, NodeFile, checked_name
 from meshd.fleet.membership import tokens
@@ -111,8 +111,8 @@ def _write(
     """Write the keys, then the settings, which put them in force."""
     credentials, facts = joined
     NodeFile(paths.node_file).save(credentials, owner)
-    wanted: dict[tuple[str, ...], str] = {("role",): "agent", ("server",): server}
-    wanted |= taken_over(settings, facts)
+    wanted: dict[SettingPath, str] = {("role",): "agent", ("server",): server}
+    wanted |= differing(MeshFacts.of(settings), facts)
     if name != settings.node_name:
         wanted["node",] = name
     path = paths.settings
@@ -120,23 +120,7 @@ def _write(
     _replace_checked(path, with_values(before, wanted), _with(settings, wanted))
 
 
-def taken_over(settings: Settings, facts: MeshFacts) -> dict[tuple[str, ...], str]:
-    """Return the settings that differ from the server's, by path, with the server's values."""
-    ours = settings.mesh
-    shared = {
-        ("identity", "trust_domain"): (settings.identity.trust_domain, facts.trust_domain),
-        ("mesh", "domain"): (ours.domain, facts.domain),
-        ("mesh", "root_namespace"): (ours.root_namespace, facts.root_namespace),
-        ("mesh", "service_cidr"): (ours.service_cidr, facts.service_cidr),
-        ("mesh", "gateway_selection"): (
-            ours.gateway_selection,
-            facts.gateway_selection or ours.gateway_selection,
-        ),
-    }
-    return {path: theirs for path, (own, theirs) in shared.items() if own != theirs}
-
-
-def _with(settings: Settings, wanted: dict[tuple[str, ...], str]) -> Settings:
+def _with(settings: Settings, wanted: dict[SettingPath, str]) -> Settings:
     """Return the settings with these values changed."""
     value: Any = settings
     for path, text in wanted.items():

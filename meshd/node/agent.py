@@ -25,12 +25,14 @@ from meshd.base.errors import InvalidInputError
 from meshd.base.json_values import mapping_at
 from meshd.base.kept_file import KeptFile
 from meshd.base.moments import rfc3339
+from meshd.base.once import SaidOnce
 from meshd.config import admission, lost_configuration, policy_digest, withheld
 from meshd.config.withheld import Closed
 from meshd.fleet.agent import following, uplink
 from meshd.fleet.agent.client import Client
 from meshd.fleet.agent.inbox import Inbox
-from meshd.fleet.joining import clocks
+from meshd.fleet.joining import clocks, facts
+from meshd.fleet.joining.facts import MeshFacts
 from meshd.fleet.joining.node import node_uri
 from meshd.fleet.server import mcp
 from meshd.model.workload import Workload, shown
@@ -129,6 +131,8 @@ class Agent:
         self._mesh = mesh
         self._server = settings.server
         self._node = settings.node_name
+        self._facts = MeshFacts.of(settings)
+        self._different = SaidOnce({"MESHD_EVENT": "settings"})
         self._uri = node_uri(settings.identity.trust_domain, self._node)
         self._inbox = Inbox(decode, mesh.work.attempts, TYPES)
         self._kept = KeptFile(paths.lib / "server-state", self._inbox.dumping, mesh.settling.touch)
@@ -144,7 +148,7 @@ class Agent:
             explain=lambda error: uplink.explain(error, paths.uplink, self._server, time.time()),
             taken=self._news.set,
             changed=mesh.settling.touch,
-            heard=mesh.reconciler.contacted,
+            heard=self._heard,
         )
         self._client.since = self._last_contact()
         mesh.further_problems.extend(
@@ -152,6 +156,7 @@ class Agent:
                 lambda: self._kept.problem,
                 self._not_renewed,
                 self._clock_problem,
+                self._settings_problem,
             )
         )
 
@@ -276,6 +281,18 @@ class Agent:
         """
         theirs = self._client.server_time
         return clocks.difference(time.time(), theirs, f"server {self._server}") if theirs else ""
+
+    def _heard(self) -> None:
+        """Note that the server knows what runs here, and has said its settings."""
+        self._different.say(filter(None, (self._settings_problem(),)))
+        self._mesh.reconciler.contacted()
+        self._mesh.settling.touch()
+
+    def _settings_problem(self) -> str:
+        """Return the settings that differ from the server's as a problem; empty: none do, as far as
+        it has said them."""
+        theirs = self._client.facts
+        return facts.difference(self._facts, theirs, self._server) if theirs else ""
 
     def _not_renewed(self) -> str:
         own = self._mesh.certificates.states.get(self._uri)

@@ -20,7 +20,8 @@ from meshd.base import accounts
 from meshd.base.attempts import Attempts
 from meshd.base.errors import InvalidInputError, UnreachableError
 from meshd.base.garbage import bound_pauses
-from meshd.fleet.joining.join import ALPN, MeshFacts, Reception
+from meshd.fleet.joining.facts import MeshFacts
+from meshd.fleet.joining.join import ALPN, Reception
 from meshd.fleet.joining.tls_terminator import TlsTerminator
 from meshd.fleet.membership import csr
 from meshd.fleet.server import istio_ca, rosters
@@ -85,12 +86,14 @@ class Server:
         mesh = settings.mesh
         self._packing = Packing(self._attempts, mesh.root_namespace, mesh.gateway_selection)
         self.packing = Background("packing what nodes are told", self._begin_packing, self._publish)
+        facts = MeshFacts.of(settings)
         self.plane = Plane(
             self.peer,
             self._admit,
             self._rosters_changed,
             settings.control.disconnect_grace,
             attempts=self._attempts,
+            facts=facts,
         )
         self._gathering = Gathering()
         self.mesh = Link(paths.socket("mesh"), self.shared, lambda: Splitting().split)
@@ -98,13 +101,7 @@ class Server:
         self.reception = Reception(
             self._enlist,
             lambda: self.certificate.held.roots,
-            MeshFacts(
-                trust_domain=self._trust_domain,
-                domain=mesh.domain,
-                root_namespace=mesh.root_namespace,
-                service_cidr=mesh.service_cidr,
-                gateway_selection=mesh.gateway_selection,
-            ),
+            facts,
         )
 
         self.nodes = paths.own("server") / "front" / "nodes.sock"

@@ -204,6 +204,7 @@ def test_status_shows_both_ends(server: Node, agent: Node) -> None:
     assert control
     assert (control.server, control.connected, control.problem) == (address(server), True, "")
     assert control.ends_at
+    assert "differ from those of server" not in str(agent.statuses().problems)
     assert "FIRST CERTIFICATE EXPIRES" in agent.meshctl("status").output
     assert "WORKLOADS" in server.meshctl("status").output
 
@@ -219,8 +220,14 @@ def test_a_node_that_does_not_run_yet_joins_and_then_starts_as_an_agent(
     assert taken_over == "own-namespace"
     again = late.meshctl("join", address(server), "--token", new_token(server), "--node", "late")
     assert "a node late has joined already" in again.errors
+    path = late.paths.settings
+    path.write_text(path.read_text().replace(taken_over, "any-namespace"))
     late.start()
     late.eventually(lambda: is_connected(late), "it is connected")
+    late.eventually(
+        lambda: "gateway_selection is any-namespace, not own" in str(late.statuses().problems),
+        "it says which settings are not the server's",
+    )
     late.close()
     server.eventually(lambda: "late" not in str(server.statuses().nodes), "it is forgotten")
 

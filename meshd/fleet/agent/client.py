@@ -23,9 +23,11 @@ from meshd.base.errors import UNDECODABLE, InvalidInputError, MeshdError
 from meshd.base.tasks import first_of
 from meshd.base.threads import in_thread
 from meshd.fleet.agent.inbox import Held, Inbox
+from meshd.fleet.joining.facts import MeshFacts
 from meshd.fleet.server.holders import METADATA
 from meshd.fleet.server.in_force import IN_FORCE, NOTHING_YET
-from meshd.fleet.server.plane import NODES, Taken
+from meshd.fleet.server.plane import NODES
+from meshd.fleet.server.taken import Taken
 from meshd.model.workload import Workload, shown
 from meshd.xds.protocol import DeltaRequest, DeltaResponse
 
@@ -91,6 +93,8 @@ class Client:
         """Unix seconds of the last change of ``connected``; 0: it was never connected."""
         self.problem = ""
         self._since_boot: float | None = None
+        self.facts: MeshFacts | None = None
+        """The server's settings that are to be this node's, too; None: it has not said them."""
         self.kept_out: Mapping[str, str] = {}
         """Workloads that the server does not take: why, by uid."""
 
@@ -168,6 +172,7 @@ class Client:
                     raise await _failure(call)
                 taken = _decoded(answer)
                 self._since_boot = taken.now - time.clock_gettime(time.CLOCK_BOOTTIME)
+                self.facts = taken.facts
                 self._note(taken.refused)
                 self._heard()
 

@@ -15,8 +15,8 @@ import msgspec
 
 from meshd import wire
 from meshd.api.base import UnixSeconds
-from meshd.api.gateway.types import GatewaySelection
 from meshd.base.errors import UNDECODABLE, InvalidInputError, MeshdError
+from meshd.fleet.joining.facts import MeshFacts
 
 ALPN: Final = "meshd-join"
 LIMIT: Final = 64 * 1024
@@ -39,17 +39,6 @@ class AskToJoin(msgspec.Struct, frozen=True, tag=True):
     node: str
     csr: str
     """PEM."""
-
-
-class MeshFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings that all nodes of a mesh must share."""
-
-    trust_domain: str
-    domain: str
-    root_namespace: str
-    service_cidr: str
-    gateway_selection: GatewaySelection | None = None
-    """None: the server's version does not say."""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag=True):

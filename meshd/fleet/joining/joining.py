@@ -18,7 +18,8 @@ from meshd.base.errors import InvalidInputError, MeshdError, UnreachableError
 from meshd.base.moments import date
 from meshd.ca import answers, authority
 from meshd.fleet.joining import clocks, join
-from meshd.fleet.joining.join import ALPN, AskRoots, AskToJoin, MeshFacts, Message, Roots, Welcome
+from meshd.fleet.joining.facts import MeshFacts
+from meshd.fleet.joining.join import ALPN, AskRoots, AskToJoin, Message, Roots, Welcome
 from meshd.fleet.joining.node import (
     SERVER_NAME,
     Credentials,

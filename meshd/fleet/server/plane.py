@@ -21,16 +21,17 @@ import grpc.aio
 import msgspec
 
 from meshd import wire
-from meshd.api.base import UnixSeconds
 from meshd.base.attempts import Attempts
 from meshd.base.errors import InvalidInputError, MeshdError, NotReadyError, SystemRefusedError
 from meshd.base.tasks import first_of
+from meshd.fleet.joining.facts import MeshFacts
 from meshd.fleet.server import reports, rosters
 from meshd.fleet.server.asking import Asking, is_plain
 from meshd.fleet.server.caller import Caller
 from meshd.fleet.server.holders import MACHINE, METADATA, Holders
 from meshd.fleet.server.in_force import InForce
 from meshd.fleet.server.open_streams import OpenStreams, Stream
+from meshd.fleet.server.taken import Taken
 from meshd.model.bounds import Bounds
 from meshd.model.workload import Workload, shown
 from meshd.wire.joining import Peer
@@ -73,13 +74,6 @@ Asked = TypeVar("Asked")
 Told = TypeVar("Told")
 
 _log = logging.getLogger(__name__)
-
-
-class Taken(msgspec.Struct, frozen=True):
-    refused: Mapping[str, str]
-    """What the node may not have: why, by uid."""
-    now: UnixSeconds
-    """What the server's clock says, in Unix seconds."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -129,7 +123,7 @@ class Plane:
 
     ``peer``: the node at the other end of a gRPC context; ``admit``: the bounds of its workloads'
     identities. Both raise InvalidInputError if it does not belong here. ``changed`` is called when
-    the rosters have changed.
+    the rosters have changed; ``facts``: what nodes are told that their settings are to be.
     """
 
     def __init__(
@@ -141,8 +135,10 @@ class Plane:
         clock: Callable[[], float] = time.time,
         *,
         attempts: Attempts | None = None,
+        facts: MeshFacts | None = None,
     ) -> None:
         self._attempts = attempts
+        self._facts = facts
         self._peer = peer
         self._admit = admit
         self._changed = changed
@@ -276,7 +272,8 @@ class Plane:
                 report = reports.read(self._attempts, node, message)
                 with reports.noting(self._attempts)(reports.name_of(node)):
                     refused = self._told(node, report)
-                await context.write(msgspec.json.encode(Taken(refused, self._clock())))
+                taken = Taken(refused, self._clock(), self._facts)
+                await context.write(msgspec.json.encode(taken))
         finally:
             self._set(rosters.disconnected(self.rosters, node, self._clock()))
             _log.info("node %s disconnected", node, extra={"MESHD_EVENT": "node-gone"})

@@ -16,7 +16,8 @@ from meshd.base import own_addresses
 from meshd.base.errors import InvalidInputError
 from meshd.ca import authority
 from meshd.fleet.joining import join
-from meshd.fleet.joining.join import MeshFacts, Reception
+from meshd.fleet.joining.facts import MeshFacts
+from meshd.fleet.joining.join import Reception
 from meshd.fleet.joining.node import SERVER_NAME, new_request
 from meshd.fleet.server.tls import Tls
 from meshd.model.workload import Workload

@@ -18,7 +18,7 @@ from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 from meshd.node.agent import TYPES, Agent
 from meshd.node.settling import Settling
-from meshd.settings import Paths
+from meshd.settings import Paths, Settings
 from meshd.xds.resources import Resources
 from meshd.xds.subscription import Request
 from meshd.xds.unordered import UnorderedStream
@@ -35,19 +35,18 @@ class AgentRole:
         lib.mkdir(parents=True, exist_ok=True)
         self._home = home
         self.store = Store(home / "files", lib)
-        mesh = types.SimpleNamespace(
+        self._mesh = mesh = types.SimpleNamespace(
             store=self.store,
             settling=Settling(),
             work=types.SimpleNamespace(attempts=attempts),
             reconciler=types.SimpleNamespace(contacted=lambda: None),
             hear_of=print,
+            certificates=types.SimpleNamespace(states={}),
             further_problems=[],
         )
-        settings = types.SimpleNamespace(
-            server="boss", node_name="n", identity=types.SimpleNamespace(trust_domain="mesh")
-        )
+        settings = Settings(role="agent", server="boss", node="n")
         paths = Paths(home / "etc", lib, home / "run")
-        self.agent: Any = Agent(cast("Any", mesh), cast("Any", settings), paths)
+        self.agent: Any = Agent(cast("Any", mesh), settings, paths)
 
     def hear(self, objects: tuple[JsonObject, ...]) -> None:
         inbox = self.agent._inbox
@@ -78,6 +77,10 @@ class AgentRole:
         """Return the next role of this node, which reads what this one has kept on disk."""
         self.agent._kept.path.write_bytes(self.agent._inbox.dump())
         return AgentRole(self._home)
+
+    @property
+    def problems(self) -> list[str]:
+        return [found for each in self._mesh.further_problems if (found := each())]
 
     @property
     def workloads(self) -> list[str]:

@@ -18,10 +18,12 @@ from meshd.base.json_values import JsonObject
 from meshd.config.store import Store
 from meshd.config.withheld import unusable_json
 from meshd.fleet.agent.inbox import Held, Inbox
+from meshd.fleet.joining.facts import MeshFacts
 from meshd.fleet.server import mcp
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.closed_workload import ClosedWorkload
 from meshd.node.agent import closed_objects, decode, is_superseded, lost_objects
+from meshd.settings import MeshSettings, Settings
 from tests.unit.node.agent_role import AgentRole
 from tests.waiting import PATIENCE
 
@@ -53,6 +55,15 @@ def told(*bodies: bytes) -> Inbox:
 def closed_rule(**spec: Any) -> ClosedRule:
     meta = ObjectMeta(name="db", namespace="shop")
     return ClosedRule(metadata=meta, spec=DestinationRuleSpec(**spec))
+
+
+def test_settings_that_differ_from_the_servers_are_a_problem(tmp_path: Path) -> None:
+    role = AgentRole(tmp_path)
+    assert role.problems == []
+    theirs = MeshFacts.of(Settings(mesh=MeshSettings(gateway_selection="own-namespace")))
+    role.agent._client.facts = theirs
+    (problem,) = role.problems
+    assert "mesh.gateway_selection is any-namespace, not own-namespace" in problem
 
 
 UNUSABLE = rule(host="db", trafficPolicy={"tls": {"mode": "NONSENSE"}})

@@ -19,7 +19,8 @@ from meshd.base.errors import InvalidInputError, MeshdError, UnreachableError
 from meshd.ca.standalone import Standalone
 from meshd.ca.store import Store
 from meshd.fleet.joining import join
-from meshd.fleet.joining.join import MeshFacts, Reception
+from meshd.fleet.joining.facts import MeshFacts
+from meshd.fleet.joining.join import Reception
 from meshd.fleet.joining.joining import join_mesh
 from meshd.fleet.joining.node import Credentials, NodeFile
 from meshd.fleet.joining.tls_terminator import TlsTerminator

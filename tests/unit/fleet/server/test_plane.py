@@ -28,7 +28,8 @@ from meshd.fleet.agent.client import Client
 from meshd.fleet.agent.inbox import Inbox
 from meshd.fleet.agent.remote import Remote, diagnose, open_channel
 from meshd.fleet.joining import clocks
-from meshd.fleet.joining.join import ALPN, MeshFacts, Reception
+from meshd.fleet.joining.facts import MeshFacts
+from meshd.fleet.joining.join import ALPN, Reception
 from meshd.fleet.joining.node import Credentials, NodeFile, new_request, node_uri, private_pem
 from meshd.fleet.joining.tls_terminator import TlsTerminator
 from meshd.fleet.membership import csr, members
@@ -94,12 +95,13 @@ class Mesh:
         )
         self.ahead = 0.0
         """Seconds by which the server's clock, and no node's, is wrong."""
+        self.facts = MeshFacts(trust_domain=TD, domain="d", root_namespace="r", service_cidr="c")
         self.terminator: TlsTerminator | None = None
         self.plane = self.new_plane()
         self.port = 0
 
     def new_plane(self) -> Plane:
-        plane = Plane(self.peer, self.admit, lambda: None, 0.2)
+        plane = Plane(self.peer, self.admit, lambda: None, 0.2, facts=self.facts)
         plane.restore(())
         return plane
 
@@ -135,9 +137,8 @@ class Mesh:
         await certificate.obtain()
         nodes = self.directory / "nodes.sock"
         await self.plane.start(nodes, [istio_ca.handler(self.sign, self.peer)])
-        facts = MeshFacts(trust_domain=TD, domain="d", root_namespace="r", service_cidr="c")
         reception = Reception(
-            self.certify, lambda: b"", facts, clock=lambda: time.time() + self.ahead
+            self.certify, lambda: b"", self.facts, clock=lambda: time.time() + self.ahead
         )
         self.terminator = terminator = TlsTerminator(
             certificate.context,
@@ -237,6 +238,18 @@ async def test_a_node_has_what_is_published_and_each_change_of_it(mesh: Mesh) ->
         await eventually(lambda: dict(one.inbox.values(URL)) == {"a": "one", "b": "two"})
         mesh.plane.publish(things(b="three", c="four"))
         await eventually(lambda: dict(one.inbox.values(URL)) == {"b": "three", "c": "four"})
+
+
+@running
+async def test_a_node_is_told_the_settings_of_the_mesh_at_each_connection(mesh: Mesh) -> None:
+    async with mesh.serving(), node(mesh) as one:
+        one.client.tell(())
+        await eventually(lambda: one.client.facts == mesh.facts)
+    mesh.facts = msgspec.structs.replace(mesh.facts, gateway_selection="own-namespace")
+    mesh.plane = mesh.new_plane()
+    async with mesh.serving(), Node(mesh, await mesh.credentials("a")).running() as again:
+        again.client.tell(())
+        await eventually(lambda: again.client.facts == mesh.facts)
 
 
 @running
