@@ -32,11 +32,18 @@ def admit(value: Json) -> Object:
         raise InvalidInputError("nested too deeply") from None
     if problem := _name_problem(found):
         raise InvalidInputError(f"{found.KIND}: metadata: {problem}")
-    read = Read(found, Document("", 0, value, _NOWHERE))
+    if problem := refusal(Read(found, Document("", 0, value, _NOWHERE))):
+        raise InvalidInputError(f"{found.key}: {problem}")
+    return found
+
+
+def refusal(read: Read) -> str:
+    """Return the first thing that is wrong with an object that was accepted before; empty: it may
+    stay in force."""
     for finding in validate.check_accepted(read):
         if finding.severity == "error":
-            raise InvalidInputError(f"{found.key}: {finding.field}: {finding.message}")
-    return found
+            return f"{finding.field}: {finding.message}"
+    return ""
 
 
 def _name_problem(found: Object) -> str:

@@ -20,9 +20,8 @@ from meshd.base.aside import set_aside
 from meshd.base.disk import replace
 from meshd.base.errors import UNDECODABLE, InvalidInputError, SystemRefusedError
 from meshd.base.json_values import Json
-from meshd.config import withheld
 from meshd.config.admission import admit
-from meshd.config.withheld import Closed
+from meshd.config.unusable import Unusable
 
 LOST: Final = (
     "For as long as this is so, workloads take mutual TLS only (STRICT), and reach nothing but"
@@ -32,15 +31,6 @@ UNTIL_REPLACED: Final = (
     "put a good file back, or apply again what was applied, with a PeerAuthentication for the whole"
     " mesh"
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Unusable:
-    """An object of the file that cannot be read, or fails its checks."""
-
-    value: Json
-    """The object as plain values."""
-    why: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -170,15 +160,15 @@ def load(path: Path) -> tuple[Applied, tuple[Finding, ...]]:
         try:
             found = admit(value)
         except InvalidInputError as error:
-            key = withheld.key_of(value)
-            if key is None or key in objects or withheld.is_lost(value):
+            one = Unusable(value, str(error))
+            if (key := one.key) is None or key in objects or one.is_lost:
                 lost = lost or _copy_of(path)
                 reason = f"one object of it is not in force: {error}"
                 findings.append(Finding(str(path), 1, reason))
                 continue
-            unusable[key] = Unusable(value, str(error))
-            if closed := withheld.in_place_of(key.kind, key.namespace, key.name):
-                objects[key] = closed
+            unusable[key] = one
+            if policy := one.policy:
+                objects[key] = policy
         else:
             objects[found.key] = found
             unusable.pop(found.key, None)
@@ -187,12 +177,6 @@ def load(path: Path) -> tuple[Applied, tuple[Finding, ...]]:
         findings.append(Finding(str(path), 1, reason))
     addresses = {host: tuple(text.split(",")) for host, text in content.addresses.items()}
     return Applied(content.revision, objects, addresses, unusable, lost), tuple(findings)
-
-
-def closed(applied: Applied) -> tuple[Closed, ...]:
-    """Return closed objects for those with hosts that cannot be used."""
-    found = (withheld.closed_value(one.value) for one in applied.unusable.values())
-    return tuple(one for one in found if one)
 
 
 def _copy_of(path: Path) -> str:

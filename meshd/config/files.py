@@ -13,18 +13,20 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from meshd.analysis import validate
 from meshd.api.base import Key
 from meshd.api.finding import Finding
-from meshd.api.read import Read, Unread, read_sources
+from meshd.api.read import Read, read_sources
 from meshd.api.yaml import ManifestError, read_text
 from meshd.base.disk import replace
 from meshd.base.errors import SystemRefusedError
 from meshd.base.printable import printable
-from meshd.config import withheld
-from meshd.config.withheld import Closed
+from meshd.config import unusable as unusable_objects
+from meshd.config.unusable import Unusable
 
+_CORRECT: Final = "correct the file"
 _Stamp = tuple[int, int, int, int]
 
 
@@ -34,12 +36,12 @@ class _File:
     """What stat(2) says; equal stamps are equal content."""
     reads: tuple[Read, ...] = ()
     findings: tuple[Finding, ...] = ()
-    closed: tuple[Closed, ...] = ()
-    """For objects of the last good content that can be read no more."""
+    unusable: tuple[Unusable, ...] = ()
+    """What cannot be in force any more of the last good content."""
     lost: str = ""
     """The path of the last good content if it cannot be read any more. Empty: nothing is lost."""
-    unread: tuple[Key, ...] = ()
-    """The objects of the last good content that can be read no more."""
+    source: str = ""
+    """The path of the file, fit to be shown."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Content:
         findings = [*trouble]
         for file in files.values():
             findings += file.findings
+            findings += [one.finding(file.source, _CORRECT) for one in file.unusable if one.key]
             for read in file.reads:
                 first = reads.setdefault(read.object.key, read)
                 if first is not read:
@@ -67,16 +70,14 @@ class Content:
         return cls(files, trouble, reads, tuple(findings))
 
     @property
-    def closed(self) -> tuple[Closed, ...]:
-        return tuple(rule for file in self.files.values() for rule in file.closed)
+    def unusable(self) -> dict[Key, Unusable]:
+        """Return what cannot be in force any more of the last good contents."""
+        every = (one for file in self.files.values() for one in file.unusable)
+        return {key: one for one in every if (key := one.key)}
 
     @property
     def lost(self) -> tuple[str, ...]:
         return tuple(file.lost for file in self.files.values() if file.lost)
-
-    @property
-    def unread(self) -> tuple[Key, ...]:
-        return tuple(key for file in self.files.values() for key in file.unread)
 
 
 class ConfigDirectory:
@@ -156,18 +157,14 @@ class ConfigDirectory:
             text = read_text(kept)
         except ManifestError:
             return _File(stamp, (), findings, lost=str(kept))
-        reading = read_sources([(printable(str(self._directory / name)), text)])
+        said = printable(str(self._directory / name))
+        reading = read_sources([(said, text)])
         reads, _ = validate.stored_kinds(reading.objects)
-        # Another version of ours could read these, which were in force: they open nothing.
-        values = [one.value for one in reading.unread]
-        instead = tuple(found for one in reading.unread if (found := _policy(one)))
-        closed = tuple(found for value in values if (found := withheld.closed_value(value)))
-        is_whole = (
-            text and (values or not reading.errors) and not any(map(withheld.is_lost, values))
-        )
-        unread = tuple(key for value in values if (key := withheld.key_of(value)))
+        left, unusable = unusable_objects.kept(reads, reading)
+        are_known = not any(one.is_lost for one in unusable)
+        is_whole = text and (reading.unread or not reading.errors) and are_known
         lost = "" if is_whole else str(kept)
-        return _File(stamp, (*reads, *instead), findings, closed, lost, unread)
+        return _File(stamp, left, findings, unusable, lost, said)
 
     def _keep(self, name: str, text: str) -> tuple[Finding, ...]:
         copy = self._kept / name
@@ -188,13 +185,6 @@ def _manifests_in(directory: Path) -> list[str]:
         for entry in os.scandir(directory)
         if entry.name.endswith((".yaml", ".yml")) and not entry.name.startswith(".")
     )
-
-
-def _policy(unread: Unread) -> Read | None:
-    """Return the replacement of a policy that cannot be read; None if there is none."""
-    key = withheld.key_of(unread.value)
-    found = key and withheld.in_place_of(key.kind, key.namespace, key.name)
-    return Read(found, unread.document, unread.at) if found else None
 
 
 def _stamp(path: Path) -> _Stamp:

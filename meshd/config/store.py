@@ -26,9 +26,12 @@ from meshd.config.applied import Applied, AppliedFile
 from meshd.config.files import ConfigDirectory, Content
 from meshd.config.moment import Moment, Transaction
 from meshd.config.policy_digest import digest_of
+from meshd.config.unusable import Unusable
+from meshd.config.unusable import closed as closed_of
 from meshd.config.withheld import Closed, Replacement
 
 _CORRECT: Final = "correct the object, or delete it"
+_APPLY: Final = "apply it again or delete it"
 _UNTIL_TOLD: Final = "this ends when the server answers, and has lost nothing itself"
 
 
@@ -82,6 +85,8 @@ class Store:
         self._why_nothing = ""
         self._policies: tuple[object, tuple[Replacement, ...]] = None, ()
         """The replacements of policies among some objects, and these objects."""
+        self._unusable: Mapping[Key, Unusable] = {}
+        """What is stored or in files, and cannot be in force any more."""
         self._whole: Mapping[Key, Object] = {}
         """All that is stored, in force or not."""
         self.known: Collection[Key] = ()
@@ -207,7 +212,7 @@ class Store:
         found = self._whole.get(key)
         if key.kind in withheld.POLICIES and found and not isinstance(found, Replacement):
             return digest_of(to_json(found))
-        unusable = self._applied.unusable.get(key) if self._followed is None else None
+        unusable = self._unusable.get(key)
         return digest_of(mapping_in(unusable.value)) if unusable else ""
 
     def keep_addresses(self, addresses: Mapping[str, tuple[str, ...]]) -> None:
@@ -311,15 +316,18 @@ class Store:
     def _merge(self) -> None:
         from_files = {key: read.object for key, read in self._files.content.reads.items()}
         stored = self._applied.objects if self._followed is None else self._followed
+        applied_here = self._applied.unusable if self._followed is None else {}
+        in_files = self._files.content.unusable
+        if in_files:  # which hide what was applied, too
+            stored = {key: one for key, one in stored.items() if key not in in_files}
+        unusable = self._unusable = {**applied_here, **in_files}
         whole = self._whole = {**stored, **from_files}
-        unread = self._unread_elsewhere if self._followed is not None else self._applied.unusable
-        self.known = {*whole, *unread, *self._files.content.unread}
+        unread = self._unread_elsewhere if self._followed is not None else ()
+        self.known = {*whole, *unread, *unusable}
         self._objects = withheld.without(whole, self._why_withheld)
-        unusable = applied.closed(self._applied) if self._followed is None else ()
         closed = (
             *withheld.closed(whole, self._objects),
-            *self._files.content.closed,
-            *unusable,
+            *closed_of(unusable.values()),
             *self._closed_elsewhere,
         )
         self.closed = tuple(one for one in closed if one.key not in self._objects)
@@ -378,14 +386,9 @@ class Store:
 
     def _unusable_findings(self) -> Iterator[Finding]:
         """Yield findings about stored objects that cannot be used."""
-        path = str(self._path)
         if self._followed is None:
-            for key, one in self._applied.unusable.items():
-                reason = (
-                    f"{key} is not in force, but kept: {one.why}; apply it again or delete it"
-                    " (until then what it is about is refused)"
-                )
-                yield Finding(path, 1, reason)
+            for one in self._applied.unusable.values():
+                yield one.finding(str(self._path), _APPLY)
 
     def _notify(self) -> None:
         for callback in self._callbacks:

@@ -19,7 +19,6 @@ from meshd.config import withheld
 from meshd.config.accepted_before import AcceptedBefore
 from meshd.config.admission import admit
 from meshd.config.store import Store
-from meshd.model.closed_routes import ClosedRoutes
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.closed_services import ClosedEntry
 from meshd.model.snapshot import MeshOptions, Snapshot
@@ -91,7 +90,7 @@ UNREADABLE = value("DestinationRule", "db", {"host": "db", "trafficPolicy": TLS,
 def store(home: Path, *values: Any) -> Store:
     """A store; ``values`` are what another version has left in its file."""
     state = home / "state"
-    state.mkdir(exist_ok=True)
+    state.mkdir(parents=True, exist_ok=True)
     if values:
         content = {"revision": 1, "objects": values, "addresses": {}}
         (state / "applied.json").write_text(json.dumps(content))
@@ -184,27 +183,57 @@ def test_so_does_a_policy_which_is_strict_meanwhile_and_comes_back_as_it_was(
 def kept(home: Path, *values: Any) -> Store:
     """A store whose directory has a file with these, which another version took."""
     for directory in (home / "files", home / "state" / "config.d"):
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         (directory / "a.yaml").write_text("\n---\n".join(map(json.dumps, values)))
     return store(home)
 
 
-def test_one_object_of_a_file_that_was_good_once_is_closed_and_no_other(tmp_path: Path) -> None:
-    pattern = {"uri": {"regex": r"\x{100}"}}
-    bad = value(
-        "VirtualService", "bad", {"hosts": ["b.test"], "http": [{"match": [pattern], "route": TO}]}
-    )
+# Decodable, but each fails a check that an earlier version may not have had.
+WRONG: dict[str, dict[str, Any]] = {
+    "route": value(
+        "VirtualService",
+        "db",
+        {"hosts": ["b.test"], "http": [{"match": [{"uri": {"regex": r"\x{100}"}}], "route": TO}]},
+    ),
+    "rule": value("DestinationRule", "db", {"host": "db", "subsets": [{"name": "not a label!"}]}),
+    "entry": value("ServiceEntry", "db", {"hosts": ["a.test"], "addresses": ["198.19.0.300"]}),
+    "workload": value("WorkloadEntry", "db", {"address": "198.18.0.9", "ports": {"a": 99999}}),
+    "policy": value(
+        "PeerAuthentication", "db", {"mtls": {"mode": "PERMISSIVE"}, "portLevelMtls": {"99999": {}}}
+    ),
+    "authorization": value("AuthorizationPolicy", "db", {"rules": [{"to": [{}]}]}),
+    "count and more": value(
+        "DestinationRule", "db", {"host": "db", "subsets": [*SUBSETS, {"name": "not a label!"}]}
+    ),
+    "unreadable": UNREADABLE,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_one_rule_tells_what_of_that_which_was_in_force_is_closed(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
     good = value("VirtualService", "good", {"hosts": ["a.test"], "http": [{"route": TO}]})
-    found = kept(tmp_path, bad, good)
-    assert any("spec.http[0].match[0].uri.regex" in str(one) for one in found.findings)
-    closing = RefusedObjects()
-    stands = closing.close(_snapshot(found)).virtual_services
-    assert {one.metadata.name: isinstance(one, ClosedRoutes) for one in stands} == {
-        "bad": True,
-        "good": False,
-    }
-    (problem,) = closing.problems
-    assert problem.startswith("VirtualService shop/bad is closed: spec.http[0].match[0].uri.regex:")
+    ways = [make(tmp_path / make.__name__, wrong, good) for make in (store, kept)]
+    key = Key(wrong["kind"], "shop", "db")
+    for found in ways:
+        assert Key("VirtualService", "shop", "good") in found.objects
+        assert found.lost == ()
+        assert key in {one.key for one in found.standing}
+        assert any(f"{key} is not in force, but kept: " in str(one) for one in found.findings)
+        assert not found.is_gone(key)
+    assert ways[0].objects.keys() == ways[1].objects.keys()
+    assert set(map(repr, ways[0].closed)) == set(map(repr, ways[1].closed))
+    assert ways[0].digest_of(key) == ways[1].digest_of(key)
+
+
+def test_what_was_applied_is_not_in_force_in_place_of_what_cannot_be_read_of_a_file(
+    tmp_path: Path,
+) -> None:
+    store(tmp_path, value("VirtualService", "db", {"hosts": ["b.test"], "http": [{"route": TO}]}))
+    found = kept(tmp_path, WRONG["route"])
+    assert not found.objects
+    assert [one.key for one in found.closed] == [Key("VirtualService", "shop", "db")]
 
 
 def _snapshot(found: Store) -> Snapshot:
