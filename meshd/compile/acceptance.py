@@ -81,6 +81,10 @@ class Acceptance:
             for place in service.endpoints
         )
 
+    def accepts(self, endpoint: Endpoint) -> bool:
+        """Return whether an endpoint accepts mutual TLS if no policy disables it."""
+        return endpoint.mutual_tls and not self._is_a_gateways(endpoint)
+
     def apply(self, endpoint: Endpoint) -> Endpoint:
         return (
             msgspec.structs.replace(endpoint, mutual_tls=False) if self.hold(endpoint) else endpoint

@@ -33,6 +33,7 @@ from meshd.compile.memo import Memo
 from meshd.compile.names import authority_secret, certificate_secret
 from meshd.compile.policy.authorization import authorization, by_namespace
 from meshd.compile.policy.served import served_ports
+from meshd.compile.reached import Reached
 from meshd.compile.replaced_scopes import with_scopes
 from meshd.compile.replaced_services import with_services
 from meshd.compile.scope import Scope, scopes
@@ -66,6 +67,12 @@ class Compiler:
         """Return what the listeners for incoming connections depend on that were compiled last, by
         the workloads' uids. A compilation after which none differs leaves the very mapping."""
         return self._last.entrances if self._last else {}
+
+    @property
+    def reached(self) -> Reached | None:
+        """Return how clients reach services by what was compiled last; None: nothing was."""
+        last = self._last
+        return Reached(last.snapshot, last.acceptance, last.ruled) if last else None
 
     def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Mapping[Pool, Compiled]:
         """Return the resources of each pool.

@@ -4,7 +4,8 @@ A policy that becomes stricter would wait for the compilation that runs, and the
 then, plaintext would come in. What it closes needs no compilation: of the listeners that were
 compiled last, those for incoming connections are made anew under the stricter policy, and replace
 them. Nothing is opened so: what becomes more open waits for the compilation that has it, and until
-then stays as strict as any policy has wanted that came since.
+then stays as strict as any policy has wanted that came since. What clients are told with it is in
+``closing_clients``.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from meshd.compile.lost_configuration import policies_for_lost
 from meshd.compile.messages import Entrance, entrance_listener
 from meshd.compile.names import listener_name
 from meshd.compile.policy.peer_authentication import PeerPolicy, closed_by, peer_policy
+from meshd.compile.reached import Reached
 from meshd.model.workload import Workload
 from meshd.node.background import Background
+from meshd.node.closing_clients import for_clients
 from meshd.node.stages import Step
-from meshd.xds.resources import Resource, pack
+from meshd.xds.resources import Replacements, Resource, pack
 
 Entrances = Mapping[str, Entrance]
 """By the workloads' uids."""
@@ -56,6 +59,8 @@ class Basis(msgspec.Struct, frozen=True):
     entrances: Entrances = {}
     number: int = 0
     """The number of changes until then."""
+    reached: Reached | None = None
+    """How clients reach services; None: nothing was compiled."""
 
 
 class Until(msgspec.Struct, frozen=True):
@@ -77,6 +82,8 @@ class History(msgspec.Struct, frozen=True):
     """What was to be accepted before, by uid."""
     of: tuple[object, ...] = ()
     """What ``now`` follows from."""
+    lost: int = 0
+    """The number of changes when configuration was last found to be lost."""
 
     def followed(self, known: Known, basis: Basis, compiled: int) -> History:
         """Return the history with what is known now. ``compiled``: the number that is in force.
@@ -85,12 +92,13 @@ class History(msgspec.Struct, frozen=True):
         """
         policies = known.policies
         of = policies, known.members
+        lost = known.number if known.is_partly_lost else self.lost
         if of == self.of:
-            return msgspec.structs.replace(self, looked=known.number)
+            return msgspec.structs.replace(self, looked=known.number, lost=lost)
         left = {uid: one for uid, one in self.now.items() if uid in basis.entrances}
         now = left | _policies(policies, known.members, known.root_namespace)
         past = {uid: found for uid in now if (found := self._past(uid, now[uid], compiled))}
-        return History(known.number, now, past, of)
+        return History(known.number, now, past, of, lost)
 
     def _past(self, uid: str, policy: PeerPolicy, compiled: int) -> tuple[Until, ...]:
         before = (*self.past.get(uid, ()), *self._newest(uid, policy))
@@ -139,6 +147,13 @@ class Answer(msgspec.Struct, frozen=True):
     history: History
     closed: Mapping[str, Closed]
     """By uid."""
+    clients: tuple[Resource, ...] = ()
+    """What clients of this node are told in place of what was compiled."""
+
+    @property
+    def replacements(self) -> Replacements:
+        every = (*(one.listener for one in self.closed.values()), *self.clients)
+        return {(one.type_url, one.name): one for one in every}
 
 
 _NOTHING: Final = Answer(Basis(), History(), {})
@@ -152,7 +167,11 @@ def closing(before: Answer, known: Known, basis: Basis, compiled: int) -> Answer
         policy = history.closed(uid, entrance, basis.number)
         if policy is not entrance.policy:
             closed[uid] = _closed(entrance.under(policy), before.closed.get(uid))
-    return Answer(basis, history, closed)
+    changed = {
+        uid: (basis.entrances[uid].policy, one.entrance.policy) for uid, one in closed.items()
+    }
+    clients = for_clients(basis.reached, changed, is_lost=history.lost > basis.number)
+    return Answer(basis, history, closed, clients)
 
 
 def _closed(entrance: Entrance, before: Closed | None) -> Closed:
@@ -194,12 +213,12 @@ class Closing:
         self._answer = answer
         self._tell()
 
-    def listeners(self, basis: Basis) -> Mapping[str, Resource] | None:
-        """Return the listeners that replace those of what was compiled, by name; None: that is not
-        known yet."""
+    def replacements(self, basis: Basis) -> Replacements | None:
+        """Return what replaces some of what was compiled; None: that is not known yet."""
         answer = self._answer
         if answer.history.looked <= basis.number:
             return {}
-        if answer.basis.entrances is not basis.entrances or answer.basis.number > basis.number:
+        looked_at = answer.basis
+        if looked_at.entrances is not basis.entrances or looked_at.reached is not basis.reached:
             return None
-        return {one.listener.name: one.listener for one in answer.closed.values()}
+        return answer.replacements if looked_at.number <= basis.number else None

@@ -65,12 +65,13 @@ def _resource(name: str, printed: Printed) -> Resource:
         case PrintedListener():
             return Resource(type_url(Kind.LISTENER.value), name, printed.version, printed)
         case PrintedMessage():
-            return _packed(name, printed)
+            return packed(printed)
         case _:
             return pack(name, printed)
 
 
-def _packed(name: str, printed: PrintedMessage) -> Resource:
+def packed(printed: PrintedMessage) -> Resource:
+    name = printed.name
     resource = pack_bytes(name, printed.kind, printed.body)
     if not printed.listeners:
         return resource

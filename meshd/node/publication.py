@@ -11,12 +11,13 @@ import msgspec
 from meshd.base.errors import InvalidInputError
 from meshd.compile.gateway.secrets import UsedCredential
 from meshd.compile.names import workload_of
+from meshd.compile.reached import Reached
 from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 from meshd.node.closing import Basis, Closing, Entrances, Known
 from meshd.node.stages import Step
-from meshd.xds.resources import Resource, Resources, with_listeners, without_listeners
+from meshd.xds.resources import Replacements, Resources, with_others, without_listeners
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -46,6 +47,7 @@ class Compiled(msgspec.Struct, frozen=True):
     """The number of the compilation itself."""
     resources: Mapping[Pool, Resources] = {}
     entrances: Entrances = {}
+    reached: Reached | None = None
     problems: tuple[str, ...] = ()
     """What is left out because it cannot be compiled, a line each."""
     credentials: tuple[UsedCredential, ...] = ()
@@ -55,7 +57,7 @@ class Compiled(msgspec.Struct, frozen=True):
 
     @property
     def basis(self) -> Basis:
-        return Basis(self.entrances, self.number)
+        return Basis(self.entrances, self.number, self.reached)
 
     def without(self, gone: Collection[str]) -> Compiled:
         """Return the same without some workloads, by uid."""
@@ -92,8 +94,8 @@ class Publication:
         self._changed = changed
         self.last: Compiled | None = None
         """What is published, but for what is closed of it."""
-        self._closed: Mapping[str, Resource] = {}
-        """The listeners that replace some of it, by name."""
+        self._closed: Replacements = {}
+        """What replaces some of it."""
         self._pending: Compiled | None = None
         self._closing = Closing(known, self._basis, self._number, self._close, step=step)
         self.closing = self._closing.work
@@ -135,14 +137,14 @@ class Publication:
     def _close(self) -> None:
         """Publish with what is closed now."""
         for compiled in filter(None, (self._pending, self.last)):
-            closed = self._closing.listeners(compiled.basis)
+            closed = self._closing.replacements(compiled.basis)
             if closed is not None:
                 if compiled is not self.last or closed != self._closed:
                     self._put_in_force(compiled, closed)
                     self._changed()
                 return
 
-    def _put_in_force(self, compiled: Compiled, closed: Mapping[str, Resource]) -> None:
+    def _put_in_force(self, compiled: Compiled, closed: Replacements) -> None:
         if compiled is not self.last:
             self._pending = None
         self._closed = closed
@@ -152,5 +154,5 @@ class Publication:
         gone = compiled.wanted.served.keys() - self._served()
         self.last = compiled = compiled.without(gone)
         resources = compiled.resources
-        closed = {pool: with_listeners(one, self._closed) for pool, one in resources.items()}
+        closed = {pool: with_others(one, self._closed) for pool, one in resources.items()}
         self._publish(closed)

@@ -282,6 +282,7 @@ class Publishing:
             compilation,
             self._packer.pack(compiled),
             self._compiler.entrances,
+            self._compiler.reached,
             self._isolating.problems,
             self._compiler.credentials,
             self._isolating.compiled,

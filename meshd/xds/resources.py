@@ -137,13 +137,17 @@ def without_listeners(resources: Resources, goes: Callable[[str], bool]) -> Reso
     return Resources({**resources.by_type, LISTENER: kept})
 
 
-def with_listeners(resources: Resources, others: Mapping[str, Resource]) -> Resources:
-    """Return resources with other listeners in place of those of the same names."""
-    listeners = resources.of_type(LISTENER)
-    found = {name: one for name, one in others.items() if name in listeners}
-    if not found:
-        return resources
-    return Resources({**resources.by_type, LISTENER: {**listeners, **found}})
+Replacements = Mapping[tuple[str, str], Resource]
+"""Resources by type URL and name."""
+
+
+def with_others(resources: Resources, others: Replacements) -> Resources:
+    """Return resources with others in place of those of the same types and names."""
+    by_type = {**resources.by_type}
+    for (type_url, name), one in others.items():
+        if name in (before := by_type.get(type_url, _NOTHING)):
+            by_type[type_url] = {**before, name: one}
+    return Resources(by_type) if others else resources
 
 
 def difference(old: Resources, new: Resources) -> dict[str, frozenset[str]]:

@@ -166,6 +166,11 @@ def passthrough(options: MeshOptions) -> Upstream:
     )
 
 
+def refusing_passthrough(options: MeshOptions) -> Upstream:
+    """Return an upstream to nowhere, in place of the one to the client's own destination."""
+    return msgspec.structs.replace(black_hole(options), name=PASSTHROUGH_CLUSTER)
+
+
 def black_hole(options: MeshOptions) -> Upstream:
     """Return the upstream to nowhere."""
     return Upstream(

@@ -75,6 +75,7 @@ class Mesh:
         self.store = Store(directory / "config.d", directory / "lib")
         self.member = WEB
         self.told: list[Mapping[str, Resource]] = []
+        self.published: list[Resources] = []
         self.steps: list[Step] = []
         self.publishing = Publishing(
             self.store, MeshOptions(), "198.19.0.0/16", self._told, step=self.steps.append
@@ -84,6 +85,7 @@ class Mesh:
 
     def _told(self, resources: Mapping[Pool, Resources]) -> None:
         self.told.append(resources[Pool.TRAFFIC].of_type(LISTENER))
+        self.published.append(resources[Pool.TRAFFIC])
 
     def retake(self) -> None:
         self.publishing.retake(lambda: Inputs((self.member,)))
