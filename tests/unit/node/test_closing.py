@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from meshd.api.peer_authentication.types import (
     PeerAuthenticationSpec,
 )
 from meshd.compile.messages import Entrance, placed
-from meshd.compile.names import listener_name
+from meshd.compile.names import PASSTHROUGH_CLUSTER, listener_name
 from meshd.compile.policy.peer_authentication import Mode, PeerPolicy, closed_by, peer_policy
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.pool import Pool
@@ -27,7 +28,7 @@ from meshd.node import closing as module
 from meshd.node.closing import Known
 from meshd.node.publication import Compiled, Publication, Wanted
 from meshd.node.stages import Step
-from meshd.xds.resources import LISTENER, Resources, pack
+from meshd.xds.resources import CLUSTER, LISTENER, Resource, Resources, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,6 +112,16 @@ def printed(entrance: Entrance) -> listener_pb2.Listener:
     return listener_pb2.Listener(name=name, stat_prefix=msgspec.json.encode(modes).decode())
 
 
+def way_out(*, is_open: bool) -> Resource:
+    """Return the way out of the mesh."""
+    kind = cluster_pb2.Cluster.ORIGINAL_DST if is_open else cluster_pb2.Cluster.STATIC
+    return pack(PASSTHROUGH_CLUSTER, cluster_pb2.Cluster(name=PASSTHROUGH_CLUSTER, type=kind))
+
+
+def told_to_clients(_reached: object, _changed: object, *, is_lost: bool) -> tuple[Resource, ...]:
+    return (way_out(is_open=False),) if is_lost else ()
+
+
 class Steps:
     """Work that begins and ends when a test says so."""
 
@@ -155,6 +166,7 @@ class Node:
         self.compiled = State()
         self.made: Mapping[str, Entrance] = {}
         self.told: dict[str, dict[int, Mode]] = {}
+        self.lets_out = False
         publication: Any = Publication(
             self._publish,
             dict.fromkeys(("shop.x", "shop.y")).keys,
@@ -178,6 +190,8 @@ class Node:
         for one in resources[Pool.TRAFFIC].of_type(LISTENER).values():
             modes = msgspec.json.decode(decode(one.body).stat_prefix, type=dict[int, Mode])
             self.told[one.name] = modes
+        told = resources[Pool.TRAFFIC].of_type(CLUSTER)[PASSTHROUGH_CLUSTER]
+        self.lets_out = told == way_out(is_open=True)
 
     def _step(self, step: Step) -> None:
         if step is Step.CLOSED:
@@ -206,8 +220,9 @@ class Node:
                 Wanted(Snapshot(), {one.uid: one for one in state.members}, {}),
                 self.number,
                 self.number,
-                {Pool.TRAFFIC: Resources.of(listeners)},
+                {Pool.TRAFFIC: Resources.of([*listeners, way_out(is_open=not state.lost)])},
                 entrances,
+                reached=cast("Any", object()),
             ),
         )
 
@@ -266,6 +281,8 @@ class Node:
         for uid, port in self.open():
             for state in (self.states[last.number], *later):
                 assert state.modes()[uid][port] is not Mode.STRICT
+        if self.lets_out:
+            assert not any(state.lost for state in (self.states[last.number], *later))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -273,6 +290,7 @@ def _steps_and_plain_listeners() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "entrance_listener", printed)
         patched.setattr(module, "Background", Steps)
+        patched.setattr(module, "for_clients", told_to_clients)
         yield
 
 
@@ -305,6 +323,7 @@ def test_in_the_end_everything_is_as_the_newest_policies_say(told: Sequence[Stat
     node.settle()
     wanted = node.states[-1].modes()
     assert node.told == {listener_name(uid, "inbound"): modes for uid, modes in wanted.items()}
+    assert node.lets_out is not node.states[-1].lost
 
 
 @given(states, states)
@@ -323,6 +342,7 @@ def test_what_is_stricter_is_in_force_before_it_is_compiled(before: State, after
             for port, mode in modes.items()
         }
         assert node.told[listener_name(uid, "inbound")] == expected
+    assert node.lets_out is not (before.lost or after.lost)
 
 
 def with_policies(node: Node, *policies: PeerAuthentication) -> State:
