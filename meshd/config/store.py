@@ -80,7 +80,7 @@ class Store:
         self._lost_elsewhere: tuple[str, ...] = ()
         self._unread_elsewhere: Collection[Key] = ()
         self._is_content_lost = False
-        self._why_withheld: Callable[[Object], str] = lambda _: ""
+        self._why_withheld: Callable[[Object], str] | None = None
         self._why_given_up: Callable[[Object], str] = lambda _: ""
         self._why_nothing = ""
         self._policies: tuple[object, tuple[Replacement, ...]] = None, ()
@@ -178,9 +178,11 @@ class Store:
             self._notify()
 
     def withhold(
-        self, why: Callable[[Object], str], why_given_up: Callable[[Object], str] = lambda _: ""
+        self,
+        why: Callable[[Object], str] | None,
+        why_given_up: Callable[[Object], str] = lambda _: "",
     ) -> None:
-        """Withhold the objects for which ``why`` returns a reason, from now on.
+        """Withhold the objects for which ``why`` returns a reason, from now on; None: no object.
 
         ``why_given_up`` does so for their replacements. Where one of those is withheld, everything
         counts as lost that the object may have closed.
@@ -324,9 +326,10 @@ class Store:
         whole = self._whole = {**stored, **from_files}
         unread = self._unread_elsewhere if self._followed is not None else ()
         self.known = {*whole, *unread, *unusable}
-        self._objects = withheld.without(whole, self._why_withheld)
+        why = self._why_withheld
+        self._objects = withheld.without(whole, why) if why else whole
         closed = (
-            *withheld.closed(whole, self._objects),
+            *(withheld.closed(whole, self._objects) if why else ()),
             *closed_of(unusable.values()),
             *self._closed_elsewhere,
         )

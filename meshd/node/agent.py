@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from meshd import wire
@@ -21,11 +23,13 @@ from meshd.api.base import Key, Object
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.write import api_version
 from meshd.base import kept_file
+from meshd.base.attempts import Begun
 from meshd.base.errors import InvalidInputError
 from meshd.base.json_values import mapping_at
 from meshd.base.kept_file import KeptFile
 from meshd.base.moments import rfc3339
 from meshd.base.once import SaidOnce
+from meshd.base.threads import in_thread
 from meshd.config import admission, lost_configuration, policy_digest, withheld
 from meshd.config.withheld import Closed
 from meshd.fleet.agent import following, uplink
@@ -118,6 +122,55 @@ def _key(url: str, full_name: str) -> Key:
     return Key(url.rpartition("/")[2], namespace, name)
 
 
+def _closed(inbox: Inbox) -> Iterator[Object]:
+    """Yield replacements of the refused objects whose absence would open something."""
+    for url, full_name in inbox.refused:
+        key = _key(url, full_name)
+        if found := withheld.in_place_of(key.kind, key.namespace, key.name):
+            yield found
+
+
+def _superseded(inbox: Inbox) -> Iterator[Key]:
+    """Yield the policies of which the version that is held is not the one that was asked for."""
+    for url in _POLICIES:
+        for name, (held, refused) in inbox.kept(url).items():
+            if is_superseded(url, held, refused):
+                yield _key(url, name)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Told:
+    """What follows from all that a server has told."""
+
+    objects: Mapping[Key, Object]
+    unserved: tuple[Closed, ...]
+    """The replacements of objects that could not be taken."""
+    lost: tuple[str, ...]
+    """Content that the server cannot read, and objects of which it is not known what they are
+    about."""
+    unread: tuple[Key, ...]
+    workloads: tuple[Workload, ...]
+    """Those of other nodes."""
+
+    @classmethod
+    def of(cls, inbox: Inbox, server: str, node: str) -> Told:
+        """Look at each resource: a thread does it. Nothing else may change the inbox meanwhile."""
+        held = {one.key: one for url in _KINDS for one in inbox.values(url).values()}
+        closed = {one.key: one for one in _closed(inbox)}
+        superseded = {key: closed[key] for key in _superseded(inbox) if key in closed}
+        never_good = [(url, inbox.never_good(url)) for url in _KINDS]
+        elsewhere = (f"{path} of {server}" for path in lost_configuration.heard(held.values()))
+        unknown = (one for given in never_good for one in lost_objects(*given))
+        workloads = inbox.values(mcp.WORKLOAD).values()
+        return cls(
+            {**closed, **held, **superseded},
+            tuple(one for given in never_good for one in closed_objects(*given)),
+            (*elsewhere, *unknown),
+            tuple(_key(url, name) for url, name in inbox.refused if url in _KINDS),
+            tuple(one for one in workloads if one.node != node),
+        )
+
+
 class Agent:
     def __init__(self, mesh: Mesh, settings: Settings, paths: Paths) -> None:
         """Load the last good state from disk, so that nothing waits for the server.
@@ -186,49 +239,28 @@ class Agent:
             await self._news.wait()
             self._news.clear()
             began = time.monotonic()
-            self._take()
+            await self._take()
             await asyncio.sleep((time.monotonic() - began) * _PAUSE)
 
-    def _take(self) -> None:
+    async def _take(self) -> None:
+        """Use all that the inbox has now. What comes meanwhile is used the next time."""
         self._lost = ()
-        self._use()
-        self._client.used()
+        use, unused, told = self._client.using(), self._inbox.unused, self._telling()
+        found = await in_thread("putting together what the server tells", told)
+        self._use(found, unused)
+        self._client.used(use)
         self._kept.touch()
 
-    def _use(self) -> None:
-        self._inbox.used()
-        held = {one.key: one for url in _KINDS for one in self._inbox.values(url).values()}
-        closed = {one.key: one for one in self._closed()}
-        unserved = tuple(
-            one for url in _KINDS for one in closed_objects(url, self._inbox.never_good(url))
-        )
-        superseded = {key: closed[key] for key in self._superseded() if key in closed}
-        objects = {**closed, **held, **superseded}
-        unknown = tuple(
-            one for url in _KINDS for one in lost_objects(url, self._inbox.never_good(url))
-        )
-        elsewhere = (
-            f"{path} of {self._server}" for path in lost_configuration.heard(held.values())
-        )
-        unread = tuple(_key(url, name) for url, name in self._inbox.refused if url in _KINDS)
-        self._mesh.store.follow(objects, unserved, (*self._lost, *elsewhere, *unknown), unread)
-        workloads = self._inbox.values(mcp.WORKLOAD).values()
-        self._mesh.hear_of(tuple(one for one in workloads if one.node != self._node))
+    def _telling(self) -> Callable[[], Told]:
+        """Return what puts together what the inbox has now, whatever changes meanwhile."""
+        return functools.partial(Told.of, self._inbox.copy(), self._server, self._node)
 
-    def _closed(self) -> Iterator[Object]:
-        """Yield replacements of the refused objects whose absence would open something."""
-        for url, full_name in self._inbox.refused:
-            key = _key(url, full_name)
-            if found := withheld.in_place_of(key.kind, key.namespace, key.name):
-                yield found
-
-    def _superseded(self) -> Iterator[Key]:
-        """Yield the policies of which the version that is held is not the one that was asked
-        for."""
-        for url in _POLICIES:
-            for name, (held, refused) in self._inbox.kept(url).items():
-                if is_superseded(url, held, refused):
-                    yield _key(url, name)
+    def _use(self, told: Told, unused: frozenset[Begun]) -> None:
+        """Put in force what the server has told; ``unused``: see ``Inbox``."""
+        self._inbox.used(unused)
+        lost = (*self._lost, *told.lost)
+        self._mesh.store.follow(told.objects, told.unserved, lost, told.unread)
+        self._mesh.hear_of(told.workloads)
 
     def _load(self) -> None:
         consequence = (
@@ -239,7 +271,7 @@ class Agent:
         self._lost = kept_file.lost(self._kept.path)
         for url in _POLICIES:
             self._inbox.doubt(url)
-        self._use()
+        self._use(self._telling()(), self._inbox.unused)
 
     async def _look_for_ever(self) -> None:
         """Check the clock, and update the time of the kept file while the server is connected.

@@ -64,7 +64,7 @@ class InWork:
             store.withhold_all(_NOTHING)
         else:
             self.attempts.start()
-        store.withhold(self._why if own else _nothing, self._why_closed)
+        store.withhold(self._why if own else None, self._why_closed)
         if own:
             self._begin_objects(store.objects, starting=True)
         self._before = store.objects
@@ -272,10 +272,6 @@ def _news(before: Mapping[Key, Object], after: Mapping[Key, Object]) -> dict[Key
 
 def _closed_name(closed: Object) -> str:
     return f"{_CLOSED}{closed.key}"
-
-
-def _nothing(_: Object) -> str:
-    return ""
 
 
 def new_among(told: Sequence[Workload], before: Sequence[Workload]) -> list[Workload]:

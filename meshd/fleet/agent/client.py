@@ -7,6 +7,7 @@ without it.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import math
@@ -46,6 +47,18 @@ _log = logging.getLogger(__name__)
 _taken: Final[msgspec.json.Decoder[Taken]] = msgspec.json.Decoder(Taken)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Use:
+    """What the inbox had at some moment."""
+
+    changes: int
+    """How often responses had changed it."""
+    stream: int
+    """The number of the stream that was open."""
+    nonce: str
+    """The nonce of the newest response of that stream; empty: there was none."""
+
+
 class Client:
     """A connection that is kept for ever.
 
@@ -83,6 +96,9 @@ class Client:
         """The nonce of the stream's newest response that the inbox has."""
         self._is_used = True
         """All that the inbox has is used."""
+        self._changes = 0
+        """How often a response has changed what the inbox has."""
+        self._streams = 0
         self._in_force = ""
         """The nonce of the newest response that is used, as the server is to know."""
         self._uses = asyncio.Event()
@@ -112,9 +128,16 @@ class Client:
             self._workloads = workloads
             self._news.set()
 
-    def used(self) -> None:
-        """Tell the server that all that the inbox has is in force from now on."""
-        self._is_used, self._in_force = True, self._kept
+    def using(self) -> Use:
+        """Return what the inbox has now, for ``used`` once that is in force."""
+        return Use(self._changes, self._streams, self._kept)
+
+    def used(self, use: Use | None = None) -> None:
+        """Tell the server what of the inbox is in force from now on; None: all that it has."""
+        if use is None or use.changes == self._changes:
+            self._is_used, self._in_force = True, self._kept
+        elif use.stream == self._streams and use.nonce:
+            self._in_force = use.nonce
         self._uses.set()
 
     async def run(self) -> None:
@@ -198,6 +221,7 @@ class Client:
         )(metadata=self._metadata)
         await _connected(call)
         self._found()
+        self._streams += 1
         self._kept, self._in_force = "", "" if self._is_used else NOTHING_YET
         await call.write(self._use())
         for url in self._types:
@@ -253,6 +277,7 @@ class Client:
         self._kept = response.nonce
         if changed or refused:
             self._is_used = False
+            self._changes += 1
             self._taken()
         elif self._is_used:
             self.used()

@@ -83,7 +83,7 @@ class Inbox:
         self._values: dict[str, dict[str, Any]] = {}
         self.refused: dict[tuple[str, str], str] = {}
         """Why resources were refused, by type URL and name."""
-        self._unused: frozenset[Begun] = frozenset()
+        self.unused: frozenset[Begun] = frozenset()
         """What was kept and is not put in force yet, among the attempts."""
         self._not_taken: dict[tuple[str, str], Decoded] = {}
         """The refused resources, by type URL and name."""
@@ -142,7 +142,7 @@ class Inbox:
         if attempts := self._attempts:
             names = [_shown(type_url, one.name) for one in resources]
             attempts.taken(names)
-            self._unused |= attempts.begun(names)
+            self.unused |= attempts.begun(names)
         for one in resources:
             name, resource = one.name, one.resource
             ended = self._forget_refusal(type_url, name)
@@ -160,11 +160,20 @@ class Inbox:
             values.pop(name, None)
         return changed, "; ".join(reasons)
 
-    def used(self) -> None:
-        """Note that all that was kept is put in force now."""
+    def used(self, unused: frozenset[Begun] | None = None) -> None:
+        """Note that what was ``unused`` is put in force now; None: all that was kept."""
+        used = self.unused if unused is None else unused
         if self._attempts:
-            self._attempts.in_hand -= self._unused
-        self._unused = frozenset()
+            self._attempts.in_hand -= used
+        self.unused -= used
+
+    def copy(self) -> Inbox:
+        """Return an inbox that has the same, and keeps it whatever this one receives."""
+        other = Inbox(self._decode, self._attempts, self._types)
+        other._held = {url: dict(held) for url, held in self._held.items()}
+        other._values = {url: dict(values) for url, values in self._values.items()}
+        other.refused, other._not_taken = dict(self.refused), dict(self._not_taken)
+        return other
 
     def never_good(self, type_url: str) -> dict[str, bytes]:
         """Return the refused resources of which no version was ever taken, by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import types
 from pathlib import Path
 from typing import Any, cast
@@ -58,7 +59,7 @@ class AgentRole:
             }
             removed = [name for name in inbox.versions(url) if name not in found]
             inbox.take(url, found.items(), removed)
-            self.agent._take()
+            asyncio.run(self.agent._take())
 
     def follow(self, published: Resources) -> None:
         """Come back to a server that publishes this, and take all that it tells."""
@@ -71,7 +72,7 @@ class AgentRole:
             _, reason = inbox.take(response.type_url, found, response.removed)
             error = reason or None
             stream.receive(Request(response.type_url, nonce=response.nonce, error=error))
-        self.agent._take()
+        asyncio.run(self.agent._take())
 
     def restarted(self) -> AgentRole:
         """Return the next role of this node, which reads what this one has kept on disk."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from meshd.api.kubernetes.types import Service
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.service_entry.types import WorkloadEntry
 from meshd.api.write import api_version
+from meshd.base.attempts import Attempts
 from meshd.base.errors import InvalidInputError
 from meshd.base.json_values import JsonObject
 from meshd.config.store import Store
@@ -22,7 +24,7 @@ from meshd.fleet.joining.facts import MeshFacts
 from meshd.fleet.server import mcp
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.closed_workload import ClosedWorkload
-from meshd.node.agent import closed_objects, decode, is_superseded, lost_objects
+from meshd.node.agent import Told, closed_objects, decode, is_superseded, lost_objects
 from meshd.settings import MeshSettings, Settings
 from tests.unit.node.agent_role import AgentRole
 from tests.waiting import PATIENCE
@@ -177,7 +179,7 @@ def test_what_comes_while_something_is_used_is_used_at_once_afterwards(
     told: list[str] = []
     again = asyncio.Event()
 
-    def use() -> None:
+    async def use() -> None:
         used.append(told.copy())
         again.set()
 
@@ -202,11 +204,63 @@ def test_the_server_is_told_what_is_used_once_it_is(
     role = AgentRole(tmp_path)
     there: list[bool] = []
 
-    def used() -> None:
+    def used(_: object) -> None:
         there.append(bool(role.store.objects))
 
     monkeypatch.setattr(role.agent._client, "used", used)
     role.agent._inbox.take(URL, [("shop/db", Held("1", rule(host="db")))])
     assert there == []
-    role.agent._take()
+    asyncio.run(role.agent._take())
     assert there == [True]
+
+
+def test_what_comes_while_the_server_s_objects_are_put_together_is_no_part_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = AgentRole(tmp_path, Attempts(tmp_path / "attempts.json"))
+    inbox, attempts = role.agent._inbox, role.agent._inbox._attempts
+    whole, threads, noted = Told.of, list[threading.Thread](), list[set[str]]()
+
+    def put_together(*given: Any) -> Told:
+        threads.append(threading.current_thread())
+        inbox.take(URL, [("shop/web", Held("1", rule(host="web")))])
+        noted.append({name for name, _ in attempts.working})
+        return whole(*given)
+
+    monkeypatch.setattr(Told, "of", put_together)
+    inbox.take(URL, [("shop/db", Held("1", rule(host="db")))])
+    asyncio.run(role.agent._take())
+    assert threads[0] is not threading.main_thread()
+    assert [key.name for key in role.store.objects] == ["db"]
+    assert noted == [set()]  # nothing is in force yet that a process might die of
+    assert {name for name, _ in attempts.working} == {"DestinationRule shop/db"}
+    asyncio.run(role.agent._take())
+    assert {name for name, _ in attempts.working} == {
+        "DestinationRule shop/db",
+        "DestinationRule shop/web",
+    }
+
+
+def test_of_what_is_in_force_the_loop_of_an_agent_looks_at_no_object_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[threading.Thread] = []
+    key = DestinationRule.key.fget
+    assert key
+
+    def counted(found: DestinationRule) -> Any:
+        looked.append(threading.current_thread())
+        return key(found)
+
+    monkeypatch.setattr(DestinationRule, "key", property(counted))
+    on_the_loop: list[int] = []
+    for number in (10, 1000):
+        role = AgentRole(tmp_path / str(number))
+        names = [f"shop/r{one}" for one in range(number)]
+        bodies = [rule(host="db").replace(b"db", name.encode()[-2:]) for name in names]
+        role.agent._inbox.take(URL, [(n, Held("1", b)) for n, b in zip(names, bodies, strict=True)])
+        looked.clear()
+        asyncio.run(role.agent._take())
+        on_the_loop.append(sum(one is threading.main_thread() for one in looked))
+        assert len(looked) >= number
+    assert on_the_loop[0] == on_the_loop[1]

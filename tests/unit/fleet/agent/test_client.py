@@ -105,6 +105,49 @@ def test_the_server_hears_of_what_is_used_after_what_is_acknowledged() -> None:
     asyncio.run(check())
 
 
+def test_what_comes_while_something_is_put_in_force_is_not_said_to_be() -> None:
+    async def check() -> None:
+        client = Client(
+            *("node", [URL], Inbox(_decode)),
+            connect=_nothing,
+            explain=_nothing,
+            taken=_nothing,
+            changed=_nothing,
+            heard=_nothing,
+        )
+        call: Any = _Call()
+        stream = asyncio.create_task(client._subscribe(call))  # pyright: ignore[reportPrivateUsage]
+        assert await call.hears(2) == {(IN_FORCE, ""), (URL, "")}
+
+        async def told(nonce: str, version: str) -> None:
+            call.told.put_nowait(response(nonce, version))
+            assert await call.hears(1) == {(URL, nonce)}
+
+        await told("1", "v1")
+        use = client.using()
+        await told("2", "v1")  # changes nothing
+        client.used(use)
+        assert await call.hears(1) == {(IN_FORCE, "2")}
+        await told("3", "v3")
+        use = client.using()
+        await told("4", "v4")
+        client.used(use)
+        assert await call.hears(1) == {(IN_FORCE, "3")}
+        use = client.using()
+        stream.cancel()
+        call = _Call()
+        stream = asyncio.create_task(client._subscribe(call))  # pyright: ignore[reportPrivateUsage]
+        assert await call.hears(2) == {(IN_FORCE, NOTHING_YET), (URL, "")}
+        await told("5", "v5")
+        client.used(use)  # of the stream before
+        assert await call.hears(1) == {(IN_FORCE, NOTHING_YET)}
+        client.used(client.using())
+        assert await call.hears(1) == {(IN_FORCE, "5")}
+        stream.cancel()
+
+    asyncio.run(check())
+
+
 def test_what_is_decoded_when_a_stream_ends_is_struck_off_afterwards(tmp_path: Path) -> None:
     is_decoding, may_end = threading.Event(), threading.Event()
 
