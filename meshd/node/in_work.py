@@ -44,6 +44,14 @@ _PROVEN: Final = 1.0
 """Seconds after which what was put in force has killed nobody."""
 
 
+class Elsewhere(msgspec.Struct, frozen=True):
+    """Workloads of other nodes that are to be put in force."""
+
+    workloads: tuple[Workload, ...] = ()
+    begun: frozenset[Begun] = frozenset()
+    """The records of those that are new or have changed. They are in hand until ``heard``."""
+
+
 class InWork:
     """The record. ``own``: the configuration was applied here."""
 
@@ -144,8 +152,11 @@ class InWork:
             taken = self._store.taken(coming)
             self._coming_ones = {key: one for key, one in coming.items() if key not in taken}
             left = set(map(str, self._coming_ones))
-            hand = self.attempts.in_hand
-            self.attempts.in_hand = frozenset(one for one in hand if one[0] in left)
+            self.attempts.in_hand = frozenset(
+                one
+                for one in self.attempts.in_hand
+                if one[0] in left or one[0].startswith(_WORKLOAD)
+            )
         return {key: one for key, one in news.items() if key not in taken or coming[key] is not one}
 
     def _changed(self) -> None:
@@ -231,15 +242,17 @@ class InWork:
 
     # ---- workloads of other nodes
 
-    def elsewhere(
-        self, told: Sequence[Workload], before: Sequence[Workload], *, starting: bool
-    ) -> tuple[Workload, ...]:
-        """Return the workloads to put in force. ``starting``: they are from this node's own
-        disk."""
+    def noted(
+        self, told: Sequence[Workload], before: Sequence[Workload], *, starting: bool = False
+    ) -> Elsewhere:
+        """Note the workloads to put in force, in whichever thread, and return them for ``heard``.
+
+        ``starting``: they are from this node's own disk.
+        """
         if self._gives_up:
-            return ()
+            return Elsewhere()
         if not self._own:
-            return tuple(told)
+            return Elsewhere(tuple(told))
         kept = tuple(told)
         if self.attempts.leaves_out:
             kept = tuple(one for one in told if not self.attempts.why_left_out(_name(one), ""))
@@ -248,10 +261,21 @@ class InWork:
         else:
             news = new_among(kept, before)
         keeps = keeps_content(len(news))
-        self.attempts.begin(
-            {_name(one): ("", msgspec.to_builtins(one) if keeps else None) for one in news}
+        begun = self.attempts.begin(
+            {_name(one): ("", msgspec.to_builtins(one) if keeps else None) for one in news},
+            noted=self._take_in_hand,
         )
-        return kept
+        return Elsewhere(kept, begun)
+
+    def _take_in_hand(self, begun: frozenset[Begun]) -> None:
+        with self._lock:
+            self.attempts.in_hand |= begun
+
+    def heard(self, noted: Elsewhere) -> tuple[Workload, ...]:
+        """Return the workloads that were noted, which are put in force now, or never are."""
+        with self._lock:
+            self.attempts.in_hand -= noted.begun
+        return noted.workloads
 
 
 def _parts(objects: Mapping[Key, Object]) -> Iterator[dict[Key, Object]]:

@@ -5,6 +5,7 @@ Who answers people, other nodes or a server is given this; ``roles.mesh`` puts i
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Final
 
 from meshd.api import file_references
 from meshd.base.errors import NotReadyError
+from meshd.base.threads import in_thread
 from meshd.compile.policy import mutual_tls_timeout
 from meshd.compile.traffic import shares
 from meshd.config.requests import Refusals
@@ -19,7 +21,7 @@ from meshd.config.store import Store
 from meshd.model.capacity import Capacity
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
-from meshd.node.in_work import InWork
+from meshd.node.in_work import Elsewhere, InWork
 from meshd.node.own_addresses import OwnAddresses
 from meshd.node.processes import Capture, Certificates
 from meshd.node.publishing import Publishing
@@ -72,7 +74,24 @@ class Mesh:
     def hear_of(self, told: Sequence[Workload]) -> None:
         """Take all workloads of other nodes, but for those that this role died of."""
         starting = not self.settling.count
-        self.reconciler.hear_of(self.work.elsewhere(told, self.elsewhere, starting=starting))
+        noted = self.work.noted(told, self.elsewhere, starting=starting)
+        self.reconciler.hear_of(self.work.heard(noted))
+
+    async def hear_of_many(self, told: Sequence[Workload]) -> None:
+        """Do the same without holding the loop while many are noted. One call is to end before the
+        next begins; of one that is cancelled, nothing is put in force."""
+        note = functools.partial(self.work.noted, told, self.elsewhere)
+        noting = in_thread("noting workloads of other nodes", note)
+        try:
+            noted = await asyncio.shield(noting)
+        except asyncio.CancelledError:  # the thread goes on
+            noting.add_done_callback(self._let_go)
+            raise
+        self.reconciler.hear_of(self.work.heard(noted))
+
+    def _let_go(self, noting: asyncio.Future[Elsewhere]) -> None:
+        if not noting.exception():
+            self.work.heard(noting.result())
 
     def roster(self, node: str) -> tuple[Workload, ...]:
         """Return this node's workloads as other nodes are to know them."""

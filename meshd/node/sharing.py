@@ -79,6 +79,8 @@ class Sharing:
             lambda: functools.partial(msgspec.json.encode, self._told),
             mesh.settling.touch,
         )
+        self._hearing = asyncio.Lock()
+        """One session after the other, so that the newest is heard last."""
         self._handle = handle
         self._encoded = Encoded()
         mesh.further_problems.append(lambda: self.kept.problem)
@@ -102,7 +104,7 @@ class Sharing:
                 if (whole := gathering.follow(request)) is None:
                     continue
                 if whole.workloads is not None:
-                    self._hear_of(whole.workloads)
+                    await self._hear_of(whole.workloads)
                 followed.set()
             else:
                 await connection.send(await self._answer(request, connection.is_waiting))
@@ -159,11 +161,12 @@ class Sharing:
 
     # ---- what other nodes told
 
-    def _hear_of(self, workloads: tuple[Workload, ...]) -> None:
-        if workloads != self._told:
-            self._told = workloads
-            self._mesh.hear_of(workloads)
-            self.kept.touch()
+    async def _hear_of(self, workloads: tuple[Workload, ...]) -> None:
+        async with self._hearing:
+            if workloads != self._told:
+                await self._mesh.hear_of_many(workloads)
+                self._told = workloads
+                self.kept.touch()
 
     def _load(self) -> tuple[Workload, ...]:
         consequence = "nothing runs elsewhere until the nodes tell"

@@ -75,7 +75,7 @@ class Role:
         return {key.name for key in self.store.objects}
 
     def hear(self, *told: Workload) -> set[str]:
-        self.elsewhere = self.work.elsewhere(told, self.elsewhere, starting=False)
+        self.elsewhere = self.work.heard(self.work.noted(told, self.elsewhere))
         return {one.name for one in self.elsewhere}
 
 
@@ -361,6 +361,19 @@ def test_an_object_that_a_file_hides_meanwhile_does_not_stay_in_hand(directory: 
     role.store.adopt(written)
     assert not role.work.attempts.in_hand
     assert working(role) == {"a"}
+
+
+def test_workloads_are_in_hand_until_they_are_heard_whatever_objects_arrive(
+    directory: Path,
+) -> None:
+    role = Role(directory)
+    role.work.attempts.done()
+    noted = role.work.noted((remote("w"),), ())
+    assert {name for name, _ in role.work.attempts.in_hand} == {"workload n/shop.w"}
+    storing.put(role.store, [service("a")])
+    assert working(role) == {"a"}
+    assert role.work.heard(noted) == (remote("w"),)
+    assert working(role) == {"a", "shop.w"}
 
 
 def test_an_object_that_is_left_out_is_not_tried_because_others_change(directory: Path) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshd import wire
@@ -34,7 +35,7 @@ from meshd.registry import snapshots
 from meshd.resolver import files
 from meshd.roles.mesh import assembled
 from meshd.settings import Paths, Settings
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, eventually
 
 WEB = Workload(uid="shop.web", name="web", namespace="shop", netns="/netns", enrolled=True)
 OBJECTS = """
@@ -63,6 +64,7 @@ EXPENSIVE: tuple[tuple[Any, str], ...] = (
     (explain, "explain"),
     (files, "write"),
     (in_work, "_fingerprint"),
+    (in_work, "new_among"),
     (config_files, "read_sources"),
     (Isolating, "compile"),
     (publishing, "build_snapshot"),
@@ -178,6 +180,54 @@ def test_no_file_is_read_on_the_event_loop(
     asyncio.run(change())
     assert {"read_sources", "_fingerprint"} <= done
     assert wrong == []
+
+
+def test_workloads_of_other_nodes_are_not_noted_on_the_event_loop(
+    on_the_loop: tuple[Mesh, list[str], set[str]],
+) -> None:
+    mesh, wrong, done = on_the_loop
+    told = [msgspec.structs.replace(WEB, uid=f"shop.w{one}", node="there") for one in range(3)]
+
+    async def hear() -> None:
+        async with running(mesh):
+            await mesh.hear_of_many(told)
+
+    asyncio.run(hear())
+    assert mesh.elsewhere == tuple(told)
+    assert not mesh.work.attempts.in_hand
+    assert "new_among" in done
+    assert wrong == []
+
+
+def test_workloads_that_are_noted_when_a_session_ends_are_not_in_force(
+    on_the_loop: tuple[Mesh, list[str], set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh, _, _ = on_the_loop
+    begun, may_end, note = threading.Event(), threading.Event(), in_work.new_among
+    told = [msgspec.structs.replace(WEB, uid="shop.w", node="there")]
+
+    def waits(*given: Any) -> list[Workload]:
+        begun.set()
+        may_end.wait(PATIENCE)
+        return note(*given)
+
+    async def hear() -> None:
+        hearing = asyncio.create_task(mesh.hear_of_many(told))
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+        may_end.set()
+        attempts = mesh.work.attempts
+        name = "workload there/shop.w"
+        await asyncio.to_thread(
+            eventually,
+            lambda: name in dict(attempts.working) and not attempts.in_hand,
+            "the thread has ended",
+        )
+
+    monkeypatch.setattr(in_work, "new_among", waits)
+    asyncio.run(hear())
+    assert mesh.elsewhere == ()
 
 
 _ENDLESS = """

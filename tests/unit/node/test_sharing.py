@@ -73,6 +73,9 @@ class _Mesh:
     def hear_of(self, told: tuple[Workload, ...]) -> None:
         self.elsewhere = told
 
+    async def hear_of_many(self, told: tuple[Workload, ...]) -> None:
+        self.hear_of(told)
+
 
 class _Follower:
     """The end of a follower, which stays whatever it is told."""
