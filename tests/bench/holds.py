@@ -23,6 +23,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd import wire
 from meshd.api.base import Key
+from meshd.base.errors import NotReadyError
 from meshd.base.garbage import bound_pauses
 from meshd.model.pool import Pool
 from meshd.model.workload import Observation, Stage
@@ -37,6 +38,8 @@ from tests.bench.figures import Json
 
 _PATIENCE: Final = 900.0
 _SERVICES: Final = (1_000, 10_000)
+_LOOK: Final = 0.02
+"""Seconds between looks at whether proxies have everything."""
 _WANTED: Final = 0.05
 """Seconds."""
 
@@ -156,17 +159,19 @@ class Role:
         finally:
             await mesh.xds.stop()
 
-    def _is_current(self) -> bool:
-        return not self.mesh.settling.is_due and not self.mesh.publishing.busy
+    @property
+    def _is_settled(self) -> bool:
+        mesh = self.mesh
+        return not mesh.settling.is_due and not mesh.publishing.busy and mesh.xds.settled
 
     async def settled(self) -> None:
-        """Wait until proxies have all that is known."""
+        """Wait until proxies have all that is known. What they acknowledge last brings no round of
+        settling with it."""
         until = time.monotonic() + _PATIENCE
-        await self.mesh.settling.wait(
-            lambda: self._is_current() and self.mesh.xds.settled, _PATIENCE
-        )
-        if time.monotonic() > until:
-            raise RuntimeError("the mesh role did not settle")
+        while not self._is_settled:
+            if time.monotonic() > until:
+                raise NotReadyError("the mesh role did not settle")
+            await asyncio.sleep(_LOOK)
 
     async def begin(self) -> None:
         """Have workloads here, and no mesh yet."""
