@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -21,8 +20,10 @@ import pytest
 
 from meshd.pods import kernel
 from meshd.pods.network import host_link
+from tests.network_lease import leased_network
 from tests.waiting import PATIENCE, eventually
 
+NETWORKS = [f"198.18.{third}.{last}/26" for third in range(16, 32) for last in range(0, 256, 64)]
 IMAGES = """
 web:
   command: [python3, -u, -m, http.server, "80", --bind, "::"]
@@ -82,9 +83,9 @@ class Testbed:
 
     __test__ = False
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, cidr: str) -> None:
         self.home = home
-        self.cidr = f"198.18.{random.randrange(16, 32)}.{random.randrange(4) * 64}/26"  # noqa: S311
+        self.cidr = cidr
         (home / "web").mkdir()
         (home / "web/index.html").write_text("hello\n")
         (home / "images.yaml").write_text(IMAGES)
@@ -150,14 +151,15 @@ class Testbed:
 @pytest.fixture
 def testbed() -> Iterator[Testbed]:
     home = Path(tempfile.mkdtemp(prefix="mtb-"))
-    bed = Testbed(home)
-    try:
-        yield bed
-    finally:
-        bed("down", check=False)
-        left = bed.leftovers()
-        shutil.rmtree(home)
-        assert left == []
+    with leased_network(NETWORKS) as cidr:
+        bed = Testbed(home, cidr)
+        try:
+            yield bed
+        finally:
+            bed("down", check=False)
+            left = bed.leftovers()
+            shutil.rmtree(home)
+            assert left == []
 
 
 def test_pods_reach_each_other_and_the_host_reaches_them(testbed: Testbed) -> None:

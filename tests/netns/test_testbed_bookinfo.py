@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import shutil
 import tempfile
 import urllib.request
@@ -19,9 +18,11 @@ from meshd.pods.client import Client
 from meshd.pods.files import Home
 from meshd.pods.images import read_image_map
 from meshd.settings import Paths
+from tests.network_lease import leased_network
 from tests.waiting import PATIENCE, eventually
 
 BOOKINFO = Path(bookinfo.__file__).parent
+NETWORKS = [f"198.18.{third}.0/26" for third in range(32, 64)]
 ORDER = ("details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3", "productpage-v1")
 """Of the pods in the manifest, and so of their addresses."""
 
@@ -65,13 +66,14 @@ def whole(address: str) -> str:
 
 def test_bookinfo_puts_its_page_together(home: Path) -> None:
     client = Client(Home(Paths(home / "etc", home / "lib", home / "run")))
-    try:
-        pods = asyncio.run(run(client, f"198.18.{random.randrange(32, 64)}"))  # noqa: S311
-        by_deployment = dict(zip(ORDER, pods, strict=True))
-        page = by_deployment["productpage-v1"].plan.address
-        text = eventually(lambda: whole(page), "the page is whole")
-    finally:
-        asyncio.run(client.down())
+    with leased_network(NETWORKS) as cidr:
+        try:
+            pods = asyncio.run(run(client, cidr.removesuffix(".0/26")))
+            by_deployment = dict(zip(ORDER, pods, strict=True))
+            page = by_deployment["productpage-v1"].plan.address
+            text = eventually(lambda: whole(page), "the page is whole")
+        finally:
+            asyncio.run(client.down())
     assert "<title>Simple Bookstore App</title>" in text
     assert text.count('<font color="red">') == 2
     assert text.count('glyphicon-star"') == 9

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -20,8 +19,10 @@ from meshd.pods.files import Home
 from meshd.pods.images import Image, ImageMap
 from meshd.settings import Paths
 from meshd.wire import channel
+from tests.network_lease import leased_network
 from tests.waiting import PATIENCE
 
+NETWORKS = [f"198.18.{third}.{last}/27" for third in range(64, 128) for last in range(0, 256, 32)]
 IMAGES = ImageMap({"sh": Image()})
 LABELS = "istio.io/dataplane-mode: ambient"
 POD = """
@@ -99,11 +100,11 @@ class FakeMesh:
 class Bed:
     """A testbed, driven as meshctl does it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, cidr: str) -> None:
         self.paths = Paths(home / "etc", home / "lib", home / "run")
         self.client = Client(Home(self.paths))
         self.mesh = FakeMesh(self.paths.socket("mesh"))
-        self._cidr = f"198.18.{random.randrange(64, 128)}.{random.randrange(8) * 32}/27"  # noqa: S311
+        self._cidr = cidr
 
     async def up(self, labels: str = LABELS) -> None:
         sources = (("web.yaml", POD.replace("LABELS", labels)),)
@@ -135,14 +136,15 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def running(home: Path) -> AsyncGenerator[Bed]:
-    bed = Bed(home)
-    await bed.mesh.start()
-    try:
-        yield bed
-    finally:
-        bed.mesh.proves.set()
-        await bed.client.down()
-        await bed.mesh.stop()
+    with leased_network(NETWORKS) as cidr:
+        bed = Bed(home, cidr)
+        await bed.mesh.start()
+        try:
+            yield bed
+        finally:
+            bed.mesh.proves.set()
+            await bed.client.down()
+            await bed.mesh.stop()
 
 
 def main_pid(pod: PodState) -> int:
