@@ -8,7 +8,7 @@ protocol.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -17,7 +17,7 @@ from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.compile.gateway.ports import opened_ports, place_of, selecting
 from meshd.compile.policy.peer_authentication import Mode, is_disabled_somewhere, peer_policy
 from meshd.compile.policy.short_way import Near, reachable, with_short_way
-from meshd.model.service import MUTUAL_TLS, TLS_MODE, Endpoint, ServiceRecord
+from meshd.model.service import MUTUAL_TLS, TLS_MODE, Endpoint, Place, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
 
@@ -53,6 +53,19 @@ class Acceptance:
             is_disabled_somewhere(policies),
             reachable(snapshot),
         )
+
+    def under(self, policies: tuple[PeerAuthentication, ...]) -> Acceptance:
+        """Return the same under other policies."""
+        if policies == self.policies:
+            return self
+        disabled = is_disabled_somewhere(policies)
+        return dataclasses.replace(self, policies=policies, disabled=disabled)
+
+    def differing(self, other: Acceptance, services: Iterable[ServiceRecord]) -> set[Place]:
+        """Return the services of which not the same endpoints accept mutual TLS under both."""
+        if self.policies == other.policies or not (self.disabled or other.disabled):
+            return set()
+        return {one.place for one in services if self.accepted(one) != other.accepted(one)}
 
     def applied(self, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot with plaintext for endpoints that do not accept mutual TLS, and with

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from meshd.compile.acceptance import Acceptance
 from meshd.compile.alone import are_alone
 from meshd.compile.client_changes import changed_clients
 from meshd.compile.clients import Clients
@@ -23,6 +24,7 @@ from meshd.model.snapshot import Snapshot
 class Change:
     """What differs from the last compilation, each with a shortcut of its own."""
 
+    acceptance: Acceptance
     services: ServiceChanges
     routes: Rerouted
     clients: Clients
@@ -43,6 +45,10 @@ def change(last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Change | 
     if reachable(snapshot) != last.acceptance.near:
         return None
     services = changed_services(last.snapshot, snapshot)
+    acceptance = last.acceptance.under(snapshot.peer_authentications)
+    if services is not None:
+        differing = acceptance.differing(last.acceptance, snapshot.services.values())
+        services = services.accepting_otherwise(differing, snapshot)
     if services is None or not are_alone(services, last, snapshot):
         return None
     routes = rerouted(last.index.virtual_services, snapshot.virtual_services)
@@ -50,7 +56,7 @@ def change(last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Change | 
     clients = changed_clients(last.clients, last.snapshot, snapshot, serving, services, rules)
     if routes is None or clients is None:
         return None
-    found = Change(services, routes, clients)
+    found = Change(acceptance, services, routes, clients)
     is_scoped_alike = found.scopes == set(last.views)
     return found if is_scoped_alike or _may_change_scopes(found, last) else None
 

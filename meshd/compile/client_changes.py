@@ -9,6 +9,7 @@ from meshd.compile.clients import Client, Clients
 from meshd.compile.gateway.ports import GatewayPorts, selecting
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.policy.authorization import authorization, by_namespace
+from meshd.compile.policy.peer_authentication import PeerPolicy, peer_policy
 from meshd.compile.policy.served import served_ports
 from meshd.compile.readiness import is_the_same
 from meshd.compile.scope import scopes
@@ -31,7 +32,7 @@ def changed_clients(  # noqa: PLR0917
     gateway may be among the others.
 
     ``services``: those that have changed since ``before``, which is of ``old``; else the snapshots
-    differ in workloads, routes and policies about requests only.
+    differ in workloads, routes and policies only.
     """
     wanted = {uid: one for uid, one in sorted(snapshot.workloads.items()) if uid in serving}
     moved = {
@@ -41,7 +42,10 @@ def changed_clients(  # noqa: PLR0917
     }
     sent = {uid for uid in _sent_otherwise(services, wanted) if uid not in moved}
     guards = _guards(before, old, snapshot, wanted, moved)
-    judged = {uid for uid, guard in guards.items() if uid in before and before[uid].guard != guard}
+    policies = _policies(before, old, snapshot, wanted, moved)
+    known = [(uid, one) for uid, one in before.items() if uid in wanted]
+    judged = {uid for uid, one in known if one.guard != guards.get(uid, one.guard)}
+    judged |= {uid for uid, one in known if one.policy != policies.get(uid, one.policy)}
     if not moved and not sent and not judged and wanted.keys() == before.keys():
         return before
     lost = [client for uid, client in before.items() if uid not in wanted or uid in moved]
@@ -60,6 +64,7 @@ def changed_clients(  # noqa: PLR0917
             found[uid] if uid in moved else before[uid].scope,
             GatewayPorts("", {}),
             served.get(uid, {}) if uid in moved or uid in sent else before[uid].served,
+            policies[uid] if uid in policies else before[uid].policy,
             guards[uid] if uid in guards else before[uid].guard,
         )
         for uid, workload in wanted.items()
@@ -78,6 +83,23 @@ def _guards(
     is_same = new.authorization_policies == old.authorization_policies
     return {
         uid: authorization(policies, workload, new.options)
+        for uid, workload in wanted.items()
+        if not is_same or uid in moved or uid not in before
+    }
+
+
+def _policies(
+    before: Clients,
+    old: Snapshot,
+    new: Snapshot,
+    wanted: Mapping[str, Workload],
+    moved: Container[str],
+) -> dict[str, PeerPolicy]:
+    """Return which connections workloads accept for which that may have changed."""
+    policies, root = new.peer_authentications, new.options.root_namespace
+    is_same = policies == old.peer_authentications
+    return {
+        uid: peer_policy(policies, workload, root)
         for uid, workload in wanted.items()
         if not is_same or uid in moved or uid not in before
     }

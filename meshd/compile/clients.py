@@ -13,7 +13,7 @@ from meshd.compile.gateway.ports import GatewayPorts
 from meshd.compile.memo import Memo
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.policy.authorization import asks_server_name
-from meshd.compile.policy.peer_authentication import peer_policy
+from meshd.compile.policy.peer_authentication import PeerPolicy
 from meshd.compile.policy.served import Ports
 from meshd.compile.scope import Scope
 from meshd.compile.traffic import shares
@@ -34,6 +34,8 @@ class Client:
     gateway: GatewayPorts
     served: Ports
     """Its ports to which services send."""
+    policy: PeerPolicy
+    """The connections that it accepts."""
     guard: Authorization | None = None
     """Who may send what to it; None: no policy is about it."""
 
@@ -74,12 +76,11 @@ class OfClients:
     def entrance(self, client: Client) -> messages.Entrance:
         """Return what a client's listener for incoming connections depends on."""
         workload, options = client.workload, self._options
-        policies = self._snapshot.peer_authentications
         return messages.Entrance(
             messages.placed(workload, short_way=options.short_way),
             identity_of(workload, options),
             client.served,
-            peer_policy(policies, workload, options.root_namespace),
+            client.policy,
             options,
             client.guard if asks_server_name(client.guard) else None,
         )

@@ -6,6 +6,7 @@ so that later steps can tell by identity what has not changed.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -32,6 +33,7 @@ from meshd.compile.listeners_of_scopes import ScopeListeners
 from meshd.compile.memo import Memo
 from meshd.compile.names import authority_secret, certificate_secret
 from meshd.compile.policy.authorization import authorization, by_namespace
+from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import served_ports
 from meshd.compile.reached import Reached
 from meshd.compile.replaced_scopes import with_scopes
@@ -81,8 +83,9 @@ class Compiler:
         opened there. Uids that the snapshot does not know are ignored.
 
         If nothing has changed since the last compilation but some services and rules for them,
-        routes of some hosts, the content of Secrets and some workloads of this node, only what
-        depends on these is made; the mappings of all other kinds are those of the last compilation.
+        routes of some hosts, policies, the content of Secrets and some workloads of this node, only
+        what depends on these is made; the mappings of all other kinds are those of the last
+        compilation.
         ``changes`` decides it. Where a shortcut fails, that is logged, and all is compiled.
         """
         snapshot, wanted = delegated(snapshot), frozenset(serving)
@@ -110,7 +113,8 @@ class Compiler:
         if found is None:
             return None
         memo = self._memo.aside()
-        made = last.with_secrets(snapshot.secrets, memo)
+        made = dataclasses.replace(last, acceptance=found.acceptance)
+        made = made.with_secrets(snapshot.secrets, memo)
         made = made and with_services(made, found.services.services, snapshot, memo)
         if made is None:
             return None
@@ -303,12 +307,14 @@ def _clients(
     gateways = gateway_ports(snapshot)
     served = served_ports(snapshot.services, index.rules, serving)
     policies, options = by_namespace(snapshot.authorization_policies), snapshot.options
+    peers, root = snapshot.peer_authentications, options.root_namespace
     return {
         uid: Client(
             workload,
             found[uid],
             gateways.get(uid, GatewayPorts("", {})),
             served.get(uid, {}),
+            peer_policy(peers, workload, root),
             authorization(policies, workload, options),
         )
         for uid, workload in sorted(snapshot.workloads.items())

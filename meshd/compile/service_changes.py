@@ -9,7 +9,7 @@ elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,13 +18,14 @@ from meshd.api.locality import NETWORK
 from meshd.compile.rule_changes import reruled_hosts
 from meshd.compile.upstream.nearness import compared_labels
 from meshd.compile.upstream.shape import outline
-from meshd.model.service import Preference, Resolution, ServiceRecord
+from meshd.model.service import Place, Preference, Resolution, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
 _ELSEWHERE: Final = frozenset(
     {
         "authorization_policies",
         "destination_rules",
+        "peer_authentications",
         "revision",
         "secrets",
         "services",
@@ -65,12 +66,32 @@ class ServiceChanges(NamedTuple):
     endpoints: tuple[Changed, ...]
     services: tuple[Replaced, ...]
 
+    def accepting_otherwise(self, places: Collection[Place], new: Snapshot) -> ServiceChanges:
+        """Return the changes when other endpoints of some services accept mutual TLS than before,
+        whether anything else of these has changed or not."""
+        if not places:
+            return self
+        ends = [one for one in self.endpoints if one.after.place in places]
+        known = {record.place for one in self.services for record in one.records}
+        known |= {one.after.place for one in ends}
+        same = (
+            one for one in new.services.values() if one.place in places and one.place not in known
+        )
+        return ServiceChanges(
+            tuple(one for one in self.endpoints if one.after.place not in places),
+            (
+                *self.services,
+                *(Replaced(*one) for one in ends),
+                *(Replaced(one, one) for one in same),
+            ),
+        )
+
 
 def changed_services(old: Snapshot, new: Snapshot) -> ServiceChanges | None:
     """Return the services that differ; None if anything else does, or the order of the others.
 
-    VirtualServices, AuthorizationPolicies and workloads of this node are not compared, nor which
-    endpoints accept mutual TLS. DestinationRules count as a part of their service.
+    VirtualServices, policies and workloads of this node are not compared, nor which endpoints
+    accept mutual TLS. DestinationRules count as a part of their service.
     """
     if any(getattr(old, name) != getattr(new, name) for name in _SAME):
         return None

@@ -8,7 +8,7 @@ import msgspec
 
 from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.gateway.types import GatewaySelection
-from meshd.api.kubernetes.types import Namespace, Secret
+from meshd.api.kubernetes.types import Secret
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.traffic import DestinationRule, Gateway, VirtualService
 from meshd.model.closed_workload import ClosedAddress
@@ -69,7 +69,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     revision: int = 0
     options: MeshOptions = MeshOptions()
-    namespaces: dict[str, Namespace] = {}
     services: dict[str, ServiceRecord] = {}
     """By host. What further namespaces declare under the same host is there as ``HOST@NAMESPACE``.
     First those that win where a client sees several."""

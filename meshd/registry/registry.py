@@ -102,7 +102,6 @@ class Registry:
             options=msgspec.structs.replace(options, closed_addresses=closed)
             if closed
             else options,
-            namespaces=known.namespaces,
             services=records,
             virtual_services=known.virtual_services,
             destination_rules=known.destination_rules,

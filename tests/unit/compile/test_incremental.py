@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Object, WorkloadSelector
 from meshd.api.destination_rule.types import DestinationRule, DestinationRuleSpec, TrafficPolicy
-from meshd.api.kubernetes.types import Service, ServiceSpec
+from meshd.api.kubernetes.types import Namespace, Service, ServiceSpec
+from meshd.api.peer_authentication.types import PeerAuthentication, PeerAuthenticationSpec
 from meshd.api.read import read_objects
 from meshd.api.virtual_service.types import VirtualService, VirtualServiceSpec
 from meshd.compile.compiled import Compiled, Kind
@@ -142,6 +143,15 @@ spec:
   selector: {matchLabels: {zone: z2}}
   action: DENY
   rules: [{when: [{key: connection.sni, values: [a]}]}]
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: lone}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: back, labels: {istio-injection: enabled}}
 """
 
 OPTIONS = MeshOptions(node="here", locality="r/z/s")
@@ -386,13 +396,66 @@ _RULINGS: dict[str, Callable[[DestinationRuleSpec], DestinationRuleSpec]] = {
     "for many": _for("*.svc.cluster.local"),
     "for none": _for("nothing.example.com"),
 }
+_PEERS = objects("""
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: strict, namespace: back}
+spec: {mtls: {mode: STRICT}, portLevelMtls: {"5432": {mode: DISABLE}, "80": {mode: PERMISSIVE}}}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: disabled, namespace: back}
+spec: {selector: {matchLabels: {app: web}}, mtls: {mode: DISABLE}}
+""")
+_STRICT, _DISABLED = (one.spec for one in _PEERS if isinstance(one, PeerAuthentication))
+
+
+def _peering(**values: Any) -> Callable[[PeerAuthenticationSpec], PeerAuthenticationSpec]:
+    return lambda spec: msgspec.structs.replace(spec, **values)
+
+
+_PEERINGS: dict[str, Callable[[PeerAuthenticationSpec], PeerAuthenticationSpec]] = {
+    "strict": _peering(mtls=_STRICT.mtls),
+    "disabled": _peering(mtls=_DISABLED.mtls),
+    "permissive": _peering(mtls=None),
+    "by port": _peering(port_level_mtls=_STRICT.port_level_mtls),
+    "by no port": _peering(port_level_mtls=None),
+    "for the namespace": _peering(selector=None),
+    "for some workloads": _peering(selector=_DISABLED.selector),
+}
+
+
+def _moved(namespace: str) -> Callable[[Object], Object]:
+    def moved(one: Object) -> Object:
+        meta = msgspec.structs.replace(one.metadata, namespace=namespace)
+        return msgspec.structs.replace(one, metadata=meta)
+
+    return moved
+
+
+def _labelled(**labels: str) -> Callable[[Object], Object]:
+    def labelled(one: Object) -> Object:
+        meta = msgspec.structs.replace(one.metadata, labels=labels)
+        return msgspec.structs.replace(one, metadata=meta)
+
+    return labelled
+
+
 _OBJECTS: dict[str, Callable[[Object], Object]] = {
     **{name: _of_kind(VirtualService, _with_spec(edit)) for name, edit in _ROUTINGS.items()},
     **{name: _of_kind(Service, _with_spec(edit)) for name, edit in _SERVICES.items()},
     **{name: _of_kind(DestinationRule, _with_spec(edit)) for name, edit in _RULINGS.items()},
+    **{name: _of_kind(PeerAuthentication, _with_spec(edit)) for name, edit in _PEERINGS.items()},
+    "of the mesh": _of_kind(PeerAuthentication, _moved("istio-system")),
+    "of lone": _of_kind(PeerAuthentication, _moved("lone")),
+    "labelled": _of_kind(Namespace, _labelled(team="a")),
+    "enrolled": _of_kind(Namespace, _labelled(**{"istio.io/dataplane-mode": "ambient"})),
+    "unenrolled": _of_kind(Namespace, _labelled(**{"istio.io/dataplane-mode": "none"})),
     "exported": _of_kind(Service, _exported),
 }
 RULED = [place for place, one in enumerate(WHOLE) if isinstance(one, DestinationRule)]
+PEERED = [place for place, one in enumerate(WHOLE) if isinstance(one, PeerAuthentication)]
+SPACED = [place for place, one in enumerate(WHOLE) if isinstance(one, Namespace)]
 SERVED = [place for place, one in enumerate(WHOLE) if isinstance(one, Service)]
 uids = st.sampled_from(sorted(OWN | OTHERS))
 edits = st.one_of(
@@ -407,7 +470,11 @@ edits = st.one_of(
     ),
     st.tuples(st.sampled_from(sorted({*_SERVICES, "exported"})), st.sampled_from(SERVED)),
     st.tuples(st.sampled_from(sorted(_RULINGS)), st.sampled_from(RULED)),
-    st.tuples(st.just("object"), st.sampled_from([*SERVED, *RULED])),
+    st.tuples(
+        st.sampled_from(sorted({*_PEERINGS, "of the mesh", "of lone"})), st.sampled_from(PEERED)
+    ),
+    st.tuples(st.sampled_from(["labelled", "enrolled", "unenrolled"]), st.sampled_from(SPACED)),
+    st.tuples(st.just("object"), st.sampled_from([*SERVED, *RULED, *PEERED, *SPACED])),
     st.tuples(st.just("serving"), st.sampled_from(sorted(OWN))),
 )
 
@@ -570,6 +637,49 @@ def test_a_rule_of_a_service_makes_what_is_that_services(
             names = before[kind].keys() | after[kind].keys()
             other = {name for name in names if before[kind].get(name) is not after[kind].get(name)}
             assert all("web.front" in name for name in other if name.startswith("outbound"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "edit"),
+    [
+        *((PeerAuthentication, "plain", edit) for edit in ("object", *sorted(_PEERINGS))),
+        (PeerAuthentication, "plain", "of the mesh"),
+        (PeerAuthentication, "default", "object"),
+        (PeerAuthentication, "default", "disabled"),
+        (Namespace, "back", "object"),
+        (Namespace, "back", "labelled"),
+    ],
+)
+def test_a_policy_of_connections_and_labels_of_a_namespace_make_what_depends_on_them(
+    kind: type[Object], name: str, edit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh, compiler = Mesh.without_copies(), Compiler()
+    del mesh.objects[place_of("near", DestinationRule)]
+    mesh.edit(("anywhere", place_of("api")))
+    compiler.compile(mesh.snapshot(), mesh.serving)
+    place = place_of(name, kind)
+    for again in ("object", "object"):
+        mesh.edit((edit, place))
+        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
+        with monkeypatch.context() as patched:
+            patched.delattr(Compiler, "_compiled")  # all is compiled no more
+            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
+        assert serialized(compiled) == serialized(fresh)
+        edit = again
+
+
+def test_a_policy_that_closes_one_workload_makes_no_other_listener() -> None:
+    mesh, compiler = Mesh.without_copies(), Compiler()
+    before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+    mesh.edit(("strict", place_of("plain", PeerAuthentication)))
+    after = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+    changed = {
+        name
+        for name, one in after[Kind.LISTENER].items()
+        if before[Kind.LISTENER].get(name) is not one
+    }
+    assert "back.w2" in {workload_of(name) for name in changed}
+    assert not {"front.w1", "edge.w3"} & {workload_of(name) for name in changed}
 
 
 @pytest.mark.parametrize(
