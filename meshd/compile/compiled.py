@@ -19,6 +19,7 @@ from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.compile.envoy.secrets import secret
 from meshd.compile.gateway.secrets import Credentials
+from meshd.compile.listeners_of_scopes import ScopeListeners
 from meshd.compile.memo import Memo
 from meshd.compile.names import workload_of
 from meshd.compile.rerouting import Rerouted, hosts
@@ -184,7 +185,7 @@ class Last:
         return dataclasses.replace(self, snapshot=snapshot, compiled=compiled, ruled=ruled)
 
     def with_routes(self, found: Rerouted, memo: Memo) -> Last:
-        """Return the result after a change of routes of some hosts, for the same snapshot."""
+        """Return the result after a change of routes to some hosts, for the same snapshot."""
         if found.virtual_services == self.index.virtual_services:
             return self
         made = dict(self.compiled[Pool.TRAFFIC][Kind.ROUTE])
@@ -195,6 +196,10 @@ class Last:
             tables = rerouted_tables(view, hosts(changed, view), made, memo)
             made.update((table.name, table) for table in tables)
         traffic = self.compiled[Pool.TRAFFIC] | {Kind.ROUTE: made}
+        if found.is_of_connections:
+            listeners = ScopeListeners(index, self.snapshot, memo)
+            chosen = by_name(one for view in views.values() for one in listeners.of(view))
+            traffic[Kind.LISTENER] = replaced(traffic[Kind.LISTENER], (), chosen)
         compiled = {**self.compiled, Pool.TRAFFIC: traffic}
         return dataclasses.replace(self, compiled=compiled, index=index, views=views)
 

@@ -1,7 +1,9 @@
-"""Tells whether snapshots' VirtualServices differ in no more than where requests of some hosts go.
+"""Tells whether snapshots' VirtualServices differ in no more than where requests and connections to
+some hosts go.
 
-Then the virtual hosts of these are all that depends on it. Routes of gateways and of connections,
-copies of requests, conditions on clients' labels and wildcards reach further.
+Then the virtual hosts of these are all that depends on it, and the listeners of clients where it is
+about connections. Routes of gateways, copies of requests, conditions on clients' labels and
+wildcards reach further.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from meshd.api.gateway.types import MESH
 from meshd.api.traffic import VirtualService
 from meshd.base.sequence_difference import SequenceDifference
 from meshd.compile.routings import Routing
+from meshd.compile.scope import matches_of
 from meshd.compile.visibility import MeshIndex, View
 
 VirtualServices = tuple[VirtualService, ...]
@@ -20,12 +23,14 @@ VirtualServices = tuple[VirtualService, ...]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rerouted:
-    """A difference that does not reach further than virtual hosts."""
+    """A difference that does not reach further than virtual hosts and the listeners of clients."""
 
     virtual_services: VirtualServices
     """All that are in force now, with delegates' routes."""
     difference: SequenceDifference
     """The part of them that is new, and the part of the others that it replaces."""
+    is_of_connections: bool
+    """Any of those that differ routes what is not HTTP."""
 
     def routings(self, old: MeshIndex, new: MeshIndex) -> tuple[Routing, ...]:
         """Return those that came, went or became others."""
@@ -58,16 +63,18 @@ def rerouted(old: VirtualServices, new: VirtualServices) -> Rerouted | None:
         return None
     differing = [one for key, one in after.items() if before.get(key) != one]
     differing += [one for key, one in before.items() if after.get(key) != one]
-    return Rerouted(new, difference) if all(map(_is_of_hosts, differing)) else None
+    if not all(map(_is_of_hosts, differing)):
+        return None
+    return Rerouted(new, difference, any(one.spec.tls or one.spec.tcp for one in differing))
 
 
 def _is_of_hosts(service: VirtualService) -> bool:
-    """Return whether no more than virtual hosts of its own hosts in the mesh depend on it."""
+    """Return whether no more than virtual hosts of its own hosts in the mesh depend on it, and
+    listeners of clients."""
     spec = service.spec
     return (
         set(spec.gateways) <= {MESH}
-        and not (spec.tls or spec.tcp)
         and not any("*" in host for host in spec.hosts)
         and not any(True for _ in service.mirrors())
-        and not any(match.source_labels for route in spec.http for match in route.match)
+        and not any(match.source_labels for match in matches_of(service))
     )

@@ -268,6 +268,15 @@ spec:
   - {delegate: {name: api, namespace: back}}
   tcp:
   - route: [{destination: {host: web}}]
+  - match: [{port: 5432}]
+    route:
+    - {destination: {host: web, subset: v1}, weight: 90}
+    - {destination: {host: lone.lone.svc.cluster.local}, weight: 10}
+  - match: [{sourceLabels: {app: web}}]
+    route: [{destination: {host: lone.lone.svc.cluster.local}}]
+  tls:
+  - match: [{sniHosts: [outside.example.com], port: 443}]
+    route: [{destination: {host: db, port: {number: 5432}}}]
 """)[0]
 assert isinstance(_ELSEWHERE, VirtualService)
 _HTTP = _ELSEWHERE.spec.http
@@ -284,7 +293,11 @@ _ROUTINGS: dict[str, Callable[[VirtualServiceSpec], VirtualServiceSpec]] = {
     "mirrored": lambda spec: msgspec.structs.replace(spec, http=(_HTTP[2],)),
     "delegated": lambda spec: msgspec.structs.replace(spec, http=(_HTTP[3], *spec.http)),
     "no requests": _with(http=()),
-    "connections": _with(tcp=_ELSEWHERE.spec.tcp),
+    "connections": _with(tcp=_ELSEWHERE.spec.tcp[:1]),
+    "weighed connections": _with(tcp=_ELSEWHERE.spec.tcp[1:2]),
+    "connections by labels": _with(tcp=_ELSEWHERE.spec.tcp[2:]),
+    "server names": _with(tls=_ELSEWHERE.spec.tls, hosts=("outside.example.com",)),
+    "no connections": _with(tcp=(), tls=()),
     "private": _with(export_to=(".",)),
     "public": _with(export_to=()),
     "a gateway's": _with(gateways=("edge/entry",)),
@@ -293,6 +306,7 @@ _ROUTINGS: dict[str, Callable[[VirtualServiceSpec], VirtualServiceSpec]] = {
     "no service's": lambda spec: msgspec.structs.replace(spec, hosts=(*spec.hosts, "no.test")),
     "all": _with(hosts=("*",)),
 }
+CONNECTING = ("connections", "weighed connections", "server names", "no connections")
 _PORTS = objects("""
 apiVersion: v1
 kind: Service
@@ -465,7 +479,7 @@ edits = st.one_of(
     st.tuples(st.just("object"), st.integers(0, len(WHOLE) - 1)),
     st.tuples(st.sampled_from(sorted(_ROUTINGS)), st.sampled_from(ROUTED)),
     st.tuples(
-        st.sampled_from(["reversed", "private", "one host", "no service's"]),
+        st.sampled_from(["reversed", "private", "one host", "no service's", *CONNECTING]),
         st.sampled_from(ROUTED),
     ),
     st.tuples(st.sampled_from(sorted({*_SERVICES, "exported"})), st.sampled_from(SERVED)),
@@ -591,6 +605,30 @@ def test_a_route_makes_the_tables_of_its_hosts_and_nothing_else() -> None:
         published, last = packer.pack(compiled), published
         (changed,) = difference(last[Pool.TRAFFIC], published[Pool.TRAFFIC]).values()
         assert {name.partition("@")[0] for name in changed} <= {"80", "8080", "9000"}, edit
+
+
+@pytest.mark.parametrize("service_cidr", ["", "198.18.0.0/16"])
+def test_a_route_of_connections_makes_tables_and_listeners_of_clients(
+    service_cidr: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh, compiler = Mesh.without_gateway(service_cidr=service_cidr), Compiler()
+    api = next(place for place in ROUTED if WHOLE[place].metadata.name == "api")
+    before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+    for edit in (*CONNECTING, "connections", "private", "object", "object"):
+        mesh.edit((edit, api))
+        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
+        with monkeypatch.context() as patched:
+            patched.delattr(Compiler, "_compiled")  # all is compiled no more
+            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
+        assert serialized(compiled) == serialized(fresh), edit
+        after = compiled[Pool.TRAFFIC]
+        assert after[Kind.CLUSTER] is before[Kind.CLUSTER]
+        assert after[Kind.ENDPOINT] is before[Kind.ENDPOINT]
+        listeners = after[Kind.LISTENER]
+        made = [name for name, one in listeners.items() if before[Kind.LISTENER][name] is not one]
+        assert all(name.startswith("outbound") for name in made)
+        assert made or edit not in {"connections", "weighed connections"}
+        before = after
 
 
 @pytest.mark.parametrize("edit", ["object", "more ports", "address", "exported", "headless"])
