@@ -62,7 +62,7 @@ def one_line(done: Process) -> str:
 
 
 @pytest.mark.parametrize("what", INVALID)
-def test_what_is_invalid_is_refused_and_changes_nothing(node: Node, what: str) -> None:
+def test_an_invalid_object_is_refused_and_changes_nothing(node: Node, what: str) -> None:
     with node.applied(route("good")):
         assert route_now(node) == "good"
         line = one_line(node.meshctl("apply", "-f", "-", text=INVALID[what]))

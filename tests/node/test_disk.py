@@ -113,7 +113,7 @@ def serves(node: Node, host: str, what: str, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize("how", [FULL, READ_ONLY])
-def test_who_cannot_keep_what_joining_gives_does_not_use_up_the_token(
+def test_a_node_that_cannot_keep_its_credentials_does_not_use_up_the_token(
     server: Made, stranger: Made, how: str
 ) -> None:
     node, disk = stranger

@@ -184,7 +184,7 @@ def test_one_that_was_made_anew_at_its_path_is_enrolled_by_the_same_command(
         (("/etc/passwd",), "is not a network namespace"),
     ],
 )
-def test_what_is_no_namespace_of_its_own_is_refused_in_a_line(
+def test_a_path_that_is_no_separate_namespace_is_refused_in_a_line(
     node: Node, words: tuple[str, ...], told: str
 ) -> None:
     done = node.meshctl("enroll", *words)
@@ -209,7 +209,7 @@ def test_a_path_that_makes_no_name_asks_for_one(
     )
 
 
-def test_who_is_not_enrolled_cannot_be_unenrolled(
+def test_a_namespace_that_is_not_enrolled_cannot_be_unenrolled(
     node: Node, pair: tuple[Container, Container]
 ) -> None:
     done = node.meshctl("unenroll", pair[0].path)

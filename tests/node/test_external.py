@@ -78,13 +78,13 @@ def test_the_clients_own_destination(node: Node) -> None:
         assert len(node.answers("alice", "tcp", f"{address}:9000", 1)) == 1
 
 
-def test_what_is_not_known_is_let_out_by_default(node: Node) -> None:
+def test_connections_to_unknown_hosts_are_let_out_by_default(node: Node) -> None:
     address = node.pod("external.outside").plan.address
     assert len(node.answers("alice", "http", f"{address}:8080", 1)) == 1
     assert len(node.answers("alice", "tcp", f"{address}:9000", 1)) == 1
 
 
-def test_what_is_not_known_is_not_let_out_if_only_the_registry_counts(closed: Node) -> None:
+def test_connections_to_unknown_hosts_are_closed_under_registry_only(closed: Node) -> None:
     pod = closed.pod("external.outside").plan
     for address in (pod.address, f"[{pod.address_v6}]"):
         assert closed.status_of("alice", f"http://{address}:8080/who") in {"000", "502"}

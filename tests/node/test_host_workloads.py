@@ -277,7 +277,7 @@ def test_every_way_to_another_service_of_the_host_leads_through_the_mesh(machine
 
 
 @pytest.mark.parametrize("place", ["", "elsewhere"])
-def test_who_is_not_enrolled_reaches_a_service_only_if_it_is_permissive(
+def test_a_service_outside_the_mesh_reaches_only_permissive_services(
     machine: Machine, place: str
 ) -> None:
     urls = [f"http://{ADDRESS}:8081/", f"http://[{ADDRESS6}]:8081/"]
@@ -302,7 +302,7 @@ def test_a_service_reaches_its_own_port_without_a_detour(machine: Machine) -> No
         assert caller(machine.get("web", WEB)) == "web"
 
 
-def test_who_is_not_enrolled_is_left_alone(machine: Machine) -> None:
+def test_traffic_of_a_service_outside_the_mesh_is_left_alone(machine: Machine) -> None:
     with machine.node.applied(STRICT):
         for place in ("", "elsewhere", "web"):
             answer = machine.get(place, f"http://{ADDRESS}:8083/")

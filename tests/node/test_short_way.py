@@ -104,7 +104,7 @@ def test_no_mark_of_the_proxies_passes_strict(short: Node, mark: str, port: str)
         assert done.output.strip() in {"", "refused"}, (done.output, done.errors)
 
 
-def test_who_lists_anothers_address_does_not_get_its_identity(short: Node) -> None:
+def test_a_workload_that_lists_anothers_address_does_not_get_its_identity(short: Node) -> None:
     """A host of one's own may lead to the address of a workload of this node: its policy and the
     caller's identity stay as they are."""
     write, address = short.write, short.pod("server").plan.address

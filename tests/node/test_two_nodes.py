@@ -168,7 +168,9 @@ def test_pods_of_two_nodes_talk_over_mutual_tls_under_their_own_identities(
 
 
 @pytest.mark.usefixtures("pods")
-def test_what_is_applied_on_the_server_is_in_force_on_the_agent(server: Node, agent: Node) -> None:
+def test_an_object_applied_on_the_server_is_in_force_on_the_agent(
+    server: Node, agent: Node
+) -> None:
     with server.applied(CONFIG):
         agent.eventually(lambda: "x-told-by: server" in ask(agent, "bob", "far")["head"], "header")
     agent.eventually(lambda: "x-told-by" not in ask(agent, "bob", "far")["head"], "no header")

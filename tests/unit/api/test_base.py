@@ -29,7 +29,7 @@ NO_DURATIONS = ("", "5", "s", "-1s", "1 s", "1d", "1s ", "x1s", "1,5s", 5, None)
 
 
 @pytest.mark.parametrize("text", NO_DURATIONS)
-def test_what_is_no_duration_is_refused(text: object) -> None:
+def test_text_that_is_no_duration_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="is not a duration such as"):
         Duration.parse(text)
 

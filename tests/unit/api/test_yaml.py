@@ -211,7 +211,7 @@ def test_all_mistakes_of_a_value_are_found() -> None:
     }
 
 
-def test_what_is_missing_is_said_and_the_rest_still_looked_at() -> None:
+def test_a_missing_field_is_reported_and_all_others_are_still_checked() -> None:
     _, mistakes = decode_all({"listed": [{}, {"x": 1}], "labels": {"a": 1}}, Outer)
     assert [(mistake.path, mistake.reason) for mistake in mistakes] == [
         (("listed", 0, "port"), "is required"),

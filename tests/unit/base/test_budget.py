@@ -23,14 +23,14 @@ def test_what_fits_is_written_and_nothing_is_told() -> None:
     assert reports(budget) == {}
 
 
-def test_what_is_over_the_lines_is_counted_by_its_kind() -> None:
+def test_lines_over_the_limit_of_lines_are_counted_by_kind() -> None:
     budget = Budget(LIMITS)
     written = [budget.admits("a", f"line {n}", 0) for n in range(50)]
     assert written == [True] * 20 + [False] * 30
     assert reports(budget) == {"a": Report("a", (Lost("line …", 30),))}
 
 
-def test_what_is_over_the_bytes_is_counted_too() -> None:
+def test_lines_over_the_limit_of_bytes_are_counted_too() -> None:
     budget = Budget(LIMITS)
     written = [budget.admits("a", f"{n} {'x' * 398}", 0) for n in range(4)]
     assert written == [True, True, False, False]

@@ -55,7 +55,7 @@ def test_the_status_and_the_whole_body_are_passed_on(tmp_path: Path) -> None:
         (b"", "closed without an answer"),
     ],
 )
-def test_what_is_no_whole_answer_is_refused(tmp_path: Path, said: bytes, reason: str) -> None:
+def test_an_incomplete_http_answer_is_refused(tmp_path: Path, said: bytes, reason: str) -> None:
     with pytest.raises(UnreachableError, match=reason):
         asked(tmp_path / "s", said)
 

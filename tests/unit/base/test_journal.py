@@ -31,7 +31,7 @@ def test_an_event_is_one_line_with_what_it_is_about(lines: io.StringIO) -> None:
     assert lines.getvalue() == "warning mesh: default/a is captured (workload=default.a)\n"
 
 
-def test_what_is_below_the_level_is_not_written(lines: io.StringIO) -> None:
+def test_lines_below_the_level_are_not_written(lines: io.StringIO) -> None:
     logging.getLogger("meshd.a").debug("hidden")
     assert lines.getvalue() == ""
 
@@ -41,7 +41,7 @@ def test_another_process_is_named_in_its_place(lines: io.StringIO) -> None:
     assert lines.getvalue() == "info proxy-0: hello\n"
 
 
-def test_what_is_over_the_budget_is_not_written_and_told_at_the_end(lines: io.StringIO) -> None:
+def test_lines_over_the_budget_are_not_written_and_told_at_the_end(lines: io.StringIO) -> None:
     for number in range(300):
         logging.getLogger("meshd.a").info("line %d", number, extra={"MESHD_WORKLOAD": "a"})
     written = lines.getvalue().count("\n")

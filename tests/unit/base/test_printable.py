@@ -21,7 +21,7 @@ def test_nothing_is_left_that_a_terminal_obeys(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Z"])))
-def test_what_is_shown_stays_as_it_is(text: str) -> None:
+def test_printable_text_stays_as_it_is(text: str) -> None:
     assert printable(text) == text
 
 

@@ -42,7 +42,7 @@ def test_the_first_that_ends_ends_the_others() -> None:
     asyncio.run(tasks.first_of(_for_ever(), soon()))
 
 
-def test_who_is_cancelled_stays_cancelled_though_one_fails_at_that_moment() -> None:
+def test_a_cancelled_task_stays_cancelled_though_another_fails_at_that_moment() -> None:
     async def fails_when_cancelled() -> None:
         try:
             await _for_ever()

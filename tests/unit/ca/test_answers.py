@@ -88,7 +88,9 @@ def test_a_certificate_whose_key_cannot_be_read_is_refused(signer: Standalone) -
 
 
 @pytest.mark.parametrize("chain", [b"", b"x", b"-----BEGIN CERTIFICATE-----\nAA\n"])
-def test_what_is_no_chain_is_refused(signer: Standalone, chain: bytes) -> None:
+def test_an_answer_without_a_chain_of_certificates_is_refused(
+    signer: Standalone, chain: bytes
+) -> None:
     csr = _request(REVIEWS).csr
     assert csr.public_bytes(Encoding.PEM)
     with pytest.raises(InvalidInputError, match="no chain"):

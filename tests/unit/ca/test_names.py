@@ -48,6 +48,8 @@ def test_an_identity_either_has_a_name_of_its_own_or_is_refused(identity: Identi
         ("spiffe://cluster.local/ns/a/sa/" + "b" * 2048, "2048"),
     ],
 )
-def test_what_is_no_name_is_refused_with_the_part_that_is_wrong(uri: str, reason: str) -> None:
+def test_an_invalid_spiffe_uri_is_refused_with_the_part_that_is_wrong(
+    uri: str, reason: str
+) -> None:
     with pytest.raises(InvalidInputError, match=reason):
         parse(uri)

@@ -247,7 +247,9 @@ def test_delete_by_kind_slash_name(daemon: Any, meshctl: Any) -> None:
     ]
 
 
-def test_what_is_not_there_may_be_no_error(daemon: Any, meshctl: Any, tmp_path: Path) -> None:
+def test_a_missing_object_is_no_error_with_ignore_not_found(
+    daemon: Any, meshctl: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "f.yaml"
     path.write_text("a: 1")
     daemon.says(wire.Changed(()))

@@ -272,7 +272,7 @@ def test_a_unit_that_was_not_restarted_runs_outside() -> None:
     assert not unit("LoadState=loaded\nActiveState=inactive\nControlGroup=").is_outside
 
 
-def test_status_does_not_call_it_proven_and_names_who_does_not_run() -> None:
+def test_a_unit_outside_its_cgroup_is_not_called_proven_and_is_named() -> None:
     rows = [msgspec.structs.replace(ROW, unit="web.service")]
     outside = unit("LoadState=loaded\nActiveState=active\nControlGroup=/system.slice/web.service")
     (row,) = services.with_bypasses(rows, {"web.service": outside})

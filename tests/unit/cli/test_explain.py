@@ -54,7 +54,7 @@ def test_explain_takes_destination_and_path_from_a_url(
 
 
 @pytest.mark.parametrize("written", ["ftp://web/x", "http:///x", "http://web:port/"])
-def test_what_is_no_url_is_wrong_usage(daemon: Any, meshctl: Any, written: str) -> None:
+def test_text_that_is_no_url_is_wrong_usage(daemon: Any, meshctl: Any, written: str) -> None:
     assert meshctl("explain", "web", written).code == 2
     assert daemon.asked == []
 

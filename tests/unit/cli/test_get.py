@@ -77,7 +77,7 @@ def test_kinds_have_many_names(daemon: Any, meshctl: Any, word: str) -> None:
     assert daemon.asked == [wire.Get("VirtualService", "", "default")]
 
 
-def test_what_is_in_no_namespace_is_asked_for_without_one(daemon: Any, meshctl: Any) -> None:
+def test_a_cluster_wide_kind_is_asked_for_without_a_namespace(daemon: Any, meshctl: Any) -> None:
     meshctl("get", "ns")
     assert daemon.asked == [wire.Get("Namespace", "", "")]
 

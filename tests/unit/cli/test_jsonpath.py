@@ -54,6 +54,6 @@ def test_a_template_is_filled_in(template: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "template", ["{.a", "{range .items[*]}x", "{.a}{end}", "{.a[1:2]}", "{.items[?(@.a>1)]}"]
 )
-def test_what_is_not_understood_is_wrong_usage(template: str) -> None:
+def test_a_jsonpath_that_is_not_supported_is_wrong_usage(template: str) -> None:
     with pytest.raises(typer.BadParameter, match="jsonpath: "):
         render(template, LIST)

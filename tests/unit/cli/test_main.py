@@ -282,7 +282,7 @@ def test_the_verb_that_was_probably_meant_is_named(meshctl: Any) -> None:
     assert "Did you mean 'status'?" in meshctl("statsu").err
 
 
-def test_who_does_not_reach_the_daemon_is_told_what_to_do(meshctl: Any, tmp_path: Path) -> None:
+def test_an_unreachable_daemon_is_reported_with_a_remedy(meshctl: Any, tmp_path: Path) -> None:
     result = meshctl("get", "vs")
     assert result.err.endswith(
         "No such file or directory; does it run? See systemctl status meshd\n"
@@ -293,7 +293,7 @@ def test_who_does_not_reach_the_daemon_is_told_what_to_do(meshctl: Any, tmp_path
     assert "set role: server in meshd.yaml" in result.err
 
 
-def test_who_may_not_ask_is_told_who_may() -> None:
+def test_a_user_whose_connection_is_refused_is_told_to_try_sudo() -> None:
     target = Target(Path("/run/meshd/mesh.sock"))
     assert target.advice(PermissionError()).endswith("try sudo")
 

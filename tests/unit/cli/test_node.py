@@ -36,7 +36,7 @@ def daemons(daemon: Daemon, tmp_path: Path) -> Iterator[tuple[Daemon, Daemon]]:
         one.stop()
 
 
-def test_list_shows_who_has_joined_also_those_that_are_away(
+def test_list_shows_all_nodes_that_have_joined_also_those_that_are_away(
     daemons: tuple[Daemon, Daemon], meshctl: Meshctl
 ) -> None:
     identity, server = daemons

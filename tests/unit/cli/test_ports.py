@@ -20,6 +20,6 @@ def test_ports_as_people_write_them(text: str, wish: OfferedPort) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "http", "0=http", "80:=http", "1:2:3", "65536", "80=smtp"])
-def test_what_is_no_port_is_wrong_usage(text: str) -> None:
+def test_text_that_is_no_port_is_wrong_usage(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         parse_port(text)

@@ -84,7 +84,7 @@ def test_a_valid_file_is_an_empty_list(meshctl: Any, tmp_path: Path) -> None:
     assert (result.code, json.loads(result.out)) == (0, [])
 
 
-def test_what_is_not_yaml_is_a_finding(meshctl: Any, tmp_path: Path) -> None:
+def test_text_that_is_not_yaml_is_a_finding(meshctl: Any, tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text("a: [1,\n")
     result = meshctl("validate", "-f", str(tmp_path / "f.yaml"), "-o", "json")
     assert result.code == 1

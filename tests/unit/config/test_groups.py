@@ -37,6 +37,6 @@ def test_a_valid_workload_group_has_no_findings() -> None:
         ("httpGet", "httpget", "spec.probe.httpget: unknown field (did you mean httpGet?)"),
     ],
 )
-def test_what_is_wrong_is_named(old: str, new: str, expected: str) -> None:
+def test_mistakes_of_a_group_are_named(old: str, new: str, expected: str) -> None:
     (found,) = findings(GROUP.replace(old, new))
     assert found.startswith(expected)

@@ -106,7 +106,7 @@ def test_only_tcp_with_data_counts_and_a_half_written_packet_is_left_out() -> No
 
 
 @pytest.mark.parametrize("text", [b"", b"\0" * 24, b"plain text, and no packet capture at all"])
-def test_what_is_no_capture_is_an_error(text: bytes) -> None:
+def test_bytes_that_are_no_capture_of_packets_are_an_error(text: bytes) -> None:
     with pytest.raises(InvalidInputError, match="packet capture"):
         streams(text)
 

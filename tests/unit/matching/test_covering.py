@@ -66,7 +66,9 @@ MATCHES = st.builds(
     ],
     asked=[Request("a.test")],
 )
-def test_what_is_covered_is_taken(matches: list[RouteMatch], asked: list[Request]) -> None:
+def test_a_match_takes_every_request_of_the_matches_that_it_covers(
+    matches: list[RouteMatch], asked: list[Request]
+) -> None:
     for wide, narrow in itertools.permutations(matches, 2):
         if covers(wide, narrow):
             assert all(fits(wide, each) for each in asked if fits(narrow, each))

@@ -155,7 +155,7 @@ def test_a_workload_entry_that_was_never_good_closes_its_address(
     assert lost_objects(url, never_good) == (("WorkloadEntry shop/vm",) if is_lost else ())
 
 
-def test_what_is_closed_is_told_to_who_follows(tmp_path: Path) -> None:
+def test_subscribers_of_the_store_are_told_of_closed_objects(tmp_path: Path) -> None:
     store = Store(tmp_path / "config.d", tmp_path / "lib")
     changes: list[int] = []
     store.subscribe(lambda: changes.append(1))

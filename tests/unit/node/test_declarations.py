@@ -48,7 +48,9 @@ def enrolling(workload: Workload, action: Action = Action.ENROLL) -> dict[str, I
     ],
 )
 @pytest.mark.parametrize("is_in_work", [False, True])
-def test_what_is_anothers_is_not_declared(wanted: Workload, reason: str, is_in_work: bool) -> None:
+def test_a_declaration_of_what_another_workload_has_is_refused(
+    wanted: Workload, reason: str, is_in_work: bool
+) -> None:
     there = [] if is_in_work else [WEB]
     accepted, (problem,) = without_taken([wanted], there, enrolling(WEB) if is_in_work else {})
     assert accepted == ()
@@ -97,7 +99,7 @@ def test_a_declaration_waits_for_what_is_in_work_of_its_name(action: Action) -> 
     assert without_taken([own], [WEB], enrolling(WEB, action))[0] == ()
 
 
-def test_who_was_let_into_the_cgroup_of_another_has_to_leave() -> None:
+def test_a_unit_in_the_cgroup_of_another_has_to_leave_it() -> None:
     young = declared("web.service", 8080)
     assert intruders([WEB, declared("a.service", 80, "a1"), young]) == (young.uid,)
     assert intruders([young, WEB]) == ()

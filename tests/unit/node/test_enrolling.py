@@ -188,7 +188,7 @@ def test_a_full_disk_at_any_step_leaves_the_host_as_it_was(effect: str) -> None:
 
 
 @pytest.mark.parametrize("effect", ["unregister", "delete", "restore"])
-def test_who_leaves_does_so_once_the_disk_can_be_written_and_status_says_why_not_yet(
+def test_an_unenrollment_ends_once_the_disk_can_be_written_and_status_says_why_not_yet(
     effect: str,
 ) -> None:
     host = enrolled()
@@ -212,7 +212,7 @@ def test_who_leaves_does_so_once_the_disk_can_be_written_and_status_says_why_not
     assert host.state == Host().state
 
 
-def test_who_leaves_does_so_without_the_service_that_is_in_a_file() -> None:
+def test_an_unenrollment_leaves_a_service_in_a_file_alone() -> None:
     host = enrolled()
     why = "Service shop/front is in the file /etc/meshd/config.d/front.yaml; change it there"
     host.failing = {"delete": InvalidInputError(why)}
@@ -363,7 +363,7 @@ def test_a_fault_before_the_first_step_leaves_the_intent_in_the_journal() -> Non
     assert entry.is_over
 
 
-def test_who_is_leaving_cannot_be_enrolled_until_that_is_done() -> None:
+def test_a_workload_that_is_leaving_cannot_be_enrolled_until_it_has_left() -> None:
     host = enrolled()
 
     async def hurry() -> None:

@@ -43,7 +43,7 @@ def test_what_a_proxy_may_hold_is_in_it() -> None:
     assert connections["max_active_downstream_connections"] == 77
 
 
-def test_who_takes_most_memory_gives_way_before_anybody_is_refused() -> None:
+def test_the_connections_that_take_most_memory_end_before_any_is_refused() -> None:
     manager = bootstrap(SETTINGS, PATHS, MEMBER, CAPACITY)["overload_manager"]
     triggers = {one["name"].rpartition(".")[2]: one["triggers"][0] for one in manager["actions"]}
     refusing = min(

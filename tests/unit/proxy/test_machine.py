@@ -132,7 +132,7 @@ def test_cores_are_no_more_than_the_process_may_run_on() -> None:
     assert done.stdout.strip() == "1"
 
 
-def test_what_is_not_there_is_not_known(tmp_path: Path) -> None:
+def test_limits_that_no_file_of_the_kernel_tells_are_not_known(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert (found.memory, found.tracked, found.ports) == (0, 0, 0)
 

@@ -35,7 +35,7 @@ ASKED = {"sidecar.istio.io/inject": "true"}
          "no label says; it was registered as outside the mesh"),
     ],
 )  # fmt: skip
-def test_who_decides_whether_a_workload_is_in_the_mesh(
+def test_labels_and_annotations_decide_whether_a_workload_is_in_the_mesh(
     namespace: dict[str, str],
     labels: dict[str, str],
     annotations: dict[str, str],

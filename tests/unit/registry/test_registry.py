@@ -265,7 +265,7 @@ def test_endpoints_are_where_their_labels_their_entry_or_their_node_say() -> Non
     assert {one.labels.get("topology.istio.io/network") for one in found} == {None, "n"}
 
 
-def test_endpoints_have_the_names_of_who_serves() -> None:
+def test_endpoints_have_the_names_of_the_workloads_that_serve() -> None:
     named = msgspec.structs.replace(V1, uid="ns.other", hostname="db-0", addresses=("198.18.0.9",))
     text = WORKLOAD_ENTRY + service(
         "{clusterIP: None, selector: {app: reviews}, ports: [{port: 80, targetPort: 80}]}"

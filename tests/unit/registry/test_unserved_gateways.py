@@ -33,7 +33,7 @@ THERE = (workload("edges", "edge"), workload("shop", "web"))
         (gateway("shop"), "own-namespace", 0),
     ],
 )
-def test_who_is_kept_from_serving_a_gateway_is_named(
+def test_workloads_that_may_not_serve_a_gateway_are_named(
     found: Gateway, selection: GatewaySelection, count: int
 ) -> None:
     said = tuple(unserved((found,), THERE, selection))

@@ -90,7 +90,7 @@ def test_the_order_of_the_services_does_not_matter() -> None:
     assert told(*services) == told(*reversed(services))
 
 
-def test_a_mark_is_known_to_who_has_read_exactly_these_tables() -> None:
+def test_only_a_resolver_that_has_read_these_very_tables_knows_their_mark() -> None:
     plain = told(service("web.shop.svc.mesh.test", "10.0.0.1"))
     (mark,), found = marked(plain, "mesh.test", WILD)
     assert found == plain._replace(hosts=f"127.0.0.1 {mark}\n{plain.hosts}")

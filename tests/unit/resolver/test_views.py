@@ -29,12 +29,12 @@ def otherwise(*services: ServiceRecord) -> dict[str, list[str]]:
     return {name: [one.addresses[0] for one in known] for name, known in found.items()}
 
 
-def test_what_is_exported_to_all_is_known_to_all() -> None:
+def test_names_that_are_exported_to_all_namespaces_are_known_in_all() -> None:
     assert known_by_all((PUBLIC,)) == (PUBLIC,)
     assert otherwise(PUBLIC) == {}
 
 
-def test_what_is_private_is_known_where_it_is_exported_to() -> None:
+def test_private_names_are_known_in_the_namespaces_that_they_are_exported_to() -> None:
     services = (PUBLIC, PRIVATE, SHARED)
     assert known_by_all(services) == (PUBLIC,)
     assert otherwise(*services) == {"lab": ["198.19.0.3", "198.19.0.4"], "office": ["198.19.0.4"]}

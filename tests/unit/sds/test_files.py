@@ -55,7 +55,7 @@ def test_the_directory_itself_may_be_a_link(certs: Path, tmp_path: Path) -> None
     assert read_below(f"{link}/a", (str(link),)) == b"a"
 
 
-def test_what_is_outside_is_not_even_looked_for(certs: Path, tmp_path: Path) -> None:
+def test_a_file_outside_the_directory_is_not_looked_for(certs: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.write_bytes(b"x")
     missing = tmp_path / "missing"
@@ -64,7 +64,7 @@ def test_what_is_outside_is_not_even_looked_for(certs: Path, tmp_path: Path) -> 
     assert "certificate_directories" in said
 
 
-def test_what_is_no_regular_file_is_not_opened(certs: Path) -> None:
+def test_only_regular_files_are_opened(certs: Path) -> None:
     os.mkfifo(certs / "pipe")
     (certs / "directory").mkdir()
     with socket.socket(socket.AF_UNIX) as listening:
@@ -89,7 +89,7 @@ def test_a_file_that_says_it_is_empty_is_not_read_beyond_the_limit() -> None:
     assert "larger than" in refusal("/proc/kallsyms", Path("/proc"))
 
 
-def test_what_is_missing_is_named(certs: Path) -> None:
+def test_a_missing_file_is_named(certs: Path) -> None:
     assert refusal(certs / "a", certs) == f"{certs}/a: No such file or directory"
     with pytest.raises(InvalidInputError, match="there is none of /a/b, /c"):
         read_any(("/a/b", "/c"))

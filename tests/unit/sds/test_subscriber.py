@@ -81,7 +81,7 @@ def test_a_proxy_keeps_a_secret_whose_renewal_is_late() -> None:
     assert _told(subscriber, late) == ({}, ())
 
 
-def test_nothing_is_denied_while_it_is_not_known_who_is_allowed() -> None:
+def test_no_secret_is_denied_before_the_allowed_identities_are_known() -> None:
     subscriber = _subscriber("a", "b", a="a0")
     assert _told(subscriber, Secrets({"b": _B1})) == ({"b": b"B1"}, ())
     assert _told(subscriber, _secrets(b=_B1)) == ({}, ("a",))
@@ -107,14 +107,14 @@ def test_what_a_client_brings_from_an_earlier_stream_is_not_sent_again() -> None
     )
 
 
-def test_who_asks_again_is_answered_again() -> None:
+def test_a_proxy_that_asks_again_is_answered_again() -> None:
     subscriber = _subscriber("a")
     _told(subscriber, _secrets(a=_A1))
     subscriber.receive(Request(SECRET, subscribe=("a",)))
     assert _told(subscriber, _secrets(a=_A1)) == ({"a": b"A1"}, ())
 
 
-def test_who_unsubscribes_hears_no_more() -> None:
+def test_a_proxy_that_unsubscribes_hears_no_more() -> None:
     subscriber = _subscriber("a")
     _told(subscriber, _secrets(a=_A1))
     subscriber.receive(Request(SECRET, unsubscribe=("a",)))

@@ -96,7 +96,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
         yield made
 
 
-def test_who_is_turned_away_from_reaches_the_other_process(pair: Pair) -> None:
+def test_datagrams_to_a_process_that_is_turned_away_from_reach_the_other(pair: Pair) -> None:
     pair.clients(100)
     assert 0 < pair.received() < 100, "the kernel shares them out"
     assert turn_away(pair.other.pid) == 1

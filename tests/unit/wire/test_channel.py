@@ -46,7 +46,7 @@ def test_a_time_that_no_timer_can_wait_is_refused(wait: float) -> None:
         wire.decode(wire.encode(wire.Apply((), wait=wait))[4:], wire.ANY)
 
 
-def test_what_is_nested_too_deeply_is_refused() -> None:
+def test_a_message_that_is_nested_too_deeply_is_refused() -> None:
     objects = b"\x82\xa4type\xa7Objects\xa7objects\x91" + b"\x81\xa1a" * 100_000 + b"\xc0"
     with pytest.raises(InvalidInputError):
         wire.decode(objects, wire.ANY)

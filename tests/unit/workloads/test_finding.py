@@ -65,7 +65,7 @@ def test_a_workload_is_found_by_name_type_and_namespace(asked: str, found: list[
         ),
     ],
 )
-def test_what_is_not_found_is_named(asked: str, problem: str) -> None:
+def test_a_workload_that_is_not_found_is_named(asked: str, problem: str) -> None:
     with pytest.raises(InvalidInputError) as error:
         find(KNOWN, asked, "shop")
     assert str(error.value) == problem

@@ -62,7 +62,7 @@ def test_a_workload_outside_the_mesh_says_why() -> None:
          "", "its traffic is redirected, but no probe has reached the proxy"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_in_one_line(
+def test_the_problem_of_a_workload_is_said_in_one_line(
     facts: dict[str, object], rejected: str, problem: str
 ) -> None:
     facts_now = msgspec.structs.replace(_GOOD, **facts)

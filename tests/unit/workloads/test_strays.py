@@ -24,7 +24,7 @@ def process(cgroup: str, *, parent: int = 1, user: int = 990) -> Process:
     return Process(20, parent, "curl", user, cgroup)
 
 
-def test_what_is_in_the_slice_is_captured() -> None:
+def test_processes_in_the_units_slice_are_captured() -> None:
     assert not found(process(f"/{SLICE}/web.service/inner", parent=10))
 
 
@@ -40,7 +40,7 @@ def test_what_the_unit_began_elsewhere_is_outside_whoever_it_runs_as(
     "cgroup",
     [SESSION, "/system.slice/run-u7.service", "/system.slice/cron.service"],
 )
-def test_what_is_begun_elsewhere_for_the_units_user_is_outside(cgroup: str) -> None:
+def test_processes_of_the_units_user_in_other_cgroups_are_outside(cgroup: str) -> None:
     assert found(process(cgroup))
     assert not found(process(cgroup, user=33))
     assert not found(process(cgroup, user=0), user=0)

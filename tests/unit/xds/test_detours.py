@@ -111,7 +111,7 @@ def test_a_member_waits_for_longer_than_the_drain_time() -> None:
     assert waits > 7
 
 
-def test_who_has_the_listener_is_told_of_changed_endpoints_at_once() -> None:
+def test_a_client_that_has_the_listener_is_told_of_changed_endpoints_at_once() -> None:
     stream = _connected(_ON)
     _drain(stream)
     listeners = _ON.of_type(LISTENER).values()
@@ -120,7 +120,9 @@ def test_who_has_the_listener_is_told_of_changed_endpoints_at_once() -> None:
 
 
 @pytest.mark.parametrize("refused", [_INSIDE, "workload"])
-def test_who_refuses_a_listener_goes_on_by_the_detour_and_hears_of_changes(refused: str) -> None:
+def test_a_client_that_refuses_a_listener_goes_on_by_the_detour_and_hears_of_changes(
+    refused: str,
+) -> None:
     stream = _running()
     stream.replace(_ON)
     _drain(stream, refused)
@@ -151,7 +153,7 @@ def test_endpoints_wait_for_the_routes_of_the_listener() -> None:
     assert seen[-2:] == ["RouteConfiguration: r 1", "ClusterLoadAssignment: c 1"]
 
 
-def test_who_comes_back_led_inside_stays_so() -> None:
+def test_a_client_that_comes_back_with_the_short_way_keeps_it() -> None:
     stream = _connected(_ON, held=_ON)
     assert _drain(stream) == ["ClusterLoadAssignment: c 1"]
     assert stream.synced

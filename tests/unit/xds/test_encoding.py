@@ -37,7 +37,7 @@ class _Context:
     ("type_url", "count", "is_beside"),
     [(ROUTES, 1, True), (CLUSTER, 500, True), (CLUSTER, 1, False)],
 )
-def test_who_waits_for_a_large_response_holds_up_nobody(
+def test_a_client_that_waits_for_a_large_response_holds_up_no_other(
     type_url: str, count: int, is_beside: bool
 ) -> None:
     content, context = _Content(), _Context()

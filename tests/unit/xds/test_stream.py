@@ -77,7 +77,7 @@ def test_listeners_wait_until_clusters_are_accepted() -> None:
     assert stream.synced
 
 
-def test_who_has_no_listeners_is_told_that_there_are_none_and_only_once() -> None:
+def test_a_client_without_listeners_is_told_once_that_there_are_none() -> None:
     stream = Stream(Resources.of([_cluster("c")]))
     stream.receive(Request(CLUSTER))
     stream.receive(Request(LISTENER, subscribe=("*",)))
@@ -110,7 +110,7 @@ def test_refused_listeners_count_as_refused_until_they_are_taken_when_offered_ag
     assert stream.next() is None
 
 
-def test_who_comes_back_with_listeners_is_not_told_that_there_are_none() -> None:
+def test_a_client_that_comes_back_with_listeners_is_not_told_that_there_are_none() -> None:
     stream = Stream(Resources.of([_cluster("c")]))
     stream.receive(Request(CLUSTER, initial_versions={"c": "1"}))
     stream.receive(Request(LISTENER, initial_versions={"l": "1"}))
@@ -299,13 +299,13 @@ def test_nothing_is_said_before_anything_is_published() -> None:
     assert stream.synced
 
 
-def test_who_asks_again_is_sent_it_again() -> None:
+def test_a_client_that_asks_again_for_a_resource_is_sent_it_again() -> None:
     stream = _synced(_cluster("c", eds=True), _resource(ENDPOINTS, "c"))
     stream.receive(Request(ENDPOINTS, subscribe=("c",)))
     assert _drain(stream) == [("ClusterLoadAssignment", ["c"], [])]
 
 
-def test_who_asks_for_what_is_not_there_is_told_so_and_gets_it_when_it_comes() -> None:
+def test_a_client_that_asks_for_a_missing_resource_is_told_so_and_gets_it_when_it_comes() -> None:
     stream = _synced()
     stream.receive(Request(SECRET, subscribe=("s",)))
     assert _drain(stream) == [("Secret", [], ["s"])]

@@ -257,7 +257,7 @@ def test_what_is_written_is_what_is_wanted_and_then_nothing_is_to_be_done(
 
 
 @given(hosts(), hosts(), st.sampled_from(Family))
-def test_who_is_held_stays_so_until_all_else_is_done(
+def test_a_held_workload_stays_held_until_all_other_rules_are_written(
     before: list[HostWorkload], after: list[HostWorkload], family: Family
 ) -> None:
     there = written(host_changes({}, before, family, mark_new_tables=False), {})

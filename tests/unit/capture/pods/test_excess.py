@@ -48,7 +48,7 @@ def test_whose_own_connections_are_too_many_is_told_so_and_not_let_past() -> Non
 
 
 @pytest.mark.parametrize("again", ["", HUNG_UP])
-def test_who_is_answered_after_all_is_not_let_past(again: str) -> None:
+def test_a_workload_whose_probe_is_answered_after_all_is_not_let_past_the_proxy(again: str) -> None:
     assert "not let past" in said(SILENCE, again=again)
 
 

@@ -23,7 +23,7 @@ def announcement(generation: int, process: int, program: bytes) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), 0xA0F, 0, 0, 0) + body
 
 
-def test_who_changed_rules_is_read_from_the_kernels_announcements() -> None:
+def test_the_program_that_changed_rules_is_read_from_the_kernels_announcements() -> None:
     other = struct.pack("=IHHII", 20, 0xA00, 0, 0, 0) + b"\0\0\0\0"
     told = other + announcement(7, 42, b"nft") + announcement(8, 43, b"\x1b[31m\xff")
     first, second = changes(told)

@@ -113,7 +113,7 @@ def test_the_changes_lead_to_what_is_wanted(there: Tables, wanted: Ruleset) -> N
 
 
 @given(tables(), desired)
-def test_what_is_as_wanted_is_not_changed_again(there: Tables, wanted: Ruleset) -> None:
+def test_tables_that_are_as_wanted_are_not_changed_again(there: Tables, wanted: Ruleset) -> None:
     after = apply_changes(changes_to(there, wanted, mark_new_tables=True), there)
     assert changes_to(after, wanted, mark_new_tables=True) == ()
 

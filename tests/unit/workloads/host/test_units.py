@@ -27,7 +27,7 @@ def test_a_unit_may_be_named_without_its_suffix(text: str, unit: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "nginx.socket", "a/b", "a b"])
-def test_what_is_no_service_is_refused(text: str) -> None:
+def test_a_unit_that_is_no_service_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError, match="is not a systemd service"):
         unit_name(text)
 
