@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -30,6 +30,7 @@ from meshd.model.workload import Workload
 from meshd.node import stages
 from meshd.node.stages import Progress, Stages, Step
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _WORKLOAD: Final = "workload "
 _CLOSED: Final = "replacement of "
@@ -38,7 +39,7 @@ _NOTHING: Final = (
     " tried again when the configuration changes, or after an hour"
 )
 _PART: Final = 1000
-"""Objects that are noted at once, unless that makes more than ``_PARTS``."""
+"""Records that are noted at once, unless that makes more than ``_PARTS``."""
 _PARTS: Final = 20
 _PROVEN: Final = 1.0
 """Seconds after which what was put in force has killed nobody."""
@@ -134,7 +135,8 @@ class InWork:
         """Note objects that are in force soon, in whichever thread: of a large mesh, that takes
         long."""
         if not self._gives_up:
-            for part in _parts(objects):
+            for items in _parts(tuple(objects.items())):
+                part = dict(items)
                 self._begin_objects(part, noted=functools.partial(self._hold, part))
 
     def _hold(self, objects: Mapping[Key, Object], begun: frozenset[Begun]) -> None:
@@ -261,11 +263,14 @@ class InWork:
         else:
             news = new_among(kept, before)
         keeps = keeps_content(len(news))
-        begun = self.attempts.begin(
-            {_name(one): ("", msgspec.to_builtins(one) if keeps else None) for one in news},
-            noted=self._take_in_hand,
-        )
-        return Elsewhere(kept, begun)
+        begun = [
+            self.attempts.begin(
+                {_name(one): ("", msgspec.to_builtins(one) if keeps else None) for one in part},
+                noted=self._take_in_hand,
+            )
+            for part in _parts(tuple(news))
+        ]
+        return Elsewhere(kept, frozenset().union(*begun))
 
     def _take_in_hand(self, begun: frozenset[Begun]) -> None:
         with self._lock:
@@ -278,12 +283,11 @@ class InWork:
         return noted.workloads
 
 
-def _parts(objects: Mapping[Key, Object]) -> Iterator[dict[Key, Object]]:
-    """Yield the objects in parts, so that others who note something do not wait for all of them."""
-    items = tuple(objects.items())
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield records in parts, so that others who note something do not wait for all of them."""
     size = max(_PART, len(items) // _PARTS)
     for start in range(0, len(items), size):
-        yield dict(items[start : start + size])
+        yield items[start : start + size]
 
 
 def _news(before: Mapping[Key, Object], after: Mapping[Key, Object]) -> dict[Key, Object]:

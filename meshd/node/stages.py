@@ -7,6 +7,7 @@ record that waits for a job is no suspect.
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 import msgspec
 
@@ -14,6 +15,9 @@ from meshd.base.attempts import Begun
 from meshd.config import withheld
 
 _NONE: frozenset[Begun] = frozenset()
+_POLICIES: Final = frozenset(withheld.POLICIES)
+_WORDS: Final = 3
+"""The words at the beginning of a record's name that may tell its kind."""
 
 
 class Step(enum.Enum):
@@ -80,7 +84,7 @@ class Stages(msgspec.Struct, frozen=True):
 def _is_policy(record: Begun) -> bool:
     """Return whether a record is a policy, or the replacement of one."""
     name, _ = record
-    return any(f" {kind} " in f" {name}" for kind in withheld.POLICIES)
+    return not _POLICIES.isdisjoint(name.split(" ", _WORDS)[:_WORDS])
 
 
 def stepped(stages: Stages, step: Step, working: frozenset[Begun]) -> Stages:

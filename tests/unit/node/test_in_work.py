@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -361,6 +362,23 @@ def test_an_object_that_a_file_hides_meanwhile_does_not_stay_in_hand(directory: 
     role.store.adopt(written)
     assert not role.work.attempts.in_hand
     assert working(role) == {"a"}
+
+
+def test_many_workloads_are_noted_in_bounded_parts(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = Role(directory)
+    begin, sizes = role.work.attempts.begin, list[int]()
+
+    def counted(records: Any, **given: Any) -> Any:
+        sizes.append(len(records))
+        return begin(records, **given)
+
+    monkeypatch.setattr(role.work.attempts, "begin", counted)
+    told = [remote(f"w{number}") for number in range(2500)]
+    assert role.work.heard(role.work.noted(told, ())) == tuple(told)
+    assert sizes == [1000, 1000, 500]
+    assert not role.work.attempts.in_hand
 
 
 def test_workloads_are_in_hand_until_they_are_heard_whatever_objects_arrive(
