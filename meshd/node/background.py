@@ -23,14 +23,20 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Background(Generic[Made]):
-    """The work. ``begin`` returns the job to do now, and ``done`` is called with what it made."""
+    """The work. ``begin`` returns the job to do now, and ``done`` is called with what it made;
+    ``ended`` after that, in a step of its own, since each may take long."""
 
     def __init__(
-        self, name: str, begin: Callable[[], Callable[[], Made]], done: Callable[[Made], None]
+        self,
+        name: str,
+        begin: Callable[[], Callable[[], Made]],
+        done: Callable[[Made], None],
+        ended: Callable[[], None] | None = None,
     ) -> None:
         self._name = name
         self._begin = begin
         self._done = done
+        self._ended = ended
         self._bell = asyncio.Event()
         self._running = False
         self.asked = 0
@@ -61,6 +67,8 @@ class Background(Generic[Made]):
             number = self.asked
             self._done(self._begin()())
             self.finished = number
+            if self._ended:
+                self._ended()
 
     async def run(self) -> None:
         """Run until cancelled. A job that runs then is abandoned, and changes nothing."""
@@ -81,10 +89,12 @@ class Background(Generic[Made]):
             job = in_thread(self._name, self._begin())
             await asyncio.wait((job,))
             self._done(job.result())
+            self.problem, self.finished = "", number
+            if self._ended:
+                await asyncio.sleep(0)  # others have their turn
+                self._ended()
         except Exception as error:
             self._fail(error)
-        else:
-            self.problem, self.finished = "", number
         finally:
             self._running = False
 

@@ -85,7 +85,9 @@ class Publishing:
         self._step = step
         self._inputs: Callable[[], Inputs] = Inputs
         self._taking = Background("taking a snapshot", self._begin_taking, self._take)
-        self._compiling = Background("compiling", self._begin_compiling, self._compiled)
+        self._compiling = Background(
+            "compiling", self._begin_compiling, self._compiled, self._taken_over
+        )
         self._publication = Publication(publish, self._served, self._known, changed, step=step)
         # Each belongs to the job that runs, and to nothing else.
         self._renamed = Renamed()
@@ -289,7 +291,6 @@ class Publishing:
         )
 
     def _compiled(self, compiled: Compiled) -> None:
-        self._step(Step.COMPILED)
         if compiled.wanted is self._wanted:
             compiled = msgspec.structs.replace(compiled, number=self._wanted_number)
         self._refused = compiled if compiled.error else None
@@ -297,6 +298,11 @@ class Publishing:
             self._publication.take(compiled, is_newest=compiled.number >= self.asked)
             self._uncompiled.say(compiled.problems)
             self._unusable.say(_unusable(compiled.credentials))
+        self._changed()
+
+    def _taken_over(self) -> None:
+        """Note that what was compiled is published, or waits for what is closed of it."""
+        self._step(Step.COMPILED)
         self._changed()
 
     def _served(self) -> AbstractSet[str]:

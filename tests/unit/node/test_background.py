@@ -151,6 +151,35 @@ def test_a_result_counts_for_what_was_asked_before_its_job_began() -> None:
     asyncio.run(check())
 
 
+def test_the_end_of_a_job_is_told_in_a_step_after_its_result() -> None:
+    told: list[tuple[str, bool]] = []
+
+    def note(what: str) -> None:
+        told.append((what, background.busy))
+
+    def done(_: int) -> None:
+        note("done")
+        asyncio.get_running_loop().call_soon(note, "others")
+
+    def ended() -> None:
+        note("ended")
+        is_over.set()
+
+    background = Background("counting", lambda: lambda: 1, done, ended)
+    is_over = asyncio.Event()
+
+    async def check() -> None:
+        running = asyncio.create_task(background.run())
+        background.ask()
+        await asyncio.wait_for(is_over.wait(), PATIENCE)
+        await asyncio.sleep(0)
+        assert not background.busy
+        running.cancel()
+
+    asyncio.run(check())
+    assert told == [("done", True), ("others", True), ("ended", True)]
+
+
 def test_a_job_that_runs_at_the_end_is_abandoned() -> None:
     work = Work()
 
