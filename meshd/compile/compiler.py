@@ -246,7 +246,8 @@ class _Round:
     def _gateway_routes(self, client: Client) -> Iterator[Message]:
         view = self.views[client.scope].as_gateway()
         for name, port, servers in client.gateway.route_configurations():
-            yield printed_routes(gateway_route_table(view, name, port, servers))
+            table = gateway_route_table(view, name, port, servers, client.guard)
+            yield printed_routes(table)
 
     def _scope(self, view: View) -> Iterator[tuple[Kind, Iterable[Printed]]]:
         yield Kind.CLUSTER, map(cluster, scope_upstreams(view.scope.name))

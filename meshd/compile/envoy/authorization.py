@@ -64,20 +64,16 @@ ALLOW: Final = "meshd.authorization.allow"
 # ---- requests
 
 
-def filters(rules: Authorization | None = None) -> list[_Filter]:
-    """Return the filters, which judge by these rules where a route says nothing else."""
-    given = _by_filter(rules) if rules else {}
-    return [
-        _Filter(name=name, typed_config=packed(_Rbac(rules=given.get(name))))
-        for name in (DENY, ALLOW)
-    ]
+def filters() -> list[_Filter]:
+    """Return the filters, which let all requests pass of which routes say nothing."""
+    return [_Filter(name=name, typed_config=packed(_Rbac())) for name in (DENY, ALLOW)]
 
 
-def per_route(rules: Authorization) -> dict[str, any_pb2.Any]:
-    """Return what a route says to the filters."""
+def per_route(rules: Authorization, *, inside: bool) -> dict[str, any_pb2.Any]:
+    """Return what routes say to the filters; ``inside``: see ``_by_filter``."""
     return {
         name: packed(http_rbac_pb2.RBACPerRoute(rbac=_Rbac(rules=given)))
-        for name, given in _by_filter(rules, inside=True).items()
+        for name, given in _by_filter(rules, inside=inside).items()
     }
 
 

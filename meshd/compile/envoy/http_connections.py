@@ -61,8 +61,8 @@ def connection_manager(target: Http) -> listener_components_pb2.Filter:
         _alike(target.access_log, target.certificate, target.scheme, target.applies_routes)
     )
     manager.stat_prefix = target.statistics
-    if target.by_server or target.rules:
-        judging = authorization.filters(target.rules)
+    if target.is_judged:
+        judging = authorization.filters()
         others = list(manager.http_filters)
         del manager.http_filters[:]
         manager.http_filters.extend((*judging, *others))

@@ -64,7 +64,7 @@ def _by_workload(
     made = matcher_pb2.Matcher()
     made.matcher_tree.input.CopyFrom(_WORKLOAD)
     for uid, rules in guards.items():
-        judged = authorization.per_route(rules)
+        judged = authorization.per_route(rules, inside=True)
         found = route_components_pb2.RouteList(routes=routes)
         for route in found.routes:
             for name, rule in judged.items():

@@ -10,6 +10,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.type.matcher.v3 import filter_state_pb2, regex_pb2, string_pb2
 from google.protobuf import any_pb2
 
+from meshd.compile.envoy import authorization
 from meshd.compile.envoy.dynamic_dns import looked_up
 from meshd.compile.envoy.idempotence import NOT_SENT, never
 from meshd.compile.envoy.matching import always, by_filter_state, to_routes
@@ -39,7 +40,21 @@ def route_table(table: RouteTable) -> route_pb2.RouteConfiguration:
     made = route_settings()
     made.name = table.name
     made.virtual_hosts.extend(virtual_host(host) for host in table.hosts)
+    if table.guard is not None:
+        for name, rules in authorization.per_route(table.guard, inside=False).items():
+            made.typed_per_filter_config[name].CopyFrom(rules)
+        for host in made.virtual_hosts:
+            host.routes.append(_nothing())
     return made
+
+
+def _nothing() -> route_components_pb2.Route:
+    """Return a route for the requests that have no other: filters know by a route what they judge
+    by, so that a client that may ask nothing is not told what is there."""
+    return route_components_pb2.Route(
+        match=route_components_pb2.RouteMatch(prefix="/"),
+        direct_response=route_components_pb2.DirectResponseAction(status=404),
+    )
 
 
 def route_settings() -> route_pb2.RouteConfiguration:

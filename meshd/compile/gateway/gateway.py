@@ -21,7 +21,7 @@ from meshd.compile.plan.chains import Chain, Http, MeshTls, Owner, ServerTls, Ta
 from meshd.compile.plan.choices import To, Way
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.tls import PLAIN_ALPN
-from meshd.compile.policy.authorization import asks_server_name, of_connections
+from meshd.compile.policy.authorization import of_connections
 from meshd.compile.traffic.choice import Choice
 from meshd.compile.traffic.opaque_rules import Rule, tcp_rules, tls_rules
 from meshd.compile.traffic.outbound import owner
@@ -57,7 +57,6 @@ class _Port:
             certificate="replace",
             http10=self.options.accept_http_10,
             scheme="https" if server else "http",
-            rules=self.guard,
         )
 
 
@@ -72,9 +71,9 @@ def workload_listeners(  # noqa: PLR0917
 ) -> Iterator[Listener]:
     """Yield a listener for each port.
 
-    ``is_served``: whether proxies are sent a secret of this name. ``guard``: who may send what to
-    the gateway; None: no policy is about it. The hosts of servers are in the
-    choice and in the routes: no chain depends on them.
+    ``is_served``: whether proxies are sent a secret of this name. ``guard``: who may open
+    connections to the gateway; None: no policy is about it. Hosts of servers, and who may send
+    requests, are in the choice and in the routes: no chain depends on them.
     """
     whose = owner(workload, identity, options)
     for number, servers in bound.ports.items():
@@ -100,12 +99,7 @@ def _chains(port: _Port) -> tuple[dict[str, Chain], Way | None]:
     """
     clear = next((server for server in port.servers if server.server.is_clear_text), None)
     if clear is not None:
-        chain = Chain(
-            name="http",
-            target=port.requests(),
-            owner=port.owner,
-            notes_server_name=asks_server_name(port.guard),
-        )
+        chain = Chain(name="http", target=port.requests(), owner=port.owner)
         return {chain.name: chain}, To(chain.name, clear.origin)
     chains: dict[str, Chain] = {}
     choice = Choice()
@@ -170,10 +164,12 @@ def _rules(
 
 
 def _chain(port: _Port, server: BoundServer, name: str, target: Target) -> Chain:
-    """Return a chain, whose name tells all that it is made from."""
-    asked = asks_server_name(port.guard)
+    """Return a chain, whose name tells all that it is made from.
+
+    What a policy may ask for is noted always, so that none replaces the chain of requests.
+    """
     if not server.server.terminates_tls:
-        return Chain(name=name, target=target, owner=port.owner, notes_server_name=asked)
+        return Chain(name=name, target=target, owner=port.owner, notes_server_name=True)
     named = name if name == server.name else f"{server.name}|{name}"
     tls = _tls(port, server)
     return Chain(
@@ -181,8 +177,8 @@ def _chain(port: _Port, server: BoundServer, name: str, target: Target) -> Chain
         target=target,
         owner=port.owner,
         tls=tls,
-        notes_peer=port.guard is not None and isinstance(tls, MeshTls),
-        notes_server_name=asked,
+        notes_peer=isinstance(tls, MeshTls),
+        notes_server_name=True,
     )
 
 

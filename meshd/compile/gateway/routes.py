@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from meshd.compile.gateway.hosts import bound
 from meshd.compile.gateway.ports import BoundServer
 from meshd.compile.hosts import specificity
 from meshd.compile.http.route_match import Entrance
 from meshd.compile.http.routes import table
 from meshd.compile.http.virtual_service_routes import http_routes, unconditional_last
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.routes import Route, RouteTable, VirtualHost
 from meshd.compile.routings import Routing
@@ -17,11 +20,16 @@ from meshd.compile.visibility import View
 
 
 def gateway_route_table(
-    view: View, name: str, port: int, servers: Sequence[BoundServer]
+    view: View,
+    name: str,
+    port: int,
+    servers: Sequence[BoundServer],
+    guard: Authorization | None = None,
 ) -> RouteTable:
     """Return the routes of servers that share a port, as the gateway's own scope sees the mesh.
 
-    A host that no VirtualService routes is answered 404.
+    A host that no VirtualService routes is answered 404. ``guard``: who may send what to the
+    gateway; None: no policy is about it.
     """
     found: dict[str, _HostRoutes] = {}
     for server in servers:
@@ -38,7 +46,8 @@ def gateway_route_table(
         for host in sorted(found, key=lambda host: (specificity(host), host))
     ]
     nothing = VirtualHost(name=f"blackhole:{port}", domains=("*",), counts_attempts=False)
-    return table(name, [*hosts, nothing])
+    made = table(name, [*hosts, nothing])
+    return msgspec.structs.replace(made, guard=guard)
 
 
 class _HostRoutes:

@@ -61,10 +61,14 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, tag="http"):
     by_server: bool = False
     """They arrive at the workload that serves them: its answers stay as they are, and the routes
     may say who may send them."""
-    rules: Authorization | None = None
-    """Who may send them, where the routes do not say it; None: anybody."""
     scheme: Literal["", "http", "https"] = ""
-    """How they came from outside the mesh; empty: they came from inside."""
+    """How they came from outside the mesh, to a gateway, whose routes may say who may send them;
+    empty: they came from inside."""
+
+    @property
+    def is_judged(self) -> bool:
+        """Return whether the routes may say who may send the requests."""
+        return self.by_server or bool(self.scheme)
 
 
 class Tunneled(msgspec.Struct, frozen=True, kw_only=True, tag="tunneled"):

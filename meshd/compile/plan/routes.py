@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.origin import Origin
 from meshd.matching.conditions import RouteMatch, TextMatch
 
@@ -216,3 +217,5 @@ class RouteTable(msgspec.Struct, frozen=True):
 
     name: str
     hosts: tuple[VirtualHost, ...]
+    guard: Authorization | None = None
+    """Who may send requests, whatever they ask for; None: anybody."""

@@ -221,6 +221,54 @@ def test_gateways_have_policies_of_their_own(mesh: Mesh) -> None:
         assert status(mesh, "edge") == expected
 
 
+@pytest.mark.parametrize("namespace", ["gateways", "istio-system"])
+def test_a_change_leaves_the_connections_through_a_gateway_open(mesh: Mesh, namespace: str) -> None:
+    """The proxy would announce in an answer that it closes the connection."""
+    load(mesh)
+    with mesh.outside.connect(mesh.hosts["gateway"].address, 80) as connection:
+        for spec, expected in (
+            (None, 200),
+            ("{selector: {matchLabels: {role: edge}}, action: DENY, rules: [{}]}", 403),
+            ("{selector: {matchLabels: {role: edge}}, rules: [{}]}", 200),
+            (
+                "{selector: {matchLabels: {role: edge}},"
+                " rules: [{to: [{operation: {hosts: [server.test]}}]}]}",
+                200,
+            ),
+            ("{selector: {matchLabels: {role: edge}}}", 403),
+            (None, 200),
+        ):
+            load(mesh, *([policy(spec, namespace)] if spec else []))
+            found = answer(connection, REQUEST.format("/"))
+            assert (found.status, found.headers.get("connection")) == (expected, None), spec
+
+
+WITHOUT_ROUTES = """
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: bare, namespace: gateways}
+spec:
+  selector: {role: edge}
+  servers: [{port: {number: 81, name: http, protocol: HTTP}, hosts: [unrouted.test]}]
+"""
+
+
+def test_a_gateway_refuses_those_whom_it_denies_also_where_nothing_is(mesh: Mesh) -> None:
+    def at(name: str) -> int:
+        return mesh.outside.ask(
+            mesh.hosts["gateway"].address, 81, f"GET / HTTP/1.1\nhost: {name}"
+        ).status
+
+    names = ("unrouted.test", "unknown.test")
+    load(mesh, WITHOUT_ROUTES)
+    assert [at(name) for name in names] == [404, 404]
+    load(mesh, WITHOUT_ROUTES, policy("{action: DENY, rules: [{}]}", "gateways"))
+    assert [at(name) for name in names] == [403, 403]
+    load(mesh, WITHOUT_ROUTES, policy("{rules: [{}]}", "gateways"))
+    assert [at(name) for name in names] == [404, 404]
+
+
 def raw(client: socket.socket, head: str) -> int:
     return answer(client, head).status
 
