@@ -6,8 +6,6 @@ import dataclasses
 import functools
 from collections.abc import Container, Iterable, Mapping
 
-import msgspec
-
 from meshd.api.base import exported, exported_to_all
 from meshd.api.gateway.types import gateway_name
 from meshd.api.hosts import resolve
@@ -19,9 +17,9 @@ from meshd.compile.names import HIDDEN, OutboundCluster
 from meshd.compile.routings import GatewayRoutings, Routing, RoutingTable, mentioning
 from meshd.compile.scope import Scope
 from meshd.compile.seen import Seen, SeenServices, Settings, seen_services
-from meshd.compile.upstream.destination_rules import AT_GATEWAY, NO_RULES, RuleIndex, RuleSet
+from meshd.compile.upstream.destination_rules import NO_RULES, RuleIndex, RuleSet
 from meshd.compile.upstream.shape import outline, shape
-from meshd.compile.upstream.traffic_policy import is_different_at_gateways
+from meshd.compile.upstream.traffic_policy import at_gateway
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.service import Place, Resolution, ServiceRecord, seen_from
 from meshd.model.snapshot import MeshOptions, Snapshot
@@ -296,12 +294,13 @@ class View:
         if record is None:
             return NO_RULES
         rules = self.index.rules.rules(record, self.scope, at_gateway=self.of_gateway)
+        return self.as_here(record, rules)
+
+    def as_here(self, record: ServiceRecord, rules: RuleSet) -> RuleSet:
+        """Return rules for a service as they are for these clients, who may be a gateway's."""
         if rules.is_closed or not (self.of_gateway or self.of_copy):
             return rules
-        if not is_different_at_gateways(record, rules, short_way=self.options.short_way):
-            return rules
-        variant = rules.variant + AT_GATEWAY
-        return msgspec.structs.replace(rules, variant=variant, at_gateway=True)
+        return at_gateway(record, rules, short_way=self.options.short_way)
 
     def closing_rule(self, host: str) -> ClosedRule | None:
         """Return the rule that closes a service to these clients."""

@@ -24,6 +24,7 @@ from meshd.compile.plan.tls import PLAIN_ALPN
 from meshd.compile.policy.authorization import of_connections
 from meshd.compile.traffic.choice import Choice
 from meshd.compile.traffic.opaque_rules import Rule, tcp_rules, tls_rules
+from meshd.compile.traffic.opaque_rules import Target as RuleTarget
 from meshd.compile.traffic.outbound import owner
 from meshd.compile.traffic.sockets import socket_in_namespace
 from meshd.compile.visibility import View
@@ -109,12 +110,14 @@ def _chains(port: _Port) -> tuple[dict[str, Chain], Way | None]:
             chains[made.name] = made
             _offer(choice, To(made.name, server.origin), server.server_names)
     for server, names, rule in _opaque(port):
-        rules = port.guard and of_connections(port.guard)
-        target = msgspec.structs.replace(rule.target.tcp(port.options.access_log), rules=rules)
-        made = _chain(port, server, rule.target.name, target)
+        made = _opaque_chain(port, server, rule.target)
         chains[made.name] = made
         to = To(made.name, rule.origin)
         _offer(choice, to, names, rule.subnets, only_tls=server.server.is_tls)
+        if rule.target.unruled is not None:
+            before = _opaque_chain(port, server, rule.target.unruled)
+            chains[before.name] = before
+            choice.keep(before.name, rule.subnets)
     wanted = set(choice.chains())
     return {name: made for name, made in chains.items() if name in wanted}, choice.way()
 
@@ -161,6 +164,12 @@ def _rules(
                 yield (), rule
             else:
                 yield (each.server_hosts if remaining else each.hosts), rule
+
+
+def _opaque_chain(port: _Port, server: BoundServer, target: RuleTarget) -> Chain:
+    rules = port.guard and of_connections(port.guard)
+    tcp = msgspec.structs.replace(target.tcp(port.options.access_log), rules=rules)
+    return _chain(port, server, target.name, tcp)
 
 
 def _chain(port: _Port, server: BoundServer, name: str, target: Target) -> Chain:

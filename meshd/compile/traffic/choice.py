@@ -120,6 +120,11 @@ class Choice:
                 if keep and level.rest.chain != to.chain:
                     level.kept.append(to.chain)
 
+    def keep(self, chain: str, networks: Iterable[str] = ()) -> None:
+        """Add a chain to which nothing new goes. The networks are those of one that is added."""
+        for level in self._at(networks):
+            level.kept.append(chain)
+
     def add_http(self, to: To, networks: Iterable[str] = ()) -> None:
         """Add a chain for what begins like HTTP and, where no other chain wants it, all that is not
         TLS."""

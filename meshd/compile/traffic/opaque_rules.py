@@ -15,6 +15,7 @@ from meshd.compile.names import OutboundCluster
 from meshd.compile.plan.chains import AccessLog, Tcp, Tunnel
 from meshd.compile.plan.origin import Origin
 from meshd.compile.routings import Routing
+from meshd.compile.traffic.unruled import is_ruled, rules_if_none, without_rules
 from meshd.compile.upstream.traffic_policy import Policy, effective_policy
 from meshd.compile.visibility import View
 from meshd.matching.connections import server_names
@@ -35,6 +36,8 @@ class Target(msgspec.Struct, frozen=True):
     """Of the first of them."""
     lookup_port: int = 0
     """The server name is looked up for each connection, and connected to on this port; 0: not."""
+    unruled: Target | None = None
+    """What it would be without any DestinationRule; None: the same."""
 
     def tcp(self, access_log: AccessLog) -> Tcp:
         """Return the target of a chain. What holds for a connection cannot differ among its
@@ -56,13 +59,24 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Return a name that is the same for targets of the same clusters, in whichever rule they
-        are, and of no others: otherwise somebody could receive others' connections."""
-        first = self.clusters[0][0]
-        if len(self.clusters) == 1:
+        """Return a name that is the same for targets of the same clusters and settings, in
+        whichever rule they are, and of no others: otherwise somebody could receive others'
+        connections."""
+        first, settings = self.clusters[0][0], ",".join(self._settings())
+        if len(self.clusters) == 1 and not settings:
             return first
         text = ",".join(f"{cluster}={weight}" for cluster, weight in self.clusters)
+        text += f";{settings}" if settings else ""
         return f"{first}+{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    def _settings(self) -> Iterator[str]:
+        """Yield what rules say of each connection, rather than of clusters."""
+        if (idle := self.policy.tcp.idle_timeout) is not None:
+            yield f"idle={idle}"
+        if (hashing := self.policy.consistent_hash) and hashing.use_source_ip:
+            yield "hash"
+        if tunnel := self.policy.tunnel:
+            yield f"tunnel={tunnel.protocol}:{tunnel.target_host}:{tunnel.target_port}"
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -117,9 +131,18 @@ def _target(found: tuple[tuple[OutboundCluster, int], ...], view: View) -> Targe
     first = found[0][0]
     if len(found) == 1 or not any(weight for _, weight in found):
         found = tuple((cluster, 1) for cluster, _ in found)
-    clusters = tuple((str(cluster), weight) for cluster, weight in found)
-    looked_up = (cluster.port for cluster, _ in found if view.is_looked_up(cluster))
-    return Target(clusters, policy_of(view, first), next(looked_up, 0))
+    looked_up = next((one.port for one, _ in found if view.is_looked_up(one)), 0)
+    made = Target(_clusters(found), policy_of(view, first), looked_up)
+    if not any(is_ruled(view, cluster.host) for cluster, _ in found):
+        return made
+    unruled = tuple((without_rules(view, cluster), weight) for cluster, weight in found)
+    policy = effective_policy(rules_if_none(view, first.host), first.port)
+    before = Target(_clusters(unruled), policy, looked_up)
+    return made if before.name == made.name else msgspec.structs.replace(made, unruled=before)
+
+
+def _clusters(found: tuple[tuple[OutboundCluster, int], ...]) -> Clusters:
+    return tuple((str(cluster), weight) for cluster, weight in found)
 
 
 def policy_of(view: View, cluster: OutboundCluster) -> Policy:

@@ -27,7 +27,8 @@ from meshd.compile.plan.upstreams import Upstream
 from meshd.compile.traffic import dns
 from meshd.compile.traffic.choice import Choice
 from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, hop
-from meshd.compile.traffic.opaque import OpaqueRoute, opaque_routes
+from meshd.compile.traffic.opaque import opaque_routes
+from meshd.compile.traffic.opaque_rules import Target
 from meshd.compile.traffic.virtual_addresses import refusal, unless_closed
 from meshd.compile.upstream.fixed import internal
 from meshd.compile.visibility import MeshIndex, View
@@ -210,11 +211,10 @@ class _Chains:
         self.requests[name] = port, True
         return name
 
-    def opaque(self, route: OpaqueRoute) -> str:
-        name = route.target.name
+    def opaque(self, target: Target) -> str:
+        name = target.name
         if name not in self.others:
-            target = route.target.tcp(self._options.access_log)
-            self.others[name] = Chain(name=name, target=target)
+            self.others[name] = Chain(name=name, target=target.tcp(self._options.access_log))
         return name
 
 
@@ -246,12 +246,14 @@ def _choices(view: View, chains: _Chains) -> Iterator[tuple[int, Choice]]:
     for route in opaque_routes(view):
         choice = found.setdefault(route.port, Choice())
         choice.add(
-            To(chains.opaque(route), route.origin),
+            To(chains.opaque(route.target), route.origin),
             route.prefixes,
             route.server_names,
             only_tls=route.only_tls,
             keep=route.is_default,
         )
+        if (before := route.target.unruled) is not None:
+            choice.keep(chains.opaque(before), route.prefixes)
         if route.sniffed:
             choice.add_http(To(chains.sniffed(route.port), route.origin), route.prefixes)
     for port in view.by_port:

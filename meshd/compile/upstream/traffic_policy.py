@@ -24,7 +24,7 @@ from meshd.api.traffic import (
     TunnelSettings,
 )
 from meshd.compile.plan.origin import Origin
-from meshd.compile.upstream.destination_rules import RuleSet
+from meshd.compile.upstream.destination_rules import AT_GATEWAY, RuleSet
 from meshd.compile.upstream.nearness import Client, in_effect
 from meshd.model.service import Port, Resolution, ServiceRecord
 
@@ -87,6 +87,14 @@ def upstream_protocol(protocol: Protocol, policy: Policy) -> Protocol:
     http = policy.connection_pool and policy.connection_pool.http
     upgrade = http is not None and http.h2_upgrade_policy == "UPGRADE"
     return Protocol.HTTP2 if upgrade and protocol is Protocol.HTTP else protocol
+
+
+def at_gateway(service: ServiceRecord, rules: RuleSet, *, short_way: bool = False) -> RuleSet:
+    """Return the rules for a gateway, whose clusters are others where it may not share those of
+    workloads; ``short_way``: see ``is_different_at_gateways``."""
+    if not is_different_at_gateways(service, rules, short_way=short_way):
+        return rules
+    return msgspec.structs.replace(rules, variant=rules.variant + AT_GATEWAY, at_gateway=True)
 
 
 def is_different_at_gateways(

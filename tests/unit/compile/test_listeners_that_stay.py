@@ -1,5 +1,5 @@
 """No edit of routes, services, gateways or policies replaces a listener that is still wanted, nor a
-chain of HTTP in it: whatever is edited, and in whichever combination.
+chain in it that is still there: whatever is edited, and in whichever combination.
 
 What Envoy keeps is said in ``test_lasting``, which holds single changes against all chains.
 """
@@ -100,9 +100,13 @@ DESTINATION_RULES = _fields(
     {"subsets": [{"name": "v1", "labels": {"version": "v1"}}]},
     host=["s0", "s1", "s2"],
     trafficPolicy=[
-        {"tls": {"mode": mode}, "connectionPool": {"tcp": {"maxConnections": limit}}}
-        for mode in ("DISABLE", "ISTIO_MUTUAL")
-        for limit in (1, 100)
+        *(
+            {"tls": {"mode": mode}, "connectionPool": {"tcp": {"maxConnections": limit}}}
+            for mode in ("DISABLE", "ISTIO_MUTUAL")
+            for limit in (1, 100)
+        ),
+        {"connectionPool": {"tcp": {"idleTimeout": "5s"}}},
+        {"loadBalancer": {"consistentHash": {"useSourceIp": True}}},
     ],
 )
 SERVERS = [
@@ -181,6 +185,17 @@ def of_http(listener: listener_pb2.Listener) -> Iterator[str]:
             yield chain.name
 
 
+def judged(name: str, listener: listener_pb2.Listener, before: Mesh, after: Mesh) -> set[str]:
+    """The names of a gateway's chains that judge connections by policies that are edited."""
+    if "|gateway|" not in name or authorizations(before) == authorizations(after):
+        return set()
+    return {*chains(listener)} - {*of_http(listener)}
+
+
+def authorizations(mesh: Mesh) -> list[Any]:
+    return [spec for (kind, _), spec in mesh.items() if kind == "AuthorizationPolicy"]
+
+
 @pytest.mark.parametrize("short_way", [False, True])
 @given(before=MESHES, after=MESHES)
 @settings(max_examples=40, deadline=None)
@@ -193,5 +208,5 @@ def test_what_is_wanted_before_and_after_stays(
     for name in old.keys() & new.keys():
         assert kept(old[name]) == kept(new[name]), f"{name} is replaced"
         was, now = chains(old[name]), chains(new[name])
-        for chain in {*of_http(old[name])} & {*of_http(new[name])}:
+        for chain in was.keys() & now.keys() - {*judged(name, old[name], before, after)}:
             assert was[chain] == now[chain], f"chain {chain} of {name} is replaced"
