@@ -66,6 +66,12 @@ class Application:
                     b"HTTP/1.1 417 No\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
                 )
                 return
+            if path.startswith(b"/socket"):
+                connection.sendall(
+                    b"HTTP/1.1 101 Go on\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+                )
+                _echo(connection)
+                return
             if b"\r\nexpect: 100-continue" in head.lower():
                 connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = _read_body(head, stream)
@@ -99,5 +105,9 @@ def _read_body(head: bytes, stream: BinaryIO) -> bytes:
 
 def _serve_first(connection: socket.socket) -> None:
     connection.sendall(BANNER)
+    _echo(connection)
+
+
+def _echo(connection: socket.socket) -> None:
     while data := connection.recv(4096):
         connection.sendall(data)

@@ -251,6 +251,10 @@ class Mesh:
         trust.validation_context.trusted_ca.inline_bytes = self._authority.roots()
         self._secrets[TRUST_BUNDLE] = trust
 
+    def rotate(self) -> None:
+        """All workloads get new certificates with what is loaded next."""
+        self._secrets.clear()
+
     def certificate(self, identity: Identity) -> tuple[bytes, bytes]:
         key = authority.new_key()
         asked = authority.request(identity, key, 3600)
