@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -24,7 +23,6 @@ from typing import Final
 
 from rich.console import Console
 
-from meshd.base.errors import MeshdError
 from meshd.demo.tutorial.node import free_port
 from tests.bench import (
     attacks,
@@ -44,9 +42,11 @@ from tests.bench.figures import Json
 from tests.bench.ground import ground
 from tests.bench.node import namespace, running
 from tests.bench.population import Population, services
-from tests.bench.ways import SETTINGS, STAGES, Way
+from tests.bench.ways import FAILURES, SETTINGS, STAGES, Way, Ways
 
 INTERRUPTED: Final = "interrupted"
+MISSING: Final = "missing"
+"""What a part could not measure of all that it has, by name, with the reason."""
 _OUTPUT: Final = Path("build/bench.json")
 
 
@@ -166,9 +166,11 @@ def _transfer(scale: Scale, progress: Callable[[str], None]) -> Json:
 
 
 def _connections(scale: Scale, progress: Callable[[str], None]) -> Json:
-    progress("making the pairs")
-    with STAGES["same node"]() as ways:
-        return {"connections": connections.measure(ways, scale.idle_connections, progress)}
+    place = "same node"
+    progress(f"making the pairs: {place}")
+    with STAGES[place]() as ways:
+        rows = connections.measure(ways.made, scale.idle_connections, progress)
+        return {"connections": rows, MISSING: _missing(place, ways)}
 
 
 def _staged(
@@ -176,11 +178,17 @@ def _staged(
 ) -> Json:
     """Return what is measured on one node, and across two."""
     found: Json = {}
+    missing: dict[str, str] = {}
     for place, stage in STAGES.items():
         progress(f"making the pairs: {place}")
         with stage() as ways:
-            found[place] = measure(ways)
-    return {name: found}
+            found[place] = measure(ways.made)
+            missing |= _missing(place, ways)
+    return {name: found, MISSING: missing}
+
+
+def _missing(place: str, ways: Ways) -> dict[str, str]:
+    return {f"{place}, {name}": reason for name, reason in ways.missing.items()}
 
 
 def _attacks(scale: Scale, progress: Callable[[str], None]) -> Json:
@@ -221,14 +229,16 @@ _PARTS: Final = {
 
 
 def measured(parts: Mapping[str, Callable[[], Json]]) -> Json:
-    """Return what the parts give; those that fail are in ``failed``, with the reason. None begins
-    after one that was interrupted."""
+    """Return what the parts give; those that fail are in ``failed``, with the reason, and so is
+    what they lack. None begins after one that was interrupted."""
     found: Json = {}
     failed: dict[str, str] = {}
     for name, part in parts.items():
         try:
-            found |= part()
-        except (MeshdError, OSError, ValueError, subprocess.SubprocessError) as error:
+            given = part()
+            failed |= {f"{name}, {what}": why for what, why in given.pop(MISSING, {}).items()}
+            found |= given
+        except FAILURES as error:
             failed[name] = f"{type(error).__name__}: {error}"
         except KeyboardInterrupt:
             failed[name] = INTERRUPTED

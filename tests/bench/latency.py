@@ -38,7 +38,7 @@ def _kind(
     progress: Callable[[str], None],
 ) -> Json:
     try:
-        most = _most(ways[SIDECARS[0]], kind)
+        most = _most(ways.get(SIDECARS[0]) or ways["direct"], kind)
         rates = [_at(kind, part * most, ways, rounds, seconds, progress) for part in PARTS]
     except (SystemRefusedError, ValueError, subprocess.SubprocessError) as error:
         return {"kind": kind, "error": str(error), "rates": []}

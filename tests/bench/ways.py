@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import subprocess
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from meshd.base.errors import MeshdError
 from meshd.proxy import binary
 from meshd.settings import ProxySettings
 from tests.bench import server, sidecars
@@ -48,6 +50,8 @@ _ADDRESS: Final = "198.19.0.10"
 _SIDECAR_ADDRESS: Final = "198.19.0.11"
 _PATIENCE: Final = 30.0
 """Seconds."""
+FAILURES: Final = (MeshdError, OSError, ValueError, subprocess.SubprocessError)
+"""What keeps a part of the bench, or a way, from being measured, and not the others."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,33 +67,78 @@ class Way:
     """Bytes of the proxies of both sides, in proportion where they share them."""
 
 
+class Ways:
+    """The ways of one stage. The direct one has to be there, for others are compared with it."""
+
+    def __init__(self, direct: Way) -> None:
+        self.made: dict[str, Way] = {"direct": direct}
+        self.missing: dict[str, str] = {}
+        """Why a way could not be made."""
+
+    @contextlib.contextmanager
+    def with_all(self, makers: Mapping[str, Making]) -> Generator[Ways]:
+        """Make others; one that cannot be made leaves nothing behind, and the rest is there."""
+        with contextlib.ExitStack() as stack:
+            for name, making in makers.items():
+                with contextlib.ExitStack() as own:
+                    try:
+                        self.made[name] = making(own)
+                    except FAILURES as error:
+                        self.missing[name] = f"{type(error).__name__}: {error}"
+                    else:
+                        stack.enter_context(own.pop_all())
+            yield self
+
+
+Making = Callable[[contextlib.ExitStack], Way]
+"""Makes a way that is there until the stack is closed."""
+
+
 @contextlib.contextmanager
-def same_node() -> Generator[dict[str, Way]]:
+def same_node() -> Generator[Ways]:
     """Client and server are workloads of one node, which there is with each of the settings."""
-    with contextlib.ExitStack() as stack:
-        place = stack.enter_context(ground())
-        ways = {"direct": _direct(place)}
-        for number, (name, more) in enumerate(_ON_ONE_NODE.items()):
+    with ground() as place:
+
+        def meshd(number: int, more: Mapping[str, Any], stack: contextlib.ExitStack) -> Way:
             node = stack.enter_context(running({**SETTINGS, **more}))
-            ways[name] = _meshd(place, f"meshd{number}", node, node)
-        yield ways | _all_sidecars(place)
+            return _meshd(place, f"meshd{number}", node, node)
+
+        with _stage(place, _ON_ONE_NODE, meshd) as ways:
+            yield ways
 
 
 @contextlib.contextmanager
-def two_nodes() -> Generator[dict[str, Way]]:
+def two_nodes() -> Generator[Ways]:
     """The server is a workload of one node, the client of another that has joined it."""
     control = {"address": "127.0.0.1", "port": 0}
-    with contextlib.ExitStack() as stack:
-        place = stack.enter_context(ground())
-        ways = {"direct": _direct(place)}
-        for number, (name, more) in enumerate(_ACROSS_NODES.items()):
+    with ground() as place:
+
+        def meshd(number: int, more: Mapping[str, Any], stack: contextlib.ExitStack) -> Way:
             settings = {**SETTINGS, **more}
             server_settings = {**settings, "role": "server", "node": "near", "control": control}
             near = stack.enter_context(running(server_settings))
             far = stack.enter_context(running({**settings, "node": "far"}))
             _join(far, near)
-            ways[name] = _meshd(place, f"meshd{number}", near, far)
-        yield ways | _all_sidecars(place)
+            return _meshd(place, f"meshd{number}", near, far)
+
+        with _stage(place, _ACROSS_NODES, meshd) as ways:
+            yield ways
+
+
+@contextlib.contextmanager
+def _stage(
+    place: Ground,
+    variants: Mapping[str, Mapping[str, Any]],
+    meshd: Callable[[int, Mapping[str, Any], contextlib.ExitStack], Way],
+) -> Generator[Ways]:
+    makers: dict[str, Making] = {
+        name: functools.partial(meshd, number, more)
+        for number, (name, more) in enumerate(variants.items())
+    }
+    for number, name in enumerate(SIDECARS):
+        makers[name] = functools.partial(_sidecars, place, f"sidecar{number}", bool(number))
+    with Ways(_direct(place)).with_all(makers) as ways:
+        yield ways
 
 
 STAGES: Final = {"same node": same_node, "two nodes": two_nodes}
@@ -128,14 +177,8 @@ def _meshd(place: Ground, name: str, near: Node, far: Node) -> Way:
     return Way(client, _ADDRESS, _PORTS, proxies, memory)
 
 
-def _all_sidecars(place: Ground) -> dict[str, Way]:
-    return {
-        name: _sidecars(place, f"sidecar{number}", istio=bool(number))
-        for number, name in enumerate(SIDECARS)
-    }
-
-
-def _sidecars(place: Ground, name: str, *, istio: bool) -> Way:
+def _sidecars(place: Ground, name: str, istio: bool, _: contextlib.ExitStack) -> Way:
+    """The programs are the ground's, which ends them."""
     host, client = server.start(place, f"{name}-server"), place.add(f"{name}-client")
     directory = place.directory / name
     directory.mkdir()
