@@ -117,8 +117,8 @@ class Choice:
                 level.tls = level.tls or to
             elif not names:
                 level.rest = level.rest or to
-                if keep and level.rest.chain != to.chain:
-                    level.kept.append(to.chain)
+            if keep:
+                level.kept.append(to.chain)
 
     def keep(self, chain: str, networks: Iterable[str] = ()) -> None:
         """Add a chain to which nothing new goes. The networks are those of one that is added."""
@@ -182,9 +182,11 @@ class Choice:
         for network, level in self._levels.items():
             anywhere_http = level.http if network == ANYWHERE and is_inspected else None
             if level.is_inspected or anywhere_http is not None:
-                # HTTP that came here before there was anything to look for goes on here.
-                kept = [level.http.chain] if network == ANYWHERE and level.http else []
-                level = Level(rest=inspect, kept=kept)  # noqa: PLW2901
+                # What came here before there was anything to look for goes on here.
+                kept = level.kept if level.http is None else []
+                if network == ANYWHERE and level.http is not None:
+                    kept = [level.http.chain]
+                level = Level(rest=inspect, kept=list(kept))  # noqa: PLW2901
             levels[network] = level
         return Choice(levels)
 

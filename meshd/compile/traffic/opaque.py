@@ -121,7 +121,10 @@ def _default(
             port.number, prefixes, (), target, sniffed=sniffed, origin=origin, is_default=True
         )
     if by_name and (not prefixes or _is_reached_by_name(service, port)):
-        yield OpaqueRoute(port.number, (), (service.host,), target, only_tls=True, origin=origin)
+        names = (service.host,)
+        yield OpaqueRoute(
+            port.number, (), names, target, only_tls=True, origin=origin, is_default=True
+        )
 
 
 def _declared(

@@ -113,6 +113,16 @@ kind: DestinationRule
 metadata: {name: rules}
 spec: {host: other, subsets: [{name: v1, labels: {version: v1}}]}
 """
+BY_NAME = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: by-name}
+spec:
+  hosts: [outside.test, other]
+  tls:
+  - match: [{port: 443, sniHosts: [outside.test, other.test]}]
+    route: [{destination: {host: other, port: {number: 9000}}}]
+"""
 ENTRY = """
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -260,6 +270,8 @@ CHANGES: dict[str, Objects] = {
             "SERVER", "{port: {number: 81, name: http, protocol: HTTP}, hosts: [a.test]}"
         )
     ),
+    "routes by server name": more(BY_NAME),
+    "routes by server name of other ports": more(BY_NAME.replace("443", "9000")),
     "a policy that all may call": more(POLICY.replace("MODE", "PERMISSIVE")),
 }
 
