@@ -10,8 +10,19 @@ import typer
 from meshd import wire
 from meshd.cli.arguments import NamespaceOption, Output, OutputOption
 from meshd.cli.daemon import Target
-from meshd.cli.explain import asked
 from meshd.cli.output import Table, emit, is_for_scripts, show, tell
+from meshd.cli.request import (
+    ClientAddressOption,
+    ClientArgument,
+    FromOutsideOption,
+    HeaderOption,
+    MethodOption,
+    PathOption,
+    RequestedArgument,
+    ServerNameOption,
+    SpeaksOption,
+    asked,
+)
 
 app: Final = typer.Typer(no_args_is_help=True, help="Show who may send what, and why.")
 _STAGE: Final = "authorization"
@@ -47,23 +58,32 @@ def check(
 @app.command(name="try")
 def try_(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="FROM", help="The client workload.")],
-    destination: Annotated[
-        str, typer.Argument(metavar="TO[:PORT]", help="The requested host, address or URL.")
-    ],
+    source: ClientArgument,
+    destination: RequestedArgument,
     namespace: NamespaceOption = "default",
-    path: Annotated[
-        str, typer.Option(metavar="PATH", help="Path of the request. Default: /.")
-    ] = "",
-    method: Annotated[str, typer.Option(metavar="METHOD", help="Method of the request.")] = "GET",
-    header: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="A header. May be repeated.")
-    ] = None,
+    path: PathOption = "",
+    method: MethodOption = "GET",
+    header: HeaderOption = None,
+    speaks: SpeaksOption = None,
+    server_name: ServerNameOption = "",
+    from_outside: FromOutsideOption = False,
+    client: ClientAddressOption = "",
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Say whether a request would be allowed, and why. Exit with 1 if it would not."""
     target: Target = context.obj
-    request = asked(source, destination, namespace, path, method, header or [])
+    request = asked(
+        source,
+        destination,
+        namespace,
+        path=path,
+        method=method,
+        headers=header,
+        speaks=speaks,
+        server_name=server_name,
+        from_outside=from_outside,
+        client=client,
+    )
     found = target.ask(request, wire.Explanation)
     reasons = [step.detail for step in found.stages if step.stage == _STAGE]
     denied = found.verdict.startswith("denied")

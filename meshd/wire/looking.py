@@ -35,6 +35,8 @@ class Explain(Message, frozen=True):
     """In the TLS hello; empty: the host that is named."""
     from_outside: bool = False
     """``source`` is a gateway, at which a client outside the mesh arrives."""
+    client: str = ""
+    """Address of the client outside the mesh; empty: one that no AuthorizationPolicy names."""
 
 
 class AboutWorkload(Message, frozen=True):

@@ -83,12 +83,7 @@ def _check_source(report: Report, path: Path, found: Source | None) -> None:
     if found is None or found == Source():
         report.error(path, "is empty; leave the rule's from out to fit all sources")
         return
-    by_account = found.service_accounts or found.not_service_accounts
-    if by_account and any(
-        (found.principals, found.not_principals, found.namespaces, found.not_namespaces)
-    ):
-        message = "stands alone, without principals and namespaces"
-        report.error((*path, "serviceAccounts"), message)
+    _check_accounts_alone(report, path, found)
     for name, values in (
         ("principals", found.principals),
         ("notPrincipals", found.not_principals),
@@ -117,6 +112,18 @@ def _check_source(report: Report, path: Path, found: Source | None) -> None:
             _check_network(report, at, value)
 
 
+def _check_accounts_alone(report: Report, path: Path, found: Source) -> None:
+    if not any((found.principals, found.not_principals, found.namespaces, found.not_namespaces)):
+        return
+    for name, values in (
+        ("serviceAccounts", found.service_accounts),
+        ("notServiceAccounts", found.not_service_accounts),
+    ):
+        if values:
+            message = "cannot stand beside principals and namespaces; write the account as one of"
+            report.error((*path, name), f"{message} principals, or leave these out")
+
+
 def _check_operation(report: Report, path: Path, found: Operation | None) -> None:
     if found is None or found == Operation():
         report.error(path, "is empty; leave the rule's to out to fit all operations")
@@ -124,14 +131,13 @@ def _check_operation(report: Report, path: Path, found: Operation | None) -> Non
     for name, values in (("ports", found.ports), ("notPorts", found.not_ports)):
         for at, value in _listed(report, (*path, name), values):
             _check_port_text(report, at, value)
-    for name, values in (
-        ("hosts", found.hosts),
-        ("notHosts", found.not_hosts),
-        ("methods", found.methods),
-        ("notMethods", found.not_methods),
-    ):
+    for name, values in (("hosts", found.hosts), ("notHosts", found.not_hosts)):
         for at, value in _listed(report, (*path, name), values):
             _check_wildcard(report, at, value)
+    for name, values in (("methods", found.methods), ("notMethods", found.not_methods)):
+        for at, value in _listed(report, (*path, name), values):
+            _check_wildcard(report, at, value)
+            _check_method(report, at, value)
     for name, values in (("paths", found.paths), ("notPaths", found.not_paths)):
         for at, value in _listed(report, (*path, name), values):
             if "{*}" not in value and "{**}" not in value:
@@ -175,7 +181,7 @@ def _listed(report: Report, path: Path, values: Texts) -> Iterator[tuple[Path, s
 
 def _check_wildcard(report: Report, path: Path, value: str) -> None:
     if "*" in value[1:-1] or (len(value) > 1 and value[0] == value[-1] == "*"):
-        message = f'"{value}": a * is a wildcard at the begin or at the end only, and not at both'
+        message = f'"{value}": a * is a wildcard only at the beginning or at the end, not at both'
         report.warning(path, f"{message}; any other is taken as it is")
 
 
@@ -200,6 +206,12 @@ def _check_network(report: Report, path: Path, value: str) -> None:
 def _check_port_text(report: Report, path: Path, value: str) -> None:
     if not (value.isascii() and value.isdigit() and len(value) <= 5 and 1 <= int(value) <= 65535):
         report.error(path, f'"{value}" is not a port; ports are 1 to 65535')
+
+
+def _check_method(report: Report, path: Path, value: str) -> None:
+    if value != value.upper():
+        message = f'"{value}": methods are compared with case; did you mean {value.upper()}?'
+        report.warning(path, message)
 
 
 def _check_path(report: Report, path: Path, value: str) -> None:

@@ -24,7 +24,7 @@ from meshd.compile.plan.authorization import (
     Test,
     Text,
 )
-from meshd.matching.request import Request
+from meshd.matching.request import FORWARDED_FOR, Request
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,5 +136,5 @@ def facts_of(connection: Facts, request: Request) -> Facts:
     seen = normalized(request)
     names = {":authority", ":method", *(name.lower() for name, _ in seen.headers)}
     headers = {name: seen.values(name) for name in names} | {"host": (seen.host,)}
-    forwarded = ",".join(headers.get("x-forwarded-for", ())).rpartition(",")[2].strip()
+    forwarded = ",".join(headers.get(FORWARDED_FOR, ())).rpartition(",")[2].strip()
     return msgspec.structs.replace(connection, path=seen.path, headers=headers, forwarded=forwarded)

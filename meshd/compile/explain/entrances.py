@@ -15,6 +15,7 @@ from meshd.compile.gateway.ports import BoundServer, GatewayPorts, gateway_ports
 from meshd.compile.names import listener_name
 from meshd.compile.plan.chains import Http, MeshTls, ServerTls
 from meshd.compile.visibility import View
+from meshd.matching.request import FORWARDED_FOR, FORWARDED_PROTO
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 
@@ -57,6 +58,14 @@ def entrance(
     connection = _connection(workload, number, ports.ports[number], request)
     chosen = chosen_at(listener, connection) if listener else None
     return Entrance(ports, number, connection, chosen)
+
+
+def entered(request: wire.Explain) -> tuple[tuple[str, str], ...]:
+    """Return the headers of a request once the gateway has written those that are its own: it takes
+    no client's word for its scheme and address."""
+    own = {FORWARDED_PROTO, FORWARDED_FOR}
+    others = (each for each in request.headers if each[0].lower() not in own)
+    return (*others, (FORWARDED_FOR, request.client)) if request.client else tuple(others)
 
 
 def _has(port: int, own: int, servers: tuple[BoundServer, ...]) -> bool:

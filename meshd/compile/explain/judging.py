@@ -8,6 +8,7 @@ from typing import Literal
 from meshd import wire
 from meshd.api.base import Key
 from meshd.compile.explain.authorization import Facts, Verdict, facts_of, judge
+from meshd.compile.explain.chain_choice import Connection
 from meshd.compile.explain.rule_text import describe
 from meshd.compile.plan.authorization import Authorization, Rule
 from meshd.compile.plan.tls import TlsMode
@@ -54,6 +55,18 @@ def arriving(source: Workload, place: Endpoint, peer: str, server_name: str) -> 
         server=place.address,
         port=place.port,
         server_name=server_name,
+    )
+
+
+def entering(connection: Connection, client: str) -> Facts:
+    """Return what a gateway knows of a connection from outside the mesh; ``client``: its address,
+    or empty: one that no policy names."""
+    return Facts(
+        peer=connection.peer,
+        client=client,
+        server=connection.address,
+        port=connection.port,
+        server_name=connection.server_name,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -18,6 +18,7 @@ from meshd.compile.acceptance import as_accepted
 from meshd.compile.clients import identity_of
 from meshd.compile.explain import route_choice
 from meshd.compile.explain.answers import aborted, answer, cross_origin
+from meshd.compile.explain.authorization import Facts
 from meshd.compile.explain.closed import of_service, why_closed
 from meshd.compile.explain.connections import (
     at_client,
@@ -29,9 +30,9 @@ from meshd.compile.explain.connections import (
     tell_short_way,
 )
 from meshd.compile.explain.endpoints import tell_endpoints, tell_tls
-from meshd.compile.explain.entrances import entrance
+from meshd.compile.explain.entrances import entered, entrance
 from meshd.compile.explain.entrances import tell_tls as tell_server_tls
-from meshd.compile.explain.judging import arriving, is_certified, judged
+from meshd.compile.explain.judging import arriving, entering, is_certified, judged
 from meshd.compile.explain.rewriting import copied, forwarded, location, told_changes
 from meshd.compile.explain.shares import shares
 from meshd.compile.explain.wanted import socket_text, tell_name, wanted
@@ -47,7 +48,7 @@ from meshd.compile.names import (
 )
 from meshd.compile.plan.chains import Http, Target, Tcp
 from meshd.compile.plan.origin import Origin
-from meshd.compile.plan.routes import DirectResponse, Fault, Forward, Redirect, Route, RouteTable
+from meshd.compile.plan.routes import DirectResponse, Fault, Redirect, Route, RouteTable
 from meshd.compile.plan.upstreams import Upstream
 from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import Ports, served_ports
@@ -56,7 +57,7 @@ from meshd.compile.upstream.assignments import service_assignments
 from meshd.compile.upstream.fixed import resolver_of
 from meshd.compile.upstream.upstreams import service_upstreams
 from meshd.compile.visibility import MeshIndex, View
-from meshd.matching.request import FORWARDED_PROTO, Request, claimed
+from meshd.matching.request import Request, claimed
 from meshd.model.interception import OUTBOUND_PORT
 from meshd.model.service import Endpoint, ServiceRecord
 from meshd.model.short_way import Requests
@@ -65,6 +66,10 @@ from meshd.model.workload import Workload, shown
 
 PlaceOf = Callable[[Key, str], str]
 """Returns ``file:line`` of a field of an object; empty for an object that is in no file."""
+
+
+_DENIED: Final = "denied: 403"
+_CLOSED: Final = "denied: the connection is closed"
 
 
 def _nowhere(key: Key, field: str) -> str:  # noqa: ARG001 - any place has these parameters
@@ -155,6 +160,8 @@ class _Journey:
             return self._end(f"refused: {origin.key} is not in force; meshctl status says why")
         if not isinstance(target, Tcp):
             return self._end("refused: no service has this address and port")
+        if not self._admits(None):
+            return self._end(_CLOSED)
         nothing = "no healthy endpoint: the connection is closed"
         return self._clusters(list(target.upstreams), nothing)
 
@@ -196,9 +203,7 @@ class _Journey:
         """Return the request as the client makes it."""
         request, connection = self._request, self._connection
         hosts = [value for name, value in request.headers if name.lower() == "host"]
-        headers = request.headers
-        if request.from_outside:  # the gateway writes its own
-            headers = tuple(each for each in headers if each[0].lower() != FORWARDED_PROTO)
+        headers = entered(request) if request.from_outside else request.headers
         asked = Request(
             host=hosts[-1] if hosts else self._wanted.authority(scheme),
             path=request.path,
@@ -219,6 +224,8 @@ class _Journey:
         # At the other end they are requests, whatever was around them.
         self._connection = msgspec.structs.replace(connection, begins_as="http")
         asked = self._asked(scheme)
+        if not self._admits(asked):
+            return self._end(_DENIED)
         self._tell("routes", table.name)
         virtual_host = route_choice.choose_host(table, asked)
         route = route_choice.choose_route(virtual_host, asked) if virtual_host else None
@@ -228,7 +235,7 @@ class _Journey:
                 return self._end("redirected to https")
         if route is None:
             return self._end(f"no route: {answer(404, asked)}")
-        self._tell("route", _describe(route), route.delegate or route.origin)
+        self._tell("route", route_choice.describe(route), route.delegate or route.origin)
         return self._act(route, asked)
 
     def _act(self, route: Route, asked: Request) -> wire.Explanation:
@@ -290,7 +297,7 @@ class _Journey:
             nothing = f"refused: {self._closed} is not in force"
         verdict = "routed" if endpoints else nothing
         if self._judged and not any(self._judged):
-            verdict = "denied: 403" if self._received else "denied: the connection is closed"
+            verdict = _DENIED if self._received else _CLOSED
         return self._end(verdict, next(iter(names), ""), tuple(endpoints))
 
     def _endpoints(self, name: str) -> Iterator[str]:
@@ -349,10 +356,21 @@ class _Journey:
                 continue
             peer = self._identity if is_certified(upstream.tls.mode, place) else ""
             facts = arriving(self._source, place, peer, self._connection.server_name)
-            verdict = judged(self._snapshot, place, facts, received)
-            self._judged.append(verdict.allowed)
-            if verdict.why != "no policy":
-                self._tell("authorization", str(verdict), verdict.rule and verdict.rule.origin)
+            self._judged.append(self._is_allowed(place, facts, received))
+
+    def _is_allowed(self, place: Workload | Endpoint, facts: Facts, asked: Request | None) -> bool:
+        """Tell what policies make of a request at a workload; None: of a connection."""
+        verdict = judged(self._snapshot, place, facts, asked)
+        if verdict.why != "no policy":
+            self._tell("authorization", str(verdict), verdict.rule and verdict.rule.origin)
+        return verdict.allowed
+
+    def _admits(self, asked: Request | None) -> bool:
+        """Tell what policies about the gateway make of a client outside the mesh."""
+        request, connection = self._request, self._connection
+        if not request.from_outside:
+            return True
+        return self._is_allowed(self._source, entering(connection, request.client), asked)
 
     def _accepted(
         self, workload: Workload, place: Endpoint, upstream: Upstream, sent: Requests
@@ -380,16 +398,3 @@ class _Journey:
         self, verdict: str, cluster: str = "", endpoints: tuple[str, ...] = ()
     ) -> wire.Explanation:
         return wire.Explanation(tuple(self._steps), verdict, cluster, endpoints, self._identity)
-
-
-def _describe(route: Route) -> str:
-    """Describe a route: its object, and what it does beside forwarding."""
-    parts = [route.name or "unnamed"]
-    if route.origin:
-        parts.append(f"of {route.origin.key}, {route.origin.field}")
-    if route.delegate:
-        parts.append(f"from its delegate {route.delegate}")
-    if isinstance(route.action, Forward) and route.action.timeout:
-        parts.append(f"timeout {route.action.timeout:g} s")
-    parts += [f"with {name}" for name in ("cors", "fault") if getattr(route, name)]
-    return ", ".join(parts)

@@ -12,6 +12,7 @@ from meshd.compile.plan.routes import (
     NO_SERVICE,
     Addresses,
     DirectResponse,
+    Forward,
     Route,
     RouteTable,
     VirtualHost,
@@ -97,3 +98,16 @@ def _without_port(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0]
+
+
+def describe(route: Route) -> str:
+    """Describe a route: its object, and what it does beside forwarding."""
+    parts = [route.name or "unnamed"]
+    if route.origin:
+        parts.append(f"of {route.origin.key}, {route.origin.field}")
+    if route.delegate:
+        parts.append(f"from its delegate {route.delegate}")
+    if isinstance(route.action, Forward) and route.action.timeout:
+        parts.append(f"timeout {route.action.timeout:g} s")
+    parts += [f"with {name}" for name in ("cors", "fault") if getattr(route, name)]
+    return ", ".join(parts)

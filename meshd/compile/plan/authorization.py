@@ -17,7 +17,7 @@ Side = Literal["client", "forwarded", "server"]
 
 
 class Text(msgspec.Struct, frozen=True):
-    """What a text has to be like; ``present`` takes any that is not empty."""
+    """What a text has to be like; ``present`` takes any."""
 
     form: Form
     value: str = ""

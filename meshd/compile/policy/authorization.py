@@ -28,7 +28,7 @@ from meshd.model.service import Endpoint
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 
-_UNKNOWN: Final = "not carried out whole, so everything is denied"
+_UNKNOWN: Final = "a part of it is not carried out, so everything is denied"
 _SPIFFE: Final = "spiffe://"
 _OWN_DOMAIN: Final = "cluster.local/"
 """How policies may call the mesh's own trust domain, whatever its name."""
@@ -39,6 +39,7 @@ Policies = Mapping[str, Sequence[AuthorizationPolicy]]
 
 
 def by_namespace(policies: Iterable[AuthorizationPolicy]) -> Policies:
+    """Return the policies of each namespace, in the order in which they are given."""
     found: dict[str, list[AuthorizationPolicy]] = {}
     for policy in policies:
         found.setdefault(policy.metadata.namespace, []).append(policy)
@@ -207,7 +208,7 @@ def _addresses(of: plan.Side, given: Texts, others: Texts) -> Iterator[Field]:
 
 
 def text(value: str, *, ignore_case: bool = False) -> Text:
-    """Return what a value of a policy stands for: a ``*`` is a wildcard at its begin or end."""
+    """Return what a value of a policy stands for: a ``*`` is a wildcard at its beginning or end."""
     if value == "*":
         return Text("present")
     if value.startswith("*"):

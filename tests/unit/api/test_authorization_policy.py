@@ -69,6 +69,10 @@ def test_what_istio_takes_is_taken(spec: str) -> None:
             "spec.rules[0].from[0].source.serviceAccounts",
         ),
         (
+            "{rules: [{from: [{source: {notServiceAccounts: [a], principals: [b]}}]}]}",
+            "spec.rules[0].from[0].source.notServiceAccounts",
+        ),
+        (
             "{rules: [{from: [{source: {serviceAccounts: ['a*']}}]}]}",
             "spec.rules[0].from[0].source.serviceAccounts[0]",
         ),
@@ -133,6 +137,10 @@ def test_a_dry_run_is_refused() -> None:
         (
             "{rules: [{to: [{operation: {paths: ['/a*b']}}]}]}",
             "spec.rules[0].to[0].operation.paths[0]",
+        ),
+        (
+            "{rules: [{to: [{operation: {methods: [get]}}]}]}",
+            "spec.rules[0].to[0].operation.methods[0]",
         ),
         (
             "{rules: [{to: [{operation: {hosts: ['*a*']}}]}]}",

@@ -62,3 +62,31 @@ def test_a_trial_says_why_and_ends_with_1_if_denied(
     ]
     value = json.loads(meshctl(*tried, "-o", "json").out)
     assert value["allowed"] is (code == 0)
+
+
+def test_a_trial_asks_for_a_connection_from_outside_as_explain_does(
+    daemon: Any, meshctl: Any
+) -> None:
+    options = ("--as", "tls", "--server-name", "a.test", "--from-outside", "--client", "198.18.0.9")
+    for verb in (("authz", "try"), ("explain",)):
+        daemon.says(explanation("routed"))
+        meshctl(*verb, "edge", "a.test:443", *options)
+    first, second = daemon.asked
+    assert first == second
+    assert (first.begins_as, first.server_name) == ("tls", "a.test")
+    assert (first.from_outside, first.client) == (True, "198.18.0.9")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--client", "198.18.0.9"), "--from-outside"),
+        (("--from-outside", "--client", "edge"), "is not an address"),
+    ],
+)
+def test_the_address_of_a_client_is_one_outside_the_mesh(
+    meshctl: Any, options: tuple[str, ...], told: str
+) -> None:
+    refused = meshctl("authz", "try", "edge", "a.test", *options)
+    assert refused.code == 2
+    assert told in refused.err

@@ -101,6 +101,7 @@ def ask(
     begins_as: Literal["", "http", "tls", "other"] = "",
     server_name: str = "",
     *,
+    outside: str = "",
     method: str = "GET",
     from_outside: bool = False,
     service_cidr: str = "",
@@ -125,6 +126,7 @@ def ask(
         begins_as=begins_as,
         server_name=server_name,
         from_outside=from_outside,
+        client=outside,
     )
     return explain(snapshot, client, request, place_of)
 
@@ -487,6 +489,39 @@ def test_a_request_from_outside_enters_by_the_server_of_a_gateway() -> None:
     assert stages(found)["chain"].endswith("of Gateway default/edge: spec.servers[2]")
     assert stages(found)["server tls"] == "ends here, with kubernetes://default/site"
     assert found.endpoints == ("198.18.0.2:9080",)
+
+
+AT_EDGE = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: edge}
+spec:
+  selector: {matchLabels: {app: client}}
+  rules: [{from: [{source: {FIELD: [203.0.113.0/24]}}]}]
+"""
+
+
+@pytest.mark.parametrize("field", ["ipBlocks", "remoteIpBlocks"])
+@pytest.mark.parametrize(
+    ("destination", "denied"),
+    [
+        ("site.test:80", "denied: 403"),
+        ("site.test:8080", "denied: 403"),
+        ("through.test:443", "denied: the connection is closed"),
+    ],
+)
+def test_what_enters_by_a_gateway_is_judged_there_first(
+    field: str, destination: str, denied: str
+) -> None:
+    policy = AT_EDGE.replace("FIELD", field)
+    claim = (("x-forwarded-for", "203.0.113.7"),)
+    for client, is_admitted in (("", False), ("198.51.100.7", False), ("203.0.113.9", True)):
+        found = ask(
+            destination, headers=claim, more=EDGE + policy, from_outside=True, outside=client
+        )
+        assert (found.verdict != denied) is is_admitted
+        assert ("allowed by" in stages(found)["authorization"]) is is_admitted
 
 
 def test_tls_that_passes_through_a_gateway_goes_by_its_server_name() -> None:
