@@ -26,6 +26,8 @@ from meshd.cli.request import (
 
 app: Final = typer.Typer(no_args_is_help=True, help="Show who may send what, and why.")
 _STAGE: Final = "authorization"
+_ROUTED: Final = "routed"
+"""The verdict on what arrives at a workload."""
 
 
 @app.command()
@@ -90,7 +92,10 @@ def try_(
     if is_for_scripts(output):
         emit({"allowed": not denied, "verdict": found.verdict, "reasons": reasons}, output)
     else:
-        for reason in reasons or ["no AuthorizationPolicy is about it"]:
+        nothing = "no AuthorizationPolicy is about it"
+        if found.verdict != _ROUTED:
+            nothing = "no AuthorizationPolicy was asked: it arrives at no workload of the mesh"
+        for reason in reasons or [nothing]:
             tell(reason)
         tell(f"verdict: {found.verdict}")
     if denied:

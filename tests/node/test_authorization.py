@@ -139,6 +139,11 @@ def test_an_ingress_gateway_judges_by_the_clients_address(callers: Node) -> None
             spec = f"{{selector: {{matchLabels: {{role: edge}}}}, rules: [{{from: {sources}}}]}}"
             with callers.applied(policy(spec, "edge", "gateways")):
                 entering(status)
+                tried = callers.meshctl(
+                    *("authz", "try", "deploy/edge", url, "-n", "gateways"),
+                    *("--from-outside", "--client", stranger),
+                )
+                assert tried.status == (0 if status == "200" else 1), tried.output
         entering("200")
 
 

@@ -10,9 +10,15 @@ from meshd.api.base import Key
 from meshd.compile.explain.authorization import Facts, Verdict, facts_of, judge
 from meshd.compile.explain.chain_choice import Connection
 from meshd.compile.explain.rule_text import describe
-from meshd.compile.plan.authorization import Authorization, Rule
+from meshd.compile.plan.authorization import Authorization
+from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.tls import TlsMode
-from meshd.compile.policy.authorization import authorization, by_namespace, of_connections
+from meshd.compile.policy.authorization import (
+    authorization,
+    by_namespace,
+    of_connections,
+    selecting,
+)
 from meshd.matching.request import Request
 from meshd.model.service import Endpoint
 from meshd.model.snapshot import Snapshot
@@ -22,21 +28,29 @@ from meshd.model.workload import Workload, shown
 def judging(
     snapshot: Snapshot, workload: Workload, place_of: Callable[[Key, str], str]
 ) -> wire.Judging:
-    """Return the rules about a workload, in the order in which they count."""
+    """Return the rules about a workload, in the order in which they count; then the policies that
+    allow nothing, since they have none."""
     policies = by_namespace(snapshot.authorization_policies)
-    rules = authorization(policies, workload, snapshot.options) or Authorization()
+    options = snapshot.options
+    rules = authorization(policies, workload, options) or Authorization()
 
-    def listed(action: Literal["deny", "allow"], rule: Rule) -> wire.JudgingRule:
-        origin = rule.origin
+    def row(action: Literal["deny", "allow"], origin: Origin, fitted: str) -> wire.JudgingRule:
         name = f"{origin.key.namespace}/{origin.key.name}"
-        place = place_of(origin.key, origin.field)
-        return wire.JudgingRule(action, name, origin.field, describe(rule), place)
+        return wire.JudgingRule(
+            action, name, origin.field, fitted, place_of(origin.key, origin.field)
+        )
 
+    without_rules = (
+        policy.key
+        for policy in selecting(policies, workload, options.root_namespace)
+        if rules.allow is not None and policy.spec.action == "ALLOW" and not policy.spec.rules
+    )
     return wire.Judging(
         shown(workload.uid),
         (
-            *(listed("deny", rule) for rule in rules.deny),
-            *(listed("allow", rule) for rule in rules.allow or ()),
+            *(row("deny", rule.origin, describe(rule)) for rule in rules.deny),
+            *(row("allow", rule.origin, describe(rule)) for rule in rules.allow or ()),
+            *(row("allow", Origin(key, "spec.rules"), "nothing") for key in without_rules),
         ),
         "allow" if rules.allow is None else "deny",
     )

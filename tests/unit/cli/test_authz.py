@@ -90,3 +90,14 @@ def test_the_address_of_a_client_is_one_outside_the_mesh(
     refused = meshctl("authz", "try", "edge", "a.test", *options)
     assert refused.code == 2
     assert told in refused.err
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told"),
+    [("routed", "is about it"), ("outside the mesh", "was asked"), ("answered 404", "was asked")],
+)
+def test_a_trial_tells_why_no_policy_decides(
+    daemon: Any, meshctl: Any, verdict: str, told: str
+) -> None:
+    daemon.says(wire.Explanation((), verdict, "", (), ""))
+    assert f"no AuthorizationPolicy {told}" in meshctl("authz", "try", "web", "db").out

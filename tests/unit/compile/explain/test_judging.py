@@ -93,6 +93,13 @@ def test_of_a_workload_without_policies_everything_is_allowed() -> None:
     assert (found.rules, found.otherwise) == ((), "allow")
 
 
+def test_policies_without_rules_are_told_too_since_they_deny_what_no_other_allows() -> None:
+    nothing = "\n".join(POLICIES.splitlines()[:5]) + "\nspec: {}\n"
+    found = judging(snapshot(nothing), SERVER, lambda key, _: key.name)
+    assert found.rules == (wire.JudgingRule("allow", "shop/some", "spec.rules", "nothing", "some"),)
+    assert found.otherwise == "deny"
+
+
 @pytest.mark.parametrize(
     ("path", "method", "verdict", "why"),
     [
