@@ -30,7 +30,7 @@ from meshd.pods.client import Client, command_inside, log_of, select
 from meshd.pods.files import Home
 from meshd.pods.images import ImageMap, read_image_map
 from meshd.pods.logs import read_log
-from meshd.settings import Paths, load
+from meshd.settings import Paths
 
 _TIMEOUT: Final = Duration(60)
 Tell = Callable[[tuple[PodState, ...]], None]
@@ -54,8 +54,7 @@ def _client() -> Client:
         raise InvalidInputError(
             "meshctl testbed works with namespaces of the kernel: run it as root"
         )
-    paths = Paths.from_environment()
-    return Client(Home(paths, load(paths.settings).mesh.domain))
+    return Client(Home(Paths.from_environment()))
 
 
 @app.command()
