@@ -15,7 +15,7 @@ from meshd.api.traffic import DestinationRule
 from meshd.api.virtual_service.types import VirtualService
 from meshd.base.sequence_difference import SequenceDifference
 from meshd.compile.replacements import NOTHING as NO_REPLACEMENTS
-from meshd.compile.replacements import Replaceable, Replacements
+from meshd.compile.replacements import Replacements
 from meshd.model.bounded import BoundedRoutes, BoundedRule
 from meshd.model.closed_routes import ClosedRoutes
 from meshd.model.excess import NOTHING, Excess
@@ -23,7 +23,7 @@ from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
 from meshd.model.weight import Weighed, weigh
 
-Heavy = Replaceable
+Heavy = VirtualService | DestinationRule
 """The kinds of objects whose configuration can be too large."""
 
 

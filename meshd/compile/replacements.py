@@ -1,4 +1,4 @@
-"""Puts replacements in place of VirtualServices and DestinationRules of a snapshot. Pure."""
+"""Puts replacements in place of routes, rules and policies of a snapshot. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Final, TypeAlias, TypeVar, cast
 
 import msgspec
 
+from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.destination_rule.types import DestinationRule
 from meshd.api.virtual_service.types import VirtualService
 from meshd.model.snapshot import Snapshot
 
-Replaceable: TypeAlias = VirtualService | DestinationRule
-_Kind = TypeVar("_Kind", VirtualService, DestinationRule)
+Replaceable: TypeAlias = VirtualService | DestinationRule | AuthorizationPolicy
+_Kind = TypeVar("_Kind", VirtualService, DestinationRule, AuthorizationPolicy)
 
 
 class Replacements:
@@ -26,6 +27,9 @@ class Replacements:
             {
                 "virtual_services": tuple(_replaced(snapshot.virtual_services, instead)),
                 "destination_rules": tuple(_replaced(snapshot.destination_rules, instead)),
+                "authorization_policies": tuple(
+                    _replaced(snapshot.authorization_policies, instead)
+                ),
             }
             if instead
             else {}

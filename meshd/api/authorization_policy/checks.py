@@ -18,7 +18,7 @@ from meshd.api.authorization_policy.conditions import (
     OF_PORTS,
     header_of,
 )
-from meshd.api.authorization_policy.templates import template_problem
+from meshd.api.authorization_policy.templates import template_problem, template_regex
 from meshd.api.authorization_policy.types import (
     AuthorizationPolicy,
     AuthorizationPolicySpec,
@@ -29,12 +29,20 @@ from meshd.api.authorization_policy.types import (
     Texts,
 )
 from meshd.api.authorization_policy.unsupported import unsupported
-from meshd.api.checks import Report, check_header_names, check_labels, is_network
+from meshd.api.checks import (
+    Report,
+    check_header_names,
+    check_labels,
+    check_regex,
+    is_network,
+)
 from meshd.api.decode import Path
 from meshd.api.read import label_problem, subdomain_problem
 
 _LENGTH: Final = re.compile("[0-9]{0,3}")
 """Of a network, after the slash: no mask of addresses."""
+_LONGEST_NAMESPACE: Final = 63
+"""Of Kubernetes: longer names of namespaces fit nothing."""
 MOST_RULES: Final = 1000
 """Of one policy: each costs every request a look."""
 MOST_VALUES: Final = 10_000
@@ -95,7 +103,7 @@ def _check_source(report: Report, path: Path, found: Source | None) -> None:
         ("notNamespaces", found.not_namespaces),
     ):
         for at, value in _listed(report, (*path, name), values):
-            _check_wildcard(report, at, value)
+            _check_namespace(report, at, value)
     for name, values in (
         ("serviceAccounts", found.service_accounts),
         ("notServiceAccounts", found.not_service_accounts),
@@ -145,6 +153,8 @@ def _check_operation(report: Report, path: Path, found: Operation | None) -> Non
                 _check_path(report, at, value)
             elif problem := template_problem(value):
                 report.error(at, problem)
+            else:
+                check_regex(report, at, template_regex(value))
 
 
 def _check_condition(report: Report, path: Path, found: Condition) -> None:
@@ -164,6 +174,8 @@ def _check_condition(report: Report, path: Path, found: Condition) -> None:
                 _check_port_text(report, at, value)
             elif key == "source.principal":
                 _check_principal(report, at, value)
+            elif key == "source.namespace":
+                _check_namespace(report, at, value)
             else:
                 _check_wildcard(report, at, value)
 
@@ -189,6 +201,12 @@ def _check_principal(report: Report, path: Path, value: str) -> None:
     _check_wildcard(report, path, value)
     if value.startswith("spiffe://"):
         report.error(path, f'"{value}": leave out spiffe://, as in cluster.local/ns/NS/sa/NAME')
+
+
+def _check_namespace(report: Report, path: Path, value: str) -> None:
+    _check_wildcard(report, path, value)
+    if len(value.removeprefix("*").removesuffix("*")) > _LONGEST_NAMESPACE:
+        report.error(path, f"no namespace has a name of more than {_LONGEST_NAMESPACE} characters")
 
 
 def _check_account(report: Report, path: Path, value: str) -> None:

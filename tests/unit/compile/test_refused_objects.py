@@ -211,3 +211,61 @@ def test_texts_that_are_in_no_request_stay_in_force() -> None:
     closing = RefusedObjects()
     assert closing.close(before) is before
     assert closing.problems == ()
+
+
+POLICIES: dict[str, dict[str, Any]] = {
+    "rules[0].to[0].operation.paths[0]": {
+        "rules": [{"to": [{"operation": {"paths": ["/{*}/" + "x" * 40_000]}}]}]
+    },
+    "rules[0].to[0].operation.notPaths[0]": {
+        "rules": [{"to": [{"operation": {"notPaths": ["/{*}/" + "/{*}" * 300]}}]}]
+    },
+    "rules[0].from[0].source.namespaces[0]": {
+        "rules": [{"from": [{"source": {"namespaces": ["x" * 40_000]}}]}]
+    },
+    "rules[0].from[0].source.notNamespaces[0]": {
+        "rules": [{"from": [{"source": {"notNamespaces": ["x" * 64]}}]}]
+    },
+    "rules[0].when[0].values[0]": {
+        "rules": [{"when": [{"key": "source.namespace", "values": ["x" * 64 + "*"]}]}]
+    },
+    "rules[0].from[0].source.ipBlocks[0]": {
+        "rules": [{"from": [{"source": {"ipBlocks": ["10.0.0.0/33"]}}]}]
+    },
+    "rules[0].to[0].operation.ports[0]": {"rules": [{"to": [{"operation": {"ports": ["http"]}}]}]},
+    "rules[0].when[0]": {"rules": [{"when": [{"key": "source.ip"}]}]},
+    "rules[0].when[0].key": {
+        "rules": [{"when": [{"key": "request.headers[a b]", "values": ["*"]}]}]
+    },
+    "rules[0].from[0].source": {"rules": [{"from": [{"source": {}}]}]},
+    "rules[0].from": {"rules": [{"from": []}]},
+}
+"""By field a policy that proxies refuse, that nobody can print, or that would open something."""
+
+
+@pytest.mark.parametrize(("field", "spec"), POLICIES.items(), ids=POLICIES)
+def test_a_policy_with_an_error_denies_everything_to_the_workloads_that_it_selects(
+    field: str, spec: dict[str, Any]
+) -> None:
+    selector = {"matchLabels": {"app": "a"}}
+    bad = policy_of("bad", spec | {"selector": selector})
+    good = policy_of("good", {"rules": [{}]})
+    compiler: Isolating[Mapping[Pool, Compiled]] = Isolating(Compiler(), Compiler)
+    compiler.compile(snapshot(good, bad), ())
+    (problem,) = compiler.problems
+    assert problem.startswith(f"{bad.key} is closed: spec.{field}: ")
+    assert compiler.compiled is not None
+    denying = policy_of("bad", {"selector": selector, "action": "DENY", "rules": [{}]})
+    assert set(map(str, compiler.compiled.authorization_policies)) == {str(good), str(denying)}
+    errors = check_fields([Read(bad, Document("a.yaml", 1, None, {}))])
+    assert f"spec.{field}" in {one.field for one in errors if one.severity == "error"}
+
+
+def policy_of(name: str, spec: dict[str, Any]) -> Object:
+    value: JsonObject = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": spec,
+    }
+    return from_json(value)
