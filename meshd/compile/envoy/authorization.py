@@ -7,8 +7,9 @@ that is not HTTP is judged when a chain is chosen for it, before anything is con
 
 from __future__ import annotations
 
+import functools
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from envoy.config.core.v3 import address_pb2 as core_address_pb2
@@ -69,8 +70,10 @@ def filters() -> list[_Filter]:
     return [_Filter(name=name, typed_config=packed(_Rbac())) for name in (DENY, ALLOW)]
 
 
-def per_route(rules: Authorization, *, inside: bool) -> dict[str, any_pb2.Any]:
-    """Return what routes say to the filters; ``inside``: see ``_by_filter``."""
+@functools.lru_cache(maxsize=64)
+def per_route(rules: Authorization, *, inside: bool) -> Mapping[str, any_pb2.Any]:
+    """Return what routes say to the filters; ``inside``: see ``_by_filter``. The messages are
+    shared: copy, never change."""
     return {
         name: packed(http_rbac_pb2.RBACPerRoute(rbac=_Rbac(rules=given)))
         for name, given in _by_filter(rules, inside=inside).items()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from envoy.config.core.v3 import base_pb2
@@ -32,6 +33,8 @@ _WORKLOAD: Final = extension_pb2.TypedExtensionConfig(
     typed_config=packed(network_inputs_pb2.FilterStateInput(key=WORKLOAD_STATE)),
 )
 CLIENT_CERTIFICATE: Final = "x-forwarded-client-cert"
+_MISDIRECTED: Final = 421
+"""RFC 9110, section 15.5.20: this connection is none for such requests."""
 _Option: Final = base_pb2.HeaderValueOption
 _ACTIONS: Final = {
     "replace": _Option.OVERWRITE_IF_EXISTS_OR_ADD,
@@ -41,11 +44,12 @@ _ACTIONS: Final = {
 
 def inbound_routes(planned: InboundRoutes) -> route_pb2.RouteConfiguration:
     routes = [made for route in planned.routes for made in _routes(planned, route)]
+    judges = planned.guards or planned.misdirected
     host = route_components_pb2.VirtualHost(
         name=f"inbound|{planned.application.port}||",
         domains=["*"],
-        routes=() if planned.guards else routes,
-        matcher=_by_workload(planned.guards, routes) if planned.guards else None,
+        routes=() if judges else routes,
+        matcher=_by_workload(planned, routes) if judges else None,
     )
     return route_pb2.RouteConfiguration(
         name=planned.name,
@@ -57,21 +61,41 @@ def inbound_routes(planned: InboundRoutes) -> route_pb2.RouteConfiguration:
 
 
 def _by_workload(
-    guards: Mapping[str, Authorization], routes: Sequence[route_components_pb2.Route]
+    planned: InboundRoutes, routes: Sequence[route_components_pb2.Route]
 ) -> matcher_pb2.Matcher:
     """Return a tree that gives the requests of guarded workloads the same routes with what they are
-    judged by."""
+    judged by, or refuses them."""
     made = matcher_pb2.Matcher()
     made.matcher_tree.input.CopyFrom(_WORKLOAD)
-    for uid, rules in guards.items():
-        judged = authorization.per_route(rules, inside=True)
-        found = route_components_pb2.RouteList(routes=routes)
-        for route in found.routes:
-            for name, rule in judged.items():
-                route.typed_per_filter_config[name].CopyFrom(rule)
-        made.matcher_tree.exact_match_map.map[uid].action.CopyFrom(_action(found))
+    for uid in planned.misdirected:
+        made.matcher_tree.exact_match_map.map[uid].action.CopyFrom(_refusal())
+    actions: dict[Authorization, extension_pb2.TypedExtensionConfig] = {}
+    for uid, rules in planned.guards.items():  # which many have in common
+        if rules not in actions:
+            actions[rules] = _judging(rules, routes)
+        made.matcher_tree.exact_match_map.map[uid].action.CopyFrom(actions[rules])
     made.on_no_match.action.CopyFrom(_action(route_components_pb2.RouteList(routes=routes)))
     return made
+
+
+def _judging(
+    rules: Authorization, routes: Sequence[route_components_pb2.Route]
+) -> extension_pb2.TypedExtensionConfig:
+    judged = authorization.per_route(rules, inside=True)
+    found = route_components_pb2.RouteList(routes=routes)
+    for route in found.routes:
+        for name, rule in judged.items():
+            route.typed_per_filter_config[name].CopyFrom(rule)
+    return _action(found)
+
+
+@functools.cache
+def _refusal() -> extension_pb2.TypedExtensionConfig:
+    """Return what refuses all requests. It is shared: copy, never change."""
+    answer = route_components_pb2.DirectResponseAction(status=_MISDIRECTED)
+    match = route_components_pb2.RouteMatch(prefix="/")
+    route = route_components_pb2.Route(name="misdirected", match=match, direct_response=answer)
+    return _action(route_components_pb2.RouteList(routes=[route]))
 
 
 def _action(routes: route_components_pb2.RouteList) -> extension_pb2.TypedExtensionConfig:

@@ -84,10 +84,16 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin
     clauses: tuple[tuple[Alternative, ...], ...] = ()
     """Without any, the rule fits everything."""
+    only_requests: bool = False
+    """No other connection is judged by it."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
         return tuple(one for clause in self.clauses for group in clause for one in group)
+
+    @property
+    def tests(self) -> tuple[Test, ...]:
+        return tuple(test for field in self.fields for test in field.tests)
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):

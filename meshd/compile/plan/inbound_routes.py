@@ -35,3 +35,6 @@ class InboundRoutes(msgspec.Struct, frozen=True):
     ends before the answer."""
     guards: Mapping[str, Authorization] = {}
     """Who may send requests to a workload, by uid; to all others, anybody may."""
+    misdirected: tuple[str, ...] = ()
+    """The uids of workloads whose requests are refused. Policies are about them, and they do not
+    serve the port so any more: what arrives comes by a connection from before."""

@@ -32,6 +32,10 @@ _UNKNOWN: Final = "a part of it is not carried out, so everything is denied"
 _SPIFFE: Final = "spiffe://"
 _OWN_DOMAIN: Final = "cluster.local/"
 """How policies may call the mesh's own trust domain, whatever its name."""
+_HOST: Final = r"(?:[\w-]+(?:\.[\w-]+)*|\[[\w:.%-]+\])?(?::[0-9]*)?"
+"""A host as clients write it, with its port: RFC 9110, section 7.2."""
+_HOSTS: Final = frozenset({":authority", "host"})
+_NO_HOST: Final = "names hosts, and what the request names is none"
 
 
 Policies = Mapping[str, Sequence[AuthorizationPolicy]]
@@ -78,14 +82,27 @@ def authorization(
         return Authorization(
             deny=tuple(plan.Rule(origin=Origin(policy.key, _UNKNOWN)) for policy in unknown)
         )
-    allow = [policy for policy in selected if policy.spec.action == "ALLOW"]
-    deny = [policy for policy in selected if policy.spec.action == "DENY"]
+    allowing = [policy for policy in selected if policy.spec.action == "ALLOW"]
+    denying = [policy for policy in selected if policy.spec.action == "DENY"]
+    allow = tuple(rule for policy in allowing for rule in _rules(policy, options))
+    deny = tuple(rule for policy in denying for rule in _rules(policy, options))
     return Authorization(
-        deny=tuple(rule for policy in deny for rule in _rules(policy, options)),
-        allow=tuple(rule for policy in allow for rule in _rules(policy, options))
-        if allow
-        else None,
+        deny=(*deny, *_no_hosts((*deny, *allow))), allow=allow if allowing else None
     )
+
+
+def _no_hosts(rules: Iterable[plan.Rule]) -> Iterator[plan.Rule]:
+    """Yield what denies requests to something that is no host, if a rule is about hosts.
+
+    The proxy takes ``a.test,b.test``, ``me@a.test`` and ``a.test..`` as they are, and joins the
+    lines of several hosts; applications may find one host in them, and rules do not.
+    """
+    for rule in rules:
+        if any(isinstance(test, plan.Header) and test.name in _HOSTS for test in rule.tests):
+            none = Field((plan.Header(":authority", Text("regex", _HOST)),), negated=True)
+            origin = Origin(rule.origin.key, _NO_HOST)
+            yield plan.Rule(origin=origin, clauses=(((none,),),), only_requests=True)
+            return
 
 
 def of_connections(found: Authorization) -> Authorization:
@@ -95,7 +112,7 @@ def of_connections(found: Authorization) -> Authorization:
     a rule that denies by it denies whatever the rest of it fits.
     """
     return Authorization(
-        deny=tuple(map(_without_requests, found.deny)),
+        deny=tuple(_without_requests(rule) for rule in found.deny if not rule.only_requests),
         allow=None
         if found.allow is None
         else tuple(rule for rule in found.allow if not any(map(_is_of_requests, rule.fields))),
@@ -109,8 +126,7 @@ def asks_server_name(found: Authorization | None) -> bool:
     return any(
         isinstance(test, plan.ServerName)
         for rule in (*found.deny, *(found.allow or ()))
-        for field in rule.fields
-        for test in field.tests
+        for test in rule.tests
     )
 
 

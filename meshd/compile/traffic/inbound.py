@@ -237,11 +237,12 @@ def _inspected_ways(
         http = _to(chains, port, Spoken.EITHER, entry, options)
         opaque = _to(chains, port, Spoken.OPAQUE, entry, options)
         anybody = ByHttp(http, opaque, http10=True)
-        guarded = {
-            uid: ByHttp(http, _guarded(uid, opaque, guards), http10=True)
-            for uid in guards
-            if served[uid].get(port) is Spoken.SNIFFED
-        }
+        guarded: dict[str, Way] = {}
+        for uid in guards:
+            if served[uid].get(port) is Spoken.SNIFFED:
+                guarded[uid] = ByHttp(http, _guarded(uid, opaque, guards), http10=True)
+            else:  # by a thin listener from before
+                guarded[uid] = _guarded(uid, To(UNDECLARED_CHAIN), guards)
         ways[port] = ByWorkload(guarded, anybody) if guarded else anybody
     return ways
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+import msgspec
+
 from meshd.compile.names import InboundCluster
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.inbound_routes import InboundRoute, InboundRoutes
@@ -37,16 +39,42 @@ def inbound_routes(
 ) -> Iterator[InboundRoutes]:
     """Yield the tables. ``accounts``: those of gateways; ``guards``: who may send what, by uid."""
     gateways = tuple(Identity(options.trust_domain, *account).uri for account in accounts)
-    guarded: dict[InboundCluster, dict[str, Authorization]] = {}
-    for uid, ports in served.items():
-        for port, spoken in ports.items():
-            if spoken is not Spoken.OPAQUE:
-                of_cluster = guarded.setdefault(inbound_name(port, spoken), {})
-                if uid in guards:
-                    of_cluster[uid] = guards[uid]
-    for cluster in sorted(guarded, key=str):
-        yield certified_routes(cluster, gateways, guarded[cluster], short_way=options.short_way)
-        yield plain_routes(cluster, guarded[cluster])
+    clusters = {
+        inbound_name(port, spoken)
+        for ports in served.values()
+        for port, spoken in ports.items()
+        if spoken is not Spoken.OPAQUE
+    }
+    for cluster in sorted(clusters, key=str):
+        judged = _judged(cluster, served, guards)
+        yield certified_routes(cluster, gateways, judged, short_way=options.short_way)
+        yield plain_routes(cluster, judged)
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """What a table says of workloads that policies are about."""
+
+    guards: Guards = NOBODY
+    misdirected: tuple[str, ...] = ()
+
+
+_UNJUDGED: Final = Judged()
+
+
+def _judged(cluster: InboundCluster, served: Mapping[str, Ports], guards: Guards) -> Judged:
+    """Return what a table says of all workloads that policies are about.
+
+    A connection stays with its table when the port's protocol changes, or when no service sends to
+    the workload any more, as long as others have the table. Requests in it are judged all the same.
+    """
+    found: dict[str, Authorization] = {}
+    misdirected: list[str] = []
+    for uid, rules in guards.items():
+        if served.get(uid, {}).get(cluster.port, Spoken.OPAQUE) is Spoken.OPAQUE:
+            misdirected.append(uid)
+        else:
+            found[uid] = rules
+    return Judged(found, tuple(misdirected))
 
 
 def plain_name(cluster: InboundCluster) -> str:
@@ -54,16 +82,16 @@ def plain_name(cluster: InboundCluster) -> str:
     return f"plain|{cluster}"
 
 
-def plain_routes(cluster: InboundCluster, guards: Guards = NOBODY) -> InboundRoutes:
+def plain_routes(cluster: InboundCluster, judged: Judged = _UNJUDGED) -> InboundRoutes:
     """Return routes for callers without a certificate."""
     route = InboundRoute(name="default")
-    return InboundRoutes(plain_name(cluster), cluster, (route,), _REPEATS, guards)
+    return _table(plain_name(cluster), cluster, (route,), judged)
 
 
 def certified_routes(
     cluster: InboundCluster,
     gateways: tuple[str, ...],
-    guards: Guards = NOBODY,
+    judged: Judged = _UNJUDGED,
     *,
     short_way: bool = False,
 ) -> InboundRoutes:
@@ -73,8 +101,14 @@ def certified_routes(
     """
     name, others = str(cluster), InboundRoute(name="default", certificate="replace")
     if not gateways:
-        return InboundRoutes(name, cluster, (others,), _REPEATS, guards)
+        return _table(name, cluster, (others,), judged)
     of_gateways = InboundRoute(name="gateway", callers=gateways, certificate="append")
     named = InboundRoute(name="default", names_caller=True, certificate="replace")
     routes = (named, of_gateways, others) if short_way else (of_gateways, others)
-    return InboundRoutes(name, cluster, routes, _REPEATS, guards)
+    return _table(name, cluster, routes, judged)
+
+
+def _table(
+    name: str, cluster: InboundCluster, routes: tuple[InboundRoute, ...], judged: Judged
+) -> InboundRoutes:
+    return InboundRoutes(name, cluster, routes, _REPEATS, judged.guards, judged.misdirected)

@@ -50,6 +50,7 @@ CLIENTS: Final = ("198.18.1.1", "198.18.1.2", "198.18.9.9", "fd00:198::7")
 SERVERS: Final = ("198.18.2.1", "198.18.1.1")
 HOSTS: Final = ("a.test", "*.test", "A.*", "b.test:80", "*", "b.test:*")
 ASKED_HOSTS: Final = ("a.test", "A.Test", "b.test", "b.test:80", "c.a.test", "b.test.", "x")
+NO_HOSTS: Final = ("a.test..", "b.test,a.test", "me@a.test", "b.test..:80")
 METHODS: Final = ("GET", "POST", "P*", "*", "*T")
 ASKED_METHODS: Final = ("GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS")
 PATHS: Final = (
@@ -210,7 +211,7 @@ def request(chance: random.Random) -> Request:
     if chance.random() < 0.2:
         headers.append(("x-forwarded-for", chance.choice(["203.0.113.7", "198.18.1.1"])))
     return Request(
-        host=chance.choice(ASKED_HOSTS),
+        host=chance.choice(ASKED_HOSTS if chance.random() < 0.9 else NO_HOSTS),
         path=chance.choice(ASKED_PATHS),
         method=chance.choice(ASKED_METHODS),
         headers=tuple(headers),

@@ -51,7 +51,7 @@ from meshd.compile.plan.chains import Answer, Chain, Http, Refusal
 from meshd.compile.plan.choices import ByRules, ByWorkload, To
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.policy.authorization import authorization, by_namespace, of_connections
-from meshd.compile.traffic.inbound_routes import plain_routes
+from meshd.compile.traffic.inbound_routes import Judged, plain_routes
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 from tests.envoy.authorization import policies
@@ -105,7 +105,7 @@ def of_requests(path: Path) -> Any:
     manager = http_connection_manager_pb2.HttpConnectionManager()
     (filter_,) = made.filter_chains[0].filters
     filter_.typed_config.Unpack(manager)
-    routes = plain_routes(InboundCluster(policies.PORT), known)
+    routes = plain_routes(InboundCluster(policies.PORT), Judged(known))
     manager.route_config.CopyFrom(inbound_routes(routes))
     filter_.typed_config.Pack(manager)
     return made

@@ -260,3 +260,28 @@ def test_each_line_of_a_header_is_judged() -> None:
     deny = policy("{action: DENY, rules: [{when: [{key: 'request.headers[a]', values: [x]}]}]}")
     for lines, allowed in (((("A", "y"), ("a", "x")), False), ((("a", "y"), ("a", "z")), True)):
         assert verdict(deny, request=Request("h", headers=lines)).allowed is allowed
+
+
+@pytest.mark.parametrize(
+    "host", ["a.test,b.test", "b.test,a.test", "me@a.test", "a.test..", "a%2etest", "a..test:80"]
+)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "{action: DENY, rules: [{to: [{operation: {hosts: [a.test, 'a.test:*']}}]}]}",
+        "{rules: [{to: [{operation: {notHosts: [a.test, 'a.test:*']}}]}]}",
+        "{action: DENY, rules: [{when: [{key: 'request.headers[Host]', values: [a.test]}]}]}",
+    ],
+)
+def test_where_hosts_matter_no_request_names_anything_else(spec: str, host: str) -> None:
+    found = policy(spec)
+    assert not verdict(found, request=Request(host)).allowed
+    for other in ("b.test", "B.test.", "b_1.test:80", "[fd00::1]:80", "10.0.0.1", ""):
+        assert verdict(found, request=Request(other)).allowed, other
+    of_methods = policy("{action: DENY, rules: [{to: [{operation: {methods: [PUT]}}]}]}")
+    assert verdict(of_methods, request=Request(host)).allowed
+
+
+def test_what_names_no_host_is_nothing_that_a_connection_has() -> None:
+    hosts = "{action: DENY, rules: [{to: [{operation: {hosts: [a.test], ports: ['80']}}]}]}"
+    assert verdict(policy(hosts), request=None).allowed
