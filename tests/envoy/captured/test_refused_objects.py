@@ -87,3 +87,45 @@ def test_values_that_proxies_refuse_close_their_own_hosts_only(place: Place) -> 
     ]
     assert answers == [""] * len(REFUSED) + ["b", "b", "b", "a"]
     assert place.ask("http", A.address, 80, "a.test") == "a"
+
+
+SERVED = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: served, namespace: apps}
+spec:
+  hosts: [served.test]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  workloadSelector: {labels: {app: client}}
+  ports: [{number: 80, name: http, protocol: HTTP}]
+---
+"""
+POLICY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: p, namespace: apps}}
+spec: {{action: {}, rules: [{}]}}
+---
+"""
+LONG = "x" * 40_000
+
+
+@pytest.mark.parametrize("action", ["ALLOW", "DENY"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        f"{{to: [{{operation: {{paths: ['/{{*}}/{LONG}']}}}}]}}",
+        f"{{from: [{{source: {{namespaces: [{LONG}]}}}}]}}",
+        "{from: [{source: {ipBlocks: [10.0.0.0/33]}}]}",
+        "{when: [{key: 'request.headers[a b]', values: [c]}]}",
+    ],
+    ids=["path", "namespace", "network", "header"],
+)
+def test_a_policy_that_proxies_refuse_keeps_no_other_change_from_them(
+    place: Place, action: str, rule: str
+) -> None:
+    """The table for what arrives is that of all workloads of the node."""
+    client = place.workload("client", "apps")
+    place.load(entry("a", A) + SERVED + POLICY.format(action, rule), client)
+    assert place.ask("http", A.address, 80, "a.test") == "a"

@@ -112,6 +112,14 @@ def test_what_istio_takes_is_taken(spec: str) -> None:
             "{rules: [{when: [{key: destination.port, values: [http]}]}]}",
             "spec.rules[0].when[0].values[0]",
         ),
+        (
+            f"{{rules: [{{from: [{{source: {{namespaces: [{'a' * 64}]}}}}]}}]}}",
+            "spec.rules[0].from[0].source.namespaces[0]",
+        ),
+        (
+            f"{{rules: [{{to: [{{operation: {{paths: ['/{{*}}/{'a' * 1024}']}}}}]}}]}}",
+            "spec.rules[0].to[0].operation.paths[0]",
+        ),
     ],
 )
 def test_what_istio_refuses_or_meshd_does_not_carry_out_is_an_error(spec: str, field: str) -> None:
@@ -145,6 +153,10 @@ def test_a_dry_run_is_refused() -> None:
         (
             "{rules: [{to: [{operation: {hosts: ['*a*']}}]}]}",
             "spec.rules[0].to[0].operation.hosts[0]",
+        ),
+        (
+            "{action: DENY, rules: [{to: [{operation: {methods: [get], ports: ['80']}}]}]}",
+            "spec.rules[0].to[0].operation.methods[0]",
         ),
     ],
 )
