@@ -1,4 +1,4 @@
-"""A connection from before policies, or the protocol of its port, changed is judged as any other."""
+"""Connections from before policies, or protocols of ports, changed are judged as all others."""
 
 from __future__ import annotations
 
