@@ -94,7 +94,7 @@ def try_(
     else:
         nothing = "no AuthorizationPolicy is about it"
         if found.verdict != _ROUTED:
-            nothing = "no AuthorizationPolicy was asked: it arrives at no workload of the mesh"
+            nothing = "no AuthorizationPolicy was asked; meshctl explain shows why"
         for reason in reasons or [nothing]:
             tell(reason)
         tell(f"verdict: {found.verdict}")

@@ -16,7 +16,7 @@ from meshd.compile.upstream.destination_rules import is_for_all
 from meshd.model.snapshot import Snapshot
 
 
-def reruled_hosts(old: Snapshot, new: Snapshot) -> frozenset[str] | None:
+def hosts_of_changed_rules(old: Snapshot, new: Snapshot) -> frozenset[str] | None:
     """Return the hosts for which rules have come, gone or changed; None: they reach further, or the
     order of others has changed."""
     before, after = old.destination_rules, new.destination_rules

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from meshd.api.locality import NETWORK
-from meshd.compile.rule_changes import reruled_hosts
+from meshd.compile.rule_changes import hosts_of_changed_rules
 from meshd.compile.upstream.nearness import compared_labels
 from meshd.compile.upstream.shape import outline
 from meshd.model.service import Place, Preference, Resolution, ServiceRecord
@@ -95,7 +95,7 @@ def changed_services(old: Snapshot, new: Snapshot) -> ServiceChanges | None:
     """
     if any(getattr(old, name) != getattr(new, name) for name in _SAME):
         return None
-    pairs, hosts = _pairs(old.services, new.services), reruled_hosts(old, new)
+    pairs, hosts = _pairs(old.services, new.services), hosts_of_changed_rules(old, new)
     if pairs is None or hosts is None:
         return None
     endpoints, services = list[Changed](), list[Replaced]()

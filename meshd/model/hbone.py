@@ -24,7 +24,7 @@ class Tunnel(msgspec.Struct, frozen=True):
     """SPIFFE URI that its certificate must have."""
 
 
-def is_told(workload: Workload) -> bool:
+def takes_tunnels(workload: Workload) -> bool:
     """Return whether a workload's node says that it can be reached by a tunnel."""
     return PROTOCOL in workload.protocols and not workload.host
 

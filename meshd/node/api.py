@@ -223,7 +223,7 @@ class Control:
     def _hbone(self, workload: Workload) -> str:
         """Return whether other nodes are told to reach a workload by tunnels, or why not."""
         life = self._mesh.reconciler.known.lives.get(workload.uid)
-        if problem := self._mesh.tunneled.closed(workload, life):
+        if problem := self._mesh.tunneled.obstacle(workload, life):
             return problem
         told = workload.uid in self._mesh.tunneled.told
         return "open" if told else "proxies do not have its listener yet"

@@ -37,11 +37,11 @@ class Tunneled:
         self.told = frozenset(
             uid
             for uid, one in inside.items()
-            if (uid in self.told or uid in accepted) and not self.closed(one, lives.get(uid))
+            if (uid in self.told or uid in accepted) and not self.obstacle(one, lives.get(uid))
         )
         return self.told
 
-    def closed(self, workload: Workload, life: Life | None) -> str:
+    def obstacle(self, workload: Workload, life: Life | None) -> str:
         """Return why nobody reaches a workload by tunnels; empty: nothing of its own prevents
         that."""
         if not self._allowed:

@@ -14,7 +14,7 @@ import msgspec
 
 from meshd.api.locality import NETWORK, locality_of
 from meshd.api.service_entry.types import WorkloadEntry, WorkloadEntrySpec
-from meshd.model.hbone import is_told
+from meshd.model.hbone import takes_tunnels
 from meshd.model.service import MUTUAL_TLS, TLS_MODE, Endpoint
 from meshd.model.workload import Workload
 
@@ -86,7 +86,7 @@ class Backend(msgspec.Struct, frozen=True):
             captured_ports=frozenset(port.number for port in workload.ports)
             if workload.host
             else None,
-            hbone=source is Source.ELSEWHERE and is_told(workload),
+            hbone=source is Source.ELSEWHERE and takes_tunnels(workload),
             source=source,
             order=workload.uid,
         )
