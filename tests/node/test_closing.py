@@ -1,10 +1,12 @@
-"""What closes does not wait for a compilation of thousands of services."""
+"""What closes does not wait for a compilation."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.node.test_crashes import kill
 from tests.node.test_killing_records import mortal_node
+from tests.node.test_two_nodes import start_agent, start_server
 from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -118,3 +120,39 @@ def test_a_stricter_policy_is_in_force_before_the_compilation_of_thousands_of_se
     assert (from_outside(place), from_a_client(place)) == (REFUSED, WELL)
     assert certificates(place)
     place.close()
+
+
+def test_what_a_server_has_lost_closes_the_way_out_of_its_agents_before_that_is_compiled(
+    make: Callable[..., Node],
+) -> None:
+    server = start_server(make, grace="600s")
+    objects, pods = population(server)
+    server.apply(objects)
+    agent = start_agent(lambda: mortal_node(make, _HELD), server)
+    agent.eventually(lambda: agent.meshctl("get", "svc/server", "-n", "shop").status == 0, "told")
+    write = agent.write
+    external = write.deployment("external", "outside", program="server.py", ready=8080)
+    agent.up(pods + "---\n" + write.dump(external))
+    agent.eventually(agent.is_well, "the agent is well")
+    far = f"http://{agent.pod('external.outside').plan.address}:8080/who"
+
+    def gets_out() -> bool:
+        return agent.status_of("alice.clients", far) == WELL
+
+    agent.eventually(gets_out, "what is not in the mesh is reached")
+    hold: Path = agent.home / "hold"
+    hold.touch()
+    (server.paths.lib / "applied.json").write_text("{")
+    kill(server, "mesh")
+    agent.eventually(lambda: not gets_out(), "nothing leaves the mesh", 2 * PATIENCE)
+    agent.eventually(lambda: from_outside(agent) == REFUSED, "plaintext is refused")
+    assert from_a_client(agent) == WELL
+    agent.eventually(lambda: "a compilation is held" in agent.log, "it is compiled", 2 * PATIENCE)
+    assert "a compilation is let go" not in agent.log
+    hold.unlink()
+    agent.eventually(lambda: "a compilation is let go" in agent.log, "its compilation ends")
+    agent.eventually(agent.is_well, "all is in force", 2 * PATIENCE)
+    assert not gets_out()
+    assert (from_outside(agent), from_a_client(agent)) == (REFUSED, WELL)
+    agent.close()
+    server.close()
