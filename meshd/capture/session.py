@@ -1,6 +1,7 @@
 """The session of capture.sock: takes ``Place``, sends ``Observed`` at each change.
 
-Changes of systemd's units are answered, too; who makes them is given.
+Changes of systemd's units are answered, too; who makes them is given. So are questions for
+connections that are open.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from meshd import wire
 from meshd.base.errors import SystemRefusedError
 from meshd.base.tasks import first_of
+from meshd.capture.pods import open_connections
 from meshd.capture.pods.keeper import Keeper
 from meshd.capture.pods.namespaces import Pins
 from meshd.model.workload import HostService
@@ -40,6 +42,7 @@ class CaptureService:
     ) -> None:
         """Begin to keep what is asked for; ``change`` changes units of systemd."""
         self._change = change
+        self._pins = pins
         self._news: set[asyncio.Event] = set()
         self._keeper = Keeper(
             settings,
@@ -73,6 +76,8 @@ class CaptureService:
         while (message := await connection.receive()) is not None:
             if isinstance(message, wire.Place):
                 self._keeper.place(message.placements, host=message.host)
+            elif isinstance(message, wire.ListConnections | wire.EndConnections):
+                await connection.send(await open_connections.answer(self._pins, message))
             else:
                 await connection.send(await self._change(message))
 

@@ -31,7 +31,7 @@ from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
 from meshd.node.background import Background
-from meshd.node.closing import Known
+from meshd.node.closing import Entrances, Known
 from meshd.node.packing import Packer
 from meshd.node.publication import Compiled, Publication, Wanted
 from meshd.node.stages import Progress, Step
@@ -325,6 +325,11 @@ class Publishing:
     def in_force(self) -> Snapshot | None:
         """Return the snapshot that was compiled last, without what was left out of it."""
         return self._publication.last.in_force if self._publication.last else None
+
+    @property
+    def entrances(self) -> Entrances:
+        """Return what the listeners for incoming connections were compiled from."""
+        return self._publication.last.entrances if self._publication.last else {}
 
     @property
     def uncompiled(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from meshd.model.workload import Observation
 from meshd.node import probing
 from meshd.node.api import Control
 from meshd.node.declarations import Declarations
+from meshd.node.ending import Connections, Ending
 from meshd.node.in_work import InWork
 from meshd.node.mesh import Mesh
 from meshd.node.own_addresses import OwnAddresses
@@ -46,6 +47,8 @@ async def run(settings: Settings, paths: Paths) -> None:
     await mesh.xds.start(paths.plane)
     agent = _agent(mesh, settings, paths) if settings.role == "agent" else None
     control = Control(mesh, settings, paths, agent)
+    connections = Connections(paths.socket("capture"))
+    ending = Ending(mesh, connections, settings.proxy.end_denied)
     sharing = (
         Sharing(mesh, settings.node_name, paths.lib / "elsewhere.json", control.handle)
         if settings.role == "server"
@@ -74,6 +77,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             tasks.create_task(mesh.certificates.run())
             tasks.create_task(mesh.resolving.run())
             tasks.create_task(mesh.store.watch())
+            tasks.create_task(ending.run())
             tasks.create_task(state.watch())
             tasks.create_task(Declarations(mesh, control.enrolling.intents).run())
             if sharing:

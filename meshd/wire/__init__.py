@@ -69,6 +69,13 @@ from meshd.wire.doors import (
     ToSupervisor,
     ToTestbed,
 )
+from meshd.wire.ending import (
+    ConnectionRequest,
+    EndConnections,
+    Ended,
+    ListConnections,
+    OpenConnections,
+)
 from meshd.wire.enrolling import (
     Await,
     Enroll,
@@ -180,6 +187,7 @@ __all__ = [
     "CheckedFiles",
     "ChildStates",
     "Children",
+    "ConnectionRequest",
     "ControlStatus",
     "CreateToken",
     "DeleteNamed",
@@ -187,6 +195,8 @@ __all__ = [
     "Detail",
     "Done",
     "Effect",
+    "EndConnections",
+    "Ended",
     "Enlist",
     "Enroll",
     "EnrollAgain",
@@ -200,6 +210,7 @@ __all__ = [
     "Get",
     "Judging",
     "JudgingRule",
+    "ListConnections",
     "ListNodes",
     "ListPods",
     "ListTokens",
@@ -213,6 +224,7 @@ __all__ = [
     "Objects",
     "Observed",
     "OfferedPort",
+    "OpenConnections",
     "Peer",
     "Place",
     "Pods",

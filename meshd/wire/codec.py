@@ -18,6 +18,7 @@ from meshd.wire import (
     certificates,
     children,
     configuring,
+    ending,
     enrolling,
     joining,
     looking,
@@ -43,6 +44,7 @@ AnyMessage = (
     | placing.Messages
     | certificates.Messages
     | unit_changes.Messages
+    | ending.Messages
     | registering.Messages
     | enrolling.Messages
     | configuring.Messages

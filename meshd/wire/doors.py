@@ -10,6 +10,7 @@ from meshd.wire import (
     certificates,
     children,
     configuring,
+    ending,
     enrolling,
     joining,
     looking,
@@ -30,7 +31,7 @@ ToSupervisor = (
     | children.ReplacePool
     | children.RunProbe
 )
-ToCapture = placing.Place | unit_changes.UnitRequest
+ToCapture = placing.Place | unit_changes.UnitRequest | ending.ConnectionRequest
 ToAuthority = (
     tokens.CreateToken
     | tokens.ListTokens

@@ -7,6 +7,8 @@ https://istio.io/latest/docs/tasks/security/authorization/
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -108,6 +110,51 @@ def test_tcp_traffic_is_allowed_by_port_and_not_by_what_only_http_has(callers: N
                 lambda expected=expected: speaks_tcp(callers, CLIENT) is expected, operation
             )
     callers.eventually(lambda: speaks_tcp(callers, CLIENT), "all may speak again")
+
+
+def holding(node: Node, name: str, ports: tuple[int, int]) -> subprocess.Popen[str]:
+    """A client that keeps a connection to a TCP port, and one to an HTTP port."""
+    tcp, web = ports
+    script = ("/srv/app/hold.py", f"tcp=tcp,{HOST},{tcp}", f"http=http,{HOST},{web}")
+    held = node.begin(name, sys.executable, *script)
+    assert used(held) == {}
+    return held
+
+
+def used(held: subprocess.Popen[str]) -> dict[str, str]:
+    """The connections that have ended, and how."""
+    assert held.stdout
+    return json.loads(held.stdout.readline())
+
+
+def use(held: subprocess.Popen[str]) -> set[str]:
+    """The connections that have ended since they were used last."""
+    assert held.stdin
+    held.stdin.write("\n")
+    held.stdin.flush()
+    return set(used(held))
+
+
+def test_an_open_connection_ends_when_a_policy_comes_that_denies_it(callers: Node) -> None:
+    """That of another client stays."""
+    deny = (
+        "{selector: {matchLabels: {app: server}}, action: DENY, rules: [{"
+        "from: [{source: {principals: [cluster.local/ns/callers/sa/caller]}}],"
+        " to: [{operation: {ports: ['9000']}}]}]}"
+    )
+    with holding(callers, CLIENT, (91, 80)) as denied, holding(callers, OTHER, (91, 80)) as allowed:
+        try:
+            with callers.applied(policy(deny)):
+                callers.eventually(
+                    lambda: use(denied) == {"tcp"}, "the connection that is denied ends"
+                )
+                assert "open connections ended that policies deny now" in callers.log
+                assert use(allowed) == set()
+            assert use(allowed) == set()
+            assert use(denied) == set()
+        finally:
+            for held in (denied, allowed):
+                held.kill()
 
 
 def test_what_is_denied_is_denied_whatever_else_is_allowed(callers: Node) -> None:

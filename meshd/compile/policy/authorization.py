@@ -119,6 +119,14 @@ def of_connections(found: Authorization) -> Authorization:
     )
 
 
+def of_whatever(found: Authorization) -> Authorization:
+    """Return rules that deny only what is denied whatever is requested, if it is HTTP at all."""
+    return Authorization(
+        deny=tuple(rule for rule in found.deny if not any(map(_is_of_requests, rule.fields))),
+        allow=None if found.allow is None else tuple(map(_without_requests, found.allow)),
+    )
+
+
 def asks_server_name(found: Authorization | None) -> bool:
     """Return whether a rule asks for the name in a client's TLS hello."""
     if found is None:

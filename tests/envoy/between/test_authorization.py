@@ -6,18 +6,32 @@ Clients, server and gateway are in namespaces of their own.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from meshd import wire
+from meshd.api.authorization_policy.types import AuthorizationPolicy
+from meshd.api.read import read_objects
+from meshd.capture.pods import open_connections
+from meshd.capture.pods.namespaces import Pins
+from meshd.compile.explain.denied import Change, Rules, denied, peers
+from meshd.compile.policy.authorization import authorization, by_namespace
+from meshd.compile.policy.served import Spoken
 from meshd.model.snapshot import MeshOptions
+from meshd.model.workload import Workload
 from tests.envoy.between import http2
 from tests.envoy.between.application import BANNER, Application
 from tests.envoy.between.conftest import ADDRESS
 from tests.envoy.between.mesh import BRIDGE, Mesh, answer
 
+SERVER = Workload(
+    uid="servers.server", name="server", namespace="servers", netns="/n", labels={"app": "server"}
+)
 NAMES = ("client", "other", "server", "gateway")
 MANIFEST = f"""
 apiVersion: networking.istio.io/v1
@@ -89,6 +103,15 @@ def application(mesh: Mesh) -> Iterator[Application]:
     made = Application(mesh.hosts["server"].netns, (8080, 7000), (9000, 7001))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def pins(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pins]:
+    """The server's namespace is pinned."""
+    made = Pins(tmp_path_factory.mktemp("pins"))
+    made.pin(SERVER.uid, Path(mesh.hosts["server"].netns))
+    yield made
+    made.unpin(SERVER.uid)
 
 
 def status(mesh: Mesh, caller: str, path: str = "/", port: int = 8080) -> int:
@@ -267,6 +290,71 @@ def test_a_gateway_refuses_those_whom_it_denies_also_where_nothing_is(mesh: Mesh
     assert [at(name) for name in names] == [403, 403]
     load(mesh, WITHOUT_ROUTES, policy("{rules: [{}]}", "gateways"))
     assert [at(name) for name in names] == [404, 404]
+
+
+def rules_of(spec: str) -> Rules:
+    """Those about the server."""
+    objects = [one.object for one in read_objects(policy(spec), "test.yaml")]
+    found = by_namespace(one for one in objects if isinstance(one, AuthorizationPolicy))
+    return authorization(found, SERVER, MeshOptions())
+
+
+def end_denied(mesh: Mesh, pins: Pins, before: Rules, now: Rules) -> set[str]:
+    """As the mesh role and the capture role do it; the clients whose connections have ended."""
+    server = mesh.workload("server")
+    known = peers([mesh.workload(name) for name in NAMES], "cluster.local")
+    change = Change(server, {8080: Spoken.HTTP, 9000: Spoken.OPAQUE}, (before,), now)
+    found = asyncio.run(open_connections.answer(pins, wire.ListConnections(server.uid)))
+    assert isinstance(found, wire.OpenConnections)
+    those = tuple(denied(change, found.connections, known))
+    done = asyncio.run(open_connections.answer(pins, wire.EndConnections(server.uid, those)))
+    assert done == wire.Ended(len(those))
+    return {one.client for one in those}
+
+
+def is_open(connection: socket.socket) -> bool:
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(b"x")
+        return connection.recv(1) == b"x"
+    return False
+
+
+@pytest.mark.parametrize("short_way", [False, True])
+@pytest.mark.parametrize("port", [9000, 7001])
+@pytest.mark.parametrize(
+    ("spec", "left"),
+    [
+        (
+            "{action: DENY, rules: [{from: [{source: {principals: ['*/sa/client']}}]}]}",
+            ("other", "outside"),
+        ),
+        ("{rules: [{from: [{source: {principals: ['*/sa/client']}}]}]}", ("client",)),
+        ("{}", ()),
+        ("{rules: [{}]}", ("client", "other", "outside")),
+    ],
+)
+def test_open_connections_that_are_denied_end_and_all_others_stay(
+    mesh: Mesh, pins: Pins, spec: str, left: tuple[str, ...], port: int, short_way: bool
+) -> None:
+    load(mesh, short_way=short_way)
+    address = mesh.hosts["server"].address
+    callers = {name: mesh.hosts[name] for name in ("client", "other")} | {"outside": mesh.outside}
+    with contextlib.ExitStack() as stack:
+        held = {
+            name: stack.enter_context(
+                host.connect(address if port == 7001 or name == "outside" else ADDRESS, port)
+            )
+            for name, host in callers.items()
+        }
+        for connection in held.values():
+            assert connection.makefile("rb").readline() == BANNER
+        load(mesh, policy(spec), short_way=short_way)
+        with mesh.hosts["client"].connect(ADDRESS, 8080) as requests:
+            expected = answer(requests, REQUEST.format("/")).status
+            ended = end_denied(mesh, pins, None, rules_of(spec))
+            assert ended == {host.address for name, host in callers.items() if name not in left}
+            assert {name for name, one in held.items() if is_open(one)} == set(left)
+            assert answer(requests, REQUEST.format("/")).status == expected
 
 
 def raw(client: socket.socket, head: str) -> int:
