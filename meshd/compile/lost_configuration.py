@@ -17,22 +17,30 @@ from meshd.api.hosts import common, resolve
 from meshd.api.kubernetes.types import Service
 from meshd.api.service_entry.types import ServiceEntry
 from meshd.api.virtual_service.types import VirtualService
+from meshd.model.closed_authorization import ClosedAuthorization
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.closed_routes import ClosedRoutes
 from meshd.model.closed_services import closed_record
 from meshd.model.snapshot import Snapshot
 
 
-def closed_for_lost(snapshot: Snapshot, given_up: Collection[Object] = ()) -> Snapshot:
+def closed_for_lost(
+    snapshot: Snapshot, given_up: Collection[Object] = (), denying: Iterable[Key] = ()
+) -> Snapshot:
     """Return the snapshot with STRICT for the whole mesh, and no way out of the mesh.
 
     A lost policy may have been for workloads of any namespace and for any port, so that no known
     policy may open one. ``given_up``: objects that are not in force, nor is their replacement. They
     are not in the snapshot; services that they may be about are closed for all clients.
+    ``denying``: AuthorizationPolicies that are lost, in whose namespaces everything is denied.
     """
     return msgspec.structs.replace(
         _without(snapshot, given_up),
         peer_authentications=policies_for_lost(snapshot.options.root_namespace),
+        authorization_policies=(
+            *snapshot.authorization_policies,
+            *(ClosedAuthorization.named(key.namespace, key.name) for key in denying),
+        ),
         options=msgspec.structs.replace(snapshot.options, outbound_policy="REGISTRY_ONLY"),
     )
 

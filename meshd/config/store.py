@@ -98,6 +98,8 @@ class Store:
         self.lost: tuple[str, ...] = ()
         """Paths of content that was in force and cannot be read, and objects without a replacement
         in force."""
+        self.policies_in_use: frozenset[Key] = frozenset()
+        """The AuthorizationPolicies that were there when nothing was lost; see that module."""
         self.revision = self._applied.revision
         self._files.content = self._files.look() or self._files.content
         self._merge()

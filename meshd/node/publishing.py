@@ -358,4 +358,6 @@ def _unusable(credentials: Iterable[UsedCredential]) -> tuple[str, ...]:
 
 def _closed(snapshot: Snapshot, given: Given) -> Snapshot:
     """Return the snapshot, closed if configuration that was in force cannot be read."""
-    return closed_for_lost(snapshot, given.given_up) if given.is_partly_lost else snapshot
+    if not given.is_partly_lost:
+        return snapshot
+    return closed_for_lost(snapshot, given.given_up, given.missing)

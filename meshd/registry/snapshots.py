@@ -35,12 +35,22 @@ class Given(msgspec.Struct, frozen=True):
     """The path of the file that these are in; empty: of no file of this node."""
     given_up: tuple[Object, ...] = ()
     """The replacements that are not in force either."""
+    policies: frozenset[Key] = frozenset()
+    """The AuthorizationPolicies that were there when nothing was lost."""
 
     @classmethod
     def of(cls, store: Store) -> Given:
         objects = tuple(store.objects.values())
         given = objects, tuple(store.closed), store.addresses, store.revision, store.findings
-        return cls(*given, store.lost, *store.stored, tuple(store.given_up))
+        stored, policies = store.stored, store.policies_in_use
+        return cls(*given, store.lost, *stored, tuple(store.given_up), policies)
+
+    @property
+    def missing(self) -> tuple[Key, ...]:
+        """Return the AuthorizationPolicies that may be among what is lost."""
+        if not self.policies or not self.lost:
+            return ()
+        return tuple(sorted(self.policies - {one.key for one in self.objects}))
 
     @property
     def every(self) -> tuple[Object, ...]:
@@ -63,6 +73,7 @@ class Given(msgspec.Struct, frozen=True):
                 one for one in self.closed if one.key not in objects and one.key not in changed
             ),
             given_up=given_up,
+            policies=self.policies.difference(changed),
             lost=tuple(one for one in self.lost if one not in found),
         )
 
@@ -74,8 +85,8 @@ class Taken(msgspec.Struct, frozen=True):
     addresses: VirtualAddresses
     """Virtual addresses by host: they are to be stored before the snapshot is used."""
     problems: tuple[str, ...]
-    """Of files, of services without a free virtual address, of addresses that are closed, and of
-    Gateways that nobody may serve."""
+    """Of files, of services without a free virtual address, of addresses and namespaces that are
+    closed, and of Gateways that nobody may serve."""
 
 
 def take(
@@ -105,5 +116,10 @@ def take(
         f"connections to {one.address} are refused, because {one.key} is not in force"
         for one in snapshot.options.closed_addresses
     )
+    denied = (
+        f"everything is denied in namespace {key.namespace}, because {key} is among what was lost;"
+        " apply it again"
+        for key in given.missing
+    )
     idle = unserved(snapshot.gateways, (*own, *others), options.gateway_selection)
-    return Taken(snapshot, allocation.addresses, (*wrong, *left_out, *refused, *idle))
+    return Taken(snapshot, allocation.addresses, (*wrong, *left_out, *refused, *denied, *idle))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from meshd import wire
 from meshd.base import accounts
 from meshd.base.garbage import bound_pauses
+from meshd.config.policies_in_use import PoliciesInUse
 from meshd.config.store import Store
 from meshd.model.workload import Observation
 from meshd.node import probing
@@ -43,7 +44,8 @@ async def run(settings: Settings, paths: Paths) -> None:
     bound_pauses()
     mesh = assembled(settings, paths)
     state = StateDirectory(paths.lib)
-    mesh.further_problems.append(state.look)
+    policies = PoliciesInUse(paths.lib / "policies.json", mesh.store, mesh.settling.touch)
+    mesh.further_problems.extend((state.look, lambda: policies.problem))
     await mesh.xds.start(paths.plane)
     agent = _agent(mesh, settings, paths) if settings.role == "agent" else None
     control = Control(mesh, settings, paths, agent)
@@ -78,6 +80,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             tasks.create_task(mesh.resolving.run())
             tasks.create_task(mesh.store.watch())
             tasks.create_task(ending.run())
+            tasks.create_task(policies.run())
             tasks.create_task(state.watch())
             tasks.create_task(Declarations(mesh, control.enrolling.intents).run())
             if sharing:
