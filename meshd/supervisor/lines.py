@@ -19,7 +19,12 @@ _LEVELS: Final = {
 }
 _PIN: Final = "@"
 """Between a workload's uid and what makes its pin unique; see ``capture.pods.namespaces``."""
-_OUTCOME: Final = re.compile(r'" (\d+) (\S+)')
+_OUTCOME: Final = re.compile(
+    r'" (\d+) (\S+)'
+    r"(?: rbac_access_denied_matched_policy\[ns\[([^]]+)\]-policy\[([^]]+)\]-rule\[(\d+)\]\])?"
+)
+"""The status, the flags, and Istio's name of the rule that denies; ``compile.envoy.authorization``
+writes it."""
 
 
 class Line(NamedTuple):
@@ -46,5 +51,10 @@ def _access(line: str) -> Line:
     _, path, text = (*line.split(" ", 2), "", "")[:3]
     workload = path.rpartition("/")[2].partition(_PIN)[0]
     outcome = _OUTCOME.search(text)
-    kind = f"access log {outcome[1]} {outcome[2]}" if outcome else "access log"
+    kind = f"access log {_told(outcome)}" if outcome else "access log"
     return Line(logging.INFO, text, "" if workload == "-" else workload, "access", kind)
+
+
+def _told(outcome: re.Match[str]) -> str:
+    status, flags, namespace, policy, rule = outcome.groups()
+    return f"denied by {namespace}/{policy} rule {rule}" if policy else f"{status} {flags}"

@@ -12,6 +12,7 @@ from typing import Final
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
+from envoy.type.matcher.v3 import metadata_pb2
 
 from meshd.compile.envoy.wellknown import WORKLOAD_STATE, packed
 from meshd.compile.plan.chains import AccessLog
@@ -29,6 +30,8 @@ _FORMAT: Final = (
     "%UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% "
     "%DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
 )
+_RBAC: Final = "envoy.filters.http.rbac"
+"""Under this name the RBAC filters note what they have decided, whatever they are called."""
 
 
 @functools.cache
@@ -62,9 +65,34 @@ def _failures() -> accesslog_pb2.AccessLogFilter:
         or_filter=accesslog_pb2.OrFilter(
             filters=[
                 accesslog_pb2.AccessLogFilter(status_code_filter=server_error),
+                accesslog_pb2.AccessLogFilter(and_filter=_denials()),
                 accesslog_pb2.AccessLogFilter(
                     response_flag_filter=accesslog_pb2.ResponseFlagFilter()
                 ),
             ]
         )
+    )
+
+
+def _denials() -> accesslog_pb2.AndFilter:
+    """Return a filter for what a policy denies, of which few requests need a second look."""
+    forbidden = accesslog_pb2.StatusCodeFilter(
+        comparison=accesslog_pb2.ComparisonFilter(
+            op=accesslog_pb2.ComparisonFilter.EQ,
+            value={"default_value": 403, "runtime_key": "meshd.access_log.denied_status"},
+        )
+    )
+    denied = accesslog_pb2.MetadataFilter(
+        matcher=metadata_pb2.MetadataMatcher(
+            filter=_RBAC,
+            path=[{"key": "enforced_engine_result"}],
+            value={"string_match": {"exact": "denied"}},
+        ),
+        match_if_key_not_found={"value": False},
+    )
+    return accesslog_pb2.AndFilter(
+        filters=[
+            accesslog_pb2.AccessLogFilter(status_code_filter=forbidden),
+            accesslog_pb2.AccessLogFilter(metadata_filter=denied),
+        ]
     )

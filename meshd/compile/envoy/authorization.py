@@ -99,8 +99,8 @@ def _policies(rules: Sequence[Rule], inside: bool) -> dict[str, _Policy]:
 
 def policy_name(rule: Rule) -> str:
     """Return how Istio names a rule in logs: ``ns[N]-policy[P]-rule[I]``."""
-    key = rule.origin.key
-    return f"ns[{key.namespace}]-policy[{key.name}]-{rule.origin.field.removeprefix('spec.rules')}"
+    key, place = rule.origin.key, rule.origin.field.replace("spec.rules", "rule")
+    return f"ns[{key.namespace}]-policy[{key.name}]-{place}"
 
 
 def _policy(rule: Rule, inside: bool) -> _Policy:

@@ -24,10 +24,12 @@ from meshd.compile.policy.authorization import authorization, by_namespace
 from meshd.compile.policy.served import Spoken
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
+from meshd.supervisor.lines import read
 from tests.envoy.between import http2
 from tests.envoy.between.application import BANNER, Application
 from tests.envoy.between.conftest import ADDRESS
 from tests.envoy.between.mesh import BRIDGE, Mesh, answer
+from tests.waiting import eventually
 
 SERVER = Workload(
     uid="servers.server", name="server", namespace="servers", netns="/n", labels={"app": "server"}
@@ -355,6 +357,27 @@ def test_open_connections_that_are_denied_end_and_all_others_stay(
             assert ended == {host.address for name, host in callers.items() if name not in left}
             assert {name for name, one in held.items() if is_open(one)} == set(left)
             assert answer(requests, REQUEST.format("/")).status == expected
+
+
+def test_what_is_denied_is_logged_by_its_rule(mesh: Mesh) -> None:
+    """Nothing else that is forbidden is, nor what is allowed."""
+    deny = "{action: DENY, rules: [{to: [{operation: {paths: [/never]}}]}, PATH]}"
+    path = "{to: [{operation: {paths: [/logged]}}]}"
+    load(
+        mesh,
+        policy(deny.replace("PATH", path)),
+        policy("{rules: [{to: [{operation: {methods: [GET]}}]}]}", name="q"),
+    )
+    assert status(mesh, "client", "/fine") == 200
+    assert status(mesh, "client", "/logged") == 403
+    with mesh.hosts["client"].connect(ADDRESS, 8080) as client:
+        assert raw(client, "PUT /unmatched HTTP/1.1\nhost: server.test\ncontent-length: 0") == 403
+    eventually(lambda: '"PUT /unmatched' in mesh.log.read_text(), "both lines are written")
+    lines = [read(line) for line in mesh.log.read_text().splitlines() if "HTTP/1.1" in line]
+    kinds = {line.text.split('"')[1].split(" ")[1]: line.kind for line in lines}
+    assert kinds["/logged"] == "access log denied by servers/p rule 1"
+    assert kinds["/unmatched"] == "access log 403 -"
+    assert "/fine" not in kinds
 
 
 def raw(client: socket.socket, head: str) -> int:

@@ -34,6 +34,25 @@ def test_access_lines_are_of_a_workload_and_keep_what_people_read() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("outcome", "kind"),
+    [
+        (
+            "403 - rbac_access_denied_matched_policy[ns[shop]-policy[no.x]-rule[2]] -",
+            "denied by shop/no.x rule 2",
+        ),
+        ("403 - rbac_access_denied_matched_policy[none] -", "403 -"),
+        (
+            '403 - via_upstream - "-" rbac_access_denied_matched_policy[ns[a]-policy[b]-rule[0]]',
+            "403 -",
+        ),
+    ],
+)
+def test_what_a_policy_denies_is_counted_by_its_rule(outcome: str, kind: str) -> None:
+    found = read(f'meshd-access /run/meshd/netns/mesh.a-1@18f [then] "GET /x HTTP/1.1" {outcome}')
+    assert found.kind == f"access log {kind}"
+
+
 @pytest.mark.parametrize("line", ["meshd-access ", "meshd-access -", "meshd-access - x"])
 def test_access_lines_of_nobody_are_lines_all_the_same(line: str) -> None:
     found = read(line)
