@@ -82,6 +82,20 @@ class Detours:
             elif detour := published[sent.name].detour:
                 self._taken[sent.name] = detour.listeners
 
+    def note_there(
+        self, names: Iterable[str], published: Mapping[str, Resource], held: Mapping[str, str]
+    ) -> None:
+        """Note which endpoints the client has by a detour already, so that none is sent: what leads
+        there now was told otherwise before."""
+        for name in names:
+            resource = published.get(name)
+            if (
+                resource is not None
+                and (detour := resource.detour) is not None
+                and held.get(name) == detour.resource.version
+            ):
+                self._taken[name] = detour.listeners
+
     def note_published(self, published: Mapping[str, Resource]) -> None:
         """Forget endpoints that are not published any more."""
         self._taken = {name: one for name, one in self._taken.items() if name in published}

@@ -44,6 +44,8 @@ class Stream(UnorderedStream):
     def receive(self, request: Request) -> Accepted | Refused | None:
         is_new = not self._subscriptions[LISTENER].held
         answered = super().receive(request)
+        if request.type_url == ENDPOINTS:
+            self._note_there(request.subscribe)
         if answered:
             self._after_answer(answered)
         if is_new and isinstance(answered, Accepted) and answered.type_url == LISTENER:
@@ -60,6 +62,7 @@ class Stream(UnorderedStream):
             if name in published and cluster in resources.of_type(CLUSTER)
         }
         self._detours.note_published(published)
+        self._note_there(changed.get(ENDPOINTS, ()))
         self._end_detours()
 
     def replace(self, resources: Resources) -> None:
@@ -168,6 +171,10 @@ class Stream(UnorderedStream):
             return published
         held = self._subscriptions[ENDPOINTS].held
         return self._detours.passable(published, self._may_have_listener, held)
+
+    def _note_there(self, names: Iterable[str]) -> None:
+        held = self._subscriptions[ENDPOINTS].held
+        self._detours.note_there(names, super()._published(ENDPOINTS), held)
 
     def _may_have_listener(self, name: str) -> bool:
         listeners = self._subscriptions[LISTENER]

@@ -101,6 +101,28 @@ def test_a_running_client_is_led_inside_when_its_former_listeners_are_drained() 
     assert stream.synced
 
 
+def test_who_has_the_listener_is_led_inside_when_endpoints_are_what_the_detour_says() -> None:
+    """Nothing is sent by a detour then, and endpoints are as they were before the way was open."""
+    same = Resource(ENDPOINTS, "c", "1", b"", detour=Detour((_INSIDE,), _PLAIN))
+    listeners = _ON.of_type(LISTENER).values()
+    stream = _connected(Resources.of([*_CLUSTERS, _PLAIN, *listeners]))
+    _drain(stream)
+    stream.replace(Resources.of([*_CLUSTERS, same, *listeners]))
+    assert _drain(stream) == ["ClusterLoadAssignment: c 1"]
+    assert stream.synced
+
+
+def test_who_comes_back_with_endpoints_of_the_detour_is_led_inside() -> None:
+    same = Resource(ENDPOINTS, "c", "1", b"", detour=Detour((_INSIDE,), _PLAIN))
+    listeners = _ON.of_type(LISTENER).values()
+    held = Resources.of([*_CLUSTERS, _PLAIN, *listeners])
+    stream = _connected(Resources.of([*_CLUSTERS, same, *listeners]), held)
+    _drain(stream)
+    stream.trust_listeners()
+    assert _drain(stream) == ["ClusterLoadAssignment: c 1"]
+    assert stream.synced
+
+
 def test_a_member_waits_for_longer_than_the_drain_time() -> None:
     member = Member(7)
     assert member.timers() == {}
