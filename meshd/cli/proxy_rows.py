@@ -143,4 +143,5 @@ def _address(address: _Entry) -> str:
         return str(pipe.get("path", ""))
     internal = address.get("envoy_internal_address", {})
     listener, place = internal.get("server_listener_name", ""), internal.get("endpoint_id", "")
-    return f"{listener}/{place}" if place else str(listener)
+    # What follows the address tells workloads apart that have it one after another.
+    return f"{listener}/{place.partition(';')[0]}" if place else str(listener)

@@ -17,7 +17,7 @@ from meshd.base.errors import MeshdError, NotReadyError
 from meshd.base.threads import in_thread
 from meshd.compile.explain import request as explain
 from meshd.compile.explain.judging import judging
-from meshd.compile.names import workload_of
+from meshd.compile.names import LOCAL, workload_of
 from meshd.config import requests
 from meshd.config.service_status import with_addresses
 from meshd.model.pool import Pool
@@ -218,7 +218,8 @@ class Control:
         published, valid = self._mesh.publishing.published, self._mesh.certificates.valid
         served = published.served if published else {}
         seen = facts.observations.get(workload.uid)
-        return short_way.closed(workload, served, seen, valid, facts.trust_domain) or "open"
+        problem = short_way.closed(workload, served, seen, valid, facts.trust_domain)
+        return problem or short_way.opened(self._mesh.xds.avoiding(LOCAL))
 
     def _hbone(self, workload: Workload) -> str:
         """Return whether other nodes are told to reach a workload by tunnels, or why not."""
@@ -305,5 +306,6 @@ class Control:
                 mesh.store.place_of,
                 mesh.publishing.uncompiled,
                 is_member=source.uid in mesh.reconciler.inside(),
+                avoiding=mesh.xds.avoiding(LOCAL),
             ),
         )

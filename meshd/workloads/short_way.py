@@ -67,5 +67,11 @@ def closed(
     return ""
 
 
+def opened(avoiding: Collection[str]) -> str:
+    """Return how far the short way to a workload is open; ``avoiding``: proxies by name that do not
+    lead there yet."""
+    return f"not yet in {', '.join(avoiding)}" if avoiding else "open"
+
+
 def _uri(workload: Workload, trust_domain: str) -> str:
     return Identity(trust_domain, workload.namespace, workload.service_account).uri

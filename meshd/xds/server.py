@@ -208,6 +208,10 @@ class Server:
             for key, rejection in member.stream.rejections.items()
         }
 
+    def avoiding(self, listener: str) -> tuple[str, ...]:
+        """Return the clients that endpoints do not lead to an internal listener yet."""
+        return tuple(sorted(one.name for one in self._named() if listener in one.stream.avoided))
+
     @property
     def settled(self) -> bool:
         """Return whether each pool has clients, and each has all that is for it except what it

@@ -81,6 +81,11 @@ class Stream(UnorderedStream):
             self._end_detours()
 
     @property
+    def avoided(self) -> frozenset[str]:
+        """Return the internal listeners around which endpoints take a detour for this client."""
+        return self._detours.taken
+
+    @property
     def distrusts_listeners(self) -> bool:
         """Return whether endpoints take a detour though the client has the internal listener.
 

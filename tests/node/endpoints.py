@@ -52,7 +52,13 @@ async def _held(node: Node, name: str, host: str) -> str:
 def _shown(cluster: dict[str, Any]) -> str:
     """A host that is well says EDS: HEALTHY and nothing else."""
     hosts = [
-        f"{one['address']['socket_address']['address']} {one['health_status']}"
+        f"{_address(one['address'])} {one['health_status']}"
         for one in cluster.get("host_statuses", ())
     ]
     return f"{cluster['name']} [{', '.join(hosts)}]"
+
+
+def _address(address: dict[str, Any]) -> str:
+    if "envoy_internal_address" in address:
+        return "{server_listener_name}/{endpoint_id}".format_map(address["envoy_internal_address"])
+    return str(address["socket_address"]["address"])

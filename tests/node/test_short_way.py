@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from meshd.model.pool import Pool
+from meshd.proxy.admin import Admin
+from meshd.proxy.bootstrap import member_name
 from tests.node.manifests import POPULATION, Write
 
 if TYPE_CHECKING:
@@ -39,6 +43,14 @@ def short(make: Callable[..., Node]) -> Iterator[Node]:
     node.close()
 
 
+class Taken(NamedTuple):
+    """How many connections there were."""
+
+    inside: int
+    network: int
+    """To workloads, over the network of the node."""
+
+
 def ways(node: Node) -> dict[str, str]:
     return {
         row.workload.split("-")[0]: row.short_way
@@ -47,10 +59,37 @@ def ways(node: Node) -> dict[str, str]:
     }
 
 
+def taken(node: Node) -> list[Taken]:
+    """The ways of each proxy's connections so far."""
+
+    async def of(proxy: str) -> Taken:
+        socket = node.paths.admin_run / f"{member_name(proxy)}.sock"
+        found = await Admin(socket).stats("^listener[.].*downstream_cx_total$")
+        return Taken(
+            found["listener.local.downstream_cx_total"],
+            found["listener.inbound_shared.downstream_cx_total"],
+        )
+
+    proxies = [one.name for one in node.statuses().proxies if one.pool is Pool.TRAFFIC]
+    return [asyncio.run(of(name)) for name in proxies]
+
+
 def named_by(answer: dict[str, Any]) -> str:
     (value,) = answer["xfcc"]
     (uri,) = re.findall(r"URI=([^;,]+)", value)
     return uri
+
+
+def test_connections_stay_inside_each_proxy(short: Node) -> None:
+    before = taken(short)
+    assert len(short.answers("alice", "tcp", "server:91", 20)) == 20
+    for port in (80, 70) * 10:
+        assert short.status_of("alice", f"http://server:{port}/") == "200"
+    after = taken(short)
+    assert len(after) > 1
+    for earlier, later in zip(before, after, strict=True):
+        assert later.inside > earlier.inside
+        assert later.network == earlier.network
 
 
 @pytest.mark.parametrize(("how", "port"), [("http", 80), ("http", 70), ("grpc", 90)])

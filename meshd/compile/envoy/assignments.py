@@ -80,7 +80,10 @@ def _put_inside(
     """Write the internal listener of the short way, and what it is to know of this endpoint."""
     where = f"{place.address}:{place.port}"
     made.endpoint.address.envoy_internal_address.server_listener_name = LOCAL
-    made.endpoint.address.envoy_internal_address.endpoint_id = where
+    # Envoy takes endpoints of one name for the same one, and keeps the connections that it has.
+    made.endpoint.address.envoy_internal_address.endpoint_id = (
+        f"{where};{place.workload};{inside.identity}"
+    )
     known = made.metadata.filter_metadata
     known[TLS_MATCH].CopyFrom(SHORT_WAY)
     known[ORIGINAL_DESTINATION].update({"local": where})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
 
 import msgspec
 
+from meshd import wire
 from meshd.compile.names import OutboundCluster
 from meshd.compile.plan.tls import TlsMode, TlsPlan
 from meshd.compile.plan.upstreams import (
@@ -21,6 +23,8 @@ from meshd.compile.plan.upstreams import (
     Upstream,
 )
 from meshd.model.workload import shown
+
+_SHORT_WAY: Final = " (short way)"
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -70,6 +74,14 @@ def tell_endpoints(
             pass
 
 
+def tell_detours(told: Iterable[wire.Step], avoiding: Collection[str]) -> tuple[wire.Step, ...]:
+    """Return that endpoints which will be reached by the short way are not yet; ``told``: the
+    stages, ``avoiding``: the proxies, by name, that reach them over the network."""
+    if not avoiding or not any(_SHORT_WAY in step.detail for step in told):
+        return ()
+    return (wire.Step("detour", f"over the network still in {', '.join(avoiding)}"),)
+
+
 def _of_original_destination(
     upstream: Upstream, assignments: Mapping[str, Assignment]
 ) -> Assignment | None:
@@ -103,7 +115,7 @@ def _place(place: Place, suffix: str, *, is_ready: bool = True) -> Told:
 
 def _way_to(place: Place) -> str:
     if place.inside:
-        return " (short way)"
+        return _SHORT_WAY
     if place.tunnel:
         return f" (tunnel, to {place.tunnel.identity})"
     return " (mutual TLS)" if place.mutual_tls else ""

@@ -7,7 +7,7 @@ cannot differ from what the proxies do.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -29,7 +29,7 @@ from meshd.compile.explain.connections import (
     tell_destination,
     tell_short_way,
 )
-from meshd.compile.explain.endpoints import tell_endpoints, tell_tls
+from meshd.compile.explain.endpoints import tell_detours, tell_endpoints, tell_tls
 from meshd.compile.explain.entrances import entered, entrance
 from meshd.compile.explain.entrances import tell_tls as tell_server_tls
 from meshd.compile.explain.judging import arriving, entering, is_certified, judged
@@ -84,11 +84,13 @@ def explain(
     left_out: Iterable[str] = (),
     *,
     is_member: bool = False,
+    avoiding: Collection[str] = (),
 ) -> wire.Explanation:
     """Return the stages.
 
     ``snapshot``: what was compiled. ``left_out``: what was not, a line each. ``is_member``: the
-    source is in the mesh, if it is not in the snapshot.
+    source is in the mesh, if it is not in the snapshot. ``avoiding``: proxies that do not lead
+    connections to the short way yet, by name.
     """
     if source.uid not in snapshot.workloads:
         return _unserved(source, is_member=is_member)
@@ -96,7 +98,8 @@ def explain(
     view = MeshIndex.of(snapshot).view(scopes(snapshot)[source.uid])
     explanation = _Journey(snapshot, source, view, request, place_of).explanation()
     notes = tuple(wire.Step("left out", line) for line in left_out)
-    return msgspec.structs.replace(explanation, stages=(*notes, *explanation.stages))
+    detours = tell_detours(explanation.stages, avoiding)
+    return msgspec.structs.replace(explanation, stages=(*notes, *explanation.stages, *detours))
 
 
 def _unserved(source: Workload, *, is_member: bool) -> wire.Explanation:

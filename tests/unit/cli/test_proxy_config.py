@@ -97,7 +97,7 @@ INSIDE: JsonObject = {
             "address": {
                 "envoy_internal_address": {
                     "server_listener_name": "local",
-                    "endpoint_id": "198.18.0.7:9080",
+                    "endpoint_id": "198.18.0.7:9080;default.web;spiffe://a/ns/b/sa/c",
                 }
             },
             "weight": 1,

@@ -65,7 +65,7 @@ def _inside(snapshot: Snapshot) -> list[str]:
     assigned = compiled[Kind.ENDPOINT][_ASSIGNED]
     found = (place.endpoint.address for group in assigned.endpoints for place in group.lb_endpoints)
     return sorted(
-        one.envoy_internal_address.endpoint_id
+        one.envoy_internal_address.endpoint_id.partition(";")[0]
         for one in found
         if one.HasField("envoy_internal_address")
     )

@@ -6,7 +6,7 @@ import pytest
 from meshd.model.short_way import ShortWay
 from meshd.model.workload import HostService, Observation, Stage, Workload
 from meshd.wire import CertificateState
-from meshd.workloads.short_way import certified, closed, next_expiry, open_to
+from meshd.workloads.short_way import certified, closed, next_expiry, open_to, opened
 
 _DOMAIN = "cluster.local"
 _WEB = Workload(
@@ -83,3 +83,8 @@ def test_a_caller_without_an_address_to_be_seen_by_closes_it_for_all() -> None:
     why = closed(_WEB, served, _CAPTURED, {_URI}, _DOMAIN)
     assert why == "default/other of this node has no IPv4 address to be seen by"
     assert open_to(served, {_WEB.uid: _CAPTURED}, {_URI}, _DOMAIN) == ShortWay((_URI,), ())
+
+
+def test_it_is_not_open_where_proxies_do_not_lead_there_yet() -> None:
+    assert opened(()) == "open"
+    assert opened(("proxy-0", "proxy-1")) == "not yet in proxy-0, proxy-1"

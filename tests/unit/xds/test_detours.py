@@ -95,9 +95,11 @@ def test_a_running_client_is_led_inside_when_its_former_listeners_are_drained() 
         "Listener: inside 1, workload on",
     ]
     assert stream.distrusts_listeners
+    assert stream.avoided == {_INSIDE}
     assert not stream.settled
     stream.trust_listeners()
     assert _drain(stream) == ["ClusterLoadAssignment: c 1"]
+    assert not stream.avoided
     assert stream.synced
 
 
@@ -110,6 +112,7 @@ def test_who_has_the_listener_is_led_inside_when_endpoints_are_what_the_detour_s
     stream.replace(Resources.of([*_CLUSTERS, same, *listeners]))
     assert _drain(stream) == ["ClusterLoadAssignment: c 1"]
     assert stream.synced
+    assert not stream.avoided
 
 
 def test_who_comes_back_with_endpoints_of_the_detour_is_led_inside() -> None:

@@ -14,6 +14,7 @@ from meshd.api.read import read_objects
 from meshd.api.service_entry.types import WorkloadEntrySpec
 from meshd.compile.explain.request import explain
 from meshd.model.closed_workload import ClosedWorkload
+from meshd.model.short_way import ShortWay
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import HostService, NamedPort, Workload
 from meshd.registry.registry import build_snapshot, hosts_without_address
@@ -107,16 +108,20 @@ def ask(
     service_cidr: str = "",
     place_of: Callable[[Key, str], str] = lambda _key, _field: "",
     beside: tuple[Object, ...] = (),
+    short_way_to: tuple[str, ...] = (),
+    avoiding: tuple[str, ...] = (),
 ) -> wire.Explanation:
     options = MeshOptions(
         outbound_policy=policy or "ALLOW_ANY",  # type: ignore[arg-type]
         locality="us/a",
         service_cidr=service_cidr,
+        short_way=bool(short_way_to),
     )
     objects = [read.object for read in read_objects(MESH + more, "mesh.yaml")]
     hosts = hosts_without_address(objects, options)
     addresses = {host: (f"198.19.0.{index}",) for index, host in enumerate(hosts, 1)}
     snapshot = build_snapshot((*objects, *beside), (client, *SERVERS), options, addresses)
+    snapshot = msgspec.structs.replace(snapshot, short_way=ShortWay((), short_way_to))
     request = wire.Explain(
         "client",
         destination,
@@ -128,7 +133,7 @@ def ask(
         from_outside=from_outside,
         client=outside,
     )
-    return explain(snapshot, client, request, place_of)
+    return explain(snapshot, client, request, place_of, avoiding=avoiding)
 
 
 @pytest.mark.parametrize(
@@ -548,6 +553,15 @@ def test_what_is_left_out_of_the_configuration_is_told() -> None:
     snapshot = Snapshot(workloads={CLIENT.uid: CLIENT})
     found = explain(snapshot, CLIENT, wire.Explain("client", "a"), left_out=("a is left out",))
     assert found.stages[0] == wire.Step("left out", "a is left out")
+
+
+def test_proxies_that_do_not_lead_to_the_short_way_yet_are_told() -> None:
+    inside = ("default.reviews-v1",)
+    found = stages(ask("reviews:9080", short_way_to=inside, avoiding=("proxy-0", "proxy-1")))
+    assert found["endpoint"].endswith(" (short way)")
+    assert found["detour"] == "over the network still in proxy-0, proxy-1"
+    assert "detour" not in stages(ask("reviews:9080", short_way_to=inside))
+    assert "detour" not in stages(ask("reviews:9080", avoiding=("proxy-0",)))
 
 
 def test_a_member_that_no_proxy_serves_is_not_taken_for_a_stranger() -> None:

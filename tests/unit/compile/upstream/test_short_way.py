@@ -177,6 +177,25 @@ def test_a_connection_is_told_where_to_go_and_to_whom() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "successor",
+    [
+        msgspec.structs.replace(_HERE, workload="default.new"),
+        msgspec.structs.replace(_HERE, inside=Inside("/pins/web", _INSIDE.identity + "2")),
+    ],
+    ids=["workload", "account"],
+)
+def test_whoever_comes_to_a_workloads_address_is_another_endpoint(successor: Endpoint) -> None:
+    """Envoy leaves endpoints of the same name the connections that they have."""
+    names: set[str] = set()
+    for endpoint in (_HERE, successor):
+        service = msgspec.structs.replace(_SERVICE, endpoints=(endpoint,))
+        (assigned,) = service_assignments(service, rules(), _ON).values()
+        (place,) = load_assignment(assigned).endpoints[0].lb_endpoints
+        names.add(place.endpoint.address.envoy_internal_address.endpoint_id)
+    assert len(names) == 2
+
+
 def test_beside_endpoints_with_the_short_way_are_the_same_over_the_network() -> None:
     (printed,) = messages.service_assignments(_SERVICE, rules(), _ON)
     (assignment,) = service_assignments(_SERVICE, rules()).values()
