@@ -219,7 +219,8 @@ class Control:
         served = published.served if published else {}
         seen = facts.observations.get(workload.uid)
         problem = short_way.closed(workload, served, seen, valid, facts.trust_domain)
-        return problem or short_way.opened(self._mesh.xds.avoiding(LOCAL))
+        told = published is not None and workload.uid in published.seen.short_way.destinations
+        return problem or short_way.opened(self._mesh.xds.avoiding(LOCAL), told=told)
 
     def _hbone(self, workload: Workload) -> str:
         """Return whether other nodes are told to reach a workload by tunnels, or why not."""

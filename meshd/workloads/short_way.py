@@ -67,9 +67,11 @@ def closed(
     return ""
 
 
-def opened(avoiding: Collection[str]) -> str:
+def opened(avoiding: Collection[str], *, told: bool) -> str:
     """Return how far the short way to a workload is open; ``avoiding``: proxies by name that do not
-    lead there yet."""
+    lead there yet; ``told``: proxies are told of it at all."""
+    if not told:
+        return "not yet in any proxy"
     return f"not yet in {', '.join(avoiding)}" if avoiding else "open"
 
 

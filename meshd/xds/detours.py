@@ -96,11 +96,6 @@ class Detours:
             ):
                 self._taken[name] = detour.listeners
 
-    @property
-    def taken(self) -> frozenset[str]:
-        """Return the listeners that endpoints will lead to, and do not lead this client to yet."""
-        return frozenset(name for those in self._taken.values() for name in those)
-
     def note_published(self, published: Mapping[str, Resource]) -> None:
         """Forget endpoints that are not published any more."""
         self._taken = {name: one for name, one in self._taken.items() if name in published}
@@ -128,4 +123,5 @@ class Detours:
 
     def _led_to(self, held: Mapping[str, str]) -> frozenset[str]:
         """Return the listeners that the client has and endpoints will lead to."""
-        return frozenset(name for name in self.taken if held.get(name))
+        found = {name for those in self._taken.values() for name in those}
+        return frozenset(name for name in found if held.get(name))

@@ -82,8 +82,17 @@ class Stream(UnorderedStream):
 
     @property
     def avoided(self) -> frozenset[str]:
-        """Return the internal listeners around which endpoints take a detour for this client."""
-        return self._detours.taken
+        """Return the internal listeners to which endpoints are to lead that lead this client
+        elsewhere, as far as it has told."""
+        endpoints, published = self._subscriptions[ENDPOINTS], super()._published(ENDPOINTS)
+        return frozenset(
+            listener
+            for name, resource in published.items()
+            if resource.detour is not None
+            and endpoints.wants(name)
+            and endpoints.held.get(name) != resource.version
+            for listener in resource.detour.listeners
+        )
 
     @property
     def distrusts_listeners(self) -> bool:

@@ -18,6 +18,7 @@ from tests.envoy.between.conftest import ADDRESS, MANIFEST
 from tests.envoy.between.mesh import Mesh, answer
 from tests.envoy.captured.place import eventually
 
+_numbers = itertools.count()
 CALLERS, PORTS = ("client", "other"), (8080, 7000)
 NAMES = (*CALLERS, "server")
 REQUEST = "GET /{} HTTP/1.1\nhost: server.test"
@@ -76,14 +77,14 @@ class Asking:
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
-        self._numbers = itertools.count()
+        self._numbers = _numbers
         self._done = threading.Event()
         self._threads = ThreadPoolExecutor()
+        self.statuses: dict[str, int] = {}
+        """By path."""
         self._asking = [
             self._threads.submit(self._ask, name, port) for name in CALLERS for port in PORTS
         ]
-        self.statuses: dict[str, int] = {}
-        """By path."""
 
     def _ask(self, name: str, port: int) -> None:
         while not self._done.is_set():

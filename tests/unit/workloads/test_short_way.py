@@ -86,5 +86,6 @@ def test_a_caller_without_an_address_to_be_seen_by_closes_it_for_all() -> None:
 
 
 def test_it_is_not_open_where_proxies_do_not_lead_there_yet() -> None:
-    assert opened(()) == "open"
-    assert opened(("proxy-0", "proxy-1")) == "not yet in proxy-0, proxy-1"
+    assert opened((), told=True) == "open"
+    assert opened(("proxy-0", "proxy-1"), told=True) == "not yet in proxy-0, proxy-1"
+    assert opened((), told=False) == "not yet in any proxy"

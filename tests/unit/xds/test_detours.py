@@ -110,6 +110,7 @@ def test_who_has_the_listener_is_led_inside_when_endpoints_are_what_the_detour_s
     stream = _connected(Resources.of([*_CLUSTERS, _PLAIN, *listeners]))
     _drain(stream)
     stream.replace(Resources.of([*_CLUSTERS, same, *listeners]))
+    assert stream.avoided == {_INSIDE}
     assert _drain(stream) == ["ClusterLoadAssignment: c 1"]
     assert stream.synced
     assert not stream.avoided
