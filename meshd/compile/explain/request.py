@@ -89,8 +89,7 @@ def explain(
     """Return the stages.
 
     ``snapshot``: what was compiled. ``left_out``: what was not, a line each. ``is_member``: the
-    source is in the mesh, if it is not in the snapshot. ``avoiding``: proxies that do not lead
-    connections to the short way yet, by name.
+    source is in the mesh, if it is not in the snapshot. ``avoiding``: see ``tell_detours``.
     """
     if source.uid not in snapshot.workloads:
         return _unserved(source, is_member=is_member)
@@ -98,8 +97,8 @@ def explain(
     view = MeshIndex.of(snapshot).view(scopes(snapshot)[source.uid])
     explanation = _Journey(snapshot, source, view, request, place_of).explanation()
     notes = tuple(wire.Step("left out", line) for line in left_out)
-    detours = tell_detours(explanation.stages, avoiding)
-    return msgspec.structs.replace(explanation, stages=(*notes, *explanation.stages, *detours))
+    stages = (*notes, *explanation.stages, *tell_detours(explanation.stages, avoiding))
+    return msgspec.structs.replace(explanation, stages=stages)
 
 
 def _unserved(source: Workload, *, is_member: bool) -> wire.Explanation:
