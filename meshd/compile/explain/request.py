@@ -97,17 +97,19 @@ def explain(
     view = MeshIndex.of(snapshot).view(scopes(snapshot)[source.uid])
     explanation = _Journey(snapshot, source, view, request, place_of).explanation()
     notes = tuple(wire.Step("left out", line) for line in left_out)
-    stages = (*notes, *explanation.stages, *tell_detours(explanation.stages, avoiding))
-    return msgspec.structs.replace(explanation, stages=stages)
+    detours = tell_detours(explanation.stages, avoiding)
+    return msgspec.structs.replace(explanation, stages=notes + explanation.stages + detours)
 
 
 def _unserved(source: Workload, *, is_member: bool) -> wire.Explanation:
-    told = f"{shown(source.uid)} is not in the mesh: its traffic is its own"
-    verdict = "outside the mesh"
+    told, verdict = "is not in the mesh: its traffic is its own", "outside the mesh"
     if is_member:
-        told = f"{shown(source.uid)} is in the mesh, but no proxy serves it yet: see meshctl status"
-        verdict = "not served"
-    return wire.Explanation((wire.Step("source", told),), verdict, "", (), "")
+        told, verdict = (
+            "is in the mesh, but no proxy serves it yet: see meshctl status",
+            "not served",
+        )
+    step = wire.Step("source", f"{shown(source.uid)} {told}")
+    return wire.Explanation((step,), verdict, "", (), "")
 
 
 class _Journey:
