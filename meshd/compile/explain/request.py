@@ -86,11 +86,9 @@ def explain(
     is_member: bool = False,
     avoiding: Collection[str] = (),
 ) -> wire.Explanation:
-    """Return the stages.
-
-    ``snapshot``: what was compiled. ``left_out``: what was not, a line each. ``is_member``: the
-    source is in the mesh, if it is not in the snapshot. ``avoiding``: see ``tell_detours``.
-    """
+    """Return the stages. ``snapshot``: what was compiled. ``left_out``: what was not, a line each.
+    ``is_member``: the source is in the mesh, if it is not in the snapshot. ``avoiding``: see
+    ``tell_detours``."""
     if source.uid not in snapshot.workloads:
         return _unserved(source, is_member=is_member)
     snapshot = delegated(as_accepted(snapshot))
@@ -104,10 +102,8 @@ def explain(
 def _unserved(source: Workload, *, is_member: bool) -> wire.Explanation:
     told, verdict = "is not in the mesh: its traffic is its own", "outside the mesh"
     if is_member:
-        told, verdict = (
-            "is in the mesh, but no proxy serves it yet: see meshctl status",
-            "not served",
-        )
+        told = "is in the mesh, but no proxy serves it yet: see meshctl status"
+        verdict = "not served"
     step = wire.Step("source", f"{shown(source.uid)} {told}")
     return wire.Explanation((step,), verdict, "", (), "")
 
