@@ -35,6 +35,7 @@ from meshd.compile.explain.entrances import tell_tls as tell_server_tls
 from meshd.compile.explain.judging import arriving, entering, is_certified, judged
 from meshd.compile.explain.rewriting import copied, forwarded, location, told_changes
 from meshd.compile.explain.shares import shares
+from meshd.compile.explain.tunnels import tell_tunnels
 from meshd.compile.explain.wanted import socket_text, tell_name, wanted
 from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.http.delegation import delegated
@@ -330,6 +331,7 @@ class _Journey:
         asked = f"{self._wanted.host}:{getattr(parsed, 'port', self._wanted.port)}"
         for told in (
             tell_tls(upstream.tls, self._identity),
+            *tell_tunnels(service, rules, upstream, self._view.options),
             *tell_endpoints(upstream, assignments, asked, self._wanted.chosen),
         ):
             self._tell(told.stage, told.detail)

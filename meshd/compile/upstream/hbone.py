@@ -41,9 +41,23 @@ def obstacle(protocol: Protocol, policy: Policy, options: MeshOptions) -> str:
 
 def tunnel_to(place: Endpoint, options: MeshOptions) -> Tunnel | None:
     """Return how an endpoint is reached by a tunnel; None: it is not."""
-    if not (place.hbone and place.mutual_tls and place.service_account and leads_to(place.port)):
+    if endpoint_obstacle(place, options):
         return None
     return Tunnel(Identity(options.trust_domain, place.namespace, place.service_account).uri)
+
+
+def endpoint_obstacle(place: Endpoint, options: MeshOptions) -> str:
+    """Return why an endpoint is not reached by a tunnel; empty: it is, where its upstream allows
+    that."""
+    if not (place.mutual_tls and place.service_account):
+        return "it does not speak mutual TLS of the mesh"
+    if not leads_to(place.port):
+        return "the port is one of a proxy's"
+    if place.hbone:
+        return ""
+    if place.node and place.node == options.node:
+        return "it runs on this node"
+    return "its node does not say that it can be reached so"
 
 
 def tunnels(options: MeshOptions) -> Iterator[Upstream]:
