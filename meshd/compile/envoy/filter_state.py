@@ -29,6 +29,7 @@ from meshd.compile.envoy.wellknown import (
     SERVER_NAMES_STATE,
     SOURCE_STATE,
     TRANSITIVE,
+    TUNNEL_STATE,
     UNHASHED,
     WORKLOAD_STATE,
     Sharing,
@@ -42,6 +43,8 @@ from meshd.model.workload import Identity
 
 _HTTP: Final = "istio-http/1.1"
 """How detected HTTP is announced to the other end."""
+_OF_CALLERS: Final = (CALLER_STATE, SOURCE_STATE, PEER_STATE, CLIENT_CERTIFICATE_STATE)
+"""Noted for the short way, and of clients whose mutual TLS has ended in this proxy."""
 
 
 def of_listener(owner: Owner, *, hands_over: bool) -> listener_components_pb2.ListenerFilter:
@@ -52,11 +55,32 @@ def of_listener(owner: Owner, *, hands_over: bool) -> listener_components_pb2.Li
 
 def of_tunneled() -> listener_components_pb2.ListenerFilter:
     """Return the filter that notes whose certificate the end of the connection's tunnel must
-    show."""
+    show, and with which other connections it may share that tunnel.
+
+    Envoy hashes the values of a pool's key in the order of a hash map, which differs from one
+    connection to the next: of two, each would have a second tunnel. So there is one, with all that
+    tells tunnels apart, and the others stay as they are but for the hash. What is known of callers
+    stays here.
+    """
     expected = f"%DYNAMIC_METADATA({TUNNEL}:identity)%"
+    key = f"{_noted(SECRET_STATE)} {_noted(NETNS_STATE)}"
     return state_on_accept(
-        state_value(SERVER_NAMES_STATE, expected, ONCE, factory=SERVER_NAMES_STATE)
+        state_value(SERVER_NAMES_STATE, expected, ONCE, factory=SERVER_NAMES_STATE),
+        state_value(TUNNEL_STATE, key, ONCE),
+        *(_unhashed(name, ONCE) for name in (SECRET_STATE, NETNS_STATE)),
+        *(_unhashed(name, Sharing.NONE) for name in _OF_CALLERS),
     )
+
+
+def _unhashed(name: str, sharing: Sharing) -> StateValue:
+    """Return a value that was noted before, if it was, as no part of the key of pools."""
+    made = state_value(name, _noted(name), sharing, factory=UNHASHED)
+    made.skip_if_empty = True
+    return made
+
+
+def _noted(name: str) -> str:
+    return f"%FILTER_STATE({name}:PLAIN)%"
 
 
 def of_request() -> list[StateValue]:
@@ -133,11 +157,11 @@ def _peer(identity: Identity) -> Iterator[StateValue]:
 def of_short_way() -> listener_components_pb2.ListenerFilter:
     """Return the filter that notes of a connection by the short way what is known of others once
     their handshake is done. It replaces what was noted of the caller's own namespace."""
-    caller = f"%FILTER_STATE({CALLER_STATE}:PLAIN)%"
+    caller = _noted(CALLER_STATE)
     return state_on_accept(
         state_value(
             REMOTE_ADDRESS_STATE,
-            f"%FILTER_STATE({SOURCE_STATE}:PLAIN)%:0",
+            f"{_noted(SOURCE_STATE)}:0",
             ONCE,
             REMOTE_ADDRESS_STATE,
         ),
@@ -145,7 +169,7 @@ def of_short_way() -> listener_components_pb2.ListenerFilter:
         state_value(NETNS_STATE, _of_endpoint("netns"), TRANSITIVE),
         state_value(
             REQUESTS_STATE,
-            f"%FILTER_STATE({REQUESTS_STATE}:PLAIN)%-{_of_endpoint('requests')}",
+            f"{_noted(REQUESTS_STATE)}-{_of_endpoint('requests')}",
             Sharing.NONE,
             factory=UNHASHED,
         ),

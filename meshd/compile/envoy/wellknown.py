@@ -54,6 +54,8 @@ SOURCE_STATE: Final = "meshd.source"
 """Filter state: the caller's address, without a port, which would give each of its connections
 upstream pools of its own."""
 
+TUNNEL_STATE: Final = "meshd.tunnel"
+"""Filter state: whose tunnel a connection goes into, and from which namespace."""
 REQUESTS_STATE: Final = "meshd.requests"
 """Filter state: the client's side sends requests that say who makes them; beyond the short way, in
 which version of HTTP."""

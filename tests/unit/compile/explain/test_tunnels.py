@@ -77,7 +77,9 @@ def stages(
     objects = [read.object for read in read_objects(_SERVICE % resolution + more, "mesh.yaml")]
     options = MeshOptions(hbone=on, node="here")
     snapshot = build_snapshot(objects, workloads, options, {}, elsewhere=elsewhere)
-    found = explain(snapshot, _CLIENT, wire.Explain("client", f"db.test:{port}"), lambda *_: "")
+    found = explain(
+        snapshot, _CLIENT, wire.Explain("client", f"db.test:{port}"), lambda _key, _field: ""
+    )
     return tuple(found.stages)
 
 
