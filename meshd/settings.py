@@ -54,8 +54,7 @@ class Paths:
 
     @property
     def certificates(self) -> Path:
-        """Return the directory of files that configuration names, unless the settings name
-        others."""
+        """Return the directory of files that configuration names, unless settings name others."""
         return self.etc / "certs"
 
     @property
@@ -369,6 +368,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             service_cidr=self.mesh.service_cidr,
             dns_port=self.mesh.dns_port,
             captures_dns=self.capture.dns,
+            connections_per_second=self.capture.connections_per_second,
             access_log=self.mesh.access_log,
             ipv6=_IPV6.exists(),
             short_way=self.proxy.short_way,

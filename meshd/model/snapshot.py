@@ -54,6 +54,8 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Members of the pool that share a workload's connections."""
     workload_connections: int = 0
     """How many of them each member takes that one workload opens; 0: any number."""
+    connections_per_second: int = 0
+    """How many new ones a workload may open; it may be sent twice as many. 0: any number."""
     upstream_connections: int = UNLIMITED
     """How many each of them opens to one cluster."""
     short_way: bool = False

@@ -193,6 +193,26 @@ def test_connections_in_tunnels_are_bounded_as_others_are(
     nodes.load(STRICT)
 
 
+def test_a_flood_of_requests_for_connections_is_refused_above_the_workloads_rate(
+    nodes: Nodes, application: Application
+) -> None:
+    """In whichever tunnels, and no other workload suffers from it."""
+    nodes.load(STRICT, rate=1)
+    before = len(application.peers)
+    with contextlib.ExitStack() as open_now:
+        tunnels = [open_now.enter_context(contextlib.closing(opened(nodes))) for _ in range(4)]
+        for tunnel in tunnels:
+            tunnel.begin(f"{address(nodes)}:9000", 450)
+        answers = [answer for tunnel in tunnels for answer in tunnel.answers(450)]
+        assert len(answers) == 1800
+        assert 4 <= sum(answers) < 900
+        assert len(application.peers) - before <= sum(answers)
+        other = Tunnel.to(nodes.far, address(nodes, "second"), certified(nodes.near, "mallory"))
+        open_now.enter_context(contextlib.closing(other))
+        assert other.connect(f"{address(nodes, 'second')}:9000")
+    nodes.load(STRICT)
+
+
 @pytest.mark.parametrize("mode", ["STRICT", "PERMISSIVE", "DISABLE"])
 def test_nobody_opens_a_tunnel_without_a_certificate_of_the_mesh(
     nodes: Nodes, application: Application, tmp_path_factory: pytest.TempPathFactory, mode: str

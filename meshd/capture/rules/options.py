@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from meshd.base.errors import InvalidInputError
 from meshd.base.numbers import whole
+from meshd.model import connection_rate
 from meshd.model.interception import DNS_SERVICE_PORT
 from meshd.model.workload import Placement, shown
 from meshd.settings import CaptureSettings
@@ -21,9 +22,8 @@ from meshd.settings import CaptureSettings
 ANNOTATION_PREFIX: Final = "traffic.sidecar.istio.io/"
 
 QUERIES_ANNOTATION: Final = "meshd.io/dns-queries-per-second"
-CONNECTIONS_ANNOTATION: Final = "meshd.io/connections-per-second"
-HIGHEST_RATE: Final = 10_000
-"""The highest rate a second. The kernel counts in 1/10,000 s: xt_limit.h, XT_LIMIT_SCALE."""
+CONNECTIONS_ANNOTATION: Final = connection_rate.ANNOTATION
+HIGHEST_RATE: Final = connection_rate.HIGHEST
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
@@ -110,11 +110,8 @@ def countable(rate: int) -> int:
 
 
 def received_rate(rate: int) -> int:
-    """Return how many new connections a second a workload may receive.
-
-    These are twice as many as it may open, so that no single client can use them up.
-    """
-    return countable(min(2 * rate, HIGHEST_RATE))
+    """Return how many new connections a second a workload may receive, as the kernel shows it."""
+    return countable(connection_rate.received(rate))
 
 
 def parse_network(text: str) -> Network:

@@ -21,6 +21,7 @@ from typing import Final
 from meshd.capture.rules.options import HIGHEST_RATE, CaptureOptions, Network, received_rate
 from meshd.capture.rules.rule import Extension, Family, Option, Rule
 from meshd.model import interception
+from meshd.model.connection_rate import BURST
 from meshd.model.interception import DNS_SERVICE_PORT, INBOUND_PORT, OUTBOUND_PORT
 
 PREROUTING_CHAIN: Final = "MESHD_PREROUTING"
@@ -296,7 +297,7 @@ def paced(
 
 
 def _within(rate: int) -> Extension:
-    burst = min(_BURST * rate, HIGHEST_RATE)
+    burst = min(BURST * rate, HIGHEST_RATE)
     counts = (Option("limit", (f"{rate}/sec",)), Option("limit-burst", (f"{burst}",)))
     return Extension("limit", counts)
 
@@ -349,8 +350,6 @@ _QUERY: Final = Rule(
     protocol="udp", matches=(ports("udp", DNS_SERVICE_PORT), _unmarked()), target=RETURN
 )
 _ESTABLISHED: Final = Extension("conntrack", (Option("ctstate", ("ESTABLISHED",)),))
-_BURST: Final = 2
-"""Seconds whose queries or connections may arrive at once."""
 _PROBES: Final = 50
 """Probes a second that are not counted."""
 _PROBED: Final = {

@@ -80,6 +80,8 @@ def tcp_proxy(target: Tcp) -> listener_components_pb2.Filter:
         idle_timeout=None if target.idle_timeout is None else seconds(target.idle_timeout),
         hash_policy=[{"source_ip": {}}] if target.by_client_address else (),
     )
+    if target.pause:
+        proxy.backoff_options.base_interval.CopyFrom(seconds(target.pause))
     if len(target.upstreams) == 1:
         proxy.cluster = target.upstreams[0][0]
     else:

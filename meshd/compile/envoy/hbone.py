@@ -11,14 +11,17 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
 from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
 )
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.type.matcher.v3 import filter_state_pb2, regex_pb2, string_pb2
+from envoy.type.v3 import percent_pb2, token_bucket_pb2
 
 from meshd.compile.envoy import filter_state, limits
 from meshd.compile.envoy.assignments import TUNNEL
@@ -26,6 +29,7 @@ from meshd.compile.envoy.http_connections import base_manager, filters
 from meshd.compile.envoy.wellknown import WORKLOAD_STATE, filter_, over_ads, packed, seconds
 from meshd.compile.plan.chains import Tunneled
 from meshd.compile.plan.hbone_routes import End, Ends, HboneRoutes
+from meshd.model.connection_rate import BURST
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
 _Route = route_components_pb2.Route
@@ -36,6 +40,7 @@ _PORT: Final = (
 )
 """A number from 1 to 65535, as it is written without zeros before it."""
 _FORBIDDEN: Final = 403
+_RATE: Final = "envoy.filters.http.local_ratelimit"
 
 
 def put_tunnel(made: tcp_proxy_pb2.TcpProxy.TunnelingConfig) -> None:
@@ -53,7 +58,7 @@ def tunnel_manager(target: Tunneled) -> listener_components_pb2.Filter:
     return filter_("envoy.filters.network.http_connection_manager", manager)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=64)
 def _alike(target: Tunneled) -> http_connection_manager_pb2.HttpConnectionManager:
     """Return what all have in common. It is shared: copy, never change."""
     made = _Manager()
@@ -69,10 +74,29 @@ def _alike(target: Tunneled) -> http_connection_manager_pb2.HttpConnectionManage
     del made.upgrade_configs[:]
     made.upgrade_configs.add(upgrade_type="CONNECT")
     made.http2_protocol_options.CopyFrom(limits.http2(_STREAMS, allow_connect=True, tunnels=True))
+    if target.rate:
+        made.http_filters.add(name=_RATE, typed_config=packed(_rate(target.rate)))
     noted = set_filter_state_pb2.Config(on_request_headers=filter_state.of_request())
     made.http_filters.add(name="envoy.filters.http.set_filter_state", typed_config=packed(noted))
     made.http_filters.extend(filters())
     return made
+
+
+def _rate(limit: int) -> local_rate_limit_pb2.LocalRateLimit:
+    """Return the filter that refuses requests above a rate, of all the workload's tunnels."""
+    always = base_pb2.RuntimeFractionalPercent(
+        default_value=percent_pb2.FractionalPercent(numerator=100)
+    )
+    return local_rate_limit_pb2.LocalRateLimit(
+        stat_prefix="hbone",
+        token_bucket=token_bucket_pb2.TokenBucket(
+            max_tokens=BURST * limit,
+            tokens_per_fill={"value": limit},
+            fill_interval=seconds(1),
+        ),
+        filter_enabled=always,
+        filter_enforced=always,
+    )
 
 
 def hbone_routes(planned: HboneRoutes) -> route_pb2.RouteConfiguration:

@@ -33,6 +33,8 @@ class Tcp(msgspec.Struct, frozen=True, kw_only=True, tag="tcp"):
     """Names with weights. One alone needs no weight; of several, weight 0 gets nothing."""
     access_log: AccessLog = "off"
     attempts: int = 1
+    pause: float = 0.0
+    """Seconds before the second attempt, at most; twice as many before each further one."""
     idle_timeout: float | None = None
     """Seconds; None: the proxy's default."""
     by_client_address: bool = False
@@ -78,6 +80,8 @@ class Tunneled(msgspec.Struct, frozen=True, kw_only=True, tag="tunneled"):
     routes: str
     """Name of the route table."""
     access_log: AccessLog
+    rate: int = 0
+    """Requests a second that are taken, for whichever connection; 0: any number."""
 
 
 class Copies(msgspec.Struct, frozen=True, tag="copies"):

@@ -26,6 +26,7 @@ from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.upstreams import InternalListener, Limits, Settings, Upstream
 from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.traffic.entries import Entry
+from meshd.compile.traffic.shares import received_rate
 from meshd.model.hbone import obstacle
 from meshd.model.interception import UNTUNNELED_PORTS
 from meshd.model.snapshot import UNLIMITED, MeshOptions
@@ -34,7 +35,10 @@ from meshd.model.workload import Identity, Workload
 CHAIN: Final = "hbone"
 """Of a workload's listener, for the tunnels to it."""
 _ATTEMPTS: Final = 3
-"""The member of the pool at the other end may have been killed just then."""
+"""The member of the pool at the other end may have been killed just then, or has taken as many new
+connections as the workload may be sent in a second."""
+_PAUSE: Final = 1.0
+"""Seconds, as a client's kernel waits for an answer to its SYN."""
 _TO_HTTP: Final = Entry(mutual_tls=True, inspected=True).listener
 _TO_OTHERS: Final = Entry(mutual_tls=True, inspected=False).listener
 
@@ -68,6 +72,7 @@ def tunneling_listener(options: MeshOptions) -> Listener:
         upstreams=((HBONE, 1),),
         access_log=options.access_log,
         attempts=_ATTEMPTS,
+        pause=_PAUSE,
         tunnel=Hbone(),
     )
     return Listener(
@@ -81,11 +86,19 @@ def tunneling_listener(options: MeshOptions) -> Listener:
 # ---- the workload's side
 
 
-def receiving_chain(identity: Identity, options: MeshOptions) -> Chain:
-    """Return the chain of a workload's listener for the tunnels to it."""
+def receiving_chain(workload: Workload, identity: Identity, options: MeshOptions) -> Chain:
+    """Return the chain of a workload's listener for the tunnels to it.
+
+    What limits new connections otherwise, the kernel, sees none of those in a tunnel.
+    """
     return Chain(
         name=CHAIN,
-        target=Tunneled(statistics=HBONE, routes=HBONE, access_log=options.access_log),
+        target=Tunneled(
+            statistics=HBONE,
+            routes=HBONE,
+            access_log=options.access_log,
+            rate=received_rate(workload, options),
+        ),
         tls=MeshTls(identity, ("h2",)),
         notes_peer=True,
     )

@@ -90,7 +90,7 @@ def workload_listener(  # noqa: PLR0917
                 named=asks_server_name(guard),
                 hands_over=tunneled,
             ),
-            *((hbone.receiving_chain(identity, options),) if tunneled else ()),
+            *((hbone.receiving_chain(workload, identity, options),) if tunneled else ()),
             *((REFUSING,) if traps or Mode.STRICT in modes else ()),
         ),
     )

@@ -13,6 +13,7 @@ from typing import Final
 from meshd.base.errors import InvalidInputError
 from meshd.base.numbers import whole
 from meshd.compile.names import listener_name, workload_of
+from meshd.model import connection_rate
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload, shown
 
@@ -51,6 +52,13 @@ def connections(workload: Workload, options: MeshOptions) -> int:
 def received(workload: Workload, options: MeshOptions) -> int:
     """Return how many connections to a workload each member accepts; 0: any number."""
     return _OF_OTHERS * connections(workload, options)
+
+
+def received_rate(workload: Workload, options: MeshOptions) -> int:
+    """Return how many new connections a second a workload may be sent; 0: any number."""
+    text = workload.annotations.get(connection_rate.ANNOTATION, "")
+    asked = whole(text, connection_rate.HIGHEST)  # capture tells what is wrong with it
+    return connection_rate.received(options.connections_per_second if asked is None else asked)
 
 
 def problems(workloads: Iterable[Workload]) -> list[str]:

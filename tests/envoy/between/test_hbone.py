@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 
 from meshd.capture.rules import inside
 from meshd.model.interception import HBONE_PORT
+from meshd.proxy.admin import Admin
 from tests.envoy.between.application import BANNER, Application
 from tests.envoy.between.tunnels import SERVERS, VIRTUAL, Nodes, Tunnel, certified, two_nodes
 from tests.waiting import PATIENCE
@@ -83,6 +85,21 @@ def test_connections_of_one_identity_share_a_tunnel_and_others_have_their_own(
         opened.append(tunnels(nodes) - before)
     assert nodes.received("server", 9000) == direct
     assert opened == [1, 2, 2, 2]
+
+
+@pytest.mark.usefixtures("applications")
+def test_connections_beyond_the_rate_of_a_workload_wait(nodes: Nodes) -> None:
+    """As those do of which the kernel drops the first packet."""
+    nodes.load(STRICT % "STRICT", rate=20)
+    before = refused(nodes)
+    assert [nodes.first_words("client") for _ in range(150)] == [BANNER] * 150
+    assert refused(nodes) > before
+
+
+def refused(nodes: Nodes) -> int:
+    """Requests for connections that were above the rate."""
+    name = "hbone.http_local_rate_limit.rate_limited"
+    return asyncio.run(Admin(nodes.far.admin).stats(f"^{name}$")).get(name, 0)
 
 
 @pytest.mark.usefixtures("applications")

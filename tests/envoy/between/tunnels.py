@@ -63,10 +63,12 @@ class Nodes(NamedTuple):
         told: Iterable[str] = (PROTOCOL,),
         accounts: dict[str, str] | None = None,
         connections: int = 0,
+        rate: int = 0,
     ) -> None:
         """``near``, ``far``: the setting on each; ``told``: what is said of the servers;
         ``accounts``: by what names of servers the near node knows them; ``connections``: that each
-        server may open, and be sent twice as many; 0: any number."""
+        server may open, and be sent twice as many; ``rate``: and new ones a second; 0: any
+        number."""
         clients = [self.near.workload(name) for name in CLIENTS]
         servers = [self.far.workload(name) for name in SERVERS]
         elsewhere = [
@@ -80,7 +82,9 @@ class Nodes(NamedTuple):
             for one in servers
         ]
         text = MANIFEST + more
-        options = MeshOptions(hbone=far, workload_connections=connections)
+        options = MeshOptions(
+            hbone=far, workload_connections=connections, connections_per_second=rate
+        )
         self.far.load(text, *servers, options=options)
         options = MeshOptions(hbone=near, outbound_policy="REGISTRY_ONLY")
         self.near.load(text, *clients, options=options, elsewhere=elsewhere)

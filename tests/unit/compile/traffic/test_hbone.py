@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import msgspec
 import pytest
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2,
+)
 
-from meshd.compile.envoy.hbone import hbone_routes
+from meshd.compile.envoy.hbone import hbone_routes, tunnel_manager
 from meshd.compile.explain.chain_choice import Connection, choose
 from meshd.compile.plan.chains import Tunneled
 from meshd.compile.policy.peer_authentication import Mode, PeerPolicy
@@ -15,10 +19,12 @@ from meshd.compile.policy.served import Spoken
 from meshd.compile.traffic.hbone import (
     CHAIN,
     receiver,
+    receiving_chain,
     receiving_routes,
     receiving_upstreams,
 )
 from meshd.compile.traffic.inbound import workload_listener
+from meshd.model.connection_rate import ANNOTATION
 from meshd.model.interception import HBONE_PORT, UNTUNNELED_PORTS
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import HostService, Identity, Workload
@@ -89,6 +95,26 @@ def test_what_comes_out_of_tunnels_is_limited() -> None:
     for upstream in receiving_upstreams([made]):
         assert upstream.settings.limits
         assert upstream.settings.limits.connections == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "asked", "expected"),
+    [(200, None, 400), (200, "7", 14), (200, "many", 400), (0, None, 0), (200, "0", 0)],
+)
+def test_new_connections_in_tunnels_are_limited_as_those_that_the_kernel_sees(
+    setting: int, asked: str | None, expected: int
+) -> None:
+    annotations = {} if asked is None else {ANNOTATION: asked}
+    one = msgspec.structs.replace(workload("one", "198.18.0.1"), annotations=annotations)
+    options = MeshOptions(hbone=True, connections_per_second=setting)
+    target = receiving_chain(one, Identity("cluster.local", "n", "a"), options).target
+    assert isinstance(target, Tunneled)
+    assert target.rate == expected
+    manager = http_connection_manager_pb2.HttpConnectionManager()
+    assert tunnel_manager(target).typed_config.Unpack(manager)
+    names = [one.name for one in manager.http_filters]
+    assert (names[0] == "envoy.filters.http.local_ratelimit") is bool(expected)
+    assert all("local_ratelimit" not in name for name in names[1:])
 
 
 @pytest.mark.parametrize("mode", list(Mode))
