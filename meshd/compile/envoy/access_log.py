@@ -28,17 +28,23 @@ _FORMAT: Final = (
     '"%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" '
     '"%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% '
     "%UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% "
-    "%DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
+    "%DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%"
 )
 _RBAC: Final = "envoy.filters.http.rbac"
 """Under this name the RBAC filters note what they have decided, whatever they are called."""
+_OF_TUNNELS: Final = f'{_FORMAT} "%REQ(BAGGAGE):512%"'
+"""Comes last, since nobody vouches for what it says."""
 
 
 @functools.cache
-def access_logs(which: AccessLog) -> tuple[accesslog_pb2.AccessLog, ...]:
-    """Return the logs: none, failures only, or everything. They are shared: copy, never change."""
+def access_logs(
+    which: AccessLog, *, of_tunnels: bool = False
+) -> tuple[accesslog_pb2.AccessLog, ...]:
+    """Return the logs: none, failures only, or everything; ``of_tunnels``: with what requests for
+    connections say of their clients. They are shared: copy, never change."""
     if which == "off":
         return ()
+    line = _OF_TUNNELS if of_tunnels else _FORMAT
     return (
         accesslog_pb2.AccessLog(
             name="envoy.access_loggers.stdout",
@@ -46,7 +52,7 @@ def access_logs(which: AccessLog) -> tuple[accesslog_pb2.AccessLog, ...]:
             typed_config=packed(
                 stream_pb2.StdoutAccessLog(
                     log_format=substitution_format_string_pb2.SubstitutionFormatString(
-                        text_format_source=base_pb2.DataSource(inline_string=_FORMAT)
+                        text_format_source=base_pb2.DataSource(inline_string=f"{line}\n")
                     )
                 )
             ),

@@ -14,6 +14,7 @@ from envoy.config.listener.v3 import listener_components_pb2
 from meshd.compile.envoy.assignments import INSIDE, TUNNEL
 from meshd.compile.envoy.wellknown import (
     ALPN_STATE,
+    BAGGAGE_STATE,
     CALLER_STATE,
     CLIENT_CERTIFICATE_STATE,
     HOST_STATE,
@@ -34,6 +35,7 @@ from meshd.compile.envoy.wellknown import (
     WORKLOAD_STATE,
     Sharing,
     StateValue,
+    literal,
     set_filter_state,
     state_on_accept,
     state_value,
@@ -126,6 +128,8 @@ def _owner(owner: Owner) -> Iterator[StateValue]:
     if owner.caller:
         yield state_value(CALLER_STATE, owner.caller, TRANSITIVE)
         yield state_value(SOURCE_STATE, owner.address, TRANSITIVE)
+    if owner.baggage:
+        yield state_value(BAGGAGE_STATE, literal(owner.baggage), TRANSITIVE, factory=UNHASHED)
     if owner.netns:
         yield state_value(NETNS_STATE, owner.netns, TRANSITIVE)
     else:

@@ -24,9 +24,17 @@ from envoy.type.matcher.v3 import filter_state_pb2, regex_pb2, string_pb2
 from envoy.type.v3 import percent_pb2, token_bucket_pb2
 
 from meshd.compile.envoy import filter_state, limits
+from meshd.compile.envoy.access_log import access_logs
 from meshd.compile.envoy.assignments import TUNNEL
 from meshd.compile.envoy.http_connections import base_manager, filters
-from meshd.compile.envoy.wellknown import WORKLOAD_STATE, filter_, over_ads, packed, seconds
+from meshd.compile.envoy.wellknown import (
+    BAGGAGE_STATE,
+    WORKLOAD_STATE,
+    filter_,
+    over_ads,
+    packed,
+    seconds,
+)
 from meshd.compile.plan.chains import Tunneled
 from meshd.compile.plan.hbone_routes import End, Ends, HboneRoutes
 from meshd.model.connection_rate import BURST
@@ -46,6 +54,8 @@ _RATE: Final = "envoy.filters.http.local_ratelimit"
 def put_tunnel(made: tcp_proxy_pb2.TcpProxy.TunnelingConfig) -> None:
     """Write that connections travel inside requests, to where their metadata says."""
     made.hostname = f"%DYNAMIC_METADATA({TUNNEL}:destination)%"
+    said = base_pb2.HeaderValue(key="baggage", value=f"%FILTER_STATE({BAGGAGE_STATE}:PLAIN)%")
+    made.headers_to_add.add(header=said)
 
 
 def tunnel_manager(target: Tunneled) -> listener_components_pb2.Filter:
@@ -64,6 +74,8 @@ def _alike(target: Tunneled) -> http_connection_manager_pb2.HttpConnectionManage
     made = _Manager()
     made.CopyFrom(base_manager(target.access_log))
     made.stat_prefix = target.statistics
+    del made.access_log[:]
+    made.access_log.extend(access_logs(target.access_log, of_tunnels=True))
     # The name that TLS has agreed on is not asked: whoever offered none is read as HTTP/2, too.
     made.codec_type = _Manager.HTTP2
     made.normalize_path.value = False

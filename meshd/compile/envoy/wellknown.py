@@ -54,6 +54,8 @@ SOURCE_STATE: Final = "meshd.source"
 """Filter state: the caller's address, without a port, which would give each of its connections
 upstream pools of its own."""
 
+BAGGAGE_STATE: Final = "meshd.baggage"
+"""Filter state: what a tunnel's request says of the workload. No part of the key of pools."""
 TUNNEL_STATE: Final = "meshd.tunnel"
 """Filter state: whose tunnel a connection goes into, and from which namespace."""
 REQUESTS_STATE: Final = "meshd.requests"
@@ -148,6 +150,11 @@ def from_namespace(mark: int = PROXY_MARK) -> address_pb2.BindConfig:
             *socket_options(local=mark == PROXY_INBOUND_MARK),
         ],
     )
+
+
+def literal(text: str) -> str:
+    """Return text as a format writes it that is to be taken as it is."""
+    return text.replace("%", "%%")
 
 
 def state_value(key: str, text: str, sharing: Sharing, factory: str = HASHED) -> StateValue:

@@ -151,6 +151,8 @@ class Owner(msgspec.Struct, frozen=True):
     """Identity in whose name the short way is taken, as a SPIFFE URI; empty: it is not."""
     address: str = ""
     """Address that those see who are reached by the short way."""
+    baggage: str = ""
+    """What tunnels say of it; empty: nothing."""
 
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from meshd.compile.names import listener_name, scope_listener_name
 from meshd.compile.plan.chains import Answer, Chain, Owner
 from meshd.compile.plan.choices import ByAddress, ByPort, To
 from meshd.compile.plan.listeners import Listener
+from meshd.compile.traffic.baggage import baggage
 from meshd.compile.traffic.fixed_chains import REFUSING, hop
 from meshd.compile.traffic.sockets import own_traps, socket_in_namespace
 from meshd.model.interception import (
@@ -37,6 +38,7 @@ def owner(workload: Workload, identity: Identity, options: MeshOptions) -> Owner
         identity.client_secret,
         caller=identity.uri if address else "",
         address=address,
+        baggage=baggage(workload, options) if options.hbone else "",
     )
 
 

@@ -15,6 +15,7 @@ from meshd.model.interception import HBONE_PORT
 from meshd.proxy.admin import Admin
 from tests.envoy.between.application import BANNER, Application
 from tests.envoy.between.tunnels import SERVERS, VIRTUAL, Nodes, Tunnel, certified, two_nodes
+from tests.envoy.captured.place import eventually
 from tests.waiting import PATIENCE
 
 STRICT = """
@@ -85,6 +86,22 @@ def test_connections_of_one_identity_share_a_tunnel_and_others_have_their_own(
         opened.append(tunnels(nodes) - before)
     assert nodes.received("server", 9000) == direct
     assert opened == [1, 2, 2, 2]
+
+
+@pytest.mark.usefixtures("applications")
+def test_both_sides_know_who_connects_by_name(nodes: Nodes) -> None:
+    """It is information only: see the attacks."""
+    nodes.load(STRICT % "STRICT", access_log="all")
+    before = tunnels(nodes)
+    for name in ("client", "client", "other"):
+        assert nodes.first_words(name) == BANNER
+    assert tunnels(nodes) - before <= 2
+    for name in ("client", "other"):
+        said = (
+            f'"k8s.namespace.name=clients,k8s.pod.name={name},service.name={name},'
+            'service.version=latest"\n'
+        )
+        eventually(lambda said=said: said in nodes.far.log.read_text(), said)
 
 
 @pytest.mark.usefixtures("applications")

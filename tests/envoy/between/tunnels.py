@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 import pytest
 
+from meshd.compile.plan.chains import AccessLog
 from meshd.model.hbone import PROTOCOL
 from meshd.model.interception import HBONE_PORT
 from meshd.model.snapshot import MeshOptions
@@ -64,11 +65,12 @@ class Nodes(NamedTuple):
         accounts: dict[str, str] | None = None,
         connections: int = 0,
         rate: int = 0,
+        access_log: AccessLog = "errors",
     ) -> None:
         """``near``, ``far``: the setting on each; ``told``: what is said of the servers;
         ``accounts``: by what names of servers the near node knows them; ``connections``: that each
         server may open, and be sent twice as many; ``rate``: and new ones a second; 0: any
-        number."""
+        number; ``access_log``: of the far node."""
         clients = [self.near.workload(name) for name in CLIENTS]
         servers = [self.far.workload(name) for name in SERVERS]
         elsewhere = [
@@ -83,7 +85,10 @@ class Nodes(NamedTuple):
         ]
         text = MANIFEST + more
         options = MeshOptions(
-            hbone=far, workload_connections=connections, connections_per_second=rate
+            hbone=far,
+            workload_connections=connections,
+            connections_per_second=rate,
+            access_log=access_log,
         )
         self.far.load(text, *servers, options=options)
         options = MeshOptions(hbone=near, outbound_policy="REGISTRY_ONLY")
