@@ -8,7 +8,8 @@ import socket
 import ssl
 import struct
 import subprocess
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -66,13 +67,18 @@ class Nodes(NamedTuple):
         connections: int = 0,
         rate: int = 0,
         access_log: AccessLog = "errors",
+        addresses: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """``near``, ``far``: the setting on each; ``told``: what is said of the servers;
         ``accounts``: by what names of servers the near node knows them; ``connections``: that each
         server may open, and be sent twice as many; ``rate``: and new ones a second; 0: any
-        number; ``access_log``: of the far node."""
+        number; ``access_log``: of the far node; ``addresses``: of servers, in the place of their
+        own."""
         clients = [self.near.workload(name) for name in CLIENTS]
-        servers = [self.far.workload(name) for name in SERVERS]
+        servers = [
+            msgspec.structs.replace(one, addresses=(addresses.get(one.name, one.addresses[0]),))
+            for one in map(self.far.workload, SERVERS)
+        ]
         elsewhere = [
             msgspec.structs.replace(
                 one,
