@@ -88,6 +88,18 @@ def test_connections_of_one_identity_share_a_tunnel_and_others_have_their_own(
     assert opened == [1, 2, 2, 2]
 
 
+def test_workloads_of_one_identity_have_tunnels_of_their_own(
+    nodes: Nodes, applications: dict[str, Application]
+) -> None:
+    """Each opens them in its own namespace."""
+    nodes.load(STRICT % "STRICT", account="client")
+    assert nodes.first_words("client") == BANNER
+    before, peers = tunnels(nodes), len(applications["server"].peers)
+    assert [nodes.first_words("other") for _ in range(5)] == [BANNER] * 5
+    assert tunnels(nodes) == before + 1
+    assert set(applications["server"].peers[peers:]) == {nodes.near.hosts["other"].address}
+
+
 @pytest.mark.usefixtures("applications")
 def test_both_sides_know_who_connects_by_name(nodes: Nodes) -> None:
     """It is information only: see the attacks."""

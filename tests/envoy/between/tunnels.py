@@ -68,13 +68,17 @@ class Nodes(NamedTuple):
         rate: int = 0,
         access_log: AccessLog = "errors",
         addresses: Mapping[str, str] = MappingProxyType({}),
+        account: str = "",
     ) -> None:
         """``near``, ``far``: the setting on each; ``told``: what is said of the servers;
         ``accounts``: by what names of servers the near node knows them; ``connections``: that each
         server may open, and be sent twice as many; ``rate``: and new ones a second; 0: any
         number; ``access_log``: of the far node; ``addresses``: of servers, in the place of their
-        own."""
-        clients = [self.near.workload(name) for name in CLIENTS]
+        own; ``account``: the service account of all clients, if they have one in common."""
+        clients = [
+            msgspec.structs.replace(one, service_account=account or one.service_account)
+            for one in map(self.near.workload, CLIENTS)
+        ]
         servers = [
             msgspec.structs.replace(one, addresses=(addresses.get(one.name, one.addresses[0]),))
             for one in map(self.far.workload, SERVERS)
