@@ -309,11 +309,8 @@ class _Journey:
             return
         rules = self._view.rules(service.host)
         if rule := self._view.closing_rule(service.host):
-            self._tell(
-                "endpoints",
-                f"{name}: closed, because {rule.key} is not in force",
-                Origin(rule.key, "spec.host"),
-            )
+            why = f"{name}: closed, because {rule.key} is not in force"
+            self._tell("endpoints", why, Origin(rule.key, "spec.host"))
             self._closed = str(rule.key)
             return
         if service.closed:
