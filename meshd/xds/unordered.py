@@ -39,7 +39,13 @@ class UnorderedStream:
         self._resources = resources
         for type_url, names in changed.items():
             if subscription := self._subscriptions.get(type_url):
-                subscription.changed(names, resources.of_type(type_url))
+                found, known = resources.of_type(type_url), subscription.rejected
+                back = [name for name in names if name in known and name in found]
+                subscription.changed(names, found)
+                for name in back:
+                    if subscription.held.get(name) == found[name].version:
+                        # A node cannot know otherwise that what it refused is not wanted any more.
+                        subscription.send_again(name)
 
     def next(self) -> Response | None:
         """Return the next response, which counts as sent."""

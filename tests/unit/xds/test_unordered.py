@@ -71,3 +71,19 @@ def test_a_client_keeps_what_it_cannot_be_told_of(removed: frozenset[str] | None
     stream.publish(without, difference(kept, without))
     assert told(stream) == [(POLICY, [], ("a",))]
     assert stream.settled
+
+
+def test_a_version_that_is_wanted_again_ends_the_refusal_of_the_one_after_it() -> None:
+    first = Resources.of([encode_body(POLICY, "a", {"says": "one"})])
+    second = Resources.of([encode_body(POLICY, "a", {"says": "two"})])
+    stream = UnorderedStream(first)
+    stream.receive(Request(POLICY, subscribe=("*",)))
+    assert told(stream) == [(POLICY, ["a"], ())]
+    stream.publish(second, difference(first, second))
+    response = stream.next()
+    assert response
+    stream.receive(Request(POLICY, nonce=response.nonce, error="no"))
+    assert told(stream) == []
+    stream.publish(first, difference(second, first))
+    assert told(stream) == [(POLICY, ["a"], ())]
+    assert stream.synced
