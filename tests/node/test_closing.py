@@ -1,4 +1,5 @@
-"""What closes does not wait for a compilation."""
+"""What closes does not wait for a compilation of thousands of services, nor for a server that
+cannot tell it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from tests.node.test_crashes import kill
 from tests.node.test_killing_records import mortal_node
-from tests.node.test_two_nodes import start_agent, start_server
+from tests.node.test_two_nodes import set_role, start_agent, start_server
+from tests.ports import free_port
 from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -120,6 +122,48 @@ def test_a_stricter_policy_is_in_force_before_the_compilation_of_thousands_of_se
     assert (from_outside(place), from_a_client(place)) == (REFUSED, WELL)
     assert certificates(place)
     place.close()
+
+
+_CANNOT_TELL = """
+import os, signal, sys
+if sys.orig_argv[-1] == "server":
+    from meshd.fleet.server import mcp
+    encode = mcp.encode
+    def deadly(value):
+        spec = value.get("spec") or {}
+        if value["metadata"]["name"] == "guard" and spec == {"mtls": {"mode": "STRICT"}}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encode(value)
+    mcp.encode = deadly
+"""
+"""The server can tell a policy, and cannot any more when it has become stricter."""
+
+
+def test_an_agent_closes_a_policy_whose_change_its_server_cannot_tell(
+    make: Callable[..., Node],
+) -> None:
+    server = mortal_node(make, _CANNOT_TELL)
+    control = {"address": "127.0.0.1", "port": free_port(), "disconnect_grace": "600s"}
+    set_role(server, node="server", role="server", control=control)  # at the same port again
+    server.start()
+    server.eventually(server.paths.control_port.exists, "the server listens")
+    objects, pods = population(server)
+    server.apply(objects + "---\n" + policy("PERMISSIVE"))
+    agent = start_agent(make, server)
+    agent.eventually(lambda: agent.meshctl("get", "svc/server", "-n", "shop").status == 0, "told")
+    agent.up(pods)
+    agent.eventually(agent.is_well, "the agent is well")
+    agent.eventually(lambda: from_outside(agent) == WELL, "plaintext is accepted")
+    done = server.meshctl("apply", "-f", "-", text=policy("STRICT"))
+    assert done.status == 0, done.errors
+    agent.eventually(lambda: from_outside(agent) == REFUSED, "it is closed", 3 * PATIENCE)
+    agent.eventually(lambda: from_a_client(agent) == WELL, "a client of the mesh is served")
+    status = agent.meshctl("status")
+    assert "PeerAuthentication shop/guard" in status.output + status.errors
+    server.apply(policy("PERMISSIVE"))
+    agent.eventually(lambda: from_outside(agent) == WELL, "what can be told is in force again")
+    agent.close()
+    server.close()
 
 
 def test_what_a_server_has_lost_closes_the_way_out_of_its_agents_before_that_is_compiled(
