@@ -9,7 +9,7 @@ comes after them, take a detour until the client has it: see ``detours``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 from meshd.xds.detours import Detours
 from meshd.xds.resources import (
@@ -32,6 +32,9 @@ _LAST: Final = (LISTENER, ROUTES)
 
 class Stream(UnorderedStream):
     """The state machine of ``UnorderedStream``, with an order."""
+
+    _is_told_again: ClassVar = False
+    """A proxy goes on with the version that it has when it refuses another."""
 
     def __init__(self, resources: Resources | None = None) -> None:
         super().__init__(resources, TYPES)

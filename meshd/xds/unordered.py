@@ -7,6 +7,7 @@ ordered: see ``stream``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
 
 from meshd.xds.resources import EMPTY, Resource, Resources
 from meshd.xds.subscription import Accepted, Refused, Rejection, Request, Response, Subscription
@@ -15,6 +16,10 @@ from meshd.xds.subscription import Accepted, Refused, Rejection, Request, Respon
 class UnorderedStream:
     """A state machine: feed it requests and publications; send what ``next`` returns, until it
     returns None."""
+
+    _is_told_again: ClassVar = True
+    """Whether the client is sent a version that it holds once the one that it refused is not wanted
+    any more. A node cannot know otherwise, and closes what that one might have closed."""
 
     def __init__(self, resources: Resources | None = None, types: Iterable[str] = ()) -> None:
         """Begin; None: nothing was published yet, so that nothing can be said to a client.
@@ -42,9 +47,8 @@ class UnorderedStream:
                 found, known = resources.of_type(type_url), subscription.rejected
                 back = [name for name in names if name in known and name in found]
                 subscription.changed(names, found)
-                for name in back:
+                for name in back if self._is_told_again else ():
                     if subscription.held.get(name) == found[name].version:
-                        # A node cannot know otherwise that what it refused is not wanted any more.
                         subscription.send_again(name)
 
     def next(self) -> Response | None:
