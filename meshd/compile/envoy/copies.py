@@ -18,17 +18,15 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from google.protobuf import any_pb2
 
-from meshd.compile.envoy import dynamic_dns
+from meshd.compile.envoy import dynamic_dns, filter_state
 from meshd.compile.envoy.http_connections import ROUTER, base_manager
 from meshd.compile.envoy.wellknown import (
     CALLER_STATE,
-    HASHED,
     HOST_STATE,
     NETNS_STATE,
     ONCE,
     SECRET_STATE,
     SOURCE_STATE,
-    UNHASHED,
     WORKLOAD_STATE,
     filter_,
     packed,
@@ -84,18 +82,11 @@ def copies_manager(target: Copies) -> listener_components_pb2.Filter:
 
 
 def _state_filter() -> http_connection_manager_pb2.HttpFilter:
-    values = [
-        state_value(
-            state,
-            f"%REQ({name})%",
-            ONCE,
-            factory=UNHASHED if state in {WORKLOAD_STATE, HOST_STATE} else HASHED,
-        )
-        for state, name in STATES.items()
-    ]
+    values = (state_value(state, f"%REQ({name})%", ONCE) for state, name in STATES.items())
+    noted = filter_state.keyed(values, ONCE, first=True)
     return http_connection_manager_pb2.HttpFilter(
         name="envoy.filters.http.set_filter_state",
-        typed_config=packed(set_filter_state_pb2.Config(on_request_headers=values)),
+        typed_config=packed(set_filter_state_pb2.Config(on_request_headers=noted)),
     )
 
 

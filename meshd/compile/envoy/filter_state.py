@@ -2,11 +2,16 @@
 
 What goes on to an internal listener is shared with it, and there with the upstream connection
 (``TRANSITIVE``): a connection may pass several of them. What is of one hop only is shared once.
+
+Pools of upstream connections are kept apart by one value, ``POOL_STATE``, that names all of
+``APART``. Envoy hashes each hashable value that is shared with a pool, in the order of a hash map,
+which differs from one connection to the next: of two values, each client would have a second pool.
+Whatever notes one of them notes the key again, by ``keyed``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from envoy.config.listener.v3 import listener_components_pb2
@@ -17,11 +22,13 @@ from meshd.compile.envoy.wellknown import (
     BAGGAGE_STATE,
     CALLER_STATE,
     CLIENT_CERTIFICATE_STATE,
+    HASHED,
     HOST_STATE,
     LOCAL_ADDRESS_STATE,
     NETNS_STATE,
     ONCE,
     PEER_STATE,
+    POOL_STATE,
     REMOTE_ADDRESS_STATE,
     REQUESTS,
     REQUESTS_STATE,
@@ -30,8 +37,6 @@ from meshd.compile.envoy.wellknown import (
     SERVER_NAMES_STATE,
     SOURCE_STATE,
     TRANSITIVE,
-    TUNNEL_STATE,
-    UNHASHED,
     WORKLOAD_STATE,
     Sharing,
     StateValue,
@@ -45,8 +50,33 @@ from meshd.model.workload import Identity
 
 _HTTP: Final = "istio-http/1.1"
 """How detected HTTP is announced to the other end."""
-_OF_CALLERS: Final = (CALLER_STATE, SOURCE_STATE, PEER_STATE, CLIENT_CERTIFICATE_STATE)
-"""Noted for the short way, and of clients whose mutual TLS has ended in this proxy."""
+APART: Final = (
+    SECRET_STATE,
+    NETNS_STATE,
+    CALLER_STATE,
+    SOURCE_STATE,
+    CLIENT_CERTIFICATE_STATE,
+    PEER_STATE,
+)
+"""Connections that differ in one of these share no upstream connection."""
+_OF_TUNNELS: Final = (SECRET_STATE, NETNS_STATE)
+"""Those of ``APART`` that keep tunnels apart; what is known of callers does not go into them."""
+_SEPARATOR: Final = "\n"
+"""Is in no value but, at worst, in those that a client's certificate holds. They come last, behind
+the fingerprint of that certificate."""
+
+
+def keyed(
+    values: Iterable[StateValue], sharing: Sharing, *, first: bool = False
+) -> list[StateValue]:
+    """Return values together with the key of pools that follows from them.
+
+    What they do not say is in the key as it was noted before. ``first``: nothing was.
+    """
+    made = list(values)
+    texts = {one.object_key: one.format_string.text_format_source.inline_string for one in made}
+    parts = (texts.get(name, "" if first else _noted(name)) for name in APART)
+    return [*made, state_value(POOL_STATE, _SEPARATOR.join(parts), sharing, factory=HASHED)]
 
 
 def of_listener(owner: Owner, *, hands_over: bool) -> listener_components_pb2.ListenerFilter:
@@ -57,28 +87,14 @@ def of_listener(owner: Owner, *, hands_over: bool) -> listener_components_pb2.Li
 
 def of_tunneled() -> listener_components_pb2.ListenerFilter:
     """Return the filter that notes whose certificate the end of the connection's tunnel must
-    show, and with which other connections it may share that tunnel.
-
-    Envoy hashes the values of a pool's key in the order of a hash map, which differs from one
-    connection to the next: of two, each would have a second tunnel. So there is one, with all that
-    tells tunnels apart, and the others stay as they are but for the hash. What is known of callers
-    stays here.
-    """
+    show, and with which other connections it may share that tunnel: with those of the same
+    certificate and namespace, whoever their own callers are."""
     expected = f"%DYNAMIC_METADATA({TUNNEL}:identity)%"
-    key = f"{_noted(SECRET_STATE)} {_noted(NETNS_STATE)}"
+    key = _SEPARATOR.join(map(_noted, _OF_TUNNELS))
     return state_on_accept(
         state_value(SERVER_NAMES_STATE, expected, ONCE, factory=SERVER_NAMES_STATE),
-        state_value(TUNNEL_STATE, key, ONCE),
-        *(_unhashed(name, ONCE) for name in (SECRET_STATE, NETNS_STATE)),
-        *(_unhashed(name, Sharing.NONE) for name in _OF_CALLERS),
+        state_value(POOL_STATE, key, ONCE, factory=HASHED),
     )
-
-
-def _unhashed(name: str, sharing: Sharing) -> StateValue:
-    """Return a value that was noted before, if it was, as no part of the key of pools."""
-    made = state_value(name, _noted(name), sharing, factory=UNHASHED)
-    made.skip_if_empty = True
-    return made
 
 
 def _noted(name: str) -> str:
@@ -101,14 +117,14 @@ def of_request() -> list[StateValue]:
 
 def of_chain(chain: Chain) -> listener_components_pb2.Filter | None:
     """Return the filter that notes what a chain adds; None: it adds nothing."""
-    noted = [*_owner(chain.owner)] if chain.owner else []
+    noted = _owner(chain.owner) if chain.owner else []
     if chain.announces_http:
         noted.append(state_value(ALPN_STATE, _HTTP, ONCE, factory=ALPN_STATE))
     if chain.notes_server_name:
         name = "%REQUESTED_SERVER_NAME%"
-        noted.append(state_value(SERVER_NAME_STATE, name, TRANSITIVE, factory=UNHASHED))
+        noted.append(state_value(SERVER_NAME_STATE, name, TRANSITIVE))
     if chain.names_callers:
-        noted.append(state_value(REQUESTS_STATE, REQUESTS, ONCE, factory=UNHASHED))
+        noted.append(state_value(REQUESTS_STATE, REQUESTS, ONCE))
     if chain.hands_over:
         noted += _handover()
     peer: list[StateValue] = []
@@ -117,23 +133,25 @@ def of_chain(chain: Chain) -> listener_components_pb2.Filter | None:
     return set_filter_state(*noted, after_handshake=peer) if noted or peer else None
 
 
-def _owner(owner: Owner) -> Iterator[StateValue]:
-    """Yield on whose behalf upstream connections are made, and from which namespace.
+def _owner(owner: Owner) -> list[StateValue]:
+    """Return on whose behalf upstream connections are made, and from which namespace.
 
     For services of the host that is the proxy's own, which is not named.
     """
-    if owner.certificate:
-        yield state_value(SECRET_STATE, owner.certificate, TRANSITIVE)
-    yield state_value(WORKLOAD_STATE, owner.uid, TRANSITIVE, factory=UNHASHED)
-    if owner.caller:
-        yield state_value(CALLER_STATE, owner.caller, TRANSITIVE)
-        yield state_value(SOURCE_STATE, owner.address, TRANSITIVE)
-    if owner.baggage:
-        yield state_value(BAGGAGE_STATE, literal(owner.baggage), TRANSITIVE, factory=UNHASHED)
-    if owner.netns:
-        yield state_value(NETNS_STATE, owner.netns, TRANSITIVE)
-    else:
-        yield state_value(HOST_STATE, "true", TRANSITIVE, factory=UNHASHED)
+    apart = {
+        SECRET_STATE: owner.certificate,
+        CALLER_STATE: owner.caller,
+        SOURCE_STATE: owner.address if owner.caller else "",
+        NETNS_STATE: owner.netns,
+    }
+    noted = {
+        **{name: text for name, text in apart.items() if text},
+        WORKLOAD_STATE: owner.uid,
+        **({BAGGAGE_STATE: owner.baggage} if owner.baggage else {}),
+        **({} if owner.netns else {HOST_STATE: "true"}),
+    }
+    values = (state_value(name, literal(text), TRANSITIVE) for name, text in noted.items())
+    return keyed(values, TRANSITIVE, first=True)
 
 
 def _handover() -> Iterator[StateValue]:
@@ -147,41 +165,37 @@ def _handover() -> Iterator[StateValue]:
     )
 
 
-def _peer(identity: Identity) -> Iterator[StateValue]:
-    """Yield who called, known once the handshake is done."""
-    yield state_value(PEER_STATE, "%DOWNSTREAM_PEER_URI_SAN%", TRANSITIVE)
-    yield state_value(
-        CLIENT_CERTIFICATE_STATE,
+def _peer(identity: Identity) -> list[StateValue]:
+    """Return who called, known once the handshake is done."""
+    certificate = (
         f"By={identity.uri};Hash=%DOWNSTREAM_PEER_FINGERPRINT_256%;"
-        'Subject="%DOWNSTREAM_PEER_SUBJECT%";URI=%DOWNSTREAM_PEER_URI_SAN%',
-        TRANSITIVE,
+        'Subject="%DOWNSTREAM_PEER_SUBJECT%";URI=%DOWNSTREAM_PEER_URI_SAN%'
     )
+    values = (
+        state_value(PEER_STATE, "%DOWNSTREAM_PEER_URI_SAN%", TRANSITIVE),
+        state_value(CLIENT_CERTIFICATE_STATE, certificate, TRANSITIVE),
+    )
+    return keyed(values, TRANSITIVE)
 
 
 def of_short_way() -> listener_components_pb2.ListenerFilter:
     """Return the filter that notes of a connection by the short way what is known of others once
-    their handshake is done. It replaces what was noted of the caller's own namespace."""
-    caller = _noted(CALLER_STATE)
-    return state_on_accept(
-        state_value(
-            REMOTE_ADDRESS_STATE,
-            f"{_noted(SOURCE_STATE)}:0",
-            ONCE,
-            REMOTE_ADDRESS_STATE,
-        ),
-        state_value(WORKLOAD_STATE, _of_endpoint("workload"), TRANSITIVE, factory=UNHASHED),
+    their handshake is done. It replaces what was noted of the caller's own namespace.
+
+    The address is for this listener alone: its type is hashed, and the key names the caller's.
+    """
+    caller, requests = _noted(CALLER_STATE), f"{_noted(REQUESTS_STATE)}-{_of_endpoint('requests')}"
+    address = f"{_noted(SOURCE_STATE)}:0"
+    certificate = f"By={_of_endpoint('identity')};URI={caller}"
+    values = (
+        state_value(REMOTE_ADDRESS_STATE, address, Sharing.NONE, REMOTE_ADDRESS_STATE),
+        state_value(WORKLOAD_STATE, _of_endpoint("workload"), TRANSITIVE),
         state_value(NETNS_STATE, _of_endpoint("netns"), TRANSITIVE),
-        state_value(
-            REQUESTS_STATE,
-            f"{_noted(REQUESTS_STATE)}-{_of_endpoint('requests')}",
-            Sharing.NONE,
-            factory=UNHASHED,
-        ),
+        state_value(REQUESTS_STATE, requests, Sharing.NONE),
         state_value(PEER_STATE, caller, TRANSITIVE),
-        state_value(
-            CLIENT_CERTIFICATE_STATE, f"By={_of_endpoint('identity')};URI={caller}", TRANSITIVE
-        ),
+        state_value(CLIENT_CERTIFICATE_STATE, certificate, TRANSITIVE),
     )
+    return state_on_accept(*keyed(values, TRANSITIVE))
 
 
 def _of_endpoint(key: str) -> str:

@@ -55,16 +55,17 @@ SOURCE_STATE: Final = "meshd.source"
 upstream pools of its own."""
 
 BAGGAGE_STATE: Final = "meshd.baggage"
-"""Filter state: what a tunnel's request says of the workload. No part of the key of pools."""
-TUNNEL_STATE: Final = "meshd.tunnel"
-"""Filter state: whose tunnel a connection goes into, and from which namespace."""
+"""Filter state: what a tunnel's request says of the workload."""
+POOL_STATE: Final = "meshd.pool"
+"""Filter state: all that keeps pools of upstream connections apart, see ``filter_state``. No other
+value that is shared with them may be hashable, but addresses, whose type is."""
 REQUESTS_STATE: Final = "meshd.requests"
 """Filter state: the client's side sends requests that say who makes them; beyond the short way, in
 which version of HTTP."""
 REQUESTS: Final = "requests"
 
 WORKLOAD_STATE: Final = "meshd.workload"
-"""Filter state: the workload's uid, for logs. No part of the key of connection pools."""
+"""Filter state: the workload's uid, for logs."""
 HOST_STATE: Final = "meshd.of_host"
 """Filter state: the workload is a service of the host, and has no namespace of its own."""
 UNHASHED: Final = "envoy.string"
@@ -74,8 +75,9 @@ HTTP_FIRST_LINE: Final = ("http/1.1", "h2c")
 """What the HTTP inspector reports."""
 
 HASHED: Final = "envoy.hashable_string"
-"""The kind of filter state that is part of a connection pool's key. Identity and namespace must be
-of it: with any other, one workload's request could travel on another's connection."""
+"""The kind of filter state that is part of a connection pool's key. The key that names identity and
+namespace must be of it: with any other, one workload's request could travel on another's
+connection."""
 
 StateValue = value_pb2.FilterStateValue
 Sharing = value_pb2.FilterStateValue.SharedWithUpstream
@@ -157,7 +159,7 @@ def literal(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def state_value(key: str, text: str, sharing: Sharing, factory: str = HASHED) -> StateValue:
+def state_value(key: str, text: str, sharing: Sharing, factory: str = UNHASHED) -> StateValue:
     """Return one value of filter state; ``text`` may hold Envoy's format commands."""
     return value_pb2.FilterStateValue(
         object_key=key,

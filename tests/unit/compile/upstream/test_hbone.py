@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 import pytest
-from envoy.config.listener.v3.listener_components_pb2 import Filter, ListenerFilter
 
 from meshd.api.protocol import Protocol
 from meshd.api.read import read_objects
 from meshd.compile import messages
-from meshd.compile.envoy import filter_state
 from meshd.compile.envoy.assignments import load_assignment
 from meshd.compile.envoy.clusters import cluster
-from meshd.compile.envoy.wellknown import (
-    HASHED,
-    NETNS_STATE,
-    SECRET_STATE,
-    SERVER_NAMES_STATE,
-    TRANSITIVE,
-    StateValue,
-)
 from meshd.compile.names import HBONE
-from meshd.compile.plan.chains import Chain, MeshTls, Owner, Refusal
 from meshd.compile.plan.upstreams import Eds
 from meshd.compile.upstream.assignments import service_assignments
 from meshd.compile.upstream.destination_rules import RuleSet
@@ -34,8 +21,7 @@ from meshd.model.interception import UNTUNNELED_PORTS
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 from meshd.model.short_way import Inside
 from meshd.model.snapshot import MeshOptions
-from meshd.model.workload import HostService, Identity, Workload
-from meshd.protos import listener_filter_state_pb2, network_filter_state_pb2
+from meshd.model.workload import HostService, Workload
 from meshd.registry.selection import Backend, Source
 
 _ON = MeshOptions(hbone=True)
@@ -170,43 +156,6 @@ def test_the_cluster_of_tunnels_expects_the_mesh_and_keeps_clients_apart() -> No
     assert "spiffe://cluster.local/ns/" in str(made.transport_socket)
     assert made.upstream_bind_config.HasField("local_address_selector")
     assert made.original_dst_lb_config.metadata_key.key == "tunnel"
-
-
-def test_tunnels_are_told_apart_by_one_value_that_names_certificate_and_namespace() -> None:
-    """Envoy would hash two in either order, and so open two tunnels for each client."""
-    values = list(_values(filter_state.of_tunneled()))
-    (key,) = [one for one in values if one.factory_key == HASHED]
-    text = key.format_string.text_format_source.inline_string
-    assert text == f"%FILTER_STATE({SECRET_STATE}:PLAIN)% %FILTER_STATE({NETNS_STATE}:PLAIN)%"
-    names = [one.object_key for one in values]
-    assert names.index(key.object_key) < min(map(names.index, (SECRET_STATE, NETNS_STATE)))
-    shared = {one.object_key for one in values if one.shared_with_upstream}
-    assert shared == {SERVER_NAMES_STATE, key.object_key, SECRET_STATE, NETNS_STATE}
-
-
-def test_whatever_is_hashed_of_a_workload_is_part_of_that_value_or_stays_behind() -> None:
-    owner = Owner("x", "/pins/x", "secret", caller="spiffe://x", address="198.18.0.1")
-    chain = Chain(name="x", target=Refusal(), tls=MeshTls(Identity("d", "n", "a"), ()))
-    noted = [
-        *_values(filter_state.of_listener(owner, hands_over=False)),
-        *_values(filter_state.of_chain(msgspec.structs.replace(chain, notes_peer=True))),
-    ]
-    goes_on = [one for one in noted if one.shared_with_upstream == TRANSITIVE]
-    hashed = {one.object_key for one in goes_on if one.factory_key == HASHED}
-    replaced = {one.object_key for one in _values(filter_state.of_tunneled())}
-    assert SECRET_STATE in hashed
-    assert hashed <= replaced
-
-
-def _values(made: ListenerFilter | Filter | None) -> Iterator[StateValue]:
-    assert made
-    if isinstance(made, ListenerFilter):
-        yield from listener_filter_state_pb2.Config.FromString(
-            made.typed_config.value
-        ).on_new_connection
-        return
-    state = network_filter_state_pb2.NetworkFilterState.FromString(made.typed_config.value)
-    yield from (*state.on_new_connection, *state.on_downstream_tls_handshake)
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, 15001, 15006, 15008, 15021])
