@@ -63,7 +63,8 @@ def _resource(name: str, printed: Printed) -> Resource:
         case PrintedTable():
             return Resource(type_url(Kind.ROUTE.value), name, printed.version, printed)
         case PrintedListener():
-            return Resource(type_url(Kind.LISTENER.value), name, printed.version, printed)
+            listener = type_url(Kind.LISTENER.value)
+            return Resource(listener, name, printed.version, printed, internal=True)  # of a scope
         case PrintedMessage():
             return packed(printed)
         case _:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, SupportsBytes
 
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_pb2
 from google.protobuf.message import Message
 
 from meshd.base.errors import InvalidInputError
@@ -46,6 +47,8 @@ class Resource:
     """Of a cluster that takes its endpoints from EDS: under which name."""
     detour: Detour | None = None
     """Of endpoints some of which are an internal listener."""
+    internal: bool = False
+    """Of a listener: only other listeners and clusters lead to it."""
 
     @property
     def body(self) -> bytes:
@@ -84,6 +87,8 @@ def _packed(name: str, message: Message, body: bytes) -> Resource:
         hashlib.blake2b(body, digest_size=8).hexdigest(),
         body,
         _endpoints(message) if isinstance(message, cluster_pb2.Cluster) else "",
+        internal=isinstance(message, listener_pb2.Listener)
+        and message.HasField("internal_listener"),
     )
 
 

@@ -3,15 +3,17 @@
 Make before break: a client hears of clusters and their endpoints first, of listeners and routes
 that name them when it has accepted those, and of removed clusters when it has accepted listeners
 and routes that do not name them any more. Endpoints that lead to an internal listener, which only
-comes after them, take a detour until the client has it: see ``detours``.
+comes after them, take a detour until the client has it: see ``detours``. New listeners that take
+connections come after those behind them: see ``following``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Final
 
 from meshd.xds.detours import Detours
+from meshd.xds.following import Following
 from meshd.xds.resources import (
     CLUSTER,
     EMPTY,
@@ -41,6 +43,7 @@ class Stream(UnorderedStream):
         self._warming: dict[str, str] = {}
         """Clusters that were sent and wait for their endpoints, with the endpoints' name."""
         self._detours = Detours()
+        self._new_listeners = Following()
 
     # ---- what happens
 
@@ -141,7 +144,35 @@ class Stream(UnorderedStream):
         if self._warming or not self._is_through(CLUSTER):
             return None
         # Routes say who may send requests to a workload: they come before its listeners.
-        return self._send(ROUTES, removals=False) or self._send(LISTENER) or self._send(ROUTES)
+        return self._send(ROUTES, removals=False) or self._send_listeners() or self._send(ROUTES)
+
+    def _send_listeners(self) -> Response | None:
+        listeners = self._subscriptions[LISTENER]
+        published = self._published(LISTENER)
+        if listeners.waiting:  # for the rest of a response that was refused, maybe
+            return self._send(LISTENER)
+        if due := listeners.due(published, most=None):
+            self._new_listeners.prepare(
+                due, published, listeners.held, lacks_tables=self._lacks_tables
+            )
+        response = self._send(LISTENER)
+        if response:
+            self._new_listeners.note_sent(response)
+        return response
+
+    @property
+    def _lacks_tables(self) -> bool:
+        """Return whether the client waits for route tables that it asked for."""
+        routes, published = self._subscriptions[ROUTES], self._published(ROUTES)
+        return any(
+            name in published and name not in routes.held and name not in routes.rejected
+            for name in routes.named
+        )
+
+    def _untold(self, type_url: str) -> Callable[[str], bool]:
+        if type_url == LISTENER:
+            return self._new_listeners.held_back.__contains__
+        return super()._untold(type_url)
 
     def _break(self) -> Response | None:
         """Return removals of what nothing names any more."""

@@ -36,7 +36,10 @@ class _Item:
         detour = None
         if self.type_url == ENDPOINTS and self.names:
             detour = Detour((_INSIDE,), Resource(ENDPOINTS, self.name, version + _DETOUR, b""))
-        return Resource(self.type_url, self.name, version, body.encode(), endpoints, detour)
+        internal = self.type_url == LISTENER and self.name == _INSIDE
+        return Resource(
+            self.type_url, self.name, version, body.encode(), endpoints, detour, internal
+        )
 
 
 class _Client:
