@@ -1,5 +1,5 @@
 """While policies change, no request passes that the former and the later ones deny, and none fails
-that both allow."""
+that both allow. Connections from before a change are judged as all others."""
 
 from __future__ import annotations
 
