@@ -283,7 +283,7 @@ PRINTERS: Final = (
     "secrets",
     "server_tls",
 )
-OBJECTS: Final = ("compile.upstream", "compile.visibility", "compile.scope", "compile.hosts")
+OBJECTS: Final = ("compile.upstream", "compile.visibility", "compile.hosts")
 
 
 def test_printers_of_the_plan_know_no_objects() -> None:

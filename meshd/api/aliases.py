@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshd.api.base import Object
-from meshd.api.traffic import VirtualService
+from meshd.api.networking import VirtualService
 from meshd.base.json_values import Json, JsonObject
 
 

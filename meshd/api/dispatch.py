@@ -34,6 +34,13 @@ from meshd.api.kubernetes.types import (
     ServiceAccount,
     StatefulSet,
 )
+from meshd.api.networking import (
+    DestinationRule,
+    Gateway,
+    ServiceEntry,
+    VirtualService,
+    WorkloadEntry,
+)
 from meshd.api.peer_authentication.checks import check_peer_authentication
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import Read
@@ -41,7 +48,6 @@ from meshd.api.service_entry.checks import check_service_entry, check_workload_e
 from meshd.api.service_entry.group_checks import check_workload_group
 from meshd.api.service_entry.types import WorkloadGroup
 from meshd.api.texts import check_texts, sent
-from meshd.api.traffic import DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry
 from meshd.api.virtual_service.checks import check_virtual_service
 from meshd.api.yaml import Document, show_path
 

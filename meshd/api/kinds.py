@@ -17,9 +17,15 @@ from meshd.api.kubernetes.types import (
     ServiceAccount,
     StatefulSet,
 )
+from meshd.api.networking import (
+    DestinationRule,
+    Gateway,
+    ServiceEntry,
+    VirtualService,
+    WorkloadEntry,
+)
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.service_entry.types import WorkloadGroup
-from meshd.api.traffic import DestinationRule, Gateway, ServiceEntry, VirtualService, WorkloadEntry
 
 STORED: Final[tuple[type[Object], ...]] = (
     Namespace,

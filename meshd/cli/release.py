@@ -16,7 +16,7 @@ from meshd.base.errors import InvalidInputError, MeshdError, NotReadyError, Unre
 from meshd.capture.pods.namespaces import Pins
 from meshd.capture.rules import apply as capture
 from meshd.capture.rules import inside
-from meshd.capture.rules.apply import HostCapture
+from meshd.capture.rules.targets import HostCapture
 from meshd.cli.output import tell, warn
 from meshd.model.workload import Workload
 from meshd.settings import CaptureSettings, Paths, load

@@ -15,11 +15,11 @@ from meshd.compile.plan.authorization import Authorization
 from meshd.compile.policy.authorization import asks_server_name
 from meshd.compile.policy.peer_authentication import PeerPolicy
 from meshd.compile.policy.served import Ports
-from meshd.compile.scope import Scope
 from meshd.compile.traffic import shares
 from meshd.compile.traffic.hbone import Receiver, receiver
 from meshd.compile.traffic.inbound_routes import Guards
 from meshd.compile.upstream.fixed import resolver_of
+from meshd.compile.visibility.scope import Scope
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Identity, Workload
 

@@ -11,24 +11,25 @@ from google.protobuf.message import Message
 
 from meshd.api.kubernetes.types import Secret
 from meshd.compile import messages
-from meshd.compile.acceptance import Acceptance
-from meshd.compile.client_tables import rerouted_tables
+from meshd.compile.changes.routes import Rerouted, hosts
+from meshd.compile.changes.services import Changed
 from meshd.compile.clients import Clients, OfClients
 from meshd.compile.envoy.printed_listeners import PrintedListener
 from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.compile.envoy.secrets import secret
 from meshd.compile.gateway.secrets import Credentials
-from meshd.compile.listeners_of_scopes import ScopeListeners
 from meshd.compile.memo import Memo
 from meshd.compile.names import workload_of
-from meshd.compile.rerouting import Rerouted, hosts
-from meshd.compile.scope import Scope
-from meshd.compile.service_changes import Changed
+from meshd.compile.policy.acceptance import Acceptance
+from meshd.compile.shared.client_tables import rerouted_tables
+from meshd.compile.shared.listeners import ScopeListeners
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.rule_credentials import credential_names
 from meshd.compile.upstream.shape import shape
-from meshd.compile.visibility import MeshIndex, View
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.view import View
 from meshd.model.pool import LIMITS, Pool
 from meshd.model.service import Place, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot

@@ -15,9 +15,7 @@ from typing import Final
 from google.protobuf.message import Message
 
 from meshd.compile import messages
-from meshd.compile.acceptance import Acceptance
-from meshd.compile.changes import change
-from meshd.compile.client_tables import client_tables
+from meshd.compile.changes.way import change
 from meshd.compile.clients import Client, Clients, OfClients, identity_of
 from meshd.compile.compiled import Compiled, Kind, Last, Printed, Ruled, by_name, served_secrets
 from meshd.compile.envoy.clusters import cluster
@@ -29,22 +27,25 @@ from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.gateway.secrets import Credentials, Need, UsedCredential
 from meshd.compile.http.delegation import delegated
 from meshd.compile.http.mirroring import mirror_upstream
-from meshd.compile.listeners_of_scopes import ScopeListeners
 from meshd.compile.memo import Memo
 from meshd.compile.names import authority_secret, certificate_secret
+from meshd.compile.policy.acceptance import Acceptance
 from meshd.compile.policy.authorization import authorization, by_namespace
 from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import served_ports
-from meshd.compile.reached import Reached
-from meshd.compile.replaced_scopes import with_scopes
-from meshd.compile.replaced_services import with_services
-from meshd.compile.scope import Scope, scopes
-from meshd.compile.tables_of_scopes import CommonTables
+from meshd.compile.shared.client_tables import client_tables
+from meshd.compile.shared.listeners import ScopeListeners
+from meshd.compile.shared.tables_of_all import CommonTables
+from meshd.compile.shortcuts.reached import Reached
+from meshd.compile.shortcuts.scopes import with_scopes
+from meshd.compile.shortcuts.services import with_services
 from meshd.compile.traffic.scope_listeners import scope_upstreams
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.rule_credentials import secrets_needed
 from meshd.compile.upstream.shape import shape
-from meshd.compile.visibility import MeshIndex, View
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope, scopes
+from meshd.compile.visibility.view import View
 from meshd.model.pool import LIMITS, Pool
 from meshd.model.service import Place, ServiceRecord
 from meshd.model.snapshot import Snapshot
@@ -165,7 +166,8 @@ class _Round:
         found = scopes(snapshot)
         self.credentials = Credentials(snapshot.secrets, memo)
         self.views = {
-            scope: index.view(scope) for scope in {found[uid] for uid in serving if uid in found}
+            scope: View.of(index, scope)
+            for scope in {found[uid] for uid in serving if uid in found}
         }
         several = len({scope.namespace for scope in self.views}) > 1
         self._tables = CommonTables(index, memo) if several and index.is_seen_alike else None

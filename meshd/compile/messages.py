@@ -35,7 +35,7 @@ from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.fixed import inbound_upstreams, internal, resolver_upstreams
 from meshd.compile.upstream.hbone import tunnels
 from meshd.compile.upstream.upstreams import black_hole, passthrough, service_upstreams
-from meshd.compile.visibility import View
+from meshd.compile.visibility.view import View
 from meshd.model.service import ServiceRecord
 from meshd.model.short_way import own_address
 from meshd.model.snapshot import MeshOptions

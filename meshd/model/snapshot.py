@@ -9,8 +9,8 @@ import msgspec
 from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.gateway.types import GatewaySelection
 from meshd.api.kubernetes.types import Secret
+from meshd.api.networking import DestinationRule, Gateway, VirtualService
 from meshd.api.peer_authentication.types import PeerAuthentication
-from meshd.api.traffic import DestinationRule, Gateway, VirtualService
 from meshd.model.closed_workload import ClosedAddress
 from meshd.model.service import ServiceRecord
 from meshd.model.short_way import ShortWay

@@ -19,11 +19,11 @@ import msgspec
 
 from meshd.api.base import Object
 from meshd.api.peer_authentication.types import PeerAuthentication
-from meshd.compile.lost_configuration import policies_for_lost
 from meshd.compile.messages import Entrance, entrance_listener
 from meshd.compile.names import listener_name
 from meshd.compile.policy.peer_authentication import PeerPolicy, closed_by, peer_policy
-from meshd.compile.reached import Reached
+from meshd.compile.replacement.lost_configuration import policies_for_lost
+from meshd.compile.shortcuts.reached import Reached
 from meshd.model.workload import Workload
 from meshd.node.background import Background
 from meshd.node.closing_clients import for_clients

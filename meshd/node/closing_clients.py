@@ -7,7 +7,7 @@ from what every client sees.
 
 from __future__ import annotations
 
-from meshd.compile.reached import Changed, Reached, closed_passthrough
+from meshd.compile.shortcuts.reached import Changed, Reached, closed_passthrough
 from meshd.node.packing import packed
 from meshd.xds.resources import Resource
 

@@ -11,7 +11,7 @@ from meshd.api.base import Key
 from meshd.compile.comparison.compare import Difference, compare
 from meshd.compile.comparison.parts import Client, Planned
 from meshd.compile.comparison.planning import Planner
-from meshd.compile.isolation import Isolating
+from meshd.compile.replacement.isolation import Isolating
 from meshd.compile.trial import trial_clients
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload

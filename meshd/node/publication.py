@@ -11,7 +11,7 @@ import msgspec
 from meshd.base.errors import InvalidInputError
 from meshd.compile.gateway.secrets import UsedCredential
 from meshd.compile.names import workload_of
-from meshd.compile.reached import Reached
+from meshd.compile.shortcuts.reached import Reached
 from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload

@@ -23,8 +23,8 @@ from meshd.base.errors import InvalidInputError
 from meshd.base.once import SaidOnce
 from meshd.compile.compiler import Compiler
 from meshd.compile.gateway.secrets import UsedCredential
-from meshd.compile.isolation import Isolating
-from meshd.compile.lost_configuration import closed_for_lost
+from meshd.compile.replacement.isolation import Isolating
+from meshd.compile.replacement.lost_configuration import closed_for_lost
 from meshd.config.accepted_before import AcceptedBefore
 from meshd.config.store import Store, WrittenAddresses
 from meshd.model.pool import Pool

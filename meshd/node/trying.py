@@ -10,7 +10,7 @@ from meshd.api.base import Key, Object
 from meshd.api.write import to_json
 from meshd.compile.compiled import Compiled
 from meshd.compile.compiler import Compiler
-from meshd.compile.isolation import Isolating
+from meshd.compile.replacement.isolation import Isolating
 from meshd.compile.trial import trial_clients
 from meshd.fleet.server import mcp
 from meshd.model.pool import Pool

@@ -8,8 +8,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from meshd.api.base import Key
 from meshd.api.kubernetes.types import Namespace
+from meshd.api.networking import Gateway
 from meshd.api.service_entry.types import WorkloadEntry
-from meshd.api.traffic import Gateway
 from meshd.base.sequence_difference import SequenceDifference
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload

@@ -11,9 +11,9 @@ from typing import TypeVar
 from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Object
 from meshd.api.kubernetes.types import Namespace, Secret, Service
+from meshd.api.networking import DestinationRule, Gateway, VirtualService
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.service_entry.types import ServiceEntry, WorkloadEntry
-from meshd.api.traffic import DestinationRule, Gateway, VirtualService
 from meshd.base.sequence_difference import SequenceDifference
 from meshd.model.closed_workload import ClosedWorkload
 

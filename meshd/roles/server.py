@@ -26,8 +26,9 @@ from meshd.fleet.joining.tls_terminator import TlsTerminator
 from meshd.fleet.membership import csr
 from meshd.fleet.server import istio_ca, rosters
 from meshd.fleet.server.caller import Caller
+from meshd.fleet.server.callers import instance_of, machine_of
 from meshd.fleet.server.packing import Packed, Packing
-from meshd.fleet.server.plane import Plane, instance_of, machine_of
+from meshd.fleet.server.plane import Plane
 from meshd.fleet.server.serving import ServingCertificate
 from meshd.model.bounds import Bounds
 from meshd.node.background import Background

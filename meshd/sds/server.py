@@ -24,6 +24,7 @@ from meshd.base.errors import SystemRefusedError
 from meshd.sds.subscriber import Secret, Secrets, Subscriber
 from meshd.wire import channel
 from meshd.xds.connection import Connection, Endpoint
+from meshd.xds.exchange import Request, Response
 from meshd.xds.protocol import (
     DeltaContext,
     DeltaRequest,
@@ -39,7 +40,6 @@ from meshd.xds.protocol import (
     whole_handler,
 )
 from meshd.xds.resources import SECRET
-from meshd.xds.subscription import Request, Response
 
 TYPE: Final = SECRET
 _SDS: Final = "envoy.service.secret.v3.SecretDiscoveryService"

@@ -12,8 +12,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from meshd.api.secret_files import is_of_files
+from meshd.xds.exchange import Refused, Request, Response
 from meshd.xds.resources import SECRET, Resource
-from meshd.xds.subscription import EVERYTHING, Refused, Request, Response, Subscription
+from meshd.xds.subscription import EVERYTHING, Subscription
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

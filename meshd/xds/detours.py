@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
+from meshd.xds.exchange import Response
 from meshd.xds.resources import Resource
-from meshd.xds.subscription import UNKNOWN, Response
+from meshd.xds.subscription import UNKNOWN
 
 
 class Passable(Mapping[str, Resource]):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from meshd.xds.exchange import Response
 from meshd.xds.resources import Resource
-from meshd.xds.subscription import Response
 
 
 class Following:

@@ -12,8 +12,8 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from meshd.base.threads import in_thread
 from meshd.xds.bounded import check_fields
+from meshd.xds.exchange import Request, Response
 from meshd.xds.resources import ROUTES
-from meshd.xds.subscription import Request, Response
 
 DeltaRequest: TypeAlias = discovery_pb2.DeltaDiscoveryRequest
 DeltaResponse: TypeAlias = discovery_pb2.DeltaDiscoveryResponse

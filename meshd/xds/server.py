@@ -22,6 +22,7 @@ from meshd.base.errors import SystemRefusedError
 from meshd.model.pool import Pool, pool_of
 from meshd.wire import channel
 from meshd.xds.connection import Connection
+from meshd.xds.exchange import Accepted, Refused, Rejection, Response
 from meshd.xds.protocol import (
     DeltaRequest,
     EncodedContext,
@@ -33,7 +34,6 @@ from meshd.xds.protocol import (
 )
 from meshd.xds.resources import EMPTY, LISTENER, Resources, difference
 from meshd.xds.stream import Stream
-from meshd.xds.subscription import Accepted, Refused, Rejection, Response
 
 _SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _OPTIONS: Final = (

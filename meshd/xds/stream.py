@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Final
 
 from meshd.xds.detours import Detours
+from meshd.xds.exchange import Accepted, Refused, Request, Response
 from meshd.xds.following import Following
 from meshd.xds.resources import (
     CLUSTER,
@@ -25,7 +26,6 @@ from meshd.xds.resources import (
     Resources,
     difference,
 )
-from meshd.xds.subscription import Accepted, Refused, Request, Response
 from meshd.xds.unordered import UnorderedStream
 
 _FIRST: Final = (CLUSTER, ENDPOINTS)

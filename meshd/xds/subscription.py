@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from meshd.xds.exchange import NO_VERSIONS, Accepted, Refused, Rejection, Request, Response
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource
 
 EVERYTHING: Final = "*"
@@ -19,7 +20,6 @@ _EVERYTHING_IF_UNNAMED: Final = frozenset({CLUSTER, LISTENER})
 UNKNOWN: Final = ""
 """A version that no resource has."""
 
-_NO_VERSIONS: Final[Mapping[str, str]] = {}
 
 _MOST: Final = 500
 """Resources of one response."""
@@ -33,54 +33,6 @@ def _every(_: str) -> bool:
 
 def _none(_: str) -> bool:
     return False
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
-    """The parts of a DeltaDiscoveryRequest that we read."""
-
-    type_url: str
-    subscribe: tuple[str, ...] = ()
-    unsubscribe: tuple[str, ...] = ()
-    initial_versions: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_VERSIONS)
-    nonce: str = ""
-    """Of the response that it answers, if any."""
-    error: str | None = None
-    """Why the client refused that response."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Response:
-    """One DeltaDiscoveryResponse."""
-
-    type_url: str
-    nonce: str
-    resources: tuple[Resource, ...] = ()
-    removed: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Accepted:
-    type_url: str
-    names: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Refused:
-    """A refusal. ``final``: the bad resource is known. Otherwise its response is sent in parts."""
-
-    type_url: str
-    names: tuple[str, ...]
-    reason: str
-    final: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rejection:
-    """A version that the client refused. It is offered again only on demand."""
-
-    version: str
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -143,7 +95,7 @@ class Subscription:
             self._wildcard = True
             self._unanswered = first and not request.initial_versions
             self._unsure.update(dict.fromkeys((*published, *self.held)))
-        known = request.initial_versions if first else _NO_VERSIONS
+        known = request.initial_versions if first else NO_VERSIONS
         for name in request.subscribe:
             if name != EVERYTHING:
                 self._named.add(name)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
+from meshd.xds.exchange import Accepted, Refused, Rejection, Request, Response
 from meshd.xds.resources import EMPTY, Resource, Resources
-from meshd.xds.subscription import Accepted, Refused, Rejection, Request, Response, Subscription
+from meshd.xds.subscription import Subscription
 
 
 class UnorderedStream:

@@ -90,7 +90,7 @@ def test_the_address_of_health_probes_passes_no_policy(
         mallory.gives_back(taken)
 
 
-def test_what_is_sent_from_the_address_of_another_pod_does_not_arrive(
+def test_packets_with_the_source_address_of_another_pod_do_not_arrive(
     node: Node, mallory: Mallory
 ) -> None:
     """It would be answered to its owner; what must not be is that the switch learns from it."""

@@ -67,7 +67,7 @@ def pids(node: Node) -> list[int]:
     return [proxy.pid for proxy in node.proxies()]
 
 
-def test_who_reads_nothing_of_many_downloads_costs_little_and_its_neighbour_nothing(
+def test_unread_downloads_cost_little_and_the_neighbour_nothing(
     crowd: Node,
 ) -> None:
     before, memory = pids(crowd), resident(crowd)
@@ -106,7 +106,7 @@ def open_in(attack: subprocess.Popen[str]) -> int:
     return sum(":15001 " in line for line in listed.stdout.splitlines())
 
 
-def test_who_asks_the_resolver_thousands_of_times_a_second_costs_its_neighbour_no_name(
+def test_a_flood_of_queries_costs_a_neighbour_no_name(
     crowd: Node,
 ) -> None:
     before = pids(crowd)
@@ -123,7 +123,7 @@ def rule(crowd: Node, **policy: object) -> str:
     return crowd.write.dump(made | {"apiVersion": "networking.istio.io/v1"})
 
 
-def test_who_uses_up_what_a_rule_allows_leaves_its_part_to_other_namespaces(crowd: Node) -> None:
+def test_using_up_a_rules_limit_leaves_other_namespaces_theirs(crowd: Node) -> None:
     http = {"http1MaxPendingRequests": 1}
     limited = rule(crowd, connectionPool={"tcp": {"maxConnections": 2}, "http": http})
     with crowd.applied(limited):
@@ -141,7 +141,7 @@ def test_who_uses_up_what_a_rule_allows_leaves_its_part_to_other_namespaces(crow
                 one.communicate()
 
 
-def test_who_provokes_failures_ejects_no_endpoint_of_other_namespaces(crowd: Node) -> None:
+def test_provoked_failures_eject_no_endpoint_of_other_namespaces(crowd: Node) -> None:
     outliers = {"consecutiveGatewayErrors": 2, "interval": "1s", "baseEjectionTime": "60s"}
     with crowd.applied(rule(crowd, outlierDetection=outliers | {"maxEjectionPercent": 100})):
         crowd.eventually(lambda: is_ejected(crowd), "its own requests find no endpoint")

@@ -105,7 +105,7 @@ def test_a_tunnel_leads_to_no_port_of_a_proxy(nodes: Nodes, ask: Callable[..., b
         assert not ask(f"{address(nodes)}:{port}"), port
 
 
-def test_what_is_no_port_is_refused(nodes: Nodes, ask: Callable[..., bool]) -> None:
+def test_invalid_ports_are_refused(nodes: Nodes, ask: Callable[..., bool]) -> None:
     for port in (
         "0",
         "00",

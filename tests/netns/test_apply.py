@@ -341,7 +341,7 @@ def test_the_hosts_own_namespace_is_never_touched() -> None:
         pass
 
 
-def test_what_is_no_network_namespace_is_refused(tmp_path: Path) -> None:
+def test_a_path_without_a_network_namespace_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", Path("/proc/self/ns/mnt"), tmp_path):
         with (

@@ -108,7 +108,7 @@ table inet firewalld {
 """
 
 
-def test_whoever_enrolls_a_service_is_told_of_rules_of_nf_tables_itself(network: Any) -> None:
+def test_enrolling_a_service_tells_of_native_nf_tables_rules(network: Any) -> None:
     def look() -> tuple[str, ...]:
         subprocess.run(["nft", "-f", "-"], input=_FIREWALL, text=True, check=True)
         own = ["-A", "INPUT", "-p", "tcp", "--dport", "8080", "-j", "DROP"]

@@ -21,10 +21,10 @@ from meshd.capture.host import cgroups
 from meshd.capture.host.hold import hold
 from meshd.capture.host.rules import HostWorkload
 from meshd.capture.rules import apply, inside
-from meshd.capture.rules.apply import HostCapture
 from meshd.capture.rules.never_captured import METADATA_ADDRESSES
 from meshd.capture.rules.options import CaptureOptions
 from meshd.capture.rules.rule import Family
+from meshd.capture.rules.targets import HostCapture
 from meshd.model.interception import PROXY_INBOUND_MARK, PROXY_MARK
 from tests.waiting import PATIENCE
 
@@ -305,7 +305,7 @@ def test_rules_follow_a_service_into_its_next_cgroup(
         assert not services.capture(web).steps
 
 
-def test_who_is_held_passes_nothing_until_it_is_captured(
+def test_a_held_service_passes_nothing_until_it_is_captured(
     services: Services, addresses: dict[str, str]
 ) -> None:
     services.capture(services.web)
@@ -324,7 +324,7 @@ def test_who_is_held_passes_nothing_until_it_is_captured(
         assert services.connect("shop", addresses["elsewhere"], 80) == "connected"
 
 
-def test_who_starts_while_others_look_elsewhere_is_not_let_go(
+def test_a_service_started_during_a_look_elsewhere_is_not_released(
     services: Services, addresses: dict[str, str]
 ) -> None:
     """They looked for its cgroup before it was there, and act after it is held."""

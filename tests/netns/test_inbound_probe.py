@@ -181,7 +181,7 @@ def test_a_device_that_hands_packets_on_before_all_rules_is_seen(served: Any) ->
     assert verdict(served, V4["workload"], PORT, options=options) == CAPTURED
 
 
-def test_what_is_dropped_is_neither_proven_nor_past_the_proxy(served: Any) -> None:
+def test_a_dropped_probe_is_neither_proven_nor_past_the_proxy(served: Any) -> None:
     nft(served, _table("inet", "filter", 0, "drop", hook="input"))
     nft(served, f"add rule inet theirs base tcp dport {INBOUND_PORT} drop")
     found = verdict(served, V4["workload"], PORT)
@@ -194,7 +194,7 @@ def test_a_rule_that_refuses_is_no_way_around(served: Any) -> None:
     assert verdict(served, V4["workload"], PORT).problem == ""
 
 
-def test_what_is_refused_proves_nothing(network: Any) -> None:
+def test_a_refused_probe_proves_nothing(network: Any) -> None:
     network.apply(CaptureOptions(backend="nft"))
     found = verdict(network, V4["workload"], PORT)
     assert (found.problem, "no proxy listens" in found.unseen) == ("", True)

@@ -97,7 +97,7 @@ def test_a_new_connection_for_each_is_one_for_each(program: str, server: Server)
 
 
 @pytest.mark.parametrize("server", [BADLY], indirect=True)
-def test_what_is_not_answered_well_has_failed(program: str, server: Server) -> None:
+def test_error_responses_count_as_failures(program: str, server: Server) -> None:
     arguments = generator.at_rate("127.0.0.1", server.port, "x", 100, 0.2, 4)
 
     found = json.loads(run(program, arguments))

@@ -36,7 +36,7 @@ MADE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", MADE)
-def test_what_is_no_network_namespace_of_a_workload_is_refused_at_once(
+def test_a_path_that_is_no_workloads_network_namespace_is_refused_at_once(
     tmp_path: Path, kind: str
 ) -> None:
     path, pins = tmp_path / "odd", Pins(tmp_path / "pins")

@@ -69,7 +69,7 @@ def test_the_wire_has_all_its_addresses_at_once_and_the_kernel_adds_none(network
     network.inside(story)
 
 
-def test_what_is_no_wire_is_left_alone(network: Any) -> None:
+def test_other_interfaces_are_left_alone(network: Any) -> None:
     def story() -> None:
         add("tuntap", "add", INTERFACE, "mode", "tap")
         with pytest.raises(SystemRefusedError):

@@ -157,7 +157,7 @@ def test_an_open_connection_ends_when_a_policy_comes_that_denies_it(callers: Nod
                 held.kill()
 
 
-def test_what_is_denied_is_denied_whatever_else_is_allowed(callers: Node) -> None:
+def test_deny_rules_take_precedence_over_allow_rules(callers: Node) -> None:
     deny = (
         "{action: DENY, rules: [{to: [{operation: {methods: [GET]}}],"
         " when: [{key: 'request.headers[x-token]', notValues: [admin]}]}]}"
@@ -194,7 +194,7 @@ def test_an_ingress_gateway_judges_by_the_clients_address(callers: Node) -> None
         entering("200")
 
 
-def test_what_is_about_a_workload_is_listed_and_tried(callers: Node) -> None:
+def test_policies_of_a_workload_are_listed_and_tried(callers: Node) -> None:
     with callers.applied(policy(BY_ACCOUNT)):
         becomes(callers, OTHER, "403")
         listed = callers.meshctl("authz", "check", "deploy/server", "-n", "mesh", "-o", "json")

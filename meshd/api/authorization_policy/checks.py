@@ -29,14 +29,9 @@ from meshd.api.authorization_policy.types import (
     Texts,
 )
 from meshd.api.authorization_policy.unsupported import unsupported
-from meshd.api.checks import (
-    Report,
-    check_header_names,
-    check_labels,
-    check_regex,
-    is_network,
-)
+from meshd.api.checks import Report, check_header_names, check_labels, is_network
 from meshd.api.decode import Path
+from meshd.api.patterns import check_regex
 from meshd.api.read import label_problem, subdomain_problem
 
 _LENGTH: Final = re.compile("[0-9]{0,3}")

@@ -6,19 +6,15 @@ import base64
 import http
 from typing import Final
 
-from meshd.api.checks import (
-    Report,
+from meshd.api.checks import Report, check_duration, check_header_names, check_port, check_range
+from meshd.api.decode import Path, nearest
+from meshd.api.patterns import (
     accepts,
-    check_duration,
-    check_header_names,
-    check_port,
-    check_range,
     check_regex,
     check_string_match,
     known_part,
     substitution_problem,
 )
-from meshd.api.decode import Path, nearest
 from meshd.api.virtual_service.header_checks import check_authority, check_headers
 from meshd.api.virtual_service.http_match_checks import check_http_match
 from meshd.api.virtual_service.types import (

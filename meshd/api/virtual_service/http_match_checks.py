@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshd.api.checks import (
-    Report,
-    check_header_names,
-    check_labels,
-    check_port,
-    check_string_match,
-)
+from meshd.api.checks import Report, check_header_names, check_labels, check_port
 from meshd.api.decode import Path
 from meshd.api.gateway.types import MESH
+from meshd.api.patterns import check_string_match
 from meshd.api.virtual_service.l4_match_checks import check_match_gateways, check_source_namespace
 from meshd.api.virtual_service.types import HTTPMatchRequest, is_claim
 

@@ -34,9 +34,9 @@ from meshd.capture.probes.inbound import Verdict
 from meshd.capture.probes.outbound import listens_here
 from meshd.capture.probes.outpost import Outpost
 from meshd.capture.rules import apply, fingerprint, inside, locks
-from meshd.capture.rules.apply import HostCapture
 from meshd.capture.rules.events import RuleEvents
 from meshd.capture.rules.fingerprint import Fingerprint
+from meshd.capture.rules.targets import HostCapture
 from meshd.model.workload import (
     DroppedConnections,
     HostService,

@@ -18,9 +18,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from meshd.capture.host.host_service import HostWorkload
+from meshd.capture.host.rule_parts import (
+    HERE,
+    about,
+    dports,
+    never,
+    ports_in_parts,
+    sent_by,
+    served_ports,
+    with_cgroup,
+)
 from meshd.capture.pods.impostors import answers
 from meshd.capture.rules.delta import Change, Tables, behind, changes_to
-from meshd.capture.rules.never_captured import METADATA_ADDRESSES, NEVER_OUTBOUND_PORTS
 from meshd.capture.rules.rule import Extension, Family, Option, Rule
 from meshd.capture.rules.rules import (
     APPLICATION_ZONE,
@@ -52,7 +61,6 @@ from meshd.capture.rules.rules import (
 )
 from meshd.model.interception import DNS_SERVICE_PORT, REFUSING_PORT
 
-_PORTS_IN_ONE_MATCH: Final = 15  # iptables-extensions(8), multiport
 _COMMENT: Final = re.compile(r'--comment "(?P<uid>[^"@]+)@\d+"')
 
 
@@ -67,7 +75,7 @@ def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Rul
     wanted = {
         "raw": {
             PREROUTING_CHAIN: tuple(_tracked_in(captured)),
-            OUTPUT_CHAIN: (*answers(captured, _for), *_zones(captured), *_tracked_out(captured)),
+            OUTPUT_CHAIN: (*answers(captured, about), *_zones(captured), *_tracked_out(captured)),
             HOLD_OUT_CHAIN: tuple(_hold_out(held, family)),
             HOLD_IN_CHAIN: tuple(_hold_in(held)),
         },
@@ -82,7 +90,7 @@ def desired_host_rules(workloads: Iterable[HostWorkload], family: Family) -> Rul
                     one.inbound_port,
                     one.options,
                     family,
-                    _for(one),
+                    about(one),
                 )
             ),
         },
@@ -167,60 +175,60 @@ def _zones(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
     The zone applies to the original direction. Without it, a proxy that happens to use the client's
     port towards the same address would collide with the client's connection.
     """
-    for one, port in _served(workloads):
+    for one, port in served_ports(workloads):
         yield Rule(
             protocol="tcp",
             out_interface="lo",
-            matches=(ports("tcp", port), marked(INBOUND_MARK), _for(one)),
+            matches=(ports("tcp", port), marked(INBOUND_MARK), about(one)),
             target=zone("zone-orig", APPLICATION_ZONE),
         )
-    for one in _running(workloads):
+    for one in with_cgroup(workloads):
         if one.options.dns:
             yield Rule(
                 protocol="udp",
-                matches=(ports("udp", DNS_SERVICE_PORT), *_sent_by(one)),
+                matches=(ports("udp", DNS_SERVICE_PORT), *sent_by(one)),
                 target=zone("zone-orig", DNS_ZONE),
             )
 
 
 def _tracked_in(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
-    for one, port in _served(workloads):
-        yield Rule(protocol="tcp", matches=(ports("tcp", port), _for(one)), target=TRACKED)
+    for one, port in served_ports(workloads):
+        yield Rule(protocol="tcp", matches=(ports("tcp", port), about(one)), target=TRACKED)
 
 
 def _tracked_out(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
-    for one in _running(workloads):
-        yield Rule(protocol="tcp", matches=_sent_by(one), target=TRACKED)
+    for one in with_cgroup(workloads):
+        yield Rule(protocol="tcp", matches=sent_by(one), target=TRACKED)
         if one.options.dns:
-            query = (ports("udp", DNS_SERVICE_PORT), *_sent_by(one))
+            query = (ports("udp", DNS_SERVICE_PORT), *sent_by(one))
             yield Rule(protocol="udp", matches=query, target=TRACKED)
 
 
 def _hold_out(workloads: Sequence[HostWorkload], family: Family) -> Iterator[Rule]:
     if workloads:
-        yield from _never(family)
-    for one, port in _served(workloads):
+        yield from never(family)
+    for one, port in served_ports(workloads):
         begins = (new_connection(port),)
         if one.cgroup_id:
             yield Rule(
-                protocol="tcp", out_interface="lo", matches=(*begins, *_sent_by(one)), target=RETURN
+                protocol="tcp", out_interface="lo", matches=(*begins, *sent_by(one)), target=RETURN
             )
-        yield Rule(protocol="tcp", out_interface="lo", matches=(*begins, _for(one)), target=DROP)
-    for one in _running(workloads):
+        yield Rule(protocol="tcp", out_interface="lo", matches=(*begins, about(one)), target=DROP)
+    for one in with_cgroup(workloads):
         yield Rule(
             protocol="tcp",
             out_interface="!lo",
-            matches=(new_connection(), *_sent_by(one)),
+            matches=(new_connection(), *sent_by(one)),
             target=DROP,
         )
 
 
 def _hold_in(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
-    for one, port in _served(workloads):
+    for one, port in served_ports(workloads):
         yield Rule(
             protocol="tcp",
             in_interface="!lo",
-            matches=(new_connection(port), _HERE, _for(one)),
+            matches=(new_connection(port), HERE, about(one)),
             target=DROP,
         )
 
@@ -229,23 +237,23 @@ def _hold_in(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
 
 
 def _note_connections(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
-    for one, port in _served(workloads):
+    for one, port in served_ports(workloads):
         yield Rule(
             protocol="tcp",
             in_interface="lo",
-            matches=(ports("tcp", port), marked(INBOUND_MARK), _for(one)),
+            matches=(ports("tcp", port), marked(INBOUND_MARK), about(one)),
             target=Extension("CONNMARK", (Option("set-xmark", (CONNMARK,)),)),
         )
 
 
 def _mark_replies(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
-    for one, port in _served(workloads):
+    for one, port in served_ports(workloads):
         yield Rule(
             protocol="tcp",
             matches=(
                 Extension("tcp", (Option("sport", (str(port),)),)),
                 Extension("connmark", (Option("mark", (CONNMARK,)),)),
-                _for(one),
+                about(one),
             ),
             target=RESTORE_MARK,
         )
@@ -256,11 +264,11 @@ def _mark_replies(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
 
 def _inbound(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
     """Redirect connections to this host only: those that it forwards may have the same ports."""
-    for one, port in _served(workloads):
+    for one, port in served_ports(workloads):
         yield Rule(
             protocol="tcp",
             in_interface="!lo",
-            matches=(ports("tcp", port), _HERE, _for(one)),
+            matches=(ports("tcp", port), HERE, about(one)),
             target=redirect(one.inbound_port),
         )
 
@@ -268,24 +276,24 @@ def _inbound(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
 def _outbound(workloads: Sequence[HostWorkload], family: Family) -> Iterator[Rule]:
     if not workloads:
         return
-    served = tuple(_served(workloads))
-    running = _running(workloads)
+    served = tuple(served_ports(workloads))
+    running = with_cgroup(workloads)
     for one, port in served:
         # The client is on this host too: the connection of its proxy never leaves the host.
         yield Rule(
             protocol="tcp",
             out_interface="lo",
-            matches=(ports("tcp", port), marked(OUTBOUND_MARK), _for(one)),
+            matches=(ports("tcp", port), marked(OUTBOUND_MARK), about(one)),
             target=redirect(one.inbound_port),
         )
     yield Rule(matches=(marked(EITHER_MARK),), target=RETURN)
     yield from _queries(running)
-    for one, port in _served(running):
+    for one, port in served_ports(running):
         # A service that connects to itself, such as for a health check.
         yield Rule(
             protocol="tcp",
             out_interface="lo",
-            matches=(ports("tcp", port), *_sent_by(one)),
+            matches=(ports("tcp", port), *sent_by(one)),
             target=RETURN,
         )
     yield from _to_each_other(running, sorted({port for _, port in served}))
@@ -293,18 +301,18 @@ def _outbound(workloads: Sequence[HostWorkload], family: Family) -> Iterator[Rul
         yield Rule(
             protocol="tcp",
             out_interface="lo",
-            matches=(ports("tcp", port), _for(one)),
+            matches=(ports("tcp", port), about(one)),
             target=redirect(one.inbound_port),
         )
     yield Rule(out_interface="lo", target=RETURN)
-    yield from _never(family)
+    yield from never(family)
     for one in running:
         yield from _sent(one, family)
 
 
 def _further_queries(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
-    for one in _running(workloads):
-        matches = (ports("udp", DNS_SERVICE_PORT), *_sent_by(one))
+    for one in with_cgroup(workloads):
+        matches = (ports("udp", DNS_SERVICE_PORT), *sent_by(one))
         query = Rule(protocol="udp", matches=matches, target=RETURN)
         yield from limited_further(query, one.options.dns_rate if one.options.dns else 0)
 
@@ -315,7 +323,7 @@ def _queries(workloads: Sequence[HostWorkload]) -> Iterator[Rule]:
         for protocol in ("udp", "tcp") if one.options.dns else ():
             query = Rule(
                 protocol=protocol,
-                matches=(ports(protocol, DNS_SERVICE_PORT), *_sent_by(one)),
+                matches=(ports(protocol, DNS_SERVICE_PORT), *sent_by(one)),
                 target=redirect(one.outbound_port),
             )
             yield from limited(query, one.options.dns_rate if protocol == "udp" else 0)
@@ -327,17 +335,17 @@ def _to_each_other(workloads: Sequence[HostWorkload], served: Sequence[int]) -> 
     The connection leaves through the client's proxy, so that the server sees the client's identity.
     """
     for one in workloads:
-        for some in _parts(served):
+        for some in ports_in_parts(served):
             yield Rule(
                 protocol="tcp",
                 out_interface="lo",
-                matches=(_dports(some), *_sent_by(one)),
+                matches=(dports(some), *sent_by(one)),
                 target=redirect(one.outbound_port),
             )
 
 
 def _sent(one: HostWorkload, family: Family) -> Iterator[Rule]:
-    options, sent, to_proxy = one.options, _sent_by(one), redirect(one.outbound_port)
+    options, sent, to_proxy = one.options, sent_by(one), redirect(one.outbound_port)
     for name in options.exclude_interfaces:
         yield Rule(out_interface=name, matches=sent, target=RETURN)
     for network in of_family(options.exclude_outbound, family):
@@ -353,40 +361,4 @@ def _sent(one: HostWorkload, family: Family) -> Iterator[Rule]:
         yield Rule(protocol="tcp", destination=destination(network), matches=sent, target=to_proxy)
 
 
-def _never(family: Family) -> Iterator[Rule]:
-    yield Rule(destination=METADATA_ADDRESSES[family], target=RETURN)
-    yield Rule(protocol="tcp", matches=(_dports(NEVER_OUTBOUND_PORTS),), target=RETURN)
-
-
 # ---- parts of rules
-
-
-def _served(workloads: Iterable[HostWorkload]) -> Iterator[tuple[HostWorkload, int]]:
-    return ((one, port) for one in workloads for port in one.ports)
-
-
-def _running(workloads: Iterable[HostWorkload]) -> list[HostWorkload]:
-    return [one for one in workloads if one.cgroup_id]
-
-
-def _parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (
-        numbers[start : start + _PORTS_IN_ONE_MATCH]
-        for start in range(0, len(numbers), _PORTS_IN_ONE_MATCH)
-    )
-
-
-def _sent_by(one: HostWorkload) -> tuple[Extension, Extension]:
-    return Extension("cgroup", (Option("path", (one.cgroup,)),)), _for(one)
-
-
-def _for(one: HostWorkload) -> Extension:
-    """Return a comment for people who read the rules; with it, a rule changes with its cgroup."""
-    return Extension("comment", (Option("comment", (f"{one.uid}@{one.cgroup_id}",)),))
-
-
-def _dports(numbers: Sequence[int]) -> Extension:
-    return Extension("multiport", (Option("dports", (",".join(map(str, numbers)),)),))
-
-
-_HERE: Final = Extension("addrtype", (Option("dst-type", ("LOCAL",)),))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from meshd.base.errors import SystemRefusedError
 from meshd.capture.host import cgroups
-from meshd.capture.host.rules import HostWorkload, held_workloads, host_changes
+from meshd.capture.host.rules import HostWorkload
 from meshd.capture.rules import (
     fingerprint,
     foreign,
@@ -23,11 +23,10 @@ from meshd.capture.rules import (
     replies,
     routing,
 )
-from meshd.capture.rules.delta import Change, Tables, changes_to, guarded, is_captured
+from meshd.capture.rules.delta import Change, Tables, changes_to, is_captured
 from meshd.capture.rules.fingerprint import Fingerprint
 from meshd.capture.rules.options import CaptureOptions
 from meshd.capture.rules.rule import Family
-from meshd.capture.rules.rules import Ruleset, desired_rules, guard_rules
 from meshd.capture.rules.tables import (
     Backend,
     ByFamily,
@@ -35,7 +34,7 @@ from meshd.capture.rules.tables import (
     NftTables,
     is_installed,
 )
-from meshd.model.interception import INBOUND_ROUTE_TABLE
+from meshd.capture.rules.targets import HostCapture, HostTarget, Target, WorkloadTarget
 
 _IPV6: Final = Path("/proc/thread-self/net/if_inet6")
 _REPLIES: Final = "replies"
@@ -74,22 +73,11 @@ class Outcome:
         return [f"{one.family} {one.change}" for one in self.steps if one.backend != _REPLIES]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class HostCapture:
-    """The wanted state of the host's own namespace; empty without workloads."""
-
-    workloads: tuple[HostWorkload, ...] = ()
-    waiting: tuple[HostWorkload, ...] = ()
-    """Not to be captured yet. Those that are held stay so."""
-    backend: str = "auto"
-    ipv6: bool = True
-
-
 def apply(options: CaptureOptions) -> Outcome:
     """Make the rules so. Raises SystemRefusedError."""
     return _with_log_or_without(
-        lambda: _bring_about(_Workload(options), act=True),
-        lambda: _bring_about(_Workload(_unlogged(options)), act=True),
+        lambda: _bring_about(WorkloadTarget(options), act=True),
+        lambda: _bring_about(WorkloadTarget(_unlogged(options)), act=True),
         logs=_is_logging(options),
     )
 
@@ -127,12 +115,12 @@ def _unlogged(options: CaptureOptions) -> CaptureOptions:
 
 def plan(options: CaptureOptions) -> Outcome:
     """Return what ``apply`` would do."""
-    return _bring_about(_Workload(options), act=False)
+    return _bring_about(WorkloadTarget(options), act=False)
 
 
 def remove() -> Outcome:
     """Leave nothing of ours."""
-    return _bring_about(_Workload(None), act=True)
+    return _bring_about(WorkloadTarget(None), act=True)
 
 
 def apply_host(capture: HostCapture) -> Outcome:
@@ -144,8 +132,8 @@ def apply_host(capture: HostCapture) -> Outcome:
             now, workloads=_all_unlogged(workloads), waiting=_all_unlogged(waiting)
         )
         return _with_log_or_without(
-            lambda: _bring_about(_Host(now), act=True),
-            lambda: _bring_about(_Host(silent), act=True),
+            lambda: _bring_about(HostTarget(now), act=True),
+            lambda: _bring_about(HostTarget(silent), act=True),
             logs=silent != now,
         )
 
@@ -171,88 +159,7 @@ def as_they_are(workloads: Sequence[HostWorkload]) -> tuple[HostWorkload, ...]:
     )
 
 
-class _Target(Protocol):
-    """The wanted state of a namespace. An empty one removes all of our rules."""
-
-    @property
-    def backend(self) -> str: ...
-
-    @property
-    def route_table(self) -> int: ...
-
-    @property
-    def marks_replies(self) -> bool:
-        """Return whether the namespace's sysctls are ours to change, see ``replies``."""
-        ...
-
-    def is_routed(self, family: Family) -> bool:
-        """Return whether replies need the routing rule."""
-        ...
-
-    def changes(self, backend: Backend, tables: Tables, family: Family) -> tuple[Change, ...]: ...
-
-    def finish(self) -> None:
-        """Do what else there is to do in a captured namespace."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Workload:
-    """A namespace that is one workload's own; None: it is to be left alone."""
-
-    options: CaptureOptions | None
-    route_table: int = INBOUND_ROUTE_TABLE
-    marks_replies: bool = True
-
-    @property
-    def backend(self) -> str:
-        return self.options.backend if self.options else "auto"
-
-    def is_routed(self, family: Family) -> bool:
-        return self.options is not None and (family is Family.IPV4 or self.options.ipv6)
-
-    def changes(self, backend: Backend, tables: Tables, family: Family) -> tuple[Change, ...]:
-        options = self.options
-        desired: Ruleset = desired_rules(options, family) if options else {}
-        changes = changes_to(tables, desired, mark_new_tables=backend.remembers_new_tables)
-        # Before the first time traffic passes anyway, and when capture ends it shall pass.
-        if options and desired and not options.fail_open and is_captured(tables):
-            return guarded(changes, tables, guard_rules(options))
-        return changes
-
-    def finish(self) -> None:
-        if self.options:
-            routing.migrate_requests()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Host:
-    capture: HostCapture
-    route_table: int = INBOUND_ROUTE_TABLE
-    marks_replies: bool = False
-
-    @property
-    def backend(self) -> str:
-        return self.capture.backend
-
-    def is_routed(self, family: Family) -> bool:
-        return bool(self.capture.workloads) and (family is Family.IPV4 or self.capture.ipv6)
-
-    def changes(self, backend: Backend, tables: Tables, family: Family) -> tuple[Change, ...]:
-        held = held_workloads(tables)
-        waiting = [
-            dataclasses.replace(one, held=True) for one in self.capture.waiting if one.uid in held
-        ]
-        wanted = (*self.capture.workloads, *waiting)
-        mark = backend.remembers_new_tables
-        return host_changes(tables, wanted, family, mark_new_tables=mark)
-
-    def finish(self) -> None:
-        """Do nothing: sysctls of the host are not ours; systemd/sysctl.d has the one that
-        matters."""
-
-
-def _bring_about(target: _Target, *, act: bool) -> Outcome:
+def _bring_about(target: Target, *, act: bool) -> Outcome:
     families = _families()
     found = fingerprint.take()
     there = read_tables()
@@ -282,7 +189,7 @@ def _bring_about(target: _Target, *, act: bool) -> Outcome:
 
 
 def _replies(
-    target: _Target,
+    target: Target,
     shown: Mapping[Family, Sequence[Any]],
     there: Mapping[Backend, ByFamily],
     rules: Sequence[nftables.Rule],
@@ -301,7 +208,7 @@ def _replies(
 
 
 def _foreign(
-    target: _Target,
+    target: Target,
     families: tuple[Family, ...],
     there: Mapping[Backend, ByFamily],
     rules: Sequence[nftables.Rule],
@@ -375,7 +282,7 @@ def _has_loopback(family: Family) -> bool:
     return _LOOPBACK_WITHOUT_IPV6.read_text(encoding="ascii").strip() == "0"
 
 
-def _routing(target: _Target, shown: Mapping[Family, Sequence[Any]], *, act: bool) -> list[Step]:
+def _routing(target: Target, shown: Mapping[Family, Sequence[Any]], *, act: bool) -> list[Step]:
     steps: list[Step] = []
     table = target.route_table
     for family, answers in shown.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
-from meshd.compile.acceptance import as_accepted
 from meshd.compile.comparison import names, reach
 from meshd.compile.comparison.connections import connections
 from meshd.compile.comparison.parts import Client, HostRoutes, Part, Parts, Planned
@@ -19,16 +18,18 @@ from meshd.compile.memo import Memo
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.routes import RouteTable, VirtualHost
 from meshd.compile.plan.upstreams import Assignment, Upstream
+from meshd.compile.policy.acceptance import as_accepted
 from meshd.compile.policy.authorization import authorization, by_namespace
 from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import Ports, served_ports
-from meshd.compile.scope import Scope, scopes
 from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
 from meshd.compile.upstream.assignments import service_assignments
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.rule_credentials import secrets_needed
 from meshd.compile.upstream.upstreams import service_upstreams
-from meshd.compile.visibility import MeshIndex, View
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope, scopes
+from meshd.compile.visibility.view import View
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Identity, Workload
@@ -51,7 +52,7 @@ class Planner:
         gateways = gateway_ports(snapshot)
         credentials = Credentials(snapshot.secrets, self._memo)
         uids = sorted(set(serving) & found.keys())
-        views = {scope: index.view(scope) for scope in {found[uid] for uid in uids}}
+        views = {scope: View.of(index, scope) for scope in {found[uid] for uid in uids}}
         parts: dict[Client, Parts] = {}
         for scope, view in sorted(views.items()):
             _need_secrets(credentials, view)

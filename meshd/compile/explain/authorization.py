@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from meshd.api.checks import accepts
+from meshd.api.patterns import accepts
 from meshd.compile.explain.route_choice import normalized
 from meshd.compile.plan.authorization import (
     Address,

@@ -22,7 +22,7 @@ from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.traffic import dns, inbound
 from meshd.compile.traffic.inbound_routes import NOBODY
 from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
-from meshd.compile.visibility import View
+from meshd.compile.visibility.view import View
 from meshd.model.service import ServiceRecord
 from meshd.model.short_way import Requests
 from meshd.model.snapshot import MeshOptions

@@ -14,7 +14,7 @@ from meshd.compile.gateway import gateway
 from meshd.compile.gateway.ports import BoundServer, GatewayPorts, gateway_ports
 from meshd.compile.names import listener_name
 from meshd.compile.plan.chains import Http, MeshTls, ServerTls
-from meshd.compile.visibility import View
+from meshd.compile.visibility.view import View
 from meshd.matching.request import FORWARDED_FOR, FORWARDED_PROTO
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload

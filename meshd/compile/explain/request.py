@@ -6,36 +6,29 @@ cannot differ from what the proxies do.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable
 from typing import Final, Literal
 
 import msgspec
 
 from meshd import wire
-from meshd.api.base import Key
-from meshd.compile.acceptance import as_accepted
 from meshd.compile.clients import identity_of
 from meshd.compile.explain import route_choice
 from meshd.compile.explain.answers import aborted, answer, cross_origin
-from meshd.compile.explain.authorization import Facts
-from meshd.compile.explain.closed import of_service, why_closed
+from meshd.compile.explain.arrivals import Arrivals, tell_judgement
 from meshd.compile.explain.connections import (
     at_client,
     client_connection,
     is_query,
-    requests_of,
     tell_chain,
-    tell_destination,
-    tell_short_way,
 )
-from meshd.compile.explain.endpoints import tell_detours, tell_endpoints, tell_tls
+from meshd.compile.explain.endpoints import tell_detours
 from meshd.compile.explain.entrances import entered, entrance
 from meshd.compile.explain.entrances import tell_tls as tell_server_tls
-from meshd.compile.explain.judging import arriving, entering, is_certified, judged
+from meshd.compile.explain.judging import entering
 from meshd.compile.explain.rewriting import copied, forwarded, location, told_changes
 from meshd.compile.explain.shares import shares
-from meshd.compile.explain.tunnels import tell_tunnels
+from meshd.compile.explain.telling import PlaceOf, Telling, nowhere
 from meshd.compile.explain.wanted import socket_text, tell_name, wanted
 from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.http.delegation import delegated
@@ -44,44 +37,30 @@ from meshd.compile.names import (
     BLACK_HOLE_CLUSTER,
     PASSTHROUGH_CLUSTER,
     listener_name,
-    parse_cluster,
     scope_listener_name,
 )
 from meshd.compile.plan.chains import Http, Target, Tcp
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.routes import DirectResponse, Fault, Redirect, Route, RouteTable
-from meshd.compile.plan.upstreams import Upstream
-from meshd.compile.policy.peer_authentication import peer_policy
-from meshd.compile.policy.served import Ports, served_ports
-from meshd.compile.scope import scopes
-from meshd.compile.upstream.assignments import service_assignments
+from meshd.compile.policy.acceptance import as_accepted
 from meshd.compile.upstream.fixed import resolver_of
-from meshd.compile.upstream.upstreams import service_upstreams
-from meshd.compile.visibility import MeshIndex, View
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import scopes
+from meshd.compile.visibility.view import View
 from meshd.matching.request import Request, claimed
 from meshd.model.interception import OUTBOUND_PORT
-from meshd.model.service import Endpoint, ServiceRecord
-from meshd.model.short_way import Requests
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload, shown
 
-PlaceOf = Callable[[Key, str], str]
-"""Returns ``file:line`` of a field of an object; empty for an object that is in no file."""
-
-
 _DENIED: Final = "denied: 403"
 _CLOSED: Final = "denied: the connection is closed"
-
-
-def _nowhere(key: Key, field: str) -> str:  # noqa: ARG001 - any place has these parameters
-    return ""
 
 
 def explain(
     snapshot: Snapshot,
     source: Workload,
     request: wire.Explain,
-    place_of: PlaceOf = _nowhere,
+    place_of: PlaceOf = nowhere,
     left_out: Iterable[str] = (),
     *,
     is_member: bool = False,
@@ -93,7 +72,7 @@ def explain(
     if source.uid not in snapshot.workloads:
         return _unserved(source, is_member=is_member)
     snapshot = delegated(as_accepted(snapshot))
-    view = MeshIndex.of(snapshot).view(scopes(snapshot)[source.uid])
+    view = View.of(MeshIndex.of(snapshot), scopes(snapshot)[source.uid])
     explanation = _Journey(snapshot, source, view, request, place_of).explanation()
     notes = tuple(wire.Step("left out", line) for line in left_out)
     detours = tell_detours(explanation.stages, avoiding)
@@ -121,25 +100,16 @@ class _Journey:
         place_of: PlaceOf,
     ) -> None:
         self._snapshot = snapshot
-        self._place_of = place_of
         self._source = source
         self._view = view
         self._request = request
-        self._steps: list[wire.Step] = []
-        self._closed = ""
-        """A rule that is not in force, and therefore closes what it is about."""
+        self._telling = Telling(place_of)
+        self._tell = self._telling.tell
         self._received: dict[str, Request] = {}
         """The request as it arrives, by upstream; empty: it is not HTTP."""
-        self._judged: list[bool] = []
-        """Whether each endpoint takes it."""
         self._identity = identity_of(source, snapshot.options).uri
         self._wanted = wanted(view, request.destination, source.namespace)
         self._connection = client_connection(view, self._wanted, request)
-
-    def _tell(self, stage: str, detail: str, origin: Origin | None = None) -> None:
-        """Add a stage; ``origin``: the field that it follows from, whose place is told."""
-        place = self._place_of(origin.key, origin.field) if origin else ""
-        self._steps.append(wire.Step(stage, f"{detail} ({place})" if place else detail))
 
     def explanation(self) -> wire.Explanation:
         if self._request.from_outside:
@@ -293,107 +263,33 @@ class _Journey:
         for name, share in found.items():
             told = "" if len(found) == 1 else f" ({round(share, 1):g} %)"
             self._tell("cluster", f"{name}{told}")
-        endpoints = [place for name in names if found[name] > 0 for place in self._endpoints(name)]
-        if self._closed:
-            nothing = f"refused: {self._closed} is not in force"
+        arrivals = Arrivals(
+            self._telling,
+            self._snapshot,
+            self._view,
+            self._source,
+            self._identity,
+            self._wanted,
+            self._connection,
+            self._received,
+        )
+        endpoints = [one for name in names if found[name] > 0 for one in arrivals.endpoints(name)]
+        if arrivals.closed:
+            nothing = f"refused: {arrivals.closed} is not in force"
         verdict = "routed" if endpoints else nothing
-        if self._judged and not any(self._judged):
+        if arrivals.judged and not any(arrivals.judged):
             verdict = _DENIED if self._received else _CLOSED
         return self._end(verdict, next(iter(names), ""), tuple(endpoints))
-
-    def _endpoints(self, name: str) -> Iterator[str]:
-        parsed = parse_cluster(name)
-        service = self._view.services.get(getattr(parsed, "host", ""))
-        if service is None:
-            self._tell("endpoints", f"{name}: {why_closed(name) or 'there is no such service'}")
-            return
-        rules = self._view.rules(service.host)
-        if rule := self._view.closing_rule(service.host):
-            why = f"{name}: closed, because {rule.key} is not in force"
-            self._tell("endpoints", why, Origin(rule.key, "spec.host"))
-            self._closed = str(rule.key)
-            return
-        if service.closed:
-            self._tell("endpoints", f"{name}: {why_closed(name, service)}")
-            self._closed = of_service(service)
-            return
-        upstreams = service_upstreams(service, rules, self._view.options)
-        upstream = next((one for one in upstreams if str(one.name) == name), None)
-        if upstream is None:
-            self._tell("endpoints", f"{name}: there is no such subset or port")
-            return
-        for _, origin in upstream.set_at:
-            self._tell("policy", str(origin), origin)
-        assignments = service_assignments(service, rules, self._view.options)
-        asked = f"{self._wanted.host}:{getattr(parsed, 'port', self._wanted.port)}"
-        for told in (
-            tell_tls(upstream.tls, self._identity),
-            *tell_tunnels(service, rules, upstream, self._view.options),
-            *tell_endpoints(upstream, assignments, asked, self._wanted.chosen),
-        ):
-            self._tell(told.stage, told.detail)
-            if told.endpoint:
-                sent = requests_of(upstream, assignments, self._connection)
-                self._tell_destination(service, upstream, told.endpoint, sent)
-                self._judge(service, upstream, told.endpoint)
-                yield told.endpoint
-
-    def _tell_destination(
-        self, service: ServiceRecord, upstream: Upstream, chosen: str, sent: Requests
-    ) -> None:
-        """Tell what the endpoint's own proxy does with it, where that is one of this node."""
-        for place in service.endpoints_by_port.get(getattr(upstream.name, "port", 0), ()):
-            workload = self._snapshot.workloads.get(place.workload)
-            if workload is not None and f"{place.address}:{place.port}" == chosen:
-                self._tell("inbound", self._accepted(workload, place, upstream, sent))
-
-    def _judge(self, service: ServiceRecord, upstream: Upstream, chosen: str) -> None:
-        """Tell what policies about the endpoint make of it, whichever node it runs on."""
-        received = self._received.get(str(upstream.name))
-        for place in service.endpoints_by_port.get(getattr(upstream.name, "port", 0), ()):
-            if f"{place.address}:{place.port}" != chosen:
-                continue
-            peer = self._identity if is_certified(upstream.tls.mode, place) else ""
-            facts = arriving(self._source, place, peer, self._connection.server_name)
-            self._judged.append(self._is_allowed(place, facts, received))
-
-    def _is_allowed(self, place: Workload | Endpoint, facts: Facts, asked: Request | None) -> bool:
-        """Tell what policies make of a request at a workload; None: of a connection."""
-        verdict = judged(self._snapshot, place, facts, asked)
-        if verdict.why != "no policy":
-            self._tell("authorization", str(verdict), verdict.rule and verdict.rule.origin)
-        return verdict.allowed
 
     def _admits(self, asked: Request | None) -> bool:
         """Tell what policies about the gateway make of a client outside the mesh."""
         request, connection = self._request, self._connection
         if not request.from_outside:
             return True
-        return self._is_allowed(self._source, entering(connection, request.client), asked)
-
-    def _accepted(
-        self, workload: Workload, place: Endpoint, upstream: Upstream, sent: Requests
-    ) -> str:
-        options, ports = self._view.options, self._served.get(workload.uid, {})
-        if upstream.short_way and place.inside:
-            return tell_short_way(ports, place.port, sent)
-        connection = msgspec.structs.replace(
-            self._connection, address=place.address, port=place.port, workload=workload.uid
-        )
-        return tell_destination(
-            workload,
-            ports,
-            peer_policy(self._snapshot.peer_authentications, workload, options.root_namespace),
-            options,
-            connection,
-            mutual_tls=is_certified(upstream.tls.mode, place),
-        )
-
-    @functools.cached_property
-    def _served(self) -> Mapping[str, Ports]:
-        return served_ports(self._snapshot.services, self._view.index.rules)
+        facts = entering(connection, request.client)
+        return tell_judgement(self._telling, self._snapshot, self._source, facts, asked)
 
     def _end(
         self, verdict: str, cluster: str = "", endpoints: tuple[str, ...] = ()
     ) -> wire.Explanation:
-        return wire.Explanation(tuple(self._steps), verdict, cluster, endpoints, self._identity)
+        return wire.Explanation(self._telling.stages, verdict, cluster, endpoints, self._identity)

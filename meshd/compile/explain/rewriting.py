@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import re2
 
-from meshd.api.checks import known_part, substitution_problem
+from meshd.api.patterns import known_part, substitution_problem
 from meshd.compile.explain.wanted import DEFAULT_PORTS
 from meshd.compile.plan.routes import (
     Forward,

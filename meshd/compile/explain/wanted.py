@@ -11,7 +11,7 @@ from meshd.api.hosts import resolve
 from meshd.api.protocol import DEFAULT_HTTP_PORT
 from meshd.base.numbers import whole
 from meshd.compile.traffic.opaque import destinations
-from meshd.compile.visibility import View
+from meshd.compile.visibility.view import View
 from meshd.model.service import ServiceRecord
 
 DEFAULT_PORTS: Final = {"http": DEFAULT_HTTP_PORT, "https": 443}

@@ -27,7 +27,7 @@ from meshd.compile.traffic.opaque_rules import Rule, tcp_rules, tls_rules
 from meshd.compile.traffic.opaque_rules import Target as RuleTarget
 from meshd.compile.traffic.outbound import owner
 from meshd.compile.traffic.sockets import socket_in_namespace
-from meshd.compile.visibility import View
+from meshd.compile.visibility.view import View
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 

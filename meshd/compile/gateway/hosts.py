@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from meshd.api.hosts import common
 from meshd.compile.gateway.ports import BoundServer
-from meshd.compile.routings import Routing
-from meshd.compile.visibility import View
+from meshd.compile.visibility.routings import Routing
+from meshd.compile.visibility.view import View
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from meshd.compile.http.virtual_service_routes import http_routes, unconditional
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.routes import Route, RouteTable, VirtualHost
-from meshd.compile.routings import Routing
-from meshd.compile.visibility import View
+from meshd.compile.visibility.routings import Routing
+from meshd.compile.visibility.view import View
 
 
 def gateway_route_table(

@@ -11,11 +11,12 @@ from typing import Final, NamedTuple
 
 from meshd.compile.http import routes
 from meshd.compile.plan.routes import VirtualHost
-from meshd.compile.routings import Routing, RoutingTable
-from meshd.compile.scope import Scope
-from meshd.compile.seen import Seen, Settings
 from meshd.compile.upstream.destination_rules import RuleSet
-from meshd.compile.visibility import MeshIndex, View
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.routings import Routing, RoutingTable
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.seen import Seen, Settings
+from meshd.compile.visibility.view import View
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 

@@ -8,7 +8,7 @@ import msgspec
 
 from meshd.api.base import Key
 from meshd.api.hosts import resolve
-from meshd.api.traffic import (
+from meshd.api.networking import (
     Destination,
     HTTPMatchRequest,
     HTTPMirrorPolicy,

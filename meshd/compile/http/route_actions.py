@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from typing import Final
 
-from meshd.api.traffic import (
+from meshd.api.networking import (
     ConsistentHash,
     Destination,
     HTTPDirectResponse,
@@ -36,7 +36,7 @@ from meshd.compile.plan.routes import (
     Target,
 )
 from meshd.compile.upstream.traffic_policy import effective_policy
-from meshd.compile.visibility import View
+from meshd.compile.visibility.view import View
 
 _STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _RETRIES: Final = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshd.api.traffic import CorsPolicy, HTTPFaultInjection, Percent
+from meshd.api.networking import CorsPolicy, HTTPFaultInjection, Percent
 from meshd.compile.plan.routes import Abort, Cors, Delay, Fault
 from meshd.matching.conditions import TextMatch
 from meshd.matching.reading import text_match

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshd.api.header_formats import header_value
-from meshd.api.traffic import HeaderOperations, Headers
+from meshd.api.networking import HeaderOperations, Headers
 from meshd.compile.plan.routes import HeaderAddition, HeaderChanges
 
 _HOST: Final = frozenset({"host", ":authority"})

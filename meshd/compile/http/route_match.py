@@ -11,9 +11,9 @@ from collections.abc import Collection
 import msgspec
 
 from meshd.api.gateway.types import MESH, gateway_name
-from meshd.api.traffic import HTTPMatchRequest, HTTPRoute
+from meshd.api.networking import HTTPMatchRequest, HTTPRoute
 from meshd.api.virtual_service.types import is_claim
-from meshd.compile.scope import Match, Scope
+from meshd.compile.visibility.scope import Match, Scope
 
 
 class Entrance(msgspec.Struct, frozen=True):

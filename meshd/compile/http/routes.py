@@ -30,7 +30,7 @@ from meshd.compile.plan.routes import (
 )
 from meshd.compile.traffic import virtual_addresses
 from meshd.compile.upstream.traffic_policy import effective_policy
-from meshd.compile.visibility import View
+from meshd.compile.visibility.view import View
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions
 

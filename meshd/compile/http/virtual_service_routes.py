@@ -6,7 +6,7 @@ from typing import TypeGuard
 
 import msgspec
 
-from meshd.api.traffic import HTTPRetry, HTTPRoute
+from meshd.api.networking import HTTPRetry, HTTPRoute
 from meshd.compile.http.delegation import PlacedMatch, PlacedRoute
 from meshd.compile.http.route_actions import direct_response, forward, redirect
 from meshd.compile.http.route_filters import cors, fault
@@ -14,8 +14,8 @@ from meshd.compile.http.route_headers import header_changes
 from meshd.compile.http.route_match import Entrance, applicable
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.routes import HeaderChanges, Route
-from meshd.compile.routings import Routing
-from meshd.compile.visibility import View
+from meshd.compile.visibility.routings import Routing
+from meshd.compile.visibility.view import View
 from meshd.matching.covering import is_unconditional
 from meshd.matching.reading import route_match
 

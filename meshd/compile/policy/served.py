@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping
 
 from meshd.api.protocol import Protocol
-from meshd.compile.scope import Scope
 from meshd.compile.upstream.destination_rules import RuleIndex, RuleSet
 from meshd.compile.upstream.traffic_policy import effective_policy
+from meshd.compile.visibility.scope import Scope
 from meshd.model.service import Port, ServiceRecord
 
 

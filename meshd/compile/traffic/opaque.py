@@ -15,7 +15,7 @@ from meshd.compile.http.route_match import Entrance
 from meshd.compile.origins import of_service
 from meshd.compile.plan.origin import Origin
 from meshd.compile.traffic.opaque_rules import Target, tcp_rules, tls_rules, to_cluster
-from meshd.compile.visibility import View
+from meshd.compile.visibility.view import View
 from meshd.matching.connections import canonical
 from meshd.model.service import Port, Resolution, ServiceRecord
 

@@ -9,15 +9,15 @@ from typing import Final
 
 import msgspec
 
-from meshd.api.traffic import L4MatchAttributes, RouteDestination
+from meshd.api.networking import L4MatchAttributes, RouteDestination
 from meshd.compile.http.route_match import Entrance, applies
 from meshd.compile.names import OutboundCluster
 from meshd.compile.plan.chains import AccessLog, Tcp, Tunnel
 from meshd.compile.plan.origin import Origin
-from meshd.compile.routings import Routing
 from meshd.compile.traffic.unruled import is_ruled, rules_if_none, without_rules
 from meshd.compile.upstream.traffic_policy import Policy, effective_policy
-from meshd.compile.visibility import View
+from meshd.compile.visibility.routings import Routing
+from meshd.compile.visibility.view import View
 from meshd.matching.connections import server_names
 
 _ATTEMPTS: Final = 3

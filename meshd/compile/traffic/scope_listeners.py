@@ -31,7 +31,8 @@ from meshd.compile.traffic.opaque import opaque_routes
 from meshd.compile.traffic.opaque_rules import Target
 from meshd.compile.traffic.virtual_addresses import refusal, unless_closed
 from meshd.compile.upstream.fixed import internal
-from meshd.compile.visibility import MeshIndex, View
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.view import View
 from meshd.model.interception import DNS_SERVICE_PORT, OUTBOUND_PORT
 from meshd.model.snapshot import MeshOptions
 

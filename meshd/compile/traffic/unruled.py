@@ -9,7 +9,7 @@ import msgspec
 
 from meshd.compile.names import OutboundCluster
 from meshd.compile.upstream.destination_rules import RuleSet
-from meshd.compile.visibility import View
+from meshd.compile.visibility.view import View
 
 
 def is_ruled(view: View, host: str) -> bool:

@@ -19,14 +19,14 @@ import msgspec
 from meshd.api.base import exported, exported_to_all
 from meshd.api.hosts import covers, resolve
 from meshd.api.locality import NETWORK
-from meshd.api.traffic import DestinationRule, DestinationRuleSpec, Subset, TrafficPolicy
-from meshd.compile.counted import is_counted
+from meshd.api.networking import DestinationRule, DestinationRuleSpec, Subset, TrafficPolicy
 from meshd.compile.hosts import specificity
 from meshd.compile.names import HIDDEN
 from meshd.compile.plan.origin import Origin
-from meshd.compile.scope import Scope
+from meshd.compile.upstream.counted import is_counted
 from meshd.compile.upstream.nearness import Client, compared_labels, has_preferences, may_prefer
 from meshd.compile.upstream.rule_credentials import credential_names, without_credentials
+from meshd.compile.visibility.scope import Scope
 from meshd.model.bounded import BoundedRule
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.service import Preference, ServiceRecord

@@ -20,7 +20,7 @@ from meshd.api.destination_rule.types import (
     OutlierDetection,
 )
 from meshd.api.locality import HOSTNAME, NETWORK, REGION, SUBZONE, ZONE, matches, parts, shared
-from meshd.api.traffic import DestinationRuleSpec
+from meshd.api.networking import DestinationRuleSpec
 from meshd.model.service import Endpoint, Preference, ServiceRecord
 
 _PREFERRED: Final = {

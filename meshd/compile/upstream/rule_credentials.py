@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from meshd.api.traffic import (
+from meshd.api.networking import (
     ClientTLSSettings,
     DestinationRuleSpec,
     PortTrafficPolicy,

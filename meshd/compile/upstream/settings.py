@@ -19,8 +19,8 @@ from meshd.api.destination_rule.types import (
     LocalityLbSetting,
     OutlierDetection,
 )
+from meshd.api.networking import RetryBudget
 from meshd.api.protocol import Protocol
-from meshd.api.traffic import RetryBudget
 from meshd.compile.plan import upstreams as plan
 from meshd.compile.plan.upstreams import HttpVersion
 from meshd.compile.upstream.traffic_policy import Policy

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from meshd.api.networking import ClientTLSSettings
 from meshd.api.protocol import Protocol
 from meshd.api.secret_files import of_client
-from meshd.api.traffic import ClientTLSSettings
 from meshd.compile.names import OutboundCluster, authority_secret, certificate_secret
 from meshd.compile.plan.tls import PLAIN, TlsMode, TlsPlan
 from meshd.compile.upstream.rule_credentials import full_name

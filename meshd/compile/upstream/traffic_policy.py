@@ -9,8 +9,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.api.protocol import Protocol
-from meshd.api.traffic import (
+from meshd.api.networking import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHash,
@@ -23,6 +22,7 @@ from meshd.api.traffic import (
     TrafficPolicy,
     TunnelSettings,
 )
+from meshd.api.protocol import Protocol
 from meshd.compile.plan.origin import Origin
 from meshd.compile.upstream.destination_rules import AT_GATEWAY, RuleSet
 from meshd.compile.upstream.nearness import Client, in_effect

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from meshd.xds.exchange import Request
 from meshd.xds.protocol import DeltaRequest
-from meshd.xds.subscription import Request
 
 EVERYTHING: Final = "*"
 MOST_TYPES: Final = 64

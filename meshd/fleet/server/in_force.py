@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from meshd.xds.subscription import Request
+from meshd.xds.exchange import Request
 
 IN_FORCE: Final = "meshd.io/v1/InForce"
 """The type URL of these requests. No resource has this type. The nonce is that of the response,

@@ -28,7 +28,8 @@ from meshd.fleet.joining.facts import MeshFacts
 from meshd.fleet.server import reports, rosters
 from meshd.fleet.server.asking import Asking, is_plain
 from meshd.fleet.server.caller import Caller
-from meshd.fleet.server.holders import MACHINE, METADATA, Holders
+from meshd.fleet.server.callers import instance_of
+from meshd.fleet.server.holders import Holders
 from meshd.fleet.server.in_force import InForce
 from meshd.fleet.server.open_streams import OpenStreams, Stream
 from meshd.fleet.server.taken import Taken
@@ -36,6 +37,7 @@ from meshd.model.bounds import Bounds
 from meshd.model.workload import Workload, shown
 from meshd.wire.joining import Peer
 from meshd.xds.connection import Connection
+from meshd.xds.exchange import Refused
 from meshd.xds.protocol import (
     DeltaContext,
     DeltaRequest,
@@ -45,7 +47,6 @@ from meshd.xds.protocol import (
     encode,
 )
 from meshd.xds.resources import EMPTY, Resources, difference
-from meshd.xds.subscription import Refused
 from meshd.xds.unordered import UnorderedStream
 
 _ADS: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -343,21 +344,6 @@ class Plane:
             )
             for name, roster in sorted(self.rosters.items())
         )
-
-
-def instance_of(context: Caller) -> str:
-    """Return which running machine a call is from, as it says; empty when it does not."""
-    return _said(context, METADATA)
-
-
-def machine_of(context: Caller) -> str:
-    """Return which machine a call is from, as it says; empty when it does not."""
-    return _said(context, MACHINE)
-
-
-def _said(context: Caller, key: str) -> str:
-    said = dict(context.invocation_metadata() or ()).get(key, "")
-    return said if isinstance(said, str) else ""
 
 
 def _together(shared: Resources, own: Resources) -> Resources:

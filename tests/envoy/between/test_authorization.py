@@ -359,7 +359,7 @@ def test_open_connections_that_are_denied_end_and_all_others_stay(
             assert answer(requests, REQUEST.format("/")).status == expected
 
 
-def test_what_is_denied_is_logged_by_its_rule(mesh: Mesh) -> None:
+def test_denials_are_logged_with_their_rule(mesh: Mesh) -> None:
     """Nothing else that is forbidden is, nor what is allowed."""
     deny = "{action: DENY, rules: [{to: [{operation: {paths: [/never]}}]}, PATH]}"
     path = "{to: [{operation: {paths: [/logged]}}]}"

@@ -179,7 +179,7 @@ def everything(mesh: Mesh, caller: str, *addresses: str, patience: float = PATIE
     return asking
 
 
-def test_who_may_always_is_always_answered_and_who_may_never_never(
+def test_permitted_callers_are_always_answered_and_denied_ones_never(
     mesh: Mesh, short_way: bool
 ) -> None:
     chance = random.Random("changes")  # noqa: S311
@@ -195,7 +195,7 @@ def test_who_may_always_is_always_answered_and_who_may_never_never(
     assert {told for _, told in client.found} == {"403", "refused"}, client.found
 
 
-def test_who_may_never_does_not_pass_while_protocols_of_ports_change(
+def test_denied_callers_do_not_pass_while_protocols_of_ports_change(
     mesh: Mesh, short_way: bool
 ) -> None:
     chance = random.Random("protocols")  # noqa: S311

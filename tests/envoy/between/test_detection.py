@@ -11,7 +11,7 @@ from tests.envoy.between.mesh import Mesh
 pytestmark = pytest.mark.usefixtures("application")
 
 
-def test_what_is_not_http_passes_as_it_is_on_an_undeclared_port(mesh: Mesh) -> None:
+def test_other_protocols_pass_unchanged_on_an_undeclared_port(mesh: Mesh) -> None:
     with mesh.hosts["client"].connect(ADDRESS, 7001) as client:
         client.sendall(b"not http\n")
         stream = client.makefile("rb")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from meshd.compile.traffic.entries import ENTRIES
+from meshd.xds.exchange import Response
 from meshd.xds.stream import Stream
-from meshd.xds.subscription import Response
 from tests.envoy.between.mesh import Mesh
 from tests.envoy.between.test_authorization import MANIFEST, policy
 

@@ -142,7 +142,7 @@ def test_policies_mean_what_they_mean_without_tunnels(nodes: Nodes, mode: str) -
 
 
 @pytest.mark.usefixtures("applications")
-def test_who_may_not_connect_may_not_by_a_tunnel(nodes: Nodes) -> None:
+def test_denied_connections_are_denied_in_tunnels(nodes: Nodes) -> None:
     nodes.load(STRICT % "STRICT" + DENIED)
     before = nodes.received("server", 9000)
     assert [nodes.first_words(name) for name in ("client", "other")] == [b"", BANNER]
@@ -170,7 +170,7 @@ def test_the_end_of_a_tunnel_must_be_the_very_workload_that_is_called(nodes: Nod
     ],
     ids=["says nothing", "says what nobody knows", "off here", "off there"],
 )
-def test_who_does_not_speak_it_is_reached_as_before(
+def test_workloads_without_tunnels_are_reached_as_before(
     nodes: Nodes, near: bool, far: bool, told: tuple[str, ...]
 ) -> None:
     nodes.load(STRICT % "STRICT", near=near, far=far, told=told)

@@ -33,7 +33,7 @@ def test_a_client_cannot_forge_its_name_however_long_it_waits(
 
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize("silence", [0, 0.3])
-def test_who_holds_a_certificate_of_the_mesh_cannot_claim_another_name(
+def test_a_client_with_a_certificate_of_the_mesh_cannot_claim_another_name(
     mesh: Mesh, port: int, silence: float
 ) -> None:
     address = mesh.hosts["server"].address
@@ -60,7 +60,7 @@ def test_a_client_shows_its_certificate_on_each_connection_for_no_session_is_res
 
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize("silence", [0, 0.3, 2.5])
-def test_who_has_no_certificate_has_no_name(mesh: Mesh, port: int, silence: float) -> None:
+def test_a_client_without_a_certificate_has_no_name(mesh: Mesh, port: int, silence: float) -> None:
     with mesh.outside.connect(mesh.hosts["server"].address, port) as client:
         assert callers(answer(client, REQUEST, after=silence).body) == []
 

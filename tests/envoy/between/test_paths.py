@@ -72,7 +72,7 @@ def test_a_path_is_compared_in_its_normal_form(
         "/Guarded",
     ],
 )
-def test_what_is_another_path_to_the_proxy_reaches_the_application_unchanged(
+def test_paths_that_differ_for_the_proxy_reach_the_application_unchanged(
     mesh: Mesh, application: Application, caller: str, path: str
 ) -> None:
     """The manual says so of each: an application may take it for the guarded path."""

@@ -237,7 +237,7 @@ def test_no_caller_at_all_is_a_closed_way(mesh: Mesh) -> None:
     [("", "server"), (RULE % "DISABLE", ""), (STRICT.replace("STRICT", "DISABLE"), "")],
     ids=["not captured", "plaintext by rule", "plaintext by policy"],
 )
-def test_what_is_not_meant_for_the_short_way_crosses_the_network(
+def test_connections_outside_the_short_way_cross_the_network(
     mesh: Mesh, more: str, without_destination: str
 ) -> None:
     load(mesh, more, without_destination=without_destination)

@@ -139,7 +139,7 @@ def since(asking: Asking, first: int, what: str) -> set[int]:
 
 
 @pytest.mark.parametrize("denial", [DENYING, ALLOWING, policy("{}")])
-def test_what_is_denied_is_denied_to_connections_that_are_open(
+def test_a_new_denial_applies_to_open_connections(
     mesh: Mesh, application: Application, asking: Asking, denial: str
 ) -> None:
     load(mesh, denial)

@@ -28,7 +28,7 @@ from meshd.api.base import Object
 from meshd.api.read import read_objects
 from meshd.capture.rules import inside
 from meshd.compile.compiler import Compiler
-from meshd.compile.isolation import Isolating
+from meshd.compile.replacement.isolation import Isolating
 from meshd.model.interception import OUTBOUND_PORT, PROXY_MARK
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions

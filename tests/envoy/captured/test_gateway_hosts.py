@@ -159,7 +159,7 @@ def test_a_name_is_served_only_as_far_as_both_sides_list_it(place: Place) -> Non
     assert place.ask_gateway("tls", 443) == ""
 
 
-def test_who_may_not_have_a_host_does_not_keep_it_from_who_may(place: Place) -> None:
+def test_a_gateway_that_may_not_have_a_host_leaves_it_to_one_that_may(place: Place) -> None:
     load(
         place,
         gateway(server(443, "TLS", "default/a.test"), server(9000, "TCP", "default/a.test")),

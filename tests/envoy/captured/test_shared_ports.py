@@ -184,7 +184,7 @@ def dialects_beside(pair: tuple[Service, Service]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("first", "second"), DECLARED)
-def test_what_is_of_neither_passes_through(place: Place, first: str, second: str) -> None:
+def test_traffic_of_neither_passes_through(place: Place, first: str, second: str) -> None:
     questions = {
         f"{spoken} beside {pair[0].kind} and {pair[1].kind}": Question(
             spoken, foreign.address, pair[0].port, "foreign.test", foreign.name

@@ -15,8 +15,7 @@ from meshd.api.gateway.types import (
     Server,
     ServerTLSSettings,
 )
-from meshd.api.protocol import Protocol
-from meshd.api.traffic import (
+from meshd.api.networking import (
     Destination,
     L4MatchAttributes,
     PortSelector,
@@ -27,10 +26,11 @@ from meshd.api.traffic import (
     VirtualService,
     VirtualServiceSpec,
 )
+from meshd.api.protocol import Protocol
 from meshd.compile.explain.chain_choice import Connection
 from meshd.compile.policy.peer_authentication import Mode, PeerPolicy
 from meshd.compile.policy.served import Spoken
-from meshd.compile.scope import Scope
+from meshd.compile.visibility.scope import Scope
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload

@@ -47,11 +47,12 @@ from meshd.compile.gateway.ports import gateway_ports
 from meshd.compile.plan.chains import Answer, Chain, Owner, Refusal, Target, Tcp
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.tls import TCP_ALPN
-from meshd.compile.scope import Scope
 from meshd.compile.traffic import inbound
 from meshd.compile.traffic.fixed_chains import hop
 from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
-from meshd.compile.visibility import MeshIndex
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.view import View
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 from tests.envoy.chains import meshes
@@ -104,7 +105,7 @@ def _scopes() -> Iterator[Site]:
     for number in range(MESHES):
         chance = random.Random(number)  # noqa: S311
         made = meshes.mesh(chance, f"n{number}")
-        view = MeshIndex.of(made.snapshot).view(made.scope)
+        view = View.of(MeshIndex.of(made.snapshot), made.scope)
         direct, inspecting = scope_listeners(
             view.scope.name,
             scope_choices(view, made.snapshot.options),
@@ -126,7 +127,7 @@ def _gateways() -> Iterator[Site]:
         chance = random.Random(f"gateway {number}")  # noqa: S311
         snapshot = meshes.at_gateway(chance, f"g{number}")
         (uid, ports), *_ = gateway_ports(snapshot).items()
-        view = MeshIndex.of(snapshot).view(Scope(f"g{number}")).as_gateway()
+        view = View.of(MeshIndex.of(snapshot), Scope(f"g{number}")).as_gateway()
         identity = Identity("t", f"g{number}", "edge")
         for listener in workload_listeners(
             snapshot.workloads[uid], identity, ports, view, snapshot.options, lambda _: True

@@ -33,8 +33,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from google.protobuf import json_format
 
 from meshd.api.base import decode_scalar
+from meshd.api.networking import DestinationRule, Gateway, VirtualService
 from meshd.api.protocol import Protocol
-from meshd.api.traffic import DestinationRule, Gateway, VirtualService
 from meshd.compile.envoy.assignments import load_assignment
 from meshd.compile.envoy.chains import chain
 from meshd.compile.envoy.clusters import cluster
@@ -62,11 +62,12 @@ from meshd.compile.http.routes import route_table
 from meshd.compile.names import OutboundCluster, gateway_routes, parse_cluster
 from meshd.compile.plan.chains import Chain
 from meshd.compile.plan.tls import PLAIN
-from meshd.compile.scope import Scope
 from meshd.compile.traffic.opaque import OpaqueRoute, opaque_routes
 from meshd.compile.upstream.assignments import service_assignments
 from meshd.compile.upstream.upstreams import black_hole, passthrough, service_upstreams
-from meshd.compile.visibility import MeshIndex, View
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.view import View
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from tests.waiting import PATIENCE
@@ -442,7 +443,7 @@ def _of_host() -> Any:
 
 def _bootstrap(snapshot: Snapshot) -> Any:
     index = MeshIndex.of(snapshot)
-    view = index.view(Scope("default", (("app", "client"),)))
+    view = View.of(index, Scope("default", (("app", "client"),)))
     (gateway,) = _objects(Gateway)
     servers = [BoundServer(gateway, server) for server in gateway.spec.servers]
     edge = printed_routes(gateway_route_table(view, gateway_routes(80, "edge"), 80, servers))

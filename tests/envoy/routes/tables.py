@@ -9,15 +9,16 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from meshd.api.base import decode_scalar
+from meshd.api.networking import Gateway, VirtualService
 from meshd.api.protocol import Protocol
-from meshd.api.traffic import Gateway, VirtualService
 from meshd.compile.gateway.ports import gateway_ports
 from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.http.delegation import delegated
 from meshd.compile.http.routes import route_table
 from meshd.compile.plan.routes import RouteTable
-from meshd.compile.scope import Scope
-from meshd.compile.visibility import MeshIndex
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.view import View
 from meshd.matching.request import Request, claimed
 from meshd.model.service import Port, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
@@ -76,7 +77,7 @@ def cases(chance: random.Random, count: int) -> Iterator[Case]:
 def of_client(chance: random.Random) -> Case:
     written = virtual_services(chance, ["mesh"])
     cidr = chance.choice(("", "198.19.0.0/16"))
-    view = MeshIndex.of(snapshot(written, cidr)).view(Scope("default"))
+    view = View.of(MeshIndex.of(snapshot(written, cidr)), Scope("default"))
     return Case(written, route_table(view, 80), "http", False, chance.choice(DESTINATIONS))
 
 
@@ -86,7 +87,7 @@ def of_gateway(chance: random.Random) -> list[Case]:
     names = [f"{one['metadata']['namespace']}/{one['metadata']['name']}" for one in gateways]
     written = [*gateways, *virtual_services(chance, names)]
     made = snapshot(written, "")
-    view = MeshIndex.of(made).view(Scope("default")).as_gateway()
+    view = View.of(MeshIndex.of(made), Scope("default")).as_gateway()
     bound = gateway_ports(made)[EDGE.uid]
     return [
         Case(

@@ -24,15 +24,16 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from google.protobuf import json_format
 
 from meshd.api.base import decode_scalar
-from meshd.api.traffic import DestinationRule, VirtualService
+from meshd.api.networking import DestinationRule, VirtualService
 from meshd.compile.envoy.clusters import cluster
 from meshd.compile.envoy.routes import route_table as printed_routes
 from meshd.compile.envoy.wellknown import packed, socket_address
 from meshd.compile.http.routes import http_ports, route_table
 from meshd.compile.plan.tls import PLAIN
-from meshd.compile.scope import Scope
 from meshd.compile.upstream.upstreams import black_hole, passthrough, service_upstreams
-from meshd.compile.visibility import MeshIndex, View
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.view import View
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
 
@@ -59,7 +60,7 @@ def _views(name: str) -> list[View]:
             destination_rules=recorded.destination_rules,
         )
     )
-    return [index.view(scope) for scope in recorded.scopes]
+    return [View.of(index, scope) for scope in recorded.scopes]
 
 
 def _clusters(views: list[View]) -> Iterator[Any]:

@@ -17,7 +17,8 @@ from meshd.compile.explain.route_choice import choose_host, choose_route
 from meshd.compile.plan.choices import To
 from meshd.compile.plan.origin import Origin
 from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
-from meshd.compile.visibility import MeshIndex
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.view import View
 from tests.envoy.chains import meshes
 from tests.envoy.routes import tables
 
@@ -206,7 +207,7 @@ def test_no_connection_takes_a_rule_that_is_said_to_be_never_reached() -> None:
     for number in range(150):
         chance = random.Random(number)  # noqa: S311
         mesh = meshes.mesh(chance, "n")
-        view = MeshIndex.of(mesh.snapshot).view(mesh.scope)
+        view = View.of(MeshIndex.of(mesh.snapshot), mesh.scope)
         objects: dict[Key, Object] = {one.key: one for one in mesh.snapshot.virtual_services}
         dead = {place for one in mesh.snapshot.virtual_services for place in origins(one, objects)}
         said += len(dead)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from meshd.analysis.validate import check_fields, check_references, stored_kinds
 from meshd.api import kinds
-from meshd.api.checks import host_problem, regex_problem
+from meshd.api.checks import host_problem
+from meshd.api.patterns import regex_problem
 from meshd.api.read import read_objects
 from meshd.api.write import from_json, to_json
 
@@ -1253,5 +1254,5 @@ def test_hosts_are_taken(host: str) -> None:
         "http://a",
     ],
 )
-def test_what_is_no_host_is_refused(host: str) -> None:
+def test_invalid_hosts_are_refused(host: str) -> None:
     assert host_problem(host, wildcard=True)

@@ -160,7 +160,7 @@ def test_a_dry_run_is_refused() -> None:
         ),
     ],
 )
-def test_what_is_probably_not_meant_is_warned_of(spec: str, field: str) -> None:
+def test_probable_mistakes_are_warnings(spec: str, field: str) -> None:
     assert findings(spec) == [("warning", field)]
 
 

@@ -57,7 +57,7 @@ def test_an_unknown_field_does_not_hide_a_wrong_value_elsewhere() -> None:
         "  5",
     ],
 )
-def test_what_is_left_out_is_not_said_to_be_missing(spec: str) -> None:
+def test_a_record_that_was_left_out_is_not_reported_as_missing(spec: str) -> None:
     assert len(problems(spec)) == 1
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.api import kinds, traffic
+from meshd.api import kinds
+from meshd.api import networking as traffic
 from meshd.api.base import Object
 
 

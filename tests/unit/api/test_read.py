@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from meshd.analysis.validate import check_fields
 from meshd.api.base import Duration, Key
 from meshd.api.kubernetes.types import Deployment, Service
+from meshd.api.networking import VirtualService
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import RejectedError, read_objects, read_sources
-from meshd.api.traffic import VirtualService
 from meshd.api.write import from_json, to_json
 from meshd.base.json_values import list_at, mapping_at, value_at
 
@@ -381,7 +381,7 @@ def test_objects_survive_being_written_and_read_back() -> None:
         assert from_json(to_json(read.object)) == read.object
 
 
-def test_what_is_written_has_the_newest_version_and_leaves_out_defaults() -> None:
+def test_written_objects_have_the_newest_version_and_leave_out_defaults() -> None:
     (route,) = read_objects(ROUTE, "f.yaml")
     written = to_json(route.object)
     assert list(written) == ["apiVersion", "kind", "metadata", "spec"]

@@ -93,7 +93,7 @@ def test_aliases_and_merge_keys_bring_in_what_they_name() -> None:
     }
 
 
-def test_what_is_written_wins_over_what_is_merged_even_if_it_comes_first() -> None:
+def test_explicit_keys_take_precedence_over_merged_keys_even_if_they_come_first() -> None:
     written = mapping_in(one("x: &x {b: 1}\ny: {b: 2, <<: *x}\n").value)
     assert written["y"] == {"b": 2}
 

@@ -154,7 +154,7 @@ def test_the_same_again_while_it_is_in_work_is_the_same_request(
     assert isinstance(request, wire.Enroll)
 
 
-def test_whoever_interrupts_it_is_told_that_meshd_goes_on(
+def test_interrupting_the_command_tells_that_meshd_goes_on(
     daemon: Any, meshctl: Any, mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(_: wire.Progress) -> None:
@@ -225,7 +225,7 @@ def test_a_refused_enrollment_enrolls_nothing(meshctl: Any, mesh: Mesh) -> None:
 @pytest.mark.parametrize(
     "options", [("-n", "bank"), ("--name", "shop"), ("--service-account", "x"), ("--label", "a=b")]
 )
-def test_who_is_enrolled_as_something_else_is_told_as_what(
+def test_a_unit_enrolled_otherwise_is_told_how(
     meshctl: Any, mesh: Mesh, options: tuple[str, ...]
 ) -> None:
     mesh.rows["shop.web"] = ROW
@@ -373,7 +373,7 @@ def test_status_does_not_call_a_unit_proven_whose_processes_left_its_cgroup() ->
     assert "11 (bash) in /user.slice" in left.problem
 
 
-def test_who_enrolls_a_unit_is_told_what_the_mesh_does_not_see_of_it() -> None:
+def test_enrolling_a_unit_tells_what_the_mesh_does_not_see_of_it() -> None:
     row = msgspec.structs.replace(ROW, unit="web.service", cgroup=cgroup_of("web.service"))
     state = "LoadState=loaded\nActiveState=active\nControlGroup="
     active = f"{state}/{row.cgroup}/web.service"

@@ -46,7 +46,7 @@ def test_what_may_be_enrolled_is_not_started(home: Path, meshctl: Meshctl, conte
     assert "services.json" in done.err
 
 
-def test_what_is_surely_not_enrolled_is_left_alone(home: Path, meshctl: Meshctl) -> None:
+def test_a_unit_that_is_surely_not_enrolled_is_left_alone(home: Path, meshctl: Meshctl) -> None:
     record(home, entries({"labels": 5, "host": {"cgroup": "x", "unit": "x.service"}}))
     assert meshctl("capture", "hold", "a.service").code == 0
 

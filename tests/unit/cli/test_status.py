@@ -127,9 +127,7 @@ def test_wide_shows_where_they_run(daemon: Any, meshctl: Any) -> None:
     assert "/run/netns/reviews-v1" in meshctl("status", "-o", "wide").out
 
 
-def test_what_is_proven_for_one_direction_only_is_said_with_its_reason(
-    daemon: Any, meshctl: Any
-) -> None:
+def test_a_proof_of_one_direction_only_is_shown_with_its_reason(daemon: Any, meshctl: Any) -> None:
     answer(daemon, msgspec.structs.replace(WELL, unseen="no wire leads there"))
     result = meshctl("status", "-o", "wide")
     assert result.code == 0

@@ -202,7 +202,7 @@ def test_a_field_that_nobody_reads_is_noticed(field: Field) -> None:
     assert field not in effective(MESHES[1:], seen, only=lambda one: one == field)
 
 
-def test_who_writes_a_field_without_effect_is_told() -> None:
+def test_fields_without_effect_are_reported() -> None:
     told = {finding.field.rpartition(".")[2].lower() for finding in check_fields(mesh(OWN))}
     text = " ".join(finding.message for finding in check_fields(mesh(OWN))).lower()
     for (_, name), reason in NO_EFFECT.items():

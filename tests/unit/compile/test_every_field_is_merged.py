@@ -22,7 +22,7 @@ from meshd.api.destination_rule.types import (
 )
 from meshd.api.virtual_service.delegation import merge_route
 from meshd.api.virtual_service.types import HTTPMatchRequest, HTTPRoute, StringMatch
-from meshd.compile.counted import is_counted
+from meshd.compile.upstream.counted import is_counted
 from meshd.compile.upstream.destination_rules import RuleSet, merge
 from meshd.compile.upstream.traffic_policy import Policy, effective_policy
 

@@ -18,7 +18,7 @@ import yaml
 from google.protobuf import json_format
 
 from meshd.api.base import decode_scalar
-from meshd.api.traffic import DestinationRule, Gateway, VirtualService
+from meshd.api.networking import DestinationRule, Gateway, VirtualService
 from meshd.compile.envoy.assignments import load_assignment
 from meshd.compile.envoy.clusters import cluster
 from meshd.compile.envoy.routes import route_table as printed_routes
@@ -27,10 +27,11 @@ from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.http.routes import http_ports, route_table
 from meshd.compile.names import gateway_routes
 from meshd.compile.plan.tls import PLAIN
-from meshd.compile.scope import Scope
 from meshd.compile.upstream.assignments import service_assignments
 from meshd.compile.upstream.upstreams import service_upstreams
-from meshd.compile.visibility import MeshIndex, View
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.view import View
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 
@@ -63,7 +64,7 @@ class Case(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def views(self) -> list[View]:
         index = MeshIndex.of(self.snapshot)
-        return [index.view(scope) for scope in self.scopes]
+        return [View.of(index, scope) for scope in self.scopes]
 
 
 def _case(name: str) -> Case:
@@ -148,7 +149,7 @@ def test_equal_inputs_give_equal_bytes(name: str) -> None:
     def everything() -> list[bytes]:
         case = _case(name)
         index = MeshIndex.of(case.snapshot)
-        views = [index.view(scope) for scope in case.scopes]
+        views = [View.of(index, scope) for scope in case.scopes]
         messages = [
             message
             for view in views

@@ -91,7 +91,7 @@ def test_its_listeners_are_on_its_own_ports_of_the_host(
 
 
 @pytest.mark.parametrize(("what", "port"), [("outbound", 15101), ("inbound", 15102)])
-def test_who_connects_to_such_a_port_itself_gets_nowhere(what: str, port: int) -> None:
+def test_direct_connections_to_such_a_port_are_refused(what: str, port: int) -> None:
     listener = listeners(service())[f"mesh.web|{what}"]
     ways = listener.filter_chain_matcher.matcher_tree.exact_match_map.map
     (taken,) = (c for c in listener.filter_chains if c.name == ways[str(port)].action.name)

@@ -48,7 +48,7 @@ def test_only_clients_of_the_same_namespace_use_the_shortest_name() -> None:
 
 
 @pytest.mark.parametrize("host", ["example.com", "*.default.svc.cluster.local", "*"])
-def test_what_is_no_service_of_the_cluster_has_one_name(host: str) -> None:
+def test_a_host_outside_the_cluster_has_one_name(host: str) -> None:
     assert forms(host, "default", DOMAIN) == (host,)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from meshd.compile.compiled import Kind
 from meshd.compile.compiler import Compiler
-from meshd.compile.seen import Seen
+from meshd.compile.visibility.seen import Seen
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload

@@ -207,7 +207,7 @@ def authorizations(mesh: Mesh) -> list[Any]:
 @pytest.mark.parametrize("short_way", [False, True])
 @given(before=MESHES, after=MESHES)
 @settings(max_examples=40, deadline=None)
-def test_what_is_wanted_before_and_after_stays(
+def test_listeners_wanted_before_and_after_stay(
     before: Mesh, after: Mesh, *, short_way: bool
 ) -> None:
     old, new = (compiled(mesh, short_way=short_way)[Kind.LISTENER] for mesh in (before, after))

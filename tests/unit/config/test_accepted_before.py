@@ -14,7 +14,7 @@ from meshd.api.base import Key
 from meshd.api.peer_authentication.types import MutualTLS, PeerAuthentication
 from meshd.api.read import read_objects
 from meshd.base.errors import InvalidInputError
-from meshd.compile.refused_objects import RefusedObjects
+from meshd.compile.replacement.refused_objects import RefusedObjects
 from meshd.config import withheld
 from meshd.config.accepted_before import AcceptedBefore
 from meshd.config.admission import admit

@@ -12,7 +12,7 @@ from meshd.api.base import Key
 from meshd.api.read import read_objects
 from meshd.compile.explain.authorization import Facts
 from meshd.compile.explain.judging import judged
-from meshd.compile.lost_configuration import closed_for_lost
+from meshd.compile.replacement.lost_configuration import closed_for_lost
 from meshd.config.policies_in_use import PoliciesInUse, Seen, in_use
 from meshd.config.store import Store
 from meshd.model.snapshot import MeshOptions

@@ -99,7 +99,7 @@ def of_route(warnings: Iterable[str]) -> list[str]:
         ("se", "shop", "outside", "spec.http[1].route[1].destination.host: "),
     ],
 )
-def test_what_is_deleted_is_said_to_be_in_use(
+def test_deleting_warns_of_objects_in_use(
     store: Store, kind: str, namespace: str, name: str, message: str
 ) -> None:
     answer = storing.delete_named(store, DeleteNamed((Named(kind, (name,)),), namespace))
@@ -115,7 +115,7 @@ def test_a_host_is_in_use_by_each_name_that_is_compiled(store: Store, host: str,
     assert any(one.startswith(start) for one in of_route(answer.warnings)), answer.warnings
 
 
-def test_what_is_deleted_by_file_is_said_to_be_in_use(store: Store) -> None:
+def test_deleting_by_file_warns_of_objects_in_use(store: Store) -> None:
     answer = storing.apply(store, Apply((("f.yaml", EDGE),), delete=True))
     assert isinstance(answer, Changed)
     assert of_route(answer.warnings) == ["spec.gateways[0]: Gateway infra/edge not found"]

@@ -174,7 +174,7 @@ def test_an_empty_namespace_is_the_default_one(store: Store) -> None:
 
 @pytest.mark.parametrize("ignore_missing", [False, True])
 @pytest.mark.parametrize("is_named", [False, True])
-def test_what_is_not_in_force_can_be_deleted_in_each_way(
+def test_an_object_that_is_not_in_force_can_be_deleted_in_each_way(
     store: Store, *, is_named: bool, ignore_missing: bool
 ) -> None:
     apply(store, ROUTE)
@@ -225,7 +225,7 @@ def test_objects_are_got_by_kind_name_and_namespace(store: Store) -> None:
         requests.get(store.moment, Get("servces"))
 
 
-def test_what_is_got_can_be_applied_again_and_changes_nothing(store: Store) -> None:
+def test_applying_the_output_of_get_changes_nothing(store: Store) -> None:
     apply(store, SERVICE, RULE, ROUTE)
     texts = [json.dumps(found) for kind in ("svc", "dr", "vs")
              for found in requests.get(store.moment, Get(kind)).objects]  # fmt: skip

@@ -437,7 +437,7 @@ def test_watching_notices_a_change_by_itself(place: Place) -> None:
     asyncio.run(scenario())
 
 
-def test_what_is_never_reached_in_files_is_a_finding(place: Place) -> None:
+def test_an_unreachable_rule_in_a_file_is_a_finding(place: Place) -> None:
     head = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: %s}\nspec:\n"
     to = "route: [{destination: {host: a}}]"
     place.write(

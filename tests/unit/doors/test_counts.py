@@ -18,7 +18,7 @@ from meshd.api.read import read_sources
 from meshd.api.write import from_json
 from meshd.base.errors import InvalidInputError
 from meshd.compile.compiler import Compiler
-from meshd.compile.isolation import Isolating
+from meshd.compile.replacement.isolation import Isolating
 from meshd.config.store import Store
 from meshd.fleet.server import rosters
 from meshd.model.snapshot import MeshOptions
@@ -116,7 +116,7 @@ def test_names_that_lead_to_many_names_multiply_no_endpoints() -> None:
     assert calls[1] < 5 * calls[0]
 
 
-def test_what_is_too_much_together_is_refused_where_it_is_applied(tmp_path: Path) -> None:
+def test_counts_above_a_limit_in_total_are_refused_where_they_are_applied(tmp_path: Path) -> None:
     store = Store(tmp_path / "config.d", tmp_path / "lib")
     put = Apply((("-", _text(MANY["HTTP ports"](100)).decode()),), "shop")
     assert not isinstance(storing.apply(store, put), Rejected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshd.api.base import ObjectMeta
-from meshd.api.traffic import VirtualService, VirtualServiceSpec
+from meshd.api.networking import VirtualService, VirtualServiceSpec
 from meshd.api.virtual_service.types import HTTPRoute, TCPRoute, TLSMatchAttributes, TLSRoute
 from meshd.model.closed_routes import ClosedRoutes
 

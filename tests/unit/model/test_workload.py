@@ -120,5 +120,5 @@ def test_every_network_of_ipv4_is_judged_as_python_does() -> None:
 
 
 @given(st.text("0123456789.\n \u0661", max_size=16))
-def test_what_is_almost_ipv4_is_judged_as_python_does(text: str) -> None:
+def test_malformed_ipv4_addresses_are_judged_as_python_does(text: str) -> None:
     assert (not address_problem(text)) == _may_be_of_a_workload(text)

@@ -10,8 +10,8 @@ from typing import Any, cast
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.base.attempts import Attempts
 from meshd.base.json_values import JsonObject
-from meshd.compile.lost_configuration import closed_for_lost
 from meshd.compile.policy.peer_authentication import Mode, peer_policy
+from meshd.compile.replacement.lost_configuration import closed_for_lost
 from meshd.config.store import Store
 from meshd.fleet.agent.inbox import Held
 from meshd.fleet.server import mcp
@@ -20,8 +20,8 @@ from meshd.model.workload import Workload
 from meshd.node.agent import TYPES, Agent
 from meshd.node.settling import Settling
 from meshd.settings import Paths, Settings
+from meshd.xds.exchange import Request
 from meshd.xds.resources import Resources
-from meshd.xds.subscription import Request
 from meshd.xds.unordered import UnorderedStream
 
 DB = Workload(uid="shop.db", name="db", namespace="shop", netns="/db", labels={"app": "db"})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from meshd import wire
-from meshd.compile.isolation import Isolating
+from meshd.compile.replacement.isolation import Isolating
 from meshd.model.workload import Workload
 from meshd.node import background as module
 from meshd.node.api import Control

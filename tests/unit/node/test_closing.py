@@ -327,7 +327,7 @@ def test_in_the_end_everything_is_as_the_newest_policies_say(told: Sequence[Stat
 
 
 @given(states, states)
-def test_what_is_stricter_is_in_force_before_it_is_compiled(before: State, after: State) -> None:
+def test_a_stricter_policy_is_in_force_before_it_is_compiled(before: State, after: State) -> None:
     after = msgspec.structs.replace(after, members=before.members)
     node = Node()
     node.change(before)
@@ -412,7 +412,7 @@ def test_what_was_compiled_is_not_lost_when_what_is_in_force_is_closed_first() -
     assert node.publication.last.number == node.ended
 
 
-def test_what_is_closed_of_a_newer_compilation_opens_nothing_of_the_one_in_force() -> None:
+def test_closing_a_newer_compilation_opens_nothing_of_the_one_in_force() -> None:
     node = Node()
     node.settle()
     state = node.states[-1]
@@ -432,7 +432,7 @@ def test_what_is_closed_of_a_newer_compilation_opens_nothing_of_the_one_in_force
     assert node.publication.last.number == node.ended
 
 
-def test_what_is_in_force_already_is_not_closed_for_a_moment() -> None:
+def test_a_policy_in_force_already_closes_nothing_again() -> None:
     node = Node()
     node.settle()
     state = node.states[-1]

@@ -155,7 +155,7 @@ def test_an_application_that_speaks_tls_by_itself_is_spoken_to_as_before(tmp_pat
     assert not speaks_mutual_tls(mesh)
 
 
-def test_what_is_compiled_meanwhile_is_closed_in_its_turn(tmp_path: Path) -> None:
+def test_a_result_compiled_meanwhile_is_closed_in_its_turn(tmp_path: Path) -> None:
     """The endpoint's address is another one there, and the workload's listener is the very same."""
     mesh = running(tmp_path, policy(DISABLE))
     mesh.publishing.finish_publication()

@@ -13,8 +13,8 @@ from envoy.config.listener.v3 import listener_pb2
 
 from meshd.api.read import read_objects
 from meshd.base.errors import InvalidInputError
-from meshd.compile.isolation import Isolating
 from meshd.compile.names import listener_name
+from meshd.compile.replacement.isolation import Isolating
 from meshd.config.store import Store
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
@@ -218,7 +218,7 @@ def test_what_was_closed_for_a_moment_is_open_again_without_another_compilation(
     assert mesh.publishing.compilation == compiled
 
 
-def test_what_is_closed_stays_so_when_nothing_can_be_compiled(
+def test_closed_listeners_stay_closed_when_nothing_can_be_compiled(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:

@@ -21,7 +21,7 @@ from meshd.api import counts
 from meshd.base.errors import MeshdError
 from meshd.base.json_values import JsonObject
 from meshd.compile.explain import request as explain
-from meshd.compile.isolation import Isolating
+from meshd.compile.replacement.isolation import Isolating
 from meshd.config import accepted_before, applied, requests
 from meshd.config import files as config_files
 from meshd.config.store import Store

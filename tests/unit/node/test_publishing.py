@@ -9,8 +9,8 @@ import pytest
 
 from meshd.api.read import read_objects
 from meshd.base.errors import InvalidInputError
-from meshd.compile.isolation import Isolating
 from meshd.compile.names import workload_of
+from meshd.compile.replacement.isolation import Isolating
 from meshd.config.store import Store
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
@@ -116,7 +116,7 @@ def test_each_input_that_changes_is_published(mesh: Mesh) -> None:
     assert len(mesh.published) == 4
 
 
-def test_what_is_in_force_is_what_was_published_last(mesh: Mesh) -> None:
+def test_the_last_publication_is_in_force(mesh: Mesh) -> None:
     assert mesh.publishing.in_force is None
     mesh.apply(SERVICE)
     mesh.settle(resolvers={"shop": "127.0.0.1"})

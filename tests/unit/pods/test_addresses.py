@@ -38,7 +38,7 @@ def test_both_addresses_lie_in_the_testbeds_networks(number: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["198.18.0.0/8", "198.18.0.1/24", "198.18.0.0/30", "x", "::/64"])
-def test_what_is_no_network_for_pods_is_refused(text: str) -> None:
+def test_unusable_networks_for_pods_are_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
         Subnet.parse(text)
 

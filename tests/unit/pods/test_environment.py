@@ -170,7 +170,7 @@ def test_all_entries_become_variables_which_own_ones_win_over() -> None:
         ),
     ],
 )
-def test_what_is_missing_is_named_unless_it_is_optional(
+def test_missing_references_are_named_unless_they_are_optional(
     source: dict[str, dict[str, Any]], problem: str
 ) -> None:
     found, lookup = resolved(referring("A", **source), data=DATA)

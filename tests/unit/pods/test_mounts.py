@@ -54,6 +54,6 @@ def test_links_inside_a_volume_are_followed(tmp_path: Path) -> None:
     assert opened(tmp_path, "releases/same") == tmp_path / "releases" / "5"
 
 
-def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_source_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         opened(tmp_path, "a/b")

@@ -152,7 +152,7 @@ def test_an_optional_volume_of_nothing_is_empty() -> None:
         ({"configMap": {"name": "site"}}, {"subPath": "x"}, r'subPath: volume "v0" has no "x"'),
     ],
 )
-def test_what_is_wrong_with_a_volume_is_named(
+def test_the_mistake_in_a_volume_is_named(
     volume: dict[str, Any], mount: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(RejectedError, match=problem):

@@ -16,8 +16,8 @@ from meshd.base.errors import InvalidInputError
 from meshd.sds import file_secrets
 from meshd.sds.file_secrets import Files, FileSecrets
 from meshd.sds.subscriber import Secrets, Subscriber
+from meshd.xds.exchange import Request
 from meshd.xds.resources import SECRET
-from meshd.xds.subscription import Request
 from tests.pem import certificate_pem, key_pem, new_key, revocations_pem
 from tests.waiting import PATIENCE
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from meshd.sds.subscriber import Secret, Secrets, Subscriber
+from meshd.xds.exchange import Request
 from meshd.xds.resources import SECRET
-from meshd.xds.subscription import Request
 
 _A1, _A2, _B1 = Secret("a1", b"A1"), Secret("a2", b"A2"), Secret("b1", b"B1")
 
@@ -49,7 +49,7 @@ def test_secrets_in_files_are_sent_alone() -> None:
     assert sent == [["a"], ["file-root:/etc/x"], ["file-root:/etc/y"]]
 
 
-def test_what_is_served_is_sent_and_what_does_not_exist_is_removed() -> None:
+def test_existing_secrets_are_sent_and_others_are_removed() -> None:
     assert _told(_subscriber("a", "b"), _secrets(a=_A1)) == ({"a": b"A1"}, ("b",))
 
 

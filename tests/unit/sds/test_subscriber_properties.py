@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.sds.subscriber import Secret, Secrets, Subscriber
+from meshd.xds.exchange import Request, Response
 from meshd.xds.resources import SECRET
-from meshd.xds.subscription import Request, Response
 
 FILE = "file-root:/etc/x"
 NAMES = ("a", "b", FILE)

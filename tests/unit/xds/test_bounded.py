@@ -40,7 +40,7 @@ def test_more_than_that_is_not(message: bytes) -> None:
         check_fields(message)
 
 
-def test_what_is_beside_them_is_bounded_in_all() -> None:
+def test_other_fields_are_bounded_in_total() -> None:
     node = b"\x0a\x80\x80\x20" + b"a" * (512 * 1024)
     check_fields(node * 2)
     with pytest.raises(ValueError, match="bytes beside"):

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import grpc.aio
 
 from meshd.xds.connection import Connection, Deadlines
+from meshd.xds.exchange import Request
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, Resource, Resources
 from meshd.xds.server import Member
-from meshd.xds.subscription import Request
 from tests.waiting import PATIENCE
 
 _SOON = 0.05

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshd.xds.exchange import Request, Response
 from meshd.xds.resources import (
     CLUSTER,
     ENDPOINTS,
@@ -15,7 +16,6 @@ from meshd.xds.resources import (
 )
 from meshd.xds.server import Member
 from meshd.xds.stream import Stream
-from meshd.xds.subscription import Request, Response
 
 _INSIDE = "inside"
 _PLAIN = Resource(ENDPOINTS, "c", "plain", b"")
@@ -103,7 +103,7 @@ def test_a_running_client_is_led_inside_when_its_former_listeners_are_drained() 
     assert stream.synced
 
 
-def test_who_has_the_listener_is_led_inside_when_endpoints_are_what_the_detour_says() -> None:
+def test_a_proxy_with_the_listener_is_led_inside_when_its_endpoints_equal_the_detours() -> None:
     """Nothing is sent by a detour then, and endpoints are as they were before the way was open."""
     same = Resource(ENDPOINTS, "c", "1", b"", detour=Detour((_INSIDE,), _PLAIN))
     listeners = _ON.of_type(LISTENER).values()
@@ -116,7 +116,7 @@ def test_who_has_the_listener_is_led_inside_when_endpoints_are_what_the_detour_s
     assert not stream.avoided
 
 
-def test_who_comes_back_with_endpoints_of_the_detour_is_led_inside() -> None:
+def test_a_proxy_that_reconnects_with_endpoints_of_the_detour_is_led_inside() -> None:
     same = Resource(ENDPOINTS, "c", "1", b"", detour=Detour((_INSIDE,), _PLAIN))
     listeners = _ON.of_type(LISTENER).values()
     held = Resources.of([*_CLUSTERS, _PLAIN, *listeners])

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
+from meshd.xds.exchange import Response
 from meshd.xds.protocol import Encoding
 from meshd.xds.resources import CLUSTER, ROUTES, Resource
-from meshd.xds.subscription import Response
 
 
 class _Content:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from meshd.xds.exchange import Request, Response
 from meshd.xds.resources import CLUSTER, LISTENER, ROUTES, Resource, Resources
 from meshd.xds.stream import Stream
-from meshd.xds.subscription import Request, Response
 
 
 def _published(

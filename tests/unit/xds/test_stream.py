@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from meshd.xds.exchange import Accepted, Refused, Request, Response
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, Resources
 from meshd.xds.stream import Stream
-from meshd.xds.subscription import UNKNOWN, Accepted, Refused, Request, Response
+from meshd.xds.subscription import UNKNOWN
 
 
 def _resource(type_url: str, name: str, version: str = "1", endpoints: str = "") -> Resource:

@@ -7,9 +7,10 @@ import dataclasses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshd.xds.exchange import Request, Response
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Detour, Resource, Resources
 from meshd.xds.stream import Stream
-from meshd.xds.subscription import UNKNOWN, Request, Response
+from meshd.xds.subscription import UNKNOWN
 
 _CLUSTERS = ("c0", "c1", "c2", "c3")
 _ORDER = (CLUSTER, ENDPOINTS, LISTENER, ROUTES)

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from meshd.fleet.server.mcp import encode_body
+from meshd.xds.exchange import Request, Response
 from meshd.xds.resources import Resources, difference
-from meshd.xds.subscription import Request, Response
 from meshd.xds.unordered import UnorderedStream
 
 POLICY, ROUTES = "test/v1/Policy", "test/v1/Routes"

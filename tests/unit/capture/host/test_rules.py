@@ -234,7 +234,7 @@ def test_every_rule_that_acts_names_a_cgroup_a_declared_port_or_a_mark(
 
 
 @given(hosts(), hosts(), st.sampled_from(Family), st.booleans())
-def test_what_is_written_is_what_is_wanted_and_then_nothing_is_to_be_done(
+def test_a_second_comparison_after_writing_finds_no_changes(
     before: list[HostWorkload], after: list[HostWorkload], family: Family, mark: bool
 ) -> None:
     there: Tables = {}

@@ -43,7 +43,7 @@ def test_where_no_proxy_listens_any_more_by_then_it_is_let_past() -> None:
     assert said(SILENCE, again=REFUSED) == ""
 
 
-def test_whose_own_connections_are_too_many_is_told_so_and_not_let_past() -> None:
+def test_a_workload_with_too_many_connections_is_told_and_not_let_past() -> None:
     assert excess.TOO_MANY in said(SILENCE, again=SILENCE, counts=(7, 8))
 
 
@@ -52,7 +52,7 @@ def test_a_workload_whose_probe_is_answered_after_all_is_not_let_past_the_proxy(
     assert "not let past" in said(SILENCE, again=again)
 
 
-def test_whom_a_living_proxy_turns_away_is_not_let_past() -> None:
+def test_a_workload_that_a_living_proxy_refuses_is_not_let_past() -> None:
     """It has as many connections open as it may."""
     assert said(HUNG_UP).startswith(HUNG_UP)
 

@@ -92,7 +92,7 @@ def test_a_connection_that_came_about_is_not_the_probe(
     connections.close()
 
 
-def test_what_is_left_of_an_earlier_question_is_skipped(
+def test_leftovers_of_an_earlier_query_are_skipped(
     answering: list[Sequence[tuple[int, bytes]]],
 ) -> None:
     answering += [[refused(errno.EBUSY), tracked(CLIENT, SERVICE)], [tracked(CLIENT, PROXY)]]

@@ -32,7 +32,7 @@ def test_what_anybody_else_answers_is_past_the_proxy(answerer: End) -> None:
     assert str(answerer) in found.problem
 
 
-def test_what_is_answered_and_not_tracked_is_past_the_proxy() -> None:
+def test_an_untracked_answer_is_past_the_proxy() -> None:
     found = judged(ASKED, None, SYN_ACK, INBOUND_PORT)
     assert found
     assert "untracked" in found.problem

@@ -58,5 +58,5 @@ def test_marks_of_others_are_none_of_the_mesh_s(rule: str) -> None:
     assert marks("OUTPUT", rule) == []
 
 
-def test_what_is_marked_on_its_way_through_the_host_does_not_count() -> None:
+def test_marks_of_forwarded_packets_do_not_count() -> None:
     assert marks("FORWARD", "-j MARK --set-xmark 0x539/0xffffffff") == []

@@ -179,7 +179,7 @@ def test_a_closed_address_is_refused_and_what_is_not_in_force_is_named(
     assert ask(f"198.18.9.9:{port}").verdict != found.verdict
 
 
-def test_what_is_in_no_registry_is_refused_where_the_settings_say_so() -> None:
+def test_unknown_hosts_are_refused_under_registry_only() -> None:
     assert ask("example.com:443", policy="REGISTRY_ONLY").verdict == "refused: not in the registry"
 
 
@@ -549,7 +549,7 @@ def test_what_no_server_of_a_gateway_wants_is_refused() -> None:
     assert enter("site.test:81").verdict == "refused: no Gateway opens port 81 there"
 
 
-def test_what_is_left_out_of_the_configuration_is_told() -> None:
+def test_objects_left_out_of_the_configuration_are_told() -> None:
     snapshot = Snapshot(workloads={CLIENT.uid: CLIENT})
     found = explain(snapshot, CLIENT, wire.Explain("client", "a"), left_out=("a is left out",))
     assert found.stages[0] == wire.Step("left out", "a is left out")

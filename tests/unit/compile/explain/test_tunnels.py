@@ -116,7 +116,7 @@ def test_a_rule_that_keeps_all_connections_from_tunnels_is_told_once() -> None:
     assert reason == "none: a DestinationRule asks for tls.mode DISABLE"
 
 
-def test_who_chooses_endpoints_is_told_where_that_is_not_the_proxy() -> None:
+def test_the_chooser_of_endpoints_is_told_where_it_is_not_the_proxy() -> None:
     found = stages(70, (_CLIENT,), (_FAR,), resolution="NONE")
     (reason,) = [one.detail for one in found if one.stage == "tunnels"]
     assert reason.startswith("none: the proxy is given no endpoints")

@@ -7,9 +7,9 @@ import pytest
 
 from meshd.api.gateway.types import GatewaySelection
 from meshd.api.read import read_objects
-from meshd.compile.acceptance import as_accepted
 from meshd.compile.compiled import Kind
 from meshd.compile.compiler import Compiler
+from meshd.compile.policy.acceptance import as_accepted
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import NamedPort, Workload
@@ -87,7 +87,7 @@ def test_a_stranger_reaches_a_strict_server_in_the_name_of_anothers_workload_unl
     assert not of_gateway(taken("own-namespace"))
 
 
-def test_what_is_compiled_is_what_would_be_without_the_gateway() -> None:
+def test_the_result_is_the_same_as_without_the_gateway() -> None:
     without = "---".join(one for one in THEFT.split("---") if "namespace: thief" not in one)
 
     def compiled(text: str) -> object:

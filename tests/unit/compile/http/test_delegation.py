@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from meshd.api.base import decode_scalar
-from meshd.api.traffic import HTTPRoute, VirtualService
+from meshd.api.networking import HTTPRoute, VirtualService
 from meshd.compile.http.delegation import delegated
 from meshd.model.snapshot import Snapshot
 

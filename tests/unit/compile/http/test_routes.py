@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from meshd.api.base import decode_scalar
 from meshd.api.destination_rule.types import ConsistentHash
 from meshd.api.gateway.types import gateway_name
+from meshd.api.networking import HTTPRetry, VirtualService
 from meshd.api.protocol import Protocol
-from meshd.api.traffic import HTTPRetry, VirtualService
 from meshd.compile.http.route_actions import retries, to_cluster
 from meshd.compile.http.routes import http_ports, route_table
 from meshd.compile.names import OutboundCluster
 from meshd.compile.plan.routes import Forward, Route
-from meshd.compile.scope import Scope
-from meshd.compile.visibility import MeshIndex, View
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.view import View
 from meshd.model.service import Port, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
@@ -77,7 +78,7 @@ def view(*virtual_services: VirtualService, services: list[ServiceRecord] | None
         services={service.host: service for service in services},
         virtual_services=virtual_services,
     )
-    return MeshIndex.of(snapshot).view(Scope("default"))
+    return View.of(MeshIndex.of(snapshot), Scope("default"))
 
 
 def route_names(found: View) -> list[str]:

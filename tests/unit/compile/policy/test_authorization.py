@@ -148,7 +148,7 @@ def test_fields_have_to_fit_together_and_items_one_of_them() -> None:
     )
 
 
-def test_who_shows_no_certificate_is_nobody() -> None:
+def test_a_client_without_a_certificate_has_no_identity() -> None:
     rules = authorization(
         by_namespace([policy("{rules: [{from: [{source: {notNamespaces: [front]}}]}]}")]),
         SERVER,
@@ -221,7 +221,7 @@ UNSUPPORTED: list[str] = [
 
 
 @pytest.mark.parametrize("spec", UNSUPPORTED[:-1])
-def test_what_is_not_carried_out_whole_denies_everything(spec: str) -> None:
+def test_a_policy_with_unsupported_parts_denies_everything(spec: str) -> None:
     open_ = policy("{rules: [{}]}", name="open")
     for request in (ASKED, None):
         found = verdict(open_, policy(spec), request=request)

@@ -6,7 +6,7 @@ import pytest
 
 from meshd.api.read import read_objects
 from meshd.compile.policy.served import served_ports
-from meshd.compile.visibility import MeshIndex
+from meshd.compile.visibility.index import MeshIndex
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 from meshd.registry.registry import build_snapshot

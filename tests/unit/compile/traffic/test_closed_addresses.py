@@ -16,8 +16,9 @@ from meshd.compile.explain.connections import at_client
 from meshd.compile.explain.route_choice import Request, choose_host, choose_route
 from meshd.compile.http.routes import route_table
 from meshd.compile.plan.chains import Refusal
-from meshd.compile.scope import Scope
-from meshd.compile.visibility import MeshIndex, View
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.view import View
 from meshd.model.closed_workload import ClosedAddress
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
@@ -65,7 +66,7 @@ def snapshot(**given: Any) -> Snapshot:
 
 
 def view(**given: Any) -> View:
-    return MeshIndex.of(snapshot(**given)).view(Scope("shop"))
+    return View.of(MeshIndex.of(snapshot(**given)), Scope("shop"))
 
 
 def is_refused(of: View, connection: Connection) -> bool:

@@ -14,12 +14,12 @@ from meshd.api.peer_authentication.types import (
     PeerAuthenticationSpec,
 )
 from meshd.api.protocol import Protocol
-from meshd.compile.acceptance import as_accepted
 from meshd.compile.envoy.listeners import listener as printed
 from meshd.compile.explain.chain_choice import Connection, choose
 from meshd.compile.plan.chains import Refusal
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.policy import mutual_tls_timeout
+from meshd.compile.policy.acceptance import as_accepted
 from meshd.compile.policy.peer_authentication import Mode, PeerPolicy
 from meshd.compile.policy.served import Spoken
 from meshd.compile.traffic.inbound import workload_listener
@@ -88,7 +88,7 @@ def test_a_workload_may_say_by_itself_how_long_plain_clients_wait() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0s", "49ms", "61s", "soon", "-1s", "1"])
-def test_what_is_no_duration_is_told_and_changes_nothing(text: str) -> None:
+def test_an_invalid_duration_is_reported_and_changes_nothing(text: str) -> None:
     assert waiting(text) == MeshOptions().mutual_tls_timeout
     workload = msgspec.structs.replace(WORKLOAD, annotations={mutual_tls_timeout.ANNOTATION: text})
     (told,) = mutual_tls_timeout.problems([workload, WORKLOAD])

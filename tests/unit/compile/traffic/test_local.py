@@ -89,7 +89,7 @@ def test_a_workload_that_policies_are_about_reads_all_requests_itself() -> None:
         assert isinstance(chain.target, kind)
 
 
-def test_whoever_is_not_known_is_refused_whatever_the_port() -> None:
+def test_unknown_callers_are_refused_on_all_ports() -> None:
     served: dict[str, Ports] = {"default.a": {80: Spoken.HTTP, 81: Spoken.SNIFFED}}
     first, second = (
         printed(one).filter_chain_matcher for one in local_listeners(served, _CALLERS, _OPTIONS)

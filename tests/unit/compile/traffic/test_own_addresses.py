@@ -6,9 +6,10 @@ import pytest
 
 from meshd.api.protocol import Protocol
 from meshd.compile.explain.chain_choice import Connection, chosen_at
-from meshd.compile.scope import Scope
 from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
-from meshd.compile.visibility import MeshIndex
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.view import View
 from meshd.model.service import Port, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 
@@ -37,7 +38,7 @@ def entry(address: str, protocol: Protocol) -> ServiceRecord:
 
 def chain(connection: Connection, *services: ServiceRecord) -> str:
     snapshot = Snapshot(services={one.host: one for one in services})
-    view = MeshIndex.of(snapshot).view(Scope("shop"))
+    view = View.of(MeshIndex.of(snapshot), Scope("shop"))
     options = MeshOptions()
     choices = scope_choices(view, options)
     direct, inspected = scope_listeners(view.scope.name, choices, "", options)

@@ -13,9 +13,10 @@ from meshd.compile.envoy.routes import route_table as printed_routes
 from meshd.compile.explain.route_choice import Request, choose_host, choose_route
 from meshd.compile.http.routes import route_table
 from meshd.compile.plan.choices import ByAddress, ByBeginning, To
-from meshd.compile.scope import Scope
 from meshd.compile.traffic.virtual_addresses import refusal, sockets
-from meshd.compile.visibility import MeshIndex
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.view import View
 from meshd.model.service import Port, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 
@@ -84,7 +85,7 @@ def test_a_service_answers_at_its_own_address_and_port() -> None:
 def test_other_hosts_are_passed_through_as_the_policy_says(policy: str) -> None:
     options = MeshOptions(service_cidr="198.19.0.0/16", outbound_policy=policy)  # pyright: ignore[reportArgumentType]
     services = {"a.test": service("a", "198.19.0.1"), "b.test": service("b", "198.19.0.2")}
-    view = MeshIndex.of(Snapshot(options=options, services=services)).view(Scope("shop"))
+    view = View.of(MeshIndex.of(Snapshot(options=options, services=services)), Scope("shop"))
     table = route_table(view, 80)
     host = choose_host(table, Request("foreign.test"))
     assert host

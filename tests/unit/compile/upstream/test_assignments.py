@@ -6,8 +6,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.api.networking import DestinationRuleSpec, Subset
 from meshd.api.protocol import Protocol
-from meshd.api.traffic import DestinationRuleSpec, Subset
 from meshd.compile.envoy.assignments import TLS_MATCH, load_assignment
 from meshd.compile.plan.upstreams import Assignment, Eds
 from meshd.compile.upstream.assignments import service_assignments

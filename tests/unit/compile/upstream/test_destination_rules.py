@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from meshd.api.base import decode_scalar
-from meshd.api.traffic import DestinationRule
-from meshd.compile.scope import Scope
+from meshd.api.networking import DestinationRule
 from meshd.compile.upstream.destination_rules import NO_RULE, RuleIndex, RuleSet, merge
+from meshd.compile.visibility.scope import Scope
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
 

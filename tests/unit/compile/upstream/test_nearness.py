@@ -16,12 +16,13 @@ from meshd.api.destination_rule.types import (
     OutlierDetection,
 )
 from meshd.api.locality import locality_of, matches, parts, shared
+from meshd.api.networking import DestinationRule
 from meshd.api.protocol import Protocol
-from meshd.api.traffic import DestinationRule
-from meshd.compile.scope import Scope, scopes
 from meshd.compile.upstream.assignments import service_assignments
 from meshd.compile.upstream.nearness import Client, by_nearness, in_effect
-from meshd.compile.visibility import MeshIndex
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope, scopes
+from meshd.compile.visibility.view import View
 from meshd.model.service import Endpoint, Port, Preference, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
@@ -199,7 +200,7 @@ def names(rules: tuple[DestinationRule, ...], *scopes: Scope) -> list[set[str]]:
     index = MeshIndex.of(
         Snapshot(options=options, services={HOST: service}, destination_rules=rules)
     )
-    return [set(service_assignments(service, index.view(one).rules(HOST))) for one in scopes]
+    return [set(service_assignments(service, View.of(index, one).rules(HOST))) for one in scopes]
 
 
 def test_clients_elsewhere_have_their_own_order_only_where_there_is_one() -> None:

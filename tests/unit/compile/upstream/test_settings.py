@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from meshd.api.base import decode_scalar
+from meshd.api.networking import TrafficPolicy
 from meshd.api.protocol import Protocol
-from meshd.api.traffic import TrafficPolicy
 from meshd.compile.plan import upstreams as plan
 from meshd.compile.plan.upstreams import HttpVersion
 from meshd.compile.upstream.settings import (

@@ -6,16 +6,17 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.api.networking import DestinationRuleSpec, LoadBalancerSettings, Subset, TrafficPolicy
 from meshd.api.protocol import Protocol
-from meshd.api.traffic import DestinationRuleSpec, LoadBalancerSettings, Subset, TrafficPolicy
 from meshd.compile.http.routes import route_table
 from meshd.compile.plan.routes import RouteTable
 from meshd.compile.plan.upstreams import Upstream
-from meshd.compile.scope import Scope
 from meshd.compile.upstream.destination_rules import RuleSet
 from meshd.compile.upstream.shape import shape
 from meshd.compile.upstream.upstreams import service_upstreams
-from meshd.compile.visibility import MeshIndex
+from meshd.compile.visibility.index import MeshIndex
+from meshd.compile.visibility.scope import Scope
+from meshd.compile.visibility.view import View
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 
@@ -62,7 +63,7 @@ def upstreams(service: ServiceRecord) -> tuple[Upstream, ...]:
 
 
 def routes(service: ServiceRecord) -> RouteTable:
-    view = MeshIndex.of(Snapshot(services={service.host: service})).view(Scope("default"))
+    view = View.of(MeshIndex.of(Snapshot(services={service.host: service})), Scope("default"))
     return route_table(view, 80)
 
 

@@ -137,7 +137,7 @@ def test_a_rule_that_the_short_way_cannot_keep_has_all_go_over_the_network(polic
     ],
 )
 @pytest.mark.parametrize("at_gateway", [False, True])
-def test_who_calls_is_written_where_requests_have_a_known_version_and_nobody_else_writes_it(
+def test_the_caller_is_written_where_the_http_version_is_known_and_no_other_proxy_writes_it(
     protocol: Protocol, policy: str, sent: str, at_gateway: bool
 ) -> None:
     found = msgspec.structs.replace(rules(policy), at_gateway=at_gateway)
@@ -185,7 +185,7 @@ def test_a_connection_is_told_where_to_go_and_to_whom() -> None:
     ],
     ids=["workload", "account"],
 )
-def test_whoever_comes_to_a_workloads_address_is_another_endpoint(successor: Endpoint) -> None:
+def test_a_successor_at_a_workloads_address_is_another_endpoint(successor: Endpoint) -> None:
     """Envoy leaves endpoints of the same name the connections that they have."""
     names: set[str] = set()
     for endpoint in (_HERE, successor):

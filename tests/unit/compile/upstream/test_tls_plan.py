@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from meshd.api.networking import ClientTLSSettings
 from meshd.api.protocol import Protocol
-from meshd.api.traffic import ClientTLSSettings
 from meshd.compile.names import OutboundCluster
 from meshd.compile.plan.tls import TlsMode, TlsPlan
 from meshd.compile.upstream.tls_plan import tls_plan

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 
 from meshd.api.base import ObjectMeta, decode_scalar
-from meshd.api.traffic import DestinationRule, DestinationRuleSpec
-from meshd.compile.scope import Scope
+from meshd.api.networking import DestinationRule, DestinationRuleSpec
 from meshd.compile.upstream.destination_rules import RuleIndex, RuleSet
 from meshd.compile.upstream.traffic_policy import (
     Policy,
     effective_policy,
     policy_origins,
 )
+from meshd.compile.visibility.scope import Scope
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import Snapshot
 

@@ -148,7 +148,9 @@ def test_what_comes_while_something_is_put_in_force_is_not_said_to_be() -> None:
     asyncio.run(check())
 
 
-def test_what_is_decoded_when_a_stream_ends_is_struck_off_afterwards(tmp_path: Path) -> None:
+def test_a_resource_in_decoding_when_its_stream_ends_is_struck_off_afterwards(
+    tmp_path: Path,
+) -> None:
     is_decoding, may_end = threading.Event(), threading.Event()
 
     def decode(_: str, __: str, body: bytes) -> bytes:

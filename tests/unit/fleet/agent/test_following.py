@@ -69,7 +69,7 @@ def test_following_tells_subscribers_of_changes_only(store: Store) -> None:
     assert len(told) == 1
 
 
-def test_what_is_in_force_already_may_be_applied(store: Store) -> None:
+def test_an_object_in_force_already_may_be_applied(store: Store) -> None:
     answer = apply(store, SERVICE)
     assert isinstance(answer, wire.Changed)
     assert [change.result for change in answer.changes] == ["unchanged"]
@@ -104,7 +104,7 @@ def test_anything_else_is_refused_with_the_servers_name(store: Store, text: str)
         )
 
 
-def test_what_is_no_manifest_is_rejected_as_anywhere(store: Store) -> None:
+def test_an_invalid_object_is_rejected_as_apply_rejects_it(store: Store) -> None:
     assert isinstance(apply(store, "kind: Service\n"), wire.Rejected)
 
 

@@ -221,7 +221,7 @@ def test_a_refusal_of_an_older_version_ends_with_the_resource(prefix: str) -> No
     assert msgspec.msgpack.decode(inbox.dump()) == {"resources": {URL: {}}}
 
 
-def test_what_is_being_decoded_is_not_struck_off_by_a_round_without_it(tmp_path: Path) -> None:
+def test_a_resource_being_decoded_is_not_struck_off_by_a_round_without_it(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path / "attempts.json")
     inbox = Inbox(decode, attempts)
     resources = [("a", Held("1", b"one"))]
@@ -243,7 +243,9 @@ def test_decoding_changes_nothing_until_its_result_is_kept(tmp_path: Path) -> No
     assert (dict(inbox.values(URL)), set(inbox.refused)) == ({"a": "one"}, {(URL, "b")})
 
 
-def test_what_is_decoded_after_its_stream_has_ended_is_in_hand_until_then(tmp_path: Path) -> None:
+def test_a_resource_is_in_hand_until_decoded_even_after_its_stream_has_ended(
+    tmp_path: Path,
+) -> None:
     attempts = Attempts(tmp_path / "attempts.json")
     inbox, things = Inbox(decode, attempts), [("a", Held("1", b"one")), ("b", Held("1", b"two"))]
     begun = inbox.begin(URL, things)
@@ -259,7 +261,7 @@ def test_what_is_decoded_after_its_stream_has_ended_is_in_hand_until_then(tmp_pa
     assert not (tmp_path / "attempts.json").exists()
 
 
-def test_what_is_used_does_not_let_go_of_what_has_come_in_its_place(tmp_path: Path) -> None:
+def test_using_a_resource_does_not_drop_its_successor(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path / "attempts.json")
     inbox, newer = Inbox(decode, attempts), [("a", Held("2", b"two"))]
     inbox.take(URL, [("a", Held("1", b"one"))])
@@ -280,7 +282,7 @@ def test_a_dump_is_of_the_moment_at_which_it_began() -> None:
     assert dump() == before != inbox.dump()
 
 
-def test_what_is_in_force_stays_noted_if_its_next_version_never_comes_to_be(tmp_path: Path) -> None:
+def test_a_version_in_force_stays_noted_if_the_next_one_never_takes_effect(tmp_path: Path) -> None:
     attempts = Attempts(path := tmp_path / "attempts.json")
     inbox = Inbox(decode, attempts)
     versions = [[("a", Held(version, version.encode()))] for version in ("1", "2", "3")]

@@ -130,7 +130,7 @@ async def test_another_authority_never_sees_the_token(tmp_path: Path) -> None:
 
 
 @running
-async def test_who_shows_the_right_root_but_has_not_its_key_never_sees_the_token(
+async def test_a_server_with_the_right_root_but_not_its_key_never_sees_the_token(
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path / "a") as ours:
@@ -187,7 +187,7 @@ async def test_of_many_that_join_with_one_token_one_does(tmp_path: Path) -> None
 
 
 @running
-async def test_what_is_no_server_is_told_apart(tmp_path: Path) -> None:
+async def test_a_peer_that_is_no_server_is_told_apart(tmp_path: Path) -> None:
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 

@@ -206,9 +206,7 @@ def test_a_token_gives_a_nodes_certificate_that_the_roots_verify(office: Office)
         ("..", node_uri(TD, "a")),
     ],
 )
-def test_what_is_wrong_with_a_request_does_not_use_up_the_token(
-    office: Office, node: str, uri: str
-) -> None:
+def test_an_invalid_request_does_not_use_up_the_token(office: Office, node: str, uri: str) -> None:
     token = office.token()
     with pytest.raises(InvalidInputError):
         office.enlist(token, node, pem(uri))

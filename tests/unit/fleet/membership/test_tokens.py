@@ -63,7 +63,7 @@ def test_errors_and_representations_do_not_show_the_secret(token: tokens.Token) 
 
 
 @given(made)
-def test_what_is_kept_does_not_hold_the_secret(token: tokens.Token) -> None:
+def test_records_of_tokens_do_not_contain_the_secret(token: tokens.Token) -> None:
     kept = repr(tokens.record_of(token, NOW, 60))
     assert token.secret.hex() not in kept
     assert token.text[8:40] not in kept
@@ -338,7 +338,7 @@ def test_what_a_machine_says_of_itself_later_is_kept_as_well(store: TokenStore) 
         came(store, 2, "id.other")
 
 
-def test_who_takes_a_nodes_name_ends_the_others_certificates(store: TokenStore) -> None:
+def test_taking_a_nodes_name_ends_the_other_nodes_certificates(store: TokenStore) -> None:
     joined(store, "a", 1)
     joined(store, "a", 2)
     assert [is_admitted(store, "a", serial) for serial in (1, 2)] == [False, True]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from meshd.fleet.server.asking import MOST_TYPES, Asking
+from meshd.xds.exchange import Request
 from meshd.xds.resources import EMPTY
-from meshd.xds.subscription import Request
 from meshd.xds.unordered import UnorderedStream
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshd.fleet.server.in_force import IN_FORCE, NOTHING_YET, InForce
-from meshd.xds.subscription import Request
+from meshd.xds.exchange import Request
 
 
 def said(nonce: str) -> Request:

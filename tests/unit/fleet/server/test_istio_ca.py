@@ -23,7 +23,7 @@ def test_a_request_is_read() -> None:
     [b"\x0a\x01a" * _MANY, b"\x18\x01" * _MANY, b"\x3a\x00" * _MANY],
     ids=["requests", "durations", "unknown fields"],
 )
-def test_what_is_larger_than_requests_are_is_refused_before_it_is_decoded(message: bytes) -> None:
+def test_an_oversized_request_is_refused_before_it_is_decoded(message: bytes) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(InvalidInputError, match="65536 are allowed"):
@@ -33,6 +33,6 @@ def test_what_is_larger_than_requests_are_is_refused_before_it_is_decoded(messag
         tracemalloc.stop()
 
 
-def test_what_is_no_request_is_refused_with_the_reason() -> None:
+def test_an_invalid_request_is_refused_with_the_reason() -> None:
     with pytest.raises(InvalidInputError, match="not a request"):
         istio_ca.decode(b"\xff" * 64)

@@ -35,7 +35,7 @@ def test_the_oldest_of_whoever_has_most_gives_way() -> None:
     assert places.enter("other", 3) == 1
 
 
-def test_whoever_has_too_many_makes_room_for_itself() -> None:
+def test_a_node_with_too_many_streams_loses_its_own() -> None:
     places = Places[int](9, 2)
     for number, owner in enumerate(("few", "many", "many")):
         assert places.enter(owner, number) is None

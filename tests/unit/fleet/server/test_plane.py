@@ -36,8 +36,9 @@ from meshd.fleet.membership import csr, members
 from meshd.fleet.membership.registration_authority import RegistrationAuthority
 from meshd.fleet.membership.token_store import TokenStore
 from meshd.fleet.server import holders, istio_ca, rosters
+from meshd.fleet.server.callers import machine_of
 from meshd.fleet.server.mcp import decode_body, encode_body
-from meshd.fleet.server.plane import Plane, machine_of
+from meshd.fleet.server.plane import Plane
 from meshd.fleet.server.serving import ServingCertificate
 from meshd.model.workload import Identity, Workload
 from meshd.wire.joining import Peer
@@ -315,7 +316,7 @@ async def test_a_node_that_has_not_used_all_yet_is_told_all_and_is_not_synced(me
 
 
 @running
-async def test_what_is_private_is_for_its_node_only(mesh: Mesh) -> None:
+async def test_private_resources_are_for_their_node_only(mesh: Mesh) -> None:
     def private(name: str) -> Resources:
         return Resources.of([encode_body(OTHER, "secret", {"says": name})] if name == "a" else [])
 
@@ -532,7 +533,7 @@ async def test_a_node_that_is_removed_is_cut_off_at_once_and_not_let_in_again(me
 
 
 @running
-async def test_who_is_removed_while_it_is_being_admitted_does_not_slip_in(mesh: Mesh) -> None:
+async def test_a_node_removed_during_its_admission_is_not_admitted(mesh: Mesh) -> None:
     mesh.plane.publish(things(a="one"))
     asked, goes_on = asyncio.Event(), asyncio.Event()
     admit = mesh.admit

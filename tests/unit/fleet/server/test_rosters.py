@@ -45,7 +45,7 @@ def test_each_telling_is_the_whole() -> None:
     assert uids(state) == ["a/w"]
 
 
-def test_what_is_known_stays_for_a_while_after_the_node_has_hung_up() -> None:
+def test_workloads_stay_known_for_a_while_after_their_node_has_hung_up() -> None:
     state = rosters.told(rosters.connected({}, "a", 0), "a", [workload("w")])
     state = rosters.disconnected(state, "a", 100)
     assert rosters.next_expiry(state, GRACE) == 110
@@ -53,7 +53,7 @@ def test_what_is_known_stays_for_a_while_after_the_node_has_hung_up() -> None:
     assert uids(rosters.expired(state, 110, GRACE)) == []
 
 
-def test_who_comes_back_in_time_loses_nothing() -> None:
+def test_a_node_that_comes_back_in_time_loses_nothing() -> None:
     state = rosters.told(rosters.connected({}, "a", 0), "a", [workload("w")])
     state = rosters.connected(rosters.disconnected(state, "a", 100), "a", 105)
     assert rosters.next_expiry(state, GRACE) is None

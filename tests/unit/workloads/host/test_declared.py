@@ -44,7 +44,7 @@ def test_entries_of_other_hosts_and_without_a_unit_are_none() -> None:
     assert compare(entries, {}, HERE).register == ()
 
 
-def test_what_is_registered_as_declared_is_left_alone() -> None:
+def test_a_unit_registered_as_declared_is_left_alone() -> None:
     known = registered(entry())
     found = compare([entry()], known, HERE)
     assert (found.register, found.unregister) == ((), ())

@@ -42,7 +42,7 @@ def test_a_note_stays_until_it_is_taken_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x.service", "sshd.service", "x.socket"])
-def test_what_is_no_service_of_the_mesh_has_no_note(tmp_path: Path, name: str) -> None:
+def test_a_service_outside_the_mesh_has_no_note(tmp_path: Path, name: str) -> None:
     assert not HeldStarts(tmp_path).has(name)
 
 

@@ -130,7 +130,7 @@ def test_a_file_of_what_runs_that_is_lost_leaves_all_captured(disk: Disk) -> Non
     assert found.problems.keys() == {POD.uid, OTHER.uid}
 
 
-def test_what_is_held_is_still_held_after_the_next_start(disk: Disk) -> None:
+def test_held_services_stay_held_after_the_next_start(disk: Disk) -> None:
     disk.running.write_bytes(b"{")
     found = disk.restored(POD.uid)
     record.save(disk.running, Record(found.registered, found.lives))

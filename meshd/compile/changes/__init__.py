@@ -1,0 +1,1 @@
+"""Tells what differs between two snapshots, and so which way a compilation takes. Pure."""

@@ -1,0 +1,1 @@
+"""Replaces what cannot be in force by what is closed. Pure."""

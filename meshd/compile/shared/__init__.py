@@ -1,0 +1,1 @@
+"""Route tables and listeners that clients of many scopes share."""

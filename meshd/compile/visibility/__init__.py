@@ -1,0 +1,1 @@
+"""What the clients of a scope see of the mesh: services, routes and rules. Pure."""
