@@ -36,6 +36,7 @@ from meshd.compile.policy.served import served_ports
 from meshd.compile.shared.client_tables import client_tables
 from meshd.compile.shared.listeners import ScopeListeners
 from meshd.compile.shared.tables_of_all import CommonTables
+from meshd.compile.shortcuts.guarded import Guarded
 from meshd.compile.shortcuts.reached import Reached
 from meshd.compile.shortcuts.scopes import with_scopes
 from meshd.compile.shortcuts.services import with_services
@@ -76,6 +77,12 @@ class Compiler:
         """Return how clients reach services by what was compiled last; None: nothing was."""
         last = self._last
         return Reached(last.snapshot, last.acceptance, last.ruled) if last else None
+
+    @property
+    def guarded(self) -> Guarded | None:
+        """Return who may send what to workloads by what was compiled last; None: nothing was."""
+        last = self._last
+        return Guarded(last.snapshot, last.clients, last.compiled[Pool.TRAFFIC]) if last else None
 
     def compile(self, snapshot: Snapshot, serving: Iterable[str]) -> Mapping[Pool, Compiled]:
         """Return the resources of each pool.

@@ -23,6 +23,7 @@ from meshd.compile.http.mirroring import mirror_listener
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.upstreams import Assignment
 from meshd.compile.policy import mutual_tls_timeout
+from meshd.compile.policy.authorization import asks_server_name
 from meshd.compile.policy.peer_authentication import PeerPolicy
 from meshd.compile.policy.served import Ports
 from meshd.compile.traffic import dns, hbone, inbound, local, outbound, shares
@@ -131,8 +132,10 @@ class Entrance:
     options: MeshOptions
     guard: Authorization | None = None
 
-    def under(self, policy: PeerPolicy) -> Entrance:
-        return dataclasses.replace(self, policy=policy)
+    def under(self, policy: PeerPolicy, guard: Authorization | None = None) -> Entrance:
+        """Return it under another policy; ``guard``: other rules, if there are any."""
+        asking = guard if asks_server_name(guard) else self.guard
+        return dataclasses.replace(self, policy=policy, guard=asking)
 
 
 def entrance_listener(entrance: Entrance) -> Message:

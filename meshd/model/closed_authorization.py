@@ -7,7 +7,7 @@ from meshd.api.authorization_policy.types import (
     AuthorizationPolicySpec,
     Rule,
 )
-from meshd.api.base import ObjectMeta
+from meshd.api.base import Key, ObjectMeta
 
 _NOTHING = AuthorizationPolicySpec(action="DENY", rules=(Rule(),))
 
@@ -23,3 +23,8 @@ class ClosedAuthorization(AuthorizationPolicy, frozen=True):
     def named(cls, namespace: str, name: str) -> ClosedAuthorization:
         """Return the replacement of the policy with a name."""
         return cls(metadata=ObjectMeta(name=name, namespace=namespace), spec=_NOTHING)
+
+    @classmethod
+    def of(cls, key: Key) -> ClosedAuthorization:
+        """Return the replacement of the policy of a key."""
+        return cls.named(key.namespace, key.name)

@@ -5,7 +5,7 @@ then, plaintext would come in. What it closes needs no compilation: of the liste
 compiled last, those for incoming connections are made anew under the stricter policy, and replace
 them. Nothing is opened so: what becomes more open waits for the compilation that has it, and until
 then stays as strict as any policy has wanted that came since. What clients are told with it is in
-``closing_clients``.
+``closing_clients``, and what AuthorizationPolicies close in ``closing_rules``.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from typing import Final
 
 import msgspec
 
-from meshd.api.base import Object
+from meshd.api.authorization_policy.types import AuthorizationPolicy
+from meshd.api.base import Key, Object
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.compile.messages import Entrance, entrance_listener
 from meshd.compile.names import listener_name
 from meshd.compile.policy.peer_authentication import PeerPolicy, closed_by, peer_policy
 from meshd.compile.replacement.lost_configuration import policies_for_lost
+from meshd.compile.shortcuts.guarded import Guarded
 from meshd.compile.shortcuts.reached import Reached
+from meshd.model.closed_authorization import ClosedAuthorization
 from meshd.model.workload import Workload
 from meshd.node.background import Background
 from meshd.node.closing_clients import for_clients
+from meshd.node.closing_rules import Judging
 from meshd.node.stages import Step
 from meshd.xds.resources import Replacements, Resource, pack
 
@@ -44,6 +48,14 @@ class Known(msgspec.Struct, frozen=True):
     is_partly_lost: bool = False
     members: tuple[Workload, ...] = ()
     root_namespace: str = ""
+    missing: tuple[Key, ...] = ()
+    """AuthorizationPolicies that may be among what is lost."""
+
+    @property
+    def authorization_policies(self) -> tuple[AuthorizationPolicy, ...]:
+        every = itertools.chain.from_iterable(self.objects)
+        known = (one for one in every if isinstance(one, AuthorizationPolicy))
+        return (*known, *(ClosedAuthorization.of(key) for key in self.missing))
 
     @property
     def policies(self) -> tuple[PeerAuthentication, ...]:
@@ -61,6 +73,8 @@ class Basis(msgspec.Struct, frozen=True):
     """The number of changes until then."""
     reached: Reached | None = None
     """How clients reach services; None: nothing was compiled."""
+    guarded: Guarded | None = None
+    """Who may send what to workloads; None: nothing was compiled."""
 
 
 class Until(msgspec.Struct, frozen=True):
@@ -149,10 +163,12 @@ class Answer(msgspec.Struct, frozen=True):
     """By uid."""
     clients: tuple[Resource, ...] = ()
     """What clients of this node are told in place of what was compiled."""
+    judging: Judging = Judging()
 
     @property
     def replacements(self) -> Replacements:
-        every = (*(one.listener for one in self.closed.values()), *self.clients)
+        own = (one.listener for one in self.closed.values())
+        every = (*own, *self.clients, *self.judging.resources)
         return {(one.type_url, one.name): one for one in every}
 
 
@@ -162,16 +178,20 @@ _NOTHING: Final = Answer(Basis(), History(), {})
 def closing(before: Answer, known: Known, basis: Basis, compiled: int) -> Answer:
     """Return what is to be closed now. ``compiled``: the number that is in force. Pure."""
     history = before.history.followed(known, basis, compiled)
+    rules = before.judging.followed(known.authorization_policies, known.members, basis.guarded)
     closed: dict[str, Closed] = {}
     for uid, entrance in basis.entrances.items():
-        policy = history.closed(uid, entrance, basis.number)
-        if policy is not entrance.policy:
-            closed[uid] = _closed(entrance.under(policy), before.closed.get(uid))
+        stricter = entrance.under(
+            history.closed(uid, entrance, basis.number), rules.guards.get(uid)
+        )
+        if stricter != entrance:
+            closed[uid] = _closed(stricter, before.closed.get(uid))
     changed = {
         uid: (basis.entrances[uid].policy, one.entrance.policy) for uid, one in closed.items()
     }
-    clients = for_clients(basis.reached, changed, is_lost=history.lost > basis.number)
-    return Answer(basis, history, closed, clients)
+    lost = history.lost > basis.number
+    clients = for_clients(basis.reached, changed, rules.guards, is_lost=lost)
+    return Answer(basis, history, closed, clients, rules)
 
 
 def _closed(entrance: Entrance, before: Closed | None) -> Closed:

@@ -7,20 +7,27 @@ from what every client sees.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from meshd.compile.shortcuts.reached import Changed, Reached, closed_passthrough
 from meshd.node.packing import packed
 from meshd.xds.resources import Resource
 
 
 def for_clients(
-    reached: Reached | None, changed: Changed, *, is_lost: bool
+    reached: Reached | None,
+    changed: Changed,
+    judging: Collection[str] = (),
+    *,
+    is_lost: bool,
 ) -> tuple[Resource, ...]:
     """Return the clusters and endpoints that replace those of what was compiled.
 
     ``reached``: None if nothing was. ``changed``: the workloads of this node that have become
-    stricter. ``is_lost``: configuration has been lost since.
+    stricter; ``judging``: those about which AuthorizationPolicies have become stricter.
+    ``is_lost``: configuration has been lost since.
     """
     if reached is None:
         return ()
     way_out = closed_passthrough(reached.snapshot.options) if is_lost else None
-    return tuple(map(packed, filter(None, (*reached.under(changed), way_out))))
+    return tuple(map(packed, filter(None, (*reached.under(changed, judging), way_out))))

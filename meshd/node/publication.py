@@ -11,6 +11,7 @@ import msgspec
 from meshd.base.errors import InvalidInputError
 from meshd.compile.gateway.secrets import UsedCredential
 from meshd.compile.names import workload_of
+from meshd.compile.shortcuts.guarded import Guarded
 from meshd.compile.shortcuts.reached import Reached
 from meshd.model.pool import Pool
 from meshd.model.snapshot import Snapshot
@@ -48,6 +49,7 @@ class Compiled(msgspec.Struct, frozen=True):
     resources: Mapping[Pool, Resources] = {}
     entrances: Entrances = {}
     reached: Reached | None = None
+    guarded: Guarded | None = None
     problems: tuple[str, ...] = ()
     """What is left out because it cannot be compiled, a line each."""
     credentials: tuple[UsedCredential, ...] = ()
@@ -57,7 +59,7 @@ class Compiled(msgspec.Struct, frozen=True):
 
     @property
     def basis(self) -> Basis:
-        return Basis(self.entrances, self.number, self.reached)
+        return Basis(self.entrances, self.number, self.reached, self.guarded)
 
     def without(self, gone: Collection[str]) -> Compiled:
         """Return the same without some workloads, by uid."""

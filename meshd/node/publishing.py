@@ -285,6 +285,7 @@ class Publishing:
             self._packer.pack(compiled),
             self._compiler.entrances,
             self._compiler.reached,
+            self._compiler.guarded,
             self._isolating.problems,
             self._compiler.credentials,
             self._isolating.compiled,
@@ -312,7 +313,8 @@ class Publishing:
         """Return what may close something, before there is a snapshot with it."""
         store = self._store
         objects, root = (store.objects.values(), store.closed), self._options.root_namespace
-        return Known(self.asked, objects, bool(store.lost), self._inputs().members, root)
+        missing = snapshots.missing(store.policies_in_use, store.lost, store.objects)
+        return Known(self.asked, objects, bool(store.lost), self._inputs().members, root, missing)
 
     def credential_problems(self) -> tuple[str, ...]:
         return _unusable(self._credentials)

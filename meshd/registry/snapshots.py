@@ -48,9 +48,7 @@ class Given(msgspec.Struct, frozen=True):
     @property
     def missing(self) -> tuple[Key, ...]:
         """Return the AuthorizationPolicies that may be among what is lost."""
-        if not self.policies or not self.lost:
-            return ()
-        return tuple(sorted(self.policies - {one.key for one in self.objects}))
+        return missing(self.policies, self.lost, {one.key for one in self.objects})
 
     @property
     def every(self) -> tuple[Object, ...]:
@@ -76,6 +74,14 @@ class Given(msgspec.Struct, frozen=True):
             policies=self.policies.difference(changed),
             lost=tuple(one for one in self.lost if one not in found),
         )
+
+
+def missing(
+    policies: frozenset[Key], lost: Collection[str], objects: Collection[Key]
+) -> tuple[Key, ...]:
+    """Return those of the policies that were in use, and are not among the objects, because
+    something was lost."""
+    return tuple(sorted(policies.difference(objects))) if policies and lost else ()
 
 
 class Taken(msgspec.Struct, frozen=True):

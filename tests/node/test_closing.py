@@ -23,7 +23,13 @@ kind: PeerAuthentication
 metadata: {name: guard, namespace: shop}
 spec: {mtls: {mode: MODE}}
 """
-WELL, REFUSED = "200", "000"
+DENYING = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: shop}
+spec: {action: DENY, rules: [{from: [{source: {namespaces: [clients]}}]}]}
+"""
+WELL, REFUSED, DENIED = "200", "000", "403"
 SERVICES = 2000
 PORT = (("http", 80, 8080),)
 
@@ -111,6 +117,9 @@ def test_a_stricter_policy_is_in_force_before_the_compilation_of_thousands_of_se
     place.eventually(lambda: from_a_client(place) == WELL, "a client of the mesh is served")
     place.eventually(lambda: certificates(place), "it shows its certificate")
     assert "filler-0.shop" not in place.meshctl("proxy-config", "clusters").output
+    done = place.meshctl("apply", "-f", "-", text=DENYING)
+    assert done.status == 0, done.errors
+    place.eventually(lambda: from_a_client(place) == DENIED, "the client is denied")
     assert "a compilation is let go" not in place.log
     assert from_outside(place) == REFUSED
     hold.unlink()
@@ -119,7 +128,10 @@ def test_a_stricter_policy_is_in_force_before_the_compilation_of_thousands_of_se
         "all is compiled",
         2 * PATIENCE,
     )
-    assert (from_outside(place), from_a_client(place)) == (REFUSED, WELL)
+    assert (from_outside(place), from_a_client(place)) == (REFUSED, DENIED)
+    done = place.meshctl("delete", "-f", "-", text=DENYING)
+    assert done.status == 0, done.errors
+    place.eventually(lambda: from_a_client(place) == WELL, "the client is served again")
     assert certificates(place)
     place.close()
 

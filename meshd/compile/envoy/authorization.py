@@ -250,6 +250,11 @@ def connection_filters(rules: Authorization | None) -> Iterator[listener_compone
         yield listener_components_pb2.Filter(name=name, typed_config=packed(config))
 
 
+def judges(found: listener_components_pb2.Filter) -> bool:
+    """Return whether a filter of a chain is one of these."""
+    return found.name in {DENY, ALLOW}
+
+
 def _input(name: str, message: Message) -> extension_pb2.TypedExtensionConfig:
     return extension_pb2.TypedExtensionConfig(name=name, typed_config=packed(message))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Final
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_components_pb2
@@ -16,6 +17,7 @@ from meshd.compile.envoy.copies import copies_manager
 from meshd.compile.envoy.http_connections import connection_manager
 from meshd.compile.envoy.server_tls import server_tls
 from meshd.compile.envoy.wellknown import filter_, seconds
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.chains import (
     Answer,
     Chain,
@@ -30,6 +32,7 @@ from meshd.compile.plan.chains import (
 
 _Proxy = tcp_proxy_pb2.TcpProxy
 _Filter = listener_components_pb2.Filter
+_PROXY: Final = "envoy.filters.network.tcp_proxy"
 _MAX_EARLY_DATA = 64 * 1024
 """Bytes that are kept until the upstream connection is there."""
 
@@ -49,6 +52,16 @@ def chain(plan: Chain) -> listener_components_pb2.FilterChain:
         made.transport_socket.CopyFrom(server_tls(plan.tls))
         made.transport_socket_connect_timeout.CopyFrom(seconds(limits.HANDSHAKE_TIMEOUT))
     return made
+
+
+def judged_chain(found: listener_components_pb2.FilterChain, rules: Authorization) -> None:
+    """Write other rules into a gateway's chain, if its connections are not HTTP."""
+    if not found.filters or found.filters[-1].name != _PROXY:
+        return
+    others = [one for one in found.filters if not authorization.judges(one)]
+    judging = authorization.connection_filters(rules)
+    del found.filters[:]
+    found.filters.extend((*others[:-1], *judging, others[-1]))
 
 
 def _filters(plan: Chain) -> Iterator[listener_components_pb2.Filter]:
@@ -101,7 +114,7 @@ def tcp_proxy(target: Tcp) -> listener_components_pb2.Filter:
     if target.after_handshake:
         proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
         proxy.max_early_data_bytes.value = _MAX_EARLY_DATA
-    return filter_("envoy.filters.network.tcp_proxy", proxy)
+    return filter_(_PROXY, proxy)
 
 
 def _authority(tunnel: Tunnel) -> str:

@@ -14,9 +14,10 @@ from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
 from xds.type.matcher.v3 import matcher_pb2
 
 from meshd.compile.envoy import filter_state, limits, wellknown
-from meshd.compile.envoy.chains import chain
+from meshd.compile.envoy.chains import chain, judged_chain
 from meshd.compile.envoy.choices import matcher, of_callers
 from meshd.compile.envoy.wellknown import packed, seconds, socket_address
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.listeners import DatagramListener, Listener, Socket
 from meshd.model.interception import PROXY_INBOUND_MARK
 
@@ -47,6 +48,15 @@ def listener(plan: Listener | DatagramListener) -> listener_pb2.Listener:
     # Workloads take turns: whoever opens many at once waits in its own backlog.
     made.max_connections_to_accept_per_socket_event.value = 1
     made.socket_options.extend(limits.socket_options(local=plan.socket.near))
+    return made
+
+
+def judged_listener(found: listener_pb2.Listener, rules: Authorization) -> listener_pb2.Listener:
+    """Return a gateway's listener with other rules for connections that are not HTTP."""
+    made = listener_pb2.Listener()
+    made.CopyFrom(found)
+    for each in made.filter_chains:
+        judged_chain(each, rules)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
@@ -18,6 +19,7 @@ from meshd.compile.envoy.route_actions import direct_response, forward, header_o
 from meshd.compile.envoy.route_filters import cors, fault
 from meshd.compile.envoy.route_matches import route_match
 from meshd.compile.envoy.wellknown import LOCAL_ADDRESS_STATE, packed
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.routes import (
     NO_SERVICE,
     Addresses,
@@ -41,16 +43,34 @@ def route_table(table: RouteTable) -> route_pb2.RouteConfiguration:
     made.name = table.name
     made.virtual_hosts.extend(virtual_host(host) for host in table.hosts)
     if table.guard is not None:
-        for name, rules in authorization.per_route(table.guard, inside=False).items():
-            made.typed_per_filter_config[name].CopyFrom(rules)
-        for host in made.virtual_hosts:
-            host.routes.append(_nothing())
+        _judge(made, table.guard)
     return made
 
 
+def judged_table(
+    found: route_pb2.RouteConfiguration, guard: Authorization
+) -> route_pb2.RouteConfiguration:
+    """Return a gateway's table with other rules about the gateway."""
+    made = route_pb2.RouteConfiguration()
+    made.CopyFrom(found)
+    made.typed_per_filter_config.clear()
+    _judge(made, guard)
+    return made
+
+
+def _judge(made: route_pb2.RouteConfiguration, guard: Authorization) -> None:
+    """Write what filters judge by, for the whole table."""
+    for name, rules in authorization.per_route(guard, inside=False).items():
+        made.typed_per_filter_config[name].CopyFrom(rules)
+    for host in made.virtual_hosts:
+        if not host.routes or host.routes[-1] != _nothing():
+            host.routes.append(_nothing())
+
+
+@functools.cache
 def _nothing() -> route_components_pb2.Route:
     """Return a route for the requests that have no other: filters know by a route what they judge
-    by, so that a client that may ask nothing is not told what is there."""
+    by, so that a client that may ask nothing is not told what is there. It is shared."""
     return route_components_pb2.Route(
         match=route_components_pb2.RouteMatch(prefix="/"),
         direct_response=route_components_pb2.DirectResponseAction(status=404),

@@ -39,7 +39,7 @@ def closed_for_lost(
         peer_authentications=policies_for_lost(snapshot.options.root_namespace),
         authorization_policies=(
             *snapshot.authorization_policies,
-            *(ClosedAuthorization.named(key.namespace, key.name) for key in denying),
+            *map(ClosedAuthorization.of, denying),
         ),
         options=msgspec.structs.replace(snapshot.options, outbound_policy="REGISTRY_ONLY"),
     )

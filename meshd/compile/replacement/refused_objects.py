@@ -79,10 +79,17 @@ def _closed(found: Replaceable) -> Replaceable:
         case DestinationRule():
             return ClosedRule.of(found)
         case AuthorizationPolicy():
-            spec = msgspec.structs.replace(
-                found.spec, action="DENY", rules=(Rule(),), provider=None
-            )
-            return msgspec.structs.replace(found, spec=spec)
+            return _denying(found)
+
+
+def closed_policy(found: AuthorizationPolicy) -> AuthorizationPolicy:
+    """Return what is in force of a policy: where something is wrong in it, it denies everything."""
+    return _denying(found) if _refused(found) else found
+
+
+def _denying(found: AuthorizationPolicy) -> AuthorizationPolicy:
+    spec = msgspec.structs.replace(found.spec, action="DENY", rules=(Rule(),), provider=None)
+    return msgspec.structs.replace(found, spec=spec)
 
 
 def _refused(found: Object) -> str:

@@ -1,14 +1,16 @@
 """How clients reach the workloads of their own node, and what of that follows from a policy alone.
 
 A workload whose policy disabled mutual TLS and comes to require it refuses what its clients speak
-until they are told to speak mutual TLS. That takes no compilation: of the services that were
-compiled last, the clusters and endpoints that lead to it are made anew. Pure.
+until they are told to speak mutual TLS. One that judges now is not reached by the short way any
+more. Neither takes a compilation: of the services that were compiled last, the clusters and
+endpoints that lead to it are made anew. Pure.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, TypeAlias
 
 import msgspec
@@ -37,17 +39,21 @@ class Reached:
     acceptance: Acceptance
     ruled: Mapping[Place, Sequence[Ruled]]
 
-    def under(self, changed: Changed) -> Iterator[PrintedMessage]:
-        """Yield the clusters and assignments that differ under stricter policies."""
+    def under(self, changed: Changed, judging: Collection[str] = ()) -> Iterator[PrintedMessage]:
+        """Yield the clusters and assignments that differ under stricter policies; ``judging``: the
+        workloads that are not reached by the short way any more."""
         opening = {uid: pair for uid, pair in changed.items() if _requires_more(*pair)}
         options = self.snapshot.options
-        for before, after in self._leading_to(opening):
+        for before, after in self._leading_to(opening, self.acceptance.near.keys() & judging):
             yield from _differing(before.clusters(options), after.clusters(options))
             yield from _differing(before.assignments(options), after.assignments(options))
 
-    def _leading_to(self, changed: Changed) -> Iterator[tuple[Ruled, Ruled]]:
-        """Yield the services some of whose endpoints take mutual TLS under stricter policies."""
-        if not changed:
+    def _leading_to(
+        self, changed: Changed, judging: AbstractSet[str]
+    ) -> Iterator[tuple[Ruled, Ruled]]:
+        """Yield the services some of whose endpoints take mutual TLS under stricter policies, or
+        are not reached by the short way any more."""
+        if not changed and not judging:
             return
         for record in self.snapshot.services.values():
             taking = {
@@ -55,8 +61,9 @@ class Reached:
                 for one in record.endpoints
                 if one.workload in changed and self._takes_it(one, *changed[one.workload])
             }
-            for before in self.ruled.get(record.place, ()) if taking else ():
-                yield before, _taking(before, taking)
+            if taking or any(one.workload in judging for one in record.endpoints):
+                for before in self.ruled.get(record.place, ()):
+                    yield before, _closed(before, taking, judging)
 
     def _takes_it(self, endpoint: Endpoint, before: PeerPolicy, after: PeerPolicy) -> bool:
         return (
@@ -89,12 +96,17 @@ def _where(endpoint: Endpoint) -> tuple[str, str, int, int]:
     return endpoint.workload, endpoint.address, endpoint.port, endpoint.service_port
 
 
-def _taking(ruled: Ruled, places: set[tuple[str, str, int, int]]) -> Ruled:
+def _closed(
+    ruled: Ruled, taking: Container[tuple[str, str, int, int]], judging: Container[str]
+) -> Ruled:
+    """Return a service with mutual TLS to some endpoints, and without the short way to some."""
+
+    def closed(one: Endpoint) -> Endpoint:
+        if one.inside is not None and one.workload in judging:
+            one = msgspec.structs.replace(one, inside=None)
+        return msgspec.structs.replace(one, mutual_tls=True) if _where(one) in taking else one
+
     service: ServiceRecord = msgspec.structs.replace(
-        ruled.service,
-        endpoints=tuple(
-            msgspec.structs.replace(one, mutual_tls=True) if _where(one) in places else one
-            for one in ruled.service.endpoints
-        ),
+        ruled.service, endpoints=tuple(map(closed, ruled.service.endpoints))
     )
     return dataclasses.replace(ruled, service=service)

@@ -118,7 +118,7 @@ def way_out(*, is_open: bool) -> Resource:
     return pack(PASSTHROUGH_CLUSTER, cluster_pb2.Cluster(name=PASSTHROUGH_CLUSTER, type=kind))
 
 
-def told_to_clients(_reached: object, _changed: object, *, is_lost: bool) -> tuple[Resource, ...]:
+def told_to_clients(*_: object, is_lost: bool) -> tuple[Resource, ...]:
     return (way_out(is_open=False),) if is_lost else ()
 
 

@@ -22,7 +22,7 @@ from meshd.model.workload import Workload
 from meshd.node import closing
 from meshd.node.publishing import Inputs, Publishing
 from meshd.node.stages import Step
-from meshd.xds.resources import LISTENER
+from meshd.xds.resources import LISTENER, ROUTES
 from tests.unit import storing
 from tests.waiting import PATIENCE
 
@@ -127,6 +127,69 @@ def mesh(tmp_path: Path) -> Mesh:
     mesh.apply(SERVICE.replace("name: web", "name: other"))
     mesh.read()  # its compilation is the one that runs
     return mesh
+
+
+DENYING = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: policy, namespace: shop}
+spec: SPEC
+"""
+ALL = "{action: DENY, rules: [{}]}"
+ADMIN = "{action: DENY, rules: [{to: [{operation: {paths: [/admin]}}]}]}"
+NAMED = "{action: DENY, rules: [{when: [{key: connection.sni, values: [a.test]}]}]}"
+
+
+def denying(spec: str) -> str:
+    return DENYING.replace("SPEC", spec)
+
+
+def judging(mesh: Mesh) -> bytes:
+    """The table of requests to the workload."""
+    return mesh.published[-1].of_type(ROUTES)["plain|inbound|80||"].body
+
+
+@pytest.mark.parametrize("spec", [ALL, ADMIN, "{}", NAMED])
+def test_who_is_denied_by_a_policy_is_denied_while_a_compilation_runs(
+    mesh: Mesh, spec: str
+) -> None:
+    compiled, before = mesh.publishing.compiled, judging(mesh)
+    mesh.apply(denying(spec))
+    mesh.publishing.finish_closing()
+    closed = judging(mesh)
+    assert closed != before
+    assert mesh.publishing.compiled == compiled
+    mesh.publishing.finish_publication()  # of what was read before
+    assert judging(mesh) == closed
+    listener = mesh.listener
+    mesh.settle()
+    assert (judging(mesh), mesh.listener) == (closed, listener)
+
+
+def test_a_policy_that_is_not_in_force_any_more_denies_while_a_compilation_runs(
+    mesh: Mesh,
+) -> None:
+    mesh.apply(denying("{rules: [{}]}"))
+    mesh.settle()
+    before = judging(mesh)
+    mesh.store.withhold(lambda one: "it kills" if one.KIND == "AuthorizationPolicy" else "")
+    mesh.retake()
+    mesh.publishing.finish_closing()
+    closed = judging(mesh)
+    assert closed != before
+    mesh.settle()
+    assert judging(mesh) != before
+
+
+def test_who_is_allowed_by_a_policy_waits_until_it_is_compiled(mesh: Mesh) -> None:
+    mesh.apply(denying(ALL))
+    mesh.settle()
+    publications, closed = len(mesh.told), judging(mesh)
+    mesh.apply(denying("{rules: [{}]}"))
+    mesh.publishing.finish_closing()
+    assert len(mesh.told) == publications
+    mesh.settle()
+    assert judging(mesh) != closed
 
 
 def lose(mesh: Mesh) -> None:
