@@ -204,6 +204,16 @@ class Last:
         compiled = {**self.compiled, Pool.TRAFFIC: traffic}
         return dataclasses.replace(self, compiled=compiled, index=index, views=views)
 
+    def with_callers(self, before: tuple[str, ...], memo: Memo) -> Last:
+        """Return the result after a change of who takes the short way, for the same snapshot;
+        ``before``: who took it."""
+        if before == self.snapshot.short_way.callers:
+            return self
+        local = by_name(OfClients(self.snapshot, self.clients, memo).local())
+        traffic = dict(self.compiled[Pool.TRAFFIC])
+        traffic[Kind.LISTENER] = replaced(traffic[Kind.LISTENER], (), local)
+        return dataclasses.replace(self, compiled={**self.compiled, Pool.TRAFFIC: traffic})
+
     def with_clients(self, clients: Clients, serving: frozenset[str], memo: Memo) -> Last:
         """Return the result after a change of workloads in scopes that there are, for the same
         snapshot."""

@@ -91,10 +91,10 @@ class Compiler:
         opened there. Uids that the snapshot does not know are ignored.
 
         If nothing has changed since the last compilation but some services and rules for them,
-        routes of some hosts, policies, the content of Secrets and some workloads of this node, only
-        what depends on these is made; the mappings of all other kinds are those of the last
-        compilation.
-        ``changes`` decides it. Where a shortcut fails, that is logged, and all is compiled.
+        routes of some hosts, policies, the content of Secrets, some workloads of this node and who
+        takes the short way, only what depends on these is made; the mappings of all other kinds are
+        those of the last compilation. ``changes`` decides it. Where a shortcut fails, that is
+        logged, and all is compiled.
         """
         snapshot, wanted = delegated(snapshot), frozenset(serving)
         last, self._last = self._last, None  # An exception leaves nothing to go on from.
@@ -128,7 +128,8 @@ class Compiler:
             return None
         made = made.with_endpoints(found.services.endpoints, snapshot)
         made = with_scopes(made.with_routes(found.routes, memo), found.scopes, memo)
-        return made and made.with_clients(found.clients, serving, memo)
+        made = made and made.with_clients(found.clients, serving, memo)
+        return made and made.with_callers(last.snapshot.short_way.callers, memo)
 
     def _compiled(self, snapshot: Snapshot, serving: frozenset[str]) -> Last:
         acceptance = Acceptance.of(snapshot)

@@ -29,6 +29,7 @@ _ELSEWHERE: Final = frozenset(
         "revision",
         "secrets",
         "services",
+        "short_way",
         "virtual_services",
         "workloads",
     }
@@ -86,12 +87,23 @@ class ServiceChanges(NamedTuple):
             ),
         )
 
+    def reaching_otherwise(self, places: Collection[Place], new: Snapshot) -> ServiceChanges:
+        """Return the changes when endpoints of some services are reached by the short way that were
+        not before, or the other way round."""
+        known = {record.place for one in self.services for record in one.records}
+        known |= {one.after.place for one in self.endpoints}
+        same = (
+            one for one in new.services.values() if one.place in places and one.place not in known
+        )
+        return self._replace(endpoints=(*self.endpoints, *(Changed(one, one) for one in same)))
+
 
 def changed_services(old: Snapshot, new: Snapshot) -> ServiceChanges | None:
     """Return the services that differ; None if anything else does, or the order of the others.
 
     VirtualServices, policies and workloads of this node are not compared, nor which endpoints
-    accept mutual TLS. DestinationRules count as a part of their service.
+    accept mutual TLS, nor who takes the short way. DestinationRules count as a part of their
+    service.
     """
     if any(getattr(old, name) != getattr(new, name) for name in _SAME):
         return None

@@ -15,7 +15,6 @@ from meshd.compile.changes.services import ServiceChanges, changed_services
 from meshd.compile.clients import Clients
 from meshd.compile.compiled import Last
 from meshd.compile.policy.acceptance import Acceptance
-from meshd.compile.policy.short_way import reachable
 from meshd.compile.visibility.scope import Scope
 from meshd.model.snapshot import Snapshot
 
@@ -42,13 +41,14 @@ def change(last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Change | 
 
     ``snapshot``: see ``Last.snapshot``; ``serving``: uids of the workloads that are to be served.
     """
-    if reachable(snapshot) != last.acceptance.near:
-        return None
     services = changed_services(last.snapshot, snapshot)
-    acceptance = last.acceptance.under(snapshot.peer_authentications)
+    acceptance = last.acceptance.under(snapshot)
     if services is not None:
-        differing = acceptance.differing(last.acceptance, snapshot.services.values())
+        records = snapshot.services.values()
+        differing = acceptance.differing(last.acceptance, records)
+        reached = acceptance.reaching(last.acceptance, records)
         services = services.accepting_otherwise(differing, snapshot)
+        services = services.reaching_otherwise(reached, snapshot)
     if services is None or not are_alone(services, last, snapshot):
         return None
     routes = rerouted(last.index.virtual_services, snapshot.virtual_services)

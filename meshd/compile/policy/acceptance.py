@@ -54,18 +54,32 @@ class Acceptance:
             reachable(snapshot),
         )
 
-    def under(self, policies: tuple[PeerAuthentication, ...]) -> Acceptance:
-        """Return the same under other policies."""
-        if policies == self.policies:
+    def under(self, snapshot: Snapshot) -> Acceptance:
+        """Return the same under the policies of another snapshot, and with its short way."""
+        policies, near = snapshot.peer_authentications, reachable(snapshot)
+        if policies == self.policies and near == self.near:
             return self
         disabled = is_disabled_somewhere(policies)
-        return dataclasses.replace(self, policies=policies, disabled=disabled)
+        return dataclasses.replace(self, policies=policies, disabled=disabled, near=near)
 
     def differing(self, other: Acceptance, services: Iterable[ServiceRecord]) -> set[Place]:
         """Return the services of which not the same endpoints accept mutual TLS under both."""
         if self.policies == other.policies or not (self.disabled or other.disabled):
             return set()
         return {one.place for one in services if self.accepted(one) != other.accepted(one)}
+
+    def reaching(self, other: Acceptance, services: Iterable[ServiceRecord]) -> set[Place]:
+        """Return the services with endpoints of workloads to which the short way is not the same
+        under both."""
+        if self.near == other.near:
+            return set()
+        uids = self.near.keys() | other.near.keys()
+        changed = {uid for uid in uids if self.near.get(uid) != other.near.get(uid)}
+        return {
+            one.place
+            for one in services
+            if any(place.workload in changed for place in one.endpoints)
+        }
 
     def applied(self, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot with plaintext for endpoints that do not accept mutual TLS, and with

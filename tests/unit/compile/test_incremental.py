@@ -21,6 +21,7 @@ from meshd.compile.compiled import Compiled, Kind
 from meshd.compile.compiler import Compiler
 from meshd.compile.names import workload_of
 from meshd.model.pool import Pool
+from meshd.model.short_way import ShortWay
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
 from meshd.node.packing import Packer
@@ -200,6 +201,10 @@ class Mesh(msgspec.Struct):
     objects: dict[int, Object] = msgspec.field(default_factory=lambda: dict(enumerate(WHOLE)))
     workloads: dict[str, Workload] = msgspec.field(default_factory=lambda: {**OWN, **OTHERS})
     serving: frozenset[str] = frozenset(OWN)
+    callers: frozenset[str] = frozenset(OWN)
+    """Workloads that take the short way."""
+    destinations: frozenset[str] = frozenset(OWN)
+    """Workloads to which it leads."""
     options: MeshOptions = OPTIONS
 
     @classmethod
@@ -226,8 +231,8 @@ class Mesh(msgspec.Struct):
                 del self.objects[value]
             else:
                 self.objects[value] = WHOLE[value]
-        elif what == "serving":
-            self.serving = self.serving ^ {value}
+        elif what in _SETS:
+            setattr(self, what, getattr(self, what) ^ {value})
         elif what == "presence":
             if value in self.workloads:
                 del self.workloads[value]
@@ -237,14 +242,19 @@ class Mesh(msgspec.Struct):
             self.workloads[value] = _CHANGES[what](known)
 
     def snapshot(self) -> Snapshot:
-        return build_snapshot(
+        snapshot = build_snapshot(
             [one for _, one in sorted(self.objects.items())],
             [one for uid, one in self.workloads.items() if uid not in OTHERS],
             self.options,
             {"outside.example.com": ("198.18.1.9",)},
             elsewhere=[one for uid, one in self.workloads.items() if uid in OTHERS],
         )
+        short_way = ShortWay(tuple(sorted(self.callers)), tuple(sorted(self.destinations)))
+        return msgspec.structs.replace(snapshot, short_way=short_way)
 
+
+_SETS = ("serving", "callers", "destinations")
+"""What any workload of this node may or may not be in."""
 
 _CHANGES: dict[str, Callable[[Workload], Workload]] = {
     "ready": lambda one: msgspec.structs.replace(one, ready=not one.ready),
@@ -489,7 +499,7 @@ edits = st.one_of(
     ),
     st.tuples(st.sampled_from(["labelled", "enrolled", "unenrolled"]), st.sampled_from(SPACED)),
     st.tuples(st.just("object"), st.sampled_from([*SERVED, *RULED, *PEERED, *SPACED])),
-    st.tuples(st.just("serving"), st.sampled_from(sorted(OWN))),
+    st.tuples(st.sampled_from(_SETS), st.sampled_from(sorted(OWN))),
 )
 
 
@@ -512,12 +522,12 @@ MESHES = (
 
 
 @settings(max_examples=60)
-@given(st.sampled_from(MESHES), st.lists(edits, max_size=12), st.booleans())
+@given(st.sampled_from(MESHES), st.lists(edits, max_size=12), st.booleans(), st.booleans())
 def test_after_each_edit_the_result_is_that_of_a_fresh_compiler(
-    made: Callable[[], Mesh], sequence: list[tuple[str, Any]], hbone: bool
+    made: Callable[[], Mesh], sequence: list[tuple[str, Any]], hbone: bool, short_way: bool
 ) -> None:
     mesh, compiler, packer = made(), Compiler(), Packer()
-    mesh.options = msgspec.structs.replace(mesh.options, hbone=hbone)
+    mesh.options = msgspec.structs.replace(mesh.options, hbone=hbone, short_way=short_way)
     published = packer.pack(compiler.compile(mesh.snapshot(), mesh.serving))
     for edit in sequence:
         mesh.edit(edit)
@@ -653,6 +663,27 @@ def test_a_service_makes_what_is_its_own_and_the_listeners_and_tables_that_have_
             if not name.startswith("outbound")
         )
         assert after[Pool.DNS] is before[Pool.DNS]
+
+
+@pytest.mark.parametrize("made", [Mesh, Mesh.without_copies])
+def test_the_short_way_of_a_workload_makes_assignments_and_the_listener_of_the_short_way(
+    made: Callable[[], Mesh], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh, compiler = made(), Compiler()
+    mesh.options = msgspec.structs.replace(mesh.options, short_way=True)
+    compiler.compile(mesh.snapshot(), mesh.serving)
+    for what, kind in (("destinations", Kind.ENDPOINT), ("callers", Kind.LISTENER)) * 2:
+        before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
+        mesh.edit((what, "front.w1"))
+        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
+        with monkeypatch.context() as patched:
+            patched.delattr(Compiler, "_compiled")  # all is compiled no more
+            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
+        assert serialized(compiled) == serialized(fresh)
+        after = compiled[Pool.TRAFFIC]
+        assert {one for one in Kind if after[one] is not before[one]} == {kind}
+        names = {name for name, one in after[kind].items() if before[kind][name] is not one}
+        assert names == {"local"} or all("web.front.svc" in name for name in names)
 
 
 @pytest.mark.parametrize("edit", ["object", "one subset", "as asked", "balanced", "with TLS"])
@@ -802,7 +833,8 @@ def test_the_first_pod_of_a_namespace_makes_what_its_clients_have_to_themselves(
         }
         own = {(kind, name) for kind, name in made if name.endswith(f"@{namespace}")}
         assert {kind for kind, _ in own} == ({Kind.ROUTE, Kind.LISTENER} if come else set())
-        assert all(name.startswith(("inbound", "plain|inbound", uid)) for _, name in made - own)
+        shared = ("inbound", "plain|inbound", "local", uid)
+        assert all(name.startswith(shared) for _, name in made - own)
 
 
 def test_routes_and_readiness_may_change_at_once() -> None:
@@ -827,7 +859,11 @@ def test_a_policy_about_requests_makes_nothing_anew_but_what_knows_its_workloads
         if before[kind].get(name) is not after[kind].get(name)
     }
     assert changed
-    assert all(name.startswith(("inbound", "plain|inbound")) for name in changed)
+    # Endpoints of its workloads are not reached by the short way any more.
+    assert all(
+        name.startswith(("inbound", "plain|inbound", "local")) or ".back.svc" in name
+        for name in changed
+    )
     assert serialized({Pool.TRAFFIC: after}) == serialized(
         {Pool.TRAFFIC: Compiler().compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]}
     )
