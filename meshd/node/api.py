@@ -32,12 +32,13 @@ from meshd.node.instance import instance_of
 from meshd.node.mesh import Mesh
 from meshd.node.offers import Offers
 from meshd.node.registration import Registration
+from meshd.node.short_ways import ShortWays, may_call
 from meshd.node.units import Units
 from meshd.proxy import config_dump
 from meshd.settings import Paths, Settings
 from meshd.wire import channel
 from meshd.wire.channel import IsWaiting
-from meshd.workloads import finding, groups, short_way, status
+from meshd.workloads import finding, groups, status
 from meshd.workloads.lifecycle import Facts
 
 if TYPE_CHECKING:
@@ -61,7 +62,11 @@ class Control:
         self._node = settings.node_name
         self._paths = paths
         self._registration = Registration(
-            mesh.reconciler, mesh.settling, self._problem_of, fails_open=settings.fails_open
+            mesh.reconciler,
+            mesh.settling,
+            self._problem_of,
+            functools.partial(may_call, mesh),
+            fails_open=settings.fails_open,
         )
         server, boot = (settings.server if agent else ""), instance_of(paths.run)
         self._changing = Changing(mesh)
@@ -118,7 +123,7 @@ class Control:
     def _problem_of(self, uid: str) -> str:
         reconciler = self._mesh.reconciler
         facts = reconciler.facts(reconciler.inside())
-        return self._row(reconciler.present()[uid], facts).problem
+        return self._row(reconciler.present()[uid], facts, None).problem
 
     # ---- configuration
 
@@ -180,8 +185,10 @@ class Control:
         reconciler = self._mesh.reconciler
         facts = reconciler.facts(reconciler.inside())
         told = await self._nodes()
+        ways = ShortWays(self._mesh, facts) if self._mesh.options.short_way else None
+        present = sorted(reconciler.present().items())
         return wire.Statuses(
-            tuple(self._row(found, facts) for _, found in sorted(reconciler.present().items())),
+            tuple(self._row(found, facts, ways) for _, found in present),
             self._mesh.xds.members(),
             await self._roles(),
             self._agent.status() if self._agent else None,
@@ -191,7 +198,8 @@ class Control:
             capacity=str(self._mesh.capacity),
         )
 
-    def _row(self, workload: Workload, facts: Facts) -> wire.WorkloadStatus:
+    def _row(self, workload: Workload, facts: Facts, ways: ShortWays | None) -> wire.WorkloadStatus:
+        """Return the row of a workload; ``ways``: how it is reached, if that is to be told."""
         mesh = self._mesh
         refused = (
             rejection.reason
@@ -209,18 +217,9 @@ class Control:
             proxy=",".join(member.name for member in mesh.xds.members()),
             rejected=next(refused, ""),
             outside=f"not in the mesh: {why}" if why else "",
-            short_way=self._short_way(workload, facts) if mesh.options.short_way else "",
+            short_way=ways.state(workload) if ways else "",
             hbone=self._hbone(workload) if mesh.options.hbone else "",
         )
-
-    def _short_way(self, workload: Workload, facts: Facts) -> str:
-        """Return whether a workload is called by the short way, or why not."""
-        published, valid = self._mesh.publishing.published, self._mesh.certificates.valid
-        served = published.served if published else {}
-        seen = facts.observations.get(workload.uid)
-        problem = short_way.closed(workload, served, seen, valid, facts.trust_domain)
-        told = published is not None and workload.uid in published.seen.short_way.destinations
-        return problem or short_way.opened(self._mesh.xds.avoiding(LOCAL), told=told)
 
     def _hbone(self, workload: Workload) -> str:
         """Return whether other nodes are told to reach a workload by tunnels, or why not."""

@@ -7,7 +7,7 @@ A port raises ``SystemRefusedError`` for what may go well at a later attempt, an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -116,6 +116,10 @@ class Certificates(Protocol):
     @property
     def valid(self) -> Collection[str]:
         """Return the identities that have a valid certificate now, as SPIFFE URIs."""
+        ...
+
+    def is_waiting_for(self, uris: Iterable[str]) -> bool:
+        """Return whether it will soon be known which of these identities have a certificate."""
         ...
 
 

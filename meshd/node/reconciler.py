@@ -221,10 +221,21 @@ class Reconciler:
                     served, known.observations, ports.certificates.valid, self._options.trust_domain
                 )
                 snapshot = msgspec.structs.replace(snapshot, short_way=open_to)
-            resolvers = ports.resolver.resolvers
-            self._telling.repeat(ports.publisher.publish, snapshot, served, resolvers)
+            if not self._awaits_certificates(served):
+                resolvers = ports.resolver.resolvers
+                self._telling.repeat(ports.publisher.publish, snapshot, served, resolvers)
         placements = oldest_first(plan.placements, known.registered)
         self._telling.tell(ports.capture.place, placements, known.host_is_known)
+
+    def _awaits_certificates(self, served: Mapping[str, Workload]) -> bool:
+        """Return whether proxies, which go on with what they have, are not told anything yet: who
+        takes the short way is not known, and connections that they have led there until now would
+        be refused."""
+        if not self._options.short_way or self._ports.publisher.published:
+            return False
+        domain = self._options.trust_domain
+        uris = {short_way.uri_of(one, domain) for one in served.values()}
+        return self._ports.certificates.is_waiting_for(uris)
 
 
 def oldest_first(

@@ -16,23 +16,28 @@ from meshd.workloads.lifecycle import Phase
 
 GONE_TIMEOUT: Final = 30.0
 """Seconds for a workload to leave the kernel."""
+_CALLERS_TIMEOUT: Final = 5.0
+"""Seconds for proxies to know workloads as callers."""
 _log: Final = logging.getLogger(__name__)
 
 
 class Registration:
-    """``problem_of`` returns why a workload is not proven; ``fails_open``: it may go on so."""
+    """``problem_of`` returns why a workload is not proven, and ``may_call`` whether proxies know
+    its identity as that of a caller; ``fails_open``: it may go on without being proven."""
 
     def __init__(
         self,
         reconciler: Reconciler,
         settling: Settling,
         problem_of: Callable[[str], str],
+        may_call: Callable[[str], bool] = lambda _: True,
         *,
         fails_open: bool,
     ) -> None:
         self._reconciler = reconciler
         self._settling = settling
         self._problem_of = problem_of
+        self._may_call = may_call
         self._fails_open = fails_open
 
     @property
@@ -47,14 +52,21 @@ class Registration:
         self._reconciler.register(workloads)
 
     async def prove(self, uids: Sequence[str], seconds: float) -> None:
-        """Wait until those of the workloads that are in the mesh are proven. Raises
-        NotReadyError."""
+        """Wait until those of the workloads that are in the mesh are proven. Raises NotReadyError.
+
+        Their certificates, which each connection would wait for, are waited for a little longer.
+        """
 
         def unproven() -> list[str]:
             inside = self._reconciler.inside()
             return [uid for uid in uids if uid in inside and not self.is_proven(uid)]
 
+        def are_known() -> bool:
+            inside = self._reconciler.inside()
+            return all(self._may_call(uid) for uid in uids if uid in inside)
+
         if await self._settling.wait(lambda: not unproven(), seconds):
+            await self._settling.wait(are_known, _CALLERS_TIMEOUT)
             return
         late = unproven()
         reasons = "; ".join(

@@ -5,26 +5,10 @@ Whatever is missing closes it: connections then go over the network, or nowhere.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from meshd.model.short_way import ShortWay, obstacle, own_address
 from meshd.model.workload import Identity, Observation, Stage, Workload, shown
-from meshd.wire import CertificateState
-
-
-def certified(states: Iterable[CertificateState], now: float) -> frozenset[str]:
-    """Return the identities that have a valid certificate at a moment, in Unix seconds, as URIs."""
-    return frozenset(one.uri for one in states if _is_valid(one, now))
-
-
-def next_expiry(states: Iterable[CertificateState], now: float) -> float | None:
-    """Return when the first of the valid certificates expires, in Unix seconds; None: there are
-    none."""
-    return min((one.expires for one in states if _is_valid(one, now)), default=None)
-
-
-def _is_valid(state: CertificateState, now: float) -> bool:
-    return bool(state.serial) and state.expires > now
 
 
 def open_to(
@@ -35,7 +19,7 @@ def open_to(
 ) -> ShortWay:
     """Return who takes the short way. ``served``: the workloads whose listeners are to be in the
     proxies, by uid; ``certified``: URIs of identities that have a valid certificate."""
-    callers = {uri for one in served.values() if (uri := _uri(one, trust_domain)) in certified}
+    callers = {uri for one in served.values() if (uri := uri_of(one, trust_domain)) in certified}
     destinations = (
         uid
         for uid, one in served.items()
@@ -62,7 +46,7 @@ def closed(
         return f"{unseen[0]} of this node has no IPv4 address to be seen by"
     if seen is None or seen.stage is not Stage.CAPTURED or seen.unprotected:
         return "it is not captured"
-    if _uri(workload, trust_domain) not in certified:
+    if uri_of(workload, trust_domain) not in certified:
         return "its identity has no valid certificate"
     return ""
 
@@ -75,5 +59,6 @@ def opened(avoiding: Collection[str], *, told: bool) -> str:
     return f"not yet in {', '.join(avoiding)}" if avoiding else "open"
 
 
-def _uri(workload: Workload, trust_domain: str) -> str:
+def uri_of(workload: Workload, trust_domain: str) -> str:
+    """Return a workload's identity as a SPIFFE URI."""
     return Identity(trust_domain, workload.namespace, workload.service_account).uri

@@ -497,6 +497,29 @@ def test_the_short_way_is_open_to_workloads_that_are_captured_and_certified(
     assert world.published[0].short_way == ShortWay((uri,), (UID,))
 
 
+def test_after_a_restart_nothing_is_published_before_it_is_known_who_has_a_certificate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Proxies go on with what they have: published at once, it would refuse all callers."""
+    monkeypatch.setattr("tests.unit.node.world.OPTIONS", MeshOptions(short_way=True))
+    world = World()
+    world.configure(service("web"))
+    world.reconciler.register([WEB])
+    world.rest()
+    world.restart()
+    uri = Identity("cluster.local", WEB.namespace, "web").uri
+    world.uncertified = {uri}
+    world.published = None
+    world.rest()
+    assert world.published is None
+    assert UID in {one.workload.uid for one in world.placed}
+    world.uncertified = set()
+    world.touch()
+    world.rest()
+    assert world.published
+    assert world.published[0].short_way == ShortWay((uri,), (UID,))
+
+
 def test_without_the_setting_nobody_takes_the_short_way(world: World) -> None:
     assert world.published
     assert world.published[0].short_way == ShortWay()

@@ -7,7 +7,7 @@ and, with ``round`` and ``work``, when a snapshot or a compilation begins and wh
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from meshd.api.base import Key, Object
@@ -121,6 +121,8 @@ class World:
         self.kernel: dict[str, Placement] = {}
         self.allowed: tuple[Identity, ...] = ()
         self.contacts = 0
+        self.uncertified: set[str] = set()
+        """Identities whose certificates have not come."""
         self.published: tuple[Snapshot, dict[str, Workload], dict[str, str]] | None = None
         self.in_proxies: dict[str, Workload] = {}
         self.resolved: dict[str, ServiceRecord] = {}
@@ -177,6 +179,13 @@ class World:
 
     @property
     def valid(self) -> frozenset[str]:
+        return self._allowed_uris - self.uncertified
+
+    def is_waiting_for(self, uris: Iterable[str]) -> bool:
+        return not self.valid.issuperset(uris)
+
+    @property
+    def _allowed_uris(self) -> frozenset[str]:
         return frozenset(identity.uri for identity in self.allowed)
 
     @property

@@ -5,8 +5,7 @@ import pytest
 
 from meshd.model.short_way import ShortWay
 from meshd.model.workload import HostService, Observation, Stage, Workload
-from meshd.wire import CertificateState
-from meshd.workloads.short_way import certified, closed, next_expiry, open_to, opened
+from meshd.workloads.short_way import closed, open_to, opened
 
 _DOMAIN = "cluster.local"
 _WEB = Workload(
@@ -63,18 +62,6 @@ def test_whatever_is_missing_closes_it(
 def test_a_caller_needs_a_valid_certificate_and_nothing_else() -> None:
     assert of(_WEB, None, _URI).callers == (_URI,)
     assert of(_WEB, _CAPTURED).callers == ()
-
-
-def test_a_certificate_that_is_missing_or_has_expired_is_none() -> None:
-    states = [
-        CertificateState("a", 30.0, "1"),
-        CertificateState("b", 20.0, "2"),
-        CertificateState("c", 10.0, "3"),
-        CertificateState("d", 40.0, "", "the authority does not answer"),
-    ]
-    assert certified(states, 10.0) == {"a", "b"}
-    assert next_expiry(states, 10.0) == 20.0
-    assert (certified(states, 30.0), next_expiry(states, 30.0)) == (frozenset(), None)
 
 
 def test_a_caller_without_an_address_to_be_seen_by_closes_it_for_all() -> None:
