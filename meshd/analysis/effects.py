@@ -27,6 +27,7 @@ from meshd.api.hosts import HostIndex, covers
 from meshd.api.kubernetes.types import Service
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.protocol import DEFAULT_HTTP_PORT, Protocol, Routes
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.api.service_entry.types import ServiceEntry
 from meshd.api.virtual_service.delegation import delegate_key
 from meshd.api.virtual_service.types import (
@@ -94,6 +95,12 @@ def of_authorization_policy(found: AuthorizationPolicy, world: World) -> Said:
                 " name the ports that it is for"
             )
             yield ("spec", "rules", index), message
+
+
+def of_request_authentication(found: RequestAuthentication, world: World) -> Said:
+    labels = found.spec.selector.match_labels if found.spec.selector else {}
+    namespace = "" if found.metadata.namespace == ROOT else found.metadata.namespace
+    yield from _of_selector(labels, ("spec", "selector", "matchLabels"), world, namespace)
 
 
 def of_service(found: Service, world: World) -> Said:

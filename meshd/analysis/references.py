@@ -23,6 +23,7 @@ from meshd.api.gateway.types import MESH, Gateway, GatewaySelection, gateway_nam
 from meshd.api.kubernetes.types import Namespace, Secret, Service, ServiceAccount
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import Read
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.api.service_entry.types import ServiceEntry, WorkloadEntry, WorkloadGroup
 from meshd.api.virtual_service.delegation import delegate_key, merge_route, why_not
 from meshd.api.virtual_service.types import Destination, VirtualService
@@ -241,5 +242,6 @@ ABOUT: Final[dict[type[Object], tuple[Callable[[Any, World], Said], ...]]] = {
     WorkloadGroup: (),
     PeerAuthentication: (_of_peer_authentication, effects.of_peer_authentication),
     AuthorizationPolicy: (effects.of_authorization_policy,),
+    RequestAuthentication: (effects.of_request_authentication,),
 }
 """What is said of each kind that is stored, in view of all other objects."""

@@ -44,6 +44,8 @@ from meshd.api.networking import (
 from meshd.api.peer_authentication.checks import check_peer_authentication
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import Read
+from meshd.api.request_authentication.checks import check_request_authentication
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.api.service_entry.checks import check_service_entry, check_workload_entry
 from meshd.api.service_entry.group_checks import check_workload_group
 from meshd.api.service_entry.types import WorkloadGroup
@@ -67,6 +69,7 @@ CHECKS: Final[dict[type[Object], Callable[[Report, Any], None]]] = {
     WorkloadGroup: check_workload_group,
     PeerAuthentication: check_peer_authentication,
     AuthorizationPolicy: check_authorization_policy,
+    RequestAuthentication: check_request_authentication,
     Service: check_service,
     Secret: check_secret,
     Pod: check_pod,

@@ -25,6 +25,7 @@ from meshd.api.networking import (
     WorkloadEntry,
 )
 from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.api.service_entry.types import WorkloadGroup
 
 STORED: Final[tuple[type[Object], ...]] = (
@@ -40,6 +41,7 @@ STORED: Final[tuple[type[Object], ...]] = (
     WorkloadGroup,
     PeerAuthentication,
     AuthorizationPolicy,
+    RequestAuthentication,
 )
 """Kinds that the mesh's configuration consists of, in the order in which they are applied."""
 

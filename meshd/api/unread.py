@@ -29,7 +29,6 @@ MEANINGLESS: Final = {
 NOT_READ: Final = {
     "EnvoyFilter",
     "ProxyConfig",
-    "RequestAuthentication",
     "Sidecar",
     "Telemetry",
     "WasmPlugin",

@@ -72,6 +72,11 @@ def _mtls(one: JsonObject) -> str:
     return text_at(one, "spec", "mtls", "mode") or "UNSET"
 
 
+def _issuers(one: JsonObject) -> str:
+    rules = list_at(one, "spec", "jwtRules")
+    return ",".join(text_at(rule, "issuer") or text_at(rule, "jwksUri") for rule in rules)
+
+
 COLUMNS: Final[dict[str, tuple[tuple[str, _Cell], ...]]] = {
     "Namespace": (),
     "ServiceAccount": (),
@@ -88,6 +93,7 @@ COLUMNS: Final[dict[str, tuple[tuple[str, _Cell], ...]]] = {
     "WorkloadGroup": (),
     "PeerAuthentication": (("MODE", _mtls),),
     "AuthorizationPolicy": (("ACTION", _text("action", "ALLOW")),),
+    "RequestAuthentication": (("ISSUERS", _issuers),),
     "Service": (
         ("TYPE", _text("type", "ClusterIP")),
         ("CLUSTER-IP", _text("clusterIP")),

@@ -30,7 +30,7 @@ from meshd.compile.http.mirroring import mirror_upstream
 from meshd.compile.memo import Memo
 from meshd.compile.names import authority_secret, certificate_secret
 from meshd.compile.policy.acceptance import Acceptance
-from meshd.compile.policy.authorization import authorization, by_namespace
+from meshd.compile.policy.authorization import authorization, policies_of
 from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import served_ports
 from meshd.compile.shared.client_tables import client_tables
@@ -317,7 +317,7 @@ def _clients(
 ) -> Clients:
     gateways = gateway_ports(snapshot)
     served = served_ports(snapshot.services, index.rules, serving)
-    policies, options = by_namespace(snapshot.authorization_policies), snapshot.options
+    policies, options = policies_of(snapshot), snapshot.options
     peers, root = snapshot.peer_authentications, options.root_namespace
     return {
         uid: Client(

@@ -17,12 +17,14 @@ from meshd.api.gateway.types import MESH
 from meshd.api.kubernetes.types import Service
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import label_problem, subdomain_problem
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.api.service_entry.types import ServiceEntry, WorkloadEntry
 from meshd.api.virtual_service.types import VirtualService, VirtualServiceSpec
 from meshd.api.write import to_json
 from meshd.base.errors import UNDECODABLE
 from meshd.base.json_values import Json, JsonObject, mapping_at, mapping_in, value_at
 from meshd.config.policy_digest import DIGEST, NOT_IN_FORCE
+from meshd.model.closed_authentication import ClosedAuthentication
 from meshd.model.closed_authorization import ClosedAuthorization
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.closed_routes import ClosedRoutes
@@ -30,11 +32,12 @@ from meshd.model.closed_rule import ClosedRule
 from meshd.model.closed_services import ClosedEntry, ClosedService
 from meshd.model.closed_workload import ClosedWorkload
 
-Replacement = ClosedPolicy | ClosedAuthorization
+Replacement = ClosedPolicy | ClosedAuthorization | ClosedAuthentication
 """The replacements of policies, which are objects in force."""
 POLICIES: Final[Mapping[str, type[Replacement]]] = {
     PeerAuthentication.KIND: ClosedPolicy,
     AuthorizationPolicy.KIND: ClosedAuthorization,
+    RequestAuthentication.KIND: ClosedAuthentication,
 }
 """The kinds of policies about who may come in, and how each is replaced by its name alone."""
 Closed = ClosedRule | ClosedRoutes | ClosedEntry | ClosedService | ClosedWorkload
@@ -61,8 +64,9 @@ def without(objects: Mapping[Key, Object], why: Callable[[Object], str]) -> dict
 
     A PeerAuthentication may be all that requires mutual TLS in its namespace, so it is replaced by
     one that requires mutual TLS in the whole namespace; an AuthorizationPolicy by one that denies
-    everything there. Withheld objects of other kinds are left
-    out; ``closed`` keeps their hosts and addresses from being reached without them.
+    everything there, and a RequestAuthentication by one with which no request is taken there.
+    Withheld objects of other kinds are left out; ``closed`` keeps their hosts and addresses from
+    being reached without them.
     """
     return {
         key: found

@@ -11,6 +11,7 @@ from meshd.api.gateway.types import GatewaySelection
 from meshd.api.kubernetes.types import Secret
 from meshd.api.networking import DestinationRule, Gateway, VirtualService
 from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.model.closed_workload import ClosedAddress
 from meshd.model.service import ServiceRecord
 from meshd.model.short_way import ShortWay
@@ -83,6 +84,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     node it runs on."""
     peer_authentications: tuple[PeerAuthentication, ...] = ()
     authorization_policies: tuple[AuthorizationPolicy, ...] = ()
+    request_authentications: tuple[RequestAuthentication, ...] = ()
+    token_keys: dict[str, str] = {}
+    """Keys of issuers that were fetched, as JSON Web Key Sets, by the URL of each."""
     secrets: dict[str, Secret] = {}
     """TLS secrets by ``namespace/name``."""
     resolvers: dict[str, str] = {}

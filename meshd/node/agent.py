@@ -21,6 +21,7 @@ from meshd.api import checked, kinds
 from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Key, Object
 from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.api.write import api_version
 from meshd.base import kept_file
 from meshd.base.attempts import Begun
@@ -50,7 +51,8 @@ time of the last contact is known after a restart, and how soon a wrong clock is
 _PAUSE: Final = 10.0
 """The pause after the use of what the server tells, as a multiple of the time that this took."""
 _POLICIES: Final = tuple(
-    mcp.type_url(api_version(kind), kind.KIND) for kind in (PeerAuthentication, AuthorizationPolicy)
+    mcp.type_url(api_version(kind), kind.KIND)
+    for kind in (PeerAuthentication, AuthorizationPolicy, RequestAuthentication)
 )
 TYPES: Final = (*_POLICIES, *(url for url in _KINDS if url not in _POLICIES), mcp.WORKLOAD)
 """The types that the server is asked for. Policies come first, so that they are known before any

@@ -19,7 +19,7 @@ from meshd.base.errors import MeshdError, SystemRefusedError, UnreachableError
 from meshd.base.once import SaidOnce
 from meshd.base.threads import in_thread
 from meshd.compile.explain.denied import Change, Rules, denied, peers
-from meshd.compile.policy.authorization import authorization, by_namespace
+from meshd.compile.policy.authorization import authorization, policies_of
 from meshd.model.open_connection import OpenConnection
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import shown
@@ -176,7 +176,7 @@ class Ending:
 
 def _rules(snapshot: Snapshot, entrances: Entrances) -> Mapping[str, Rules]:
     """Return the rules by uid. What an entrance has of its workload has no labels."""
-    policies = by_namespace(snapshot.authorization_policies)
+    policies = policies_of(snapshot)
     return {
         uid: authorization(policies, one, snapshot.options)
         for uid, one in snapshot.workloads.items()

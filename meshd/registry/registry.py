@@ -109,6 +109,7 @@ class Registry:
             gateway_accounts=self._registered.gateway_accounts(known.gateways),
             peer_authentications=known.peer_authentications,
             authorization_policies=known.authorization_policies,
+            request_authentications=known.request_authentications,
             secrets=known.secrets,
             workloads={
                 workload.uid: workload

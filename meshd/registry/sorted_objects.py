@@ -13,6 +13,7 @@ from meshd.api.base import Object
 from meshd.api.kubernetes.types import Namespace, Secret, Service
 from meshd.api.networking import DestinationRule, Gateway, VirtualService
 from meshd.api.peer_authentication.types import PeerAuthentication
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.api.service_entry.types import ServiceEntry, WorkloadEntry
 from meshd.base.sequence_difference import SequenceDifference
 from meshd.model.closed_workload import ClosedWorkload
@@ -36,6 +37,7 @@ class SortedObjects:
     gateways: tuple[Gateway, ...]
     peer_authentications: tuple[PeerAuthentication, ...]
     authorization_policies: tuple[AuthorizationPolicy, ...]
+    request_authentications: tuple[RequestAuthentication, ...]
     secrets: dict[str, Secret]
     """By ``NAMESPACE/NAME``."""
 
@@ -69,6 +71,9 @@ class SortedObjects:
             authorization_policies=tuple(
                 one for one in ordered if isinstance(one, AuthorizationPolicy)
             ),
+            request_authentications=tuple(
+                one for one in ordered if isinstance(one, RequestAuthentication)
+            ),
             secrets={
                 f"{one.metadata.namespace}/{one.metadata.name}": one
                 for one in ordered
@@ -95,6 +100,9 @@ class SortedObjects:
                 peer_authentications=changes.applied(self.peer_authentications, PeerAuthentication),
                 authorization_policies=changes.applied(
                     self.authorization_policies, AuthorizationPolicy
+                ),
+                request_authentications=changes.applied(
+                    self.request_authentications, RequestAuthentication
                 ),
             )
         except _SameAgeError:
@@ -147,6 +155,9 @@ def _with_known(found: SortedObjects, before: SortedObjects) -> SortedObjects:
         gateways=_kept(before.gateways, found.gateways),
         peer_authentications=_kept(before.peer_authentications, found.peer_authentications),
         authorization_policies=_kept(before.authorization_policies, found.authorization_policies),
+        request_authentications=_kept(
+            before.request_authentications, found.request_authentications
+        ),
         secrets=before.secrets if before.secrets == found.secrets else found.secrets,
     )
 

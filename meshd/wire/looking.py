@@ -37,6 +37,8 @@ class Explain(Message, frozen=True):
     """``source`` is a gateway, at which a client outside the mesh arrives."""
     client: str = ""
     """Address of the client outside the mesh; empty: one that no AuthorizationPolicy names."""
+    now: float = 0
+    """Unix time at which the request is made; 0: tokens do not expire."""
 
 
 class AboutWorkload(Message, frozen=True):

@@ -16,6 +16,8 @@ from meshd.api.authorization_policy.conditions import (
     KNOWN,
     OF_NETWORKS,
     OF_PORTS,
+    PRINCIPAL,
+    claim_of,
     header_of,
 )
 from meshd.api.authorization_policy.templates import template_problem, template_regex
@@ -94,6 +96,12 @@ def _check_source(report: Report, path: Path, found: Source | None) -> None:
         for at, value in _listed(report, (*path, name), values):
             _check_principal(report, at, value)
     for name, values in (
+        ("requestPrincipals", found.request_principals),
+        ("notRequestPrincipals", found.not_request_principals),
+    ):
+        for at, value in _listed(report, (*path, name), values):
+            _check_request_principal(report, at, value)
+    for name, values in (
         ("namespaces", found.namespaces),
         ("notNamespaces", found.not_namespaces),
     ):
@@ -159,7 +167,7 @@ def _check_condition(report: Report, path: Path, found: Condition) -> None:
     header = header_of(key)
     if header:
         check_header_names(report, (*path, "key"), [header])
-    elif key not in KNOWN:
+    elif key not in KNOWN and not claim_of(key):
         return
     for name, values in (("values", found.values), ("notValues", found.not_values)):
         for at, value in _listed(report, (*path, name), values):
@@ -169,6 +177,8 @@ def _check_condition(report: Report, path: Path, found: Condition) -> None:
                 _check_port_text(report, at, value)
             elif key == "source.principal":
                 _check_principal(report, at, value)
+            elif key == PRINCIPAL:
+                _check_request_principal(report, at, value)
             elif key == "source.namespace":
                 _check_namespace(report, at, value)
             else:
@@ -196,6 +206,12 @@ def _check_principal(report: Report, path: Path, value: str) -> None:
     _check_wildcard(report, path, value)
     if value.startswith("spiffe://"):
         report.error(path, f'"{value}": leave out spiffe://, as in cluster.local/ns/NS/sa/NAME')
+
+
+def _check_request_principal(report: Report, path: Path, value: str) -> None:
+    _check_wildcard(report, path, value)
+    if "/" not in value and "*" not in {value[0], value[-1]}:
+        report.warning(path, f'"{value}" fits no request: it is not ISSUER/SUBJECT')
 
 
 def _check_namespace(report: Report, path: Path, value: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from meshd.api.authorization_policy.conditions import KNOWN, OF_TOKENS, header_of
+from meshd.api.authorization_policy.conditions import KNOWN, claim_of, header_of
 from meshd.api.authorization_policy.types import AuthorizationPolicy, Rule
 from meshd.api.decode import Path, nearest
 
@@ -20,7 +20,6 @@ _NO_PROVIDERS: Final = (
 _NO_TARGETS: Final = (
     "is not carried out yet, whatever group, kind, name and namespace; choose workloads by selector"
 )
-_NO_TOKENS: Final = "tokens are not checked yet; leave the rule out"
 
 
 def unsupported(found: AuthorizationPolicy) -> Iterator[tuple[Path, str]]:
@@ -39,19 +38,8 @@ def unsupported(found: AuthorizationPolicy) -> Iterator[tuple[Path, str]]:
 
 
 def _of_rule(path: Path, rule: Rule) -> Iterator[tuple[Path, str]]:
-    for index, each in enumerate(rule.from_ or ()):
-        if (source := each.source) is None:
-            continue
-        for name, given in (
-            ("requestPrincipals", source.request_principals),
-            ("notRequestPrincipals", source.not_request_principals),
-        ):
-            if given is not None:
-                yield (*path, "from", index, "source", name), _NO_TOKENS
     for index, condition in enumerate(rule.when or ()):
         key, at = condition.key, (*path, "when", index, "key")
-        if key.startswith(OF_TOKENS):
-            yield at, _NO_TOKENS
-        elif key not in KNOWN and not header_of(key):
-            hint = nearest(key, [*KNOWN, "request.headers[NAME]"])
+        if key not in KNOWN and not header_of(key) and not claim_of(key):
+            hint = nearest(key, [*KNOWN, "request.headers[NAME]", "request.auth.claims[NAME]"])
             yield at, f'"{key}" is no attribute that conditions have{hint}'

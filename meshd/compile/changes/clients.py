@@ -10,7 +10,7 @@ from meshd.compile.changes.services import ServiceChanges
 from meshd.compile.clients import Client, Clients
 from meshd.compile.gateway.ports import GatewayPorts, selecting
 from meshd.compile.plan.authorization import Authorization
-from meshd.compile.policy.authorization import authorization, by_namespace
+from meshd.compile.policy.authorization import JUDGED_BY, authorization, policies_of
 from meshd.compile.policy.peer_authentication import PeerPolicy, peer_policy
 from meshd.compile.policy.served import served_ports
 from meshd.compile.upstream.destination_rules import RuleIndex
@@ -79,8 +79,8 @@ def _guards(
     moved: Container[str],
 ) -> dict[str, Authorization | None]:
     """Return who may send what to workloads for which that may have changed."""
-    policies = by_namespace(new.authorization_policies)
-    is_same = new.authorization_policies == old.authorization_policies
+    policies = policies_of(new)
+    is_same = all(getattr(new, name) == getattr(old, name) for name in JUDGED_BY)
     return {
         uid: authorization(policies, workload, new.options)
         for uid, workload in wanted.items()

@@ -26,10 +26,12 @@ _ELSEWHERE: Final = frozenset(
         "authorization_policies",
         "destination_rules",
         "peer_authentications",
+        "request_authentications",
         "revision",
         "secrets",
         "services",
         "short_way",
+        "token_keys",
         "virtual_services",
         "workloads",
     }

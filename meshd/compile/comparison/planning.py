@@ -19,7 +19,7 @@ from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.routes import RouteTable, VirtualHost
 from meshd.compile.plan.upstreams import Assignment, Upstream
 from meshd.compile.policy.acceptance import as_accepted
-from meshd.compile.policy.authorization import authorization, by_namespace
+from meshd.compile.policy.authorization import authorization, policies_of
 from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import Ports, served_ports
 from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
@@ -186,7 +186,7 @@ def _of_workload(workload: Workload, snapshot: Snapshot, ports: Ports) -> Iterat
     yield Part("policy", "mutual TLS", str(policy.mode), policy.origin)
     for port, mode in policy.port_modes.items():
         yield Part("policy", f"mutual TLS of port {port}", str(mode), policy.origin_of(port))
-    guard = authorization(by_namespace(snapshot.authorization_policies), workload, snapshot.options)
+    guard = authorization(policies_of(snapshot), workload, snapshot.options)
     if guard is not None:
         for rule in guard.deny:
             yield Part("authorization", f"denied by {rule.origin}", rule.clauses, rule.origin)

@@ -1,6 +1,7 @@
 """Prints who may send what: as filters of HTTP, and as questions of a listener's tree.
 
-A request is judged by two filters, one that denies and one that allows. What they judge by is told
+A request is judged by two filters, one that denies and one that allows, after one that reads its
+token. What they judge by is told
 in routes, so that a policy that changes holds for the next request of any connection. A connection
 that is not HTTP is judged when a chain is chosen for it, before anything is connected or sent.
 """
@@ -31,6 +32,7 @@ from xds.type.matcher.v3 import matcher_pb2
 from xds.type.matcher.v3 import regex_pb2 as xds_regex_pb2
 from xds.type.matcher.v3 import string_pb2 as xds_string_pb2
 
+from meshd.compile.envoy import tokens
 from meshd.compile.envoy.wellknown import (
     PEER_STATE,
     REMOTE_ADDRESS_STATE,
@@ -40,11 +42,13 @@ from meshd.compile.envoy.wellknown import (
 from meshd.compile.plan.authorization import (
     Address,
     Authorization,
+    Claim,
     Field,
     Header,
     Path,
     Peer,
     Port,
+    RequestPrincipal,
     Rule,
     ServerName,
     Test,
@@ -67,17 +71,19 @@ ALLOW: Final = "meshd.authorization.allow"
 
 def filters() -> list[_Filter]:
     """Return the filters, which let all requests pass of which routes say nothing."""
-    return [_Filter(name=name, typed_config=packed(_Rbac())) for name in (DENY, ALLOW)]
+    judging = (_Filter(name=name, typed_config=packed(_Rbac())) for name in (DENY, ALLOW))
+    return [tokens.token_filter(), *judging]
 
 
 @functools.lru_cache(maxsize=64)
 def per_route(rules: Authorization, *, inside: bool) -> Mapping[str, any_pb2.Any]:
     """Return what routes say to the filters; ``inside``: see ``_by_filter``. The messages are
     shared: copy, never change."""
-    return {
+    found = {
         name: packed(http_rbac_pb2.RBACPerRoute(rbac=_Rbac(rules=given)))
         for name, given in _by_filter(rules, inside=inside).items()
     }
+    return found | ({tokens.TOKENS: tokens.per_route(rules.tokens)} if rules.tokens else {})
 
 
 def _by_filter(rules: Authorization, *, inside: bool = False) -> dict[str, rbac_pb2.RBAC]:
@@ -178,6 +184,8 @@ def _test_principals(test: Test, inside: bool) -> Iterator[_Principal]:
             yield _Principal(filter_state=_state(PEER_STATE, text))
         case ServerName(text):
             yield _Principal(filter_state=_state(SERVER_NAME_STATE, text))
+        case Claim() | RequestPrincipal():
+            yield tokens.claims(test)
         case Address("client", networks) if inside:
             ranges = address_pb2.AddressMatcher(ranges=map(_xds_range, networks))
             state = filter_state_pb2.FilterStateMatcher(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 import msgspec
 
-from meshd.compile.explain.authorization import Facts
+from meshd.compile.explain.authorization import Facts, Verdict
 from meshd.compile.explain.chain_choice import Connection
 from meshd.compile.explain.closed import of_service, why_closed
 from meshd.compile.explain.connections import (
@@ -35,6 +36,13 @@ from meshd.model.short_way import Requests
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload
 
+CLOSED: Final = "denied: the connection is closed"
+
+
+def denied(status: int) -> str:
+    """Return the verdict on a request that is not allowed."""
+    return f"denied: {status}"
+
 
 def tell_judgement(
     telling: Telling,
@@ -42,13 +50,15 @@ def tell_judgement(
     place: Workload | Endpoint,
     facts: Facts,
     asked: Request | None,
-) -> bool:
-    """Tell what policies make of a request at a workload; None: of a connection. Return whether
-    they allow it."""
+) -> Verdict:
+    """Tell what policies make of a request at a workload; None: of a connection."""
     verdict = judged(snapshot, place, facts, asked)
+    if verdict.token.claims is not None:
+        believed = f"believed by {verdict.token.origin}, if its signature is right"
+        telling.tell("token", believed, verdict.token.origin)
     if verdict.why != "no policy":
-        telling.tell("authorization", str(verdict), verdict.rule and verdict.rule.origin)
-    return verdict.allowed
+        telling.tell("authorization", str(verdict), verdict.origin)
+    return verdict
 
 
 @dataclasses.dataclass
@@ -66,8 +76,15 @@ class Arrivals:
     """The request as it arrives, by upstream; empty: it is not HTTP."""
     closed: str = ""
     """A rule that is not in force, and therefore closes what it is about."""
-    judged: list[bool] = dataclasses.field(default_factory=list[bool])
-    """Whether each endpoint takes it."""
+    judged: list[Verdict] = dataclasses.field(default_factory=list[Verdict])
+    """What each endpoint makes of it."""
+
+    @property
+    def refused(self) -> str:
+        """Return the verdict if no endpoint takes it; empty: one does."""
+        if not self.judged or any(verdict.allowed for verdict in self.judged):
+            return ""
+        return denied(self.judged[0].status) if self.received else CLOSED
 
     def endpoints(self, name: str) -> Iterator[str]:
         """Tell of the endpoints of a cluster, and yield those that are chosen."""
@@ -125,9 +142,8 @@ class Arrivals:
             if f"{place.address}:{place.port}" != chosen:
                 continue
             peer = self.identity if is_certified(upstream.tls.mode, place) else ""
-            facts = arriving(self.source, place, peer, self.connection.server_name)
-            is_allowed = tell_judgement(self.telling, self.snapshot, place, facts, received)
-            self.judged.append(is_allowed)
+            facts = arriving(self.source, place, peer, self.connection)
+            self.judged.append(tell_judgement(self.telling, self.snapshot, place, facts, received))
 
     def _accepted(
         self, workload: Workload, place: Endpoint, upstream: Upstream, sent: Requests

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
 import msgspec
 
 from meshd.api.patterns import accepts
+from meshd.base.json_values import Json, JsonObject, list_in
 from meshd.compile.explain.route_choice import normalized
+from meshd.compile.explain.tokens import IsSigned, Outcome, any_signature, passed_on, read
 from meshd.compile.plan.authorization import (
     Address,
     Alternative,
     Authorization,
+    Claim,
     Field,
     Header,
     Path,
     Peer,
     Port,
+    RequestPrincipal,
     Rule,
     ServerName,
     Test,
     Text,
 )
+from meshd.compile.plan.origin import Origin
 from meshd.matching.request import FORWARDED_FOR, Request
+
+_FORBIDDEN: Final = 403
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,18 +47,38 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Address."""
     port: int = 0
     server_name: str = ""
+    now: float = 0
+    """Unix time; 0: that of tokens is not looked at."""
     path: str = ""
     """With its query."""
     headers: Mapping[str, tuple[str, ...]] = {}
     """The values of each, by names in small letters, ``:authority`` and ``:method`` among them."""
+    claims: JsonObject | None = None
+    """What the request's token says; None: there is none that is believed."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
     allowed: bool
-    why: Literal["no policy", "denied by", "allowed by", "nothing denies", "nothing allows"]
+    why: Literal[
+        "no policy", "denied by", "allowed by", "nothing denies", "nothing allows", "invalid token"
+    ]
     rule: Rule | None = None
+    token: Outcome = Outcome()
+    """What became of the request's token."""
+
+    @property
+    def status(self) -> int:
+        """Return with which status a request is refused that is not allowed."""
+        return self.token.status or _FORBIDDEN
+
+    @property
+    def origin(self) -> Origin | None:
+        """Return what decided."""
+        return self.token.origin if self.token.status else self.rule and self.rule.origin
 
     def __str__(self) -> str:
+        if self.token.status:
+            return f"token refused by {self.token.origin}: {self.token.why}"
         word = "allowed" if self.allowed else "denied"
         if self.rule:
             return f"{word} by {self.rule.origin}"
@@ -59,6 +86,7 @@ class Verdict(msgspec.Struct, frozen=True):
             "no policy": "no AuthorizationPolicy is about it",
             "nothing denies": "no rule denies it, and no policy allows only some",
             "nothing allows": "no rule of a policy that allows some fits",
+            "invalid token": self.token.why,
         }
         return f"{word}: {told[self.why]}"
 
@@ -76,6 +104,24 @@ def judge(rules: Authorization | None, facts: Facts) -> Verdict:
     return Verdict(False, "nothing allows")
 
 
+def judge_request(
+    rules: Authorization | None,
+    connection: Facts,
+    request: Request,
+    is_signed: IsSigned = any_signature,
+) -> Verdict:
+    """Return what becomes of a request; ``is_signed``: see ``tokens.read``."""
+    token, seen = Outcome(), request
+    if rules and rules.tokens:
+        token = read(rules.tokens, normalized(request), connection.now, is_signed)
+        seen = passed_on(rules.tokens, token, request)
+    if token.status:
+        return Verdict(False, "invalid token", token=token)
+    facts = facts_of(connection, seen)
+    found = judge(rules, msgspec.structs.replace(facts, claims=token.claims))
+    return msgspec.structs.replace(found, token=token)
+
+
 def fits(rule: Rule, facts: Facts) -> bool:
     return all(any(_all(group, facts) for group in clause) for clause in rule.clauses)
 
@@ -88,7 +134,7 @@ def _holds(field: Field, facts: Facts) -> bool:
     return any(_is_true(test, facts) for test in field.tests) is not field.negated
 
 
-def _is_true(test: Test, facts: Facts) -> bool:
+def _is_true(test: Test, facts: Facts) -> bool:  # noqa: PLR0911 - a line for each kind
     match test:
         case Peer(text):
             return bool(facts.peer) and _is_like(text, facts.peer)
@@ -100,6 +146,12 @@ def _is_true(test: Test, facts: Facts) -> bool:
             return _is_like(text, facts.path.partition("#")[0].partition("?")[0])
         case Port(number):
             return number == facts.port
+        case Claim(names, text):
+            return _says(facts.claims, names, text)
+        case RequestPrincipal(issuer, subject):
+            return _says(facts.claims, ("iss",), issuer, lists=False) and _says(
+                facts.claims, ("sub",), subject, lists=False
+            )
         case Address(of, networks):
             told = {
                 "client": facts.client,
@@ -107,6 +159,20 @@ def _is_true(test: Test, facts: Facts) -> bool:
                 "server": facts.server,
             }[of]
             return any(_contains(network, told) for network in networks)
+
+
+def _says(
+    claims: JsonObject | None, names: Sequence[str], text: Text, *, lists: bool = True
+) -> bool:
+    """Return whether a claim is a text that fits, or a list with one."""
+    value: Json = claims
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    given = list_in(value) if lists and isinstance(value, list) else [value]
+    return any(
+        isinstance(one, str) and _is_like(text, one) and (text.form != "present" or bool(one))
+        for one in given
+    )
 
 
 def _contains(network: str, address: str) -> bool:

@@ -47,6 +47,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """SPIFFE URI of the client whose mutual TLS ended here; empty: there was none."""
     client: str = ""
     """Address of the client; empty: it is not known."""
+    now: float = 0
+    """Unix time; 0: that of tokens is not looked at."""
 
     @property
     def facts(self) -> Facts:

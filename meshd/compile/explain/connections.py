@@ -42,6 +42,7 @@ def client_connection(view: View, wanted: Wanted, request: wire.Explain) -> Conn
         port=wanted.port,
         begins_as=begins_as,
         server_name=(request.server_name or server_name_of(wanted.host)) if is_tls else "",
+        now=request.now,
     )
 
 

@@ -87,6 +87,7 @@ def _connection(
         server_name=(request.server_name or server_name_of(host.lower()))
         if begins_as == "tls"
         else "",
+        now=request.now,
     )
 
 

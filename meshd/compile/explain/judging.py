@@ -7,7 +7,7 @@ from typing import Literal
 
 from meshd import wire
 from meshd.api.base import Key
-from meshd.compile.explain.authorization import Facts, Verdict, facts_of, judge
+from meshd.compile.explain.authorization import Facts, Verdict, judge, judge_request
 from meshd.compile.explain.chain_choice import Connection
 from meshd.compile.explain.rule_text import describe
 from meshd.compile.plan.authorization import Authorization
@@ -15,8 +15,8 @@ from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.tls import TlsMode
 from meshd.compile.policy.authorization import (
     authorization,
-    by_namespace,
     of_connections,
+    policies_of,
     selecting,
 )
 from meshd.matching.request import Request
@@ -30,7 +30,7 @@ def judging(
 ) -> wire.Judging:
     """Return the rules about a workload, in the order in which they count; then the policies that
     allow nothing, since they have none."""
-    policies = by_namespace(snapshot.authorization_policies)
+    policies = policies_of(snapshot)
     options = snapshot.options
     rules = authorization(policies, workload, options) or Authorization()
 
@@ -61,14 +61,15 @@ def is_certified(tls: TlsMode, place: Endpoint) -> bool:
     return tls is TlsMode.MESH or (tls is TlsMode.AUTO and place.mutual_tls)
 
 
-def arriving(source: Workload, place: Endpoint, peer: str, server_name: str) -> Facts:
+def arriving(source: Workload, place: Endpoint, peer: str, connection: Connection) -> Facts:
     """Return what an endpoint knows of a connection; ``peer``: see ``Facts``."""
     return Facts(
         peer=peer,
         client=next(iter(source.addresses), ""),
         server=place.address,
         port=place.port,
-        server_name=server_name,
+        server_name=connection.server_name,
+        now=connection.now,
     )
 
 
@@ -81,15 +82,19 @@ def entering(connection: Connection, client: str) -> Facts:
         server=connection.address,
         port=connection.port,
         server_name=connection.server_name,
+        now=connection.now,
     )
 
 
 def judged(
-    snapshot: Snapshot, place: Workload | Endpoint, facts: Facts, request: Request | None
+    snapshot: Snapshot,
+    place: Workload | Endpoint,
+    facts: Facts,
+    request: Request | None,
 ) -> Verdict:
     """Return what becomes of a request at a workload; None: of a connection that is not HTTP."""
-    policies = by_namespace(snapshot.authorization_policies)
+    policies = policies_of(snapshot)
     rules = authorization(policies, place, snapshot.options)
     if request is not None:
-        return judge(rules, facts_of(facts, request))
+        return judge_request(rules, facts, request)
     return judge(rules and of_connections(rules), facts)

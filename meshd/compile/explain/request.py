@@ -7,7 +7,7 @@ cannot differ from what the proxies do.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
@@ -15,7 +15,7 @@ from meshd import wire
 from meshd.compile.clients import identity_of
 from meshd.compile.explain import route_choice
 from meshd.compile.explain.answers import aborted, answer, cross_origin
-from meshd.compile.explain.arrivals import Arrivals, tell_judgement
+from meshd.compile.explain.arrivals import CLOSED, Arrivals, denied, tell_judgement
 from meshd.compile.explain.connections import (
     at_client,
     client_connection,
@@ -51,9 +51,6 @@ from meshd.matching.request import Request, claimed
 from meshd.model.interception import OUTBOUND_PORT
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload, shown
-
-_DENIED: Final = "denied: 403"
-_CLOSED: Final = "denied: the connection is closed"
 
 
 def explain(
@@ -131,8 +128,8 @@ class _Journey:
             return self._end(f"refused: {origin.key} is not in force; meshctl status says why")
         if not isinstance(target, Tcp):
             return self._end("refused: no service has this address and port")
-        if not self._admits(None):
-            return self._end(_CLOSED)
+        if self._refused(None):
+            return self._end(CLOSED)
         nothing = "no healthy endpoint: the connection is closed"
         return self._clusters(list(target.upstreams), nothing)
 
@@ -195,8 +192,8 @@ class _Journey:
         # At the other end they are requests, whatever was around them.
         self._connection = msgspec.structs.replace(connection, begins_as="http")
         asked = self._asked(scheme)
-        if not self._admits(asked):
-            return self._end(_DENIED)
+        if status := self._refused(asked):
+            return self._end(denied(status))
         self._tell("routes", table.name)
         virtual_host = route_choice.choose_host(table, asked)
         route = route_choice.choose_route(virtual_host, asked) if virtual_host else None
@@ -276,18 +273,18 @@ class _Journey:
         endpoints = [one for name in names if found[name] > 0 for one in arrivals.endpoints(name)]
         if arrivals.closed:
             nothing = f"refused: {arrivals.closed} is not in force"
-        verdict = "routed" if endpoints else nothing
-        if arrivals.judged and not any(arrivals.judged):
-            verdict = _DENIED if self._received else _CLOSED
+        verdict = arrivals.refused or ("routed" if endpoints else nothing)
         return self._end(verdict, next(iter(names), ""), tuple(endpoints))
 
-    def _admits(self, asked: Request | None) -> bool:
-        """Tell what policies about the gateway make of a client outside the mesh."""
+    def _refused(self, asked: Request | None) -> int:
+        """Tell what policies about the gateway make of a client outside the mesh. Return with which
+        status it is refused; 0: it is not."""
         request, connection = self._request, self._connection
         if not request.from_outside:
-            return True
+            return 0
         facts = entering(connection, request.client)
-        return tell_judgement(self._telling, self._snapshot, self._source, facts, asked)
+        verdict = tell_judgement(self._telling, self._snapshot, self._source, facts, asked)
+        return 0 if verdict.allowed else verdict.status
 
     def _end(
         self, verdict: str, cluster: str = "", endpoints: tuple[str, ...] = ()

@@ -6,11 +6,13 @@ from typing import Final
 
 from meshd.compile.plan.authorization import (
     Address,
+    Claim,
     Field,
     Header,
     Path,
     Peer,
     Port,
+    RequestPrincipal,
     Rule,
     ServerName,
     Test,
@@ -41,7 +43,7 @@ def _field(field: Field) -> str:
     return f"{'/'.join(names)}{' not' if field.negated else ''} {listed}"
 
 
-def _test(test: Test) -> tuple[str, str]:
+def _test(test: Test) -> tuple[str, str]:  # noqa: PLR0911 - a line for each kind
     match test:
         case Peer(text):
             return "caller", _text(text)
@@ -55,6 +57,14 @@ def _test(test: Test) -> tuple[str, str]:
             return _HEADERS.get(name, f"header {name}"), _text(text)
         case Path(text):
             return "path", _text(text)
+        case Claim() | RequestPrincipal():
+            return _of_token(test)
+
+
+def _of_token(test: Claim | RequestPrincipal) -> tuple[str, str]:
+    if isinstance(test, Claim):
+        return f"claim {'.'.join(test.names)}", _text(test.text)
+    return "issuer/subject", f"{_text(test.issuer)}/{_text(test.subject)}"
 
 
 def _text(text: Text) -> str:

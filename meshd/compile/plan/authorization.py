@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from meshd.compile.plan.origin import Origin
+from meshd.compile.plan.tokens import TokenRule
 
 Form = Literal["exact", "prefix", "suffix", "present", "regex"]
 Side = Literal["client", "forwarded", "server"]
@@ -63,8 +64,24 @@ class Path(msgspec.Struct, frozen=True, tag="path"):
     text: Text
 
 
-Test = Peer | Address | Port | ServerName | Header | Path
-OF_REQUESTS = (Header, Path)
+class Claim(msgspec.Struct, frozen=True, tag="claim"):
+    """A claim of the request's token that is a text, or a list of texts of which one fits."""
+
+    names: tuple[str, ...]
+    """Of the claim, and of those within it."""
+    text: Text
+
+
+class RequestPrincipal(msgspec.Struct, frozen=True, tag="request_principal"):
+    """The issuer and the subject of the request's token."""
+
+    issuer: Text
+    subject: Text
+
+
+Test = Peer | Address | Port | ServerName | Header | Path | Claim | RequestPrincipal
+OF_TOKENS = (Claim, RequestPrincipal)
+OF_REQUESTS = (Header, Path, *OF_TOKENS)
 """The tests of which a connection knows nothing."""
 
 
@@ -103,3 +120,5 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     deny: tuple[Rule, ...] = ()
     allow: tuple[Rule, ...] | None = None
     """None: there is no such policy."""
+    tokens: tuple[TokenRule, ...] = ()
+    """Which tokens of requests are believed. A request with another one is refused."""

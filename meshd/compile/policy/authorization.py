@@ -1,4 +1,5 @@
-"""Decides what a workload takes: AuthorizationPolicies, as rules of the plan.
+"""Decides what a workload takes: AuthorizationPolicies and RequestAuthentications, as rules of the
+plan.
 
 Those of the root namespace and of the workload's own count, all together: what one denies is
 denied, whatever others allow. https://istio.io/latest/docs/concepts/security/#authorization
@@ -6,11 +7,14 @@ denied, whatever others allow. https://istio.io/latest/docs/concepts/security/#a
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
-from meshd.api.authorization_policy.conditions import header_of
+import msgspec
+
+from meshd.api.authorization_policy.conditions import PRINCIPAL, claim_of, header_of
 from meshd.api.authorization_policy.templates import template_regex
 from meshd.api.authorization_policy.types import (
     AuthorizationPolicy,
@@ -21,11 +25,13 @@ from meshd.api.authorization_policy.types import (
     Texts,
 )
 from meshd.api.authorization_policy.unsupported import unsupported
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.compile.plan import authorization as plan
 from meshd.compile.plan.authorization import Authorization, Field, Test, Text
 from meshd.compile.plan.origin import Origin
+from meshd.compile.policy.tokens import Keys, closed_rules, request_principal, token_rules
 from meshd.model.service import Endpoint
-from meshd.model.snapshot import MeshOptions
+from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
 
 _UNKNOWN: Final = "a part of it is not carried out, so everything is denied"
@@ -38,13 +44,42 @@ _HOSTS: Final = frozenset({":authority", "host"})
 _NO_HOST: Final = "names hosts, and what the request names is none"
 
 
-Policies = Mapping[str, Sequence[AuthorizationPolicy]]
-"""By namespace."""
+_Policy = TypeVar("_Policy", AuthorizationPolicy, RequestAuthentication)
 
 
-def by_namespace(policies: Iterable[AuthorizationPolicy]) -> Policies:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Policies:
+    """What requests and connections are judged by, by namespace."""
+
+    judging: Mapping[str, Sequence[AuthorizationPolicy]]
+    reading: Mapping[str, Sequence[RequestAuthentication]]
+    """Which tokens are believed."""
+    keys: Keys
+
+
+_NO_KEYS: Final[Keys] = {}
+JUDGED_BY: Final = ("authorization_policies", "request_authentications", "token_keys")
+"""The fields of a snapshot with which ``policies_of`` may change."""
+
+
+def by_namespace(
+    policies: Iterable[AuthorizationPolicy],
+    authentications: Iterable[RequestAuthentication] = (),
+    keys: Keys = _NO_KEYS,
+) -> Policies:
     """Return the policies of each namespace, in the order in which they are given."""
-    found: dict[str, list[AuthorizationPolicy]] = {}
+    return Policies(_listed(policies), _listed(authentications), keys)
+
+
+def policies_of(snapshot: Snapshot) -> Policies:
+    """Return the policies of a snapshot."""
+    return by_namespace(
+        snapshot.authorization_policies, snapshot.request_authentications, snapshot.token_keys
+    )
+
+
+def _listed(policies: Iterable[_Policy]) -> dict[str, list[_Policy]]:
+    found: dict[str, list[_Policy]] = {}
     for policy in policies:
         found.setdefault(policy.metadata.namespace, []).append(policy)
     return found
@@ -53,27 +88,57 @@ def by_namespace(policies: Iterable[AuthorizationPolicy]) -> Policies:
 def selecting(
     policies: Policies, workload: Workload | Endpoint, root_namespace: str
 ) -> tuple[AuthorizationPolicy, ...]:
-    """Return the policies that are about a workload and have an effect, those for the whole mesh
+    """Return the AuthorizationPolicies that are about a workload and have an effect, those for the
+    whole mesh first."""
+    found = _selecting(policies.judging, workload, root_namespace)
+    return tuple(policy for policy in found if policy.spec.action != "AUDIT")
+
+
+def reading(
+    policies: Policies, workload: Workload | Endpoint, root_namespace: str
+) -> tuple[RequestAuthentication, ...]:
+    """Return the RequestAuthentications that are about a workload, those for the whole mesh
     first."""
-    return tuple(
-        policy
-        for namespace in dict.fromkeys((root_namespace, workload.namespace))
-        for policy in policies.get(namespace, ())
-        if policy.spec.action != "AUDIT" and _labels(policy).items() <= workload.labels.items()
-    )
+    return tuple(_selecting(policies.reading, workload, root_namespace))
+
+
+def _selecting(
+    policies: Mapping[str, Sequence[_Policy]], workload: Workload | Endpoint, root_namespace: str
+) -> Iterator[_Policy]:
+    for namespace in dict.fromkeys((root_namespace, workload.namespace)):
+        for policy in policies.get(namespace, ()):
+            labels = policy.spec.selector.match_labels if policy.spec.selector else {}
+            if labels.items() <= workload.labels.items():
+                yield policy
 
 
 def is_guarded(policies: Policies, workload: Workload | Endpoint, root_namespace: str) -> bool:
     """Return whether policies are about a workload: all that comes to it has to pass its own
     listeners, which know them."""
-    return bool(selecting(policies, workload, root_namespace))
+    return bool(
+        selecting(policies, workload, root_namespace) or reading(policies, workload, root_namespace)
+    )
 
 
 def authorization(
     policies: Policies, workload: Workload | Endpoint, options: MeshOptions
 ) -> Authorization | None:
     """Return what a workload takes; None: no policy is about it."""
-    selected = selecting(policies, workload, options.root_namespace)
+    root = options.root_namespace
+    authentications = reading(policies, workload, root)
+    found = _judging(selecting(policies, workload, root), options)
+    if not authentications:
+        return found
+    rules = found or Authorization()
+    return msgspec.structs.replace(
+        rules,
+        deny=(*closed_rules(authentications), *rules.deny),
+        tokens=token_rules(authentications, policies.keys),
+    )
+
+
+def _judging(selected: Sequence[AuthorizationPolicy], options: MeshOptions) -> Authorization | None:
+    """Return what policies about a workload let it take; None: there are none."""
     if not selected:
         return None
     unknown = [policy for policy in selected if any(unsupported(policy))]
@@ -150,10 +215,6 @@ def _is_of_requests(field: Field) -> bool:
     return any(isinstance(test, plan.OF_REQUESTS) for test in field.tests)
 
 
-def _labels(policy: AuthorizationPolicy) -> dict[str, str]:
-    return policy.spec.selector.match_labels if policy.spec.selector else {}
-
-
 def _rules(policy: AuthorizationPolicy, options: MeshOptions) -> Iterator[plan.Rule]:
     for index, rule in enumerate(policy.spec.rules or ()):
         yield plan.Rule(
@@ -183,6 +244,7 @@ def _of_source(found: Source, namespace: str, trust_domain: str) -> Iterator[Fie
         return _account(value, namespace)
 
     yield from _fields(found.principals, found.not_principals, principal)
+    yield from _fields(found.request_principals, found.not_request_principals, request_principal)
     yield from _fields(found.namespaces, found.not_namespaces, _namespace)
     yield from _fields(found.service_accounts, found.not_service_accounts, account)
     yield from _addresses("client", found.ip_blocks, found.not_ip_blocks)
@@ -213,6 +275,10 @@ def _of_condition(found: Condition, trust_domain: str) -> Iterator[Field]:
             yield from _fields(values, others, _port)
         case "connection.sni":
             yield from _fields(values, others, lambda value: plan.ServerName(text(value)))
+        case key if key == PRINCIPAL:
+            yield from _fields(values, others, request_principal)
+        case key if names := claim_of(key):
+            yield from _fields(values, others, lambda value: plan.Claim(names, text(value)))
         case key:
             name = header_of(key)
             yield from _fields(values, others, lambda value: plan.Header(name, text(value)))

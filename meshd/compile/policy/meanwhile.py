@@ -31,7 +31,9 @@ def meanwhile(before: Authorization | None, now: Authorization | None) -> Author
     allow = _allowed(before.allow, now.allow)
     if allow is before.allow and not _without(now.deny, before.deny):
         return before
-    return msgspec.structs.replace(now, deny=(*now.deny, *map(_of_before, gone)), allow=allow)
+    deny = (*now.deny, *map(_of_before, gone))
+    # Which tokens are believed waits for the compilation, whatever else does not.
+    return msgspec.structs.replace(before, deny=deny, allow=allow)
 
 
 def _allowed(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from meshd.compile.policy.authorization import by_namespace, is_guarded
+from meshd.compile.policy.authorization import is_guarded, policies_of
 from meshd.model.service import Endpoint
 from meshd.model.short_way import Inside, obstacle, own_addresses
 from meshd.model.snapshot import Snapshot
@@ -34,7 +34,7 @@ def reachable(snapshot: Snapshot) -> dict[str, Near]:
     options = snapshot.options
     destinations = snapshot.short_way.destinations if options.short_way else ()
     found = ((uid, snapshot.workloads.get(uid)) for uid in destinations)
-    policies = by_namespace(snapshot.authorization_policies)
+    policies = policies_of(snapshot)
     root = options.root_namespace
     return {
         uid: _near(workload, options.trust_domain)

@@ -3,7 +3,8 @@
 The checks refuse new objects with such a value, and say of each finding whether it is one. Objects
 that were accepted before, by another version, are closed: nobody else's routes depend on them.
 
-An AuthorizationPolicy is closed for any error: what is wrong in it could open something.
+An AuthorizationPolicy or a RequestAuthentication is closed for any error: what is wrong in it could
+open something.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from meshd.api.base import Object
 from meshd.api.dispatch import check_accepted, refused_by_proxies
 from meshd.api.networking import DestinationRule
 from meshd.api.read import Read
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.api.virtual_service.types import VirtualService
 from meshd.api.yaml import Document
 from meshd.compile.replacement.snapshots import NOTHING, Replaceable, Replacements
+from meshd.model.closed_authentication import ClosedAuthentication
 from meshd.model.closed_authorization import ClosedAuthorization
 from meshd.model.closed_routes import ClosedRoutes
 from meshd.model.closed_rule import ClosedRule
@@ -34,9 +37,8 @@ class RefusedObjects:
     """
 
     def __init__(self, before: RefusedObjects | None = None) -> None:
-        self._given: tuple[tuple[Replaceable, ...], ...] = (), (), ()
-        """The VirtualServices, DestinationRules and AuthorizationPolicies that were looked at
-        last."""
+        self._given: tuple[tuple[Replaceable, ...], ...] = (), (), (), ()
+        """The objects of each kind that were looked at last."""
         self._known: Mapping[int, tuple[Replaceable, str]] = before._known if before else {}
         """By its id each object, and what proxies would refuse of it. It is replaced, and never
         changed."""
@@ -58,10 +60,11 @@ class RefusedObjects:
         are.
         """
         routes, rules = snapshot.virtual_services, snapshot.destination_rules
-        given = routes, rules, snapshot.authorization_policies
+        policies, tokens = snapshot.authorization_policies, snapshot.request_authentications
+        given = routes, rules, policies, tokens
         if not all(map(operator.is_, given, self._given)):
             self._given = given
-            self._look((*routes, *rules, *snapshot.authorization_policies))
+            self._look((*routes, *rules, *policies, *tokens))
             closed = {key: _closed(one) for key, (one, _) in self._refused.items()}
             self._closed = Replacements(snapshot, closed)
         return self._closed.put_into(snapshot)
@@ -80,6 +83,8 @@ def _closed(found: Replaceable) -> Replaceable:
             return ClosedRule.of(found)
         case AuthorizationPolicy():
             return _denying(found)
+        case RequestAuthentication():
+            return ClosedAuthentication.of(found)
 
 
 def closed_policy(found: AuthorizationPolicy) -> AuthorizationPolicy:
@@ -96,9 +101,9 @@ def _refused(found: Object) -> str:
     """Return what proxies would refuse of an object, or of a policy what else is wrong in it;
     empty: nothing."""
     match found:
-        case ClosedRoutes() | ClosedRule() | ClosedAuthorization():
+        case ClosedRoutes() | ClosedRule() | ClosedAuthorization() | ClosedAuthentication():
             return ""
-        case AuthorizationPolicy():
+        case AuthorizationPolicy() | RequestAuthentication():
             return _wrong(found)
         case _:
             pass
@@ -110,7 +115,7 @@ def _refused(found: Object) -> str:
     return ""
 
 
-def _wrong(found: AuthorizationPolicy) -> str:
+def _wrong(found: AuthorizationPolicy | RequestAuthentication) -> str:
     for finding in check_accepted(Read(found, Document("", 0, None, {}))):
         if finding.severity == "error" and finding.field.startswith("spec"):
             return (

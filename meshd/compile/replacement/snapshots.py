@@ -9,11 +9,16 @@ import msgspec
 
 from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.destination_rule.types import DestinationRule
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.api.virtual_service.types import VirtualService
 from meshd.model.snapshot import Snapshot
 
-Replaceable: TypeAlias = VirtualService | DestinationRule | AuthorizationPolicy
-_Kind = TypeVar("_Kind", VirtualService, DestinationRule, AuthorizationPolicy)
+Replaceable: TypeAlias = (
+    VirtualService | DestinationRule | AuthorizationPolicy | RequestAuthentication
+)
+_Kind = TypeVar(
+    "_Kind", VirtualService, DestinationRule, AuthorizationPolicy, RequestAuthentication
+)
 
 
 class Replacements:
@@ -29,6 +34,9 @@ class Replacements:
                 "destination_rules": tuple(_replaced(snapshot.destination_rules, instead)),
                 "authorization_policies": tuple(
                     _replaced(snapshot.authorization_policies, instead)
+                ),
+                "request_authentications": tuple(
+                    _replaced(snapshot.request_authentications, instead)
                 ),
             }
             if instead

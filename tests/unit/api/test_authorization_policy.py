@@ -61,8 +61,8 @@ def test_what_istio_takes_is_taken(spec: str) -> None:
             "spec.rules[0].from[0].source.principals[0]",
         ),
         (
-            "{rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}",
-            "spec.rules[0].from[0].source.requestPrincipals",
+            "{rules: [{from: [{source: {requestPrincipals: ['']}}]}]}",
+            "spec.rules[0].from[0].source.requestPrincipals[0]",
         ),
         (
             "{rules: [{from: [{source: {serviceAccounts: [a], namespaces: [b]}}]}]}",
@@ -101,7 +101,7 @@ def test_what_istio_takes_is_taken(spec: str) -> None:
         ("{rules: [{when: [{key: source.ip}]}]}", "spec.rules[0].when[0]"),
         ("{rules: [{when: [{key: source.port, values: [a]}]}]}", "spec.rules[0].when[0].key"),
         (
-            "{rules: [{when: [{key: 'request.auth.claims[a]', values: [a]}]}]}",
+            "{rules: [{when: [{key: 'request.auth.claims[a]b', values: [a]}]}]}",
             "spec.rules[0].when[0].key",
         ),
         (

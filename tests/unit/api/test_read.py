@@ -146,10 +146,10 @@ def test_nulls_are_as_good_as_not_written() -> None:
             ["f.yaml:1: Service x: apiVersion: is required, a text such as v1"],
         ),
         (
-            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: x}\n",
+            "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: x}\n",
             [
-                "f.yaml:2: RequestAuthentication x: kind: this version of meshd does not read "
-                "RequestAuthentication; leave it out"
+                "f.yaml:2: WasmPlugin x: kind: this version of meshd does not read "
+                "WasmPlugin; leave it out"
             ],
         ),
         ("just text\n", ["f.yaml:1: not an object: apiVersion, kind and metadata are missing"]),

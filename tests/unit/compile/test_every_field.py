@@ -30,6 +30,7 @@ from meshd.api.dispatch import check_fields
 from meshd.api.gateway.types import GatewayPort, Server
 from meshd.api.kubernetes.types import Secret, ServiceAccount, ServicePort
 from meshd.api.read import Read, read_sources
+from meshd.api.request_authentication.types import JWTRule
 from meshd.api.service_entry.types import WorkloadEntry, WorkloadGroup
 from meshd.api.virtual_service.types import (
     CorsPolicy,
@@ -69,6 +70,8 @@ NO_EFFECT: Final[Mapping[Field, str]] = {
     (FaultDelay, "exponential_delay"): TOLD,
     (FaultAbort, "http2_error"): TOLD,
     (L4MatchAttributes, "source_subnet"): TOLD,
+    (JWTRule, "jwks_uri"): "what is fetched from there is a part of the snapshot",
+    (JWTRule, "timeout"): "it is for whoever fetches the keys",
     (AuthorizationPolicySpec, "provider"): TOLD,
     (Provider, "name"): TOLD,
     **{(TargetReference, name): TOLD for name in ("group", "kind", "name", "namespace")},

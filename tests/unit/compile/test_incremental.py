@@ -16,6 +16,7 @@ from meshd.api.destination_rule.types import DestinationRule, DestinationRuleSpe
 from meshd.api.kubernetes.types import Namespace, Service, ServiceSpec
 from meshd.api.peer_authentication.types import PeerAuthentication, PeerAuthenticationSpec
 from meshd.api.read import read_objects
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.api.virtual_service.types import VirtualService, VirtualServiceSpec
 from meshd.compile.compiled import Compiled, Kind
 from meshd.compile.compiler import Compiler
@@ -27,6 +28,7 @@ from meshd.model.workload import Workload
 from meshd.node.packing import Packer
 from meshd.registry.registry import build_snapshot
 from meshd.xds.resources import difference
+from tests import tokens
 from tests.unit.compile.messages import as_messages
 from tests.unit.numbered import workload
 
@@ -146,6 +148,11 @@ spec:
   rules: [{when: [{key: connection.sni, values: [a]}]}]
 ---
 apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: users, namespace: back}
+spec: {selector: {matchLabels: {app: db}}, jwtRules: [{issuer: me, jwksUri: "https://me.test/keys"}]}
+---
+apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: default, namespace: lone}
 spec: {mtls: {mode: STRICT}}
@@ -206,6 +213,7 @@ class Mesh(msgspec.Struct):
     destinations: frozenset[str] = frozenset(OWN)
     """Workloads to which it leads."""
     options: MeshOptions = OPTIONS
+    keys: dict[str, str] = {}
 
     @classmethod
     def without_gateway(cls, **options: Any) -> Mesh:
@@ -231,6 +239,8 @@ class Mesh(msgspec.Struct):
                 del self.objects[value]
             else:
                 self.objects[value] = WHOLE[value]
+        elif what == "keys":
+            self.keys = {"https://me.test/keys": tokens.key_set(tokens.Key(value))} if value else {}
         elif what in _SETS:
             setattr(self, what, getattr(self, what) ^ {value})
         elif what == "presence":
@@ -250,7 +260,7 @@ class Mesh(msgspec.Struct):
             elsewhere=[one for uid, one in self.workloads.items() if uid in OTHERS],
         )
         short_way = ShortWay(tuple(sorted(self.callers)), tuple(sorted(self.destinations)))
-        return msgspec.structs.replace(snapshot, short_way=short_way)
+        return msgspec.structs.replace(snapshot, short_way=short_way, token_keys=self.keys)
 
 
 _SETS = ("serving", "callers", "destinations")
@@ -500,6 +510,7 @@ edits = st.one_of(
     st.tuples(st.sampled_from(["labelled", "enrolled", "unenrolled"]), st.sampled_from(SPACED)),
     st.tuples(st.just("object"), st.sampled_from([*SERVED, *RULED, *PEERED, *SPACED])),
     st.tuples(st.sampled_from(_SETS), st.sampled_from(sorted(OWN))),
+    st.tuples(st.just("keys"), st.sampled_from(["", "one", "two"])),
 )
 
 
@@ -847,10 +858,20 @@ def test_routes_and_readiness_may_change_at_once() -> None:
     assert changed == {Kind.ENDPOINT, Kind.ROUTE}
 
 
-def test_a_policy_about_requests_makes_nothing_anew_but_what_knows_its_workloads() -> None:
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("object", place_of("some", AuthorizationPolicy)),
+        ("object", place_of("users", RequestAuthentication)),
+        ("keys", "one"),
+    ],
+)
+def test_a_policy_about_requests_makes_nothing_anew_but_what_knows_its_workloads(
+    edit: tuple[str, Any],
+) -> None:
     mesh, compiler = Mesh.without_gateway(), Compiler()
     before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
-    mesh.edit(("object", place_of("some", AuthorizationPolicy)))
+    mesh.edit(edit)
     after = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
     changed = {
         name

@@ -23,6 +23,7 @@ from meshd.model.pool import Pool
 from meshd.model.short_way import ShortWay
 from meshd.model.snapshot import MeshOptions
 from meshd.registry.registry import build_snapshot, hosts_without_address
+from tests import tokens
 from tests.unit.compile.messages import as_messages
 from tests.unit.compile.test_lasting import WORKLOADS, chains, kept
 
@@ -36,6 +37,7 @@ def _object(kind: str, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         "Service": "v1",
         "PeerAuthentication": "security.istio.io/v1",
         "AuthorizationPolicy": "security.istio.io/v1",
+        "RequestAuthentication": "security.istio.io/v1",
     }.get(kind, "networking.istio.io/v1")
     return {"apiVersion": group, "kind": kind, "metadata": {"name": name}, "spec": dict(spec)}
 
@@ -146,6 +148,15 @@ AUTHORIZATIONS = _fields(
         [{"to": [{"operation": {"methods": ["GET"], "paths": ["/a"]}}]}],
     ],
 )
+AUTHENTICATIONS = _fields(
+    {"selector": {"matchLabels": {"app": "web"}}},
+    jwtRules=[
+        [],
+        [{"issuer": "me", "jwks": tokens.key_set(tokens.Key("one"))}],
+        [{"issuer": "me", "jwks": tokens.key_set(tokens.Key("two"))}],
+        [{"issuer": "me", "jwksUri": "https://me.test/keys", "fromHeaders": [{"name": "x"}]}],
+    ],
+)
 KINDS: Final = {
     "Service": (SERVICES, ("s0", "s1", "s2")),
     "VirtualService": (VIRTUAL_SERVICES, ("v0", "v1")),
@@ -153,6 +164,7 @@ KINDS: Final = {
     "Gateway": (GATEWAYS, ("edge", "more")),
     "PeerAuthentication": (POLICIES, ("default",)),
     "AuthorizationPolicy": (AUTHORIZATIONS, ("a0", "a1")),
+    "RequestAuthentication": (AUTHENTICATIONS, ("t0", "t1")),
     "ServiceEntry": (ENTRIES, ("e0",)),
 }
 MESHES = st.fixed_dictionaries(

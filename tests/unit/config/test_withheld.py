@@ -14,6 +14,7 @@ from meshd.config import applied
 from meshd.config.admission import admit
 from meshd.config.store import Store
 from meshd.config.withheld import closed, without
+from meshd.model.closed_authentication import ClosedAuthentication
 from meshd.model.closed_authorization import ClosedAuthorization
 from meshd.model.closed_policy import ClosedPolicy
 from meshd.model.closed_rule import ClosedRule
@@ -134,12 +135,21 @@ def test_a_policy_about_requests_that_is_left_out_denies_everything_in_its_names
     assert in_place.spec.rules == (Rule(),)
 
 
+def test_a_policy_about_tokens_that_is_left_out_lets_no_request_in() -> None:
+    spec: JsonObject = {"jwtRules": []}
+    value: JsonObject = {**policy("a"), "kind": "RequestAuthentication", "spec": spec}
+    found = admit(value)
+    (in_place,) = without({found.key: found}, lambda _: "it kills").values()
+    assert isinstance(in_place, ClosedAuthentication)
+    assert (in_place.key, in_place.spec.selector) == (found.key, None)
+
+
 @pytest.mark.parametrize(
     "spec",
     [
         {"rules": [{"form": []}]},
         {"action": "CUSTOM", "rules": [{}]},
-        {"rules": [{"from": [{"source": {"requestPrincipals": ["*"]}}]}]},
+        {"rules": [{"when": [{"key": "request.auth.newer", "values": ["*"]}]}]},
         {"newer": True},
     ],
 )

@@ -212,9 +212,7 @@ UNSUPPORTED: list[str] = [
     "{action: CUSTOM, provider: {name: x}, rules: [{to: [{operation: {methods: [PUT]}}]}]}",
     "{targetRefs: [{kind: Service, name: w}], rules: [{}]}",
     "{targetRef: {kind: Service, name: w}, rules: [{}]}",
-    "{rules: [{}, {from: [{source: {requestPrincipals: ['*']}}]}]}",
-    "{rules: [{}, {from: [{source: {notRequestPrincipals: ['*']}}]}]}",
-    "{rules: [{}, {when: [{key: 'request.auth.claims[a]', values: [b]}]}]}",
+    "{rules: [{}, {when: [{key: 'request.auth.newer', values: [b]}]}]}",
     "{rules: [{}, {when: [{key: 'newer.attribute', values: [b]}]}]}",
     "{action: AUDIT, rules: [{when: [{key: 'newer.attribute', values: [b]}]}]}",
 ]

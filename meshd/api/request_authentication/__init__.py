@@ -1,0 +1,1 @@
+"""Kind security.istio.io RequestAuthentication."""
