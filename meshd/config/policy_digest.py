@@ -11,6 +11,7 @@ import hashlib
 import json
 from typing import Final
 
+from meshd.api.authorization_policy.dry_run import ANNOTATION, is_on_trial
 from meshd.base.json_values import Json, JsonObject, mapping_at, text_in
 
 NOT_IN_FORCE: Final = "notInForce"
@@ -26,11 +27,14 @@ def digest_of(policy: JsonObject) -> str:
     spec = mapping_at(policy, "spec")
     if NOT_IN_FORCE in spec:
         return text_in(spec.get(DIGEST))
+    annotations = mapping_at(policy, "metadata", "annotations")
+    on_trial = is_on_trial(text_in(annotations.get(ANNOTATION)))
     try:
         text = json.dumps(_canonical(spec), sort_keys=True, separators=(",", ":"))
     except RecursionError:  # of what is nested too deeply for any policy
         return ""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    # One that is not on trial any more is another one.
+    return hashlib.blake2b(f"{text}{ANNOTATION * on_trial}".encode(), digest_size=16).hexdigest()
 
 
 def is_superseded(held: JsonObject, refused: JsonObject) -> bool:

@@ -19,12 +19,14 @@ _LEVELS: Final = {
 }
 _PIN: Final = "@"
 """Between a workload's uid and what makes its pin unique; see ``capture.pods.namespaces``."""
-_OUTCOME: Final = re.compile(
-    r'" (\d+) (\S+)'
-    r"(?: rbac_access_denied_matched_policy\[ns\[([^]]+)\]-policy\[([^]]+)\]-rule\[(\d+)\]\])?"
+_RULE: Final = r"ns\[([^]]+)\]-policy\[([^]]+)\]-rule\[(\d+)\]"
+"""Istio's name of a rule; ``compile.envoy.authorization`` writes it."""
+_OUTCOME: Final = re.compile(rf'" (\d+) (\S+)(?: rbac_access_denied_matched_policy\[{_RULE}\])?')
+"""The status, the flags, and the rule that denies."""
+_NOTED: Final = re.compile(
+    rf'" \d+ \S+ policies audited=(?:{_RULE}|\S+) would_deny=(?:{_RULE}|\S+) would_allow=(\S+)'
 )
-"""The status, the flags, and Istio's name of the rule that denies; ``compile.envoy.authorization``
-writes it."""
+"""The rules that audit and would deny, and whether rules that would allow do."""
 
 
 class Line(NamedTuple):
@@ -50,11 +52,22 @@ def read(line: str) -> Line:
 def _access(line: str) -> Line:
     _, path, text = (*line.split(" ", 2), "", "")[:3]
     workload = path.rpartition("/")[2].partition(_PIN)[0]
-    outcome = _OUTCOME.search(text)
-    kind = f"access log {_told(outcome)}" if outcome else "access log"
+    if noted := _NOTED.search(text):
+        kind = f"access log {_noted(noted)}"
+    else:
+        outcome = _OUTCOME.search(text)
+        kind = f"access log {_told(outcome)}" if outcome else "access log"
     return Line(logging.INFO, text, "" if workload == "-" else workload, "access", kind)
 
 
 def _told(outcome: re.Match[str]) -> str:
     status, flags, namespace, policy, rule = outcome.groups()
     return f"denied by {namespace}/{policy} rule {rule}" if policy else f"{status} {flags}"
+
+
+def _noted(found: re.Match[str]) -> str:
+    auditor, denier = found.groups()[:3], found.groups()[3:6]
+    for word, (namespace, policy, rule) in (("audited", auditor), ("would be denied", denier)):
+        if policy:
+            return f"{word} by {namespace}/{policy} rule {rule}"
+    return "would be denied: no rule on trial allows it"

@@ -48,8 +48,12 @@ class AboutWorkload(Message, frozen=True):
     namespace: str = "default"
 
 
+JudgingAction = Literal["audit", "deny", "would deny", "allow", "would allow"]
+"""Rules on trial would."""
+
+
 class JudgingRule(msgspec.Struct, frozen=True):
-    action: Literal["deny", "allow"]
+    action: JudgingAction
     policy: str
     """``NAMESPACE/NAME``."""
     field: str

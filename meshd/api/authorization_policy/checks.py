@@ -20,6 +20,7 @@ from meshd.api.authorization_policy.conditions import (
     claim_of,
     header_of,
 )
+from meshd.api.authorization_policy.dry_run import dry_run_problems
 from meshd.api.authorization_policy.templates import template_problem, template_regex
 from meshd.api.authorization_policy.types import (
     AuthorizationPolicy,
@@ -50,7 +51,7 @@ def check_authorization_policy(report: Report, found: AuthorizationPolicy) -> No
     spec = found.spec
     if spec.selector:
         check_labels(report, ("spec", "selector", "matchLabels"), spec.selector.match_labels)
-    for path, why in unsupported(found):
+    for path, why in (*unsupported(found), *dry_run_problems(found)):
         report.error(path, why)
     _check_action(report, spec)
     rules = spec.rules or ()
@@ -65,8 +66,6 @@ def check_authorization_policy(report: Report, found: AuthorizationPolicy) -> No
 def _check_action(report: Report, spec: AuthorizationPolicySpec) -> None:
     if spec.provider is not None and spec.action != "CUSTOM":
         report.error(("spec", "provider"), "is for the action CUSTOM only")
-    if spec.action == "AUDIT":
-        report.warning(("spec", "action"), "has no effect: nothing records what is audited")
     if not spec.rules and spec.action != "ALLOW":
         message = f"{spec.action} without rules is never met; write rules: [{{}}] for all requests"
         report.error(("spec", "rules"), message)

@@ -13,7 +13,6 @@ from meshd.api.authorization_policy.conditions import KNOWN, claim_of, header_of
 from meshd.api.authorization_policy.types import AuthorizationPolicy, Rule
 from meshd.api.decode import Path, nearest
 
-DRY_RUN: Final = "istio.io/dry-run"
 _NO_PROVIDERS: Final = (
     "CUSTOM is not carried out yet: no provider is asked; use ALLOW or DENY, or leave it out"
 )
@@ -30,9 +29,6 @@ def unsupported(found: AuthorizationPolicy) -> Iterator[tuple[Path, str]]:
     for name, given in (("targetRef", spec.target_ref), ("targetRefs", spec.target_refs)):
         if given is not None:
             yield ("spec", name), _NO_TARGETS
-    if found.metadata.annotations.get(DRY_RUN, "false").lower() != "false":
-        path = ("metadata", "annotations", DRY_RUN)
-        yield path, "dry runs are not carried out yet; leave the annotation or the policy out"
     for index, rule in enumerate(spec.rules or ()):
         yield from _of_rule(("spec", "rules", index), rule)
 

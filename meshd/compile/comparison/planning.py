@@ -192,6 +192,8 @@ def _of_workload(workload: Workload, snapshot: Snapshot, ports: Ports) -> Iterat
             yield Part("authorization", f"denied by {rule.origin}", rule.clauses, rule.origin)
         for rule in guard.allow or ():
             yield Part("authorization", f"allowed by {rule.origin}", rule.clauses, rule.origin)
+        for rule in (*guard.audit, *guard.tried.deny, *(guard.tried.allow or ())):
+            yield Part("authorization", f"noted by {rule.origin}", rule.clauses, rule.origin)
         others = "denied" if guard.allow is not None else "allowed"
         yield Part("authorization", "whatever no rule fits", others)
     for port, spoken in ports.items():

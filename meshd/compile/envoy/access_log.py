@@ -14,7 +14,14 @@ from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.type.matcher.v3 import metadata_pb2
 
-from meshd.compile.envoy.wellknown import WORKLOAD_STATE, packed
+from meshd.compile.envoy.authorization import (
+    AUDITED_BY,
+    METADATA,
+    TRIED_ALLOW,
+    TRIED_DENY,
+    TRIED_RESULTS,
+)
+from meshd.compile.envoy.wellknown import PEER_STATE, WORKLOAD_STATE, packed
 from meshd.compile.plan.chains import AccessLog
 
 _FORMAT: Final = (
@@ -30,8 +37,21 @@ _FORMAT: Final = (
     "%UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% "
     "%DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%"
 )
-_RBAC: Final = "envoy.filters.http.rbac"
-"""Under this name the RBAC filters note what they have decided, whatever they are called."""
+_POLICIES: Final = (
+    f"meshd-access %FILTER_STATE({WORKLOAD_STATE}:PLAIN)% "
+    '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" '
+    "%RESPONSE_CODE% %RESPONSE_FLAGS% policies "
+    + " ".join(
+        f"{name}=%DYNAMIC_METADATA({METADATA}:{key})%"
+        for name, key in (
+            ("audited", AUDITED_BY),
+            ("would_deny", TRIED_DENY),
+            ("would_allow", TRIED_ALLOW),
+        )
+    )
+    + f' "%FILTER_STATE({PEER_STATE}:PLAIN)%" %DOWNSTREAM_REMOTE_ADDRESS%'
+)
+"""What policies say that decide nothing."""
 _OF_TUNNELS: Final = f'{_FORMAT} "%REQ(BAGGAGE):512%"'
 """Comes last, since nobody vouches for what it says."""
 
@@ -45,18 +65,44 @@ def access_logs(
     if which == "off":
         return ()
     line = _OF_TUNNELS if of_tunnels else _FORMAT
-    return (
-        accesslog_pb2.AccessLog(
-            name="envoy.access_loggers.stdout",
-            filter=None if which == "all" else _failures(),
-            typed_config=packed(
-                stream_pb2.StdoutAccessLog(
-                    log_format=substitution_format_string_pb2.SubstitutionFormatString(
-                        text_format_source=base_pb2.DataSource(inline_string=f"{line}\n")
-                    )
-                )
+    return (_log(line, None if which == "all" else _failures()),)
+
+
+@functools.cache
+def policy_logs() -> tuple[accesslog_pb2.AccessLog, ...]:
+    """Return the log of requests that are audited, or that rules on trial would deny. It is shared:
+    copy, never change."""
+    noted = (_metadata(METADATA, key, "denied") for key in TRIED_RESULTS)
+    audited = accesslog_pb2.AccessLogFilter(
+        metadata_filter=accesslog_pb2.MetadataFilter(
+            matcher=metadata_pb2.MetadataMatcher(
+                filter="envoy.common", path=[{"key": "access_log_hint"}], value={"bool_match": True}
             ),
-        ),
+            match_if_key_not_found={"value": False},
+        )
+    )
+    either = accesslog_pb2.OrFilter(filters=[audited, *noted])
+    return (_log(_POLICIES, accesslog_pb2.AccessLogFilter(or_filter=either)),)
+
+
+def _log(line: str, filter_: accesslog_pb2.AccessLogFilter | None) -> accesslog_pb2.AccessLog:
+    text = base_pb2.DataSource(inline_string=f"{line}\n")
+    written = substitution_format_string_pb2.SubstitutionFormatString(text_format_source=text)
+    return accesslog_pb2.AccessLog(
+        name="envoy.access_loggers.stdout",
+        filter=filter_,
+        typed_config=packed(stream_pb2.StdoutAccessLog(log_format=written)),
+    )
+
+
+def _metadata(name: str, key: str, text: str) -> accesslog_pb2.AccessLogFilter:
+    return accesslog_pb2.AccessLogFilter(
+        metadata_filter=accesslog_pb2.MetadataFilter(
+            matcher=metadata_pb2.MetadataMatcher(
+                filter=name, path=[{"key": key}], value={"string_match": {"exact": text}}
+            ),
+            match_if_key_not_found={"value": False},
+        )
     )
 
 
@@ -88,17 +134,9 @@ def _denials() -> accesslog_pb2.AndFilter:
             value={"default_value": 403, "runtime_key": "meshd.access_log.denied_status"},
         )
     )
-    denied = accesslog_pb2.MetadataFilter(
-        matcher=metadata_pb2.MetadataMatcher(
-            filter=_RBAC,
-            path=[{"key": "enforced_engine_result"}],
-            value={"string_match": {"exact": "denied"}},
-        ),
-        match_if_key_not_found={"value": False},
-    )
     return accesslog_pb2.AndFilter(
         filters=[
             accesslog_pb2.AccessLogFilter(status_code_filter=forbidden),
-            accesslog_pb2.AccessLogFilter(metadata_filter=denied),
+            _metadata(METADATA, "enforced_engine_result", "denied"),
         ]
     )

@@ -53,6 +53,7 @@ from meshd.compile.plan.authorization import (
     ServerName,
     Test,
     Text,
+    Tried,
 )
 
 _Rbac = http_rbac_pb2.RBAC
@@ -61,32 +62,60 @@ _Policy = rbac_pb2.Policy
 _Permission = rbac_pb2.Permission
 _Principal = rbac_pb2.Principal
 Predicate = matcher_pb2.Matcher.MatcherList.Predicate
+NOTE: Final = "meshd.authorization.note"
 DENY: Final = "meshd.authorization.deny"
 ALLOW: Final = "meshd.authorization.allow"
 """The filters' names, under which routes say what they judge by."""
+_PREFIXES: Final = {
+    DENY: "istio_dry_run_deny_",
+    ALLOW: "istio_dry_run_allow_",
+}
+"""What Istio puts before names of metadata and statistics about rules on trial."""
+_AUDIT: Final = "audit_"
+METADATA: Final = "envoy.filters.http.rbac"
+"""Under this name the filters note what they have decided, whatever they are called."""
+AUDITED_BY: Final = f"{_AUDIT}enforced_effective_policy_id"
+TRIED_DENY: Final = f"{_PREFIXES[DENY]}shadow_effective_policy_id"
+TRIED_ALLOW: Final = f"{_PREFIXES[ALLOW]}shadow_engine_result"
+TRIED_RESULTS: Final = (f"{_PREFIXES[DENY]}shadow_engine_result", TRIED_ALLOW)
 
 
 # ---- requests
 
 
 def filters() -> list[_Filter]:
-    """Return the filters, which let all requests pass of which routes say nothing."""
-    judging = (_Filter(name=name, typed_config=packed(_Rbac())) for name in (DENY, ALLOW))
-    return [tokens.token_filter(), *judging]
+    """Return the filters, which let all requests pass of which routes say nothing. The one that
+    notes is off unless they say something."""
+    found = [
+        tokens.token_filter(),
+        _Filter(name=NOTE, typed_config=packed(_Rbac()), disabled=True),
+    ]
+    for name, prefix in _PREFIXES.items():
+        config = packed(_Rbac(shadow_rules_stat_prefix=prefix))
+        found.append(_Filter(name=name, typed_config=config))
+    return found
 
 
 @functools.lru_cache(maxsize=64)
 def per_route(rules: Authorization, *, inside: bool) -> Mapping[str, any_pb2.Any]:
     """Return what routes say to the filters; ``inside``: see ``_by_filter``. The messages are
     shared: copy, never change."""
-    found = {
-        name: packed(http_rbac_pb2.RBACPerRoute(rbac=_Rbac(rules=given)))
-        for name, given in _by_filter(rules, inside=inside).items()
-    }
-    return found | ({tokens.TOKENS: tokens.per_route(rules.tokens)} if rules.tokens else {})
+    found: dict[str, http_rbac_pb2.RBAC] = {}
+    for name, given in _by_filter(rules, inside=inside).items():
+        found[name] = _Rbac(rules=given)
+    for name, given in _by_filter(rules.tried, inside=inside).items():
+        found.setdefault(name, _Rbac()).shadow_rules.CopyFrom(given)
+        found[name].shadow_rules_stat_prefix = _PREFIXES[name]
+    if rules.audit:
+        noted = rbac_pb2.RBAC(action=rbac_pb2.RBAC.LOG, policies=_policies(rules.audit, inside))
+        found[NOTE] = _Rbac(rules=noted, rules_stat_prefix=_AUDIT)
+    for one in found.values():
+        one.track_per_rule_stats = True
+    made = {name: packed(http_rbac_pb2.RBACPerRoute(rbac=one)) for name, one in found.items()}
+    return made | ({tokens.TOKENS: tokens.per_route(rules.tokens)} if rules.tokens else {})
 
 
-def _by_filter(rules: Authorization, *, inside: bool = False) -> dict[str, rbac_pb2.RBAC]:
+def _by_filter(rules: Authorization | Tried, *, inside: bool = False) -> dict[str, rbac_pb2.RBAC]:
     """Return what each filter judges by. ``inside``: they are behind a listener that has handed the
     connection over, so that its own other end is no client."""
     found: dict[str, rbac_pb2.RBAC] = {}

@@ -19,7 +19,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
 from meshd.compile.envoy import authorization, dynamic_dns, limits
-from meshd.compile.envoy.access_log import access_logs
+from meshd.compile.envoy.access_log import access_logs, policy_logs
 from meshd.compile.envoy.idempotence import FILTER, NOT_SENT, idempotence_filter
 from meshd.compile.envoy.wellknown import extension, filter_, over_ads, packed, seconds, true
 from meshd.compile.plan.chains import AccessLog, Http
@@ -66,6 +66,8 @@ def connection_manager(target: Http) -> listener_components_pb2.Filter:
         others = list(manager.http_filters)
         del manager.http_filters[:]
         manager.http_filters.extend((*judging, *others))
+        if target.access_log != "off":
+            manager.access_log.extend(policy_logs())
     if target.by_server:
         manager.MergeFrom(_of_server())
     manager.rds.CopyFrom(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -27,6 +27,7 @@ from meshd.compile.plan.authorization import (
     ServerName,
     Test,
     Text,
+    Tried,
 )
 from meshd.compile.plan.origin import Origin
 from meshd.matching.request import FORWARDED_FOR, Request
@@ -65,6 +66,8 @@ class Verdict(msgspec.Struct, frozen=True):
     rule: Rule | None = None
     token: Outcome = Outcome()
     """What became of the request's token."""
+    notes: tuple[str, ...] = ()
+    """What policies say that decide nothing."""
 
     @property
     def status(self) -> int:
@@ -77,6 +80,10 @@ class Verdict(msgspec.Struct, frozen=True):
         return self.token.origin if self.token.status else self.rule and self.rule.origin
 
     def __str__(self) -> str:
+        return "; ".join((self._decided, *self.notes))
+
+    @property
+    def _decided(self) -> str:
         if self.token.status:
             return f"token refused by {self.token.origin}: {self.token.why}"
         word = "allowed" if self.allowed else "denied"
@@ -95,6 +102,20 @@ def judge(rules: Authorization | None, facts: Facts) -> Verdict:
     """Return what becomes of a request; of a connection, if ``rules`` are those of connections."""
     if rules is None:
         return Verdict(True, "no policy")
+    return msgspec.structs.replace(_decided(rules, facts), notes=tuple(_notes(rules, facts)))
+
+
+def _notes(rules: Authorization, facts: Facts) -> Iterator[str]:
+    if audited := next((rule for rule in rules.audit if fits(rule, facts)), None):
+        yield f"audited by {audited.origin}"
+    for tried in (Tried(deny=rules.tried.deny), Tried(allow=rules.tried.allow)):
+        verdict = _decided(tried, facts)
+        if not verdict.allowed:
+            by = f"by {verdict.rule.origin}" if verdict.rule else "since no rule on trial allows it"
+            yield f"would be denied {by}, which is a dry run"
+
+
+def _decided(rules: Authorization | Tried, facts: Facts) -> Verdict:
     if denied := next((rule for rule in rules.deny if fits(rule, facts)), None):
         return Verdict(False, "denied by", denied)
     if rules.allow is None:

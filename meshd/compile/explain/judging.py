@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
 
 from meshd import wire
 from meshd.api.base import Key
 from meshd.compile.explain.authorization import Facts, Verdict, judge, judge_request
 from meshd.compile.explain.chain_choice import Connection
 from meshd.compile.explain.rule_text import describe
-from meshd.compile.plan.authorization import Authorization
+from meshd.compile.plan.authorization import Authorization, Rule
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.tls import TlsMode
 from meshd.compile.policy.authorization import (
     authorization,
+    is_enforced,
     of_connections,
     policies_of,
     selecting,
@@ -34,7 +34,7 @@ def judging(
     options = snapshot.options
     rules = authorization(policies, workload, options) or Authorization()
 
-    def row(action: Literal["deny", "allow"], origin: Origin, fitted: str) -> wire.JudgingRule:
+    def row(action: wire.JudgingAction, origin: Origin, fitted: str) -> wire.JudgingRule:
         name = f"{origin.key.namespace}/{origin.key.name}"
         return wire.JudgingRule(
             action, name, origin.field, fitted, place_of(origin.key, origin.field)
@@ -43,17 +43,28 @@ def judging(
     without_rules = (
         policy.key
         for policy in selecting(policies, workload, options.root_namespace)
-        if rules.allow is not None and policy.spec.action == "ALLOW" and not policy.spec.rules
+        if is_enforced(policy) and policy.spec.action == "ALLOW" and not policy.spec.rules
     )
     return wire.Judging(
         shown(workload.uid),
         (
-            *(row("deny", rule.origin, describe(rule)) for rule in rules.deny),
-            *(row("allow", rule.origin, describe(rule)) for rule in rules.allow or ()),
+            *(
+                row(action, rule.origin, describe(rule))
+                for action, those in _by_action(rules)
+                for rule in those
+            ),
             *(row("allow", Origin(key, "spec.rules"), "nothing") for key in without_rules),
         ),
         "allow" if rules.allow is None else "deny",
     )
+
+
+def _by_action(rules: Authorization) -> Iterator[tuple[wire.JudgingAction, tuple[Rule, ...]]]:
+    yield "audit", rules.audit
+    yield "deny", rules.deny
+    yield "would deny", rules.tried.deny
+    yield "allow", rules.allow or ()
+    yield "would allow", rules.tried.allow or ()
 
 
 def is_certified(tls: TlsMode, place: Endpoint) -> bool:

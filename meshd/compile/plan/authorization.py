@@ -113,6 +113,14 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(test for field in self.fields for test in field.tests)
 
 
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """Rules on trial: of requests it is noted whether they would be denied."""
+
+    deny: tuple[Rule, ...] = ()
+    allow: tuple[Rule, ...] | None = None
+    """None: there is no such policy."""
+
+
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     """What a workload takes: nothing that a rule of ``deny`` fits; then what one of ``allow`` fits,
     or all if no policy allows anything in particular."""
@@ -122,3 +130,6 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     """None: there is no such policy."""
     tokens: tuple[TokenRule, ...] = ()
     """Which tokens of requests are believed. A request with another one is refused."""
+    tried: Tried = Tried()
+    audit: tuple[Rule, ...] = ()
+    """Requests that one of them fits are logged."""

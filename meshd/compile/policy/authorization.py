@@ -15,8 +15,10 @@ from typing import Final, TypeVar
 import msgspec
 
 from meshd.api.authorization_policy.conditions import PRINCIPAL, claim_of, header_of
+from meshd.api.authorization_policy.dry_run import is_dry_run
 from meshd.api.authorization_policy.templates import template_regex
 from meshd.api.authorization_policy.types import (
+    Action,
     AuthorizationPolicy,
     Condition,
     Operation,
@@ -88,10 +90,9 @@ def _listed(policies: Iterable[_Policy]) -> dict[str, list[_Policy]]:
 def selecting(
     policies: Policies, workload: Workload | Endpoint, root_namespace: str
 ) -> tuple[AuthorizationPolicy, ...]:
-    """Return the AuthorizationPolicies that are about a workload and have an effect, those for the
-    whole mesh first."""
-    found = _selecting(policies.judging, workload, root_namespace)
-    return tuple(policy for policy in found if policy.spec.action != "AUDIT")
+    """Return the AuthorizationPolicies that are about a workload, those for the whole mesh
+    first."""
+    return tuple(_selecting(policies.judging, workload, root_namespace))
 
 
 def reading(
@@ -141,19 +142,44 @@ def _judging(selected: Sequence[AuthorizationPolicy], options: MeshOptions) -> A
     """Return what policies about a workload let it take; None: there are none."""
     if not selected:
         return None
-    unknown = [policy for policy in selected if any(unsupported(policy))]
+    unknown = [one for one in selected if is_enforced(one) and any(unsupported(one))]
     if unknown:
         # Who knows what it denies: nothing is taken.
         return Authorization(
             deny=tuple(plan.Rule(origin=Origin(policy.key, _UNKNOWN)) for policy in unknown)
         )
-    allowing = [policy for policy in selected if policy.spec.action == "ALLOW"]
-    denying = [policy for policy in selected if policy.spec.action == "DENY"]
-    allow = tuple(rule for policy in allowing for rule in _rules(policy, options))
-    deny = tuple(rule for policy in denying for rule in _rules(policy, options))
+    enforced = [one for one in selected if is_enforced(one)]
+    deny, allow = _deny_and_allow(enforced, options)
+    known = [one for one in selected if not is_enforced(one) and not any(unsupported(one))]
+    tried = _deny_and_allow([one for one in known if is_dry_run(one)], options)
     return Authorization(
-        deny=(*deny, *_no_hosts((*deny, *allow))), allow=allow if allowing else None
+        deny=deny,
+        allow=allow,
+        tried=plan.Tried(deny=tried[0], allow=tried[1]),
+        audit=tuple(_of_action("AUDIT", known, options)),
     )
+
+
+def is_enforced(policy: AuthorizationPolicy) -> bool:
+    """Return whether a policy decides; of others it is noted what they fit."""
+    return policy.spec.action != "AUDIT" and not is_dry_run(policy)
+
+
+def _deny_and_allow(
+    policies: Sequence[AuthorizationPolicy], options: MeshOptions
+) -> tuple[tuple[plan.Rule, ...], tuple[plan.Rule, ...] | None]:
+    deny = tuple(_of_action("DENY", policies, options))
+    allow = tuple(_of_action("ALLOW", policies, options))
+    allows = any(one.spec.action == "ALLOW" for one in policies)
+    return (*deny, *_no_hosts((*deny, *allow))), allow if allows else None
+
+
+def _of_action(
+    action: Action, policies: Iterable[AuthorizationPolicy], options: MeshOptions
+) -> Iterator[plan.Rule]:
+    for policy in policies:
+        if policy.spec.action == action:
+            yield from _rules(policy, options)
 
 
 def _no_hosts(rules: Iterable[plan.Rule]) -> Iterator[plan.Rule]:

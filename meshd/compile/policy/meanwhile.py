@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.compile.plan.authorization import Authorization, Rule
+from meshd.compile.plan.authorization import Authorization, Claim, RequestPrincipal, Rule
 from meshd.compile.plan.origin import Origin
 
 MOST_PAIRS: Final = 1000
@@ -23,8 +23,8 @@ _BEFORE: Final = "of before"
 def meanwhile(before: Authorization | None, now: Authorization | None) -> Authorization | None:
     """Return the rules by which a workload takes what both allow; the very ones of ``before`` if
     these allow nothing that those of ``now`` do not."""
-    if now is None or now == before:
-        return before
+    if now is None or now == before or any(map(_asks_tokens, (*now.deny, *(now.allow or ())))):
+        return before  # What reads tokens may not be compiled yet, either.
     if before is None:
         return now
     gone = _without(before.deny, now.deny)
@@ -34,6 +34,10 @@ def meanwhile(before: Authorization | None, now: Authorization | None) -> Author
     deny = (*now.deny, *map(_of_before, gone))
     # Which tokens are believed waits for the compilation, whatever else does not.
     return msgspec.structs.replace(before, deny=deny, allow=allow)
+
+
+def _asks_tokens(rule: Rule) -> bool:
+    return any(isinstance(test, Claim | RequestPrincipal) for test in rule.tests)
 
 
 def _allowed(

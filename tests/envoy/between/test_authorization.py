@@ -380,6 +380,46 @@ def test_denials_are_logged_with_their_rule(mesh: Mesh) -> None:
     assert "/fine" not in kinds
 
 
+def on_trial(spec: str, namespace: str, name: str) -> str:
+    text = policy(spec, namespace, name)
+    return text.replace("}\nspec", ", annotations: {istio.io/dry-run: 'true'}}\nspec")
+
+
+def noted(mesh: Mesh, path: str) -> set[str]:
+    """What the log counts lines of policies about requests to a path as, by workload."""
+    lines = [read(line) for line in mesh.log.read_text().splitlines()]
+    return {
+        f"{line.workload} {line.kind.removeprefix('access log ')}"
+        for line in lines
+        if " policies " in line.text and f" {path} " in line.text
+    }
+
+
+@pytest.mark.parametrize("namespace", ["servers", "gateways"])
+def test_what_is_audited_or_on_trial_is_served_and_noted(mesh: Mesh, namespace: str) -> None:
+    """By the destination or by the gateway, whichever the policies are about."""
+    only = "rules: [{to: [{operation: {paths: [PATH]}}]}]"
+    uid = "servers.server" if namespace == "servers" else "gateways.gateway"
+    at = f"/{namespace}"
+    rules = {name: only.replace("PATH", f"{at}/{name}") for name in ("audited", "no", "yes")}
+    load(
+        mesh,
+        policy(f"{{action: AUDIT, {rules['audited']}}}", namespace, "audit"),
+        on_trial(f"{{action: DENY, {rules['no']}}}", namespace, "deny"),
+        on_trial(f"{{{rules['yes']}}}", namespace, "allow"),
+    )
+    paths = [f"{at}/{name}" for name in ("audited", "no", "yes", "other")]
+    assert [status(mesh, "edge", path) for path in paths] == [200] * 4
+    nothing = f"{uid} would be denied: no rule on trial allows it"
+    audited, no, yes, other = paths
+    eventually(lambda: noted(mesh, other) == {nothing}, "what nothing would allow is logged")
+    assert noted(mesh, audited) == {f"{uid} audited by {namespace}/audit rule 0"}
+    assert noted(mesh, no) == {f"{uid} would be denied by {namespace}/deny rule 0"}
+    assert noted(mesh, yes) == set()
+    load(mesh, policy(f"{{action: DENY, {rules['audited']}}}", namespace, "deny"))
+    assert [status(mesh, "edge", path) for path in paths] == [403, 200, 200, 200]
+
+
 def raw(client: socket.socket, head: str) -> int:
     return answer(client, head).status
 

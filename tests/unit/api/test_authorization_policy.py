@@ -126,18 +126,26 @@ def test_what_istio_refuses_or_meshd_does_not_carry_out_is_an_error(spec: str, f
     assert ("error", field) in findings(spec)
 
 
-def test_a_dry_run_is_refused() -> None:
-    dry = ", annotations: {istio.io/dry-run: '%s'}"
-    assert findings("{}", dry.replace("%s", "true")) == [
-        ("error", "metadata.annotations.istio.io/dry-run")
-    ]
-    assert findings("{}", dry.replace("%s", "false")) == []
+@pytest.mark.parametrize(
+    ("spec", "text", "is_wrong"),
+    [
+        ("{}", "true", False),
+        ("{}", "false", False),
+        ("{}", "T", False),
+        ("{}", "yes", True),
+        ("{action: DENY, rules: [{}]}", "true", False),
+        ("{action: AUDIT, rules: [{}]}", "true", True),
+        ("{action: AUDIT, rules: [{}]}", "false", False),
+    ],
+)
+def test_only_what_decides_can_be_on_trial(spec: str, text: str, is_wrong: bool) -> None:
+    found = findings(spec, f", annotations: {{istio.io/dry-run: '{text}'}}")
+    assert found == [("error", "metadata.annotations.istio.io/dry-run")] * is_wrong
 
 
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ("{action: AUDIT, rules: [{}]}", "spec.action"),
         (
             "{rules: [{to: [{operation: {paths: ['a']}}]}]}",
             "spec.rules[0].to[0].operation.paths[0]",

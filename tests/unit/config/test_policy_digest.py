@@ -19,6 +19,18 @@ from meshd.base.json_values import Json, JsonObject
 from meshd.config.policy_digest import DIGEST, NOT_IN_FORCE, digest_of, is_superseded
 from meshd.fleet.server import mcp
 
+
+def test_a_policy_that_is_not_on_trial_any_more_is_another_one() -> None:
+    spec: JsonObject = {"action": "DENY", "rules": [{}]}
+    held: JsonObject = {"metadata": {"annotations": {"istio.io/dry-run": "true"}}, "spec": spec}
+    others: tuple[JsonObject, ...] = ({}, {"istio.io/dry-run": "false"})
+    for noted in others:
+        told: JsonObject = {"metadata": {"annotations": noted}, "spec": spec}
+        assert digest_of(told) == digest_of({"spec": spec})
+        assert is_superseded(held, {"spec": {NOT_IN_FORCE: True, DIGEST: digest_of(told)}})
+    assert not is_superseded(held, {"spec": {NOT_IN_FORCE: True, DIGEST: digest_of(held)}})
+
+
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=5)
 numbers = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
 values: st.SearchStrategy[Any] = st.recursive(

@@ -53,6 +53,27 @@ def test_what_a_policy_denies_is_counted_by_its_rule(outcome: str, kind: str) ->
     assert found.kind == f"access log {kind}"
 
 
+RULE = "ns[shop]-policy[p.x]-rule[1]"
+
+
+@pytest.mark.parametrize(
+    ("noted", "kind"),
+    [
+        (f"audited={RULE} would_deny=- would_allow=-", "audited by shop/p.x rule 1"),
+        (f"audited=- would_deny={RULE} would_allow=denied", "would be denied by shop/p.x rule 1"),
+        (
+            "audited=- would_deny=- would_allow=denied",
+            "would be denied: no rule on trial allows it",
+        ),
+    ],
+)
+def test_what_policies_note_is_counted_by_its_rule(noted: str, kind: str) -> None:
+    found = read(
+        f'meshd-access /x/mesh.a-1@18f [then] "GET /x HTTP/1.1" 200 - policies {noted} "-"'
+    )
+    assert (found.workload, found.kind) == ("mesh.a-1", f"access log {kind}")
+
+
 @pytest.mark.parametrize("line", ["meshd-access ", "meshd-access -", "meshd-access - x"])
 def test_access_lines_of_nobody_are_lines_all_the_same(line: str) -> None:
     found = read(line)

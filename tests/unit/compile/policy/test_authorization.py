@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshd.api.authorization_policy.types import AuthorizationPolicy
@@ -181,10 +182,35 @@ def test_a_policy_is_about_workloads_of_its_namespace_or_of_all_that_it_selects(
     assert not about("front", "{app: web}")
 
 
-def test_a_policy_that_only_audits_guards_nothing() -> None:
-    audit = policy("{action: AUDIT, rules: [{}]}")
-    assert not is_guarded(by_namespace([audit]), SERVER, OPTIONS.root_namespace)
-    assert verdict(audit).why == "no policy"
+NO_ADMIN = "{action: ACTION, rules: [{to: [{operation: {paths: [/items/7]}}]}]}"
+
+
+def on_trial(spec: str) -> AuthorizationPolicy:
+    found = policy(spec)
+    annotated = msgspec.structs.replace(found.metadata, annotations={"istio.io/dry-run": "true"})
+    return msgspec.structs.replace(found, metadata=annotated)
+
+
+@pytest.mark.parametrize(
+    ("noted", "notes"),
+    [
+        (policy(NO_ADMIN.replace("ACTION", "AUDIT")), "audited by"),
+        (policy("{action: AUDIT, rules: [{to: [{operation: {paths: [/other]}}]}]}"), ""),
+        (on_trial(NO_ADMIN.replace("ACTION", "DENY")), "would be denied by"),
+        (on_trial(NO_ADMIN.replace("ACTION", "ALLOW")), ""),
+        (on_trial("{}"), "would be denied since no rule on trial allows it"),
+        (on_trial("{targetRefs: [{kind: Service, name: web}]}"), ""),
+    ],
+)
+def test_what_only_notes_decides_nothing(noted: AuthorizationPolicy, notes: str) -> None:
+    assert is_guarded(by_namespace([noted]), SERVER, OPTIONS.root_namespace)
+    found = verdict(noted)
+    assert (found.allowed, found.why) == (True, "nothing denies")
+    assert notes in str(found)
+    assert bool(found.notes) is bool(notes)
+    assert verdict(noted, request=None).notes == ()
+    denied = verdict(noted, policy("{}", name="q"))
+    assert (denied.allowed, denied.notes) == (False, found.notes)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from meshd.api.base import Key
 from meshd.compile.envoy.authorization import policy_name
 from meshd.compile.explain.authorization import Facts, facts_of, judge
-from meshd.compile.plan.authorization import Authorization, Field, Peer, Rule, Text
+from meshd.compile.plan.authorization import (
+    Authorization,
+    Field,
+    Peer,
+    RequestPrincipal,
+    Rule,
+    Text,
+)
 from meshd.compile.plan.origin import Origin
 from meshd.compile.policy.authorization import authorization, by_namespace, of_connections
 from meshd.compile.policy.meanwhile import MOST_PAIRS, meanwhile
@@ -87,6 +95,14 @@ def test_what_allows_no_more_than_before_is_as_it_was_and_what_adds_a_rule_is_as
     assert meanwhile(wide, narrow) == narrow
     assert meanwhile(None, narrow) is narrow
     assert meanwhile(narrow, narrow) is narrow
+
+
+def test_what_asks_for_tokens_waits_with_those_who_read_them() -> None:
+    nobody = Field((RequestPrincipal(Text("present"), Text("present")),), negated=True)
+    asking = msgspec.structs.replace(fitting("d", 0), clauses=(((nobody,),),))
+    before = Authorization(allow=(fitting("a", 0),))
+    assert meanwhile(before, Authorization(deny=(asking,))) is before
+    assert meanwhile(None, Authorization(allow=(asking,))) is None
 
 
 def test_of_too_many_rules_only_what_is_denied_does_not_wait() -> None:
