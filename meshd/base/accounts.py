@@ -12,6 +12,7 @@ _SUFFIXES: Final = {
     "identity": "-identity",
     "server": "-server",
     "telemetry": "-telemetry",
+    "kubernetes": "-kubernetes",
 }
 
 

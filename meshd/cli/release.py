@@ -18,6 +18,7 @@ from meshd.capture.rules import apply as capture
 from meshd.capture.rules import inside
 from meshd.capture.rules.targets import HostCapture
 from meshd.cli.output import tell, warn
+from meshd.cni.installation import Installation
 from meshd.model.workload import Workload
 from meshd.settings import CaptureSettings, Paths, load
 from meshd.wire import channel
@@ -29,7 +30,8 @@ _LOOK: Final = 2.0
 
 
 def release() -> None:
-    """Take the rules out of all namespaces that meshd knew last, and out of the host's own.
+    """Take the rules out of all namespaces that meshd knew last, and out of the host's own; and the
+    CNI plugin out of the chain of container runtimes.
 
     For when meshd is removed, or cannot be started. What is enrolled stays so: it is captured again
     when meshd starts.
@@ -37,10 +39,23 @@ def release() -> None:
     if os.geteuid() != 0:
         raise InvalidInputError("only root enters network namespaces; try again with sudo")
     paths = Paths.from_environment()
-    problems = asyncio.run(_release(paths, load(paths.settings).capture))
+    settings = load(paths.settings)
+    problems = [
+        *asyncio.run(_release(paths, settings.capture)),
+        *_without_plugin(Installation(settings.kubernetes, paths.cni)),
+    ]
     warn(problems)
     if problems:
         raise typer.Exit(1)
+
+
+def _without_plugin(plugin: Installation) -> Iterator[str]:
+    """Take the CNI plugin out; yield why not."""
+    try:
+        if plugin.remove():
+            tell("CNI plugin: removed")
+    except MeshdError as error:
+        yield f"CNI plugin: {error}"
 
 
 async def _release(paths: Paths, settings: CaptureSettings) -> list[str]:

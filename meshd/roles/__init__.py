@@ -18,7 +18,7 @@ from meshd.base.errors import MeshdError
 from meshd.proxy.launch import confine
 from meshd.settings import Paths, load
 
-ROLES: Final = ("capture", "identity", "mesh", "telemetry", "server")
+ROLES: Final = ("capture", "identity", "mesh", "telemetry", "server", "kubernetes")
 _PRIVILEGED: Final = frozenset({"capture"})
 _NOT_FOR_ROLES: Final = ("setns", "setuid", "setgid", "setreuid", "setregid", "setresuid")
 """System calls that a proxy needs, or its launcher, and the roles without privileges do not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 
@@ -10,6 +11,7 @@ from meshd.base import accounts
 from meshd.base.errors import InvalidInputError
 from meshd.capture.pods.namespaces import Pins
 from meshd.capture.session import CaptureService
+from meshd.cni.installation import Installation
 from meshd.model.workload import HostService
 from meshd.node.resuming import Resuming
 from meshd.node.unit_changes import UnitChanges
@@ -35,11 +37,16 @@ async def run(settings: Settings, paths: Paths) -> None:
         change=UnitChanges().change,
         proxy_user=accounts.find(settings.proxy_user, "proxy_user").pw_uid,
     )
+    plugin = Installation(settings.kubernetes, paths.cni)
     path = paths.socket("capture")
     server = await channel.listen(path, wire.CAPTURE, service.session, uids={0, mesh})
     try:
-        async with server:
-            await server.serve_forever()
+        async with server, asyncio.TaskGroup() as working:
+            if settings.kubernetes.enabled:
+                working.create_task(plugin.run())
+            else:
+                await plugin.end()
+            working.create_task(server.serve_forever())
     finally:
         await service.close()
         await resuming.close()

@@ -58,8 +58,13 @@ async def run(settings: Settings, paths: Paths) -> None:
     )
     others = accounts.uid_of("server", settings.user)
     telemetry = accounts.uid_of("telemetry", settings.user)
-    socket, uids = paths.socket("mesh"), {0, others, telemetry}
-    only = {others: (wire.Follow,), telemetry: (wire.Status,)}
+    containers = accounts.uid_of("kubernetes", settings.user)
+    socket, uids = paths.socket("mesh"), {0, others, telemetry, containers}
+    only = {
+        others: (wire.Follow,),
+        telemetry: (wire.Status,),
+        containers: (wire.Register, wire.Unregister),
+    }
     if sharing:
         await channel.listen(socket, wire.MESH_OF_SERVER, sharing.session, uids=uids, only=only)
     else:

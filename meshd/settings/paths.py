@@ -79,6 +79,11 @@ class Paths:
         return self.run / "mesh.sock"
 
     @property
+    def cni(self) -> Path:
+        """Return the socket at which the CNI plugin hands over what container runtimes ask."""
+        return self.own("kubernetes") / "cni.sock"
+
+    @property
     def telemetry_port(self) -> Path:
         return self.own("telemetry") / "telemetry.port"
 

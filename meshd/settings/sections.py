@@ -183,3 +183,18 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     def __post_init__(self) -> None:
         _within(0, 366 * DAY, disconnect_grace=self.disconnect_grace)
+
+
+class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Containers of a runtime that uses CNI, and pods."""
+
+    enabled: bool = False
+    exclude_namespaces: tuple[Label, ...] = ("kube-system",)
+    container_namespace: Label = "default"
+    cni_configuration: str = "/etc/cni/net.d"
+    cni_programs: str = "/opt/cni/bin"
+
+    def __post_init__(self) -> None:
+        for directory in (self.cni_configuration, self.cni_programs):
+            if not directory.startswith("/"):
+                raise ValueError(f"{directory!r} is not the path of a directory")

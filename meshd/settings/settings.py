@@ -21,6 +21,7 @@ from meshd.settings.sections import (
     CaptureSettings,
     ControlSettings,
     IdentitySettings,
+    KubernetesSettings,
     LogSettings,
     MeshSettings,
     ProxySettings,
@@ -50,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mesh: MeshSettings = MeshSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     control: ControlSettings = ControlSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
 
     @property
     def fails_open(self) -> bool:

@@ -37,7 +37,7 @@ class Directory:
 def wanted(paths: Paths, users: Users) -> tuple[Directory, ...]:
     """Return the directories; each comes after the one that contains it. Pure."""
     mesh, proxy, identity = users.meshd, users.proxy, users.identity
-    server, telemetry = users.server, users.telemetry
+    server, telemetry, kubernetes = users.server, users.telemetry, users.kubernetes
     return (
         Directory(paths.etc, 0, 0, 0o755),
         Directory(paths.config_directory, 0, 0, 0o755),
@@ -54,6 +54,7 @@ def wanted(paths: Paths, users: Users) -> tuple[Directory, ...]:
         Directory(paths.own("identity"), identity.uid, users.roles, 0o755),
         Directory(paths.own("mesh"), mesh.uid, users.roles, 0o755),
         Directory(paths.own("telemetry"), telemetry.uid, telemetry.gid, 0o755),
+        Directory(paths.own("kubernetes"), kubernetes.uid, kubernetes.gid, 0o755),
         # With a socket for one other role.
         Directory(paths.own("capture"), ROOT.uid, mesh.gid, 0o2750),
         Directory(paths.own("server"), server.uid, mesh.gid, 0o2750),

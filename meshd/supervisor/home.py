@@ -63,6 +63,7 @@ def find_users(settings: Settings) -> Users:
         identity=_find_user("user", accounts.name_of("identity", settings.user)),
         server=_find_user("user", accounts.name_of("server", settings.user)),
         telemetry=_find_user("user", accounts.name_of("telemetry", settings.user)),
+        kubernetes=_find_user("user", accounts.name_of("kubernetes", settings.user)),
         roles=_find_group(f"{settings.user}-roles"),
         journal=_journal_group(),
     )

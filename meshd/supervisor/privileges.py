@@ -15,6 +15,7 @@ class Role(enum.StrEnum):
     MESH = "mesh"
     TELEMETRY = "telemetry"
     SERVER = "server"
+    KUBERNETES = "kubernetes"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Users:
     server: User
     telemetry: User
     """Its group may reach the proxies' admin sockets."""
+    kubernetes: User
     roles: int
     """The group of all roles, who make their sockets in one directory."""
     journal: int = 0
@@ -40,8 +42,8 @@ class Users:
     @property
     def uids(self) -> frozenset[int]:
         """Return the uids of all of meshd's processes that are not root."""
-        ours = (self.meshd, self.proxy, self.identity, self.server, self.telemetry, STRANGER)
-        return frozenset(user.uid for user in ours)
+        ours = (self.meshd, self.proxy, self.identity, self.server, self.telemetry)
+        return frozenset(user.uid for user in (*ours, self.kubernetes, STRANGER))
 
 
 CAPTURE_CAPABILITIES: Final = (
@@ -68,6 +70,7 @@ def role_command(role: Role, users: Users, command: Sequence[str]) -> tuple[str,
         Role.IDENTITY: _as_user(users.identity, users.roles),
         Role.MESH: _as_user(users.meshd, users.roles, users.telemetry.gid),
         Role.SERVER: _as_user(users.server, users.roles),
+        Role.KUBERNETES: _as_user(users.kubernetes, users.roles),
         Role.TELEMETRY: _as_user(users.telemetry, users.roles, users.journal),
     }
     kept = CAPTURE_CAPABILITIES if role is Role.CAPTURE else ()

@@ -21,9 +21,13 @@ class Consequence:
 
 
 def chosen(offered: Mapping[str, Sequence[str]], settings: Settings) -> Mapping[str, Sequence[str]]:
-    """Return the roles that run under these settings: only a server has one for other nodes."""
-    left_out = "" if settings.role == Role.SERVER.value else Role.SERVER.value
-    return {name: command for name, command in offered.items() if name != left_out}
+    """Return the roles that run under these settings: only a server has one for other nodes,
+    and only a node of containers one for these."""
+    left_out = {
+        *(() if settings.role == Role.SERVER.value else (Role.SERVER.value,)),
+        *(() if settings.kubernetes.enabled else (Role.KUBERNETES.value,)),
+    }
+    return {name: command for name, command in offered.items() if name not in left_out}
 
 
 def consequence(before: Settings, after: Settings, roles: Collection[str]) -> Consequence:

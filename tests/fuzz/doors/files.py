@@ -17,6 +17,8 @@ from meshd.base.errors import UNDECODABLE
 from meshd.base.moments import date
 from meshd.ca.leaf_files import LeafFiles
 from meshd.ca.store import Store
+from meshd.cni import chain, sandboxes
+from meshd.cni.sandboxes import Sandboxes
 from meshd.config import applied
 from meshd.fleet.agent.inbox import Held, Inbox
 from meshd.fleet.joining.node import NodeFile
@@ -45,6 +47,26 @@ _RECORD: Final = tokens.record_of(_TOKEN, _NOW, 3600.0)
 _MEMBER: Final = {"joined": _NOW, "expires": _NOW, "serials": ["a"], "bounds": ["shop"]}
 
 
+_ATTACHED: Final = Sandboxes().with_one("abc", _WORKLOAD)
+_CHAIN: Final = b'{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}'
+
+
+def _attached(path: Path) -> None:
+    known = sandboxes.load(path)
+    _ = known.newest
+    list(sandboxes.vanished(known))
+
+
+def _chained(data: bytes) -> None:
+    """A file of another tool: what is written of it is taken as it was."""
+    for name in ("10-a.conflist", "10-a.conf"):
+        files = {name: data}
+        merged = {**files, **chain.with_plugin(files)}
+        after = {key: content for key, content in merged.items() if content is not None}
+        if chain.with_plugin(after):
+            raise AssertionError("the plugin is not the last of what was written")
+
+
 def doors(directory: Path) -> tuple[Door, ...]:
     """``directory``: an empty one, for files."""
     encode = msgspec.json.encode
@@ -60,6 +82,8 @@ def doors(directory: Path) -> tuple[Door, ...]:
         Door("applied", of_file("applied.json", _applied), (encode(_APPLIED),)),
         Door("attempts", of_file("attempts.json", _attempts), (encode(_SUSPECTS),), ()),
         Door("workloads", of_file("workloads.json", _workloads), (encode(_REGISTERED),), ()),
+        Door("attached", of_file("attached.json", _attached), (encode(_ATTACHED),), ()),
+        Door("cni-list", _chained, (_CHAIN, b'{"name": "pods", "type": "bridge"}'), ()),
         Door("elsewhere", workloads.listed, (encode([_WORKLOAD]),), UNDECODABLE),
         Door("remains", _remains, (encode(_WORKLOAD),), ()),
         Door("server-state", lambda data: Inbox(decode).load(data), (_STATE,)),

@@ -15,6 +15,8 @@ from meshd import wire
 from meshd.base import own_addresses
 from meshd.base.errors import InvalidInputError
 from meshd.ca import authority
+from meshd.cni import request as cni
+from meshd.cni.describing import of_container
 from meshd.fleet.joining import join
 from meshd.fleet.joining.facts import MeshFacts
 from meshd.fleet.joining.join import Reception
@@ -186,6 +188,20 @@ _ADDRESS: Final = bytes.fromhex(
     "4c0000001400020001000000aaaaaaaa0208800001000000080001007f000001080002007f0000010700030065746800"
 )
 
+_ATTACHING: Final = b"ADD\0abc\0/run/netns/x\0eth0\0K8S_POD_NAMESPACE=a;K8S_POD_NAME=b\0/opt\0" + (
+    b'{"cniVersion": "1.0.0", "name": "pods", "prevResult": {"ips": [{"address": "198.18.0.5/24",'
+    b' "interface": 0}], "interfaces": [{"name": "eth0", "sandbox": "/run/netns/x"}]},'
+    b' "cni.dev/valid-attachments": [{"containerID": "abc", "ifname": "eth0"}]}'
+)
+
+
+def _attach(data: bytes) -> None:
+    """Of the CNI plugin."""
+    request = cni.parse(data)
+    of_container(request, "shop")
+    cni.answered(request)
+
+
 DOORS: Final = (
     Door("unix-socket", _talk, tuple(map(wire.encode, _SENT)), (), _make_frame),
     Door("tls-hello", _shake_hands, (_hello(),), (OSError, ValueError)),
@@ -206,6 +222,7 @@ DOORS: Final = (
             join.encode(join.Refused("no")),
         ),
     ),
+    Door("cni-request", _attach, (_ATTACHING,), (cni.CniError,)),
     Door("dns-answer", lambda data: asking.is_found(data, 7), (asking.question(7, "a.test"),), ()),
     Door(
         "host-header",

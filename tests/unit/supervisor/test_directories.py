@@ -17,6 +17,7 @@ _USERS = {
     "meshd-server": 4,
     "meshd-telemetry": 5,
     "meshd-roles": 6,
+    "meshd-kubernetes": 7,
 }
 USERS = Users(
     meshd=User(1, 1),
@@ -25,6 +26,7 @@ USERS = Users(
     server=User(4, 4),
     telemetry=User(5, 5),
     roles=6,
+    kubernetes=User(7, 7),
 )
 PATHS = Paths(Path("/etc/meshd"), Path("/var/lib/meshd"), Path("/run/meshd"))
 

@@ -12,6 +12,7 @@ USERS = Users(
     identity=User(103, 203),
     server=User(104, 204),
     telemetry=User(105, 205),
+    kubernetes=User(106, 206),
     roles=300,
     journal=400,
 )
@@ -20,6 +21,7 @@ _WHO = {
     Role.MESH: (101, "--groups=300,205"),
     Role.SERVER: (104, "--groups=300"),
     Role.TELEMETRY: (105, "--groups=300,400"),
+    Role.KUBERNETES: (106, "--groups=300"),
 }
 
 

@@ -20,6 +20,7 @@ USERS = Users(
     server=User(65114, 65114),
     telemetry=User(65115, 65115),
     roles=65116,
+    kubernetes=User(65117, 65117),
 )
 
 

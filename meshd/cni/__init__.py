@@ -1,0 +1,1 @@
+"""The CNI plugin: containers and pods are in the mesh before their first process starts."""

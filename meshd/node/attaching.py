@@ -1,0 +1,168 @@
+"""Carries out what a container runtime asks of the CNI plugin.
+
+A container is registered before its first process starts, and the runtime waits until its traffic
+is proven to be captured. What ends is let go whatever happens: nothing here keeps a pod alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import weakref
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from typing import Final
+
+from meshd import wire
+from meshd.base import journal
+from meshd.base.backoff import Backoff
+from meshd.base.errors import MeshdError, UnreachableError
+from meshd.cni import request as requests
+from meshd.cni import sandboxes
+from meshd.cni.request import CniError, Request
+from meshd.model.workload import Workload, shown
+from meshd.wire import channel
+
+_PROVEN_WITHIN: Final = 30.0
+"""Seconds for the traffic of a container to be captured."""
+_GONE_WITHIN: Final = 3.0
+"""Seconds that the end of a container waits for its rules to go; they go without it, too."""
+_LEAVING: Final = 35.0
+"""Seconds for the mesh role to let go of a workload."""
+_LOOK: Final = 5.0
+"""Seconds between looks for containers that have ended without being detached."""
+_BACKOFF: Final = Backoff(0.5, 10.0)
+_ADVICE: Final = "the runtime tries it again; meshctl status says more"
+_log: Final = logging.getLogger(__name__)
+
+Describe = Callable[[Request], Awaitable[Workload | None]]
+"""Returns the workload of a container; None: meshd has nothing to do with it. Raises MeshdError."""
+
+
+class Attaching:
+    """``mesh`` is the socket of the mesh role; ``record`` the file of what is attached."""
+
+    def __init__(self, mesh: Path, record: Path, describe: Describe) -> None:
+        self._mesh = mesh
+        self._record = record
+        self._describe = describe
+        self._known = sandboxes.load(record)
+        self._ended = asyncio.Event()
+        self._locks = weakref.WeakValueDictionary[str, asyncio.Lock]()
+        """By uid: a workload that comes back waits until it has gone."""
+
+    async def handle(self, request: Request) -> None:
+        """Do what is asked for. Raises MeshdError."""
+        match request.command:
+            case "ADD":
+                await self._add(request)
+            case "CHECK":
+                await self._check(request)
+            case "DEL":
+                await self._delete((request.container,))
+            case "GC":
+                await self._collect(request)
+            case _:
+                await self._answers()
+
+    async def run(self) -> None:
+        """Let go of what ended while this role or the mesh role was away, or was never detached;
+        until cancelled."""
+        failures = 0
+        while True:
+            if gone := tuple(sandboxes.vanished(self._known)):
+                self._end(gone)
+            self._ended.clear()
+            await asyncio.gather(*map(self._let_go, self._known.leaving))
+            failures = failures + 1 if self._known.leaving else 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BACKOFF.pause(failures) if failures else _LOOK):
+                    await self._ended.wait()
+
+    async def _add(self, request: Request) -> None:
+        workload = await self._describe(request)
+        if workload is None:
+            return
+        async with self._lock(workload.uid):
+            # First on disk: whatever ends this process, the next one knows what is to be let go.
+            self._keep(self._known.with_one(request.container, workload))
+        await self._prove(workload)
+
+    async def _prove(self, workload: Workload) -> None:
+        asked = wire.Register((workload,), wait=_PROVEN_WITHIN)
+        try:
+            answer = await channel.call(self._mesh, asked, timeout=_PROVEN_WITHIN + 5)
+        except UnreachableError as error:
+            raise CniError(requests.TRY_AGAIN, str(error), _ADVICE) from None
+        if isinstance(answer, wire.Failed):
+            raise CniError(requests.TRY_AGAIN, answer.reason, _ADVICE)
+
+    async def _check(self, request: Request) -> None:
+        workload = await self._describe(request)
+        if workload is None:
+            return
+        known = self._known.attached.get(request.container)
+        if known is None or known.workload.netns != workload.netns:
+            reason = f"{shown(workload.uid)} was not attached by meshd"
+            raise CniError(requests.TRY_AGAIN, reason, "start it anew")
+        await self._prove(known.workload)
+
+    async def _delete(self, containers: Collection[str]) -> None:
+        leaving = self._end(containers)
+        if leaving:
+            waiting = asyncio.gather(*map(self._let_go, leaving))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(waiting), _GONE_WITHIN)
+
+    def _end(self, containers: Collection[str]) -> tuple[str, ...]:
+        """Note that containers have ended; return the workloads that are to leave the mesh."""
+        after = self._known.without(containers)
+        leaving = tuple(uid for uid in after.leaving if uid not in self._known.leaving)
+        try:
+            self._keep(after)
+        except MeshdError as error:  # it is found by its namespace at the next start
+            journal.event(_log, logging.ERROR, "cni", "%s", error)
+            self._known = after
+        self._ended.set()
+        return leaving
+
+    async def _let_go(self, uid: str) -> None:
+        """Unregister a workload, unless it has come back. If that fails, ``run`` tries again."""
+        async with self._lock(uid):
+            if uid not in self._known.leaving:
+                return
+            try:
+                answer = await channel.call(self._mesh, wire.Unregister((uid,)), timeout=_LEAVING)
+            except MeshdError as error:
+                answer = wire.Failed(str(error))
+            if isinstance(answer, wire.Failed):
+                journal.event(_log, logging.WARNING, "cni", "%s", answer.reason, workload=uid)
+                return
+            with contextlib.suppress(MeshdError):
+                self._keep(self._known.left(uid))
+
+    async def _collect(self, request: Request) -> None:
+        if request.config.valid is None:
+            return
+        valid = {one.container_id for one in request.config.valid}
+        self._end([one for one in self._known.attached if one not in valid])
+
+    async def _answers(self) -> None:
+        """Raises CniError if pods could not be attached now."""
+        try:
+            async with await channel.connect(self._mesh):
+                return
+        except UnreachableError as error:
+            raise CniError(requests.NOT_AVAILABLE, str(error), _ADVICE) from None
+
+    def _lock(self, uid: str) -> asyncio.Lock:
+        lock = self._locks.get(uid)
+        if lock is None:
+            lock = self._locks[uid] = asyncio.Lock()
+        return lock
+
+    def _keep(self, known: sandboxes.Sandboxes) -> None:
+        """Raises SystemRefusedError; nothing has changed then."""
+        sandboxes.save(self._record, known)
+        self._known = known
