@@ -12,6 +12,7 @@ process notes all of them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import threading
@@ -22,9 +23,9 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from meshd.base import journal, kept_file, suspects
-from meshd.base.disk import Disk, write_whole
-from meshd.base.errors import InvalidInputError
+from meshd.base import change_log, journal, kept_file, suspects
+from meshd.base.change_log import ChangeLog
+from meshd.base.errors import InvalidInputError, SystemRefusedError
 from meshd.base.suspects import START, Aside, Content, State, Suspect
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ Begun: TypeAlias = tuple[str, int]
 _LAST: Final = 24
 """Successive deaths at the start after which nothing is put in force."""
 _suspects: Final = msgspec.json.Decoder(dict[str, Suspect])
+_change: Final = msgspec.json.Decoder(dict[str, Suspect | None])
+"""Of a change; None: a record was struck off."""
 _FORGOTTEN: Final = "records that processes died of are tried again"
 
 
@@ -50,7 +53,10 @@ class Attempts:
         self._lock = threading.RLock()
         self.in_hand: frozenset[Begun] = frozenset()
         """Records that are being read, and cannot be put in force yet."""
-        before = kept_file.load(path, _suspects.decode, _FORGOTTEN) or {}
+        self._log = ChangeLog(path, durable=False)
+        self._written: State = {}
+        """The state that is on disk."""
+        before = kept_file.load(path, parse, _FORGOTTEN) or {}
         self._state: State = suspects.died(before, clock())
         self.newly_left_out: Final = suspects.at_fault(self._state) - suspects.at_fault(before)
         """The names of records that are left out from this start on."""
@@ -263,6 +269,8 @@ class Attempts:
             if not self._has_ended:
                 self._has_ended = True
                 self._replace(suspects.ended(self._state))
+                with contextlib.suppress(SystemRefusedError):  # for former versions of meshd
+                    self._log.settle(functools.partial(msgspec.json.encode, self._state))
 
     @property
     def is_empty(self) -> bool:
@@ -284,8 +292,22 @@ class Attempts:
             self._write()
 
     def _write(self) -> None:
-        with contextlib.suppress(OSError):
-            if self._state:
-                write_whole(Disk(), self._path, msgspec.json.encode(self._state), durable=False)
+        state, before = self._state, self._written
+        with contextlib.suppress(OSError, SystemRefusedError):
+            if state:
+                gone = dict.fromkeys(before.keys() - state.keys())
+                new = {name: one for name, one in state.items() if before.get(name) is not one}
+                change = msgspec.json.encode({**gone, **new})
+                self._log.append(change, functools.partial(msgspec.json.encode, state))
             else:
-                self._path.unlink(missing_ok=True)
+                self._log.remove()
+            self._written = state
+
+
+def parse(data: bytes) -> dict[str, Suspect]:
+    """Return the state in a file. Raises InvalidInputError, or what msgspec does."""
+    found = change_log.parse(data)
+    state: dict[str, Suspect | None] = {**_suspects.decode(found.whole)}
+    for change in found.changes:
+        state |= _change.decode(change)
+    return {name: one for name, one in state.items() if one is not None}

@@ -35,24 +35,42 @@ class Disk:
     def sync(self, descriptor: int) -> None:
         os.fsync(descriptor)
 
+    def truncate(self, descriptor: int, size: int) -> None:
+        os.ftruncate(descriptor, size)
+
     def rename(self, source: Path, target: Path) -> None:
         source.replace(target)
 
 
-def replace(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
-    """Replace a file as ``write_whole`` does; one that is to last gets a directory, too. Raises
-    SystemRefusedError."""
+def replace(
+    path: Path,
+    content: bytes,
+    mode: int = 0o600,
+    *,
+    durable: bool = True,
+    disk: Disk | None = None,
+) -> bool:
+    """Replace a file as ``write_whole`` does; one that is to last gets a directory, too. Return
+    whether it lasts as it should. Raises SystemRefusedError; then the file is as it was."""
+    disk = disk or Disk()
     try:
         if durable:
             path.parent.mkdir(parents=True, exist_ok=True)
-        disk = Disk()
         _put_in_place(disk, path, content, mode, durable=durable)
     except OSError as error:
-        raise SystemRefusedError(f"{path}: cannot be written: {error.strerror}") from None
+        raise refused(path, error) from None
     if durable:
-        # The new content is there, and in force: to call it refused would be wrong.
-        with contextlib.suppress(OSError):
+        try:
             sync_directory(disk, path.parent)
+        except OSError:
+            return (
+                False  # the new content is there, and in force: to call it refused would be wrong
+            )
+    return True
+
+
+def refused(path: Path, error: OSError) -> SystemRefusedError:
+    return SystemRefusedError(f"{path}: cannot be written: {error.strerror}")
 
 
 def write_whole(

@@ -112,6 +112,8 @@ class Changing:
         write: Callable[[], Applied] = functools.partial(store.write, transaction)
         async with self._storing:
             store.adopt(await in_thread("storing a change", write))
+            await asyncio.sleep(0)  # others have their turn: either step may be long
+            store.tell()
         self._made.append(
             frozenset(Key(one.kind, one.namespace, one.name) for one in transaction.changes)
         )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from typing import TYPE_CHECKING
 
 from meshd import wire
 from meshd.base import accounts
+from meshd.base.errors import SystemRefusedError
 from meshd.base.garbage import bound_pauses
 from meshd.config.policies_in_use import PoliciesInUse
 from meshd.config.store import Store
@@ -94,6 +96,8 @@ async def run(settings: Settings, paths: Paths) -> None:
                 tasks.create_task(agent.run())
     except asyncio.CancelledError:
         mesh.work.ended()
+        with contextlib.suppress(SystemRefusedError):  # nothing is lost
+            mesh.store.settle()
         raise
     finally:
         await control.enrolling.close()

@@ -144,6 +144,7 @@ def test_an_agent_goes_on_says_what_is_wrong_once_and_mends_itself(
     def says(text: str) -> list[int]:
         return [len(re.findall(pattern.removeprefix("^"), text)) for pattern in patterns]
 
+    begins_with_whole_files(node)
     with disk.broken(how):
         server[0].apply(write.dump(write.service(name, app="far")))
         get = ("get", f"svc/{name}", "-n", "mesh")
@@ -170,6 +171,13 @@ def test_an_agent_goes_on_says_what_is_wrong_once_and_mends_itself(
     assert f"sa/on-{name}".encode() in leaves
 
 
+def begins_with_whole_files(node: Node) -> None:
+    """A new role writes the whole of a file first. What others append may fit into its last page,
+    although the disk is full."""
+    node.ask("supervisor", wire.RestartRoles(("mesh",)))
+    node.eventually(node.is_well, "the mesh role is back")
+
+
 def has_newest_certificate(agent: Node) -> None:
     """It renews its own once after each start, if it has to at a later try, and comes with the new
     one: the server has to write down both."""
@@ -193,6 +201,7 @@ def test_a_server_whose_disk_is_full_says_no_and_loses_nothing(
     set_role(late, node="late")
     token = new_token(node)
     kept = (disk.path / "identity" / "tokens.json").read_bytes()
+    begins_with_whole_files(node)
     with disk.broken(FULL):
         applied = node.meshctl("apply", "-f", "-", text=node.write.dump(node.write.service("new")))
         assert applied.status == 1

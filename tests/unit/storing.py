@@ -49,4 +49,5 @@ def delete_named(
 def _made(store: Store, transaction: Transaction) -> tuple[Change, ...]:
     if not transaction.changes_nothing:
         store.adopt(store.write(transaction))
+        store.tell()
     return transaction.changes

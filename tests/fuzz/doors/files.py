@@ -12,6 +12,8 @@ from typing import Final
 import msgspec
 
 from meshd import settings
+from meshd.api.base import Key
+from meshd.base import change_log
 from meshd.base.attempts import Attempts, Suspect
 from meshd.base.errors import UNDECODABLE
 from meshd.base.moments import date
@@ -79,8 +81,8 @@ def doors(directory: Path) -> tuple[Door, ...]:
     keys = {"ca-key.pem": pem.key_pem(_KEY), "root-cert.pem": _CERTIFICATE}
     return (
         Door("settings-file", of_file("meshd.yaml", settings.load), (b"node: a\n",)),
-        Door("applied", of_file("applied.json", _applied), (encode(_APPLIED),)),
-        Door("attempts", of_file("attempts.json", _attempts), (encode(_SUSPECTS),), ()),
+        Door("applied", of_file("applied.json", _applied), (encode(_APPLIED), _CHANGED)),
+        Door("attempts", of_file("attempts.json", _attempts), (encode(_SUSPECTS), _TURNED), ()),
         Door("workloads", of_file("workloads.json", _workloads), (encode(_REGISTERED),), ()),
         Door("attached", of_file("attached.json", _attached), (encode(_ATTACHED),), ()),
         Door("cni-list", _chained, (_CHAIN, b'{"name": "pods", "type": "bridge"}'), ()),
@@ -128,12 +130,28 @@ _APPLIED: Final = {
 }
 
 
+def _with_changes(whole: object, *changes: object) -> bytes:
+    lines = (change_log.line_of(msgspec.json.encode(change)) for change in changes)
+    return b"\n".join((msgspec.json.encode(whole), b"".join(lines)))
+
+
+_CHANGED: Final = _with_changes(
+    _APPLIED,
+    {"revision": 2, "addresses": {"a.test": ""}, "put": _APPLIED["objects"]},
+    {"revision": 3, "addresses": {}, "deleted": [Key("Service", "shop", "web")]},
+)
+
+
 def _applied(path: Path) -> None:
     found, _ = applied.load(path)
     allocate(found.addresses, ("a.test", "b.test"), "198.19.0.0/24", ())
 
 
 _SUSPECTS: Final = {"Service a/b": Suspect("f", {}, (_NOW, _NOW, _NOW), _NOW)}
+
+_TURNED: Final = _with_changes(
+    _SUSPECTS, {"Service a/b": None, "Service a/c": Suspect("f", {}, (_NOW,), _NOW)}
+)
 
 
 def _attempts(path: Path) -> None:

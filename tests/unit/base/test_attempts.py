@@ -243,6 +243,20 @@ def test_a_change_is_kept_that_comes_while_another_thread_makes_one(
         assert read[0].read_bytes() == read[1].read_bytes()
 
 
+def test_a_note_costs_what_it_is_long_and_not_what_is_noted_already(life: Life) -> None:
+    attempts = life.start()
+    attempts.begin({f"many-{number}": ("f", {"a": number}) for number in range(1000)})
+    inode, size = life.path.stat().st_ino, life.path.stat().st_size
+    attempts.begin({"one": ("f", {"a": 1})})
+    assert life.path.stat().st_ino == inode
+    assert life.path.stat().st_size < size + 300
+    attempts.done({"many-0"})
+    again = Attempts(life.path, lambda: life.now)
+    assert again.knows("one", "f")
+    assert again.knows("many-1", "f")
+    assert not again.knows("many-0")
+
+
 def test_a_process_that_ends_as_told_notes_nothing_more(life: Life) -> None:
     attempts = life.start()
     attempts.begin({"a": ("f", None)})

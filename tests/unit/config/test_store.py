@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import json
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from meshd.api.base import Key, Object
 from meshd.api.read import read_objects
-from meshd.base import disk
+from meshd.base import change_log, disk
 from meshd.base.errors import InvalidInputError, SystemRefusedError
 from meshd.config import applied
 from meshd.config.store import Store
@@ -189,12 +190,24 @@ def broken(step: str) -> Callable[..., Any]:
     return refuse
 
 
-@pytest.mark.parametrize("step", ["os.fchmod", "os.write", "os.fsync", "pathlib.Path.replace"])
+@pytest.mark.parametrize(
+    ("is_appended", "step"),
+    [
+        (False, "os.fchmod"),
+        (False, "os.write"),
+        (False, "os.fsync"),
+        (False, "pathlib.Path.replace"),
+        (True, "os.write"),
+        (True, "os.fsync"),
+    ],
+)
 def test_a_disk_that_refuses_leaves_the_old_content(
-    place: Place, monkeypatch: pytest.MonkeyPatch, step: str
+    place: Place, monkeypatch: pytest.MonkeyPatch, step: str, is_appended: bool
 ) -> None:
     store = place.store()
     storing.put(store, objects(service("a")))
+    if not is_appended:
+        store = place.store()
     with monkeypatch.context() as patched:
         patched.setattr(step, broken(step))
         with pytest.raises(SystemRefusedError, match=r"applied\.json: cannot be written: No space"):
@@ -202,10 +215,15 @@ def test_a_disk_that_refuses_leaves_the_old_content(
     assert set(store.objects) == {key("a")}
     assert place.store().objects == store.objects
     assert [path.name for path in place.state.iterdir() if path.name.startswith(".")] == []
+    storing.put(store, objects(service("c")))
+    assert place.store().objects == store.objects
+
+
+_WRITERS = {applied.__file__, change_log.__file__, disk.__file__}
 
 
 def _killed_at(line: int, act: Callable[[], object]) -> bool:
-    """Run ``act`` in a child that kills itself at its n-th line of ``applied``.
+    """Run ``act`` in a child that kills itself at its n-th line of what writes the file.
 
     False when it had fewer lines, so that it ended by itself.
     """
@@ -215,7 +233,7 @@ def _killed_at(line: int, act: Callable[[], object]) -> bool:
 
         def trace(frame: FrameType, event: str, _argument: object) -> Any:
             nonlocal left
-            if frame.f_code.co_filename not in {applied.__file__, disk.__file__}:
+            if frame.f_code.co_filename not in _WRITERS:
                 return None
             if event == "line":
                 left -= 1
@@ -230,15 +248,21 @@ def _killed_at(line: int, act: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def test_kill_9_at_any_line_leaves_the_old_or_the_new_content(place: Place) -> None:
+@pytest.mark.parametrize("is_appended", [False, True])
+def test_kill_9_at_any_line_leaves_the_old_or_the_new_content(
+    place: Place, is_appended: bool
+) -> None:
     storing.put(place.store(), objects(service("a")))
     old = {key("a")}
     new = {key("a"), key("b")}
     to_put = objects(service("b"))
     seen: list[set[Key]] = []
     killed = True
-    for line in range(200):
-        killed = _killed_at(line, functools.partial(storing.put, place.store(), to_put))
+    for line in range(300):
+        store = place.store()
+        if is_appended:  # to what this process has written
+            storing.put(store, objects(service("a", 82 + line)))
+        killed = _killed_at(line, functools.partial(storing.put, store, to_put))
         after = place.store()
         assert after.findings == ()
         assert set(after.objects) in (old, new)
@@ -252,6 +276,58 @@ def test_kill_9_at_any_line_leaves_the_old_or_the_new_content(place: Place) -> N
     assert len(seen) > 15
     assert seen[0] == old
     assert seen[-1] == new
+
+
+def test_changes_are_read_as_they_were_stored(place: Place) -> None:
+    """Objects of all kinds that are put and deleted in one process, with their addresses."""
+    store = place.store()
+    for number in range(12):
+        names = [f"s{number}", f"t{number % 4}"]
+        storing.put(store, objects(*(service(name, 80 + number) for name in names)))
+        store.keep_addresses(dict.fromkeys(names, (f"198.19.0.{number}",)))
+        if number % 3 == 0:
+            storing.delete(store, [key(f"s{number}")])
+        again = place.store()
+        assert (again.objects, again.addresses) == (store.objects, store.addresses)
+        assert again.revision == store.revision
+    assert b"\n+" in (place.state / "applied.json").read_bytes()
+    store.settle()
+    assert b"\n+" not in (place.state / "applied.json").read_bytes()
+    assert place.store().objects == store.objects
+
+
+def test_what_a_former_version_could_not_read_stays_beside_changes(place: Place) -> None:
+    path = place.state / "applied.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unknown = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "v", "namespace": "default"},
+        "spec": {"hosts": ["a"], "unknown": 1},
+    }
+    path.write_text(json.dumps({"revision": 1, "addresses": {}, "objects": [unknown]}))
+    store = place.store()
+    for port in (80, 81):
+        storing.put(store, objects(service("a", port)))
+    assert '"unknown": 1' in path.read_text()
+    again = place.store()
+    assert set(again.known) == {key("a"), Key("VirtualService", "default", "v")}
+    storing.delete(store, [Key("VirtualService", "default", "v")])
+    assert set(place.store().known) == {key("a")}
+
+
+def test_a_damaged_change_closes_as_a_damaged_file_does(place: Place) -> None:
+    store = place.store()
+    for port in (80, 81, 82):
+        storing.put(store, objects(service("a", port)))
+    path = place.state / "applied.json"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"port":81', b'"port":99'))
+    damaged = place.store()
+    assert damaged.lost == (f"{path}.damaged-1",)
+    assert damaged.objects == {}
+    path.write_bytes(content[:-5])
+    assert place.store().lost == ()
 
 
 @pytest.mark.parametrize(

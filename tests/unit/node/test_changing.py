@@ -253,6 +253,7 @@ def test_addresses_that_are_written_while_a_change_is_stay_and_the_change_too(
     transaction = store.moment.put(requests_of(mesh))
     store.take_addresses(store.write_addresses({"db": ("240.240.0.1",)}))
     store.adopt(store.write(transaction))
+    store.tell()
     after = Store(paths.config_directory, paths.lib)
     assert after.addresses == store.addresses == {"db": ("240.240.0.1",)}
     assert KEY in after.objects

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from meshd.api.base import Object
 from meshd.api.write import to_json
+from meshd.base import attempts
 from meshd.base.json_values import JsonObject
 from meshd.config.admission import admit
 from meshd.config.store import Store
@@ -264,8 +265,8 @@ def test_only_what_is_being_compiled_is_blamed(directory: Path) -> None:
     settled(BUSY)
     assert working(role) == {"first"}
     again = Role(directory)
-    suspects = json.loads((directory / "attempts.json").read_bytes())
-    assert {name for name, one in suspects.items() if one["deaths"]} == {"Service shop/first"}
+    suspects = attempts.parse((directory / "attempts.json").read_bytes())
+    assert {name for name, one in suspects.items() if one.deaths} == {"Service shop/first"}
     assert working(again) >= {"first", "second", "third", "fourth"}
 
 
@@ -333,6 +334,7 @@ def test_an_object_is_noted_before_it_is_in_force_and_works_from_then_on(directo
         assert not working(role)
     role.work.settled(Progress())
     role.store.adopt(written)
+    role.store.tell()
     assert working(role) == {"coming"}
     role.work.step(Step.READING)
     assert working(role) == {"coming"}
@@ -360,6 +362,7 @@ def test_an_object_that_a_file_hides_meanwhile_does_not_stay_in_hand(directory: 
     (directory / "config.d" / "a.yaml").write_text(json.dumps(to_json(service("a", port=81))))
     role.store.refresh()
     role.store.adopt(written)
+    role.store.tell()
     assert not role.work.attempts.in_hand
     assert working(role) == {"a"}
 

@@ -57,7 +57,7 @@ SERVICE: JsonObject = {
 }
 SOURCES = (("objects.yaml", OBJECTS),)
 EXPENSIVE: tuple[tuple[Any, str], ...] = (
-    (applied, "save"),
+    (applied.AppliedFile, "replace"),
     (changing, "dry_run"),
     (accepted_before, "too_many"),
     (counts, "too_many"),
@@ -160,7 +160,7 @@ def test_no_enrollment_does_work_that_grows_with_the_mesh_on_the_event_loop(
             await offers.delete("shop", ("made",))
 
     asyncio.run(offer())
-    assert {"judged", "judged_deletion", "save"} <= done
+    assert {"judged", "judged_deletion", "replace"} <= done
     assert wrong == []
 
 
