@@ -95,14 +95,19 @@ async def run(settings: Settings, paths: Paths) -> None:
             if agent:
                 tasks.create_task(agent.run())
     except asyncio.CancelledError:
-        mesh.work.ended()
-        with contextlib.suppress(SystemRefusedError):  # nothing is lost
-            mesh.store.settle()
+        _ended(mesh)
         raise
     finally:
         await control.enrolling.close()
         await mesh.checker.close()
         await mesh.xds.stop()
+
+
+def _ended(mesh: Mesh) -> None:
+    """Leave the files of a role that ends as it was told to."""
+    mesh.work.ended()
+    with contextlib.suppress(SystemRefusedError):  # nothing is lost
+        mesh.store.settle()
 
 
 def assembled(settings: Settings, paths: Paths) -> Mesh:
