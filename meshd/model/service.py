@@ -104,6 +104,8 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     prefers: Preference = Preference.ANY
     sticky: bool = False
     """Clients of one address are given one endpoint, unless a rule says otherwise."""
+    tunnels: bool = False
+    """It says that its connections may be carried by tunnels."""
     export_to: tuple[str, ...] = ()
     """Namespaces that see it; empty or ``*`` is all, ``.`` its own."""
     subject_alt_names: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ import msgspec
 
 from meshd.api import protocol
 from meshd.api.service_entry.types import ServiceEntry, ServicePortEntry
+from meshd.model.hbone import suits_tunnels
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 from meshd.registry.addresses import VirtualAddresses
 from meshd.registry.selection import Backend, Backends
@@ -57,6 +58,7 @@ def _to_record(
         resolution=_RESOLUTIONS[spec.resolution],
         external=spec.location == "MESH_EXTERNAL",
         prefers=preference(None, entry.metadata.annotations),
+        tunnels=suits_tunnels(entry.metadata.annotations),
         export_to=spec.export_to,
         subject_alt_names=spec.subject_alt_names,
         endpoints=_endpoints(entry, host, backends),

@@ -10,6 +10,7 @@ from meshd.api import protocol
 from meshd.api.hosts import service_host
 from meshd.api.kubernetes.types import Service, ServicePort
 from meshd.base.numbers import whole
+from meshd.model.hbone import suits_tunnels
 from meshd.model.service import Endpoint, Port, Preference, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions
 from meshd.registry.addresses import VirtualAddresses
@@ -65,6 +66,7 @@ def to_record(
         external=is_alias(service),
         prefers=preference(spec.traffic_distribution, service.metadata.annotations),
         sticky=spec.session_affinity == "ClientIP",
+        tunnels=suits_tunnels(service.metadata.annotations),
         export_to=service.export_to,
         endpoints=_alias(service) if is_alias(service) else _endpoints(service, backends, node),
     )

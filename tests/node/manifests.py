@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -66,6 +68,7 @@ class Write:
         *,
         app: str = "",
         headless: bool = False,
+        annotations: Mapping[str, str] = MappingProxyType({}),
         ports: tuple[tuple[str, int, int], ...] = SERVER_PORTS,
     ) -> dict[str, Any]:
         spec: dict[str, Any] = {
@@ -74,7 +77,10 @@ class Write:
         }
         if headless:
             spec["clusterIP"] = "None"
-        return Write.manifest("Service", name, space, spec=spec)
+        said: dict[str, Any] = (
+            {"metadata": {"annotations": dict(annotations)}} if annotations else {}
+        )
+        return Write.manifest("Service", name, space, spec=spec, **said)
 
     @staticmethod
     def dump(*objects: dict[str, Any]) -> str:

@@ -43,7 +43,8 @@ def agent(make: Callable[..., Node], server: Node) -> Iterator[Node]:
     assert join(made, address(server), new_token(server)) == (0, "")
     write, agents = made.write, ("client", "far")
     spaces = [write.namespace(name, enrolled=True) for name in ("front", "back")]
-    objects = [write.service(name, "back") for name in ("near", "far")]
+    suited = {"meshd.io/tunnels": "true"}
+    objects = [write.service(name, "back", annotations=suited) for name in ("near", "far")]
     server.up(
         write.dump(
             *spaces,

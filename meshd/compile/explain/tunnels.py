@@ -50,7 +50,7 @@ def _obstacle(
     # The port may be declared twice: for UDP, too, which has no upstream.
     spoken = (port.protocol for port in service.ports if port.number == name.port)
     protocol = next(one for one in spoken if one is not Protocol.UDP)
-    problem = hbone.obstacle(protocol, policy, options)
+    problem = hbone.obstacle(service, protocol, policy, options)
     if problem or isinstance(upstream.discovery, Eds):
         return problem
     return "the proxy is given no endpoints, but looks them up or takes the client's"

@@ -124,7 +124,7 @@ def _upstream_assignment(
         policy = effective_policy(rules, upstream.port, upstream.subset)
         nearness = policy.nearness(service, rules.client)
         inside = options.short_way and not short_way.obstacle(policy)
-        tunneled = not hbone.obstacle(protocol, policy, options)
+        tunneled = not hbone.obstacle(service, protocol, policy, options)
         if inside:
             spoken = upstream_protocol(protocol, policy)
             requests = short_way.requests(spoken, policy, at_gateway=rules.at_gateway)

@@ -1,8 +1,12 @@
 """Decides which endpoints are reached by a tunnel, rather than by connections of their own.
 
 It is for what mutual TLS of the mesh is for, to workloads of other nodes that say that they can be
-reached so, and for nothing else. HTTP goes on as it did: a request whose connection cannot be made
-is known not to have been sent, and is sent elsewhere, which nobody could tell of a tunnel's.
+reached so, and for nothing else. Services have to say that tunnels suit them: Envoy ends a request
+once its answer has ended, though a part of that waits to be sent, and whatever the client sends
+afterwards. So a server that ends connections itself would have its answers cut.
+
+HTTP goes on as it did: a request whose connection cannot be made is known not to have been sent,
+and is sent elsewhere, which nobody could tell of a tunnel's.
 """
 
 from __future__ import annotations
@@ -17,9 +21,9 @@ from meshd.compile.plan.upstreams import Http, HttpVersion, Ping, Settings, Tunn
 from meshd.compile.upstream import short_way
 from meshd.compile.upstream.settings import limits
 from meshd.compile.upstream.traffic_policy import Policy
-from meshd.model.hbone import Tunnel, leads_to
+from meshd.model.hbone import ANNOTATION, Tunnel, leads_to
 from meshd.model.interception import PROXY_MARK
-from meshd.model.service import Endpoint
+from meshd.model.service import Endpoint, ServiceRecord
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity
 
@@ -29,13 +33,17 @@ _IDLE_TIMEOUT: Final = 300.0
 """Seconds for which a tunnel stays without a connection in it."""
 
 
-def obstacle(protocol: Protocol, policy: Policy, options: MeshOptions) -> str:
+def obstacle(
+    service: ServiceRecord, protocol: Protocol, policy: Policy, options: MeshOptions
+) -> str:
     """Return why no connection of an upstream is made by a tunnel; empty: those to endpoints that
     can be reached so are."""
     if not options.hbone:
         return "the setting proxy.hbone is off"
     if protocol.is_http or protocol is Protocol.SNIFFED:
         return "what may be HTTP is not tunneled"
+    if not service.tunnels:
+        return f'{service.host} has no annotation {ANNOTATION}: "true"'
     return short_way.obstacle(policy)
 
 

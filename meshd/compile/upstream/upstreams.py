@@ -82,7 +82,7 @@ def _upstream(
     balanced = not (direct or dynamic)
     nearness = policy.nearness(service, rules.client) if balanced else None
     inside = options.short_way and not short_way.obstacle(policy)
-    tunneled = not hbone.obstacle(port.protocol, policy, options)
+    tunneled = not hbone.obstacle(service, port.protocol, policy, options)
     requests = short_way.requests(protocol, policy, at_gateway=rules.at_gateway) if inside else ""
     if direct:
         discovery: Discovery = OriginalDestination()

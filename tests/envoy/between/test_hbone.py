@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from meshd.capture.rules import inside
 from meshd.model.interception import HBONE_PORT
 from meshd.proxy.admin import Admin
 from tests.envoy.between.application import BANNER, Application
 from tests.envoy.between.tunnels import SERVERS, VIRTUAL, Nodes, Tunnel, certified, two_nodes
 from tests.envoy.captured.place import eventually
-from tests.waiting import PATIENCE
 
 STRICT = """
 ---
@@ -212,38 +207,3 @@ def test_many_connections_in_one_tunnel_are_the_clients(
         assert tunnel.connect(f"{nodes.far.hosts['server'].address}:{port}", claim)
         assert tunnel.ask(b"") == BANNER
     assert set(applications["server"].peers[before:]) == {nodes.far.outside.address}
-
-
-@pytest.mark.parametrize(
-    ("told", "server_first"),
-    [(("hbone",), False), ((), True), ((), False)],
-    ids=["tunnel-client first", "mutual TLS-server first", "mutual TLS-client first"],
-)
-def test_an_end_may_finish_before_the_other(
-    nodes: Nodes, told: tuple[str, ...], server_first: bool
-) -> None:
-    nodes.load(STRICT % "STRICT", told=told)
-    with inside.entered(Path(nodes.far.hosts["second"].netns)):
-        listener = socket.create_server(("0.0.0.0", 9002))
-    with listener, ThreadPoolExecutor() as threads:
-        serving = threads.submit(half_a_connection, listener, server_first)
-        with nodes.near.hosts["client"].connect(VIRTUAL["second"], 9002) as client:
-            if not server_first:
-                client.sendall(b"question")
-                client.shutdown(socket.SHUT_WR)
-            assert client.makefile("rb").read() == b"answer"
-            if server_first:
-                client.sendall(b"question")
-        assert serving.result() == b"question"
-
-
-def half_a_connection(listener: socket.socket, server_first: bool) -> bytes:
-    """Serve one connection; what its client said."""
-    listener.settimeout(PATIENCE)
-    connection, _ = listener.accept()
-    with connection:
-        connection.settimeout(PATIENCE)
-        said = b"" if server_first else connection.makefile("rb").read()
-        connection.sendall(b"answer")
-        connection.shutdown(socket.SHUT_WR)
-        return said or connection.makefile("rb").read()

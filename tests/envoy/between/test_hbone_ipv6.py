@@ -23,7 +23,7 @@ SERVICE = f"""
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
-metadata: {{name: six, namespace: servers}}
+metadata: {{name: six, namespace: servers, annotations: {{meshd.io/tunnels: "true"}}}}
 spec:
   hosts: [six.test]
   addresses: ["{VIRTUAL}"]

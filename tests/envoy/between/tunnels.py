@@ -26,17 +26,19 @@ from tests.envoy.captured.place import run
 CLIENTS: Final = ("client", "other")
 SERVERS: Final = ("server", "second")
 VIRTUAL: Final = {"server": "198.19.77.1", "second": "198.19.77.2"}
+UNSUITED: Final = "198.19.77.3"
+"""Of a service of the second one that does not say that tunnels suit it."""
 SERVICE: Final = """
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
-metadata: {{name: {name}, namespace: servers}}
+metadata: {{name: {name}, namespace: servers, annotations: {{meshd.io/tunnels: "{suited}"}}}}
 spec:
   hosts: [{name}.test]
   addresses: [{address}]
   location: MESH_INTERNAL
   resolution: STATIC
-  workloadSelector: {{labels: {{app: {name}}}}}
+  workloadSelector: {{labels: {{app: {app}}}}}
   ports:
   - {{number: 8080, name: http, protocol: HTTP}}
   - {{number: 9000, name: tcp, protocol: TCP}}
@@ -45,7 +47,11 @@ spec:
   - {{number: 7001, name: other}}
 """
 MANIFEST: Final = "".join(
-    SERVICE.format(name=name, address=address) for name, address in VIRTUAL.items()
+    SERVICE.format(name=name, app=app, address=address, suited=suited)
+    for name, app, address, suited in (
+        *((name, name, address, "true") for name, address in VIRTUAL.items()),
+        ("unsuited", "second", UNSUITED, ""),
+    )
 )
 _RST_STREAM, _GOAWAY = 3, 7
 

@@ -53,12 +53,12 @@ spec:
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: api, namespace: back}
+metadata: {name: api, namespace: back, annotations: {meshd.io/tunnels: "true"}}
 spec:
   clusterIP: 198.18.1.2
   selector: {tier: api}
   trafficDistribution: PreferClose
-  ports: [{port: 80, name: http}, {port: 9000}]
+  ports: [{port: 80, name: http}, {port: 9000}, {port: 9100, name: tcp}]
 ---
 apiVersion: v1
 kind: Service

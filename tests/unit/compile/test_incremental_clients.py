@@ -30,7 +30,7 @@ spec: {clusterIP: 198.18.1.1, selector: {app: web}, ports: [{port: 80, name: htt
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: db, namespace: front}
+metadata: {name: db, namespace: front, annotations: {meshd.io/tunnels: "true"}}
 spec: {clusterIP: 198.18.1.2, selector: {app: db}, ports: [{port: 5432, name: tcp}]}
 ---
 apiVersion: networking.istio.io/v1

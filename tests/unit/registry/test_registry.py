@@ -227,6 +227,17 @@ def test_traffic_distribution_may_be_an_annotation(annotation: str, prefers: Pre
     assert snapshot(text).services["a.test"].prefers is prefers
 
 
+@pytest.mark.parametrize(("said", "tunnels"), [("true", True), ("yes", False), ("", False)])
+def test_services_say_whether_tunnels_suit_them(said: str, tunnels: bool) -> None:
+    annotations = f'annotations: {{meshd.io/tunnels: "{said}"}}'
+    text = entry("{hosts: [a.test], ports: [{number: 80, name: http}]}", f"x, {annotations}")
+    assert snapshot(text).services["a.test"].tunnels is tunnels
+    named = service("{ports: [{port: 80}]}").replace(
+        "name: reviews", f"name: reviews, {annotations}"
+    )
+    assert reviews(named).tunnels is tunnels
+
+
 def test_addresses_that_are_not_ready_may_be_published() -> None:
     text = service(
         "{selector: {app: reviews}, publishNotReadyAddresses: true, ports: [{port: 80}]}"

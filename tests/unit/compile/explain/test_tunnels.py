@@ -16,7 +16,7 @@ from meshd.registry.registry import build_snapshot
 _SERVICE = """
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
-metadata: {name: db, namespace: servers}
+metadata: {name: db, namespace: servers, annotations: {meshd.io/tunnels: "true"}}
 spec:
   hosts: [db.test]
   addresses: [198.19.0.1]
@@ -57,12 +57,13 @@ _FAR = msgspec.structs.replace(workload("db", "servers", 2, "far"), protocols=(P
 _OLD = workload("db", "servers", 3, "old")
 
 
-def told(port: int, *elsewhere: Workload, more: str = "", here: bool = False) -> list[str]:
+def told(
+    port: int, *elsewhere: Workload, more: str = "", here: bool = False, text: str = _SERVICE
+) -> list[str]:
     """What is said of tunnels, without the stage."""
     workloads = (_CLIENT, workload("db", "servers", 4)) if here else (_CLIENT,)
-    return [
-        one.detail for one in stages(port, workloads, elsewhere, more) if one.stage == "tunnels"
-    ]
+    found = stages(port, workloads, elsewhere, more, text=text)
+    return [one.detail for one in found if one.stage == "tunnels"]
 
 
 def stages(
@@ -73,8 +74,9 @@ def stages(
     *,
     resolution: str = "STATIC",
     on: bool = True,
+    text: str = _SERVICE,
 ) -> tuple[wire.Step, ...]:
-    objects = [read.object for read in read_objects(_SERVICE % resolution + more, "mesh.yaml")]
+    objects = [read.object for read in read_objects(text % resolution + more, "mesh.yaml")]
     options = MeshOptions(hbone=on, node="here")
     snapshot = build_snapshot(objects, workloads, options, {}, elsewhere=elsewhere)
     found = explain(
@@ -101,6 +103,12 @@ def test_nothing_is_said_of_an_endpoint_that_has_a_tunnel() -> None:
 )
 def test_the_reason_is_told_where_there_is_no_tunnel(port: int, reason: str) -> None:
     assert told(port, _OLD) == [reason]
+
+
+def test_a_service_that_tunnels_do_not_suit_is_told_of() -> None:
+    text = _SERVICE.replace('tunnels: "true"', 'tunnels: "yes"')
+    (reason,) = told(70, _FAR, text=text)
+    assert reason == 'none: db.test has no annotation meshd.io/tunnels: "true"'
 
 
 def test_an_endpoint_of_this_node_says_so() -> None:

@@ -45,6 +45,7 @@ def service(*places: Endpoint, protocol: Protocol = Protocol.TCP) -> ServiceReco
         ports=(Port(90, "db", protocol),),
         endpoints=places or (_PLACE,),
         resolution=Resolution.STATIC,
+        tunnels=True,
     )
 
 
@@ -83,6 +84,13 @@ def test_an_endpoint_that_says_so_is_reached_by_a_tunnel_and_others_are_not() ->
     ]
     assert tunneled(service(_PLACE, *others)) == [True, *([False] * len(others))]
     assert tunneled(service(), options=MeshOptions()) == [False]
+
+
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.TLS, Protocol.HTTPS])
+def test_a_service_has_to_say_that_tunnels_suit_it(protocol: Protocol) -> None:
+    said = service(protocol=protocol)
+    assert tunneled(said) == [True]
+    assert tunneled(msgspec.structs.replace(said, tunnels=False)) == [False]
 
 
 @pytest.mark.parametrize(
