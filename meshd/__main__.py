@@ -8,7 +8,10 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, Final
+
+_SPEAKING_TLS: Final = frozenset({"server", "kubernetes"})
+"""Roles that do so by asyncio."""
 
 
 def main() -> int:
@@ -21,7 +24,7 @@ def main() -> int:
         case ["--check"]:
             return _check()
         case [role] if not role.startswith("-"):
-            if role != "server":
+            if role not in _SPEAKING_TLS:
                 _leave_openssl_out()
             from meshd.roles import main as run  # noqa: PLC0415 - the supervisor must not pay for it
 
@@ -50,7 +53,7 @@ def _leave_openssl_out() -> None:
     """Keep asyncio and hashlib from loading OpenSSL, 5 MB in each process.
 
     Our TLS is gRPC's, our certificates are cryptography's, and both bring libraries of their own;
-    only a server has asyncio speak TLS. ``ssl`` can still be imported where a rare case needs it.
+    only some roles have asyncio speak TLS. ``ssl`` can be imported where a rare case needs it.
     """
     missing: dict[str, Any] = {"ssl": None, "_hashlib": None}
     sys.modules.update(missing)

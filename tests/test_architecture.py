@@ -28,7 +28,7 @@ LAYERS: Final = (
     ("ca registry", "who a workload is; which services there are"),
     ("sds", "certificates and keys, as a kind of resource"),
     (
-        "xds capture workloads config compile proxy resolver telemetry cni",
+        "xds capture workloads config compile proxy resolver telemetry cni kubernetes",
         "one concern of a node each; they do not know each other",
     ),
     ("analysis wire settings", "what objects say of one another; what processes say to each other"),
@@ -72,7 +72,7 @@ LIBRARIES: Final = {
     "prometheus_client": {"telemetry"},
     "starlette": {"telemetry"},
     "uvicorn": {"telemetry"},
-    "h11": {"base"},
+    "h11": {"base", "kubernetes"},
     "typer": {"cli"},
     "rich": {"cli", "demo"},
 }
@@ -84,7 +84,7 @@ PROGRAMS: Final = "demo.bookinfo.apps"
 """Workloads of the demo: run as programs, with the modules beside them, never imported."""
 WITHOUT_GRPC: Final = (
     *("__main__", "supervisor", "capture", "roles.capture", "telemetry", "cli"),
-    *("cni", "roles.kubernetes"),
+    *("cni", "kubernetes", "roles.kubernetes"),
 )
 """gRPC's core does not survive fork, and costs memory that these processes need not pay."""
 EMPTY_NAMES: Final = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}

@@ -43,6 +43,15 @@ class Sandboxes(msgspec.Struct, frozen=True):
         gone = self.newest.keys() - after.newest.keys()
         return Sandboxes(after.attached, tuple(sorted({*self.leaving, *gone})))
 
+    def updated(self, workload: Workload) -> Sandboxes:
+        """Return the record with a workload as it is now, in its newest sandbox."""
+        newest = max(
+            (one for one in self.attached.values() if one.workload.uid == workload.uid),
+            key=lambda one: one.order,
+        )
+        now = Sandbox(newest.container, workload, newest.order)
+        return Sandboxes({**self.attached, newest.container: now}, self.leaving)
+
     def left(self, uid: str) -> Sandboxes:
         return Sandboxes(self.attached, tuple(one for one in self.leaving if one != uid))
 

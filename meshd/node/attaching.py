@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -97,6 +97,28 @@ class Attaching:
             raise CniError(requests.TRY_AGAIN, str(error), _ADVICE) from None
         if isinstance(answer, wire.Failed):
             raise CniError(requests.TRY_AGAIN, answer.reason, _ADVICE)
+
+    @property
+    def attached(self) -> Mapping[str, Workload]:
+        """Return the workloads that are attached, by uid."""
+        return self._known.newest
+
+    async def update(self, workloads: Iterable[Workload]) -> None:
+        """Tell the mesh role of attached workloads that have changed. Those that cannot be told now
+        are told with the next change, or by ``run``."""
+        for workload in workloads:
+            known = self._known.newest.get(workload.uid)
+            if known is None or known == workload or known.netns != workload.netns:
+                continue
+            try:
+                answer = await channel.call(self._mesh, wire.Register((workload,)))
+                if not isinstance(answer, wire.Failed):
+                    self._keep(self._known.updated(workload))
+                    continue
+                reason = answer.reason
+            except MeshdError as error:
+                reason = str(error)
+            journal.event(_log, logging.WARNING, "cni", "%s", reason, workload=workload.uid)
 
     async def _check(self, request: Request) -> None:
         workload = await self._describe(request)

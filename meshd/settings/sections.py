@@ -189,6 +189,7 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Containers of a runtime that uses CNI, and pods."""
 
     enabled: bool = False
+    kubeconfig: str = ""
     exclude_namespaces: tuple[Label, ...] = ("kube-system",)
     container_namespace: Label = "default"
     cni_configuration: str = "/etc/cni/net.d"

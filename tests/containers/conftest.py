@@ -28,6 +28,6 @@ def runtime() -> Iterator[Runtime]:
     made = Runtime(DEFAULTS | settings)
     with contextlib.closing(made):
         made.start()
-        made.start_meshd()
-        made.apply(MESH | {"metadata": MESH["metadata"] | LABELED}, STRICT)  # type: ignore[operator]
+        made.mesh.start()
+        made.mesh.apply(MESH | {"metadata": MESH["metadata"] | LABELED}, STRICT)  # type: ignore[operator]
         yield made

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any, Final
-
-import yaml
 
 from tests.containers import programs
 from tests.containers.images import box
 from tests.containers.machine import Done, Machine
+from tests.containers.mesh import Mesh
 from tests.waiting import PATIENCE, Missing, eventually
 
 ADDRESS: Final = "198.18.252.1"
@@ -58,10 +55,8 @@ class Runtime:
                 ("ip", "route", "add", "default", "dev", "eth0"),
             ),
         )
-        self.home = self.machine.home / "mesh"
-        self.settings = settings
+        self.mesh = Mesh(self.machine, settings)
         self._tree = self.machine.home / "tree"
-        self._meshd: Any = None
 
     # ---- its programs
 
@@ -85,57 +80,6 @@ class Runtime:
     def read_list(self, name: str = LIST) -> dict[str, Any]:
         return json.loads(self.machine.ask("cat", f"{NET_D}/{name}"))
 
-    def _write_settings(self, settings: dict[str, Any]) -> None:
-        self.settings = settings
-        etc = self.home / "etc"
-        (etc / "config.d").mkdir(parents=True, exist_ok=True)
-        self.home.chmod(0o755)
-        (etc / "meshd.yaml").write_text(yaml.safe_dump(settings))
-
-    def reload(self, settings: dict[str, Any]) -> None:
-        self._write_settings(settings)
-        self.machine.ask("kill", "-HUP", self._supervisor)
-
-    @property
-    def _supervisor(self) -> str:
-        return (self.home / "run/supervisor/lock").read_text().strip()
-
-    def start_meshd(self) -> None:
-        self._write_settings(self.settings)
-        environment = {"MESHD_HOME": str(self.home)}
-        command = (sys.executable, "-P", "-m", "meshd")
-        self._meshd = self.machine.begin("meshd", *command, environment=environment)
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until meshd answers."""
-        self.eventually(self._is_well, "meshd answers")
-
-    def _is_well(self) -> bool | Missing:
-        done = self.meshctl("status", "-o", "json")
-        return done.returncode == 0 or Missing(done.stderr + self.machine.log("meshd")[-1500:])
-
-    def stop_meshd(self) -> None:
-        self.machine.ask("kill", self._supervisor)
-        self._meshd.wait(PATIENCE)
-
-    def meshctl(self, *arguments: str, text: str = "") -> Done:
-        program = Path(sys.executable).with_name("meshctl")
-        command = ("env", f"MESHD_HOME={self.home}", str(program), *arguments)
-        return self.machine.run(*command, text=text)
-
-    def apply(self, *objects: dict[str, Any]) -> None:
-        text = yaml.safe_dump_all(objects)
-        done = self.meshctl("apply", "--wait", "-f", "-", text=text)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def workloads(self) -> dict[str, dict[str, Any]]:
-        done = self.meshctl("status", "-o", "json")
-        assert done.returncode in {0, 1}, done.stderr
-        found = json.loads(done.stdout)
-        rows = found["workloads"] if isinstance(found, dict) else found
-        return {row["workload"]: row for row in rows}
-
     # ---- containers
 
     def ctr(self, *arguments: str, timeout: float = PATIENCE) -> Done:
@@ -151,6 +95,9 @@ class Runtime:
         """Return what containerd says of a container's process; empty if there is none."""
         listed = self.ctr("task", "ls").stdout.splitlines()
         return next((line for line in listed if line.startswith(f"{name} ")), "")
+
+    def workloads(self) -> dict[str, dict[str, Any]]:
+        return self.mesh.workloads()
 
     def close(self) -> None:
         self.machine.close()

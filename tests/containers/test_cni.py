@@ -36,7 +36,7 @@ SERVICE = "198.19.0.80"
 @pytest.fixture(scope="module")
 def served(runtime: Runtime) -> Iterator[str]:
     """The URL of a server, which runs for the module."""
-    runtime.apply(
+    runtime.mesh.apply(
         {
             "apiVersion": "v1",
             "kind": "Service",
@@ -77,7 +77,7 @@ def test_a_container_is_let_go_with_its_end(runtime: Runtime) -> None:
     with running(runtime, "brief", *_IDLE):
         assert runtime.workloads()[workload("brief")]["proven"]
     assert workload("brief") not in runtime.workloads()
-    listed = runtime.machine.ask("ls", str(runtime.home / "run/netns"))
+    listed = runtime.machine.ask("ls", str(runtime.mesh.home / "run/netns"))
     assert workload("brief") not in listed
 
 
@@ -169,7 +169,7 @@ def test_nothing_starts_outside_the_mesh_while_meshd_is_away_and_what_runs_can_e
     runtime: Runtime,
 ) -> None:
     before = runtime.run("before", *_IDLE).running()
-    runtime.stop_meshd()
+    runtime.mesh.stop()
     refused = runtime.run("refused", *_IDLE)
     assert refused.process.wait(60) != 0
     assert "systemctl start meshd" in refused.said
@@ -177,15 +177,15 @@ def test_nothing_starts_outside_the_mesh_while_meshd_is_away_and_what_runs_can_e
     status, said = call(runtime, "STATUS", CONFIG)
     assert (status, said["code"]) == (1, 50)
     assert call(runtime, "GC", CONFIG) == (0, None)
-    runtime.start_meshd()
+    runtime.mesh.start()
     runtime.eventually(lambda: workload("before") not in runtime.workloads(), "it is let go")
     with running(runtime, "after", *_IDLE):
         assert runtime.workloads()[workload("after")]["proven"]
 
 
 def test_the_chain_is_as_it_was_while_the_plugin_is_switched_off(runtime: Runtime) -> None:
-    is_on = runtime.settings
-    runtime.reload({**is_on, "kubernetes": {"enabled": False}})
+    is_on = runtime.mesh.settings
+    runtime.mesh.reload({**is_on, "kubernetes": {"enabled": False}})
     try:
         runtime.eventually(lambda: runtime.read_list() == BRIDGED, "the chain is as it was")
         runtime.eventually(
@@ -193,11 +193,11 @@ def test_the_chain_is_as_it_was_while_the_plugin_is_switched_off(runtime: Runtim
             "the program is gone",
         )
         assert runtime.machine.ask("ls", NET_D).split() == [LIST]
-        runtime.settle()
+        runtime.mesh.settle()
         with running(runtime, "plain", *_IDLE):
             assert workload("plain") not in runtime.workloads()
     finally:
-        runtime.reload(is_on)
+        runtime.mesh.reload(is_on)
     runtime.eventually(lambda: len(runtime.read_list()["plugins"]) == 2, "it is installed again")
     runtime.eventually(lambda: call(runtime, "STATUS", CONFIG)[0] == 0, "containers are taken")
-    runtime.settle()
+    runtime.mesh.settle()

@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from tests.containers import images, programs
 from tests.containers.machine import Done, Machine
+from tests.containers.mesh import Mesh
 from tests.kube.credentials import Credentials
+from tests.node.daemon import DEFAULTS
 from tests.waiting import PATIENCE, Missing, eventually
 
 NODE: Final = "node1"
@@ -56,7 +58,9 @@ version = 2
     snapshotter = "overlayfs"
 """
 _MASTERS: Final = "system:masters"
-_PODS_OF_SYSTEM: Final = ("kube-system",)
+_READ: Final = ["get", "list", "watch"]
+_MESHD: Final = "meshd"
+_ROLE: Final = "meshd-node"
 
 
 class Cluster:
@@ -86,6 +90,8 @@ class Cluster:
         for name in programs.NAMES:
             (self._links / name).symlink_to(programs.kubernetes())
         self._admin = self.kubeconfig("admin", _MASTERS)
+        settings = {"enabled": True, "kubeconfig": self.kubeconfig(_MESHD)}
+        self.mesh = Mesh(self.machine, DEFAULTS | {"kubernetes": settings})
 
     def kubeconfig(self, user: str, *groups: str) -> str:
         """Return the path of a user's kubeconfig, which is seen inside, too. New users have to be
@@ -129,7 +135,6 @@ class Cluster:
         scheduler = self.kubeconfig("system:kube-scheduler")
         self._kubelet = self.kubeconfig(f"system:node:{NODE}", "system:nodes")
         self._proxy = self.kubeconfig("system:kube-proxy")
-        self.meshd = self.kubeconfig("meshd")
         self._begin(
             "kube-apiserver",
             "--etcd-servers=http://127.0.0.1:2379",
@@ -213,6 +218,25 @@ class Cluster:
         done = self.kubectl("get", "nodes", "-o", f"jsonpath={path}")
         return done.stdout == "True" or Missing(done.stderr + self.machine.log("kubelet")[-800:])
 
+    def start_mesh(self) -> None:
+        """Start meshd on the node, which may read what it needs."""
+        rules = [{"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": _READ}]
+        kind = "rbac.authorization.k8s.io/v1"
+        subject = {"kind": "User", "name": _MESHD, "apiGroup": "rbac.authorization.k8s.io"}
+        role = {"kind": "ClusterRole", "name": _ROLE, "apiGroup": "rbac.authorization.k8s.io"}
+        meta = {"metadata": {"name": _ROLE}}
+        self.apply(
+            {"apiVersion": kind, "kind": "ClusterRole", **meta, "rules": rules},
+            {
+                "apiVersion": kind,
+                "kind": "ClusterRoleBinding",
+                **meta,
+                "subjects": [subject],
+                "roleRef": role,
+            },
+        )
+        self.mesh.start()
+
     # ---- its objects
 
     def kubectl(self, *arguments: str, text: str = "", timeout: float = PATIENCE) -> Done:
@@ -247,14 +271,15 @@ class Cluster:
         conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", ())}
         if conditions.get("Ready") == "True":
             return pod
-        return Missing(self.ask("describe", "pod", "-n", namespace, name)[-1500:])
+        told = self.ask("describe", "pod", "-n", namespace, name)[-1500:]
+        return Missing(f"{told}\n{self.machine.log('meshd')[-2000:]}")
 
     def exec(self, namespace: str, name: str, *command: str, timeout: float = PATIENCE) -> Done:
         return self.kubectl("exec", "-n", namespace, name, "--", *command, timeout=timeout)
 
     def logs(self) -> str:
         """Return the end of what each program has written."""
-        names = (*programs.NAMES, "containerd")
+        names = (*programs.NAMES, "containerd", "meshd")
         return "\n".join(f"---- {name}\n{self.machine.log(name)[-1500:]}" for name in names)
 
     def close(self) -> None:

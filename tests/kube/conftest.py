@@ -17,6 +17,7 @@ def cluster() -> Iterator[Cluster]:
     with contextlib.closing(made):
         try:
             made.start()
+            made.start_mesh()
         except AssertionError as error:
             raise AssertionError(f"{error}\n{made.logs()}") from None
         yield made

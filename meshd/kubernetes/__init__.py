@@ -1,0 +1,1 @@
+"""The API server of Kubernetes: how it is reached, what is read from it, and what that means."""
