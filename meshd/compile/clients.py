@@ -64,13 +64,14 @@ class OfClients:
         """Return who may send what to the clients that policies are about."""
         return {uid: one.guard for uid, one in self._clients.items() if one.guard is not None}
 
-    def listeners(self, client: Client) -> Iterator[Message]:
-        """Yield a client's listeners, but for a gateway's."""
+    def listeners(self, client: Client, requests: tuple[int, ...]) -> Iterator[Message]:
+        """Yield a client's listeners, but for a gateway's; ``requests``: see ``ScopeChoices``."""
         yield from self._memo.call(
             ("workload", client.workload.uid),
             messages.workload_listeners,
             self.entrance(client),
             client.scope.name,
+            requests,
         )
 
     def entrance(self, client: Client) -> messages.Entrance:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,11 +14,12 @@ from meshd.api.kubernetes.types import Secret
 from meshd.compile import messages
 from meshd.compile.changes.routes import Rerouted, hosts
 from meshd.compile.changes.services import Changed
-from meshd.compile.clients import Clients, OfClients
+from meshd.compile.clients import Client, Clients, OfClients
 from meshd.compile.envoy.printed_listeners import PrintedListener
 from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.compile.envoy.secrets import secret
+from meshd.compile.envoy.table_choice import choosable
 from meshd.compile.gateway.secrets import Credentials
 from meshd.compile.memo import Memo
 from meshd.compile.names import workload_of
@@ -42,6 +44,7 @@ class Kind(enum.Enum):
     CLUSTER = "envoy.config.cluster.v3.Cluster"
     ENDPOINT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
     SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
+    CHOOSABLE = "envoy.config.route.v3.ScopedRouteConfiguration"
     LISTENER = "envoy.config.listener.v3.Listener"
     ROUTE = "envoy.config.route.v3.RouteConfiguration"
 
@@ -133,6 +136,15 @@ def served_secrets(credentials: Credentials, memo: Memo) -> Iterator[Message]:
         yield memo.call(("secret", plan.name), secret, plan)
 
 
+def choosable_tables(routes: Messages, before: Messages) -> Messages:
+    """Return which tables listeners choose by port: those of clients. ``before``: the former ones;
+    the very same where nothing differs."""
+    names = sorted(name for name, table in routes.items() if isinstance(table, PrintedTable))
+    if list(before) == names:
+        return before
+    return {name: before[name] if name in before else choosable(name) for name in names}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Last:
     """What was compiled last."""
@@ -153,6 +165,30 @@ class Last:
     entrances: Mapping[str, messages.Entrance]
     """What their listeners for incoming connections depend on, by uid."""
     credentials: Credentials
+    requests: Mapping[Scope, tuple[int, ...]]
+    """The ports at which all is HTTP that a scope's clients send."""
+
+    def with_requests(self, before: Last, memo: Memo) -> Last:
+        """Return the result with what follows from ``requests`` and from the tables that there are:
+        the listeners of workloads, and the tables among which these choose. ``before``: with those
+        for it."""
+        traffic = dict(self.compiled[Pool.TRAFFIC])
+        tables = choosable_tables(traffic[Kind.ROUTE], traffic[Kind.CHOOSABLE])
+        changed = {
+            scope
+            for scope, ports in self.requests.items()
+            if scope in before.requests and ports != before.requests[scope]
+        }
+        if not changed and tables is traffic[Kind.CHOOSABLE]:
+            return self
+        made, clients = OfClients(self.snapshot, self.clients, memo), self.clients.values()
+        others = (
+            made.listeners(one, self.requests[one.scope]) for one in clients if one.scope in changed
+        )
+        listeners = by_name(itertools.chain.from_iterable(others))
+        traffic[Kind.LISTENER] = replaced(traffic[Kind.LISTENER], (), listeners)
+        traffic[Kind.CHOOSABLE] = tables
+        return dataclasses.replace(self, compiled={**self.compiled, Pool.TRAFFIC: traffic})
 
     def with_secrets(self, secrets: Mapping[str, Secret], memo: Memo) -> Last | None:
         """Return the result after a change of Secrets; None: other things may name them now."""
@@ -196,13 +232,16 @@ class Last:
         for view in views.values():
             tables = rerouted_tables(view, hosts(changed, view), made, memo)
             made.update((table.name, table) for table in tables)
-        traffic = self.compiled[Pool.TRAFFIC] | {Kind.ROUTE: made}
+        traffic, requests = self.compiled[Pool.TRAFFIC] | {Kind.ROUTE: made}, self.requests
         if found.is_of_connections:
             listeners = ScopeListeners(index, self.snapshot, memo)
             chosen = by_name(one for view in views.values() for one in listeners.of(view))
             traffic[Kind.LISTENER] = replaced(traffic[Kind.LISTENER], (), chosen)
+            requests = listeners.requests(views)
         compiled = {**self.compiled, Pool.TRAFFIC: traffic}
-        return dataclasses.replace(self, compiled=compiled, index=index, views=views)
+        return dataclasses.replace(
+            self, compiled=compiled, index=index, views=views, requests=requests
+        )
 
     def with_callers(self, before: tuple[str, ...], memo: Memo) -> Last:
         """Return the result after a change of who takes the short way, for the same snapshot;
@@ -238,7 +277,11 @@ class Last:
         replace(Kind.LISTENER, old.local(), new.local())
         replace(Kind.ROUTE, old.tunneled_routes(), new.tunneled_routes())
         replace(Kind.ROUTE, old.inbound_routes(), new.inbound_routes())
-        for kinds, listeners in ((traffic, new.listeners), (dns, new.dns_listeners)):
+
+        def listeners_of(client: Client) -> Iterator[Message]:
+            return new.listeners(client, self.requests[client.scope])
+
+        for kinds, listeners in ((traffic, listeners_of), (dns, new.dns_listeners)):
             gone = {name for name in kinds[Kind.LISTENER] if workload_of(name) in changed}
             made = by_name(one for each in come for one in listeners(each))
             kinds[Kind.LISTENER] = replaced(kinds[Kind.LISTENER], gone, made)

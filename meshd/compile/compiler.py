@@ -17,7 +17,16 @@ from google.protobuf.message import Message
 from meshd.compile import messages
 from meshd.compile.changes.way import change
 from meshd.compile.clients import Client, Clients, OfClients, identity_of
-from meshd.compile.compiled import Compiled, Kind, Last, Printed, Ruled, by_name, served_secrets
+from meshd.compile.compiled import (
+    Compiled,
+    Kind,
+    Last,
+    Printed,
+    Ruled,
+    by_name,
+    choosable_tables,
+    served_secrets,
+)
 from meshd.compile.envoy.clusters import cluster
 from meshd.compile.envoy.listeners import listener
 from meshd.compile.envoy.routes import route_table as printed_routes
@@ -129,12 +138,14 @@ class Compiler:
         made = made.with_endpoints(found.services.endpoints, snapshot)
         made = with_scopes(made.with_routes(found.routes, memo), found.scopes, memo)
         made = made and made.with_clients(found.clients, serving, memo)
-        return made and made.with_callers(last.snapshot.short_way.callers, memo)
+        made = made and made.with_callers(last.snapshot.short_way.callers, memo)
+        return made and made.with_requests(last, memo)
 
     def _compiled(self, snapshot: Snapshot, serving: frozenset[str]) -> Last:
         acceptance = Acceptance.of(snapshot)
         round_ = _Round(acceptance.applied(snapshot), self._memo, serving)
         traffic, dns_ = _by_kind(round_.resources()), _by_kind(round_.dns_resources())
+        traffic[Kind.CHOOSABLE] = choosable_tables(traffic[Kind.ROUTE], {})
         traffic[Kind.RUNTIME][LIMITS] = round_.limits(traffic[Kind.LISTENER])
         self._memo.end_round()
         ruled: dict[Place, list[Ruled]] = defaultdict(list)
@@ -152,6 +163,7 @@ class Compiler:
             round_.clients,
             round_.entrances(),
             round_.credentials,
+            round_.requests,
         )
 
 
@@ -180,6 +192,7 @@ class _Round:
         several = len({scope.namespace for scope in self.views}) > 1
         self._tables = CommonTables(index, memo) if several and index.is_seen_alike else None
         self._listeners = ScopeListeners(index, snapshot, memo)
+        self.requests = self._listeners.requests(self.views)
         self.clients = _clients(snapshot, serving, found, index)
         self._of_clients = OfClients(snapshot, self.clients, memo)
         ruled = tuple(self._ruled_services())
@@ -205,7 +218,7 @@ class _Round:
         yield Kind.CLUSTER, made.fixed_clusters()
         yield Kind.CLUSTER, made.tunneled_clusters()
         for client in self.clients.values():
-            yield Kind.LISTENER, made.listeners(client)
+            yield Kind.LISTENER, made.listeners(client, self.requests[client.scope])
             if client.gateway.ports:
                 yield Kind.LISTENER, self._gateway_listeners(client)
             yield Kind.ROUTE, self._gateway_routes(client)

@@ -147,11 +147,11 @@ def entrance_listener(entrance: Entrance) -> Message:
     return listener(planned)
 
 
-def workload_listeners(entrance: Entrance, scope: str) -> Messages:
-    """Return a workload's own listeners."""
+def workload_listeners(entrance: Entrance, scope: str, requests: tuple[int, ...]) -> Messages:
+    """Return a workload's own listeners; ``requests``: see ``ScopeChoices``."""
     workload, identity, options = entrance.workload, entrance.identity, entrance.options
     return (
-        listener(outbound.workload_listener(workload, identity, scope, options)),
+        listener(outbound.workload_listener(workload, identity, scope, requests, options)),
         entrance_listener(entrance),
     )
 

@@ -81,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             connections_per_second=self.capture.connections_per_second,
             access_log=self.mesh.access_log,
             ipv6=_IPV6.exists(),
+            direct_requests=self.proxy.direct_requests,
             short_way=self.proxy.short_way,
             hbone=self.proxy.hbone,
         )

@@ -22,11 +22,13 @@ CLUSTER: Final = _PREFIX + "envoy.config.cluster.v3.Cluster"
 ENDPOINTS: Final = _PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 SECRET: Final = _PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
 LISTENER: Final = _PREFIX + "envoy.config.listener.v3.Listener"
+CHOOSABLE: Final = _PREFIX + "envoy.config.route.v3.ScopedRouteConfiguration"
+"""Which route tables a listener may choose."""
 ROUTES: Final = _PREFIX + "envoy.config.route.v3.RouteConfiguration"
 
 RUNTIME: Final = _PREFIX + "envoy.service.runtime.v3.Runtime"
 
-TYPES: Final = (RUNTIME, CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTES)
+TYPES: Final = (RUNTIME, CLUSTER, ENDPOINTS, SECRET, CHOOSABLE, LISTENER, ROUTES)
 """In the order in which new things must arrive, so that what names a thing comes after it."""
 
 _NOTHING: Final[Mapping[str, Resource]] = types.MappingProxyType({})

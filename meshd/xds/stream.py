@@ -16,6 +16,7 @@ from meshd.xds.detours import Detours
 from meshd.xds.exchange import Accepted, Refused, Request, Response
 from meshd.xds.following import Following
 from meshd.xds.resources import (
+    CHOOSABLE,
     CLUSTER,
     EMPTY,
     ENDPOINTS,
@@ -30,6 +31,8 @@ from meshd.xds.unordered import UnorderedStream
 
 _FIRST: Final = (CLUSTER, ENDPOINTS)
 _LAST: Final = (LISTENER, ROUTES)
+_NAMED: Final = (*_FIRST, CHOOSABLE)
+"""Types of what listeners and routes name, so that its removals come last."""
 
 
 class Stream(UnorderedStream):
@@ -133,7 +136,7 @@ class Stream(UnorderedStream):
         """Return what nothing names yet, and what no other type depends on."""
         for type_url in self._subscriptions:
             if type_url not in _LAST:
-                removals = type_url not in _FIRST
+                removals = type_url not in _NAMED
                 if response := self._send(type_url, removals=removals):
                     return response
         return None
@@ -144,13 +147,24 @@ class Stream(UnorderedStream):
         if self._warming or not self._is_through(CLUSTER):
             return None
         # Routes say who may send requests to a workload: they come before its listeners.
-        return self._send(ROUTES, removals=False) or self._send_listeners() or self._send(ROUTES)
+        response = self._send(ROUTES, removals=False) or self._send_listeners()
+        return response or self._remove_tables()
+
+    def _remove_tables(self) -> Response | None:
+        """Return removals of tables, once no listener chooses among them."""
+        choosable, published = self._subscriptions[CHOOSABLE], self._published(CHOOSABLE)
+        gone = choosable.waiting or choosable.due(published, updates=False)
+        if not gone or self._stale:
+            return self._send(ROUTES)
+        return self._send(CHOOSABLE, updates=False) if self._is_through(LISTENER) else None
 
     def _send_listeners(self) -> Response | None:
         listeners = self._subscriptions[LISTENER]
         published = self._published(LISTENER)
         if listeners.waiting:  # for the rest of a response that was refused, maybe
             return self._send(LISTENER)
+        if self._lacks_choices:
+            return None
         if due := listeners.due(published, most=None):
             self._new_listeners.prepare(
                 due, published, listeners.held, lacks_tables=self._lacks_tables
@@ -159,6 +173,17 @@ class Stream(UnorderedStream):
         if response:
             self._new_listeners.note_sent(response)
         return response
+
+    @property
+    def _lacks_choices(self) -> bool:
+        """Return whether the client does not know all tables yet, or has not asked for all, among
+        which listeners may choose: it would answer requests for others 404."""
+        choosable, routes = self._subscriptions[CHOOSABLE], self._subscriptions[ROUTES]
+        published = self._published(ROUTES)
+        return choosable.waiting or any(
+            name in published and name not in routes.held and name not in routes.rejected
+            for name in choosable.held
+        )
 
     @property
     def _lacks_tables(self) -> bool:
@@ -178,7 +203,8 @@ class Stream(UnorderedStream):
         """Return removals of what nothing names any more."""
         if not self._may_break:
             return None
-        return self._send(CLUSTER, updates=False) or self._send(ENDPOINTS, updates=False)
+        removed = (self._send(type_url, updates=False) for type_url in _NAMED)
+        return next(filter(None, removed), None)
 
     def _deny(self) -> Response | None:
         """Return an answer without listeners: a new proxy otherwise waits for 15 s before it is
@@ -278,7 +304,7 @@ class Stream(UnorderedStream):
         refused."""
         subscription = self._subscriptions[type_url]
         published = self._published(type_url)
-        removals = type_url not in _FIRST
+        removals = type_url not in _NAMED
         return not (subscription.waiting or subscription.due(published, removals=removals))
 
     @property
@@ -307,7 +333,7 @@ class Stream(UnorderedStream):
         return all(
             not subscription.waiting
             and not subscription.due(
-                self._published(type_url), removals=may_break or type_url not in _FIRST
+                self._published(type_url), removals=may_break or type_url not in _NAMED
             )
             for type_url, subscription in self._subscriptions.items()
         )

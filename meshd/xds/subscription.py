@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from meshd.xds.exchange import NO_VERSIONS, Accepted, Refused, Rejection, Request, Response
-from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource
+from meshd.xds.resources import CHOOSABLE, CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource
 
 EVERYTHING: Final = "*"
-_EVERYTHING_IF_UNNAMED: Final = frozenset({CLUSTER, LISTENER})
+_EVERYTHING_IF_UNNAMED: Final = frozenset({CLUSTER, LISTENER, CHOOSABLE})
 """Types for which a first request that names nothing asks for all there is (legacy wildcard)."""
 
 UNKNOWN: Final = ""

@@ -18,7 +18,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
-from meshd.compile.envoy import authorization, dynamic_dns, limits
+from meshd.compile.envoy import authorization, dynamic_dns, limits, table_choice
 from meshd.compile.envoy.access_log import access_logs, policy_logs
 from meshd.compile.envoy.idempotence import FILTER, NOT_SENT, idempotence_filter
 from meshd.compile.envoy.wellknown import extension, filter_, over_ads, packed, seconds, true
@@ -70,9 +70,14 @@ def connection_manager(target: Http) -> listener_components_pb2.Filter:
             manager.access_log.extend(policy_logs())
     if target.by_server:
         manager.MergeFrom(_of_server())
-    manager.rds.CopyFrom(
-        http_connection_manager_pb2.Rds(config_source=over_ads(), route_config_name=target.routes)
-    )
+    if target.scope:
+        manager.scoped_routes.CopyFrom(table_choice.tables_by_port())
+        manager.early_header_mutation_extensions.append(table_choice.asking(target.scope))
+    else:
+        routes = http_connection_manager_pb2.Rds(
+            config_source=over_ads(), route_config_name=target.routes
+        )
+        manager.rds.CopyFrom(routes)
     if target.http10:
         manager.http_protocol_options.accept_http_10 = True
         manager.http_protocol_options.default_host_for_http_10 = "localhost"

@@ -18,7 +18,7 @@ from meshd.compile.envoy.matching import always, by_filter_state, to_routes
 from meshd.compile.envoy.route_actions import direct_response, forward, header_options, redirect
 from meshd.compile.envoy.route_filters import cors, fault
 from meshd.compile.envoy.route_matches import route_match
-from meshd.compile.envoy.wellknown import LOCAL_ADDRESS_STATE, packed
+from meshd.compile.envoy.wellknown import LOCAL_ADDRESS_STATE, TABLE_HEADER, packed
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.routes import (
     NO_SERVICE,
@@ -83,6 +83,7 @@ def route_settings() -> route_pb2.RouteConfiguration:
         # A destination that is not there fails its own requests only.
         validate_clusters={"value": False},
         ignore_port_in_host_matching=True,
+        request_headers_to_remove=[TABLE_HEADER],
         response_headers_to_remove=[NOT_SENT],
         max_direct_response_body_size_bytes={"value": MAX_DIRECT_RESPONSE},
     )

@@ -64,6 +64,10 @@ REQUESTS_STATE: Final = "meshd.requests"
 which version of HTTP."""
 REQUESTS: Final = "requests"
 
+TABLE_HEADER: Final = "x-meshd-table"
+"""Header of a request by which its route table is chosen. It is written by the proxy and goes no
+further."""
+
 WORKLOAD_STATE: Final = "meshd.workload"
 """Filter state: the workload's uid, for logs."""
 HOST_STATE: Final = "meshd.of_host"

@@ -12,14 +12,14 @@ from meshd.api.protocol import Protocol
 from meshd.compile.clients import identity_of
 from meshd.compile.explain.chain_choice import Chosen, Connection, chosen_at, follow
 from meshd.compile.explain.wanted import Wanted, server_name_of
-from meshd.compile.names import LOCAL
+from meshd.compile.names import LOCAL, scope_listener_name
 from meshd.compile.plan.authorization import Authorization
-from meshd.compile.plan.chains import Refusal
+from meshd.compile.plan.chains import Http, Refusal
 from meshd.compile.plan.upstreams import Assignment, Eds, Upstream
 from meshd.compile.policy import straight
 from meshd.compile.policy.peer_authentication import PeerPolicy
 from meshd.compile.policy.served import Ports, Spoken
-from meshd.compile.traffic import dns, inbound
+from meshd.compile.traffic import dns, inbound, outbound
 from meshd.compile.traffic.inbound_routes import NOBODY
 from meshd.compile.traffic.scope_listeners import scope_choices, scope_listeners
 from meshd.compile.visibility.view import View
@@ -62,6 +62,17 @@ def at_client(view: View, connection: Connection, resolver: str) -> tuple[Chosen
         view.scope.name, scope_choices(view, view.options), resolver, view.options
     )
     return tuple(follow(direct, (inspecting,), connection))
+
+
+def tell_listener(view: View, source: Workload, connection: Connection) -> str:
+    """Say which listener chooses for a client's connection: its own, or that of its scope."""
+    requests, options = scope_choices(view, view.options).requests, view.options
+    identity = identity_of(source, options)
+    listener = outbound.workload_listener(source, identity, view.scope.name, requests, options)
+    chosen = chosen_at(listener, connection)
+    if chosen and isinstance(chosen.chain.target, Http):
+        return f"{listener.name}, which routes requests to port {connection.port}"
+    return f"{listener.name} → {scope_listener_name(view.scope.name)}"
 
 
 def tell_chain(chosen: tuple[Chosen, ...], connection: Connection) -> str:

@@ -21,6 +21,7 @@ from meshd.compile.explain.connections import (
     client_connection,
     is_query,
     tell_chain,
+    tell_listener,
 )
 from meshd.compile.explain.endpoints import tell_detours
 from meshd.compile.explain.entrances import entered, entrance
@@ -33,12 +34,7 @@ from meshd.compile.explain.wanted import socket_text, tell_name, wanted
 from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.http.delegation import delegated
 from meshd.compile.http.routes import route_table
-from meshd.compile.names import (
-    BLACK_HOLE_CLUSTER,
-    PASSTHROUGH_CLUSTER,
-    listener_name,
-    scope_listener_name,
-)
+from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, listener_name
 from meshd.compile.plan.chains import Http, Target, Tcp
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.routes import DirectResponse, Fault, Redirect, Route, RouteTable
@@ -161,11 +157,7 @@ class _Journey:
         host = source.host
         where = f"{host.outbound_port} on the host" if host else f"{OUTBOUND_PORT} in its namespace"
         self._tell("capture", f"TCP to port {self._wanted.port} is redirected to {where}")
-        self._tell(
-            "listener",
-            f"{listener_name(source.uid, 'outbound')} → "
-            f"{scope_listener_name(self._view.scope.name)}",
-        )
+        self._tell("listener", tell_listener(self._view, source, self._connection))
 
     def _asked(self, scheme: Literal["http", "https"]) -> Request:
         """Return the request as the client makes it."""

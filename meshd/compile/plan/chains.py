@@ -54,6 +54,9 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, tag="http"):
     statistics: str
     routes: str
     """Name of the route table."""
+    scope: str = ""
+    """Of clients, whose tables are chosen by the port that each client wanted, in place of one;
+    empty: there is one."""
     access_log: AccessLog
     applies_routes: bool = False
     """Routes say more than where to go: CORS, faults, retries, lookups."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from meshd.compile import messages
 from meshd.compile.envoy.printed_listeners import PrintedListener
 from meshd.compile.memo import Memo
 from meshd.compile.traffic.scope_listeners import choices_are_alike
 from meshd.compile.upstream.fixed import resolver_of
 from meshd.compile.visibility.index import MeshIndex
-from meshd.compile.visibility.scope import NOBODY
+from meshd.compile.visibility.scope import NOBODY, Scope
 from meshd.compile.visibility.view import View
 from meshd.model.snapshot import Snapshot
 
@@ -28,6 +30,10 @@ class ScopeListeners:
         return self._memo.call(
             ("scope", name), messages.client_listeners, name, self._choices(view), resolver, options
         )
+
+    def requests(self, views: Mapping[Scope, View]) -> Mapping[Scope, tuple[int, ...]]:
+        """Return the ports at which all is HTTP that the clients of scopes send."""
+        return {scope: self._choices(view).planned.requests for scope, view in views.items()}
 
     def _choices(self, view: View) -> messages.Choices:
         """Return how connections of a view's clients find their chains."""

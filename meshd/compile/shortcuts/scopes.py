@@ -56,6 +56,7 @@ def with_scopes(last: Last, scopes: Collection[Scope], memo: Memo) -> Last | Non
         views=views,
         compiled={**last.compiled, Pool.TRAFFIC: traffic},
         ruled=ruled,
+        requests=listeners.requests(views),
     )
 
 

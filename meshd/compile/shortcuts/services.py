@@ -57,6 +57,7 @@ def with_services(
     return dataclasses.replace(
         now,
         compiled={**last.compiled, Pool.TRAFFIC: traffic},
+        requests=listeners.requests(views),
         ruled={place: those for place, those in every.items() if those},
     )
 

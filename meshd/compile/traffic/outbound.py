@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Final
 
 from meshd.compile.names import listener_name, scope_listener_name
-from meshd.compile.plan.chains import Answer, Chain, Owner
-from meshd.compile.plan.choices import ByAddress, ByPort, To
+from meshd.compile.plan.chains import Answer, Chain, Http, Owner
+from meshd.compile.plan.choices import ByAddress, ByPort, To, Way
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.traffic.baggage import baggage
 from meshd.compile.traffic.fixed_chains import REFUSING, hop
 from meshd.compile.traffic.sockets import own_traps, socket_in_namespace
+from meshd.compile.traffic.virtual_addresses import unless_closed
 from meshd.model.interception import (
     CAPTURE_PROBE_ADDRESS,
     CAPTURE_PROBE_ADDRESS_V6,
@@ -27,6 +28,8 @@ from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 
 _PROBE: Final = "probe"
+_REQUESTS: Final = "http"
+_SCOPE: Final = "scope"
 
 
 def owner(workload: Workload, identity: Identity, options: MeshOptions) -> Owner:
@@ -43,9 +46,16 @@ def owner(workload: Workload, identity: Identity, options: MeshOptions) -> Owner
 
 
 def workload_listener(
-    workload: Workload, identity: Identity, scope: str, options: MeshOptions
+    workload: Workload,
+    identity: Identity,
+    scope: str,
+    requests: tuple[int, ...],
+    options: MeshOptions,
 ) -> Listener:
-    """Return the listener for what the namespace's rules redirect to port 15001."""
+    """Return the listener for what the namespace's rules redirect to port 15001.
+
+    ``requests``: the ports at which all that is sent to any address is HTTP.
+    """
     traps = own_traps(workload, OUTBOUND_PORT)
     probe = ByAddress(dict.fromkeys((CAPTURE_PROBE_ADDRESS, CAPTURE_PROBE_ADDRESS_V6), To(_PROBE)))
     return Listener(
@@ -54,12 +64,35 @@ def workload_listener(
         socket=socket_in_namespace(workload, OUTBOUND_PORT, options),
         original_destination=True,
         owner=owner(workload, identity, options),
-        choice=ByPort({CAPTURE_PROBE_PORT: probe, **traps}),
+        hands_over=False,
+        choice=_choice({CAPTURE_PROBE_PORT: probe, **traps}, requests, options),
         # The answer to capture's probe is here, not behind the hop: closing at once a connection
         # that came over an internal one resets it before the answer is through.
         chains=(
             Chain(name=_PROBE, target=Answer(f"meshd {workload.uid}\n")),
             *((REFUSING,) if traps else ()),
+            *((_requests(scope, options),) if options.direct_requests else ()),
+            Chain(name=_SCOPE, target=hop("outbound", scope_listener_name(scope)), hands_over=True),
         ),
-        default=Chain(name="scope", target=hop("outbound", scope_listener_name(scope))),
     )
+
+
+def _choice(own: dict[int, Way], requests: tuple[int, ...], options: MeshOptions) -> Way:
+    """Return what is answered here, and otherwise by the scope."""
+    here = dict.fromkeys(requests if options.direct_requests else (), To(_REQUESTS))
+    return unless_closed(ByPort({**here, **own}, To(_SCOPE)), options, _SCOPE)
+
+
+def _requests(scope: str, options: MeshOptions) -> Chain:
+    """Return the chain of requests, which is there whether there are any or not, and whatever their
+    ports are: nothing changes it."""
+    target = Http(
+        statistics="outbound",
+        routes="",
+        scope=scope,
+        access_log=options.access_log,
+        applies_routes=True,
+        certificate="remove",
+        http10=options.accept_http_10,
+    )
+    return Chain(name=_REQUESTS, target=target, names_callers=options.short_way)

@@ -20,7 +20,7 @@ from meshd.compile.names import (
 )
 from meshd.compile.origins import of_port
 from meshd.compile.plan.chains import Chain, Http, Tcp
-from meshd.compile.plan.choices import ByPort, To, Way
+from meshd.compile.plan.choices import ByPort, ByTls, To, Way
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.upstreams import Upstream
@@ -61,6 +61,8 @@ class ScopeChoices:
     """Of chains for HTTP, which are a scope's own: the port, and whether it is detected."""
     others: Mapping[str, Chain]
     """All other chains."""
+    requests: tuple[int, ...]
+    """The ports at which all that is sent to any address is HTTP."""
 
 
 def choices_are_alike(index: MeshIndex) -> bool:
@@ -97,7 +99,20 @@ def scope_choices(view: View, options: MeshOptions) -> ScopeChoices:
         _wanted(inspected),
         chains.requests,
         chains.others,
+        tuple(sorted(port for port, choice in direct.items() if _is_of_requests(choice, port))),
     )
+
+
+def _is_of_requests(choice: Choice, port: int) -> bool:
+    """Return whether all connections to a port get its chain for HTTP: without a look at their
+    first bytes none is known to be TLS."""
+    way = choice.way()
+    plain = way.plain if isinstance(way, ByTls) else way
+    return isinstance(plain, To) and plain.chain == _of_requests(port)
+
+
+def _of_requests(port: int) -> str:
+    return f"http|{port}"
 
 
 def scope_listeners(
@@ -202,7 +217,7 @@ class _Chains:
 
     def http(self, port: int) -> str:
         """Add the chain for HTTP, which goes by host, so that it serves all services on a port."""
-        name = f"http|{port}"
+        name = _of_requests(port)
         self.requests[name] = port, False
         return name
 
