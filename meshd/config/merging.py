@@ -46,6 +46,8 @@ class Sources:
     files: Content
     applied: Applied
     followed: Followed | None = None
+    of_cluster: Mapping[Key, Object] = dataclasses.field(default_factory=dict[Key, Object])
+    """The objects of a cluster, where none of the same name is stored or in a file."""
     why_withheld: Callable[[Object], str] | None = None
     """Returns why an object is withheld, or an empty text."""
     why_given_up: Callable[[Object], str] = _nothing
@@ -92,7 +94,8 @@ def merged(sources: Sources) -> Merged:
     if in_files:  # which hide what was applied, too
         stored = {key: one for key, one in stored.items() if key not in in_files}
     unusable = {**(sources.applied.unusable if followed is None else {}), **in_files}
-    whole = {**stored, **{key: read.object for key, read in reads.items()}}
+    of_files = {key: read.object for key, read in reads.items()}
+    whole = {**sources.of_cluster, **stored, **of_files}
     why = sources.why_withheld
     objects: Mapping[Key, Object] = withheld.without(whole, why) if why else whole
     closed = (

@@ -45,6 +45,7 @@ class _Changed(TypedDict, total=False):
     files: Content
     applied: Applied
     followed: Followed
+    of_cluster: Mapping[Key, Object]
     why_withheld: Callable[[Object], str] | None
     why_given_up: Callable[[Object], str]
     why_nothing: str
@@ -157,6 +158,13 @@ class Store:
         if followed != self._sources.followed:
             self.revision += 1
             self._merge(followed=followed)
+            self.tell()
+
+    def surround(self, objects: Mapping[Key, Object]) -> None:
+        """Put a cluster's objects in force, where none of the same name is stored or in a file."""
+        if objects != self._sources.of_cluster:
+            self.revision += 1
+            self._merge(of_cluster=objects)
             self.tell()
 
     def withhold(

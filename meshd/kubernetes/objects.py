@@ -17,6 +17,7 @@ class Meta(Ignoring, frozen=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     resource_version: str = ""
+    creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
 
 

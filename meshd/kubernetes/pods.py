@@ -6,6 +6,7 @@ import hashlib
 import re
 from typing import Final
 
+from meshd.kubernetes.forwarded import read_annotations
 from meshd.kubernetes.objects import Pod
 from meshd.model.workload import NamedPort, Workload, address_problem
 
@@ -14,8 +15,6 @@ _PORT_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?", re.ASCII)
 _LONGEST_PART: Final = 63
 _LONGEST_NAME: Final = 150
 """Characters; with those of its namespace, a workload's name is a part of a file's."""
-_ABOUT_THE_MESH: Final = ("meshd.io/", "istio.io/")
-"""Parts of the annotations that are read; all others may be as long as they like."""
 
 
 def fitting(name: str) -> str:
@@ -45,11 +44,7 @@ def of_pod(pod: Pod, netns: str, addresses: tuple[str, ...], *, enrolled: bool) 
         hostname=hostname if _HOSTNAME.fullmatch(hostname) else "",
         service_account=pod.spec.service_account_name,
         labels=meta.labels,
-        annotations={
-            key: value
-            for key, value in meta.annotations.items()
-            if any(part in key for part in _ABOUT_THE_MESH)
-        },
+        annotations=read_annotations(meta),
         addresses=addresses or tuple(sorted(told, key=lambda address: ":" in address)),
         ports=tuple(
             NamedPort(port.name, port.container_port)

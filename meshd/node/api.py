@@ -23,6 +23,7 @@ from meshd.config.service_status import with_addresses
 from meshd.model.pool import Pool
 from meshd.model.workload import Workload
 from meshd.node.changing import Change, Changing
+from meshd.node.cluster import Cluster
 from meshd.node.enrolling import Enrolling
 from meshd.node.enrollment_journal import JOURNAL, Journal
 from meshd.node.enrollment_requests import EnrollmentRequests
@@ -36,7 +37,7 @@ from meshd.node.short_ways import ShortWays, may_call
 from meshd.node.units import Units
 from meshd.proxy import config_dump
 from meshd.settings import Paths, Settings
-from meshd.wire import channel
+from meshd.wire import channel, cluster
 from meshd.wire.channel import IsWaiting
 from meshd.workloads import finding, groups, status
 from meshd.workloads.lifecycle import Facts
@@ -70,6 +71,13 @@ class Control:
         )
         server, boot = (settings.server if agent else ""), instance_of(paths.run)
         self._changing = Changing(mesh)
+        self.cluster = Cluster(
+            paths.lib / "cluster-state",
+            mesh.store.surround,
+            mesh.reconciler.list_endpoints,
+            mesh.settling.touch,
+        )
+        mesh.further_problems.append(lambda: self.cluster.problem)
         offers, units = (
             Offers(mesh, self._changing, is_own=not server),
             Units(paths.socket("capture")),
@@ -90,6 +98,8 @@ class Control:
                 return await self._register(request)
             case wire.Unregister():
                 return await self._unregister(request)
+            case cluster.Objects() | cluster.Slices():
+                return self.cluster.take(request)
             case wire.Enroll() | wire.EnrollAgain() | wire.Unenroll() | wire.Await():
                 return await self._enrollments.answer(request)
             case wire.Apply() | wire.DeleteNamed() if self._agent:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from meshd.model.listed import ListedEndpoint
 from meshd.model.workload import Identity, Observation, Workload
 from meshd.workloads import addressing
 from meshd.workloads.host import host_services
@@ -30,6 +31,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """Paths at which namespaces are held, or were when they were last seen."""
     elsewhere: tuple[Workload, ...] = ()
     """The workloads of other nodes, as those name them."""
+    listed: tuple[ListedEndpoint, ...] = ()
+    """The endpoints of Services that Kubernetes lists."""
     contacts: int = 0
     """How often the server, if there is one, has heard what runs here."""
 
@@ -80,6 +83,11 @@ def observing(known: Known, seen: Iterable[Observation]) -> Known:
 def hearing(known: Known, told: Iterable[Workload]) -> Known:
     """Note all workloads of other nodes."""
     return msgspec.structs.replace(known, elsewhere=tuple(told))
+
+
+def listing(known: Known, listed: Iterable[ListedEndpoint]) -> Known:
+    """Note all endpoints of Services that Kubernetes lists."""
+    return msgspec.structs.replace(known, listed=tuple(listed))
 
 
 def advancing(known: Known, lives: Mapping[str, Life]) -> Known:

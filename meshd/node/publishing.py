@@ -27,6 +27,7 @@ from meshd.compile.replacement.isolation import Isolating
 from meshd.compile.replacement.lost_configuration import closed_for_lost
 from meshd.config.accepted_before import AcceptedBefore
 from meshd.config.store import Store, WrittenAddresses
+from meshd.model.listed import ListedEndpoint
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
@@ -52,6 +53,8 @@ class Inputs(msgspec.Struct, frozen=True):
     """The workloads of this node."""
     elsewhere: tuple[Workload, ...] = ()
     """The workloads of other nodes, as those name them."""
+    listed: tuple[ListedEndpoint, ...] = ()
+    """The endpoints of Services that Kubernetes lists."""
 
 
 class _Taken(msgspec.Struct, frozen=True):
@@ -185,6 +188,7 @@ class Publishing:
             self._options,
             self._service_cidr,
             self._renamed.all(inputs.elsewhere),
+            listed=inputs.listed,
             registry=self._registry,
         )
         snapshot = _closed(taken.snapshot, given)
@@ -221,6 +225,7 @@ class Publishing:
             self._options,
             given.addresses,
             elsewhere=Renamed().all(inputs.elsewhere),
+            listed=inputs.listed,
         )
         return refused(_closed(snapshot, given), after, changed, self._isolating)
 
@@ -231,6 +236,7 @@ class Publishing:
             (*inputs.members, *Renamed().all(inputs.elsewhere)),
             self._options,
             given.addresses,
+            listed=inputs.listed,
         )
         return _closed(found, given)
 

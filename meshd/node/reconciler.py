@@ -19,6 +19,7 @@ import msgspec
 from meshd.api.kubernetes.types import Namespace
 from meshd.base.errors import MeshdError
 from meshd.compile.gateway.ports import gateway_ports
+from meshd.model.listed import ListedEndpoint
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Observation, Placement, Workload
 from meshd.node import known as knowledge
@@ -68,6 +69,10 @@ class Reconciler:
         """Take all workloads of other nodes."""
         self._become(knowledge.hearing(self.known, elsewhere))
 
+    def list_endpoints(self, listed: Iterable[ListedEndpoint]) -> None:
+        """Take all endpoints of Services that Kubernetes lists."""
+        self._become(knowledge.listing(self.known, listed))
+
     def contacted(self) -> None:
         """Note that the server has heard what runs here; certificates that it did not give before
         are to be asked for again."""
@@ -95,7 +100,7 @@ class Reconciler:
         before, self.known = self.known, after
         own, publisher = self._ports.own.preferred, self._ports.publisher
         now, then = knowledge.present(after, own), knowledge.present(before, own)
-        if after.elsewhere != before.elsewhere or now != then:
+        if (after.elsewhere, after.listed, now) != (before.elsewhere, before.listed, then):
             publisher.retake(self.inputs)
             news = {uid: publisher.asked for uid in now if now[uid] != then.get(uid)}
             self._since = {uid: one for uid, one in self._since.items() if uid in now} | news
@@ -116,7 +121,8 @@ class Reconciler:
         }
 
     def inputs(self) -> Inputs:
-        return Inputs(tuple(self.members().values()), self.known.elsewhere)
+        members = tuple(self.members().values())
+        return Inputs(members, self.known.elsewhere, self.known.listed)
 
     def inside(self) -> dict[str, Workload]:
         """Return the members that are in the mesh, by uid."""

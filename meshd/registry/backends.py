@@ -11,12 +11,21 @@ from meshd.api.kubernetes.types import Namespace
 from meshd.api.networking import Gateway
 from meshd.api.service_entry.types import WorkloadEntry
 from meshd.base.sequence_difference import SequenceDifference
+from meshd.model.listed import ListedEndpoint
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 from meshd.registry import membership
 from meshd.registry.selection import Backend, Backends, Source
 
-_Made = TypeVar("_Made", Workload, WorkloadEntry)
+
+class Listed(NamedTuple):
+    """An endpoint that Kubernetes lists, and the backend of the workload that it is."""
+
+    endpoint: ListedEndpoint
+    workload: Backend | None
+
+
+_Made = TypeVar("_Made", Workload, WorkloadEntry, Listed)
 
 
 class _Change(NamedTuple, Generic[_Made]):
@@ -68,6 +77,7 @@ class Registered:
         self._own = _Group[Workload](_uid)
         self._elsewhere = _Group[Workload](_uid)
         self._entries = _Group[WorkloadEntry](_key)
+        self._listed = _Group[Listed](_place)
         self._accounts = Counter[tuple[str, str]]()
         """The accounts of workloads that Gateways select, each with how many have it."""
         self.backends = Backends()
@@ -78,11 +88,12 @@ class Registered:
         elsewhere: Sequence[Workload],
         entries: Sequence[WorkloadEntry],
         namespaces: Mapping[str, Namespace],
+        listed: Sequence[ListedEndpoint] = (),
     ) -> list[Backend]:
         """Make the backends of these; return each that has changed, as it was and as it is."""
         forgotten = list[Backend]()
         if namespaces != self._namespaces:  # each backend depends on them
-            groups = self._own, self._elsewhere, self._entries
+            groups = self._own, self._elsewhere, self._entries, self._listed
             forgotten = [backend for group in groups for backend in group.backends]
             self._begin(namespaces)
         workloads = (
@@ -94,11 +105,25 @@ class Registered:
             self._accounts.update(self._selected(one for one, _ in change.come))
         self._accounts = +self._accounts  # nothing stays of accounts that are gone
         unknown = _unknown(entries, (*own, *elsewhere)) if entries else ()
-        changes = (*workloads, self._entries.follow(unknown, Backend.of_entry))
+        found = self._with_workloads(listed) if listed else ()
+        changes = (
+            *workloads,
+            self._entries.follow(unknown, Backend.of_entry),
+            self._listed.follow(found, lambda one: Backend.of_slice(*one)),
+        )
         gone = [backend for change in changes for _, backend in change.gone]
         come = [backend for change in changes for _, backend in change.come]
         self.backends.replace(gone, come)
         return [*forgotten, *gone, *come]
+
+    def _with_workloads(self, listed: Iterable[ListedEndpoint]) -> list[Listed]:
+        """Return the endpoints, each with the backend of what runs at its address in its
+        namespace."""
+        running: dict[tuple[str, str], Backend] = {}
+        for group in (self._elsewhere, self._own):
+            for workload, backend in zip(group.sources, group.backends, strict=True):
+                running.update(((workload.namespace, ip), backend) for ip in workload.addresses)
+        return [Listed(one, running.get((one.namespace, one.address))) for one in listed]
 
     def addresses(self) -> Iterator[str]:
         """Yield the addresses of all that has a backend."""
@@ -106,6 +131,8 @@ class Registered:
             yield from workload.addresses
         for entry in self._entries.sources:
             yield entry.spec.address
+        for one in self._listed.sources:
+            yield one.endpoint.address
 
     def _of_own(self, workload: Workload) -> Backend:
         options, enrolled = self._options, self._is_enrolled(workload)
@@ -143,6 +170,11 @@ def _uid(workload: Workload) -> str:
 
 def _key(entry: WorkloadEntry) -> Key:
     return entry.key
+
+
+def _place(listed: Listed) -> tuple[str, str, str]:
+    one = listed.endpoint
+    return one.namespace, one.service, one.address
 
 
 def _unknown(

@@ -8,7 +8,7 @@ object that it was then, and costs next to nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -16,6 +16,7 @@ from meshd.api.base import Object
 from meshd.api.kubernetes.types import Service
 from meshd.api.service_entry.types import ServiceEntry
 from meshd.model.closed_workload import closed_addresses
+from meshd.model.listed import ListedEndpoint
 from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
@@ -73,11 +74,13 @@ class Registry:
         addresses: VirtualAddresses,
         revision: int = 0,
         elsewhere: Iterable[Workload] = (),
+        listed: Sequence[ListedEndpoint] = (),
     ) -> Snapshot:
         """Return the snapshot.
 
         ``workloads`` are all that are registered; only those in the mesh are in the snapshot.
         ``elsewhere``: those of other nodes, which serve services and are not in the snapshot.
+        ``listed``: the endpoints of Services that Kubernetes lists.
         ``addresses`` are the virtual ones by host, of the hosts that ``hosts_without_address``
         names.
         """
@@ -87,7 +90,7 @@ class Registry:
         if not given or given[0] != options:
             self._records, self._registered = Records(options), Registered(options)
         changed = self._registered.follow(
-            registered, tuple(elsewhere), known.workload_entries, known.namespaces
+            registered, tuple(elsewhere), known.workload_entries, known.namespaces, listed
         )
         backends = self._registered.backends
         if given and given[1] is known.services and given[:1] + given[2:] == (options, addresses):
@@ -134,9 +137,11 @@ def build_snapshot(  # noqa: PLR0917 - what there is, from everywhere
     addresses: VirtualAddresses,
     revision: int = 0,
     elsewhere: Iterable[Workload] = (),
+    listed: Sequence[ListedEndpoint] = (),
 ) -> Snapshot:
     """Return one snapshot, as ``Registry`` does."""
-    return Registry().snapshot(objects, workloads, options, addresses, revision, elsewhere)
+    given = objects, workloads, options, addresses, revision, elsewhere, listed
+    return Registry().snapshot(*given)
 
 
 def hosts_without_address(objects: Iterable[Object], options: MeshOptions) -> tuple[str, ...]:

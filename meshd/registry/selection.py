@@ -15,6 +15,7 @@ import msgspec
 from meshd.api.locality import NETWORK, locality_of
 from meshd.api.service_entry.types import WorkloadEntry, WorkloadEntrySpec
 from meshd.model.hbone import takes_tunnels
+from meshd.model.listed import SERVICE_NAME, ListedEndpoint
 from meshd.model.service import MUTUAL_TLS, TLS_MODE, Endpoint
 from meshd.model.workload import Workload
 
@@ -31,6 +32,8 @@ class Source(enum.IntEnum):
     """A workload of another node."""
     ENTRY = 2
     """A WorkloadEntry."""
+    LISTED = 3
+    """An endpoint that Kubernetes lists."""
 
 
 class Backend(msgspec.Struct, frozen=True):
@@ -100,6 +103,25 @@ class Backend(msgspec.Struct, frozen=True):
             name=meta.name,
             source=Source.ENTRY,
             order="\0".join((meta.creation_timestamp or "", meta.namespace, meta.name)),
+        )
+
+    @classmethod
+    def of_slice(cls, one: ListedEndpoint, workload: Backend | None) -> Backend:
+        """Return the backend of an endpoint that Kubernetes lists; ``workload``: what runs at its
+        address, if that is known."""
+        base = workload or cls(one.namespace, one.address, {}, "", {}, mutual_tls=False)
+        return msgspec.structs.replace(
+            base,
+            namespace=one.namespace,
+            address=one.address,
+            labels={**base.labels, SERVICE_NAME: one.service},
+            ports=one.ports,
+            name=one.hostname or base.name,
+            ready=one.ready and (base.ready or not workload),
+            locality=base.locality or one.locality,
+            node=base.node or one.node,
+            source=Source.LISTED,
+            order=f"{one.service}/{one.address}",
         )
 
     @classmethod

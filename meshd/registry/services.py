@@ -14,7 +14,7 @@ from meshd.model.hbone import suits_tunnels
 from meshd.model.service import Endpoint, Port, Preference, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions
 from meshd.registry.addresses import VirtualAddresses
-from meshd.registry.selection import Backend, Backends
+from meshd.registry.selection import Backend, Backends, Source
 
 _TRAFFIC_DISTRIBUTION = "networking.istio.io/traffic-distribution"
 
@@ -121,6 +121,8 @@ def _endpoints(service: Service, backends: Backends, node: str) -> tuple[Endpoin
 def _target(port: ServicePort, backend: Backend) -> int | None:
     """Return the port of a backend that serves the port; None if the backend has none of that
     name."""
+    if backend.source is Source.LISTED:
+        return backend.ports.get(port.name)
     if isinstance(port.target_port, str) and whole(port.target_port, 65535) is None:
         return backend.ports.get(port.target_port)
     if not backend.workload and port.name in backend.ports:

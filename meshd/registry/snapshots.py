@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
 from meshd.api.base import Key, Object
 from meshd.api.finding import Finding
 from meshd.config.store import Store
+from meshd.model.listed import ListedEndpoint
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
 from meshd.registry.addresses import VirtualAddresses
@@ -102,17 +103,20 @@ def take(
     service_cidr: str,
     elsewhere: Iterable[Workload] = (),
     *,
+    listed: Sequence[ListedEndpoint] = (),
     registry: Registry | None = None,
 ) -> Taken:
     """Return the snapshot.
 
-    ``elsewhere``: workloads of other nodes, whose uids are none of this one. ``registry`` is the
+    ``elsewhere``: workloads of other nodes, whose uids are none of this one. ``listed``: the
+    endpoints of Services that Kubernetes lists. ``registry`` is the
     one that took the snapshot before. Raises ValueError if ``service_cidr`` is none.
     """
     known, own, others = registry or Registry(), tuple(workloads), tuple(elsewhere)
     objects = given.every
     allocation = known.allocation(objects, given.addresses, options, service_cidr)
-    snapshot = known.snapshot(objects, own, options, allocation.addresses, given.revision, others)
+    numbered = allocation.addresses, given.revision
+    snapshot = known.snapshot(objects, own, options, *numbered, others, listed)
     wrong = (str(finding) for finding in given.findings if finding.severity == "error")
     left_out = (
         f"{host} has no virtual address: {service_cidr} is full; widen mesh.service_cidr"

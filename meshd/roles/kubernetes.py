@@ -16,6 +16,7 @@ from meshd.kubernetes.client import Client
 from meshd.model.workload import Workload
 from meshd.node.attaching import Attaching
 from meshd.node.following_pods import FollowingPods
+from meshd.node.telling_cluster import TellingCluster
 from meshd.settings import Paths, Settings
 
 _UNKNOWN: Final = "name a file by which the API server is asked: setting kubernetes.kubeconfig"
@@ -26,12 +27,14 @@ async def run(settings: Settings, paths: Paths) -> None:
     if os.geteuid() == 0:
         raise InvalidInputError("the kubernetes role needs no privileges: start it as another user")
     wanted = settings.kubernetes
-    pods = _pods(settings) if wanted.kubeconfig else None
+    client = Client(kubeconfig.load(Path(wanted.kubeconfig))) if wanted.kubeconfig else None
+    excluded = wanted.exclude_namespaces
+    pods = FollowingPods(client, settings.node_name, excluded) if client else None
 
     async def describe(request: Request) -> Workload | None:
         if not request.pod:
             return describing.of_container(request, wanted.container_namespace)
-        if request.pod.namespace in wanted.exclude_namespaces:
+        if request.pod.namespace in excluded:
             return None
         if pods:
             return await pods.describe(request)
@@ -41,12 +44,6 @@ async def run(settings: Settings, paths: Paths) -> None:
     attaching = Attaching(paths.socket("mesh"), paths.cni.with_name("attached.json"), describe)
     async with await door.listen(paths.cni, attaching.handle), asyncio.TaskGroup() as tasks:
         tasks.create_task(attaching.run())
-        if pods:
+        if client and pods:
             tasks.create_task(pods.run(attaching))
-
-
-def _pods(settings: Settings) -> FollowingPods:
-    """Raises InvalidInputError."""
-    wanted = settings.kubernetes
-    client = Client(kubeconfig.load(Path(wanted.kubeconfig)))
-    return FollowingPods(client, settings.node_name, wanted.exclude_namespaces)
+            tasks.create_task(TellingCluster(client, paths.socket("mesh")).run())

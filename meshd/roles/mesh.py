@@ -33,7 +33,7 @@ from meshd.node.state_directory import StateDirectory
 from meshd.node.tunneled import Tunneled
 from meshd.proxy.machine import capacity_here
 from meshd.settings import Paths, Settings
-from meshd.wire import channel
+from meshd.wire import channel, cluster
 from meshd.workloads.health import Checker
 from meshd.xds.server import Server
 
@@ -58,15 +58,8 @@ async def run(settings: Settings, paths: Paths) -> None:
         if settings.role == "server"
         else None
     )
-    others = accounts.uid_of("server", settings.user)
-    telemetry = accounts.uid_of("telemetry", settings.user)
-    containers = accounts.uid_of("kubernetes", settings.user)
-    socket, uids = paths.socket("mesh"), {0, others, telemetry, containers}
-    only = {
-        others: (wire.Follow,),
-        telemetry: (wire.Status,),
-        containers: (wire.Register, wire.Unregister),
-    }
+    socket, only = paths.socket("mesh"), _asking(settings)
+    uids = {0, *only}
     if sharing:
         await channel.listen(socket, wire.MESH_OF_SERVER, sharing.session, uids=uids, only=only)
     else:
@@ -89,6 +82,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             tasks.create_task(ending.run())
             tasks.create_task(policies.run())
             tasks.create_task(state.watch())
+            tasks.create_task(control.cluster.kept.run())
             tasks.create_task(Declarations(mesh, control.enrolling.intents).run())
             if sharing:
                 tasks.create_task(sharing.kept.run())
@@ -108,6 +102,16 @@ def _ended(mesh: Mesh) -> None:
     mesh.work.ended()
     with contextlib.suppress(SystemRefusedError):  # nothing is lost
         mesh.store.settle()
+
+
+def _asking(settings: Settings) -> dict[int, tuple[type[wire.Message], ...]]:
+    """Return what each of the other roles may ask, by uid. Raises InvalidInputError."""
+    asking = {
+        "server": (wire.Follow,),
+        "telemetry": (wire.Status,),
+        "kubernetes": (wire.Register, wire.Unregister, cluster.Objects, cluster.Slices),
+    }
+    return {accounts.uid_of(role, settings.user): asked for role, asked in asking.items()}
 
 
 def assembled(settings: Settings, paths: Paths) -> Mesh:

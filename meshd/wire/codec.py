@@ -17,6 +17,7 @@ from meshd.wire import (
     answers,
     certificates,
     children,
+    cluster,
     configuring,
     ending,
     enrolling,
@@ -46,6 +47,7 @@ AnyMessage = (
     | unit_changes.Messages
     | ending.Messages
     | registering.Messages
+    | cluster.Messages
     | enrolling.Messages
     | configuring.Messages
     | status.Messages

@@ -9,6 +9,7 @@ from msgspec.msgpack import Decoder
 from meshd.wire import (
     certificates,
     children,
+    cluster,
     configuring,
     ending,
     enrolling,
@@ -49,6 +50,8 @@ ToIdentity = certificates.Allow | AboutSecrets
 ToMesh = (
     registering.Register
     | registering.Unregister
+    | cluster.Objects
+    | cluster.Slices
     | enrolling.Enroll
     | enrolling.EnrollAgain
     | enrolling.Unenroll

@@ -220,7 +220,10 @@ class Cluster:
 
     def start_mesh(self) -> None:
         """Start meshd on the node, which may read what it needs."""
-        rules = [{"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": _READ}]
+        rules = [
+            {"apiGroups": [""], "resources": ["pods", "namespaces", "services"], "verbs": _READ},
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": _READ},
+        ]
         kind = "rbac.authorization.k8s.io/v1"
         subject = {"kind": "User", "name": _MESHD, "apiGroup": "rbac.authorization.k8s.io"}
         role = {"kind": "ClusterRole", "name": _ROLE, "apiGroup": "rbac.authorization.k8s.io"}
