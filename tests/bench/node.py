@@ -18,6 +18,7 @@ import yaml
 from meshd import wire
 from meshd.base.errors import MeshdError, NotReadyError, SystemRefusedError
 from meshd.demo.tutorial import node as demo
+from meshd.model import hbone
 from meshd.model.workload import Workload
 from meshd.proxy.admin import Admin
 from meshd.proxy.machine import capacity_here
@@ -192,11 +193,14 @@ def workload(host: Host, app: str = "") -> Workload:
 
 
 def service(name: str, address: str, app: str, ports: dict[str, tuple[int, int]]) -> dict[str, Any]:
-    """``ports``: number and target by name, which says what is spoken."""
+    """``ports``: number and target by name, which says what is spoken.
+
+    Tunnels suit it: of connections that it ends itself, each carries little.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "namespace": SPACE},
+        "metadata": {"name": name, "namespace": SPACE, "annotations": {hbone.ANNOTATION: "true"}},
         "spec": {
             "clusterIP": address,
             "selector": {"app": app},

@@ -41,7 +41,10 @@ _ON_ONE_NODE: Final[dict[str, dict[str, Any]]] = {
     "meshd": {"proxy": {"short_way": False}},
     "meshd short way": {"proxy": {"short_way": True}},
 }
-_ACROSS_NODES: Final[dict[str, dict[str, Any]]] = {"meshd": {}}
+_ACROSS_NODES: Final[dict[str, dict[str, Any]]] = {
+    "meshd": {"proxy": {"hbone": False}},
+    "meshd HBONE": {"proxy": {"hbone": True}},
+}
 """Settings by the name of the variant, which begins with ``meshd``."""
 _KINDS: Final = server.PORTS
 _PORTS: Final = {"http": 80, "tcp": 90, "http2": 91, "grpc": 92}
