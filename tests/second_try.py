@@ -4,10 +4,10 @@ It begins as if no test had run: all fixtures are torn down before it, those of 
 the session too, so that it depends on nothing that the first try has left (which is why this is not
 pytest-rerunfailures, which keeps them). A test therefore has to pass alone.
 
-The report shows the first failure in full and the closing line counts it, and a run in which more
-than a few tests needed a second try fails. ``-p no:tests.second_try`` gives none. Unit tests never
-get one, since nothing but the code decides them, and attacks get none, since one success in two
-tries is a success.
+The report shows the first failure in full and names these tests just before the closing line, which
+counts them, and a run in which more than a few tests needed a second try fails.
+``-p no:tests.second_try`` gives none. Unit tests never get one, since nothing but the code decides
+them, and attacks get none, since one success in two tries is a success.
 """
 
 from __future__ import annotations
@@ -81,12 +81,15 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
     return ("rerun", "R", "RERUN") if str(report.outcome) == "rerun" else None
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.stats.get("rerun", ()):
         terminalreporter.section(f"first try of {report.nodeid}")
         terminalreporter.line(report.longreprtext)
-    if (count := len(_needed_again(terminalreporter))) > MOST:
-        terminalreporter.line(f"{count} tests needed a second try; at most {MOST} may")
+    if names := _needed_again(terminalreporter):
+        terminalreporter.section(f"{len(names)} of at most {MOST} second tries")
+        for name in sorted(names):
+            terminalreporter.line(f"second try: {name}")
 
 
 @pytest.hookimpl(trylast=True)

@@ -87,6 +87,15 @@ def test_unit_tests_and_attacks_get_no_second_try(tmp_path: Path, place: str) ->
     assert "2 passed" not in done.stdout
 
 
+def test_the_last_lines_name_the_tests_that_had_a_second_try(tmp_path: Path) -> None:
+    once = "def test_it(machine):\n    assert machine.number > {}, 'a stall'\n"
+    done = run(tmp_path, host=once.format(1), node=once.format(2))
+    *_, first, second, closing = done.stdout.splitlines()
+    assert first == "second try: host/test_host.py::test_it"
+    assert second == "second try: node/test_node.py::test_it"
+    assert closing.startswith("2 passed, 2 rerun in ")
+
+
 def test_what_fails_twice_has_failed(tmp_path: Path) -> None:
     done = run(tmp_path, host=FAILS)
     assert "1 failed, 1 rerun" in done.stdout
@@ -101,5 +110,5 @@ def test_a_run_of_many_second_tries_fails_and_gives_no_more(tmp_path: Path) -> N
     )
     done = run(tmp_path, node=once)
     assert f"1 failed, {count - 1} passed, {count - 1} rerun" in done.stdout
-    assert f"{count - 1} tests needed a second try" in done.stdout
+    assert f"{count - 1} of at most {second_try.MOST} second tries" in done.stdout
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
