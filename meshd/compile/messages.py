@@ -177,7 +177,7 @@ def client_listeners(
     """Return the listeners that the clients of a scope share."""
     direct, inspected = scope_listeners(scope, choices.planned, resolver, options)
     return (
-        PrintedListener.of(direct, choices.direct),
+        PrintedListener.of(direct, choices.direct, inspected.name, choices.planned.left),
         PrintedListener.of(inspected, choices.inspected),
     )
 

@@ -64,7 +64,8 @@ def _resource(name: str, printed: Printed) -> Resource:
             return Resource(type_url(Kind.ROUTE.value), name, printed.version, printed)
         case PrintedListener():
             listener = type_url(Kind.LISTENER.value)
-            return Resource(listener, name, printed.version, printed, internal=True)  # of a scope
+            resource = Resource(listener, name, printed.version, printed, internal=True)
+            return dataclasses.replace(resource, behind=printed.behind, left=printed.left)
         case PrintedMessage():
             return packed(printed)
         case _:

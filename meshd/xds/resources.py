@@ -51,6 +51,10 @@ class Resource:
     """Of endpoints some of which are an internal listener."""
     internal: bool = False
     """Of a listener: only other listeners and clusters lead to it."""
+    behind: str = ""
+    """Of a listener: the name of an internal one to which it leaves some connections."""
+    left: frozenset[str] = frozenset()
+    """Which connections it leaves to that one."""
 
     @property
     def body(self) -> bytes:

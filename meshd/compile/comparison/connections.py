@@ -16,8 +16,10 @@ from meshd.compile.plan.choices import (
     ByHttp,
     ByMeshTls,
     ByNetwork,
+    ByOtherPort,
     ByPort,
     ByRequests,
+    ByReturn,
     ByRules,
     ByServerName,
     ByTls,
@@ -29,7 +31,7 @@ from meshd.compile.plan.listeners import Listener
 from meshd.compile.traffic.fixed_chains import LOOP
 from meshd.model.workload import shown
 
-_INSPECTED: Final = scope_listener_name("", inspecting=True)
+_OF_SCOPES: Final = (scope_listener_name(""), scope_listener_name("", inspecting=True))
 _Conditions = tuple[str, ...]
 
 
@@ -46,15 +48,16 @@ def connections(listener: Listener, first: str = "") -> Iterator[Part]:
         return
     for conditions, to in _ends(listener.choice, (first,) if first else ()):
         chain = listener.chain(to.chain)
-        if chain is None or to.chain == LOOP or _leads_to_inspection(chain):
+        if chain is None or to.chain == LOOP or _leads_to_the_other(chain):
             continue
         value = Destination(chain.target, chain.tls)
         yield Part("connections", ", ".join(conditions), value, to.origin)
 
 
-def _leads_to_inspection(chain: Chain) -> bool:
+def _leads_to_the_other(chain: Chain) -> bool:
+    """Return whether a chain leads from one of a scope's two listeners to the other."""
     target = chain.target
-    return isinstance(target, Tcp) and target.upstreams[0][0].startswith(_INSPECTED)
+    return isinstance(target, Tcp) and target.upstreams[0][0].startswith(_OF_SCOPES)
 
 
 def _ends(way: Way | None, said: _Conditions) -> Iterator[tuple[_Conditions, To]]:
@@ -81,6 +84,9 @@ def _answers(way: Way) -> Iterator[tuple[str, Way | None]]:
             yield "", way.allowed
         case ByRequests():
             yield from ((f"requests in {way.version}", way.way), ("others", way.otherwise))
+        case ByOtherPort() | ByReturn():
+            # What is led back is decided elsewhere, and only while proxies change over.
+            yield "", way.these if isinstance(way, ByOtherPort) else None
         case ByTls():
             yield from (("TLS", way.tls), ("without TLS", way.plain))
         case ByServerName():

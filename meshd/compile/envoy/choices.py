@@ -25,6 +25,8 @@ from meshd.compile.envoy.wellknown import (
     HTTP_FIRST_LINE,
     REQUESTS,
     REQUESTS_STATE,
+    RETURNED,
+    RETURNED_STATE,
     WORKLOAD_STATE,
     packed,
 )
@@ -34,8 +36,10 @@ from meshd.compile.plan.choices import (
     ByHttp,
     ByMeshTls,
     ByNetwork,
+    ByOtherPort,
     ByPort,
     ByRequests,
+    ByReturn,
     ByRules,
     ByServerName,
     ByTls,
@@ -58,6 +62,7 @@ _ADDRESS: Final = _input("address", network_inputs_pb2.DestinationIPInput())
 _CALLER: Final = _input("caller", network_inputs_pb2.FilterStateInput(key=CALLER_STATE))
 _WORKLOAD: Final = _input("state", network_inputs_pb2.FilterStateInput(key=WORKLOAD_STATE))
 _REQUESTS: Final = _input("requests", network_inputs_pb2.FilterStateInput(key=REQUESTS_STATE))
+_RETURNED: Final = _input("returned", network_inputs_pb2.FilterStateInput(key=RETURNED_STATE))
 _TRANSPORT: Final = _input("transport", network_inputs_pb2.TransportProtocolInput())
 _SERVER_NAME: Final = _input("server name", network_inputs_pb2.ServerNameInput())
 _PROTOCOLS: Final = _input("protocols", network_inputs_pb2.ApplicationProtocolInput())
@@ -116,8 +121,8 @@ def _write(out: matcher_pb2.Matcher.OnMatch, way: Way) -> None:
             _rules(out, way)
         case ByRequests(version, then, otherwise):
             _exact(out.matcher, _REQUESTS, {f"{REQUESTS}-{version}": then}, otherwise)
-        case ByTls(tls, plain):
-            _tls(out, tls, plain)
+        case ByOtherPort() | ByReturn() | ByTls():
+            _one_of_two(out, way)
         case ByServerName():
             _server_name(out.matcher, way)
         case ByHttp(http, otherwise, http10):
@@ -174,6 +179,25 @@ def _if(
     _write(question.on_match, way)
 
 
+def _unless(
+    out: matcher_pb2.Matcher,
+    asked: extension_pb2.TypedExtensionConfig,
+    values: Iterable[str],
+    way: Way,
+) -> None:
+    """Ask whether something is none of some values. What it says if it is one may lead nowhere."""
+    question = out.matcher_list.matchers.add()
+    predicate = question.predicate.not_matcher
+    first, *more = values
+    of_each = [predicate]
+    if more:  # of fewer than two, there is no list
+        of_each = [predicate.or_matcher.predicate.add() for _ in (first, *more)]
+    for each, value in zip(of_each, (first, *more), strict=True):
+        each.single_predicate.input.CopyFrom(asked)
+        each.single_predicate.value_match.exact = value
+    _write(question.on_match, way)
+
+
 def _rules(out: matcher_pb2.Matcher.OnMatch, way: ByRules) -> None:
     """Ask what denies, then what allows. A rule that always fits ends the list."""
     rules, refused = way.rules, To(way.refused)
@@ -198,6 +222,18 @@ def _rules(out: matcher_pb2.Matcher.OnMatch, way: ByRules) -> None:
     _write(out.matcher.on_no_match, last)
 
 
+def _one_of_two(out: matcher_pb2.Matcher.OnMatch, way: ByOtherPort | ByReturn | ByTls) -> None:
+    match way:
+        case ByOtherPort(ports, others, these):
+            _unless(out.matcher, _PORT, map(str, ports), others)
+            _otherwise(out.matcher, these)
+        case ByReturn(returned, otherwise):
+            _unless(out.matcher, _RETURNED, [RETURNED], otherwise)
+            _otherwise(out.matcher, returned)
+        case ByTls(tls, plain):
+            _tls(out, tls, plain)
+
+
 def _tls(out: matcher_pb2.Matcher.OnMatch, tls: Way | None, plain: Way | None) -> None:
     """Ask whether the client speaks TLS, unless that makes no difference."""
     if isinstance(tls, To) and isinstance(plain, To) and tls.chain == plain.chain:
@@ -205,11 +241,7 @@ def _tls(out: matcher_pb2.Matcher.OnMatch, tls: Way | None, plain: Way | None) -
     elif plain is None:
         _exact(out.matcher, _TRANSPORT, {} if tls is None else {"tls": tls}, None)
     else:
-        question = out.matcher.matcher_list.matchers.add()
-        single = question.predicate.not_matcher.single_predicate
-        single.input.CopyFrom(_TRANSPORT)
-        single.value_match.exact = "tls"
-        _write(question.on_match, plain)
+        _unless(out.matcher, _TRANSPORT, ["tls"], plain)
         _otherwise(out.matcher, tls)
 
 

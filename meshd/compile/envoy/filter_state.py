@@ -32,6 +32,8 @@ from meshd.compile.envoy.wellknown import (
     REMOTE_ADDRESS_STATE,
     REQUESTS,
     REQUESTS_STATE,
+    RETURNED,
+    RETURNED_STATE,
     SECRET_STATE,
     SERVER_NAME_STATE,
     SERVER_NAMES_STATE,
@@ -125,6 +127,8 @@ def of_chain(chain: Chain) -> listener_components_pb2.Filter | None:
         noted.append(state_value(SERVER_NAME_STATE, name, TRANSITIVE))
     if chain.names_callers:
         noted.append(state_value(REQUESTS_STATE, REQUESTS, ONCE))
+    if chain.leads_back:
+        noted.append(state_value(RETURNED_STATE, RETURNED, ONCE))
     if chain.hands_over:
         noted += _handover()
     peer: list[StateValue] = []

@@ -46,12 +46,22 @@ class PrintedListener:
     rest: bytes = dataclasses.field(repr=False)
     """All but the choice."""
     choice: PrintedChoice
+    behind: str = ""
+    """The name of the listener to which it leaves some connections."""
+    left: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
+    """Which connections these are."""
 
     @classmethod
-    def of(cls, plan: Listener, choice: PrintedChoice) -> PrintedListener:
+    def of(
+        cls,
+        plan: Listener,
+        choice: PrintedChoice,
+        behind: str = "",
+        left: frozenset[str] = frozenset(),
+    ) -> PrintedListener:
         """Return a listener; ``choice``: the plan's, printed."""
         rest = listener(msgspec.structs.replace(plan, choice=None))
-        return cls(plan.name, _bytes(rest), choice)
+        return cls(plan.name, _bytes(rest), choice, behind, left)
 
     def __bytes__(self) -> bytes:
         return self.rest + self.choice.body

@@ -59,6 +59,8 @@ BAGGAGE_STATE: Final = "meshd.baggage"
 POOL_STATE: Final = "meshd.pool"
 """Filter state: all that keeps pools of upstream connections apart, see ``filter_state``. No other
 value that is shared with them may be hashable, but addresses, whose type is."""
+RETURNED_STATE: Final = "meshd.returned"
+RETURNED: Final = "true"
 REQUESTS_STATE: Final = "meshd.requests"
 """Filter state: the client's side sends requests that say who makes them; beyond the short way, in
 which version of HTTP."""

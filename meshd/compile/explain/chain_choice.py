@@ -16,8 +16,10 @@ from meshd.compile.plan.choices import (
     ByHttp,
     ByMeshTls,
     ByNetwork,
+    ByOtherPort,
     ByPort,
     ByRequests,
+    ByReturn,
     ByRules,
     ByServerName,
     ByTls,
@@ -63,6 +65,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 
     requests: Requests = ""
     """What comes by the short way."""
+    returned: bool = False
+    """It comes back from the listener to which this one has led it."""
 
 
 class Chosen(msgspec.Struct, frozen=True):
@@ -88,8 +92,9 @@ def follow(
         if not chosen.chain.hands_over or not isinstance(target, Tcp):
             return
         upstream = target.upstreams[0][0]
-        after = next(listener for listener in further if listener.name == upstream)
-        chosen = chosen_at(after, connection)
+        after = next(one for one in (start, *further) if one.name == upstream)
+        returned = chosen.chain.leads_back
+        chosen = chosen_at(after, msgspec.structs.replace(connection, returned=returned))
 
 
 def chosen_at(listener: Listener, connection: Connection) -> Chosen | None:
@@ -142,10 +147,8 @@ def _further(way: Way, connection: Connection) -> Iterator[Way | None]:
             verdict = judge(rules, connection.facts)
             rule = verdict.rule
             yield allowed if verdict.allowed else To(refused, rule.origin if rule else None)
-        case ByRequests(version, then, otherwise):
-            yield then if connection.requests == version else otherwise
-        case ByTls(tls, plain):
-            yield tls if connection.begins_as == "tls" else plain
+        case ByOtherPort() | ByRequests() | ByReturn() | ByTls():
+            yield _one_of_two(way, connection)
         case ByServerName(ways, suffixes, otherwise):
             yield ways.get(connection.server_name)
             yield from (to for suffix, to in suffixes if connection.server_name.endswith(suffix))
@@ -157,6 +160,21 @@ def _further(way: Way, connection: Connection) -> Iterator[Way | None]:
         case ByMeshTls(offered, otherwise):
             yield offered if connection.offers_mesh_tls else None
             yield otherwise
+
+
+def _one_of_two(
+    way: ByOtherPort | ByRequests | ByReturn | ByTls, connection: Connection
+) -> Way | None:
+    """Return where a question leads that has two answers, one of which always fits."""
+    match way:
+        case ByOtherPort(ports, others, these):
+            return these if connection.port in ports else others
+        case ByRequests(version, then, otherwise):
+            return then if connection.requests == version else otherwise
+        case ByReturn(returned, otherwise):
+            return returned if connection.returned else otherwise
+        case ByTls(tls, plain):
+            return tls if connection.begins_as == "tls" else plain
 
 
 def _containing(address: str, networks: Iterable[str]) -> list[str]:

@@ -172,6 +172,8 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
     """The other end is told that HTTP was detected."""
     hands_over: bool = False
     """The next listener learns the connection's own addresses."""
+    leads_back: bool = False
+    """The next listener learns that the connection comes back from where it led it."""
     notes_peer: bool = False
     """The client's certificate is noted once the handshake is done."""
     notes_server_name: bool = False

@@ -30,6 +30,14 @@ class ByPort(msgspec.Struct, frozen=True, tag="port"):
     otherwise: Way | None = None
 
 
+class ByOtherPort(msgspec.Struct, frozen=True, tag="other_port"):
+    """Whether the port that the client wanted is none of these."""
+
+    ports: tuple[int, ...]
+    others: Way
+    these: Way
+
+
 class ByAddress(msgspec.Struct, frozen=True, tag="address"):
     """The address that the client wanted."""
 
@@ -76,6 +84,13 @@ class ByRequests(msgspec.Struct, frozen=True, tag="requests"):
     otherwise: Way
 
 
+class ByReturn(msgspec.Struct, frozen=True, tag="return"):
+    """Whether the connection comes back from the listener to which ``otherwise`` leads."""
+
+    returned: Way | None
+    otherwise: Way
+
+
 class ByTls(msgspec.Struct, frozen=True, tag="tls"):
     """Whether the client speaks TLS. The way of one is never taken for the other."""
 
@@ -110,12 +125,14 @@ class ByMeshTls(msgspec.Struct, frozen=True, tag="mesh_tls"):
 Way = (
     To
     | ByPort
+    | ByOtherPort
     | ByAddress
     | ByNetwork
     | ByBeginning
     | ByWorkload
     | ByRules
     | ByRequests
+    | ByReturn
     | ByTls
     | ByServerName
     | ByHttp

@@ -17,6 +17,7 @@ from meshd.compile.plan.choices import (
     ByAddress,
     ByHttp,
     ByNetwork,
+    ByReturn,
     ByServerName,
     ByTls,
     To,
@@ -40,6 +41,9 @@ class Level:
     """What begins like HTTP, in plaintext."""
     rest: To | None = None
     """Whatever else. TLS too, unless it is HTTP's own chain."""
+    inspect: To | None = None
+    """In place of all that: the chain to where the first bytes are inspected. ``rest`` gets only
+    what comes back from there."""
     kept: list[str] = dataclasses.field(default_factory=list[str])
     """Nothing new goes there, but what is there may stay."""
 
@@ -54,7 +58,7 @@ class Level:
         return bool(self.names) or self.tls is not None or self._tells_http
 
     def chains(self) -> Iterator[str]:
-        for to in (*self.names.values(), self.tls, self.http, self.rest):
+        for to in (*self.names.values(), self.tls, self.http, self.rest, self.inspect):
             if to is not None:
                 yield to.chain
         yield from self.kept
@@ -62,6 +66,8 @@ class Level:
     def way(self) -> Way | None:
         """Return the tree; None if it leads nowhere."""
         plain: Way | None = self.rest
+        if self.inspect is not None:
+            return ByReturn(plain, self.inspect)
         if not self.names and self.tls is None and self.http is None:
             return plain
         tls = self.tls or (None if _is_same(self.rest, self.http) else self.rest)
@@ -74,6 +80,15 @@ class Level:
 def _is_same(one: To | None, other: To | None) -> bool:
     """Return whether two ways lead to one chain, or both nowhere."""
     return (one and one.chain) == (other and other.chain)
+
+
+def _without_bytes(network: str, level: Level) -> To | None:
+    """Return the chain of a level for connections whose first bytes will not be inspected: one that
+    is there anyway. None: there is none."""
+    if level.http is None:
+        return level.rest
+    is_shared = network == ANYWHERE or _is_same(level.http, level.rest)
+    return level.http if is_shared else None
 
 
 def _by_server_name(names: Mapping[str, To], otherwise: Way | None) -> Way | None:
@@ -161,34 +176,48 @@ class Choice:
                 ways[network] = way
         return _by_network(ways, ways.pop(ANYWHERE, None))
 
-    def inspected(self) -> Choice:
-        """Return the choice that remains once the first bytes are known, after ``direct``."""
-        return Choice(
-            {
-                network: level
-                for network, level in self._levels.items()
-                if level.is_inspected or network == ANYWHERE or "/" in network
-            }
-        )
-
     def direct(self, inspect: To) -> Choice:
         """Return the choice by address alone; the chain ``inspect`` gets what that does not decide.
 
         On a port where others speak something else, HTTP to anywhere is not decided by address
         either.
         """
-        is_inspected = self.is_inspected
         levels: dict[str, Level] = {}
         for network, level in self._levels.items():
-            anywhere_http = level.http if network == ANYWHERE and is_inspected else None
-            if level.is_inspected or anywhere_http is not None:
+            if self._needs_bytes(network):
                 # What came here before there was anything to look for goes on here.
                 kept = level.kept if level.http is None else []
                 if network == ANYWHERE and level.http is not None:
                     kept = [level.http.chain]
-                level = Level(rest=inspect, kept=list(kept))  # noqa: PLW2901
+                rest = _without_bytes(network, level)
+                level = Level(rest=rest, inspect=inspect, kept=list(kept))  # noqa: PLW2901
             levels[network] = level
         return Choice(levels)
+
+    def inspected(self, back: To) -> Choice:
+        """Return the choice once the first bytes are known, after ``direct``.
+
+        The chain ``back`` gets what ``direct`` decides: that of another configuration, which a
+        proxy has for a moment beside this one, may leave it to the inspection.
+        """
+        return Choice(
+            {
+                network: level
+                if level.is_inspected or network == ANYWHERE or "/" in network
+                else Level(rest=back)
+                for network, level in self._levels.items()
+            }
+        )
+
+    def left(self) -> Iterator[str]:
+        """Yield the networks of which ``direct`` leaves the connections to the inspection."""
+        return filter(self._needs_bytes, self._levels)
+
+    def _needs_bytes(self, network: str) -> bool:
+        """Return whether connections to a network are not decided by address alone."""
+        level = self._levels[network]
+        shares = network == ANYWHERE and level.http is not None and self.is_inspected
+        return shares or level.is_inspected
 
     def chains(self) -> Iterator[str]:
         for level in self._levels.values():

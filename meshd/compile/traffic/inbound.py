@@ -39,6 +39,8 @@ from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Identity, Workload
 
 UNDECLARED_CHAIN: Final = "undeclared"
+INSPECT: Final = "inspect"
+"""The chain to the listener that reads first bytes."""
 
 
 def workload_listener(  # noqa: PLR0917
@@ -155,11 +157,16 @@ def shared_listener(
     options: MeshOptions,
     guards: Guards = NOBODY,
 ) -> Listener:
-    """Return the internal listener of a name behind those that have decided this."""
+    """Return the internal listener of a name behind those that have decided this.
+
+    It answers for all ports, however they are served: a proxy takes up the listeners one after the
+    other, so that those before it may have decided by what was served before, or will be.
+    """
     chains: dict[str, Chain] = {}
     guards = connection_guards(served, guards)
-    made = _inspected_ways if entry.inspected else known_ways
+    made = _inspected_ways if entry.inspected else uninspected_ways
     ways = made(served, entry, options, chains, guards)
+    behind = None if entry.inspected else inspecting_chain(entry._replace(inspected=True).listener)
     undeclared = Tcp(
         statistics=UNDECLARED, upstreams=((UNDECLARED, 1),), access_log=options.access_log
     )
@@ -173,6 +180,7 @@ def shared_listener(
         choice=ByPort({**ways, INBOUND_PORT: To(LOOP)}, guarded_rest(guards)),
         chains=(
             LOOP_TRAP,
+            *((behind,) if behind else ()),
             *((REFUSING, Chain(name=UNDECLARED_CHAIN, target=undeclared)) if guards else ()),
             *(chains[name] for name in sorted(chains)),
         ),
@@ -218,6 +226,26 @@ def known_ways(
     return {port: ByWorkload(of_workload) for port, of_workload in sorted(ways.items())}
 
 
+def uninspected_ways(
+    served: Mapping[str, Ports],
+    entry: Entry,
+    options: MeshOptions,
+    chains: dict[str, Chain],
+    guards: Guards,
+) -> dict[int, Way]:
+    """Return the ways by port and workload; where the first bytes tell the protocol, they lead to
+    the chain ``INSPECT``."""
+    ways = known_ways(served, entry, options, chains, guards)
+    for port, uids in _inspected(served).items():
+        ways[port] = ByWorkload({**_declared(ways, port), **dict.fromkeys(uids, To(INSPECT))})
+    return dict(sorted(ways.items()))
+
+
+def inspecting_chain(listener: str) -> Chain:
+    """Return the chain to the internal listener that reads first bytes."""
+    return Chain(name=INSPECT, target=hop("inspected", listener), hands_over=True)
+
+
 def _inspected_ways(
     served: Mapping[str, Ports],
     entry: Entry,
@@ -225,26 +253,37 @@ def _inspected_ways(
     chains: dict[str, Chain],
     guards: Guards,
 ) -> dict[int, Way]:
-    """Return the ways by port; the thin listeners send connections to no other ports here."""
-    inspected = {
-        port
-        for ports in served.values()
-        for port, spoken in ports.items()
-        if spoken is Spoken.SNIFFED
-    }
-    ways: dict[int, Way] = {}
-    for port in sorted(inspected):
+    """Return the ways by port, and by workload where these differ."""
+    ways = known_ways(served, entry, options, chains, guards)
+    for port in _inspected(served):
         http = _to(chains, port, Spoken.EITHER, entry, options)
         opaque = _to(chains, port, Spoken.OPAQUE, entry, options)
         anybody = ByHttp(http, opaque, http10=True)
-        guarded: dict[str, Way] = {}
+        others: dict[str, Way] = {}
         for uid in guards:
             if served[uid].get(port) is Spoken.SNIFFED:
-                guarded[uid] = ByHttp(http, _guarded(uid, opaque, guards), http10=True)
+                others[uid] = ByHttp(http, _guarded(uid, opaque, guards), http10=True)
             else:  # by a thin listener from before
-                guarded[uid] = _guarded(uid, To(UNDECLARED_CHAIN), guards)
-        ways[port] = ByWorkload(guarded, anybody) if guarded else anybody
-    return ways
+                others[uid] = _guarded(uid, To(UNDECLARED_CHAIN), guards)
+        others |= _declared(ways, port)
+        ways[port] = ByWorkload(others, anybody) if others else anybody
+    return dict(sorted(ways.items()))
+
+
+def _declared(ways: Mapping[int, Way], port: int) -> Mapping[str, Way]:
+    """Return the ways of the workloads whose protocol on a port is declared."""
+    known = ways.get(port)
+    return known.ways if isinstance(known, ByWorkload) else {}
+
+
+def _inspected(served: Mapping[str, Ports]) -> dict[int, list[str]]:
+    """Return the workloads by each port whose protocol is found out for each connection."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for uid, ports in sorted(served.items()):
+        for port, spoken in ports.items():
+            if spoken is Spoken.SNIFFED:
+                found[port].append(uid)
+    return found
 
 
 def _to(

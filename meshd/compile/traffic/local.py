@@ -28,13 +28,12 @@ from meshd.compile.policy import straight
 from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.traffic import inbound
 from meshd.compile.traffic.entries import Entry
-from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, hop
+from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING
 from meshd.compile.traffic.inbound_routes import NOBODY, Guards
 from meshd.compile.upstream.fixed import UNDECLARED, inbound_name, internal
 from meshd.model.interception import INBOUND_PORT
 from meshd.model.snapshot import MeshOptions
 
-_INSPECT: Final = "inspect"
 _UNDECLARED: Final = inbound.UNDECLARED_CHAIN
 _BEHIND_TLS: Final = Entry(mutual_tls=True, inspected=False)
 
@@ -58,13 +57,7 @@ def local_listeners(
     chains: dict[str, Chain] = {}
     connections = inbound.connection_guards(served, guards)
     rest = inbound.guarded_rest(connections, To(_UNDECLARED))
-    ways: dict[int, Way] = dict(
-        inbound.known_ways(served, _BEHIND_TLS, options, chains, connections)
-    )
-    for port, uids in sorted(_inspected(served).items()):
-        known = ways.get(port)
-        further = known.ways if isinstance(known, ByWorkload) else {}
-        ways[port] = ByWorkload({**further, **dict.fromkeys(uids, To(_INSPECT))})
+    ways = inbound.uninspected_ways(served, _BEHIND_TLS, options, chains, connections)
     # Who is guarded judges requests itself.
     unguarded = {uid: ports for uid, ports in served.items() if uid not in guards}
     ways |= _straight_ways(unguarded, ways, options, chains)
@@ -82,7 +75,7 @@ def local_listeners(
         chains=(
             LOOP_TRAP,
             REFUSING,
-            Chain(name=_INSPECT, target=hop("inspected", LOCAL_INSPECTED), hands_over=True),
+            inbound.inspecting_chain(LOCAL_INSPECTED),
             Chain(name=_UNDECLARED, target=undeclared),
             *(chains[name] for name in sorted(chains)),
         ),
@@ -127,16 +120,6 @@ def _straight(port: int, spoken: Spoken, options: MeshOptions) -> Chain:
         idle_timeout=0,
     )
     return Chain(name=f"{port}|{spoken}|straight", target=target)
-
-
-def _inspected(served: Mapping[str, Ports]) -> dict[int, list[str]]:
-    """Return the workloads by each port whose protocol is found out for each connection."""
-    found: dict[int, list[str]] = {}
-    for uid, ports in sorted(served.items()):
-        for port, spoken in ports.items():
-            if spoken is Spoken.SNIFFED:
-                found.setdefault(port, []).append(uid)
-    return found
 
 
 def _inspecting(served: Mapping[str, Ports], options: MeshOptions, guards: Guards) -> Listener:

@@ -3,6 +3,11 @@
 One chooses by port and address. Where the choice depends on a connection's first bytes, it hands
 the connection to the other one, which inspects it. So no connection waits for an inspection that
 its port and address do not need.
+
+A proxy takes up changes of the two one after the other. So the one that inspects leads back what it
+does not know, and the other one then decides by port and address alone: whichever of the two is the
+newer, connections to services that have not changed arrive (decision 37). Those of services that
+have changed do, too, since proxies are told of the two in the right order (``xds.following``).
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from meshd.compile.names import (
 )
 from meshd.compile.origins import of_port
 from meshd.compile.plan.chains import Chain, Http, Tcp
-from meshd.compile.plan.choices import ByPort, ByTls, To, Way
+from meshd.compile.plan.choices import ByOtherPort, ByPort, ByTls, To, Way
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.upstreams import Upstream
@@ -37,6 +42,7 @@ from meshd.model.interception import DNS_SERVICE_PORT, OUTBOUND_PORT
 from meshd.model.snapshot import MeshOptions
 
 _INSPECT: Final = "inspect"
+_BACK: Final = "back"
 _REST: Final = "rest"
 
 
@@ -63,6 +69,8 @@ class ScopeChoices:
     """All other chains."""
     requests: tuple[int, ...]
     """The ports at which all that is sent to any address is HTTP."""
+    left: frozenset[str]
+    """Ports and networks of which the first bytes decide."""
 
 
 def choices_are_alike(index: MeshIndex) -> bool:
@@ -89,17 +97,18 @@ def scope_choices(view: View, options: MeshOptions) -> ScopeChoices:
         choices.pop(DNS_SERVICE_PORT, None)
     direct = {port: choice.direct(To(_INSPECT)) for port, choice in choices.items()}
     inspected = {
-        port: choice.inspected() for port, choice in choices.items() if choice.is_inspected
+        port: choice.inspected(To(_BACK)) for port, choice in choices.items() if choice.is_inspected
     }
     refused = refusal(view.services.values(), options, REFUSED)
     return ScopeChoices(
         _tree(direct, options, refused, queries=options.captures_dns),
-        _tree(inspected, options, refused),
+        _inspecting_tree(inspected, options, refused),
         _wanted(direct),
         _wanted(inspected),
         chains.requests,
         chains.others,
         tuple(sorted(port for port, choice in direct.items() if _is_of_requests(choice, port))),
+        frozenset(f"{port}|{each}" for port, choice in choices.items() for each in choice.left()),
     )
 
 
@@ -138,6 +147,7 @@ def _listener(
 ) -> Listener:
     """Return a listener, of which only chains and the choice depend on the services."""
     wanted = choices.inspected_chains if inspecting else choices.direct_chains
+    wanted = tuple(name for name in wanted if name != _BACK)
     queries = options.captures_dns and not inspecting
     return Listener(
         name=scope_listener_name(scope, inspecting=inspecting),
@@ -150,6 +160,7 @@ def _listener(
         chains=(
             LOOP_TRAP,
             REFUSING,
+            *((_back(scope),) if inspecting else ()),
             *((dns.tcp_chain(resolver),) if queries else ()),
             *(_chain(scope, choices, name, options) for name in wanted),
         ),
@@ -164,14 +175,28 @@ def _tree(
     *,
     queries: bool = False,
 ) -> Way:
-    ways = {
-        port: way for port, choice in sorted(choices.items()) if (way := choice.way()) is not None
-    }
-    ways[OUTBOUND_PORT] = To(LOOP)
+    """Return the tree of the listener that chooses by port and address."""
+    ways = _ways(choices)
     resolved: dict[int, Way] = {}
     if queries:
         ways[DNS_SERVICE_PORT] = resolved[DNS_SERVICE_PORT] = To(dns.DNS_CHAIN)
     return unless_closed(ByPort(ways, refused), options, REFUSED, resolved)
+
+
+def _inspecting_tree(
+    choices: Mapping[int, Choice], options: MeshOptions, refused: Way | None
+) -> Way:
+    """Return the tree of the listener that inspects, to which all other ports are new."""
+    ways = _ways(choices)
+    back = ByOtherPort(tuple(ways), To(_BACK), ByPort(ways, refused))
+    return unless_closed(back, options, REFUSED)
+
+
+def _ways(choices: Mapping[int, Choice]) -> dict[int, Way]:
+    ways = {
+        port: way for port, choice in sorted(choices.items()) if (way := choice.way()) is not None
+    }
+    return {**ways, OUTBOUND_PORT: To(LOOP)}
 
 
 def _wanted(choices: Mapping[int, Choice]) -> tuple[str, ...]:
@@ -196,6 +221,12 @@ def _chain(scope: str, choices: ScopeChoices, name: str, options: MeshOptions) -
     return Chain(
         name=name, target=target, names_callers=options.short_way, announces_http=is_detected
     )
+
+
+def _back(scope: str) -> Chain:
+    """Return the chain of what is not inspected here: it goes where it came from."""
+    target = hop("back", scope_listener_name(scope))
+    return Chain(name=_BACK, target=target, hands_over=True, leads_back=True)
 
 
 def _rest(options: MeshOptions) -> Chain:

@@ -39,6 +39,7 @@ from meshd.proxy.machine import capacity_here
 from meshd.proxy.pool import Member
 from meshd.registry.registry import build_snapshot
 from meshd.settings import Paths, ProxySettings, Settings
+from meshd.xds.resources import Resources
 from tests.envoy.captured.place import DRAIN_TIME, ENVOY, Publisher, run
 from tests.waiting import PATIENCE
 
@@ -211,7 +212,21 @@ class Mesh:
         short_way: ShortWay | None = None,
         elsewhere: Iterable[Workload] = (),
     ) -> None:
-        """Until Envoy has it. ``short_way``: for whom it is open; without, for all, where the
+        """Until Envoy has it. See ``packed``."""
+        made = self.packed(
+            text, *workloads, options=options, short_way=short_way, elsewhere=elsewhere
+        )
+        self.publish(made)
+
+    def packed(
+        self,
+        text: str,
+        *workloads: Workload,
+        options: MeshOptions | None = None,
+        short_way: ShortWay | None = None,
+        elsewhere: Iterable[Workload] = (),
+    ) -> Mapping[Pool, Resources]:
+        """What Envoy is told. ``short_way``: for whom it is open; without, for all, where the
         options allow it. ``elsewhere``: workloads of other nodes."""
         objects = [read.object for read in read_objects(text, "test.yaml")]
         snapshot = build_snapshot(
@@ -226,8 +241,12 @@ class Mesh:
         for workload in workloads:
             self._certify(_identity(workload.service_account))
         compiled[Pool.TRAFFIC][Kind.SECRET].update(self._secrets)
+        return self._packer.pack(compiled)
+
+    def publish(self, resources: Mapping[Pool, Resources]) -> None:
+        """Until Envoy has it."""
         try:
-            self._publisher.publish(self._packer.pack(compiled))
+            self._publisher.publish(resources)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log.read_text()[-2000:]}") from None
 

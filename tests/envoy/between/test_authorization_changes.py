@@ -17,7 +17,6 @@ from tests.envoy.between.application import BANNER, Application
 from tests.envoy.between.conftest import ADDRESS
 from tests.envoy.between.mesh import Mesh, answer
 from tests.envoy.between.test_authorization import MANIFEST, REQUEST, policy
-from tests.waiting import PATIENCE
 
 NAMES = ("client", "other", "server", "second")
 CHANGES = 12
@@ -137,12 +136,9 @@ class Asking:
             thread.join()
 
 
-def requests(
-    mesh: Mesh, caller: str, address: str, port: int, each: int, patience: float
-) -> Iterator[str]:
+def requests(mesh: Mesh, caller: str, address: str, port: int, each: int) -> Iterator[str]:
     """``each``: requests on one connection."""
     with mesh.hosts[caller].connect(address, port) as connection:
-        connection.settimeout(patience)
         for _ in range(each):
             found = answer(connection, REQUEST.format("/"))
             yield str(found.status)
@@ -160,16 +156,13 @@ def words(mesh: Mesh, caller: str, address: str, port: int) -> Iterator[str]:
     yield "reached" if said == BANNER else "refused"
 
 
-def everything(mesh: Mesh, caller: str, *addresses: str, patience: float = PATIENCE) -> Asking:
-    """``patience``: with an answer to a request, in seconds."""
+def everything(mesh: Mesh, caller: str, *addresses: str) -> Asking:
     asking = Asking()
     for address in addresses:
         for each in (1, 10_000):
             asking.ask(
                 f"{address}:8080 {each}",
-                lambda address=address, each=each: requests(
-                    mesh, caller, address, 8080, each, patience
-                ),
+                lambda address=address, each=each: requests(mesh, caller, address, 8080, each),
             )
         for port in (9000,) if address == ADDRESS else (9000, 7001):
             asking.ask(
@@ -201,8 +194,7 @@ def test_denied_callers_do_not_pass_while_protocols_of_ports_change(
     chance = random.Random("protocols")  # noqa: S311
     load(mesh, STRICT + DENYING[0], short_way=short_way)
     own = mesh.hosts["server"].address
-    # What is not answered did not pass.
-    with everything(mesh, "client", ADDRESS, own, patience=1) as client:
+    with everything(mesh, "client", ADDRESS, own) as client:
         for _ in range(CHANGES):
             more = second(chance.choice(SERVED)) if chance.random() < 0.8 else ""
             load(mesh, STRICT + chance.choice(DENYING) + more, short_way=short_way)

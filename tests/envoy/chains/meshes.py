@@ -92,6 +92,18 @@ def mesh(chance: random.Random, namespace: str) -> Mesh:
     return Mesh(snapshot, Scope(namespace, labels))
 
 
+def changed(chance: random.Random, mesh: Mesh, namespace: str) -> Mesh:
+    """Return the mesh after services came, went, or became others."""
+    services = dict(mesh.snapshot.services)
+    for _ in range(chance.randint(1, 3)):
+        if services and chance.random() < 0.3:
+            del services[chance.choice(sorted(services))]
+        else:
+            one = service(chance, namespace, chance.randint(0, 9))
+            services[one.host] = one
+    return mesh._replace(snapshot=msgspec.structs.replace(mesh.snapshot, services=services))
+
+
 def at_gateway(chance: random.Random, namespace: str) -> Snapshot:
     """Return a mesh of which the VirtualServices are bound to the Gateways of one workload."""
     seen = mesh(chance, namespace)

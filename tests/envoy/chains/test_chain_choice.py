@@ -62,6 +62,7 @@ ENVOY: Final = Path(envoy.__path__[0]) / "_bin" / "envoy"
 MESHES: Final = 100
 CONNECTIONS: Final = 20
 """For each of them."""
+CHANGES: Final = 40
 SERVERS: Final = 15
 GATEWAYS: Final = 25
 SHARED: Final = 8
@@ -98,28 +99,38 @@ class Case(NamedTuple):
 
 @functools.cache
 def sites() -> tuple[Site, ...]:
-    return (*_scopes(), *_servers(), *_gateways())
+    return (*_scopes(), *_changing_scopes(), *_servers(), *_gateways())
 
 
 def _scopes() -> Iterator[Site]:
     for number in range(MESHES):
         chance = random.Random(number)  # noqa: S311
-        made = meshes.mesh(chance, f"n{number}")
-        view = View.of(MeshIndex.of(made.snapshot), made.scope)
-        direct, inspecting = scope_listeners(
-            view.scope.name,
-            scope_choices(view, made.snapshot.options),
-            "dns",
-            made.snapshot.options,
-        )
+        direct, inspecting = of_scope(meshes.mesh(chance, f"n{number}"))
         yield Site(direct, (inspecting,), meshes.connection)
+
+
+def _changing_scopes() -> Iterator[Site]:
+    """Yield listeners of two configurations, between which a proxy changes over."""
+    for number in range(CHANGES):
+        chance, namespace = random.Random(f"change {number}"), f"c{number}"  # noqa: S311
+        before = meshes.mesh(chance, namespace)
+        after = meshes.changed(chance, before, namespace)
+        direct, _ = of_scope(before)
+        _, inspecting = of_scope(after)
+        yield Site(direct, (inspecting,), meshes.connection)
+
+
+def of_scope(mesh: meshes.Mesh) -> tuple[Listener, Listener]:
+    view, options = View.of(MeshIndex.of(mesh.snapshot), mesh.scope), mesh.snapshot.options
+    return scope_listeners(view.scope.name, scope_choices(view, options), "dns", options)
 
 
 def _servers() -> Iterator[Site]:
     for number in range(SERVERS):
         chance = random.Random(f"server {number}")  # noqa: S311
         yield Site(of_server(chance, number), (), meshes.incoming)
-        yield from (Site(one, (), meshes.incoming, "a") for one in inside(chance, number))
+        for uninspected, inspecting in inside(chance, number):
+            yield Site(uninspected, (inspecting,), meshes.incoming, "a")
 
 
 def _gateways() -> Iterator[Site]:
@@ -151,13 +162,32 @@ def of_server(chance: random.Random, number: int) -> Listener:
     return msgspec.structs.replace(listener, socket=None, owner=None)
 
 
-def inside(chance: random.Random, number: int) -> Iterator[Listener]:
-    """Yield the listeners behind those of two workloads."""
+def inside(chance: random.Random, number: int) -> Iterator[tuple[Listener, Listener]]:
+    """Yield the listeners behind those of two workloads, those for mutual TLS and for plaintext."""
     served = {"a": meshes.served(chance), "b": meshes.served(chance)}
-    for listener in inbound.shared_listeners(served, MeshOptions()):
-        yield msgspec.structs.replace(
-            listener, name=f"{listener.name}@{number}", as_the_client=False
-        )
+    made = {one.name: one for one in inbound.shared_listeners(served, MeshOptions())}
+    for name in ("inbound", "inbound-plain"):
+        first, behind = (renamed(made[each], number) for each in (name, f"{name}-inspected"))
+        yield first, behind
+
+
+def renamed(listener: Listener, number: int) -> Listener:
+    """Return a listener under a name of its own, and what it hands over to another such one."""
+
+    def changed(chain: Chain) -> Chain:
+        if not (chain.hands_over and isinstance(chain.target, Tcp)):
+            return chain
+        ((upstream, weight),) = chain.target.upstreams
+        upstreams = ((f"{upstream}@{number}", weight),)
+        target = msgspec.structs.replace(chain.target, upstreams=upstreams)
+        return msgspec.structs.replace(chain, target=target)
+
+    return msgspec.structs.replace(
+        listener,
+        name=f"{listener.name}@{number}",
+        as_the_client=False,
+        chains=tuple(map(changed, listener.chains)),
+    )
 
 
 def all_cases() -> Iterator[Case]:
@@ -385,7 +415,7 @@ def test_explain_and_the_proxy_choose_the_same_chain(directory: Path) -> None:
     def all_are_logged() -> bool:
         for line in (directory / "log").read_text().splitlines():
             address, listener, chain = line.split()
-            if chain != "inspect":
+            if chain not in {"inspect", "back"}:
                 chosen[int(address.rpartition(":")[2])] = (listener, chain)
         return len(chosen) == len(expected)
 

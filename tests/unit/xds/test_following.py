@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
+
 from meshd.xds.exchange import Request, Response
 from meshd.xds.resources import CLUSTER, LISTENER, ROUTES, Resource, Resources
 from meshd.xds.stream import Stream
@@ -118,3 +120,95 @@ def test_a_client_that_comes_back_is_told_in_this_order_too() -> None:
     stream.receive(Request(ROUTES, subscribe=("80",), initial_versions={"80": "1"}))
     assert _told(stream.next()) == ["shared"]
     assert stream.next() is None
+
+
+def test_a_listener_that_changes_follows_one_that_is_new_since_it_may_lead_there() -> None:
+    stream = _client("a")
+    other = Resource(LISTENER, "other", "1", b"", internal=True)
+    after = _published("a", tables=["80", "81"], version="2")
+    stream.replace(
+        Resources({**after.by_type, LISTENER: {**after.of_type(LISTENER), "other": other}})
+    )
+    first = stream.next()
+    assert _told(first) == ["other"]
+    stream.receive(Request(ROUTES, subscribe=("81",)))
+    _answer(stream, first)
+    _answer(stream, table := stream.next())
+    assert _told(table) == ["81"]
+    assert _told(stream.next()) == ["a"]
+
+
+def _pair(version: str, *left: str, tables: Iterable[str] = ()) -> Resources:
+    """A listener that leaves some connections to the one behind it, and that one."""
+    return Resources.of(
+        [
+            Resource(CLUSTER, "c", "1", b""),
+            Resource(
+                LISTENER,
+                "front",
+                version,
+                b"",
+                internal=True,
+                behind="behind",
+                left=frozenset(left),
+            ),
+            Resource(LISTENER, "behind", version, b"", internal=True),
+            *(Resource(ROUTES, name, "1", b"") for name in tables),
+        ]
+    )
+
+
+def _has_pair(*left: str) -> Stream:
+    stream = Stream(_pair("1", *left))
+    stream.receive(Request(CLUSTER))
+    stream.receive(Request(LISTENER))
+    _answer(stream, stream.next())
+    response = stream.next()
+    assert _told(response) == ["behind", "front"]
+    _answer(stream, response)
+    assert stream.synced
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "order"),
+    [
+        ((), ("80",), ["behind", "front"]),
+        (("80",), (), ["front", "behind"]),
+        (("80",), ("80",), ["behind", "front"]),
+        (("80",), ("81",), ["behind", "front"]),
+        (("80", "81"), ("81",), ["front", "behind"]),
+    ],
+)
+def test_of_two_listeners_the_one_comes_first_that_knows_what_the_other_will_not(
+    before: tuple[str, ...], after: tuple[str, ...], order: list[str]
+) -> None:
+    stream = _has_pair(*before)
+    stream.replace(_pair("2", *after, tables=["80"]))
+    first = stream.next()
+    stream.receive(Request(ROUTES, subscribe=("80",)))
+    _answer(stream, first)
+    _answer(stream, table := stream.next())
+    assert _told(table) == ["80"]  # which the first one may wait for
+    second = stream.next()
+    assert [_told(first), _told(second)] == [[one] for one in order]
+    _answer(stream, second)
+    assert stream.synced
+
+
+@pytest.mark.parametrize("after", [(), ("80", "81")])
+def test_the_second_one_does_not_wait_for_the_first_if_that_is_refused(
+    after: tuple[str, ...],
+) -> None:
+    stream = _has_pair("80")
+    stream.replace(_pair("2", *after))
+    first = stream.next()
+    _answer(stream, first, "bad")
+    assert {*_told(first), *_told(stream.next())} == {"behind", "front"}
+
+
+def test_a_client_that_comes_back_is_told_of_the_one_behind_first() -> None:
+    stream = Stream(_pair("2"))
+    stream.receive(Request(CLUSTER, initial_versions={"c": "1"}))
+    stream.receive(Request(LISTENER, initial_versions={"front": "1", "behind": "1"}))
+    assert _told(stream.next()) == ["behind"]

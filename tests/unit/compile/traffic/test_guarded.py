@@ -7,7 +7,7 @@ import pytest
 
 from meshd.compile.envoy.inbound_routes import inbound_routes as printed
 from meshd.compile.plan.authorization import Authorization
-from meshd.compile.plan.choices import ByHttp, ByPort, ByRules, ByWorkload, To
+from meshd.compile.plan.choices import ByHttp, ByPort, ByRules, ByWorkload, To, Way
 from meshd.compile.policy.served import Spoken
 from meshd.compile.traffic.entries import ENTRIES, Entry
 from meshd.compile.traffic.inbound import shared_listener
@@ -48,13 +48,17 @@ def test_tables_of_a_node_without_policies_ask_for_no_workload() -> None:
 def test_a_listener_that_reads_first_bytes_judges_those_who_are_sent_there_no_more(
     entry: Entry,
 ) -> None:
+    """Requests are judged by the routes of their chain."""
     made = shared_listener(entry, entry.listener, SERVED, MeshOptions(), GUARDS)
     assert isinstance(made.choice, ByPort)
     by_workload = made.choice.ways[80]
     assert isinstance(by_workload, ByWorkload)
-    assert by_workload.ways.keys() == GUARDS.keys()
-    for uid, way in by_workload.ways.items():
-        if uid == "sniffed":
-            assert isinstance(way, ByHttp)
-        else:
-            assert way == ByRules(Authorization(), To("undeclared"), "refused")
+    judged: dict[str, Way] = {
+        uid: ByRules(Authorization(), To("undeclared"), "refused") for uid in GUARDS
+    }
+    judged["opaque"] = ByRules(Authorization(), To("80|opaque"), "refused")
+    judged["sniffed"] = ByHttp(
+        To("80|either"), ByRules(Authorization(), To("80|opaque"), "refused"), http10=True
+    )
+    declared = {"http": To("80|http"), "either": To("80|either"), "free": To("80|http")}
+    assert by_workload.ways == {**judged, **declared}
