@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from meshd.analysis import effects
+from meshd.analysis import effects, route_effects
 from meshd.analysis.effects import ROOT, Said
 from meshd.analysis.reachability import unreached
 from meshd.analysis.secret_references import of_secrets
@@ -234,7 +234,7 @@ ABOUT: Final[dict[type[Object], tuple[Callable[[Any, World], Said], ...]]] = {
     ServiceAccount: (),
     Service: (_of_service, _beyond, effects.of_service),
     Secret: (),
-    VirtualService: (of_virtual_service, effects.of_virtual_service),
+    VirtualService: (of_virtual_service, route_effects.of_virtual_service),
     DestinationRule: (effects.of_destination_rule,),
     Gateway: (_of_gateway, effects.of_gateway),
     ServiceEntry: (_beyond, effects.of_service_entry),

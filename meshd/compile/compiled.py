@@ -22,7 +22,7 @@ from meshd.compile.envoy.secrets import secret
 from meshd.compile.envoy.table_choice import choosable
 from meshd.compile.gateway.secrets import Credentials
 from meshd.compile.memo import Memo
-from meshd.compile.names import workload_of
+from meshd.compile.names import is_of_gateway, workload_of
 from meshd.compile.policy.acceptance import Acceptance
 from meshd.compile.shared.client_tables import rerouted_tables
 from meshd.compile.shared.listeners import ScopeListeners
@@ -82,7 +82,7 @@ def replaced(messages: Messages, gone: Iterable[str], made: Messages) -> Message
 def _is_same(old: Printed, new: Printed) -> bool:
     if isinstance(old, PrintedListener) and isinstance(new, PrintedListener):
         return old.version == new.version
-    return old == new
+    return old is new or old == new
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -225,14 +225,16 @@ class Last:
         """Return the result after a change of routes to some hosts, for the same snapshot."""
         if found.virtual_services == self.index.virtual_services:
             return self
-        made = dict(self.compiled[Pool.TRAFFIC][Kind.ROUTE])
+        before = self.compiled[Pool.TRAFFIC][Kind.ROUTE]
+        made = dict(before)
         index = self.index.routed(found.virtual_services, found.difference)
         views = {scope: view.routed(index) for scope, view in self.views.items()}
         changed = found.routings(self.index, index)
         for view in views.values():
             tables = rerouted_tables(view, hosts(changed, view), made, memo)
             made.update((table.name, table) for table in tables)
-        traffic, requests = self.compiled[Pool.TRAFFIC] | {Kind.ROUTE: made}, self.requests
+        traffic = self.compiled[Pool.TRAFFIC] | {Kind.ROUTE: replaced(before, (), made)}
+        requests = self.requests
         if found.is_of_connections:
             listeners = ScopeListeners(index, self.snapshot, memo)
             chosen = by_name(one for view in views.values() for one in listeners.of(view))
@@ -282,7 +284,11 @@ class Last:
             return new.listeners(client, self.requests[client.scope])
 
         for kinds, listeners in ((traffic, listeners_of), (dns, new.dns_listeners)):
-            gone = {name for name in kinds[Kind.LISTENER] if workload_of(name) in changed}
+            gone = {
+                name
+                for name in kinds[Kind.LISTENER]
+                if workload_of(name) in changed and not is_of_gateway(name)
+            }
             made = by_name(one for each in come for one in listeners(each))
             kinds[Kind.LISTENER] = replaced(kinds[Kind.LISTENER], gone, made)
         limits = {LIMITS: new.limits(traffic[Kind.LISTENER])}

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from meshd.compile import messages
 from meshd.compile.changes.way import change
-from meshd.compile.clients import Client, Clients, OfClients, identity_of
+from meshd.compile.clients import Client, Clients, OfClients
 from meshd.compile.compiled import (
     Compiled,
     Kind,
@@ -28,11 +28,7 @@ from meshd.compile.compiled import (
     served_secrets,
 )
 from meshd.compile.envoy.clusters import cluster
-from meshd.compile.envoy.listeners import listener
-from meshd.compile.envoy.routes import route_table as printed_routes
-from meshd.compile.gateway import gateway
-from meshd.compile.gateway.ports import GatewayPorts, gateway_ports
-from meshd.compile.gateway.routes import gateway_route_table
+from meshd.compile.gateway.ports import NOT_A_GATEWAY, gateway_ports
 from meshd.compile.gateway.secrets import Credentials, Need, UsedCredential
 from meshd.compile.http.delegation import delegated
 from meshd.compile.http.mirroring import mirror_upstream
@@ -43,8 +39,10 @@ from meshd.compile.policy.authorization import authorization, policies_of
 from meshd.compile.policy.peer_authentication import peer_policy
 from meshd.compile.policy.served import served_ports
 from meshd.compile.shared.client_tables import client_tables
+from meshd.compile.shared.gateways import gateway_listeners, gateway_tables
 from meshd.compile.shared.listeners import ScopeListeners
 from meshd.compile.shared.tables_of_all import CommonTables
+from meshd.compile.shortcuts.gateways import with_gateways
 from meshd.compile.shortcuts.guarded import Guarded
 from meshd.compile.shortcuts.reached import Reached
 from meshd.compile.shortcuts.scopes import with_scopes
@@ -100,7 +98,7 @@ class Compiler:
         opened there. Uids that the snapshot does not know are ignored.
 
         If nothing has changed since the last compilation but some services and rules for them,
-        routes of some hosts, policies, the content of Secrets, some workloads of this node and who
+        routes, Gateways, policies, the content of Secrets, some workloads of this node and who
         takes the short way, only what depends on these is made; the mappings of all other kinds are
         those of the last compilation. ``changes`` decides it. Where a shortcut fails, that is
         logged, and all is compiled.
@@ -137,6 +135,8 @@ class Compiler:
             return None
         made = made.with_endpoints(found.services.endpoints, snapshot)
         made = with_scopes(made.with_routes(found.routes, memo), found.scopes, memo)
+        if made and found.reaches_gateways:
+            made = with_gateways(made, found.clients, memo)
         made = made and made.with_clients(found.clients, serving, memo)
         made = made and made.with_callers(last.snapshot.short_way.callers, memo)
         return made and made.with_requests(last, memo)
@@ -220,8 +220,9 @@ class _Round:
         for client in self.clients.values():
             yield Kind.LISTENER, made.listeners(client, self.requests[client.scope])
             if client.gateway.ports:
-                yield Kind.LISTENER, self._gateway_listeners(client)
-            yield Kind.ROUTE, self._gateway_routes(client)
+                view = self.views[client.scope]
+                yield Kind.LISTENER, gateway_listeners(client, view, self.credentials.is_served)
+                yield Kind.ROUTE, gateway_tables(client, view)
         for view in self.views.values():
             yield from self._scope(view)
         yield Kind.LISTENER, made.inbound()
@@ -252,25 +253,6 @@ class _Round:
 
     def _mirror_listener(self) -> Iterable[Message]:
         return self._memo.call("mirror", messages.copy_listeners, self._options)
-
-    def _gateway_listeners(self, client: Client) -> Iterator[Message]:
-        workload, options = client.workload, self._options
-        plans = gateway.workload_listeners(
-            workload,
-            identity_of(workload, options),
-            client.gateway,
-            self.views[client.scope].as_gateway(),
-            options,
-            self.credentials.is_served,
-            client.guard,
-        )
-        return map(listener, plans)
-
-    def _gateway_routes(self, client: Client) -> Iterator[Message]:
-        view = self.views[client.scope].as_gateway()
-        for name, port, servers in client.gateway.route_configurations():
-            table = gateway_route_table(view, name, port, servers, client.guard)
-            yield printed_routes(table)
 
     def _scope(self, view: View) -> Iterator[tuple[Kind, Iterable[Printed]]]:
         yield Kind.CLUSTER, map(cluster, scope_upstreams(view.scope.name))
@@ -336,7 +318,7 @@ def _clients(
         uid: Client(
             workload,
             found[uid],
-            gateways.get(uid, GatewayPorts("", {})),
+            gateways.get(uid, NOT_A_GATEWAY),
             served.get(uid, {}),
             peer_policy(peers, workload, root),
             authorization(policies, workload, options),

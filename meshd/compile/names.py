@@ -139,9 +139,22 @@ def missing_secret(name: str) -> str:
     return f"{name}#missing"
 
 
+_GATEWAY: Final = "gateway|"
+
+
 def listener_name(uid: str, what: str) -> str:
     """Return the name of a workload's listener, such as ``shop.web|outbound``."""
     return f"{uid}|{what}"
+
+
+def gateway_listener_name(uid: str, port: int) -> str:
+    """Return the name of the listener for a port of a gateway's workload."""
+    return listener_name(uid, f"{_GATEWAY}{port}")
+
+
+def is_of_gateway(listener: str) -> bool:
+    """Return whether a listener is for a port of a gateway."""
+    return listener.partition("|")[2].startswith(_GATEWAY)
 
 
 def workload_of(name: str) -> str:

@@ -82,7 +82,7 @@ def _alias(service: Service) -> tuple[Endpoint, ...]:
     """Return an endpoint for each port; for a port 0, which nothing is sent to, if none is
     listed."""
     name = (service.spec.external_name or "").rstrip(".").lower()
-    ports = [(_fixed_port(port), port.port) for port in service.spec.ports] or [(0, 0)]
+    ports = [(_fixed_port(port), port.port) for port in _sent_to(service)] or [(0, 0)]
     return tuple(
         Endpoint(address=name, port=number, service_port=port) for number, port in ports if name
     )
@@ -112,10 +112,18 @@ def _endpoints(service: Service, backends: Backends, node: str) -> tuple[Endpoin
         found = [msgspec.structs.replace(backend, ready=True) for backend in found]
     return tuple(
         backend.endpoint(number, port.port)
-        for port in service.spec.ports
+        for port in _sent_to(service)
         for backend in found
         if (number := _target(port, backend))
     )
+
+
+def _sent_to(service: Service) -> list[ServicePort]:
+    """Return the ports that have endpoints: where one number is declared for UDP and another
+    protocol, only the latter, as proxies forward nothing else."""
+    ports = service.spec.ports
+    forwarded = {port.port for port in ports if port.protocol != "UDP"}
+    return [port for port in ports if port.protocol != "UDP" or port.port not in forwarded]
 
 
 def _target(port: ServicePort, backend: Backend) -> int | None:

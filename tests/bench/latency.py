@@ -4,16 +4,14 @@ whether those before it have been answered or not."""
 from __future__ import annotations
 
 import statistics
-import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from meshd.base.errors import SystemRefusedError
 from tests.bench import generator, load
 from tests.bench.chart import Curve, chart
 from tests.bench.figures import Json, Series
 from tests.bench.generator import Latency
-from tests.bench.throughput import turned
+from tests.bench.rounds import Progress, in_turn, or_why_not
 from tests.bench.ways import HOST, SIDECARS, Way
 
 KINDS: Final = ("http", "tcp")
@@ -23,9 +21,7 @@ _CONNECTIONS: Final = 64
 _QUANTILES: Final = ("p50", "p99")
 
 
-def measure(
-    ways: Mapping[str, Way], rounds: int, seconds: float, progress: Callable[[str], None]
-) -> list[Json]:
+def measure(ways: Mapping[str, Way], rounds: int, seconds: float, progress: Progress) -> list[Json]:
     """Return for each kind the quantiles of each way by rate, or why there are none."""
     return [_kind(kind, ways, rounds, seconds, progress) for kind in KINDS]
 
@@ -35,14 +31,14 @@ def _kind(
     ways: Mapping[str, Way],
     rounds: int,
     seconds: float,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Json:
-    try:
+    def measured() -> Json:
         most = _most(ways.get(SIDECARS[0]) or ways["direct"], kind)
         rates = [_at(kind, part * most, ways, rounds, seconds, progress) for part in PARTS]
-    except (SystemRefusedError, ValueError, subprocess.SubprocessError) as error:
-        return {"kind": kind, "error": str(error), "rates": []}
-    return {"kind": kind, "connections": _CONNECTIONS, "rates": rates}
+        return {"kind": kind, "connections": _CONNECTIONS, "rates": rates}
+
+    return or_why_not(measured, kind=kind, rates=[])
 
 
 def _most(way: Way, kind: str) -> float:
@@ -56,13 +52,10 @@ def _at(
     ways: Mapping[str, Way],
     rounds: int,
     seconds: float,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Json:
-    found: dict[str, list[Latency]] = {name: [] for name in ways}
-    for number in range(rounds):
-        for name in turned(list(ways), number):
-            progress(f"{kind} at {rate:,.0f} a second: {name}, round {number + 1} of {rounds}")
-            found[name].append(_run(ways[name], kind, rate, seconds))
+    what = f"{kind} at {rate:,.0f} a second"
+    found = in_turn(ways, rounds, what, progress, lambda way: _run(way, kind, rate, seconds))
     direct = found["direct"]
     return {
         "rate": rate,

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from meshd.base.errors import SystemRefusedError
 from tests.bench import load
 from tests.bench.figures import Json, Ratio, Series
 from tests.bench.load import Load
+from tests.bench.rounds import Progress, in_turn, or_why_not
 from tests.bench.ways import HOST, SIDECARS, Way
 
 
@@ -40,9 +41,7 @@ SCENARIOS: Final = (
 )
 
 
-def measure(
-    ways: Mapping[str, Way], rounds: int, seconds: float, progress: Callable[[str], None]
-) -> list[Json]:
+def measure(ways: Mapping[str, Way], rounds: int, seconds: float, progress: Progress) -> list[Json]:
     """Return figures and ratios of each scenario, or why there are none."""
     return [_scenario(scenario, ways, rounds, seconds, progress) for scenario in SCENARIOS]
 
@@ -52,12 +51,14 @@ def _scenario(
     ways: Mapping[str, Way],
     rounds: int,
     seconds: float,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Json:
-    try:
-        return as_json(scenario, _rounds(ways, scenario, rounds, seconds, progress))
-    except SystemRefusedError as error:
-        return {"scenario": scenario.name, "error": str(error), "variants": {}, "ratios": []}
+    return or_why_not(
+        lambda: as_json(scenario, _rounds(ways, scenario, rounds, seconds, progress)),
+        scenario=scenario.name,
+        variants={},
+        ratios=[],
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,18 +74,17 @@ def _rounds(
     scenario: Scenario,
     rounds: int,
     seconds: float,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, list[Run]]:
-    found: dict[str, list[Run]] = {name: [] for name in ways}
     for way in ways.values():
         _load(way, scenario, 1)  # connections and certificates are there before anything counts
-    for number in range(rounds):
-        for name in turned(list(ways), number):
-            progress(f"{scenario.name}: {name}, round {number + 1} of {rounds}")
-            before = ways[name].cpu()
-            done = _load(ways[name], scenario, seconds)
-            found[name].append(Run(done, ways[name].cpu() - before))
-    return found
+
+    def run(way: Way) -> Run:
+        before = way.cpu()
+        done = _load(way, scenario, seconds)
+        return Run(done, way.cpu() - before)
+
+    return in_turn(ways, rounds, scenario.name, progress, run)
 
 
 def _load(way: Way, scenario: Scenario, seconds: float) -> Load:
@@ -111,12 +111,6 @@ def _h2load(way: Way, url: str, seconds: float, *, grpc: bool) -> Load:
     finally:
         log.unlink(missing_ok=True)
         body.unlink(missing_ok=True)
-
-
-def turned(names: list[str], number: int) -> Iterator[str]:
-    """Yield names; each round begins with another one, so that none always comes after the same."""
-    start = number % len(names)
-    yield from names[start:] + names[:start]
 
 
 def as_json(scenario: Scenario, found: Mapping[str, list[Run]]) -> Json:

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from tests.bench import server
 from tests.bench.figures import Json, Series
-from tests.bench.throughput import turned
+from tests.bench.rounds import Progress, in_turn, or_why_not
 from tests.bench.ways import HOST, Way
 
 KINDS: Final = ("http", "tcp")
 _PATIENCE: Final = 120.0
 
 
-def measure(ways: Mapping[str, Way], rounds: int, progress: Callable[[str], None]) -> list[Json]:
+def measure(ways: Mapping[str, Way], rounds: int, progress: Progress) -> list[Json]:
     """Return for each kind what each way carries, or why it does not."""
     return [_kind(kind, ways, rounds, progress) for kind in KINDS]
 
 
-def _kind(kind: str, ways: Mapping[str, Way], rounds: int, progress: Callable[[str], None]) -> Json:
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    try:
-        for way in ways.values():
-            _fetch(way, kind, "large")  # connections and certificates are there
-        for number in range(rounds):
-            for name in turned(list(ways), number):
-                progress(f"a gigabyte, {kind}: {name}, round {number + 1} of {rounds}")
-                found[name].append(_fetch(ways[name], kind))
-    except subprocess.SubprocessError as error:
-        return {"kind": kind, "error": str(error), "variants": {}}
+def _kind(kind: str, ways: Mapping[str, Way], rounds: int, progress: Progress) -> Json:
+    return or_why_not(lambda: _measured(kind, ways, rounds, progress), kind=kind, variants={})
+
+
+def _measured(kind: str, ways: Mapping[str, Way], rounds: int, progress: Progress) -> Json:
+    for way in ways.values():
+        _fetch(way, kind, "large")  # connections and certificates are there
+    what = f"a gigabyte, {kind}"
+    found = in_turn(ways, rounds, what, progress, lambda way: _fetch(way, kind))
     return {
         "kind": kind,
         "bytes": server.GIGABYTE,

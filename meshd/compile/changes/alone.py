@@ -18,17 +18,28 @@ from meshd.model.service import Preference, ServiceRecord
 from meshd.model.snapshot import Snapshot
 
 
-def are_alone(changes: ServiceChanges, last: Last, snapshot: Snapshot) -> bool:
-    """Return whether a compilation may go on from the last one with these services changed."""
-    if not all(_is_of_service(one, last.acceptance) for one in changes.endpoints):
-        return False
+def are_alone(
+    changes: ServiceChanges, last: Last, snapshot: Snapshot, acceptance: Acceptance
+) -> bool:
+    """Return whether a compilation may go on from the last one with these services changed.
+
+    ``acceptance``: that of the snapshot. The gateways that were there before and those that are
+    there now both count.
+    """
+    accepting = {id(one): one for one in (last.acceptance, acceptance)}.values()
+    for one in changes.endpoints:
+        if not all(_is_of_service(one, each) for each in accepting):
+            return False
     if not changes.services:
         return True
-    if any(client.gateway.ports for client in last.clients.values()):
-        return False
     if any("@" in key for key in (*last.snapshot.services, *snapshot.services)):
         return False  # Several namespaces have one host.
-    return all(_is_alone(one, last, snapshot) for one in changes.services)
+    return not any(
+        each.depends_on(record)
+        for each in accepting
+        for one in changes.services
+        for record in one.records
+    ) and all(_is_alone(one, last, snapshot) for one in changes.services)
 
 
 def _is_of_service(changed: Changed, acceptance: Acceptance) -> bool:
@@ -41,13 +52,12 @@ def _is_of_service(changed: Changed, acceptance: Acceptance) -> bool:
 def _is_alone(changed: Replaced, last: Last, snapshot: Snapshot) -> bool:
     if not all(map(_is_plain, changed.records)):
         return False
-    if any(map(last.acceptance.depends_on, changed.records)):
-        return False
     (host,) = {record.host for record in changed.records}
     if host in last.index.copied:
         return False
     leading = last.index.mentions.get(host, ())
-    if any(name.startswith("*") for routing in leading for name in routing.hosts):
+    of_mesh = (routing for routing in leading if routing.is_of_mesh)
+    if any(name.startswith("*") for routing in of_mesh for name in routing.hosts):
         return False
     return _means_the_same(host, last.index, last.snapshot, snapshot)
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Container, Iterator, Mapping
 from meshd.compile.changes.readiness import is_the_same
 from meshd.compile.changes.services import ServiceChanges
 from meshd.compile.clients import Client, Clients
-from meshd.compile.gateway.ports import GatewayPorts, selecting
+from meshd.compile.gateway.ports import NOT_A_GATEWAY, GatewayPorts, gateway_ports, selecting
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.policy.authorization import JUDGED_BY, authorization, policies_of
 from meshd.compile.policy.peer_authentication import PeerPolicy, peer_policy
@@ -32,7 +32,7 @@ def changed_clients(  # noqa: PLR0917
     gateway may be among the others.
 
     ``services``: those that have changed since ``before``, which is of ``old``; else the snapshots
-    differ in workloads, routes and policies only.
+    differ in workloads, routes, Gateways and policies only.
     """
     wanted = {uid: one for uid, one in sorted(snapshot.workloads.items()) if uid in serving}
     moved = {
@@ -46,7 +46,11 @@ def changed_clients(  # noqa: PLR0917
     known = [(uid, one) for uid, one in before.items() if uid in wanted]
     judged = {uid for uid, one in known if one.guard != guards.get(uid, one.guard)}
     judged |= {uid for uid, one in known if one.policy != policies.get(uid, one.policy)}
-    if not moved and not sent and not judged and wanted.keys() == before.keys():
+    opened = _opened(before, old, snapshot)
+    if opened is None:
+        return None
+    changed = moved.keys() | sent | judged | opened.keys()
+    if not changed and wanted.keys() == before.keys():
         return before
     lost = [client for uid, client in before.items() if uid not in wanted or uid in moved]
     if any(client.gateway.ports for client in (*lost, *(before[uid] for uid in sent | judged))):
@@ -58,17 +62,40 @@ def changed_clients(  # noqa: PLR0917
     served = served_ports(snapshot.services, rules, moved.keys() | sent)
     return {
         uid: before[uid]
-        if uid not in moved and uid not in sent and uid not in judged
+        if uid not in changed
         else Client(
             workload,
             found[uid] if uid in moved else before[uid].scope,
-            GatewayPorts("", {}),
+            opened.get(uid, NOT_A_GATEWAY),
             served.get(uid, {}) if uid in moved or uid in sent else before[uid].served,
             policies[uid] if uid in policies else before[uid].policy,
             guards[uid] if uid in guards else before[uid].guard,
         )
         for uid, workload in wanted.items()
     }
+
+
+def _opened(before: Clients, old: Snapshot, new: Snapshot) -> dict[str, GatewayPorts] | None:
+    """Return the ports of gateways that open others than before; None: one was none before, or is
+    none any more, or they need other Secrets."""
+    if new.gateways == old.gateways:
+        return {}
+    now, found = gateway_ports(new), dict[str, GatewayPorts]()
+    for uid, client in before.items():
+        ports = now.get(uid, NOT_A_GATEWAY)
+        if ports != client.gateway:
+            needs = (
+                set(one.secrets_needed(client.workload.namespace))
+                for one in (ports, client.gateway)
+            )
+            if (
+                not ports.ports
+                or not client.gateway.ports
+                or len({frozenset(each) for each in needs}) > 1
+            ):
+                return None
+            found[uid] = ports
+    return found
 
 
 def _guards(

@@ -1,8 +1,8 @@
 """Tells whether snapshots' VirtualServices differ in no more than where requests and connections to
 some hosts go.
 
-Then the virtual hosts of these are all that depends on it, and the listeners of clients where it is
-about connections. Routes of gateways, copies of requests, conditions on clients' labels and
+Then the virtual hosts of these are all that depends on it, the listeners of clients where it is
+about connections, and gateways. Copies of requests, conditions on clients' labels and, in the mesh,
 wildcards reach further.
 """
 
@@ -31,7 +31,9 @@ class Rerouted:
     difference: SequenceDifference
     """The part of them that is new, and the part of the others that it replaces."""
     is_of_connections: bool
-    """Any of those that differ routes what is not HTTP."""
+    """Any of those that differ routes what is not HTTP, and workloads send."""
+    is_of_gateways: bool
+    """Any of those that differ is for what gateways take."""
 
     def routings(self, old: MeshIndex, new: MeshIndex) -> tuple[Routing, ...]:
         """Return those that came, went or became others."""
@@ -47,7 +49,8 @@ def hosts(routings: tuple[Routing, ...], view: View) -> tuple[str, ...]:
     found = (
         host
         for routing in routings
-        if exported(routing.service.spec.export_to, routing.namespace, client)
+        if routing.is_of_mesh
+        and exported(routing.service.spec.export_to, routing.namespace, client)
         for host in routing.hosts
     )
     return tuple(dict.fromkeys(found))
@@ -66,16 +69,24 @@ def rerouted(old: VirtualServices, new: VirtualServices) -> Rerouted | None:
     differing += [one for key, one in before.items() if after.get(key) != one]
     if not all(map(_is_of_hosts, differing)):
         return None
-    return Rerouted(new, difference, any(one.spec.tls or one.spec.tcp for one in differing))
+    of_mesh = [one for one in differing if _is_of_mesh(one)]
+    return Rerouted(
+        new,
+        difference,
+        is_of_connections=any(one.spec.tls or one.spec.tcp for one in of_mesh),
+        is_of_gateways=any(set(one.spec.gateways) - {MESH} for one in differing),
+    )
+
+
+def _is_of_mesh(service: VirtualService) -> bool:
+    return not service.spec.gateways or MESH in service.spec.gateways
 
 
 def _is_of_hosts(service: VirtualService) -> bool:
-    """Return whether no more than virtual hosts of its own hosts in the mesh depend on it, and
-    listeners of clients."""
-    spec = service.spec
+    """Return whether no more than virtual hosts of its own hosts in the mesh depend on it,
+    listeners of clients, and gateways."""
     return (
-        set(spec.gateways) <= {MESH}
-        and not any("*" in host for host in spec.hosts)
+        not (_is_of_mesh(service) and any("*" in host for host in service.spec.hosts))
         and not any(True for _ in service.mirrors())
         and not any(match.source_labels for match in matches_of(service))
     )

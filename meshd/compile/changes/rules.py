@@ -1,15 +1,15 @@
 """Tells of which hosts the DestinationRules differ between two snapshots.
 
-Rules for one host that hold for all clients alike reach no further than its services. Rules for
-wildcards, for some workloads, by locality, with counts or credentials reach further, and so do
+Rules that hold for all clients alike reach no further than the services that their hosts cover.
+Rules for some workloads, by locality, with counts or credentials reach further, and so do
 replacements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from meshd.api.hosts import resolve
+from meshd.api.hosts import covers, resolve
 from meshd.api.networking import DestinationRule
 from meshd.base.sequence_difference import SequenceDifference
 from meshd.compile.upstream.destination_rules import is_for_all
@@ -23,13 +23,20 @@ def hosts_of_changed_rules(old: Snapshot, new: Snapshot) -> frozenset[str] | Non
     difference = SequenceDifference.between(before, after)
     gone, come = difference.of_old(before), difference.of_new(after)
     differing = _differing(gone, come)
-    if differing is None or not all(map(_is_of_host, differing)):
+    if differing is None or not all(map(_is_of_services, differing)):
         return None
     return frozenset(
-        resolve(rule.spec.host, rule.metadata.namespace, new.options.domain, services)
-        for services in (old.services, new.services)
-        for rule in differing
+        host for one in (old, new) for rule in differing for host in _covered(rule, one)
     )
+
+
+def _covered(rule: DestinationRule, snapshot: Snapshot) -> Iterator[str]:
+    services = snapshot.services
+    host = resolve(rule.spec.host, rule.metadata.namespace, snapshot.options.domain, services)
+    if host.startswith("*"):
+        yield from (one.host for one in services.values() if covers(host, one.host))
+    else:
+        yield host
 
 
 def _differing(
@@ -47,6 +54,5 @@ def _differing(
     ]
 
 
-def _is_of_host(rule: DestinationRule) -> bool:
-    is_whole = type(rule) is DestinationRule
-    return is_whole and is_for_all(rule) and not rule.spec.host.startswith("*")
+def _is_of_services(rule: DestinationRule) -> bool:
+    return type(rule) is DestinationRule and is_for_all(rule)

@@ -25,6 +25,7 @@ _ELSEWHERE: Final = frozenset(
     {
         "authorization_policies",
         "destination_rules",
+        "gateways",
         "peer_authentications",
         "request_authentications",
         "revision",

@@ -28,6 +28,8 @@ class Change:
     routes: Rerouted
     clients: Clients
     """The workloads that are served now."""
+    reaches_gateways: bool
+    """What gateways open, or where they lead, may not be as before."""
 
     @property
     def scopes(self) -> set[Scope]:
@@ -49,14 +51,19 @@ def change(last: Last, snapshot: Snapshot, serving: frozenset[str]) -> Change | 
         reached = acceptance.reaching(last.acceptance, records)
         services = services.accepting_otherwise(differing, snapshot)
         services = services.reaching_otherwise(reached, snapshot)
-    if services is None or not are_alone(services, last, snapshot):
+    if services is None or not are_alone(services, last, snapshot, acceptance):
         return None
     routes = rerouted(last.index.virtual_services, snapshot.virtual_services)
     rules = last.index.with_rules(snapshot).rules
     clients = changed_clients(last.clients, last.snapshot, snapshot, serving, services, rules)
     if routes is None or clients is None:
         return None
-    found = Change(acceptance, services, routes, clients)
+    reaches_gateways = (
+        bool(services.services)
+        or routes.is_of_gateways
+        or snapshot.gateways != last.snapshot.gateways
+    )
+    found = Change(acceptance, services, routes, clients, reaches_gateways)
     is_scoped_alike = found.scopes == set(last.views)
     return found if is_scoped_alike or _may_change_scopes(found, last) else None
 

@@ -12,7 +12,7 @@ from meshd.compile.explain.chain_choice import Chosen, Connection, chosen_at
 from meshd.compile.explain.wanted import server_name_of, split
 from meshd.compile.gateway import gateway
 from meshd.compile.gateway.ports import BoundServer, GatewayPorts, gateway_ports
-from meshd.compile.names import listener_name
+from meshd.compile.names import gateway_listener_name
 from meshd.compile.plan.chains import Http, MeshTls, ServerTls
 from meshd.compile.visibility.view import View
 from meshd.matching.request import FORWARDED_FOR, FORWARDED_PROTO
@@ -53,7 +53,7 @@ def entrance(
     listeners = gateway.workload_listeners(
         workload, identity, ports, view, snapshot.options, lambda _: True
     )
-    wanted = listener_name(workload.uid, f"gateway|{number}")
+    wanted = gateway_listener_name(workload.uid, number)
     listener = next((one for one in listeners if one.name == wanted), None)
     connection = _connection(workload, number, ports.ports[number], request)
     chosen = chosen_at(listener, connection) if listener else None

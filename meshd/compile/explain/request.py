@@ -34,7 +34,11 @@ from meshd.compile.explain.wanted import socket_text, tell_name, wanted
 from meshd.compile.gateway.routes import gateway_route_table
 from meshd.compile.http.delegation import delegated
 from meshd.compile.http.routes import route_table
-from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, listener_name
+from meshd.compile.names import (
+    BLACK_HOLE_CLUSTER,
+    PASSTHROUGH_CLUSTER,
+    gateway_listener_name,
+)
 from meshd.compile.plan.chains import Http, Target, Tcp
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.routes import DirectResponse, Fault, Redirect, Route, RouteTable
@@ -138,7 +142,7 @@ class _Journey:
         if found is None:
             return self._end(f"refused: no Gateway opens port {self._wanted.port} there")
         self._connection = found.connection
-        self._tell("listener", listener_name(source.uid, f"gateway|{found.number}"))
+        self._tell("listener", gateway_listener_name(source.uid, found.number))
         if found.chosen is None:
             return self._end("refused: no server of its Gateways wants this connection")
         self._tell("chain", tell_chain((found.chosen,), found.connection), found.chosen.origin)

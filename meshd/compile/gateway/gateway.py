@@ -15,7 +15,7 @@ from meshd.compile.gateway.hosts import bound
 from meshd.compile.gateway.ports import BoundServer, GatewayPorts
 from meshd.compile.gateway.tls import gateway_server
 from meshd.compile.http.route_match import Entrance
-from meshd.compile.names import gateway_routes, listener_name
+from meshd.compile.names import gateway_listener_name, gateway_routes
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.chains import Chain, Http, MeshTls, Owner, ServerTls, Target
 from meshd.compile.plan.choices import To, Way
@@ -81,10 +81,10 @@ def workload_listeners(  # noqa: PLR0917
         port = _Port(number, servers, bound.owner, whose, identity, view, options, is_served, guard)
         chains, way = _chains(port)
         if way is not None:
-            what = f"gateway|{number}"
+            name = gateway_listener_name(workload.uid, number)
             yield Listener(
-                name=listener_name(workload.uid, what),
-                statistics=what,
+                name=name,
+                statistics=name.partition("|")[2],
                 socket=socket_in_namespace(workload, number, options),
                 inspects_tls=any(server.server.is_tls for server in servers),
                 choice=way,

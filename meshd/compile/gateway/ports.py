@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import Final
 
 from meshd.api.gateway.types import Gateway, GatewaySelection, Server
 from meshd.compile.gateway.secrets import Need
@@ -85,6 +86,9 @@ class GatewayPorts:
                 if server.server.terminates_tls and server.server.tls:
                     user = f"{server.gateway.key}: server {server.server.port.name}"
                     yield from secrets_needed(server.server.tls, namespace, user)
+
+
+NOT_A_GATEWAY: Final = GatewayPorts("", {})
 
 
 def gateway_ports(snapshot: Snapshot) -> dict[str, GatewayPorts]:

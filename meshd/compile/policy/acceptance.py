@@ -55,8 +55,11 @@ class Acceptance:
         )
 
     def under(self, snapshot: Snapshot) -> Acceptance:
-        """Return the same under the policies of another snapshot, and with its short way."""
+        """Return the same under the policies and Gateways of another snapshot, and with its short
+        way. Services that gateways may depend on count as they were, unless Gateways differ."""
         policies, near = snapshot.peer_authentications, reachable(snapshot)
+        if snapshot.gateways != self.gateways:
+            return Acceptance.of(snapshot)
         if policies == self.policies and near == self.near:
             return self
         disabled = is_disabled_somewhere(policies)
@@ -64,9 +67,16 @@ class Acceptance:
 
     def differing(self, other: Acceptance, services: Iterable[ServiceRecord]) -> set[Place]:
         """Return the services of which not the same endpoints accept mutual TLS under both."""
+        looked_at = services
         if self.policies == other.policies or not (self.disabled or other.disabled):
-            return set()
-        return {one.place for one in services if self.accepted(one) != other.accepted(one)}
+            places = self.opened.keys() | other.opened.keys()
+            opened = {one for one in places if self.opened.get(one) != other.opened.get(one)}
+            if not opened:
+                return set()
+            looked_at = (
+                one for one in services if not opened.isdisjoint(map(place_of, one.endpoints))
+            )
+        return {one.place for one in looked_at if self.accepted(one) != other.accepted(one)}
 
     def reaching(self, other: Acceptance, services: Iterable[ServiceRecord]) -> set[Place]:
         """Return the services with endpoints of workloads to which the short way is not the same

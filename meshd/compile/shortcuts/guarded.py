@@ -17,7 +17,7 @@ from meshd.compile.compiled import Compiled, Kind, by_name
 from meshd.compile.envoy.listeners import judged_listener
 from meshd.compile.envoy.routes import judged_table
 from meshd.compile.memo import Memo
-from meshd.compile.names import listener_name
+from meshd.compile.names import gateway_listener_name
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.policy.authorization import Policies, authorization, of_connections
 from meshd.compile.policy.meanwhile import meanwhile
@@ -70,6 +70,6 @@ class Guarded:
             if (table := routes.get(name)) is not None:
                 yield judged_table(table, guard)
         for number in client.gateway.ports:
-            name = listener_name(client.workload.uid, f"gateway|{number}")
+            name = gateway_listener_name(client.workload.uid, number)
             if (found := listeners.get(name)) is not None:
                 yield judged_listener(found, of_connections(guard))

@@ -7,17 +7,19 @@ and the listeners of clients that choose by the services that they see.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from meshd.api.protocol import DEFAULT_HTTP_PORT
 from meshd.compile.changes.routes import hosts as hosts_of
 from meshd.compile.changes.services import Replaced
+from meshd.compile.clients import Clients
 from meshd.compile.compiled import Kind, Last, Messages, Ruled, by_name, replaced, reruled
 from meshd.compile.http.routes import http_ports
 from meshd.compile.memo import Memo
 from meshd.compile.names import client_routes
 from meshd.compile.shared.client_tables import TableEdits, client_table, rerouted_tables
 from meshd.compile.shared.listeners import ScopeListeners
+from meshd.compile.visibility.scope import Scope
 from meshd.compile.visibility.view import View
 from meshd.model.pool import Pool
 from meshd.model.service import ServiceRecord
@@ -37,7 +39,8 @@ def with_services(
     index = index.with_services(snapshot.services, accepted)
     views = {scope: view.replaced(index, names) for scope, view in last.views.items()}
     now = dataclasses.replace(last, index=index, views=views)
-    ruled = {name: tuple(_ruled(index.services.get(name), views.values())) for name in names}
+    seen = (*views.values(), *_of_gateways(last.clients, views))
+    ruled = {name: tuple(_ruled(index.services.get(name), seen)) for name in names}
     traffic = dict(last.compiled[Pool.TRAFFIC])
     routes = dict(traffic[Kind.ROUTE])
     old = [one for name in names for one in last.ruled.get((name, ""), ())]
@@ -60,6 +63,12 @@ def with_services(
         requests=listeners.requests(views),
         ruled={place: those for place, those in every.items() if those},
     )
+
+
+def _of_gateways(clients: Clients, views: Mapping[Scope, View]) -> Iterator[View]:
+    """Yield the views of the scopes in which a client is a gateway, as gateways have them."""
+    scopes = {client.scope: None for client in clients.values() if client.gateway.ports}
+    return (views[scope].as_gateway() for scope in scopes)
 
 
 def _ruled(service: ServiceRecord | None, views: Iterable[View]) -> Iterator[Ruled]:

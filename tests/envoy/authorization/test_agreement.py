@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import http.client
 import ipaddress
+import os
 import random
 import socket
 import struct
@@ -24,9 +25,7 @@ import pytest
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3 import (
-    http_connection_manager_pb2,
-)
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 
 from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.dispatch import check_fields
@@ -59,7 +58,7 @@ from tests.envoy.authorization.policies import Case
 from tests.waiting import PATIENCE
 
 ENVOY: Final = Path(envoy.__path__[0]) / "_bin" / "envoy"
-SETS: Final = 500
+SETS: Final = int(os.environ.get("MESHD_TEST_AUTHORIZATION_SETS", "500"))
 CONNECTIONS: Final = 4
 REQUESTS: Final = 5
 """On each connection."""

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import ipaddress
 import math
+import os
 import random
 import socket
 import ssl
@@ -59,7 +60,7 @@ from tests.envoy.chains import meshes
 from tests.waiting import PATIENCE
 
 ENVOY: Final = Path(envoy.__path__[0]) / "_bin" / "envoy"
-MESHES: Final = 100
+MESHES: Final = int(os.environ.get("MESHD_TEST_CHAIN_MESHES", "100"))
 CONNECTIONS: Final = 20
 """For each of them."""
 CHANGES: Final = 40

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Object, WorkloadSelector
 from meshd.api.destination_rule.types import DestinationRule, DestinationRuleSpec, TrafficPolicy
+from meshd.api.gateway.types import Gateway, GatewaySpec, Server, ServerTLSSettings
 from meshd.api.kubernetes.types import Namespace, Service, ServiceSpec
 from meshd.api.peer_authentication.types import PeerAuthentication, PeerAuthenticationSpec
 from meshd.api.read import read_objects
@@ -128,6 +129,29 @@ metadata: {name: entry, namespace: edge}
 spec:
   selector: {app: web}
   servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: second, namespace: back}
+spec:
+  selector: {app: web}
+  servers:
+  - {port: {number: 9443, name: tls, protocol: TLS}, tls: {mode: PASSTHROUGH}, hosts: ["*"]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: entered, namespace: edge}
+spec:
+  hosts: ["*"]
+  gateways: [entry, back/second]
+  http:
+  - match: [{uri: {prefix: /lone}}]
+    route: [{destination: {host: lone.lone.svc.cluster.local}}]
+  - route: [{destination: {host: web.front.svc.cluster.local}}]
+  tcp: [{route: [{destination: {host: lone.lone.svc.cluster.local}}]}]
+  tls:
+  - match: [{sniHosts: [outside.example.com]}]
+    route: [{destination: {host: outside.example.com}}]
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -459,6 +483,47 @@ _PEERINGS: dict[str, Callable[[PeerAuthenticationSpec], PeerAuthenticationSpec]]
 }
 
 
+_ENTRANCES = objects("""
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: entrances, namespace: edge}
+spec:
+  selector: {app: db}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: [lone/*, front/web.test]}
+  - {port: {number: 5000, name: tcp, protocol: TCP}, hosts: ["*"]}
+  - port: {number: 443, name: https, protocol: HTTPS}
+    tls: {mode: SIMPLE, credentialName: secret}
+    hosts: [web.test]
+""")[0]
+assert isinstance(_ENTRANCES, Gateway)
+_ENTERED: Final = _ENTRANCES.spec
+_SERVERS: Final = _ENTERED.servers
+
+
+def _opening(*servers: Server) -> Callable[[GatewaySpec], GatewaySpec]:
+    return lambda spec: msgspec.structs.replace(spec, servers=servers)
+
+
+_OPENINGS: dict[str, Callable[[GatewaySpec], GatewaySpec]] = {
+    "requests for some hosts": _opening(_SERVERS[0]),
+    "connections beside": lambda spec: msgspec.structs.replace(
+        spec, servers=(*spec.servers[:1], _SERVERS[1])
+    ),
+    "TLS with a secret": _opening(_SERVERS[2]),
+    "redirected": lambda spec: msgspec.structs.replace(
+        spec,
+        servers=tuple(
+            msgspec.structs.replace(one, tls=ServerTLSSettings(https_redirect=True))
+            for one in spec.servers
+            if one.port.protocol == "HTTP"
+        ),
+    ),
+    "at db": lambda spec: msgspec.structs.replace(spec, selector=_ENTERED.selector),
+    "at web": lambda spec: msgspec.structs.replace(spec, selector={"app": "web"}),
+}
+
+
 def _moved(namespace: str) -> Callable[[Object], Object]:
     def moved(one: Object) -> Object:
         meta = msgspec.structs.replace(one.metadata, namespace=namespace)
@@ -480,6 +545,7 @@ _OBJECTS: dict[str, Callable[[Object], Object]] = {
     **{name: _of_kind(Service, _with_spec(edit)) for name, edit in _SERVICES.items()},
     **{name: _of_kind(DestinationRule, _with_spec(edit)) for name, edit in _RULINGS.items()},
     **{name: _of_kind(PeerAuthentication, _with_spec(edit)) for name, edit in _PEERINGS.items()},
+    **{name: _of_kind(Gateway, _with_spec(edit)) for name, edit in _OPENINGS.items()},
     "of the mesh": _of_kind(PeerAuthentication, _moved("istio-system")),
     "of lone": _of_kind(PeerAuthentication, _moved("lone")),
     "labelled": _of_kind(Namespace, _labelled(team="a")),
@@ -489,6 +555,7 @@ _OBJECTS: dict[str, Callable[[Object], Object]] = {
 }
 RULED = [place for place, one in enumerate(WHOLE) if isinstance(one, DestinationRule)]
 PEERED = [place for place, one in enumerate(WHOLE) if isinstance(one, PeerAuthentication)]
+OPENED = [place for place, one in enumerate(WHOLE) if isinstance(one, Gateway)]
 SPACED = [place for place, one in enumerate(WHOLE) if isinstance(one, Namespace)]
 SERVED = [place for place, one in enumerate(WHOLE) if isinstance(one, Service)]
 uids = st.sampled_from(sorted(OWN | OTHERS))
@@ -507,8 +574,9 @@ edits = st.one_of(
     st.tuples(
         st.sampled_from(sorted({*_PEERINGS, "of the mesh", "of lone"})), st.sampled_from(PEERED)
     ),
+    st.tuples(st.sampled_from(sorted(_OPENINGS)), st.sampled_from(OPENED)),
     st.tuples(st.sampled_from(["labelled", "enrolled", "unenrolled"]), st.sampled_from(SPACED)),
-    st.tuples(st.just("object"), st.sampled_from([*SERVED, *RULED, *PEERED, *SPACED])),
+    st.tuples(st.just("object"), st.sampled_from([*SERVED, *RULED, *PEERED, *SPACED, *OPENED])),
     st.tuples(st.sampled_from(_SETS), st.sampled_from(sorted(OWN))),
     st.tuples(st.just("keys"), st.sampled_from(["", "one", "two"])),
 )
@@ -697,6 +765,68 @@ def test_the_short_way_of_a_workload_makes_assignments_and_the_listener_of_the_s
         assert names == {"local"} or all("web.front.svc" in name for name in names)
 
 
+@pytest.mark.parametrize(
+    ("edit", "place"),
+    [
+        *(
+            (edit, place_of("second", Gateway))
+            for edit in ("object", "connections beside", "redirected")
+        ),
+        *(
+            (edit, place_of("entered", VirtualService))
+            for edit in ("object", "reversed", "no connections")
+        ),
+        ("no requests", place_of("entered", VirtualService)),
+        ("object", place_of("lone")),
+        ("more ports", place_of("lone")),
+        ("balanced", place_of("web", DestinationRule)),
+    ],
+)
+def test_a_gateway_of_this_node_is_compiled_with_what_it_opens_and_leads_to(
+    edit: str, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh, compiler = Mesh(), Compiler()
+    del mesh.objects[place_of("web", VirtualService)]  # which sends copies
+    mesh.edit(("for lone", place_of("web", DestinationRule)))
+    compiler.compile(mesh.snapshot(), mesh.serving)
+    for again in ("object", "object"):
+        mesh.edit((edit, place))
+        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
+        with monkeypatch.context() as patched:
+            patched.delattr(Compiler, "_compiled")  # all is compiled no more
+            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
+        assert serialized(compiled) == serialized(fresh)
+        edit = again
+
+
+def test_a_gateway_of_another_node_makes_nothing() -> None:
+    mesh, compiler = Mesh.without_gateway(), Compiler()
+    mesh.objects[place_of("entered", VirtualService)] = WHOLE[place_of("entered", VirtualService)]
+    elsewhere = msgspec.structs.replace(
+        _ENTERED, selector={"app": "elsewhere"}, servers=_SERVERS[1:2]
+    )
+    before = compiler.compile(mesh.snapshot(), mesh.serving)
+    mesh.objects[1000] = msgspec.structs.replace(_ENTRANCES, spec=elsewhere)
+    mesh.edit(("reversed", place_of("entered", VirtualService)))
+    after = compiler.compile(mesh.snapshot(), mesh.serving)
+    assert all(after[pool][kind] is before[pool][kind] for pool in Pool for kind in after[pool])
+
+
+def test_a_rule_for_many_services_is_compiled_with_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh, compiler = Mesh.without_copies(), Compiler()
+    del mesh.objects[place_of("near", DestinationRule)]
+    mesh.edit(("anywhere", place_of("api")))
+    mesh.edit(("balanced", place_of("web", DestinationRule)))
+    compiler.compile(mesh.snapshot(), mesh.serving)
+    for edit in ("for many", "one subset", "object", "object", "for none"):
+        mesh.edit((edit, place_of("web", DestinationRule)))
+        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
+        with monkeypatch.context() as patched:
+            patched.delattr(Compiler, "_compiled")  # all is compiled no more
+            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
+        assert serialized(compiled) == serialized(fresh), edit
+
+
 @pytest.mark.parametrize("edit", ["object", "one subset", "as asked", "balanced", "with TLS"])
 def test_a_rule_of_a_service_makes_what_is_that_services(
     edit: str, monkeypatch: pytest.MonkeyPatch
@@ -763,7 +893,7 @@ def test_a_policy_that_closes_one_workload_makes_no_other_listener() -> None:
 
 
 @pytest.mark.parametrize(
-    "edit", ["for some", "nearest", "counted", "with a secret", "for its namespace", "for many"]
+    "edit", ["for some", "nearest", "counted", "with a secret", "for its namespace"]
 )
 def test_all_is_compiled_for_a_rule_that_may_reach_further(
     edit: str, monkeypatch: pytest.MonkeyPatch

@@ -178,6 +178,17 @@ def test_protocols_are_declared_by_name_or_app_protocol(port: str, protocol: Pro
     assert [found.protocol for found in record.ports] == [protocol]
 
 
+@pytest.mark.parametrize("first", ["TCP", "UDP"])
+def test_a_number_declared_for_tcp_and_udp_has_the_endpoints_of_tcp(first: str) -> None:
+    ports = {"TCP": "{port: 53, name: tcp, targetPort: 5353}"}
+    ports["UDP"] = "{port: 53, name: udp, protocol: UDP, targetPort: 5454}"
+    second = next(name for name in ports if name != first)
+    only = "{port: 161, name: only-udp, protocol: UDP}"
+    listed = f"[{ports[first]}, {ports[second]}, {only}]"
+    record = reviews(service(f"{{selector: {{app: reviews}}, ports: {listed}}}"), V1)
+    assert [(port, number) for _, port, number in places(record)] == [(5353, 53), (161, 161)]
+
+
 def test_a_port_on_which_servers_speak_first_is_not_sniffed() -> None:
     record = reviews(service("{ports: [{port: 3306, name: db}]}"))
     assert record.ports[0].protocol is Protocol.TCP
