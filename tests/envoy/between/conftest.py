@@ -15,65 +15,44 @@ import pytest
 
 from meshd.model.snapshot import MeshOptions
 from tests.envoy.between.application import Application
+from tests.envoy.between.manifests import (
+    AT_80,
+    HTTP,
+    SNIFFED,
+    TCP,
+    gateway,
+    route,
+    routes,
+    server,
+)
 from tests.envoy.between.mesh import Mesh
 
-ADDRESS = "198.19.77.1"
-MANIFEST = f"""
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: server, namespace: servers}}
-spec:
-  hosts: [server.test]
-  addresses: [{ADDRESS}]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  workloadSelector: {{labels: {{app: server}}}}
-  ports:
-  - {{number: 8080, name: http, protocol: HTTP}}
-  - {{number: 8081, name: http-nobody, protocol: HTTP}}
-  - {{number: 9000, name: tcp, protocol: TCP}}
-  - {{number: 7000, name: any}}
-  - {{number: 7001, name: other}}
----
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: edge, namespace: servers}}
-spec:
-  selector: {{role: edge}}
-  servers:
-  - {{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ["*"]}}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: edge, namespace: servers}}
-spec:
-  hosts: ["*"]
-  gateways: [edge]
-  http:
-  - {{match: [{{uri: {{prefix: /guarded}}}}], directResponse: {{status: 403}}}}
-  - {{route: [{{destination: {{host: server.test, port: {{number: 8080}}}}}}]}}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: guarded, namespace: servers}}
-spec:
-  hosts: [guarded.test]
-  gateways: [edge]
-  http: [{{directResponse: {{status: 403}}}}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: server, namespace: servers}}
-spec:
-  hosts: [server.test]
+NOBODY = "{number: 8081, name: http-nobody, protocol: HTTP}"
+OTHER = "{number: 7001, name: other}"
+_GUARDED = "{match: [{uri: {prefix: /guarded}}], directResponse: {status: 403}}"
+MANIFEST = (
+    server(HTTP, NOBODY, TCP, SNIFFED, OTHER)
+    + gateway("servers", AT_80)
+    + routes("edge", "servers", "*", f"  http: [{_GUARDED}, {{{route(8080)}}}]", at_gateway=True)
+    + routes(
+        "guarded",
+        "servers",
+        "guarded.test",
+        "  http: [{directResponse: {status: 403}}]",
+        at_gateway=True,
+    )
+    + routes(
+        "server",
+        "servers",
+        "server.test",
+        f"""
   http:
   - {{match: [{{port: 8080, uri: {{prefix: /guarded}}}}], directResponse: {{status: 403}}}}
-  - match: [{{port: 8080}}]
-    route: [{{destination: {{host: server.test, port: {{number: 8080}}}}}}]
-  - match: [{{port: 8081}}]
-    route: [{{destination: {{host: server.test, port: {{number: 8081}}}}}}]
-  - {{route: [{{destination: {{host: server.test, port: {{number: 7000}}}}}}]}}
-"""
+  - {{match: [{{port: 8080}}], {route(8080)}}}
+  - {{match: [{{port: 8081}}], {route(8081)}}}
+  - {{{route(7000)}}}""",
+    )
+)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["network", "short way"])

@@ -27,7 +27,17 @@ from meshd.model.workload import Workload
 from meshd.supervisor.lines import read
 from tests.envoy.between import http2
 from tests.envoy.between.application import BANNER, Application
-from tests.envoy.between.conftest import ADDRESS
+from tests.envoy.between.manifests import (
+    ADDRESS,
+    AT_80,
+    HTTP,
+    SNIFFED,
+    TCP,
+    gateway,
+    route,
+    routes,
+    server,
+)
 from tests.envoy.between.mesh import BRIDGE, Mesh, answer
 from tests.waiting import eventually
 
@@ -35,37 +45,11 @@ SERVER = Workload(
     uid="servers.server", name="server", namespace="servers", netns="/n", labels={"app": "server"}
 )
 NAMES = ("client", "other", "server", "gateway")
-MANIFEST = f"""
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: server, namespace: servers}}
-spec:
-  hosts: [server.test]
-  addresses: [{ADDRESS}]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  workloadSelector: {{labels: {{app: server}}}}
-  ports:
-  - {{number: 8080, name: http, protocol: HTTP}}
-  - {{number: 9000, name: tcp, protocol: TCP}}
-  - {{number: 7000, name: any}}
----
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: edge, namespace: gateways}}
-spec:
-  selector: {{role: edge}}
-  servers:
-  - {{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ["*"]}}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: edge, namespace: gateways}}
-spec:
-  hosts: ["*"]
-  gateways: [edge]
-  http: [{{route: [{{destination: {{host: server.test, port: {{number: 8080}}}}}}]}}]
-"""
+MANIFEST = (
+    server(HTTP, TCP, SNIFFED)
+    + gateway("gateways", AT_80)
+    + routes("edge", "gateways", "*", f"  http: [{{{route(8080)}}}]", at_gateway=True)
+)
 REQUEST = "GET {} HTTP/1.1\nhost: server.test"
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from meshd.model.snapshot import MeshOptions
 from tests.envoy.between.application import BANNER, Application
-from tests.envoy.between.conftest import ADDRESS
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import Mesh, answer
 from tests.envoy.between.test_authorization import MANIFEST, REQUEST, policy
 

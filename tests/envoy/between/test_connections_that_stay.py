@@ -18,44 +18,30 @@ from meshd.model.snapshot import MeshOptions
 from meshd.proxy.admin import Admin
 from tests.envoy.between import http2
 from tests.envoy.between.application import BANNER, Application
+from tests.envoy.between.manifests import (
+    ADDRESS,
+    AT_80,
+    HTTP,
+    TCP,
+    gateway,
+    route,
+    routes,
+    server,
+)
 from tests.envoy.between.mesh import Mesh, answer
 from tests.envoy.captured.place import eventually
 
-ADDRESS = "198.19.77.1"
-BASE = f"""
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: server, namespace: servers}}
-spec:
-  hosts: [server.test]
-  addresses: [{ADDRESS}]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  workloadSelector: {{labels: {{app: server}}}}
-  ports:
-  - {{number: 8080, name: http, protocol: HTTP}}
-  - {{number: 9000, name: tcp, protocol: TCP}}
----
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: edge, namespace: gateways}}
-spec:
-  selector: {{role: edge}}
-  servers:
-  - {{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ["*"]}}
-  - {{port: {{number: 9000, name: tcp, protocol: TCP}}, hosts: ["*"]}}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: edge, namespace: gateways}}
-spec:
-  hosts: ["*"]
-  gateways: [edge]
-  http: [{{route: [{{destination: {{host: server.test, port: {{number: 8080}}}}}}]}}]
-  tcp:
-  - match: [{{port: 9000}}]
-    route: [{{destination: {{host: server.test, port: {{number: 9000}}}}}}]
-"""
+BASE = (
+    server(HTTP, TCP)
+    + gateway("gateways", AT_80, TCP)
+    + routes(
+        "edge",
+        "gateways",
+        "*",
+        f"  http: [{{{route(8080)}}}]\n  tcp: [{{match: [{{port: 9000}}], {route(9000)}}}]",
+        at_gateway=True,
+    )
+)
 
 
 def _object(kind: str, space: str, spec: str) -> str:

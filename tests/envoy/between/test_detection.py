@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.envoy.between.application import BANNER
-from tests.envoy.between.conftest import ADDRESS
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import Mesh
 
 pytestmark = pytest.mark.usefixtures("application")

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from tests.envoy.between.conftest import ADDRESS
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import Mesh, answer, headers, uri_of
 
 CERTIFICATE = "x-forwarded-client-cert"

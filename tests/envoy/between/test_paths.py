@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from tests.envoy.between.application import Application
-from tests.envoy.between.conftest import ADDRESS
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import Mesh, answer, headers
 
 pytestmark = pytest.mark.usefixtures("application")

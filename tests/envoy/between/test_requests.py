@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from tests.envoy.between.application import Application
-from tests.envoy.between.conftest import ADDRESS
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import Mesh, answer, headers, uri_of
 
 PORTS = [8080, 7000]

@@ -10,7 +10,8 @@ import pytest
 
 from meshd.model.snapshot import MeshOptions
 from tests.envoy.between.application import Application
-from tests.envoy.between.conftest import ADDRESS, MANIFEST
+from tests.envoy.between.conftest import MANIFEST
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import Host, Mesh, answer, uri_of
 from tests.envoy.captured.place import run
 

@@ -17,7 +17,8 @@ from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import HostService, Workload
 from tests.envoy.between import http2
 from tests.envoy.between.application import BANNER, Application
-from tests.envoy.between.conftest import ADDRESS, MANIFEST
+from tests.envoy.between.conftest import MANIFEST
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import BRIDGE, Mesh, answer, uri_of
 from tests.envoy.captured.place import eventually, run
 

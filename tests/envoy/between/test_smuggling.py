@@ -17,7 +17,7 @@ import pytest
 
 from tests.envoy.between import http2
 from tests.envoy.between.application import Application
-from tests.envoy.between.conftest import ADDRESS
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import Mesh, uri_of
 
 NAME: Final = b"x-forwarded-client-cert"

@@ -14,7 +14,8 @@ from meshd.model.snapshot import MeshOptions
 from meshd.proxy.admin import Admin
 from tests.envoy.between import http2
 from tests.envoy.between.application import Application
-from tests.envoy.between.conftest import ADDRESS, MANIFEST
+from tests.envoy.between.conftest import MANIFEST
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import BRIDGE, Mesh, answer, headers, uri_of
 from tests.envoy.captured.place import eventually
 

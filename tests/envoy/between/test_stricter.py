@@ -14,7 +14,8 @@ import pytest
 
 from meshd.model.snapshot import MeshOptions
 from tests.envoy.between.application import BANNER, Application
-from tests.envoy.between.conftest import ADDRESS, MANIFEST
+from tests.envoy.between.conftest import MANIFEST
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import Mesh, answer
 from tests.envoy.captured.place import eventually
 

@@ -16,7 +16,7 @@ import pytest
 from tests import tokens
 from tests.envoy.between import http2
 from tests.envoy.between.application import Application
-from tests.envoy.between.conftest import ADDRESS
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import Answer, Mesh, answer, headers
 from tests.envoy.between.test_authorization import NAMES, load, policy
 from tests.tokens import HOUR, ISSUER, Key
