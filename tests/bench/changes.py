@@ -43,6 +43,7 @@ _WANTED: Final = {
         "service": 0.05,
         "virtual_service": 0.03,
         "destination_rule": 0.05,
+        "gateway": 0.05,
         "resident": 150 * _MIB,
     },
     10_000: {
@@ -54,6 +55,7 @@ _WANTED: Final = {
         "service": 0.5,
         "virtual_service": 0.06,
         "destination_rule": 0.5,
+        "gateway": 0.5,
         "resident": 600 * _MIB,
     },
 }
@@ -83,6 +85,22 @@ metadata: {name: s0, namespace: n0}
 spec:
   host: s0
   subsets: [{name: v1, labels: {version: v1}}]
+"""
+_GATEWAY: Final = """\
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: n0}
+spec:
+  selector: {app: s0}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}
+  - {port: {number: 8080, name: http-more, protocol: HTTP}, hosts: ["*"]}
+"""
+_ENTRANCE: Final = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: edge, namespace: n0}
+spec: {hosts: ["*"], gateways: [edge], http: [{route: [{destination: {host: s0}}]}]}
 """
 
 
@@ -208,6 +226,20 @@ class Mesh:
             self._objects[one.key] = one
         self._store.follow(dict(self._objects))
 
+    def enter(self) -> None:
+        """Have a Gateway at a workload of this node."""
+        for one in map(_object, (_GATEWAY, _ENTRANCE)):
+            self._objects[one.key] = one
+        self._store.follow(dict(self._objects))
+
+    def gateway(self, number: int) -> None:
+        """Have the second server of the Gateway go, and the next time come again."""
+        gateway: Any = _object(_GATEWAY)
+        servers = gateway.spec.servers[: 1 + number % 2]
+        spec = msgspec.structs.replace(gateway.spec, servers=servers)
+        self._objects[gateway.key] = msgspec.structs.replace(gateway, spec=spec)
+        self._store.follow(dict(self._objects))
+
 
 def _seconds(work: Callable[[], None]) -> float:
     """Return the CPU time of the work, which other programs on the machine do not lengthen."""
@@ -259,6 +291,9 @@ def measure_one(services: int, routes: int) -> Json:
             "destination_rule": mesh.rule,
         }
         medians = {name: statistics.median(_each(mesh, change)) for name, change in changes.items()}
+        mesh.enter()
+        mesh.publish()
+        medians["gateway"] = statistics.median(_each(mesh, mesh.gateway))
         gc.unfreeze()
     return {
         "services": services,

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from meshd.model.snapshot import MeshOptions
+from tests.envoy.between import manifests
 from tests.envoy.between.application import Application
 from tests.envoy.between.manifests import (
     AT_80,
@@ -27,6 +28,7 @@ from tests.envoy.between.manifests import (
 )
 from tests.envoy.between.mesh import Mesh
 
+ADDRESS = manifests.ADDRESS
 NOBODY = "{number: 8081, name: http-nobody, protocol: HTTP}"
 OTHER = "{number: 7001, name: other}"
 _GUARDED = "{match: [{uri: {prefix: /guarded}}], directResponse: {status: 403}}"

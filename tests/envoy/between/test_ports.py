@@ -11,7 +11,7 @@ import pytest
 
 from meshd.model.snapshot import MeshOptions
 from tests.envoy.between.application import Application
-from tests.envoy.between.conftest import ADDRESS
+from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import Mesh, answer, headers
 
 BASE = """
