@@ -222,7 +222,7 @@ def executable(path: Path, text: str) -> str:
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="clone has another number elsewhere")
-def test_what_runs_as_a_proxy_enters_namespaces_and_nothing_else(node: Node) -> None:
+def test_a_proxys_process_can_enter_namespaces_and_nothing_else(node: Node) -> None:
     node.settings(count=1, binary=executable(node.home / "intruder", INTRUDER))
     node.start()
     outcome = node.problem("proxy-0")

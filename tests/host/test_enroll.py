@@ -345,7 +345,7 @@ def test_without_meshd_what_is_enrolled_is_held_and_the_rest_goes_on(
     machine.ask("systemctl", "disable", "--now", "eager")
 
 
-def test_what_did_not_start_while_meshd_was_dead_is_started_once_it_is_there(
+def test_a_service_held_while_meshd_was_dead_is_started_once_it_is_back(
     machine: Machine,
 ) -> None:
     machine.ask("meshctl", "enroll", "needy", "-n", "mesh")

@@ -136,7 +136,7 @@ def test_equal_lines_are_told_once_with_their_number(well: Node) -> None:
     assert told() > 400
 
 
-def test_what_journald_drops_of_other_units_is_added_up(well: Node) -> None:
+def test_lines_that_journald_drops_of_other_units_are_added_up(well: Node) -> None:
     # journald tells when the unit writes again later, by its own clock: it may be behind.
     script = "seq 2000; for round in 1 2 3 4; do sleep 1.5; echo again; done"
     limits = ("-p", "LogRateLimitIntervalSec=1s", "-p", "LogRateLimitBurst=10")

@@ -140,7 +140,7 @@ def test_what_an_earlier_version_has_put_into_another_routing_table_is_removed(
     assert "table 100 " not in network.workload.run("ip", "route", "show", "table", "all")
 
 
-def test_what_others_broke_is_mended(network: Any, backend: str) -> None:
+def test_rules_that_others_broke_are_repaired(network: Any, backend: str) -> None:
     options = CaptureOptions(backend=backend)
     network.apply(options)
     written = network.workload.save()

@@ -69,7 +69,7 @@ def test_annotations_are_taken_as_on_a_pod(
         ([], 2, "--netns"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_words(
+def test_failures_are_explained_in_words(
     capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, words: str
 ) -> None:
     assert run(["capture", "plan", *arguments]) == status

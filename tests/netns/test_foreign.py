@@ -66,7 +66,9 @@ table {family} theirs {{
 
 
 @pytest.mark.parametrize("case", _ROUND, ids=lambda case: case[-1])
-def test_what_may_lead_around_the_mesh_is_named_with_its_rule(network: Any, case: Case) -> None:
+def test_chains_that_may_lead_around_the_mesh_are_named_with_their_rule(
+    network: Any, case: Case
+) -> None:
     family, _, hook, priority, rule = case
     where = f"{hook.split()[0]}, priority {priority}"
     assert counted(network, case, "jump inner") == [
@@ -80,7 +82,7 @@ def test_rules_behind_a_map_of_verdicts_are_found(network: Any) -> None:
 
 
 @pytest.mark.parametrize("case", _HARMLESS, ids=lambda case: case[-1])
-def test_what_leads_nowhere_else_is_not_named(network: Any, case: Case) -> None:
+def test_rules_that_lead_nowhere_else_are_not_named(network: Any, case: Case) -> None:
     assert counted(network, case, "jump inner") == []
 
 

@@ -338,7 +338,7 @@ def test_a_service_started_during_a_look_elsewhere_is_not_released(
         assert services.connect("shop", addresses["elsewhere"], 80) == "refused"
 
 
-def test_what_starts_at_the_same_time_is_held_together(services: Services) -> None:
+def test_services_that_start_at_the_same_time_are_held_together(services: Services) -> None:
     workers = [services.make(f"w{index}", 15105 + 2 * index, ()) for index in range(4)]
     held = [dataclasses.replace(one, held=True) for one in workers]
     children: list[int] = []

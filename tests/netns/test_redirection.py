@@ -42,9 +42,7 @@ def test_outbound_connections_arrive_at_the_outbound_listener(
         assert accepted.client == addresses["workload"]
 
 
-def test_what_the_proxy_sends_out_is_not_redirected(
-    captured: Any, addresses: dict[str, str]
-) -> None:
+def test_packets_of_the_proxy_are_not_redirected(captured: Any, addresses: dict[str, str]) -> None:
     with (
         captured.peer.listen(addresses["elsewhere"], 8080) as server,
         captured.workload.connect(addresses["elsewhere"], 8080, mark=PROXY_MARK),

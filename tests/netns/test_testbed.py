@@ -444,7 +444,7 @@ def test_pods_of_the_mesh_need_a_mesh(testbed: Testbed) -> None:
     assert testbed("ps", check=False).returncode == 3
 
 
-def test_what_cannot_be_made_is_told_in_one_line_and_undone(
+def test_a_failed_start_is_explained_in_one_line_and_undone(
     testbed: Testbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as without:

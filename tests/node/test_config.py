@@ -137,7 +137,7 @@ def test_garbage_on_a_socket_hurts_nobody_else(node: Node, role: str) -> None:
     assert "Traceback" not in node.log
 
 
-def test_what_envoy_refuses_is_told_and_the_rest_goes_on(node: Node) -> None:
+def test_a_refusal_by_envoy_is_reported_and_the_rest_goes_on(node: Node) -> None:
     """A listener on a port at which the pod's own program listens: found by no validation."""
     labels = {"istio": "refused"}
     gateway = node.write.deployment("gateway", program="server.py", ready=8080, labels=labels)

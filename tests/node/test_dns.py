@@ -455,7 +455,7 @@ def test_wildcards_that_come_and_go_cost_no_query(resolving: Node) -> None:
         assert after["resolver-wildcards"].pid != before["resolver-wildcards"].pid
 
 
-def test_what_apply_has_waited_for_has_its_name_at_once(node: Node) -> None:
+def test_a_service_resolves_as_soon_as_apply_wait_returns(node: Node) -> None:
     """Of a service, and of a host of the world with a wildcard, for which a dnsmasq starts anew."""
     port = settings.load(node.paths.settings).mesh.dns_port
     for number in range(3):

@@ -497,7 +497,7 @@ def test_a_service_that_exists_is_joined(machine: Machine) -> None:
     assert machine.get("web", SHOP)["name"] == "shop"
 
 
-def test_what_cannot_be_enrolled_is_refused_with_one_line(machine: Machine) -> None:
+def test_units_that_cannot_be_enrolled_are_refused_with_one_line(machine: Machine) -> None:
     for arguments, reason in (
         (("ssh",), "ssh.service is never captured"),
         (("--cgroup", machine.name, "--port", "22=tcp"), "port 22 is never captured on a host"),

@@ -67,7 +67,7 @@ def working(node: Any) -> dict[str, Any]:
     return now if now["alice"]["cpu_percent"] > 10 else {}
 
 
-def test_what_one_pod_uses_is_its_own_row(node: Any) -> None:
+def test_each_pods_usage_has_its_own_row(node: Any) -> None:
     before = settled(node)
     with busy(node, "alice"):
         now = node.eventually(lambda: working(node), "alice is seen to compute")

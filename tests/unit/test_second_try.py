@@ -96,7 +96,7 @@ def test_the_last_lines_name_the_tests_that_had_a_second_try(tmp_path: Path) -> 
     assert closing.startswith("2 passed, 2 rerun in ")
 
 
-def test_what_fails_twice_has_failed(tmp_path: Path) -> None:
+def test_a_test_that_fails_twice_has_failed(tmp_path: Path) -> None:
     done = run(tmp_path, host=FAILS)
     assert "1 failed, 1 rerun" in done.stdout
     assert done.returncode == pytest.ExitCode.TESTS_FAILED

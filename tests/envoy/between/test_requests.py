@@ -30,7 +30,7 @@ def test_an_applications_own_503_is_not_repeated(
 
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize(("method", "most"), [("POST", 1), ("PATCH", 1), ("GET", 9), ("PUT", 9)])
-def test_what_may_have_been_executed_is_repeated_only_if_idempotent(
+def test_requests_that_may_have_been_executed_are_repeated_only_if_idempotent(
     mesh: Mesh, application: Application, port: int, method: str, most: int
 ) -> None:
     path = f"/close/{uuid.uuid4()}"

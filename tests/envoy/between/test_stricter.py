@@ -153,7 +153,7 @@ def test_a_new_denial_applies_to_open_connections(
     assert not [path for path in arrived if "/secret/" in path and number(path) >= first]
 
 
-def test_what_both_deny_does_not_pass_while_one_follows_the_other(
+def test_requests_that_both_policies_deny_do_not_pass_during_the_change(
     mesh: Mesh, application: Application, asking: Asking
 ) -> None:
     load(mesh, DENYING)

@@ -214,7 +214,7 @@ def test_retry_that_succeeds_hides_the_failure(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize(("host", "attempts"), [("retry-default.test", 3), ("retry-empty.test", 5)])
-def test_what_the_servers_proxy_could_not_send_is_asked_again(
+def test_requests_that_the_servers_proxy_could_not_send_are_repeated(
     proxy: Proxy, host: str, attempts: int, method: str
 ) -> None:
     path = f"/unsent/{host}/{method}"

@@ -1072,7 +1072,7 @@ def test_a_finding_names_file_line_object_and_field() -> None:
     )
 
 
-def test_what_only_a_testbed_can_run_is_passed_over_with_a_warning() -> None:
+def test_objects_for_testbeds_are_skipped_with_a_warning() -> None:
     reads = read_objects(
         manifest("Pod", "containers: [{name: a, image: b}]")
         + "---\n"
@@ -1202,7 +1202,7 @@ def test_regular_expressions_of_re2_are_taken(pattern: str) -> None:
     ["", "(", "[", "*", "(?=a)", "(?!a)", "(?<=a)", "(?<!a)", r"(a)\1", "(?P=n)", "(?>a)", "a++",
      "(?(1)a|b)", "(?#c)", "a{1001}", "(?P<n", "x{2,1}"],
 )  # fmt: skip
-def test_what_re2_has_not_is_refused(pattern: str) -> None:
+def test_syntax_that_re2_lacks_is_refused(pattern: str) -> None:
     assert regex_problem(pattern)
 
 

@@ -29,7 +29,7 @@ def findings(spec: str, metadata: str = "") -> list[tuple[str, str]]:
         "{rules: [{when: [{key: 'request.headers[x]', notValues: [a]}]}]}",
     ],
 )
-def test_what_istio_takes_is_taken(spec: str) -> None:
+def test_policies_that_istio_accepts_are_accepted(spec: str) -> None:
     assert findings(spec) == []
 
 
@@ -122,7 +122,9 @@ def test_what_istio_takes_is_taken(spec: str) -> None:
         ),
     ],
 )
-def test_what_istio_refuses_or_meshd_does_not_carry_out_is_an_error(spec: str, field: str) -> None:
+def test_policies_that_istio_refuses_or_meshd_does_not_support_are_errors(
+    spec: str, field: str
+) -> None:
     assert ("error", field) in findings(spec)
 
 

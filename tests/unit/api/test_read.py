@@ -184,7 +184,7 @@ def test_nulls_are_as_good_as_not_written() -> None:
         ),
     ],
 )
-def test_what_cannot_be_read_is_one_clear_line(text: str, messages: list[str]) -> None:
+def test_an_unreadable_manifest_is_one_clear_line(text: str, messages: list[str]) -> None:
     assert said(text) == messages
 
 
@@ -339,7 +339,7 @@ def test_a_service_that_is_stored_already_is_found() -> None:
         ("  - 5\n", "expected a mapping"),
     ],
 )
-def test_what_cannot_be_translated_says_so(spec: str, message: str) -> None:
+def test_untranslatable_objects_are_reported(spec: str, message: str) -> None:
     (said_,) = said(OLD + spec)
     assert message in said_
     kind = "RequestAuthentication" if "tokens" in message else "PeerAuthentication"
@@ -401,7 +401,7 @@ def test_a_kind_without_meaning_here_is_passed_over_with_a_line(kind: str) -> No
     assert finding.severity == "warning"
 
 
-def test_what_get_prints_as_json_is_read_again() -> None:
+def test_json_output_of_get_can_be_read_again() -> None:
     first = '[{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {}},\n'
     second = ' {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "B"}, "spec": {}}]'
     reading = read_sources([("-", first + second)])

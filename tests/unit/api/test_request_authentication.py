@@ -182,7 +182,7 @@ def test_keys_that_proxies_refuse_are_left_out(key: dict[str, Any]) -> None:
         json.dumps({"keys": [EC] * (MOST_KEYS + 1)}),
     ],
 )
-def test_what_is_no_set_of_keys_is_refused(text: str) -> None:
+def test_an_invalid_set_of_keys_is_refused(text: str) -> None:
     with pytest.raises(NoKeySetError):
         key_set(text)
 

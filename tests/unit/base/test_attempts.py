@@ -32,7 +32,7 @@ def life(tmp_path: Path) -> Life:
     return Life(tmp_path / "attempts.json")
 
 
-def test_what_was_put_in_force_is_no_suspect(life: Life) -> None:
+def test_a_record_that_was_put_in_force_is_no_suspect(life: Life) -> None:
     for _ in range(5):
         started = life.start()
         started.begin({"a": ("1", None)})

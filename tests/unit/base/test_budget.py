@@ -17,7 +17,7 @@ def reports(budget: Budget, now: float = INTERVAL) -> dict[str, Report]:
     return {report.source: report for report in budget.reports(now)}
 
 
-def test_what_fits_is_written_and_nothing_is_told() -> None:
+def test_lines_within_the_budget_are_written_without_a_summary() -> None:
     budget = Budget(LIMITS)
     assert all(budget.admits("a", f"line {chr(97 + n)}", 0) for n in range(20))
     assert reports(budget) == {}

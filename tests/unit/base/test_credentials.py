@@ -42,7 +42,7 @@ def test_a_certificate_with_its_key_is_good_while_it_lives() -> None:
     ],
     ids=range(11),  # keys are made anew, and workers must agree on the names of tests
 )
-def test_what_can_never_work_is_named(chain: bytes, key: bytes, said: str) -> None:
+def test_credentials_that_can_never_work_are_named(chain: bytes, key: bytes, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said) as raised:
         check_certificate(chain, key)
     assert "BEGIN" not in str(raised.value)
@@ -58,7 +58,9 @@ def test_what_can_never_work_is_named(chain: bytes, key: bytes, said: str) -> No
     ],
     ids=range(4),
 )
-def test_what_verifies_nothing_is_named(roots: bytes, revoked: bytes, said: str) -> None:
+def test_tls_settings_that_verify_nothing_are_named(
+    roots: bytes, revoked: bytes, said: str
+) -> None:
     with pytest.raises(InvalidInputError, match=said):
         check_authority(roots, revoked)
     check_authority(GOOD, revocations_pem(KEY))

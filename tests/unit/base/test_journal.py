@@ -54,7 +54,7 @@ def test_lines_over_the_budget_are_not_written_and_told_at_the_end(lines: io.Str
     )
 
 
-def test_what_libraries_tell_of_their_insides_is_not_written() -> None:
+def test_debug_messages_of_libraries_are_not_written() -> None:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     stream = io.StringIO()

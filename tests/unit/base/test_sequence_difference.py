@@ -33,7 +33,7 @@ def test_both_parts_begin_and_end_with_what_the_other_does_not(
     st.integers(0, 1200),
     st.integers(0, 3),
 )
-def test_what_has_changed_is_found_wherever_it_is(
+def test_a_change_is_found_at_any_position(
     length: int, changed: set[int], place: int, more: int
 ) -> None:
     old = tuple(range(length))

@@ -27,7 +27,7 @@ def _without_collector() -> Generator[None]:
     gc.enable()
 
 
-def test_what_failed_work_had_is_free_at_once() -> None:
+def test_objects_of_failed_work_are_freed_at_once() -> None:
     gone = [threading.Event(), threading.Event()]
 
     def held(number: int) -> Held:

@@ -77,7 +77,7 @@ def test_keys_that_no_certificate_uses_are_removed(tmp_path: Path) -> None:
     assert len(list(directory.iterdir())) == 1
 
 
-def test_what_cannot_be_written_is_told_once_and_written_when_it_can_be(
+def test_a_failure_to_write_is_reported_once_and_the_file_is_written_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "leaves").write_text("a file")

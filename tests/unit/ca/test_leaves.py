@@ -289,7 +289,7 @@ async def _certificates(
     raise AssertionError("closed the connection")
 
 
-def test_what_failed_is_tried_again_the_moment_that_the_server_is_back(tmp_path: Path) -> None:
+def test_a_failed_request_is_repeated_as_soon_as_the_server_is_back(tmp_path: Path) -> None:
     async def scenario() -> None:
         node = _Node(tmp_path)
         node.signer.problem = "the server does not answer"

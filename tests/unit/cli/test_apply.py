@@ -289,7 +289,7 @@ def test_delete_by_labels_or_all(
 @pytest.mark.parametrize(
     "words", [["vs"], ["vs", "a", "--all"], ["vs", "-l", "a b"], ["vs", "-l", "=a"]]
 )
-def test_what_does_not_say_what_to_delete_deletes_nothing(
+def test_a_manifest_without_names_deletes_nothing(
     daemon: Any, meshctl: Any, words: list[str]
 ) -> None:
     assert meshctl("delete", *words).code == 2

@@ -176,7 +176,7 @@ def test_what_the_daemon_does_not_know_any_more_is_no_success(meshctl: Any, mesh
     )
 
 
-def test_what_takes_too_long_is_left_to_the_daemon(
+def test_a_slow_enrollment_is_left_to_the_daemon(
     daemon: Any, meshctl: Any, mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("meshd.cli.carrying_out._PATIENCE", 0.2)
@@ -252,7 +252,7 @@ def test_the_same_again_is_no_error(daemon: Any, meshctl: Any, mesh: Mesh) -> No
         (("--cgroup", "no/such"), 1, "there is no cgroup no/such"),
     ],
 )
-def test_what_cannot_be_is_refused_at_once(
+def test_impossible_requests_are_refused_at_once(
     daemon: Any, meshctl: Any, mesh: Mesh, options: tuple[str, ...], code: int, told: str
 ) -> None:
     result = enroll(meshctl, *options)
@@ -323,7 +323,7 @@ def test_all_units_and_cgroups_leave(
     assert asked(daemon) == [wire.Unenroll(uid="shop.web", unit="web.service", run="f00")]
 
 
-def test_what_cannot_be_undone_is_told_and_the_others_leave(
+def test_a_failure_to_undo_is_reported_and_the_others_leave(
     daemon: Any, meshctl: Any, mesh: Mesh, manager: Manager
 ) -> None:
     mesh.rows["shop.web"] = msgspec.structs.replace(ROW, unit="web.service")

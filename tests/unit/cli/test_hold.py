@@ -38,7 +38,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         entries({"host": {"unit": "a.service"}}),
     ],
 )
-def test_what_may_be_enrolled_is_not_started(home: Path, meshctl: Meshctl, content: bytes) -> None:
+def test_a_unit_that_may_be_enrolled_is_not_started(
+    home: Path, meshctl: Meshctl, content: bytes
+) -> None:
     record(home, content)
     done = meshctl("capture", "hold", "a.service")
     assert done.code == 1

@@ -230,7 +230,9 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
         ("version > /dev/full", "output: No space left on device"),
     ],
 )
-def test_what_cannot_be_read_or_written_is_one_line_and_status_1(command: str, said: str) -> None:
+def test_unreadable_and_unwritable_files_give_one_line_and_status_1(
+    command: str, said: str
+) -> None:
     done = shell(f"meshctl {command}")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{said}\n")
 

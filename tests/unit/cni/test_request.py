@@ -83,7 +83,7 @@ def test_a_container_is_detached_without_a_namespace_and_without_a_result() -> N
         (b"\0".join((b"ADD", b"a", b"/x", b"", b"", b"", b"[" * 100_000)), requests.UNDECODED),
     ],
 )
-def test_what_is_no_request_is_refused_with_the_code_of_the_specification(
+def test_an_invalid_request_is_refused_with_the_code_of_the_specification(
     data: bytes, code: int
 ) -> None:
     with pytest.raises(CniError) as caught:

@@ -276,7 +276,7 @@ def test_readiness_changes_endpoints_only() -> None:
     assert changed == {(Kind.ENDPOINT, "outbound|9080||reviews.default.svc.cluster.local")}
 
 
-def test_what_did_not_change_is_the_same_object() -> None:
+def test_unchanged_resources_are_the_same_objects() -> None:
     compiler = Compiler()
     before = compiled(snapshot(), compiler)
     after = compiled(snapshot(), compiler)

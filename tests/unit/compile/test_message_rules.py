@@ -166,11 +166,11 @@ BROKEN: Final[Sequence[tuple[str, Message]]] = (
 
 
 @pytest.mark.parametrize(("said", "message"), BROKEN)
-def test_what_breaks_a_rule_is_found(said: str, message: Message) -> None:
+def test_violations_of_message_rules_are_found(said: str, message: Message) -> None:
     assert any(said in line for line in Rules().broken(message)), list(Rules().broken(message))
 
 
-def test_what_breaks_none_is_not() -> None:
+def test_valid_messages_have_no_violations() -> None:
     whole = (
         _ADDRESS,
         bootstrap_pb2.Bootstrap(),

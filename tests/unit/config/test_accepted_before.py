@@ -158,7 +158,7 @@ def test_a_rule_that_this_version_cannot_read_closes_and_is_kept_until_it_is_rep
         assert RULE in now.objects
 
 
-def test_what_cannot_be_read_can_be_deleted(tmp_path: Path) -> None:
+def test_an_unreadable_object_can_be_deleted(tmp_path: Path) -> None:
     found = store(tmp_path, UNREADABLE)
     assert [one.result for one in storing.delete(found, [RULE])] == ["deleted"]
     for now in (found, store(tmp_path)):
@@ -247,7 +247,7 @@ def test_so_does_what_a_file_has_that_was_good_once(tmp_path: Path, heavy: dict[
     assert found.findings
 
 
-def test_what_cannot_be_read_any_more_of_a_file_that_was_good_once_opens_nothing(
+def test_an_unreadable_part_of_a_file_that_was_good_once_opens_nothing(
     tmp_path: Path,
 ) -> None:
     policy = value("PeerAuthentication", "a", {"mtls": {"mode": "STRICT"}, "newer": 1})
@@ -260,7 +260,7 @@ def test_what_cannot_be_read_any_more_of_a_file_that_was_good_once_opens_nothing
     }
 
 
-def test_what_was_never_good_is_refused_as_before(tmp_path: Path) -> None:
+def test_files_that_were_never_valid_are_refused_as_before(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a.yaml").write_text(json.dumps(HEAVY["subsets"]))
     found = store(tmp_path)

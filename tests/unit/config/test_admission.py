@@ -48,7 +48,7 @@ def test_a_valid_object_is_admitted() -> None:
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a.b", "namespace": "n"}},
     ],
 )
-def test_what_apply_refuses_is_refused_from_elsewhere_too(value: Any) -> None:
+def test_objects_that_apply_refuses_are_refused_from_elsewhere_too(value: Any) -> None:
     with pytest.raises(InvalidInputError):
         admit(value)
 

@@ -189,7 +189,7 @@ HEADERS = "headers: {request: {set: {x-a: '%s'}}}"
         ),
     ],
 )
-def test_what_the_api_refuses_is_an_error(kind: str, spec: str, field: str) -> None:
+def test_values_that_the_api_refuses_are_errors(kind: str, spec: str, field: str) -> None:
     assert [message.partition(": ")[0] for message in said(kind, spec)] == [field]
 
 
@@ -320,7 +320,7 @@ AT_GATEWAY = "hosts: [a.b]\ngateways: [edge]\nhttp:\n- "
         ("WorkloadEntry", "network: n", "spec.address"),
     ],
 )
-def test_what_the_api_ignores_is_a_warning(kind: str, spec: str, field: str) -> None:
+def test_ignored_fields_are_warnings(kind: str, spec: str, field: str) -> None:
     assert said(kind, spec) == []
     assert [one.partition(": ")[0] for one in said(kind, spec, "warning")] == [field]
 
@@ -351,7 +351,7 @@ def test_what_the_api_ignores_is_a_warning(kind: str, spec: str, field: str) -> 
         ("DestinationRule", policy("tls: {mode: SIMPLE, credentialName: c}")),
     ],
 )
-def test_what_the_api_takes_is_taken_without_a_word(kind: str, spec: str) -> None:
+def test_values_that_the_api_accepts_give_no_finding(kind: str, spec: str) -> None:
     assert said(kind, spec) == []
     assert said(kind, spec, "warning") == []
 

@@ -141,7 +141,7 @@ def test_what_a_change_takes_away_is_said(store: Store, old: str, new: str, mess
     assert [one for one in found if one.startswith(message)], found
 
 
-def test_what_was_missing_before_is_not_said_again(store: Store) -> None:
+def test_references_missing_before_are_not_reported_again(store: Store) -> None:
     storing.delete_named(store, DeleteNamed((Named("dr", ("web",)),), "shop"))
     assert apply(store, SERVICES) == []
     assert apply(store, RULE) == []

@@ -125,7 +125,7 @@ def test_errors_of_reading_and_of_validating_are_told_together(store: Store) -> 
     assert len(rejection(store, "kind: 5\n", broken, SERVICE.replace("9080", "0"))) == 3
 
 
-def test_what_only_a_testbed_runs_is_passed_over_with_a_warning(store: Store) -> None:
+def test_objects_of_testbeds_are_skipped_with_a_warning(store: Store) -> None:
     answer = apply(store, SERVICE, POD)
     assert [change.kind for change in answer.changes] == ["Service"]
     assert ["Pod" in warning for warning in answer.warnings] == [True]

@@ -114,7 +114,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(place: Place) -> None:
     assert not (place.state / "applied.json").exists()
 
 
-def test_what_was_applied_is_there_after_a_restart(place: Place) -> None:
+def test_applied_objects_are_there_after_a_restart(place: Place) -> None:
     store = place.store()
     storing.put(store, objects(service("a"), service("b")))
     store.keep_addresses({"a.default.svc.cluster.local": ("198.19.0.1",)})

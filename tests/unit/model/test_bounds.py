@@ -34,6 +34,6 @@ def test_bounds_are_kept_in_order_each_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "/", "a/", "/a", "a/b/c", "A", "a b", "-a", "a-", "*", "ä"])
-def test_what_names_no_namespace_is_refused_by_name(text: str) -> None:
+def test_invalid_names_of_namespaces_are_refused_by_name(text: str) -> None:
     with pytest.raises(InvalidInputError, match="is neither NAMESPACE nor NAMESPACE/SERVICE_ACC"):
         bounds.checked(["a", text])

@@ -134,7 +134,7 @@ def test_a_container_with_a_successor_is_not_unregistered(world: World) -> None:
     assert not any(isinstance(one, wire.Unregister) for one in world.told)
 
 
-def test_what_the_mesh_role_did_not_hear_is_told_later(
+def test_messages_that_the_mesh_role_missed_are_sent_later(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attaching, "_BACKOFF", attaching.Backoff(0.01, 0.01))

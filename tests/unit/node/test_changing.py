@@ -277,7 +277,9 @@ def requests_of(mesh: Mesh) -> list[Object]:
         ),
     ],
 )
-def test_what_others_changed_meanwhile_is_told_to_them(line: str, *, is_told: bool) -> None:
+def test_concurrent_changes_are_reported_to_those_who_made_them(
+    line: str, *, is_told: bool
+) -> None:
     mine, theirs = (Key("VirtualService", "shop", name) for name in ("mine", "theirs"))
     assert told([line], [mine], [theirs]) == ((line,) if is_told else ())
 

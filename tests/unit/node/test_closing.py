@@ -445,7 +445,7 @@ def test_a_policy_in_force_already_closes_nothing_again() -> None:
     assert list(node.open())
 
 
-def test_what_becomes_more_open_waits_for_its_compilation() -> None:
+def test_a_more_open_policy_waits_for_its_compilation() -> None:
     node = Node()
     node.settle()
     open_state = node.states[-1]

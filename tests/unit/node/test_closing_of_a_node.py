@@ -223,7 +223,7 @@ CLOSINGS = {
 
 
 @pytest.mark.parametrize("closes", CLOSINGS.values(), ids=CLOSINGS)
-def test_what_becomes_stricter_is_in_force_while_a_compilation_runs(
+def test_a_stricter_policy_is_in_force_while_a_compilation_runs(
     mesh: Mesh, closes: Callable[[Mesh], None]
 ) -> None:
     compiled = mesh.publishing.compiled
@@ -253,7 +253,7 @@ def test_an_exception_for_a_port_that_is_deleted_is_closed_at_once(tmp_path: Pat
     assert mesh.listener == closed
 
 
-def test_what_becomes_more_open_waits_until_it_is_compiled(mesh: Mesh) -> None:
+def test_a_more_open_policy_waits_until_it_is_compiled(mesh: Mesh) -> None:
     mesh.apply(policy(STRICT))
     mesh.settle()
     assert not mesh.takes_plaintext

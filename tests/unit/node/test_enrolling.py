@@ -286,7 +286,9 @@ def test_the_same_asked_twice_is_done_once() -> None:
     ],
     ids=["the same unit", "the same port"],
 )
-def test_what_contradicts_an_enrollment_in_work_is_refused(other: wire.Enroll, reason: str) -> None:
+def test_a_request_that_contradicts_an_enrollment_in_progress_is_refused(
+    other: wire.Enroll, reason: str
+) -> None:
     host = Host()
 
     async def both() -> None:

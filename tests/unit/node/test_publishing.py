@@ -135,7 +135,7 @@ def test_a_virtual_address_stays_as_it_was_when_a_new_node_takes_the_snapshot(
     assert Mesh(tmp_path).take().services == before
 
 
-def test_what_cannot_be_compiled_leaves_the_last_publication_and_is_told_each_time(
+def test_a_failed_compilation_leaves_the_last_publication_and_is_reported_each_time(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mesh.settle()

@@ -281,7 +281,7 @@ def test_a_namespace_is_captured_when_listeners_in_that_one_are_compiled(
     assert stages(compiling) == {UID: Stage.CAPTURED}
 
 
-def test_what_changes_during_a_compilation_is_part_of_the_next(compiling: World) -> None:
+def test_changes_during_a_compilation_are_part_of_the_next(compiling: World) -> None:
     compiling.configure(service("web"), service("db"), service("news"))
     compiling.rounds()
     compiling.work()
@@ -294,7 +294,9 @@ def test_what_changes_during_a_compilation_is_part_of_the_next(compiling: World)
 # ---- failures
 
 
-def test_what_cannot_be_recorded_is_refused_and_changes_nothing(world: World) -> None:
+def test_a_registration_that_cannot_be_recorded_is_refused_and_changes_nothing(
+    world: World,
+) -> None:
     before = world.outcome
     world.failing.add("save")
     with pytest.raises(SystemRefusedError):

@@ -68,7 +68,7 @@ def test_it_settles_when_it_begins_and_after_each_change(run: Run) -> None:
     run([], check)
 
 
-def test_what_could_not_be_put_in_force_is_tried_again_without_a_change(
+def test_a_failed_change_is_tried_again_without_another_change(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_AGAIN", 0.01)
@@ -102,7 +102,7 @@ def test_waiting_ends_without_the_condition_when_time_is_over(run: Run) -> None:
 
 
 @pytest.mark.parametrize("error", [FULL, ValueError("broken")])
-def test_what_cannot_be_answered_now_is_said_once_and_may_be_later(
+def test_an_unanswerable_request_is_logged_once_and_may_be_answered_later(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     settling, failures = Settling(), [error, error]

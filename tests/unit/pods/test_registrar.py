@@ -47,7 +47,7 @@ def pod(*, ready: bool) -> Workload:
     return Workload(uid="n.a", name="a", namespace="n", netns="/ns", ready=ready)
 
 
-def test_what_becomes_ready_while_it_is_told_that_it_is_not_is_told_next(tmp_path: Path) -> None:
+def test_a_pod_that_becomes_ready_during_a_report_is_reported_next(tmp_path: Path) -> None:
     async def run() -> None:
         mesh, states = Mesh(), iter((False,))
 
@@ -68,7 +68,7 @@ def test_what_becomes_ready_while_it_is_told_that_it_is_not_is_told_next(tmp_pat
     asyncio.run(run())
 
 
-def test_what_the_mesh_refused_is_told_again(
+def test_refused_registrations_are_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registrar, "_BACKOFF", Backoff(0.01, 0.01))

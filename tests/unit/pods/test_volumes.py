@@ -113,7 +113,7 @@ def test_containers_find_volumes_at_paths_outer_ones_first() -> None:
     )
 
 
-def test_what_cannot_be_had_here_is_left_out_with_a_note() -> None:
+def test_unavailable_volumes_are_left_out_with_a_note() -> None:
     found = plan({"hostPath": {"path": "/"}}, mounts=[{"name": "v0", "mountPath": "/host"}])
     assert found.pods[0].volumes == found.pods[0].containers[0].mounts == ()
     assert any('volume "v0" is left out in the testbed' in note for note in found.notes)

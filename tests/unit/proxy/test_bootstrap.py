@@ -55,7 +55,7 @@ def test_the_connections_that_take_most_memory_end_before_any_is_refused() -> No
     assert triggers["shrink_heap"]["threshold"]["value"] < refusing
 
 
-def test_what_passes_inside_a_proxy_has_small_buffers_too() -> None:
+def test_connections_inside_a_proxy_have_small_buffers_too() -> None:
     (extension,) = bootstrap(SETTINGS, PATHS, MEMBER, CAPACITY)["bootstrap_extensions"]
     assert extension["typed_config"]["buffer_size_kb"] * 1024 == CONNECTION_BUFFER
 

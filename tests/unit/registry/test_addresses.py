@@ -129,6 +129,6 @@ def test_a_host_that_one_network_has_no_room_for_has_an_address_of_the_other() -
 @pytest.mark.parametrize(
     "text", ["198.19.0.0/24,", "198.19.0.0/24,198.18.0.0/24", "a", "198.19.0.1/24"]
 )
-def test_what_names_no_networks_is_refused(text: str) -> None:
+def test_invalid_networks_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"network|host bits"):
         allocate({}, ["a.svc"], text)

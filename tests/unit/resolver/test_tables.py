@@ -66,7 +66,7 @@ def test_a_host_of_the_world_has_no_other_name() -> None:
     assert found.servers == "server=/api.example.com/\nserver=/*.api.example.com/#\n"
 
 
-def test_what_has_no_address_is_left_to_the_world() -> None:
+def test_names_without_an_address_are_left_to_other_resolvers() -> None:
     found = told(
         service("api.example.com"),
         service("net.example.com", "10.0.0.0/8"),

@@ -45,7 +45,7 @@ def test_a_namespaces_own_service_comes_before_that_of_others() -> None:
     assert otherwise(PUBLIC, OWN) == {"office": ["198.19.0.2"]}
 
 
-def test_what_all_know_comes_before_a_wildcard_that_is_private() -> None:
+def test_public_names_come_before_a_private_wildcard() -> None:
     wild = service("office", "*.test", "198.19.0.9", export_to=(".",))
     assert otherwise(PUBLIC, wild) == {"office": ["198.19.0.9", "198.19.0.1"]}
     assert otherwise(PUBLIC, OWN, wild) == {"office": ["198.19.0.2", "198.19.0.9"]}

@@ -74,7 +74,7 @@ def test_nodes_keep_what_a_server_has_lost_but_for_policies(
     assert shared.removes("networking.istio.io/v1/VirtualService") is not lost
 
 
-def test_what_nodes_are_told_is_packed_in_a_thread(
+def test_messages_to_nodes_are_packed_in_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MESHD_HOME", str(tmp_path))

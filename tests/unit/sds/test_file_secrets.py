@@ -80,7 +80,7 @@ def test_half_of_a_new_pair_leaves_the_one_before_in_use(place: Place) -> None:
     assert place.message().tls_certificate.private_key.inline_bytes == key_pem(first)
 
 
-def test_what_cannot_be_read_does_not_exist_and_the_rest_is_served(place: Place) -> None:
+def test_unreadable_files_do_not_exist_and_the_others_are_served(place: Place) -> None:
     pipe = place.directory / "pipe"
     os.mkfifo(pipe)
     hanging = SecretFiles(authority=str(pipe))
@@ -120,7 +120,7 @@ def test_the_authorities_of_the_system_are_served(place: Place) -> None:
     assert b"BEGIN CERTIFICATE" in found.body
 
 
-def test_what_nobody_asks_for_any_more_is_forgotten(place: Place) -> None:
+def test_secrets_that_are_no_longer_asked_for_are_forgotten(place: Place) -> None:
     key = new_key()
     place.write_pair(key, key)
     place.look()

@@ -179,7 +179,7 @@ def test_a_refusal_is_about_all_of_a_response_which_is_not_sent_in_parts() -> No
     assert _told(subscriber, _secrets(a=_A2, b=_B1)) == ({"a": b"A2"}, ())
 
 
-def test_what_changes_before_the_client_has_answered_is_sent_after_that() -> None:
+def test_changes_before_the_clients_answer_are_sent_after_it() -> None:
     subscriber = _subscriber("a")
     response = subscriber.next(_secrets(a=_A1))
     assert response is not None

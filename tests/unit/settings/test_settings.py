@@ -36,7 +36,9 @@ from meshd.settings import load
         ("node: a b", "node: expected a node's name"),
     ],
 )
-def test_what_no_process_could_use_is_refused(tmp_path: Path, text: str, named: str) -> None:
+def test_values_that_no_process_could_use_are_refused(
+    tmp_path: Path, text: str, named: str
+) -> None:
     path = tmp_path / "meshd.yaml"
     path.write_text(text)
     with pytest.raises(InvalidInputError) as caught:

@@ -51,7 +51,7 @@ def test_an_interface_made_anew_under_its_name_counts_from_zero() -> None:
     assert row.received_per_second == 50
 
 
-def test_what_the_kernel_does_not_tell_stays_unknown() -> None:
+def test_figures_that_the_kernel_does_not_tell_stay_unknown() -> None:
     row = usage(Sample(taken=0.0), Sample(taken=1.0))
     assert (row.received, row.sent, row.received_per_second, row.disk) == (None, None, None, None)
 

@@ -21,7 +21,7 @@ from meshd.wire import channel
 KNOWN = wire.encode(wire.Unregister(("default.web",)))[4:]
 
 
-def test_what_was_encoded_is_read_back() -> None:
+def test_encoded_messages_are_decoded_unchanged() -> None:
     assert wire.decode(KNOWN, wire.ANY) == wire.Unregister(("default.web",))
 
 

@@ -27,7 +27,7 @@ _RECORD = Record(
 )
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+def test_saved_records_are_loaded_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "workloads.json"
     save(path, Record())
     save(path, _RECORD)
@@ -56,7 +56,7 @@ def test_a_file_that_is_no_record_is_one_clear_line(tmp_path: Path, content: byt
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_cannot_be_written_leaves_the_record_as_it_was(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_record_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "workloads.json"
     save(path, _RECORD)
     (tmp_path / ".workloads.json.new").mkdir()

@@ -314,7 +314,7 @@ def test_a_client_that_asks_for_a_missing_resource_is_told_so_and_gets_it_when_i
     assert _drain(stream) == [("Secret", ["s"], [])]
 
 
-def test_what_was_unsubscribed_is_not_sent_any_more() -> None:
+def test_unsubscribed_resources_are_no_longer_sent() -> None:
     stream = _synced(_resource(ENDPOINTS, "e"))
     stream.receive(Request(ENDPOINTS, subscribe=("e",)))
     _drain(stream)

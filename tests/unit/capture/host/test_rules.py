@@ -305,6 +305,6 @@ def test_the_metadata_service_is_never_taken_away(workloads: list[HostWorkload])
             assert not desired.get(table, {}).get(chain)
 
 
-def test_what_iptables_save_prints_is_understood() -> None:
+def test_output_of_iptables_save_is_understood() -> None:
     text = "*raw\n:MESHD_HOLD_IN - [0:0]\n-A MESHD_HOLD_IN -p tcp " + FOR_WEB + " -j DROP\nCOMMIT\n"
     assert held_workloads(parse_save(text)) == {"mesh.web"}

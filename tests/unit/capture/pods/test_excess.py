@@ -57,7 +57,7 @@ def test_a_workload_that_a_living_proxy_refuses_is_not_let_past() -> None:
     assert said(HUNG_UP).startswith(HUNG_UP)
 
 
-def test_what_was_too_much_is_counted_by_port() -> None:
+def test_excess_connections_are_counted_by_port() -> None:
     saved = """*mangle
 :MESHD_INPUT - [0:0]
 [9:540] -A MESHD_INPUT -p tcp -m tcp --dport 15001 --tcp-flags SYN SYN -m limit -j RETURN

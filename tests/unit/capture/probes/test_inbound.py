@@ -20,7 +20,7 @@ def port_set(*numbers: int) -> frozenset[int]:
 
 
 @pytest.mark.parametrize("answer", [0, SYN_ACK, RST])
-def test_what_the_inbound_listener_answers_is_captured(answer: int) -> None:
+def test_a_probe_that_the_inbound_listener_answers_is_captured(answer: int) -> None:
     answerer = End("198.18.0.7", INBOUND_PORT)
     assert judged(ASKED, answerer, answer, INBOUND_PORT) == Verdict()
 

@@ -64,7 +64,7 @@ def test_targets_whose_subsets_have_one_name_are_told_apart() -> None:
     ]
 
 
-def test_what_differs_for_several_clients_alike_is_told_once() -> None:
+def test_a_difference_for_several_clients_is_told_once() -> None:
     clients = (WEB, OTHER)
     before = planned(route(Target(V1)), clients=clients)
     after = planned(route(Target(V2)), clients=clients)

@@ -71,7 +71,7 @@ def test_the_smallest_network_that_leads_anywhere_counts() -> None:
     assert at("198.19.1.7") == "large"
 
 
-def test_what_no_answer_fits_goes_on() -> None:
+def test_connections_that_no_answer_fits_go_on() -> None:
     assert at("198.18.0.1") == ""
     assert at("198.19.0.1", port=90) == "refused"
     assert at("198.19.0.1", port=82) == "dns"

@@ -20,7 +20,7 @@ from meshd.model.short_way import Requests
         (Spoken.SNIFFED, "http1", "its port is not declared for one version"),
     ],
 )
-def test_what_comes_by_the_short_way_is_read_again_for_a_reason(
+def test_requests_on_the_short_way_are_read_again_for_a_reason(
     spoken: Spoken | None, sent: Requests, told: str
 ) -> None:
     ports = {} if spoken is None else {80: spoken}

@@ -79,7 +79,7 @@ def ended(*specs: str, port: int = 9000, server: str = "198.18.1.9") -> set[str]
         (("", f"{{rules: [{{from: [{{source: {{ipBlocks: [{OUTSIDE}]}}}}]}}]}}"), {ALICE, BOB}),
     ],
 )
-def test_what_was_allowed_and_is_denied_now_ends(
+def test_connections_that_are_denied_now_end(
     specs: tuple[str, ...], expected: set[str], port: int
 ) -> None:
     assert ended(*specs, port=port) == expected

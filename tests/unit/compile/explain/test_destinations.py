@@ -102,7 +102,7 @@ def test_only_http_is_understood_where_all_services_of_a_port_speak_it(
     assert found.verdict == "refused: 400, because only HTTP is understood on this port"
 
 
-def test_what_the_upstream_receives_is_told() -> None:
+def test_explain_tells_what_the_upstream_receives() -> None:
     steps = ask("nobody.default:8000", "/a?b=c", more=MORE).stages
     host = "reviews.default.svc.cluster.local"
     assert [step.detail for step in steps if step.stage in {"rewrite", "cluster"}] == [

@@ -516,7 +516,7 @@ spec:
         ("through.test:443", "denied: the connection is closed"),
     ],
 )
-def test_what_enters_by_a_gateway_is_judged_there_first(
+def test_requests_through_a_gateway_are_judged_there_first(
     field: str, destination: str, denied: str
 ) -> None:
     policy = AT_EDGE.replace("FIELD", field)
@@ -543,7 +543,7 @@ def test_a_server_that_redirects_to_https_is_told() -> None:
     )
 
 
-def test_what_no_server_of_a_gateway_wants_is_refused() -> None:
+def test_connections_that_no_server_of_a_gateway_wants_are_refused() -> None:
     assert enter("else.test:443").verdict.startswith("refused: no server")
     assert enter("198.18.0.1:443").verdict.startswith("refused: no server")
     assert enter("site.test:81").verdict == "refused: no Gateway opens port 81 there"

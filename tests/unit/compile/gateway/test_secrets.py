@@ -103,7 +103,7 @@ def test_the_secret_of_an_authority_is_not_taken_for_a_certificate_of_that_name(
         ({"other": b"x"}, "it has none of tls.crt, tls.key and ca.crt"),
     ],
 )
-def test_what_proxies_would_refuse_is_not_sent_to_them(
+def test_secrets_that_proxies_would_refuse_are_not_sent(
     entries: dict[str, bytes], said: str
 ) -> None:
     found = made(secret(**entries))

@@ -127,7 +127,7 @@ def test_copies_take_the_one_way_and_name_a_cluster_that_is_there(target: str) -
         assert TARGETS[target] in there[Kind.CLUSTER]
 
 
-def test_what_clients_write_is_taken_off_before_anything_is_set() -> None:
+def test_headers_of_clients_are_removed_before_any_is_set() -> None:
     for policy in policies(mirrored("host: reviews")):
         removed = [one.remove for one in policy.request_headers_mutations if one.remove]
         first = [bool(one.remove) for one in policy.request_headers_mutations]

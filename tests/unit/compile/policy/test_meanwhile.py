@@ -97,7 +97,7 @@ def test_what_allows_no_more_than_before_is_as_it_was_and_what_adds_a_rule_is_as
     assert meanwhile(narrow, narrow) is narrow
 
 
-def test_what_asks_for_tokens_waits_with_those_who_read_them() -> None:
+def test_policies_that_need_tokens_wait_for_the_filters_that_read_them() -> None:
     nobody = Field((RequestPrincipal(Text("present"), Text("present")),), negated=True)
     asking = msgspec.structs.replace(fitting("d", 0), clauses=(((nobody,),),))
     before = Authorization(allow=(fitting("a", 0),))

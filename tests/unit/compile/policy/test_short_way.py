@@ -57,7 +57,9 @@ def test_an_endpoint_that_is_the_workload_itself_is_reached_inside() -> None:
     ],
     ids=str,
 )
-def test_what_claims_to_be_a_workload_is_not_reached_inside(changed: dict[str, object]) -> None:
+def test_an_endpoint_that_claims_to_be_a_workload_is_not_reached_inside(
+    changed: dict[str, object],
+) -> None:
     place = msgspec.structs.replace(_PLACE, **changed)
     assert with_short_way((place,), reachable(of())) == (place,)
 

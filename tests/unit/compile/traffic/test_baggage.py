@@ -51,7 +51,7 @@ def test_a_locality_is_told_where_it_is_known(own: str, of_node: str, expected: 
     assert found.partition("service.version=latest")[2] == expected
 
 
-def test_what_would_end_a_value_is_written_otherwise() -> None:
+def test_characters_that_end_a_value_are_escaped() -> None:
     found = baggage(workload(locality='e,u/"a;=%'), MeshOptions())
     assert found.endswith(",cloud.region=e%2Cu,cloud.availability_zone=%22a%3B%3D%25")
 

@@ -89,7 +89,7 @@ def test_every_port_that_is_nobody_elses_can_be_asked_for() -> None:
         assert leads(f"198.18.0.1:{port}", "one", one) == "hbone@one", port
 
 
-def test_what_comes_out_of_tunnels_is_limited() -> None:
+def test_connections_out_of_tunnels_are_limited() -> None:
     made = receiver(workload("one", "198.18.0.1"), _PORTS, 5)
     assert made
     for upstream in receiving_upstreams([made]):

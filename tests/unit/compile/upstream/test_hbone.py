@@ -96,7 +96,7 @@ def test_a_service_has_to_say_that_tunnels_suit_it(protocol: Protocol) -> None:
 @pytest.mark.parametrize(
     "protocol", [Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC, Protocol.SNIFFED]
 )
-def test_what_may_be_http_is_not_tunneled(protocol: Protocol) -> None:
+def test_connections_that_may_be_http_are_not_tunneled(protocol: Protocol) -> None:
     assert tunneled(service(protocol=protocol)) == [False]
 
 

@@ -55,7 +55,7 @@ def apply(store: Store, text: str, *, delete: bool = False) -> wire.Message:
     return following.answer(store, request, "server:15012")
 
 
-def test_what_was_applied_here_is_in_force_no_more(store: Store) -> None:
+def test_objects_applied_here_are_no_longer_in_force(store: Store) -> None:
     assert [key.name for key in store.objects] == ["web"]
 
 

@@ -29,7 +29,7 @@ def taken(*things: tuple[str, str]) -> Inbox:
     return inbox
 
 
-def test_what_comes_is_there_with_its_version() -> None:
+def test_a_resource_that_comes_is_there_with_its_version() -> None:
     inbox = taken(("a", "one"), ("b", "two"))
     assert dict(inbox.values(URL)) == {"a": "one", "b": "two"}
     assert inbox.versions(URL) == {"a": "v-one", "b": "v-two"}
@@ -63,7 +63,7 @@ steps = st.lists(st.tuples(st.sampled_from("abc"), bodies | st.none()), max_size
 
 
 @given(steps)
-def test_what_was_written_to_disk_is_what_is_read_of_it(
+def test_resources_are_read_from_disk_as_they_were_written(
     changes: list[tuple[str, str | None]],
 ) -> None:
     inbox = Inbox(decode)
@@ -313,7 +313,7 @@ def test_what_has_proven_harmless_meanwhile_is_not_noted_again(tmp_path: Path) -
     assert not (tmp_path / "attempts.json").exists()
 
 
-def test_what_was_replaced_is_not_noted_again(tmp_path: Path) -> None:
+def test_a_replaced_record_is_not_noted_again(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path / "attempts.json")
     inbox = Inbox(decode, attempts)
     for version in ("1", "2"):

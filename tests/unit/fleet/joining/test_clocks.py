@@ -24,7 +24,7 @@ def test_a_day_is_told_with_its_direction_and_always_in_the_same_words() -> None
 
 
 @given(st.floats(-1e6, 1e6))
-def test_what_certificates_allow_for_is_no_difference(off: float) -> None:
+def test_a_difference_that_certificates_allow_for_is_none(off: float) -> None:
     assert bool(clocks.difference(NOW + off, NOW, "s")) is (abs(NOW + off - NOW) > clocks.TOLERANCE)
 
 

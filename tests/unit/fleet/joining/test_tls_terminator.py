@@ -248,7 +248,7 @@ async def test_a_node_can_not_take_the_places_of_others(
 
 
 @running
-async def test_what_comes_to_grpc_in_another_way_is_nobody(mesh: Mesh) -> None:
+async def test_a_caller_that_bypasses_the_terminator_has_no_identity(mesh: Mesh) -> None:
     mesh.plane.publish(things(a="one"))
     async with mesh.serving():
         socket = mesh.directory / "nodes.sock"

@@ -82,6 +82,6 @@ def test_another_name_each_time_does_not_help_a_stranger(tmp_path: Path) -> None
     assert isinstance(ask(Attempts(path), admit("other")), wire.Done)
 
 
-def test_what_people_ask_for_is_never_left_out() -> None:
+def test_requests_of_users_are_never_left_out() -> None:
     for request in (wire.ListNodes(), wire.RemoveNode("a"), wire.CreateToken(60.0)):
         assert name_of(request) is None

@@ -223,7 +223,7 @@ def test_the_name_of_a_node_is_its_own_until_its_certificate_ends(tmp_path: Path
     assert redeem(store, text, "a")
 
 
-def test_what_cannot_be_issued_or_written_does_not_use_up_the_token(
+def test_a_failure_to_issue_or_write_does_not_use_up_the_token(
     store: TokenStore, tmp_path: Path
 ) -> None:
     text, _ = store.create(PIN, 60)

@@ -148,7 +148,7 @@ def test_an_object_whose_spec_is_all_defaults_arrives() -> None:
         {"labels": {"a": 5}},
     ],
 )
-def test_what_no_message_can_hold_is_refused_by_name(metadata: dict[str, Any]) -> None:
+def test_values_that_no_message_can_hold_are_refused_by_name(metadata: dict[str, Any]) -> None:
     whole: JsonObject = {"name": "shop", **metadata}
     value: JsonObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": whole}
     with pytest.raises(InvalidInputError, match="Namespace shop"):

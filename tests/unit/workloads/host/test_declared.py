@@ -61,7 +61,7 @@ def test_it_stays_when_the_host_has_lost_its_address_and_goes_with_the_entry() -
     assert compare([], known, HERE).unregister == ("mesh.web",)
 
 
-def test_what_was_enrolled_by_hand_is_not_let_go() -> None:
+def test_units_enrolled_by_hand_are_not_released() -> None:
     (found,) = registered(entry()).values()
     assert found.host
     by_hand = msgspec.structs.replace(
@@ -70,7 +70,7 @@ def test_what_was_enrolled_by_hand_is_not_let_go() -> None:
     assert compare([], {"mesh.web": by_hand}, HERE).unregister == ()
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_impossible_declarations_are_reported() -> None:
     (problem,) = compare([entry("ssh.service")], {}, HERE).problems
     assert "mesh/web" in problem
     assert "ssh.service is never captured" in problem

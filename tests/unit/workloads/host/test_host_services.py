@@ -70,7 +70,7 @@ def test_the_record_is_of_services_only_and_is_found_again(tmp_path: Path) -> No
     assert msgspec.json.decode(path.read_bytes())["registered"] == {}
 
 
-def test_what_changes_about_pods_needs_no_disk(tmp_path: Path) -> None:
+def test_changes_of_pods_need_no_disk(tmp_path: Path) -> None:
     (tmp_path / "no directory").touch()
     path = tmp_path / "no directory" / host_services.RECORD
     placed = {one.uid: one for one in with_ports([service("a")], {})}

@@ -43,7 +43,7 @@ def test_a_rule_that_denies_a_declared_port_is_named(rule: str) -> None:
         "tcp dport { 1, 2 ",
     ],
 )
-def test_what_denies_no_declared_port_is_not_named(rule: str) -> None:
+def test_rules_that_deny_no_declared_port_are_not_named(rule: str) -> None:
     assert not told(rule, 80)
 
 

@@ -65,7 +65,7 @@ def served(found: Restored) -> set[str]:
     return set(step(found.lives, found.registered, Facts(observed=False)).served)
 
 
-def test_what_can_be_used_is_as_it_was(disk: Disk) -> None:
+def test_usable_services_are_restored_as_they_were(disk: Disk) -> None:
     lives = {uid: Life(one, Phase.CAPTURED) for uid, one in ALL.items()}
     assert disk.restored() == Restored(ALL, lives, {})
 

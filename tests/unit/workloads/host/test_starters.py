@@ -40,7 +40,7 @@ def test_other_units_start_nothing_elsewhere_that_is_known(unit: str) -> None:
     assert not starters.is_started_by(unit, "/system.slice/docker-0a1b.scope")
 
 
-def test_what_somebody_else_has_started_is_not_the_units() -> None:
+def test_a_process_that_others_have_started_is_not_the_units() -> None:
     started = Process(7, 1, "server", 0, "/machine.slice/libpod-0a1b.scope")
     service = HostService(
         cgroup=OWN, unit="docker.service", outbound_port=15101, inbound_port=15102

@@ -60,7 +60,7 @@ def test_the_same_preparation_again_reads_files_anew_only_where_that_was_left_un
     assert manager.reloads == 4
 
 
-def test_what_others_require_is_removed_last(manager: Manager, tmp_path: Path) -> None:
+def test_units_that_others_require_are_removed_last(manager: Manager, tmp_path: Path) -> None:
     Systemd(tmp_path).prepare(WANTED)
     paths = {one for one in files(tmp_path) if (tmp_path / one).is_file()}
     assert hold_units.in_order_of_removal("web.service", paths)[-1] == "meshd-hold@web.service"
