@@ -600,6 +600,19 @@ def serialized(compiled: Mapping[Pool, Compiled]) -> dict[tuple[Pool, Kind, str]
     }
 
 
+def gone_on(
+    mesh: Mesh, compiler: Compiler, edit: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> Mapping[Pool, Compiled]:
+    """Return what a shortcut makes of an edit, which is what a fresh compiler makes."""
+    mesh.edit(edit)
+    fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
+    with monkeypatch.context() as patched:
+        patched.delattr(Compiler, "_compiled")  # all is compiled no more
+        compiled = compiler.compile(mesh.snapshot(), mesh.serving)
+    assert serialized(compiled) == serialized(fresh), edit
+    return compiled
+
+
 MESHES = (
     Mesh,
     Mesh.entered,
@@ -714,12 +727,7 @@ def test_a_route_of_connections_makes_tables_and_listeners_of_clients(
     api = next(place for place in ROUTED if WHOLE[place].metadata.name == "api")
     before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
     for edit in (*CONNECTING, "connections", "private", "object", "object"):
-        mesh.edit((edit, api))
-        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
-        with monkeypatch.context() as patched:
-            patched.delattr(Compiler, "_compiled")  # all is compiled no more
-            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
-        assert serialized(compiled) == serialized(fresh), edit
+        compiled = gone_on(mesh, compiler, (edit, api), monkeypatch)
         after = compiled[Pool.TRAFFIC]
         assert after[Kind.CLUSTER] is before[Kind.CLUSTER]
         assert after[Kind.ENDPOINT] is before[Kind.ENDPOINT]
@@ -763,12 +771,7 @@ def test_the_short_way_of_a_workload_makes_assignments_and_the_listener_of_the_s
     compiler.compile(mesh.snapshot(), mesh.serving)
     for what, kind in (("destinations", Kind.ENDPOINT), ("callers", Kind.LISTENER)) * 2:
         before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
-        mesh.edit((what, "front.w1"))
-        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
-        with monkeypatch.context() as patched:
-            patched.delattr(Compiler, "_compiled")  # all is compiled no more
-            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
-        assert serialized(compiled) == serialized(fresh)
+        compiled = gone_on(mesh, compiler, (what, "front.w1"), monkeypatch)
         after = compiled[Pool.TRAFFIC]
         assert {one for one in Kind if after[one] is not before[one]} == {kind}
         names = {name for name, one in after[kind].items() if before[kind][name] is not one}
@@ -800,12 +803,7 @@ def test_a_gateway_of_this_node_is_compiled_with_what_it_opens_and_leads_to(
     mesh.edit(("for lone", place_of("web", DestinationRule)))
     compiler.compile(mesh.snapshot(), mesh.serving)
     for again in ("object", "object"):
-        mesh.edit((edit, place))
-        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
-        with monkeypatch.context() as patched:
-            patched.delattr(Compiler, "_compiled")  # all is compiled no more
-            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
-        assert serialized(compiled) == serialized(fresh)
+        gone_on(mesh, compiler, (edit, place), monkeypatch)
         edit = again
 
 
@@ -829,12 +827,7 @@ def test_a_rule_for_many_services_is_compiled_with_these(monkeypatch: pytest.Mon
     mesh.edit(("balanced", place_of("web", DestinationRule)))
     compiler.compile(mesh.snapshot(), mesh.serving)
     for edit in ("for many", "one subset", "object", "object", "for none"):
-        mesh.edit((edit, place_of("web", DestinationRule)))
-        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
-        with monkeypatch.context() as patched:
-            patched.delattr(Compiler, "_compiled")  # all is compiled no more
-            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
-        assert serialized(compiled) == serialized(fresh), edit
+        gone_on(mesh, compiler, (edit, place_of("web", DestinationRule)), monkeypatch)
 
 
 @pytest.mark.parametrize("edit", ["object", "one subset", "as asked", "balanced", "with TLS"])
@@ -846,12 +839,7 @@ def test_a_rule_of_a_service_makes_what_is_that_services(
     compiler.compile(mesh.snapshot(), mesh.serving)
     for _ in range(2):
         before = compiler.compile(mesh.snapshot(), mesh.serving)[Pool.TRAFFIC]
-        mesh.edit((edit, place_of("web", DestinationRule)))
-        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
-        with monkeypatch.context() as patched:
-            patched.delattr(Compiler, "_compiled")  # all is compiled no more
-            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
-        assert serialized(compiled) == serialized(fresh)
+        compiled = gone_on(mesh, compiler, (edit, place_of("web", DestinationRule)), monkeypatch)
         after = compiled[Pool.TRAFFIC]
         for kind in (Kind.CLUSTER, Kind.ENDPOINT):
             names = before[kind].keys() | after[kind].keys()
@@ -879,12 +867,7 @@ def test_a_policy_of_connections_and_labels_of_a_namespace_make_what_depends_on_
     compiler.compile(mesh.snapshot(), mesh.serving)
     place = place_of(name, kind)
     for again in ("object", "object"):
-        mesh.edit((edit, place))
-        fresh = Compiler().compile(mesh.snapshot(), mesh.serving)
-        with monkeypatch.context() as patched:
-            patched.delattr(Compiler, "_compiled")  # all is compiled no more
-            compiled = compiler.compile(mesh.snapshot(), mesh.serving)
-        assert serialized(compiled) == serialized(fresh)
+        gone_on(mesh, compiler, (edit, place), monkeypatch)
         edit = again
 
 
