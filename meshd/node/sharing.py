@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,8 @@ from meshd.wire.parts import Gathering, Splitting
 from meshd.workloads import record as workloads
 
 _log = logging.getLogger(__name__)
+_PART: Final = 1000
+"""Workloads that are encoded at once."""
 _NO_DIGESTS: Final[Mapping[Key, str]] = {}
 
 
@@ -60,6 +62,13 @@ def _json(found: Object, digest: str) -> JsonObject:
     return unusable_json(found, digest) if isinstance(found, Replacement) else to_json(found)
 
 
+def _in_parts(workloads: Sequence[Workload]) -> bytes:
+    """Return a JSON list, encoded in parts, since no other thread runs while one is encoded."""
+    starts = range(0, len(workloads), _PART)
+    parts = (msgspec.json.encode(workloads[start : start + _PART]) for start in starts)
+    return b"[" + b",".join(part[1:-1] for part in parts) + b"]"
+
+
 class Sharing:
     """The exchange. ``record``: the file of reports. ``handle`` answers all other requests."""
 
@@ -76,7 +85,7 @@ class Sharing:
         """Also of workloads that are left out, because processes died of them."""
         self.kept = KeptFile(
             record,
-            lambda: functools.partial(msgspec.json.encode, self._told),
+            lambda: functools.partial(_in_parts, self._told),
             mesh.settling.touch,
         )
         self._hearing = asyncio.Lock()

@@ -147,9 +147,13 @@ def test_a_session_ends_when_it_cannot_tell_its_follower(tmp_path: Path) -> None
         asyncio.run(scenario())
 
 
-def test_a_workload_that_is_left_out_is_kept_for_the_next_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("others", [0, 2500])  # which are written in parts
+def test_a_workload_that_is_left_out_is_kept_for_the_next_start(
+    tmp_path: Path, others: int
+) -> None:
     async def scenario() -> None:
-        mesh, told = _Mesh(), (remote("good"), remote("deadly"))
+        mesh, more = _Mesh(), (remote(f"w{number}") for number in range(others))
+        told = (remote("good"), remote("deadly"), *more)
         heard: list[tuple[Workload, ...]] = []
 
         def hear_of(told: tuple[Workload, ...]) -> None:
