@@ -102,6 +102,11 @@ class Ruled:
         return messages.service_assignments(self.service, self.rules, options)
 
     @property
+    def in_clusters(self) -> tuple[object, ...]:
+        """Return what its clusters depend on of its endpoints."""
+        return self.service.accounts, self.service.near
+
+    @property
     def needs_secrets(self) -> bool:
         """Return whether its clusters may need secrets."""
         spec = self.rules.spec
@@ -206,15 +211,21 @@ class Last:
     def with_endpoints(self, changed: Iterable[Changed], snapshot: Snapshot) -> Last:
         """Return the result for a snapshot that differs in endpoints of these services."""
         ruled, kinds = dict(self.ruled), dict(self.compiled[Pool.TRAFFIC])
-        assignments, clusters = Messages(), Messages()
+        assignments, clusters, gone = Messages(), Messages(), set[str]()
         for _, after in changed:
             service, place = self.acceptance.accepted(after), after.place
             before = ruled.get(place, ())
             ruled[place] = [dataclasses.replace(one, service=service) for one in before]
             for old, new in zip(before, ruled[place], strict=True):
                 assignments |= by_name(new.assignments(snapshot.options))
-                if old.service.accounts != new.service.accounts:
+                if old.in_clusters != new.in_clusters:
                     clusters |= by_name(new.clusters(snapshot.options))
+                if old.service.near != new.service.near:
+                    gone |= by_name(old.assignments(snapshot.options)).keys()
+        if lost := gone - assignments.keys():
+            kinds[Kind.ENDPOINT] = {
+                name: one for name, one in kinds[Kind.ENDPOINT].items() if name not in lost
+            }
         for kind, made in ((Kind.ENDPOINT, assignments), (Kind.CLUSTER, clusters)):
             if made:
                 kinds[kind] = kinds[kind] | made

@@ -112,6 +112,8 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     endpoints: tuple[Endpoint, ...] = ()
     closed: bool = False
     """Nobody reaches it: what declares it is not in force, or cannot be compiled."""
+    near: bool = False
+    """Some endpoint is reached by the short way."""
     apart: str = ""
     """Its namespace, where the plain name of the host stands for another namespace's service."""
 
@@ -119,6 +121,12 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def place(self) -> Place:
         """Return what tells it from all other services of a mesh."""
         return self.host, self.apart
+
+    @property
+    def may_be_near(self) -> bool:
+        """Return whether endpoints that are workloads are reached as workloads of the mesh are:
+        those that are outside of it by declaration are sent plaintext."""
+        return not self.external and self.resolution is Resolution.STATIC
 
     @functools.cached_property
     def endpoints_by_port(self) -> dict[int, tuple[Endpoint, ...]]:

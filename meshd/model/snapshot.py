@@ -61,7 +61,7 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How many each of them opens to one cluster."""
     direct_requests: bool = True
     """Workloads' own listeners route requests, where all that is sent to a port is HTTP."""
-    short_way: bool = False
+    short_way: bool = True
     """Connections between workloads of this node may stay inside a proxy, without TLS."""
     hbone: bool = False
     """Connections between nodes may share tunnels."""

@@ -38,8 +38,8 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 """As the sidecars have it."""
 _ON_ONE_NODE: Final[dict[str, dict[str, Any]]] = {
-    "meshd": {"proxy": {"short_way": False}},
-    "meshd short way": {"proxy": {"short_way": True}},
+    "meshd": {},
+    "meshd over the network": {"proxy": {"short_way": False}},
 }
 _ACROSS_NODES: Final[dict[str, dict[str, Any]]] = {
     "meshd": {"proxy": {"hbone": False}},

@@ -126,8 +126,9 @@ def certify_recorder(node: Node) -> None:
 
 @pytest.fixture(scope="module")
 def brisk(make: Callable[..., Node]) -> Iterator[Node]:
-    """A node whose certificates live for seconds, with the recorder beside it."""
-    node = make(identity={"certificate_lifetime": f"{LIFETIME:g}s"})
+    """A node whose certificates live for seconds, with the recorder beside it. Its workloads show
+    them to each other, too."""
+    node = make(identity={"certificate_lifetime": f"{LIFETIME:g}s"}, proxy={"short_way": False})
     node.start()
     certify_recorder(node)
     write = node.write

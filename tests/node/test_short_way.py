@@ -1,11 +1,10 @@
-"""A whole node on which connections between its workloads take the short way."""
+"""Connections between workloads of a whole node take the short way."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import pytest
 from meshd.model.pool import Pool
 from meshd.proxy.admin import Admin
 from meshd.proxy.bootstrap import member_name
-from tests.node.manifests import POPULATION, Write
+from tests.node.manifests import Write
 
 if TYPE_CHECKING:
     from tests.node.node import Node
@@ -29,18 +28,9 @@ STRICT = Write.manifest(
 
 
 @pytest.fixture(scope="module")
-def short(make: Callable[..., Node]) -> Iterator[Node]:
-    node = make(proxy={"short_way": True})
-    node.start()
-    node.up(node.write.dump(*POPULATION))
+def short(node: Node) -> Node:
     node.eventually(lambda: ways(node)["server"] == "open", "the short way is open")
-    for client in CLIENTS:
-        node.eventually(
-            lambda client=client: node.status_of(client, "http://server/") == "200",
-            f"{client} is known to the proxies",
-        )
-    yield node
-    node.close()
+    return node
 
 
 def ways(node: Node) -> dict[str, str]:

@@ -20,6 +20,7 @@ from meshd import settings, wire
 from meshd.base.errors import MeshdError
 from meshd.fleet.membership import tokens
 from tests.node.endpoints import endpoints
+from tests.node.loads import load
 from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -195,6 +196,47 @@ def test_an_agent_refuses_to_change_the_configuration_and_names_its_server(
     for node in (agent, server):
         done = node.meshctl("apply", "-f", "-", text=same)
         assert (done.status, done.output.split()[-1]) == (0, "unchanged"), done
+
+
+def _ways(held: str) -> Iterator[str]:
+    """How each endpoint is reached that a proxy holds."""
+    for one in filter(None, held.split(", ")):
+        yield "short way" if one.startswith("local/") else "network"
+
+
+@pytest.mark.usefixtures("pods")
+def test_no_request_is_lost_while_a_pod_moves_to_the_clients_node_and_away(
+    server: Node, agent: Node
+) -> None:
+    """There it is reached by the short way, and elsewhere over the network."""
+    write = server.write
+
+    def run(node: Node, count: int) -> None:
+        node.up(
+            write.dump(write.deployment("moving", program="server.py", ready=8080, replicas=count))
+        )
+
+    def is_told(*ways: str) -> bool:
+        """Whether each of the client's proxies has these endpoints."""
+        held = re.findall(r"outbound\|80\|\|moving\.[^[]*\[([^]]*)]", endpoints(server, "moving"))
+        return len(held) == 2 and all(sorted(_ways(one)) == list(ways) for one in held)
+
+    server.up(write.dump(write.service("moving")))
+    run(agent, 1)
+    server.eventually(lambda: is_told("network"), "it is known elsewhere")
+    with load(server, "moving.mesh:80") as went:
+        run(server, 1)
+        server.eventually(lambda: is_told("network", "short way"), "it is known here, too")
+        run(agent, 0)
+        server.eventually(lambda: is_told("short way"), "it has moved")
+        run(agent, 1)
+        server.eventually(lambda: is_told("network", "short way"), "it is back")
+        run(server, 0)
+        server.eventually(lambda: is_told("network"), "it has moved away")
+    run(agent, 0)
+    server.meshctl("delete", "-n", "mesh", "service", "moving")
+    assert went[0]["ok"] > 0
+    assert went[0]["failures"] == []
 
 
 def test_status_shows_both_ends(server: Node, agent: Node) -> None:
@@ -447,13 +489,13 @@ def test_no_request_fails_when_the_server_is_killed_and_comes_back(
         agent.asking("bob", "load", "near.mesh:80", 2),
         server.asking("alice", "load", "far.mesh:80", 2),
     ]
-    for load in loads:
-        assert load.stdout
-        assert load.stdout.readline() == "begun\n"
+    for one in loads:
+        assert one.stdout
+        assert one.stdout.readline() == "begun\n"
     with without(server, agent):
         agent.eventually(lambda: not is_connected(agent), "the agent has noticed")
-    for load in loads:
-        output, errors = load.communicate("", timeout=2 * PATIENCE)
+    for one in loads:
+        output, errors = one.communicate("", timeout=2 * PATIENCE)
         result = json.loads(output.splitlines()[-1])
         assert result["failures"] == [], errors
         assert result["ok"] > 10

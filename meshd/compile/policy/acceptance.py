@@ -105,11 +105,13 @@ class Acceptance:
         places = service.endpoints
         if any(map(self.hold, places)):
             places = tuple(map(self.apply, places))
-        if self.near:
+        near = False
+        if self.near and service.may_be_near:
             places = with_short_way(places, self.near)
+            near = any(place.inside for place in places)
         if places is service.endpoints:
             return service
-        return msgspec.structs.replace(service, endpoints=places)
+        return msgspec.structs.replace(service, endpoints=places, near=near)
 
     def depends_on(self, service: ServiceRecord) -> bool:
         """Return whether ports of gateways may depend on the endpoints of a service."""

@@ -120,10 +120,10 @@ def _upstream_assignment(
     )
     nearness, inside, tunneled = None, False, False
     requests: Requests = ""
-    if rules.client or options.short_way or options.hbone:
+    if rules.client or service.near or options.hbone:
         policy = effective_policy(rules, upstream.port, upstream.subset)
         nearness = policy.nearness(service, rules.client)
-        inside = options.short_way and not short_way.obstacle(policy)
+        inside = service.near and not short_way.obstacle(policy)
         tunneled = not hbone.obstacle(service, protocol, policy, options)
         if inside:
             spoken = upstream_protocol(protocol, policy)

@@ -101,11 +101,12 @@ def is_different_at_gateways(
     service: ServiceRecord, rules: RuleSet, *, short_way: bool = False
 ) -> bool:
     """Return whether a gateway may not share the clusters that workloads have. ``short_way``:
-    theirs write who calls."""
+    theirs write who calls where an endpoint is reached so, which changes while a gateway has
+    connections."""
     subsets = ("", *(subset.name for subset in (rules.spec.subsets if rules.spec else ())))
     return any(
         port.protocol is Protocol.SNIFFED
-        or (short_way and port.protocol.is_http)
+        or (short_way and service.may_be_near and port.protocol.is_http)
         or connects_to_original_destination(
             service, port, effective_policy(rules, port.number, subset)
         )

@@ -81,7 +81,7 @@ def _upstream(
     dynamic = service.resolution is Resolution.DYNAMIC_DNS
     balanced = not (direct or dynamic)
     nearness = policy.nearness(service, rules.client) if balanced else None
-    inside = options.short_way and not short_way.obstacle(policy)
+    inside = service.near and not short_way.obstacle(policy)
     tunneled = not hbone.obstacle(service, port.protocol, policy, options)
     requests = short_way.requests(protocol, policy, at_gateway=rules.at_gateway) if inside else ""
     if direct:

@@ -39,6 +39,8 @@ node: demo
 mesh:
   service_cidr: {services}
   dns_port: {dns_port}
+proxy:
+  short_way: false   # pods of one node speak TLS then, which can be looked at
 telemetry:
   port: 0            # any that is free
 """

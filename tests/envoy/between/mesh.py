@@ -240,7 +240,10 @@ class Mesh:
         compiled = self._compiler.compile(snapshot, [one.uid for one in workloads])
         for workload in workloads:
             self._certify(_identity(workload.service_account))
-        compiled[Pool.TRAFFIC][Kind.SECRET].update(self._secrets)
+        # The compiler goes on from its own.
+        traffic = compiled[Pool.TRAFFIC]
+        secrets = {**traffic[Kind.SECRET], **self._secrets}
+        compiled = {**compiled, Pool.TRAFFIC: {**traffic, Kind.SECRET: secrets}}
         return self._packer.pack(compiled)
 
     def publish(self, resources: Mapping[Pool, Resources]) -> None:

@@ -196,6 +196,39 @@ def test_no_request_fails_while_it_is_turned_on_and_off(mesh: Mesh) -> None:
 
 
 @pytest.mark.usefixtures("application")
+@pytest.mark.parametrize("first", [True, False])
+def test_open_connections_stay_while_the_way_to_their_server_is_another(
+    mesh: Mesh, first: bool
+) -> None:
+    """The service has another cluster when its first endpoint comes to be reached inside, and when
+    its last one does not any more."""
+
+    def reach_inside(is_so: bool) -> None:
+        load(mesh, without_destination="" if is_so else "server")
+        eventually(lambda: stays_inside(mesh) == is_so, f"the short way: {is_so}")
+
+    reach_inside(first)
+    client = mesh.hosts["client"]
+    with (
+        client.connect(ADDRESS, 9000) as tcp,
+        client.connect(ADDRESS, 8080) as http,
+        client.connect(ADDRESS, 8080) as upgraded,
+    ):
+        stream = tcp.makefile("rb")
+        assert stream.readline() == BANNER
+        asked = "GET /socket HTTP/1.1\r\nhost: server.test\r\nconnection: upgrade"
+        upgraded.sendall(f"{asked}\r\nupgrade: websocket\r\n\r\n".encode())
+        assert upgraded.recv(4096).startswith(b"HTTP/1.1 101 ")
+        for is_so in (not first, first):
+            reach_inside(is_so)
+            tcp.sendall(b"hello\n")
+            assert stream.readline() == b"hello\n"
+            assert answer(http, REQUEST).status == 200
+            upgraded.sendall(b"hello")
+            assert upgraded.recv(4096) == b"hello"
+
+
+@pytest.mark.usefixtures("application")
 @pytest.mark.parametrize("on", [True, False])
 def test_a_workload_that_calls_itself_is_named(mesh: Mesh, on: bool) -> None:
     load(mesh, on=on)
@@ -217,6 +250,7 @@ def test_callers_whose_requests_alternate_share_no_connection(mesh: Mesh) -> Non
 
 @pytest.mark.usefixtures("application")
 def test_a_caller_without_a_certificate_is_refused(mesh: Mesh) -> None:
+    load(mesh, on=False)  # no connection is left that it has opened before
     load(mesh, without_caller="other")
     assert mesh.hosts["other"].ask(ADDRESS, 8080, REQUEST).status == 503
     assert first_words(mesh, "other") == b""

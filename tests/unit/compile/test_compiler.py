@@ -14,7 +14,7 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from meshd.api.read import read_objects
 from meshd.compile.compiled import Compiled, Kind
 from meshd.compile.compiler import Compiler
-from meshd.compile.names import workload_of
+from meshd.compile.names import LOCAL, workload_of
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import NamedPort, Workload
@@ -229,7 +229,8 @@ def test_each_internal_cluster_leads_to_a_listener() -> None:
         for name, listener in found[Kind.LISTENER].items()
         if listener.HasField("internal_listener")
     }
-    assert inside == internal
+    # Endpoints lead to the listener of the short way.
+    assert inside | {LOCAL} == internal
 
 
 def test_no_two_chains_of_a_listener_match_the_same() -> None:
@@ -311,11 +312,12 @@ def test_a_listener_is_on_ipv6_wherever_the_kernel_speaks_it(ipv6: bool) -> None
     assert bool(listener.additional_addresses) == ipv6
 
 
-def test_no_listener_depends_on_what_addresses_a_workload_has() -> None:
+def test_no_listener_depends_on_what_further_addresses_a_workload_has() -> None:
     one = WORKLOADS[0]
     compiler = Compiler()
     before = as_messages(compiler.compile(snapshot(SERVICES, one), [one.uid]))
-    moved = msgspec.structs.replace(one, addresses=("198.18.99.1", "fd00:198::99"))
+    further = ("198.18.99.1", "fd00:198::99")
+    moved = msgspec.structs.replace(one, addresses=(*one.addresses, *further))
     after = as_messages(compiler.compile(snapshot(SERVICES, moved), [one.uid]))
     for pool, found in before.items():
         for name, listener in found[Kind.LISTENER].items():
@@ -329,7 +331,8 @@ def test_a_gateway_listens_on_the_port_behind_its_service() -> None:
     assert listener.address.socket_address.port_value == 8080
     (routes,) = routes_named(listener)
     hosts = found[Kind.ROUTE][routes].virtual_hosts
-    assert hosts[0].routes[0].route.cluster == "outbound|9080||reviews.default.svc.cluster.local"
+    cluster = hosts[0].routes[0].route.cluster
+    assert cluster == "outbound|9080||reviews.default.svc.cluster.local@~gateway"
 
 
 @pytest.mark.parametrize("held", [2**32 - 1, 5000])
@@ -339,5 +342,5 @@ def test_no_cluster_but_by_rule_has_a_limit_below_what_a_proxy_holds(held: int) 
     found = compiled(msgspec.structs.replace(taken, options=options))
     for name, cluster in found[Kind.CLUSTER].items():
         limits = [one.max_connections.value for one in cluster.circuit_breakers.thresholds]
-        inside = name.startswith(("inbound", "outbound")) and "|" not in name
+        inside = name.startswith(("inbound", "outbound", "local")) and "|" not in name
         assert name == "BlackHoleCluster" or limits == [2**32 - 1 if inside else held], name

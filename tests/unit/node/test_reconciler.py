@@ -486,10 +486,7 @@ def test_while_services_of_the_host_are_not_known_capture_is_told_so_until_one_i
 # ---- the short way
 
 
-def test_the_short_way_is_open_to_workloads_that_are_captured_and_certified(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("tests.unit.node.world.OPTIONS", MeshOptions(short_way=True))
+def test_the_short_way_is_open_to_workloads_that_are_captured_and_certified() -> None:
     world = World()
     world.configure(service("web"))
     world.reconciler.register([WEB])
@@ -499,11 +496,8 @@ def test_the_short_way_is_open_to_workloads_that_are_captured_and_certified(
     assert world.published[0].short_way == ShortWay((uri,), (UID,))
 
 
-def test_after_a_restart_nothing_is_published_before_it_is_known_who_has_a_certificate(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_after_a_restart_nothing_is_published_before_it_is_known_who_has_a_certificate() -> None:
     """Proxies go on with what they have: published at once, it would refuse all callers."""
-    monkeypatch.setattr("tests.unit.node.world.OPTIONS", MeshOptions(short_way=True))
     world = World()
     world.configure(service("web"))
     world.reconciler.register([WEB])
@@ -522,6 +516,11 @@ def test_after_a_restart_nothing_is_published_before_it_is_known_who_has_a_certi
     assert world.published[0].short_way == ShortWay((uri,), (UID,))
 
 
-def test_without_the_setting_nobody_takes_the_short_way(world: World) -> None:
+def test_without_the_setting_nobody_takes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.node.world.OPTIONS", MeshOptions(short_way=False))
+    world = World()
+    world.configure(service("web"))
+    world.reconciler.register([WEB])
+    world.rest()
     assert world.published
     assert world.published[0].short_way == ShortWay()

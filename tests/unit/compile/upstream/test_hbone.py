@@ -141,8 +141,8 @@ def test_the_socket_to_tunnels_comes_before_those_to_endpoints_themselves() -> N
     (upstream,) = service_upstreams(service(), RuleSet(), _ON)
     names = [match.name for match in cluster(upstream).transport_socket_matches]
     assert names == ["tlsMode-hbone", "tlsMode-istio", "tlsMode-disabled"]
-    both = MeshOptions(hbone=True, short_way=True)
-    (upstream,) = service_upstreams(service(), RuleSet(), both)
+    both = msgspec.structs.replace(service(), near=True)
+    (upstream,) = service_upstreams(both, RuleSet(), _ON)
     names = [match.name for match in cluster(upstream).transport_socket_matches]
     assert names[:2] == ["tlsMode-local", "tlsMode-hbone"]
 
@@ -151,8 +151,8 @@ def test_a_detour_leads_around_all_internal_listeners() -> None:
     inside = msgspec.structs.replace(
         _PLACE, hbone=False, inside=Inside("/pins/db", _URI), address="198.18.0.1"
     )
-    options = MeshOptions(hbone=True, short_way=True)
-    (printed,) = messages.service_assignments(service(_PLACE, inside), RuleSet(), options)
+    both = msgspec.structs.replace(service(_PLACE, inside), near=True)
+    (printed,) = messages.service_assignments(both, RuleSet(), _ON)
     assert printed.listeners == ("local", HBONE)
     plain = printed.kind.FromString(printed.directly)
     assert "internal" not in str(plain)

@@ -23,7 +23,7 @@ from meshd.model.snapshot import MeshOptions
 from meshd.node.packing import Packer
 from meshd.xds.resources import ENDPOINTS
 
-_ON = MeshOptions(short_way=True)
+_ON = MeshOptions()
 _INSIDE = Inside("/pins/web", "spiffe://cluster.local/ns/default/sa/web")
 _HERE = Endpoint(
     address="198.18.0.1",
@@ -49,7 +49,9 @@ _SERVICE = ServiceRecord(
     ports=(Port(80, "http", Protocol.HTTP),),
     endpoints=(_HERE, _THERE),
     resolution=Resolution.STATIC,
+    near=True,
 )
+_FAR = msgspec.structs.replace(_SERVICE, near=False)
 
 
 def rules(policy: str = "") -> RuleSet:
@@ -65,10 +67,10 @@ spec: {{host: web, trafficPolicy: {{{policy}}}}}
     return RuleSet("r", getattr(read.object, "spec", None))
 
 
-def made(found: RuleSet, options: MeshOptions) -> tuple[str, list[str], list[str]]:
+def made(found: RuleSet, service: ServiceRecord = _SERVICE) -> tuple[str, list[str], list[str]]:
     """Name and kinds of sockets of the cluster, and the kinds of its endpoints' addresses."""
-    (upstream,) = service_upstreams(_SERVICE, found, options)
-    (assigned,) = service_assignments(_SERVICE, found, options).values()
+    (upstream,) = service_upstreams(service, found, _ON)
+    (assigned,) = service_assignments(service, found, _ON).values()
     printed, places = cluster(upstream), load_assignment(assigned)
     assert printed.eds_cluster_config.service_name == places.cluster_name
     return (
@@ -85,7 +87,7 @@ _NAME = "outbound|80||web.default.svc.cluster.local"
 
 
 def test_endpoints_of_this_node_stand_among_the_others() -> None:
-    assert made(rules(), _ON) == (
+    assert made(rules()) == (
         f"{_NAME};local;http1",
         ["tlsMode-local", "tlsMode-istio", "tlsMode-disabled"],
         ["envoy_internal_address", "socket_address"],
@@ -93,15 +95,15 @@ def test_endpoints_of_this_node_stand_among_the_others() -> None:
 
 
 def test_a_rule_for_mutual_tls_of_the_mesh_changes_nothing_of_that() -> None:
-    assert made(rules("tls: {mode: ISTIO_MUTUAL}"), _ON) == (
+    assert made(rules("tls: {mode: ISTIO_MUTUAL}")) == (
         f"{_NAME};local;http1",
         ["tlsMode-local", "other"],
         ["envoy_internal_address", "socket_address"],
     )
 
 
-def test_without_the_setting_all_goes_over_the_network() -> None:
-    assert made(rules(), MeshOptions()) == (
+def test_without_such_endpoints_all_goes_over_the_network() -> None:
+    assert made(rules(), _FAR) == (
         _NAME,
         ["tlsMode-istio", "tlsMode-disabled"],
         ["socket_address", "socket_address"],
@@ -118,7 +120,7 @@ def test_without_the_setting_all_goes_over_the_network() -> None:
     ],
 )
 def test_a_rule_that_the_short_way_cannot_keep_has_all_go_over_the_network(policy: str) -> None:
-    name, sockets, addresses = made(rules(policy), _ON)
+    name, sockets, addresses = made(rules(policy))
     assert (name, set(addresses)) == (_NAME, {"socket_address"})
     assert "tlsMode-local" not in sockets
 
@@ -156,10 +158,13 @@ def test_the_caller_is_written_where_the_http_version_is_known_and_no_other_prox
 
 
 @pytest.mark.parametrize("short_way", [False, True])
-def test_gateways_have_upstreams_of_their_own_where_others_write_who_calls(
-    short_way: bool,
+@pytest.mark.parametrize("external", [False, True])
+def test_gateways_have_upstreams_of_their_own_where_others_may_write_who_calls(
+    short_way: bool, external: bool
 ) -> None:
-    assert is_different_at_gateways(_SERVICE, rules(), short_way=short_way) == short_way
+    service = msgspec.structs.replace(_FAR, external=external)
+    found = is_different_at_gateways(service, rules(), short_way=short_way)
+    assert found == (short_way and not external)
 
 
 def test_a_connection_is_told_where_to_go_and_to_whom() -> None:
@@ -198,11 +203,11 @@ def test_a_successor_at_a_workloads_address_is_another_endpoint(successor: Endpo
 
 def test_beside_endpoints_with_the_short_way_are_the_same_over_the_network() -> None:
     (printed,) = messages.service_assignments(_SERVICE, rules(), _ON)
-    (assignment,) = service_assignments(_SERVICE, rules()).values()
+    (assignment,) = service_assignments(_FAR, rules(), _ON).values()
     plain = load_assignment(assignment)
     plain.cluster_name = printed.name
     assert printed.directly == plain.SerializeToString(deterministic=True)
-    (without,) = messages.service_assignments(_SERVICE, rules(), MeshOptions())
+    (without,) = messages.service_assignments(_FAR, rules(), _ON)
     assert without.directly == b""
 
 
