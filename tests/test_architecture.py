@@ -28,7 +28,7 @@ LAYERS: Final = (
     ("ca registry", "who a workload is; which services there are"),
     ("sds", "certificates and keys, as a kind of resource"),
     (
-        "xds capture workloads config compile proxy resolver telemetry cni kubernetes",
+        "xds capture workloads config compile proxy resolver telemetry cni kubernetes issuers",
         "one concern of a node each; they do not know each other",
     ),
     ("analysis wire settings", "what objects say of one another; what processes say to each other"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from meshd.analysis.world import World
-from meshd.api.authorization_policy.conditions import header_of
+from meshd.api.authorization_policy.conditions import asks_tokens, header_of
 from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.decode import Path
 from meshd.api.destination_rule.types import DestinationRule
@@ -72,12 +72,17 @@ def of_authorization_policy(found: AuthorizationPolicy, world: World) -> Said:
     path: Path = ("spec", "selector", "matchLabels")
     namespace = found.metadata.namespace
     yield from _of_selector(labels, path, world, "" if namespace == ROOT else namespace)
+    if any(map(asks_tokens, found.spec.rules or ())) and not _reads_tokens(world, namespace):
+        message = "asks for what tokens say, and no RequestAuthentication has them read there"
+        yield ("spec", "rules"), message
     if found.spec.action != "DENY":
         return
     for index, rule in enumerate(found.spec.rules or ()):
         operations = [one.operation for one in rule.to or () if one.operation]
-        asks = any(one.hosts or one.methods or one.paths for one in operations) or any(
-            header_of(one.key) for one in rule.when or ()
+        asks = (
+            any(one.hosts or one.methods or one.paths for one in operations)
+            or any(header_of(one.key) for one in rule.when or ())
+            or asks_tokens(rule)
         )
         if asks and not any(one.ports for one in operations):
             message = (
@@ -85,6 +90,15 @@ def of_authorization_policy(found: AuthorizationPolicy, world: World) -> Said:
                 " name the ports that it is for"
             )
             yield ("spec", "rules", index), message
+
+
+def _reads_tokens(world: World, namespace: str) -> bool:
+    """Return whether tokens are read in a namespace; in the root namespace's place, in any."""
+    return any(
+        isinstance(one, RequestAuthentication)
+        and (namespace == ROOT or one.metadata.namespace in {ROOT, namespace})
+        for one in world.objects.values()
+    )
 
 
 def of_request_authentication(found: RequestAuthentication, world: World) -> Said:

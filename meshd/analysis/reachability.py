@@ -29,7 +29,6 @@ from meshd.api.virtual_service.types import (
     L4MatchAttributes,
     TLSMatchAttributes,
     VirtualService,
-    is_claim,
 )
 from meshd.matching.conditions import RouteMatch
 from meshd.matching.connections import EarlierRules
@@ -155,9 +154,7 @@ def _qualified(route: HTTPRoute, owner: str) -> HTTPRoute:
 def _matches(route: HTTPRoute) -> Iterator[tuple[int | None, HTTPMatchRequest | None]]:
     if not route.match:
         yield None, None
-    for number, match in enumerate(route.match):
-        if not any(map(is_claim, match.headers)):
-            yield number, match
+    yield from enumerate(route.match)
 
 
 def _of_connections(found: VirtualService) -> Said:

@@ -1,4 +1,5 @@
-"""A client of HTTP/1.1 over a unix socket, which bounds an answer's size and time."""
+"""A client of HTTP/1.1 over a unix socket, which bounds an answer's size and time; and over a
+connection of the caller's, who bounds the time."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ async def ask(
             try:
                 protocol = h11.Connection(h11.CLIENT)
                 writer.write(_request(protocol, method, target))
-                return await _answer(protocol, reader, take, most)
+                return (await _answer(protocol, reader, take, most))[0]
             finally:
                 writer.close()
     except TimeoutError:
@@ -45,8 +46,30 @@ async def ask(
         raise UnreachableError(str(getattr(error, "strerror", None) or error)) from None
 
 
-def _request(protocol: h11.Connection, method: str, target: str) -> bytes:
-    headers = [("host", "meshd"), ("connection", "close"), ("content-length", "0")]
+async def get(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    host: str,
+    target: str,
+    take: Callable[[bytes], object],
+    *,
+    most: int,
+) -> tuple[int, str]:
+    """Ask over a connection that is open; return the answer's status and where it leads.
+
+    ``take`` is given each part of the body. Raises OSError, and UnreachableError, which says why
+    there is no whole answer.
+    """
+    protocol = h11.Connection(h11.CLIENT)
+    try:
+        writer.write(_request(protocol, "GET", target, host))
+        return await _answer(protocol, reader, lambda _, part: take(part), most)
+    except h11.ProtocolError as error:
+        raise UnreachableError(str(error)) from None
+
+
+def _request(protocol: h11.Connection, method: str, target: str, host: str = "meshd") -> bytes:
+    headers = [("host", host), ("connection", "close"), ("content-length", "0")]
     head = protocol.send(h11.Request(method=method, target=target, headers=headers))
     return (head or b"") + (protocol.send(h11.EndOfMessage()) or b"")
 
@@ -56,9 +79,12 @@ async def _answer(
     reader: asyncio.StreamReader,
     take: Callable[[int, bytes], object],
     most: int,
-) -> int:
-    """Raises OSError, h11.ProtocolError and UnreachableError."""
-    status, size = 0, 0
+) -> tuple[int, str]:
+    """Return the answer's status, and its header ``location``.
+
+    Raises OSError, h11.ProtocolError and UnreachableError.
+    """
+    status, size, location = 0, 0, ""
     while True:
         event = protocol.next_event()
         if event is h11.NEED_DATA:
@@ -68,10 +94,12 @@ async def _answer(
             protocol.receive_data(part)
         elif isinstance(event, h11.Response):
             status = event.status_code
+            found = (value for name, value in event.headers if name == b"location")
+            location = next(found, b"").decode("latin-1")
         elif isinstance(event, h11.Data):
             size += len(event.data)
             if size > most:
                 raise UnreachableError(f"the answer has more than {most} bytes")
             take(status, bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
-            return status
+            return status, location

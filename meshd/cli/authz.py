@@ -21,11 +21,12 @@ from meshd.cli.request import (
     RequestedArgument,
     ServerNameOption,
     SpeaksOption,
+    TokenOption,
     asked,
 )
 
 app: Final = typer.Typer(no_args_is_help=True, help="Show who may send what, and why.")
-_STAGE: Final = "authorization"
+_STAGES: Final = ("token", "authorization")
 _ROUTED: Final = "routed"
 """The verdict on what arrives at a workload."""
 
@@ -66,6 +67,7 @@ def try_(
     path: PathOption = "",
     method: MethodOption = "GET",
     header: HeaderOption = None,
+    token: TokenOption = "",
     speaks: SpeaksOption = None,
     server_name: ServerNameOption = "",
     from_outside: FromOutsideOption = False,
@@ -81,13 +83,14 @@ def try_(
         path=path,
         method=method,
         headers=header,
+        token=token,
         speaks=speaks,
         server_name=server_name,
         from_outside=from_outside,
         client=client,
     )
     found = target.ask(request, wire.Explanation)
-    reasons = [step.detail for step in found.stages if step.stage == _STAGE]
+    reasons = [step.detail for step in found.stages if step.stage in _STAGES]
     denied = found.verdict.startswith("denied")
     if is_for_scripts(output):
         emit({"allowed": not denied, "verdict": found.verdict, "reasons": reasons}, output)

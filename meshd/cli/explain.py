@@ -19,6 +19,7 @@ from meshd.cli.request import (
     RequestedArgument,
     ServerNameOption,
     SpeaksOption,
+    TokenOption,
     asked,
 )
 
@@ -31,6 +32,7 @@ def explain(
     path: PathOption = "",
     method: MethodOption = "GET",
     header: HeaderOption = None,
+    token: TokenOption = "",
     speaks: SpeaksOption = None,
     server_name: ServerNameOption = "",
     from_outside: FromOutsideOption = False,
@@ -45,6 +47,7 @@ def explain(
         path=path,
         method=method,
         headers=header,
+        token=token,
         speaks=speaks,
         server_name=server_name,
         from_outside=from_outside,

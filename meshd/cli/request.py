@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 import urllib.parse
-from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Final, Literal
 
+import msgspec
 import typer
 
 from meshd import wire
@@ -39,6 +41,14 @@ SpeaksOption = Annotated[
     Speaks | None,
     typer.Option("--as", help="What the client speaks. Default: what the port is for."),
 ]
+TokenOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TOKEN|CLAIMS",
+        help="The bearer token of the request, or the claims of one, as JSON. Signatures are not"
+        " checked.",
+    ),
+]
 ServerNameOption = Annotated[
     str, typer.Option(metavar="NAME", help="Server name of TLS (SNI). Default: the host.")
 ]
@@ -67,6 +77,7 @@ def asked(
     path: str,
     method: str,
     headers: Sequence[str] | None,
+    token: str = "",
     speaks: Speaks | None,
     server_name: str,
     from_outside: bool,
@@ -82,7 +93,7 @@ def asked(
         namespace=namespace,
         path=path or url_path,
         method=method,
-        headers=tuple(map(_header, headers or ())),
+        headers=(*map(_header, headers or ()), *_bearer(token)),
         begins_as=_BEGINS_AS[speaks] if speaks else "",
         server_name=server_name,
         from_outside=from_outside,
@@ -113,6 +124,20 @@ def _parts(destination: str) -> tuple[str, str]:
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     query = f"?{url.query}" if url.query else ""
     return f"{host}:{port or known[url.scheme]}", (url.path or "/") + query
+
+
+def _bearer(token: str) -> Iterator[tuple[str, str]]:
+    """Yield the header that bears a token, if there is one. Raises typer.BadParameter."""
+    if token.startswith("{"):
+        try:
+            claims = msgspec.json.decode(token, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise typer.BadParameter(f"--token has claims that are no JSON: {error}") from None
+        parts = (msgspec.json.encode(one) for one in ({"alg": "ES256"}, claims))
+        encoded = [base64.urlsafe_b64encode(one).rstrip(b"=").decode() for one in parts]
+        token = ".".join((*encoded, "unsigned"))
+    if token:
+        yield "authorization", f"Bearer {token}"
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -1,4 +1,5 @@
-"""Keeps the names of AuthorizationPolicies apart from them, for when configuration is lost.
+"""Keeps the names of policies about requests apart from them, for when configuration is lost:
+AuthorizationPolicies, and RequestAuthentications.
 
 What cannot be read any more may have denied something. Of which namespaces that is, only a record
 can tell: to deny everything everywhere would stop meshes that have no policies.
@@ -14,18 +15,23 @@ import msgspec
 
 from meshd.api.authorization_policy.types import AuthorizationPolicy
 from meshd.api.base import Key
+from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.base import kept_file
 from meshd.base.kept_file import KeptFile
 from meshd.config.store import Store
 
 _CONSEQUENCE: Final = (
-    "namespaces are not closed if their AuthorizationPolicies are lost before it is written again"
+    "namespaces are not closed if their policies about requests are lost before it is written again"
 )
+
+
+_KINDS: Final = (AuthorizationPolicy.KIND, RequestAuthentication.KIND)
 
 
 class _Record(msgspec.Struct, frozen=True):
     authorization_policies: tuple[tuple[str, str], ...]
     """Namespace and name of each."""
+    request_authentications: tuple[tuple[str, str], ...] = ()
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -37,8 +43,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, store: Store) -> Seen:
-        kind = AuthorizationPolicy.KIND
-        return cls(frozenset(key for key in store.known if key.kind == kind), store.lost)
+        return cls(frozenset(key for key in store.known if key.kind in _KINDS), store.lost)
 
 
 def in_use(before: frozenset[Key], seen: Seen, now: Seen) -> frozenset[Key]:
@@ -84,10 +89,18 @@ class PoliciesInUse:
             self._kept.touch()
 
     def _content(self) -> Callable[[], bytes]:
-        names = sorted((key.namespace, key.name) for key in self._store.policies_in_use)
-        return lambda: msgspec.json.encode(_Record(tuple(names)))
+        found = self._store.policies_in_use
+        names = (
+            tuple(sorted((key.namespace, key.name) for key in found if key.kind == kind))
+            for kind in _KINDS
+        )
+        record = _Record(*names)
+        return lambda: msgspec.json.encode(record)
 
 
 def _read(content: bytes) -> frozenset[Key]:
-    names = msgspec.json.decode(content, type=_Record).authorization_policies
-    return frozenset(Key(AuthorizationPolicy.KIND, *one) for one in names)
+    found = msgspec.json.decode(content, type=_Record)
+    listed = found.authorization_policies, found.request_authentications
+    return frozenset(
+        Key(kind, *one) for kind, names in zip(_KINDS, listed, strict=True) for one in names
+    )

@@ -36,9 +36,22 @@ class QueryMatch(msgspec.Struct, frozen=True):
     """None: any value."""
 
 
+class ClaimMatch(msgspec.Struct, frozen=True):
+    """A condition on a claim of the request's token: a text, or a list of texts of which one
+    fits."""
+
+    names: tuple[str, ...]
+    """Of the claim, and of those within it."""
+    text: TextMatch | None = None
+    """None: any value."""
+    unwanted: bool = False
+    """The claim must be missing, or have another value."""
+
+
 class RouteMatch(msgspec.Struct, frozen=True):
     """The conditions on a request, all of which must hold."""
 
     path: TextMatch = EVERY_PATH
     headers: tuple[HeaderMatch, ...] = ()
     query: tuple[QueryMatch, ...] = ()
+    claims: tuple[ClaimMatch, ...] = ()

@@ -31,6 +31,7 @@ def covers(wide: RouteMatch, narrow: RouteMatch) -> bool:
         covers_path(wide.path, narrow.path)
         and all(_is_implied(wanted, narrow.headers) for wanted in wide.headers)
         and all(_is_asked(wanted, narrow.query) for wanted in wide.query)
+        and all(wanted in narrow.claims for wanted in wide.claims)
     )
 
 

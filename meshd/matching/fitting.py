@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 import re2
 
-from meshd.matching.conditions import HeaderMatch, QueryMatch, RouteMatch, TextMatch
+from meshd.base.json_values import value_at
+from meshd.matching.conditions import ClaimMatch, HeaderMatch, QueryMatch, RouteMatch, TextMatch
 from meshd.matching.request import Request
 
 
@@ -21,7 +22,17 @@ def fits(match: RouteMatch, request: Request) -> bool:
         text_fits(match.path, path)
         and all(_header_matches(wanted, request) for wanted in match.headers)
         and _query_matches(match.query, query)
+        and all(_claim_matches(wanted, request) for wanted in match.claims)
     )
+
+
+def _claim_matches(wanted: ClaimMatch, request: Request) -> bool:
+    value = value_at(request.claims, *wanted.names)
+    text = wanted.text
+    if text is None:
+        return (value is not None) != wanted.unwanted
+    given = value if isinstance(value, list) else [value]
+    return any(isinstance(one, str) and text_fits(text, one) for one in given) != wanted.unwanted
 
 
 def _header_matches(wanted: HeaderMatch, request: Request) -> bool:

@@ -5,10 +5,18 @@ The conditions on where requests enter (port, gateway, client's labels) are read
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
-from meshd.api.virtual_service.types import HTTPMatchRequest, StringMatch, is_claim
-from meshd.matching.conditions import EVERY_PATH, HeaderMatch, QueryMatch, RouteMatch, TextMatch
+from meshd.api.virtual_service.types import HTTPMatchRequest, StringMatch, claim_names, is_claim
+from meshd.matching.conditions import (
+    EVERY_PATH,
+    ClaimMatch,
+    HeaderMatch,
+    QueryMatch,
+    RouteMatch,
+    TextMatch,
+)
 
 _PSEUDO_HEADERS: Final = frozenset({"uri", "scheme", "method", "authority"})
 """Header names that the API ignores in ``headers``: they have fields of their own."""
@@ -37,7 +45,16 @@ def route_match(match: HTTPMatchRequest | None) -> RouteMatch:
             ),
         ),
         tuple(QueryMatch(name, _value(text)) for name, text in sorted(match.query_params.items())),
+        tuple(_claims(match)),
     )
+
+
+def _claims(match: HTTPMatchRequest) -> Iterator[ClaimMatch]:
+    for headers, unwanted in ((match.headers, False), (match.without_headers, True)):
+        for name, text in sorted(headers.items()):
+            if is_claim(name):
+                # Of what is written otherwise, there is none.
+                yield ClaimMatch(claim_names(name) or (name,), _value(text), unwanted)
 
 
 def _path(match: HTTPMatchRequest) -> TextMatch:
@@ -73,6 +90,5 @@ def _is_empty(match: StringMatch) -> bool:
 
 
 def _real(name: str) -> bool:
-    """Return whether a header is not a claim; no request has a claim, so its absence always
-    holds."""
+    """Return whether a header is neither a claim nor one with a field of its own."""
     return name.lower() not in _PSEUDO_HEADERS and not is_claim(name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from meshd.base.json_values import JsonObject
+
 FORWARDED_FOR: Final = "x-forwarded-for"
 FORWARDED_PROTO: Final = "x-forwarded-proto"
 _JOINED: Final = frozenset(
@@ -63,6 +65,8 @@ class Request:
     """Empty: an empty ``x-forwarded-proto`` hides it, and no route is found."""
     destination: str = ""
     """``ADDRESS:PORT`` that the connection is for."""
+    claims: JsonObject | None = None
+    """What its token says; None: there is none that is believed."""
 
     def with_(self, *, host: str, path: str) -> Request:
         return dataclasses.replace(self, host=host, path=path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -304,6 +305,7 @@ class Control:
     async def _explain(self, request: wire.Explain) -> wire.Message:
         sources = sorted(self._find(request.source, request.namespace), key=lambda one: one.uid)
         mesh, source = self._mesh, sources[0]
+        request = msgspec.structs.replace(request, now=request.now or time.time())
         snapshot = await mesh.snapshot()
         # ``explain`` reads frozen values only, and takes seconds in a large mesh.
         return await in_thread(

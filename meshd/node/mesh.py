@@ -28,6 +28,7 @@ from meshd.node.publishing import Publishing
 from meshd.node.reconciler import Reconciler
 from meshd.node.resolving import Resolving
 from meshd.node.settling import Settling
+from meshd.node.token_keys import TokenKeys
 from meshd.node.tunneled import Tunneled
 from meshd.registry.snapshots import Given
 from meshd.workloads import addressing, record
@@ -54,6 +55,7 @@ class Mesh:
     resolving: Resolving
     own: OwnAddresses
     checker: Checker
+    token_keys: TokenKeys
     work: InWork
     tunneled: Tunneled
     further_problems: list[Callable[[], str]] = dataclasses.field(default_factory=list)
@@ -162,6 +164,7 @@ class Mesh:
             self.settling.problem,
             self.certificates.problem,
             self.resolving.problem,
+            self.token_keys.problems,
             addressing.first_doubt(known.registered, self.own.every),
             *(problem() for problem in self.further_problems),
         )

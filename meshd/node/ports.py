@@ -152,6 +152,15 @@ class Addresses(Protocol):
     def every(self) -> tuple[str, ...]: ...
 
 
+class Issuers(Protocol):
+    """The issuers of tokens."""
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Return the sets of keys that were fetched, by URL."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
     """All ports of one reconciler."""
@@ -165,3 +174,4 @@ class Ports:
     resolver: Resolver
     health: Health
     own: Addresses
+    issuers: Issuers

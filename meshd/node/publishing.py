@@ -55,6 +55,8 @@ class Inputs(msgspec.Struct, frozen=True):
     """The workloads of other nodes, as those name them."""
     listed: tuple[ListedEndpoint, ...] = ()
     """The endpoints of Services that Kubernetes lists."""
+    token_keys: dict[str, str] = {}
+    """The keys of issuers that were fetched, by URL."""
 
 
 class _Taken(msgspec.Struct, frozen=True):
@@ -191,7 +193,7 @@ class Publishing:
             listed=inputs.listed,
             registry=self._registry,
         )
-        snapshot = _closed(taken.snapshot, given)
+        snapshot = _closed(_with_keys(taken.snapshot, inputs), given)
         accepted = self._accepted.findings(given.stored, given.stored_in)
         # The addresses are on disk before anything uses them.
         written = self._store.write_addresses(taken.addresses)
@@ -238,7 +240,7 @@ class Publishing:
             given.addresses,
             listed=inputs.listed,
         )
-        return _closed(found, given)
+        return _closed(_with_keys(found, inputs), given)
 
     # ---- its publication
 
@@ -362,6 +364,10 @@ class Publishing:
 def _unusable(credentials: Iterable[UsedCredential]) -> tuple[str, ...]:
     now = time.time()
     return tuple(filter(None, (used.problem(now) for used in credentials)))
+
+
+def _with_keys(snapshot: Snapshot, inputs: Inputs) -> Snapshot:
+    return msgspec.structs.replace(snapshot, token_keys=inputs.token_keys)
 
 
 def _closed(snapshot: Snapshot, given: Given) -> Snapshot:

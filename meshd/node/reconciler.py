@@ -122,7 +122,8 @@ class Reconciler:
 
     def inputs(self) -> Inputs:
         members = tuple(self.members().values())
-        return Inputs(members, self.known.elsewhere, self.known.listed)
+        known, keys = self.known, self._ports.issuers.keys
+        return Inputs(members, known.elsewhere, known.listed, keys)
 
     def inside(self) -> dict[str, Workload]:
         """Return the members that are in the mesh, by uid."""

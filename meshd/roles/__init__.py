@@ -20,7 +20,7 @@ from meshd.settings import Paths, load
 
 ROLES: Final = ("capture", "identity", "mesh", "telemetry", "server", "kubernetes")
 _PRIVILEGED: Final = frozenset({"capture"})
-_NOT_FOR_ROLES: Final = ("setns", "setuid", "setgid", "setreuid", "setregid", "setresuid")
+NOT_FOR_ROLES: Final = ("setns", "setuid", "setgid", "setreuid", "setregid", "setresuid")
 """System calls that a proxy needs, or its launcher, and the roles without privileges do not."""
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def main(role: str) -> int:
         journal.setup(role, settings.log_level, limits=limits)
         module = importlib.import_module(f"meshd.roles.{role}")
         if role not in _PRIVILEGED:
-            confine(*_NOT_FOR_ROLES)
+            confine(*NOT_FOR_ROLES)
         asyncio.run(_until_told(module.run(settings, paths)))
     except Exception as error:
         if reason := expected(error):

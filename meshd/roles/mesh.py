@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meshd import wire
@@ -30,6 +31,7 @@ from meshd.node.resolving import Resolving
 from meshd.node.settling import Settling
 from meshd.node.sharing import Sharing
 from meshd.node.state_directory import StateDirectory
+from meshd.node.token_keys import TokenKeys, fetching
 from meshd.node.tunneled import Tunneled
 from meshd.proxy.machine import capacity_here
 from meshd.settings import Paths, Settings
@@ -51,8 +53,7 @@ async def run(settings: Settings, paths: Paths) -> None:
     await mesh.xds.start(paths.plane)
     agent = _agent(mesh, settings, paths) if settings.role == "agent" else None
     control = Control(mesh, settings, paths, agent)
-    connections = Connections(paths.socket("capture"))
-    ending = Ending(mesh, connections, settings.proxy.end_denied)
+    ending = Ending(mesh, Connections(paths.socket("capture")), settings.proxy.end_denied)
     sharing = (
         Sharing(mesh, settings.node_name, paths.lib / "elsewhere.json", control.handle)
         if settings.role == "server"
@@ -78,6 +79,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             tasks.create_task(mesh.capture.run())
             tasks.create_task(mesh.certificates.run())
             tasks.create_task(mesh.resolving.run())
+            tasks.create_task(mesh.token_keys.run())
             tasks.create_task(mesh.store.watch())
             tasks.create_task(ending.run())
             tasks.create_task(policies.run())
@@ -117,10 +119,7 @@ def _asking(settings: Settings) -> dict[int, tuple[type[wire.Message], ...]]:
 def assembled(settings: Settings, paths: Paths) -> Mesh:
     """Connect the parts of the role; each tells the others what has changed."""
     settling = Settling()
-    root, selection = settings.mesh.root_namespace, settings.mesh.gateway_selection
-    store = Store(
-        paths.config_directory, paths.lib, root_namespace=root, gateway_selection=selection
-    )
+    store = _store(settings, paths)
     work = InWork(paths.lib / "attempts.json", store, own=settings.role != "agent")
     capacity = capacity_here(settings.proxy)
     options = settings.mesh_options(capacity)
@@ -132,7 +131,7 @@ def assembled(settings: Settings, paths: Paths) -> Mesh:
     def observed(seen: tuple[Observation, ...]) -> None:
         reconciler.observed(seen)
 
-    def health_changed() -> None:
+    def inputs_changed() -> None:
         reconciler.inputs_changed()
 
     capture = Capture(paths.socket("capture"), observed)
@@ -141,9 +140,10 @@ def assembled(settings: Settings, paths: Paths) -> Mesh:
     own = OwnAddresses()
     checker = Checker(
         paths.healthy,
-        health_changed,
+        inputs_changed,
         functools.partial(probing.run, paths.socket("supervisor")),
     )
+    token_keys = _token_keys(settings, paths, store, inputs_changed)
     ports = Ports(
         objects=store,
         records=Records(paths),
@@ -154,6 +154,7 @@ def assembled(settings: Settings, paths: Paths) -> Mesh:
         resolver=resolving,
         health=checker,
         own=own,
+        issuers=token_keys,
     )
     reconciler = Reconciler(ports, options, settling.touch)
     own.subscribe(reconciler.addresses_changed)
@@ -171,9 +172,34 @@ def assembled(settings: Settings, paths: Paths) -> Mesh:
         resolving=resolving,
         own=own,
         checker=checker,
+        token_keys=token_keys,
         work=work,
         tunneled=Tunneled(settings.capture, allowed=settings.proxy.hbone),
     )
+
+
+def _store(settings: Settings, paths: Paths) -> Store:
+    mesh = settings.mesh
+    return Store(
+        paths.config_directory,
+        paths.lib,
+        root_namespace=mesh.root_namespace,
+        gateway_selection=mesh.gateway_selection,
+    )
+
+
+def _token_keys(
+    settings: Settings, paths: Paths, store: Store, changed: Callable[[], None]
+) -> TokenKeys:
+    made = TokenKeys(
+        paths.lib / "token_keys.json",
+        lambda: tuple(store.objects.values()),
+        fetching(paths.socket("supervisor")),
+        changed,
+        settings.issuers.refresh,
+    )
+    store.subscribe(made.look)
+    return made
 
 
 def _agent(mesh: Mesh, settings: Settings, paths: Paths) -> Agent:

@@ -150,6 +150,30 @@ def _upstream(text: str) -> tuple[str, int]:
     return address, number
 
 
+class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How keys of issuers of tokens are fetched."""
+
+    refresh: Duration = Duration(20 * 60)
+    allowed_networks: tuple[str, ...] = ()
+    """Networks that are asked although they are refused otherwise."""
+    refused_networks: tuple[str, ...] = ()
+    """Networks that are never asked."""
+    authorities: str = ""
+    """Path of a file with authorities that are trusted beside the host's own."""
+
+    def __post_init__(self) -> None:
+        _within(5, DAY, refresh=self.refresh)
+        for name, networks in (
+            ("allowed_networks", self.allowed_networks),
+            ("refused_networks", self.refused_networks),
+        ):
+            for one in networks:
+                try:
+                    ipaddress.ip_network(one, strict=False)
+                except ValueError:
+                    raise ValueError(f"{name}: {one!r} is not a network") from None
+
+
 class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     address: str = "127.0.0.1"
     port: Port = 15020

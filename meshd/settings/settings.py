@@ -21,6 +21,7 @@ from meshd.settings.sections import (
     CaptureSettings,
     ControlSettings,
     IdentitySettings,
+    IssuerSettings,
     KubernetesSettings,
     LogSettings,
     MeshSettings,
@@ -49,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     capture: CaptureSettings = CaptureSettings()
     identity: IdentitySettings = IdentitySettings()
     mesh: MeshSettings = MeshSettings()
+    issuers: IssuerSettings = IssuerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     control: ControlSettings = ControlSettings()
     kubernetes: KubernetesSettings = KubernetesSettings()

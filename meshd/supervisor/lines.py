@@ -21,8 +21,11 @@ _PIN: Final = "@"
 """Between a workload's uid and what makes its pin unique; see ``capture.pods.namespaces``."""
 _RULE: Final = r"ns\[([^]]+)\]-policy\[([^]]+)\]-rule\[(\d+)\]"
 """Istio's name of a rule; ``compile.envoy.authorization`` writes it."""
-_OUTCOME: Final = re.compile(rf'" (\d+) (\S+)(?: rbac_access_denied_matched_policy\[{_RULE}\])?')
-"""The status, the flags, and the rule that denies."""
+_OUTCOME: Final = re.compile(
+    rf'" (\d+) (\S+)(?: rbac_access_denied_matched_policy\[{_RULE}\]'
+    r"| jwt_authn_access_denied\{([^}]*)\})?"
+)
+"""The status, the flags, and the rule that denies, or what is wrong with the token."""
 _NOTED: Final = re.compile(
     rf'" \d+ \S+ policies audited=(?:{_RULE}|\S+) would_deny=(?:{_RULE}|\S+) would_allow=(\S+)'
 )
@@ -61,7 +64,9 @@ def _access(line: str) -> Line:
 
 
 def _told(outcome: re.Match[str]) -> str:
-    status, flags, namespace, policy, rule = outcome.groups()
+    status, flags, namespace, policy, rule, token = outcome.groups()
+    if token:
+        return f"token refused: {token.replace('_', ' ')}"
     return f"denied by {namespace}/{policy} rule {rule}" if policy else f"{status} {flags}"
 
 

@@ -19,6 +19,7 @@ from meshd.resolver.command import is_resolver
 from meshd.settings import Settings, load
 from meshd.supervisor import answering, record
 from meshd.supervisor.account import Account
+from meshd.supervisor.fetching import Fetching
 from meshd.supervisor.home import Home
 from meshd.supervisor.limits import Told
 from meshd.supervisor.member import Bootstrap, Maker
@@ -85,6 +86,7 @@ class Supervisor:
             make_bootstrap=make_bootstrap,
         )
         self._probing = Probing(home.paths, users.uids)
+        self._fetching = Fetching(environment)
         self._pools = {pool: Members(pool, self._maker, self._changed) for pool in Pool}
 
     async def live(self) -> None:
@@ -154,6 +156,8 @@ class Supervisor:
                 return wire.Done()
             case wire.RunProbe(command, seconds, workload):
                 return wire.Probed(await self._probing.passes(command, seconds, workload))
+            case wire.FetchKeys():
+                return await self._fetching.keys(request, self._settings.issuers)
             case wire.ReplacePool():
                 await self._replace()
                 return wire.Done()

@@ -21,6 +21,8 @@ from meshd.wire.certificates import (
 from meshd.wire.children import (
     Children,
     ChildStates,
+    FetchedKeys,
+    FetchKeys,
     Probed,
     ReloadNames,
     ReplacePool,
@@ -205,6 +207,8 @@ __all__ = [
     "Explain",
     "Explanation",
     "Failed",
+    "FetchKeys",
+    "FetchedKeys",
     "FileState",
     "Follow",
     "Foreseen",

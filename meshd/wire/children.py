@@ -60,4 +60,27 @@ class Probed(Message, frozen=True):
     passed: bool
 
 
-Messages = RunProbe | Probed | Children | ChildStates | RestartRoles | ReloadNames | ReplacePool
+class FetchKeys(Message, frozen=True):
+    """Ask a URL that a RequestAuthentication names for the keys of an issuer."""
+
+    url: str
+    seconds: Seconds
+
+
+class FetchedKeys(Message, frozen=True):
+    keys: str = ""
+    """JSON Web Key Set; empty: there is none."""
+    problem: str = ""
+
+
+Messages = (
+    RunProbe
+    | Probed
+    | FetchKeys
+    | FetchedKeys
+    | Children
+    | ChildStates
+    | RestartRoles
+    | ReloadNames
+    | ReplacePool
+)

@@ -31,6 +31,7 @@ ToSupervisor = (
     | children.ReloadNames
     | children.ReplacePool
     | children.RunProbe
+    | children.FetchKeys
 )
 ToCapture = placing.Place | unit_changes.UnitRequest | ending.ConnectionRequest
 ToAuthority = (

@@ -42,14 +42,14 @@ class Explain(Message, frozen=True):
 
 
 class AboutWorkload(Message, frozen=True):
-    """A question for the AuthorizationPolicies about a workload."""
+    """A question for the policies about requests to a workload."""
 
     workload: str
     namespace: str = "default"
 
 
-JudgingAction = Literal["audit", "deny", "would deny", "allow", "would allow"]
-"""Rules on trial would."""
+JudgingAction = Literal["token", "audit", "deny", "would deny", "allow", "would allow"]
+"""Rules on trial would. A rule of tokens refuses those that it does not believe."""
 
 
 class JudgingRule(msgspec.Struct, frozen=True):

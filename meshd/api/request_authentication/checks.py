@@ -31,9 +31,6 @@ _LONGEST: Final = 4096
 _NO_TARGETS: Final = (
     "is not carried out yet, whatever group, kind, name and namespace; choose workloads by selector"
 )
-_NOT_FETCHED: Final = (
-    "keys are not fetched yet, so that no token of this issuer is believed; write them into jwks"
-)
 _TAKEN: Final = frozenset(
     {
         "connection",
@@ -110,16 +107,12 @@ def _check_issuer(report: Report, path: Path, rule: JWTRule) -> None:
     elif rule.jwks_uri:
         if problem := uri_problem(rule.jwks_uri):
             report.error((*path, "jwksUri"), problem)
-        else:
-            report.warning((*path, "jwksUri"), _NOT_FETCHED)
     elif rule.issuer and uri_problem(rule.issuer):
         message = (
             "has neither jwks nor jwksUri, and its issuer is no URL at which it could be asked"
             " for its keys (OpenID Connect Discovery)"
         )
         report.error(path, message)
-    else:
-        report.warning(path, _NOT_FETCHED)
 
 
 def _check_keys(report: Report, path: Path, text: str) -> None:

@@ -23,3 +23,8 @@ def keys_at(rule: JWTRule) -> str:
 def is_configuration(url: str) -> bool:
     """Return whether a URL is that of an issuer's configuration."""
     return url.endswith(_CONFIGURATION)
+
+
+def configured_issuer(url: str) -> str:
+    """Return the issuer whose configuration a URL is, without a slash at the end."""
+    return url.removesuffix(_CONFIGURATION)

@@ -9,7 +9,7 @@ from meshd.api.decode import Path
 from meshd.api.gateway.types import MESH
 from meshd.api.patterns import check_string_match
 from meshd.api.virtual_service.l4_match_checks import check_match_gateways, check_source_namespace
-from meshd.api.virtual_service.types import HTTPMatchRequest, is_claim
+from meshd.api.virtual_service.types import HTTPMatchRequest, claim_names, is_claim
 
 _ANY: Final = "*"
 """As a header's regular expression, it asks that the header is there."""
@@ -62,5 +62,5 @@ def _check_matched_header(report: Report, path: Path, name: str, gateways: tuple
         check_header_names(report, path, [name])
     elif MESH in gateways:
         report.error(path, "claims of tokens can be matched at gateways only; name one")
-    else:
-        report.warning(path, "tokens are not read, so no request has this claim")
+    elif not claim_names(name):
+        report.error(path, f'"{name}" is no claim such as @request.auth.claims.group, or …[a][b]')

@@ -18,15 +18,25 @@ MAX_REGEX_PROGRAM: Final = 32768
 
 REDIRECT_CODES: Final = (301, 302, 303, 307, 308)
 """Those that a proxy can answer."""
-_CLAIM: Final = re.compile(r"@request\.auth\.claims[.\[].+", re.IGNORECASE)
+_CLAIM: Final = re.compile(r"@request\.auth\.claims([.\[].+)", re.IGNORECASE)
+_BRACKETS: Final = re.compile(r"(?:\[[^\[\]]+\])+")
 
 
 def is_claim(header: str) -> bool:
-    """Return whether a match of headers means a claim of the request's token.
-
-    No request matches: tokens are not read.
-    """
+    """Return whether a match of headers means a claim of the request's token."""
     return bool(_CLAIM.fullmatch(header))
+
+
+def claim_names(header: str) -> tuple[str, ...]:
+    """Return the names of the claim, and of those within it, that a match means: ``….a.b`` or
+    ``…[a][b]``; empty: none are written so."""
+    found = _CLAIM.fullmatch(header)
+    said = found[1] if found else ""
+    if said.startswith("."):
+        names = said[1:].split(".")
+    else:
+        names = said[1:-1].split("][") if _BRACKETS.fullmatch(said) else [""]
+    return tuple(names) if all(names) else ()
 
 
 class StringMatch(Strict, frozen=True):

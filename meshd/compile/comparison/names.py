@@ -35,6 +35,9 @@ def of_match(match: RouteMatch) -> str:
         said.append(f"header {header.name} {'not ' if header.unwanted else ''}{wanted}")
     for query in match.query:
         said.append(f"query {query.name} {_text(query.text) if query.text else 'present'}")
+    for claim in match.claims:
+        wanted = _text(claim.text) if claim.text else "present"
+        said.append(f"claim {'.'.join(claim.names)} {'not ' if claim.unwanted else ''}{wanted}")
     return ", ".join(said)
 
 

@@ -14,6 +14,7 @@ from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.type.matcher.v3 import metadata_pb2
 
+from meshd.compile.envoy import tokens
 from meshd.compile.envoy.authorization import (
     AUDITED_BY,
     METADATA,
@@ -118,11 +119,35 @@ def _failures() -> accesslog_pb2.AccessLogFilter:
             filters=[
                 accesslog_pb2.AccessLogFilter(status_code_filter=server_error),
                 accesslog_pb2.AccessLogFilter(and_filter=_denials()),
+                accesslog_pb2.AccessLogFilter(and_filter=_refused_tokens()),
                 accesslog_pb2.AccessLogFilter(
                     response_flag_filter=accesslog_pb2.ResponseFlagFilter()
                 ),
             ]
         )
+    )
+
+
+def _refused_tokens() -> accesslog_pb2.AndFilter:
+    """Return a filter for requests whose token is not believed."""
+    unauthorized = accesslog_pb2.StatusCodeFilter(
+        comparison=accesslog_pb2.ComparisonFilter(
+            op=accesslog_pb2.ComparisonFilter.EQ,
+            value={"default_value": 401, "runtime_key": "meshd.access_log.refused_status"},
+        )
+    )
+    refused = accesslog_pb2.AccessLogFilter(
+        metadata_filter=accesslog_pb2.MetadataFilter(
+            matcher=metadata_pb2.MetadataMatcher(
+                filter=tokens.METADATA,
+                path=[{"key": key} for key in tokens.REFUSED],
+                value={"present_match": True},
+            ),
+            match_if_key_not_found={"value": False},
+        )
+    )
+    return accesslog_pb2.AndFilter(
+        filters=[accesslog_pb2.AccessLogFilter(status_code_filter=unauthorized), refused]
     )
 
 

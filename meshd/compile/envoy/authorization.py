@@ -97,7 +97,9 @@ def filters() -> list[_Filter]:
 
 
 @functools.lru_cache(maxsize=64)
-def per_route(rules: Authorization, *, inside: bool) -> Mapping[str, any_pb2.Any]:
+def per_route(
+    rules: Authorization, *, inside: bool, reroutes: bool = False
+) -> Mapping[str, any_pb2.Any]:
     """Return what routes say to the filters; ``inside``: see ``_by_filter``. The messages are
     shared: copy, never change."""
     found: dict[str, http_rbac_pb2.RBAC] = {}
@@ -112,7 +114,9 @@ def per_route(rules: Authorization, *, inside: bool) -> Mapping[str, any_pb2.Any
     for one in found.values():
         one.track_per_rule_stats = True
     made = {name: packed(http_rbac_pb2.RBACPerRoute(rbac=one)) for name, one in found.items()}
-    return made | ({tokens.TOKENS: tokens.per_route(rules.tokens)} if rules.tokens else {})
+    if rules.tokens:
+        made[tokens.TOKENS] = tokens.per_route(rules.tokens, reroutes=reroutes)
+    return made
 
 
 def _by_filter(rules: Authorization | Tried, *, inside: bool = False) -> dict[str, rbac_pb2.RBAC]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from envoy.config.route.v3 import route_components_pb2
-from envoy.type.matcher.v3 import regex_pb2, string_pb2
+from envoy.type.matcher.v3 import metadata_pb2, regex_pb2, string_pb2, value_pb2
 
-from meshd.matching.conditions import HeaderMatch, QueryMatch, RouteMatch, TextMatch
+from meshd.compile.envoy import tokens
+from meshd.matching.conditions import ClaimMatch, HeaderMatch, QueryMatch, RouteMatch, TextMatch
 
 _HeaderMatcher = route_components_pb2.HeaderMatcher
 _QueryMatcher = route_components_pb2.QueryParameterMatcher
@@ -15,6 +16,7 @@ def route_match(match: RouteMatch) -> route_components_pb2.RouteMatch:
     made = _path(match.path)
     made.headers.extend(_header(header) for header in match.headers)
     made.query_parameters.extend(_query(parameter) for parameter in match.query)
+    made.dynamic_metadata.extend(_claim(claim) for claim in match.claims)
     return made
 
 
@@ -50,6 +52,17 @@ def _query(parameter: QueryMatch) -> route_components_pb2.QueryParameterMatcher:
     if parameter.text is None:
         return _QueryMatcher(name=parameter.name, present_match=True)
     return _QueryMatcher(name=parameter.name, string_match=string_matcher(parameter.text))
+
+
+def _claim(claim: ClaimMatch) -> metadata_pb2.MetadataMatcher:
+    value = (
+        value_pb2.ValueMatcher(present_match=True)
+        if claim.text is None
+        else tokens.text_or_list(string_matcher(claim.text))
+    )
+    made = tokens.said(claim.names, value)
+    made.invert = claim.unwanted
+    return made
 
 
 def _regex(pattern: str) -> regex_pb2.RegexMatcher:

@@ -60,7 +60,8 @@ def judged_table(
 
 def _judge(made: route_pb2.RouteConfiguration, guard: Authorization) -> None:
     """Write what filters judge by, for the whole table."""
-    for name, rules in authorization.per_route(guard, inside=False).items():
+    reroutes = any(one.match.dynamic_metadata for host in made.virtual_hosts for one in host.routes)
+    for name, rules in authorization.per_route(guard, inside=False, reroutes=reroutes).items():
         made.typed_per_filter_config[name].CopyFrom(rules)
     for host in made.virtual_hosts:
         if not host.routes or host.routes[-1] != _nothing():

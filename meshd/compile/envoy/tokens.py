@@ -7,7 +7,9 @@ proxy may write are removed first: the filter of tokens does so only for the rul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
@@ -35,7 +37,11 @@ TOKENS: Final = "meshd.tokens"
 """The filter's name, under which routes have their lists."""
 METADATA: Final = "envoy.filters.http.jwt_authn"
 """Where the filter of tokens leaves what they say."""
+_MOST_PARTS: Final = 5
+"""Of a name, of which all forms are removed."""
 PAYLOAD: Final = "payload"
+REFUSED: Final = ("refused", "code")
+"""Where it leaves why a token is refused."""
 
 
 def token_filter() -> http_connection_manager_pb2.HttpFilter:
@@ -52,7 +58,7 @@ def per_route(rules: Sequence[TokenRule], *, reroutes: bool = False) -> any_pb2.
 
 
 def _cleaning(rules: Sequence[TokenRule]) -> Iterator[_Extension]:
-    names = sorted({name for rule in rules for name in rule.written_headers})
+    names = sorted({one for rule in rules for one in _alike(rule.written_headers)})
     if names:
         mutation = mutation_rules_pb2.HeaderMutation
         config = header_mutation_pb2.HeaderMutation(
@@ -62,6 +68,18 @@ def _cleaning(rules: Sequence[TokenRule]) -> Iterator[_Extension]:
         )
         name = "envoy.filters.http.header_mutation"
         yield _Extension(name=name, typed_config=packed(config))
+
+
+def _alike(names: Iterable[str]) -> Iterator[str]:
+    """Yield names, and those that applications behind CGI or WSGI do not tell from them."""
+    for name in names:
+        parts = re.split("[-_]", name)
+        several = len(parts) <= _MOST_PARTS
+        signs = itertools.product("-_", repeat=len(parts) - 1) if several else ()
+        yield name
+        yield name.replace("-", "_")
+        for each in signs:
+            yield "".join(map("".join, itertools.zip_longest(parts, each, fillvalue="")))
 
 
 def _reading(rules: Sequence[TokenRule], *, reroutes: bool) -> _Extension:
@@ -123,6 +141,7 @@ def _provider(rule: TokenRule, *, reroutes: bool) -> config_pb2.JwtProvider:
             for header, claim in rule.claim_headers
         ],
         payload_in_metadata=PAYLOAD,
+        failed_status_in_metadata=REFUSED[0],
         normalize_payload_in_metadata=_Provider.NormalizePayload(
             space_delimited_claims=rule.split_claims
         ),

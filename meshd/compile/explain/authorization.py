@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
@@ -66,6 +67,8 @@ class Verdict(msgspec.Struct, frozen=True):
     rule: Rule | None = None
     token: Outcome = Outcome()
     """What became of the request's token."""
+    sent: Request | None = None
+    """The request as it goes on, with what its token says."""
     notes: tuple[str, ...] = ()
     """What policies say that decide nothing."""
 
@@ -140,7 +143,8 @@ def judge_request(
         return Verdict(False, "invalid token", token=token)
     facts = facts_of(connection, seen)
     found = judge(rules, msgspec.structs.replace(facts, claims=token.claims))
-    return msgspec.structs.replace(found, token=token)
+    sent = dataclasses.replace(seen, claims=token.claims)
+    return msgspec.structs.replace(found, token=token, sent=sent)
 
 
 def fits(rule: Rule, facts: Facts) -> bool:

@@ -8,7 +8,7 @@ from meshd import wire
 from meshd.api.base import Key
 from meshd.compile.explain.authorization import Facts, Verdict, judge, judge_request
 from meshd.compile.explain.chain_choice import Connection
-from meshd.compile.explain.rule_text import describe
+from meshd.compile.explain.rule_text import describe, describe_tokens
 from meshd.compile.plan.authorization import Authorization, Rule
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.tls import TlsMode
@@ -48,6 +48,7 @@ def judging(
     return wire.Judging(
         shown(workload.uid),
         (
+            *(row("token", rule.origin, describe_tokens(rule)) for rule in rules.tokens),
             *(
                 row(action, rule.origin, describe(rule))
                 for action, those in _by_action(rules)

@@ -16,6 +16,7 @@ from meshd.compile.clients import identity_of
 from meshd.compile.explain import route_choice
 from meshd.compile.explain.answers import aborted, answer, cross_origin
 from meshd.compile.explain.arrivals import CLOSED, Arrivals, denied, tell_judgement
+from meshd.compile.explain.authorization import Verdict
 from meshd.compile.explain.connections import (
     at_client,
     client_connection,
@@ -128,7 +129,7 @@ class _Journey:
             return self._end(f"refused: {origin.key} is not in force; meshctl status says why")
         if not isinstance(target, Tcp):
             return self._end("refused: no service has this address and port")
-        if self._refused(None):
+        if (verdict := self._entering(None)) and not verdict.allowed:
             return self._end(CLOSED)
         nothing = "no healthy endpoint: the connection is closed"
         return self._clusters(list(target.upstreams), nothing)
@@ -188,8 +189,12 @@ class _Journey:
         # At the other end they are requests, whatever was around them.
         self._connection = msgspec.structs.replace(connection, begins_as="http")
         asked = self._asked(scheme)
-        if status := self._refused(asked):
-            return self._end(denied(status))
+        verdict = self._entering(asked)
+        if verdict and not verdict.allowed:
+            return self._end(denied(verdict.status))
+        passed = (verdict and verdict.sent) or asked
+        if any(route.match.claims for host in table.hosts for route in host.routes):
+            asked = passed  # the route is chosen once the token is read
         self._tell("routes", table.name)
         virtual_host = route_choice.choose_host(table, asked)
         route = route_choice.choose_route(virtual_host, asked) if virtual_host else None
@@ -200,7 +205,7 @@ class _Journey:
         if route is None:
             return self._end(f"no route: {answer(404, asked)}")
         self._tell("route", route_choice.describe(route), route.delegate or route.origin)
-        return self._act(route, asked)
+        return self._act(route, passed)
 
     def _act(self, route: Route, asked: Request) -> wire.Explanation:
         """Explain what becomes of a request on its route."""
@@ -272,15 +277,14 @@ class _Journey:
         verdict = arrivals.refused or ("routed" if endpoints else nothing)
         return self._end(verdict, next(iter(names), ""), tuple(endpoints))
 
-    def _refused(self, asked: Request | None) -> int:
-        """Tell what policies about the gateway make of a client outside the mesh. Return with which
-        status it is refused; 0: it is not."""
+    def _entering(self, asked: Request | None) -> Verdict | None:
+        """Tell what policies about the gateway make of a client outside the mesh; None: the client
+        is inside."""
         request, connection = self._request, self._connection
         if not request.from_outside:
-            return 0
+            return None
         facts = entering(connection, request.client)
-        verdict = tell_judgement(self._telling, self._snapshot, self._source, facts, asked)
-        return 0 if verdict.allowed else verdict.status
+        return tell_judgement(self._telling, self._snapshot, self._source, facts, asked)
 
     def _end(
         self, verdict: str, cluster: str = "", endpoints: tuple[str, ...] = ()

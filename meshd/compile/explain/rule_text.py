@@ -18,6 +18,7 @@ from meshd.compile.plan.authorization import (
     Test,
     Text,
 )
+from meshd.compile.plan.tokens import TokenRule
 
 _HEADERS: Final = {":authority": "host", ":method": "method"}
 _SIDES: Final = {
@@ -34,6 +35,23 @@ def describe(rule: Rule) -> str:
         for clause in rule.clauses
     )
     return "; ".join(clauses) or "everything"
+
+
+def describe_tokens(rule: TokenRule) -> str:
+    """Return which tokens a rule believes, in words."""
+    places = (
+        *(f"header {one.name}" for one in rule.headers),
+        *(f"parameter {name}" for name in rule.parameters),
+        *(f"cookie {name}" for name in rule.cookies),
+    )
+    return "; ".join(
+        (
+            f"issuer {rule.issuer or 'any'}",
+            *([f"audience {' | '.join(rule.audiences)}"] if rule.audiences else []),
+            *([f"in {' | '.join(places)}"] if places else []),
+            *([] if rule.has_keys else ["none, since its keys are not known"]),
+        )
+    )
 
 
 def _field(field: Field) -> str:

@@ -27,6 +27,7 @@ _BEARER: Final = (TokenHeader("authorization", "Bearer "),)
 _PARAMETERS: Final = ("access_token",)
 """Where tokens stand if a rule says nothing else: RFC 6750, sections 2.1 and 2.3."""
 _OF_TOKENS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
+_FOREIGN: Final = "it is of another issuer"
 _NO_AUDIENCE: Final = 403
 _INVALID: Final = 401
 
@@ -47,22 +48,6 @@ class Outcome(msgspec.Struct, frozen=True):
         return self.rule and self.rule.origin
 
 
-class _Found(msgspec.Struct, frozen=True):
-    """The tokens that one rule finds in a request."""
-
-    rule: TokenRule
-    whole: Outcome
-    """What becomes of them together."""
-    first: Outcome
-    """What becomes of the first one."""
-    is_missing: bool = False
-
-    @property
-    def is_borne(self) -> bool:
-        """Return whether the request passes where the rule asks for no token."""
-        return self.is_missing or not self.whole.status or not self.first.status
-
-
 def any_signature(_rule: TokenRule, _token: str) -> bool:
     """Return True: every token counts as signed."""
     return True
@@ -77,13 +62,13 @@ def read(
     """Return what becomes of a request's tokens. ``now``: Unix time; 0: times are not looked at."""
     if not rules or _is_preflight(request):
         return Outcome()
-    found = [_found(rule, request, now, is_signed) for rule in rules]
-    if valid := next((one for one in found if not one.is_missing and not one.whole.status), None):
-        return valid.whole
-    if refusing := next((one for one in found if not one.is_borne), None):
-        return refusing.whole
-    borne = [one.first for one in found if not one.is_missing]
-    return borne[-1] if borne else Outcome()
+    every = (_of_rule(rule, request, now, is_signed) for rule in rules)
+    found = [one for one in every if one is not None]
+    if valid := next((one for one in found if not one.status), None):
+        return valid
+    # That a token is of another issuer says less than what else is wrong.
+    known = [one for one in found if one.why != _FOREIGN]
+    return next(iter((*known, *found)), Outcome())
 
 
 def passed_on(rules: Sequence[TokenRule], outcome: Outcome, request: Request) -> Request:
@@ -120,12 +105,13 @@ def _is_preflight(request: Request) -> bool:
     return request.method == "OPTIONS" and asks
 
 
-def _found(rule: TokenRule, request: Request, now: float, is_signed: IsSigned) -> _Found:
+def _of_rule(rule: TokenRule, request: Request, now: float, is_signed: IsSigned) -> Outcome | None:
+    """Return what becomes of the tokens at the places of a rule, all of which have to be valid;
+    None: there are none."""
     judged = [_judged(rule, token, now, is_signed) for token in tokens(rule, request)]
     if not judged:
-        return _Found(rule, Outcome(), Outcome(), is_missing=True)
-    refused = next((one for one in reversed(judged) if one.status), None)
-    return _Found(rule, refused or judged[0], judged[0])
+        return None
+    return next((one for one in reversed(judged) if one.status), judged[0])
 
 
 def tokens(rule: TokenRule, request: Request) -> Iterator[str]:
@@ -188,7 +174,7 @@ def _problems(
         yield "it is no token", _INVALID
         return
     if rule.issuer and said.get("iss") != rule.issuer:
-        yield f"its issuer is not {rule.issuer}", _INVALID
+        yield _FOREIGN, _INVALID
     if now and isinstance(until := said.get("exp"), int | float) and until + _SKEW < now:
         yield "it has expired", _INVALID
     if now and isinstance(since := said.get("nbf"), int | float) and since > now + _SKEW:
@@ -230,4 +216,13 @@ def _claims(token: str) -> JsonObject | None:
         header, payload = (msgspec.json.decode(one, type=dict[str, Json]) for one in said)
     except (*UNDECODABLE, ValueError):
         return None
-    return payload if isinstance(header.get("alg"), str) else None
+    return payload if isinstance(header.get("alg"), str) and _is_well_formed(payload) else None
+
+
+def _is_well_formed(said: JsonObject) -> bool:
+    """Return whether registered claims are of their types: RFC 7519, section 4.1."""
+    texts = all(isinstance(said.get(name, ""), str) for name in ("iss", "sub", "jti"))
+    times = all(isinstance(said.get(name, 0), int | float) for name in ("iat", "nbf", "exp"))
+    audiences = said.get("aud", "")
+    listed = audiences if isinstance(audiences, list) else [audiences]
+    return texts and times and all(isinstance(one, str) for one in listed)

@@ -30,8 +30,9 @@ def applies(match: Match, entrance: Entrance, owner: str) -> bool:
     namespace."""
     if match.port and match.port != entrance.port:
         return False
-    if isinstance(match, HTTPMatchRequest) and any(map(is_claim, match.headers)):
-        return False
+    asks_claims = isinstance(match, HTTPMatchRequest) and any(map(is_claim, match.headers))
+    if asks_claims and MESH in entrance.gateways:
+        return False  # tokens are read before a route is chosen where requests enter the mesh
     named: Collection[str] = {gateway_name(name, owner) for name in match.gateways}
     if named and not named & entrance.gateways:
         return False

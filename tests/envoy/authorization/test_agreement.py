@@ -7,6 +7,7 @@ nowhere to go and is answered 503; a connection that is taken is answered by one
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import ipaddress
@@ -16,7 +17,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,9 +97,8 @@ def cases(uid: str) -> Iterator[Case]:
     return (policies.case(chance, REQUESTS) for _ in range(CONNECTIONS))
 
 
-def of_requests(path: Path) -> Any:
+def of_requests(path: Path, known: Mapping[str, Authorization]) -> Any:
     """Return the listener of requests, whose routes are in it."""
-    known = {uid: rules for uid, rules in guards().items() if rules}
     target = Http(statistics="in", routes="x", access_log="off", certificate="keep", by_server=True)
     made = at_pipe(Listener(name="requests", chains=(Chain(name="all", target=target),)), path)
     manager = http_connection_manager_pb2.HttpConnectionManager()
@@ -150,11 +150,17 @@ def at_pipe(plan: Listener, path: Path) -> Any:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("authorization")
+    known = {uid: rules for uid, rules in guards().items() if rules}
+    listeners = (of_requests(directory / "requests", known), of_bytes(directory / "bytes"))
+    with running(directory, *listeners):
+        yield directory
+
+
+@contextlib.contextmanager
+def running(directory: Path, *listeners: Any) -> Generator[None]:
+    """An Envoy with listeners at unix sockets."""
     bootstrap = bootstrap_pb2.Bootstrap(
-        node={"id": "a", "cluster": "a"},
-        static_resources={
-            "listeners": [of_requests(directory / "requests"), of_bytes(directory / "bytes")]
-        },
+        node={"id": "a", "cluster": "a"}, static_resources={"listeners": listeners}
     )
     (directory / "envoy.pb").write_bytes(bootstrap.SerializeToString())
     command = [str(ENVOY), "--config-path", str(directory / "envoy.pb")]
@@ -163,11 +169,11 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + PATIENCE
-        while not all(takes(directory / name) for name in ("requests", "bytes")):
+        while not all(takes(Path(one.address.pipe.path)) for one in listeners):
             assert process.poll() is None, (directory / "envoy.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        yield directory
+        yield
     finally:
         process.kill()
         process.wait(PATIENCE)

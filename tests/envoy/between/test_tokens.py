@@ -7,19 +7,23 @@ Clients, server and gateway are in namespaces of their own.
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from meshd.supervisor.lines import read
 from tests import tokens
 from tests.envoy.between import http2
 from tests.envoy.between.application import Application
 from tests.envoy.between.manifests import ADDRESS
 from tests.envoy.between.mesh import Answer, Mesh, answer, headers
 from tests.envoy.between.test_authorization import NAMES, load, policy
+from tests.envoy.between.test_authorization_changes import CHANGES, Asking
 from tests.tokens import HOUR, ISSUER, Key
+from tests.waiting import eventually
 
 KEY = Key("one", "ES256")
 RSA = Key("two", "RS256")
@@ -160,16 +164,19 @@ def test_the_application_reads_what_the_rule_lets_it(mesh: Mesh, keeps: bool) ->
     }
     load(mesh, authentication(rule))
     forged = ("x-payload: forged", "x-group: forged", "X-None: forged", "x-other: kept")
+    forged += ("x_group: forged", "x_payload: forged")
     line = bearer(org={"group": "admin"})
     found = ask(mesh, "client", line, *forged)
     seen = headers(found.body)
+    assert "forged" not in found.body
     assert seen["x-group"] == ["admin"]
     assert seen["x-payload"] == [line.split(".")[1]]
     assert ("authorization" in seen, seen["x-other"], "x-none" in seen) == (keeps, ["kept"], False)
     for lines in ((), ("origin: a.test", "access-control-request-method: PUT")):
         request = "\n".join(("OPTIONS / HTTP/1.1", "host: server.test", *forged, *lines))
-        seen = headers(mesh.hosts["client"].ask(ADDRESS, 8080, request).body)
-        assert not seen.keys() & {"x-payload", "x-group", "x-none"}, lines
+        body = mesh.hosts["client"].ask(ADDRESS, 8080, request).body
+        assert "forged" not in body, lines
+        assert headers(body)["x-other"] == ["kept"]
 
 
 def test_several_issuers_are_believed_each_by_its_own_keys(mesh: Mesh) -> None:
@@ -246,6 +253,42 @@ def test_a_change_of_keys_or_rules_holds_for_the_next_request_of_an_open_connect
                 load(mesh, found, found.replace('"servers"', '"gateways"'))
                 seen = answer(connection, f"GET / HTTP/1.1\nhost: server.test\n{bearer()}")
                 assert (seen.status, seen.headers.get("connection")) == (expected, None), found
+
+
+SETS = (
+    authentication(RULE),
+    authentication({**RULE, "jwks": tokens.key_set(KEY)}),
+    authentication({**RULE, "audiences": ["a", "b"]}),
+    authentication({**RULE, "fromHeaders": [{"name": "authorization", "prefix": "Bearer "}]}),
+    authentication(RULE, {"issuer": "other", "jwks": tokens.key_set(STRANGER)}),
+    authentication(RULE, namespace="istio-system", name="u"),
+)
+"""Each believes the one token, and not the other, which its policy denies."""
+
+
+def test_while_keys_and_rules_change_no_valid_token_is_refused_and_no_other_passes(
+    mesh: Mesh,
+) -> None:
+    chance = random.Random("tokens")  # noqa: S311
+    asks = policy("{rules: [{from: [{source: {requestPrincipals: ['*/ann']}}]}]}")
+    load(mesh, SETS[0], asks)
+
+    def ask_again(line: str, each: int) -> Iterator[str]:
+        request = "\n".join(("GET / HTTP/1.1", "host: server.test", *([line] if line else [])))
+        with mesh.hosts["client"].connect(ADDRESS, 8080) as connection:
+            for _ in range(each):
+                yield str(answer(connection, request).status)
+
+    lines = {"valid": bearer(aud=["a"]), "wrong": bearer(STRANGER, aud=["a"]), "none": ""}
+    asking = Asking()
+    for name, line in lines.items():
+        for each in (1, 10_000):
+            asking.ask(name, lambda line=line, each=each: ask_again(line, each))
+    with asking:
+        for _ in range(CHANGES):
+            load(mesh, chance.choice(SETS), asks)
+    told = {name: {status for one, status in asking.found if one == name} for name in lines}
+    assert told == {"valid": {"200"}, "wrong": {"401"}, "none": {"403"}}, asking.found
 
 
 ANN = "{requestPrincipals: ['https://issuer.test/ann']}"
@@ -332,3 +375,82 @@ def test_gateways_read_tokens_of_their_own(mesh: Mesh, application: Application)
     assert ask(mesh, "edge").status == 403
     assert ask(mesh, "edge", bearer(STRANGER)).status == 401
     assert ask(mesh, "client", bearer(STRANGER)).status == 200
+
+
+ROUTES = """
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: claims, namespace: gateways}
+spec:
+  selector: {role: edge}
+  servers: [{port: {number: 82, name: http, protocol: HTTP}, hosts: [claims.test, only.test]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: claims, namespace: gateways}
+spec:
+  hosts: [claims.test]
+  gateways: [claims]
+  http:
+  - match: [{headers: {"@request.auth.claims.group": {exact: admin}}}]
+    directResponse: {status: 201}
+  - match: [{headers: {"@request.auth.claims[org][roles]": {prefix: wri}}}]
+    directResponse: {status: 202}
+  - match: [{headers: {"@Request.Auth.Claims.email": {}}}]
+    directResponse: {status: 203}
+  - match: [{withoutHeaders: {"@request.auth.claims.sub": {exact: ann}}}]
+    directResponse: {status: 204}
+  - {directResponse: {status: 205}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: only, namespace: gateways}
+spec:
+  hosts: [only.test]
+  gateways: [claims]
+  http:
+  - match: [{headers: {"@request.auth.claims.group": {regex: a.*}}}]
+    directResponse: {status: 201}
+"""
+
+
+def test_gateways_choose_routes_by_claims(mesh: Mesh) -> None:
+    """Also before anything else is known of a request than that it has a token."""
+
+    def at(host: str, *lines: str) -> int:
+        request = "\n".join(("GET / HTTP/1.1", f"host: {host}", *lines))
+        return mesh.outside.ask(mesh.hosts["gateway"].address, 82, request).status
+
+    load(mesh, ROUTES, authentication(RULE, namespace="gateways"))
+    cases: list[tuple[dict[str, Any], int]] = [
+        ({"group": "admin"}, 201),
+        ({"group": ["x", "admin"]}, 201),
+        ({"group": "other", "org": {"roles": ["read", "write"]}}, 202),
+        ({"email": "a@b.test"}, 203),
+        ({"sub": "bob"}, 204),
+        ({}, 205),
+    ]
+    assert [at("claims.test", bearer(**claims)) for claims, _ in cases] == [
+        status for _, status in cases
+    ]
+    assert at("claims.test") == 204
+    assert at("claims.test", bearer(STRANGER, group="admin")) == 401
+    forged = ("@request.auth.claims.group: admin", "request.auth.claims.group: admin")
+    assert at("claims.test", forged[1]) == 204
+    assert (at("only.test", bearer(group="a")), at("only.test", bearer())) == (201, 404)
+    assert at("only.test") == 404
+    load(mesh, ROUTES)
+    assert at("claims.test", bearer(group="admin")) == 204
+
+
+def test_a_refused_token_is_logged_by_what_is_wrong_with_it(mesh: Mesh) -> None:
+    load(mesh, authentication(RULE, {"issuer": "other", "jwks": tokens.key_set(STRANGER)}))
+    assert ask(mesh, "client", bearer(exp=1), path="/old").status == 401
+    assert ask(mesh, "client", bearer(), path="/fine").status == 200
+    assert ask(mesh, "client", bearer(STRANGER, iss="other"), path="/fine").status == 200
+    eventually(lambda: '"GET /old' in mesh.log.read_text(), "the line is written")
+    found = [read(line) for line in mesh.log.read_text().splitlines() if "HTTP/1.1" in line]
+    kinds = {one.text.split('"')[1].split(" ")[1]: one.kind for one in found}
+    assert kinds["/old"] == "access log token refused: Jwt is expired"
+    assert "/fine" not in kinds

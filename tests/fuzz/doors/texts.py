@@ -8,21 +8,25 @@ from typing import Final
 import typer
 
 from meshd.api.base import Duration
+from meshd.api.request_authentication.key_sets import NoKeySetError, key_set
 from meshd.api.yaml import decode as decode_document
 from meshd.api.yaml import read_documents
-from meshd.base.errors import SystemRefusedError
+from meshd.base.errors import SystemRefusedError, UnreachableError
 from meshd.base.printable import printable
 from meshd.capture.rules.delta import parse_save
 from meshd.cli.ports import parse_port
 from meshd.cli.selectors import parse_selector
 from meshd.fleet.joining.address import address_of
+from meshd.issuers.fetching import configured
 from meshd.resolver.command import is_routine
 from meshd.settings import Settings
 from meshd.supervisor import hang, lines
 from meshd.telemetry import kernel_text, suppressed
 from meshd.workloads.host.systemd import described
 from meshd.workloads.host.units import cgroup_of, unit_name, workload_name
+from tests import tokens
 from tests.fuzz.door import Door
+from tests.tokens import Key
 
 
 def text(function: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -105,7 +109,17 @@ _SETTINGS: Final = (
     b"capture: {dns_queries_per_second: 5, probe_interval: 1s}\nproxy: {count: 2}\n",
 )
 
+_KEYS: Final = tokens.key_set(Key("r", "RS256"), Key("e", "ES256"), Key("d", "EdDSA")).encode()
+_SHOP: Final = b"https://a.test/shop"
+
 DOORS: Final = (
+    Door("key-set", text(key_set), (_KEYS,), (NoKeySetError,)),
+    Door(
+        "issuer-configuration",
+        lambda data: configured(data, "https://a.test/shop/.well-known/openid-configuration"),
+        (b'{"issuer": "%s", "jwks_uri": "%s/keys"}' % (_SHOP, _SHOP),),
+        (UnreachableError,),
+    ),
     Door("settings", text(_settings), _SETTINGS),
     Door("duration", text(_duration), (b"1h30m", b"1.5s", b"100ms"), ()),
     Door("proc-text", text(_sockets), (_TCP, _DEV, _SS, _MOUNT), ()),

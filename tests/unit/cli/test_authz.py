@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -101,3 +102,19 @@ def test_a_trial_tells_why_no_policy_decides(
 ) -> None:
     daemon.says(wire.Explanation((), verdict, "", (), ""))
     assert f"no AuthorizationPolicy {told}" in meshctl("authz", "try", "web", "db").out
+
+
+@pytest.mark.parametrize("verb", [("authz", "try"), ("explain",)])
+def test_a_request_has_a_token_or_one_of_claims(
+    daemon: Any, meshctl: Any, verb: tuple[str, ...]
+) -> None:
+    for given in ("a.b.c", '{"iss": "me"}'):
+        daemon.says(explanation("routed"))
+        meshctl(*verb, "web", "db", "--token", given)
+    first, second = (asked.headers for asked in daemon.asked)
+    assert first == (("authorization", "Bearer a.b.c"),)
+    ((name, value),) = second
+    payload = value.removeprefix("Bearer ").split(".")[1]
+    assert (name, base64.urlsafe_b64decode(payload + "==")) == ("authorization", b'{"iss":"me"}')
+    refused = meshctl(*verb, "web", "db", "--token", "{")
+    assert (refused.code, "no JSON" in refused.err) == (2, True)

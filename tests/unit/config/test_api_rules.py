@@ -273,11 +273,6 @@ AT_GATEWAY = "hosts: [a.b]\ngateways: [edge]\nhttp:\n- "
         ),
         (
             "VirtualService",
-            AT_GATEWAY + "match: [{headers: {'@request.auth.claims.group': {exact: a}}}]\n  " + TO,
-            "spec.http[0].match[0].headers.@request.auth.claims.group",
-        ),
-        (
-            "VirtualService",
             "hosts: [a.b]\ngateways: [edge.infra.svc.cluster.local]\nhttp:\n- " + TO,
             "spec.gateways[0]",
         ),

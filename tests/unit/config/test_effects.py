@@ -382,3 +382,55 @@ def test_a_selector_of_nothing_is_named_where_it_is_known_what_runs(
     )
     assert said(text, running=[edge] if namespace else []) == ([wanted] if wanted else [])
     assert said(text) == []
+
+
+ASKING = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: x, namespace: SPACE}
+spec: {rules: [RULE]}
+---
+"""
+READING = """
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: x, namespace: SPACE}
+spec: {}
+---
+"""
+NOBODY_READS = (
+    "spec.rules: asks for what tokens say, and no RequestAuthentication has them read there"
+)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "{from: [{source: {requestPrincipals: ['*']}}]}",
+        "{from: [{source: {notRequestPrincipals: ['*']}}]}",
+        "{when: [{key: 'request.auth.claims[a]', values: [b]}]}",
+        "{when: [{key: request.auth.audiences, values: [b]}]}",
+    ],
+)
+def test_a_policy_about_tokens_that_nobody_reads_is_named(rule: str) -> None:
+    asking, in_root = (
+        ASKING.replace("SPACE", space).replace("RULE", rule) for space in ("shop", "istio-system")
+    )
+    for space, own, root in (
+        ("shop", [], []),
+        ("istio-system", [], []),
+        ("other", [NOBODY_READS], []),
+    ):
+        reading = READING.replace("SPACE", space)
+        assert (said(asking, reading), said(in_root, reading)) == (own, root)
+    assert said(asking) == [NOBODY_READS]
+    assert said(ASKING.replace("SPACE", "shop").replace("RULE", "{}")) == []
+
+
+def test_a_denying_rule_about_tokens_denies_all_connections_that_are_not_http() -> None:
+    rule = "{from: [{source: {notRequestPrincipals: ['*']}}]}"
+    asking = ASKING.replace("SPACE", "shop").replace(
+        "rules: [RULE]", f"action: DENY, rules: [{rule}]"
+    )
+    (found,) = said(asking, READING.replace("SPACE", "shop"))
+    assert "denies all connections that are not HTTP" in found

@@ -80,6 +80,22 @@ class Node:
         return judged(snapshot, workload, Facts(), None).allowed
 
 
+def test_a_namespace_whose_tokens_were_read_takes_nothing_once_that_is_lost(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    put(
+        node.store,
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\n"
+        "metadata: {name: users, namespace: shop}\nspec: {jwtRules: []}\n",
+    )
+    node.write()
+    (tmp_path / "state" / "applied.json").write_text("")
+    again = Node(tmp_path)
+    assert not again.allows("shop")
+    assert again.allows("other")
+    told = "namespace shop, because RequestAuthentication shop/users is among what was lost"
+    assert any(told in one for one in again.taken().problems)
+
+
 @pytest.fixture
 def lost(tmp_path: Path) -> Node:
     """A node that has lost two policies of one namespace."""
@@ -132,7 +148,7 @@ def test_a_record_that_cannot_be_read_is_told(lost: Node, caplog: pytest.LogCapt
     lost.record.write_text("{}")
     again = Node(lost.record.parent.parent)
     assert not again.store.policies_in_use
-    assert "namespaces are not closed if their AuthorizationPolicies are lost" in caplog.text
+    assert "namespaces are not closed if their policies about requests are lost" in caplog.text
 
 
 BEFORE = frozenset({A, B})

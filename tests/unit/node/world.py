@@ -129,6 +129,8 @@ class World:
         self.namespaces: frozenset[str] = frozenset()
         self.answering: frozenset[str] = frozenset()
         self.checked: dict[str, Any] = {}
+        self.keys: dict[str, str] = {}
+        """Of issuers of tokens."""
         self.publisher = Publisher(self)
         self.reconciler = self._started()
 
@@ -143,6 +145,7 @@ class World:
             resolver=self,
             health=self,
             own=self,
+            issuers=self,
         )
         return Reconciler(ports, OPTIONS, self.touch)
 

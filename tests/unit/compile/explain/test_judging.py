@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshd import wire
@@ -11,6 +13,7 @@ from meshd.compile.explain.request import explain
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
 from meshd.registry.registry import build_snapshot
+from tests import tokens
 
 CLIENT = Workload(
     uid="front.client",
@@ -135,3 +138,121 @@ def test_explain_judges_connections_without_what_only_requests_have() -> None:
 
 def test_explain_tells_nothing_where_no_policy_is() -> None:
     assert explained(policies="") == ("routed", [])
+
+
+TOKENS = f"""
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: users, namespace: shop}}
+spec:
+  jwtRules:
+  - issuer: me
+    audiences: [web]
+    fromHeaders: [{{name: X-Jwt}}]
+    fromParams: [t]
+    fromCookies: [c]
+    jwks: '{tokens.key_set(tokens.Key())}'
+  - {{issuer: other, jwksUri: "https://other.test/keys"}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: anne, namespace: shop}}
+spec: {{rules: [{{from: [{{source: {{requestPrincipals: [me/ann]}}}}], when: [{{key: "request.auth.claims[a][b]", values: [c]}}]}}]}}
+"""  # noqa: E501 - an object in a line
+
+
+def test_rules_of_tokens_are_told_before_all_others() -> None:
+    found = judging(snapshot(TOKENS), SERVER, lambda key, _: key.name)
+    assert [(one.action, one.policy, one.field, one.fits) for one in found.rules] == [
+        (
+            "token",
+            "shop/users",
+            "spec.jwtRules[0]",
+            "issuer me; audience web; in header x-jwt | parameter t | cookie c",
+        ),
+        (
+            "token",
+            "shop/users",
+            "spec.jwtRules[1]",
+            "issuer other; none, since its keys are not known",
+        ),
+        ("allow", "shop/anne", "spec.rules[0]", "issuer/subject me/ann; claim a.b c"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("claims", "verdict", "why"),
+    [
+        (None, "denied: 403", ["denied: no rule of a policy that allows some fits"]),
+        ({"sub": "ann"}, "denied: 403", ["denied: no rule of a policy that allows some fits"]),
+        (
+            {"a": {"b": "c"}},
+            "routed",
+            ["allowed by AuthorizationPolicy shop/anne: spec.rules[0]"],
+        ),
+        (
+            {"aud": "x"},
+            "denied: 403",
+            [
+                "token refused by RequestAuthentication shop/users: spec.jwtRules[0]: it is for"
+                " another audience"
+            ],
+        ),
+        (
+            {"exp": 1},
+            "denied: 401",
+            ["token refused by RequestAuthentication shop/users: spec.jwtRules[0]: it has expired"],
+        ),
+    ],
+)
+def test_explain_reads_the_token_of_a_request(
+    claims: dict[str, Any] | None, verdict: str, why: list[str]
+) -> None:
+    headers: tuple[tuple[str, str], ...] = ()
+    if claims is not None:
+        said = {"iss": "me", "aud": "web", **claims}
+        headers = (("x-jwt", tokens.token(tokens.Key(), None, **said)),)
+    asked = wire.Explain("client", "web.shop:80", "front", headers=headers, now=1e9)
+    found = explain(snapshot(TOKENS), CLIENT, asked)
+    assert found.verdict == verdict
+    assert [step.detail for step in found.stages if step.stage == "authorization"] == why
+    believed = [step for step in found.stages if step.stage == "token"]
+    assert bool(believed) is (claims is not None and "token refused" not in why[0])
+
+
+ROUTED_BY_CLAIM = f"""
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: shop}}
+spec:
+  selector: {{app: web}}
+  servers: [{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ["*"]}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: edge, namespace: shop}}
+spec:
+  hosts: ["*"]
+  gateways: [edge]
+  http:
+  - match: [{{headers: {{"@request.auth.claims.group": {{exact: admin}}}}}}]
+    directResponse: {{status: 201}}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: users, namespace: shop}}
+spec: {{jwtRules: [{{issuer: me, jwks: '{tokens.key_set(tokens.Key())}'}}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("group", "verdict"), [("admin", "answered 201 by the proxy"), ("other", "no route: 404")]
+)
+def test_explain_chooses_routes_of_a_gateway_by_claims(group: str, verdict: str) -> None:
+    objects = [read.object for read in read_objects(ROUTED_BY_CLAIM, "test.yaml")]
+    made = build_snapshot(objects, [SERVER], MeshOptions(), {})
+    token = tokens.token(tokens.Key(), None, iss="me", group=group)
+    headers = (("authorization", f"Bearer {token}"),)
+    asked = wire.Explain("web", "a.test:80", "shop", headers=headers, from_outside=True)
+    assert explain(made, SERVER, asked).verdict == verdict
