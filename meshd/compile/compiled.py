@@ -19,7 +19,7 @@ from meshd.compile.envoy.printed_listeners import PrintedListener
 from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.envoy.printed_tables import PrintedTable
 from meshd.compile.envoy.secrets import secret
-from meshd.compile.envoy.table_choice import choosable
+from meshd.compile.envoy.table_choice import choosable_tables
 from meshd.compile.gateway.secrets import Credentials
 from meshd.compile.memo import Memo
 from meshd.compile.names import is_of_gateway, workload_of
@@ -141,13 +141,14 @@ def served_secrets(credentials: Credentials, memo: Memo) -> Iterator[Message]:
         yield memo.call(("secret", plan.name), secret, plan)
 
 
-def choosable_tables(routes: Messages, before: Messages) -> Messages:
+def choosable(scopes: Iterable[Scope], routes: Messages, before: Messages) -> Messages:
     """Return which tables listeners choose by port: those of clients. ``before``: the former ones;
     the very same where nothing differs."""
-    names = sorted(name for name, table in routes.items() if isinstance(table, PrintedTable))
-    if list(before) == names:
+    tables = (name for name, table in routes.items() if isinstance(table, PrintedTable))
+    wanted = choosable_tables((scope.name for scope in scopes), tables)
+    if before.keys() == wanted.keys():
         return before
-    return {name: before[name] if name in before else choosable(name) for name in names}
+    return {name: before[name] if name in before else make() for name, make in wanted.items()}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ class Last:
         the listeners of workloads, and the tables among which these choose. ``before``: with those
         for it."""
         traffic = dict(self.compiled[Pool.TRAFFIC])
-        tables = choosable_tables(traffic[Kind.ROUTE], traffic[Kind.CHOOSABLE])
+        tables = choosable(self.views, traffic[Kind.ROUTE], traffic[Kind.CHOOSABLE])
         changed = {
             scope
             for scope, ports in self.requests.items()

@@ -24,7 +24,7 @@ from meshd.compile.compiled import (
     Printed,
     Ruled,
     by_name,
-    choosable_tables,
+    choosable,
     served_secrets,
 )
 from meshd.compile.envoy.clusters import cluster
@@ -145,7 +145,7 @@ class Compiler:
         acceptance = Acceptance.of(snapshot)
         round_ = _Round(acceptance.applied(snapshot), self._memo, serving)
         traffic, dns_ = _by_kind(round_.resources()), _by_kind(round_.dns_resources())
-        traffic[Kind.CHOOSABLE] = choosable_tables(traffic[Kind.ROUTE], {})
+        traffic[Kind.CHOOSABLE] = choosable(round_.views, traffic[Kind.ROUTE], {})
         traffic[Kind.RUNTIME][LIMITS] = round_.limits(traffic[Kind.LISTENER])
         self._memo.end_round()
         ruled: dict[Place, list[Ruled]] = defaultdict(list)

@@ -28,6 +28,7 @@ from meshd.node.instance import instance_of, machine
 from meshd.sds.ads_proxy import AdsProxy
 from meshd.sds.file_secrets import FileSecrets
 from meshd.sds.server import Server
+from meshd.sds.session_tickets import SessionTickets
 from meshd.settings import IdentitySettings, Paths, Settings
 from meshd.wire import channel
 
@@ -62,6 +63,8 @@ async def run(settings: Settings, paths: Paths) -> None:
         remote, identities, uplink = None, _authority(settings, paths, server, files), None
     files.tell = identities.tell
     identities.restore()
+    tickets = SessionTickets(server.publish_beside)
+    tickets.renew()
     ads = AdsProxy(server, paths.plane)
     await server.start(paths.proxy_run / "xds.sock", ads.handler)
     try:
@@ -78,6 +81,7 @@ async def run(settings: Settings, paths: Paths) -> None:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(identities.run())
                 tasks.create_task(files.run())
+                tasks.create_task(tickets.run())
                 if remote:
                     tasks.create_task(remote.run())
         finally:

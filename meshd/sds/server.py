@@ -82,6 +82,7 @@ class Server:
         """Called when a client asks for other names than before."""
         self._secrets = Secrets()
         self._files: Mapping[str, Secret | None] = {}
+        self._beside: dict[str, Secret] = {}
         self._clients: set[_Client] = set()
         self._refused: set[tuple[str, str]] = set()
         self._server: grpc.aio.Server | None = None
@@ -136,14 +137,19 @@ class Server:
         return len(self._clients)
 
     def publish(self, secrets: Secrets) -> None:
-        """Publish what clients are to have from now on, beside secrets in files."""
-        self._secrets = dataclasses.replace(secrets, files=self._files)
+        """Publish what clients are to have from now on, beside what has functions of its own."""
+        self._secrets = dataclasses.replace(secrets, files={**self._files, **self._beside})
         for client in self._clients:
             client.ring()
 
     def publish_files(self, files: Mapping[str, Secret | None]) -> None:
         """Publish secrets in files that configuration names, by the secret's name."""
         self._files = files
+        self.publish(self._secrets)
+
+    def publish_beside(self, name: str, secret: Secret) -> None:
+        """Publish a secret that depends on nothing else."""
+        self._beside[name] = secret
         self.publish(self._secrets)
 
     def wanted_files(self) -> frozenset[str]:

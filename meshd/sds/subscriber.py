@@ -36,7 +36,8 @@ class Secrets:
     """Those of them that it may take long for: who has none is told so, and need not wait."""
 
     files: Mapping[str, Secret | None] = dataclasses.field(default_factory=dict[str, None])
-    """What is in files that configuration names; None: nothing usable."""
+    """What is in files that configuration names, and what else there is under names of its own;
+    None: nothing usable."""
 
     def get(self, name: str) -> Secret | None:
         return self.served.get(name) or self.files.get(name)

@@ -12,6 +12,7 @@ from typing import Final, SupportsBytes
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import scoped_route_pb2
 from google.protobuf.message import Message
 
 from meshd.base.errors import InvalidInputError
@@ -55,6 +56,8 @@ class Resource:
     """Of a listener: the name of an internal one to which it leaves some connections."""
     left: frozenset[str] = frozenset()
     """Which connections it leaves to that one."""
+    table: str = ""
+    """Of what a listener may choose: the name of the route table."""
 
     @property
     def body(self) -> bytes:
@@ -93,6 +96,9 @@ def _packed(name: str, message: Message, body: bytes) -> Resource:
         hashlib.blake2b(body, digest_size=8).hexdigest(),
         body,
         _endpoints(message) if isinstance(message, cluster_pb2.Cluster) else "",
+        table=message.route_configuration_name
+        if isinstance(message, scoped_route_pb2.ScopedRouteConfiguration)
+        else "",
         internal=isinstance(message, listener_pb2.Listener)
         and message.HasField("internal_listener"),
     )

@@ -179,10 +179,11 @@ class Stream(UnorderedStream):
         """Return whether the client does not know all tables yet, or has not asked for all, among
         which listeners may choose: it would answer requests for others 404."""
         choosable, routes = self._subscriptions[CHOOSABLE], self._subscriptions[ROUTES]
-        published = self._published(ROUTES)
+        known, published = self._published(CHOOSABLE), self._published(ROUTES)
+        tables = {known[name].table for name in choosable.held if name in known}
         return choosable.waiting or any(
             name in published and name not in routes.held and name not in routes.rejected
-            for name in choosable.held
+            for name in tables
         )
 
     @property

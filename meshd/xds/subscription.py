@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from meshd.xds.exchange import NO_VERSIONS, Accepted, Refused, Rejection, Request, Response
-from meshd.xds.resources import CHOOSABLE, CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource
+from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource
 
 EVERYTHING: Final = "*"
-_EVERYTHING_IF_UNNAMED: Final = frozenset({CLUSTER, LISTENER, CHOOSABLE})
+_EVERYTHING_IF_UNNAMED: Final = frozenset({CLUSTER, LISTENER})
 """Types for which a first request that names nothing asks for all there is (legacy wildcard)."""
+_OF_COLLECTION: Final = "/*"
+"""How names end that ask for a collection: all resources whose names are equal up to the last
+slash."""
 
 UNKNOWN: Final = ""
 """A version that no resource has."""
@@ -25,6 +28,10 @@ _MOST: Final = 500
 """Resources of one response."""
 _MOST_ROUTES: Final = 1
 """The same, of route configurations: each may have all hosts of the mesh."""
+
+
+def _collection(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _every(_: str) -> bool:
@@ -67,6 +74,8 @@ class Subscription:
         self._unanswered = False
         """It asked for all there is, has nothing, and was told nothing yet."""
         self._named: set[str] = set()
+        self._collections: set[str] = set()
+        """Those that it has asked for, each by what all names in it begin with."""
         self._unsure: dict[str, None] = {}
         """Names that may have to be sent, in the order in which they are looked at. All others are
         known to need nothing."""
@@ -97,14 +106,20 @@ class Subscription:
             self._unsure.update(dict.fromkeys((*published, *self.held)))
         known = request.initial_versions if first else NO_VERSIONS
         for name in request.subscribe:
-            if name != EVERYTHING:
+            if name.endswith(_OF_COLLECTION):
+                self._collections.add(_collection(name))
+                members = (
+                    one for one in (*published, *self.held) if _collection(one) == _collection(name)
+                )
+                self._unsure.update(dict.fromkeys(members))
+            elif name != EVERYTHING:
                 self._named.add(name)
                 self._unsure[name] = None
                 if name not in known or self.type_url == ENDPOINTS:
                     self._again.add(name)
         self._unsubscribe(request.unsubscribe)
         if first and not self._wildcard:
-            self._forget(name for name in set(self.held) if name not in self._named)
+            self._forget(name for name in set(self.held) if not self.wants(name))
 
     def _asks_for_all(self, request: Request) -> bool:
         named = request.subscribe or request.unsubscribe
@@ -114,7 +129,10 @@ class Subscription:
         for name in names:
             if name == EVERYTHING:
                 self._wildcard = False
-                self._forget(set(self.held) - self._named)
+                self._forget([one for one in self.held if not self.wants(one)])
+            elif name.endswith(_OF_COLLECTION):
+                self._collections.discard(_collection(name))
+                self._forget([one for one in self.held if not self.wants(one)])
             elif name in self._named:
                 self._named.remove(name)
                 if self._wildcard:  # the client cannot know whether it is part of all there is
@@ -136,7 +154,9 @@ class Subscription:
         return frozenset(self._named)
 
     def wants(self, name: str) -> bool:
-        return self._wildcard or name in self._named
+        if self._wildcard or name in self._named:
+            return True
+        return bool(self._collections) and _collection(name) in self._collections
 
     # ---- what is to be sent
 

@@ -39,6 +39,8 @@ from meshd.compile.envoy.server_tls import server_tls
 from meshd.compile.envoy.wellknown import filter_, packed, socket_address
 from meshd.compile.gateway.tls import gateway_server
 from meshd.sds.file_secrets import contents_of, secret_of
+from meshd.sds.session_tickets import SessionTickets
+from meshd.sds.subscriber import Secret
 from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -149,11 +151,12 @@ class Edge(NamedTuple):
         except (ssl.SSLError, ConnectionError):
             return False
 
-    def is_resumed(self, server: str, context: ssl.SSLContext) -> bool:
-        """Whether a second connection goes on with the session of the first."""
+    def is_resumed(self, server: str, context: ssl.SSLContext, at: str = "") -> bool:
+        """Whether a second connection goes on with the session of the first; ``at``: to another
+        server."""
         context.load_cert_chain(self.clients["good"].file)
         first, _ = self._ask(server, context)
-        return self._ask(server, context, first)[1]
+        return self._ask(at or server, context, first)[1]
 
     def _ask(
         self, server: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None
@@ -214,6 +217,8 @@ def _static(socket: Any) -> Any:
     context = server.common_tls_context
     for one in context.tls_certificate_sds_secret_configs:
         one.ClearField("sds_config")
+    if server.HasField("session_ticket_keys_sds_secret_config"):
+        server.session_ticket_keys_sds_secret_config.ClearField("sds_config")
     if context.HasField("combined_validation_context"):
         combined = context.combined_validation_context
         combined.validation_context_sds_secret_config.ClearField("sds_config")
@@ -222,7 +227,10 @@ def _static(socket: Any) -> Any:
 
 
 def _secrets(servers: Iterable[ServerTLSSettings], directory: Path) -> Iterator[Any]:
-    """What is in the files that the servers name."""
+    """What is in the files that the servers name, and the keys of tickets."""
+    tickets: list[Secret] = []
+    SessionTickets(lambda _, made: tickets.append(made)).renew()
+    yield secret_pb2.Secret.FromString(tickets[0].body)
     named = (of_server(tls) for tls in servers)
     asked = {one for shown, authority in named for one in (*shown, authority) if one}
     for files in sorted(asked, key=lambda one: one.name):
@@ -248,6 +256,9 @@ def _servers(directory: Path, clients: dict[str, Signed]) -> dict[str, ServerTLS
             **more,
         )
 
+    simple = ServerTLSSettings(
+        mode="SIMPLE", server_certificate=str(narrow.file), private_key=str(narrow.file)
+    )
     good = clients["good"]
     colons = ":".join(good.hash[at : at + 2] for at in range(0, 64, 2))
     return {
@@ -264,6 +275,8 @@ def _servers(directory: Path, clients: dict[str, Signed]) -> dict[str, ServerTLS
                 for one in (narrow, wide)
             ),
         ),
+        "member": simple,
+        "other member": simple,
         "ciphers": ServerTLSSettings(
             mode="SIMPLE",
             max_protocol_version="TLSV1_2",
@@ -362,6 +375,15 @@ def test_a_session_is_resumed_only_where_no_client_is_verified(
 ) -> None:
     """The client's certificate may have ended or been revoked since the session began."""
     assert edge.is_resumed(server, context(newest=newest)) == (server == "two")
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(("other", "expected"), [("other member", True), ("two", False)])
+def test_a_session_is_resumed_by_another_member_that_shows_the_same_certificates(
+    edge: Edge, newest: ssl.TLSVersion, other: str, *, expected: bool
+) -> None:
+    """As for another process: each listener has a context of its own."""
+    assert edge.is_resumed("member", context(newest=newest), other) is expected
 
 
 def test_of_two_certificates_the_one_is_shown_that_the_client_can_verify(edge: Edge) -> None:

@@ -81,10 +81,16 @@ def keyed(
     return [*made, state_value(POOL_STATE, _SEPARATOR.join(parts), sharing, factory=HASHED)]
 
 
-def of_listener(owner: Owner, *, hands_over: bool) -> listener_components_pb2.ListenerFilter:
+def of_listener(
+    owner: Owner, *, hands_over: bool, names_callers: bool
+) -> listener_components_pb2.ListenerFilter:
     """Return the filter that notes the owner for all of a listener's chains; ``hands_over``: with
-    the connection's own addresses."""
-    return state_on_accept(*_owner(owner), *(_handover() if hands_over else ()))
+    the connection's own addresses; ``names_callers``: see ``Chain``."""
+    return state_on_accept(
+        *_owner(owner),
+        *(_handover() if hands_over else ()),
+        *((_naming_callers(),) if names_callers else ()),
+    )
 
 
 def of_tunneled() -> listener_components_pb2.ListenerFilter:
@@ -126,7 +132,7 @@ def of_chain(chain: Chain) -> listener_components_pb2.Filter | None:
         name = "%REQUESTED_SERVER_NAME%"
         noted.append(state_value(SERVER_NAME_STATE, name, TRANSITIVE))
     if chain.names_callers:
-        noted.append(state_value(REQUESTS_STATE, REQUESTS, ONCE))
+        noted.append(_naming_callers())
     if chain.leads_back:
         noted.append(state_value(RETURNED_STATE, RETURNED, ONCE))
     if chain.hands_over:
@@ -156,6 +162,10 @@ def _owner(owner: Owner) -> list[StateValue]:
     }
     values = (state_value(name, literal(text), TRANSITIVE) for name, text in noted.items())
     return keyed(values, TRANSITIVE, first=True)
+
+
+def _naming_callers() -> StateValue:
+    return state_value(REQUESTS_STATE, REQUESTS, ONCE)
 
 
 def _handover() -> Iterator[StateValue]:

@@ -71,8 +71,8 @@ def connection_manager(target: Http) -> listener_components_pb2.Filter:
     if target.by_server:
         manager.MergeFrom(_of_server())
     if target.scope:
-        manager.scoped_routes.CopyFrom(table_choice.tables_by_port())
-        manager.early_header_mutation_extensions.append(table_choice.asking(target.scope))
+        manager.scoped_routes.CopyFrom(table_choice.tables_by_port(target.scope))
+        manager.early_header_mutation_extensions.append(table_choice.asking())
     else:
         routes = http_connection_manager_pb2.Rds(
             config_source=over_ads(), route_config_name=target.routes

@@ -91,7 +91,9 @@ def _listener_filters(plan: Listener) -> Iterator[listener_components_pb2.Listen
     if plan.original_destination:
         yield wellknown.original_destination()
     if plan.owner is not None:
-        yield filter_state.of_listener(plan.owner, hands_over=plan.hands_over)
+        yield filter_state.of_listener(
+            plan.owner, hands_over=plan.hands_over, names_callers=plan.names_callers
+        )
     if plan.as_the_client:
         config = original_src_pb2.OriginalSrc(mark=PROXY_INBOUND_MARK)
         yield _Filter(name="envoy.filters.listener.original_src", typed_config=packed(config))

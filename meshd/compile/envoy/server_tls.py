@@ -9,6 +9,7 @@ from envoy.type.matcher.v3 import string_pb2
 from meshd.compile.envoy.transport_sockets import mesh_server, secret
 from meshd.compile.envoy.wellknown import packed
 from meshd.compile.plan.chains import ClientVerification, MeshTls, ServerTls
+from meshd.model.session_tickets import SESSION_TICKETS
 
 _SAN = common_pb2.SubjectAltNameMatcher
 
@@ -33,6 +34,8 @@ def server_tls(plan: MeshTls | ServerTls) -> base_pb2.TransportSocket:
         # A session is resumed without its certificate being looked at, which may have ended since.
         server.disable_stateless_session_resumption = True
         server.disable_stateful_session_resumption = True
+    else:
+        server.session_ticket_keys_sds_secret_config.CopyFrom(secret(SESSION_TICKETS))
     server.common_tls_context.CopyFrom(context)
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(server))
 

@@ -44,6 +44,9 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     caller, is noted as it is of connections whose mutual TLS has ended here."""
     hands_over: bool = True
     """The owner is noted with the connection's own addresses; otherwise chains do that."""
+    names_callers: bool = False
+    """As ``Chain.names_callers``, for all chains. Listeners that take connections over do not pass
+    it on."""
     into_tunnels: bool = False
     """Connections go into tunnels: of each, upstreams say where its tunnel ends."""
     callers: Callers | None = None

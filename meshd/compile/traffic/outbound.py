@@ -65,6 +65,8 @@ def workload_listener(
         original_destination=True,
         owner=owner(workload, identity, options),
         hands_over=False,
+        # Connections that go straight from here to an upstream are those of requests.
+        names_callers=options.short_way and options.direct_requests,
         choice=_choice({CAPTURE_PROBE_PORT: probe, **traps}, requests, options),
         # The answer to capture's probe is here, not behind the hop: closing at once a connection
         # that came over an internal one resets it before the answer is through.
@@ -95,4 +97,4 @@ def _requests(scope: str, options: MeshOptions) -> Chain:
         certificate="remove",
         http10=options.accept_http_10,
     )
-    return Chain(name=_REQUESTS, target=target, names_callers=options.short_way)
+    return Chain(name=_REQUESTS, target=target)

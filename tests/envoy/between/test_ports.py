@@ -84,7 +84,7 @@ def test_a_host_has_on_each_port_the_routes_of_that_port(mesh: Mesh) -> None:
     assert [status(mesh, port) for port in (8080, 8081)] == [200, 418]
 
 
-@pytest.mark.parametrize("table", ["8080@clients", "8081@servers", "none", ""])
+@pytest.mark.parametrize("table", ["8080", "8081", "none", ""])
 def test_a_client_does_not_choose_its_table(
     mesh: Mesh, application: Application, table: str
 ) -> None:

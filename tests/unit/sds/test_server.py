@@ -132,6 +132,22 @@ def test_secrets_are_served_over_state_of_the_world_sds(tmp_path: Path) -> None:
     _run(scenario)
 
 
+def test_what_is_published_beside_stays_when_all_else_changes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with _serving(tmp_path) as server, _stream(tmp_path) as stream:
+            server.publish_beside("own", _secrets("own").served["own"])
+            await stream.send(resource_names_subscribe=["a", "own"])
+            first = await stream.receive()
+            assert [one.name for one in first.resources] == ["own"]
+            await stream.send(response_nonce=first.nonce)
+            server.publish(_secrets("a"))
+            server.publish_files({})
+            second = await stream.receive()
+            assert ([one.name for one in second.resources], second.removed_resources) == (["a"], [])
+
+    _run(scenario)
+
+
 def test_before_anything_is_published_a_client_is_told_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with _serving(tmp_path) as server, _stream(tmp_path) as stream:

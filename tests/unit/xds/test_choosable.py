@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import pytest
 
@@ -11,6 +12,9 @@ from meshd.xds.resources import CHOOSABLE, CLUSTER, LISTENER, ROUTES, Resource, 
 from meshd.xds.stream import Stream
 
 Told = tuple[str, list[str], list[str]]
+OWN: Final = "xdstp:///own/"
+OTHERS: Final = "xdstp:///other/"
+"""What the names of resources in two collections begin with."""
 
 
 def _published(tables: Iterable[str], version: str) -> Resources:
@@ -19,7 +23,9 @@ def _published(tables: Iterable[str], version: str) -> Resources:
         [
             Resource(CLUSTER, "c", "1", b""),
             Resource(LISTENER, "own", version, b""),
-            *(Resource(kind, name, "1", b"") for kind in (CHOOSABLE, ROUTES) for name in tables),
+            *(Resource(CHOOSABLE, f"{OWN}{name}", "1", b"", table=name) for name in tables),
+            *(Resource(CHOOSABLE, f"{OTHERS}{name}", "1", b"", table=name) for name in tables),
+            *(Resource(ROUTES, name, "1", b"") for name in tables),
         ]
     )
 
@@ -27,7 +33,9 @@ def _published(tables: Iterable[str], version: str) -> Resources:
 def _told(response: Response | None) -> Told:
     assert response
     kind = response.type_url.rpartition(".")[2]
-    return kind, [one.name for one in response.resources], list(response.removed)
+    names = ([one.name for one in response.resources], list(response.removed))
+    come, gone = ([name.removeprefix(OWN) for name in those] for those in names)
+    return kind, come, gone
 
 
 def _answer(stream: Stream, response: Response | None, error: str | None = None) -> None:
@@ -44,7 +52,7 @@ def stream() -> Stream:
     _answer(made, made.next())
     listener = made.next()
     assert _told(listener) == ("Listener", ["own"], [])
-    made.receive(Request(CHOOSABLE))
+    made.receive(Request(CHOOSABLE, subscribe=(f"{OWN}*",)))
     choice = made.next()
     assert _told(choice) == ("ScopedRouteConfiguration", ["80"], [])
     made.receive(Request(ROUTES, subscribe=("80",)))
@@ -101,10 +109,25 @@ def test_a_table_that_a_refused_listener_may_choose_does_not_keep_the_client_uns
     _answer(stream, stream.next())
     assert stream.next() is None
     assert stream.settled
-    assert stream.held(CHOOSABLE) == {"80": "1"}
+    assert stream.held(CHOOSABLE) == {f"{OWN}80": "1"}
 
 
 def test_a_client_that_chooses_no_more_waits_for_no_table(stream: Stream) -> None:
-    stream.receive(Request(CHOOSABLE, unsubscribe=("*",)))
+    stream.receive(Request(CHOOSABLE, unsubscribe=(f"{OWN}*",)))
     stream.replace(_published(["80", "81"], "2"))
     assert _told(stream.next()) == ("Listener", ["own"], [])
+
+
+def test_a_client_is_told_of_another_collection_when_it_asks_for_it(stream: Stream) -> None:
+    stream.receive(Request(CHOOSABLE, subscribe=(f"{OTHERS}*",)))
+    assert _told(stream.next()) == ("ScopedRouteConfiguration", [f"{OTHERS}80"], [])
+
+
+def test_a_client_that_comes_back_is_told_what_it_lacks_of_its_collection() -> None:
+    made = Stream(_published(["80", "81"], "1"))
+    made.receive(Request(CLUSTER, initial_versions={"c": "1"}))
+    made.receive(Request(LISTENER, initial_versions={"own": "1"}))
+    known = {f"{OWN}80": "1", f"{OWN}82": "1"}
+    made.receive(Request(CHOOSABLE, subscribe=(f"{OWN}*",), initial_versions=known))
+    assert _told(made.next()) == ("ScopedRouteConfiguration", ["81"], [])
+    assert f"{OWN}82" in made.held(CHOOSABLE), "it goes when listeners and tables are there"

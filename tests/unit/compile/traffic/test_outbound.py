@@ -39,6 +39,7 @@ WEB = SERVICE.format(
 )
 MIXED = SERVICE.format(name="mixed", address="198.19.0.2", ports="{name: tcp, port: 83}")
 CLOSED = ClosedAddress("198.18.0.9", Key("WorkloadEntry", "shop", "vm"))
+COLLECTION = "xdstp:///envoy.config.route.v3.ScopedRouteConfiguration/shop/"
 CLIENT = Workload(uid="shop.a", name="a", namespace="shop", netns="/a")
 
 
@@ -103,8 +104,17 @@ def test_its_chains_are_the_same_whatever_services_there_are() -> None:
 def test_all_tables_of_clients_can_be_chosen_by_port() -> None:
     made = compiled(WEB + MIXED)
     named = {
-        name: (one.route_configuration_name, one.key.fragments[0].string_key)
+        (name, one.key.fragments[0].string_key): one.route_configuration_name
         for name, one in made[Kind.CHOOSABLE].items()
+        if one.route_configuration_name
     }
-    assert named == {name: (name, name) for name in ("80@shop", "81@shop", "82@shop", "83@shop")}
-    assert named.keys() <= made[Kind.ROUTE].keys()
+    ports = ("80", "81", "82", "83")
+    assert named == {(f"{COLLECTION}{port}", port): f"{port}@shop" for port in ports}
+    assert set(named.values()) <= made[Kind.ROUTE].keys()
+
+
+def test_there_is_something_to_choose_from_without_services() -> None:
+    """Envoy would wait for it before it opens the listener."""
+    ((name, one),) = compiled("")[Kind.CHOOSABLE].items()
+    assert name.startswith(COLLECTION)
+    assert not one.route_configuration.virtual_hosts
