@@ -82,7 +82,7 @@ def keyed(
 
 
 def of_listener(
-    owner: Owner, *, hands_over: bool, names_callers: bool
+    owner: Owner, *, hands_over: bool, names_callers: bool = False
 ) -> listener_components_pb2.ListenerFilter:
     """Return the filter that notes the owner for all of a listener's chains; ``hands_over``: with
     the connection's own addresses; ``names_callers``: see ``Chain``."""

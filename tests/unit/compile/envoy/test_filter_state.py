@@ -26,6 +26,7 @@ from meshd.compile.envoy.wellknown import (
     ONCE,
     POOL_STATE,
     REMOTE_ADDRESS_STATE,
+    REQUESTS_STATE,
     SECRET_STATE,
     SOURCE_STATE,
     TRANSITIVE,
@@ -269,6 +270,14 @@ def test_only_what_is_handed_over_once_is_hashed_beside_the_key() -> None:
     assert set(hop.hashed()) == {POOL_STATE, LOCAL_ADDRESS_STATE, REMOTE_ADDRESS_STATE}
     assert {hop.states[name][2] for name in hop.hashed() if name != POOL_STATE} == {ONCE}
     assert list(hop.next().hashed()) == [POOL_STATE]
+
+
+def test_that_requests_name_their_callers_is_known_where_they_go_and_no_further() -> None:
+    hop, owner = Hop(), Owner("x", "/pins/x", "secret")
+    noted = filter_state.of_listener(owner, hands_over=False, names_callers=True)
+    hop.note(listener_values(noted), {})
+    assert REQUESTS_STATE in hop.next().states
+    assert REQUESTS_STATE not in hop.next().next().states
 
 
 def test_a_chain_of_a_gateway_keys_its_owner_as_a_listener_does() -> None:
