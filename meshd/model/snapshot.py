@@ -59,7 +59,7 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How many new ones a workload may open; it may be sent twice as many. 0: any number."""
     upstream_connections: int = UNLIMITED
     """How many each of them opens to one cluster."""
-    direct_requests: bool = True
+    direct_requests: bool = False
     """Workloads' own listeners route requests, where all that is sent to a port is HTTP."""
     short_way: bool = True
     """Connections between workloads of this node may stay inside a proxy, without TLS."""

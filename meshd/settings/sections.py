@@ -41,7 +41,7 @@ class ProxySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_connections_per_workload: int = 0
     """Of them, those that one workload opens, over all members; it may be sent twice as many. 0: as
     many as fill a quarter of the memory if nobody reads them."""
-    direct_requests: bool = True
+    direct_requests: bool = False
     short_way: bool = True
     hbone: bool = False
     drain_time: Duration = Duration(5)

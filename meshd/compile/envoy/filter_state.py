@@ -82,14 +82,15 @@ def keyed(
 
 
 def of_listener(
-    owner: Owner, *, hands_over: bool, names_callers: bool = False
+    owner: Owner, *, hands_over: bool, names_callers: bool = False, notes_address: bool = False
 ) -> listener_components_pb2.ListenerFilter:
     """Return the filter that notes the owner for all of a listener's chains; ``hands_over``: with
-    the connection's own addresses; ``names_callers``: see ``Chain``."""
+    the connection's own addresses; ``names_callers``, ``notes_address``: see ``Listener``."""
     return state_on_accept(
         *_owner(owner),
         *(_handover() if hands_over else ()),
         *((_naming_callers(),) if names_callers else ()),
+        *((_address(Sharing.NONE),) if notes_address else ()),
     )
 
 
@@ -164,6 +165,12 @@ def _owner(owner: Owner) -> list[StateValue]:
     return keyed(values, TRANSITIVE, first=True)
 
 
+def _address(sharing: Sharing) -> StateValue:
+    """Return the address that the client wanted."""
+    wanted = "%DOWNSTREAM_LOCAL_ADDRESS%"
+    return state_value(LOCAL_ADDRESS_STATE, wanted, sharing, LOCAL_ADDRESS_STATE)
+
+
 def _naming_callers() -> StateValue:
     return state_value(REQUESTS_STATE, REQUESTS, ONCE)
 
@@ -173,7 +180,7 @@ def _handover() -> Iterator[StateValue]:
 
     Shared once: the client's port in it would else give each connection upstream pools of its own.
     """
-    yield state_value(LOCAL_ADDRESS_STATE, "%DOWNSTREAM_LOCAL_ADDRESS%", ONCE, LOCAL_ADDRESS_STATE)
+    yield _address(ONCE)
     yield state_value(
         REMOTE_ADDRESS_STATE, "%DOWNSTREAM_REMOTE_ADDRESS%", ONCE, REMOTE_ADDRESS_STATE
     )

@@ -92,7 +92,10 @@ def _listener_filters(plan: Listener) -> Iterator[listener_components_pb2.Listen
         yield wellknown.original_destination()
     if plan.owner is not None:
         yield filter_state.of_listener(
-            plan.owner, hands_over=plan.hands_over, names_callers=plan.names_callers
+            plan.owner,
+            hands_over=plan.hands_over,
+            names_callers=plan.names_callers,
+            notes_address=plan.notes_address,
         )
     if plan.as_the_client:
         config = original_src_pb2.OriginalSrc(mark=PROXY_INBOUND_MARK)

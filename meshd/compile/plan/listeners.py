@@ -44,6 +44,8 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     caller, is noted as it is of connections whose mutual TLS has ended here."""
     hands_over: bool = True
     """The owner is noted with the connection's own addresses; otherwise chains do that."""
+    notes_address: bool = False
+    """Routes learn the address that the client wanted."""
     names_callers: bool = False
     """As ``Chain.names_callers``, for all chains. Listeners that take connections over do not pass
     it on."""

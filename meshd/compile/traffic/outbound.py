@@ -67,6 +67,7 @@ def workload_listener(
         hands_over=False,
         # Connections that go straight from here to an upstream are those of requests.
         names_callers=options.short_way and options.direct_requests,
+        notes_address=options.direct_requests,
         choice=_choice({CAPTURE_PROBE_PORT: probe, **traps}, requests, options),
         # The answer to capture's probe is here, not behind the hop: closing at once a connection
         # that came over an internal one resets it before the answer is through.

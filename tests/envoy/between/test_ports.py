@@ -71,7 +71,7 @@ def application(mesh: Mesh) -> Iterator[Application]:
 
 def load(mesh: Mesh, text: str) -> None:
     workloads = map(mesh.workload, ("client", "server"))
-    mesh.load(text, *workloads, options=MeshOptions(short_way=True))
+    mesh.load(text, *workloads, options=MeshOptions(short_way=True, direct_requests=True))
 
 
 def status(mesh: Mesh, port: int, *lines: str, host: str = "server.test") -> int:

@@ -179,7 +179,7 @@ def compiled(mesh: Mesh, *, short_way: bool) -> Compiled:
     wanted = [_object(kind, name, spec) for (kind, name), spec in mesh.items() if spec]
     text = yaml.safe_dump_all([space, *wanted])
     read = [one.object for one in read_objects(text, "test.yaml")]
-    options = MeshOptions(short_way=short_way)
+    options = MeshOptions(short_way=short_way, direct_requests=short_way)
     addresses = {
         host: (f"198.19.0.{sum(host.encode()) % 250}",)
         for host in hosts_without_address(read, options)

@@ -50,7 +50,7 @@ def snapshot(text: str, options: MeshOptions) -> Snapshot:
 
 def chain(text: str, connection: Connection, options: MeshOptions | None = None) -> str:
     """The chain of a client's connection."""
-    options = options or MeshOptions()
+    options = options or MeshOptions(direct_requests=True)
     view = View.of(MeshIndex.of(snapshot(text, options)), Scope("shop"))
     requests = scope_choices(view, options).requests
     identity = identity_of(CLIENT, options)
@@ -74,7 +74,7 @@ def test_a_port_that_gets_another_protocol_is_the_scopes() -> None:
 
 
 def test_connections_to_closed_addresses_and_queries_are_the_scopes() -> None:
-    options = MeshOptions(closed_addresses=(CLOSED,))
+    options = MeshOptions(closed_addresses=(CLOSED,), direct_requests=True)
     for address, port in ((CLOSED.address, 80), ("198.18.0.1", 53), (CLOSED.address, 53)):
         assert chain(WEB, Connection(address=address, port=port), options) == "scope"
     assert chain(WEB, Connection(address="198.19.0.1", port=80), options) == "http"
@@ -87,7 +87,7 @@ def test_the_probe_is_answered_whatever_services_there_are() -> None:
 
 
 def compiled(text: str) -> Compiled:
-    made = Compiler().compile(snapshot(text, MeshOptions()), [CLIENT.uid])
+    made = Compiler().compile(snapshot(text, MeshOptions(direct_requests=True)), [CLIENT.uid])
     return as_messages(made)[Pool.TRAFFIC]
 
 
@@ -118,3 +118,8 @@ def test_there_is_something_to_choose_from_without_services() -> None:
     ((name, one),) = compiled("")[Kind.CHOOSABLE].items()
     assert name.startswith(COLLECTION)
     assert not one.route_configuration.virtual_hosts
+
+
+def test_all_ports_are_the_scopes_unless_the_settings_say_otherwise() -> None:
+    connection = Connection(address="198.19.0.1", port=80)
+    assert chain(WEB, connection, MeshOptions()) == "scope"
