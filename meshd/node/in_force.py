@@ -70,17 +70,22 @@ class InForce:
             if not await mesh.settling.wait(is_so, until - time.monotonic()):
                 raise NotReadyError(f"stored, but {problem} after {given}")
 
+        async def taken() -> None:
+            mesh.reconciler.settle()  # raises the error that keeps the change from being in force
+            compilation = mesh.publishing.compilation
+            await wait(lambda: mesh.has_compiled(compilation), "still being compiled")
+            mesh.reconciler.settle()
+            if not await mesh.xds.wait_settled(until - time.monotonic()):
+                raise NotReadyError(f"stored, but not every proxy has it after {given}")
+
         number = mesh.publishing.asked
         await wait(lambda: mesh.has_read(number), "not read")
-        mesh.reconciler.settle()  # raises the error that keeps the change from being in force
+        await taken()
+        # Names are answered for once proxies know their addresses.
+        mesh.reconciler.settle()
         await wait(lambda: mesh.resolving.is_read, "the resolver does not have the names")
         # Proxies are told of a namespace's own resolver once the resolver answers.
-        mesh.reconciler.settle()
-        compilation = mesh.publishing.compilation
-        await wait(lambda: mesh.has_compiled(compilation), "still being compiled")
-        mesh.reconciler.settle()
-        if not await mesh.xds.wait_settled(until - time.monotonic()):
-            raise NotReadyError(f"stored, but not every proxy has it after {given}")
+        await taken()
 
 
 def told(lines: Iterable[str], own: Iterable[Key], others: Iterable[Key]) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ class Listeners(msgspec.Struct, frozen=True):
     """Uids of the workloads whose listeners are all in use, as published."""
     present: Collection[str] = ()
     """Uids of the workloads of which any listener is published, or may be in use."""
+    lead: bool = True
+    """Proxies lead connections as published, but for what they refused."""
 
 
 class Objects(Protocol):

@@ -123,4 +123,5 @@ class Proxies:
             missing=server.missing,
             accepted=owners_accepted(published, accepted, workload_of),
             present=owners_present(server.present_names(), workload_of),
+            lead=server.lead,
         )

@@ -20,10 +20,12 @@ from meshd.api.kubernetes.types import Namespace
 from meshd.base.errors import MeshdError
 from meshd.compile.gateway.ports import gateway_ports
 from meshd.model.listed import ListedEndpoint
+from meshd.model.service import ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Observation, Placement, Workload
 from meshd.node import known as knowledge
 from meshd.node.known import Known
+from meshd.node.known_names import KnownNames
 from meshd.node.ports import Ports
 from meshd.node.publishing import Inputs
 from meshd.node.telling import Telling
@@ -46,6 +48,7 @@ class Reconciler:
         self._telling = Telling()
         self._namespaces: tuple[object, Mapping[str, Namespace]] = None, {}
         """Those of some objects, and these objects."""
+        self._known_names = KnownNames()
         self._since: dict[str, int] = {}
         """Of each workload, the number of the first snapshot that has it as it is now."""
         self.known = ports.records.load()
@@ -176,10 +179,20 @@ class Reconciler:
         if snapshot := self._ports.publisher.snapshot:
             # Each time: what it writes depends on files of the workloads, too.
             workloads = self.inside().values()
-            self._telling.repeat(self._ports.resolver.follow, snapshot.services, workloads)
+            self._telling.repeat(self._ports.resolver.follow, self._names(snapshot), workloads)
             while self._advance(snapshot):
                 pass
         self._telling.end()
+
+    def _names(self, snapshot: Snapshot) -> Mapping[str, ServiceRecord]:
+        """Return the services whose names are to be answered for."""
+        published = self._ports.publisher.published
+        self._known_names = self._known_names.followed(
+            snapshot.services,
+            published.seen.services if published else None,
+            lead=self._ports.proxies.listeners().lead,
+        )
+        return self._known_names.told
 
     def _advance(self, snapshot: Snapshot) -> bool:
         """Carry out one step of all lives; return whether that may have brought another."""

@@ -213,6 +213,11 @@ class Server:
         return tuple(sorted(one.name for one in self._named() if listener in one.stream.avoided))
 
     @property
+    def lead(self) -> bool:
+        """Return whether all clients lead connections as published, but for what they refused."""
+        return all(member.stream.leads for member in self._named())
+
+    @property
     def settled(self) -> bool:
         """Return whether each pool has clients, and each has all that is for it except what it
         refused."""

@@ -324,6 +324,12 @@ class Stream(UnorderedStream):
         return bool(self._warming)
 
     @property
+    def leads(self) -> bool:
+        """Return whether the client has all listeners and routes except what it refused, and what
+        these name."""
+        return not self._warming and all(map(self._is_through, (CLUSTER, *_LAST)))
+
+    @property
     def settled(self) -> bool:
         """Return whether the client has all that is published except what it refused."""
         if self._resources is None or self._warming or self.distrusts_listeners:

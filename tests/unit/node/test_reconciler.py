@@ -399,6 +399,8 @@ def test_a_port_that_fails_is_told_again_and_keeps_no_other_from_being_told(
     world: World, port: str
 ) -> None:
     others = {"place", "allow", "follow", "publish"} - {port}
+    if port == "publish":  # names are answered for once they are published
+        others.remove("follow")
     world.failing.add(port)
     world.configure(service("web"), service("db"), GROUP)
     db = pod("db", account="db", annotations=IN_GROUP)
@@ -524,3 +526,22 @@ def test_without_the_setting_nobody_takes_the_short_way(monkeypatch: pytest.Monk
     world.rest()
     assert world.published
     assert world.published[0].short_way == ShortWay()
+
+
+def test_a_name_is_answered_for_once_proxies_lead_connections_to_it(world: World) -> None:
+    web, db = service("web"), service("db")
+    world.configure(web)
+    world.rest()
+    world.lead = False
+    world.configure(web, db)
+    world.settle()
+    assert world.published
+    assert "db.shop.svc.cluster.local" in world.published[0].services
+    assert "db.shop.svc.cluster.local" not in world.resolved
+    world.configure(db)  # and not any more, as soon as it is not there
+    world.settle()
+    assert world.resolved == {}
+    world.lead = True
+    world.touch()
+    world.rest()
+    assert {*world.resolved} == {"db.shop.svc.cluster.local"}

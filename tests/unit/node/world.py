@@ -125,6 +125,8 @@ class World:
         """Identities whose certificates have not come."""
         self.published: tuple[Snapshot, dict[str, Workload], dict[str, str]] | None = None
         self.in_proxies: dict[str, Workload] = {}
+        self.lead = True
+        """Proxies lead connections as published."""
         self.resolved: dict[str, ServiceRecord] = {}
         self.namespaces: frozenset[str] = frozenset()
         self.answering: frozenset[str] = frozenset()
@@ -216,6 +218,7 @@ class World:
             missing=() if self.in_proxies else (Pool.TRAFFIC,),
             accepted=[uid for uid, one in published.items() if self.in_proxies.get(uid) == one],
             present=published.keys() | self.in_proxies.keys(),
+            lead=self.lead,
         )
 
     # ---- what happens outside of the reconciler
