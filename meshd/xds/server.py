@@ -61,7 +61,7 @@ class Member:
         self.name = ""
         self._drain_time = drain_time
         self.pool = Pool.TRAFFIC
-        self.stream = Stream()
+        self.stream = Stream(drains=drain_time > 0)
         self.ring: Callable[[], None] = lambda: None
         """Called when there may be something to send."""
 
@@ -75,6 +75,8 @@ class Member:
             timers[stream.offer_again] = _OFFER_AGAIN
         if stream.distrusts_listeners:
             timers[stream.trust_listeners] = self._drain_time + _DRAIN_MARGIN
+        if stream.waits_to_remove:
+            timers[stream.end_period] = self._drain_time + _DRAIN_MARGIN
         return timers
 
     def status(self) -> wire.ProxyStatus:

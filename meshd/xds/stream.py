@@ -2,19 +2,22 @@
 
 Make before break: a client hears of clusters and their endpoints first, of listeners and routes
 that name them when it has accepted those, and of removed clusters when it has accepted listeners
-and routes that do not name them any more. Endpoints that lead to an internal listener, which only
-comes after them, take a detour until the client has it: see ``detours``. New listeners that take
-connections come after those behind them: see ``following``.
+and routes that do not name them any more, and has ended the connections of those before: see
+``leaving``. Endpoints that lead to an internal listener, which only comes after them, take a detour
+until the client has it: see ``detours``. New listeners that take connections come after those
+behind them: see ``following``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar, Final
 
 from meshd.xds.detours import Detours
 from meshd.xds.exchange import Accepted, Refused, Request, Response
 from meshd.xds.following import Following
+from meshd.xds.leaving import Leaving
 from meshd.xds.resources import (
     CHOOSABLE,
     CLUSTER,
@@ -41,8 +44,14 @@ class Stream(UnorderedStream):
     _is_told_again: ClassVar = False
     """A proxy goes on with the version that it has when it refuses another."""
 
-    def __init__(self, resources: Resources | None = None) -> None:
+    def __init__(self, resources: Resources | None = None, *, drains: bool = False) -> None:
+        """Begin; see ``UnorderedStream``.
+
+        ``drains``: the client keeps connections of listeners that were replaced for a while, and
+        ``end_period`` is called.
+        """
         super().__init__(resources, TYPES)
+        self._leaving = Leaving(drains=drains)
         self._warming: dict[str, str] = {}
         """Clusters that were sent and wait for their endpoints, with the endpoints' name."""
         self._detours = Detours()
@@ -88,6 +97,15 @@ class Stream(UnorderedStream):
         if self.distrusts_listeners:
             self._detours.note_known(self._detours.awaited(self._subscriptions[LISTENER].held))
             self._end_detours()
+
+    @property
+    def waits_to_remove(self) -> bool:
+        """Return whether something is to be removed once open connections have had their time."""
+        return self._leaving.waits
+
+    def end_period(self) -> None:
+        """Note that the client's drain time has passed once more while something waited for it."""
+        self._leaving.end_period()
 
     @property
     def avoided(self) -> frozenset[str]:
@@ -198,14 +216,27 @@ class Stream(UnorderedStream):
     def _untold(self, type_url: str) -> Callable[[str], bool]:
         if type_url == LISTENER:
             return self._new_listeners.held_back.__contains__
+        if type_url in _FIRST:
+            return lambda name: self._stays(type_url, name)
         return super()._untold(type_url)
+
+    def _stays(self, type_url: str, name: str) -> bool:
+        """Return whether a resource that is not there any more is not to be removed yet."""
+        is_leaving = type_url in _FIRST and self._leaving.stays(name)
+        return is_leaving and name not in self._published(type_url)
 
     def _break(self) -> Response | None:
         """Return removals of what nothing names any more."""
         if not self._may_break:
             return None
+        self._leaving.note(self._to_remove())
         removed = (self._send(type_url, updates=False) for type_url in _NAMED)
         return next(filter(None, removed), None)
+
+    def _to_remove(self) -> Iterator[str]:
+        for type_url in _FIRST:
+            published = self._published(type_url)
+            yield from self._subscriptions[type_url].due(published, updates=False, most=None)
 
     def _deny(self) -> Response | None:
         """Return an answer without listeners: a new proxy otherwise waits for 15 s before it is
@@ -340,7 +371,9 @@ class Stream(UnorderedStream):
         return all(
             not subscription.waiting
             and not subscription.due(
-                self._published(type_url), removals=may_break or type_url not in _NAMED
+                self._published(type_url),
+                removals=may_break or type_url not in _NAMED,
+                undecided=functools.partial(self._stays, type_url),
             )
             for type_url, subscription in self._subscriptions.items()
         )

@@ -52,6 +52,13 @@ class _Client:
         self.subscribed: dict[str, set[str]] = {ENDPOINTS: set(), ROUTES: set()}
         self.inbox: list[Response] = []
         self.outbox: list[Request] = []
+        self.draining: list[Resource] = []
+        """Former listeners and routes that may have connections."""
+        self.ending: list[Resource] = []
+        """Those whose connections end within this period."""
+
+    def end_period(self) -> None:
+        self.ending, self.draining = self.draining, []
 
     def connect(self) -> None:
         """A new stream: all that it has and asks for is said anew."""
@@ -69,6 +76,9 @@ class _Client:
     def read(self) -> None:
         response = self.inbox.pop(0)
         held = self.has[response.type_url]
+        if response.type_url in {LISTENER, ROUTES}:
+            gone = (*response.removed, *(one.name for one in response.resources))
+            self.draining += (held[name] for name in gone if name in held)
         for name in response.removed:
             held.pop(name, None)
             if response.type_url == CLUSTER:
@@ -101,8 +111,16 @@ class _Client:
     def check(self) -> None:
         for type_url in (LISTENER, ROUTES):
             for resource in self.has[type_url].values():
-                missing = {n for n in _named(resource) if n[0] == "c"} - self.told
-                assert not missing, f"{resource.name} names {missing}"
+                self._check(resource)
+
+    def check_draining(self) -> None:
+        """Check that requests on connections of former listeners go somewhere."""
+        for resource in (*self.draining, *self.ending):
+            self._check(resource)
+
+    def _check(self, resource: Resource) -> None:
+        missing = {n for n in _named(resource) if n[0] == "c"} - self.told
+        assert not missing, f"{resource.name} names {missing}"
 
 
 def _named(resource: Resource) -> list[str]:
@@ -138,17 +156,20 @@ def _publication(draw: st.DrawFn) -> Resources:
 
 _EVENTS = st.lists(
     st.one_of(
-        _publication(), st.sampled_from(("send", "read", "ask", "send", "read", "ask", "break"))
+        _publication(),
+        st.sampled_from(("send", "read", "ask", "send", "read", "ask", "break", "end period")),
+        st.sampled_from(("exchange", "end period")),
     ),
     max_size=40,
 )
 
 
 class _World:
-    def __init__(self) -> None:
+    def __init__(self, *, drains: bool = False) -> None:
         self.client = _Client()
         self.published: Resources | None = None
-        self.stream = Stream()
+        self._drains = drains
+        self.stream = Stream(drains=drains)
         self.client.connect()
 
     def apply(self, event: Resources | str) -> bool:
@@ -158,12 +179,20 @@ class _World:
             self.stream.replace(event)
             self.published = event
         elif event == "break":
-            self.stream = Stream(self.published)
+            self.stream = Stream(self.published, drains=self._drains)
             client.connect()
         elif event == "ask" and client.outbox:
             self.stream.receive(client.outbox.pop(0))
         elif event == "read" and client.inbox:
             client.read()
+            if self._drains:
+                client.check_draining()
+        elif event == "end period" and self.stream.waits_to_remove:
+            client.end_period()
+            self.stream.end_period()
+        elif event == "exchange":
+            while any(self.apply(one) for one in ("send", "read", "ask")):
+                """Until neither has anything to say."""
         elif event == "send" and (response := self.stream.next()):
             client.inbox.append(response)
         else:
@@ -174,18 +203,19 @@ class _World:
         for _ in range(1000):
             done = [self.apply(event) for event in ("send", "read", "ask")]
             if not any(done):
-                if not self.stream.distrusts_listeners:
+                if self.stream.distrusts_listeners:
+                    self.stream.trust_listeners()
+                elif not self.apply("end period"):
                     return
-                self.stream.trust_listeners()
         raise AssertionError("it never comes to rest")
 
 
 @settings(deadline=None, max_examples=400)
-@given(_EVENTS, _publication())
+@given(_EVENTS, _publication(), st.booleans())
 def test_a_client_ends_with_what_is_published_but_for_what_it_refused(
-    events: list[Resources | str], last: Resources
+    events: list[Resources | str], last: Resources, drains: bool
 ) -> None:
-    world = _World()
+    world = _World(drains=drains)
     for event in (*events, last):
         world.apply(event)
     world.settle()
