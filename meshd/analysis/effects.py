@@ -18,6 +18,7 @@ from meshd.api.gateway.types import (
     GATEWAY_LABELS,
     Gateway,
     fits,
+    remedy,
 )
 from meshd.api.hosts import covers
 from meshd.api.kubernetes.types import Service
@@ -242,10 +243,11 @@ def _of_gateway_selector(found: Gateway, path: Path, world: World) -> Said:
     selector = found.spec.selector
     if owners := {one.namespace for one in world.workloads or () if fits(selector, one.labels)}:
         shown = ", ".join([*sorted(owners)[:3], *(["…"] if len(owners) > 3 else [])])
+        selection = world.gateway_selection
         yield (
             path,
             f"has no effect: the workloads with these labels are in other namespaces ({shown}), and"
-            " mesh.gateway_selection is own-namespace; move the Gateway to theirs",
+            f" mesh.gateway_selection is {selection}; {remedy(selection)}",
         )
         return
     yield from _of_selector(selector, path, world, "")

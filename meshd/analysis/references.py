@@ -19,7 +19,7 @@ from meshd.api.counts import too_many
 from meshd.api.decode import Path
 from meshd.api.destination_rule.types import DestinationRule
 from meshd.api.finding import Finding
-from meshd.api.gateway.types import MESH, Gateway, GatewaySelection, gateway_name, may_serve
+from meshd.api.gateway.types import MESH, SELECTION, Gateway, GatewaySelection, gateway_name
 from meshd.api.kubernetes.types import Namespace, Secret, Service, ServiceAccount
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.read import Read
@@ -37,7 +37,7 @@ def check_references(
     known: Mapping[Key, Object],
     domain: str = "cluster.local",
     workloads: Sequence[Workload] | None = None,
-    gateway_selection: GatewaySelection = "any-namespace",
+    gateway_selection: GatewaySelection = SELECTION,
 ) -> tuple[Finding, ...]:
     """Return warnings about references.
 
@@ -197,8 +197,8 @@ def _of_gateway(found: Gateway, world: World) -> Said:
 def _meet(one: Gateway, other: Gateway, world: World) -> bool:
     """Return whether the same workload may serve both."""
     mine, theirs = one.spec.selector, other.spec.selector
-    owners = one.metadata.namespace, other.metadata.namespace
-    return may_serve(*owners, world.gateway_selection) and all(
+    apart = one.metadata.namespace != other.metadata.namespace
+    return not (apart and world.gateway_selection == "own-namespace") and all(
         theirs.get(key, value) == value for key, value in mine.items()
     )
 

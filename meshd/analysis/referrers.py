@@ -10,7 +10,7 @@ from meshd.analysis.secret_references import left_without
 from meshd.analysis.world import World
 from meshd.api.base import Key, Object
 from meshd.api.destination_rule.types import DestinationRule
-from meshd.api.gateway.types import MESH, GatewaySelection, gateway_name
+from meshd.api.gateway.types import MESH, SELECTION, GatewaySelection, gateway_name
 from meshd.api.hosts import covers, service_host
 from meshd.api.kubernetes.types import Service
 from meshd.api.service_entry.types import ServiceEntry
@@ -28,7 +28,7 @@ def newly_dangling(  # noqa: PLR0917 - what is known, from everywhere
     changed: Collection[Key],
     workloads: Sequence[Workload] | None = None,
     domain: str = "cluster.local",
-    gateway_selection: GatewaySelection = "any-namespace",
+    gateway_selection: GatewaySelection = SELECTION,
 ) -> tuple[str, ...]:
     """Return a line for each reference of other objects that a change breaks.
 

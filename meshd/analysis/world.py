@@ -10,7 +10,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from meshd.api import protocol
 from meshd.api.base import Key, Object
 from meshd.api.destination_rule.types import DestinationRule
-from meshd.api.gateway.types import MESH, Gateway, GatewaySelection, Server
+from meshd.api.gateway.types import MESH, SELECTION, Gateway, GatewaySelection, Server
 from meshd.api.hosts import HostIndex, covers, resolve, service_host
 from meshd.api.kubernetes.types import Service
 from meshd.api.protocol import Protocol
@@ -49,7 +49,7 @@ class World:
         domain: str,
         workloads: Sequence[Workload] | None = None,
         services: Container[str] = (),
-        gateway_selection: GatewaySelection = "any-namespace",
+        gateway_selection: GatewaySelection = SELECTION,
     ) -> None:
         self._domain = domain
         self._services = services

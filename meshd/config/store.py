@@ -14,7 +14,7 @@ from typing import TypedDict, Unpack
 
 from meshd.api.base import Key, Object
 from meshd.api.finding import Finding
-from meshd.api.gateway.types import GatewaySelection
+from meshd.api.gateway.types import SELECTION, GatewaySelection
 from meshd.api.write import to_json
 from meshd.api.yaml import read_path
 from meshd.base.errors import SystemRefusedError
@@ -64,7 +64,7 @@ class Store:
         state: Path,
         now: Callable[[], str] = _now,
         root_namespace: str = "istio-system",
-        gateway_selection: GatewaySelection = "any-namespace",
+        gateway_selection: GatewaySelection = SELECTION,
     ) -> None:
         """Open the store.
 

@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from meshd.api.authorization_policy.types import AuthorizationPolicy
-from meshd.api.gateway.types import GatewaySelection
+from meshd.api.gateway.types import SELECTION, GatewaySelection
 from meshd.api.kubernetes.types import Secret
 from meshd.api.networking import DestinationRule, Gateway, VirtualService
 from meshd.api.peer_authentication.types import PeerAuthentication
@@ -31,7 +31,7 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     domain: str = "cluster.local"
     root_namespace: str = "istio-system"
     outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
-    gateway_selection: GatewaySelection = "any-namespace"
+    gateway_selection: GatewaySelection = SELECTION
     protocol_detection_timeout: float = 0.0
     """Seconds to wait for a client's first bytes where HTTP is told from other protocols by them;
     0: for as long as it takes."""

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from meshd.api.gateway.types import Gateway, GatewaySelection, fits
+from meshd.api.gateway.types import GATEWAY_LABELS, Gateway, GatewaySelection, fits, remedy
 from meshd.model.workload import Workload
 
 
 def unserved(
-    gateways: Sequence[Gateway], workloads: Iterable[Workload], selection: GatewaySelection
+    gateways: Sequence[Gateway], workloads: Collection[Workload], selection: GatewaySelection
 ) -> Iterator[str]:
-    """Yield a line for each Gateway that selects workloads of other namespaces only."""
+    """Yield a line for each Gateway that would be served in other namespaces only, and may not
+    be."""
     if selection == "any-namespace" or not gateways:
         return
     by_namespace: dict[str, list[Workload]] = defaultdict(list)
     for one in workloads:
         by_namespace[one.namespace].append(one)
+    declared = [one for one in workloads if not GATEWAY_LABELS.isdisjoint(one.labels)]
     for found in gateways:
         own, selector = found.metadata.namespace, found.spec.selector
         if any(fits(selector, one.labels) for one in by_namespace.get(own, ())):
+            continue
+        if any(found.selects(one.labels, one.namespace, selection) for one in declared):
             continue
         others = sorted(
             name
@@ -30,5 +34,5 @@ def unserved(
         if others:
             yield (
                 f"{found.key} is served by nobody: workloads with its labels are in {others[0]},"
-                " and mesh.gateway_selection is own-namespace; move the Gateway to theirs"
+                f" and mesh.gateway_selection is {selection}; {remedy(selection)}"
             )

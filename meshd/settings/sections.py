@@ -8,7 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from meshd.api.base import Duration
-from meshd.api.gateway.types import GatewaySelection
+from meshd.api.gateway.types import SELECTION, GatewaySelection
 from meshd.api.values import Label, Name, Port, PortNumber
 from meshd.base.numbers import whole
 from meshd.model.service_networks import service_networks
@@ -102,7 +102,7 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     domain: Name = "cluster.local"
     root_namespace: Label = "istio-system"
     outbound_policy: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
-    gateway_selection: GatewaySelection = "any-namespace"
+    gateway_selection: GatewaySelection = SELECTION
     service_cidr: str = "240.240.0.0/16"
     """Where virtual addresses of services that declare none are taken from; nobody else has any.
     Two networks, of IPv4 and of IPv6, have a comma between them."""

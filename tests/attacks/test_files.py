@@ -37,7 +37,7 @@ GATEWAY = """
 ---
 apiVersion: networking.istio.io/v1
 kind: Gateway
-metadata: {name: trap, namespace: outside}
+metadata: {name: trap, namespace: mesh}
 spec:
   selector: {app: carol}
   servers:

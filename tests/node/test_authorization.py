@@ -58,7 +58,7 @@ def callers(node: Node) -> Iterator[Node]:
     pods = [
         write.deployment("caller", "callers"),
         write.deployment("other", "callers"),
-        write.deployment("edge", "gateways", labels={"role": "edge"}),
+        write.deployment("edge", "gateways", labels={"role": "edge", "meshd.io/gateway": ""}),
     ]
     spaces = [write.namespace(name, enrolled=True) for name in ("callers", "gateways")]
     node.up(write.dump(*spaces, *pods))

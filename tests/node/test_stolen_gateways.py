@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -79,10 +81,10 @@ def in_its_own_name(place: Node) -> bool:
     return TILL in str(seen.get("xfcc"))
 
 
-def test_by_default_a_gateway_of_any_namespace_is_served_and_apply_warns(
+def test_as_in_istio_a_gateway_of_any_namespace_is_served_and_apply_warns(
     make: Callable[..., Node],
 ) -> None:
-    place = bank(make, "")
+    place = bank(make, "any-namespace")
     said = warning(place, THEFT.replace("NAMESPACE", "thief"))
     assert "makes a gateway of till" in said
     assert "of namespace bank: requests through this Gateway are sent in its name" in said
@@ -90,10 +92,11 @@ def test_by_default_a_gateway_of_any_namespace_is_served_and_apply_warns(
     place.close()
 
 
-def test_own_namespace_keeps_workloads_from_being_made_gateways_by_others(
-    make: Callable[..., Node],
+@pytest.mark.parametrize("selection", ["", "own-namespace"])
+def test_workloads_are_not_made_gateways_by_others(
+    make: Callable[..., Node], selection: str
 ) -> None:
-    place = bank(make, "own-namespace")
+    place = bank(make, selection)
     said = warning(place, THEFT.replace("NAMESPACE", "thief"))
     assert "has no effect: the workloads with these labels are in other namespaces (bank)" in said
     assert in_its_own_name(place)

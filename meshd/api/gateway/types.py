@@ -5,7 +5,7 @@ After https://istio.io/latest/docs/reference/config/networking/gateway/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Final, Literal, TypeAlias
 
 from meshd.api.base import NETWORKING_VERSIONS, Object, Strict
@@ -18,9 +18,12 @@ GATEWAY_LABELS: Final = frozenset(
 )
 """Labels by which workloads say that they are gateways. The first is that of Istio's own gateways
 (``istio: ingressgateway``)."""
-GatewaySelection: TypeAlias = Literal["any-namespace", "own-namespace"]
-"""The namespaces of which a Gateway selects workloads. ``own-namespace`` is what Istio's
-PILOT_SCOPE_GATEWAY_TO_NAMESPACE asks for."""
+GatewaySelection: TypeAlias = Literal["declared-gateways", "any-namespace", "own-namespace"]
+"""The workloads that a Gateway selects: those of its own namespace, and of other ones those that
+say that they are gateways, or all, or none. ``any-namespace`` is what Istio does, ``own-namespace``
+what its PILOT_SCOPE_GATEWAY_TO_NAMESPACE asks for."""
+SELECTION: Final = "declared-gateways"
+"""The default."""
 MESH: Final = "mesh"
 """The reserved gateway name that stands for all workloads of the mesh."""
 
@@ -200,15 +203,28 @@ class Gateway(Object, frozen=True):
     ) -> bool:
         """Return whether a workload with these labels in this namespace serves the Gateway."""
         own = self.metadata.namespace
-        return may_serve(own, namespace, selection) and fits(self.spec.selector, labels)
+        return may_serve(own, namespace, labels, selection) and fits(self.spec.selector, labels)
 
 
-def may_serve(gateway_namespace: str, namespace: str, selection: GatewaySelection) -> bool:
-    """Return whether workloads of a namespace may serve a Gateway of ``gateway_namespace``.
+def may_serve(
+    gateway_namespace: str, namespace: str, labels: Iterable[str], selection: GatewaySelection
+) -> bool:
+    """Return whether a workload of a namespace with labels of these names may serve a Gateway of
+    ``gateway_namespace``.
 
     Whoever has a workload serve a Gateway sends requests in its name.
     """
-    return selection == "any-namespace" or gateway_namespace == namespace
+    if selection == "any-namespace" or gateway_namespace == namespace:
+        return True
+    return selection == "declared-gateways" and not GATEWAY_LABELS.isdisjoint(labels)
+
+
+def remedy(selection: GatewaySelection) -> str:
+    """Return what to do about a Gateway whose workloads are in other namespaces."""
+    move = "move the Gateway to theirs"
+    if selection == "own-namespace":
+        return move
+    return f"{move}, or give those that are gateways the label meshd.io/gateway"
 
 
 def fits(selector: Mapping[str, object], labels: Mapping[str, str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -20,18 +21,23 @@ class MeshFacts(msgspec.Struct, frozen=True, kw_only=True):
     domain: str
     root_namespace: str
     service_cidr: str
-    gateway_selection: GatewaySelection | None = None
-    """None: the server's version does not say."""
+    gateway_selection: Literal["any-namespace", "own-namespace"] | None = None
+    """What the setting may be for agents that know no other value; None: it is another one, or the
+    server's version does not say."""
+    gateways: GatewaySelection | None = None
+    """The setting; None: the server's version does not say, or only above."""
 
     @classmethod
     def of(cls, settings: Settings) -> MeshFacts:
         mesh = settings.mesh
+        selection = mesh.gateway_selection
         return cls(
             trust_domain=settings.identity.trust_domain,
             domain=mesh.domain,
             root_namespace=mesh.root_namespace,
             service_cidr=mesh.service_cidr,
-            gateway_selection=mesh.gateway_selection,
+            gateway_selection=None if selection == "declared-gateways" else selection,
+            gateways=selection,
         )
 
     @property
@@ -41,7 +47,7 @@ class MeshFacts(msgspec.Struct, frozen=True, kw_only=True):
             ("mesh", "domain"): self.domain,
             ("mesh", "root_namespace"): self.root_namespace,
             ("mesh", "service_cidr"): self.service_cidr,
-            ("mesh", "gateway_selection"): self.gateway_selection,
+            ("mesh", "gateway_selection"): self.gateways or self.gateway_selection,
         }
 
 

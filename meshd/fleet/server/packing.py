@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from meshd import wire
-from meshd.api.gateway.types import GatewaySelection
+from meshd.api.gateway.types import SELECTION, GatewaySelection
 from meshd.api.object_fields import kind_of
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.write import api_version, to_json
@@ -80,7 +80,7 @@ class Packing:
         self,
         attempts: Attempts,
         root_namespace: str,
-        gateway_selection: GatewaySelection = "any-namespace",
+        gateway_selection: GatewaySelection = SELECTION,
     ) -> None:
         self._attempts = attempts
         self._root_namespace = root_namespace

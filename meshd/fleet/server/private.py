@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from meshd.api.base import exported
-from meshd.api.gateway.types import GatewaySelection, fits, may_serve
+from meshd.api.gateway.types import SELECTION, GatewaySelection, fits, may_serve
 from meshd.api.object_fields import kind_of, namespace_of
 from meshd.base.json_values import Json, JsonObject, list_at, mapping_at, text_in
 from meshd.model.workload import Workload
@@ -24,7 +24,7 @@ _AUTHORITY = "-cacert"
 def needed_secrets(
     objects: Collection[JsonObject],
     workloads: Iterable[Workload],
-    selection: GatewaySelection = "any-namespace",
+    selection: GatewaySelection = SELECTION,
 ) -> frozenset[str]:
     """Return ``NAMESPACE/NAME`` of the Secrets that the workloads of one node need."""
     running = list(workloads)
@@ -69,7 +69,7 @@ def _namespaces(
 
 def _serves(workload: Workload, gateway: JsonObject, selection: GatewaySelection) -> bool:
     """Return what ``Gateway.selects`` does, of an object that was not decoded."""
-    within = may_serve(namespace_of(gateway), workload.namespace, selection)
+    within = may_serve(namespace_of(gateway), workload.namespace, workload.labels, selection)
     return within and fits(mapping_at(gateway, "spec", "selector"), workload.labels)
 
 

@@ -191,8 +191,8 @@ class Mesh:
 
     def workload(self, name: str, **labels: str) -> Workload:
         """Of the host of that name; its service account has the name, too. Clients, servers and
-        gateways are in three namespaces."""
-        host = self.hosts[name]
+        gateways are in three namespaces, and gateways say that they are."""
+        host, is_gateway = self.hosts[name], namespace_of(name) == "gateways"
         return Workload(
             uid=f"{namespace_of(name)}.{name}",
             name=name,
@@ -201,7 +201,7 @@ class Mesh:
             service_account=name,
             addresses=(host.address,),
             enrolled=True,
-            labels={"app": name, **labels},
+            labels={"app": name, **({"meshd.io/gateway": ""} if is_gateway else {}), **labels},
         )
 
     def load(

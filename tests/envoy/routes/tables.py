@@ -47,7 +47,11 @@ UPSTREAMS: Final = ("svc", "other.test", "third.test")
 PERCENTAGES: Final = (0, 0.00001, 50, 100, 100)
 DESTINATIONS: Final = ("198.19.0.1:80", "198.19.9.9:80", "198.18.0.1:80")
 EDGE: Final = Workload(
-    uid="default.edge", name="edge", namespace="default", netns="", labels={"app": "edge"}
+    uid="default.edge",
+    name="edge",
+    namespace="default",
+    netns="",
+    labels={"app": "edge", "meshd.io/gateway": ""},
 )
 
 Written = dict[str, Any]

@@ -208,7 +208,7 @@ def place_of(name: str, kind: type[Object] = Service) -> int:
 OWN = {
     one.uid: one
     for one in (
-        workload(1, "front", app="web", version="v1"),
+        workload(1, "front", app="web", version="v1", istio="web"),
         workload(2, "back", app="db"),
         workload(3, "edge", app="web", zone="z"),
     )
@@ -216,7 +216,7 @@ OWN = {
 OTHERS = {
     one.uid: msgspec.structs.replace(one, node="there", protocols=("hbone",))
     for one in (
-        workload(11, "front", app="web", version="v2"),
+        workload(11, "front", app="web", version="v2", istio="web"),
         workload(12, "back", app="db", version="v1"),
         workload(13, "back", tier="api", zone="z"),
         workload(14, "back", tier="api", zone="y"),
@@ -920,7 +920,7 @@ def test_a_listener_stays_when_a_service_changes_that_it_does_not_choose_by() ->
     assert after[Kind.ROUTE] is not before[Kind.ROUTE]
 
 
-BESIDE = workload(4, "front", app="web", version="v1")
+BESIDE = workload(4, "front", app="web", version="v1", istio="web")
 """A pod of this node, in a namespace that has another."""
 
 

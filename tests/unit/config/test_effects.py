@@ -344,6 +344,15 @@ def test_a_gateway_that_the_settings_keep_from_its_workloads_is_told_so() -> Non
     assert named() == ["spec.selector: has no effect: it selects no workload that runs now"]
 
 
+def test_what_to_do_about_workloads_that_do_not_say_that_they_are_gateways() -> None:
+    till = Workload(uid="a", name="till", namespace="bank", netns="", labels={"app": "till"})
+    found = GATEWAY.replace("istio: edge", "app: till")
+    (told,) = said(found, running=[till], selection="declared-gateways")
+    assert told.endswith("or give those that are gateways the label meshd.io/gateway")
+    declared = msgspec.structs.replace(till, labels={**till.labels, "meshd.io/gateway": ""})
+    assert said(found, running=[declared], selection="declared-gateways") == []
+
+
 def test_gateways_that_share_no_workload_are_no_rivals() -> None:
     other = GATEWAY.replace("namespace: istio-system", "namespace: shop")
     assert any("of Gateway shop/edge too" in one for one in said(GATEWAY, other))

@@ -65,7 +65,7 @@ def test_settings_that_differ_from_the_servers_are_a_problem(tmp_path: Path) -> 
     theirs = MeshFacts.of(Settings(mesh=MeshSettings(gateway_selection="own-namespace")))
     role.agent._client.facts = theirs
     (problem,) = role.problems
-    assert "mesh.gateway_selection is any-namespace, not own-namespace" in problem
+    assert "mesh.gateway_selection is declared-gateways, not own-namespace" in problem
 
 
 UNUSABLE = rule(host="db", trafficPolicy={"tls": {"mode": "NONSENSE"}})

@@ -81,11 +81,11 @@ spec:
 OBJECTS: list[Object] = [read.object for read in read_objects(TEXT, "test.yaml")]
 
 
-OWN = [workload(1, "front", app="web", version="v1"), workload(2, "back", app="db")]
+OWN = [workload(1, "front", app="web", version="v1", istio="web"), workload(2, "back", app="db")]
 OTHERS = [
     msgspec.structs.replace(one, node="there")
     for one in (
-        workload(11, "front", app="web", version="v2"),
+        workload(11, "front", app="web", version="v2", istio="web"),
         workload(12, "back", app="db"),
         workload(13, "front", version="v1"),
     )

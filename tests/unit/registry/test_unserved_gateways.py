@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from meshd.api.base import ObjectMeta
@@ -20,7 +21,8 @@ def workload(namespace: str, app: str) -> Workload:
     return Workload(uid=uid, name=app, namespace=namespace, netns="/n", labels={"app": app})
 
 
-THERE = (workload("edges", "edge"), workload("shop", "web"))
+EDGE = workload("edges", "edge")
+THERE = (EDGE, workload("shop", "web"))
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,8 @@ THERE = (workload("edges", "edge"), workload("shop", "web"))
         (gateway("edges", app="edge"), "own-namespace", 0),
         (gateway("shop", app="nobody"), "own-namespace", 0),
         (gateway("shop"), "own-namespace", 0),
+        (gateway("shop", app="edge"), "declared-gateways", 1),
+        (gateway("edges", app="edge"), "declared-gateways", 0),
     ],
 )
 def test_workloads_that_may_not_serve_a_gateway_are_named(
@@ -41,3 +45,10 @@ def test_workloads_that_may_not_serve_a_gateway_are_named(
     for line in said:
         assert line.startswith("Gateway shop/edge is served by nobody: ")
         assert "edges" in line
+
+
+def test_a_gateway_that_a_declared_one_of_another_namespace_serves_is_not_named() -> None:
+    declared = msgspec.structs.replace(EDGE, labels={**EDGE.labels, "meshd.io/gateway": "true"})
+    found = gateway("shop", app="edge")
+    assert not tuple(unserved((found,), (declared, EDGE), "declared-gateways"))
+    assert tuple(unserved((found,), (declared, EDGE), "own-namespace"))

@@ -61,7 +61,7 @@ def test_gateways_are_known_on_whichever_node_they_run() -> None:
             namespace="edge",
             netns="/run/netns/x",
             service_account=name,
-            labels={"role": role},
+            labels={"role": role, "istio": role},
             enrolled=enrolled,
         )
 

@@ -35,7 +35,7 @@ def workload(host: HostService | None = None) -> Workload:
         name="edge",
         namespace="default",
         netns="" if host else "/run/netns/edge",
-        labels={"role": "edge"},
+        labels={"role": "edge", "meshd.io/gateway": ""},
         addresses=("198.18.0.1",),
         host=host,
     )

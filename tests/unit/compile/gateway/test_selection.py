@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import pytest
 
@@ -68,10 +70,24 @@ def workload(name: str, address: str) -> Workload:
 ALICE, VAULT = workload("alice", "198.18.0.1"), workload("vault", "198.18.0.2")
 
 
-def taken(selection: GatewaySelection, text: str = THEFT, elsewhere: bool = False) -> Snapshot:
+DECLARED = (
+    {"istio": "ingressgateway"},
+    {"meshd.io/gateway": ""},
+    {"gateway.networking.k8s.io/gateway-name": "edge"},
+)
+"""Labels by which alice says that she is a gateway."""
+
+
+def taken(
+    selection: GatewaySelection,
+    text: str = THEFT,
+    elsewhere: bool = False,
+    labels: Mapping[str, str] = {},
+) -> Snapshot:
     objects = [read.object for read in read_objects(text, "test.yaml")]
     options = MeshOptions(gateway_selection=selection)
-    own, others = ((VAULT,), (ALICE,)) if elsewhere else ((ALICE, VAULT), ())
+    alice = msgspec.structs.replace(ALICE, labels={**ALICE.labels, **labels})
+    own, others = ((VAULT,), (alice,)) if elsewhere else ((alice, VAULT), ())
     return build_snapshot(objects, own, options, {}, elsewhere=others)
 
 
@@ -85,6 +101,15 @@ def of_gateway(snapshot: Snapshot) -> list[str]:
 def test_a_stranger_reaches_a_strict_server_in_the_name_of_anothers_workload_unless_told() -> None:
     assert of_gateway(taken("any-namespace"))
     assert not of_gateway(taken("own-namespace"))
+    assert not of_gateway(taken(MeshOptions().gateway_selection))
+
+
+@pytest.mark.parametrize("labels", DECLARED)
+def test_by_default_gateways_of_other_namespaces_serve_what_selects_them(
+    labels: Mapping[str, str],
+) -> None:
+    assert of_gateway(taken("declared-gateways", labels=labels))
+    assert not of_gateway(taken("own-namespace", labels=labels))
 
 
 def test_the_result_is_the_same_as_without_the_gateway() -> None:
@@ -105,7 +130,8 @@ def test_a_gateway_selects_workloads_of_its_own_namespace_always() -> None:
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize(
-    ("selection", "is_gateway"), [("any-namespace", True), ("own-namespace", False)]
+    ("selection", "is_gateway"),
+    [("any-namespace", True), ("own-namespace", False), ("declared-gateways", False)],
 )
 def test_clients_and_applications_do_not_take_it_for_a_gateway(
     selection: GatewaySelection, is_gateway: bool, elsewhere: bool

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from meshd.fleet.server.private import needed_secrets
 from meshd.model.workload import Workload
 
 
 def workload(namespace: str, **labels: str) -> Workload:
+    """Return a workload that says that it is a gateway."""
+    labels["istio"] = "gateway"
     return Workload(uid="u", name="u", namespace=namespace, netns="", labels=labels)
 
 
@@ -45,6 +49,9 @@ def test_a_gateway_that_may_not_select_a_workload_has_its_node_told_nothing() ->
     there = [workload("istio-system", app="edge"), workload("shop")]
     assert needed_secrets([EDGE, rule()], there)
     assert needed_secrets([EDGE, rule()], there, "own-namespace") == frozenset()
+    unsaid = [msgspec.structs.replace(one, labels={"app": "edge"}) for one in there]
+    assert needed_secrets([EDGE, rule()], unsaid) == frozenset()
+    assert needed_secrets([EDGE, rule()], unsaid, "any-namespace")
     own = [workload("edge", app="edge")]
     assert needed_secrets([EDGE, rule()], own, "own-namespace") == needed_secrets(
         [EDGE, rule()], own
