@@ -20,6 +20,8 @@ REFUSING_PORT: Final = 15054
 """Nobody listens there: who is sent to it is refused at once."""
 DNS_SERVICE_PORT: Final = 53
 """Where resolvers are asked."""
+RESOLVER_CONNECTIONS: Final = 200
+"""TCP connections that a resolver takes at once; each has a process of its own."""
 
 PROXY_MARK: Final = 0x539
 """SO_MARK on what a proxy sends from inside a workload's namespace, for the workload."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from meshd.base.errors import SystemRefusedError
+from meshd.model.interception import RESOLVER_CONNECTIONS
 from meshd.resolver.files import HOSTS, NOBODY, SERVERS, WILDCARDS, read
 from meshd.resolver.views import View, common, present
 from meshd.settings import MeshSettings
@@ -32,8 +33,6 @@ _CACHE: Final = 2000
 """Names of the world that are remembered."""
 _PENDING: Final = 1000
 """Questions that may wait for an answer from outside at once."""
-_TCP_CONNECTIONS: Final = 200
-"""At once; each has a process of its own. The proxies end those that are idle."""
 _ASK_AGAIN: Final = (250, 5000)
 """Milliseconds until a query without an answer is handed on once more, ever less often, and until
 who asked has given up: glibc asks again after 5 s."""
@@ -94,7 +93,7 @@ def arguments(name: str, settings: MeshSettings, directory: Path) -> tuple[str, 
         "--bind-interfaces",
         f"--local-ttl={_TTL}",
         f"--dns-forward-max={_PENDING}",
-        f"--max-tcp-connections={_TCP_CONNECTIONS}",
+        f"--max-tcp-connections={RESOLVER_CONNECTIONS}",
         "--no-ident",
         *_upstreams(settings, directory, view, wild=wild),
     )

@@ -186,7 +186,8 @@ def test_many_look_ups_at_once_all_have_their_answer(node: Node) -> None:
 # ---- names outside the mesh
 
 RESOLVER = '''
-"""Knows one name; counts what it is asked for others, and takes its time for slow ones."""
+"""Knows one name, and names that begin with an address; counts what it is asked for others, and
+takes its time for slow ones."""
 import socket, struct, threading
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("0.0.0.0", 53))
@@ -199,8 +200,10 @@ while True:
     kind = struct.unpack(">H", query[at + 1 : at + 3])[0]
     name, question = ".".join(labels), query[12 : at + 5]
     print(kind, name, flush=True)
-    known = name == "public.test"
-    data = {1: socket.inet_aton("198.18.250.250"), 15: bytes([0, 5, 1, 109, 0]), 16: b"\\x02hi"}
+    addressed = name.endswith(".addressed")
+    told = labels[0].replace("-", ".") if addressed else "198.18.250.250"
+    known = name == "public.test" or addressed
+    data = {1: socket.inet_aton(told), 15: bytes([0, 5, 1, 109, 0]), 16: b"\\x02hi"}
     answers = 1 if known and kind in data else 0
     head = query[:2] + struct.pack(">5H", 0x8180 | (0 if known else 3), 1, answers, 0, 0)
     value = data.get(kind, b"")
@@ -226,6 +229,7 @@ def resolving(make: Callable[..., Node]) -> Iterator[Node]:
             write.namespace("outside", enrolled=False),
             write.namespace("office", enrolled=True),
             write.deployment("resolver", "outside", program="resolver.py"),
+            write.deployment("far", "outside", program="server.py", ready=8080),
             write.deployment("alice"),
             write.deployment("dora", "office"),
         )
@@ -343,6 +347,94 @@ spec:
         )
         assert query(resolving, "shop.test", AAAA) == (NO_ERROR, 0)
     resolving.eventually(lambda: look_up(resolving, "shop.test") == [], "it is forgotten")
+
+
+HOLDING = """
+import socket, sys, threading
+held = []
+for _ in range(400):
+    one = socket.create_connection(("198.19.0.10", 53), timeout=20)
+    one.settimeout(None)
+    held.append(one)
+print("begun", flush=True)
+done = threading.Event()
+def drip():
+    while not done.wait(1):
+        for one in held:
+            try:
+                one.send(bytes(1))
+            except OSError:
+                pass
+threading.Thread(target=drip, daemon=True).start()
+sys.stdin.read()
+done.set()
+print("{}")
+"""
+"""Begins many queries over TCP, each of which is never done."""
+
+
+def test_clients_of_one_namespace_leave_the_resolver_to_others(resolving: Node) -> None:
+    running = resolving.begin("alice", sys.executable, "-c", HOLDING)
+    assert running.stdout
+    assert running.stdout.readline() == "begun\n"
+    name, server = "nosuch.mesh.svc", "198.19.0.10"
+    asked = ("dora.office", sys.executable, "-c", QUERY, name, str(A), server, "tcp")
+    try:
+        for _ in range(5):
+            assert resolving.exec(*asked).json()[:2] == [NO_SUCH_NAME, 0]
+    finally:
+        resolving.finish(running, "")
+
+
+CALLING = """
+import collections, http.client, itertools, json, sys, threading
+went, stop = collections.Counter(), threading.Event()
+def call(hosts):
+    for host in itertools.cycle(hosts):
+        if stop.is_set():
+            return
+        try:
+            connection = http.client.HTTPConnection(host, 8080, timeout=20)
+            connection.request("GET", "/")
+            went[str(connection.getresponse().status)] += 1
+        except OSError as error:
+            went[f"{host}: {error!r}"] += 1
+threads = [threading.Thread(target=call, args=(sys.argv[1:],)) for _ in range(4)]
+[thread.start() for thread in threads]
+print("begun", flush=True)
+sys.stdin.read()
+stop.set()
+[thread.join() for thread in threads]
+print(json.dumps(went))
+"""
+
+
+def test_a_host_is_reached_while_a_service_entry_comes_to_be_about_it(resolving: Node) -> None:
+    """Its name leads to a virtual address from then on, which proxies have to know by then."""
+    far = resolving.pod("far.outside").plan.address
+    hosts = [f"{far.replace('.', '-')}.n{number}.addressed" for number in range(8)]
+    entries = [
+        f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: far{number}, namespace: mesh}}
+spec:
+  hosts: [{host}]
+  resolution: STATIC
+  ports: [{{number: 8080, name: http, protocol: HTTP}}]
+  endpoints: [{{address: {far}}}]
+"""
+        for number, host in enumerate(hosts)
+    ]
+    running = resolving.begin("alice", sys.executable, "-c", CALLING, *hosts)
+    assert running.stdout
+    assert running.stdout.readline() == "begun\n"
+    with contextlib.ExitStack() as applied:
+        for entry in entries:
+            applied.enter_context(resolving.applied(entry))
+        assert all(look_up(resolving, host) != [far] for host in hosts)
+        went = resolving.finish(running, "")
+    assert went.keys() == {"200"}, went
 
 
 def test_a_short_name_is_of_the_clients_own_namespace(resolving: Node) -> None:

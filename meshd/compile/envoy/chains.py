@@ -8,6 +8,7 @@ from typing import Final
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_components_pb2
+from envoy.extensions.filters.network.connection_limit.v3 import connection_limit_pb2
 from envoy.extensions.filters.network.direct_response.v3 import config_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
@@ -71,6 +72,8 @@ def _filters(plan: Chain) -> Iterator[listener_components_pb2.Filter]:
             if target.lookup_port:
                 yield dynamic_dns.by_server_name(target.lookup_port)
             yield from authorization.connection_filters(target.rules)
+            if target.most:
+                yield _limit(target)
             yield tcp_proxy(target)
         case Http():
             yield connection_manager(target)
@@ -83,6 +86,13 @@ def _filters(plan: Chain) -> Iterator[listener_components_pb2.Filter]:
             yield filter_("envoy.filters.network.direct_response", answer)
         case Refusal():
             """A chain without a filter hangs up at once."""
+
+
+def _limit(target: Tcp) -> listener_components_pb2.Filter:
+    limit = connection_limit_pb2.ConnectionLimit(
+        stat_prefix=target.statistics, max_connections={"value": target.most}
+    )
+    return filter_("envoy.filters.network.connection_limit", limit)
 
 
 def tcp_proxy(target: Tcp) -> listener_components_pb2.Filter:

@@ -46,6 +46,8 @@ class Tcp(msgspec.Struct, frozen=True, kw_only=True, tag="tcp"):
     """Connect no sooner than the client's certificate is known."""
     rules: Authorization | None = None
     """Who may connect, once the client has sent something; None: anybody."""
+    most: int = 0
+    """Connections at a time in each proxy, after which further ones are closed; 0: any number."""
 
 
 class Http(msgspec.Struct, frozen=True, kw_only=True, tag="http"):

@@ -13,7 +13,7 @@ from meshd.compile.names import listener_name
 from meshd.compile.plan.chains import Chain, Tcp
 from meshd.compile.plan.listeners import DatagramListener
 from meshd.compile.traffic.sockets import socket_in_namespace
-from meshd.model.interception import DNS_PORT
+from meshd.model.interception import DNS_PORT, RESOLVER_CONNECTIONS
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 
@@ -21,6 +21,8 @@ DNS_CHAIN: Final = "dns"
 _SESSION: Final = 5.0
 """Seconds that a query may wait for its answer, and a TCP connection for the next query: resolvers
 give up sooner."""
+_SHARES: Final = 4
+"""So many scopes together can take all connections of a resolver, and not fewer."""
 
 
 def workload_listener(workload: Workload, resolver: str, options: MeshOptions) -> DatagramListener:
@@ -34,8 +36,13 @@ def workload_listener(workload: Workload, resolver: str, options: MeshOptions) -
     )
 
 
-def tcp_chain(resolver: str) -> Chain:
+def tcp_chain(resolver: str, options: MeshOptions) -> Chain:
     """Return the chain for queries over TCP, which clients send if an answer is too long for a
-    datagram."""
-    target = Tcp(statistics="dns", upstreams=((resolver, 1),), idle_timeout=_SESSION)
+    datagram.
+
+    Who sends a byte now and then keeps a connection, so the clients of a scope may have a part of
+    those that the resolver takes at once.
+    """
+    most = max(1, RESOLVER_CONNECTIONS // (_SHARES * options.proxies))
+    target = Tcp(statistics="dns", upstreams=((resolver, 1),), idle_timeout=_SESSION, most=most)
     return Chain(name=DNS_CHAIN, target=target)

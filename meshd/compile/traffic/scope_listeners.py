@@ -161,7 +161,7 @@ def _listener(
             LOOP_TRAP,
             REFUSING,
             *((_back(scope),) if inspecting else ()),
-            *((dns.tcp_chain(resolver),) if queries else ()),
+            *((dns.tcp_chain(resolver, options),) if queries else ()),
             *(_chain(scope, choices, name, options) for name in wanted),
         ),
         default=_rest(options),

@@ -106,17 +106,3 @@ def asked(mesh: Mesh, caller: str, address: str) -> str:
     with mesh.hosts[caller].connect(address, 8080) as connection:
         found = answer(connection, REQUEST.format("/"))
     return "arrives" if found.status == 200 else f"{found.status} {found.headers}"
-
-
-@pytest.mark.parametrize("served", SERVED)
-def test_the_next_request_arrives_while_connections_of_the_former_listeners_are_open(
-    mesh: Mesh, application: Application, short_way: bool, served: str
-) -> None:
-    """The client's proxy keeps its connection to the server's, where another chain takes requests
-    from now on."""
-    mesh.publish({Pool.TRAFFIC: packed(mesh, "", short_way=short_way)})
-    with mesh.hosts["client"].connect(ADDRESS, 8080) as connection:
-        for more in ("", second(served), "", second(served)):
-            mesh.publish({Pool.TRAFFIC: packed(mesh, more, short_way=short_way)})
-            assert answer(connection, REQUEST.format("/")).status == 200
-    assert application.heads

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 
 import msgspec
 import pytest
+from envoy.extensions.filters.network.connection_limit.v3 import connection_limit_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.filters.udp.udp_proxy.v3 import udp_proxy_pb2
 
 from meshd.api.read import read_objects
 from meshd.compile.compiled import Compiled, Kind
 from meshd.compile.compiler import Compiler
+from meshd.compile.envoy.chains import chain as printed
+from meshd.compile.traffic.dns import tcp_chain
+from meshd.model.interception import RESOLVER_CONNECTIONS
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
@@ -85,8 +89,19 @@ def test_queries_go_to_the_namespaces_own_resolver_where_there_is_one(
     over_tcp = tcp_proxy_pb2.TcpProxy()
     scope = found[Pool.TRAFFIC][Kind.LISTENER]["outbound@mesh"]
     (chain,) = (one for one in scope.filter_chains if one.name == "dns")
-    assert chain.filters[0].typed_config.Unpack(over_tcp)
+    assert chain.filters[-1].typed_config.Unpack(over_tcp)
     for pool, cluster in ((Pool.DNS, proxy.cluster), (Pool.TRAFFIC, over_tcp.cluster)):
         (group,) = found[pool][Kind.CLUSTER][cluster].load_assignment.endpoints
         place = group.lb_endpoints[0].endpoint.address.socket_address
         assert (place.address, place.port_value) == (address, 5353)
+
+
+@pytest.mark.parametrize("proxies", [1, 2, 3, 100, 300])
+def test_one_namespace_never_has_all_connections_of_the_resolver(proxies: int) -> None:
+    plan = tcp_chain("dns", MeshOptions(proxies=proxies))
+    limit, _ = printed(plan).filters
+    found = connection_limit_pb2.ConnectionLimit()
+    assert limit.typed_config.Unpack(found)
+    most = found.max_connections.value
+    assert most > 0
+    assert most * proxies <= max(RESOLVER_CONNECTIONS / 4, proxies)
