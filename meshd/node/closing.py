@@ -27,6 +27,8 @@ from meshd.compile.replacement.lost_configuration import policies_for_lost
 from meshd.compile.shortcuts.guarded import Guarded
 from meshd.compile.shortcuts.reached import Reached
 from meshd.model.closed_authorization import ClosedAuthorization
+from meshd.model.closed_rule import ClosedRule
+from meshd.model.closed_services import ClosedEntry, ClosedService
 from meshd.model.workload import Workload
 from meshd.node.background import Background
 from meshd.node.closing_clients import for_clients
@@ -56,6 +58,14 @@ class Known(msgspec.Struct, frozen=True):
         every = itertools.chain.from_iterable(self.objects)
         known = (one for one in every if isinstance(one, AuthorizationPolicy))
         return (*known, *(ClosedAuthorization.of(key) for key in self.missing))
+
+    @property
+    def closed(self) -> tuple[Object, ...]:
+        """Return the closed objects that are about services."""
+        every = itertools.chain.from_iterable(self.objects)
+        return tuple(
+            one for one in every if isinstance(one, ClosedEntry | ClosedService | ClosedRule)
+        )
 
     @property
     def policies(self) -> tuple[PeerAuthentication, ...]:
@@ -190,7 +200,7 @@ def closing(before: Answer, known: Known, basis: Basis, compiled: int) -> Answer
         uid: (basis.entrances[uid].policy, one.entrance.policy) for uid, one in closed.items()
     }
     lost = history.lost > basis.number
-    clients = for_clients(basis.reached, changed, rules.guards, is_lost=lost)
+    clients = for_clients(basis.reached, changed, rules.guards, known.closed, is_lost=lost)
     return Answer(basis, history, closed, clients, rules)
 
 

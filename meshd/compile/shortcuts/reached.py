@@ -3,29 +3,34 @@
 A workload whose policy disabled mutual TLS and comes to require it refuses what its clients speak
 until they are told to speak mutual TLS. One that judges now is not reached by the short way any
 more. Neither takes a compilation: of the services that were compiled last, the clusters and
-endpoints that lead to it are made anew. Pure.
+endpoints that lead to it are made anew. A service that is closed by now, or of which a rule is, is
+led nowhere in its turn. Pure.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, TypeAlias
 
 import msgspec
 
+from meshd.api.base import Key
 from meshd.compile.compiled import Ruled
 from meshd.compile.envoy.clusters import cluster
 from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.policy.acceptance import Acceptance
 from meshd.compile.policy.peer_authentication import Mode, PeerPolicy
-from meshd.compile.upstream.upstreams import refusing_passthrough
+from meshd.compile.upstream.upstreams import black_hole, refusing_passthrough
 from meshd.model.service import Endpoint, Place, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
 
 Changed: TypeAlias = Mapping[str, tuple[PeerPolicy, PeerPolicy]]
 """The policy that was compiled and the stricter one, by the workload's uid."""
+Closed: TypeAlias = AbstractSet[tuple[str, str]]
+"""Hosts and namespaces of services."""
 _NO_PORT: Final = 0
 """A port that no policy names."""
 
@@ -47,6 +52,24 @@ class Reached:
         for before, after in self._leading_to(opening, self.acceptance.near.keys() & judging):
             yield from _differing(before.clusters(options), after.clusters(options))
             yield from _differing(before.assignments(options), after.assignments(options))
+
+    def without(self, closed: Closed, rules: AbstractSet[Key]) -> Iterator[PrintedMessage]:
+        """Yield clusters that lead nowhere in place of those of services.
+
+        ``closed``: hosts and namespaces of services that are closed by now; ``rules``: the keys of
+        DestinationRules that are, of those that were open.
+        """
+        if not closed and not rules:
+            return
+        for one in itertools.chain.from_iterable(self.ruled.values()):
+            service = one.service
+            is_closed = (service.host, service.namespace) in closed
+            if not service.closed and (is_closed or not rules.isdisjoint(one.rules.keys)):
+                yield from map(self._nowhere, one.clusters(self.snapshot.options))
+
+    def _nowhere(self, before: PrintedMessage) -> PrintedMessage:
+        upstream = black_hole(self.snapshot.options)
+        return PrintedMessage.of(cluster(msgspec.structs.replace(upstream, name=before.name)))
 
     def _leading_to(
         self, changed: Changed, judging: AbstractSet[str]

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.api.base import exported, exported_to_all
+from meshd.api.base import Key, exported, exported_to_all
 from meshd.api.hosts import covers, resolve
 from meshd.api.locality import NETWORK
 from meshd.api.networking import DestinationRule, DestinationRuleSpec, Subset, TrafficPolicy
@@ -58,6 +58,12 @@ class RuleSet(msgspec.Struct, frozen=True, dict=True):
     """The fields that declare subsets, by name; of several with one name, the first counts."""
     policy_origin: Origin | None = None
     """The field that sets the traffic policy outside of subsets."""
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        """Return the objects that say anything of the clusters."""
+        named = {origin.key for _, origin in self.origins}
+        return frozenset(named | ({self.policy_origin.key} if self.policy_origin else set()))
 
     def subset(self, name: str) -> Subset | None:
         return self._subsets.get(name)

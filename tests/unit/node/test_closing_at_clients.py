@@ -14,13 +14,17 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 
+from meshd.api.read import read_objects
 from meshd.compile.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER
+from meshd.config import withheld
 from meshd.xds.resources import CLUSTER, ENDPOINTS
 from tests.unit.node.test_closing_of_a_node import SERVICE, WEB, Mesh, close, damage, lose, policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from meshd.api.base import Key, Object
 
 WEB_CLUSTER = "outbound|80||web.shop.svc.cluster.local"
 DISABLE = "{mtls: {mode: DISABLE}}"
@@ -217,3 +221,71 @@ def test_only_lost_configuration_closes_the_way_out(tmp_path: Path) -> None:
     mesh.apply(policy(STRICT))
     mesh.publishing.finish_closing()
     assert lets_out(mesh)
+
+
+RULE = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: shop}
+spec: {host: web, trafficPolicy: {connectionPool: {tcp: {maxConnections: 9}}}}
+"""
+ENTRY = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: far, namespace: shop}
+spec:
+  hosts: [far.test]
+  addresses: [198.19.7.7]
+  resolution: DNS
+  ports: [{number: 80, name: http, protocol: HTTP}]
+"""
+FAR_CLUSTER = "outbound|80||far.test"
+
+
+def leads_nowhere(mesh: Mesh, name: str) -> bool:
+    """Whether there is no endpoint behind a cluster, or no such cluster."""
+    clusters = mesh.published[-1].of_type(CLUSTER)
+    if name not in clusters:
+        return True
+    found = cluster(mesh, name)
+    return found.type == cluster_pb2.Cluster.STATIC and not found.load_assignment.endpoints
+
+
+def objects_of(*texts: str) -> dict[Key, Object]:
+    found = [read.object for text in texts for read in read_objects(text, "a.yaml")]
+    return {one.key: one for one in found}
+
+
+@pytest.mark.parametrize(
+    ("text", "mine"), [(SERVICE, WEB_CLUSTER), (ENTRY, FAR_CLUSTER), (RULE, WEB_CLUSTER)]
+)
+def test_a_service_that_is_closed_leads_nowhere_before_that_is_compiled(
+    tmp_path: Path, text: str, mine: str
+) -> None:
+    """As at an agent, whose server tells an object that it cannot take."""
+    (tmp_path / "lib").mkdir()
+    mesh = Mesh(tmp_path)
+    before = objects_of(SERVICE, ENTRY, RULE)
+    mesh.store.follow(before)
+    mesh.settle()
+    (other,) = {WEB_CLUSTER, FAR_CLUSTER} - {mine}
+    assert not leads_nowhere(mesh, mine)
+    mesh.store.follow(before | objects_of(SERVICE.replace("name: web", "name: other")))
+    mesh.read()  # its compilation is the one that runs
+    (closed,) = objects_of(text).values()
+    replacement = withheld.closed_object(closed)
+    assert replacement
+    others = {key: one for key, one in before.items() if key != closed.key}
+    mesh.store.follow(others, (replacement,))
+    mesh.publishing.finish_closing()
+    assert mesh.publishing.busy
+    assert leads_nowhere(mesh, mine)
+    mesh.publishing.finish_publication()  # of what was read before
+    assert leads_nowhere(mesh, mine)
+    for _ in range(2):
+        mesh.settle()
+        assert leads_nowhere(mesh, mine)
+        assert not leads_nowhere(mesh, other)
+    mesh.store.follow(before)
+    mesh.settle()
+    assert not leads_nowhere(mesh, mine)
