@@ -22,6 +22,7 @@ from meshd.base import kept_file
 from meshd.base.errors import MeshdError
 from meshd.base.json_values import JsonObject
 from meshd.base.kept_file import KeptFile
+from meshd.base.sequence_difference import SequenceDifference
 from meshd.base.tasks import first_of
 from meshd.base.threads import in_thread
 from meshd.config import lost_configuration
@@ -60,6 +61,12 @@ class Encoded:
 
 def _json(found: Object, digest: str) -> JsonObject:
     return unusable_json(found, digest) if isinstance(found, Replacement) else to_json(found)
+
+
+def _differ(workloads: tuple[Workload, ...], before: tuple[Workload, ...]) -> bool:
+    """Return whether two reports differ, compared in parts, as other threads run in between."""
+    part = SequenceDifference.between(before, workloads)
+    return bool(part.of_old(before) or part.of_new(workloads))
 
 
 def _in_parts(workloads: Sequence[Workload]) -> bytes:
@@ -172,7 +179,9 @@ class Sharing:
 
     async def _hear_of(self, workloads: tuple[Workload, ...]) -> None:
         async with self._hearing:
-            if workloads != self._told:
+            # Of a report that comes again, each workload is equal to the one before.
+            compare = functools.partial(_differ, workloads, self._told)
+            if await in_thread("comparing what runs elsewhere", compare):
                 await self._mesh.hear_of_many(workloads)
                 self._told = workloads
                 self.kept.touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import types
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +14,7 @@ from meshd import wire
 from meshd.api.write import to_json
 from meshd.base.errors import InvalidInputError
 from meshd.config.store import Store
+from meshd.node import sharing as sharing_module
 from meshd.node.in_work import InWork
 from meshd.node.settling import Settling
 from meshd.node.sharing import Encoded, Sharing
@@ -180,3 +182,29 @@ def test_a_workload_that_is_left_out_is_kept_for_the_next_start(
         assert heard[2:] == [told]
 
     asyncio.run(scenario())
+
+
+def test_a_report_that_comes_again_is_compared_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh, heard, compared = _Mesh(), list[int](), list[threading.Thread]()
+    mesh.hear_of = lambda told: heard.append(len(told))
+    sharing = _sharing(mesh, tmp_path)
+    reports = [tuple(remote(f"w{number}") for number in range(count)) for count in (3, 3, 4)]
+    requests: list[wire.Message | None] = [*map(wire.Follow, reports), None]
+    differ = sharing_module._differ  # pyright: ignore[reportPrivateUsage]
+
+    def watched(*given: Any) -> bool:
+        compared.append(threading.current_thread())
+        return differ(*given)
+
+    async def receive() -> wire.Message | None:
+        return requests.pop(0)
+
+    monkeypatch.setattr(sharing_module, "_differ", watched)
+    follower: Any = _Follower()
+    follower.receive = receive
+    asyncio.run(sharing.session(follower))
+    assert heard == [0, 3, 4]
+    assert len(compared) == 3
+    assert threading.main_thread() not in compared
