@@ -111,7 +111,7 @@ class AppliedFile:
         with self._lock:
             if self.content.addresses != addresses:
                 self.content = dataclasses.replace(self.content, addresses=dict(addresses))
-            if self._written.addresses != addresses:
+            if self._written.addresses is not self.content.addresses:
                 self._write(self.content)
 
     def settle(self) -> None:
