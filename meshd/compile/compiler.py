@@ -30,6 +30,7 @@ from meshd.compile.compiled import (
 from meshd.compile.envoy.clusters import cluster
 from meshd.compile.gateway.ports import NOT_A_GATEWAY, gateway_ports
 from meshd.compile.gateway.secrets import Credentials, Need, UsedCredential
+from meshd.compile.http.asking import destinations, hosts_asked
 from meshd.compile.http.delegation import delegated
 from meshd.compile.http.mirroring import mirror_upstream
 from meshd.compile.memo import Memo
@@ -189,6 +190,9 @@ class _Round:
             scope: View.of(index, scope)
             for scope in {found[uid] for uid in serving if uid in found}
         }
+        root = Scope(self._options.root_namespace)
+        self._asked = View.of(index, root).of_copies() if self._options.providers else None
+        """As extension providers are seen; None: there are none."""
         several = len({scope.namespace for scope in self.views}) > 1
         self._tables = CommonTables(index, memo) if several and index.is_seen_alike else None
         self._listeners = ScopeListeners(index, snapshot, memo)
@@ -233,6 +237,11 @@ class _Round:
         if self._mirrors:
             yield Kind.CLUSTER, (cluster(mirror_upstream()),)
             yield Kind.LISTENER, self._mirror_listener()
+        if self._asked is not None:
+            yield Kind.CLUSTER, messages.asking_clusters()
+            yield Kind.LISTENER, messages.asking_listeners(self._options)
+            asked = destinations(self._options.providers, self._asked)
+            yield Kind.ROUTE, messages.asking_tables(asked)
         for ruled in self.ruled:
             yield from self._service(ruled)
         yield Kind.SECRET, served_secrets(self.credentials, self._memo)
@@ -274,6 +283,8 @@ class _Round:
             looked_at += [
                 (view.of_copies(), sorted(view.services.keys() & view.mirrored())) for view in views
             ]
+        if self._asked is not None:
+            looked_at.append((self._asked, hosts_asked(self._options.providers, self._asked)))
         for view, hosts in looked_at:
             for host in hosts:
                 service, rules = view.services[host], view.rules(host)

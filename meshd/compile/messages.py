@@ -14,12 +14,15 @@ from google.protobuf.message import Message
 from meshd.compile.envoy import runtime
 from meshd.compile.envoy.assignments import load_assignment
 from meshd.compile.envoy.clusters import cluster
+from meshd.compile.envoy.copies import provider_table
 from meshd.compile.envoy.hbone import hbone_routes as printed_hbone_routes
 from meshd.compile.envoy.inbound_routes import inbound_routes as printed_inbound_routes
 from meshd.compile.envoy.listeners import listener
 from meshd.compile.envoy.printed_listeners import PrintedChoice, PrintedListener, printed_choice
 from meshd.compile.envoy.printed_messages import PrintedMessage
+from meshd.compile.http import asking
 from meshd.compile.http.mirroring import mirror_listener
+from meshd.compile.names import ASKING
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.upstreams import Assignment
 from meshd.compile.policy import mutual_tls_timeout
@@ -118,6 +121,21 @@ def inbound_tables(
 def copy_listeners(options: MeshOptions) -> Messages:
     """Return the listener through which copies of requests go."""
     return (listener(mirror_listener(options)),)
+
+
+def asking_clusters() -> Messages:
+    """Return the cluster of questions to extension providers."""
+    return (cluster(asking.asking_upstream()),)
+
+
+def asking_listeners(options: MeshOptions) -> Messages:
+    """Return the listener through which they go."""
+    return (listener(asking.asking_listener(options)),)
+
+
+def asking_tables(destinations: tuple[tuple[str, str], ...]) -> Messages:
+    """Return the route table by which they go on."""
+    return (provider_table(ASKING, destinations),)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from meshd.base.numbers import whole
 
 BLACK_HOLE_CLUSTER: Final = "BlackHoleCluster"
 MIRROR: Final = "mirror"
+ASKING: Final = "asking"
+"""Where questions to extension providers go."""
 """Name of the internal listener for copies of requests, and of the cluster that leads there."""
 LOCAL: Final = "local"
 """Name of the internal listener for connections between workloads of this node."""

@@ -13,6 +13,7 @@ from meshd.api.networking import DestinationRule, Gateway, VirtualService
 from meshd.api.peer_authentication.types import PeerAuthentication
 from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.model.closed_workload import ClosedAddress
+from meshd.model.extension_provider import AuthorizationProvider
 from meshd.model.service import ServiceRecord
 from meshd.model.short_way import ShortWay
 from meshd.model.workload import Workload
@@ -65,6 +66,8 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Connections between workloads of this node may stay inside a proxy, without TLS."""
     hbone: bool = False
     """Connections between nodes may share tunnels."""
+    providers: tuple[AuthorizationProvider, ...] = ()
+    """Whom AuthorizationPolicies may have asked."""
     closed_addresses: tuple[ClosedAddress, ...] = ()
     """Clients of the mesh do not reach them on any port, whatever ``outbound_policy`` says."""
 

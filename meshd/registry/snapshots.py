@@ -14,6 +14,7 @@ from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
 from meshd.registry.addresses import VirtualAddresses
 from meshd.registry.registry import Registry
+from meshd.registry.unasked_policies import unasked
 from meshd.registry.unserved_gateways import unserved
 
 
@@ -95,7 +96,7 @@ class Taken(msgspec.Struct, frozen=True):
     """Virtual addresses by host: they are to be stored before the snapshot is used."""
     problems: tuple[str, ...]
     """Of files, of services without a free virtual address, of addresses and namespaces that are
-    closed, and of Gateways that nobody may serve."""
+    closed, of Gateways that nobody may serve, and of policies whose provider there is not."""
 
 
 def take(
@@ -134,4 +135,6 @@ def take(
         for key in given.missing
     )
     idle = unserved(snapshot.gateways, (*own, *others), options.gateway_selection)
-    return Taken(snapshot, allocation.addresses, (*wrong, *left_out, *refused, *denied, *idle))
+    closed = unasked(snapshot.authorization_policies, options.providers)
+    problems = (*wrong, *left_out, *refused, *denied, *idle, *closed)
+    return Taken(snapshot, allocation.addresses, problems)

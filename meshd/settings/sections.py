@@ -12,6 +12,7 @@ from meshd.api.gateway.types import SELECTION, GatewaySelection
 from meshd.api.values import Label, Name, Port, PortNumber
 from meshd.base.numbers import whole
 from meshd.model.service_networks import service_networks
+from meshd.settings.providers import ExtensionProvider, check_names
 
 DAY: Final = 24 * 3600.0
 
@@ -116,8 +117,10 @@ class MeshSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     accept_http_10: bool = False
     connect_timeout: Duration = Duration(10)
     access_log: Literal["off", "errors", "all"] = "errors"
+    extension_providers: tuple[ExtensionProvider, ...] = ()
 
     def __post_init__(self) -> None:
+        check_names(self.extension_providers)
         if not service_networks(self.service_cidr):
             raise ValueError("service_cidr is empty")
         self.upstreams  # noqa: B018 - raises ValueError

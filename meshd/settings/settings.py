@@ -86,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             direct_requests=self.proxy.direct_requests,
             short_way=self.proxy.short_way,
             hbone=self.proxy.hbone,
+            providers=tuple(one.provider for one in self.mesh.extension_providers),
         )
         if capacity is None:
             return options

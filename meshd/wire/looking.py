@@ -48,7 +48,7 @@ class AboutWorkload(Message, frozen=True):
     namespace: str = "default"
 
 
-JudgingAction = Literal["token", "audit", "deny", "would deny", "allow", "would allow"]
+JudgingAction = Literal["token", "audit", "ask", "deny", "would deny", "allow", "would allow"]
 """Rules on trial would. A rule of tokens refuses those that it does not believe."""
 
 

@@ -207,8 +207,8 @@ def test_policies_of_a_workload_are_listed_and_tried(callers: Node) -> None:
 
 
 def test_a_policy_that_is_not_carried_out_is_refused(callers: Node) -> None:
-    custom = policy("{action: CUSTOM, provider: {name: asked}, rules: [{}]}")
-    done = callers.meshctl("apply", "-f", "-", text=custom)
+    target = policy("{targetRefs: [{kind: Service, name: server}], rules: [{}]}")
+    done = callers.meshctl("apply", "-f", "-", text=target)
     assert done.status == 1
-    assert "CUSTOM is not carried out yet" in done.errors
+    assert "is not carried out yet" in done.errors
     assert callers.status_of(CLIENT, URL) == "200"

@@ -66,6 +66,9 @@ def check_authorization_policy(report: Report, found: AuthorizationPolicy) -> No
 def _check_action(report: Report, spec: AuthorizationPolicySpec) -> None:
     if spec.provider is not None and spec.action != "CUSTOM":
         report.error(("spec", "provider"), "is for the action CUSTOM only")
+    if spec.action == "CUSTOM" and not (spec.provider and spec.provider.name):
+        message = "CUSTOM asks a provider; name one of mesh.extension_providers of meshd.yaml"
+        report.error(("spec", "provider"), message)
     if not spec.rules and spec.action != "ALLOW":
         message = f"{spec.action} without rules is never met; write rules: [{{}}] for all requests"
         report.error(("spec", "rules"), message)

@@ -13,9 +13,6 @@ from meshd.api.authorization_policy.conditions import KNOWN, claim_of, header_of
 from meshd.api.authorization_policy.types import AuthorizationPolicy, Rule
 from meshd.api.decode import Path, nearest
 
-_NO_PROVIDERS: Final = (
-    "CUSTOM is not carried out yet: no provider is asked; use ALLOW or DENY, or leave it out"
-)
 _NO_TARGETS: Final = (
     "is not carried out yet, whatever group, kind, name and namespace; choose workloads by selector"
 )
@@ -24,8 +21,6 @@ _NO_TARGETS: Final = (
 def unsupported(found: AuthorizationPolicy) -> Iterator[tuple[Path, str]]:
     """Yield the fields of a policy that are not carried out, and why."""
     spec = found.spec
-    if spec.action == "CUSTOM":
-        yield ("spec", "action"), _NO_PROVIDERS
     for name, given in (("targetRef", spec.target_ref), ("targetRefs", spec.target_refs)):
         if given is not None:
             yield ("spec", name), _NO_TARGETS

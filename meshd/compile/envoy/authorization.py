@@ -32,7 +32,7 @@ from xds.type.matcher.v3 import matcher_pb2
 from xds.type.matcher.v3 import regex_pb2 as xds_regex_pb2
 from xds.type.matcher.v3 import string_pb2 as xds_string_pb2
 
-from meshd.compile.envoy import tokens
+from meshd.compile.envoy import asking, tokens
 from meshd.compile.envoy.wellknown import (
     PEER_STATE,
     REMOTE_ADDRESS_STATE,
@@ -55,6 +55,7 @@ from meshd.compile.plan.authorization import (
     Text,
     Tried,
 )
+from meshd.model.extension_provider import AuthorizationProvider
 
 _Rbac = http_rbac_pb2.RBAC
 _Filter = http_connection_manager_pb2.HttpFilter
@@ -83,12 +84,13 @@ TRIED_RESULTS: Final = (f"{_PREFIXES[DENY]}shadow_engine_result", TRIED_ALLOW)
 # ---- requests
 
 
-def filters() -> list[_Filter]:
+def filters(asks: Sequence[AuthorizationProvider] = ()) -> list[_Filter]:
     """Return the filters, which let all requests pass of which routes say nothing. The one that
-    notes is off unless they say something."""
+    notes is off unless they say something, and so are those that ask; ``asks``: whom."""
     found = [
         tokens.token_filter(),
         _Filter(name=NOTE, typed_config=packed(_Rbac()), disabled=True),
+        *asking.filters(asks),
     ]
     for name, prefix in _PREFIXES.items():
         config = packed(_Rbac(shadow_rules_stat_prefix=prefix))
@@ -111,9 +113,18 @@ def per_route(
     if rules.audit:
         noted = rbac_pb2.RBAC(action=rbac_pb2.RBAC.LOG, policies=_policies(rules.audit, inside))
         found[NOTE] = _Rbac(rules=noted, rules_stat_prefix=_AUDIT)
+    if rules.asking:
+        asked = found.setdefault(NOTE, _Rbac())
+        asked.shadow_rules.action = rbac_pb2.RBAC.DENY
+        asked.shadow_rules_stat_prefix = asking.FIRST
+        for rule in rules.asking.rules:
+            name = asking.rule_name(rules.asking.provider.name, policy_name(rule))
+            asked.shadow_rules.policies[name].CopyFrom(_policy(rule, inside))
     for one in found.values():
         one.track_per_rule_stats = True
     made = {name: packed(http_rbac_pb2.RBACPerRoute(rbac=one)) for name, one in found.items()}
+    if rules.asking:
+        made |= asking.per_route(rules.asking)
     if rules.tokens:
         made[tokens.TOKENS] = tokens.per_route(rules.tokens, reroutes=reroutes)
     return made

@@ -6,7 +6,7 @@ which they do not say whose it is, and from where it is to be sent, goes nowhere
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from envoy.config.listener.v3 import listener_components_pb2
@@ -16,57 +16,49 @@ from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_p
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
 )
+from envoy.type.matcher.v3 import string_pb2
 from google.protobuf import any_pb2
 
 from meshd.compile.envoy import dynamic_dns, filter_state
+from meshd.compile.envoy.copy_headers import (
+    DESTINATION,
+    HEADERS,
+    HOST,
+    IDENTITY,
+    LOOKED_UP,
+    NETNS,
+    PROVIDER,
+    STATES,
+)
 from meshd.compile.envoy.http_connections import ROUTER, base_manager
 from meshd.compile.envoy.wellknown import (
-    CALLER_STATE,
-    HOST_STATE,
-    NETNS_STATE,
     ONCE,
-    SECRET_STATE,
-    SOURCE_STATE,
-    WORKLOAD_STATE,
     filter_,
+    over_ads,
     packed,
     seconds,
     state_value,
 )
 from meshd.compile.plan.chains import Copies
 
-DESTINATION: Final = "x-meshd-copy-to"
-LOOKED_UP: Final = "x-meshd-copy-looked-up"
-_IDENTITY: Final = "x-meshd-copy-identity"
-_NETNS: Final = "x-meshd-copy-netns"
-_HOST: Final = "x-meshd-copy-host"
-STATES: Final = {
-    SECRET_STATE: _IDENTITY,
-    NETNS_STATE: _NETNS,
-    HOST_STATE: _HOST,
-    WORKLOAD_STATE: "x-meshd-copy-workload",
-    CALLER_STATE: "x-meshd-copy-caller",
-    SOURCE_STATE: "x-meshd-copy-source",
-}
-"""Filter state that goes along, and the header that has it meanwhile."""
-HEADERS: Final = (DESTINATION, LOOKED_UP, *STATES.values())
 _IDLE: Final = 60.0
 """Seconds for which a copy may stand still."""
 
 _Route = route_components_pb2.Route
 _Header = route_components_pb2.HeaderMatcher
+_NOBODY: Final = _Route(
+    name="nobody",
+    match=route_components_pb2.RouteMatch(prefix="/"),
+    direct_response=route_components_pb2.DirectResponseAction(status=503),
+)
+"""The route of what says not whose it is."""
 
 
 def copies_manager(target: Copies) -> listener_components_pb2.Filter:
     """Return the manager of copies, which were judged when they came and are sent unchanged."""
-    host = route_components_pb2.VirtualHost(name=target.name, domains=["*"], routes=_routes())
-    routes = route_pb2.RouteConfiguration(
-        name=target.name, virtual_hosts=[host], validate_clusters={"value": False}
-    )
     router = packed(router_pb2.Router())
     manager = http_connection_manager_pb2.HttpConnectionManager(
         stat_prefix=target.name,
-        route_config=routes,
         http_filters=[
             _state_filter(),
             dynamic_dns.http_filter(),
@@ -76,6 +68,11 @@ def copies_manager(target: Copies) -> listener_components_pb2.Filter:
         preserve_external_request_id=True,
     )
     manager.MergeFrom(base_manager(target.access_log))
+    if target.routes:
+        manager.rds.config_source.CopyFrom(over_ads())
+        manager.rds.route_config_name = target.routes
+    else:
+        manager.route_config.CopyFrom(_table(target.name, _routes()))
     # They are as their upstream is to receive them: what a rewrite has put in stays.
     manager.normalize_path.value = manager.strip_trailing_host_dot = False
     return filter_("envoy.filters.network.http_connection_manager", manager)
@@ -90,17 +87,31 @@ def _state_filter() -> http_connection_manager_pb2.HttpFilter:
     )
 
 
+def provider_table(name: str, upstreams: Iterable[tuple[str, str]]) -> route_pb2.RouteConfiguration:
+    """Return the table by which questions go to extension providers; ``upstreams``: that of each
+    provider, by its name. A table of its own closes no connection when it changes."""
+    routes = (
+        _to_provider([_is_there(IDENTITY), _is_there(place), _is(PROVIDER, provider)], upstream)
+        for provider, upstream in upstreams
+        for place in (NETNS, HOST)
+    )
+    return _table(name, [*routes, _NOBODY])
+
+
+def _table(name: str, routes: Iterable[_Route]) -> route_pb2.RouteConfiguration:
+    host = route_components_pb2.VirtualHost(name=name, domains=["*"], routes=routes)
+    return route_pb2.RouteConfiguration(
+        name=name, virtual_hosts=[host], validate_clusters={"value": False}
+    )
+
+
 def _routes() -> Iterator[_Route]:
     """Yield routes from the client's namespace or, for a service of the host, the host's own."""
-    for place in (_NETNS, _HOST):
-        whose = [_is_there(_IDENTITY), _is_there(place)]
+    for place in (NETNS, HOST):
+        whose = [_is_there(IDENTITY), _is_there(place)]
         yield _onward([*whose, _is_there(LOOKED_UP)], dynamic_dns.looked_up())
         yield _onward(whose, {})
-    yield _Route(
-        name="nobody",
-        match=route_components_pb2.RouteMatch(prefix="/"),
-        direct_response=route_components_pb2.DirectResponseAction(status=503),
-    )
+    yield _NOBODY
 
 
 def _onward(headers: list[_Header], settings: Mapping[str, any_pb2.Any]) -> _Route:
@@ -117,6 +128,18 @@ def _onward(headers: list[_Header], settings: Mapping[str, any_pb2.Any]) -> _Rou
         request_headers_to_remove=HEADERS,
         typed_per_filter_config=settings,
     )
+
+
+def _to_provider(headers: list[_Header], upstream: str) -> _Route:
+    made = _onward(headers, {})
+    made.route.cluster = upstream  # in place of the header
+    # Whoever asks waits no longer than it is set to.
+    made.route.ClearField("idle_timeout")
+    return made
+
+
+def _is(name: str, text: str) -> _Header:
+    return _Header(name=name, string_match=string_pb2.StringMatcher(exact=text))
 
 
 def _is_there(name: str) -> _Header:

@@ -62,7 +62,7 @@ def connection_manager(target: Http) -> listener_components_pb2.Filter:
     )
     manager.stat_prefix = target.statistics
     if target.is_judged:
-        judging = authorization.filters()
+        judging = authorization.filters(target.asks)
         others = list(manager.http_filters)
         del manager.http_filters[:]
         manager.http_filters.extend((*judging, *others))

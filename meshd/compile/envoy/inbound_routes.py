@@ -7,14 +7,17 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
 from envoy.type.matcher.v3 import filter_state_pb2, regex_pb2, string_pb2
 from xds.core.v3 import extension_pb2
 from xds.type.matcher.v3 import matcher_pb2
 
 from meshd.compile.envoy import authorization
+from meshd.compile.envoy.asking import EARLY_HEADERS
 from meshd.compile.envoy.idempotence import NOT_SENT, PATTERN
 from meshd.compile.envoy.wellknown import (
     CLIENT_CERTIFICATE_STATE,
@@ -86,7 +89,20 @@ def _judging(
     for route in found.routes:
         for name, rule in judged.items():
             route.typed_per_filter_config[name].CopyFrom(rule)
+        if rules.asking is not None and route.request_headers_to_add:
+            _name_caller_early(route)
     return _action(found)
+
+
+def _name_caller_early(route: route_components_pb2.Route) -> None:
+    """Have the caller's element written before a provider is asked, which is shown it."""
+    additions = list(route.request_headers_to_add)
+    del route.request_headers_to_add[:]
+    mutations = [mutation_rules_pb2.HeaderMutation(append=one) for one in additions]
+    written = header_mutation_pb2.Mutations(request_mutations=mutations)
+    route.typed_per_filter_config[EARLY_HEADERS].CopyFrom(
+        packed(header_mutation_pb2.HeaderMutationPerRoute(mutations=written))
+    )
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 from envoy.type.matcher.v3 import regex_pb2
 
-from meshd.compile.envoy.copies import DESTINATION, HEADERS, LOOKED_UP, STATES
+from meshd.compile.envoy.copy_headers import DESTINATION, HEADERS, LOOKED_UP, STATES
 from meshd.compile.envoy.idempotence import NOT_SENT
 from meshd.compile.envoy.route_filters import fraction
 from meshd.compile.envoy.weights import summable

@@ -109,6 +109,12 @@ def judge(rules: Authorization | None, facts: Facts) -> Verdict:
 
 
 def _notes(rules: Authorization, facts: Facts) -> Iterator[str]:
+    asking = rules.asking
+    if asking and (asked := next((rule for rule in asking.rules if fits(rule, facts)), None)):
+        yield (
+            f"by {asked.origin} extension provider {asking.provider.name} is asked first, and what"
+            " it says is not known here"
+        )
     if audited := next((rule for rule in rules.audit if fits(rule, facts)), None):
         yield f"audited by {audited.origin}"
     for tried in (Tried(deny=rules.tried.deny), Tried(allow=rules.tried.allow)):

@@ -50,7 +50,7 @@ def judging(
         (
             *(row("token", rule.origin, describe_tokens(rule)) for rule in rules.tokens),
             *(
-                row(action, rule.origin, describe(rule))
+                row(action, rule.origin, _fitted(rule, action, rules))
                 for action, those in _by_action(rules)
                 for rule in those
             ),
@@ -60,8 +60,15 @@ def judging(
     )
 
 
+def _fitted(rule: Rule, action: wire.JudgingAction, rules: Authorization) -> str:
+    """Return what a rule fits, and whom it has asked."""
+    asked = f" (asks {rules.asking.provider.name})" if action == "ask" and rules.asking else ""
+    return describe(rule) + asked
+
+
 def _by_action(rules: Authorization) -> Iterator[tuple[wire.JudgingAction, tuple[Rule, ...]]]:
     yield "audit", rules.audit
+    yield "ask", rules.asking.rules if rules.asking else ()
     yield "deny", rules.deny
     yield "would deny", rules.tried.deny
     yield "allow", rules.allow or ()

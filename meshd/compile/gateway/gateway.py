@@ -57,6 +57,7 @@ class _Port:
             applies_routes=True,
             certificate="replace",
             http10=self.options.accept_http_10,
+            asks=self.options.providers,
             scheme="https" if server else "http",
         )
 

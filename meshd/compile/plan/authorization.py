@@ -6,12 +6,15 @@ list of tests that hold together.
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import msgspec
 
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.tokens import TokenRule
+from meshd.model.extension_provider import AuthorizationProvider
+from meshd.model.workload import Identity
 
 Form = Literal["exact", "prefix", "suffix", "present", "regex"]
 Side = Literal["client", "forwarded", "server"]
@@ -121,6 +124,17 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """None: there is no such policy."""
 
 
+class Asking(msgspec.Struct, frozen=True, kw_only=True):
+    """Of requests that a rule fits, a provider is asked, too, whether they are allowed."""
+
+    provider: AuthorizationProvider
+    rules: tuple[Rule, ...]
+    identity: Identity
+    """In whose name it is asked."""
+    address: str
+    """From which; empty: that is not known."""
+
+
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     """What a workload takes: nothing that a rule of ``deny`` fits; then what one of ``allow`` fits,
     or all if no policy allows anything in particular."""
@@ -130,6 +144,14 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     """None: there is no such policy."""
     tokens: tuple[TokenRule, ...] = ()
     """Which tokens of requests are believed. A request with another one is refused."""
+    asking: Asking | None = None
     tried: Tried = Tried()
     audit: tuple[Rule, ...] = ()
     """Requests that one of them fits are logged."""
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Return all of them, whatever follows if they fit."""
+        asking = self.asking.rules if self.asking else ()
+        tried = self.tried.deny, self.tried.allow or ()
+        return tuple(itertools.chain(self.deny, self.allow or (), asking, *tried, self.audit))

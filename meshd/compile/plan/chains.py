@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from meshd.compile.plan.authorization import Authorization
+from meshd.model.extension_provider import AuthorizationProvider
 from meshd.model.workload import Identity
 
 AccessLog = Literal["off", "errors", "all"]
@@ -68,6 +69,8 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, tag="http"):
     by_server: bool = False
     """They arrive at the workload that serves them: its answers stay as they are, and the routes
     may say who may send them."""
+    asks: tuple[AuthorizationProvider, ...] = ()
+    """The extension providers that routes may have asked."""
     scheme: Literal["", "http", "https"] = ""
     """How they came from outside the mesh, to a gateway, whose routes may say who may send them;
     empty: they came from inside."""
@@ -94,6 +97,9 @@ class Copies(msgspec.Struct, frozen=True, tag="copies"):
 
     name: str
     access_log: AccessLog
+    routes: str = ""
+    """Name of the route table by which they go to the provider that their headers name, as they are
+    questions; empty: they go where their headers say."""
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):

@@ -8,38 +8,33 @@ denied, whatever others allow. https://istio.io/latest/docs/concepts/security/#a
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
-from meshd.api.authorization_policy.conditions import PRINCIPAL, claim_of, header_of
 from meshd.api.authorization_policy.dry_run import is_dry_run
-from meshd.api.authorization_policy.templates import template_regex
 from meshd.api.authorization_policy.types import (
     Action,
     AuthorizationPolicy,
-    Condition,
-    Operation,
-    Rule,
-    Source,
-    Texts,
 )
 from meshd.api.authorization_policy.unsupported import unsupported
 from meshd.api.request_authentication.types import RequestAuthentication
 from meshd.compile.plan import authorization as plan
-from meshd.compile.plan.authorization import Authorization, Field, Test, Text
+from meshd.compile.plan.authorization import Authorization, Field, Text
 from meshd.compile.plan.origin import Origin
-from meshd.compile.policy.tokens import Keys, closed_rules, request_principal, token_rules
+from meshd.compile.policy.rules import rules_of
+from meshd.compile.policy.tokens import Keys, closed_rules, token_rules
 from meshd.model.service import Endpoint
+from meshd.model.short_way import own_address
 from meshd.model.snapshot import MeshOptions, Snapshot
-from meshd.model.workload import Workload
+from meshd.model.workload import Identity, Workload
 
 _UNKNOWN: Final = "a part of it is not carried out, so everything is denied"
-_SPIFFE: Final = "spiffe://"
-_OWN_DOMAIN: Final = "cluster.local/"
-"""How policies may call the mesh's own trust domain, whatever its name."""
+_NO_PROVIDER: Final = "spec.provider is no extension provider, so everything is denied"
+_SEVERAL: Final = (
+    "spec.provider is not that of another policy about the workload, so everything is denied"
+)
 _HOST: Final = r"(?:[\w-]+(?:\.[\w-]+)*|\[[\w:.%-]+\])?(?::[0-9]*)?"
 """A host as clients write it, with its port: RFC 9110, section 7.2."""
 _HOSTS: Final = frozenset({":authority", "host"})
@@ -127,7 +122,7 @@ def authorization(
     """Return what a workload takes; None: no policy is about it."""
     root = options.root_namespace
     authentications = reading(policies, workload, root)
-    found = _judging(selecting(policies, workload, root), options)
+    found = _judging(selecting(policies, workload, root), workload, options)
     if not authentications:
         return found
     rules = found or Authorization()
@@ -138,7 +133,9 @@ def authorization(
     )
 
 
-def _judging(selected: Sequence[AuthorizationPolicy], options: MeshOptions) -> Authorization | None:
+def _judging(
+    selected: Sequence[AuthorizationPolicy], workload: Workload | Endpoint, options: MeshOptions
+) -> Authorization | None:
     """Return what policies about a workload let it take; None: there are none."""
     if not selected:
         return None
@@ -152,12 +149,43 @@ def _judging(selected: Sequence[AuthorizationPolicy], options: MeshOptions) -> A
     deny, allow = _deny_and_allow(enforced, options)
     known = [one for one in selected if not is_enforced(one) and not any(unsupported(one))]
     tried = _deny_and_allow([one for one in known if is_dry_run(one)], options)
+    custom = [one for one in enforced if one.spec.action == "CUSTOM"]
+    asking = _asking(custom, workload, options)
     return Authorization(
-        deny=deny,
+        deny=(*_unasked(custom, options), *deny),
         allow=allow,
+        asking=asking,
         tried=plan.Tried(deny=tried[0], allow=tried[1]),
         audit=tuple(_of_action("AUDIT", known, options)),
     )
+
+
+def _asking(
+    custom: Sequence[AuthorizationPolicy], workload: Workload | Endpoint, options: MeshOptions
+) -> plan.Asking | None:
+    """Return whom to ask, and about what; None: nobody, or nobody can be asked."""
+    if not custom or any(True for _ in _unasked(custom, options)):
+        return None
+    (provider,) = (one for one in options.providers if one.name == _provider(custom[0]))
+    return plan.Asking(
+        provider=provider,
+        rules=tuple(_of_action("CUSTOM", custom, options)),
+        identity=Identity(options.trust_domain, workload.namespace, workload.service_account),
+        address=own_address(workload) if isinstance(workload, Workload) else "",
+    )
+
+
+def _unasked(custom: Sequence[AuthorizationPolicy], options: MeshOptions) -> Iterator[plan.Rule]:
+    """Yield what denies everything for policies whose provider cannot be asked."""
+    known = {one.name for one in options.providers}
+    several = len({_provider(one) for one in custom}) > 1
+    for policy in custom:
+        if several or _provider(policy) not in known:
+            yield plan.Rule(origin=Origin(policy.key, _SEVERAL if several else _NO_PROVIDER))
+
+
+def _provider(policy: AuthorizationPolicy) -> str:
+    return policy.spec.provider.name if policy.spec.provider else ""
 
 
 def is_enforced(policy: AuthorizationPolicy) -> bool:
@@ -179,7 +207,7 @@ def _of_action(
 ) -> Iterator[plan.Rule]:
     for policy in policies:
         if policy.spec.action == action:
-            yield from _rules(policy, options)
+            yield from rules_of(policy, options)
 
 
 def _no_hosts(rules: Iterable[plan.Rule]) -> Iterator[plan.Rule]:
@@ -202,8 +230,11 @@ def of_connections(found: Authorization) -> Authorization:
     What only a request has, no connection has: a rule that allows by it allows no connection, and
     a rule that denies by it denies whatever the rest of it fits.
     """
+    asked = found.asking.rules if found.asking else ()  # about requests only: nobody asks
     return Authorization(
-        deny=tuple(_without_requests(rule) for rule in found.deny if not rule.only_requests),
+        deny=tuple(
+            _without_requests(rule) for rule in (*found.deny, *asked) if not rule.only_requests
+        ),
         allow=None
         if found.allow is None
         else tuple(rule for rule in found.allow if not any(map(_is_of_requests, rule.fields))),
@@ -222,11 +253,7 @@ def asks_server_name(found: Authorization | None) -> bool:
     """Return whether a rule asks for the name in a client's TLS hello."""
     if found is None:
         return False
-    return any(
-        isinstance(test, plan.ServerName)
-        for rule in (*found.deny, *(found.allow or ()))
-        for test in rule.tests
-    )
+    return any(isinstance(test, plan.ServerName) for rule in found.rules for test in rule.tests)
 
 
 def _without_requests(rule: plan.Rule) -> plan.Rule:
@@ -239,139 +266,3 @@ def _without_requests(rule: plan.Rule) -> plan.Rule:
 
 def _is_of_requests(field: Field) -> bool:
     return any(isinstance(test, plan.OF_REQUESTS) for test in field.tests)
-
-
-def _rules(policy: AuthorizationPolicy, options: MeshOptions) -> Iterator[plan.Rule]:
-    for index, rule in enumerate(policy.spec.rules or ()):
-        yield plan.Rule(
-            origin=Origin(policy.key, f"spec.rules[{index}]"),
-            clauses=tuple(_clauses(rule, policy.metadata.namespace, options.trust_domain)),
-        )
-
-
-def _clauses(
-    rule: Rule, namespace: str, trust_domain: str
-) -> Iterator[tuple[plan.Alternative, ...]]:
-    if rule.from_:
-        sources = (one.source or Source() for one in rule.from_)
-        yield tuple(tuple(_of_source(one, namespace, trust_domain)) for one in sources)
-    if rule.to:
-        operations = (one.operation or Operation() for one in rule.to)
-        yield tuple(tuple(_of_operation(one)) for one in operations)
-    for condition in rule.when or ():
-        yield (tuple(_of_condition(condition, trust_domain)),)
-
-
-def _of_source(found: Source, namespace: str, trust_domain: str) -> Iterator[Field]:
-    def principal(value: str) -> Test:
-        return _principal(value, trust_domain)
-
-    def account(value: str) -> Test:
-        return _account(value, namespace)
-
-    yield from _fields(found.principals, found.not_principals, principal)
-    yield from _fields(found.request_principals, found.not_request_principals, request_principal)
-    yield from _fields(found.namespaces, found.not_namespaces, _namespace)
-    yield from _fields(found.service_accounts, found.not_service_accounts, account)
-    yield from _addresses("client", found.ip_blocks, found.not_ip_blocks)
-    yield from _addresses("forwarded", found.remote_ip_blocks, found.not_remote_ip_blocks)
-
-
-def _of_operation(found: Operation) -> Iterator[Field]:
-    yield from _fields(found.hosts, found.not_hosts, _host)
-    yield from _fields(found.ports, found.not_ports, _port)
-    yield from _fields(found.methods, found.not_methods, _method)
-    yield from _fields(found.paths, found.not_paths, _path)
-
-
-def _of_condition(found: Condition, trust_domain: str) -> Iterator[Field]:
-    values, others = found.values, found.not_values
-    match found.key:
-        case "source.ip":
-            yield from _addresses("client", values, others)
-        case "remote.ip":
-            yield from _addresses("forwarded", values, others)
-        case "destination.ip":
-            yield from _addresses("server", values, others)
-        case "source.namespace":
-            yield from _fields(values, others, _namespace)
-        case "source.principal":
-            yield from _fields(values, others, lambda value: _principal(value, trust_domain))
-        case "destination.port":
-            yield from _fields(values, others, _port)
-        case "connection.sni":
-            yield from _fields(values, others, lambda value: plan.ServerName(text(value)))
-        case key if key == PRINCIPAL:
-            yield from _fields(values, others, request_principal)
-        case key if names := claim_of(key):
-            yield from _fields(values, others, lambda value: plan.Claim(names, text(value)))
-        case key:
-            name = header_of(key)
-            yield from _fields(values, others, lambda value: plan.Header(name, text(value)))
-
-
-def _fields(given: Texts, others: Texts, made: Callable[[str], Test]) -> Iterator[Field]:
-    if given:
-        yield Field(tuple(map(made, given)))
-    if others:
-        yield Field(tuple(map(made, others)), negated=True)
-
-
-def _addresses(of: plan.Side, given: Texts, others: Texts) -> Iterator[Field]:
-    for networks, negated in ((given, False), (others, True)):
-        if networks:
-            yield Field((plan.Address(of, networks),), negated)
-
-
-def text(value: str, *, ignore_case: bool = False) -> Text:
-    """Return what a value of a policy stands for: a ``*`` is a wildcard at its beginning or end."""
-    if value == "*":
-        return Text("present")
-    if value.startswith("*"):
-        return Text("suffix", value[1:], ignore_case)
-    if value.endswith("*"):
-        return Text("prefix", value[:-1], ignore_case)
-    return Text("exact", value, ignore_case)
-
-
-def _principal(value: str, trust_domain: str) -> Test:
-    if value.startswith(_OWN_DOMAIN):
-        value = f"{trust_domain}/{value.removeprefix(_OWN_DOMAIN)}"
-    wanted = text(value)
-    if wanted.form in {"exact", "prefix"}:
-        wanted = Text(wanted.form, _SPIFFE + wanted.value)
-    return plan.Peer(wanted)
-
-
-def _namespace(value: str) -> Test:
-    wanted = text(value)
-    any_, literal = "[^/]*", re.escape(wanted.value)
-    part = {
-        "present": "[^/]+",
-        "suffix": any_ + literal,
-        "prefix": literal + any_,
-    }.get(wanted.form, literal)
-    return plan.Peer(Text("regex", f"{_SPIFFE}[^/]+/ns/{part}/sa/[^/]+"))
-
-
-def _account(value: str, namespace: str) -> Test:
-    owner, slash, name = value.rpartition("/")
-    whose = re.escape(owner if slash else namespace)
-    return plan.Peer(Text("regex", f"{_SPIFFE}[^/]+/ns/{whose}/sa/{re.escape(name)}"))
-
-
-def _host(value: str) -> Test:
-    return plan.Header(":authority", text(value, ignore_case=True))
-
-
-def _method(value: str) -> Test:
-    return plan.Header(":method", text(value))
-
-
-def _path(value: str) -> Test:
-    regex = template_regex(value)
-    return plan.Path(Text("regex", regex) if regex else text(value))
-
-
-def _port(value: str) -> Test:
-    return plan.Port(int(value))

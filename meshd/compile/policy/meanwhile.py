@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from meshd.compile.plan.authorization import Authorization, Claim, RequestPrincipal, Rule
+from meshd.compile.plan.authorization import Asking, Authorization, Claim, RequestPrincipal, Rule
 from meshd.compile.plan.origin import Origin
 
 MOST_PAIRS: Final = 1000
@@ -23,17 +23,32 @@ _BEFORE: Final = "of before"
 def meanwhile(before: Authorization | None, now: Authorization | None) -> Authorization | None:
     """Return the rules by which a workload takes what both allow; the very ones of ``before`` if
     these allow nothing that those of ``now`` do not."""
-    if now is None or now == before or any(map(_asks_tokens, (*now.deny, *(now.allow or ())))):
+    if now is None or now == before or any(map(_asks_tokens, now.rules)):
         return before  # What reads tokens may not be compiled yet, either.
     if before is None:
         return now
     gone = _without(before.deny, now.deny)
     allow = _allowed(before.allow, now.allow)
-    if allow is before.allow and not _without(now.deny, before.deny):
+    asking = _asking(before.asking, now.asking)
+    stays = allow is before.allow and asking == before.asking
+    if stays and not _without(now.deny, before.deny):
         return before
     deny = (*now.deny, *map(_of_before, gone))
     # Which tokens are believed waits for the compilation, whatever else does not.
-    return msgspec.structs.replace(before, deny=deny, allow=allow)
+    return msgspec.structs.replace(before, deny=deny, allow=allow, asking=asking)
+
+
+def _asking(before: Asking | None, now: Asking | None) -> Asking | None:
+    """Return whom to ask: about what either asks. Another provider waits, as there is
+    one question only."""
+    if before is None or now is None:
+        return before or now
+    if before.provider != now.provider:
+        return before
+    if not _without(now.rules, before.rules):
+        return before
+    gone = map(_of_before, _without(before.rules, now.rules))
+    return msgspec.structs.replace(now, rules=(*now.rules, *gone))
 
 
 def _asks_tokens(rule: Rule) -> bool:

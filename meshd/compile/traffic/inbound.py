@@ -319,4 +319,5 @@ def _requests(cluster: InboundCluster, entry: Entry, options: MeshOptions) -> Ht
         certificate="keep" if entry.mutual_tls else "remove",
         http10=entry.inspected or options.accept_http_10,
         by_server=True,
+        asks=options.providers,
     )

@@ -36,7 +36,7 @@ class MeshIndex:
     content: Content
     """What decides on the index, but for the services that clients see: names of others count."""
     copied: frozenset[str]
-    """Hosts to which copies of requests go."""
+    """Hosts to which copies of requests go, and those of extension providers."""
     known_hosts: dict[tuple[str, str, str, str], Seen] = dataclasses.field(
         default_factory=dict[tuple[str, str, str, str], Seen], repr=False
     )
@@ -70,7 +70,12 @@ class MeshIndex:
                 snapshot.destination_rules,
                 snapshot.options,
             ),
-            frozenset(host for routing in routings for host in routing.copies),
+            frozenset(
+                (
+                    *(host for routing in routings for host in routing.copies),
+                    *(one.host for one in snapshot.options.providers),
+                )
+            ),
             memo=memo,
         )
 

@@ -38,7 +38,9 @@ def test_policies_that_istio_accepts_are_accepted(spec: str) -> None:
     [
         ("{action: DENY}", "spec.rules"),
         ("{action: AUDIT, rules: []}", "spec.rules"),
-        ("{action: CUSTOM, provider: {name: x}, rules: [{}]}", "spec.action"),
+        ("{action: CUSTOM, rules: [{}]}", "spec.provider"),
+        ("{action: CUSTOM, provider: {name: ''}, rules: [{}]}", "spec.provider"),
+        ("{action: CUSTOM, provider: {name: x}}", "spec.rules"),
         ("{provider: {name: x}}", "spec.provider"),
         ("{targetRefs: [{kind: Service, name: w}]}", "spec.targetRefs"),
         ("{targetRef: {kind: Service, name: w}}", "spec.targetRef"),
@@ -137,6 +139,8 @@ def test_policies_that_istio_refuses_or_meshd_does_not_support_are_errors(
         ("{}", "yes", True),
         ("{action: DENY, rules: [{}]}", "true", False),
         ("{action: AUDIT, rules: [{}]}", "true", True),
+        ("{action: CUSTOM, provider: {name: x}, rules: [{}]}", "true", True),
+        ("{action: CUSTOM, provider: {name: x}, rules: [{}]}", "", False),
         ("{action: AUDIT, rules: [{}]}", "false", False),
     ],
 )

@@ -15,8 +15,6 @@ import msgspec
 import pytest
 
 from meshd.api.authorization_policy.types import (
-    AuthorizationPolicySpec,
-    Provider,
     TargetReference,
 )
 from meshd.api.base import Object, ObjectMeta
@@ -41,6 +39,7 @@ from meshd.api.virtual_service.types import (
 )
 from meshd.compile.compiled import Compiled
 from meshd.compile.compiler import Compiler
+from meshd.model.extension_provider import AuthorizationProvider
 from meshd.model.pool import Pool
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
@@ -51,7 +50,10 @@ from tests.unit.compile.messages import as_messages
 
 OWN: Final = Path(__file__).parent / "fields.yaml"
 MESHES: Final = (OWN, Path(__file__).parents[2] / "fuzz" / "mesh.yaml")
-OPTIONS: Final = MeshOptions(node="here", locality="region/zone/sub")
+ASKED: Final = AuthorizationProvider(
+    name="asked", host="web.shop.svc.cluster.local", port=80, speaks="grpc"
+)
+OPTIONS: Final = MeshOptions(node="here", locality="region/zone/sub", providers=(ASKED,))
 
 TOLD: Final = "what is written there is refused, or a warning says that it is ignored"
 NO_EFFECT: Final[Mapping[Field, str]] = {
@@ -72,8 +74,6 @@ NO_EFFECT: Final[Mapping[Field, str]] = {
     (L4MatchAttributes, "source_subnet"): TOLD,
     (JWTRule, "jwks_uri"): "what is fetched from there is a part of the snapshot",
     (JWTRule, "timeout"): "it is for whoever fetches the keys",
-    (AuthorizationPolicySpec, "provider"): TOLD,
-    (Provider, "name"): TOLD,
     **{(TargetReference, name): TOLD for name in ("group", "kind", "name", "namespace")},
 }
 """Fields that proxies are told nothing of, and why."""

@@ -19,6 +19,7 @@ from meshd.compile.policy.authorization import (
 )
 from meshd.matching.request import Request
 from meshd.model.closed_authorization import ClosedAuthorization
+from meshd.model.extension_provider import AuthorizationProvider
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
 
@@ -235,7 +236,6 @@ def test_connections_know_nothing_of_what_requests_have(spec: str, *, allowed: b
 
 
 UNSUPPORTED: list[str] = [
-    "{action: CUSTOM, provider: {name: x}, rules: [{to: [{operation: {methods: [PUT]}}]}]}",
     "{targetRefs: [{kind: Service, name: w}], rules: [{}]}",
     "{targetRef: {kind: Service, name: w}, rules: [{}]}",
     "{rules: [{}, {when: [{key: 'request.auth.newer', values: [b]}]}]}",
@@ -251,6 +251,56 @@ def test_a_policy_with_unsupported_parts_denies_everything(spec: str) -> None:
         found = verdict(open_, policy(spec), request=request)
         assert not found.allowed
         assert "a part of it is not carried out" in str(found)
+
+
+CUSTOM = (
+    "{action: CUSTOM, provider: {name: NAME}, rules: [{to: [{operation: {paths: [/items/7]}}]}]}"
+)
+PROVIDERS = tuple(
+    AuthorizationProvider(name=name, host="p.test", port=90, speaks="grpc") for name in ("x", "y")
+)
+
+
+def asked_verdict(*policies: AuthorizationPolicy, request: Request | None = ASKED) -> Verdict:
+    options = msgspec.structs.replace(OPTIONS, providers=PROVIDERS)
+    rules = authorization(by_namespace(policies), SERVER, options)
+    if request is not None:
+        return judge(rules, facts_of(CALL, request))
+    return judge(rules and of_connections(rules), CALL)
+
+
+def test_a_provider_is_asked_before_others_decide() -> None:
+    custom = policy(CUSTOM.replace("NAME", "x"))
+    assert asked_verdict(custom).allowed
+    assert "extension provider x is asked first" in str(asked_verdict(custom))
+    denied = asked_verdict(custom, policy("{}", name="none"))
+    assert (denied.allowed, len(denied.notes)) == (False, 1)
+    other = Request("web.test:80", "/other", "GET")
+    assert asked_verdict(custom, request=other).notes == ()
+    # Of a connection, nobody is asked: what the rest of the rule fits is refused.
+    assert not asked_verdict(custom, request=None).allowed
+
+
+@pytest.mark.parametrize(
+    ("policies", "why"),
+    [
+        ((policy(CUSTOM.replace("NAME", "z")),), "is no extension provider"),
+        (
+            (
+                policy(CUSTOM.replace("NAME", "x")),
+                policy(CUSTOM.replace("NAME", "y"), "istio-system"),
+            ),
+            "is not that of another policy",
+        ),
+    ],
+)
+def test_where_nobody_can_be_asked_everything_is_denied(
+    policies: tuple[AuthorizationPolicy, ...], why: str
+) -> None:
+    for request in (ASKED, Request("web.test:80", "/other", "GET"), None):
+        found = asked_verdict(*policies, request=request)
+        assert not found.allowed
+        assert why in str(found)
 
 
 def test_a_replacement_denies_everything_in_its_namespace_or_the_mesh() -> None:

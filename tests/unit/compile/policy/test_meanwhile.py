@@ -11,6 +11,7 @@ from meshd.api.base import Key
 from meshd.compile.envoy.authorization import policy_name
 from meshd.compile.explain.authorization import Facts, facts_of, judge
 from meshd.compile.plan.authorization import (
+    Asking,
     Authorization,
     Field,
     Peer,
@@ -21,8 +22,9 @@ from meshd.compile.plan.authorization import (
 from meshd.compile.plan.origin import Origin
 from meshd.compile.policy.authorization import authorization, by_namespace, of_connections
 from meshd.compile.policy.meanwhile import MOST_PAIRS, meanwhile
+from meshd.model.extension_provider import AuthorizationProvider
 from meshd.model.snapshot import MeshOptions
-from meshd.model.workload import Workload
+from meshd.model.workload import Identity, Workload
 from tests.envoy.authorization import policies
 
 OPTIONS = MeshOptions(trust_domain=policies.TRUST_DOMAIN, root_namespace=policies.ROOT)
@@ -95,6 +97,31 @@ def test_what_allows_no_more_than_before_is_as_it_was_and_what_adds_a_rule_is_as
     assert meanwhile(wide, narrow) == narrow
     assert meanwhile(None, narrow) is narrow
     assert meanwhile(narrow, narrow) is narrow
+
+
+def asking(name: str, *rules: Rule) -> Authorization:
+    provider = AuthorizationProvider(name=name, host="p.test", port=90, speaks="grpc")
+    identity = Identity("mesh.test", "shop", "web")
+    return Authorization(
+        asking=Asking(provider=provider, rules=rules, identity=identity, address="")
+    )
+
+
+def test_a_provider_is_asked_about_what_either_asks() -> None:
+    before, now = asking("x", fitting("a", 0), fitting("b", 0)), asking("x", fitting("b", 0))
+    deny = (fitting("d", 0),)
+    assert meanwhile(Authorization(), now) == now
+    assert meanwhile(before, Authorization(deny=deny)) == msgspec.structs.replace(before, deny=deny)
+    assert meanwhile(before, now) is before
+    both = meanwhile(now, asking("x", fitting("c", 0)))
+    assert both is not None
+    assert both.asking is not None
+    assert [one.clauses for one in both.asking.rules] == [
+        fitting("c", 0).clauses,
+        fitting("b", 0).clauses,
+    ]
+    # Of two providers, one can be asked: the other one waits.
+    assert meanwhile(before, asking("y", fitting("c", 0))) is before
 
 
 def test_policies_that_need_tokens_wait_for_the_filters_that_read_them() -> None:
