@@ -26,7 +26,7 @@ from meshd.cli.request import (
 )
 
 app: Final = typer.Typer(no_args_is_help=True, help="Show who may send what, and why.")
-_STAGES: Final = ("token", "authorization")
+_STAGES: Final = ("token", "authorization", wire.ASKED_STAGE)
 _ROUTED: Final = "routed"
 """The verdict on what arrives at a workload."""
 
@@ -74,7 +74,10 @@ def try_(
     client: ClientAddressOption = "",
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Say whether a request would be allowed, and why. Exit with 1 if it would not."""
+    """Say whether a request would be allowed, and why. Exit with 1 if it would not.
+
+    Where an extension provider is asked, nobody knows here what it says: `allowed` is null then.
+    """
     target: Target = context.obj
     request = asked(
         source,
@@ -92,14 +95,17 @@ def try_(
     found = target.ask(request, wire.Explanation)
     reasons = [step.detail for step in found.stages if step.stage in _STAGES]
     denied = found.verdict.startswith("denied")
+    asks = any(step.stage == wire.ASKED_STAGE for step in found.stages)
     if is_for_scripts(output):
-        emit({"allowed": not denied, "verdict": found.verdict, "reasons": reasons}, output)
+        allowed = None if asks and not denied else not denied
+        emit({"allowed": allowed, "verdict": found.verdict, "reasons": reasons}, output)
     else:
         nothing = "no AuthorizationPolicy is about it"
         if found.verdict != _ROUTED:
             nothing = "no AuthorizationPolicy was asked; meshctl explain shows why"
         for reason in reasons or [nothing]:
             tell(reason)
-        tell(f"verdict: {found.verdict}")
+        condition = ", if the extension provider allows it" if asks and not denied else ""
+        tell(f"verdict: {found.verdict}{condition}")
     if denied:
         raise typer.Exit(1)

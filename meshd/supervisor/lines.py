@@ -22,7 +22,7 @@ _PIN: Final = "@"
 _RULE: Final = r"ns\[([^]]+)\]-policy\[([^]]+)\]-rule\[(\d+)\]"
 """Istio's name of a rule; ``compile.envoy.authorization`` writes it."""
 _OUTCOME: Final = re.compile(
-    rf'" (\d+) (\S+)(?: rbac_access_denied_matched_policy\[{_RULE}\]'
+    rf'" (\d+) (\S+)(?:(?: -)? rbac_access_denied_matched_policy\[{_RULE}\]'
     r"| jwt_authn_access_denied\{([^}]*)\})?"
 )
 """The status, the flags, and the rule that denies, or what is wrong with the token."""

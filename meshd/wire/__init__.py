@@ -95,6 +95,7 @@ from meshd.wire.joining import (
     Peer,
 )
 from meshd.wire.looking import (
+    ASKED_STAGE,
     AboutWorkload,
     Explain,
     Explanation,
@@ -161,6 +162,7 @@ from meshd.wire.unit_changes import (
 
 __all__ = [
     "ANY",
+    "ASKED_STAGE",
     "CAPTURE",
     "HEADER_SIZE",
     "IDENTITY",

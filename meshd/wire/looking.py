@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -71,6 +71,10 @@ class Judging(Message, frozen=True):
     rules: tuple[JudgingRule, ...]
     otherwise: Literal["allow", "deny"]
     """What becomes of what no rule fits."""
+
+
+ASKED_STAGE: Final = "extension provider"
+"""The stage at which somebody is asked whose answer is not known."""
 
 
 class Step(msgspec.Struct, frozen=True):

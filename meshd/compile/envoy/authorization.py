@@ -118,7 +118,7 @@ def per_route(
         asked.shadow_rules.action = rbac_pb2.RBAC.DENY
         asked.shadow_rules_stat_prefix = asking.FIRST
         for rule in rules.asking.rules:
-            name = asking.rule_name(rules.asking.provider.name, policy_name(rule))
+            name = asking.rule_name(rules.asking.provider.name, rule.name)
             asked.shadow_rules.policies[name].CopyFrom(_policy(rule, inside))
     for one in found.values():
         one.track_per_rule_stats = True
@@ -144,13 +144,7 @@ def _by_filter(rules: Authorization | Tried, *, inside: bool = False) -> dict[st
 
 
 def _policies(rules: Sequence[Rule], inside: bool) -> dict[str, _Policy]:
-    return {policy_name(rule): _policy(rule, inside) for rule in rules}
-
-
-def policy_name(rule: Rule) -> str:
-    """Return how Istio names a rule in logs: ``ns[N]-policy[P]-rule[I]``."""
-    key, place = rule.origin.key, rule.origin.field.replace("spec.rules", "rule")
-    return f"ns[{key.namespace}]-policy[{key.name}]-{place}"
+    return {rule.name: _policy(rule, inside) for rule in rules}
 
 
 def _policy(rule: Rule, inside: bool) -> _Policy:

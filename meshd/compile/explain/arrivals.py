@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from meshd import wire
 from meshd.compile.explain.authorization import Facts, Verdict
 from meshd.compile.explain.chain_choice import Connection
 from meshd.compile.explain.closed import of_service, why_closed
@@ -56,6 +57,8 @@ def tell_judgement(
     if verdict.token.claims is not None:
         believed = f"believed by {verdict.token.origin}, if its signature is right"
         telling.tell("token", believed, verdict.token.origin)
+    if verdict.asked:
+        telling.tell(wire.ASKED_STAGE, str(verdict.asked), verdict.asked.rule.origin)
     if verdict.why != "no policy":
         telling.tell("authorization", str(verdict), verdict.origin)
     return verdict

@@ -16,6 +16,7 @@ from meshd.compile.explain.tokens import IsSigned, Outcome, any_signature, passe
 from meshd.compile.plan.authorization import (
     Address,
     Alternative,
+    Asking,
     Authorization,
     Claim,
     Field,
@@ -59,6 +60,18 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the request's token says; None: there is none that is believed."""
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """An extension provider is asked. What it says is known to nobody here."""
+
+    provider: str
+    rule: Rule
+
+    def __str__(self) -> str:
+        return (
+            f"{self.provider} is asked first, by {self.rule.origin}; what it says is not known here"
+        )
+
+
 class Verdict(msgspec.Struct, frozen=True):
     allowed: bool
     why: Literal[
@@ -71,6 +84,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """The request as it goes on, with what its token says."""
     notes: tuple[str, ...] = ()
     """What policies say that decide nothing."""
+    asked: Asked | None = None
+    """Who is asked before; None: nobody."""
 
     @property
     def status(self) -> int:
@@ -105,16 +120,19 @@ def judge(rules: Authorization | None, facts: Facts) -> Verdict:
     """Return what becomes of a request; of a connection, if ``rules`` are those of connections."""
     if rules is None:
         return Verdict(True, "no policy")
-    return msgspec.structs.replace(_decided(rules, facts), notes=tuple(_notes(rules, facts)))
+    found = _decided(rules, facts)
+    notes = tuple(_notes(rules, facts))
+    return msgspec.structs.replace(found, notes=notes, asked=_asked(rules.asking, facts))
+
+
+def _asked(asking: Asking | None, facts: Facts) -> Asked | None:
+    if asking is None:
+        return None
+    rule = next((rule for rule in asking.rules if fits(rule, facts)), None)
+    return rule and Asked(asking.provider.name, rule)
 
 
 def _notes(rules: Authorization, facts: Facts) -> Iterator[str]:
-    asking = rules.asking
-    if asking and (asked := next((rule for rule in asking.rules if fits(rule, facts)), None)):
-        yield (
-            f"by {asked.origin} extension provider {asking.provider.name} is asked first, and what"
-            " it says is not known here"
-        )
     if audited := next((rule for rule in rules.audit if fits(rule, facts)), None):
         yield f"audited by {audited.origin}"
     for tried in (Tried(deny=rules.tried.deny), Tried(allow=rules.tried.allow)):

@@ -143,10 +143,11 @@ def _further(way: Way, connection: Connection) -> Iterator[Way | None]:
         case ByWorkload(ways, otherwise):
             yield ways.get(connection.workload)
             yield otherwise
-        case ByRules(rules, allowed, refused):
+        case ByRules(rules, allowed):
             verdict = judge(rules, connection.facts)
             rule = verdict.rule
-            yield allowed if verdict.allowed else To(refused, rule.origin if rule else None)
+            refused = To(way.refusing(rule), rule.origin if rule else None)
+            yield allowed if verdict.allowed else refused
         case ByOtherPort() | ByRequests() | ByReturn() | ByTls():
             yield _one_of_two(way, connection)
         case ByServerName(ways, suffixes, otherwise):

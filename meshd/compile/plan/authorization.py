@@ -108,6 +108,12 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """No other connection is judged by it."""
 
     @property
+    def name(self) -> str:
+        """Return how Istio names it in logs: ``ns[N]-policy[P]-rule[I]``."""
+        key, place = self.origin.key, self.origin.field.replace("spec.rules", "rule")
+        return f"ns[{key.namespace}]-policy[{key.name}]-{place}"
+
+    @property
     def fields(self) -> tuple[Field, ...]:
         return tuple(one for clause in self.clauses for group in clause for one in group)
 

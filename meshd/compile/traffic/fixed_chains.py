@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+import msgspec
+
 from meshd.compile.names import BLACK_HOLE_CLUSTER
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.chains import Chain, Refusal, Tcp
+from meshd.compile.plan.choices import ByRules, Way
+from meshd.model.snapshot import MeshOptions
 
 REFUSED: Final = "refused"
 LOOP: Final = "loop"
@@ -17,6 +24,49 @@ LOOP_TRAP: Final = Chain(
     target=Tcp(statistics=BLACK_HOLE_CLUSTER, upstreams=((BLACK_HOLE_CLUSTER, 1),)),
 )
 """The trap for clients of the listener itself, which would be sent to itself, for ever."""
+
+
+DENIED: Final = "denied|"
+"""How chains of connections are called that policies deny; the name of the rule follows, if it has
+a chain of its own."""
+_MOST_NAMED: Final = 64
+"""Rules with a chain of their own: each takes memory in each listener."""
+
+
+class Connecting(msgspec.Struct, frozen=True):
+    """Who may connect to workloads without speaking HTTP."""
+
+    rules: Mapping[str, Authorization]
+    """By uid, of workloads that policies are about."""
+    named: frozenset[str]
+    """The names of rules whose denials are counted and logged by them."""
+
+    @classmethod
+    def of(cls, rules: Mapping[str, Authorization]) -> Connecting:
+        every = dict.fromkeys(rule.name for one in rules.values() for rule in one.deny)
+        return cls(rules, frozenset(itertools.islice(every, _MOST_NAMED)))
+
+    def choice(self, uid: str, allowed: Way) -> Way:
+        """Return the way of connections to a workload, by which those go that it takes."""
+        if (rules := self.rules.get(uid)) is None:
+            return allowed
+        return ByRules(rules, allowed, DENIED, self.named)
+
+    def denying(self, options: MeshOptions) -> Iterator[Chain]:
+        """Yield the chains of what is denied: by no rule in particular, and by each that has a
+        name."""
+        names = ("", *sorted(self.named)) if self.rules else ()
+        return (_denying(name, options) for name in names)
+
+
+def _denying(name: str, options: MeshOptions) -> Chain:
+    target = Tcp(
+        statistics=f"denied.{name or 'none'}",
+        upstreams=((BLACK_HOLE_CLUSTER, 1),),
+        access_log=options.access_log,
+        denied_by=name,
+    )
+    return Chain(name=f"{DENIED}{name}", target=target)
 
 
 def hop(statistics: str, listener: str, *, after_handshake: bool = False) -> Tcp:

@@ -19,7 +19,7 @@ from typing import Final
 from meshd.compile.names import InboundCluster, listener_name
 from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.chains import Chain, Http, MeshTls, Owner, Tcp
-from meshd.compile.plan.choices import ByHttp, ByMeshTls, ByPort, ByRules, ByWorkload, To, Way
+from meshd.compile.plan.choices import ByHttp, ByMeshTls, ByPort, ByWorkload, To, Way
 from meshd.compile.plan.listeners import Listener
 from meshd.compile.plan.origin import Origin
 from meshd.compile.plan.tls import HTTP_ALPN, TCP_ALPN
@@ -29,7 +29,14 @@ from meshd.compile.policy.peer_authentication import Mode, PeerPolicy
 from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.traffic import hbone
 from meshd.compile.traffic.entries import ENTRIES, Entry
-from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, hop
+from meshd.compile.traffic.fixed_chains import (
+    LOOP,
+    LOOP_TRAP,
+    REFUSED,
+    REFUSING,
+    Connecting,
+    hop,
+)
 from meshd.compile.traffic.inbound_routes import NOBODY, Guards, plain_name
 from meshd.compile.traffic.sockets import own_traps, socket_in_namespace
 from meshd.compile.upstream.fixed import UNDECLARED, inbound_name
@@ -163,9 +170,9 @@ def shared_listener(
     other, so that those before it may have decided by what was served before, or will be.
     """
     chains: dict[str, Chain] = {}
-    guards = connection_guards(served, guards)
+    judged = connecting(served, guards)
     made = _inspected_ways if entry.inspected else uninspected_ways
-    ways = made(served, entry, options, chains, guards)
+    ways = made(served, entry, options, chains, judged)
     behind = None if entry.inspected else inspecting_chain(entry._replace(inspected=True).listener)
     undeclared = Tcp(
         statistics=UNDECLARED, upstreams=((UNDECLARED, 1),), access_log=options.access_log
@@ -177,32 +184,29 @@ def shared_listener(
         as_the_client=True,
         inspects_http=entry.inspected,
         patience=options.protocol_detection_timeout,
-        choice=ByPort({**ways, INBOUND_PORT: To(LOOP)}, guarded_rest(guards)),
+        choice=ByPort({**ways, INBOUND_PORT: To(LOOP)}, guarded_rest(judged)),
         chains=(
             LOOP_TRAP,
             *((behind,) if behind else ()),
-            *((REFUSING, Chain(name=UNDECLARED_CHAIN, target=undeclared)) if guards else ()),
+            *judged.denying(options),
+            *((Chain(name=UNDECLARED_CHAIN, target=undeclared),) if judged.rules else ()),
             *(chains[name] for name in sorted(chains)),
         ),
         default=Chain(name=UNDECLARED_CHAIN, target=undeclared),
     )
 
 
-def connection_guards(served: Mapping[str, Ports], guards: Guards) -> Guards:
+def connecting(served: Mapping[str, Ports], guards: Guards) -> Connecting:
     """Return who may connect to workloads without speaking HTTP."""
-    return {uid: of_connections(guards[uid]) for uid in sorted(served) if uid in guards}
+    known = sorted(served.keys() & guards.keys())
+    return Connecting.of({uid: of_connections(guards[uid]) for uid in known})
 
 
-def guarded_rest(guards: Guards, otherwise: Way | None = None) -> Way | None:
+def guarded_rest(guards: Connecting, otherwise: Way | None = None) -> Way | None:
     """Return the way of connections to ports that no service names: of guarded workloads those that
     they take, of all others ``otherwise``."""
-    ways = {uid: _guarded(uid, To(UNDECLARED_CHAIN), guards) for uid in guards}
+    ways = {uid: guards.choice(uid, To(UNDECLARED_CHAIN)) for uid in guards.rules}
     return ByWorkload(ways, otherwise) if ways else otherwise
-
-
-def _guarded(uid: str, way: Way, guards: Guards) -> Way:
-    """Return the way of connections that a workload takes, while all others are refused."""
-    return ByRules(guards[uid], way, REFUSED) if uid in guards else way
 
 
 def known_ways(
@@ -210,19 +214,19 @@ def known_ways(
     entry: Entry,
     options: MeshOptions,
     chains: dict[str, Chain],
-    guards: Guards,
+    guards: Connecting,
 ) -> dict[int, Way]:
     """Return the ways by port and workload.
 
     Workloads may serve different protocols on the same port, or nothing. ``guards``: see
-    ``connection_guards``. Requests are judged by what their routes say.
+    ``connecting``. Requests are judged by what their routes say.
     """
     ways: dict[int, dict[str, Way]] = defaultdict(dict)
     for uid, ports in sorted(served.items()):
         for port, spoken in ports.items():
             if spoken is not Spoken.SNIFFED:
                 to = _to(chains, port, spoken, entry, options)
-                ways[port][uid] = _guarded(uid, to, guards) if spoken is Spoken.OPAQUE else to
+                ways[port][uid] = guards.choice(uid, to) if spoken is Spoken.OPAQUE else to
     return {port: ByWorkload(of_workload) for port, of_workload in sorted(ways.items())}
 
 
@@ -231,7 +235,7 @@ def uninspected_ways(
     entry: Entry,
     options: MeshOptions,
     chains: dict[str, Chain],
-    guards: Guards,
+    guards: Connecting,
 ) -> dict[int, Way]:
     """Return the ways by port and workload; where the first bytes tell the protocol, they lead to
     the chain ``INSPECT``."""
@@ -251,7 +255,7 @@ def _inspected_ways(
     entry: Entry,
     options: MeshOptions,
     chains: dict[str, Chain],
-    guards: Guards,
+    guards: Connecting,
 ) -> dict[int, Way]:
     """Return the ways by port, and by workload where these differ."""
     ways = known_ways(served, entry, options, chains, guards)
@@ -260,11 +264,11 @@ def _inspected_ways(
         opaque = _to(chains, port, Spoken.OPAQUE, entry, options)
         anybody = ByHttp(http, opaque, http10=True)
         others: dict[str, Way] = {}
-        for uid in guards:
+        for uid in guards.rules:
             if served[uid].get(port) is Spoken.SNIFFED:
-                others[uid] = ByHttp(http, _guarded(uid, opaque, guards), http10=True)
+                others[uid] = ByHttp(http, guards.choice(uid, opaque), http10=True)
             else:  # by a thin listener from before
-                others[uid] = _guarded(uid, To(UNDECLARED_CHAIN), guards)
+                others[uid] = guards.choice(uid, To(UNDECLARED_CHAIN))
         others |= _declared(ways, port)
         ways[port] = ByWorkload(others, anybody) if others else anybody
     return dict(sorted(ways.items()))

@@ -55,7 +55,7 @@ def local_listeners(
     may connect to a workload.
     """
     chains: dict[str, Chain] = {}
-    connections = inbound.connection_guards(served, guards)
+    connections = inbound.connecting(served, guards)
     rest = inbound.guarded_rest(connections, To(_UNDECLARED))
     ways = inbound.uninspected_ways(served, _BEHIND_TLS, options, chains, connections)
     # Who is guarded judges requests itself.
@@ -75,6 +75,7 @@ def local_listeners(
         chains=(
             LOOP_TRAP,
             REFUSING,
+            *connections.denying(options),
             inbound.inspecting_chain(LOCAL_INSPECTED),
             Chain(name=_UNDECLARED, target=undeclared),
             *(chains[name] for name in sorted(chains)),

@@ -24,6 +24,7 @@ from meshd.compile.policy.authorization import authorization, by_namespace
 from meshd.compile.policy.served import Spoken
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
+from meshd.proxy.admin import Admin
 from meshd.supervisor.lines import read
 from tests.envoy.between import http2
 from tests.envoy.between.application import BANNER, Application
@@ -362,6 +363,28 @@ def test_denials_are_logged_with_their_rule(mesh: Mesh) -> None:
     assert kinds["/logged"] == "access log denied by servers/p rule 1"
     assert kinds["/unmatched"] == "access log 403 -"
     assert "/fine" not in kinds
+
+
+@pytest.mark.parametrize("short_way", [False, True])
+def test_a_connection_that_is_denied_is_logged_and_counted_by_its_rule(
+    mesh: Mesh, short_way: bool
+) -> None:
+    deny = "{action: DENY, rules: [{from: [{source: {namespaces: [clients]}}]}]}"
+    name = f"tcp-{short_way}".lower()
+    load(mesh, policy(deny, name=name), policy("{}", name="allow"), short_way=short_way)
+    for caller in ("client", "other", "outside"):
+        assert first_words(mesh, caller) == b""
+
+    def kinds() -> list[str]:
+        lines = [read(line) for line in mesh.log.read_text().splitlines()]
+        denied = (line for line in lines if "rbac_access_denied" in line.text)
+        return [line.kind for line in denied if line.workload == "servers.server"]
+
+    wanted = f"access log denied by servers/{name} rule 0"
+    eventually(lambda: kinds().count(wanted) == 2, "the first two are logged by the rule")
+    eventually(lambda: "access log 0 UH" in kinds(), "that of whom no rule allows is logged")
+    counted = asyncio.run(Admin(mesh.admin).stats(f"policy.{name}.*downstream_cx_total"))
+    assert sum(counted.values()) == 2
 
 
 def on_trial(spec: str, namespace: str, name: str) -> str:

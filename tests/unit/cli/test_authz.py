@@ -65,6 +65,20 @@ def test_a_trial_says_why_and_ends_with_1_if_denied(
     assert value["allowed"] is (code == 0)
 
 
+@pytest.mark.parametrize(("verdict", "code"), [("denied: 403", 1), ("routed", 0)])
+def test_a_trial_does_not_know_what_an_extension_provider_says(
+    daemon: Any, meshctl: Any, verdict: str, code: int
+) -> None:
+    asked = wire.Step("extension provider", "p is asked first")
+    daemon.says(wire.Explanation((asked,), verdict, "", (), ""))
+    result = meshctl("authz", "try", "web", "db")
+    assert result.code == code
+    assert result.out.splitlines()[0] == "p is asked first"
+    assert ("if the extension provider allows it" in result.out) is (code == 0)
+    value = json.loads(meshctl("authz", "try", "web", "db", "-o", "json").out)
+    assert value["allowed"] is (None if code == 0 else False)
+
+
 def test_a_trial_asks_for_a_connection_from_outside_as_explain_does(
     daemon: Any, meshctl: Any
 ) -> None:

@@ -44,6 +44,10 @@ def test_access_lines_are_of_a_workload_and_keep_what_people_read() -> None:
         ("403 - rbac_access_denied_matched_policy[none] -", "403 -"),
         ("401 - jwt_authn_access_denied{Jwt_is_expired} -", "token refused: Jwt is expired"),
         (
+            "0 UH - rbac_access_denied_matched_policy[ns[shop]-policy[no]-rule[1]] -",
+            "denied by shop/no rule 1",
+        ),
+        (
             '403 - via_upstream - "-" rbac_access_denied_matched_policy[ns[a]-policy[b]-rule[0]]',
             "403 -",
         ),

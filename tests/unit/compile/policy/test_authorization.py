@@ -272,11 +272,11 @@ def asked_verdict(*policies: AuthorizationPolicy, request: Request | None = ASKE
 def test_a_provider_is_asked_before_others_decide() -> None:
     custom = policy(CUSTOM.replace("NAME", "x"))
     assert asked_verdict(custom).allowed
-    assert "extension provider x is asked first" in str(asked_verdict(custom))
+    assert str(asked_verdict(custom).asked).startswith("x is asked first, by AuthorizationPolicy")
     denied = asked_verdict(custom, policy("{}", name="none"))
-    assert (denied.allowed, len(denied.notes)) == (False, 1)
+    assert (denied.allowed, bool(denied.asked)) == (False, True)
     other = Request("web.test:80", "/other", "GET")
-    assert asked_verdict(custom, request=other).notes == ()
+    assert asked_verdict(custom, request=other).asked is None
     # Of a connection, nobody is asked: what the rest of the rule fits is refused.
     assert not asked_verdict(custom, request=None).allowed
 

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from meshd.api.base import Key
-from meshd.compile.envoy.authorization import policy_name
 from meshd.compile.explain.authorization import Facts, facts_of, judge
 from meshd.compile.plan.authorization import (
     Asking,
@@ -78,7 +77,7 @@ def test_no_rule_of_a_filter_hides_another_one(seed: int) -> None:
     for of_filter in (both.deny, both.allow or ()):
         named: dict[str, Rule] = {}
         for one in of_filter:
-            assert named.setdefault(policy_name(one), one) == one
+            assert named.setdefault(one.name, one) == one
 
 
 def fitting(name: str, index: int) -> Rule:
