@@ -17,7 +17,7 @@ from tests.bench import load
 from tests.bench.figures import Json, Ratio, Series
 from tests.bench.load import Load
 from tests.bench.rounds import Progress, in_turn, or_why_not
-from tests.bench.ways import HOST, SIDECARS, Way
+from tests.bench.ways import COMPARED, HOST, MESHD, SIDECARS, Way
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,8 +142,10 @@ def _series(scenario: Scenario, runs: list[Run]) -> Iterator[Series]:
 
 
 def _compared(names: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield pairs: what is meshd over each kind of sidecars, then all over the direct way."""
-    meshes = [name for name in names if name.startswith("meshd")]
+    """Yield pairs: what is meshd over each kind of sidecars, settings of meshd over what it is
+    without them, then all over the direct way."""
+    meshes = [name for name in names if name.startswith(MESHD)]
+    yield from ((over, under) for over, under in COMPARED if over in names and under in names)
     yield from ((name, other) for name in meshes for other in SIDECARS if other in names)
     if "direct" in names:
         yield from ((name, "direct") for name in names if name != "direct")

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import subprocess
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,13 +37,21 @@ SETTINGS: Final[dict[str, Any]] = {
     "capture": {"connections_per_second": 0},
 }
 """As the sidecars have it."""
+MESHD: Final = "meshd"
+_NETWORK: Final = f"{MESHD} over the network"
+_POLICIES: Final = f"{MESHD} policies"
+"""The server has an AuthorizationPolicy of ten rules, of which the last one allows the client."""
+_HBONE: Final = f"{MESHD} HBONE"
+COMPARED: Final = ((_NETWORK, MESHD), (_POLICIES, _NETWORK), (_HBONE, MESHD))
+"""Variants, each over what it is without its setting or policy."""
 _ON_ONE_NODE: Final[dict[str, dict[str, Any]]] = {
-    "meshd": {},
-    "meshd over the network": {"proxy": {"short_way": False}},
+    MESHD: {},
+    _NETWORK: {"proxy": {"short_way": False}},
+    _POLICIES: {"proxy": {"short_way": False}},
 }
 _ACROSS_NODES: Final[dict[str, dict[str, Any]]] = {
-    "meshd": {"proxy": {"hbone": False}},
-    "meshd HBONE": {"proxy": {"hbone": True}},
+    MESHD: {"proxy": {"hbone": False}},
+    _HBONE: {"proxy": {"hbone": True}},
 }
 """Settings by the name of the variant, which begins with ``meshd``."""
 _KINDS: Final = server.PORTS
@@ -102,9 +110,10 @@ def same_node() -> Generator[Ways]:
     """Client and server are workloads of one node, which there is with each of the settings."""
     with ground() as place:
 
-        def meshd(number: int, more: Mapping[str, Any], stack: contextlib.ExitStack) -> Way:
-            node = stack.enter_context(running({**SETTINGS, **more}))
-            return _meshd(place, f"meshd{number}", node, node)
+        def meshd(number: int, name: str, stack: contextlib.ExitStack) -> Way:
+            node = stack.enter_context(running({**SETTINGS, **_ON_ONE_NODE[name]}))
+            objects = (_policy(),) if name == _POLICIES else ()
+            return _meshd(place, f"meshd{number}", node, node, objects)
 
         with _stage(place, _ON_ONE_NODE, meshd) as ways:
             yield ways
@@ -116,8 +125,8 @@ def two_nodes() -> Generator[Ways]:
     control = {"address": "127.0.0.1", "port": 0}
     with ground() as place:
 
-        def meshd(number: int, more: Mapping[str, Any], stack: contextlib.ExitStack) -> Way:
-            settings = {**SETTINGS, **more}
+        def meshd(number: int, name: str, stack: contextlib.ExitStack) -> Way:
+            settings = {**SETTINGS, **_ACROSS_NODES[name]}
             server_settings = {**settings, "role": "server", "node": "near", "control": control}
             near = stack.enter_context(running(server_settings))
             far = stack.enter_context(running({**settings, "node": "far"}))
@@ -131,12 +140,11 @@ def two_nodes() -> Generator[Ways]:
 @contextlib.contextmanager
 def _stage(
     place: Ground,
-    variants: Mapping[str, Mapping[str, Any]],
-    meshd: Callable[[int, Mapping[str, Any], contextlib.ExitStack], Way],
+    variants: Iterable[str],
+    meshd: Callable[[int, str, contextlib.ExitStack], Way],
 ) -> Generator[Ways]:
     makers: dict[str, Making] = {
-        name: functools.partial(meshd, number, more)
-        for number, (name, more) in enumerate(variants.items())
+        name: functools.partial(meshd, number, name) for number, name in enumerate(variants)
     }
     for number, name in enumerate(SIDECARS):
         makers[name] = functools.partial(_sidecars, place, f"sidecar{number}", bool(number))
@@ -160,11 +168,29 @@ def _direct(place: Ground) -> Way:
     return Way(place.add("direct-client"), host.address, _KINDS, lambda: 0.0, lambda: 0)
 
 
-def _meshd(place: Ground, name: str, near: Node, far: Node) -> Way:
-    """``near`` has the server, ``far`` the client."""
+def _policy() -> dict[str, Any]:
+    def rule(**source: list[str]) -> dict[str, Any]:
+        return {
+            "from": [{"source": source}],
+            "to": [{"operation": {"paths": ["/a*", "/b*"], "methods": ["PUT", "POST"]}}],
+        }
+
+    others = [rule(principals=[f"cluster.local/ns/other/sa/{name}"]) for name in "abcdefghi"]
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "ten", "namespace": SPACE},
+        "spec": {"rules": [*others, {"from": [{"source": {"namespaces": [SPACE]}}]}]},
+    }
+
+
+def _meshd(
+    place: Ground, name: str, near: Node, far: Node, objects: Sequence[dict[str, Any]] = ()
+) -> Way:
+    """``near`` has the server, ``far`` the client; ``objects``: what is applied besides."""
     host, client = server.start(place, f"{name}-server"), place.add(f"{name}-client")
     ports = {kind: (_PORTS[kind], _KINDS[kind]) for kind in _KINDS}
-    near.apply(namespace(), service("server", _ADDRESS, "server", ports))
+    near.apply(namespace(), service("server", _ADDRESS, "server", ports), *objects)
     near.register(workload(host, "server"))
     nodes = (near,) if far is near else (near, far)
     if far is not near:

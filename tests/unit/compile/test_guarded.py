@@ -15,7 +15,7 @@ from meshd.model.snapshot import MeshOptions, Snapshot
 from meshd.model.workload import Workload
 from meshd.node.packing import Packer, packed
 from meshd.registry.registry import build_snapshot
-from meshd.xds.resources import ENDPOINTS, LISTENER, ROUTES, Resources, pack
+from meshd.xds.resources import ENDPOINTS, LISTENER, ROUTES, TYPES, Resources, pack
 
 MANIFEST = """
 apiVersion: v1
@@ -152,3 +152,17 @@ def test_what_allows_no_less_changes_nothing() -> None:
         )
         assert guards == {}
         assert list(compiler.guarded.under(guards)) == []
+
+
+def test_policies_that_are_about_nobody_here_add_no_byte() -> None:
+    """A hundred, with a thousand rules."""
+    rules = ", ".join(f"{{to: [{{operation: {{paths: [/p{number}]}}}}]}}" for number in range(10))
+    selector = "selector: {matchLabels: {app: elsewhere}}"
+    others = "".join(
+        policy(f"p{number}", f"{{{selector}, action: {action}, rules: [{rules}]}}")
+        for number, action in enumerate(("ALLOW", "DENY", "AUDIT", "ALLOW") * 25)
+    )
+    for about in ("", policy("a", DENY)):
+        known = published(Compiler(), snapshot(about, short_way=True))
+        found = published(Compiler(), snapshot(about + others, short_way=True))
+        assert versions(found, *TYPES) == versions(known, *TYPES)
